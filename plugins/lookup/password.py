@@ -1,0 +1,94 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lookup homelab.nut.password."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.loader import lookup_loader
+from ansible.plugins.lookup import LookupBase
+
+from ..module_utils._nut import parseconf
+
+DOCUMENTATION = r"""
+name: password
+short_description: The password with which a host's upsmon logs in
+version_added: 0.1.0
+description:
+  - Returns the password that the inventory gives a host, or else one that is made once and kept in a file beside the inventory.
+  - Refuses one that NUT or TrueNAS can't carry. C(upsmon) sends it as it is, so blank, C(#), C(=), backslash and double quote break it.
+author:
+  - The homelab.nut contributors (@homelab-nut)
+options:
+  _terms:
+    description: Names of hosts of the inventory.
+    type: list
+    elements: str
+    required: true
+notes:
+  - The inventory gives a secondary's password as C(nut_client_password), a primary's as C(nut_server_password).
+  - A password of its own making stands in C(passwords/HOST) beside the inventory, mode 0600, in the variable C(nut_password_directory)'s
+    directory if that is set. In check mode none is written.
+seealso:
+  - plugin: ansible.builtin.password
+    plugin_type: lookup
+"""
+
+EXAMPLES = r"""
+- name: Use the password of the host truenas
+  ansible.builtin.set_fact:
+    monitor_password: "{{ lookup('homelab.nut.password', 'truenas') }}"
+  no_log: true
+"""
+
+RETURN = r"""
+_raw:
+  description: The passwords.
+  type: list
+  elements: str
+"""
+
+# In check mode no file is written. The same for all, as the files of a host must fit together.
+TO_BE_MADE = "to-be-made"
+# Letters and digits alone: every parser and the wire agree on them.
+MAKE = {"length": 24, "chars": ["ascii_letters", "digits"]}
+
+
+class LookupModule(LookupBase):
+    """Ansible's door."""
+
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
+        """Return a password for each host."""
+        self.set_options(var_options=variables, direct=kwargs)
+        return [self._password(str(host), variables or {}) for host in terms]
+
+    def _password(self, host: str, variables: dict[str, Any]) -> str:
+        own = variables["hostvars"][host]
+        for name in ("nut_client_password", "nut_server_password"):
+            given = own.get(name)
+            if given is not None and str(given):
+                problem = parseconf.password_problem(str(given))
+                if problem:
+                    raise AnsibleError(f"{host}: {name} can't be used: {problem}")
+                return str(given)
+        return self._own(self._file(host, own), variables)
+
+    def _file(self, host: str, own: Any) -> Path:
+        folder = own.get("nut_password_directory") or (own.get("inventory_dir") and f"{own['inventory_dir']}/passwords")
+        if not folder:
+            raise AnsibleError(
+                f"{host}: there is no directory beside the inventory to keep a password in: set nut_client_password or nut_server_password, "
+                "or nut_password_directory"
+            )
+        return Path(folder) / host
+
+    def _own(self, path: Path, variables: dict[str, Any]) -> str:
+        if variables.get("ansible_check_mode") and not path.exists():
+            return TO_BE_MADE
+        maker = lookup_loader.get("ansible.builtin.password", loader=self._loader, templar=self._templar)
+        return str(maker.run([str(path)], variables, **MAKE)[0])

@@ -1,0 +1,93 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""upsmon.conf and upsd.users as data: who watches which UPS, and who may."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import parseconf
+
+PRIMARY = ("primary", "master")
+SECONDARY = ("secondary", "slave")
+PORT = 3493
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """One MONITOR line. system is NUT's own form: ups@host[:port]."""
+
+    system: str
+    power: int
+    user: str
+    password: str
+    type: str
+
+    @property
+    def ups(self) -> str:
+        """The UPS's name."""
+        return self.system.partition("@")[0]
+
+    @property
+    def host(self) -> str:
+        """The host that serves it; an IPv6 address without its brackets."""
+        return self._address[0]
+
+    @property
+    def port(self) -> int:
+        """The port that upsd listens on there."""
+        return self._address[1]
+
+    @property
+    def _address(self) -> tuple[str, int]:
+        where = self.system.partition("@")[2] or "localhost"
+        if where.startswith("["):
+            host, _, port = where[1:].partition("]")
+            return host, int(port.lstrip(":") or PORT)
+        host, _, port = where.partition(":")
+        return host, int(port or PORT)
+
+
+@dataclass(frozen=True)
+class User:
+    """One [user] of upsd.users, as far as a check needs it. type is the word behind upsmon, "" if there is none."""
+
+    name: str
+    password: str
+    type: str
+
+
+def monitors(upsmon_conf: str) -> tuple[Monitor, ...]:
+    """Read the MONITOR lines of an upsmon.conf."""
+    found = []
+    for line in parseconf.parse(upsmon_conf):
+        if line.words[0] == "MONITOR" and len(line.words) >= 6 and line.words[2].isdigit():
+            _, system, power, user, password, kind = line.words[:6]
+            found.append(Monitor(system, int(power), user, password, kind))
+    return tuple(found)
+
+
+def directive(text: str, name: str) -> str | None:
+    """Return the first value of a directive of upsmon.conf or upsd.conf, None if it is not there."""
+    for line in parseconf.parse(text):
+        if line.words[0] == name and len(line.words) > 1:
+            return line.words[1]
+    return None
+
+
+def users(upsd_users: str) -> dict[str, User]:
+    """Read upsd.users. As in NUT, the first password of a user counts."""
+    found: dict[str, User] = {}
+    name = ""
+    for line in parseconf.parse(upsd_users):
+        words = line.words
+        if len(words) == 1 and words[0].startswith("[") and words[0].endswith("]"):
+            name = words[0][1:-1]
+            found.setdefault(name, User(name, "", ""))
+        elif name and words[0].lower() == "password" and len(words) >= 3 and not found[name].password:
+            found[name] = User(name, words[2], found[name].type)
+        elif name and words[0].lower() == "upsmon" and len(words) >= 2:
+            found[name] = User(name, found[name].password, words[-1])
+    return found

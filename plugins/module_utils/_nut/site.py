@@ -1,0 +1,121 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who hangs on which UPS: the wiring between a primary and its secondaries, from the inventory alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from . import parseconf
+
+PRIMARIES = "pve"
+TRUENAS = "truenas"
+CLIENTS = "ups_clients"
+
+# Seconds from the start of a shutdown to the moment that the machine is down, if the inventory does not say. A TrueNAS
+# stops its services and exports its pools; a Linux box stops its services.
+SHUTDOWN_SECONDS = {TRUENAS: 60, CLIENTS: 30}
+
+
+class SiteError(ValueError):
+    """The inventory does not fit together; the message names the host, the variable and what to do."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """A secondary. shutdown_time is in seconds; ups and primary_address are what its upsmon is told."""
+
+    name: str
+    kind: str
+    primary: str
+    primary_address: str
+    primary_port: int
+    ups: str
+    user: str
+    shutdown_time: int
+
+
+def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """List the secondaries of an inventory.
+
+    groups, hostvars: as Ansible has them. Used are the groups pve, truenas and ups_clients, of each secondary
+    nut_client_primary, nut_client_ups, nut_client_user and nut_client_shutdown_time, and of each primary
+    nut_server_address, nut_server_port and nut_server_devices. Raises SiteError.
+    """
+    primaries = list(groups.get(PRIMARIES, ()))
+    found = []
+    for kind in (TRUENAS, CLIENTS):
+        for name in groups.get(kind, ()):
+            if name in primaries:
+                raise SiteError(
+                    f"{name} is in group {PRIMARIES} and in group {kind}. A host is a primary or a secondary"
+                )
+            found.append(asdict(_client(name, kind, primaries, hostvars)))
+    users: dict[tuple[str, str], str] = {}
+    for one in found:
+        other = users.setdefault((one["primary"], one["user"]), one["name"])
+        if other != one["name"]:
+            raise SiteError(
+                f"{other} and {one['name']} have the same user {one['user']}: set nut_client_user of one of them"
+            )
+    return found
+
+
+def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> Client:
+    own = hostvars[name]
+    primary = own.get("nut_client_primary") or (primaries[0] if len(primaries) == 1 else "")
+    if primary not in primaries:
+        there = f"group {PRIMARIES} has {', '.join(primaries)}" if primaries else f"group {PRIMARIES} is empty"
+        why = (
+            f"nut_client_primary is {primary}, and {there}"
+            if primary
+            else f"{there}; set nut_client_primary to one of them"
+        )
+        raise SiteError(f"{name} is a secondary without a primary: {why}")
+    its = hostvars[primary]
+    devices = its.get("nut_server_devices") or [{"name": "ups"}]
+    names = [str(one.get("name")) for one in devices]
+    ups = str(own.get("nut_client_ups") or names[0])
+    if ups not in names:
+        raise SiteError(f"{name}: nut_client_ups is {ups}, and {primary} has {', '.join(names)}")
+    user = str(own.get("nut_client_user") or re.sub(r"[^A-Za-z0-9._-]", "_", name))
+    problem = parseconf.user_problem(user)
+    if problem:
+        raise SiteError(f"{name}: nut_client_user {user!r}: {problem}")
+    return Client(
+        name=name,
+        kind=kind,
+        primary=primary,
+        primary_address=address(primary, its),
+        primary_port=int(its.get("nut_server_port") or 3493),
+        ups=ups,
+        user=user,
+        shutdown_time=_seconds(name, own.get("nut_client_shutdown_time"), SHUTDOWN_SECONDS[kind]),
+    )
+
+
+def address(primary: str, its: Mapping[str, Any]) -> str:
+    """Say under which address secondaries reach a primary: nut_server_address, else what Ansible itself uses."""
+    found = str(its.get("nut_server_address") or its.get("ansible_host") or primary)
+    if found in ("localhost", "::1") or found.startswith("127."):
+        raise SiteError(
+            f"{primary}: secondaries can't reach it as {found}: set nut_server_address to its address on the network"
+        )
+    return f"[{found}]" if ":" in found and not found.startswith("[") else found
+
+
+def _seconds(name: str, value: object, otherwise: int) -> int:
+    if value is None:
+        return otherwise
+    try:
+        seconds = int(str(value))
+    except ValueError:
+        seconds = -1
+    if seconds < 0:
+        raise SiteError(f"{name}: nut_client_shutdown_time must be a number of seconds, not {value!r}")
+    return seconds

@@ -1,0 +1,105 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""NUT's systemd units: what they are, how they stand, and the few things done to them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Callable
+
+SERVER = "nut-server.service"
+MONITOR = "nut-monitor.service"
+ENUMERATOR = "nut-driver-enumerator.service"
+WATCHER = "nut-driver-enumerator.path"
+DRIVERS = "nut-driver.target"
+ALL = "nut.target"
+
+Run = Callable[[Sequence[str]], "tuple[int, str]"]
+
+# Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
+COMMAND_SECONDS = 120
+
+
+class UnitError(Exception):
+    """systemd refused; the message is systemctl's own, with the unit."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How a unit stands. active, enabled: systemd's words ("" where the unit is unknown); pid: 0 if none runs."""
+
+    active: str
+    enabled: str
+    pid: int
+
+    @property
+    def runs(self) -> bool:
+        """Say whether it serves, or is about to."""
+        return self.active in ("active", "activating", "reloading")
+
+
+ABSENT = Unit("", "", 0)
+
+
+def driver(ups: str) -> str:
+    """Name the unit that runs a UPS's driver."""
+    return f"nut-driver@{ups}.service"
+
+
+def run(command: Sequence[str]) -> tuple[int, str]:
+    """Run a program without a shell and without input; return its exit code and what it said on both streams.
+
+    A program that is missing or hangs for COMMAND_SECONDS is an exit code 127 or 124 with the reason as text.
+    """
+    try:
+        done = subprocess.run(
+            list(command),
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=COMMAND_SECONDS,
+        )
+    except OSError as error:
+        return 127, str(error)
+    except subprocess.TimeoutExpired:
+        return 124, f"{command[0]} did not end within {COMMAND_SECONDS} s"
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+def show(names: Sequence[str], runner: Run = run) -> dict[str, Unit]:
+    """Ask systemd how units stand, all in one call. Every name that was asked for is in the answer."""
+    properties = "--property=Id,LoadState,ActiveState,UnitFileState,MainPID"
+    code, said = runner(["systemctl", "show", properties, "--", *names])
+    if code:
+        raise UnitError(f"systemctl show: {said.strip()}")
+    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in said.split("\n\n")]
+    # systemd answers in the order of the question; an alias answers with another Id
+    return {
+        name: Unit(block["ActiveState"], block.get("UnitFileState", ""), int(block.get("MainPID") or 0))
+        if block.get("LoadState") != "not-found"
+        else ABSENT
+        for name, block in zip(names, [block for block in blocks if block])
+    }
+
+
+def do(verb: str, *names: str, runner: Run = run) -> None:
+    """Run `systemctl VERB NAMES` and wait for it. Raises UnitError."""
+    code, said = runner(["systemctl", *verb.split(), "--", *names])
+    if code:
+        raise UnitError(f"systemctl {verb} {' '.join(names)} failed: {said.strip()}")
+
+
+def last_words(name: str, lines: int = 6, runner: Run = run) -> str:
+    """Return what a unit logged last, for an error message. Empty if the journal can't be read."""
+    code, said = runner(["journalctl", f"--unit={name}", f"--lines={lines}", "--output=cat", "--no-pager"])
+    return "" if code else said.strip()
+
+
+def summary(found: Mapping[str, Unit]) -> str:
+    """Say in one line how units stand."""
+    return ", ".join(f"{name} {unit.active or 'missing'}" for name, unit in found.items())

@@ -1,0 +1,167 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether a set of NUT's files is right: checked together, and by the host's own NUT, before any of it is put in place.
+
+NUT has no option for this. The daemons' exit codes say nothing either (a driver that meets an unknown key prints
+"Fatal error" and exits 0), so what they print is judged. Seen with the binaries of Debian 12 (2.8.0) and 13 (2.8.1).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from . import monitors, parseconf, ups_conf
+from .units import Run, run
+
+# Where Debian keeps the drivers and the real daemons: 2.8.0, 2.8.1, and 2.8.4 or newer. What stands in /sbin on the
+# first two are shell wrappers, which do nothing unless nut.conf's MODE tells them to.
+LIBRARIES = ("/lib/nut", "/usr/lib/nut", "/usr/libexec/nut")
+MODES = ("none", "standalone", "netserver", "netclient")
+
+# A process id that no process has: without it upsmon -K of 2.8.0 stops at the upsmon that runs already.
+NO_PID = "4194303"
+# upsd says nothing when it is ready, so it is watched for this long. It reads its files in the first few milliseconds.
+UPSD_SECONDS = "1.5"
+
+_DRIVER = re.compile(r"Fatal error.*|Parse error.*|.*discarding invalid.*|.*is not a valid.*", re.IGNORECASE)
+_UPSMON = re.compile(
+    r".*(?:invalid directive|Parse error|invalid notify|ignoring invalid|Fatal|discarding|unusable configuration).*",
+    re.IGNORECASE,
+)
+_UPSD = re.compile(
+    r".*(?:invalid directive|Unknown upsmon type|Unrecognized user setting|Parse error|ignoring incomplete|"
+    r"Ignoring duplicate|discarding|Fatal error|not listening|no listening|Invalid).*",
+    re.IGNORECASE,
+)
+
+
+def library(root: Path = Path("/")) -> Path | None:
+    """Find the directory of the host's drivers and real daemons. None if NUT is not installed."""
+    for name in LIBRARIES:
+        folder = root / name.lstrip("/")
+        if (folder / "upsmon").exists() or (folder / "usbhid-ups").exists():
+            return folder
+    return None
+
+
+def together(files: Mapping[str, str]) -> list[str]:
+    """Check what no daemon checks: that the files fit each other. Returns what is wrong, in words.
+
+    files: name -> text, of nut.conf, ups.conf, upsd.conf, upsd.users, upsmon.conf; those of a secondary are two.
+    """
+    wrong = []
+    for name, text in files.items():
+        if not text.endswith("\n"):
+            wrong.append(f"{name}: the last line has no newline, and NUT loses it")
+        if name != "nut.conf":
+            wrong += [f"{name}, line {one.line}: {one.message}" for one in parseconf.problems(text)]
+    mode = re.search(r"^MODE=(\S*)$", files.get("nut.conf", ""), re.MULTILINE)
+    if "nut.conf" in files and (mode is None or mode[1] not in MODES):
+        wrong.append(f"nut.conf: MODE must be one of {', '.join(MODES)}, written without blanks around the =")
+    wrong += _watched(files)
+    return wrong
+
+
+def _watched(files: Mapping[str, str]) -> list[str]:
+    if "upsmon.conf" not in files:
+        return []
+    wrong = []
+    watched = monitors.monitors(files["upsmon.conf"])
+    users = monitors.users(files.get("upsd.users", ""))
+    served = ups_conf.parse(files["ups.conf"]).sections if "ups.conf" in files else None
+    for one in watched:
+        where = f"upsmon.conf: MONITOR {one.system}"
+        # any other word is taken for secondary in silence, and then nobody sets FSD
+        if one.type not in monitors.PRIMARY + monitors.SECONDARY:
+            wrong.append(f"{where}: the type {one.type!r} is neither primary nor secondary")
+        if served is None or one.host not in ("localhost", "127.0.0.1", "::1"):
+            continue
+        if one.ups not in served:
+            wrong.append(f"{where}: ups.conf has no [{one.ups}]. It has {', '.join(served) or 'none'}")
+        if one.user not in users:
+            wrong.append(f"{where}: upsd.users has no [{one.user}]")
+        elif users[one.user].password != one.password:
+            wrong.append(f"{where}: the password is not the one of [{one.user}] in upsd.users")
+        elif one.type in monitors.PRIMARY and users[one.user].type not in monitors.PRIMARY:
+            wrong.append(f"{where}: [{one.user}] in upsd.users is no primary, so it could not set FSD")
+    needed = monitors.directive(files["upsmon.conf"], "MINSUPPLIES") or "1"
+    power = sum(one.power for one in watched)
+    if not needed.isdigit() or power < int(needed):
+        wrong.append(
+            f"upsmon.conf: MINSUPPLIES {needed} can't be met, the MONITOR lines add up to {power}. upsmon would not start"
+        )
+    return wrong
+
+
+def by_nut(
+    files: Mapping[str, str], folder: Path, runner: Run = run, owner: tuple[str, str] = ("root", "nut")
+) -> list[str]:
+    """Let the host's own NUT read the files, in a scratch directory. Returns what it complained of, in words.
+
+    folder: see library(). Nothing of the running NUT is touched: paths for state, pid and configuration point to the
+    scratch directory, and upsd listens on a port of the kernel's choice on loopback.
+    """
+    # A unix socket's path is at most 107 bytes long, so the directory stands near the root.
+    scratch = Path(tempfile.mkdtemp(prefix="nut-", dir="/run"))
+    try:
+        shutil.chown(scratch, *owner)
+        scratch.chmod(0o770)
+        for name, text in files.items():
+            path = scratch / name
+            path.write_text(_deaf(text) if name == "upsd.conf" else text, encoding="ascii")
+            shutil.chown(path, *owner)
+            path.chmod(0o640)
+        here = ["env", f"NUT_CONFPATH={scratch}", f"NUT_STATEPATH={scratch}", f"NUT_ALTPIDPATH={scratch}"]
+        wrong = []
+        if "ups.conf" in files:
+            wrong += _drivers(ups_conf.parse(files["ups.conf"]), folder, here, runner)
+            if not wrong:
+                code, said = runner(["timeout", UPSD_SECONDS, *here, str(folder / "upsd"), "-F"])
+                complaints = _complaints(_UPSD, said)
+                # 124: it came up, and was stopped when its time was over
+                if code != 124 and not complaints:
+                    complaints = [f"it does not start: {_last(said)}"]
+                wrong += [f"upsd: {words}" for words in complaints]
+        if "upsmon.conf" in files:
+            _, said = runner([*here, str(folder / "upsmon"), "-P", NO_PID, "-K", "-f", str(scratch / "upsmon.conf")])
+            wrong += [f"upsmon.conf: {words}" for words in _complaints(_UPSMON, said)]
+        return [words.replace(f"{scratch}/", "") for words in wrong]
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _drivers(conf: ups_conf.UpsConf, folder: Path, here: Sequence[str], runner: Run) -> list[str]:
+    wrong = []
+    for name, one in conf.sections.items():
+        driver = dict(one.keys).get("driver") or ""
+        where = f"ups.conf, [{name}]"
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", driver) or not (folder / driver).exists():
+            wrong.append(f"{where}: this host has no driver {driver!r} in {folder}")
+            continue
+        code, said = runner([*here, str(folder / driver), "-a", name, "-V"])
+        complaints = _complaints(_DRIVER, said)
+        if code and not complaints:
+            complaints = [_last(said)]
+        wrong += [f"{where}: {words}" for words in complaints]
+    return wrong
+
+
+def _complaints(pattern: re.Pattern[str], said: str) -> list[str]:
+    return [line.strip() for line in said.splitlines() if pattern.fullmatch(line.strip())]
+
+
+def _last(said: str) -> str:
+    lines = said.strip().splitlines()
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+def _deaf(upsd_conf: str) -> str:
+    """Make an upsd.conf listen where it disturbs nobody: port 0 is any free one."""
+    kept = [line for line in upsd_conf.splitlines() if not re.match(r"\s*\"?LISTEN\b", line)]
+    return "\n".join([*kept, "LISTEN 127.0.0.1 0", ""])

@@ -1,0 +1,218 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a way into TrueNAS's middleware must offer, the errors it raises, and the login.
+
+Everything here speaks only of methods, parameters and results. How they travel is the transport's business
+(jsonrpc.py), so another one, such as midclt on the machine itself, needs only the three methods of `Middleware`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+SECRET_MASK = "********"  # noqa: S105 - stands in the place of a secret
+
+
+class Middleware(Protocol):
+    """A connection to one TrueNAS."""
+
+    host: str  # how messages call the machine
+
+    def call(self, method: str, *params: Any) -> Any:
+        """Call a method and return its result. Raises TruenasError."""
+
+    def job(self, method: str, *params: Any) -> Any:
+        """Call a method that is a job, wait for its end and return the job's result. Raises TruenasError."""
+
+    def close(self) -> None:
+        """Give the connection up. Never raises."""
+
+
+class TruenasError(Exception):
+    """Something went wrong with TrueNAS; the text is a whole message for people: host, what happened, remedy."""
+
+
+class OptionError(TruenasError):
+    """An option was refused before anything was sent."""
+
+
+class ConnectionFailed(TruenasError):
+    """No connection came about, so nothing was asked."""
+
+
+class ConnectionLost(TruenasError):
+    """The answer to a call never came: whether TrueNAS carried it out is not known."""
+
+
+class BadAnswer(ConnectionLost):
+    """Something came that is not an answer. What was asked may have happened all the same."""
+
+
+class LoginFailed(TruenasError):
+    """TrueNAS did not let us in. It counts failures: never try again by yourself."""
+
+
+class JobFailed(TruenasError):
+    """A job ended without success."""
+
+
+class ServiceFailed(TruenasError):
+    """The UPS service is not in the state that it was put into."""
+
+
+class CallFailed(TruenasError):
+    """A method answered with an error."""
+
+    def __init__(self, message: str, *, method: str, errname: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.method = method
+        self.errname = errname
+        self.reason = reason
+
+
+class MethodMissing(CallFailed):
+    """This release has no such method (JSON-RPC -32601)."""
+
+
+# Who may call what, from 25.04 on. SERVICE_WRITE does not contain SERVICE_READ (S/role.py of truenas/middleware).
+_ROLES = {
+    "ups.config": "SYSTEM_GENERAL_READ (SYSTEM_GENERAL_WRITE contains it)",
+    "ups.update": "SYSTEM_GENERAL_WRITE",
+    "service.query": "SERVICE_READ (SERVICE_WRITE does not contain it)",
+    "service.update": "SERVICE_WRITE",
+    "service.control": "SERVICE_WRITE",
+    "service.start": "SERVICE_WRITE",
+    "service.stop": "SERVICE_WRITE",
+}
+_ALL_ROLES = "SYSTEM_GENERAL_WRITE, SERVICE_WRITE and SERVICE_READ"
+_METHOD_NOT_FOUND = -32601
+
+
+def call_error(host: str, method: str, error: Any) -> CallFailed:
+    """Turn the `error` member of a JSON-RPC answer into an exception that people can act upon.
+
+    The shapes are those of the recorded releases: `data` holds errname, reason and, for refused values, `extra` as a
+    list of [attribute, text, errno], where the attribute starts with `ups_update.` or, from 26 on, `data.`.
+    """
+    error = error if isinstance(error, dict) else {}
+    data = error.get("data") if isinstance(error.get("data"), dict) else {}
+    errname = str(data.get("errname") or "")
+    reason = " ".join(str(data.get("reason") or error.get("message") or "no reason given").split())
+    if error.get("code") == _METHOD_NOT_FOUND or errname == "ENOMETHOD":
+        return MethodMissing(
+            f"{host}: this TrueNAS has no method {method}. TrueNAS 25.04 or newer is needed.",
+            method=method,
+            errname=errname,
+            reason=reason,
+        )
+    if errname in ("EACCES", "EPERM"):
+        text = (
+            f"{host}: the user may not call {method}; it takes the role {_ROLES.get(method, 'of an administrator')}. "
+            f"Give the user's group a privilege with {_ALL_ROLES} (Credentials > Groups > Privileges)."
+        )
+    elif errname == "EBUSY" and "rate limit" in reason.lower():
+        text = (
+            f"{host}: TrueNAS takes no more logins from this address for now (rate limit: 20 in a minute). "
+            "Wait ten minutes, then run again; look for something else here that keeps logging in."
+        )
+    elif errname == "ENOTAUTHENTICATED":
+        text = f"{host}: TrueNAS no longer takes this session for logged in ({method}). Run again."
+    else:
+        text = f"{host}: {method} failed: {_refused_values(data.get('extra')) or reason}"
+    return CallFailed(text, method=method, errname=errname, reason=reason)
+
+
+def _refused_values(extra: Any) -> str:
+    """The refused options as 'remotehost: This field is required; ...', or '' if `extra` has another shape."""
+    if not isinstance(extra, list) or not extra:
+        return ""
+    found = []
+    for entry in extra:
+        if not isinstance(entry, list) or len(entry) < 2:
+            return ""
+        found.append(f"{str(entry[0]).rpartition('.')[2] or 'parameters'}: {entry[1]}")
+    return "TrueNAS refuses " + "; ".join(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Credentials:
+    """Who logs in. Exactly one of password and api_key is set."""
+
+    username: str
+    password: str | None = None
+    api_key: str | None = None
+    otp: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Credentials(username={self.username!r})"  # a secret must not come out in a traceback
+
+
+def login(middleware: Middleware, credentials: Credentials) -> None:
+    """Log in, once. Raises LoginFailed in clear words for each outcome that TrueNAS knows.
+
+    auth.login_ex (25.04+) answers a failed login with a normal result; its response_type is the outcome.
+    """
+    secret: dict[str, str | None]
+    if credentials.api_key:
+        kind = "API key"
+        secret = {"mechanism": "API_KEY_PLAIN", "username": credentials.username, "api_key": credentials.api_key}
+    else:
+        kind = "password"
+        secret = {"mechanism": "PASSWORD_PLAIN", "username": credentials.username, "password": credentials.password}
+    options = {"login_options": {"user_info": False}}
+    try:
+        answer = middleware.call("auth.login_ex", {**secret, **options})
+        code_sent = _outcome(answer) == "OTP_REQUIRED" and bool(credentials.otp)
+        if code_sent:
+            token: dict[str, str | None] = {"mechanism": "OTP_TOKEN", "otp_token": credentials.otp}
+            answer = middleware.call("auth.login_ex_continue", {**token, **options})
+    except CallFailed as error:
+        raise LoginFailed(str(error)) from error
+    if _outcome(answer) != "SUCCESS":
+        raise LoginFailed(f"{middleware.host}: {_why_not(answer, credentials.username, kind, code_sent)}")
+
+
+def _outcome(answer: Any) -> str:
+    return str(answer.get("response_type", "")) if isinstance(answer, dict) else ""
+
+
+def _why_not(answer: Any, user: str, kind: str, code_sent: bool) -> str:
+    """A failed login in words. `user` is named, the secret is not."""
+    outcome = _outcome(answer)
+    counted = "TrueNAS counts failed logins, so set it right before the next run."
+    if code_sent and outcome in ("OTP_REQUIRED", "AUTH_ERR"):
+        return (
+            f"the one-time code in otp was not accepted for user {user!r}. "
+            f"A code lasts about 30 seconds and works once. {counted}"
+        )
+    if outcome == "REDIRECT":
+        urls = answer.get("urls")
+        others = ", ".join(map(str, urls)) if isinstance(urls, list) and urls else "not named by TrueNAS"
+        return f"this is the standby node of a pair and takes no logins. Set url to the active one: {others}."
+    if outcome == "EXPIRED" and kind == "API key":
+        return (
+            f"the API key of user {user!r} is revoked or expired. TrueNAS revokes a key at once if it ever "
+            "travelled over plain http. Make a new one (user menu > My API Keys) and use it over https only."
+        )
+    belongs = " An API key works only with the name of the user that it was made for." if kind == "API key" else ""
+    return {
+        "AUTH_ERR": (
+            f"login refused: wrong {kind} for user {user!r}, or no such user, or it is locked.{belongs} {counted}"
+        ),
+        "EXPIRED": f"the password of user {user!r} has expired. Set a new one in TrueNAS, or use an API key.",
+        "OTP_REQUIRED": (
+            f"user {user!r} needs a one-time code (two-factor authentication). Pass it in otp, or use api_key, "
+            "which needs none."
+        ),
+        "DENIED": f"user {user!r} may not use the API. Give its group a privilege with the roles {_ALL_ROLES}.",
+    }.get(outcome, f"login of user {user!r} ended in an unknown way ({outcome[:40]!a}). Is this release supported?")
+
+
+def scrub(text: str, secrets: list[str]) -> str:
+    """Mask each secret in a text that TrueNAS sent. Longest first, so that no rest of one stays."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, SECRET_MASK)
+    return text

@@ -1,0 +1,320 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: truenas_ups
+short_description: Make TrueNAS a client of a NUT server
+version_added: 0.1.0
+author:
+  - The homelab.nut contributors (@homelab-nut)
+description:
+  - Sets up the UPS service of TrueNAS 25.04 and newer, so that it shuts itself down when the UPS runs low.
+  - Compares first and sends only what differs. When nothing differs, nothing is called but methods that read.
+  - Speaks the JSON-RPC API over a WebSocket, so run it where C(websocket-client) is installed, usually with
+    C(delegate_to=localhost).
+  - A UPS service that runs proves little, for TrueNAS reports it running with a wrong password or an unknown UPS too.
+    Look for TrueNAS in the list of clients on the NUT server afterwards.
+requirements:
+  - websocket-client >= 1.3 (where the module runs)
+extends_documentation_fragment:
+  - homelab.nut.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+  platform:
+    support: full
+    platforms: posix
+options:
+  url:
+    description:
+      - Where TrueNAS is. A host name, C(HOST:PORT), C(https://HOST[:PORT]) or C(wss://HOST[:PORT]/api/current).
+      - The API is always spoken at C(/api/current). Redirects are not followed and proxies are not used.
+    type: str
+    required: true
+  username:
+    description:
+      - The user to log in as, with O(password) or with an API key of this user.
+      - The least privilege is a group with the roles C(SYSTEM_GENERAL_WRITE), C(SERVICE_WRITE) and C(SERVICE_READ).
+    type: str
+    required: true
+  password:
+    description:
+      - The password of O(username).
+      - Give exactly one of O(password) and O(api_key).
+    type: str
+  api_key:
+    description:
+      - An API key of O(username), as TrueNAS shows it once when it is made.
+      - Refused over plain C(ws) or C(http), because TrueNAS revokes a key at once that comes without TLS.
+    type: str
+  otp:
+    description:
+      - The one-time code, for a user with two-factor authentication who logs in with O(password).
+    type: str
+  validate_certs:
+    description:
+      - Whether the certificate of TrueNAS must be valid. The one it makes itself is not; see O(fingerprint).
+    type: bool
+    default: true
+  ca_path:
+    description:
+      - A file or a directory with the certificates of the CAs to trust, instead of those of the system.
+    type: path
+  fingerprint:
+    description:
+      - The SHA-256 fingerprint of the certificate of TrueNAS, in hex, with or without colons.
+      - Only this one certificate is accepted then, whoever signed it and whatever name it is made out to.
+      - When a certificate does not pass, the error shows its fingerprint. Compare it with what TrueNAS shows
+        before you copy it.
+    type: str
+  timeout:
+    description:
+      - How many seconds to wait for a connection and for an answer. Starting and stopping the service gets 120 more.
+    type: int
+    default: 30
+  state:
+    description:
+      - V(present) applies the settings, enables the service on boot and starts it.
+      - V(absent) stops the service and disables it on boot. From a secondary it also removes the login, by setting
+        O(monuser) and O(monpwd) to what a new TrueNAS has, and it goes back to mode V(MASTER) if a driver and a port
+        are set, for TrueNAS refuses that mode without them. All other settings stay.
+    type: str
+    choices: [present, absent]
+    default: present
+  mode:
+    description:
+      - V(SLAVE) is a secondary, which listens to another host's NUT server. V(MASTER) has a UPS of its own and needs
+        O(driver) and O(port).
+    type: str
+    choices: [SLAVE, MASTER]
+    default: SLAVE
+  identifier:
+    description:
+      - The name of the UPS on the NUT server.
+    type: str
+    default: ups
+  remotehost:
+    description:
+      - The NUT server, as a host name, an IPv4 address, or an IPv6 address in brackets.
+      - TrueNAS needs it for mode V(SLAVE). Unset leaves it as it is.
+    type: str
+  remoteport:
+    description:
+      - The port of the NUT server.
+    type: int
+    default: 3493
+  monuser:
+    description:
+      - The user on the NUT server to log in as. Unset leaves it as it is.
+    type: str
+  monpwd:
+    description:
+      - The password of O(monuser). Unset leaves it as it is.
+      - It is refused if it holds what TrueNAS or NUT trips over, such as a blank, C(#), C(=), a backslash or a letter
+        outside ASCII. Safe are letters, digits, C(.), C(_) and C(-).
+    type: str
+  shutdown:
+    description:
+      - V(LOWBATT) shuts down when the battery is low, V(BATT) after O(shutdowntimer) seconds on battery.
+      - Whatever it is, TrueNAS shuts down when the primary says so (FSD).
+      - TrueNAS's own default is V(BATT) with 30 seconds.
+    type: str
+    choices: [LOWBATT, BATT]
+    default: LOWBATT
+  shutdowntimer:
+    description:
+      - Seconds on battery before a shutdown with O(shutdown=BATT). Unset leaves it as it is.
+    type: int
+  shutdowncmd:
+    description:
+      - The command that shuts TrueNAS down. Empty for TrueNAS's own. Unset leaves it as it is.
+    type: str
+  hostsync:
+    description:
+      - For a secondary, how many seconds a low battery may last without the primary's shutdown order. Unset leaves
+        it as it is.
+    type: int
+  nocommwarntime:
+    description:
+      - Seconds without contact to the UPS before TrueNAS warns again. V(0) for NUT's own default. Unset leaves it as
+        it is.
+    type: int
+  powerdown:
+    description:
+      - Whether TrueNAS switches the UPS off after its shutdown. Only for a UPS of its own.
+    type: bool
+    default: false
+  rmonitor:
+    description:
+      - Whether NUT on TrueNAS listens on the network. Only for mode V(MASTER). Unset leaves it as it is.
+    type: bool
+  driver:
+    description:
+      - The driver of a UPS of TrueNAS's own, as the API method C(ups.driver_choices) names it. Unset leaves it as it
+        is.
+    type: str
+  port:
+    description:
+      - The port of a UPS of TrueNAS's own, for example V(auto). Unset leaves it as it is.
+    type: str
+  options:
+    description:
+      - Further lines for the section of the UPS in C(ups.conf). Unset leaves them as they are.
+      - Handled as a secret, for drivers take passwords there.
+    type: str
+  optionsupsd:
+    description:
+      - Further lines for C(upsd.conf). Unset leaves them as they are. Handled as a secret.
+    type: str
+  description:
+    description:
+      - A description of the UPS. Unset leaves it as it is.
+    type: str
+  extrausers:
+    description:
+      - Further lines for C(upsd.users). Unset leaves them as they are. Handled as a secret.
+    type: str
+notes:
+  - One run logs in exactly once and never again by itself, because TrueNAS counts failed logins.
+  - If new settings were saved and the service then fails to start, the module fails, says so and reports C(changed).
+    The next run starts the service again.
+"""
+
+EXAMPLES = r"""
+- name: TrueNAS follows the NUT server on the Proxmox VE host
+  homelab.nut.truenas_ups:
+    url: truenas.lan
+    username: nut
+    api_key: "{{ vault_truenas_api_key }}"
+    fingerprint: "{{ truenas_fingerprint }}"
+    remotehost: pve.lan
+    monuser: truenas
+    monpwd: "{{ vault_nut_truenas_password }}"
+  delegate_to: localhost
+
+- name: Shut down after five minutes on battery, with a password and a CA of the house
+  homelab.nut.truenas_ups:
+    url: https://truenas.lan:8443
+    username: truenas_admin
+    password: "{{ vault_truenas_password }}"
+    ca_path: /etc/ssl/certs/house-ca.pem
+    remotehost: 192.0.2.10
+    monuser: truenas
+    monpwd: "{{ vault_nut_truenas_password }}"
+    shutdown: BATT
+    shutdowntimer: 300
+  delegate_to: localhost
+
+- name: TrueNAS is no longer a client of the NUT server
+  homelab.nut.truenas_ups:
+    url: truenas.lan
+    username: nut
+    api_key: "{{ vault_truenas_api_key }}"
+    state: absent
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, in words, in this order. In check mode what would be done. On failure what had been done.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - set mode, remotehost, monuser, monpwd, shutdown
+    - enabled the UPS service on boot
+    - started the UPS service
+settings:
+  description:
+    - The settings of the UPS service afterwards, as the API names them. In check mode what they would be.
+    - Of C(monpwd), C(extrausers), C(options) and C(optionsupsd) only whether they are empty.
+  returned: success
+  type: dict
+  contains:
+    mode:
+      description: V(MASTER) or V(SLAVE).
+      type: str
+      sample: SLAVE
+    complete_identifier:
+      description: The UPS that TrueNAS watches.
+      type: str
+      sample: ups@192.0.2.10:3493
+    monpwd:
+      description: Never the password.
+      type: str
+      sample: (hidden)
+service:
+  description: The UPS service afterwards. In check mode what it would be.
+  returned: success
+  type: dict
+  contains:
+    enable:
+      description: Whether it starts on boot.
+      type: bool
+      sample: true
+    state:
+      description: V(RUNNING), V(STOPPED) or V(UNKNOWN).
+      type: str
+      sample: RUNNING
+version:
+  description: The release of TrueNAS, or null where it does not tell.
+  returned: success
+  type: str
+  sample: 25.10.1
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import run
+
+
+def main(**replaced: Any) -> None:
+    """Run the module. A test replaces what `run` reaches out with."""
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "username": {"type": "str", "required": True},
+            "password": {"type": "str", "no_log": True},
+            "api_key": {"type": "str", "no_log": True},
+            "otp": {"type": "str", "no_log": True},
+            "validate_certs": {"type": "bool", "default": True},
+            "ca_path": {"type": "path"},
+            "fingerprint": {"type": "str"},
+            "timeout": {"type": "int", "default": 30},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "mode": {"type": "str", "choices": ["SLAVE", "MASTER"], "default": "SLAVE"},
+            "identifier": {"type": "str", "default": "ups"},
+            "remotehost": {"type": "str"},
+            "remoteport": {"type": "int", "default": 3493},
+            "monuser": {"type": "str"},
+            "monpwd": {"type": "str", "no_log": True},
+            "shutdown": {"type": "str", "choices": ["LOWBATT", "BATT"], "default": "LOWBATT"},
+            "shutdowntimer": {"type": "int"},
+            "shutdowncmd": {"type": "str"},
+            "hostsync": {"type": "int"},
+            "nocommwarntime": {"type": "int"},
+            "powerdown": {"type": "bool", "default": False},
+            "rmonitor": {"type": "bool"},
+            "driver": {"type": "str"},
+            "port": {"type": "str"},
+            "options": {"type": "str", "no_log": True},
+            "optionsupsd": {"type": "str", "no_log": True},
+            "description": {"type": "str"},
+            "extrausers": {"type": "str", "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    run(module, **replaced)
+
+
+if __name__ == "__main__":
+    main()

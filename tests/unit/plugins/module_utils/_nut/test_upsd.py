@@ -1,0 +1,533 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+ANSWERS = {
+    "VER": "Network UPS Tools upsd 2.8.1 - http://www.networkupstools.org/\n",
+    "NETVER": "1.3\n",
+    "LIST UPS": 'BEGIN LIST UPS\nUPS ups "Rack \\"A\\" \\#1 \\\\"\nUPS spare "Description unavailable"\nEND LIST UPS\n',
+    "LIST VAR ups": (
+        "BEGIN LIST VAR ups\n"
+        'VAR ups battery.charge "100"\n'
+        'VAR ups ups.mfr "A \\"q\\" \\# \\\\ b"\n'
+        'VAR ups ups.status "OL CHRG"\n'
+        "END LIST VAR ups\n"
+    ),
+    "LIST VAR spare": "ERR DATA-STALE\n",
+    "LIST CLIENT ups": "BEGIN LIST CLIENT ups\nCLIENT ups 127.0.0.1\nCLIENT ups ::ffff:192.0.2.3\nEND LIST CLIENT ups\n",
+    "LIST CLIENT spare": "BEGIN LIST CLIENT spare\nEND LIST CLIENT spare\n",
+    "GET NUMLOGINS ups": "NUMLOGINS ups 2\n",
+    "GET NUMLOGINS spare": "ERR DATA-STALE\n",
+    "GET VAR ups ups.status": 'VAR ups ups.status "OL CHRG"\n',
+    "GET VAR ups nix": "ERR VAR-NOT-SUPPORTED\n",
+    'GET VAR ups "x \\"\\#"': "ERR INVALID-ARGUMENT some words\n",
+    "LIST VAR nix": "ERR UNKNOWN-UPS\n",
+    "LIST VAR dead": "ERR DRIVER-NOT-CONNECTED\n",
+    "LIST CLIENT secret": "ERR ACCESS-DENIED\n",
+}
+
+
+class FakeUpsd:
+    """A server that answers each line with what ``answers`` holds for it, or hands the connection to ``misbehave``."""
+
+    def __init__(self, answers: dict[str, str], misbehave: Callable[[socket.socket, str], None] | None) -> None:
+        self.answers = answers
+        self.misbehave = misbehave
+        self.asked: list[str] = []
+        self.looks = 0
+        self.done = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.done.is_set():
+                connection.close()
+                return
+            self.looks += 1
+            thread = threading.Thread(target=self._talk, args=(connection,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("r", encoding="ascii", newline="\n") as lines:
+            try:
+                for line in lines:
+                    request = line.rstrip("\n")
+                    self.asked.append(request)
+                    if self.misbehave is not None:
+                        self.misbehave(connection, request)
+                        return
+                    connection.sendall(self.answers.get(request, "ERR UNKNOWN-COMMAND\n").encode("latin-1"))
+            except OSError:
+                pass  # the client had enough
+
+    def close(self) -> None:
+        self.done.set()
+        # A last connection wakes up accept().
+        socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        for thread in self._threads:
+            thread.join(timeout=5)
+            assert not thread.is_alive()
+        self._listener.close()
+
+    def client(self, timeout: float = 5.0) -> upsd.Client:
+        return upsd.Client("127.0.0.1", self.port, timeout=timeout)
+
+
+@contextmanager
+def serving(
+    answers: dict[str, str] | None = None, misbehave: Callable[[socket.socket, str], None] | None = None
+) -> Iterator[FakeUpsd]:
+    server = FakeUpsd({**ANSWERS, **(answers or {})}, misbehave)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def server() -> Iterator[FakeUpsd]:
+    with serving() as fake:
+        yield fake
+
+
+def test_everything_that_can_be_asked(server: FakeUpsd) -> None:
+    with server.client() as client:
+        assert client.version() == "2.8.1"
+        assert client.net_version() == "1.3"
+        assert client.list_ups() == {"ups": 'Rack "A" #1 \\', "spare": "Description unavailable"}
+        assert client.list_vars("ups") == {
+            "battery.charge": "100",
+            "ups.mfr": 'A "q" # \\ b',
+            "ups.status": "OL CHRG",
+        }
+        assert client.get_var("ups", "ups.status") == "OL CHRG"
+        assert client.list_clients("ups") == ("127.0.0.1", "::ffff:192.0.2.3")
+        assert client.num_logins("ups") == 2
+        assert client.local_address == "127.0.0.1"
+
+
+def test_it_never_logs_in(server: FakeUpsd) -> None:
+    with server.client() as client:
+        upsd.look(client)
+    assert {request.split()[0] for request in server.asked} == {"VER", "NETVER", "LIST", "GET"}
+
+
+@pytest.mark.parametrize(
+    ("ask", "kind", "code"),
+    [
+        (lambda client: client.list_vars("spare"), upsd.DataStale, "DATA-STALE"),
+        (lambda client: client.list_vars("dead"), upsd.DriverNotConnected, "DRIVER-NOT-CONNECTED"),
+        (lambda client: client.list_vars("nix"), upsd.UnknownUps, "UNKNOWN-UPS"),
+        (lambda client: client.list_clients("secret"), upsd.AccessDenied, "ACCESS-DENIED"),
+        (lambda client: client.get_var("ups", "nix"), upsd.VarNotSupported, "VAR-NOT-SUPPORTED"),
+        (lambda client: client.get_var("ups", 'x "#'), upsd.UpsdError, "INVALID-ARGUMENT"),
+        (lambda client: client.list_vars("odd"), upsd.UpsdError, "UNKNOWN-COMMAND"),
+    ],
+)
+def test_an_error_has_a_code_and_does_not_end_the_connection(
+    server: FakeUpsd, ask: Callable[[upsd.Client], object], kind: type[upsd.UpsdError], code: str
+) -> None:
+    with server.client() as client:
+        with pytest.raises(upsd.UpsdError, match=code) as caught:
+            ask(client)
+        assert type(caught.value) is kind
+        assert f"upsd at 127.0.0.1:{server.port} answered {code}" in str(caught.value)
+        assert caught.value.code == code
+        assert client.net_version() == "1.3"
+
+
+def test_the_error_of_a_version_is_an_error() -> None:
+    with serving({"VER": "ERR ACCESS-DENIED\n"}) as server, server.client() as client, pytest.raises(upsd.AccessDenied):
+        client.version()
+
+
+def test_names_are_compared_as_upsd_does() -> None:
+    answers = {
+        "LIST CLIENT UPS": "BEGIN LIST CLIENT UPS\nCLIENT ups 192.0.2.3\nEND LIST CLIENT UPS\n",
+        "GET NUMLOGINS UPS": "NUMLOGINS UPS 1\n",
+    }
+    with serving(answers) as server, server.client() as client:
+        assert client.list_clients("UPS") == ("192.0.2.3",)
+        assert client.num_logins("UPS") == 1
+
+
+# Servers that one would rather not meet
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "\n",
+        "GARBAGE\n",
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "\xff\xfe\x00\n",
+        "ERR\n",
+        'VAR ups ups.status "OL"\n',
+        "END LIST VAR ups\n",
+        "BEGIN LIST UPS\nEND LIST UPS\n",
+        "BEGIN LIST VAR other\nEND LIST VAR other\n",
+        'BEGIN LIST VAR ups\nVAR other ups.status "OL"\nEND LIST VAR ups\n',
+        "BEGIN LIST VAR ups\nVAR ups ups.status\nEND LIST VAR ups\n",
+        "BEGIN LIST VAR ups\nVAR ups ups.status O L\nEND LIST VAR ups\n",
+        'BEGIN LIST VAR ups\nVAR ups ups.status "O#L"\nEND LIST VAR ups\n',
+        'BEGIN LIST VAR ups\nVAR ups a\x7fb "OL"\nEND LIST VAR ups\n',
+        "BEGIN LIST VAR ups\nBEGIN LIST VAR ups\nEND LIST VAR ups\n",
+        "BEGIN LIST VAR ups\nUPS ups x\nEND LIST VAR ups\n",
+        "BEGIN LIST VAR ups\n\nEND LIST VAR ups\n",
+        "x" * 5000 + "\n",
+        "BEGIN LIST VAR ups\nVAR ups x " + "y" * 5000 + "\nEND LIST VAR ups\n",
+    ],
+)
+def test_an_answer_that_breaks_the_protocol(answer: str) -> None:
+    with serving({"LIST VAR ups": answer}) as server, server.client() as client:
+        with pytest.raises(upsd.UpsdFailure) as caught:
+            client.list_vars("ups")
+        if answer != "ERR\n":
+            assert isinstance(caught.value, upsd.BadAnswer)
+            assert f"127.0.0.1:{server.port}" in str(caught.value)
+            # Nobody knows what would come next.
+            with pytest.raises(upsd.Unreachable, match="closed"):
+                client.net_version()
+
+
+@pytest.mark.parametrize(
+    ("request_line", "answer", "ask"),
+    [
+        ("VER", "SSH-2.0-OpenSSH\n", lambda client: client.version()),
+        ("NETVER", "one point three\n", lambda client: client.net_version()),
+        ("GET NUMLOGINS ups", "NUMLOGINS ups many\n", lambda client: client.num_logins("ups")),
+        ("GET NUMLOGINS ups", "NUMLOGINS other 1\n", lambda client: client.num_logins("ups")),
+        ("GET VAR ups a", 'VAR ups b "1"\n', lambda client: client.get_var("ups", "a")),
+        ("GET VAR ups a", "VAR ups a\n", lambda client: client.get_var("ups", "a")),
+    ],
+)
+def test_a_single_answer_that_breaks_the_protocol(
+    request_line: str, answer: str, ask: Callable[[upsd.Client], object]
+) -> None:
+    with serving({request_line: answer}) as server, server.client() as client, pytest.raises(upsd.BadAnswer):
+        ask(client)
+
+
+def silent(connection: socket.socket, request: str) -> None:
+    connection.recv(1)
+
+
+def drip(connection: socket.socket, request: str) -> None:
+    while True:
+        connection.sendall(b"B")
+        threading.Event().wait(0.02)
+
+
+def endless_line(connection: socket.socket, request: str) -> None:
+    while True:
+        connection.sendall(b"x" * 65536)
+
+
+def endless_list(connection: socket.socket, request: str) -> None:
+    connection.sendall(b"BEGIN LIST VAR ups\n")
+    while True:
+        connection.sendall(b'VAR ups a "1"\n' * 1000)
+
+
+def truncated(connection: socket.socket, request: str) -> None:
+    connection.sendall(b'BEGIN LIST VAR ups\nVAR ups ups.status "O')
+
+
+@pytest.mark.parametrize("misbehave", [silent, drip, endless_line, endless_list, truncated])
+def test_a_hostile_server_is_left_in_time(misbehave: Callable[[socket.socket, str], None]) -> None:
+    begin = time.monotonic()
+    with serving(misbehave=misbehave) as server:
+        with server.client(timeout=0.5) as client, pytest.raises(upsd.Unreachable) as caught:
+            client.list_vars("ups")
+        assert time.monotonic() - begin < 3
+        assert caught.value.port == server.port
+
+
+@pytest.mark.parametrize(
+    ("misbehave", "why"), [(endless_line, "more than 4096 bytes"), (endless_list, "more than 10000 lines")]
+)
+def test_too_much_is_refused_long_before_the_timeout(misbehave: Callable[[socket.socket, str], None], why: str) -> None:
+    with (
+        serving(misbehave=misbehave) as server,
+        server.client(timeout=60) as client,
+        pytest.raises(upsd.BadAnswer, match=why),
+    ):
+        client.list_vars("ups")
+
+
+def test_the_timeout_bounds_all_answers_together(server: FakeUpsd) -> None:
+    def ask_for_ever(client: upsd.Client) -> None:
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            client.net_version()
+
+    with server.client(timeout=0.3) as client, pytest.raises(upsd.Unreachable, match="in time"):
+        ask_for_ever(client)
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(upsd.Unreachable, match=f"127.0.0.1:{port} cannot be reached: connection refused"):
+        upsd.Client("127.0.0.1", port).__enter__()
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70])
+def test_a_name_that_does_not_resolve(host: str) -> None:
+    with pytest.raises(upsd.Unreachable, match=f"upsd at {host}:3493 cannot be reached"):
+        upsd.Client(host).__enter__()
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536, 70000])
+def test_a_port_that_does_not_exist(port: int) -> None:
+    with pytest.raises(upsd.Unreachable, match="no such port"):
+        upsd.Client("127.0.0.1", port).__enter__()
+
+
+def test_a_closed_client_says_so() -> None:
+    with pytest.raises(upsd.Unreachable, match="closed"):
+        upsd.Client("127.0.0.1").list_ups()
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.1.1", "127.0.0.1"),
+        ("::1", "127.0.0.1"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("::ffff:192.0.2.3", "192.0.2.3"),
+        ("192.0.2.3", "192.0.2.3"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("truenas", "truenas"),
+    ],
+)
+def test_normal_address(text: str, normal: str) -> None:
+    assert upsd.normal_address(text) == normal
+
+
+def test_split_status() -> None:
+    assert upsd.split_status("OB LB") == ("OB", "LB")
+    assert upsd.split_status("") == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("battery.charge", "100", 100),
+        ("battery.voltage", "13.70", 13.7),
+        ("ups.temperature", "-2.5", -2.5),
+        ("input.transfer.low", "007", "007"),
+        ("ups.status", "OL", "OL"),
+        ("driver.version", "2.10", "2.10"),
+        ("ups.serial", "123456", "123456"),
+        ("device.serial", "123456", "123456"),
+        ("ups.productid", "5131", "5131"),
+        ("battery.mfr.date", "2024", "2024"),
+        ("battery.runtime", "1e3", "1e3"),
+        ("battery.runtime", "9" * 400, "9" * 400),
+        ("battery.runtime", "", ""),
+    ],
+)
+def test_typed_value(name: str, text: str, value: object) -> None:
+    typed = upsd.typed_value(name, text)
+    assert typed == value
+    assert type(typed) is type(value)
+
+
+# Looking and waiting
+
+
+def test_snapshot(server: FakeUpsd) -> None:
+    with server.client() as client:
+        ups, spare = upsd.snapshot(client)
+    assert (ups.name, ups.description, ups.status, ups.fresh, ups.error) == (
+        "ups",
+        'Rack "A" #1 \\',
+        ("OL", "CHRG"),
+        True,
+        None,
+    )
+    assert (ups.clients, ups.num_logins) == (("127.0.0.1", "::ffff:192.0.2.3"), 2)
+    assert (spare.status, spare.fresh, spare.error, spare.clients) == ((), False, "DATA-STALE", ())
+    assert (spare.variables, spare.num_logins) == ({}, None)
+
+
+def test_snapshot_of_some(server: FakeUpsd) -> None:
+    with server.client() as client:
+        assert [state.name for state in upsd.snapshot(client, ["UPS"])] == ["ups"]
+        assert upsd.snapshot(client, []) == ()
+        with pytest.raises(upsd.UnknownUps, match="UNKNOWN-UPS to the question for 'nix': it serves ups, spare"):
+            upsd.snapshot(client, ["ups", "nix"])
+
+
+@pytest.mark.parametrize("status", ['VAR ups ups.status "WAIT"\n', "", 'VAR ups ups.status ""\n'])
+def test_a_driver_that_is_still_starting_is_not_fresh(status: str) -> None:
+    answers = {"LIST VAR ups": f"BEGIN LIST VAR ups\n{status}END LIST VAR ups\n"}
+    with serving(answers) as server, server.client() as client:
+        (state,) = upsd.snapshot(client, ["ups"])
+        assert (state.fresh, state.error) == (False, None)
+        assert not upsd.look(client, ["ups"]).ok
+
+
+NAMES = {"pve": ("127.0.1.1",), "nas": ("2001:db8::3", "192.0.2.3"), "vm": ("192.0.2.4",)}
+
+
+def addresses_of(name: str, timeout: float) -> Sequence[str]:
+    try:
+        return NAMES[name]
+    except KeyError:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
+
+
+def test_all_is_well(server: FakeUpsd) -> None:
+    with server.client() as client:
+        report = upsd.look(client, ["ups"], ["pve", "nas"], addresses_of)
+    assert report.ok
+    assert report.message == (
+        f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) fresh; logged in as expected: pve, nas"
+    )
+
+
+def test_what_is_wrong_is_said_in_one_line(server: FakeUpsd) -> None:
+    with server.client() as client:
+        report = upsd.look(
+            client,
+            None,
+            ["pve", "vm", "nowhere", "192.0.2.5"],
+            lambda name, timeout: (name,) if name[0].isdigit() else addresses_of(name, timeout),
+        )
+    assert not report.ok
+    assert [missing.name for missing in report.missing] == ["vm", "nowhere", "192.0.2.5"]
+    assert report.stale == (("spare", "DATA-STALE: the driver has had no news from the UPS for too long"),)
+    assert report.message == (
+        f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) fresh,"
+        " spare not fresh (DATA-STALE: the driver has had no news from the UPS for too long);"
+        " logged in as expected: pve; vm (192.0.2.4) has not logged in;"
+        " nowhere cannot be resolved (Name or service not known); 192.0.2.5 has not logged in:"
+        " logged in are 127.0.0.1, 192.0.2.3"
+    )
+
+
+def test_a_server_without_a_ups_is_not_well() -> None:
+    with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server, server.client() as client:
+        report = upsd.look(client, None, ["pve"], addresses_of)
+    assert not report.ok
+    assert report.message.endswith("serves no UPS; pve (127.0.0.1) has not logged in: logged in is nobody")
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self.now = 100.0
+        self.then = then
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+        self.then()
+
+
+def test_waiting_ends_when_the_last_client_has_logged_in(server: FakeUpsd) -> None:
+    def log_in() -> None:
+        if clock.now >= 103:
+            server.answers["LIST CLIENT ups"] = "BEGIN LIST CLIENT ups\nCLIENT ups 192.0.2.4\nEND LIST CLIENT ups\n"
+
+    clock = Clock(log_in)
+    report = upsd.wait_until_ok(
+        server.client, ["ups"], ["vm"], wait=60, addresses_of=addresses_of, clock=clock, sleep=clock.sleep
+    )
+    assert report.ok
+    assert clock.now == 103
+
+
+def test_waiting_ends_in_time(server: FakeUpsd) -> None:
+    clock = Clock()
+    report = upsd.wait_until_ok(
+        server.client, ["ups"], ["vm"], wait=2.5, addresses_of=addresses_of, clock=clock, sleep=clock.sleep
+    )
+    assert [missing.name for missing in report.missing] == ["vm"]
+    assert clock.now == 102.5
+
+
+def test_without_wait_there_is_one_look(server: FakeUpsd) -> None:
+    clock = Clock()
+    assert not upsd.wait_until_ok(server.client, clock=clock, sleep=clock.sleep).ok
+    assert server.looks == 1
+    assert clock.now == 100
+
+
+def test_waiting_for_a_server_that_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = listener.getsockname()[1]
+    with serving() as server:
+        ports = iter([closed, closed, server.port])
+        clock = Clock()
+        report = upsd.wait_until_ok(
+            lambda: upsd.Client("127.0.0.1", next(ports)), ["ups"], wait=10, clock=clock, sleep=clock.sleep
+        )
+    assert report.ok
+    assert clock.now == 102
+
+
+@pytest.mark.parametrize(("ups", "kind"), [(["nix"], upsd.UnknownUps), (None, upsd.Unreachable)])
+def test_what_is_still_wrong_after_waiting_is_raised(
+    server: FakeUpsd, ups: list[str] | None, kind: type[upsd.UpsdFailure]
+) -> None:
+    if ups is None:
+        server.answers["VER"] = "SSH-2.0\n"
+    clock = Clock()
+    with pytest.raises(kind):
+        upsd.wait_until_ok(server.client, ups, wait=3, clock=clock, sleep=clock.sleep)
+    assert clock.now == 103
+    assert server.looks == 4
+
+
+def test_resolving_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def dead_name_server(*args: object, **more: object) -> list[object]:
+        answered.wait(5)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", dead_name_server)
+    try:
+        with pytest.raises(TimeoutError, match=r"not resolved within 0\.1 s"):
+            upsd.resolve("pve", 0.1)
+    finally:
+        answered.set()
+
+
+def test_resolve() -> None:
+    assert upsd.resolve("192.0.2.3", 1) == ("192.0.2.3",)
+    assert {upsd.normal_address(address) for address in upsd.resolve("localhost", 5)} == {"127.0.0.1"}
