@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Dynamic inventory: the lab's hosts that are started, and the loopback ports that lead to them.
+
+What a user's inventory says of such hosts stands beside it, in group_vars/ and host_vars/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT / "lab"))
+
+from homelab import Lab, LabError
+
+
+def inventory(lab: Lab) -> dict[str, object]:
+    """Return the inventory as Ansible's script plugin wants it."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    variables: dict[str, dict[str, object]] = {}
+    for name, ports in lab.hosts().items():
+        groups.setdefault(lab.host(name).group, {"hosts": []})["hosts"].append(name)
+        variables[name] = {
+            # ssh finds port, key and host key in this file; so do testinfra and `lab/lab ssh`
+            "ansible_ssh_common_args": f"-F {lab.state / 'ssh_config'}",
+        }
+        if "api" in ports:
+            variables[name]["nut_client_truenas_url"] = f"wss://127.0.0.1:{ports['api']}/api/current"
+            variables[name]["nut_client_truenas_fingerprint"] = lab.fingerprint(name)
+    return {**groups, "_meta": {"hostvars": variables}}
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    try:
+        print(json.dumps(inventory(Lab.here())))
+    except LabError as error:
+        sys.exit(f"lab: {error}")

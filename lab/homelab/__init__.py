@@ -1,0 +1,296 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A homelab out of containers: how it is started, watched and removed."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import socket
+import ssl
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Callable
+
+from .hosts import SITES, Host
+from .images import image
+from .podman import LabError, podman, run, say
+
+__all__ = ["Lab", "LabError", "State"]
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ENOUGH = 4096  # files, and processes, for one machine of the lab
+READY_SECONDS = 90  # from start to an answer by ssh; 5 to 15 on two cores
+
+SSH_CONFIG = """\
+# Written by lab/lab. ssh -F {file} HOST
+Host *
+  User root
+  HostName 127.0.0.1
+  IdentityFile {state}/id_ed25519
+  IdentitiesOnly yes
+  UserKnownHostsFile {state}/known_hosts
+  StrictHostKeyChecking yes
+  LogLevel ERROR
+"""
+
+
+@dataclass(frozen=True)
+class State:
+    """How a host is: condition in podman's words; began and down in seconds since 1970, None if it did not happen."""
+
+    condition: str
+    began: float | None
+    down: float | None
+
+
+class Lab:
+    """One lab of this checkout: its containers, and a folder that keeps what belongs to it."""
+
+    def __init__(self, name: str, checkout: Path = CHECKOUT) -> None:
+        """Name a lab; nothing is started."""
+        self.name = name
+        self.state = checkout / ".lab" / name
+        # Two checkouts on one machine have a lab each: the containers' names tell them apart.
+        self.prefix = f"nutlab-{hashlib.sha256(str(checkout).encode()).hexdigest()[:6]}-{name}"
+
+    @classmethod
+    def here(cls) -> Lab:
+        """Return the lab that the environment names."""
+        name = os.environ.get("LAB") or "default"
+        if not name.replace("-", "").isalnum():
+            raise LabError(f"LAB={name}: a lab's name is made of letters, digits and hyphens")
+        return cls(name)
+
+    # What is there
+
+    def hosts(self) -> dict[str, dict[str, int]]:
+        """Return what the lab has started: host -> ports on loopback ({"ssh": n, "api": n})."""
+        try:
+            return json.loads((self.state / "lab.json").read_text())["hosts"]
+        except FileNotFoundError:
+            return {}
+
+    def host(self, name: str) -> Host:
+        """Find a host of this lab by name. Raises LabError if it is not up."""
+        up = self.hosts()
+        for host in all_hosts(SITES):
+            if host.name == name and name in up:
+                return host
+        raise LabError(f"no host {name} in this lab. " + (f"There are: {', '.join(up)}" if up else "Run: make lab"))
+
+    def sites(self) -> list[str]:
+        """Name the sites that were started."""
+        up = self.hosts()
+        return [site for site, hosts in SITES.items() if any(host.name in up for host in hosts)]
+
+    def status(self) -> dict[Host, State]:
+        """Look at every host of the lab."""
+        return {self.host(name): self._state_of(name) for name in self.hosts()}
+
+    def container(self, name: str) -> str:
+        """Name a host's container."""
+        return f"{self.prefix}-{name}"
+
+    def _state_of(self, name: str) -> State:
+        found = podman("inspect", "--type", "container", self.container(name), check=False)
+        if found.returncode:
+            return State("removed", None, None)
+        seen = json.loads(found.stdout)[0]["State"]
+        running = seen["Status"] == "running"
+        try:
+            began = float((self.state / "hosts" / name / "shutdown-began").read_text())
+        except FileNotFoundError:
+            began = None
+        down = None if running else _moment(seen["FinishedAt"])
+        return State(seen["Status"], began, down)
+
+    # Up and down
+
+    def up(self, sites: Iterable[str]) -> None:
+        """Start the hosts of SITES, with power: what is missing is made, what runs is left alone."""
+        self._may_run()
+        wanted = list(all_hosts({site: SITES[site] for site in sites}))
+        images = {pair: image(*pair) for pair in sorted({(host.kind, host.release) for host in wanted})}
+        self._prepare()
+        known = self.hosts()
+        for host in wanted:
+            ports = known.setdefault(host.name, {})
+            for service in ("ssh", "api") if host.kind == "truenas" else ("ssh",):
+                if service not in ports:
+                    ports[service] = _free_port()
+        (self.state / "lab.json").write_text(json.dumps({"name": self.name, "hosts": known}, indent=2))
+        started = [host for host in wanted if self._start(host, images[host.kind, host.release], known[host.name])]
+        if started:
+            say(f"waiting for {', '.join(host.name for host in started)}")
+        in_parallel(self._wait, wanted)
+        self._write_ssh_files(known)
+        for host in wanted:
+            if "api" in known[host.name]:
+                self._pin(host.name, known[host.name]["api"])
+
+    def runs(self) -> bool:
+        """Say whether the lab is up and every host of it runs."""
+        states = self.status()
+        return bool(states) and all(state.condition == "running" for state in states.values())
+
+    def down(self) -> None:
+        """Remove the lab's containers, network and folder."""
+        if not self.state.exists():
+            return
+        names = podman("ps", "--all", "--quiet", "--filter", f"label=lab={self.prefix}").stdout.split()
+        if names:
+            say(f"removing {len(names)} containers")
+            podman("rm", "--force", "--time", "0", *names)
+        podman("network", "rm", "--force", self.prefix)
+        shutil.rmtree(self.state)
+
+    def cut(self, name: str) -> None:
+        """Stop a host without a word, as when its plug is pulled."""
+        podman("kill", self.container(self.host(name).name))
+
+    def ups(self, host: str, *words: str) -> str:
+        """Work the UPSes of a host as a person does with lab/ups, and return what that says."""
+        return run([str(CHECKOUT / "lab" / "ups"), host, *words], env={**os.environ, "LAB": self.name}).stdout
+
+    def _may_run(self) -> None:
+        if shutil.which("podman") is None:
+            raise LabError("podman is not installed. `make lab` installs what the lab needs.")
+        if os.geteuid() != 0 and podman("info", "--format", "{{.Host.CgroupsVersion}}").stdout.strip() != "v2":
+            raise LabError(
+                "a user's containers can run systemd only where the kernel has cgroup v2 alone, and this machine has v1 "
+                "too. Run the lab as root: sudo make lab"
+            )
+
+    def _prepare(self) -> None:
+        """Make the folder, the key and the network."""
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (self.state / "id_ed25519").exists():
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(self.state / "id_ed25519")])
+        if podman("network", "exists", self.prefix, check=False).returncode:
+            podman("network", "create", "--label", f"lab={self.prefix}", self.prefix)
+
+    def _start(self, host: Host, image_id: str, ports: dict[str, int]) -> bool:
+        """Start a host's machine, and before it its UPS. Returns False if it ran already."""
+        if host.ups:
+            folder = self.state / "usb" / host.name
+            folder.mkdir(parents=True, exist_ok=True)
+            self._ensure_running(
+                f"usb-{host.name}",
+                ["--network", "none", "--volume", f"{folder}:/run/usb", image_id],
+                ["python3", "/opt/lab/usb/emulator.py", "/run/usb", "--plug", host.ups],
+            )
+            if self._state_of(host.name).condition == "exited":
+                # it went down in a power cut, and would again
+                say(f"the mains of {host.name} come back")
+                self.ups(host.name, "mains", "on")
+        folder = self.state / "hosts" / host.name
+        folder.mkdir(parents=True, exist_ok=True)
+        options = ["--systemd", "always", "--hostname", host.name, "--network", f"{self.prefix}:alias={host.name}"]
+        # the journal outlives the machine: it tells what happened at a power cut
+        (folder / "journal").mkdir(exist_ok=True)
+        options += ["--volume", f"{folder}:/lab", "--volume", f"{folder}/journal:/var/log/journal"]
+        options += ["--volume", f"{self.state}/id_ed25519.pub:/root/.ssh/authorized_keys:ro"]
+        if host.ups:
+            options += ["--volume", f"{self.state / 'usb' / host.name}:/run/usb"]
+        for service, inside in (("ssh", 22), ("api", 443)):
+            if service in ports:
+                options += ["--publish", f"127.0.0.1:{ports[service]}:{inside}"]
+        return self._ensure_running(host.name, [*options, image_id], ["/sbin/init"])
+
+    def _ensure_running(self, name: str, options: list[str], command: list[str]) -> bool:
+        """Run a container unless it runs. Returns whether it had to be started."""
+        container = self.container(name)
+        condition = self._state_of(name).condition
+        if condition == "running":
+            return False
+        if condition == "exited":
+            podman("start", container)
+            return True
+        # one that never started is no use
+        podman("rm", "--force", "--ignore", container)
+        label = f"lab={self.prefix}"
+        podman("run", "--detach", "--name", container, "--label", label, *_limits(), *options, *command)
+        return True
+
+    def _wait(self, host: Host) -> None:
+        """Wait until systemd has started all and sshd listens."""
+        deadline = time.monotonic() + READY_SECONDS
+        container = self.container(host.name)
+        while time.monotonic() < deadline:
+            asked = podman("exec", container, "systemctl", "is-system-running", "--wait", check=False)
+            if asked.stdout.strip() in ("running", "degraded"):
+                return
+            if self._state_of(host.name).condition != "running":
+                raise LabError(f"{host.name} did not stay up. What it said: podman logs {container}")
+            time.sleep(0.5)
+        raise LabError(f"{host.name} did not come up within {READY_SECONDS} s. Look: podman exec -it {container} bash")
+
+    def _pin(self, name: str, port: int) -> None:
+        """Note the fingerprint of a TrueNAS's certificate, which it signed itself, for the inventory."""
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                certificate = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port), timeout=5))
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise LabError(f"the API of {name} did not come up within {READY_SECONDS} s: {error}") from None
+                time.sleep(0.3)
+        (self.state / "hosts" / name / "fingerprint").write_text(hashlib.sha256(certificate).hexdigest())
+
+    def fingerprint(self, name: str) -> str:
+        """Return the SHA-256 fingerprint of a TrueNAS's certificate, in hexadecimal."""
+        return (self.state / "hosts" / name / "fingerprint").read_text()
+
+    def _write_ssh_files(self, known: dict[str, dict[str, int]]) -> None:
+        config = SSH_CONFIG.format(file=self.state / "ssh_config", state=self.state)
+        keys = ""
+        for name, ports in known.items():
+            config += f"\nHost {name}\n  Port {ports['ssh']}\n  HostKeyAlias {name}\n"
+            keys += f"{name} " + podman("exec", self.container(name), "cat", "/etc/ssh/ssh_host_ed25519_key.pub").stdout
+        (self.state / "ssh_config").write_text(config)
+        (self.state / "known_hosts").write_text(keys)
+
+
+def all_hosts(sites: dict[str, tuple[Host, ...]]) -> Iterable[Host]:
+    """List the hosts of SITES."""
+    return (host for hosts in sites.values() for host in hosts)
+
+
+def in_parallel(work: Callable[[Host], None], hosts: list[Host]) -> None:
+    """Do WORK for every host at once. Raises the first error."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=max(len(hosts), 1)) as pool:
+        for done in [pool.submit(work, host) for host in hosts]:
+            done.result()
+
+
+def _limits() -> list[str]:
+    """Return podman's options for limits that this machine allows; podman's defaults may be above them."""
+    options = []
+    for name, kind in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
+        hard = resource.getrlimit(kind)[1]
+        limit = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
+        options += ["--ulimit", f"{name}={limit}:{limit}"]
+    return options
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _moment(stamp: str) -> float:
+    """Turn podman's time into seconds since 1970. It has nanoseconds, more than Python's parser takes."""
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", stamp).replace("Z", "+00:00")).timestamp()

@@ -1,0 +1,64 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lab's images, made from Debian's packages: no registry is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from .podman import LabError, podman, run, say
+
+HERE = Path(__file__).resolve().parent.parent
+
+# What a machine has before anybody deploys to it: an installed Debian with ssh and Python, and the parts of the
+# emulation that must be packages. NUT is not among them: the roles install it.
+PACKAGES = (
+    "ca-certificates",
+    "dbus",
+    "iproute2",
+    "iputils-ping",
+    "netbase",
+    "openssh-server",
+    "openssl",
+    "procps",
+    "python3",
+    "python3-aiohttp",
+    "python3-apt",
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "umockdev",
+    "usbutils",
+)
+
+
+def digest(*parts: str) -> str:
+    """Name what an image was made from, in twelve hexadecimal digits."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def base(release: str) -> str:
+    """Return the tag of Debian RELEASE's image, and make it if this machine has none made from the same things."""
+    tag = f"localhost/homelab-nut/{release}:{digest(release, *PACKAGES)}"
+    if podman("image", "exists", tag, check=False).returncode == 0:
+        return tag
+    say(f"making a Debian image out of packages ({release}): about a minute, and only this once")
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder, "root.tar")
+        run(["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, str(archive)])
+        podman("import", "--quiet", str(archive), tag)
+    return tag
+
+
+def image(kind: str, release: str) -> str:
+    """Return the id of the image of a KIND of machine. Its steps are cached by podman, by what they were made from."""
+    recipe = HERE / "images" / f"Containerfile.{kind}"
+    if not recipe.is_file():
+        raise LabError(f"no image is called {kind}: {recipe} is missing")
+    return podman(
+        "build", "--quiet", "--layers", "--file", str(recipe), "--build-arg", f"BASE={base(release)}", str(HERE)
+    ).stdout.split()[-1]

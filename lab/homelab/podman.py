@@ -1,0 +1,39 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The one place that starts programs for the lab."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+# runc also where the kernel has cgroup v1 and v2 side by side, which crun refuses.
+PODMAN = ("podman", "--runtime", "runc")
+
+
+class LabError(Exception):
+    """The lab can't do what was asked; the message says why and what to do."""
+
+
+def say(message: str) -> None:
+    """Tell what is being done: most steps here take seconds, some a minute."""
+    print(f"lab: {message}", file=sys.stderr, flush=True)
+
+
+def run(command: list[str], check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a program without input. Raises LabError with what it said if it fails and CHECK is set."""
+    try:
+        done = subprocess.run(command, check=False, text=True, capture_output=True, stdin=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
+    except FileNotFoundError:
+        raise LabError(f"{command[0]} is not installed. `make lab` installs what the lab needs.") from None
+    if check and done.returncode:
+        words = (done.stderr or done.stdout).strip()
+        raise LabError(f"{' '.join(command)} failed ({done.returncode}):\n{words}")
+    return done
+
+
+def podman(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run podman."""
+    return run([*PODMAN, *words], check=check)

@@ -1,0 +1,79 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who may log in to the stand-in, and what they may do there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FULL_ADMIN = "FULL_ADMIN"
+
+#: A role -> the roles that it brings along. SERVICE_WRITE does not bring SERVICE_READ: so it is in TrueNAS.
+_INCLUDED = {
+    "READONLY_ADMIN": ("SYSTEM_GENERAL_READ", "SERVICE_READ"),
+    "SYSTEM_GENERAL_WRITE": ("SYSTEM_GENERAL_READ",),
+}
+
+
+@dataclass(frozen=True)
+class User:
+    """A user. With `otp_token`, a password login needs that token too (a real one would change every 30 s)."""
+
+    name: str
+    password: str
+    roles: frozenset[str]
+    otp_token: str | None = None
+
+    def may(self, role: str | None) -> bool:
+        """Whether this user has a role. None: it takes no role."""
+        if role is None or FULL_ADMIN in self.roles:
+            return True
+        return role in self.roles or any(role in _INCLUDED.get(own, ()) for own in self.roles)
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """An API key of a user; `secret` is the whole key, `ID-64 characters`."""
+
+    id: int
+    name: str
+    user: str
+    secret: str
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """All users and keys."""
+
+    users: Mapping[str, User]
+    keys: tuple[ApiKey, ...]
+
+    def key(self, secret: str) -> ApiKey | None:
+        """The key of these characters."""
+        return next((key for key in self.keys if key.secret == secret), None)
+
+
+def parse(users: Mapping[str, Mapping[str, Any]], keys: Iterable[Mapping[str, Any]]) -> Accounts:
+    """Accounts from the configuration file's `users` and `api_keys`. Raises ValueError for what cannot be right."""
+    parsed_users = {
+        name: User(name, user["password"], frozenset(user.get("roles", [FULL_ADMIN])), user.get("otp_token"))
+        for name, user in users.items()
+    }
+    parsed_keys = []
+    for key in keys:
+        if key["username"] not in parsed_users:
+            raise ValueError(f"api_keys: key {key['id']} belongs to {key['username']!r}, who is not in users")
+        if not str(key["key"]).startswith(f"{key['id']}-"):
+            raise ValueError(f"api_keys: key {key['id']} must read {key['id']}-...")
+        parsed_keys.append(ApiKey(key["id"], key.get("name", "lab"), key["username"], key["key"]))
+    return Accounts(parsed_users, tuple(parsed_keys))
+
+
+#: For the lab only: these open nothing but a throw-away container, and everybody may know them.
+LAB_USERS: Mapping[str, Mapping[str, Any]] = {"admin": {"password": "lab-admin", "roles": [FULL_ADMIN]}}
+LAB_API_KEYS: tuple[Mapping[str, Any], ...] = (
+    {"id": 1, "name": "lab", "username": "admin", "key": "1-" + "LabOnly0" * 8},
+)

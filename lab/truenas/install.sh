@@ -1,0 +1,35 @@
+#!/bin/sh
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# Make a TrueNAS stand-in out of a Debian 12 system with systemd. Run as root inside the image or a container, at any
+# time before or after its systemd runs; this directory must be readable there. May be run again.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+library=/usr/local/lib/truenas-lab
+
+# NUT is part of TrueNAS, but nothing of it runs before somebody asks for it.
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    nut-client openssl python3 python3-aiohttp sudo > /dev/null
+systemctl disable --quiet nut-monitor.service nut.target
+if [ -d /run/systemd/system ]; then
+    systemctl stop nut-monitor.service nut.target
+fi
+
+install -d "${library}/truenas" /data /etc/lab
+install -m 644 "${here}"/*.py "${library}/truenas/"
+install -m 755 "${here}/files/export-pools" "${library}/"
+install -m 755 "${here}/files/custom-upssched-cmd" /usr/local/bin/
+install -m 440 "${here}/files/sudoers" /etc/sudoers.d/truenas-lab
+install -m 644 "${here}"/files/*.service /etc/systemd/system/
+[ -e /etc/truenas-lab.json ] || echo '{"release": "25.10"}' > /etc/truenas-lab.json
+[ -e /etc/lab/shutdown-seconds ] || echo 20 > /etc/lab/shutdown-seconds
+
+systemctl enable --quiet truenas-lab.service lab-export-pools.service
+if [ -d /run/systemd/system ]; then
+    systemctl daemon-reload
+    systemctl restart truenas-lab.service lab-export-pools.service
+fi

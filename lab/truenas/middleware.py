@@ -1,0 +1,650 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The middleware's protocol: JSON-RPC 2.0, one frame in, one frame out. No sockets, no clock of its own.
+
+Slow work is a job: `receive` hands it out, whoever runs the sockets calls `run`, and a frame may come of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import operator
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import ups
+from .accounts import FULL_ADMIN, Accounts, ApiKey, User
+from .releases import Release
+from .service import ServiceRunner, StateFile
+
+_ERRNO = {
+    "ENOENT": 2,
+    "EACCES": 13,
+    "EFAULT": 14,
+    "EBUSY": 16,
+    "EINVAL": 22,
+    "ENOMETHOD": 201,
+    "ESERVICESTARTFAILURE": 202,
+    "ENOTAUTHENTICATED": 207,
+}
+_INVALID_JSON, _INVALID_REQUEST, _NO_SUCH_METHOD, _INVALID_PARAMS = -32700, -32600, -32601, -32602
+_CALL_ERROR = -32001
+
+RATE_CALLS = 20
+RATE_SECONDS = 60.0
+
+UPS_SERVICE_ID = 16
+#: Neighbours, so that a client that does not filter is found out. Their ids are not recorded.
+_OTHER_SERVICES = ({"id": 4, "service": "cifs"}, {"id": 11, "service": "ssh"})
+
+
+class RpcError(Exception):
+    """An answer that is an error."""
+
+    def __init__(self, code: int, message: str, data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data
+
+    @property
+    def reason(self) -> str:
+        """What a human reads: TrueNAS's reason if there is one."""
+        return str(self.data["reason"]) if self.data else str(self)
+
+
+def call_error(errname: str, text: str, extra: Any = None, *, bare: bool = False) -> RpcError:
+    """A method that failed. `bare`: an exception that is not TrueNAS's own carries no [ERRNAME]."""
+    reason = text if bare else f"[{errname}] {text}"
+    data = {"error": _ERRNO[errname], "errname": errname, "reason": reason, "extra": extra}
+    return RpcError(_CALL_ERROR, "Method call error", data)
+
+
+def _as_rpc_error(call: Callable[[], Any]) -> Any:
+    """Whatever goes wrong inside a method, the caller gets an answer: so it is in TrueNAS."""
+    try:
+        return call()
+    except RpcError:
+        raise
+    except Exception as error:
+        raise call_error("EINVAL", str(error) or repr(error), bare=True) from error
+
+
+def invalid_params(complaints: Sequence[ups.Complaint]) -> RpcError:
+    """Arguments that were refused: attribute and message each."""
+    einval = _ERRNO["EINVAL"]
+    reason = "".join(f"[EINVAL] {attribute}: {message}\n" for attribute, message in complaints)
+    extra = [[attribute, message, einval] for attribute, message in complaints]
+    return RpcError(
+        _INVALID_PARAMS,
+        "Invalid params",
+        {"error": einval, "errname": "EINVAL", "reason": reason, "extra": extra},
+    )
+
+
+@dataclass
+class Connection:
+    """One WebSocket, as the middleware sees it."""
+
+    remote: str
+    secure: bool
+    api: str = "current"
+    user: User | None = None
+    key: ApiKey | None = None
+    awaiting_otp: User | None = None
+    legacy_jobs: bool = True
+    login_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def credentials(self) -> dict[str, Any]:
+        """As a job shows them."""
+        assert self.user  # noqa: S101 - a job is only made after a login
+        data: dict[str, Any] = {"username": self.user.name, "login_id": self.login_id, "login_at": None}
+        if self.key is None:
+            return {"type": "LOGIN_PASSWORD", "data": data}
+        return {"type": "API_KEY", "data": {**data, "api_key": {"id": self.key.id, "name": self.key.name}}}
+
+
+@dataclass
+class Job:
+    """A call that takes its time. `shown` is what core.get_jobs answers."""
+
+    work: Callable[[], Any]
+    message_id: Any
+    answer_late: bool
+    shown: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a frame: an answer, a job to run, or both."""
+
+    answer: str | None
+    job: Job | None = None
+
+
+@dataclass(frozen=True)
+class _Method:
+    """`params` are the names; a question mark behind one says that it may be left out."""
+
+    call: Callable[[Middleware, Connection, list[Any]], Any]
+    params: tuple[str, ...] = ()
+    role: str | None = None
+    login: bool = True
+    job: bool = False
+
+
+class Middleware:
+    """All that connections share.
+
+    `faults` is asked at each call: see the README. `clock` gives seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        *,
+        release: Release,
+        accounts: Accounts,
+        state: StateFile,
+        runner: ServiceRunner,
+        clock: Callable[[], float],
+        faults: Callable[[], Mapping[str, Any]] = dict,
+        hostname: str = "truenas",
+    ) -> None:
+        self.release = release
+        self._accounts = accounts
+        self._state = state
+        self._runner = runner
+        self._clock = clock
+        self._faults = faults
+        self._hostname = hostname
+        saved = state.load()
+        self.settings: dict[str, Any] = {**ups.DEFAULTS, **saved.get("ups", {})}
+        self.enabled: bool = saved.get("enable", False)
+        self._revoked: set[int] = set(saved.get("revoked_keys", []))
+        self._jobs: list[Job] = []
+        self._job_ids = itertools.count(1)
+        self._calls: dict[tuple[str, str], tuple[float, int]] = {}
+        self._service_lock = threading.RLock()  # one start, stop or update at a time
+
+    # --- frames ---
+
+    def receive(self, connection: Connection, frame: str) -> Outcome:
+        """One frame of a client."""
+        message_id: Any = None
+        try:
+            message = _parse(frame)
+            message_id = message.get("id")
+            _check_request(message)
+            result = _as_rpc_error(lambda: self._call(connection, message))
+        except RpcError as error:
+            return Outcome(_error_frame(message_id, error))
+        if not isinstance(result, Job):
+            return Outcome(_result_frame(message_id, result))
+        return Outcome(None if result.answer_late else _result_frame(message_id, result.shown["id"]), result)
+
+    def run(self, job: Job) -> str | None:
+        """Run a job to its end. Returns the frame that its caller still waits for, if any."""
+        try:
+            result = _as_rpc_error(job.work)
+        except RpcError as error:
+            self._finish(job, state="FAILED", error=error.reason, exception=error.reason)
+            job.shown["exc_info"] = {"type": "CallError", "extra": None, "repr": repr(error.reason)}
+            return _error_frame(job.message_id, error) if job.answer_late else None
+        job.shown["progress"]["percent"] = 100
+        self._finish(job, state="SUCCESS", result=result)
+        return _result_frame(job.message_id, result) if job.answer_late else None
+
+    def _finish(self, job: Job, **members: Any) -> None:
+        job.shown.update(members, time_finished=self._now())
+
+    def _now(self) -> dict[str, int]:
+        return {"$date": int(self._clock()) * 1000}
+
+    def _call(self, connection: Connection, message: Mapping[str, Any]) -> Any:
+        name, params = message["method"], message.get("params", [])
+        method = self._methods().get(name)
+        if method is None:
+            raise RpcError(_NO_SUCH_METHOD, "Method does not exist")
+        self._check_api(connection.api, name)
+        if method.login:
+            if connection.user is None:
+                raise call_error("ENOTAUTHENTICATED", "Not authenticated")
+            if not connection.user.may(method.role):
+                raise call_error("EACCES", "Not authorized")
+        elif connection.user is None:
+            self._check_rate(name, connection.remote)
+        self._check_arity(method, params)
+        if fault := self._faults().get("methods", {}).get(name):
+            raise call_error(fault.get("errname", "EFAULT"), fault["reason"])
+        if method.job:
+            return self._new_job(connection, message["id"], name, params, method)
+        return method.call(self, connection, params)
+
+    def _methods(self) -> dict[str, _Method]:
+        methods = dict(_METHODS)
+        if self.release.ping_needs_login:
+            methods["core.ping"] = _Method(_ping)
+        if not self.release.service_control:
+            del methods["service.control"]
+        if not self.release.service_verbs_public:
+            methods.update({f"service.{verb}": _Method(_private_verb, _PRIVATE_PARAMS, FULL_ADMIN) for verb in _VERBS})
+        return methods
+
+    def _check_api(self, api: str, name: str) -> None:
+        for version, methods in self.release.broken.items():
+            for prefix, (errname, reason) in methods.items():
+                if api.startswith(version) and name.startswith(prefix):
+                    raise call_error(errname, reason, bare=True)
+
+    def _check_rate(self, name: str, remote: str) -> None:
+        """The window begins with the first call, and each call counts, also a refused one."""
+        now = self._clock()
+        since, calls = self._calls.get((name, remote), (now, 0))
+        if now - since >= RATE_SECONDS:
+            since, calls = now, 0
+        self._calls[name, remote] = (since, calls + 1)
+        if calls >= RATE_CALLS:
+            raise call_error("EBUSY", "Rate Limit Exceeded")
+
+    def _check_arity(self, method: _Method, params: list[Any]) -> None:
+        if len(params) > len(method.params):
+            message = f"Too many arguments (expected {len(method.params)}, found {len(params)})"
+            if self.release.classic_schema:
+                raise call_error("EFAULT", message)
+            raise invalid_params([("", message)])
+        missing = [name for name in method.params[len(params) :] if not name.endswith("?")]
+        if missing:
+            raise invalid_params([(name, "Field required") for name in missing])
+
+    def _new_job(self, connection: Connection, message_id: Any, name: str, params: list[Any], method: _Method) -> Job:
+        job = Job(
+            work=lambda: method.call(self, connection, params),
+            message_id=message_id,
+            answer_late=not connection.legacy_jobs,
+            shown={
+                "id": next(self._job_ids),
+                "message_ids": [message_id],
+                "method": name,
+                "arguments": params,
+                "transient": False,
+                "description": None,
+                "abortable": False,
+                "logs_path": None,
+                "logs_excerpt": None,
+                "progress": {"percent": 0, "description": "", "extra": None},
+                "result": None,
+                "result_encoding_error": None,
+                "error": None,
+                "exception": None,
+                "exc_info": None,
+                "state": "RUNNING",
+                "time_started": self._now(),
+                "time_finished": None,
+                "credentials": connection.credentials(),
+            },
+        )
+        self._jobs.append(job)
+        return job
+
+    def jobs_of(self, user: User) -> list[dict[str, Any]]:
+        """Everybody sees the own jobs, a full admin all."""
+        shown = [job.shown for job in self._jobs]
+        return [each for each in shown if user.may(FULL_ADMIN) or each["credentials"]["data"]["username"] == user.name]
+
+    # --- logging in ---
+
+    def log_in_with_password(self, name: str, password: str) -> User | None:
+        """The user, if the password is right."""
+        user = self._accounts.users.get(name)
+        return user if user and user.password == password else None
+
+    def log_in_with_key(self, connection: Connection, secret: str, name: str | None = None) -> str:
+        """A response_type of login_ex. A key that comes over plain ws is known to all, so it is revoked at once."""
+        key = self._accounts.key(secret)
+        if key is None or name not in (None, key.user):
+            return "AUTH_ERR"
+        if not connection.secure and key.id not in self._revoked:
+            self._revoked.add(key.id)
+            self._save()
+        if key.id in self._revoked or key.id in self._faults().get("revoked_keys", []):
+            return "EXPIRED"
+        connection.user, connection.key = self._accounts.users[key.user], key
+        return "SUCCESS"
+
+    # --- the UPS service ---
+
+    def _save(self) -> None:
+        self._state.save({"ups": self.settings, "enable": self.enabled, "revoked_keys": sorted(self._revoked)})
+
+    def update_ups(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Change settings. A running service is restarted; if that fails, the new settings stay all the same."""
+        cleaned, complaints = ups.check_schema(values, classic=self.release.classic_schema)
+        if complaints:
+            raise invalid_params([(f"{self.release.schema_attribute}.{name}", text) for name, text in complaints])
+        with self._service_lock:
+            settings = {**self.settings, **cleaned}
+            if complaints := ups.check_settings(settings):
+                raise invalid_params([(f"ups_update.{name}", text) for name, text in complaints])
+            if settings != self.settings:
+                self.settings = settings
+                self._save()
+                if self._runner.state().running and not self.restart_ups(silent=True):
+                    message = "The ups service failed to start"
+                    raise call_error("ESERVICESTARTFAILURE", message, ["ups"])
+            return ups.entry(self.settings)
+
+    def enable_ups(self, enable: bool) -> int:
+        """Start the service at boot, or not."""
+        self.enabled = enable
+        self._save()
+        return UPS_SERVICE_ID
+
+    def start_ups(self, *, silent: bool) -> bool:
+        """Start the service. Raises if it does not run then, unless `silent`."""
+        with self._service_lock:
+            log = self._start()
+            if self._runner.state().running:
+                return True
+            if silent:
+                return False
+            raise call_error("EFAULT", log or "Service not running after start")
+
+    def _start(self) -> str:
+        if not self._runner.state().running and (fault := self._faults().get("service_start")):
+            return str(fault)
+        try:
+            return self._runner.start(ups.render(self.settings))
+        except ValueError as error:
+            return str(error)
+
+    def stop_ups(self) -> bool:
+        """Stop the service. True: it is stopped."""
+        with self._service_lock:
+            self._runner.stop()
+            return not self._runner.state().running
+
+    def restart_ups(self, *, silent: bool) -> bool:
+        """Stop and start the service."""
+        with self._service_lock:
+            self.stop_ups()
+            if self._faults().get("restart_leaves_stopped"):
+                return True
+            return self.start_ups(silent=silent)
+
+    def services(self) -> list[dict[str, Any]]:
+        """All services, the UPS's with its real state."""
+        state = self._runner.state()
+        ours = {
+            "id": UPS_SERVICE_ID,
+            "service": "ups",
+            "enable": self.enabled,
+            "state": "RUNNING" if state.running else "STOPPED",
+            "pids": list(state.pids),
+        }
+        others = [{**service, "enable": False, "state": "STOPPED", "pids": []} for service in _OTHER_SERVICES]
+        return [*others, ours]
+
+    def system_info(self) -> dict[str, Any]:
+        """Few members of the real one."""
+        return {"version": self.release.version, "hostname": self._hostname}
+
+
+# --- the envelope ----------------------------------------------------------------------------------------------------
+
+
+def _parse(frame: str) -> dict[str, Any]:
+    try:
+        message = json.loads(frame)
+    except ValueError as error:
+        raise RpcError(_INVALID_JSON, str(error)) from None
+    if not isinstance(message, dict):
+        raise RpcError(_INVALID_REQUEST, "Request must be an object")
+    return message
+
+
+def _check_request(message: Mapping[str, Any]) -> None:
+    for member in ("jsonrpc", "method"):
+        if member not in message:
+            raise RpcError(_INVALID_REQUEST, f"Missing '{member}' member")
+    if message["jsonrpc"] != "2.0":
+        raise RpcError(_INVALID_REQUEST, "'jsonrpc' member must be '2.0'")
+    for member, kind, word in (("method", str, "string"), ("params", list, "array")):
+        if not isinstance(message.get(member, kind()), kind):
+            raise RpcError(_INVALID_REQUEST, f"'{member}' member must be of type {word}")
+    if not isinstance(message.get("id"), (str, int, type(None))):
+        raise RpcError(_INVALID_REQUEST, "'id' member must be of type string, number or null")
+
+
+def _result_frame(message_id: Any, result: Any) -> str:
+    return json.dumps({"jsonrpc": "2.0", "result": result, "id": message_id})
+
+
+def _error_frame(message_id: Any, error: RpcError) -> str:
+    body: dict[str, Any] = {"code": error.code, "message": str(error)}
+    if error.data is not None:
+        body["data"] = error.data
+    return json.dumps({"jsonrpc": "2.0", "error": body, "id": message_id})
+
+
+# --- query filters ---------------------------------------------------------------------------------------------------
+
+_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "in": lambda value, wanted: value in wanted,
+    "nin": lambda value, wanted: value not in wanted,
+}
+
+
+def _query(rows: list[dict[str, Any]], params: list[Any]) -> Any:
+    """The plain part of TrueNAS's query language: conditions that all must hold; get, count, limit and offset."""
+    filters = params[0] if params else []
+    options = params[1] if len(params) > 1 else {}
+    for condition in filters:
+        if not (isinstance(condition, list) and len(condition) == 3 and condition[1] in _OPERATORS):
+            raise invalid_params([("filters", f"Invalid filter {condition!r}")])
+        name, sign, wanted = condition
+        rows = [row for row in rows if _OPERATORS[sign](row.get(name), wanted)]
+    if options.get("count"):
+        return len(rows)
+    if options.get("get"):
+        if not rows:
+            raise call_error("EINVAL", "MatchNotFound()", bare=True)
+        return rows[0]
+    rows = rows[options.get("offset", 0) :]
+    return rows[: options["limit"]] if options.get("limit") else rows
+
+
+# --- methods ---------------------------------------------------------------------------------------------------------
+
+_VERBS = ("start", "stop", "restart", "reload")
+_PRIVATE_PARAMS = ("service?", "options?")
+
+
+def _ping(_: Middleware, __: Connection, ___: list[Any]) -> str:
+    return "pong"
+
+
+def _set_options(middleware: Middleware, connection: Connection, params: list[Any]) -> Any:
+    (options,) = params
+    connection.legacy_jobs = options.get("legacy_jobs", connection.legacy_jobs)
+    if not middleware.release.options_answered:
+        return None
+    return {"legacy_jobs": connection.legacy_jobs, "private_methods": False, "py_exceptions": False, **options}
+
+
+def _get_jobs(middleware: Middleware, connection: Connection, params: list[Any]) -> Any:
+    return _query(middleware.jobs_of(_user(connection)), params)
+
+
+def _user(connection: Connection) -> User:
+    assert connection.user  # noqa: S101 - the dispatcher lets nobody else in
+    return connection.user
+
+
+def _me(_: Middleware, connection: Connection, __: list[Any]) -> dict[str, Any]:
+    user = _user(connection)
+    return {
+        "pw_name": user.name,
+        "source": "LOCAL",
+        "local": True,
+        "account_attributes": ["LOCAL", "API_KEY"] if connection.key else ["LOCAL"],
+        "two_factor_config": {"secret_configured": user.otp_token is not None},
+        "privilege": {"roles": {"$set": sorted(user.roles)}, "web_shell": False, "webui_access": True},
+    }
+
+
+def _login_ex(middleware: Middleware, connection: Connection, params: list[Any]) -> dict[str, Any]:
+    (data,) = params
+    connection.awaiting_otp = None
+    mechanism = data.get("mechanism")
+    try:
+        if mechanism == "API_KEY_PLAIN":
+            response = middleware.log_in_with_key(connection, data["api_key"], data["username"])
+        elif mechanism == "PASSWORD_PLAIN":
+            user = middleware.log_in_with_password(data["username"], data["password"])
+            if user and user.otp_token:
+                connection.awaiting_otp = user
+                return {"response_type": "OTP_REQUIRED", "username": user.name}
+            response = _log_in(connection, user)
+        else:
+            raise invalid_params([("login_data.mechanism", f"Input tag {mechanism!r} does not match any expected tag")])
+    except KeyError as error:
+        raise invalid_params([(f"login_data.{mechanism}.{error.args[0]}", "Field required")]) from None
+    return _login_answer(middleware, connection, response, data)
+
+
+def _login_ex_continue(middleware: Middleware, connection: Connection, params: list[Any]) -> dict[str, Any]:
+    (data,) = params
+    user, connection.awaiting_otp = connection.awaiting_otp, None
+    right = user is not None and data.get("mechanism") == "OTP_TOKEN" and data.get("otp_token") == user.otp_token
+    return _login_answer(middleware, connection, _log_in(connection, user if right else None), data)
+
+
+def _log_in(connection: Connection, user: User | None) -> str:
+    if user is None:
+        return "AUTH_ERR"
+    connection.user, connection.key = user, None
+    return "SUCCESS"
+
+
+def _login_answer(middleware: Middleware, connection: Connection, response: str, data: Any) -> dict[str, Any]:
+    if response != "SUCCESS":
+        return {"response_type": response}
+    wanted = data.get("login_options", {}).get("user_info", True)
+    info = _me(middleware, connection, []) if wanted else None
+    return {
+        "response_type": "SUCCESS",
+        "user_info": info,
+        "authenticator": "LEVEL_1",
+        **middleware.release.login_members,
+    }
+
+
+def _login(middleware: Middleware, connection: Connection, params: list[Any]) -> bool:
+    name, password, token = (*params, None)[:3]
+    user = middleware.log_in_with_password(name, password)
+    return _log_in(connection, user if user and user.otp_token in (None, token) else None) == "SUCCESS"
+
+
+def _login_with_api_key(middleware: Middleware, connection: Connection, params: list[Any]) -> bool:
+    return middleware.log_in_with_key(connection, params[0]) == "SUCCESS"
+
+
+def _logout(_: Middleware, connection: Connection, __: list[Any]) -> bool:
+    connection.user = connection.key = None
+    return True
+
+
+def _ups_config(middleware: Middleware, _: Connection, __: list[Any]) -> dict[str, Any]:
+    return ups.entry(middleware.settings)
+
+
+def _ups_update(middleware: Middleware, _: Connection, params: list[Any]) -> dict[str, Any]:
+    return middleware.update_ups(params[0])
+
+
+def _service_query(middleware: Middleware, _: Connection, params: list[Any]) -> Any:
+    return _query(middleware.services(), params)
+
+
+def _service_update(middleware: Middleware, _: Connection, params: list[Any]) -> int:
+    _need_ups(params[0])
+    enable = params[1].get("enable")
+    if not isinstance(enable, bool):
+        raise invalid_params([("service_update.enable", "Input should be a valid boolean")])
+    return middleware.enable_ups(enable)
+
+
+def _need_ups(service: Any) -> None:
+    if service not in ("ups", UPS_SERVICE_ID):
+        raise call_error("ENOENT", f"Service {service} not found.")
+
+
+def _service_control(middleware: Middleware, _: Connection, params: list[Any]) -> bool:
+    verb, service, options = (*params, {})[:3]
+    return _control(middleware, str(verb).lower(), service, options)
+
+
+def _service_verb(verb: str) -> Callable[[Middleware, Connection, list[Any]], bool]:
+    def call(middleware: Middleware, _: Connection, params: list[Any]) -> bool:
+        service, options = (*params, {})[:2]
+        return _control(middleware, verb, service, options)
+
+    return call
+
+
+def _control(middleware: Middleware, verb: str, service: Any, options: Mapping[str, Any]) -> bool:
+    _need_ups(service)
+    silent = options.get("silent", True)
+    if verb == "start":
+        return middleware.start_ups(silent=silent)
+    if verb == "stop":
+        return middleware.stop_ups()
+    if verb in ("restart", "reload"):
+        return middleware.restart_ups(silent=silent)
+    raise invalid_params([("verb", "Input should be 'START', 'STOP', 'RESTART' or 'RELOAD'")])
+
+
+def _private_verb(_: Middleware, __: Connection, params: list[Any]) -> Any:
+    """Release 26: private, and its own callers give all options. So an outsider trips over the missing ones."""
+    if len(params) < len(_PRIVATE_PARAMS):
+        raise call_error("EINVAL", "missing 1 required positional argument: 'options'", bare=True)
+    raise call_error("EINVAL", "'ha_propagate'", bare=True)
+
+
+def _version(middleware: Middleware, _: Connection, __: list[Any]) -> str:
+    return middleware.release.version
+
+
+def _info(middleware: Middleware, _: Connection, __: list[Any]) -> dict[str, Any]:
+    return middleware.system_info()
+
+
+_METHODS: Mapping[str, _Method] = {
+    "core.ping": _Method(_ping, login=False),
+    "core.set_options": _Method(_set_options, ("options",), login=False),
+    "core.get_jobs": _Method(_get_jobs, ("filters?", "options?")),
+    "auth.login_ex": _Method(_login_ex, ("login_data",), login=False),
+    "auth.login_ex_continue": _Method(_login_ex_continue, ("login_data",), login=False),
+    "auth.login": _Method(_login, ("username", "password", "otp_token?"), login=False),
+    "auth.login_with_api_key": _Method(_login_with_api_key, ("api_key",), login=False),
+    "auth.logout": _Method(_logout),
+    "auth.me": _Method(_me),
+    "system.info": _Method(_info, role="SYSTEM_GENERAL_READ"),
+    "system.version": _Method(_version),
+    "ups.config": _Method(_ups_config, role="SYSTEM_GENERAL_READ"),
+    "ups.update": _Method(_ups_update, ("ups_update",), "SYSTEM_GENERAL_WRITE"),
+    "service.query": _Method(_service_query, ("filters?", "options?"), "SERVICE_READ"),
+    "service.update": _Method(_service_update, ("id_or_name", "service_update"), "SERVICE_WRITE"),
+    "service.control": _Method(_service_control, ("verb", "service", "options?"), "SERVICE_WRITE", job=True),
+    **{f"service.{verb}": _Method(_service_verb(verb), ("service", "options?"), "SERVICE_WRITE") for verb in _VERBS},
+}

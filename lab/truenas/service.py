@@ -1,0 +1,101 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The UPS service underneath: upsmon as a systemd unit, and the state that outlives a restart."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+UNIT = "nut-monitor.service"
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """Whether upsmon runs, and its main process."""
+
+    running: bool
+    pids: tuple[int, ...] = ()
+
+
+class ServiceRunner(Protocol):
+    """What the middleware needs from the machine. A test gives its own."""
+
+    def start(self, files: Mapping[str, str]) -> str:
+        """Put NUT's files in place and start upsmon. Returns the log, for the case that it does not run."""
+
+    def stop(self) -> None:
+        """Stop upsmon."""
+
+    def state(self) -> ServiceState:
+        """Ask how upsmon is."""
+
+
+class SystemdRunner:
+    """The real thing: /etc/nut, and nut-monitor.service."""
+
+    def __init__(self, nut_dir: Path = Path("/etc/nut")) -> None:
+        self._nut_dir = nut_dir
+
+    def start(self, files: Mapping[str, str]) -> str:
+        """Replace all of /etc/nut, as TrueNAS does, and start the unit."""
+        shutil.rmtree(self._nut_dir, ignore_errors=True)
+        self._nut_dir.mkdir()
+        shutil.chown(self._nut_dir, "root", "nut")
+        for name, text in files.items():
+            path = self._nut_dir / name
+            path.touch(mode=0o640)
+            shutil.chown(path, "root", "nut")
+            path.write_text(text)
+        self._systemctl("reset-failed", UNIT)
+        self._systemctl("start", UNIT)
+        command = ["journalctl", "--unit", UNIT, "--lines", "20", "--output", "short", "--no-pager"]
+        return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
+
+    def stop(self) -> None:
+        """Stop the unit."""
+        self._systemctl("stop", UNIT)
+
+    def state(self) -> ServiceState:
+        """Ask systemd. A wrong password leaves upsmon running, so this says RUNNING, as TrueNAS does."""
+        shown = self._systemctl("show", "--property=ActiveState,MainPID", UNIT)
+        values = dict(line.split("=", 1) for line in shown.splitlines())
+        pid = int(values.get("MainPID", "0"))
+        running = values.get("ActiveState") in ("active", "reloading")
+        return ServiceState(running, (pid,) if running and pid else ())
+
+    @staticmethod
+    def _systemctl(*words: str) -> str:
+        return subprocess.run(["systemctl", *words], check=False, capture_output=True, text=True).stdout
+
+
+class StateFile:
+    """One JSON file, written whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> dict[str, Any]:
+        """What was saved last; empty on a fresh system."""
+        try:
+            loaded: dict[str, Any] = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return {}
+        return loaded
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Keep this. It holds monpwd in clear, so it is for its owner only."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._path.with_suffix(".new")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(state, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._path)

@@ -1,0 +1,36 @@
+#!/usr/bin/python3
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What upssched runs on TrueNAS, there as `midclt call ups.upssched_event`: here without the detour.
+
+Usage: upssched_event.py EVENT. Only SHUTDOWN has an effect; alerts are not shown anywhere in the lab.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import syslog
+from pathlib import Path
+
+from . import ups
+from .service import StateFile
+
+STATE = Path("/data/truenas.json")
+
+
+def handle(event: str, state: Path = STATE) -> bool:
+    """Handle one event. Returns whether the shutdown was begun."""
+    settings = {**ups.DEFAULTS, **StateFile(state).load().get("ups", {})}
+    identifier = ups.complete_identifier(settings)
+    asked = subprocess.run(["upsc", identifier], check=False, capture_output=True, text=True)
+    go = ups.must_shut_down(event, asked.stdout if asked.returncode == 0 else None)
+    syslog.syslog(syslog.LOG_NOTICE, f"upssched event {event}: {'upsmon -c fsd' if go else 'nothing to do'}")
+    if go:
+        subprocess.run(["upsmon", "-c", "fsd"], check=False)
+    return go
+
+
+if __name__ == "__main__":
+    handle(sys.argv[1])

@@ -1,0 +1,56 @@
+#!/bin/sh
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Show the emulated USB bus to exactly the programs that look at USB. Runs in the image of a host, before NUT is installed.
+#
+# Each of these programs is diverted by dpkg to $aside, now or whenever its package comes, and a small script stands in
+# its place. The script starts the real one under umockdev's preload library. So it does not matter who calls: systemd,
+# upsdrvctl, a person, or systemd-shutdown at the very end, without any environment.
+#
+# Needs libumockdev-preload.so.0 (package umockdev) and the directory /run/usb of the emulator. Running it again is harmless.
+set -eu
+
+aside=/usr/lib/lab-usb
+bus=/run/usb/bus
+
+# Where the release's nut-server has its programs, as its package says: dpkg compares paths as they are written.
+. /etc/os-release
+case ${VERSION_ID:-} in
+    12) usr='' ;;
+    *) usr=/usr ;;
+esac
+
+mkdir -p "$aside" "$usr/lib/nut"
+
+# "$0" is passed on: NUT takes the name of a driver, its pid file and its messages from it.
+# The library names a listener's socket after its file descriptor, and two programs with the same number are in each
+# other's way ("Failed to init libusb 1.0: Address already in use"). So each program begins at another number.
+script() {
+    cat <<EOF
+#!/bin/bash
+for ((fd = 3 + \$\$ % 100; fd > 2; fd--)); do
+    [[ -e /proc/\$\$/fd/\$fd ]] || eval "exec \$fd</dev/null"
+done
+export LD_PRELOAD=libumockdev-preload.so.0 UMOCKDEV_DIR=$bus
+exec $1
+EOF
+}
+script "-a \"\$0\" \"$aside/\${0##*/}\" \"\$@\"" >"$aside/.wrapper"
+chmod 755 "$aside/.wrapper"
+
+divert() {
+    dpkg-divert --local --rename --divert "$aside/${1##*/}" --add "$1" >/dev/null
+    ln -sf "$aside/.wrapper" "$1"
+}
+
+for driver in usbhid-ups nutdrv_qx blazer_usb tripplite_usb riello_usb bcmxcp_usb richcomm_usb nutdrv_atcl_usb; do
+    divert "$usr/lib/nut/$driver"
+done
+divert "$usr/bin/nut-scanner"
+divert /usr/bin/lsusb
+
+# lab-usb PROGRAM...: any other program, with the emulated bus as its /sys and /dev/bus/usb.
+script '"$@"' >/usr/local/bin/lab-usb
+chmod 755 /usr/local/bin/lab-usb

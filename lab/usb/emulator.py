@@ -1,0 +1,288 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The emulated USB hardware of one host: a bus, its UPSes, the mains, and a control socket.
+
+    emulator.py DIR [--plug MODEL[@PORT]]...
+
+makes DIR/bus (UMOCKDEV_DIR for the programs of the host) and DIR/control. The control socket takes one JSON object a
+line, {"command": NAME, ...}, and answers each with one line: {"ok": true, ...} or {"ok": false, "error": TEXT}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Callable
+
+if not __package__:  # started by its path: the package is the directory beside us
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = "usb"
+
+from .bus import PORTS, Bus
+from .model import SETTINGS, NoAnswer, Ups, new_ups
+from .profiles import PROFILES
+
+Json = dict[str, Any]
+DEFAULT_MODE = 0o666  # what root:nut 0664 of NUT's udev rules comes to, whatever number the group nut has here
+MAX_LINE = 1 << 16
+
+
+class Emulator:
+    """The commands. Each takes the request and returns what to answer; ValueError says what was wrong with it."""
+
+    def __init__(self, bus: Bus, make: Callable[[str, Mapping[str, Any]], Ups] = new_ups) -> None:
+        self.bus = bus
+        self.mains = True
+        self.plugged: dict[int, Ups] = {}
+        self.unplugged: dict[int, Ups] = {}  # by the port they were at
+        self._make = make
+        self._modes: dict[int, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._commands: dict[str, Callable[[Json], Any]] = {
+            "status": self._status,
+            "models": self._models,
+            "plug": self._plug,
+            "unplug": self._unplug,
+            "replug": self._replug,
+            "mains": self._mains,
+            "set": self._set,
+            "low": self._low,
+            "hang": self._hang,
+            "unhang": self._unhang,
+        }
+
+    async def answer(self, line: bytes) -> Json:
+        """Answer one line. Never raises: the hardware of a lab must outlive any nonsense."""
+        try:
+            request = json.loads(line)
+            command = self._commands.get(str(request.get("command"))) if isinstance(request, dict) else None
+            if command is None:
+                raise ValueError(f"need an object whose `command` is one of: {', '.join(self._commands)}")
+            result = command(request)
+            result = await result if asyncio.iscoroutine(result) else result
+            self.settle()
+            return {"ok": True, **(result or {})}
+        except Exception as error:
+            expected = isinstance(error, ValueError)
+            return {"ok": False, "error": str(error) if expected else f"the emulator failed: {error!r}"}
+
+    def settle(self) -> None:
+        """Let time and news reach the devices' clients, and wake up when the next switching of an outlet is due."""
+        for ups in (*self.plugged.values(), *self.unplugged.values()):
+            ups.tick()
+        for node in self.bus.nodes.values():
+            node.pump()
+        due = [ups.deadline for ups in (*self.plugged.values(), *self.unplugged.values()) if ups.deadline is not None]
+        if self._timer:
+            self._timer.cancel()
+        # The loop's clock is time.monotonic, which is also the model's.
+        self._timer = asyncio.get_running_loop().call_at(min(due), self.settle) if due else None
+
+    async def plug(self, ups: Ups, port: int | None, mode: int = DEFAULT_MODE) -> Json:
+        """Plug a UPS in at a port, or at the first free one."""
+        if port is None:
+            port = next((free for free in range(1, PORTS + 1) if free not in self.plugged), None)
+            if port is None:
+                raise ValueError(f"all {PORTS} ports are taken")
+        ups.set_mains(self.mains)
+        number = await self.bus.plug(ups, port, mode)
+        self.plugged[port], self._modes[port] = ups, mode
+        self.unplugged.pop(port, None)
+        ups.note(f"plugged in at port {port} as device {number}")
+        return {"port": port, "device_number": number}
+
+    # -- commands
+
+    def _status(self, request: Json) -> Json:
+        return {
+            "mains": self.mains,
+            "upses": [
+                {"port": port, "device_number": self.bus.device_numbers[port], **ups.status()}
+                for port, ups in sorted(self.plugged.items())
+            ],
+            "unplugged": [{"port": port, **ups.status()} for port, ups in sorted(self.unplugged.items())],
+        }
+
+    def _models(self, request: Json) -> Json:
+        return {
+            "models": {
+                name: {
+                    "id": f"{profile.identity.vendor_id:04x}:{profile.identity.product_id:04x}",
+                    "manufacturer": profile.identity.manufacturer,
+                    "product": profile.identity.product,
+                    "serial": profile.identity.serial,
+                }
+                for name, profile in PROFILES.items()
+            },
+            "settings": {name: setting.text for name, setting in SETTINGS.items()},
+        }
+
+    async def _plug(self, request: Json) -> Json:
+        wishes: Json = {key: request[key] for key in ("serial", "manufacturer", "product", "id") if key in request}
+        mode = request.get("mode", DEFAULT_MODE)
+        if not isinstance(mode, int) or not 0 <= mode <= 0o777:
+            raise ValueError(f"mode must be a number from 0 to 0o777, not {mode!r}")
+        return await self.plug(self._make(str(request.get("model")), wishes), _port(request, "port"), mode)
+
+    def _unplug(self, request: Json) -> Json:
+        port = self._one_port(request)
+        self.bus.unplug(port)
+        ups = self.unplugged[port] = self.plugged.pop(port)
+        ups.note(f"unplugged from port {port}")
+        return {"port": port}
+
+    async def _replug(self, request: Json) -> Json:
+        """Pull the plug and put it back, there or elsewhere; or put back what was unplugged."""
+        source, target = _port(request, "port"), _port(request, "to")
+        if source is None and not self.plugged and len(self.unplugged) == 1:
+            source = next(iter(self.unplugged))
+        elif source is None:
+            source = self._one_port(request)
+        target = source if target is None else target
+        if target != source and target in self.plugged:
+            raise ValueError(f"port {target} is not free")
+        if source in self.plugged:
+            self._unplug({"port": source})
+        if source not in self.unplugged:
+            raise ValueError(f"nothing was ever plugged in at port {source}")
+        return await self.plug(self.unplugged.pop(source), target, self._modes.get(source, DEFAULT_MODE))
+
+    def _mains(self, request: Json) -> Json:
+        on = request.get("on")
+        if not isinstance(on, bool):
+            raise ValueError("mains must be on or off")
+        chosen = self._chosen(request)
+        if _port(request, "port") is None:
+            self.mains = on
+            chosen += list(self.unplugged.values())
+        for ups in chosen:
+            ups.set_mains(on)
+        return {}
+
+    def _set(self, request: Json) -> Json:
+        values = request.get("values")
+        if not isinstance(values, dict) or not values:
+            raise ValueError(f"nothing to set; known: {', '.join(SETTINGS)}")
+        for ups in self._chosen(request, at_least_one=True):
+            ups.set(values)
+        return {}
+
+    def _low(self, request: Json) -> Json:
+        for ups in self._chosen(request, at_least_one=True):
+            ups.force_low()
+        return {}
+
+    def _hang(self, request: Json) -> Json:
+        try:
+            hang = NoAnswer(request.get("how", "stall"))
+        except ValueError:
+            raise ValueError(f"hang: stall or nak, not {request.get('how')!r}") from None
+        for ups in self._chosen(request, at_least_one=True):
+            ups.set_hang(hang)
+        return {}
+
+    def _unhang(self, request: Json) -> Json:
+        for ups in self._chosen(request, at_least_one=True):
+            ups.set_hang(None)
+        return {}
+
+    # -- which UPS
+
+    def _chosen(self, request: Json, at_least_one: bool = False) -> list[Ups]:
+        """The UPS at the port that was named, or else all that are plugged in."""
+        port = _port(request, "port")
+        if port is not None:
+            if port not in self.plugged:
+                raise ValueError(f"nothing is plugged in at port {port}; {self._where()}")
+            return [self.plugged[port]]
+        if at_least_one and not self.plugged:
+            raise ValueError("no UPS is plugged in")
+        return list(self.plugged.values())
+
+    def _one_port(self, request: Json) -> int:
+        port = _port(request, "port")
+        if port is None:
+            if len(self.plugged) != 1:
+                raise ValueError(f"name the port; {self._where()}")
+            return next(iter(self.plugged))
+        return port
+
+    def _where(self) -> str:
+        plugged = ", ".join(f"{ups.profile.name} at {port}" for port, ups in sorted(self.plugged.items()))
+        return f"plugged in: {plugged or 'nothing'}"
+
+
+def _port(request: Json, key: str) -> int | None:
+    port = request.get(key)
+    if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= PORTS):
+        raise ValueError(f"{key} must be a number from 1 to {PORTS}, not {port!r}")
+    return port
+
+
+async def converse(emulator: Emulator, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Serve one client of the control socket."""
+    with contextlib.suppress(OSError, ValueError):  # gone, or a line without end
+        while line := await reader.readline():
+            writer.write(json.dumps(await emulator.answer(line)).encode() + b"\n")
+            await writer.drain()
+    with contextlib.suppress(OSError):
+        writer.close()
+
+
+async def run(directory: Path, plug: list[str], ready: Callable[[], None] = lambda: None) -> None:
+    """Be the hardware, until SIGTERM or SIGINT."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    bus = Bus(directory / "bus")
+    emulator = Emulator(bus)
+    bus.on_change = emulator.settle
+    await bus.start()
+    for wish in plug:
+        model, _, port = wish.partition("@")
+        await emulator.plug(new_ups(model), int(port) if port else None)
+    path = directory / "control"
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    server = await asyncio.start_unix_server(
+        lambda reader, writer: converse(emulator, reader, writer), os.fspath(path), limit=MAX_LINE
+    )
+    path.chmod(0o600)
+    ready()
+    await stop.wait()
+    server.close()
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    await bus.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The emulated USB hardware of one host.")
+    parser.add_argument("directory", type=Path, help="where bus/ and the control socket are made")
+    parser.add_argument(
+        "--plug",
+        action="append",
+        default=[],
+        metavar="MODEL[@PORT]",
+        help=f"a UPS that is plugged in from the start, may be repeated: {', '.join(PROFILES)}",
+    )
+    arguments = parser.parse_args()
+    os.umask(0o022)
+    try:
+        asyncio.run(run(arguments.directory, arguments.plug))
+    except (ValueError, OSError) as error:
+        sys.exit(f"{parser.prog}: {error}")
+
+
+if __name__ == "__main__":
+    main()

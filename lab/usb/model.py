@@ -1,0 +1,525 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A UPS as its USB cable sees it: descriptors, HID reports, mains and battery, delayed switching of the outlets.
+
+Nothing here knows how the bytes travel. Time comes from the caller, so that a test can move it.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any, Callable, Protocol, Union
+
+from .profiles import PROFILES, USAGES, Identity, Item, Profile
+
+DT_DEVICE, DT_CONFIG, DT_STRING, DT_INTERFACE, DT_ENDPOINT, DT_HID, DT_REPORT = 1, 2, 3, 4, 5, 0x21, 0x22
+GET_STATUS, GET_DESCRIPTOR, GET_CONFIGURATION, GET_INTERFACE = 0, 6, 8, 10
+GET_REPORT, SET_REPORT, SET_IDLE, SET_PROTOCOL = 1, 9, 10, 11
+REPORT_INPUT, REPORT_FEATURE = 1, 3
+EP_INTERRUPT = 0x81
+MAX_STRING = 126  # UTF-16 units: the length byte counts 2 + 2 * n, and must be even
+
+
+class NoAnswer(Enum):
+    """What a device may do instead of answering: refuse at once, or keep the host waiting until its timeout."""
+
+    STALL = "stall"
+    NAK = "nak"
+
+
+STALL, NAK = NoAnswer.STALL, NoAnswer.NAK
+Answer = Union[bytes, NoAnswer]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The 8 bytes that begin each control transfer (USB 2.0, 9.3)."""
+
+    request_type: int
+    request: int
+    value: int
+    index: int
+    length: int
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Setup:
+        return cls(*struct.unpack("<BBHHH", raw[:8]))
+
+    @property
+    def is_in(self) -> bool:
+        return bool(self.request_type & 0x80)
+
+
+class UsbDevice(Protocol):
+    """What a bus needs of a device."""
+
+    identity: Identity
+
+    @property
+    def device_descriptor(self) -> bytes: ...
+    @property
+    def config_descriptor(self) -> bytes: ...
+    def control(self, setup: Setup, data: bytes = b"") -> Answer: ...
+    def interrupt_in(self) -> bytes | None: ...
+
+
+def string_descriptor(text: str) -> bytes:
+    """The USB string descriptor of a text; what does not fit is cut. Lone surrogates pass: firmware sends worse."""
+    raw = text.encode("utf-16-le", "surrogatepass")[: 2 * MAX_STRING]
+    return bytes((len(raw) + 2, DT_STRING)) + raw
+
+
+def standard_request(  # noqa: PLR0911 (one return a request)
+    device: UsbDevice, strings: Mapping[int, str], setup: Setup
+) -> Answer | None:
+    """Answer a request of USB 2.0, chapter 9, to the device or an endpoint; None if it is not one of these."""
+    kind, index = setup.value >> 8, setup.value & 0xFF
+    if setup.request_type & 0x60:  # class or vendor
+        return None
+    if setup.request_type == 0x80 and setup.request == GET_DESCRIPTOR:
+        if kind == DT_DEVICE:
+            return device.device_descriptor
+        if kind == DT_CONFIG and index == 0:
+            return device.config_descriptor
+        if kind == DT_STRING and index == 0:
+            return struct.pack("<BBH", 4, DT_STRING, 0x0409)
+        if kind == DT_STRING and index in strings:
+            return string_descriptor(strings[index])
+        return STALL
+    if setup.request == GET_STATUS and setup.is_in:
+        return b"\1\0" if setup.request_type == 0x80 else b"\0\0"
+    if setup.request == GET_CONFIGURATION and setup.request_type == 0x80:
+        return b"\1"
+    if setup.request == GET_INTERFACE and setup.request_type == 0x81:
+        return b"\0"
+    return None if setup.is_in else b""  # SET_CONFIGURATION, SET_INTERFACE, CLEAR_FEATURE: fine
+
+
+# ---- the report descriptor
+
+
+@dataclass(frozen=True)
+class Report:
+    """Items that travel together under one number, which is the first byte on the wire."""
+
+    number: int
+    items: tuple[Item, ...]
+
+    @property
+    def volatile(self) -> bool:
+        return self.items[0].volatile
+
+    def pack(self, values: Mapping[str, int]) -> bytes:
+        bits, at = 0, 0
+        for item in self.items:
+            bits |= (values[item.key] & ((1 << item.bits) - 1)) << at
+            at += item.bits
+        return bytes((self.number,)) + bits.to_bytes((at + 7) // 8, "little")
+
+    def unpack(self, raw: bytes) -> dict[str, int]:
+        """The values in a report; ValueError if it is short, has another number, or holds a value out of range."""
+        size = (sum(item.bits for item in self.items) + 7) // 8
+        if len(raw) < size + 1 or raw[0] != self.number:
+            raise ValueError(f"report {self.number}: {raw.hex()} does not fit")
+        bits, values = int.from_bytes(raw[1 : size + 1], "little"), {}
+        for item in self.items:
+            value = bits & ((1 << item.bits) - 1)
+            if item.low < 0 and value >> (item.bits - 1):
+                value -= 1 << item.bits
+            if not item.low <= value <= item.high:
+                raise ValueError(f"report {self.number}: {item.key} = {value} is not in {item.low}..{item.high}")
+            values[item.key] = value
+            bits >>= item.bits
+        return values
+
+
+def reports_of(items: tuple[Item, ...]) -> list[Report]:
+    """Number the reports from 1. Items of one bit that follow each other in one collection share a report."""
+    reports: list[Report] = []
+    for item in items:
+        last = reports[-1].items[-1] if reports else None
+        if last and last.bits == item.bits == 1 and _parent(last) == _parent(item):
+            reports[-1] = replace(reports[-1], items=(*reports[-1].items, item))
+        else:
+            reports.append(Report(len(reports) + 1, (item,)))
+    return reports
+
+
+def report_descriptor(reports: list[Report]) -> bytes:
+    """The HID report descriptor (HID 1.11, 6.2.2) of the reports, all inside the application collection `UPS`."""
+    out = _usage("UPS") + _short(0xA0, 1)
+    open_path: tuple[str, ...] = ()
+    for report in reports:
+        path = _parent(report.items[0])
+        shared = 0
+        while shared < min(len(path), len(open_path)) and path[shared] == open_path[shared]:
+            shared += 1
+        out += b"\xc0" * (len(open_path) - shared)
+        for name in path[shared:]:
+            out += _usage(name) + _short(0xA0, 0)
+        open_path = path
+        first = report.items[0]
+        out += _short(0x84, report.number) + _short(0x14, first.low) + _short(0x24, first.high)
+        out += _short(0x64, first.unit[0]) + _short(0x54, first.unit[1]) + _short(0x94, 1)
+        for main, flags in ((0xB0, 0xA2), (0x80, 0x82)):  # feature, input; data, variable, absolute, volatile
+            if main == 0x80 and not report.volatile:
+                continue
+            out += _short(0x74, first.bits)
+            for item in report.items:
+                out += _usage(item.path.rpartition(".")[2]) + _short(main, flags)
+            pad = -sum(item.bits for item in report.items) % 8
+            if pad:
+                out += _short(0x74, pad) + _short(main, 0x03)
+    return out + b"\xc0" * (len(open_path) + 1)
+
+
+def _parent(item: Item) -> tuple[str, ...]:
+    return tuple(item.path.split(".")[:-1])
+
+
+def _short(tag: int, value: int) -> bytes:
+    """A HID short item. Only the logical limits are signed numbers."""
+    signed = tag in (0x14, 0x24)
+    for code, size in ((1, 1), (2, 2), (3, 4)):
+        limit = 1 << (8 * size - (1 if signed else 0))
+        if (-limit if signed else 0) <= value < limit:
+            return bytes((tag | code,)) + value.to_bytes(size, "little", signed=signed)
+    raise ValueError(f"HID item {tag:#x}: {value} is too big")
+
+
+def _usage(name: str) -> bytes:
+    page, usage = USAGES[name] >> 16, USAGES[name] & 0xFFFF
+    return _short(0x04, page) + _short(0x08, usage)
+
+
+# ---- the UPS
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value that a person at the lab may set; a `writable` one the host may set too, over USB."""
+
+    default: int
+    low: int
+    high: int
+    text: str
+    writable: bool = False
+
+
+SETTINGS: dict[str, Setting] = {
+    "charge": Setting(100, 0, 100, "battery charge, %"),
+    "charge_low": Setting(10, 0, 100, "charge at which the battery is low, %", True),
+    "charge_warning": Setting(50, 0, 100, "charge at which the UPS warns, %"),
+    "runtime": Setting(2400, 0, 65534, "runtime left, s"),
+    "runtime_low": Setting(120, 0, 65534, "runtime at which the battery is low, s", True),
+    "load": Setting(12, 0, 100, "load, %"),
+    "input_voltage": Setting(231, 0, 300, "mains voltage while mains are on, V"),
+    "battery_voltage": Setting(1350, 0, 65534, "battery voltage, 0.01 V"),
+    "replace_battery": Setting(0, 0, 1, "1: the battery needs replacement (RB)"),
+    "overload": Setting(0, 0, 1, "1: overloaded (OVER)"),
+    "battery_present": Setting(1, 0, 1, "0: no battery"),
+    "transfer_low": Setting(180, 0, 300, "goes on battery below this mains voltage, V", True),
+    "transfer_high": Setting(270, 0, 300, "goes on battery above this mains voltage, V", True),
+    "beeper": Setting(2, 1, 3, "1 disabled, 2 enabled, 3 muted", True),
+    "realpower_nominal": Setting(405, 0, 5000, "nominal power, W"),
+}
+
+_FIXED = {
+    "string_manufacturer": 1,
+    "string_product": 2,
+    "string_serial": 3,
+    "string_chemistry": 4,
+    "capacity_mode": 2,  # per cent
+    "capacity": 100,
+    "battery_voltage_nominal": 1200,
+    "input_voltage_nominal": 230,
+    "time_limit_expired": 0,
+}
+
+DEFAULT_START_DELAY = 2  # seconds from "mains are there" to "outlets on" when the host named no delay
+
+
+class Ups:
+    """One UPS. `clock` gives seconds that only grow; call `tick` when `deadline` has come.
+
+    The outlets: DelayBeforeShutdown and DelayBeforeReboot cut them after so many seconds. They come on again
+    DelayBeforeStartup seconds after both holds: they are off, and mains are on. DelayBeforeStartup = -1 keeps them off.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        identity: Identity | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.profile = profile
+        self.identity = identity or profile.identity
+        self.state = {name: setting.default for name, setting in SETTINGS.items()}
+        self.state.update(profile.state)
+        self.mains = True
+        self.forced_low = False
+        self.outlets = True
+        self.hang: NoAnswer | None = None
+        self.events: deque[dict[str, Any]] = deque(maxlen=500)
+        self._clock, self._wall = clock, wall
+        self._off_at: float | None = None
+        self._on_at: float | None = None
+        self._start_delay: int | None = DEFAULT_START_DELAY
+        self._reports = {report.number: report for report in reports_of(profile.items)}
+        self._descriptor = report_descriptor(list(self._reports.values()))
+        self._unsent: set[int] = set()  # reports with news for the interrupt pipe
+        self._sent = self.values()
+
+    # -- what people and the house's wiring do
+
+    def set_mains(self, on: bool) -> None:
+        """Mains come or go. Mains on also ends a forced low battery."""
+        if on != self.mains:
+            self.mains = on
+            self._event("mains on" if on else "mains off")
+        if on:
+            self.forced_low = False
+        self._changed()
+
+    def force_low(self) -> None:
+        self.forced_low = True
+        self._event("battery low")
+        self._changed()
+
+    def set(self, values: Mapping[str, int]) -> None:
+        """Set state values by name; ValueError names the first one that is unknown or out of range, and sets none."""
+        for name, value in values.items():
+            setting = SETTINGS.get(name)
+            if setting is None:
+                raise ValueError(f"unknown state key {name!r}; known: {', '.join(SETTINGS)}")
+            if isinstance(value, bool) or not isinstance(value, int) or not setting.low <= value <= setting.high:
+                raise ValueError(f"{name} must be a whole number from {setting.low} to {setting.high}, not {value!r}")
+        self.state.update(values)
+        self._event("set", **values)
+        self._changed()
+
+    def set_hang(self, hang: NoAnswer | None) -> None:
+        """A firmware that hangs: HID requests are refused (STALL) or never answered (NAK), and nothing is sent."""
+        self.hang = hang
+        self._event(f"hang {hang.value}" if hang else "unhang")
+
+    # -- time
+
+    @property
+    def deadline(self) -> float | None:
+        """When `tick` has something to do, on the clock's scale."""
+        return self._off_at if self._off_at is not None else self._on_at
+
+    def tick(self) -> None:
+        now = self._clock()
+        if self._off_at is not None and now >= self._off_at:
+            self._off_at = None
+            if self.outlets:
+                self.outlets = False
+                self._event("outlets off")
+            self._changed()
+        if self._on_at is not None and now >= self._on_at:
+            self._on_at = None
+            self.outlets = True
+            self._event("outlets on")
+            self._changed()
+
+    def _changed(self) -> None:
+        """Something may be different now: restart what waits on it, and note which reports have news."""
+        if self.outlets or not self.mains or self._start_delay is None:
+            self._on_at = None
+        elif self._on_at is None and self._off_at is None:
+            self._on_at = self._clock() + self._start_delay
+        values = self.values()
+        if values != self._sent:
+            self._sent = values
+            self._unsent = {report.number for report in self._reports.values() if report.volatile}
+
+    def _event(self, event: str, **detail: int) -> None:
+        stamp = datetime.fromtimestamp(self._wall(), timezone.utc).isoformat(timespec="milliseconds")
+        self.events.append({"time": stamp, "event": event, **detail})
+
+    def note(self, event: str) -> None:
+        """Add to the events what happened to this UPS from outside (plugged in, unplugged)."""
+        self._event(event)
+
+    # -- values
+
+    @property
+    def low_battery(self) -> bool:
+        state = self.state
+        return self.forced_low or state["charge"] <= state["charge_low"] or state["runtime"] <= state["runtime_low"]
+
+    def values(self) -> dict[str, int]:
+        """All values the reports may show, by key."""
+        state = self.state
+        charge, runtime = state["charge"], state["runtime"]
+        if self.forced_low:
+            charge, runtime = min(charge, state["charge_low"]), min(runtime, state["runtime_low"])
+        return {
+            **state,
+            **_FIXED,
+            "charge": charge,
+            "runtime": runtime,
+            "input_voltage": state["input_voltage"] if self.mains else 0,
+            "ac_present": int(self.mains),
+            "charging": int(self.mains and charge < 100),
+            "discharging": int(not self.mains),
+            "fully_charged": int(self.mains and charge >= 100),
+            "low_battery": int(self.low_battery),
+            "shutdown_imminent": int(self._off_at is not None),
+            "outlets": int(self.outlets),
+            "delay_shutdown": self._left(self._off_at),
+            "delay_startup": self._left(self._on_at),
+            "delay_reboot": -1,
+        }
+
+    def _left(self, at: float | None) -> int:
+        return -1 if at is None else max(0, round(at - self._clock()))
+
+    def status(self) -> dict[str, Any]:
+        """All there is to know, ready for JSON."""
+        identity, values = self.identity, self.values()
+        ups_status = "OL" if self.mains else "OB"
+        for flag, name in (("low_battery", "LB"), ("charging", "CHRG"), ("discharging", "DISCHRG")):
+            ups_status += f" {name}" if values[flag] else ""
+        return {
+            "model": self.profile.name,
+            "id": f"{identity.vendor_id:04x}:{identity.product_id:04x}",
+            "manufacturer": identity.manufacturer,
+            "product": identity.product,
+            "serial": identity.serial,
+            "status": ups_status,
+            "mains": self.mains,
+            "low_battery": self.low_battery,
+            "forced_low": self.forced_low,
+            "outlets": self.outlets,
+            "shutdown_in": values["delay_shutdown"],
+            "start_in": values["delay_startup"],
+            "hang": self.hang.value if self.hang else None,
+            "state": dict(self.state),
+            "events": list(self.events),
+        }
+
+    # -- USB
+
+    @property
+    def strings(self) -> dict[int, str]:
+        texts = (self.identity.manufacturer, self.identity.product, self.identity.serial, "PbAc")
+        return {index: text for index, text in enumerate(texts, 1) if text}
+
+    @property
+    def device_descriptor(self) -> bytes:
+        identity = self.identity
+        has = [index if index in self.strings else 0 for index in (1, 2, 3)]
+        return struct.pack(
+            "<BBHBBBBHHHBBBB",
+            *(18, DT_DEVICE, 0x0110, 0, 0, 0, 8),
+            *(identity.vendor_id, identity.product_id, identity.release, *has, 1),
+        )
+
+    @property
+    def hid_descriptor(self) -> bytes:
+        return struct.pack("<BBHBBBH", 9, DT_HID, 0x0110, 33, 1, DT_REPORT, len(self._descriptor))
+
+    @property
+    def config_descriptor(self) -> bytes:
+        body = struct.pack("<9B", 9, DT_INTERFACE, 0, 0, 1, 3, 0, 0, 0) + self.hid_descriptor
+        body += struct.pack("<BBBBHB", 7, DT_ENDPOINT, EP_INTERRUPT, 3, 8, 100)
+        return struct.pack("<BBHBBBBB", 9, DT_CONFIG, 9 + len(body), 1, 1, 0, 0xE0, 1) + body
+
+    def control(self, setup: Setup, data: bytes = b"") -> Answer:
+        """Answer a control transfer. `data` is what the host sends along."""
+        self.tick()
+        kind, number = setup.value >> 8, setup.value & 0xFF
+        answer: Answer | None = None
+        if setup.request_type == 0x81 and setup.request == GET_DESCRIPTOR:
+            answer = {DT_HID: self.hid_descriptor, DT_REPORT: self._descriptor}.get(kind, STALL)
+        if answer is None:
+            answer = standard_request(self, self.strings, setup)
+        if answer is None:
+            answer = self.hang or self._class_request(setup, kind, number, data)
+        return answer[: setup.length] if isinstance(answer, bytes) else answer
+
+    def _class_request(self, setup: Setup, kind: int, number: int, data: bytes) -> Answer:
+        report = self._reports.get(number)
+        if setup.request_type == 0xA1 and setup.request == GET_REPORT and report:
+            if kind == REPORT_FEATURE or (kind == REPORT_INPUT and report.volatile):
+                return report.pack(self.values())
+        elif setup.request_type == 0x21 and setup.request == SET_REPORT and report:
+            try:
+                written = report.unpack(data)
+            except ValueError:
+                return STALL
+            return b"" if all(self._write(key, value) for key, value in written.items()) else STALL
+        elif setup.request_type == 0x21 and setup.request in (SET_IDLE, SET_PROTOCOL):
+            return b""
+        return STALL
+
+    def _write(self, key: str, value: int) -> bool:
+        """The host writes a value. False if it may not."""
+        if key in ("delay_shutdown", "delay_reboot"):
+            self._off_at = self._clock() + value if value >= 0 else None
+            if key == "delay_reboot" and self._start_delay is None:
+                self._start_delay = DEFAULT_START_DELAY
+        elif key == "delay_startup":
+            self._start_delay = value if value >= 0 else None
+            self._on_at = None
+        elif key in SETTINGS and SETTINGS[key].writable:
+            if not SETTINGS[key].low <= value <= SETTINGS[key].high:
+                return False
+            self.state[key] = value
+        else:
+            return False
+        self._event("host wrote", **{key: value})
+        self._changed()
+        return True
+
+    def interrupt_in(self) -> bytes | None:
+        """The next report with news, as it is now; None if there is none (the device NAKs)."""
+        self.tick()
+        if self.hang or not self._unsent:
+            return None
+        number = min(self._unsent)
+        self._unsent.discard(number)
+        return self._reports[number].pack(self.values())
+
+
+def new_ups(model: str, overrides: Mapping[str, Any] | None = None, **clocks: Callable[[], float]) -> Ups:
+    """A charged UPS of a model, with another serial, manufacturer, product, or id `VVVV:PPPP` if asked for.
+
+    ValueError says what is wrong with the wish.
+    """
+    profile = PROFILES.get(model)
+    if profile is None:
+        raise ValueError(f"unknown model {model!r}; known: {', '.join(PROFILES)}")
+    changes: dict[str, Any] = {}
+    for name, value in (overrides or {}).items():
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must be a string, not {value!r}")
+        if name == "id":
+            vendor, _, product = value.partition(":")
+            try:
+                changes["vendor_id"], changes["product_id"] = _hex16(vendor), _hex16(product)
+            except ValueError:
+                raise ValueError(f"id must be VVVV:PPPP, two hexadecimal numbers, not {value!r}") from None
+        elif name in ("serial", "manufacturer", "product"):
+            changes[name] = value
+        else:
+            raise ValueError(f"a UPS has no {name!r} that could be chosen")
+    return Ups(profile, replace(profile.identity, **changes), **clocks)
+
+
+def _hex16(text: str) -> int:
+    if len(text) != 4:
+        raise ValueError(text)
+    return int(text, 16)

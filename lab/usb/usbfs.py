@@ -1,0 +1,304 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""usbdevfs: Linux's ioctls on a USB device node, answered for programs that run under umockdev's preload library.
+
+The library forwards each ioctl on an emulated node over a unix stream socket, one connection for each open file. A
+message is three unsigned longs: a code and two arguments. While it waits for the answer, the library also reads and
+writes its own process's memory on request. (umockdev, src/libumockdev-preload.c, remote_emulate(); the same in 0.17 and
+0.19.) The ioctls and struct usbdevfs_urb are from linux/usbdevice_fs.h, for 64-bit little-endian programs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import struct
+from collections import deque
+from dataclasses import dataclass
+from typing import Callable
+
+from .model import EP_INTERRUPT, NAK, STALL, Setup, UsbDevice
+
+MESSAGE = struct.Struct("<QqQ")
+REQ_IOCTL, REQ_READ, REQ_WRITE = 1, 7, 8
+RES_DONE, RES_READ_MEM, RES_WRITE_MEM = 3, 5, 6
+
+# type, endpoint, status, flags, buffer, buffer_length, actual_length, start_frame, packets, errors, signal, context
+URB = struct.Struct("<BBxxiIxxxxQiiiiiIQ")
+URB_INTERRUPT, URB_CONTROL = 1, 2
+AT_STATUS, AT_ACTUAL_LENGTH = 4, 28
+MAX_TRANSFER = 1 << 16
+
+SETINTERFACE, SETCONFIGURATION, GETDRIVER = 0x80085504, 0x80045505, 0x41045508
+SUBMITURB, DISCARDURB, REAPURB, REAPURBNDELAY = 0x8038550A, 0x550B, 0x4008550C, 0x4008550D
+CLAIMINTERFACE, RELEASEINTERFACE, IOCTL, RESET = 0x8004550F, 0x80045510, 0xC0105512, 0x5514
+RESETEP, CLEAR_HALT, GET_CAPABILITIES, DISCONNECT_CLAIM = 0x80045503, 0x80045515, 0x8004551A, 0x8108551B
+GET_SPEED = 0x551F
+CAPABILITIES = 0x01 | 0x04 | 0x10  # zero packet, no packet size limit, reap after disconnect
+SPEED_FULL = 2
+
+
+class Refused(OSError):
+    """The ioctl fails with this errno."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code, errno.errorcode.get(code, "?"))
+        self.code = code
+
+
+@dataclass
+class Urb:
+    """A transfer that a client has handed in. `address` is where it lies in the client's memory."""
+
+    address: int
+    kind: int
+    endpoint: int
+    buffer: int
+    length: int
+    status: int = 0
+    data: bytes = b""  # for the client, from `data_at` on in its buffer
+    data_at: int = 0
+    actual: int = 0
+
+
+class Memory:
+    """The client's memory. Reads go out at once, writes with the answer."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def read(self, address: int, length: int) -> bytes:
+        self._writer.write(MESSAGE.pack(RES_READ_MEM, _signed(address), length))
+        await self._writer.drain()
+        return await self._reader.readexactly(length)
+
+    def write(self, address: int, data: bytes) -> None:
+        if data:
+            self._writer.write(MESSAGE.pack(RES_WRITE_MEM, _signed(address), len(data)) + data)
+
+    async def done(self, result: int, code: int) -> None:
+        self._writer.write(MESSAGE.pack(RES_DONE, result, code))
+        await self._writer.drain()
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+class Node:
+    """One plugged-in device: its clients, who has claimed which interface, and whether it is still there.
+
+    `on_ready(True)` is called when a finished URB waits for a client, `on_ready(False)` when none does: a real node can
+    be polled for that. `on_change` is called after each ioctl that may have changed the device. `driver` is the kernel
+    driver bound to interface 0, if any; it cannot be detached.
+    """
+
+    def __init__(
+        self,
+        device: UsbDevice,
+        on_ready: Callable[[bool], None] = lambda ready: None,
+        on_change: Callable[[], None] = lambda: None,
+        driver: str = "",
+    ) -> None:
+        self.device = device
+        self.driver = driver
+        self.gone = False
+        self.left = asyncio.Event()  # set when the device has gone
+        self.claims: dict[int, Session] = {}
+        self.sessions: set[Session] = set()
+        self._on_ready, self._on_change = on_ready, on_change
+        self._ready = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one client until it closes the node."""
+        session = Session(self)
+        self.sessions.add(session)
+        try:
+            await session.run(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client has closed the node, or is dead
+        finally:
+            self.sessions.discard(session)
+            self.claims = {number: owner for number, owner in self.claims.items() if owner is not session}
+            self.pump()
+            with contextlib.suppress(OSError):
+                writer.close()
+
+    def pump(self) -> None:
+        """Hand what the device has to say to the clients that wait for it."""
+        for session in list(self.sessions):
+            session.poll_interrupts()
+        ready = any(session.done for session in self.sessions)
+        if ready != self._ready:
+            self._ready = ready
+            self._on_ready(ready)
+
+    def unplug(self) -> None:
+        """The device is gone: what is pending fails, and so does all that comes later."""
+        self.gone = True
+        self.left.set()
+        for session in self.sessions:
+            for urb in list(session.pending):
+                session.finish(urb, -errno.ESHUTDOWN)
+        self.pump()
+
+    def changed(self) -> None:
+        self._on_change()
+
+
+class Session:
+    """One open file on the node, with the URBs handed in through it."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.pending: list[Urb] = []
+        self.done: deque[Urb] = deque()
+        self._finished = asyncio.Event()
+
+    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        memory = Memory(reader, writer)
+        while True:
+            code, first, second = MESSAGE.unpack(await reader.readexactly(MESSAGE.size))
+            try:
+                if code != REQ_IOCTL:
+                    raise Refused(errno.EINVAL)  # read() and write() on a USB node
+                result, failed = await self.ioctl(first & 0xFFFFFFFF, second, memory), 0
+            except Refused as refused:
+                result, failed = -1, refused.code
+            self.node.pump()
+            await memory.done(result, failed)
+
+    async def ioctl(self, request: int, arg: int, memory: Memory) -> int:  # noqa: PLR0911 (one return an ioctl)
+        """Answer one ioctl; Refused carries the errno."""
+        node = self.node
+        if request in (REAPURB, REAPURBNDELAY):  # also after the device has gone
+            return await self._reap(arg, memory, wait=request == REAPURB)
+        if node.gone:
+            raise Refused(errno.ENODEV)
+        if request == SUBMITURB:
+            return await self._submit(arg, memory)
+        if request == DISCARDURB:
+            return self._discard(arg)
+        if request in (CLAIMINTERFACE, RELEASEINTERFACE, DISCONNECT_CLAIM):
+            (number,) = struct.unpack("<I", await memory.read(arg, 4))
+            return self._release(number) if request == RELEASEINTERFACE else self._claim(number)
+        if request == GETDRIVER:
+            return await self._get_driver(arg, memory)
+        if request == GET_CAPABILITIES:
+            memory.write(arg, struct.pack("<I", CAPABILITIES))
+            return 0
+        if request == GET_SPEED:
+            return SPEED_FULL
+        if request == IOCTL:  # attach or detach the kernel's driver: none is bound
+            raise Refused(errno.ENODATA)
+        if request in (SETCONFIGURATION, RESET) and any(owner is not self for owner in node.claims.values()):
+            raise Refused(errno.EBUSY)
+        if request in (SETINTERFACE, SETCONFIGURATION, RESET, RESETEP, CLEAR_HALT):
+            return 0
+        raise Refused(errno.ENOTTY)
+
+    # -- interfaces
+
+    def _claim(self, number: int) -> int:
+        if number != 0:
+            raise Refused(errno.ENOENT)
+        if self.node.driver or self.node.claims.setdefault(number, self) is not self:
+            raise Refused(errno.EBUSY)
+        return 0
+
+    def _release(self, number: int) -> int:
+        if self.node.claims.get(number) is not self:
+            raise Refused(errno.EINVAL)
+        del self.node.claims[number]
+        return 0
+
+    async def _get_driver(self, arg: int, memory: Memory) -> int:
+        (number,) = struct.unpack("<I", await memory.read(arg, 4))
+        driver = self.node.driver or ("usbfs" if number in self.node.claims else "")
+        if not driver:
+            raise Refused(errno.ENODATA)
+        memory.write(arg + 4, driver.encode() + b"\0")  # struct usbdevfs_getdriver: interface, char driver[256]
+        return 0
+
+    # -- transfers
+
+    async def _submit(self, address: int, memory: Memory) -> int:
+        kind, endpoint, _status, _flags, buffer, length, *_ = URB.unpack(await memory.read(address, URB.size))
+        if not 0 <= length <= MAX_TRANSFER:
+            raise Refused(errno.EINVAL)
+        urb = Urb(address, kind, endpoint, buffer, length)
+        if kind == URB_CONTROL and length >= 8:
+            await self._control(urb, memory)
+        elif kind == URB_INTERRUPT and endpoint == EP_INTERRUPT:
+            self._claim(0)  # Linux claims for a client that forgot to
+            self.pending.append(urb)
+            self.poll_interrupts()
+        else:
+            raise Refused(errno.EINVAL if kind == URB_CONTROL else errno.ENOENT)
+        return 0
+
+    async def _control(self, urb: Urb, memory: Memory) -> None:
+        setup = Setup.parse(await memory.read(urb.buffer, 8))
+        if setup.length > urb.length - 8:
+            raise Refused(errno.EINVAL)
+        if setup.request_type & 0x1F == 1 and setup.request_type & 0x60 != 0x40:  # Linux: not without the interface
+            self._claim(setup.index & 0xFF)
+        sent = b"" if setup.is_in or not setup.length else await memory.read(urb.buffer + 8, setup.length)
+        if self.node.gone:  # it left while the memory was read
+            raise Refused(errno.ENODEV)
+        answer = self.node.device.control(setup, sent)
+        if answer is NAK:
+            self.pending.append(urb)  # until the client loses patience
+        elif answer is STALL:
+            self.finish(urb, -errno.EPIPE)
+        elif isinstance(answer, bytes):
+            if setup.is_in:
+                urb.data, urb.data_at, urb.actual = answer, 8, len(answer)
+            else:
+                urb.actual = setup.length
+            self.finish(urb, 0)
+        if not setup.is_in:
+            self.node.changed()
+
+    def poll_interrupts(self) -> None:
+        """Complete the interrupt transfers for which the device has a report."""
+        if self.node.gone:
+            return
+        for urb in [urb for urb in self.pending if urb.kind == URB_INTERRUPT]:
+            report = self.node.device.interrupt_in()
+            if report is None:
+                return
+            urb.data = report[: urb.length]
+            urb.actual = len(urb.data)
+            self.finish(urb, 0)
+
+    def finish(self, urb: Urb, status: int) -> None:
+        """The URB is done, with 0 or a negative errno; the client may reap it."""
+        if urb in self.pending:
+            self.pending.remove(urb)
+        urb.status = status
+        self.done.append(urb)
+        self._finished.set()
+
+    def _discard(self, address: int) -> int:
+        for urb in self.pending:
+            if urb.address == address:
+                self.finish(urb, -errno.ENOENT)
+                return 0
+        raise Refused(errno.EINVAL)
+
+    async def _reap(self, arg: int, memory: Memory, wait: bool) -> int:
+        while wait and not self.done and not self.node.gone:
+            self._finished.clear()
+            await self._finished.wait()
+        if not self.done:
+            raise Refused(errno.ENODEV if self.node.gone else errno.EAGAIN)
+        urb = self.done.popleft()
+        memory.write(urb.buffer + urb.data_at, urb.data)
+        memory.write(urb.address + AT_STATUS, struct.pack("<i", urb.status))
+        memory.write(urb.address + AT_ACTUAL_LENGTH, struct.pack("<i", urb.actual))
+        memory.write(arg, struct.pack("<Q", urb.address))
+        return 0

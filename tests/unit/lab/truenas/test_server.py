@@ -1,0 +1,152 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole server on the loopback, with TLS, spoken to by the library that the collection uses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import threading
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import websocket
+from truenas import server
+from truenas.service import StateFile
+
+
+@dataclass
+class Ports:
+    plain: int
+    tls: int
+
+
+@pytest.fixture
+def ports(lab: Any, tmp_path: Path) -> Iterator[Ports]:
+    """A running server; its job threads are those of the event loop."""
+    config = server.Config(data=str(tmp_path), ui_address="127.0.0.1", ui_port=0, ui_httpsport=0)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def run(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(timeout=30)
+
+    runners = run(server.listen(lab.middleware, config))
+    yield Ports(*(runner.addresses[0][1] for runner in runners))
+    for runner in runners:
+        run(runner.cleanup())
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(timeout=30)
+    loop.close()
+
+
+def connect(url: str) -> Any:
+    return websocket.create_connection(url, timeout=30, sslopt={"cert_reqs": ssl.CERT_NONE})
+
+
+def ask(socket: Any, number: int, method: str, *params: Any) -> Any:
+    socket.send(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}))
+    answer = json.loads(socket.recv())
+    assert answer["id"] == number
+    return answer.get("result", answer.get("error"))
+
+
+def test_over_tls(lab: Any, ports: Ports) -> None:
+    socket = connect(f"wss://127.0.0.1:{ports.tls}/api/current")
+    assert ask(socket, 1, "core.ping") == "pong"
+    assert ask(socket, 2, "auth.login", "root", "pw") is True
+    assert ask(socket, 3, "ups.update", {"mode": "SLAVE", "remotehost": "192.0.2.10"})["mode"] == "SLAVE"
+    job = ask(socket, 4, "service.control", "START", "ups", {"silent": False})
+    for number in range(5, 505):
+        (shown,) = ask(socket, number, "core.get_jobs", [["id", "=", job]])
+        if shown["state"] != "RUNNING":
+            break
+    assert (shown["state"], shown["result"]) == ("SUCCESS", True)
+    ask(socket, 600, "core.set_options", {"legacy_jobs": False})
+    assert ask(socket, 601, "service.control", "STOP", "ups") is True
+    assert lab.runner.calls == ["start", "stop"]
+    socket.close()
+
+
+def test_plain_and_versions(ports: Ports) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports.plain}/api/versions", timeout=30) as answer:
+        versions = json.load(answer)
+    assert versions[-1].startswith("v25.10.")
+    for path in ("current", versions[-1]):
+        socket = connect(f"ws://127.0.0.1:{ports.plain}/api/{path}")
+        assert ask(socket, 1, "core.ping") == "pong"
+        socket.close()
+    with pytest.raises(websocket.WebSocketBadStatusException, match="404"):
+        connect(f"ws://127.0.0.1:{ports.plain}/api/v99")
+
+
+def test_redirect(lab: Any) -> None:
+    async def ask_plain() -> tuple[int, str]:
+        from aiohttp import ClientSession, web
+
+        runner = web.AppRunner(server.application(lab.middleware, redirect_to=443))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with ClientSession() as session:
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/current"
+            async with session.get(url, allow_redirects=False) as answer:
+                found = (answer.status, answer.headers["Location"])
+        await runner.cleanup()
+        return found
+
+    assert asyncio.run(ask_plain()) == (307, "https://127.0.0.1/api/current")
+
+
+def test_the_certificate_stays(tmp_path: Path) -> None:
+    server.certificate(tmp_path)
+    first = (tmp_path / "https.crt").read_text()
+    server.certificate(tmp_path)
+    assert (tmp_path / "https.crt").read_text() == first
+
+
+def test_config(tmp_path: Path) -> None:
+    path = tmp_path / "truenas-lab.json"
+    assert server.load_config(path).release == "25.10"
+    path.write_text('{"release": "26", "ui_port": 8080}')
+    assert (server.load_config(path).release, server.load_config(path).ui_port) == ("26", 8080)
+    path.write_text('{"relaese": "26"}')
+    with pytest.raises(ValueError, match="unknown member relaese"):
+        server.load_config(path)
+    path.write_text('{"release": "13"}')
+    with pytest.raises(ValueError, match=r"choose one of 25\.04, 25\.10, 26"):
+        server.load_config(path)
+
+
+def test_faults_are_read_at_each_call(tmp_path: Path) -> None:
+    path = tmp_path / "faults.json"
+    assert server.read_faults(path) == {}
+    path.write_text('{"service_start": "no"}')
+    assert server.read_faults(path) == {"service_start": "no"}
+
+
+def test_an_enabled_service_starts_once_a_boot(lab: Any, tmp_path: Path) -> None:
+    marker = tmp_path / "booted"
+    client = lab.log_in()
+    client.call("ups.update", {"mode": "SLAVE", "remotehost": "192.0.2.10"})
+    server.start_at_boot(lab.middleware, marker)
+    assert lab.runner.calls == []  # not enabled
+    marker.unlink()
+    client.call("service.update", "ups", {"enable": True})
+    server.start_at_boot(lab.middleware, marker)
+    assert lab.runner.calls == ["start"]
+    lab.runner.stop()
+    server.start_at_boot(lab.middleware, marker)  # the server was restarted, the machine was not
+    assert lab.runner.running is False
+
+
+def test_state_is_for_its_owner_only(tmp_path: Path) -> None:
+    StateFile(tmp_path / "state.json").save({"ups": {"monpwd": "x"}})
+    assert (tmp_path / "state.json").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]

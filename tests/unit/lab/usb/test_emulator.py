@@ -1,0 +1,343 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from usb.bus import Bus, PollPipe, udev_hash, uevent_message
+from usb.emulator import Emulator, converse
+from usb.model import Ups
+
+TIMEOUT = 5.0
+
+
+class Lab:
+    """An emulator with its bus in a directory, asked as through the control socket."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator, self.bus = emulator, emulator.bus
+
+    async def ask(self, command: str, **request: Any) -> dict[str, Any]:
+        answer = await self.emulator.answer(json.dumps({"command": command, **request}).encode())
+        json.dumps(answer)
+        return answer
+
+    async def good(self, command: str, **request: Any) -> dict[str, Any]:
+        answer = await self.ask(command, **request)
+        assert answer["ok"], answer
+        return answer
+
+    async def bad(self, command: str, **request: Any) -> str:
+        answer = await self.ask(command, **request)
+        assert not answer["ok"]
+        return str(answer["error"])
+
+
+def run(root: Path, scenario: Callable[[Lab], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        bus = Bus(root)
+        emulator = Emulator(bus)
+        bus.on_change = emulator.settle
+        await bus.start()
+        try:
+            await scenario(Lab(emulator))
+        finally:
+            await bus.stop()
+        assert not (root / "sys").exists()
+
+    asyncio.run(whole())
+
+
+def listen(root: Path, name: str) -> socket.socket:
+    """A program that waits for uevents, as umockdev's library makes it."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    (root / name).unlink(missing_ok=True)
+    listener.bind(os.fspath(root / name))
+    listener.settimeout(TIMEOUT)
+    return listener
+
+
+async def heard(listener: socket.socket) -> dict[str, str]:
+    """The next uevent that is not a probe."""
+    loop = asyncio.get_running_loop()
+    while True:
+        message = await loop.run_in_executor(None, listener.recv, 8192)
+        properties = dict(line.split("=", 1) for line in message[40:].decode().rstrip("\0").split("\0"))
+        if "ACTION" in properties:
+            return properties
+
+
+async def connected(lab: Lab, count: int) -> None:
+    listeners = lab.bus._listeners
+    assert listeners
+
+    async def wait() -> None:
+        while len(listeners._sockets) < count:
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(wait(), TIMEOUT)
+
+
+def test_the_tree_looks_like_linux(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        assert await lab.good("plug", model="apc") == {"ok": True, "port": 1, "device_number": 2}
+        devices = tmp_path / "sys/bus/usb/devices"
+        assert sorted(path.name for path in devices.iterdir()) == ["1-0:1.0", "1-1", "1-1:1.0", "usb1"]
+        device = devices / "1-1"
+        assert device.resolve() == (tmp_path / "sys/devices/pci0000:00/0000:00:14.0/usb1/1-1").resolve()
+        texts = {name: (device / name).read_text() for name in ("idVendor", "idProduct", "busnum", "devnum", "serial")}
+        assert texts == {
+            "idVendor": "051d\n",
+            "idProduct": "0002\n",
+            "busnum": "1\n",
+            "devnum": "2\n",
+            "serial": "5B1234T56789\n",
+        }
+        assert (device / "descriptors").read_bytes()[:2] == b"\x12\x01"
+        assert (device / "subsystem").resolve() == (tmp_path / "sys/bus/usb").resolve()
+        assert (devices / "1-1:1.0/bInterfaceClass").read_text() == "03\n"
+        assert not (devices / "1-1:1.0/driver").exists()
+        assert "DEVNAME=bus/usb/001/002\n" in (device / "uevent").read_text()
+        assert (tmp_path / "dev/.node/bus_usb_001_002").readlink() == Path("189:1")
+        assert (tmp_path / "dev/bus/usb/001/002").is_fifo()
+        assert (tmp_path / "dev/bus/usb/001/002").stat().st_mode & 0o777 == 0o666
+        assert (tmp_path / "ioctl/dev/bus/usb/001/002").is_socket()
+        await lab.good("plug", model="cps", mode=0o600)
+        assert not (devices / "1-2/serial").exists()
+        assert (tmp_path / "dev/bus/usb/001/003").stat().st_mode & 0o777 == 0o600
+
+    run(tmp_path, scenario)
+
+
+def test_plugging(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        devices = tmp_path / "sys/bus/usb/devices"
+        await lab.good("plug", model="apc", port=3)
+        assert "taken" in await lab.bad("plug", model="apc", port=3)
+        assert (await lab.good("plug", model="apc", serial="TWO"))["port"] == 1
+        assert "name the port; plugged in: apc at 1, apc at 3" in await lab.bad("unplug")
+        assert (await lab.good("replug", port=3, to=5))["device_number"] == 4
+        assert not (devices / "1-3").exists()
+        assert (devices / "1-5/devnum").read_text() == "4\n"
+        assert "not free" in await lab.bad("replug", port=5, to=1)
+        assert (await lab.good("replug", port=5))["device_number"] == 5
+        assert not (tmp_path / "dev/bus/usb/001/004").exists()
+        await lab.good("unplug", port=1)
+        assert [ups["serial"] for ups in (await lab.good("status"))["unplugged"]] == ["TWO"]
+        await lab.good("unplug")
+        assert "name the port" in await lab.bad("replug")
+        assert (await lab.good("replug", port=1))["port"] == 1
+        assert "nothing was ever" in await lab.bad("replug", port=8)
+        assert (await lab.good("status"))["upses"][0]["serial"] == "TWO"
+
+    run(tmp_path, scenario)
+
+
+def test_mains_are_the_hosts(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.good("plug", model="apc")
+        await lab.good("plug", model="cps")
+        await lab.good("mains", on=False)
+        await lab.good("plug", model="eaton")
+        await lab.good("low", port=2)
+        status = await lab.good("status")
+        assert not status["mains"]
+        assert [ups["status"] for ups in status["upses"]] == ["OB DISCHRG", "OB LB DISCHRG", "OB DISCHRG"]
+        await lab.good("mains", on=True, port=1)
+        status = await lab.good("status")
+        assert not status["mains"], "one UPS has other mains; the host has none still"
+        assert status["upses"][0]["status"] == "OL"
+        await lab.good("mains", on=True)
+        await lab.good("set", values={"charge": 50}, port=3)
+        assert [ups["status"] for ups in (await lab.good("status"))["upses"]] == ["OL", "OL", "OL CHRG"]
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"command": "plug"}, "unknown model"),
+        ({"command": "plug", "model": ["apc"]}, "unknown model"),
+        ({"command": "plug", "model": "apc", "port": 9}, "1 to 8"),
+        ({"command": "plug", "model": "apc", "port": True}, "1 to 8"),
+        ({"command": "plug", "model": "apc", "serial": 5}, "must be a string"),
+        ({"command": "plug", "model": "apc", "mode": "rw"}, "mode"),
+        ({"command": "unplug", "port": 1}, "nothing is plugged in"),
+        ({"command": "low"}, "no UPS is plugged in"),
+        ({"command": "mains", "on": "off"}, "on or off"),
+        ({"command": "set", "values": []}, "nothing to set"),
+        ({"command": "hang", "how": {}}, "stall or nak"),
+        ({"command": "dance"}, "one of: status"),
+        ([1], "one of: status"),
+        (None, "one of: status"),
+    ],
+)
+def test_bad_commands_are_answered(tmp_path: Path, request_: object, message: str) -> None:
+    async def scenario(lab: Lab) -> None:
+        answer = await lab.emulator.answer(json.dumps(request_).encode())
+        assert not answer["ok"]
+        assert message in answer["error"]
+        await lab.good("plug", model="apc")
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"\xff\xfe", b"[" * 100000, b'{"command": "status", "port": 1e999}'])
+def test_garbage_does_not_hurt(tmp_path: Path, line: bytes) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.emulator.answer(line)
+        await lab.good("status")
+
+    run(tmp_path, scenario)
+
+
+def test_hostile_strings_stay_strings(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.good("plug", model="apc", serial='a"b\n../../x\0\udcff')
+        device = tmp_path / "sys/bus/usb/devices/1-1"
+        assert (device / "serial").read_bytes() == b'a"b\n../../x\n'
+        assert "../x" not in (device / "uevent").read_text()
+        await lab.good("unplug")
+
+    run(tmp_path, scenario)
+
+
+def test_the_control_socket_speaks_lines(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        path = os.fspath(tmp_path / "control")
+        server = await asyncio.start_unix_server(lambda r, w: converse(lab.emulator, r, w), path, limit=1000)
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'nonsense\n{"command": "models"}\n')
+        assert json.loads(await asyncio.wait_for(reader.readline(), TIMEOUT))["ok"] is False
+        assert "apc" in json.loads(await asyncio.wait_for(reader.readline(), TIMEOUT))["models"]
+        writer.write(b"x" * 5000)
+        assert await asyncio.wait_for(reader.read(), TIMEOUT) == b"", "a line without end is not read to its end"
+        server.close()
+        await lab.good("status")
+
+    run(tmp_path, scenario)
+
+
+def test_outlets_are_switched_when_it_is_time(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.good("plug", model="apc")
+        ups: Ups = lab.emulator.plugged[1]
+        ups._write("delay_startup", 0)
+        ups._write("delay_shutdown", 0)
+        lab.emulator.settle()
+
+        async def switched() -> None:
+            while [event["event"] for event in ups.events][-1] != "outlets on":
+                await asyncio.sleep(0.001)
+
+        await asyncio.wait_for(switched(), TIMEOUT)
+        assert [event["event"] for event in ups.events][-2:] == ["outlets off", "outlets on"]
+
+    run(tmp_path, scenario)
+
+
+def test_listeners_hear_add_and_remove(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        listener = listen(tmp_path, "event5")
+        await connected(lab, 1)
+        await lab.good("plug", model="apc", port=2)
+        added = await heard(listener)
+        assert added["ACTION"] == "add"
+        assert added["DEVPATH"] == "/devices/pci0000:00/0000:00:14.0/usb1/1-2"
+        assert (added["DEVNAME"], added["DEVTYPE"], added["BUSNUM"], added["DEVNUM"]) == (
+            "/dev/bus/usb/001/002",
+            "usb_device",
+            "001",
+            "002",
+        )
+        assert (await heard(listener))["INTERFACE"] == "3/0/0"
+        await lab.good("unplug")
+        assert [(await heard(listener))["DEVTYPE"] for _ in range(2)] == ["usb_interface", "usb_device"]
+        listener.close()
+        await lab.good("replug")
+
+    run(tmp_path, scenario)
+
+
+def test_a_listener_that_lost_its_name_still_hears(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        first = listen(tmp_path, "event5")
+        await connected(lab, 1)
+        second = listen(tmp_path, "event5")
+        await connected(lab, 2)
+        await lab.good("plug", model="apc")
+        assert (await heard(first))["ACTION"] == (await heard(second))["ACTION"] == "add"
+
+    run(tmp_path, scenario)
+
+
+def test_a_bus_is_laid_out_anew_after_a_crash(tmp_path: Path) -> None:
+    (tmp_path / "dev/bus/usb/001").mkdir(parents=True)
+    (tmp_path / "dev/bus/usb/001/009").write_text("left over")
+    listener = listen(tmp_path, "event7")
+    listen(tmp_path, "event8").close()
+
+    async def scenario(lab: Lab) -> None:
+        assert not (tmp_path / "dev/bus/usb/001/009").exists()
+        await connected(lab, 1)
+        await lab.good("plug", model="apc")
+        assert (await heard(listener))["ACTION"] == "add"
+
+    run(tmp_path, scenario)
+
+
+def test_device_numbers_begin_again_after_127(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.good("plug", model="apc")
+        lab.bus._last_number = 127
+        assert (await lab.good("plug", model="apc"))["device_number"] == 3
+
+    run(tmp_path, scenario)
+
+
+def test_all_ports_taken(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        for _ in range(8):
+            await lab.good("plug", model="cps")
+        assert "all 8 ports" in await lab.bad("plug", model="cps")
+
+    run(tmp_path, scenario)
+
+
+def test_a_node_can_be_polled(tmp_path: Path) -> None:
+    path = tmp_path / "node"
+    pipe = PollPipe(path, 0o666)
+    client = os.open(path, os.O_RDWR)
+    poll = select.poll()
+    poll.register(client, select.POLLOUT)
+    for ready in (False, True, True, False, False, True):
+        pipe.set_ready(ready)
+        assert bool(poll.poll(0)) is ready
+    os.close(client)
+    pipe.close()
+
+
+def test_uevent_header() -> None:
+    message = uevent_message({"ACTION": "add", "SUBSYSTEM": "usb", "DEVTYPE": "usb_device"})
+    assert message[:12] == b"libudev\0\xfe\xed\xca\xfe"
+    header, properties, length = struct.unpack("=III", message[12:24])
+    assert (header, properties, length) == (40, 40, len(message) - 40)
+    assert message[40:].endswith(b"DEVTYPE=usb_device\0")
+
+
+def test_udev_hash() -> None:
+    # As computed by string_hash32() of umockdev's uevent_sender.c, compiled.
+    hashes = [udev_hash(text) for text in ("usb", "usb_device", "block", "")]
+    assert hashes == [0x0577C5E5, 0x27F8F50C, 0xF0031DB7, 0]

@@ -1,0 +1,317 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from usb.model import NAK, SETTINGS, STALL, Setup, Ups, new_ups, report_descriptor, reports_of
+from usb.profiles import PROFILES, USAGES, Item
+
+FEATURE, INPUT = 3, 1
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ups(clock: Clock) -> Ups:
+    return new_ups("apc", clock=clock, wall=lambda: 0.0)
+
+
+def parse(raw: bytes) -> dict[tuple[str, str], tuple[int, int, int, int, int]]:
+    """A HID parser of its own: (kind, path) -> report number, bit offset, bits, logical minimum, logical maximum."""
+    names = {value: name for name, value in USAGES.items()}
+    state: dict[int, int] = {}
+    offsets: dict[tuple[str, int], int] = {}
+    path: list[str] = []
+    usages: list[str] = []
+    found = {}
+    page = 0
+    while raw:
+        tag, size = raw[0] & 0xFC, (0, 1, 2, 4)[raw[0] & 3]
+        data, raw = raw[1 : 1 + size], raw[1 + size :]
+        value, signed = int.from_bytes(data, "little"), int.from_bytes(data, "little", signed=True)
+        if tag == 0x04:
+            page = value
+        elif tag == 0x08:
+            usages.append(names[page << 16 | value])
+        elif tag == 0xA0:
+            path.append(usages.pop())
+        elif tag == 0xC0:
+            path.pop()
+        elif tag in (0xB0, 0x80):
+            kind = "feature" if tag == 0xB0 else "input"
+            at = offsets.get((kind, state[0x84]), 0)
+            if usages:
+                where = ".".join([*path, usages.pop()][1:])
+                found[kind, where] = (state[0x84], at, state[0x74], state[0x14], state[0x24])
+            offsets[kind, state[0x84]] = at + state[0x74] * state[0x94]
+        else:
+            state[tag] = signed if tag in (0x14, 0x24) else value
+    assert not path
+    assert all(bits % 8 == 0 for bits in offsets.values())
+    return found
+
+
+def get(ups: Ups, path: str, kind: int = FEATURE) -> int:
+    raw = ups.control(Setup(0x81, 6, 0x2200, 0, 4096))
+    assert isinstance(raw, bytes)
+    number, at, bits, low, _high = parse(raw)["feature" if kind == FEATURE else "input", path]
+    report = ups.control(Setup(0xA1, 1, kind << 8 | number, 0, 64))
+    assert isinstance(report, bytes)
+    assert report[0] == number
+    value = int.from_bytes(report[1:], "little") >> at & ((1 << bits) - 1)
+    return value - (1 << bits) if low < 0 and value >> (bits - 1) else value
+
+
+def put(ups: Ups, path: str, value: int) -> object:
+    raw = ups.control(Setup(0x81, 6, 0x2200, 0, 4096))
+    assert isinstance(raw, bytes)
+    number, _at, bits, _low, _high = parse(raw)["feature", path]
+    data = bytes((number,)) + (value & ((1 << bits) - 1)).to_bytes(bits // 8, "little")
+    return ups.control(Setup(0x21, 9, FEATURE << 8 | number, 0, len(data)), data)
+
+
+def events(ups: Ups) -> list[str]:
+    return [event["event"] for event in ups.events]
+
+
+@pytest.mark.parametrize("model", PROFILES)
+def test_descriptor_holds_every_item(model: str) -> None:
+    found = parse(report_descriptor(reports_of(PROFILES[model].items)))
+    for item in PROFILES[model].items:
+        number, _at, bits, low, high = found["feature", item.path]
+        assert (bits, low, high) == (item.bits, item.low, item.high)
+        assert (("input", item.path) in found) == item.volatile
+        assert number
+
+
+@pytest.mark.parametrize("model", PROFILES)
+def test_every_report_answers(model: str) -> None:
+    ups = new_ups(model)
+    for number in range(1, len(reports_of(ups.profile.items)) + 1):
+        answer = ups.control(Setup(0xA1, 1, FEATURE << 8 | number, 0, 64))
+        assert isinstance(answer, bytes)
+        assert answer[0] == number
+        assert len(answer) <= 8, "the interrupt endpoint takes 8 bytes"
+    assert ups.control(Setup(0xA1, 1, FEATURE << 8 | 0xEE, 0, 64)) is STALL
+
+
+def test_bits_of_one_collection_share_a_report() -> None:
+    items = (Item("A.x", "x", 1, 0, 1), Item("A.y", "y", 1, 0, 1), Item("B.x", "z", 1, 0, 1), Item("B.w", "w"))
+    assert [len(report.items) for report in reports_of(items)] == [2, 1, 1]
+
+
+def test_descriptors(ups: Ups) -> None:
+    device = ups.control(Setup(0x80, 6, 0x0100, 0, 18))
+    assert isinstance(device, bytes)
+    assert struct.unpack("<HH", device[8:12]) == (0x051D, 0x0002)
+    config = ups.control(Setup(0x80, 6, 0x0200, 0, 255))
+    assert isinstance(config, bytes)
+    assert struct.unpack("<H", config[2:4])[0] == len(config)
+    assert ups.control(Setup(0x80, 6, 0x0200, 0, 9)) == config[:9]
+    hid = ups.control(Setup(0x81, 6, 0x2100, 0, 9))
+    assert isinstance(hid, bytes)
+    assert hid in config
+    report = ups.control(Setup(0x81, 6, 0x2200, 0, 4096))
+    assert isinstance(report, bytes)
+    assert struct.unpack("<H", hid[7:9])[0] == len(report)
+    assert ups.control(Setup(0x80, 6, 0x0303, 0x0409, 255)) == b"\x1a\x03" + "5B1234T56789".encode("utf-16-le")
+    assert ups.control(Setup(0x80, 6, 0x0600, 0, 10)) is STALL
+
+
+def test_no_serial_is_string_index_0() -> None:
+    cps = new_ups("cps")
+    assert cps.device_descriptor[16] == 0
+    assert cps.control(Setup(0x80, 6, 0x0303, 0x0409, 255)) is STALL
+    assert new_ups("cps", {"serial": "X"}).device_descriptor[16] == 3
+
+
+@pytest.mark.parametrize("text", ["x" * 300, 'a"b\n#\\ é', "\udcff\ud800", "\0", "🔌" * 100])
+def test_strings_may_be_anything(text: str) -> None:
+    answer = new_ups("apc", {"serial": text}).control(Setup(0x80, 6, 0x0303, 0x0409, 255))
+    assert isinstance(answer, bytes)
+    assert answer[0] == len(answer) <= 254
+    assert len(answer) % 2 == 0
+
+
+def test_mains(ups: Ups) -> None:
+    assert (get(ups, "PowerSummary.PresentStatus.ACPresent"), get(ups, "Input.Voltage")) == (1, 231)
+    assert ups.status()["status"] == "OL"
+    ups.set_mains(False)
+    status = "PowerSummary.PresentStatus."
+    assert [get(ups, status + name) for name in ("ACPresent", "Discharging", "FullyCharged")] == [0, 1, 0]
+    assert get(ups, status + "ACPresent", INPUT) == 0
+    assert get(ups, "Input.Voltage") == 0
+    assert ups.status()["status"] == "OB DISCHRG"
+    ups.set({"charge": 60})
+    ups.set_mains(True)
+    assert [get(ups, status + name) for name in ("ACPresent", "Charging", "FullyCharged")] == [1, 1, 0]
+    assert events(ups) == ["mains off", "set", "mains on"]
+
+
+@pytest.mark.parametrize(
+    ("values", "low"),
+    [({"charge": 11}, 0), ({"charge": 10}, 1), ({"runtime": 121}, 0), ({"runtime": 120}, 1), ({"charge_low": 100}, 1)],
+)
+def test_low_battery(ups: Ups, values: dict[str, int], low: int) -> None:
+    ups.set(values)
+    assert get(ups, "PowerSummary.PresentStatus.BelowRemainingCapacityLimit") == low
+
+
+def test_forced_low_ends_with_mains(ups: Ups) -> None:
+    ups.set_mains(False)
+    ups.force_low()
+    assert ups.status()["status"] == "OB LB DISCHRG"
+    assert get(ups, "PowerSummary.RemainingCapacity") == 10
+    ups.set_mains(True)
+    assert ups.status()["status"] == "OL"
+    assert get(ups, "PowerSummary.RemainingCapacity") == 100
+
+
+@pytest.mark.parametrize("values", [{"nonsense": 1}, {"charge": 101}, {"charge": "5"}, {"charge": True}])
+def test_set_refuses_and_changes_nothing(ups: Ups, values: dict[str, object]) -> None:
+    before = dict(ups.state)
+    with pytest.raises(ValueError, match=next(iter(values))):
+        ups.set({"load": 50, **values})  # type: ignore[dict-item]
+    assert ups.state == before
+
+
+def test_interrupts_carry_news_once(ups: Ups) -> None:
+    assert ups.interrupt_in() is None
+    ups.set_mains(False)
+    ups.set({"charge": 70})
+    seen = []
+    while (report := ups.interrupt_in()) is not None:
+        seen.append(report)
+    assert len(seen) == len({report[0] for report in seen}) == 3  # charge, runtime, status
+    assert bytes((70,)) in {report[1:] for report in seen}
+    ups.set_mains(False)
+    assert ups.interrupt_in() is None
+
+
+def test_hang(ups: Ups) -> None:
+    request = Setup(0xA1, 1, FEATURE << 8 | 1, 0, 64)
+    ups.set_hang(NAK)
+    ups.set_mains(False)
+    assert ups.control(request) is NAK
+    assert ups.interrupt_in() is None
+    ups.set_hang(STALL)
+    assert ups.control(request) is STALL
+    assert isinstance(ups.control(Setup(0x80, 6, 0x0100, 0, 18)), bytes)
+    ups.set_hang(None)
+    assert isinstance(ups.control(request), bytes)
+    assert ups.interrupt_in() is not None
+
+
+@pytest.mark.parametrize("model", ["apc", "cps", "eaton"])
+def test_killpower(model: str, clock: Clock) -> None:
+    ups = new_ups(model, clock=clock)
+    at = "Output." if model == "cps" else "PowerSummary."
+    ups.set_mains(False)
+    assert put(ups, f"{at}DelayBeforeStartup", 30) == b""  # NUT's shutdown.return: first this, then that
+    assert put(ups, f"{at}DelayBeforeShutdown", 20) == b""
+    assert get(ups, f"{at}DelayBeforeShutdown") == 20
+    assert ups.deadline == 1020
+    clock.now = 1019.0
+    ups.tick()
+    assert ups.outlets
+    clock.now = 1020.0
+    ups.tick()
+    assert not ups.outlets
+    assert get(ups, "PowerSummary.PresentStatus.Good") == 0
+    clock.now = 2000.0
+    ups.tick()
+    assert not ups.outlets, "no mains, no outlets"
+    ups.set_mains(True)
+    assert ups.deadline == 2030
+    clock.now = 2010.0
+    ups.set_mains(False)
+    clock.now = 2040.0
+    ups.tick()
+    assert not ups.outlets, "mains went before the start delay was over"
+    ups.set_mains(True)
+    clock.now = 2070.0
+    ups.tick()
+    assert ups.outlets
+    assert events(ups)[-3:] == ["mains off", "mains on", "outlets on"]
+
+
+def test_killpower_with_mains_back_early_still_cuts_and_restores(ups: Ups, clock: Clock) -> None:
+    ups.set_mains(False)
+    put(ups, "PowerSummary.DelayBeforeStartup", 30)
+    put(ups, "PowerSummary.DelayBeforeShutdown", 20)
+    ups.set_mains(True)
+    for clock.now in (1020.0, 1050.0):
+        ups.tick()
+    assert events(ups)[-2:] == ["outlets off", "outlets on"]
+
+
+def test_shutdown_stop_and_stayoff(ups: Ups, clock: Clock) -> None:
+    put(ups, "PowerSummary.DelayBeforeShutdown", 20)
+    put(ups, "PowerSummary.DelayBeforeShutdown", -1)
+    assert ups.deadline is None
+    assert get(ups, "PowerSummary.DelayBeforeShutdown") == -1
+    put(ups, "PowerSummary.DelayBeforeStartup", -1)
+    put(ups, "PowerSummary.DelayBeforeShutdown", 0)
+    ups.tick()
+    assert not ups.outlets
+    assert ups.deadline is None
+    put(ups, "PowerSummary.DelayBeforeStartup", 5)
+    clock.now += 5
+    ups.tick()
+    assert ups.outlets
+
+
+def test_reboot(ups: Ups, clock: Clock) -> None:
+    put(ups, "PowerSummary.DelayBeforeReboot", 10)
+    for clock.now in (1010.0, 1012.0):
+        ups.tick()
+    assert events(ups)[-2:] == ["outlets off", "outlets on"]
+
+
+def test_host_may_write_settings_only(ups: Ups) -> None:
+    assert put(ups, "PowerSummary.RemainingCapacityLimit", 25) == b""
+    assert ups.state["charge_low"] == 25
+    assert put(ups, "PowerSummary.RemainingCapacityLimit", 101) is STALL
+    assert put(ups, "PowerSummary.RemainingCapacity", 5) is STALL
+    assert ups.control(Setup(0x21, 9, FEATURE << 8 | 9, 0, 0), b"") is STALL
+    assert ups.state["charge"] == 100
+
+
+def test_overrides() -> None:
+    ups = new_ups("eaton", {"serial": "S", "manufacturer": "M", "product": "P", "id": "1234:abcd"})
+    assert ups.identity == ups.profile.identity.__class__(0x1234, 0xABCD, 0x0100, "M", "P", "S")
+
+
+@pytest.mark.parametrize(
+    ("model", "wishes", "message"),
+    [
+        ("nosuch", {}, "known: apc"),
+        ("apc", {"id": "12:34"}, "VVVV:PPPP"),
+        ("apc", {"id": "xxxx:0000"}, "VVVV:PPPP"),
+        ("apc", {"serial": 5}, "must be a string"),
+        ("apc", {"colour": "red"}, "colour"),
+    ],
+)
+def test_wishes_that_cannot_be_met(model: str, wishes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        new_ups(model, wishes)
+
+
+def test_defaults_are_allowed() -> None:
+    for name, setting in SETTINGS.items():
+        assert setting.low <= setting.default <= setting.high, name
