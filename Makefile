@@ -1,0 +1,102 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# named, because Ansible ignores a configuration it finds by itself in a directory that others may write to
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PYTHONUNBUFFERED := 1
+
+LAB_PACKAGES := podman runc netavark aardvark-dns nftables iptables mmdebstrap openssh-client
+ifneq ($(shell id -u),0)
+LAB_PACKAGES += uidmap slirp4netns fuse-overlayfs dbus-user-session
+endif
+
+PLAYBOOKS := $(notdir $(basename $(wildcard playbooks/*.yml)))
+
+.PHONY: help $(PLAYBOOKS) demo lab lab-ready lab-down test lint sanity units molecule build lock clean
+
+help: ## this list
+	@echo 'make TARGET [VARIABLE=VALUE ...]'
+	@echo
+	@echo 'Targets:'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
+	@for playbook in $(PLAYBOOKS); do printf '  %-10s %s\n' $$playbook "$$(sed -n '2s/^# *//p' playbooks/$$playbook.yml)"; done
+	@echo
+	@echo 'Variables of a playbook (any playbooks/X.yml runs as make X):'
+	@echo '  tags=ups           only what has this tag'
+	@echo '  limit=HOST,...     only these hosts'
+	@echo '  inventory=PATH     this inventory (else inventories/homelab if you made one, else the built-in lab)'
+	@echo '  check=1            change nothing, show what would change'
+	@echo "  args='...'         anything else for ansible-playbook, such as args=-vvv"
+
+# Playbooks
+
+inventory ?= $(if $(wildcard inventories/homelab),inventories/homelab,inventories/lab)
+
+$(PLAYBOOKS): %: $(VENV)/run
+	@echo "inventory: $(inventory)$(if $(filter inventories/lab,$(inventory)), (the built-in lab; make inventories/homelab from inventories/example for your own hosts))" >&2
+	@$(if $(filter inventories/lab inventories/lab/,$(inventory)),$(MAKE) --no-print-directory --silent lab-ready)
+	@ansible-playbook playbooks/$*.yml --inventory $(inventory) $(if $(tags),--tags '$(tags)') $(if $(limit),--limit '$(limit)') $(if $(check),--check --diff) $(args)
+
+# The lab
+
+demo: $(VENV)/run ## a power cut in the built-in lab, from deployment to the last host going down
+	@tools/packages $(LAB_PACKAGES)
+	@tools/demo
+
+lab: ## start the lab, or what is missing of it (sites='pve8 pve9')
+	@tools/packages $(LAB_PACKAGES)
+	@lab/lab up $(sites)
+	@lab/lab status
+
+# what a playbook asks for: no output where all runs
+lab-ready:
+	@lab/lab runs || $(MAKE) --no-print-directory lab
+
+lab-down: ## remove the lab
+	@lab/lab down
+
+# Tests
+
+test: lint sanity units molecule ## lint, sanity, units and molecule: all that CI runs
+
+lint: $(VENV)/dev ## ansible-lint, yamllint, ruff, mypy, and the changelog's form
+	yamllint --strict .
+	ruff check
+	ruff format --check
+	mypy plugins lab
+	ansible-lint
+	antsibull-changelog lint
+
+sanity: $(VENV)/dev ## ansible-test sanity, all of its tests
+	tools/sanity
+
+units: $(VENV)/dev ## pytest on tests/unit
+	pytest
+
+molecule: $(VENV)/dev ## molecule test --all: the roles on both sites of the lab, and a power cut
+	@tools/packages $(LAB_PACKAGES)
+	molecule test --all
+
+build: $(VENV)/run ## the collection as a file for ansible-galaxy
+	ansible-galaxy collection build --force
+
+# The virtual environment: run is what a playbook needs, dev is that and the tests' tools.
+
+$(VENV)/run: requirements.txt tools/venv
+	@tools/venv $(VENV) requirements.txt
+	@touch $@
+
+$(VENV)/dev: requirements-dev.txt $(VENV)/run
+	@tools/venv $(VENV) requirements-dev.txt
+	@touch $@
+
+lock: $(VENV)/run ## renew requirements*.txt, the exact versions, from requirements*.in
+	@pip install --quiet uv
+	@for name in requirements requirements-dev; do uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links $$name.in --output-file $$name.txt; done

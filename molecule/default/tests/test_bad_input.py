@@ -1,0 +1,107 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Mistakes stop the play before or at the host they are about, with one clear message, and what runs goes on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import nut_processes
+
+HOSTS = ("pve8", "truenas", "media")
+KEY = "1-" + "LabOnly0" * 8
+
+
+def extra(**variables: object) -> tuple[str, str]:
+    """Give variables to a play."""
+    return "--extra-vars", json.dumps(variables)
+
+
+CASES = {
+    "unknown option of a device": (
+        extra(nut_server_devices=[{"name": "ups", "options": {"nonsense": "1"}}]),
+        ["ups.conf, [ups]", "nonsense", "nothing was restarted"],
+    ),
+    "driver that is not there": (
+        extra(nut_server_devices=[{"name": "ups", "driver": "usbhid-upps"}]),
+        ["no driver 'usbhid-upps'"],
+    ),
+    "two devices of one name": (
+        extra(nut_server_devices=[{"name": "ups"}, {"name": "ups"}]),
+        ["two devices are called ups"],
+    ),
+    "password that NUT can't carry": (
+        extra(nut_client_password="with blank"),
+        ["truenas: nut_client_password can't be used"],
+    ),
+    "password that TrueNAS can't carry": (
+        extra(nut_client_password="a=b"),
+        ["truenas: nut_client_password can't be used"],
+    ),
+    "secondary without a primary": (
+        extra(nut_client_primary="nobody"),
+        ["is a secondary without a primary", "nut_client_primary is nobody"],
+    ),
+    "wrong API key": (
+        ("--limit", "truenas", *extra(nut_client_truenas_api_key="1-" + "x" * 64)),
+        ["127.0.0.1", "API key"],
+    ),
+    "wrong password": (
+        ("--limit", "truenas", *extra(nut_client_truenas_api_key="", nut_client_truenas_password="wrong")),
+        ["127.0.0.1", "password"],
+    ),
+    "API key without encryption": (
+        ("--limit", "truenas", *extra(nut_client_truenas_url="ws://127.0.0.1/api/current")),
+        ["revoke"],
+    ),
+    "TrueNAS that can't be reached": (
+        ("--limit", "truenas", *extra(nut_client_truenas_url="wss://127.0.0.1:1/api/current")),
+        ["127.0.0.1:1", "refused"],
+    ),
+    "TrueNAS with another certificate": (
+        ("--limit", "truenas", *extra(nut_client_truenas_fingerprint="00" * 32)),
+        ["fingerprint"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), CASES.values(), ids=CASES.keys())
+def test_a_mistake_stops_the_play(on, play, arguments, words):
+    """The play fails, says why, and leaves every process of NUT running."""
+    before = {name: nut_processes(on(name)) for name in HOSTS}
+    limit = () if "--limit" in arguments else ("--limit", ",".join(HOSTS))
+    done = play(*limit, *arguments)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0, said
+    for word in words:
+        assert word in said, said
+    assert "Traceback" not in said
+    assert "changed=0" in said
+    assert KEY not in said
+    assert {name: nut_processes(on(name)) for name in HOSTS} == before
+
+
+def test_the_api_key_still_works(play):
+    """None of the above cost the key: TrueNAS revokes one that comes unencrypted."""
+    done = play("--limit", "truenas")
+    assert done.returncode == 0, done.stdout
+
+
+def test_nothing_is_touched_while_on_battery(on, play, lab):
+    """A restart then could shut down every secondary, so a change waits for the mains."""
+    before = nut_processes(on("pve8"))
+    lab.ups("pve8", "mains", "off")
+    try:
+        on("pve8").check_output(
+            "for i in $(seq 60); do upsc ups@localhost ups.status 2>/dev/null | grep -q OB && exit; sleep 0.5; done; exit 1"
+        )
+        done = play("--limit", "pve8", *extra(nut_server_maxage=20))
+        assert done.returncode != 0
+        assert "not plainly on mains" in done.stdout + done.stderr
+        assert "MAXAGE 15" in on("pve8").file("/etc/nut/upsd.conf").content_string
+    finally:
+        lab.ups("pve8", "mains", "on")
+    assert nut_processes(on("pve8")) == before

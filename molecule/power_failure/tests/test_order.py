@@ -1,0 +1,41 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The order in which the machines went down, from their own times."""
+
+from __future__ import annotations
+
+import pytest
+from homelab import outage
+
+SECONDARIES = [("pve8", "truenas"), ("pve8", "media"), ("pve9", "truenas9")]
+
+
+@pytest.fixture(scope="module")
+def falls(lab):
+    """Return what was seen: site -> host -> fall."""
+    return {site: {fall.host: fall for fall in seen} for site, seen in outage.load(lab.state / "outage.json").items()}
+
+
+@pytest.mark.parametrize(("site", "secondary"), SECONDARIES)
+def test_the_secondary_was_down_before_the_primary_began(falls, site, secondary):
+    """TrueNAS first, completely; then Proxmox."""
+    assert falls[site][secondary].down is not None
+    assert falls[site][site].began is not None
+    assert falls[site][secondary].down < falls[site][site].began
+
+
+@pytest.mark.parametrize("site", ["pve8", "pve9"])
+def test_truenas_really_took_its_time(falls, site):
+    """The lab's TrueNAS exports its pools for 20 s; a quick one would prove nothing."""
+    name = "truenas" if site == "pve8" else "truenas9"
+    assert falls[site][name].down - falls[site][name].began >= 20
+
+
+@pytest.mark.parametrize("site", ["pve8", "pve9"])
+def test_the_primary_went_down_by_itself_and_soon(falls, site):
+    """NUT's poll, the secondaries' start, FINALDELAY, its own shutdown: a minute is ample."""
+    assert falls[site][site].down is not None
+    assert falls[site][site].down < 75
+    assert outage.problems(list(falls[site].values())) == []
