@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import testinfra
@@ -53,24 +51,3 @@ def play() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
-
-
-def nut_processes(host: Host) -> dict[str, str]:
-    """Return every process of NUT on a host: its id -> when it was started and what it is."""
-    listed = host.check_output("ps -e -o pid=,lstart=,comm=")
-    names = ("upsd", "upsmon", "usbhid-ups", "dummy-ups", "nutdrv_qx")
-    rows = [line.split(maxsplit=1) for line in listed.splitlines()]
-    return {pid: rest for pid, rest in rows if rest.split()[-1] in names}
-
-
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for a condition. Fails with WHAT if it does not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.3)
-
-
-def passwords() -> list[str]:
-    """Return the passwords that were made for the lab."""
-    return [path.read_text().strip() for path in Path(CHECKOUT, "inventories", "lab", "passwords").iterdir()]

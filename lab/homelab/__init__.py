@@ -77,9 +77,10 @@ class Lab:
     def hosts(self) -> dict[str, dict[str, int]]:
         """Return what the lab has started: host -> ports on loopback ({"ssh": n, "api": n})."""
         try:
-            return json.loads((self.state / "lab.json").read_text())["hosts"]
+            known: dict[str, dict[str, int]] = json.loads((self.state / "lab.json").read_text())["hosts"]
         except FileNotFoundError:
             return {}
+        return known
 
     def host(self, name: str) -> Host:
         """Find a host of this lab by name. Raises LabError if it is not up."""
@@ -288,7 +289,7 @@ def _limits() -> list[str]:
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 def _moment(stamp: str) -> float:

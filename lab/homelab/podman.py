@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 
 # runc also where the kernel has cgroup v1 and v2 side by side, which crun refuses.
 PODMAN = ("podman", "--runtime", "runc")
@@ -22,10 +23,12 @@ def say(message: str) -> None:
     print(f"lab: {message}", file=sys.stderr, flush=True)
 
 
-def run(command: list[str], check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
+def run(
+    command: list[str], check: bool = True, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a program without input. Raises LabError with what it said if it fails and CHECK is set."""
     try:
-        done = subprocess.run(command, check=False, text=True, capture_output=True, stdin=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
+        done = subprocess.run(command, check=False, text=True, capture_output=True, stdin=subprocess.DEVNULL, env=env)
     except FileNotFoundError:
         raise LabError(f"{command[0]} is not installed. `make lab` installs what the lab needs.") from None
     if check and done.returncode:

@@ -469,7 +469,7 @@ _VERBS = ("start", "stop", "restart", "reload")
 _PRIVATE_PARAMS = ("service?", "options?")
 
 
-def _ping(_: Middleware, __: Connection, ___: list[Any]) -> str:
+def _ping(_unused: Middleware, __: Connection, ___: list[Any]) -> str:
     return "pong"
 
 
@@ -490,7 +490,7 @@ def _user(connection: Connection) -> User:
     return connection.user
 
 
-def _me(_: Middleware, connection: Connection, __: list[Any]) -> dict[str, Any]:
+def _me(_unused: Middleware, connection: Connection, __: list[Any]) -> dict[str, Any]:
     user = _user(connection)
     return {
         "pw_name": user.name,
@@ -559,24 +559,24 @@ def _login_with_api_key(middleware: Middleware, connection: Connection, params: 
     return middleware.log_in_with_key(connection, params[0]) == "SUCCESS"
 
 
-def _logout(_: Middleware, connection: Connection, __: list[Any]) -> bool:
+def _logout(_unused: Middleware, connection: Connection, __: list[Any]) -> bool:
     connection.user = connection.key = None
     return True
 
 
-def _ups_config(middleware: Middleware, _: Connection, __: list[Any]) -> dict[str, Any]:
+def _ups_config(middleware: Middleware, _unused: Connection, __: list[Any]) -> dict[str, Any]:
     return ups.entry(middleware.settings)
 
 
-def _ups_update(middleware: Middleware, _: Connection, params: list[Any]) -> dict[str, Any]:
+def _ups_update(middleware: Middleware, _unused: Connection, params: list[Any]) -> dict[str, Any]:
     return middleware.update_ups(params[0])
 
 
-def _service_query(middleware: Middleware, _: Connection, params: list[Any]) -> Any:
+def _service_query(middleware: Middleware, _unused: Connection, params: list[Any]) -> Any:
     return _query(middleware.services(), params)
 
 
-def _service_update(middleware: Middleware, _: Connection, params: list[Any]) -> int:
+def _service_update(middleware: Middleware, _unused: Connection, params: list[Any]) -> int:
     _need_ups(params[0])
     enable = params[1].get("enable")
     if not isinstance(enable, bool):
@@ -589,13 +589,13 @@ def _need_ups(service: Any) -> None:
         raise call_error("ENOENT", f"Service {service} not found.")
 
 
-def _service_control(middleware: Middleware, _: Connection, params: list[Any]) -> bool:
+def _service_control(middleware: Middleware, _unused: Connection, params: list[Any]) -> bool:
     verb, service, options = (*params, {})[:3]
     return _control(middleware, str(verb).lower(), service, options)
 
 
 def _service_verb(verb: str) -> Callable[[Middleware, Connection, list[Any]], bool]:
-    def call(middleware: Middleware, _: Connection, params: list[Any]) -> bool:
+    def call(middleware: Middleware, _unused: Connection, params: list[Any]) -> bool:
         service, options = (*params, {})[:2]
         return _control(middleware, verb, service, options)
 
@@ -614,18 +614,18 @@ def _control(middleware: Middleware, verb: str, service: Any, options: Mapping[s
     raise invalid_params([("verb", "Input should be 'START', 'STOP', 'RESTART' or 'RELOAD'")])
 
 
-def _private_verb(_: Middleware, __: Connection, params: list[Any]) -> Any:
+def _private_verb(_unused: Middleware, __: Connection, params: list[Any]) -> Any:
     """Release 26: private, and its own callers give all options. So an outsider trips over the missing ones."""
     if len(params) < len(_PRIVATE_PARAMS):
         raise call_error("EINVAL", "missing 1 required positional argument: 'options'", bare=True)
     raise call_error("EINVAL", "'ha_propagate'", bare=True)
 
 
-def _version(middleware: Middleware, _: Connection, __: list[Any]) -> str:
+def _version(middleware: Middleware, _unused: Connection, __: list[Any]) -> str:
     return middleware.release.version
 
 
-def _info(middleware: Middleware, _: Connection, __: list[Any]) -> dict[str, Any]:
+def _info(middleware: Middleware, _unused: Connection, __: list[Any]) -> dict[str, Any]:
     return middleware.system_info()
 
 

@@ -99,7 +99,7 @@ async def _redirect(port: int, request: web.Request) -> web.StreamResponse:
     raise web.HTTPTemporaryRedirect(str(request.url.with_scheme("https").with_port(port)))
 
 
-async def _versions(middleware: Middleware, _: web.Request) -> web.Response:
+async def _versions(middleware: Middleware, _unused: web.Request) -> web.Response:
     return web.json_response(middleware.release.api_versions)
 
 

@@ -150,7 +150,7 @@ class Listeners:
         self._tasks.append(asyncio.ensure_future(self._connect(name)))
 
     async def _connect(self, name: str) -> None:
-        for _ in range(20):  # the name appears a moment before the socket behind it is ready
+        for _unused in range(20):  # the name appears a moment before the socket behind it is ready
             peer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             try:
                 peer.connect(os.fspath(self._root / name))

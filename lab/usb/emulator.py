@@ -249,7 +249,7 @@ async def run(directory: Path, plug: list[str], ready: Callable[[], None] = lamb
     bus.on_change = emulator.settle
     await bus.start()
     for wish in plug:
-        model, _, port = wish.partition("@")
+        model, _unused, port = wish.partition("@")
         await emulator.plug(new_ups(model), int(port) if port else None)
     path = directory / "control"
     with contextlib.suppress(FileNotFoundError):

@@ -507,7 +507,7 @@ def new_ups(model: str, overrides: Mapping[str, Any] | None = None, **clocks: Ca
         if not isinstance(value, str):
             raise ValueError(f"{name} must be a string, not {value!r}")
         if name == "id":
-            vendor, _, product = value.partition(":")
+            vendor, _unused, product = value.partition(":")
             try:
                 changes["vendor_id"], changes["product_id"] = _hex16(vendor), _hex16(product)
             except ValueError:

@@ -226,7 +226,7 @@ class Session:
     # -- transfers
 
     async def _submit(self, address: int, memory: Memory) -> int:
-        kind, endpoint, _status, _flags, buffer, length, *_ = URB.unpack(await memory.read(address, URB.size))
+        kind, endpoint, _status, _flags, buffer, length, *_unused = URB.unpack(await memory.read(address, URB.size))
         if not 0 <= length <= MAX_TRANSFER:
             raise Refused(errno.EINVAL)
         urb = Urb(address, kind, endpoint, buffer, length)

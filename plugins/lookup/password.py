@@ -6,15 +6,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from ansible.errors import AnsibleError
-from ansible.plugins.loader import lookup_loader
-from ansible.plugins.lookup import LookupBase
-
-from ..module_utils._nut import parseconf
-
 DOCUMENTATION = r"""
 name: password
 short_description: The password with which a host's upsmon logs in
@@ -53,6 +44,15 @@ _raw:
   elements: str
 """
 
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.loader import lookup_loader
+from ansible.plugins.lookup import LookupBase
+
+from ..module_utils._nut import parseconf, site
+
 # In check mode no file is written. The same for all, as the files of a host must fit together.
 TO_BE_MADE = "to-be-made"
 # Letters and digits alone: every parser and the wire agree on them.
@@ -69,21 +69,20 @@ class LookupModule(LookupBase):
 
     def _password(self, host: str, variables: dict[str, Any]) -> str:
         own = variables["hostvars"][host]
-        for name in ("nut_client_password", "nut_server_password"):
-            given = own.get(name)
-            if given is not None and str(given):
-                problem = parseconf.password_problem(str(given))
-                if problem:
-                    raise AnsibleError(f"{host}: {name} can't be used: {problem}")
-                return str(given)
-        return self._own(self._file(host, own), variables)
+        name = "nut_server_password" if host in variables["groups"].get(site.PRIMARIES, ()) else "nut_client_password"
+        given = own.get(name)
+        if given is None or not str(given):
+            return self._own(self._file(host, name, own), variables)
+        problem = parseconf.password_problem(str(given))
+        if problem:
+            raise AnsibleError(f"{host}: {name} can't be used: the password {problem}")
+        return str(given)
 
-    def _file(self, host: str, own: Any) -> Path:
+    def _file(self, host: str, name: str, own: Any) -> Path:
         folder = own.get("nut_password_directory") or (own.get("inventory_dir") and f"{own['inventory_dir']}/passwords")
         if not folder:
             raise AnsibleError(
-                f"{host}: there is no directory beside the inventory to keep a password in: set nut_client_password or nut_server_password, "
-                "or nut_password_directory"
+                f"{host}: no directory beside the inventory can keep its password: set {name}, or nut_password_directory"
             )
         return Path(folder) / host
 

@@ -50,7 +50,10 @@ attributes:
     support: full
     details:
       - Passwords are replaced by a mark.
+  idempotent:
+    support: full
   platform:
+    support: full
     platforms: debian
 """
 
@@ -83,7 +86,7 @@ upses:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._nut.deploy import Deployment, DeployError
+from ..module_utils._nut.deploy import DeployError, Deployment
 from ..module_utils._nut.units import MONITOR, UnitError, last_words
 
 

@@ -8,7 +8,8 @@
 set -eu
 here=$(dirname "$0")
 rm -f /etc/ssh/ssh_host_*
-mkdir -p -m 0700 /root/.ssh
+mkdir -p /root/.ssh
+chmod 0700 /root/.ssh
 cp "$here"/*.service /etc/systemd/system/
 systemctl enable lab-host-key.service lab-witness.service
 # Sizes for a lab, not for a server; and nobody looks at these consoles.

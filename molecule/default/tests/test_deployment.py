@@ -9,8 +9,8 @@ from __future__ import annotations
 import stat
 
 import pytest
-from conftest import nut_processes, passwords
 from homelab import CHECKOUT
+from support import nut_processes, passwords
 
 PRIMARIES = ("pve8", "pve9")
 RELEASES = {"pve8": "2.8.0", "pve9": "2.8.1"}
@@ -105,7 +105,7 @@ def test_a_second_play_restarts_nothing(on, play):
     done = play("-vvv")
     assert done.returncode == 0, done.stdout
     assert "changed=0" in done.stdout
-    assert {name: nut_processes(on(name)) for name in hosts} == before
+    assert all(before[name].items() <= nut_processes(on(name)).items() for name in hosts)
     for secret in passwords():
         assert secret not in done.stdout + done.stderr
 

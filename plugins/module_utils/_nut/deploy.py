@@ -180,7 +180,7 @@ def local_upsd(upsd_conf: str) -> tuple[str, int]:
     ]
     places = [(words[0], int(words[1]) if len(words) > 1 and words[1].isdigit() else monitors.PORT) for words in listen]
     for host, port in places:
-        if host in ("127.0.0.1", "localhost", "0.0.0.0", "*"):  # noqa: S104 - what the file may say
+        if host in ("127.0.0.1", "localhost", "0.0.0.0", "*"):
             return "127.0.0.1", port
     for host, port in places:
         if host in ("::1", "::"):
@@ -286,10 +286,7 @@ class Deployment:
 
     def check(self) -> None:
         """Check the files together and by the host's own NUT. Raises DeployError with all that is wrong."""
-        wrong = validate.together(self.new)
-        folder = validate.library()
-        if not wrong and folder:
-            wrong = validate.by_nut(self.new, folder, self.runner)
+        wrong = validate.together(self.new) or validate.by_nut(self.new, self.runner)
         if wrong:
             raise DeployError(
                 "the new configuration is not right, so the old one stays and nothing was restarted:\n"

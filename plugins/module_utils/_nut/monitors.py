@@ -44,9 +44,9 @@ class Monitor:
     def _address(self) -> tuple[str, int]:
         where = self.system.partition("@")[2] or "localhost"
         if where.startswith("["):
-            host, _, port = where[1:].partition("]")
+            host, _unused, port = where[1:].partition("]")
             return host, int(port.lstrip(":") or PORT)
-        host, _, port = where.partition(":")
+        host, _unused, port = where.partition(":")
         return host, int(port or PORT)
 
 
@@ -64,7 +64,7 @@ def monitors(upsmon_conf: str) -> tuple[Monitor, ...]:
     found = []
     for line in parseconf.parse(upsmon_conf):
         if line.words[0] == "MONITOR" and len(line.words) >= 6 and line.words[2].isdigit():
-            _, system, power, user, password, kind = line.words[:6]
+            _unused, system, power, user, password, kind = line.words[:6]
             found.append(Monitor(system, int(power), user, password, kind))
     return tuple(found)
 

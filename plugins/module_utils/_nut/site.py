@@ -86,7 +86,7 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
     user = str(own.get("nut_client_user") or re.sub(r"[^A-Za-z0-9._-]", "_", name))
     problem = parseconf.user_problem(user)
     if problem:
-        raise SiteError(f"{name}: nut_client_user {user!r}: {problem}")
+        raise SiteError(f"{name}: nut_client_user {user!r} can't be used: the user name {problem}")
     return Client(
         name=name,
         kind=kind,

@@ -13,15 +13,16 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Optional
 
 from . import monitors, parseconf, ups_conf
 from .units import Run, run
 
-# Where Debian keeps the drivers and the real daemons: 2.8.0, 2.8.1, and 2.8.4 or newer. What stands in /sbin on the
-# first two are shell wrappers, which do nothing unless nut.conf's MODE tells them to.
-LIBRARIES = ("/lib/nut", "/usr/lib/nut", "/usr/libexec/nut")
+# Where Debian keeps the drivers and the real daemons: 2.8.0, 2.8.1, and 2.8.4 or newer, whose daemons are in sbin. What
+# stands in sbin on the first two are shell wrappers, which do nothing unless nut.conf's MODE tells them to.
+PLACES = ("/lib/nut", "/usr/lib/nut", "/usr/libexec/nut", "/usr/sbin")
 MODES = ("none", "standalone", "netserver", "netclient")
 
 # A process id that no process has: without it upsmon -K of 2.8.0 stops at the upsmon that runs already.
@@ -41,13 +42,13 @@ _UPSD = re.compile(
 )
 
 
-def library(root: Path = Path("/")) -> Path | None:
-    """Find the directory of the host's drivers and real daemons. None if NUT is not installed."""
-    for name in LIBRARIES:
-        folder = root / name.lstrip("/")
-        if (folder / "upsmon").exists() or (folder / "usbhid-ups").exists():
-            return folder
-    return None
+Find = Callable[[str], Optional[Path]]
+
+
+def find(name: str) -> Path | None:
+    """Find a driver or the real program of a daemon on this host. None if it is not installed."""
+    found = (Path(place, name) for place in PLACES)
+    return next((path for path in found if path.exists()), None)
 
 
 def together(files: Mapping[str, str]) -> list[str]:
@@ -100,13 +101,16 @@ def _watched(files: Mapping[str, str]) -> list[str]:
 
 
 def by_nut(
-    files: Mapping[str, str], folder: Path, runner: Run = run, owner: tuple[str, str] = ("root", "nut")
+    files: Mapping[str, str], runner: Run = run, finder: Find = find, owner: tuple[str, str] = ("root", "nut")
 ) -> list[str]:
     """Let the host's own NUT read the files, in a scratch directory. Returns what it complained of, in words.
 
-    folder: see library(). Nothing of the running NUT is touched: paths for state, pid and configuration point to the
-    scratch directory, and upsd listens on a port of the kernel's choice on loopback.
+    Nothing of the running NUT is touched: paths for state, pid and configuration point to the scratch directory, and
+    upsd listens on a port of the kernel's choice on loopback. Where NUT is not installed, nothing is found wrong.
     """
+    upsmon, upsd = finder("upsmon"), finder("upsd")
+    if upsmon is None or ("ups.conf" in files and upsd is None):
+        return []
     # A unix socket's path is at most 107 bytes long, so the directory stands near the root.
     scratch = Path(tempfile.mkdtemp(prefix="nut-", dir="/run"))
     try:
@@ -120,31 +124,32 @@ def by_nut(
         here = ["env", f"NUT_CONFPATH={scratch}", f"NUT_STATEPATH={scratch}", f"NUT_ALTPIDPATH={scratch}"]
         wrong = []
         if "ups.conf" in files:
-            wrong += _drivers(ups_conf.parse(files["ups.conf"]), folder, here, runner)
+            wrong += _drivers(ups_conf.parse(files["ups.conf"]), finder, here, runner)
             if not wrong:
-                code, said = runner(["timeout", UPSD_SECONDS, *here, str(folder / "upsd"), "-F"])
+                code, said = runner(["timeout", UPSD_SECONDS, *here, str(upsd), "-F"])
                 complaints = _complaints(_UPSD, said)
                 # 124: it came up, and was stopped when its time was over
                 if code != 124 and not complaints:
                     complaints = [f"it does not start: {_last(said)}"]
                 wrong += [f"upsd: {words}" for words in complaints]
         if "upsmon.conf" in files:
-            _, said = runner([*here, str(folder / "upsmon"), "-P", NO_PID, "-K", "-f", str(scratch / "upsmon.conf")])
+            _unused, said = runner([*here, str(upsmon), "-P", NO_PID, "-K", "-f", str(scratch / "upsmon.conf")])
             wrong += [f"upsmon.conf: {words}" for words in _complaints(_UPSMON, said)]
         return [words.replace(f"{scratch}/", "") for words in wrong]
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _drivers(conf: ups_conf.UpsConf, folder: Path, here: Sequence[str], runner: Run) -> list[str]:
+def _drivers(conf: ups_conf.UpsConf, finder: Find, here: Sequence[str], runner: Run) -> list[str]:
     wrong = []
     for name, one in conf.sections.items():
         driver = dict(one.keys).get("driver") or ""
         where = f"ups.conf, [{name}]"
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", driver) or not (folder / driver).exists():
-            wrong.append(f"{where}: this host has no driver {driver!r} in {folder}")
+        path = finder(driver) if re.fullmatch(r"[A-Za-z0-9_-]+", driver) else None
+        if path is None:
+            wrong.append(f"{where}: this host has no driver {driver!r}. Its name may be wrong, or its package missing")
             continue
-        code, said = runner([*here, str(folder / driver), "-a", name, "-V"])
+        code, said = runner([*here, str(path), "-a", name, "-V"])
         complaints = _complaints(_DRIVER, said)
         if code and not complaints:
             complaints = [_last(said)]

@@ -36,6 +36,8 @@ def read_params(params: Mapping[str, Any]) -> Request:
     """Check all parameters before anything is sent. Raises OptionError, which names the option and never its value."""
     endpoint = jsonrpc.parse_url(params["url"] or "")
     try:
+        # first of all: a key that would be revoked must not hide behind another mistake
+        credentials = _credentials(params, endpoint)
         tls = jsonrpc.Tls(
             validate=params["validate_certs"],
             ca_path=params["ca_path"] or None,
@@ -45,7 +47,6 @@ def read_params(params: Mapping[str, Any]) -> Request:
             raise OptionError("fingerprint: there is no certificate without TLS; write wss:// in url")
         if params["timeout"] < 1:
             raise OptionError("timeout: must be at least 1 second")
-        credentials = _credentials(params, endpoint)
         present = params["state"] == "present"
         given = {name: params[name] for name in ups.SETTINGS if params[name] is not None}
         found = ups.problems(given) if present else []

@@ -199,7 +199,7 @@ def test_own_jobs_only(lab: Any) -> None:
 
 
 def test_rate_limit(lab: Any) -> None:
-    for _ in range(20):
+    for _unused in range(20):
         assert lab.connect().call("auth.login", "root", "bad") is False
     error = lab.connect().refused("auth.login", "root", "pw")
     assert (error["code"], error["data"]["error"]) == (-32001, 16)
@@ -214,7 +214,7 @@ def test_rate_limit(lab: Any) -> None:
 
 def test_who_is_logged_in_is_not_limited(lab: Any) -> None:
     client = lab.log_in()
-    assert [client.call("core.ping") for _ in range(30)] == ["pong"] * 30
+    assert [client.call("core.ping") for _unused in range(30)] == ["pong"] * 30
 
 
 def test_all_stays_over_a_reboot(make_lab: Callable[..., Any]) -> None:

@@ -71,7 +71,7 @@ def test_all_of_upsmon_conf() -> None:
     files = ups.render(
         {**SLAVE, "powerdown": True, "nocommwarntime": 60, "hostsync": 5, "shutdowncmd": "/bin/true", "monuser": "a$b"}
     )
-    first, *_, command, flag, hostsync, nocomm = files["upsmon.conf"].splitlines()
+    first, *_unused, command, flag, hostsync, nocomm = files["upsmon.conf"].splitlines()
     assert first == "MONITOR ups@192.0.2.10:3493 1 a\\$b Abc-123_x SLAVE"
     assert command == 'SHUTDOWNCMD "/bin/true"'
     assert (flag, hostsync, nocomm) == ("POWERDOWNFLAG /etc/killpower", "HOSTSYNC 5", "NOCOMMWARNTIME 60")

@@ -264,7 +264,7 @@ def test_listeners_hear_add_and_remove(tmp_path: Path) -> None:
         )
         assert (await heard(listener))["INTERFACE"] == "3/0/0"
         await lab.good("unplug")
-        assert [(await heard(listener))["DEVTYPE"] for _ in range(2)] == ["usb_interface", "usb_device"]
+        assert [(await heard(listener))["DEVTYPE"] for _unused in range(2)] == ["usb_interface", "usb_device"]
         listener.close()
         await lab.good("replug")
 
@@ -309,7 +309,7 @@ def test_device_numbers_begin_again_after_127(tmp_path: Path) -> None:
 
 def test_all_ports_taken(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
-        for _ in range(8):
+        for _unused in range(8):
             await lab.good("plug", model="cps")
         assert "all 8 ports" in await lab.bad("plug", model="cps")
 

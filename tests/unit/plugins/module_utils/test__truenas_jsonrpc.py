@@ -351,7 +351,7 @@ def test_silent(listener: socket.socket, secure: bool) -> None:
 @pytest.mark.parametrize("secure", [True, False])
 def test_hung_up_at_once(listener: socket.socket, secure: bool) -> None:
     def accept() -> None:
-        for _ in range(2):
+        for _unused in range(2):
             with contextlib.suppress(OSError):
                 listener.accept()[0].close()
 

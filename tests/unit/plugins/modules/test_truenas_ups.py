@@ -560,7 +560,7 @@ def test_absent_does_not_look_at_settings(run: Run) -> None:
 
 
 def test_password_over_plain_http_warns(run: Run) -> None:
-    result = run(configured(V25_10), url="ws://truenas.lan", api_key=None, password="pw")
+    result = run(configured(V25_10), url="ws://clear.lan", api_key=None, password="pw")
     assert unchanged(result)
     assert "travel in clear" in json.dumps(result["warnings"])
 

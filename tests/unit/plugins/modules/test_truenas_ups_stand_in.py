@@ -214,6 +214,6 @@ def test_plain_http_never_costs_the_key(box: Box, run: Any) -> None:
 
 
 def test_rate_limit(run: Any) -> None:
-    for _ in range(20):
+    for _unused in range(20):
         assert "wrong API key" in run(api_key="7-wrong")["msg"]
     assert "Wait ten minutes" in run()["msg"]

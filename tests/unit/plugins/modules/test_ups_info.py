@@ -40,7 +40,7 @@ def serving(**changes: str) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
-            connection, _ = listener.accept()
+            connection, _unused = listener.accept()
             with connection, connection.makefile("r") as lines:
                 for line in lines:
                     connection.sendall(answers[line.rstrip("\n")].encode())

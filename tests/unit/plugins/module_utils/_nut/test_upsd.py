@@ -58,7 +58,7 @@ class FakeUpsd:
     def _serve(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, _unused = self._listener.accept()
             except OSError:
                 return
             if self.done.is_set():
