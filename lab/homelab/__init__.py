@@ -29,6 +29,7 @@ from .podman import LabError, podman, run, say
 __all__ = ["Lab", "LabError", "State"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+CGROUP_V1 = CHECKOUT / "lab" / "images" / "common" / "cgroup-v1.conf"
 ENOUGH = 4096  # files, and processes, for one machine of the lab
 READY_SECONDS = 90  # from start to an answer by ssh; 5 to 15 on two cores
 
@@ -204,6 +205,8 @@ class Lab:
         options += ["--volume", f"{self.state}/id_ed25519.pub:/root/.ssh/authorized_keys:ro"]
         if host.ups:
             options += ["--volume", f"{self.state / 'usb' / host.name}:/run/usb"]
+        if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+            options += ["--volume", f"{CGROUP_V1}:/etc/systemd/system.conf.d/cgroup-v1.conf:ro"]
         for service, inside in (("ssh", 22), ("api", 443)):
             if service in ports:
                 options += ["--publish", f"127.0.0.1:{ports[service]}:{inside}"]

@@ -59,6 +59,13 @@ TO_BE_MADE = "to-be-made"
 MAKE = {"length": 24, "chars": ["ascii_letters", "digits"]}
 
 
+def _usable(password: str, where: str) -> str:
+    problem = parseconf.password_problem(password)
+    if problem:
+        raise AnsibleError(f"{where} can't be used: the password {problem}")
+    return password
+
+
 class LookupModule(LookupBase):
     """Ansible's door."""
 
@@ -71,12 +78,10 @@ class LookupModule(LookupBase):
         own = variables["hostvars"][host]
         name = "nut_server_password" if host in variables["groups"].get(site.PRIMARIES, ()) else "nut_client_password"
         given = own.get(name)
-        if given is None or not str(given):
-            return self._own(self._file(host, name, own), variables)
-        problem = parseconf.password_problem(str(given))
-        if problem:
-            raise AnsibleError(f"{host}: {name} can't be used: the password {problem}")
-        return str(given)
+        if given is not None and str(given):
+            return _usable(str(given), f"{host}: {name}")
+        path = self._file(host, name, own)
+        return _usable(self._own(path, variables), f"{host}: what {path} holds")
 
     def _file(self, host: str, name: str, own: Any) -> Path:
         folder = own.get("nut_password_directory") or (own.get("inventory_dir") and f"{own['inventory_dir']}/passwords")

@@ -104,9 +104,24 @@ def plan(
     after += _monitor_actions(old, new, found, changed)
     off = [name for name in watched_units(new) if found.get(name, units.ABSENT).enabled == "disabled" and _boots(name)]
     after += [Action("enable", name, "it must start at boot") for name in off]
-    known = {(one.verb, one.unit) for one in after}
-    after += [one for one in left if (one.verb, one.unit) not in known]
-    return Plan(changed, tuple(before), tuple(after))
+    # a unit that this host has no more can't be restarted: a run that tried would fail, and so would each one after it
+    after += [one for one in left if one.unit in watched_units(new)]
+    return Plan(changed, tuple(before), _in_order(after))
+
+
+def _in_order(actions: Sequence[Action]) -> tuple[Action, ...]:
+    """Put actions into the order in which units need each other, without those that another of them does as well."""
+    # A reload right behind a restart is worse than useless: upsd dies of a SIGHUP that comes before it is ready for one.
+    restarted = {one.unit for one in actions if one.verb == "restart"}
+    needed = [one for one in actions if one.unit not in restarted or one.verb in ("restart", "enable")]
+    first = {(one.verb, one.unit): one for one in reversed(needed)}
+    return tuple(sorted((one for one in needed if first[one.verb, one.unit] is one), key=_stage))
+
+
+def _stage(action: Action) -> int:
+    if action.verb == "enable":
+        return 4
+    return {units.ENUMERATOR: 0, units.SERVER: 2, units.MONITOR: 3}.get(action.unit, 1)
 
 
 def _boots(unit: str) -> bool:
@@ -193,6 +208,28 @@ def _told(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
+def _replace(path: Path, text: str, mode: int, owner: validate.Owner | None = None) -> None:
+    """Replace a file at once or not at all: readers, and a power cut, meet the old one or the new one. Raises DeployError."""
+    scratch = None
+    try:
+        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), mode)
+            if owner:
+                shutil.chown(scratch, *owner)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(scratch).replace(path)
+    except (OSError, LookupError) as error:  # LookupError: there is no such group
+        raise DeployError(
+            f"{path} could not be written: {getattr(error, 'strerror', error)}. It is as it was."
+        ) from None
+    finally:
+        if scratch:
+            Path(scratch).unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What upsd says after a deployment: the status of this host's UPSes, and in words what it lacks."""
@@ -208,13 +245,17 @@ class Deployment:
 
     new: Mapping[str, str]
     folder: Path = Path("/etc/nut")
-    pending: Path = Path("/run/homelab-nut-pending.json")
+    room: Path = Path("/run")
+    owner: validate.Owner = ("root", "nut")
     runner: units.Run = units.run
+    finder: validate.Find = validate.find
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
         """Read what is there."""
+        # What is still to be done, where a run that is cut short leaves it to the next. A reboot does it all: so /run.
+        self.pending = self.room / "homelab-nut-pending.json"
         self.old = {name: text for name in self.new if (text := self._read(name)) is not None}
         self.done: list[Action] = []
         self.written: list[str] = []
@@ -262,7 +303,9 @@ class Deployment:
         for (host, port), names in sorted(self._served().items()):
             try:
                 with upsd.Client(host, port, timeout=5) as client:
-                    busy = careful([one for one in upsd.snapshot(client) if names is None or one.name in names])
+                    states = upsd.snapshot(client)
+                # as in NUT, a name counts in any case
+                busy = careful([one for one in states if names is None or one.name.lower() in names])
             except upsd.UpsdFailure:
                 continue
             if busy:
@@ -280,13 +323,15 @@ class Deployment:
             else:
                 for one in monitors.monitors(files.get("upsmon.conf", "")):
                     names = asked.setdefault((one.host, one.port), [])
-                    if names is not None and one.ups not in names:
-                        names.append(one.ups)
+                    if names is not None:
+                        names.append(one.ups.lower())
         return asked
 
     def check(self) -> None:
         """Check the files together and by the host's own NUT. Raises DeployError with all that is wrong."""
-        wrong = validate.together(self.new) or validate.by_nut(self.new, self.runner)
+        wrong = validate.together(self.new) or validate.by_nut(
+            self.new, self.runner, self.finder, self.owner, self.room
+        )
         if wrong:
             raise DeployError(
                 "the new configuration is not right, so the old one stays and nothing was restarted:\n"
@@ -297,11 +342,12 @@ class Deployment:
 
     def apply(self, decided: Plan) -> None:
         """Replace the files and take them up. Raises DeployError; then .written and .done tell how far it came."""
-        self._leave(decided.after)
+        _replace(self.pending, json.dumps([asdict(one) for one in decided.after]), 0o600)
         for action in decided.before:
             self._do(action)
         for name in decided.changed:
-            self._write(name, self.new[name])
+            _replace(self.folder / name, self.new[name], 0o640, self.owner)
+            self.written.append(name)
         for action in decided.after:
             self._do(action)
         self.pending.unlink(missing_ok=True)
@@ -322,40 +368,18 @@ class Deployment:
             raise DeployError(f"{error}\nIts last words: {units.last_words(action.unit, runner=self.runner)}") from None
         self.done.append(action)
 
-    def _write(self, name: str, text: str) -> None:
-        """Replace a file at once or not at all: readers, and a power cut, meet the old one or the new one."""
-        handle, scratch = tempfile.mkstemp(prefix=f".{name}.", dir=self.folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), 0o640)
-                shutil.chown(scratch, "root", "nut")
-                file.flush()
-                os.fsync(file.fileno())
-            Path(scratch).replace(self.folder / name)
-        except OSError as error:
-            Path(scratch).unlink(missing_ok=True)
-            raise DeployError(
-                f"{self.folder / name} could not be written: {error.strerror}. It is as it was."
-            ) from None
-        self.written.append(name)
-
     def _left(self) -> list[Action]:
         try:
             return [Action(**one) for one in json.loads(self.pending.read_text())]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError):
-            # written in halves: a daemon may run with old files, so all are restarted
+            # nobody knows what it said: a daemon may run with old files, so all are restarted
             return [
-                Action("restart", name, "an earlier run was cut short")
+                Action("restart", name, f"{self.pending} can't be read")
                 for name in watched_units(self.new)
-                if name in (units.SERVER, units.MONITOR)
+                if name.endswith(".service") and name != units.ENUMERATOR
             ]
-
-    def _leave(self, actions: Sequence[Action]) -> None:
-        """Note what is to be done, where a run that is cut short leaves it to the next. A reboot does it all: so /run."""
-        self.pending.write_text(json.dumps([asdict(one) for one in actions]))
 
     # Believing
 

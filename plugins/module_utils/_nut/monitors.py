@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from . import parseconf
@@ -37,17 +38,18 @@ class Monitor:
 
     @property
     def port(self) -> int:
-        """The port that upsd listens on there."""
+        """The port that upsd listens on there; 0 if what is written there is no port."""
         return self._address[1]
 
     @property
     def _address(self) -> tuple[str, int]:
         where = self.system.partition("@")[2] or "localhost"
         if where.startswith("["):
-            host, _unused, port = where[1:].partition("]")
-            return host, int(port.lstrip(":") or PORT)
-        host, _unused, port = where.partition(":")
-        return host, int(port or PORT)
+            host, _unused, rest = where[1:].partition("]")
+            port = rest.lstrip(":")
+        else:
+            host, _unused, port = where.partition(":")
+        return host, (int(port) if re.fullmatch("[0-9]{1,5}", port) else 0) if port else PORT
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from . import parseconf
 PRIMARIES = "pve"
 TRUENAS = "truenas"
 CLIENTS = "ups_clients"
+# the role's default of nut_server_user, which other hosts' variables don't show
+PRIMARY_USER = "monitor"
 
 # Seconds from the start of a shutdown to the moment that the machine is down, if the inventory does not say. A TrueNAS
 # stops its services and exports its pools; a Linux box stops its services.
@@ -48,13 +50,15 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
     nut_server_address, nut_server_port and nut_server_devices. Raises SiteError.
     """
     primaries = list(groups.get(PRIMARIES, ()))
-    found = []
+    found: list[dict[str, Any]] = []
     for kind in (TRUENAS, CLIENTS):
         for name in groups.get(kind, ()):
             if name in primaries:
                 raise SiteError(
                     f"{name} is in group {PRIMARIES} and in group {kind}. A host is a primary or a secondary"
                 )
+            if name in (one["name"] for one in found):
+                raise SiteError(f"{name} is in group {TRUENAS} and in group {CLIENTS}. It is one or the other")
             found.append(asdict(_client(name, kind, primaries, hostvars)))
     users: dict[tuple[str, str], str] = {}
     for one in found:
@@ -87,6 +91,9 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
     problem = parseconf.user_problem(user)
     if problem:
         raise SiteError(f"{name}: nut_client_user {user!r} can't be used: the user name {problem}")
+    # two sections of one name in upsd.users are one user to upsd, with one password
+    if user == (its.get("nut_server_user") or PRIMARY_USER):
+        raise SiteError(f"{name}: {primary} itself logs in as {user}: set another nut_client_user or nut_server_user")
     return Client(
         name=name,
         kind=kind,

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable
 
@@ -98,8 +98,3 @@ def last_words(name: str, lines: int = 6, runner: Run = run) -> str:
     """Return what a unit logged last, for an error message. Empty if the journal can't be read."""
     code, said = runner(["journalctl", f"--unit={name}", f"--lines={lines}", "--output=cat", "--no-pager"])
     return "" if code else said.strip()
-
-
-def summary(found: Mapping[str, Unit]) -> str:
-    """Say in one line how units stand."""
-    return ", ".join(f"{name} {unit.active or 'missing'}" for name, unit in found.items())

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from . import monitors, parseconf, ups_conf
 from .units import Run, run
@@ -23,7 +23,9 @@ from .units import Run, run
 # Where Debian keeps the drivers and the real daemons: 2.8.0, 2.8.1, and 2.8.4 or newer, whose daemons are in sbin. What
 # stands in sbin on the first two are shell wrappers, which do nothing unless nut.conf's MODE tells them to.
 PLACES = ("/lib/nut", "/usr/lib/nut", "/usr/libexec/nut", "/usr/sbin")
-MODES = ("none", "standalone", "netserver", "netclient")
+# The other modes don't start upsd. Worse, with none Debian 12 and 13 let each reboot cut the power of the UPSes in ups.conf.
+PRIMARY_MODES = ("netserver", "standalone")
+SECONDARY_MODES = ("netclient",)
 
 # A process id that no process has: without it upsmon -K of 2.8.0 stops at the upsmon that runs already.
 NO_PID = "4194303"
@@ -43,6 +45,7 @@ _UPSD = re.compile(
 
 
 Find = Callable[[str], Optional[Path]]
+Owner = tuple[Union[str, int], Union[str, int]]
 
 
 def find(name: str) -> Path | None:
@@ -62,9 +65,13 @@ def together(files: Mapping[str, str]) -> list[str]:
             wrong.append(f"{name}: the last line has no newline, and NUT loses it")
         if name != "nut.conf":
             wrong += [f"{name}, line {one.line}: {one.message}" for one in parseconf.problems(text)]
-    mode = re.search(r"^MODE=(\S*)$", files.get("nut.conf", ""), re.MULTILINE)
-    if "nut.conf" in files and (mode is None or mode[1] not in MODES):
-        wrong.append(f"nut.conf: MODE must be one of {', '.join(MODES)}, written without blanks around the =")
+    # a shell reads it: the last one counts
+    mode = ["", *re.findall(r"^MODE=(.*)$", files.get("nut.conf", ""), re.MULTILINE)][-1]
+    modes = PRIMARY_MODES if "ups.conf" in files else SECONDARY_MODES
+    if "nut.conf" in files and mode not in modes:
+        wrong.append(
+            f"nut.conf: MODE is {mode or 'not set'}, and must be {' or '.join(modes)}, without blanks around the ="
+        )
     wrong += _watched(files)
     return wrong
 
@@ -81,6 +88,8 @@ def _watched(files: Mapping[str, str]) -> list[str]:
         # any other word is taken for secondary in silence, and then nobody sets FSD
         if one.type not in monitors.PRIMARY + monitors.SECONDARY:
             wrong.append(f"{where}: the type {one.type!r} is neither primary nor secondary")
+        if not one.port:
+            wrong.append(f"{where}: its port is no number. Write UPS@HOST:PORT, and an IPv6 address in brackets")
         if served is None or one.host not in ("localhost", "127.0.0.1", "::1"):
             continue
         if one.ups not in served:
@@ -101,7 +110,12 @@ def _watched(files: Mapping[str, str]) -> list[str]:
 
 
 def by_nut(
-    files: Mapping[str, str], runner: Run = run, finder: Find = find, owner: tuple[str, str] = ("root", "nut")
+    files: Mapping[str, str],
+    runner: Run = run,
+    finder: Find = find,
+    owner: Owner = ("root", "nut"),
+    # a unix socket's path is at most 107 bytes long, so the scratch directory stands near the root
+    room: Path = Path("/run"),
 ) -> list[str]:
     """Let the host's own NUT read the files, in a scratch directory. Returns what it complained of, in words.
 
@@ -111,14 +125,13 @@ def by_nut(
     upsmon, upsd = finder("upsmon"), finder("upsd")
     if upsmon is None or ("ups.conf" in files and upsd is None):
         return []
-    # A unix socket's path is at most 107 bytes long, so the directory stands near the root.
-    scratch = Path(tempfile.mkdtemp(prefix="nut-", dir="/run"))
+    scratch = Path(tempfile.mkdtemp(prefix="nut-", dir=room))
     try:
         shutil.chown(scratch, *owner)
         scratch.chmod(0o770)
         for name, text in files.items():
             path = scratch / name
-            path.write_text(_deaf(text) if name == "upsd.conf" else text, encoding="ascii")
+            path.write_text(_deaf(text) if name == "upsd.conf" else text, encoding="utf-8", errors="surrogateescape")
             shutil.chown(path, *owner)
             path.chmod(0o640)
         here = ["env", f"NUT_CONFPATH={scratch}", f"NUT_STATEPATH={scratch}", f"NUT_ALTPIDPATH={scratch}"]

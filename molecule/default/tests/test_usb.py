@@ -1,0 +1,91 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""UPSes on the USB bus: several at once, several who look at them, one that is pulled out and put back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support import nut_processes, status, until
+
+PRIMARIES = ("pve8", "pve9")
+TWO = [
+    {"name": "ups", "desc": 'the "rack" #1', "options": {"vendorid": "051d"}},
+    {"name": "second", "options": {"vendorid": "0463", "offdelay": 30, "pollonly": True}},
+]
+
+
+def driver(host, ups: str = "ups") -> str:
+    """Return the process of a UPS's driver."""
+    return host.check_output("systemctl show --property=MainPID --value nut-driver@%s", ups)
+
+
+@pytest.mark.parametrize("name", PRIMARIES)
+def test_others_may_look_while_the_driver_works(on, name):
+    """nut-scanner and lsusb read the same device that the driver holds."""
+    host = on(name)
+    before = driver(host)
+    for _round in range(5):
+        assert 'driver = "usbhid-ups"' in host.check_output("nut-scanner -U -q 2>/dev/null")
+        assert "Uninterruptible" in host.check_output("lsusb -v") or "Power Device" in host.check_output("lsusb -v")
+    assert status(host)[0] == "OL"
+    assert driver(host) == before
+
+
+@pytest.mark.parametrize("name", PRIMARIES)
+def test_pulled_out_and_put_back(on, lab, name):
+    """The driver finds its UPS again by itself, under another device number; nothing is restarted."""
+    host = on(name)
+    before = nut_processes(host)
+    lab.ups(name, "unplug")
+    try:
+        until(lambda: status(host) == [], 30, "data are stale")
+    finally:
+        lab.ups(name, "replug")
+    until(lambda: status(host)[:1] == ["OL"], 30, "on mains again")
+    assert before.items() <= nut_processes(host).items()
+
+
+def test_a_second_ups(on, lab, play):
+    """Each has a driver of its own; one more and one less leaves the other's alone."""
+    host = on("pve8")
+    lab.ups("pve8", "plug", "eaton", "--port", "2")
+    try:
+        done = play("--limit", "pve8", "--extra-vars", json.dumps({"nut_server_devices": TWO}))
+        assert done.returncode == 0, done.stdout
+        assert status(host)[0] == "OL"
+        assert status(host, "second")[0] == "OL"
+        assert host.check_output("upsc second@localhost device.mfr 2>/dev/null") == "EATON"
+        assert 'the "rack" #1' in host.check_output("upsc -L localhost 2>/dev/null")
+        first = driver(host)
+        done = play("--limit", "pve8", "--extra-vars", json.dumps({"nut_server_devices": TWO[:1]}))
+        assert done.returncode == 0, done.stdout
+        assert driver(host) == first
+        assert not host.service("nut-driver@second").is_running
+        assert not host.service("nut-driver@second").is_enabled
+        assert host.check_output("upsc -l localhost 2>/dev/null") == "ups"
+    finally:
+        lab.ups("pve8", "unplug", "--port", "2")
+        done = play("--limit", "pve8")
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_ups_that_is_not_there(on, lab, play):
+    """The run says that it is not served; a host without its UPS can be deployed all the same, if that is said."""
+    wanted = {"nut_server_wait": 3, "nut_server_maxage": 16}
+    lab.ups("pve9", "unplug")
+    try:
+        until(lambda: status(on("pve9")) == [], 30, "data are stale")
+        done = play("--limit", "pve9", "--extra-vars", json.dumps(wanted))
+        assert done.returncode != 0
+        assert "does not serve ups fresh: DATA-STALE" in done.stdout + done.stderr
+        done = play("--limit", "pve9", "--extra-vars", json.dumps({**wanted, "nut_server_require_ups": False}))
+        assert done.returncode == 0, done.stdout
+    finally:
+        lab.ups("pve9", "replug")
+    until(lambda: status(on("pve9"))[:1] == ["OL"], 30, "on mains again")
+    done = play("--limit", "pve9")
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,33 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.homelab.nut.plugins.filter.clients import FilterModule
+
+clients = FilterModule().filters()["clients"]
+
+GROUPS = {"pve": ["pve"], "truenas": ["nas"]}
+
+
+def test_the_secondaries() -> None:
+    (one,) = clients(GROUPS, {"pve": {"ansible_host": "192.0.2.10"}, "nas": {}})
+    # what the roles' templates read
+    assert one == {
+        "name": "nas",
+        "kind": "truenas",
+        "primary": "pve",
+        "primary_address": "192.0.2.10",
+        "primary_port": 3493,
+        "ups": "ups",
+        "user": "nas",
+        "shutdown_time": 60,
+    }
+
+
+def test_an_inventory_that_does_not_fit() -> None:
+    with pytest.raises(AnsibleFilterError, match="nas is a secondary without a primary"):
+        clients({"truenas": ["nas"]}, {"nas": {}})

@@ -1,0 +1,32 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.homelab.nut.plugins.filter.ups_conf import FilterModule
+
+ups_conf = FilterModule().filters()["ups_conf"]
+
+
+def test_the_sections() -> None:
+    devices = [{"name": "ups", "desc": "UPS #1", "options": {"pollonly": True}}, {"name": "spare"}]
+    assert ups_conf(devices) == (
+        '[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n    desc = "UPS \\#1"\n    pollonly\n\n'
+        '[spare]\n    driver = "usbhid-ups"\n    port = "auto"\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        ([{"name": "a b"}], "nut_server_devices: device 'a b': a name is made of"),
+        ([{"name": "ups"}, {"name": "ups"}], "nut_server_devices: two devices are called ups"),
+        ([{"name": "ups", "desc": "a\nb"}], "nut_server_devices: device ups: desc: character 2"),
+    ],
+)
+def test_devices_that_cannot_be_written(devices: list[dict[str, str]], said: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=said):
+        ups_conf(devices)

@@ -1,0 +1,190 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut import site
+from ansible_collections.homelab.nut.plugins.module_utils._nut.site import SiteError
+
+GROUPS = {"pve": ["pve"], "truenas": ["nas"], "ups_clients": ["media"], "all": ["pve", "nas", "media", "other"]}
+HOSTS: dict[str, dict[str, Any]] = {
+    "pve": {"ansible_host": "192.0.2.10"},
+    "nas": {"ansible_host": "192.0.2.20"},
+    "media": {},
+    "other": {},
+}
+TWO_PRIMARIES = {**GROUPS, "pve": ["pve", "pve2"]}
+
+
+def hosts(**variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """HOSTS, and these variables of theirs."""
+    return {name: {**HOSTS.get(name, {}), **variables.get(name, {})} for name in {**HOSTS, **variables}}
+
+
+def test_all_by_default() -> None:
+    primary = {"primary": "pve", "primary_address": "192.0.2.10", "primary_port": 3493, "ups": "ups"}
+    assert site.clients(GROUPS, HOSTS) == [
+        {"name": "nas", "kind": "truenas", **primary, "user": "nas", "shutdown_time": 60},
+        {"name": "media", "kind": "ups_clients", **primary, "user": "media", "shutdown_time": 30},
+    ]
+
+
+def test_all_that_can_be_said() -> None:
+    found = site.clients(
+        TWO_PRIMARIES,
+        hosts(
+            pve2={
+                "nut_server_address": "ups.example.org",
+                "nut_server_port": 1234,
+                "nut_server_devices": [{"name": "left"}, {"name": "right"}],
+            },
+            nas={
+                "nut_client_primary": "pve2",
+                "nut_client_ups": "right",
+                "nut_client_user": "truenas-1",
+                "nut_client_shutdown_time": 120,
+            },
+            media={"nut_client_primary": "pve", "nut_client_shutdown_time": "0"},
+        ),
+    )
+    assert found[0] == {
+        "name": "nas",
+        "kind": "truenas",
+        "primary": "pve2",
+        "primary_address": "ups.example.org",
+        "primary_port": 1234,
+        "ups": "right",
+        "user": "truenas-1",
+        "shutdown_time": 120,
+    }
+    assert (found[1]["primary"], found[1]["shutdown_time"]) == ("pve", 0)
+
+
+def test_a_site_without_secondaries() -> None:
+    assert site.clients({"pve": ["pve"]}, HOSTS) == []
+    assert site.clients({}, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("its", "address"),
+    [
+        ({}, "pve"),
+        ({"ansible_host": "192.0.2.10"}, "192.0.2.10"),
+        ({"ansible_host": "127.0.0.1", "nut_server_address": "192.0.2.11"}, "192.0.2.11"),
+        ({"ansible_host": "2001:db8::1"}, "[2001:db8::1]"),
+        ({"nut_server_address": "[2001:db8::1]"}, "[2001:db8::1]"),
+        ({"nut_server_address": ""}, "pve"),
+    ],
+)
+def test_where_a_primary_is_reached(its: dict[str, Any], address: str) -> None:
+    assert site.address("pve", its) == address
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.1.1", "::1"])
+def test_where_no_secondary_reaches_it(host: str) -> None:
+    with pytest.raises(SiteError, match=f"pve: secondaries can't reach it as {host}: set nut_server_address"):
+        site.clients(GROUPS, hosts(pve={"ansible_host": host}))
+
+
+@pytest.mark.parametrize(
+    ("name", "user"), [("nas", "nas"), ("nas.example.org", "nas.example.org"), ("the nas", "the_nas"), ("nä#s", "n__s")]
+)
+def test_a_user_of_a_host_s_name(name: str, user: str) -> None:
+    (one,) = site.clients({"pve": ["pve"], "truenas": [name]}, hosts(**{name: {}}))
+    assert one["user"] == user
+
+
+def test_users_of_two_primaries_may_be_the_same() -> None:
+    named = {"nut_client_user": "upsmon"}
+    found = site.clients(
+        TWO_PRIMARIES,
+        hosts(
+            pve2={},
+            nas={**named, "nut_client_primary": "pve"},
+            media={**named, "nut_client_primary": "pve2"},
+        ),
+    )
+    assert [one["user"] for one in found] == ["upsmon", "upsmon"]
+
+
+MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]] = {
+    "no primary": (
+        {**GROUPS, "pve": []},
+        HOSTS,
+        "nas is a secondary without a primary: group pve is empty; set nut_client_primary to one of them",
+    ),
+    "no group pve": ({"truenas": ["nas"]}, HOSTS, "nas is a secondary without a primary: group pve is empty"),
+    "which of two": (
+        TWO_PRIMARIES,
+        hosts(pve2={}),
+        "nas is a secondary without a primary: group pve has pve, pve2; set nut_client_primary to one of them",
+    ),
+    "unknown primary": (
+        GROUPS,
+        hosts(media={"nut_client_primary": "nobody"}),
+        "media is a secondary without a primary: nut_client_primary is nobody, and group pve has pve",
+    ),
+    "a primary that is none": (
+        GROUPS,
+        hosts(nas={"nut_client_primary": "other"}),
+        "nut_client_primary is other, and group pve has pve",
+    ),
+    "both": (
+        {**GROUPS, "truenas": ["nas", "pve"]},
+        HOSTS,
+        "pve is in group pve and in group truenas. A host is a primary or a secondary",
+    ),
+    "both kinds": (
+        {**GROUPS, "ups_clients": ["media", "nas"]},
+        HOSTS,
+        "nas is in group truenas and in group ups_clients. It is one or the other",
+    ),
+    "unknown UPS": (
+        GROUPS,
+        hosts(nas={"nut_client_ups": "usp"}, pve={"nut_server_devices": [{"name": "left"}, {"name": "right"}]}),
+        "nas: nut_client_ups is usp, and pve has left, right",
+    ),
+    "unknown UPS of a default": (GROUPS, hosts(nas={"nut_client_ups": "usp"}), "nas: nut_client_ups is usp, and pve has ups"),
+    "one user": (
+        GROUPS,
+        hosts(media={"nut_client_user": "nas"}),
+        "nas and media have the same user nas: set nut_client_user of one of them",
+    ),
+    "the primary's user": (
+        GROUPS,
+        hosts(media={"nut_client_user": "monitor"}),
+        "media: pve itself logs in as monitor: set another nut_client_user or nut_server_user",
+    ),
+    "the primary's own user": (GROUPS, hosts(pve={"nut_server_user": "nas"}), "nas: pve itself logs in as nas"),
+    "a user that NUT can't carry": (
+        GROUPS,
+        hosts(nas={"nut_client_user": "the nas"}),
+        "nas: nut_client_user 'the nas' can't be used: the user name holds a space",
+    ),
+    "seconds by word": (
+        GROUPS,
+        hosts(nas={"nut_client_shutdown_time": "2m"}),
+        "nas: nut_client_shutdown_time must be a number of seconds, not '2m'",
+    ),
+    "seconds below 0": (GROUPS, hosts(nas={"nut_client_shutdown_time": -1}), "must be a number of seconds, not -1"),
+    "seconds as a boolean": (GROUPS, hosts(nas={"nut_client_shutdown_time": True}), "a number of seconds, not True"),
+    "no seconds": (GROUPS, hosts(nas={"nut_client_shutdown_time": ""}), "must be a number of seconds, not ''"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("groups", "hostvars", "said"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_an_inventory_that_does_not_fit(
+    groups: dict[str, list[str]], hostvars: dict[str, dict[str, Any]], said: str
+) -> None:
+    with pytest.raises(SiteError) as caught:
+        site.clients(groups, hostvars)
+    assert said in str(caught.value)
+
+
+def test_the_primary_s_user_may_be_another() -> None:
+    found = site.clients(GROUPS, hosts(pve={"nut_server_user": "root"}, media={"nut_client_user": "monitor"}))
+    assert found[1]["user"] == "monitor"

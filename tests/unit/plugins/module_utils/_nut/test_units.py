@@ -1,0 +1,143 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut import units
+from ansible_collections.homelab.nut.plugins.module_utils._nut.units import ABSENT, Unit, UnitError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Runner:
+    """Notes what is run, and says what it was told to say."""
+
+    def __init__(self, said: str = "", code: int = 0) -> None:
+        self.said, self.code = said, code
+        self.run: list[list[str]] = []
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        self.run.append(list(command))
+        return self.code, self.said
+
+
+# As systemctl of Debian 12 prints it: one block a unit, an empty line between two.
+SHOWN = """\
+MainPID=4711
+Id=nut-server.service
+LoadState=loaded
+ActiveState=active
+UnitFileState=enabled
+
+Id=nut.target
+LoadState=loaded
+ActiveState=inactive
+UnitFileState=disabled
+
+MainPID=0
+Id=nut-driver@ups.service
+LoadState=not-found
+ActiveState=inactive
+UnitFileState=
+
+MainPID=0
+Id=nut-driver@spare.service
+LoadState=loaded
+ActiveState=failed
+UnitFileState=
+"""
+
+
+def test_how_units_stand() -> None:
+    runner = Runner(SHOWN)
+    names = [units.SERVER, units.ALL, units.driver("ups"), units.driver("spare")]
+    assert units.show(names, runner) == {
+        units.SERVER: Unit("active", "enabled", 4711),
+        units.ALL: Unit("inactive", "disabled", 0),
+        units.driver("ups"): ABSENT,
+        units.driver("spare"): Unit("failed", "", 0),
+    }
+    assert runner.run == [
+        ["systemctl", "show", "--property=Id,LoadState,ActiveState,UnitFileState,MainPID", "--", *names]
+    ]
+
+
+def test_an_alias_answers_by_its_place() -> None:
+    said = SHOWN.replace("Id=nut-server.service", "Id=upsd.service")
+    assert units.show([units.SERVER, "a", "b", "c"], Runner(said))[units.SERVER].pid == 4711
+
+
+def test_a_warning_before_the_answer_is_no_unit() -> None:
+    said = "Warning: the unit file changed on disk.\n" + SHOWN
+    assert units.show([units.SERVER, "a", "b", "c"], Runner(said))[units.SERVER] == Unit("active", "enabled", 4711)
+
+
+def test_systemd_does_not_answer() -> None:
+    with pytest.raises(UnitError, match="systemctl show: Failed to connect to bus"):
+        units.show([units.SERVER], Runner("Failed to connect to bus\n", 1))
+
+
+@pytest.mark.parametrize(
+    ("active", "runs"),
+    [
+        ("active", True),
+        ("activating", True),
+        ("reloading", True),
+        ("inactive", False),
+        ("failed", False),
+        ("deactivating", False),
+        ("", False),
+    ],
+)
+def test_whether_it_runs(active: str, runs: bool) -> None:
+    assert Unit(active, "enabled", 1).runs == runs
+
+
+def test_a_verb_of_two_words() -> None:
+    runner = Runner()
+    units.do("disable --now", "a.path", "b.path", runner=runner)
+    assert runner.run == [["systemctl", "disable", "--now", "--", "a.path", "b.path"]]
+
+
+def test_systemd_refuses() -> None:
+    with pytest.raises(UnitError, match=r"systemctl restart x\.service failed: Unit x\.service is masked\.$"):
+        units.do("restart", "x.service", runner=Runner("Unit x.service is masked.\n", 1))
+
+
+def test_last_words() -> None:
+    runner = Runner("a\nb\n")
+    assert units.last_words(units.MONITOR, 3, runner) == "a\nb"
+    assert runner.run[0][:3] == ["journalctl", "--unit=nut-monitor.service", "--lines=3"]
+    assert units.last_words(units.MONITOR, runner=Runner("No journal files were found.", 1)) == ""
+
+
+def test_a_program_runs_without_a_shell_and_without_input() -> None:
+    script = "import sys; print(sys.argv[1]); print(sys.stdin.read() == ''); sys.stderr.write('err\\xff'); sys.exit(3)"
+    code, said = units.run([sys.executable, "-c", script, "$HOME; `id`"])
+    assert code == 3
+    assert "$HOME; `id`" in said
+    assert "True" in said
+    assert "err" in said
+
+
+def test_what_a_program_says_need_not_be_utf8() -> None:
+    code, said = units.run([sys.executable, "-c", "import sys; sys.stdout.buffer.write(b'B\\xfcro')"])
+    assert (code, said) == (0, "B\ufffdro")
+
+
+def test_a_program_that_is_missing() -> None:
+    code, said = units.run(["/no/such/program"])
+    assert code == 127
+    assert "/no/such/program" in said
+
+
+def test_a_program_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "COMMAND_SECONDS", 0.1)
+    code, said = units.run([sys.executable, "-c", "import time; time.sleep(60)"])
+    assert (code, said) == (124, f"{sys.executable} did not end within 0.1 s")

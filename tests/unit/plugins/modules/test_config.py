@@ -1,0 +1,229 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.homelab.nut.plugins.module_utils._nut import deploy, units
+from ansible_collections.homelab.nut.plugins.modules import config
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import FakeUpsd, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+STATUS = {
+    "LIST UPS": 'BEGIN LIST UPS\nUPS ups "x"\nEND LIST UPS\n',
+    "LIST VAR ups": 'BEGIN LIST VAR ups\nVAR ups ups.status "OL CHRG"\nEND LIST VAR ups\n',
+    "LIST CLIENT ups": "BEGIN LIST CLIENT ups\nCLIENT ups 127.0.0.1\nEND LIST CLIENT ups\n",
+}
+ON_BATTERY = {"LIST VAR ups": 'BEGIN LIST VAR ups\nVAR ups ups.status "OB"\nEND LIST VAR ups\n'}
+STALE = {"LIST VAR ups": "ERR DATA-STALE\n"}
+NOBODY = {"LIST CLIENT ups": "BEGIN LIST CLIENT ups\nEND LIST CLIENT ups\n"}
+
+
+class Host:
+    """A host with NUT, as far as the module can see: a folder, units that all run, and upsd."""
+
+    def __init__(self, root: Path, upsd: FakeUpsd) -> None:
+        self.folder, self.upsd = root, upsd
+        self.told: list[str] = []
+        self.refuses = ""
+        self.files = {
+            "nut.conf": "MODE=netserver\n",
+            "upsd.users": "[monitor]\n    password = secret1\n    upsmon primary\n",
+            "upsd.conf": f"LISTEN 127.0.0.1 {upsd.port}\nMAXAGE 15\n",
+            "ups.conf": "[ups]\n    driver = usbhid-ups\n    port = auto\n",
+            "upsmon.conf": f"MONITOR ups@localhost:{upsd.port} 1 monitor secret1 primary\nMINSUPPLIES 1\n",
+        }
+        self.write(self.files)
+
+    def write(self, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
+
+    def read(self) -> dict[str, str]:
+        return {name: (self.folder / name).read_text() for name in self.files}
+
+    def run(self, command: Sequence[str]) -> tuple[int, str]:
+        if command[:2] == ["systemctl", "show"]:
+            names = command[command.index("--") + 1 :]
+            states = {units.WATCHER: "inactive", units.ENUMERATOR: "inactive"}
+            enabled = {units.WATCHER: "disabled"}
+            return 0, "\n".join(
+                f"LoadState=loaded\nActiveState={states.get(name, 'active')}\n"
+                f"UnitFileState={enabled.get(name, 'enabled')}\nMainPID=7\n"
+                for name in names
+            )
+        if command[0] == "systemctl":
+            self.told.append(f"{command[1]} {command[-1]}")
+            if self.refuses == self.told[-1]:
+                return 1, "Job failed."
+        return 0, "its last line\n"
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """A host as the role left it."""
+    with serving(STATUS) as upsd:
+        found = Host(tmp_path, upsd)
+        monkeypatch.setattr(
+            config,
+            "Deployment",
+            partial(
+                deploy.Deployment,
+                folder=tmp_path,
+                room=tmp_path,
+                owner=(os.getuid(), os.getgid()),
+                runner=found.run,
+                finder=lambda _name: None,
+            ),
+        )
+        monkeypatch.setattr(config, "last_words", lambda unit: f"last words of {unit}")
+        yield found
+
+
+@pytest.fixture
+def run(host: Host, capfd: pytest.CaptureFixture[str]) -> Any:
+    def run_it(*, changes: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
+        arguments = {"files": {**host.files, **(changes or {})}, "wait": 0, **options}
+        with patch_module_args(arguments), pytest.raises(SystemExit) as end:
+            config.main()
+        result: dict[str, Any] = json.loads(capfd.readouterr().out)
+        assert bool(end.value.code) == bool(result.get("failed"))
+        assert "secret1" not in json.dumps({key: result[key] for key in result if key != "invocation"})
+        return result
+
+    return run_it
+
+
+def test_nothing_to_do(host: Host, run: Any) -> None:
+    result = run()
+    assert (result["changed"], result["files"], result["actions"]) == (False, [], [])
+    assert result["upses"] == {"ups": "OL CHRG"}
+    assert "diff" not in result
+    assert host.told == []
+
+
+def maxage(host: Host) -> dict[str, str]:
+    return {"upsd.conf": host.files["upsd.conf"].replace("MAXAGE 15", "MAXAGE 20")}
+
+
+def test_a_change(host: Host, run: Any) -> None:
+    result = run(changes=maxage(host))
+    assert result["changed"]
+    assert result["files"] == ["upsd.conf"]
+    assert result["actions"] == ["reload nut-server.service: upsd.conf changed"]
+    assert result["upses"] == {"ups": "OL CHRG"}
+    (diff,) = result["diff"]
+    assert "-MAXAGE 15\n+MAXAGE 20\n" in diff["prepared"]
+    assert host.read() == {**host.files, **maxage(host)}
+    assert host.told == ["reload nut-server.service"]
+    assert not run(changes=maxage(host))["changed"]
+
+
+def test_check_mode(host: Host, run: Any) -> None:
+    result = run(changes=maxage(host), _ansible_check_mode=True)
+    assert result["changed"]
+    assert result["files"] == ["upsd.conf"]
+    assert result["actions"] == ["reload nut-server.service: upsd.conf changed"]
+    assert "+MAXAGE 20\n" in result["diff"][0]["prepared"]
+    assert "upses" not in result
+    assert host.read() == host.files
+    assert host.told == []
+
+
+def test_on_battery_nothing_is_touched(host: Host, run: Any) -> None:
+    host.upsd.answers.update(ON_BATTERY)
+    result = run(changes=maxage(host))
+    assert result["failed"]
+    assert "ups (OB): not plainly on mains" in result["msg"]
+    assert (result["changed"], result["files"], result["actions"]) == (False, [], [])
+    assert host.read() == host.files
+    assert host.told == []
+    assert run(changes=maxage(host), _ansible_check_mode=True)["failed"]
+
+
+def test_on_battery_a_run_that_changes_nothing_goes_on(host: Host, run: Any) -> None:
+    host.upsd.answers.update(ON_BATTERY)
+    result = run()
+    assert not result["changed"]
+    assert result["upses"] == {"ups": "OB"}
+
+
+def test_force(host: Host, run: Any) -> None:
+    host.upsd.answers.update(ON_BATTERY)
+    assert run(changes=maxage(host), force=True)["changed"]
+    assert host.read()["upsd.conf"] == maxage(host)["upsd.conf"]
+
+
+def test_force_does_not_skip_the_check(host: Host, run: Any) -> None:
+    result = run(changes={"upsd.users": host.files["upsd.users"].replace("secret1", "other")}, force=True)
+    assert "the password is not the one of [monitor] in upsd.users" in result["msg"]
+    assert host.read() == host.files
+
+
+def test_files_that_do_not_fit(host: Host, run: Any) -> None:
+    result = run(changes={"nut.conf": "MODE=none\n"})
+    assert "nothing was restarted:\nnut.conf: MODE is none" in result["msg"]
+    assert (result["changed"], result["files"], result["actions"]) == (False, [], [])
+    assert host.read() == host.files
+    assert host.told == []
+
+
+def test_a_set_that_is_none(run: Any) -> None:
+    assert "files must be nut.conf, upsd.users" in run(files={"nut.conf": ""})["msg"]
+
+
+def test_a_unit_that_does_not_start(host: Host, run: Any) -> None:
+    host.refuses = "restart nut-monitor.service"
+    changes = {**maxage(host), "upsmon.conf": host.files["upsmon.conf"] + "DEADTIME 20\n"}
+    result = run(changes=changes)
+    assert result["failed"]
+    assert "systemctl restart nut-monitor.service failed: Job failed." in result["msg"]
+    assert "Its last words: its last line" in result["msg"]
+    assert result["changed"]
+    assert result["files"] == ["upsd.conf", "upsmon.conf"]
+    assert result["actions"] == ["reload nut-server.service: upsd.conf changed"]
+
+
+def test_systemd_that_does_not_answer(host: Host, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "run", None)
+    monkeypatch.setattr(config, "Deployment", partial(config.Deployment, runner=lambda _command: (1, "no bus")))
+    result = run()
+    assert result["failed"]
+    assert "systemctl show: no bus" in result["msg"]
+
+
+def test_a_ups_that_is_not_served(host: Host, run: Any) -> None:
+    host.upsd.answers.update(STALE)
+    result = run(changes=maxage(host))
+    assert result["failed"]
+    assert "after 0 s NUT does not serve: upsd does not serve ups fresh: DATA-STALE" in result["msg"]
+    assert "last words of nut-monitor.service" in result["msg"]
+    assert result["changed"]
+    assert result["files"] == ["upsd.conf"]
+    assert result["upses"] == {"ups": "DATA-STALE"}
+
+
+def test_a_ups_that_need_not_be_served(host: Host, run: Any) -> None:
+    host.upsd.answers.update(STALE)
+    result = run(require_ups=False)
+    assert not result.get("failed")
+    assert result["upses"] == {"ups": "DATA-STALE"}
+    assert any("DATA-STALE" in str(warning) for warning in result["warnings"])
+
+
+def test_an_upsmon_that_has_not_logged_in(host: Host, run: Any) -> None:
+    host.upsd.answers.update(NOBODY)
+    result = run(require_ups=False)
+    assert result["failed"]
+    assert "has not logged in to ups@localhost" in result["msg"]
+    assert "as monitor; upsd lists nobody" in result["msg"]
