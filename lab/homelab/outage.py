@@ -74,6 +74,13 @@ def _wait_for(lab: Lab, primary: str, flag: str, say: Callable[[str], None], sec
         time.sleep(0.3)
 
 
+def power_is_cut(lab: Lab, site: str) -> bool:
+    """Say whether the UPSes of a site were told to cut their power, so that the machines start when the mains return."""
+    primary = next(host.name for host in SITES[site] if host.ups)
+    seen = json.loads(lab.ups(primary, "status", "--json"))["upses"]
+    return all(ups["shutdown_in"] >= 0 or not ups["outlets"] for ups in seen)
+
+
 def problems(falls: Sequence[Fall]) -> list[str]:
     """Say in words what went wrong: all must be down, and each secondary before the primary began."""
     wrong = []

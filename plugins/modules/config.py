@@ -121,7 +121,7 @@ def main() -> None:
             deployment.apply(plan)
     except (DeployError, UnitError) as error:
         done = {
-            "changed": bool(deployment.done),
+            "changed": bool(deployment.done or deployment.written),
             "files": deployment.written,
             "actions": [str(one) for one in deployment.done],
         }

@@ -11,7 +11,7 @@ import json
 import pytest
 from support import nut_processes, status, until
 
-PRIMARIES = ("pve8", "pve9")
+PRIMARIES = {"pve8": "051d:0002", "pve9": "0764:0501"}
 TWO = [
     {"name": "ups", "desc": 'the "rack" #1', "options": {"vendorid": "051d"}},
     {"name": "second", "options": {"vendorid": "0463", "offdelay": 30, "pollonly": True}},
@@ -23,14 +23,16 @@ def driver(host, ups: str = "ups") -> str:
     return host.check_output("systemctl show --property=MainPID --value nut-driver@%s", ups)
 
 
-@pytest.mark.parametrize("name", PRIMARIES)
-def test_others_may_look_while_the_driver_works(on, name):
+@pytest.mark.parametrize(("name", "ids"), PRIMARIES.items())
+def test_others_may_look_while_the_driver_works(on, name, ids):
     """nut-scanner and lsusb read the same device that the driver holds."""
     host = on(name)
     before = driver(host)
     for _round in range(5):
         assert 'driver = "usbhid-ups"' in host.check_output("nut-scanner -U -q 2>/dev/null")
-        assert "Uninterruptible" in host.check_output("lsusb -v") or "Power Device" in host.check_output("lsusb -v")
+        seen = host.check_output("lsusb -v")
+        assert ids in seen
+        assert "Human Interface Device" in seen
     assert status(host)[0] == "OL"
     assert driver(host) == before
 

@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from homelab import outage
+from support import status, until
 
 SECONDARIES = [("pve8", "truenas"), ("pve8", "media"), ("pve9", "truenas9")]
 
@@ -39,3 +42,23 @@ def test_the_primary_went_down_by_itself_and_soon(falls, site):
     assert falls[site][site].down is not None
     assert falls[site][site].down < 75
     assert outage.problems(list(falls[site].values())) == []
+
+
+@pytest.mark.parametrize("site", ["pve8", "pve9"])
+def test_the_ups_cuts_the_power(lab, site):
+    """The last thing a primary does. Else nothing would start when the mains return before the battery is empty."""
+    until(lambda: not json.loads(lab.ups(site, "status", "--json"))["upses"][0]["outlets"], 60, "the outlets are off")
+
+
+def test_all_comes_back_by_itself(lab, on):
+    """The mains return: the machines start, and each secondary logs in, with nobody there and no play."""
+    lab.up(lab.sites())
+    for site, secondaries in {"pve8": 2, "pve9": 1}.items():
+        until(lambda site=site: status(on(site))[:1] == ["OL"], 60, f"{site} serves its UPS")
+        until(lambda site=site, count=secondaries: len(clients(on(site))) > count, 60, f"{site}: all logged in")
+        assert on(site).run("test -e /run/nut/killpower").rc == 1
+
+
+def clients(host) -> list[str]:
+    """Return who is logged in."""
+    return host.run("upsc -c ups@localhost 2>/dev/null").stdout.split()

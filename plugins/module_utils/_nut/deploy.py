@@ -111,7 +111,7 @@ def plan(
 
 def _in_order(actions: Sequence[Action]) -> tuple[Action, ...]:
     """Put actions into the order in which units need each other, without those that another of them does as well."""
-    # A reload right behind a restart is worse than useless: upsd dies of a SIGHUP that comes before it is ready for one.
+    # A reload right behind a restart is worse than useless: a SIGHUP that comes before upsd is ready for one ends it.
     restarted = {one.unit for one in actions if one.verb == "restart"}
     needed = [one for one in actions if one.unit not in restarted or one.verb in ("restart", "enable")]
     first = {(one.verb, one.unit): one for one in reversed(needed)}

@@ -330,6 +330,8 @@ def test_what_an_earlier_run_left(
     decided = deploy.plan(new, new, found, actions)
     assert told(decided.after) == after
     assert decided
+    # where this run has a reason of its own, that is the one to tell
+    assert set(deploy.plan(new, new, found).after) <= set(decided.after)
 
 
 STATES = {
@@ -806,13 +808,13 @@ def secondary_at(port: int, ups: str = "ups") -> dict[str, str]:
     return with_text("upsmon.conf", "ups@192.0.2.1:3493", f"{ups}@127.0.0.1:{port}", SECONDARY)
 
 
-@pytest.mark.parametrize("name", ["ups", "UPS"])
+@pytest.mark.parametrize(("name", "served"), [("ups", "ups"), ("UPS", "ups"), ("ups", "Ups")])
 @pytest.mark.parametrize("where", ["old", "new"])
-def test_the_guard_of_a_secondary(place: Place, unused_port: int, where: str, name: str) -> None:
-    with serving(answers(ups="OB", spare="OL")) as fake:
+def test_the_guard_of_a_secondary(place: Place, unused_port: int, where: str, name: str, served: str) -> None:
+    with serving(answers(**{served: "OB", "spare": "OL"})) as fake:
         ports = (fake.port, unused_port) if where == "old" else (unused_port, fake.port)
         place.holds(secondary_at(ports[0], name))
-        with pytest.raises(DeployError, match=r"ups \(OB\): not plainly on mains"):
+        with pytest.raises(DeployError, match=rf"{served} \(OB\): not plainly on mains"):
             place.deployment(secondary_at(ports[1], name)).guard()
 
 
@@ -857,6 +859,21 @@ def test_verified_after_a_while(place: Place) -> None:
         verdict = place.deployment(primary_at(fake.port), pause=pause).verify(60)
     assert verdict == deploy.Verdict({"ups": "OL"}, [], [])
     assert place.now == 7
+
+
+def test_verified_when_upsmon_has_logged_in(place: Place) -> None:
+    """A driver and upsd serve at once, and upsmon needs a moment."""
+    nobody = {"LIST CLIENT ups": "BEGIN LIST CLIENT ups\nEND LIST CLIENT ups\n"}
+    with serving({**answers(ups="OL"), **nobody}) as fake:
+
+        def pause(seconds: float) -> None:
+            place.now += seconds
+            if place.now >= 3:
+                fake.answers.update(answers(ups="OL"))
+
+        verdict = place.deployment(primary_at(fake.port), pause=pause).verify(60)
+    assert verdict == deploy.Verdict({"ups": "OL"}, [], [])
+    assert place.now == 3
 
 
 UNSERVED = {

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut import units
 from ansible_collections.homelab.nut.plugins.module_utils._nut.units import ABSENT, Unit, UnitError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 class Runner:
@@ -117,6 +118,21 @@ def test_last_words() -> None:
     assert units.last_words(units.MONITOR, runner=Runner("No journal files were found.", 1)) == ""
 
 
+@pytest.fixture
+def typed() -> Iterator[None]:
+    """Give this process an input with something in it."""
+    reader, writer = os.pipe()
+    os.write(writer, b"typed\n")
+    os.close(writer)
+    own = os.dup(0)
+    os.dup2(reader, 0)
+    yield
+    os.dup2(own, 0)
+    os.close(own)
+    os.close(reader)
+
+
+@pytest.mark.usefixtures("typed")
 def test_a_program_runs_without_a_shell_and_without_input() -> None:
     script = "import sys; print(sys.argv[1]); print(sys.stdin.read() == ''); sys.stderr.write('err\\xff'); sys.exit(3)"
     code, said = units.run([sys.executable, "-c", script, "$HOME; `id`"])

@@ -203,6 +203,9 @@ COMPLAINTS = {
         (0, "Parse error: HERE/ups.conf:3: Unbalanced word due to unescaped # in quotes\n"),
         ["ups.conf, [ups]: Parse error: ups.conf:3: Unbalanced word due to unescaped # in quotes"],
     ),
+    "another fatal error, exit code 0": (
+        "usbhid_ups", (0, "Fatal error: pollfreq is out of range\n"), ["ups.conf, [ups]: Fatal error: pollfreq is out of range"],
+    ),
     "a driver that fails in its own words": (
         "usbhid_ups", (1, "Generic HID driver 0.52\nsomething else\n"), ["ups.conf, [ups]: something else"],
     ),
