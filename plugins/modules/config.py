@@ -86,6 +86,7 @@ upses:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._command import runner
 from ..module_utils._nut.deploy import DeployError, Deployment
 from ..module_utils._nut.units import MONITOR, UnitError, last_words
 
@@ -102,7 +103,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     files = module.params["files"]
-    deployment = Deployment({name: str(files[name]) for name in files})
+    deployment = Deployment({name: str(files[name]) for name in files}, runner(module))
     result: dict[str, object] = {"changed": False, "files": [], "actions": []}
     try:
         deployment.known()
@@ -135,7 +136,7 @@ def main() -> None:
         for words in verdict.unserved:
             module.warn(words)
     if wrong:
-        words = last_words(MONITOR)
+        words = last_words(MONITOR, deployment.runner)
         module.fail_json(
             msg="the configuration is in place, but after "
             f"{module.params['wait']} s NUT does not serve: {'; '.join(wrong)}. {MONITOR} said last:\n{words}",

@@ -244,10 +244,10 @@ class Deployment:
     """NUT's files on this host, and the way to put them in place. Only this class touches anything."""
 
     new: Mapping[str, str]
+    runner: units.Run
     folder: Path = Path("/etc/nut")
     room: Path = Path("/run")
     owner: validate.Owner = ("root", "nut")
-    runner: units.Run = units.run
     finder: validate.Find = validate.find
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
@@ -365,7 +365,7 @@ class Deployment:
                 self.runner(["systemctl", "reset-failed", action.unit])
             units.do(verb, action.unit, runner=self.runner)
         except units.UnitError as error:
-            raise DeployError(f"{error}\nIts last words: {units.last_words(action.unit, runner=self.runner)}") from None
+            raise DeployError(f"{error}\nIts last words: {units.last_words(action.unit, self.runner)}") from None
         self.done.append(action)
 
     def _left(self) -> list[Action]:

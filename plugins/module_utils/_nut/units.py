@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable
@@ -18,10 +17,8 @@ WATCHER = "nut-driver-enumerator.path"
 DRIVERS = "nut-driver.target"
 ALL = "nut.target"
 
+# Runs a program without a shell and returns its exit code and what it said on both streams. One that is missing is 127.
 Run = Callable[[Sequence[str]], "tuple[int, str]"]
-
-# Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
-COMMAND_SECONDS = 120
 
 
 class UnitError(Exception):
@@ -50,28 +47,7 @@ def driver(ups: str) -> str:
     return f"nut-driver@{ups}.service"
 
 
-def run(command: Sequence[str]) -> tuple[int, str]:
-    """Run a program without a shell and without input; return its exit code and what it said on both streams.
-
-    A program that is missing or hangs for COMMAND_SECONDS is an exit code 127 or 124 with the reason as text.
-    """
-    try:
-        done = subprocess.run(
-            list(command),
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=COMMAND_SECONDS,
-        )
-    except OSError as error:
-        return 127, str(error)
-    except subprocess.TimeoutExpired:
-        return 124, f"{command[0]} did not end within {COMMAND_SECONDS} s"
-    return done.returncode, done.stdout.decode("utf-8", "replace")
-
-
-def show(names: Sequence[str], runner: Run = run) -> dict[str, Unit]:
+def show(names: Sequence[str], runner: Run) -> dict[str, Unit]:
     """Ask systemd how units stand, all in one call. Every name that was asked for is in the answer."""
     properties = "--property=Id,LoadState,ActiveState,UnitFileState,MainPID"
     code, said = runner(["systemctl", "show", properties, "--", *names])
@@ -87,14 +63,14 @@ def show(names: Sequence[str], runner: Run = run) -> dict[str, Unit]:
     }
 
 
-def do(verb: str, *names: str, runner: Run = run) -> None:
+def do(verb: str, *names: str, runner: Run) -> None:
     """Run `systemctl VERB NAMES` and wait for it. Raises UnitError."""
     code, said = runner(["systemctl", *verb.split(), "--", *names])
     if code:
         raise UnitError(f"systemctl {verb} {' '.join(names)} failed: {said.strip()}")
 
 
-def last_words(name: str, lines: int = 6, runner: Run = run) -> str:
+def last_words(name: str, runner: Run, lines: int = 6) -> str:
     """Return what a unit logged last, for an error message. Empty if the journal can't be read."""
     code, said = runner(["journalctl", f"--unit={name}", f"--lines={lines}", "--output=cat", "--no-pager"])
     return "" if code else said.strip()

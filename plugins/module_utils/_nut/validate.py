@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from . import monitors, parseconf, ups_conf
-from .units import Run, run
+from .units import Run
 
 # Where Debian keeps the drivers and the real daemons: 2.8.0, 2.8.1, and 2.8.4 or newer, whose daemons are in sbin. What
 # stands in sbin on the first two are shell wrappers, which do nothing unless nut.conf's MODE tells them to.
@@ -111,7 +111,7 @@ def _watched(files: Mapping[str, str]) -> list[str]:
 
 def by_nut(
     files: Mapping[str, str],
-    runner: Run = run,
+    runner: Run,
     finder: Find = find,
     owner: Owner = ("root", "nut"),
     # a unix socket's path is at most 107 bytes long, so the scratch directory stands near the root

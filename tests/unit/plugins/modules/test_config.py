@@ -82,11 +82,11 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
                 folder=tmp_path,
                 room=tmp_path,
                 owner=(os.getuid(), os.getgid()),
-                runner=found.run,
                 finder=lambda _name: None,
             ),
         )
-        monkeypatch.setattr(config, "last_words", lambda unit: f"last words of {unit}")
+        monkeypatch.setattr(config, "runner", lambda _module: found.run)
+        monkeypatch.setattr(config, "last_words", lambda unit, _runner: f"last words of {unit}")
         yield found
 
 
@@ -199,9 +199,8 @@ def test_a_unit_that_does_not_start(host: Host, run: Any) -> None:
     assert result["actions"] == ["reload nut-server.service: upsd.conf changed"]
 
 
-def test_systemd_that_does_not_answer(host: Host, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "run", None)
-    monkeypatch.setattr(config, "Deployment", partial(config.Deployment, runner=lambda _command: (1, "no bus")))
+def test_systemd_that_does_not_answer(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "runner", lambda _module: lambda _command: (1, "no bus"))
     result = run()
     assert result["failed"]
     assert "systemctl show: no bus" in result["msg"]

@@ -1,0 +1,34 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Private to this collection: how its modules run programs for the library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+    from ._nut.units import Run
+
+# Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
+SECONDS = 120
+
+
+def runner(module: AnsibleModule, seconds: float = SECONDS) -> Run:
+    """Return what the library runs programs with. One that hangs for SECONDS is ended, with exit code 124."""
+
+    def run(command: Sequence[str]) -> tuple[int, str]:
+        bounded = ["timeout", "--kill-after=5", str(seconds), *command]
+        try:
+            code, out, err = module.run_command(
+                bounded, handle_exceptions=False, expand_user_and_vars=False, errors="replace"
+            )
+        except OSError as error:
+            return 127, str(error)
+        return code, out + err
+
+    return run
