@@ -37,7 +37,8 @@ SECONDARY = {
 TWO = PRIMARY["ups.conf"] + '\n[spare]\n    driver = "usbhid-ups"\n    port = "auto"\n'
 
 
-def with_text(name: str, old: str, new: str, files: Mapping[str, str] = PRIMARY) -> dict[str, str]:
+def with_text(name: str, old: str, new: str, files: Mapping[str, str] | None = None) -> dict[str, str]:
+    files = files or PRIMARY
     assert old in files[name]
     return {**files, name: files[name].replace(old, new)}
 
