@@ -14,7 +14,7 @@ export PYTHONUNBUFFERED := 1
 
 LAB_PACKAGES := podman runc netavark aardvark-dns nftables iptables mmdebstrap openssh-client
 ifneq ($(shell id -u),0)
-LAB_PACKAGES += uidmap slirp4netns fuse-overlayfs dbus-user-session
+LAB_PACKAGES += uidmap passt slirp4netns fuse-overlayfs dbus-user-session
 endif
 
 PLAYBOOKS := $(notdir $(basename $(wildcard playbooks/*.yml)))

@@ -84,6 +84,20 @@ def test_a_mistake_stops_the_play(on, play, arguments, words):
     assert all(before[name].items() <= nut_processes(on(name)).items() for name in HOSTS)
 
 
+def test_a_failed_primary_leaves_its_secondaries_alone(on, play):
+    """One site's mistake has one message; the other site is deployed."""
+    before = {name: nut_processes(on(name)) for name in HOSTS}
+    bad = "{{ [{'name': 'ups', 'options': {'nonsense': '1'} if inventory_hostname == 'pve8' else {}}] }}"
+    done = play(*extra(nut_server_devices=bad))
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert said.count("fatal: [") == 1, said
+    for name in ("truenas", "media"):
+        assert f"{name} is left as it is, because its primary pve8 failed" in said
+    assert "truenas9 is left" not in said
+    assert all(before[name].items() <= nut_processes(on(name)).items() for name in HOSTS)
+
+
 def test_the_api_key_still_works(play):
     """None of the above cost the key: TrueNAS revokes one that comes unencrypted."""
     done = play("--limit", "truenas")
