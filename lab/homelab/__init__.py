@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import resource
 import shutil
 import socket
 import ssl
@@ -24,13 +23,12 @@ from typing import Callable
 
 from .hosts import SITES, Host
 from .images import image
-from .podman import LabError, podman, run, say
+from .podman import LabError, limits, podman, run, say
 
 __all__ = ["Lab", "LabError", "State"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CGROUP_V1 = CHECKOUT / "lab" / "images" / "common" / "cgroup-v1.conf"
-ENOUGH = 4096  # files, and processes, for one machine of the lab
 READY_SECONDS = 90  # from start to an answer by ssh; 5 to 15 on two cores
 
 SSH_CONFIG = """\
@@ -224,7 +222,7 @@ class Lab:
         # one that never started is no use
         podman("rm", "--force", "--ignore", container)
         label = f"lab={self.prefix}"
-        podman("run", "--detach", "--name", container, "--label", label, *_limits(), *options, *command)
+        podman("run", "--detach", "--name", container, "--label", label, *limits(), *options, *command)
         return True
 
     def _wait(self, host: Host) -> None:
@@ -277,16 +275,6 @@ def in_parallel(work: Callable[[Host], None], hosts: list[Host]) -> None:
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(len(hosts), 1)) as pool:
         for done in [pool.submit(work, host) for host in hosts]:
             done.result()
-
-
-def _limits() -> list[str]:
-    """Return podman's options for limits that this machine allows; podman's defaults may be above them."""
-    options = []
-    for name, kind in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
-        hard = resource.getrlimit(kind)[1]
-        limit = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
-        options += ["--ulimit", f"{name}={limit}:{limit}"]
-    return options
 
 
 def _free_port() -> int:

@@ -10,7 +10,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from .podman import LabError, podman, run, say
+from .podman import LabError, limits, podman, run, say
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -59,6 +59,6 @@ def image(kind: str, release: str) -> str:
     recipe = HERE / "images" / f"Containerfile.{kind}"
     if not recipe.is_file():
         raise LabError(f"no image is called {kind}: {recipe} is missing")
-    return podman(
-        "build", "--quiet", "--layers", "--file", str(recipe), "--build-arg", f"BASE={base(release)}", str(HERE)
-    ).stdout.split()[-1]
+    name = f"localhost/homelab-nut/{kind}-{release}"
+    made_from = ["--file", str(recipe), "--build-arg", f"BASE={base(release)}", str(HERE)]
+    return podman("build", "--quiet", "--layers", *limits(), "--tag", name, *made_from).stdout.split()[-1]

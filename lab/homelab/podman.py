@@ -6,12 +6,16 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping
 
 # runc also where the kernel has cgroup v1 and v2 side by side, which crun refuses.
 PODMAN = ("podman", "--runtime", "runc")
+
+
+ENOUGH = 4096  # files, and processes, for one machine of the lab
 
 
 class LabError(Exception):
@@ -40,3 +44,13 @@ def run(
 def podman(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run podman."""
     return run([*PODMAN, *words], check=check)
+
+
+def limits() -> list[str]:
+    """Return podman's options for limits that this machine allows; podman's defaults may be above them."""
+    options = []
+    for name, kind in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
+        hard = resource.getrlimit(kind)[1]
+        limit = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
+        options += ["--ulimit", f"{name}={limit}:{limit}"]
+    return options
