@@ -19,7 +19,7 @@ endif
 
 PLAYBOOKS := $(notdir $(basename $(wildcard playbooks/*.yml)))
 
-.PHONY: help $(PLAYBOOKS) demo lab lab-ready lab-down test lint sanity units molecule build lock clean
+.PHONY: help $(PLAYBOOKS) demo lab lab-ready lab-down test lint sanity units molecule build lock
 
 help: ## this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -39,10 +39,14 @@ help: ## this list
 
 inventory ?= $(if $(wildcard inventories/homelab),inventories/homelab,inventories/lab)
 
+# a path with a blank is none of the lab's, and make would see two
+is_lab = $(if $(filter 1,$(words $(inventory))),$(filter $(abspath inventories/lab inventories/lab/hosts.py),$(abspath $(inventory))))
+
 $(PLAYBOOKS): %: $(VENV)/run
-	@echo "inventory: $(inventory)$(if $(filter inventories/lab,$(inventory)), (the built-in lab; make inventories/homelab from inventories/example for your own hosts))" >&2
-	@$(if $(filter inventories/lab inventories/lab/,$(inventory)),$(MAKE) --no-print-directory --silent lab-ready)
-	@ansible-playbook playbooks/$*.yml --inventory $(inventory) $(if $(tags),--tags '$(tags)') $(if $(limit),--limit '$(limit)') $(if $(check),--check --diff) $(args)
+	@case '$(inventory)' in *,*) ;; *) [ -e '$(inventory)' ] || { echo "inventory=$(inventory): there is no such file or folder" >&2; exit 2; } ;; esac
+	@echo "inventory: $(inventory)$(if $(is_lab), (the built-in lab; make inventories/homelab from inventories/example for your own hosts))" >&2
+	@$(if $(is_lab),$(MAKE) --no-print-directory --silent lab-ready)
+	@ansible-playbook playbooks/$*.yml --inventory '$(inventory)' $(if $(tags),--tags '$(tags)') $(if $(limit),--limit '$(limit)') $(if $(filter-out 0 no false,$(check)),--check --diff) $(args)
 
 # The lab
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def inventory(lab: Lab) -> dict[str, object]:
         groups.setdefault(lab.host(name).group, {"hosts": []})["hosts"].append(name)
         variables[name] = {
             # ssh finds port, key and host key in this file; so do testinfra and `lab/lab ssh`
-            "ansible_ssh_common_args": f"-F {lab.state / 'ssh_config'}",
+            "ansible_ssh_common_args": f"-F {shlex.quote(str(lab.state / 'ssh_config'))}",
         }
         if "api" in ports:
             variables[name]["nut_client_truenas_url"] = f"wss://127.0.0.1:{ports['api']}/api/current"

@@ -36,9 +36,9 @@ SSH_CONFIG = """\
 Host *
   User root
   HostName 127.0.0.1
-  IdentityFile {state}/id_ed25519
+  IdentityFile "{state}/id_ed25519"
   IdentitiesOnly yes
-  UserKnownHostsFile {state}/known_hosts
+  UserKnownHostsFile "{state}/known_hosts"
   StrictHostKeyChecking yes
   LogLevel ERROR
 """

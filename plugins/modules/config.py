@@ -88,7 +88,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._command import runner
 from ..module_utils._nut.deploy import DeployError, Deployment
-from ..module_utils._nut.units import MONITOR, UnitError, last_words
+from ..module_utils._nut.units import UnitError, last_words
 
 
 def main() -> None:
@@ -103,8 +103,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     files = module.params["files"]
-    deployment = Deployment({name: str(files[name]) for name in files}, runner(module))
     result: dict[str, object] = {"changed": False, "files": [], "actions": []}
+    try:
+        deployment = Deployment({name: str(files[name]) for name in files}, runner(module))
+    except OSError as error:
+        module.fail_json(msg=f"NUT's files can't be read: {error}")
     try:
         deployment.known()
         plan = deployment.plan()
@@ -120,7 +123,7 @@ def main() -> None:
             module.exit_json(**result)
         if plan:
             deployment.apply(plan)
-    except (DeployError, UnitError) as error:
+    except (DeployError, UnitError, OSError, LookupError) as error:  # LookupError: there is no group nut
         done = {
             "changed": bool(deployment.done or deployment.written),
             "files": deployment.written,
@@ -136,10 +139,10 @@ def main() -> None:
         for words in verdict.unserved:
             module.warn(words)
     if wrong:
-        words = last_words(MONITOR, deployment.runner)
+        words = "\n".join(f"{unit} said last:\n{last_words(unit, deployment.runner)}" for unit in verdict.suspects)
         module.fail_json(
             msg="the configuration is in place, but after "
-            f"{module.params['wait']} s NUT does not serve: {'; '.join(wrong)}. {MONITOR} said last:\n{words}",
+            f"{module.params['wait']} s NUT does not serve: {'; '.join(wrong)}.\n{words}",
             **result,
         )
     module.exit_json(**result)

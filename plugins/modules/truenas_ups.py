@@ -223,6 +223,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+host:
+  description: The host name or address in O(url), an IPv6 address without its brackets.
+  returned: success
+  type: str
+  sample: truenas.lan
 actions:
   description: What was done, in words, in this order. In check mode what would be done. On failure what had been done.
   returned: always

@@ -41,6 +41,14 @@ CASES = {
         extra(nut_client_password="a=b"),
         ["nut_client_password can't be used: the password"],
     ),
+    "Proxmox before TrueNAS": (
+        extra(nut_server_finaldelay=5),
+        ["would go down before its secondaries", "nut_server_finaldelay gives them 5 s"],
+    ),
+    "a host that never goes down": (
+        extra(nut_server_shutdowncmd=""),
+        ["SHUTDOWNCMD is missing or empty"],
+    ),
     "secondary without a primary": (
         extra(nut_client_primary="nobody"),
         ["is a secondary without a primary", "nut_client_primary is nobody"],
@@ -66,6 +74,23 @@ CASES = {
         ["fingerprint"],
     ),
 }
+
+
+# what the inventory alone shows is found before anything is touched
+AT_ONCE = (
+    "two devices of one name",
+    "password that NUT can't carry",
+    "Proxmox before TrueNAS",
+    "secondary without a primary",
+)
+
+
+@pytest.mark.parametrize("case", AT_ONCE)
+def test_it_stops_before_anything_is_installed(play, case):
+    """A host that never had NUT must not get it by a run that could not succeed."""
+    done = play("--limit", "pve8", *CASES[case][0])
+    assert done.returncode != 0
+    assert "Install NUT" not in done.stdout
 
 
 @pytest.mark.parametrize(("arguments", "words"), CASES.values(), ids=CASES.keys())

@@ -11,10 +11,13 @@ facts about NUT's units and their races are in docs/architecture.md.
 from __future__ import annotations
 
 import difflib
+import grp
 import json
 import os
+import pwd
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +30,8 @@ from . import monitors, parseconf, units, ups_conf, upsd, validate
 # Files in the order in which they are put in place. nut.conf comes first: with MODE=none and a section in ups.conf,
 # Debian 12 and 13 cut the UPS's power at the next reboot.
 FILES = ("nut.conf", "upsd.users", "upsd.conf", "ups.conf", "upsmon.conf")
+
+MODE = 0o640  # passwords are in them: for root to write, for NUT to read
 
 # upsd reads these at its start only; a reload leaves them as they are
 _START_ONLY = (
@@ -84,14 +89,18 @@ def watched_units(files: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def plan(
-    old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, units.Unit], left: Sequence[Action] = ()
+    old: Mapping[str, str],
+    new: Mapping[str, str],
+    found: Mapping[str, units.Unit],
+    left: Sequence[Action] = (),
+    loose: Sequence[str] = (),
 ) -> Plan:
     """Decide what to do.
 
     old, new: name -> text of the files that are there and that should be. found: the units of watched_units(new).
-    left: actions that an earlier run decided on and did not live to do.
+    left: actions that an earlier run decided on and did not live to do. loose: files of a wrong mode or owner.
     """
-    changed = tuple(name for name in FILES if name in new and old.get(name) != new[name])
+    changed = tuple(name for name in FILES if name in new and (old.get(name) != new[name] or name in loose))
     after: list[Action] = []
     before: list[Action] = []
     if "ups.conf" in new:
@@ -208,6 +217,13 @@ def _told(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
+def _ids(owner: validate.Owner) -> tuple[int, int]:
+    """Turn the names of a user and a group into numbers. Raises KeyError."""
+    user, group = owner
+    uid = pwd.getpwnam(user).pw_uid if isinstance(user, str) else user
+    return uid, grp.getgrnam(group).gr_gid if isinstance(group, str) else group
+
+
 def _replace(path: Path, text: str, mode: int, owner: validate.Owner | None = None) -> None:
     """Replace a file at once or not at all: readers, and a power cut, meet the old one or the new one. Raises DeployError."""
     scratch = None
@@ -237,6 +253,14 @@ class Verdict:
     status: Mapping[str, str]
     unserved: Sequence[str]
     logged_out: Sequence[str]
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        """Name the units whose last words may tell why."""
+        if self.unserved and not self.status:
+            return (units.SERVER,)
+        drivers = [units.driver(name) for name in self.status if any(f" {name} " in words for words in self.unserved)]
+        return (*drivers, units.MONITOR) if self.logged_out else tuple(drivers)
 
 
 @dataclass
@@ -284,15 +308,35 @@ class Deployment:
             path = str(self.folder / name)
             before, after = (_told(parseconf.redact(name, files.get(name, ""))) for files in (self.old, self.new))
             lines = difflib.unified_diff(before, after, path, path, lineterm="", n=1)
-            shown += list(lines) or [f"{path}: only a secret or a comment changes"]
+            same = self.old.get(name) == self.new[name]
+            what = "mode or owner is mended" if same else "only a secret or a comment changes"
+            shown += list(lines) or [f"{path}: {what}"]
         shown += [str(action) for action in (*decided.before, *decided.after)]
         return "".join(f"{line}\n" for line in shown)
 
     def plan(self) -> Plan:
         """Decide what to do on this host."""
         found = units.show(watched_units(self.new), self.runner)
+        masked = [name for name, unit in found.items() if unit.enabled.startswith("masked") and name != units.WATCHER]
+        if masked:
+            raise DeployError(
+                f"{', '.join(masked)} can't be started, being masked. Run: systemctl unmask {' '.join(masked)}"
+            )
         self.pids = {name: unit.pid for name, unit in found.items()}
-        return plan(self.old, self.new, found, self._left())
+        return plan(self.old, self.new, found, self._left(), self._loose())
+
+    def _loose(self) -> list[str]:
+        """Name the files that others than root and NUT may read or write, or that NUT itself may not read."""
+        try:
+            owner = _ids(self.owner)
+        except KeyError:
+            return []  # there is no such group yet: NUT is not installed
+        loose = []
+        for name in self.old:
+            seen = (self.folder / name).stat()
+            if (stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid) != (MODE, *owner):
+                loose.append(name)
+        return loose
 
     def guard(self) -> None:
         """Stop if a UPS is on battery, or otherwise busy: a restart now could shut down every secondary.
@@ -346,7 +390,7 @@ class Deployment:
         for action in decided.before:
             self._do(action)
         for name in decided.changed:
-            _replace(self.folder / name, self.new[name], 0o640, self.owner)
+            _replace(self.folder / name, self.new[name], MODE, self.owner)
             self.written.append(name)
         for action in decided.after:
             self._do(action)

@@ -22,6 +22,10 @@ PRIMARY_USER = "monitor"
 # Seconds from the start of a shutdown to the moment that the machine is down, if the inventory does not say. A TrueNAS
 # stops its services and exports its pools; a Linux box stops its services.
 SHUTDOWN_SECONDS = {TRUENAS: 60, CLIENTS: 30}
+# NUT's defaults, and the role's, for a secondary's poll and its FINALDELAY. TrueNAS can't be told others.
+POLL_SECONDS = 5
+FINAL_SECONDS = 5
+BEGIN_SECONDS = POLL_SECONDS + FINAL_SECONDS
 
 
 class SiteError(ValueError):
@@ -30,7 +34,11 @@ class SiteError(ValueError):
 
 @dataclass(frozen=True)
 class Client:
-    """A secondary. shutdown_time is in seconds; ups and primary_address are what its upsmon is told."""
+    """A secondary. ups and primary_address are what its upsmon is told.
+
+    begin_time is how many seconds it takes at most from FSD until it begins to shut down, shutdown_time how many from
+    there until it is down.
+    """
 
     name: str
     kind: str
@@ -39,6 +47,7 @@ class Client:
     primary_port: int
     ups: str
     user: str
+    begin_time: int
     shutdown_time: int
 
 
@@ -82,8 +91,7 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
         )
         raise SiteError(f"{name} is a secondary without a primary: {why}")
     its = hostvars[primary]
-    devices = its.get("nut_server_devices") or [{"name": "ups"}]
-    names = [str(one.get("name")) for one in devices]
+    names = _ups_names(primary, its)
     ups = str(own.get("nut_client_ups") or names[0])
     if ups not in names:
         raise SiteError(f"{name}: nut_client_ups is {ups}, and {primary} has {', '.join(names)}")
@@ -99,11 +107,26 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
         kind=kind,
         primary=primary,
         primary_address=address(primary, its),
-        primary_port=int(its.get("nut_server_port") or 3493),
+        primary_port=_port(primary, its),
         ups=ups,
         user=user,
-        shutdown_time=_seconds(name, own.get("nut_client_shutdown_time"), SHUTDOWN_SECONDS[kind]),
+        begin_time=BEGIN_SECONDS if kind == TRUENAS else _begin_time(name, own),
+        shutdown_time=_seconds(name, "nut_client_shutdown_time", own, SHUTDOWN_SECONDS[kind]),
     )
+
+
+def _ups_names(primary: str, its: Mapping[str, Any]) -> list[str]:
+    devices = its.get("nut_server_devices") or [{"name": "ups"}]
+    if isinstance(devices, (str, Mapping)) or not all(isinstance(one, Mapping) for one in devices):
+        raise SiteError(f"{primary}: nut_server_devices must be a list of UPSes, each with a name")
+    return [str(one.get("name")) for one in devices]
+
+
+def _port(primary: str, its: Mapping[str, Any]) -> int:
+    port = str(its.get("nut_server_port") or 3493)
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise SiteError(f"{primary}: nut_server_port must be a number from 1 to 65535, not {port!r}")
+    return int(port)
 
 
 def address(primary: str, its: Mapping[str, Any]) -> str:
@@ -116,7 +139,16 @@ def address(primary: str, its: Mapping[str, Any]) -> str:
     return f"[{found}]" if ":" in found and not found.startswith("[") else found
 
 
-def _seconds(name: str, value: object, otherwise: int) -> int:
+def _begin_time(name: str, own: Mapping[str, Any]) -> int:
+    """Add up a Linux secondary's longest poll and its FINALDELAY, which come before its shutdown command."""
+    polls = [
+        _seconds(name, variable, own, POLL_SECONDS) for variable in ("nut_client_pollfreq", "nut_client_pollfreqalert")
+    ]
+    return max(polls) + _seconds(name, "nut_client_finaldelay", own, FINAL_SECONDS)
+
+
+def _seconds(name: str, variable: str, own: Mapping[str, Any], otherwise: int) -> int:
+    value = own.get(variable)
     if value is None:
         return otherwise
     try:
@@ -124,5 +156,5 @@ def _seconds(name: str, value: object, otherwise: int) -> int:
     except ValueError:
         seconds = -1
     if seconds < 0:
-        raise SiteError(f"{name}: nut_client_shutdown_time must be a number of seconds, not {value!r}")
+        raise SiteError(f"{name}: {variable} must be a number of seconds, not {value!r}")
     return seconds

@@ -96,7 +96,8 @@ def _text(name: str, key: str, value: object) -> str:
 def sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ...]:
     """Turn a playbook's devices into sections. Raises DeviceError, also for two of one name."""
     made = tuple(section(device) for device in devices)
-    names = [one.name for one in made]
+    # upsd makes no difference between ups and UPS
+    names = [one.name.lower() for one in made]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DeviceError(f"two devices are called {', '.join(twice)}. Each UPS needs a name of its own")

@@ -27,6 +27,9 @@ PLACES = ("/lib/nut", "/usr/lib/nut", "/usr/libexec/nut", "/usr/sbin")
 PRIMARY_MODES = ("netserver", "standalone")
 SECONDARY_MODES = ("netclient",)
 
+# Seconds after which upsd drops a silent client (server/upsd.c)
+IDLE_SECONDS = 60
+
 # A process id that no process has: without it upsmon -K of 2.8.0 stops at the upsmon that runs already.
 NO_PID = "4194303"
 # upsd says nothing when it is ready, so it is watched for this long. It reads its files in the first few milliseconds.
@@ -92,6 +95,8 @@ def _watched(files: Mapping[str, str]) -> list[str]:
             wrong.append(f"{where}: its port is no number. Write UPS@HOST:PORT, and an IPv6 address in brackets")
         if served is None or one.host not in ("localhost", "127.0.0.1", "::1"):
             continue
+        if "upsd.conf" in files and not _listens(files["upsd.conf"], one.port):
+            wrong.append(f"{where}: no LISTEN of upsd.conf serves this host itself on port {one.port}")
         if one.ups not in served:
             wrong.append(f"{where}: ups.conf has no [{one.ups}]. It has {', '.join(served) or 'none'}")
         if one.user not in users:
@@ -100,13 +105,42 @@ def _watched(files: Mapping[str, str]) -> list[str]:
             wrong.append(f"{where}: the password is not the one of [{one.user}] in upsd.users")
         elif one.type in monitors.PRIMARY and users[one.user].type not in monitors.PRIMARY:
             wrong.append(f"{where}: [{one.user}] in upsd.users is no primary, so it could not set FSD")
-    needed = monitors.directive(files["upsmon.conf"], "MINSUPPLIES") or "1"
-    power = sum(one.power for one in watched)
-    if not needed.isdigit() or power < int(needed):
+    return wrong + _never_down(files["upsmon.conf"], sum(one.power for one in watched))
+
+
+def _never_down(upsmon_conf: str, power: int) -> list[str]:
+    """Say by what a host would not shut down, or its upsmon not run. power: what the MONITOR lines add up to."""
+    wrong = []
+    if not (monitors.directive(upsmon_conf, "SHUTDOWNCMD") or "").strip():
+        wrong.append("upsmon.conf: SHUTDOWNCMD is missing or empty, so this host would never shut down")
+    for name in ("POLLFREQ", "POLLFREQALERT"):
+        seconds = monitors.directive(upsmon_conf, name) or "5"
+        if not seconds.isdigit() or not 0 < int(seconds) < IDLE_SECONDS:
+            wrong.append(
+                f"upsmon.conf: {name} is {seconds}, and must be 1 to {IDLE_SECONDS - 1}: upsd drops clients that are silent longer"
+            )
+    needed = monitors.directive(upsmon_conf, "MINSUPPLIES") or "1"
+    if needed.isdigit() and int(needed) == 0:
+        wrong.append("upsmon.conf: MINSUPPLIES is 0, so this host would never shut down")
+    elif not needed.isdigit() or power < int(needed):
         wrong.append(
             f"upsmon.conf: MINSUPPLIES {needed} can't be met, the MONITOR lines add up to {power}. upsmon would not start"
         )
     return wrong
+
+
+def _listens(upsd_conf: str, port: int) -> bool:
+    """Say whether upsd can be reached from its own host under a loopback address."""
+    listen = [
+        line.words[1:] for line in parseconf.parse(upsd_conf) if line.words[0] == "LISTEN" and len(line.words) > 1
+    ]
+    here = ("127.0.0.1", "localhost", "0.0.0.0", "*", "::1", "::")
+    ports = [
+        int(words[1]) if len(words) > 1 and words[1].isdigit() else monitors.PORT
+        for words in listen
+        if words[0] in here
+    ]
+    return port in ports if listen else port == monitors.PORT
 
 
 def by_nut(

@@ -140,4 +140,5 @@ def run(module: Any, connect: Connect = jsonrpc.connect, import_error: str | Non
         )
     if not module._diff:
         del result["diff"]
-    module.exit_json(changed=progress.changed, actions=progress.actions, version=version, **result)
+    host = request.endpoint.host
+    module.exit_json(changed=progress.changed, actions=progress.actions, host=host, version=version, **result)

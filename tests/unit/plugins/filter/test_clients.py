@@ -24,6 +24,7 @@ def test_the_secondaries() -> None:
         "primary_port": 3493,
         "ups": "ups",
         "user": "nas",
+        "begin_time": 10,
         "shutdown_time": 60,
     }
 

@@ -41,13 +41,14 @@ class Host:
             "upsd.users": "[monitor]\n    password = secret1\n    upsmon primary\n",
             "upsd.conf": f"LISTEN 127.0.0.1 {upsd.port}\nMAXAGE 15\n",
             "ups.conf": "[ups]\n    driver = usbhid-ups\n    port = auto\n",
-            "upsmon.conf": f"MONITOR ups@localhost:{upsd.port} 1 monitor secret1 primary\nMINSUPPLIES 1\n",
+            "upsmon.conf": f"MONITOR ups@localhost:{upsd.port} 1 monitor secret1 primary\nMINSUPPLIES 1\nSHUTDOWNCMD /bin/true\n",
         }
         self.write(self.files)
 
     def write(self, files: dict[str, str]) -> None:
         for name, text in files.items():
             (self.folder / name).write_text(text)
+            (self.folder / name).chmod(0o640)
 
     def read(self) -> dict[str, str]:
         return {name: (self.folder / name).read_text() for name in self.files}
@@ -211,7 +212,7 @@ def test_a_ups_that_is_not_served(host: Host, run: Any) -> None:
     result = run(changes=maxage(host))
     assert result["failed"]
     assert "after 0 s NUT does not serve: upsd does not serve ups fresh: DATA-STALE" in result["msg"]
-    assert "last words of nut-monitor.service" in result["msg"]
+    assert "last words of nut-driver@ups.service" in result["msg"]
     assert result["changed"]
     assert result["files"] == ["upsd.conf"]
     assert result["upses"] == {"ups": "DATA-STALE"}

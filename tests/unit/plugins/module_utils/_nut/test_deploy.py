@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import deploy, units, upsd
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import Action, DeployError, Deployment, Plan
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import (
+    Action,
+    DeployError,
+    Deployment,
+    Plan,
+    Verdict,
+)
 from ansible_collections.homelab.nut.plugins.module_utils._nut.units import ABSENT, Unit
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import serving
 
@@ -28,11 +34,11 @@ PRIMARY = {
     "upsd.users": '[monitor]\n    password = "secret1"\n    upsmon primary\n',
     "upsd.conf": 'LISTEN "127.0.0.1" 3493\nMAXAGE 15\n',
     "ups.conf": 'maxretry = 3\n\n[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n',
-    "upsmon.conf": "MONITOR ups@localhost:3493 1 monitor secret1 primary\nMINSUPPLIES 1\nFINALDELAY 5\n",
+    "upsmon.conf": "MONITOR ups@localhost:3493 1 monitor secret1 primary\nMINSUPPLIES 1\nFINALDELAY 5\nSHUTDOWNCMD /bin/true\n",
 }
 SECONDARY = {
     "nut.conf": "MODE=netclient\n",
-    "upsmon.conf": "MONITOR ups@192.0.2.1:3493 1 media secret2 secondary\nMINSUPPLIES 1\n",
+    "upsmon.conf": "MONITOR ups@192.0.2.1:3493 1 media secret2 secondary\nMINSUPPLIES 1\nSHUTDOWNCMD /bin/true\n",
 }
 TWO = PRIMARY["ups.conf"] + '\n[spare]\n    driver = "usbhid-ups"\n    port = "auto"\n'
 
@@ -440,6 +446,7 @@ class Place:
     def holds(self, files: Mapping[str, str]) -> None:
         for name, text in files.items():
             (self.folder / name).write_text(text)
+            (self.folder / name).chmod(0o640)
 
     def texts(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in self.folder.iterdir() if path.is_file()}
@@ -939,3 +946,38 @@ def test_whether_upsmon_has_logged_in(place: Place, clients: list[str], there: b
 def test_an_empty_plan_is_nothing() -> None:
     assert not Plan((), (), ())
     assert Plan(("nut.conf",), (), ())
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600, 0o666])
+def test_a_file_for_others_is_mended(place: Place, mode: int) -> None:
+    """Its text is right, so nothing else would touch it; upsd may die of it at the next start."""
+    place.holds(PRIMARY)
+    (place.folder / "upsd.users").chmod(mode)
+    deployment = place.deployment(PRIMARY)
+    decided = deployment.plan()
+    assert decided.changed == ("upsd.users",)
+    assert "upsd.users: mode or owner is mended" in deployment.diff(decided)
+    deployment.apply(decided)
+    assert (place.folder / "upsd.users").stat().st_mode & 0o777 == 0o640
+    assert not place.deployment(PRIMARY).plan()
+
+
+@pytest.mark.parametrize("name", [units.SERVER, units.MONITOR, units.driver("ups")])
+def test_a_masked_unit_stops_the_run_before_anything(place: Place, name: str) -> None:
+    place.systemd.found[name] = Unit("inactive", "masked", 0)
+    with pytest.raises(DeployError, match=f"Run: systemctl unmask {name}"):
+        place.deployment(PRIMARY).plan()
+    assert place.texts() == {}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "suspects"),
+    [
+        (Verdict({"ups": "OL"}, (), ()), ()),
+        (Verdict({}, ("upsd can't be reached",), ("nobody",)), (units.SERVER,)),
+        (Verdict({"ups": "OL", "b": "x"}, ("upsd does not serve b fresh: x",), ()), (units.driver("b"),)),
+        (Verdict({"ups": "OL"}, (), ("not logged in",)), (units.MONITOR,)),
+    ],
+)
+def test_who_may_know_why(verdict: Verdict, suspects: tuple[str, ...]) -> None:
+    assert verdict.suspects == suspects

@@ -28,8 +28,8 @@ def hosts(**variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_all_by_default() -> None:
     primary = {"primary": "pve", "primary_address": "192.0.2.10", "primary_port": 3493, "ups": "ups"}
     assert site.clients(GROUPS, HOSTS) == [
-        {"name": "nas", "kind": "truenas", **primary, "user": "nas", "shutdown_time": 60},
-        {"name": "media", "kind": "ups_clients", **primary, "user": "media", "shutdown_time": 30},
+        {"name": "nas", "kind": "truenas", **primary, "user": "nas", "begin_time": 10, "shutdown_time": 60},
+        {"name": "media", "kind": "ups_clients", **primary, "user": "media", "begin_time": 10, "shutdown_time": 30},
     ]
 
 
@@ -59,6 +59,7 @@ def test_all_that_can_be_said() -> None:
         "primary_port": 1234,
         "ups": "right",
         "user": "truenas-1",
+        "begin_time": 10,
         "shutdown_time": 120,
     }
     assert (found[1]["primary"], found[1]["shutdown_time"]) == ("pve", 0)
@@ -188,3 +189,24 @@ def test_an_inventory_that_does_not_fit(
 def test_the_primary_s_user_may_be_another() -> None:
     found = site.clients(GROUPS, hosts(pve={"nut_server_user": "root"}, media={"nut_client_user": "monitor"}))
     assert found[1]["user"] == "monitor"
+
+
+def test_a_secondary_s_poll_and_finaldelay_come_before_its_shutdown() -> None:
+    slow = {"nut_client_pollfreq": 7, "nut_client_pollfreqalert": "20", "nut_client_finaldelay": 90}
+    # TrueNAS can't be told any of it
+    found = site.clients(GROUPS, hosts(media=slow, nas=slow))
+    assert {one["name"]: one["begin_time"] for one in found} == {"nas": 10, "media": 110}
+
+
+@pytest.mark.parametrize(
+    ("its", "words"),
+    [
+        ({"nut_server_port": "abc"}, "pve: nut_server_port must be a number from 1 to 65535, not 'abc'"),
+        ({"nut_server_port": 70000}, "nut_server_port must be a number"),
+        ({"nut_server_devices": ["ups"]}, "pve: nut_server_devices must be a list of UPSes"),
+        ({"nut_server_devices": {"name": "ups"}}, "pve: nut_server_devices must be a list of UPSes"),
+    ],
+)
+def test_a_primary_that_is_no_primary(its: dict[str, object], words: str) -> None:
+    with pytest.raises(SiteError, match=words):
+        site.clients(GROUPS, hosts(pve=its))

@@ -164,7 +164,7 @@ OPTIONS = st.dictionaries(
         st.fixed_dictionaries(
             {"name": NAME}, optional={"desc": TEXT, "options": OPTIONS, "port": TEXT, "driver": TEXT}
         ),
-        unique_by=lambda device: device["name"],
+        unique_by=lambda device: device["name"].lower(),
         max_size=3,
     )
 )

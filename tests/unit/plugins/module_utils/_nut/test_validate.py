@@ -20,11 +20,11 @@ PRIMARY = {
     "upsd.users": '[monitor]\n    password = "secret1"\n    upsmon primary\n\n[media]\n    password = "s"\n    upsmon secondary\n',
     "upsd.conf": "LISTEN 0.0.0.0 3493\nMAXAGE 15\n",
     "ups.conf": '[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n',
-    "upsmon.conf": 'MONITOR ups@localhost:3493 1 monitor "secret1" primary\nMINSUPPLIES 1\n',
+    "upsmon.conf": 'MONITOR ups@localhost:3493 1 monitor "secret1" primary\nMINSUPPLIES 1\nSHUTDOWNCMD /bin/true\n',
 }
 SECONDARY = {
     "nut.conf": "MODE=netclient\n",
-    "upsmon.conf": "MONITOR ups@192.0.2.1:3493 1 media s secondary\nMINSUPPLIES 1\n",
+    "upsmon.conf": "MONITOR ups@192.0.2.1:3493 1 media s secondary\nMINSUPPLIES 1\nSHUTDOWNCMD /bin/true\n",
 }
 
 
@@ -47,7 +47,6 @@ RIGHT = {
     "two supplies": with_text(
         "upsmon.conf", "MINSUPPLIES 1", "MONITOR ups@192.0.2.7 1 x y slave\nMINSUPPLIES 2"
     ),
-    "MINSUPPLIES 0": with_text("upsmon.conf", "1 monitor", "0 monitor", with_text("upsmon.conf", "MINSUPPLIES 1", "MINSUPPLIES 0")),
     "no MINSUPPLIES": with_text("upsmon.conf", "MINSUPPLIES 1\n", ""),
     "a comment need not be ASCII": with_text("ups.conf", "[ups]", "# Büro\n[ups]"),
 }  # fmt: skip
@@ -98,6 +97,22 @@ WRONG: dict[str, tuple[Mapping[str, str], str]] = {
     ),
     "no power": (with_text("upsmon.conf", "1 monitor", "0 monitor"), "MINSUPPLIES 1 can't be met, the MONITOR lines add up to 0"),
     "no MONITOR": (with_text("upsmon.conf", "MONITOR", "# MONITOR", SECONDARY), "MINSUPPLIES 1 can't be met"),
+    "MINSUPPLIES 0": (with_text("upsmon.conf", "MINSUPPLIES 1", "MINSUPPLIES 0"), "this host would never shut down"),
+    "no SHUTDOWNCMD": (with_text("upsmon.conf", "SHUTDOWNCMD /bin/true", ""), "SHUTDOWNCMD is missing or empty"),
+    "empty SHUTDOWNCMD": (with_text("upsmon.conf", "/bin/true", '" "'), "SHUTDOWNCMD is missing or empty"),
+    "POLLFREQ 0": (with_text("upsmon.conf", "MINSUPPLIES", "POLLFREQ 0\nMINSUPPLIES"), "POLLFREQ is 0, and must be 1 to 59"),
+    "POLLFREQALERT 60": (
+        with_text("upsmon.conf", "MINSUPPLIES", "POLLFREQALERT 60\nMINSUPPLIES", SECONDARY),
+        "POLLFREQALERT is 60, and must be 1 to 59",
+    ),
+    "upsd deaf to its own host": (
+        with_text("upsd.conf", "LISTEN", "LISTEN 192.0.2.10 3493\n# LISTEN"),
+        "no LISTEN of upsd.conf serves this host itself on port 3493",
+    ),
+    "upsd on another port": (
+        with_text("upsd.conf", "LISTEN", "LISTEN 127.0.0.1 3500\n# LISTEN"),
+        "no LISTEN of upsd.conf serves this host itself on port 3493",
+    ),
     "MINSUPPLIES by word": (with_text("upsmon.conf", "MINSUPPLIES 1", "MINSUPPLIES one"), "MINSUPPLIES one can't be met"),
     "no MINSUPPLIES and no power": (
         with_text("upsmon.conf", "1 media", "0 media", with_text("upsmon.conf", "MINSUPPLIES 1\n", "", SECONDARY)),
