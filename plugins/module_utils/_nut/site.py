@@ -83,12 +83,12 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
     own = hostvars[name]
     primary = own.get("nut_client_primary") or (primaries[0] if len(primaries) == 1 else "")
     if primary not in primaries:
-        there = f"group {PRIMARIES} has {', '.join(primaries)}" if primaries else f"group {PRIMARIES} is empty"
-        why = (
-            f"nut_client_primary is {primary}, and {there}"
-            if primary
-            else f"{there}; set nut_client_primary to one of them"
-        )
+        if not primaries:
+            why = f"group {PRIMARIES} is empty; put the host with the UPS into it"
+        elif primary:
+            why = f"nut_client_primary is {primary}, and group {PRIMARIES} has {', '.join(primaries)}"
+        else:
+            why = f"group {PRIMARIES} has {', '.join(primaries)}; set nut_client_primary to one of them"
         raise SiteError(f"{name} is a secondary without a primary: {why}")
     its = hostvars[primary]
     names = _ups_names(primary, its)

@@ -116,7 +116,7 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
     "no primary": (
         {**GROUPS, "pve": []},
         HOSTS,
-        "nas is a secondary without a primary: group pve is empty; set nut_client_primary to one of them",
+        "nas is a secondary without a primary: group pve is empty; put the host with the UPS into it",
     ),
     "no group pve": ({"truenas": ["nas"]}, HOSTS, "nas is a secondary without a primary: group pve is empty"),
     "which of two": (
