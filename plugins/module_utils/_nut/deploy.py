@@ -199,15 +199,12 @@ def careful(states: Sequence[upsd.UpsState]) -> list[str]:
 
 def local_upsd(upsd_conf: str) -> tuple[str, int]:
     """Say where this host's upsd can be asked, by its LISTEN lines."""
-    listen = [
-        line.words[1:] for line in parseconf.parse(upsd_conf) if line.words[0] == "LISTEN" and len(line.words) > 1
-    ]
-    places = [(words[0], int(words[1]) if len(words) > 1 and words[1].isdigit() else monitors.PORT) for words in listen]
+    places = monitors.listening(upsd_conf)
     for host, port in places:
-        if host in ("127.0.0.1", "localhost", "0.0.0.0", "*"):
+        if host in monitors.LOOPBACK:
             return "127.0.0.1", port
     for host, port in places:
-        if host in ("::1", "::"):
+        if host in monitors.LOOPBACK_6:
             return "::1", port
     return places[0] if places else ("127.0.0.1", monitors.PORT)
 
@@ -259,7 +256,11 @@ class Verdict:
         """Name the units whose last words may tell why."""
         if self.unserved and not self.status:
             return (units.SERVER,)
-        drivers = [units.driver(name) for name in self.status if any(f" {name} " in words for words in self.unserved)]
+        drivers = [
+            units.driver(name)
+            for name in self.status
+            if any(f" serve {name} fresh" in words for words in self.unserved)
+        ]
         return (*drivers, units.MONITOR) if self.logged_out else tuple(drivers)
 
 

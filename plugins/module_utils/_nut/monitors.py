@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""upsmon.conf and upsd.users as data: who watches which UPS, and who may."""
+"""upsmon.conf, upsd.users and where upsd listens, as data: who watches which UPS, and who may."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from . import parseconf
 PRIMARY = ("primary", "master")
 SECONDARY = ("secondary", "slave")
 PORT = 3493
+# What LISTEN may say for an upsd that its own host reaches by a loopback address
+LOOPBACK = ("127.0.0.1", "localhost", "0.0.0.0", "*")
+LOOPBACK_6 = ("::1", "::")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,14 @@ def monitors(upsmon_conf: str) -> tuple[Monitor, ...]:
             _unused, system, power, user, password, kind = line.words[:6]
             found.append(Monitor(system, int(power), user, password, kind))
     return tuple(found)
+
+
+def listening(upsd_conf: str) -> list[tuple[str, int]]:
+    """Read the LISTEN lines of an upsd.conf: address, as it is written, and port."""
+    listen = [
+        line.words[1:] for line in parseconf.parse(upsd_conf) if line.words[0] == "LISTEN" and len(line.words) > 1
+    ]
+    return [(words[0], int(words[1]) if len(words) > 1 and words[1].isdigit() else PORT) for words in listen]
 
 
 def directive(text: str, name: str) -> str | None:

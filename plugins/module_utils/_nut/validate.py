@@ -131,16 +131,9 @@ def _never_down(upsmon_conf: str, power: int) -> list[str]:
 
 def _listens(upsd_conf: str, port: int) -> bool:
     """Say whether upsd can be reached from its own host under a loopback address."""
-    listen = [
-        line.words[1:] for line in parseconf.parse(upsd_conf) if line.words[0] == "LISTEN" and len(line.words) > 1
-    ]
-    here = ("127.0.0.1", "localhost", "0.0.0.0", "*", "::1", "::")
-    ports = [
-        int(words[1]) if len(words) > 1 and words[1].isdigit() else monitors.PORT
-        for words in listen
-        if words[0] in here
-    ]
-    return port in ports if listen else port == monitors.PORT
+    places = monitors.listening(upsd_conf)
+    here = monitors.LOOPBACK + monitors.LOOPBACK_6
+    return port in [own for host, own in places if host in here] if places else port == monitors.PORT
 
 
 def by_nut(
