@@ -19,13 +19,16 @@ short_description: The sections of a ups.conf
 version_added: 0.1.0
 description:
   - Writes the sections of C(ups.conf) as NUT reads them, every value quoted, C(driver) and C(port) first.
-  - Stops at two devices of one name, at a name that no systemd unit can have, and at text that NUT would change.
+  - Stops at two devices of one name, at a name that no systemd unit can have, at a key that is given twice, and at text that NUT
+    would change.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   _input:
     description:
-      - The UPSes, as in the variable C(nut_server_devices).
+      - The UPSes, as in the variable C(nut_server_devices). Besides C(name), C(driver), C(port) and C(desc) each may have any key of
+        C(ups.conf) or of its driver, C(default) and C(override), which map variables to values, and C(options) for further keys.
+      - A key that is true is written without a value; one that is false, none or empty is left out. C(powervalue) is not for this file.
     type: list
     elements: dict
     required: true
@@ -34,7 +37,7 @@ options:
 EXAMPLES = r"""
 - name: Show the sections
   ansible.builtin.debug:
-    msg: "{{ [{'name': 'ups', 'options': {'pollonly': true}}] | homelab.nut.ups_conf }}"
+    msg: "{{ [{'name': 'ups', 'pollonly': true, 'override': {'battery.charge.low': 20}}] | homelab.nut.ups_conf }}"
 """
 
 RETURN = r"""

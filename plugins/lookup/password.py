@@ -21,6 +21,11 @@ options:
     type: list
     elements: str
     required: true
+  user:
+    description: A user of C(upsd) on these hosts, other than C(upsmon)'s own. Its password stands in C(USER@HOST).
+    type: str
+    default: ""
+    version_added: 0.2.0
 notes:
   - The inventory gives a secondary's password as C(nut_client_password), a primary's as C(nut_server_password).
   - A password of its own making stands in C(passwords/HOST) beside the inventory, mode 0600, in the variable C(nut_password_directory)'s
@@ -72,7 +77,17 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         """Return a password for each host."""
         self.set_options(var_options=variables, direct=kwargs)
+        user = self.get_option("user")
+        if user:
+            return [self._users(str(host), user, variables or {}) for host in terms]
         return [self._password(str(host), variables or {}) for host in terms]
+
+    def _users(self, host: str, user: str, variables: dict[str, Any]) -> str:
+        problem = parseconf.user_problem(user)
+        if problem or "/" in user:
+            raise AnsibleError(f"{host}: {user!r} can't be a user: the name {problem or 'holds a slash'}")
+        path = self._file(f"{user}@{host}", "a password in nut_server_users", variables["hostvars"][host])
+        return _usable(self._own(path, variables), f"{host}: what {path} holds")
 
     def _password(self, host: str, variables: dict[str, Any]) -> str:
         own = variables["hostvars"][host]

@@ -23,20 +23,60 @@ description:
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
+  state:
+    description:
+      - V(present) puts O(files) in place.
+      - V(absent) stops NUT on this host, keeps it from starting, and empties its files. It can't leave a UPS that the next reboot
+        would cut. Packages stay.
+    type: str
+    choices: [present, absent]
+    default: present
   files:
     description:
-      - The files, name to text. A primary has V(nut.conf), V(ups.conf), V(upsd.conf), V(upsd.users) and V(upsmon.conf),
-        a secondary V(nut.conf) and V(upsmon.conf).
+      - The files, name to text. A primary has V(nut.conf), V(ups.conf), V(upsd.conf), V(upsd.users), V(upssched.conf) and
+        V(upsmon.conf), a secondary V(nut.conf), V(upssched.conf) and V(upsmon.conf).
+      - Required if O(state=present).
+      - What the installed release of NUT does not know is left out, with a warning, or refused where that would be unsafe.
+      - A file that somebody else has written is kept beside the first of these that takes its place, as
+        V(NAME.before-homelab-nut).
     type: dict
-    required: true
+  tls:
+    description:
+      - The certificates that O(files) refer to, as the lookup P(homelab.nut.certificate#lookup) returns them.
+      - They are put into an NSS database, which is what Debian's NUT reads. C(certutil) and C(openssl) make it.
+      - That the connection really is encrypted, and the certificate good, is seen in the end.
+    type: dict
+    suboptions:
+      ca:
+        description: Certificates of the authority, in PEM.
+        type: str
+        required: true
+      certificate:
+        description: The host's own certificate, in PEM, for a primary.
+        type: str
+        default: ""
+      key:
+        description: Its private key, in PEM.
+        type: str
+        default: ""
+      nickname:
+        description: The name by which CERTIDENT of C(upsd.conf) calls the certificate.
+        type: str
+        default: ""
+      path:
+        description: Where O(files) expect the database. It is told by the certificates themselves, and so not read.
+        type: path
   wait:
-    description: How many seconds to wait until drivers, C(upsd) and C(upsmon) serve.
+    description:
+      - How many seconds to wait until drivers, C(upsd) and C(upsmon) serve; and, before anything, for another run on this host to end.
     type: int
     default: 60
   require_ups:
-    description: Whether a UPS that C(upsd) does not serve fresh in the end is a failure. If V(false), it is a warning.
+    description:
+      - Whether a UPS that is not there, or does not answer, is a failure. If V(false), it is a warning.
+      - A driver that does not run for another reason is always a failure.
     type: bool
-    default: true
+    default: false
   force:
     description: Go on though a UPS is on battery, low, calibrating, bypassed or off.
     type: bool
@@ -66,6 +106,21 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+release:
+  description: The release of NUT on this host. Empty if it is not installed.
+  returned: always
+  type: str
+  sample: 2.8.1
+advice:
+  description: What this release is known to be bad at, as far as it touches this host, and what to do.
+  returned: always
+  type: list
+  elements: str
+kept:
+  description: Copies that were made of files that somebody else had written.
+  returned: always
+  type: list
+  elements: str
 files:
   description: The files that were replaced, or would be.
   returned: always
@@ -84,68 +139,112 @@ upses:
   sample: {"ups": "OL CHRG"}
 """
 
+import contextlib
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._command import runner
+from ..module_utils._nut import nss, writing
 from ..module_utils._nut.deploy import DeployError, Deployment
 from ..module_utils._nut.units import UnitError, last_words
+
+LOCK = Path("/run/homelab-nut.lock")
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "files": {"type": "dict", "required": True, "no_log": True},
+            "state": {"choices": ["present", "absent"], "default": "present"},
+            "files": {"type": "dict", "no_log": True},
+            "tls": {
+                "type": "dict",
+                "options": {
+                    "ca": {"type": "str", "required": True},
+                    "certificate": {"type": "str", "default": ""},
+                    "key": {"type": "str", "default": "", "no_log": True},
+                    "nickname": {"type": "str", "default": ""},
+                    "path": {"type": "path"},
+                },
+            },
             "wait": {"type": "int", "default": 60},
-            "require_ups": {"type": "bool", "default": True},
+            "require_ups": {"type": "bool", "default": False},
             "force": {"type": "bool", "default": False},
         },
+        required_if=[("state", "present", ["files"])],
         supports_check_mode=True,
     )
-    files = module.params["files"]
-    result: dict[str, object] = {"changed": False, "files": [], "actions": []}
+    # looking disturbs nobody
+    locked = contextlib.nullcontext() if module.check_mode else writing.alone(LOCK, module.params["wait"])
     try:
-        deployment = Deployment({name: str(files[name]) for name in files}, runner(module))
-    except OSError as error:
-        module.fail_json(msg=f"NUT's files can't be read: {error}")
+        with locked:
+            deployment, result = deploy(module)
+    except (writing.Busy, OSError) as error:
+        module.fail_json(msg=f"{error}", changed=False)
+    if not module.check_mode:
+        result["upses"] = believe(module, deployment, result)
+    module.exit_json(**result)
+
+
+def deploy(module: AnsibleModule) -> tuple[Deployment, dict[str, object]]:
+    """Bring the host to what it should be. Returns what was done; ends the module where that is impossible."""
+    files = None
+    if module.params["state"] == "present":
+        files = {name: str(text) for name, text in (module.params["files"] or {}).items()}
+    tls = module.params["tls"]
+    given = nss.Tls(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
     try:
-        deployment.known()
+        deployment = Deployment(files, runner(module), tls=given)
+    except (DeployError, OSError) as error:
+        module.fail_json(msg=str(error), changed=False, files=[], actions=[])
+    result: dict[str, object] = {}
+    try:
         plan = deployment.plan()
+        deployment.look_around()
         if plan:
             if not module.params["force"]:
                 deployment.guard()
             deployment.check()
-            result.update(
-                changed=True, files=list(plan.changed), actions=[str(one) for one in (*plan.before, *plan.after)]
-            )
             result["diff"] = [{"prepared": deployment.diff(plan)}]
-        if module.check_mode:
-            module.exit_json(**result)
-        if plan:
+        if plan and not module.check_mode:
             deployment.apply(plan)
     except (DeployError, UnitError, OSError, LookupError) as error:  # LookupError: there is no group nut
-        done = {
-            "changed": bool(deployment.done or deployment.written),
-            "files": deployment.written,
-            "actions": [str(one) for one in deployment.done],
-        }
-        module.fail_json(msg=str(error), **done)
-    verdict = deployment.verify(module.params["wait"])
-    result["upses"] = dict(verdict.status)
-    wrong = list(verdict.logged_out)
-    if module.params["require_ups"]:
-        wrong += verdict.unserved
-    else:
-        for words in verdict.unserved:
+        done = {"files": deployment.written, "actions": [str(one) for one in deployment.done]}
+        module.fail_json(msg=str(error), changed=any(done.values()), **done)
+    finally:
+        for words in deployment.warnings:
             module.warn(words)
+    result.update(
+        changed=bool(plan),
+        files=list(plan.changed),
+        actions=[str(one) for one in (*plan.before, *plan.after)],
+        kept=deployment.kept,
+        release=".".join(str(part) for part in deployment.release or ()),
+        advice=deployment.advice(),
+    )
+    return deployment, result
+
+
+def believe(module: AnsibleModule, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
+    """See that NUT serves. Returns the status of each UPS; ends the module where something is broken."""
+    patient = module.params["require_ups"]
+    verdict = deployment.verify(module.params["wait"], patient)
+    for unit in verdict.mended:
+        module.warn(f"{unit} had ended, and was started again: `journalctl -u {unit}` tells of it")
+    wrong = [*verdict.broken, *(verdict.absent if patient else ())]
+    if not patient:
+        for one in verdict.absent:
+            module.warn(f"{one.words}. NUT is ready for it: is it plugged in, and switched on?")
     if wrong:
-        words = "\n".join(f"{unit} said last:\n{last_words(unit, deployment.runner)}" for unit in verdict.suspects)
+        suspects = dict.fromkeys(one.unit for one in wrong)
+        said = "\n".join(f"{unit} said last:\n{last_words(unit, deployment.runner)}" for unit in suspects)
         module.fail_json(
             msg="the configuration is in place, but after "
-            f"{module.params['wait']} s NUT does not serve: {'; '.join(wrong)}.\n{words}",
-            **result,
+            f"{module.params['wait']} s NUT does not serve: {'; '.join(one.words for one in wrong)}.\n{said}",
+            **{**result, "upses": dict(verdict.status)},
         )
-    module.exit_json(**result)
+    return dict(verdict.status)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,16 @@ def directive(text: str, name: str) -> str | None:
     return None
 
 
+def certificate_name(upsmon_conf: str, host: str) -> str:
+    """Say under which name upsmon checks the certificate of the upsd at HOST: CERTHOST's, else HOST itself."""
+    found = [
+        line.words[2]
+        for line in parseconf.parse(upsmon_conf)
+        if line.words[:2] == ("CERTHOST", host) and len(line.words) == 5
+    ]
+    return found[-1] if found else host  # upsmon takes the last
+
+
 def users(upsd_users: str) -> dict[str, User]:
     """Read upsd.users. As in NUT, the first password of a user counts."""
     found: dict[str, User] = {}

@@ -24,8 +24,8 @@ WORD_LIMIT = 512
 WORDS_LIMIT = 32
 """Words of a line; NUT drops the rest without a word (PCONF_DEFAULT_ARG_LIMIT)."""
 
-CREDENTIAL_LIMIT = 400
-"""Characters of a password or user name. upsmon puts the whole command into a buffer of 512 bytes and cuts the rest."""
+CREDENTIAL_LIMIT = 501
+"""Characters of a password or user name. upsmon writes the whole command, PASSWORD and a newline too, into 512 bytes."""
 
 MARK = "<redacted>"
 """Text that stands where a secret stood."""
@@ -74,7 +74,7 @@ def encode(word: str) -> str:
         name = f"character {position + 1} (U+{ord(character):04X})"
         if not character.isascii():
             raise Unencodable(f"{name} is not ASCII, and NUT drops it: write it otherwise", position)
-        if not character.isprintable():
+        if character < " ":
             raise Unencodable(f"{name} is a control character: remove it", position)
     if len(word) > WORD_LIMIT:
         raise Unencodable(f"the word has {len(word)} characters: NUT keeps only the first {WORD_LIMIT}", WORD_LIMIT)
@@ -119,12 +119,9 @@ def password_problem(text: str) -> str | None:
 def user_problem(text: str) -> str | None:
     """Return why this cannot be the name of a user of upsd, in words that follow "the user name"; None if it can.
 
-    It takes the same road as a password, and stands in brackets as the header of a section of upsd.users.
+    It takes the same road as a password.
     """
-    problem = _credential_problem(text)
-    if problem is None and "]" in text:
-        return "holds a ']': it stands between brackets in upsd.users"
-    return problem
+    return _credential_problem(text)
 
 
 _TROUBLE = {
@@ -132,7 +129,6 @@ _TROUBLE = {
     "#": "a '#'",
     "=": "a '='",
     "\\": "a backslash",
-    '"': "a double quote",
 }
 
 
@@ -141,13 +137,14 @@ def _credential_problem(text: str) -> str | None:
     if not text:
         problem = "is empty"
     elif len(text) > CREDENTIAL_LIMIT:
-        problem = f"has {len(text)} characters: upsmon cuts long ones, use at most {CREDENTIAL_LIMIT}"
+        problem = f"has {len(text)} characters: upsmon cuts it after {CREDENTIAL_LIMIT}"
     elif not text.isascii():
         problem = "holds a character outside ASCII: NUT drops it"
-    elif not text.isprintable():
-        problem = "holds a control character (such as a tab or a newline)"
-    elif text.startswith("["):
-        problem = "begins with a '[', which NUT may take for the header of a section"
+    elif min(text) < " ":
+        problem = "holds a control character (such as a tab or a newline): NUT drops it"
+    elif text.startswith('"'):
+        # within a word it is one character like others
+        problem = "begins with a double quote: upsmon sends it as it is, and upsd would take it for a quotation"
     else:
         found = [name for character, name in _TROUBLE.items() if character in text]
         if found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Callable
 
 SERVER = "nut-server.service"
@@ -45,6 +46,17 @@ ABSENT = Unit("", "", 0)
 def driver(ups: str) -> str:
     """Name the unit that runs a UPS's driver."""
     return f"nut-driver@{ups}.service"
+
+
+def is_driver(unit: str) -> bool:
+    """Say whether a unit runs a UPS's driver."""
+    return unit.startswith("nut-driver@") and unit.endswith(".service")
+
+
+def drivers_at_boot(root: Path = Path("/etc/systemd/system")) -> tuple[str, ...]:
+    """Name the units of drivers that start at boot: the enumerator enables one a section, and people do by hand."""
+    folder = root / "nut-driver.target.wants"
+    return tuple(sorted(path.name for path in folder.glob("nut-driver@*.service"))) if folder.is_dir() else ()
 
 
 def show(names: Sequence[str], runner: Run) -> dict[str, Unit]:

@@ -6,7 +6,7 @@
 
 It never logs in: a LOGIN would count as one more system that hangs on the UPS, and the primary would wait for it.
 Nothing that is asked here needs a password. It trusts nobody: whatever the other side sends or does not send, a Client
-comes to an end within its timeout.
+comes to an end within its timeout. With starttls it sees whom it speaks to, and speaks on encrypted.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import ipaddress
 import queue
 import re
 import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TypeVar
 
 from . import parseconf
@@ -40,6 +42,9 @@ LOOPBACK = "127.0.0.1"
 """What normal_address makes of every address of the loopback interface."""
 
 _RETRY_INTERVAL = 1.0
+
+# OpenSSL's verdicts (x509_vfy.h) of a certificate that is for another host name, and for another address.
+_WRONG_NAME = (62, 64)
 
 
 class UpsdFailure(Exception):
@@ -76,6 +81,10 @@ class VarNotSupported(UpsdError):
     """The UPS has no such variable."""
 
 
+class NoTls(UpsdError):
+    """upsd offers no TLS, on purpose or because it could not read its certificate."""
+
+
 class Unreachable(UpsdFailure):
     """No upsd could be talked to at ``host`` and ``port`` for the reason ``why``."""
 
@@ -90,12 +99,22 @@ class BadAnswer(Unreachable):
     """Something listens there, but what it says is not NUT's protocol."""
 
 
+class Untrusted(Unreachable):
+    """upsd's certificate can't be trusted: it does not come from our CA, or has expired."""
+
+
+class WrongName(Untrusted):
+    """upsd's certificate is good, and for another name."""
+
+
 _F = TypeVar("_F", bound=Unreachable)
 
 _MEANINGS = {
     "ACCESS-DENIED": "it does not let this host or user ask that",
     "DATA-STALE": "the driver has had no news from the UPS for too long",
     "DRIVER-NOT-CONNECTED": "the driver of this UPS does not run",
+    "FEATURE-NOT-CONFIGURED": "it has no TLS, or could not read its certificate when it started (see its journal)",
+    "FEATURE-NOT-SUPPORTED": "it was built without TLS",
     "UNKNOWN-UPS": "it has no UPS of this name",
     "VAR-NOT-SUPPORTED": "the UPS has no such variable",
 }
@@ -103,6 +122,8 @@ _ERRORS: dict[str, type[UpsdError]] = {
     "ACCESS-DENIED": AccessDenied,
     "DATA-STALE": DataStale,
     "DRIVER-NOT-CONNECTED": DriverNotConnected,
+    "FEATURE-NOT-CONFIGURED": NoTls,
+    "FEATURE-NOT-SUPPORTED": NoTls,
     "UNKNOWN-UPS": UnknownUps,
     "VAR-NOT-SUPPORTED": VarNotSupported,
 }
@@ -212,6 +233,48 @@ class Client:
             return normal_address(str(self._connected().getsockname()[0]))
         except OSError as error:
             raise self._failed(Unreachable, _reason(error)) from error
+
+    def starttls(self, ca_pem: str, server_name: str) -> None:
+        """Encrypt all further talk, with an upsd that a certificate from ``ca_pem`` shows to be ``server_name``.
+
+        ``ca_pem``: the certificates (PEM) that are trusted, and no others. ``server_name``: a DNS name, or an IP
+        address without brackets. Raises NoTls, after which the connection can still be used; WrongName, or Untrusted,
+        also if ``ca_pem`` holds no certificate; BadAnswer if what comes is no TLS.
+        """
+        words = self._answer(self._ask("STARTTLS"), "STARTTLS")
+        # What came with the answer, unencrypted, may be anybody's.
+        if words != ("OK", "STARTTLS") or self._buffer:
+            raise self._nonsense("STARTTLS", (*words, self._buffer.decode("latin-1")))
+        connection = self._connected()
+        trusted = f"its certificate is not to be trusted for {server_name}"
+        try:
+            connection.settimeout(self._left())
+            self._socket = _context(ca_pem).wrap_socket(connection, server_hostname=server_name)
+        except ssl.SSLCertVerificationError as error:
+            kind = WrongName if error.verify_code in _WRONG_NAME else Untrusted
+            raise self._failed(kind, f"{trusted}: {error.verify_message}") from error
+        except ssl.SSLError as error:
+            raise self._failed(BadAnswer, f"TLS can't be agreed on ({error.reason or error.strerror})") from error
+        except OSError as error:
+            raise self._failed(Unreachable, _reason(error)) from error
+        except ValueError as error:  # of the CA's text, or of a name that nobody can have
+            raise self._failed(Untrusted, f"{trusted}: {error}") from error
+
+    @property
+    def tls_version(self) -> str | None:
+        """The version of TLS, such as ``TLSv1.3``. None if nothing is encrypted."""
+        connection = self._connected()
+        return connection.version() if isinstance(connection, ssl.SSLSocket) else None
+
+    @property
+    def peer_not_after(self) -> datetime | None:
+        """When upsd's certificate expires. None if nothing is encrypted."""
+        connection = self._connected()
+        if not isinstance(connection, ssl.SSLSocket):
+            return None
+        # starttls lets nobody pass without a certificate
+        ends = str((connection.getpeercert() or {})["notAfter"])
+        return datetime.fromtimestamp(ssl.cert_time_to_seconds(ends), timezone.utc)
 
     def version(self) -> str:
         """Return upsd's release, such as ``2.8.1``."""
@@ -367,6 +430,19 @@ class Client:
                     f"{_reason(error)} ({normal_address(address)})" if len(addresses) > 1 else _reason(error)
                 )
         raise Unreachable(self.host, self.port, ", ".join(dict.fromkeys(reasons)))
+
+
+def _context(ca_pem: str) -> ssl.SSLContext:
+    """Return what verifies a server against these certificates and the name that it is asked for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # NSS takes any CA that it is told to trust for an anchor, OpenSSL a self-signed one only. 3.9 does not know the flag.
+    context.verify_flags |= getattr(ssl, "VERIFY_X509_PARTIAL_CHAIN", 0)
+    try:
+        context.load_verify_locations(cadata=ca_pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise ValueError("the text of the CA holds no certificate in PEM") from error
+    return context
 
 
 def _same(left: str, right: str) -> bool:

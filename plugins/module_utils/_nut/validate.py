@@ -15,10 +15,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Optional, Union
+from typing import Optional
 
-from . import monitors, parseconf, ups_conf
+from . import monitors, nss, parseconf, releases, ups_conf
 from .units import Run
+from .writing import Owner
 
 # Where Debian keeps the drivers and the real daemons: 2.8.0, 2.8.1, and 2.8.4 or newer, whose daemons are in sbin. What
 # stands in sbin on the first two are shell wrappers, which do nothing unless nut.conf's MODE tells them to.
@@ -37,18 +38,19 @@ UPSD_SECONDS = "1.5"
 
 _DRIVER = re.compile(r"Fatal error.*|Parse error.*|.*discarding invalid.*|.*is not a valid.*", re.IGNORECASE)
 _UPSMON = re.compile(
-    r".*(?:invalid directive|Parse error|invalid notify|ignoring invalid|Fatal|discarding|unusable configuration).*",
+    r".*(?:invalid directive|Parse error|invalid notify|not a valid notify|ignoring invalid|Fatal|discarding|unusable configuration).*",
     re.IGNORECASE,
 )
 _UPSD = re.compile(
     r".*(?:invalid directive|Unknown upsmon type|Unrecognized user setting|Parse error|ignoring incomplete|"
-    r"Ignoring duplicate|discarding|Fatal error|not listening|no listening|Invalid).*",
+    r"Ignoring duplicate|discarding|Fatal error|not listening|no listening|Invalid|"
+    r"Can not (?:find|initialize|enable|get)|certificate name is not specified).*",
     re.IGNORECASE,
 )
 
+_UPSSCHED = re.compile(r".*(?:invalid directive|Parse error|must be set before|discarding|Fatal).*", re.IGNORECASE)
 
 Find = Callable[[str], Optional[Path]]
-Owner = tuple[Union[str, int], Union[str, int]]
 
 
 def find(name: str) -> Path | None:
@@ -57,10 +59,10 @@ def find(name: str) -> Path | None:
     return next((path for path in found if path.exists()), None)
 
 
-def together(files: Mapping[str, str]) -> list[str]:
-    """Check what no daemon checks: that the files fit each other. Returns what is wrong, in words.
+def together(files: Mapping[str, str], release: releases.Release | None = None) -> list[str]:
+    """Check what no daemon checks: values, and that the files fit each other. Returns what is wrong, in words.
 
-    files: name -> text, of nut.conf, ups.conf, upsd.conf, upsd.users, upsmon.conf; those of a secondary are two.
+    files: name -> text, all of a primary's or of a secondary's. release: of the NUT that will read them; None if unknown.
     """
     wrong = []
     for name, text in files.items():
@@ -75,8 +77,10 @@ def together(files: Mapping[str, str]) -> list[str]:
         wrong.append(
             f"nut.conf: MODE is {mode or 'not set'}, and must be {' or '.join(modes)}, without blanks around the ="
         )
-    wrong += _watched(files)
-    return wrong
+    upsd_conf = files.get("upsd.conf", "")
+    if monitors.directive(upsd_conf, "CERTIDENT") and not monitors.directive(upsd_conf, "CERTPATH"):
+        wrong.append("upsd.conf: CERTIDENT without CERTPATH: upsd would offer no TLS, and not say so. Give both")
+    return wrong + releases.wrong_values(files, release) + _watched(files)
 
 
 def _watched(files: Mapping[str, str]) -> list[str]:
@@ -141,21 +145,30 @@ def by_nut(
     runner: Run,
     finder: Find = find,
     owner: Owner = ("root", "nut"),
+    *,
     # a unix socket's path is at most 107 bytes long, so the scratch directory stands near the root
     room: Path = Path("/run"),
+    tls: nss.Tls | None = None,
 ) -> list[str]:
     """Let the host's own NUT read the files, in a scratch directory. Returns what it complained of, in words.
 
     Nothing of the running NUT is touched: paths for state, pid and configuration point to the scratch directory, and
-    upsd listens on a port of the kernel's choice on loopback. Where NUT is not installed, nothing is found wrong.
+    upsd listens on a port of the kernel's choice on loopback. tls: the certificates that the files refer to. Where NUT is
+    not installed, nothing is found wrong.
     """
-    upsmon, upsd = finder("upsmon"), finder("upsd")
-    if upsmon is None or ("ups.conf" in files and upsd is None):
+    upsmon, server = finder("upsmon"), finder("upsd")
+    if upsmon is None or ("ups.conf" in files and server is None):
         return []
     scratch = Path(tempfile.mkdtemp(prefix="nut-", dir=room))
     try:
         shutil.chown(scratch, *owner)
         scratch.chmod(0o770)
+        if tls:
+            try:
+                nss.make(scratch / "tls", tls, runner, owner)
+            except nss.NssError as error:
+                return [f"TLS: {error}"]
+            files = {name: text.replace(str(nss.path_of(tls)), f"{scratch}/tls") for name, text in files.items()}
         for name, text in files.items():
             path = scratch / name
             path.write_text(_deaf(text) if name == "upsd.conf" else text, encoding="utf-8", errors="surrogateescape")
@@ -166,15 +179,18 @@ def by_nut(
         if "ups.conf" in files:
             wrong += _drivers(ups_conf.parse(files["ups.conf"]), finder, here, runner)
             if not wrong:
-                code, said = runner(["timeout", UPSD_SECONDS, *here, str(upsd), "-F"])
+                code, said = runner(["timeout", UPSD_SECONDS, *here, str(server), "-F"])
                 complaints = _complaints(_UPSD, said)
                 # 124: it came up, and was stopped when its time was over
                 if code != 124 and not complaints:
                     complaints = [f"it does not start: {_last(said)}"]
                 wrong += [f"upsd: {words}" for words in complaints]
-        if "upsmon.conf" in files:
-            _unused, said = runner([*here, str(upsmon), "-P", NO_PID, "-K", "-f", str(scratch / "upsmon.conf")])
-            wrong += [f"upsmon.conf: {words}" for words in _complaints(_UPSMON, said)]
+        _unused, said = runner([*here, str(upsmon), "-P", NO_PID, "-K", "-f", str(scratch / "upsmon.conf")])
+        wrong += [f"upsmon.conf: {words}" for words in _complaints(_UPSMON, said)]
+        if "upssched.conf" in files and (upssched := finder("upssched")):
+            # an event that no AT line names: the file is read, and nothing runs
+            _unused, said = runner([*here, "UPSNAME=__none", "NOTIFYTYPE=__none", str(upssched)])
+            wrong += [f"upssched.conf: {words}" for words in dict.fromkeys(_complaints(_UPSSCHED, said))]
         return [words.replace(f"{scratch}/", "") for words in wrong]
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

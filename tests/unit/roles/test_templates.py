@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.module_utils._nut import (
+    directives,
     monitors,
     parseconf,
     site,
@@ -29,6 +31,155 @@ CHECKOUT = Path(__file__).parents[3]
 ROLES = ("nut_server", "nut_client")
 
 ODD = "UPS #1 \"rack\" \\ = [x] {{ not_a_variable }} 'q' $HOME `id`"
+
+PATH, WORD = f"/{ODD}", 'u"#\\='
+
+# For each directive: what its variable is set to, and the words that NUT reads behind it, on one line or on several.
+Told = tuple[Any, list[str]]
+ODD_SETTINGS: dict[str, dict[str, Told]] = {
+    "nut.conf": {
+        "MODE": ("standalone", ["standalone"]),
+        "ALLOW_NO_DEVICE": (True, ["true"]),
+        "ALLOW_NOT_ALL_LISTENERS": (False, ["false"]),
+        "UPSD_OPTIONS": (ODD, [ODD]),
+        "UPSMON_OPTIONS": ("-D", ["-D"]),
+        "POWEROFF_WAIT": ("7m", ["7m"]),
+        "POWEROFF_QUIET": ("yes", ["true"]),
+        "NUT_DEBUG_LEVEL": (2, ["2"]),
+        "NUT_DEBUG_PID": (True, ["true"]),
+        "NUT_DEBUG_PROCNAME": ("on", ["true"]),
+        "NUT_DEBUG_SYSLOG": ("stderr", ["stderr"]),
+        "NUT_IGNORE_CHECKPROCNAME": (True, ["true"]),
+        "NUT_QUIET_INIT_UPSNOTIFY": (True, ["true"]),
+    },
+    "ups.conf": {
+        "maxretry": (8, ["8"]),
+        "retrydelay": (9, ["9"]),
+        "pollinterval": (4, ["4"]),
+        "maxstartdelay": (91, ["91"]),
+        "synchronous": (True, ["yes"]),  # a bare yes in YAML
+        "driverpath": (PATH, [PATH]),
+        "user": (WORD, [WORD]),
+        "group": (WORD, [WORD]),
+        "statepath": (PATH, [PATH]),
+        "debug_min": (1, ["1"]),
+        "LIBUSB_DEBUG": (3, ["3"]),
+    },
+    "upsd.conf": {
+        "MAXAGE": (33, ["33"]),
+        "TRACKINGDELAY": (34, ["34"]),
+        "MAXCONN": (35, ["35"]),
+        "ALLOW_NO_DEVICE": (True, ["1"]),
+        "ALLOW_NOT_ALL_LISTENERS": ("no", ["0"]),
+        "STATEPATH": (PATH, [PATH]),
+        "DATAPATH": ("/a b", ["/a b"]),
+        "CERTPATH": ("/c #d", ["/c #d"]),
+        "CERTIDENT": ({"nickname": ODD, "password": 'p"#\\'}, [ODD, 'p"#\\']),
+        "DISABLE_WEAK_SSL": (False, ["0"]),
+        "DEBUG_MIN": (2, ["2"]),
+    },
+    "upsmon.conf": {
+        "MINSUPPLIES": (2, ["2"]),
+        "HOSTSYNC": (46, ["46"]),
+        "FINALDELAY": (47, ["47"]),
+        "SHUTDOWNCMD": (ODD, [ODD]),
+        "SHUTDOWNEXIT": (False, ["no"]),
+        "POWERDOWNFLAG": (PATH, [PATH]),
+        "POLLFREQ": (9, ["9"]),
+        "POLLFREQALERT": (8, ["8"]),
+        "POLLFAIL_LOG_THROTTLE_MAX": (-1, ["-1"]),
+        "DEADTIME": (28, ["28"]),
+        "OFFDURATION": (0, ["0"]),
+        "OVERDURATION": (11, ["11"]),
+        "OBLBDURATION": (12, ["12"]),
+        "ALARMCRITICAL": (False, ["0"]),
+        "RBWARNTIME": (13, ["13"]),
+        "NOCOMMWARNTIME": (14, ["14"]),
+        "NOTIFYCMD": (ODD, [ODD]),
+        "NOTIFYMSG": ({"ONBATT": ODD, "OFF": "%s"}, ["ONBATT", ODD, "OFF", "%s"]),
+        "NOTIFYFLAG": (
+            {"ONBATT": ["EXEC", "WALL"], "NOCOMM": ["IGNORE"], "FSD": "SYSLOG+WALL"},
+            ["ONBATT", "EXEC+WALL", "NOCOMM", "IGNORE", "FSD", "SYSLOG+WALL", "ONLINE", "SYSLOG+WALL+EXEC"],
+        ),
+        "RUN_AS_USER": (WORD, [WORD]),
+        "CERTPATH": (PATH, [PATH]),
+        "CERTIDENT": ({"nickname": "me #1"}, ["me #1", ""]),
+        "CERTHOST": (
+            [{"host": "a b", "certname": ODD}, {"host": "c", "certname": "d", "certverify": False, "forcessl": "no"}],
+            ["a b", ODD, "1", "1", "c", "d", "0", "0"],
+        ),
+        "CERTVERIFY": ("true", ["1"]),
+        "FORCESSL": (False, ["0"]),
+        "DEBUG_MIN": (3, ["3"]),
+    },
+    "upssched.conf": {
+        "DEBUG_MIN": (4, ["4"]),
+        "CMDSCRIPT": (ODD, [ODD]),
+        "PIPEFN": ("/run/a pipe", ["/run/a pipe"]),
+        "LOCKFN": ('/run/a "lock"', ['/run/a "lock"']),
+        "AT": (
+            [
+                {"notifytype": "ONBATT", "command": "START-TIMER", "name": "early-1", "seconds": 30, "ups": "ups"},
+                {"notifytype": "ONLINE", "command": "CANCEL-TIMER", "name": "early-1", "then": "back.1", "ups": "*"},
+                {"notifytype": "ONLINE", "command": "EXECUTE", "name": "online", "ups": "ups@else:1"},
+            ],
+            [
+                *("ONBATT", "MONITORED", "START-TIMER", "early-1", "30"),
+                *("ONLINE", "*", "CANCEL-TIMER", "early-1", "back.1"),
+                *("ONLINE", "ups@else:1", "EXECUTE", "online"),
+            ],
+        ),
+    },
+}
+# Where two files have a directive of one name, or the name is taken, the file stands in the variable's name.
+BETWEEN = {
+    "nut.conf": ("nut", {"allow_no_device", "allow_not_all_listeners"}),
+    "ups.conf": ("ups", {"user", "group", "statepath", "debug_min"}),
+    "upsd.conf": ("upsd", {"statepath", "certpath", "certident", "debug_min"}),
+    "upsmon.conf": ("upsmon", {"certpath", "certident", "debug_min"}),
+    "upssched.conf": ("upssched", {"debug_min"}),
+}
+# A secondary has neither drivers nor upsd, is always a netclient, and must not cut the power of a UPS.
+NOT_OF_A_SECONDARY = {
+    *("MODE", "ALLOW_NO_DEVICE", "ALLOW_NOT_ALL_LISTENERS", "UPSD_OPTIONS", "POWEROFF_WAIT", "POWEROFF_QUIET"),
+    "POWERDOWNFLAG",
+}
+FILES = {
+    "nut_server": ("nut.conf", "ups.conf", "upsd.conf", "upsd.users", "upsmon.conf", "upssched.conf"),
+    "nut_client": ("nut.conf", "upsmon.conf", "upssched.conf"),
+}
+
+
+# A user's own text for each file
+EXTRA = {
+    "nut.conf": "OF_ANOTHER=1\n",
+    "ups.conf": "retrydelay = 78",
+    "upsd.conf": "MAXAGE 79\n",
+    "upsd.users": "actions = FSD",
+    "upsmon.conf": "RBWARNTIME 80",
+    "upssched.conf": "AT ONBATT * EXECUTE x\n\n",
+}
+
+
+def variable(role: str, file: str, directive: str) -> str:
+    """Name the variable of a directive."""
+    name = directive.lower()
+    stands, taken = BETWEEN[file]
+    return f"{role}_{stands}_{name}" if name in taken else f"{role}_{name}"
+
+
+def of(role: str, file: str) -> list[str]:
+    """List the directives of a file that a role has variables for."""
+    return [name for name in ODD_SETTINGS[file] if role == "nut_server" or name not in NOT_OF_A_SECONDARY]
+
+
+def odd(role: str) -> dict[str, Any]:
+    """Give every directive's variable its odd value, and each file an extra."""
+    found = {f"{role}_{file.replace('.', '_')}_extra": EXTRA[file] for file in FILES[role]}
+    for file in set(FILES[role]) - {"upsd.users"}:
+        found.update({variable(role, file, name): ODD_SETTINGS[file][name][0] for name in of(role, file)})
+    return found
+
 
 # One primary a case, and the secondaries that hang on it.
 PRIMARIES: dict[str, dict[str, Any]] = {
@@ -66,9 +217,78 @@ PRIMARIES: dict[str, dict[str, Any]] = {
     "margin": {"nut_server_shutdown_margin": 20},
     "fixed": {"nut_server_finaldelay": 7},
     "linux": {},
+    "odd": {
+        **odd("nut_server"),
+        "nut_server_devices": [
+            {
+                "name": "ups",
+                "powervalue": 1,
+                "vendorid": "051d",
+                "product": ODD,
+                "pollfreq": 12,
+                "ignorelb": True,
+                "pollonly": False,
+                "default": {"battery.charge.low": 30},
+                "override": {"ups.mfr": ODD},
+            }
+        ],
+        "nut_server_users": [
+            {"name": "viewer"},
+            {"name": "admin", "password": "a'b", "actions": ["SET", "FSD"], "instcmds": ["ALL"], "upsmon": "primary"},
+            {"name": "guest", "instcmds": ["beeper.mute", "test.battery.start"], "upsmon": "secondary"},
+        ],
+        "nut_server_monitor": [
+            {"system": "far@[2001:db8::2]:5", "powervalue": 1, "username": "u", "password": "p'#", "type": "primary"},
+            {"system": "far@away", "username": "u", "password": "p"},
+        ],
+    },
+    "safe": {"nut_server_tls": True},
+    "far": {},
+    "timed": {
+        "nut_server_port": 1,
+        "nut_server_devices": [{"name": "left"}, {"name": "right"}],
+        "nut_server_at": [
+            {"notifytype": "ONBATT", "ups": "right", "command": "START-TIMER", "name": "early", "seconds": 300}
+        ],
+    },
     "twins": {"nut_server_devices": [{"name": "ups"}, {"name": "ups"}]},
     "control": {"nut_server_devices": [{"name": "ups", "desc": "two\nlines"}]},
     "blank": {"nut_server_password": "with blank"},
+    "own": {"nut_server_users": [{"name": "monitor"}]},
+    "taken": {"nut_server_users": [{"name": "nas4"}]},
+    "double": {"nut_server_users": [{"name": "a"}, {"name": "a"}]},
+    "slash": {"nut_server_users": [{"name": "a/b"}]},
+    "broken": {"nut_server_users": [{"name": "a", "password": "b#c"}]},
+    "unseen": {"nut_server_at": [{"notifytype": "ONBATT", "command": "EXECUTE", "name": "x", "ups": "usp"}]},
+    "unheard": {
+        "nut_server_at": [{"notifytype": "ONBATT", "command": "EXECUTE", "name": "x"}],
+        "nut_server_notifyflag": {"ONBATT": ["SYSLOG"]},
+    },
+    "truth": {"nut_server_notifymsg": {False: "x"}},
+}
+BAD = {
+    "twins": "nut_server_devices: two devices are called ups",
+    "control": "nut_server_devices: device ups: desc: character 4 (U+000A) is a control character",
+    "blank": "blank: nut_server_password can't be used: the password holds a space",
+    "own": "nut_server_users: monitor is a user already",
+    "taken": "nut_server_users: nas4 is a user already",
+    "double": "nut_server_users: a is a user already",
+    "slash": "nut_server_users: 'a/b': a name is made of letters",
+    "broken": "nut_server_users: the password of a holds",
+    "unseen": "the AT line ONBATT EXECUTE x: this host watches no UPS called usp",
+    "unheard": "the notifyflag of ONBATT is SYSLOG, and without EXEC upssched is not called",
+    "truth": "upsmon.conf: NOTIFYMSG: a type of event is no text. Put OFF into quotes",
+}
+# What the lookup homelab.nut.certificate tells.
+TLS = {
+    "__nut_server_tls": {
+        "ca": "a",
+        "certificate": "b",
+        "key": "c",
+        "nickname": "safe_1",
+        "path": "/etc/nut/tls/server",
+    },
+    "__nut_client_tls": {"ca": "a", "path": "/etc/nut/tls/client"},
 }
 SECONDARIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "nas": ("truenas", "full", {"nut_client_ups": "right"}),
@@ -76,6 +296,18 @@ SECONDARIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "desk": ("ups_clients", "full", {"nut_client_shutdown_time": 10, "nut_client_password": "x'y;z"}),
     "nas2": ("truenas", "margin", {}),
     "nas3": ("truenas", "fixed", {"nut_client_shutdown_time": 300}),
+    "nas4": ("truenas", "taken", {}),
+    "safe2": ("ups_clients", "safe", {}),
+    "frank": ("ups_clients", "safe", {"nut_client_tls": False}),
+    "odd2": (
+        "ups_clients",
+        "far",
+        {
+            **odd("nut_client"),
+            "nut_client_powervalue": 2,
+            "nut_client_monitor": [{"system": "far@away", "username": "u", "password": "p"}],
+        },
+    ),
     "desk2": (
         "ups_clients",
         "linux",
@@ -161,7 +393,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
         (tasks / "main.yml").write_text(TASKS.replace("FILES", f"__{name}_files"))
         for part in ("defaults", "vars", "templates", "meta"):
             (tasks.parent / part).symlink_to(CHECKOUT / "roles" / name / part)
-    (root / "hosts.yml").write_text(yaml.dump(plain(inventory()), Dumper=Dumper))
+    (root / "hosts.yml").write_text(yaml.dump(plain(inventory()), Dumper=Dumper, sort_keys=False))
     (root / "site.yml").write_text(PLAYBOOK)
     (root / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {CHECKOUT / '.collections'}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
@@ -171,7 +403,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
         ANSIBLE_PYTHON_INTERPRETER=sys.executable,
     )
     program = Path(sys.executable).with_name("ansible-playbook")
-    command = [str(program), "-i", "hosts.yml", "-c", "local", "site.yml"]
+    command = [str(program), "-i", "hosts.yml", "-c", "local", "-e", json.dumps(TLS), "site.yml"]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, dict[str, Any]] = json.loads((root / "seen.json").read_text())
@@ -180,30 +412,19 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     return found
 
 
-GOOD = [name for name in PRIMARIES if name not in ("twins", "control", "blank")]
+GOOD = [name for name in PRIMARIES if name not in BAD]
 LINUX = [name for name, (group, _primary, _variables) in SECONDARIES.items() if group == "ups_clients"]
 
 
 @pytest.mark.parametrize("host", [*GOOD, *LINUX])
 def test_files_that_nut_takes(rendered: dict[str, dict[str, Any]], host: str) -> None:
     files = rendered[host]["rendered"]
-    assert set(files) == {
-        "nut.conf",
-        "upsmon.conf",
-        *(() if host in LINUX else ("ups.conf", "upsd.conf", "upsd.users")),
-    }
+    assert set(files) == set(FILES["nut_client" if host in LINUX else "nut_server"])
     assert validate.together(files) == []
     assert all(text.startswith("# Written by Ansible") for text in files.values())
 
 
-@pytest.mark.parametrize(
-    ("host", "said"),
-    [
-        ("twins", "nut_server_devices: two devices are called ups"),
-        ("control", "nut_server_devices: device ups: desc: character 4 (U+000A) is a control character"),
-        ("blank", "blank: nut_server_password can't be used: the password holds a space"),
-    ],
-)
+@pytest.mark.parametrize(("host", "said"), BAD.items())
 def test_files_that_are_not_made(rendered: dict[str, dict[str, Any]], host: str, said: str) -> None:
     assert said in rendered[host]["refused"]
     assert "rendered" not in rendered[host]
@@ -305,17 +526,141 @@ def test_monitor_of_a_secondary(rendered: dict[str, dict[str, Any]]) -> None:
 def test_the_primary_knows_its_secondary(rendered: dict[str, dict[str, Any]], host: str) -> None:
     """What the one sends is what the other holds, and what is watched is served."""
     primary = rendered[SECONDARIES[host][1]]["rendered"]
-    (one,) = monitors.monitors(rendered[host]["rendered"]["upsmon.conf"])
+    one, *_others = monitors.monitors(rendered[host]["rendered"]["upsmon.conf"])
     assert monitors.users(primary["upsd.users"])[one.user] == User(one.user, one.password, "secondary")
     assert one.ups in ups_conf.parse(primary["ups.conf"]).sections
 
 
 def settings(rendered: dict[str, dict[str, Any]], host: str) -> dict[str, str]:
-    lines = words(rendered[host]["rendered"]["upsmon.conf"])
-    found = {line[0]: line[1] for line in lines if line[0] != "MONITOR"}
-    assert all(len(line) == 2 for line in lines if line[0] != "MONITOR")
-    assert len(found) == len([line for line in lines if line[0] != "MONITOR"])
+    lines = [
+        line for line in words(rendered[host]["rendered"]["upsmon.conf"]) if line[0] not in ("MONITOR", "CERTHOST")
+    ]
+    found = {line[0]: line[1] for line in lines}
+    assert all(len(line) == 2 for line in lines)
+    assert len(found) == len(lines)
     return found
+
+
+@pytest.mark.parametrize(
+    ("host", "file"), [("odd", file) for file in FILES["nut_server"]] + [("odd2", file) for file in FILES["nut_client"]]
+)
+def test_every_setting_is_read_as_it_was_set(rendered: dict[str, dict[str, Any]], host: str, file: str) -> None:
+    role = "nut_client" if host in LINUX else "nut_server"
+    text = rendered[host]["rendered"][file]
+    # the user's own text comes last, behind a line that says where it is from
+    *before, last = text.partition("\n[ups]")[0].rstrip().splitlines()
+    assert (before[-1], last) == (f"# {role}_{file.replace('.', '_')}_extra", EXTRA[file].rstrip())
+    assert text.endswith("\n")
+    text = "\n".join([*before, ""])
+    if file == "upsd.users":
+        return
+    system = {"odd": "ups@localhost:3493", "odd2": "ups@far:3493"}[host]
+    wanted = {
+        name: [system if word == "MONITORED" else word for word in ODD_SETTINGS[file][name][1]]
+        for name in of(role, file)
+    }
+    found: dict[str, list[str]] = {}
+    if file == "nut.conf":
+        # who reads it is a shell
+        shown = "".join(f'printf "%s\\n" "${name}"; ' for name in wanted)
+        done = subprocess.run(["sh", "-c", f"{text}\n{shown}"], capture_output=True, text=True, check=True, env={})
+        found = {name: [value] for name, value in zip(wanted, done.stdout.splitlines(), strict=True)}
+    elif file == "ups.conf":
+        found = {name: [] if value is None else [value] for name, value in ups_conf.parse(text).settings}
+    else:
+        for line in words(text):
+            if line[0] not in ("MONITOR", "LISTEN"):
+                found.setdefault(line[0], []).extend(line[1:])
+        if file == "upsmon.conf" and host == "odd2":
+            wanted["HOSTSYNC"], wanted["FINALDELAY"] = ["46"], ["47"]
+    if file == "upsmon.conf":
+        # upssched is to hear of what AT names
+        assert wanted["NOTIFYFLAG"][-2:] == ["ONLINE", "SYSLOG+WALL+EXEC"]
+    assert found == wanted
+
+
+def test_unset_settings_are_not_written(rendered: dict[str, dict[str, Any]]) -> None:
+    """Only what has a default of this collection's own stands in the files. NUT's own count for the rest."""
+    bare = rendered["bare"]["rendered"]
+    told = {file: {line[0] for line in words(bare[file])} for file in ("upsd.conf", "upsmon.conf", "upssched.conf")}
+    assert told == {
+        "upsd.conf": {"LISTEN", "MAXAGE"},
+        "upsmon.conf": {"MONITOR", "HOSTSYNC", "FINALDELAY", *settings(rendered, "bare")},
+        "upssched.conf": {"CMDSCRIPT", "PIPEFN", "LOCKFN"},
+    }
+
+
+def test_the_odd_device(rendered: dict[str, dict[str, Any]]) -> None:
+    conf = ups_conf.parse(rendered["odd"]["rendered"]["ups.conf"])
+    assert {name: dict(one.keys) for name, one in conf.sections.items()} == {
+        "ups": {
+            "driver": "usbhid-ups",
+            "port": "auto",
+            "vendorid": "051d",
+            "product": ODD,
+            "pollfreq": "12",
+            "ignorelb": None,
+            "default.battery.charge.low": "30",
+            "override.ups.mfr": ODD,
+        }
+    }
+
+
+def test_further_users(rendered: dict[str, dict[str, Any]]) -> None:
+    text = rendered["odd"]["rendered"]["upsd.users"]
+    made = rendered["odd"]["passwords"]
+    assert monitors.users(text) == {
+        "monitor": User("monitor", made["odd"], "primary"),
+        "viewer": User("viewer", made["viewer@odd"], ""),
+        "admin": User("admin", "a'b", "primary"),
+        "guest": User("guest", made["guest@odd"], "secondary"),
+    }
+    # one that is given, and those that are refused, have none made
+    assert not {"admin@odd", "monitor@own", "nas4@taken"} & set(made)
+    rights: dict[str, list[str]] = {}
+    for line in words(text):
+        if line[0].startswith("["):
+            name = line[0]
+        elif line[0] in ("actions", "instcmds"):
+            rights.setdefault(name, []).append(f"{line[0]} {line[2]}")
+    assert rights == {
+        "[admin]": ["actions SET", "actions FSD", "instcmds ALL"],
+        "[guest]": ["instcmds beeper.mute", "instcmds test.battery.start", "actions FSD"],  # the last is EXTRA
+    }
+
+
+def test_further_ups_of_others(rendered: dict[str, dict[str, Any]]) -> None:
+    _own, far, away = monitors.monitors(rendered["odd"]["rendered"]["upsmon.conf"])
+    assert far == Monitor("far@[2001:db8::2]:5", 1, "u", "p'#", "primary")
+    assert away == Monitor("far@away", 0, "u", "p", "secondary")
+    own, *others = monitors.monitors(rendered["odd2"]["rendered"]["upsmon.conf"])
+    assert (own.system, own.power, others) == ("ups@far:3493", 2, [away])
+
+
+def test_upssched_is_called_where_it_has_something_to_do(rendered: dict[str, dict[str, Any]]) -> None:
+    lines = words(rendered["timed"]["rendered"]["upsmon.conf"])
+    assert ["NOTIFYCMD", "/sbin/upssched"] in lines
+    assert ["NOTIFYFLAG", "ONBATT", "SYSLOG+WALL+EXEC"] in lines
+    assert words(rendered["timed"]["rendered"]["upssched.conf"])[-1] == [
+        *("AT", "ONBATT", "right@localhost:1", "START-TIMER", "early", "300")
+    ]
+
+
+def test_tls(rendered: dict[str, dict[str, Any]]) -> None:
+    """Off it leaves no trace. On, the primary, and each secondary that does not say otherwise, speak nothing else."""
+    trusted = {"CERTPATH": "/etc/nut/tls/client", "CERTVERIFY": "1", "FORCESSL": "1"}
+    assert settings(rendered, "safe2").items() >= trusted.items()
+    assert not trusted.keys() & settings(rendered, "frank").keys()
+    assert settings(rendered, "safe").items() >= {**trusted, "CERTPATH": "/etc/nut/tls/server"}.items()
+    # its own upsmon comes by loopback, and the certificate, if it is the user's, is for another name
+    checked = [line for line in words(rendered["safe"]["rendered"]["upsmon.conf"]) if line[0] == "CERTHOST"]
+    assert checked == [["CERTHOST", "localhost", "safe", "1", "1"]]
+    served = words(rendered["safe"]["rendered"]["upsd.conf"])
+    assert [line for line in served if line[0] not in ("LISTEN", "MAXAGE")] == [
+        ["CERTPATH", "/etc/nut/tls/server"],
+        ["CERTIDENT", "safe_1", ""],
+        ["DISABLE_WEAK_SSL", "1"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -392,12 +737,12 @@ def load(role: str, path: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_default_is_documented_as_it_is(role: str) -> None:
-    """A default that is a template is told in words. An option without a default needs none in defaults/main.yml."""
+    """A default that is a template is told in words, and none is NUT's. Not all options need one in defaults/main.yml."""
     options = load(role, "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
     defaults = load(role, "defaults/main.yml")
     assert set(defaults) <= set(options)
     for name, value in defaults.items():
-        if isinstance(value, str) and "{{" in value:
+        if value is None or (isinstance(value, str) and "{{" in value):
             assert "default" not in options[name], name
         else:
             assert (options[name]["default"], type(options[name]["default"])) == (value, type(value)), name
@@ -406,7 +751,7 @@ def test_a_default_is_documented_as_it_is(role: str) -> None:
     # none of these can be left out of a template
     used = {name for name in options if name not in defaults}
     texts = "".join(path.read_text() for path in (CHECKOUT / "roles" / role / "templates").iterdir())
-    assert not [name for name in used if name in texts]
+    assert not [name for name in used if re.search(rf"\b{name}\b", texts)]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -419,7 +764,7 @@ def test_every_option_is_of_its_role_and_used(role: str) -> None:
     defaults = (CHECKOUT / "roles" / role / "defaults/main.yml").read_text()
     for name in options:
         declared = sum(line.startswith(f"{name}:") for line in defaults.splitlines())
-        assert texts.count(name) > declared, name
+        assert len(re.findall(rf"\b{name}\b", texts)) > declared, name
 
 
 def test_the_library_has_the_same_defaults() -> None:
@@ -433,4 +778,88 @@ def test_the_library_has_the_same_defaults() -> None:
     options = load("nut_server", "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
     keys = options["nut_server_devices"]["options"]
     assert dict(ups_conf.section({"name": "ups"}).keys) == {key: keys[key]["default"] for key in ("driver", "port")}
-    assert ups_conf.section({key: "1" for key in keys if key != "options"}).name == "1"
+    assert ups_conf.section({key: "1" for key in keys if keys[key]["type"] != "dict"}).name == "1"
+
+
+def options_of(role: str) -> dict[str, Any]:
+    found: dict[str, Any] = load(role, "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    return found
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_directive_of_nut_has_a_variable(role: str) -> None:
+    """But for those that this collection refuses everywhere."""
+    options, defaults = options_of(role), load(role, "defaults/main.yml")
+    for file in set(FILES[role]) - {"upsd.users"}:
+        own = {name for name, one in directives.DIRECTIVES[file].items() if not one.never}
+        if role == "nut_client":
+            own -= NOT_OF_A_SECONDARY
+        for name in own:
+            assert variable(role, file, name) in options, name
+            assert variable(role, file, name) in defaults, name
+        # the list above is complete, but for those that other tests are about
+        assert own - set(of(role, file)) <= {"LISTEN", "MONITOR"}
+    if role == "nut_server":
+        users = {name for name, one in directives.DIRECTIVES["upsd.users"].items() if not one.never}
+        assert users < set(options["nut_server_users"]["options"])
+
+
+def test_every_key_of_a_device_has_a_place() -> None:
+    keys = options_of("nut_server")["nut_server_devices"]["options"]
+    known = {name.removesuffix(".*") for name, one in directives.DEVICE.items() if not one.never}
+    # winhid does something on Windows only
+    assert known - set(keys) == {"winhid"} & known
+    assert set(keys) - known == {"name", "powervalue", "options"}
+
+
+def kinds() -> list[tuple[str, str, directives.Directive, dict[str, Any]]]:
+    """List each role's options that are one directive: where, its name, what NUT knows of it, and the option."""
+    found = []
+    for role in ROLES:
+        options = options_of(role)
+        for file in (one for one in FILES[role] if one != "upsd.users"):
+            for name in of(role, file):
+                found.append((role, name, directives.DIRECTIVES[file][name], options[variable(role, file, name)]))
+    keys = options_of("nut_server")["nut_server_devices"]["options"]
+    found += [("device", name, one, keys[name]) for name, one in directives.DEVICE.items() if name in keys]
+    return found
+
+
+TYPES = {
+    **dict.fromkeys(("number", "positive", "integer", "seconds", "number?"), "int"),
+    **dict.fromkeys(("boolean", "true|false", "0|1", "flag"), "bool"),
+    **dict.fromkeys(("path", "text", "word", "hex", "delay"), "str"),
+    **dict.fromkeys(("identity", "notifymsg", "notifyflag"), "dict"),
+    **dict.fromkeys(("certhost", "at"), "list"),
+    "exit": "raw",
+}
+
+
+@pytest.mark.parametrize(("where", "name", "known", "option"), kinds())
+def test_an_option_is_as_its_directive(
+    where: str, name: str, known: directives.Directive, option: dict[str, Any]
+) -> None:
+    """Of its type, with its words, and with the release that it is new in."""
+    if "|" in known.kind and known.kind not in TYPES:
+        words = set(known.kind.split("|"))
+        if name == "MODE":
+            words -= {"none", "netclient"}  # that would not be a primary
+        assert (option["type"], set(option["choices"]) - {""}) == ("str", words)
+    elif name in ("NUT_DEBUG_PID", "NUT_DEBUG_PROCNAME"):
+        assert option["type"] == "bool"
+    elif name == "POWERDOWNFLAG":
+        assert option["type"] == "path"
+    else:
+        assert option["type"] == TYPES[known.kind]
+    said = " ".join([option["description"]] if isinstance(option["description"], str) else option["description"])
+    told = f"From NUT {'.'.join(map(str, known.since))} on" in said
+    assert told == (known.since > (2, 8, 0)), said
+    if where != "device":
+        assert f"({name})" in said
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_upssched_may_be_told(role: str) -> None:
+    line = options_of(role)[f"{role}_at"]["options"]
+    assert line["notifytype"]["choices"] == list(directives.NOTIFY_TYPES)
+    assert set(line["command"]["choices"]) == {name for name, one in directives.AT_COMMANDS.items() if not one.never}

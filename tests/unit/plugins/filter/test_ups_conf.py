@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.nut.plugins.filter.ups_conf import FilterModule
@@ -12,9 +14,11 @@ ups_conf = FilterModule().filters()["ups_conf"]
 
 
 def test_the_sections() -> None:
-    devices = [{"name": "ups", "desc": "UPS #1", "options": {"pollonly": True}}, {"name": "spare"}]
+    device = {"name": "ups", "desc": "UPS #1", "pollonly": True, "serial": "", "override": {"battery.charge.low": 20}}
+    devices = [{**device, "options": {"lowbatt": 30}}, {"name": "spare"}]
     assert ups_conf(devices) == (
-        '[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n    desc = "UPS \\#1"\n    pollonly\n\n'
+        '[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n    desc = "UPS \\#1"\n    pollonly\n'
+        '    override.battery.charge.low = "20"\n    lowbatt = "30"\n\n'
         '[spare]\n    driver = "usbhid-ups"\n    port = "auto"\n'
     )
 
@@ -24,9 +28,10 @@ def test_the_sections() -> None:
     [
         ([{"name": "a b"}], "nut_server_devices: device 'a b': a name is made of"),
         ([{"name": "ups"}, {"name": "ups"}], "nut_server_devices: two devices are called ups"),
+        ([{"name": "ups", "bus": "1", "options": {"bus": "1"}}], "nut_server_devices: device ups: bus is given twice"),
         ([{"name": "ups", "desc": "a\nb"}], "nut_server_devices: device ups: desc: character 2"),
     ],
 )
-def test_devices_that_cannot_be_written(devices: list[dict[str, str]], said: str) -> None:
+def test_devices_that_cannot_be_written(devices: list[dict[str, Any]], said: str) -> None:
     with pytest.raises(AnsibleFilterError, match=said):
         ups_conf(devices)

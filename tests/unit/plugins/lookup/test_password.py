@@ -9,6 +9,8 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
+from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import lookup_loader
@@ -39,8 +41,17 @@ def variables(check: bool = False, **hosts: dict[str, Any]) -> dict[str, Any]:
     return {"hostvars": hosts, "groups": {"pve": ["pve"]}, "ansible_check_mode": check}
 
 
-def look(*names: str, check: bool = False, **hosts: dict[str, Any]) -> list[str]:
-    return LookupModule(loader=DataLoader(), templar=None).run(list(names), variables(check, **hosts))
+def module() -> LookupModule:
+    """What Ansible does when it loads a plugin."""
+    lookup = LookupModule(loader=DataLoader(), templar=None)
+    lookup._load_name = "homelab.nut.password"
+    options = yaml.safe_load(plugin.DOCUMENTATION)["options"]
+    C.config.initialize_plugin_configuration_definitions("lookup", lookup._load_name, options)
+    return lookup
+
+
+def look(*names: str, check: bool = False, user: str = "", **hosts: dict[str, Any]) -> list[str]:
+    return module().run(list(names), variables(check, **hosts), user=user)
 
 
 def test_given_passwords() -> None:
@@ -50,10 +61,10 @@ def test_given_passwords() -> None:
 
 def test_a_site_without_primaries() -> None:
     given = {"hostvars": {"pve": {"nut_client_password": "s"}}, "groups": {}}
-    assert LookupModule(loader=DataLoader(), templar=None).run(["pve"], given) == ["s"]
+    assert module().run(["pve"], given) == ["s"]
 
 
-@pytest.mark.parametrize("password", ["a b", "a#b", "a=b", "a\\b", 'a"b', "ü", "[a", "a\nb", "x" * 401])
+@pytest.mark.parametrize("password", ["a b", "a#b", "a=b", "a\\b", '"ab', "ü", "a\nb", "x" * 502])
 @pytest.mark.parametrize("host", ["nas", "pve"])
 def test_a_password_that_nut_cannot_carry(host: str, password: str) -> None:
     name = {"nas": "nut_client_password", "pve": "nut_server_password"}[host]
@@ -109,3 +120,20 @@ def test_nowhere_to_keep_it(host: str, name: str) -> None:
     """Such as with an inventory on the command line."""
     with pytest.raises(AnsibleError, match=f"{host}: no directory beside the inventory .*: set {name}, or"):
         look(host, **{host: {"inventory_dir": None}})
+
+
+def test_a_user_has_a_password_of_its_own(tmp_path: Path) -> None:
+    """Not the one of upsmon, also where that is given."""
+    own = {"inventory_dir": str(tmp_path), "nut_server_password": "of-upsmon"}
+    (made,) = look("pve", user="admin", pve=own)
+    assert made not in ("of-upsmon", *look("pve", user="dashboard", pve=own))
+    assert (tmp_path / "passwords" / "admin@pve").read_text().strip() == made
+    assert stat.S_IMODE((tmp_path / "passwords" / "admin@pve").stat().st_mode) == 0o600
+    assert look("pve", user="admin", pve=own) == [made]
+
+
+@pytest.mark.parametrize("user", ["a b", "../x", "a/b", "x#"])
+def test_a_name_that_no_user_can_have(tmp_path: Path, user: str) -> None:
+    with pytest.raises(AnsibleError, match=r"pve: .* can't be a user"):
+        look("pve", user=user, pve={"inventory_dir": str(tmp_path)})
+    assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._nut import deploy, units
+from ansible_collections.homelab.nut.plugins.module_utils._nut import deploy, units, writing
 from ansible_collections.homelab.nut.plugins.modules import config
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import FakeUpsd, serving
 
@@ -35,12 +35,13 @@ class Host:
     def __init__(self, root: Path, upsd: FakeUpsd) -> None:
         self.folder, self.upsd = root, upsd
         self.told: list[str] = []
-        self.refuses = ""
+        self.refuses, self.release = "", ""
         self.files = {
             "nut.conf": "MODE=netserver\n",
             "upsd.users": "[monitor]\n    password = secret1\n    upsmon primary\n",
             "upsd.conf": f"LISTEN 127.0.0.1 {upsd.port}\nMAXAGE 15\n",
             "ups.conf": "[ups]\n    driver = usbhid-ups\n    port = auto\n",
+            "upssched.conf": "CMDSCRIPT /bin/true\n",
             "upsmon.conf": f"MONITOR ups@localhost:{upsd.port} 1 monitor secret1 primary\nMINSUPPLIES 1\nSHUTDOWNCMD /bin/true\n",
         }
         self.write(self.files)
@@ -67,7 +68,9 @@ class Host:
             self.told.append(f"{command[1]} {command[-1]}")
             if self.refuses == self.told[-1]:
                 return 1, "Job failed."
-        return 0, "its last line\n"
+        if command[-1] == "-V":
+            return 0, f"Network UPS Tools upsmon {self.release}\n"
+        return 0, "its last line\n" if command[0] == "journalctl" else ""
 
 
 @pytest.fixture
@@ -82,10 +85,12 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
                 deploy.Deployment,
                 folder=tmp_path,
                 room=tmp_path,
+                systemd=tmp_path,
                 owner=(os.getuid(), os.getgid()),
-                finder=lambda _name: None,
+                finder=lambda name: Path(name) if found.release and name == "upsmon" else None,
             ),
         )
+        monkeypatch.setattr(config, "LOCK", tmp_path / "lock")
         monkeypatch.setattr(config, "runner", lambda _module: found.run)
         monkeypatch.setattr(config, "last_words", lambda unit, _runner: f"last words of {unit}")
         yield found
@@ -131,6 +136,7 @@ def test_a_change(host: Host, run: Any) -> None:
     (diff,) = result["diff"]
     assert "-MAXAGE 15\n+MAXAGE 20\n" in diff["prepared"]
     assert host.read() == {**host.files, **maxage(host)}
+    assert result["kept"] == [f"{host.folder}/upsd.conf.before-homelab-nut"]
     assert host.told == ["reload nut-server.service"]
     assert not run(changes=maxage(host))["changed"]
 
@@ -207,9 +213,19 @@ def test_systemd_that_does_not_answer(run: Any, monkeypatch: pytest.MonkeyPatch)
     assert "systemctl show: no bus" in result["msg"]
 
 
-def test_a_ups_that_is_not_served(host: Host, run: Any) -> None:
+def test_a_ups_that_is_not_there(host: Host, run: Any) -> None:
+    """A host without its UPS can be deployed; that it is not there is said."""
     host.upsd.answers.update(STALE)
     result = run(changes=maxage(host))
+    assert not result.get("failed")
+    assert result["changed"]
+    assert result["upses"] == {"ups": "DATA-STALE"}
+    assert any("does not serve ups fresh: DATA-STALE. NUT is ready for it" in str(one) for one in result["warnings"])
+
+
+def test_a_ups_that_must_be_there(host: Host, run: Any) -> None:
+    host.upsd.answers.update(STALE)
+    result = run(changes=maxage(host), require_ups=True)
     assert result["failed"]
     assert "after 0 s NUT does not serve: upsd does not serve ups fresh: DATA-STALE" in result["msg"]
     assert "last words of nut-driver@ups.service" in result["msg"]
@@ -218,12 +234,11 @@ def test_a_ups_that_is_not_served(host: Host, run: Any) -> None:
     assert result["upses"] == {"ups": "DATA-STALE"}
 
 
-def test_a_ups_that_need_not_be_served(host: Host, run: Any) -> None:
-    host.upsd.answers.update(STALE)
-    result = run(require_ups=False)
-    assert not result.get("failed")
-    assert result["upses"] == {"ups": "DATA-STALE"}
-    assert any("DATA-STALE" in str(warning) for warning in result["warnings"])
+def test_a_driver_that_does_not_run(host: Host, run: Any) -> None:
+    host.upsd.answers.update({"LIST VAR ups": "ERR DRIVER-NOT-CONNECTED\n"})
+    result = run()
+    assert result["failed"]
+    assert "does not serve ups fresh: DRIVER-NOT-CONNECTED" in result["msg"]
 
 
 def test_an_upsmon_that_has_not_logged_in(host: Host, run: Any) -> None:
@@ -232,3 +247,45 @@ def test_an_upsmon_that_has_not_logged_in(host: Host, run: Any) -> None:
     assert result["failed"]
     assert "has not logged in to ups@localhost" in result["msg"]
     assert "as monitor; upsd lists nobody" in result["msg"]
+
+
+def test_a_release_that_is_too_old(host: Host, run: Any) -> None:
+    host.release = "2.8.0"
+    newer = {"upsmon.conf": host.files["upsmon.conf"] + "OFFDURATION 60\n"}
+    result = run(changes=newer)
+    assert (result["changed"], result["release"]) == (False, "2.8.0")
+    assert any("OFFDURATION" in str(one) for one in result["warnings"])
+    assert any("2.8.0" in one for one in result["advice"])
+
+
+def test_another_run_is_at_work(host: Host, run: Any) -> None:
+    with writing.alone(host.folder / "lock", 0):
+        result = run(changes=maxage(host))
+        assert "another run is configuring NUT on this host" in result["msg"]
+        assert host.read() == host.files
+        # looking is free
+        assert run(changes=maxage(host), _ansible_check_mode=True)["changed"]
+
+
+def test_a_host_that_goes(host: Host, run: Any) -> None:
+    result = run(files=None, state="absent")
+    assert result["changed"]
+    assert result["files"] == ["upsmon.conf", "upssched.conf", "ups.conf", "upsd.conf", "upsd.users", "nut.conf"]
+    assert result["actions"][0] == "disable --now nut-monitor.service: NUT is removed from this host"
+    assert "secret1" not in "".join(host.read().values())
+    assert result["upses"] == {}
+
+
+@pytest.mark.parametrize("files", [None, {}])
+def test_without_files_nothing_is_removed(host: Host, run: Any, files: Any) -> None:
+    assert "files must be nut.conf, upsd.users" in run(files=files)["msg"]
+    assert host.read() == host.files
+
+
+def test_a_flag_of_an_earlier_shutdown(host: Host, run: Any) -> None:
+    flag = host.folder / "killpower"
+    flag.write_text("upsmon-shutdown-file")
+    result = run(
+        changes={"upsmon.conf": f"{host.files['upsmon.conf']}POWERDOWNFLAG {flag}\n"}, _ansible_check_mode=True
+    )
+    assert any(f"{flag} is there, left at" in str(one) for one in result["warnings"])

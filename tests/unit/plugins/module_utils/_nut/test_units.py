@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,3 +115,14 @@ def test_last_words() -> None:
     assert units.last_words(units.MONITOR, runner, 3) == "a\nb"
     assert runner.run[0][:3] == ["journalctl", "--unit=nut-monitor.service", "--lines=3"]
     assert units.last_words(units.MONITOR, Runner("No journal files were found.", 1)) == ""
+
+
+def test_which_drivers_start_at_boot(tmp_path: Path) -> None:
+    assert units.drivers_at_boot(tmp_path) == ()
+    folder = tmp_path / "nut-driver.target.wants"
+    folder.mkdir()
+    for name in ("nut-driver@ups.service", "nut-driver@MD5_0123.service", "other.service"):
+        (folder / name).symlink_to("/lib/systemd/system/nut-driver@.service")  # which need not be there
+    assert units.drivers_at_boot(tmp_path) == ("nut-driver@MD5_0123.service", "nut-driver@ups.service")
+    assert all(units.is_driver(name) for name in units.drivers_at_boot(tmp_path))
+    assert not units.is_driver("nut-driver.target")

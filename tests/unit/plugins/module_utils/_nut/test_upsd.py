@@ -5,16 +5,23 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd
+from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 ANSWERS = {
     "VER": "Network UPS Tools upsd 2.8.1 - http://www.networkupstools.org/\n",
@@ -309,6 +316,211 @@ def test_a_port_that_does_not_exist(port: int) -> None:
 def test_a_closed_client_says_so() -> None:
     with pytest.raises(upsd.Unreachable, match="closed"):
         upsd.Client("127.0.0.1").list_ups()
+
+
+# TLS
+
+NOW = datetime.now(timezone.utc)
+CA = certificates.make_ca("our CA", NOW)
+
+
+@pytest.fixture
+def encrypting(tmp_path: Path) -> Callable[..., Callable[[socket.socket, str], None]]:
+    """Make what speaks TLS on a FakeUpsd's connection, with a certificate of CA."""
+
+    def make(
+        names: Sequence[str] = ("localhost", "127.0.0.1"), ca: certificates.Pair = CA, made: datetime = NOW
+    ) -> Callable[[socket.socket, str], None]:
+        pair = certificates.issue(ca, "pve", names, made)
+        (tmp_path / "pem").write_text(pair.key + pair.certificate)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "pem")
+
+        def talk(connection: socket.socket, request: str) -> None:
+            assert request == "STARTTLS"
+            connection.sendall(b"OK STARTTLS\n")
+            with context.wrap_socket(connection, server_side=True) as secure, secure.makefile("r") as lines:
+                for line in lines:
+                    secure.sendall(ANSWERS[line.rstrip("\n")].encode("latin-1"))
+
+        return talk
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "::1", "pve.home.lan"])
+def test_encrypted_talk(encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str) -> None:
+    with serving(misbehave=encrypting(["localhost", "127.0.0.1", "::1", "pve.home.lan"])) as server:
+        with server.client() as client:
+            assert (client.tls_version, client.peer_not_after) == (None, None)
+            client.starttls(CA.certificate, name)
+            assert client.list_vars("ups")["ups.status"] == "OL CHRG"
+            assert client.net_version() == "1.3"
+            assert client.tls_version == "TLSv1.3"
+            assert client.peer_not_after == (NOW + certificates.LIFE).replace(microsecond=0)
+        # nothing else was to be read on the way
+        assert server.asked == ["STARTTLS"]
+
+
+@pytest.mark.parametrize("code", ["FEATURE-NOT-CONFIGURED", "FEATURE-NOT-SUPPORTED"])
+def test_a_server_without_tls(code: str) -> None:
+    with serving({"STARTTLS": f"ERR {code}\n"}) as server, server.client() as client:
+        with pytest.raises(upsd.NoTls, match=rf"answered {code} to STARTTLS: it .* TLS"):
+            client.starttls(CA.certificate, "localhost")
+        assert client.net_version() == "1.3"
+
+
+@pytest.mark.parametrize("name", ["127.0.0.2", "::1", "nas", "localhost.home.lan"])
+def test_a_certificate_for_another_name(
+    encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str
+) -> None:
+    with serving(misbehave=encrypting()) as server, server.client() as client:
+        with pytest.raises(upsd.WrongName, match=f"not to be trusted for {name}: .*mismatch") as caught:
+            client.starttls(CA.certificate, name)
+        assert caught.value.port == server.port
+        with pytest.raises(upsd.Unreachable, match="closed"):
+            client.net_version()
+
+
+def test_another_authority_of_the_same_name(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
+    other = certificates.make_ca("our CA", NOW)
+    with serving(misbehave=encrypting(ca=other)) as server, server.client() as client:
+        with pytest.raises(upsd.Untrusted, match="not to be trusted for localhost") as caught:
+            client.starttls(CA.certificate, "localhost")
+        assert not isinstance(caught.value, upsd.WrongName)
+
+
+def test_one_authority_of_several(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
+    both = certificates.make_ca("other CA", NOW).certificate + CA.certificate
+    with serving(misbehave=encrypting()) as server, server.client() as client:
+        client.starttls(both, "localhost")
+        assert client.net_version() == "1.3"
+
+
+def test_an_authority_that_another_signed(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
+    """As NSS does it: who is told to trust an intermediate needs no root."""
+    own = x509.load_pem_x509_certificate(CA.certificate.encode())
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(own.subject)
+        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "root")]))
+        .public_key(own.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    )
+    trusted = signed.public_bytes(serialization.Encoding.PEM).decode()
+    with serving(misbehave=encrypting()) as server, server.client() as client:
+        client.starttls(trusted, "localhost")
+        assert client.net_version() == "1.3"
+
+
+def test_an_expired_certificate(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
+    long_ago = NOW - certificates.LIFE - timedelta(hours=1)
+    with (
+        serving(misbehave=encrypting(made=long_ago)) as server,
+        server.client() as client,
+        pytest.raises(upsd.Untrusted, match="certificate has expired"),
+    ):
+        client.starttls(CA.certificate, "localhost")
+
+
+@pytest.mark.parametrize("text", ["", "PEM", "-----BEGIN CERTIFICATE-----\nbm8=\n-----END CERTIFICATE-----\n"])
+def test_a_ca_that_is_none(encrypting: Callable[..., Callable[[socket.socket, str], None]], text: str) -> None:
+    with (
+        serving(misbehave=encrypting()) as server,
+        server.client() as client,
+        pytest.raises(upsd.Untrusted, match="the text of the CA holds no certificate"),
+    ):
+        client.starttls(text, "localhost")
+
+
+@pytest.mark.parametrize("name", ["", ".home.lan", "x" * 64 + ".lan"])
+def test_a_name_that_nobody_can_have(
+    encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str
+) -> None:
+    with (
+        serving(misbehave=encrypting()) as server,
+        server.client() as client,
+        pytest.raises(upsd.Untrusted, match="not to be trusted for"),
+    ):
+        client.starttls(CA.certificate, name)
+
+
+@pytest.mark.parametrize("answer", ["OK\n", "OK STARTTLS NOW\n", "GARBAGE\n", "OK STARTTLS\nVAR ups ups.status OB\n"])
+def test_an_answer_to_starttls_that_breaks_the_protocol(answer: str) -> None:
+    """Words that come before the encryption may be anybody's."""
+    with serving({"STARTTLS": answer}) as server, server.client() as client:
+        with pytest.raises(upsd.BadAnswer, match="answered STARTTLS with"):
+            client.starttls(CA.certificate, "localhost")
+        with pytest.raises(upsd.Unreachable, match="closed"):
+            client.net_version()
+
+
+def hangs_after_ok(connection: socket.socket, request: str) -> None:
+    connection.sendall(b"OK STARTTLS\n")
+    while connection.recv(4096):
+        pass
+
+
+def drips_records(connection: socket.socket, request: str) -> None:
+    connection.sendall(b"OK STARTTLS\n")
+    connection.recv(4096)
+    connection.sendall(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xf0")
+    while True:
+        connection.sendall(b"\x00")
+        threading.Event().wait(0.02)
+
+
+def talks_no_tls(connection: socket.socket, request: str) -> None:
+    connection.sendall(b"OK STARTTLS\n")
+    connection.recv(4096)
+    connection.sendall(b"VAR ups ups.status OL\n" * 10)
+    connection.recv(4096)
+
+
+def closes_after_ok(connection: socket.socket, request: str) -> None:
+    connection.sendall(b"OK STARTTLS\n")
+    connection.recv(4096)
+
+
+@pytest.mark.parametrize(
+    ("misbehave", "kind", "why"),
+    [
+        (silent, upsd.Unreachable, "in time"),
+        (hangs_after_ok, upsd.Unreachable, "in time"),
+        (drips_records, upsd.Unreachable, "in time"),
+        (talks_no_tls, upsd.BadAnswer, "TLS can't be agreed on"),
+        (closes_after_ok, upsd.Unreachable, "cannot be reached: "),
+    ],
+)
+def test_a_hostile_server_of_tls_is_left_in_time(
+    misbehave: Callable[[socket.socket, str], None], kind: type[upsd.Unreachable], why: str
+) -> None:
+    begin = time.monotonic()
+    with serving(misbehave=misbehave) as server:
+        with server.client(timeout=0.5) as client, pytest.raises(kind, match=why) as caught:
+            client.starttls(CA.certificate, "localhost")
+        assert time.monotonic() - begin < 3
+        assert f"127.0.0.1:{server.port}" in str(caught.value)
+
+
+def test_a_server_that_ends_the_encryption(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
+    talk = encrypting()
+
+    def leave(connection: socket.socket, request: str) -> None:
+        # what it does not know ends it
+        with pytest.raises(KeyError):
+            talk(connection, request)
+
+    with serving(misbehave=leave) as server, server.client() as client:
+        client.starttls(CA.certificate, "localhost")
+        with pytest.raises(upsd.Unreachable, match="closed the connection before its answer was complete"):
+            client.list_vars("nobody")
+        with pytest.raises(upsd.Unreachable, match="closed"):
+            _unused = client.tls_version
 
 
 # Values

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import validate
+from ansible_collections.homelab.nut.plugins.module_utils._nut import nss, validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -175,7 +175,7 @@ class Nut:
 
 
 def judged(nut: Nut, files: Mapping[str, str], room: Path) -> list[str]:
-    wrong = validate.by_nut(files, nut, nut.find, (os.getuid(), os.getgid()), room)
+    wrong = validate.by_nut(files, nut, nut.find, (os.getuid(), os.getgid()), room=room)
     assert not list(room.iterdir())
     return wrong
 
@@ -287,7 +287,7 @@ def test_a_driver_is_no_path(tmp_path: Path) -> None:
 
     nut = Nut()
     files = with_text("ups.conf", "usbhid-ups", "../upsd")
-    validate.by_nut(files, nut, find, (os.getuid(), os.getgid()), tmp_path)
+    validate.by_nut(files, nut, find, (os.getuid(), os.getgid()), room=tmp_path)
     assert asked == ["upsmon", "upsd"]
 
 
@@ -336,7 +336,7 @@ def test_nothing_is_left_behind_when_it_is_cut_short(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        validate.by_nut(PRIMARY, cut, Nut().find, (os.getuid(), os.getgid()), tmp_path)
+        validate.by_nut(PRIMARY, cut, Nut().find, (os.getuid(), os.getgid()), room=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -359,3 +359,62 @@ def test_the_wrappers_come_last() -> None:
     """On Debian 12 and 13 /usr/sbin holds shell scripts of the same names, which say yes to anything."""
     assert validate.PLACES[-1] == "/usr/sbin"
     assert {"/lib/nut", "/usr/lib/nut", "/usr/libexec/nut"} == set(validate.PLACES[:-1])
+
+
+UPSSCHED = {
+    "CMDSCRIPT must be set before any ATs in the config file!\n": "CMDSCRIPT must be set before any ATs in the config file!",
+    "upssched.conf: invalid directive AT ONBATT\n": "upssched.conf: invalid directive AT ONBATT",
+    # once on each stream
+    "Parse error: HERE/upssched.conf:1: Unbalanced word\n" * 2: "Parse error: upssched.conf:1: Unbalanced word",
+}
+
+
+@pytest.mark.parametrize(("said", "wrong"), UPSSCHED.items())
+def test_upssched_reads_its_file(tmp_path: Path, said: str, wrong: str) -> None:
+    files = {**SECONDARY, "upssched.conf": "CMDSCRIPT /bin/true\n"}
+    nut = Nut(upssched=(0, said))
+    assert judged(nut, files, tmp_path) == [f"upssched.conf: {wrong}"]
+    # an event that nobody waits for
+    assert nut.run[-1][4:] == ["UPSNAME=__none", "NOTIFYTYPE=__none", "/nut/upssched"]
+    assert judged(Nut(upssched=(0, "")), files, tmp_path) == []
+
+
+TLS = nss.Tls("ca", "certificate", "key", "pve")
+
+
+def test_certificates_are_tried_where_nothing_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+
+    def make(folder: Path, tls: nss.Tls, *_arguments: object) -> None:
+        assert tls is TLS
+        made.append(folder)
+
+    monkeypatch.setattr(nss, "make", make)
+    files = {
+        **PRIMARY,
+        "upsd.conf": f'CERTPATH "{nss.path_of(TLS)}"\n',
+        "upsmon.conf": f"CERTPATH {nss.path_of(TLS)}\n",
+    }
+    nut = Nut()
+    assert validate.by_nut(files, nut, nut.find, (os.getuid(), os.getgid()), room=tmp_path, tls=TLS) == []
+    assert made[0].parent.parent == tmp_path
+    assert nut.files["upsd.conf"].startswith(f'CERTPATH "{made[0]}"\n')
+    assert nut.files["upsmon.conf"] == f"CERTPATH {made[0]}\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_certificates_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(*_arguments: object) -> None:
+        raise nss.NssError("the key does not fit")
+
+    monkeypatch.setattr(nss, "make", make)
+    nut = Nut()
+    owner = (os.getuid(), os.getgid())
+    assert validate.by_nut(PRIMARY, nut, nut.find, owner, room=tmp_path, tls=TLS) == ["TLS: the key does not fit"]
+    assert nut.run == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_are_looked_at_too() -> None:
+    wrong = validate.together({**SECONDARY, "upsmon.conf": SECONDARY["upsmon.conf"] + "DEADTIME 15s\n"})
+    assert any("DEADTIME" in one for one in wrong)

@@ -1,0 +1,256 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lookup homelab.nut.certificate."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: certificate
+short_description: The certificate with which a primary's upsd speaks TLS
+version_added: 0.2.0
+description:
+  - Returns the certificate that the inventory gives a primary, checked; or else one of an authority of our own, both made once,
+    kept in files beside the inventory, and renewed years before their end.
+author:
+  - The homelab.nut contributors (@homelab-nut)
+options:
+  _terms:
+    description: Names of primaries.
+    type: list
+    elements: str
+    required: true
+  part:
+    description:
+      - V(all) is what the primary itself needs, V(ca) what its secondaries need.
+      - V(name) is a name that the certificate covers, the one by which secondaries reach the primary; for CERTHOST in C(upsmon.conf).
+    type: str
+    choices: [all, ca, name]
+    default: all
+notes:
+  - The inventory gives a certificate as C(nut_server_tls_ca), C(nut_server_tls_certificate) (intermediates may follow) and
+    C(nut_server_tls_key), all of them or none. Each is text in PEM or the path of a file on the controller, relative to the
+    inventory, which may be encrypted by Ansible Vault.
+  - Those of our own making stand in C(tls/) beside the inventory, or in the directory that the variable C(nut_tls_directory) names.
+    C(ca.key) there can sign certificates that all secondaries trust. In check mode nothing is written.
+  - They cover the host's name, C(ansible_host), C(nut_server_address), C(nut_server_tls_names) and the loopback addresses.
+seealso:
+  - plugin: homelab.nut.password
+    plugin_type: lookup
+"""
+
+EXAMPLES = r"""
+- name: Use the certificate of the host pve
+  ansible.builtin.set_fact:
+    tls: "{{ lookup('homelab.nut.certificate', 'pve') }}"
+  no_log: true
+"""
+
+RETURN = r"""
+_raw:
+  description:
+    - For each primary a dictionary with C(ca), C(certificate), C(key) (PEM), C(nickname) (for CERTIDENT) and C(path) (for CERTPATH).
+    - With O(part=ca) it has C(ca) and C(path) alone. With O(part=name) it is a name.
+  type: list
+  elements: raw
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
+from ansible.utils.display import Display
+
+from ..module_utils._nut import nss, site, writing
+from ..plugin_utils import certificates
+from ..plugin_utils.certificates import CertificateError, Pair
+
+display = Display()
+
+GIVEN = ("ca", "certificate", "key")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+CA = "ca"
+
+# What check mode made instead of files. A host's files must fit together, so it is the same for all in a process.
+_made: dict[tuple[Path, str], Pair] = {}
+
+
+class _Folder:
+    """Where certificates of our own are kept: NAME.pem and NAME.key."""
+
+    def __init__(self, path: Path, check: bool) -> None:
+        self.path = path
+        self.check = check
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep others out: Ansible's forks ask at the same time."""
+        if self.check:
+            yield
+            return
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def read(self, name: str) -> Pair:
+        """Return what is kept. What is missing is empty."""
+        made = _made.get((self.path, name)) if self.check else None
+        return made or Pair(
+            *(path.read_text("utf-8", "replace") if path.exists() else "" for path in self._paths(name))
+        )
+
+    def keep(self, name: str, pair: Pair) -> Pair:
+        """Keep a certificate and its key, both or none."""
+        if self.check:
+            _made[self.path, name] = pair
+        else:
+            writing.replace(dict(zip(self._paths(name), (pair.certificate, pair.key))), 0o600)
+        return pair
+
+    def _paths(self, name: str) -> tuple[Path, Path]:
+        return self.path / f"{name}.pem", self.path / f"{name}.key"
+
+
+class LookupModule(LookupBase):
+    """Ansible's door."""
+
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
+        """Return the certificates of each primary, or a part of them."""
+        self.set_options(var_options=variables, direct=kwargs)
+        try:
+            return [self._of(str(host), self.get_option("part"), variables or {}) for host in terms]
+        except (site.SiteError, writing.WriteError, OSError) as error:
+            raise AnsibleError(str(error)) from error
+
+    def _of(self, host: str, part: str, variables: dict[str, Any]) -> Any:
+        own = variables["hostvars"][host]
+        name = site.address(host, own).strip("[]")
+        if part == "name":
+            return name
+        now = datetime.now(timezone.utc)
+        given = [name for name in GIVEN if own.get(_variable(name))]
+        if given:
+            return _result(host, self._checked(host, own, name, given, now), part)
+        folder = _Folder(_path(host, own), bool(variables.get("ansible_check_mode")))
+        with folder.alone():
+            ca = _authority(folder, now)
+            if part == "ca":
+                return _result(host, nss.Tls(ca.certificate), part)
+            pair = _own(folder, host, ca, _names(host, own, name), now)
+        return _result(host, nss.Tls(ca.certificate, pair.certificate, pair.key), part)
+
+    def _checked(self, host: str, own: Any, name: str, given: list[str], now: datetime) -> nss.Tls:
+        missing = [_variable(part) for part in GIVEN if part not in given]
+        if missing:
+            raise AnsibleError(
+                f"{host}: {' and '.join(map(_variable, given))} without {' and '.join(missing)}: set all three, or none,"
+                " and certificates are made"
+            )
+        ca, certificate, key = (self._text(host, _variable(part), own) for part in GIVEN)
+        try:
+            checked = certificates.check(ca, certificate, key, name, now)
+        except CertificateError as error:
+            raise AnsibleError(f"{host}: {_variable(error.part)} can't be used: {error}") from None
+        for warning in checked.warnings:
+            display.warning(f"{host}: {warning}")
+        return nss.Tls(checked.ca, checked.certificate, checked.key)
+
+    def _text(self, host: str, variable: str, own: Any) -> str:
+        value = str(own[variable])
+        if "-----BEGIN" in value:
+            return value
+        path = Path(own.get("inventory_dir") or "", value).expanduser()
+        try:
+            return str(self._loader.get_text_file_contents(str(path)))
+        except AnsibleError as error:
+            raise AnsibleError(
+                f"{host}: {variable} is neither text in PEM nor a file on this machine that can be read: {path}: {error}"
+            ) from error
+
+
+def _variable(part: str) -> str:
+    return f"nut_server_tls_{part}"
+
+
+def _path(host: str, own: Any) -> Path:
+    folder = own.get("nut_tls_directory") or (own.get("inventory_dir") and f"{own['inventory_dir']}/tls")
+    if not folder:
+        raise AnsibleError(
+            f"{host}: no directory beside the inventory can keep its certificate: set nut_tls_directory, or"
+            f" {', '.join(map(_variable, GIVEN))}"
+        )
+    if host == CA:
+        raise AnsibleError(f"{host}: the files of a host of this name would be the authority's: give it another name")
+    return Path(folder)
+
+
+def _names(host: str, own: Any, name: str) -> list[str]:
+    """Say which names a certificate of our own covers."""
+    wanted = own.get("nut_server_tls_names") or []
+    for entry in (name, *wanted):
+        if not certificates.is_name(str(entry)):
+            raise AnsibleError(
+                f"{host}: {entry!r} is neither a DNS name nor an IP address, so no certificate can be for it: set"
+                " nut_server_address or nut_server_tls_names"
+            )
+    # the inventory may call a host what it likes
+    also = [entry for entry in (host, str(own.get("ansible_host") or host)) if certificates.is_name(entry)]
+    return list(dict.fromkeys([name, *also, *map(str, wanted), *LOOPBACK]))
+
+
+def _authority(folder: _Folder, now: datetime) -> Pair:
+    """Return our authority, made or renewed if need be. Its key is empty if it is kept elsewhere."""
+    ca = folder.read(CA)
+    where = folder.path / f"{CA}.pem"
+    if not ca.certificate:
+        # a name of its own: two authorities of one name confuse whoever verifies
+        return folder.keep(CA, certificates.make_ca(f"homelab.nut CA {os.urandom(4).hex()}", now))
+    try:
+        if ca.key and not certificates.fits(ca.certificate, ca.key):
+            raise AnsibleError(f"{where} and {CA}.key beside it do not belong together: restore them, or delete both")
+        if ca.key and certificates.ca_ends(ca.certificate, now):
+            return folder.keep(CA, certificates.make_ca("", now, ca))
+        certificates.one(CA, ca.certificate)
+    except CertificateError as error:
+        raise AnsibleError(
+            f"{where.with_suffix('.key' if error.part == 'key' else '.pem')} can't be used: {error}. Restore it"
+        ) from None
+    return ca
+
+
+def _own(folder: _Folder, host: str, ca: Pair, names: list[str], now: datetime) -> Pair:
+    """Return a host's certificate from our authority, made or renewed if need be."""
+    pair = folder.read(host)
+    why = certificates.needs_renewal(pair, ca.certificate, names, now) if pair.certificate else "it is not there"
+    if not why:
+        return pair
+    if not ca.key:
+        raise AnsibleError(
+            f"{host}: {folder.path / host}.pem is to be signed ({why}), and {folder.path / CA}.key is missing: restore it; or"
+            f" delete {CA}.pem, and run for all hosts: a new authority is made, which each of them must learn"
+        )
+    return folder.keep(host, certificates.issue(ca, host, names, now))
+
+
+def _result(host: str, tls: nss.Tls, part: str) -> dict[str, str]:
+    if part == "ca":
+        tls = nss.Tls(tls.ca)
+        return {"ca": tls.ca, "path": str(nss.path_of(tls))}
+    # a colon would end the name of a token
+    tls = nss.Tls(tls.ca, tls.certificate, tls.key, re.sub(r"[^A-Za-z0-9._-]", "_", host))
+    return {
+        "ca": tls.ca,
+        "certificate": tls.certificate,
+        "key": tls.key,
+        "nickname": tls.nickname,
+        "path": str(nss.path_of(tls)),
+    }

@@ -1,0 +1,160 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What no file of NUT's shows: whether this host can do what they ask, and what an earlier shutdown or hand has left."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shlex
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from . import monitors, parseconf, units
+from .units import Run
+
+# where NUT's own samples, and the posts of most people, have the flag
+COMMON_FLAG = "/etc/killpower"
+# file systems that a reboot empties
+_FORGETFUL = ("tmpfs", "ramfs")
+
+# What drivers say when their UPS is not on the bus, in 2.8.0 to 2.8.5, and what they say besides when it is
+# there and they may not have it.
+_NOTHING_THERE = re.compile(
+    r"No matching (?:USB/HID|HID) UPS found|No matching USB device found|No supported devices found"
+    r"|Unable to find (?:Richcomm|ATCL|POWERWARE)|Unable to open /dev/\S+: No such file"
+)
+_IN_THE_WAY = re.compile(r"insufficient permissions|[Cc]an't claim|Access denied|Permission denied")
+# how systemd begins its record of one more try
+_TRY = re.compile(r"^Starting .*$", re.MULTILINE)
+
+
+def unbindable(new: str, old: str, serves: bool) -> list[str]:
+    """Say at which LISTEN lines of a new upsd.conf upsd could not listen.
+
+    NUT 2.8.0 and 2.8.1 only log most of these, and secondaries then find nobody. old: the file that is there; serves: upsd
+    runs, so that the ports of old are its own. A name is tried as upsd would, with all its addresses.
+    """
+    own = {port for _unused, port in (monitors.listening(old) or [("", monitors.PORT)])} if serves else set()
+    wrong = []
+    for host, port in monitors.listening(new):
+        address = None if host == "*" else host
+        try:
+            places = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            wrong.append(f"upsd.conf: LISTEN {host}: no such address: {error.strerror or error}. upsd would not start")
+            continue
+        for family, kind, number, _unused, place in places[:1] if address is None else places:
+            # port 0: any that is free, to see whether the address is this host's
+            why = _refused(family, kind, number, (place[0], 0 if port in own else port, *place[2:]))
+            if why == errno.EADDRNOTAVAIL:
+                wrong.append(f"upsd.conf: LISTEN {host}: {place[0]} is no address of this host. Write one that it has")
+            elif why == errno.EADDRINUSE:
+                wrong.append(
+                    f"upsd.conf: LISTEN {host} {port}: another program listens there. `ss -tlnp sport = :{port}` names it"
+                )
+    return wrong
+
+
+def _refused(family: int, kind: int, number: int, place: tuple[object, ...]) -> int:
+    try:
+        with socket.socket(family, kind, number) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            trial.bind(place)
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def unrunnable(files: Mapping[str, str]) -> list[str]:
+    """Say which programs that the files name are not there, or can't be run: NUT tells only when it needs them."""
+    wrong = []
+    for name, directive in (
+        ("upsmon.conf", "SHUTDOWNCMD"),
+        ("upsmon.conf", "NOTIFYCMD"),
+        ("upssched.conf", "CMDSCRIPT"),
+    ):
+        text = files.get(name, "")
+        command = monitors.directive(text, directive)
+        # without AT lines nothing calls it
+        if not command or (directive == "CMDSCRIPT" and not any(one.words[0] == "AT" for one in parseconf.parse(text))):
+            continue
+        try:
+            program = shlex.split(command)[0]
+        except (ValueError, IndexError):
+            program = ""
+        if program.startswith("/") and not (Path(program).is_file() and os.access(program, os.X_OK)):
+            wrong.append(
+                f"{name}: {directive} {program}: there is no such program on this host, or it is not executable"
+            )
+    return wrong
+
+
+def old_flags(texts: Iterable[str]) -> list[str]:
+    """Find the flags that tell the end of a shutdown to cut the UPS's power, and say what they mean.
+
+    texts: upsmon.conf as it is and as it will be. No shutdown is going on while this runs, so a flag is one that an
+    earlier shutdown has left.
+    """
+    paths = dict.fromkeys([*(monitors.directive(text, "POWERDOWNFLAG") or "" for text in texts), COMMON_FLAG])
+    said = []
+    for path in paths:
+        if path and Path(path).is_file():
+            when = datetime.fromtimestamp(Path(path).stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+            said.append(
+                f"{path} is there, left at {when} by an earlier shutdown. While POWERDOWNFLAG names it, the next reboot cuts "
+                f"the UPS's power. Remove it: rm {shlex.quote(path)}"
+            )
+    return said
+
+
+def lasting_flag(upsmon_conf: str, mounts: str) -> list[str]:
+    """Say whether POWERDOWNFLAG would outlive a reboot. mounts: /proc/self/mounts."""
+    path = monitors.directive(upsmon_conf, "POWERDOWNFLAG")
+    if not path:
+        return []
+    kinds = {}
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) > 2:
+            kinds[fields[1].replace("\\040", " ")] = fields[2]
+    parents = [path, *(str(parent) for parent in Path(path).parents)]
+    kind = next((kinds[parent] for parent in parents if parent in kinds), "")
+    if kind in _FORGETFUL:
+        return []
+    return [
+        f"POWERDOWNFLAG {path} is on a disk. If a power cut leaves it there, the next reboot can cut the UPS's power. Put it "
+        "below /run, which a reboot empties"
+    ]
+
+
+def shipped(files: Sequence[Path], runner: Run) -> set[Path]:
+    """Return those of these files that are as a Debian package brought them: nobody's work is in them."""
+    code, said = runner(["dpkg-query", "--show", "--showformat=${Conffiles}\\n", "nut-client", "nut-server"])
+    sums = dict(line.split()[:2] for line in said.splitlines() if len(line.split()) >= 2) if code in (0, 1) else {}
+    return {
+        path
+        for path in files
+        # MD5 is what dpkg keeps; nothing is trusted to it
+        if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == sums.get(str(path))
+    }
+
+
+def finds_no_ups(driver: str, runner: Run) -> bool:
+    """Say whether a driver that does not run finds no UPS to drive, by what it said last. driver: its unit."""
+    tries = _TRY.split(units.last_words(driver, runner, lines=60))
+    # the last try may just have begun; what stands before the first is the end of one that is cut off
+    for said in reversed(tries):
+        if _IN_THE_WAY.search(said):
+            return False
+        if _NOTHING_THERE.search(said):
+            return True
+    return False

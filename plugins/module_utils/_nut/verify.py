@@ -1,0 +1,138 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether a host's NUT really serves: upsd is asked, because a unit that is active proves nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Callable
+
+from . import host, monitors, nss, units, ups_conf, upsd
+
+# Seconds until a driver and upsd that have just been started have found each other: no sooner is a UPS called absent
+SETTLE_SECONDS = 10
+# How often a daemon that has ended is started again before it is given up
+STARTS = 2
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What is not as it should be, in words, and the unit whose last words may tell why."""
+
+    words: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What upsd says of a host.
+
+    status: of each UPS, in NUT's words, or why there is none. broken: what does not work. absent: UPSes that are not there, or
+    don't answer their driver; NUT does what it can. mended: units that had ended and were started again.
+    """
+
+    status: Mapping[str, str]
+    broken: tuple[Trouble, ...] = ()
+    absent: tuple[Trouble, ...] = ()
+    mended: tuple[str, ...] = ()
+
+
+def local_upsd(upsd_conf: str) -> tuple[str, int]:
+    """Say where this host's upsd can be asked, by its LISTEN lines."""
+    places = monitors.listening(upsd_conf)
+    for name, port in places:
+        if name in monitors.LOOPBACK:
+            return "127.0.0.1", port
+    for name, port in places:
+        if name in monitors.LOOPBACK_6:
+            return "::1", port
+    return places[0] if places else ("127.0.0.1", monitors.PORT)
+
+
+@dataclass
+class Verifier:
+    """One look after another at a host with these files, until all is well or the time is over."""
+
+    files: Mapping[str, str]
+    runner: units.Run
+    tls: nss.Tls | None = None
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+
+    def verify(self, seconds: float, patient: bool = False) -> Verdict:
+        """Wait until upsd serves every UPS fresh and lists this host's upsmon as a client, for SECONDS at most.
+
+        For a UPS that is not there nobody waits to the end, unless PATIENT. A daemon that has ended is started again.
+        """
+        begin = self.clock()
+        starts: dict[str, int] = {}
+        while True:
+            verdict = self._look(tuple(starts))
+            passed = self.clock() - begin
+            settled = passed >= min(SETTLE_SECONDS, seconds) and not patient and not verdict.broken
+            if not (verdict.broken or verdict.absent) or passed >= seconds or settled:
+                return verdict
+            self._mend(verdict, starts)
+            self.pause(0.5)
+
+    def _mend(self, verdict: Verdict, starts: dict[str, int]) -> None:
+        """Start what has ended. Debian 12 restarts neither upsd nor upsmon by itself."""
+        suspects = [one.unit for one in verdict.broken if one.unit in (units.SERVER, units.MONITOR)]
+        if not suspects:
+            return
+        for name, unit in units.show(list(dict.fromkeys(suspects)), self.runner).items():
+            if not unit.runs and starts.get(name, 0) < STARTS:
+                starts[name] = starts.get(name, 0) + 1
+                self.runner(["systemctl", "reset-failed", name])
+                self.runner(["systemctl", "start", name])
+
+    def _look(self, mended: tuple[str, ...]) -> Verdict:
+        status, broken, absent = self._served()
+        return Verdict(status, (*broken, *self._logged_out()), absent, mended)
+
+    def _served(self) -> tuple[dict[str, str], tuple[Trouble, ...], tuple[Trouble, ...]]:
+        """Ask this host's upsd for its UPSes: the status of each, and what is broken or absent."""
+        if "ups.conf" not in self.files:
+            return {}, (), ()
+        names = list(ups_conf.parse(self.files["ups.conf"]).sections)
+        try:
+            with upsd.Client(*local_upsd(self.files["upsd.conf"]), timeout=5) as client:
+                states = upsd.snapshot(client, names)
+        except upsd.UpsdFailure as error:
+            return {}, (Trouble(str(error), units.SERVER),), ()
+        status = {one.name: " ".join(one.status) if one.fresh else one.error or "no data" for one in states}
+        broken: list[Trouble] = []
+        absent: list[Trouble] = []
+        for name in (one.name for one in states if not one.fresh):
+            trouble = Trouble(f"upsd does not serve {name} fresh: {status[name]}", units.driver(name))
+            (absent if self._is_absent(name, status[name]) else broken).append(trouble)
+        return status, tuple(broken), tuple(absent)
+
+    def _is_absent(self, name: str, why: str) -> bool:
+        # stale: the driver runs, and the UPS does not answer it
+        return why == "DATA-STALE" or (
+            why == "DRIVER-NOT-CONNECTED" and host.finds_no_ups(units.driver(name), self.runner)
+        )
+
+    def _logged_out(self) -> list[Trouble]:
+        missing = []
+        for one in monitors.monitors(self.files["upsmon.conf"]):
+            try:
+                with upsd.Client(one.host, one.port, timeout=5) as client:
+                    if self.tls:
+                        # upsmon logs in only if this works, too: FORCESSL and CERTVERIFY are on
+                        client.starttls(self.tls.ca, monitors.certificate_name(self.files["upsmon.conf"], one.host))
+                    clients = client.list_clients(one.ups)
+                    address = client.local_address
+            except upsd.UpsdFailure as error:
+                missing.append(Trouble(f"{one.system}: {error}", units.MONITOR))
+                continue
+            if upsd.normal_address(address) not in {upsd.normal_address(other) for other in clients}:
+                seen = ", ".join(clients) or "nobody"
+                words = f"upsmon of this host ({address}) has not logged in to {one.system} as {one.user}; upsd lists {seen}"
+                missing.append(Trouble(words, units.MONITOR))
+        return missing

@@ -1,0 +1,111 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.homelab.nut.plugins.filter.directives import FilterModule
+from ansible_collections.homelab.nut.plugins.module_utils._nut import parseconf
+from hypothesis import given
+from hypothesis import strategies as st
+
+directives = FilterModule().filters()["directives"]
+
+ASCII = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=60)
+
+
+@pytest.mark.parametrize(
+    ("value", "lines"),
+    [
+        (None, []),
+        ("", []),
+        ([], []),
+        ({}, []),
+        (0, ["X 0"]),
+        (-1, ["X -1"]),
+        ("/run/nut", ["X /run/nut"]),
+        ("/sbin/shutdown -h +0", ['X "/sbin/shutdown -h +0"']),
+        (["me #1", ""], ['X "me \\#1" ""']),
+        ({"ONBATT": "%s", "OFF": "a b"}, ["X ONBATT %s", 'X OFF "a b"']),
+        ([["ONBATT", "*", 5], ["ONLINE", "a b"]], ["X ONBATT * 5", 'X ONLINE "a b"']),
+        (True, ["X yes"]),
+        (False, ["X no"]),
+    ],
+)
+def test_a_value(value: Any, lines: list[str]) -> None:
+    made = directives({"SHUTDOWNEXIT": value}, "upsmon.conf").splitlines()
+    assert made == [line.replace("X", "SHUTDOWNEXIT") for line in lines]
+
+
+def test_the_forms_of_the_files() -> None:
+    assert directives({"DATAPATH": "/a b", "MAXAGE": 1}, "upsd.conf") == 'DATAPATH "/a b"\nMAXAGE 1'
+    assert directives({"user": "a b", "debug_min": 1}, "ups.conf") == 'user = "a b"\ndebug_min = 1'
+    assert directives({"UPSD_OPTIONS": "a b", "MODE": "none"}, "nut.conf") == "UPSD_OPTIONS='a b'\nMODE=none"
+
+
+@pytest.mark.parametrize("value", [True, "yes", "true", 1, "on"])
+@pytest.mark.parametrize(
+    ("name", "file", "line"),
+    [
+        ("FORCESSL", "upsmon.conf", "FORCESSL 1"),
+        ("ALLOW_NO_DEVICE", "nut.conf", "ALLOW_NO_DEVICE=true"),
+        ("NUT_DEBUG_PID", "nut.conf", "NUT_DEBUG_PID=true"),
+    ],
+)
+def test_yes(value: Any, name: str, file: str, line: str) -> None:
+    assert directives({name: value}, file) == line
+
+
+@pytest.mark.parametrize("value", [False, "no", "false", 0, "off"])
+@pytest.mark.parametrize(
+    ("name", "file", "line"),
+    [
+        ("FORCESSL", "upsmon.conf", "FORCESSL 0"),
+        # it must win over upsd.conf
+        ("ALLOW_NO_DEVICE", "nut.conf", "ALLOW_NO_DEVICE=false"),
+        # that it is there at all is a yes to NUT
+        ("NUT_DEBUG_PID", "nut.conf", ""),
+    ],
+)
+def test_no(value: Any, name: str, file: str, line: str) -> None:
+    assert directives({name: value}, file) == line
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("NOTIFYCMD", "a\nb", "upsmon.conf: NOTIFYCMD: character 2"),
+        ("NOTIFYCMD", "Büro", "upsmon.conf: NOTIFYCMD: character 2"),
+        ("FORCESSL", "perhaps", "upsmon.conf: FORCESSL: .*not a valid boolean"),
+        ("NOTIFYMSG", {False: "x"}, "upsmon.conf: NOTIFYMSG: .*Put OFF into quotes"),
+        ("NOTIFYCOMMAND", "x", "upsmon.conf has no directive NOTIFYCOMMAND"),
+    ],
+)
+def test_what_can_not_be_written(name: str, value: Any, said: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=said):
+        directives({name: value}, "upsmon.conf")
+
+
+@given(ASCII)
+def test_nut_reads_any_text_back(text: str) -> None:
+    (line,) = parseconf.parse(directives({"CERTIDENT": [text, "end"]}, "upsd.conf") + "\n")
+    assert line.words == ("CERTIDENT", text, "end")
+
+
+def test_a_shell_reads_any_text_back() -> None:
+    texts = ["".join(map(chr, range(0x20, 0x7F))), "a b", "10m", "-D -D", "x\\", '"', "$HOME `id` $(id)"]
+    for text in texts:
+        line = directives({"UPSD_OPTIONS": text}, "nut.conf")
+        shown = f'{line}\nprintf %s "$UPSD_OPTIONS"'
+        done = subprocess.run(["sh", "-c", shown], capture_output=True, text=True, check=True, env={})
+        assert done.stdout == text
+
+
+def test_nut_conf_has_no_needless_quotes() -> None:
+    """Debian 12 hands the quotes of POWEROFF_WAIT to sleep, which fails, and then the host is rebooted at once."""
+    assert directives({"POWEROFF_WAIT": "10m", "MODE": "netserver"}, "nut.conf") == "POWEROFF_WAIT=10m\nMODE=netserver"

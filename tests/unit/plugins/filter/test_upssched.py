@@ -1,0 +1,70 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.homelab.nut.plugins.filter.upssched import FilterModule
+
+upssched = FilterModule().filters()["upssched"]
+
+SYSTEMS = {"left": "left@localhost:3493", "right": "right@localhost:3493"}
+EXECUTE = {"notifytype": "ONLINE", "command": "EXECUTE", "name": "back"}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (EXECUTE, ["ONLINE", "*", "EXECUTE", "back"]),
+        ({**EXECUTE, "ups": "*"}, ["ONLINE", "*", "EXECUTE", "back"]),
+        ({**EXECUTE, "ups": "right"}, ["ONLINE", "right@localhost:3493", "EXECUTE", "back"]),
+        ({**EXECUTE, "ups": "far@away"}, ["ONLINE", "far@away", "EXECUTE", "back"]),
+        ({**EXECUTE, "command": "START-TIMER", "seconds": 0}, ["ONLINE", "*", "START-TIMER", "back", 0]),
+        ({**EXECUTE, "command": "START-TIMER-SHARED", "seconds": 2}, ["ONLINE", "*", "START-TIMER-SHARED", "back", 2]),
+        ({**EXECUTE, "command": "CANCEL-TIMER"}, ["ONLINE", "*", "CANCEL-TIMER", "back"]),
+        ({**EXECUTE, "command": "CANCEL-TIMER", "then": "late"}, ["ONLINE", "*", "CANCEL-TIMER", "back", "late"]),
+    ],
+)
+def test_a_line(line: dict[str, Any], words: list[Any]) -> None:
+    assert upssched([line], SYSTEMS) == {"at": [words], "notifyflag": {"ONLINE": "SYSLOG+WALL+EXEC"}}
+
+
+def test_no_lines_and_no_flags() -> None:
+    assert upssched([], SYSTEMS) == {"at": [], "notifyflag": {}}
+
+
+def test_flags_that_are_given_stay() -> None:
+    given = {"ONLINE": ["EXEC"], "FSD": "SYSLOG+WALL", "CAL": ["IGNORE"]}
+    assert upssched([EXECUTE, {**EXECUTE, "notifytype": "ONBATT"}], SYSTEMS, given)["notifyflag"] == {
+        "ONLINE": "EXEC",
+        "FSD": "SYSLOG+WALL",
+        "CAL": "IGNORE",
+        "ONBATT": "SYSLOG+WALL+EXEC",
+    }
+    assert given == {"ONLINE": ["EXEC"], "FSD": "SYSLOG+WALL", "CAL": ["IGNORE"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "flags", "said"),
+    [
+        (
+            {**EXECUTE, "ups": "middle"},
+            {},
+            "AT line ONLINE EXECUTE back: .*no UPS called middle. Write one of left, right",
+        ),
+        (EXECUTE, {"ONLINE": ["SYSLOG", "WALL"]}, "the notifyflag of ONLINE is SYSLOG\\+WALL, and without EXEC"),
+        ({**EXECUTE, "name": "early #1"}, {}, "'early #1' goes through a shell"),
+        ({**EXECUTE, "command": "CANCEL-TIMER", "then": "$(id)"}, {}, "'\\$\\(id\\)' goes through a shell"),
+        (EXECUTE, {"ONLINE": "SYSLOG"}, "the notifyflag of ONLINE is SYSLOG, and without EXEC"),
+        ({**EXECUTE, "command": "START-TIMER"}, {}, "START-TIMER takes seconds"),
+        ({**EXECUTE, "seconds": 5}, {}, "EXECUTE takes no seconds"),
+        ({**EXECUTE, "then": "x"}, {}, "only CANCEL-TIMER has a command"),
+    ],
+)
+def test_a_line_that_could_do_nothing(line: dict[str, Any], flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=said):
+        upssched([line], SYSTEMS, flags)

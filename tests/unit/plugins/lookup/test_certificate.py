@@ -1,0 +1,385 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import multiprocessing
+import stat
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible import constants as C
+from ansible.errors import AnsibleError
+from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible_collections.homelab.nut.plugins.lookup import certificate as plugin
+from ansible_collections.homelab.nut.plugins.lookup.certificate import LookupModule
+from ansible_collections.homelab.nut.plugins.module_utils._nut import nss
+from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
+from ansible_collections.homelab.nut.plugins.plugin_utils.certificates import Pair
+
+NOW = datetime.now(timezone.utc)
+DAY = timedelta(days=1)
+YEAR = timedelta(days=365)
+GIVEN = ("nut_server_tls_ca", "nut_server_tls_certificate", "nut_server_tls_key")
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is a process of its own, with one clock."""
+    monkeypatch.setattr(plugin, "_made", {})
+
+
+class Clock(datetime):
+    """A clock that a test sets ahead."""
+
+    ahead = timedelta()
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Clock:
+        real = datetime.now(tz) + cls.ahead
+        return cls.fromtimestamp(real.timestamp(), tz)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
+    monkeypatch.setattr(plugin, "datetime", Clock)
+    monkeypatch.setattr(Clock, "ahead", timedelta())
+    return Clock
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    said: list[str] = []
+    monkeypatch.setattr(plugin.display, "warning", said.append)
+    return said
+
+
+def look(host: str, part: str = "all", check: bool = False, loader: Any = None, **hosts: dict[str, Any]) -> Any:
+    lookup = LookupModule(loader=loader or DataLoader(), templar=None)
+    # what Ansible does when it loads a plugin
+    lookup._load_name = "homelab.nut.certificate"
+    options = yaml.safe_load(plugin.DOCUMENTATION)["options"]
+    C.config.initialize_plugin_configuration_definitions("lookup", lookup._load_name, options)
+    variables = {"hostvars": hosts, "groups": {"pve": list(hosts)}, "ansible_check_mode": check}
+    (found,) = lookup.run([host], variables, part=part)
+    return found
+
+
+def names(found: dict[str, str]) -> set[str]:
+    return set(certificates._names(certificates.one("certificate", found["certificate"])))
+
+
+# Of our own making
+
+
+def test_one_is_made_and_kept(tmp_path: Path) -> None:
+    pve = {"inventory_dir": str(tmp_path)}
+    found = look("pve", pve=pve)
+    assert sorted(found) == ["ca", "certificate", "key", "nickname", "path"]
+    assert certificates.needs_renewal(Pair(found["certificate"], found["key"]), found["ca"], ["pve"], NOW) == ""
+    kept = tmp_path / "tls"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+    files = {path.name: path.read_text() for path in kept.iterdir()}
+    assert {name for name in files if not name.startswith(".")} == {"ca.pem", "ca.key", "pve.pem", "pve.key"}
+    assert (files["ca.pem"], files["pve.pem"], files["pve.key"]) == (found["ca"], found["certificate"], found["key"])
+    assert {stat.S_IMODE((kept / name).stat().st_mode) for name in files if not name.startswith(".")} == {0o600}
+    assert certificates.fits(files["ca.pem"], files["ca.key"])
+    assert found["nickname"] == "pve"
+    assert found["path"] == str(nss.path_of(nss.Tls(found["ca"], found["certificate"], found["key"], "pve")))
+
+
+def test_the_next_run_changes_nothing(tmp_path: Path) -> None:
+    pve = {"inventory_dir": str(tmp_path), "ansible_host": "fe80::2%eth0", "nut_server_tls_names": ["nut.lan"]}
+    found = look("pve", pve=pve)
+    before = {path: path.stat() for path in (tmp_path / "tls").iterdir()}
+    assert look("pve", pve=pve) == look("pve", pve=pve, check=True) == found
+    assert {path: path.stat().st_mtime_ns for path in before} == {path: old.st_mtime_ns for path, old in before.items()}
+
+
+def test_what_a_secondary_gets(tmp_path: Path) -> None:
+    pve = {"inventory_dir": str(tmp_path)}
+    found = look("pve", part="ca", pve=pve)
+    assert sorted(found) == ["ca", "path"]
+    assert not (tmp_path / "tls" / "pve.pem").exists()
+    assert found["path"] == str(nss.path_of(nss.Tls(found["ca"])))
+    primary = look("pve", pve=pve)
+    assert primary["ca"] == found["ca"]
+    assert primary["path"] != found["path"]
+
+
+def test_primaries_share_an_authority(tmp_path: Path) -> None:
+    own = {"inventory_dir": str(tmp_path)}
+    one, two = look("pve", pve=own, pve2=own), look("pve2", pve=own, pve2=own)
+    assert one["ca"] == two["ca"]
+    assert one["key"] != two["key"]
+
+
+def test_what_it_covers(tmp_path: Path) -> None:
+    pve = {
+        "inventory_dir": str(tmp_path),
+        "ansible_host": "192.0.2.2",
+        "nut_server_address": "pve.home.lan",
+        "nut_server_tls_names": ["nut.lan", "2001:db8::2"],
+    }
+    loopback = {"localhost", "127.0.0.1", "::1"}
+    assert names(look("pve", pve=pve)) == {"pve", "192.0.2.2", "pve.home.lan", "nut.lan", "2001:db8::2", *loopback}
+    assert look("pve", part="name", pve=pve) == "pve.home.lan"
+
+
+def test_an_inventory_calls_hosts_what_it_likes(tmp_path: Path) -> None:
+    own = {"inventory_dir": str(tmp_path), "ansible_host": "fd00::2"}
+    found = look("der Büro-Server", **{"der Büro-Server": own})
+    assert names(found) == {"fd00::2", "localhost", "127.0.0.1", "::1"}
+    assert found["nickname"] == "der_B_ro-Server"
+    assert look("fd00::2", part="name", **{"fd00::2": own}) == "fd00::2"
+    assert look("fd00::2", **{"fd00::2": own})["nickname"] == "fd00__2"
+
+
+@pytest.mark.parametrize("own", [{"nut_server_address": "der Server"}, {"nut_server_tls_names": ["pve", "der Server"]}])
+def test_names_that_no_certificate_can_carry(tmp_path: Path, own: dict[str, Any]) -> None:
+    with pytest.raises(AnsibleError, match=r"pve: 'der Server' is neither a DNS name nor an IP address"):
+        look("pve", pve={"inventory_dir": str(tmp_path), **own})
+
+
+def test_an_address_that_secondaries_can_not_use(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleError, match=r"pve: secondaries can't reach it as 127\.0\.0\.1"):
+        look("pve", pve={"inventory_dir": str(tmp_path), "ansible_host": "127.0.0.1"})
+
+
+def test_a_directory_of_one_s_own(tmp_path: Path) -> None:
+    folder = tmp_path / "my secrets" / "tls"
+    look("pve", pve={"inventory_dir": str(tmp_path), "nut_tls_directory": str(folder)})
+    assert (folder / "pve.key").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["my secrets"]
+
+
+def test_nowhere_to_keep_it() -> None:
+    """Such as with an inventory on the command line."""
+    with pytest.raises(AnsibleError, match=r"pve: no directory beside the inventory .*: set nut_tls_directory, or"):
+        look("pve", pve={"inventory_dir": None})
+
+
+def test_a_host_that_is_called_as_the_authority(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleError, match="ca: the files of a host of this name would be the authority's"):
+        look("ca", ca={"inventory_dir": str(tmp_path)})
+
+
+def test_a_directory_that_can_not_be_made(tmp_path: Path) -> None:
+    (tmp_path / "tls").write_text("a file")
+    with pytest.raises(AnsibleError, match="tls"):
+        look("pve", pve={"inventory_dir": str(tmp_path)})
+
+
+def _in_a_fork(folder: str) -> tuple[str, str]:
+    found = look("pve", pve={"inventory_dir": folder})
+    return found["ca"], found["key"]
+
+
+def test_forks_ask_at_the_same_time(tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(6) as pool:
+        found = pool.map(_in_a_fork, [str(tmp_path)] * 12, chunksize=1)
+    assert len(set(found)) == 1
+
+
+# In check mode
+
+
+def test_check_mode_writes_nothing(tmp_path: Path) -> None:
+    pve = {"inventory_dir": str(tmp_path)}
+    found = look("pve", check=True, pve=pve)
+    assert list(tmp_path.iterdir()) == []
+    assert look("pve", check=True, pve=pve) == found
+    assert look("pve", part="ca", check=True, pve=pve)["ca"] == found["ca"]
+    assert look("nas", check=True, pve=pve, nas=pve)["ca"] == found["ca"]
+    assert look("pve", check=True, pve={**pve, "nut_tls_directory": "/elsewhere"})["ca"] != found["ca"]
+    # a run takes nothing of it
+    assert look("pve", pve=pve)["ca"] != found["ca"]
+
+
+def test_check_mode_shows_a_renewal(tmp_path: Path, clock: type[Clock]) -> None:
+    pve = {"inventory_dir": str(tmp_path)}
+    found = look("pve", pve=pve)
+    before = {path: path.read_text() for path in (tmp_path / "tls").iterdir()}
+    clock.ahead = 9 * YEAR
+    shown = look("pve", check=True, pve=pve)
+    assert (shown["ca"] == found["ca"], shown["key"] == found["key"]) == (False, False)
+    assert look("pve", check=True, pve=pve) == shown
+    assert {path: path.read_text() for path in (tmp_path / "tls").iterdir()} == before
+
+
+# Renewed
+
+
+def test_a_host_s_certificate_is_renewed_in_time(tmp_path: Path, clock: type[Clock]) -> None:
+    pve = {"inventory_dir": str(tmp_path)}
+    found = look("pve", pve=pve)
+    clock.ahead = 7 * YEAR - DAY
+    assert look("pve", pve=pve) == found
+    clock.ahead = 7 * YEAR + DAY
+    renewed = look("pve", pve=pve)
+    assert renewed["ca"] == found["ca"]
+    assert renewed["certificate"] != found["certificate"]
+    assert renewed["path"] != found["path"]
+    assert certificates.fits(renewed["certificate"], renewed["key"])
+
+
+def test_an_authority_is_renewed_in_time(tmp_path: Path, clock: type[Clock]) -> None:
+    pve = {"inventory_dir": str(tmp_path)}
+    found = look("pve", pve=pve)
+    key = (tmp_path / "tls" / "ca.key").read_text()
+    clock.ahead = 8 * YEAR + DAY
+    renewed = look("pve", pve=pve)
+    assert renewed["ca"] != found["ca"]
+    assert (tmp_path / "tls" / "ca.key").read_text() == key
+    # who has not been there yet goes on
+    for ca in (found["ca"], renewed["ca"]):
+        for one in (found, renewed):
+            assert certificates.check(ca, one["certificate"], one["key"], "pve", NOW + clock.ahead).ca == ca
+
+
+def test_a_new_name_renews_and_one_less_does_not(tmp_path: Path) -> None:
+    pve = {"inventory_dir": str(tmp_path), "ansible_host": "192.0.2.2"}
+    found = look("pve", pve=pve)
+    moved = look("pve", pve={**pve, "ansible_host": "192.0.2.3"})
+    assert moved["path"] != found["path"]
+    assert names(moved) == {"pve", "192.0.2.3", "localhost", "127.0.0.1", "::1"}
+    assert look("pve", pve={"inventory_dir": str(tmp_path)}) == moved
+
+
+@pytest.mark.parametrize("lost", [["ca.pem"], ["ca.pem", "ca.key"], ["pve.pem"], ["pve.key"]])
+def test_what_is_lost_is_made_again(tmp_path: Path, lost: list[str]) -> None:
+    pve = {"inventory_dir": str(tmp_path)}
+    found = look("pve", pve=pve)
+    for name in lost:
+        (tmp_path / "tls" / name).unlink()
+    again = look("pve", pve=pve)
+    assert (again["ca"] == found["ca"]) == ("ca.pem" not in lost)
+    assert again["certificate"] != found["certificate"]
+    assert certificates.needs_renewal(Pair(again["certificate"], again["key"]), again["ca"], ["pve"], NOW) == ""
+
+
+def test_an_authority_s_key_that_is_kept_elsewhere(tmp_path: Path, clock: type[Clock]) -> None:
+    pve = {"inventory_dir": str(tmp_path)}
+    found = look("pve", pve=pve)
+    (tmp_path / "tls" / "ca.key").unlink()
+    assert look("pve", pve=pve) == found
+    clock.ahead = 6 * YEAR
+    assert look("pve", pve=pve) == found
+    with pytest.raises(
+        AnsibleError,
+        match=r"nas: .*/tls/nas\.pem is to be signed \(it is not there\), and .*/tls/ca\.key is missing: restore it",
+    ):
+        look("nas", pve=pve, nas=pve)
+    clock.ahead = 8 * YEAR
+    assert look("pve", part="ca", pve=pve)["ca"] == found["ca"]
+    with pytest.raises(AnsibleError, match=r"pve\.pem is to be signed \(it ends at"):
+        look("pve", pve=pve)
+
+
+@pytest.mark.parametrize("name", ["ca.pem", "ca.key"])
+@pytest.mark.parametrize("text", ["nonsense", b"\xff\xfe"])
+def test_an_authority_that_is_broken_is_not_replaced(tmp_path: Path, name: str, text: str | bytes) -> None:
+    """All secondaries would refuse a new one."""
+    pve = {"inventory_dir": str(tmp_path)}
+    look("pve", pve=pve)
+    path = tmp_path / "tls" / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(AnsibleError, match=f"/tls/{name} can't be used: it holds no .*. Restore it"):
+        look("pve", pve=pve)
+    assert path.read_bytes() in (b"nonsense", b"\xff\xfe")
+
+
+def test_an_authority_with_the_key_of_another(tmp_path: Path) -> None:
+    pve = {"inventory_dir": str(tmp_path)}
+    look("pve", pve=pve)
+    (tmp_path / "tls" / "ca.key").write_text((tmp_path / "tls" / "pve.key").read_text())
+    with pytest.raises(AnsibleError, match="do not belong together: restore them, or delete both"):
+        look("pve", pve=pve)
+
+
+# The user's own
+
+AUTHORITY = certificates.make_ca("root", NOW)
+PVE = certificates.issue(AUTHORITY, "pve", ["pve", "192.0.2.2"], NOW)
+TEXTS = dict(zip(GIVEN, (AUTHORITY.certificate, PVE.certificate, PVE.key)))
+
+
+def test_given_ones(tmp_path: Path, warnings: list[str]) -> None:
+    pve = {"inventory_dir": str(tmp_path), "ansible_host": "192.0.2.2", **TEXTS}
+    found = look("pve", pve=pve)
+    assert (found["ca"], found["certificate"], found["key"]) == tuple(TEXTS.values())
+    assert look("pve", part="ca", pve=pve) == {
+        "ca": AUTHORITY.certificate,
+        "path": str(nss.path_of(nss.Tls(AUTHORITY.certificate))),
+    }
+    assert look("pve", part="name", pve=pve) == "192.0.2.2"
+    assert list(tmp_path.iterdir()) == []
+    assert warnings == []
+
+
+def test_given_in_files(tmp_path: Path) -> None:
+    (tmp_path / "pki").mkdir()
+    for name, text in TEXTS.items():
+        (tmp_path / "pki" / name).write_text(text)
+    elsewhere = tmp_path / "elsewhere.pem"
+    elsewhere.write_text(AUTHORITY.certificate)
+    pve = {"inventory_dir": str(tmp_path), **{name: f"pki/{name}" for name in GIVEN}, GIVEN[0]: str(elsewhere)}
+    assert look("pve", pve=pve) == look("pve", pve={"inventory_dir": "/", **TEXTS})
+
+
+def test_given_in_a_vault(tmp_path: Path) -> None:
+    secrets = [("default", VaultSecret(b"secret"))]
+    (tmp_path / "key").write_bytes(VaultLib(secrets).encrypt(PVE.key))
+    loader = DataLoader()
+    loader.set_vault_secrets(secrets)
+    pve = {"inventory_dir": str(tmp_path), **TEXTS, "nut_server_tls_key": "key"}
+    assert look("pve", loader=loader, pve=pve)["key"] == PVE.key
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    pve = {"inventory_dir": str(tmp_path), **TEXTS, "nut_server_tls_key": "nix.key"}
+    with pytest.raises(
+        AnsibleError, match=rf"pve: nut_server_tls_key is neither text in PEM nor .*{tmp_path}/nix\.key"
+    ):
+        look("pve", pve=pve)
+
+
+@pytest.mark.parametrize("lacking", GIVEN)
+@pytest.mark.parametrize("part", ["all", "ca"])
+def test_all_three_or_none(lacking: str, part: str) -> None:
+    pve = {"inventory_dir": "/", **TEXTS, lacking: ""}
+    with pytest.raises(AnsibleError, match=f"^pve: .* without {lacking}: set all three, or none"):
+        look("pve", part=part, pve=pve)
+
+
+def test_empty_ones_are_not_given(tmp_path: Path) -> None:
+    """The role's defaults are empty."""
+    assert look("pve", pve={"inventory_dir": str(tmp_path), **dict.fromkeys(GIVEN, "")})["ca"] != AUTHORITY.certificate
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_what_is_wrong_names_the_variable(name: str) -> None:
+    broken = TEXTS[name].replace("M", "N")
+    with pytest.raises(AnsibleError, match=f"^pve: {name} can't be used: it holds no ") as caught:
+        look("pve", pve={"inventory_dir": "/", **TEXTS, name: broken})
+    assert broken.splitlines()[1] not in str(caught.value)
+
+
+def test_one_for_another_address() -> None:
+    with pytest.raises(
+        AnsibleError, match=r"pve: nut_server_tls_certificate .*it is for .*, and not for 192\.0\.2\.9,"
+    ):
+        look("pve", pve={"inventory_dir": "/", **TEXTS, "nut_server_address": "192.0.2.9"})
+
+
+def test_one_that_ends_soon(clock: type[Clock], warnings: list[str]) -> None:
+    pve = {"inventory_dir": "/", **TEXTS}
+    clock.ahead = certificates.LIFE - 20 * DAY
+    assert look("pve", pve=pve)["key"] == PVE.key
+    assert len(warnings) == 1
+    assert warnings[0].startswith("pve: CN=pve ends at ")

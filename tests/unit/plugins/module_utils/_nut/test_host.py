@@ -1,0 +1,188 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut import host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port on which another program listens."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+@pytest.fixture
+def free() -> int:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        return int(other.getsockname()[1])
+
+
+def test_a_port_of_another_program(taken: int) -> None:
+    (wrong,) = host.unbindable(f"LISTEN 127.0.0.1 {taken}\n", "", serves=True)
+    assert f"LISTEN 127.0.0.1 {taken}: another program listens there" in wrong
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1", "localhost", "0.0.0.0", "*"])
+def test_a_port_that_is_free(free: int, where: str) -> None:
+    assert host.unbindable(f"LISTEN {where} {free}\n", "", serves=False) == []
+
+
+@pytest.mark.parametrize("old", ["LISTEN 0.0.0.0 {}\n", "LISTEN 127.0.0.1 {}\n"])
+def test_the_port_of_upsd_itself(taken: int, old: str) -> None:
+    """upsd lets go of it when it is restarted."""
+    assert host.unbindable(f"LISTEN 127.0.0.1 {taken}\n", old.format(taken), serves=True) == []
+    # but it does not run: so it is not upsd that holds it
+    assert len(host.unbindable(f"LISTEN 127.0.0.1 {taken}\n", old.format(taken), serves=False)) == 1
+
+
+def test_a_upsd_without_a_listen_line_has_the_standard_port() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 3493))
+        other.listen()
+        assert host.unbindable("LISTEN 127.0.0.1 3493\n", "MAXAGE 15\n", serves=True) == []
+
+
+@pytest.mark.parametrize("old", ["", "LISTEN 0.0.0.0 3493\n"])
+def test_an_address_of_another_host(old: str) -> None:
+    wrong = host.unbindable("LISTEN 127.0.0.1 3493\nLISTEN 192.0.2.77 3493\n", old, serves=bool(old))
+    assert wrong == ["upsd.conf: LISTEN 192.0.2.77: 192.0.2.77 is no address of this host. Write one that it has"]
+
+
+def test_a_name_that_nobody_knows() -> None:
+    (wrong,) = host.unbindable("LISTEN no-such-host.invalid 3493\n", "", serves=False)
+    assert "LISTEN no-such-host.invalid: no such address" in wrong
+
+
+MON = "MONITOR ups@localhost 1 u p primary\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "wrong"),
+    [
+        ({"upsmon.conf": f'{MON}SHUTDOWNCMD "/bin/sh -c true"\n'}, []),
+        ({"upsmon.conf": f'{MON}SHUTDOWNCMD "/no/such now"\n'}, ["upsmon.conf: SHUTDOWNCMD /no/such"]),
+        ({"upsmon.conf": f"{MON}SHUTDOWNCMD /etc/passwd\n"}, ["upsmon.conf: SHUTDOWNCMD /etc/passwd"]),
+        ({"upsmon.conf": f"{MON}NOTIFYCMD /etc\n"}, ["upsmon.conf: NOTIFYCMD /etc"]),
+        # the shell that runs it knows what that is
+        ({"upsmon.conf": f'{MON}SHUTDOWNCMD shutdown\nNOTIFYCMD "\'"\n'}, []),
+        ({"upssched.conf": "CMDSCRIPT /no/such\n"}, []),
+        ({"upssched.conf": "CMDSCRIPT /no/such\nAT ONBATT * EXECUTE x\n"}, ["upssched.conf: CMDSCRIPT /no/such"]),
+        ({}, []),
+    ],
+)
+def test_programs(files: dict[str, str], wrong: list[str]) -> None:
+    found = host.unrunnable(files)
+    assert [one.partition(": there is no such program")[0] for one in found] == wrong
+
+
+def test_a_flag_that_a_shutdown_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs, common = (tmp_path / name for name in ("ours", "the irs", "common"))
+    monkeypatch.setattr(host, "COMMON_FLAG", str(common))
+    texts = [f'POWERDOWNFLAG "{theirs}"\n', f"POWERDOWNFLAG {ours}\n", "MINSUPPLIES 1\n"]
+    assert host.old_flags(texts) == []
+    for path in (ours, theirs, common):
+        path.write_text("upsmon-shutdown-file")
+        os.utime(path, (0, 0))
+    said = host.old_flags(texts)
+    assert [one.partition(" is there")[0] for one in said] == [str(theirs), str(ours), str(common)]
+    assert "1970-01-01" in said[0]
+    assert f"rm '{theirs}'" in said[0]
+
+
+MOUNTS = """\
+/dev/sda1 / ext4 rw 0 0
+tmpfs /run tmpfs rw 0 0
+/dev/sdb1 /run/disk ext4 rw 0 0
+tmpfs /with\\040blank tmpfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "lasts"),
+    [
+        ("/run/nut/killpower", False),
+        ("/run/killpower", False),
+        ("/with blank/killpower", False),
+        ("/etc/killpower", True),
+        ("/run/disk/killpower", True),
+        ("/running/killpower", True),
+    ],
+)
+def test_a_flag_that_a_reboot_leaves(path: str, lasts: bool) -> None:
+    said = host.lasting_flag(f'POWERDOWNFLAG "{path}"\n', MOUNTS)
+    assert bool(said) == lasts
+    assert all(path in one for one in said)
+
+
+def test_no_flag_lasts_for_ever() -> None:
+    assert host.lasting_flag("MINSUPPLIES 1\n", MOUNTS) == []
+
+
+def test_what_a_package_has_brought(tmp_path: Path) -> None:
+    ours, theirs, unknown = (tmp_path / name for name in ("a.conf", "b.conf", "c.conf"))
+    for path in (ours, theirs, unknown):
+        path.write_text(f"# {path.name}\n")
+
+    def dpkg(command: Sequence[str]) -> tuple[int, str]:
+        assert command[0] == "dpkg-query"
+        # nut-server is not installed: dpkg-query says so, and tells of the other
+        return 1, (
+            f" {ours} {hashlib.md5(ours.read_bytes(), usedforsecurity=False).hexdigest()}\n {theirs} {'0' * 32}\n\n"
+            "dpkg-query: no packages found matching nut-server\n"
+        )
+
+    assert host.shipped([ours, theirs, unknown, tmp_path / "missing"], dpkg) == {ours}
+    assert host.shipped([ours], lambda _command: (127, "no dpkg here")) == set()
+
+
+FOUND_NONE = """\
+Network UPS Tools - Generic HID driver 0.47 (2.8.0)
+USB communication driver (libusb 1.0) 0.43
+No matching HID UPS found
+Driver failed to start (exit status=1)
+Network UPS Tools - UPS driver controller 2.8.0
+"""
+FAILED = "nut-driver@ups.service: Control process exited, code=exited, status=1/FAILURE\n"
+BEGIN = "Starting nut-driver@ups.service - Network UPS Tools - device driver for NUT device 'ups'...\n"
+JOURNALS = {
+    "no UPS": (BEGIN + FOUND_NONE + FAILED, True),
+    "no UPS, and the next try has begun": (BEGIN + FOUND_NONE + FAILED + BEGIN, True),
+    "cut off at the top": (FOUND_NONE + FAILED, True),
+    "another driver's words": (BEGIN + "No supported devices found. Please check your device availability\n", True),
+    "a serial port that is not there": (BEGIN + "Unable to open /dev/ttyUSB0: No such file or directory\n", True),
+    "there, and not allowed": (
+        BEGIN + "libusb1: Could not open any HID devices: insufficient permissions on everything\n" + FOUND_NONE,
+        False,
+    ),
+    "there, and taken": (BEGIN + "Can't claim USB device [051d:0002]@0/0: Resource busy\n" + FOUND_NONE, False),
+    "an unknown key": (BEGIN + "Fatal error: 'x' is not a valid variable name for this driver.\n", False),
+    "was away, now it is not allowed": (BEGIN + FOUND_NONE + BEGIN + "Can't claim USB device\n", False),
+    "not allowed at first": (BEGIN + "insufficient permissions\n" + BEGIN + FOUND_NONE, True),
+    "nothing": ("", False),
+}
+
+
+@pytest.mark.parametrize(("journal", "absent"), JOURNALS.values(), ids=JOURNALS.keys())
+def test_a_driver_without_a_ups(journal: str, absent: bool) -> None:
+    def runner(command: Sequence[str]) -> tuple[int, str]:
+        assert "--unit=nut-driver@ups.service" in command
+        return 0, journal
+
+    assert host.finds_no_ups("nut-driver@ups.service", runner) == absent
