@@ -19,7 +19,7 @@ endif
 
 PLAYBOOKS := $(notdir $(basename $(wildcard playbooks/*.yml)))
 
-.PHONY: help $(PLAYBOOKS) demo lab lab-ready lab-down test lint sanity units molecule build lock
+.PHONY: help $(PLAYBOOKS) demo lab lab-ready lab-down test lint sanity units oracle molecule build lock
 
 help: ## this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -68,7 +68,7 @@ lab-down: ## remove the lab
 
 # Tests
 
-test: lint sanity units molecule ## lint, sanity, units and molecule: all that CI runs
+test: lint sanity units oracle molecule ## lint, sanity, units, oracle and molecule: all that CI runs
 
 lint: $(VENV)/dev ## ansible-lint, yamllint, ruff, mypy, and the changelog's form
 	yamllint --strict .
@@ -83,6 +83,10 @@ sanity: $(VENV)/dev ## ansible-test sanity, all of its tests
 
 units: $(VENV)/dev ## pytest on tests/unit
 	pytest
+
+oracle: $(VENV)/dev ## pytest on tests/oracle: the library against the NUT of Debian 12 and 13, in containers
+	@tools/packages $(LAB_PACKAGES)
+	pytest tests/oracle
 
 molecule: $(VENV)/dev ## molecule test --all: the roles on both sites of the lab, and a power cut
 	@tools/packages $(LAB_PACKAGES)

@@ -32,7 +32,7 @@ notes:
   - The inventory gives a certificate as C(nut_server_tls_ca), C(nut_server_tls_certificate) (intermediates may follow) and
     C(nut_server_tls_key), all of them or none. Each is text in PEM or the path of a file on the controller, relative to the
     inventory, which may be encrypted by Ansible Vault.
-  - Those of our own making stand in C(tls/) beside the inventory, or in the directory that the variable C(nut_tls_directory) names.
+  - Those of our own making stand in C(.homelab-nut/tls/) beside the inventory, or in the directory that C(nut_tls_directory) names.
     C(ca.key) there can sign certificates that all secondaries trust. In check mode nothing is written.
   - They cover the host's name, C(ansible_host), C(nut_server_address), C(nut_server_tls_names) and the loopback addresses.
 seealso:
@@ -182,7 +182,7 @@ def _variable(part: str) -> str:
 
 
 def _path(host: str, own: Any) -> Path:
-    folder = own.get("nut_tls_directory") or (own.get("inventory_dir") and f"{own['inventory_dir']}/tls")
+    folder = own.get("nut_tls_directory") or (own.get("inventory_dir") and f"{own['inventory_dir']}/{site.KEPT}/tls")
     if not folder:
         raise AnsibleError(
             f"{host}: no directory beside the inventory can keep its certificate: set nut_tls_directory, or"

@@ -12,7 +12,8 @@ short_description: The password with which a host's upsmon logs in
 version_added: 0.1.0
 description:
   - Returns the password that the inventory gives a host, or else one that is made once and kept in a file beside the inventory.
-  - Refuses one that NUT or TrueNAS can't carry. C(upsmon) sends it as it is, so blank, C(#), C(=), backslash and double quote break it.
+  - Refuses one that NUT or TrueNAS can't carry. C(upsmon) sends it as it is, so blank, C(#), C(=), backslash and a leading double quote
+    break it.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
@@ -28,8 +29,10 @@ options:
     version_added: 0.2.0
 notes:
   - The inventory gives a secondary's password as C(nut_client_password), a primary's as C(nut_server_password).
-  - A password of its own making stands in C(passwords/HOST) beside the inventory, mode 0600, in the variable C(nut_password_directory)'s
-    directory if that is set. In check mode none is written.
+  - A password of its own making stands in C(.homelab-nut/passwords/HOST) beside the inventory, mode 0600, in the variable
+    C(nut_password_directory)'s directory if that is set. In check mode none is written.
+  - The directory's name begins with a dot because Ansible reads every other file in an inventory's directory as a part of the inventory,
+    and would take each password for the name of a host.
 seealso:
   - plugin: ansible.builtin.password
     plugin_type: lookup
@@ -49,6 +52,7 @@ _raw:
   elements: str
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +73,15 @@ def _usable(password: str, where: str) -> str:
     if problem:
         raise AnsibleError(f"{where} can't be used: the password {problem}")
     return password
+
+
+def _moved(old: Path, new: Path) -> Path:
+    """Move the passwords from where 0.1.0 kept them: there Ansible takes each for the name of a host."""
+    if old.is_dir() and not new.exists():
+        new.parent.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another fork was faster
+            old.rename(new)
+    return new
 
 
 class LookupModule(LookupBase):
@@ -99,12 +112,14 @@ class LookupModule(LookupBase):
         return _usable(self._own(path, variables), f"{host}: what {path} holds")
 
     def _file(self, host: str, name: str, own: Any) -> Path:
-        folder = own.get("nut_password_directory") or (own.get("inventory_dir") and f"{own['inventory_dir']}/passwords")
-        if not folder:
+        given, beside = own.get("nut_password_directory"), own.get("inventory_dir")
+        if given:
+            return Path(given) / host
+        if not beside:
             raise AnsibleError(
                 f"{host}: no directory beside the inventory can keep its password: set {name}, or nut_password_directory"
             )
-        return Path(folder) / host
+        return _moved(Path(beside, "passwords"), Path(beside, site.KEPT, "passwords")) / host
 
     def _own(self, path: Path, variables: dict[str, Any]) -> str:
         if variables.get("ansible_check_mode") and not path.exists():

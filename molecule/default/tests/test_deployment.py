@@ -90,7 +90,7 @@ def test_each_login_can_do_no_more_than_it_must(on):
 
 def test_passwords_are_kept_for_the_owner_alone():
     """They are made once, one a host."""
-    folder = CHECKOUT / "inventories" / "lab" / "passwords"
+    folder = CHECKOUT / "inventories" / "lab" / ".homelab-nut" / "passwords"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     for name in (*PRIMARIES, *SECONDARIES):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600, name

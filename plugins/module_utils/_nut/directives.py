@@ -183,7 +183,7 @@ def _upsmon_conf() -> dict[str, Directive]:
         "NOTIFYFLAG": Directive(_ALWAYS, "notifyflag"),
         "POLLFREQ": Directive(_ALWAYS, "seconds"),
         "POLLFREQALERT": Directive(_ALWAYS, "seconds"),
-        "POLLFAIL_LOG_THROTTLE_MAX": Directive(_1, "integer", without=_LOGS_ONLY),
+        "POLLFAIL_LOG_THROTTLE_MAX": Directive(_1, "number", without=_LOGS_ONLY),
         "OFFDURATION": Directive(_1, "integer", without="a UPS that is OFF is then no reason to shut down"),
         "OVERDURATION": Directive(
             _3, "integer", without="a UPS that was overloaded when contact was lost is then no reason to shut down"

@@ -65,13 +65,13 @@ class User:
 
 
 def monitors(upsmon_conf: str) -> tuple[Monitor, ...]:
-    """Read the MONITOR lines of an upsmon.conf."""
-    found = []
+    """Read the MONITOR lines of an upsmon.conf. As in NUT, the first one of a system counts."""
+    found: dict[str, Monitor] = {}
     for line in parseconf.parse(upsmon_conf):
         if line.words[0] == "MONITOR" and len(line.words) >= 6 and line.words[2].isdigit():
             _unused, system, power, user, password, kind = line.words[:6]
-            found.append(Monitor(system, int(power), user, password, kind))
-    return tuple(found)
+            found.setdefault(system, Monitor(system, int(power), user, password, kind))
+    return tuple(found.values())
 
 
 def listening(upsd_conf: str) -> list[tuple[str, int]]:
@@ -101,16 +101,22 @@ def certificate_name(upsmon_conf: str, host: str) -> str:
 
 
 def users(upsd_users: str) -> dict[str, User]:
-    """Read upsd.users. As in NUT, the first password of a user counts."""
+    """Read upsd.users as upsd does (server/user.c): the first password of a user counts, and all that upsmon gives it."""
     found: dict[str, User] = {}
     name = ""
     for line in parseconf.parse(upsd_users):
-        words = line.words
-        if len(words) == 1 and words[0].startswith("[") and words[0].endswith("]"):
-            name = words[0][1:-1]
+        first, *rest = line.words
+        if first.startswith("[") and first.endswith("]"):
+            # upsd ignores the header of a user that it has: what follows still belongs to the one before
+            name = name if first[1:-1] in found else first[1:-1]
             found.setdefault(name, User(name, "", ""))
-        elif name and words[0].lower() == "password" and len(words) >= 3 and not found[name].password:
-            found[name] = User(name, words[2], found[name].type)
-        elif name and words[0].lower() == "upsmon" and len(words) >= 2:
-            found[name] = User(name, found[name].password, words[-1])
+        elif name not in found:
+            continue
+        elif first.lower() == "password" and rest[:1] == ["="] and len(rest) > 1 and not found[name].password:
+            found[name] = User(name, rest[1], found[name].type)
+        elif first.lower() == "upsmon" and rest:
+            # upsd takes a = before it, too. Who is a primary stays one
+            kind = rest[1 if rest[0] == "=" and len(rest) > 1 else 0].lower()
+            if kind in PRIMARY or (kind in SECONDARY and found[name].type not in PRIMARY):
+                found[name] = User(name, found[name].password, kind)
     return found

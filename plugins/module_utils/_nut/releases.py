@@ -105,7 +105,7 @@ def _lines(name: str, text: str) -> Iterator[_Line]:
     section = ""
     for line in parseconf.parse(text):
         first = line.words[0]
-        if name in _WITH_SECTIONS and len(line.words) == 1 and first.startswith("[") and first.endswith("]"):
+        if name in _WITH_SECTIONS and first.startswith("[") and first.endswith("]"):
             section = first[1:-1]
         else:
             yield _Line(line.number, section, line.words)

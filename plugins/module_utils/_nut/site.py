@@ -16,6 +16,9 @@ from . import parseconf
 PRIMARIES = "pve"
 TRUENAS = "truenas"
 CLIENTS = "ups_clients"
+# Beside the inventory, for secrets. Ansible takes all that is in an inventory's directory for inventory, each password for
+# the name of a host; but not what begins with a dot.
+KEPT = ".homelab-nut"
 # the role's default of nut_server_user, which other hosts' variables don't show
 PRIMARY_USER = "monitor"
 

@@ -103,6 +103,8 @@ def _further(name: str, device: Mapping[str, object]) -> Iterator[tuple[str, obj
                 if option in (*_FIRST, "name"):
                     raise DeviceError(f"device {name}: {option} belongs to the device itself, not under options")
                 yield str(option), one
+        elif key == "synchronous" and isinstance(value, bool):
+            yield key, "yes" if value else "no"
         elif value != "":
             yield str(key), value
 

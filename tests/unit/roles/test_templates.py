@@ -87,7 +87,7 @@ ODD_SETTINGS: dict[str, dict[str, Told]] = {
         "POWERDOWNFLAG": (PATH, [PATH]),
         "POLLFREQ": (9, ["9"]),
         "POLLFREQALERT": (8, ["8"]),
-        "POLLFAIL_LOG_THROTTLE_MAX": (-1, ["-1"]),
+        "POLLFAIL_LOG_THROTTLE_MAX": (5, ["5"]),
         "DEADTIME": (28, ["28"]),
         "OFFDURATION": (0, ["0"]),
         "OVERDURATION": (11, ["11"]),
@@ -408,7 +408,9 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, dict[str, Any]] = json.loads((root / "seen.json").read_text())
     for host in found.values():
-        host["passwords"] = {path.name: path.read_text().strip() for path in (root / "passwords").iterdir()}
+        host["passwords"] = {
+            path.name: path.read_text().strip() for path in (root / ".homelab-nut" / "passwords").iterdir()
+        }
     return found
 
 

@@ -82,7 +82,7 @@ def test_one_is_made_and_kept(tmp_path: Path) -> None:
     found = look("pve", pve=pve)
     assert sorted(found) == ["ca", "certificate", "key", "nickname", "path"]
     assert certificates.needs_renewal(Pair(found["certificate"], found["key"]), found["ca"], ["pve"], NOW) == ""
-    kept = tmp_path / "tls"
+    kept = tmp_path / ".homelab-nut" / "tls"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o700
     files = {path.name: path.read_text() for path in kept.iterdir()}
     assert {name for name in files if not name.startswith(".")} == {"ca.pem", "ca.key", "pve.pem", "pve.key"}
@@ -96,7 +96,7 @@ def test_one_is_made_and_kept(tmp_path: Path) -> None:
 def test_the_next_run_changes_nothing(tmp_path: Path) -> None:
     pve = {"inventory_dir": str(tmp_path), "ansible_host": "fe80::2%eth0", "nut_server_tls_names": ["nut.lan"]}
     found = look("pve", pve=pve)
-    before = {path: path.stat() for path in (tmp_path / "tls").iterdir()}
+    before = {path: path.stat() for path in (tmp_path / ".homelab-nut" / "tls").iterdir()}
     assert look("pve", pve=pve) == look("pve", pve=pve, check=True) == found
     assert {path: path.stat().st_mtime_ns for path in before} == {path: old.st_mtime_ns for path, old in before.items()}
 
@@ -105,7 +105,7 @@ def test_what_a_secondary_gets(tmp_path: Path) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", part="ca", pve=pve)
     assert sorted(found) == ["ca", "path"]
-    assert not (tmp_path / "tls" / "pve.pem").exists()
+    assert not (tmp_path / ".homelab-nut" / "tls" / "pve.pem").exists()
     assert found["path"] == str(nss.path_of(nss.Tls(found["ca"])))
     primary = look("pve", pve=pve)
     assert primary["ca"] == found["ca"]
@@ -170,7 +170,8 @@ def test_a_host_that_is_called_as_the_authority(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_can_not_be_made(tmp_path: Path) -> None:
-    (tmp_path / "tls").write_text("a file")
+    (tmp_path / ".homelab-nut").mkdir()
+    (tmp_path / ".homelab-nut" / "tls").write_text("a file")
     with pytest.raises(AnsibleError, match="tls"):
         look("pve", pve={"inventory_dir": str(tmp_path)})
 
@@ -204,12 +205,12 @@ def test_check_mode_writes_nothing(tmp_path: Path) -> None:
 def test_check_mode_shows_a_renewal(tmp_path: Path, clock: type[Clock]) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", pve=pve)
-    before = {path: path.read_text() for path in (tmp_path / "tls").iterdir()}
+    before = {path: path.read_text() for path in (tmp_path / ".homelab-nut" / "tls").iterdir()}
     clock.ahead = 9 * YEAR
     shown = look("pve", check=True, pve=pve)
     assert (shown["ca"] == found["ca"], shown["key"] == found["key"]) == (False, False)
     assert look("pve", check=True, pve=pve) == shown
-    assert {path: path.read_text() for path in (tmp_path / "tls").iterdir()} == before
+    assert {path: path.read_text() for path in (tmp_path / ".homelab-nut" / "tls").iterdir()} == before
 
 
 # Renewed
@@ -231,11 +232,11 @@ def test_a_host_s_certificate_is_renewed_in_time(tmp_path: Path, clock: type[Clo
 def test_an_authority_is_renewed_in_time(tmp_path: Path, clock: type[Clock]) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", pve=pve)
-    key = (tmp_path / "tls" / "ca.key").read_text()
+    key = (tmp_path / ".homelab-nut" / "tls" / "ca.key").read_text()
     clock.ahead = 8 * YEAR + DAY
     renewed = look("pve", pve=pve)
     assert renewed["ca"] != found["ca"]
-    assert (tmp_path / "tls" / "ca.key").read_text() == key
+    assert (tmp_path / ".homelab-nut" / "tls" / "ca.key").read_text() == key
     # who has not been there yet goes on
     for ca in (found["ca"], renewed["ca"]):
         for one in (found, renewed):
@@ -256,7 +257,7 @@ def test_what_is_lost_is_made_again(tmp_path: Path, lost: list[str]) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", pve=pve)
     for name in lost:
-        (tmp_path / "tls" / name).unlink()
+        (tmp_path / ".homelab-nut" / "tls" / name).unlink()
     again = look("pve", pve=pve)
     assert (again["ca"] == found["ca"]) == ("ca.pem" not in lost)
     assert again["certificate"] != found["certificate"]
@@ -266,7 +267,7 @@ def test_what_is_lost_is_made_again(tmp_path: Path, lost: list[str]) -> None:
 def test_an_authority_s_key_that_is_kept_elsewhere(tmp_path: Path, clock: type[Clock]) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", pve=pve)
-    (tmp_path / "tls" / "ca.key").unlink()
+    (tmp_path / ".homelab-nut" / "tls" / "ca.key").unlink()
     assert look("pve", pve=pve) == found
     clock.ahead = 6 * YEAR
     assert look("pve", pve=pve) == found
@@ -287,7 +288,7 @@ def test_an_authority_that_is_broken_is_not_replaced(tmp_path: Path, name: str, 
     """All secondaries would refuse a new one."""
     pve = {"inventory_dir": str(tmp_path)}
     look("pve", pve=pve)
-    path = tmp_path / "tls" / name
+    path = tmp_path / ".homelab-nut" / "tls" / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(AnsibleError, match=f"/tls/{name} can't be used: it holds no .*. Restore it"):
         look("pve", pve=pve)
@@ -297,7 +298,9 @@ def test_an_authority_that_is_broken_is_not_replaced(tmp_path: Path, name: str, 
 def test_an_authority_with_the_key_of_another(tmp_path: Path) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     look("pve", pve=pve)
-    (tmp_path / "tls" / "ca.key").write_text((tmp_path / "tls" / "pve.key").read_text())
+    (tmp_path / ".homelab-nut" / "tls" / "ca.key").write_text(
+        (tmp_path / ".homelab-nut" / "tls" / "pve.key").read_text()
+    )
     with pytest.raises(AnsibleError, match="do not belong together: restore them, or delete both"):
         look("pve", pve=pve)
 

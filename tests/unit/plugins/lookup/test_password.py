@@ -12,6 +12,7 @@ import pytest
 import yaml
 from ansible import constants as C
 from ansible.errors import AnsibleError
+from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import lookup_loader
 from ansible_collections.homelab.nut.plugins.lookup import password as plugin
@@ -82,7 +83,7 @@ def test_one_is_made_and_kept(tmp_path: Path, given: dict[str, Any]) -> None:
     own = {**given, "inventory_dir": str(tmp_path)}
     (made,) = look("nas", nas=own)
     assert re.fullmatch("[A-Za-z0-9]{24}", made)
-    kept = tmp_path / "passwords" / "nas"
+    kept = tmp_path / ".homelab-nut" / "passwords" / "nas"
     assert kept.read_text() == f"{made}\n"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
@@ -127,8 +128,8 @@ def test_a_user_has_a_password_of_its_own(tmp_path: Path) -> None:
     own = {"inventory_dir": str(tmp_path), "nut_server_password": "of-upsmon"}
     (made,) = look("pve", user="admin", pve=own)
     assert made not in ("of-upsmon", *look("pve", user="dashboard", pve=own))
-    assert (tmp_path / "passwords" / "admin@pve").read_text().strip() == made
-    assert stat.S_IMODE((tmp_path / "passwords" / "admin@pve").stat().st_mode) == 0o600
+    assert (tmp_path / ".homelab-nut" / "passwords" / "admin@pve").read_text().strip() == made
+    assert stat.S_IMODE((tmp_path / ".homelab-nut" / "passwords" / "admin@pve").stat().st_mode) == 0o600
     assert look("pve", user="admin", pve=own) == [made]
 
 
@@ -137,3 +138,21 @@ def test_a_name_that_no_user_can_have(tmp_path: Path, user: str) -> None:
     with pytest.raises(AnsibleError, match=r"pve: .* can't be a user"):
         look("pve", user=user, pve={"inventory_dir": str(tmp_path)})
     assert not list(tmp_path.iterdir())
+
+
+def test_passwords_of_the_first_release_are_moved(tmp_path: Path) -> None:
+    """Where they were, Ansible took each for the name of a host."""
+    old = tmp_path / "passwords"
+    old.mkdir()
+    (old / "nas").write_text("of-before\n")
+    assert look("nas", nas={"inventory_dir": str(tmp_path)}) == ["of-before"]
+    assert not old.exists()
+    assert look("nas", nas={"inventory_dir": str(tmp_path)}) == ["of-before"]
+
+
+def test_no_file_beside_the_inventory_is_taken_for_a_part_of_it(tmp_path: Path) -> None:
+    """Seen by Ansible's own reader of inventories."""
+    (tmp_path / "hosts.yml").write_text("pve: {hosts: {pve: }}\n")
+    look("pve", user="admin", pve={"inventory_dir": str(tmp_path)})
+    look("pve", pve={"inventory_dir": str(tmp_path)})
+    assert [str(host) for host in InventoryManager(DataLoader(), sources=str(tmp_path)).get_hosts()] == ["pve"]

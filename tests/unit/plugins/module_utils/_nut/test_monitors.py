@@ -74,7 +74,7 @@ USERS: dict[str, tuple[str, dict[str, User]]] = {
     "the first password counts": ("[x]\npassword = a\npassword = b\n", {"x": User("x", "a", "")}),
     "also of two sections": (
         "[x]\npassword = a\n[y]\n[x]\npassword = b\nupsmon primary\n",
-        {"x": User("x", "a", "primary"), "y": User("y", "", "")},
+        {"x": User("x", "a", ""), "y": User("y", "b", "primary")},
     ),
     "names in their case": ("[x]\npassword = a\n[X]\npassword = b\n", {"x": User("x", "a", ""), "X": User("X", "b", "")}),
     "without a user": ("password = a\nupsmon primary\n", {}),

@@ -386,3 +386,9 @@ def test_the_digest_of_a_file_that_is_to_be_written() -> None:
     assert ups_conf.digest(text, "a") == ups_conf.digest(text.replace("cut", "c"), "a")
     assert ups_conf.digest(text, "a") == ups_conf.digest(text.replace("\\\\101", "A"), "a")
     assert ups_conf.digest(text, "a") != ups_conf.digest(text.replace("one", "two"), "a")
+
+
+@pytest.mark.parametrize(("value", "written"), [(True, "yes"), (False, "no"), ("auto", "auto")])
+def test_synchronous_is_yes_or_no_and_no_flag(value: object, written: str) -> None:
+    """YAML takes a bare yes for true."""
+    assert dict(ups_conf.section({"name": "ups", "synchronous": value}).keys)["synchronous"] == written

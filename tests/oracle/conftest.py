@@ -1,0 +1,73 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Real NUT of each release that Debian ships, in a container, to hold the library against."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from homelab import CHECKOUT, Lab
+from homelab.images import image
+from homelab.podman import PODMAN, limits, podman
+
+RELEASES = {"bookworm": (2, 8, 0), "trixie": (2, 8, 1)}
+
+HERE = Path(__file__).parent
+PLUGINS = CHECKOUT / "plugins"
+INSIDE = "/opt/oracle/ansible_collections/homelab/nut/plugins"
+
+
+class Nut:
+    """NUT of one release. A method that it does not have is an operation of inside.py."""
+
+    def __init__(self, debian: str) -> None:
+        self.debian = debian
+        self.version = RELEASES[debian]
+        self._name = Lab("oracle").container(debian)
+        podman("rm", "--force", "--ignore", "--time", "0", self._name)
+        # It ends with its input, and is removed then, whatever becomes of the tests.
+        options = ["--rm", "--interactive", "--name", self._name, "--network", "none", *limits()]
+        options += ["--volume", f"{HERE}:/opt/inside:ro", "--volume", f"{PLUGINS}:{INSIDE}:ro"]
+        options += ["--env", "PYTHONPATH=/opt/oracle", "--env", "PYTHONDONTWRITEBYTECODE=1"]
+        command = [*PODMAN, "run", *options, image("nut", debian), "python3", "/opt/inside/inside.py"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, operation: str, **arguments: Any) -> Any:
+        """Have something done by inside.py, whose function is called OPERATION."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"operation": operation, "arguments": arguments}) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, f"the container {self._name} has ended"
+        answer = json.loads(line)
+        assert "failed" not in answer, answer["failed"]
+        return answer["answer"]
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        finally:
+            podman("rm", "--force", "--ignore", "--time", "0", self._name)
+
+
+@pytest.fixture(scope="session")
+def debians() -> dict[str, tuple[int, int, int]]:
+    """Name Debian's releases, and NUT's in them."""
+    return RELEASES
+
+
+@pytest.fixture(scope="session", params=RELEASES)
+def nut(request: pytest.FixtureRequest) -> Iterator[Nut]:
+    one = Nut(request.param)
+    yield one
+    one.close()

@@ -1,0 +1,132 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A name or password is refused if a real upsmon can't log in with it, and upsd.users is read as upsd reads it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut import monitors, parseconf, validate
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+ODD = [
+    *("s3cret", "a'b!$%&*()+,-./:;<>?@[]^_`{|}~", "'a b'", "$HOME", "`id`", "%s%n", "-", "*", "[", "[a", "[a]", "a]", "a]b", "]"),
+    *("a b", " a", "a ", "a=b", "=a", "a=", "a#b", "#a", "a#", "a\\b", "a\\", "\\a", 'a"b', 'a"', '"a', '"a"', "a\\ b", "a\\=b"),
+    *("a\x7fb", "x" * 400, "x" * parseconf.CREDENTIAL_LIMIT, "x" * (parseconf.CREDENTIAL_LIMIT + 1), "x" * 510),
+]  # fmt: skip
+
+
+def test_a_login_is_refused_if_upsmon_fails_with_it(nut: Any) -> None:
+    logins = [*((f"u{n}", odd) for n, odd in enumerate(ODD)), *((odd, f"p{n}") for n, odd in enumerate(ODD))]
+    written = [
+        (parseconf.encode(f"[{user}]"), parseconf.encode(user), parseconf.encode(secret)) for user, secret in logins
+    ]
+    files = {
+        "ups.conf": "".join(f"[w{n}]\ndriver = x\nport = y\n" for n in range(len(logins))),
+        "upsd.users": "".join(
+            f"{header}\npassword = {secret}\nupsmon secondary\n" for header, _user, secret in written
+        ),
+    }
+    watching = [
+        f"MONITOR w{n}@127.0.0.1:4000 1 {user} {secret} secondary\nSHUTDOWNCMD /bin/true\n"
+        for n, (_header, user, secret) in enumerate(written)
+    ]
+    entered = nut.ask("log_in", files=files, monitors=watching)
+    problems = [parseconf.user_problem(user) or parseconf.password_problem(secret) for user, secret in logins]
+    assert {
+        login: problem
+        for login, inside, problem in zip(logins, entered, problems, strict=True)
+        if inside != (not problem)
+    } == {}
+
+
+NAMES = ("a", "b")
+PASSWORDS = ("p", 'q "#\\=', "r")
+
+LINES = st.one_of(
+    st.sampled_from(["[a]", " [a] # one", '"[b]"', "[b]", "[a", "[b] x", "[c]", "# x", "", '"open']),
+    st.builds(
+        "{} {} {}{}".format,
+        st.sampled_from(["password", "\tPassWord", '"password"', "pasword"]),
+        st.sampled_from(["=", "=", "=", ""]),
+        st.sampled_from(PASSWORDS).flatmap(
+            lambda word: st.sampled_from([parseconf.encode(word), word.replace(" ", "\\ ")])
+        ),
+        st.sampled_from(["", " # x", " more"]),
+    ),
+    st.builds(
+        "{} {}".format,
+        st.sampled_from(["upsmon", "UPSMON", "upsmon ="]),
+        st.sampled_from(["primary", "secondary", "master", "slave", "Primary", "none", ""]),
+    ),
+)
+TEXTS = st.builds("{}{}".format, st.lists(LINES, max_size=8).map("\n".join), st.sampled_from(["\n", ""]))
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(TEXTS)
+@example(
+    "[a]\npassword = p\npassword = r\nupsmon primary\n[b]\nupsmon secondary\npassword = p\n[a]\nupsmon secondary\n"
+)
+def test_upsd_lets_in_whom_users_reads(nut: Any, text: str) -> None:
+    tried = [(name, password) for name in NAMES for password in PASSWORDS]
+    found = nut.ask(
+        "ask_upsd",
+        files={"ups.conf": "[w]\ndriver = x\nport = y\n", "upsd.users": text},
+        conversations=[
+            [f"USERNAME {name}", f"PASSWORD {parseconf.encode(password)}", "LOGIN w", "PRIMARY w"]
+            for name, password in tried
+        ],
+    )
+    seen = [tuple(line.startswith("OK") for line in answer.splitlines()[2:]) for answer in found["answers"]]
+    users = monitors.users(text)
+    told = []
+    for name, password in tried:
+        user = users.get(name)
+        right = user is not None and user.password == password
+        told.append(
+            (
+                right and user is not None and user.type in monitors.PRIMARY + monitors.SECONDARY,
+                right and user is not None and user.type in monitors.PRIMARY,
+            )
+        )
+    assert seen == told
+
+
+SYSTEMS = st.sampled_from(["a@b", "ups@localhost:3493", "ups", '"d e@f"', "g#h@i", '"j=k@l"', "m\\@n", "[::1]", "\x7f"])
+MONITORS = st.one_of(
+    st.builds(
+        "{} {} {} {} {}{}{}".format,
+        st.sampled_from(["MONITOR", " \tMONITOR", '"MONITOR"', "monitor", "#MONITOR"]),
+        SYSTEMS,
+        st.sampled_from(["1", "0", '"2"', "003"]),
+        st.sampled_from(["u", '"u v"', "\\u"]),
+        st.sampled_from(["p", "p=", '"#', '"p\\#" ', ""]),
+        st.sampled_from([" primary", " secondary", "\\\n master", " slave", " Primary", "", " x"]),
+        st.sampled_from(["", " # x", " more", '"']),
+    ),
+    st.sampled_from(["", '"open', "DEADTIME 15"]),
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(st.lists(MONITORS, max_size=5).map("\n".join), st.sampled_from(["\n", ""]))
+def test_upsmon_watches_what_monitors_reads(nut: Any, lines: str, end: str) -> None:
+    text = lines + end
+    command = ["upsmon", "-P", validate.NO_PID, "-K", "-f", "/run/oracle/upsmon.conf"]
+    ((_code, said),) = nut.ask("run", files={"upsmon.conf": text}, commands=[command])
+    told = []
+    for one in monitors.monitors(text):
+        kind = "primary" if one.type.lower() in monitors.PRIMARY else "secondary"
+        told.append(
+            f"UPS: {one.system} " + (f"({kind}) (power value {one.power})" if one.power else "(monitoring only)")
+        )
+    seen = re.findall(r"^UPS: .*$", said, re.MULTILINE)
+    # it stops at a line that has all but one of its words
+    short = [line for line in parseconf.parse(text) if line.words[0] == "MONITOR" and len(line.words) == 5]
+    assert ("unusable configuration" in said) == bool(short)
+    assert seen == (told[: len(seen)] if short else told)
