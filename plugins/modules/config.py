@@ -140,6 +140,7 @@ upses:
 """
 
 import contextlib
+import platform
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -214,7 +215,7 @@ def deploy(module: AnsibleModule) -> tuple[Deployment, dict[str, object]]:
         module.fail_json(msg=str(error), changed=any(done.values()), **done)
     finally:
         for words in deployment.warnings:
-            module.warn(words)
+            warn(module, words)
     result.update(
         changed=bool(plan),
         files=list(plan.changed),
@@ -226,16 +227,21 @@ def deploy(module: AnsibleModule) -> tuple[Deployment, dict[str, object]]:
     return deployment, result
 
 
+def warn(module: AnsibleModule, words: str) -> None:
+    """Warn of something on this host. Ansible itself shows a warning without its host, and equal ones once."""
+    module.warn(f"{platform.node()}: {words}")
+
+
 def believe(module: AnsibleModule, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
     """See that NUT serves. Returns the status of each UPS; ends the module where something is broken."""
     patient = module.params["require_ups"]
     verdict = deployment.verify(module.params["wait"], patient)
     for unit in verdict.mended:
-        module.warn(f"{unit} had ended, and was started again: `journalctl -u {unit}` tells of it")
+        warn(module, f"{unit} had ended, and was started again: `journalctl -u {unit}` tells of it")
     wrong = [*verdict.broken, *(verdict.absent if patient else ())]
     if not patient:
         for one in verdict.absent:
-            module.warn(f"{one.words}. NUT is ready for it: is it plugged in, and switched on?")
+            warn(module, f"{one.words}. NUT is ready for it. Is it plugged in, and switched on?")
     if wrong:
         suspects = dict.fromkeys(one.unit for one in wrong)
         said = "\n".join(f"{unit} said last:\n{last_words(unit, deployment.runner)}" for unit in suspects)

@@ -30,7 +30,9 @@ _NOTHING_THERE = re.compile(
     r"No matching (?:USB/HID|HID) UPS found|No matching USB device found|No supported devices found"
     r"|Unable to find (?:Richcomm|ATCL|POWERWARE)|Unable to open /dev/\S+: No such file"
 )
-_IN_THE_WAY = re.compile(r"insufficient permissions|[Cc]an't claim|Access denied|Permission denied")
+_IN_THE_WAY = re.compile(r"[Cc]an't claim|Access denied|Permission denied")
+# said of a bus without any UPS, too
+_NOT_ALLOWED = "insufficient permissions on everything"
 # how systemd begins its record of one more try
 _TRY = re.compile(r"^Starting .*$", re.MULTILINE)
 
@@ -156,5 +158,12 @@ def finds_no_ups(driver: str, runner: Run) -> bool:
         if _IN_THE_WAY.search(said):
             return False
         if _NOTHING_THERE.search(said):
-            return True
+            # root may open everything: what it finds now, the driver could not have
+            return _NOT_ALLOWED not in said or not _scanned(runner)
     return False
+
+
+def _scanned(runner: Run) -> bool:
+    """Say whether nut-scanner finds a UPS on the USB bus."""
+    _unused, said = runner(["nut-scanner", "-U", "-q", "-P"])
+    return "USB:driver=" in said

@@ -167,14 +167,10 @@ JOURNALS = {
     "cut off at the top": (FOUND_NONE + FAILED, True),
     "another driver's words": (BEGIN + "No supported devices found. Please check your device availability\n", True),
     "a serial port that is not there": (BEGIN + "Unable to open /dev/ttyUSB0: No such file or directory\n", True),
-    "there, and not allowed": (
-        BEGIN + "libusb1: Could not open any HID devices: insufficient permissions on everything\n" + FOUND_NONE,
-        False,
-    ),
     "there, and taken": (BEGIN + "Can't claim USB device [051d:0002]@0/0: Resource busy\n" + FOUND_NONE, False),
     "an unknown key": (BEGIN + "Fatal error: 'x' is not a valid variable name for this driver.\n", False),
     "was away, now it is not allowed": (BEGIN + FOUND_NONE + BEGIN + "Can't claim USB device\n", False),
-    "not allowed at first": (BEGIN + "insufficient permissions\n" + BEGIN + FOUND_NONE, True),
+    "taken at first": (BEGIN + "Can't claim USB device\n" + BEGIN + FOUND_NONE, True),
     "nothing": ("", False),
 }
 
@@ -184,5 +180,18 @@ def test_a_driver_without_a_ups(journal: str, absent: bool) -> None:
     def runner(command: Sequence[str]) -> tuple[int, str]:
         assert "--unit=nut-driver@ups.service" in command
         return 0, journal
+
+    assert host.finds_no_ups("nut-driver@ups.service", runner) == absent
+
+
+@pytest.mark.parametrize(
+    ("scanned", "absent"), [("", True), ('USB:driver="usbhid-ups",port="auto",vendorid="051D"\n', False)]
+)
+def test_a_driver_that_may_open_nothing(scanned: str, absent: bool) -> None:
+    """It says so of an empty bus, too. nut-scanner, which root runs, sees what there is."""
+    journal = BEGIN + "libusb1: Could not open any HID devices: insufficient permissions on everything\n" + FOUND_NONE
+
+    def runner(command: Sequence[str]) -> tuple[int, str]:
+        return (0, scanned) if command[0] == "nut-scanner" else (0, journal)
 
     assert host.finds_no_ups("nut-driver@ups.service", runner) == absent
