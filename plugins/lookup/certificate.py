@@ -125,6 +125,8 @@ class LookupModule(LookupBase):
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """Return the certificates of each primary, or a part of them."""
+        if certificates.MISSING:
+            raise AnsibleError(f"certificates can't be made: {certificates.MISSING}: pip install cryptography")
         self.set_options(var_options=variables, direct=kwargs)
         try:
             return [self._of(str(host), self.get_option("part"), variables or {}) for host in terms]

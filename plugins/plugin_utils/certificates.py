@@ -17,11 +17,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Union
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+try:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+except ImportError as error:
+    # ansible-core needs it itself, so this is a broken installation
+    MISSING = str(error)
+else:
+    MISSING = ""
+    Key = Union[ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey]
 
 # A certificate that expires unnoticed takes the power protection away: no upsmon logs in any more. In a homelab that is
 # touched twice a year that is worse than a long life. So each is renewed by a run long before its end, and the CA lives
@@ -32,8 +39,6 @@ CA_LIFE, CA_LEFT = 20 * YEAR, 12 * YEAR
 # The hosts' clocks may be behind.
 BEFORE = timedelta(days=1)
 SOON = timedelta(days=30)
-
-Key = Union[ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey]
 
 # NSS imports no Ed25519 key, and has no other curve for a handshake.
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
