@@ -54,7 +54,7 @@ demo: $(VENV)/run ## a power cut in the built-in lab, from deployment to the las
 	@tools/packages $(LAB_PACKAGES)
 	@tools/demo
 
-lab: ## start the lab, or what is missing of it (sites='pve8 pve9')
+lab: ## start the lab, or what is missing of it (sites='pve8 pve9 rack')
 	@tools/packages $(LAB_PACKAGES)
 	@lab/lab up $(sites)
 	@lab/lab status
@@ -88,7 +88,7 @@ oracle: $(VENV)/dev ## pytest on tests/oracle: the library against the NUT of De
 	@tools/packages $(LAB_PACKAGES)
 	pytest tests/oracle
 
-molecule: $(VENV)/dev ## molecule test --all: the roles on both sites of the lab, and a power cut
+molecule: $(VENV)/dev ## molecule test --all: the roles on all sites of the lab, faults, a take-over, a power cut
 	@tools/packages $(LAB_PACKAGES)
 	molecule test --all
 

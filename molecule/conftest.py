@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import testinfra
 from homelab import CHECKOUT, Lab
+from support import ended
 from testinfra.host import Host
 
 PLAYBOOK = CHECKOUT / "playbooks" / "pve.yml"
@@ -36,18 +38,30 @@ def on(lab: Lab) -> Callable[[str], Host]:
 
 
 @pytest.fixture(scope="session")
-def play() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs the main playbook on the lab with further arguments of ansible-playbook."""
+def inventory() -> Path:
+    """Return the inventory that the scenario deploys; a scenario with one of its own says so in its conftest.py."""
+    return CHECKOUT / "inventories" / "lab"
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["ansible-playbook", str(PLAYBOOK), "--inventory", str(CHECKOUT / "inventories" / "lab"), *arguments],
-            check=False,
+
+@pytest.fixture(scope="session")
+def start(inventory: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts the main playbook on the lab, with further arguments of ansible-playbook."""
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["ansible-playbook", str(PLAYBOOK), "--inventory", str(inventory), *arguments],
             text=True,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             cwd=CHECKOUT,
             env={**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-            timeout=300,
         )
 
-    return run
+    return begin
+
+
+@pytest.fixture(scope="session")
+def play(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs the main playbook on the lab with further arguments of ansible-playbook."""
+    return lambda *arguments: ended(start(*arguments))

@@ -31,9 +31,8 @@ def inventory(lab: Lab) -> dict[str, object]:
         variables[name] = {
             # ssh finds port, key and host key in this file; so do testinfra and `lab/lab ssh`
             "ansible_ssh_common_args": f"-F {shlex.quote(str(lab.state / 'ssh_config'))}",
-            # A kept connection is told by where it leads (%C has the port). By Ansible's own name for it, that of the host, a
-            # play on one lab would go on in a machine of another lab.
-            "ansible_control_path": "%(directory)s/%%C",
+            # Ansible keeps connections by host, port and user: without the port, those of another lab's host of this name
+            "ansible_port": ports["ssh"],
         }
         if "api" in ports:
             variables[name]["nut_client_truenas_url"] = f"wss://127.0.0.1:{ports['api']}/api/current"

@@ -185,11 +185,10 @@ class Lab:
         if host.ups:
             folder = self.state / "usb" / host.name
             folder.mkdir(parents=True, exist_ok=True)
-            self._ensure_running(
-                f"usb-{host.name}",
-                ["--network", "none", "--volume", f"{folder}:/run/usb", image_id],
-                ["python3", "/opt/lab/usb/emulator.py", "/run/usb", "--plug", host.ups],
-            )
+            emulator = ["python3", "/opt/lab/usb/emulator.py", "/run/usb"]
+            options = ["--network", "none", "--volume", f"{folder}:/run/usb", image_id]
+            if self._ensure_running(f"usb-{host.name}", options, emulator):
+                self._plug_in(host)
             if self._state_of(host.name).condition == "exited":
                 # it went down in a power cut, and would again
                 say(f"the mains of {host.name} come back")
@@ -209,6 +208,21 @@ class Lab:
             if service in ports:
                 options += ["--publish", f"127.0.0.1:{ports[service]}:{inside}"]
         return self._ensure_running(host.name, [*options, image_id], ["/sbin/init"])
+
+    def _plug_in(self, host: Host) -> None:
+        """Plug the UPSes of a host in, as soon as its hardware answers."""
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                self.ups(host.name, "status")
+                break
+            except LabError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+        for ups in host.ups:
+            serial = [] if ups.serial is None else ["--serial", ups.serial]
+            self.ups(host.name, "plug", ups.model, *serial)
 
     def _ensure_running(self, name: str, options: list[str], command: list[str]) -> bool:
         """Run a container unless it runs. Returns whether it had to be started."""

@@ -34,7 +34,11 @@ def cut(lab: Lab, site: str, say: Callable[[str], None], seconds: float = 180) -
 
     Returns the falls in the order of their end. Raises LabError if the primary's NUT does not notice.
     """
-    primary = next(host.name for host in SITES[site] if host.ups)
+    primary, upses = next((host.name, host.ups) for host in SITES[site] if host.ups)
+    if len(upses) > 1:
+        raise LabError(
+            f"{primary} has {len(upses)} UPSes: take the mains from each that you mean, with lab/ups {primary} --help"
+        )
     lab.ups(primary, "mains", "off")
     say("mains off")
     _wait_for(lab, primary, "OB", say)

@@ -6,18 +6,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from support import nut_processes, status, until
+from support import extra, nut_processes, status, until
 
 HOSTS = ("pve8", "truenas", "media")
 KEY = "1-" + "LabOnly0" * 8
-
-
-def extra(**variables: object) -> tuple[str, str]:
-    """Give variables to a play."""
-    return "--extra-vars", json.dumps(variables)
 
 
 CASES = {

@@ -15,7 +15,7 @@ import shutil
 import stat
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Callable
 
@@ -303,6 +303,10 @@ class Deployment:
                 self.runner(["systemctl", "reset-failed", action.unit])
             units.do(verb, action.unit, runner=self.runner)
         except units.UnitError as error:
+            if verb == "reload":
+                # it has ended since the plan was made, and Debian 12 does not start it again
+                self._do(replace(action, verb="restart"))
+                return
             # A UPS that is not there lets its driver fail. What that means is judged when all is done.
             if not units.is_driver(action.unit):
                 raise DeployError(f"{error}\nIts last words: {units.last_words(action.unit, self.runner)}") from None

@@ -338,7 +338,7 @@ def test_the_note_of_an_earlier_run_is_passed_on(place: Place) -> None:
     left = [{"verb": "refresh", "unit": UPS, "reason": "[ups] changed"}]
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
     deployment.pending.write_text(json.dumps(left))
-    place.systemd.refused[RELOAD_SERVER] = "no"
+    place.systemd.refused = {RELOAD_SERVER: "no", RESTART_SERVER: "no"}
     with pytest.raises(DeployError, match="no"):
         deployment.apply(deployment.plan())
     assert [one["verb"] for one in json.loads(deployment.pending.read_text())] == ["refresh", "reload"]
@@ -710,3 +710,14 @@ def test_certificates_that_can_not_be_used_change_nothing(place: Place, monkeypa
         deployment.apply(deployment.plan())
     assert place.texts() == PRIMARY
     assert place.systemd.told == []
+
+
+def test_a_daemon_that_can_not_reload_is_restarted(place: Place) -> None:
+    """It was killed since the plan was made."""
+    place.holds(PRIMARY)
+    deployment = place.deployment(with_text("upsd.conf", "15", "20"))
+    decided = deployment.plan()
+    place.systemd.refused[RELOAD_SERVER] = "Job for nut-server.service failed: code=killed"
+    deployment.apply(decided)
+    assert place.systemd.told[-3:] == [RELOAD_SERVER, f"reset-failed {units.SERVER}", RESTART_SERVER]
+    assert told(deployment.done) == [RESTART_SERVER]

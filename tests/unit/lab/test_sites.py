@@ -1,0 +1,132 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import homelab
+import pytest
+from homelab import Lab, LabError, all_hosts
+from homelab.hosts import SITES, Host, Ups
+from usb.profiles import PROFILES
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+def test_each_site_can_live_beside_the_others() -> None:
+    """They share a network, where a host's name is its address."""
+    names = [host.name for host in all_hosts(SITES)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_site_has_one_primary_and_the_ups_is_there(site: str) -> None:
+    assert [host.group for host in SITES[site] if host.ups] == ["pve"]
+    assert [host.kind for host in SITES[site] if host.ups] == ["pve"]
+    for host in SITES[site]:
+        # what is there, as a driver can tell: the model, and the serial number that it says
+        seen = [
+            (ups.model, PROFILES[ups.model].identity.serial if ups.serial is None else ups.serial) for ups in host.ups
+        ]
+        assert len(seen) == len(set(seen))
+
+
+def test_the_large_site_has_two_upses_that_are_the_same_but_for_the_serial_number() -> None:
+    models = Counter(ups.model for host in SITES["rack"] for ups in host.ups)
+    assert sorted(models.values()) == [1, 2]
+    assert Counter((host.kind, host.release) for host in SITES["rack"] if not host.ups) == {
+        ("truenas", "bookworm"): 1,
+        ("linux", "bookworm"): 2,
+        ("linux", "trixie"): 2,
+    }
+
+
+def load(path: str) -> ModuleType:
+    """Take a program of the checkout for a module."""
+    loader = importlib.machinery.SourceFileLoader(path.replace("/", "_"), str(CHECKOUT / path))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Return a lab that is what the environment names."""
+    lab = Lab("test", tmp_path)
+    lab.state.mkdir(parents=True)
+    monkeypatch.setattr(Lab, "here", lambda: lab)
+    return lab
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ([], [], ["pve8", "pve9"]),
+        ([], ["rack"], ["rack"]),
+        (["rack"], [], ["rack"]),
+        (["rack"], ["pve8"], ["rack"]),
+    ],
+)
+def test_which_sites_are_started(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, case: tuple[list[str], list[str], list[str]]
+) -> None:
+    words, there, started = case
+    up = {host.name: {"ssh": 1} for site in there for host in SITES[site]}
+    (lab.state / "lab.json").write_text(json.dumps({"hosts": up}))
+    asked: list[str] = []
+    monkeypatch.setattr(Lab, "up", lambda _lab, sites: asked.extend(sites))
+    monkeypatch.setattr("sys.argv", ["lab", "up", *words])
+    assert load("lab/lab").main() == 0
+    assert asked == started
+
+
+def test_the_inventory_tells_two_labs_apart(lab: Lab) -> None:
+    """Ansible takes up a connection that is kept for the same host, port and user: a name is not enough."""
+    up = {host.name: {"ssh": 2201 + number} for number, host in enumerate(SITES["rack"]) if host.kind != "truenas"}
+    (lab.state / "lab.json").write_text(json.dumps({"hosts": up}))
+    inventory = load("inventories/lab/hosts.py").inventory(lab)
+    assert inventory["pve"] == {"hosts": ["rack"]}
+    assert {name: told["ansible_port"] for name, told in inventory["_meta"]["hostvars"].items()} == {
+        name: ports["ssh"] for name, ports in up.items()
+    }
+
+
+class Hardware(Lab):
+    """A lab whose USB hardware is not there at once. LATE: how often it does not answer."""
+
+    def __init__(self, folder: Path, late: int) -> None:
+        super().__init__("test", folder)
+        self.late = late
+        self.plugged: list[tuple[str, ...]] = []
+
+    def ups(self, host: str, *words: str) -> str:
+        if self.late:
+            self.late -= 1
+            raise LabError("does not answer")
+        if words[0] == "plug":
+            self.plugged.append((host, *words[1:]))
+        return ""
+
+
+TWO = Host("host", "pve", "trixie", "pve", ups=(Ups("apc"), Ups("apc", "S2"), Ups("eaton", "")))
+
+
+def test_upses_are_plugged_in_as_soon_as_the_hardware_answers(tmp_path: Path) -> None:
+    lab = Hardware(tmp_path, late=2)
+    lab._plug_in(TWO)
+    assert lab.plugged == [("host", "apc"), ("host", "apc", "--serial", "S2"), ("host", "eaton", "--serial", "")]
+
+
+def test_hardware_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(homelab, "READY_SECONDS", 0.2)
+    with pytest.raises(LabError, match="does not answer"):
+        Hardware(tmp_path, late=1000)._plug_in(TWO)
