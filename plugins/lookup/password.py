@@ -75,13 +75,8 @@ def _usable(password: str, where: str) -> str:
     return password
 
 
-def _moved(old: Path, new: Path) -> Path:
-    """Move the passwords from where 0.1.0 kept them: there Ansible takes each for the name of a host."""
-    if old.is_dir() and not new.exists():
-        new.parent.mkdir(mode=0o700, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # another fork was faster
-            old.rename(new)
-    return new
+def _checks(variables: dict[str, Any]) -> bool:
+    return bool(variables.get("ansible_check_mode"))
 
 
 class LookupModule(LookupBase):
@@ -99,7 +94,9 @@ class LookupModule(LookupBase):
         problem = parseconf.user_problem(user)
         if problem or "/" in user:
             raise AnsibleError(f"{host}: {user!r} can't be a user: the name {problem or 'holds a slash'}")
-        path = self._file(f"{user}@{host}", "a password in nut_server_users", variables["hostvars"][host])
+        path = self._file(
+            f"{user}@{host}", "a password in nut_server_users", variables["hostvars"][host], _checks(variables)
+        )
         return _usable(self._own(path, variables), f"{host}: what {path} holds")
 
     def _password(self, host: str, variables: dict[str, Any]) -> str:
@@ -108,21 +105,30 @@ class LookupModule(LookupBase):
         given = own.get(name)
         if given is not None and str(given):
             return _usable(str(given), f"{host}: {name}")
-        path = self._file(host, name, own)
+        path = self._file(host, name, own, _checks(variables))
         return _usable(self._own(path, variables), f"{host}: what {path} holds")
 
-    def _file(self, host: str, name: str, own: Any) -> Path:
+    def _file(self, host: str, name: str, own: Any, check: bool) -> Path:
         given, beside = own.get("nut_password_directory"), own.get("inventory_dir")
-        if given:
-            return Path(given) / host
-        if not beside:
+        if not given and not beside:
             raise AnsibleError(
                 f"{host}: no directory beside the inventory can keep its password: set {name}, or nut_password_directory"
             )
-        return _moved(Path(beside, "passwords"), Path(beside, site.KEPT, "passwords")) / host
+        path = Path(given, host) if given else Path(beside, site.KEPT, "passwords", host)
+        # where 0.1.0 kept it, Ansible takes it for the name of a host
+        old = Path(beside or "", "passwords", host)
+        if given or path.exists() or not old.is_file():
+            return path
+        if check:
+            return old
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # another fork was faster, or there is more in that directory
+            old.rename(path)
+            old.parent.rmdir()
+        return path
 
     def _own(self, path: Path, variables: dict[str, Any]) -> str:
-        if variables.get("ansible_check_mode") and not path.exists():
+        if _checks(variables) and not path.exists():
             return TO_BE_MADE
         maker = lookup_loader.get("ansible.builtin.password", loader=self._loader, templar=self._templar)
         return str(maker.run([str(path)], variables, **MAKE)[0])

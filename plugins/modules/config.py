@@ -102,6 +102,7 @@ EXAMPLES = r"""
   homelab.nut.config:
     files:
       nut.conf: "{{ lookup('ansible.builtin.template', 'nut.conf.j2') }}"
+      upssched.conf: "{{ lookup('ansible.builtin.template', 'upssched.conf.j2') }}"
       upsmon.conf: "{{ lookup('ansible.builtin.template', 'upsmon.conf.j2') }}"
 """
 
@@ -181,10 +182,10 @@ def main() -> None:
     try:
         with locked:
             deployment, result = deploy(module)
+            if not module.check_mode:
+                result["upses"] = believe(module, deployment, result)
     except (writing.Busy, OSError) as error:
         module.fail_json(msg=f"{error}", changed=False)
-    if not module.check_mode:
-        result["upses"] = believe(module, deployment, result)
     module.exit_json(**result)
 
 
@@ -200,16 +201,24 @@ def deploy(module: AnsibleModule) -> tuple[Deployment, dict[str, object]]:
     except (DeployError, OSError) as error:
         module.fail_json(msg=str(error), changed=False, files=[], actions=[])
     result: dict[str, object] = {}
+    force = module.params["force"]
     try:
         plan = deployment.plan()
         deployment.look_around()
         if plan:
-            if not module.params["force"]:
-                deployment.guard()
-            deployment.check()
+            deployment.guard(force)
+            if module.check_mode and given and not module.get_bin_path("certutil"):
+                warn(
+                    module,
+                    "the files were not checked, because certutil is not here yet, which makes their certificates ready",
+                )
+            else:
+                deployment.check()
             result["diff"] = [{"prepared": deployment.diff(plan)}]
         if plan and not module.check_mode:
-            deployment.apply(plan)
+            # checks take seconds, and the mains are not asked
+            deployment.guard(force)
+            deployment.apply(plan, force)
     except (DeployError, UnitError, OSError, LookupError) as error:  # LookupError: there is no group nut
         done = {"files": deployment.written, "actions": [str(one) for one in deployment.done]}
         module.fail_json(msg=str(error), changed=any(done.values()), **done)

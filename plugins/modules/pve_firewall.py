@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: pve_firewall
 short_description: Let NUT's clients through Proxmox VE's own firewall
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Where Proxmox VE's firewall is on, it shuts out what no rule lets in. C(upsd) is among that. A client that is shut out is
     not warned of a power cut.

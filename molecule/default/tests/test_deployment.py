@@ -76,7 +76,7 @@ def test_the_shutdown_waits_for_truenas(on, name):
     told = on(name).file("/etc/nut/upsmon.conf").content_string
     assert "\nFINALDELAY 25\n" in told
     assert "\nHOSTSYNC 30\n" in told
-    assert '\nPOWERDOWNFLAG "/run/nut/killpower"\n' in told
+    assert "\nPOWERDOWNFLAG /run/nut/killpower\n" in told
 
 
 def test_each_login_can_do_no_more_than_it_must(on):

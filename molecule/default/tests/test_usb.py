@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import nut_processes, status, until
+from support import extra, nut_processes, status, until
 
 PRIMARIES = {"pve8": "051d:0002", "pve9": "0764:0501"}
 TWO = [
     {"name": "ups", "desc": 'the "rack" #1', "options": {"vendorid": "051d"}},
     {"name": "second", "options": {"vendorid": "0463", "offdelay": 30, "pollonly": True}},
 ]
+
+
+def said(done) -> str:
+    """Return all that a play said, without the line ends that Ansible puts into a long warning."""
+    return " ".join((done.stdout + done.stderr).split())
 
 
 def driver(host, ups: str = "ups") -> str:
@@ -75,19 +80,38 @@ def test_a_second_ups(on, lab, play):
     assert done.returncode == 0, done.stdout
 
 
-def test_a_ups_that_is_not_there(on, lab, play):
-    """The run says that it is not served; a host without its UPS can be deployed all the same, if that is said."""
-    wanted = {"nut_server_wait": 3, "nut_server_maxage": 16}
-    lab.ups("pve9", "unplug")
+@pytest.mark.parametrize("name", PRIMARIES)
+def test_a_ups_that_is_not_there(on, lab, play, name):
+    """It is no mistake of the host's: all else is deployed, and the run says what is missing. Unless it must be there."""
+    lab.ups(name, "unplug", "--port", "1")
     try:
-        until(lambda: status(on("pve9")) == [], 30, "data are stale")
-        done = play("--limit", "pve9", "--extra-vars", json.dumps(wanted))
-        assert done.returncode != 0
-        assert "does not serve ups fresh: DATA-STALE" in done.stdout + done.stderr
-        done = play("--limit", "pve9", "--extra-vars", json.dumps({**wanted, "nut_server_require_ups": False}))
+        until(lambda: status(on(name)) == [], 30, "data are stale")
+        done = play("--limit", name, *extra(nut_server_maxage=16))
         assert done.returncode == 0, done.stdout
+        assert f"{name}: upsd does not serve ups fresh: DATA-STALE. NUT is ready for it" in said(done)
+        # its driver ends, too, where it never found one
+        on(name).check_output("systemctl restart nut-driver@ups || true")
+        done = play("--limit", name, *extra(nut_server_maxage=16))
+        assert done.returncode == 0, done.stdout
+        assert f"{name}: upsd does not serve ups fresh: DRIVER-NOT-CONNECTED. NUT is ready for it" in said(done)
+        done = play("--limit", name, *extra(nut_server_maxage=16, nut_server_require_ups=True, nut_server_wait=3))
+        assert done.returncode != 0
+        assert "does not serve ups fresh: DRIVER-NOT-CONNECTED" in said(done)
     finally:
-        lab.ups("pve9", "replug")
-    until(lambda: status(on("pve9"))[:1] == ["OL"], 30, "on mains again")
-    done = play("--limit", "pve9")
+        lab.ups(name, "replug", "--port", "1")
+    until(lambda: status(on(name))[:1] == ["OL"], 60, "on mains again")
+    done = play("--limit", name)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_driver_that_does_not_find_its_ups_among_others(on, play):
+    """The UPS is there, and another one is meant: this driver finds none, which is said."""
+    wanted = [{"name": "ups"}, {"name": "other", "vendorid": "09ae"}]
+    try:
+        done = play("--limit", "pve9", *extra(nut_server_devices=wanted))
+        assert done.returncode == 0, done.stdout
+        assert "pve9: upsd does not serve other fresh: DRIVER-NOT-CONNECTED" in said(done)
+        assert status(on("pve9"))[0] == "OL"
+    finally:
+        done = play("--limit", "pve9")
     assert done.returncode == 0, done.stdout

@@ -39,11 +39,13 @@ _START_ONLY = (
 )
 # read at the very end of a shutdown, from the file itself: no daemon needs to know
 _LATE = ("POWEROFF_WAIT", "POWEROFF_QUIET")
+# read by scripts for sysv's init alone, which Debian's units don't use
+_UNREAD = ("UPSD_OPTIONS", "UPSMON_OPTIONS")
 
 
 @dataclass(frozen=True)
 class Action:
-    """One step: a verb of systemctl (or `refresh`: restart unless it was restarted meanwhile), its unit, and the reason."""
+    """One step: a verb of systemctl, its unit, and the reason."""
 
     verb: str
     unit: str
@@ -83,12 +85,14 @@ def plan(
     left: Sequence[Action] = (),
     loose: Sequence[str] = (),
     strays: Sequence[str] = (),
+    stale: Sequence[str] = (),
 ) -> Plan:
     """Decide what to do.
 
     old, new: name -> text of the files that are there and that should be. found: the units of watched_units(new).
     left: actions that an earlier run decided on and did not live to do. loose: files of a wrong mode or owner.
-    strays: units of drivers that start at boot, and whose UPS new does not have.
+    strays: units of drivers that start at boot, and whose UPS new does not have. stale: UPSes whose section the enumerator
+    takes for changed.
     """
     changed = tuple(name for name in FILES if name in new and (old.get(name) != new[name] or name in loose))
     after: list[Action] = []
@@ -98,10 +102,10 @@ def plan(
         if watcher.runs or watcher.enabled == "enabled":
             # it reacts to each write of ups.conf on its own, and races with what is done here
             before.append(Action("disable --now", units.WATCHER, "the enumerator is called when ups.conf is complete"))
-        after += _driver_actions(old, new, found)
+        after += _driver_actions(old, new, found, stale)
         after += [Action("disable --now", name, "ups.conf has no such section") for name in strays]
         after += _server_actions(old, new, found, changed)
-    after += _monitor_actions(old, new, found, changed)
+    after += _monitor_actions(old, new, found)
     off = [name for name in watched_units(new) if found.get(name, units.ABSENT).enabled == "disabled" and _boots(name)]
     after += [Action("enable", name, "it must start at boot") for name in off]
     # a unit that this host has no more can't be restarted: a run that tried would fail, and so would each one after it
@@ -144,6 +148,8 @@ def _in_order(actions: Sequence[Action]) -> tuple[Action, ...]:
 def _stage(action: Action) -> int:
     if action.verb == "enable":
         return 4
+    if action.verb == "stop":
+        return -1
     return {units.ENUMERATOR: 0, units.SERVER: 2, units.MONITOR: 3}.get(action.unit, 1)
 
 
@@ -152,7 +158,9 @@ def _boots(unit: str) -> bool:
     return unit != units.WATCHER and not units.is_driver(unit)
 
 
-def _driver_actions(old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, units.Unit]) -> list[Action]:
+def _driver_actions(
+    old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, units.Unit], stale: Sequence[str]
+) -> list[Action]:
     was, will = ups_conf.parse(old.get("ups.conf", "")), ups_conf.parse(new["ups.conf"])
     everywhere = was.settings != will.settings
     edited = [
@@ -164,10 +172,13 @@ def _driver_actions(old: Mapping[str, str], new: Mapping[str, str], found: Mappi
     idle = [name for name in will.sections if name not in unknown and not found[units.driver(name)].runs]
     actions = []
     if was != will or unknown:
+        # A driver that runs would be told to reload by the enumerator of 2.8.1: it takes up half, spins, and is taken for
+        # changed by each later run. One that does not run gets a new unit.
+        for name in (*edited, *(name for name in stale if name in will.sections and name not in edited)):
+            actions.append(Action("stop", units.driver(name), f"[{name}] changed"))
+            idle.append(name)
         actions.append(Action("start", units.ENUMERATOR, "ups.conf has other sections, or one without a unit"))
-    # From 2.8.1 the enumerator lets a running driver reload, which does not take up all that changed.
-    actions += [Action("refresh", units.driver(name), f"[{name}] changed") for name in edited]
-    actions += [Action("start", units.driver(name), "it does not run") for name in idle if name not in edited]
+    actions += [Action("start", units.driver(name), "it does not run") for name in dict.fromkeys(idle)]
     return actions
 
 
@@ -184,14 +195,12 @@ def _server_actions(
     return [Action("reload", units.SERVER, f"{', '.join(reload)} changed")] if reload else []
 
 
-def _monitor_actions(
-    old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, units.Unit], changed: Sequence[str]
-) -> list[Action]:
+def _monitor_actions(old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, units.Unit]) -> list[Action]:
     if not found.get(units.MONITOR, units.ABSENT).runs:
         return [Action("restart", units.MONITOR, "it does not run")]
     if _environment(old) != _environment(new):
         return [Action("restart", units.MONITOR, "nut.conf changed")]
-    if "upsmon.conf" in changed:
+    if _words(old.get("upsmon.conf", "")) != _words(new["upsmon.conf"]):
         return [Action("restart", units.MONITOR, "upsmon.conf changed")]
     return []
 
@@ -199,8 +208,13 @@ def _monitor_actions(
 def _environment(files: Mapping[str, str]) -> dict[str, str]:
     """Return what nut.conf gives the daemons."""
     pairs = re.findall(r"^([A-Z_]+)=(.*)$", files.get("nut.conf", ""), re.MULTILINE)
-    return {key: value for key, value in pairs if key not in _LATE}
+    return {key: value for key, value in pairs if key not in _LATE + _UNREAD}
+
+
+def _words(text: str) -> list[tuple[str, ...]]:
+    """Return what NUT reads: a comment is no reason to restart anything."""
+    return [line.words for line in parseconf.parse(text)]
 
 
 def _start_only(upsd_conf: str) -> list[tuple[str, ...]]:
-    return [line.words for line in parseconf.parse(upsd_conf) if line.words[0] in _START_ONLY]
+    return [words for words in _words(upsd_conf) if words[0] in _START_ONLY]

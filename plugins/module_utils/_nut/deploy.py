@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Callable
 
-from . import actions, host, monitors, nss, parseconf, releases, units, upsd, validate, writing
+from . import actions, host, monitors, nss, parseconf, releases, units, ups_conf, upsd, validate, writing
 from .actions import Action, Plan
 from .verify import Verdict, Verifier, local_upsd
 from .writing import Owner
@@ -71,6 +71,7 @@ class Deployment:
     written: list[str] = field(default_factory=list, init=False)
     kept: list[str] = field(default_factory=list, init=False)
     warnings: list[str] = field(default_factory=list, init=False)
+    served: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         """Read what is there. Raises DeployError for a set of files that is none, or that this NUT can't have."""
@@ -106,7 +107,8 @@ class Deployment:
 
     def _read(self, name: str) -> str | None:
         try:
-            return (self.folder / name).read_text(encoding="utf-8", errors="surrogateescape")
+            # as bytes: as text, a carriage return would be lost, and the file differ from what was written for ever
+            return (self.folder / name).read_bytes().decode("utf-8", "surrogateescape")
         except FileNotFoundError:
             return None
 
@@ -138,6 +140,11 @@ class Deployment:
         if self.absent:
             running = [name for name in found if units.is_driver(name) and found[name].runs]
             return actions.plan_absent(self.old, found, list(dict.fromkeys([*enabled, *running])))
+        if "ups.conf" not in self.new and ups_conf.parse(self._read("ups.conf") or "").sections:
+            raise DeployError(
+                f"{self.folder}/ups.conf has a UPS, so this host is a primary. If it shall be a secondary, run with state absent "
+                "first, or empty that file"
+            )
         masked = [name for name in watched if found[name].enabled.startswith("masked") and name != units.WATCHER]
         if masked:
             raise DeployError(
@@ -150,7 +157,18 @@ class Deployment:
             left=[*self._left(), *self._lost_certificates()],
             loose=self._loose(),
             strays=[name for name in enabled if name not in watched],
+            stale=self._stale(),
         )
+
+    def _stale(self) -> list[str]:
+        """Name the sections that the enumerator would take for changed: NUT 2.8.1 forgets what it let a driver reload."""
+        text = self.new.get("ups.conf", "")
+        stale = []
+        for name in ups_conf.parse(text).sections:
+            kept = self.systemd / f"{units.driver(name)}.d" / "nut-driver-enumerator-generated-checksum.conf"
+            if kept.exists() and f"SECTION_CHECKSUM={ups_conf.digest(text, name)}'" not in kept.read_text():
+                stale.append(name)
+        return stale
 
     def _loose(self) -> list[str]:
         """Name the files that others than root and NUT may read or write, or that NUT itself may not read."""
@@ -173,24 +191,26 @@ class Deployment:
         readers = [name for name in actions.watched_units(self.new) if name in (units.SERVER, units.MONITOR)]
         return [Action("restart", name, why) for name in readers]
 
-    def guard(self) -> None:
+    def guard(self, force: bool = False, changed: str = "nothing was changed") -> None:
         """Stop if a UPS is on battery, or otherwise busy: a restart now could shut down every secondary.
 
-        Asked are the upsd of this host and those that it watches, now and in future. Raises DeployError. One that
-        does not answer is no reason to stop: it may be what this run repairs.
+        Asked are the upsd of this host and those that it watches, now and in future. Raises DeployError, unless FORCE. One
+        that does not answer is no reason to stop: it may be what this run repairs. changed: what the run has done so far.
         """
         for (name, port), names in sorted(self._asked().items()):
             try:
                 with upsd.Client(name, port, timeout=5) as client:
                     states = upsd.snapshot(client)
                 # as in NUT, a name counts in any case
+                if names is None:
+                    self.served |= {one.name.lower() for one in states if one.fresh}
                 busy = careful([one for one in states if names is None or one.name.lower() in names])
             except upsd.UpsdFailure:
                 continue
-            if busy:
+            if busy and not force:
                 raise DeployError(
                     f"upsd at {name}:{port} says that {', '.join(busy)}: not plainly on mains. A restart now could shut down "
-                    "every host on this UPS, so nothing was changed. Run again when the mains are back, or with force if "
+                    f"every host on this UPS, so {changed}. Run again when the mains are back, or with force if "
                     "you know that it is safe."
                 )
 
@@ -198,12 +218,11 @@ class Deployment:
         asked: dict[tuple[str, int], list[str] | None] = {}
         for files in (self.old, self.new or self.old):
             if "ups.conf" in files:
-                asked[local_upsd(files.get("upsd.conf", ""))] = None
-            else:
-                for one in monitors.monitors(files.get("upsmon.conf", "")):
-                    names = asked.setdefault((one.host, one.port), [])
-                    if names is not None:
-                        names.append(one.ups.lower())
+                asked.update(dict.fromkeys(local_upsd(files.get("upsd.conf", ""))))
+            for one in monitors.monitors(files.get("upsmon.conf", "")):
+                names = asked.setdefault((one.host, one.port), [])
+                if names is not None:
+                    names.append(one.ups.lower())
         return asked
 
     def check(self) -> None:
@@ -212,7 +231,7 @@ class Deployment:
             return
         wrong = validate.together(self.new, self.release)
         if self.release is not None and not wrong:
-            wrong = host.unrunnable(self.new)
+            wrong = host.unrunnable(self.new) + host.missing(self.new, self.certificates)
             if "upsd.conf" in self.new:
                 serves = bool(self.pids.get(units.SERVER))
                 wrong += host.unbindable(self.new["upsd.conf"], self.old.get("upsd.conf", ""), serves)
@@ -238,7 +257,7 @@ class Deployment:
         if "ups.conf" not in self.old:
             return []
         try:
-            with upsd.Client(*local_upsd(self.old.get("upsd.conf", "")), timeout=5) as client:
+            with upsd.Client(*local_upsd(self.old.get("upsd.conf", ""))[0], timeout=5) as client:
                 names = [one.name for one in upsd.snapshot(client)]
                 seen = {address for name in names for address in client.list_clients(name)}
         except upsd.UpsdFailure:
@@ -252,8 +271,11 @@ class Deployment:
 
     # Doing
 
-    def apply(self, decided: Plan) -> None:
-        """Replace the files and take them up. Raises DeployError; then .written and .done tell how far it came."""
+    def apply(self, decided: Plan, force: bool = False) -> None:
+        """Replace the files and take them up. Raises DeployError; then .written and .done tell how far it came.
+
+        Drivers take their time: before upsd is restarted, it is asked once more whether the mains are there, unless FORCE.
+        """
         self._write({self.pending: json.dumps([asdict(one) for one in decided.after])}, 0o600)
         if self.tls and self.certificates and not self.certificates.is_dir():
             try:
@@ -266,10 +288,12 @@ class Deployment:
         self._write({self.folder / name: self._text(name) for name in decided.changed}, MODE, self.owner)
         self.written += decided.changed
         for action in decided.after:
+            if action.unit == units.SERVER and action.verb == "restart":
+                self.guard(force, "it goes on with what it had. The files are in place, and the next run does the rest")
             self._do(action)
         self.pending.unlink(missing_ok=True)
-        for old in self.folder.glob(f"{nss.PREFIX}*"):
-            if old.is_dir() and old != self.certificates:
+        for old in self.folder.iterdir():
+            if nss.NAME.fullmatch(old.name) and old != self.certificates:
                 shutil.rmtree(old)
 
     def _write(self, texts: Mapping[Path, str], mode: int, owner: Owner | None = None) -> None:
@@ -291,19 +315,13 @@ class Deployment:
         self.kept += [str(copy) for copy in copies.values()]
 
     def _do(self, action: Action) -> None:
-        verb = action.verb
-        if verb == "refresh":
-            if units.show([action.unit], self.runner)[action.unit].pid != self.pids.get(action.unit, 0):
-                self.done.append(action)
-                return
-            verb = "restart"
         try:
-            if verb in ("restart", "start"):
+            if action.verb in ("restart", "start"):
                 # systemd gives up on a unit that failed often, and refuses to start it until told to forget
                 self.runner(["systemctl", "reset-failed", action.unit])
-            units.do(verb, action.unit, runner=self.runner)
+            units.do(action.verb, action.unit, runner=self.runner)
         except units.UnitError as error:
-            if verb == "reload":
+            if action.verb == "reload":
                 # it has ended since the plan was made, and Debian 12 does not start it again
                 self._do(replace(action, verb="restart"))
                 return
@@ -331,4 +349,6 @@ class Deployment:
         """Wait until upsd serves every UPS fresh and lists this host's upsmon as a client, for SECONDS at most."""
         if self.absent:
             return Verdict({})
-        return Verifier(self.new, self.runner, self.tls, self.clock, self.pause).verify(seconds, patient)
+        return Verifier(self.new, self.runner, self.tls, self.clock, self.pause, frozenset(self.served)).verify(
+            seconds, patient
+        )

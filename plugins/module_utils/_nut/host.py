@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import pwd
 import re
 import shlex
 import socket
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from . import monitors, parseconf, units
+from . import monitors, parseconf, units, ups_conf
 from .units import Run
 
 # where NUT's own samples, and the posts of most people, have the flag
@@ -43,6 +44,8 @@ def unbindable(new: str, old: str, serves: bool) -> list[str]:
     NUT 2.8.0 and 2.8.1 only log most of these, and secondaries then find nobody. old: the file that is there; serves: upsd
     runs, so that the ports of old are its own. A name is tried as upsd would, with all its addresses.
     """
+    if monitors.directive(new, "ALLOW_NOT_ALL_LISTENERS") in ("1", "true", "yes", "on"):
+        return []
     own = {port for _unused, port in (monitors.listening(old) or [("", monitors.PORT)])} if serves else set()
     wrong = []
     for host, port in monitors.listening(new):
@@ -52,15 +55,20 @@ def unbindable(new: str, old: str, serves: bool) -> list[str]:
         except OSError as error:
             wrong.append(f"upsd.conf: LISTEN {host}: no such address: {error.strerror or error}. upsd would not start")
             continue
-        for family, kind, number, _unused, place in places[:1] if address is None else places:
-            # port 0: any that is free, to see whether the address is this host's
-            why = _refused(family, kind, number, (place[0], 0 if port in own else port, *place[2:]))
-            if why == errno.EADDRNOTAVAIL:
-                wrong.append(f"upsd.conf: LISTEN {host}: {place[0]} is no address of this host. Write one that it has")
-            elif why == errno.EADDRINUSE:
-                wrong.append(
-                    f"upsd.conf: LISTEN {host} {port}: another program listens there. `ss -tlnp sport = :{port}` names it"
-                )
+        # port 0: any that is free, to see whether the address is this host's
+        why = [
+            _refused(family, kind, number, (place[0], 0 if port in own else port, *place[2:]))
+            for family, kind, number, _unused, place in places
+        ]
+        # of the addresses of a name upsd takes the first that it can have, and asks for no more
+        if 0 in why:
+            continue
+        if errno.EADDRINUSE in why:
+            wrong.append(
+                f"upsd.conf: LISTEN {host} {port}: another program listens there. `ss -tlnp sport = :{port}` names it"
+            )
+        elif errno.EADDRNOTAVAIL in why:
+            wrong.append(f"upsd.conf: LISTEN {host} is no address of this host. Write one that it has")
     return wrong
 
 
@@ -90,14 +98,49 @@ def unrunnable(files: Mapping[str, str]) -> list[str]:
         if not command or (directive == "CMDSCRIPT" and not any(one.words[0] == "AT" for one in parseconf.parse(text))):
             continue
         try:
-            program = shlex.split(command)[0]
-        except (ValueError, IndexError):
+            # a shell runs it: so what ends a word there ends it here
+            words = shlex.shlex(command, posix=True, punctuation_chars=True)
+            words.whitespace_split = True
+            program = next(words)
+        except (ValueError, StopIteration):
             program = ""
         if program.startswith("/") and not (Path(program).is_file() and os.access(program, os.X_OK)):
             wrong.append(
                 f"{name}: {directive} {program}: there is no such program on this host, or it is not executable"
             )
     return wrong
+
+
+def missing(files: Mapping[str, str], made: Path | None = None) -> list[str]:
+    """Say which users and directories that the files name are not there: NUT looks at them at its start, or when it is late.
+
+    made: a directory that will have been made by then.
+    """
+    conf = ups_conf.parse(files.get("ups.conf", ""))
+    pairs = [*conf.settings, *(pair for one in conf.sections.values() for pair in one.keys)]
+    users = [("ups.conf", value) for key, value in pairs if key == "user"]
+    users.append(("upsmon.conf", monitors.directive(files.get("upsmon.conf", ""), "RUN_AS_USER")))
+    wrong = [f"{name}: this host has no user {user}" for name, user in users if user and not _is_user(user)]
+    folders = [
+        (name, "CERTPATH", monitors.directive(files.get(name, ""), "CERTPATH")) for name in ("upsd.conf", "upsmon.conf")
+    ]
+    for name, directive in (("upsmon.conf", "POWERDOWNFLAG"), ("upssched.conf", "PIPEFN"), ("upssched.conf", "LOCKFN")):
+        path = monitors.directive(files.get(name, ""), directive)
+        folders.append((name, directive, str(Path(path).parent) if path else None))
+    wrong += [
+        f"{name}: {directive}: there is no directory {path}. Make it, or name another"
+        for name, directive, path in folders
+        if path and Path(path) != made and not Path(path).is_dir()
+    ]
+    return wrong
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 def old_flags(texts: Iterable[str]) -> list[str]:
@@ -128,7 +171,8 @@ def lasting_flag(upsmon_conf: str, mounts: str) -> list[str]:
         fields = line.split()
         if len(fields) > 2:
             kinds[fields[1].replace("\\040", " ")] = fields[2]
-    parents = [path, *(str(parent) for parent in Path(path).parents)]
+    real = Path(path).resolve()
+    parents = [str(real), *(str(parent) for parent in real.parents)]
     kind = next((kinds[parent] for parent in parents if parent in kinds), "")
     if kind in _FORGETFUL:
         return []

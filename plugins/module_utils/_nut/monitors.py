@@ -83,21 +83,24 @@ def listening(upsd_conf: str) -> list[tuple[str, int]]:
 
 
 def directive(text: str, name: str) -> str | None:
-    """Return the first value of a directive of upsmon.conf or upsd.conf, None if it is not there."""
-    for line in parseconf.parse(text):
-        if line.words[0] == name and len(line.words) > 1:
-            return line.words[1]
-    return None
+    """Return the value of a directive of upsmon.conf or upsd.conf, None if it is not there. As in NUT, the last counts."""
+    values = [line.words[1] for line in parseconf.parse(text) if line.words[0] == name and len(line.words) > 1]
+    return values[-1] if values else None
 
 
 def certificate_name(upsmon_conf: str, host: str) -> str:
-    """Say under which name upsmon checks the certificate of the upsd at HOST: CERTHOST's, else HOST itself."""
+    """Say under which name upsmon checks the certificate of the upsd at HOST: CERTHOST's, else HOST itself.
+
+    Empty if it does not check it.
+    """
     found = [
-        line.words[2]
+        line.words[2:]
         for line in parseconf.parse(upsmon_conf)
         if line.words[:2] == ("CERTHOST", host) and len(line.words) == 5
     ]
-    return found[-1] if found else host  # upsmon takes the last
+    # upsmon takes the last
+    name, verify = found[-1][:2] if found else (host, directive(upsmon_conf, "CERTVERIFY") or "0")
+    return name if verify == "1" else ""
 
 
 def users(upsd_users: str) -> dict[str, User]:

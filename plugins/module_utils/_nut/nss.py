@@ -23,6 +23,9 @@ from .writing import Owner
 PREFIX = "tls-"
 """What the name of each database's directory begins with."""
 
+NAME = re.compile(PREFIX + r"[0-9a-f]{12}(\.new)?")
+"""All of it, and of one that was not finished."""
+
 # Authorities that a server's certificate may come from, and nothing else: Debian's upsd asks its clients for none.
 TRUST = "C,,"
 

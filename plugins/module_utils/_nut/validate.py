@@ -71,12 +71,23 @@ def together(files: Mapping[str, str], release: releases.Release | None = None) 
         if name != "nut.conf":
             wrong += [f"{name}, line {one.line}: {one.message}" for one in parseconf.problems(text)]
     # a shell reads it: the last one counts
-    mode = ["", *re.findall(r"^MODE=(.*)$", files.get("nut.conf", ""), re.MULTILINE)][-1]
+    mode = ["", *re.findall(r"^MODE=(.*)$", files.get("nut.conf", ""), re.MULTILINE)][-1].strip("\"'")
     modes = PRIMARY_MODES if "ups.conf" in files else SECONDARY_MODES
     if "nut.conf" in files and mode not in modes:
         wrong.append(
             f"nut.conf: MODE is {mode or 'not set'}, and must be {' or '.join(modes)}, without blanks around the ="
         )
+    names = [*ups_conf.parse(files.get("ups.conf", "")).sections]
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            wrong.append(
+                f"ups.conf: [{name}]: a name is made of letters, digits, dot, hyphen and underscore, as a unit's is"
+            )
+        if [one.lower() for one in names].count(name.lower()) > 1:
+            wrong.append(f"ups.conf: [{name}]: upsd makes no difference between names that differ in case alone")
+    upsmon_conf = files.get("upsmon.conf", "")
+    if monitors.directive(upsmon_conf, "CERTVERIFY") == "1" and not monitors.directive(upsmon_conf, "CERTPATH"):
+        wrong.append("upsmon.conf: CERTVERIFY without CERTPATH: upsmon would connect to nobody. Give both")
     upsd_conf = files.get("upsd.conf", "")
     if monitors.directive(upsd_conf, "CERTIDENT") and not monitors.directive(upsd_conf, "CERTPATH"):
         wrong.append("upsd.conf: CERTIDENT without CERTPATH: upsd would offer no TLS, and not say so. Give both")
@@ -214,7 +225,9 @@ def _drivers(conf: ups_conf.UpsConf, finder: Find, here: Sequence[str], runner: 
 
 
 def _complaints(pattern: re.Pattern[str], said: str) -> list[str]:
-    return [line.strip() for line in said.splitlines() if pattern.fullmatch(line.strip())]
+    # behind a directive that they don't know the daemons print the rest of its line: a password, if it is a MONITOR misspelled
+    told = [re.sub(r"(invalid directive \S+).*", r"\1", line.strip()) for line in said.splitlines()]
+    return [line for line in told if pattern.fullmatch(line)]
 
 
 def _last(said: str) -> str:

@@ -41,16 +41,22 @@ class Verdict:
     mended: tuple[str, ...] = ()
 
 
-def local_upsd(upsd_conf: str) -> tuple[str, int]:
-    """Say where this host's upsd can be asked, by its LISTEN lines."""
-    places = monitors.listening(upsd_conf)
-    for name, port in places:
-        if name in monitors.LOOPBACK:
-            return "127.0.0.1", port
-    for name, port in places:
-        if name in monitors.LOOPBACK_6:
-            return "::1", port
-    return places[0] if places else ("127.0.0.1", monitors.PORT)
+# Of a name's addresses upsd takes the first that it can have: of localhost ::1, where there is IPv6 (2.8.0, 2.8.1). So it
+# is asked by the name, too, and not by 127.0.0.1.
+_HERE = {
+    "127.0.0.1": "127.0.0.1",
+    "0.0.0.0": "127.0.0.1",
+    "*": "127.0.0.1",
+    "localhost": "localhost",
+    "::1": "::1",
+    "::": "::1",
+}
+
+
+def local_upsd(upsd_conf: str) -> list[tuple[str, int]]:
+    """Say where this host's upsd can be asked, by its LISTEN lines; the best place first. NUT may not have had them all."""
+    places = [(_HERE.get(name, name), port) for name, port in monitors.listening(upsd_conf)]
+    return sorted(places, key=lambda place: place[0] not in _HERE) or [("localhost", monitors.PORT)]
 
 
 @dataclass
@@ -62,6 +68,9 @@ class Verifier:
     tls: nss.Tls | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
+    served: frozenset[str] = (
+        frozenset()
+    )  # UPSes (in lower case) that were there before: one of them is lost, not absent
 
     def verify(self, seconds: float, patient: bool = False) -> Verdict:
         """Wait until upsd serves every UPS fresh and lists this host's upsmon as a client, for SECONDS at most.
@@ -92,7 +101,8 @@ class Verifier:
 
     def _look(self, mended: tuple[str, ...]) -> Verdict:
         status, broken, absent = self._served()
-        return Verdict(status, (*broken, *self._logged_out()), absent, mended)
+        missing, away = self._logged_out()
+        return Verdict(status, (*broken, *missing), (*absent, *away), mended)
 
     def _served(self) -> tuple[dict[str, str], tuple[Trouble, ...], tuple[Trouble, ...]]:
         """Ask this host's upsd for its UPSes: the status of each, and what is broken or absent."""
@@ -100,7 +110,7 @@ class Verifier:
             return {}, (), ()
         names = list(ups_conf.parse(self.files["ups.conf"]).sections)
         try:
-            with upsd.Client(*local_upsd(self.files["upsd.conf"]), timeout=5) as client:
+            with upsd.Client(*local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
                 states = upsd.snapshot(client, names)
         except upsd.UpsdFailure as error:
             return {}, (Trouble(str(error), units.SERVER),), ()
@@ -114,25 +124,30 @@ class Verifier:
 
     def _is_absent(self, name: str, why: str) -> bool:
         # stale: the driver runs, and the UPS does not answer it
-        return why == "DATA-STALE" or (
-            why == "DRIVER-NOT-CONNECTED" and host.finds_no_ups(units.driver(name), self.runner)
+        return name.lower() not in self.served and (
+            why == "DATA-STALE"
+            or (why == "DRIVER-NOT-CONNECTED" and host.finds_no_ups(units.driver(name), self.runner))
         )
 
-    def _logged_out(self) -> list[Trouble]:
-        missing = []
+    def _logged_out(self) -> tuple[list[Trouble], list[Trouble]]:
+        """Say to whom this host's upsmon has not logged in: what is broken, and what is merely away."""
+        missing: list[Trouble] = []
+        away: list[Trouble] = []
         for one in monitors.monitors(self.files["upsmon.conf"]):
             try:
                 with upsd.Client(one.host, one.port, timeout=5) as client:
-                    if self.tls:
-                        # upsmon logs in only if this works, too: FORCESSL and CERTVERIFY are on
-                        client.starttls(self.tls.ca, monitors.certificate_name(self.files["upsmon.conf"], one.host))
+                    name = monitors.certificate_name(self.files["upsmon.conf"], one.host)
+                    if self.tls and name:
+                        # upsmon logs in only if this works, too
+                        client.starttls(self.tls.ca, name)
                     clients = client.list_clients(one.ups)
                     address = client.local_address
             except upsd.UpsdFailure as error:
-                missing.append(Trouble(f"{one.system}: {error}", units.MONITOR))
+                # one that feeds nothing here is only watched: that it is away hurts nobody
+                (missing if one.power else away).append(Trouble(f"{one.system}: {error}", units.MONITOR))
                 continue
             if upsd.normal_address(address) not in {upsd.normal_address(other) for other in clients}:
                 seen = ", ".join(clients) or "nobody"
                 words = f"upsmon of this host ({address}) has not logged in to {one.system} as {one.user}; upsd lists {seen}"
                 missing.append(Trouble(words, units.MONITOR))
-        return missing
+        return missing, away

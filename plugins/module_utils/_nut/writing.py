@@ -52,7 +52,7 @@ def replace(texts: Mapping[Path, str], mode: int, owner: Owner | None = None) ->
             aside[path] = _set_aside(path)
             scratch.replace(path)
     except (OSError, LookupError) as error:  # LookupError: there is no such user or group
-        for changed, kept in aside.items():
+        for changed, kept in reversed(list(aside.items())):
             _put_back(changed, kept)
         raise WriteError(
             f"{path} could not be written: {getattr(error, 'strerror', error)}. The files are as they were."
@@ -118,7 +118,8 @@ def alone(
     The kernel drops the lock with the process, however it ends.
     """
     deadline = clock() + seconds
-    with path.open("a", encoding="ascii") as file:
+    # for root alone: who may open it may hold it
+    with open(path, "a", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

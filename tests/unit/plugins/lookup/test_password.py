@@ -145,8 +145,11 @@ def test_passwords_of_the_first_release_are_moved(tmp_path: Path) -> None:
     old = tmp_path / "passwords"
     old.mkdir()
     (old / "nas").write_text("of-before\n")
+    (old / "wifi").write_text("somebody else's\n")
+    assert look("nas", check=True, nas={"inventory_dir": str(tmp_path)}) == ["of-before"]
+    assert (old / "nas").exists()
     assert look("nas", nas={"inventory_dir": str(tmp_path)}) == ["of-before"]
-    assert not old.exists()
+    assert [path.name for path in old.iterdir()] == ["wifi"]
     assert look("nas", nas={"inventory_dir": str(tmp_path)}) == ["of-before"]
 
 

@@ -67,6 +67,7 @@ FAILED = Unit("failed", "enabled", 0)
 ENUMERATE = f"start {units.ENUMERATOR}"
 RESTART_SERVER = f"restart {units.SERVER}"
 RESTART_MONITOR = f"restart {units.MONITOR}"
+STOP_UPS, START_UPS = f"stop {UPS}", f"start {UPS}"
 RELOAD_SERVER = f"reload {units.SERVER}"
 
 PLANS: dict[str, tuple[Mapping[str, str], Mapping[str, str], dict[str, Unit], list[str], list[str]]] = {
@@ -83,28 +84,28 @@ PLANS: dict[str, tuple[Mapping[str, str], Mapping[str, str], dict[str, Unit], li
         with_text("ups.conf", '"auto"\n', '"auto"\n    ignorelb\n'),
         standing(),
         ["ups.conf"],
-        [ENUMERATE, f"refresh {UPS}", RELOAD_SERVER],
+        [STOP_UPS, ENUMERATE, START_UPS, RELOAD_SERVER],
     ),
     "one section of two": (
         {**PRIMARY, "ups.conf": TWO},
         {**PRIMARY, "ups.conf": TWO + "    pollonly\n"},
         standing(UPS, SPARE),
         ["ups.conf"],
-        [ENUMERATE, f"refresh {SPARE}", RELOAD_SERVER],
+        [f"stop {SPARE}", ENUMERATE, f"start {SPARE}", RELOAD_SERVER],
     ),
     "order of keys": (
         PRIMARY,
         with_text("ups.conf", 'driver = "usbhid-ups"\n    port = "auto"', 'port = "auto"\n    driver = "usbhid-ups"'),
         standing(),
         ["ups.conf"],
-        [ENUMERATE, f"refresh {UPS}", RELOAD_SERVER],
+        [STOP_UPS, ENUMERATE, START_UPS, RELOAD_SERVER],
     ),
     "globals of ups.conf": (
         {**PRIMARY, "ups.conf": TWO},
         {**PRIMARY, "ups.conf": TWO.replace("maxretry = 3", "maxretry = 5")},
         standing(UPS, SPARE),
         ["ups.conf"],
-        [ENUMERATE, f"refresh {UPS}", f"refresh {SPARE}", RELOAD_SERVER],
+        [STOP_UPS, f"stop {SPARE}", ENUMERATE, START_UPS, f"start {SPARE}", RELOAD_SERVER],
     ),
     "new section": (PRIMARY, {**PRIMARY, "ups.conf": TWO}, standing(UPS), ["ups.conf"], [ENUMERATE, RELOAD_SERVER]),
     "section gone": (
@@ -189,7 +190,7 @@ PLANS: dict[str, tuple[Mapping[str, str], Mapping[str, str], dict[str, Unit], li
         },
         standing(UPS),
         ["nut.conf", "upsd.users", "upsd.conf", "ups.conf", "upssched.conf", "upsmon.conf"],
-        [ENUMERATE, f"refresh {UPS}", RESTART_SERVER, RESTART_MONITOR],
+        [STOP_UPS, ENUMERATE, START_UPS, RESTART_SERVER, RESTART_MONITOR],
     ),
     "first deployment": (
         {"nut.conf": "MODE=none\n", "ups.conf": "maxretry = 3\n", "upsd.conf": "# LISTEN\n", "upsmon.conf": "# \n"},
@@ -214,7 +215,7 @@ PLANS: dict[str, tuple[Mapping[str, str], Mapping[str, str], dict[str, Unit], li
         with_text("ups.conf", '"auto"\n', '"auto"\n    ignorelb\n'),
         standing(ups=FAILED),
         ["ups.conf"],
-        [ENUMERATE, f"refresh {UPS}", RELOAD_SERVER],
+        [STOP_UPS, ENUMERATE, START_UPS, RELOAD_SERVER],
     ),
     "upsd down": (PRIMARY, PRIMARY, standing(server=FAILED), [], [RESTART_SERVER]),
     "upsd down, and its users changed": (
@@ -290,29 +291,29 @@ LEFT: dict[str, tuple[Mapping[str, str], dict[str, Unit], list[str], list[str]]]
     "nothing new": (
         PRIMARY,
         standing(),
-        [ENUMERATE, f"refresh {UPS}", RELOAD_SERVER, RESTART_MONITOR],
-        [ENUMERATE, f"refresh {UPS}", RELOAD_SERVER, RESTART_MONITOR],
+        [ENUMERATE, f"start {UPS}", RELOAD_SERVER, RESTART_MONITOR],
+        [ENUMERATE, f"start {UPS}", RELOAD_SERVER, RESTART_MONITOR],
     ),
     "the same again": (PRIMARY, standing(monitor=FAILED), [RESTART_MONITOR], [RESTART_MONITOR]),
     "each in its place": (
         PRIMARY,
         standing(monitor=FAILED),
-        [RELOAD_SERVER, f"refresh {UPS}", ENUMERATE],
-        [ENUMERATE, f"refresh {UPS}", RELOAD_SERVER, RESTART_MONITOR],
+        [RELOAD_SERVER, f"start {UPS}", ENUMERATE],
+        [ENUMERATE, f"start {UPS}", RELOAD_SERVER, RESTART_MONITOR],
     ),
     "a restart does what a reload does": (PRIMARY, standing(server=FAILED), [RELOAD_SERVER], [RESTART_SERVER]),
     "a reload left and a restart left": (PRIMARY, standing(), [RELOAD_SERVER, RESTART_SERVER], [RESTART_SERVER]),
-    "a driver's restart does what its refresh does": (
+    "a driver's restart does what its start does": (
         PRIMARY,
         standing(),
-        [f"refresh {UPS}", f"restart {UPS}"],
+        [f"start {UPS}", f"restart {UPS}"],
         [f"restart {UPS}"],
     ),
-    "a driver that is gone": (PRIMARY, standing(), [f"refresh {SPARE}", RELOAD_SERVER], [RELOAD_SERVER]),
+    "a driver that is gone": (PRIMARY, standing(), [f"start {SPARE}", RELOAD_SERVER], [RELOAD_SERVER]),
     "no primary any more": (
         SECONDARY,
         standing(),
-        [ENUMERATE, f"refresh {UPS}", RESTART_SERVER, RESTART_MONITOR],
+        [ENUMERATE, f"start {UPS}", RESTART_SERVER, RESTART_MONITOR],
         [RESTART_MONITOR],
     ),
     "enabled last": (
@@ -386,3 +387,32 @@ def test_nothing_is_left_that_a_reboot_would_cut() -> None:
     for name, text in library.STUBS.items():
         told_of = [line for line in text.splitlines() if not line.startswith("#")]
         assert told_of == (["MODE=none"] if name == "nut.conf" else [])
+
+
+def test_a_section_that_the_enumerator_takes_for_changed_is_stopped_before_it_looks() -> None:
+    """Else 2.8.1 lets its driver reload, which spins from then on, although it is another one that was edited."""
+    old, new = {**PRIMARY, "ups.conf": TWO}, {**PRIMARY, "ups.conf": TWO + "    pollonly\n"}
+    decided = library.plan(old, new, standing(UPS, SPARE), stale=["ups", "gone"])
+    assert told(decided.after) == [
+        f"stop {SPARE}",
+        STOP_UPS,
+        ENUMERATE,
+        f"start {SPARE}",
+        START_UPS,
+        RELOAD_SERVER,
+    ]
+    # nobody looks: so nothing is stopped
+    assert not library.plan(old, old, standing(UPS, SPARE), stale=["ups"])
+
+
+@pytest.mark.parametrize("change", ["# a comment\n", "\n\n", "   \n"])
+def test_upsmon_is_not_restarted_for_what_it_does_not_read(change: str) -> None:
+    new = {**PRIMARY, "upsmon.conf": change + PRIMARY["upsmon.conf"]}
+    decided = library.plan(PRIMARY, new, standing())
+    assert (decided.changed, decided.after) == (("upsmon.conf",), ())
+
+
+@pytest.mark.parametrize("name", ["UPSD_OPTIONS", "UPSMON_OPTIONS", "POWEROFF_WAIT"])
+def test_nothing_is_restarted_for_what_no_unit_reads(name: str) -> None:
+    new = {**PRIMARY, "nut.conf": f"{PRIMARY['nut.conf']}{name}=30\n"}
+    assert library.plan(PRIMARY, new, standing()).after == ()

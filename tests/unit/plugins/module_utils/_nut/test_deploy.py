@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import actions, deploy, nss, units, upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut import actions, deploy, nss, units, ups_conf, upsd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import DeployError, Deployment
 from ansible_collections.homelab.nut.plugins.module_utils._nut.units import ABSENT, Unit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.verify import Verdict
@@ -61,6 +61,9 @@ def test_careful(status: str, busy: bool) -> None:
     state = upsd.UpsState("ups", "", tuple(status.split()), True, None, {}, (), 0)
     assert deploy.careful([state]) == ([f"ups ({status})"] if busy else [])
     assert deploy.careful([replace(state, fresh=False)]) == []
+
+
+SPARE_SECTION = '\n[spare]\n    driver = "usbhid-ups"\n    port = "auto"\n'
 
 
 class Systemd:
@@ -335,13 +338,13 @@ def test_a_note_that_cannot_be_read_on_a_secondary(place: Place) -> None:
 
 def test_the_note_of_an_earlier_run_is_passed_on(place: Place) -> None:
     place.holds(PRIMARY)
-    left = [{"verb": "refresh", "unit": UPS, "reason": "[ups] changed"}]
+    left = [{"verb": "start", "unit": UPS, "reason": "[ups] changed"}]
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
     deployment.pending.write_text(json.dumps(left))
     place.systemd.refused = {RELOAD_SERVER: "no", RESTART_SERVER: "no"}
     with pytest.raises(DeployError, match="no"):
         deployment.apply(deployment.plan())
-    assert [one["verb"] for one in json.loads(deployment.pending.read_text())] == ["refresh", "reload"]
+    assert [one["verb"] for one in json.loads(deployment.pending.read_text())] == ["start", "reload"]
 
 
 def edited(place: Place) -> Deployment:
@@ -349,31 +352,116 @@ def edited(place: Place) -> Deployment:
     return place.deployment(with_text("ups.conf", '"auto"\n', '"auto"\n    ignorelb\n'))
 
 
-def test_refresh_restarts_a_driver_that_only_reloaded(place: Place) -> None:
+def test_a_driver_is_stopped_before_the_enumerator_looks(place: Place) -> None:
+    """A driver that runs would be told to reload by that of 2.8.1, and take up half of it."""
     deployment = edited(place)
     deployment.apply(deployment.plan())
     assert place.systemd.told == [
+        f"stop {UPS}",
         f"reset-failed {units.ENUMERATOR}",
         f"start {units.ENUMERATOR}",
         f"reset-failed {UPS}",
-        f"restart {UPS}",
+        f"start {UPS}",
         f"reload {units.SERVER}",
     ]
 
 
-def test_refresh_leaves_a_driver_that_the_enumerator_restarted(place: Place) -> None:
-    deployment = edited(place)
-    place.systemd.enumerator = lambda: place.systemd.begin(UPS)
-    deployment.apply(deployment.plan())
-    assert f"restart {UPS}" not in place.systemd.told
-    assert f"refresh {UPS}" in told(deployment.done)
+@pytest.mark.parametrize(("kept", "stale"), [("right", []), ("0123", ["ups"]), ("", [])])
+def test_what_the_enumerator_takes_for_changed(place: Place, kept: str, stale: list[str]) -> None:
+    """It keeps a sum of each section beside the unit."""
+    digest = ups_conf.digest(PRIMARY["ups.conf"], "ups")
+    folder = place.boot.parent / f"{UPS}.d"
+    folder.mkdir()
+    if kept:
+        sums = digest if kept == "right" else kept
+        text = f"[Service]\nEnvironment='SECTION_CHECKSUM={sums}'\n"
+        (folder / "nut-driver-enumerator-generated-checksum.conf").write_text(text)
+    place.holds(PRIMARY)
+    new = {**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + SPARE_SECTION}
+    decided = place.deployment(new).plan()
+    assert [one for one in told(decided.after) if one.startswith("stop")] == [
+        f"stop {units.driver(name)}" for name in stale
+    ]
 
 
-def test_refresh_starts_a_driver_that_did_not_run(place: Place) -> None:
-    deployment = edited(place)
-    place.systemd.found[UPS] = FAILED
+def test_the_mains_are_looked_for_again_before_upsd_is_restarted(place: Place) -> None:
+    """Drivers and certificates take their time, and an outage may begin meanwhile."""
+    with serving(answers(ups="OL")) as fake:
+        files = primary_at(fake.port)
+        place.holds(files)
+        new = with_text(
+            "upsd.conf", "127.0.0.1", "0.0.0.0", with_text("ups.conf", '"auto"\n', '"auto"\n    ignorelb\n', files)
+        )
+        deployment = place.deployment(new)
+        decided = deployment.plan()
+        assert RESTART_SERVER in told(decided.after)
+        deployment.guard()
+        place.systemd.enumerator = lambda: fake.answers.update(answers(ups="OB"))
+        with pytest.raises(DeployError, match=r"ups \(OB\).*so it goes on with what it had\. The files are in place"):
+            deployment.apply(decided)
+        assert RESTART_SERVER not in place.systemd.told
+        # the next run, with the mains back, does the rest
+        place.systemd.enumerator = lambda: None
+        fake.answers.update(answers(ups="OL"))
+        assert RESTART_SERVER in told(place.deployment(new).plan().after)
+        place.deployment(new).apply(place.deployment(new).plan())
+        assert RESTART_SERVER in place.systemd.told
+
+
+def test_a_primary_does_not_become_a_secondary_by_the_way(place: Place) -> None:
+    """Its upsd and drivers would go on, and nobody would ask them."""
+    place.holds(PRIMARY)
+    with pytest.raises(DeployError, match=r"ups\.conf has a UPS, so this host is a primary.*state absent"):
+        place.deployment(SECONDARY).plan()
+    place.holds({"ups.conf": "# none\n"})
+    assert place.deployment(SECONDARY).plan()
+
+
+def test_a_ups_that_the_run_has_lost_is_no_absent_one(place: Place) -> None:
+    with serving(answers(ups="OL")) as fake:
+        place.holds(primary_at(fake.port))
+        deployment = place.deployment(primary_at(fake.port))
+        deployment.guard()
+        fake.answers.update(answers(ups="ERR DATA-STALE"))
+        verdict = deployment.verify(0)
+        assert [one.unit for one in verdict.broken] == [UPS]
+        assert verdict.absent == ()
+        # nobody saw it before: it may well be unplugged
+        assert place.deployment(primary_at(fake.port)).verify(0).broken == ()
+
+
+def test_force_sees_and_goes_on(place: Place) -> None:
+    with serving(answers(ups="OB")) as fake:
+        place.holds(primary_at(fake.port))
+        deployment = place.deployment(primary_at(fake.port))
+        deployment.guard(force=True)
+        assert deployment.served == {"ups"}
+
+
+def test_carriage_returns_are_no_change_for_ever(place: Place) -> None:
+    new = with_text("upsmon.conf", "MINSUPPLIES 1\n", "MINSUPPLIES 1\r\n")
+    deployment = place.deployment(new)
     deployment.apply(deployment.plan())
-    assert f"restart {UPS}" in place.systemd.told
+    assert not place.deployment(new).plan()
+
+
+def test_a_directory_of_the_users_own_stays(place: Place, databases: list[Path]) -> None:
+    mine = place.folder / "tls-mine"
+    mine.mkdir()
+    place.holds(PRIMARY)
+    deployment = place.deployment(WITH_TLS, tls=TLS)
+    deployment.apply(deployment.plan())
+    assert mine.is_dir()
+    assert databases
+
+
+def test_the_guard_of_a_primary_asks_for_ups_of_other_hosts_too(place: Place, unused_port: int) -> None:
+    with serving(answers(far="OB", theirs="OL")) as fake:
+        line = f"MONITOR far@127.0.0.1:{fake.port} 0 u p secondary\n"
+        files = primary_at(unused_port)
+        place.holds(files)
+        with pytest.raises(DeployError, match=r"far \(OB\)"):
+            place.deployment({**files, "upsmon.conf": files["upsmon.conf"] + line}).guard()
 
 
 def test_systemd_that_does_not_answer(place: Place) -> None:
@@ -456,7 +544,7 @@ def test_the_guard_lets_pass(place: Place, status: str) -> None:
     with serving(answers(ups=status)) as fake:
         place.holds(primary_at(fake.port))
         place.deployment(primary_at(fake.port)).guard()
-        assert fake.looks == 1
+        assert fake.looks == 2  # as this host's upsd, and as the one that its upsmon watches
         assert "LIST VAR ups" in fake.asked
 
 

@@ -62,7 +62,7 @@ def test_a_upsd_without_a_listen_line_has_the_standard_port() -> None:
 @pytest.mark.parametrize("old", ["", "LISTEN 0.0.0.0 3493\n"])
 def test_an_address_of_another_host(old: str) -> None:
     wrong = host.unbindable("LISTEN 127.0.0.1 3493\nLISTEN 192.0.2.77 3493\n", old, serves=bool(old))
-    assert wrong == ["upsd.conf: LISTEN 192.0.2.77: 192.0.2.77 is no address of this host. Write one that it has"]
+    assert wrong == ["upsd.conf: LISTEN 192.0.2.77 is no address of this host. Write one that it has"]
 
 
 def test_a_name_that_nobody_knows() -> None:
@@ -195,3 +195,50 @@ def test_a_driver_that_may_open_nothing(scanned: str, absent: bool) -> None:
         return (0, scanned) if command[0] == "nut-scanner" else (0, journal)
 
     assert host.finds_no_ups("nut-driver@ups.service", runner) == absent
+
+
+MISSING = {
+    "all there": ({"upsmon.conf": "RUN_AS_USER root\nPOWERDOWNFLAG /run/x\n", "ups.conf": "user = root\n"}, ""),
+    "a user of upsmon": (
+        {"upsmon.conf": "RUN_AS_USER no-such-user\n"},
+        "upsmon.conf: this host has no user no-such-user",
+    ),
+    "a user of drivers": ({"ups.conf": "user = no-such-user\n"}, "ups.conf: this host has no user no-such-user"),
+    "a user of one driver": (
+        {"ups.conf": "[a]\nuser = no-such-user\n"},
+        "ups.conf: this host has no user no-such-user",
+    ),
+    "certificates": ({"upsd.conf": "CERTPATH /no/such\n"}, "upsd.conf: CERTPATH: there is no directory /no/such"),
+    "those of upsmon": (
+        {"upsmon.conf": "CERTPATH /no/such\n"},
+        "upsmon.conf: CERTPATH: there is no directory /no/such",
+    ),
+    "made by then": ({"upsmon.conf": "CERTPATH /to/be/made\n"}, ""),
+    "a place for the flag": (
+        {"upsmon.conf": "POWERDOWNFLAG /no/flag\n"},
+        "upsmon.conf: POWERDOWNFLAG: there is no directory /no",
+    ),
+    "a place for a pipe": ({"upssched.conf": "PIPEFN /no/pipe\n"}, "upssched.conf: PIPEFN: there is no directory /no"),
+}
+
+
+@pytest.mark.parametrize(("files", "said"), MISSING.values(), ids=MISSING.keys())
+def test_what_the_files_name_and_the_host_lacks(files: dict[str, str], said: str) -> None:
+    found = host.missing(files, Path("/to/be/made"))
+    assert [one[: len(said)] for one in found] == ([said] if said else [])
+
+
+@pytest.mark.parametrize("command", ["/bin/sh;/no/such", "/bin/sh>/dev/null", "/bin/sh&", "/bin/sh -c 'x; y'"])
+def test_a_command_is_a_line_of_a_shell(command: str) -> None:
+    assert host.unrunnable({"upsmon.conf": f'SHUTDOWNCMD "{command}"\n'}) == []
+
+
+def test_a_name_with_an_address_that_this_host_has(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """Of a name's addresses upsd takes the first that it can have."""
+    places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, free)) for address in ("192.0.2.77", "127.0.0.1")]
+    monkeypatch.setattr(host.socket, "getaddrinfo", lambda *_arguments, **_options: places)
+    assert host.unbindable(f"LISTEN pve {free}\n", "", serves=False) == []
+
+
+def test_an_address_that_need_not_be_there() -> None:
+    assert host.unbindable("ALLOW_NOT_ALL_LISTENERS 1\nLISTEN 192.0.2.77\n", "", serves=False) == []

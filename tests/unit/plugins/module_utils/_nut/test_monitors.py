@@ -58,7 +58,7 @@ def test_monitor_lines() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("MINSUPPLIES", "2"), ("SHUTDOWNCMD", "/sbin/shutdown -h +0"), ("EMPTY", None), ("minsupplies", None), ("NIX", None)],
+    [("MINSUPPLIES", "3"), ("SHUTDOWNCMD", "/sbin/shutdown -h +0"), ("EMPTY", None), ("minsupplies", None), ("NIX", None)],
 )  # fmt: skip
 def test_a_directive(name: str, value: str | None) -> None:
     assert monitors.directive(UPSMON, name) == value
@@ -88,3 +88,19 @@ USERS: dict[str, tuple[str, dict[str, User]]] = {
 @pytest.mark.parametrize(("text", "found"), USERS.values(), ids=USERS.keys())
 def test_users(text: str, found: dict[str, User]) -> None:
     assert monitors.users(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("", ""),
+        ("CERTVERIFY 0\n", ""),
+        ("CERTVERIFY 1\n", "pve"),
+        ("CERTVERIFY 1\nCERTHOST other o 0 0\n", "pve"),
+        ("CERTVERIFY 1\nCERTHOST pve name 1 1\n", "name"),
+        ("CERTVERIFY 1\nCERTHOST pve name 0 1\n", ""),
+        ("CERTHOST pve a 0 0\nCERTHOST pve b 1 1\n", "b"),
+    ],
+)
+def test_under_which_name_a_certificate_is_checked(text: str, name: str) -> None:
+    assert monitors.certificate_name(text, "pve") == name

@@ -18,20 +18,21 @@ UPS = units.driver("ups")
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "places"),
     [
-        ("", ("127.0.0.1", 3493)),
-        ("LISTEN 0.0.0.0\n", ("127.0.0.1", 3493)),
-        ("LISTEN 0.0.0.0 4000\n", ("127.0.0.1", 4000)),
-        ("LISTEN * 4000\n", ("127.0.0.1", 4000)),
-        ("LISTEN 192.0.2.1 4000\nLISTEN 127.0.0.1 5000\n", ("127.0.0.1", 5000)),
-        ("LISTEN :: 4000\n", ("::1", 4000)),
-        ("LISTEN ::1 4000\nLISTEN localhost 4001\n", ("127.0.0.1", 4001)),
-        ("LISTEN 192.0.2.1 4000\nLISTEN 192.0.2.2 5000\n", ("192.0.2.1", 4000)),
+        ("", [("localhost", 3493)]),
+        ("LISTEN 0.0.0.0\n", [("127.0.0.1", 3493)]),
+        ("LISTEN 0.0.0.0 4000\n", [("127.0.0.1", 4000)]),
+        ("LISTEN * 4000\n", [("127.0.0.1", 4000)]),
+        ("LISTEN 192.0.2.1 4000\nLISTEN 127.0.0.1 5000\n", [("127.0.0.1", 5000), ("192.0.2.1", 4000)]),
+        ("LISTEN :: 4000\n", [("::1", 4000)]),
+        # of its addresses upsd takes the first that it can have, and that may be ::1
+        ("LISTEN localhost 4001\n", [("localhost", 4001)]),
+        ("LISTEN 192.0.2.1 4000\nLISTEN 192.0.2.2 5000\n", [("192.0.2.1", 4000), ("192.0.2.2", 5000)]),
     ],
 )
-def test_where_upsd_is_asked(text: str, place: tuple[str, int]) -> None:
-    assert verify.local_upsd(text) == place
+def test_where_upsd_is_asked(text: str, places: list[tuple[str, int]]) -> None:
+    assert verify.local_upsd(text) == places
 
 
 def answers(**status: str) -> dict[str, str]:
@@ -225,3 +226,13 @@ def test_whether_upsmon_has_logged_in(host: Host, clients: list[str], there: boo
         f"upsd lists {', '.join(clients) or 'nobody'}"
     )
     assert verdict.broken == (() if there else (Trouble(words, units.MONITOR),))
+
+
+def test_an_upsd_that_is_only_watched_may_be_away(host: Host, unused_port: int) -> None:
+    """Its UPS feeds nothing here (powervalue 0), so that it can't be reached is worth a warning."""
+    with serving(answers(ups="OL")) as fake:
+        files = primary_at(fake.port)
+        files["upsmon.conf"] += f"MONITOR far@127.0.0.1:{unused_port} 0 u p secondary\n"
+        verdict = host.verify(files, 60)
+    assert verdict.broken == ()
+    assert [one.words.partition(":")[0] for one in verdict.absent] == ["far@127.0.0.1"]
