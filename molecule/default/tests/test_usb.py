@@ -47,11 +47,11 @@ def test_pulled_out_and_put_back(on, lab, name):
     """The driver finds its UPS again by itself, under another device number; nothing is restarted."""
     host = on(name)
     before = nut_processes(host)
-    lab.ups(name, "unplug")
+    lab.ups(name, "unplug", "--port", "1")
     try:
         until(lambda: status(host) == [], 30, "data are stale")
     finally:
-        lab.ups(name, "replug")
+        lab.ups(name, "replug", "--port", "1")
     until(lambda: status(host)[:1] == ["OL"], 30, "on mains again")
     assert before.items() <= nut_processes(host).items()
 

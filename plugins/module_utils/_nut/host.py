@@ -32,7 +32,9 @@ _NOTHING_THERE = re.compile(
     r"|Unable to find (?:Richcomm|ATCL|POWERWARE)|Unable to open /dev/\S+: No such file"
 )
 _IN_THE_WAY = re.compile(r"[Cc]an't claim|Access denied|Permission denied")
-# said of a bus without any UPS, too
+# keys of a section by which a USB driver knows its UPS
+_TELLS_APART = ("vendorid", "productid", "vendor", "product", "serial")
+# said of a bus without any UPS, or with none but others, too
 _NOT_ALLOWED = "insufficient permissions on everything"
 # how systemd begins its record of one more try
 _TRY = re.compile(r"^Starting .*$", re.MULTILINE)
@@ -194,20 +196,30 @@ def shipped(files: Sequence[Path], runner: Run) -> set[Path]:
     }
 
 
-def finds_no_ups(driver: str, runner: Run) -> bool:
-    """Say whether a driver that does not run finds no UPS to drive, by what it said last. driver: its unit."""
-    tries = _TRY.split(units.last_words(driver, runner, lines=60))
+def finds_no_ups(section: ups_conf.Section, runner: Run) -> bool:
+    """Say whether the driver of a UPS, which does not run, finds no UPS to drive, by what it said last."""
+    tries = _TRY.split(units.last_words(units.driver(section.name), runner, lines=60))
     # the last try may just have begun; what stands before the first is the end of one that is cut off
     for said in reversed(tries):
         if _IN_THE_WAY.search(said):
             return False
         if _NOTHING_THERE.search(said):
             # root may open everything: what it finds now, the driver could not have
-            return _NOT_ALLOWED not in said or not _scanned(runner)
+            return _NOT_ALLOWED not in said or not _scanned(section, runner)
     return False
 
 
-def _scanned(runner: Run) -> bool:
-    """Say whether nut-scanner finds a UPS on the USB bus."""
+def _scanned(section: ups_conf.Section, runner: Run) -> bool:
+    """Say whether nut-scanner finds a UPS on the USB bus that this section may mean."""
     _unused, said = runner(["nut-scanner", "-U", "-q", "-P"])
-    return "USB:driver=" in said
+    found = [dict(re.findall(r'(\w+)="([^"]*)"', line)) for line in said.splitlines() if line.startswith("USB:")]
+    wanted = [(key, value) for key, value in section.keys if key in _TELLS_APART and value]
+    return any(all(_means(value, one.get(key, "")) for key, value in wanted) for one in found)
+
+
+def _means(wanted: str, found: str) -> bool:
+    """Compare as the drivers do: an extended regular expression for all of the text, in any case."""
+    try:
+        return re.fullmatch(wanted, found, re.IGNORECASE) is not None
+    except re.error:
+        return wanted == found

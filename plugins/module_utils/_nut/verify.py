@@ -126,7 +126,10 @@ class Verifier:
         # stale: the driver runs, and the UPS does not answer it
         return name.lower() not in self.served and (
             why == "DATA-STALE"
-            or (why == "DRIVER-NOT-CONNECTED" and host.finds_no_ups(units.driver(name), self.runner))
+            or (
+                why == "DRIVER-NOT-CONNECTED"
+                and host.finds_no_ups(ups_conf.parse(self.files["ups.conf"]).sections[name], self.runner)
+            )
         )
 
     def _logged_out(self) -> tuple[list[Trouble], list[Trouble]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import host
+from ansible_collections.homelab.nut.plugins.module_utils._nut.ups_conf import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -181,20 +182,31 @@ def test_a_driver_without_a_ups(journal: str, absent: bool) -> None:
         assert "--unit=nut-driver@ups.service" in command
         return 0, journal
 
-    assert host.finds_no_ups("nut-driver@ups.service", runner) == absent
+    assert host.finds_no_ups(Section("ups", ()), runner) == absent
 
 
-@pytest.mark.parametrize(
-    ("scanned", "absent"), [("", True), ('USB:driver="usbhid-ups",port="auto",vendorid="051D"\n', False)]
-)
-def test_a_driver_that_may_open_nothing(scanned: str, absent: bool) -> None:
-    """It says so of an empty bus, too. nut-scanner, which root runs, sees what there is."""
+SCANNED = 'USB:driver="usbhid-ups",port="auto",vendorid="051D",productid="0002",product="Smart-UPS (1500)",serial="AS1",bus="001"\n'
+MEANT: dict[str, tuple[str, tuple[tuple[str, str], ...], bool]] = {
+    "an empty bus": ("", (), True),
+    "there": (SCANNED, (), False),
+    "there, and meant": (SCANNED, (("driver", "usbhid-ups"), ("vendorid", "051d"), ("serial", "AS.*")), False),
+    "another make": (SCANNED, (("vendorid", "0764"),), True),
+    "another one alike": (SCANNED, (("vendorid", "051d"), ("serial", "AS2")), True),
+    "a part is not all": (SCANNED, (("serial", "AS"),), True),
+    "no regular expression": (SCANNED, (("serial", "AS("),), True),
+    "nonsense of a scanner": ("USB:\nxx", (), False),
+}
+
+
+@pytest.mark.parametrize(("scanned", "keys", "absent"), MEANT.values(), ids=MEANT.keys())
+def test_a_driver_that_may_open_nothing(scanned: str, keys: tuple[tuple[str, str], ...], absent: bool) -> None:
+    """It says so of a bus with none but others, too. nut-scanner, which root runs, sees what there is."""
     journal = BEGIN + "libusb1: Could not open any HID devices: insufficient permissions on everything\n" + FOUND_NONE
 
     def runner(command: Sequence[str]) -> tuple[int, str]:
         return (0, scanned) if command[0] == "nut-scanner" else (0, journal)
 
-    assert host.finds_no_ups("nut-driver@ups.service", runner) == absent
+    assert host.finds_no_ups(Section("ups", keys), runner) == absent
 
 
 MISSING = {
