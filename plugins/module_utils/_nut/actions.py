@@ -207,7 +207,8 @@ def _monitor_actions(old: Mapping[str, str], new: Mapping[str, str], found: Mapp
 
 def _environment(files: Mapping[str, str]) -> dict[str, str]:
     """Return what nut.conf gives the daemons."""
-    pairs = re.findall(r"^([A-Z_]+)=(.*)$", files.get("nut.conf", ""), re.MULTILINE)
+    # a shell and systemd read it: both take blanks before a name
+    pairs = re.findall(r"^[ \t]*([A-Za-z_][A-Za-z0-9_]*)=(.*)$", files.get("nut.conf", ""), re.MULTILINE)
     return {key: value for key, value in pairs if key not in _LATE + _UNREAD}
 
 

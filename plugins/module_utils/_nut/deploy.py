@@ -125,7 +125,8 @@ class Deployment:
             what = "mode or owner is mended" if was == will else "only a secret or a comment changes"
             shown += list(lines) or [f"{path}: {what}"]
         shown += [str(action) for action in (*decided.before, *decided.after)]
-        return "".join(f"{line}\n" for line in shown)
+        # what is no UTF-8 in a file of somebody's can't be told to Ansible
+        return "".join(f"{line}\n" for line in shown).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
     def _text(self, name: str) -> str:
         return actions.STUBS[name] if self.absent else self.new[name]
@@ -185,9 +186,9 @@ class Deployment:
 
     def _lost_certificates(self) -> list[Action]:
         """Restart what reads the certificates, if their database is not there. A new one has a new path in the files."""
-        if self.certificates is None or self.certificates.is_dir():
+        if self.certificates is None or nss.is_sound(self.certificates, self.owner):
             return []
-        why = f"{self.certificates} is missing"
+        why = f"{self.certificates} is missing, or not as it was made"
         readers = [name for name in actions.watched_units(self.new) if name in (units.SERVER, units.MONITOR)]
         return [Action("restart", name, why) for name in readers]
 
@@ -231,7 +232,7 @@ class Deployment:
             return
         wrong = validate.together(self.new, self.release)
         if self.release is not None and not wrong:
-            wrong = host.unrunnable(self.new) + host.missing(self.new, self.certificates)
+            wrong = host.unrunnable(self.new, self.runner) + host.missing(self.new, self.certificates)
             if "upsd.conf" in self.new:
                 serves = bool(self.pids.get(units.SERVER))
                 wrong += host.unbindable(self.new["upsd.conf"], self.old.get("upsd.conf", ""), serves)
@@ -277,7 +278,8 @@ class Deployment:
         Drivers take their time: before upsd is restarted, it is asked once more whether the mains are there, unless FORCE.
         """
         self._write({self.pending: json.dumps([asdict(one) for one in decided.after])}, 0o600)
-        if self.tls and self.certificates and not self.certificates.is_dir():
+        if self.tls and self.certificates and not nss.is_sound(self.certificates, self.owner):
+            shutil.rmtree(self.certificates, ignore_errors=True)
             try:
                 nss.make(self.certificates, self.tls, self.runner, self.owner)
             except nss.NssError as error:

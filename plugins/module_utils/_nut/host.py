@@ -71,6 +71,8 @@ def unbindable(new: str, old: str, serves: bool) -> list[str]:
             )
         elif errno.EADDRNOTAVAIL in why:
             wrong.append(f"upsd.conf: LISTEN {host} is no address of this host. Write one that it has")
+        else:
+            wrong.append(f"upsd.conf: LISTEN {host}: upsd can't have it: {os.strerror(why[0])}. Write another address")
     return wrong
 
 
@@ -86,7 +88,7 @@ def _refused(family: int, kind: int, number: int, place: tuple[object, ...]) -> 
     return 0
 
 
-def unrunnable(files: Mapping[str, str]) -> list[str]:
+def unrunnable(files: Mapping[str, str], runner: Run) -> list[str]:
     """Say which programs that the files name are not there, or can't be run: NUT tells only when it needs them."""
     wrong = []
     for name, directive in (
@@ -106,10 +108,14 @@ def unrunnable(files: Mapping[str, str]) -> list[str]:
             program = next(words)
         except (ValueError, StopIteration):
             program = ""
-        if program.startswith("/") and not (Path(program).is_file() and os.access(program, os.X_OK)):
-            wrong.append(
-                f"{name}: {directive} {program}: there is no such program on this host, or it is not executable"
-            )
+        # words of the shell are programs, too; an assignment is none
+        if program.startswith("/"):
+            there = Path(program).is_file() and os.access(program, os.X_OK)
+        else:
+            there = "=" in program or runner(["sh", "-c", 'command -v "$1"', "sh", program])[0] == 0
+        if there:
+            continue
+        wrong.append(f"{name}: {directive} {program}: there is no such program on this host, or it is not executable")
     return wrong
 
 
@@ -126,6 +132,7 @@ def missing(files: Mapping[str, str], made: Path | None = None) -> list[str]:
     folders = [
         (name, "CERTPATH", monitors.directive(files.get(name, ""), "CERTPATH")) for name in ("upsd.conf", "upsmon.conf")
     ]
+    folders += [("ups.conf", key, value) for key, value in conf.settings if key in ("driverpath", "statepath")]
     for name, directive in (("upsmon.conf", "POWERDOWNFLAG"), ("upssched.conf", "PIPEFN"), ("upssched.conf", "LOCKFN")):
         path = monitors.directive(files.get(name, ""), directive)
         folders.append((name, directive, str(Path(path).parent) if path else None))

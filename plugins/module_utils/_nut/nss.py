@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .units import Run
-from .writing import Owner
+from .writing import Owner, ids
 
 PREFIX = "tls-"
 """What the name of each database's directory begins with."""
@@ -29,6 +30,7 @@ NAME = re.compile(PREFIX + r"[0-9a-f]{12}(\.new)?")
 # Authorities that a server's certificate may come from, and nothing else: Debian's upsd asks its clients for none.
 TRUST = "C,,"
 
+_FILES = ("cert9.db", "key4.db", "pkcs11.txt")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _PACKAGES = {"certutil": "libnss3-tools", "pk12util": "libnss3-tools", "openssl": "openssl"}
 
@@ -58,6 +60,18 @@ def path_of(tls: Tls, folder: Path = Path("/etc/nut")) -> Path:
     texts = (tls.ca, tls.certificate, tls.key, tls.nickname)
     digest = hashlib.sha256("\0".join(text.strip() for text in texts).encode())
     return folder / f"{PREFIX}{digest.hexdigest()[:12]}"
+
+
+def is_sound(folder: Path, owner: Owner = ("root", "nut")) -> bool:
+    """Say whether a database is there with all its files, for root and NUT alone."""
+    try:
+        for path, mode in ((folder, 0o750), *((folder / name, 0o640) for name in _FILES)):
+            seen = path.stat()
+            if (stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid) != (mode, *ids(owner)):
+                return False
+    except (OSError, KeyError):
+        return False
+    return True
 
 
 def make(folder: Path, tls: Tls, runner: Run, owner: Owner = ("root", "nut")) -> None:

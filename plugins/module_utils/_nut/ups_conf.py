@@ -26,6 +26,8 @@ ANSWER_LIMIT = 512
 
 # upsd looks at these three itself. 2.8.0 dies of one without a value.
 _FIRST = ("driver", "port", "desc")
+# digits in these are no number: YAML makes 307 of an Eaton's 0463
+_TEXTS = ("vendorid", "productid", "serial")
 # they put a value of the user's in the place of the UPS's own: default.VARIABLE, override.VARIABLE
 _VARIABLES = ("default", "override")
 # upsdrvctl 2.8.0 looks for these only on the line that makes its entry, so nothing may stand before them
@@ -80,6 +82,10 @@ def section(device: Mapping[str, object]) -> Section:
         # drivers make no difference between Serial and serial
         if key.lower() in keys:
             raise DeviceError(f"device {name}: {key} is given twice, once perhaps under options. Say it once")
+        if isinstance(value, (int, float)) and key.lower() in _TEXTS:
+            raise DeviceError(
+                f"device {name}: {key} is a number to YAML, which may have changed it. Put it into quotes"
+            )
         if value is True and key in _FIRST:
             raise DeviceError(f"device {name}: {key} must be a text")
         keys[key.lower()] = (key, None if value is True else _text(name, key, value))

@@ -70,8 +70,8 @@ def together(files: Mapping[str, str], release: releases.Release | None = None) 
             wrong.append(f"{name}: the last line has no newline, and NUT loses it")
         if name != "nut.conf":
             wrong += [f"{name}, line {one.line}: {one.message}" for one in parseconf.problems(text)]
-    # a shell reads it: the last one counts
-    mode = ["", *re.findall(r"^MODE=(.*)$", files.get("nut.conf", ""), re.MULTILINE)][-1].strip("\"'")
+    # a shell reads it: the last one counts, and blanks before it do not
+    mode = ["", *re.findall(r"^[ \t]*MODE=(.*)$", files.get("nut.conf", ""), re.MULTILINE)][-1].strip("\"'")
     modes = PRIMARY_MODES if "ups.conf" in files else SECONDARY_MODES
     if "nut.conf" in files and mode not in modes:
         wrong.append(
@@ -85,6 +85,7 @@ def together(files: Mapping[str, str], release: releases.Release | None = None) 
             )
         if [one.lower() for one in names].count(name.lower()) > 1:
             wrong.append(f"ups.conf: [{name}]: upsd makes no difference between names that differ in case alone")
+    wrong += _overlapping(monitors.listening(files.get("upsd.conf", "")))
     upsmon_conf = files.get("upsmon.conf", "")
     if monitors.directive(upsmon_conf, "CERTVERIFY") == "1" and not monitors.directive(upsmon_conf, "CERTPATH"):
         wrong.append("upsmon.conf: CERTVERIFY without CERTPATH: upsmon would connect to nobody. Give both")
@@ -92,6 +93,22 @@ def together(files: Mapping[str, str], release: releases.Release | None = None) 
     if monitors.directive(upsd_conf, "CERTIDENT") and not monitors.directive(upsd_conf, "CERTPATH"):
         wrong.append("upsd.conf: CERTIDENT without CERTPATH: upsd would offer no TLS, and not say so. Give both")
     return wrong + releases.wrong_values(files, release) + _watched(files)
+
+
+def _overlapping(places: Sequence[tuple[str, int]]) -> list[str]:
+    """Say which addresses of LISTEN another one includes: upsd gets one of them, and only logs that (2.8.1: the smaller)."""
+    wrong = []
+    for everything, form in ((("0.0.0.0", "*"), "[0-9.]+"), (("::",), "[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")):
+        for port in {port for name, port in places if name in everything}:
+            # a name may be of the other family
+            parts = [
+                name for name, its in places if its == port and name not in everything and re.fullmatch(form, name)
+            ]
+            wrong += [
+                f"upsd.conf: LISTEN {name} {port} is a part of LISTEN {everything[0]} {port}, and upsd can't have both. Leave one out"
+                for name in parts
+            ]
+    return wrong
 
 
 def _watched(files: Mapping[str, str]) -> list[str]:

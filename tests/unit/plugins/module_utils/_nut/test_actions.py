@@ -416,3 +416,8 @@ def test_upsmon_is_not_restarted_for_what_it_does_not_read(change: str) -> None:
 def test_nothing_is_restarted_for_what_no_unit_reads(name: str) -> None:
     new = {**PRIMARY, "nut.conf": f"{PRIMARY['nut.conf']}{name}=30\n"}
     assert library.plan(PRIMARY, new, standing()).after == ()
+
+
+def test_blanks_before_a_name_are_none_to_a_shell() -> None:
+    new = {**PRIMARY, "nut.conf": f"{PRIMARY['nut.conf']}  NUT_DEBUG_LEVEL=1\n"}
+    assert told(library.plan(PRIMARY, new, standing()).after) == [RESTART_SERVER, RESTART_MONITOR]

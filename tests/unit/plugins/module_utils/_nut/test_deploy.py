@@ -755,6 +755,7 @@ def databases(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         made.append(folder)
 
     monkeypatch.setattr(nss, "make", make)
+    monkeypatch.setattr(nss, "is_sound", lambda folder, _owner: folder.is_dir())
     return made
 
 
@@ -809,3 +810,11 @@ def test_a_daemon_that_can_not_reload_is_restarted(place: Place) -> None:
     deployment.apply(decided)
     assert place.systemd.told[-3:] == [RELOAD_SERVER, f"reset-failed {units.SERVER}", RESTART_SERVER]
     assert told(deployment.done) == [RESTART_SERVER]
+
+
+def test_bytes_that_are_no_utf8_are_shown_somehow(place: Place) -> None:
+    """Ansible refuses a result that has them."""
+    place.holds(PRIMARY)
+    (place.folder / "ups.conf").write_bytes(b'[ups]\n driver = usbhid-ups\n port = auto\n desc = "caf\xe9"\n')
+    deployment = place.deployment(PRIMARY)
+    deployment.diff(deployment.plan()).encode("utf-8")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,11 @@ def test_a_name_that_nobody_knows() -> None:
     assert "LISTEN no-such-host.invalid: no such address" in wrong
 
 
+def shell(command: Sequence[str]) -> tuple[int, str]:
+    assert command[0] == "sh"
+    return subprocess.run(command, check=False, capture_output=True).returncode, ""
+
+
 MON = "MONITOR ups@localhost 1 u p primary\n"
 
 
@@ -81,15 +87,18 @@ MON = "MONITOR ups@localhost 1 u p primary\n"
         ({"upsmon.conf": f'{MON}SHUTDOWNCMD "/no/such now"\n'}, ["upsmon.conf: SHUTDOWNCMD /no/such"]),
         ({"upsmon.conf": f"{MON}SHUTDOWNCMD /etc/passwd\n"}, ["upsmon.conf: SHUTDOWNCMD /etc/passwd"]),
         ({"upsmon.conf": f"{MON}NOTIFYCMD /etc\n"}, ["upsmon.conf: NOTIFYCMD /etc"]),
-        # the shell that runs it knows what that is
-        ({"upsmon.conf": f'{MON}SHUTDOWNCMD shutdown\nNOTIFYCMD "\'"\n'}, []),
+        # found as a shell finds it, which runs it
+        ({"upsmon.conf": f"{MON}SHUTDOWNCMD sh\n"}, []),
+        ({"upsmon.conf": f"{MON}SHUTDOWNCMD shutdwon\n"}, ["upsmon.conf: SHUTDOWNCMD shutdwon"]),
+        ({"upsmon.conf": f'{MON}SHUTDOWNCMD "exec sh"\n'}, []),
+        ({"upsmon.conf": f'{MON}SHUTDOWNCMD "A=b sh"\n'}, []),
         ({"upssched.conf": "CMDSCRIPT /no/such\n"}, []),
         ({"upssched.conf": "CMDSCRIPT /no/such\nAT ONBATT * EXECUTE x\n"}, ["upssched.conf: CMDSCRIPT /no/such"]),
         ({}, []),
     ],
 )
 def test_programs(files: dict[str, str], wrong: list[str]) -> None:
-    found = host.unrunnable(files)
+    found = host.unrunnable(files, shell)
     assert [one.partition(": there is no such program")[0] for one in found] == wrong
 
 
@@ -242,7 +251,7 @@ def test_what_the_files_name_and_the_host_lacks(files: dict[str, str], said: str
 
 @pytest.mark.parametrize("command", ["/bin/sh;/no/such", "/bin/sh>/dev/null", "/bin/sh&", "/bin/sh -c 'x; y'"])
 def test_a_command_is_a_line_of_a_shell(command: str) -> None:
-    assert host.unrunnable({"upsmon.conf": f'SHUTDOWNCMD "{command}"\n'}) == []
+    assert host.unrunnable({"upsmon.conf": f'SHUTDOWNCMD "{command}"\n'}, shell) == []
 
 
 def test_a_name_with_an_address_that_this_host_has(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
@@ -254,3 +263,16 @@ def test_a_name_with_an_address_that_this_host_has(monkeypatch: pytest.MonkeyPat
 
 def test_an_address_that_need_not_be_there() -> None:
     assert host.unbindable("ALLOW_NOT_ALL_LISTENERS 1\nLISTEN 192.0.2.77\n", "", serves=False) == []
+
+
+def test_an_address_that_can_not_be_bound_at_all() -> None:
+    """Link-local: it says nothing without the name of an interface."""
+    (wrong,) = host.unbindable("LISTEN fe80::1 3493\n", "", serves=False)
+    assert "LISTEN fe80::1" in wrong
+
+
+@pytest.mark.parametrize("key", ["driverpath", "statepath"])
+def test_a_directory_of_ups_conf(key: str) -> None:
+    assert host.missing({"ups.conf": f"{key} = /no/such\n"}) == [
+        f"ups.conf: {key}: there is no directory /no/such. Make it, or name another"
+    ]

@@ -152,3 +152,33 @@ def test_a_newline_that_is_lost_on_the_way_does_not_matter() -> None:
 
 def test_what_stands_where_counts() -> None:
     assert nss.path_of(nss.Tls("a", "b", "c")) != nss.path_of(nss.Tls("a", "bc"))
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    folder = tmp_path / "tls-0123456789ab"
+    folder.mkdir()
+    folder.chmod(0o750)
+    for name in ("cert9.db", "key4.db", "pkcs11.txt"):
+        (folder / name).touch()
+        (folder / name).chmod(0o640)
+    return folder
+
+
+def test_a_database_that_is_as_it_was_made(sound: Path) -> None:
+    assert nss.is_sound(sound, (os.getuid(), os.getgid()))
+    assert not nss.is_sound(sound, (os.getuid() + 1, os.getgid()))
+    assert not nss.is_sound(sound.with_name("tls-other"), (os.getuid(), os.getgid()))
+
+
+@pytest.mark.parametrize("name", ["cert9.db", "key4.db", "pkcs11.txt"])
+def test_a_database_that_somebody_has_touched(sound: Path, name: str) -> None:
+    (sound / name).chmod(0o644)
+    assert not nss.is_sound(sound, (os.getuid(), os.getgid()))
+    (sound / name).unlink()
+    assert not nss.is_sound(sound, (os.getuid(), os.getgid()))
+
+
+def test_a_database_that_all_may_enter(sound: Path) -> None:
+    sound.chmod(0o755)
+    assert not nss.is_sound(sound, (os.getuid(), os.getgid()))

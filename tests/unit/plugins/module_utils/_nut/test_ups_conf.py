@@ -392,3 +392,12 @@ def test_the_digest_of_a_file_that_is_to_be_written() -> None:
 def test_synchronous_is_yes_or_no_and_no_flag(value: object, written: str) -> None:
     """YAML takes a bare yes for true."""
     assert dict(ups_conf.section({"name": "ups", "synchronous": value}).keys)["synchronous"] == written
+
+
+@pytest.mark.parametrize("where", ["top", "options"])
+@pytest.mark.parametrize("key", ["vendorid", "productid", "serial"])
+def test_digits_that_are_no_number(where: str, key: str) -> None:
+    """YAML makes 307 of 0463."""
+    device = {"name": "ups", key: 307} if where == "top" else {"name": "ups", "options": {key: 307}}
+    with pytest.raises(DeviceError, match=f"device ups: {key} is a number to YAML.*quotes"):
+        ups_conf.section(device)

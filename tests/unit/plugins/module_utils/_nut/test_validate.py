@@ -452,3 +452,27 @@ def test_the_last_of_a_directive_counts() -> None:
     """As in NUT: what stands in an escape hatch comes behind the template's own."""
     wrong = validate.together({**SECONDARY, "upsmon.conf": SECONDARY["upsmon.conf"] + "MINSUPPLIES 0\n"})
     assert any("MINSUPPLIES is 0" in one for one in wrong)
+
+
+@pytest.mark.parametrize("blanks", ["  ", "\t"])
+def test_blanks_before_a_mode_hide_nothing(blanks: str) -> None:
+    """A shell reads them away, and with MODE=none a reboot cuts the UPS."""
+    wrong = validate.together({**PRIMARY, "nut.conf": f"MODE=netserver\n{blanks}MODE=none\n"})
+    assert any("MODE is none" in one for one in wrong)
+
+
+@pytest.mark.parametrize(
+    ("listen", "part"),
+    [
+        ("LISTEN 127.0.0.1\nLISTEN 0.0.0.0\n", "127.0.0.1"),
+        ("LISTEN *\nLISTEN 192.0.2.1\n", "192.0.2.1"),
+        ("LISTEN ::\nLISTEN ::1\n", "::1"),
+        ("LISTEN 0.0.0.0\nLISTEN ::1\n", ""),
+        ("LISTEN 0.0.0.0\nLISTEN 127.0.0.1 4000\n", ""),
+        ("LISTEN 0.0.0.0\nLISTEN localhost\n", ""),
+        ("LISTEN 127.0.0.1\nLISTEN 192.0.2.1\n", ""),
+    ],
+)
+def test_addresses_of_which_upsd_gets_one_alone(listen: str, part: str) -> None:
+    wrong = [one for one in validate.together({**PRIMARY, "upsd.conf": listen}) if "is a part of" in one]
+    assert [one.split()[2] for one in wrong] == ([part] if part else [])
