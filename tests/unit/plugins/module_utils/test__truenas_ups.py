@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut import parseconf
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import OptionError
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.ups import (
     SECRETS,
@@ -127,7 +128,8 @@ def test_accepted_values(option: str, value: Any) -> None:
 def test_accepted_login_word_survives_nut(value: str) -> None:
     """In `MONITOR ups@host 1 user WORD SLAVE` NUT must read an accepted word as one word, letter by letter."""
     if not problems({"monpwd": value}):
-        assert all("!" <= letter <= "~" and letter not in '#=\\"' for letter in value)
+        (line,) = parseconf.parse(f"MONITOR ups@host 1 user {value} SLAVE\n")
+        assert line.words == ("MONITOR", "ups@host", "1", "user", value, "SLAVE")
 
 
 @given(st.text(min_size=1, max_size=60))
