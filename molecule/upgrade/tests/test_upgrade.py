@@ -114,7 +114,7 @@ def said() -> str:
 
 def test_a_flag_that_was_left_was_reported(pve, said):
     """It would have cut the power at the next reboot. Whether it may go is for its owner to say."""
-    assert re.search(r"WARNING\]?:\s+/etc/killpower ", said)
+    assert re.search(r"WARNING\]?:\s+pve8:\s+/etc/killpower ", said)
     assert pve.file("/etc/killpower").exists
 
 
