@@ -106,7 +106,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._nut import firewall
+from ..module_utils._nut import firewall, monitors
 from ..module_utils._nut.upsd import resolve
 
 
@@ -127,7 +127,7 @@ def main() -> None:
         argument_spec={
             "mode": {"type": "str", "choices": ["hint", "rules", "absent"], "default": "hint"},
             "sources": {"type": "list", "elements": "str", "default": []},
-            "port": {"type": "int", "default": firewall.PORT},
+            "port": {"type": "int", "default": monitors.PORT},
             "path": {"type": "path", "default": "/etc/pve"},
         },
         supports_check_mode=True,

@@ -183,7 +183,7 @@ msg:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut import monitors, upsd
 
 
 def returned(report: upsd.Report) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "host": {"type": "str", "default": "localhost"},
-            "port": {"type": "int", "default": upsd.PORT},
+            "port": {"type": "int", "default": monitors.PORT},
             "ups": {"type": "list", "elements": "str"},
             "expected_clients": {"type": "list", "elements": "str", "default": []},
             "wait": {"type": "int", "default": 0},

@@ -12,7 +12,6 @@ from __future__ import annotations
 import difflib
 import json
 import shutil
-import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -77,6 +76,7 @@ class Deployment:
         """Read what is there. Raises DeployError for a set of files that is none, or that this NUT can't have."""
         # What is still to be done, where a run that is cut short leaves it to the next. A reboot does it all: so /run.
         self.pending = self.room / "homelab-nut-pending.json"
+        self.serves = False  # upsd, on this host, as plan() has seen it
         self.absent = self.wanted is None
         self.new: Mapping[str, str] = self.wanted or {}
         self.certificates = nss.path_of(self.tls, self.folder) if self.tls else None
@@ -137,7 +137,7 @@ class Deployment:
         enabled = units.drivers_at_boot(self.systemd)
         watched = actions.watched_units(files)
         found = units.show(list(dict.fromkeys([*watched, *enabled])), self.runner)
-        self.pids = {name: unit.pid for name, unit in found.items()}
+        self.serves = bool(found.get(units.SERVER, units.ABSENT).pid)
         if self.absent:
             running = [name for name in found if units.is_driver(name) and found[name].runs]
             return actions.plan_absent(self.old, found, list(dict.fromkeys([*enabled, *running])))
@@ -177,12 +177,7 @@ class Deployment:
             owner = writing.ids(self.owner)
         except KeyError:
             return []  # there is no such group yet: NUT is not installed
-        loose = []
-        for name in self.old:
-            seen = (self.folder / name).stat()
-            if (stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid) != (MODE, *owner):
-                loose.append(name)
-        return loose
+        return [name for name in self.old if not writing.is_kept(self.folder / name, MODE, owner)]
 
     def _lost_certificates(self) -> list[Action]:
         """Restart what reads the certificates, if their database is not there. A new one has a new path in the files."""
@@ -234,8 +229,7 @@ class Deployment:
         if self.release is not None and not wrong:
             wrong = host.unrunnable(self.new, self.runner) + host.missing(self.new, self.certificates)
             if "upsd.conf" in self.new:
-                serves = bool(self.pids.get(units.SERVER))
-                wrong += host.unbindable(self.new["upsd.conf"], self.old.get("upsd.conf", ""), serves)
+                wrong += host.unbindable(self.new["upsd.conf"], self.old.get("upsd.conf", ""), self.serves)
             wrong += validate.by_nut(self.new, self.runner, self.finder, self.owner, room=self.room, tls=self.tls)
         if wrong:
             raise DeployError(

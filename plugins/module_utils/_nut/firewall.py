@@ -33,7 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Union
 
-PORT = 3493
+from .monitors import PORT
+
 MARK = "homelab.nut: a client of upsd"
 CLUSTER = "firewall/cluster.fw"
 # The directory local is this host's own, nodes/NAME. Only a cluster file system that is mounted has it.

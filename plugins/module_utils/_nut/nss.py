@@ -13,13 +13,12 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .units import Run
-from .writing import Owner, ids
+from .writing import Owner, ids, is_kept
 
 PREFIX = "tls-"
 """What the name of each database's directory begins with."""
@@ -65,13 +64,10 @@ def path_of(tls: Tls, folder: Path = Path("/etc/nut")) -> Path:
 def is_sound(folder: Path, owner: Owner = ("root", "nut")) -> bool:
     """Say whether a database is there with all its files, for root and NUT alone."""
     try:
-        for path, mode in ((folder, 0o750), *((folder / name, 0o640) for name in _FILES)):
-            seen = path.stat()
-            if (stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid) != (mode, *ids(owner)):
-                return False
+        whose = ids(owner)
+        return is_kept(folder, 0o750, whose) and all(is_kept(folder / name, 0o640, whose) for name in _FILES)
     except (OSError, KeyError):
         return False
-    return True
 
 
 def make(folder: Path, tls: Tls, runner: Run, owner: Owner = ("root", "nut")) -> None:

@@ -23,14 +23,13 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TypeVar
 
 from . import parseconf
+from .monitors import PORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     Resolve = Callable[[str, float], "Sequence[str]"]
-
-PORT = 3493
 
 LINE_LIMIT = 4096
 """Bytes of a line of an answer. upsd cuts a value at 512 characters; twice that if each has a backslash."""

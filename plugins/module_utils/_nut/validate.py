@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Optional
 
 from . import monitors, nss, parseconf, releases, ups_conf
+from .releases import IDLE_SECONDS
 from .units import Run
 from .writing import Owner
 
@@ -27,9 +28,6 @@ PLACES = ("/lib/nut", "/usr/lib/nut", "/usr/libexec/nut", "/usr/sbin")
 # The other modes don't start upsd. Worse, with none Debian 12 and 13 let each reboot cut the power of the UPSes in ups.conf.
 PRIMARY_MODES = ("netserver", "standalone")
 SECONDARY_MODES = ("netclient",)
-
-# Seconds after which upsd drops a silent client (server/upsd.c)
-IDLE_SECONDS = 60
 
 # A process id that no process has: without it upsmon -K of 2.8.0 stops at the upsmon that runs already.
 NO_PID = "4194303"

@@ -108,10 +108,10 @@ class Verifier:
         """Ask this host's upsd for its UPSes: the status of each, and what is broken or absent."""
         if "ups.conf" not in self.files:
             return {}, (), ()
-        names = list(ups_conf.parse(self.files["ups.conf"]).sections)
+        sections = ups_conf.parse(self.files["ups.conf"]).sections
         try:
             with upsd.Client(*local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
-                states = upsd.snapshot(client, names)
+                states = upsd.snapshot(client, list(sections))
         except upsd.UpsdFailure as error:
             return {}, (Trouble(str(error), units.SERVER),), ()
         status = {one.name: " ".join(one.status) if one.fresh else one.error or "no data" for one in states}
@@ -119,18 +119,14 @@ class Verifier:
         absent: list[Trouble] = []
         for name in (one.name for one in states if not one.fresh):
             trouble = Trouble(f"upsd does not serve {name} fresh: {status[name]}", units.driver(name))
-            (absent if self._is_absent(name, status[name]) else broken).append(trouble)
+            (absent if self._is_absent(sections[name], status[name]) else broken).append(trouble)
         return status, tuple(broken), tuple(absent)
 
-    def _is_absent(self, name: str, why: str) -> bool:
+    def _is_absent(self, section: ups_conf.Section, why: str) -> bool:
+        if section.name.lower() in self.served:
+            return False
         # stale: the driver runs, and the UPS does not answer it
-        return name.lower() not in self.served and (
-            why == "DATA-STALE"
-            or (
-                why == "DRIVER-NOT-CONNECTED"
-                and host.finds_no_ups(ups_conf.parse(self.files["ups.conf"]).sections[name], self.runner)
-            )
-        )
+        return why == "DATA-STALE" or (why == "DRIVER-NOT-CONNECTED" and host.finds_no_ups(section, self.runner))
 
     def _logged_out(self) -> tuple[list[Trouble], list[Trouble]]:
         """Say to whom this host's upsmon has not logged in: what is broken, and what is merely away."""

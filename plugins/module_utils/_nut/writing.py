@@ -12,6 +12,7 @@ import grp
 import os
 import pwd
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,12 @@ def ids(owner: Owner) -> tuple[int, int]:
     user, group = owner
     uid = pwd.getpwnam(user).pw_uid if isinstance(user, str) else user
     return uid, grp.getgrnam(group).gr_gid if isinstance(group, str) else group
+
+
+def is_kept(path: Path, mode: int, owner: tuple[int, int]) -> bool:
+    """Say whether what stands at PATH has this mode and these ids, so that nobody else may read or write it. Raises OSError."""
+    seen = path.stat()
+    return (stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid) == (mode, *owner)
 
 
 def replace(texts: Mapping[Path, str], mode: int, owner: Owner | None = None) -> None:
