@@ -30,17 +30,9 @@ _OURS = "(homelab.nut"
 # where a file that somebody wrote is kept when the first of ours takes its place
 KEPT = ".before-homelab-nut"
 
-# a status that says more than "on mains, and well"
-_CAREFUL = ("OB", "LB", "FSD", "CAL", "BYPASS", "OFF")
-
 
 class DeployError(Exception):
     """The deployment stopped; the message says where, why, and what to do."""
-
-
-def careful(states: Sequence[upsd.UpsState]) -> list[str]:
-    """Name the UPSes that are not plainly on mains, with their status. One without data is not among them."""
-    return [f"{one.name} ({' '.join(one.status)})" for one in states if one.fresh and set(one.status) & set(_CAREFUL)]
 
 
 def _told(text: str) -> list[str]:
@@ -200,7 +192,7 @@ class Deployment:
                 # as in NUT, a name counts in any case
                 if names is None:
                     self.served |= {one.name.lower() for one in states if one.fresh}
-                busy = careful([one for one in states if names is None or one.name.lower() in names])
+                busy = upsd.careful([one for one in states if names is None or one.name.lower() in names])
             except upsd.UpsdFailure:
                 continue
             if busy and not force:

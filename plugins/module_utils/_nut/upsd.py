@@ -40,6 +40,9 @@ LINES_LIMIT = 10000
 LOOPBACK = "127.0.0.1"
 """What normal_address makes of every address of the loopback interface."""
 
+CAREFUL = frozenset({"OB", "LB", "FSD", "CAL", "BYPASS", "OFF"})
+"""Flags of a status that says more than "on mains, and well"."""
+
 _RETRY_INTERVAL = 1.0
 
 # OpenSSL's verdicts (x509_vfy.h) of a certificate that is for another host name, and for another address.
@@ -521,6 +524,13 @@ def _state(client: Client, name: str, description: str) -> UpsState:
         clients=clients,
         num_logins=num_logins,
     )
+
+
+def careful(states: Iterable[UpsState]) -> list[str]:
+    """Name the UPSes that are not plainly on mains, with their status: ``ups (OB LB)``. One without data is not among them."""
+    return [
+        f"{one.name} ({' '.join(one.status)})" for one in states if one.fresh and not CAREFUL.isdisjoint(one.status)
+    ]
 
 
 @dataclass(frozen=True)

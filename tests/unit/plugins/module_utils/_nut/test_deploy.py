@@ -8,12 +8,11 @@ import hashlib
 import json
 import os
 import stat
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import actions, deploy, nss, units, ups_conf, upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut import actions, deploy, nss, units, ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import DeployError, Deployment
 from ansible_collections.homelab.nut.plugins.module_utils._nut.units import ABSENT, Unit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.verify import Verdict
@@ -36,31 +35,6 @@ from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_v
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-
-STATES = {
-    "OL": False,
-    "OL CHRG": False,
-    "OL RB": False,
-    "OL ALARM": False,
-    "OL TRIM": False,
-    "OB": True,
-    "OB DISCHRG": True,
-    "OL LB": True,
-    "FSD OB LB": True,
-    "OL FSD": True,
-    "OL CAL": True,
-    "OL BYPASS": True,
-    "OFF": True,
-    "OL OFF": True,
-}
-
-
-@pytest.mark.parametrize(("status", "busy"), STATES.items(), ids=STATES.keys())
-def test_careful(status: str, busy: bool) -> None:
-    state = upsd.UpsState("ups", "", tuple(status.split()), True, None, {}, (), 0)
-    assert deploy.careful([state]) == ([f"ups ({status})"] if busy else [])
-    assert deploy.careful([replace(state, fresh=False)]) == []
 
 
 SPARE_SECTION = '\n[spare]\n    driver = "usbhid-ups"\n    port = "auto"\n'

@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
@@ -743,3 +744,28 @@ def test_resolving_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) 
 def test_resolve() -> None:
     assert upsd.resolve("192.0.2.3", 1) == ("192.0.2.3",)
     assert {upsd.normal_address(address) for address in upsd.resolve("localhost", 5)} == {"127.0.0.1"}
+
+
+STATES = {
+    "OL": False,
+    "OL CHRG": False,
+    "OL RB": False,
+    "OL ALARM": False,
+    "OL TRIM": False,
+    "OB": True,
+    "OB DISCHRG": True,
+    "OL LB": True,
+    "FSD OB LB": True,
+    "OL FSD": True,
+    "OL CAL": True,
+    "OL BYPASS": True,
+    "OFF": True,
+    "OL OFF": True,
+}
+
+
+@pytest.mark.parametrize(("status", "busy"), STATES.items(), ids=STATES.keys())
+def test_careful(status: str, busy: bool) -> None:
+    state = upsd.UpsState("ups", "", tuple(status.split()), True, None, {}, (), 0)
+    assert upsd.careful([state]) == ([f"ups ({status})"] if busy else [])
+    assert upsd.careful([replace(state, fresh=False)]) == []
