@@ -23,9 +23,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Callable
 
-from .model import DT_CONFIG, DT_DEVICE, STALL, Answer, Setup, UsbDevice, standard_request
+from .model import DT_CONFIG, DT_DEVICE, DT_REPORT, GET_DESCRIPTOR, STALL, Answer, Setup, UsbDevice, standard_request
 from .profiles import Identity
-from .usbfs import Node
+from .usbfs import KERNEL_HID, Node
 
 CONTROLLER = "/devices/pci0000:00/0000:00:14.0"
 HUB = f"{CONTROLLER}/usb1"
@@ -211,7 +211,7 @@ class Bus:
             shutil.rmtree(self.root / name, ignore_errors=True)
         for name in ("dev/.node", "ioctl", "sys/class", "sys/bus/usb/devices", "sys/dev/char", "sys/bus/pci/devices"):
             (self.root / name).mkdir(parents=True)
-        for name in ("usb/drivers/usb", "usb/drivers/hub"):
+        for name in ("usb/drivers/usb", "usb/drivers/hub", f"usb/drivers/{KERNEL_HID}"):
             (self.root / "sys/bus" / name).mkdir(parents=True)
         pci = self.root / "sys" / CONTROLLER[1:]
         pci.mkdir(parents=True)
@@ -227,7 +227,7 @@ class Bus:
             raise ValueError(f"no port {port}: ports are 1 to {PORTS}")
         if port in self.nodes:
             raise ValueError(f"port {port} is taken")
-        return await self._add(device, f"{HUB}/1-{port}", port, mode, "")
+        return await self._add(device, f"{HUB}/1-{port}", port, mode, KERNEL_HID)
 
     def unplug(self, port: int) -> None:
         """Take the device off a port. ValueError if there is none."""
@@ -266,7 +266,14 @@ class Bus:
         node_path.parent.mkdir(parents=True, exist_ok=True)
         hidden = self.root / "dev" / f".new-{number}"
         pipe = PollPipe(hidden, mode)
-        node = Node(device, pipe.set_ready, self._device_changed, driver)
+        interface = "1-0:1.0" if driver == "hub" else f"{Path(path).name}:1.0"
+        node = Node(
+            device,
+            pipe.set_ready,
+            self._device_changed,
+            driver,
+            lambda bound: self._bound(device, f"{path}/{interface}", number, bound),
+        )
         ioctl_path = self.root / "ioctl/dev" / _node_name(number)
         ioctl_path.parent.mkdir(parents=True, exist_ok=True)
         server = await asyncio.start_unix_server(node.serve, os.fspath(ioctl_path))
@@ -279,7 +286,6 @@ class Bus:
         hidden.rename(node_path)
         # The links below /sys/bus come last: programs find devices through them.
         name = Path(path).name
-        interface = "1-0:1.0" if driver == "hub" else f"{name}:1.0"
         self._link(f"/dev/char/{USB_MAJOR}:{number - 1}", path)
         self._link(f"/bus/usb/devices/{interface}", f"{path}/{interface}")
         self._link(f"/bus/usb/devices/{name}", path)
@@ -371,8 +377,22 @@ class Bus:
         self._link(f"{path}/subsystem", "/bus/usb")
         self._link(f"{path}/driver", "/bus/usb/drivers/usb")
         self._link(f"{path}/{interface}/subsystem", "/bus/usb")
-        if driver:
-            self._link(f"{path}/{interface}/driver", f"/bus/usb/drivers/{driver}")
+        if driver == "hub":
+            self._link(f"{path}/{interface}/driver", "/bus/usb/drivers/hub")
+        else:
+            self._bound(device, f"{path}/{interface}", number, bound=True)
+
+    def _bound(self, device: UsbDevice, interface: str, number: int, bound: bool) -> None:
+        """What sysfs shows of the kernel's HID driver, which NUT's takes the interface away from."""
+        child = self.root / "sys" / interface[1:] / _hid_name(device, number)
+        if bound:
+            self._link(f"{interface}/driver", f"/bus/usb/drivers/{KERNEL_HID}")
+            report = device.control(Setup(0x81, GET_DESCRIPTOR, DT_REPORT << 8, 0, 4096))
+            child.mkdir()
+            (child / "report_descriptor").write_bytes(report if isinstance(report, bytes) else b"")
+        elif child.exists():
+            shutil.rmtree(child)
+            (child.parent / "driver").unlink()
 
     def _link(self, link: str, target: str) -> None:
         """A relative link below sys/, both ends named as from there."""
@@ -390,6 +410,10 @@ class Bus:
             properties["DEVNAME"] = f"/dev/{properties['DEVNAME']}"
         if self._listeners:
             self._listeners.send_raw(uevent_message(properties))
+
+
+def _hid_name(device: UsbDevice, number: int) -> str:
+    return f"0003:{device.identity.vendor_id:04X}:{device.identity.product_id:04X}.{number:04X}"
 
 
 def _node_name(number: int) -> str:

@@ -37,8 +37,10 @@ SUBMITURB, DISCARDURB, REAPURB, REAPURBNDELAY = 0x8038550A, 0x550B, 0x4008550C, 
 CLAIMINTERFACE, RELEASEINTERFACE, IOCTL, RESET = 0x8004550F, 0x80045510, 0xC0105512, 0x5514
 RESETEP, CLEAR_HALT, GET_CAPABILITIES, DISCONNECT_CLAIM = 0x80045503, 0x80045515, 0x8004551A, 0x8108551B
 GET_SPEED = 0x551F
+DISCONNECT, CONNECT = 0x5516, 0x5517  # inside IOCTL
 CAPABILITIES = 0x01 | 0x04 | 0x10  # zero packet, no packet size limit, reap after disconnect
 SPEED_FULL = 2
+KERNEL_HID = "usbhid"
 
 
 class Refused(OSError):
@@ -93,7 +95,7 @@ class Node:
 
     `on_ready(True)` is called when a finished URB waits for a client, `on_ready(False)` when none does: a real node can
     be polled for that. `on_change` is called after each ioctl that may have changed the device. `driver` is the kernel
-    driver bound to interface 0, if any; it cannot be detached.
+    driver bound to interface 0, if any. Only usbhid can be detached, and attached again; `on_bound` is told of both.
     """
 
     def __init__(
@@ -102,9 +104,11 @@ class Node:
         on_ready: Callable[[bool], None] = lambda ready: None,
         on_change: Callable[[], None] = lambda: None,
         driver: str = "",
+        on_bound: Callable[[bool], None] = lambda bound: None,
     ) -> None:
         self.device = device
         self.driver = driver
+        self._on_bound = on_bound
         self.gone = False
         self.left = asyncio.Event()  # set when the device has gone
         self.claims: dict[int, Session] = {}
@@ -145,6 +149,11 @@ class Node:
                 session.finish(urb, -errno.ESHUTDOWN)
         self.pump()
 
+    def bind(self, driver: str) -> None:
+        """Give interface 0 to a kernel driver, or take it away ("")."""
+        self.driver = driver
+        self._on_bound(bool(driver))
+
     def changed(self) -> None:
         self._on_change()
 
@@ -184,6 +193,8 @@ class Session:
             return self._discard(arg)
         if request in (CLAIMINTERFACE, RELEASEINTERFACE, DISCONNECT_CLAIM):
             (number,) = struct.unpack("<I", await memory.read(arg, 4))
+            if request == DISCONNECT_CLAIM and number == 0 and node.driver == KERNEL_HID:
+                node.bind("")
             return self._release(number) if request == RELEASEINTERFACE else self._claim(number)
         if request == GETDRIVER:
             return await self._get_driver(arg, memory)
@@ -192,8 +203,8 @@ class Session:
             return 0
         if request == GET_SPEED:
             return SPEED_FULL
-        if request == IOCTL:  # attach or detach the kernel's driver: none is bound
-            raise Refused(errno.ENODATA)
+        if request == IOCTL:
+            return self._bind(*struct.unpack("<iI", await memory.read(arg, 8)))
         if request in (SETCONFIGURATION, RESET) and any(owner is not self for owner in node.claims.values()):
             raise Refused(errno.EBUSY)
         if request in (SETINTERFACE, SETCONFIGURATION, RESET, RESETEP, CLEAR_HALT):
@@ -208,6 +219,17 @@ class Session:
         if self.node.driver or self.node.claims.setdefault(number, self) is not self:
             raise Refused(errno.EBUSY)
         return 0
+
+    def _bind(self, number: int, what: int) -> int:
+        """Detach or attach the kernel's driver."""
+        node = self.node
+        if number == 0 and what == DISCONNECT and node.driver == KERNEL_HID:
+            node.bind("")
+            return 0
+        if number == 0 and what == CONNECT and not node.driver and number not in node.claims:
+            node.bind(KERNEL_HID)
+            return 1
+        raise Refused(errno.EBUSY if what == CONNECT else errno.ENODATA)
 
     def _release(self, number: int) -> int:
         if self.node.claims.get(number) is not self:

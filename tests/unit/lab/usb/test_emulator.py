@@ -107,7 +107,14 @@ def test_the_tree_looks_like_linux(tmp_path: Path) -> None:
         assert (device / "descriptors").read_bytes()[:2] == b"\x12\x01"
         assert (device / "subsystem").resolve() == (tmp_path / "sys/bus/usb").resolve()
         assert (devices / "1-1:1.0/bInterfaceClass").read_text() == "03\n"
+        assert (devices / "1-1:1.0/driver").resolve().name == "usbhid"
+        descriptor = devices / "1-1:1.0/0003:051D:0002.0002/report_descriptor"
+        assert descriptor.read_bytes().startswith(b"\x05\x84")  # usage page: power device
+        lab.bus.nodes[1].bind("")
         assert not (devices / "1-1:1.0/driver").exists()
+        assert not descriptor.parent.exists()
+        lab.bus.nodes[1].bind("usbhid")
+        assert descriptor.exists()
         assert "DEVNAME=bus/usb/001/002\n" in (device / "uevent").read_text()
         assert (tmp_path / "dev/.node/bus_usb_001_002").readlink() == Path("189:1")
         assert (tmp_path / "dev/bus/usb/001/002").is_fifo()

@@ -130,6 +130,35 @@ def test_clients_do_not_see_each_others_urbs() -> None:
     run(scenario)
 
 
+def test_the_kernels_hid_driver_gives_way() -> None:
+    async def scenario() -> None:
+        bound: list[bool] = []
+        node = Node(new_ups("apc"), driver=usbfs.KERNEL_HID, on_bound=bound.append)
+        client = await Client.open(node)
+
+        async def asked(what: int, number: int = 0) -> int:
+            struct.pack_into("<iI", client.memory, 128, number, what)
+            return await client.ioctl(usbfs.IOCTL, 128)
+
+        assert await client.ioctl(usbfs.GETDRIVER, 256) == 0
+        assert client.memory[260:267] == b"usbhid\0"
+        assert await client.ioctl(usbfs.CLAIMINTERFACE, 256) == -errno.EBUSY
+        assert await asked(usbfs.CONNECT) == -errno.EBUSY
+        assert await asked(usbfs.DISCONNECT, 1) == -errno.ENODATA
+        assert await asked(usbfs.DISCONNECT) == 0
+        assert await asked(usbfs.DISCONNECT) == -errno.ENODATA
+        assert await client.ioctl(usbfs.CLAIMINTERFACE, 256) == 0
+        assert await asked(usbfs.CONNECT) == -errno.EBUSY
+        assert await client.ioctl(usbfs.RELEASEINTERFACE, 256) == 0
+        assert bound == [False]
+        assert await asked(usbfs.CONNECT) == 1
+        assert await client.ioctl(usbfs.DISCONNECT_CLAIM, 256) == 0
+        assert bound == [False, True, False]
+        await client.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_claimed_interface_is_busy_until_its_owner_goes() -> None:
     async def scenario(node: Node, ups: Ups, ready: list[bool]) -> None:
         first, second = await Client.open(node), await Client.open(node)
