@@ -23,7 +23,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Callable
 
-from .model import DT_CONFIG, DT_DEVICE, DT_REPORT, GET_DESCRIPTOR, STALL, Answer, Setup, UsbDevice, standard_request
+from .model import (
+    DT_CONFIG,
+    DT_DEVICE,
+    DT_REPORT,
+    GET_DESCRIPTOR,
+    STALL,
+    Answer,
+    Setup,
+    UsbDevice,
+    as_read,
+    standard_request,
+)
 from .profiles import Identity
 from .usbfs import KERNEL_HID, Node
 
@@ -328,9 +339,9 @@ class Bus:
             "idVendor": f"{identity.vendor_id:04x}",
             "idProduct": f"{identity.product_id:04x}",
             "bcdDevice": f"{identity.release:04x}",
-            "manufacturer": identity.manufacturer,
-            "product": identity.product,
-            "serial": identity.serial,
+            "manufacturer": as_read(identity.manufacturer),
+            "product": as_read(identity.product),
+            "serial": as_read(identity.serial),
             "busnum": "1",
             "devnum": str(number),
             "devpath": str(port),

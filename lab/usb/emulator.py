@@ -132,7 +132,9 @@ class Emulator:
         mode = request.get("mode", DEFAULT_MODE)
         if not isinstance(mode, int) or not 0 <= mode <= 0o777:
             raise ValueError(f"mode must be a number from 0 to 0o777, not {mode!r}")
-        return await self.plug(self._make(str(request.get("model")), wishes), _port(request, "port"), mode)
+        ups = self._make(str(request.get("model")), wishes)
+        ups.fickle = request.get("fickle") is True
+        return await self.plug(ups, _port(request, "port"), mode)
 
     def _unplug(self, request: Json) -> Json:
         port = self._one_port(request)

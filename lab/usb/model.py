@@ -9,6 +9,7 @@ Nothing here knows how the bytes travel. Time comes from the caller, so that a t
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 from collections import deque
@@ -75,6 +76,11 @@ def string_descriptor(text: str) -> bytes:
     """The USB string descriptor of a text; what does not fit is cut. Lone surrogates pass: firmware sends worse."""
     raw = text.encode("utf-16-le", "surrogatepass")[: 2 * MAX_STRING]
     return bytes((len(raw) + 2, DT_STRING)) + raw
+
+
+def as_read(text: str) -> str:
+    """What a host reads where a device says this text."""
+    return string_descriptor(text)[2:].decode("utf-16-le", "surrogatepass")
 
 
 def standard_request(  # noqa: PLR0911 (one return a request)
@@ -269,11 +275,13 @@ class Ups:
         self.forced_low = False
         self.outlets = True
         self.hang: NoAnswer | None = None
+        self.fickle = False  # its strings are others at each read
         self.events: deque[dict[str, Any]] = deque(maxlen=500)
         self._clock, self._wall = clock, wall
         self._off_at: float | None = None
         self._on_at: float | None = None
         self._start_delay: int | None = DEFAULT_START_DELAY
+        self._strings_read = 0
         self._reports = {report.number: report for report in reports_of(profile.items)}
         self._descriptor = report_descriptor(list(self._reports.values()))
         self._unsent: set[int] = set()  # reports with news for the interrupt pipe
@@ -445,10 +453,17 @@ class Ups:
         if setup.request_type == 0x81 and setup.request == GET_DESCRIPTOR:
             answer = {DT_HID: self.hid_descriptor, DT_REPORT: self._descriptor}.get(kind, STALL)
         if answer is None:
-            answer = standard_request(self, self.strings, setup)
+            answer = standard_request(self, self._strings_now(setup), setup)
         if answer is None:
             answer = self.hang or self._class_request(setup, kind, number, data)
         return answer[: setup.length] if isinstance(answer, bytes) else answer
+
+    def _strings_now(self, setup: Setup) -> dict[int, str]:
+        """The strings for this request; those of a fickle UPS end in how often one was read."""
+        if not self.fickle or setup.request != GET_DESCRIPTOR or setup.value >> 8 != DT_STRING:
+            return self.strings
+        self._strings_read += 1
+        return {index: f"{text} {self._strings_read}" for index, text in self.strings.items()}
 
     def _class_request(self, setup: Setup, kind: int, number: int, data: bytes) -> Answer:
         report = self._reports.get(number)
@@ -494,6 +509,69 @@ class Ups:
         return self._reports[number].pack(self.values())
 
 
+class MegatecUps(Ups):
+    """A UPS that knows nothing of HID Power Devices: it is asked in lines of text, over reports of a vendor's own.
+
+    The lines are those of Megatec's protocol, as NUT's nutdrv_qx speaks it with its subdriver `cypress`: a command comes in
+    reports of eight bytes and ends with a carriage return, and so does the answer, on the interrupt pipe.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        identity: Identity | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(profile, identity, clock, wall)
+        # usage page 0xffa0: eight bytes in, eight bytes out
+        self._descriptor = bytes.fromhex("06a0ff0901a101150026ff00750895080902810209039102c0")
+        self._heard, self._to_say = b"", b""
+
+    def _class_request(self, setup: Setup, kind: int, number: int, data: bytes) -> Answer:
+        if setup.request_type != 0x21 or setup.request not in (SET_REPORT, SET_IDLE, SET_PROTOCOL):
+            return STALL
+        if setup.request == SET_REPORT:
+            self._heard += data
+            command, end, _padding = self._heard.partition(b"\r")
+            if end or len(self._heard) > MAX_STRING:
+                self._heard = b""
+                self._to_say = self._answer(command.decode("latin-1")).encode("latin-1") + b"\r"
+        return b""
+
+    def _answer(self, command: str) -> str:
+        """The answer to a command. What it does not know it says again, as these UPSes do."""
+        values = self.values()
+        order = re.fullmatch(r"S(\.[1-9]|\d\d)(?:R(\d{4}))?", command)
+        if command == "Q1":
+            flags = f"{values['discharging']}{values['low_battery']}000{values['shutdown_imminent']}0{self.state['beeper'] == 2:d}"
+            volts, battery = values["input_voltage"], values["battery_voltage"] / 100
+            return f"({volts:05.1f} {volts:05.1f} 230.0 {values['load']:03} 50.0 {battery:04.1f} 25.0 {flags:0>8}"
+        if command == "F":
+            return "#230.0 002 012.0 50.0"
+        if command == "I":
+            identity = self.identity
+            return f"#{identity.manufacturer[:15]:15} {identity.product[:10]:10} {identity.release:<10x}"
+        if order:
+            self._start_delay = 60 * int(order[2]) if order[2] else None
+            self._off_at = self._clock() + 60 * float(order[1])
+        elif command == "C":
+            self._off_at, self._start_delay = None, DEFAULT_START_DELAY
+        else:
+            return command
+        self._event(f"host said {command}")
+        self._changed()
+        return ""
+
+    def interrupt_in(self) -> bytes | None:
+        """The next eight bytes of the answer; None if there is none left."""
+        self.tick()
+        if self.hang or not self._to_say:
+            return None
+        part, self._to_say = self._to_say[:8], self._to_say[8:]
+        return part.ljust(8, b"\0")
+
+
 def new_ups(model: str, overrides: Mapping[str, Any] | None = None, **clocks: Callable[[], float]) -> Ups:
     """A charged UPS of a model, with another serial, manufacturer, product, or id `VVVV:PPPP` if asked for.
 
@@ -516,7 +594,8 @@ def new_ups(model: str, overrides: Mapping[str, Any] | None = None, **clocks: Ca
             changes[name] = value
         else:
             raise ValueError(f"a UPS has no {name!r} that could be chosen")
-    return Ups(profile, replace(profile.identity, **changes), **clocks)
+    kind = Ups if profile.items else MegatecUps
+    return kind(profile, replace(profile.identity, **changes), **clocks)
 
 
 def _hex16(text: str) -> int:

@@ -98,7 +98,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class Profile:
-    """A model on the shelf: its name there, its identity, its reports, and where its values start off the default."""
+    """A model on the shelf: its name there, its identity, its reports, and where its values start off the default.
+
+    One without reports is no HID Power Device, and speaks Megatec's protocol.
+    """
 
     name: str
     identity: Identity
@@ -211,5 +214,7 @@ PROFILES: dict[str, Profile] = {
             Identity(0x3746, 0xFFFF, 0x0100, "EcoFlow", "EF-UPS-RIVER 3 Plus", "R631ZABAWH4E0123"),
             (*_SUMMARY, *_delays("PowerSummary"), *_INPUT, *_OUTPUT),
         ),
+        # One chip is in many makes, and this is all that it says of itself. NUT's driver for it is nutdrv_qx.
+        Profile("megatec", Identity(0x0665, 0x5161, 0x0002, "INNO TECH", "USB to Serial", ""), ()),
     )
 }

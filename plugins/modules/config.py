@@ -39,6 +39,14 @@ options:
       - What the installed release of NUT does not know is left out, with a warning, or refused where that would be unsafe.
       - A file that somebody else has written is kept beside the first of these that takes its place, as
         V(NAME.before-homelab-nut).
+      - Where the driver of a UPS in V(ups.conf) is V(auto), it is found out on the host by what hangs on its USB bus. Until one does, and
+        after it is pulled out, the name stays.
+    type: dict
+  policy:
+    description:
+      - What becomes of UPSes on the USB bus that O(files) do not name, and by which rules one gets its driver, as in the role
+        P(homelab.nut.nut_hotplug#role).
+      - If it is not given, they are left alone.
     type: dict
   tls:
     description:
@@ -149,6 +157,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._command import runner
 from ..module_utils._nut import nss, writing
 from ..module_utils._nut.deploy import DeployError, Deployment
+from ..module_utils._nut.policy import PolicyError, check
+from ..module_utils._nut.reconcile import ReconcileError
 from ..module_utils._nut.units import UnitError, last_words
 
 LOCK = Path("/run/homelab-nut.lock")
@@ -160,6 +170,7 @@ def main() -> None:
         argument_spec={
             "state": {"choices": ["present", "absent"], "default": "present"},
             "files": {"type": "dict", "no_log": True},
+            "policy": {"type": "dict"},
             "tls": {
                 "type": "dict",
                 "options": {
@@ -197,8 +208,9 @@ def deploy(module: AnsibleModule) -> tuple[Deployment, dict[str, object]]:
     tls = module.params["tls"]
     given = nss.Tls(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
     try:
-        deployment = Deployment(files, runner(module), tls=given)
-    except (DeployError, OSError) as error:
+        policy = None if module.params["policy"] is None else check(module.params["policy"])
+        deployment = Deployment(files, runner(module), tls=given, policy=policy)
+    except (DeployError, PolicyError, ReconcileError, OSError) as error:
         module.fail_json(msg=str(error), changed=False, files=[], actions=[])
     result: dict[str, object] = {}
     force = module.params["force"]

@@ -17,8 +17,13 @@ from . import parseconf, units, ups_conf
 
 # Files in the order in which they are put in place. nut.conf comes first: with MODE=none and a section in ups.conf,
 # Debian 12 and 13 cut the UPS's power at the next reboot. What is taken away goes in the opposite order.
-FILES = ("nut.conf", "upsd.users", "upsd.conf", "ups.conf", "upssched.conf", "upsmon.conf")
+PRIMARY_FILES = ("nut.conf", "upsd.users", "upsd.conf", "ups.conf", "upssched.conf", "upsmon.conf")
 SECONDARY_FILES = ("nut.conf", "upssched.conf", "upsmon.conf")
+
+# ups.conf before the host has completed it: what the inventory wants, with drivers that are auto. NUT does not read it.
+WANTED = "ups.conf.wanted"
+# hotplug must never meet a new ups.conf with an old one of these
+FILES = ("nut.conf", "upsd.users", "upsd.conf", WANTED, "ups.conf", "upssched.conf", "upsmon.conf")
 
 # What stands in the files of a host that is no longer ours. MODE=none is safe beside a ups.conf without sections.
 STUB = "# Emptied by Ansible (homelab.nut), with state absent.\n"

@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Callable
 
-from . import actions, host, monitors, nss, parseconf, releases, units, ups_conf, upsd, validate, writing
+from . import actions, host, monitors, nss, parseconf, reconcile, releases, units, ups_conf, upsd, validate, writing
 from .actions import Action, Plan
+from .policy import Policy
 from .verify import Verdict, Verifier, local_upsd
 from .writing import Owner
 
@@ -44,14 +45,16 @@ def _told(text: str) -> list[str]:
 class Deployment:
     """One host and its NUT, with the files that it should have.
 
-    wanted: name -> text; None, if the host shall have no NUT of ours. tls: the certificates that the files refer to. Only
-    this class touches the host.
+    wanted: name -> text; None, if the host shall have no NUT of ours. tls: the certificates that the files refer to. policy:
+    what becomes of UPSes that nobody declared; None leaves them alone. Only this class touches the host.
     """
 
     wanted: Mapping[str, str] | None
     runner: units.Run
     tls: nss.Tls | None = None
+    policy: Policy | None = None
     folder: Path = Path("/etc/nut")
+    memory: Path = Path("/var/lib/nut-hotplug/state.json")
     room: Path = Path("/run")
     systemd: Path = Path("/etc/systemd/system")
     owner: Owner = ("root", "nut")
@@ -74,16 +77,43 @@ class Deployment:
         self.certificates = nss.path_of(self.tls, self.folder) if self.tls else None
         self._known()
         self.release = releases.installed(self.runner, self.finder)
+        names = (*self.new, actions.WANTED) if "ups.conf" in self.new else self.new
+        self.old = {
+            name: text for name in (actions.FILES if self.absent else names) if (text := self._read(name)) is not None
+        }
+        asked = self._complete()
         self._fit()
-        names = actions.FILES if self.absent else self.new
-        self.old = {name: text for name in names if (text := self._read(name)) is not None}
+        if asked or actions.WANTED in self.old:
+            self.new = {**self.new, actions.WANTED: asked}
 
     def _known(self) -> None:
-        if not self.absent and set(self.new) not in (set(actions.FILES), set(actions.SECONDARY_FILES)):
+        if not self.absent and set(self.new) not in (set(actions.PRIMARY_FILES), set(actions.SECONDARY_FILES)):
             raise DeployError(
-                f"files must be {', '.join(actions.FILES)} for a primary, or {', '.join(actions.SECONDARY_FILES)} for a "
+                f"files must be {', '.join(actions.PRIMARY_FILES)} for a primary, or {', '.join(actions.SECONDARY_FILES)} for a "
                 f"secondary, not {', '.join(sorted(self.new)) or 'none'}"
             )
+
+    def _complete(self) -> str:
+        """Complete ups.conf by what is plugged in. Returns the text that it was made of; "" if nothing is left to the host."""
+        text = self.new.get("ups.conf", "")
+        auto = any(ups_conf.is_auto(one) for one in ups_conf.parse(text).sections.values())
+        if not text or not (auto or self.policy):
+            return ""
+        bus = reconcile.Host(
+            self.policy or Policy(unknown=""),
+            self.runner,
+            folder=self.folder,
+            memory=self.memory,
+            room=self.room,
+            release=self.release,
+            owner=self.owner,
+            finder=self.finder,
+        )
+        completed, found = bus.complete(text)
+        self.warnings += found.remarks
+        if found.found or ups_conf.parse(completed) != ups_conf.parse(text):
+            self.new = {**self.new, "ups.conf": completed}
+        return text if auto else ""
 
     def _fit(self) -> None:
         """Leave out what the installed release does not know."""
@@ -112,7 +142,8 @@ class Deployment:
         for name in decided.changed:
             path = str(self.folder / name)
             was, will = self.old.get(name, ""), self._text(name)
-            before, after = (_told(parseconf.redact(name, text)) for text in (was, will))
+            kind = "ups.conf" if name == actions.WANTED else name
+            before, after = (_told(parseconf.redact(kind, text)) for text in (was, will))
             lines = difflib.unified_diff(before, after, path, path, lineterm="", n=1)
             what = "mode or owner is mended" if was == will else "only a secret or a comment changes"
             shown += list(lines) or [f"{path}: {what}"]

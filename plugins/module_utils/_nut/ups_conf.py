@@ -21,6 +21,9 @@ KEY = re.compile(r"[A-Za-z0-9_.-]+")
 Value = Union[str, int, float, bool]
 Pair = tuple[str, Union[str, None]]
 
+# The driver of a UPS for which the host itself finds one, by what is plugged in. NUT has no such driver.
+AUTO = "auto"
+
 # bytes of one answer of upsd (NUT_NET_ANSWER_MAX): a longer one loses its newline, and the next is read as part of it
 ANSWER_LIMIT = 512
 
@@ -57,7 +60,7 @@ class UpsConf:
 def section(device: Mapping[str, object]) -> Section:
     """Turn a device of a playbook into a section.
 
-    device: name, driver (default usbhid-ups), port (default auto), desc, and any other key of NUT or of the driver: a
+    device: name, driver (default usbhid-ups; auto is for USB), port (default auto), desc, and any other key of NUT or of the driver: a
     text, a number, true for a bare flag. One that is false, None or "" is left out. default and override map variables
     to values. options maps keys that have no place of their own to values; there "" is written. Its powervalue is for
     upsmon.conf. driver, port and desc come first, then the others in their order. Raises DeviceError.
@@ -89,6 +92,8 @@ def section(device: Mapping[str, object]) -> Section:
         if value is True and key in _FIRST:
             raise DeviceError(f"device {name}: {key} must be a text")
         keys[key.lower()] = (key, None if value is True else _text(name, key, value))
+    if keys["driver"][1] == AUTO and keys["port"][1] != "auto":
+        raise DeviceError(f"device {name}: driver auto finds a UPS on the USB bus, so its port must be auto, too")
     desc = keys.get("desc", ("desc", None))[1]
     if desc is not None and len(f"UPSDESC {name} {parseconf.encode(desc)}\n") > ANSWER_LIMIT:
         raise DeviceError(
@@ -141,6 +146,11 @@ def _text(name: str, key: str, value: object) -> str:
     except parseconf.Unencodable as error:
         raise DeviceError(f"device {name}: {key}: {error}") from None
     return text
+
+
+def is_auto(one: Section) -> bool:
+    """Say whether the driver of a section is still to be found."""
+    return ("driver", AUTO) in one.keys
 
 
 def sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ...]:

@@ -87,6 +87,17 @@ def test_a_session(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[st
     assert "unplugged from port 2: eaton ''" in text
 
 
+def test_hostile_strings_pass_as_they_are(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """The shelf has no malicious UPS, so each string may be anything that a command line can hold."""
+    evil = ']\n[evil]\ndriver = "x" # $(id) `id` \\'
+    assert cli.main(["pve", "plug", "apc", "--serial", evil, "--product-string", "ü" * 200, "--fickle"]) == 0
+    seen = status(cli, capsys)["upses"][1]
+    assert (seen["serial"], seen["product"]) == (evil, "ü" * 200)
+    sysfs = host / "bus/sys/bus/usb/devices/1-2"
+    assert (sysfs / "serial").read_text() == evil + "\n"
+    assert (sysfs / "product").read_text() == "ü" * 126 + "\n"
+
+
 def test_models(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pve", "models"]) == 0
     assert "cps      0764:0501  CPS CP1500EPFCLCD  serial ''" in capsys.readouterr().out

@@ -89,6 +89,16 @@ async def connected(lab: Lab, count: int) -> None:
     await asyncio.wait_for(wait(), TIMEOUT)
 
 
+def test_a_fickle_one(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.good("plug", model="apc", fickle=True)
+        await lab.good("plug", model="apc", fickle=False)
+        await lab.good("plug", model="apc")
+        assert [ups.fickle for ups in lab.emulator.plugged.values()] == [True, False, False]
+
+    run(tmp_path, scenario)
+
+
 def test_the_tree_looks_like_linux(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         assert await lab.good("plug", model="apc") == {"ok": True, "port": 1, "device_number": 2}

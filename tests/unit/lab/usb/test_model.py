@@ -7,7 +7,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from usb.model import NAK, SETTINGS, STALL, Setup, Ups, new_ups, report_descriptor, reports_of
+from usb.model import NAK, SETTINGS, STALL, Setup, Ups, as_read, new_ups, report_descriptor, reports_of
 from usb.profiles import PROFILES, USAGES, Item
 
 FEATURE, INPUT = 3, 1
@@ -146,6 +146,25 @@ def test_strings_may_be_anything(text: str) -> None:
     assert isinstance(answer, bytes)
     assert answer[0] == len(answer) <= 254
     assert len(answer) % 2 == 0
+
+
+def string(ups: Ups, index: int) -> str:
+    answer = ups.control(Setup(0x80, 6, 3 << 8 | index, 0x0409, 255))
+    assert isinstance(answer, bytes)
+    return answer[2:].decode("utf-16-le")
+
+
+def test_what_a_host_reads() -> None:
+    assert as_read("CPS") == "CPS"
+    assert as_read("ä" * 200) == "ä" * 126
+
+
+def test_fickle_strings(ups: Ups) -> None:
+    assert string(ups, 2) == string(ups, 2) == ups.identity.product
+    ups.fickle = True
+    assert [string(ups, 3), string(ups, 3)] == ["5B1234T56789 1", "5B1234T56789 2"]
+    ups.control(Setup(0x80, 6, 0x0100, 0, 18))
+    assert string(ups, 1) == "American Power Conversion 3"
 
 
 def test_mains(ups: Ups) -> None:
@@ -290,6 +309,88 @@ def test_host_may_write_settings_only(ups: Ups) -> None:
     assert put(ups, "PowerSummary.RemainingCapacity", 5) is STALL
     assert ups.control(Setup(0x21, 9, FEATURE << 8 | 9, 0, 0), b"") is STALL
     assert ups.state["charge"] == 100
+
+
+@pytest.fixture
+def megatec(clock: Clock) -> Ups:
+    return new_ups("megatec", clock=clock, wall=lambda: 0.0)
+
+
+def heard(ups: Ups) -> bytes:
+    said = b""
+    while (part := ups.interrupt_in()) is not None:
+        assert len(part) == 8
+        said += part
+    return said.rstrip(b"\0")
+
+
+def ask(ups: Ups, command: str) -> str:
+    """Say a command in pieces of eight bytes, padded as NUT pads them, and return the answer without its end."""
+    raw = command.encode() + b"\r"
+    for at in range(0, len(raw), 8):
+        assert ups.control(Setup(0x21, 9, 0x0200, 0, 8), raw[at : at + 8].ljust(8, b"\0")) == b""
+    said = heard(ups).decode()
+    assert said.endswith("\r")
+    return said[:-1]
+
+
+def test_megatec_is_no_power_device(megatec: Ups) -> None:
+    descriptor = megatec.control(Setup(0x81, 6, 0x2200, 0, 255))
+    assert isinstance(descriptor, bytes)
+    assert descriptor.startswith(bytes.fromhex("06a0ff"))
+    assert megatec.control(Setup(0xA1, 1, FEATURE << 8 | 1, 0, 64)) is STALL
+    assert megatec.control(Setup(0x21, 10, 0, 0, 0)) == b""
+
+
+def test_megatec_answers(megatec: Ups) -> None:
+    assert megatec.interrupt_in() is None
+    assert ask(megatec, "Q1") == "(231.0 231.0 230.0 012 50.0 13.5 25.0 00000001"
+    assert ask(megatec, "F") == "#230.0 002 012.0 50.0"
+    assert ask(megatec, "I") == "#INNO TECH       USB to Ser 2         "
+    assert ask(megatec, "QPI") == "QPI"
+    assert ask(megatec, "QGS and more than one report") == "QGS and more than one report"
+    megatec.set_mains(False)
+    megatec.force_low()
+    megatec.set({"beeper": 1})
+    assert ask(megatec, "Q1") == "(000.0 000.0 230.0 012 50.0 13.5 25.0 11000000"
+
+
+def test_megatec_never_grows(megatec: Ups) -> None:
+    """Whoever never ends a command is answered in the end, and the next command is a new one."""
+    for _unused in range(16):
+        megatec.control(Setup(0x21, 9, 0x0200, 0, 8), b"xxxxxxxx")
+    assert heard(megatec) == b"x" * 128 + b"\r"
+    assert ask(megatec, "F").startswith("#")
+
+
+def test_megatec_hangs(megatec: Ups) -> None:
+    megatec.control(Setup(0x21, 9, 0x0200, 0, 8), b"F\r")
+    megatec.set_hang(NAK)
+    assert megatec.interrupt_in() is None
+    assert megatec.control(Setup(0x21, 9, 0x0200, 0, 8), b"F\r") is NAK
+
+
+def test_megatec_shutdown(megatec: Ups, clock: Clock) -> None:
+    assert ask(megatec, "S.5R0002") == ""
+    assert megatec.deadline == 1030
+    assert ask(megatec, "Q1").endswith("00000101")
+    assert ask(megatec, "C") == ""
+    assert megatec.deadline is None
+    ask(megatec, "S.5R0002")
+    clock.now = 1030.0
+    megatec.tick()
+    assert not megatec.outlets
+    assert megatec.deadline == 1150
+    clock.now = 1150.0
+    megatec.tick()
+    assert megatec.outlets
+    ask(megatec, "S01")
+    assert megatec.deadline == 1210
+    clock.now = 1210.0
+    megatec.tick()
+    assert not megatec.outlets
+    assert megatec.deadline is None, "it stays off"
+    assert events(megatec)[-2:] == ["host said S01", "outlets off"]
 
 
 def test_overrides() -> None:

@@ -1,0 +1,95 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Action plugin of M(homelab.nut.zipapp): a script and a package of this collection as one executable file on a host."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+MODULE_UTILS = Path(__file__).resolve().parents[1] / "module_utils"
+
+OPTIONS = {
+    "main": {"type": "path", "required": True},
+    "package": {"type": "str", "default": "_nut"},
+    "dest": {"type": "path", "required": True},
+    "shebang": {"type": "str", "default": "/usr/bin/python3 -IS"},
+    "head": {"type": "path"},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+    "mode": {"type": "raw", "default": "0755"},
+}
+
+
+def build(main: Path, package: str, head: bytes, folder: Path = MODULE_UTILS) -> bytes:
+    """Pack a script and the package that it uses, so that the same sources give the same bytes at any time and place.
+
+    main: becomes __main__.py. package: a package in FOLDER, and beside __main__.py in the archive. head: what the file begins
+    with, such as #! and an interpreter. Nothing is compressed: to unpack costs each start more than the bytes are worth.
+    """
+    sources = {"__main__.py": main}
+    sources |= {path.relative_to(folder).as_posix(): path for path in sorted((folder / package).rglob("*.py"))}
+    archive = io.BytesIO(head)
+    archive.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as pack:
+        for name, path in sources.items():
+            # the date of a new one is the first that an archive can hold
+            entry = zipfile.ZipInfo(name)
+            entry.create_system = 3  # Unix, whatever makes it
+            entry.external_attr = 0o644 << 16
+            pack.writestr(entry, path.read_bytes())
+    return archive.getvalue()
+
+
+class ActionModule(ActionBase):
+    """Build the archive here, then leave the rest to ansible.builtin.copy."""
+
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the task: the result is that of copy."""
+        super().run(tmp, task_vars)
+        _unused, options = self.validate_argument_spec(OPTIONS)
+        package = str(options["package"])
+        if not package.isidentifier() or not (MODULE_UTILS / package / "__init__.py").is_file():
+            raise AnsibleActionFail(f"package: this collection's module_utils has no package {package!r}")
+        main = Path(self._find_needle("files", options["main"]))
+        head = self._find_needle("files", options["head"]) if options["head"] else None
+        try:
+            start = Path(head).read_bytes() if head else f"#!{options['shebang']}\n".encode()
+            data = build(main, package, start)
+        except OSError as error:
+            raise AnsibleActionFail(f"{error.filename} can't be read: {error.strerror}") from error
+        with tempfile.NamedTemporaryFile(prefix="zipapp-") as archive:
+            archive.write(data)
+            archive.flush()
+            result = self._copy(archive.name, options, task_vars)
+        if self._task.diff and result.get("changed"):
+            result["diff"] = [{"prepared": f"{options['dest']}: the program, its owner or its mode changes\n"}]
+        return result
+
+    def _copy(self, source: str, options: Mapping[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        task = self._task.copy()
+        task.diff = False  # it would be of bytes
+        given = {key: options[key] for key in ("owner", "group", "mode") if options[key] is not None}
+        task.args = {**given, "dest": options["dest"], "src": source}
+        copy = self._shared_loader_obj.action_loader.get(
+            "ansible.builtin.copy",
+            task=task,
+            connection=self._connection,
+            play_context=self._play_context,
+            loader=self._loader,
+            templar=self._templar,
+            shared_loader_obj=self._shared_loader_obj,
+        )
+        result: dict[str, Any] = copy.run(task_vars=task_vars)
+        return result

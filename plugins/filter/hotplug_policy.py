@@ -1,0 +1,58 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter homelab.nut.hotplug_policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ..module_utils._nut import policy as library
+
+DOCUMENTATION = r"""
+name: hotplug_policy
+short_description: A hotplug policy that has been checked
+version_added: 0.2.0
+description:
+  - Returns a policy as it is, or stops at one that the host's C(nut-hotplug) would refuse, with all that is wrong with it.
+author:
+  - The homelab.nut contributors (@homelab-nut)
+options:
+  _input:
+    description: The policy, as in the variable C(nut_hotplug_policy).
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show the policy as the host reads it
+  ansible.builtin.debug:
+    msg: "{{ nut_hotplug_policy | homelab.nut.hotplug_policy | to_nice_json }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The same policy.
+  type: dict
+"""
+
+
+def hotplug_policy(policy: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check the policy."""
+    try:
+        library.check(policy)
+    except library.PolicyError as error:
+        raise AnsibleFilterError(f"nut_hotplug_policy: {error}") from None
+    return policy
+
+
+class FilterModule:
+    """Ansible's door."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filter."""
+        return {"hotplug_policy": hotplug_policy}

@@ -1,0 +1,62 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Private to this collection: what its modules for USB UPSes have in common."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._command import runner
+from ._nut import policy
+from ._nut.install import PROGRAM, Installation
+from ._nut.reconcile import Host
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+ROOT = Path("/")
+POLICY = {"policy": {"type": "dict"}, "policy_path": {"type": "path", "default": "/etc/nut/hotplug.json"}}
+
+
+def missing(module: AnsibleModule) -> str:
+    """Say what keeps this host from having USB UPSes served, and the remedy; "" if NUT is configured here."""
+    return Installation(None, runner(module), root=ROOT).missing()
+
+
+def chosen(module: AnsibleModule) -> policy.Policy:
+    """Return the policy that counts: the given one, or that of the host. Raises policy.PolicyError and OSError."""
+    if module.params["policy"] is not None:
+        return policy.check(module.params["policy"])
+    path = Path(module.params["policy_path"])
+    try:
+        return policy.load(path.read_bytes().decode("utf-8", "surrogateescape"))
+    except FileNotFoundError:
+        return policy.Policy()
+    except policy.PolicyError as error:
+        raise policy.PolicyError(f"{path}: {error}") from None
+
+
+def host(module: AnsibleModule, rules: policy.Policy) -> Host:
+    """Return the host that the module runs on."""
+    return Host(
+        rules,
+        runner(module),
+        folder=ROOT / "etc/nut",
+        memory=ROOT / "var/lib/nut-hotplug/state.json",
+        room=ROOT / "run",
+        files=(Path(module.params["policy_path"]), ROOT / PROGRAM),
+    )
+
+
+def clean(words: str) -> str:
+    """Make a text fit for JSON: what a device says of itself need not be UTF-8."""
+    return words.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def warn(module: AnsibleModule, words: str) -> None:
+    """Warn of something on this host. Ansible itself shows a warning without its host, and equal ones once."""
+    module.warn(f"{platform.node()}: {words}")

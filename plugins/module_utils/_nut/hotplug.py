@@ -1,0 +1,1127 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""From the UPSes on the bus to the sections of ups.conf, and from there to the smallest list of actions. Nothing is touched here.
+
+resolve() says which UPS has which name, and what its section must be. plan() says what of that is done now, and what else a
+driver needs, given what upsd says of each. compose() writes the file.
+
+Names of sections: an auto one was declared with driver auto, and we complete it. A found one nobody declared: we made it for
+a UPS on the bus. All others are fixed, and never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from . import fingerprint, parseconf, releases, units, ups_conf
+from .actions import Action
+from .directives import Release
+from .fingerprint import Fingerprint
+from .policy import NO_USB, Policy, Rule
+from .ups_conf import Pair, Section, UpsConf
+from .usb import DRIVERS, HID_DRIVER, Ups, UsbDevice
+
+AUTO = "auto"
+MARK = "# Found on the bus by nut-hotplug."
+DUMMY = "dummy-ups"
+# a file in /etc/nut, where dummy-ups looks for it
+DUMMY_PORT = "nut-hotplug-absent.dev"
+# a vendor id that no device has: the section takes none
+PARKED = ("vendorid", "none")
+
+# Seconds, of CLOCK_BOOTTIME.
+# How long a driver is given to find its UPS again by itself: it looks each pollinterval, 2 s
+GRACE = 10.0
+# without data for so long, with its UPS there, a driver hangs; one whose firmware hangs goes stale after 14 s
+HUNG = 60.0
+# gone for so long, a UPS is not about to come back by itself
+DUMMY_AFTER = 30.0
+# between two restarts in a row; it doubles
+BACKOFF = 15.0
+BACKOFF_MOST = 3600.0
+# with data for so long, a driver's restarts are forgotten
+SETTLED = 300.0
+
+# what a release is taken for if it is not known: the oldest that the collection serves, which knows least
+_OLDEST: Release = (2, 8, 0)
+# No driver takes them before this release, whatever is written (networkupstools/nut#2735)
+_SINCE: Mapping[str, Release] = {"3746:ffff": (2, 8, 3)}
+# usb.candidates() says so of a driver that nobody named, and that only the descriptor speaks for
+_GUESS = "its HID report descriptor"
+
+_TELLING = ("vendorid", "productid", "vendor", "product", "serial", "bus", "busport", "device")
+# pins that only a twin makes necessary
+_OF_TWINS = ("product", "bus", "busport")
+_HEAD = ("driver", "port", "desc")
+_ON_BATTERY = frozenset({"OB", "LB", "FSD"})
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known before the bus is looked at.
+
+    wanted: ups.conf as the inventory wants it; None if nobody said. conf: ups.conf as it is. found: names of found sections,
+    see found_in(). memory: name -> the UPS that had it last. written: name -> ups_conf.render() of the section as we wrote it
+    last: a section that differs was edited by hand, and is left alone, so what Resolution calls fixed must keep the entry that it
+    has, or none. Who shall overrule that, as a play does, leaves the
+    name out of written, and sections that shall go out of conf.
+    """
+
+    wanted: UpsConf | None
+    conf: UpsConf
+    found: frozenset[str] = frozenset()
+    memory: Mapping[str, Fingerprint] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Which UPS is which, and the ups.conf that follows.
+
+    found: names of found sections in conf. plugged: name -> what is there under it, with the driver that it gets; fixed
+    sections, too. absent: names of USB sections whose UPS is not there, in the order of the file. unserved: UPSes without a
+    name, with the reason. remarks: what can't be done, or is not as it seems, and the remedy. fixed: names of fixed sections.
+    """
+
+    conf: UpsConf
+    found: frozenset[str]
+    plugged: Mapping[str, Ups]
+    absent: tuple[str, ...]
+    memory: Mapping[str, Fingerprint]
+    unserved: tuple[tuple[Ups, str], ...]
+    remarks: tuple[str, ...]
+    fixed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How a section's driver stands.
+
+    status: what upsd says; empty: no data. error: upsd's code, "" if there are data. since: when it was first seen without
+    data; now if it has. plugged: when this incarnation of its UPS was first seen; None: not there. new: the last run did not
+    see this incarnation. last: the last status that it had.
+    """
+
+    unit: units.Unit
+    status: tuple[str, ...] = ()
+    error: str = ""
+    since: float = 0.0
+    plugged: float | None = None
+    new: bool = False
+    last: tuple[str, ...] = ()
+
+    @property
+    def fresh(self) -> bool:
+        """Say whether upsd serves its data."""
+        return bool(self.status) and not self.error
+
+
+@dataclass(frozen=True)
+class Tries:
+    """How often a driver was restarted in a row, and when last. good: since when it has data; None if it has none."""
+
+    count: int = 0
+    last: float = 0.0
+    good: float | None = None
+
+    def due(self, now: float) -> float:
+        """Say when it may be restarted again: at once the first time, and after a reboot, which starts the clock anew."""
+        if not self.count or self.last > now:
+            return now
+        return self.last + min(BACKOFF * 2.0 ** min(self.count - 1, 16), BACKOFF_MOST)
+
+    def again(self, now: float) -> Tries:
+        """Count one more."""
+        return Tries(self.count + 1 if self.last <= now else 1, now)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done now, in this order: permits, before, the file, after.
+
+    conf: the new ups.conf; None: the file stays. found: names of its found sections. permits: device nodes that NUT's group
+    must be given, with the reason. waits: name -> until when a driver is given time, or has to wait ("" is upsd). deferred:
+    what is not done now, with the reason. tries: to be kept for the next run.
+    """
+
+    conf: UpsConf | None
+    found: frozenset[str]
+    before: tuple[Action, ...]
+    after: tuple[Action, ...]
+    permits: tuple[tuple[str, str], ...]
+    waits: Mapping[str, float]
+    deferred: tuple[str, ...]
+    tries: Mapping[str, Tries]
+
+    def __bool__(self) -> bool:
+        """Say whether there is anything to do now."""
+        return self.conf is not None or bool(self.before or self.after or self.permits)
+
+
+# Sections
+
+
+def _value(section: Section | None, key: str) -> str:
+    """Return a key's value, "" if it has none."""
+    return next((value or "" for word, value in section.keys if word.lower() == key), "") if section else ""
+
+
+def _telling(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    """Return those keys by which a driver knows its UPS."""
+    return tuple(pair for pair in pairs if pair[0].lower() in _TELLING)
+
+
+def _lower(pairs: Iterable[Pair]) -> frozenset[str]:
+    return frozenset(key.lower() for key, _unused in pairs)
+
+
+def _without(pairs: Iterable[Pair], stronger: Iterable[Pair]) -> tuple[Pair, ...]:
+    """Leave out what others say."""
+    said = _lower(stronger)
+    return tuple(pair for pair in pairs if pair[0].lower() not in said)
+
+
+def is_dummy(section: Section | None) -> bool:
+    """Say whether this is our stand-in for a UPS that is not there."""
+    return section is not None and (_value(section, "driver"), _value(section, "port")) == (DUMMY, DUMMY_PORT)
+
+
+def _is_usb(section: Section) -> bool:
+    """Say whether its driver looks for a UPS on the bus."""
+    driver, port = _value(section, "driver"), _value(section, "port").lower()
+    if driver == "nutdrv_qx" or driver not in DRIVERS:
+        # it may speak to a serial port, or to the network
+        return driver not in ("", *NO_USB) and (
+            port == "auto" or port.startswith(("/dev/bus/usb", "/dev/usb", "/proc/bus/usb"))
+        )
+    return True
+
+
+def _is_real(section: Section | None) -> bool:
+    return section is not None and not is_dummy(section) and _value(section, "driver") not in ("", AUTO)
+
+
+def where(device: UsbDevice) -> str:
+    """Name a device in a sentence, by what it can't choose itself."""
+    return f"{device.ids} at {device.place or device.node}"
+
+
+# Which UPS is which
+
+
+@dataclass(eq=False)
+class _One:
+    """A UPS while it is sorted."""
+
+    ups: Ups
+    rule: Rule | None
+    seen: Fingerprint
+
+    @property
+    def device(self) -> UsbDevice:
+        return self.ups.device
+
+    @property
+    def driver(self) -> str:
+        """Return the driver for it, if it had no section before."""
+        return (
+            (self.rule.driver if self.rule else "") or self.ups.driver or (HID_DRIVER if self.device.hid_power else "")
+        )
+
+
+def resolve(known: Known, upses: Sequence[Ups], policy: Policy, release: Release | None) -> Resolution:
+    """Decide which UPS has which name, and what its section is.
+
+    upses: what usb.candidates() found, also with what the policy ignores. release: of the host's NUT; None is taken for the
+    oldest. Its own result, as conf, gives the same result again.
+    """
+    edited = _edited(known)
+    if edited:
+        # a run that was cut short behind ups.conf, and before its own notes, has edited nothing
+        ours = _Sorting(known, upses, policy, release, frozenset()).result().conf.sections
+        edited = frozenset(name for name in edited if ours.get(name) != known.conf.sections[name])
+    return _Sorting(known, upses, policy, release, edited).result()
+
+
+def _edited(known: Known) -> frozenset[str]:
+    """Name the sections that somebody changed since we wrote them."""
+    wanted = known.wanted.sections if known.wanted else {}
+    return frozenset(
+        name
+        for name, section in known.conf.sections.items()
+        if (name in wanted or name in known.found)
+        and wanted.get(name) != section
+        and known.written.get(name) not in (None, ups_conf.render((section,)))
+    )
+
+
+class _Sorting:
+    """One resolve(), while it goes on."""
+
+    def __init__(
+        self, known: Known, upses: Sequence[Ups], policy: Policy, release: Release | None, edited: frozenset[str]
+    ) -> None:
+        self.known, self.policy, self.release = known, policy, release or _OLDEST
+        self.devices = [ups.device for ups in upses]
+        self.remarks: list[str] = []
+        self.unserved: list[tuple[Ups, str]] = []
+        self.given: dict[str, _One] = {}
+        self.drivers: dict[str, str] = {}
+        self.fixed: dict[str, Section] = {}
+        self.declared: dict[str, Section] = {}
+        self.found: list[str] = []
+        self._name(edited)
+        self.left = [_One(ups, policy.rule_for(ups.device), fingerprint.fingerprint(ups.device)) for ups in upses]
+        self.left = [one for one in self.left if not (one.rule and one.rule.ignore)]
+        self.reserved = {rule.name.lower() for rule in policy.rules if rule.name}
+
+    def _name(self, edited: frozenset[str]) -> None:
+        """Tell the kinds of sections apart."""
+        wanted = self.known.wanted.sections if self.known.wanted else {}
+        conf = self.known.conf.sections
+        spelled = {name.lower() for name in wanted}
+        for name in edited:
+            remedy = "Run the playbook for what the inventory says" if name in wanted else "Delete it to have it anew"
+            self.remarks.append(f"[{name}] of ups.conf was edited by hand, and is left as it is. {remedy}")
+        for name, section in wanted.items():
+            if name in edited:
+                self.fixed[name] = conf[name]
+            elif _value(section, "driver") == AUTO:
+                self.declared[name] = section
+            else:
+                self.fixed[name] = section
+        for name, section in conf.items():
+            if name in wanted:
+                continue
+            if name not in self.known.found or name in edited:
+                self.fixed[name] = section
+                if wanted and name not in edited:
+                    self.remarks.append(
+                        f"[{name}] of ups.conf was made by hand: the inventory does not know it. It is left as it is. "
+                        "Declare it, or the next run of the playbook takes it away"
+                    )
+            elif name.lower() in spelled:
+                self.remarks.append(f"[{name}] of ups.conf is gone: the inventory calls a UPS so, in other case")
+            else:
+                self.found.append(name)
+
+    @property
+    def ours(self) -> list[str]:
+        return [*self.declared, *self.found]
+
+    @property
+    def free(self) -> list[str]:
+        return [name for name in self.ours if name not in self.given]
+
+    def result(self) -> Resolution:
+        self._claims()
+        self._too_new()
+        self._by_rule()
+        self._by_memory()
+        self._takeover()
+        self._unknown()
+        sections = {name: self._section(name, one) for name, one in self.given.items() if name not in self.fixed}
+        sections.update({name: self._absent(name) for name in self.free})
+        sections.update(self.fixed)
+        self._loose(sections)
+        conf = self._in_order(sections)
+        remembered = {name: print_ for name, print_ in self.known.memory.items() if name in sections}
+        remembered.update({name: one.seen for name, one in self.given.items()})
+        usb = [name for name, section in conf.items() if name not in self.fixed or _is_usb(section)]
+        settings = (self.known.wanted or self.known.conf).settings
+        if self.known.conf.sections and settings != self.known.conf.settings:
+            self.remarks.append(
+                "ups.conf: what stands before its sections is not what the inventory wants, and is put right"
+            )
+        return Resolution(
+            conf=UpsConf(settings, conf),
+            found=frozenset(self.found) | (self.known.found & self.fixed.keys()),
+            plugged={name: self._served(name) for name in conf if name in self.given},
+            absent=tuple(name for name in usb if name not in self.given),
+            memory={name: remembered[name] for name in conf if name in remembered},
+            unserved=tuple(self.unserved),
+            remarks=tuple(dict.fromkeys(self.remarks)),
+            fixed=frozenset(self.fixed),
+        )
+
+    def _served(self, name: str) -> Ups:
+        one = self.given[name]
+        by_rule = one.rule and one.rule.driver and name not in self.fixed
+        return replace(one.ups, driver=self.drivers[name], why=str(one.rule) if by_rule else one.ups.why)
+
+    def _in_order(self, sections: Mapping[str, Section]) -> dict[str, Section]:
+        """Keep the order of the file. What is new and wanted stands behind what it stands behind in the inventory."""
+        names = [name for name in self.known.conf.sections if name in sections]
+        place = 0
+        for name in self.known.wanted.sections if self.known.wanted else ():
+            if name in names:
+                place = names.index(name) + 1
+            else:
+                names.insert(place, name)
+                place += 1
+        return {name: sections[name] for name in dict.fromkeys([*names, *sections])}
+
+    # Who gets what
+
+    def _give(self, name: str, one: _One, driver: str) -> None:
+        self.given[name] = one
+        self.drivers[name] = driver
+        self.left.remove(one)
+        if name not in self.fixed and name not in self.declared and name not in self.found:
+            self.found.append(name)
+
+    def _refuse(self, one: _One, why: str) -> None:
+        self.unserved.append((one.ups, why))
+        self.left.remove(one)
+
+    def _like(self, name: str, one: _One) -> int:
+        memory = self.known.memory.get(name)
+        return fingerprint.likeness(memory, one.seen) if memory else 0
+
+    def _stayed(self, name: str, one: _One) -> bool:
+        memory = self.known.memory.get(name)
+        return memory is not None and memory.place == one.seen.place
+
+    def _claims(self) -> None:
+        """Give fixed sections what their drivers take, those first that are the most particular."""
+        usb = [section for section in self.fixed.values() if _is_usb(section)]
+        for section in sorted(usb, key=lambda one: -len(_telling(one.keys))):
+            driver = _value(section, "driver")
+            telling = bool(_telling(section.keys))
+            takes = [
+                one for one in self.left if fingerprint.means(section, one.device) and (telling or one.driver == driver)
+            ]
+            if takes:
+                self._give(section.name, min(takes, key=lambda one: self._strangeness(section.name, one)), driver)
+
+    def _strangeness(self, name: str, one: _One) -> int:
+        """Rank what a fixed section may mean: what it had before first, what another had last."""
+        if self._like(name, one):
+            return 3 - self._like(name, one)
+        return 3 if any(self._like(other, one) == 3 for other in self.ours) else 2
+
+    def _too_new(self) -> None:
+        for one in tuple(self.left):
+            since = _SINCE.get(one.device.ids)
+            if since and self.release < since and not (one.rule and one.rule.driver):
+                self._refuse(
+                    one,
+                    f"NUT knows it from {_dotted(since)} on, and this host has {_dotted(self.release)}. Use a newer NUT",
+                )
+
+    def _allowed(self, name: str, one: _One) -> bool:
+        """Say whether the keys that somebody declared let this name be that UPS's."""
+        declared = self.declared.get(name)
+        return (
+            declared is None
+            or not _telling(declared.keys)
+            or fingerprint.means(Section(name, _telling(declared.keys)), one.device)
+        )
+
+    def _driver(self, name: str, one: _One) -> str:
+        """Say which driver a UPS gets under a name; "" if nobody knows one."""
+        if one.rule and one.rule.driver:
+            return one.rule.driver
+        old = self.known.conf.sections.get(name)
+        # While a driver runs, the kernel can't tell what its UPS is, and the scanner is not asked each time.
+        if (not one.ups.driver or one.ups.why == _GUESS) and _is_real(old) and self._knew(name, one):
+            return _value(old, "driver")
+        return one.driver
+
+    def _knew(self, name: str, one: _One) -> bool:
+        """Say whether the section in ups.conf is for a UPS of this model. Memory may be ahead of a file that has to wait."""
+        ids = tuple(pair for pair in self._own_pins(name) if pair[0].lower() in ("vendorid", "productid"))
+        if ids:
+            return fingerprint.means(Section(name, ids), one.device)
+        return self._like(name, one) > 0
+
+    def _own_pins(self, name: str) -> tuple[Pair, ...]:
+        """Return the pins in ups.conf that are ours and not declared; none if it was parked."""
+        old = self.known.conf.sections.get(name)
+        if old is None or PARKED in old.keys:
+            return ()
+        declared = _lower(self.declared[name].keys) if name in self.declared else frozenset()
+        return tuple(pair for pair in _telling(old.keys) if pair[0].lower() not in declared)
+
+    def _by_rule(self) -> None:
+        """Give the names that rules give."""
+        wishes: dict[str, list[_One]] = {}
+        spelled = {name.lower(): name for name in (*self.fixed, *self.ours)}
+        for one in self.left:
+            if one.rule and one.rule.name:
+                wishes.setdefault(spelled.get(one.rule.name.lower(), one.rule.name), []).append(one)
+        for name, wishers in wishes.items():
+            able = [one for one in wishers if self._may_have(name, one)]
+            able.sort(key=lambda one: (-self._like(name, one), not self._stayed(name, one)))
+            for one in able[1:]:
+                self.remarks.append(
+                    f"{where(one.device)}: {one.rule} calls it {name}, and so it calls {where(able[0].device)}. "
+                    "Tell them apart by serial or port in the rules"
+                )
+            if able:
+                self._give(name, able[0], self._driver(name, able[0]))
+
+    def _may_have(self, name: str, one: _One) -> bool:
+        """Say whether a rule can give a name, and why not."""
+        why = ""
+        if name in self.fixed:
+            why = f"[{name}] of ups.conf has a driver of its own. Give it driver auto, or the rule another name"
+        elif not self._allowed(name, one):
+            why = f"[{name}] is declared with other {', '.join(sorted(_lower(_telling(self.declared[name].keys))))}"
+        elif not self._driver(name, one):
+            return False  # it is said further on
+        if why:
+            self.remarks.append(f"{where(one.device)}: {one.rule} calls it {name}, but {why}")
+        return not why
+
+    def _by_memory(self) -> None:
+        """Give each name back to the UPS that had it."""
+        for stayed in (True, False):
+            for name in self.free:
+                same = [one for one in self.left if self._like(name, one) == 3]
+                self._back(name, [one for one in same if not stayed or self._stayed(name, one)])
+        # without memory the section itself still says whom it means
+        forgotten = [name for name in self.free if name not in self.known.memory and self._own_pins(name)]
+        for name in sorted(forgotten, key=lambda one: -len(self._own_pins(one))):
+            self._back(
+                name, [one for one in self.left if fingerprint.means(self.known.conf.sections[name], one.device)]
+            )
+        # at another place, without a serial: only where nothing else is meant
+        alike = {name: [one for one in self.left if self._like(name, one) == 2] for name in self.free}
+        for name, those in alike.items():
+            if len(those) == 1 and sum(those[0] in others for others in alike.values()) == 1:
+                self._back(name, those)
+
+    def _back(self, name: str, those: Sequence[_One]) -> None:
+        one = next((one for one in those if self._allowed(name, one)), None)
+        if one is None:
+            return
+        driver = self._driver(name, one)
+        if driver:
+            self._give(name, one, driver)
+
+    def _takeover(self) -> None:
+        """Give what is left the names of those that are not there."""
+        for one in tuple(self.left):
+            names = [name for name in self.free if self._vacant(name, one) and self._driver(name, one)]
+            if names:
+                name = min(names, key=lambda name: self._fitness(name, one))
+                self._give(name, one, self._driver(name, one))
+
+    def _vacant(self, name: str, one: _One) -> bool:
+        if not self._allowed(name, one) or name.lower() in self.reserved:
+            return False
+        never = name in self.declared and name not in self.known.memory and not self._own_pins(name)
+        return self.policy.takeover or never
+
+    def _fitness(self, name: str, one: _One) -> tuple[int, bool, int]:
+        """Rank names: declared for such a UPS, then of the same model, then in the order of the file."""
+        memory = self.known.memory.get(name)
+        model = memory is not None and (memory.vendor_id, memory.product_id) == (
+            one.seen.vendor_id,
+            one.seen.product_id,
+        )
+        declared = self.declared.get(name)
+        return (-len(_telling(declared.keys)) if declared else 0, not model, self.ours.index(name))
+
+    def _unknown(self) -> None:
+        taken = {name.lower() for name in (*self.fixed, *self.ours)} | self.reserved
+        for one in tuple(self.left):
+            if not one.driver:
+                self._refuse(
+                    one, "nobody knows a driver for it. Name one in a rule of the policy, or leave it out by ignore"
+                )
+            elif not self.policy.unknown:
+                self._refuse(one, "the policy leaves unknown UPSes alone. Declare it, or give it a name in a rule")
+            else:
+                number = 1
+                while (name := f"{self.policy.unknown}{number if number > 1 else ''}").lower() in taken:
+                    number += 1
+                taken.add(name.lower())
+                self._give(name, one, one.driver)
+
+    # What is written
+
+    def _fitted(self, name: str, driver: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+        """Leave out what the host's NUT does not know: its driver would not start."""
+        kept = []
+        for pair in pairs:
+            text = ups_conf.render((Section(name, (("driver", driver), pair)),))
+            fit = releases.fit({"ups.conf": text}, self.release)
+            self.remarks += [*fit.left_out, *fit.refused]
+            if not fit.left_out and not fit.refused:
+                kept.append(pair)
+        return tuple(kept)
+
+    def _section(self, name: str, one: _One) -> Section:
+        """Write the section of a UPS that is there."""
+        driver = self.drivers[name]
+        declared = self.declared.get(name, Section(name, ()))
+        rest = self._fitted(name, driver, (pair for pair in declared.keys if pair[0].lower() not in _HEAD))
+        options = self._fitted(name, driver, _without(one.rule.options if one.rule else (), rest))
+        pins = _without(self._pins(name, one, driver), (*rest, *options))
+        return Section(name, (*_head(declared, driver), *pins, *rest, *options))
+
+    def _pins(self, name: str, one: _One, driver: str) -> tuple[Pair, ...]:
+        fresh = fingerprint.pins(one.device, self.devices, self.release, driver)
+        if fresh.remark:
+            self.remarks.append(f"[{name}]: {fresh.remark}")
+        old = self._own_pins(name)
+        more = [key for key, _unused in old if key not in _lower(fresh.keys)]
+        # What told it from a twin stays when the twin has gone, as long as it is true: no driver restarts for that.
+        if (
+            fresh.keys
+            and set(fresh.keys) <= set(old)
+            and set(more) <= set(_OF_TWINS)
+            and self._fitted(name, driver, old) == old
+            and fingerprint.means(Section(name, old), one.device)
+        ):
+            return old
+        return fresh.keys
+
+    def _absent(self, name: str) -> Section:
+        """Write the section of a UPS that is not there: as it was, but for what is declared anew."""
+        old = self.known.conf.sections.get(name, Section(name, ()))
+        declared = self.declared.get(name)
+        if is_dummy(old) and self.policy.absent == "dummy":
+            return dummy(name, declared or old)
+        driver = HID_DRIVER
+        pins: tuple[Pair, ...] = ()
+        options: tuple[Pair, ...] = ()
+        memory = self.known.memory.get(name)
+        if _is_real(old):
+            driver, pins = _value(old, "driver"), _telling(old.keys)
+            # what is no more declared goes; what a rule gave stays
+            known = {pair for rule in self.policy.rules for pair in rule.options} if declared else {*old.keys}
+            options = tuple(pair for pair in old.keys if pair in known and pair[0].lower() not in (*_HEAD, *_TELLING))
+        elif memory:
+            # behind a stand-in; what is missing comes with its UPS
+            pins = (("vendorid", memory.vendor_id), ("productid", memory.product_id))
+        base = declared or Section(name, tuple(pair for pair in old.keys if pair[0] == "desc"))
+        rest = self._fitted(name, driver, (pair for pair in base.keys if pair[0].lower() not in _HEAD))
+        keys = (*_without(pins, rest), *rest, *_without(options, rest))
+        return self._parked(Section(name, (*_head(base, driver), *keys)), rest)
+
+    def _parked(self, section: Section, declared: Sequence[Pair]) -> Section:
+        """Keep a driver that looks for a UPS in vain from taking one that is served under another name."""
+        rival = self._rival(section)
+        if rival is None:
+            return section
+        if "vendorid" in _lower(declared):
+            self.remarks.append(
+                f"[{section.name}]: its UPS is not there, and its keys mean {where(rival.device)} as well, which has another name. "
+                "Declare it with its serial"
+            )
+            return section
+        pins = tuple(pair for pair in section.keys if pair[0].lower() not in (*_HEAD, "vendorid"))
+        return Section(section.name, (*(pair for pair in section.keys if pair[0].lower() in _HEAD), PARKED, *pins))
+
+    def _rival(self, section: Section) -> _One | None:
+        """Return a UPS that is served under another name, and that this section's driver would take."""
+        driver = _value(section, "driver")
+        return next(
+            (
+                one
+                for name, one in self.given.items()
+                if name != section.name and self.drivers[name] == driver and fingerprint.means(section, one.device)
+            ),
+            None,
+        )
+
+    def _loose(self, sections: Mapping[str, Section]) -> None:
+        for name, section in self.fixed.items():
+            rival = self._rival(sections[name]) if _is_usb(section) else None
+            if rival:
+                self.remarks.append(
+                    f"[{name}]: its keys don't tell its UPS from {where(rival.device)}, so its driver may take that one. "
+                    "Give it vendorid, productid and serial"
+                )
+
+
+def _head(declared: Section, driver: str) -> tuple[Pair, ...]:
+    desc = _value(declared, "desc")
+    head: tuple[Pair, ...] = (("driver", driver), ("port", _value(declared, "port") or "auto"))
+    return (*head, ("desc", desc)) if desc else head
+
+
+def dummy(name: str, section: Section) -> Section:
+    """Return the stand-in for a UPS that is not there."""
+    head = dict(_head(section, DUMMY))
+    return Section(name, tuple({**head, "port": DUMMY_PORT}.items()))
+
+
+def _dotted(release: Release) -> str:
+    return ".".join(map(str, release))
+
+
+# What is done
+
+
+def plan(  # noqa: PLR0917 - all that a decision depends on
+    res: Resolution,
+    known: Known,
+    seen: Mapping[str, Seen],
+    server: units.Unit,
+    power: Sequence[str] | None,
+    tries: Mapping[str, Tries],
+    now: float,
+    policy: Policy,
+    release: Release | None,
+) -> Plan:
+    """Decide what is done now.
+
+    res: resolve()'s, of the same known. seen: how the driver of each section stands. server: the unit of upsd. power: UPSes
+    that are not plainly on mains, in words; None if upsd can't be asked. tries: the last plan's. now: of CLOCK_BOOTTIME.
+    """
+    del release  # what it knows is in res
+    return _Planning(res, known, seen, server, power, tries=tries, now=now, policy=policy).result()
+
+
+class _Planning:
+    """One plan(), while it goes on."""
+
+    def __init__(
+        self,
+        res: Resolution,
+        known: Known,
+        seen: Mapping[str, Seen],
+        server: units.Unit,
+        power: Sequence[str] | None,
+        *,
+        tries: Mapping[str, Tries],
+        now: float,
+        policy: Policy,
+    ) -> None:
+        self.res, self.known, self.seen, self.server, self.now, self.policy = res, known, seen, server, now, policy
+        self.busy = ", ".join(power or ())
+        self.blind = power is None or not server.runs
+        self.old = known.conf.sections
+        self.target: dict[str, Section] = {}
+        self.before: list[Action] = []
+        self.drivers: list[Action] = []
+        self.enumerate: list[str] = []
+        self.permits: dict[str, str] = {}
+        self.waits: dict[str, float] = {}
+        self.deferred: list[str] = []
+        self.tries = self._settled(tries)
+
+    def _settled(self, tries: Mapping[str, Tries]) -> dict[str, Tries]:
+        """Carry on the counts: a driver that had data for long enough starts anew, and so does another UPS."""
+        kept = {}
+        for name, one in tries.items():
+            if name == "":
+                fresh = self.server.active == "active"
+            elif name in self.res.conf.sections:
+                fresh = self._of(name).fresh
+            else:
+                continue
+            was, is_ = self.known.memory.get(name), self.res.memory.get(name)
+            if was and is_ and name in self.res.plugged and not fingerprint.likeness(was, is_):
+                continue
+            good = (self.now if one.good is None or one.good > self.now else one.good) if fresh else None
+            if one.count and not (good is not None and self.now - good >= SETTLED):
+                kept[name] = replace(one, good=good)
+        return kept
+
+    def _of(self, name: str) -> Seen:
+        return self.seen.get(name, Seen(units.ABSENT))
+
+    def _ups(self, name: str) -> UsbDevice:
+        return self.res.plugged[name].device
+
+    def _stands_aside(self, name: str) -> str:
+        """Say why nothing may be done to a driver that runs; "" if it may."""
+        if self.busy:
+            return f"{self.busy}: it waits until the mains are back"
+        if self._of(name).unit.runs and self.blind:
+            return "upsd does not say whether the power is on"
+        return ""
+
+    def result(self) -> Plan:
+        for name in dict.fromkeys([*self.res.conf.sections, *self.old]):
+            self._choose(name)
+        settings = self._settings()
+        changed = self._changed(settings)
+        for name in self.target:
+            if name in changed:
+                self._replace(name, settings)
+            elif name in self.res.plugged:
+                self._mend(name)
+        after = [*self._enumerator(changed), *self.drivers, *self._serve(changed)]
+        conf = UpsConf(settings, self.target)
+        found = frozenset(
+            name
+            for name in self.target
+            if name in (self.res.found if name in self.res.conf.sections else self.known.found)
+        )
+        same = (conf.settings, [*conf.sections.items()], found) == (
+            self.known.conf.settings,
+            [*self.old.items()],
+            self.known.found & self.old.keys(),
+        )
+        if self.busy and not same:
+            # the mark of a section whose driver was declared meanwhile
+            same, found = True, self.known.found
+        return Plan(
+            conf=None if same else conf,
+            found=found,
+            before=tuple(self.before),
+            after=tuple(after),
+            permits=tuple(self.permits.items()),
+            waits=self.waits,
+            deferred=tuple(dict.fromkeys(self.deferred)),
+            tries=self.tries,
+        )
+
+    # The file
+
+    def _choose(self, name: str) -> None:
+        """Decide whether a section becomes what it should be now, or stays for a while."""
+        was, will = self.old.get(name), self._will(name)
+        if was == will:
+            stays = ""
+        elif will is None:
+            stays = self._stands_aside(name)
+        else:
+            stays = self._stands_aside(name) or (self._not_yet(name, was, will) if was else "")
+        if stays:
+            self.deferred.append(f"[{name}] of ups.conf stays as it is for now: {stays}")
+        chosen = was if stays else will
+        if chosen:
+            self.target[name] = chosen
+
+    def _will(self, name: str) -> Section | None:
+        """Return the section that should be, or its stand-in."""
+        section = self.res.conf.sections.get(name)
+        if (
+            section is None
+            or self.policy.absent != "dummy"
+            or name in self.res.fixed
+            or name not in self.res.absent
+            or is_dummy(section)
+        ):
+            return section
+        return section if self._must_stay(name) else dummy(name, section)
+
+    def _must_stay(self, name: str) -> bool:
+        """Say whether a UPS that is not there must not have a stand-in, or not yet."""
+        state = self._of(name)
+        if state.last:
+            if "OL" not in state.last or _ON_BATTERY & set(state.last):
+                self.deferred.append(f"[{name}] gets no stand-in: {' '.join(state.last)} is the last that it said")
+                return True
+        elif name in self.known.memory or _telling(self.old[name].keys if name in self.old else ()):
+            # It may have been on battery. A stand-in says that the mains are on, and would hide an outage. Of a UPS that was
+            # never there nobody expects the truth.
+            self.deferred.append(f"[{name}] gets no stand-in: nobody knows what its UPS said last")
+            return True
+        if state.fresh:
+            return True
+        if self.now < state.since + DUMMY_AFTER:
+            self.waits[name] = state.since + DUMMY_AFTER
+            return True
+        return False
+
+    def _not_yet(self, name: str, was: Section, will: Section) -> str:
+        """Say why a section of ups.conf that should change does not, now; "" if it does."""
+        state = self._of(name)
+        if name not in self.res.plugged:
+            if name in self.res.fixed or is_dummy(was) or is_dummy(will):
+                return ""
+            if self.now < state.since + DUMMY_AFTER:
+                self.waits[name] = state.since + DUMMY_AFTER
+                return "its UPS may be about to come back"
+            return ""
+        due = self.tries.get(name, Tries()).due(self.now)
+        if due > self.now:
+            self.waits[name] = due
+            return "its driver was started a moment ago"
+        if state.fresh and state.unit.runs and _but_for_twins(was) == _but_for_twins(will) and self._twins_work(name):
+            return "its driver works, and is told from its twin when it next stands still"
+        return ""
+
+    def _twins_work(self, name: str) -> bool:
+        """Say whether each UPS of the same model works, or has not had the time to show that it does not."""
+        twins = [other for other in self.res.plugged if other != name and self._ups(other).ids == self._ups(name).ids]
+        return all(self._of(other).fresh or self._is_young(other) for other in twins)
+
+    def _is_young(self, name: str) -> bool:
+        state = self._of(name)
+        if name not in self.old or state.plugged is None:
+            return True
+        return self.now < max(state.plugged, state.since) + GRACE
+
+    def _settings(self) -> tuple[Pair, ...]:
+        """Return what stands before the sections. It concerns all drivers."""
+        was, will = self.known.conf.settings, self.res.conf.settings
+        if was == will:
+            return will
+        why = next(filter(None, map(self._stands_aside, self.target)), "")
+        if why:
+            self.deferred.append(f"ups.conf stays as it is for now, before its sections: {why}")
+            return was
+        return will
+
+    def _changed(self, settings: Sequence[Pair]) -> frozenset[str]:
+        everywhere = tuple(settings) != self.known.conf.settings
+        return frozenset(name for name, section in self.target.items() if everywhere or self.old.get(name) != section)
+
+    def _replace(self, name: str, settings: Sequence[Pair]) -> None:
+        """Have a driver started with the section that it has now."""
+        state, unit = self._of(name), units.driver(name)
+        why = self._why(name) if tuple(settings) == self.known.conf.settings else "what holds for all UPSes changed"
+        self._permit(name)
+        if name in self.res.plugged:
+            self.tries[name] = self.tries.get(name, Tries()).again(self.now)
+        if name not in self.old:
+            return  # the enumerator starts it
+        if state.unit.runs:
+            self.before.append(Action("stop", unit, why))
+        elif state.unit.active == "inactive" and not self._is_owed(name):
+            return
+        if state.unit.enabled != "masked" and (name not in self.res.absent or is_dummy(self.target[name])):
+            self.drivers.append(Action("start", unit, why))
+
+    def _why(self, name: str) -> str:
+        """Say why a section is new or another."""
+        was, will = self.old.get(name), self.target[name]
+        if is_dummy(will):
+            return f"[{name}]: its UPS is not there, and {DUMMY} stands in"
+        if name not in self.res.plugged:
+            return f"[{name}] changed"
+        here = f"[{name}] is {where(self._ups(name))}"
+        if was is None:
+            return f"{here}, which is new"
+        before = self.known.memory.get(name)
+        if before and not fingerprint.likeness(before, self.res.memory[name]):
+            return f"{here}, which takes over from {before}"
+        return f"{here}, and its section changed"
+
+    def _enumerator(self, changed: frozenset[str]) -> list[Action]:
+        gone = [name for name in self.old if name not in self.target]
+        reasons = [
+            *(self._why(name) for name in self.target if name in changed),
+            *(f"[{name}] is gone" for name in gone),
+            *self.enumerate,
+        ]
+        return [Action("start", units.ENUMERATOR, "; ".join(reasons))] if reasons else []
+
+    # Drivers
+
+    def _permit(self, name: str) -> None:
+        if name in self.res.plugged and self._ups(name).accessible is False and not self._of(name).fresh:
+            self.permits[self._ups(name).node] = (
+                f"NUT's group can't write to {where(self._ups(name))}, which is [{name}]"
+            )
+
+    def _is_owed(self, name: str) -> bool:
+        """Say whether this plugging in has not been answered yet: a start of it may have had to wait."""
+        state, tries = self._of(name), self.tries.get(name)
+        return state.new or (tries is not None and state.plugged is not None and state.plugged > tries.last)
+
+    def _mend(self, name: str) -> None:
+        """Look after a driver whose section stays, and whose UPS is there."""
+        state = self._of(name)
+        if state.fresh:
+            self._watch(name, state)
+            return
+        self._permit(name)
+        if self.target[name] != self.res.conf.sections.get(name) and not state.unit.runs:
+            return  # it would look for another UPS; that it waits was said
+        if state.unit.enabled == "masked":
+            self.deferred.append(f"[{name}]: its unit is masked, so somebody wants it not to run")
+        elif state.unit.active in ("active", "reloading"):
+            self._revive(name, state)
+        elif state.unit.active == "activating":
+            self._hasten(name, state)
+        elif state.unit.active == "failed":
+            self._try(name, "start", f"{self._here(name)}, and its driver has failed")
+        elif state.unit.enabled not in ("enabled", "enabled-runtime"):
+            self._register(name)
+        elif self._is_owed(name):
+            self._try(name, "start", f"{self._here(name)}, and its driver does not run")
+        else:
+            self.deferred.append(
+                f"[{name}]: its driver was stopped by hand. To have it back: systemctl start {units.driver(name)}"
+            )
+
+    def _here(self, name: str) -> str:
+        return f"{where(self._ups(name))} is there as [{name}]"
+
+    def _watch(self, name: str, state: Seen) -> None:
+        """Look again soon: what upsd still has may be from before the UPS was plugged in anew."""
+        tries = self.tries.get(name)
+        until = (state.plugged if state.plugged is not None else self.now - GRACE) + GRACE
+        if (
+            self.now < until
+            and state.unit.runs
+            and not (tries and state.plugged is not None and tries.last >= state.plugged)
+        ):
+            self.waits[name] = until
+
+    def _revive(self, name: str, state: Seen) -> None:
+        """A driver runs, its UPS is there, and there are no data."""
+        plugged = state.plugged if state.plugged is not None else self.now
+        anew = state.since <= plugged + GRACE
+        until = max(plugged, state.since) + GRACE if anew else state.since + HUNG
+        if self.now < until:
+            self.waits[name] = until
+            return
+        if _ON_BATTERY & set(state.last):
+            self.deferred.append(
+                f"[{name}]: {' '.join(state.last)} is the last that it said, so its driver is left alone"
+            )
+            return
+        what = "has not found it again by itself" if anew else f"has had no data for {self.now - state.since:.0f} s"
+        self._try(name, "restart", f"{self._here(name)}, and its driver {what}")
+
+    def _hasten(self, name: str, state: Seen) -> None:
+        """A driver is about to start, or waits for its next try."""
+        if self._is_owed(name):
+            self._try(name, "restart", f"{self._here(name)}, and its driver waits for its next try")
+        elif self.now < state.since + HUNG:
+            self.waits[name] = state.since + HUNG
+        else:
+            self._try(name, "restart", f"{self._here(name)}, and its driver does not come up")
+
+    def _register(self, name: str) -> None:
+        due = self.tries.get(name, Tries()).due(self.now)
+        if self.busy:
+            self.deferred.append(f"[{name}] gets its unit later: {self._stands_aside(name)}")
+        elif due > self.now:
+            self.waits[name] = due
+        else:
+            self.enumerate.append(f"[{name}] has no unit that starts")
+            self.tries[name] = self.tries.get(name, Tries()).again(self.now)
+
+    def _try(self, name: str, verb: str, reason: str) -> None:
+        due = self.tries.get(name, Tries()).due(self.now)
+        why = self._stands_aside(name) if verb == "restart" else ""
+        if why:
+            self.deferred.append(f"{reason}. Its restart waits: {why}")
+        elif due > self.now:
+            self.waits[name] = due
+        else:
+            self.drivers.append(Action(verb, units.driver(name), reason))
+            self.tries[name] = self.tries.get(name, Tries()).again(self.now)
+
+    # upsd
+
+    def _serve(self, changed: Iterable[str]) -> Iterator[Action]:
+        if self.server.active == "failed" and self.server.enabled in ("enabled", "enabled-runtime"):
+            due = self.tries.get("", Tries()).due(self.now)
+            if due > self.now:
+                self.waits[""] = due
+            else:
+                self.tries[""] = self.tries.get("", Tries()).again(self.now)
+                yield Action("restart", units.SERVER, "it has failed")
+        elif self.server.runs and {*self.old} != {*self.target}:
+            yield Action("reload", units.SERVER, "ups.conf has other sections")
+        elif self.server.runs and any(_of_upsd(self.old[name]) != _of_upsd(self.target[name]) for name in changed):
+            yield Action("reload", units.SERVER, "ups.conf says other things of a UPS")
+
+
+def _but_for_twins(section: Section) -> tuple[Pair, ...]:
+    return tuple(pair for pair in section.keys if pair[0] not in _OF_TWINS)
+
+
+def _of_upsd(section: Section) -> tuple[str, str]:
+    """Return what upsd itself reads of a section."""
+    return _value(section, "driver"), _value(section, "desc")
+
+
+# The file
+
+
+def compose(header: str, conf: UpsConf, found: Iterable[str], old: str = "") -> str:
+    """Return the text of ups.conf: header, settings, sections, those that were found with their mark.
+
+    header: comment lines; see header_of(). old: the file as it is. What does not change in it keeps its text, with comments,
+    because the enumerator restarts the driver of a section that is merely written otherwise. parse() reads conf out of it.
+    """
+    names = frozenset(found)
+    written = _composed(header, conf, names, old)
+    if old and (ups_conf.parse(written) != conf or found_in(written) != names & conf.sections.keys()):
+        # some quote or backslash reaches over the end of its part
+        return _composed(header, conf, names, "")
+    return written
+
+
+def _composed(header: str, conf: UpsConf, found: frozenset[str], old: str) -> str:
+    settings, parts = _parts(old)
+    was = ups_conf.parse(old)
+    if was.settings != conf.settings or not settings:
+        settings = _pairs(conf.settings)
+    texts = [_comment(header), settings]
+    for name, section in conf.sections.items():
+        text = parts[name] if was.sections.get(name) == section and name in parts else _in_order(section)
+        texts.append(f"{MARK}\n{text}" if name in found else text)
+    return "\n".join(filter(None, texts))
+
+
+def _parts(text: str) -> tuple[str, dict[str, str]]:
+    """Cut a ups.conf into what stands before its sections, without the header, and the sections with their comments."""
+    lines = text.split("\n")
+    starts: list[tuple[int, str]] = []
+    for line in parseconf.parse(text):
+        if line.words[0].startswith("[") and line.words[0].endswith("]"):
+            first = line.number - 1
+            while first and lines[first - 1].startswith("#"):
+                first -= 1
+            starts.append((first, line.words[0][1:-1]))
+    begin = min(header_of(text).count("\n"), starts[0][0] if starts else len(lines))
+    ends = [*(first for first, _unused in starts), len(lines)]
+    twice = [name for _unused, name in starts]
+    parts = {
+        name: _cut(lines[max(first, begin) : end])
+        for (first, name), end in zip(starts, ends[1:])
+        if twice.count(name) == 1
+    }
+    return _cut(lines[begin : ends[0]]), parts
+
+
+def _cut(lines: Sequence[str]) -> str:
+    text = "\n".join(line for line in lines if line.strip() != MARK).strip("\n")
+    return f"{text}\n" if text else ""
+
+
+def _pairs(pairs: Iterable[Pair]) -> str:
+    return ups_conf.render_all(UpsConf(tuple(pairs), {}))
+
+
+def _in_order(section: Section) -> str:
+    """Render a section with its keys in their order: ups_conf.render() puts driver and port first, ours have them there."""
+    first = ups_conf.render((Section(section.name, ()),))
+    return first + "".join(
+        ups_conf.render((Section(section.name, (pair,)),)).removeprefix(first) for pair in section.keys
+    )
+
+
+def _comment(header: str) -> str:
+    return "".join(f"{line}\n" for line in header_of(header).splitlines())
+
+
+def header_of(text: str) -> str:
+    """Return the comment lines that a ups.conf begins with, up to its first line of another kind."""
+    lines = []
+    for line in text.split("\n"):
+        if not line.startswith("#") or line.strip() == MARK:
+            break
+        lines.append(line)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def found_in(text: str) -> frozenset[str]:
+    """Name the sections that our mark stands before."""
+    lines = text.split("\n")
+    return frozenset(
+        line.words[0][1:-1]
+        for line in parseconf.parse(text)
+        if line.words[0].startswith("[")
+        and line.words[0].endswith("]")
+        and line.number > 1
+        and lines[line.number - 2].strip() == MARK
+    )

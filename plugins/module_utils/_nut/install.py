@@ -1,0 +1,224 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""nut-hotplug's own files and units on a host: put in place, taken up, and taken away."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from . import units, writing
+
+SERVICE = "nut-hotplug.service"
+TIMER = "nut-hotplug.timer"
+PROGRAM = "usr/local/sbin/nut-hotplug"
+
+
+class InstallError(Exception):
+    """Nothing can be installed here; the message says why, and what to do."""
+
+
+class Place(NamedTuple):
+    """Where a file goes, below the root, and whose it is."""
+
+    path: str
+    mode: int = 0o644
+    group: str = "root"
+
+
+# The policy first: what else is put in place reads it.
+PLACES: Mapping[str, Place] = {
+    "hotplug.json": Place("etc/nut/hotplug.json", 0o640, "nut"),
+    SERVICE: Place(f"etc/systemd/system/{SERVICE}"),
+    TIMER: Place(f"etc/systemd/system/{TIMER}"),
+    "63-nut-hotplug.rules": Place("etc/udev/rules.d/63-nut-hotplug.rules"),
+    "logrotate": Place("etc/logrotate.d/nut-hotplug"),
+}
+# what the program itself leaves, besides its log, which people may still want to read
+TRACES = (PROGRAM, "run/nut-hotplug.quiet", "run/nut-hotplug-pending.json", "var/lib/nut-hotplug")
+
+_SERVES = re.compile(r"""^[ \t]*MODE=["']?(netserver|standalone)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, and what it is for."""
+
+    command: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{' '.join(self.command)}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done: before any file changes, which files are written, which go, and what comes after."""
+
+    before: tuple[Step, ...] = ()
+    changed: tuple[str, ...] = ()
+    folder: Path | None = None  # of the log; None if it is there
+    gone: tuple[Path, ...] = ()
+    after: tuple[Step, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Say whether there is anything to do."""
+        return bool(self.before or self.changed or self.folder or self.gone or self.after)
+
+
+@dataclass
+class Installation:
+    """The files of one host. wanted: name of PLACES -> text; None, if all shall go. log: where the program writes its log."""
+
+    wanted: Mapping[str, str] | None
+    runner: units.Run
+    log: Path | None = None
+    root: Path = Path("/")
+    owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # group -> ids, for who is not root
+
+    def __post_init__(self) -> None:
+        """Raises InstallError for a set of files that is none."""
+        if self.wanted is not None and set(self.wanted) != set(PLACES):
+            raise InstallError(
+                f"files must be {', '.join(PLACES)}, not {', '.join(sorted(self.wanted)) or 'none'}",
+            )
+
+    def missing(self) -> str:
+        """Say what this host lacks, and what to do about it; "" if NUT is configured here."""
+        remedy = "Deploy it first: `make pve tags=ups`, or the role nut_server"
+        try:
+            conf = (self.root / "etc/nut/nut.conf").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return f"NUT is not installed on this host: there is no /etc/nut/nut.conf. {remedy}"
+        # as the shell reads it: the last one counts
+        modes = re.findall(r"^[ \t]*MODE=.*$", conf, re.MULTILINE)
+        if not modes or not _SERVES.match(modes[-1]):
+            why = "MODE of /etc/nut/nut.conf is neither netserver nor standalone"
+            return f"NUT is not configured on this host as the one with the UPS: {why}. {remedy}"
+        if not (self.root / "etc/nut/ups.conf").is_file():
+            return f"NUT is not configured on this host: there is no /etc/nut/ups.conf. {remedy}"
+        return ""
+
+    # Looking
+
+    def plan(self) -> Plan:
+        """Decide what to do. Raises units.UnitError, OSError, and LookupError where there is no group nut."""
+        timer, service = self._units()
+        return self._going(timer, service) if self.wanted is None else self._coming(timer, service)
+
+    def _coming(self, timer: Mapping[str, str], service: Mapping[str, str]) -> Plan:
+        changed = tuple(name for name in PLACES if self._differs(name))
+        after = self._taken_up(changed, "yes" in (timer.get("NeedDaemonReload"), service.get("NeedDaemonReload")))
+        if timer.get("UnitFileState") != "enabled":
+            after.append(Step(("systemctl", "enable", TIMER), "it must start at boot"))
+        if timer.get("ActiveState") != "active":
+            after.append(Step(("systemctl", "start", TIMER), "it does not run"))
+        elif TIMER in changed:
+            after.append(Step(("systemctl", "restart", TIMER), f"{TIMER} changed"))
+        folder = self._at(str(self.log.parent)) if self.log else None
+        return Plan(changed=changed, folder=None if folder is None or folder.is_dir() else folder, after=tuple(after))
+
+    def _going(self, timer: Mapping[str, str], service: Mapping[str, str]) -> Plan:
+        why = "nut-hotplug is removed from this host"
+        before = []
+        if timer.get("UnitFileState") == "enabled" or timer.get("ActiveState") == "active":
+            before.append(Step(("systemctl", "disable", "--now", TIMER), why))
+        if service.get("ActiveState") in ("active", "activating"):
+            before.append(Step(("systemctl", "stop", SERVICE), why))
+        if service.get("ActiveState") == "failed":
+            before.append(Step(("systemctl", "reset-failed", SERVICE), why))
+        names = [name for name, place in PLACES.items() if self._is_there(place.path)]
+        traces = [path for path in TRACES if self._is_there(path)]
+        gone = [self.root / path for path in (*(PLACES[name].path for name in reversed(names)), *traces)]
+        return Plan(before=tuple(before), gone=tuple(gone), after=tuple(self._taken_up(names, False)))
+
+    def _taken_up(self, names: Sequence[str], late: bool) -> list[Step]:
+        steps = []
+        if late or SERVICE in names or TIMER in names:
+            steps.append(Step(("systemctl", "daemon-reload"), "the units of nut-hotplug changed"))
+        # a container has no udevd, and then nobody to tell
+        if "63-nut-hotplug.rules" in names and self._is_there("run/udev/control"):
+            steps.append(Step(("udevadm", "control", "--reload"), "the rules of nut-hotplug changed"))
+        return steps
+
+    def _units(self) -> tuple[dict[str, str], dict[str, str]]:
+        properties = "--property=LoadState,ActiveState,UnitFileState,NeedDaemonReload"
+        code, said = self.runner(["systemctl", "show", properties, "--", TIMER, SERVICE])
+        if code:
+            raise units.UnitError(f"systemctl show: {said.strip()}")
+        found = [
+            dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            for block in said.strip().split("\n\n")
+        ]
+        timer, service = [*found, {}, {}][:2]
+        masked = [name for name, one in ((TIMER, timer), (SERVICE, service)) if one.get("LoadState") == "masked"]
+        if masked and self.wanted is not None:
+            raise units.UnitError(f"{', '.join(masked)} is masked. Unmask it: systemctl unmask {' '.join(masked)}")
+        return timer, service
+
+    def _differs(self, name: str) -> bool:
+        place = PLACES[name]
+        path = self._at(place.path)
+        return self._text(name) != (self.wanted or {})[name] or not writing.is_kept(path, place.mode, self._ids(name))
+
+    def _text(self, name: str) -> str | None:
+        try:
+            return self._at(PLACES[name].path).read_bytes().decode("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            return None
+
+    def _ids(self, name: str) -> tuple[int, int]:
+        group = PLACES[name].group
+        return self.owners[group] if group in self.owners else writing.ids(("root", group))
+
+    def _at(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+    def _is_there(self, path: str) -> bool:
+        found = self._at(path)
+        return found.exists() or found.is_symlink()
+
+    def diff(self, decided: Plan) -> str:
+        """Show what changes, file by file, and what is done. None of these files holds a secret."""
+        shown: list[str] = []
+        for name in decided.changed:
+            path = f"/{PLACES[name].path}"
+            was, will = self._text(name) or "", (self.wanted or {})[name]
+            lines = list(difflib.unified_diff(was.splitlines(), will.splitlines(), path, path, lineterm="", n=1))
+            shown += lines or [f"{path}: mode or owner is mended"]
+        shown += [f"{path}: removed" for path in decided.gone]
+        shown += [str(step) for step in (*decided.before, *decided.after)]
+        return "".join(f"{line}\n" for line in shown).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+    # Doing
+
+    def apply(self, decided: Plan) -> None:
+        """Do what was decided. Raises units.UnitError, writing.WriteError and OSError; running it again goes on from there."""
+        for step in decided.before:
+            self._do(step)
+        if decided.folder:
+            decided.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for name in decided.changed:
+            place = PLACES[name]
+            text = (self.wanted or {})[name]
+            writing.replace({self._at(place.path): text}, place.mode, self._ids(name))
+        for path in decided.gone:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        for step in decided.after:
+            self._do(step)
+
+    def _do(self, step: Step) -> None:
+        code, said = self.runner(step.command)
+        if code:
+            raise units.UnitError(f"{' '.join(step.command)} failed: {said.strip()}")

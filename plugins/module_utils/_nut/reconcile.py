@@ -1,0 +1,852 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A host's USB bus and its NUT, brought together: what is there is read, hotplug.py decides, and it is done here.
+
+The agent, the module hotplug and (for the drivers that are `auto`) the module config all come through this file.
+"""
+
+from __future__ import annotations
+
+import binascii
+import contextlib
+import difflib
+import grp
+import json
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Callable
+
+from . import (
+    bundle,
+    fingerprint,
+    glance,
+    hotplug,
+    parseconf,
+    quiet,
+    releases,
+    units,
+    ups_conf,
+    upsd,
+    usb,
+    validate,
+    writing,
+)
+from .actions import Action
+from .directives import Release
+from .policy import Policy
+from .state import Decision, Plugging, State, boot_id, load, save
+from .usb import Ups, UsbDevice
+from .verify import local_upsd
+from .writing import Owner
+
+MODE = 0o640
+DIFF_LINES = 3
+LOCK = "homelab-nut.lock"
+LOCK_SECONDS = 60.0
+PENDING = "nut-hotplug-pending.json"
+QUIET = "nut-hotplug.quiet"
+# A bus on which something is being plugged in is looked at when it has not changed for SETTLE seconds
+SETTLE = 0.2
+SETTLE_MOST = 3.0
+# How often upsd is asked while a driver is given time to find its UPS
+POLL = 0.25
+UPSD_SECONDS = 5.0
+# All looks of a run together; a plan that is never satisfied must not keep the host busy
+RUN_SECONDS = 60.0
+LOOKS = 40
+# What a driver is given more time for than this is left to a later run
+PATIENCE = 15.0
+# After this long all is looked at, however quiet it is
+QUIET_SECONDS = 3600.0
+# seen.error if upsd itself could not be asked; not one of upsd's own codes
+UNREACHABLE = "UNREACHABLE"
+# keys of ups.conf that say which device is meant, and not only where it is
+_TELLING = ("vendorid", "productid", "vendor", "product", "serial")
+_SHOWN = 200
+
+# What upsd serves in the place of a UPS that is not there. ups.status is no flag of NUT's, so that no client takes it for
+# mains or battery: upsmon of 2.8.0 and 2.8.1 does nothing about it.
+DUMMY = """\
+# Written by nut-hotplug: what upsd serves under the name of a UPS that is not plugged in.
+device.mfr: none
+device.model: not plugged in
+device.type: ups
+ups.mfr: none
+ups.model: not plugged in
+ups.status: ABSENT
+"""
+
+
+class ReconcileError(Exception):
+    """The host can't be looked at, or nothing can be done there; the message says where, why, and what to do."""
+
+
+def printable(text: str, limit: int = _SHOWN) -> str:
+    """Make a text that others have written fit for a terminal and a log: nothing but printable characters, not too many."""
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
+
+
+def describe(device: UsbDevice) -> str:
+    """Name a device in a line: its ids, what it calls itself, its serial, its place."""
+    names = " ".join(part for part in (device.manufacturer, device.product) if part)
+    parts = [device.ids, printable(names, 80), f"serial {printable(device.serial, 60)}" if device.serial else ""]
+    return " ".join(part for part in [*parts, f"at {printable(device.place or device.name, 80)}"] if part)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What there is on a host at one moment, and what follows from it."""
+
+    glance: str  # of the bus, from before anything else was read
+    files: Mapping[str, str]  # path -> quiet.identity, from before the files were read
+    time: float  # CLOCK_BOOTTIME
+    release: Release | None
+    devices: tuple[UsbDevice, ...]
+    upses: tuple[Ups, ...]
+    known: hotplug.Known
+    resolution: hotplug.Resolution
+    seen: Mapping[str, hotplug.Seen]
+    server: units.Unit
+    plan: hotplug.Plan
+    left: tuple[Action, ...]  # what an earlier run did not live to do, and can't be done now either
+    power: tuple[str, ...]  # the UPSes that are not plainly on mains
+    state: State  # the memory, with what this look adds to it
+    path: Path  # of ups.conf
+    old: str  # the ups.conf that is there
+    text: str | None  # the new one; None if it stays
+    lacks: tuple[str, ...]  # further files that NUT needs and that are not there
+    remarks: tuple[str, ...]  # what a person should know
+    troubled: bool  # something could not be found out, and should be tried again
+
+    @property
+    def changes(self) -> bool:
+        """Say whether act() would do anything to the host."""
+        return self.text is not None or bool(self.plan or self.lacks)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Say what act() would do, one line a step."""
+        permits = [f"permit {printable(node)}: {reason}" for node, reason in self.plan.permits]
+        written = [f"write {self.path}: {why}" for why in self.changed().values()] if self.text is not None else []
+        lines = [*permits, *map(str, self.plan.before), *written, *map(str, self.plan.after)]
+        return tuple(printable(line, 500) for line in lines)
+
+    def diff(self) -> str:
+        """Show what changes in ups.conf, as a unified diff without secrets. Empty if it stays."""
+        if self.text is None:
+            return ""
+        path = str(self.path)
+        was, will = (parseconf.redact("ups.conf", text).splitlines() for text in (self.old, self.text))
+        lines = list(difflib.unified_diff(was, will, path, path, n=DIFF_LINES, lineterm=""))
+        return "".join(f"{printable(line, 1000)}\n" for line in lines or [f"{path}: only a secret changes"])
+
+    def changed(self) -> dict[str, str]:
+        """Name the sections that the plan adds, changes or takes away, each with what it is now. "" is the global part."""
+        conf, was = self.plan.conf, self.known.conf
+        if conf is None:
+            return {}
+        told = {name: self._becomes(name, one) for name, one in conf.sections.items() if was.sections.get(name) != one}
+        told |= {name: f"[{name}] goes" for name in was.sections if name not in conf.sections}
+        return told or {"": "its sections stay, and the rest follows ups.conf.wanted"}
+
+    def _becomes(self, name: str, section: ups_conf.Section) -> str:
+        driver = dict(section.keys).get("driver")
+        plugged = self.resolution.plugged.get(name)
+        if plugged is None:
+            return f"[{name}] has driver {driver}, its UPS is not there"
+        return f"[{name}] is {describe(plugged.device)}, driver {driver} ({plugged.why})"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did: lines, one for each decision; failed are those that could not be done.
+
+    look: the last one of the run. written: whether ups.conf was replaced.
+    """
+
+    look: Look
+    done: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    written: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Say whether anything was done to the host."""
+        return bool(self.done or self.written)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What upsd says: the status of each UPS that has data, why the others have none, and which are not plainly on mains.
+
+    power is None if it could not be asked.
+    """
+
+    status: Mapping[str, tuple[str, ...]]
+    errors: Mapping[str, str]
+    power: tuple[str, ...] | None
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def _boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass
+class Host:
+    """One host. Only this class touches it.
+
+    memory: the file of the state. room: where lock, notes and scratch directories are; lost at a reboot. say: takes one
+    line for each decision; debug: what led to it. release: of the host's NUT, which is asked if it is None. files: further
+    ones which, if they change, end the quiet: the policy's, the program's own. tables: where udev's rules are; () is
+    where Debian has them.
+    """
+
+    policy: Policy
+    runner: units.Run
+    folder: Path = Path("/etc/nut")
+    memory: Path = Path("/var/lib/nut-hotplug/state.json")
+    room: Path = Path("/run")
+    say: Callable[[str], None] = _silent
+    debug: Callable[[str], None] = _silent
+    release: Release | None = None
+    files: Sequence[Path] = ()
+    tables: Sequence[Path] = ()
+    owner: Owner = ("root", "nut")
+    finder: validate.Find = validate.find
+    clock: Callable[[], float] = _boottime
+    wall: Callable[[], float] = time.time
+    pause: Callable[[float], None] = time.sleep
+    boot: Callable[[], str] = boot_id
+    _told: set[str] = field(default_factory=set, init=False)
+    _refused: dict[str, str] = field(default_factory=dict, init=False)  # text of a ups.conf -> NUT's words
+    _state: State | None = field(default=None, init=False)
+
+    # Looking
+
+    @contextlib.contextmanager
+    def alone(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+        """Keep other runs out, the module config's too. Raises writing.Busy after SECONDS."""
+        with writing.alone(self.room / LOCK, seconds, pause=self.pause):
+            yield
+
+    def look(self) -> Look:
+        """Read all, and decide. Changes nothing. Raises ReconcileError."""
+        seen_bus = glance.bus(self.policy.sysfs)
+        now = self.clock()
+        files = self._identities()
+        memory = self._load()
+        known, old = self._known(memory)
+        release = self._release()
+        remarks: list[str] = []
+        devices = self._devices(remarks)
+        upses, asked, troubled = self._upses(devices, known, memory, remarks)
+        resolution = hotplug.resolve(known, upses, self.policy, release)
+        names = list(dict.fromkeys([*resolution.conf.sections, *known.conf.sections]))
+        found = self._units(names)
+        said = self._ask(names)
+        power = said.power
+        seen = {name: self._seen(name, found, resolution, said, memory=memory, now=now) for name in names}
+        server = found[units.SERVER]
+        plan = hotplug.plan(resolution, known, seen, server, power, memory.tries, now, self.policy, release)
+        text = self._text(plan, old)
+        if text is not None and (words := self._refused.get(text)):
+            remarks.append(words)
+            troubled = True
+            resolution = replace(resolution, conf=known.conf, found=known.found)
+            plan = hotplug.plan(resolution, known, seen, server, power, memory.tries, now, self.policy, release)
+            text = self._text(plan, old)
+        plan, left = self._with_left(plan, power, known, seen)
+        if text is not None and (found[units.WATCHER].runs or found[units.WATCHER].enabled == "enabled"):
+            # it reacts to each write of ups.conf on its own, and races with what is done here
+            stop = Action("disable --now", units.WATCHER, "the enumerator is called when ups.conf is complete")
+            plan = replace(plan, before=(stop, *plan.before))
+        remarks += [f"{describe(one.device)} is not served: {why}" for one, why in resolution.unserved]
+        remarks += resolution.remarks
+        return Look(
+            glance=seen_bus,
+            files=files,
+            time=now,
+            release=release,
+            devices=devices,
+            upses=upses,
+            known=known,
+            resolution=resolution,
+            seen=seen,
+            server=server,
+            plan=plan,
+            left=left,
+            power=tuple(power or ()),
+            state=replace(self._remembered(memory, resolution, seen, now), asked=asked, bus=_digest(seen_bus)),
+            path=self.folder / "ups.conf",
+            old=old,
+            text=text,
+            lacks=self._lacks(plan.conf or known.conf),
+            remarks=tuple(dict.fromkeys(printable(one, 500) for one in remarks)),
+            troubled=troubled or (power is None and bool(names)),
+        )
+
+    def complete(self, wanted: str) -> tuple[str, hotplug.Resolution]:
+        """Return the ups.conf that follows from WANTED (the text of ups.conf.wanted) and from what is plugged in now.
+
+        For the module config, which writes both files itself. Raises ReconcileError.
+        """
+        memory = self._load()
+        known, old = self._known(memory, wanted)
+        if known.wanted is not None:
+            # a play overrules what was edited by hand, and takes away what nobody declared
+            kept = {
+                name: one
+                for name, one in known.conf.sections.items()
+                if name in known.wanted.sections or name in known.found
+            }
+            known = replace(known, conf=replace(known.conf, sections=kept), written={})
+        remarks: list[str] = []
+        upses, _asked, _troubled = self._upses(self._devices(remarks), known, memory, remarks)
+        resolution = hotplug.resolve(known, upses, self.policy, self._release())
+        resolution = replace(resolution, remarks=(*remarks, *resolution.remarks))
+        return hotplug.compose(hotplug.header_of(wanted), resolution.conf, resolution.found, old), resolution
+
+    def _load(self) -> State:
+        if self._state is None:
+            self._state = load(self.memory)
+        return self._state.booted(self.boot())
+
+    def _identities(self) -> dict[str, str]:
+        names = ("ups.conf", "ups.conf.wanted", "upsd.conf")
+        paths = [*(self.folder / name for name in names), *self.files, self.room / PENDING]
+        return {str(path): quiet.identity(str(path)) for path in paths}
+
+    def _read(self, name: str) -> str | None:
+        path = self.folder / name
+        try:
+            return path.read_bytes().decode("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ReconcileError(f"{path} can't be read: {error.strerror}. Nothing was changed") from None
+
+    def _known(self, memory: State, wanted: str | None = None) -> tuple[hotplug.Known, str]:
+        old = self._read("ups.conf") or ""
+        wanted = self._read("ups.conf.wanted") if wanted is None else wanted
+        conf, found = ups_conf.parse(old), hotplug.found_in(old)
+        # A run that was cut short has written ups.conf or not: what stands there tells which.
+        written = dict(memory.written)
+        for name, one in conf.sections.items():
+            if name in memory.intended and memory.intended[name] == ups_conf.render([one]):
+                written[name] = memory.intended[name]
+        parsed = None if wanted is None else ups_conf.parse(wanted)
+        return hotplug.Known(parsed, conf, found, memory.memory, written), old
+
+    def _release(self) -> Release | None:
+        if self.release is None:
+            self.release = releases.installed(self.runner, self.finder)
+        return self.release
+
+    def _devices(self, remarks: list[str]) -> tuple[UsbDevice, ...]:
+        try:
+            return usb.scan(Path(self.policy.sysfs), Path(self.policy.dev))
+        except usb.UsbError as error:
+            remarks.append(f"{error}; lsusb is asked instead")
+        try:
+            return usb.by_lsusb(self.runner)
+        except usb.UsbError as error:
+            raise ReconcileError(f"what is on the USB bus can't be found out: {error}. Nothing was changed") from None
+
+    def _upses(
+        self, devices: tuple[UsbDevice, ...], known: hotplug.Known, memory: State, remarks: list[str]
+    ) -> tuple[tuple[Ups, ...], tuple[str, ...], bool]:
+        """Return the UPSes among the devices, those that nut-scanner has been asked about, and whether it failed."""
+        sections = [*known.conf.sections.values(), *(known.wanted.sections.values() if known.wanted else ())]
+        telling = [one for one in sections if any(key.lower() in _TELLING for key, _value in one.keys)]
+
+        def named(device: UsbDevice) -> bool:
+            return any(fingerprint.means(one, device) for one in telling)
+
+        table = usb.table(self.tables) if self.tables else usb.table()
+        upses = usb.candidates(devices, table, self.policy, named)
+        unknown = [one.device for one in upses if not one.driver and not named(one.device) and not self._ruled(one)]
+        present = {f"{one.ids} {one.bus} {one.device}" for one in devices}
+        asked = tuple(one for one in memory.asked if one in present)
+        new = [one for one in unknown if f"{one.ids} {one.bus} {one.device}" not in asked]
+        if not new:
+            return upses, asked, False
+        self.debug(f"nut-scanner is asked about {', '.join(map(describe, new))}")
+        try:
+            scanned = usb.ask_scanner(self.runner, devices)
+        except usb.ScannerError as error:
+            remarks.append(f"nut-scanner can't be asked which driver {', '.join(map(describe, new))} needs: {error}")
+            return upses, asked, True
+        asked += tuple(f"{one.ids} {one.bus} {one.device}" for one in new if one.ids not in scanned)
+        return usb.candidates(devices, table, self.policy, named, scanned), asked, False
+
+    def _ruled(self, ups: Ups) -> bool:
+        rule = self.policy.rule_for(ups.device)
+        return rule is not None and bool(rule.driver)
+
+    def _units(self, names: Sequence[str]) -> dict[str, units.Unit]:
+        try:
+            return units.show([*map(units.driver, names), units.SERVER, units.WATCHER], self.runner)
+        except units.UnitError as error:
+            raise ReconcileError(f"systemd can't be asked how NUT stands: {error}. Nothing was changed") from None
+
+    def _place(self) -> tuple[str, int]:
+        return local_upsd(self._read("upsd.conf") or "")[0]
+
+    def _ask(self, names: Sequence[str]) -> _Said:
+        """Ask upsd for the UPSes of these names. One that hangs is waited for UPSD_SECONDS."""
+        try:
+            with upsd.Client(*self._place(), timeout=UPSD_SECONDS) as client:
+                states = upsd.snapshot(client)
+        except upsd.UpsdFailure as error:
+            self.debug(str(error))
+            return _Said({}, dict.fromkeys(names, UNREACHABLE), None)
+        by_name = {one.name.lower(): one for one in states}
+        status: dict[str, tuple[str, ...]] = {}
+        errors: dict[str, str] = {}
+        for name in names:
+            one = by_name.get(name.lower())
+            if one is not None and one.fresh:
+                status[name] = one.status
+            else:
+                errors[name] = "UNKNOWN-UPS" if one is None else one.error or "WAIT"
+        return _Said(status, errors, tuple(upsd.careful(states)))
+
+    @staticmethod
+    def _seen(
+        name: str,
+        found: Mapping[str, units.Unit],
+        resolution: hotplug.Resolution,
+        said: _Said,
+        *,
+        memory: State,
+        now: float,
+    ) -> hotplug.Seen:
+        """Put together how a driver stands."""
+        ups = resolution.plugged.get(name)
+        before = memory.plugged.get(name)
+        same = ups is not None and before is not None and ups.device.incarnation == (before.bus, before.device)
+        return hotplug.Seen(
+            unit=found[units.driver(name)],
+            status=said.status.get(name, ()),
+            error=said.errors.get(name, ""),
+            since=now if name in said.status else memory.silent.get(name, now),
+            plugged=None if ups is None else before.since if same and before else now,
+            new=ups is not None and not same,
+            last=said.status.get(name, memory.last.get(name, ())),
+        )
+
+    @staticmethod
+    def _remembered(
+        memory: State, resolution: hotplug.Resolution, seen: Mapping[str, hotplug.Seen], now: float
+    ) -> State:
+        plugged = {
+            name: Plugging(*one.device.incarnation, now if (since := seen[name].plugged) is None else since)
+            for name, one in resolution.plugged.items()
+            if name in seen
+        }
+        return replace(
+            memory,
+            memory=dict(resolution.memory),
+            plugged=plugged,
+            silent={name: one.since for name, one in seen.items() if not one.status},
+            last={name: one.last for name, one in seen.items() if one.last},
+        )
+
+    def _text(self, plan: hotplug.Plan, old: str) -> str | None:
+        if plan.conf is None:
+            return None
+        wanted = self._read("ups.conf.wanted")
+        text = hotplug.compose(hotplug.header_of(old if wanted is None else wanted), plan.conf, plan.found, old)
+        return None if text == old else text
+
+    def _lacks(self, conf: ups_conf.UpsConf) -> tuple[str, ...]:
+        needed = any(dict(one.keys).get("port") == hotplug.DUMMY_PORT for one in conf.sections.values())
+        return (hotplug.DUMMY_PORT,) if needed and self._read(hotplug.DUMMY_PORT) != DUMMY else ()
+
+    def _with_left(
+        self,
+        plan: hotplug.Plan,
+        power: Sequence[str] | None,
+        known: hotplug.Known,
+        seen: Mapping[str, hotplug.Seen],
+    ) -> tuple[hotplug.Plan, tuple[Action, ...]]:
+        """Add what an earlier run did not live to do. What must wait for the mains is returned, too."""
+        drivers = {units.driver(name): name for name in (plan.conf or known.conf).sections}
+        planned = {one.unit for one in (*plan.before, *plan.after)}
+        left = [
+            one
+            for one in self._pending()
+            if one.unit in (units.SERVER, units.ENUMERATOR, *drivers) and one.unit not in planned
+        ]
+        later: tuple[Action, ...] = ()
+        if power or power is None:
+            # what does not run can be started at any time
+            runs = {unit for unit, name in drivers.items() if name in seen and seen[name].unit.runs}
+            later = tuple(one for one in left if one.verb == "restart" and one.unit in runs)
+            left = [one for one in left if one not in later]
+        why = ", ".join(power) if power else "upsd does not say whether the power is on"
+        lines = tuple(f"{one.verb} {one.unit} waits: {why}: {one.reason}" for one in later)
+        after = tuple(sorted([*plan.after, *left], key=_stage)) if left else plan.after
+        return replace(plan, after=after, deferred=(*plan.deferred, *lines)), later
+
+    def _pending(self) -> list[Action]:
+        try:
+            data = json.loads((self.room / PENDING).read_text(encoding="ascii"))
+            return [Action(str(one["verb"]), str(one["unit"]), str(one["reason"])) for one in data]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, KeyError):
+            # nobody knows what it said: what runs may run with an old section
+            names = ups_conf.parse(self._read("ups.conf") or "").sections
+            return [Action("restart", units.driver(name), f"{self.room / PENDING} can't be read") for name in names]
+
+    # Doing
+
+    def act(self, look: Look) -> Outcome:
+        """Do what a look has decided on. The caller holds the lock. Never raises for what could not be done."""
+        work = _Work(self, look, self._tell(look))
+        for node, reason in look.plan.permits:
+            work.permit(node, reason)
+        wrong = self._check(look)
+        if wrong and look.text is not None:
+            work.refuse(look.text, f"NUT does not take the new one: {wrong}")
+        else:
+            if look.changes:
+                work.begin()
+            for action in look.plan.before:
+                work.do(action)
+            if work.write():
+                for action in look.plan.after:
+                    work.do(action)
+                work.end()
+        self._keep(work.state.with_history(*work.history))
+        return work.outcome()
+
+    def _tell(self, look: Look) -> State:
+        """Say what has not been said, and what waits. Returns the memory with that."""
+        memory = look.state
+        for line in look.remarks:
+            if line not in memory.told:
+                self._once(line)
+        now = self.wall()
+        before = {_gist(line): line for line in memory.deferred}
+        deferred = {}
+        for line in look.plan.deferred:
+            known = before.pop(_gist(line), "")
+            deferred[known or line] = memory.deferred.get(known, now)
+            if not known:
+                self._once(f"deferred: {line}")
+        decided = []
+        for line in before.values():
+            how = "now done" if look.changes else "no longer needed"
+            since = f"deferred since {stamp(memory.deferred[line])}"
+            self.say(f"{how} ({since}): {printable(line, 500)}")
+            decided.append(Decision(now, "", how, f"{since}: {line}"))
+        for name, until in look.plan.waits.items():
+            self.debug(f"{name}: its driver is given {max(until - look.time, 0):.1f} s to find its UPS by itself")
+        told = replace(memory, told=look.remarks, deferred=deferred, tries=dict(look.plan.tries))
+        return told.with_history(*decided)
+
+    def _once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self.say(printable(line, 500))
+
+    def _keep(self, new: State) -> None:
+        """Save the memory. A disk that is full, or read-only, is no reason to stop: it is only memory."""
+        self._state = new
+        try:
+            self.memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            save(self.memory, new)
+        except (OSError, writing.WriteError) as error:
+            self._once(f"what was done can't be remembered: {error}")
+
+    def _check(self, look: Look) -> str:
+        """Let NUT's own drivers read the sections that change, in a scratch directory. Returns what is wrong, in words."""
+        conf = look.plan.conf
+        if conf is None or look.text is None:
+            return ""
+        changed = {name: conf.sections[name] for name in look.changed() if name in conf.sections}
+        if not changed:
+            return ""
+        # a unix socket's path is at most 107 bytes long, so the scratch directory stands near the root
+        scratch = self.room / f"nut-hotplug-{os.getpid()}"
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed, and whose number came again
+            scratch.mkdir(mode=0o700)
+            writing.replace({scratch / "ups.conf": look.text}, MODE, self.owner)
+            shutil.chown(scratch, *self.owner)
+            scratch.chmod(0o770)
+            here = ["env", f"NUT_CONFPATH={scratch}", f"NUT_STATEPATH={scratch}", f"NUT_ALTPIDPATH={scratch}"]
+            wrong = validate._drivers(ups_conf.UpsConf(conf.settings, changed), self.finder, here, self.runner)
+            return "; ".join(words.replace(f"{scratch}/", "") for words in wrong)
+        except (OSError, LookupError, writing.WriteError) as error:
+            return f"it can't be checked: {error}"
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    # The whole
+
+    def run(self, seconds: float = RUN_SECONDS) -> Outcome:
+        """Look and act until nothing is left to do, for SECONDS at most; then leave a note for the runs that find nothing.
+
+        Takes the lock. Raises writing.Busy and ReconcileError.
+        """
+        with self.alone():
+            self._state = None  # another run may have saved its own, while this one waited
+            (self.room / QUIET).unlink(missing_ok=True)
+            end = self.clock() + seconds
+            self._settle()
+            done: list[str] = []
+            failed: list[str] = []
+            written = False
+            for _look in range(LOOKS):
+                look = self.look()
+                outcome = self.act(look)
+                done += outcome.done
+                failed += outcome.failed
+                written = written or outcome.written
+                if self.clock() >= end:
+                    break
+                if outcome.changed or (outcome.failed and look.text is not None):
+                    continue
+                if self._wait(look, end):
+                    continue
+                if glance.bus(self.policy.sysfs) == look.glance:
+                    break
+            whole = Outcome(look, tuple(done), tuple(dict.fromkeys(failed)), written)
+            if not outcome.changed and not outcome.failed:
+                self._leave_quiet(look)
+            return whole
+
+    def _settle(self) -> None:
+        """Wait until a bus that has changed since the last run changes no more: a hub brings its devices one by one."""
+        seen = glance.bus(self.policy.sysfs)
+        if _digest(seen) == self._load().bus:
+            return
+        end = self.clock() + SETTLE_MOST
+        while self.clock() < end:
+            self.pause(SETTLE)
+            before, seen = seen, glance.bus(self.policy.sysfs)
+            if seen == before:
+                return
+        self.debug("the bus does not come to rest")
+
+    def _wait(self, look: Look, end: float) -> bool:
+        """Give drivers time to find their UPS by themselves, until one's standing changes, or its time is over, or the bus
+        changes. False if there is nothing to wait for now: what takes long is left to a later run.
+        """
+        soon = {name: until for name, until in look.plan.waits.items() if until <= look.time + PATIENCE}
+        if not soon:
+            return False
+        while True:
+            self.pause(POLL)
+            now = self.clock()
+            if now >= min([end, *soon.values()]) or glance.bus(self.policy.sysfs) != look.glance:
+                return True
+            status = self._ask(list(soon)).status
+            if any(name in look.seen and (name in status) != look.seen[name].fresh for name in soon):
+                return True
+
+    def _leave_quiet(self, look: Look) -> None:
+        """Write down how all looks now, if there is nothing to do before something changes. See quiet.py."""
+        if look.changes or look.left or look.troubled:
+            return
+        wanted = {}
+        for name in look.known.conf.sections:
+            seen = look.seen[name]
+            answer = f'VAR {name} ups.status "{" ".join(seen.status)}"' if seen.fresh else f"ERR {seen.error}"
+            wanted[name] = quiet.kind(answer)
+        try:
+            place = self._answering(wanted) if wanted else ("-", 0)
+            files = {**look.files, str(self.memory): quiet.identity(str(self.memory))}
+            until = min([look.time + QUIET_SECONDS, *look.plan.waits.values()])
+            text = quiet.describe(self.policy.sysfs, look.glance, files, place, wanted, until=until)
+            note = self.room / QUIET
+            code = bundle.make(note).decode("utf-8", "surrogateescape")
+            writing.replace({note: text, bundle.place(self.room): code}, 0o600)
+        except (OSError, ValueError, writing.WriteError) as error:
+            self.debug(f"the next run looks at all again: {error}")
+
+    def _answering(self, wanted: Mapping[str, str]) -> tuple[str, int]:
+        """Return the address at which upsd gives these answers. Raises OSError if there is none."""
+        host, port = self._place()
+        for address in upsd.resolve(host, UPSD_SECONDS):
+            with contextlib.suppress(OSError):
+                if quiet.ask(address, port, list(wanted)) == list(wanted.values()):
+                    return address, port
+        raise OSError("upsd says something else by now")
+
+
+@dataclass
+class _Work:
+    """What one act() does, step by step."""
+
+    host: Host
+    look: Look
+    state: State
+    done: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    history: list[Decision] = field(default_factory=list)
+    written: bool = False
+
+    def note(self, name: str, what: str, reason: str) -> None:
+        line = printable(f"{what}: {reason}", 500)
+        self.host.say(line)
+        self.done.append(line)
+        self.history.append(Decision(self.host.wall(), name, what, reason))
+
+    def fail(self, name: str, what: str, reason: str) -> None:
+        """Note what could not be done. It is said once, and not at each run."""
+        line = printable(f"{what}: {reason}", 500)
+        self.failed.append(line)
+        self.state = replace(self.state, told=(*self.state.told, line))
+        if line not in self.look.state.told:
+            self.host._once(line)
+            self.history.append(Decision(self.host.wall(), name, what, reason))
+
+    def refuse(self, text: str, reason: str) -> None:
+        """Note that ups.conf can't become TEXT, so that the next look does without."""
+        what = f"{self.look.path} is not changed"
+        self.host._refused[text] = printable(f"{what}: {reason}", 500)
+        self.state = replace(self.state, tries=self.look.state.tries)
+        self.fail("", what, reason)
+
+    def outcome(self) -> Outcome:
+        return Outcome(self.look, tuple(self.done), tuple(self.failed), self.written)
+
+    def permit(self, node: str, reason: str) -> None:
+        try:
+            permit(Path(self.host.policy.dev), node, self.host.owner[1])
+        except (OSError, KeyError, ValueError) as error:
+            self.fail(node, f"permit {node}", f"{getattr(error, 'strerror', None) or error}")
+            return
+        self.note(node, f"permit {node}", reason)
+
+    def begin(self) -> None:
+        """Note what is about to be done, so that a run that is cut short is finished by the next one."""
+        look = self.look
+        # Whether a driver then runs with its old section nobody knows: so it is restarted.
+        noted = [
+            replace(one, verb="restart") if one.verb == "start" and units.is_driver(one.unit) else one
+            for one in look.plan.after
+        ]
+        self._pending([*noted, *look.left])
+        if look.text is not None and look.plan.conf is not None:
+            ours = {name: ups_conf.render([one]) for name, one in look.plan.conf.sections.items()}
+            self.state = replace(self.state, written=dict(look.known.written), intended=ours)
+        # with the tries, before they are made: who is killed while a driver hangs must not begin anew for ever
+        self.host._keep(self.state)
+
+    def write(self) -> bool:
+        """Write what is to be written. If it can't be, what was stopped for it is started again by the next look."""
+        look, host = self.look, self.host
+        texts = {host.folder / name: DUMMY for name in look.lacks}
+        if look.text is not None:
+            texts[look.path] = look.text
+        if not texts:
+            return True
+        try:
+            writing.replace(texts, MODE, host.owner)
+        except writing.WriteError as error:
+            self.refuse(look.text or "", str(error))
+            return False
+        if look.text is not None:
+            self.written = True
+            self.state = replace(self.state, written=self.state.intended, intended={})
+            for name, why in look.changed().items():
+                self.note(name, f"write {look.path}", why)
+        return True
+
+    def do(self, action: Action) -> None:
+        host = self.host
+        name = action.unit.partition("@")[2].removesuffix(".service") if units.is_driver(action.unit) else action.unit
+        try:
+            if action.verb in ("restart", "start"):
+                # systemd gives up on a unit that failed often, and refuses to start it until told to forget
+                host.runner(["systemctl", "reset-failed", action.unit])
+            units.do(action.verb, action.unit, runner=host.runner)
+        except units.UnitError as error:
+            if action.verb == "reload":
+                # it has ended since the plan was made, and Debian 12 does not start it again
+                self.do(replace(action, verb="restart"))
+                return
+            if not units.is_driver(action.unit):
+                self.fail(name, f"{action.verb} {action.unit}", str(error))
+                return
+            # What that means is seen at the next look. It is counted in tries.
+            host.debug(str(error))
+            self.note(name, f"{action.verb} {action.unit}", f"{action.reason}. It did not come up")
+            return
+        self.note(name, f"{action.verb} {action.unit}", action.reason)
+
+    def end(self) -> None:
+        if self.look.left:
+            self._pending(self.look.left)
+        else:
+            (self.host.room / PENDING).unlink(missing_ok=True)
+
+    def _pending(self, actions: Sequence[Action]) -> None:
+        path = self.host.room / PENDING
+        try:
+            writing.replace({path: json.dumps([asdict(one) for one in actions])}, 0o600)
+        except writing.WriteError as error:
+            self.host.debug(str(error))
+
+
+def permit(dev: Path, node: str, group: str | int) -> None:
+    """Let a group read and write a device's node, without following any link below DEV.
+
+    node: as the kernel names it, /dev/bus/usb/001/004. Raises OSError; ValueError if there is something else than a
+    device; KeyError if there is no such group.
+    """
+    number = grp.getgrnam(group).gr_gid if isinstance(group, str) else group
+    parts = Path(node).parts[2:]
+    if not parts or ".." in parts or not node.startswith("/dev/"):
+        raise ValueError("it is no node below /dev")
+    handle = os.open(dev, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in parts:
+            inner = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        mode = os.fstat(handle).st_mode
+        # on a bus that is made for a test the nodes are FIFOs
+        if not stat.S_ISCHR(mode) and not (stat.S_ISFIFO(mode) and dev != Path("/dev")):
+            raise ValueError("it is no device")
+        itself = Path(f"/proc/self/fd/{handle}")
+        os.chown(itself, -1, number)
+        itself.chmod(stat.S_IMODE(mode) | 0o060)
+    finally:
+        os.close(handle)
+
+
+def stamp(moment: float) -> str:
+    """Write a moment (seconds since 1970) in the local time zone, as the environment's TZ has it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(moment))
+
+
+def _digest(text: str) -> str:
+    return f"{binascii.crc32(text.encode('utf-8', 'surrogateescape')):08x}"
+
+
+def _gist(line: str) -> str:
+    """Return what stays the same of a line about something that waits: not the charge, nor the seconds."""
+    return re.sub("[0-9]+", "#", line.partition(": ")[0])
+
+
+def _stage(action: Action) -> int:
+    return {units.ENUMERATOR: 0, units.SERVER: 2}.get(action.unit, 1)

@@ -1,0 +1,147 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The Ansible module homelab.nut.hotplug_service."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hotplug_service
+short_description: The service that watches the USB bus for NUT
+version_added: 0.2.0
+description:
+  - Puts the policy, the units, the udev rule and the logrotate file of C(nut-hotplug) in place, and starts its timer. Or
+    removes all of them.
+  - It does in one round trip what the role nut_hotplug needs. The program itself comes by M(homelab.nut.zipapp).
+author:
+  - The homelab.nut contributors (@homelab-nut)
+options:
+  state:
+    description:
+      - V(present) puts O(files) in place.
+      - V(absent) removes them, the program, and what it remembers. Its log and the sections that it has made in C(ups.conf) stay.
+    type: str
+    choices: [present, absent]
+    default: present
+  files:
+    description:
+      - The files, name to text. V(hotplug.json), V(nut-hotplug.service), V(nut-hotplug.timer), V(63-nut-hotplug.rules) and V(logrotate).
+      - Required if O(state=present).
+    type: dict
+  log:
+    description: The file for the log. Its directory is made if it is not there.
+    type: path
+  wait:
+    description: How many seconds to wait for a run that is at work.
+    type: int
+    default: 60
+extends_documentation_fragment:
+  - homelab.nut.attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Where NUT is not configured yet, it says so, and does not fail.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+  platform:
+    support: full
+    platforms: debian
+"""
+
+EXAMPLES = r"""
+- name: Remove what watched the USB bus
+  homelab.nut.hotplug_service:
+    state: absent
+"""
+
+RETURN = r"""
+files:
+  description: The files that were replaced, or would be.
+  returned: always
+  type: list
+  elements: str
+  sample: [nut-hotplug.timer]
+removed:
+  description: The paths that were removed, or would be.
+  returned: always
+  type: list
+  elements: str
+  sample: [/etc/systemd/system/nut-hotplug.timer]
+actions:
+  description: The commands that were run, or would be, with the reason.
+  returned: always
+  type: list
+  elements: str
+  sample: ["systemctl start nut-hotplug.timer: it does not run"]
+"""
+
+import contextlib
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils import _hotplug
+from ..module_utils._command import runner
+from ..module_utils._hotplug import warn
+from ..module_utils._nut import units, writing
+from ..module_utils._nut.install import Installation, InstallError, Plan
+
+OWNERS: dict[str, tuple[int, int]] = {}  # group -> ids, for who is not root
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"choices": ["present", "absent"], "default": "present"},
+            "files": {"type": "dict"},
+            "log": {"type": "path"},
+            "wait": {"type": "int", "default": 60},
+        },
+        required_if=[("state", "present", ["files"])],
+        supports_check_mode=True,
+    )
+    wanted = None
+    if module.params["state"] == "present":
+        # none at all passes required_if, and must not be taken for absent
+        wanted = {name: str(text) for name, text in (module.params["files"] or {}).items()}
+    log = Path(module.params["log"]) if module.params["log"] else None
+    # looking disturbs nobody
+    lock = _hotplug.ROOT / "run/homelab-nut.lock"
+    locked = contextlib.nullcontext() if module.check_mode else writing.alone(lock, module.params["wait"])
+    plan = Plan()
+    try:
+        installation = Installation(wanted, runner(module), log, _hotplug.ROOT, OWNERS)
+        missing = "" if wanted is None else installation.missing()
+        if missing and module.check_mode:
+            warn(module, f"all would be installed as soon as NUT is there. {missing}")
+            module.exit_json(changed=True, **returned(Plan(changed=tuple(wanted or ()))))
+        if missing:
+            raise InstallError(missing)
+        with locked:
+            plan = installation.plan()
+            diff = installation.diff(plan)
+            if not module.check_mode:
+                installation.apply(plan)
+    except (InstallError, units.UnitError, writing.WriteError, writing.Busy, OSError, LookupError) as error:
+        # LookupError: there is no group nut
+        module.fail_json(msg=str(error), **returned(plan))
+    module.exit_json(changed=bool(plan), **returned(plan), **({"diff": [{"prepared": diff}]} if plan else {}))
+
+
+def returned(plan: Plan) -> dict[str, list[str]]:
+    """Return a plan in the form that RETURN describes."""
+    return {
+        "files": list(plan.changed),
+        "removed": [str(path) for path in plan.gone],
+        "actions": [str(step) for step in (*plan.before, *plan.after)],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""nut-hotplug: what the archive /usr/local/sbin/nut-hotplug starts with. It is compiled at each run, so it is short."""
+
+import os
+import sys
+
+if sys.argv[1:] == ["run"]:
+    from _nut.quiet import is_quiet
+
+    if is_quiet("/run/nut-hotplug.quiet"):
+        # there is nothing to tidy up, and Python's own tidying takes as long as all this
+        os._exit(0)
+
+
+def tell(stream, line):
+    """Print a line. Who reads it may have gone, or not know its characters."""
+    try:
+        stream.write(
+            line.encode(stream.encoding or "ascii", "backslashreplace").decode(stream.encoding or "ascii") + "\n"
+        )
+        stream.flush()
+    except OSError:
+        pass
+
+
+def main():
+    """Do what the command line says. Returns the exit code."""
+    from _nut import hotplug_cli
+
+    return hotplug_cli.main(
+        sys.argv[1:],
+        lambda line: tell(sys.stdout, line),
+        lambda line: tell(sys.stderr, line),
+        os.path.abspath(sys.argv[0]),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

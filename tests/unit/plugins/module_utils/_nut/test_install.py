@@ -1,0 +1,265 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut import install, units
+from ansible_collections.homelab.nut.plugins.module_utils._nut.install import Installation, InstallError, Plan
+
+ME = (os.getuid(), os.getgid())
+OWNERS = {"root": ME, "nut": ME}
+FILES = {name: f"text of {name}\n" for name in install.PLACES}
+RULES = "63-nut-hotplug.rules"
+LOG = Path("/var/log/nut/hotplug.log")
+
+
+class Machine:
+    """A host with NUT, as far as an installation can see: a folder, and systemd."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for place in install.PLACES.values():
+            (root / place.path).parent.mkdir(parents=True, exist_ok=True)
+        for folder in ("run/udev", "usr/local/sbin", "var/lib", "var/log/nut"):
+            (root / folder).mkdir(parents=True)
+        (root / "run/udev/control").touch()
+        (root / "etc/nut/nut.conf").write_text("# ours\nMODE=netserver\n")
+        (root / "etc/nut/ups.conf").touch()
+        self.told: list[str] = []
+        self.timer = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
+        self.service = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
+        self.refuses = ""
+
+    def run(self, command: Sequence[str]) -> tuple[int, str]:
+        if command[:2] == ["systemctl", "show"]:
+            assert list(command[-2:]) == ["nut-hotplug.timer", "nut-hotplug.service"]
+            blocks = ["".join(f"{key}={value}\n" for key, value in one.items()) for one in (self.timer, self.service)]
+            return (1, "no bus") if self.refuses == "show" else (0, "\n".join(blocks))
+        self.told.append(" ".join(command))
+        return (1, "no.\n") if self.refuses == self.told[-1] else (0, "")
+
+    def install(self, wanted: Mapping[str, str] | None = None) -> Plan:
+        installation = Installation(FILES if wanted is None else wanted, self.run, LOG, self.root, OWNERS)
+        plan = installation.plan()
+        installation.apply(plan)
+        self.timer = {
+            "LoadState": "loaded",
+            "ActiveState": "active",
+            "UnitFileState": "enabled",
+            "NeedDaemonReload": "no",
+        }
+        self.service = {"LoadState": "loaded", "ActiveState": "inactive", "NeedDaemonReload": "no"}
+        return plan
+
+    def remove(self) -> Plan:
+        installation = Installation(None, self.run, LOG, self.root, OWNERS)
+        plan = installation.plan()
+        installation.apply(plan)
+        return plan
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_the_first_time(machine: Machine) -> None:
+    plan = machine.install()
+    assert plan.changed == tuple(install.PLACES)
+    assert machine.told == [
+        "systemctl daemon-reload",
+        "udevadm control --reload",
+        "systemctl enable nut-hotplug.timer",
+        "systemctl start nut-hotplug.timer",
+    ]
+    for name, place in install.PLACES.items():
+        path = machine.root / place.path
+        assert path.read_text() == FILES[name]
+        assert path.stat().st_mode & 0o777 == (0o640 if name == "hotplug.json" else 0o644)
+
+
+def test_the_second_time(machine: Machine) -> None:
+    machine.install()
+    machine.told.clear()
+    plan = machine.install()
+    assert not plan
+    assert machine.told == []
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("hotplug.json", []),
+        ("nut-hotplug.service", ["systemctl daemon-reload"]),
+        ("nut-hotplug.timer", ["systemctl daemon-reload", "systemctl restart nut-hotplug.timer"]),
+        (RULES, ["udevadm control --reload"]),
+        ("logrotate", []),
+    ],
+)
+def test_a_change(machine: Machine, name: str, told: list[str]) -> None:
+    machine.install()
+    machine.told.clear()
+    plan = machine.install({**FILES, name: "new\n"})
+    assert plan.changed == (name,)
+    assert machine.told == told
+    assert (machine.root / install.PLACES[name].path).read_text() == "new\n"
+
+
+@pytest.mark.parametrize("name", install.PLACES)
+def test_a_mode_is_mended(machine: Machine, name: str) -> None:
+    machine.install()
+    (machine.root / install.PLACES[name].path).chmod(0o666)
+    installation = Installation(FILES, machine.run, LOG, machine.root, OWNERS)
+    plan = installation.plan()
+    assert plan.changed == (name,)
+    assert f"/{install.PLACES[name].path}: mode or owner is mended\n" in installation.diff(plan)
+    installation.apply(plan)
+    assert not machine.install()
+
+
+def test_another_owner(machine: Machine) -> None:
+    machine.install()
+    other = {**OWNERS, "nut": (ME[0], ME[1] + 1)}
+    assert Installation(FILES, machine.run, LOG, machine.root, other).plan().changed == ("hotplug.json",)
+
+
+def test_a_run_that_was_cut_short(machine: Machine) -> None:
+    """The units were written, and systemd was not told."""
+    machine.install()
+    for which in ("timer", "service"):
+        machine.told.clear()
+        getattr(machine, which)["NeedDaemonReload"] = "yes"
+        assert machine.install().changed == ()
+        assert machine.told == ["systemctl daemon-reload"]
+
+
+def test_a_timer_that_was_stopped(machine: Machine) -> None:
+    machine.install()
+    machine.timer.update(ActiveState="inactive", UnitFileState="disabled")
+    machine.told.clear()
+    machine.install()
+    assert machine.told == ["systemctl enable nut-hotplug.timer", "systemctl start nut-hotplug.timer"]
+
+
+def test_a_host_without_udevd(machine: Machine) -> None:
+    (machine.root / "run/udev/control").unlink()
+    machine.install()
+    assert "udevadm control --reload" not in machine.told
+
+
+def test_the_log_s_directory(machine: Machine) -> None:
+    (machine.root / "var/log/nut").rmdir()
+    assert machine.install().folder == machine.root / "var/log/nut"
+    assert (machine.root / "var/log/nut").stat().st_mode & 0o777 == 0o755
+    assert machine.install().folder is None
+    assert Installation(FILES, machine.run, None, machine.root, OWNERS).plan().folder is None
+
+
+def test_the_diff(machine: Machine) -> None:
+    machine.install()
+    installation = Installation({**FILES, "nut-hotplug.timer": "ne\udcffw\n"}, machine.run, LOG, machine.root, OWNERS)
+    shown = installation.diff(installation.plan())
+    path = "/etc/systemd/system/nut-hotplug.timer"
+    assert shown.startswith(f"--- {path}\n+++ {path}\n@@ -1 +1 @@\n-text of nut-hotplug.timer\n+ne\ufffdw\n")
+    assert shown.endswith("systemctl restart nut-hotplug.timer: nut-hotplug.timer changed\n")
+
+
+def test_other_files(machine: Machine) -> None:
+    with pytest.raises(InstallError, match=r"files must be hotplug\.json, .*, not none"):
+        Installation({}, machine.run)
+    with pytest.raises(InstallError, match="not x"):
+        Installation({"x": ""}, machine.run)
+
+
+def test_systemd_refuses(machine: Machine) -> None:
+    machine.refuses = "systemctl daemon-reload"
+    with pytest.raises(units.UnitError, match=r"^systemctl daemon-reload failed: no\.$"):
+        machine.install()
+    machine.refuses = "show"
+    with pytest.raises(units.UnitError, match="no bus"):
+        machine.install()
+
+
+@pytest.mark.parametrize("which", ["timer", "service"])
+def test_a_masked_unit(machine: Machine, which: str) -> None:
+    getattr(machine, which)["LoadState"] = "masked"
+    with pytest.raises(
+        units.UnitError, match=f"nut-hotplug.{which} is masked. Unmask it: systemctl unmask nut-hotplug.{which}$"
+    ):
+        machine.install()
+    machine.remove()  # is no reason not to go
+
+
+def test_away(machine: Machine) -> None:
+    machine.install()
+    for path in ("usr/local/sbin/nut-hotplug", "run/nut-hotplug.quiet", "run/nut-hotplug-pending.json"):
+        (machine.root / path).touch()
+    (machine.root / "var/lib/nut-hotplug").mkdir()
+    (machine.root / "var/lib/nut-hotplug/state.json").touch()
+    (machine.root / "var/log/nut/hotplug.log").touch()
+    machine.told.clear()
+    machine.service["ActiveState"] = "activating"
+    plan = machine.remove()
+    assert machine.told == [
+        "systemctl disable --now nut-hotplug.timer",
+        "systemctl stop nut-hotplug.service",
+        "systemctl daemon-reload",
+        "udevadm control --reload",
+    ]
+    left = {str(path.relative_to(machine.root)) for path in machine.root.rglob("*") if path.is_file()}
+    assert left == {"etc/nut/nut.conf", "etc/nut/ups.conf", "run/udev/control", "var/log/nut/hotplug.log"}
+    assert not (machine.root / "var/lib/nut-hotplug").exists()
+    # what starts the program goes before the program
+    names = [path.name for path in plan.gone]
+    assert (
+        names.index(RULES)
+        < names.index("nut-hotplug.service")
+        < names.index("hotplug.json")
+        < names.index("nut-hotplug")
+    )
+    machine.timer = machine.service = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
+    machine.told.clear()
+    assert not machine.remove()
+    assert machine.told == []
+
+
+def test_a_failed_service_is_forgotten(machine: Machine) -> None:
+    machine.service["ActiveState"] = "failed"
+    machine.remove()
+    assert machine.told == ["systemctl reset-failed nut-hotplug.service"]
+
+
+@pytest.mark.parametrize(
+    ("conf", "said"),
+    [
+        (None, "NUT is not installed"),
+        ("", "MODE of /etc/nut/nut.conf is neither"),
+        ("MODE=none\n", "MODE of"),
+        ("MODE=netclient\n", "MODE of"),
+        ("#MODE=netserver\n", "MODE of"),
+        ("MODE=netserver\nMODE=none\n", "MODE of"),
+        ("MODE=netserver\n", ""),
+        ("MODE=none\n MODE='standalone' # x\n", ""),
+        ('MODE="netserver"\n', ""),
+    ],
+)
+def test_a_host_where_nut_is_not_configured(machine: Machine, conf: str | None, said: str) -> None:
+    path = machine.root / "etc/nut/nut.conf"
+    path.unlink() if conf is None else path.write_text(conf)
+    missing = Installation(None, machine.run, root=machine.root).missing()
+    if said:
+        assert said in missing
+        assert "make pve tags=ups" in missing
+    else:
+        assert missing == ""
+
+
+def test_a_host_without_ups_conf(machine: Machine) -> None:
+    (machine.root / "etc/nut/ups.conf").unlink()
+    assert "there is no /etc/nut/ups.conf" in Installation(None, machine.run, root=machine.root).missing()

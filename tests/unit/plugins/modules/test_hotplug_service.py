@@ -1,0 +1,110 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.homelab.nut.plugins.module_utils import _hotplug
+from ansible_collections.homelab.nut.plugins.modules import hotplug_service
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_install import FILES, OWNERS, Machine
+from ansible_collections.homelab.nut.tests.unit.plugins.modules.hotplug_host import run_module
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    found = Machine(tmp_path)
+    monkeypatch.setattr(_hotplug, "ROOT", tmp_path)
+    monkeypatch.setattr(hotplug_service, "OWNERS", OWNERS)
+    monkeypatch.setattr(hotplug_service, "runner", lambda _module: found.run)
+    return found
+
+
+@pytest.fixture
+def run(machine: Machine, capfd: pytest.CaptureFixture[str]) -> Any:
+    def run_it(**options: Any) -> dict[str, Any]:
+        given = {} if options.get("state") == "absent" else {"files": FILES, "log": "/var/log/nut/hotplug.log"}
+        return run_module(hotplug_service, capfd, **{**given, "wait": 0, **options})
+
+    return run_it
+
+
+def test_present_and_absent(machine: Machine, run: Any) -> None:
+    result = run(_ansible_diff=True)
+    assert result["changed"]
+    assert result["files"] == list(FILES)
+    assert "systemctl start nut-hotplug.timer: it does not run" in result["actions"]
+    assert "+text of hotplug.json\n" in result["diff"][0]["prepared"]
+    assert set(result) - {"changed", "diff"} == set(yaml.safe_load(hotplug_service.RETURN))
+    machine.install()
+    again = run()
+    assert again == {"changed": False, "files": [], "removed": [], "actions": []}
+    gone = run(state="absent")
+    assert gone["changed"]
+    assert str(machine.root / "etc/systemd/system/nut-hotplug.timer") in gone["removed"]
+    assert not (machine.root / "etc/nut/hotplug.json").exists()
+
+
+def test_check_mode(machine: Machine, run: Any) -> None:
+    result = run(_ansible_check_mode=True)
+    assert result["changed"]
+    assert result["files"] == list(FILES)
+    assert machine.told == []
+    assert not (machine.root / "etc/nut/hotplug.json").exists()
+    assert not (machine.root / "run/homelab-nut.lock").exists()
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_host_without_nut(machine: Machine, run: Any, check_mode: bool) -> None:
+    (machine.root / "etc/nut/nut.conf").unlink()
+    result = run(_ansible_check_mode=check_mode)
+    assert machine.told == []
+    assert not (machine.root / "etc/udev/rules.d/63-nut-hotplug.rules").exists()
+    if check_mode:
+        assert (result["changed"], result["files"]) == (True, list(FILES))
+        assert "make pve tags=ups" in result["warnings"][0]
+    else:
+        assert result["failed"]
+        assert "make pve tags=ups" in result["msg"]
+
+
+def test_away_without_nut(machine: Machine, run: Any) -> None:
+    """It was removed before."""
+    machine.install()
+    (machine.root / "etc/nut/nut.conf").write_text("MODE=none\n")
+    assert run(state="absent")["changed"]
+
+
+def test_a_run_is_at_work(machine: Machine, run: Any) -> None:
+    with (machine.root / "run/homelab-nut.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run()["failed"]
+        assert machine.told == []
+        assert not run(_ansible_check_mode=True).get("failed")
+    assert run()["changed"]
+
+
+def test_systemd_refuses(machine: Machine, run: Any) -> None:
+    machine.refuses = "systemctl start nut-hotplug.timer"
+    result = run()
+    assert result["failed"]
+    assert result["msg"] == "systemctl start nut-hotplug.timer failed: no."
+    assert result["files"] == list(FILES)
+
+
+def test_files_are_needed(run: Any) -> None:
+    assert "files must be" in run(files=None)["msg"]
+    assert "files must be" in run(files={"x": "y"})["msg"]
+
+
+def test_no_group_nut(machine: Machine, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hotplug_service, "OWNERS", {"root": OWNERS["root"]})
+    monkeypatch.setattr("grp.getgrnam", {}.__getitem__)
+    result = run()
+    assert result["failed"]
+    assert "nut" in result["msg"]

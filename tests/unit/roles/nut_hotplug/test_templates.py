@@ -1,0 +1,364 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the role's templates make of an inventory, rendered by Ansible itself, in one play."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+from ansible_collections.homelab.nut.plugins.module_utils._nut import hotplug_cli, install, policy, udev
+from hypothesis import given
+from hypothesis import strategies as st
+
+CHECKOUT = Path(__file__).parents[4]
+ROLE = CHECKOUT / "roles" / "nut_hotplug"
+
+HOSTILE = 'a"b\'c\\d|e$f%g#h, RUN+="/bin/sh -c x"\\n{{ 7 * 7 }}{% raw %} größe'
+
+HOSTS: dict[str, dict[str, Any]] = {
+    "bare": {},
+    "full": {
+        "nut_hotplug_scan_interval": 15,
+        "nut_hotplug_unknown": "my-ups",
+        "nut_hotplug_takeover": "no",
+        "nut_hotplug_absent": "dummy",
+        "nut_hotplug_patterns": ["1234:*", "*delta*", HOSTILE],
+        "nut_hotplug_rules": [
+            {"vendor": "0463", "serial": HOSTILE, "ignore": True},
+            {
+                "port": "1-1.4",
+                "name": "rack",
+                "driver": "nutdrv_qx",
+                "options": {"subdriver": "cypress", "novendor": True},
+            },
+        ],
+        "nut_hotplug_debug": True,
+        "nut_hotplug_timezone": "Europe/Berlin",
+        "nut_hotplug_log": "/srv/log/ups.log",
+        "nut_hotplug_sysfs": "/run/usb/sys",
+        "nut_hotplug_dev": "/run/usb/dev",
+    },
+    "gone": {"nut_server_state": "absent"},
+    "number": {"nut_hotplug_rules": [{"vendor": 307}]},
+    "wrong": {"nut_hotplug_unknown": "a b", "nut_hotplug_patterns": ["1234:00"]},
+    "fast": {"nut_hotplug_scan_interval": 4},
+    "slow": {"nut_hotplug_scan_interval": 86401},
+    "blank": {"nut_hotplug_log": "/var/log/a b"},
+    "folder": {"nut_hotplug_log": "/var/log/"},
+    "relative": {"nut_hotplug_log": "hotplug.log"},
+    "line": {"nut_hotplug_log": "/var/log/x\nExecStart=/bin/sh"},
+    "zone": {"nut_hotplug_timezone": "Europe/Berlin\nExecStart=/bin/sh"},
+    "percent": {"nut_hotplug_timezone": "%h"},
+}
+REFUSED = {
+    "number": "nut_hotplug_policy: $.rules[0].vendor",
+    "wrong": "$.unknown",
+    **dict.fromkeys(
+        ("fast", "slow", "blank", "folder", "relative", "line", "zone", "percent"), "nut_hotplug_scan_interval must be"
+    ),
+}
+
+# The role as it is, up to what is done on the host: there, the files are put into a fact.
+TASKS = """\
+- block:
+    - ansible.builtin.include_tasks: preflight.yml
+    - ansible.builtin.set_fact:
+        seen:
+          rendered: "{{ __nut_hotplug_files }}"
+          state: "{{ nut_hotplug_state }}"
+  rescue:
+    - ansible.builtin.set_fact:
+        seen:
+          refused: "{{ ansible_failed_result.msg }}"
+"""
+PLAYBOOK = """\
+- hosts: pve
+  gather_facts: false
+  roles: [nut_hotplug]
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.copy:
+        content: "{{ dict(groups.all | zip(groups.all | map('extract', hostvars, 'seen'))) | to_json }}"
+        dest: "{{ playbook_dir }}/seen.json"
+        mode: "0600"
+      run_once: true
+      delegate_to: localhost
+"""
+
+
+class Unsafe(str):
+    """Text that Ansible takes as it is."""
+
+    __slots__ = ()
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return Unsafe(value) if isinstance(value, str) and "{{" in value else value
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes Unsafe with the tag that Ansible knows."""
+
+
+Dumper.add_representer(Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"'))
+
+
+def load(path: str) -> Any:
+    return yaml.safe_load((ROLE / path).read_text())
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What the play saw, by host: `rendered` holds its files, or `refused` why there are none."""
+    root = tmp_path_factory.mktemp("site")
+    tasks = root / "roles" / "nut_hotplug" / "tasks"
+    tasks.mkdir(parents=True)
+    (tasks / "main.yml").write_text(TASKS)
+    (tasks / "preflight.yml").write_text(yaml.safe_dump(load("tasks/present.yml")[:1]))
+    for part in ("defaults", "vars", "templates", "meta"):
+        (tasks.parent / part).symlink_to(ROLE / part)
+    (root / "hosts.yml").write_text(yaml.dump(plain({"pve": {"hosts": HOSTS}}), Dumper=Dumper, sort_keys=False))
+    (root / "site.yml").write_text(PLAYBOOK)
+    (root / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {CHECKOUT / '.collections'}\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    environment.update(
+        ANSIBLE_CONFIG=str(root / "ansible.cfg"),
+        ANSIBLE_HOME=str(root / "home"),
+        ANSIBLE_PYTHON_INTERPRETER=sys.executable,
+    )
+    program = Path(sys.executable).with_name("ansible-playbook")
+    command = [str(program), "-i", "hosts.yml", "-c", "local", "site.yml"]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, dict[str, Any]] = json.loads((root / "seen.json").read_text())
+    return found
+
+
+GOOD = [name for name in HOSTS if name not in REFUSED]
+
+
+@pytest.mark.parametrize("host", GOOD)
+def test_a_set_that_the_module_takes(rendered: dict[str, dict[str, Any]], host: str) -> None:
+    files = rendered[host]["rendered"]
+    assert set(files) == set(install.PLACES)
+    assert all(text.endswith("\n") and not text.endswith("\n\n") for text in files.values())
+    assert all(text.startswith("# Written by Ansible") for name, text in files.items() if name != "hotplug.json")
+
+
+@pytest.mark.parametrize(("host", "said"), REFUSED.items())
+def test_what_is_refused_before_anything_is_touched(rendered: dict[str, dict[str, Any]], host: str, said: str) -> None:
+    assert said in rendered[host]["refused"]
+    assert "rendered" not in rendered[host]
+
+
+def test_the_state_follows_nut(rendered: dict[str, dict[str, Any]]) -> None:
+    assert (rendered["bare"]["state"], rendered["gone"]["state"]) == ("present", "absent")
+
+
+def test_the_policy(rendered: dict[str, dict[str, Any]]) -> None:
+    """The host reads what was meant; a default changes nothing about the program's own."""
+    assert policy.load(rendered["bare"]["rendered"]["hotplug.json"]) == policy.Policy()
+    assert json.loads(rendered["full"]["rendered"]["hotplug.json"]) == {
+        "version": 1,
+        "sysfs": "/run/usb/sys",
+        "dev": "/run/usb/dev",
+        "unknown": "my-ups",
+        "takeover": False,
+        "absent": "dummy",
+        "patterns": HOSTS["full"]["nut_hotplug_patterns"],
+        "rules": HOSTS["full"]["nut_hotplug_rules"],
+        "debug": True,
+    }
+    policy.load(rendered["full"]["rendered"]["hotplug.json"])
+
+
+def unit(text: str) -> dict[str, dict[str, list[str]]]:
+    """Read a unit, each key's values in their order."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for line in text.splitlines():
+        if line.startswith("["):
+            keys = found.setdefault(line.strip("[]"), {})
+        elif line and not line.startswith("#"):
+            key, _equals, value = line.partition("=")
+            keys.setdefault(key, []).append(value)
+    return found
+
+
+def test_the_service(rendered: dict[str, dict[str, Any]]) -> None:
+    bare = unit(rendered["bare"]["rendered"]["nut-hotplug.service"])
+    full = unit(rendered["full"]["rendered"]["nut-hotplug.service"])
+    # exactly this: it is by these words that the program looks whether there is anything to do at all
+    assert bare["Service"]["ExecStart"] == [f"/{install.PROGRAM} run"]
+    assert bare["Service"]["Type"] == ["oneshot"]
+    assert bare["Service"]["StateDirectory"] == ["nut-hotplug"]
+    assert "Environment" not in bare["Service"]
+    # it becomes active again and again, and must never be given up
+    assert bare["Unit"]["StartLimitIntervalSec"] == ["0"]
+    assert int(bare["Service"]["TimeoutStartSec"][0]) > hotplug_cli.SECONDS
+    assert bare["Service"]["SuccessExitStatus"] == [str(hotplug_cli.BUSY)]
+    # what systemd says of each run is below that, what the program says is not
+    assert bare["Service"]["SyslogLevel"] == bare["Service"]["LogLevelMax"] == ["notice"]
+    assert "Install" not in bare
+    assert full["Service"].pop("Environment") == ["TZ=Europe/Berlin", "NUT_HOTPLUG_LOG=/srv/log/ups.log"]
+    assert full == bare
+
+
+def test_the_log_s_default_is_the_program_s() -> None:
+    path = load("defaults/main.yml")["nut_hotplug_log"]
+    assert path == str(hotplug_cli.LOG)
+    assert f"nut_hotplug_log != '{path}'" in (ROLE / "templates/nut-hotplug.service.j2").read_text()
+
+
+@pytest.mark.parametrize(("host", "seconds"), [("bare", "60s"), ("full", "15s")])
+def test_the_timer(rendered: dict[str, dict[str, Any]], host: str, seconds: str) -> None:
+    timer = unit(rendered[host]["rendered"]["nut-hotplug.timer"])
+    assert timer["Timer"] == {"OnActiveSec": [seconds], "OnUnitInactiveSec": [seconds], "AccuracySec": ["1s"]}
+    assert timer["Install"] == {"WantedBy": ["timers.target"]}
+
+
+def test_logrotate(rendered: dict[str, dict[str, Any]]) -> None:
+    for host, path in (("bare", "/var/log/nut/hotplug.log"), ("full", "/srv/log/ups.log")):
+        _comment, begin, *body, end = rendered[host]["rendered"]["logrotate"].splitlines()
+        assert (begin, end) == (f"{path} {{", "}")
+        assert "    missingok" in body
+        assert not any(line.strip().startswith(("postrotate", "prerotate")) for line in body)
+
+
+TOKEN = r"""[A-Z]+(?:\{[A-Za-z_]+\})?(?:==|!=|\+=|=)"[^"\\]*\""""
+Line = list[tuple[str, str, str]]
+ENDS = {
+    "MODE=0664",
+    "GROUP=nut",
+    "TAG+=systemd",
+    "ENV{SYSTEMD_WANTS}+=nut-hotplug.service",
+    "RUN+=/bin/systemctl --no-block start nut-hotplug.service",
+    "IMPORT{builtin}=path_id",
+    "LABEL=nut_hotplug_decided",
+    "LABEL=nut_hotplug_end",
+    "GOTO=nut_hotplug_decided",
+    "GOTO=nut_hotplug_end",
+}
+
+
+def rules(text: str) -> list[Line]:
+    """Read a file of udev rules: key, operator and value of each token. A line that is no such thing fails."""
+    found = []
+    for line in text.split("\n"):
+        if line and not line.startswith("#"):
+            assert re.fullmatch(rf"{TOKEN}(?:, {TOKEN})*", line), line
+            found.append([tuple(re.split(r"(==|!=|\+=|=)", one, maxsplit=1)) for one in re.findall(TOKEN, line)])
+    return [[(key, sign, value.strip('"')) for key, sign, value in line] for line in found]
+
+
+def judge(text: str) -> None:
+    """Whatever a policy holds: matches are free, and what is done is known."""
+    lines = rules(text)
+    for line in lines:
+        done = {f"{key}{sign}{value}" for key, sign, value in line if sign not in ("==", "!=")}
+        assert done <= ENDS
+    labels = [value for line in lines for key, _sign, value in line if key == "LABEL"]
+    assert labels == ["nut_hotplug_decided", "nut_hotplug_end"]
+    # the first four and the last four are the template's
+    fixed = [lines[:4], lines[-4:]]
+    assert fixed == [rules(TEMPLATE_HEAD), rules(TEMPLATE_TAIL)]
+    for line in lines[4:-4]:
+        assert line[0][0] in (
+            "ATTR{idVendor}",
+            "ATTR{idProduct}",
+            "ATTR{manufacturer}",
+            "ATTR{product}",
+            "ATTR{serial}",
+            "KERNEL",
+            "ENV{ID_PATH}",
+        )
+        assert line[0][1] == "=="
+
+
+TEMPLATE_HEAD = """\
+SUBSYSTEM!="usb", GOTO="nut_hotplug_end"
+ENV{DEVTYPE}!="usb_device", GOTO="nut_hotplug_end"
+ACTION=="remove", RUN+="/bin/systemctl --no-block start nut-hotplug.service", GOTO="nut_hotplug_end"
+ATTR{bDeviceClass}=="09", GOTO="nut_hotplug_decided"
+"""
+TEMPLATE_TAIL = """\
+LABEL="nut_hotplug_decided"
+TAG+="systemd", ENV{SYSTEMD_WANTS}+="nut-hotplug.service"
+ACTION=="change", RUN+="/bin/systemctl --no-block start nut-hotplug.service"
+LABEL="nut_hotplug_end"
+"""
+
+
+@pytest.mark.parametrize("host", GOOD)
+def test_the_udev_rule(rendered: dict[str, dict[str, Any]], host: str) -> None:
+    judge(rendered[host]["rendered"]["63-nut-hotplug.rules"])
+
+
+def test_what_drivers_may_use(rendered: dict[str, dict[str, Any]]) -> None:
+    bare, full = (rendered[host]["rendered"]["63-nut-hotplug.rules"] for host in ("bare", "full"))
+    assert udev.permissions({}) in bare
+    assert udev.permissions(json.loads(rendered["full"]["rendered"]["hotplug.json"])) in full
+    assert len(rules(full)) == len(rules(bare)) + 1 + 1 + 2 + 1 + 2 * 2
+
+
+def from_template(given_policy: dict[str, Any]) -> str:
+    """Render as Ansible does, without starting it."""
+    environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 - no HTML
+    environment.filters["homelab.nut.udev_permissions"] = udev.permissions
+    template = environment.from_string((ROLE / "templates/63-nut-hotplug.rules.j2").read_text())
+    return template.render(nut_hotplug_policy=given_policy, **load("vars/main.yml"))
+
+
+def test_the_same_template(rendered: dict[str, dict[str, Any]]) -> None:
+    files = rendered["full"]["rendered"]
+    assert from_template(json.loads(files["hotplug.json"])) == files["63-nut-hotplug.rules"]
+
+
+ANY = st.text(max_size=60) | st.text('"\\\n\r,=+#{}[]*?|$% aRUN', max_size=30)
+ANY_RULE = st.dictionaries(st.sampled_from(["vendor", "product", "serial", "port"]), ANY, min_size=1)
+
+
+@given(st.lists(ANY, max_size=3), st.lists(ANY_RULE, max_size=3), st.booleans())
+def test_no_pattern_breaks_the_rule(patterns: list[str], made: list[dict[str, Any]], ignore: bool) -> None:
+    """Not even one that the policy's check would refuse."""
+    some = [one for one in made if any(one.values())]
+    judge(from_template({"patterns": patterns, "rules": [{**one, "ignore": ignore} for one in some]}))
+
+
+def test_a_default_is_documented_as_it_is() -> None:
+    options = load("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    defaults = load("defaults/main.yml")
+    assert set(defaults) == set(options)
+    for name, value in defaults.items():
+        if isinstance(value, dict) or (isinstance(value, str) and "{{" in value):
+            assert "default" not in options[name], name
+        else:
+            assert (options[name]["default"], type(options[name]["default"])) == (value, type(value)), name
+
+
+def test_the_documentation_knows_the_policy() -> None:
+    options = load("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    schema: Any = policy.SCHEMA["properties"]
+    assert set(load("defaults/main.yml")["nut_hotplug_policy"]) == set(schema)
+    assert set(options["nut_hotplug_rules"]["options"]) == set(schema["rules"]["items"]["properties"])
+    assert options["nut_hotplug_absent"]["choices"] == schema["absent"]["enum"]
+
+
+def test_the_label() -> None:
+    assert load("vars/main.yml")["__nut_hotplug_label"] == udev.DECIDED
+    assert load("vars/main.yml")["__nut_hotplug_program"] == f"/{install.PROGRAM}"
