@@ -11,7 +11,8 @@ The lab is started and deployed first: one of its own, called bench, unless LAB 
 plugged in. The seed's way, for comparison: nut-scanner, then lsusb through grep and sort, every 60 s.
 
 Aims: a run that finds nothing costs at most as much as the seed's pipeline, 0.6 of it if possible; a device on the bus costs
-less than 1 ms; from plug to OL it takes at most 1.5 s longer than the driver alone. The lab has no udev, so there the agent
+less than 1 ms; from plug to OL it takes at most 1.5 s longer than the driver alone, for a UPS that ups.conf has. For a new one
+NUT's enumerator, a shell script of some seconds, has to make a unit first. The lab has no udev, so there the agent
 is started when the device appears, as the udev rule does.
 """
 
@@ -72,7 +73,9 @@ def measure(host: str) -> bool:
     costs = result(on(host, "quiet"), host)
     sizes = result(on(host, "sizes"), host)
     hand = seconds_to_mains(host, "hand")
-    agent = seconds_to_mains(host, "agent")
+    known = seconds_to_mains(host, "known")
+    new = seconds_to_mains(host, "new")
+    enumerator = min(float(result(on(host, "enumerator"), host)["seconds"]) for _round in range(ROUNDS))
     ratio = costs["agent"] / costs["seed"]
     slope = {kind: (sizes["100"][kind] - sizes["1"][kind]) / 99 for kind in ("quiet", "full")}
     print(f"\n{host}")
@@ -85,9 +88,11 @@ def measure(host: str) -> bool:
         print(f"  {words:<44} {cost['quiet']:8.1f} ms {cost['full']:8.1f} ms CPU")
     print(f"  {'a device more (below 1 ms): quiet, full':<44} {slope['quiet']:8.3f} ms {slope['full']:8.3f} ms CPU")
     print(f"  {'plug to OL, driver started by hand':<44} {hand:8.2f} s")
-    print(f"  {f'plug to OL, by nut-hotplug (at most + {MOST} s)':<44} {agent:8.2f} s   {agent - hand:+.2f} s")
-    print(f"  {'plug to OL, the seed: its next scan, and that':<44} 0 to 60 s + {hand:.2f} s")
-    return ratio <= 1 and max(slope.values()) < 1 and agent - hand <= MOST
+    print(f"  {f'a known UPS, by nut-hotplug (at most + {MOST} s)':<44} {known:8.2f} s   {known - hand:+.2f} s")
+    print(f"  {'a new one: a section and a unit are made':<44} {new:8.2f} s   {new - hand:+.2f} s")
+    print(f"  {'of which NUT makes the unit in':<44} {enumerator:8.2f} s")
+    print(f"  {'by the seed: at its next scan, and then':<44} 0 to 60 s + {hand:.2f} s")
+    return ratio <= 1 and max(slope.values()) < 1 and known - hand <= MOST
 
 
 def main() -> None:

@@ -144,18 +144,25 @@ def prepare(conf: str) -> None:
 
 
 def plug(how: str) -> dict[str, object]:
-    """Wait for a UPS to be plugged in, start the agent or the driver at once, and time until upsd says that it is on mains."""
+    """Wait for a UPS to be plugged in, start the agent or the driver at once, and time until upsd says that it is on mains.
+
+    how: "hand": the driver alone. "known": the agent, on a host whose ups.conf has the UPS, and whose driver looks for it in
+    vain. "new": the agent, on a host that has had no UPS.
+    """
     header = "".join(f"{line}\n" for line in CONF.read_text().split("\n[")[0].splitlines() if line)
     Path("/var/lib/nut-hotplug/state.json").unlink(missing_ok=True)
-    prepare(header if how == "agent" else header + SECTION)
-    if how == "agent":
+    prepare(header if how == "new" else header + SECTION)
+    if how == "known":
+        subprocess.run(["systemctl", "start", "--no-block", "nut-driver@ups.service"], check=False)
+        time.sleep(20)  # until it has given up for the first time
+    if how != "hand":
         settled()
     driver = next(path for path in ("/usr/lib/nut/usbhid-ups", "/lib/nut/usbhid-ups") if Path(path).exists())
     print("ready", flush=True)
     while not devices():
         time.sleep(0.005)
     begin = time.monotonic()
-    command = AGENT if how == "agent" else [driver, "-a", "ups"]
+    command = AGENT if how != "hand" else [driver, "-a", "ups"]
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while '"OL' not in (last := status()):
         if time.monotonic() > begin + 60:
@@ -163,12 +170,23 @@ def plug(how: str) -> dict[str, object]:
         time.sleep(0.01)
     took = time.monotonic() - begin
     started.wait()
-    if how != "agent":
-        subprocess.run([driver, "-a", "ups", "-c", "exit"], check=False, capture_output=True)
-        subprocess.run(["pkill", "-f", f"{driver} -a ups"], check=False)
+    if how == "hand":
+        pid = Path("/run/nut/usbhid-ups-ups.pid").read_text().strip()
+        subprocess.run(["kill", pid], check=False)
     return {"seconds": took}
 
 
+def enumerator() -> dict[str, object]:
+    """Time NUT's own script that makes the unit of a new section, of which nut-hotplug waits for the end."""
+    header = "".join(f"{line}\n" for line in CONF.read_text().split("\n[")[0].splitlines() if line)
+    prepare(header)
+    CONF.write_text(header + SECTION)
+    begin = time.monotonic()
+    subprocess.run(["systemctl", "start", "nut-driver-enumerator.service"], check=False)
+    return {"seconds": time.monotonic() - begin}
+
+
 if __name__ == "__main__":
-    PARTS = {"quiet": quiet, "sizes": sizes, "agent": lambda: plug("agent"), "hand": lambda: plug("hand")}
-    print(json.dumps(PARTS[sys.argv[1]]()))
+    PARTS = {"quiet": quiet, "sizes": sizes, "enumerator": enumerator}
+    part = sys.argv[1]
+    print(json.dumps(PARTS[part]() if part in PARTS else plug(part)))

@@ -414,6 +414,7 @@ class Ups:
             "shutdown_in": values["delay_shutdown"],
             "start_in": values["delay_startup"],
             "hang": self.hang.value if self.hang else None,
+            "fickle": self.fickle,
             "state": dict(self.state),
             "events": list(self.events),
         }

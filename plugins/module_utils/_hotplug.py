@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._command import runner
-from ._nut import policy
-from ._nut.install import PROGRAM, Installation
+from ._nut import install, policy
 from ._nut.reconcile import Host
 
 if TYPE_CHECKING:
@@ -22,9 +21,9 @@ ROOT = Path("/")
 POLICY = {"policy": {"type": "dict"}, "policy_path": {"type": "path", "default": "/etc/nut/hotplug.json"}}
 
 
-def missing(module: AnsibleModule) -> str:
+def missing() -> str:
     """Say what keeps this host from having USB UPSes served, and the remedy; "" if NUT is configured here."""
-    return Installation(None, runner(module), root=ROOT).missing()
+    return install.missing(ROOT / "etc/nut")
 
 
 def chosen(module: AnsibleModule) -> policy.Policy:
@@ -48,7 +47,7 @@ def host(module: AnsibleModule, rules: policy.Policy) -> Host:
         folder=ROOT / "etc/nut",
         memory=ROOT / "var/lib/nut-hotplug/state.json",
         room=ROOT / "run",
-        files=(Path(module.params["policy_path"]), ROOT / PROGRAM),
+        files=(Path(module.params["policy_path"]), ROOT / install.PROGRAM),
     )
 
 

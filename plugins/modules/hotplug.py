@@ -165,7 +165,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    lacks = missing(module)
+    lacks = missing()
     if lacks and module.check_mode:
         warn(module, f"what would be done can't be told before NUT is there. {lacks}")
         module.exit_json(changed=False, msg=lacks, **returned(None))

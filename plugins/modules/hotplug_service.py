@@ -117,7 +117,7 @@ def main() -> None:
     plan = Plan()
     try:
         installation = Installation(wanted, runner(module), log, _hotplug.ROOT, OWNERS)
-        missing = "" if wanted is None else installation.missing()
+        missing = "" if wanted is None else _hotplug.missing()
         if missing and module.check_mode:
             warn(module, f"all would be installed as soon as NUT is there. {missing}")
             module.exit_json(changed=True, **returned(Plan(changed=tuple(wanted or ()))))

@@ -165,7 +165,7 @@ def main() -> None:
         argument_spec={**POLICY, "all": {"type": "bool", "default": False}},
         supports_check_mode=True,
     )
-    configured = not missing(module)
+    configured = not missing()
     status: dict[str, tuple[str, ...]] = {}
     try:
         rules = chosen(module)

@@ -246,7 +246,8 @@ def status_data(look: Look) -> dict[str, Any]:
             for name in look.resolution.absent
         ],
         "deferred": [
-            {"what": printable(line, 500), "since": stamp(since)} for line, since in look.state.deferred.items()
+            {"what": printable(line, 500), "since": stamp(since) if since else "now"}
+            for line, since in look.deferred.items()
         ],
         "backing_off": [
             {"name": name, "tries": one.count, "again_in": round(left, 1)}

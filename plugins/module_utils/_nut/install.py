@@ -44,6 +44,9 @@ PLACES: Mapping[str, Place] = {
 # what the program itself leaves, besides its log, which people may still want to read
 TRACES = (PROGRAM, "run/nut-hotplug.quiet", "run/nut-hotplug-pending.json", "var/lib/nut-hotplug")
 
+# its quiet path, compiled, one file a release of Python
+COMPILED = "run/nut-hotplug.*.code"
+
 _SERVES = re.compile(r"""^[ \t]*MODE=["']?(netserver|standalone)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
 
 
@@ -74,6 +77,26 @@ class Plan:
         return bool(self.before or self.changed or self.folder or self.gone or self.after)
 
 
+def missing(folder: Path = Path("/etc/nut")) -> str:
+    """Say what this host lacks, and what to do about it; "" if NUT is configured here as the one with the UPS.
+
+    With another MODE nobody serves, and a section in ups.conf lets the next reboot cut the UPS's power.
+    """
+    remedy = "Deploy it first: `make pve tags=ups`, or the role nut_server"
+    try:
+        conf = (folder / "nut.conf").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return f"NUT is not installed on this host: there is no {folder}/nut.conf. {remedy}"
+    # as the shell reads it: the last one counts
+    modes = re.findall(r"^[ \t]*MODE=.*$", conf, re.MULTILINE)
+    if not modes or not _SERVES.match(modes[-1]):
+        why = f"MODE of {folder}/nut.conf is neither netserver nor standalone"
+        return f"NUT is not configured on this host as the one with the UPS: {why}. {remedy}"
+    if not (folder / "ups.conf").is_file():
+        return f"NUT is not configured on this host: there is no {folder}/ups.conf. {remedy}"
+    return ""
+
+
 @dataclass
 class Installation:
     """The files of one host. wanted: name of PLACES -> text; None, if all shall go. log: where the program writes its log."""
@@ -90,22 +113,6 @@ class Installation:
             raise InstallError(
                 f"files must be {', '.join(PLACES)}, not {', '.join(sorted(self.wanted)) or 'none'}",
             )
-
-    def missing(self) -> str:
-        """Say what this host lacks, and what to do about it; "" if NUT is configured here."""
-        remedy = "Deploy it first: `make pve tags=ups`, or the role nut_server"
-        try:
-            conf = (self.root / "etc/nut/nut.conf").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return f"NUT is not installed on this host: there is no /etc/nut/nut.conf. {remedy}"
-        # as the shell reads it: the last one counts
-        modes = re.findall(r"^[ \t]*MODE=.*$", conf, re.MULTILINE)
-        if not modes or not _SERVES.match(modes[-1]):
-            why = "MODE of /etc/nut/nut.conf is neither netserver nor standalone"
-            return f"NUT is not configured on this host as the one with the UPS: {why}. {remedy}"
-        if not (self.root / "etc/nut/ups.conf").is_file():
-            return f"NUT is not configured on this host: there is no /etc/nut/ups.conf. {remedy}"
-        return ""
 
     # Looking
 
@@ -138,6 +145,7 @@ class Installation:
         names = [name for name, place in PLACES.items() if self._is_there(place.path)]
         traces = [path for path in TRACES if self._is_there(path)]
         gone = [self.root / path for path in (*(PLACES[name].path for name in reversed(names)), *traces)]
+        gone += sorted(self.root.glob(COMPILED))
         return Plan(before=tuple(before), gone=tuple(gone), after=tuple(self._taken_up(names, False)))
 
     def _taken_up(self, names: Sequence[str], late: bool) -> list[Step]:

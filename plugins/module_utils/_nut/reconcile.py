@@ -29,6 +29,7 @@ from . import (
     fingerprint,
     glance,
     hotplug,
+    install,
     parseconf,
     quiet,
     releases,
@@ -148,6 +149,12 @@ class Look:
         was, will = (parseconf.redact("ups.conf", text).splitlines() for text in (self.old, self.text))
         lines = list(difflib.unified_diff(was, will, path, path, n=DIFF_LINES, lineterm=""))
         return "".join(f"{printable(line, 1000)}\n" for line in lines or [f"{path}: only a secret changes"])
+
+    @property
+    def deferred(self) -> dict[str, float]:
+        """Return what waits, in words, and since when (seconds since 1970); 0.0 if it was not noted before."""
+        since = {_gist(line): moment for line, moment in self.state.deferred.items()}
+        return {line: since.get(_gist(line), 0.0) for line in self.plan.deferred}
 
     def changed(self) -> dict[str, str]:
         """Name the sections that the plan adds, changes or takes away, each with what it is now. "" is the global part."""
@@ -347,8 +354,9 @@ class Host:
         for name, one in conf.sections.items():
             if name in memory.intended and memory.intended[name] == ups_conf.render([one]):
                 written[name] = memory.intended[name]
-        parsed = None if wanted is None else ups_conf.parse(wanted)
-        return hotplug.Known(parsed, conf, found, memory.memory, written), old
+        parsed = ups_conf.parse(wanted or "")
+        # emptied by the module config when nothing is left to the host any more
+        return hotplug.Known(parsed if parsed.sections else None, conf, found, memory.memory, written), old
 
     def _release(self) -> Release | None:
         if self.release is None:
@@ -591,7 +599,7 @@ class Host:
             shutil.chown(scratch, *self.owner)
             scratch.chmod(0o770)
             here = ["env", f"NUT_CONFPATH={scratch}", f"NUT_STATEPATH={scratch}", f"NUT_ALTPIDPATH={scratch}"]
-            wrong = validate._drivers(ups_conf.UpsConf(conf.settings, changed), self.finder, here, self.runner)
+            wrong = validate.drivers(ups_conf.UpsConf(conf.settings, changed), self.finder, here, self.runner)
             return "; ".join(words.replace(f"{scratch}/", "") for words in wrong)
         except (OSError, LookupError, writing.WriteError) as error:
             return f"it can't be checked: {error}"
@@ -606,6 +614,9 @@ class Host:
         Takes the lock. Raises writing.Busy and ReconcileError.
         """
         with self.alone():
+            lacks = install.missing(self.folder)
+            if lacks:
+                raise ReconcileError(lacks)
             self._state = None  # another run may have saved its own, while this one waited
             (self.room / QUIET).unlink(missing_ok=True)
             end = self.clock() + seconds
@@ -746,7 +757,11 @@ class _Work:
         ]
         self._pending([*noted, *look.left])
         if look.text is not None and look.plan.conf is not None:
-            ours = {name: ups_conf.render([one]) for name, one in look.plan.conf.sections.items()}
+            fixed = look.resolution.fixed
+            # what was edited by hand has not become ours by being written along
+            ours = {name: text for name, text in look.known.written.items() if name in fixed}
+            sections = look.plan.conf.sections
+            ours |= {name: ups_conf.render([one]) for name, one in sections.items() if name not in fixed}
             self.state = replace(self.state, written=dict(look.known.written), intended=ours)
         # with the tries, before they are made: who is killed while a driver hangs must not begin anew for ever
         self.host._keep(self.state)

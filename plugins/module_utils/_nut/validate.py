@@ -203,7 +203,7 @@ def by_nut(
         here = ["env", f"NUT_CONFPATH={scratch}", f"NUT_STATEPATH={scratch}", f"NUT_ALTPIDPATH={scratch}"]
         wrong = []
         if "ups.conf" in files:
-            wrong += _drivers(ups_conf.parse(files["ups.conf"]), finder, here, runner)
+            wrong += drivers(ups_conf.parse(files["ups.conf"]), finder, here, runner)
             if not wrong:
                 code, said = runner(["timeout", UPSD_SECONDS, *here, str(server), "-F"])
                 complaints = _complaints(_UPSD, said)
@@ -222,7 +222,8 @@ def by_nut(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _drivers(conf: ups_conf.UpsConf, finder: Find, here: Sequence[str], runner: Run) -> list[str]:
+def drivers(conf: ups_conf.UpsConf, finder: Find, here: Sequence[str], runner: Run) -> list[str]:
+    """Let each section's driver read it. here: `env` with the paths of a scratch directory that has ups.conf. Returns complaints."""
     wrong = []
     for name, one in conf.sections.items():
         driver = dict(one.keys).get("driver") or ""

@@ -28,13 +28,13 @@ def tell(stream, line):
 
 def main():
     """Do what the command line says. Returns the exit code."""
-    from _nut import hotplug_cli
+    from _nut import hotplug_cli  # noqa: PLC0415 - hardly any run needs it
 
     return hotplug_cli.main(
         sys.argv[1:],
         lambda line: tell(sys.stdout, line),
         lambda line: tell(sys.stderr, line),
-        os.path.abspath(sys.argv[0]),
+        os.path.abspath(sys.argv[0]),  # noqa: PTH100 - a link stays one
     )
 
 

@@ -94,7 +94,7 @@ def test_a_fickle_one(tmp_path: Path) -> None:
         await lab.good("plug", model="apc", fickle=True)
         await lab.good("plug", model="apc", fickle=False)
         await lab.good("plug", model="apc")
-        assert [ups.fickle for ups in lab.emulator.plugged.values()] == [True, False, False]
+        assert [ups["fickle"] for ups in (await lab.good("status"))["upses"]] == [True, False, False]
 
     run(tmp_path, scenario)
 

@@ -198,7 +198,12 @@ def test_a_masked_unit(machine: Machine, which: str) -> None:
 
 def test_away(machine: Machine) -> None:
     machine.install()
-    for path in ("usr/local/sbin/nut-hotplug", "run/nut-hotplug.quiet", "run/nut-hotplug-pending.json"):
+    for path in (
+        "usr/local/sbin/nut-hotplug",
+        "run/nut-hotplug.quiet",
+        "run/nut-hotplug-pending.json",
+        "run/nut-hotplug.30d00f0.code",
+    ):
         (machine.root / path).touch()
     (machine.root / "var/lib/nut-hotplug").mkdir()
     (machine.root / "var/lib/nut-hotplug/state.json").touch()
@@ -216,12 +221,9 @@ def test_away(machine: Machine) -> None:
     assert left == {"etc/nut/nut.conf", "etc/nut/ups.conf", "run/udev/control", "var/log/nut/hotplug.log"}
     assert not (machine.root / "var/lib/nut-hotplug").exists()
     # what starts the program goes before the program
-    names = [path.name for path in plan.gone]
+    names = ["program" if path == machine.root / install.PROGRAM else path.name for path in plan.gone]
     assert (
-        names.index(RULES)
-        < names.index("nut-hotplug.service")
-        < names.index("hotplug.json")
-        < names.index("nut-hotplug")
+        names.index(RULES) < names.index("nut-hotplug.service") < names.index("hotplug.json") < names.index("program")
     )
     machine.timer = machine.service = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
     machine.told.clear()
@@ -239,7 +241,7 @@ def test_a_failed_service_is_forgotten(machine: Machine) -> None:
     ("conf", "said"),
     [
         (None, "NUT is not installed"),
-        ("", "MODE of /etc/nut/nut.conf is neither"),
+        ("", "nut.conf is neither"),
         ("MODE=none\n", "MODE of"),
         ("MODE=netclient\n", "MODE of"),
         ("#MODE=netserver\n", "MODE of"),
@@ -252,7 +254,7 @@ def test_a_failed_service_is_forgotten(machine: Machine) -> None:
 def test_a_host_where_nut_is_not_configured(machine: Machine, conf: str | None, said: str) -> None:
     path = machine.root / "etc/nut/nut.conf"
     path.unlink() if conf is None else path.write_text(conf)
-    missing = Installation(None, machine.run, root=machine.root).missing()
+    missing = install.missing(machine.root / "etc/nut")
     if said:
         assert said in missing
         assert "make pve tags=ups" in missing
@@ -262,4 +264,4 @@ def test_a_host_where_nut_is_not_configured(machine: Machine, conf: str | None, 
 
 def test_a_host_without_ups_conf(machine: Machine) -> None:
     (machine.root / "etc/nut/ups.conf").unlink()
-    assert "there is no /etc/nut/ups.conf" in Installation(None, machine.run, root=machine.root).missing()
+    assert "etc/nut/ups.conf. Deploy it first" in install.missing(machine.root / "etc/nut")

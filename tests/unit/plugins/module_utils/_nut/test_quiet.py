@@ -253,8 +253,8 @@ def test_a_upsd_that_floods(monkeypatch: pytest.MonkeyPatch) -> None:
         connection.sendall(b"x" * 5000)
         connection.sendall(b"\n")
 
-    with serving(misbehave=flood) as server, pytest.raises(OSError, match=r".*"):
-        quiet.ask("127.0.0.1", server.port, ["ups", "rack"], seconds=1)
+    with serving(misbehave=flood) as server, pytest.raises(TimeoutError):
+        quiet.ask("127.0.0.1", server.port, ["ups", "rack"], seconds=5)
 
 
 def test_a_upsd_that_hangs_up() -> None:

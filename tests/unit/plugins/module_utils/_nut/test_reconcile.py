@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ class Machine:
         for folder in (self.folder, self.room, root / "rules", root / "bin"):
             folder.mkdir()
         (root / "rules/62-nut-usbups.rules").write_text(RULES)
+        (self.folder / "nut.conf").write_text("MODE=netserver\n")
+        (self.folder / "ups.conf").write_text("")
         (self.folder / "upsd.conf").write_text(f"LISTEN 127.0.0.1 {server.port}\n")
         self.now = 1000.0
         self.asked: list[list[str]] = []
@@ -240,7 +243,7 @@ def test_an_empty_bus_is_quiet(machine: Machine) -> None:
     machine.go()
     assert machine.did == []
     assert machine.is_quiet
-    assert not machine.path.exists()
+    assert machine.path.read_text() == ""
 
 
 def test_a_look_changes_nothing(machine: Machine) -> None:
@@ -425,6 +428,31 @@ def test_backoff_over_runs(served: Machine) -> None:
     assert 4 <= sum(starts) <= 8
 
 
+def test_what_takes_long_is_left_to_a_later_run(served: Machine) -> None:
+    served.now += 400
+    served.go()
+    served.units["nut-driver@ups.service"] = ("activating", "enabled")
+    served.status["ups"] = "ERR DRIVER-NOT-CONNECTED"
+    begin = served.now
+    served.go()
+    assert served.now - begin < 1
+    assert served.did == []
+    assert served.is_quiet
+    served.now = begin + 61
+    assert not served.is_quiet
+    served.go()
+    assert served.did[0] == "restart nut-driver@ups.service"
+
+
+def test_what_is_awaited_is_not_looked_at_all_the_time(served: Machine) -> None:
+    """upsd still has data of before the UPS was pulled out and put back."""
+    served.bus.unplug("1-1")
+    served.bus.plug("1-1", APC)
+    served.go()
+    shown = [words for words in served.asked if words[:2] == ["systemctl", "show"]]
+    assert 2 <= len(shown) <= 4
+
+
 def test_a_unit_that_can_not_be_reloaded_is_restarted(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     machine.fails.add("reload nut-server.service")
@@ -469,6 +497,7 @@ def test_what_is_deferred_keeps_its_time(served: Machine) -> None:
     served.go()
     first = served.memory.deferred
     served.now += 100
+    served.status["ups"] = "OB LB"
     served.go()
     assert served.memory.deferred == first
     assert list(first.values()) == [pytest.approx(1_700_001_000, abs=20)]
@@ -490,7 +519,7 @@ def test_ups_conf_that_nut_refuses(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     machine.refuses["usbhid-ups"] = "Fatal error: 'x' is not a valid variable name for this driver."
     outcome = machine.go()
-    assert not machine.path.exists()
+    assert machine.path.read_text() == ""
     assert machine.did == []
     assert not outcome.written
     assert len(outcome.failed) == 1
@@ -524,6 +553,17 @@ def test_what_is_refused_does_not_keep_a_dead_driver_from_being_started(served: 
     assert list(served.conf.sections) == ["ups"]
 
 
+def test_what_is_refused_counts_as_no_try(machine: Machine) -> None:
+    machine.bus.plug("1-1", APC)
+    machine.refuses["usbhid-ups"] = "Fatal error: no"
+    machine.serve()
+    host = machine.host()
+    look = host.look()
+    assert look.plan.tries["ups"].count == 1
+    assert host.act(look).failed
+    assert machine.memory.tries == {}
+
+
 def test_a_driver_that_this_host_lacks(machine: Machine) -> None:
     machine.bus.plug("1-1", "0665:5161", hid=False)
     host = machine.host()
@@ -531,19 +571,19 @@ def test_a_driver_that_this_host_lacks(machine: Machine) -> None:
     machine.serve()
     outcome = host.run()
     assert "no driver 'nutdrv_qx'" in outcome.failed[0]
-    assert not machine.path.exists()
+    assert machine.path.read_text() == ""
 
 
 def test_a_disk_that_is_full(served: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     text = served.path.read_text()
     real = writing.replace
 
-    def replace(texts: Any, mode: int, owner: Any = None) -> None:
+    def full(texts: Any, mode: int, owner: Any = None) -> None:
         if served.path in texts:
             raise writing.WriteError("no space left")
         real(texts, mode, owner)
 
-    monkeypatch.setattr(writing, "replace", replace)
+    monkeypatch.setattr(writing, "replace", full)
     served.bus.plug("1-2", CPS, serial="CPS123456789")
     outcome = served.go()
     assert [line for line in outcome.failed if "no space left" in line]
@@ -576,6 +616,7 @@ def test_systemd_that_does_not_answer(machine: Machine) -> None:
 
 
 def test_ups_conf_that_can_not_be_read(machine: Machine) -> None:
+    machine.path.unlink()
     machine.path.mkdir()
     with pytest.raises(ReconcileError, match=r"ups\.conf can't be read"):
         machine.host().look()
@@ -645,6 +686,7 @@ def test_what_the_scanner_does_not_know_is_asked_once(machine: Machine) -> None:
     assert machine.said == []
     machine.bus.unplug("1-1")
     machine.go()
+    assert machine.memory.asked == ()
     machine.bus.plug("1-1", "1234:5678", hid=False)
     machine.go()
     assert machine.asked.count(["nut-scanner", "-U", "-q", "-P"]) == 1
@@ -680,7 +722,7 @@ class Killed(BaseException):
 def killed_at(machine: Machine, step: int) -> bool:
     """Run the agent, and cut it at its STEP-th touch of disk or systemd. False if it came to its end."""
     left = [step]
-    run, replace = machine.run, writing.replace
+    run, write = machine.run, writing.replace
 
     def touch() -> None:
         left[0] -= 1
@@ -694,7 +736,7 @@ def killed_at(machine: Machine, step: int) -> bool:
 
     def dying_replace(texts: Any, mode: int, owner: Any = None) -> None:
         touch()
-        replace(texts, mode, owner)
+        write(texts, mode, owner)
 
     machine.run, writing.replace = dying_run, dying_replace  # type: ignore[method-assign]
     try:
@@ -703,7 +745,7 @@ def killed_at(machine: Machine, step: int) -> bool:
     except Killed:
         return True
     finally:
-        machine.run, writing.replace = run, replace  # type: ignore[method-assign]
+        machine.run, writing.replace = run, write  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("reboot", [False, True])
@@ -758,6 +800,39 @@ def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(tmp_path: Path
     assert step > 6
 
 
+def test_what_was_about_to_be_written_is_not_taken_for_somebodys(served: Machine) -> None:
+    """The power went behind ups.conf and before the notes, and another UPS is there afterwards."""
+    path = served.root / "state/state.json"
+    ours = ups_conf.render([served.conf.sections["ups"]])
+    state.save(path, replace(served.memory, written={"ups": "[ups]\n    driver = x\n"}, intended={"ups": ours}))
+    served.bus.unplug("1-1")
+    served.status["ups"] = "ERR DATA-STALE"
+    served.bus.plug("1-1", CPS, serial="CPS123456789")
+    served.units["nut-driver@ups.service"] = ("failed", "enabled")
+    served.go()
+    assert dict(served.conf.sections["ups"].keys)["vendorid"] == "0764"
+
+
+def test_the_note_has_a_driver_restarted_that_may_run_with_its_old_section(served: Machine) -> None:
+    served.bus.unplug("1-1")
+    served.status["ups"] = "ERR DATA-STALE"
+    served.go()
+    served.now += 100
+    served.bus.plug("1-1", CPS, serial="CPS123456789")
+    run = served.run
+
+    def dying(command: Sequence[str]) -> tuple[int, str]:
+        if command[:2] == ["systemctl", "start"]:
+            raise Killed
+        return run(command)
+
+    served.run = dying  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        served.go()
+    noted = json.loads((served.room / "nut-hotplug-pending.json").read_text())
+    assert [one["verb"] for one in noted if one["unit"] == "nut-driver@ups.service"] == ["restart"]
+
+
 def test_a_note_that_can_not_be_read(served: Machine) -> None:
     (served.room / "nut-hotplug-pending.json").write_text("{")
     served.go()
@@ -800,6 +875,26 @@ def test_what_was_left_and_does_not_run_is_started_at_once(served: Machine) -> N
     assert served.did == ["restart nut-driver@ups.service"]
 
 
+def test_a_host_that_waited_for_another_run_knows_what_that_did(served: Machine) -> None:
+    host = served.host()
+    host.look()
+    other = state.Decision(1.0, "ups", "something", "of another run")
+    state.save(served.root / "state/state.json", served.memory.with_history(other))
+    host.run()
+    assert other in served.memory.history
+
+
+def test_no_secret_in_a_diff(machine: Machine) -> None:
+    machine.path.write_text(
+        "[net]\n    driver = snmp-ups\n    port = 192.0.2.1\n    community = s3cret\n    privPassword = s3cret\n"
+    )
+    machine.bus.plug("1-1", APC)
+    machine.serve()
+    diff = machine.host().look().diff()
+    assert "+[ups]" in diff
+    assert "s3cret" not in diff
+
+
 def test_two_at_once(served: Machine) -> None:
     with (
         writing.alone(served.room / "homelab-nut.lock", 1),
@@ -833,6 +928,32 @@ def test_a_play_overrules_what_was_edited_by_hand(served: Machine) -> None:
     text, _resolution = served.host().complete(WANTED)
     assert "pollfreq" not in text
     assert "[mine]" not in text
+
+
+def test_what_was_edited_by_hand_outlives_our_own_writing(served: Machine) -> None:
+    edited = served.path.read_text().replace("[ups]", "[ups]\n    pollfreq = 7")
+    served.path.write_text(edited)
+    for name, serial in (("1-2", "CPS123456789"), ("1-3", "CPS987654321")):
+        served.bus.plug(name, CPS, serial=serial)
+        assert served.go().written
+        assert ("pollfreq", "7") in served.conf.sections["ups"].keys, "it is left as it is, however often we write"
+
+
+def test_nothing_is_left_to_the_host_any_more(served: Machine) -> None:
+    (served.folder / "ups.conf.wanted").write_text("# emptied\n")
+    outcome = served.go()
+    assert not [one for one in outcome.look.remarks if "by hand" in one]
+    assert not outcome.changed
+
+
+@pytest.mark.parametrize("mode", ["none", "netclient"])
+def test_where_nut_does_not_serve_nothing_is_done(machine: Machine, mode: str) -> None:
+    """With MODE=none and a section in ups.conf, the next reboot cuts the UPS's power."""
+    (machine.folder / "nut.conf").write_text(f"MODE={mode}\n")
+    machine.bus.plug("1-1", APC)
+    with pytest.raises(ReconcileError, match="make pve tags=ups"):
+        machine.go()
+    assert machine.path.read_text() == ""
 
 
 def test_found_ones_stay_through_a_play(served: Machine) -> None:

@@ -1,0 +1,254 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vm import machine
+from vm.machine import Machine, Qmp, qemu
+
+FAKE = Path(__file__).with_name("fake_qemu.py")
+
+
+class Lab:
+    """A machine whose QEMU is a stand-in, asked as through the control socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.machine = Machine(
+            folder, 2222, lambda port, restore: [sys.executable, str(FAKE), str(folder), *[restore] * bool(restore)]
+        )
+
+    async def ask(self, command: str, **request: Any) -> dict[str, Any]:
+        return await self.machine.answer(json.dumps({"command": command, **request}).encode())
+
+    async def good(self, command: str, **request: Any) -> dict[str, Any]:
+        answer = await self.ask(command, **request)
+        assert answer["ok"], answer
+        return answer
+
+    async def bad(self, command: str, **request: Any) -> str:
+        answer = await self.ask(command, **request)
+        assert not answer["ok"]
+        return str(answer["error"])
+
+    async def power(self) -> str:
+        return str((await self.good("status"))["machine"]["power"])
+
+    def told(self) -> list[str]:
+        path = self.folder / "told"
+        return path.read_text().splitlines() if path.exists() else []
+
+    async def until_told(self, last: str) -> None:
+        async def wait() -> None:
+            while self.told()[-1:] != [last]:
+                await asyncio.sleep(0.01)
+
+        await asyncio.wait_for(wait(), 5)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Lab], Awaitable[None]]], None]:
+    """Return a function that runs a scenario with a machine that is off."""
+    monkeypatch.chdir(tmp_path)
+
+    def whole(scenario: Callable[[Lab], Awaitable[None]]) -> None:
+        async def body() -> None:
+            lab = Lab(tmp_path)
+            try:
+                await scenario(lab)
+            finally:
+                await lab.machine.end()
+
+        asyncio.run(body())
+
+    return whole
+
+
+def test_power(run) -> None:
+    async def scenario(lab: Lab) -> None:
+        assert await lab.power() == "off"
+        assert await lab.bad("kill") == "the machine is off"
+        await lab.good("boot")
+        status = (await lab.good("status"))["machine"]
+        assert status["power"] == "on"
+        os.kill(status["pid"], 0)
+        assert await lab.bad("boot") == "the machine is on"
+        await lab.good("kill")
+        assert (await lab.good("status"))["machine"] == {"power": "off", "pid": None}
+        with pytest.raises(ProcessLookupError):
+            os.kill(status["pid"], 0)
+        await lab.good("boot")
+        assert lab.told() == ["start", "start"]
+
+    run(scenario)
+
+
+def test_a_ups_is_plugged_in_at_each_boot(run) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.good("plug", model="apc", port=3)
+        assert [ups["port"] for ups in (await lab.good("status"))["upses"]] == [3]
+        await lab.good("boot")
+        await lab.until_told("plug 3")
+        await lab.good("kill")
+        await lab.good("boot")
+        await lab.until_told("plug 3")
+        assert lab.told() == ["start", "plug 3"] * 2
+        await lab.good("replug", to=5)
+        await lab.until_told("plug 5")
+        await lab.good("mains", on=False)
+        assert [ups["status"] for ups in (await lab.good("status"))["upses"]] == ["OB DISCHRG"]
+
+    run(scenario)
+
+
+def test_snapshots_are_of_the_machine_alone(run) -> None:
+    async def scenario(lab: Lab) -> None:
+        assert await lab.bad("snapshot", tag="one") == "the machine is off"
+        await lab.good("boot")
+        await lab.good("plug", model="apc", port=1)
+        await lab.until_told("plug 1")
+        assert "unplug the UPSes first" in await lab.bad("snapshot", tag="one")
+        await lab.good("unplug")
+        await lab.good("snapshot", tag="one")
+        assert lab.told()[-1] == "savevm one"
+        assert await lab.bad("snapshot", tag="full") == "QEMU: Error: no room"
+        await lab.good("plug", model="apc", port=1)
+        await lab.good("mains", on=False)
+        await lab.good("restore", tag="one")
+        assert lab.told()[-1] == "start one"
+        status = await lab.good("status")
+        assert status["upses"] == status["unplugged"] == []
+        assert status["mains"] is True
+        assert status["machine"]["power"] == "on"
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("tag", ["", None, "a b", "A", "a;quit", 7])
+def test_a_tag_is_a_plain_word(run, tag: object) -> None:
+    async def scenario(lab: Lab) -> None:
+        for command in ("snapshot", "restore"):
+            assert "tag must be made of" in await lab.bad(command, tag=tag)
+
+    run(scenario)
+
+
+def test_why_qemu_did_not_start(run) -> None:
+    async def scenario(lab: Lab) -> None:
+        assert await lab.bad("restore", tag="missing") == "QEMU did not start: Snapshot 'missing' does not exist"
+        assert await lab.power() == "off"
+        await lab.good("boot")
+
+    run(scenario)
+
+
+def test_qemu_that_does_not_answer(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "START_SECONDS", 0.5)
+
+    async def scenario(lab: Lab) -> None:
+        assert "QEMU did not answer" in await lab.bad("restore", tag="mute")
+        assert await lab.power() == "off"
+
+    run(scenario)
+
+
+def test_qemu_that_is_not_there(tmp_path: Path) -> None:
+    async def body() -> None:
+        without = Machine(tmp_path, 1, lambda port, restore: ["no-such-qemu"])
+        answer = await without.answer(b'{"command": "boot"}')
+        assert "is not installed" in answer["error"]
+
+    asyncio.run(body())
+
+
+def test_a_guest_that_powers_itself_off(run) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.good("boot")
+        await lab.good("plug", model="apc", port=1)
+        process = lab.machine._qemu
+        assert process
+        process.terminate()
+        await process.wait()
+
+        async def wait() -> None:
+            while lab.machine.bus.nodes:
+                await asyncio.sleep(0.01)
+
+        await asyncio.wait_for(wait(), 5)
+        assert await lab.power() == "off"
+        await lab.good("boot")
+        await lab.until_told("plug 1")
+
+    run(scenario)
+
+
+def test_down_ends_it(run) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.good("down")
+        assert lab.machine.stop.is_set()
+
+    run(scenario)
+
+
+def test_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes its control socket, and goes when that was removed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "LOOK_SECONDS", 0.02)
+    control = tmp_path / "elsewhere" / "control"
+    control.parent.mkdir()
+
+    async def body() -> None:
+        task = asyncio.create_task(machine.run(Path(), control, 1))
+        while not control.exists():
+            await asyncio.sleep(0.01)
+        assert control.stat().st_mode & 0o777 == 0o600
+        reader, writer = await asyncio.open_unix_connection(str(control))
+        writer.write(b'{"command": "status"}\n')
+        answer = json.loads(await reader.readline())
+        assert answer["machine"]["power"] == "off"
+        writer.close()
+        control.unlink()
+        await asyncio.wait_for(task, 5)
+
+    asyncio.run(body())
+
+
+def test_qmp_that_ends(tmp_path: Path) -> None:
+    async def body() -> None:
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        qmp = Qmp(reader, writer)
+        theirs.sendall(b'{"error": {"desc": "no such command"}}\n')
+        with pytest.raises(ValueError, match="no such command"):
+            await qmp.execute("nonsense")
+        theirs.close()
+        with pytest.raises((ValueError, ConnectionError)):
+            await qmp.execute("stop")
+        qmp.close()
+
+    asyncio.run(body())
+
+
+def test_command_line() -> None:
+    words = qemu(2200)
+    assert words[0] == "qemu-system-x86_64"
+    assert words[words.index("-accel") + 1].startswith("tcg")  # hardware acceleration may hang
+    (network,) = [word for word in words if word.startswith("user,")]
+    assert network == "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:2200-:22"
+    (disk,) = [word for word in words if word.startswith("file=disk.qcow2")]
+    assert "cache=unsafe" not in disk  # what the guest has flushed must outlive a power loss
+    assert len([word for word in words if word.startswith("usb-redir,")]) == 8
+    assert "-loadvm" not in words
+    assert qemu(2200, "booted")[-2:] == ["-loadvm", "booted"]
+    assert not [word for word in words if word.startswith("/")]

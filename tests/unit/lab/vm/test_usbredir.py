@@ -1,0 +1,330 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from pathlib import Path
+
+import pytest
+from usb.model import NAK, STALL, Ups, new_ups
+from vm import usbredir
+from vm.usbredir import Bus, Cable, ProtocolError
+
+HELLO = struct.pack("<III", 0, 68, 0) + b"qemu".ljust(64, b"\0") + struct.pack("<I", 1 << 5)
+GET_DEVICE_DESCRIPTOR = (0x80, 6, 0x0100, 0, 18)
+GET_REPORT_FEATURE = (0xA1, 1, 0x0301, 0, 2)
+
+
+def packet(kind: int, number: int, body: bytes = b"") -> bytes:
+    return struct.pack("<IIQ", kind, len(body), number) + body
+
+
+def control(number: int, request: tuple[int, int, int, int, int], data: bytes = b"") -> bytes:
+    """A control transfer as QEMU sends it."""
+    kind, code, value, index, length = request
+    endpoint = 0x80 if kind & 0x80 else 0
+    return packet(100, number, struct.pack("<BBBBHHH", endpoint, code, kind, 0, value, index, length) + data)
+
+
+class Guest:
+    """The other end of a cable: what it got, as (kind, id, body)."""
+
+    def __init__(self, ups: Ups) -> None:
+        self.raw = b""
+        self.ups = ups
+        self.cable = Cable(ups, self._take)
+
+    def _take(self, data: bytes) -> None:
+        self.raw += data
+
+    def got(self) -> list[tuple[int, int, bytes]]:
+        packets, at = [], 0
+        while at < len(self.raw):
+            kind, length, number = struct.unpack_from("<IIQ", self.raw, at)
+            packets.append((kind, number, self.raw[at + 16 : at + 16 + length]))
+            at += 16 + length
+        self.raw = b""
+        return packets
+
+    def asks(self, data: bytes) -> list[tuple[int, int, bytes]]:
+        self.cable.feed(data)
+        return self.got()
+
+
+@pytest.fixture
+def guest() -> Guest:
+    """A guest that has been introduced to an APC."""
+    guest = Guest(new_ups("apc"))
+    guest.raw = b""
+    guest.cable.feed(HELLO)
+    guest.got()
+    return guest
+
+
+def test_hello_has_short_ids_and_what_xhci_needs() -> None:
+    guest = Guest(new_ups("apc"))
+    kind, length, number = struct.unpack_from("<III", guest.raw)
+    assert (kind, length, number) == (0, 68, 0)
+    assert len(guest.raw) == 12 + 68
+    (capabilities,) = struct.unpack_from("<I", guest.raw, 12 + 64)
+    assert [bit for bit in range(32) if capabilities >> bit & 1] == [1, 4, 5, 6]
+
+
+def test_introduction_names_the_endpoint_the_interface_and_the_device() -> None:
+    guest = Guest(new_ups("cps"))
+    guest.raw = b""
+    guest.cable.feed(HELLO)
+    endpoints, interfaces, device = guest.got()
+    kinds, intervals, of, sizes = struct.unpack("<32s32s32s64s", endpoints[2])
+    assert endpoints[0] == 5
+    assert [(at, kind) for at, kind in enumerate(kinds) if kind != 255] == [(0, 0), (16, 0), (17, 3)]
+    assert intervals == bytes(17) + b"\x64" + bytes(14)
+    assert of == bytes(32)
+    assert [(at, size) for at, size in enumerate(struct.unpack("<32H", sizes)) if size] == [(0, 8), (16, 8), (17, 8)]
+    assert interfaces[0] == 4
+    assert struct.unpack("<I32s32s32s32s", interfaces[2]) == (1, bytes(32), b"\3" + bytes(31), bytes(32), bytes(32))
+    assert device == (1, 0, struct.pack("<BBBBHHH", 1, 0, 0, 0, 0x0764, 0x0501, 0x0001))
+
+
+def test_nothing_is_said_before_the_hello_is_whole() -> None:
+    guest = Guest(new_ups("apc"))
+    guest.raw = b""
+    for byte in HELLO[:-1]:
+        guest.cable.feed(bytes((byte,)))
+        assert guest.raw == b""
+    guest.cable.feed(HELLO[-1:])
+    assert len(guest.got()) == 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack("<III", 0, 68, 0) + bytes(64) + struct.pack("<I", 1 << 4),  # ids of 32 bits only
+        struct.pack("<III", 0, 64, 0) + bytes(64),  # an old one, without capabilities
+        struct.pack("<III", 6, 68, 0) + bytes(64) + struct.pack("<I", 1 << 5),  # no hello
+    ],
+)
+def test_a_side_that_cannot_work_with_us_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError, match="no hello"):
+        Guest(new_ups("apc")).cable.feed(data)
+
+
+def test_a_packet_too_long_or_too_short_is_refused(guest: Guest) -> None:
+    with pytest.raises(ProtocolError, match="bytes"):
+        guest.cable.feed(struct.pack("<IIQ", 100, 1 << 30, 1))
+    for kind in (6, 9, 100):
+        guest = Guest(new_ups("apc"))
+        guest.cable.feed(HELLO)
+        with pytest.raises(ProtocolError, match=f"kind {kind} with only 0 bytes"):
+            guest.cable.feed(packet(kind, 1))
+
+
+def test_configurations_and_alternate_settings(guest: Guest) -> None:
+    assert guest.asks(packet(6, 7, b"\1")) == [(8, 7, b"\0\1")]
+    assert guest.asks(packet(7, 8)) == [(8, 8, b"\0\1")]
+    assert guest.asks(packet(9, 9, b"\2\0")) == [(11, 9, b"\0\2\0")]
+    assert guest.asks(packet(10, 10, b"\2")) == [(11, 10, b"\0\2\0")]
+
+
+def test_a_transfer_in(guest: Guest) -> None:
+    ((kind, number, body),) = guest.asks(control(1 << 40, GET_DEVICE_DESCRIPTOR))
+    assert (kind, number) == (100, 1 << 40)
+    assert struct.unpack_from("<BBBBHHH", body) == (0x80, 6, 0x80, 0, 0x0100, 0, 18)
+    assert body[10:] == guest.ups.device_descriptor
+
+
+def test_two_packets_at_once_and_one_in_pieces(guest: Guest) -> None:
+    data = control(1, GET_DEVICE_DESCRIPTOR) + control(2, GET_DEVICE_DESCRIPTOR)
+    assert [number for _kind, number, _body in guest.asks(data[:-3])] == [1]
+    assert [number for _kind, number, _body in guest.asks(data[-3:])] == [2]
+
+
+def test_a_transfer_out_counts_what_was_taken(guest: Guest) -> None:
+    reports = {report.items[0].key: report for report in guest.ups._reports.values()}
+    data = reports["charge_low"].pack({"charge_low": 20})
+    ((_kind, _number, body),) = guest.asks(
+        control(3, (0x21, 9, 0x0300 | reports["charge_low"].number, 0, len(data)), data)
+    )
+    assert struct.unpack("<BBBBHHH", body)[3:] == (0, 0x0300 | reports["charge_low"].number, 0, len(data))
+    assert guest.ups.state["charge_low"] == 20
+
+
+@pytest.mark.parametrize("request_type", [0x21, 0xA1])
+def test_a_refusal_is_a_stall_without_data(guest: Guest, request_type: int) -> None:
+    ((_kind, _number, body),) = guest.asks(control(4, (request_type, 0x77, 0, 0, 8), bytes(8)))
+    assert struct.unpack("<BBBBHHH", body)[3] == 4
+    assert struct.unpack("<BBBBHHH", body)[6] == 0
+
+
+def test_a_device_that_does_not_answer_does_so_when_it_has_recovered(guest: Guest) -> None:
+    guest.ups.set_hang(NAK)
+    assert guest.asks(control(5, GET_REPORT_FEATURE)) == []
+    guest.cable.pump()
+    assert guest.got() == []
+    guest.ups.set_hang(None)
+    guest.cable.pump()
+    ((kind, number, body),) = guest.got()
+    assert (kind, number, body[3]) == (100, 5, 0)
+    assert len(body) == 10 + 2
+    guest.cable.pump()
+    assert guest.got() == []
+
+
+def test_the_guest_gives_up(guest: Guest) -> None:
+    guest.ups.set_hang(NAK)
+    guest.asks(control(6, GET_REPORT_FEATURE))
+    ((kind, number, body),) = guest.asks(packet(21, 6))
+    assert (kind, number, body[3], body[8:]) == (100, 6, 1, b"\0\0")
+    guest.ups.set_hang(None)
+    guest.cable.pump()
+    assert guest.got() == []
+    assert guest.asks(packet(21, 6)) == []  # nothing is open any more
+
+
+def test_a_hang_that_stalls_is_a_stall(guest: Guest) -> None:
+    guest.ups.set_hang(STALL)
+    ((_kind, _number, body),) = guest.asks(control(5, GET_REPORT_FEATURE))
+    assert body[3] == 4
+
+
+def test_news_come_on_the_interrupt_pipe_once_it_is_read(guest: Guest) -> None:
+    guest.ups.set_mains(False)
+    guest.cable.pump()
+    assert guest.got() == []
+    first, *news = guest.asks(packet(15, 11, b"\x81"))
+    assert first == (17, 11, b"\0\x81")
+    assert news
+    assert [number for _kind, number, _body in news] == list(range(1, len(news) + 1))
+    for kind, _number, body in news:
+        assert kind == 103
+        assert struct.unpack_from("<BBH", body) == (0x81, 0, len(body) - 4)
+    guest.ups.set_mains(True)
+    guest.cable.pump()
+    assert guest.got()[0][1] == len(news) + 1
+    assert guest.asks(packet(16, 12, b"\x81")) == [(17, 12, b"\0\x81")]
+    guest.ups.set_mains(False)
+    guest.cable.pump()
+    assert guest.got() == []
+
+
+def test_there_is_no_interrupt_pipe_out(guest: Guest) -> None:
+    assert guest.asks(packet(103, 13, b"\1\0\0\0")) == [(103, 13, b"\1\4\0\0")]
+
+
+def test_a_packet_of_no_meaning_to_us_is_none_to_answer(guest: Guest) -> None:
+    assert guest.asks(packet(3, 14) + packet(23, 15, b"0x03\0")) == []
+
+
+# ---- the ports
+
+
+class Machine:
+    """A stand-in for QEMU: who is connected at which port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.connected: dict[int, int] = {}
+        self.bodies: dict[int, bytes] = {}
+        self._servers: list[asyncio.AbstractServer] = []
+
+    async def start(self) -> None:
+        for port in range(1, usbredir.PORTS + 1):
+
+            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int = port) -> None:
+                self.connected[port] = self.connected.get(port, 0) + 1
+                writer.write(HELLO + packet(15, 1, b"\x81"))
+                try:
+                    while data := await reader.read(4096):
+                        self.bodies[port] = self.bodies.get(port, b"") + data
+                except ConnectionError:
+                    pass
+                self.connected[port] -= 1
+                writer.close()
+
+            self._servers.append(await asyncio.start_unix_server(serve, str(self.folder / f"port{port}")))
+
+    async def until(self, connected: dict[int, int]) -> None:
+        async def wait() -> None:
+            while {port: count for port, count in self.connected.items() if count} != connected:
+                await asyncio.sleep(0.005)
+
+        await asyncio.wait_for(wait(), 5)
+
+    async def stop(self) -> None:
+        for server in self._servers:
+            server.close()
+
+
+def test_what_is_plugged_in_stays_so_while_the_machine_is_off(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bus, machine = Bus(tmp_path), Machine(tmp_path)
+        assert await bus.plug(new_ups("apc"), 2) == 1
+        assert bus.nodes == {}
+        await machine.start()
+        await bus.power(True)
+        await machine.until({2: 1})
+        assert await bus.plug(new_ups("cps"), 8) == 2
+        await machine.until({2: 1, 8: 1})
+        assert bus.device_numbers == {2: 1, 8: 2}
+        bus.unplug(2)
+        await machine.until({8: 1})
+        assert list(bus.devices) == list(bus.device_numbers) == [8]
+        await bus.power(False)
+        await machine.until({})
+        assert bus.nodes == {}
+        assert list(bus.devices) == [8]
+        await bus.power(True)
+        await machine.until({8: 1})
+        await bus.power(False)
+        await machine.stop()
+
+    asyncio.run(scenario())
+
+
+def test_ports_that_cannot_take_a_plug(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bus = Bus(tmp_path)
+        await bus.plug(new_ups("apc"), 1)
+        for port, words in ((1, "port 1 is not free"), (0, "no port 0"), (9, "no port 9: ports are 1 to 8")):
+            with pytest.raises(ValueError, match=words):
+                await bus.plug(new_ups("apc"), port)
+        with pytest.raises(ValueError, match="nothing is plugged in at port 4"):
+            bus.unplug(4)
+
+    asyncio.run(scenario())
+
+
+def test_a_machine_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usbredir, "CONNECT_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        bus = Bus(tmp_path)
+        await bus.power(True)
+        with pytest.raises(ValueError, match="port 3 of the machine does not answer"):
+            await bus.plug(new_ups("apc"), 3)
+        assert bus.devices == {}
+        assert bus.device_numbers == {}
+
+    asyncio.run(scenario())
+
+
+def test_news_are_kept_when_the_cable_was_pulled(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bus, machine, ups = Bus(tmp_path), Machine(tmp_path), new_ups("apc")
+        await machine.start()
+        await bus.power(True)
+        await bus.plug(ups, 1)
+        while packet(17, 1, b"\0\x81") not in machine.bodies.get(1, b""):
+            await asyncio.sleep(0.005)
+        node = bus.nodes[1]
+        bus.unplug(1)
+        ups.set_mains(False)
+        node.pump()
+        assert ups.interrupt_in() is not None
+        await machine.until({})
+        await machine.stop()
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
