@@ -839,14 +839,26 @@ class _Planning:
         if due > self.now:
             self.waits[name] = due
             return "its driver was started a moment ago"
-        if state.fresh and state.unit.runs and _but_for_twins(was) == _but_for_twins(will) and self._twins_work(name):
-            return "its driver works, and is told from its twin when it next stands still"
+        if state.fresh and state.unit.runs and self._only_says_more(name, was, will) and self._others_work(name, was):
+            return "its driver works, and is told from other UPSes when it next stands still"
         return ""
 
-    def _twins_work(self, name: str) -> bool:
-        """Say whether each UPS of the same model works, or has not had the time to show that it does not."""
-        twins = [other for other in self.res.plugged if other != name and self._ups(other).ids == self._ups(name).ids]
-        return all(self._of(other).fresh or self._is_young(other) for other in twins)
+    def _only_says_more(self, name: str, was: Section, will: Section) -> bool:
+        """Say whether a section changes in nothing but by which keys its driver knows the UPS that it has already."""
+        before = self.known.memory.get(name)
+        return (
+            _but_for_pins(was) == _but_for_pins(will)
+            and fingerprint.means(was, self._ups(name))
+            and (before is None or fingerprint.likeness(before, self.res.memory[name]) > 0)
+        )
+
+    def _others_work(self, name: str, section: Section) -> bool:
+        """Say whether each UPS that this section means, too, works, or has not had the time to show that it does not.
+
+        One that does not may be held by the driver of this one.
+        """
+        others = [other for other in self.res.plugged if other != name and fingerprint.means(section, self._ups(other))]
+        return all(self._of(other).fresh or self._is_young(other) for other in others)
 
     def _is_young(self, name: str) -> bool:
         state = self._of(name)
@@ -1024,8 +1036,8 @@ class _Planning:
             yield Action("reload", units.SERVER, "ups.conf says other things of a UPS")
 
 
-def _but_for_twins(section: Section) -> tuple[Pair, ...]:
-    return tuple(pair for pair in section.keys if pair[0] not in _OF_TWINS)
+def _but_for_pins(section: Section) -> tuple[Pair, ...]:
+    return tuple(pair for pair in section.keys if pair[0].lower() not in _TELLING)
 
 
 def _of_upsd(section: Section) -> tuple[str, str]:

@@ -300,7 +300,7 @@ def status_text(look: Look) -> str:
     lines += [f"not plainly on mains: {', '.join(data['power'])}"] if data["power"] else []
     lines += [f"deferred since {one['since']}: {one['what']}" for one in data["deferred"]]
     lines += [
-        f"{one['name']}: its driver was started in vain {one['tries']} times, and is left alone for {one['again_in']:.0f} s"
+        f"{one['name']}: its driver was started {one['tries']} times without success so far, and is left alone for {one['again_in']:.0f} s"
         for one in data["backing_off"]
     ]
     lines += [f"note: {line}" for line in data["remarks"]]

@@ -1053,7 +1053,7 @@ def test_a_twin_that_appears_disturbs_nobody() -> None:
     assert "busport" in keys(host.resolve(CPS, CPS_TWIN).conf.sections["ups"])
     made = host.plan(CPS, CPS_TWIN)
     assert told(made) == []
-    assert any("[ups]" in line and "twin" in line for line in made.deferred)
+    assert any("[ups]" in line and "when it next stands still" in line for line in made.deferred)
     # for ever, if both work
     host.now += 10_000
     assert told(host.plan(CPS, CPS_TWIN, ups2={"unit": RUNS, "status": ("OL",), "error": ""})) == []
@@ -1080,6 +1080,55 @@ def test_more_than_pins_by_place_does_not_wait() -> None:
     host.now += BACKOFF
     host.known = replace(host.known, wanted=conf(AUTO.replace('"5"', '"9"')))
     assert told(host.plan(CPS, CPS_TWIN))[:1] == ["stop ups"]
+
+
+# A driver that found its UPS before we did
+
+
+def by_itself(*upses: Ups) -> Host:
+    """A host whose UPS was absent when it was deployed, and was then found by the driver's own next try."""
+    host = Host()
+    host.settle()
+    host.now += 100
+    fresh = {"unit": RUNS, "status": ("OL",), "error": "", "plugged": host.now, "since": host.now, "new": True}
+    host.seen["ups"] = replace(host.seen["ups"], **fresh)
+    made = host.plan(*upses)
+    assert not [one for one in told(made) if one.endswith(" ups")]
+    host.apply(made, *upses)
+    return host
+
+
+def test_a_driver_that_found_its_ups_first_is_not_restarted() -> None:
+    host = by_itself(APC)
+    assert "vendorid" not in keys(host.known.conf.sections["ups"])
+    host.now += 10_000
+    assert told(host.plan(APC, ups={"new": False})) == []
+
+
+def test_it_is_told_which_one_it_is_when_it_stands_still() -> None:
+    host = by_itself(APC)
+    made = host.plan(APC, ups={**MUTE, "unit": FAILED})
+    assert told(made)[0] == "write"
+    assert made.conf is not None
+    assert keys(made.conf.sections["ups"])["vendorid"] == "051d"
+
+
+def test_it_may_have_found_another_ones() -> None:
+    """Two were plugged in at once: who has which shows when the other driver gets nothing."""
+    host = by_itself(APC, CPS)
+    assert "ups2" in host.known.conf.sections
+    host.seen["ups2"] = Seen(RUNS, (), "DRIVER-NOT-CONNECTED", host.now, host.now)
+    assert told(host.plan(APC, CPS)) == []
+    host.now += BACKOFF
+    assert told(host.plan(APC, CPS))[:2] == ["stop ups", "write"]
+
+
+def test_what_it_has_is_not_what_was_swapped_for_it() -> None:
+    host = by_itself(APC)
+    host.now += 100
+    swapped = {"plugged": host.now, "new": True}
+    # upsd may still say what the other one said last
+    assert told(host.plan(CPS, ups=swapped))[:2] == ["stop ups", "write"]
 
 
 def test_an_absent_section_is_not_parked_for_a_moment() -> None:
