@@ -17,6 +17,11 @@ ifneq ($(shell id -u),0)
 LAB_PACKAGES += uidmap passt slirp4netns fuse-overlayfs dbus-user-session
 endif
 
+VM_PACKAGES := qemu-system-x86 qemu-utils mmdebstrap e2fsprogs openssh-client
+ifneq ($(shell id -u),0)
+VM_PACKAGES += fakeroot uidmap
+endif
+
 PLAYBOOKS := $(notdir $(basename $(wildcard playbooks/*.yml)))
 
 .PHONY: help $(PLAYBOOKS) demo lab lab-ready lab-down test lint sanity units oracle molecule build lock
@@ -88,8 +93,8 @@ oracle: $(VENV)/dev ## pytest on tests/oracle: the library against the NUT of De
 	@tools/packages $(LAB_PACKAGES)
 	pytest tests/oracle
 
-molecule: $(VENV)/dev ## molecule test --all: the roles on all sites of the lab, faults, a take-over, a power cut
-	@tools/packages $(LAB_PACKAGES)
+molecule: $(VENV)/dev ## molecule test --all: the roles on all sites of the lab and on a virtual machine, faults, a take-over, a power cut
+	@tools/packages $(LAB_PACKAGES) $(VM_PACKAGES)
 	molecule test --all
 
 build: $(VENV)/run ## the collection as a file for ansible-galaxy

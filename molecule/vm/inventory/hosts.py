@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Dynamic inventory: the lab's virtual machines, each a primary."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(CHECKOUT / "lab"))
+
+from homelab import Lab, LabError
+from vm.client import Vm
+
+
+def inventory(machines: list[Vm]) -> dict[str, object]:
+    """Return the inventory as Ansible's script plugin wants it."""
+    variables = {
+        vm.name: {
+            "ansible_ssh_common_args": f"-F {shlex.quote(str(vm.ssh_config))}",
+            # Ansible keeps connections by host, port and user: without the port, those of another lab's host of this name
+            "ansible_port": vm.known().port,
+        }
+        for vm in machines
+    }
+    return {"pve": {"hosts": list(variables)}, "_meta": {"hostvars": variables}}
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    try:
+        print(json.dumps(inventory(Vm.all(Lab.here()))))
+    except LabError as error:
+        sys.exit(f"lab: {error}")
