@@ -18,9 +18,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Callable
 
-from . import actions, host, monitors, nss, parseconf, reconcile, releases, units, ups_conf, upsd, validate, writing
+from . import (
+    actions,
+    host,
+    hotplug,
+    monitors,
+    nss,
+    parseconf,
+    reconcile,
+    releases,
+    units,
+    ups_conf,
+    upsd,
+    validate,
+    writing,
+)
 from .actions import Action, Plan
-from .policy import Policy
+from .policy import Policy, PolicyError, load
 from .verify import Verdict, Verifier, local_upsd
 from .writing import Owner
 
@@ -72,6 +86,8 @@ class Deployment:
         # What is still to be done, where a run that is cut short leaves it to the next. A reboot does it all: so /run.
         self.pending = self.room / "homelab-nut-pending.json"
         self.serves = False  # upsd, on this host, as plan() has seen it
+        self.bus: reconcile.Host | None = None
+        self.found: hotplug.Resolution | None = None
         self.absent = self.wanted is None
         self.new: Mapping[str, str] = self.wanted or {}
         self.certificates = nss.path_of(self.tls, self.folder) if self.tls else None
@@ -84,7 +100,7 @@ class Deployment:
         asked = self._complete()
         self._fit()
         if asked or actions.WANTED in self.old:
-            self.new = {**self.new, actions.WANTED: asked}
+            self.new = {**self.new, actions.WANTED: asked or "\n"}
 
     def _known(self) -> None:
         if not self.absent and set(self.new) not in (set(actions.PRIMARY_FILES), set(actions.SECONDARY_FILES)):
@@ -99,8 +115,8 @@ class Deployment:
         auto = any(ups_conf.is_auto(one) for one in ups_conf.parse(text).sections.values())
         if not text or not (auto or self.policy):
             return ""
-        bus = reconcile.Host(
-            self.policy or Policy(unknown=""),
+        self.bus = reconcile.Host(
+            self._policy(),
             self.runner,
             folder=self.folder,
             memory=self.memory,
@@ -109,11 +125,24 @@ class Deployment:
             owner=self.owner,
             finder=self.finder,
         )
-        completed, found = bus.complete(text)
+        completed, found = self.bus.complete(text)
+        self.found = found
         self.warnings += found.remarks
         if found.found or ups_conf.parse(completed) != ups_conf.parse(text):
             self.new = {**self.new, "ups.conf": completed}
         return text if auto else ""
+
+    def _policy(self) -> Policy:
+        """Return the given policy, or that of the host's own nut-hotplug, or one that leaves unknown UPSes alone."""
+        if self.policy is not None:
+            return self.policy
+        path = self.folder / "hotplug.json"
+        try:
+            return load(path.read_bytes())
+        except FileNotFoundError:
+            return Policy(unknown="")
+        except PolicyError as error:
+            raise DeployError(f"{path}: {error}. Run with the tag hotplug, or remove it") from None
 
     def _fit(self) -> None:
         """Leave out what the installed release does not know."""
@@ -222,7 +251,10 @@ class Deployment:
                     states = upsd.snapshot(client)
                 # as in NUT, a name counts in any case
                 if names is None:
-                    self.served |= {one.name.lower() for one in states if one.fresh}
+                    # what stands in for a UPS that is not there was never served
+                    self.served |= {
+                        one.name.lower() for one in states if one.fresh and reconcile.ABSENT not in one.status
+                    }
                 busy = upsd.careful([one for one in states if names is None or one.name.lower() in names])
             except upsd.UpsdFailure:
                 continue
@@ -306,6 +338,8 @@ class Deployment:
         self._keep(decided.changed)
         self._write({self.folder / name: self._text(name) for name in decided.changed}, MODE, self.owner)
         self.written += decided.changed
+        if self.bus and self.found:
+            self.bus.adopt(self.new["ups.conf"], self.found)
         for action in decided.after:
             if action.unit == units.SERVER and action.verb == "restart":
                 self.guard(force, "it goes on with what it had. The files are in place, and the next run does the rest")
@@ -340,7 +374,7 @@ class Deployment:
                 self.runner(["systemctl", "reset-failed", action.unit])
             units.do(action.verb, action.unit, runner=self.runner)
         except units.UnitError as error:
-            if action.verb == "reload":
+            if action.verb == "reload" and not units.show([action.unit], self.runner)[action.unit].runs:
                 # it has ended since the plan was made, and Debian 12 does not start it again
                 self._do(replace(action, verb="restart"))
                 return

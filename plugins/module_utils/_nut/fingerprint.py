@@ -156,7 +156,7 @@ def pins(device: UsbDevice, others: Sequence[UsbDevice], release: Release, drive
     """
     # the same one may look another way by now, when a driver has taken its interface
     twins = [other for other in others if other.ids == device.ids and other.incarnation != device.incarnation]
-    if release < _PINS_SINCE.get(driver, (0, 0, 0)):
+    if not is_told_apart(driver, release):
         return Pins((), _cannot(device, twins, f"{driver} takes the first that it finds") if twins else "")
     keys = [("vendorid", device.vendor_id), ("productid", device.product_id)]
     serial = trusted_serial(device)
@@ -211,6 +211,11 @@ def escape(text: str) -> str:
     """Write a POSIX extended regular expression that matches just this text (as REG_ICASE goes, in any case)."""
     # a bracket where it can be, and no backslash: the enumerator's shell changes those
     return "".join(r"\^" if one == "^" else f"[{one}]" if one in _SPECIAL else one for one in text)
+
+
+def is_told_apart(driver: str, release: Release) -> bool:
+    """Say whether a driver knows keys that tell one UPS from another."""
+    return release >= _PINS_SINCE.get(driver, (0, 0, 0))
 
 
 def means(section: Section, device: UsbDevice, release: Release = NEWEST) -> bool:

@@ -13,7 +13,7 @@ a UPS on the bus. All others are fixed, and never changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from . import fingerprint, parseconf, releases, units, ups_conf
@@ -44,6 +44,10 @@ BACKOFF = 15.0
 BACKOFF_MOST = 3600.0
 # with data for so long, a driver's restarts are forgotten
 SETTLED = 300.0
+# a driver whose UPS was on battery when it was heard last is left alone for so long; few batteries last longer
+OUTAGE = 1800.0
+# Sections that we make by ourselves: a device with another serial at each plugging in must not fill ups.conf
+FOUND_MOST = 128
 
 # what a release is taken for if it is not known: the oldest that the collection serves, which knows least
 _OLDEST: Release = (2, 8, 0)
@@ -66,8 +70,8 @@ class Known:
     wanted: ups.conf as the inventory wants it; None if nobody said. conf: ups.conf as it is. found: names of found sections,
     see found_in(). memory: name -> the UPS that had it last. written: name -> ups_conf.render() of the section as we wrote it
     last: a section that differs was edited by hand, and is left alone, so what Resolution calls fixed must keep the entry that it
-    has, or none. Who shall overrule that, as a play does, leaves the
-    name out of written, and sections that shall go out of conf.
+    has, or none. play: whether it is a play that asks. Then wanted counts for fixed sections and for what stands before the
+    sections, and nobody has edited anything; else they stay as conf has them. Sections that a play takes away are not in conf.
     """
 
     wanted: UpsConf | None
@@ -75,6 +79,7 @@ class Known:
     found: frozenset[str] = frozenset()
     memory: Mapping[str, Fingerprint] = field(default_factory=dict)
     written: Mapping[str, str] = field(default_factory=dict)
+    play: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,7 @@ def resolve(known: Known, upses: Sequence[Ups], policy: Policy, release: Release
     upses: what usb.candidates() found, also with what the policy ignores. release: of the host's NUT; None is taken for the
     oldest. Its own result, as conf, gives the same result again.
     """
-    edited = _edited(known)
+    edited = frozenset() if known.play else _edited(known)
     if edited:
         # a run that was cut short behind ups.conf, and before its own notes, has edited nothing
         ours = _Sorting(known, upses, policy, release, frozenset()).result().conf.sections
@@ -275,7 +280,8 @@ class _Sorting:
         self.found: list[str] = []
         self._name(edited)
         self.left = [_One(ups, policy.rule_for(ups.device), fingerprint.fingerprint(ups.device)) for ups in upses]
-        self.left = [one for one in self.left if not (one.rule and one.rule.ignore)]
+        self.ignored = [one for one in self.left if one.rule and one.rule.ignore]
+        self.left = [one for one in self.left if one not in self.ignored]
         self.reserved = {rule.name.lower() for rule in policy.rules if rule.name}
 
     def _name(self, edited: frozenset[str]) -> None:
@@ -292,7 +298,8 @@ class _Sorting:
             elif _value(section, "driver") == AUTO:
                 self.declared[name] = section
             else:
-                self.fixed[name] = section
+                # what the release of this host does not know has been left out of it, and people may have edited it
+                self.fixed[name] = section if self.known.play else conf.get(name, section)
         for name, section in conf.items():
             if name in wanted:
                 continue
@@ -320,7 +327,9 @@ class _Sorting:
         self._claims()
         self._too_new()
         self._by_rule()
+        self._declared_since()
         self._by_memory()
+        self._ghosts()
         self._takeover()
         self._unknown()
         sections = {name: self._section(name, one) for name, one in self.given.items() if name not in self.fixed}
@@ -331,11 +340,9 @@ class _Sorting:
         remembered = {name: print_ for name, print_ in self.known.memory.items() if name in sections}
         remembered.update({name: one.seen for name, one in self.given.items()})
         usb = [name for name, section in conf.items() if name not in self.fixed or _is_usb(section)]
-        settings = (self.known.wanted or self.known.conf).settings
-        if self.known.conf.sections and settings != self.known.conf.settings:
-            self.remarks.append(
-                "ups.conf: what stands before its sections is not what the inventory wants, and is put right"
-            )
+        # as with fixed sections; a ups.conf without sections is none yet
+        asked = self.known.play or not self.known.conf.sections
+        settings = (self.known.wanted if asked and self.known.wanted else self.known.conf).settings
         return Resolution(
             conf=UpsConf(settings, conf),
             found=frozenset(self.found) | (self.known.found & self.fixed.keys()),
@@ -477,6 +484,45 @@ class _Sorting:
             self.remarks.append(f"{where(one.device)}: {one.rule} calls it {name}, but {why}")
         return not why
 
+    def _declared_since(self) -> None:
+        """Give a name that was declared, and never had a UPS, the one that was merely found before; the found name goes.
+
+        Secondaries and dashboards know the declared one. Which UPS is meant is plain if keys tell it, or if there is one only.
+        """
+        nameless = [one for one in self.left if not any(self._holds(name, one) for name in self.ours)]
+        for name in [name for name in self.free if name in self.declared and self._is_new(name)]:
+            held = {
+                other: one
+                for other in self.free
+                if other in self.found
+                for one in self.left
+                if self._holds(other, one) and self._allowed(name, one)
+            }
+            plain = bool(_telling(self.declared[name].keys)) and not any(self._allowed(name, one) for one in nameless)
+            if not held or not (plain or (len(held) == 1 and not nameless)):
+                continue
+            other, one = next(iter(held.items()))
+            driver = self._driver(other, one)
+            if driver:
+                self._give(name, one, driver)
+                self.found.remove(other)
+
+    def _is_new(self, name: str) -> bool:
+        """Say whether a name never had a UPS."""
+        return name not in self.known.memory and not self._own_pins(name)
+
+    def _holds(self, name: str, one: _One) -> bool:
+        """Say whether a name is that UPS's, by what is remembered, or by its section."""
+        if name in self.known.memory:
+            return self._like(name, one) == 3
+        return bool(self._own_pins(name)) and fingerprint.means(self.known.conf.sections[name], one.device)
+
+    def _ghosts(self) -> None:
+        """Let found names go whose UPS has another name by now, or that the policy ignores: nobody declared them."""
+        for name in [name for name in self.free if name in self.found]:
+            if any(self._holds(name, one) for one in (*self.given.values(), *self.ignored)):
+                self.found.remove(name)
+
     def _by_memory(self) -> None:
         """Give each name back to the UPS that had it."""
         for stayed in (True, False):
@@ -514,8 +560,7 @@ class _Sorting:
     def _vacant(self, name: str, one: _One) -> bool:
         if not self._allowed(name, one) or name.lower() in self.reserved:
             return False
-        never = name in self.declared and name not in self.known.memory and not self._own_pins(name)
-        return self.policy.takeover or never
+        return self.policy.takeover or (name in self.declared and self._is_new(name))
 
     def _fitness(self, name: str, one: _One) -> tuple[int, bool, int]:
         """Rank names: declared for such a UPS, then of the same model, then in the order of the file."""
@@ -533,6 +578,10 @@ class _Sorting:
             if not one.driver:
                 self._refuse(
                     one, "nobody knows a driver for it. Name one in a rule of the policy, or leave it out by ignore"
+                )
+            elif len(self.found) >= FOUND_MOST:
+                self._refuse(
+                    one, f"{FOUND_MOST} UPSes were found here already. Declare it, or take some of them away by a play"
                 )
             elif not self.policy.unknown:
                 self._refuse(one, "the policy leaves unknown UPSes alone. Declare it, or give it a name in a rule")
@@ -610,7 +659,7 @@ class _Sorting:
         rival = self._rival(section)
         if rival is None:
             return section
-        if "vendorid" in _lower(declared):
+        if "vendorid" in _lower(declared) or not fingerprint.is_told_apart(_value(section, "driver"), self.release):
             self.remarks.append(
                 f"[{section.name}]: its UPS is not there, and its keys mean {where(rival.device)} as well, which has another name. "
                 "Declare it with its serial"
@@ -680,6 +729,31 @@ def plan(  # noqa: PLR0917 - all that a decision depends on
     return _Planning(res, known, seen, server, power, tries=tries, now=now, policy=policy).result()
 
 
+def says_more(name: str, known: Known, res: Resolution) -> bool:
+    """Say whether a section changes in nothing but by which keys its driver knows the UPS that it has already.
+
+    Such a change is no reason to restart a driver that works.
+    """
+    was, will = known.conf.sections.get(name), res.conf.sections.get(name)
+    if was is None or will is None or name not in res.plugged:
+        return False
+    before = known.memory.get(name)
+    declared = known.wanted.sections.get(name) if known.wanted else None
+    return (
+        set(_telling(declared.keys if declared else ())) <= set(was.keys)
+        and _but_for_pins(was) == _but_for_pins(will)
+        and fingerprint.means(was, res.plugged[name].device)
+        and (before is None or fingerprint.likeness(before, res.memory[name]) > 0)
+    )
+
+
+def others_have(name: str, known: Known, res: Resolution, work: Container[str]) -> bool:
+    """Say whether each other UPS that a section means, too, is served: one that is not may be held by this one's driver."""
+    was = known.conf.sections[name]
+    others = [other for other in res.plugged if other != name and fingerprint.means(was, res.plugged[other].device)]
+    return all(other in work for other in others)
+
+
 class _Planning:
     """One plan(), while it goes on."""
 
@@ -743,15 +817,18 @@ class _Planning:
     def result(self) -> Plan:
         for name in dict.fromkeys([*self.res.conf.sections, *self.old]):
             self._choose(name)
-        settings = self._settings()
-        changed = self._changed(settings)
+        changed = frozenset(name for name, section in self.target.items() if self.old.get(name) != section)
         for name in self.target:
             if name in changed:
-                self._replace(name, settings)
+                self._replace(name)
             elif name in self.res.plugged:
                 self._mend(name)
+        for name in self.old:
+            if name not in self.target and self._of(name).unit.runs:
+                # or the enumerator starts the driver that takes its place first, and that finds the UPS taken
+                self.before.append(Action("stop", units.driver(name), f"[{name}] is gone"))
         after = [*self._enumerator(changed), *self.drivers, *self._serve(changed)]
-        conf = UpsConf(settings, self.target)
+        conf = UpsConf(self.res.conf.settings, self.target)
         found = frozenset(
             name
             for name in self.target
@@ -839,26 +916,14 @@ class _Planning:
         if due > self.now:
             self.waits[name] = due
             return "its driver was started a moment ago"
-        if state.fresh and state.unit.runs and self._only_says_more(name, was, will) and self._others_work(name, was):
+        if state.fresh and state.unit.runs and self._says_more(name):
             return "its driver works, and is told from other UPSes when it next stands still"
         return ""
 
-    def _only_says_more(self, name: str, was: Section, will: Section) -> bool:
-        """Say whether a section changes in nothing but by which keys its driver knows the UPS that it has already."""
-        before = self.known.memory.get(name)
-        return (
-            _but_for_pins(was) == _but_for_pins(will)
-            and fingerprint.means(was, self._ups(name))
-            and (before is None or fingerprint.likeness(before, self.res.memory[name]) > 0)
-        )
-
-    def _others_work(self, name: str, section: Section) -> bool:
-        """Say whether each UPS that this section means, too, works, or has not had the time to show that it does not.
-
-        One that does not may be held by the driver of this one.
-        """
-        others = [other for other in self.res.plugged if other != name and fingerprint.means(section, self._ups(other))]
-        return all(self._of(other).fresh or self._is_young(other) for other in others)
+    def _says_more(self, name: str) -> bool:
+        # what has not had the time to show that it does not work counts as if it did
+        work = {other for other in self.res.plugged if self._of(other).fresh or self._is_young(other)}
+        return says_more(name, self.known, self.res) and others_have(name, self.known, self.res, work)
 
     def _is_young(self, name: str) -> bool:
         state = self._of(name)
@@ -866,25 +931,10 @@ class _Planning:
             return True
         return self.now < max(state.plugged, state.since) + GRACE
 
-    def _settings(self) -> tuple[Pair, ...]:
-        """Return what stands before the sections. It concerns all drivers."""
-        was, will = self.known.conf.settings, self.res.conf.settings
-        if was == will:
-            return will
-        why = next(filter(None, map(self._stands_aside, self.target)), "")
-        if why:
-            self.deferred.append(f"ups.conf stays as it is for now, before its sections: {why}")
-            return was
-        return will
-
-    def _changed(self, settings: Sequence[Pair]) -> frozenset[str]:
-        everywhere = tuple(settings) != self.known.conf.settings
-        return frozenset(name for name, section in self.target.items() if everywhere or self.old.get(name) != section)
-
-    def _replace(self, name: str, settings: Sequence[Pair]) -> None:
+    def _replace(self, name: str) -> None:
         """Have a driver started with the section that it has now."""
         state, unit = self._of(name), units.driver(name)
-        why = self._why(name) if tuple(settings) == self.known.conf.settings else "what holds for all UPSes changed"
+        why = self._why(name)
         self._permit(name)
         if name in self.res.plugged:
             self.tries[name] = self.tries.get(name, Tries()).again(self.now)
@@ -982,9 +1032,11 @@ class _Planning:
         if self.now < until:
             self.waits[name] = until
             return
-        if _ON_BATTERY & set(state.last):
+        # one that came back after that says something new; and no outage that still matters is as old as this
+        stale = state.since < plugged or self.now >= state.since + OUTAGE
+        if _ON_BATTERY & set(state.last) and not stale:
             self.deferred.append(
-                f"[{name}]: {' '.join(state.last)} is the last that it said, so its driver is left alone"
+                f"[{name}]: {' '.join(state.last)} is the last that it said, so its driver is left alone for now"
             )
             return
         what = "has not found it again by itself" if anew else f"has had no data for {self.now - state.since:.0f} s"

@@ -19,7 +19,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Callable
@@ -73,16 +73,18 @@ UNREACHABLE = "UNREACHABLE"
 _TELLING = ("vendorid", "productid", "vendor", "product", "serial")
 _SHOWN = 200
 
+# ups.status of a stand-in
+ABSENT = "ABSENT"
 # What upsd serves in the place of a UPS that is not there. ups.status is no flag of NUT's, so that no client takes it for
 # mains or battery: upsmon of 2.8.0 and 2.8.1 does nothing about it.
-DUMMY = """\
+DUMMY = f"""\
 # Written by nut-hotplug: what upsd serves under the name of a UPS that is not plugged in.
 device.mfr: none
 device.model: not plugged in
 device.type: ups
 ups.mfr: none
 ups.model: not plugged in
-ups.status: ABSENT
+ups.status: {ABSENT}
 """
 
 
@@ -203,6 +205,23 @@ class _Said:
     power: tuple[str, ...] | None
 
 
+def _with_old(resolution: hotplug.Resolution, known: hotplug.Known, names: Iterable[str]) -> hotplug.Resolution:
+    """Return a resolution in which these sections are as they were; one that was not is not."""
+    kept = dict(resolution.conf.sections)
+    for name in [name for name in names if name in kept]:
+        if name in known.conf.sections:
+            kept[name] = known.conf.sections[name]
+        else:
+            del kept[name]
+    return replace(
+        resolution,
+        conf=ups_conf.UpsConf(resolution.conf.settings, kept),
+        found=resolution.found & kept.keys(),
+        plugged={name: one for name, one in resolution.plugged.items() if name in kept},
+        memory={name: one for name, one in resolution.memory.items() if name in kept},
+    )
+
+
 def _silent(line: str) -> None:
     """Say nothing."""
 
@@ -238,7 +257,7 @@ class Host:
     pause: Callable[[float], None] = time.sleep
     boot: Callable[[], str] = boot_id
     _told: set[str] = field(default_factory=set, init=False)
-    _refused: dict[str, str] = field(default_factory=dict, init=False)  # text of a ups.conf -> NUT's words
+    _refused: dict[str, str] = field(default_factory=dict, init=False)  # text of a section, or of ups.conf -> why not
     _state: State | None = field(default=None, init=False)
 
     # Looking
@@ -258,9 +277,14 @@ class Host:
         known, old = self._known(memory)
         release = self._release()
         remarks: list[str] = []
-        devices = self._devices(remarks)
+        devices, whole = self._devices(remarks)
         upses, asked, troubled = self._upses(devices, known, memory, remarks)
         resolution = hotplug.resolve(known, upses, self.policy, release)
+        resolution = self._but_for_refused(resolution, known, remarks)
+        if known.conf.sections and (release is None or not whole):
+            # NUT is being installed anew, or only lsusb could be asked: too little is known to change what there is
+            resolution = _with_old(resolution, known, known.conf.sections)
+            troubled = True
         names = list(dict.fromkeys([*resolution.conf.sections, *known.conf.sections]))
         found = self._units(names)
         said = self._ask(names)
@@ -271,7 +295,6 @@ class Host:
         text = self._text(plan, old)
         if text is not None and (words := self._refused.get(text)):
             remarks.append(words)
-            troubled = True
             resolution = replace(resolution, conf=known.conf, found=known.found)
             plan = hotplug.plan(resolution, known, seen, server, power, memory.tries, now, self.policy, release)
             text = self._text(plan, old)
@@ -296,13 +319,15 @@ class Host:
             plan=plan,
             left=left,
             power=tuple(power or ()),
-            state=replace(self._remembered(memory, resolution, seen, now), asked=asked, bus=_digest(seen_bus)),
+            state=replace(
+                self._remembered(memory, known, resolution, seen, now=now), asked=asked, bus=_digest(seen_bus)
+            ),
             path=self.folder / "ups.conf",
             old=old,
             text=text,
             lacks=self._lacks(plan.conf or known.conf),
             remarks=tuple(dict.fromkeys(printable(one, 500) for one in remarks)),
-            troubled=troubled or (power is None and bool(names)),
+            troubled=troubled or bool(self._refused) or (power is None and bool(names)),
         )
 
     def complete(self, wanted: str) -> tuple[str, hotplug.Resolution]:
@@ -319,12 +344,30 @@ class Host:
                 for name, one in known.conf.sections.items()
                 if name in known.wanted.sections or name in known.found
             }
-            known = replace(known, conf=replace(known.conf, sections=kept), written={})
+            known = replace(known, conf=replace(known.conf, sections=kept), written={}, play=True)
         remarks: list[str] = []
-        upses, _asked, _troubled = self._upses(self._devices(remarks), known, memory, remarks)
+        devices, _unused = self._devices(remarks)
+        upses, _asked, _troubled = self._upses(devices, known, memory, remarks)
         resolution = hotplug.resolve(known, upses, self.policy, self._release())
+        resolution = _with_old(resolution, known, self._working(known, resolution))
         resolution = replace(resolution, remarks=(*remarks, *resolution.remarks))
         return hotplug.compose(hotplug.header_of(wanted), resolution.conf, resolution.found, old), resolution
+
+    def _working(self, known: hotplug.Known, resolution: hotplug.Resolution) -> list[str]:
+        """Name the sections that would only say more of a UPS that is served, and whose driver is not restarted for that."""
+        names = [name for name in resolution.plugged if hotplug.says_more(name, known, resolution)]
+        if not names:
+            return []
+        fresh = self._ask(list(resolution.plugged)).status
+        return [name for name in names if name in fresh and hotplug.others_have(name, known, resolution, fresh)]
+
+    def adopt(self, text: str, resolution: hotplug.Resolution) -> None:
+        """Note what a play has written, if this host has a memory: nobody has edited that by hand."""
+        if not self.memory.exists():
+            return
+        sections = ups_conf.parse(text).sections
+        written = {name: ups_conf.render([one]) for name, one in sections.items() if name not in resolution.fixed}
+        self._keep(replace(self._load(), memory=dict(resolution.memory), written=written, intended={}))
 
     def _load(self) -> State:
         if self._state is None:
@@ -363,13 +406,14 @@ class Host:
             self.release = releases.installed(self.runner, self.finder)
         return self.release
 
-    def _devices(self, remarks: list[str]) -> tuple[UsbDevice, ...]:
+    def _devices(self, remarks: list[str]) -> tuple[tuple[UsbDevice, ...], bool]:
+        """Return what is on the bus, and whether all is known of it: lsusb tells neither serials nor places."""
         try:
-            return usb.scan(Path(self.policy.sysfs), Path(self.policy.dev))
+            return usb.scan(Path(self.policy.sysfs), Path(self.policy.dev)), True
         except usb.UsbError as error:
             remarks.append(f"{error}; lsusb is asked instead")
         try:
-            return usb.by_lsusb(self.runner)
+            return usb.by_lsusb(self.runner), False
         except usb.UsbError as error:
             raise ReconcileError(f"what is on the USB bus can't be found out: {error}. Nothing was changed") from None
 
@@ -444,6 +488,7 @@ class Host:
     ) -> hotplug.Seen:
         """Put together how a driver stands."""
         ups = resolution.plugged.get(name)
+        stands_in = ABSENT in said.status.get(name, ())
         before = memory.plugged.get(name)
         same = ups is not None and before is not None and ups.device.incarnation == (before.bus, before.device)
         return hotplug.Seen(
@@ -453,21 +498,46 @@ class Host:
             since=now if name in said.status else memory.silent.get(name, now),
             plugged=None if ups is None else before.since if same and before else now,
             new=ups is not None and not same,
-            last=said.status.get(name, memory.last.get(name, ())),
+            # a stand-in has no say in what its UPS said last
+            last=memory.last.get(name, ()) if stands_in else said.status.get(name, memory.last.get(name, ())),
         )
+
+    def _but_for_refused(
+        self, resolution: hotplug.Resolution, known: hotplug.Known, remarks: list[str]
+    ) -> hotplug.Resolution:
+        """Leave the sections as they are that NUT has refused in this run; the others need not wait for them."""
+        refused = {
+            name: words
+            for name, one in resolution.conf.sections.items()
+            if (words := self._refused.get(ups_conf.render([one])))
+        }
+        remarks += refused.values()
+        return _with_old(resolution, known, refused)
 
     @staticmethod
     def _remembered(
-        memory: State, resolution: hotplug.Resolution, seen: Mapping[str, hotplug.Seen], now: float
+        memory: State,
+        known: hotplug.Known,
+        resolution: hotplug.Resolution,
+        seen: Mapping[str, hotplug.Seen],
+        *,
+        now: float,
     ) -> State:
         plugged = {
             name: Plugging(*one.device.incarnation, now if (since := seen[name].plugged) is None else since)
             for name, one in resolution.plugged.items()
             if name in seen
         }
+        # what a play has written is not an edit by hand
+        agreed = {
+            name: ups_conf.render([one])
+            for name, one in known.conf.sections.items()
+            if name not in resolution.fixed and resolution.conf.sections.get(name) == one
+        }
         return replace(
             memory,
             memory=dict(resolution.memory),
+            written={**{name: text for name, text in known.written.items() if name in known.conf.sections}, **agreed},
             plugged=plugged,
             silent={name: one.since for name, one in seen.items() if not one.status},
             last={name: one.last for name, one in seen.items() if one.last},
@@ -529,9 +599,9 @@ class Host:
         for node, reason in look.plan.permits:
             work.permit(node, reason)
         wrong = self._check(look)
-        if wrong and look.text is not None:
-            work.refuse(look.text, f"NUT does not take the new one: {wrong}")
-        else:
+        for name, words in wrong.items():
+            work.refuse(name, f"NUT does not take what it should become: {words}")
+        if not wrong:
             if look.changes:
                 work.begin()
             for action in look.plan.before:
@@ -539,6 +609,7 @@ class Host:
             if work.write():
                 for action in look.plan.after:
                     work.do(action)
+                    work.behind(action)
                 work.end()
         self._keep(work.state.with_history(*work.history))
         return work.outcome()
@@ -582,14 +653,17 @@ class Host:
         except (OSError, writing.WriteError) as error:
             self._once(f"what was done can't be remembered: {error}")
 
-    def _check(self, look: Look) -> str:
-        """Let NUT's own drivers read the sections that change, in a scratch directory. Returns what is wrong, in words."""
+    def _check(self, look: Look) -> dict[str, str]:
+        """Let NUT's own drivers read the sections that change, in a scratch directory.
+
+        Returns what is wrong, in words, by the name of the section; "" is all of them.
+        """
         conf = look.plan.conf
         if conf is None or look.text is None:
-            return ""
+            return {}
         changed = {name: conf.sections[name] for name in look.changed() if name in conf.sections}
         if not changed:
-            return ""
+            return {}
         # a unix socket's path is at most 107 bytes long, so the scratch directory stands near the root
         scratch = self.room / f"nut-hotplug-{os.getpid()}"
         try:
@@ -599,10 +673,13 @@ class Host:
             shutil.chown(scratch, *self.owner)
             scratch.chmod(0o770)
             here = ["env", f"NUT_CONFPATH={scratch}", f"NUT_STATEPATH={scratch}", f"NUT_ALTPIDPATH={scratch}"]
-            wrong = validate.drivers(ups_conf.UpsConf(conf.settings, changed), self.finder, here, self.runner)
-            return "; ".join(words.replace(f"{scratch}/", "") for words in wrong)
+            told = {
+                name: validate.drivers(ups_conf.UpsConf(conf.settings, {name: one}), self.finder, here, self.runner)
+                for name, one in changed.items()
+            }
+            return {name: "; ".join(said).replace(f"{scratch}/", "") for name, said in told.items() if said}
         except (OSError, LookupError, writing.WriteError) as error:
-            return f"it can't be checked: {error}"
+            return {"": f"it can't be checked: {error}"}
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -630,18 +707,16 @@ class Host:
                 done += outcome.done
                 failed += outcome.failed
                 written = written or outcome.written
-                if self.clock() >= end:
-                    break
-                if outcome.changed or (outcome.failed and look.text is not None):
+                late = self.clock() >= end
+                again = outcome.changed or (outcome.failed and look.text is not None)
+                if not late and (again or self._wait(look, end)):
                     continue
-                if self._wait(look, end):
-                    continue
-                if glance.bus(self.policy.sysfs) == look.glance:
+                if not outcome.changed and not outcome.failed:
+                    self._leave_quiet(look)
+                # as late as can be: an event that comes while this service runs starts no other run
+                if late or glance.bus(self.policy.sysfs) == look.glance:
                     break
-            whole = Outcome(look, tuple(done), tuple(dict.fromkeys(failed)), written)
-            if not outcome.changed and not outcome.failed:
-                self._leave_quiet(look)
-            return whole
+            return Outcome(look, tuple(done), tuple(dict.fromkeys(failed)), written)
 
     def _settle(self) -> None:
         """Wait until a bus that has changed since the last run changes no more: a hub brings its devices one by one."""
@@ -712,6 +787,7 @@ class _Work:
     done: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     history: list[Decision] = field(default_factory=list)
+    noted: list[Action] = field(default_factory=list)
     written: bool = False
 
     def note(self, name: str, what: str, reason: str) -> None:
@@ -729,12 +805,15 @@ class _Work:
             self.host._once(line)
             self.history.append(Decision(self.host.wall(), name, what, reason))
 
-    def refuse(self, text: str, reason: str) -> None:
-        """Note that ups.conf can't become TEXT, so that the next look does without."""
-        what = f"{self.look.path} is not changed"
+    def refuse(self, name: str, reason: str) -> None:
+        """Note that a section, or ("") all of ups.conf, can't become what it should, so that the next look does without."""
+        conf = self.look.plan.conf
+        section = conf.sections.get(name) if conf else None
+        what = f"[{name}] of {self.look.path} is not changed" if section else f"{self.look.path} is not changed"
+        text = ups_conf.render([section]) if section else self.look.text or ""
         self.host._refused[text] = printable(f"{what}: {reason}", 500)
         self.state = replace(self.state, tries=self.look.state.tries)
-        self.fail("", what, reason)
+        self.fail(name, what, reason)
 
     def outcome(self) -> Outcome:
         return Outcome(self.look, tuple(self.done), tuple(self.failed), self.written)
@@ -755,7 +834,8 @@ class _Work:
             replace(one, verb="restart") if one.verb == "start" and units.is_driver(one.unit) else one
             for one in look.plan.after
         ]
-        self._pending([*noted, *look.left])
+        self.noted = [*noted, *look.left]
+        self._pending(self.noted)
         if look.text is not None and look.plan.conf is not None:
             fixed = look.resolution.fixed
             # what was edited by hand has not become ours by being written along
@@ -777,7 +857,7 @@ class _Work:
         try:
             writing.replace(texts, MODE, host.owner)
         except writing.WriteError as error:
-            self.refuse(look.text or "", str(error))
+            self.refuse("", str(error))
             return False
         if look.text is not None:
             self.written = True
@@ -795,7 +875,7 @@ class _Work:
                 host.runner(["systemctl", "reset-failed", action.unit])
             units.do(action.verb, action.unit, runner=host.runner)
         except units.UnitError as error:
-            if action.verb == "reload":
+            if action.verb == "reload" and not self._runs(action.unit):
                 # it has ended since the plan was made, and Debian 12 does not start it again
                 self.do(replace(action, verb="restart"))
                 return
@@ -807,6 +887,17 @@ class _Work:
             self.note(name, f"{action.verb} {action.unit}", f"{action.reason}. It did not come up")
             return
         self.note(name, f"{action.verb} {action.unit}", action.reason)
+
+    def behind(self, action: Action) -> None:
+        """Take what is done out of the note: a run that is cut short now does not do it again."""
+        self.noted = [one for one in self.noted if (one.unit, one.reason) != (action.unit, action.reason)]
+        self._pending(self.noted)
+
+    def _runs(self, unit: str) -> bool:
+        try:
+            return units.show([unit], self.host.runner)[unit].runs
+        except units.UnitError:
+            return True
 
     def end(self) -> None:
         if self.look.left:

@@ -452,9 +452,7 @@ def test_nut_conf(rendered: dict[str, dict[str, Any]]) -> None:
 def test_ups_conf(rendered: dict[str, dict[str, Any]]) -> None:
     bare = ups_conf.parse(rendered["bare"]["rendered"]["ups.conf"])
     assert dict(bare.settings) == {"maxretry": "3", "retrydelay": "5", "pollinterval": "2"}
-    assert {name: dict(one.keys) for name, one in bare.sections.items()} == {
-        "ups": {"driver": "auto", "port": "auto"}
-    }
+    assert {name: dict(one.keys) for name, one in bare.sections.items()} == {"ups": {"driver": "auto", "port": "auto"}}
     full = ups_conf.parse(rendered["full"]["rendered"]["ups.conf"])
     assert dict(full.settings) == {"maxretry": "4", "retrydelay": "6", "pollinterval": "3"}
     assert {name: dict(one.keys) for name, one in full.sections.items()} == {

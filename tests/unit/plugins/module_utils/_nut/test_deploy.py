@@ -785,9 +785,20 @@ def test_a_daemon_that_can_not_reload_is_restarted(place: Place) -> None:
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
     decided = deployment.plan()
     place.systemd.refused[RELOAD_SERVER] = "Job for nut-server.service failed: code=killed"
+    place.systemd.found[units.SERVER] = FAILED
     deployment.apply(decided)
     assert place.systemd.told[-3:] == [RELOAD_SERVER, f"reset-failed {units.SERVER}", RESTART_SERVER]
     assert told(deployment.done) == [RESTART_SERVER]
+
+
+def test_a_daemon_that_runs_is_not_restarted_because_it_does_not_reload(place: Place) -> None:
+    place.holds(PRIMARY)
+    deployment = place.deployment(with_text("upsd.conf", "15", "20"))
+    decided = deployment.plan()
+    place.systemd.refused[RELOAD_SERVER] = "Job timed out"
+    with pytest.raises(DeployError, match="Job timed out"):
+        deployment.apply(decided)
+    assert RESTART_SERVER not in place.systemd.told
 
 
 def test_bytes_that_are_no_utf8_are_shown_somehow(place: Place) -> None:
@@ -868,8 +879,9 @@ def test_a_driver_that_is_declared_again(place: Place, tmp_path: Path) -> None:
     settle(place, place.deployment({**PRIMARY, "ups.conf": ASKED}, policy=on_bus(tree)))
     deployment = place.deployment(PRIMARY, policy=on_bus(tree))
     assert deployment.new["ups.conf"] == PRIMARY["ups.conf"]
+    deployment.check()
     settle(place, deployment)
-    assert place.texts()[actions.WANTED] == ""
+    assert place.texts()[actions.WANTED] == "\n"
     assert not place.deployment(PRIMARY, policy=on_bus(tree)).plan()
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,8 @@ class Machine:
         self.status: dict[str, str] = {}  # what upsd says of each UPS; others are as their units are
         self.refuses: dict[str, str] = {}  # driver -> its words
         self.fails: set[str] = set()  # commands of systemctl that fail
+        self.lsusb = ""
+        self.ends_at = ""  # the command that finds its unit ended
         self.scanner: tuple[int, str] = (0, "")
         self.events: list[Any] = []  # called one after another while the agent pauses
         self.boot = "boot"
@@ -81,6 +84,8 @@ class Machine:
             return self.systemctl(words[1:])
         if words[0] == "nut-scanner":
             return self.scanner
+        if words[0] == "lsusb":
+            return 0, self.lsusb
         if words[0] == "env":
             name = Path(next(word for word in words[1:] if "=" not in word)).name
             self.checked = (Path(words[1].partition("=")[2]) / "ups.conf").read_text()
@@ -102,6 +107,8 @@ class Machine:
         if verb == "reset-failed":
             return 0, ""
         self.did.append(f"{verb} {names[0]}")
+        if f"{verb} {names[0]}" == self.ends_at:
+            self.units[names[0]] = ("failed", "enabled")
         if f"{verb} {names[0]}" in self.fails:
             return 1, "it failed"
         if names[0] == "nut-driver-enumerator.service":
@@ -453,12 +460,21 @@ def test_what_is_awaited_is_not_looked_at_all_the_time(served: Machine) -> None:
     assert 2 <= len(shown) <= 4
 
 
-def test_a_unit_that_can_not_be_reloaded_is_restarted(machine: Machine) -> None:
+def test_a_upsd_that_can_not_be_reloaded_because_it_has_ended_is_restarted(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     machine.fails.add("reload nut-server.service")
+    machine.ends_at = "reload nut-server.service"
     outcome = machine.go()
     assert machine.did[-1] == "restart nut-server.service"
     assert outcome.failed == ()
+
+
+def test_a_upsd_that_runs_is_not_restarted_because_a_reload_fails(machine: Machine) -> None:
+    machine.bus.plug("1-1", APC)
+    machine.fails.add("reload nut-server.service")
+    outcome = machine.go()
+    assert "restart nut-server.service" not in machine.did
+    assert any("reload nut-server.service" in line for line in outcome.failed)
 
 
 def test_an_enumerator_that_fails(machine: Machine) -> None:
@@ -928,6 +944,82 @@ def test_a_play_overrules_what_was_edited_by_hand(served: Machine) -> None:
     text, _resolution = served.host().complete(WANTED)
     assert "pollfreq" not in text
     assert "[mine]" not in text
+
+
+def test_what_a_play_wrote_is_not_an_edit_by_hand(served: Machine) -> None:
+    """The agent has its own notes of what stood there before the play."""
+    wanted = WANTED + "    pollinterval = 5\n"
+    text, resolution = served.host().complete(wanted)
+    (served.folder / "ups.conf.wanted").write_text(wanted)
+    served.path.write_text(text)
+    served.host().adopt(text, resolution)
+    served.bus.unplug("1-1")
+    served.bus.plug("1-1", CPS, serial="CPS123456789")
+    served.go()
+    assert not [line for line in served.said if "by hand" in line]
+    assert dict(served.conf.sections["ups"].keys)["vendorid"] == "0764"
+
+
+def test_what_agrees_with_us_is_ours(served: Machine) -> None:
+    wanted = WANTED + "    pollinterval = 5\n"
+    text, _resolution = served.host().complete(wanted)
+    (served.folder / "ups.conf.wanted").write_text(wanted)
+    served.path.write_text(text)
+    assert not served.go().written
+    assert served.memory.written["ups"] == ups_conf.render([served.conf.sections["ups"]])
+
+
+def test_a_play_leaves_a_driver_that_works_as_the_agent_does(machine: Machine) -> None:
+    """The UPS was absent at the first play, and its driver found it by itself."""
+    (machine.folder / "ups.conf.wanted").write_text(WANTED)
+    machine.path.write_text('[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n')
+    machine.units["nut-driver@ups.service"] = ("active", "enabled")
+    machine.bus.plug("1-1", APC)
+    machine.go()
+    text, _resolution = machine.host().complete(WANTED)
+    assert "vendorid" not in text
+    machine.status["ups"] = "ERR DATA-STALE"
+    machine.serve()
+    text, _resolution = machine.host().complete(WANTED)
+    assert "vendorid" in text
+    # what people declare is more than a pin of ours
+    machine.status.clear()
+    machine.serve()
+    text, _resolution = machine.host().complete(WANTED + "    serial = 5B.*\n")
+    assert "5B.*" in text
+
+
+def test_one_bad_section_does_not_keep_back_another(served: Machine) -> None:
+    served.policy["rules"] = [{"vendor": "0665", "driver": "nutdrv_qx", "options": {"nonsense": "1"}}]
+    served.refuses["nutdrv_qx"] = "Fatal error: 'nonsense' is not a valid variable name for this driver."
+    served.bus.plug("1-2", "0665:5161", "Maker", "Model", None)
+    outcome = served.go()
+    assert any("nonsense" in line for line in outcome.failed)
+    served.bus.unplug("1-1")
+    served.bus.plug("1-1", CPS, serial="CPS123456789")
+    served.go()
+    assert dict(served.conf.sections["ups"].keys)["vendorid"] == "0764"
+    assert list(served.conf.sections) == ["ups"]
+
+
+def test_of_what_lsusb_tells_nothing_that_is_there_is_changed(served: Machine) -> None:
+    before = served.path.read_text()
+    served.bus.unplug("1-1")
+    shutil.rmtree(served.bus.sysfs / "bus")
+    served.lsusb = f"Bus 001 Device 009: ID {APC} American Power Conversion\n"
+    served.go()
+    assert served.path.read_text() == before
+
+
+def test_while_nut_is_installed_anew_nothing_is_changed(served: Machine) -> None:
+    (served.folder / "ups.conf.wanted").write_text(WANTED + "    waitbeforereconnect = 3\n")
+    served.go()
+    before = served.path.read_text()
+    served.bus.plug("1-2", CPS, serial="CPS123456789")
+    outcome = served.go(release=None)
+    assert not [name for name in served.did if "driver@ups." in name]
+    assert served.path.read_text().startswith(before)
+    assert outcome.look.troubled
 
 
 def test_what_was_edited_by_hand_outlives_our_own_writing(served: Machine) -> None:
