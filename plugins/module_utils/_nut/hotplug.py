@@ -999,6 +999,8 @@ class _Planning:
             self._revive(name, state)
         elif state.unit.active == "activating":
             self._hasten(name, state)
+        elif state.unit.active == "deactivating":
+            self.waits[name] = self.now + GRACE
         elif state.unit.active == "failed":
             self._try(name, "start", f"{self._here(name)}, and its driver has failed")
         elif state.unit.enabled not in ("enabled", "enabled-runtime"):
@@ -1044,8 +1046,13 @@ class _Planning:
 
     def _hasten(self, name: str, state: Seen) -> None:
         """A driver is about to start, or waits for its next try."""
+        tries = self.tries.get(name, Tries())
         if self._is_owed(name):
             self._try(name, "restart", f"{self._here(name)}, and its driver waits for its next try")
+        elif tries.count and self.now < tries.last + GRACE:
+            self.waits[name] = tries.last + GRACE
+        elif state.unit.sub == "auto-restart":
+            self._try(name, "restart", f"{self._here(name)}, and its driver has ended")
         elif self.now < state.since + HUNG:
             self.waits[name] = state.since + HUNG
         else:

@@ -491,13 +491,15 @@ class Host:
         stands_in = ABSENT in said.status.get(name, ())
         before = memory.plugged.get(name)
         same = ups is not None and before is not None and ups.device.incarnation == (before.bus, before.device)
+        # a memory that was lost makes nothing new of what is served
+        lost = not memory.memory and name in said.status
         return hotplug.Seen(
             unit=found[units.driver(name)],
             status=said.status.get(name, ()),
             error=said.errors.get(name, ""),
             since=now if name in said.status else memory.silent.get(name, now),
-            plugged=None if ups is None else before.since if same and before else now,
-            new=ups is not None and not same,
+            plugged=None if ups is None else before.since if same and before else now - (hotplug.GRACE if lost else 0),
+            new=ups is not None and not same and not lost,
             # a stand-in has no say in what its UPS said last
             last=memory.last.get(name, ()) if stands_in else said.status.get(name, memory.last.get(name, ())),
         )
@@ -873,7 +875,9 @@ class _Work:
             if action.verb in ("restart", "start"):
                 # systemd gives up on a unit that failed often, and refuses to start it until told to forget
                 host.runner(["systemctl", "reset-failed", action.unit])
-            units.do(action.verb, action.unit, runner=host.runner)
+            # a driver whose UPS hangs takes a minute or more to stop, or to start, and nobody shall wait for it
+            late = " --no-block" if units.is_driver(action.unit) and action.verb in ("restart", "start") else ""
+            units.do(action.verb + late, action.unit, runner=host.runner)
         except units.UnitError as error:
             if action.verb == "reload" and not self._runs(action.unit):
                 # it has ended since the plan was made, and Debian 12 does not start it again

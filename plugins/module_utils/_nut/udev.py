@@ -46,9 +46,14 @@ def _pattern(pattern: str) -> Iterator[str]:
     if ids:
         vendor, product = ids.groups()
         yield ", ".join(filter(None, (_id("idVendor", vendor), _id("idProduct", product))))
-    else:
+    elif _says(pattern):
         yield f'ATTR{{manufacturer}}=="{glob(pattern)}"'
         yield f'ATTR{{product}}=="{glob(pattern)}"'
+
+
+def _says(pattern: str) -> bool:
+    """Say whether udev can tell anything by a pattern. Else it would give NUT each device; nut-hotplug sees to those itself."""
+    return glob(pattern).strip("*?") != ""
 
 
 def _id(attribute: str, value: str) -> str:
@@ -64,6 +69,8 @@ def _matches(rule: Mapping[str, object]) -> Iterator[str]:
             parts.append(_id(number, given[key]))
         elif given[key]:
             parts.append(f'ATTR{{{text}}}=="{glob(given[key])}"')
+    if not any(_says(one) for one in given.values() if one):
+        return
     if given["serial"]:
         parts.append(f'ATTR{{serial}}=="{glob(given["serial"])}"')
     if given["port"]:

@@ -28,11 +28,12 @@ class UnitError(Exception):
 
 @dataclass(frozen=True)
 class Unit:
-    """How a unit stands. active, enabled: systemd's words ("" where the unit is unknown); pid: 0 if none runs."""
+    """How a unit stands. active, enabled, sub: systemd's words ("" where the unit is unknown); pid: 0 if none runs."""
 
     active: str
     enabled: str
     pid: int
+    sub: str = ""
 
     @property
     def runs(self) -> bool:
@@ -61,14 +62,19 @@ def drivers_at_boot(root: Path = Path("/etc/systemd/system")) -> tuple[str, ...]
 
 def show(names: Sequence[str], runner: Run) -> dict[str, Unit]:
     """Ask systemd how units stand, all in one call. Every name that was asked for is in the answer."""
-    properties = "--property=Id,LoadState,ActiveState,UnitFileState,MainPID"
+    properties = "--property=Id,LoadState,ActiveState,SubState,UnitFileState,MainPID"
     code, said = runner(["systemctl", "show", properties, "--", *names])
     if code:
         raise UnitError(f"systemctl show: {said.strip()}")
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in said.split("\n\n")]
     # systemd answers in the order of the question; an alias answers with another Id
     return {
-        name: Unit(block["ActiveState"], block.get("UnitFileState", ""), int(block.get("MainPID") or 0))
+        name: Unit(
+            block["ActiveState"],
+            block.get("UnitFileState", ""),
+            int(block.get("MainPID") or 0),
+            block.get("SubState", ""),
+        )
         if block.get("LoadState") != "not-found"
         else ABSENT
         for name, block in zip(names, [block for block in blocks if block])

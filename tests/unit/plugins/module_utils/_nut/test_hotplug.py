@@ -48,6 +48,8 @@ WAITING = Unit("activating", "enabled", 0)
 SERVER = Unit("active", "enabled", 9)
 NOW = 100_000.0
 LONG = NOW - 10_000
+ENDED = Unit("activating", "enabled", 0, "auto-restart")
+STOPS = Unit("deactivating", "enabled", 7, "stop-sigterm")
 DEFAULT = Policy()
 
 
@@ -793,6 +795,10 @@ SCENES = {
     ),
     "driver hung, not for long": scene([APC], [APC], of={"ups": {**MUTE, "since": NOW - HUNG + 1}}),
     "driver hung": scene([APC], [APC], "restart ups", of={"ups": {**MUTE, "since": NOW - HUNG}}),
+    "driver killed, systemd waits": scene(
+        [APC], [APC], "restart ups", of={"ups": {**MUTE, "unit": ENDED, "since": NOW - 1}}
+    ),
+    "driver is being stopped": scene([APC], [APC], of={"ups": {**MUTE, "unit": STOPS, "since": LONG}}),
     "driver hung, last on battery": scene(
         [APC], [APC], of={"ups": {**MUTE, "since": NOW - 600, "last": ("OB", "DISCHRG")}}
     ),
@@ -880,6 +886,7 @@ WAITS = (
     "new device number, counted from the latest",
     "driver starts",
     "driver hung, not for long",
+    "driver is being stopped",
 )
 
 
@@ -1140,6 +1147,18 @@ def test_what_it_has_is_not_what_was_swapped_for_it() -> None:
     swapped = {"plugged": host.now, "new": True}
     # upsd may still say what the other one said last
     assert told(host.plan(CPS, ups=swapped))[:2] == ["stop ups", "write"]
+
+
+def test_a_driver_that_ends_again_and_again_is_tried_ever_more_rarely() -> None:
+    host = Host()
+    host.settle(APC)
+    ended = {**MUTE, "unit": ENDED, "since": host.now}
+    tried = []
+    for _second in range(400):
+        if told(host.plan(APC, ups=ended)):
+            tried.append(host.now - NOW)
+        host.now += 1
+    assert tried == [0, BACKOFF, 3 * BACKOFF, 7 * BACKOFF, 15 * BACKOFF]
 
 
 # Found first, declared later

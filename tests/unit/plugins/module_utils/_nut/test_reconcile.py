@@ -410,7 +410,7 @@ def test_a_driver_that_died(served: Machine) -> None:
     served.go()
     assert served.did == ["start nut-driver@ups.service"]
     assert served.asked.index(["systemctl", "reset-failed", "nut-driver@ups.service"]) < served.asked.index(
-        ["systemctl", "start", "--", "nut-driver@ups.service"]
+        ["systemctl", "start", "--no-block", "--", "nut-driver@ups.service"]
     )
 
 
@@ -1009,6 +1009,14 @@ def test_of_what_lsusb_tells_nothing_that_is_there_is_changed(served: Machine) -
     served.lsusb = f"Bus 001 Device 009: ID {APC} American Power Conversion\n"
     served.go()
     assert served.path.read_text() == before
+
+
+def test_a_memory_that_was_lost_makes_nothing_new(served: Machine) -> None:
+    (served.root / "state/state.json").unlink()
+    begin = served.now
+    served.go()
+    assert served.now - begin < hotplug.GRACE
+    assert served.did == []
 
 
 def test_while_nut_is_installed_anew_nothing_is_changed(served: Machine) -> None:

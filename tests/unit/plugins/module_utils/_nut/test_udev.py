@@ -53,6 +53,13 @@ def test_rules_come_first_and_the_first_that_matches_counts() -> None:
     )
 
 
+def test_what_tells_udev_nothing_gives_it_nothing() -> None:
+    """Each device of the host would be NUT's."""
+    assert (
+        udev.permissions({"patterns": ["\u4e9a*", "*?*"], "rules": [{"vendor": "*", "product": "\u4e9a"}]}) == ECOFLOW
+    )
+
+
 def test_no_port_no_import() -> None:
     assert "IMPORT" not in udev.permissions({"rules": [{"vendor": "1234"}]})
 

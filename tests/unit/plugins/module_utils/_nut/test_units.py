@@ -64,7 +64,7 @@ def test_how_units_stand() -> None:
         units.driver("spare"): Unit("failed", "", 0),
     }
     assert runner.run == [
-        ["systemctl", "show", "--property=Id,LoadState,ActiveState,UnitFileState,MainPID", "--", *names]
+        ["systemctl", "show", "--property=Id,LoadState,ActiveState,SubState,UnitFileState,MainPID", "--", *names]
     ]
 
 
