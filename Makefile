@@ -93,9 +93,9 @@ oracle: $(VENV)/dev ## pytest on tests/oracle: the library against the NUT of De
 	@tools/packages $(LAB_PACKAGES)
 	pytest tests/oracle
 
-molecule: $(VENV)/dev ## molecule test --all: the roles on all sites of the lab and on a virtual machine, faults, a take-over, a power cut
+molecule: $(VENV)/dev ## all scenarios of molecule: the roles on all sites of the lab and on a virtual machine, faults, a take-over, a power cut
 	@tools/packages $(LAB_PACKAGES) $(VM_PACKAGES)
-	molecule test --all
+	tools/molecule
 
 build: $(VENV)/run ## the collection as a file for ansible-galaxy
 	ansible-galaxy collection build --force
