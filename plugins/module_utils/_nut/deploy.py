@@ -218,7 +218,7 @@ class Deployment:
         text = self.new.get("ups.conf", "")
         stale = []
         for name in ups_conf.parse(text).sections:
-            kept = self.systemd / f"{units.driver(name)}.d" / "nut-driver-enumerator-generated-checksum.conf"
+            kept = units.checksum(name, self.systemd)
             if kept.exists() and f"SECTION_CHECKSUM={ups_conf.digest(text, name)}'" not in kept.read_text():
                 stale.append(name)
         return stale

@@ -245,6 +245,7 @@ class Host:
     folder: Path = Path("/etc/nut")
     memory: Path = Path("/var/lib/nut-hotplug/state.json")
     room: Path = Path("/run")
+    systemd: Path = Path("/etc/systemd/system")
     say: Callable[[str], None] = _silent
     debug: Callable[[str], None] = _silent
     release: Release | None = None
@@ -610,6 +611,8 @@ class Host:
                 work.do(action)
             if work.write():
                 for action in look.plan.after:
+                    if action.unit == units.ENUMERATOR:
+                        work.spare()
                     work.do(action)
                     work.behind(action)
                 work.end()
@@ -891,6 +894,32 @@ class _Work:
             self.note(name, f"{action.verb} {action.unit}", f"{action.reason}. It did not come up")
             return
         self.note(name, f"{action.verb} {action.unit}", action.reason)
+
+    def spare(self) -> None:
+        """Keep the enumerator from restarting drivers whose sections we leave alone.
+
+        One that somebody has edited, and taken up by hand, is another one to it than the last that it has seen; and 2.8.1
+        forgets what it had a driver reload.
+        """
+        host, text = self.host, self.look.text or self.look.old
+        conf, was = ups_conf.parse(text), self.look.known.conf
+        same = [name for name, one in conf.sections.items() if was.sections.get(name) == one]
+        texts = {}
+        for name in (*same, *([""] if conf.settings == was.settings else [])):
+            path = units.checksum(name, host.systemd)
+            try:
+                seen = path.read_text(encoding="ascii")
+            except (OSError, ValueError):
+                continue
+            now = re.sub(r"(SECTION_CHECKSUM(?:_GLOBAL)?=)[0-9a-f]{32}", rf"\g<1>{ups_conf.digest(text, name)}", seen)
+            if now != seen:
+                texts[path] = now
+        if texts:
+            try:
+                writing.replace(texts, 0o644)
+            except writing.WriteError as error:
+                host.debug(str(error))
+            host.runner(["systemctl", "daemon-reload"])
 
     def behind(self, action: Action) -> None:
         """Take what is done out of the note: a run that is cut short now does not do it again."""

@@ -60,6 +60,15 @@ def drivers_at_boot(root: Path = Path("/etc/systemd/system")) -> tuple[str, ...]
     return tuple(sorted(path.name for path in folder.glob("nut-driver@*.service"))) if folder.is_dir() else ()
 
 
+CHECKSUM = "nut-driver-enumerator-generated-checksum.conf"
+"""The enumerator's note of what it has seen of a section, in the directory of drop-ins of the driver's unit."""
+
+
+def checksum(ups: str, root: Path = Path("/etc/systemd/system")) -> Path:
+    """Name the file with the enumerator's checksum of a section; "" is the part before the sections."""
+    return root / f"{driver(ups)}.d" / CHECKSUM
+
+
 def show(names: Sequence[str], runner: Run) -> dict[str, Unit]:
     """Ask systemd how units stand, all in one call. Every name that was asked for is in the answer."""
     properties = "--property=Id,LoadState,ActiveState,SubState,UnitFileState,MainPID"

@@ -19,6 +19,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut import (
     quiet,
     reconcile,
     state,
+    units,
     ups_conf,
     writing,
 )
@@ -183,6 +184,7 @@ class Machine:
             folder=self.folder,
             memory=self.root / "state/state.json",
             room=self.room,
+            systemd=self.root / "systemd",
             finder=lambda name: path if (path := self.root / "bin" / name).exists() else None,
             clock=lambda: self.now,
             wall=lambda: 1_700_000_000.0 + self.now,
@@ -1009,6 +1011,28 @@ def test_of_what_lsusb_tells_nothing_that_is_there_is_changed(served: Machine) -
     served.lsusb = f"Bus 001 Device 009: ID {APC} American Power Conversion\n"
     served.go()
     assert served.path.read_text() == before
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_the_enumerator_restarts_no_driver_that_we_leave_alone(served: Machine, by_hand: bool) -> None:
+    """Somebody edited a section and restarted its driver; the enumerator has not seen that yet."""
+    seen = {name: units.checksum(name, served.root / "systemd") for name in ("ups", "")}
+    for name, path in seen.items():
+        path.parent.mkdir(parents=True)
+        what = "SECTION_CHECKSUM" if name else "SECTION_CHECKSUM_GLOBAL"
+        path.write_text(f"[Service]\nEnvironment='{what}={ups_conf.digest(served.path.read_text(), name)}'\n")
+    before = {name: path.read_text() for name, path in seen.items()}
+    if by_hand:
+        served.path.write_text("debug_min = 1\n" + served.path.read_text().replace("[ups]", "[ups]\n    pollfreq = 7"))
+    served.bus.plug("1-2", CPS, serial="CPS123456789")
+    served.go()
+    text = served.path.read_text()
+    for name, path in seen.items():
+        assert str(ups_conf.digest(text, name)) in path.read_text()
+        assert (path.read_text() != before[name]) is by_hand
+    assert ("daemon-reload daemon-reload" in served.did) is by_hand
+    if by_hand:
+        assert served.did.index("daemon-reload daemon-reload") < served.did.index(ENUMERATE)
 
 
 def test_a_memory_that_was_lost_makes_nothing_new(served: Machine) -> None:
