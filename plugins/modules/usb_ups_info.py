@@ -154,7 +154,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._command import runner
 from ..module_utils._hotplug import POLICY, chosen, clean, host, missing
-from ..module_utils._nut import fingerprint, hotplug, policy, releases, usb, validate
+from ..module_utils._nut import fingerprint, naming, policy, releases, usb, validate
 from ..module_utils._nut.reconcile import ReconcileError
 from ..module_utils._nut.ups_conf import UpsConf
 
@@ -192,7 +192,7 @@ def main() -> None:
 
 def without_nut(
     module: AnsibleModule, rules: policy.Policy
-) -> tuple[tuple[usb.UsbDevice, ...], tuple[usb.Ups, ...], hotplug.Resolution]:
+) -> tuple[tuple[usb.UsbDevice, ...], tuple[usb.Ups, ...], naming.Resolution]:
     """Look at the bus of a host on which NUT is not configured. Raises usb.UsbError."""
     run = runner(module)
     try:
@@ -200,14 +200,14 @@ def without_nut(
     except usb.UsbError:
         devices = usb.by_lsusb(run)
     upses = usb.candidates(devices, usb.table(), rules, lambda _device: False)
-    known = hotplug.Known(None, UpsConf((), {}))
-    return devices, upses, hotplug.resolve(known, upses, rules, releases.installed(run, validate.find))
+    known = naming.Known(None, UpsConf((), {}))
+    return devices, upses, naming.resolve(known, upses, rules, releases.installed(run, validate.find))
 
 
 def told(
     device: usb.UsbDevice,
     upses: tuple[usb.Ups, ...],
-    resolution: hotplug.Resolution,
+    resolution: naming.Resolution,
     status: dict[str, tuple[str, ...]],
 ) -> dict[str, Any]:
     """Return a device in the form that RETURN describes."""

@@ -21,8 +21,8 @@ from typing import Callable
 from . import (
     actions,
     host,
-    hotplug,
     monitors,
+    naming,
     nss,
     parseconf,
     reconcile,
@@ -87,7 +87,7 @@ class Deployment:
         self.pending = self.room / "homelab-nut-pending.json"
         self.serves = False  # upsd, on this host, as plan() has seen it
         self.bus: reconcile.Host | None = None
-        self.found: hotplug.Resolution | None = None
+        self.found: naming.Resolution | None = None
         self.absent = self.wanted is None
         self.new: Mapping[str, str] = self.wanted or {}
         self.certificates = nss.path_of(self.tls, self.folder) if self.tls else None

@@ -30,11 +30,13 @@ from . import (
     glance,
     hotplug,
     install,
+    naming,
     parseconf,
     quiet,
     releases,
     units,
     ups_conf,
+    ups_file,
     upsd,
     usb,
     validate,
@@ -115,8 +117,8 @@ class Look:
     release: Release | None
     devices: tuple[UsbDevice, ...]
     upses: tuple[Ups, ...]
-    known: hotplug.Known
-    resolution: hotplug.Resolution
+    known: naming.Known
+    resolution: naming.Resolution
     seen: Mapping[str, hotplug.Seen]
     server: units.Unit
     plan: hotplug.Plan
@@ -205,7 +207,7 @@ class _Said:
     power: tuple[str, ...] | None
 
 
-def _with_old(resolution: hotplug.Resolution, known: hotplug.Known, names: Iterable[str]) -> hotplug.Resolution:
+def _with_old(resolution: naming.Resolution, known: naming.Known, names: Iterable[str]) -> naming.Resolution:
     """Return a resolution in which these sections are as they were; one that was not is not."""
     kept = dict(resolution.conf.sections)
     for name in [name for name in names if name in kept]:
@@ -280,7 +282,7 @@ class Host:
         remarks: list[str] = []
         devices, whole = self._devices(remarks)
         upses, asked, troubled = self._upses(devices, known, memory, remarks)
-        resolution = hotplug.resolve(known, upses, self.policy, release)
+        resolution = naming.resolve(known, upses, self.policy, release)
         resolution = self._but_for_refused(resolution, known, remarks)
         if known.conf.sections and (release is None or not whole):
             # NUT is being installed anew, or only lsusb could be asked: too little is known to change what there is
@@ -292,12 +294,12 @@ class Host:
         power = said.power
         seen = {name: self._seen(name, found, resolution, said, memory=memory, now=now) for name in names}
         server = found[units.SERVER]
-        plan = hotplug.plan(resolution, known, seen, server, power, memory.tries, now, self.policy, release)
+        plan = hotplug.plan(resolution, known, seen, server, power, memory.tries, now, self.policy)
         text = self._text(plan, old)
         if text is not None and (words := self._refused.get(text)):
             remarks.append(words)
             resolution = replace(resolution, conf=known.conf, found=known.found)
-            plan = hotplug.plan(resolution, known, seen, server, power, memory.tries, now, self.policy, release)
+            plan = hotplug.plan(resolution, known, seen, server, power, memory.tries, now, self.policy)
             text = self._text(plan, old)
         plan, left = self._with_left(plan, power, known, seen)
         if text is not None and (found[units.WATCHER].runs or found[units.WATCHER].enabled == "enabled"):
@@ -331,7 +333,7 @@ class Host:
             troubled=troubled or bool(self._refused) or (power is None and bool(names)),
         )
 
-    def complete(self, wanted: str) -> tuple[str, hotplug.Resolution]:
+    def complete(self, wanted: str) -> tuple[str, naming.Resolution]:
         """Return the ups.conf that follows from WANTED (the text of ups.conf.wanted) and from what is plugged in now.
 
         For the module config, which writes both files itself. Raises ReconcileError.
@@ -349,20 +351,20 @@ class Host:
         remarks: list[str] = []
         devices, _unused = self._devices(remarks)
         upses, _asked, _troubled = self._upses(devices, known, memory, remarks)
-        resolution = hotplug.resolve(known, upses, self.policy, self._release())
+        resolution = naming.resolve(known, upses, self.policy, self._release())
         resolution = _with_old(resolution, known, self._working(known, resolution))
         resolution = replace(resolution, remarks=(*remarks, *resolution.remarks))
-        return hotplug.compose(hotplug.header_of(wanted), resolution.conf, resolution.found, old), resolution
+        return ups_file.compose(ups_file.header_of(wanted), resolution.conf, resolution.found, old), resolution
 
-    def _working(self, known: hotplug.Known, resolution: hotplug.Resolution) -> list[str]:
+    def _working(self, known: naming.Known, resolution: naming.Resolution) -> list[str]:
         """Name the sections that would only say more of a UPS that is served, and whose driver is not restarted for that."""
-        names = [name for name in resolution.plugged if hotplug.says_more(name, known, resolution)]
+        names = [name for name in resolution.plugged if naming.says_more(name, known, resolution)]
         if not names:
             return []
         fresh = self._ask(list(resolution.plugged)).status
-        return [name for name in names if name in fresh and hotplug.others_have(name, known, resolution, fresh)]
+        return [name for name in names if name in fresh and naming.others_have(name, known, resolution, fresh)]
 
-    def adopt(self, text: str, resolution: hotplug.Resolution) -> None:
+    def adopt(self, text: str, resolution: naming.Resolution) -> None:
         """Note what a play has written, if this host has a memory: nobody has edited that by hand."""
         if not self.memory.exists():
             return
@@ -389,10 +391,10 @@ class Host:
         except OSError as error:
             raise ReconcileError(f"{path} can't be read: {error.strerror}. Nothing was changed") from None
 
-    def _known(self, memory: State, wanted: str | None = None) -> tuple[hotplug.Known, str]:
+    def _known(self, memory: State, wanted: str | None = None) -> tuple[naming.Known, str]:
         old = self._read("ups.conf") or ""
         wanted = self._read("ups.conf.wanted") if wanted is None else wanted
-        conf, found = ups_conf.parse(old), hotplug.found_in(old)
+        conf, found = ups_conf.parse(old), ups_file.found_in(old)
         # A run that was cut short has written ups.conf or not: what stands there tells which.
         written = dict(memory.written)
         for name, one in conf.sections.items():
@@ -400,7 +402,7 @@ class Host:
                 written[name] = memory.intended[name]
         parsed = ups_conf.parse(wanted or "")
         # emptied by the module config when nothing is left to the host any more
-        return hotplug.Known(parsed if parsed.sections else None, conf, found, memory.memory, written), old
+        return naming.Known(parsed if parsed.sections else None, conf, found, memory.memory, written), old
 
     def _release(self) -> Release | None:
         if self.release is None:
@@ -419,7 +421,7 @@ class Host:
             raise ReconcileError(f"what is on the USB bus can't be found out: {error}. Nothing was changed") from None
 
     def _upses(
-        self, devices: tuple[UsbDevice, ...], known: hotplug.Known, memory: State, remarks: list[str]
+        self, devices: tuple[UsbDevice, ...], known: naming.Known, memory: State, remarks: list[str]
     ) -> tuple[tuple[Ups, ...], tuple[str, ...], bool]:
         """Return the UPSes among the devices, those that nut-scanner has been asked about, and whether it failed."""
         sections = [*known.conf.sections.values(), *(known.wanted.sections.values() if known.wanted else ())]
@@ -481,7 +483,7 @@ class Host:
     def _seen(
         name: str,
         found: Mapping[str, units.Unit],
-        resolution: hotplug.Resolution,
+        resolution: naming.Resolution,
         said: _Said,
         *,
         memory: State,
@@ -506,8 +508,8 @@ class Host:
         )
 
     def _but_for_refused(
-        self, resolution: hotplug.Resolution, known: hotplug.Known, remarks: list[str]
-    ) -> hotplug.Resolution:
+        self, resolution: naming.Resolution, known: naming.Known, remarks: list[str]
+    ) -> naming.Resolution:
         """Leave the sections as they are that NUT has refused in this run; the others need not wait for them."""
         refused = {
             name: words
@@ -520,8 +522,8 @@ class Host:
     @staticmethod
     def _remembered(
         memory: State,
-        known: hotplug.Known,
-        resolution: hotplug.Resolution,
+        known: naming.Known,
+        resolution: naming.Resolution,
         seen: Mapping[str, hotplug.Seen],
         *,
         now: float,
@@ -550,18 +552,18 @@ class Host:
         if plan.conf is None:
             return None
         wanted = self._read("ups.conf.wanted")
-        text = hotplug.compose(hotplug.header_of(old if wanted is None else wanted), plan.conf, plan.found, old)
+        text = ups_file.compose(ups_file.header_of(old if wanted is None else wanted), plan.conf, plan.found, old)
         return None if text == old else text
 
     def _lacks(self, conf: ups_conf.UpsConf) -> tuple[str, ...]:
-        needed = any(dict(one.keys).get("port") == hotplug.DUMMY_PORT for one in conf.sections.values())
-        return (hotplug.DUMMY_PORT,) if needed and self._read(hotplug.DUMMY_PORT) != DUMMY else ()
+        needed = any(dict(one.keys).get("port") == naming.DUMMY_PORT for one in conf.sections.values())
+        return (naming.DUMMY_PORT,) if needed and self._read(naming.DUMMY_PORT) != DUMMY else ()
 
     def _with_left(
         self,
         plan: hotplug.Plan,
         power: Sequence[str] | None,
-        known: hotplug.Known,
+        known: naming.Known,
         seen: Mapping[str, hotplug.Seen],
     ) -> tuple[hotplug.Plan, tuple[Action, ...]]:
         """Add what an earlier run did not live to do. What must wait for the mains is returned, too."""

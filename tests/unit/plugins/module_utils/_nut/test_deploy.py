@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import actions, deploy, nss, units, ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import DeployError, Deployment
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import MARK
 from ansible_collections.homelab.nut.plugins.module_utils._nut.policy import Policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.units import ABSENT, Unit
+from ansible_collections.homelab.nut.plugins.module_utils._nut.ups_file import MARK
 from ansible_collections.homelab.nut.plugins.module_utils._nut.verify import Verdict
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.sysfs_tree import SysfsTree
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_actions import (

@@ -8,31 +8,24 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import fingerprint, ups_conf
-from ansible_collections.homelab.nut.plugins.module_utils._nut import hotplug as library
+from ansible_collections.homelab.nut.plugins.module_utils._nut import fingerprint, naming, ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import (
     BACKOFF,
     DUMMY_AFTER,
-    FOUND_MOST,
     GRACE,
     HUNG,
-    MARK,
     OUTAGE,
     SETTLED,
-    Known,
     Plan,
-    Resolution,
     Seen,
     Tries,
-    compose,
-    found_in,
-    header_of,
     plan,
-    resolve,
 )
+from ansible_collections.homelab.nut.plugins.module_utils._nut.naming import FOUND_MOST, Known, Resolution, resolve
 from ansible_collections.homelab.nut.plugins.module_utils._nut.policy import Policy, check
 from ansible_collections.homelab.nut.plugins.module_utils._nut.units import ABSENT, Unit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.ups_conf import Section, UpsConf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.ups_file import MARK, compose, found_in, header_of
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import Ups, UsbDevice
 from hypothesis import given
 from hypothesis import strategies as st
@@ -157,7 +150,7 @@ class Host:
         res = self.resolve(*upses)
         for name, changes in seen.items():
             self.seen[name] = replace(self.seen.get(name, Seen(ABSENT)), **changes)
-        made = plan(res, self.known, self.seen, server, power, self.tries, self.now, self.policy, self.release)
+        made = plan(res, self.known, self.seen, server, power, self.tries, self.now, self.policy)
         self.tries = made.tries
         return made
 
@@ -233,7 +226,7 @@ def test_a_declared_ups_that_was_never_there() -> None:
         pytest.param((CPS,), (replace(CPS, device=replace(CPS.device, device=99)),), id="new device number"),
         pytest.param((POWERCOM,), (replace(POWERCOM, driver="", why="ups.conf names it"),), id="nut-scanner failing"),
         pytest.param(
-            (POWERCOM,), (replace(POWERCOM, driver="usbhid-ups", why=library._GUESS),), id="a guess is no news"
+            (POWERCOM,), (replace(POWERCOM, driver="usbhid-ups", why=naming._GUESS),), id="a guess is no news"
         ),
         pytest.param((APC, CPS_TWIN), (CPS_TWIN, APC_ELSEWHERE), id="two, one moved"),
         pytest.param((CPS, CPS_TWIN), (CPS,), id="a twin goes"),
@@ -709,14 +702,14 @@ def test_a_hid_power_device_gets_usbhid_ups() -> None:
 
 def test_a_driver_of_the_table_corrects_an_older_guess() -> None:
     host = Host()
-    host.settle(replace(POWERCOM, driver="usbhid-ups", why=library._GUESS))
+    host.settle(replace(POWERCOM, driver="usbhid-ups", why=naming._GUESS))
     assert keys(host.resolve(POWERCOM).conf.sections["ups"])["driver"] == "nutdrv_qx"
 
 
 def test_the_driver_of_another_ups_is_not_kept() -> None:
     host = Host()
     host.settle(POWERCOM)
-    guessed = replace(CPS, why=library._GUESS)
+    guessed = replace(CPS, why=naming._GUESS)
     assert host.resolve(guessed).plugged["ups"].driver == "usbhid-ups"
     # the file had to wait, while the memory knows already
     host.known = replace(host.known, memory=host.resolve(guessed).memory)
@@ -1309,7 +1302,7 @@ def stood_in(*upses: Ups, policy: Policy = DUMMIES) -> Host:
     host = Host(policy=DUMMIES)
     host.settle(*upses)
     host.apply(host.plan(ups={**GONE, "since": NOW - DUMMY_AFTER, "last": ("OL",)}))
-    assert library.is_dummy(host.known.conf.sections["ups"])
+    assert naming.is_dummy(host.known.conf.sections["ups"])
     host.seen["ups"] = Seen(RUNS, ("OL",), "", NOW, None, last=("OL",))
     host.policy = policy
     return host
@@ -1471,7 +1464,7 @@ UPSES = st.builds(
     device=st.integers(1, 127),
     accessible=st.sampled_from([True, False, None]),
     hid_power=st.sampled_from([True, False, None]),
-    why=st.sampled_from(["NUT's table", library._GUESS, "ups.conf names it"]),
+    why=st.sampled_from(["NUT's table", naming._GUESS, "ups.conf names it"]),
 )
 BUSES = st.lists(UPSES, max_size=6, unique_by=lambda one: one.device.name).map(tuple)
 VALUES = st.sampled_from(
@@ -1632,7 +1625,7 @@ def test_properties_of_a_plan(  # noqa: PLR0917 - one for each strategy
         for name, (state, _tries) in zip(names, drivers)
     }
     tries = {name: count for name, (_seen, count) in zip(names, drivers)}
-    made = plan(res, was, seen, server, power, tries, NOW, policy, release)
+    made = plan(res, was, seen, server, power, tries, NOW, policy)
     running = {f"nut-driver@{name}.service" for name, state in seen.items() if state.unit.runs}
     acts = (*made.before, *made.after)
     if power or power is None:
@@ -1665,7 +1658,7 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(
             else Seen(WAITING, (), "DRIVER-NOT-CONNECTED", LONG, last=("OL",))
             for name in (*res.conf.sections, *was.conf.sections)
         }
-        made = plan(res, was, seen, SERVER, (), {}, NOW, policy, release)
+        made = plan(res, was, seen, SERVER, (), {}, NOW, policy)
         now = made.conf or was.conf
         written = noted(was, now, res)
         was = Known(was.wanted, now, made.found if made.conf else was.found, res.memory, written)

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import (
     hotplug,
+    naming,
     policy,
     quiet,
     reconcile,
     state,
     units,
     ups_conf,
+    ups_file,
     writing,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.reconcile import Host, ReconcileError, printable
@@ -227,7 +229,7 @@ def test_a_ups_is_plugged_in_and_served(machine: Machine) -> None:
     assert outcome.written
     assert outcome.failed == ()
     assert dict(machine.conf.sections["ups"].keys)["vendorid"] == "051d"
-    assert hotplug.found_in(machine.path.read_text()) == {"ups"}
+    assert ups_file.found_in(machine.path.read_text()) == {"ups"}
     assert machine.did == [ENUMERATE, "reload nut-server.service"]
     assert stat.S_IMODE(machine.path.stat().st_mode) == 0o640
     assert [line.partition(": ")[0] for line in outcome.done] == [
@@ -278,7 +280,7 @@ def test_the_inventory_has_the_header_and_the_settings(machine: Machine) -> None
     machine.bus.plug("1-1", APC)
     machine.go()
     assert machine.path.read_text().startswith('# Written by Ansible\n\nmaxretry = "3"\n')
-    assert hotplug.found_in(machine.path.read_text()) == frozenset()
+    assert ups_file.found_in(machine.path.read_text()) == frozenset()
 
 
 def test_the_watcher_is_stopped_before_ups_conf_is_written(machine: Machine) -> None:
@@ -392,11 +394,11 @@ def test_dummy(machine: Machine) -> None:
     machine.now += 31
     machine.go()
     keys = dict(machine.conf.sections["ups"].keys)
-    assert (keys["driver"], keys["port"]) == ("dummy-ups", hotplug.DUMMY_PORT)
-    assert (machine.folder / hotplug.DUMMY_PORT).read_text() == reconcile.DUMMY
-    (machine.folder / hotplug.DUMMY_PORT).unlink()
+    assert (keys["driver"], keys["port"]) == ("dummy-ups", naming.DUMMY_PORT)
+    assert (machine.folder / naming.DUMMY_PORT).read_text() == reconcile.DUMMY
+    (machine.folder / naming.DUMMY_PORT).unlink()
     machine.go()
-    assert (machine.folder / hotplug.DUMMY_PORT).read_text() == reconcile.DUMMY
+    assert (machine.folder / naming.DUMMY_PORT).read_text() == reconcile.DUMMY
 
 
 def test_what_dummy_ups_says_is_neither_mains_nor_battery() -> None:
