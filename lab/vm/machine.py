@@ -29,7 +29,6 @@ if not __package__:  # started by its path: the packages are beside the folder t
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     __package__ = "vm"
 
-from usb import bus as umockdev
 from usb.emulator import Emulator, converse
 
 from .usbredir import PORTS, Bus
@@ -123,7 +122,7 @@ class Machine(Emulator):
         self._folder, self._port, self._command = folder, port, command
         self._ports = Bus(folder)
         # The emulator needs of a bus what both kinds have.
-        super().__init__(cast("umockdev.Bus", self._ports))
+        super().__init__(cast(Any, self._ports))
         self.stop = asyncio.Event()
         self._qemu: asyncio.subprocess.Process | None = None
         self._qmp: Qmp | None = None

@@ -238,7 +238,9 @@ def means(section: Section, device: UsbDevice, release: Release = NEWEST) -> boo
         f"{device.port:03d}" if numbered and device.port else "",
         f"{device.device:03d}" if numbered else "",
     )
-    return all(_matches(given[key], text) for key, text in zip(_KEYS, told) if key in given)
+    # of a device that only lsusb knows, the texts and the port are unknown: it may be the one that is meant
+    keys = _KEYS if device.place else tuple(key if key in ("vendorid", "productid", "bus") else "" for key in _KEYS)
+    return all(_matches(given[key], text) for key, text in zip(keys, told) if key in given)
 
 
 def _as_read(text: str) -> str:

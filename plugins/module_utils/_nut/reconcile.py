@@ -282,7 +282,7 @@ class Host:
         remarks: list[str] = []
         devices, whole = self._devices(remarks)
         upses, asked, troubled = self._upses(devices, known, memory, remarks)
-        resolution = naming.resolve(known, upses, self.policy, release)
+        resolution = naming.resolve(known, upses, self._prudent(known, whole), release)
         resolution = self._but_for_refused(resolution, known, remarks)
         if known.conf.sections and (release is None or not whole):
             # NUT is being installed anew, or only lsusb could be asked: too little is known to change what there is
@@ -349,9 +349,9 @@ class Host:
             }
             known = replace(known, conf=replace(known.conf, sections=kept), written={}, play=True)
         remarks: list[str] = []
-        devices, _unused = self._devices(remarks)
+        devices, whole = self._devices(remarks)
         upses, _asked, _troubled = self._upses(devices, known, memory, remarks)
-        resolution = naming.resolve(known, upses, self.policy, self._release())
+        resolution = naming.resolve(known, upses, self._prudent(known, whole), self._release())
         resolution = _with_old(resolution, known, self._working(known, resolution))
         resolution = replace(resolution, remarks=(*remarks, *resolution.remarks))
         return ups_file.compose(ups_file.header_of(wanted), resolution.conf, resolution.found, old), resolution
@@ -419,6 +419,11 @@ class Host:
             return usb.by_lsusb(self.runner), False
         except usb.UsbError as error:
             raise ReconcileError(f"what is on the USB bus can't be found out: {error}. Nothing was changed") from None
+
+    def _prudent(self, known: naming.Known, whole: bool) -> Policy:
+        """Return the policy, without new names where too little is known of the UPSes to tell that they have none."""
+        named = known.conf.sections or known.wanted
+        return replace(self.policy, unknown="") if named and not whole else self.policy
 
     def _upses(
         self, devices: tuple[UsbDevice, ...], known: naming.Known, memory: State, remarks: list[str]

@@ -1045,6 +1045,19 @@ def test_a_memory_that_was_lost_makes_nothing_new(served: Machine) -> None:
     assert served.did == []
 
 
+def test_lsusb_makes_no_new_names_of_what_is_declared(machine: Machine) -> None:
+    """It tells no serials, so the UPS that a fixed section means by its serial could be taken for an unknown one."""
+    fixed = '[rack]\n    driver = "usbhid-ups"\n    port = "auto"\n    serial = "5B1234T56789"\n'
+    shutil.rmtree(machine.bus.sysfs / "bus")
+    machine.lsusb = f"Bus 001 Device 009: ID {APC} American Power Conversion\n"
+    text, resolution = machine.host().complete(fixed)
+    assert list(ups_conf.parse(text).sections) == ["rack"]
+    assert set(resolution.plugged) == {"rack"}
+    # nor does a name that waits for any UPS take it
+    text, resolution = machine.host().complete(fixed + '\n[other]\n    driver = "auto"\n    port = "auto"\n')
+    assert set(resolution.plugged) == {"rack"}
+
+
 def test_while_nut_is_installed_anew_nothing_is_changed(served: Machine) -> None:
     (served.folder / "ups.conf.wanted").write_text(WANTED + "    waitbeforereconnect = 3\n")
     served.go()
