@@ -60,8 +60,8 @@ def serves(host: Host) -> bool:
 
 
 def litter(host: Host) -> list[str]:
-    """Name what stands in /etc/nut besides NUT's files and one folder of certificates."""
-    rest = {*host.check_output("ls -A %s", ETC).split()} - {*FILES}
+    """Name what stands in /etc/nut besides NUT's files, nut-hotplug's policy and one folder of certificates."""
+    rest = {*host.check_output("ls -A %s", ETC).split()} - {*FILES, "hotplug.json"}
     folders = sorted(name for name in rest if name.startswith("tls-"))
     return sorted(rest - {*folders}) + folders[1:]
 
