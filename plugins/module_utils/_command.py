@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Private to this collection: how its modules run programs for the library."""
+"""Private to this collection: how its modules run programs for the library, and warn."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,3 +33,8 @@ def runner(module: AnsibleModule, seconds: float = SECONDS) -> Run:
         return code, out + err
 
     return run
+
+
+def warn(module: AnsibleModule, words: str) -> None:
+    """Warn of something on this host. Ansible itself shows a warning without its host, and equal ones once."""
+    module.warn(f"{platform.node()}: {words}")

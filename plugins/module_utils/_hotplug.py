@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,8 +53,3 @@ def host(module: AnsibleModule, rules: policy.Policy) -> Host:
 def clean(words: str) -> str:
     """Make a text fit for JSON: what a device says of itself need not be UTF-8."""
     return words.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def warn(module: AnsibleModule, words: str) -> None:
-    """Warn of something on this host. Ansible itself shows a warning without its host, and equal ones once."""
-    module.warn(f"{platform.node()}: {words}")

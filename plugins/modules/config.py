@@ -149,12 +149,11 @@ upses:
 """
 
 import contextlib
-import platform
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._command import runner
+from ..module_utils._command import runner, warn
 from ..module_utils._nut import nss, writing
 from ..module_utils._nut.deploy import DeployError, Deployment
 from ..module_utils._nut.policy import PolicyError, check
@@ -246,11 +245,6 @@ def deploy(module: AnsibleModule) -> tuple[Deployment, dict[str, object]]:
         advice=deployment.advice(),
     )
     return deployment, result
-
-
-def warn(module: AnsibleModule, words: str) -> None:
-    """Warn of something on this host. Ansible itself shows a warning without its host, and equal ones once."""
-    module.warn(f"{platform.node()}: {words}")
 
 
 def believe(module: AnsibleModule, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:

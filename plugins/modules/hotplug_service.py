@@ -86,8 +86,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _hotplug
-from ..module_utils._command import runner
-from ..module_utils._hotplug import warn
+from ..module_utils._command import runner, warn
 from ..module_utils._nut import units, writing
 from ..module_utils._nut.install import Installation, InstallError, Plan
 
