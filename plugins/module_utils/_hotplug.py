@@ -29,13 +29,7 @@ def chosen(module: AnsibleModule) -> policy.Policy:
     """Return the policy that counts: the given one, or that of the host. Raises policy.PolicyError and OSError."""
     if module.params["policy"] is not None:
         return policy.check(module.params["policy"])
-    path = Path(module.params["policy_path"])
-    try:
-        return policy.load(path.read_bytes().decode("utf-8", "surrogateescape"))
-    except FileNotFoundError:
-        return policy.Policy()
-    except policy.PolicyError as error:
-        raise policy.PolicyError(f"{path}: {error}") from None
+    return policy.read(Path(module.params["policy_path"])) or policy.Policy()
 
 
 def host(module: AnsibleModule, rules: policy.Policy) -> Host:

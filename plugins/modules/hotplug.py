@@ -143,7 +143,6 @@ msg:
   type: str
 """
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +150,9 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._command import warn
 from ..module_utils._hotplug import POLICY, chosen, clean, host, missing
-from ..module_utils._nut import hotplug_cli, parseconf, units, writing
+from ..module_utils._nut import hotplug_cli, units, writing
 from ..module_utils._nut.policy import PolicyError
-from ..module_utils._nut.reconcile import Host, Look, ReconcileError, describe
+from ..module_utils._nut.reconcile import Host, Look, ReconcileError, describe, difference
 
 
 def main() -> None:
@@ -206,13 +205,6 @@ def reconcile(module: AnsibleModule, here: Host) -> tuple[Look, list[str], tuple
 def text(here: Host) -> str:
     """Read ups.conf."""
     return (here.folder / "ups.conf").read_bytes().decode("utf-8", "surrogateescape")
-
-
-def difference(before: str, after: str) -> str:
-    """Show what changes in ups.conf, without secrets."""
-    was, will = (parseconf.redact("ups.conf", one).splitlines() for one in (before, after))
-    lines = list(difflib.unified_diff(was, will, "/etc/nut/ups.conf", "/etc/nut/ups.conf", lineterm="", n=3))
-    return clean("".join(f"{line}\n" for line in lines or ["/etc/nut/ups.conf: only a secret changes"]))
 
 
 def returned(look: Look | None) -> dict[str, Any]:

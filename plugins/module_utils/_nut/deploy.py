@@ -34,7 +34,7 @@ from . import (
     writing,
 )
 from .actions import Action, Plan
-from .policy import Policy, PolicyError, load
+from .policy import Policy, PolicyError, read
 from .verify import Verdict, Verifier, local_upsd
 from .writing import Owner
 
@@ -136,13 +136,10 @@ class Deployment:
         """Return the given policy, or that of the host's own nut-hotplug, or one that leaves unknown UPSes alone."""
         if self.policy is not None:
             return self.policy
-        path = self.folder / "hotplug.json"
         try:
-            return load(path.read_bytes())
-        except FileNotFoundError:
-            return Policy(unknown="")
+            return read(self.folder / "hotplug.json") or Policy(unknown="")
         except PolicyError as error:
-            raise DeployError(f"{path}: {error}. Run with the tag hotplug, or remove it") from None
+            raise DeployError(f"{error}. Run with the tag hotplug, or remove it") from None
 
     def _fit(self) -> None:
         """Leave out what the installed release does not know."""

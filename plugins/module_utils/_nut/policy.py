@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import ups_conf
@@ -186,6 +187,16 @@ def load(text: str | bytes) -> Policy:
             f"$: no JSON, line {error.lineno}, column {error.colno}: {error.msg}. Mend it there"
         ) from None
     return check(data)
+
+
+def read(path: Path) -> Policy | None:
+    """Read the policy of a host; None if it has none. Raises PolicyError, which names the file, and OSError."""
+    try:
+        return load(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except PolicyError as error:
+        raise PolicyError(f"{path}: {error}") from None
 
 
 def check(data: object) -> Policy:

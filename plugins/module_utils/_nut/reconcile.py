@@ -107,6 +107,13 @@ def describe(device: UsbDevice) -> str:
     return " ".join(part for part in [*parts, f"at {printable(device.place or device.name, 80)}"] if part)
 
 
+def difference(before: str, after: str, path: str = "/etc/nut/ups.conf") -> str:
+    """Show what changes in ups.conf, as a unified diff without secrets."""
+    was, will = (parseconf.redact("ups.conf", text).splitlines() for text in (before, after))
+    lines = list(difflib.unified_diff(was, will, path, path, n=DIFF_LINES, lineterm=""))
+    return "".join(f"{printable(line, 1000)}\n" for line in lines or [f"{path}: only a secret changes"])
+
+
 @dataclass(frozen=True)
 class Look:
     """What there is on a host at one moment, and what follows from it."""
@@ -149,10 +156,7 @@ class Look:
         """Show what changes in ups.conf, as a unified diff without secrets. Empty if it stays."""
         if self.text is None:
             return ""
-        path = str(self.path)
-        was, will = (parseconf.redact("ups.conf", text).splitlines() for text in (self.old, self.text))
-        lines = list(difflib.unified_diff(was, will, path, path, n=DIFF_LINES, lineterm=""))
-        return "".join(f"{printable(line, 1000)}\n" for line in lines or [f"{path}: only a secret changes"])
+        return difference(self.old, self.text, str(self.path))
 
     @property
     def deferred(self) -> dict[str, float]:
