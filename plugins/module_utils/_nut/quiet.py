@@ -17,7 +17,8 @@ import time
 
 from .glance import bus
 
-if False:  # TYPE_CHECKING, without the import
+TYPE_CHECKING = False  # importing it from typing would take as long as all the rest
+if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 FIRST = "nut-hotplug: all is well 1"
