@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from support import extra, nut_processes, status, until
 
@@ -61,16 +59,16 @@ def test_a_second_ups(on, lab, play):
     host = on("pve8")
     lab.ups("pve8", "plug", "eaton", "--port", "2")
     try:
-        done = play("--limit", "pve8", "--extra-vars", json.dumps({"nut_server_devices": TWO}))
+        # else nut-hotplug serves the second all the same when it is no longer declared, under a name of its own
+        quiet = {"nut_hotplug_unknown": ""}
+        done = play("--limit", "pve8", *extra(nut_server_devices=TWO, **quiet))
         assert done.returncode == 0, done.stdout
         assert status(host)[0] == "OL"
         assert status(host, "second")[0] == "OL"
         assert host.check_output("upsc second@localhost device.mfr 2>/dev/null") == "EATON"
         assert 'the "rack" #1' in host.check_output("upsc -L localhost 2>/dev/null")
         first = driver(host)
-        # else nut-hotplug serves it all the same, under a name of its own
-        one = {"nut_server_devices": TWO[:1], "nut_hotplug_unknown": ""}
-        done = play("--limit", "pve8", "--extra-vars", json.dumps(one))
+        done = play("--limit", "pve8", *extra(nut_server_devices=TWO[:1], **quiet))
         assert done.returncode == 0, done.stdout
         assert driver(host) == first
         assert not host.service("nut-driver@second").is_running

@@ -50,7 +50,8 @@ def test_a_driver_that_hangs(both):
         after = one.processes()
         assert after[UNIT] != before[UNIT]
         assert others(after) == others(before)
-        assert one.restarts() == 1
+        # a second one comes after 15 s where the machine is so slow that the first has not served by then
+        assert one.restarts() in (1, 2)
 
     both(case)
 
@@ -231,7 +232,7 @@ def test_killed_while_it_works(both):
         one.sh(f"systemctl start --no-block {SERVICE}; {watch}; systemctl kill -s KILL {SERVICE}")
         until(
             lambda: "activ" not in one.host.run(f"systemctl is-active {SERVICE}").stdout.replace("inactive", ""),
-            5,
+            30,
             "killed",
         )
         one.run()
