@@ -34,6 +34,10 @@ class User:
         return role in self.roles or any(role in _INCLUDED.get(own, ()) for own in self.roles)
 
 
+#: Who midclt is on the machine itself. There is no password to it.
+ROOT = User("root", "", frozenset({FULL_ADMIN}))
+
+
 @dataclass(frozen=True)
 class ApiKey:
     """An API key of a user; `secret` is the whole key, `ID-64 characters`."""

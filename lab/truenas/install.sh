@@ -23,6 +23,7 @@ install -d "${library}/truenas" /data /etc/lab
 install -m 644 "${here}"/*.py "${library}/truenas/"
 install -m 755 "${here}/files/export-pools" "${library}/"
 install -m 755 "${here}/files/custom-upssched-cmd" /usr/local/bin/
+install -m 755 "${here}/files/midclt" /usr/bin/
 install -m 440 "${here}/files/sudoers" /etc/sudoers.d/truenas-lab
 install -m 644 "${here}"/files/*.service /etc/systemd/system/
 [ -e /etc/truenas-lab.json ] || echo '{"release": "25.10"}' > /etc/truenas-lab.json

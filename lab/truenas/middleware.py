@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import ups
-from .accounts import FULL_ADMIN, Accounts, ApiKey, User
+from .accounts import FULL_ADMIN, ROOT, Accounts, ApiKey, User
 from .releases import Release
 from .service import ServiceRunner, StateFile
 
@@ -37,6 +37,7 @@ _CALL_ERROR = -32001
 
 RATE_CALLS = 20
 RATE_SECONDS = 60.0
+_RATE_WORDS = "Rate Limit Exceeded"
 
 UPS_SERVICE_ID = 16
 #: Neighbours, so that a client that does not filter is found out. Their ids are not recorded.
@@ -88,10 +89,11 @@ def invalid_params(complaints: Sequence[ups.Complaint]) -> RpcError:
 
 @dataclass
 class Connection:
-    """One WebSocket, as the middleware sees it."""
+    """One WebSocket, or one midclt, as the middleware sees it."""
 
     remote: str
     secure: bool
+    unix: bool = False
     api: str = "current"
     user: User | None = None
     key: ApiKey | None = None
@@ -103,9 +105,24 @@ class Connection:
         """As a job shows them."""
         assert self.user  # noqa: S101 - a job is only made after a login
         data: dict[str, Any] = {"username": self.user.name, "login_id": self.login_id, "login_at": None}
+        if self.unix:
+            return {"type": "UNIX_SOCKET", "data": data}
         if self.key is None:
             return {"type": "LOGIN_PASSWORD", "data": data}
         return {"type": "API_KEY", "data": {**data, "api_key": {"id": self.key.id, "name": self.key.name}}}
+
+
+def unix_connection(*, root: bool) -> Connection:
+    """What midclt has: root is in without a login, nobody else is."""
+    return Connection(remote="unix", secure=True, unix=True, user=ROOT if root else None)
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What the faults have in mind for an answer on its way out: it comes so many seconds later, or not at all."""
+
+    delay: float = 0.0
+    drop: bool = False
 
 
 @dataclass
@@ -116,14 +133,17 @@ class Job:
     message_id: Any
     answer_late: bool
     shown: dict[str, Any]
+    fate: Fate = Fate()
+    garbage: str | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a frame: an answer, a job to run, or both."""
+    """What became of a frame: an answer, a job to run, or both. `fate` is the answer's."""
 
     answer: str | None
     job: Job | None = None
+    fate: Fate = Fate()
 
 
 @dataclass(frozen=True)
@@ -162,7 +182,9 @@ class Middleware:
         self._faults = faults
         self._hostname = hostname
         saved = state.load()
-        self.settings: dict[str, Any] = {**ups.DEFAULTS, **saved.get("ups", {})}
+        self.settings = ups.defaults(core=release.core)
+        # Another release may have saved them, with members that this one has not.
+        self.settings.update({name: value for name, value in saved.get("ups", {}).items() if name in self.settings})
         self.enabled: bool = saved.get("enable", False)
         self._revoked: set[int] = set(saved.get("revoked_keys", []))
         self._jobs: list[Job] = []
@@ -172,31 +194,65 @@ class Middleware:
 
     # --- frames ---
 
+    def drops_connections(self) -> bool:
+        """Whether a new connection shall be closed before a word is spoken."""
+        return bool(self._dropped("connect") == "before")
+
+    def _dropped(self, name: Any) -> Any:
+        return self._faults().get("drop", {}).get(name)
+
     def receive(self, connection: Connection, frame: str) -> Outcome:
         """One frame of a client."""
-        message_id: Any = None
+        message_id = name = None
         try:
             message = _parse(frame)
-            message_id = message.get("id")
+            message_id, name = message.get("id"), message.get("method")
             _check_request(message)
+            if _as_rpc_error(lambda: self._dropped(name)) == "before":
+                return Outcome(None, fate=Fate(drop=True))
             result = _as_rpc_error(lambda: self._call(connection, message))
         except RpcError as error:
-            return Outcome(_error_frame(message_id, error))
+            return self._outcome(name, _error_frame(message_id, error))
         if not isinstance(result, Job):
-            return Outcome(_result_frame(message_id, result))
-        return Outcome(None if result.answer_late else _result_frame(message_id, result.shown["id"]), result)
+            return self._outcome(name, _result_frame(message_id, result))
+        if result.answer_late:
+            result.fate, result.garbage = self._fate(name), self._garbage(name)
+            return Outcome(None, result)
+        return self._outcome(name, _result_frame(message_id, result.shown["id"]), result)
+
+    def _outcome(self, name: Any, answer: str, job: Job | None = None) -> Outcome:
+        garbage = self._garbage(name)
+        return Outcome(answer if garbage is None else garbage, job, self._fate(name))
+
+    def _fate(self, name: Any) -> Fate:
+        return Fate(float(self._faults().get("slow", {}).get(name, 0)), self._dropped(name) == "after")
+
+    def _garbage(self, name: Any) -> str | None:
+        text: str | None = self._faults().get("garbage", {}).get(name)
+        return text
 
     def run(self, job: Job) -> str | None:
         """Run a job to its end. Returns the frame that its caller still waits for, if any."""
         try:
-            result = _as_rpc_error(job.work)
+            result = _as_rpc_error(lambda: self._work(job))
         except RpcError as error:
             self._finish(job, state="FAILED", error=error.reason, exception=error.reason)
             job.shown["exc_info"] = {"type": "CallError", "extra": None, "repr": repr(error.reason)}
-            return _error_frame(job.message_id, error) if job.answer_late else None
+            return self._late(job, _error_frame(job.message_id, error))
         job.shown["progress"]["percent"] = 100
         self._finish(job, state="SUCCESS", result=result)
-        return _result_frame(job.message_id, result) if job.answer_late else None
+        return self._late(job, _result_frame(job.message_id, result))
+
+    def _work(self, job: Job) -> Any:
+        if fault := self._faults().get("job"):
+            raise call_error("EFAULT", str(fault))
+        return job.work()
+
+    @staticmethod
+    def _late(job: Job, answer: str) -> str | None:
+        if not job.answer_late:
+            return None
+        return answer if job.garbage is None else job.garbage
 
     def _finish(self, job: Job, **members: Any) -> None:
         job.shown.update(members, time_finished=self._now())
@@ -210,6 +266,8 @@ class Middleware:
         if method is None:
             raise RpcError(_NO_SUCH_METHOD, "Method does not exist")
         self._check_api(connection.api, name)
+        if connection.user is None and self._faults().get("busy"):
+            raise call_error("EBUSY", _RATE_WORDS)
         if method.login:
             if connection.user is None:
                 raise call_error("ENOTAUTHENTICATED", "Not authenticated")
@@ -230,6 +288,8 @@ class Middleware:
             methods["core.ping"] = _Method(_ping)
         if not self.release.service_control:
             del methods["service.control"]
+        if not self.release.json_rpc:
+            del methods["auth.login_ex"], methods["auth.login_ex_continue"]
         if not self.release.service_verbs_public:
             methods.update({f"service.{verb}": _Method(_private_verb, _PRIVATE_PARAMS, FULL_ADMIN) for verb in _VERBS})
         return methods
@@ -248,7 +308,7 @@ class Middleware:
             since, calls = now, 0
         self._calls[name, remote] = (since, calls + 1)
         if calls >= RATE_CALLS:
-            raise call_error("EBUSY", "Rate Limit Exceeded")
+            raise call_error("EBUSY", _RATE_WORDS)
 
     def _check_arity(self, method: _Method, params: list[Any]) -> None:
         if len(params) > len(method.params):
@@ -297,6 +357,13 @@ class Middleware:
 
     # --- logging in ---
 
+    def login_fault(self) -> dict[str, Any] | None:
+        """What a login is answered with, whoever comes: the standby node of a pair, or an outcome that was asked for."""
+        faults = self._faults()
+        if (urls := faults.get("standby")) is not None:
+            return {"response_type": "REDIRECT", "urls": urls}
+        return {"response_type": faults["login"]} if faults.get("login") else None
+
     def log_in_with_password(self, name: str, password: str) -> User | None:
         """The user, if the password is right."""
         user = self._accounts.users.get(name)
@@ -320,16 +387,23 @@ class Middleware:
     def _save(self) -> None:
         self._state.save({"ups": self.settings, "enable": self.enabled, "revoked_keys": sorted(self._revoked)})
 
-    def update_ups(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def update_ups(self, values: Any) -> dict[str, Any]:
         """Change settings. A running service is restarted; if that fails, the new settings stay all the same."""
-        cleaned, complaints = ups.check_schema(values, classic=self.release.classic_schema)
+        release = self.release
+        cleaned, complaints = ups.check_schema(
+            values, classic=release.classic_schema, core=release.core, old=release.old_schema
+        )
         if complaints:
-            raise invalid_params([(f"{self.release.schema_attribute}.{name}", text) for name, text in complaints])
+            prefix = release.schema_attribute
+            raise invalid_params(
+                [(".".join(filter(None, (prefix, name))) or "ups_update", text) for name, text in complaints]
+            )
         with self._service_lock:
             settings = {**self.settings, **cleaned}
             if complaints := ups.check_settings(settings):
                 raise invalid_params([(f"ups_update.{name}", text) for name, text in complaints])
             if settings != self.settings:
+                ups.check_storable(settings)
                 self.settings = settings
                 self._save()
                 if self._runner.state().running and not self.restart_ups(silent=True):
@@ -362,10 +436,10 @@ class Middleware:
             return str(error)
 
     def stop_ups(self) -> bool:
-        """Stop the service. True: it is stopped."""
+        """Stop the service. True: it is stopped; old releases say it the other way round."""
         with self._service_lock:
             self._runner.stop()
-            return not self._runner.state().running
+            return self._runner.state().running is self.release.inverted_stop
 
     def restart_ups(self, *, silent: bool) -> bool:
         """Stop and start the service."""
@@ -505,6 +579,8 @@ def _me(_unused: Middleware, connection: Connection, __: list[Any]) -> dict[str,
 def _login_ex(middleware: Middleware, connection: Connection, params: list[Any]) -> dict[str, Any]:
     (data,) = params
     connection.awaiting_otp = None
+    if fault := middleware.login_fault():
+        return fault
     mechanism = data.get("mechanism")
     try:
         if mechanism == "API_KEY_PLAIN":

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What differs between the TrueNAS releases that the stand-in can play.
 
-Source: the recorded conversations (tests/unit/recordings/truenas) unless a comment says otherwise.
+Source: the recorded conversations (tests/unit/recordings/truenas) unless a comment says otherwise. The releases before
+25.04 are not recorded: what is said of them here was read in the source of truenas/middleware, except for their version strings.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class Release:
     version: str
     #: Paths below /api/ besides `current`. The last one is what `current` means.
     api_versions: tuple[str, ...]
-    #: The schema before pydantic: it stops at the first bad value, takes "3493" for 3493, and has other words.
+    #: The schema before pydantic: it looks at types first and at ranges later, takes "3493" for 3493 and 3493 for
+    #: "3493", and has other words.
     classic_schema: bool
     #: What stands before the name of a field that the schema refuses. The service's own checks say `ups_update`.
     schema_attribute: str
@@ -31,6 +33,25 @@ class Release:
     service_verbs_public: bool
     #: core.set_options answers with the options; otherwise with null.
     options_answered: bool
+    #: It speaks JSON-RPC. Older ones answer 404 where that would be, and only midclt is left.
+    json_rpc: bool = True
+    #: CORE: it can send mail about the UPS, and switches the UPS off after a shutdown unless told otherwise.
+    core: bool = False
+    #: The classic schema as it was first: only digits pass for a number in a string, and a blank is not empty.
+    old_schema: bool = False
+    #: service.stop says false for a service that is stopped.
+    inverted_stop: bool = False
+    #: midclt: `-` among the arguments of `call` is one JSON payload from stdin. Else it is the string "-".
+    stdin_payload: bool = False
+    #: midclt: -j takes a value, and any but the empty one means yes. Else -j is a flag.
+    job_flag_takes_value: bool = False
+    #: midclt: what it says of a method that does not exist, by whether there is such a service. None: as JSON-RPC says.
+    unknown_method: tuple[str, str] | None = None
+    #: midclt: it has words for a middleware that does not run; else it dies with a traceback.
+    says_daemon_down: bool = True
+    #: midclt: whoever may not in is told so on stdout, with exit code 0; else the call fails with ENOTAUTHENTICATED.
+    #: Which release does which is not recorded; a client must know both.
+    login_failure_exits_0: bool = False
     #: Members of a successful login_ex beyond the common ones.
     login_members: Mapping[str, Any] = field(default_factory=dict)
     #: Old API version (a prefix) -> method (or its prefix) -> how a call dies there.
@@ -43,7 +64,39 @@ _V25_04 = ("v25.04.0", "v25.04.1", "v25.04.2")
 _V25_10 = ("v25.10.0", "v25.10.1", "v25.10.2")
 _BEFORE_MODELS = {"v25.04": {"ups.": _NO_METHOD, "service.": _NO_METHOD}}
 
+_UNKNOWN_METHOD = (
+    "[ENOMETHOD] Method {method!r} not found in {service!r}",
+    "[ENOMETHOD] Service {service!r} not found",
+)
+
+
+def _before_json_rpc(
+    version: str, *, core: bool = False, old_schema: bool = False, attribute: str = "ups_update"
+) -> Release:
+    return Release(
+        version=version,
+        api_versions=(),
+        classic_schema=True,
+        schema_attribute=attribute,
+        ping_needs_login=True,
+        service_control=False,
+        service_verbs_public=True,
+        options_answered=False,
+        json_rpc=False,
+        core=core,
+        old_schema=old_schema,
+        inverted_stop=True,
+        job_flag_takes_value=True,
+        unknown_method=_UNKNOWN_METHOD,
+        says_daemon_down=False,
+        login_failure_exits_0=True,
+    )
+
+
 RELEASES: Mapping[str, Release] = {
+    "13.0": _before_json_rpc("TrueNAS-13.0-U6.8", core=True, old_schema=True, attribute=""),
+    "22.12": _before_json_rpc("TrueNAS-SCALE-22.12.4.2", old_schema=True),
+    "24.10": _before_json_rpc("TrueNAS-SCALE-24.10.2.4"),
     "25.04": Release(
         version="25.04.2.6",
         api_versions=_V25_04,
@@ -74,6 +127,7 @@ RELEASES: Mapping[str, Release] = {
         service_control=True,
         service_verbs_public=False,
         options_answered=True,
+        stdin_payload=True,
         login_members={"reconnect_token": None},
         # The argument of ups.update was renamed, and the adapter for old clients still looks for the new name.
         broken={**_BEFORE_MODELS, "v25.10": {"ups.update": ("EINVAL", "'data'")}},

@@ -1,19 +1,22 @@
 # Copyright (c) 2026, The homelab.nut contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The edge of the stand-in: WebSockets, a certificate, the configuration file. Run: python3 -m truenas.server."""
+"""The edge of the stand-in: WebSockets, the socket for midclt, a certificate, the configuration file. Run: python3 -m truenas.server."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -22,7 +25,8 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from . import accounts
-from .middleware import Connection, Job, Middleware
+from .midclt import SOCKET, log_file, release_file
+from .middleware import Connection, Fate, Job, Middleware, unix_connection
 from .releases import RELEASES
 from .service import StateFile, SystemdRunner
 
@@ -33,6 +37,10 @@ BOOTED = Path("/run/truenas-lab.booted")
 
 _LOG = logging.getLogger("truenas")
 _LOOPBACK = ("127.0.0.1", "::1")
+Connections = weakref.WeakSet[web.WebSocketResponse]
+
+_PEERCRED = struct.Struct("3i")  # process, user and group of the other side
+_LONGEST_LINE = 2**24
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,10 @@ def application(middleware: Middleware, *, redirect_to: int | None = None) -> we
     if redirect_to is not None:
         app.router.add_route("*", "/{path:.*}", partial(_redirect, redirect_to))
         return app
+    connections: Connections = weakref.WeakSet()
+    app.on_shutdown.append(partial(_close_all, connections))
     app.router.add_get("/api/versions", partial(_versions, middleware))
-    app.router.add_get("/api/{version}", partial(_websocket, middleware))
+    app.router.add_get("/api/{version}", partial(_websocket, middleware, connections))
     return app
 
 
@@ -100,36 +110,92 @@ async def _redirect(port: int, request: web.Request) -> web.StreamResponse:
 
 
 async def _versions(middleware: Middleware, _unused: web.Request) -> web.Response:
+    if not middleware.release.json_rpc:
+        raise web.HTTPNotFound
     return web.json_response(middleware.release.api_versions)
 
 
-async def _websocket(middleware: Middleware, request: web.Request) -> web.StreamResponse:
+async def _websocket(middleware: Middleware, connections: Connections, request: web.Request) -> web.StreamResponse:
     version = request.match_info["version"]
-    if version != "current" and version not in middleware.release.api_versions:
+    current = version == "current" and middleware.release.json_rpc
+    if not current and version not in middleware.release.api_versions:
         raise web.HTTPNotFound
     ws = web.WebSocketResponse()
     await ws.prepare(request)
+    connections.add(ws)
+
+    def drop() -> None:
+        if request.transport:
+            request.transport.abort()
+
     remote = request.remote or ""
     connection = Connection(remote=remote, secure=request.secure or remote in _LOOPBACK, api=version)
-    running: set[asyncio.Task[None]] = set()
+    wire = _Wire(middleware, ws.send_str, drop)
+    if middleware.drops_connections():
+        drop()
+        return ws
     async for message in ws:
         if message.type != WSMsgType.TEXT:
             break
-        outcome = await _in_thread(middleware.receive, connection, message.data)
-        if outcome.answer is not None:
-            await ws.send_str(outcome.answer)
-        if outcome.job is not None:
-            task = asyncio.create_task(_run(middleware, outcome.job, ws))
-            running.add(task)
-            task.add_done_callback(running.discard)
-    await asyncio.gather(*running)  # a job goes on when its caller has gone
+        await wire.receive(connection, message.data)
+    connections.discard(ws)
+    await wire.end()
     return ws
 
 
-async def _run(middleware: Middleware, job: Job, ws: web.WebSocketResponse) -> None:
-    answer = await _in_thread(middleware.run, job)
-    if answer is not None and not ws.closed:
-        await ws.send_str(answer)
+async def _close_all(connections: Connections, _unused: web.Application) -> None:
+    """A server that goes down waits for nobody who has left a connection open."""
+    for ws in list(connections):
+        await ws.close()
+
+
+class _Wire:
+    """What passes between a client and the middleware, and what the faults make of it on the way."""
+
+    def __init__(
+        self, middleware: Middleware, send: Callable[[str], Awaitable[None]], drop: Callable[[], None]
+    ) -> None:
+        self._middleware = middleware
+        self._send = send
+        self._drop = drop
+        self._gone = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def receive(self, connection: Connection, frame: str) -> None:
+        """Pass a frame on, and answer it: at once, later, or not at all."""
+        outcome = await _in_thread(self._middleware.receive, connection, frame)
+        if outcome.fate.delay:
+            self._start(self._answer(outcome.answer, outcome.fate))
+        else:
+            await self._answer(outcome.answer, outcome.fate)
+        if outcome.job is not None:
+            self._start(self._run(outcome.job))
+
+    async def end(self) -> None:
+        """The client has gone. What it began goes on all the same, but no answer is worth waiting for."""
+        self._gone.set()
+        await asyncio.gather(*self._running)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run(self, job: Job) -> None:
+        await self._answer(await _in_thread(self._middleware.run, job), job.fate)
+
+    async def _answer(self, answer: str | None, fate: Fate) -> None:
+        if fate.delay:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), fate.delay)
+        if self._gone.is_set():
+            return
+        if fate.drop:
+            self._gone.set()
+            self._drop()
+        elif answer is not None:
+            with contextlib.suppress(ConnectionError):  # gone at this very moment
+                await self._send(answer)
 
 
 async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
@@ -152,6 +218,47 @@ async def listen(middleware: Middleware, config: Config) -> list[web.AppRunner]:
     return runners
 
 
+async def listen_unix(
+    middleware: Middleware, path: Path, release: str, admins: Container[int] = (0,)
+) -> asyncio.AbstractServer:
+    """Open the socket for midclt: JSON-RPC too, a frame a line. Who comes as one of `admins` (user ids) is root here.
+
+    `release` is left beside the socket, and stays there: midclt must know how to behave even if nobody listens.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    release_file(path).write_text(release)
+    log = log_file(path)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()
+    log.chmod(0o666)  # whoever calls midclt writes to it
+    server = await asyncio.start_unix_server(partial(_midclt, middleware, admins), path, limit=_LONGEST_LINE)
+    path.chmod(0o666)  # all may knock; who may in is looked at then
+    return server
+
+
+async def _midclt(
+    middleware: Middleware, admins: Container[int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+    connection = unix_connection(root=_PEERCRED.unpack(peer)[1] in admins)
+
+    async def send(frame: str) -> None:
+        # One line, whatever a fault has put there.
+        writer.write(frame.replace("\n", " ").encode() + b"\n")
+        await writer.drain()
+
+    wire = _Wire(middleware, send, writer.transport.abort)
+    if middleware.drops_connections():
+        writer.transport.abort()
+        return
+    with contextlib.suppress(ConnectionError):
+        while line := await reader.readline():
+            await wire.receive(connection, line.decode())
+    await wire.end()
+    writer.close()
+
+
 def start_at_boot(middleware: Middleware, marker: Path) -> None:
     """Start the service once a boot, if it is enabled. A failure is only logged, as on TrueNAS."""
     if marker.exists():
@@ -164,6 +271,7 @@ def start_at_boot(middleware: Middleware, marker: Path) -> None:
 async def serve(middleware: Middleware, config: Config) -> None:
     """Listen until somebody ends the process."""
     await listen(middleware, config)
+    await listen_unix(middleware, SOCKET, config.release)
     _LOG.info("TrueNAS stand-in, release %s", middleware.release.version)
     await _in_thread(start_at_boot, middleware, BOOTED)
     await asyncio.Event().wait()

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Mapping
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from truenas import accounts
+from truenas import accounts, server
 from truenas.middleware import Connection, Middleware
 from truenas.releases import RELEASES
 from truenas.service import ServiceState, StateFile
@@ -119,6 +122,47 @@ def make_lab(tmp_path: Path) -> Callable[..., Lab]:
 @pytest.fixture
 def lab(make_lab: Callable[..., Lab]) -> Lab:
     return make_lab()
+
+
+@dataclass
+class Served:
+    """A server that listens: two ports on the loopback, and the socket for midclt."""
+
+    plain: int
+    tls: int
+    socket: Path
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Starts servers, of a Lab and the name of its release; its job threads are those of the event loop."""
+    loop = asyncio.new_event_loop()
+    # A daemon: a test that fails must not keep all of pytest from its end.
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    runners: list[Any] = []
+    sockets: list[Any] = []
+
+    def run(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(timeout=30)
+
+    def start(lab: Lab, release: str = "25.10", *, admins: tuple[int, ...] | None = None) -> Served:
+        """`admins`: who is root over the socket; by default root, and who runs the test."""
+        config = server.Config(data=str(tmp_path), ui_address="127.0.0.1", ui_port=0, ui_httpsport=0)
+        listening = run(server.listen(lab.middleware, config))
+        runners.extend(listening)
+        path = tmp_path / "run" / "middlewared.sock"
+        sockets.append(run(server.listen_unix(lab.middleware, path, release, admins or (0, os.getuid()))))
+        return Served(*(runner.addresses[0][1] for runner in listening), path)
+
+    yield start
+    for each in sockets:
+        loop.call_soon_threadsafe(each.close)
+    for runner in runners:
+        run(runner.cleanup())
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(timeout=30)
+    loop.close()
 
 
 @pytest.fixture

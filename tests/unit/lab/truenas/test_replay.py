@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import ssl
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import websocket
 from truenas.middleware import Connection, Job
 
 RECORDINGS = Path(__file__).parents[2] / "recordings" / "truenas"
@@ -65,6 +69,56 @@ def test_replay(make_lab: Callable[..., Any], release: str, number: int) -> None
         list(play(middleware, earlier["frames"]))
     for wanted, given in play(middleware, recorded[number]["frames"]):
         assert given == wanted
+
+
+def replay_over_tls(url: str, frames: list[dict[str, Any]]) -> Iterator[tuple[Any, Any]]:
+    """One conversation over a connection of its own: recorded and given answer in turn."""
+    connection = websocket.create_connection(url, timeout=30, sslopt={"cert_reqs": ssl.CERT_NONE})
+    try:
+        for frame in frames:
+            if "send" in frame:
+                sent = frame["send"]
+                connection.send(sent if isinstance(sent, str) else json.dumps(sent))
+            else:
+                yield masked(frame["recv"]), masked(json.loads(connection.recv()))
+    finally:
+        connection.close()
+
+
+def make_jobs_take_as_long_as_recorded(monkeypatch: pytest.MonkeyPatch, middleware: Any) -> None:
+    """A job whose number was answered runs until somebody has seen it run, and who looks again finds it finished."""
+    jobs_of, run = middleware.jobs_of, middleware.run
+    seen, finished = threading.Event(), threading.Event()
+
+    def slow_jobs_of(user: Any) -> Any:
+        assert not seen.is_set() or finished.wait(30)
+        shown = copy.deepcopy(jobs_of(user))
+        seen.set()
+        return shown
+
+    def slow_run(job: Job) -> Any:
+        assert job.answer_late or seen.wait(30)
+        answer = run(job)
+        finished.set()
+        return answer
+
+    monkeypatch.setattr(middleware, "jobs_of", slow_jobs_of)
+    monkeypatch.setattr(middleware, "run", slow_run)
+
+
+@pytest.mark.parametrize("release", list(FILES))
+def test_replay_over_the_real_server(
+    make_lab: Callable[..., Any], serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, release: str
+) -> None:
+    """All conversations, in turn, over TLS: the same again, with sockets and threads between."""
+    lab = make_lab(release)
+    make_jobs_take_as_long_as_recorded(monkeypatch, lab.middleware)
+    url = f"wss://127.0.0.1:{serve(lab, release).tls}/api/current"
+    for conversation in conversations(release):
+        answers = list(replay_over_tls(url, conversation["frames"]))
+        assert len(answers) == len(conversation["frames"]) // 2
+        for number, (wanted, given) in enumerate(answers):
+            assert given == wanted, f"{conversation['connection']}, answer {number}"
 
 
 def test_all_was_replayed() -> None:

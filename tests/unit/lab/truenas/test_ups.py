@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -135,3 +136,215 @@ def test_a_master_needs_a_driver() -> None:
 
 def test_identifier_with_a_newline_passes() -> None:
     assert ups.check_settings({**SLAVE, "identifier": "ups\n"}) == []
+
+
+# --- odd payloads ----------------------------------------------------------------------------------------------------
+# A SLAVE that works is asked to take them. What is said of each: nothing, if it is taken; else the field and the words.
+
+RECORDED = [  # tests/unit/recordings/truenas, all three releases
+    ({"mode": "SLAVE", "identifier": "ups"}, "", ""),
+    ({"remotehost": ""}, "remotehost: This field is required", "remotehost: This field is required"),
+    ({"mode": "slave"}, "mode: Invalid choice: slave", "mode: Input should be 'MASTER' or 'SLAVE'"),
+    ({"nope": 1}, "nope: Field was not expected", "nope: Extra inputs are not permitted"),
+    ({"id": 1}, "id: Field was not expected", "id: Extra inputs are not permitted"),
+    ({"remoteport": "3493"}, "", "remoteport: Input should be a valid integer"),
+    ({"identifier": "my ups"}, 'identifier: Use alphanumeric characters, ".", "-" and "_"', "="),
+    ({"monpwd": "a b#c"}, "monpwd: Spaces or number signs are not allowed.", "="),
+    ({"hostsync": -1}, "hostsync: Should be greater", "hostsync: Input should be greater than or equal to 0"),
+    ({"remoteport": 70000, "shutdown": "NEVER"}, "shutdown: Invalid choice: NEVER", "remoteport: Input should be less"),
+]
+# The rules that were found by running the real code, or read in it: the table of ups.update.
+RULES = [
+    ({}, "", ""),
+    ({"mode": "SECONDARY"}, "mode: Invalid choice: SECONDARY", "mode: Input should be"),
+    ({"mode": ""}, "mode: Invalid choice: ", "mode: Input should be"),
+    ({"mode": "MASTER"}, "port: This field is required", "="),
+    ({"identifier": "ups\n"}, "", ""),
+    ({"identifier": "ups\n\n"}, "identifier: Use alphanumeric", "="),
+    ({"identifier": "ups\r"}, "identifier: Use alphanumeric", "="),
+    ({"identifier": "UPS.1_a-b"}, "", ""),
+    ({"identifier": "ups@host"}, "identifier: Use alphanumeric", "="),
+    ({"identifier": "usv-k\u00fcche"}, "identifier: Use alphanumeric", "="),
+    ({"identifier": ""}, "identifier: Empty value not allowed", "identifier: String should have at least 1 character"),
+    ({"remotehost": "fd00::5"}, "", ""),
+    ({"remotehost": "[fd00::5]"}, "", ""),
+    ({"remotehost": "fe80::1%eth0"}, "", ""),
+    ({"remotehost": "nas host\n"}, "", ""),
+    ({"remotehost": "http://nas:80/"}, "", ""),
+    ({"remotehost": " "}, "", ""),
+    ({"remotehost": "h" * 51}, "", ""),  # 50 in the database of some, and not enforced
+    ({"remoteport": 1}, "", ""),
+    ({"remoteport": 65535}, "", ""),
+    ({"remoteport": 0}, "remoteport: Should be between 1 and 65535", "remoteport: Input should be greater than"),
+    ({"remoteport": 65536}, "remoteport: Should be between 1 and 65535", "remoteport: Input should be less than"),
+    ({"remoteport": -1}, "remoteport: Should be between 1 and 65535", "remoteport: Input should be greater than"),
+    ({"monuser": ""}, "monuser: Empty value not allowed", "monuser: String should have at least 1 character"),
+    ({"monuser": "a b"}, "monuser: Spaces or number signs are not allowed.", "="),
+    ({"monuser": "#a"}, "monuser: Spaces or number signs are not allowed.", "="),
+    ({"monpwd": "a"}, "", ""),
+    ({"monpwd": "a\\b=c"}, "", ""),  # and then upsmon can't log in
+    ({"monpwd": '"quoted'}, "", ""),
+    ({"monpwd": "a\tb"}, "", ""),
+    ({"monpwd": "a\nb"}, "", ""),
+    ({"monpwd": "$'\";|&!%^*()"}, "", ""),
+    ({"monpwd": "p\u00e4ss"}, "", ""),
+    ({"monpwd": "x" * 1024}, "", ""),
+    ({"monpwd": "x" * 1025}, "monpwd: Value greater than 1024 not allowed", "monpwd: String should have at most 1024"),
+    ({"monpwd": " "}, "monpwd: Empty value not allowed", "monpwd: Spaces or number signs"),
+    ({"shutdown": "lowbatt"}, "shutdown: Invalid choice: lowbatt", "shutdown: Input should be 'LOWBATT' or 'BATT'"),
+    ({"shutdowntimer": -30}, "", ""),
+    ({"shutdowntimer": 0}, "", ""),
+    ({"shutdowncmd": None}, "", ""),
+    ({"shutdowncmd": ""}, "", ""),
+    ({"shutdowncmd": 'say "no"'}, "", ""),
+    ({"hostsync": 0}, "", ""),
+    ({"nocommwarntime": None}, "", ""),
+    ({"nocommwarntime": 0}, "", ""),
+    ({"nocommwarntime": -5}, "", ""),
+    ({"powerdown": True}, "", ""),
+    ({"driver": "usbhid-ups$ups"}, "driver: Driver selected does not match local machine's driver list", "="),
+    ({"complete_identifier": "ups@h:1"}, "complete_identifier: Field was not", "complete_identifier: Extra inputs"),
+    ({"extrausers": "x" * 5000, "options": "x" * 5000, "optionsupsd": "x" * 5000}, "", ""),
+    (
+        {"description": "x" * 1025},
+        "description: Value greater than 1024",
+        "description: String should have at most 1024",
+    ),
+]
+# Types: read in middlewared/schema (25.04), and the models' configuration (strict, nothing extra) from 25.10 on.
+TYPES = [
+    ({"powerdown": 1}, "powerdown: Not a boolean", "powerdown: Input should be a valid boolean"),
+    ({"powerdown": "yes"}, "powerdown: Not a boolean", "powerdown: Input should be a valid boolean"),
+    ({"powerdown": None}, "powerdown: null not allowed", "powerdown: Input should be a valid boolean"),
+    ({"hostsync": True}, "hostsync: Not an integer", "hostsync: Input should be a valid integer"),
+    ({"hostsync": 1.0}, "hostsync: Not an integer", "hostsync: Input should be a valid integer"),
+    ({"hostsync": "-1"}, "hostsync: Should be greater than", "hostsync: Input should be a valid integer"),
+    ({"hostsync": " 5 "}, "", "hostsync: Input should be a valid integer"),
+    ({"hostsync": "five"}, "hostsync: Not an integer", "hostsync: Input should be a valid integer"),
+    ({"hostsync": None}, "hostsync: null not allowed", "hostsync: Input should be a valid integer"),
+    ({"shutdowntimer": []}, "shutdowntimer: Not an integer", "shutdowntimer: Input should be a valid integer"),
+    ({"nocommwarntime": ""}, "nocommwarntime: Not an integer", "nocommwarntime: Input should be a valid integer"),
+    ({"monpwd": 1234}, "", "monpwd: Input should be a valid string"),
+    ({"monpwd": True}, "monpwd: Not a string", "monpwd: Input should be a valid string"),
+    ({"monpwd": None}, "monpwd: null not allowed", "monpwd: Input should be a valid string"),
+    ({"monpwd": ["a"]}, "monpwd: Not a string", "monpwd: Input should be a valid string"),
+    ({"identifier": 7}, "", "identifier: Input should be a valid string"),
+    ({"remotehost": None}, "remotehost: null not allowed", "remotehost: Input should be a valid string"),
+    ({"mode": None}, "mode: null not allowed", "mode: Input should be 'MASTER' or 'SLAVE'"),
+    ({"mode": 1}, "mode: Invalid choice: 1", "mode: Input should be 'MASTER' or 'SLAVE'"),
+    ({"shutdowncmd": False}, "shutdowncmd: Not a string", "shutdowncmd: Input should be a valid string"),
+    ({"": 1}, ": Field was not expected", ": Extra inputs are not permitted"),
+    ("-", ": A dict was expected", ": Input should be a valid dictionary"),
+    (None, ": A dict was expected", ": Input should be a valid dictionary"),
+    ([], ": A dict was expected", ": Input should be a valid dictionary"),
+]
+# What SQLite behind it can't keep, what it can, and what Python takes for a letter: not recorded, follows from Python.
+PYTHON = [
+    ({"hostsync": 2**63 - 1}, "", ""),
+    ({"hostsync": 2**63}, "Python int too large to convert to SQLite INTEGER", "="),
+    ({"shutdowntimer": -(2**63) - 1}, "Python int too large to convert to SQLite INTEGER", "="),
+    ({"monpwd": "a\0b"}, "", ""),
+    (
+        {"description": "\ud800"},
+        "surrogates not allowed",
+        "description: Input should be a valid string, unable to parse",
+    ),
+    ({"identifier": "\u212a"}, "", ""),  # the sign for kelvin: without regard to case it is a k
+]
+PAYLOADS = [*RECORDED, *RULES, *TYPES, *PYTHON]
+
+
+def said(middleware: Any, payload: Any) -> str:
+    """The first complaint without the prefix of its release; nothing if it was taken, and then it was also kept."""
+    from truenas.middleware import RpcError
+
+    before = dict(middleware.settings)
+    try:
+        middleware.update_ups(payload)
+    except RpcError as error:
+        assert middleware.settings == before
+        attribute, words, errno = error.data["extra"][0]
+        assert errno == 22
+        return f"{attribute.rpartition('.')[2] if '.' in attribute else ''}: {words}"
+    except (OverflowError, UnicodeEncodeError) as error:
+        assert middleware.settings == before
+        return str(error)
+    assert all(
+        str(middleware.settings[name]) == str(value).strip() or value == middleware.settings[name]
+        for name, value in payload.items()
+    )
+    return ""
+
+
+@pytest.mark.parametrize("release", ["25.04", "25.10", "26"])
+@pytest.mark.parametrize(("payload", "classic", "modern"), PAYLOADS, ids=lambda each: ascii(each)[:50])
+def test_odd_payloads(make_lab: Callable[..., Any], release: str, payload: Any, classic: str, modern: str) -> None:
+    middleware = make_lab(release).middleware
+    middleware.update_ups({"mode": "SLAVE", "remotehost": "192.0.2.10", "shutdown": "LOWBATT"})
+    wanted = classic if release == "25.04" or modern == "=" else modern
+    found = said(middleware, payload)
+    assert wanted in found
+    assert bool(wanted) is bool(found)
+
+
+def test_all_odd_payloads_are_there() -> None:
+    assert len(PAYLOADS) >= 43
+    assert {name for payload, *_unused in PAYLOADS if isinstance(payload, dict) for name in payload} >= {
+        *ups.DEFAULTS.keys() - {"rmonitor", "port"},
+    }
+
+
+# Older ones have the schema of 25.04 but for what stands here: read in schema.py of truenas/middleware.
+@pytest.mark.parametrize(
+    ("payload", "before_2023", "after"),
+    [
+        ({"hostsync": "-1"}, "hostsync: Not an integer", "hostsync: Should be greater than or equal to 0"),
+        ({"hostsync": " 5 "}, "hostsync: Not an integer", ""),
+        ({"hostsync": "5"}, "", ""),
+        ({"monuser": "\t"}, "", "monuser: Empty value not allowed"),
+        ({"monpwd": 1234}, "", ""),
+        ({"shutdown": "batt", "hostsync": True}, "shutdown: Invalid choice: batt", "shutdown: Invalid choice: batt"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("release", ["13.0", "22.12", "24.10"])
+def test_older_releases(
+    make_lab: Callable[..., Any], release: str, payload: dict[str, Any], before_2023: str, after: str
+) -> None:
+    middleware = make_lab(release).middleware
+    middleware.update_ups({"mode": "SLAVE", "remotehost": "192.0.2.10"})
+    found = said(middleware, payload)
+    if release == "13.0":  # bare names
+        before_2023, found = before_2023.partition(": ")[2], found.partition(": ")[2]
+    assert found == (after if release == "24.10" else before_2023)
+
+
+def test_core(make_lab: Callable[..., Any]) -> None:
+    """CORE mails, and switches the UPS off unless told otherwise. No other release knows these members."""
+    core = make_lab("13.0").middleware
+    assert core.settings["powerdown"] is True
+    assert (core.settings["emailnotify"], core.settings["toemail"]) == (False, [])
+    assert core.settings["subject"] == "UPS report generated by %h"
+    core.update_ups({"mode": "SLAVE", "remotehost": "192.0.2.10", "emailnotify": True, "toemail": ["a@example.org"]})
+    assert core.update_ups({"hostsync": 3})["toemail"] == ["a@example.org"]
+    assert said(core, {"toemail": "a@example.org"}) == ": Not a list"
+    assert make_lab("13.0").middleware.settings["emailnotify"] is True
+    scale = make_lab("22.12").middleware  # the machine is another release from now on
+    assert scale.settings["hostsync"] == 3
+    assert scale.settings.keys() == ups.DEFAULTS.keys()
+    assert said(scale, {"emailnotify": True}) == "emailnotify: Field was not expected"
+    assert make_lab("25.10").middleware.settings.keys() == ups.DEFAULTS.keys()
+
+
+def test_all_complaints_of_a_pass_come_together() -> None:
+    values = {"nope": 1, "mode": "x", "hostsync": -1}
+    assert ups.check_schema(values, classic=True)[1] == [
+        ("nope", "Field was not expected"),
+        ("mode", "Invalid choice: x"),
+    ]
+    values = {"hostsync": -1, "description": "x" * 1025, "remoteport": 0}
+    assert ups.check_schema(values, classic=True)[1] == [
+        ("remoteport", "Should be between 1 and 65535"),
+        ("hostsync", "Should be greater than or equal to 0"),
+        ("description", "Value greater than 1024 not allowed"),
+    ]

@@ -1,0 +1,273 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The stand-in's midclt: `midclt [-t SECONDS] call METHOD ARG...`, with what the real ones print and return.
+
+It asks the running server over its socket, so it is the same machine that the API shows. How it behaves is the
+release's way, good and bad: bare text for strings, True for true, exit code 0 for a login that failed. Standard library
+only. Other subcommands than `call` are not played. Sources: truenas/api_client, and src/middlewared/middlewared/client
+of truenas/middleware for the releases before 25.04.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import pprint
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from .releases import RELEASES, Release
+
+SOCKET = Path("/var/run/middleware/middlewared.sock")
+_LOG = Path("/run/truenas-lab/midclt.log")
+_SOCKET_VARIABLE = "TRUENAS_LAB_SOCKET"
+_TIMEOUT = 60
+_POLL_SECONDS = 0.1
+_DAEMON_DOWN = "Failed to run middleware call. Daemon not running?"
+_INVALID_PARAMS, _CALL_ERROR, _NO_SUCH_METHOD = -32602, -32001, -32601
+
+
+class Failure(Exception):
+    """What the real client calls ClientException: a text, and perhaps a traceback's text and more."""
+
+    def __init__(self, error: str, *, trace: str = "", extra: Any = None) -> None:
+        super().__init__(error)
+        self.trace = trace
+        self.extra = extra
+
+
+class NotLoggedIn(Exception):
+    """The machine does not take the caller for root."""
+
+
+# --- where things are ------------------------------------------------------------------------------------------------
+
+
+def socket_path(environment: Mapping[str, str]) -> Path:
+    """The server's socket. A test has its own."""
+    return Path(environment.get(_SOCKET_VARIABLE, SOCKET))
+
+
+def release_file(path: Path) -> Path:
+    """Where the server of this socket has left the release that it plays."""
+    return path.with_name("release")
+
+
+def log_file(path: Path) -> Path:
+    """Where each midclt of this socket notes how it was called."""
+    return _LOG if path == SOCKET else path.with_name("midclt.log")
+
+
+def _release(path: Path) -> Release:
+    try:
+        return RELEASES[release_file(path).read_text()]
+    except FileNotFoundError:
+        return RELEASES["25.10"]  # the server's default; it has never run here
+
+
+def _log_call(path: Path) -> None:
+    """Note this process's arguments as the kernel shows them to everybody, so that a test can look for secrets."""
+    shown = Path("/proc/self/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    with contextlib.suppress(OSError), log_file(path).open("a") as file:  # never a reason to fail
+        file.write(json.dumps({"argv": shown}) + "\n")
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="midclt", usage="midclt [-h] [-t SECONDS] call ...")
+    parser.add_argument("-t", "--timeout", type=int)
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("rest", nargs=argparse.REMAINDER)
+    return parser
+
+
+def _call_parser(release: Release) -> argparse.ArgumentParser:
+    stdin = " Use '-' as the final argument to read one JSON payload from stdin." if release.stdin_payload else ""
+    parser = argparse.ArgumentParser(prog="midclt call", description=f"Call a method.{stdin}")
+    parser.add_argument("-q", "--quiet", action="store_true")
+    if release.job_flag_takes_value:
+        parser.add_argument("-j", "--job", type=bool, default=False)
+    else:
+        parser.add_argument("-j", "--job", action="store_true")
+    parser.add_argument("-jp", "--job-print", choices=("progressbar", "description"), default="progressbar")
+    parser.add_argument("method", nargs="+")
+    return parser
+
+
+def _params(release: Release, words: Sequence[str], stdin: TextIO) -> Iterator[Any]:
+    """Each word is JSON, or else a string."""
+    piped: str | None = None
+    for word in words:
+        text = word
+        if word == "-" and release.stdin_payload:
+            text = piped = stdin.read() if piped is None else piped
+        try:
+            yield json.loads(text)
+        except ValueError:
+            yield text
+
+
+def main(
+    argv: Sequence[str], stdin: TextIO, stdout: TextIO, stderr: TextIO, environment: Mapping[str, str] = os.environ
+) -> int:
+    """Run the program. Returns its exit code; argparse may end it before. Old releases let an OSError through."""
+    path = socket_path(environment)
+    _log_call(path)
+    release = _release(path)
+    arguments = _parser().parse_args(argv)
+    if arguments.name != "call":
+        print(f"midclt: unknown subcommand {arguments.name!r}: this stand-in has only call", file=stderr)
+        return 2
+    call = _call_parser(release).parse_args(arguments.rest)
+    try:
+        with Client(path, release, arguments.timeout or _TIMEOUT) as client:
+            params = list(_params(release, call.method[1:], stdin))
+            result = client.job(call.method[0], params, stderr) if call.job else client.call(call.method[0], params)
+    except (FileNotFoundError, ConnectionRefusedError):
+        if not release.says_daemon_down:
+            raise
+        print(_DAEMON_DOWN, file=stderr)
+        return 1
+    except NotLoggedIn as error:
+        print("Failed to login: ", error, file=stdout)
+        return 0
+    except Failure as failure:
+        if not call.quiet:
+            _report(failure, stderr)
+        return 1
+    print(result if isinstance(result, (int, str)) else json.dumps(result), file=stdout)
+    return 0
+
+
+def _report(failure: Failure, stderr: TextIO) -> None:
+    print(failure, file=stderr)
+    if failure.trace:
+        print(failure.trace, file=stderr)
+    if failure.extra:
+        pprint.pprint(failure.extra, stream=stderr)
+
+
+# --- the socket ------------------------------------------------------------------------------------------------------
+
+
+class Client:
+    """A connection to the server. `timeout` is for each call, in seconds."""
+
+    def __init__(self, path: Path, release: Release, timeout: float) -> None:
+        self._release = release
+        self._timeout = timeout
+        self._ids = itertools.count(1)
+        self._received = b""
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self._socket.close()
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """Call a method. Raises Failure, or NotLoggedIn."""
+        deadline = time.monotonic() + self._timeout
+        request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            answer = self._answer(request["id"], deadline)
+        except TimeoutError:
+            raise Failure("Call timeout") from None
+        except (BrokenPipeError, ConnectionResetError):
+            raise Failure("WebSocket connection closed with code=1006, reason=None") from None
+        if "error" in answer:
+            raise self._failure(method, answer["error"])
+        return answer.get("result")
+
+    def _answer(self, number: Any, deadline: float) -> Mapping[str, Any]:
+        """The answer with this number. What is none is passed over, so it ends in a timeout: so the real clients do."""
+        while True:
+            with contextlib.suppress(ValueError):
+                answer = json.loads(self._line(deadline))
+                if isinstance(answer, dict) and answer.get("id") == number:
+                    return answer
+
+    def _line(self, deadline: float) -> bytes:
+        while b"\n" not in self._received:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left)
+            chunk = self._socket.recv(65536)
+            if not chunk:
+                raise ConnectionResetError
+            self._received += chunk
+        line, _unused, self._received = self._received.partition(b"\n")
+        return line
+
+    def _failure(self, method: str, error: Mapping[str, Any]) -> Exception:
+        data = error.get("data", {})
+        if error["code"] == _NO_SUCH_METHOD:
+            return self._unknown(method, str(error["message"]))
+        if error["code"] == _INVALID_PARAMS:
+            # Made into lines by the client, which keeps neither the traceback nor the rest.
+            lines = [f"[EINVAL] {attribute or 'ALL'}: {text}" for attribute, text, _unused in data["extra"]]
+            return Failure("\n".join(lines))
+        if error["code"] != _CALL_ERROR:
+            return Failure(str(error["message"]))
+        if data["errname"] == "ENOTAUTHENTICATED" and self._release.login_failure_exits_0:
+            return NotLoggedIn(data["reason"])
+        return Failure(data["reason"], trace=_trace(data["reason"]), extra=data["extra"])
+
+    def _unknown(self, method: str, message: str) -> Failure:
+        if self._release.unknown_method is None:
+            return Failure(message)
+        service, _unused, name = method.rpartition(".")
+        no_method, no_service = self._release.unknown_method
+        form = no_method if service in ("auth", "core", "service", "system", "ups") else no_service
+        text = form.format(method=name, service=service)
+        return Failure(text, trace=_trace(text))
+
+    def job(self, method: str, params: list[Any], stderr: TextIO) -> Any:
+        """Call a method that is a job, wait for its end and show how far it is."""
+        number = self.call(method, params)
+        while True:
+            (job,) = self.call("core.get_jobs", [[["id", "=", number]]])
+            print(f"Total Progress: {job['progress']['percent']:.2f}%", end="\r", file=stderr)
+            if job["state"] == "SUCCESS":
+                print(file=stderr)
+                return job["result"]
+            if job["state"] != "RUNNING":
+                raise Failure(job["error"], trace=job["exception"], extra=job["exc_info"]["extra"])
+            time.sleep(_POLL_SECONDS)
+
+
+def _trace(reason: str) -> str:
+    """As long and as useless for a client as a real one."""
+    return (
+        "Traceback (most recent call last):\n"
+        '  File "/usr/lib/python3/dist-packages/middlewared/main.py", line 208, in call_method\n'
+        "    result = await self.middleware.call_with_audit(message['method'], serviceobj, methodobj, params, self)\n"
+        f"middlewared.service_exception.CallError: {reason}\n"
+    )
+
+
+def console() -> None:
+    """What /usr/bin/midclt runs."""
+    sys.exit(main(sys.argv[1:], sys.stdin, sys.stdout, sys.stderr))
+
+
+if __name__ == "__main__":
+    console()
