@@ -12,14 +12,17 @@ version_added: 0.1.0
 author:
   - The homelab.nut contributors (@homelab-nut)
 description:
-  - Sets up the UPS service of TrueNAS 25.04 and newer, so that it shuts itself down when the UPS runs low.
+  - Sets up the UPS service of TrueNAS, so that it shuts itself down when the UPS runs low.
   - Compares first and sends only what differs. When nothing differs, nothing is called but methods that read.
-  - Speaks the JSON-RPC API over a WebSocket, so run it where C(websocket-client) is installed, usually with
-    C(delegate_to=localhost).
+  - For TrueNAS 25.04 and newer speaks the JSON-RPC API over a WebSocket; run it where C(websocket-client) is installed,
+    usually with C(delegate_to=localhost).
+  - For older ones (SCALE from 22.12 on, CORE 13), and for newer ones too, runs C(midclt) on TrueNAS itself; run it there,
+    over SSH and as root.
   - A UPS service that runs proves little, for TrueNAS reports it running with a wrong password or an unknown UPS too.
     Look for TrueNAS in the list of clients on the NUT server afterwards.
 requirements:
-  - websocket-client >= 1.3 (where the module runs)
+  - websocket-client >= 1.3 where the module runs, for O(transport=jsonrpc)
+  - Python >= 3.9 on TrueNAS, for O(transport=midclt); each of the releases named above has it
 extends_documentation_fragment:
   - homelab.nut.attributes
 attributes:
@@ -33,18 +36,34 @@ attributes:
     support: full
     platforms: posix
 options:
+  transport:
+    description:
+      - How to talk to TrueNAS.
+      - V(jsonrpc) logs in to its API over the network. TrueNAS has it from 25.04 on. It needs O(url), O(username), and
+        O(password) or O(api_key).
+      - V(midclt) runs TrueNAS's own program C(midclt), so the module must run on TrueNAS, as root (C(become=true)). It needs
+        no login. O(url), O(username), O(password), O(api_key), O(otp), O(validate_certs), O(ca_path) and O(fingerprint) are
+        ignored then. The password of the UPS never stands among the arguments of a process.
+      - V(auto) is V(jsonrpc) if O(url) is given, and else V(midclt). If there is no JSON-RPC API at O(url), which is what
+        an older TrueNAS looks like, nothing was sent and nobody has logged in; then, if there is a C(midclt) where the
+        module runs, it goes on with that one and warns. It goes no other way after any other failure.
+    type: str
+    choices: [auto, jsonrpc, midclt]
+    default: auto
   url:
     description:
       - Where TrueNAS is. A host name, C(HOST:PORT), C(https://HOST[:PORT]) or C(wss://HOST[:PORT]/api/current).
-      - The API is always spoken at C(/api/current). Redirects are not followed and proxies are not used.
+      - The API is always spoken at C(/api/current). Redirects of the web server are not followed and proxies are not used.
+      - For a pair of high availability give the address that the pair shares. Where the standby node answers, which lets
+        nobody in and names the other one, the module goes on to that one, once, and warns. With O(fingerprint) or O(ca_path)
+        that one must pass too, and from C(wss) it never goes to C(ws).
+      - Needed for O(transport=jsonrpc).
     type: str
-    required: true
   username:
     description:
-      - The user to log in as, with O(password) or with an API key of this user.
+      - The user to log in as, with O(password) or with an API key of this user. Needed if O(url) is used.
       - The least privilege is a group with the roles C(SYSTEM_GENERAL_WRITE), C(SERVICE_WRITE) and C(SERVICE_READ).
     type: str
-    required: true
   password:
     description:
       - The password of O(username).
@@ -78,6 +97,8 @@ options:
   timeout:
     description:
       - How many seconds to wait for a connection and for an answer. Starting and stopping the service gets 120 more.
+      - With C(midclt), how many seconds each call may take; a process that takes 30 more is ended. Whether TrueNAS
+        carried out a call that was given up is not known, so after a change the module fails with C(changed).
     type: int
     default: 30
   state:
@@ -103,7 +124,7 @@ options:
     default: ups
   remotehost:
     description:
-      - The NUT server, as a host name, an IPv4 address, or an IPv6 address in brackets.
+      - The NUT server, as a host name, an IPv4 address, or an IPv6 address in brackets, such as V([fd00::5]).
       - TrueNAS needs it for mode V(SLAVE). Unset leaves it as it is.
     type: str
   remoteport:
@@ -176,14 +197,15 @@ options:
     type: str
   description:
     description:
-      - A description of the UPS. Unset leaves it as it is.
+      - A description of the UPS, one line without double quotes and backslashes. Unset leaves it as it is.
     type: str
   extrausers:
     description:
       - Further lines for C(upsd.users). Unset leaves them as they are. Handled as a secret.
     type: str
 notes:
-  - One run logs in exactly once and never again by itself, because TrueNAS counts failed logins.
+  - One run logs in exactly once and never again by itself, because TrueNAS counts failed logins. The only second login
+    is the one on the other node of a pair, where the first node takes none.
   - If new settings were saved and the service then fails to start, the module fails, says so and reports C(changed).
     The next run starts the service again.
 """
@@ -213,6 +235,14 @@ EXAMPLES = r"""
     shutdowntimer: 300
   delegate_to: localhost
 
+- name: TrueNAS CORE, or SCALE before 25.04, over SSH; on TrueNAS itself, so without delegate_to
+  homelab.nut.truenas_ups:
+    transport: midclt
+    remotehost: pve.lan
+    monuser: truenas
+    monpwd: "{{ vault_nut_truenas_password }}"
+  become: true
+
 - name: TrueNAS is no longer a client of the NUT server
   homelab.nut.truenas_ups:
     url: truenas.lan
@@ -223,11 +253,26 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+transport:
+  description: How TrueNAS was spoken to, V(jsonrpc) or V(midclt).
+  returned: success
+  type: str
+  sample: jsonrpc
 host:
-  description: The host name or address in O(url), an IPv6 address without its brackets.
+  description:
+    - The host name or address in O(url), an IPv6 address without its brackets. Of a pair the node that was spoken to.
+    - With C(midclt) the name that the machine has for itself.
   returned: success
   type: str
   sample: truenas.lan
+reason:
+  description:
+    - V(no_jsonrpc) if there is a web server at O(url), but no JSON-RPC API. Then TrueNAS is older than 25.04 (or this is no
+      TrueNAS), nothing was sent, and a play may go on with O(transport=midclt) over SSH.
+    - Not there for any other failure.
+  returned: failure
+  type: str
+  sample: no_jsonrpc
 actions:
   description: What was done, in words, in this order. In check mode what would be done. On failure what had been done.
   returned: always
@@ -276,18 +321,17 @@ version:
   sample: 25.10.1
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import run
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import Doors, run
 
 
-def main(**replaced: Any) -> None:
-    """Run the module. A test replaces what `run` reaches out with."""
+def main(doors: Doors | None = None) -> None:
+    """Run the module. A test gives what it reaches out with."""
     module = AnsibleModule(
         argument_spec={
-            "url": {"type": "str", "required": True},
-            "username": {"type": "str", "required": True},
+            "transport": {"type": "str", "choices": ["auto", "jsonrpc", "midclt"], "default": "auto"},
+            "url": {"type": "str"},
+            "username": {"type": "str"},
             "password": {"type": "str", "no_log": True},
             "api_key": {"type": "str", "no_log": True},
             "otp": {"type": "str", "no_log": True},
@@ -318,7 +362,7 @@ def main(**replaced: Any) -> None:
         },
         supports_check_mode=True,
     )
-    run(module, **replaced)
+    run(module, doors)
 
 
 if __name__ == "__main__":

@@ -169,6 +169,14 @@ stale:
       description: Why, in words.
       type: str
       sample: "DATA-STALE: the driver has had no news from the UPS for too long"
+not_on_mains:
+  description:
+    - The UPSes that are not plainly on mains, with their flags, so on battery, calibrating, bypassed or off. A restart of NUT
+      then could shut down hosts. One without data is not among them.
+  returned: success
+  type: list
+  elements: str
+  sample: [ups (OB DISCHRG)]
 ok:
   description: Whether there is a UPS, each UPS is fresh, and each of O(expected_clients) is logged in.
   returned: success
@@ -205,6 +213,7 @@ def returned(report: upsd.Report) -> dict[str, Any]:
         ],
         "missing_clients": [client.name for client in report.missing],
         "stale": [{"name": name, "reason": reason} for name, reason in report.stale],
+        "not_on_mains": upsd.careful(report.upses),
         "ok": report.ok,
         "msg": report.message,
     }

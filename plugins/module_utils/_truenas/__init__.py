@@ -5,7 +5,8 @@
 """TrueNAS as a NUT secondary. Private to this collection: no promise about what is in here.
 
 middleware   what a way into TrueNAS's middleware must offer, its errors, the login
-jsonrpc      the one way there is today: JSON-RPC 2.0 over a WebSocket
+jsonrpc      JSON-RPC 2.0 over a WebSocket, from 25.04 on
+midclt       TrueNAS's own program, on TrueNAS itself
 ups          options, plan and apply for the UPS service; knows no transport
-module       ties them together for the Ansible module
+module       chooses the way, and ties all together for the Ansible module
 """

@@ -26,7 +26,18 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from .middleware import BadAnswer, ConnectionFailed, ConnectionLost, JobFailed, OptionError, call_error
+from .middleware import (
+    ACTION_SECONDS,
+    SLOW_METHODS,
+    BadAnswer,
+    ConnectionFailed,
+    ConnectionLost,
+    NoJsonRpc,
+    OptionError,
+    call_error,
+    lost,
+    run_job,
+)
 
 try:
     import websocket
@@ -36,10 +47,6 @@ else:
     IMPORT_ERROR = None
 
 API_PATH = "/api/current"  # a pinned version breaks: 25.10 knows no ups.* under /api/v25.04, 26 none of 25.10's updates
-POLL_SECONDS = 0.5
-ACTION_SECONDS = 120.0  # TrueNAS's own bound for one action on a service (service.control, option timeout)
-# These start, stop or restart the service before they answer.
-SLOW_METHODS = frozenset({"ups.update", "service.start", "service.stop"})
 _SCHEMES = {"wss": "wss", "https": "wss", "ws": "ws", "http": "ws"}
 _PORTS = {"wss": 443, "ws": 80}
 
@@ -170,27 +177,8 @@ class JsonRpc:
             return answer["result"]
 
     def job(self, method: str, *params: Any) -> Any:
-        """See Middleware.job. A job's call answers with the job's number; its fate is asked for until it is known."""
-        number = self.call(method, *params)
-        if isinstance(number, bool) or not isinstance(number, int):
-            return number  # the session has legacy_jobs off: the call has waited already
-        what = " ".join([method, *(param for param in params if isinstance(param, str))])
-        deadline = self._clock() + ACTION_SECONDS + self._timeout
-        while True:
-            jobs = self.call("core.get_jobs", [["id", "=", number]])
-            job = jobs[0] if isinstance(jobs, list) and jobs and isinstance(jobs[0], dict) else {}
-            state = job.get("state")
-            if state == "SUCCESS":
-                return job.get("result")
-            if state in ("FAILED", "ABORTED"):
-                why = " ".join(str(job.get("error") or "no reason given").split())
-                raise JobFailed(f"{self.host}: {what} {str(state).lower()}: {why}")
-            if self._clock() >= deadline:
-                raise ConnectionLost(
-                    f"{self.host}: {what} (job {number}) did not end in {ACTION_SECONDS + self._timeout:.0f} s. "
-                    "Look at the Jobs page of TrueNAS; once it has ended, run again."
-                )
-            self._sleep(POLL_SECONDS)
+        """See Middleware.job."""
+        return run_job(self, method, params, self._timeout, clock=self._clock, sleep=self._sleep)
 
     def close(self) -> None:
         """See Middleware.close."""
@@ -203,9 +191,7 @@ class JsonRpc:
                 raise ConnectionLost("no answer in time")
             text = self._channel.receive(left)
         except ConnectionLost as error:
-            raise ConnectionLost(
-                f"{self.host}: {error} while waiting for {method}. Whether it was carried out is not known; run again."
-            ) from error
+            raise lost(self.host, method, str(error)) from error
         try:
             answer = json.loads(text)
         except ValueError:
@@ -216,9 +202,20 @@ class JsonRpc:
 
     def _no_answer(self, method: str, text: str) -> BadAnswer:
         return BadAnswer(
-            f"{self.host}: what came back for {method} is not an answer of TrueNAS: {text[:60]!a}. "
+            f"{self.host}: what came back for {method} is not an answer of TrueNAS, but {_shape(text)}. "
             "Is url really a TrueNAS, with no other server before it?"
         )
+
+
+def _shape(text: str) -> str:
+    """What this is, without a letter of it: it may hold settings, and so a password."""
+    if text.lstrip().startswith("<"):
+        return "a page of HTML"
+    try:
+        json.loads(text)
+    except ValueError:
+        return f"{len(text)} characters that are no JSON"
+    return "JSON that does not belong to this call"
 
 
 def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> JsonRpc:
@@ -340,7 +337,8 @@ def _upgrade(stream: socket.socket, endpoint: Endpoint, timeout: float) -> Any:
     status = getattr(problem, "status_code", None) or getattr(client.handshake_response, "status", None)
     if problem is None and status == 101:
         return client
-    raise ConnectionFailed(f"{endpoint.label}: {_why_no_websocket(status, problem, endpoint)}") from problem
+    failure = NoJsonRpc if status == 404 else ConnectionFailed
+    raise failure(f"{endpoint.label}: {_why_no_websocket(status, problem, endpoint)}") from problem
 
 
 _ALLOW_LIST = "System > General > GUI allow list"
@@ -348,7 +346,7 @@ _BY_STATUS = {
     **dict.fromkeys((301, 302, 303, 307, 308), "it sends {path} on to another place. Set url to TrueNAS itself."),
     **dict.fromkeys((401, 403), f"it does not let this address in. See {_ALLOW_LIST} on TrueNAS."),
     **dict.fromkeys((502, 503, 504), "TrueNAS behind the web server is down. Is it starting? Try again in a minute."),
-    404: "there is no {path}: this is not a TrueNAS, or one older than 25.04. Check url, or update TrueNAS.",
+    404: "there is no {path}: this is not a TrueNAS, or one older than 25.04. Check url, or use midclt, over ssh.",
 }
 
 
@@ -389,7 +387,7 @@ class _WebSocketChannel:
             raise ConnectionLost("the connection broke") from None
         if opcode == websocket.ABNF.OPCODE_CLOSE:
             code = int.from_bytes(frame.data[:2], "big")
-            reason = frame.data[2:].decode("utf-8", "replace")[:60]
+            reason = frame.data[2:].decode("utf-8", "replace")
             raise ConnectionLost(f"TrueNAS closed the connection ({code}{' ' + ascii(reason) if reason else ''})")
         return bytes(frame.data).decode("utf-8", "replace")
 

@@ -5,15 +5,25 @@
 """What a way into TrueNAS's middleware must offer, the errors it raises, and the login.
 
 Everything here speaks only of methods, parameters and results. How they travel is the transport's business
-(jsonrpc.py), so another one, such as midclt on the machine itself, needs only the three methods of `Middleware`.
+(jsonrpc.py, midclt.py): each offers the three methods of `Middleware`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
+import time
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 SECRET_MASK = "********"  # noqa: S105 - stands in the place of a secret
+# Shorter ones may be a part of any word, or a word themselves.
+SHORT_SECRET = 8
+POLL_SECONDS = 0.5
+ACTION_SECONDS = 120.0  # TrueNAS's own bound for one action on a service (service.control, option timeout)
+# These start, stop or restart the service before they answer.
+SLOW_METHODS = frozenset({"ups.update", "service.start", "service.stop"})
 
 
 class Middleware(Protocol):
@@ -43,6 +53,10 @@ class ConnectionFailed(TruenasError):
     """No connection came about, so nothing was asked."""
 
 
+class NoJsonRpc(ConnectionFailed):
+    """A web server is there, but no JSON-RPC API: TrueNAS before 25.04. No login was tried."""
+
+
 class ConnectionLost(TruenasError):
     """The answer to a call never came: whether TrueNAS carried it out is not known."""
 
@@ -53,6 +67,14 @@ class BadAnswer(ConnectionLost):
 
 class LoginFailed(TruenasError):
     """TrueNAS did not let us in. It counts failures: never try again by yourself."""
+
+
+class Redirected(LoginFailed):
+    """This is the standby node of a pair. `urls` are the addresses that it names, as it names them."""
+
+    def __init__(self, message: str, urls: Iterable[str]) -> None:
+        super().__init__(message)
+        self.urls = tuple(urls)
 
 
 class JobFailed(TruenasError):
@@ -77,6 +99,49 @@ class MethodMissing(CallFailed):
     """This release has no such method (JSON-RPC -32601)."""
 
 
+def lost(host: str, method: str, why: str) -> ConnectionLost:
+    """The exception for a call whose answer never came."""
+    return ConnectionLost(
+        f"{host}: {why} while waiting for {method}. Whether it was carried out is not known; run again."
+    )
+
+
+def run_job(
+    middleware: Middleware,
+    method: str,
+    params: Iterable[Any],
+    timeout: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Any:
+    """Middleware.job for all transports: the call answers with the job's number; then its fate is asked for.
+
+    `timeout` in seconds comes on top of ACTION_SECONDS. Raises JobFailed, ConnectionLost if it does not end in time.
+    """
+    params = tuple(params)
+    number = middleware.call(method, *params)
+    if isinstance(number, bool) or not isinstance(number, int):
+        return number  # the session has legacy_jobs off: the call has waited already
+    what = " ".join([method, *(param for param in params if isinstance(param, str))])
+    deadline = clock() + ACTION_SECONDS + timeout
+    while True:
+        jobs = middleware.call("core.get_jobs", [["id", "=", number]])
+        job = jobs[0] if isinstance(jobs, list) and jobs and isinstance(jobs[0], dict) else {}
+        state = job.get("state")
+        if state == "SUCCESS":
+            return job.get("result")
+        if state in ("FAILED", "ABORTED"):
+            why = " ".join(str(job.get("error") or "no reason given").split())
+            raise JobFailed(f"{middleware.host}: {what} {str(state).lower()}: {why}")
+        if clock() >= deadline:
+            raise ConnectionLost(
+                f"{middleware.host}: {what} (job {number}) did not end in {ACTION_SECONDS + timeout:.0f} s. "
+                "Look at the Jobs page of TrueNAS; once it has ended, run again."
+            )
+        sleep(POLL_SECONDS)
+
+
 # Who may call what, from 25.04 on. SERVICE_WRITE does not contain SERVICE_READ (S/role.py of truenas/middleware).
 _ROLES = {
     "ups.config": "SYSTEM_GENERAL_READ (SYSTEM_GENERAL_WRITE contains it)",
@@ -88,27 +153,32 @@ _ROLES = {
     "service.stop": "SERVICE_WRITE",
 }
 _ALL_ROLES = "SYSTEM_GENERAL_WRITE, SERVICE_WRITE and SERVICE_READ"
-_METHOD_NOT_FOUND = -32601
+METHOD_NOT_FOUND = -32601
+AS_ROOT = "midclt works as root: set become: true, or let Ansible log in as root."
 
 
-def call_error(host: str, method: str, error: Any) -> CallFailed:
+def call_error(host: str, method: str, error: Any, *, local: bool = False) -> CallFailed:
     """Turn the `error` member of a JSON-RPC answer into an exception that people can act upon.
 
     The shapes are those of the recorded releases: `data` holds errname, reason and, for refused values, `extra` as a
     list of [attribute, text, errno], where the attribute starts with `ups_update.` or, from 26 on, `data.`.
+    `local`: asked on the machine itself, where root needs neither login nor roles.
     """
     error = error if isinstance(error, dict) else {}
     data = error.get("data") if isinstance(error.get("data"), dict) else {}
     errname = str(data.get("errname") or "")
     reason = " ".join(str(data.get("reason") or error.get("message") or "no reason given").split())
-    if error.get("code") == _METHOD_NOT_FOUND or errname == "ENOMETHOD":
+    if error.get("code") == METHOD_NOT_FOUND or errname == "ENOMETHOD":
+        needed = "22.12 or newer, or CORE 13," if local else "25.04 or newer"
         return MethodMissing(
-            f"{host}: this TrueNAS has no method {method}. TrueNAS 25.04 or newer is needed.",
+            f"{host}: this TrueNAS has no method {method}. TrueNAS {needed} is needed.",
             method=method,
             errname=errname,
             reason=reason,
         )
-    if errname in ("EACCES", "EPERM"):
+    if errname in ("EACCES", "EPERM") and local:
+        text = f"{host}: this user may not call {method}. {AS_ROOT}"
+    elif errname in ("EACCES", "EPERM"):
         text = (
             f"{host}: the user may not call {method}; it takes the role {_ROLES.get(method, 'of an administrator')}. "
             f"Give the user's group a privilege with {_ALL_ROLES} (Credentials > Groups > Privileges)."
@@ -151,7 +221,7 @@ class Credentials:
 
 
 def login(middleware: Middleware, credentials: Credentials) -> None:
-    """Log in, once. Raises LoginFailed in clear words for each outcome that TrueNAS knows.
+    """Log in, once. Raises LoginFailed in clear words for each outcome that TrueNAS knows, Redirected for a standby node.
 
     auth.login_ex (25.04+) answers a failed login with a normal result; its response_type is the outcome.
     """
@@ -171,8 +241,18 @@ def login(middleware: Middleware, credentials: Credentials) -> None:
             answer = middleware.call("auth.login_ex_continue", {**token, **options})
     except CallFailed as error:
         raise LoginFailed(str(error)) from error
-    if _outcome(answer) != "SUCCESS":
-        raise LoginFailed(f"{middleware.host}: {_why_not(answer, credentials.username, kind, code_sent)}")
+    outcome = _outcome(answer)
+    if outcome == "SUCCESS":
+        return
+    text = f"{middleware.host}: {_why_not(answer, credentials.username, kind, code_sent)}"
+    if outcome == "REDIRECT" and not code_sent:  # a code works once, and has been used
+        raise Redirected(text, _urls(answer))
+    raise LoginFailed(text)
+
+
+def _urls(answer: Any) -> list[str]:
+    urls = answer.get("urls")
+    return [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
 
 
 def _outcome(answer: Any) -> str:
@@ -189,8 +269,7 @@ def _why_not(answer: Any, user: str, kind: str, code_sent: bool) -> str:
             f"A code lasts about 30 seconds and works once. {counted}"
         )
     if outcome == "REDIRECT":
-        urls = answer.get("urls")
-        others = ", ".join(map(str, urls)) if isinstance(urls, list) and urls else "not named by TrueNAS"
+        others = ", ".join(_urls(answer)) or "not named by TrueNAS"
         return f"this is the standby node of a pair and takes no logins. Set url to the active one: {others}."
     if outcome == "EXPIRED" and kind == "API key":
         return (
@@ -211,8 +290,23 @@ def _why_not(answer: Any, user: str, kind: str, code_sent: bool) -> str:
     }.get(outcome, f"login of user {user!r} ended in an unknown way ({outcome[:40]!a}). Is this release supported?")
 
 
-def scrub(text: str, secrets: list[str]) -> str:
-    """Mask each secret in a text that TrueNAS sent. Longest first, so that no rest of one stays."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, SECRET_MASK)
+def scrub(text: str, secrets: Iterable[str]) -> str:
+    """Mask each secret in a text that TrueNAS sent, also in the forms that JSON and Python write it in.
+
+    Longest first, so that no rest of one stays. A short one is masked only as a word of its own: its letters stand in
+    other words too.
+    """
+    for form in sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True):
+        pattern = re.escape(form)
+        text = re.sub(pattern if len(form) >= SHORT_SECRET else rf"(?<!\w){pattern}(?!\w)", SECRET_MASK, text)
     return text
+
+
+def _forms(secret: str) -> set[str]:
+    """How a secret may stand in a text: whole, or, if it is some lines of a file, any of its lines or their values."""
+    lines = [" ".join(line.split()) for line in secret.splitlines()] if "\n" in secret or "=" in secret else []
+    values = [line.partition("=")[2].strip(" \"'") for line in lines]
+    # Messages hold TrueNAS's words in one line.
+    plain = {secret, " ".join(secret.split()), *lines, *values}
+    written = {writer(form)[1:-1] for form in plain for writer in (json.dumps, repr, ascii)}
+    return {form for form in plain | written if form.strip()}

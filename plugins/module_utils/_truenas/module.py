@@ -8,43 +8,95 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import ipaddress
+import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import missing_required_lib
 
-from . import jsonrpc, ups
-from .middleware import CallFailed, Credentials, Middleware, OptionError, TruenasError, login, scrub
+from . import jsonrpc, midclt, ups
+from .middleware import (
+    SHORT_SECRET,
+    CallFailed,
+    ConnectionFailed,
+    Credentials,
+    LoginFailed,
+    Middleware,
+    NoJsonRpc,
+    OptionError,
+    Redirected,
+    TruenasError,
+    login,
+    scrub,
+)
 
 LIBRARY = "websocket-client"
+JSONRPC, MIDCLT, AUTO = "jsonrpc", "midclt", "auto"
+SECRET_OPTIONS = ("password", "api_key", "otp", *ups.SECRETS)
+
 Connect = Callable[[jsonrpc.Endpoint, jsonrpc.Tls, float], Middleware]
+ConnectHere = Callable[[float], Middleware]
+Warn = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Remote:
+    """What JSON-RPC needs to know."""
+
+    endpoint: jsonrpc.Endpoint
+    tls: jsonrpc.Tls
+    credentials: Credentials
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """The checked parameters."""
+    """The checked parameters. `remote` is None for midclt; `or_here`: if there is no JSON-RPC, midclt will do."""
 
-    endpoint: jsonrpc.Endpoint
-    tls: jsonrpc.Tls
+    remote: Remote | None
+    or_here: bool
     timeout: float
-    credentials: Credentials
     wanted: ups.Wanted
+
+
+@dataclasses.dataclass(frozen=True)
+class Doors:
+    """What reaches out of this process. `import_error` is the traceback if the library of `connect` is missing."""
+
+    connect: Connect = jsonrpc.connect
+    connect_here: ConnectHere = midclt.connect
+    is_here: Callable[[], bool] = lambda: midclt.find() is not None
+    import_error: str | None = jsonrpc.IMPORT_ERROR
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """A connection that is let in, how it came about, and the host that it leads to."""
+
+    middleware: Middleware
+    transport: str
+    host: str
+
+
+class LibraryMissing(TruenasError):
+    """The library of a transport is not installed. The cause is in `Doors.import_error`."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parameters
 
 
 def read_params(params: Mapping[str, Any]) -> Request:
     """Check all parameters before anything is sent. Raises OptionError, which names the option and never its value."""
-    endpoint = jsonrpc.parse_url(params["url"] or "")
+    transport = params["transport"]
+    if transport == JSONRPC and not params["url"]:
+        raise OptionError("url: needed for transport jsonrpc; write a name or an address. Nothing was sent.")
+    over_net = transport != MIDCLT and bool(params["url"])
+    endpoint = jsonrpc.parse_url(params["url"]) if over_net else None
     try:
         # first of all: a key that would be revoked must not hide behind another mistake
-        credentials = _credentials(params, endpoint)
-        tls = jsonrpc.Tls(
-            validate=params["validate_certs"],
-            ca_path=params["ca_path"] or None,
-            fingerprint=jsonrpc.parse_fingerprint(params["fingerprint"]) if params["fingerprint"] else None,
-        )
-        if tls.fingerprint and not endpoint.secure:
-            raise OptionError("fingerprint: there is no certificate without TLS; write wss:// in url")
+        remote = _remote(params, endpoint) if endpoint else None
         if params["timeout"] < 1:
             raise OptionError("timeout: must be at least 1 second")
         present = params["state"] == "present"
@@ -53,15 +105,28 @@ def read_params(params: Mapping[str, Any]) -> Request:
         if found:
             raise OptionError("; ".join(found))
     except OptionError as error:
-        raise OptionError(f"{endpoint.label}: {error}. Nothing was sent.") from error
-    return Request(endpoint, tls, float(params["timeout"]), credentials, ups.Wanted(present, given))
+        label = endpoint.label if endpoint else platform.node()
+        raise OptionError(f"{label}: {error}. Nothing was sent.") from error
+    return Request(remote, transport == AUTO, float(params["timeout"]), ups.Wanted(present, given))
+
+
+def _remote(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Remote:
+    credentials = _credentials(params, endpoint)
+    tls = jsonrpc.Tls(
+        validate=params["validate_certs"],
+        ca_path=params["ca_path"] or None,
+        fingerprint=jsonrpc.parse_fingerprint(params["fingerprint"]) if params["fingerprint"] else None,
+    )
+    if tls.fingerprint and not endpoint.secure:
+        raise OptionError("fingerprint: there is no certificate without TLS; write wss:// in url")
+    return Remote(endpoint, tls, credentials)
 
 
 def _credentials(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Credentials:
     """An empty string counts as not given: that is what an unset variable of a role looks like."""
     password, api_key = params["password"] or None, params["api_key"] or None
     if not params["username"]:
-        raise OptionError("username: is empty; an API key too belongs to a user")
+        raise OptionError("username: is not given; an API key too belongs to a user")
     if bool(password) == bool(api_key):
         raise OptionError(f"password and api_key: give one of them; {'both' if password else 'none'} given")
     if api_key and not endpoint.secure:
@@ -75,6 +140,96 @@ def _credentials(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Crede
     if password and re.search(r"[\r\n]", password):
         raise OptionError("password: holds a line break (from a file or a template?)")
     return Credentials(params["username"], password, api_key, params["otp"] or None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The way in
+
+
+@contextlib.contextmanager
+def session(request: Request, doors: Doors, warn: Warn) -> Iterator[Session]:
+    """A connection that is let in, closed at the end. Raises TruenasError.
+
+    There is one way round: where the web server has no JSON-RPC API, and no login was tried, midclt on this machine.
+    """
+    with contextlib.ExitStack() as opened:
+        if request.remote is None:
+            yield _here(request, doors, opened)
+            return
+        try:
+            entered = _over_net(request.remote, request.timeout, doors, opened, warn)
+        except NoJsonRpc as error:
+            if not request.or_here or not doors.is_here():
+                raise
+            warn(f"{str(error).rstrip('.')}. Going on with midclt on this machine, {platform.node()}")
+            entered = _here(request, doors, opened)
+        yield entered
+
+
+def _here(request: Request, doors: Doors, opened: contextlib.ExitStack) -> Session:
+    middleware = opened.enter_context(contextlib.closing(doors.connect_here(request.timeout)))
+    return Session(middleware, MIDCLT, middleware.host)
+
+
+def _over_net(remote: Remote, timeout: float, doors: Doors, opened: contextlib.ExitStack, warn: Warn) -> Session:
+    """Log in, once; where that is the standby node of a pair, which lets nobody in, on the other node, once."""
+    if doors.import_error is not None:
+        raise LibraryMissing(missing_required_lib(LIBRARY))
+    if not remote.endpoint.secure:
+        warn(f"{remote.endpoint.label}: the password and monpwd travel in clear; write wss:// in url")
+
+    def enter(endpoint: jsonrpc.Endpoint) -> Session:
+        with contextlib.ExitStack() as tried:
+            middleware = tried.enter_context(contextlib.closing(doors.connect(endpoint, remote.tls, timeout)))
+            login(middleware, remote.credentials)
+            opened.push(tried.pop_all())
+        return Session(middleware, JSONRPC, endpoint.host)
+
+    try:
+        return enter(remote.endpoint)
+    except Redirected as error:
+        others = _other_nodes(error.urls, remote.endpoint)
+        if not others:
+            raise
+    # Not each of them need be within reach from here. An address that does not answer costs no login.
+    while True:
+        other = others.pop(0)
+        try:
+            entered = enter(other)
+        except Redirected as error:
+            raise LoginFailed(
+                f"{remote.endpoint.label}: this is a standby node, and so is {other.label}, to which it leads. Is the "
+                "pair changing over? Look at the two in a minute; set url to the address that they share."
+            ) from error
+        except ConnectionFailed:
+            if not others:
+                raise
+        else:
+            warn(
+                f"{remote.endpoint.label} is the standby node of a pair; went on to {other.label}. "
+                "Set url to the address that the pair shares"
+            )
+            return entered
+
+
+def _other_nodes(urls: Iterable[str], first: jsonrpc.Endpoint) -> list[jsonrpc.Endpoint]:
+    """The addresses to go on to. From TLS only to TLS: a key in clear is revoked, a password in clear is read.
+
+    What a standby node names are bare addresses (failover.get_ips; tests/api2/test_auth_standby of
+    truenas/middleware). Its web interface has the same port, as all settings are the pair's.
+    """
+    found: list[jsonrpc.Endpoint] = []
+    for url in urls:
+        with contextlib.suppress(ValueError):
+            found.append(jsonrpc.Endpoint(first.secure, str(ipaddress.ip_address(url)), first.port))
+            continue
+        with contextlib.suppress(OptionError):
+            found.append(jsonrpc.parse_url(url))
+    return [one for one in dict.fromkeys(found) if one != first and (one.secure or not first.secure)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The work
 
 
 def manage(middleware: Middleware, wanted: ups.Wanted, check_mode: bool, progress: ups.Progress) -> dict[str, Any]:
@@ -116,29 +271,48 @@ def _version(middleware: Middleware) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def run(module: Any, connect: Connect = jsonrpc.connect, import_error: str | None = jsonrpc.IMPORT_ERROR) -> None:
-    """Run the Ansible module: exits through its exit_json or fail_json."""
-    if import_error is not None:
-        module.fail_json(msg=missing_required_lib(LIBRARY), exception=import_error)
+def run(module: Any, doors: Doors | None = None) -> None:
+    """Run the Ansible module: exits through its exit_json or fail_json. A test gives its own doors."""
+    doors = doors or Doors()
     progress = ups.Progress()
-    secrets = [str(module.params[name]) for name in ("password", "api_key", "otp", *ups.SECRETS) if module.params[name]]
+    secrets = [str(module.params[name]) for name in SECRET_OPTIONS if module.params[name]]
+    invocation = _without_short_secrets(module)
     try:
         request = read_params(module.params)
-        if not request.endpoint.secure:
-            module.warn(f"{request.endpoint.label}: the password and monpwd travel in clear; write wss:// in url")
-        middleware = connect(request.endpoint, request.tls, request.timeout)
-        with contextlib.closing(middleware):
-            login(middleware, request.credentials)
-            version = _version(middleware)
-            result = manage(middleware, request.wanted, module.check_mode, progress)
+        with session(request, doors, module.warn) as entered:
+            version = _version(entered.middleware)
+            result = manage(entered.middleware, request.wanted, module.check_mode, progress)
+    except LibraryMissing as error:
+        module.fail_json(msg=str(error), exception=doors.import_error, invocation=invocation)
     except TruenasError as error:
         done = f" Done before: {'; '.join(progress.actions)}." if progress.actions else ""
         module.fail_json(
             msg=scrub(f"{error}{done}", secrets + progress.secrets),
             changed=progress.changed,
             actions=progress.actions,
+            invocation=invocation,
+            **({"reason": "no_jsonrpc"} if isinstance(error, NoJsonRpc) else {}),
         )
     if not module._diff:
         del result["diff"]
-    host = request.endpoint.host
-    module.exit_json(changed=progress.changed, actions=progress.actions, host=host, version=version, **result)
+    module.exit_json(
+        changed=progress.changed,
+        actions=progress.actions,
+        transport=entered.transport,
+        host=entered.host,
+        version=version,
+        invocation=invocation,
+        **result,
+    )
+
+
+def _without_short_secrets(module: Any) -> dict[str, Any]:
+    """Keep Ansible from masking short secrets in the result, and return the `invocation` for it, masked here.
+
+    Ansible masks each secret wherever its letters stand, also inside a word or a number: with the password "nas" the
+    host is "true********.lan", and what a play does with it is wrong. Nothing that is returned holds a secret anyway,
+    and a message is masked by `scrub`.
+    """
+    module.no_log_values = {value for value in module.no_log_values if len(value) >= SHORT_SECRET}
+    masked = {name: "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER" for name in SECRET_OPTIONS if module.params[name]}
+    return {"module_args": {**module.params, **masked}}

@@ -59,8 +59,9 @@ _RANGES = {  # smallest, largest
     "nocommwarntime": (0, 2**31 - 1),
 }
 _LENGTHS = {"identifier": 120, "shutdowncmd": 255, "description": 120, "driver": 120, "port": 120}  # its database
-_ONE_LINE = (r"[^\x00-\x1f\x7f]*", "must be one line without control characters")
-_TEXT = (r"[^\x00]*", "holds a NUL character")
+# A half of a surrogate pair is no character: it comes from bytes that are no UTF-8.
+_ONE_LINE = (r"[^\x00-\x1f\x7f\ud800-\udfff]*", "must be one line without control characters")
+_TEXT = (r"[^\x00\ud800-\udfff]*", "holds a NUL character, or bytes that are no UTF-8")
 _FORMS = {  # what the whole value must match, and the reason to give if it does not
     "identifier": (
         r"[A-Za-z0-9._-]+",
@@ -73,7 +74,8 @@ _FORMS = {  # what the whole value must match, and the reason to give if it does
     ),
     "driver": _ONE_LINE,
     "port": _ONE_LINE,
-    "description": _ONE_LINE,
+    # It too stands between double quotes, in ups.conf.
+    "description": (r'[^\\"\x00-\x1f\x7f\ud800-\udfff]*', "must be one line without control characters, '\"' and '\\'"),
 }
 
 
@@ -146,7 +148,9 @@ def _problem(option: str, value: Any) -> str:
     """Why this value of this option is refused; '' if it is not."""
     if option in _RANGES:
         low, high = _RANGES[option]
-        return "" if low <= value <= high else f"must be a number from {low} to {high}"
+        # For Ansible true is an int as well; for TrueNAS it is not.
+        number = isinstance(value, int) and not isinstance(value, bool)
+        return "" if number and low <= value <= high else f"must be a number from {low} to {high}"
     if not isinstance(value, str):
         return ""
     if option in _OWN_RULES:
@@ -161,7 +165,8 @@ def _host_problem(value: str) -> str:
     if _is_ipv6(value):
         return f"is an IPv6 address without brackets, which upsmon cannot tell from its port; write [{value}]"
     name = re.fullmatch(r"[A-Za-z0-9._-]{1,253}", value)
-    bracketed = value.startswith("[") and value.endswith("]") and _is_ipv6(value[1:-1])
+    # Python takes anything for a zone, such as a quote or an escape character.
+    bracketed = re.fullmatch(r"\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]", value) and _is_ipv6(value[1:-1])
     rules = (
         (not value, "must not be empty"),
         (re.search(r"\s", value), "holds a blank or a line break"),

@@ -35,6 +35,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware im
     ConnectionFailed,
     ConnectionLost,
     JobFailed,
+    NoJsonRpc,
     OptionError,
 )
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils.truenas_replay import V25_10, Replay
@@ -297,6 +298,7 @@ def test_bad_ca_path(serve: Serve, tmp_path: Path) -> None:
 def test_not_a_websocket(serve: Serve, handler: Handler, words: str) -> None:
     with pytest.raises(ConnectionFailed, match=re.escape(words)) as caught:
         ping(serve(handler), Tls(validate=False))
+    assert isinstance(caught.value, NoJsonRpc) == ("404" in str(caught.value))
     assert "Canary" not in str(caught.value)
     assert len(str(caught.value)) < 300
 
@@ -379,7 +381,7 @@ def test_label_too_long_for_a_name() -> None:
     ("script", "words"),
     [
         (hang_up, "TrueNAS closed the connection (1008 'not allowed') while waiting for core.ping"),
-        ("garbage", "is not an answer of TrueNAS: 'garbage'"),
+        ("garbage", "is not an answer of TrueNAS, but 7 characters that are no JSON"),
         ('{"jsonrpc": "2.0", "id": 1}', "is not an answer"),
         ("[]", "is not an answer"),
     ],

@@ -6,12 +6,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import platform
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import Endpoint, Tls
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import (
+    ConnectionFailed,
+    ConnectionLost,
+    LoginFailed,
+    NoJsonRpc,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import Doors
 from ansible_collections.homelab.nut.plugins.modules import truenas_ups
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils.truenas_replay import (
     DROP,
@@ -40,7 +50,7 @@ Run = Callable[..., dict[str, Any]]
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the module. Whatever it says, no secret may be in it."""
 
-    def run(replay: Replay | None, *, check: bool = False, **params: Any) -> dict[str, Any]:
+    def run(replay: Replay | None, *, check: bool = False, doors: Doors | None = None, **params: Any) -> dict[str, Any]:
         given: dict[str, Any] = {
             "url": "truenas.lan",
             "username": "nutadm",
@@ -58,7 +68,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
             return replay.connect(*args)
 
         with patch_module_args(given), pytest.raises(SystemExit):
-            truenas_ups.main(connect=connect)
+            truenas_ups.main(doors or Doors(connect=connect, connect_here=nowhere, is_here=lambda: False))
         out, err = capfd.readouterr()
         result: dict[str, Any] = json.loads(out)
         told = json.dumps({name: value for name, value in result.items() if name != "invocation"}) + err
@@ -70,9 +80,18 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
+def nowhere(_unused: float) -> Any:
+    raise AssertionError("it looked for midclt")
+
+
 def unchanged(result: dict[str, Any]) -> bool:
     """Well, and nothing to do. A failure too may report changed: false."""
     return result["changed"] is False and "failed" not in result
+
+
+def warnings(result: dict[str, Any]) -> list[str]:
+    """Ansible wraps a warning."""
+    return [each["event"]["msg"] for each in result.get("warnings", [])]
 
 
 def configured(release: str, **settings: Any) -> Replay:
@@ -150,7 +169,7 @@ def test_check_mode_only_reads_and_predicts(run: Run, release: str) -> None:
 def test_diff_only_on_demand(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     given = {"url": "truenas.lan", "username": "nutadm", "api_key": KEY, "remotehost": "192.0.2.10"}
     with patch_module_args(given), pytest.raises(SystemExit):
-        truenas_ups.main(connect=configured(V25_10).connect)
+        truenas_ups.main(Doors(connect=configured(V25_10).connect))
     assert "diff" not in json.loads(capfd.readouterr().out)
 
 
@@ -391,8 +410,16 @@ def test_wrong_secret(run: Run, release: str, params: dict[str, Any], words: str
             "password of user 'nutadm' has exp",
         ),
         ({"response_type": "OTP_REQUIRED", "username": "nutadm"}, {}, "needs a one-time code"),
-        ({"response_type": "REDIRECT", "urls": ["https://nas-b.lan"]}, {}, "active one: https://nas-b.lan."),
-        ({"response_type": "REDIRECT", "urls": []}, {}, "standby node"),
+        ({"response_type": "REDIRECT", "urls": []}, {}, "active one: not named by TrueNAS."),
+        ({"response_type": "REDIRECT"}, {}, "active one: not named by TrueNAS."),
+        ({"response_type": "REDIRECT", "urls": "https://nas-b.lan"}, {}, "active one: not named by TrueNAS."),
+        ({"response_type": "REDIRECT", "urls": [7, None]}, {}, "active one: not named by TrueNAS."),
+        # Never from TLS to plain http, not to itself, and not where parse_url would not go.
+        (
+            {"response_type": "REDIRECT", "urls": ["http://nas-b.lan", "wss://truenas.lan", "ftp://nas-b.lan", ""]},
+            {},
+            "Set url to the active one: http://nas-b.lan, wss://truenas.lan, ftp://nas-b.lan, .",
+        ),
         ({"response_type": "DENIED"}, {}, "may not use the API"),
         ({"response_type": "PASTE_ME"}, {}, "unknown way ('PASTE_ME')"),
         (True, {}, "unknown way"),
@@ -424,6 +451,17 @@ def test_one_time_code(run: Run, outcome: str, words: str | None) -> None:
         assert words in result["msg"]
     else:
         assert unchanged(result)
+
+
+def test_standby_node_after_a_code(run: Run) -> None:
+    """The code is used up: on the other node it would be a wrong one."""
+    replay = Replay(V26)
+    replay.answers["auth.login_ex"] = [{"result": {"response_type": "OTP_REQUIRED", "username": "nutadm"}}]
+    redirect = {"response_type": "REDIRECT", "urls": ["https://nas-b.lan"]}
+    replay.answers["auth.login_ex_continue"] = [{"result": redirect}]
+    result = run(replay, api_key=None, password="Canary-login", otp="Canary-otp")
+    assert "otp was not accepted" not in result["msg"]
+    assert "active one: https://nas-b.lan." in result["msg"]
 
 
 def test_rate_limit(run: Run) -> None:
@@ -479,7 +517,7 @@ def test_missing_role_on_25_04(run: Run) -> None:
     ("frame", "words"),
     [
         (DROP, "the connection broke while waiting for"),
-        ("<html>hello</html>", "is not an answer of TrueNAS: '<html>hello</html>'"),
+        ("<html>hello</html>", "is not an answer of TrueNAS, but a page of HTML"),
         ("[1, 2]", "is not an answer of TrueNAS"),
         ('{"jsonrpc": "2.0", "id": 999, "result": 1}', "is not an answer of TrueNAS"),
         ('{"jsonrpc": "2.0", "error": {"code": -32700}, "id": null}', "is not an answer of TrueNAS"),
@@ -503,10 +541,13 @@ def test_events_between_are_skipped(run: Run) -> None:
     assert unchanged(run(replay))
 
 
-def test_secret_in_a_stray_answer_is_masked(run: Run) -> None:
+def test_nothing_of_a_stray_answer_is_told(run: Run) -> None:
+    """It may hold a password that nobody here has seen yet."""
     replay = configured(V25_10, monpwd=OLD_PASSWORD)
-    replay.answers["ups.update"] = [f'"{OLD_PASSWORD} {NEW_PASSWORD}"']
-    assert "******** ********" in run(replay)["msg"]
+    replay.answers["ups.config"] = [f'{{"result": {{"monpwd": "{OLD_PASSWORD}"}}}}']
+    message = run(replay)["msg"]
+    assert "JSON that does not belong to this call" in message
+    assert "monpwd" not in message
 
 
 def test_version_is_told(run: Run) -> None:
@@ -529,7 +570,7 @@ def test_version_is_told(run: Run) -> None:
         ({"api_key": KEY + "\n"}, "api_key: is not a key as TrueNAS shows it"),
         ({"api_key": "Canary-extra"}, "api_key: is not a key as TrueNAS shows it"),
         ({"api_key": None, "password": "Canary-login\n"}, "password: holds a line break"),
-        ({"username": ""}, "username: is empty"),
+        ({"username": ""}, "username: is not given"),
         ({"fingerprint": "AA:BB"}, "fingerprint: must be a SHA-256"),
         (
             {"url": "http://truenas.lan", "api_key": None, "password": "Canary-login", "fingerprint": "a" * 64},
@@ -567,7 +608,276 @@ def test_password_over_plain_http_warns(run: Run) -> None:
 
 def test_library_missing(capfd: pytest.CaptureFixture[str]) -> None:
     with patch_module_args({"url": "truenas.lan", "username": "nutadm", "api_key": KEY}), pytest.raises(SystemExit):
-        truenas_ups.main(import_error="Traceback: No module named 'websocket'")
+        truenas_ups.main(Doors(import_error="Traceback: No module named 'websocket'"))
     assert (
         "Failed to import the required Python library (websocket-client)" in json.loads(capfd.readouterr().out)["msg"]
     )
+
+
+# --- a pair ----------------------------------------------------------------------------------------------------------
+
+
+class Pair:
+    """Nodes by the address that they are reached at; a list of addresses stands for a standby node that names them."""
+
+    def __init__(self, **nodes: Replay | list[str]) -> None:
+        self.nodes: dict[str, Replay] = {}
+        self.reached: list[tuple[Endpoint, Tls]] = []
+        for name, node in nodes.items():
+            replay = self.nodes[f"{name}.lan"] = Replay(V26) if isinstance(node, list) else node
+            if isinstance(node, list):
+                replay.answers["auth.login_ex"] = [{"result": {"response_type": "REDIRECT", "urls": node}}]
+
+    def connect(self, endpoint: Endpoint, tls: Tls, timeout: float) -> Any:
+        # One connection at a time: two sessions of one run would be a riddle in TrueNAS's log.
+        assert all(node.closed for host, node in self.nodes.items() if host in [each.host for each, _ in self.reached])
+        self.reached.append((endpoint, tls))
+        return self.nodes[endpoint.host].connect(endpoint, tls, timeout)
+
+    @property
+    def doors(self) -> Doors:
+        return Doors(connect=self.connect, connect_here=nowhere, is_here=lambda: True)
+
+
+def test_standby_node_leads_to_the_other(run: Run) -> None:
+    active = Replay(V26)
+    urls = ["http://c.lan", "ftp://c.lan", "https://admin:x@c.lan", "https://b.lan:444/ui/", "https://c.lan"]
+    pair = Pair(a=urls, b=active)
+    result = run(None, doors=pair.doors, url="a.lan", fingerprint="AB" * 32)
+    assert (result["changed"], result["host"], result["transport"]) == (True, "b.lan", "jsonrpc")
+    assert [endpoint.url for endpoint, _unused in pair.reached] == [
+        "wss://a.lan/api/current",
+        "wss://b.lan:444/api/current",
+    ]
+    assert pair.reached[0][1] == pair.reached[1][1] == Tls(fingerprint="ab" * 32)
+    assert warnings(result) == [
+        "a.lan is the standby node of a pair; went on to b.lan:444. Set url to the address that the pair shares"
+    ]
+    for node in pair.nodes.values():
+        assert (node.logins, node.closed) == (1, 1)
+    assert [each["method"] for each in pair.nodes["a.lan"].sent] == ["auth.login_ex"]
+
+
+def test_standby_node_names_bare_addresses(run: Run) -> None:
+    """As failover.get_ips has them. One that can't be reached costs no login, and the port is the pair's."""
+    active = Replay(V26)
+    pair = Pair(a=["192.0.2.7", "fd00::7"])
+    pair.nodes["fd00::7"] = active
+
+    def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> Any:
+        if endpoint.host == "192.0.2.7":
+            pair.reached.append((endpoint, tls))
+            raise ConnectionFailed("192.0.2.7:8443: no route")
+        return pair.connect(endpoint, tls, timeout)
+
+    doors = dataclasses.replace(pair.doors, connect=connect)
+    result = run(None, doors=doors, url="https://a.lan:8443", fingerprint="AB" * 32)
+    assert (result["changed"], result["host"]) == (True, "fd00::7")
+    assert [endpoint.url for endpoint, _unused in pair.reached] == [
+        "wss://a.lan:8443/api/current",
+        "wss://192.0.2.7:8443/api/current",
+        "wss://[fd00::7]:8443/api/current",
+    ]
+    assert "went on to [fd00::7]:8443" in warnings(result)[0]
+    assert active.logins == 1
+
+
+def test_standby_node_whose_pair_is_out_of_reach(run: Run) -> None:
+    pair = Pair(a=["192.0.2.7"])
+
+    def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> Any:
+        if endpoint.host == "192.0.2.7":
+            raise ConnectionFailed("192.0.2.7: no route")
+        return pair.connect(endpoint, tls, timeout)
+
+    result = run(None, doors=dataclasses.replace(pair.doors, connect=connect), url="a.lan")
+    assert (result["failed"], result["msg"]) == (True, "192.0.2.7: no route")
+
+
+def test_two_standby_nodes(run: Run) -> None:
+    pair = Pair(a=["https://b.lan"], b=["https://a.lan", "https://c.lan"], c=Replay(V26))
+    result = run(None, doors=pair.doors, url="a.lan")
+    assert (result["failed"], result["changed"]) == (True, False)
+    assert result["msg"].startswith("a.lan: this is a standby node, and so is b.lan, to which it leads.")
+    assert [endpoint.host for endpoint, _unused in pair.reached] == ["a.lan", "b.lan"]
+    assert [(node.logins, node.closed) for node in pair.nodes.values()] == [(1, 1), (1, 1), (0, 0)]
+
+
+def test_wrong_secret_on_the_other_node(run: Run) -> None:
+    pair = Pair(a=["https://b.lan"], b=Replay(V26))
+    result = run(None, doors=pair.doors, url="a.lan", api_key=WRONG_KEY)
+    assert result["msg"].startswith("b.lan: login refused: wrong API key")
+    assert [(node.logins, node.closed) for node in pair.nodes.values()] == [(1, 1), (1, 1)]
+
+
+def test_plain_pair_may_lead_to_plain(run: Run) -> None:
+    pair = Pair(a=["http://b.lan"], b=configured(V26))
+    result = run(None, doors=pair.doors, url="http://a.lan", api_key=None, password="pw")
+    assert (result["host"], result["changed"]) == ("b.lan", False)
+
+
+# --- transport -------------------------------------------------------------------------------------------------------
+
+
+class Here:
+    """midclt where the module runs: a replayed machine that nobody logs in to. `present`: midclt is installed."""
+
+    def __init__(self, replay: Replay | None, *, present: bool = True, api: Any = None) -> None:
+        self.replay = replay
+        self.present = present
+        self.api = api
+        self.asked: list[str] = []
+        self.timeouts: list[float] = []
+
+    def connect(self, endpoint: Endpoint, _unused: Tls, __: float) -> Any:
+        self.asked.append(endpoint.host)
+        if isinstance(self.api, Replay):
+            return self.api.connect(endpoint, Tls(), 30)
+        raise self.api
+
+    def connect_here(self, timeout: float) -> Any:
+        assert self.replay is not None, "it asked midclt"
+        self.timeouts.append(timeout)
+        return self.replay.connect(Endpoint(True, "box", 443), Tls(), timeout)
+
+    @property
+    def doors(self) -> Doors:
+        return Doors(connect=self.connect, connect_here=self.connect_here, is_here=lambda: self.present)
+
+
+NO_API = NoJsonRpc("truenas.lan: there is no /api/current: use midclt. (HTTP 404)")
+IGNORED = {"url": "ftp://never looked at", "api_key": "x", "password": "y", "fingerprint": "z", "ca_path": "/nowhere"}
+NO_LOGIN = {"url": None, "username": None, "api_key": None}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("params", [NO_LOGIN, {**NO_LOGIN, "transport": "midclt"}, {**IGNORED, "transport": "midclt"}])
+def test_midclt(run: Run, release: str, params: dict[str, Any]) -> None:
+    replay = Replay(release)
+    here = Here(replay)
+    result = run(None, doors=here.doors, timeout=7, **params)
+    assert (result["changed"], result["transport"], result["host"]) == (True, "midclt", "box")
+    assert (replay.logins, replay.closed, here.asked, here.timeouts) == (0, 1, [], [7.0])
+    assert "warnings" not in result
+    assert unchanged(run(None, doors=here.doors, **params))
+
+
+def test_midclt_needs_no_library(run: Run) -> None:
+    here = Here(configured(V25_10))
+    doors = dataclasses.replace(here.doors, import_error="Traceback: No module named 'websocket'")
+    assert unchanged(run(None, doors=doors, transport="midclt"))
+
+
+@pytest.mark.parametrize("transport", [None, "auto", "jsonrpc"])
+def test_url_means_json_rpc(run: Run, transport: str | None) -> None:
+    here = Here(None, api=configured(V25_10))
+    result = run(None, doors=here.doors, transport=transport)
+    assert (result["transport"], result["host"], here.asked) == ("jsonrpc", "truenas.lan", ["truenas.lan"])
+
+
+def test_no_api_but_midclt_is_here(run: Run) -> None:
+    here = Here(configured(V25_10), api=NO_API)
+    result = run(None, doors=here.doors)
+    assert unchanged(result)
+    assert (result["transport"], result["host"]) == ("midclt", "box")
+    (warning,) = warnings(result)
+    assert warning.startswith("truenas.lan: there is no /api/current")
+    assert "Going on with midclt on this machine" in warning
+
+
+@pytest.mark.parametrize(("transport", "present"), [("auto", False), ("jsonrpc", True), ("jsonrpc", False)])
+def test_no_api_and_no_other_way(run: Run, transport: str, present: bool) -> None:
+    here = Here(None, api=NO_API, present=present)
+    result = run(None, doors=here.doors, transport=transport)
+    assert (result["failed"], result["changed"], result["reason"]) == (True, False, "no_jsonrpc")
+    assert result["msg"] == str(NO_API)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionFailed("truenas.lan: no connection to port 443: refused."),
+        ConnectionLost("truenas.lan: the connection broke while waiting for auth.login_ex."),
+        LoginFailed("truenas.lan: login refused."),
+    ],
+)
+def test_no_other_failure_leads_to_midclt(run: Run, error: Exception) -> None:
+    result = run(None, doors=Here(None, api=error).doors)
+    assert result["msg"] == str(error)
+    assert "reason" not in result
+
+
+def test_refused_login_does_not_lead_to_midclt(run: Run) -> None:
+    api = Replay(V25_10)
+    result = run(None, doors=Here(None, api=api).doors, api_key=WRONG_KEY)
+    assert "login refused" in result["msg"]
+    assert "reason" not in result
+    assert api.logins == 1
+
+
+def test_missing_library_does_not_lead_to_midclt(run: Run) -> None:
+    doors = dataclasses.replace(Here(None).doors, import_error="Traceback: No module named 'websocket'")
+    assert "websocket-client" in run(None, doors=doors)["msg"]
+
+
+@pytest.mark.parametrize("url", [None, ""])
+def test_json_rpc_needs_a_url(run: Run, url: str | None) -> None:
+    result = run(None, doors=Here(None).doors, transport="jsonrpc", url=url)
+    assert result["msg"] == "url: needed for transport jsonrpc; write a name or an address. Nothing was sent."
+
+
+def test_empty_url_is_none(run: Run) -> None:
+    assert run(None, doors=Here(configured(V25_10)).doors, url="")["transport"] == "midclt"
+
+
+def test_bad_values_are_refused_before_midclt_is_asked(run: Run) -> None:
+    message = run(None, doors=Here(None).doors, transport="midclt", remotehost="fd00::5", timeout=30)["msg"]
+    assert message.startswith(f"{platform.node()}: remotehost: ")
+    assert "timeout: must be" in run(None, doors=Here(None).doors, transport="midclt", timeout=0)["msg"]
+
+
+# --- short secrets ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secret", ["a", "s", "3", "nas", "ups", "truenas", "lan", "True", "SLAVE", "(hidden)"[:7]])
+def test_short_secret_spoils_nothing(run: Run, capfd: pytest.CaptureFixture[str], secret: str) -> None:
+    """Ansible masks a secret wherever its letters stand: in the host's name, a number, a state."""
+    params = {"api_key": None, "password": secret, "monpwd": secret, "otp": secret, "options": secret, "extrausers": ""}
+    given = {"url": "truenas.lan", "username": "nutadm", "remotehost": "192.0.2.10", "monuser": "truenas"}
+    given.update({name: value for name, value in params.items() if value is not None})
+    replay = Replay(V25_10)
+    replay.answers["auth.login_ex"] = [{"result": {"response_type": "SUCCESS"}}]
+    with patch_module_args({**given, "_ansible_inject_invocation": True}), pytest.raises(SystemExit):
+        truenas_ups.main(Doors(connect=replay.connect))
+    result = json.loads(capfd.readouterr().out)
+    assert result["changed"] is True
+    assert (result["host"], result["transport"]) == ("truenas.lan", "jsonrpc")
+    assert result["settings"]["complete_identifier"] == "ups@192.0.2.10:3493"
+    assert (result["settings"]["remoteport"], result["settings"]["mode"]) == (3493, "SLAVE")
+    assert result["settings"]["monpwd"] == result["settings"]["options"] == "(hidden)"
+    assert result["settings"]["extrausers"] == ""
+    assert result["actions"][0] == "set mode, remotehost, monuser, monpwd, shutdown, options"
+    arguments = result["invocation"]["module_args"]
+    assert arguments["extrausers"] == ""
+    for name in ("password", "monpwd", "otp", "options"):
+        assert arguments[name] == "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+
+
+def test_short_secret_is_masked_in_a_message(run: Run) -> None:
+    replay = Replay(V25_10)
+    error = "[EFAULT] MONITOR ups@192.0.2.10:3493 1 truenas nas SLAVE"
+    replay.answers["core.get_jobs"] = [{"result": [{"id": 1, "state": "FAILED", "error": error, "result": None}]}]
+    message = run(replay, monpwd="nas")["msg"]
+    assert message.startswith("truenas.lan: service.control START ups failed")
+    assert "1 truenas ******** SLAVE" in message
+
+
+def test_invocation_holds_no_secret_of_any_length(capfd: pytest.CaptureFixture[str]) -> None:
+    given = {"url": "truenas.lan", "username": "nutadm", "api_key": KEY, "remotehost": "192.0.2.10"}
+    given.update(monpwd="Canary-a", options="Canary-b\nc", optionsupsd="Canary-d", extrausers="Canary-e", otp="C-f")
+    for params in (given, {**given, "timeout": 0}):
+        with patch_module_args({**params, "_ansible_inject_invocation": True}), pytest.raises(SystemExit):
+            truenas_ups.main(Doors(connect=Replay(V25_10).connect))
+        out = capfd.readouterr().out
+        assert json.loads(out)["invocation"]["module_args"]["monuser"] is None
+        assert [secret for secret in ("Canary", "C-f", KEY) if secret in out] == []

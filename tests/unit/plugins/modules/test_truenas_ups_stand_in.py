@@ -1,22 +1,31 @@
 # Copyright (c) 2026, The homelab.nut contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The module as Ansible runs it, with nothing replaced, against the lab's TrueNAS over TLS on the loopback."""
+"""The module as Ansible runs it, with nothing replaced, against the lab's TrueNAS.
+
+Over TLS on the loopback, and through the stand-in's midclt as a process, found in PATH.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import os
+import platform
+import shutil
 import ssl
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.homelab.nut.plugins.module_utils._truenas import jsonrpc, midclt
 from ansible_collections.homelab.nut.plugins.modules import truenas_ups
 from truenas import accounts, server
 from truenas.middleware import Middleware
@@ -31,6 +40,23 @@ USERS: dict[str, dict[str, Any]] = {
     "blind": {"password": "Canary-login", "roles": ["SYSTEM_GENERAL_WRITE", "SERVICE_WRITE"]},
     "careful": {"password": "Canary-login", "otp_token": "123456"},
 }
+# On TrueNAS from before, and given anew: in every place where a secret may be.
+OLD_SECRETS = {
+    "monpwd": "Canary-old_2",
+    "extrausers": "[old]\n  password = Canary-old_3",
+    "options": 'community = "Canary-old_4"',
+    "optionsupsd": "CERTIDENT x Canary-old_5",
+}
+NEW_SECRETS = {
+    "monpwd": NEW_PASSWORD,
+    "extrausers": '[new]\n  password = "Canary-new_6"',
+    "options": "authPassword = Canary-new_7\nprivPassword = Canary \u00e4 8",
+    "optionsupsd": "CERTIDENT x Canary-new_9",
+}
+WITH_JSON_RPC = sorted(name for name, release in RELEASES.items() if release.json_rpc)
+WITHOUT = sorted(set(RELEASES) - set(WITH_JSON_RPC))
+
+Run = Callable[..., dict[str, Any]]
 
 
 class Upsmon:
@@ -59,6 +85,8 @@ class Box:
     def __init__(self, release: str, data: Path) -> None:
         self.upsmon = Upsmon()
         self.faults: dict[str, Any] = {}
+        self.release = release
+        self.data = data
         self.middleware = Middleware(
             release=RELEASES[release],
             accounts=accounts.parse(USERS, [{"id": 7, "name": "nut", "username": "nut", "key": KEY}]),
@@ -69,56 +97,105 @@ class Box:
         )
         self.plain = self.tls = 0
         self.certificate = data / "https.crt"
+        self.admins = {0, os.getuid()}  # whom its midclt lets in
+        self.unix: asyncio.AbstractServer | None = None
 
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.certificate.read_text())).hexdigest()
 
+    @property
+    def socket(self) -> Path:
+        return self.data / "run" / "middlewared.sock"
 
-@pytest.fixture(params=sorted(RELEASES))
-def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Box]:
-    made = Box(request.param, tmp_path)
+    @property
+    def arguments(self) -> list[list[str]]:
+        """What the list of processes showed of each midclt."""
+        return [json.loads(line)["argv"] for line in (self.socket.parent / "midclt.log").read_text().splitlines()]
+
+
+Make = Callable[[str], Box]
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Making one takes a while, and all may have the same."""
+    directory = tmp_path_factory.mktemp("certificate")
+    server.certificate(directory)
+    return directory
+
+
+@pytest.fixture
+def make(tmp_path: Path, certificate: Path) -> Iterator[Make]:
+    """make(release) is one more TrueNAS."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
+    runners: list[Any] = []
+    boxes: list[Box] = []
 
     def run(coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result(timeout=30)
 
-    config = server.Config(data=str(tmp_path), ui_address="127.0.0.1", ui_port=0, ui_httpsport=0)
-    runners = run(server.listen(made.middleware, config))
-    made.plain, made.tls = (runner.addresses[0][1] for runner in runners)
-    yield made
-    for runner in runners:
-        run(runner.cleanup())
+    def make(release: str) -> Box:
+        data = tmp_path / f"box{len(boxes)}"
+        shutil.copytree(certificate, data)
+        box = Box(release, data)
+        boxes.append(box)
+        config = server.Config(data=str(data), ui_address="127.0.0.1", ui_port=0, ui_httpsport=0)
+        runners.extend(run(server.listen(box.middleware, config)))
+        box.plain, box.tls = (runner.addresses[0][1] for runner in runners[-2:])
+        box.unix = run(server.listen_unix(box.middleware, box.socket, release, box.admins))
+        return box
+
+    yield make
+
+    async def close() -> None:
+        for runner in runners:
+            await runner.cleanup()
+        for box in boxes:
+            assert box.unix is not None
+            box.unix.close()
+
+    run(close())
     loop.call_soon_threadsafe(loop.stop)
     thread.join(timeout=30)
     loop.close()
 
 
+@pytest.fixture(params=WITH_JSON_RPC)
+def box(request: pytest.FixtureRequest, make: Make) -> Box:
+    return make(request.param)
+
+
+def call(capfd: pytest.CaptureFixture[str], *, check: bool = False, **params: Any) -> dict[str, Any]:
+    """Run the module. Whatever it says, no secret may be in it."""
+    given: dict[str, Any] = {"remotehost": "192.0.2.10", "monuser": "truenas", "monpwd": NEW_PASSWORD, **params}
+    given = {name: value for name, value in given.items() if value is not None}
+    given.update(_ansible_check_mode=check, _ansible_diff=True, _ansible_inject_invocation=True)
+    with patch_module_args(given), pytest.raises(SystemExit):
+        truenas_ups.main()
+    out, err = capfd.readouterr()
+    assert [secret for secret in ("Canary", "fixmepass", KEY, "123456", "\u00e4 8") if secret in out + err] == []
+    result: dict[str, Any] = json.loads(out)
+    assert "Traceback" not in out + err
+    return result
+
+
 @pytest.fixture
-def run(box: Box, capfd: pytest.CaptureFixture[str]) -> Any:
-    def run(*, check: bool = False, **params: Any) -> dict[str, Any]:
-        given: dict[str, Any] = {
-            "url": f"https://localhost:{box.tls}",
-            "username": "nut",
-            "api_key": KEY,
-            "ca_path": str(box.certificate),
-            "remotehost": "192.0.2.10",
-            "monuser": "truenas",
-            "monpwd": NEW_PASSWORD,
-            **params,
-        }
-        given = {name: value for name, value in given.items() if value is not None}
-        given.update(_ansible_check_mode=check, _ansible_diff=True)
-        with patch_module_args(given), pytest.raises(SystemExit):
-            truenas_ups.main()
-        out, err = capfd.readouterr()
-        assert [secret for secret in ("Canary", KEY, "fixmepass") if secret in out + err] == []
-        result: dict[str, Any] = json.loads(out)
-        return result
+def run_at(capfd: pytest.CaptureFixture[str]) -> Run:
+    """run_at(box, ...) talks to this one over TLS."""
+
+    def run(box: Box, **params: Any) -> dict[str, Any]:
+        url, path = f"https://localhost:{box.tls}", str(box.certificate)
+        return call(capfd, **{"url": url, "username": "nut", "api_key": KEY, "ca_path": path, **params})
 
     return run
+
+
+@pytest.fixture
+def run(box: Box, run_at: Run) -> Run:
+    return lambda **params: run_at(box, **params)
 
 
 def unchanged(result: dict[str, Any]) -> bool:
@@ -217,3 +294,355 @@ def test_rate_limit(run: Any) -> None:
     for _unused in range(20):
         assert "wrong API key" in run(api_key="7-wrong")["msg"]
     assert "Wait ten minutes" in run()["msg"]
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+READS = ("auth.login_ex", "system.version", "ups.config", "service.query")
+WRITES = ("ups.update", "service.update", "service.control", "core.get_jobs")
+
+
+def all_secrets() -> str:
+    """What a log of TrueNAS's might quote: values of several lines come line by line."""
+    lines = [line for text in (*OLD_SECRETS.values(), *NEW_SECRETS.values()) for line in text.splitlines()]
+    return "MONITOR x 1 y\n" + "\n".join(lines) + "\n" + json.dumps({**OLD_SECRETS, **NEW_SECRETS}) + repr(NEW_SECRETS)
+
+
+def method_on(box: Box, method: str) -> str:
+    """25.04 starts a service without a job."""
+    here = {"service.control": "service.start", "core.get_jobs": "service.start"}
+    return method if box.middleware.release.service_control else here.get(method, method)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("method", [*READS, *WRITES])
+def test_dropped(box: Box, run: Run, method: str, when: str) -> None:
+    method, changed = method_on(box, method), method in WRITES
+    box.faults["drop"] = {method: when}
+    result = run()
+    assert (result["failed"], result["changed"]) == (True, changed)
+    assert result["msg"].startswith(
+        f"localhost:{box.tls}: the connection broke while waiting for {method}. Whether it was"
+    )
+    box.faults.clear()
+    run()
+    assert unchanged(run())
+    assert box.upsmon.running
+    assert box.middleware.settings["monpwd"] == NEW_PASSWORD
+
+
+def test_dropped_at_once(box: Box, run: Run) -> None:
+    box.faults["drop"] = {"connect": "before"}
+    result = run()
+    assert (result["failed"], result["changed"]) == (True, False)
+    assert "the connection broke" in result["msg"]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("method", [*READS, *WRITES])
+def test_slow(box: Box, run: Run, method: str) -> None:
+    method, changed = method_on(box, method), method in WRITES
+    box.faults["slow"] = {method: 600}
+    result = run(timeout=1)
+    assert (result["failed"], result["changed"]) == (True, changed)
+    assert f"no answer in 1 s while waiting for {method}" in result["msg"]
+
+
+@pytest.mark.parametrize("method", [*READS, *WRITES])
+def test_garbage(box: Box, run: Run, method: str) -> None:
+    method, changed = method_on(box, method), method in WRITES
+    box.faults["garbage"] = {method: "Canary Canary"}
+    result = run()
+    assert (result["failed"], result["changed"]) == (True, changed)
+    assert (
+        f"what came back for {method} is not an answer of TrueNAS, but 13 characters that are no JSON" in result["msg"]
+    )
+
+
+def test_busy(box: Box, run: Run) -> None:
+    box.faults["busy"] = True
+    assert "takes no more logins from this address for now" in run()["msg"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        ("DENIED", "user 'nut' may not use the API"),
+        ("EXPIRED", "the API key of user 'nut' is revoked or expired"),
+        ("OTP_REQUIRED", "user 'nut' needs a one-time code"),
+        ("AUTH_ERR", "login refused: wrong API key for user 'nut'"),
+        ("LATER", "login of user 'nut' ended in an unknown way ('LATER')"),
+    ],
+)
+def test_login_outcome(box: Box, run: Run, outcome: str, words: str) -> None:
+    box.faults["login"] = outcome
+    result = run()
+    assert (result["failed"], result["changed"]) == (True, False)
+    assert words in result["msg"]
+
+
+@pytest.mark.parametrize("method", ["ups.config", "service.query", *WRITES])
+def test_method_fails(box: Box, run: Run, method: str) -> None:
+    method = method_on(box, method)
+    box.faults["methods"] = {method: {"errname": "EFAULT", "reason": "no luck today"}}
+    result = run()
+    assert f"{method} failed: [EFAULT] no luck today" in result["msg"]
+    # What was done before stays done; the call itself did nothing.
+    assert result["changed"] is (method in ("service.update", "service.control", "service.start", "core.get_jobs"))
+
+
+@pytest.mark.parametrize("release", ["25.10", "26"])
+def test_job_fails(make: Make, run_at: Run, release: str) -> None:
+    box = make(release)
+    box.faults["job"] = "nobody wants to"
+    result = run_at(box)
+    assert (result["failed"], result["changed"]) == (True, True)
+    assert "service.control START ups failed: [EFAULT] nobody wants to" in result["msg"]
+    assert "Done before: set mode" in result["msg"]
+
+
+def test_standby_node(make: Make, run_at: Run) -> None:
+    standby, active = make("25.10"), make("25.10")
+    standby.faults["standby"] = ["http://localhost:1", f"https://localhost:{active.tls}"]
+    result = run_at(standby)
+    assert (result["changed"], result["host"]) == (True, "localhost")
+    assert (standby.upsmon.running, active.upsmon.running) == (False, True)
+    assert f"localhost:{standby.tls} is the standby node of a pair; went on to localhost:{active.tls}." in json.dumps(
+        result["warnings"]
+    )
+    assert unchanged(run_at(standby))
+    # The other one must prove itself as well.
+    assert "not the pinned one" in run_at(standby, fingerprint="00" * 32)["msg"]
+    assert "wrong API key" in run_at(standby, api_key="7-wrong")["msg"]
+
+
+def test_two_standby_nodes(make: Make, run_at: Run) -> None:
+    one, two = make("26"), make("26")
+    one.faults["standby"], two.faults["standby"] = [f"https://localhost:{two.tls}"], [f"https://localhost:{one.tls}"]
+    result = run_at(one)
+    assert (result["failed"], result["changed"]) == (True, False)
+    assert result["msg"].startswith(f"localhost:{one.tls}: this is a standby node, and so is localhost:{two.tls}")
+
+
+@pytest.mark.parametrize("urls", [[], ["http://localhost"], ["nonsense://"]])
+def test_standby_node_that_leads_nowhere(make: Make, run_at: Run, urls: list[str]) -> None:
+    box = make("26")
+    box.faults["standby"] = urls
+    assert "this is the standby node of a pair and takes no logins" in run_at(box)["msg"]
+
+
+@pytest.mark.parametrize("release", WITHOUT)
+def test_no_json_rpc_and_no_midclt(make: Make, run_at: Run, release: str) -> None:
+    result = run_at(make(release))
+    assert (result["failed"], result["changed"], result["reason"]) == (True, False, "no_jsonrpc")
+    assert "one older than 25.04" in result["msg"]
+
+
+def every_fault() -> list[dict[str, Any]]:
+    text = all_secrets()
+    methods = [*READS, *WRITES, "service.start", "service.stop"]
+    own = "Canary-login " + "\n".join(NEW_SECRETS.values())  # nobody can know the others before they are read
+    faults: list[dict[str, Any]] = [
+        {},
+        *[{"drop": {name: when}} for name in ("connect", *methods) for when in ("before", "after")],
+        *[{"garbage": {name: text}} for name in methods],
+        *[{"garbage": {name: json.dumps({"jsonrpc": "2.0", "id": 99, "result": text})}} for name in methods],
+        *[
+            {"methods": {name: {"errname": "EINVAL", "reason": own if name in READS else text}}}
+            for name in methods
+            if not name.startswith("auth.")
+        ],
+        *[{"login": name} for name in ("DENIED", "EXPIRED", "OTP_REQUIRED", "AUTH_ERR", own)],
+        {"standby": ["nonsense", "ws://localhost"]},
+        {"busy": True},
+        {"job": text},
+        {"service_start": text},
+        {"restart_leaves_stopped": True, "service_start": text},
+    ]
+    return faults
+
+
+@pytest.mark.parametrize("fault", every_fault(), ids=lambda fault: json.dumps(fault)[:50])
+@pytest.mark.parametrize("release", ["25.04", "26"])
+def test_no_secret_is_told(make: Make, run_at: Run, release: str, fault: dict[str, Any]) -> None:
+    """`call` looks for them in all that is said. Once as a fresh machine, and once with a service that runs."""
+    login = {"username": "careful", "api_key": None, "password": "Canary-login", "otp": "123456"}
+    box = make(release)
+    for runs in (False, True):
+        for state in ("present", "absent"):
+            box.middleware.settings.update(OLD_SECRETS, mode="SLAVE", remotehost="192.0.2.9", monuser="old")
+            box.upsmon.running = runs
+            box.faults = dict(fault)
+            run_at(box, **login, **NEW_SECRETS, state=state)
+
+
+# --- midclt ----------------------------------------------------------------------------------------------------------
+
+MIDCLT = """\
+#!{python}
+import sys
+sys.path.insert(0, {lab!r})
+from truenas.midclt import console
+if __name__ == "__main__":
+    sys.exit(console())
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """here(box, ...) runs the module on that box, where its midclt is."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    program = programs / "midclt"
+    program.write_text(MIDCLT.format(python=sys.executable, lab=str(Path(server.__file__).parents[1])))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+
+    def run(box: Box, **params: Any) -> dict[str, Any]:
+        monkeypatch.setenv("TRUENAS_LAB_SOCKET", str(box.socket))
+        result = call(capfd, **{"transport": "midclt", **params})
+        with contextlib.suppress(FileNotFoundError):
+            shown = json.dumps(box.arguments)
+            assert [secret for secret in ("Canary", "fixmepass", "monpwd") if secret in shown] == []
+        return result
+
+    return run
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_whole_life_by_midclt(make: Make, here: Run, release: str) -> None:
+    box = make(release)
+    checked = here(box, check=True, **NEW_SECRETS)
+    assert box.middleware.settings["mode"] == "MASTER"
+    first = here(box, **NEW_SECRETS)
+    for name in ("changed", "actions", "settings", "service", "diff"):
+        assert checked[name] == first[name], name
+    assert (first["changed"], first["transport"], first["host"]) == (True, "midclt", platform.node())
+    assert first["service"] == {"enable": True, "state": "RUNNING"}
+    assert first["version"] == RELEASES[release].version
+    assert {name: box.middleware.settings[name] for name in NEW_SECRETS} == NEW_SECRETS
+    assert (box.middleware.settings["powerdown"], box.upsmon.starts) == (False, 1)
+
+    assert unchanged(here(box, **NEW_SECRETS))
+    assert unchanged(here(box, check=True, **NEW_SECRETS))
+    changed = here(box, remotehost="192.0.2.11")
+    assert changed["actions"] == ["set remotehost; TrueNAS restarted its UPS service"]
+    assert box.upsmon.starts == 2
+
+    gone = here(box, state="absent")
+    assert gone["actions"] == ["stopped the UPS service", "disabled the UPS service on boot", "set monuser, monpwd"]
+    assert (box.upsmon.running, box.middleware.enabled) == (False, False)
+    assert unchanged(here(box, state="absent"))
+    updates = [argv for argv in box.arguments if not {"call"} & set(argv) or "ups.update" in argv]
+    assert len(updates) >= 3
+    for argv in updates:
+        assert argv[-1] == "-" if RELEASES[release].stdin_payload else argv[1] == "-c"
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_refused_by_midclt(make: Make, here: Run, release: str) -> None:
+    box = make(release)
+    result = here(box, driver="usbhid-ups")
+    assert (result["failed"], result["changed"]) == (True, False)
+    assert "TrueNAS refuses driver: Driver selected does not match" in result["msg"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_saved_but_failed_by_midclt(make: Make, here: Run, release: str) -> None:
+    box = make(release)
+    here(box)
+    box.faults["service_start"] = "nut-monitor.service: failed, said Canary-new_1"
+    failed = here(box, remotehost="192.0.2.11")
+    assert (failed["failed"], failed["changed"]) == (True, True)
+    assert "the settings were saved, but the UPS service failed to start" in failed["msg"]
+    again = here(box, remotehost="192.0.2.11")
+    assert (again["failed"], again["changed"]) == (True, False)
+    assert "nut-monitor.service: failed" in again["msg"]
+    box.faults.clear()
+    assert here(box, remotehost="192.0.2.11")["actions"] == ["started the UPS service"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_not_root(make: Make, here: Run, release: str) -> None:
+    box = make(release)
+    box.admins.clear()
+    result = here(box)
+    assert (result["failed"], result["changed"]) == (True, False)
+    assert "midclt was not let in. midclt works as root" in result["msg"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_no_middleware(make: Make, here: Run, release: str) -> None:
+    box = make(release)
+    box.socket.unlink()
+    result = here(box)
+    assert (result["failed"], result["changed"]) == (True, False)
+    assert "midclt finds no middleware. Is TrueNAS starting?" in result["msg"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("method", ["ups.config", "ups.update", "service.update", "service.control"])
+@pytest.mark.parametrize("release", ["13.0", "24.10", "26"])
+def test_dropped_by_midclt(make: Make, here: Run, release: str, method: str, when: str) -> None:
+    box = make(release)
+    method, changed = method_on(box, method), method in WRITES
+    box.faults["drop"] = {method: when}
+    result = here(box)
+    assert (result["failed"], result["changed"]) == (True, changed)
+    assert f"the connection broke while waiting for {method}. Whether it was" in result["msg"]
+    box.faults.clear()
+    here(box)
+    assert unchanged(here(box))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call may take longer than `timeout`."""
+    for module in (jsonrpc, midclt):
+        monkeypatch.setattr(module, "ACTION_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("fault", ["slow", "garbage"])
+@pytest.mark.parametrize("method", ["ups.config", "ups.update", "service.control"])
+@pytest.mark.parametrize("release", ["22.12", "25.10"])
+def test_no_answer_by_midclt(make: Make, here: Run, release: str, method: str, fault: str) -> None:
+    """Garbage too: midclt goes on waiting for its answer."""
+    box = make(release)
+    method, changed = method_on(box, method), method in WRITES
+    box.faults[fault] = {method: 600 if fault == "slow" else "Canary"}
+    result = here(box, timeout=1)
+    assert (result["failed"], result["changed"]) == (True, changed)
+    assert f"no answer in 1 s while waiting for {method}" in result["msg"]
+
+
+def test_job_fails_by_midclt(make: Make, here: Run) -> None:
+    box = make("25.10")
+    box.middleware.settings.update(OLD_SECRETS)
+    box.faults["job"] = all_secrets()
+    assert "service.control START ups failed: [EFAULT] MONITOR" in here(box, **NEW_SECRETS)["msg"]
+
+
+@pytest.mark.parametrize("release", WITHOUT)
+def test_auto_goes_on_with_midclt(make: Make, here: Run, release: str) -> None:
+    box = make(release)
+    login = {"url": f"https://localhost:{box.tls}", "username": "nut", "api_key": KEY, "ca_path": str(box.certificate)}
+    result = here(box, transport="auto", **login)
+    assert (result["changed"], result["transport"]) == (True, "midclt")
+    assert "Going on with midclt on this machine" in json.dumps(result["warnings"])
+    assert here(box, transport="jsonrpc", **login)["reason"] == "no_jsonrpc"
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_auto_without_url(make: Make, here: Run, release: str) -> None:
+    result = here(make(release), transport="auto")
+    assert (result["changed"], result["transport"], "warnings" in result) == (True, "midclt", False)
+
+
+@pytest.mark.parametrize("release", WITH_JSON_RPC)
+def test_auto_stays_with_json_rpc(make: Make, here: Run, release: str) -> None:
+    box = make(release)
+    login = {"url": f"https://localhost:{box.tls}", "username": "nut", "ca_path": str(box.certificate)}
+    assert here(box, transport="auto", api_key=KEY, **login)["transport"] == "jsonrpc"
+    assert "login refused" in here(box, transport="auto", api_key="7-wrong", **login)["msg"]
+    assert box.arguments == []
