@@ -118,10 +118,10 @@ def _params(release: Release, words: Sequence[str], stdin: TextIO) -> Iterator[A
 
 
 def main(
-    argv: Sequence[str], stdin: TextIO, stdout: TextIO, stderr: TextIO, environment: Mapping[str, str] = os.environ
+    argv: Sequence[str], stdin: TextIO, stdout: TextIO, stderr: TextIO, environment: Mapping[str, str] | None = None
 ) -> int:
     """Run the program. Returns its exit code; argparse may end it before. Old releases let an OSError through."""
-    path = socket_path(environment)
+    path = socket_path(os.environ if environment is None else environment)
     _log_call(path)
     release = _release(path)
     arguments = _parser().parse_args(argv)

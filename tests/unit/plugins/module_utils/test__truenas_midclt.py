@@ -365,7 +365,7 @@ def test_nothing_of_it_for_older_python() -> None:
 def test_errors(fake: Fake, err: str, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind) as caught:
         fake.answers(ups__update=[{"err": err, "code": 1}]).call("ups.update", {})
-    assert type(caught.value) is kind
+    assert caught.type is kind
     assert str(caught.value).startswith("nas: ")
     assert words in str(caught.value)
     assert "role" not in str(caught.value)

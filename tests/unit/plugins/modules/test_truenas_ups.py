@@ -630,7 +630,8 @@ class Pair:
 
     def connect(self, endpoint: Endpoint, tls: Tls, timeout: float) -> Any:
         # One connection at a time: two sessions of one run would be a riddle in TrueNAS's log.
-        assert all(node.closed for host, node in self.nodes.items() if host in [each.host for each, _ in self.reached])
+        before = [one.host for one, _unused in self.reached]
+        assert all(node.closed for host, node in self.nodes.items() if host in before)
         self.reached.append((endpoint, tls))
         return self.nodes[endpoint.host].connect(endpoint, tls, timeout)
 

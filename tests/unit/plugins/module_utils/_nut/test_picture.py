@@ -52,9 +52,9 @@ def drawing(one: Plan, seen: picture.Seen | None = None) -> ET.Element:
 def bars(root: ET.Element) -> dict[str, dict[str, float]]:
     """Return the places of all bars by what they say."""
     found = {}
-    for bar in root.iter("rect"):
-        (title,) = bar
-        found[title.text or ""] = {name: float(bar.attrib[name]) for name in ("x", "y", "width", "height")}
+    for drawn in root.iter("rect"):
+        (title,) = drawn
+        found[title.text or ""] = {name: float(drawn.attrib[name]) for name in ("x", "y", "width", "height")}
     return found
 
 
@@ -256,11 +256,11 @@ def test_nothing_leaves_the_drawing() -> None:
     for seen in (None, {"truenas": (8.0, 2000.0), "ghost": (-500.0, None), "pve": (None, 9.0), "docker": (None, None)}):
         root = drawing(one, seen)
         width, height = map(float, root.attrib["viewBox"].split()[2:])
-        for bar in root.iter("rect"):
-            assert float(bar.attrib["x"]) >= 0
-            assert float(bar.attrib["width"]) > 0
-            assert float(bar.attrib["x"]) + float(bar.attrib["width"]) <= width
-            assert float(bar.attrib["y"]) + float(bar.attrib["height"]) <= height
+        for drawn in root.iter("rect"):
+            assert float(drawn.attrib["x"]) >= 0
+            assert float(drawn.attrib["width"]) > 0
+            assert float(drawn.attrib["x"]) + float(drawn.attrib["width"]) <= width
+            assert float(drawn.attrib["y"]) + float(drawn.attrib["height"]) <= height
         for line in root.iter("line"):
             assert all(0 <= float(line.attrib[name]) <= width for name in ("x1", "x2"))
         for words in root.iter("text"):
@@ -328,10 +328,10 @@ def test_seen_beside_planned() -> None:
     seen = {"truenas": (8.2, 61.0), "docker": (7.5, None), "pve": (None, 150.0), "router": (None, None), "nas2": (3, 9)}
     at = picture.scale(one, seen)
     root = drawing(one, seen)
-    planned, bar = starting(root, "truenas goes down"), starting(root, "truenas, seen to be down at 1:01")
-    assert bar["x"] == pytest.approx(at.x(8.2), abs=0.1)
-    assert bar["x"] + bar["width"] == pytest.approx(at.x(61), abs=0.1)
-    assert planned["y"] + planned["height"] < bar["y"] < planned["y"] + picture.ROW_SEEN
+    planned, drawn = starting(root, "truenas goes down"), starting(root, "truenas, seen to be down at 1:01")
+    assert drawn["x"] == pytest.approx(at.x(8.2), abs=0.1)
+    assert drawn["x"] + drawn["width"] == pytest.approx(at.x(61), abs=0.1)
+    assert planned["y"] + planned["height"] < drawn["y"] < planned["y"] + picture.ROW_SEEN
     # three lines of words fit into a row
     assert abs(planned["y"] - starting(root, "docker goes down")["y"]) >= 3 * 16 + 8
     endless = starting(root, "docker, not seen to be down")

@@ -839,7 +839,7 @@ def test_a_plan_that_fails_by_far_does_harm(case: str) -> None:
         (replace(SITE, machines=(NAS,), stages=()), "there are 0 (none)"),
         (SITE.add(replace(PVE, name="pve2")), "there are 2 (pve, pve2)"),
         (SITE.add(NAS), "machine 'truenas'"),
-        (SITE.machine("truenas", name=""), "machine ''"),
+        (SITE.add(replace(NAS, name="")), "machine ''"),
         (replace(SITE, supplies=()), "there is no UPS"),
         (replace(SITE, supplies=(UPS, UPS)), "UPS 'ups'"),
         (replace(SITE, stages=(STAGE, STAGE)), "stage 'nas-guests'"),
