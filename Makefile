@@ -87,7 +87,7 @@ sanity: $(VENV)/dev ## ansible-test sanity, all of its tests
 	tools/sanity
 
 units: $(VENV)/dev ## pytest on tests/unit
-	pytest
+	pytest -n 3 --dist worksteal
 
 oracle: $(VENV)/dev ## pytest on tests/oracle: the library against the NUT of Debian 12 and 13, in containers
 	@tools/packages $(LAB_PACKAGES)

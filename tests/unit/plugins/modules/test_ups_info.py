@@ -87,6 +87,7 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) ->
         ],
         "missing_clients": ["192.0.2.9"],
         "stale": [],
+        "not_on_mains": [],
         "ok": False,
         "msg": (
             f"upsd at 127.0.0.1:{port} serves ups (OL) fresh; logged in as expected: 127.0.0.1;"
