@@ -1,0 +1,214 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A stand-in for Proxmox VE's qm, pct and vzdump, with processes as guests.
+
+    python3 pve_stand_in.py qm|pct|vzdump ARGUMENTS
+
+$PVE_STAND_IN names a folder. In it are, for each guest, ID.json (what it is like, see GUEST), ID.pid (the process that is the
+guest, while it runs), and `calls`, a line of JSON for each call. $PVE_STAND_IN_SPEED: how many of Proxmox's seconds pass in
+one of the clock's. `took` gets a line for each call that waited: how many of Proxmox's seconds it did.
+
+As the real ones: a guest goes down by itself once it was told, even if qm is killed; a second qm waits for the first one's
+lock, and gives up; a guest in a backup is locked; of a guest that HA works, HA is told, and qm does not wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# kind: qm or pct. shutdown: seconds it takes to go down, None: it hangs. lock: as in its configuration. ha: HA works it.
+# starts: how many starts fail before one succeeds.
+GUEST: dict[str, Any] = {"kind": "qm", "shutdown": 5.0, "lock": "", "ha": False, "starts": 0}
+LOCK_SECONDS = 10.0
+
+
+class Refused(Exception):
+    """What Perl's die says, and its exit code."""
+
+    def __init__(self, words: str, code: int = 255) -> None:
+        super().__init__(words)
+        self.code = code
+
+
+class Host:
+    """The folder."""
+
+    def __init__(self, folder: Path, speed: float = 1.0) -> None:
+        self.folder, self.speed = folder, speed
+
+    def put(self, number: int, *, running: bool = True, **what: Any) -> None:
+        """Make a guest."""
+        (self.folder / f"{number}.json").write_text(json.dumps({**GUEST, **what}))
+        if running:
+            self.spawn(number)
+
+    def get(self, number: int, kind: str | None = None) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads((self.folder / f"{number}.json").read_text())
+        except FileNotFoundError:
+            found = {}
+        if not found or kind not in (None, found["kind"]):
+            folder = "lxc" if kind == "pct" else "qemu-server"
+            raise Refused(f"Configuration file 'nodes/pve/{folder}/{number}.conf' does not exist", 2)
+        return found
+
+    def runs(self, number: int) -> int:
+        """Return the process of a guest, 0 if it is down."""
+        try:
+            pid = int((self.folder / f"{number}.pid").read_text())
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+        # a zombie is one that nobody has waited for
+        return 0 if state in "ZX" else pid
+
+    def spawn(self, number: int) -> None:
+        child = _detached("sleep", "infinity")
+        scratch = self.folder / f"{number}.pid.new"
+        scratch.write_text(str(child))
+        scratch.replace(self.folder / f"{number}.pid")
+
+    def kill(self, number: int) -> None:
+        if pid := self.runs(number):
+            os.kill(pid, signal.SIGKILL)
+        self.wait(number)
+
+    def kill_all(self) -> None:
+        for path in self.folder.glob("*.pid"):
+            self.kill(int(path.stem))
+
+    def wait(self, number: int) -> None:
+        while self.runs(number):
+            time.sleep(0.002)
+
+    def calls(self) -> list[list[str]]:
+        path = self.folder / "calls"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    # The programs
+
+    def main(self, program: str, words: list[str]) -> str:
+        """Do what a call of PROGRAM does; return what it prints. Raises Refused."""
+        self.note("calls", json.dumps([program, *words]))
+        if program == "vzdump":
+            for path in self.folder.glob("*.json"):
+                path.write_text(json.dumps({**json.loads(path.read_text()), "lock": ""}))
+            return ""
+        parser = argparse.ArgumentParser(prog=program)
+        parser.add_argument("verb", choices=("status", "start", "shutdown", "stop"))
+        parser.add_argument("number", type=int)
+        parser.add_argument("--timeout", type=int, default=180 if program == "qm" else 60)
+        parser.add_argument("--forceStop", type=int, default=0)
+        parser.add_argument("--skiplock", type=int, default=0)
+        asked = parser.parse_args(words)
+        guest = self.get(asked.number, program)
+        if asked.verb == "status":
+            return f"status: {'running' if self.runs(asked.number) else 'stopped'}\n"
+        what = "VM" if program == "qm" else "CT"
+        if guest["lock"] and not asked.skiplock:
+            raise Refused(f"{what} is locked ({guest['lock']})")
+        if asked.verb == "start":
+            return self.begin(asked.number, guest, what)
+        if not self.runs(asked.number):
+            raise Refused(f"{what} {asked.number} not running")
+        if guest["ha"]:
+            self.tell(asked.number, guest)
+            return f"Requesting HA stop for {what} {asked.number}\n"
+        with self.locked(asked.number):
+            return self.end(asked, guest, what)
+
+    def begin(self, number: int, guest: dict[str, Any], what: str) -> str:
+        if self.runs(number):
+            raise Refused(f"{what} {number} already running")
+        if guest["starts"]:
+            (self.folder / f"{number}.json").write_text(json.dumps({**guest, "starts": guest["starts"] - 1}))
+            raise Refused(f"start failed: storage of {number} is not online")
+        self.spawn(number)
+        return f"Requesting HA start for {what} {number}\n" if guest["ha"] else ""
+
+    def end(self, asked: argparse.Namespace, guest: dict[str, Any], what: str) -> str:
+        number, seconds = asked.number, guest["shutdown"]
+        if asked.verb == "stop":
+            self.kill(number)
+            return ""
+        self.tell(number, guest)
+        if seconds is not None and seconds <= asked.timeout:
+            self.wait(number)
+            self.note("took", str(seconds))
+            return ""
+        time.sleep(asked.timeout / self.speed)
+        self.note("took", str(asked.timeout))
+        if not asked.forceStop:
+            raise Refused(f"{what} quit/powerdown failed - got timeout")
+        self.kill(number)
+        return "VM still running - terminating now with SIGTERM\n" if what == "VM" else ""
+
+    def tell(self, number: int, guest: dict[str, Any]) -> None:
+        """Press the button: from here on the guest goes down by itself."""
+        pid = self.runs(number)
+        going = self.folder / f"{number}.going"
+        if guest["shutdown"] is None or (going.exists() and going.read_text() == str(pid)):
+            return
+        going.write_text(str(pid))
+        _detached("sh", "-c", f"sleep {guest['shutdown'] / self.speed:.4f}; kill -9 {pid}")
+
+    @contextlib.contextmanager
+    def locked(self, number: int) -> Any:
+        deadline = time.monotonic() + LOCK_SECONDS / self.speed
+        with (self.folder / f"{number}.lock").open("w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise Refused(f"can't lock file 'lock-{number}.conf' - got timeout") from None
+                    time.sleep(0.005)
+            yield
+
+    def note(self, name: str, line: str) -> None:
+        with (self.folder / name).open("a") as file:
+            file.write(f"{line}\n")
+
+
+def _detached(*command: str) -> int:
+    """Start a process that nobody waits for, and that outlives us; it closes what it was given."""
+    script = '"$@" </dev/null >/dev/null 2>&1 & echo $!'
+    started = subprocess.run(
+        ["sh", "-c", script, "sh", *command], stdout=subprocess.PIPE, start_new_session=True, check=True
+    )
+    return int(started.stdout)
+
+
+def programs(place: Path, folder: Path, speed: float) -> None:
+    """Put qm, pct and vzdump into PLACE, for the guests of FOLDER."""
+    for name in ("qm", "pct", "vzdump"):
+        path = place / name
+        path.write_text(
+            f'#!/bin/sh\nPVE_STAND_IN={folder} PVE_STAND_IN_SPEED={speed} exec {sys.executable} {__file__} {name} "$@"\n'
+        )
+        path.chmod(0o755)
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write(
+            Host(Path(os.environ["PVE_STAND_IN"]), float(os.environ.get("PVE_STAND_IN_SPEED", "1"))).main(
+                sys.argv[1], sys.argv[2:]
+            )
+        )
+    except Refused as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.code)

@@ -1,0 +1,322 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.action import zipapp
+from ansible_collections.homelab.nut.plugins.module_utils._nut import gate, shutdown_cli
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import serving
+
+ROOT = Path(__file__).resolve().parents[5]
+GUEST = {"name": "vm", "guest": {"kind": "qm", "id": 100}, "expected": 10, "limit": 60}
+
+
+class Program:
+    """The program as a host would run it, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self.slept: list[float] = []
+        self.ran: list[list[str]] = []
+        self.says = "status: stopped"
+        self.environment: dict[str, str] = {}
+
+    def policy(self, **changes: Any) -> None:
+        whole = {"version": 1, "upses": [], "hosts": [GUEST], "settle": 3, "reserve": 30, "longest": 100, **changes}
+        (self.folder / "shutdown.json").write_text(json.dumps(whole))
+
+    def qm(self, command: Any) -> tuple[int, str]:
+        self.ran.append(list(command))
+        return 0, self.says
+
+    def __call__(self, *words: str) -> int:
+        folder = self.folder
+        options = ["--policy", str(folder / "shutdown.json"), "--state", str(folder / "gate.json")]
+        options += ["--report", str(folder / "last.json"), "--log", str(folder / "log")]
+        return shutdown_cli.main(
+            [*words, *(options if "--help" not in words else [])],
+            self.out.append,
+            self.err.append,
+            environment=self.environment,
+            run=self.qm,
+            sleep=self.slept.append,
+        )
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text())
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    made = Program(tmp_path)
+    made.policy()
+    return made
+
+
+def test_the_gate(program: Program) -> None:
+    assert program("gate") == 0
+    assert program.ran[0] == ["qm", "status", "100"]
+    assert program.out[-1].endswith("the gate ends (down): all are down")
+    assert program.err == []
+    assert program.json("last.json")["rule"] == "down"
+    assert "all are down" in (program.folder / "log").read_text()
+    assert program.json("gate.json")["by"] == "hand"
+
+
+def test_what_was_waited_for_by_hand_does_not_count_for_systemd(program: Program) -> None:
+    program("gate")
+    program.out.clear()
+    program.environment = {"INVOCATION_ID": "5f"}
+    assert program("gate") == 0
+    assert not any("has ended before" in line for line in program.out)
+    assert program.json("gate.json")["by"] == "systemd"
+    # but the next of systemd's own has nothing to do
+    assert program("gate") == 0
+    assert program.out[-1].endswith("the gate has ended before: all are down")
+
+
+def test_a_crash_is_told_and_waits_a_moment(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*arguments: Any, **more: Any) -> None:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(gate, "run", crash)
+    assert program("gate") == 1
+    assert program.err[0] == "nut-shutdown gate failed: RuntimeError: odd"
+    assert any("Traceback" in line for line in program.err)
+    assert program.slept == [1.0]
+
+
+def test_a_policy_that_is_wrong(program: Program) -> None:
+    program.policy(longest=0)
+    for command in ("gate", "stages", "status", "check"):
+        program.err.clear()
+        assert program(command) == 2
+        assert program.err == [
+            f"{program.folder}/shutdown.json: $.longest: must be a number of seconds from 1 to 86400"
+        ]
+    assert program.out == []
+
+
+def test_check(program: Program) -> None:
+    assert program("check") == 0
+    assert program.out == [f"{program.folder}/shutdown.json is right: 1 to wait for, 100 s at most"]
+    program.policy(stages=[{"name": "first", "surprise": 1}])
+    assert program("check") == 2
+    assert program.err[0].startswith(f"{program.folder}/shutdown.json: $.stages[0]")
+    # the gate waits all the same
+    assert program("gate") == 0
+
+
+def test_the_command_line(program: Program) -> None:
+    assert program("--help") == 0
+    assert "nut-shutdown status --json" in program.out[0]
+    assert program("poweroff") == 2
+    assert "See nut-shutdown --help" in program.err[-1]
+    assert program("gate", "--odd\x1b") == 2
+    assert "\x1b" not in program.err[-1]
+
+
+def test_status(program: Program) -> None:
+    answers = {
+        "GET VAR ups ups.status": 'VAR ups ups.status "OB DISCHRG"\n',
+        "GET VAR ups battery.runtime": 'VAR ups battery.runtime "240"\n',
+        "GET VAR old ups.status": "ERR DATA-STALE\n",
+    }
+    with serving(answers) as server:
+        upses = [{"name": name, "host": "127.0.0.1", "port": server.port} for name in ("ups", "old")]
+        nas = {"name": "nas", "addresses": ["nas.invalid"], "expected": 60, "limit": 120}
+        program.policy(upses=upses, hosts=[GUEST, nas])
+        program.says = "status: running"
+        assert program("status") == 0
+        text = program.out.pop()
+        assert program("status", "--json") == 0
+        data = json.loads(program.out.pop())
+    assert re.search(r"^  vm +up +expected 10 s, limit 60 s, by qm status 100$", text, re.MULTILINE)
+    assert re.search(r"^  nas +can't tell +expected 60 s, limit 120 s, by nas.invalid$", text, re.MULTILINE)
+    assert "would wait at most 100 s for:" in text
+    assert "no longer than until a UPS has 30 s left:" in text
+    assert "on battery, 240 s left" in text
+    assert "DATA-STALE" in text
+    assert text.endswith("last: nothing")
+    assert [(one["name"], one["up"]) for one in data["hosts"]] == [("vm", True), ("nas", None)]
+    assert (data["upses"][0]["runtime"], data["upses"][0]["error"]) == (240.0, None)
+    assert "DATA-STALE" in data["upses"][1]["error"]
+    assert data["gate"] is None
+    assert data["last"] is None
+
+
+def test_status_tells_how_the_last_one_went(program: Program) -> None:
+    program("gate")
+    program.out.clear()
+    program("status")
+    assert "last: gate, began " in program.out[0]
+    assert "it ended (down): all are down" in program.out[0]
+    assert re.search(r"^  \+0\.\d s  vm is down", program.out[0], re.MULTILINE)
+    program("status", "--json")
+    assert json.loads(program.out[1])["last"] == program.json("last.json")
+    for nonsense in (
+        '{"began": "x"}',
+        '{"began": 1e300, "rule": null, "steps": []}',
+        '{"began": 1, "rule": null, "steps": 7}',
+    ):
+        (program.folder / "last.json").write_text(nonsense)
+        program("status")
+        assert program.out[-1].endswith("last: its report can't be understood")
+    (program.folder / "last.json").write_text("[]")
+    program("status")
+    assert program.out[-1].endswith("last: nothing")
+
+
+def test_status_where_there_is_nobody(program: Program) -> None:
+    program.policy(hosts=[])
+    program("status")
+    assert "  nobody\n" in program.out[0]
+    assert "  none is known\n" in program.out[0]
+
+
+def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.homelab.nut.plugins.module_utils._nut import stages
+
+    seen: list[Any] = []
+
+    def run(known: Any, upses: Any, *, state_path: Path, log: Any, run: Any) -> str:
+        seen.append((known, upses, state_path, run))
+        log("a stage begins")
+        return "done"
+
+    monkeypatch.setattr(stages, "run", run)
+    program.policy(
+        upses=[{"name": "ups"}],
+        stages=[{"name": "first", "on_battery": 120, "guests": [{"kind": "qm", "id": 101, "seconds": 60}]}],
+    )
+    assert program("stages") == 0
+    known, upses, state, runs = seen[0]
+    assert known[0].name == "first"
+    assert upses == [{"name": "ups", "host": "localhost", "port": 3493}]
+    assert (state, runs) == (program.folder / "gate.json", program.qm)
+    assert program.out == ["a stage begins"]
+    assert (program.folder / "log").read_text().endswith(" stages: a stage begins\n")
+
+
+def test_programs_are_run() -> None:
+    run = shutdown_cli.runner(10)
+    assert run([sys.executable, "-c", "import os; print(os.environ['LC_ALL'])"]) == (0, "C\n")
+    code, said = run([sys.executable, "-c", "import sys; sys.stderr.write('no\\xff'); sys.exit(3)"])
+    assert (code, said[:2]) == (3, "no")
+    assert run(["/nonexistent/qm", "status"])[0] == 127
+
+
+def test_a_program_that_hangs_is_left_behind() -> None:
+    run = shutdown_cli.runner(0.05)
+    assert run([sys.executable, "-c", "import time; time.sleep(1000)"]) == (
+        124,
+        f"{sys.executable} did not end within 0.05 s",
+    )
+
+
+# As a program
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "nut-shutdown"
+    path.write_bytes(
+        zipapp.build(ROOT / "roles/nut_server/files/nut_shutdown.py", "_nut", f"#!{sys.executable} -IS\n".encode())
+    )
+    path.chmod(0o755)
+    return path
+
+
+def _options(folder: Path) -> list[str]:
+    return [f"--{name}={folder / name}" for name in ("policy", "state", "report", "log")]
+
+
+def test_the_program(archive: Path, tmp_path: Path) -> None:
+    whole = {"version": 1, "upses": [], "hosts": [], "settle": 3, "reserve": 30, "longest": 100}
+    (tmp_path / "policy").write_text(json.dumps(whole))
+    done = subprocess.run([archive, "gate", *_options(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("there is nobody to wait for")
+    assert subprocess.run([archive, "odd"], capture_output=True, check=False).returncode == 2
+
+
+def test_killed_the_program_goes_on(archive: Path, tmp_path: Path) -> None:
+    whole = {"version": 1, "upses": [], "reserve": 30, "longest": 3, "settle": 0.5}
+    host = {"name": "here", "addresses": ["127.0.0.1"], "ports": [1], "expected": 1, "limit": 1000}
+    (tmp_path / "policy").write_text(json.dumps({**whole, "hosts": [host]}))
+    command = [str(archive), "gate", *_options(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout
+        assert first.stdout.readline().endswith("the gate begins: waiting for here (at most 1000 s)\n")
+        began = json.loads((tmp_path / "state").read_text())["began"]
+        first.send_signal(signal.SIGKILL)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "the gate was started again, and goes on" in done.stdout
+    assert "the gate ends (longest)" in done.stdout
+    assert json.loads((tmp_path / "state").read_text())["began"] == began
+
+
+def test_nobody_reads_what_it_says(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "policy").write_text('{"version": 1, "upses": [], "hosts": [], "reserve": 30, "longest": 100}')
+    with subprocess.Popen([archive, "gate", *_options(tmp_path)], stdout=subprocess.PIPE) as program:
+        assert program.stdout
+        program.stdout.close()
+        assert program.wait(60) == 0
+
+
+def test_a_round_that_does_not_end_ends_the_program(tmp_path: Path) -> None:
+    hangs = (
+        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from _nut import shutdown_cli\n"
+        "with shutdown_cli.watchdog(0.2) as pet:\n"
+        "    pet()\n"
+        "    time.sleep(1000)\n"
+    )
+    folder = ROOT / "plugins/module_utils"
+    done = subprocess.run(
+        [sys.executable, "-c", hangs, folder], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr
+
+
+def test_the_watchdog_goes_with_the_gate() -> None:
+    with shutdown_cli.watchdog(0.05):
+        pass
+    # would end all tests
+    time.sleep(0.2)
+
+
+def test_nothing_in_the_program_powers_off() -> None:
+    words = re.compile(r"systemctl|poweroff|reboot|halt|shutdown -|/sbin/|upsmon -|killpower|sysrq")
+    for path in (
+        *(ROOT / "plugins/module_utils/_nut" / f"{name}.py" for name in ("gate", "probe", "shutdown_cli")),
+        ROOT / "roles/nut_server/files/nut_shutdown.py",
+    ):
+        tree = ast.parse(path.read_text())
+        told = {id(one.value) for one in ast.walk(tree) if isinstance(one, ast.Expr)}  # docstrings
+        texts = [
+            one.value
+            for one in ast.walk(tree)
+            if isinstance(one, ast.Constant) and isinstance(one.value, str) and id(one) not in told
+        ]
+        assert texts
+        assert [text for text in texts if words.search(text)] == []
+        names = {one.attr for one in ast.walk(tree) if isinstance(one, ast.Attribute)}
+        assert names.isdisjoint(
+            {"system", "popen", "kill" if path.stem != "shutdown_cli" else "", "execv", "run_command"}
+        )
