@@ -53,7 +53,11 @@ _value:
       primary_port: 3493
       ups: ups
       user: truenas
+      begin_time: 10
       shutdown_time: 60
+      limit: 90
+      address: 192.0.2.20
+      guest: null
 """
 
 

@@ -80,66 +80,20 @@ actions:
   sample: ["systemctl start nut-hotplug.timer: it does not run"]
 """
 
-import contextlib
-from pathlib import Path
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _hotplug
-from ..module_utils._command import runner, warn
-from ..module_utils._nut import units, writing
-from ..module_utils._nut.install import Installation, InstallError, Plan
-
-OWNERS: dict[str, tuple[int, int]] = {}  # group -> ids, for who is not root
+from ..module_utils import _hotplug, _service
+from ..module_utils._nut import install
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
-            "state": {"choices": ["present", "absent"], "default": "present"},
-            "files": {"type": "dict"},
-            "log": {"type": "path"},
-            "wait": {"type": "int", "default": 60},
-        },
-        required_if=[("state", "present", ["files"])],
+        argument_spec=_service.OPTIONS,
+        required_if=_service.REQUIRED_IF,
         supports_check_mode=True,
     )
-    wanted = None
-    if module.params["state"] == "present":
-        # none at all passes required_if, and must not be taken for absent
-        wanted = {name: str(text) for name, text in (module.params["files"] or {}).items()}
-    log = Path(module.params["log"]) if module.params["log"] else None
-    # looking disturbs nobody
-    lock = _hotplug.ROOT / "run/homelab-nut.lock"
-    locked = contextlib.nullcontext() if module.check_mode else writing.alone(lock, module.params["wait"])
-    plan = Plan()
-    try:
-        installation = Installation(wanted, runner(module), log, _hotplug.ROOT, OWNERS)
-        missing = "" if wanted is None else _hotplug.missing()
-        if missing and module.check_mode:
-            warn(module, f"all would be installed as soon as NUT is there. {missing}")
-            module.exit_json(changed=True, **returned(Plan(changed=tuple(wanted or ()))))
-        if missing:
-            raise InstallError(missing)
-        with locked:
-            plan = installation.plan()
-            diff = installation.diff(plan)
-            if not module.check_mode:
-                installation.apply(plan)
-    except (InstallError, units.UnitError, writing.WriteError, writing.Busy, OSError, LookupError) as error:
-        # LookupError: there is no group nut
-        module.fail_json(msg=str(error), **returned(plan))
-    module.exit_json(changed=bool(plan), **returned(plan), **({"diff": [{"prepared": diff}]} if plan else {}))
-
-
-def returned(plan: Plan) -> dict[str, list[str]]:
-    """Return a plan in the form that RETURN describes."""
-    return {
-        "files": list(plan.changed),
-        "removed": [str(path) for path in plan.gone],
-        "actions": [str(step) for step in (*plan.before, *plan.after)],
-    }
+    _service.run(module, install.HOTPLUG, _hotplug.missing)
 
 
 if __name__ == "__main__":

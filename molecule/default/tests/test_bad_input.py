@@ -35,7 +35,7 @@ CASES = {
         ["nut_client_password can't be used: the password"],
     ),
     "Proxmox before TrueNAS": (
-        extra(nut_server_finaldelay=5),
+        extra(nut_server_gate=False, nut_server_finaldelay=5),
         ["would go down before its secondaries", "nut_server_finaldelay gives them 5 s"],
     ),
     "a host that never goes down": (

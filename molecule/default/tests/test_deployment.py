@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 
 import pytest
@@ -72,10 +73,15 @@ def test_files_are_for_nut_alone(on, name):
 
 @pytest.mark.parametrize("name", PRIMARIES)
 def test_the_shutdown_waits_for_truenas(on, name):
-    """FINALDELAY is what keeps the primary up while TrueNAS goes down; HOSTSYNC ends when that begins."""
+    """HOSTSYNC ends when TrueNAS begins to go down. From there on nut-shutdown waits, which knows each secondary and sees it."""
     told = on(name).file("/etc/nut/upsmon.conf").content_string
-    assert "\nFINALDELAY 25\n" in told
+    assert "\nFINALDELAY 5\n" in told
+    assert '\nSHUTDOWNCMD "/bin/systemctl start --no-block nut-shutdown.service || /sbin/shutdown -h +0"\n' in told
     assert "\nHOSTSYNC 30\n" in told
+    seen = json.loads(on(name).check_output("nut-shutdown status --json"))
+    mine = {secondary for secondary, primary in SECONDARIES.items() if primary == name}
+    assert {one["name"]: one["up"] for one in seen["hosts"]} == dict.fromkeys(mine, True)
+    assert [(one["on_battery"], one["runtime"] > 60) for one in seen["upses"]] == [(False, True)]
     assert "\nPOWERDOWNFLAG /run/nut/killpower\n" in told
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""nut-hotplug's own files and units on a host: put in place, taken up, and taken away."""
+"""The own files and units of nut-hotplug and of nut-shutdown on a host: put in place, taken up, and taken away."""
 
 from __future__ import annotations
 
@@ -33,19 +33,62 @@ class Place(NamedTuple):
     group: str = "root"
 
 
-# The policy first: what else is put in place reads it.
-PLACES: Mapping[str, Place] = {
-    "hotplug.json": Place("etc/nut/hotplug.json", 0o640, "nut"),
-    SERVICE: Place(f"etc/systemd/system/{SERVICE}"),
-    TIMER: Place(f"etc/systemd/system/{TIMER}"),
-    "63-nut-hotplug.rules": Place("etc/udev/rules.d/63-nut-hotplug.rules"),
-    "logrotate": Place("etc/logrotate.d/nut-hotplug"),
-}
-# what the program itself leaves, besides its log, which people may still want to read
-TRACES = (PROGRAM, "run/nut-hotplug.quiet", "run/nut-hotplug-pending.json", "var/lib/nut-hotplug")
+@dataclass(frozen=True)
+class Kit:
+    """A program of ours on a host, with all that belongs to it.
 
-# its quiet path, compiled, one file a release of Python
-COMPILED = "run/nut-hotplug.*.code"
+    places: its files but itself, the policy first: what else is put in place reads it. service: its unit. timer: the unit that
+    is enabled and runs all the time; "" if something else starts the service. rules: which file is udev's. traces: what it
+    leaves, besides its log, which people may still want to read. compiled: a pattern of more of that.
+    """
+
+    name: str
+    program: str
+    places: Mapping[str, Place]
+    service: str
+    timer: str = ""
+    rules: str = ""
+    traces: tuple[str, ...] = ()
+    compiled: str = ""
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The timer, if there is one, and the service."""
+        return (self.timer, self.service) if self.timer else (self.service,)
+
+
+HOTPLUG = Kit(
+    name="nut-hotplug",
+    program=PROGRAM,
+    places={
+        "hotplug.json": Place("etc/nut/hotplug.json", 0o640, "nut"),
+        SERVICE: Place(f"etc/systemd/system/{SERVICE}"),
+        TIMER: Place(f"etc/systemd/system/{TIMER}"),
+        "63-nut-hotplug.rules": Place("etc/udev/rules.d/63-nut-hotplug.rules"),
+        "logrotate": Place("etc/logrotate.d/nut-hotplug"),
+    },
+    service=SERVICE,
+    timer=TIMER,
+    rules="63-nut-hotplug.rules",
+    traces=(PROGRAM, "run/nut-hotplug.quiet", "run/nut-hotplug-pending.json", "var/lib/nut-hotplug"),
+    # its quiet path, one file a release of Python
+    compiled="run/nut-hotplug.*.code",
+)
+PLACES = HOTPLUG.places
+
+GATE = "nut-shutdown.service"
+# upsmon starts the service, and the service the poweroff: nothing here runs all the time
+SHUTDOWN = Kit(
+    name="nut-shutdown",
+    program="usr/local/sbin/nut-shutdown",
+    places={
+        "shutdown.json": Place("etc/nut/shutdown.json", 0o640, "nut"),
+        GATE: Place(f"etc/systemd/system/{GATE}"),
+        "logrotate": Place("etc/logrotate.d/nut-shutdown"),
+    },
+    service=GATE,
+    traces=("usr/local/sbin/nut-shutdown", "run/nut-shutdown", "var/lib/nut-shutdown"),
+)
 
 _SERVES = re.compile(r"""^[ \t]*MODE=["']?(netserver|standalone)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
 
@@ -99,19 +142,20 @@ def missing(folder: Path = Path("/etc/nut")) -> str:
 
 @dataclass
 class Installation:
-    """The files of one host. wanted: name of PLACES -> text; None, if all shall go. log: where the program writes its log."""
+    """A kit's files on one host. wanted: name of its places -> text; None, if all shall go. log: where it writes its log."""
 
     wanted: Mapping[str, str] | None
     runner: units.Run
     log: Path | None = None
     root: Path = Path("/")
     owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # group -> ids, for who is not root
+    kit: Kit = HOTPLUG
 
     def __post_init__(self) -> None:
         """Raises InstallError for a set of files that is none."""
-        if self.wanted is not None and set(self.wanted) != set(PLACES):
+        if self.wanted is not None and set(self.wanted) != set(self.kit.places):
             raise InstallError(
-                f"files must be {', '.join(PLACES)}, not {', '.join(sorted(self.wanted)) or 'none'}",
+                f"files must be {', '.join(self.kit.places)}, not {', '.join(sorted(self.wanted)) or 'none'}",
             )
 
     # Looking
@@ -122,69 +166,69 @@ class Installation:
         return self._going(timer, service) if self.wanted is None else self._coming(timer, service)
 
     def _coming(self, timer: Mapping[str, str], service: Mapping[str, str]) -> Plan:
-        changed = tuple(name for name in PLACES if self._differs(name))
+        changed = tuple(name for name in self.kit.places if self._differs(name))
         after = self._taken_up(changed, "yes" in (timer.get("NeedDaemonReload"), service.get("NeedDaemonReload")))
-        if timer.get("UnitFileState") != "enabled":
-            after.append(Step(("systemctl", "enable", TIMER), "it must start at boot"))
-        if timer.get("ActiveState") != "active":
-            after.append(Step(("systemctl", "start", TIMER), "it does not run"))
-        elif TIMER in changed:
-            after.append(Step(("systemctl", "restart", TIMER), f"{TIMER} changed"))
+        if self.kit.timer and timer.get("UnitFileState") != "enabled":
+            after.append(Step(("systemctl", "enable", self.kit.timer), "it must start at boot"))
+        if self.kit.timer and timer.get("ActiveState") != "active":
+            after.append(Step(("systemctl", "start", self.kit.timer), "it does not run"))
+        elif self.kit.timer in changed:
+            after.append(Step(("systemctl", "restart", self.kit.timer), f"{self.kit.timer} changed"))
         folder = self._at(str(self.log.parent)) if self.log else None
         return Plan(changed=changed, folder=None if folder is None or folder.is_dir() else folder, after=tuple(after))
 
     def _going(self, timer: Mapping[str, str], service: Mapping[str, str]) -> Plan:
-        why = "nut-hotplug is removed from this host"
+        why = f"{self.kit.name} is removed from this host"
         before = []
         if timer.get("UnitFileState") == "enabled" or timer.get("ActiveState") == "active":
-            before.append(Step(("systemctl", "disable", "--now", TIMER), why))
+            before.append(Step(("systemctl", "disable", "--now", self.kit.timer), why))
         if service.get("ActiveState") in ("active", "activating"):
-            before.append(Step(("systemctl", "stop", SERVICE), why))
+            before.append(Step(("systemctl", "stop", self.kit.service), why))
         if service.get("ActiveState") == "failed":
-            before.append(Step(("systemctl", "reset-failed", SERVICE), why))
-        names = [name for name, place in PLACES.items() if self._is_there(place.path)]
-        traces = [path for path in TRACES if self._is_there(path)]
-        gone = [self.root / path for path in (*(PLACES[name].path for name in reversed(names)), *traces)]
-        gone += sorted(self.root.glob(COMPILED))
+            before.append(Step(("systemctl", "reset-failed", self.kit.service), why))
+        names = [name for name, place in self.kit.places.items() if self._is_there(place.path)]
+        traces = [path for path in self.kit.traces if self._is_there(path)]
+        gone = [self.root / path for path in (*(self.kit.places[name].path for name in reversed(names)), *traces)]
+        gone += sorted(self.root.glob(self.kit.compiled)) if self.kit.compiled else []
         return Plan(before=tuple(before), gone=tuple(gone), after=tuple(self._taken_up(names, False)))
 
     def _taken_up(self, names: Sequence[str], late: bool) -> list[Step]:
         steps = []
-        if late or SERVICE in names or TIMER in names:
-            steps.append(Step(("systemctl", "daemon-reload"), "the units of nut-hotplug changed"))
+        if late or not set(self.kit.units).isdisjoint(names):
+            steps.append(Step(("systemctl", "daemon-reload"), f"the units of {self.kit.name} changed"))
         # a container has no udevd, and then nobody to tell
-        if "63-nut-hotplug.rules" in names and self._is_there("run/udev/control"):
-            steps.append(Step(("udevadm", "control", "--reload"), "the rules of nut-hotplug changed"))
+        if self.kit.rules in names and self._is_there("run/udev/control"):
+            steps.append(Step(("udevadm", "control", "--reload"), f"the rules of {self.kit.name} changed"))
         return steps
 
     def _units(self) -> tuple[dict[str, str], dict[str, str]]:
         properties = "--property=LoadState,ActiveState,UnitFileState,NeedDaemonReload"
-        code, said = self.runner(["systemctl", "show", properties, "--", TIMER, SERVICE])
+        code, said = self.runner(["systemctl", "show", properties, "--", *self.kit.units])
         if code:
             raise units.UnitError(f"systemctl show: {said.strip()}")
         found = [
             dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
             for block in said.strip().split("\n\n")
         ]
-        timer, service = [*found, {}, {}][:2]
-        masked = [name for name, one in ((TIMER, timer), (SERVICE, service)) if one.get("LoadState") == "masked"]
+        shown = dict(zip(self.kit.units, found))
+        masked = [name for name, one in shown.items() if one.get("LoadState") == "masked"]
         if masked and self.wanted is not None:
             raise units.UnitError(f"{', '.join(masked)} is masked. Unmask it: systemctl unmask {' '.join(masked)}")
-        return timer, service
+        return shown.get(self.kit.timer, {}), shown.get(self.kit.service, {})
 
     def _differs(self, name: str) -> bool:
-        place = PLACES[name]
+        place = self.kit.places[name]
         path = self._at(place.path)
         return self._text(name) != (self.wanted or {})[name] or not writing.is_kept(path, place.mode, self._ids(name))
 
     def _text(self, name: str) -> str | None:
         try:
-            return self._at(PLACES[name].path).read_bytes().decode("utf-8", "surrogateescape")
+            return self._at(self.kit.places[name].path).read_bytes().decode("utf-8", "surrogateescape")
         except FileNotFoundError:
             return None
 
     def _ids(self, name: str) -> tuple[int, int]:
-        group = PLACES[name].group
+        group = self.kit.places[name].group
         return self.owners[group] if group in self.owners else writing.ids(("root", group))
 
     def _at(self, path: str) -> Path:
@@ -198,7 +242,7 @@ class Installation:
         """Show what changes, file by file, and what is done. None of these files holds a secret."""
         shown: list[str] = []
         for name in decided.changed:
-            path = f"/{PLACES[name].path}"
+            path = f"/{self.kit.places[name].path}"
             was, will = self._text(name) or "", (self.wanted or {})[name]
             lines = list(difflib.unified_diff(was.splitlines(), will.splitlines(), path, path, lineterm="", n=1))
             shown += lines or [f"{path}: mode or owner is mended"]
@@ -215,7 +259,7 @@ class Installation:
         if decided.folder:
             decided.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         for name in decided.changed:
-            place = PLACES[name]
+            place = self.kit.places[name]
             text = (self.wanted or {})[name]
             writing.replace({self._at(place.path): text}, place.mode, self._ids(name))
         for path in decided.gone:

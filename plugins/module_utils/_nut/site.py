@@ -40,7 +40,8 @@ class Client:
     """A secondary. ups and primary_address are what its upsmon is told.
 
     begin_time is how many seconds it takes at most from FSD until it begins to shut down, shutdown_time how many from
-    there until it is down.
+    there until it is down, and limit how many of these the primary waits for it at most. address is where the primary can
+    see whether it is up; guest, {"kind": "qm" or "pct", "id": number}, what it is on the primary, if it is a guest of it.
     """
 
     name: str
@@ -52,14 +53,17 @@ class Client:
     user: str
     begin_time: int
     shutdown_time: int
+    limit: int
+    address: str
+    guest: dict[str, Any] | None
 
 
 def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """List the secondaries of an inventory.
 
     groups, hostvars: as Ansible has them. Used are the groups pve, truenas and ups_clients, of each secondary
-    nut_client_primary, nut_client_ups, nut_client_user and nut_client_shutdown_time, and of each primary
-    nut_server_address, nut_server_port and nut_server_devices. Raises SiteError.
+    nut_client_primary, nut_client_ups, nut_client_user, nut_client_shutdown_time, nut_client_shutdown_limit, nut_client_address
+    and nut_client_guest, and of each primary nut_server_address, nut_server_port and nut_server_devices. Raises SiteError.
     """
     primaries = list(groups.get(PRIMARIES, ()))
     found: list[dict[str, Any]] = []
@@ -105,6 +109,13 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
     # two sections of one name in upsd.users are one user to upsd, with one password
     if user == (its.get("nut_server_user") or PRIMARY_USER):
         raise SiteError(f"{name}: {primary} itself logs in as {user}: set another nut_client_user or nut_server_user")
+    shutdown_time = _seconds(name, "nut_client_shutdown_time", own, SHUTDOWN_SECONDS[kind])
+    limit = _seconds(name, "nut_client_shutdown_limit", own, shutdown_time + max(30, shutdown_time // 2))
+    if limit < shutdown_time:
+        raise SiteError(
+            f"{name}: nut_client_shutdown_limit is {limit}, and nut_client_shutdown_time {shutdown_time}: the primary would not "
+            "wait until it is down"
+        )
     return Client(
         name=name,
         kind=kind,
@@ -114,8 +125,74 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
         ups=ups,
         user=user,
         begin_time=BEGIN_SECONDS if kind == TRUENAS else _begin_time(name, own),
-        shutdown_time=_seconds(name, "nut_client_shutdown_time", own, SHUTDOWN_SECONDS[kind]),
+        shutdown_time=shutdown_time,
+        limit=limit,
+        address=_seen_at(name, own),
+        guest=_guest(name, own.get("nut_client_guest")),
     )
+
+
+def _seen_at(name: str, own: Mapping[str, Any]) -> str:
+    """Say where the primary can see whether a secondary is up. Ansible's own way there may be a tunnel, which tells nothing."""
+    host = str(own.get("ansible_host") or name)
+    return str(
+        own.get("nut_client_address") or (name if host in ("localhost", "::1") or host.startswith("127.") else host)
+    )
+
+
+def _guest(name: str, given: Any) -> dict[str, Any] | None:
+    if not given:
+        return None
+    kind, number = (given.get("kind"), str(given.get("id"))) if isinstance(given, Mapping) else (None, "")
+    if kind not in ("qm", "pct") or not number.isdigit() or len(number) > 9 or set(given) != {"kind", "id"}:
+        raise SiteError(
+            f"{name}: nut_client_guest must be such as {{kind: qm, id: 100}} for a virtual machine, or with pct for a container, not "
+            f"{given!r}"
+        )
+    return {"kind": kind, "id": int(number)}
+
+
+# the ports on which a machine that is up says at least no; tried where it does not answer a ping
+PORTS = {TRUENAS: (22, 80, 443, 445, 111, 2049), CLIENTS: (22, 80, 443, 3389)}
+SPARE_SECONDS = 30
+
+
+def gate_policy(
+    secondaries: Sequence[Mapping[str, Any]],
+    upses: Sequence[str],
+    port: int,
+    *,
+    settle: float,
+    reserve: float,
+    longest: float | None = None,
+) -> dict[str, Any]:
+    """Compose what nut-shutdown goes by (gate.check_policy) from secondaries as `clients` lists them.
+
+    The gate begins when the last of them has begun to shut down, or has had its time for that. longest: seconds after which it
+    ends whatever it sees; by default half a minute after the last limit.
+    """
+    hosts = [
+        {
+            "name": re.sub(r"[^A-Za-z0-9_.-]", "_", one["name"]).lstrip("_.-") or "host",
+            "addresses": [one["address"].strip("[]")],
+            "ports": list(PORTS[one["kind"]]),
+            "guest": one["guest"],
+            "expected": one["shutdown_time"],
+            "limit": one["limit"],
+        }
+        for one in secondaries
+    ]
+    if longest is None:
+        longest = max([0, *(one["limit"] for one in secondaries)]) + SPARE_SECONDS
+    return {
+        "version": 1,
+        "upses": [{"name": name, "host": "localhost", "port": port} for name in upses],
+        "hosts": hosts,
+        "settle": settle,
+        "reserve": reserve,
+        "longest": longest,
+        "stages": [],
+    }
 
 
 def _ups_names(primary: str, its: Mapping[str, Any]) -> list[str]:

@@ -214,9 +214,9 @@ PRIMARIES: dict[str, dict[str, Any]] = {
         "nut_server_rbwarntime": 100,
         "nut_server_nocommwarntime": 200,
     },
-    "margin": {"nut_server_shutdown_margin": 20},
+    "margin": {"nut_server_shutdown_margin": 20, "nut_server_gate": False},
     "fixed": {"nut_server_finaldelay": 7},
-    "linux": {},
+    "linux": {"nut_server_gate": False},
     "odd": {
         **odd("nut_server"),
         "nut_server_devices": [
@@ -666,8 +666,8 @@ def test_tls(rendered: dict[str, dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("host", "hostsync", "finaldelay"),
     [
-        ("bare", 30, 0 + 5),
-        ("full", 45, 90 + 5),  # nas takes 60, media 90, desk 10: the slowest counts
+        ("bare", 30, 5),  # nut-shutdown waits for them
+        ("full", 45, 90 + 5),  # a SHUTDOWNCMD of its own; nas takes 60, media 90, desk 10: the slowest counts
         ("margin", 30, 60 + 20),
         ("fixed", 30, 7),
         ("linux", 30, 30 + 5),
@@ -689,9 +689,10 @@ def test_the_rest_of_a_primary_s_upsmon_conf(rendered: dict[str, dict[str, Any]]
         "DEADTIME": "15",
         "RBWARNTIME": "43200",
         "NOCOMMWARNTIME": "300",
-        "SHUTDOWNCMD": "/sbin/shutdown -h +0",
+        "SHUTDOWNCMD": "/bin/systemctl start --no-block nut-shutdown.service || /sbin/shutdown -h +0",
         "POWERDOWNFLAG": "/run/nut/killpower",
     }
+    assert settings(rendered, "linux")["SHUTDOWNCMD"] == "/sbin/shutdown -h +0"
     assert {name: full[name] for name in full if name not in ("HOSTSYNC", "FINALDELAY")} == {
         "MINSUPPLIES": "2",
         "POLLFREQ": "7",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils import _hotplug
+from ansible_collections.homelab.nut.plugins.module_utils import _hotplug, _service
 from ansible_collections.homelab.nut.plugins.modules import hotplug_service
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_install import FILES, OWNERS, Machine
 from ansible_collections.homelab.nut.tests.unit.plugins.modules.hotplug_host import run_module
@@ -20,8 +20,8 @@ from ansible_collections.homelab.nut.tests.unit.plugins.modules.hotplug_host imp
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     found = Machine(tmp_path)
     monkeypatch.setattr(_hotplug, "ROOT", tmp_path)
-    monkeypatch.setattr(hotplug_service, "OWNERS", OWNERS)
-    monkeypatch.setattr(hotplug_service, "runner", lambda _module: found.run)
+    monkeypatch.setattr(_service, "OWNERS", OWNERS)
+    monkeypatch.setattr(_service, "runner", lambda _module: found.run)
     return found
 
 
@@ -103,7 +103,7 @@ def test_files_are_needed(run: Any) -> None:
 
 
 def test_no_group_nut(machine: Machine, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hotplug_service, "OWNERS", {"root": OWNERS["root"]})
+    monkeypatch.setattr(_service, "OWNERS", {"root": OWNERS["root"]})
     monkeypatch.setattr("grp.getgrnam", {}.__getitem__)
     result = run()
     assert result["failed"]

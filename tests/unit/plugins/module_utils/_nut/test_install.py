@@ -265,3 +265,71 @@ def test_a_host_where_nut_is_not_configured(machine: Machine, conf: str | None, 
 def test_a_host_without_ups_conf(machine: Machine) -> None:
     (machine.root / "etc/nut/ups.conf").unlink()
     assert "etc/nut/ups.conf. Deploy it first" in install.missing(machine.root / "etc/nut")
+
+
+# A kit without a timer: nothing of it runs, until upsmon starts it
+
+
+SHUTDOWN = {name: f"text of {name}\n" for name in install.SHUTDOWN.places}
+
+
+class Systemd:
+    """systemd, as far as one service can see."""
+
+    def __init__(self, **service: str) -> None:
+        self.service = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": "", **service}
+        self.told: list[str] = []
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        if command[:2] == ["systemctl", "show"]:
+            assert list(command[-2:]) == ["--", "nut-shutdown.service"]
+            return 0, "".join(f"{key}={value}\n" for key, value in self.service.items())
+        self.told.append(" ".join(command))
+        return 0, ""
+
+
+def gate_on(root: Path, systemd: Systemd, wanted: Mapping[str, str] | None) -> Installation:
+    for place in install.SHUTDOWN.places.values():
+        (root / place.path).parent.mkdir(parents=True, exist_ok=True)
+    return Installation(wanted, systemd, Path("/var/log/nut/shutdown.log"), root, OWNERS, install.SHUTDOWN)
+
+
+def test_a_service_that_nothing_starts(tmp_path: Path) -> None:
+    systemd = Systemd()
+    installation = gate_on(tmp_path, systemd, SHUTDOWN)
+    plan = installation.plan()
+    assert plan.changed == ("shutdown.json", "nut-shutdown.service", "logrotate")
+    installation.apply(plan)
+    assert systemd.told == ["systemctl daemon-reload"]
+    assert (tmp_path / "var/log/nut").is_dir()
+    assert not installation.plan()
+
+
+def test_it_goes(tmp_path: Path) -> None:
+    gone = gate_on(tmp_path, Systemd(), SHUTDOWN)
+    gone.apply(gone.plan())
+    (tmp_path / "usr/local/sbin").mkdir(parents=True)
+    (tmp_path / install.SHUTDOWN.program).touch()
+    systemd = Systemd(LoadState="loaded", ActiveState="failed")
+    installation = gate_on(tmp_path, systemd, None)
+    plan = installation.plan()
+    assert [str(path.relative_to(tmp_path)) for path in plan.gone] == [
+        "etc/logrotate.d/nut-shutdown",
+        "etc/systemd/system/nut-shutdown.service",
+        "etc/nut/shutdown.json",
+        "usr/local/sbin/nut-shutdown",
+    ]
+    installation.apply(plan)
+    assert systemd.told == ["systemctl reset-failed nut-shutdown.service", "systemctl daemon-reload"]
+    systemd.service["ActiveState"] = "inactive"
+    assert not gate_on(tmp_path, systemd, None).plan()
+
+
+def test_a_masked_service_can_t_wait_for_anybody(tmp_path: Path) -> None:
+    with pytest.raises(units.UnitError, match=r"nut-shutdown\.service is masked"):
+        gate_on(tmp_path, Systemd(LoadState="masked"), SHUTDOWN).plan()
+
+
+def test_files_of_another_kit(tmp_path: Path) -> None:
+    with pytest.raises(InstallError, match=r"files must be shutdown\.json, nut-shutdown\.service, logrotate"):
+        gate_on(tmp_path, Systemd(), FILES)

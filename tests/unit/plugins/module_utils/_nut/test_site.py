@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import site
+from ansible_collections.homelab.nut.plugins.module_utils._nut import gate, site
 from ansible_collections.homelab.nut.plugins.module_utils._nut.site import SiteError
 
 GROUPS = {"pve": ["pve"], "truenas": ["nas"], "ups_clients": ["media"], "all": ["pve", "nas", "media", "other"]}
@@ -28,8 +28,21 @@ def hosts(**variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_all_by_default() -> None:
     primary = {"primary": "pve", "primary_address": "192.0.2.10", "primary_port": 3493, "ups": "ups"}
     assert site.clients(GROUPS, HOSTS) == [
-        {"name": "nas", "kind": "truenas", **primary, "user": "nas", "begin_time": 10, "shutdown_time": 60},
-        {"name": "media", "kind": "ups_clients", **primary, "user": "media", "begin_time": 10, "shutdown_time": 30},
+        {
+            **{"name": "nas", "kind": "truenas", **primary, "user": "nas", "begin_time": 10, "shutdown_time": 60},
+            **{"limit": 90, "address": HOSTS["nas"].get("ansible_host", "nas"), "guest": None},
+        },
+        {
+            **{
+                "name": "media",
+                "kind": "ups_clients",
+                **primary,
+                "user": "media",
+                "begin_time": 10,
+                "shutdown_time": 30,
+            },
+            **{"limit": 60, "address": HOSTS["media"].get("ansible_host", "media"), "guest": None},
+        },
     ]
 
 
@@ -47,6 +60,9 @@ def test_all_that_can_be_said() -> None:
                 "nut_client_ups": "right",
                 "nut_client_user": "truenas-1",
                 "nut_client_shutdown_time": 120,
+                "nut_client_shutdown_limit": 125,
+                "nut_client_address": "10.0.0.7",
+                "nut_client_guest": {"kind": "qm", "id": "100"},
             },
             media={"nut_client_primary": "pve", "nut_client_shutdown_time": "0"},
         ),
@@ -61,8 +77,66 @@ def test_all_that_can_be_said() -> None:
         "user": "truenas-1",
         "begin_time": 10,
         "shutdown_time": 120,
+        "limit": 125,
+        "address": "10.0.0.7",
+        "guest": {"kind": "qm", "id": 100},
     }
     assert (found[1]["primary"], found[1]["shutdown_time"]) == ("pve", 0)
+
+
+@pytest.mark.parametrize(
+    ("own", "limit"), [(20, 50), (60, 90), (61, 91), (100, 150), (0, 30)], ids=lambda one: f"{one} s"
+)
+def test_how_long_the_primary_waits_for_it(own: int, limit: int) -> None:
+    (one,) = site.clients({"pve": ["pve"], "truenas": ["nas"]}, hosts(nas={"nut_client_shutdown_time": own}))
+    assert one["limit"] == limit
+
+
+def test_a_limit_that_is_none() -> None:
+    with pytest.raises(SiteError, match="nas: nut_client_shutdown_limit is 59, and nut_client_shutdown_time 60"):
+        site.clients(GROUPS, hosts(nas={"nut_client_shutdown_limit": 59}))
+
+
+@pytest.mark.parametrize("guest", ["qm 100", {"kind": "lxc", "id": 1}, {"kind": "qm"}, {"kind": "qm", "id": -1}, [1]])
+def test_a_guest_that_is_none(guest: Any) -> None:
+    with pytest.raises(SiteError, match="nas: nut_client_guest must be such as"):
+        site.clients(GROUPS, hosts(nas={"nut_client_guest": guest}))
+
+
+@pytest.mark.parametrize(
+    ("own", "address"),
+    [
+        ({"ansible_host": "192.0.2.20"}, "192.0.2.20"),
+        ({"ansible_host": "192.0.2.20", "nut_client_address": "10.0.0.7"}, "10.0.0.7"),
+        ({"ansible_host": "127.0.0.1"}, "nas"),
+        ({}, "nas"),
+    ],
+)
+def test_where_it_is_seen(own: dict[str, Any], address: str) -> None:
+    (one,) = site.clients({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": own})
+    assert one["address"] == address
+
+
+def test_what_the_gate_goes_by() -> None:
+    found = site.clients(
+        {"pve": ["pve"], "truenas": ["the nas"], "ups_clients": ["media"]},
+        {
+            "pve": {},
+            "the nas": {"nut_client_address": "[fd00::7]", "nut_client_shutdown_time": 100},
+            "media": {"nut_client_guest": {"kind": "pct", "id": 101}},
+        },
+    )
+    policy = site.gate_policy(found, ["ups", "ups2"], 3493, settle=3, reserve=60)
+    checked = gate.check_policy(policy)
+    assert [(one.name, one.addresses, one.expected, one.limit) for one in checked.hosts] == [
+        ("the_nas", ("fd00::7",), 100, 150),
+        ("media", ("media",), 30, 60),
+    ]
+    assert checked.hosts[1].guest == gate.Guest("pct", 101)
+    assert [str(one) for one in checked.upses] == ["ups@localhost:3493", "ups2@localhost:3493"]
+    assert (checked.settle, checked.reserve, checked.longest, checked.stages) == (3, 60, 180, ())
+    assert site.gate_policy([], ["ups"], 3493, settle=3, reserve=60)["longest"] == 30
+    assert site.gate_policy(found, ["ups"], 3493, settle=3, reserve=60, longest=99)["longest"] == 99
 
 
 def test_a_site_without_secondaries() -> None:

@@ -1,0 +1,98 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter homelab.nut.shutdown_policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ..module_utils._nut import gate, site
+
+DOCUMENTATION = r"""
+name: shutdown_policy
+short_description: For whom a primary waits before it powers off
+version_added: 0.2.0
+description:
+  - Composes what C(nut-shutdown) on a primary goes by, from its secondaries, and checks it as the host does.
+author:
+  - The homelab.nut contributors (@homelab-nut)
+positional: upses, port
+options:
+  _input:
+    description: The secondaries of the primary, as the filter P(homelab.nut.clients#filter) lists them.
+    type: list
+    elements: dict
+    required: true
+  upses:
+    description: The names of the UPSes that the primary watches.
+    type: list
+    elements: str
+    required: true
+  port:
+    description: The port of its C(upsd).
+    type: int
+    required: true
+  settle:
+    description: How many seconds a machine must be silent to count as down.
+    type: float
+    required: true
+  reserve:
+    description: How many seconds of battery the primary itself needs to go down.
+    type: float
+    required: true
+  longest:
+    description: After how many seconds it waits no longer, whatever it sees. By default half a minute after the last limit.
+    type: float
+"""
+
+EXAMPLES = r"""
+- name: Show for whom this primary waits
+  ansible.builtin.debug:
+    msg: "{{ groups | homelab.nut.clients(hostvars) | homelab.nut.shutdown_policy(['ups'], 3493, settle=3, reserve=60) | to_nice_json }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The policy, for C(/etc/nut/shutdown.json).
+  type: dict
+"""
+
+
+def shutdown_policy(
+    clients: Sequence[Mapping[str, Any]],
+    upses: Sequence[str],
+    port: Any,
+    *,
+    settle: Any,
+    reserve: Any,
+    longest: Any = None,
+) -> dict[str, Any]:
+    """Compose and check the policy."""
+    try:
+        policy = site.gate_policy(
+            clients,
+            upses,
+            int(port),
+            settle=float(settle),
+            reserve=float(reserve),
+            longest=None if longest in (None, "") else float(longest),
+        )
+        gate.check_policy(policy)
+    except (gate.PolicyError, TypeError, ValueError) as error:
+        raise AnsibleFilterError(
+            f"nut_server_gate_settle, nut_server_gate_reserve, nut_server_gate_longest or a secondary can't be used: {error}"
+        ) from None
+    return policy
+
+
+class FilterModule:
+    """Ansible's door."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filter."""
+        return {"shutdown_policy": shutdown_policy}

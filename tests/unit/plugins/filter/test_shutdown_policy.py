@@ -1,0 +1,31 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.homelab.nut.plugins.filter import clients, shutdown_policy
+
+secondaries = clients.FilterModule().filters()["clients"]
+policy = shutdown_policy.FilterModule().filters()["shutdown_policy"]
+
+NAS = secondaries({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {"ansible_host": "192.0.2.10"}, "nas": {}})
+
+
+def test_a_policy() -> None:
+    made = policy(NAS, ["ups"], "3493", settle="3", reserve=60)
+    assert (made["settle"], made["reserve"], made["longest"]) == (3, 60, 120)
+    assert [one["name"] for one in made["hosts"]] == ["nas"]
+    # what a variable that is not set looks like
+    assert policy(NAS, ["ups"], 3493, settle=3, reserve=60, longest="") == made
+    assert policy(NAS, ["ups"], 3493, settle=3, reserve=60, longest="200")["longest"] == 200
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"settle": 0}, {"settle": "soon"}, {"reserve": -1}, {"longest": 0}, {"reserve": None}]
+)
+def test_a_policy_that_is_none(wrong: dict[str, object]) -> None:
+    with pytest.raises(AnsibleFilterError, match="nut_server_gate_settle"):
+        policy(NAS, ["ups"], 3493, **{"settle": 3, "reserve": 60, **wrong})

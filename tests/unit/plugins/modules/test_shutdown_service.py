@@ -1,0 +1,52 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.homelab.nut.plugins.module_utils import _hotplug, _service
+from ansible_collections.homelab.nut.plugins.modules import shutdown_service
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_install import OWNERS, SHUTDOWN, Systemd
+from ansible_collections.homelab.nut.tests.unit.plugins.modules.hotplug_host import run_module
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    for folder in ("etc/nut", "etc/systemd/system", "etc/logrotate.d", "run"):
+        (tmp_path / folder).mkdir(parents=True)
+    systemd = Systemd()
+    monkeypatch.setattr(_hotplug, "ROOT", tmp_path)
+    monkeypatch.setattr(_service, "OWNERS", OWNERS)
+    monkeypatch.setattr(_service, "runner", lambda _module: systemd)
+
+    def run_it(**options: Any) -> dict[str, Any]:
+        return run_module(shutdown_service, capfd, **options)
+
+    return run_it
+
+
+def test_put_in_place_once(run: Any, tmp_path: Path) -> None:
+    checked = run(files=SHUTDOWN, _ansible_check_mode=True)
+    assert checked["changed"] is True
+    assert not (tmp_path / "etc/nut/shutdown.json").exists()
+    done = run(files=SHUTDOWN)
+    assert done["changed"] is True
+    assert done["actions"] == ["systemctl daemon-reload: the units of nut-shutdown changed"]
+    assert set(done) - {"changed", "diff"} == set(yaml.safe_load(shutdown_service.RETURN))
+    assert (tmp_path / "etc/nut/shutdown.json").read_text() == SHUTDOWN["shutdown.json"]
+    assert run(files=SHUTDOWN)["changed"] is False
+    assert run(state="absent")["changed"] is True
+    assert run(state="absent")["changed"] is False
+
+
+def test_a_host_without_nut(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "etc/nut").rmdir()
+    failed = run(files=SHUTDOWN)
+    assert failed["failed"] is True
+    assert "NUT is not installed on this host" in failed["msg"]
+    assert run(files=SHUTDOWN, _ansible_check_mode=True)["changed"] is True

@@ -1,0 +1,77 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the role puts on a primary so that it waits: the unit that powers off, and what upsmon is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+from ansible_collections.homelab.nut.plugins.module_utils._nut import gate, install, shutdown_cli, site
+
+CHECKOUT = Path(__file__).parents[4]
+ROLE = CHECKOUT / "roles" / "nut_server"
+
+
+def load(path: str) -> Any:
+    return yaml.safe_load((ROLE / path).read_text())
+
+
+def unit(longest: float) -> list[str]:
+    found = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)  # noqa: S701 - no HTML
+    text = found.from_string((ROLE / "templates/nut-shutdown.service.j2").read_text()).render(
+        __nut_server_shutdown_policy={"longest": longest},
+        __nut_server_shutdown_program=load("vars/main.yml")["__nut_server_shutdown_program"],
+    )
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize(("longest", "limit"), [(30, 60), (120.0, 150), (99.5, 130)])
+def test_the_unit_ends_in_a_poweroff(longest: float, limit: int) -> None:
+    """In each of the ways in which it can end; which they are was seen with systemd 252 and 257."""
+    lines = unit(longest)
+    starts = [line for line in lines if line.startswith("ExecStart=")]
+    assert starts == [
+        "ExecStart=/usr/local/sbin/nut-shutdown gate",
+        "ExecStart=/bin/systemctl start --no-block --job-mode=replace-irreversibly poweroff.target",
+    ]
+    for line in ("StartLimitAction=poweroff", "JobTimeoutAction=poweroff", "Restart=on-failure", "StartLimitBurst=3"):
+        assert line in lines
+    assert f"JobTimeoutSec={limit}s" in lines
+    assert "[Install]" not in lines  # at boot it would power off
+
+
+def test_the_program_itself_powers_nothing_off() -> None:
+    """So a rehearsal, which runs it without its unit, powers nothing off either."""
+    folder = CHECKOUT / "plugins/module_utils/_nut"
+    for name in ("gate.py", "probe.py", "shutdown_cli.py", "upsd.py"):
+        text = (folder / name).read_text()
+        for word in ("systemctl", "/sbin/shutdown", "reboot(", "isolate", "init 0", "sysrq"):
+            assert word not in text, (name, word)
+
+
+def test_the_places_are_the_same_everywhere() -> None:
+    variables, defaults = load("vars/main.yml"), load("defaults/main.yml")
+    assert set(variables["__nut_server_shutdown_files"]) == set(install.SHUTDOWN.places)
+    assert variables["__nut_server_shutdown_program"] == f"/{install.SHUTDOWN.program}"
+    assert f"/{install.SHUTDOWN.places['shutdown.json'].path}" == str(shutdown_cli.POLICY)
+    assert install.SHUTDOWN.service in defaults["nut_server_shutdowncmd"]
+    assert install.SHUTDOWN.service in variables["__nut_server_gated"]
+    assert str(shutdown_cli.LOG) in (ROLE / "templates/nut-shutdown-logrotate.j2").read_text()
+
+
+def test_the_defaults_are_a_policy() -> None:
+    defaults = load("defaults/main.yml")
+    policy = site.gate_policy(
+        [],
+        ["ups"],
+        3493,
+        settle=defaults["nut_server_gate_settle"],
+        reserve=defaults["nut_server_gate_reserve"],
+    )
+    assert gate.check_policy(policy).reserve == 60
