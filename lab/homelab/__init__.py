@@ -110,7 +110,8 @@ class Lab:
         running = seen["Status"] == "running"
         try:
             began = float((self.state / "hosts" / name / "shutdown-began").read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
+            # not yet; a ValueError: it is being written in this moment
             began = None
         down = None if running else _moment(seen["FinishedAt"])
         return State(seen["Status"], began, down)
