@@ -238,3 +238,39 @@ def _seconds(name: str, variable: str, own: Mapping[str, Any], otherwise: int) -
     if seconds < 0:
         raise SiteError(f"{name}: {variable} must be a number of seconds, not {value!r}")
     return seconds
+
+
+def plan_site(
+    primary: str, secondaries: Sequence[Mapping[str, Any]], devices: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Say what the plan of a shutdown (plan.py) has to know of a site: machines, supplies.
+
+    secondaries: as `clients` lists them. devices: as nut_server_devices; of their keys those count that NUT itself goes by.
+    """
+    kinds = {TRUENAS: "truenas", CLIENTS: "linux"}
+    machines: list[dict[str, Any]] = [{"name": primary, "role": "primary", "kind": "pve"}]
+    for one in secondaries:
+        machine = {key: one[key] for key in ("name", "begin_time", "shutdown_time", "limit")}
+        machine.update(role="secondary", kind=kinds[one["kind"]])
+        if one["guest"]:
+            machine["guest_id"] = one["guest"]["id"]
+        machines.append(machine)
+    return {"machines": machines, "supplies": [_supply(one) for one in devices]}
+
+
+def _supply(device: Mapping[str, Any]) -> dict[str, Any]:
+    # what the driver is told counts, whatever the UPS says of itself
+    forced = {**(device.get("default") or {}), **(device.get("override") or {}), **(device.get("options") or {})}
+    found: dict[str, Any] = {"name": device["name"]}
+    for key, names in (
+        ("runtime_low", ("override.battery.runtime.low", "battery.runtime.low")),
+        ("charge_low", ("override.battery.charge.low", "battery.charge.low")),
+        *(
+            (key, (key,))
+            for key in ("offdelay", "ondelay", "pollfreq", "pollinterval", "driver", "vendorid", "ignorelb")
+        ),
+    ):
+        values = [one[name] for name in names for one in (forced, device) if one.get(name) not in (None, "")]
+        if values:
+            found[key] = values[0]
+    return found

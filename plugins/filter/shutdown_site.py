@@ -1,0 +1,65 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter homelab.nut.shutdown_site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..module_utils._nut import site
+
+DOCUMENTATION = r"""
+name: shutdown_site
+short_description: What the plan of a shutdown has to know of a primary
+version_added: 0.2.0
+description:
+  - Composes the machines and the UPSes for M(homelab.nut.shutdown_plan), from the inventory.
+author:
+  - The homelab.nut contributors (@homelab-nut)
+positional: primary, devices
+options:
+  _input:
+    description: The secondaries of the primary, as the filter P(homelab.nut.clients#filter) lists them.
+    type: list
+    elements: dict
+    required: true
+  primary:
+    description: The name of the primary.
+    type: str
+    required: true
+  devices:
+    description: Its UPSes, as in the variable C(nut_server_devices).
+    type: list
+    elements: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show what the plan is made of
+  ansible.builtin.debug:
+    msg: "{{ groups | homelab.nut.clients(hostvars) | homelab.nut.shutdown_site('pve', nut_server_devices) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: A dictionary with C(machines) and C(supplies), as the module takes them.
+  type: dict
+"""
+
+
+def shutdown_site(
+    clients: Sequence[Mapping[str, Any]], primary: str, devices: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Compose what the plan is made of."""
+    return site.plan_site(primary, clients, devices)
+
+
+class FilterModule:
+    """Ansible's door."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filter."""
+        return {"shutdown_site": shutdown_site}

@@ -1,0 +1,53 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from ansible_collections.homelab.nut.plugins.filter import clients, shutdown_site
+
+secondaries = clients.FilterModule().filters()["clients"]
+site = shutdown_site.FilterModule().filters()["shutdown_site"]
+
+FOUND = secondaries(
+    {"pve": ["pve"], "truenas": ["nas"], "ups_clients": ["media"]},
+    {"pve": {}, "nas": {"nut_client_guest": {"kind": "qm", "id": 100}}, "media": {"nut_client_shutdown_time": 10}},
+)
+
+
+def test_the_machines() -> None:
+    begin = {"role": "secondary", "begin_time": 10}
+    assert site(FOUND, "pve", [])["machines"] == [
+        {"name": "pve", "role": "primary", "kind": "pve"},
+        {"name": "nas", "kind": "truenas", "shutdown_time": 60, "limit": 90, "guest_id": 100, **begin},
+        {"name": "media", "kind": "linux", "shutdown_time": 10, "limit": 40, **begin},
+    ]
+
+
+def test_what_the_driver_is_told_counts() -> None:
+    devices = [
+        {"name": "ups", "driver": "auto"},
+        {
+            "name": "rack",
+            "vendorid": "0764",
+            "offdelay": 60,
+            "ignorelb": True,
+            "default": {"battery.charge.low": 20, "battery.runtime.low": 100},
+            "override": {"battery.runtime.low": 480},
+            "options": {"ondelay": 120},
+        },
+        {"name": "old", "options": {"override.battery.charge.low": 30, "pollfreq": ""}},
+    ]
+    assert site(FOUND, "pve", devices)["supplies"] == [
+        {"name": "ups", "driver": "auto"},
+        {
+            "name": "rack",
+            "vendorid": "0764",
+            "offdelay": 60,
+            "ondelay": 120,
+            "ignorelb": True,
+            "runtime_low": 480,
+            "charge_low": 20,
+        },
+        {"name": "old", "charge_low": 30},
+    ]
