@@ -8,6 +8,7 @@ Slow work is a job: `receive` hands it out, whoever runs the sockets calls `run`
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import operator
@@ -38,6 +39,9 @@ _CALL_ERROR = -32001
 RATE_CALLS = 20
 RATE_SECONDS = 60.0
 _RATE_WORDS = "Rate Limit Exceeded"
+
+#: How long a job is at work that nobody has looked at, and how long a look waits for one that is nearly done.
+NEARLY_SECONDS = 0.5
 
 UPS_SERVICE_ID = 16
 #: Neighbours, so that a client that does not filter is found out. Their ids are not recorded.
@@ -135,6 +139,16 @@ class Job:
     shown: dict[str, Any]
     fate: Fate = Fate()
     garbage: str | None = None
+    seen: threading.Event = field(default_factory=threading.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
+
+    def look(self) -> dict[str, Any]:
+        """As it is now. Who looks again sees it finished, if it is nearly: so it was recorded."""
+        if self.seen.is_set():
+            self.finished.wait(NEARLY_SECONDS)
+        shown = copy.deepcopy(self.shown)
+        self.seen.set()
+        return shown
 
 
 @dataclass(frozen=True)
@@ -256,6 +270,7 @@ class Middleware:
 
     def _finish(self, job: Job, **members: Any) -> None:
         job.shown.update(members, time_finished=self._now())
+        job.finished.set()
 
     def _now(self) -> dict[str, int]:
         return {"$date": int(self._clock()) * 1000}
@@ -352,8 +367,8 @@ class Middleware:
 
     def jobs_of(self, user: User) -> list[dict[str, Any]]:
         """Everybody sees the own jobs, a full admin all."""
-        shown = [job.shown for job in self._jobs]
-        return [each for each in shown if user.may(FULL_ADMIN) or each["credentials"]["data"]["username"] == user.name]
+        own = (job for job in self._jobs if job.shown["credentials"]["data"]["username"] == user.name)
+        return [job.look() for job in (self._jobs if user.may(FULL_ADMIN) else own)]
 
     # --- logging in ---
 
@@ -680,6 +695,8 @@ def _service_verb(verb: str) -> Callable[[Middleware, Connection, list[Any]], bo
 
 def _control(middleware: Middleware, verb: str, service: Any, options: Mapping[str, Any]) -> bool:
     _need_ups(service)
+    if "silent" in options and not middleware.release.service_silent:
+        raise invalid_params([("service-control.silent", "Field was not expected")])
     silent = options.get("silent", True)
     if verb == "start":
         return middleware.start_ups(silent=silent)

@@ -33,12 +33,14 @@ class Release:
     service_verbs_public: bool
     #: core.set_options answers with the options; otherwise with null.
     options_answered: bool
-    #: It speaks JSON-RPC. Older ones answer 404 where that would be, and only midclt is left.
+    #: It speaks JSON-RPC. Older ones send who asks for it on to their web interface, and only midclt is left.
     json_rpc: bool = True
     #: CORE: it can send mail about the UPS, and switches the UPS off after a shutdown unless told otherwise.
     core: bool = False
     #: The classic schema as it was first: only digits pass for a number in a string, and a blank is not empty.
     old_schema: bool = False
+    #: The options of service.start and its like have `silent`: from 22.12 on (NAS-115223).
+    service_silent: bool = True
     #: service.stop says false for a service that is stopped.
     inverted_stop: bool = False
     #: midclt: `-` among the arguments of `call` is one JSON payload from stdin. Else it is the string "-".
@@ -85,6 +87,7 @@ def _before_json_rpc(
         json_rpc=False,
         core=core,
         old_schema=old_schema,
+        service_silent=not core,
         inverted_stop=True,
         job_flag_takes_value=True,
         unknown_method=_UNKNOWN_METHOD,

@@ -26,7 +26,7 @@ from aiohttp import WSMsgType, web
 
 from . import accounts
 from .midclt import SOCKET, log_file, release_file
-from .middleware import Connection, Fate, Job, Middleware, unix_connection
+from .middleware import NEARLY_SECONDS, Connection, Fate, Job, Middleware, unix_connection
 from .releases import RELEASES
 from .service import StateFile, SystemdRunner
 
@@ -111,13 +111,16 @@ async def _redirect(port: int, request: web.Request) -> web.StreamResponse:
 
 async def _versions(middleware: Middleware, _unused: web.Request) -> web.Response:
     if not middleware.release.json_rpc:
-        raise web.HTTPNotFound
+        raise web.HTTPFound("/ui/")
     return web.json_response(middleware.release.api_versions)
 
 
 async def _websocket(middleware: Middleware, connections: Connections, request: web.Request) -> web.StreamResponse:
     version = request.match_info["version"]
-    current = version == "current" and middleware.release.json_rpc
+    if not middleware.release.json_rpc:
+        # nginx of that time knows /api/v2.0 and /api/docs only, and sends all else to the web interface.
+        raise web.HTTPFound(f"{request.scheme}://{request.host}/ui/")
+    current = version == "current"
     if not current and version not in middleware.release.api_versions:
         raise web.HTTPNotFound
     ws = web.WebSocketResponse()
@@ -182,6 +185,8 @@ class _Wire:
         task.add_done_callback(self._running.discard)
 
     async def _run(self, job: Job) -> None:
+        if not job.answer_late:
+            await _in_thread(job.seen.wait, NEARLY_SECONDS)  # none is done at once, nor were those recorded
         await self._answer(await _in_thread(self._middleware.run, job), job.fate)
 
     async def _answer(self, answer: str | None, fate: Fate) -> None:

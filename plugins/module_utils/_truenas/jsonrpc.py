@@ -337,8 +337,21 @@ def _upgrade(stream: socket.socket, endpoint: Endpoint, timeout: float) -> Any:
     status = getattr(problem, "status_code", None) or getattr(client.handshake_response, "status", None)
     if problem is None and status == 101:
         return client
-    failure = NoJsonRpc if status == 404 else ConnectionFailed
-    raise failure(f"{endpoint.label}: {_why_no_websocket(status, problem, endpoint)}") from problem
+    if _is_too_old(status, client.handshake_response):
+        raise NoJsonRpc(f"{endpoint.label}: {_BY_STATUS[404].format(path=API_PATH)} (HTTP {status})") from problem
+    raise ConnectionFailed(f"{endpoint.label}: {_why_no_websocket(status, problem, endpoint)}") from problem
+
+
+def _is_too_old(status: int | None, response: Any) -> bool:
+    """Whether this is what a TrueNAS before 25.04 says to API_PATH, or a server that knows no such path.
+
+    nginx there has no `location /api` but only /api/v2.0 and /api/docs, and sends all it does not know on to the web
+    interface: 302, Location: SCHEME://HOST/ui/ (nginx.conf.mako of truenas/middleware). 25.04 and newer never do.
+    """
+    if status == 404:
+        return True
+    location = str((getattr(response, "headers", None) or {}).get("location", ""))
+    return status in (301, 302) and urlsplit(location).path.rstrip("/") == "/ui"
 
 
 _ALLOW_LIST = "System > General > GUI allow list"
@@ -378,9 +391,17 @@ class _WebSocketChannel:
             return
 
     def receive(self, seconds: float) -> str:
+        deadline = time.monotonic() + seconds
+        opcode: int = websocket.ABNF.OPCODE_PING
+        frame: Any = None
         try:
-            self._client.settimeout(seconds)
-            opcode, frame = self._client.recv_data_frame()
+            # A ping is a sign of life, and no answer.
+            while opcode in (websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise ConnectionLost(f"no answer in {seconds:.0f} s")
+                self._client.settimeout(left)
+                opcode, frame = self._client.recv_data_frame(control_frame=True)
         except (websocket.WebSocketTimeoutException, socket.timeout):
             raise ConnectionLost(f"no answer in {seconds:.0f} s") from None
         except (websocket.WebSocketException, OSError, ValueError, AttributeError):

@@ -48,14 +48,18 @@ START_SECONDS = 30.0
 # Their parameters may hold a secret.
 _SECRET_METHODS = frozenset({"ups.update"})
 
-# Runs a Python program with arguments from standard input: in the list of processes stand only this and its path.
+# Runs a Python program that takes `-` for a text, so that it takes it for the JSON from standard input: not even its own
+# sys.argv holds a secret then. All clients read their arguments with json.loads (ejson.py is a shell around it).
 _UNSEEN = """\
 import sys
 program = sys.argv[1]
 if not sys.path[0]:
     sys.path[0] = program.rpartition("/")[0]
-import json, runpy
-sys.argv = [program] + json.load(sys.stdin)
+import io, json, runpy
+payload, loads = sys.stdin.read(), json.loads
+sys.stdin = io.StringIO(payload)
+json.loads = lambda text, *args, **options: loads(payload if text == "-" else text, *args, **options)
+sys.argv = sys.argv[1:]
 runpy.run_path(program, run_name="__main__")
 """
 
@@ -150,11 +154,6 @@ class Midclt:
         self._sleep = sleep
         self._takes_input: bool | None = None
         self._interpreter = _interpreter(Path(program))
-        if self._interpreter is None and not self._knows_dash():
-            raise ConnectionFailed(
-                f"{host}: {program} is no Python script and takes no input, so others on this machine could read the "
-                "password of the UPS while it runs. Nothing was sent. Give url and an API key instead."
-            )
 
     def call(self, method: str, *params: Any) -> Any:
         """See Middleware.call. Waits `timeout` seconds, longer where TrueNAS itself works for longer."""
@@ -185,10 +184,11 @@ class Midclt:
 
     def _unseen(self, words: list[str], given: list[str]) -> tuple[list[str], str]:
         """Arguments and input for a call whose parameters nobody may see."""
+        (payload,) = given
+        # To an old midclt that is no Python script `-` is a text, which TrueNAS refuses, having done nothing.
         if self._interpreter is None or self._knows_dash():
-            (payload,) = given
             return [self._program, *words, "-"], payload
-        return [*self._interpreter, "-c", _UNSEEN, self._program], json.dumps([*words, *given])
+        return [*self._interpreter, "-c", _UNSEEN, self._program, *words, "-"], payload
 
     def _knows_dash(self) -> bool:
         """Whether `-` stands for a parameter from standard input: from 26 on. Before, it is a text like others."""
@@ -226,6 +226,10 @@ class Midclt:
 
     def _fail(self, method: str, done: Completed, seconds: float) -> NoReturn:
         """Raise what midclt's exit means."""
+        if done.code == 2 and re.search(r"^usage: ", done.err, re.MULTILINE):
+            raise ConnectionFailed(
+                f"{self.host}: {self._program} does not understand how it was called. Is this release supported?"
+            )
         lines = _error_lines(done.err)
         reason = " ".join(" ".join(lines).split())
         if re.search(r"Daemon not running\?", reason):
@@ -303,7 +307,7 @@ def _refused(lines: Sequence[str]) -> list[list[str]]:
     """The refused values, [attribute, text] each, if that is what these lines tell: `[EINVAL] ups_update.port: text`."""
     refused: list[list[str]] = []
     for line in lines:
-        found = re.fullmatch(r"\[EINVAL\] ([a-z0-9_.]*): ?(.*)", line)
+        found = re.fullmatch(r"\[EINVAL\] ([A-Za-z0-9_.-]*): ?(.*)", line)
         if found:
             refused.append([found[1], found[2]])
         elif refused and not line.startswith("["):

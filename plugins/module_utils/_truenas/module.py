@@ -19,7 +19,6 @@ from ansible.module_utils.basic import missing_required_lib
 from . import jsonrpc, midclt, ups
 from .middleware import (
     SHORT_SECRET,
-    CallFailed,
     ConnectionFailed,
     Credentials,
     LoginFailed,
@@ -34,6 +33,7 @@ from .middleware import (
 
 LIBRARY = "websocket-client"
 JSONRPC, MIDCLT, AUTO = "jsonrpc", "midclt", "auto"
+DAY = 86400
 SECRET_OPTIONS = ("password", "api_key", "otp", *ups.SECRETS)
 
 Connect = Callable[[jsonrpc.Endpoint, jsonrpc.Tls, float], Middleware]
@@ -97,8 +97,8 @@ def read_params(params: Mapping[str, Any]) -> Request:
     try:
         # first of all: a key that would be revoked must not hide behind another mistake
         remote = _remote(params, endpoint) if endpoint else None
-        if params["timeout"] < 1:
-            raise OptionError("timeout: must be at least 1 second")
+        if not 1 <= params["timeout"] <= DAY:
+            raise OptionError(f"timeout: must be from 1 to {DAY} seconds")
         present = params["state"] == "present"
         given = {name: params[name] for name in ups.SETTINGS if params[name] is not None}
         found = ups.problems(given) if present else []
@@ -201,9 +201,12 @@ def _over_net(remote: Remote, timeout: float, doors: Doors, opened: contextlib.E
                 f"{remote.endpoint.label}: this is a standby node, and so is {other.label}, to which it leads. Is the "
                 "pair changing over? Look at the two in a minute; set url to the address that they share."
             ) from error
-        except ConnectionFailed:
+        except ConnectionFailed as error:
             if not others:
-                raise
+                # Never NoJsonRpc: there was a login, so nothing else is tried.
+                raise ConnectionFailed(
+                    f"{remote.endpoint.label}: this is the standby node of a pair; the other one cannot be used. {error}"
+                ) from error
         else:
             warn(
                 f"{remote.endpoint.label} is the standby node of a pair; went on to {other.label}. "
@@ -266,7 +269,7 @@ def _version(middleware: Middleware) -> str | None:
     """The release, which every logged-in user may ask for. Not worth a failure."""
     try:
         version = middleware.call("system.version")
-    except CallFailed:
+    except TruenasError:
         return None
     return version if isinstance(version, str) else None
 
@@ -280,8 +283,8 @@ def run(module: Any, doors: Doors | None = None) -> None:
     try:
         request = read_params(module.params)
         with session(request, doors, module.warn) as entered:
-            version = _version(entered.middleware)
             result = manage(entered.middleware, request.wanted, module.check_mode, progress)
+            version = _version(entered.middleware)
     except LibraryMissing as error:
         module.fail_json(msg=str(error), exception=doors.import_error, invocation=invocation)
     except TruenasError as error:
@@ -315,4 +318,6 @@ def _without_short_secrets(module: Any) -> dict[str, Any]:
     """
     module.no_log_values = {value for value in module.no_log_values if len(value) >= SHORT_SECRET}
     masked = {name: "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER" for name in SECRET_OPTIONS if module.params[name]}
+    if "@" in (module.params["url"] or "") or "?" in (module.params["url"] or ""):
+        masked["url"] = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"  # a login in it is refused, and must not be shown either
     return {"module_args": {**module.params, **masked}}

@@ -364,7 +364,18 @@ def _control(middleware: Middleware, verb: str) -> None:
         middleware.job("service.control", verb.upper(), SERVICE, options)
     except MethodMissing:
         # 25.04 has no service.control; 26 has no service.start any more.
-        middleware.call(f"service.{verb}", SERVICE, options)
+        try:
+            middleware.call(f"service.{verb}", SERVICE, options)
+        except CallFailed as error:
+            # `silent` came with 22.12; CORE 13 takes it for a mistake, and has done nothing. There a failed start is a
+            # success with the result false (and that of stop is inverted).
+            if error.errname != "EINVAL" or "silent: Field was not expected" not in error.reason:
+                raise
+            if middleware.call(f"service.{verb}", SERVICE) is False and verb == "start":
+                raise ServiceFailed(
+                    f"{middleware.host}: the UPS service did not start, and this release does not tell why. TrueNAS is "
+                    "NOT protected now. Look into /var/log/messages on TrueNAS; check remotehost, monuser and monpwd."
+                ) from error
 
 
 def _expect_stopped(middleware: Middleware) -> None:

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,34 +83,10 @@ def replay_over_tls(url: str, frames: list[dict[str, Any]]) -> Iterator[tuple[An
         connection.close()
 
 
-def make_jobs_take_as_long_as_recorded(monkeypatch: pytest.MonkeyPatch, middleware: Any) -> None:
-    """A job whose number was answered runs until somebody has seen it run, and who looks again finds it finished."""
-    jobs_of, run = middleware.jobs_of, middleware.run
-    seen, finished = threading.Event(), threading.Event()
-
-    def slow_jobs_of(user: Any) -> Any:
-        assert not seen.is_set() or finished.wait(30)
-        shown = copy.deepcopy(jobs_of(user))
-        seen.set()
-        return shown
-
-    def slow_run(job: Job) -> Any:
-        assert job.answer_late or seen.wait(30)
-        answer = run(job)
-        finished.set()
-        return answer
-
-    monkeypatch.setattr(middleware, "jobs_of", slow_jobs_of)
-    monkeypatch.setattr(middleware, "run", slow_run)
-
-
 @pytest.mark.parametrize("release", list(FILES))
-def test_replay_over_the_real_server(
-    make_lab: Callable[..., Any], serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, release: str
-) -> None:
+def test_replay_over_the_real_server(make_lab: Callable[..., Any], serve: Callable[..., Any], release: str) -> None:
     """All conversations, in turn, over TLS: the same again, with sockets and threads between."""
     lab = make_lab(release)
-    make_jobs_take_as_long_as_recorded(monkeypatch, lab.middleware)
     url = f"wss://127.0.0.1:{serve(lab, release).tls}/api/current"
     for conversation in conversations(release):
         answers = list(replay_over_tls(url, conversation["frames"]))

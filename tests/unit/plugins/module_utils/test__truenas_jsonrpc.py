@@ -474,3 +474,34 @@ def test_job_answered_at_once(replay: Replay, middleware: JsonRpc) -> None:
     replay.answers["service.control"] = [{"result": True}]
     assert middleware.job("service.control", "START", "ups", {}) is True
     assert len(replay.sent) == 1
+
+
+def test_pings_are_no_answer(serve: Serve) -> None:
+    """Each of them is a sign of life, and none makes the wait longer."""
+
+    async def alive(channel: web.WebSocketResponse, _message: dict[str, Any]) -> None:
+        for _unused in range(40):
+            await channel.ping()
+            await asyncio.sleep(0.05)
+
+    with pytest.raises(ConnectionLost, match=r"no answer in .* while waiting for core\.ping"):
+        ping(serve(talk(alive)), Tls(validate=False), timeout=0.3)
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "old"),
+    [
+        (404, "", True),
+        (302, "https://nas.lan/ui/", True),
+        (301, "http://nas.lan/ui", True),
+        (302, "https://login.lan/", False),
+        (302, "", False),
+        (307, "https://nas.lan/ui/", False),
+    ],
+)
+def test_a_truenas_before_25_04(serve: Serve, status: int, location: str, old: bool) -> None:
+    """Its web server sends what it does not know on to the web interface; nothing else does that."""
+    headers = {"Location": location} if location else {}
+    with pytest.raises(ConnectionFailed) as caught:
+        ping(serve(plain(status, **headers)), Tls(validate=False))
+    assert isinstance(caught.value, NoJsonRpc) is old

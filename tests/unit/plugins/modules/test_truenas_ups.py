@@ -576,7 +576,8 @@ def test_version_is_told(run: Run) -> None:
             {"url": "http://truenas.lan", "api_key": None, "password": "Canary-login", "fingerprint": "a" * 64},
             "fingerprint: there is no certificate without TLS",
         ),
-        ({"timeout": 0}, "timeout: must be at least 1"),
+        ({"timeout": 0}, "timeout: must be from 1 to 86400"),
+        ({"timeout": 10**11}, "timeout: must be from 1 to 86400"),
         ({"monpwd": "Canary-extra " + NEW_PASSWORD}, "monpwd: holds a space"),
         ({"remotehost": "fd00::5"}, "remotehost: is an IPv6 address without brackets"),
         ({"remoteport": 70000}, "remoteport: must be a number from 1 to 65535"),
@@ -692,7 +693,23 @@ def test_standby_node_whose_pair_is_out_of_reach(run: Run) -> None:
         return pair.connect(endpoint, tls, timeout)
 
     result = run(None, doors=dataclasses.replace(pair.doors, connect=connect), url="a.lan")
-    assert (result["failed"], result["msg"]) == (True, "192.0.2.7: no route")
+    assert result["failed"] is True
+    assert result["msg"].startswith("a.lan: this is the standby node of a pair; the other one cannot be used. 192.0.2")
+
+
+def test_standby_node_whose_pair_has_no_api(run: Run) -> None:
+    """There was a login, so midclt is no way out any more."""
+    pair = Pair(a=["https://b.lan"])
+
+    def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> Any:
+        if endpoint.host == "b.lan":
+            raise NoJsonRpc("b.lan: there is no /api/current")
+        return pair.connect(endpoint, tls, timeout)
+
+    result = run(None, doors=dataclasses.replace(pair.doors, connect=connect), url="a.lan")
+    assert result["failed"] is True
+    assert "reason" not in result
+    assert result["msg"].startswith("a.lan: this is the standby node of a pair; the other one cannot be used. b.lan: ")
 
 
 def test_two_standby_nodes(run: Run) -> None:

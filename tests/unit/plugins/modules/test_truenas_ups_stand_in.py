@@ -298,7 +298,7 @@ def test_rate_limit(run: Any) -> None:
 
 # --- faults ----------------------------------------------------------------------------------------------------------
 
-READS = ("auth.login_ex", "system.version", "ups.config", "service.query")
+READS = ("auth.login_ex", "ups.config", "service.query")
 WRITES = ("ups.update", "service.update", "service.control", "core.get_jobs")
 
 
@@ -557,7 +557,8 @@ def test_saved_but_failed_by_midclt(make: Make, here: Run, release: str) -> None
     assert "the settings were saved, but the UPS service failed to start" in failed["msg"]
     again = here(box, remotehost="192.0.2.11")
     assert (again["failed"], again["changed"]) == (True, False)
-    assert "nut-monitor.service: failed" in again["msg"]
+    why = "the UPS service did not start" if RELEASES[release].core else "nut-monitor.service: failed"
+    assert why in again["msg"]
     box.faults.clear()
     assert here(box, remotehost="192.0.2.11")["actions"] == ["started the UPS service"]
 
