@@ -507,14 +507,18 @@ def _tell_power(policy: Policy, before: Mapping[str, Reading], after: Mapping[st
 
 
 def reading(status: str, runtime: str | None, at: float) -> Reading:
-    """Make a reading of ``ups.status`` and ``battery.runtime`` (seconds), as upsd says them."""
+    """Make a reading of ``ups.status`` and ``battery.runtime`` (seconds), as upsd says them.
+
+    0 counts as not known: some UPSes always say so, and others once in a while. One that has said more before, and is really
+    empty, is known by that and by the time that has passed.
+    """
     flags = upsd.split_status(status)
     on_battery = True if "OB" in flags else False if "OL" in flags else None
     try:
         seconds = float(runtime) if runtime is not None else None
     except ValueError:
         seconds = None
-    if seconds is not None and not 0 <= seconds <= DAY * 7:  # NaN is not between anything
+    if seconds is not None and not 0 < seconds <= DAY * 7:  # NaN is not between anything
         seconds = None
     return Reading(on_battery, seconds, at)
 

@@ -74,4 +74,4 @@ def test_the_defaults_are_a_policy() -> None:
         settle=defaults["nut_server_gate_settle"],
         reserve=defaults["nut_server_gate_reserve"],
     )
-    assert gate.check_policy(policy).reserve == 60
+    assert gate.check_policy(policy).reserve == 30

@@ -440,6 +440,9 @@ def test_status_and_runtime_as_upsd_says_them() -> None:
     assert gate.reading("FSD", "", 5) == Reading(None, None, 5)
     for nonsense in ("x", "-1", "nan", "inf", "604801"):
         assert gate.reading("OB", nonsense, 5).runtime is None, nonsense
+    # many a UPS says 0 always, or once in a while
+    for nothing in ("0", "0.0", "-0"):
+        assert gate.reading("OB", nothing, 5).runtime is None
 
 
 ANSWER = st.sampled_from([True, False, None])
