@@ -762,6 +762,46 @@ def _asking(run: Run, guest: Guest) -> Callable[[], bool | None]:
     return lambda: probe.guest_runs(run, guest.kind, guest.id)
 
 
+class Names:
+    """Finds the addresses of names, and keeps them in a file: when it matters, what knew them may be down already."""
+
+    def __init__(self, path: Path, resolve: upsd.Resolve = upsd.resolve) -> None:
+        self.path, self.resolve = path, resolve
+        self.lock = threading.Lock()
+        try:
+            kept = json.loads(path.read_bytes()[:TEXT_LIMIT])
+        except (OSError, ValueError, RecursionError):
+            kept = {}
+        self.kept: dict[str, tuple[str, ...]] = {
+            str(name): tuple(one for one in found if isinstance(one, str) and _is_number(one))
+            for name, found in (kept.items() if isinstance(kept, dict) else ())
+            if isinstance(found, list)
+        }
+
+    def __call__(self, name: str, seconds: float) -> tuple[str, ...]:
+        """Return the addresses as the system has them now, else those that it had before. Raises OSError if there are none."""
+        # who waits for this gives up after SECONDS, and a dead name server must not take all of it
+        patience = seconds / 2 if self.kept.get(name) else seconds
+        try:
+            found = tuple(self.resolve(name, patience))
+        except OSError:
+            if not self.kept.get(name):
+                raise
+            return self.kept[name]
+        with self.lock:
+            if self.kept.get(name) != found and not _is_number(name):
+                self.kept[name] = found
+                # no reason to wait less well: this time they are known
+                with contextlib.suppress(OSError):
+                    _replace(self.path, json.dumps(self.kept, indent=1) + "\n")
+        return found
+
+    def learn(self, policy: Policy, seconds: float) -> list[str]:
+        """Look all names of a policy up. Returns those that have no address, neither now nor before."""
+        names = sorted({one for host in policy.hosts if not host.guest for one in host.addresses})
+        return [name for name, found in _resolved(names, seconds, self).items() if not found]
+
+
 def _resolved(names: Sequence[str], seconds: float, resolve: upsd.Resolve) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = dict.fromkeys(names, ())
 

@@ -32,10 +32,15 @@ POLICY = Path("/etc/nut/shutdown.json")
 GATE_STATE = Path("/run/nut-shutdown/gate.json")
 STAGES_STATE = Path("/var/lib/nut-shutdown/stages.json")
 REPORT = Path("/var/lib/nut-shutdown/last.json")
+ADDRESSES = "addresses.json"
+"""Beside the report."""
 LOG = Path("/var/log/nut/shutdown.log")
 
 HANG = 20
 """Seconds without the end of a round of the gate (it takes two) after which the program ends itself, to be started again."""
+
+NAME_SECONDS = 5.0
+"""What the system has for finding an address, where nothing is in a hurry."""
 
 PROGRAM_SECONDS = 5
 """What qm and pct have for saying how a guest stands: longer than they take, shorter than their answer is good for."""
@@ -185,6 +190,10 @@ def main(
         return USAGE
     if options.command == "check":
         count = len(policy.hosts)
+        for name in gate.Names(options.report.with_name(ADDRESSES)).learn(policy, NAME_SECONDS):
+            err(
+                f"{name} has no address here: nut-shutdown will not see when that machine is down, and wait as long as it may take"
+            )
         out(f"{options.policy} is right: {count} to wait for, {policy.longest:g} s at most")
         return OK
     if options.command == "status":
@@ -226,7 +235,7 @@ def _gate(
     sleep: Callable[[float], None],
 ) -> None:
     with watchdog() as pet, contextlib.ExitStack() as stack:
-        looker = gate.Looker(policy.hosts, run, gate.boottime)
+        looker = gate.Looker(policy.hosts, run, gate.boottime, resolve=gate.Names(options.report.with_name(ADDRESSES)))
         stack.callback(looker.close)
         asker = gate.Asker(policy.upses, gate.boottime)
         stack.callback(asker.close)
