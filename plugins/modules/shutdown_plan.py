@@ -212,6 +212,11 @@ options:
       seconds:
         description: How long its guests may take together. At least the longest limit of them.
         type: float
+  seen:
+    description:
+      - What was seen of a shutdown, or of its rehearsal, to be drawn beside what is planned.
+      - By the name of a machine when it began to go down, and when it was down, in seconds from the trigger on. None for what was not seen.
+    type: dict
   ask:
     description: Whether C(upsd) is asked for what is not given in O(supplies).
     type: bool
@@ -346,6 +351,7 @@ msg:
   type: str
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -418,6 +424,24 @@ def planned(options: Mapping[str, Any]) -> plan.Plan:
     )
 
 
+def seen(given: Mapping[str, Any] | None) -> dict[str, tuple[float | None, float | None]] | None:
+    """Return what was seen as the picture takes it. Raises PlanError."""
+    if given is None:
+        return None
+    found: dict[str, tuple[float | None, float | None]] = {}
+    for name, pair in given.items():
+        try:
+            began, down = (None if one is None else float(one) for one in pair)
+        except (TypeError, ValueError):
+            began = down = math.nan
+        if not all(one is None or math.isfinite(one) for one in (began, down)):
+            raise plan.PlanError(
+                f"seen: {name} must be two numbers of seconds, or null where nothing was seen, not {pair!r}"
+            )
+        found[name] = began, down
+    return found
+
+
 def spec() -> dict[str, Any]:
     """Return what Ansible checks the options by."""
 
@@ -457,6 +481,7 @@ def spec() -> dict[str, Any]:
         "supplies": {"type": "list", "elements": "dict", "required": True, "options": supply},
         "timing": {"type": "dict", "default": {}, "options": timing},
         "stages": {"type": "list", "elements": "dict", "default": [], "options": stage},
+        "seen": {"type": "dict"},
         "ask": {"type": "bool", "default": False},
         "host": {"type": "str", "default": "localhost"},
         "port": {"type": "int", "default": monitors.PORT},
@@ -468,10 +493,12 @@ def spec() -> dict[str, Any]:
 def main() -> None:
     module = AnsibleModule(argument_spec=spec(), supports_check_mode=True)
     try:
+        shown = seen(module.params["seen"])
         made = planned(module.params)
     except (plan.PlanError, upsd.UpsdFailure) as error:
         module.fail_json(msg=str(error))
-    result = {"holds": made.holds, "plan": plan.to_dict(made), "picture": picture.html(made), "msg": plan.table(made)}
+    drawn = picture.html(made, seen=shown)
+    result = {"holds": made.holds, "plan": plan.to_dict(made), "picture": drawn, "msg": plan.table(made)}
     if module.params["enforce"] and made.holds is False:
         module.fail_json(**result)
     module.exit_json(changed=False, **result)

@@ -15,6 +15,7 @@ import faulthandler
 import json
 import os
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from .units import Run
 Say = Callable[[str], None]
 
 OK, FAILED, USAGE = 0, 1, 2
+STDIN = 0
 
 POLICY = Path("/etc/nut/shutdown.json")
 GATE_STATE = Path("/run/nut-shutdown/gate.json")
@@ -42,6 +44,9 @@ HANG = 20
 NAME_SECONDS = 5.0
 """What the system has for finding an address, where nothing is in a hurry."""
 
+STOP_SECONDS = 30
+"""What systemctl has for ending a drill that does not end by itself."""
+
 PROGRAM_SECONDS = 5
 """What qm and pct have for saying how a guest stands: longer than they take, shorter than their answer is good for."""
 
@@ -51,13 +56,14 @@ examples:
   nut-shutdown status          who would be waited for, whether each is up now, and how the last shutdown went
   nut-shutdown status --json   the same, for machines
   nut-shutdown check           is the policy right?
+  nut-shutdown drill           rehearse it on a simulated UPS, with NUT's own programs; nothing is shut down
   nut-shutdown gate            wait; nut-shutdown.service runs this, and powers off when it has ended
   nut-shutdown stages          what is to be done while on battery, before the shutdown; nut-stages.service runs this
 
 exit codes:
   0  done: all are down, or there is a reason to wait no longer
-  1  something went wrong
-  2  the command line or the policy is wrong
+  1  something went wrong; of a drill also: the order did not hold
+  2  the command line or the policy is wrong, or it is no time for a drill
 
 The program itself powers nothing off: `nut-shutdown gate`, run by hand, only waits.
 files: /etc/nut/shutdown.json (policy), /var/log/nut/shutdown.log, /var/lib/nut-shutdown/last.json (what was seen last)
@@ -103,8 +109,17 @@ def _parser(out: Say, err: Say) -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.out, parser.err = out, err
-    parser.add_argument("command", choices=("gate", "stages", "status", "check"), help="see the examples")
-    parser.add_argument("--json", action="store_true", help="status: say it as JSON")
+    parser.add_argument("command", choices=("gate", "stages", "status", "check", "drill"), help="see the examples")
+    parser.add_argument("--json", action="store_true", help="status, drill: say it as JSON")
+    parser.add_argument(
+        "--outage",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="drill: how long the simulated UPS is on battery before that is low; default: %(default)g",
+    )
+    # how a drill starts its other half, between walls
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--policy", type=Path, default=POLICY, metavar="FILE", help="default: %(default)s")
     parser.add_argument(
         "--state",
@@ -181,6 +196,21 @@ def main(
         options = _parser(out, err).parse_args(list(arguments))
     except _Left as left:
         return left.code
+    if options.command == "drill" and options.inside:
+        return _drill(None, options, out, err, run or runner())
+    by = "systemd" if (os.environ if environment is None else environment).get("INVOCATION_ID") else "hand"
+    return _do(options, out, err, run=run, by=by, sleep=sleep)
+
+
+def _do(
+    options: argparse.Namespace,
+    out: Say,
+    err: Say,
+    *,
+    run: Run | None,
+    by: str,
+    sleep: Callable[[float], None],
+) -> int:
     try:
         policy = gate.load_policy(options.policy)
         if options.command == "check":
@@ -200,9 +230,10 @@ def main(
         look = Status(policy, options, run or runner())
         out(json.dumps(look.data(), indent=2) if options.json else look.text())
         return OK
+    if options.command == "drill":
+        return _drill(policy, options, out, err, run or runner(STOP_SECONDS))
     try:
         if options.command == "gate":
-            by = "systemd" if (os.environ if environment is None else environment).get("INVOCATION_ID") else "hand"
             _gate(policy, options, out, run=run or runner(), by=by, sleep=sleep)
         else:
             _stages(policy, options, out, run)
@@ -251,6 +282,26 @@ def _gate(
             alive=pet,
             by=by,
         )
+
+
+def _drill(policy: gate.Policy | None, options: argparse.Namespace, out: Say, err: Say, run: Run) -> int:
+    """Hold a drill. policy: None for the inner half, which is told it."""
+    from . import drill  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+
+    # what happens is for people, and what came of it is for whoever asked
+    say = err if options.json else out
+    try:
+        if policy is None:
+            held = drill.inside(STDIN, say, out, as_json=options.json)
+            return OK if held else FAILED
+        program = [sys.executable, "-IS", os.path.realpath(sys.argv[0])]
+        return drill.outside(policy, options.outage, say, as_json=options.json, program=program, run=run)
+    except drill.Refused as error:
+        err(f"nut-shutdown drill: {error}")
+        return USAGE
+    except drill.DrillError as error:
+        err(f"nut-shutdown drill failed: {error}")
+        return FAILED
 
 
 def _stages(policy: gate.Policy, options: argparse.Namespace, out: Say, run: Run | None) -> None:

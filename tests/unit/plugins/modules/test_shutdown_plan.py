@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._nut import plan
+from ansible_collections.homelab.nut.plugins.module_utils._nut import picture, plan
 from ansible_collections.homelab.nut.plugins.modules import shutdown_plan
 
 if TYPE_CHECKING:
@@ -239,3 +239,26 @@ def test_each_field_is_an_option_with_the_same_default(option: str, kind: Any) -
         if default is not None:
             assert (tuple(default) if isinstance(default, list) else default) == fields[name]
         assert {key: value for key, value in documented[name].items() if key != "description"} == one
+
+
+def test_what_was_seen_is_drawn(capfd: pytest.CaptureFixture[str]) -> None:
+    planned = run(capfd, **GIVEN)["picture"]
+    drawn = run(capfd, **GIVEN, seen={"truenas": [12, 71.5], "pve": [80, None], "media": [None, None]})["picture"]
+    assert "The shutdown, as planned" in planned
+    assert "The shutdown, planned and seen" in drawn
+    assert drawn == picture.html(
+        plan.plan(
+            [plan.Machine(**{**one, "needs": tuple(one.get("needs", ()))}) for one in MACHINES],
+            [plan.Supply(runtime=1500, runtime_low=480, ignorelb=True)],
+            plan.Timing(guests_time=120),
+            [plan.StagePlan("nas-guests", runtime=700, guests=("media",), fsd=True)],
+        ),
+        seen={"truenas": (12.0, 71.5), "pve": (80.0, None), "media": (None, None)},
+    )
+
+
+@pytest.mark.parametrize("pair", [[1], [1, 2, 3], 7, None, ["soon", 2], [1, "nan"], ["inf", 1], {}])
+def test_what_was_seen_must_be_times(capfd: pytest.CaptureFixture[str], pair: Any) -> None:
+    result = run(capfd, **GIVEN, seen={"truenas": pair})
+    assert result["failed"] is True
+    assert "seen: truenas must be two numbers of seconds" in result["msg"]

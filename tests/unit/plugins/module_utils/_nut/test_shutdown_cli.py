@@ -212,6 +212,68 @@ def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (program.folder / "log").read_text().endswith(" stages: a stage begins\n")
 
 
+def test_a_drill(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.homelab.nut.plugins.module_utils._nut import drill
+
+    seen: list[Any] = []
+
+    def outside(policy: Any, outage: float, say: Any, *, as_json: bool, program: list[str], run: Any) -> int:
+        seen.append((policy.hosts[0].name, outage, as_json, program, run))
+        say("it is on")
+        return 1
+
+    monkeypatch.setattr(drill, "outside", outside)
+    monkeypatch.setattr(sys, "argv", ["/usr/local/sbin/nut-shutdown"])
+    assert program("drill") == 1
+    words = [sys.executable, "-IS", "/usr/local/sbin/nut-shutdown"]
+    assert seen == [("vm", 10.0, False, words, program.qm)]
+    assert (program.out, program.err) == (["it is on"], [])
+    # what happens is not what came of it
+    assert program("drill", "--json", "--outage", "2.5") == 1
+    assert seen[-1][1:3] == (2.5, True)
+    assert (program.out, program.err) == (["it is on"], ["it is on"])
+    assert program("drill", "--outage", "soon") == 2
+
+
+def test_the_inner_half_of_a_drill_reads_no_policy(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.homelab.nut.plugins.module_utils._nut import drill
+
+    held = True
+
+    def inside(source: int, say: Any, out: Any, *, as_json: bool) -> bool:
+        assert source == 0
+        say("it is on")
+        out("done")
+        return held
+
+    monkeypatch.setattr(drill, "inside", inside)
+    (program.folder / "shutdown.json").unlink()
+    assert program("drill", "--inside", "--json") == 0
+    assert (program.out, program.err) == (["done"], ["it is on"])
+    held = False
+    assert program("drill", "--inside") == 1
+    assert program.out == ["done", "it is on", "done"]
+    assert program("drill") == 2
+    # for this one alone
+    assert program("gate", "--inside") == 2
+
+
+def test_a_drill_that_can_not_be_held(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.homelab.nut.plugins.module_utils._nut import drill
+
+    for error, code, words in (
+        (drill.Refused("not now"), 2, "nut-shutdown drill: not now"),
+        (drill.DrillError("odd"), 1, "nut-shutdown drill failed: odd"),
+    ):
+
+        def fail(*arguments: Any, error: Exception = error, **more: Any) -> int:
+            raise error
+
+        monkeypatch.setattr(drill, "outside", fail)
+        assert program("drill") == code
+        assert program.err.pop() == words
+
+
 def test_programs_are_run() -> None:
     run = shutdown_cli.runner(10)
     assert run([sys.executable, "-c", "import os; print(os.environ['LC_ALL'])"]) == (0, "C\n")
