@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from . import gate, monitors, parseconf, plan, upsd
+from .moments import boottime
 from .units import Run
 from .validate import Find, find
 
@@ -474,7 +475,7 @@ class Drill:
         stopped: threading.Event,
         *,
         finder: Find = find,
-        clock: Callable[[], float] = gate.boottime,
+        clock: Callable[[], float] = boottime,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.job, self.folder, self.stopped, self.finder = job, folder, stopped, finder
@@ -832,7 +833,7 @@ def outside(
     stopped = threading.Event()
     # a little later than it ends by itself
     words = command(starter, program, job.longest + 30, as_json=as_json)
-    asker = gate.Asker(policy.upses, gate.boottime)
+    asker = gate.Asker(policy.upses, boottime)
     try:
         with signals(stopped):
             return _watch(words, job, say, stopped, asker=asker, run=run)

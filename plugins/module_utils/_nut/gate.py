@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from . import parseconf, probe, upsd, writing
+from .moments import boot_id, boottime, stamp
 from .monitors import PORT
 from .units import Run
 
@@ -734,12 +735,7 @@ class Looker:
         }
         for one in self.guests.values():
             one.start()
-        far = [host for host in hosts if not host.guest]
-        addresses = _resolved(sorted({one for host in far for one in host.addresses}), seconds, resolve)
-        self.targets = [
-            probe.Target(host.name, tuple(number for one in host.addresses for number in addresses[one]), host.ports)
-            for host in far
-        ]
+        self.targets = _targets(hosts, seconds, resolve)
 
     def __call__(self) -> dict[str, bool | None]:
         """Look once; at most probe.SECONDS, but the first time. Where None stands nobody can tell."""
@@ -756,6 +752,16 @@ class Looker:
         """Let the threads end."""
         for one in self.guests.values():
             one.stop()
+
+
+def _targets(hosts: Sequence[Host], seconds: float, resolve: upsd.Resolve) -> list[probe.Target]:
+    """Return what is looked at by the network: the machines that are no guests of this host."""
+    far = [host for host in hosts if not host.guest]
+    addresses = _resolved(sorted({one for host in far for one in host.addresses}), seconds, resolve)
+    return [
+        probe.Target(host.name, tuple(number for one in host.addresses for number in addresses[one]), host.ports)
+        for host in far
+    ]
 
 
 def _asking(run: Run, guest: Guest) -> Callable[[], bool | None]:
@@ -860,24 +866,6 @@ def read_ups(ups: Ups, clock: Callable[[], float], seconds: float = ASK_INTERVAL
         except upsd.VarNotSupported:
             runtime = None
     return reading(status, runtime, asked)
-
-
-def stamp(moment: float) -> str:
-    """Write a moment (seconds since 1970) in the local time zone."""
-    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(moment))
-
-
-def boottime() -> float:
-    """Return seconds since the boot, those of a sleep included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
-    """Return what is another text after each boot of this host; "" if the kernel does not say. As state.boot_id(), but alone."""
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""
 
 
 def nothing() -> None:
@@ -1061,16 +1049,11 @@ def _host_report(host: Host, seen: Watched, began: float) -> dict[str, object]:
     }
 
 
-def one_look(policy: Policy, run: Run) -> tuple[dict[str, bool | None], dict[str, Reading | str]]:
+def one_look(
+    policy: Policy, run: Run, resolve: upsd.Resolve = upsd.resolve
+) -> tuple[dict[str, bool | None], dict[str, Reading | str]]:
     """Look once at all machines and UPSes, for `status`. A UPS that can't be asked has the reason in place of a reading."""
-    far = [host for host in policy.hosts if not host.guest]
-    addresses = _resolved(sorted({one for host in far for one in host.addresses}), ASK_INTERVAL, upsd.resolve)
-    seen = probe.look(
-        [
-            probe.Target(host.name, tuple(n for one in host.addresses for n in addresses[one]), host.ports)
-            for host in far
-        ]
-    )
+    seen = probe.look(_targets(policy.hosts, ASK_INTERVAL, resolve))
     for host in policy.hosts:
         if host.guest:
             seen[host.name] = probe.guest_runs(run, host.guest.kind, host.guest.id)

@@ -22,6 +22,7 @@ from typing import Callable
 
 from . import upsd
 from .units import Run
+from .words import printable
 
 KINDS = ("qm", "pct")
 # the files of the two kinds, below etc/pve/local
@@ -168,8 +169,8 @@ def parse(number: int, kind: str, text: str, shared: Mapping[str, Collection[str
     return Guest(
         id=number,
         kind=kind,
-        name=_printable(values.get("name" if kind == "qm" else "hostname", "")),
-        tags=tuple(_printable(one) for one in re.split(r"[;,\s]+", values.get("tags", "")) if one),
+        name=printable(values.get("name" if kind == "qm" else "hostname", "")),
+        tags=tuple(printable(one) for one in re.split(r"[;,\s]+", values.get("tags", "")) if one),
         onboot=_is_true(values.get("onboot", "")),
         order=order,
         up=up,
@@ -351,7 +352,7 @@ def on(
             if is_there(server)
         ]
         reasons += [
-            f"it uses {_printable(path)}, on {server}"
+            f"it uses {printable(path)}, on {server}"
             for path in sorted(guest.paths)
             if is_there(server := _server_of(path, mounted))
         ]
@@ -446,7 +447,7 @@ def ha(root: Path = Path("/")) -> Ha:
         return Ha(policy, frozenset(), ())
     words = [
         f"HA works {len(managed)} guest{'s' if len(managed) > 1 else ''} ({', '.join(map(str, sorted(managed)))})",
-        f"shutdown_policy is {_printable(policy)}: {_POLICIES.get(policy, 'this library does not know it')}",
+        f"shutdown_policy is {printable(policy)}: {_POLICIES.get(policy, 'this library does not know it')}",
         "a node that loses the others loses its quorum, and HA resets it a minute later: in an outage let all nodes go down "
         "together, or disarm HA before",
     ]
@@ -557,12 +558,7 @@ def _bounded(run: Run, seconds: float, *command: str) -> tuple[int, str]:
 
 def _last_line(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return _printable(lines[-1]) if lines else ""
-
-
-def _printable(text: str, limit: int = 200) -> str:
-    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
-    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
+    return printable(lines[-1]) if lines else ""
 
 
 def _is_true(value: str) -> bool:

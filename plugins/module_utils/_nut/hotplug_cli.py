@@ -6,22 +6,22 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable
 
 from . import policy, reconcile, writing
-from .reconcile import Host, Look, describe, printable, stamp
+from .command_line import FAILED, OK, USAGE, Left, Parser, Say
+from .moments import stamp
+from .reconcile import Host, Look, describe
 from .usb import Ups
+from .words import printable
 
-Say = Callable[[str], None]
-
-OK, FAILED, USAGE, BUSY = 0, 1, 2, 75
+BUSY = 75
 # Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
 SECONDS = 120
 LOG = Path("/var/log/nut/hotplug.log")
@@ -46,44 +46,8 @@ files: /etc/nut/hotplug.json (policy), /etc/nut/ups.conf, /var/log/nut/hotplug.l
 """
 
 
-class _Left(Exception):
-    """argparse would end the program: with this code, having said this."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that neither prints nor exits by itself."""
-
-    out: Say
-    err: Say
-
-    def _print_message(self, message: str, file: Any | None = None) -> None:
-        (self.out if file is None else self.err)(message.rstrip("\n"))
-
-    def print_help(self, file: Any | None = None) -> None:
-        self.out(self.format_help().rstrip("\n"))
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        if message:
-            self.err(message.rstrip("\n"))
-        raise _Left(status)
-
-    def error(self, message: str) -> NoReturn:
-        self.err(f"{self.prog}: {printable(message)}. See {self.prog} --help")
-        raise _Left(USAGE)
-
-
-def _parser(out: Say, err: Say) -> _Parser:
-    parser = _Parser(
-        prog="nut-hotplug",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.out, parser.err = out, err
+def _parser(out: Say, err: Say) -> Parser:
+    parser = Parser("nut-hotplug", DESCRIPTION, EPILOG, out, err)
     parser.add_argument("command", choices=("run", "plan", "status"), help="see the examples")
     parser.add_argument("--json", action="store_true", help="plan, status: say it as JSON")
     parser.add_argument("--debug", action="store_true", help="say what led to each decision, on standard error")
@@ -161,7 +125,7 @@ def main(arguments: Sequence[str], out: Say, err: Say, program: str = "") -> int
     """Do what the command line says, and return the exit code. out, err: take lines. program: the path of the program."""
     try:
         options = _parser(out, err).parse_args(list(arguments))
-    except _Left as left:
+    except Left as left:
         return left.code
     try:
         rules = _policy(options.policy)

@@ -44,10 +44,12 @@ from . import (
 )
 from .actions import Action
 from .directives import Release
+from .moments import boot_id, boottime, stamp
 from .policy import Policy
-from .state import Decision, Plugging, State, boot_id, load, save
+from .state import Decision, Plugging, State, load, save
 from .usb import Ups, UsbDevice
 from .verify import local_upsd
+from .words import printable
 from .writing import Owner
 
 MODE = 0o640
@@ -73,7 +75,6 @@ QUIET_SECONDS = 3600.0
 UNREACHABLE = "UNREACHABLE"
 # keys of ups.conf that say which device is meant, and not only where it is
 _TELLING = ("vendorid", "productid", "vendor", "product", "serial")
-_SHOWN = 200
 
 # ups.status of a stand-in
 ABSENT = "ABSENT"
@@ -92,12 +93,6 @@ ups.status: {ABSENT}
 
 class ReconcileError(Exception):
     """The host can't be looked at, or nothing can be done there; the message says where, why, and what to do."""
-
-
-def printable(text: str, limit: int = _SHOWN) -> str:
-    """Make a text that others have written fit for a terminal and a log: nothing but printable characters, not too many."""
-    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
-    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
 
 
 def describe(device: UsbDevice) -> str:
@@ -232,10 +227,6 @@ def _silent(line: str) -> None:
     """Say nothing."""
 
 
-def _boottime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 @dataclass
 class Host:
     """One host. Only this class touches it.
@@ -259,7 +250,7 @@ class Host:
     tables: Sequence[Path] = ()
     owner: Owner = ("root", "nut")
     finder: validate.Find = validate.find
-    clock: Callable[[], float] = _boottime
+    clock: Callable[[], float] = boottime
     wall: Callable[[], float] = time.time
     pause: Callable[[float], None] = time.sleep
     boot: Callable[[], str] = boot_id
@@ -982,11 +973,6 @@ def permit(dev: Path, node: str, group: str | int) -> None:
         itself.chmod(stat.S_IMODE(mode) | 0o060)
     finally:
         os.close(handle)
-
-
-def stamp(moment: float) -> str:
-    """Write a moment (seconds since 1970) in the local time zone, as the environment's TZ has it."""
-    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(moment))
 
 
 def _digest(text: str) -> str:

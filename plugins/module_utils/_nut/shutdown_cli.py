@@ -20,14 +20,13 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable
 
 from . import gate
+from .command_line import FAILED, OK, USAGE, Left, Parser, Say
+from .moments import boottime, stamp
 from .units import Run
 
-Say = Callable[[str], None]
-
-OK, FAILED, USAGE = 0, 1, 2
 STDIN = 0
 
 POLICY = Path("/etc/nut/shutdown.json")
@@ -70,45 +69,8 @@ files: /etc/nut/shutdown.json (policy), /var/log/nut/shutdown.log, /var/lib/nut-
 """
 
 
-class _Left(Exception):
-    """argparse would end the program: with this code, having said this."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that neither prints nor exits by itself."""
-
-    out: Say
-    err: Say
-
-    def _print_message(self, message: str, file: Any | None = None) -> None:
-        (self.out if file is None else self.err)(message.rstrip("\n"))
-
-    def print_help(self, file: Any | None = None) -> None:
-        self.out(self.format_help().rstrip("\n"))
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        if message:
-            self.err(message.rstrip("\n"))
-        raise _Left(status)
-
-    def error(self, message: str) -> NoReturn:
-        shown = "".join(one if one.isprintable() else "?" for one in message)[:200]
-        self.err(f"{self.prog}: {shown}. See {self.prog} --help")
-        raise _Left(USAGE)
-
-
-def _parser(out: Say, err: Say) -> _Parser:
-    parser = _Parser(
-        prog="nut-shutdown",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.out, parser.err = out, err
+def _parser(out: Say, err: Say) -> Parser:
+    parser = Parser("nut-shutdown", DESCRIPTION, EPILOG, out, err)
     parser.add_argument("command", choices=("gate", "stages", "status", "check", "drill"), help="see the examples")
     parser.add_argument("--json", action="store_true", help="status, drill: say it as JSON")
     parser.add_argument(
@@ -194,7 +156,7 @@ def main(
     """Do what the command line says, and return the exit code. out, err: take lines. run: runs qm and pct."""
     try:
         options = _parser(out, err).parse_args(list(arguments))
-    except _Left as left:
+    except Left as left:
         return left.code
     if options.command == "drill" and options.inside:
         return _drill(None, options, out, err, run or runner())
@@ -266,9 +228,9 @@ def _gate(
     sleep: Callable[[float], None],
 ) -> None:
     with watchdog() as pet, contextlib.ExitStack() as stack:
-        looker = gate.Looker(policy.hosts, run, gate.boottime, resolve=gate.Names(options.report.with_name(ADDRESSES)))
+        looker = gate.Looker(policy.hosts, run, boottime, resolve=gate.Names(options.report.with_name(ADDRESSES)))
         stack.callback(looker.close)
-        asker = gate.Asker(policy.upses, gate.boottime)
+        asker = gate.Asker(policy.upses, boottime)
         stack.callback(asker.close)
         gate.run(
             policy,
@@ -317,7 +279,7 @@ def _stages(policy: gate.Policy, options: argparse.Namespace, out: Say, run: Run
 
     def log(line: str) -> None:
         out(line)
-        writer.append(options.log, f"{gate.stamp(time.time())} stages: {line}")
+        writer.append(options.log, f"{stamp(time.time())} stages: {line}")
 
     try:
         stages.run(
@@ -339,7 +301,8 @@ class Status:
 
     def __init__(self, policy: gate.Policy, options: argparse.Namespace, run: Run) -> None:
         self.policy, self.path = policy, options.policy
-        self.seen, self.power = gate.one_look(policy, run)
+        names = gate.Names(options.report.with_name(ADDRESSES))
+        self.seen, self.power = gate.one_look(policy, run, names)
         self.state = _json(options.state or GATE_STATE)
         self.last = _json(options.report)
 
@@ -394,7 +357,7 @@ class Status:
         if not last:
             return ["last: nothing"]
         try:
-            began = gate.stamp(float(last["began"]))
+            began = stamp(float(last["began"]))
             how = f"it ended ({last['rule']}): {last['reason']}" if last["rule"] else "it has not ended"
             steps = [f"  +{float(at):.1f} s  {words}" for at, words in last["steps"]]
         except (KeyError, TypeError, ValueError, OverflowError, OSError):

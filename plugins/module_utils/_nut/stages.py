@@ -23,8 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from . import guests, parseconf, upsd, validate, writing
-from . import state as states
+from . import guests, moments, parseconf, upsd, validate, writing
 from .guests import Guest
 from .units import Run
 
@@ -600,11 +599,6 @@ def ask_upsd(ups: Mapping[str, Any]) -> Mapping[str, str] | None:
         return None
 
 
-def boottime() -> float:
-    """Return the seconds since this host was started, those of its sleep too."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 def thread(job: Callable[[], None]) -> None:
     """Do a job beside the loop. What still runs when the program ends ends with it."""
     threading.Thread(target=job, daemon=True).start()
@@ -617,10 +611,10 @@ def run(
     state_path: Path,
     log: Log,
     run: Run,
-    clock: guests.Clock = boottime,
+    clock: guests.Clock = moments.boottime,
     ask: Ask = ask_upsd,
     sleep: guests.Pause = time.sleep,
-    boot_id: Callable[[], str] = states.boot_id,
+    boot_id: Callable[[], str] = moments.boot_id,
     start: Start = thread,
     upsmon: str | None = None,
 ) -> str:

@@ -85,14 +85,6 @@ class State:
         return replace(self, history=(*self.history, *decisions)[-HISTORY:])
 
 
-def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
-    """Return what is another text after each boot of this host; "" if the kernel does not say."""
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""
-
-
 def load(path: Path) -> State:
     """Read the state. What can't be understood is left out; a file that can't be read is an empty state. Never raises."""
     try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import drill, gate, monitors, parseconf
+from ansible_collections.homelab.nut.plugins.module_utils._nut import drill, gate, moments, monitors, parseconf
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import serving
 
 ROOT = Path(__file__).resolve().parents[5]
@@ -68,7 +68,7 @@ def test_the_times_of_upsmon() -> None:
 def test_a_note(tmp_path: Path) -> None:
     note = tmp_path / "nas"
     subprocess.run(["/bin/sh", "-c", drill.note_command(note)], check=True)
-    now = gate.boottime()
+    now = moments.boottime()
     uptime = Path("/proc/uptime").read_text()
     when = drill.noted(note.read_text(), uptime, now)
     assert when is not None

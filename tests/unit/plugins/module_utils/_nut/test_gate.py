@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import gate, probe, upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut import gate, moments, probe, upsd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.gate import (
     Decision,
     Guest,
@@ -903,7 +903,7 @@ def test_guests_and_hosts_are_looked_at() -> None:
             raise OSError(name)
         return ("127.0.0.1",)
 
-    looker = gate.Looker(hosts, run, gate.boottime, resolve=resolve)
+    looker = gate.Looker(hosts, run, moments.boottime, resolve=resolve)
     try:
         assert looker() == {
             "runs": True,
@@ -940,7 +940,7 @@ def test_a_guest_whose_program_hangs_holds_nobody_up() -> None:
         stuck.wait()
         return 0, "status: running"
 
-    looker = gate.Looker([VM], run, gate.boottime, seconds=0.01)
+    looker = gate.Looker([VM], run, moments.boottime, seconds=0.01)
     try:
         assert looker() == {"vm": None}
     finally:
@@ -958,7 +958,7 @@ def test_a_name_that_takes_too_long_holds_nobody_up() -> None:
     looker = gate.Looker(
         [replace(NAS, addresses=("slow.example", "192.0.2.7"))],
         lambda c: (1, ""),
-        gate.boottime,
+        moments.boottime,
         seconds=0.01,
         resolve=resolve,
     )
@@ -988,12 +988,6 @@ def test_upsd_is_asked() -> None:
         asker.close()
         for one in asker.asked.values():
             one.join(10)
-
-
-def test_boot_id(tmp_path: Path) -> None:
-    (tmp_path / "id").write_text("abc\n")
-    assert gate.boot_id(tmp_path / "id") == "abc"
-    assert gate.boot_id(tmp_path / "none") == ""
 
 
 # Names

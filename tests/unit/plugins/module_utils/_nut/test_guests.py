@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import guests
 from ansible_collections.homelab.nut.plugins.module_utils._nut.guests import Guest, GuestsError, Mount, Storage
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut import pve_stand_in
 from hypothesis import given
 from hypothesis import strategies as st
+from pve import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -411,8 +411,8 @@ class Stand:
     def __init__(self, folder: Path) -> None:
         (folder / "bin").mkdir()
         (folder / "guests").mkdir()
-        self.host = pve_stand_in.Host(folder / "guests", SPEED)
-        pve_stand_in.programs(folder / "bin", folder / "guests", SPEED)
+        self.host = stand_in.Host(folder / "guests", SPEED)
+        stand_in.programs(folder / "bin", folder / "guests", SPEED)
         self.environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         self.now = 0.0
         self.hooks: dict[str, str] = {}  # a word of a command -> what is said instead

@@ -25,12 +25,10 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut import (
     ups_file,
     writing,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.reconcile import Host, ReconcileError, printable
+from ansible_collections.homelab.nut.plugins.module_utils._nut.reconcile import Host, ReconcileError
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.sysfs_tree import SysfsTree
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import FakeUpsd, serving
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_verify import answers
-from hypothesis import given
-from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -1147,22 +1145,6 @@ def test_permit_leaves_no_handle(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             reconcile.permit(tmp_path, "/dev/none", os.getgid())
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-# Words
-
-
-@given(st.text(), st.integers(10, 300))
-def test_printable(text: str, limit: int) -> None:
-    shown = printable(text, limit)
-    assert shown.isprintable()
-    assert len(shown) <= limit
-    if text.isprintable() and len(text) <= limit:
-        assert shown == text
-
-
-def test_printable_shows_what_it_hides() -> None:
-    assert printable("a\x1b[31m\n\udc80\u202eb") == "a\\x1b[31m\\n\\udc80\\u202eb"
 
 
 HOSTILE = ["a\nb", 'x"]\n[evil]\n driver = x', "# \\", "$(reboot)", "\x1b[2J", "é" * 126, "", "\u202e", "a]b[c"]

@@ -25,10 +25,10 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.stages import (
     State,
     Target,
 )
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut import pve_stand_in
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import serving
 from hypothesis import given
 from hypothesis import strategies as st
+from pve import stand_in
 
 SPEED = 500.0
 BOOT = 5000.0  # CLOCK_BOOTTIME when a story begins
@@ -63,8 +63,8 @@ class World:
         self.folder = folder
         for name in ("bin", "guests"):
             (folder / name).mkdir()
-        self.host = pve_stand_in.Host(folder / "guests", SPEED)
-        pve_stand_in.programs(folder / "bin", folder / "guests", SPEED)
+        self.host = stand_in.Host(folder / "guests", SPEED)
+        stand_in.programs(folder / "bin", folder / "guests", SPEED)
         self.environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         self.state = folder / "lib/stages.json"
         self.boot = "boot-1"
@@ -1309,8 +1309,8 @@ stages.run(
 def test_kill_9_and_again_with_processes_and_the_real_clock(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "guests").mkdir()
-    host = pve_stand_in.Host(tmp_path / "guests", 1.0)
-    pve_stand_in.programs(tmp_path / "bin", tmp_path / "guests", 1.0)
+    host = stand_in.Host(tmp_path / "guests", 1.0)
+    stand_in.programs(tmp_path / "bin", tmp_path / "guests", 1.0)
     upsmon = tmp_path / "bin/upsmon"
     upsmon.write_text(f"#!/bin/sh\nls {tmp_path}/guests > {tmp_path}/at-fsd\necho $* >> {tmp_path}/fsd\n")
     upsmon.chmod(0o755)

@@ -209,9 +209,3 @@ def test_another_boot_forgets_what_counted_for_that_one() -> None:
         deferred=FULL.deferred,
         history=FULL.history,
     )
-
-
-def test_boot_id(tmp_path: Path) -> None:
-    (tmp_path / "id").write_text("abc\n")
-    assert state.boot_id(tmp_path / "id") == "abc"
-    assert state.boot_id(tmp_path / "none") == ""
