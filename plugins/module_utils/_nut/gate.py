@@ -51,6 +51,9 @@ RESUME = 120.0
 # Which rule ended it
 DOWN, ASSUMED, LIMIT, BATTERY, LONGEST = "down", "assumed", "limit", "battery", "longest"
 
+SYSTEMD = "systemd"
+"""Who runs it in earnest; see run()."""
+
 _STEPS = 500  # lines of a report
 _HISTORY_TEXT = 2000  # characters of a line
 
@@ -100,7 +103,11 @@ class Host:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the gate goes by. settle, reserve, longest: seconds. stages: as they stand in the file; stages.py reads them."""
+    """What the gate goes by. settle, reserve, least, longest: seconds. stages: as they stand in the file; stages.py reads them.
+
+    reserve: what the battery must still have for this host itself. least: what it must have in any case; that much alone counts
+    while the machines take no longer than expected. flag: the path of upsmon's POWERDOWNFLAG, "" if it has none.
+    """
 
     upses: tuple[Ups, ...]
     hosts: tuple[Host, ...]
@@ -108,11 +115,19 @@ class Policy:
     reserve: float
     longest: float
     stages: tuple[Mapping[str, object], ...] = ()
+    least: float | None = None
+    flag: str = ""
+
+    def keeps(self, waiting: Sequence[Host], elapsed: float) -> float:
+        """Say how many seconds of the battery are for this host alone, while these are waited for."""
+        if self.least is None or any(elapsed >= host.expected + self.settle for host in waiting):
+            return self.reserve
+        return min(self.least, self.reserve)
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _UPS = re.compile(r"[^\s@:\x00-\x1f\x7f]{1,255}")
-_MEMBERS = ("version", "upses", "hosts", "settle", "reserve", "longest", "stages")
+_MEMBERS = ("version", "upses", "hosts", "settle", "reserve", "least", "longest", "flag", "stages")
 
 
 def read_policy(text: str | bytes) -> Policy:
@@ -192,7 +207,17 @@ class _Check:
             reserve=self.seconds("$.reserve", given.get("reserve", 0), 0, DAY),
             longest=self.seconds("$.longest", given.get("longest", 1), 1, DAY),
             stages=tuple(stages),
+            least=None if given.get("least") is None else self.seconds("$.least", given["least"], 0, DAY),
+            flag=self.path("$.flag", given.get("flag")),
         )
+
+    def path(self, path: str, value: object) -> str:
+        if value in (None, ""):
+            return ""
+        if not isinstance(value, str) or not value.startswith("/") or not value.isprintable() or len(value) > 4000:
+            self.wrong(path, "must be the path of a file, from / on")
+            return ""
+        return value
 
     def members(self, path: str, data: object, known: Sequence[str], needed: Sequence[str] = ()) -> Mapping[str, Any]:
         if not isinstance(data, Mapping):
@@ -330,7 +355,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class State:
-    """Where the gate stands: it survives the program. began, now: when it began, and when it looked last."""
+    """Where the gate stands: it survives the program. began, now: when it began, and when it looked last.
+
+    flag: what stood in upsmon's POWERDOWNFLAG when it began.
+    """
 
     boot: str
     by: str
@@ -340,6 +368,7 @@ class State:
     power: Mapping[str, Reading] = field(default_factory=dict)
     # the rule and the reason, once it has ended
     ended: tuple[str, str] | None = None
+    flag: bytes = b""
 
 
 def step(
@@ -383,8 +412,9 @@ def decide(policy: Policy, state: State) -> Decision:
     if not waiting:
         return Decision(True, *_all_settled(policy, state), ())
     left = time_left(policy, state)
-    if left is not None and left[1] <= policy.reserve:
-        reason = f"{left[0]} has {max(left[1], 0):.0f} s left, and this host needs {policy.reserve:g} s itself; {still}"
+    keeps = policy.keeps([host for host in policy.hosts if host.name in waiting], elapsed)
+    if left is not None and left[1] <= keeps:
+        reason = f"{left[0]} has {max(left[1], 0):.0f} s left, and this host needs {keeps:g} s itself; {still}"
         return Decision(True, BATTERY, reason, waiting)
     if elapsed >= policy.longest:
         return Decision(
@@ -558,6 +588,7 @@ def dump(state: State) -> str:
         "hosts": {name: [one.silent, one.assumed, one.down, one.given_up] for name, one in state.hosts.items()},
         "power": {name: [one.on_battery, one.runtime, one.at] for name, one in state.power.items()},
         "ended": list(state.ended) if state.ended else None,
+        "flag": state.flag.hex(),
     }
     return json.dumps(data) + "\n"
 
@@ -581,6 +612,7 @@ def _load(text: str) -> State:
             for name, (on, runtime, at) in data["power"].items()
         },
         None if ended is None else (_str(ended[0]), _str(ended[1])),
+        bytes.fromhex(data.get("flag", "")),
     )
 
 
@@ -693,6 +725,15 @@ class Writer(threading.Thread):
         """Wait until all is written, but not longer than this."""
         self.jobs.put(None)
         self.join(seconds)
+
+
+def _flag(path: str) -> bytes:
+    """Return what stands in upsmon's POWERDOWNFLAG; b"" if it is not there."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            return file.read(256)
+    except OSError:
+        return b""
 
 
 def _append(path: Path, line: str) -> None:
@@ -892,8 +933,8 @@ def run(
     """Wait until the gate opens, and return what was seen. That is all it does: who called it goes on.
 
     prober: does each machine answer? It takes at most a second or so. ask_upsd: what upsd said last; it takes no time.
-    alive: called in each round, so that somebody else notices when no round comes to its end. by: who runs it;
-    one gate goes on where another one of the same was ended. mode: a word for the report, such as gate or drill.
+    alive: called in each round, so that somebody else notices when no round comes to its end. by: who runs it, SYSTEMD or
+    somebody else; one gate goes on where another one of the same was ended. mode: a word for the report, such as gate or drill.
     """
     gate = _Gate(
         policy,
@@ -945,6 +986,9 @@ class _Gate:
         now = self.clock()
         text = self.old()
         self.state = resume(text, boot, by, now)
+        # by hand it is no shutdown, and nothing may make the UPS cut the power
+        if by == SYSTEMD and self.policy.flag and not self.state.flag:
+            self.state = replace(self.state, flag=_flag(self.policy.flag))
         self.save(changed=False)
         names = ", ".join(f"{host.name} (at most {host.limit:g} s)" for host in self.policy.hosts)
         if self.state.ended:
@@ -982,7 +1026,26 @@ class _Gate:
         if decision.go:
             self.say(now, f"the gate ends ({decision.rule}): {decision.reason}")
             self.state = replace(self.state, ended=(decision.rule, decision.reason))
+            self.keep_flag(now)
         self.save(changed=bool(words) or decision.go)
+
+    def keep_flag(self, now: float) -> None:
+        """Give POWERDOWNFLAG back, if it was there: an upsmon that was restarted meanwhile has removed it.
+
+        Without it the UPS does not cut the power, and machines that are down already would stay so when the mains return.
+        """
+        path = self.policy.flag
+        if self.state.flag and path and not _flag(path):
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                with os.fdopen(os.open(path, flags, 0o644), "wb") as file:
+                    file.write(self.state.flag)
+                self.say(
+                    now,
+                    f"{path} was gone, and is there again: by it the UPS is told to cut the power, and all starts again",
+                )
+            except OSError as error:
+                self.say(now, f"{path} is gone, and can't be written: {error.strerror}. The UPS will not cut the power")
 
     def tried(self, what: str, work: Callable[[], Mapping[str, _T]]) -> Mapping[str, _T]:
         """Do it. If it fails, nobody can tell; that is better than to end without having waited."""

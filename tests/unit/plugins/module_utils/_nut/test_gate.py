@@ -50,7 +50,9 @@ WHOLE: dict[str, Any] = {
     ],
     "settle": 3.0,
     "reserve": 60,
+    "least": 30,
     "longest": 600,
+    "flag": "/run/nut/killpower",
     "stages": [{"name": "first"}],
 }
 
@@ -69,6 +71,8 @@ def test_a_policy_is_read() -> None:
         reserve=60.0,
         longest=600.0,
         stages=({"name": "first"},),
+        least=30.0,
+        flag="/run/nut/killpower",
     )
 
 
@@ -130,6 +134,10 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
         (["upses"], [{"name": "a"}, {"name": "a"}], "$.upses: a@localhost:3493 stands there twice"),
         (["settle"], 0, "$.settle: must be a number of seconds from 0.5 to 60"),
         (["reserve"], "60", "$.reserve: must be a number of seconds"),
+        (["least"], -1, "$.least: must be a number of seconds"),
+        (["flag"], "killpower", "$.flag: must be the path of a file"),
+        (["flag"], 1, "$.flag: must be the path of a file"),
+        (["flag"], "/run/\n", "$.flag: must be the path of a file"),
         (["longest"], 0, "$.longest: must be a number of seconds from 1 to 86400"),
         (["longest"], 10**400, "$.longest: must be a number of seconds"),
         (["stages"], [7], "$.stages[0]: must be an object"),
@@ -308,6 +316,22 @@ def test_the_battery_ends_it() -> None:
     )
 
 
+def test_while_nobody_is_late_only_the_least_is_kept() -> None:
+    # 60 s are expected of it, and 3 s of silence
+    course = Course(replace(POLICY, least=20.0))
+    assert not course.at(10, power=_on(21, at=10)).go
+    assert course.at(12, power=_on(20, at=12)).reason.startswith("ups has 20 s left, and this host needs 20 s itself")
+    course = Course(replace(POLICY, least=20.0))
+    assert not course.at(62.9, power=_on(60, at=62.9)).go
+    assert course.at(63, power=_on(60, at=63)).reason.startswith("ups has 60 s left, and this host needs 60 s itself")
+
+
+def test_the_least_is_never_more_than_the_reserve() -> None:
+    course = Course(replace(POLICY, least=90.0))
+    assert not course.at(10, power=_on(61, at=10)).go
+    assert course.at(12, power=_on(60, at=12)).go
+
+
 def test_without_upsd_the_last_runtime_counts_less_what_has_passed() -> None:
     course = Course()
     course.at(10, power=_on(100, at=9))
@@ -464,6 +488,7 @@ def policies(draw: Callable[..., Any]) -> Policy:
         draw(st.sampled_from([0.5, 3.0, 10.0])),
         float(draw(st.integers(0, 100))),
         float(draw(st.integers(1, 200))),
+        least=draw(st.sampled_from([None, 0.0, 10.0, 50.0])),
     )
 
 
@@ -512,6 +537,14 @@ def _was_silent(policy: Policy, host: Host, history: list[tuple[float, float, bo
     return silent
 
 
+def _kept(policy: Policy, state: State, elapsed: float) -> float:
+    """Say what the battery must have: least, as long as nobody who is waited for is late."""
+    late = [
+        host for host in policy.hosts if not state.hosts[host.name].settled and elapsed >= host.expected + policy.settle
+    ]
+    return policy.reserve if late or policy.least is None else min(policy.least, policy.reserve)
+
+
 @given(policies(), LOOKS)
 def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so(  # noqa: PLR0912, PLR0915 - it tells the rules anew
     policy: Policy, looks: list[Look]
@@ -555,7 +588,7 @@ def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so( 
         if not decision.go:
             assert elapsed < policy.longest
             assert not all(down[host.name] or elapsed >= host.limit for host in policy.hosts)
-            assert not lefts or min(lefts) > policy.reserve
+            assert not lefts or min(lefts) > _kept(policy, state, elapsed)
             assert set(decision.waiting) == {host.name for host in policy.hosts if not state.hosts[host.name].settled}
             continue
         assert decision.reason
@@ -569,7 +602,7 @@ def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so( 
             assert any(not down[host.name] and elapsed >= host.limit for host in policy.hosts)
         elif decision.rule == "battery":
             assert lefts
-            assert min(lefts) <= policy.reserve + 1e-6
+            assert min(lefts) <= _kept(policy, state, elapsed) + 1e-6
         else:
             assert decision.rule == "longest"
             assert elapsed >= policy.longest
@@ -603,7 +636,7 @@ def _state(**changes: Any) -> State:
 
 
 def test_what_is_kept_comes_back() -> None:
-    for state in (_state(), _state(ended=("down", "all are down"))):
+    for state in (_state(), _state(ended=("down", "all are down")), _state(flag=b"\xff\n")):
         assert gate.resume(gate.dump(state), "boot", "unit", 160.0) == state
 
 
@@ -644,6 +677,8 @@ def test_a_gate_that_was_ended_comes_back_within_two_minutes() -> None:
         {"power": {"ups": [True, 2.0, None]}},
         {"ended": ["down"]},
         {"ended": [1, 2]},
+        {"flag": "x"},
+        {"flag": None},
     ],
 )
 def test_a_damaged_state_begins_anew(change: dict[str, object]) -> None:
@@ -674,6 +709,7 @@ class World:
         self.down: dict[str, float] = {}
         self.power: Callable[[float], dict[str, Reading]] = lambda now: {}
         self.killed: list[float] = []
+        self.at: dict[float, Callable[[], None]] = {}
         self.said: list[str] = []
         self.slept: list[float] = []
         self.looked: list[float] = []
@@ -686,6 +722,8 @@ class World:
 
     def prober(self) -> dict[str, bool | None]:
         self.looked.append(self.elapsed)
+        for moment in [one for one in self.at if one <= self.elapsed]:
+            self.at.pop(moment)()
         if self.killed and self.elapsed >= self.killed[0]:
             raise Killed(self.killed.pop(0))
         if self.broken:
@@ -726,6 +764,57 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["upsmon-shutdown-file", ""])
+@pytest.mark.parametrize("by", ["systemd", "hand"])
+def test_the_killpower_flag_outlives_an_upsmon_that_is_restarted(
+    world: World, tmp_path: Path, content: str, by: str
+) -> None:
+    flag = tmp_path / "killpower"
+    if content:
+        flag.write_text(content)
+    world.policy = replace(world.policy, flag=str(flag))
+    world.down["nas"] = 20
+    world.at[10] = lambda: flag.unlink(missing_ok=True)
+    world.run(by=by)
+    if content and by == "systemd":
+        assert flag.read_text() == content
+        assert any("killpower was gone, and is there again" in line for line in world.said)
+    else:
+        # nothing that was not there is made up: it would cut the power at the next reboot
+        assert not flag.exists()
+
+
+def test_a_gate_that_is_started_again_remembers_the_killpower_flag(world: World, tmp_path: Path) -> None:
+    flag = tmp_path / "killpower"
+    flag.write_text("upsmon-shutdown-file")
+    world.policy = replace(world.policy, flag=str(flag))
+    world.down["nas"] = 20
+    world.killed = [5]
+    with pytest.raises(Killed):
+        world.run(by="systemd")
+    flag.unlink()
+    world.run(by="systemd")
+    assert flag.read_text() == "upsmon-shutdown-file"
+
+
+def test_a_killpower_flag_that_can_not_be_written_is_told(world: World, tmp_path: Path) -> None:
+    flag = tmp_path / "run" / "killpower"
+    flag.parent.mkdir()
+    flag.write_text("upsmon-shutdown-file")
+    (tmp_path / "victim").write_text("mine")
+    world.policy = replace(world.policy, flag=str(flag))
+    world.down["nas"] = 20
+
+    def swap() -> None:
+        flag.unlink()
+        flag.symlink_to(tmp_path / "victim")
+
+    world.at[10] = swap
+    world.run(by="systemd")
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert any("can't be written" in line for line in world.said)
 
 
 def test_a_run(world: World, tmp_path: Path) -> None:
