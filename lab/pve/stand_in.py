@@ -10,6 +10,9 @@ $PVE_STAND_IN names a folder. In it are, for each guest, ID.json (what it is lik
 guest, while it runs), and `calls`, a line of JSON for each call. $PVE_STAND_IN_SPEED: how many of Proxmox's seconds pass in
 one of the clock's. `took` gets a line for each call that waited: how many of Proxmox's seconds it did.
 
+$PVE_STAND_IN_MOMENTS, if set, names a file that gets a line for what a guest does, "TIME ID started|told|down|killed", in seconds
+since 1970; and then a guest is a process of a scope of its own (systemd-run), as Proxmox's are: it outlives the unit that started it.
+
 As the real ones: a guest goes down by itself once it was told, even if qm is killed; a second qm waits for the first one's
 lock, and gives up; a guest in a backup is locked; of a guest that HA works, HA is told, and qm does not wait.
 """
@@ -29,9 +32,11 @@ from pathlib import Path
 from typing import Any
 
 # kind: qm or pct. shutdown: seconds it takes to go down, None: it hangs. lock: as in its configuration. ha: HA works it.
-# starts: how many starts fail before one succeeds.
-GUEST: dict[str, Any] = {"kind": "qm", "shutdown": 5.0, "lock": "", "ha": False, "starts": 0}
+# starts: how many starts fail before one succeeds. name: as `list` shows it.
+GUEST: dict[str, Any] = {"kind": "qm", "shutdown": 5.0, "lock": "", "ha": False, "starts": 0, "name": ""}
 LOCK_SECONDS = 10.0
+# as Proxmox starts a VM: it is not stopped with whoever started it, nor by systemd itself when the host goes down
+SCOPE = ("systemd-run", "--scope", "--quiet", "--slice=qemu", "--property=KillMode=none", "--property=SendSIGKILL=no")
 
 
 class Refused(Exception):
@@ -45,8 +50,8 @@ class Refused(Exception):
 class Host:
     """The folder."""
 
-    def __init__(self, folder: Path, speed: float = 1.0) -> None:
-        self.folder, self.speed = folder, speed
+    def __init__(self, folder: Path, speed: float = 1.0, moments: Path | None = None) -> None:
+        self.folder, self.speed, self.moments = folder, speed, moments
 
     def put(self, number: int, *, running: bool = True, **what: Any) -> None:
         """Make a guest."""
@@ -75,7 +80,8 @@ class Host:
         return 0 if state in "ZX" else pid
 
     def spawn(self, number: int) -> None:
-        child = _detached("sleep", "infinity")
+        guest = [sys.executable, __file__, "guest", str(number)]
+        child = _detached("sleep", "infinity") if self.moments is None else _detached(*SCOPE, *guest)
         scratch = self.folder / f"{number}.pid.new"
         scratch.write_text(str(child))
         scratch.replace(self.folder / f"{number}.pid")
@@ -83,6 +89,7 @@ class Host:
     def kill(self, number: int) -> None:
         if pid := self.runs(number):
             os.kill(pid, signal.SIGKILL)
+            self.moment(number, "killed")
         self.wait(number)
 
     def kill_all(self) -> None:
@@ -107,12 +114,15 @@ class Host:
                 path.write_text(json.dumps({**json.loads(path.read_text()), "lock": ""}))
             return ""
         parser = argparse.ArgumentParser(prog=program)
-        parser.add_argument("verb", choices=("status", "start", "shutdown", "stop"))
-        parser.add_argument("number", type=int)
+        parser.add_argument("verb", choices=("list", "status", "start", "shutdown", "stop"))
+        # all verbs but one need it
+        parser.add_argument("number", type=int, nargs="?" if words[:1] == ["list"] else None)
         parser.add_argument("--timeout", type=int, default=180 if program == "qm" else 60)
         parser.add_argument("--forceStop", type=int, default=0)
         parser.add_argument("--skiplock", type=int, default=0)
         asked = parser.parse_args(words)
+        if asked.verb == "list":
+            return self.list(program)
         guest = self.get(asked.number, program)
         if asked.verb == "status":
             return f"status: {'running' if self.runs(asked.number) else 'stopped'}\n"
@@ -128,6 +138,26 @@ class Host:
             return f"Requesting HA stop for {what} {asked.number}\n"
         with self.locked(asked.number):
             return self.end(asked, guest, what)
+
+    def list(self, kind: str) -> str:
+        """Print as the real ones do (qm.pm, pct.pm: `list`): nothing at all where there is no guest; a VM has a name always."""
+        rows = []
+        for path in sorted(self.folder.glob("[1-9]*.json"), key=lambda path: int(path.stem)):
+            number, guest = int(path.stem), {**GUEST, **json.loads(path.read_text())}
+            pid, name = self.runs(number), guest["name"]
+            state = "running" if pid else "stopped"
+            if guest["kind"] != kind:
+                continue
+            if kind == "qm":
+                rows.append(f"{number:>10} {name or f'VM {number}':<20} {state:<10} {2048:<10} {32:>12.2f} {pid:<10}\n")
+            else:
+                rows.append(f"{number:<10} {state:<10} {guest['lock']:<12} {name or f'CT{number}':<20}\n")
+        header = (
+            f"{'VMID':>10} {'NAME':<20} {'STATUS':<10} {'MEM(MB)':<10} {'BOOTDISK(GB)':>12} {'PID':<10}\n"
+            if kind == "qm"
+            else f"{'VMID':<10} {'Status':<10} {'Lock':<12} {'Name':<20}\n"
+        )
+        return "".join([header, *rows]) if rows else ""
 
     def begin(self, number: int, guest: dict[str, Any], what: str) -> str:
         if self.runs(number):
@@ -162,6 +192,9 @@ class Host:
         if guest["shutdown"] is None or (going.exists() and going.read_text() == str(pid)):
             return
         going.write_text(str(pid))
+        if self.moments is not None:
+            os.kill(pid, signal.SIGUSR1)
+            return
         _detached("sh", "-c", f"sleep {guest['shutdown'] / self.speed:.4f}; kill -9 {pid}")
 
     @contextlib.contextmanager
@@ -178,6 +211,20 @@ class Host:
                     time.sleep(0.005)
             yield
 
+    def live(self, number: int) -> None:
+        """Be a guest of its own scope, until somebody presses the button, and as long as it takes to go down then."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        self.moment(number, "started")
+        signal.sigwait({signal.SIGUSR1})
+        self.moment(number, "told")
+        time.sleep(float(self.get(number)["shutdown"]) / self.speed)
+        self.moment(number, "down")
+
+    def moment(self, number: int, what: str) -> None:
+        if self.moments is not None:
+            with self.moments.open("a") as file:
+                file.write(f"{time.time():.3f} {number} {what}\n")
+
     def note(self, name: str, line: str) -> None:
         with (self.folder / name).open("a") as file:
             file.write(f"{line}\n")
@@ -192,23 +239,31 @@ def _detached(*command: str) -> int:
     return int(started.stdout)
 
 
-def programs(place: Path, folder: Path, speed: float) -> None:
+def programs(place: Path, folder: Path, speed: float, moments: Path | None = None) -> None:
     """Put qm, pct and vzdump into PLACE, for the guests of FOLDER."""
+    variables = {"PVE_STAND_IN": folder, "PVE_STAND_IN_SPEED": speed, "PVE_STAND_IN_MOMENTS": moments or ""}
+    words = " ".join(f"{name}={value}" for name, value in variables.items())
     for name in ("qm", "pct", "vzdump"):
         path = place / name
-        path.write_text(
-            f'#!/bin/sh\nPVE_STAND_IN={folder} PVE_STAND_IN_SPEED={speed} exec {sys.executable} {__file__} {name} "$@"\n'
-        )
+        path.write_text(f'#!/bin/sh\nexport {words}\nexec {sys.executable} {__file__} {name} "$@"\n')
         path.chmod(0o755)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Be one of the programs, or a guest."""
+    moments = os.environ.get("PVE_STAND_IN_MOMENTS")
+    speed = float(os.environ.get("PVE_STAND_IN_SPEED", "1"))
+    host = Host(Path(os.environ["PVE_STAND_IN"]), speed, Path(moments) if moments else None)
+    if sys.argv[1] == "guest":
+        host.live(int(sys.argv[2]))
+        return 0
     try:
-        sys.stdout.write(
-            Host(Path(os.environ["PVE_STAND_IN"]), float(os.environ.get("PVE_STAND_IN_SPEED", "1"))).main(
-                sys.argv[1], sys.argv[2:]
-            )
-        )
+        sys.stdout.write(host.main(sys.argv[1], sys.argv[2:]))
     except Refused as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(error.code)
+        return error.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

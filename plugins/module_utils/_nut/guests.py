@@ -135,12 +135,12 @@ def load(root: Path = Path("/")) -> list[Guest]:
     if not local.is_dir():
         # pmxcfs is not mounted; the directory below it is empty
         raise GuestsError(f"{local} is not there: start Proxmox's cluster file system (systemctl start pve-cluster)")
-    shared = _directories(_read(root / "etc/pve/mapping/directory.cfg"))
+    shared = _directories(text_of(root / "etc/pve/mapping/directory.cfg"))
     found = []
     for kind, folder in _FOLDERS.items():
         for path in sorted((local / folder).glob("*.conf")):
             if re.fullmatch(r"[1-9][0-9]{2,8}", path.stem):
-                found.append(parse(int(path.stem), kind, _read(path), shared))
+                found.append(parse(int(path.stem), kind, text_of(path), shared))
     return sorted(found, key=lambda one: one.id)
 
 
@@ -435,11 +435,11 @@ _POLICIES = {
 def ha(root: Path = Path("/")) -> Ha:
     """Say what HA works on this cluster, and what its policy means when this host powers off. Raises GuestsError."""
     cluster = root / "etc/pve"
-    match = re.search(r"^ha:\s*(\S.*?)\s*$", _read(cluster / "datacenter.cfg"), re.MULTILINE)
+    match = re.search(r"^ha:\s*(\S.*?)\s*$", text_of(cluster / "datacenter.cfg"), re.MULTILINE)
     values = dict(part.partition("=")[::2] for part in match.group(1).split(",")) if match else {}
     policy = values.get("shutdown_policy", "conditional")
     managed = set()
-    for (kind, name), lines in _sections(_read(cluster / "ha/resources.cfg"), r"(\S+):\s*(\S+)\s*"):
+    for (kind, name), lines in _sections(text_of(cluster / "ha/resources.cfg"), r"(\S+):\s*(\S+)\s*"):
         # HA treats what it ignores as not its own
         if kind in ("vm", "ct") and re.fullmatch(r"[0-9]{1,9}", name) and dict(lines).get("state") != "ignored":
             managed.add(int(name))
@@ -462,6 +462,27 @@ def status(run: Run, guest: Guest) -> str | None:
     _code, said = _bounded(run, STATUS_SECONDS, guest.kind, "status", str(guest.id))
     match = re.search(r"^status: (running|stopped)\s*$", said, re.MULTILINE)
     return match.group(1) if match else None
+
+
+def running(run: Run) -> frozenset[int] | None:
+    """Ask which guests run, VMs that are paused too. None if qm or pct can't say it.
+
+    Both print a table: VMID NAME STATUS MEM(MB) BOOTDISK(GB) PID, where a VM without a name is called `VM 100`, and PID is 0 if it
+    is down; and VMID Status Lock Name. Where there is no guest of their kind they print nothing.
+    """
+    code, vms = _bounded(run, STATUS_SECONDS, "qm", "list")
+    if code:
+        return None
+    code, containers = _bounded(run, STATUS_SECONDS, "pct", "list")
+    if code:
+        return None
+    return frozenset(
+        int(number)
+        for number in (
+            *re.findall(r"^\s*([0-9]{3,9})\s.*\s[1-9][0-9]*[ \t]*$", vms, re.MULTILINE),
+            *re.findall(r"^\s*([0-9]{3,9})\s+running\b", containers, re.MULTILINE),
+        )
+    )
 
 
 def start(run: Run, guest: Guest) -> tuple[int, str]:
@@ -565,8 +586,8 @@ def _is_true(value: str) -> bool:
     return value.lower() in ("1", "on", "yes", "true")
 
 
-def _read(path: Path) -> str:
-    """Return a file's text; "" if there is none."""
+def text_of(path: Path) -> str:
+    """Return a file's text; "" if there is none. Raises GuestsError."""
     try:
         with path.open("rb") as file:
             return file.read(_LIMIT).decode("utf-8", "replace")

@@ -14,18 +14,24 @@ import contextlib
 import faulthandler
 import json
 import os
+import queue
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
-from . import gate
+from . import gate, writing
 from .command_line import FAILED, OK, USAGE, Left, Parser, Say
 from .moments import boottime, stamp
 from .units import Run
+
+if TYPE_CHECKING:
+    from .selection import Finder, Found
+    from .stages import Stage
 
 STDIN = 0
 
@@ -34,11 +40,18 @@ GATE_STATE = Path("/run/nut-shutdown/gate.json")
 STAGES_STATE = Path("/var/lib/nut-shutdown/stages.json")
 REPORT = Path("/var/lib/nut-shutdown/last.json")
 ADDRESSES = "addresses.json"
-"""Beside the report."""
+GUESTS = "guests.json"
+"""Beside the report: the addresses of names, and the guests of the stages, as they were found last."""
 LOG = Path("/var/log/nut/shutdown.log")
 
 HANG = 20
 """Seconds without the end of a round of the gate (it takes two) after which the program ends itself, to be started again."""
+
+WATCH_HANG = 60
+"""The same for the stages; a round of theirs takes 2 s for each UPS, and 15 s where upsmon is told and hangs."""
+
+FIND_SECONDS = 10.0
+"""What Proxmox's files have for being read. They are no files of a disk, and may hang."""
 
 NAME_SECONDS = 5.0
 """What the system has for finding an address, where nothing is in a hurry."""
@@ -54,25 +67,30 @@ EPILOG = """\
 examples:
   nut-shutdown status          who would be waited for, whether each is up now, and how the last shutdown went
   nut-shutdown status --json   the same, for machines
-  nut-shutdown check           is the policy right?
+  nut-shutdown guests          this host's guests: whether each runs, which stage stops it and why, what HA works
+  nut-shutdown check           is the policy right? It also finds the stages' guests, and the addresses of names, and keeps them
   nut-shutdown drill           rehearse it on a simulated UPS, with NUT's own programs; nothing is shut down
   nut-shutdown gate            wait; nut-shutdown.service runs this, and powers off when it has ended
-  nut-shutdown stages          what is to be done while on battery, before the shutdown; nut-stages.service runs this
+  nut-shutdown stages          watch the UPSes, and do what the stages say; nut-stages.service runs this all the time
 
 exit codes:
-  0  done: all are down, or there is a reason to wait no longer
+  0  done: all are down, or there is a reason to wait no longer; of stages: there are none
   1  something went wrong; of a drill also: the order did not hold
   2  the command line or the policy is wrong, or it is no time for a drill
 
-The program itself powers nothing off: `nut-shutdown gate`, run by hand, only waits.
+The program itself powers nothing off: `nut-shutdown gate`, run by hand, only waits. `nut-shutdown stages` stops guests, and
+tells upsmon to begin the shutdown, if a stage says so.
 files: /etc/nut/shutdown.json (policy), /var/log/nut/shutdown.log, /var/lib/nut-shutdown/last.json (what was seen last)
+       and guests.json (the guests of the stages, as they were found last)
 """
 
 
 def _parser(out: Say, err: Say) -> Parser:
     parser = Parser("nut-shutdown", DESCRIPTION, EPILOG, out, err)
-    parser.add_argument("command", choices=("gate", "stages", "status", "check", "drill"), help="see the examples")
-    parser.add_argument("--json", action="store_true", help="status, drill: say it as JSON")
+    parser.add_argument(
+        "command", choices=("gate", "stages", "status", "guests", "check", "drill"), help="see the examples"
+    )
+    parser.add_argument("--json", action="store_true", help="status, guests, drill: say it as JSON")
     parser.add_argument(
         "--outage",
         type=float,
@@ -92,6 +110,8 @@ def _parser(out: Say, err: Say) -> Parser:
     parser.add_argument(
         "--report", type=Path, default=REPORT, metavar="FILE", help="what the gate saw; default: %(default)s"
     )
+    # where /etc/pve is looked for
+    parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
     parser.add_argument("--log", type=Path, default=LOG, metavar="FILE", help="default: %(default)s")
     return parser
 
@@ -123,6 +143,11 @@ def runner(seconds: float = PROGRAM_SECONDS) -> Run:
         return process.returncode, said.decode("utf-8", "replace")
 
     return run
+
+
+def patient(command: Sequence[str]) -> tuple[int, str]:
+    """Run a program that `timeout` ends, with its seconds at place 2. Left behind is one that even `timeout` can't end."""
+    return runner(float(command[2]) + 10)(command)
 
 
 @contextlib.contextmanager
@@ -175,30 +200,26 @@ def _do(
 ) -> int:
     try:
         policy = gate.load_policy(options.policy)
-        if options.command == "check":
-            _check_stages(policy, options.policy)
+        known = _read_stages(policy, options.policy) if options.command in ("check", "guests", "stages") else ()
     except gate.PolicyError as error:
         err(str(error))
         return USAGE
-    if options.command == "check":
-        count = len(policy.hosts)
-        for name in gate.Names(options.report.with_name(ADDRESSES)).learn(policy, NAME_SECONDS):
-            err(
-                f"{name} has no address here: nut-shutdown will not see when that machine is down, and wait as long as it may take"
-            )
-        out(f"{options.policy} is right: {count} to wait for, {policy.longest:g} s at most")
-        return OK
     if options.command == "status":
         look = Status(policy, options, run or runner())
         out(json.dumps(look.data(), indent=2) if options.json else look.text())
         return OK
-    if options.command == "drill":
-        return _drill(policy, options, out, err, run or runner(STOP_SECONDS))
+    asked: dict[str, Callable[[], int]] = {
+        "check": lambda: _check(policy, known, options, out, err),
+        "guests": lambda: _guests(known, options, out, err, run or patient),
+        "drill": lambda: _drill(policy, options, out, err, run or runner(STOP_SECONDS)),
+    }
+    if options.command in asked:
+        return asked[options.command]()
     try:
         if options.command == "gate":
             _gate(policy, options, out, run=run or runner(), by=by, sleep=sleep)
         else:
-            _stages(policy, options, out, run)
+            return _stages(policy, known, options, out, run or patient)
     except Exception as error:
         err(f"nut-shutdown {options.command} failed: {type(error).__name__}: {error}")
         for line in traceback.format_exc().splitlines():
@@ -209,13 +230,79 @@ def _do(
     return OK
 
 
-def _check_stages(policy: gate.Policy, path: Path) -> None:
+def _read_stages(policy: gate.Policy, path: Path) -> tuple[Stage, ...]:
     from . import stages  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
     try:
-        stages.read(policy.stages)
+        return stages.read(policy.stages)
     except stages.StagesError as error:
         raise gate.PolicyError(f"{path}: $.{error}") from None
+
+
+def _check(policy: gate.Policy, known: Sequence[Stage], options: argparse.Namespace, out: Say, err: Say) -> int:
+    for name in gate.Names(options.report.with_name(ADDRESSES)).learn(policy, NAME_SECONDS):
+        err(
+            f"{name} has no address here: nut-shutdown will not see when that machine is down, and wait as long as it may take"
+        )
+    out(f"{options.policy} is right: {len(policy.hosts)} to wait for, {policy.longest:g} s at most")
+    finder = _finder(known, options)
+    # what can't be found now may be later, and makes no policy wrong
+    found = _found(finder, err) if any(stage.select for stage in known) else None
+    if found is None:
+        return OK
+    for name, chosen in found.stages.items():
+        out(f"stage {name} is for {', '.join(str(one.guest) for one in chosen) or 'no guest that is here'}")
+    for words in found.idle:
+        err(words)
+    try:
+        finder.keep(found.stages)
+    except writing.WriteError as error:
+        err(str(error))
+    return OK
+
+
+def _finder(known: Sequence[Stage], options: argparse.Namespace) -> Finder:
+    from . import selection  # noqa: PLC0415 - as above
+
+    return selection.Finder(
+        {stage.name: stage.select for stage in known},
+        options.report.with_name(GUESTS),
+        # each time anew: what another run of ours has learned meanwhile must not be lost
+        lambda: gate.Names(options.report.with_name(ADDRESSES)),
+        options.root,
+    )
+
+
+def _found(finder: Finder, err: Say) -> Found | None:
+    """Have the guests found, within FIND_SECONDS. None if they can't be: that is told."""
+    answers: queue.SimpleQueue[Found | Exception] = queue.SimpleQueue()
+
+    def look() -> None:
+        try:
+            answers.put(finder.look())
+        except Exception as error:
+            answers.put(error)
+
+    # what hangs in the kernel can't be ended, and is left behind
+    threading.Thread(target=look, daemon=True).start()
+    try:
+        found = answers.get(timeout=FIND_SECONDS)
+    except queue.Empty:
+        err(f"Proxmox's files (/etc/pve) can't be read within {FIND_SECONDS:g} s. Is pve-cluster.service well?")
+        return None
+    if isinstance(found, Exception):
+        err(f"the guests of this host can't be found: {found}")
+        return None
+    return found
+
+
+def _guests(known: Sequence[Stage], options: argparse.Namespace, out: Say, err: Say, run: Run) -> int:
+    found = _found(_finder(known, options), err)
+    if found is None:
+        return FAILED
+    listing = Listing(found, options.root, run)
+    out(json.dumps(listing.data(), indent=2) if options.json else listing.text())
+    return OK
 
 
 def _gate(
@@ -266,14 +353,12 @@ def _drill(policy: gate.Policy | None, options: argparse.Namespace, out: Say, er
         return FAILED
 
 
-def _stages(policy: gate.Policy, options: argparse.Namespace, out: Say, run: Run | None) -> None:
-    from . import guests, stages  # noqa: PLC0415 - the gate does not need them, and must not fail with them
+def _stages(policy: gate.Policy, known: Sequence[Stage], options: argparse.Namespace, out: Say, run: Run) -> int:
+    from . import stages  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
-    known = stages.read(policy.stages)
-    # also for the guests that are started again, which no stage need name any more after a reboot
-    slowest = max(
-        [guests.START_SECONDS + 60.0, *(guests.longest(one.seconds) for stage in known for one in stage.guests)]
-    )
+    if not known:
+        out(f"{options.policy} has no stages: there is nothing to watch for")
+        return OK
     writer = gate.Writer(out)
     writer.start()
 
@@ -282,15 +367,20 @@ def _stages(policy: gate.Policy, options: argparse.Namespace, out: Say, run: Run
         writer.append(options.log, f"{stamp(time.time())} stages: {line}")
 
     try:
-        stages.run(
-            known,
-            [{"name": ups.name, "host": ups.host, "port": ups.port} for ups in policy.upses],
-            state_path=options.state or STAGES_STATE,
-            log=log,
-            run=run or runner(slowest),
-        )
+        with watchdog(WATCH_HANG) as pet:
+            stages.run(
+                known,
+                [{"name": ups.name, "host": ups.host, "port": ups.port} for ups in policy.upses],
+                state_path=options.state or STAGES_STATE,
+                log=log,
+                run=run,
+                finder=_finder(known, options),
+                alive=pet,
+            )
     finally:
         writer.finish(2.0)
+    # it ends only if another one is at work; when that is gone, this one is needed
+    return FAILED
 
 
 # What `status` says
@@ -363,6 +453,64 @@ class Status:
         except (KeyError, TypeError, ValueError, OverflowError, OSError):
             return ["last: its report can't be understood"]
         return [f"last: {last.get('mode')}, began {began}; {how}", *steps]
+
+
+# What `guests` says
+
+
+class Listing:
+    """This host's guests, and what becomes of them in an outage."""
+
+    def __init__(self, found: Found, root: Path, run: Run) -> None:
+        from . import guests  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+
+        self.found, self.down = found, guests.DOWN_SECONDS
+        self.guests = [one for one in found.here.guests if not one.template]
+        self.running = guests.running(run) if self.guests else frozenset()
+        try:
+            self.ha = guests.ha(root)
+        except guests.GuestsError as error:
+            self.ha = guests.Ha(words=(str(error),))
+
+    def data(self) -> dict[str, Any]:
+        """Return it as data. stage: the first that stops the guest, None if none does; then Proxmox stops it, with the host."""
+        return {
+            "guests": [self._guest(one) for one in self.guests],
+            "ha": list(self.ha.words),
+            "idle": list(self.found.idle),
+        }
+
+    def _guest(self, guest: Any) -> dict[str, Any]:
+        stages = {name: one for name, chosen in self.found.stages.items() for one in chosen if one.guest.id == guest.id}
+        name, first = next(iter(stages.items()), (None, None))
+        return {
+            "id": guest.id,
+            "kind": guest.kind,
+            "name": guest.name,
+            "running": None if self.running is None else guest.id in self.running,
+            "ha": guest.id in self.ha.managed,
+            "stage": name,
+            "stages": list(stages),
+            "seconds": first.seconds if first else self.down if guest.down is None else guest.down,
+            "why": first.why if first else "",
+        }
+
+    def text(self) -> str:
+        """Return it as text."""
+        lines = []
+        for guest in self.guests:
+            one = self._guest(guest)
+            words = {True: "runs", False: "stopped", None: "can't tell"}
+            when = (
+                f"stopped by stage {', '.join(one['stages'])}: {one['why']}"
+                if one["stages"]
+                else "stopped by Proxmox VE, with the host"
+            )
+            managed = "; HA works it" if one["ha"] else ""
+            lines.append(f"{guest!s:<28} {words[one['running']]:<11} has {one['seconds']:g} s, {when}{managed}")
+        lines = lines or ["this host has no guests of Proxmox VE"]
+        notes = [*self.ha.words, *self.found.idle]
+        return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
 def _how(host: gate.Host) -> str:

@@ -5,8 +5,8 @@
 """What is done in an outage before the battery is low: stop these guests, tell somebody, then FSD. And undone if it ends.
 
 decide() is a function of data: from the stages, what is remembered and what the UPSes say, to what is to be done. run() is the
-program around it: it asks, does, and remembers, until the mains are back and nothing is left to do. It may be killed at any
-moment and started again: what it was about to do is written down before it is done.
+program around it: it asks, does, and remembers, for as long as the host runs. It may be killed at any moment and started
+again: what it was about to do is written down before it is done.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ import contextlib
 import json
 import math
 import os
+import re
 import stat
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Protocol
 
 from . import guests, moments, parseconf, upsd, validate, writing
 from .guests import Guest
+from .selection import NOBODY, Chosen, Selector
 from .units import Run
 
 VERSION = 1
@@ -32,8 +34,9 @@ MODE = 0o600
 # of the state's file
 _LIMIT = 1 << 18
 
-# How often the UPSes are asked, and how long upsd may take to answer
+# How often the UPSes are asked while there is something to do, and while there is not; and how long upsd may take to answer
 POLL = 2.0
+REST_POLL = 5.0
 ASK_SECONDS = 2.0
 # The mains are back when they have been back for so long: until then it is the same outage, and no guest is started
 STABLE = 30.0
@@ -48,8 +51,9 @@ NOTIFY_SECONDS = 30.0
 # How often a guest is started that does not start, and how long is waited in between
 STARTS = 3
 START_AGAIN = 10.0
-# If nobody says for so long how the power stands, and no outage is known, it is left to the next start
-SILENCE = 300.0
+# How long FSD waits, when an outage begins, until the guests have been found; and when that is tried again if it failed
+FIND_SECONDS = 10.0
+FIND_AGAIN = 30.0
 # The same complaint is made once in so many seconds
 COMPLAIN = 60.0
 
@@ -68,11 +72,12 @@ class StagesError(ValueError):
 
 @dataclass(frozen=True)
 class Target:
-    """A guest that a stage stops, and how many seconds it gets for that."""
+    """A guest that a stage stops, and how many seconds it gets for that. name: for people."""
 
     kind: str
     id: int
     seconds: float = guests.DOWN_SECONDS
+    name: str = ""
 
     @property
     def key(self) -> Key:
@@ -82,12 +87,15 @@ class Target:
     @property
     def guest(self) -> Guest:
         """What qm and pct need to know of it."""
-        return Guest(self.id, self.kind)
+        return Guest(self.id, self.kind, self.name)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage. It begins when any of its triggers is reached: seconds on battery, charge (%) or runtime (s) at or below."""
+    """A stage. It begins when any of its triggers is reached: seconds on battery, charge (%) or runtime (s) at or below.
+
+    select: which guests it stops. guests: those that are known; until they have been found, those whose kind the policy gives.
+    """
 
     name: str
     on_battery: float | None = None
@@ -97,6 +105,7 @@ class Stage:
     notify: tuple[str, ...] = ()
     message: str = ""
     fsd: bool = False
+    select: Selector = NOBODY
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,8 @@ class State:
 
     since: when the first UPS went on battery; None: no outage. mains: since when the mains are back; None: they are not.
     upses: which were on battery. low: "stage charge" or "stage runtime" -> since when it has been so low. begun: stage ->
-    when. asked: guest -> when its stop was decided. done: guest -> what came of it. fsd: when upsmon was told last.
+    when. asked: guest -> when its stop was decided. done: guest -> what came of it. fsd: when upsmon was told last. down:
+    since when upsd says FSD, or has said it last; None: the shutdown has not begun.
 
     And beyond it, ours: the guests that we have shut down and must start again -> whether HA works them. tries: guest -> how
     often its start failed, and when last.
@@ -134,8 +144,14 @@ class State:
     asked: Mapping[Key, float] = field(default_factory=dict)
     done: Mapping[Key, str] = field(default_factory=dict)
     fsd: float | None = None
+    down: float | None = None
     ours: Mapping[Key, bool] = field(default_factory=dict)
     tries: Mapping[Key, tuple[int, float]] = field(default_factory=dict)
+
+    @property
+    def idle(self) -> bool:
+        """Say whether there is no outage, and nothing left of one: nothing that is worth remembering."""
+        return self.since is None and not self.ours
 
     def over(self) -> State:
         """Return the memory when the outage is over: which guests are to be started, and since when the mains are back."""
@@ -144,7 +160,10 @@ class State:
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do. kind: "notify", "stop_guests", "fsd", "start_guests" or "end". targets: the guests it is about."""
+    """One thing to do. kind: "notify", "stop_guests", "fsd", "start_guests" or "rest". targets: the guests it is about.
+
+    "rest": there is nothing to do, until the power changes.
+    """
 
     kind: str
     reason: str
@@ -174,8 +193,18 @@ def read(data: object) -> tuple[Stage, ...]:
     return tuple(found)
 
 
+_MAY = (
+    *("on_battery", "charge", "runtime"),
+    *("guests", "tags", "storage_of", "seconds"),
+    *("notify", "message", "fsd"),
+)
+# what separates tags in Proxmox's files, and what no name or address of a machine has
+_TAG = re.compile(r"[^\s,;]{1,128}")
+_MACHINE = re.compile(r"[^\s/@\[\],;]{1,255}")
+
+
 def _stage(data: object, where: str) -> Stage:
-    one = _members(data, where, ("name",), ("on_battery", "charge", "runtime", "guests", "notify", "message", "fsd"))
+    one = _members(data, where, ("name",), _MAY)
     name = one["name"]
     if not isinstance(name, str) or not name or not name.isprintable() or len(name) > 64:
         raise StagesError(f"{where}.name must be a text of 1 to 64 characters, not {name!r}")
@@ -184,9 +213,7 @@ def _stage(data: object, where: str) -> Stage:
         raise StagesError(f"{where} never begins: set on_battery, charge or runtime")
     if (triggers["charge"] or 0) > 100:
         raise StagesError(f"{where}.charge is a percentage, and must not be more than 100")
-    found = one.get("guests") or []
-    if not isinstance(found, list):
-        raise StagesError(f"{where}.guests must be a list")
+    select, known = _guests(one, where)
     notify = one.get("notify") or []
     if not isinstance(notify, list) or not all(isinstance(word, str) and "\0" not in word for word in notify):
         raise StagesError(f"{where}.notify must be a list of a program and its arguments")
@@ -197,21 +224,55 @@ def _stage(data: object, where: str) -> Stage:
         raise StagesError(f"{where}.message must be a text")
     if not isinstance(fsd, bool):
         raise StagesError(f"{where}.fsd must be true or false")
-    targets = tuple(_target(guest, f"{where}.guests[{place}]") for place, guest in enumerate(found))
-    if not (targets or notify or fsd):
-        raise StagesError(f"{where} does nothing: give it guests, notify or fsd")
-    return Stage(name, guests=targets, notify=tuple(notify), message=message, fsd=fsd, **triggers)
+    if not (select or notify or fsd):
+        raise StagesError(f"{where} does nothing: give it guests, tags, storage_of, notify or fsd")
+    return Stage(name, guests=known, notify=tuple(notify), message=message, fsd=fsd, select=select, **triggers)
 
 
-def _target(data: object, where: str) -> Target:
-    one = _members(data, where, ("kind", "id"), ("seconds",))
-    if one["kind"] not in guests.KINDS:
-        raise StagesError(f"{where}.kind must be qm (a VM) or pct (a container), not {one['kind']!r}")
-    number = one["id"]
-    if isinstance(number, bool) or not isinstance(number, int) or not 100 <= number <= 999_999_999:
-        raise StagesError(f"{where}.id must be the number of a guest, 100 or more, not {number!r}")
+def _guests(one: Mapping[str, Any], where: str) -> tuple[Selector, tuple[Target, ...]]:
+    """Return what a stage chooses, and what of it is known without a look at Proxmox."""
     seconds = _number(one.get("seconds"), f"{where}.seconds")
-    return Target(one["kind"], number, guests.DOWN_SECONDS if seconds is None else seconds)
+    found = one.get("guests") or []
+    if not isinstance(found, list):
+        raise StagesError(f"{where}.guests must be a list")
+    ids: dict[int, float | None] = {}
+    known = []
+    for place, guest in enumerate(found):
+        kind, number, own = _guest(guest, f"{where}.guests[{place}]")
+        if number in ids:
+            raise StagesError(f"{where}.guests[{place}]: {number} stands there twice. Say it once")
+        ids[number] = own
+        if kind:
+            known.append(Target(kind, number, next((x for x in (own, seconds) if x is not None), guests.DOWN_SECONDS)))
+    tags = _texts(one.get("tags"), f"{where}.tags", _TAG, "a tag, without spaces, commas and semicolons")
+    machines = _texts(
+        one.get("storage_of"), f"{where}.storage_of", _MACHINE, "a machine's name or address, without port and brackets"
+    )
+    return Selector(tuple(ids.items()), tags, machines, seconds), tuple(known)
+
+
+def _guest(data: object, where: str) -> tuple[str, int, float | None]:
+    """Read a guest: a number, or an object. The kind is "" if it is not said: Proxmox knows it."""
+    one = data if isinstance(data, dict) else {"id": data}
+    _members(one, where, ("id",), ("seconds", "kind"))
+    kind, number = one.get("kind"), one["id"]
+    if kind not in (None, *guests.KINDS):
+        raise StagesError(f"{where}.kind must be qm (a VM) or pct (a container), not {kind!r}")
+    if isinstance(number, bool) or not isinstance(number, int) or not 100 <= number <= 999_999_999:
+        name = f"{where}.id" if isinstance(data, dict) else where
+        raise StagesError(f"{name} must be the number of a guest, 100 or more, not {number!r}")
+    return kind or "", number, _number(one.get("seconds"), f"{where}.seconds")
+
+
+def _texts(data: object, where: str, pattern: re.Pattern[str], what: str) -> tuple[str, ...]:
+    if data is None:
+        return ()
+    if not isinstance(data, list):
+        raise StagesError(f"{where} must be a list")
+    for place, one in enumerate(data):
+        if not isinstance(one, str) or not one.isprintable() or not pattern.fullmatch(one):
+            raise StagesError(f"{where}[{place}] must be {what}, not {one!r}")
+    return tuple(dict.fromkeys(data))
 
 
 def _members(data: object, where: str, must: Sequence[str], may: Sequence[str]) -> dict[str, Any]:
@@ -292,27 +353,44 @@ def combine(powers: Mapping[str, Power], were: Collection[str]) -> Power:
 
 
 def decide(
-    stages: Sequence[Stage], state: State, now: float, seen: Power, busy: Collection[Key] = frozenset()
+    stages: Sequence[Stage],
+    state: State,
+    now: float,
+    seen: Power,
+    busy: Collection[Key] = frozenset(),
+    *,
+    finding: bool = False,
 ) -> Decision:
-    """Say what is to be done now. busy: the guests that are being stopped or started at this moment.
+    """Say what is to be done now. busy: the guests that are being stopped or started at this moment. finding: whether the
+    guests of the stages are still being found, and those that are known may be too few.
 
     Rules: a stage begins once in an outage. An outage lasts from the first UPS on battery until the mains have been back for
-    STABLE seconds. What is unknown triggers nothing and ends nothing, and the time on battery goes on. After FSD nothing is
-    undone. Started again are only the guests that we have shut down, and that are still down.
+    STABLE seconds. What is unknown triggers nothing and ends nothing, and the time on battery goes on. After FSD the guests of
+    all stages are stopped, and nothing else is done, nor undone, until it is gone and the mains are there: then the outage is over.
+    Started again are only the guests that we have shut down, and that are still down.
     """
-    return _Decide(stages, state, now, seen, busy).result()
+    return _Decide(stages, state, now, seen, busy=busy, finding=finding).result()
 
 
 class _Decide:
     """One decision. The methods change self.state, and add to self.actions."""
 
-    def __init__(self, stages: Sequence[Stage], state: State, now: float, seen: Power, busy: Collection[Key]) -> None:
-        self.stages, self.state, self.now, self.seen, self.busy = stages, state, now, seen, busy
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        state: State,
+        now: float,
+        seen: Power,
+        *,
+        busy: Collection[Key],
+        finding: bool,
+    ) -> None:
+        self.stages, self.state, self.now, self.seen, self.busy, self.finding = stages, state, now, seen, busy, finding
         self.actions: list[Action] = []
 
     def result(self) -> Decision:
         self._follow()
-        if "FSD" in self.seen.flags:
+        if self.state.down is not None:
             self._go_down()
         elif self.state.since is None:
             self._restore()
@@ -329,8 +407,18 @@ class _Decide:
 
     def _follow(self) -> None:
         """Keep the times of the outage."""
-        if self.seen.on_battery:
-            since = self.now if self.state.since is None else self.state.since
+        since = self.now if self.state.since is None else self.state.since
+        if "FSD" in self.seen.flags:
+            # somebody may say it while the mains are there
+            down = self.now if self.state.down is None else self.state.down
+            self.state = replace(
+                self.state, since=since, mains=None, down=down, upses=self.state.upses | self.seen.upses
+            )
+        elif self.state.down is not None:
+            if self.seen.on_battery is False and not self.busy:
+                # the shutdown was called off: upsd forgets FSD only when it is started anew
+                self.state = replace(self.state.over(), mains=self.now)
+        elif self.seen.on_battery:
             self.state = replace(self.state, since=since, mains=None, upses=self.state.upses | self.seen.upses)
         elif self.seen.on_battery is False and self.state.mains is None:
             self.state = replace(self.state, mains=self.now, low={})
@@ -347,20 +435,20 @@ class _Decide:
         return self.seen.on_battery is False and mains is not None and self.now - mains >= STABLE
 
     def _go_down(self) -> None:
-        """upsd says FSD: all go down, and nothing can be called back.
+        """upsd says FSD, or has said it before it went: all go down, and nothing can be called back.
 
         What the stages would have stopped later is stopped now: its storage is about to go.
         """
         self._stop(self.stages)
-        if not self.busy:
-            self.actions.append(Action("end", "upsd says FSD: the shutdown goes on without the stages"))
+        if not self.busy and not self.finding:
+            self.actions.append(Action("rest", "upsd says FSD: the shutdown goes on without the stages"))
 
     def _restore(self) -> None:
-        """The mains are there: start what we have stopped, one after the other, last stopped first; then end."""
+        """The mains are there: start what we have stopped, one after the other, last stopped first; then rest."""
         if self.seen.on_battery is None or self.busy:
             return
         if not self.state.ours:
-            self.actions.append(Action("end", "the mains are there, and nothing is left to do"))
+            self.actions.append(Action("rest", "the mains are there, and nothing is left to do"))
         elif self._is_back():
             for key in reversed(list(self.state.ours)):
                 count, last = self.state.tries.get(key, (0, -math.inf))
@@ -430,7 +518,9 @@ class _Decide:
         begun = self._begun()
         last = [stage for stage in begun if stage.fsd]
         waits = any(target.key not in self.state.done for stage in begun for target in stage.guests)
-        if last and not waits:
+        # those that no stage names any more, since the guests were found anew
+        waits = waits or any(key in self.state.asked and key not in self.state.done for key in self.busy)
+        if last and not waits and not self.finding:
             if self.state.fsd is None:
                 self.actions.append(Action("fsd", f"stage {last[0].name}", last[0].name))
             elif self.now - self.state.fsd >= FSD_AGAIN:
@@ -512,6 +602,7 @@ def dump(state: State) -> str:
         "asked": dict(state.asked),
         "done": dict(state.done),
         "fsd": state.fsd,
+        "down": state.down,
         "ours": dict(state.ours),
         "tries": {key: list(one) for key, one in state.tries.items()},
     }
@@ -550,6 +641,7 @@ def _state(data: object) -> State:
         asked=_typed(data.get("asked"), dict, _is_time),
         done=_typed(data.get("done"), dict, lambda one: isinstance(one, str)),
         fsd=_time(data.get("fsd")),
+        down=_time(data.get("down")),
         ours=ours,
         tries={key: (_count(one[0]), _time(one[1]) or 0.0) for key, one in tries.items()},
     )
@@ -604,6 +696,32 @@ def thread(job: Callable[[], None]) -> None:
     threading.Thread(target=job, daemon=True).start()
 
 
+class Finder(Protocol):
+    """Who finds the guests of the stages: selection.Finder."""
+
+    def find(self) -> Mapping[str, Sequence[Chosen]]:
+        """Find them: name of a stage -> its guests. Raises guests.GuestsError. It may hang."""
+
+    def kept(self) -> Mapping[str, Sequence[Chosen]]:
+        """Return those that were found last."""
+
+    def keep(self, found: Mapping[str, Sequence[Chosen]]) -> bool:
+        """Keep them. Raises writing.WriteError."""
+
+
+def always() -> bool:
+    """Stay."""
+    return True
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+BUSY = "another run is at work"
+"""Why run() ended at once."""
+
+
 def run(
     stages: Sequence[Stage | Mapping[str, Any]],
     upses: Sequence[Mapping[str, Any]],
@@ -617,12 +735,17 @@ def run(
     boot_id: Callable[[], str] = moments.boot_id,
     start: Start = thread,
     upsmon: str | None = None,
+    finder: Finder | None = None,
+    alive: Callable[[], None] = nothing,
+    stay: Callable[[], bool] = always,
 ) -> str:
-    """Watch an outage, and do what the stages say, until nothing is left to do. Returns why it ended.
+    """Watch the UPSes, and do what the stages say, for ever. Returns why it ended: BUSY, or what was done when `stay` said no.
 
     stages, upses: as the policy has them (upses: name, host, port). state_path: its folder is made if it is not there. log
-    takes a line for each step. run: runs programs, from several threads at once, and has no limit that is shorter than
-    guests.longest() of the slowest guest. upsmon: its real binary, found if it is None. Raises StagesError.
+    takes a line for each step. run: runs programs, from several threads at once. Each of them is ended by `timeout`, whose seconds
+    stand at place 2; run may give it up some seconds later, but not before. upsmon: its real binary, found if it is None. finder: finds
+    the guests; None: those of the policy whose kind it gives are all. alive: called in each round. stay: whether to go on watching
+    when nothing is left to do. Raises StagesError.
     """
     program = _Program(
         stages=read(list(stages)),
@@ -635,13 +758,16 @@ def run(
         sleep=sleep,
         start=start,
         upsmon=upsmon or _upsmon(),
+        finder=finder,
+        alive=alive,
+        stay=stay,
     )
     try:
         with program.alone():
             return program.watch(boot_id())
     except writing.Busy:
-        log("another run is at work: this one ends")
-        return "another run is at work"
+        log(f"{BUSY}: this one ends")
+        return BUSY
 
 
 def _upsmon() -> str:
@@ -658,6 +784,16 @@ class _Job:
 
 
 @dataclass
+class _Search:
+    """One try to find the guests. good: it has found them."""
+
+    began: float
+    ended: bool = False
+    good: bool = False
+    told: bool = False  # that it takes too long
+
+
+@dataclass
 class _Program:
     """The loop, and what it does beside it. The state is changed under the lock alone, and written at each change."""
 
@@ -671,18 +807,25 @@ class _Program:
     sleep: guests.Pause
     start: Start
     upsmon: str
+    finder: Finder | None
+    alive: Callable[[], None]
+    stay: Callable[[], bool]
+    given: tuple[Stage, ...] = field(init=False)  # as the policy has them
     state: State = field(default_factory=State, init=False)
     began: float = field(init=False)
-    heard: float = field(init=False)  # when somebody last said how the power stands
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
     _saved: str = field(default="", init=False)
     _jobs: dict[Key, _Job] = field(default_factory=dict, init=False)
     _complained: dict[str, float] = field(default_factory=dict, init=False)
     _told: tuple[object, ...] = field(default=(), init=False)
+    _search: _Search | None = field(default=None, init=False)
+    _rests: str = field(default="", init=False)
+    _shown: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Begin now."""
-        self.began = self.heard = self.clock()
+        self.began = self.clock()
+        self.given = self.stages
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -700,15 +843,15 @@ class _Program:
         self.state, words = load(self.path, boot)
         if words:
             self.say(words)
+        self._saved = "what was there"
         while True:
-            decision = self.look()
-            for action in decision.actions:
-                if action.kind == "end":
-                    return self.end(action.reason)
-                self.do(action)
-            if self.heard + SILENCE <= self.clock() and self.state.since is None and not self.state.ours:
-                return self.end(f"upsd has not said for {SILENCE:g} s how the power stands, and no outage is known")
-            self.sleep(POLL)
+            self.alive()
+            for action in self.look().actions:
+                if action.kind != "rest":
+                    self.do(action)
+                elif not self.rest(action.reason):
+                    return action.reason
+            self.sleep(REST_POLL if self.state.idle and not self._jobs else POLL)
 
     def look(self) -> Decision:
         """Ask the UPSes, decide, and remember what was decided."""
@@ -716,14 +859,71 @@ class _Program:
         self.give_up()
         with self._lock:
             seen = combine(powers, self.state.upses)
-            if seen.on_battery is not None or "CAL" in seen.flags:
-                self.heard = self.clock()
-            before = self.state
-            decision = decide(self.stages, self.state, self.clock(), seen, frozenset(self._jobs))
+            outage = bool(seen.on_battery) or "FSD" in seen.flags or self.state.since is not None
+            finding = self.search(outage=outage)
+            before, now = self.state, self.clock()
+            decision = decide(self.stages, self.state, now, seen, frozenset(self._jobs), finding=finding)
             self.state = decision.state
             self.narrate(before, seen)
             self.save()
         return decision
+
+    # Who is stopped
+
+    def search(self, *, outage: bool) -> bool:
+        """Have the guests found when an outage begins, beside the loop. Says whether FSD should wait for that."""
+        if self.finder is None or not any(stage.select for stage in self.given):
+            return False
+        one = self._search
+        if not outage:
+            if one and one.ended:
+                self._search = None
+            return False
+        if one is None or (one.ended and not one.good and self.clock() - one.began >= FIND_AGAIN):
+            self.take(self.finder.kept())
+            self._search = one = _Search(self.clock())
+            self.find(self.finder, one)
+        late = self.clock() - one.began >= FIND_SECONDS
+        if late and not one.ended and not one.told:
+            one.told = True
+            self.say(f"the guests of the stages have not been found within {FIND_SECONDS:g} s: those found last count")
+        return not one.ended and not late
+
+    def find(self, finder: Finder, search: _Search) -> None:
+        def whole() -> None:
+            try:
+                found = finder.find()
+                search.good = True
+                self.take(found)
+                self.show()
+                finder.keep(found)
+            except Exception as error:
+                lost = "" if search.good else ": those found last count"
+                self.complain(f"{_words(error)}{lost}")
+            finally:
+                search.ended = True
+
+        self.start(whole)
+
+    def take(self, found: Mapping[str, Sequence[Chosen]]) -> None:
+        """Let these be the guests of the stages. A stage that is not among them stops those whose kind the policy gives."""
+        with self._lock:
+            stages = tuple(
+                replace(stage, guests=tuple(_target(one) for one in found[stage.name]))
+                if stage.name in found
+                else stage
+                for stage in self.given
+            )
+            self.stages = stages
+
+    def show(self) -> None:
+        """Log who the stages are for, if it is news."""
+        for stage in self.stages:
+            names = ", ".join(str(one.guest) for one in stage.guests)
+            words = f"stage {stage.name} is for {names or 'no guest that is here'}"
+            if stage.select and self._shown.get(stage.name) != words:
+                self._shown[stage.name] = words
+                self.say(words)
 
     def narrate(self, before: State, seen: Power) -> None:
         """Log what is new about the power."""
@@ -732,6 +932,7 @@ class _Program:
         if told == self._told:
             return
         self._told = told
+        self._rests = ""
         if "FSD" in seen.flags:
             self.say("upsd says FSD")
         elif now.since is None and before.since is not None:
@@ -851,13 +1052,12 @@ class _Program:
 
     # Words, and the file
 
-    def end(self, reason: str) -> str:
-        self.say(f"end: {reason}")
-        with self._lock:
-            if self.state.since is None and not self.state.ours:
-                with contextlib.suppress(OSError):
-                    self.path.unlink()
-        return reason
+    def rest(self, reason: str) -> bool:
+        """There is nothing to do. Say so once, and whether to go on watching."""
+        if self._rests != reason:
+            self._rests = reason
+            self.say(reason)
+        return self.stay()
 
     def say(self, words: str) -> None:
         with self._lock:
@@ -871,6 +1071,12 @@ class _Program:
             self.say(words)
 
     def save(self) -> None:
+        if self.state.idle:
+            if self._saved:
+                with contextlib.suppress(OSError):
+                    self.path.unlink(missing_ok=True)
+                self._saved = ""
+            return
         text = dump(self.state)
         if text == self._saved:
             return
@@ -880,6 +1086,16 @@ class _Program:
         except writing.WriteError as error:
             # the outage is worse than a run that can't go on where this one was killed
             self.complain(str(error))
+
+
+def _target(one: Chosen) -> Target:
+    return Target(one.guest.kind, one.guest.id, one.seconds, one.guest.name)
+
+
+def _words(error: Exception) -> str:
+    """Say what went wrong: an error of ours by its words alone."""
+    ours = isinstance(error, (guests.GuestsError, writing.WriteError))
+    return str(error) if ours else f"the guests of the stages can't be found: {type(error).__name__}: {error}"
 
 
 def _measures(seen: Power) -> str:

@@ -460,6 +460,39 @@ def test_status_and_start(stand: Stand, kind: str) -> None:
     assert guests.start(stand.run, Guest(100, kind))[0] == 255
 
 
+def test_which_run(stand: Stand) -> None:
+    assert guests.running(stand.run) == frozenset()
+    stand.host.put(100, name="mail")
+    stand.host.put(101)
+    stand.host.put(102, running=False)
+    stand.host.put(103, kind="pct", name="films")
+    stand.host.put(104, kind="pct", lock="backup")
+    stand.host.put(105, kind="pct", running=False, lock="backup")
+    assert guests.running(stand.run) == {100, 101, 103, 104}
+    assert "       101 VM 101 " in stand.run(["qm", "list"])[1]
+
+
+def test_a_guest_whose_name_looks_like_something_else() -> None:
+    table = {
+        "qm": "      VMID NAME   STATUS     MEM(MB)    BOOTDISK(GB) PID       \n"
+        "       100 running  stopped    512                 0.00 0         \n"
+        "       101 stopped  paused     512               900.00 7         \n"
+        "      1020 stopped  running    512               900.00 4217      \n",
+        "pct": "VMID       Status     Lock         Name                \n"
+        "200        stopped                 running             \n"
+        "201        running                 stopped             \n",
+    }
+    assert guests.running(lambda command: (0, table[command[3]])) == {101, 1020, 201}
+
+
+@pytest.mark.parametrize("broken", ["qm", "pct"])
+def test_nobody_can_say_which_run(stand: Stand, broken: str) -> None:
+    stand.host.put(100)
+    stand.host.put(103, kind="pct")
+    stand.hooks[broken] = "       100 mail running 512 0.00 7\n103 running  films\n"
+    assert guests.running(stand.run) is None
+
+
 @pytest.mark.parametrize("kind", guests.KINDS)
 def test_it_goes_down(stand: Stand, kind: str) -> None:
     stand.host.put(100, kind=kind, shutdown=7)

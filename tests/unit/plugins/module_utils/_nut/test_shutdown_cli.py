@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import signal
 import subprocess
@@ -33,6 +34,7 @@ class Program:
         self.slept: list[float] = []
         self.ran: list[list[str]] = []
         self.says = "status: stopped"
+        self.lists: dict[str, str] = {}
         self.environment: dict[str, str] = {}
 
     def policy(self, **changes: Any) -> None:
@@ -41,12 +43,12 @@ class Program:
 
     def qm(self, command: Any) -> tuple[int, str]:
         self.ran.append(list(command))
-        return 0, self.says
+        return 0, self.lists.get(command[-2], "") if command[-1] == "list" else self.says
 
     def __call__(self, *words: str) -> int:
         folder = self.folder
         options = ["--policy", str(folder / "shutdown.json"), "--state", str(folder / "gate.json")]
-        options += ["--report", str(folder / "last.json"), "--log", str(folder / "log")]
+        options += ["--report", str(folder / "last.json"), "--log", str(folder / "log"), "--root", str(folder)]
         return shutdown_cli.main(
             [*words, *(options if "--help" not in words else [])],
             self.out.append,
@@ -102,7 +104,7 @@ def test_a_crash_is_told_and_waits_a_moment(program: Program, monkeypatch: pytes
 
 def test_a_policy_that_is_wrong(program: Program) -> None:
     program.policy(longest=0)
-    for command in ("gate", "stages", "status", "check"):
+    for command in ("gate", "stages", "status", "check", "guests"):
         program.err.clear()
         assert program(command) == 2
         assert program.err == [
@@ -188,28 +190,236 @@ def test_status_where_there_is_nobody(program: Program) -> None:
     assert "  none is known\n" in program.out[0]
 
 
+STAGE = {"name": "first", "on_battery": 120, "guests": [{"kind": "qm", "id": 101, "seconds": 60}]}
+
+
 def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.homelab.nut.plugins.module_utils._nut import stages
+    from ansible_collections.homelab.nut.plugins.module_utils._nut import selection, stages
 
     seen: list[Any] = []
 
-    def run(known: Any, upses: Any, *, state_path: Path, log: Any, run: Any) -> str:
-        seen.append((known, upses, state_path, run))
+    def run(known: Any, upses: Any, *, state_path: Path, log: Any, run: Any, finder: Any, alive: Any) -> str:
+        alive()
+        seen.append((known, upses, state_path, run, finder))
         log("a stage begins")
-        return "done"
+        return stages.BUSY
 
     monkeypatch.setattr(stages, "run", run)
-    program.policy(
-        upses=[{"name": "ups"}],
-        stages=[{"name": "first", "on_battery": 120, "guests": [{"kind": "qm", "id": 101, "seconds": 60}]}],
-    )
-    assert program("stages") == 0
-    known, upses, state, runs = seen[0]
+    program.policy(upses=[{"name": "ups"}], stages=[STAGE])
+    # it ends only if another one is at work, and is to be started again then
+    assert program("stages") == 1
+    known, upses, state, runs, finder = seen[0]
     assert known[0].name == "first"
     assert upses == [{"name": "ups", "host": "localhost", "port": 3493}]
     assert (state, runs) == (program.folder / "gate.json", program.qm)
+    assert finder.stages == {"first": selection.Selector(((101, 60.0),))}
+    assert (finder.path, finder.root) == (program.folder / "guests.json", program.folder)
+    names = finder.resolver()
+    assert (type(names), names.path) == (gate.Names, program.folder / "addresses.json")
+    assert finder.resolver() is not names
     assert program.out == ["a stage begins"]
     assert (program.folder / "log").read_text().endswith(" stages: a stage begins\n")
+
+
+def test_no_stages(program: Program) -> None:
+    assert program("stages") == 0
+    assert program.out == [f"{program.folder}/shutdown.json has no stages: there is nothing to watch for"]
+    assert sorted(path.name for path in program.folder.iterdir()) == ["shutdown.json"]
+
+
+def test_stages_that_are_wrong(program: Program) -> None:
+    program.policy(stages=[{"name": "first", "surprise": 1}])
+    for command in ("stages", "guests", "check"):
+        assert program(command) == 2
+        assert program.err.pop().startswith(f"{program.folder}/shutdown.json: $.stages[0] has a member 'surprise'")
+        assert program.err == []
+    # all the others go on without them
+    assert program("status") == 0
+
+
+# The guests
+
+
+def proxmox(folder: Path) -> None:
+    local = folder / "etc/pve/local"
+    for name in ("qemu-server", "lxc"):
+        (local / name).mkdir(parents=True)
+    (local / "qemu-server/101.conf").write_text("name: mail\ntags: nas\nscsi0: local:101/a.qcow2\n")
+    (local / "qemu-server/103.conf").write_text("name: onnas\nstartup: down=40\nscsi0: nas:103/a.qcow2\n")
+    (local / "qemu-server/104.conf").write_text("name: other\nscsi0: local:104/a.qcow2\n")
+    (local / "qemu-server/105.conf").write_text("name: model\ntemplate: 1\ntags: nas\n")
+    (local / "lxc/102.conf").write_text("hostname: films\nstartup: down=70\n")
+    (folder / "etc/pve/storage.cfg").write_text("nfs: nas\n\tserver 192.0.2.20\n\tpath /mnt/pve/nas\n")
+
+
+STAGES = [
+    {"name": "nas", "on_battery": 60, "guests": [{"id": 101, "seconds": 90}, 999], "tags": ["none"], "seconds": 30},
+    {"name": "late", "charge": 30, "guests": [101], "storage_of": ["192.0.2.20", "nowhere.invalid"]},
+]
+IDLE = [
+    "stage nas: no guest here has the number 999",
+    "stage nas: no guest here has the tag none",
+    "stage late: nowhere.invalid has no address here, so nobody knows who uses its storage",
+]
+
+
+def test_check_finds_the_guests_and_keeps_them(program: Program) -> None:
+    proxmox(program.folder)
+    program.policy(stages=STAGES)
+    assert program("check") == 0
+    assert program.out[1:] == ["stage nas is for VM 101 (mail)", "stage late is for VM 101 (mail), VM 103 (onnas)"]
+    assert program.err == IDLE
+    kept = program.json("guests.json")["stages"]
+    assert [(one["id"], one["seconds"]) for one in kept["late"]["guests"]] == [(101, 180.0), (103, 40.0)]
+    # nobody is asked whether they run
+    assert program.ran == []
+
+
+def test_check_keeps_the_addresses_of_names(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd
+
+    proxmox(program.folder)
+    (program.folder / "etc/pve/storage.cfg").write_text("nfs: nas\n\tserver truenas.lan\n\tpath /mnt/pve/nas\n")
+    program.policy(stages=[{"name": "nas", "on_battery": 60, "storage_of": ["nas.lan"]}])
+    known = {"nas.lan": ("192.0.2.20",), "truenas.lan": ("192.0.2.20",)}
+
+    def names(name: str, seconds: float) -> tuple[str, ...]:
+        if name not in known:
+            raise OSError("not known")
+        return known[name]
+
+    keeping = gate.Names
+    monkeypatch.setattr(gate, "Names", lambda path: keeping(path, names))
+    assert program("check") == 0
+    assert program.out[1:] == ["stage nas is for VM 103 (onnas)"]
+    assert program.json("addresses.json") == {"nas.lan": ["192.0.2.20"], "truenas.lan": ["192.0.2.20"]}
+    # and when what knew them is gone
+    known.clear()
+    program.out.clear()
+    assert program("check") == 0
+    assert program.out[1:] == ["stage nas is for VM 103 (onnas)"]
+    assert program.err == []
+    assert upsd.resolve is not names
+
+
+def test_check_where_the_guests_can_not_be_found(program: Program) -> None:
+    (program.folder / "etc/pve").mkdir(parents=True)
+    program.policy(stages=STAGES)
+    # the policy is right all the same
+    assert program("check") == 0
+    assert "etc/pve/local is not there: start Proxmox's cluster file system" in program.err[0]
+    assert len(program.err) == 1
+    assert not (program.folder / "guests.json").exists()
+
+
+def test_check_where_the_guests_can_not_be_kept(program: Program) -> None:
+    proxmox(program.folder)
+    program.policy(stages=STAGES)
+    (program.folder / "guests.json").mkdir()
+    assert program("check") == 0
+    assert "guests.json could not be written" in program.err[-1]
+
+
+def test_check_without_guests_looks_at_none(program: Program) -> None:
+    (program.folder / "etc/pve").mkdir(parents=True)
+    program.policy(stages=[{"name": "end", "charge": 30, "fsd": True}])
+    assert program("check") == 0
+    assert program.err == []
+    assert len(program.out) == 1
+
+
+def test_check_where_proxmox_hangs(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxmox(program.folder)
+    path = program.folder / "etc/pve/storage.cfg"
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.setattr(shutdown_cli, "FIND_SECONDS", 0.05)
+    program.policy(stages=STAGES)
+    assert program("check") == 0
+    assert program.err == ["Proxmox's files (/etc/pve) can't be read within 0.05 s. Is pve-cluster.service well?"]
+    assert program("guests") == 1
+    # let the two threads go
+    path.write_text("")
+
+
+QM = "      VMID NAME\n       101 mail   running  512  8.00 77\n       103 onnas  stopped  512  8.00 0\n"
+PCT = "VMID       Status     Lock         Name\n102        running                 films\n"
+
+
+def test_guests(program: Program) -> None:
+    proxmox(program.folder)
+    (program.folder / "etc/pve/ha").mkdir()
+    (program.folder / "etc/pve/ha/resources.cfg").write_text("ct: 102\n\tstate started\n")
+    program.policy(stages=STAGES)
+    program.lists = {"qm": QM, "pct": PCT}
+    assert program("guests") == 0
+    assert program.out[0].splitlines()[:6] == [
+        "VM 101 (mail)                runs        has 90 s, stopped by stage nas, late: its number is listed",
+        "container 102 (films)        runs        has 70 s, stopped by Proxmox VE, with the host; HA works it",
+        "VM 103 (onnas)               stopped     has 40 s, stopped by stage late: "
+        "its disk is on storage nas, on 192.0.2.20",
+        "VM 104 (other)               stopped     has 180 s, stopped by Proxmox VE, with the host",
+        "",
+        "HA works 1 guest (102)",
+    ]
+    assert program.out[0].splitlines()[-3:] == IDLE
+    assert program("guests", "--json") == 0
+    data = json.loads(program.out[1])
+    assert [(one["id"], one["kind"], one["running"], one["ha"]) for one in data["guests"]] == [
+        (101, "qm", True, False),
+        (102, "pct", True, True),
+        (103, "qm", False, False),
+        (104, "qm", False, False),
+    ]
+    assert data["guests"][0] == {
+        "id": 101,
+        "kind": "qm",
+        "name": "mail",
+        "running": True,
+        "ha": False,
+        "stage": "nas",
+        "stages": ["nas", "late"],
+        "seconds": 90.0,
+        "why": "its number is listed",
+    }
+    assert {key: data["guests"][3][key] for key in ("stage", "stages", "seconds", "why")} == {
+        "stage": None,
+        "stages": [],
+        "seconds": 180,
+        "why": "",
+    }
+    assert data["ha"][0] == "HA works 1 guest (102)"
+    assert data["idle"] == IDLE
+    # it only looks
+    assert not (program.folder / "guests.json").exists()
+
+
+def test_guests_that_nobody_can_tell_of(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxmox(program.folder)
+    monkeypatch.setattr(Program, "qm", lambda self, command: (127, "no such program"))
+    assert program("guests") == 0
+    assert "VM 101 (mail)                can't tell  has 180 s, stopped by Proxmox VE" in program.out[0]
+    program("guests", "--json")
+    assert {one["running"] for one in json.loads(program.out[1])["guests"]} == {None}
+
+
+def test_guests_where_there_are_none(program: Program) -> None:
+    assert program("guests") == 0
+    assert program.out == ["this host has no guests of Proxmox VE"]
+    assert program.ran == []
+
+
+def test_guests_where_ha_can_not_be_read(program: Program) -> None:
+    proxmox(program.folder)
+    (program.folder / "etc/pve/datacenter.cfg").mkdir()
+    assert program("guests") == 0
+    assert "datacenter.cfg can't be read" in program.out[0]
+
+
+def test_what_timeout_ends_is_waited_for_as_long() -> None:
+    # that one has nothing to say; what is left behind would be named
+    assert shutdown_cli.patient(["timeout", "--kill-after=5", "0.05", "sleep", "1000"]) == (124, "")
+    assert shutdown_cli.patient(["timeout", "--kill-after=5", "60", "sh", "-c", "sleep 0.3; echo a"]) == (0, "a\n")
 
 
 def test_a_drill(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import stages, writing
+from ansible_collections.homelab.nut.plugins.module_utils._nut.guests import Guest, GuestsError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.selection import Chosen, Selector
 from ansible_collections.homelab.nut.plugins.module_utils._nut.stages import (
     Action,
     Power,
@@ -29,6 +32,9 @@ from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_u
 from hypothesis import given
 from hypothesis import strategies as st
 from pve import stand_in
+
+if TYPE_CHECKING:
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.stages import Finder
 
 SPEED = 500.0
 BOOT = 5000.0  # CLOCK_BOOTTIME when a story begins
@@ -81,6 +87,9 @@ class World:
         self.events: list[tuple[float, Callable[[], None]]] = []
         self.kill_at = LIMIT
         self.kill_before_fsd = False
+        self.finder: Finder | None = None
+        self.stay_until = 0.0  # seconds until which the program goes on when nothing is left to do
+        self.looks: list[float] = []  # when upsd was asked
         self._condition = threading.Condition()
         self._mine = threading.local()
         self._busy = 0
@@ -160,7 +169,7 @@ class World:
             raise Killed
         self.told.append(self.now - BOOT)
         self.seen_at_fsd.append(
-            [int(one.stem) for one in self.host.folder.glob("*.json") if self.host.runs(int(one.stem))]
+            sorted(int(one.stem) for one in self.host.folder.glob("*.json") if self.host.runs(int(one.stem)))
         )
         code = self.fsd_codes.pop(0) if self.fsd_codes else 0
         if not code and self.fsd_works:
@@ -168,6 +177,7 @@ class World:
         return code, "kill: No such process\n" if code else ""
 
     def ask(self, ups: Mapping[str, Any]) -> Says:
+        self.looks.append(self.now - BOOT)
         for event in [one for one in self.events if one[0] <= self.now - BOOT]:
             self.events.remove(event)
             event[1]()
@@ -199,6 +209,8 @@ class World:
             boot_id=lambda: self.boot,
             start=self.start,
             upsmon="upsmon-here",
+            finder=self.finder,
+            stay=lambda: self.now - BOOT < self.stay_until,
         )
 
     def go_killed(self, *policy: Mapping[str, Any]) -> None:
@@ -361,6 +373,344 @@ def test_mains_return_after_fsd_that_nobody_heard(world: World) -> None:
     assert world.running(101, 102) == [101, 102]
 
 
+# It stays
+
+
+def test_it_stays_when_the_mains_are_there(world: World) -> None:
+    guests_of(world)
+    world.story((0, OL))
+    world.stay_until = 86400
+    world.kill_at = BOOT + 3000
+    world.at(100, lambda: world.state.write_text("not touched"))
+    world.go_killed(NAS)
+    assert world.state.read_text() == "not touched"
+    world.state.unlink()
+    # nothing is done, nothing is written, and not more than the two words of its beginning are said
+    assert world.host.calls() == []
+    assert [path.name for path in world.state.parent.iterdir()] == ["stages.json.lock"]
+    assert [line.partition("  ")[2] for line in world.lines] == [
+        "on mains",
+        "the mains are there, and nothing is left to do",
+    ]
+    assert [after - before for before, after in zip(world.looks, world.looks[1:])] == [5] * 599
+
+
+def test_an_outage_costs_nothing_after_it(world: World) -> None:
+    guests_of(world)
+    world.stay_until = 86400
+    stage = {**NAS, "fsd": False}
+    world.story((0, OL), (1000, OB), (1200, OL), (2000, OB), (2200, OL))
+    there: list[bool] = []
+    for second in (900, 1100, 1900, 2100, 2900):
+        world.at(second, lambda: there.append(world.state.exists()))
+    world.kill_at = BOOT + 3000
+    world.go_killed(stage)
+    assert there == [False, True, False, True, False]
+    assert world.running(101, 102) == [101, 102]
+    assert [world.count("shutdown", 101), world.count("start", 101)] == [2, 2]
+    begun = [float(line.split(" s")[0][1:]) for line in world.lines if " begins: " in line]
+    assert begun == [120, 120]
+    pauses = {(round(before // 1000), after - before) for before, after in zip(world.looks, world.looks[1:])}
+    assert {pause for _when, pause in pauses} == {5.0, 2.0}
+    quick = [one for one, after in zip(world.looks, world.looks[1:]) if after - one == 2]
+    assert {1000 <= one <= 1250 or 2000 <= one <= 2250 for one in quick} == {True}
+
+
+FSD_SAID = {"ups.status": "FSD OB LB"}
+
+
+def test_after_fsd_it_stays_and_does_nothing_more(world: World) -> None:
+    guests_of(world)
+    world.stay_until = 86400
+    notify = {"name": "late", "on_battery": 300, "notify": ["/bin/mail"], "fsd": True}
+    world.story((0, OB), (1000, None))
+    world.kill_at = BOOT + 1500
+    world.go_killed(NAS, notify)
+    calls = len(world.host.calls())
+    assert world.latch
+    assert len(world.told) == 1
+    assert world.notified == []
+    assert world.running(101, 102) == []
+    # killed and started again while upsd is gone: it knows
+    world.kill_at = BOOT + 3000
+    world.go_killed(NAS, notify)
+    assert len(world.told) == 1
+    assert world.notified == []
+    assert len(world.host.calls()) == calls
+
+
+def test_fsd_that_is_called_off(world: World) -> None:
+    guests_of(world)
+    world.stay_until = 86400
+    world.story((0, OL), (100, FSD_SAID), (200, None), (210, OL), (1000, OB))
+    world.kill_at = BOOT + 1100
+    world.go_killed(NAS)
+    # upsd was started anew: what we have stopped is started, when the mains are stable
+    assert world.count("start", 101) == world.count("start", 102) == 1
+    assert world.running(101, 102) == [101, 102]
+    assert world.told == []
+    # and the next outage is one of its own
+    world.kill_at = LIMIT
+    world.stay_until = 0
+    world.go(NAS)
+    assert 1140 <= world.told[0] <= 1144
+    assert world.count("shutdown", 101) == 2
+
+
+def test_fsd_that_is_called_off_begins_anew_at_once(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (100, FSD_SAID), (200, OL), (210, OB))
+    world.stay_until = 200
+    world.go(NAS)
+    assert 210 + 120 <= world.told[0] <= 210 + 124
+    assert world.count("start", 101) == 0
+
+
+def test_fsd_that_is_called_off_on_battery_is_not_believed(world: World) -> None:
+    guests_of(world)
+    world.stay_until = 86400
+    world.story((0, OB), (30, FSD_SAID), (100, OB))
+    world.kill_at = BOOT + 1000
+    world.go_killed(NAS)
+    assert world.told == []
+    assert not world.has("begins")
+
+
+def test_fsd_while_the_mains_are_there(world: World) -> None:
+    guests_of(world)
+    world.stay_until = 86400
+    world.story((0, OL), (100, {"ups.status": "FSD OL"}), (300, OL))
+    world.kill_at = BOOT + 290
+    world.go_killed(NAS)
+    assert world.running(101, 102) == []
+    world.kill_at = BOOT + 325
+    world.go_killed(NAS)
+    assert world.running(101, 102) == []
+    world.kill_at = BOOT + 400
+    world.go_killed(NAS)
+    assert world.running(101, 102) == [101, 102]
+    # and nothing of it is left over for the next outage
+    world.story((0, OB))
+    world.stay_until = 0
+    world.go(NAS)
+    assert world.running(101, 102) == []
+
+
+def test_fsd_is_called_off_while_a_guest_still_goes_down(world: World) -> None:
+    guests_of(world, first=90)
+    world.story((0, FSD_SAID), (10, OL))
+    world.stay_until = 100
+    world.go(NAS)
+    assert world.running(101, 102) == [101, 102]
+    assert 120 <= world.now - BOOT <= 130
+
+
+# Who is stopped
+
+
+class Finds:
+    """A finder: what it finds, and kept, is said beforehand."""
+
+    def __init__(self, world: World, kept: Mapping[str, Sequence[Chosen]] | None = None) -> None:
+        self.world, self.known = world, dict(kept or {})
+        self.found: list[
+            Callable[[], Mapping[str, Sequence[Chosen]]]
+        ] = []  # one try after the other, the last for ever
+        self.tries: list[float] = []
+        self.broken = False
+
+    def find(self) -> Mapping[str, Sequence[Chosen]]:
+        self.tries.append(self.world.now - BOOT)
+        return (self.found.pop(0) if len(self.found) > 1 else self.found[0])()
+
+    def kept(self) -> Mapping[str, Sequence[Chosen]]:
+        return self.known
+
+    def keep(self, found: Mapping[str, Sequence[Chosen]]) -> bool:
+        if self.broken:
+            raise writing.WriteError("guests.json could not be written: No space left on device.")
+        self.known = dict(found)
+        return True
+
+
+def chosen(number: int, seconds: float = 60.0) -> Chosen:
+    return Chosen(Guest(number, "pct" if number == 102 else "qm", f"guest{number}"), seconds, "it has the tag nas")
+
+
+TAGGED = {"name": "tagged", "on_battery": 120, "tags": ["nas"], "fsd": True}
+
+
+def finding(world: World, *found: Any, kept: Sequence[Chosen] | None = None) -> Finds:
+    """Let it find these, one after the other: guests, an error, or how many seconds it takes before what comes next."""
+    one = Finds(world, None if kept is None else {"tagged": kept})
+
+    def give(what: Any) -> Mapping[str, Sequence[Chosen]]:
+        if isinstance(what, tuple):
+            world.sleep(what[0])
+            what = what[1]
+        if isinstance(what, Exception):
+            raise what
+        return {"tagged": what}
+
+    one.found = [lambda what=what: give(what) for what in found]  # type: ignore[misc]
+    world.finder = one
+    guests_of(world)
+    world.host.put(103)
+    return one
+
+
+def test_guests_are_found_when_an_outage_begins(world: World) -> None:
+    finds = finding(world, [chosen(101), chosen(102)])
+    world.story((0, OL), (1000, OB))
+    world.stay_until = 999
+    world.go(TAGGED)
+    assert finds.tries == [1000]
+    assert world.running(101, 102, 103) == [103]
+    assert world.seen_at_fsd == [[103]]
+    assert set(finds.known) == {"tagged"}
+    assert world.has("stage tagged is for VM 101 (guest101), container 102 (guest102)")
+    assert world.has("VM 101 (guest101) is shut down, and has 60 s for it")
+
+
+def test_they_are_found_anew_in_each_outage(world: World) -> None:
+    finds = finding(world, [chosen(101)], [chosen(102)])
+    world.story((0, OB), (60, OL), (1000, OB), (1200, OL))
+    world.stay_until = 1100
+    world.go({**TAGGED, "fsd": False})
+    assert finds.tries == [0, 1000]
+    assert (world.count("shutdown", 101), world.count("shutdown", 102)) == (0, 1)
+
+
+def test_fsd_waits_until_they_are_found(world: World) -> None:
+    finding(world, (6, [chosen(101)]))
+    world.story((0, OB))
+    world.go({**TAGGED, "on_battery": 0})
+    assert world.seen_at_fsd == [[102, 103]]
+    assert 26 <= world.told[0] <= 28
+
+
+def test_but_not_for_ever(world: World) -> None:
+    finding(world, (1e6, [chosen(101)]))
+    world.story((0, OB))
+    world.kill_at = BOOT + 400
+    world.stay_until = 86400
+    world.go_killed({**TAGGED, "on_battery": 0})
+    assert world.told[0] == stages.FIND_SECONDS
+    assert world.seen_at_fsd[0] == [101, 102, 103]
+    assert sum("have not been found within 10 s" in line for line in world.lines) == 1
+
+
+def test_it_is_not_tried_again_while_the_first_try_hangs(world: World) -> None:
+    finds = finding(world, (1e6, []))
+    world.story(*((place * 200.0, OB if place % 2 == 0 else OL) for place in range(6)))
+    world.kill_at = BOOT + 1000
+    world.stay_until = 86400
+    world.go_killed(TAGGED)
+    assert finds.tries == [0]
+
+
+@pytest.mark.parametrize("found", [(1e6, []), GuestsError("/etc/pve/local is not there"), ValueError("odd")])
+def test_what_was_kept_counts_where_nothing_is_found(world: World, found: Any) -> None:
+    finding(world, found, kept=[chosen(101), chosen(102)])
+    world.story((0, OB))
+    world.go(TAGGED)
+    assert world.seen_at_fsd == [[103]]
+    assert 140 <= world.told[0] <= 144
+    assert world.has("last count")
+
+
+def test_it_is_tried_again_after_a_failure(world: World) -> None:
+    finds = finding(world, GuestsError("x is not there"), GuestsError("x is not there"), [chosen(101)])
+    world.story((0, OB))
+    world.go(TAGGED)
+    assert finds.tries == [0, 30, 60]
+    assert world.seen_at_fsd == [[102, 103]]
+    assert sum("x is not there: those found last count" in line for line in world.lines) == 1
+
+
+@pytest.mark.parametrize("then", [OB, None])
+def test_killed_in_an_outage_they_are_found_anew(world: World, then: Says) -> None:
+    finds = finding(world, [chosen(101)])
+    world.story((0, OB), (50, then))
+    world.stay_until = 86400
+    world.kill_at = BOOT + 60
+    world.go_killed(TAGGED)
+    world.kill_at = BOOT + 160
+    world.go_killed(TAGGED)
+    assert world.running(101) == []
+    assert finds.tries == [0, 60]
+
+
+def test_what_was_kept_is_stopped_at_once_and_what_is_found_later_too(world: World) -> None:
+    # 101 is not meant any more, and 103 is new
+    finds = finding(world, (130, [chosen(102), chosen(103)]), kept=[chosen(101), chosen(102)])
+    world.story((0, OB))
+    world.host.put(101, shutdown=55)
+    world.go({**TAGGED, "on_battery": 100})
+    # FSD is not sent before what was told to go down has gone, though no stage names it any more
+    assert 155 <= world.told[0] <= 158
+    assert world.seen_at_fsd == [[]]
+    assert [chosen.guest.id for chosen in finds.known["tagged"]] == [102, 103]
+    assert world.count("shutdown", 102) == 1
+    assert set(json.loads(world.state.read_text())["ours"]) == {"qm/101", "pct/102", "qm/103"}
+
+
+def test_what_is_meant_no_more_is_not_stopped(world: World) -> None:
+    finding(world, (5, [chosen(102)]), kept=[chosen(101), chosen(102)])
+    world.story((0, OB))
+    world.go(TAGGED)
+    assert world.seen_at_fsd == [[101, 103]]
+
+
+def test_killed_while_one_goes_down_that_no_stage_names_any_more(world: World) -> None:
+    finding(world, (105, []), [], kept=[chosen(101)])
+    world.host.put(101, shutdown=60)
+    world.story((0, OB))
+    world.kill_at = BOOT + 110
+    world.go_killed({**TAGGED, "on_battery": 100})
+    world.go({**TAGGED, "on_battery": 100})
+    # nobody waits for it, and it comes back with the mains
+    assert 110 <= world.told[0] <= 114
+    assert set(json.loads(world.state.read_text())["ours"]) == {"qm/101"}
+
+
+def test_a_guest_without_a_kind_that_nobody_has_found(world: World) -> None:
+    world.finder = Finds(world)
+    world.finder.found = [lambda: {}]
+    guests_of(world)
+    world.story((0, OB))
+    world.go({**TAGGED, "guests": [101, {"id": 102, "kind": "pct", "seconds": 30}]})
+    # the other one's program is known
+    assert world.seen_at_fsd == [[101]]
+
+
+def test_what_is_found_is_not_looked_for_where_nobody_is_to_be_stopped(world: World) -> None:
+    finds = finding(world, [chosen(101)])
+    world.story((0, OB))
+    world.go(FSD | {"on_battery": 10})
+    assert finds.tries == []
+    assert world.told == [10]
+
+
+def test_what_was_found_can_not_be_kept(world: World) -> None:
+    finds = finding(world, [chosen(101)])
+    finds.broken = True
+    world.story((0, OB))
+    world.go(TAGGED)
+    assert finds.tries == [0]
+    assert world.seen_at_fsd == [[102, 103]]
+    assert world.has("guests.json could not be written: No space left on device.")
+    assert not world.has("last count")
+
+
+@pytest.mark.parametrize("status", ["FSD OB LB", "FSD OL"])
+def test_fsd_of_somebody_else_waits_for_who_is_found(world: World, status: str) -> None:
+    finding(world, (8, [chosen(101)]))
+    world.story((0, {"ups.status": status}))
+    assert "FSD" in world.go(TAGGED)
+    assert world.running(101, 102) == [102]
+
+
 # Flaps and the clock
 
 
@@ -432,8 +782,10 @@ def test_upsd_dies_when_the_mains_are_back(world: World) -> None:
 
 def test_upsd_was_never_there(world: World) -> None:
     world.story((0, None))
-    assert "upsd has not said" in world.go(NAS)
-    assert world.now - BOOT == stages.SILENCE
+    world.kill_at = BOOT + 1000
+    world.go_killed(NAS)
+    assert world.lines == ["+0.0 s  upsd does not say how the power stands"]
+    assert not world.state.exists()
 
 
 def test_upsd_comes_late(world: World) -> None:
@@ -703,7 +1055,7 @@ def test_after_the_reboot_upsd_takes_its_time(world: World) -> None:
     world.go(NAS)
     world.boot, world.latch = "boot-2", False
     world.now = BOOT
-    world.story((0, None), (stages.SILENCE + 100, OL))
+    world.story((0, None), (400, OL))
     world.go(NAS)
     assert world.running(101) == [101]
 
@@ -745,6 +1097,7 @@ def test_what_is_saved_is_read(tmp_path: Path) -> None:
         asked={"qm/101": 5.0},
         done={"qm/101": "stopped"},
         fsd=6.0,
+        down=6.5,
         ours={"qm/101": True},
         tries={"qm/101": (1, 7.0)},
     )
@@ -1118,7 +1471,9 @@ def test_a_test_that_never_ends_stops_no_stage(world: World) -> None:
 
 def test_a_stand_in_for_a_ups_that_is_not_there_tells_nothing(world: World) -> None:
     world.story((0, {"ups.status": "ABSENT"}))
-    assert "upsd has not said" in world.go(NAS)
+    world.kill_at = BOOT + 1000
+    world.go_killed(NAS)
+    assert world.lines == ["+0.0 s  upsd does not say how the power stands"]
 
 
 # The core: whatever happens
@@ -1181,7 +1536,7 @@ def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
                     assert target.key in state.ours
                     jobs[target.key] = ("start", patience)
             else:
-                assert action.kind == "end"
+                assert action.kind == "rest"
                 assert steady >= 0
                 assert not state.ours
                 assert state.since is None
@@ -1201,7 +1556,7 @@ def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
         state = decision.state
         for action in decision.actions:
             jobs |= {target.key: ("start", 0) for target in action.targets}
-    assert [action.kind for action in decision.actions] == ["end"]
+    assert [action.kind for action in decision.actions] == ["rest"]
     assert not state.ours
 
 
@@ -1229,13 +1584,43 @@ def test_an_outage_is_not_over_while_a_guest_still_goes_down() -> None:
 
 def test_read() -> None:
     assert stages.read([NAS, FSD, {**CHARGE, "name": "n", "notify": ["/bin/x"], "message": "m", "runtime": 3}]) == (
-        Stage("nas-guests", on_battery=120, guests=(Target("qm", 101, 100), Target("pct", 102, 60)), fsd=True),
+        Stage(
+            "nas-guests",
+            on_battery=120,
+            guests=(Target("qm", 101, 100), Target("pct", 102, 60)),
+            fsd=True,
+            select=Selector(((101, 100), (102, 60))),
+        ),
         Stage("the-end", charge=30, fsd=True),
         Stage("n", charge=50, runtime=3, notify=("/bin/x",), message="m", fsd=True),
     )
     assert stages.read([]) == ()
     assert stages.read([{**EARLY, "guests": [{"kind": "qm", "id": 101}]}])[0].guests[0].seconds == 180
     assert stages.read(stages.read([NAS])) == stages.read([NAS])
+
+
+def test_read_who_is_stopped() -> None:
+    whole = {
+        "name": "nas",
+        "charge": 50,
+        "guests": [
+            101,
+            {"id": 102, "seconds": 60},
+            {"id": 103, "kind": "pct"},
+            {"id": 104, "kind": "qm", "seconds": 0},
+        ],
+        "tags": ["nas", "Web", "nas"],
+        "storage_of": ["192.0.2.20", "nas.lan", "2001:db8::1"],
+        "seconds": 90,
+    }
+    stage = stages.read([whole])[0]
+    assert stage.select == Selector(
+        ((101, None), (102, 60), (103, None), (104, 0)), ("nas", "Web"), ("192.0.2.20", "nas.lan", "2001:db8::1"), 90
+    )
+    # without a look at Proxmox only those can be stopped whose program is known
+    assert stage.guests == (Target("pct", 103, 90), Target("qm", 104, 0))
+    for one in ({"tags": ["nas"]}, {"storage_of": ["nas"]}, {"guests": [101]}):
+        assert stages.read([{"name": "n", "charge": 3, **one}])[0].select
 
 
 @pytest.mark.parametrize(
@@ -1261,6 +1646,22 @@ def test_read() -> None:
         ([{**FSD, "guests": [{"kind": "qm", "id": True}]}], r"guests\[0\]\.id must be the number"),
         ([{**FSD, "guests": [{"kind": "qm", "id": 100, "seconds": "x"}]}], r"guests\[0\]\.seconds must be a number"),
         ([{**FSD, "guests": [{"kind": "qm"}]}], r"guests\[0\]\.id is missing"),
+        ([{**FSD, "guests": [{"id": 100, "secs": 3}]}], r"guests\[0\] has a member 'secs' that is not known"),
+        ([{**FSD, "guests": [99]}], r"stages\[0\]\.guests\[0\] must be the number of a guest"),
+        ([{**FSD, "guests": [1000000000]}], r"stages\[0\]\.guests\[0\] must be the number of a guest"),
+        ([{**FSD, "guests": ["101"]}], r"stages\[0\]\.guests\[0\] must be the number of a guest, .* not '101'"),
+        ([{**FSD, "guests": [101, {"id": 101}]}], r"stages\[0\]\.guests\[1\]: 101 stands there twice"),
+        ([{**FSD, "tags": "nas"}], r"stages\[0\]\.tags must be a list"),
+        ([{**FSD, "tags": ["nas", "a b"]}], r"stages\[0\]\.tags\[1\] must be a tag, .* not 'a b'"),
+        ([{**FSD, "tags": [""]}], r"stages\[0\]\.tags\[0\] must be a tag"),
+        ([{**FSD, "tags": ["\x1b"]}], r"stages\[0\]\.tags\[0\] must be a tag"),
+        ([{**FSD, "storage_of": [3]}], r"stages\[0\]\.storage_of\[0\] must be a machine's name or address"),
+        ([{**FSD, "storage_of": ["[2001:db8::1]:3260"]}], r"stages\[0\]\.storage_of\[0\] must be a machine's"),
+        ([{**FSD, "seconds": -1}], r"stages\[0\]\.seconds must be a number"),
+        (
+            [{"name": "x", "charge": 3, "guests": [], "tags": [], "storage_of": []}],
+            r"stages\[0\] does nothing: give it",
+        ),
         ([{**FSD, "notify": "/bin/x"}], r"stages\[0\]\.notify must be a list"),
         ([{**FSD, "notify": ["mail"]}], r"stages\[0\]\.notify: the program must be given with its path"),
         ([{**FSD, "notify": ["/bin/x", 3]}], r"stages\[0\]\.notify must be a list"),
@@ -1361,7 +1762,9 @@ def test_kill_9_and_again_with_processes_and_the_real_clock(tmp_path: Path) -> N
             wait((tmp_path / "fsd").exists)
             assert json.loads((tmp_path / "state.json").read_text())["since"] == since
             server.answers.update(status("FSD OB"))
-            assert second.wait(60) == 0
+            wait(lambda: "the shutdown goes on" in (tmp_path / "log").read_text())
+            second.terminate()
+            assert second.wait(60) == -signal.SIGTERM
         finally:
             second.kill()
             second.wait()
