@@ -25,3 +25,45 @@ attributes:
     description:
       - Target OS/families that can be operated against.
 """
+
+    # for a module that only looks
+    READ_ONLY = r"""
+options: {}
+attributes:
+  check_mode:
+    support: full
+    details:
+      - This module does not modify anything.
+  diff_mode:
+    support: N/A
+    details:
+      - This module does not modify anything.
+  idempotent:
+    support: full
+    details:
+      - This module does not modify anything.
+"""
+
+    # for a module that puts a program of ours in place
+    SERVICE = r"""
+options:
+  log:
+    description: The file for the log. Its directory is made if it is not there.
+    type: path
+  wait:
+    description: How many seconds to wait for another run that is at work on NUT.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Where NUT is not configured yet, it says so, and does not fail.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+  platform:
+    support: full
+    platforms: debian
+"""

@@ -12,6 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils._nut import gate, site
+from ..module_utils._nut import stages as known
 
 DOCUMENTATION = r"""
 name: shutdown_policy
@@ -45,6 +46,16 @@ options:
     description: How many seconds of battery the primary itself needs to go down.
     type: float
     required: true
+  least:
+    description: How many seconds of battery it keeps in any case. Only so many count while nobody takes longer than it should.
+    type: float
+  flag:
+    description: The POWERDOWNFLAG of C(upsmon), which it gives back should it be lost meanwhile.
+    type: str
+  stages:
+    description: What is done before the battery is low, as in the variable C(nut_server_stages).
+    type: list
+    elements: dict
   longest:
     description: After how many seconds it waits no longer, whatever it sees. By default half a minute after the last limit.
     type: float
@@ -70,7 +81,10 @@ def shutdown_policy(
     *,
     settle: Any,
     reserve: Any,
+    least: Any = None,
     longest: Any = None,
+    flag: str = "",
+    stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Compose and check the policy."""
     try:
@@ -80,12 +94,21 @@ def shutdown_policy(
             int(port),
             settle=float(settle),
             reserve=float(reserve),
+            least=None if least in (None, "") else float(least),
             longest=None if longest in (None, "") else float(longest),
+            flag=flag or "",
+            stages=stages,
         )
         gate.check_policy(policy)
+        known.read(policy["stages"])
+    except site.SiteError as error:
+        raise AnsibleFilterError(str(error)) from None
+    except known.StagesError as error:
+        raise AnsibleFilterError(f"nut_server_stages can't be used: {error}") from None
     except (gate.PolicyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(
-            f"nut_server_gate_settle, nut_server_gate_reserve, nut_server_gate_longest or a secondary can't be used: {error}"
+            "nut_server_gate_settle, nut_server_gate_reserve, nut_server_gate_least, nut_server_gate_longest, nut_server_powerdownflag "
+            f"or a secondary can't be used: {error}"
         ) from None
     return policy
 

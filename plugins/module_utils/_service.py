@@ -41,7 +41,8 @@ def run(module: AnsibleModule, kit: Kit, lacking: Callable[[], str]) -> None:
     locked = contextlib.nullcontext() if module.check_mode else writing.alone(lock, module.params["wait"])
     plan = Plan()
     try:
-        installation = Installation(wanted, runner(module), log, _hotplug.ROOT, OWNERS, kit)
+        renewed = bool(module.params.get("renewed"))
+        installation = Installation(wanted, runner(module), log, _hotplug.ROOT, OWNERS, kit, renewed)
         missing = "" if wanted is None else lacking()
         if missing and module.check_mode:
             warn(module, f"all would be installed as soon as NUT is there. {missing}")

@@ -30,27 +30,9 @@ options:
       - The files, name to text. V(hotplug.json), V(nut-hotplug.service), V(nut-hotplug.timer), V(63-nut-hotplug.rules) and V(logrotate).
       - Required if O(state=present).
     type: dict
-  log:
-    description: The file for the log. Its directory is made if it is not there.
-    type: path
-  wait:
-    description: How many seconds to wait for a run that is at work.
-    type: int
-    default: 60
 extends_documentation_fragment:
   - homelab.nut.attributes
-attributes:
-  check_mode:
-    support: full
-    details:
-      - Where NUT is not configured yet, it says so, and does not fail.
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
-  platform:
-    support: full
-    platforms: debian
+  - homelab.nut.attributes.service
 """
 
 EXAMPLES = r"""

@@ -17,22 +17,14 @@ description:
   - Says what must be so for that, such as that a secondary begins to go down within C(HOSTSYNC), and that the battery lasts until all are
     off; by how many seconds it is so; and what to change where it is not.
   - Shows it as a table, and as a page with a timeline.
+  - On Proxmox VE it finds the guests by itself, whose storage each uses, which stage stops it, and what high availability does (O(guests)).
+  - Two questions are answered. A plan is feasible (RV(feasible)) if all are off before a charged battery is empty when nothing takes
+    longer than usual. It holds (RV(holds)) if that is so at the limits, too, with all else that must be so.
   - All times are in seconds.
 extends_documentation_fragment:
   - homelab.nut.attributes
+  - homelab.nut.attributes.read_only
 attributes:
-  check_mode:
-    support: full
-    details:
-      - This module does not modify anything.
-  diff_mode:
-    support: N/A
-    details:
-      - This module does not modify anything.
-  idempotent:
-    support: full
-    details:
-      - This module does not modify anything.
   platform:
     platforms: posix
     support: full
@@ -78,8 +70,15 @@ options:
         elements: str
         default: []
       guest_id:
-        description: Its number, if it is a guest of the primary. A secondary may be one, too.
+        description:
+          - Its number, if it is a guest of the primary. A secondary may be one, too.
+          - A guest that is found (O(guests)) with this number has the name and the times that are given here.
         type: int
+      address:
+        description: Names or addresses of a secondary, as the primary sees it. The guests on storage from there are found by them.
+        type: list
+        elements: str
+        default: []
   supplies:
     description: The UPSes. Each by itself must last.
     type: list
@@ -126,6 +125,11 @@ options:
       pollinterval:
         description: Seconds between two readings of the status. If not known, 2.
         type: float
+      says_runtime:
+        description:
+          - Whether the UPS says C(battery.runtime) by itself. C(upsd) tells, if it is asked.
+          - Without it NUT can't decide by the time that is left when the battery is low; so what to change is another thing.
+        type: bool
   timing:
     description: What stands in NUT's files on the primary, and how long the primary takes.
     type: dict
@@ -164,9 +168,11 @@ options:
         type: float
         default: 30
       guests_time:
-        description: How long it takes at most to stop all guests. V(180) is Proxmox's own limit for one virtual machine.
+        description:
+          - How long it takes at most to stop all guests that no stage stops.
+          - If not given, it is worked out from the guests (O(guests)), as Proxmox VE stops them. V(0) if there are none.
+          - V(180), Proxmox VE's own limit for one virtual machine, if they are not asked for or can't be read.
         type: float
-        default: 180
       killpower:
         description: How long it takes at most to tell the UPS to cut, until the system is off.
         type: float
@@ -181,6 +187,14 @@ options:
       release:
         description: The release of NUT. If not given, that of C(upsd) if it is asked, else V(2.8.1).
         type: str
+      reserve:
+        description:
+          - What C(nut-shutdown) leaves of the battery to the primary, once the expected times are over.
+          - Not looked at if not given.
+        type: float
+      least:
+        description: What it leaves at any time. Not looked at if not given.
+        type: float
   stages:
     description: What is done before the battery is low, in this order. Each starts with whichever of its triggers comes first.
     type: list
@@ -201,7 +215,28 @@ options:
         description: Starts when the battery lasts only so many seconds.
         type: float
       guests:
-        description: The names of the guests in O(machines) that it stops.
+        description:
+          - The names of the guests in O(machines) that it stops.
+          - A number, or a dictionary, is one of O(stages[].ids).
+        type: list
+        elements: raw
+        default: []
+      ids:
+        description:
+          - The numbers of the guests that it stops.
+          - Or dictionaries with C(id) and C(seconds), which is how long this one has.
+        type: list
+        elements: raw
+        default: []
+      tags:
+        description: It stops the guests that have one of these tags, if O(guests) are asked for.
+        type: list
+        elements: str
+        default: []
+      storage_of:
+        description:
+          - It stops the guests that use storage of these machines, if O(guests) are asked for.
+          - Names in O(machines), whose O(machines[].address) count; or names and addresses.
         type: list
         elements: str
         default: []
@@ -210,8 +245,26 @@ options:
         type: bool
         default: false
       seconds:
-        description: How long its guests may take together. At least the longest limit of them.
+        description:
+          - How long each guest has that was found and has no time of its own. As long as Proxmox VE gives it, if not given.
+          - And the least time that is counted for all guests of this stage. The longest limit of one of them counts if it is longer.
         type: float
+      notify:
+        description: What it tells of its begin. Means nothing to a plan.
+        type: list
+        elements: str
+        default: []
+      message:
+        description: What is told. Means nothing to a plan.
+        type: str
+  guests:
+    description:
+      - Whether Proxmox VE on this host is asked for its guests. Those that run, that start at boot, or that a stage names by number, become
+        machines of the plan.
+      - One that is a secondary in O(machines), by its O(machines[].guest_id), is none of them; it goes down by itself, and is waited for.
+      - Guests of high availability are stopped by that, after the others, with its own times.
+    type: bool
+    default: false
   seen:
     description:
       - What was seen of a shutdown, or of its rehearsal, to be drawn beside what is planned.
@@ -233,10 +286,22 @@ options:
     description: How many seconds it may take to ask.
     type: int
     default: 5
-  enforce:
-    description: Whether the task fails if the plan does not hold. What can't be told is no failure.
+  must_answer:
+    description:
+      - Whether it is a failure that C(upsd) can't be asked, does not serve a UPS, or that the guests can't be read.
+      - If V(false), the plan is made of what is known, as before a first deployment. RV(asked) tells.
     type: bool
-    default: false
+    default: true
+  enforce:
+    description:
+      - When the task fails. What can't be told is no failure.
+      - V(none) does not fail because of the plan.
+      - V(expected) fails if the plan is not feasible. A guest that is not stopped before the machine whose storage it uses is no reason for
+        that; it does not hold then.
+      - V(limits) fails if the plan does not hold.
+      - V(true) means V(limits), and V(false) V(none).
+    type: raw
+    default: none
 """
 
 EXAMPLES = r"""
@@ -251,8 +316,28 @@ EXAMPLES = r"""
     stages:
       - {name: nas-guests, runtime: 700, guests: [media], fsd: true}
     ask: true
-    enforce: true
+    enforce: limits
   register: plan
+
+- name: See before a deployment that it can work, with the guests of Proxmox VE as they are
+  homelab.nut.shutdown_plan:
+    machines:
+      - {name: pve, role: primary, kind: pve}
+      - {name: truenas, role: secondary, kind: truenas, address: [192.0.2.20, nas.example.org]}
+    supplies:
+      - {name: ups}
+    stages:
+      - name: nas-guests
+        on_battery: 120
+        runtime: 900
+        storage_of: [truenas]
+        tags: [nas]
+        ids: [101, {id: 102, seconds: 60}]
+        seconds: 90
+    guests: true
+    ask: true
+    must_answer: false
+    enforce: expected
 
 - name: Draw it
   ansible.builtin.copy:
@@ -264,9 +349,69 @@ EXAMPLES = r"""
 
 RETURN = r"""
 holds:
-  description: Whether the plan holds. None if too little is known.
+  description: Whether all that must be so is so, even if each machine takes as long as it may. None if too little is known.
   returned: always
   type: bool
+feasible:
+  description:
+    - Whether all are off before a charged battery is empty, each machine is waited for as long as it usually takes, and high availability
+      moves no guests away, if all goes as expected. None if too little is known.
+  returned: always
+  type: bool
+asked:
+  description: Whether C(upsd) was asked, and knows all UPSes of the plan.
+  returned: always
+  type: bool
+ha:
+  description: What a person should know of Proxmox VE's high availability. Empty if it works no guest, or was not asked for.
+  returned: always
+  type: list
+  elements: str
+  sample: [HA works 1 guest (104)]
+guests:
+  description: The guests of the primary that are in the plan. Those that a stage stops come first.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - id: 101
+      kind: qm
+      name: web
+      machine: 101 web
+      stage: nas-guests
+      seconds: 90
+      why: its disk is on storage nas, on 192.0.2.20
+      needs: [truenas]
+      ha: false
+  contains:
+    id:
+      description: Its number. None if it was given without one.
+      type: int
+    kind:
+      description: V(qm) or V(pct).
+      type: str
+    name:
+      description: Its name on Proxmox VE, or empty.
+      type: str
+    machine:
+      description: Its name in the plan.
+      type: str
+    stage:
+      description: The stage that stops it. Empty if the primary does, when it goes down.
+      type: str
+    seconds:
+      description: How long it has for its shutdown.
+      type: float
+    why:
+      description: Why that stage stops it, or whose storage it uses, in words.
+      type: str
+    needs:
+      description: The machines whose storage it uses.
+      type: list
+      elements: str
+    ha:
+      description: Whether high availability works it.
+      type: bool
 plan:
   description: The plan.
   returned: always
@@ -321,16 +466,30 @@ plan:
         remedy:
           description: What to change or to find out, or empty.
           type: str
-          sample: set nut_server_hostsync to 30
+          sample: set nut_server_runtime_low to 382
     needed:
-      description: What the settings must be.
+      description:
+        - What the settings must be.
+        - C(reserve) is what the primary wants of the battery from its own poweroff on. C(least) is that without guests, and without
+          anything kept back.
       type: dict
-      sample: {deadtime: 15, finaldelay: 5, hostsync: 30, longest: 92, reserve: 220, runtime_low: 382}
+      sample: {deadtime: 15, finaldelay: 5, hostsync: 30, least: 40, longest: 92, reserve: 220, runtime_low: 382}
     holds:
       description: As RV(holds).
       type: bool
+    feasible:
+      description: As RV(feasible).
+      type: bool
+    guests:
+      description: As RV(guests).
+      type: list
+      elements: dict
+    ha:
+      description: As RV(ha).
+      type: list
+      elements: str
     machines:
-      description: The machines, as planned for.
+      description: The machines, as planned for, with the guests that were found.
       type: list
       elements: dict
     supplies:
@@ -352,11 +511,24 @@ msg:
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.homelab.nut.plugins.module_utils._nut import monitors, picture, plan, upsd
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.homelab.nut.plugins.module_utils._command import runner
+from ansible_collections.homelab.nut.plugins.module_utils._nut import guests as proxmox_guests
+from ansible_collections.homelab.nut.plugins.module_utils._nut import (
+    monitors,
+    picture,
+    plan,
+    plan_guests,
+    selection,
+    upsd,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.units import Run
 
 # what upsd is asked for, and which member of a Supply it is
 NUMBERS = {
@@ -375,6 +547,9 @@ TEXTS = {
     "vendorid": ("ups.vendorid", "driver.parameter.vendorid"),
 }
 FLAG = "driver.flag.ignorelb"
+ENFORCE = ("none", "expected", "limits")
+# the members of a stage that are a plan's; by the others its guests are chosen, or only the program goes by them
+STAGE = tuple(one.name for one in fields(plan.StagePlan) if one.name != "guests")
 
 
 def filled(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
@@ -389,14 +564,27 @@ def filled(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, 
             supply[name] = next((variables[each] for each in candidates if variables.get(each)), supply.get(name))
     if supply.get("ignorelb") is None:
         supply["ignorelb"] = variables.get(FLAG) in {"enabled", "1"}
+    if supply.get("says_runtime") is None and variables:
+        supply["says_runtime"] = "battery.runtime" in variables
     return supply
 
 
-def ask(open_client: Callable[[], upsd.Client], names: list[str]) -> tuple[str, dict[str, Mapping[str, str]]]:
-    """Return upsd's release, and what it says of each of these UPSes; nothing of one without data. Raises UpsdFailure."""
-    with open_client() as client:
-        release = client.version()
-        return release, {one.name.lower(): one.variables for one in upsd.snapshot(client, names)}
+def ask(
+    open_client: Callable[[], upsd.Client], names: Sequence[str], must_answer: bool
+) -> tuple[bool, str | None, dict[str, Mapping[str, str]]]:
+    """Ask upsd. Returns whether it knows all these UPSes, its release, and what it says of each; nothing of one without data.
+
+    Raises UpsdFailure, unless it need not answer.
+    """
+    try:
+        with open_client() as client:
+            release = client.version()
+            served = {one.name.lower(): one.variables for one in upsd.snapshot(client, names if must_answer else None)}
+    except upsd.UpsdFailure:
+        if must_answer:
+            raise
+        return False, None, {}
+    return all(name.lower() in served for name in names), release, served
 
 
 def known(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -406,22 +594,88 @@ def known(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def planned(options: Mapping[str, Any]) -> plan.Plan:
-    """Make the plan from the module's options. Raises PlanError and UpsdFailure."""
-    supplies, timing = options["supplies"], known(options["timing"])
+def stage(options: Mapping[str, Any], machines: Sequence[plan.Machine]) -> tuple[plan.StagePlan, selection.Selector]:
+    """Return a stage, and by what it chooses guests. One that is given with its number needs no choice. Raises PlanError."""
+    names = {one.name for one in machines}
+    listed = [one for one in options["guests"] if (isinstance(one, str) and one in names) or not numbered(one)]
+    others = [one for one in options["guests"] if one not in listed]
+    ids = [number(one, options["name"]) for one in (*options["ids"], *others)]
+    numbers = {each for each, _unused in ids}
+    listed += [one.name for one in machines if one.role == plan.GUEST and one.guest_id in numbers]
+    members = {name: options[name] for name in STAGE if options.get(name) is not None}
+    chooses = selection.Selector(tuple(ids), tuple(options["tags"]), tuple(options["storage_of"]), options["seconds"])
+    return plan.StagePlan(**{**members, "guests": tuple(dict.fromkeys(listed))}), chooses
+
+
+def numbered(given: Any) -> bool:
+    """Say whether this is the number of a guest, and no name."""
+    return isinstance(given, (int, Mapping)) or (isinstance(given, str) and given.isascii() and given.isdigit())
+
+
+def number(given: Any, name: str) -> tuple[int, float | None]:
+    """Return the number of a guest, and its seconds if it has some of its own. Raises PlanError."""
+    one, seconds = (given.get("id"), given.get("seconds")) if isinstance(given, Mapping) else (given, None)
+    text, known = str(one), set(given) if isinstance(given, Mapping) else {"id"}
+    try:
+        seconds = None if seconds is None else float(seconds)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    fits = text.isascii() and text.isdigit() and 100 <= int(text[:10]) <= 999_999_999
+    if not fits or not known <= {"id", "seconds"} or (seconds is not None and not 0 <= seconds < math.inf):
+        raise plan.PlanError(f"stage {name}: {given!r} is no guest's number, as 101 or {{id: 101, seconds: 60}} are")
+    return int(text), seconds
+
+
+def planned(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> tuple[plan.Plan, bool]:
+    """Make the plan from the module's options; and say whether upsd was asked. Raises PlanError, UpsdFailure and GuestsError."""
+    supplies, timing, asked = options["supplies"], known(options["timing"]), False
     if options["ask"]:
-        release, said = ask(
+        asked, release, said = ask(
             lambda: upsd.Client(options["host"], options["port"], timeout=options["timeout"]),
             [one["name"] for one in supplies],
+            options["must_answer"],
         )
         supplies = [filled(one, said.get(one["name"].lower(), {})) for one in supplies]
-        timing.setdefault("release", release)
-    return plan.plan(
-        [plan.Machine(**known(one)) for one in options["machines"]],
+        if release is not None:
+            timing.setdefault("release", release)
+    machines = tuple(plan.Machine(**known(one)) for one in options["machines"])
+    stages = [stage(one, machines) for one in options["stages"]]
+    placed = plan_guests.Placed(machines, tuple(one for one, _unused in stages), plan.Proxmox())
+    if options["guests"]:
+        placed = found(placed, {one.name: chooses for one, chooses in stages}, run, root, options["must_answer"])
+    made = plan.plan(
+        placed.machines,
         [plan.Supply(**known(one)) for one in supplies],
         plan.Timing(**timing),
-        [plan.StagePlan(**known(one)) for one in options["stages"]],
+        placed.stages,
+        placed.proxmox,
     )
+    return made, asked
+
+
+def found(
+    given: plan_guests.Placed, selectors: Mapping[str, selection.Selector], run: Run, root: Path, must_answer: bool
+) -> plan_guests.Placed:
+    """Return the machines and stages with the guests of this host. Raises PlanError, and GuestsError if they must be read."""
+    selectors = {name: plan_guests.addressed(one, given.machines) for name, one in selectors.items()}
+    try:
+        host = plan_guests.look(run, root)
+    except proxmox_guests.GuestsError as error:
+        if must_answer:
+            raise
+        return plan_guests.Placed(given.machines, given.stages, plan.Proxmox(problem=str(error)))
+    resolve = plan_guests.resolver(given.machines, selectors.values(), host)
+    return plan_guests.place(given.machines, given.stages, selectors, host, resolve)
+
+
+def enforced(given: Any) -> str:
+    """Return what is enforced; it was true or false once. Raises PlanError."""
+    if given in ENFORCE:
+        return str(given)
+    try:
+        return "limits" if given is not None and boolean(given) else "none"
+    except TypeError:
+        raise plan.PlanError(f"enforce must be one of {', '.join(ENFORCE)}, not {given!r}") from None
 
 
 def seen(given: Mapping[str, Any] | None) -> dict[str, tuple[float | None, float | None]] | None:
@@ -456,37 +710,49 @@ def spec() -> dict[str, Any]:
         "role": {"type": "str", "required": True, "choices": list(plan.KINDS)},
         "kind": {"type": "str", "required": True, "choices": kinds},
         "needs": names,
+        "address": names,
         "guest_id": {"type": "int"},
         **numbers("limit", begin_time=10, shutdown_time=60),
     }
     supply = {
         "name": {"type": "str", "default": "ups"},
         "ignorelb": {"type": "bool"},
+        "says_runtime": {"type": "bool"},
         **{name: {"type": "str"} for name in TEXTS},
         **numbers(*NUMBERS),
     }
     timing = {
         "release": {"type": "str"},
-        **numbers("poweroff_wait", pollfreq=5, pollfreqalert=5, hostsync=30, finaldelay=5, deadtime=15, maxage=15),
-        **numbers(settle=3, own_shutdown=30, guests_time=180, killpower=10, margin=30),
+        **numbers(
+            "poweroff_wait", "guests_time", "reserve", "least", settle=3, own_shutdown=30, killpower=10, margin=30
+        ),
+        **numbers(pollfreq=5, pollfreqalert=5, hostsync=30, finaldelay=5, deadtime=15, maxage=15),
     }
-    stage = {
+    raw = {"type": "list", "elements": "raw", "default": []}
+    steps = {
         "name": {"type": "str", "required": True},
-        "guests": names,
+        "guests": raw,
+        "ids": raw,
+        "tags": names,
+        "storage_of": names,
         "fsd": {"type": "bool", "default": False},
+        "notify": names,
+        "message": {"type": "str"},
         **numbers("on_battery", "charge", "runtime", "seconds"),
     }
     return {
         "machines": {"type": "list", "elements": "dict", "required": True, "options": machine},
         "supplies": {"type": "list", "elements": "dict", "required": True, "options": supply},
         "timing": {"type": "dict", "default": {}, "options": timing},
-        "stages": {"type": "list", "elements": "dict", "default": [], "options": stage},
+        "stages": {"type": "list", "elements": "dict", "default": [], "options": steps},
         "seen": {"type": "dict"},
         "ask": {"type": "bool", "default": False},
         "host": {"type": "str", "default": "localhost"},
         "port": {"type": "int", "default": monitors.PORT},
         "timeout": {"type": "int", "default": 5},
-        "enforce": {"type": "bool", "default": False},
+        "guests": {"type": "bool", "default": False},
+        "must_answer": {"type": "bool", "default": True},
+        "enforce": {"type": "raw", "default": "none"},
     }
 
 
@@ -494,12 +760,22 @@ def main() -> None:
     module = AnsibleModule(argument_spec=spec(), supports_check_mode=True)
     try:
         shown = seen(module.params["seen"])
-        made = planned(module.params)
-    except (plan.PlanError, upsd.UpsdFailure) as error:
+        enforce = enforced(module.params["enforce"])
+        made, asked = planned(module.params, runner(module))
+    except (plan.PlanError, upsd.UpsdFailure, proxmox_guests.GuestsError) as error:
         module.fail_json(msg=str(error))
-    drawn = picture.html(made, seen=shown)
-    result = {"holds": made.holds, "plan": plan.to_dict(made), "picture": drawn, "msg": plan.table(made)}
-    if module.params["enforce"] and made.holds is False:
+    data = plan.to_dict(made)
+    result = {
+        "holds": made.holds,
+        "feasible": made.feasible,
+        "asked": asked,
+        "guests": data["guests"],
+        "ha": data["ha"],
+        "plan": data,
+        "picture": picture.html(made, seen=shown),
+        "msg": plan.table(made),
+    }
+    if {"none": True, "expected": made.feasible, "limits": made.holds}[enforce] is False:
         module.fail_json(**result)
     module.exit_json(changed=False, **result)
 

@@ -12,8 +12,9 @@ module: shutdown_service
 short_description: The service that waits until the other machines are down
 version_added: 0.2.0
 description:
-  - Puts the policy, the unit and the logrotate file of C(nut-shutdown) in place. Or removes all of them.
-  - Nothing is started. C(upsmon) starts the unit, as its SHUTDOWNCMD, and the unit powers the host off.
+  - Puts the policy, the units and the logrotate file of C(nut-shutdown) in place. Or removes all of them.
+  - C(nut-shutdown.service) is not started. C(upsmon) does so, as its SHUTDOWNCMD, and the unit powers the host off.
+  - C(nut-stages.service) is started, where it is given. It watches the UPS and does what the stages of the policy say.
   - It does in one round trip what the role nut_server needs. The program itself comes by M(homelab.nut.zipapp).
 author:
   - The homelab.nut contributors (@homelab-nut)
@@ -27,30 +28,18 @@ options:
     default: present
   files:
     description:
-      - The files, name to text. V(shutdown.json), V(nut-shutdown.service) and V(logrotate).
+      - The files, name to text. V(shutdown.json), V(nut-shutdown.service), V(nut-stages.service), V(nut-monitor.conf) (a drop-in of
+        C(nut-monitor.service)) and V(logrotate).
+      - V(nut-stages.service) may be empty. Then it is stopped, and not there.
       - Required if O(state=present).
     type: dict
-  log:
-    description: The file for the log. Its directory is made if it is not there.
-    type: path
-  wait:
-    description: How many seconds to wait for another run that is at work on NUT.
-    type: int
-    default: 60
+  renewed:
+    description: Whether the program has been replaced. Then C(nut-stages.service), which runs, is started anew.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - homelab.nut.attributes
-attributes:
-  check_mode:
-    support: full
-    details:
-      - Where NUT is not configured yet, it says so, and does not fail.
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
-  platform:
-    support: full
-    platforms: debian
+  - homelab.nut.attributes.service
 """
 
 EXAMPLES = r"""
@@ -96,7 +85,7 @@ def lacking() -> str:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec=_service.OPTIONS,
+        argument_spec={**_service.OPTIONS, "renewed": {"type": "bool", "default": False}},
         required_if=_service.REQUIRED_IF,
         supports_check_mode=True,
     )

@@ -31,19 +31,8 @@ options:
     default: false
 extends_documentation_fragment:
   - homelab.nut.attributes
+  - homelab.nut.attributes.read_only
 attributes:
-  check_mode:
-    support: full
-    details:
-      - This module does not modify anything.
-  diff_mode:
-    support: N/A
-    details:
-      - This module does not modify anything.
-  idempotent:
-    support: full
-    details:
-      - This module does not modify anything.
   platform:
     support: full
     platforms: debian

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import shutil
@@ -37,24 +38,27 @@ class Place(NamedTuple):
 class Kit:
     """A program of ours on a host, with all that belongs to it.
 
-    places: its files but itself, the policy first: what else is put in place reads it. service: its unit. timer: the unit that
-    is enabled and runs all the time; "" if something else starts the service. rules: which file is udev's. traces: what it
-    leaves, besides its log, which people may still want to read. compiled: a pattern of more of that.
+    places: its files but itself, the policy first: what else is put in place reads it. optional: those that need not be there.
+    service: its unit. standing: the unit that is enabled and runs all the time; "" if there is none. read: what that one reads when
+    it starts. rules: which file is udev's. traces: what it leaves, besides its log, which people may still want to read.
+    compiled: a pattern of more of that.
     """
 
     name: str
     program: str
     places: Mapping[str, Place]
     service: str
-    timer: str = ""
+    standing: str = ""
+    read: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     rules: str = ""
     traces: tuple[str, ...] = ()
     compiled: str = ""
 
     @property
     def units(self) -> tuple[str, ...]:
-        """The timer, if there is one, and the service."""
-        return (self.timer, self.service) if self.timer else (self.service,)
+        """The one that runs all the time, if there is one, and the service."""
+        return (self.standing, self.service) if self.standing else (self.service,)
 
 
 HOTPLUG = Kit(
@@ -68,7 +72,7 @@ HOTPLUG = Kit(
         "logrotate": Place("etc/logrotate.d/nut-hotplug"),
     },
     service=SERVICE,
-    timer=TIMER,
+    standing=TIMER,
     rules="63-nut-hotplug.rules",
     traces=(PROGRAM, "run/nut-hotplug.quiet", "run/nut-hotplug-pending.json", "var/lib/nut-hotplug"),
     # its quiet path, one file a release of Python
@@ -77,6 +81,8 @@ HOTPLUG = Kit(
 PLACES = HOTPLUG.places
 
 GATE = "nut-shutdown.service"
+STAGES = "nut-stages.service"
+ORDER = "nut-monitor.conf"
 # upsmon starts the service, and the service the poweroff: nothing here runs all the time
 SHUTDOWN = Kit(
     name="nut-shutdown",
@@ -84,9 +90,14 @@ SHUTDOWN = Kit(
     places={
         "shutdown.json": Place("etc/nut/shutdown.json", 0o640, "nut"),
         GATE: Place(f"etc/systemd/system/{GATE}"),
+        STAGES: Place(f"etc/systemd/system/{STAGES}"),
+        ORDER: Place("etc/systemd/system/nut-monitor.service.d/homelab-nut.conf"),
         "logrotate": Place("etc/logrotate.d/nut-shutdown"),
     },
     service=GATE,
+    standing=STAGES,
+    read=("shutdown.json", STAGES),
+    optional=(STAGES,),
     traces=("usr/local/sbin/nut-shutdown", "run/nut-shutdown", "var/lib/nut-shutdown"),
 )
 
@@ -142,7 +153,10 @@ def missing(folder: Path = Path("/etc/nut")) -> str:
 
 @dataclass
 class Installation:
-    """A kit's files on one host. wanted: name of its places -> text; None, if all shall go. log: where it writes its log."""
+    """A kit's files on one host. wanted: name of its places -> text, "" if it shall not be there; None, if all shall go.
+
+    log: where it writes its log. renewed: whether the program is another one since what runs was started.
+    """
 
     wanted: Mapping[str, str] | None
     runner: units.Run
@@ -150,6 +164,7 @@ class Installation:
     root: Path = Path("/")
     owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # group -> ids, for who is not root
     kit: Kit = HOTPLUG
+    renewed: bool = False
 
     def __post_init__(self) -> None:
         """Raises InstallError for a set of files that is none."""
@@ -157,31 +172,55 @@ class Installation:
             raise InstallError(
                 f"files must be {', '.join(self.kit.places)}, not {', '.join(sorted(self.wanted)) or 'none'}",
             )
+        for name in self.wanted or ():
+            if not (self.wanted or {})[name] and name not in self.kit.optional:
+                raise InstallError(f"files: {name} is empty, and {self.kit.name} can't do without it")
 
     # Looking
 
     def plan(self) -> Plan:
         """Decide what to do. Raises units.UnitError, OSError, and LookupError where there is no group nut."""
-        timer, service = self._units()
-        return self._going(timer, service) if self.wanted is None else self._coming(timer, service)
+        standing, service = self._units()
+        return self._going(standing, service) if self.wanted is None else self._coming(standing, service)
 
-    def _coming(self, timer: Mapping[str, str], service: Mapping[str, str]) -> Plan:
-        changed = tuple(name for name in self.kit.places if self._differs(name))
-        after = self._taken_up(changed, "yes" in (timer.get("NeedDaemonReload"), service.get("NeedDaemonReload")))
-        if self.kit.timer and timer.get("UnitFileState") != "enabled":
-            after.append(Step(("systemctl", "enable", self.kit.timer), "it must start at boot"))
-        if self.kit.timer and timer.get("ActiveState") != "active":
-            after.append(Step(("systemctl", "start", self.kit.timer), "it does not run"))
-        elif self.kit.timer in changed:
-            after.append(Step(("systemctl", "restart", self.kit.timer), f"{self.kit.timer} changed"))
+    def _coming(self, standing: Mapping[str, str], service: Mapping[str, str]) -> Plan:
+        wanted = self.wanted or {}
+        changed = tuple(name for name in self.kit.places if wanted[name] and self._differs(name))
+        gone = tuple(
+            name for name in self.kit.places if not wanted[name] and self._is_there(self.kit.places[name].path)
+        )
+        late = "yes" in (standing.get("NeedDaemonReload"), service.get("NeedDaemonReload"))
+        after = self._taken_up((*changed, *gone), late)
+        before: list[Step] = []
+        name = self.kit.standing
+        if name and not wanted[name]:
+            before = self._stopped(standing, f"there is nothing for {name} to do")
+        elif name:
+            if standing.get("UnitFileState") != "enabled":
+                after.append(Step(("systemctl", "enable", name), "it must start at boot"))
+            if standing.get("ActiveState") != "active":
+                after.append(Step(("systemctl", "start", name), "it does not run"))
+            elif renewed := [one for one in (name, *self.kit.read) if one in changed]:
+                after.append(Step(("systemctl", "restart", name), f"{renewed[0]} changed"))
+            elif self.renewed:
+                after.append(Step(("systemctl", "restart", name), f"{self.kit.name} changed"))
         folder = self._at(str(self.log.parent)) if self.log else None
-        return Plan(changed=changed, folder=None if folder is None or folder.is_dir() else folder, after=tuple(after))
+        return Plan(
+            before=tuple(before),
+            changed=changed,
+            folder=None if folder is None or folder.is_dir() else folder,
+            gone=tuple(self._at(self.kit.places[one].path) for one in gone),
+            after=tuple(after),
+        )
 
-    def _going(self, timer: Mapping[str, str], service: Mapping[str, str]) -> Plan:
+    def _stopped(self, standing: Mapping[str, str], why: str) -> list[Step]:
+        if standing.get("UnitFileState") == "enabled" or standing.get("ActiveState") == "active":
+            return [Step(("systemctl", "disable", "--now", self.kit.standing), why)]
+        return []
+
+    def _going(self, standing: Mapping[str, str], service: Mapping[str, str]) -> Plan:
         why = f"{self.kit.name} is removed from this host"
-        before = []
-        if timer.get("UnitFileState") == "enabled" or timer.get("ActiveState") == "active":
-            before.append(Step(("systemctl", "disable", "--now", self.kit.timer), why))
+        before = self._stopped(standing, why)
         if service.get("ActiveState") in ("active", "activating"):
             before.append(Step(("systemctl", "stop", self.kit.service), why))
         if service.get("ActiveState") == "failed":
@@ -194,7 +233,7 @@ class Installation:
 
     def _taken_up(self, names: Sequence[str], late: bool) -> list[Step]:
         steps = []
-        if late or not set(self.kit.units).isdisjoint(names):
+        if late or any(self.kit.places[name].path.startswith("etc/systemd/") for name in names):
             steps.append(Step(("systemctl", "daemon-reload"), f"the units of {self.kit.name} changed"))
         # a container has no udevd, and then nobody to tell
         if self.kit.rules in names and self._is_there("run/udev/control"):
@@ -211,10 +250,12 @@ class Installation:
             for block in said.strip().split("\n\n")
         ]
         shown = dict(zip(self.kit.units, found))
-        masked = [name for name, one in shown.items() if one.get("LoadState") == "masked"]
-        if masked and self.wanted is not None:
+        masked = [
+            name for name, one in shown.items() if one.get("LoadState") == "masked" and (self.wanted or {}).get(name)
+        ]
+        if masked:
             raise units.UnitError(f"{', '.join(masked)} is masked. Unmask it: systemctl unmask {' '.join(masked)}")
-        return shown.get(self.kit.timer, {}), shown.get(self.kit.service, {})
+        return shown.get(self.kit.standing, {}), shown.get(self.kit.service, {})
 
     def _differs(self, name: str) -> bool:
         place = self.kit.places[name]
@@ -261,12 +302,17 @@ class Installation:
         for name in decided.changed:
             place = self.kit.places[name]
             text = (self.wanted or {})[name]
+            # a folder of drop-ins need not be there
+            self._at(place.path).parent.mkdir(mode=0o755, exist_ok=True)
             writing.replace({self._at(place.path): text}, place.mode, self._ids(name))
         for path in decided.gone:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+                if path.parent.name.endswith(".service.d"):
+                    with contextlib.suppress(OSError):
+                        path.parent.rmdir()
         for step in decided.after:
             self._do(step)
 

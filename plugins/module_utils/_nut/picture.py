@@ -80,6 +80,7 @@ svg .halo { stroke: var(--card); stroke-width: 4px; paint-order: stroke; stroke-
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top; padding: 9px 12px 9px 0; }
 th { font-size: 13px; font-weight: 500; color: var(--soft); } tr + tr { border-top: 1px solid var(--line); }
 td { overflow-wrap: anywhere; } td.what { font-weight: 600; min-width: 130px; } td.sums { color: var(--soft); width: 62%; }
+td div.sums { color: var(--soft); font-size: 13px; font-weight: 400; } td.by { min-width: 110px; }
 td.spare { white-space: nowrap; text-align: right; padding-right: 20px; font-variant-numeric: tabular-nums; font-weight: 600; }
 td.pill { width: 1%; } .pill span { border-radius: 99px; padding: 2px 10px; font-size: 13px; font-weight: 600; white-space: nowrap; }
 .meter { display: block; width: 110px; height: 6px; border-radius: 3px; background: var(--grid); margin: 5px 0 0 auto; overflow: hidden; }
@@ -108,12 +109,14 @@ _NEEDED = {
     "runtime_low": "left when the battery is low",
     "longest": "the gate waits, at most",
     "reserve": "kept for the primary itself",
+    "least": "kept for it at any time",
     "poweroff_wait": "POWEROFF_WAIT",
     "limits": "limit of each host",
     "guest_timeouts": "timeout of each guest",
     "offdelay": "offdelay",
     "ondelay": "ondelay",
 }
+_KINDS = {"qm": "virtual machine", "pct": "container"}
 _KEY = (
     ("background:var(--up)", "runs, or waits"),
     ("background:var(--gate)", "the gate waits until the others are down"),
@@ -146,6 +149,7 @@ def html(plan: Plan, seen: Seen | None = None) -> str:
             "<section><h2>What must be so</h2><p>The tightest first. To spare is what is left of each before it fails.</p>",
             _table(plan.constraints),
             "</section>",
+            *_guests(plan),
             "<section><h2>What the settings must be</h2><p>Seconds.</p>",
             _needed(plan),
             "</section></main></body></html>",
@@ -512,12 +516,33 @@ def _table(constraints: Iterable[Constraint]) -> str:
 def _spare(one: Constraint) -> str:
     """Show what is to spare, and how much of what there is that leaves free."""
     if one.slack is None:
-        return "?"
+        # some things are so, or not, and no number says by how much
+        return "?" if one.holds is None else ""
     whole = max(one.have or 0, one.need or 0)
     share = 100 * abs(one.slack) / whole if whole else 0
     meter = f'<span class="meter{"" if one.holds else " no"}"><u style="width:{share:.0f}%"></u></span>'
     sign = "+" if one.slack >= 0 else "\u2212"
     return f"{sign}{abs(one.slack):.0f} s{meter}"
+
+
+def _guests(plan: Plan) -> list[str]:
+    """Show who stops each guest of the primary; nothing if there is none."""
+    if not plan.guests:
+        return []
+    rows = []
+    for one in plan.guests:
+        number = f'<div class="sums">{text(_KINDS[one.kind])} {one.id}</div>' if one.id is not None else ""
+        rows.append(
+            f'<tr><td class="what">{text(one.machine)}{number}</td><td class="by">{text(planning.stopped_by(plan, one))}</td>'
+            f'<td class="spare">{one.seconds:.0f} s</td><td class="sums">{text(planning.guest_words(one))}</td></tr>'
+        )
+    head = '<tr><th></th><th>stopped by</th><th style="text-align:right;padding-right:20px">has</th><th>why</th></tr>'
+    said = f"A stage stops its guests before the battery is low; {_primary(plan)} stops the others when it goes down."
+    return [
+        f"<section><h2>Who stops which guest</h2><p>{text(said)}</p>",
+        f'<div class="wide"><table>{head}{"".join(rows)}</table></div>',
+        "</section>",
+    ]
 
 
 def _needed(plan: Plan) -> str:

@@ -16,6 +16,10 @@ what comes before it has a negative time. From there on a run goes like this:
 
 Two runs are worked out. The expected one takes each machine's usual time, and half of an interval between two looks. In
 the worst one each time is at its limit, and one secondary never logs out, so that all of HOSTSYNC passes.
+
+A plan *holds* if all is well even in the worst run. It is *feasible* if the expected run ends before a charged battery does: a plan
+that is not can't work on any day. A guest that is not stopped before the NAS whose disks it has is no reason for that: it hangs,
+and is said loudly, but the battery lasts, and so it was before.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .releases import IDLE_SECONDS
@@ -66,6 +70,10 @@ SYNC_MARGIN = 5
 REBOOT_MARGIN = 60
 # a look that fails is no reason yet: so many of them must
 LOOKS = 3
+# How long the guests take where nobody says: Proxmox's own limit for one of them
+GUESTS_SECONDS = 180
+# The least that the gate leaves to the primary: as the role's default
+LEAST_LEFT = 30
 # Seconds between two readings of the charge and the time left; the status is read each pollinterval. usbhid-ups 2.8.1 -h;
 # drivers/usbhid-ups.c of 2.8.3 for CyberPower. Drivers that are not known here are taken for slow ones.
 READS = 30
@@ -89,7 +97,8 @@ class Machine:
     begin_time: from FSD until it begins to go down, at most: its poll and its FINALDELAY. shutdown_time: from there until it
     is down, as a rule. limit: the longest that this is waited for; None: half as long again, and 30 s more at least. needs: names
     of the machines whose storage it uses, so that it must be down before they begin. guest_id: its number, if it is a guest of the
-    primary, as also a secondary may be. Of the primary only the name counts: its times are in Timing.
+    primary, as also a secondary may be. address: where it is seen; only to find the guests that use its storage (plan_guests.py).
+    Of the primary only the name counts: its times are in Timing.
     """
 
     name: str
@@ -100,6 +109,7 @@ class Machine:
     limit: float | None = None
     needs: tuple[str, ...] = ()
     guest_id: int | None = None
+    address: tuple[str, ...] = ()
 
     @property
     def most(self) -> float:
@@ -114,7 +124,7 @@ class Supply:
     runtime, charge: what is left now, at the load of all machines; s and percent. runtime_low, charge_low: at which of these the
     battery is low. offdelay, ondelay: from the order to cut until the power is off, and on again. mfr, driver, vendorid: by
     which its quirks are known. ignorelb: NUT decides by these values, not the UPS. pollfreq: between two readings of them;
-    pollinterval: between two of the status.
+    pollinterval: between two of the status. says_runtime: whether it says battery.runtime by itself, so that NUT can decide by that.
     """
 
     name: str = "ups"
@@ -130,6 +140,7 @@ class Supply:
     ignorelb: bool = False
     pollfreq: float | None = None
     pollinterval: float = 2
+    says_runtime: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -137,8 +148,10 @@ class Timing:
     """What stands in NUT's files on the primary, and how long the primary itself takes.
 
     settle: how long a host must be silent to count as down. own_shutdown: Proxmox without its guests. guests_time: until
-    Proxmox has stopped all guests; 180 s is its limit for one VM. killpower: until the order to cut is given and the
-    system is off. poweroff_wait: POWEROFF_WAIT; None: not set. margin: what is kept back. release: of NUT.
+    Proxmox has stopped all guests; None: as Proxmox itself says, if it was asked, else 180 s, its limit for one VM. killpower: until
+    the order to cut is given and the system is off. poweroff_wait: POWEROFF_WAIT; None: not set. margin: what is kept back.
+    release: of NUT. reserve, least: of the gate's policy, with how much left of the battery it waits no longer once the expected
+    times are over, and at any time; None: not set.
     """
 
     pollfreq: float = 5
@@ -149,11 +162,13 @@ class Timing:
     maxage: float = 15
     settle: float = 3
     own_shutdown: float = 30
-    guests_time: float = 180
+    guests_time: float | None = None
     killpower: float = 10
     poweroff_wait: float | None = None
     margin: float = 30
     release: str = "2.8.1"
+    reserve: float | None = None
+    least: float | None = None
 
     @property
     def poll(self) -> float:
@@ -221,12 +236,54 @@ class Constraint:
 
 
 @dataclass(frozen=True)
+class PlannedGuest:
+    """A guest of the primary. machine: its name in the plan; name: its own, or "".
+
+    stage: which stops it, or "": the primary does when it goes down. seconds: how long it has for that. why: why that stage stops
+    it, in words, or whose storage it uses. needs: as Machine has it. ha: whether Proxmox's HA works it.
+    """
+
+    machine: str
+    id: int | None
+    kind: str
+    name: str
+    stage: str
+    seconds: float
+    why: str = ""
+    needs: tuple[str, ...] = ()
+    ha: bool = False
+
+
+@dataclass(frozen=True)
+class Proxmox:
+    """What Proxmox VE on the primary says of its guests; plan_guests.py finds it out.
+
+    seconds: how long it takes at most to stop those that no stage stops; usual: as a rule. problem: why its guests can't be read; ""
+    if they could. turns: by machine, how long after the primary's poweroff each is stopped, as a rule and at most. migrates: HA
+    moves its guests to another node when the host powers off; ha: what a person should know of HA; () if it works no guest.
+    remarks: what is wrong with what the stages choose.
+    """
+
+    seconds: float | None = None
+    usual: float | None = None
+    problem: str = ""
+    guests: tuple[PlannedGuest, ...] = ()
+    turns: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    migrates: bool = False
+    ha: tuple[str, ...] = ()
+    remarks: tuple[Constraint, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """A plan. events: as expected; worst: at the limits; both in the order of time.
 
     needed: what the settings must be at least, or at most: hostsync, finaldelay, deadtime, pollfreq, pollfreqalert, maxage,
-    guests_time, runtime_low, longest, reserve, poweroff_wait, limits and guest_timeouts (by machine), offdelay and ondelay (by UPS).
-    constraints: those that fail first, then what can't be told, then the tightest. holds: None if that can't be told.
+    guests_time, runtime_low, longest, reserve, least, poweroff_wait, limits and guest_timeouts (by machine), offdelay and ondelay (by
+    UPS). reserve is what the primary wants from its own poweroff on; least is that without guests, and without anything kept back.
+    constraints: those that fail first, and of these the ones for which it is not feasible; then what can't be told, then the tightest.
+    holds: at the limits; feasible: as expected; None if that can't be told. guests: of the primary, the staged ones first. ha: as
+    Proxmox has it.
     """
 
     events: tuple[Event, ...]
@@ -237,6 +294,9 @@ class Plan:
     machines: tuple[Machine, ...] = ()
     supplies: tuple[Supply, ...] = ()
     stages: tuple[StagePlan, ...] = ()
+    feasible: bool | None = None
+    guests: tuple[PlannedGuest, ...] = ()
+    ha: tuple[str, ...] = ()
 
     def at(self, what: str, machine: str = "", *, worst: bool = False) -> float | None:
         """Say when something ends that lasts, or happens; None if it is not part of this plan."""
@@ -252,7 +312,17 @@ class _Inputs:
     supplies: tuple[Supply, ...]
     timing: Timing
     stages: tuple[StagePlan, ...]
+    proxmox: Proxmox
     named: Mapping[str, Machine] = field(default_factory=dict)
+
+    @property
+    def guests_time(self) -> float:
+        """Say how long the primary may take to stop its guests: as given, as found out, or as Proxmox has it for one."""
+        if self.timing.guests_time is not None:
+            return self.timing.guests_time
+        if self.proxmox.seconds is not None:
+            return max([self.proxmox.seconds, *(one.most for one in self.unstaged)])
+        return GUESTS_SECONDS
 
     @property
     def primary(self) -> Machine:
@@ -280,22 +350,59 @@ class _Inputs:
 
 
 def plan(
-    machines: Iterable[Machine], supplies: Iterable[Supply], timing: Timing, stages: Iterable[StagePlan] = ()
+    machines: Iterable[Machine],
+    supplies: Iterable[Supply],
+    timing: Timing,
+    stages: Iterable[StagePlan] = (),
+    proxmox: Proxmox | None = None,
 ) -> Plan:
-    """Work out both runs, what the settings must be for it, and whether they are. Raises PlanError."""
+    """Work out both runs, what the settings must be for it, and whether they are. Raises PlanError.
+
+    proxmox: None if nobody asked; the machines then say which guests there are.
+    """
     machines, supplies, stages = tuple(machines), tuple(supplies), tuple(stages)
     _check(machines, supplies, timing, stages)
-    given = _Inputs(machines, supplies, timing, stages, {one.name: one for one in machines})
+    given = _Inputs(machines, supplies, timing, stages, proxmox or Proxmox(), {one.name: one for one in machines})
     needed = _needed(given)
     events = [_run(given, worst) for worst in (False, True)]
     constraints = sorted(_constraints(given, needed), key=_urgency)
+    return Plan(
+        events[0],
+        events[1],
+        needed,
+        tuple(constraints),
+        holds=_all(constraints),
+        machines=machines,
+        supplies=supplies,
+        stages=stages,
+        feasible=_all(one for one in constraints if one.name in _MUST),
+        guests=tuple(_guests(given)),
+        ha=given.proxmox.ha,
+    )
+
+
+def _all(constraints: Iterable[Constraint]) -> bool | None:
     verdicts = {one.holds for one in constraints}
-    holds = False if False in verdicts else None if None in verdicts else True
-    return Plan(events[0], events[1], needed, tuple(constraints), holds, machines, supplies, stages)
+    return False if False in verdicts else None if None in verdicts else True
 
 
-def _urgency(one: Constraint) -> tuple[int, float]:
-    return {False: 0, None: 1, True: 2}[one.holds], 0 if one.slack is None else one.slack
+# Without these it is not feasible: it can't work even if all goes as expected.
+_MUST = frozenset({"as expected", "least", "order", "HA"})
+
+
+def _urgency(one: Constraint) -> tuple[int, bool, float]:
+    rank = {False: 0, None: 1, True: 2}[one.holds]
+    return rank, one.holds is False and one.name not in _MUST, 0 if one.slack is None else one.slack
+
+
+def _guests(given: _Inputs) -> Iterator[PlannedGuest]:
+    """List the guests: by stage, then those that the primary stops, each as Proxmox says it, or else as given."""
+    found, staged = {one.machine: one for one in given.proxmox.guests}, given.staged
+    machines = [one for one in given.machines if one.role == GUEST]
+    for one in sorted(machines, key=lambda one: (staged.get(one.name, len(given.stages)), one.guest_id or 0, one.name)):
+        stage = given.stages[staged[one.name]].name if one.name in staged else ""
+        row = found.get(one.name) or PlannedGuest(one.name, one.guest_id, one.kind, "", stage, one.most)
+        yield replace(row, stage=stage, needs=one.needs)
 
 
 # --- what can't be a plan
@@ -424,6 +531,14 @@ def low(supply: Supply) -> tuple[float | None, float | None]:
     return max(known) if supply.ignorelb else min(known), max(known)
 
 
+def charged(supply: Supply) -> Supply:
+    """Return the UPS as it is with a full battery: the time left is taken to go with the charge."""
+    if supply.runtime is None:
+        return supply
+    share = min(supply.charge or 100, 100) / 100
+    return replace(supply, runtime=supply.runtime / share, charge=100)
+
+
 # --- the two runs
 
 
@@ -479,7 +594,8 @@ def _run(given: _Inputs, worst: bool) -> tuple[Event, ...]:
     goes = {name: (begun, clock.down[name]) for name, begun in clock.begun.items()}
     found += [(0.0, begun, name, WAITS) for name, begun in clock.begun.items()]
     for one in given.unstaged:
-        goes[one.name] = clock.poweroff, min(clock.poweroff + _usual(one, worst), clock.stopped)
+        begin = min(clock.poweroff + given.proxmox.turns.get(one.name, (0, 0))[worst], clock.stopped)
+        goes[one.name] = begin, min(begin + _usual(one, worst), clock.stopped)
     for name, position in given.staged.items():
         begin = _stage_begin(given, given.stages[position], worst)
         goes[name] = begin, begin + _usual(given.named[name], worst)
@@ -502,10 +618,11 @@ def _usual(one: Machine, worst: bool) -> float:
 
 
 def _guests_seconds(given: _Inputs, worst: bool) -> float:
-    """Say how long Proxmox stops guests. As expected: as the slowest that is named, if any is."""
-    if worst or not given.unstaged:
-        return given.timing.guests_time
-    return min(given.timing.guests_time, max(_usual(one, worst) for one in given.unstaged))
+    """Say how long Proxmox stops guests. As expected: as it was found out, and as the slowest that is named, if any is."""
+    usual = [_usual(one, worst) for one in given.unstaged]
+    if given.proxmox.usual is not None:
+        usual.append(given.proxmox.usual)
+    return given.guests_time if worst or not usual else min(given.guests_time, max(usual))
 
 
 def _stage_begin(given: _Inputs, stage: StagePlan, worst: bool) -> float:
@@ -551,23 +668,30 @@ class _Settings:
 
 def _terms(given: _Inputs, supply: Supply, settings: _Settings, ignorelb: bool) -> list[tuple[float, str]]:
     """Return what the battery must last from its low mark on."""
-    timing, waits = given.timing, bool(given.secondaries)
+    return [*_waits(given, supply, settings, ignorelb), *_reserve(given, settings.guests)]
+
+
+def _waits(given: _Inputs, supply: Supply, settings: _Settings, ignorelb: bool) -> list[tuple[float, str]]:
+    """Return what passes at most from the low mark until the gate is over."""
+    timing = given.timing
     return [
         (noticing(supply, timing.release, ignorelb=ignorelb), "until upsd says so"),
         (timing.poll, "poll"),
-        (settings.hostsync if waits else 0, "HOSTSYNC"),
+        (settings.hostsync if given.secondaries else 0, "HOSTSYNC"),
         (settings.finaldelay, "FINALDELAY"),
         (settings.limit, "limit of the slowest"),
         (LOOK, "look"),
-        *_reserve(given, settings.guests),
     ]
 
 
-def _terms_now(given: _Inputs, supply: Supply) -> list[tuple[float, str]]:
+def _settings_now(given: _Inputs) -> _Settings:
     timing = given.timing
     limit = max([0, *(one.most for one in given.secondaries)])
-    settings = _Settings(timing.hostsync, timing.finaldelay, limit, timing.guests_time)
-    return _terms(given, supply, settings, supply.ignorelb)
+    return _Settings(timing.hostsync, timing.finaldelay, limit, given.guests_time)
+
+
+def _terms_now(given: _Inputs, supply: Supply) -> list[tuple[float, str]]:
+    return _terms(given, supply, _settings_now(given), supply.ignorelb)
 
 
 def _sum(terms: Iterable[tuple[float, str]]) -> float:
@@ -581,7 +705,7 @@ def _needed(given: _Inputs) -> dict[str, Any]:
     hostsync = max(LEAST_HOSTSYNC, math.ceil(begin + SYNC_MARGIN))
     finaldelay = max(LEAST_FINALDELAY, math.ceil(timing.settle))
     limits = {one.name: _limit_needed(given, one) for one in given.secondaries}
-    guests = max([timing.guests_time, *(one.most for one in given.unstaged)])
+    guests = max([given.guests_time, given.proxmox.seconds or 0, *(one.most for one in given.unstaged)])
     polls = {name: min(value, IDLE_SECONDS - 1) for name, value in _polls(timing).items()}
     settings = _Settings(
         max(hostsync, timing.hostsync), max(finaldelay, timing.finaldelay), max([0, *limits.values()]), guests
@@ -600,6 +724,7 @@ def _needed(given: _Inputs) -> dict[str, Any]:
         "runtime_low": math.ceil(max(lowest)),
         "longest": math.ceil(max([0, *limits.values()]) + LOOK),
         "reserve": math.ceil(_sum(_reserve(given, guests))),
+        "least": math.ceil(max(LEAST_LEFT, timing.own_shutdown + timing.killpower)),
         "poweroff_wait": math.ceil(timing.killpower + max(off.values()) + REBOOT_MARGIN),
         "limits": limits,
         "guest_timeouts": {one.name: one.most for one in given.machines if one.role == GUEST},
@@ -632,10 +757,14 @@ def _constraints(given: _Inputs, needed: Mapping[str, Any]) -> Iterator[Constrai
     yield from _nut(given, needed)
     yield from _order(given, needed)
     for supply in given.supplies:
+        yield _as_expected(given, supply, needed)
         yield from _battery(given, supply, needed)
+        yield from _gate(given, supply, needed)
         yield from _cut(given, supply, needed)
     for stage in given.stages:
         yield _stage(given, stage, needed)
+    yield from _ha(given)
+    yield from given.proxmox.remarks
 
 
 def _compare(name: str, about: str, have: float, need: float, *, words: str, remedy: str) -> Constraint:
@@ -684,17 +813,63 @@ def _order(given: _Inputs, needed: Mapping[str, Any]) -> Iterator[Constraint]:
         words = f"{_added(terms)}; the gate waits {_n(one.most)} s for {one.name} before {primary} goes"
         remedy = f"set the limit of {one.name} to {_n(needed['limits'][one.name])}"
         yield _compare("order", one.name, one.most, _sum(terms), words=words, remedy=remedy)
-    slowest = max(given.unstaged, key=lambda one: one.most, default=None)
-    if slowest is not None:
-        words = f"{slowest.name} may take {_n(slowest.most)} s; guests_time gives {_n(timing.guests_time)} s to all that Proxmox stops"
-        remedy = f"set guests_time to {_n(needed['guests_time'])}"
-        yield _compare("guests", "", timing.guests_time, slowest.most, words=words, remedy=remedy)
+    yield from _guests_in_time(given, needed)
     for one in given.machines:
         for name in one.needs:
-            yield from _storage(given, one, given.named[name])
+            yield from _storage(given, one, given.named[name], needed)
 
 
-def _storage(given: _Inputs, one: Machine, its: Machine) -> Iterator[Constraint]:
+def _guests_in_time(given: _Inputs, needed: Mapping[str, Any]) -> Iterator[Constraint]:
+    """Whether guests_time is enough for the guests that no stage stops. What was worked out from them is."""
+    time = given.timing.guests_time
+    if given.proxmox.problem:
+        words = f"{given.proxmox.problem}; so {_n(given.guests_time)} s are counted for all guests, whatever they use"
+        remedy = "mend that" if time is not None else "mend that, or set nut_server_guests_time"
+        yield _unknown("guests", "", None, words=words, remedy=remedy)
+        return
+    if time is None:
+        time = given.guests_time
+        if given.proxmox.seconds is not None:
+            return
+    slowest = max(given.unstaged, key=lambda one: one.most, default=None)
+    most, remedy = given.proxmox.seconds or 0, f"set nut_server_guests_time to {_n(needed['guests_time'])}"
+    if slowest is not None and slowest.most >= most:
+        words, most = f"{slowest.name} may take {_n(slowest.most)} s", slowest.most
+    elif most:
+        words = f"by their startup options the guests may take {_n(most)} s"
+        remedy += ", or give them less time in Proxmox (startup: down=...)"
+    else:
+        return
+    words += f"; guests_time gives {_n(time)} s to all that Proxmox stops"
+    yield _compare("guests", "", time, most, words=words, remedy=remedy)
+
+
+def _ha(given: _Inputs) -> Iterator[Constraint]:
+    proxmox = given.proxmox
+    if proxmox.ha:
+        words = "; ".join(proxmox.ha)
+        remedy = "set shutdown_policy to freeze: Datacenter, Options, HA Settings" if proxmox.migrates else ""
+        yield Constraint("HA", "", not proxmox.migrates, None, None, None, words, remedy)
+
+
+def _stage_for(given: _Inputs, one: Machine, its: Machine, needed: Mapping[str, Any]) -> str:
+    """Say how a guest comes into a stage. By storage only those are found that Proxmox was asked for."""
+    if one.name not in {guest.machine for guest in given.proxmox.guests}:
+        return f"put {one.name} into the guests of a stage"
+    if given.stages:
+        return f"add storage_of: [{its.name}] to a stage of nut_server_stages"
+    most = max(guest.most for guest in given.unstaged if its.name in guest.needs)
+    stage = f"{{name: guests, runtime: {_stage_runtime(given, most, needed)}, storage_of: [{its.name}], fsd: true}}"
+    return f"add {stage} to nut_server_stages"
+
+
+def _stage_runtime(given: _Inputs, seconds: float, needed: Mapping[str, Any]) -> int:
+    """Say with how much left a stage must begin whose guests take so long."""
+    marks: list[float] = [needed["runtime_low"], *(low(supply)[1] or 0 for supply in given.supplies)]
+    return math.ceil(max(marks) + max(_late(given, supply)[1] for supply in given.supplies) + seconds)
+
+
+def _storage(given: _Inputs, one: Machine, its: Machine, needed: Mapping[str, Any]) -> Iterator[Constraint]:
     """Say what is wrong if a machine is not down before the one whose storage it uses begins.
 
     The primary goes last in any case. Whether a stage has the time for it is said where the stages are.
@@ -715,7 +890,7 @@ def _storage(given: _Inputs, one: Machine, its: Machine) -> Iterator[Constraint]
         remedy = f"make {one.name} a guest that a stage stops, or take {its.name} from its needs if it can do without"
     elif one.name not in staged:
         words = f"{uses} is stopped only after that"
-        remedy = f"put {one.name} into the guests of a stage"
+        remedy = _stage_for(given, one, its, needed)
     elif its.role == GUEST and staged.get(its.name, last) <= staged[one.name]:
         words = f"{uses} stage {given.stages[staged[its.name]].name} stops that too early"
         remedy = f"put {its.name} into a later stage than {one.name}"
@@ -728,8 +903,7 @@ def _storage(given: _Inputs, one: Machine, its: Machine) -> Iterator[Constraint]
 def _battery(given: _Inputs, supply: Supply, needed: Mapping[str, Any]) -> Iterator[Constraint]:
     name, terms = supply.name, _terms_now(given, supply)
     need, least = _sum(terms), low(supply)[0]
-    ignore = "set" if supply.ignorelb else "set ignorelb to true and"
-    remedy = f"{ignore} override battery.runtime.low to {needed['runtime_low']} for {name} in nut_server_devices"
+    remedy = _earlier(given, supply, needed)
     if least is None:
         words = f"{_added(terms)} must be left when the battery is low; when {name} says so is not known"
         yield _unknown("low battery", name, need, words=words, remedy=remedy)
@@ -739,16 +913,154 @@ def _battery(given: _Inputs, supply: Supply, needed: Mapping[str, Any]) -> Itera
         yield _compare("low battery", name, least, need, words=words, remedy=remedy)
     if supply.runtime is None:
         words = f"{_n(need)} s are needed; how long the battery of {name} lasts is not known"
-        remedy = (
-            f"read battery.runtime (upsc {name}) with all machines on, or measure it on battery, and give it as runtime"
-        )
-        yield _unknown("battery", name, need, words=words, remedy=remedy)
+        yield _unknown("battery", name, need, words=words, remedy=_measure(name))
         return
     partly = f", at {_n(supply.charge)} % charge" if supply.charge is not None and supply.charge < 100 else ""
     words = f"{_n(need)} s are needed; the battery of {name} lasts {_n(supply.runtime)} s{partly}"
     remedy = "when it is charged, plan again; else " if partly else ""
-    remedy += f"{_n(math.ceil(need))} s need a larger or new battery, less load, or shorter limits and guests_time"
-    yield _compare("battery", name, supply.runtime, need, words=words, remedy=remedy)
+    yield _compare("battery", name, supply.runtime, need, words=words, remedy=remedy + _larger(need))
+
+
+def _larger(need: float) -> str:
+    return f"{_n(math.ceil(need))} s need a larger or new battery, less load, or shorter limits and guests_time"
+
+
+def _earlier(given: _Inputs, supply: Supply, needed: Mapping[str, Any]) -> str:
+    """Say what makes a battery count as low early enough: at the limits, or at least as expected if it can't be more.
+
+    NUT can decide by what it is told only, and its drivers don't start with ignorelb where neither battery.runtime nor battery.charge
+    is known (drivers/main.c).
+    """
+    name, full = supply.name, charged(supply).runtime
+    expected = math.ceil(
+        _sum(_expected_terms(given, supply, noticing(supply, given.timing.release, ignorelb=True) / 2))
+    )
+    want = needed["runtime_low"]
+    if full is not None and want >= full:
+        if expected >= full:
+            return _larger(want)
+        want = expected
+    if supply.says_runtime is not False:
+        only = f", if upsc {name} shows battery.runtime" if supply.says_runtime is None and full is None else ""
+        less = f" (all goes well if nothing takes longer than expected; {_larger(needed['runtime_low'])})"
+        return f"set nut_server_runtime_low to {want}{only}" + (less if want < needed["runtime_low"] else "")
+    words = f"{name} does not say battery.runtime, so that NUT can't decide by it: "
+    if supply.charge is None:
+        return (
+            f"{words}measure on battery how long it lasts with all machines on, and let a stage with fsd: true begin after so many "
+            f"seconds on battery (on_battery) that {want} s are left"
+        )
+    if full is None:
+        return (
+            f"{words}measure on battery at which charge {want} s are left, and set ignorelb: true and override: {{battery.charge.low: "
+            f"that charge}} for {name} in nut_server_devices"
+        )
+    percent = min(math.ceil(100 * want / full), 100)
+    return f"{words}set ignorelb: true and override: {{battery.charge.low: {percent}}} for {name} in nut_server_devices"
+
+
+# As expected, from a charged battery on
+
+
+def _expected_terms(given: _Inputs, supply: Supply, noticed: float) -> list[tuple[float, str]]:
+    """Return what passes as expected from the low mark until all are off; NOTICED seconds until upsd says so."""
+    clock = _clock(given, worst=False)
+    return [
+        *_expected_wait(clock, noticed),
+        (clock.stopped - clock.poweroff, "guests"),
+        (clock.killing - clock.stopped, "the primary itself"),
+        (clock.off - clock.killing, "killpower"),
+        (max([0, *(end - clock.off for end in clock.down.values())]), "until the others are down"),
+    ]
+
+
+def _expected_wait(clock: _Clock, noticed: float) -> list[tuple[float, str]]:
+    return [
+        (noticed, "until upsd says so"),
+        (clock.fsd, "poll"),
+        (clock.synced - clock.fsd, "until the others begin"),
+        (clock.gate - clock.synced, "FINALDELAY"),
+        (clock.poweroff - clock.gate, "until they are down"),
+    ]
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """What begins the shutdown, as expected: with so much left, and noticed so late. left: None if that is not known."""
+
+    left: float | None
+    noticed: float
+    words: str
+
+
+def _begins(given: _Inputs, supply: Supply) -> _Begin:
+    """Say what begins the shutdown of a charged battery: it is low, or a stage asks for FSD before that."""
+    full, mark = charged(supply), low(charged(supply))[0]
+    noticed = noticing(supply, given.timing.release) / 2
+    found = _Begin(
+        mark, noticed, f"{supply.name} says with {_n(mark)} s left that it is low" if mark is not None else ""
+    )
+    for stage in given.stages:
+        taken = max([0.0, *(_usual(given.named[name], worst=False) for name in stage.guests)])
+        left = max((early - late / 2 - taken for early, late in _stage_starts(given, stage, full)), default=None)
+        if stage.fsd and left is not None and left > (found.left or 0) - found.noticed:
+            found = _Begin(left, 0, f"stage {stage.name} asks for FSD with {_n(left)} s left")
+    if found.left is None:
+        return replace(found, words=f"when {supply.name} says that its battery is low is not known")
+    return found
+
+
+def _as_expected(given: _Inputs, supply: Supply, needed: Mapping[str, Any]) -> Constraint:
+    """Whether the last machine is off before the battery is empty, if nothing takes longer than it usually does."""
+    name, full, begin = supply.name, charged(supply).runtime, _begins(given, supply)
+    terms = _expected_terms(given, supply, begin.noticed)
+    need = _sum(terms)
+    lasts = f"how long {name} lasts is not known" if full is None else f"charged, {name} lasts {_n(full)} s"
+    words = f"{_added(terms)} pass as expected until all are off; {begin.words}; {lasts}"
+    known = [one for one in (begin.left, full) if one is not None]
+    if len(known) == 2 or (known and known[0] < need):
+        remedy = _larger(need) if full is not None and full < need else _earlier(given, supply, needed)
+        return _compare("as expected", name, min(known), need, words=words, remedy=remedy)
+    remedy = _earlier(given, supply, needed) if begin.left is None else _measure(name)
+    return _unknown("as expected", name, need, words=words, remedy=remedy)
+
+
+def _measure(name: str) -> str:
+    return f"read battery.runtime (upsc {name}) with all machines on, or measure it on battery, and give it as runtime"
+
+
+def _gate(given: _Inputs, supply: Supply, needed: Mapping[str, Any]) -> Iterator[Constraint]:
+    """Whether the gate waits for the secondaries as long as it should, and is not ended by what it keeps of the battery.
+
+    It is when a UPS has no more than `reserve` left and the expected times are over; or at any time no more than `least`.
+    """
+    timing, name = given.timing, supply.name
+    kept = [one for one in (timing.reserve, timing.least) if one is not None]
+    if not given.secondaries or not kept:
+        return
+    mark = low(supply)[0]
+    if mark is not None and timing.reserve is not None:
+        reserve = timing.reserve
+        mark = mark if supply.runtime is None else min(mark, supply.runtime)
+        terms = [*_waits(given, supply, _settings_now(given), supply.ignorelb), (reserve, "reserve")]
+        words = f"{_added(terms)} must be left when the battery is low, or at the limits the gate ends before the machines are down; "
+        words += f"{name} says so with {_n(mark)} s left"
+        remedy = _earlier(given, supply, needed)
+        if reserve > needed["reserve"]:
+            enough = mark >= _sum(terms) - reserve + needed["reserve"]
+            remedy = f"set nut_server_gate_reserve to {needed['reserve']}" + ("" if enough else f", and {remedy}")
+        yield _compare("reserve", name, mark, _sum(terms), words=words, remedy=remedy)
+    begin, full = _begins(given, supply), charged(supply).runtime
+    if begin.left is not None:
+        least = min(kept)
+        called = "least" if timing.least is not None else "reserve"
+        left = begin.left if full is None else min(begin.left, full)
+        wait = _expected_wait(_clock(given, worst=False), begin.noticed)
+        words = f"{_added([*wait, (least, called)])}, or the gate ends before the machines are down as expected; {begin.words}"
+        remedy = _earlier(given, supply, needed)
+        if least > needed["least"]:
+            remedy = f"set nut_server_gate_{called} to {needed['least']}, or {remedy}"
+        yield _compare("least", name, left, _sum(wait) + least, words=words, remedy=remedy)
 
 
 def _cut(given: _Inputs, supply: Supply, needed: Mapping[str, Any]) -> Iterator[Constraint]:
@@ -792,18 +1104,25 @@ def _stage_room(given: _Inputs, stage: StagePlan, supply: Supply) -> _Room | Non
 
     Whichever of its triggers comes first counts.
     """
-    mark, full = low(supply)[1], supply.runtime
+    mark = low(supply)[1]
     if mark is None:
         return None
-    starting, late = _late(given, supply)
-    found: list[_Room] = []
-    if stage.runtime is not None:
-        found.append(_Room(stage.runtime if full is None else min(stage.runtime, full), mark, late))
-    if stage.charge is not None and full is not None:
-        found.append(_Room(full * min(1.0, stage.charge / (supply.charge or 100)), mark, late))
-    if stage.on_battery is not None and full is not None:
-        found.append(_Room(full - stage.on_battery, mark, starting))
+    found = [_Room(early, mark, late) for early, late in _stage_starts(given, stage, supply)]
     return max(found, key=lambda one: one.seconds, default=None)
+
+
+def _stage_starts(given: _Inputs, stage: StagePlan, supply: Supply) -> list[tuple[float, float]]:
+    """Say for each trigger of a stage what is left then, and how late it may be noticed; none of what can't be told."""
+    full = supply.runtime
+    starting, late = _late(given, supply)
+    found: list[tuple[float, float]] = []
+    if stage.runtime is not None:
+        found.append((stage.runtime if full is None else min(stage.runtime, full), late))
+    if stage.charge is not None and full is not None:
+        found.append((full * min(1.0, stage.charge / (supply.charge or 100)), late))
+    if stage.on_battery is not None and full is not None:
+        found.append((full - stage.on_battery, starting))
+    return found
 
 
 def _late(given: _Inputs, supply: Supply) -> tuple[float, float]:
@@ -816,9 +1135,7 @@ def _stage(given: _Inputs, stage: StagePlan, needed: Mapping[str, Any]) -> Const
     seconds = given.stage_seconds(stage)
     rooms = [(_stage_room(given, stage, supply), supply) for supply in given.supplies]
     known = [(room, supply) for room, supply in rooms if room is not None]
-    marks = [needed["runtime_low"], *(low(supply)[1] or 0 for supply in given.supplies)]
-    want = math.ceil(max(marks) + max(_late(given, supply)[1] for supply in given.supplies) + seconds)
-    remedy = f"set runtime of stage {stage.name} to {want}"
+    remedy = f"set runtime of stage {stage.name} to {_stage_runtime(given, seconds, needed)}"
     if len(known) < len(rooms):
         words = f"stage {stage.name} starts at {stage.trigger}; how long before low battery that is, is not known"
         return _unknown(
@@ -856,6 +1173,8 @@ _ENDS = {
 # Where little to spare means little: these don't depend on how long anything takes
 _SETTINGS = frozenset({"POLLFREQ", "POLLFREQALERT", "DEADTIME", "MAXAGE", "POWEROFF_WAIT", "offdelay", "ondelay"})
 _WIDTH = 88
+# of many that fail, so many are named in the verdict
+_NAMED = 6
 
 
 def to_dict(one: Plan) -> dict[str, Any]:
@@ -869,11 +1188,19 @@ def verdict(one: Plan) -> str:
     failing = [each for each in one.constraints if each.holds is False]
     unknown = [each for each in one.constraints if each.holds is None]
     if failing:
-        return f"The plan does not hold: {', '.join(f'{title(each)} lacks {_n(-(each.slack or 0))} s' for each in failing)}"
+        lacks = [title(each) + (f" lacks {_n(-each.slack)} s" if each.slack is not None else "") for each in failing]
+        lasts = ". If all goes as expected, the battery lasts" if one.feasible else ""
+        return f"The plan does not hold: {_some(lacks)}{lasts}"
     if unknown:
-        return f"The plan can't be judged: too little is known about {', '.join(dict.fromkeys(map(title, unknown)))}"
-    tightest = next(each for each in one.constraints if each.name not in _SETTINGS)
+        return f"The plan can't be judged: too little is known about {_some(list(dict.fromkeys(map(title, unknown))))}"
+    tightest = next(each for each in one.constraints if each.name not in _SETTINGS and each.slack is not None)
     return f"The plan holds. Tightest is {title(tightest)}, with {_n(tightest.slack or 0)} s to spare"
+
+
+def _some(words: Sequence[str]) -> str:
+    """List words, but not too many: the rest stands below."""
+    more = len(words) - _NAMED
+    return ", ".join(words if more <= 1 else [*words[:_NAMED], f"and {more} more"])
 
 
 def title(one: Constraint) -> str:
@@ -912,8 +1239,32 @@ def table(one: Plan) -> str:
                 rows.append((*start, line))
                 start = ("", "", "")
     lines += [*_grid(("", "slack", "", "what must be so"), rows, "lrll"), ""]
+    if one.guests:
+        lines += [*_grid(("guest", "stopped by", "s", "why"), list(_guest_rows(one)), "llrl"), ""]
     needs = [(name, needs_words(value)) for name, value in one.needed.items() if value != {}]
     return "\n".join(line.rstrip() for line in [*lines, *_grid(("needed", ""), needs, "ll")]) + "\n"
+
+
+def _guest_rows(one: Plan) -> Iterator[tuple[str, ...]]:
+    for guest in one.guests:
+        start = (guest.machine, stopped_by(one, guest), _n(guest.seconds))
+        for line in textwrap.wrap(guest_words(guest), _WIDTH - 20) or [""]:
+            yield (*start, line)
+            start = ("", "", "")
+
+
+def stopped_by(one: Plan, guest: PlannedGuest) -> str:
+    """Say who stops a guest."""
+    if guest.stage:
+        return f"stage {guest.stage}"
+    return "HA" if guest.ha else next(each.name for each in one.machines if each.role == PRIMARY)
+
+
+def guest_words(guest: PlannedGuest) -> str:
+    """Say why a guest is stopped when it is."""
+    if guest.why or not guest.needs:
+        return guest.why
+    return f"it uses the storage of {', '.join(guest.needs)}"
 
 
 def needs_words(value: Any) -> str:

@@ -70,13 +70,16 @@ examples:
   nut-shutdown guests          this host's guests: whether each runs, which stage stops it and why, what HA works
   nut-shutdown check           is the policy right? It also finds the stages' guests, and the addresses of names, and keeps them
   nut-shutdown drill           rehearse it on a simulated UPS, with NUT's own programs; nothing is shut down
+  nut-shutdown record          before a real shutdown that you begin yourself: note when each machine goes, until this host does
+  nut-shutdown record --check  is all fit for a real shutdown now?
+  nut-shutdown record --show   what was noted the last time: planned beside seen, and how long each machine took
   nut-shutdown gate            wait; nut-shutdown.service runs this, and powers off when it has ended
   nut-shutdown stages          watch the UPSes, and do what the stages say; nut-stages.service runs this all the time
 
 exit codes:
   0  done: all are down, or there is a reason to wait no longer; of stages: there are none
   1  something went wrong; of a drill also: the order did not hold
-  2  the command line or the policy is wrong, or it is no time for a drill
+  2  the command line or the policy is wrong, or it is no time for a drill, or a real shutdown
 
 The program itself powers nothing off: `nut-shutdown gate`, run by hand, only waits. `nut-shutdown stages` stops guests, and
 tells upsmon to begin the shutdown, if a stage says so.
@@ -88,9 +91,9 @@ files: /etc/nut/shutdown.json (policy), /var/log/nut/shutdown.log, /var/lib/nut-
 def _parser(out: Say, err: Say) -> Parser:
     parser = Parser("nut-shutdown", DESCRIPTION, EPILOG, out, err)
     parser.add_argument(
-        "command", choices=("gate", "stages", "status", "guests", "check", "drill"), help="see the examples"
+        "command", choices=("gate", "stages", "status", "guests", "check", "drill", "record"), help="see the examples"
     )
-    parser.add_argument("--json", action="store_true", help="status, guests, drill: say it as JSON")
+    parser.add_argument("--json", action="store_true", help="status, guests, drill, record: say it as JSON")
     parser.add_argument(
         "--outage",
         type=float,
@@ -98,7 +101,15 @@ def _parser(out: Say, err: Say) -> Parser:
         metavar="SECONDS",
         help="drill: how long the simulated UPS is on battery before that is low; default: %(default)g",
     )
-    # how a drill starts its other half, between walls
+    parser.add_argument("--check", action="store_true", help="record: only see whether all is fit for it")
+    parser.add_argument("--show", action="store_true", help="record: only show what was noted the last time")
+    parser.add_argument(
+        "--need", type=float, metavar="SECONDS", help="record: how long the battery must last, as the plan says"
+    )
+    parser.add_argument(
+        "--own", type=float, metavar="SECONDS", help="record --show: nut_server_shutdown_time, to say what it should be"
+    )
+    # how a drill starts its other half, between walls; and a record its unit
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--policy", type=Path, default=POLICY, metavar="FILE", help="default: %(default)s")
     parser.add_argument(
@@ -212,6 +223,7 @@ def _do(
         "check": lambda: _check(policy, known, options, out, err),
         "guests": lambda: _guests(known, options, out, err, run or patient),
         "drill": lambda: _drill(policy, options, out, err, run or runner(STOP_SECONDS)),
+        "record": lambda: _record(policy, options, out, err, run),
     }
     if options.command in asked:
         return asked[options.command]()
@@ -353,6 +365,36 @@ def _drill(policy: gate.Policy | None, options: argparse.Namespace, out: Say, er
         return FAILED
 
 
+def _record(policy: gate.Policy, options: argparse.Namespace, out: Say, err: Say, run: Run | None) -> int:
+    """Have a real shutdown recorded, see whether all is fit for one, or show what was recorded."""
+    from . import live  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+
+    wanted = live.Wanted(
+        check=options.check,
+        show=options.show,
+        inside=options.inside,
+        as_json=options.json,
+        need=options.need,
+        own=options.own,
+        report=options.report,
+    )
+    try:
+        done = live.main(
+            policy,
+            wanted,
+            out,
+            program=[sys.executable, "-IS", os.path.realpath(sys.argv[0])],
+            # the recorder asks how guests stand; who starts it waits for systemd
+            run=run or runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS),
+            names=gate.Names(options.report.with_name(ADDRESSES)),
+        )
+    except live.LiveError as error:
+        for line in str(error).splitlines():
+            err(f"nut-shutdown record: {line}")
+        return USAGE if isinstance(error, live.Unfit) else FAILED
+    return OK if done else FAILED
+
+
 def _stages(policy: gate.Policy, known: Sequence[Stage], options: argparse.Namespace, out: Say, run: Run) -> int:
     from . import stages  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
@@ -402,6 +444,7 @@ class Status:
             "policy": str(self.path),
             "settle": self.policy.settle,
             "reserve": self.policy.reserve,
+            "least": self.policy.least,
             "longest": self.policy.longest,
             "hosts": [
                 {
@@ -434,13 +477,19 @@ class Status:
                 f"  {host.name:<20} {now:<11} expected {host.expected:g} s, limit {host.limit:g} s, by {_how(host)}"
             )
         lines += [] if self.policy.hosts else ["  nobody"]
-        lines.append(f"but no longer than until a UPS has {self.policy.reserve:g} s left:")
+        lines.append(f"but no longer than until a UPS has {self.kept()} left:")
         for ups in self.policy.upses:
             said = self.power[str(ups)]
             lines.append(f"  {ups!s:<20} {said if isinstance(said, str) else _power(said)}")
         lines += [] if self.policy.upses else ["  none is known"]
         lines += ["", *self.last_text()]
         return "\n".join(lines)
+
+    def kept(self) -> str:
+        reserve, least = self.policy.reserve, self.policy.least
+        if least is None or least >= reserve:
+            return f"{reserve:g} s"
+        return f"{least:g} s, or {reserve:g} s where one takes longer than expected,"
 
     def last_text(self) -> list[str]:
         last = self.last

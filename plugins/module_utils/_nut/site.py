@@ -164,12 +164,15 @@ def gate_policy(
     *,
     settle: float,
     reserve: float,
+    least: float | None = None,
     longest: float | None = None,
+    flag: str = "",
+    stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Compose what nut-shutdown goes by (gate.check_policy) from secondaries as `clients` lists them.
 
     The gate begins when the last of them has begun to shut down, or has had its time for that. longest: seconds after which it
-    ends whatever it sees; by default half a minute after the last limit.
+    ends whatever it sees; by default half a minute after the last limit. stages: as nut_server_stages. Raises SiteError.
     """
     hosts = [
         {
@@ -190,9 +193,28 @@ def gate_policy(
         "hosts": hosts,
         "settle": settle,
         "reserve": reserve,
+        "least": least,
         "longest": longest,
-        "stages": [],
+        "flag": flag,
+        "stages": [_stage(one, {each["name"]: each["address"].strip("[]") for each in secondaries}) for one in stages],
     }
+
+
+def _stage(given: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
+    """Give a stage the addresses of the machines whose storage it is about; drop what is not set."""
+    stage = {key: value for key, value in given.items() if value not in (None, "", [])}
+    if "storage_of" in stage:
+        unknown = [name for name in stage["storage_of"] if name not in addresses and not re.search("[.:]", str(name))]
+        if unknown:
+            known = ", ".join(addresses) or "none"
+            raise SiteError(
+                f"nut_server_stages: stage {given.get('name')}: storage_of names {unknown[0]}, which is no secondary of this primary "
+                f"({known}), nor an address"
+            )
+        # a storage may have the machine's name where the inventory has its address, and the other way round
+        words = [word for name in stage["storage_of"] for word in (addresses.get(name, name), name)]
+        stage["storage_of"] = list(dict.fromkeys(words))
+    return stage
 
 
 def _ups_names(primary: str, its: Mapping[str, Any]) -> list[str]:
@@ -251,7 +273,9 @@ def plan_site(
     machines: list[dict[str, Any]] = [{"name": primary, "role": "primary", "kind": "pve"}]
     for one in secondaries:
         machine = {key: one[key] for key in ("name", "begin_time", "shutdown_time", "limit")}
-        machine.update(role="secondary", kind=kinds[one["kind"]])
+        # the name, too: storage of a NAS is often named by it, and may be on another of its addresses
+        addresses = dict.fromkeys((one["address"].strip("[]"), one["name"]))
+        machine.update(role="secondary", kind=kinds[one["kind"]], address=list(addresses))
         if one["guest"]:
             machine["guest_id"] = one["guest"]["id"]
         machines.append(machine)

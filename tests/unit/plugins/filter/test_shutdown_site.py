@@ -19,9 +19,26 @@ def test_the_machines() -> None:
     begin = {"role": "secondary", "begin_time": 10}
     assert site(FOUND, "pve", [])["machines"] == [
         {"name": "pve", "role": "primary", "kind": "pve"},
-        {"name": "nas", "kind": "truenas", "shutdown_time": 60, "limit": 90, "guest_id": 100, **begin},
-        {"name": "media", "kind": "linux", "shutdown_time": 10, "limit": 40, **begin},
+        {
+            "name": "nas",
+            "kind": "truenas",
+            "shutdown_time": 60,
+            "limit": 90,
+            "guest_id": 100,
+            "address": ["nas"],
+            **begin,
+        },
+        {"name": "media", "kind": "linux", "shutdown_time": 10, "limit": 40, "address": ["media"], **begin},
     ]
+
+
+def test_where_a_machine_is_seen() -> None:
+    """By its address, and by its name: a storage may have either."""
+    hosts = {"pve": {}, "nas": {"ansible_host": "192.0.2.20"}, "media": {"nut_client_address": "[2001:db8::1]"}}
+    found = site(secondaries({"pve": ["pve"], "truenas": ["nas"], "ups_clients": ["media"]}, hosts), "pve", [])[
+        "machines"
+    ]
+    assert [one.get("address") for one in found] == [None, ["192.0.2.20", "nas"], ["2001:db8::1", "media"]]
 
 
 def test_what_the_driver_is_told_counts() -> None:

@@ -9,16 +9,18 @@ import json
 import socket
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._nut import picture, plan
+from ansible_collections.homelab.nut.plugins.module_utils._nut import guests, picture, plan, plan_guests, selection
 from ansible_collections.homelab.nut.plugins.modules import shutdown_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 VARIABLES = {
     "battery.charge": "100",
@@ -161,14 +163,17 @@ def test_upsd_is_asked(capfd: pytest.CaptureFixture[str]) -> None:
         "ignorelb": True,
         "pollfreq": 20,
         "pollinterval": 1,
+        "says_runtime": True,
     }
     assert result["holds"] is True
+    assert result["asked"] is True
 
 
 def test_what_is_given_counts_more_than_what_upsd_says(capfd: pytest.CaptureFixture[str]) -> None:
     given = {
         "runtime": 1, "runtime_low": 2, "charge": 3, "charge_low": 4, "offdelay": 0, "ondelay": 6, "mfr": "M",
         "driver": "nutdrv_qx", "vendorid": "1234", "ignorelb": False, "pollfreq": 7, "pollinterval": 8,
+        "says_runtime": False,
     }  # fmt: skip
     result = asked(capfd, VARIABLES, supplies=[{"name": "ups", **given}])
     assert result["plan"]["supplies"] == [{"name": "ups", **given}]
@@ -188,12 +193,16 @@ def test_what_upsd_does_not_say_well_is_not_known(capfd: pytest.CaptureFixture[s
     assert (supply["runtime"], supply["runtime_low"], supply["ignorelb"]) == (None, None, False)
     assert supply["mfr"] == "CPS"
     assert supply["pollinterval"] == 2
+    assert supply["says_runtime"] is True
+    del odd["battery.runtime"]
+    assert asked(capfd, odd)["plan"]["supplies"][0]["says_runtime"] is False
 
 
 def test_a_stale_ups_is_not_known(capfd: pytest.CaptureFixture[str]) -> None:
     result = asked(capfd, {}, enforce=True)
     assert "failed" not in result
-    assert result["holds"] is None
+    assert (result["holds"], result["feasible"], result["asked"]) == (None, None, True)
+    assert result["plan"]["supplies"][0]["says_runtime"] is None
 
 
 @pytest.mark.parametrize(("release", "off"), [("2.8.1", 0), ("2.8.3", 60)])
@@ -231,14 +240,238 @@ def test_an_unknown_ups_fails(capfd: pytest.CaptureFixture[str]) -> None:
 def test_each_field_is_an_option_with_the_same_default(option: str, kind: Any) -> None:
     asked_for = shutdown_plan.spec()[option]["options"]
     fields = {field.name: field.default for field in dataclasses.fields(kind)}
-    assert set(asked_for) == set(fields)
+    choosing = {"ids", "tags", "storage_of", "notify", "message"} if option == "stages" else set()
+    assert set(asked_for) == {*fields, *choosing}
     documented = yaml.safe_load(shutdown_plan.DOCUMENTATION)["options"][option]["suboptions"]
-    assert set(documented) == set(fields)
+    assert set(documented) == set(asked_for)
     for name, one in asked_for.items():
         default = one.get("default")
-        if default is not None:
+        if default is not None and name not in choosing:
             assert (tuple(default) if isinstance(default, list) else default) == fields[name]
         assert {key: value for key, value in documented[name].items() if key != "description"} == one
+
+
+def test_each_option_is_documented() -> None:
+    documented = yaml.safe_load(shutdown_plan.DOCUMENTATION)["options"]
+    asked_for = shutdown_plan.spec()
+    assert set(documented) == set(asked_for)
+    for name, one in asked_for.items():
+        said = {key: value for key, value in documented[name].items() if key not in {"description", "suboptions"}}
+        assert said == {key: value for key, value in one.items() if key != "options"}
+
+
+def test_what_it_returns_is_documented(capfd: pytest.CaptureFixture[str]) -> None:
+    documented = yaml.safe_load(shutdown_plan.RETURN)
+    result = run(capfd, **GIVEN)
+    assert set(documented) == set(result) - {"changed", "invocation"}
+    assert set(documented["plan"]["contains"]) == set(result["plan"])
+    (guest,) = result["guests"]
+    assert set(documented["guests"]["contains"]) == set(guest)
+    assert set(documented["guests"]["sample"][0]) == set(guest)
+    for example in yaml.safe_load(shutdown_plan.EXAMPLES)[:2]:
+        options = example["homelab.nut.shutdown_plan"]
+        for name, one in options.items():
+            suboptions = shutdown_plan.spec()[name].get("options")
+            if isinstance(one, list) and suboptions:
+                assert {key for each in one for key in each} <= set(suboptions)
+
+
+# --- what is enforced
+
+
+# what has to be waited for takes longer than the battery lasts, if at all
+LATE = {
+    **GIVEN,
+    "supplies": [{"runtime": 1500, "runtime_low": 90, "ignorelb": True}],
+    "stages": [],
+    "machines": MACHINES[:2],
+}
+TIGHT = {**GIVEN, "timing": {"hostsync": 2, "guests_time": 120}}
+HANGS = {**GIVEN, "stages": []}
+
+
+@pytest.mark.parametrize(
+    ("options", "enforce", "fails"),
+    [
+        (TIGHT, "none", False), (TIGHT, "expected", False), (TIGHT, "limits", True), (TIGHT, True, True),
+        (TIGHT, False, False), (TIGHT, "yes", True), (TIGHT, "no", False), (TIGHT, None, False),
+        (LATE, "none", False), (LATE, "expected", True), (LATE, "limits", True),
+        # a guest that hangs when its NAS goes first is no reason to stop a deployment
+        (HANGS, "expected", False), (HANGS, "limits", True),
+        (GIVEN, "limits", False), (GIVEN, "expected", False),
+    ],
+)  # fmt: skip
+def test_what_is_enforced(
+    capfd: pytest.CaptureFixture[str], options: dict[str, Any], enforce: Any, fails: bool
+) -> None:
+    result = run(capfd, **options, enforce=enforce)
+    assert result.get("failed", False) is fails
+    assert result["feasible"] is (options is not LATE)
+    assert result["holds"] is (options is GIVEN)
+    assert "what must be so" in result["msg"]
+
+
+@pytest.mark.parametrize("enforce", ["sometimes", 7, ["limits"]])
+def test_what_can_not_be_enforced(capfd: pytest.CaptureFixture[str], enforce: Any) -> None:
+    result = run(capfd, **GIVEN, enforce=enforce)
+    assert result["failed"] is True
+    assert "enforce must be one of none, expected, limits" in result["msg"]
+
+
+# --- before a first deployment
+
+
+def test_upsd_need_not_answer(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    result = run(capfd, **GIVEN, ask=True, host="127.0.0.1", port=port, must_answer=False, enforce="limits")
+    assert "failed" not in result
+    assert (result["asked"], result["holds"]) == (False, True)
+    assert run(capfd, **GIVEN)["asked"] is False
+
+
+def test_upsd_need_not_know_all_upses(capfd: pytest.CaptureFixture[str]) -> None:
+    result = asked(capfd, VARIABLES, must_answer=False, supplies=[{"name": "ups"}, {"name": "new"}])
+    assert result["asked"] is False
+    old, new = result["plan"]["supplies"]
+    assert (old["runtime"], new["runtime"]) == (1500, None)
+    assert asked(capfd, VARIABLES, must_answer=False)["asked"] is True
+
+
+# --- the stages
+
+
+def test_the_stages_of_the_policy_are_taken_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
+    whole = {
+        "name": "nas-guests", "on_battery": 60, "charge": 60, "runtime": 700, "guests": [9000, {"id": 9001, "seconds": 20}],
+        "tags": ["nas"], "storage_of": ["truenas"], "seconds": 90, "notify": ["/usr/bin/tell", "me"], "message": "hello", "fsd": True,
+    }  # fmt: skip
+    machines = [*MACHINES[:2], {**MACHINES[2], "guest_id": 9001}]
+    result = run(capfd, **{**GIVEN, "machines": machines, "stages": [whole]})
+    (stage,) = result["plan"]["stages"]
+    assert stage == {
+        "name": "nas-guests", "on_battery": 60, "charge": 60, "runtime": 700, "guests": ["media"], "fsd": True, "seconds": 90,
+    }  # fmt: skip
+    assert result["guests"][0]["stage"] == "nas-guests"
+
+
+def test_a_number_that_is_a_name_is_a_name() -> None:
+    machine = plan.Machine("101", "guest", "qm")
+    options = {
+        "name": "s",
+        "guests": ["101", "102"],
+        "ids": [103],
+        "tags": [],
+        "storage_of": [],
+        "seconds": 7.0,
+        "runtime": 9.0,
+    }
+    made, chooses = shutdown_plan.stage(options, [machine])
+    assert made == plan.StagePlan("s", runtime=9, guests=("101",), seconds=7)
+    assert chooses == selection.Selector(((103, None), (102, None)), (), (), 7)
+
+
+@pytest.mark.parametrize(
+    "wrong", [5, 10**9, "x1", True, -101, 1.5, None, {"id": 101, "second": 5}, {"seconds": 5}, {"id": 101, "seconds": "soon"},
+              {"id": 101, "seconds": -1}, {"id": 101, "seconds": "inf"}, "\u0661\u0660\u0661", "9" * 5000],
+)  # fmt: skip
+def test_what_is_no_number_of_a_guest(wrong: Any) -> None:
+    with pytest.raises(plan.PlanError, match=r"stage s: .* is no guest's number"):
+        shutdown_plan.number(wrong, "s")
+
+
+def test_numbers_of_guests() -> None:
+    assert shutdown_plan.number("101", "s") == (101, None)
+    assert shutdown_plan.number({"id": "102", "seconds": "60"}, "s") == (102, 60)
+    assert shutdown_plan.number({"id": 999_999_999, "seconds": 0}, "s") == (999_999_999, 0)
+
+
+# --- the guests of this host
+
+
+def proxmox(root: Path) -> Path:
+    local = root / "etc/pve/local"
+    (local / "qemu-server").mkdir(parents=True)
+    (local / "lxc").mkdir()
+    (local / "qemu-server/100.conf").write_text("name: nas\nonboot: 1\n")
+    (local / "qemu-server/101.conf").write_text("name: web\nscsi0: shared:101/d.raw,size=8G\n")
+    (local / "lxc/105.conf").write_text(
+        "hostname: dns\nrootfs: local:105/d.raw,size=8G\nstartup: down=20\ntags: small\n"
+    )
+    (local / "lxc/106.conf").write_text("hostname: off\nrootfs: local:106/d.raw\n")
+    (root / "etc/pve/storage.cfg").write_text(
+        "nfs: shared\n\tserver 192.0.2.20\n\tpath /mnt/pve/shared\n\nzfspool: local\n\tpool x\n"
+    )
+    (root / "etc/fstab").write_text("")
+    return root
+
+
+def runs(*numbers: int) -> Callable[[Sequence[str]], tuple[int, str]]:
+    def run(command: Sequence[str]) -> tuple[int, str]:
+        if "qm" in command:
+            return 0, "".join(f" {number} name running 512 8.00 77{number}\n" for number in numbers if number < 105)
+        return 0, "".join(f"{number}  running  name\n" for number in numbers if number >= 105)
+
+    return run
+
+
+NAS = {"name": "nas", "role": "secondary", "kind": "truenas", "guest_id": 100, "address": ["192.0.2.20"]}
+SITE = {**GIVEN, "machines": [MACHINES[0], NAS], "guests": True, "timing": {}}
+
+
+def options_of(**given: Any) -> dict[str, Any]:
+    """Return the options as Ansible hands them over."""
+    checked = ArgumentSpecValidator(shutdown_plan.spec()).validate(given)
+    assert not checked.error_messages
+    options: dict[str, Any] = checked.validated_parameters
+    return options
+
+
+def test_the_guests_of_this_host(tmp_path: Path) -> None:
+    stage = {"name": "nas", "runtime": 900, "storage_of": ["nas"], "seconds": 60, "fsd": True}
+    options = options_of(**{**SITE, "stages": [stage]})
+    made, asked_for = shutdown_plan.planned(options, runs(100, 101, 105), proxmox(tmp_path))
+    assert asked_for is False
+    assert [(one.name, one.role, one.most) for one in made.machines] == [
+        ("pve", "primary", 90), ("nas", "secondary", 90), ("101 web", "guest", 72), ("105 dns", "guest", 32),
+    ]  # fmt: skip
+    web, dns = made.guests
+    assert (web.stage, web.seconds, web.needs) == ("nas", 60, ("nas",))
+    assert web.why == "its disk is on storage shared, on 192.0.2.20"
+    assert (dns.stage, dns.seconds, dns.why) == ("", 20, "")
+    assert made.needed["guests_time"] == 32
+    assert made.holds is True
+
+
+def test_guests_that_can_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "etc/pve").mkdir(parents=True)
+    with pytest.raises(guests.GuestsError):
+        shutdown_plan.planned(options_of(**{**SITE, "stages": []}), runs(), tmp_path)
+    made, _asked = shutdown_plan.planned(options_of(**{**SITE, "stages": [], "must_answer": False}), runs(), tmp_path)
+    (one,) = (one for one in made.constraints if one.name == "guests")
+    assert one.holds is None
+    assert "etc/pve/local is not there" in one.words
+    assert made.needed["guests_time"] == 180
+
+
+def test_a_host_without_guests(tmp_path: Path) -> None:
+    made, _asked = shutdown_plan.planned(options_of(**{**SITE, "stages": []}), runs(), tmp_path)
+    assert made.needed["guests_time"] == 0
+    assert made.guests == ()
+
+
+def test_guests_are_asked_for_only_if_they_shall_be(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(_run: object, root: Path) -> plan_guests.Host:
+        assert root == Path("/")
+        raise guests.GuestsError("/etc/pve/x can't be read")
+
+    monkeypatch.setattr(plan_guests, "look", look)
+    result = run(capfd, **GIVEN, guests=True)
+    assert (result["failed"], result["msg"]) == (True, "/etc/pve/x can't be read")
+    assert "failed" not in run(capfd, **GIVEN)
+    assert "failed" not in run(capfd, **GIVEN, guests=True, must_answer=False)
 
 
 def test_what_was_seen_is_drawn(capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,13 @@ import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.module_utils import _hotplug, _service
 from ansible_collections.homelab.nut.plugins.modules import shutdown_service
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_install import OWNERS, SHUTDOWN, Systemd
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_install import (
+    NONE,
+    OWNERS,
+    RUNS,
+    SHUTDOWN,
+    Systemd,
+)
 from ansible_collections.homelab.nut.tests.unit.plugins.modules.hotplug_host import run_module
 
 
@@ -27,6 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     def run_it(**options: Any) -> dict[str, Any]:
         return run_module(shutdown_service, capfd, **options)
 
+    run_it.systemd = systemd  # type: ignore[attr-defined]
     return run_it
 
 
@@ -36,11 +43,20 @@ def test_put_in_place_once(run: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "etc/nut/shutdown.json").exists()
     done = run(files=SHUTDOWN)
     assert done["changed"] is True
-    assert done["actions"] == ["systemctl daemon-reload: the units of nut-shutdown changed"]
+    assert done["actions"] == [
+        "systemctl daemon-reload: the units of nut-shutdown changed",
+        "systemctl enable nut-stages.service: it must start at boot",
+        "systemctl start nut-stages.service: it does not run",
+    ]
     assert set(done) - {"changed", "diff"} == set(yaml.safe_load(shutdown_service.RETURN))
     assert (tmp_path / "etc/nut/shutdown.json").read_text() == SHUTDOWN["shutdown.json"]
+    run.systemd.stages = dict(RUNS)
     assert run(files=SHUTDOWN)["changed"] is False
+    assert run(files=SHUTDOWN, renewed=True)["actions"] == [
+        "systemctl restart nut-stages.service: nut-shutdown changed"
+    ]
     assert run(state="absent")["changed"] is True
+    run.systemd.stages = dict(NONE)
     assert run(state="absent")["changed"] is False
 
 

@@ -74,6 +74,10 @@ def test_the_defaults_are_a_policy() -> None:
         ["ups"],
         3493,
         settle=defaults["nut_server_gate_settle"],
-        reserve=defaults["nut_server_gate_reserve"],
+        reserve=defaults["nut_server_shutdown_time"],
+        least=defaults["nut_server_shutdown_time"] + 10,
+        flag=defaults["nut_server_powerdownflag"],
+        stages=defaults["nut_server_stages"],
     )
-    assert gate.check_policy(policy).reserve == 30
+    read = gate.check_policy(policy)
+    assert (read.reserve, read.least, read.flag, read.stages) == (30, 40, "/run/nut/killpower", ())

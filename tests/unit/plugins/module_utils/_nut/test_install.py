@@ -267,42 +267,106 @@ def test_a_host_without_ups_conf(machine: Machine) -> None:
     assert "etc/nut/ups.conf. Deploy it first" in install.missing(machine.root / "etc/nut")
 
 
-# A kit without a timer: nothing of it runs, until upsmon starts it
+# A kit of which one unit is started by upsmon, and another one runs all the time, if there is something for it to do
 
 
 SHUTDOWN = {name: f"text of {name}\n" for name in install.SHUTDOWN.places}
+NO_STAGES = {**SHUTDOWN, "nut-stages.service": ""}
+NONE = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
+RUNS = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
 
 
 class Systemd:
-    """systemd, as far as one service can see."""
+    """systemd, as far as these two services can see."""
 
-    def __init__(self, **service: str) -> None:
-        self.service = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": "", **service}
+    def __init__(self, stages: Mapping[str, str] | None = None, **service: str) -> None:
+        self.service = {**NONE, **service}
+        self.stages = {**NONE, **(stages or {})}
         self.told: list[str] = []
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
         if command[:2] == ["systemctl", "show"]:
-            assert list(command[-2:]) == ["--", "nut-shutdown.service"]
-            return 0, "".join(f"{key}={value}\n" for key, value in self.service.items())
+            assert list(command[-3:]) == ["--", "nut-stages.service", "nut-shutdown.service"]
+            blocks = (self.stages, self.service)
+            return 0, "\n".join("".join(f"{key}={value}\n" for key, value in one.items()) for one in blocks)
         self.told.append(" ".join(command))
         return 0, ""
 
 
-def gate_on(root: Path, systemd: Systemd, wanted: Mapping[str, str] | None) -> Installation:
+def gate_on(root: Path, systemd: Systemd, wanted: Mapping[str, str] | None, *, renewed: bool = False) -> Installation:
     for place in install.SHUTDOWN.places.values():
-        (root / place.path).parent.mkdir(parents=True, exist_ok=True)
-    return Installation(wanted, systemd, Path("/var/log/nut/shutdown.log"), root, OWNERS, install.SHUTDOWN)
+        if not place.path.endswith("homelab-nut.conf"):
+            (root / place.path).parent.mkdir(parents=True, exist_ok=True)
+    log = Path("/var/log/nut/shutdown.log")
+    return Installation(wanted, systemd, log, root, OWNERS, install.SHUTDOWN, renewed)
 
 
 def test_a_service_that_nothing_starts(tmp_path: Path) -> None:
     systemd = Systemd()
-    installation = gate_on(tmp_path, systemd, SHUTDOWN)
+    installation = gate_on(tmp_path, systemd, NO_STAGES)
     plan = installation.plan()
-    assert plan.changed == ("shutdown.json", "nut-shutdown.service", "logrotate")
+    assert plan.changed == ("shutdown.json", "nut-shutdown.service", "nut-monitor.conf", "logrotate")
     installation.apply(plan)
     assert systemd.told == ["systemctl daemon-reload"]
     assert (tmp_path / "var/log/nut").is_dir()
+    assert (tmp_path / "etc/systemd/system/nut-monitor.service.d/homelab-nut.conf").is_file()
+    assert not (tmp_path / "etc/systemd/system/nut-stages.service").exists()
     assert not installation.plan()
+
+
+def test_the_stages_run_all_the_time(tmp_path: Path) -> None:
+    systemd = Systemd()
+    installation = gate_on(tmp_path, systemd, SHUTDOWN)
+    installation.apply(installation.plan())
+    assert systemd.told == [
+        "systemctl daemon-reload",
+        "systemctl enable nut-stages.service",
+        "systemctl start nut-stages.service",
+    ]
+    systemd.stages = dict(RUNS)
+    assert not installation.plan()
+
+
+@pytest.mark.parametrize(
+    ("change", "renewed", "told"),
+    [
+        ("shutdown.json", False, ["systemctl restart nut-stages.service"]),
+        ("nut-stages.service", False, ["systemctl daemon-reload", "systemctl restart nut-stages.service"]),
+        ("nut-shutdown.service", False, ["systemctl daemon-reload"]),
+        ("nut-monitor.conf", False, ["systemctl daemon-reload"]),
+        ("logrotate", False, []),
+        ("logrotate", True, ["systemctl restart nut-stages.service"]),
+        ("", True, ["systemctl restart nut-stages.service"]),
+        ("shutdown.json", True, ["systemctl restart nut-stages.service"]),
+    ],
+)
+def test_what_the_stages_are_restarted_for(tmp_path: Path, change: str, renewed: bool, told: list[str]) -> None:
+    first = gate_on(tmp_path, Systemd(), SHUTDOWN)
+    first.apply(first.plan())
+    systemd = Systemd(stages=RUNS)
+    wanted = {**SHUTDOWN, change: "new\n"} if change else SHUTDOWN
+    installation = gate_on(tmp_path, systemd, wanted, renewed=renewed)
+    installation.apply(installation.plan())
+    assert systemd.told == told
+
+
+def test_without_stages_they_go(tmp_path: Path) -> None:
+    first = gate_on(tmp_path, Systemd(), SHUTDOWN)
+    first.apply(first.plan())
+    systemd = Systemd(stages=RUNS)
+    installation = gate_on(tmp_path, systemd, NO_STAGES, renewed=True)
+    plan = installation.plan()
+    assert "/etc/systemd/system/nut-stages.service: removed\n" in installation.diff(plan)
+    installation.apply(plan)
+    assert systemd.told == ["systemctl disable --now nut-stages.service", "systemctl daemon-reload"]
+    assert not (tmp_path / "etc/systemd/system/nut-stages.service").exists()
+    systemd.stages = dict(NONE)
+    assert not gate_on(tmp_path, systemd, NO_STAGES).plan()
+
+
+def test_what_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(InstallError, match=r"shutdown\.json is empty, and nut-shutdown can't do without it"):
+        gate_on(tmp_path, Systemd(), {**SHUTDOWN, "shutdown.json": ""})
 
 
 def test_it_goes(tmp_path: Path) -> None:
@@ -310,26 +374,48 @@ def test_it_goes(tmp_path: Path) -> None:
     gone.apply(gone.plan())
     (tmp_path / "usr/local/sbin").mkdir(parents=True)
     (tmp_path / install.SHUTDOWN.program).touch()
-    systemd = Systemd(LoadState="loaded", ActiveState="failed")
+    systemd = Systemd(stages=RUNS, LoadState="loaded", ActiveState="failed")
     installation = gate_on(tmp_path, systemd, None)
     plan = installation.plan()
     assert [str(path.relative_to(tmp_path)) for path in plan.gone] == [
         "etc/logrotate.d/nut-shutdown",
+        "etc/systemd/system/nut-monitor.service.d/homelab-nut.conf",
+        "etc/systemd/system/nut-stages.service",
         "etc/systemd/system/nut-shutdown.service",
         "etc/nut/shutdown.json",
         "usr/local/sbin/nut-shutdown",
     ]
     installation.apply(plan)
-    assert systemd.told == ["systemctl reset-failed nut-shutdown.service", "systemctl daemon-reload"]
+    assert systemd.told == [
+        "systemctl disable --now nut-stages.service",
+        "systemctl reset-failed nut-shutdown.service",
+        "systemctl daemon-reload",
+    ]
+    assert not (tmp_path / "etc/systemd/system/nut-monitor.service.d").exists()
     systemd.service["ActiveState"] = "inactive"
+    systemd.stages = dict(NONE)
     assert not gate_on(tmp_path, systemd, None).plan()
+
+
+def test_a_drop_in_of_somebody_else_stays(tmp_path: Path) -> None:
+    gone = gate_on(tmp_path, Systemd(), SHUTDOWN)
+    gone.apply(gone.plan())
+    theirs = tmp_path / "etc/systemd/system/nut-monitor.service.d/theirs.conf"
+    theirs.touch()
+    installation = gate_on(tmp_path, Systemd(), None)
+    installation.apply(installation.plan())
+    assert [path.name for path in theirs.parent.iterdir()] == ["theirs.conf"]
 
 
 def test_a_masked_service_can_t_wait_for_anybody(tmp_path: Path) -> None:
     with pytest.raises(units.UnitError, match=r"nut-shutdown\.service is masked"):
         gate_on(tmp_path, Systemd(LoadState="masked"), SHUTDOWN).plan()
+    masked = Systemd(stages={"LoadState": "masked"})
+    with pytest.raises(units.UnitError, match=r"nut-stages\.service is masked"):
+        gate_on(tmp_path, masked, SHUTDOWN).plan()
+    assert gate_on(tmp_path, masked, NO_STAGES).plan()
 
 
 def test_files_of_another_kit(tmp_path: Path) -> None:
-    with pytest.raises(InstallError, match=r"files must be shutdown\.json, nut-shutdown\.service, logrotate"):
+    with pytest.raises(InstallError, match=r"files must be shutdown\.json, nut-shutdown\.service, nut-stages\.service"):
         gate_on(tmp_path, Systemd(), FILES)

@@ -17,6 +17,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import (
     POWEROFF,
     Machine,
     Plan,
+    PlannedGuest,
+    Proxmox,
     StagePlan,
     Supply,
     Timing,
@@ -180,6 +182,39 @@ def test_the_figures_say_what_is_to_spare() -> None:
     assert "truenas is down" in page.words
 
 
+def test_the_guests_and_who_stops_them() -> None:
+    assert "Who stops which guest" not in Page(picture.html(made(MACHINES[:3]))).text
+    machines = (*MACHINES[:3], Machine("101 web", "guest", "qm", needs=("truenas",), guest_id=101), MACHINES[4])
+    rows = (
+        PlannedGuest("101 web", 101, "qm", "web", "", 78, "it has the tag nas"),
+        PlannedGuest("router", 7, "pct", "r", "", 60, ha=True),
+    )
+    one = plan(
+        machines, [UPS], TIMING, [StagePlan("nas-guests", runtime=700, guests=("101 web",))], Proxmox(guests=rows)
+    )
+    words = Page(picture.html(one)).words
+    start = words.index("Who stops which guest")
+    assert (
+        words[start + 1]
+        == "A stage stops its guests before the battery is low; pve stops the others when it goes down."
+    )
+    table = [word for word in words[start + 2 :] if word.strip()]
+    assert table[:3] == ["stopped by", "has", "why"]
+    assert table[3:8] == ["101 web", "virtual machine 101", "stage nas-guests", "78 s", "it has the tag nas"]
+    assert table[8:12] == ["router", "container 7", "HA", "60 s"]
+    assert "kept for it at any time" in words
+
+
+def test_what_has_no_number_has_none_to_spare() -> None:
+    ha = ("HA works 1 guest (104)", "shutdown_policy is migrate")
+    fails = Page(picture.html(plan(MACHINES, [UPS], TIMING, [STAGE], Proxmox(ha=ha, migrates=True))))
+    place = fails.words.index("HA")
+    assert fails.words[place - 1 : place + 3] == [
+        "fails", "HA", "HA works 1 guest (104); shutdown_policy is migrate",
+        "Set shutdown_policy to freeze: Datacenter, Options, HA Settings",
+    ]  # fmt: skip
+
+
 HOSTILE = [
     '<script>alert("x")</script>',
     '"><svg onload=alert(1)>',
@@ -193,7 +228,9 @@ HOSTILE = [
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_escaped(name: str) -> None:
     machines = (Machine(name, "primary", "pve"), Machine(name + "2", "secondary", "linux"))
-    one = plan(machines, [Supply(name, mfr=name)], Timing(hostsync=0), [StagePlan(name, runtime=5)])
+    guest = Machine(name + "4", "guest", "qm", guest_id=1)
+    found = Proxmox(guests=(PlannedGuest(guest.name, 1, "qm", name, "", 9, name),), ha=(name,))
+    one = plan((*machines, guest), [Supply(name, mfr=name)], Timing(hostsync=0), [StagePlan(name, runtime=5)], found)
     seen = {name: (1.0, 2.0), name + "3": (1.0, None)}
     clean = Page(picture.html(made(), {"truenas": (1.0, 2.0)}))
     page = Page(picture.html(one, seen))

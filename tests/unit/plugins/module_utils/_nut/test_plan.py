@@ -119,9 +119,16 @@ def timed(name: str) -> Callable[[Site, str], Site]:
 
 
 def low_battery(site: Site, remedy: str) -> Site:
-    assert "battery.runtime.low" in remedy
-    site = site.ups(ignorelb=True) if "set ignorelb to true" in remedy else site
-    return site.ups(runtime_low=numbers(remedy)[-1])
+    """Do as the role does with nut_server_runtime_low."""
+    found = re.fullmatch(r"set nut_server_runtime_low to ([0-9]+)", remedy)
+    assert found
+    return site.ups(ignorelb=True, runtime_low=int(found[1]))
+
+
+def reserved(site: Site, remedy: str) -> Site:
+    found = re.match(r"set nut_server_gate_(reserve|least) to ([0-9]+)", remedy)
+    assert found
+    return site.time(**{found[1]: int(found[2])})
 
 
 def delayed(site: Site, remedy: str) -> Site:
@@ -177,6 +184,7 @@ CASES: dict[str, tuple[Site, str, str, float, Callable[[Site, str], Site]]] = {
     "low battery": (SITE.ups(runtime_low=381), "low battery", "ups", -1, low_battery),
     "low battery by the UPS": (SITE.ups(ignorelb=False), "low battery", "ups", -54, low_battery),
     "battery": (UNSTAGED.ups(runtime=381), "battery", "ups", -1, lambda site, text: site.ups(runtime=numbers(text)[0])),
+    "reserve": (UNSTAGED.time(reserve=439), "reserve", "ups", -1, reserved),
     "offdelay": (SITE.ups(offdelay=9), "offdelay", "ups", -1, delayed),
     "offdelay beyond ondelay": (SITE.ups(offdelay=9, ondelay=15), "offdelay", "ups", -1, delayed),
     "offdelay of a CyberPower": (SITE.ups(offdelay=59, ondelay=60, mfr="CPS"), "offdelay", "ups", -10, delayed),
@@ -235,6 +243,7 @@ def test_one_second_is_enough(case: str) -> None:
         "guests": SITE.machine("router", limit=120),
         "low battery": SITE.ups(runtime_low=382),
         "battery": UNSTAGED.ups(runtime=382),
+        "reserve": UNSTAGED.time(reserve=438),
         "offdelay": SITE.ups(offdelay=10),
         "offdelay beyond ondelay": SITE.ups(offdelay=10, ondelay=15),
         "ondelay": SITE.ups(ondelay=31),
@@ -247,8 +256,12 @@ def test_one_second_is_enough(case: str) -> None:
 
 
 UNKNOWN: dict[str, tuple[Site, str, str]] = {
-    "runtime": (SITE.ups(runtime=None), "battery", "battery.runtime"),
-    "low battery": (UNSTAGED.ups(runtime_low=None, charge_low=None), "low battery", "battery.runtime.low to 382"),
+    "runtime": (SITE.ups(runtime=None), "battery", "read battery.runtime (upsc ups)"),
+    "low battery": (
+        UNSTAGED.ups(runtime_low=None, charge_low=None),
+        "low battery",
+        "set nut_server_runtime_low to 382",
+    ),
     "delays": (SITE.ups(driver="apcsmart", offdelay=None, ondelay=None), "offdelay", "offdelay"),
 }
 
@@ -258,9 +271,13 @@ def test_what_is_not_known_is_neither(case: str) -> None:
     site, name, remedy = UNKNOWN[case]
     made = site.plan()
     assert made.holds is None
-    (one,) = (one for one in made.constraints if one.holds is not True)
-    assert (one.name, one.about, one.holds, one.slack) == (name, "ups", None, None)
-    assert remedy in one.remedy
+    expected, one = get(made, "as expected", "ups"), get(made, name, "ups")
+    unknown = [each for each in made.constraints if each.holds is not True]
+    assert unknown == ([expected, one] if case != "delays" else [one])
+    assert (one.holds, one.slack) == (None, None)
+    assert made.feasible is (True if case == "delays" else None)
+    for each in unknown:
+        assert remedy in each.remedy
     assert "can't be judged" in verdict(made)
     assert f"{name} (ups)" in verdict(made)
 
@@ -268,7 +285,7 @@ def test_what_is_not_known_is_neither(case: str) -> None:
 def test_what_fails_outweighs_what_is_not_known() -> None:
     made = SITE.ups(runtime=None).time(hostsync=1).plan()
     assert made.holds is False
-    assert [one.holds for one in made.constraints][:3] == [False, None, True]
+    assert [one.holds for one in made.constraints][:4] == [False, None, None, True]
 
 
 def test_the_order_of_two_guests_that_proxmox_stops_is_not_known() -> None:
@@ -420,6 +437,283 @@ def test_the_remedy_of_a_stage_counts_with_the_other_remedies() -> None:
     assert f"to {made.needed['runtime_low'] + 35 + 90}" in get(made, "stage", "nas-guests").remedy
 
 
+# --- as expected
+
+
+def test_as_expected_adds_up_what_usually_passes() -> None:
+    made = UNSTAGED.plan()
+    one = get(made, "as expected", "ups")
+    terms = [float(value) for value in re.findall(r"([0-9.]+) \(", one.words)]
+    # reading, poll, begin, FINALDELAY, the gate; then the slowest guest, Proxmox, killpower
+    assert terms == [15, 2.5, 7.5, 5, 59, 40, 30, 10]
+    assert one.need == sum(terms) == 15 + (made.at(KILLS, "pve") or 0)
+    assert (one.have, one.holds, made.feasible) == (600, True, True)
+    assert "ups says with 600 s left that it is low" in one.words
+    assert "charged, ups lasts 3000 s" in one.words
+
+
+EXPECTED: dict[str, tuple[Site, float | None, bool | None]] = {
+    "in time": (UNSTAGED.ups(runtime_low=169), 169, True),
+    "a second too late": (UNSTAGED.ups(runtime_low=168), 168, False),
+    "by the UPS, which looks more often": (UNSTAGED.ups(runtime_low=155, charge_low=None, ignorelb=False), 155, True),
+    "by the UPS, too late": (UNSTAGED.ups(runtime_low=154, charge_low=None, ignorelb=False), 154, False),
+    "the battery is shorter than its mark": (UNSTAGED.ups(runtime=169), 169, True),
+    "the battery is too short": (UNSTAGED.ups(runtime=168), 168, False),
+    # what is left at 40 % says what there is at 100 %
+    "it will be charged": (UNSTAGED.ups(runtime=68, charge=40), 170, True),
+    "it will be charged, and too short": (UNSTAGED.ups(runtime=66, charge=40), 165, False),
+    "by charge, of a battery that will be charged": (
+        UNSTAGED.ups(runtime=400, charge=40, runtime_low=None, charge_low=17), 170, True,
+    ),
+    "no charge": (UNSTAGED.ups(runtime=169, charge=None), 169, True),
+    "no runtime": (UNSTAGED.ups(runtime=None), None, None),
+    "no runtime, and too late in any case": (UNSTAGED.ups(runtime=None, runtime_low=168), 168, False),
+    "no mark": (UNSTAGED.ups(runtime_low=None, charge_low=None), None, None),
+    "no mark, and too short in any case": (UNSTAGED.ups(runtime_low=None, charge_low=None, runtime=168), 168, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EXPECTED)
+def test_whether_it_is_feasible(case: str) -> None:
+    site, have, feasible = EXPECTED[case]
+    site = site.ups(charge_low=site.supplies[0].charge_low if "charge," in case else None)
+    made = site.plan()
+    one = get(made, "as expected", "ups")
+    assert (one.holds, made.feasible) == (feasible, feasible)
+    assert one.have == (pytest.approx(have) if have is not None else None)
+    assert bool(one.remedy) is (feasible is not True)
+
+
+def test_a_stage_that_asks_for_fsd_begins_it_earlier() -> None:
+    # low at 150 s is too late, but the stage begins at 1000 s, half of 35 s late, and media takes 40 s
+    made = SITE.ups(runtime_low=150, charge_low=None).plan()
+    one = get(made, "as expected", "ups")
+    assert (one.have, one.need, one.holds) == (1000 - 17.5 - 40, 124 + 15, True)
+    assert "stage nas-guests asks for FSD with 942.5 s left" in one.words
+    assert made.feasible is True
+    assert made.holds is False
+    assert SITE.ups(runtime_low=150, charge_low=None).stage(fsd=False).plan().feasible is False
+    # NUT notices low battery half of 30 s late
+    assert get(SITE.ups(runtime_low=950).plan(), "as expected", "ups").have == 942.5
+    # one that would come later than low battery changes nothing
+    late = get(SITE.ups(runtime_low=990).plan(), "as expected", "ups")
+    assert (late.have, late.need) == (990, 139 + 15)
+    # its time counts, if no mark is known
+    assert get(SITE.ups(runtime_low=None, charge_low=None).plan(), "as expected", "ups").holds is True
+
+
+def test_what_makes_it_infeasible() -> None:
+    assert SITE.machine("truenas", limit=62).plan().feasible is False
+    assert SITE.time(hostsync=1).plan().feasible is True
+    # a guest hangs when its NAS goes first: it does not hold, but that must not stop a deployment
+    hangs = replace(SITE, stages=()).plan()
+    assert get(hangs, "needs", "media").holds is False
+    assert (hangs.holds, hangs.feasible) == (False, True)
+    assert verdict(hangs).endswith("lacks 90 s. If all goes as expected, the battery lasts")
+    assert get(hangs, "needs", "media").remedy == "put media into the guests of a stage"
+    # each UPS by itself
+    weak = replace(UPS, name="weak", runtime=100)
+    assert replace(UNSTAGED, supplies=(UPS, weak)).plan().feasible is False
+
+
+def test_the_least_cuts_a_wait_short_as_expected() -> None:
+    # truenas is down 74 s after the trigger, which is noticed 15 s late
+    made = UNSTAGED.time(reserve=100, least=100).ups(runtime_low=188, charge_low=None).plan()
+    one = get(made, "least", "ups")
+    assert (one.have, one.need, one.holds, made.feasible) == (188, 189, False, False)
+    assert "100 (least) = 189 s" in one.words
+    assert one.remedy.startswith("set nut_server_gate_least to 40, or set nut_server_runtime_low to 382")
+    assert (
+        get(UNSTAGED.time(reserve=100, least=100).ups(runtime_low=189, charge_low=None).plan(), "least", "ups").holds
+        is True
+    )
+    # the gate never keeps more than the reserve
+    assert get(UNSTAGED.time(reserve=50, least=100).plan(), "least", "ups").need == 89 + 50
+    alone = get(UNSTAGED.time(reserve=512).plan(), "least", "ups")
+    assert (alone.need, alone.holds) == (601, False)
+    assert "512 (reserve)" in alone.words
+    # what is expected is less than the battery has when it is low
+    short = get(UNSTAGED.time(least=30).ups(runtime=150).plan(), "least", "ups")
+    assert short.have == 150
+
+
+def test_the_reserve_cuts_a_wait_short_at_the_limits() -> None:
+    def found(**changes: Any) -> Constraint:
+        return get(UNSTAGED.time(**changes).plan(), "reserve", "ups")
+
+    # 30 + 5 + 30 + 5 + 90 + 2 s pass at most until the last limit
+    assert (found(reserve=220).need, found(reserve=220, least=30).need) == (382, 382)
+    # without one of somebody's own the gate keeps what the plan needs, which is said there already
+    assert not [one for one in UNSTAGED.time(least=30).plan().constraints if one.name == "reserve"]
+    # the gate never keeps more than the reserve
+    assert found(reserve=50, least=100).need == 212
+    assert "and 30 s" not in found(reserve=220).words
+    assert found(reserve=439).remedy == "set nut_server_gate_reserve to 220"
+    late = get(UNSTAGED.time(reserve=439).ups(runtime_low=300).plan(), "reserve", "ups")
+    assert late.remedy == "set nut_server_gate_reserve to 220, and set nut_server_runtime_low to 382"
+    assert get(UNSTAGED.time(reserve=200).ups(runtime_low=300).plan(), "reserve", "ups").remedy.startswith(
+        "set nut_server_runtime_low"
+    )
+    assert get(UNSTAGED.time(reserve=200).ups(runtime=300).plan(), "reserve", "ups").have == 300
+
+
+def test_what_the_gate_keeps_is_not_looked_at_without_need() -> None:
+    names = {one.name for one in UNSTAGED.plan().constraints}
+    assert not {"reserve", "least"} & names
+    alone = replace(UNSTAGED, machines=(PVE, ROUTER)).time(reserve=9999, least=999).plan()
+    assert not {"reserve", "least"} & {one.name for one in alone.constraints}
+    unknown = UNSTAGED.time(reserve=220, least=30).ups(runtime_low=None, charge_low=None).plan()
+    assert not {"reserve", "least"} & {one.name for one in unknown.constraints}
+
+
+# --- what to do about a battery that counts as low too late
+
+
+def remedy(site: Site, name: str = "low battery") -> str:
+    return get(site.plan(), name, "ups").remedy
+
+
+def test_the_low_mark_is_one_variable() -> None:
+    late = UNSTAGED.ups(runtime_low=100, charge_low=None)
+    assert remedy(late) == "set nut_server_runtime_low to 382"
+    assert remedy(late, "as expected") == "set nut_server_runtime_low to 382"
+    unknown = UNSTAGED.ups(runtime=None, runtime_low=None)
+    assert remedy(unknown) == "set nut_server_runtime_low to 382, if upsc ups shows battery.runtime"
+    assert remedy(unknown.ups(says_runtime=True)) == "set nut_server_runtime_low to 382"
+
+
+def test_a_mark_that_is_more_than_the_battery_has_is_no_remedy() -> None:
+    small = UNSTAGED.ups(runtime=382, runtime_low=100, charge_low=None)
+    assert remedy(small).startswith(
+        "set nut_server_runtime_low to 169 (all goes well if nothing takes longer than expected; 382 s need a "
+    )
+    assert remedy(small.ups(runtime=383)) == "set nut_server_runtime_low to 382"
+    # half a charge: the full battery counts
+    assert remedy(small.ups(runtime=192, charge=50)) == "set nut_server_runtime_low to 382"
+    assert remedy(small.ups(runtime=169)).startswith("382 s need a larger or new battery")
+    tiny = small.ups(runtime=100)
+    assert remedy(tiny, "as expected").startswith("169 s need a larger or new battery")
+    by_the_ups = small.ups(ignorelb=False)
+    # then NUT decides, which notices later than the UPS does
+    assert remedy(by_the_ups).startswith("set nut_server_runtime_low to 169 ")
+
+
+def test_a_ups_that_does_not_say_what_is_left() -> None:
+    """NUT's drivers don't start with ignorelb if they can know neither the charge nor the time left."""
+    silent = UNSTAGED.ups(says_runtime=False, runtime_low=100, charge_low=None)
+    assert remedy(silent) == (
+        "ups does not say battery.runtime, so that NUT can't decide by it: set ignorelb: true and override: {battery.charge.low: 13} "
+        "for ups in nut_server_devices"
+    )
+    assert remedy(silent.ups(runtime=1500, charge=50)) == remedy(silent)
+    assert "at which charge 382 s are left" in remedy(silent.ups(runtime=None))
+    assert "nut_server_runtime_low" not in remedy(silent.ups(runtime=None))
+    mute = remedy(silent.ups(runtime=None, charge=None))
+    assert "a stage with fsd: true" in mute
+    assert "382 s are left" in mute
+
+
+# --- the guests of Proxmox VE
+
+
+def placed(site: Site, proxmox: planning.Proxmox) -> Plan:
+    return plan(site.machines, site.supplies, site.timing, site.stages, proxmox)
+
+
+OPEN = UNSTAGED.time(guests_time=None)
+
+
+def test_how_long_the_guests_take() -> None:
+    def took(site: Site, worst: bool, **found: Any) -> float:
+        begin, end = span(placed(site, planning.Proxmox(**found)), "pve", GUESTS, worst)
+        return end - begin
+
+    assert took(OPEN, True) == 180
+    assert took(OPEN, True, problem="no") == 180
+    assert took(OPEN, True, seconds=400) == 400
+    assert took(OPEN, False, seconds=400, usual=150) == 150
+    # a guest that is given may take longer than those that were found
+    assert took(OPEN, True, seconds=10) == 90
+    assert took(OPEN, False, seconds=10, usual=5) == 40
+    assert took(UNSTAGED, True, seconds=400) == 120
+    assert took(UNSTAGED, False, seconds=400, usual=150) == 120
+    empty = replace(OPEN, machines=(PVE, NAS))
+    assert (took(empty, True, seconds=0, usual=0), took(empty, False, seconds=0, usual=0)) == (0, 0)
+    made = placed(OPEN, planning.Proxmox(seconds=400, usual=150))
+    assert made.needed["guests_time"] == 400
+    assert made.needed["reserve"] == 400 + 30 + 10 + 30 + 30
+    assert made.needed["least"] == 40
+    assert UNSTAGED.time(own_shutdown=5).plan().needed["least"] == 30
+    assert UNSTAGED.time(own_shutdown=50.5).plan().needed["least"] == 61
+
+
+def test_what_was_worked_out_is_enough_and_what_is_given_may_not_be() -> None:
+    assert not [one for one in placed(OPEN, planning.Proxmox(seconds=400)).constraints if one.name == "guests"]
+    one = get(placed(UNSTAGED, planning.Proxmox(seconds=400)), "guests")
+    assert (one.have, one.need) == (120, 400)
+    assert one.remedy == "set nut_server_guests_time to 400, or give them less time in Proxmox (startup: down=...)"
+    assert "the guests may take 400 s; guests_time gives 120 s" in one.words
+    assert get(placed(UNSTAGED, planning.Proxmox(seconds=90)), "guests").words.startswith("media may take 90 s")
+    empty = replace(UNSTAGED, machines=(PVE, NAS))
+    assert get(placed(empty, planning.Proxmox(seconds=400)), "guests").need == 400
+    assert not [one for one in placed(empty, planning.Proxmox(seconds=0)).constraints if one.name == "guests"]
+    assert get(OPEN.machine("router", limit=200).plan(), "guests").holds is False
+
+
+def test_guests_that_can_not_be_read() -> None:
+    made = placed(OPEN, planning.Proxmox(problem="/etc/pve is broken"))
+    one = get(made, "guests")
+    assert one.holds is None
+    assert one.words == "/etc/pve is broken; so 180 s are counted for all guests, whatever they use"
+    assert one.remedy == "mend that, or set nut_server_guests_time"
+    assert (made.holds, made.feasible) == (None, True)
+    given = get(placed(UNSTAGED, planning.Proxmox(problem="/etc/pve is broken")), "guests")
+    assert "120 s are counted" in given.words
+    assert given.remedy == "mend that"
+
+
+def test_high_availability() -> None:
+    words = ("HA works 1 guest (104)", "shutdown_policy is freeze")
+    made = placed(SITE, planning.Proxmox(ha=words))
+    one = get(made, "HA")
+    assert (one.holds, one.slack, one.words, one.remedy) == (True, None, "; ".join(words), "")
+    assert (made.holds, made.feasible, made.ha) == (True, True, words)
+    assert verdict(made) == verdict(SITE.plan())
+    moves = placed(SITE, planning.Proxmox(ha=words, migrates=True))
+    one = get(moves, "HA")
+    assert (one.holds, moves.holds, moves.feasible) == (False, False, False)
+    assert one.remedy == "set shutdown_policy to freeze: Datacenter, Options, HA Settings"
+    assert verdict(moves) == "The plan does not hold: HA"
+    assert not [one for one in SITE.plan().constraints if one.name == "HA"]
+    assert "HA works 1 guest (104); shutdown_policy is freeze" in table(made)
+
+
+def test_remarks_are_constraints() -> None:
+    remark = Constraint("stage nas", "105", None, None, None, None, "names guest 105", "take it out")
+    made = placed(SITE, planning.Proxmox(remarks=(remark,)))
+    assert remark in made.constraints
+    assert (made.holds, made.feasible) == (None, True)
+
+
+def test_the_guests_of_a_plan() -> None:
+    row = planning.PlannedGuest("media", 101, "qm", "media", "", 78, "it has the tag nas", (), True)
+    made = placed(SITE.add(replace(ROUTER, name="a", guest_id=102)), planning.Proxmox(guests=(row,)))
+    assert made.guests == (
+        replace(row, stage="nas-guests", needs=("truenas",)),
+        planning.PlannedGuest("a", 102, "qm", "", "", 90),
+        planning.PlannedGuest("router", 103, "qm", "", "", 90),
+    )
+    assert [planning.stopped_by(made, one) for one in made.guests] == ["stage nas-guests", "pve", "pve"]
+    assert planning.stopped_by(made, replace(row, stage="")) == "HA"
+    assert [planning.guest_words(one) for one in made.guests] == ["it has the tag nas", "", ""]
+    assert planning.guest_words(replace(row, why="", needs=("truenas", "b"))) == "it uses the storage of truenas, b"
+    lines = [line.split() for line in table(made).splitlines()]
+    assert ["guest", "stopped", "by", "s", "why"] in lines
+    assert ["media", "stage", "nas-guests", "78", "it", "has", "the", "tag", "nas"] in lines
+    assert ["router", "pve", "90"] in lines
+    assert "stopped by" not in table(replace(SITE, machines=(PVE, NAS), stages=()).plan())
+
+
 # --- the two runs
 
 
@@ -502,6 +796,7 @@ def test_needed() -> None:
         "runtime_low": 382,
         "longest": 92,
         "reserve": 220,
+        "least": 40,
         "poweroff_wait": 100,
         "limits": {"truenas": 90},
         "guest_timeouts": {"media": 90, "router": 90},
@@ -584,6 +879,10 @@ def sites(draw: st.DrawFn) -> Site:
         for name, limit in needed["limits"].items():
             site = site.machine(name, limit=limit)
         needed = site.plan().needed
+    if draw(st.booleans()):
+        site = site.time(
+            reserve=max(0, needed["reserve"] + draw(st.integers(-60, 90))), least=draw(st.none() | st.integers(0, 90))
+        )
     least = needed["runtime_low"]
     low = max(1, least + draw(st.integers(-60, 60)))
     full = low + draw(st.integers(-60, 600))
@@ -613,7 +912,7 @@ def test_all_that_is_needed_together_is_enough(site: Site) -> None:
         "guests_time",
         "poweroff_wait",
     )
-    site = site.time(**{name: needed[name] for name in names})
+    site = site.time(**{name: needed[name] for name in names}, reserve=needed["reserve"], least=needed["least"])
     site = site.ups(
         runtime=90_000, ignorelb=True, runtime_low=needed["runtime_low"], charge_low=None,
         offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"],
@@ -625,6 +924,12 @@ def test_all_that_is_needed_together_is_enough(site: Site) -> None:
         site = replace(site, stages=(StagePlan("stage", charge=60, guests=users),))
     made = site.plan()
     assert [one for one in made.constraints if one.holds is not True] == []
+
+
+@given(sites())
+def test_what_holds_at_the_limits_does_as_expected(site: Site) -> None:
+    made = site.plan()
+    assert made.holds is not True or made.feasible is True
 
 
 # --- against a simulation
@@ -723,7 +1028,9 @@ class Run:
                 if self.down[one.name] > now - self.timing.settle and now - began < self.policy["limits"][one.name]
             ]
             shown = self.full - now + self.dice.upto(self.age)
-            if not waiting or shown <= self.policy["reserve"] or now - began >= self.policy["longest"]:
+            late = any(now - began >= one.shutdown_time + self.timing.settle for one in waiting)
+            keeps = self.policy["reserve"] if late else min(self.policy["least"], self.policy["reserve"])
+            if not waiting or shown <= keeps or now - began >= self.policy["longest"]:
                 return now
             now += max(0.25, self.dice.upto(LOOK))
 
@@ -764,9 +1071,14 @@ def _new_cps(supply: Supply, timing: Timing) -> bool:
 
 
 def policy_of(site: Site, made: Plan) -> dict[str, Any]:
-    """What the gate is told: the plan's reserve and longest, and the machines' own limits."""
+    """What the gate is told: the plan's reserve, least and longest unless others are set, and the machines' own limits."""
     limits = {one.name: one.most for one in site.machines if one.role == "secondary"}
-    return {"reserve": made.needed["reserve"], "longest": made.needed["longest"], "limits": limits}
+    reserve = made.needed["reserve"] if site.timing.reserve is None else site.timing.reserve
+    least = site.timing.least
+    if least is None:
+        # without it the reserve counts from the beginning on
+        least = reserve
+    return {"reserve": reserve, "least": least, "longest": made.needed["longest"], "limits": limits}
 
 
 @settings(max_examples=400)
@@ -804,6 +1116,9 @@ HARM: dict[str, tuple[Site, str]] = {
     "stage": (SITE.stage(runtime=620, fsd=False), "media is up when truenas may begin"),
     "guests": (SITE.machine("router", limit=150), "router is killed"),
     "needs": (replace(SITE, stages=()), "media is up when truenas may begin"),
+    "reserve": (UNSTAGED.time(reserve=580), "truenas is up when the primary goes"),
+    "least": (UNSTAGED.time(reserve=580, least=570), "truenas is up when the primary goes"),
+    "as expected": (UNSTAGED.ups(runtime_low=100, charge_low=None), "pve is up in the dark"),
 }
 
 
@@ -883,7 +1198,8 @@ def test_the_verdict_names_what_waits_for_something() -> None:
     assert verdict(SITE.plan()) == "The plan holds. Tightest is HOSTSYNC, with 20 s to spare"
     assert "order (truenas), with 7 s" in verdict(SITE.machine("truenas", limit=70).plan())
     failing = verdict(SITE.time(hostsync=1, settle=3.5, deadtime=2).machine("truenas", limit=60).plan())
-    assert failing == "The plan does not hold: DEADTIME lacks 13 s, HOSTSYNC lacks 9 s, order (truenas) lacks 3.5 s"
+    # what makes it infeasible comes first
+    assert failing == "The plan does not hold: order (truenas) lacks 3.5 s, DEADTIME lacks 13 s, HOSTSYNC lacks 9 s"
 
 
 def test_as_a_table() -> None:
@@ -904,6 +1220,16 @@ def test_the_table_says_what_to_do() -> None:
     assert re.search(r"^NO +-9 +HOSTSYNC ", text, re.MULTILINE)
     assert re.search(r"^ +-> set nut_server_hostsync to 30$", text, re.MULTILINE)
     assert re.search(r"^\? +battery \(ups\) ", text, re.MULTILINE)
+
+
+def test_a_verdict_is_a_line() -> None:
+    machines = [Machine(f"guest{number}", "guest", "qm", needs=("truenas",)) for number in range(9)]
+    said = verdict(replace(SITE, stages=()).add(*machines).machine("media", needs=()).plan())
+    assert said.count(" lacks ") == 6
+    assert "and 3 more. If" in said
+    few = verdict(replace(SITE, stages=()).add(*machines[:7]).machine("media", needs=()).plan())
+    assert few.count(" lacks ") == 7
+    assert "more" not in few
 
 
 def test_a_table_without_much_in_it() -> None:

@@ -151,6 +151,9 @@ def test_status(program: Program) -> None:
     assert re.search(r"^  nas +can't tell +expected 60 s, limit 120 s, by nas.invalid$", text, re.MULTILINE)
     assert "would wait at most 100 s for:" in text
     assert "no longer than until a UPS has 30 s left:" in text
+    program.policy(hosts=[GUEST], least=20)
+    assert program("status") == 0
+    assert "until a UPS has 20 s, or 30 s where one takes longer than expected, left:" in program.out.pop()
     assert "on battery, 240 s left" in text
     assert "DATA-STALE" in text
     assert text.endswith("last: nothing")

@@ -139,6 +139,17 @@ def test_what_the_gate_goes_by() -> None:
     assert site.gate_policy(found, ["ups"], 3493, settle=3, reserve=60, longest=99)["longest"] == 99
 
 
+def test_stages_know_the_addresses_of_secondaries() -> None:
+    groups = {"pve": ["pve"], "truenas": ["nas"]}
+    hostvars = {"pve": {}, "nas": {"ansible_host": "[2001:db8::20]"}}
+    found = site.clients(groups, hostvars)
+    stage = {"name": "a", "on_battery": 60, "charge": None, "tags": [], "storage_of": ["nas", "192.0.2.9"], "message": ""}
+    policy = site.gate_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[stage])
+    assert policy["stages"] == [{"name": "a", "on_battery": 60, "storage_of": ["2001:db8::20", "nas", "192.0.2.9"]}]
+    with pytest.raises(site.SiteError, match="stage a: storage_of names other, which is no secondary of this primary"):
+        site.gate_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[{**stage, "storage_of": ["other"]}])
+
+
 def test_a_site_without_secondaries() -> None:
     assert site.clients({"pve": ["pve"]}, HOSTS) == []
     assert site.clients({}, {}) == []
