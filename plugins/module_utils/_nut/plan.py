@@ -1183,6 +1183,28 @@ def to_dict(one: Plan) -> dict[str, Any]:
     return {**data, "verdict": verdict(one)}
 
 
+def from_dict(data: Mapping[str, Any]) -> Plan:
+    """Return the plan of which to_dict() has made this. Raises PlanError."""
+    parts = {
+        "events": Event,
+        "worst": Event,
+        "constraints": Constraint,
+        "machines": Machine,
+        "supplies": Supply,
+        "stages": StagePlan,
+        "guests": PlannedGuest,
+    }
+    try:
+        read = {name: tuple(kind(**_tuples(one)) for one in data[name]) for name, kind in parts.items()}
+        return Plan(**read, needed=data["needed"], holds=data["holds"], feasible=data["feasible"], ha=tuple(data["ha"]))
+    except (LookupError, TypeError) as error:
+        raise PlanError(f"this is no plan that was kept: {error}") from None
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+
+
 def verdict(one: Plan) -> str:
     """Say in a line whether the plan holds, and what is tight."""
     failing = [each for each in one.constraints if each.holds is False]

@@ -509,12 +509,12 @@ def _upsmon_advice(text: str, primary: bool, release: Release) -> list[str]:
     if not primary and release < (2, 8, 1):
         said.append(
             "this secondary logs out as soon as its shutdown begins, and has no SHUTDOWNEXIT to change that. "
-            "The primary's FINALDELAY must be longer than this host takes to go down"
+            "Only a primary that waits until this host is down (nut_server_gate), or long enough (FINALDELAY), keeps the order"
         )
     elif held not in ("yes", "true", "on") and not _short(held) and (2, 8, 1) <= release < (2, 8, 5):
         said.append(
             "SHUTDOWNEXIT holds the login for 60 s at most, because upsd drops a silent client then. "
-            "The primary's FINALDELAY must be longer than this host takes to go down"
+            "Only a primary that waits until this host is down (nut_server_gate), or long enough (FINALDELAY), keeps the order"
         )
     # the text of these has a second part, which upsd says (CVE-2026-54161)
     told = [words[1].upper() for words in lines if words[0] == "NOTIFYFLAG" and len(words) > 2 and "EXEC" in words[2]]

@@ -34,6 +34,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import (
     StagePlan,
     Supply,
     Timing,
+    from_dict,
     plan,
     table,
     to_dict,
@@ -1191,6 +1192,19 @@ def test_as_data() -> None:
     assert data["verdict"] == verdict(made)
     assert data["machines"][2]["needs"] == ["truenas"]
     assert {"at": 10.0, "until": 70.0, "machine": "truenas", "what": GOES, "worst": False} in data["events"]
+
+
+@pytest.mark.parametrize("site", [SITE, UNSTAGED, SITE.ups(runtime=None)])
+def test_data_that_was_kept_is_the_plan_again(site: Site) -> None:
+    made = site.plan()
+    assert from_dict(json.loads(json.dumps(to_dict(made)))) == made
+
+
+@pytest.mark.parametrize("change", [{"events": [{"at": 1}]}, {"needed": ...}, {"machines": 7}, {"worst": [{"odd": 1}]}])
+def test_data_that_is_no_plan(change: dict[str, Any]) -> None:
+    data = {**to_dict(SITE.plan()), **change}
+    with pytest.raises(PlanError, match="this is no plan that was kept"):
+        from_dict({name: value for name, value in data.items() if value is not ...})
 
 
 def test_the_verdict_names_what_waits_for_something() -> None:
