@@ -6,16 +6,20 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.homelab.nut.plugins.modules import ups_info
+from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 ANSWERS = {
     "VER": "Network UPS Tools upsd 2.8.1 - http://www.networkupstools.org/\n",
@@ -30,6 +34,24 @@ ANSWERS = {
     ),
     "LIST CLIENT ups": "BEGIN LIST CLIENT ups\nCLIENT ups ::1\nEND LIST CLIENT ups\n",
     "GET NUMLOGINS ups": "NUMLOGINS ups 1\n",
+    "GET VAR ups ups.status": 'VAR ups ups.status "OL CHRG"\n',
+    "LIST CMD ups": "BEGIN LIST CMD ups\nCMD ups load.off\nEND LIST CMD ups\n",
+    "GET CMDDESC ups load.off": 'CMDDESC ups load.off "Turn off"\n',
+    "LIST RW ups": 'BEGIN LIST RW ups\nRW ups ups.delay.shutdown "20"\nRW ups ups.id "7"\nEND LIST RW ups\n',
+    "GET DESC ups ups.delay.shutdown": 'DESC ups ups.delay.shutdown "Seconds"\n',
+    "GET DESC ups ups.id": 'DESC ups ups.id "Description unavailable"\n',
+    "GET TYPE ups ups.delay.shutdown": "TYPE ups ups.delay.shutdown RW ENUM RANGE NUMBER\n",
+    "GET TYPE ups ups.id": "TYPE ups ups.id RW STRING:8\n",
+    "LIST ENUM ups ups.delay.shutdown": (
+        "BEGIN LIST ENUM ups ups.delay.shutdown\n"
+        'ENUM ups ups.delay.shutdown "0"\n'
+        "END LIST ENUM ups ups.delay.shutdown\n"
+    ),
+    "LIST RANGE ups ups.delay.shutdown": (
+        "BEGIN LIST RANGE ups ups.delay.shutdown\n"
+        'RANGE ups ups.delay.shutdown "1" "600"\n'
+        "END LIST RANGE ups ups.delay.shutdown\n"
+    ),
 }
 
 
@@ -72,12 +94,13 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) ->
     result.pop("invocation", None)
     assert result == {
         "changed": False,
-        "server": {"version": "2.8.1", "protocol": "1.3"},
+        "server": {"version": "2.8.1", "protocol": "1.3", "tls": None, "certificate_expires": None},
         "upses": [
             {
                 "name": "ups",
                 "description": "Rack",
                 "status": ["OL"],
+                "status_words": "on mains",
                 "fresh": True,
                 "error": None,
                 "variables": {"battery.charge": 100, "device.serial": "000123", "ups.status": "OL"},
@@ -86,6 +109,7 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) ->
             }
         ],
         "missing_clients": ["192.0.2.9"],
+        "unexpected_clients": [],
         "stale": [],
         "not_on_mains": [],
         "ok": False,
@@ -118,3 +142,114 @@ def test_no_server_fails(capfd: pytest.CaptureFixture[str]) -> None:
     result = run(capfd, host="127.0.0.1", port=port)
     assert result["failed"] is True
     assert f"upsd at 127.0.0.1:{port} cannot be reached: connection refused" in result["msg"]
+
+
+def test_all_there_is(capfd: pytest.CaptureFixture[str]) -> None:
+    with serving() as port:
+        result = run(capfd, host="127.0.0.1", port=port, gather=["commands", "writable"])
+    (ups,) = result["upses"]
+    assert ups == {
+        "name": "ups",
+        "description": "Rack",
+        "status": ["OL", "CHRG"],
+        "status_words": "on mains, charging",
+        "fresh": True,
+        "error": None,
+        "commands": {"load.off": "Turn off"},
+        "writable": {
+            "ups.delay.shutdown": {
+                "value": 20,
+                "description": "Seconds",
+                "type": "number",
+                "length": None,
+                "values": [0],
+                "ranges": [[1, 600]],
+            },
+            "ups.id": {"value": "7", "description": "", "type": "string", "length": 8, "values": [], "ranges": []},
+        },
+    }
+    assert "ansible_facts" not in result
+
+
+def test_who_is_expected_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    with serving() as port:
+        result = run(capfd, host="127.0.0.1", port=port, gather=[], expect=["192.0.2.9"])
+    assert set(result["upses"][0]) == {
+        *("name", "description", "status", "status_words", "fresh", "error", "clients", "num_logins")
+    }
+    assert (result["missing_clients"], result["unexpected_clients"]) == (["192.0.2.9"], ["127.0.0.1"])
+
+
+def test_facts(capfd: pytest.CaptureFixture[str]) -> None:
+    with serving() as port:
+        result = run(capfd, host="127.0.0.1", port=port, facts=True)
+    assert set(result["ansible_facts"]) == {"nut"}
+    found = result["ansible_facts"]["nut"]
+    assert found["ups"] == {"ups": result["upses"][0]}
+    names = ("server", "missing_clients", "unexpected_clients", "stale", "not_on_mains", "ok")
+    assert {name: found[name] for name in names} == {name: result[name] for name in names}
+    assert set(found) == {"ups", *names}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"timeout": 0}, "timeout is 0"),
+        ({"ca_path": "/nowhere/ca.pem"}, "/nowhere/ca.pem (ca_path) can't be read"),
+        ({"ca": "x", "ca_path": "y"}, "mutually exclusive"),
+        ({"ca": "x", "tls": False}, "tls is false"),
+        ({"server_name": "x", "tls": False}, "tls is false"),
+        ({"gather": ["all"]}, "gather"),
+    ],
+)
+def test_options_that_do_not_fit(capfd: pytest.CaptureFixture[str], options: dict[str, Any], words: str) -> None:
+    result = run(capfd, host="127.0.0.1", port=1, **options)
+    assert result["failed"] is True
+    assert words in result["msg"]
+
+
+@pytest.mark.parametrize("options", [{"tls": True}, {"ca": "x"}, {"server_name": "pve"}, {"ca_path": __file__}])
+def test_it_never_goes_on_without_tls(capfd: pytest.CaptureFixture[str], options: dict[str, Any]) -> None:
+    with serving(STARTTLS="ERR FEATURE-NOT-CONFIGURED\n") as port:
+        result = run(capfd, host="127.0.0.1", port=port, **options)
+    assert result["failed"] is True
+    assert "answered FEATURE-NOT-CONFIGURED to STARTTLS" in result["msg"]
+
+
+def test_encrypted(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    now = datetime.now(timezone.utc)
+    ca = certificates.make_ca("ours", now)
+    pair = certificates.issue(ca, "pve", ["pve.home.lan"], now)
+    (tmp_path / "pem").write_text(pair.key + pair.certificate)
+    (tmp_path / "ca").write_text(ca.certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "pem")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _unused in range(2):
+                connection, _unused = listener.accept()
+                with connection:
+                    assert connection.recv(100) == b"STARTTLS\n"
+                    connection.sendall(b"OK STARTTLS\n")
+                    with (
+                        context.wrap_socket(connection, server_side=True) as secure,
+                        secure.makefile("r") as lines,
+                    ):
+                        for line in lines:
+                            secure.sendall(ANSWERS[line.rstrip("\n")].encode())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        trust: list[dict[str, Any]] = [{"ca": ca.certificate}, {"ca_path": str(tmp_path / "ca")}]
+        port = listener.getsockname()[1]
+        results = [run(capfd, host="127.0.0.1", port=port, server_name="pve.home.lan", **one) for one in trust]
+        thread.join(timeout=5)
+    expires = f"{now + certificates.LIFE:%Y-%m-%dT%H:%M:%SZ}"
+    for result in results:
+        assert result["server"] == {
+            "version": "2.8.1",
+            "protocol": "1.3",
+            "tls": "TLSv1.3",
+            "certificate_expires": expires,
+        }

@@ -6,19 +6,22 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut import parseconf, upsd
 from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +49,51 @@ ANSWERS = {
     "LIST VAR nix": "ERR UNKNOWN-UPS\n",
     "LIST VAR dead": "ERR DRIVER-NOT-CONNECTED\n",
     "LIST CLIENT secret": "ERR ACCESS-DENIED\n",
+    "LIST RW ups": 'BEGIN LIST RW ups\nRW ups ups.delay.shutdown "020"\nRW ups ups.id "x y"\nEND LIST RW ups\n',
+    "LIST CMD ups": "BEGIN LIST CMD ups\nCMD ups beeper.mute\nCMD ups load.off\nEND LIST CMD ups\n",
+    "LIST CMD spare": "ERR DATA-STALE\n",
+    "LIST ENUM ups ups.id": 'BEGIN LIST ENUM ups ups.id\nENUM ups ups.id "x y"\nENUM ups ups.id "z"\nEND LIST ENUM ups ups.id\n',
+    "LIST RANGE ups ups.delay.shutdown": (
+        "BEGIN LIST RANGE ups ups.delay.shutdown\n"
+        'RANGE ups ups.delay.shutdown "-1" "300"\n'
+        "END LIST RANGE ups ups.delay.shutdown\n"
+    ),
+    "GET TYPE ups ups.id": "TYPE ups ups.id RW ENUM STRING:32\n",
+    "GET TYPE ups ups.delay.shutdown": "TYPE UPS ups.delay.shutdown RW RANGE NUMBER\n",
+    "GET TYPE ups ups.odd": "TYPE ups ups.odd\n",
+    "GET DESC ups ups.id": 'DESC ups ups.id "Description unavailable"\n',
+    "GET DESC ups ups.delay.shutdown": 'DESC ups ups.delay.shutdown "Seconds"\n',
+    "GET CMDDESC ups beeper.mute": 'CMDDESC ups beeper.mute "Be quiet"\n',
+    "GET CMDDESC ups load.off": 'CMDDESC ups load.off "Description unavailable"\n',
+    "GET UPSDESC ups": 'UPSDESC ups "Rack"\n',
+    "USERNAME admin": "OK\n",
+    'PASSWORD "a \\"b\\" \\#="': "OK\n",
+    "SET TRACKING ON": "OK\n",
+    "INSTCMD ups beeper.mute": "OK TRACKING 1d\n",
+    "INSTCMD ups load.off": "ERR USERNAME-REQUIRED\n",
+    "INSTCMD ups nix": "ERR CMD-NOT-SUPPORTED\n",
+    'INSTCMD ups load.on.delay "a b"': "OK\n",
+    "SET VAR ups a 0": "OK TRACKING 2d\n",
+    "SET VAR ups a 1": "ERR READONLY\n",
+    "SET VAR ups a 2": "ERR INVALID-VALUE\n",
+    "SET VAR ups a 3": "ERR TOO-LONG\n",
+    "SET VAR ups a 4": "ERR SET-FAILED\n",
+    'SET VAR ups a "\\"\\\\\\# ="': "OK\n",
+    'SET VAR ups a ""': "OK\n",
+    "GET TRACKING pending": "PENDING\n",
+    "GET TRACKING done": "SUCCESS\n",
+    "GET TRACKING failed": "ERR FAILED\n",
+    "GET TRACKING invalid": "ERR INVALID-ARGUMENT\n",
+    "GET TRACKING unknown": "ERR UNKNOWN\n",
+    "GET TRACKING denied": "ERR ACCESS-DENIED\n",
+    "GET TRACKING off": "ERR FEATURE-NOT-CONFIGURED\n",
+    "FSD ups": "OK FSD-SET\n",
+    "PRIMARY ups": "OK PRIMARY-GRANTED\n",
+    "PRIMARY old": "ERR UNKNOWN-COMMAND\n",
+    "MASTER old": "OK MASTER-GRANTED\n",
+    "PRIMARY denied": "ERR ACCESS-DENIED\n",
+    "LOGIN ups": "OK\n",
+    "LOGOUT": "OK Goodbye\n",
 }
 
 
@@ -136,9 +184,183 @@ def test_everything_that_can_be_asked(server: FakeUpsd) -> None:
         assert client.local_address == "127.0.0.1"
 
 
+def test_what_can_be_set_and_done(server: FakeUpsd) -> None:
+    with server.client() as client:
+        assert client.list_rw("ups") == {"ups.delay.shutdown": "020", "ups.id": "x y"}
+        assert client.list_cmds("ups") == ("beeper.mute", "load.off")
+        assert client.list_enum("ups", "ups.id") == ("x y", "z")
+        assert client.list_range("ups", "ups.delay.shutdown") == ((-1, 300),)
+        assert client.get_type("ups", "ups.id") == upsd.Type(True, True, False, 32, False)
+        assert client.get_type("ups", "ups.delay.shutdown") == upsd.Type(True, False, True, None, True)
+        assert client.get_type("ups", "ups.odd") == upsd.Type(False, False, False, None, False)
+        assert client.get_desc("ups", "ups.delay.shutdown") == "Seconds"
+        assert client.get_cmddesc("ups", "beeper.mute") == "Be quiet"
+        assert client.ups_desc("ups") == "Rack"
+
+
+def test_orders(server: FakeUpsd) -> None:
+    with server.client() as client:
+        client.authenticate("admin", 'a "b" #=')
+        client.set_tracking()
+        assert client.instcmd("ups", "beeper.mute") == "1d"
+        assert client.instcmd("ups", "load.on.delay", "a b") is None
+        assert client.set_var("ups", "a", "0") == "2d"
+        assert client.set_var("ups", "a", '"\\# =') is None
+        assert client.set_var("ups", "a", "") is None
+        assert [client.get_tracking(one) for one in ("pending", "done", "failed", "invalid", "unknown")] == [
+            *("PENDING", "SUCCESS", "FAILED", "INVALID-ARGUMENT", "UNKNOWN")
+        ]
+        client.fsd("ups")
+        client.primary("ups")
+        client.primary("old")
+        client.login("ups")
+        client.logout()
+        with pytest.raises(upsd.Unreachable, match="closed"):
+            client.net_version()
+
+
+@pytest.mark.parametrize(
+    ("request_line", "answer", "ask"),
+    [
+        ("USERNAME admin", "HELLO\n", lambda client: client.authenticate("admin", "secret")),
+        ("SET TRACKING ON", "ON\n", lambda client: client.set_tracking()),
+        ("GET TRACKING x", "DONE\n", lambda client: client.get_tracking("x")),
+        ("GET TRACKING x", "SUCCESS now\n", lambda client: client.get_tracking("x")),
+        ("INSTCMD ups x", "DONE\n", lambda client: client.instcmd("ups", "x")),
+        ("INSTCMD ups x", "OK TRACKING\n", lambda client: client.instcmd("ups", "x")),
+        ("INSTCMD ups x", "OK NUMBER 1\n", lambda client: client.instcmd("ups", "x")),
+        ("SET VAR ups x 1", "VAR ups x 1\n", lambda client: client.set_var("ups", "x", "1")),
+        ("FSD ups", "OK\n", lambda client: client.fsd("ups")),
+        ("PRIMARY ups", "OK MASTER-GRANTED\n", lambda client: client.primary("ups")),
+        ("LOGIN ups", "YES\n", lambda client: client.login("ups")),
+        ("LOGOUT", "NO\n", lambda client: client.logout()),
+        ("GET TYPE ups x", "TYPE ups y RW\n", lambda client: client.get_type("ups", "x")),
+        ("GET TYPE ups x", "TYPE other x RW\n", lambda client: client.get_type("ups", "x")),
+        ("GET TYPE ups x", "VAR ups x RW\n", lambda client: client.get_type("ups", "x")),
+        ("GET TYPE ups x", "TYPE ups\n", lambda client: client.get_type("ups", "x")),
+        (
+            "LIST RANGE ups x",
+            "BEGIN LIST RANGE ups x\nRANGE ups x 1 many\nEND LIST RANGE ups x\n",
+            lambda client: client.list_range("ups", "x"),
+        ),
+        (
+            "LIST ENUM ups x",
+            "BEGIN LIST ENUM ups x\nENUM ups y 1\nEND LIST ENUM ups x\n",
+            lambda client: client.list_enum("ups", "x"),
+        ),
+        (
+            "LIST RW ups",
+            "BEGIN LIST RW ups\nVAR ups x 1\nEND LIST RW ups\n",
+            lambda client: client.list_rw("ups"),
+        ),
+        (
+            "LIST CMD ups",
+            "BEGIN LIST CMD ups\nEND LIST VAR ups\n",
+            lambda client: client.list_cmds("ups"),
+        ),
+        (
+            "LIST ENUM ups x",
+            "BEGIN LIST ENUM ups x\nEND LIST RANGE ups x\n",
+            lambda client: client.list_enum("ups", "x"),
+        ),
+    ],
+)
+def test_an_answer_to_an_order_that_breaks_the_protocol(
+    request_line: str, answer: str, ask: Callable[[upsd.Client], object]
+) -> None:
+    with serving({request_line: answer}) as server, server.client() as client:
+        with pytest.raises(upsd.BadAnswer, match=f"127.0.0.1:{server.port}"):
+            ask(client)
+        with pytest.raises(upsd.Unreachable, match="closed"):
+            client.net_version()
+
+
+def test_the_end_of_a_list_of_ranges_as_upsd_2_7_4_says_it() -> None:
+    answer = 'BEGIN LIST RANGE ups x\nRANGE ups x "1" "2"\nEND LIST ENUM ups x\n'
+    with serving({"LIST RANGE ups x": answer}) as server, server.client() as client:
+        assert client.list_range("ups", "x") == ((1, 2),)
+        assert client.net_version() == "1.3"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "GARBAGE PASSWORD s3cret-word\n",
+        "ERR INVALID s3cret-word\n",
+        "ERR s3cret-word\n",
+        "ERR INVALID-ARGUMENT s3cret-word\n",
+        '"s3cret-word\n\n',
+        "s3cret-word\x7f\n",
+    ],
+)
+def test_a_password_is_in_no_error(answer: str) -> None:
+    """A server that is none may send back what it was sent."""
+    answers = {"PASSWORD s3cret-word": answer}
+    with serving(answers) as server, server.client() as client:
+        with pytest.raises(upsd.UpsdFailure, match="PASSWORD") as caught:
+            client.authenticate("admin", "s3cret-word")
+        assert f"127.0.0.1:{server.port}" in str(caught.value)
+        assert "s3cret" not in str(caught.value)
+
+
+def test_a_password_that_can_not_be_sent_is_not_sent(server: FakeUpsd) -> None:
+    with server.client() as client, pytest.raises(parseconf.Unencodable) as caught:
+        client.authenticate("admin", "s3cret\nINSTCMD ups load.off")
+    assert "s3cret" not in str(caught.value)
+    assert server.asked == ["USERNAME admin"]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.set_var("ups", "a", "1\nFSD ups"),
+        lambda client: client.set_var("ups\nFSD ups", "a", "1"),
+        lambda client: client.instcmd("ups", "beeper.mute\rFSD ups"),
+        lambda client: client.instcmd("ups", "beeper.mute", "\u00e9"),
+        lambda client: client.set_var("ups", "a", "x" * 513),
+    ],
+)
+def test_what_upsd_would_read_otherwise_is_not_sent(server: FakeUpsd, ask: Callable[[upsd.Client], object]) -> None:
+    with server.client() as client:
+        with pytest.raises(parseconf.Unencodable):
+            ask(client)
+        assert client.net_version() == "1.3"
+    assert server.asked == ["NETVER"]
+
+
+WORD = st.text(st.characters(max_codepoint=0x7E, min_codepoint=0x20), max_size=parseconf.WORD_LIMIT)
+
+
+@given(st.lists(WORD, min_size=1, max_size=parseconf.WORDS_LIMIT))
+def test_words_come_back_as_they_were_joined(words: list[str]) -> None:
+    assert upsd.split(parseconf.join(words)) == tuple(words)
+
+
+LINE = st.one_of(
+    st.text(st.characters(max_codepoint=0xFF, exclude_characters="\n"), max_size=40),
+    st.text(st.sampled_from('VAR ups.1 "\\#=\t\x7f\xe9'), max_size=40),
+    st.builds(
+        '{} "{}"'.format, st.lists(st.text("a.1-", max_size=3), max_size=40).map(" ".join), st.text('ab "', max_size=5)
+    ),
+    st.builds('VAR ups x "{}"'.format, st.integers(500, 530).map("x".__mul__)),
+)
+
+
+@given(LINE)
+@example(" ".join(["x"] * 31) + ' "y"')
+@example(" ".join(["x"] * 32) + ' "y"')
+@example('VAR ups x "a" ')
+@example("x" * 513)
+@example('"VAR" ups x ""')
+def test_a_line_is_split_as_the_parser_does_it(line: str) -> None:
+    """Most lines take a short cut, which must make no difference."""
+    lines = parseconf.parse(line + "\n")
+    assert upsd.split(line) == (lines[0].words if len(lines) == 1 and "\x7f" not in line else None)
+
+
 def test_it_never_logs_in(server: FakeUpsd) -> None:
     with server.client() as client:
-        upsd.look(client)
+        upsd.look(client, gather=upsd.GATHER)
     assert {request.split()[0] for request in server.asked} == {"VER", "NETVER", "LIST", "GET"}
 
 
@@ -150,8 +372,17 @@ def test_it_never_logs_in(server: FakeUpsd) -> None:
         (lambda client: client.list_vars("nix"), upsd.UnknownUps, "UNKNOWN-UPS"),
         (lambda client: client.list_clients("secret"), upsd.AccessDenied, "ACCESS-DENIED"),
         (lambda client: client.get_var("ups", "nix"), upsd.VarNotSupported, "VAR-NOT-SUPPORTED"),
-        (lambda client: client.get_var("ups", 'x "#'), upsd.UpsdError, "INVALID-ARGUMENT"),
-        (lambda client: client.list_vars("odd"), upsd.UpsdError, "UNKNOWN-COMMAND"),
+        (lambda client: client.get_var("ups", 'x "#'), upsd.InvalidArgument, "INVALID-ARGUMENT"),
+        (lambda client: client.list_vars("odd"), upsd.UnknownCommand, "UNKNOWN-COMMAND"),
+        (lambda client: client.instcmd("ups", "nix"), upsd.CmdNotSupported, "CMD-NOT-SUPPORTED"),
+        (lambda client: client.instcmd("ups", "load.off"), upsd.AccessDenied, "USERNAME-REQUIRED"),
+        (lambda client: client.set_var("ups", "a", "1"), upsd.ReadOnly, "READONLY"),
+        (lambda client: client.set_var("ups", "a", "2"), upsd.InvalidValue, "INVALID-VALUE"),
+        (lambda client: client.set_var("ups", "a", "3"), upsd.TooLong, "TOO-LONG"),
+        (lambda client: client.set_var("ups", "a", "4"), upsd.UpsdError, "SET-FAILED"),
+        (lambda client: client.get_tracking("denied"), upsd.AccessDenied, "ACCESS-DENIED"),
+        (lambda client: client.get_tracking("off"), upsd.NoTls, "FEATURE-NOT-CONFIGURED"),
+        (lambda client: client.primary("denied"), upsd.AccessDenied, "ACCESS-DENIED"),
     ],
 )
 def test_an_error_has_a_code_and_does_not_end_the_connection(
@@ -259,11 +490,44 @@ def endless_list(connection: socket.socket, request: str) -> None:
         connection.sendall(b'VAR ups a "1"\n' * 1000)
 
 
+def a_byte_each_second(connection: socket.socket, request: str) -> None:
+    for byte in b"BEGIN LIST VAR ups":
+        connection.sendall(bytes([byte]))
+        threading.Event().wait(1)
+
+
+def err_in_the_middle(connection: socket.socket, request: str) -> None:
+    connection.sendall(b'BEGIN LIST VAR ups\nVAR ups a "1"\nERR DATA-STALE\n')
+    connection.recv(1)
+
+
+def binary(connection: socket.socket, request: str) -> None:
+    connection.sendall(bytes(range(256)) * 4 + b"\n")
+
+
+def closes_at_once(connection: socket.socket, request: str) -> None:
+    pass
+
+
+def resets(connection: socket.socket, request: str) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def answers_twice(connection: socket.socket, request: str) -> None:
+    connection.sendall(b'VAR ups ups.status "OL"\nBEGIN LIST VAR ups\nEND LIST VAR ups\n')
+
+
 def truncated(connection: socket.socket, request: str) -> None:
     connection.sendall(b'BEGIN LIST VAR ups\nVAR ups ups.status "O')
 
 
-@pytest.mark.parametrize("misbehave", [silent, drip, endless_line, endless_list, truncated])
+@pytest.mark.parametrize(
+    "misbehave",
+    [
+        *(silent, drip, a_byte_each_second, endless_line, endless_list, truncated, binary, closes_at_once, resets),
+        answers_twice,
+    ],
+)
 def test_a_hostile_server_is_left_in_time(misbehave: Callable[[socket.socket, str], None]) -> None:
     begin = time.monotonic()
     with serving(misbehave=misbehave) as server:
@@ -271,6 +535,74 @@ def test_a_hostile_server_is_left_in_time(misbehave: Callable[[socket.socket, st
             client.list_vars("ups")
         assert time.monotonic() - begin < 3
         assert caught.value.port == server.port
+        assert f"127.0.0.1:{server.port}" in str(caught.value)
+
+
+def test_an_error_in_the_middle_of_a_list() -> None:
+    with (
+        serving(misbehave=err_in_the_middle) as server,
+        server.client() as client,
+        pytest.raises(upsd.DataStale, match=f"127.0.0.1:{server.port} answered DATA-STALE"),
+    ):
+        client.list_vars("ups")
+
+
+def test_a_server_that_never_accepts() -> None:
+    """Its system does, for as many as wait in line."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with upsd.Client("127.0.0.1", port, 0.3) as client, pytest.raises(upsd.Unreachable, match=f"{port} .* in time"):
+            client.version()
+
+
+def test_a_server_where_the_line_is_full() -> None:
+    with socket.socket() as listener, ExitStack() as line:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        for _unused in range(4):
+            waiting = line.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        with pytest.raises(upsd.Unreachable, match=f"127.0.0.1:{port} cannot be reached: no complete answer in time"):
+            upsd.Client("127.0.0.1", port, 0.3).__enter__()
+
+
+@pytest.mark.parametrize("option", [None, socket.TCP_QUICKACK])
+def test_each_receipt_is_confirmed_at_once(
+    server: FakeUpsd, monkeypatch: pytest.MonkeyPatch, option: int | None
+) -> None:
+    """Else each list would take 40 ms longer. Not every system has that."""
+    calls: list[tuple[str, ...]] = []
+    real_set, real_recv = socket.socket.setsockopt, socket.socket.recv
+
+    def set_(self: socket.socket, *words: Any) -> None:
+        calls.append(words)
+        real_set(self, *words)
+
+    def recv(self: socket.socket, *words: Any) -> bytes:
+        calls.append(("recv",))
+        return real_recv(self, *words)
+
+    monkeypatch.setattr(upsd, "_QUICKACK", option)
+    monkeypatch.setattr(socket.socket, "setsockopt", set_)
+    monkeypatch.setattr(socket.socket, "recv", recv)
+    with server.client() as client:
+        client.net_version()
+        client.net_version()
+    confirmed = [(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)] if option is not None else []
+    assert calls == [*confirmed, ("recv",)] * 2
+
+
+def test_renewing_gives_the_rest_of_the_talk_its_time(server: FakeUpsd) -> None:
+    with server.client(timeout=0.4) as client:
+        for _unused in range(4):
+            threading.Event().wait(0.2)
+            client.renew()
+            assert client.net_version() == "1.3"
+        threading.Event().wait(0.5)
+        with pytest.raises(upsd.Unreachable, match="in time"):
+            client.net_version()
 
 
 @pytest.mark.parametrize(
@@ -361,6 +693,36 @@ def test_encrypted_talk(encrypting: Callable[..., Callable[[socket.socket, str],
             assert client.peer_not_after == (NOW + certificates.LIFE).replace(microsecond=0)
         # nothing else was to be read on the way
         assert server.asked == ["STARTTLS"]
+
+
+@pytest.mark.parametrize("name", ["", "localhost"])
+def test_encrypted_from_the_beginning(
+    encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str
+) -> None:
+    with serving(misbehave=encrypting()) as server:
+        with upsd.Client("127.0.0.1", server.port, tls=upsd.Tls(CA.certificate, name)) as client:
+            report = upsd.look(client, ["ups"])
+        assert (report.tls_version, report.tls_expires) == ("TLSv1.3", (NOW + certificates.LIFE).replace(microsecond=0))
+        assert server.asked == ["STARTTLS"]
+
+
+def test_a_connection_that_can_not_be_encrypted_is_none() -> None:
+    with serving({"STARTTLS": "ERR FEATURE-NOT-CONFIGURED\n"}) as server:
+        client = upsd.Client("127.0.0.1", server.port, tls=upsd.Tls(CA.certificate))
+        with pytest.raises(upsd.NoTls):
+            client.__enter__()
+        with pytest.raises(upsd.Unreachable, match="closed"):
+            client.version()
+
+
+def test_the_system_does_not_know_our_authority(
+    encrypting: Callable[..., Callable[[socket.socket, str], None]],
+) -> None:
+    with (
+        serving(misbehave=encrypting()) as server,
+        pytest.raises(upsd.Untrusted, match="not to be trusted for localhost"),
+    ):
+        upsd.Client("127.0.0.1", server.port, tls=upsd.Tls(None, "localhost")).__enter__()
 
 
 @pytest.mark.parametrize("code", ["FEATURE-NOT-CONFIGURED", "FEATURE-NOT-SUPPORTED"])
@@ -566,6 +928,22 @@ def test_split_status() -> None:
         ("battery.runtime", "1e3", "1e3"),
         ("battery.runtime", "9" * 400, "9" * 400),
         ("battery.runtime", "", ""),
+        ("device.uptime", "86400", 86400),
+        ("device.count", "2", 2),
+        ("device.uptime.x", "1", "1"),
+        ("ups.id", "12", "12"),
+        ("outlet.1.desc", "2", "2"),
+        ("outlet.1.id", "1", "1"),
+        ("outlet.1.delay.shutdown", "120", 120),
+        ("ups.delay.shutdown", "20", 20),
+        ("ups.timer.reboot", "-1", -1),
+        ("battery.packs", "1", 1),
+        ("input.sensitivity", "1", "1"),
+        ("ups.contacts", "10", "10"),
+        ("ups.test.result", "7", "7"),
+        ("ups.test.interval", "1209600", 1209600),
+        ("battery.voltage", "+13", "+13"),
+        ("battery.voltage", "13.", "13."),
     ],
 )
 def test_typed_value(name: str, text: str, value: object) -> None:
@@ -574,7 +952,85 @@ def test_typed_value(name: str, text: str, value: object) -> None:
     assert type(typed) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ("020", "20", True),
+        ("20", "20.0", True),
+        ("+20", "20", True),
+        ("-0", "0", True),
+        ("0.1", "0.10", True),
+        ("20", "21", False),
+        ("999999999999999999", "999999999999999998", False),
+        ("yes", "yes", True),
+        ("yes", "Yes", False),
+        ("1e1", "10", False),
+        ("", "0", False),
+        ("nan", "nan", True),
+    ],
+)
+def test_same_value(left: str, right: str, same: bool) -> None:
+    assert upsd.same_value(left, right) is same
+    assert upsd.same_value(right, left) is same
+
+
 # Looking and waiting
+
+
+def test_snapshot_of_all_there_is(server: FakeUpsd) -> None:
+    with server.client() as client:
+        ups, spare = upsd.snapshot(client, gather=upsd.GATHER)
+    assert ups.commands == {"beeper.mute": "Be quiet", "load.off": ""}
+    assert ups.writable == {
+        "ups.delay.shutdown": upsd.Writable(
+            "ups.delay.shutdown", "020", "Seconds", upsd.Type(True, False, True, None, True), (), ((-1, 300),)
+        ),
+        "ups.id": upsd.Writable("ups.id", "x y", "", upsd.Type(True, True, False, 32, False), ("x y", "z"), ()),
+    }
+    assert (ups.num_logins, len(ups.variables)) == (2, 3)
+    assert (spare.error, spare.commands, spare.writable) == ("DATA-STALE", {}, {})
+
+
+def test_only_what_is_wanted_is_asked_for(server: FakeUpsd) -> None:
+    server.answers["GET VAR spare ups.status"] = "ERR VAR-NOT-SUPPORTED\n"
+    with server.client() as client:
+        ups, spare = upsd.snapshot(client, gather=())
+    assert (ups.status, ups.fresh, ups.variables, ups.clients, ups.num_logins) == (("OL", "CHRG"), True, {}, (), None)
+    assert (spare.status, spare.fresh, spare.error) == ((), False, None)
+    assert server.asked == ["LIST UPS", "GET VAR ups ups.status", "GET VAR spare ups.status"]
+
+
+def test_a_description_is_asked_for_once(server: FakeUpsd) -> None:
+    server.answers["LIST CMD spare"] = (
+        "BEGIN LIST CMD spare\nCMD spare load.off\nCMD spare BEEPER.mute\nEND LIST CMD spare\n"
+    )
+    server.answers["GET VAR spare ups.status"] = 'VAR spare ups.status "OL"\n'
+    with server.client() as client:
+        _ups, spare = upsd.snapshot(client, gather=[upsd.COMMANDS])
+    assert spare.commands == {"load.off": "", "BEEPER.mute": "Be quiet"}
+    assert sum(one.startswith("GET CMDDESC") for one in server.asked) == 2
+
+
+def test_writable_of(server: FakeUpsd) -> None:
+    with server.client() as client:
+        found = upsd.writable_of(client, "ups", "UPS.id")
+        assert found is not None
+        assert (found.name, found.value) == ("ups.id", "x y")
+        assert upsd.writable_of(client, "ups", "ups.status") is None
+        with pytest.raises(upsd.VarNotSupported):
+            upsd.writable_of(client, "ups", "nix")
+
+
+def test_who_is_not_expected(server: FakeUpsd) -> None:
+    with server.client() as client:
+        assert upsd.look(client, ["ups"], ["pve"], addresses_of).unexpected == ("192.0.2.3",)
+        assert upsd.look(client, ["ups"], ["pve", "nas"], addresses_of).unexpected == ()
+        assert upsd.look(client, ["ups"], ["192.0.2.3"], lambda name, timeout: (name,)).unexpected == ("127.0.0.1",)
+        assert upsd.look(client, ["ups"]).unexpected == ()
+        # they are asked for where they are expected
+        report = upsd.look(client, ["ups"], ["nas"], addresses_of, gather=[])
+        assert (report.missing, report.upses[0].variables) == ((), {})
+        assert (report.tls_version, report.tls_expires) == (None, None)
 
 
 def test_snapshot(server: FakeUpsd) -> None:

@@ -1,0 +1,71 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a UPS says of itself, in plain words: the flags of ups.status, and the result of a battery test."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .words import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FLAGS = {
+    "FSD": "forced shutdown: all hosts on it go down",
+    "OL": "on mains",
+    "OB": "on battery",
+    "LB": "battery low",
+    "HB": "battery full beyond its limit",
+    "RB": "battery has to be replaced",
+    "CHRG": "charging",
+    "DISCHRG": "discharging",
+    "CAL": "calibrating",
+    "TEST": "testing",
+    "BYPASS": "bypassed: the battery protects nothing",
+    "OFF": "switched off: it gives no power",
+    "OVER": "overloaded",
+    "TRIM": "lowers the mains voltage",
+    "BOOST": "raises the mains voltage",
+    "ECO": "in its economy mode",
+    "ALARM": "has an alarm",
+    "NOBATT": "has no battery",
+    "WAIT": "its driver has no data yet",
+}
+"""The flags of ups.status (docs/new-drivers.txt, docs/developers.txt), in the order in which they matter."""
+
+PASSED, FAILED, RUNNING, UNKNOWN = "passed", "failed", "running", "unknown"
+
+# Texts of ups.test.result are the drivers' own. Most have those of USB's Power Device Class, 4.1.4, as usbhid-ups and
+# snmp-ups: Done and passed, Done and warning, Done and error, Aborted, In progress, No test initiated, Test scheduled.
+# A warning is no pass: it is how a weak battery begins. What is asked first wins.
+_RESULTS = (
+    (RUNNING, r"in progress|running|testing|scheduled|pending"),
+    (
+        UNKNOWN,
+        r"no (recent )?test|not? (yet )?(initiated|performed|supported|available)|abort|cancel|inhibit|\bidle\b|\bnone\b",
+    ),
+    (
+        FAILED,
+        r"fail|error|warn|\bbad\b|replace|change battery|weak|insufficient|overload|not (ok|passed|good)|\bno\b|\bNG\b",
+    ),
+    (PASSED, r"pass|\bok\b|success|\bgood\b|normal|completed?\b|\bdone\b"),
+)
+
+
+def status_words(flags: Iterable[str]) -> str:
+    """Return the flags of a ups.status in words: ``("OL", "CHRG")`` gives ``on mains, charging``. "" if there are none."""
+    given = list(dict.fromkeys(flags))
+    known = [FLAGS[flag] for flag in FLAGS if flag in given]
+    return ", ".join([*known, *(printable(flag, 40) for flag in given if flag not in FLAGS)])
+
+
+def judge(text: str) -> str:
+    """Return what a ups.test.result says: PASSED, FAILED, RUNNING, or UNKNOWN if it is not about a test that ended."""
+    for verdict, pattern in _RESULTS:
+        if re.search(pattern, text, re.IGNORECASE):
+            return verdict
+    return UNKNOWN

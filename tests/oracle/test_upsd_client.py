@@ -1,0 +1,250 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The client of upsd, and what gives orders by it, with a real upsd."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut import parseconf
+from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+PASSWORD = 's3 cr"et#=\\'
+USERS = f"""[admin]
+password = {parseconf.encode(PASSWORD)}
+actions = SET
+actions = FSD
+instcmds = ALL
+[quiet]
+password = x
+instcmds = beeper.mute
+[look]
+password = x
+upsmon secondary
+[first]
+password = x
+upsmon primary
+"""
+UPS = '[a]\ndriver = fake\nport = x\ndesc = "Rack \\"A\\" \\#1 \\\\"\n'
+LINES = [
+    'SETINFO ups.status "OL CHRG"',
+    'SETINFO ups.delay.shutdown "020"',
+    "SETFLAGS ups.delay.shutdown RW",
+    "ADDRANGE ups.delay.shutdown 0 300",
+    "ADDRANGE ups.delay.shutdown 600 900",
+    'SETINFO input.sensitivity "medium"',
+    "SETFLAGS input.sensitivity RW STRING",
+    "SETAUX input.sensitivity 10",
+    'ADDENUM input.sensitivity "low"',
+    'ADDENUM input.sensitivity "me dium"',
+    'SETINFO ups.id "x"',
+    "SETFLAGS ups.id RW STRING",
+    "SETAUX ups.id 500",
+    'SETINFO battery.charge "100"',
+    'SETINFO device.serial "000123"',
+]
+COMMANDS = {
+    "beeper.mute": "done",
+    "beeper.enable": "unknown",
+    "beeper.disable": "failed",
+    "beeper.toggle": "invalid",
+    "load.on": "mute",
+    "test.battery.start.quick": [
+        [0.0, 'SETINFO ups.status "OB DISCHRG"'],
+        [0.6, 'SETINFO ups.test.result "In progress"'],
+        [0.6, 'SETINFO ups.status "OL CHRG"'],
+        [0.1, 'SETINFO ups.test.result "Done and passed"'],
+    ],
+}
+
+
+def ask(nut: Any, operation: str, drivers: Any = None, files: Any = None, **job: Any) -> Any:
+    job = {
+        "operation": operation,
+        "drivers": {"a": {"lines": LINES, "commands": COMMANDS}} if drivers is None else drivers,
+        **job,
+    }
+    files = {
+        "ups.conf": UPS,
+        "upsd.conf": "LISTEN 127.0.0.1 4000\n",
+        "upsd.users": USERS,
+        **(files or {}),
+        "job.json": json.dumps(job),
+    }
+    ((code, said),) = nut.ask("run", files=files, commands=[["/usr/bin/python3", "/opt/inside/upsd_inside.py"]])
+    assert code == 0, said
+    return json.loads(said)
+
+
+def test_all_that_can_be_asked(nut: Any) -> None:
+    asked = {
+        ("version",): ".".join(map(str, nut.version)),
+        ("net_version",): "1.3",
+        ("list_ups",): {"a": 'Rack "A" #1 \\'},
+        ("ups_desc", "A"): 'Rack "A" #1 \\',
+        ("list_rw", "a"): {"input.sensitivity": "medium", "ups.delay.shutdown": "020", "ups.id": "x"},
+        ("list_cmds", "a"): sorted(COMMANDS),
+        ("list_enum", "a", "input.sensitivity"): ["low", "me dium"],
+        ("list_enum", "a", "ups.delay.shutdown"): [],
+        ("list_range", "a", "ups.delay.shutdown"): [[0, 300], [600, 900]],
+        ("list_range", "a", "ups.id"): [],
+        ("get_type", "a", "ups.id"): {"writable": True, "enum": False, "range": False, "length": 500, "number": False},
+        ("get_type", "a", "input.sensitivity"): {"writable": True, "enum": True, "range": False, "length": 10, "number": False},
+        ("get_type", "a", "ups.delay.shutdown"): {"writable": True, "enum": False, "range": True, "length": None, "number": True},
+        # it is why a number is not told by upsd's word
+        ("get_type", "a", "device.serial"): {"writable": False, "enum": False, "range": False, "length": None, "number": True},
+        ("get_desc", "a", "battery.charge"): "Battery charge (percent of full)",
+        ("get_desc", "a", "battery.nix"): "Description unavailable",
+        ("get_cmddesc", "a", "load.on"): "Turn on the load immediately",
+        ("get_var", "a", "ups.delay.shutdown"): "020",
+        ("num_logins", "a"): 0,
+        ("list_clients", "a"): [],
+    }  # fmt: skip
+    answers = ask(nut, "conversation", ask=[list(one) for one in asked])
+    assert dict(zip(asked, answers, strict=True)) == asked
+
+
+def test_errors_are_of_their_kinds(nut: Any) -> None:
+    admin = ("authenticate", "admin", PASSWORD)
+    asked: list[tuple[tuple[str, ...], Any]] = [
+        (("list_vars", "nix"), "UnknownUps"),
+        (("list_vars", "b"), "DriverNotConnected"),
+        (("get_var", "a", "nix"), "VarNotSupported"),
+        (("get_type", "a", "nix"), "VarNotSupported"),
+        (("set_tracking",), "AccessDenied"),
+        (("get_tracking", "x"), "NoTls"),
+        (("instcmd", "a", "beeper.mute"), "AccessDenied"),
+        (("set_var", "a", "ups.id", "y"), "AccessDenied"),
+        (("fsd", "a"), "AccessDenied"),
+        (("primary", "a"), "AccessDenied"),
+        (admin, None),
+        (admin, "UpsdError"),
+        (("instcmd", "a", "nix"), "CmdNotSupported"),
+        (("set_var", "a", "nix", "y"), "VarNotSupported"),
+        (("set_var", "a", "battery.charge", "1"), "ReadOnly"),
+        (("set_var", "a", "input.sensitivity", "high"), "InvalidValue"),
+        (("set_var", "a", "input.sensitivity", "x" * 11), "TooLong"),
+        (("set_var", "a", "ups.delay.shutdown", "301"), "InvalidValue"),
+        (("login", "a"), "AccessDenied"),
+        (("primary", "a"), "AccessDenied"),
+        (("set_var", "a", "ups.id", 'a "b" #\\='), None),
+        (("logout",), None),
+        (("version",), "Unreachable"),
+    ]
+    two = {"ups.conf": UPS + "[b]\ndriver = fake\nport = x\n"}
+    answers = ask(nut, "conversation", ask=[list(one) for one, _unused in asked], files=two)
+    kinds = [answer[0] if isinstance(answer, list) else answer for answer in answers]
+    assert list(zip(asked, kinds, strict=True)) == [(one, one[1]) for one in asked]
+
+
+def test_orders_are_tracked_to_their_results(nut: Any) -> None:
+    commands = ["beeper.mute", "beeper.enable", "beeper.disable", "beeper.toggle", "load.on"]
+    asked = [["authenticate", "admin", PASSWORD], ["set_tracking"]]
+    for command in commands:
+        asked += [["instcmd", "a", command], ["get_tracking", "$"]]
+    asked += [["set_var", "a", "ups.delay.shutdown", "30"], ["get_tracking", "$"], ["get_tracking", "nix"]]
+    answers = ask(nut, "conversation", ask=asked)
+    assert answers == [
+        *(None, None, "an id", "SUCCESS", "an id", "UNKNOWN", "an id", "FAILED", "an id", "INVALID-ARGUMENT"),
+        *("an id", "PENDING", "an id", "SUCCESS", "UNKNOWN"),
+    ]
+
+
+def test_a_primary_and_a_login(nut: Any) -> None:
+    asked = [
+        ["authenticate", "first", "x"],
+        ["primary", "a"],
+        ["num_logins", "a"],
+        ["login", "a"],
+        ["num_logins", "a"],
+        ["list_clients", "a"],
+    ]
+    assert ask(nut, "conversation", ask=asked) == [None, None, 0, None, 1, ["127.0.0.1"]]
+    asked = [["authenticate", "admin", PASSWORD], ["fsd", "a"], ["get_var", "a", "ups.status"]]
+    assert ask(nut, "conversation", ask=asked) == [None, None, "FSD OL CHRG"]
+
+
+VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=100)
+
+
+@settings(derandomize=True, deadline=None, max_examples=5)
+@given(st.lists(VALUES, min_size=10, max_size=40))
+def test_any_value_comes_back_as_it_was_sent(nut: Any, values: list[str]) -> None:
+    assert ask(nut, "echo", values=values, password=PASSWORD) == values
+
+
+def test_orders_of_the_module(nut: Any) -> None:
+    admin = ["admin", PASSWORD]
+    given = [
+        [*admin, "command", ["BEEPER.mute", None], {}],
+        [*admin, "command", ["beeper.disable", None], {}],
+        [*admin, "command", ["load.on", None], {"wait": 0.5}],
+        ["quiet", "x", "command", ["beeper.enable", None], {}],
+        ["admin", "wrong", "command", ["beeper.mute", None], {}],
+        [*admin, "set_variables", [{"ups.delay.shutdown": "20.0", "ups.id": "new"}], {}],
+        [*admin, "set_variables", [{"ups.delay.shutdown": "400"}], {}],
+        ["quiet", "x", "set_variables", [{"ups.id": "y"}], {}],
+        [*admin, "test", ["quick"], {"interval": 0.1, "wait": 10}],
+        ["quiet", "x", "fsd", [], {"leave": {"cut_power": True}}],
+        [*admin, "fsd", [], {"leave": {"cut_power": True}}],
+        [*admin, "test", ["quick"], {"interval": 0.1, "wait": 10}],
+    ]
+    answers = ask(nut, "orders", orders=given)
+    done, failed, pending, no_right, wrong, set_, invalid, no_set, tested, no_fsd, forced, busy = answers
+    assert done == {"result": "success", "words": "the driver did it", "value": None}
+    assert failed["result"] == "failed"
+    assert "FAILED" in failed["words"]
+    assert pending["result"] == "pending"
+    assert no_right[0] == wrong[0] == no_set[0] == no_fsd[0] == "Refused"
+    assert "`instcmds = beeper.enable` in the section [quiet]" in no_right[1]
+    assert "`actions = SET` in the section [quiet]" in no_set[1]
+    assert "`actions = FSD` in the section [quiet]" in no_fsd[1]
+    assert set_ == [
+        [
+            {"name": "ups.id", "before": "x", "after": "new"},
+            {"result": "success", "words": "it is new now", "value": "new"},
+        ]
+    ]
+    assert invalid[0] == "Refused"
+    assert "0 to 300, 600 to 900" in invalid[1]
+    assert (tested["verdict"], tested["result"]) == ("passed", "Done and passed")
+    assert forced["result"] == "success"
+    assert busy == ["Refused", "no test of the battery of a now: it is not plainly on mains (ups.status: FSD OL CHRG)"]
+
+
+def test_encrypted(nut: Any) -> None:
+    now = datetime.now(timezone.utc)
+    ca, other = certificates.make_ca("ours", now), certificates.make_ca("another", now)
+    pair = certificates.issue(ca, "pve", ["pve.home.lan", "127.0.0.1"], now)
+    tls = {"ca": ca.certificate, "certificate": pair.certificate, "key": pair.key, "nickname": "pve"}
+    conf = 'LISTEN 127.0.0.1 4000\nCERTPATH /run/oracle/tls\nCERTIDENT "pve" ""\nDISABLE_WEAK_SSL true\n'
+    trust = [[ca.certificate, ""], [ca.certificate, "pve.home.lan"], [ca.certificate, "nas"], [other.certificate, ""]]
+    by_host, by_name, wrong, untrusted = ask(nut, "encrypted", trust=trust, tls=tls, files={"upsd.conf": conf})
+    expires = (now + certificates.LIFE).replace(microsecond=0)
+    assert by_host[:3] == by_name[:3] == [".".join(map(str, nut.version)), "TLSv1.3", expires.isoformat()]
+    assert by_host[3]["device.serial"] == "000123"
+    assert (wrong[0], untrusted[0]) == ("WrongName", "Untrusted")
+    assert ask(nut, "encrypted", trust=[[ca.certificate, ""]])[0][0] == "NoTls"
+
+
+def test_a_look_at_many(nut: Any) -> None:
+    """Real dummy-ups, and who is logged in."""
+    names = ["a", *(f"d{number}" for number in range(12))]
+    sections = UPS.replace("fake", "dummy-ups").replace("port = x", "port = d.dev")
+    sections += "".join(f"[{name}]\ndriver = dummy-ups\nport = d.dev\n" for name in names[1:])
+    values = "ups.status: OL CHRG\nbattery.charge: 80\nups.delay.shutdown: 020\ndevice.serial: 000123\n"
+    files = {"ups.conf": f"pollinterval = 1\n{sections}", "d.dev": values}
+    report, logins = ask(nut, "looked", drivers={}, dummies=names, files=files, expected=["127.0.0.1", "192.0.2.9"])
+    assert [one["name"] for one in report["upses"]] == names
+    assert all(one["fresh"] and one["status"] == ["OL", "CHRG"] for one in report["upses"])
+    assert all(one["writable"]["ups.delay.shutdown"]["value"] == "020" for one in report["upses"])
+    assert all(one["commands"]["load.off"] == "Turn off the load immediately" for one in report["upses"])
+    assert [len(one["clients"]) for one in report["upses"]] == [1] + [0] * 12
+    assert [one["name"] for one in report["missing"]] == ["192.0.2.9"]
+    assert (report["unexpected"], logins) == ([], 0)
