@@ -354,6 +354,13 @@ class Nut:
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
     def running(self) -> list[int]:
+        """Return what still runs. What was killed, and is nobody's child any more, takes a moment to go."""
+        deadline = time.monotonic() + 10
+        while (found := self._running()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+    def _running(self) -> list[int]:
         found = []
         for pid in self.pids():
             try:
@@ -516,7 +523,7 @@ def _interrupted(nut: Nut, how: Callable[[subprocess.Popen[str]], None]) -> tupl
         process.stdin.write(f"{quick(outage=1000.0).dump()}\n")
         process.stdin.flush()
         assert any("on battery" in line for line in iter(process.stdout.readline, ""))
-        assert len(nut.running()) == 8
+        assert len(nut._running()) == 8
         how(process)
         code = process.wait(60)
         return code, process.stdout.read()
