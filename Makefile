@@ -38,6 +38,7 @@ help: ## this list
 	@echo '  limit=HOST,...     only these hosts'
 	@echo '  inventory=PATH     this inventory (else inventories/homelab if you made one, else the built-in lab)'
 	@echo '  check=1            change nothing, show what would change'
+	@echo '  live=1             drill only: the real thing, which asks first'
 	@echo "  args='...'         anything else for ansible-playbook, such as args=-vvv"
 
 # Playbooks
@@ -51,7 +52,7 @@ $(PLAYBOOKS): %: $(VENV)/run
 	@case '$(inventory)' in *,*) ;; *) [ -e '$(inventory)' ] || { echo "inventory=$(inventory): there is no such file or folder" >&2; exit 2; } ;; esac
 	@echo "inventory: $(inventory)$(if $(is_lab), (the built-in lab; make inventories/homelab from inventories/example for your own hosts))" >&2
 	@$(if $(is_lab),$(MAKE) --no-print-directory --silent lab-ready)
-	@ansible-playbook playbooks/$*.yml --inventory '$(inventory)' $(if $(tags),--tags '$(tags)') $(if $(limit),--limit '$(limit)') $(if $(filter-out 0 no false,$(check)),--check --diff) $(args)
+	@ansible-playbook playbooks/$*.yml --inventory '$(inventory)' $(if $(tags),--tags '$(tags)') $(if $(limit),--limit '$(limit)') $(if $(filter-out 0 no false,$(check)),--check --diff) $(if $(filter-out 0 no false,$(live)),--extra-vars nut_server_live=true) $(args)
 
 # The lab
 

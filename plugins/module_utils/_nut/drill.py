@@ -191,17 +191,26 @@ def files(folder: Path, job: Job, port: int, password: str) -> dict[str, str]:
 # What comes of it
 
 
-def planned(job: Job) -> dict[str, tuple[float | None, float | None]]:
-    """Say for each machine when it should begin to go down, and be down; of the primary when it should power off. s from the trigger."""
+def arithmetic(job: Job) -> plan.Plan:
+    """Make the plan of this shutdown, as it counts from the low battery on until the primary powers off."""
     seconds: dict[str, Any] = {name.lower(): float(value) for name, value in job.timing.items()}
     machines = [
         plan.Machine(host.name, plan.SECONDARY, "linux", shutdown_time=host.expected, limit=host.limit)
         for host in job.policy.hosts
     ]
     primary = plan.Machine(job.primary, plan.PRIMARY, "linux")
-    made = plan.plan([primary, *machines], [plan.Supply(UPS)], plan.Timing(**seconds, settle=job.policy.settle))
-    found = {one.name: (made.at(plan.WAITS, one.name), made.at(plan.GOES, one.name)) for one in machines}
-    return {**found, job.primary: (made.at(plan.POWEROFF), None)}
+    return plan.plan([primary, *machines], [plan.Supply(UPS)], plan.Timing(**seconds, settle=job.policy.settle))
+
+
+def planned_of(made: plan.Plan, policy: gate.Policy, primary: str) -> dict[str, tuple[float | None, float | None]]:
+    """Say for each machine when it should begin to go down, and be down; of the primary when it should power off. s from the trigger."""
+    found = {one.name: (made.at(plan.WAITS, one.name), made.at(plan.GOES, one.name)) for one in policy.hosts}
+    return {**found, primary: (made.at(plan.POWEROFF), None)}
+
+
+def planned(job: Job) -> dict[str, tuple[float | None, float | None]]:
+    """Say what planned_of() says, of this job."""
+    return planned_of(arithmetic(job), job.policy, job.primary)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.action import zipapp
-from ansible_collections.homelab.nut.plugins.module_utils._nut import gate, shutdown_cli
+from ansible_collections.homelab.nut.plugins.module_utils._nut import gate, live, shutdown_cli
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import serving
 
 ROOT = Path(__file__).resolve().parents[5]
@@ -485,6 +486,39 @@ def test_a_drill_that_can_not_be_held(program: Program, monkeypatch: pytest.Monk
         monkeypatch.setattr(drill, "outside", fail)
         assert program("drill") == code
         assert program.err.pop() == words
+
+
+def test_a_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def main(policy: Any, wanted: live.Wanted, out: Any, *, program: Any, run: Any, names: Any) -> bool:
+        asked.append((policy.hosts[0].name, wanted, program[:2], run, type(names), names.path))
+        out("it records")
+        return not wanted.check
+
+    monkeypatch.setattr(live, "main", main)
+    assert program("record") == 0
+    addresses = program.folder / "addresses.json"
+    plain = live.Wanted(report=program.folder / "last.json")
+    assert asked == [("vm", plain, [sys.executable, "-IS"], program.qm, gate.Names, addresses)]
+    assert program.out == ["it records"]
+    words = ("record", "--check", "--show", "--json", "--need", "382.5", "--own", "30", "--inside")
+    assert program(*words) == 1
+    more = {"check": True, "show": True, "inside": True, "as_json": True, "need": 382.5, "own": 30.0}
+    assert asked[1][1] == dataclasses.replace(plain, **more)
+
+
+def test_a_record_that_can_not_be(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    error: list[Exception] = [live.Unfit("ups is on battery\nnas is not logged in"), live.LiveError("run it as root")]
+
+    def main(*_args: Any, **_more: Any) -> bool:
+        raise error.pop(0)
+
+    monkeypatch.setattr(live, "main", main)
+    assert program("record", "--check") == 2
+    assert program.err == ["nut-shutdown record: ups is on battery", "nut-shutdown record: nas is not logged in"]
+    assert program("record") == 1
+    assert program.err[2:] == ["nut-shutdown record: run it as root"]
 
 
 def test_programs_are_run() -> None:

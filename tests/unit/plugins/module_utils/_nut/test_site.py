@@ -143,7 +143,14 @@ def test_stages_know_the_addresses_of_secondaries() -> None:
     groups = {"pve": ["pve"], "truenas": ["nas"]}
     hostvars = {"pve": {}, "nas": {"ansible_host": "[2001:db8::20]"}}
     found = site.clients(groups, hostvars)
-    stage = {"name": "a", "on_battery": 60, "charge": None, "tags": [], "storage_of": ["nas", "192.0.2.9"], "message": ""}
+    stage = {
+        "name": "a",
+        "on_battery": 60,
+        "charge": None,
+        "tags": [],
+        "storage_of": ["nas", "192.0.2.9"],
+        "message": "",
+    }
     policy = site.gate_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[stage])
     assert policy["stages"] == [{"name": "a", "on_battery": 60, "storage_of": ["2001:db8::20", "nas", "192.0.2.9"]}]
     with pytest.raises(site.SiteError, match="stage a: storage_of names other, which is no secondary of this primary"):

@@ -1,0 +1,203 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A rehearsal shuts nothing down: neither when all goes well, nor when it breaks, nor when it is evil."""
+
+from __future__ import annotations
+
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut import drill as library
+from drill.primary import INVENTORY, UNIT
+from support import ended, until
+
+WATCH = "for _ in $(seq 3000); do upsc ups@localhost ups.status 2>/dev/null; sleep 0.2; done"
+
+
+@pytest.fixture(scope="module")
+def rehearsed(primaries, drill):
+    """Hold a drill on both, and return what the playbook said, and what the real upsd said meanwhile."""
+    watches = {name: one.ssh(WATCH) for name, one in primaries.items()}
+    try:
+        done = ended(drill())
+    finally:
+        for one in watches.values():
+            one.terminate()
+    said = {name: set(one.communicate()[0].split()) for name, one in watches.items()}
+    assert done.returncode == 0, done.stdout
+    return done.stdout, said
+
+
+def test_the_order_is_seen_to_hold(rehearsed):
+    """Each site says so, and who was the last."""
+    out, _said = rehearsed
+    assert "The order held: truenas was the last to be down" in out
+    assert "The order held: truenas9 was the last to be down" in out
+    for name in ("pve8", "pve9"):
+        words = [line for line in out.splitlines() if f"{name}: " in line or "truenas" in line]
+        assert any("upsmon runs its SHUTDOWNCMD" in line for line in words)
+        assert any(f"{name}: would power off now" in line for line in words)
+    assert re.search(r"pve8 .*unreachable=0 .*failed=0", out)
+
+
+def test_what_was_planned_stands_beside_what_was_seen(rehearsed):
+    """As a picture of each site, which needs nothing but itself."""
+    assert rehearsed
+    for name, secondary in (("pve8", "truenas"), ("pve9", "truenas9")):
+        page = (INVENTORY / ".homelab-nut" / f"shutdown-{name}-drill.html").read_text()
+        assert secondary in page
+        assert "seen" in page
+        assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_nothing_went_down(primaries, rehearsed):
+    """No machine and no daemon was started anew; the real UPS was on mains all the time, and nobody has heard of FSD."""
+    _out, said = rehearsed
+    for name, one in primaries.items():
+        one.still_stands()
+        assert {"OL"} <= said[name]
+        assert not {"FSD", "OB", "LB"} & said[name]
+
+
+# What breaks in the middle
+
+
+FAULTS = {
+    "the inner half is killed": f"systemctl kill --kill-who=main --signal=KILL {UNIT}",
+    "the outer half is killed": "pkill -KILL -f '^/usr/bin/python3 .*nut-shutdown drill --outag[e]'",
+    "the simulated upsd is killed": "kill -KILL $(pgrep -x upsd | grep -vx $(systemctl show --property=MainPID --value nut-server))",
+    "the primary's simulated upsmon is killed": "pkill -KILL -x drill-primary",
+    "the simulated driver is killed": "pkill -KILL -x dummy-ups",
+    "its unit is stopped": f"systemctl stop {UNIT}",
+    "the mains fail": None,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_it_breaks_in_the_middle(primaries, fault):
+    """At both sites: the drill ends, soon, and says that it failed; and nothing else has changed."""
+
+    def at(one):
+        process = one.ssh("nut-shutdown drill --outage 60")
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "on battery" in line:
+                break
+        assert "on battery" in said[-1], said
+        if FAULTS[fault]:
+            assert one.host.run(FAULTS[fault]).rc == 0
+        else:
+            one.lab.ups(one.name, "mains", "off")
+        begun = time.monotonic()
+        try:
+            rest = process.communicate(timeout=60)[0]
+        finally:
+            if not FAULTS[fault]:
+                one.lab.ups(one.name, "mains", "on")
+        # an outage of 60 s has not passed, so it has not simply come to its end
+        assert time.monotonic() - begun < 45
+        assert process.returncode not in (0, None), said
+        assert "would power off" not in rest
+        if not FAULTS[fault]:
+            assert "is on battery, in earnest: the drill ends" in rest
+            until(lambda: one.host.run("upsc ups@localhost ups.status 2>/dev/null").stdout.startswith("OL"), 60, "OL")
+        one.still_stands()
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(at, primaries.values()))
+
+
+def test_no_drill_without_upsd(primaries):
+    """Nobody could tell whether a real shutdown is near."""
+
+    def at(one):
+        one.host.check_output("systemctl stop nut-server")
+        done = one.host.run("nut-shutdown drill")
+        one.host.check_output("systemctl start nut-server")
+        assert done.rc == 2
+        assert "nobody can tell whether a real shutdown is near" in done.stderr
+        one.before["nut-server"] = one.stand()["nut-server"]
+        until(lambda: len(one.clients()) > len(one.secondaries), 90, "all are back")
+        one.still_stands()
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(at, primaries.values()))
+
+
+# What is evil: between the very walls of a drill, in its place
+
+ATTACKS = {
+    "systemctl poweroff": "systemctl poweroff",
+    "systemctl poweroff, past systemd": "systemctl poweroff --force --force",
+    "shutdown": "shutdown -h now",
+    "reboot(2)": "python3 -c 'import ctypes; raise SystemExit(ctypes.CDLL(None, use_errno=True).reboot(0x4321FEDC) and 1)'",
+    "a signal to systemd": "kill -s RTMIN+4 1",
+    "a signal to upsmon": "kill -s USR1 PID",
+    "the end of upsmon": "kill -s KILL PID",
+    "upsmon -c fsd": "/sbin/upsmon -c fsd",
+    "upsmon -c fsd, past its wrapper": "$(ls /usr/lib/nut/upsmon /lib/nut/upsmon 2>/dev/null | head -1) -P PID -c fsd",
+    "FSD at the real upsd": "upsc ups@127.0.0.1 ups.status",
+    "the real upsd from outside": "upsc ups@ADDRESS ups.status",
+    "NUT's passwords": "cat /etc/nut/upsd.users",
+    "the gate's unit": "systemctl start nut-shutdown.service",
+    "logind, by D-Bus": "busctl call org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager PowerOff b false",
+    "the USB bus": "ls /dev/bus/usb/*",
+    "sysrq": "sh -c 'echo o >/proc/sysrq-trigger'",
+    "its own cgroup": "sh -c 'echo 1 >/sys/fs/cgroup/cgroup.procs'",
+    "another user's rights": "su -c true",
+    "namespaces": "unshare --user --map-root-user true",
+    "the driver's order to cut": "sh $RUNTIME_DIRECTORY/cut",
+    "a file at boot": "touch /etc/systemd/system/evil.service",
+}
+
+# as nutshutdown does it in the end, with files of its own
+CUT = """
+cd "$RUNTIME_DIRECTORY"
+printf '[ups]\\ndriver = usbhid-ups\\nport = auto\\n' >ups.conf
+export NUT_CONFPATH=$PWD NUT_STATEPATH=$PWD
+for driver in /usr/lib/nut/usbhid-ups /lib/nut/usbhid-ups; do
+    [ ! -x "$driver" ] || exec "$driver" -a ups -k
+done
+exit 1
+"""
+
+
+def test_attacks_from_between_the_walls(primaries):
+    """Each way to power off, to ask for it, or to cut the power, tried by a program that runs where the drill's would."""
+
+    def at(one):
+        pid = one.host.check_output("cat /run/nut/upsmon.pid")
+        address = one.host.check_output("hostname -i").split()[0]
+        lines = ["cd /", "touch /run/nut/killpower", f"cat >$RUNTIME_DIRECTORY/cut <<'CUT'\n{CUT}CUT"]
+        for number, attack in enumerate(ATTACKS.values()):
+            tried = attack.replace("PID", pid).replace("ADDRESS", address)
+            lines.append(f"timeout 20 {tried} </dev/null >$RUNTIME_DIRECTORY/said 2>&1 && echo did {number}")
+        lines.append("echo tried all")
+        script = "\n".join(lines)
+        one.host.check_output(f"cat >/usr/local/bin/evil <<'END'\n{script}\nEND")
+        given = " ".join(f"'--property={value}'" for value in library.properties(300))
+        done = one.host.run(
+            f"systemd-run --quiet --pipe --wait --collect --unit={UNIT} {given} -- /bin/sh /usr/local/bin/evil"
+        )
+        assert done.stdout.splitlines()[-1:] == ["tried all"], done.stderr
+        names = list(ATTACKS)
+        assert [names[int(line.split()[1])] for line in done.stdout.splitlines()[:-1]] == []
+        # what it wrote into /run/nut is not the real one's
+        one.still_stands()
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(at, primaries.values()))
+
+
+def test_the_attacks_are_attacks(primaries):
+    """Outside of the walls such things do work; else their failing would say nothing."""
+    for one in primaries.values():
+        assert one.host.run("upsc ups@127.0.0.1 ups.status").rc == 0
+        assert one.host.run("kill -s 0 $(cat /run/nut/upsmon.pid)").rc == 0
+        assert one.host.run("cat /etc/nut/upsd.users").rc == 0
+        assert one.host.run("systemctl show nut-shutdown.service").rc == 0
