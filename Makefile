@@ -22,9 +22,14 @@ ifneq ($(shell id -u),0)
 VM_PACKAGES += fakeroot uidmap
 endif
 
-PLAYBOOKS := $(notdir $(basename $(wildcard playbooks/*.yml)))
+# two of them are asked by tools/doctor, which says what they found, and nothing else
+PLAYBOOKS := $(filter-out doctor status,$(notdir $(basename $(wildcard playbooks/*.yml))))
 
-.PHONY: help $(PLAYBOOKS) demo lab lab-ready lab-down test lint sanity units oracle molecule build lock
+# what runs on an inventory that is not there, and on a lab that is not up
+with_inventory = case '$(inventory)' in *,*) ;; *) [ -e '$(inventory)' ] || { echo "inventory=$(inventory): there is no such file or folder" >&2; exit 2; } ;; esac
+with_lab = $(if $(is_lab),$(MAKE) --no-print-directory --silent lab-ready >&2)
+
+.PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units oracle molecule build lock
 
 help: ## this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -39,6 +44,8 @@ help: ## this list
 	@echo '  inventory=PATH     this inventory (else inventories/homelab if you made one, else the built-in lab)'
 	@echo '  check=1            change nothing, show what would change'
 	@echo '  live=1             drill only: the real thing, which asks first'
+	@echo '  json=1             doctor, status: for machines'
+	@echo '  all=1              doctor: also what is well'
 	@echo "  args='...'         anything else for ansible-playbook, such as args=-vvv"
 
 # Playbooks
@@ -49,10 +56,20 @@ inventory ?= $(if $(wildcard inventories/homelab),inventories/homelab,inventorie
 is_lab = $(if $(filter 1,$(words $(inventory))),$(filter $(abspath inventories/lab inventories/lab/hosts.py),$(abspath $(inventory))))
 
 $(PLAYBOOKS): %: $(VENV)/run
-	@case '$(inventory)' in *,*) ;; *) [ -e '$(inventory)' ] || { echo "inventory=$(inventory): there is no such file or folder" >&2; exit 2; } ;; esac
+	@$(with_inventory)
 	@echo "inventory: $(inventory)$(if $(is_lab), (the built-in lab; make inventories/homelab from inventories/example for your own hosts))" >&2
-	@$(if $(is_lab),$(MAKE) --no-print-directory --silent lab-ready)
+	@$(with_lab)
 	@ansible-playbook playbooks/$*.yml --inventory '$(inventory)' $(if $(tags),--tags '$(tags)') $(if $(limit),--limit '$(limit)') $(if $(filter-out 0 no false,$(check)),--check --diff) $(if $(filter-out 0 no false,$(live)),--extra-vars nut_server_live=true) $(args)
+
+doctor: $(VENV)/run ## is all well? each check on all hosts at once, as a table
+	@$(with_inventory)
+	@$(with_lab)
+	@tools/doctor doctor $(if $(filter-out 0 no false,$(json)),--json) $(if $(filter-out 0 no false,$(all)),--all) --inventory '$(inventory)' $(if $(limit),--limit '$(limit)') $(args)
+
+status: $(VENV)/run ## each UPS, who is logged in, and what happened last, on one screen
+	@$(with_inventory)
+	@$(with_lab)
+	@tools/doctor status $(if $(filter-out 0 no false,$(json)),--json) --inventory '$(inventory)' $(if $(limit),--limit '$(limit)') $(args)
 
 # The lab
 

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Action plugin of M(homelab.nut.doctor): what only the controller knows is added to what the module sees on the host.
+
+That is the programs as this collection would install them, and what its own clock says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ..module_utils._nut import doctor, install
+from .zipapp import OPTIONS, build
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+
+_OPTIONS: dict[str, Any] = OPTIONS
+_SHEBANG = _OPTIONS["shebang"]["default"]
+# the kit, its main file, and what its archive begins with, as the roles' tasks have it
+_PROGRAMS: tuple[tuple[install.Kit, str, str], ...] = (
+    (install.SHUTDOWN, "nut_server/files/nut_shutdown.py", ""),
+    (install.HOTPLUG, "nut_hotplug/files/nut_hotplug.py", "nut_hotplug/files/start.sh"),
+)
+
+
+@cache
+def digests() -> dict[str, str]:
+    """Return the SHA-256 sums of the programs that this collection installs, by their paths."""
+    found = {}
+    for kit, main, head in _PROGRAMS:
+        start = (ROLES / head).read_bytes() if head else f"#!{_SHEBANG}\n".encode()
+        found[kit.program] = hashlib.sha256(build(ROLES / main, "_nut", start)).hexdigest()
+    return found
+
+
+class ActionModule(ActionBase):
+    """Run the module, and look at the clock before and after."""
+
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the task."""
+        super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        arguments.setdefault("name", (task_vars or {}).get("inventory_hostname"))
+        if arguments.get("digests") is None:
+            arguments["digests"] = digests()
+        before = time.time()
+        result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
+        after = time.time()
+        now = (result.get("seen") or {}).get("now")
+        if isinstance(now, (int, float)):
+            middle = (before + after) / 2
+            found = doctor.skew(str(arguments["name"]), now - middle, (after - before) / 2)
+            result["findings"].append(asdict(found))
+        return result

@@ -1,0 +1,74 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter homelab.nut.nut_status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ..module_utils._nut import overview
+
+DOCUMENTATION = r"""
+name: nut_status
+short_description: How all UPSes stand, on one screen
+version_added: 0.3.0
+description:
+  - Shows each UPS, who is logged in and would be waited for, and what happened last, in plain words.
+author:
+  - The homelab.nut contributors (@homelab-nut)
+positional: hostvars, clients
+options:
+  _input:
+    description: The names of the primaries.
+    type: list
+    elements: str
+    required: true
+  hostvars:
+    description: The variable C(hostvars). Used of each primary is C(nut_status), the result of M(homelab.nut.doctor).
+    type: dict
+    required: true
+  clients:
+    description: The secondaries, as the filter P(homelab.nut.clients#filter) lists them.
+    type: list
+    elements: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show it
+  ansible.builtin.debug:
+    msg: "{{ (ansible_play_hosts_all | homelab.nut.nut_status(hostvars, groups | homelab.nut.clients(hostvars))).splitlines() }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The text.
+  type: str
+"""
+
+
+def nut_status(
+    hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], clients: Sequence[Mapping[str, Any]]
+) -> str:
+    """Show how all UPSes stand."""
+    primaries: dict[str, Mapping[str, Any] | str] = {}
+    for name in hosts:
+        result = hostvars[name].get("nut_status") or {}
+        primaries[name] = result["seen"] if "seen" in result else f"can't be asked: {result.get('msg') or 'no answer'}"
+    try:
+        return overview.status(primaries, clients)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AnsibleFilterError(f"nut_status: this is no result of homelab.nut.doctor: {error}") from None
+
+
+class FilterModule:
+    """Ansible's door."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filter."""
+        return {"nut_status": nut_status}

@@ -1,0 +1,80 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.action import doctor, zipapp
+
+CHECKOUT = Path(__file__).resolve().parents[4]
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], result: dict[str, Any], clock: list[float]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run the action with a module that returns RESULT. Returns what came of it, and what the module was given."""
+    given: dict[str, Any] = {}
+    action = doctor.ActionModule.__new__(doctor.ActionModule)
+    action._task = SimpleNamespace(args=arguments)
+
+    def execute(module_args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        given.update(module_args)
+        return result
+
+    monkeypatch.setattr(action, "_execute_module", execute)
+    monkeypatch.setattr(doctor.ActionBase, "run", lambda self, tmp=None, task_vars=None: {})
+    times = iter(clock)
+    monkeypatch.setattr(doctor.time, "time", lambda: next(times))
+    return action.run(task_vars={"inventory_hostname": "pve"}), given
+
+
+def test_what_the_module_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, given = run(monkeypatch, {"role": "primary"}, {"seen": {"now": 101.0}, "findings": []}, [100.0, 102.0])
+    assert given["name"] == "pve"
+    assert given["digests"] == doctor.digests()
+    assert [(one["check"], one["host"], one["verdict"]) for one in result["findings"]] == [("skew", "pve", "ok")]
+
+
+def test_a_clock_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, given = run(
+        monkeypatch,
+        {"role": "primary", "name": "other", "digests": {}},
+        {"seen": {"now": 0.0}, "findings": []},
+        [100.0, 102.0],
+    )
+    assert given == {"role": "primary", "name": "other", "digests": {}}
+    assert [(one["host"], one["verdict"], one["seen"]) for one in result["findings"]] == [
+        ("other", "warning", "its clock is 100 s behind the one where Ansible runs")
+    ]
+
+
+def test_a_module_that_failed_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, _given = run(monkeypatch, {"role": "primary"}, {"failed": True, "msg": "no"}, [100.0, 102.0])
+    assert result == {"failed": True, "msg": "no"}
+
+
+def test_the_digests_are_those_of_what_the_roles_install() -> None:
+    shutdown = zipapp.build(CHECKOUT / "roles/nut_server/files/nut_shutdown.py", "_nut", b"#!/usr/bin/python3 -IS\n")
+    head = (CHECKOUT / "roles/nut_hotplug/files/start.sh").read_bytes()
+    hotplug = zipapp.build(CHECKOUT / "roles/nut_hotplug/files/nut_hotplug.py", "_nut", head)
+    doctor.digests.cache_clear()
+    assert doctor.digests() == {
+        "usr/local/sbin/nut-shutdown": hashlib.sha256(shutdown).hexdigest(),
+        "usr/local/sbin/nut-hotplug": hashlib.sha256(hotplug).hexdigest(),
+    }
+
+
+@pytest.mark.parametrize(("role", "head"), [("nut_server", None), ("nut_hotplug", "start.sh")])
+def test_the_roles_install_them_so(role: str, head: str | None) -> None:
+    """Another shebang in a role, and each host would look out of date for ever."""
+    text = (CHECKOUT / "roles" / role / "tasks/present.yml").read_text()
+    task = text[text.index("homelab.nut.zipapp:") :].split("\n\n")[0]
+    assert ("head: start.sh" in task) == (head is not None)
+    assert "shebang" not in task
+    assert "package" not in task

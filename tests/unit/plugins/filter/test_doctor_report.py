@@ -1,0 +1,95 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.homelab.nut.plugins.filter import doctor_report, doctor_table
+
+CLIENTS = [{"name": "nas", "primary": "pve"}, {"name": "media", "primary": "pve"}]
+
+
+def finding(check: str, host: str, verdict: str) -> dict[str, str]:
+    return {"check": check, "host": host, "verdict": verdict, "seen": "as it is", "todo": ""}
+
+
+def report(hosts: list[str], **hostvars: dict[str, Any]) -> dict[str, Any]:
+    filters = doctor_report.FilterModule().filters()
+    made: dict[str, Any] = filters["doctor_report"](hosts, {name: hostvars.get(name, {}) for name in hosts}, CLIENTS)
+    return made
+
+
+def told(made: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(one["check"], one["host"], one["verdict"]) for one in made["findings"]]
+
+
+def test_what_each_kind_of_host_registered() -> None:
+    made = report(
+        ["pve", "nas", "media"],
+        pve={"nut_server_doctor": {"findings": [finding("usb", "pve", "ok"), finding("login", "nas", "failure")]}},
+        nas={"nut_client_doctor_truenas": {"actions": []}, "nut_client_doctor_login": {"skipped": True}},
+        media={"nut_client_doctor": {"findings": [finding("port", "media", "warning")]}},
+    )
+    assert told(made) == [
+        ("usb", "pve", "ok"),
+        ("login", "nas", "failure"),
+        ("settings", "nas", "ok"),
+        ("service", "nas", "ok"),
+        ("port", "media", "warning"),
+    ]
+    assert (made["verdict"], made["code"]) == ("failure", 2)
+
+
+def test_a_login_is_asked_for_where_the_primary_is_left_out() -> None:
+    made = report(
+        ["nas"],
+        nas={"nut_client_doctor_truenas": {"actions": []}, "nut_client_doctor_login": {"missing_clients": ["nas"]}},
+    )
+    assert ("login", "nas", "failure") in told(made)
+    assert "not logged in on pve" in str(made["findings"])
+
+
+def test_a_secondary_that_was_left_out_is_not_judged() -> None:
+    made = report(
+        ["pve"],
+        pve={"nut_server_doctor": {"findings": [finding("login", "nas", "failure"), finding("usb", "pve", "ok")]}},
+    )
+    assert told(made) == [("usb", "pve", "ok")]
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({}, "can't be reached: no answer"),
+        ({"nut_server_doctor": {"unreachable": True, "msg": "no route"}}, "can't be reached: no route"),
+        ({"nut_server_doctor": {"failed": True, "msg": "MODULE FAILURE"}}, "could not be looked at: MODULE FAILURE"),
+        ({"nut_doctor_trouble": {"msg": "nut_server_devices must be a list"}}, "nut_server_devices must be a list"),
+        (
+            {"nut_doctor_trouble": {"msg": "gone", "unreachable": True}, "nut_server_doctor": {"skipped": True}},
+            "can't be reached: gone",
+        ),
+    ],
+)
+def test_a_host_of_which_nothing_is_known_has_failed(own: dict[str, Any], words: str) -> None:
+    made = report(["pve"], pve=own)
+    assert told(made) == [("reachable", "pve", "failure")]
+    assert words in made["findings"][0]["seen"]
+
+
+def test_the_table() -> None:
+    table = doctor_table.FilterModule().filters()["doctor_table"]
+    made = report(
+        ["pve"],
+        pve={"nut_server_doctor": {"findings": [finding("usb", "pve", "ok"), finding("driver", "pve", "failure")]}},
+    )
+    assert "FAILURE" in table(made)
+    assert table(made).splitlines()[-1] == made["summary"]
+    assert len(table(made, True).splitlines()) > len(
+        table({**made, "findings": made["findings"][:1]}, True).splitlines()
+    )
+    with pytest.raises(AnsibleFilterError, match="no report of doctor_report"):
+        table({"findings": [{}]})
