@@ -764,6 +764,11 @@ def the_gate(look: _Look) -> Found:
         tag = "ups" if kit is install.SHUTDOWN else "hotplug"
         todo = f"make pve tags={tag} limit={look.host}"
         before: list[Finding] = []
+        if not {kit.program, *(place.path for place in kit.places.values())} & set(look.seen.own):
+            # one who deploys by tags has none of it; without it no UPS is lost, as long as none comes or goes
+            verdict = FAILURE if kit is install.SHUTDOWN else WARNING
+            yield look.make(check, verdict, f"{kit.name} is not installed, and the inventory has it", todo)
+            continue
         program = look.seen.own.get(kit.program)
         if program is None:
             before.append(look.make(check, FAILURE, f"/{kit.program} is missing", todo))

@@ -206,6 +206,11 @@ def own_file(path: str, change: Callable[[File], File | None]) -> Seen:
     return replace(SEEN, own={**rest, **({path: changed} if changed else {})})
 
 
+def nothing_of(kit: install.Kit) -> Seen:
+    ours = {kit.program, *(place.path for place in kit.places.values())}
+    return replace(SEEN, own={key: value for key, value in SEEN.own.items() if key not in ours})
+
+
 GATE_POLICY = install.SHUTDOWN.places["shutdown.json"].path
 GATE_UNIT = install.SHUTDOWN.places["nut-shutdown.service"].path
 
@@ -380,6 +385,8 @@ BROKEN: dict[str, tuple[Seen, str, str, str]] = {
     "its unit is bad": (units("nut-shutdown.service", unit("inactive", "", "bad-setting")), "gate", FAILURE, "can't load"),
     "its unit failed": (units("nut-shutdown.service", unit("failed", "static")), "gate", WARNING, "failed when it ran last"),
     "the other program is gone": (own_file(HOTPLUG_PROGRAM, lambda one: None), "hotplug", FAILURE, "nut-hotplug is missing"),
+    "nothing of the other program is there": (nothing_of(install.HOTPLUG), "hotplug", WARNING, "nut-hotplug is not installed"),
+    "nothing of the gate is there": (nothing_of(install.SHUTDOWN), "gate", FAILURE, "nut-shutdown is not installed"),
     "its timer does not run": (units("nut-hotplug.timer", unit("inactive")), "hotplug", FAILURE, "nut-hotplug.timer does not run"),
     "the policy is broken": (own_file(GATE_POLICY, lambda one: replace(one, text='{"version": 1')), "policy", FAILURE, "can't be used"),
     "a stage is broken": (
