@@ -29,6 +29,8 @@ __all__ = ["Lab", "LabError", "State"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CGROUP_V1 = CHECKOUT / "lab" / "images" / "common" / "cgroup-v1.conf"
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+INSTANCES = 512
 READY_SECONDS = 90  # from start to an answer by ssh; 5 to 15 on two cores
 
 SSH_CONFIG = """\
@@ -173,8 +175,19 @@ class Lab:
                 "too. Run the lab as root: sudo make lab"
             )
 
+    def _make_room(self) -> None:
+        """Each systemd takes some inotify instances of the whole machine's, and the kernel's default is enough for a few only."""
+        try:
+            if int(INOTIFY.read_text()) < INSTANCES:
+                INOTIFY.write_text(f"{INSTANCES}\n")
+                say(f"{INOTIFY} is {INSTANCES} now, until this machine boots")
+        except (OSError, ValueError):
+            # not ours to change, or not there; a few machines run all the same
+            return
+
     def _prepare(self) -> None:
         """Make the folder, the key and the network."""
+        self._make_room()
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (self.state / "id_ed25519").exists():
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(self.state / "id_ed25519")])

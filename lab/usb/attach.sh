@@ -54,3 +54,10 @@ divert /usr/bin/lsusb
 # lab-usb PROGRAM...: any other program, with the emulated bus as its /sys and /dev/bus/usb.
 script '"$@"' >/usr/local/bin/lab-usb
 chmod 755 /usr/local/bin/lab-usb
+
+# The hardware does not go away when the host goes down: usbhid-ups -k comes last of all. A container that may mount would lose it
+# (and /lab, where the host notes when it began to go down) with all other file systems.
+for mount in run-usb lab; do
+    mkdir -p "/etc/systemd/system/$mount.mount.d"
+    printf '[Unit]\nDefaultDependencies=no\n' >"/etc/systemd/system/$mount.mount.d/stays.conf"
+done

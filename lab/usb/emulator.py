@@ -57,6 +57,8 @@ class Emulator:
             "mains": self._mains,
             "set": self._set,
             "low": self._low,
+            "empty": self._empty,
+            "hurry": self._hurry,
             "hang": self._hang,
             "unhang": self._unhang,
         }
@@ -182,6 +184,16 @@ class Emulator:
     def _low(self, request: Json) -> Json:
         for ups in self._chosen(request, at_least_one=True):
             ups.force_low()
+        return {}
+
+    def _empty(self, request: Json) -> Json:
+        for ups in (*self._chosen(request), *self.unplugged.values()):
+            ups.empty()
+        return {}
+
+    def _hurry(self, request: Json) -> Json:
+        for ups in (*self._chosen(request), *self.unplugged.values()):
+            ups.hurry()
         return {}
 
     def _hang(self, request: Json) -> Json:

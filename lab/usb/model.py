@@ -303,6 +303,23 @@ class Ups:
         self._event("battery low")
         self._changed()
 
+    def empty(self) -> None:
+        """The battery is empty: without mains the outlets are off at once, and come back with the mains."""
+        if self.mains or not self.outlets:
+            return
+        self._off_at = self._clock()
+        self._start_delay = DEFAULT_START_DELAY if self._start_delay is None else self._start_delay
+        self._event("battery empty")
+        self.tick()
+
+    def hurry(self) -> None:
+        """The next switching of the outlets, which is waited for, is due now: for tests, where nothing happens until then."""
+        if self._off_at is not None:
+            self._off_at = self._clock()
+        elif self._on_at is not None:
+            self._on_at = self._clock()
+        self.tick()
+
     def set(self, values: Mapping[str, int]) -> None:
         """Set state values by name; ValueError names the first one that is unknown or out of range, and sets none."""
         for name, value in values.items():

@@ -19,7 +19,7 @@ description:
   - Composes the machines and the UPSes for M(homelab.nut.shutdown_plan), from the inventory.
 author:
   - The homelab.nut contributors (@homelab-nut)
-positional: primary, devices
+positional: primary, devices, stages
 options:
   _input:
     description: The secondaries of the primary, as the filter P(homelab.nut.clients#filter) lists them.
@@ -35,6 +35,10 @@ options:
     type: list
     elements: dict
     required: true
+  stages:
+    description: What is done before the battery is low, as in the variable C(nut_server_stages).
+    type: list
+    elements: dict
 """
 
 EXAMPLES = r"""
@@ -45,16 +49,19 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: A dictionary with C(machines) and C(supplies), as the module takes them.
+  description: A dictionary with C(machines), C(supplies) and C(stages), as the module takes them.
   type: dict
 """
 
 
 def shutdown_site(
-    clients: Sequence[Mapping[str, Any]], primary: str, devices: Sequence[Mapping[str, Any]]
+    clients: Sequence[Mapping[str, Any]],
+    primary: str,
+    devices: Sequence[Mapping[str, Any]],
+    stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Compose what the plan is made of."""
-    return site.plan_site(primary, clients, devices)
+    return site.plan_site(primary, clients, devices, stages)
 
 
 class FilterModule:

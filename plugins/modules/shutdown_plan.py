@@ -249,14 +249,6 @@ options:
           - How long each guest has that was found and has no time of its own. As long as Proxmox VE gives it, if not given.
           - And the least time that is counted for all guests of this stage. The longest limit of one of them counts if it is longer.
         type: float
-      notify:
-        description: What it tells of its begin. Means nothing to a plan.
-        type: list
-        elements: str
-        default: []
-      message:
-        description: What is told. Means nothing to a plan.
-        type: str
   guests:
     description:
       - Whether Proxmox VE on this host is asked for its guests. Those that run, that start at boot, or that a stage names by number, become
@@ -736,8 +728,6 @@ def spec() -> dict[str, Any]:
         "tags": names,
         "storage_of": names,
         "fsd": {"type": "bool", "default": False},
-        "notify": names,
-        "message": {"type": "str"},
         **numbers("on_battery", "charge", "runtime", "seconds"),
     }
     return {

@@ -28,8 +28,9 @@ options:
     default: present
   files:
     description:
-      - The files, name to text. V(shutdown.json), V(nut-shutdown.service), V(nut-stages.service), V(nut-monitor.conf) (a drop-in of
-        C(nut-monitor.service)) and V(logrotate).
+      - The files, name to text. V(shutdown.json), V(nut-shutdown.service), V(nut-stages.service), V(nut-monitor.conf),
+        V(nut-server.conf) and V(logrotate).
+      - V(nut-monitor.conf) and V(nut-server.conf) are drop-ins of C(nut-monitor.service) and C(nut-server.service).
       - V(nut-stages.service) may be empty. Then it is stopped, and not there.
       - Required if O(state=present).
     type: dict

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-from . import parseconf, probe, upsd, writing
+from . import monitors, parseconf, probe, upsd, writing
 from .moments import boot_id, boottime, stamp
 from .monitors import PORT
 from .units import Run
@@ -878,8 +878,14 @@ def _is_number(text: str) -> bool:
 class Asker:
     """Tells what upsd said last about each UPS. Each is asked beside the gate: no upsd can hold it up."""
 
-    def __init__(self, upses: Sequence[Ups], clock: Callable[[], float], seconds: float = ASK_INTERVAL) -> None:
-        self.asked = {str(ups): Background(_reader(ups, clock, seconds), ASK_INTERVAL, clock) for ups in upses}
+    def __init__(
+        self,
+        upses: Sequence[Ups],
+        clock: Callable[[], float],
+        seconds: float = ASK_INTERVAL,
+        orders: Orders | None = None,
+    ) -> None:
+        self.asked = {str(ups): Background(_reader(ups, clock, seconds, orders), ASK_INTERVAL, clock) for ups in upses}
         for one in self.asked.values():
             one.start()
 
@@ -893,11 +899,67 @@ class Asker:
             one.stop()
 
 
-def _reader(ups: Ups, clock: Callable[[], float], seconds: float) -> Callable[[], Reading]:
-    return lambda: read_ups(ups, clock, seconds)
+class Orders:
+    """Sets FSD again where upsd has forgotten it, because it was restarted: else secondaries would never hear of it.
+
+    upsmon sets it once, and ends. logins: UPS (as str(Ups) names it) -> its user and password. say: takes what was done, once.
+    """
+
+    def __init__(self, logins: Mapping[str, tuple[str, str]], say: Say) -> None:
+        self.logins, self.say = logins, say
+        self.told: set[str] = set()
+
+    def __call__(self, client: upsd.Client, ups: Ups, status: str) -> None:
+        """Give the order, if this status lacks it. Never raises upsd.UpsdFailure: what upsd says else is still worth hearing."""
+        login = self.logins.get(str(ups))
+        if login is None or "FSD" in upsd.split_status(status):
+            return
+        words = f"upsd does not say FSD of {ups.name}: it was told again, so that all go down"
+        try:
+            client.authenticate(*login)
+            client.fsd(ups.name)
+        except (upsd.UpsdFailure, parseconf.Unencodable) as error:
+            words = f"upsd does not say FSD of {ups.name}, and could not be told again: {error}"
+        if words not in self.told:
+            self.told.add(words)
+            self.say(words)
 
 
-def read_ups(ups: Ups, clock: Callable[[], float], seconds: float = ASK_INTERVAL) -> Reading:
+def logins(upsmon_conf: Path, upses: Sequence[Ups]) -> dict[str, tuple[str, str]]:
+    """Return by which user and password upsmon is the primary of each UPS. {} if its file can't be read."""
+    try:
+        text = upsmon_conf.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return {}
+    own = [one for one in monitors.monitors(text) if one.type.lower() in monitors.PRIMARY]
+    return {
+        str(ups): (one.user, one.password)
+        for ups in upses
+        for one in own
+        if (one.ups, one.host, one.port) == (ups.name, ups.host, ups.port)
+    }
+
+
+def in_earnest(policy: Policy, state_path: Path, by: str) -> bool:
+    """Say whether upsmon has begun this shutdown: it has left its POWERDOWNFLAG, or had when the gate began."""
+    if by != SYSTEMD or not policy.flag:
+        return False
+    try:
+        text = state_path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = None
+    return bool(_flag(policy.flag) or resume(text, boot_id(), by, boottime()).flag)
+
+
+def _reader(
+    ups: Ups, clock: Callable[[], float], seconds: float, orders: Orders | None = None
+) -> Callable[[], Reading]:
+    return lambda: read_ups(ups, clock, seconds, orders)
+
+
+def read_ups(
+    ups: Ups, clock: Callable[[], float], seconds: float = ASK_INTERVAL, orders: Orders | None = None
+) -> Reading:
     """Ask upsd once about a UPS. Raises upsd.UpsdFailure, also if its data are stale, and parseconf.Unencodable."""
     asked = clock()
     with upsd.Client(ups.host, ups.port, seconds) as client:
@@ -906,6 +968,8 @@ def read_ups(ups: Ups, clock: Callable[[], float], seconds: float = ASK_INTERVAL
             runtime = client.get_var(ups.name, "battery.runtime")
         except upsd.VarNotSupported:
             runtime = None
+        if orders:
+            orders(client, ups, status)
     return reading(status, runtime, asked)
 
 
@@ -926,6 +990,7 @@ def run(
     wall: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
     alive: Callable[[], None] = nothing,
+    news: Callable[[], Sequence[str]] = tuple,
     boot: str | None = None,
     by: str = "",
     mode: str = "gate",
@@ -933,8 +998,9 @@ def run(
     """Wait until the gate opens, and return what was seen. That is all it does: who called it goes on.
 
     prober: does each machine answer? It takes at most a second or so. ask_upsd: what upsd said last; it takes no time.
-    alive: called in each round, so that somebody else notices when no round comes to its end. by: who runs it, SYSTEMD or
-    somebody else; one gate goes on where another one of the same was ended. mode: a word for the report, such as gate or drill.
+    news: what has been done beside it since it was asked last, in words. alive: called in each round, so that somebody else
+    notices when no round comes to its end. by: who runs it, SYSTEMD or somebody else; one gate goes on where another one of the
+    same was ended. mode: a word for the report, such as gate or drill.
     """
     gate = _Gate(
         policy,
@@ -951,6 +1017,8 @@ def run(
         while gate.state.ended is None:
             alive()
             begun = clock()
+            for words in news():
+                gate.say(begun, words)
             gate.round(begun, prober, ask_upsd)
             if gate.state.ended is None:
                 sleep(min(max(TICK - (clock() - begun), 0.0), TICK))

@@ -82,7 +82,8 @@ PLACES = HOTPLUG.places
 
 GATE = "nut-shutdown.service"
 STAGES = "nut-stages.service"
-ORDER = "nut-monitor.conf"
+MONITOR = "nut-monitor.conf"
+SERVER = "nut-server.conf"
 # upsmon starts the service, and the service the poweroff: nothing here runs all the time
 SHUTDOWN = Kit(
     name="nut-shutdown",
@@ -91,7 +92,8 @@ SHUTDOWN = Kit(
         "shutdown.json": Place("etc/nut/shutdown.json", 0o640, "nut"),
         GATE: Place(f"etc/systemd/system/{GATE}"),
         STAGES: Place(f"etc/systemd/system/{STAGES}"),
-        ORDER: Place("etc/systemd/system/nut-monitor.service.d/homelab-nut.conf"),
+        MONITOR: Place("etc/systemd/system/nut-monitor.service.d/homelab-nut.conf"),
+        SERVER: Place("etc/systemd/system/nut-server.service.d/homelab-nut.conf"),
         "logrotate": Place("etc/logrotate.d/nut-shutdown"),
     },
     service=GATE,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 STDIN = 0
 
 POLICY = Path("/etc/nut/shutdown.json")
+UPSMON_CONF = Path("/etc/nut/upsmon.conf")
 GATE_STATE = Path("/run/nut-shutdown/gate.json")
 STAGES_STATE = Path("/var/lib/nut-shutdown/stages.json")
 REPORT = Path("/var/lib/nut-shutdown/last.json")
@@ -111,6 +112,7 @@ def _parser(out: Say, err: Say) -> Parser:
     )
     # how a drill starts its other half, between walls; and a record its unit
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--upsmon-conf", type=Path, default=UPSMON_CONF, help=argparse.SUPPRESS)
     parser.add_argument("--policy", type=Path, default=POLICY, metavar="FILE", help="default: %(default)s")
     parser.add_argument(
         "--state",
@@ -329,11 +331,16 @@ def _gate(
     with watchdog() as pet, contextlib.ExitStack() as stack:
         looker = gate.Looker(policy.hosts, run, boottime, resolve=gate.Names(options.report.with_name(ADDRESSES)))
         stack.callback(looker.close)
-        asker = gate.Asker(policy.upses, boottime)
+        state = options.state or GATE_STATE
+        news: queue.SimpleQueue[str] = queue.SimpleQueue()
+        orders = None
+        if gate.in_earnest(policy, state, by):
+            orders = gate.Orders(gate.logins(options.upsmon_conf, policy.upses), news.put)
+        asker = gate.Asker(policy.upses, boottime, orders=orders)
         stack.callback(asker.close)
         gate.run(
             policy,
-            options.state or GATE_STATE,
+            state,
             options.report,
             options.log,
             log=out,
@@ -341,6 +348,7 @@ def _gate(
             ask_upsd=asker,
             sleep=sleep,
             alive=pet,
+            news=lambda: [news.get() for _unused in range(news.qsize())],
             by=by,
         )
 

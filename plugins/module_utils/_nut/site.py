@@ -153,6 +153,7 @@ def _guest(name: str, given: Any) -> dict[str, Any] | None:
 
 
 # the ports on which a machine that is up says at least no; tried where it does not answer a ping
+_UNSET: tuple[Any, ...] = (None, "", [])
 PORTS = {TRUENAS: (22, 80, 443, 445, 111, 2049), CLIENTS: (22, 80, 443, 3389)}
 SPARE_SECONDS = 30
 
@@ -202,7 +203,7 @@ def gate_policy(
 
 def _stage(given: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
     """Give a stage the addresses of the machines whose storage it is about; drop what is not set."""
-    stage = {key: value for key, value in given.items() if value not in (None, "", [])}
+    stage = {key: value for key, value in given.items() if value not in _UNSET}
     if "storage_of" in stage:
         unknown = [name for name in stage["storage_of"] if name not in addresses and not re.search("[.:]", str(name))]
         if unknown:
@@ -263,11 +264,15 @@ def _seconds(name: str, variable: str, own: Mapping[str, Any], otherwise: int) -
 
 
 def plan_site(
-    primary: str, secondaries: Sequence[Mapping[str, Any]], devices: Sequence[Mapping[str, Any]]
+    primary: str,
+    secondaries: Sequence[Mapping[str, Any]],
+    devices: Sequence[Mapping[str, Any]],
+    stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Say what the plan of a shutdown (plan.py) has to know of a site: machines, supplies.
+    """Say what the plan of a shutdown (plan.py) has to know of a site: machines, supplies, stages.
 
-    secondaries: as `clients` lists them. devices: as nut_server_devices; of their keys those count that NUT itself goes by.
+    secondaries: as `clients` lists them. devices: as nut_server_devices; of their keys those count that NUT itself goes by. stages:
+    as nut_server_stages; whom they tell is no matter of the plan's.
     """
     kinds = {TRUENAS: "truenas", CLIENTS: "linux"}
     machines: list[dict[str, Any]] = [{"name": primary, "role": "primary", "kind": "pve"}]
@@ -279,7 +284,10 @@ def plan_site(
         if one["guest"]:
             machine["guest_id"] = one["guest"]["id"]
         machines.append(machine)
-    return {"machines": machines, "supplies": [_supply(one) for one in devices]}
+    planned = [
+        {key: one[key] for key in one if key not in ("notify", "message") and one[key] not in _UNSET} for one in stages
+    ]
+    return {"machines": machines, "supplies": [_supply(one) for one in devices], "stages": planned}
 
 
 def _supply(device: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,11 @@ def test_a_session(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[st
     assert [ups["low_battery"] for ups in answer["upses"]] == [False, False, True]
     assert {ups["hang"] for ups in answer["upses"]} == {"nak"}
     assert {ups["state"]["charge"] for ups in answer["upses"]} == {70}
+    assert cli.main(["pve", "empty", "--port", "4"]) == 0
+    assert [ups["outlets"] for ups in status(cli, capsys)["upses"]] == [True, True, False]
+    assert cli.main(["pve", "mains", "on"]) == 0
+    assert cli.main(["pve", "hurry"]) == 0
+    assert [ups["outlets"] for ups in status(cli, capsys)["upses"]] == [True, True, True]
     for words in (["mains", "on"], ["unhang"], ["unplug", "--port", "2"], ["replug", "--port", "1", "--to", "8"]):
         assert cli.main(["pve", *words]) == 0
     assert [ups["port"] for ups in status(cli, capsys)["upses"]] == [4, 8]

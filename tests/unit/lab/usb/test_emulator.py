@@ -182,6 +182,30 @@ def test_mains_are_the_hosts(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_an_empty_battery_and_no_patience(tmp_path: Path) -> None:
+    """Also of a UPS whose USB plug is pulled: its outlets are no business of that cable."""
+
+    async def scenario(lab: Lab) -> None:
+        await lab.good("plug", model="apc")
+        await lab.good("plug", model="cps")
+        await lab.good("unplug", port=2)
+        await lab.good("empty")
+        status = await lab.good("status")
+        assert status["upses"][0]["outlets"]
+        await lab.good("mains", on=False)
+        await lab.good("empty")
+        status = await lab.good("status")
+        assert not status["upses"][0]["outlets"]
+        assert not status["unplugged"][0]["outlets"]
+        await lab.good("mains", on=True)
+        await lab.good("hurry")
+        status = await lab.good("status")
+        assert status["upses"][0]["outlets"]
+        assert status["unplugged"][0]["outlets"]
+
+    run(tmp_path, scenario)
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [

@@ -416,3 +416,56 @@ def test_wishes_that_cannot_be_met(model: str, wishes: dict[str, object], messag
 def test_defaults_are_allowed() -> None:
     for name, setting in SETTINGS.items():
         assert setting.low <= setting.default <= setting.high, name
+
+
+def outlets(ups: Ups) -> list[str]:
+    return [event["event"] for event in ups.events if event["event"].startswith("outlets")]
+
+
+def test_an_empty_battery(ups: Ups, clock: Clock) -> None:
+    """Without mains all is off at once; with them it is on again, as soon as they are back."""
+    ups.empty()
+    assert ups.outlets
+    ups.set_mains(False)
+    ups.empty()
+    assert not ups.outlets
+    ups.empty()
+    clock.now += 100
+    ups.tick()
+    assert not ups.outlets
+    ups.set_mains(True)
+    assert not ups.outlets
+    clock.now += 2
+    ups.tick()
+    assert ups.outlets
+    assert outlets(ups) == ["outlets off", "outlets on"]
+
+
+def test_an_empty_battery_of_one_that_was_to_stay_off(ups: Ups, clock: Clock) -> None:
+    ups._start_delay = None
+    ups.set_mains(False)
+    ups.empty()
+    ups.set_mains(True)
+    clock.now += 2
+    ups.tick()
+    assert ups.outlets
+
+
+def test_hurry(ups: Ups, clock: Clock) -> None:
+    """It spares the wait, and nothing else: one switching at a time, and none that was not to come."""
+    ups.hurry()
+    assert ups.outlets
+    ups.set_mains(False)
+    ups._write("delay_startup", 30)
+    ups._write("delay_shutdown", 20)
+    ups.hurry()
+    assert not ups.outlets
+    ups.hurry()
+    assert not ups.outlets
+    ups.set_mains(True)
+    assert not ups.outlets
+    ups.hurry()
+    assert ups.outlets
+    clock.now += 100
+    ups.tick()
+    assert outlets(ups) == ["outlets off", "outlets on"]

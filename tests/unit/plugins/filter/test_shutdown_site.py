@@ -68,3 +68,20 @@ def test_what_the_driver_is_told_counts() -> None:
         },
         {"name": "old", "charge_low": 30},
     ]
+
+
+def test_stages_without_whom_they_tell() -> None:
+    stage = {
+        "name": "a",
+        "charge": "",
+        "runtime": 900,
+        "tags": ["nas"],
+        "guests": [],
+        "notify": ["/bin/x"],
+        "message": "m",
+        "fsd": False,
+    }
+    assert site(FOUND, "pve", [{"name": "ups"}], [stage])["stages"] == [
+        {"name": "a", "runtime": 900, "tags": ["nas"], "fsd": False}
+    ]
+    assert site(FOUND, "pve", [{"name": "ups"}])["stages"] == []

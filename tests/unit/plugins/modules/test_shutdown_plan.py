@@ -240,7 +240,7 @@ def test_an_unknown_ups_fails(capfd: pytest.CaptureFixture[str]) -> None:
 def test_each_field_is_an_option_with_the_same_default(option: str, kind: Any) -> None:
     asked_for = shutdown_plan.spec()[option]["options"]
     fields = {field.name: field.default for field in dataclasses.fields(kind)}
-    choosing = {"ids", "tags", "storage_of", "notify", "message"} if option == "stages" else set()
+    choosing = {"ids", "tags", "storage_of"} if option == "stages" else set()
     assert set(asked_for) == {*fields, *choosing}
     documented = yaml.safe_load(shutdown_plan.DOCUMENTATION)["options"][option]["suboptions"]
     assert set(documented) == set(asked_for)
@@ -344,7 +344,7 @@ def test_upsd_need_not_know_all_upses(capfd: pytest.CaptureFixture[str]) -> None
 def test_the_stages_of_the_policy_are_taken_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
     whole = {
         "name": "nas-guests", "on_battery": 60, "charge": 60, "runtime": 700, "guests": [9000, {"id": 9001, "seconds": 20}],
-        "tags": ["nas"], "storage_of": ["truenas"], "seconds": 90, "notify": ["/usr/bin/tell", "me"], "message": "hello", "fsd": True,
+        "tags": ["nas"], "storage_of": ["truenas"], "seconds": 90, "fsd": True,
     }  # fmt: skip
     machines = [*MACHINES[:2], {**MACHINES[2], "guest_id": 9001}]
     result = run(capfd, **{**GIVEN, "machines": machines, "stages": [whole]})

@@ -1079,6 +1079,92 @@ def test_upsd_is_asked() -> None:
             one.join(10)
 
 
+# FSD again
+
+
+KNOWN = {
+    "GET VAR ups battery.runtime": 'VAR ups battery.runtime "100"\n',
+    "USERNAME monitor": "OK\n",
+    "PASSWORD secret": "OK\n",
+}
+LOGIN = ("monitor", "secret")
+
+
+def test_fsd_is_set_again_where_upsd_has_forgotten_it(tmp_path: Path) -> None:
+    said: list[str] = []
+    answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OL"\n', "FSD ups": "OK FSD-SET\n"}
+    with serving(answers) as server:
+        ups = Ups("ups", "127.0.0.1", server.port)
+        orders = gate.Orders({str(ups): LOGIN}, said.append)
+        assert gate.read_ups(ups, lambda: 7.0, orders=orders).on_battery is False
+        asked = [line for line in server.asked if "GET" not in line]
+        assert asked[:3] == ["USERNAME monitor", "PASSWORD secret", "FSD ups"]
+        # a LOGIN would count as a secondary that is still there
+        assert not any(line.startswith("LOGIN") for line in asked)
+        gate.read_ups(ups, lambda: 8.0, orders=orders)
+    assert said == ["upsd does not say FSD of ups: it was told again, so that all go down"]
+
+
+@pytest.mark.parametrize(("status", "known"), [("OB LB FSD", True), ("FSD OL", True), ("OL", False)])
+def test_fsd_is_set_only_where_it_lacks_and_is_ours(status: str, known: bool) -> None:
+    with serving({**KNOWN, "GET VAR ups ups.status": f'VAR ups ups.status "{status}"\n'}) as server:
+        ups = Ups("ups", "127.0.0.1", server.port)
+        gate.read_ups(ups, lambda: 7.0, orders=gate.Orders({str(ups): LOGIN} if known else {}, pytest.fail))
+        assert not [line for line in server.asked if "FSD" in line or "USERNAME" in line]
+
+
+def test_an_order_that_is_refused_is_told_and_the_reading_counts() -> None:
+    said: list[str] = []
+    answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OB"\n', "FSD ups": "ERR ACCESS-DENIED\n"}
+    with serving(answers) as server:
+        ups = Ups("ups", "127.0.0.1", server.port)
+        orders = gate.Orders({str(ups): LOGIN}, said.append)
+        for _unused in range(2):
+            assert gate.read_ups(ups, lambda: 7.0, orders=orders).on_battery is True
+    assert len(said) == 1
+    assert "could not be told again" in said[0]
+
+
+def test_whose_login_it_is(tmp_path: Path) -> None:
+    conf = tmp_path / "upsmon.conf"
+    conf.write_text(
+        'MONITOR ups@localhost:3493 1 monitor "pass word" primary\nMONITOR other@localhost 0 x y secondary\n'
+        "MONITOR rack@localhost 1 old secret master\nMONITOR ups@192.0.2.9 1 far away primary\n"
+    )
+    upses = [Ups("ups"), Ups("other"), Ups("rack")]
+    assert gate.logins(conf, upses) == {str(upses[0]): ("monitor", "pass word"), str(upses[2]): ("old", "secret")}
+    assert gate.logins(tmp_path / "none", upses) == {}
+
+
+@pytest.mark.parametrize(
+    ("by", "flag", "kept", "earnest"),
+    [
+        ("systemd", True, False, True),
+        ("systemd", False, True, True),
+        ("systemd", False, False, False),
+        ("hand", True, True, False),
+    ],
+)
+def test_nothing_is_ordered_unless_upsmon_has_begun_it(
+    tmp_path: Path, by: str, flag: bool, kept: bool, earnest: bool
+) -> None:
+    path, state = tmp_path / "killpower", tmp_path / "gate.json"
+    if flag:
+        path.write_text("upsmon-shutdown-file")
+    if kept:
+        now = moments.boottime()
+        state.write_text(gate.dump(replace(gate.begin(moments.boot_id(), by, now), flag=b"x")))
+    assert gate.in_earnest(replace(POLICY, flag=str(path)), state, by) is earnest
+    assert gate.in_earnest(POLICY, state, by) is False
+
+
+def test_what_is_done_beside_it_is_told(world: World) -> None:
+    world.down["nas"] = 20
+    waiting = ["first", "second"]
+    report = world.run(news=lambda: [waiting.pop(0)] if waiting else [])
+    assert [words for _at, words in report.steps if words in ("first", "second")] == ["first", "second"]
+
+
 # Names
 
 

@@ -305,7 +305,7 @@ def test_a_service_that_nothing_starts(tmp_path: Path) -> None:
     systemd = Systemd()
     installation = gate_on(tmp_path, systemd, NO_STAGES)
     plan = installation.plan()
-    assert plan.changed == ("shutdown.json", "nut-shutdown.service", "nut-monitor.conf", "logrotate")
+    assert plan.changed == ("shutdown.json", "nut-shutdown.service", "nut-monitor.conf", "nut-server.conf", "logrotate")
     installation.apply(plan)
     assert systemd.told == ["systemctl daemon-reload"]
     assert (tmp_path / "var/log/nut").is_dir()
@@ -379,6 +379,7 @@ def test_it_goes(tmp_path: Path) -> None:
     plan = installation.plan()
     assert [str(path.relative_to(tmp_path)) for path in plan.gone] == [
         "etc/logrotate.d/nut-shutdown",
+        "etc/systemd/system/nut-server.service.d/homelab-nut.conf",
         "etc/systemd/system/nut-monitor.service.d/homelab-nut.conf",
         "etc/systemd/system/nut-stages.service",
         "etc/systemd/system/nut-shutdown.service",

@@ -971,7 +971,8 @@ def test_typed_value(name: str, text: str, value: object) -> None:
 )
 def test_same_value(left: str, right: str, same: bool) -> None:
     assert upsd.same_value(left, right) is same
-    assert upsd.same_value(right, left) is same
+    turned = (right, left)
+    assert upsd.same_value(*turned) is same
 
 
 # Looking and waiting

@@ -1,0 +1,67 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What came of the power cuts, from the machines' own times."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from homelab import cases
+
+PLAYED = [
+    (case.name, site) for site, played in cases.chosen([], list(cases.RELEASES), ci=True).items() for case in played
+]
+TIMES = [("nas-5", 5), ("nas-20", 20), ("nas-60", 60)]
+
+
+@pytest.fixture(scope="module")
+def rows(lab):
+    """Return what was seen: (case, site) -> row."""
+    return {(row["case"], row["site"]): row for row in json.loads((lab.state / "cases.json").read_text())}
+
+
+@pytest.mark.parametrize(("case", "site"), PLAYED)
+def test_it_ended_as_it_must(rows, case, site):
+    """Each case says itself what must be true; none may have been left out."""
+    row = rows[case, site]
+    assert row["problems"] == [], row["happened"]
+
+
+def falls(row):
+    """Return who went down: role -> falls."""
+    return {role: [fall for fall in row["falls"] if fall["role"] == role] for role in ("primary", "secondary")}
+
+
+@pytest.mark.parametrize(("case", "seconds"), TIMES)
+def test_truenas_first_then_proxmox_and_soon(rows, case, seconds):
+    """However long TrueNAS takes: it is down first, completely. Proxmox sees that: silent for 3 s, and at most 3 s more.
+
+    On a machine that runs other tests at once, 12 s: each of the gate's looks, and systemd's first step, wait for a processor.
+    """
+    played = [row for (name, _site), row in rows.items() if name == case]
+    assert played
+    for row in played:
+        fell = falls(row)
+        (primary,) = fell["primary"]
+        nas = next(fall for fall in fell["secondary"] if fall["host"].startswith("truenas"))
+        assert seconds <= nas["down"] - nas["began"] < seconds + 10
+        for fall in fell["secondary"]:
+            assert fall["down"] < primary["began"]
+        assert primary["began"] - max(fall["down"] for fall in fell["secondary"]) <= 12
+
+
+@pytest.mark.parametrize(("case", "seconds"), TIMES)
+def test_the_primary_went_down_by_itself_and_soon(rows, case, seconds):
+    """NUT's poll, the secondaries' start, their shutdown, its own: 50 s are ample besides TrueNAS's own time and the outage's 6 s."""
+    played = [row for (name, _site), row in rows.items() if name == case]
+    assert played
+    for row in played:
+        assert falls(row)["primary"][0]["down"] < seconds + 56
+
+
+def test_all_is_as_before(lab):
+    """After all that, every host runs."""
+    assert lab.runs()

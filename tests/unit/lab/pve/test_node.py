@@ -1,0 +1,88 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut import guests
+from pve import node
+from pve.node import Guest, Node
+
+
+@pytest.mark.parametrize(
+    ("text", "guest"),
+    [
+        ("101=qm", Guest(101, "qm")),
+        ("201=pct,storage=nas,seconds=2.5", Guest(201, "pct", "nas", 2.5)),
+        ("102=qm,seconds=never,order=3,down=20,tags=a;b", Guest(102, "qm", "local", None, 3, 20, "a;b")),
+    ],
+)
+def test_a_guest_in_words(text: str, guest: Guest) -> None:
+    assert node.parse(text) == guest
+
+
+@pytest.mark.parametrize("text", ["", "101", "101=lxc", "x=qm", "101=qm,sekonds=3", "101=qm,seconds=soon"])
+def test_nonsense(text: str) -> None:
+    with pytest.raises(ValueError, match=r"want ID=qm|could not convert"):
+        node.parse(text)
+
+
+def test_the_order_of_the_stop() -> None:
+    """As Proxmox: those without a number first, then from the highest to the lowest, all of one number at once."""
+    first, second, low, high = Guest(101, "qm"), Guest(100, "pct"), Guest(102, "qm", order=1), Guest(103, "qm", order=9)
+    assert node.stops([low, first, high, second]) == [[second, first], [high], [low]]
+    assert node.stops([]) == []
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "usr/sbin").mkdir(parents=True)
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    return tmp_path
+
+
+MADE = [Guest(101, "qm", "nas", 6.0, 2, 90, "nas;web"), Guest(102, "qm"), Guest(201, "pct", "nas", None)]
+
+
+def test_the_product_reads_what_is_made(root: Path) -> None:
+    Node(root, "pve8").setup("truenas", MADE)
+    found = guests.load(root)
+    assert [(one.id, one.kind, one.name, one.onboot) for one in found] == [
+        (101, "qm", "guest101", True),
+        (102, "qm", "guest102", True),
+        (201, "pct", "guest201", True),
+    ]
+    assert [(one.order, one.down, one.tags) for one in found] == [
+        (2, 90, ("nas", "web")),
+        (None, None, ()),
+        (None, None, ()),
+    ]
+    known = guests.storages((root / "etc/pve/storage.cfg").read_text())
+    assert known["nas"].servers == ("truenas",)
+    assert known["local"].servers == ()
+    there = guests.on(found, known, ["truenas"], (), lambda name: (name,))
+    assert sorted(one.id for one in there) == [101, 201]
+    assert Node(root, "pve8").guests() == MADE
+    for name in ("qm", "pct", "vzdump"):
+        assert (root / "usr/sbin" / name).stat().st_mode & 0o111
+    assert "lab-pve stop" in (root / "etc/systemd/system/pve-guests.service").read_text()
+
+
+def test_nothing_is_left(root: Path) -> None:
+    before = sorted(root.rglob("*"))
+    one = Node(root, "pve8")
+    one.setup("truenas", MADE)
+    one.remove()
+    assert [path for path in sorted(root.rglob("*")) if path not in before and not path.is_dir()] == []
+    assert guests.load(root) == []
+    one.remove()
+
+
+def test_setup_forgets_what_was_before(root: Path) -> None:
+    one = Node(root, "pve8")
+    one.setup("truenas", MADE)
+    one.setup("truenas", MADE[:1])
+    assert [found.id for found in guests.load(root)] == [101]

@@ -1,0 +1,274 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from homelab import LabError, cases
+from homelab.cases import Fall, Seen, Want
+from homelab.hosts import SITES
+
+NAS = Fall("nas", "secondary", 16.0, 24.0, "shutdown")
+MEDIA = Fall("media", "secondary", 15.0, 17.0, "shutdown")
+PVE = Fall("pve", "primary", 29.0, 33.0, "shutdown")
+GATE = {"rule": "down", "steps": [[0.0, "the gate begins"], [6.0, "the gate ends"]]}
+GOOD = Seen("pve", ("nas", "media"), (MEDIA, NAS, PVE), cuts=(53.0,), gate=GATE, events=((6.0, "battery low"),))
+QUIET = Seen("pve", ("nas", "media"))
+
+
+def without(fall: Fall) -> Seen:
+    return replace(GOOD, falls=tuple(one for one in GOOD.falls if one != fall))
+
+
+def other(old: Fall, **what: Any) -> Seen:
+    return replace(GOOD, falls=tuple(replace(one, **what) if one == old else one for one in GOOD.falls))
+
+
+LATE = "nas was not down when pve began to power off, 1.0 s too late"
+LOST = "nas lost its power while it ran"
+NO_CUT = "the UPS did not cut its outlets, so nothing starts when the mains return"
+
+VERDICTS: dict[str, tuple[Want, Seen, list[str]]] = {
+    "a cycle": (Want(), GOOD, []),
+    "a cycle, in any order of the list": (Want(), replace(GOOD, falls=(PVE, NAS, MEDIA)), []),
+    "a cycle where nothing was to be": (
+        Want("stays"), GOOD, ["media went down", "nas went down", "pve went down"],
+    ),
+    "either: a cycle": (Want("either"), GOOD, []),
+    "either: nothing": (Want("either", rules=()), QUIET, []),
+    "nothing": (Want("stays"), QUIET, []),
+    "nothing where a cycle was to be": (
+        Want(), QUIET, ["pve did not go down", "nas did not go down", "media did not go down", "pve began no shutdown of its own"],
+    ),
+    "the UPS cuts those that stay": (Want("stays"), replace(QUIET, cuts=(9.0,)), ["the UPS cut its outlets"]),
+    "one stays off": (
+        Want("stays"),
+        replace(QUIET, falls=(NAS,), asleep=("nas",)),
+        ["nas stayed off, and nothing would have started it", "nas went down"],
+    ),
+    "either: one stays off": (
+        Want("either", rules=(), soon=None),
+        replace(QUIET, falls=(NAS,), asleep=("nas",)),
+        [
+            "nas stayed off, and nothing would have started it",
+            "pve did not go down",
+            "media did not go down",
+            "pve began no shutdown of its own",
+        ],
+    ),
+    "a secondary too late": (Want(soon=None), other(NAS, down=30.0), [LATE]),
+    "a secondary in the same moment": (
+        Want(soon=None), other(NAS, down=29.0), ["nas was not down when pve began to power off, 0.0 s too late"],
+    ),
+    "a secondary that may be late": (Want(late=("nas",), soon=None), other(NAS, down=30.0), []),
+    "another one may be late": (Want(late=("media",), soon=None), other(NAS, down=30.0), [LATE]),
+    "a secondary never down": (Want(), without(NAS), ["nas did not go down"]),
+    "a secondary may be late, but not stay": (Want(late=("nas",)), without(NAS), ["nas did not go down"]),
+    "power lost": (
+        Want(soon=None),
+        other(NAS, down=53.0, how="lost"),
+        [LOST, "nas was not down when pve began to power off, 24.0 s too late"],
+    ),
+    "power lost, as it may": (Want(late=("nas",), lost=("nas",), soon=None), other(NAS, down=53.0, how="lost"), []),
+    "power lost before its turn, as it may": (Want(lost=("nas",), soon=None), other(NAS, how="lost"), []),
+    "late is not lost": (Want(late=("nas",), soon=None), other(NAS, down=53.0, how="lost"), [LOST]),
+    "stopped": (Want(soon=None), other(NAS, how="stopped"), ["nas stopped without a shutdown"]),
+    "a plug that was pulled is no fall": (Want("stays"), replace(QUIET, falls=(replace(NAS, how="pulled"),)), []),
+    "a plug that was pulled is down": (Want(soon=None), other(NAS, how="pulled"), []),
+    "a reboot is no fall": (Want("stays"), replace(QUIET, falls=(replace(PVE, how="reboot"),)), []),
+    "a reboot is not the end": (
+        Want(), other(NAS, how="reboot"), ["nas did not go down"],
+    ),
+    "a reboot before it": (Want(), replace(GOOD, falls=(Fall("pve", "primary", 3.0, 5.0, "reboot"), *GOOD.falls)), []),
+    "the primary's plug was pulled, and that was all": (
+        Want(), other(PVE, how="pulled"), ["pve began no shutdown of its own"],
+    ),
+    "no begin": (Want(), other(PVE, began=None), ["pve began no shutdown of its own"]),
+    "no cut": (Want(), replace(GOOD, cuts=()), [NO_CUT]),
+    "a cut before the end": (Want(), replace(GOOD, cuts=(32.9,)), [NO_CUT]),
+    "a cut before, and one after": (Want(), replace(GOOD, cuts=(3.0, 40.0)), []),
+    "the wrong rule": (Want(rules=("limit",)), GOOD, ["the gate ended by the rule down, not limit"]),
+    "one of the rules": (Want(rules=("limit", "down")), GOOD, []),
+    "no gate": (
+        Want(rules=("limit", "down")), replace(GOOD, gate=None), ["the gate ended by the rule None, not limit or down"],
+    ),
+    "no gate, and none is needed": (Want(rules=()), replace(GOOD, gate=None), []),
+    "too slow": (Want(soon=4.9), GOOD, ["pve began 5.0 s after the last secondary was down; 4.9 s at most"]),
+    "just in time": (Want(soon=5.0), GOOD, []),
+    "unwell": (Want(), replace(GOOD, unwell=("when all was over: upsd says nothing",)), ["when all was over: upsd says nothing"]),
+    "unwell, though nobody went down": (Want("stays"), replace(QUIET, unwell=("x",)), ["x"]),
+    "also": (Want(also=(lambda seen: [f"also {seen.primary}"],)), GOOD, ["also pve"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("want", "seen", "wrong"), VERDICTS.values(), ids=VERDICTS.keys())
+def test_verdict(want: Want, seen: Seen, wrong: list[str]) -> None:
+    assert cases.judge(want, seen) == wrong
+
+
+def test_how_long_the_primary_waited() -> None:
+    assert cases.waited(GOOD) == 5.0
+    assert cases.waited(other(MEDIA, down=28.0)) == 1.0
+    assert cases.waited(without(PVE)) is None
+    assert cases.waited(replace(GOOD, falls=(PVE,))) is None
+    assert cases.waited(other(PVE, began=None)) is None
+
+
+def test_the_last_fall_counts() -> None:
+    again = replace(NAS, down=99.0)
+    assert replace(GOOD, falls=(NAS, again, replace(NAS, how="reboot"))).last("nas") == again
+    assert GOOD.last("nobody") is None
+
+
+@pytest.mark.parametrize(("seconds", "wrong"), [(8, []), (8.1, ["nas did not take 8.1 s to go down"])])
+def test_took(seconds: float, wrong: list[str]) -> None:
+    assert cases.took(seconds)(GOOD) == wrong
+
+
+def test_took_without_a_fall() -> None:
+    assert cases.took(1)(QUIET) == ["nas did not take 1 s to go down"]
+    assert cases.took(1)(other(NAS, began=None)) == ["nas did not take 1 s to go down"]
+
+
+def test_primary_within() -> None:
+    wrong = "pve did not begin to power off within {} s"
+    assert cases.primary_within(23)(GOOD) == []
+    assert cases.primary_within(22.9)(GOOD) == [wrong.format(22.9)]
+    assert cases.primary_within(19)(replace(GOOD, events=((10.0, "FSD"), (12.0, "battery low")))) == []
+    assert cases.primary_within(99)(replace(GOOD, events=())) == [wrong.format(99)]
+    assert cases.primary_within(99)(without(PVE)) == [wrong.format(99)]
+    assert cases.primary_within(99)(other(PVE, began=None)) == [wrong.format(99)]
+
+
+GUESTS = ((7.0, 101, "told"), (9.0, 101, "down"), (11.0, 201, "killed"), (30.0, 102, "down"), (34.0, 103, "down"))
+
+
+def test_guests_first() -> None:
+    seen = replace(GOOD, guests=GUESTS)
+    late = "guest {} was not down before nas began to go down"
+    assert cases.guests_first(101, 201)(seen) == []
+    assert cases.guests_first(101, 102, 999)(seen) == [late.format(102), late.format(999)]
+    assert cases.guests_first(101)(replace(without(NAS), guests=GUESTS)) == [late.format(101)]
+    assert cases.guests_first(101)(replace(GOOD, guests=((16.0, 101, "down"),))) == [late.format(101)]
+
+
+def test_guests_ended() -> None:
+    seen = replace(GOOD, guests=GUESTS)
+    assert cases.guests_ended(101, 102)(seen) == []
+    assert cases.guests_ended(201, 103)(seen) == [
+        "guest 201 did not go down by itself",
+        "guest 103 did not go down by itself",
+    ]
+    assert cases.guests_ended(101)(replace(without(PVE), guests=GUESTS)) == ["guest 101 did not go down by itself"]
+
+
+def test_guests_again() -> None:
+    done = (
+        (0.0, 101, "started"),
+        (7.0, 101, "told"),
+        (9.0, 101, "down"),
+        (30.0, 101, "started"),
+        (0.0, 201, "started"),
+    )
+    seen = replace(QUIET, guests=done)
+    assert cases.guests_again(101)(seen) == []
+    assert cases.guests_again(201, 102)(seen) == [
+        "guest 201 was not stopped and started again: started",
+        "guest 102 was not stopped and started again: nothing is known of it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (("", "-", "-"), ("OL CHRG", "-", "-"), []),
+        (("OL", "-", "-"), ("OB LB", "-", "-"), []),
+        (("OB LB", "-", "-"), ("FSD OB LB", "-", "-"), ["FSD"]),
+        (("FSD OB LB", "-", "-"), ("FSD OB LB", "flag", "-"), ["POWERDOWNFLAG"]),
+        (("FSD OB LB", "flag", "-"), ("none", "flag", "gate"), ["upsd says nothing", "the gate begins"]),
+        (("none", "flag", "gate"), ("OL", "-", "gate"), ["upsd says OL", "POWERDOWNFLAG gone"]),
+        (("none", "-", "-"), ("none", "-", "-"), []),
+        (("", "-", "-"), ("none", "-", "-"), []),
+        (("none", "-", "-"), ("FSD OB", "-", "-"), ["FSD"]),
+    ],
+)
+def test_what_is_new(old: tuple[str, str, str], new: tuple[str, str, str], words: list[str]) -> None:
+    assert cases.changes(old, new) == words
+
+
+def test_a_story() -> None:
+    events = (
+        (6.0, "battery low"),
+        (0.0, "mains off"),
+        (22.6, "the gate begins"),
+        (15.0, "POWERDOWNFLAG"),
+        (24.0, "nas is down"),
+    )
+    assert cases.story(replace(GOOD, events=events)) == (
+        "0 mains off; 6 battery low; 23 the gate begins; 24 nas is down; 29 the gate ends (down)"
+    )
+    assert cases.story(replace(GOOD, events=events[:2])) == "0 mains off; 6 battery low"
+    assert cases.story(replace(GOOD, events=events, gate=None)).endswith("24 nas is down")
+
+
+def row(**what: Any) -> dict[str, Any]:
+    return {"case": "nas-5", "site": "pve8", "words": "a | b", "happened": "0 mains\noff", "problems": [], **what}
+
+
+def test_a_table() -> None:
+    lines = cases.markdown([row(), row(site="pve9", problems=["late", "lost"])]).splitlines()
+    assert lines[2] == "| `nas-5` | a / b | 2.8.0 | 0 mains off | held |"
+    assert lines[3] == "| `nas-5` | a / b | 2.8.1 | 0 mains off | **FAILED**: late; lost |"
+    assert {line.count("|") for line in lines} == {6}
+
+
+def test_chosen() -> None:
+    names = {site: [case.name for case in found] for site, found in cases.chosen([], ["pve8", "pve9"], False).items()}
+    assert "nas-5" in names["pve8"]
+    assert "nas-5" in names["pve9"]
+    assert "nas-60" not in names["pve8"]
+    assert set(names["pve8"]) | set(names["pve9"]) == {case.name for case in cases.CASES}
+    quick = cases.chosen([], ["pve8"], True)["pve8"]
+    assert quick
+    assert all(case.ci == "pve8" for case in quick)
+    # what needs another deployment comes last
+    assert [bool(case.variables) for case in quick] == sorted(bool(case.variables) for case in quick)
+    assert quick[-1].variables
+    # whoever names one means it, with or without --ci
+    slow = next(case for case in cases.CASES if not case.ci and case.sites == ("pve8",))
+    assert cases.chosen([slow.name], ["pve8"], True) == {"pve8": [slow]}
+    assert cases.chosen([slow.name], ["pve9"], False) == {"pve9": []}
+    with pytest.raises(LabError, match="no such case: nonsense"):
+        cases.chosen(["nonsense", "nas-5"], ["pve8"], False)
+
+
+def test_each_case_has_a_name_of_its_own_and_can_be_played() -> None:
+    names = [case.name for case in cases.CASES]
+    assert len(names) == len(set(names))
+    for case in cases.CASES:
+        assert re.fullmatch(r"[a-z0-9-]+", case.name)
+        assert case.steps
+        assert case.sites
+        assert set(case.sites) <= set(cases.RELEASES) <= set(SITES)
+        assert case.ci in ("", *case.sites)
+        assert case.want.ends in ("stays", "cycle", "either")
+        assert set(case.want.rules) <= {"down", "assumed", "limit", "battery", "longest"}
+        assert {*case.want.late, *case.want.lost} <= {"nas", "media"}
+
+
+def test_there_are_enough() -> None:
+    """At least 25 different ones, as the table is to have; and of what each run of the tests must show."""
+    assert len(cases.CASES) >= 25
+    always = {(case.name, case.ci) for case in cases.CASES if case.ci}
+    names = {name for name, _site in always}
+    assert names >= {"nas-5", "nas-20", "nas-60", "nas-stopped", "nas-hangs-battery", "nas-deaf-exporting"}
+    assert names >= {"back-early", "back-hostsync", "back-gate", "back-poweroff", "low-twice"}
+    assert names >= {f"upsmon-{phase}" for phase in ("mains", "battery", "fsd", "gate")}
+    assert names >= {f"upsd-{phase}" for phase in ("mains", "battery", "fsd", "gate")}
+    assert names >= {"primary-reboots", "primary-crashes", "stage"}
+    assert {site for _name, site in always} == {"pve8", "pve9"}
