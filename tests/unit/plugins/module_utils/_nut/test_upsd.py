@@ -953,7 +953,7 @@ def test_typed_value(name: str, text: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "same"),
+    ("one", "other", "same"),
     [
         ("020", "20", True),
         ("20", "20.0", True),
@@ -969,10 +969,9 @@ def test_typed_value(name: str, text: str, value: object) -> None:
         ("nan", "nan", True),
     ],
 )
-def test_same_value(left: str, right: str, same: bool) -> None:
-    assert upsd.same_value(left, right) is same
-    turned = (right, left)
-    assert upsd.same_value(*turned) is same
+def test_same_value(one: str, other: str, same: bool) -> None:
+    assert upsd.same_value(one, other) is same
+    assert upsd.same_value(other, one) is same
 
 
 # Looking and waiting
