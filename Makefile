@@ -91,7 +91,10 @@ lab-down: ## remove the lab
 
 # Tests
 
-test: lint sanity units oracle molecule ## lint, sanity, units, oracle and molecule: all that CI runs
+test: lint ## lint, sanity, units, oracle and molecule: all that CI runs
+	@echo 'units, oracle and sanity beside each other: what each says comes when it has ended'
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target units oracle sanity
+	@$(MAKE) --no-print-directory molecule
 
 lint: $(VENV)/dev ## ansible-lint, yamllint, ruff, mypy, and the changelog's form
 	yamllint --strict .

@@ -716,7 +716,6 @@ CASES: tuple[Case, ...] = (
         Want(late=("nas", "media"), lost=("nas",), rules=(), soon=None, also=(primary_within(60),)),
         ("pve9",),
         nas=12,
-        ci="pve9",
     ),
     Case(
         "gate-hangs",
@@ -748,7 +747,6 @@ CASES: tuple[Case, ...] = (
         (*OUT, killed("usbhid-ups"), wait(25), low()),
         Want(rules=("down", "limit"), soon=None),
         BOTH,
-        ci="pve9",
     ),
     Case(
         "driver-battery-back",
@@ -890,7 +888,6 @@ CASES: tuple[Case, ...] = (
         (on("primary", "upsmon -c fsd", "/sbin/upsmon -c fsd"),),
         Want(),
         BOTH,
-        ci="pve9",
     ),
 )
 
