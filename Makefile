@@ -29,7 +29,7 @@ PLAYBOOKS := $(filter-out doctor status,$(notdir $(basename $(wildcard playbooks
 with_inventory = case '$(inventory)' in *,*) ;; *) [ -e '$(inventory)' ] || { echo "inventory=$(inventory): there is no such file or folder" >&2; exit 2; } ;; esac
 with_lab = $(if $(is_lab),$(MAKE) --no-print-directory --silent lab-ready >&2)
 
-.PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units oracle molecule build lock
+.PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units oracle molecule test-vm build lock
 
 help: ## this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -91,7 +91,7 @@ lab-down: ## remove the lab
 
 # Tests
 
-test: lint ## lint, sanity, units, oracle and molecule: all that CI runs
+test: lint ## lint, sanity, units, oracle and molecule: all that CI runs; test-vm is besides
 	@echo 'units, oracle and sanity beside each other: what each says comes when it has ended'
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target units oracle sanity
 	@$(MAKE) --no-print-directory molecule
@@ -114,9 +114,13 @@ oracle: $(VENV)/dev ## pytest on tests/oracle: the library against the NUT of De
 	@tools/packages $(LAB_PACKAGES)
 	pytest tests/oracle
 
-molecule: $(VENV)/dev ## all scenarios of molecule: the roles on all sites of the lab and on a virtual machine, faults, a take-over, a power cut
-	@tools/packages $(LAB_PACKAGES) $(VM_PACKAGES)
+molecule: $(VENV)/dev ## the scenarios of molecule: the roles on all sites of the lab, faults, a take-over, drills, power cuts, the doctor
+	@tools/packages $(LAB_PACKAGES)
 	tools/molecule
+
+test-vm: $(VENV)/dev ## molecule's scenario vm: USB hotplug on a virtual machine with a real kernel, udev and power loss (half an hour)
+	@tools/packages $(LAB_PACKAGES) $(VM_PACKAGES)
+	molecule test --scenario-name vm
 
 build: $(VENV)/run ## the collection as a file for ansible-galaxy
 	ansible-galaxy collection build --force
