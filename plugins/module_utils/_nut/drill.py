@@ -279,11 +279,7 @@ def table(data: Mapping[str, Any]) -> str:
         rows.append((name, "begins to go down", word(should_begin), word(began)))
         rows.append(("", "is down", word(should_down), word(down)))
     rows.append((data["primary"], "would power off", word(data["planned"][data["primary"]][0]), word(data["poweroff"])))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}" for row in rows
-    ]
-    return "\n".join([*lines, "", data["verdict"]])
+    return "\n".join([*plan.grid(rows[0], rows[1:], "llrr"), "", data["verdict"]])
 
 
 # The walls

@@ -664,11 +664,7 @@ def table(data: Mapping[str, Any]) -> str:
         plans = data["planned"].get(name, (None, None))
         rows.append((name, "powers off" if its else "begins to go down", word(plans[0]), word(began), ""))
         rows.append(("", "is off" if its else "is down", word(plans[1]), word(down), long(name)))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = [
-        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]:>{widths[4]}}".rstrip()
-        for row in rows
-    ]
+    lines = [line.rstrip() for line in plan.grid(rows[0], rows[1:], "llrrr")]
     if data["guests"] is not None:
         lines += [
             "",

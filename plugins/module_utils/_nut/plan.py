@@ -1250,7 +1250,7 @@ def table(one: Plan) -> str:
     """Return a plan as text of fixed width: the verdict, the two runs, what must be so, and what is needed."""
     times = [(f"{at:+.1f}", f"{last:+.1f}", who, what) for at, last, who, what in moments(one)]
     lines = [*textwrap.wrap(verdict(one), _WIDTH + 30), ""]
-    lines += [*_grid(("expected", "at most", "", "s from the trigger on"), times, "rrll"), ""]
+    lines += [*grid(("expected", "at most", "", "s from the trigger on"), times, "rrll"), ""]
     marks: dict[bool | None, str] = {True: "ok", False: "NO", None: "?"}
     rows: list[tuple[str, ...]] = []
     for each in one.constraints:
@@ -1260,11 +1260,11 @@ def table(one: Plan) -> str:
             for line in textwrap.wrap(part, _WIDTH):
                 rows.append((*start, line))
                 start = ("", "", "")
-    lines += [*_grid(("", "slack", "", "what must be so"), rows, "lrll"), ""]
+    lines += [*grid(("", "slack", "", "what must be so"), rows, "lrll"), ""]
     if one.guests:
-        lines += [*_grid(("guest", "stopped by", "s", "why"), list(_guest_rows(one)), "llrl"), ""]
+        lines += [*grid(("guest", "stopped by", "s", "why"), list(_guest_rows(one)), "llrl"), ""]
     needs = [(name, needs_words(value)) for name, value in one.needed.items() if value != {}]
-    return "\n".join(line.rstrip() for line in [*lines, *_grid(("needed", ""), needs, "ll")]) + "\n"
+    return "\n".join(line.rstrip() for line in [*lines, *grid(("needed", ""), needs, "ll")]) + "\n"
 
 
 def _guest_rows(one: Plan) -> Iterator[tuple[str, ...]]:
@@ -1296,8 +1296,8 @@ def needs_words(value: Any) -> str:
     return _n(value)
 
 
-def _grid(head: tuple[str, ...], rows: Iterable[tuple[str, ...]], sides: str) -> list[str]:
-    """Return rows as lines, with each column as wide as its widest cell."""
+def grid(head: tuple[str, ...], rows: Iterable[tuple[str, ...]], sides: str) -> list[str]:
+    """Return rows as lines, with each column as wide as its widest cell. sides: of each column, "l" or "r"."""
     cells = [head, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     return [

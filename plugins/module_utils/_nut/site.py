@@ -153,9 +153,10 @@ def _guest(name: str, given: Any) -> dict[str, Any] | None:
 
 
 # the ports on which a machine that is up says at least no; tried where it does not answer a ping
-_UNSET: tuple[Any, ...] = (None, "", [])
 PORTS = {TRUENAS: (22, 80, 443, 445, 111, 2049), CLIENTS: (22, 80, 443, 3389)}
 SPARE_SECONDS = 30
+# what a variable that is not set looks like
+_UNSET: tuple[Any, ...] = (None, "", [])
 
 
 def gate_policy(
