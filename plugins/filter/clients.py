@@ -11,8 +11,6 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils._nut import site
-
 DOCUMENTATION = r"""
 name: clients
 short_description: The secondaries of an inventory
@@ -63,6 +61,8 @@ _value:
 
 def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """List the secondaries of an inventory."""
+    from ..module_utils._nut import site
+
     try:
         return site.clients(groups, hostvars)
     except site.SiteError as error:

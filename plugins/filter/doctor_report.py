@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..module_utils._nut import doctor, findings
+if TYPE_CHECKING:
+    from ..module_utils._nut import findings
 
 DOCUMENTATION = r"""
 name: doctor_report
@@ -61,6 +62,8 @@ _MEMBERS = ("check", "host", "verdict", "seen", "todo")
 
 def _of(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
     """Judge what was registered on a host."""
+    from ..module_utils._nut import doctor, findings
+
     found: list[findings.Finding] = []
     result = own.get("nut_server_doctor", own.get("nut_client_doctor"))
     if isinstance(result, Mapping) and "findings" in result:
@@ -82,6 +85,8 @@ def doctor_report(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], clients: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Put together what was found."""
+    from ..module_utils._nut import findings
+
     primaries = {one["name"]: one["primary"] for one in clients}
     all_found = [one for host in hosts for one in _of(host, hostvars[host], primaries)]
     # a secondary that was left out of the run is not judged by the way

@@ -11,8 +11,6 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils._nut import findings
-
 DOCUMENTATION = r"""
 name: doctor_table
 short_description: What the doctor found, as a table
@@ -52,6 +50,8 @@ _value:
 
 def doctor_table(report: Mapping[str, Any], everything: bool = False, width: int = 120) -> str:
     """Show a report as a table."""
+    from ..module_utils._nut import findings
+
     try:
         made = findings.from_json(report)
     except (KeyError, TypeError, ValueError) as error:

@@ -11,8 +11,6 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils._nut import policy as library
-
 DOCUMENTATION = r"""
 name: hotplug_policy
 short_description: A hotplug policy that has been checked
@@ -43,6 +41,8 @@ _value:
 
 def hotplug_policy(policy: Mapping[str, Any]) -> Mapping[str, Any]:
     """Check the policy."""
+    from ..module_utils._nut import policy as library
+
     try:
         library.check(policy)
     except library.PolicyError as error:

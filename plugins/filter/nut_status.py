@@ -11,8 +11,6 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils._nut import overview
-
 DOCUMENTATION = r"""
 name: nut_status
 short_description: How all UPSes stand, on one screen
@@ -56,6 +54,8 @@ def nut_status(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], clients: Sequence[Mapping[str, Any]]
 ) -> str:
     """Show how all UPSes stand."""
+    from ..module_utils._nut import overview
+
     primaries: dict[str, Mapping[str, Any] | str] = {}
     for name in hosts:
         result = hostvars[name].get("nut_status") or {}

@@ -11,9 +11,6 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils._nut import gate, site
-from ..module_utils._nut import stages as known
-
 DOCUMENTATION = r"""
 name: shutdown_policy
 short_description: For whom a primary waits before it powers off
@@ -87,6 +84,9 @@ def shutdown_policy(
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Compose and check the policy."""
+    from ..module_utils._nut import gate, site
+    from ..module_utils._nut import stages as known
+
     try:
         policy = site.gate_policy(
             clients,

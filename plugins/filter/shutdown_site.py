@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..module_utils._nut import site
-
 DOCUMENTATION = r"""
 name: shutdown_site
 short_description: What the plan of a shutdown has to know of a primary
@@ -61,6 +59,8 @@ def shutdown_site(
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Compose what the plan is made of."""
+    from ..module_utils._nut import site
+
     return site.plan_site(primary, clients, devices, stages)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..module_utils._nut import udev
 from .hotplug_policy import hotplug_policy
 
 DOCUMENTATION = r"""
@@ -43,6 +42,8 @@ _value:
 
 def udev_permissions(policy: Mapping[str, Any]) -> str:
     """Write the lines."""
+    from ..module_utils._nut import udev
+
     return udev.permissions(hotplug_policy(policy))
 
 

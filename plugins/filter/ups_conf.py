@@ -11,8 +11,6 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils._nut import ups_conf as library
-
 DOCUMENTATION = r"""
 name: ups_conf
 short_description: The sections of a ups.conf
@@ -49,6 +47,8 @@ _value:
 
 def ups_conf(devices: Sequence[Mapping[str, Any]]) -> str:
     """Render devices."""
+    from ..module_utils._nut import ups_conf as library
+
     try:
         return library.render(library.sections(devices))
     except library.DeviceError as error:
