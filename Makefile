@@ -93,7 +93,7 @@ lab-down: ## remove the lab
 
 test: lint ## lint, sanity, units, oracle and molecule: all that CI runs; test-vm is besides
 	@echo 'units, oracle and sanity beside each other: what each says comes when it has ended'
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target units oracle sanity
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target sanity oracle units
 	@$(MAKE) --no-print-directory molecule
 
 lint: $(VENV)/dev ## ansible-lint, yamllint, ruff, mypy, and the changelog's form

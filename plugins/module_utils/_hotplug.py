@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import _host
 from ._command import runner
 from ._nut import install, policy
 from ._nut.reconcile import Host
@@ -16,13 +17,7 @@ from ._nut.reconcile import Host
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-ROOT = Path("/")
 POLICY = {"policy": {"type": "dict"}, "policy_path": {"type": "path", "default": "/etc/nut/hotplug.json"}}
-
-
-def missing() -> str:
-    """Say what keeps this host from having USB UPSes served, and the remedy; "" if NUT is configured here."""
-    return install.missing(ROOT / "etc/nut")
 
 
 def chosen(module: AnsibleModule) -> policy.Policy:
@@ -37,10 +32,10 @@ def host(module: AnsibleModule, rules: policy.Policy) -> Host:
     return Host(
         rules,
         runner(module),
-        folder=ROOT / "etc/nut",
-        memory=ROOT / "var/lib/nut-hotplug/state.json",
-        room=ROOT / "run",
-        files=(Path(module.params["policy_path"]), ROOT / install.PROGRAM),
+        folder=_host.ROOT / "etc/nut",
+        memory=_host.ROOT / "var/lib/nut-hotplug/state.json",
+        room=_host.ROOT / "run",
+        files=(Path(module.params["policy_path"]), _host.ROOT / install.PROGRAM),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _hotplug
+from . import _host
 from ._command import runner, warn
 from ._nut import units, writing
 from ._nut.install import Installation, InstallError, Kit, Plan
@@ -37,12 +37,12 @@ def run(module: AnsibleModule, kit: Kit, lacking: Callable[[], str]) -> None:
         wanted = {name: str(text) for name, text in (module.params["files"] or {}).items()}
     log = Path(module.params["log"]) if module.params["log"] else None
     # looking disturbs nobody
-    lock = _hotplug.ROOT / "run/homelab-nut.lock"
+    lock = _host.ROOT / "run/homelab-nut.lock"
     locked = contextlib.nullcontext() if module.check_mode else writing.alone(lock, module.params["wait"])
     plan = Plan()
     try:
         renewed = bool(module.params.get("renewed"))
-        installation = Installation(wanted, runner(module), log, _hotplug.ROOT, OWNERS, kit, renewed)
+        installation = Installation(wanted, runner(module), log, _host.ROOT, OWNERS, kit, renewed)
         missing = "" if wanted is None else lacking()
         if missing and module.check_mode:
             warn(module, f"all would be installed as soon as NUT is there. {missing}")

@@ -149,7 +149,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._command import warn
-from ..module_utils._hotplug import POLICY, chosen, clean, host, missing
+from ..module_utils._host import missing
+from ..module_utils._hotplug import POLICY, chosen, clean, host
 from ..module_utils._nut import hotplug_cli, units, writing
 from ..module_utils._nut.policy import PolicyError
 from ..module_utils._nut.reconcile import Host, Look, ReconcileError, describe, difference

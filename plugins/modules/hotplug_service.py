@@ -64,7 +64,7 @@ actions:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _hotplug, _service
+from ..module_utils import _host, _service
 from ..module_utils._nut import install
 
 
@@ -75,7 +75,7 @@ def main() -> None:
         required_if=_service.REQUIRED_IF,
         supports_check_mode=True,
     )
-    _service.run(module, install.HOTPLUG, _hotplug.missing)
+    _service.run(module, install.HOTPLUG, _host.missing)
 
 
 if __name__ == "__main__":

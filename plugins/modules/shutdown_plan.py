@@ -465,7 +465,7 @@ plan:
         - C(reserve) is what the primary wants of the battery from its own poweroff on. C(least) is that without guests, and without
           anything kept back.
       type: dict
-      sample: {deadtime: 15, finaldelay: 5, hostsync: 30, least: 40, longest: 92, reserve: 220, runtime_low: 382}
+      sample: {deadtime: 15, finaldelay: 2, hostsync: 30, least: 40, longest: 92, reserve: 220, runtime_low: 382}
     holds:
       description: As RV(holds).
       type: bool

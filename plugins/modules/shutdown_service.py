@@ -72,13 +72,13 @@ actions:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _hotplug, _service
+from ..module_utils import _host, _service
 from ..module_utils._nut import install
 
 
 def lacking() -> str:
     """Say what the host must have first: NUT, whose group may read the policy."""
-    if (_hotplug.ROOT / "etc/nut").is_dir():
+    if (_host.ROOT / "etc/nut").is_dir():
         return ""
     return "NUT is not installed on this host: there is no /etc/nut. Deploy it first: `make pve tags=ups`, or the role nut_server"
 

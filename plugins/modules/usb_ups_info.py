@@ -142,7 +142,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._command import runner
-from ..module_utils._hotplug import POLICY, chosen, clean, host, missing
+from ..module_utils._host import missing
+from ..module_utils._hotplug import POLICY, chosen, clean, host
 from ..module_utils._nut import fingerprint, naming, policy, releases, usb, validate
 from ..module_utils._nut.reconcile import ReconcileError
 from ..module_utils._nut.ups_conf import UpsConf

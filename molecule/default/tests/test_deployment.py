@@ -75,7 +75,7 @@ def test_files_are_for_nut_alone(on, name):
 def test_the_shutdown_waits_for_truenas(on, name):
     """HOSTSYNC ends when TrueNAS begins to go down. From there on nut-shutdown waits, which knows each secondary and sees it."""
     told = on(name).file("/etc/nut/upsmon.conf").content_string
-    assert "\nFINALDELAY 5\n" in told
+    assert "\nFINALDELAY 2\n" in told
     assert '\nSHUTDOWNCMD "/bin/systemctl start --no-block nut-shutdown.service || /sbin/shutdown -h +0"\n' in told
     assert "\nHOSTSYNC 30\n" in told
     seen = json.loads(on(name).check_output("nut-shutdown status --json"))

@@ -14,6 +14,7 @@ from homelab import cases
 PLAYED = [
     (case.name, site) for site, played in cases.chosen([], list(cases.RELEASES), ci=True).items() for case in played
 ]
+FINALDELAY = 2  # the role's default, with the gate
 TIMES = [("nas-5", 5), ("nas-20", 20), ("nas-60", 60)]
 
 
@@ -37,20 +38,19 @@ def falls(row):
 
 @pytest.mark.parametrize(("case", "seconds"), TIMES)
 def test_truenas_first_then_proxmox_and_soon(rows, case, seconds):
-    """However long TrueNAS takes: it is down first, completely. Proxmox sees that: silent for 3 s, and at most 3 s more.
-
-    On a machine that runs other tests at once, 12 s: each of the gate's looks, and systemd's first step, wait for a processor.
-    """
+    """However long TrueNAS takes: it is down first, completely. Proxmox sees that: silent for 3 s, and at most 3 s more."""
     played = [row for (name, _site), row in rows.items() if name == case]
     assert played
     for row in played:
         fell = falls(row)
         (primary,) = fell["primary"]
         nas = next(fall for fall in fell["secondary"] if fall["host"].startswith("truenas"))
-        assert seconds <= nas["down"] - nas["began"] < seconds + 10
+        assert seconds <= nas["down"] - nas["began"] < seconds + 10 + cases.patience(row["busy"])
         for fall in fell["secondary"]:
             assert fall["down"] < primary["began"]
-        assert primary["began"] - max(fall["down"] for fall in fell["secondary"]) <= 12
+        # another secondary may have logged out later, at which FINALDELAY begins
+        heard = [fall["down"] + FINALDELAY for fall in fell["secondary"] if fall is not nas]
+        assert primary["began"] - max([nas["down"], *heard]) <= cases.SETTLE + 3 + cases.patience(row["busy"])
 
 
 @pytest.mark.parametrize(("case", "seconds"), TIMES)
@@ -59,7 +59,7 @@ def test_the_primary_went_down_by_itself_and_soon(rows, case, seconds):
     played = [row for (name, _site), row in rows.items() if name == case]
     assert played
     for row in played:
-        assert falls(row)["primary"][0]["down"] < seconds + 56
+        assert falls(row)["primary"][0]["down"] < seconds + 56 + 2 * cases.patience(row["busy"])
 
 
 def test_all_is_as_before(lab):

@@ -14,6 +14,8 @@ from . import parseconf
 PRIMARY = ("primary", "master")
 SECONDARY = ("secondary", "slave")
 PORT = 3493
+# Seconds after which upsd drops a silent client (server/upsd.c)
+IDLE_SECONDS = 60
 # What LISTEN may say for an upsd that its own host reaches by a loopback address
 LOOPBACK = ("127.0.0.1", "localhost", "0.0.0.0", "*")
 LOOPBACK_6 = ("::1", "::")

@@ -32,7 +32,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .releases import IDLE_SECONDS
+from .monitors import IDLE_SECONDS
 from .site import BEGIN_SECONDS, POLL_SECONDS
 
 PRIMARY, SECONDARY, GUEST = "primary", "secondary", "guest"
@@ -64,7 +64,7 @@ LOOK = 2
 STAGE_LOOK = 5
 # The least of HOSTSYNC and FINALDELAY. The first costs nothing unless a secondary hangs, the second is a floor under the gate.
 LEAST_HOSTSYNC = 30
-LEAST_FINALDELAY = 5
+LEAST_FINALDELAY = 2
 SYNC_MARGIN = 5
 # between the moment that the UPS should have cut and the reboot that is done instead
 REBOOT_MARGIN = 60
@@ -157,7 +157,7 @@ class Timing:
     pollfreq: float = 5
     pollfreqalert: float = 5
     hostsync: float = LEAST_HOSTSYNC
-    finaldelay: float = LEAST_FINALDELAY
+    finaldelay: float = 5
     deadtime: float = 15
     maxage: float = 15
     settle: float = 3
@@ -703,12 +703,11 @@ def _needed(given: _Inputs) -> dict[str, Any]:
     timing = given.timing
     begin = max((one.begin_time for one in given.secondaries), default=0)
     hostsync = max(LEAST_HOSTSYNC, math.ceil(begin + SYNC_MARGIN))
-    finaldelay = max(LEAST_FINALDELAY, math.ceil(timing.settle))
     limits = {one.name: _limit_needed(given, one) for one in given.secondaries}
     guests = max([given.guests_time, given.proxmox.seconds or 0, *(one.most for one in given.unstaged)])
     polls = {name: min(value, IDLE_SECONDS - 1) for name, value in _polls(timing).items()}
     settings = _Settings(
-        max(hostsync, timing.hostsync), max(finaldelay, timing.finaldelay), max([0, *limits.values()]), guests
+        max(hostsync, timing.hostsync), max(LEAST_FINALDELAY, timing.finaldelay), max([0, *limits.values()]), guests
     )
     lowest = [_sum(_terms(given, one, settings, ignorelb=True)) for one in given.supplies]
     off, on = {}, {}
@@ -716,7 +715,7 @@ def _needed(given: _Inputs) -> dict[str, Any]:
         off[one.name], on[one.name] = _delays_needed(one, timing)
     return {
         "hostsync": hostsync,
-        "finaldelay": finaldelay,
+        "finaldelay": LEAST_FINALDELAY,
         "deadtime": math.ceil(max(15, LOOKS * max(polls.values()))),
         **polls,
         "maxage": math.ceil(max(15, LOOKS * max(one.pollinterval for one in given.supplies))),

@@ -62,8 +62,6 @@ _ANY_CASE = {
 }
 # kinds of lines that often stand there several times, and are told apart by their first value
 _TELLING = ("listen", "monitor", "certhost", "notifymsg", "notifyflag", "at")
-# Seconds after which upsd drops a silent client (server/upsd.c)
-IDLE_SECONDS = 60
 # Debian's, where its drivers put their sockets
 _STATE_PATHS = ("/run/nut", "/var/run/nut")
 
@@ -534,7 +532,7 @@ def _upsmon_advice(text: str, primary: bool, release: Release) -> list[str]:
 
 def _short(seconds: str) -> bool:
     """Say whether upsd waits for a client that is silent for so long."""
-    return re.fullmatch("[0-9]{1,9}", seconds) is not None and int(seconds) <= IDLE_SECONDS
+    return re.fullmatch("[0-9]{1,9}", seconds) is not None and int(seconds) <= monitors.IDLE_SECONDS
 
 
 def _upsd_advice(text: str, release: Release) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Optional
 
 from . import monitors, nss, parseconf, releases, ups_conf
-from .releases import IDLE_SECONDS
+from .monitors import IDLE_SECONDS
 from .units import Run
 from .writing import Owner
 

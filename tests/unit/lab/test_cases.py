@@ -67,8 +67,8 @@ VERDICTS: dict[str, tuple[Want, Seen, list[str]]] = {
     ),
     "a secondary that may be late": (Want(late=("nas",), soon=None), other(NAS, down=30.0), []),
     "another one may be late": (Want(late=("media",), soon=None), other(NAS, down=30.0), [LATE]),
-    "a secondary never down": (Want(), without(NAS), ["nas did not go down"]),
-    "a secondary may be late, but not stay": (Want(late=("nas",)), without(NAS), ["nas did not go down"]),
+    "a secondary never down": (Want(soon=None), without(NAS), ["nas did not go down"]),
+    "a secondary may be late, but not stay": (Want(late=("nas",), soon=None), without(NAS), ["nas did not go down"]),
     "power lost": (
         Want(soon=None),
         other(NAS, down=53.0, how="lost"),
@@ -82,7 +82,7 @@ VERDICTS: dict[str, tuple[Want, Seen, list[str]]] = {
     "a plug that was pulled is down": (Want(soon=None), other(NAS, how="pulled"), []),
     "a reboot is no fall": (Want("stays"), replace(QUIET, falls=(replace(PVE, how="reboot"),)), []),
     "a reboot is not the end": (
-        Want(), other(NAS, how="reboot"), ["nas did not go down"],
+        Want(soon=None), other(NAS, how="reboot"), ["nas did not go down"],
     ),
     "a reboot before it": (Want(), replace(GOOD, falls=(Fall("pve", "primary", 3.0, 5.0, "reboot"), *GOOD.falls)), []),
     "the primary's plug was pulled, and that was all": (
@@ -100,6 +100,11 @@ VERDICTS: dict[str, tuple[Want, Seen, list[str]]] = {
     "no gate, and none is needed": (Want(rules=()), replace(GOOD, gate=None), []),
     "too slow": (Want(soon=4.9), GOOD, ["pve began 5.0 s after the last secondary was down; 4.9 s at most"]),
     "just in time": (Want(soon=5.0), GOOD, []),
+    "slow on a busy machine": (Want(soon=2.0), replace(GOOD, busy=2.0), []),
+    "too slow even for that": (
+        Want(soon=1.9), replace(GOOD, busy=2.0), ["pve began 5.0 s after the last secondary was down; 4.9 s at most"],
+    ),
+    "an idle machine does no harm": (Want(soon=5.0), replace(GOOD, busy=0.1), []),
     "unwell": (Want(), replace(GOOD, unwell=("when all was over: upsd says nothing",)), ["when all was over: upsd says nothing"]),
     "unwell, though nobody went down": (Want("stays"), replace(QUIET, unwell=("x",)), ["x"]),
     "also": (Want(also=(lambda seen: [f"also {seen.primary}"],)), GOOD, ["also pve"]),

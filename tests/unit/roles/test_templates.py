@@ -666,7 +666,7 @@ def test_tls(rendered: dict[str, dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("host", "hostsync", "finaldelay"),
     [
-        ("bare", 30, 5),  # nut-shutdown waits for them
+        ("bare", 30, 2),  # nut-shutdown waits for them
         ("full", 45, 90 + 5),  # a SHUTDOWNCMD of its own; nas takes 60, media 90, desk 10: the slowest counts
         ("margin", 30, 60 + 20),
         ("fixed", 30, 7),

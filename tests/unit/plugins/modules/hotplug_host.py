@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils import _hotplug
+from ansible_collections.homelab.nut.plugins.module_utils import _host, _hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut import reconcile, units
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.sysfs_tree import SysfsTree
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import FakeUpsd, serving
@@ -82,7 +82,7 @@ def usb_host(root: Path, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) 
     """Let modules run on a host below ROOT."""
     with serving() as upsd:
         found = UsbHost(root, upsd)
-        monkeypatch.setattr(_hotplug, "ROOT", root)
+        monkeypatch.setattr(_host, "ROOT", root)
         for one in (_hotplug, *modules):
             monkeypatch.setattr(one, "runner", lambda _module: found.run, raising=False)
         monkeypatch.setattr(

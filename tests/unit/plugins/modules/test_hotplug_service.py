@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils import _hotplug, _service
+from ansible_collections.homelab.nut.plugins.module_utils import _host, _service
 from ansible_collections.homelab.nut.plugins.modules import hotplug_service
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_install import FILES, OWNERS, Machine
 from ansible_collections.homelab.nut.tests.unit.plugins.modules.hotplug_host import run_module
@@ -19,7 +19,7 @@ from ansible_collections.homelab.nut.tests.unit.plugins.modules.hotplug_host imp
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     found = Machine(tmp_path)
-    monkeypatch.setattr(_hotplug, "ROOT", tmp_path)
+    monkeypatch.setattr(_host, "ROOT", tmp_path)
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
     monkeypatch.setattr(_service, "runner", lambda _module: found.run)
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils import _hotplug, _service
+from ansible_collections.homelab.nut.plugins.module_utils import _host, _service
 from ansible_collections.homelab.nut.plugins.modules import shutdown_service
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_install import (
     NONE,
@@ -26,7 +26,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     for folder in ("etc/nut", "etc/systemd/system", "etc/logrotate.d", "run"):
         (tmp_path / folder).mkdir(parents=True)
     systemd = Systemd()
-    monkeypatch.setattr(_hotplug, "ROOT", tmp_path)
+    monkeypatch.setattr(_host, "ROOT", tmp_path)
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
     monkeypatch.setattr(_service, "runner", lambda _module: systemd)
 

@@ -788,7 +788,7 @@ def test_guests_that_are_not_named_take_what_they_may() -> None:
 def test_needed() -> None:
     assert SITE.plan().needed == {
         "hostsync": 30,
-        "finaldelay": 5,
+        "finaldelay": 2,
         "deadtime": 15,
         "pollfreq": 5,
         "pollfreqalert": 5,
@@ -810,7 +810,6 @@ def test_needed_grows_with_what_is_slow() -> None:
     site = SITE.machine("truenas", begin_time=40.5, limit=10).time(settle=7.5, pollfreq=90).ups(pollinterval=6)
     needed = site.plan().needed
     assert needed["hostsync"] == 46
-    assert needed["finaldelay"] == 8
     assert needed["limits"] == {"truenas": 68}
     assert needed["longest"] == 68 + LOOK
     assert needed["pollfreq"] == 59

@@ -1,0 +1,19 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Private to this collection: the host that a module runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ._nut import install
+
+# tests have another one
+ROOT = Path("/")
+
+
+def missing() -> str:
+    """Say what keeps this host from having USB UPSes served, and the remedy; "" if NUT is configured here."""
+    return install.missing(ROOT / "etc/nut")
