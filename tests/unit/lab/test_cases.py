@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from homelab import LabError, cases
-from homelab.cases import Fall, Seen, Want
+from homelab import LabError, cases, house, verdict
 from homelab.hosts import SITES
+from homelab.verdict import Fall, Seen, Want
 
 NAS = Fall("nas", "secondary", 16.0, 24.0, "shutdown")
 MEDIA = Fall("media", "secondary", 15.0, 17.0, "shutdown")
@@ -113,15 +113,15 @@ VERDICTS: dict[str, tuple[Want, Seen, list[str]]] = {
 
 @pytest.mark.parametrize(("want", "seen", "wrong"), VERDICTS.values(), ids=VERDICTS.keys())
 def test_verdict(want: Want, seen: Seen, wrong: list[str]) -> None:
-    assert cases.judge(want, seen) == wrong
+    assert verdict.judge(want, seen) == wrong
 
 
 def test_how_long_the_primary_waited() -> None:
-    assert cases.waited(GOOD) == 5.0
-    assert cases.waited(other(MEDIA, down=28.0)) == 1.0
-    assert cases.waited(without(PVE)) is None
-    assert cases.waited(replace(GOOD, falls=(PVE,))) is None
-    assert cases.waited(other(PVE, began=None)) is None
+    assert verdict.waited(GOOD) == 5.0
+    assert verdict.waited(other(MEDIA, down=28.0)) == 1.0
+    assert verdict.waited(without(PVE)) is None
+    assert verdict.waited(replace(GOOD, falls=(PVE,))) is None
+    assert verdict.waited(other(PVE, began=None)) is None
 
 
 def test_the_last_fall_counts() -> None:
@@ -132,22 +132,22 @@ def test_the_last_fall_counts() -> None:
 
 @pytest.mark.parametrize(("seconds", "wrong"), [(8, []), (8.1, ["nas did not take 8.1 s to go down"])])
 def test_took(seconds: float, wrong: list[str]) -> None:
-    assert cases.took(seconds)(GOOD) == wrong
+    assert verdict.took(seconds)(GOOD) == wrong
 
 
 def test_took_without_a_fall() -> None:
-    assert cases.took(1)(QUIET) == ["nas did not take 1 s to go down"]
-    assert cases.took(1)(other(NAS, began=None)) == ["nas did not take 1 s to go down"]
+    assert verdict.took(1)(QUIET) == ["nas did not take 1 s to go down"]
+    assert verdict.took(1)(other(NAS, began=None)) == ["nas did not take 1 s to go down"]
 
 
 def test_primary_within() -> None:
     wrong = "pve did not begin to power off within {} s"
-    assert cases.primary_within(23)(GOOD) == []
-    assert cases.primary_within(22.9)(GOOD) == [wrong.format(22.9)]
-    assert cases.primary_within(19)(replace(GOOD, events=((10.0, "FSD"), (12.0, "battery low")))) == []
-    assert cases.primary_within(99)(replace(GOOD, events=())) == [wrong.format(99)]
-    assert cases.primary_within(99)(without(PVE)) == [wrong.format(99)]
-    assert cases.primary_within(99)(other(PVE, began=None)) == [wrong.format(99)]
+    assert verdict.primary_within(23)(GOOD) == []
+    assert verdict.primary_within(22.9)(GOOD) == [wrong.format(22.9)]
+    assert verdict.primary_within(19)(replace(GOOD, events=((10.0, "FSD"), (12.0, "battery low")))) == []
+    assert verdict.primary_within(99)(replace(GOOD, events=())) == [wrong.format(99)]
+    assert verdict.primary_within(99)(without(PVE)) == [wrong.format(99)]
+    assert verdict.primary_within(99)(other(PVE, began=None)) == [wrong.format(99)]
 
 
 GUESTS = ((7.0, 101, "told"), (9.0, 101, "down"), (11.0, 201, "killed"), (30.0, 102, "down"), (34.0, 103, "down"))
@@ -156,20 +156,20 @@ GUESTS = ((7.0, 101, "told"), (9.0, 101, "down"), (11.0, 201, "killed"), (30.0, 
 def test_guests_first() -> None:
     seen = replace(GOOD, guests=GUESTS)
     late = "guest {} was not down before nas began to go down"
-    assert cases.guests_first(101, 201)(seen) == []
-    assert cases.guests_first(101, 102, 999)(seen) == [late.format(102), late.format(999)]
-    assert cases.guests_first(101)(replace(without(NAS), guests=GUESTS)) == [late.format(101)]
-    assert cases.guests_first(101)(replace(GOOD, guests=((16.0, 101, "down"),))) == [late.format(101)]
+    assert verdict.guests_first(101, 201)(seen) == []
+    assert verdict.guests_first(101, 102, 999)(seen) == [late.format(102), late.format(999)]
+    assert verdict.guests_first(101)(replace(without(NAS), guests=GUESTS)) == [late.format(101)]
+    assert verdict.guests_first(101)(replace(GOOD, guests=((16.0, 101, "down"),))) == [late.format(101)]
 
 
 def test_guests_ended() -> None:
     seen = replace(GOOD, guests=GUESTS)
-    assert cases.guests_ended(101, 102)(seen) == []
-    assert cases.guests_ended(201, 103)(seen) == [
+    assert verdict.guests_ended(101, 102)(seen) == []
+    assert verdict.guests_ended(201, 103)(seen) == [
         "guest 201 did not go down by itself",
         "guest 103 did not go down by itself",
     ]
-    assert cases.guests_ended(101)(replace(without(PVE), guests=GUESTS)) == ["guest 101 did not go down by itself"]
+    assert verdict.guests_ended(101)(replace(without(PVE), guests=GUESTS)) == ["guest 101 did not go down by itself"]
 
 
 def test_guests_again() -> None:
@@ -181,8 +181,8 @@ def test_guests_again() -> None:
         (0.0, 201, "started"),
     )
     seen = replace(QUIET, guests=done)
-    assert cases.guests_again(101)(seen) == []
-    assert cases.guests_again(201, 102)(seen) == [
+    assert verdict.guests_again(101)(seen) == []
+    assert verdict.guests_again(201, 102)(seen) == [
         "guest 201 was not stopped and started again: started",
         "guest 102 was not stopped and started again: nothing is known of it",
     ]
@@ -203,7 +203,7 @@ def test_guests_again() -> None:
     ],
 )
 def test_what_is_new(old: tuple[str, str, str], new: tuple[str, str, str], words: list[str]) -> None:
-    assert cases.changes(old, new) == words
+    assert house.changes(old, new) == words
 
 
 def test_a_story() -> None:
@@ -214,11 +214,11 @@ def test_a_story() -> None:
         (15.0, "POWERDOWNFLAG"),
         (24.0, "nas is down"),
     )
-    assert cases.story(replace(GOOD, events=events)) == (
+    assert verdict.story(replace(GOOD, events=events)) == (
         "0 mains off; 6 battery low; 23 the gate begins; 24 nas is down; 29 the gate ends (down)"
     )
-    assert cases.story(replace(GOOD, events=events[:2])) == "0 mains off; 6 battery low"
-    assert cases.story(replace(GOOD, events=events, gate=None)).endswith("24 nas is down")
+    assert verdict.story(replace(GOOD, events=events[:2])) == "0 mains off; 6 battery low"
+    assert verdict.story(replace(GOOD, events=events, gate=None)).endswith("24 nas is down")
 
 
 def row(**what: Any) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What can be done to a site in a power cut: each step is a function of its house."""
+
+from __future__ import annotations
+
+import time
+
+from .house import House, Step
+
+GONE = "pkill -KILL -x {0}"  # of any program, all its processes
+
+
+def mains(on: bool) -> Step:
+    """Take the mains away, or bring them back."""
+    return lambda house: house.mains(on)
+
+
+def low() -> Step:
+    """The battery is low."""
+    return lambda house: house.low()
+
+
+def empty() -> Step:
+    """The battery is empty: whoever runs loses its power."""
+    return lambda house: house.empty()
+
+
+def hardware(words: str, command: str, **request: object) -> Step:
+    """Do something to the UPS, as lab/ups does."""
+
+    def step(house: House) -> None:
+        house.note(words)
+        house.hardware(command, **request)
+
+    return step
+
+
+def wait(seconds: float) -> Step:
+    """Let time pass."""
+    return lambda house: time.sleep(seconds)
+
+
+def when(phase: str, seconds: float = 120.0) -> Step:
+    """Wait for something: see House.is_at."""
+    return lambda house: house.when(phase, seconds)
+
+
+def on(who: str, words: str, script: str, privileged: bool = False) -> Step:
+    """Run a script on a machine, as root. who: primary, nas, or a name."""
+
+    def step(house: House) -> None:
+        house.note(f"{house.name(who)}: {words}")
+        house.execute(who, script, privileged=privileged)
+
+    return step
+
+
+def quietly(who: str, script: str, privileged: bool = False) -> Step:
+    """Put something right after a case, if it still needs it."""
+
+    def step(house: House) -> None:
+        house.execute(who, script, privileged=privileged, check=False)
+
+    return step
+
+
+def killed(program: str, who: str = "primary", after: str = "") -> Step:
+    """Kill a program, all its processes, by SIGKILL."""
+    return on(who, f"{program} killed{after}", GONE.format(program))
+
+
+def cut(who: str) -> Step:
+    """Pull the plug of a machine."""
+    return lambda house: house.pull(who)
+
+
+def boot(who: str) -> Step:
+    """Start a machine whose plug was pulled."""
+    return lambda house: house.boot(who)
+
+
+def reboot(who: str) -> Step:
+    """Reboot a machine as its admin does, and wait until it is up again."""
+    return lambda house: house.reboot(who)
+
+
+def deaf(who: str) -> Step:
+    """Take a machine's network away."""
+    return on(who, "network gone", "ip link set eth0 down", privileged=True)
+
+
+def hears(who: str) -> tuple[Step, ...]:
+    """Give it back."""
+    return (quietly(who, "ip link set eth0 up", privileged=True),)
