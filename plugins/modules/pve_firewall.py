@@ -107,7 +107,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._nut import firewall, monitors
-from ..module_utils._nut.upsd import resolve
+from ..module_utils._nut.hostnames import resolve
 
 
 def look(texts: tuple[str, str], sources: list[str], port: int, path: Path) -> tuple[list[str], str]:

@@ -519,6 +519,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut import (
     plan_guests,
     selection,
     upsd,
+    upsd_states,
+    upsd_words,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.units import Run
 
@@ -549,7 +551,7 @@ def filled(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, 
     supply = dict(given)
     for name, variable in NUMBERS.items():
         if supply.get(name) is None:
-            value = upsd.typed_value(variable.replace("driver.parameter.", ""), variables.get(variable, ""))
+            value = upsd_words.typed_value(variable.replace("driver.parameter.", ""), variables.get(variable, ""))
             supply[name] = value if not isinstance(value, str) and value >= 0 else None
     for name, candidates in TEXTS.items():
         if supply.get(name) in {None, "", "auto"}:
@@ -571,7 +573,9 @@ def ask(
     try:
         with open_client() as client:
             release = client.version()
-            served = {one.name.lower(): one.variables for one in upsd.snapshot(client, names if must_answer else None)}
+            served = {
+                one.name.lower(): one.variables for one in upsd_states.snapshot(client, names if must_answer else None)
+            }
     except upsd.UpsdFailure:
         if must_answer:
             raise

@@ -256,10 +256,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
-from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd, upsd_words
+from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd, upsd_states, upsd_words
 
 
-def returned(report: upsd.Report, gather: list[str]) -> dict[str, Any]:
+def returned(report: upsd_states.Report, gather: list[str]) -> dict[str, Any]:
     """Return a report in the form that RETURN describes."""
     expires = report.tls_expires
     return {
@@ -273,13 +273,13 @@ def returned(report: upsd.Report, gather: list[str]) -> dict[str, Any]:
         "missing_clients": [client.name for client in report.missing],
         "unexpected_clients": list(report.unexpected),
         "stale": [{"name": name, "reason": reason} for name, reason in report.stale],
-        "not_on_mains": upsd.careful(report.upses),
+        "not_on_mains": upsd_states.careful(report.upses),
         "ok": report.ok,
         "msg": report.message,
     }
 
 
-def one_ups(state: upsd.UpsState, gather: list[str]) -> dict[str, Any]:
+def one_ups(state: upsd_states.UpsState, gather: list[str]) -> dict[str, Any]:
     """Return a UPS in the form that RETURN describes."""
     found: dict[str, Any] = {
         "name": state.name,
@@ -289,21 +289,21 @@ def one_ups(state: upsd.UpsState, gather: list[str]) -> dict[str, Any]:
         "fresh": state.fresh,
         "error": state.error,
     }
-    if upsd.VARIABLES in gather:
-        found["variables"] = {name: upsd.typed_value(name, value) for name, value in state.variables.items()}
-    if upsd.CLIENTS in gather:
+    if upsd_states.VARIABLES in gather:
+        found["variables"] = {name: upsd_words.typed_value(name, value) for name, value in state.variables.items()}
+    if upsd_states.CLIENTS in gather:
         found["clients"] = list(state.clients)
         found["num_logins"] = state.num_logins
-    if upsd.COMMANDS in gather:
+    if upsd_states.COMMANDS in gather:
         found["commands"] = dict(state.commands)
-    if upsd.WRITABLE in gather:
+    if upsd_states.WRITABLE in gather:
         found["writable"] = {
             name: {
-                "value": upsd.typed_value(name, one.value),
+                "value": upsd_words.typed_value(name, one.value),
                 "description": one.description,
                 "type": "string" if one.type.length is not None else "number",
                 "length": one.type.length,
-                "values": [upsd.typed_value(name, value) for value in one.values],
+                "values": [upsd_words.typed_value(name, value) for value in one.values],
                 "ranges": [list(span) for span in one.ranges],
             }
             for name, one in state.writable.items()
@@ -326,8 +326,8 @@ def main() -> None:
             "gather": {
                 "type": "list",
                 "elements": "str",
-                "choices": list(upsd.GATHER),
-                "default": list(upsd.SEEN_ALWAYS),
+                "choices": list(upsd_states.GATHER),
+                "default": list(upsd_states.SEEN_ALWAYS),
             },
             "facts": {"type": "bool", "default": False},
             "wait": {"type": "int", "default": 0},
@@ -338,10 +338,13 @@ def main() -> None:
     options = module.params
     expected = options["expected_clients"]
     # who is expected is shown, too
-    gather = [*options["gather"], *([upsd.CLIENTS] if expected and upsd.CLIENTS not in options["gather"] else [])]
+    gather = [
+        *options["gather"],
+        *([upsd_states.CLIENTS] if expected and upsd_states.CLIENTS not in options["gather"] else []),
+    ]
     open_client = _upsd.opener(module)
     try:
-        report = upsd.wait_until_ok(open_client, options["ups"], expected, wait=options["wait"], gather=gather)
+        report = upsd_states.wait_until_ok(open_client, options["ups"], expected, wait=options["wait"], gather=gather)
     except upsd.UpsdFailure as error:
         module.fail_json(msg=str(error))
     result = returned(report, gather)

@@ -11,6 +11,7 @@ directory, prints what the library returned or raised, as one line of JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -23,7 +24,7 @@ from functools import partial
 from typing import Any
 
 import inside
-from ansible_collections.homelab.nut.plugins.module_utils._nut import instcmd, nss, parseconf, upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut import instcmd, nss, parseconf, upsd, upsd_states
 
 # what a driver says of an order (drivers/upshandler.h)
 CODES = {"done": 0, "unknown": 1, "invalid": 2, "failed": 3}
@@ -48,7 +49,12 @@ class Driver:
     def _serve(self) -> None:
         while True:
             connection, _unused = self._listener.accept()
-            with connection, connection.makefile("r", encoding="latin-1", newline="\n") as asked:
+            # upsd may end at any time, and the driver then waits for the next one
+            with (
+                contextlib.suppress(OSError),
+                connection,
+                connection.makefile("r", encoding="latin-1", newline="\n") as asked,
+            ):
                 for line in asked:
                     self._answer(line, lambda said, to=connection: to.sendall(f"{said}\n".encode("latin-1")))
 
@@ -74,7 +80,8 @@ class Driver:
     def _play(steps: list[tuple[float, str]], say: Callable[[str], None]) -> None:
         for seconds, line in steps:
             time.sleep(seconds)
-            say(line)
+            with contextlib.suppress(OSError):
+                say(line)
 
 
 def client(**more: Any) -> upsd.Client:
@@ -165,7 +172,7 @@ def looked(job: dict[str, Any]) -> list[Any]:
         in_front.authenticate("look", "x")
         in_front.login("a")
         with client() as one:
-            report = upsd.look(one, job.get("ups"), job.get("expected", ()), gather=upsd.GATHER)
+            report = upsd_states.look(one, job.get("ups"), job.get("expected", ()), gather=upsd_states.GATHER)
         answer = plain(report)
         in_front.logout()
     with client() as one:
@@ -194,15 +201,25 @@ def main() -> None:
         if connection is None:
             sys.exit(inside.said("upsd"))
         connection.close()
-        wait_for_data(sorted([*job.get("drivers", {}), *dummies]))
+        wait_for_data(job.get("drivers", {}), dummies)
         print(json.dumps(OPERATIONS[job["operation"]](job)))
 
 
-def wait_for_data(names: list[str]) -> None:
+def wait_for_data(drivers: dict[str, Any], dummies: list[str]) -> None:
+    """Wait until upsd has all that the drivers tell: it answers its clients between two lines of theirs."""
+    told = {
+        name: {line.split()[1] for line in driver["lines"] if line.startswith("SETINFO ")}
+        | set(driver.get("commands", {}))
+        for name, driver in drivers.items()
+    }
+    gather = (upsd_states.VARIABLES, upsd_states.COMMANDS)
     end = time.monotonic() + inside.SECONDS / 2
     while time.monotonic() < end:
         with client() as one:
-            if all(state.fresh for state in upsd.snapshot(one, names)):
+            states = upsd_states.snapshot(one, sorted([*drivers, *dummies]), gather)
+            if all(
+                state.fresh and told.get(state.name, set()) <= {*state.variables, *state.commands} for state in states
+            ):
                 return
         time.sleep(0.05)
     sys.exit(f"no data: {inside.said('upsd')}")

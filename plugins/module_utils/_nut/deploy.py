@@ -21,6 +21,7 @@ from typing import Callable
 from . import (
     actions,
     host,
+    hostnames,
     monitors,
     naming,
     nss,
@@ -30,6 +31,7 @@ from . import (
     units,
     ups_conf,
     upsd,
+    upsd_states,
     validate,
     writing,
 )
@@ -245,14 +247,14 @@ class Deployment:
         for (name, port), names in sorted(self._asked().items()):
             try:
                 with upsd.Client(name, port, timeout=5) as client:
-                    states = upsd.snapshot(client)
+                    states = upsd_states.snapshot(client)
                 # as in NUT, a name counts in any case
                 if names is None:
                     # what stands in for a UPS that is not there was never served
                     self.served |= {
                         one.name.lower() for one in states if one.fresh and reconcile.ABSENT not in one.status
                     }
-                busy = upsd.careful([one for one in states if names is None or one.name.lower() in names])
+                busy = upsd_states.careful([one for one in states if names is None or one.name.lower() in names])
             except upsd.UpsdFailure:
                 continue
             if busy and not force:
@@ -305,11 +307,11 @@ class Deployment:
             return []
         try:
             with upsd.Client(*local_upsd(self.old.get("upsd.conf", ""))[0], timeout=5) as client:
-                names = [one.name for one in upsd.snapshot(client)]
+                names = [one.name for one in upsd_states.snapshot(client)]
                 seen = {address for name in names for address in client.list_clients(name)}
         except upsd.UpsdFailure:
             return []
-        others = sorted(one for one in seen if upsd.normal_address(one) != upsd.LOOPBACK)
+        others = sorted(one for one in seen if hostnames.normal_address(one) != hostnames.LOOPBACK)
         return [f"{', '.join(others)} are still logged in, and lose their UPS by this"] if others else []
 
     def advice(self) -> list[str]:

@@ -19,6 +19,7 @@ from . import (
     actions,
     fingerprint,
     gate,
+    hostnames,
     install,
     monitors,
     naming,
@@ -27,7 +28,6 @@ from . import (
     releases,
     stages,
     ups_conf,
-    upsd,
     upsd_words,
 )
 from . import usb as usb_bus
@@ -575,12 +575,16 @@ def listening(look: _Look) -> Found:
     missing = [place for place in wanted if not any(_covers(one, place) for one in there)]
     extra = [one for one in upsds if not any(_covers(one, place) for place in wanted)]
     if missing:
-        where = ", ".join(upsd.join_host(*one) for one in upsds) or "nowhere"
-        words = f"upsd should listen on {', '.join(upsd.join_host(*one) for one in missing)}, and listens on {where}"
+        where = ", ".join(hostnames.join_host(*one) for one in upsds) or "nowhere"
+        words = (
+            f"upsd should listen on {', '.join(hostnames.join_host(*one) for one in missing)}, and listens on {where}"
+        )
         todo = f"ss -tlnp | grep upsd; {DEPLOY.format(host=look.host)}; systemctl restart nut-server (LISTEN counts at its start only)"
         yield look.make("listening", FAILURE, words, todo)
     elif extra:
-        words = f"upsd listens on {', '.join(upsd.join_host(*one) for one in extra)}, which the inventory does not say"
+        words = (
+            f"upsd listens on {', '.join(hostnames.join_host(*one) for one in extra)}, which the inventory does not say"
+        )
         yield look.make(
             "listening",
             WARNING,
@@ -589,7 +593,7 @@ def listening(look: _Look) -> Found:
         )
     else:
         yield look.make(
-            "listening", OK, f"upsd listens on {', '.join(upsd.join_host(*one) for one in upsds or wanted)}"
+            "listening", OK, f"upsd listens on {', '.join(hostnames.join_host(*one) for one in upsds or wanted)}"
         )
 
 
@@ -604,7 +608,7 @@ def _covers(there: tuple[str, int], wanted: tuple[str, int]) -> bool:
         return address in ("127.0.0.1", "::1")
     if re.fullmatch(r"[0-9.]+|.*:.*", name):
         return (
-            upsd.normal_address(address) == upsd.normal_address(name)
+            hostnames.normal_address(address) == hostnames.normal_address(name)
             if name not in ("0.0.0.0", "::")
             else address == name
         )
@@ -641,8 +645,8 @@ def logins(look: _Look) -> Found:
     for system, said in look.seen.watched.items():
         if isinstance(said, str) or (look.expected.primary and not said.report.upses):
             continue
-        clients = {upsd.normal_address(one) for state in said.report.upses for one in state.clients}
-        if upsd.normal_address(said.here) in clients:
+        clients = {hostnames.normal_address(one) for state in said.report.upses for one in state.clients}
+        if hostnames.normal_address(said.here) in clients:
             yield look.make("login", OK, f"upsmon is logged in to {system}")
         else:
             why = f"; upsd refuses its password ({refused})" if refused else ""
@@ -653,7 +657,7 @@ def logins(look: _Look) -> Found:
 
 
 def _expected_logins(look: _Look, served: Served) -> Found:
-    known = {upsd.LOOPBACK, upsd.normal_address(served.here)}
+    known = {hostnames.LOOPBACK, hostnames.normal_address(served.here)}
     for one in look.expected.clients:
         state = look.upses.get(one.ups.lower())
         those = look.seen.addresses.get(one.name, "its address was not looked up")
@@ -676,7 +680,7 @@ def _expected_logins(look: _Look, served: Served) -> Found:
             )
             continue
         known.update(those)
-        clients = {upsd.normal_address(each) for each in state.clients}
+        clients = {hostnames.normal_address(each) for each in state.clients}
         if clients & set(those):
             yield look.make("login", OK, f"logged in to {one.ups} on {look.host}", "", one.name)
         else:
@@ -687,7 +691,7 @@ def _expected_logins(look: _Look, served: Served) -> Found:
                 f"(journalctl -u nut-server)? {DEPLOY.format(host=one.name)}"
             )
             yield look.make("login", FAILURE, words, todo, one.name)
-    others = sorted({upsd.normal_address(each) for state in look.upses.values() for each in state.clients} - known)
+    others = sorted({hostnames.normal_address(each) for state in look.upses.values() for each in state.clients} - known)
     if others:
         yield look.make(
             "strangers",

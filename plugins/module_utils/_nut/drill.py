@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from . import gate, monitors, parseconf, plan, upsd
+from . import gate, monitors, parseconf, plan, upsd, upsd_words
 from .moments import boottime
 from .units import Run
 from .validate import Find, find
@@ -679,7 +679,7 @@ class Drill:
 
     def flags(self) -> tuple[str, ...]:
         status = self.ask("status")
-        return upsd.split_status(status) if isinstance(status, str) else ()
+        return upsd_words.split_status(status) if isinstance(status, str) else ()
 
     def ask(self, what: str) -> Any:
         """Ask the simulated upsd: for the "status" of its UPS, or the number of its "logins". None: it does not say."""
@@ -770,7 +770,7 @@ def ask_real(policy: gate.Policy) -> float | None:
     for ups in policy.upses:
         try:
             with upsd.Client(ups.host, ups.port, gate.ASK_INTERVAL) as client:
-                flags = upsd.split_status(client.get_var(ups.name, "ups.status"))
+                flags = upsd_words.split_status(client.get_var(ups.name, "ups.status"))
                 try:
                     runtime = client.get_var(ups.name, "battery.runtime")
                 except upsd.VarNotSupported:

@@ -26,7 +26,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-from . import actions, firewall, gate, install, monitors, policy, releases, ups_conf, upsd, usb, validate
+from . import (
+    actions,
+    firewall,
+    gate,
+    hostnames,
+    install,
+    monitors,
+    policy,
+    releases,
+    ups_conf,
+    upsd,
+    upsd_states,
+    usb,
+    validate,
+)
 from .directives import Release
 from .units import ALL, MONITOR, SERVER, WATCHER, Run, driver
 from .verify import local_upsd
@@ -107,7 +121,7 @@ class Socket:
 class Served:
     """What an upsd said, and as whom it sees this host."""
 
-    report: upsd.Report
+    report: upsd_states.Report
     here: str
 
 
@@ -181,7 +195,7 @@ class Host:
     since: float = 86400.0
     root: Path = Path("/")
     open_client: Open = lambda host, port: upsd.Client(host, port, timeout=SECONDS)
-    resolve: Callable[[str, float], Sequence[str]] = upsd.resolve
+    resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve
     finder: validate.Find = validate.find
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -351,7 +365,7 @@ class Host:
     def _ask(self, host: str, port: int, names: Sequence[str] | None = None) -> Served | str:
         try:
             with self.open_client(host, port) as client:
-                report = upsd.look(client, names)
+                report = upsd_states.look(client, names)
                 return Served(report, client.local_address)
         except (upsd.UpsdFailure, ValueError) as error:
             return str(error)
@@ -361,12 +375,14 @@ class Host:
 
     def _addresses(self, place: str) -> tuple[str, ...] | str:
         try:
-            return tuple(dict.fromkeys(upsd.normal_address(one) for one in self.resolve(place.strip("[]"), SECONDS)))
+            return tuple(
+                dict.fromkeys(hostnames.normal_address(one) for one in self.resolve(place.strip("[]"), SECONDS))
+            )
         except OSError as error:
             # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
             kept = gate.Names(self._at(ADDRESSES)).kept.get(place)
             if kept:
-                return tuple(dict.fromkeys(map(upsd.normal_address, kept)))
+                return tuple(dict.fromkeys(map(hostnames.normal_address, kept)))
             return f"the name {place} has no address here ({error.strerror or error})"
 
     def _tls(self, files: Mapping[str, File]) -> Tls:

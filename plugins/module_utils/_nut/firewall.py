@@ -271,7 +271,7 @@ def with_rules(host_fw: str, ours: Sequence[str]) -> str:
 def addresses(sources: Iterable[str], resolve: Resolve) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """Find out the addresses of clients: by name, and a sentence for each that has none a rule could have.
 
-    resolve: as upsd.resolve.
+    resolve: as hostnames.resolve.
     """
     found: dict[str, tuple[str, ...]] = {}
     problems = []

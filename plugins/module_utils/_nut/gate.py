@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-from . import monitors, parseconf, probe, upsd, writing
+from . import hostnames, monitors, parseconf, probe, upsd, upsd_words, writing
 from .moments import boot_id, boottime, stamp
 from .monitors import PORT
 from .units import Run
@@ -78,7 +78,7 @@ class Ups:
 
     def __str__(self) -> str:
         """Name it as upsmon does."""
-        return f"{self.name}@{upsd.join_host(self.host, self.port)}"
+        return f"{self.name}@{hostnames.join_host(self.host, self.port)}"
 
 
 @dataclass(frozen=True)
@@ -543,7 +543,7 @@ def reading(status: str, runtime: str | None, at: float) -> Reading:
     0 counts as not known: some UPSes always say so, and others once in a while. One that has said more before, and is really
     empty, is known by that and by the time that has passed.
     """
-    flags = upsd.split_status(status)
+    flags = upsd_words.split_status(status)
     on_battery = True if "OB" in flags else False if "OL" in flags else None
     try:
         seconds = float(runtime) if runtime is not None else None
@@ -766,7 +766,7 @@ class Looker:
         *,
         edge: probe.Edge = probe.EDGE,
         seconds: float = ASK_INTERVAL,
-        resolve: upsd.Resolve = upsd.resolve,
+        resolve: hostnames.Resolve = hostnames.resolve,
     ) -> None:
         self.clock, self.edge = clock, edge
         self.patience = seconds  # with the first answers about guests; qm takes a second
@@ -795,7 +795,7 @@ class Looker:
             one.stop()
 
 
-def _targets(hosts: Sequence[Host], seconds: float, resolve: upsd.Resolve) -> list[probe.Target]:
+def _targets(hosts: Sequence[Host], seconds: float, resolve: hostnames.Resolve) -> list[probe.Target]:
     """Return what is looked at by the network: the machines that are no guests of this host."""
     far = [host for host in hosts if not host.guest]
     addresses = _resolved(sorted({one for host in far for one in host.addresses}), seconds, resolve)
@@ -812,7 +812,7 @@ def _asking(run: Run, guest: Guest) -> Callable[[], bool | None]:
 class Names:
     """Finds the addresses of names, and keeps them in a file: when it matters, what knew them may be down already."""
 
-    def __init__(self, path: Path, resolve: upsd.Resolve = upsd.resolve) -> None:
+    def __init__(self, path: Path, resolve: hostnames.Resolve = hostnames.resolve) -> None:
         self.path, self.resolve = path, resolve
         self.lock = threading.Lock()
         try:
@@ -849,7 +849,7 @@ class Names:
         return [name for name, found in _resolved(names, seconds, self).items() if not found]
 
 
-def _resolved(names: Sequence[str], seconds: float, resolve: upsd.Resolve) -> dict[str, tuple[str, ...]]:
+def _resolved(names: Sequence[str], seconds: float, resolve: hostnames.Resolve) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = dict.fromkeys(names, ())
 
     def ask(name: str) -> None:
@@ -912,7 +912,7 @@ class Orders:
     def __call__(self, client: upsd.Client, ups: Ups, status: str) -> None:
         """Give the order, if this status lacks it. Never raises upsd.UpsdFailure: what upsd says else is still worth hearing."""
         login = self.logins.get(str(ups))
-        if login is None or "FSD" in upsd.split_status(status):
+        if login is None or "FSD" in upsd_words.split_status(status):
             return
         words = f"upsd does not say FSD of {ups.name}: it was told again, so that all go down"
         try:
@@ -1181,7 +1181,7 @@ def _host_report(host: Host, seen: Watched, began: float) -> dict[str, object]:
 
 
 def one_look(
-    policy: Policy, run: Run, resolve: upsd.Resolve = upsd.resolve
+    policy: Policy, run: Run, resolve: hostnames.Resolve = hostnames.resolve
 ) -> tuple[dict[str, bool | None], dict[str, Reading | str]]:
     """Look once at all machines and UPSes, for `status`. A UPS that can't be asked has the reason in place of a reading."""
     seen = probe.look(_targets(policy.hosts, ASK_INTERVAL, resolve))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
-from . import upsd
+from . import hostnames
 from .units import Run
 from .words import printable
 
@@ -335,7 +335,7 @@ def on(
                 answers = resolve(name)
             except OSError:
                 answers = ()
-            seen[name] = frozenset(upsd.normal_address(one) for one in (name.casefold(), *answers))
+            seen[name] = frozenset(hostnames.normal_address(one) for one in (name.casefold(), *answers))
         return seen[name]
 
     wanted = frozenset(one for name in addresses for one in all_of(name))

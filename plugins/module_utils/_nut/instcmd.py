@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from . import parseconf, upsd, upsd_words
+from . import parseconf, upsd, upsd_states, upsd_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -315,14 +315,14 @@ class Operator:
         settings = []
         for name, value in wanted.items():
             try:
-                known = upsd.writable_of(client, self.ups, name)
+                known = upsd_states.writable_of(client, self.ups, name)
             except upsd.VarNotSupported:
                 raise Refused(f"{self.ups} has no variable {name}{self._settable(client)}") from None
             except parseconf.Unencodable as error:
                 raise Refused(f"the variable {name!r}: {error}") from None
             if known is None:
                 raise Refused(f"{name} of {self.ups} can't be set{self._settable(client)}")
-            if upsd.same_value(known.value, value):
+            if upsd_words.same_value(known.value, value):
                 continue
             setting = Setting(known.name, known.value, fitting(known, value))
             self._allow(f"setting {setting.name}", danger_of_variable(name), leave)
@@ -393,7 +393,7 @@ class Operator:
             except upsd.UpsdFailure as error:
                 return replace(outcome, words=f"{outcome.words}; then {error}", value=value)
             left = end - self.clock()
-            if upsd.same_value(value, setting.after):
+            if upsd_words.same_value(value, setting.after):
                 return Outcome("success", f"it is {value} now", value)
             if left <= 0:
                 return replace(outcome, words=f"{outcome.words}, but after {wait:g} s it is {value}", value=value)
@@ -451,22 +451,22 @@ def unfit(variables: Mapping[str, str], least: float = LEAST_CHARGE) -> str | No
     least: percent of charge. A UPS that does not tell its charge is let through: its own electronics refuse.
     """
     status = variables.get("ups.status", "")
-    flags = set(upsd.split_status(status))
-    if "OL" not in flags or not upsd.CAREFUL.isdisjoint(flags):
+    flags = set(upsd_words.split_status(status))
+    if "OL" not in flags or not upsd_words.CAREFUL.isdisjoint(flags):
         return f"it is not plainly on mains (ups.status: {status or 'none'})"
     if upsd_words.judge(variables.get(_RESULT, "")) == upsd_words.RUNNING or "TEST" in flags:
         return f"a test is under way ({variables.get(_RESULT) or status})"
-    charge = upsd.typed_value("battery.charge", variables.get("battery.charge", ""))
+    charge = upsd_words.typed_value("battery.charge", variables.get("battery.charge", ""))
     if isinstance(charge, (int, float)) and charge < least:
         return f"its charge is {charge:g} %, and {least:g} % are asked for (minimum_charge), as the mains may fail meanwhile"
     return None
 
 
-def fitting(known: upsd.Writable, value: str) -> str:
+def fitting(known: upsd_states.Writable, value: str) -> str:
     """Return a value as the UPS spells it. Raises Refused if it is none that the variable may have."""
     if known.values:
         for one in known.values:
-            if upsd.same_value(one, value):
+            if upsd_words.same_value(one, value):
                 return one
     if known.ranges and _within(known.ranges, value):
         return value
@@ -492,7 +492,7 @@ class _Watch:
     def __init__(self, kind: str, before: Mapping[str, str], now: float) -> None:
         self._kind = kind
         self._before = before
-        self._flags_before = set(upsd.split_status(before.get("ups.status", "")))
+        self._flags_before = set(upsd_words.split_status(before.get("ups.status", "")))
         self._began = now
         self._ran = False  # the UPS was seen to test
         self._told = False  # ups.test.result or its date is not what it was before
@@ -510,7 +510,7 @@ class _Watch:
         """Take one look in; return the verdict if there is one."""
         self._trouble = ""
         self._variables = variables
-        flags = set(upsd.split_status(variables.get("ups.status", "")))
+        flags = set(upsd_words.split_status(variables.get("ups.status", "")))
         result = variables.get(_RESULT, "")
         said = upsd_words.judge(result)
         busy = bool(flags & {"OB", "CAL", "TEST"} or (flags - self._flags_before) & {"DISCHRG"})

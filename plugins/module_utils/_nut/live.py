@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from . import drill, gate, monitors, parseconf, plan, units, upsd, writing
+from . import drill, gate, hostnames, monitors, parseconf, plan, units, upsd, upsd_states, upsd_words, writing
 from .moments import boot_id, boottime
 from .units import Run
 
@@ -105,7 +105,7 @@ class Found:
     can tell. conf: upsmon.conf, None if it can't be read. gate, upsmon: units.
     """
 
-    upses: Mapping[str, upsd.UpsState | str]
+    upses: Mapping[str, upsd_states.UpsState | str]
     addresses: Mapping[str, frozenset[str]]
     seen: Mapping[str, bool | None]
     conf: str | None
@@ -127,7 +127,7 @@ def fitness(policy: gate.Policy, found: Found, need: float | None = None) -> Fit
         problems += _power(said, need)
         remarks += _comes_back(said, need)
     states = [one for one in found.upses.values() if not isinstance(one, str)]
-    inside = {upsd.normal_address(one) for state in states for one in state.clients}
+    inside = {hostnames.normal_address(one) for state in states for one in state.clients}
     for host in policy.hosts if states else ():
         if not found.addresses.get(host.name):
             problems.append(f"{host.name} has no address here, so nobody sees when it goes. Is its name right?")
@@ -165,17 +165,17 @@ def _installed(found: Found) -> Iterator[str]:
         yield f"the SHUTDOWNCMD in {drill.CONF} does not start {GATE_UNIT}: this host would not wait for the others"
 
 
-def _number(state: upsd.UpsState, name: str) -> float | None:
-    value = upsd.typed_value(name, state.variables.get(name, ""))
+def _number(state: upsd_states.UpsState, name: str) -> float | None:
+    value = upsd_words.typed_value(name, state.variables.get(name, ""))
     return None if isinstance(value, str) else float(value)
 
 
-def _power(state: upsd.UpsState, need: float | None) -> Iterator[str]:
+def _power(state: upsd_states.UpsState, need: float | None) -> Iterator[str]:
     """Say why this UPS stands against it."""
     if not state.fresh:
         yield f"{state.name}: nobody can tell whether it is on mains: {state.error or 'it has no status yet'}"
         return
-    if "OL" not in state.status or not upsd.CAREFUL.isdisjoint(state.status):
+    if "OL" not in state.status or not upsd_words.CAREFUL.isdisjoint(state.status):
         yield f"{state.name} says {' '.join(state.status)}, and must be plainly on mains (OL). Wait until it is"
     charge, low = _number(state, "battery.charge"), _number(state, "battery.charge.low") or 0.0
     if charge is not None and charge <= low:
@@ -188,7 +188,7 @@ def _power(state: upsd.UpsState, need: float | None) -> Iterator[str]:
         )
 
 
-def _comes_back(state: upsd.UpsState, need: float | None) -> Iterator[str]:
+def _comes_back(state: upsd_states.UpsState, need: float | None) -> Iterator[str]:
     """Say what of this UPS one has to know. ups.delay.start: ondelay; not every UPS can."""
     if _number(state, "battery.runtime") is None and need is not None:
         yield f"{state.name} does not say how long it lasts. Begin only if it is charged"
@@ -204,17 +204,17 @@ def find(
     policy: gate.Policy,
     run: Run,
     *,
-    names: upsd.Resolve = upsd.resolve,
+    names: hostnames.Resolve = hostnames.resolve,
     conf: Path = drill.CONF,
-    look: Callable[[gate.Policy, Run, upsd.Resolve], tuple[dict[str, bool | None], Any]] = gate.one_look,
+    look: Callable[[gate.Policy, Run, hostnames.Resolve], tuple[dict[str, bool | None], Any]] = gate.one_look,
 ) -> Found:
     """Look at all that fitness() judges."""
     seen, _readings = look(policy, run, names)
-    upses: dict[str, upsd.UpsState | str] = {}
+    upses: dict[str, upsd_states.UpsState | str] = {}
     for ups in policy.upses:
         try:
             with upsd.Client(ups.host, ups.port, gate.ASK_INTERVAL) as client:
-                upses[str(ups)] = upsd.snapshot(client, [ups.name])[0]
+                upses[str(ups)] = upsd_states.snapshot(client, [ups.name])[0]
         except (upsd.UpsdFailure, parseconf.Unencodable) as error:
             upses[str(ups)] = str(error)
     try:
@@ -239,14 +239,14 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def addresses(policy: gate.Policy, names: upsd.Resolve) -> dict[str, frozenset[str]]:
+def addresses(policy: gate.Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
     found = {}
     for host in policy.hosts:
         its: set[str] = set()
         for name in host.addresses:
             with contextlib.suppress(OSError):
-                its |= {upsd.normal_address(one) for one in names(name, NAME_SECONDS)}
+                its |= {hostnames.normal_address(one) for one in names(name, NAME_SECONDS)}
         found[host.name] = frozenset(its)
     return found
 
@@ -439,8 +439,8 @@ class Recorder:
         for ups in self.policy.upses:
             try:
                 with upsd.Client(ups.host, ups.port, gate.ASK_INTERVAL) as client:
-                    fsd |= "FSD" in upsd.split_status(client.get_var(ups.name, "ups.status"))
-                    there = {upsd.normal_address(one) for one in client.list_clients(ups.name)}
+                    fsd |= "FSD" in upsd_words.split_status(client.get_var(ups.name, "ups.status"))
+                    there = {hostnames.normal_address(one) for one in client.list_clients(ups.name)}
             except (upsd.UpsdFailure, parseconf.Unencodable):
                 continue
             inside = (inside or frozenset()) | {name for name, its in self.known.items() if its & there}
@@ -457,7 +457,7 @@ def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> No
         one.sendto(words.encode(), address)
 
 
-def record(policy: gate.Policy, wanted: Wanted, log: Say, *, run: Run, names: upsd.Resolve) -> bool:
+def record(policy: gate.Policy, wanted: Wanted, log: Say, *, run: Run, names: hostnames.Resolve) -> bool:
     """Be the recorder: what its unit runs. Returns as Recorder.run() does."""
     looker = gate.Looker(policy.hosts, run, boottime, resolve=names)
     try:
@@ -494,7 +494,7 @@ def start(
     *,
     program: Sequence[str],
     run: Run,
-    names: upsd.Resolve,
+    names: hostnames.Resolve,
     starter: Callable[[], str] = drill.systemd_run,
     user: Callable[[], int] = os.geteuid,
 ) -> Fitness:
@@ -752,7 +752,7 @@ def _entries(run: Run, options: Sequence[str]) -> list[tuple[float, str]]:
 
 
 def main(
-    policy: gate.Policy, wanted: Wanted, out: Say, *, program: Sequence[str], run: Run, names: upsd.Resolve
+    policy: gate.Policy, wanted: Wanted, out: Say, *, program: Sequence[str], run: Run, names: hostnames.Resolve
 ) -> bool:
     """Do what is wanted, and say whether it went well. Raises LiveError, and Unfit."""
     if wanted.inside:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import upsd
+from . import hostnames, upsd_states, upsd_words
 from .upsd_words import status_words
 from .words import printable
 
@@ -158,7 +158,7 @@ def date(text: str) -> float | None:
     return None
 
 
-def state_words(state: upsd.UpsState) -> str:
+def state_words(state: upsd_states.UpsState) -> str:
     """Say how a UPS stands: on mains, charging."""
     return status_words(state.status) if state.fresh else f"no data ({state.error or 'its driver is starting'})"
 
@@ -195,8 +195,8 @@ def facts(seen: Any, most: int = EVENTS) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _quantity(state: upsd.UpsState, name: str) -> float | None:
-    value = upsd.typed_value(name, state.variables.get(name, ""))
+def _quantity(state: upsd_states.UpsState, name: str) -> float | None:
+    value = upsd_words.typed_value(name, state.variables.get(name, ""))
     return None if isinstance(value, str) else value
 
 
@@ -247,15 +247,15 @@ def _ups(
     lines = textwrap.wrap(
         f"  {ups['name']}{model}: {', '.join([ups['words'] or 'no status', *numbers])}", width, subsequent_indent="    "
     )
-    there = {upsd.normal_address(one) for one in ups["clients"]}
+    there = {hostnames.normal_address(one) for one in ups["clients"]}
     told: list[str] = []
     for one in [each for each in clients if each["ups"].lower() == ups["name"].lower()]:
         those = set(addresses.get(one["name"], ()))
         how = "logged in" if those & there else "NOT logged in"
         told.append(f"{one['name']} ({how}; waited for {one['shutdown_time']:g} s, at most {one['limit']:g} s)")
         there -= those
-    own = upsd.LOOPBACK in there
-    others = sorted(there - {upsd.LOOPBACK})
+    own = hostnames.LOOPBACK in there
+    others = sorted(there - {hostnames.LOOPBACK})
     told += [
         f"this host ({'logged in' if own else 'NOT logged in'})",
         *(f"{one} (not in the inventory)" for one in others),

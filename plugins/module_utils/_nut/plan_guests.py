@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import guests, selection, upsd
+from . import guests, hostnames, selection
 from .guests import Guest
 from .plan import GUEST, SECONDARY, Constraint, Machine, PlanError, PlannedGuest, Proxmox, StagePlan
 from .selection import Here, Selector
@@ -93,7 +93,10 @@ def _read(root: Path, cpus: int) -> Host:
 
 
 def resolver(
-    machines: Iterable[Machine], selectors: Iterable[Selector], host: Host, resolve: upsd.Resolve = upsd.resolve
+    machines: Iterable[Machine],
+    selectors: Iterable[Selector],
+    host: Host,
+    resolve: hostnames.Resolve = hostnames.resolve,
 ) -> guests.Resolve:
     """Look up all names that place() would ask for, at once, within NAME_SECONDS."""
     asked = Selector(storage_of=tuple(address for one in machines for address in one.address))

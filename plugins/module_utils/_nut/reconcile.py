@@ -28,6 +28,7 @@ from . import (
     bundle,
     fingerprint,
     glance,
+    hostnames,
     hotplug,
     install,
     naming,
@@ -38,6 +39,7 @@ from . import (
     ups_conf,
     ups_file,
     upsd,
+    upsd_states,
     usb,
     validate,
     writing,
@@ -464,7 +466,7 @@ class Host:
         """Ask upsd for the UPSes of these names. One that hangs is waited for UPSD_SECONDS."""
         try:
             with upsd.Client(*self._place(), timeout=UPSD_SECONDS) as client:
-                states = upsd.snapshot(client)
+                states = upsd_states.snapshot(client)
         except upsd.UpsdFailure as error:
             self.debug(str(error))
             return _Said({}, dict.fromkeys(names, UNREACHABLE), None)
@@ -477,7 +479,7 @@ class Host:
                 status[name] = one.status
             else:
                 errors[name] = "UNKNOWN-UPS" if one is None else one.error or "WAIT"
-        return _Said(status, errors, tuple(upsd.careful(states)))
+        return _Said(status, errors, tuple(upsd_states.careful(states)))
 
     @staticmethod
     def _seen(
@@ -777,7 +779,7 @@ class Host:
     def _answering(self, wanted: Mapping[str, str]) -> tuple[str, int]:
         """Return the address at which upsd gives these answers. Raises OSError if there is none."""
         host, port = self._place()
-        for address in upsd.resolve(host, UPSD_SECONDS):
+        for address in hostnames.resolve(host, UPSD_SECONDS):
             with contextlib.suppress(OSError):
                 if quiet.ask(address, port, list(wanted)) == list(wanted.values()):
                     return address, port

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from . import guests, upsd, writing
+from . import guests, hostnames, writing
 from .guests import Guest, Mount, Storage
 from .words import printable
 
@@ -141,7 +141,7 @@ def names(selectors: Iterable[Selector], here: Here) -> tuple[str, ...]:
     return tuple(sorted(asked | servers | {one.server for one in here.mounts if one.server}))
 
 
-def look_up(wanted: Sequence[str], resolve: upsd.Resolve, seconds: float) -> guests.Resolve:
+def look_up(wanted: Sequence[str], resolve: hostnames.Resolve, seconds: float) -> guests.Resolve:
     """Look names up, all at once, within SECONDS; return what then gives their addresses, or OSError.
 
     A name server that is gone costs each name its whole patience: one after the other they would take too long.
@@ -195,7 +195,7 @@ class Finder:
         self,
         stages: Mapping[str, Selector],
         path: Path,
-        resolver: Callable[[], upsd.Resolve] = lambda: upsd.resolve,
+        resolver: Callable[[], hostnames.Resolve] = lambda: hostnames.resolve,
         root: Path = Path("/"),
     ) -> None:
         self.stages, self.path, self.resolver, self.root = dict(stages), path, resolver, root

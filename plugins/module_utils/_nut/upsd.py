@@ -8,33 +8,27 @@ It trusts nobody: whatever the other side sends or does not send, a Client comes
 starttls it sees whom it speaks to, and speaks on encrypted.
 
 To look needs no password, and no LOGIN: that would count as one more system that hangs on the UPS, and the primary
-would wait for it. So snapshot, look and wait_until_ok never log in. What has an effect (instcmd, set_var, fsd) needs
-authenticate.
+would wait for it. What has an effect (instcmd, set_var, fsd) needs authenticate.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import queue
 import re
 import socket
 import ssl
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
 from . import parseconf
+from .hostnames import join_host, normal_address, resolve
 from .monitors import PORT
 from .words import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
-
-    Resolve = Callable[[str, float], "Sequence[str]"]
 
 LINE_LIMIT = 4096
 """Bytes of a line of an answer. upsd cuts a value at 512 characters; twice that if each has a backslash."""
@@ -42,21 +36,6 @@ LINE_LIMIT = 4096
 LINES_LIMIT = 10000
 """Lines of one answer. A large UPS has some hundred variables."""
 
-VARIABLES, CLIENTS, COMMANDS, WRITABLE = "variables", "clients", "commands", "writable"
-
-GATHER = (VARIABLES, CLIENTS, COMMANDS, WRITABLE)
-"""What a snapshot can hold of a UPS, besides its name, description and status."""
-
-SEEN_ALWAYS = (VARIABLES, CLIENTS)
-"""What a snapshot holds unless it is told otherwise."""
-
-LOOPBACK = "127.0.0.1"
-"""What normal_address makes of every address of the loopback interface."""
-
-CAREFUL = frozenset({"OB", "LB", "FSD", "CAL", "BYPASS", "OFF"})
-"""Flags of a status that says more than "on mains, and well"."""
-
-_RETRY_INTERVAL = 1.0
 
 # upsd writes each line by itself, and its system holds the second one back until we have confirmed the first, which ours
 # would do 40 ms later: on each list. Linux forgets the option after a while, so it is set for each receipt.
@@ -80,7 +59,7 @@ class UpsdError(UpsdFailure):
     """upsd at ``where`` answered ``ERR code`` to ``about``. The codes are listed in RFC 9271; DATA-STALE is one."""
 
     def __init__(self, code: str, where: str, about: str, detail: str = "") -> None:
-        meaning = detail or _MEANINGS.get(code, "")
+        meaning = detail or MEANINGS.get(code, "")
         super().__init__(f"upsd at {where} answered {code} to {about}" + (f": {meaning}" if meaning else ""))
         self.code = code
         self.about = about
@@ -158,7 +137,7 @@ class WrongName(Untrusted):
 
 _F = TypeVar("_F", bound=Unreachable)
 
-_MEANINGS = {
+MEANINGS = {
     "ACCESS-DENIED": "it does not let this host or user ask that",
     "ALREADY-ATTACHED": "this connection is logged in already",
     "ALREADY-LOGGED-IN": "this connection is logged in already",
@@ -201,62 +180,6 @@ _ERRORS: dict[str, type[UpsdError]] = {
 }
 
 
-def join_host(host: str, port: int) -> str:
-    """Return ``host:port``, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def split_status(status: str) -> tuple[str, ...]:
-    """Return the flags of a ``ups.status``: ``"OB LB"`` gives ``("OB", "LB")``."""
-    return tuple(status.split())
-
-
-def normal_address(text: str) -> str:
-    """Return an IP address so that two spellings of it compare equal; what is no IP address comes back as it is.
-
-    IPv4 mapped into IPv6 becomes IPv4: a upsd that listens on :: shows IPv4 clients that way. All of the loopback
-    interface becomes 127.0.0.1, because Debian gives a host's own name the address 127.0.1.1. A zone (%eth0) goes.
-    """
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return text
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return LOOPBACK if address.is_loopback else str(address)
-
-
-def resolve(name: str, timeout: float) -> tuple[str, ...]:
-    """Return the addresses of ``name``, as the system's resolver gives them, at most ``timeout`` seconds from now.
-
-    Raises OSError: socket.gaierror if it has none, TimeoutError if the answer takes too long.
-    """
-    try:
-        return (str(ipaddress.ip_address(name)),)
-    except ValueError:
-        pass
-    found: queue.SimpleQueue[tuple[str, ...] | OSError] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-            found.put(tuple(dict.fromkeys(str(answer[4][0]) for answer in answers)))
-        except UnicodeError as error:  # an empty label, or one that is too long
-            found.put(OSError(str(error)))
-        except OSError as error:
-            found.put(error)
-
-    # getaddrinfo() has no timeout of its own, and a dead name server takes long. A thread can be left behind.
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = found.get(timeout=max(timeout, 0.001))
-    except queue.Empty:
-        raise TimeoutError(f"the name was not resolved within {timeout:g} s") from None
-    if isinstance(answer, OSError):
-        raise answer
-    return answer
-
-
 @dataclass(frozen=True)
 class Tls:
     """How a Client encrypts. ca: as starttls. server_name: whom the certificate must be for; "" is the Client's host."""
@@ -278,18 +201,6 @@ class Type:
     range: bool
     length: int | None
     number: bool
-
-
-@dataclass(frozen=True)
-class Writable:
-    """A variable that can be set. values, ranges: what it may be, as upsd lists it; () if it lists nothing."""
-
-    name: str
-    value: str
-    description: str
-    type: Type
-    values: tuple[str, ...] = ()
-    ranges: tuple[tuple[int, int], ...] = ()
 
 
 class Client:
@@ -351,7 +262,7 @@ class Client:
         try:
             return normal_address(str(self._connected().getsockname()[0]))
         except OSError as error:
-            raise self._failed(Unreachable, _reason(error)) from error
+            raise self._failed(Unreachable, reason(error)) from error
 
     def starttls(self, ca_pem: str | None, server_name: str) -> None:
         """Encrypt all further talk, with an upsd that a certificate from ``ca_pem`` shows to be ``server_name``.
@@ -375,7 +286,7 @@ class Client:
         except ssl.SSLError as error:
             raise self._failed(BadAnswer, f"TLS can't be agreed on ({error.reason or error.strerror})") from error
         except OSError as error:
-            raise self._failed(Unreachable, _reason(error)) from error
+            raise self._failed(Unreachable, reason(error)) from error
         except ValueError as error:  # of the CA's text, or of a name that nobody can have
             raise self._failed(Untrusted, f"{trusted}: {error}") from error
 
@@ -566,7 +477,7 @@ class Client:
             answer = self._answer(self._ask(*words), about)
         except UpsdError as error:
             if secret:
-                raise type(error)(error.code if error.code in _MEANINGS else "an error", self.where, about) from None
+                raise type(error)(error.code if error.code in MEANINGS else "an error", self.where, about) from None
             raise
         except BadAnswer:
             if secret:
@@ -620,7 +531,7 @@ class Client:
             connection.settimeout(self._left())
             connection.sendall(request)
         except OSError as error:
-            raise self._failed(Unreachable, _reason(error)) from error
+            raise self._failed(Unreachable, reason(error)) from error
         return self._line()
 
     def _line(self) -> str:
@@ -634,7 +545,7 @@ class Client:
                     connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
                 received = connection.recv(LINE_LIMIT)
             except OSError as error:
-                raise self._failed(Unreachable, _reason(error)) from error
+                raise self._failed(Unreachable, reason(error)) from error
             if not received:
                 raise self._failed(Unreachable, "it closed the connection before its answer was complete")
             self._buffer += received
@@ -685,7 +596,7 @@ class Client:
         except socket.gaierror as error:
             raise Unreachable(self.host, self.port, f"the name cannot be resolved ({error.strerror})") from error
         except OSError as error:
-            raise Unreachable(self.host, self.port, str(error) or _reason(error)) from error
+            raise Unreachable(self.host, self.port, str(error) or reason(error)) from error
         reasons: list[str] = []
         for position, address in enumerate(addresses):
             try:
@@ -693,9 +604,7 @@ class Client:
                 share = self._left() / (len(addresses) - position)
                 return socket.create_connection((address, self.port), timeout=share)
             except OSError as error:
-                reasons.append(
-                    f"{_reason(error)} ({normal_address(address)})" if len(addresses) > 1 else _reason(error)
-                )
+                reasons.append(f"{reason(error)} ({normal_address(address)})" if len(addresses) > 1 else reason(error))
         raise Unreachable(self.host, self.port, ", ".join(dict.fromkeys(reasons)))
 
 
@@ -736,315 +645,9 @@ def _same(left: str, right: str) -> bool:
     return left.lower() == right.lower()
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
     if isinstance(error, (TimeoutError, socket.timeout)):  # two classes before Python 3.10
         return "no complete answer in time"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused (does upsd run, and LISTEN on this address?)"
     return error.strerror or str(error) or type(error).__name__
-
-
-@dataclass(frozen=True)
-class UpsState:
-    """What upsd says about one UPS at one moment.
-
-    ``fresh``: upsd serves its data, and they have a status. If not, ``error`` is upsd's code (DATA-STALE,
-    DRIVER-NOT-CONNECTED, ...) or None while the driver is still starting, and status and variables are what there is.
-    ``clients`` are the addresses of those who are logged in, as upsd writes them; ``num_logins`` is None if upsd would
-    not say.
-    """
-
-    name: str
-    description: str
-    status: tuple[str, ...]
-    fresh: bool
-    error: str | None
-    variables: Mapping[str, str]
-    clients: tuple[str, ...]
-    num_logins: int | None
-    commands: Mapping[str, str] = field(default_factory=dict)
-    writable: Mapping[str, Writable] = field(default_factory=dict)
-
-
-def snapshot(
-    client: Client, names: Iterable[str] | None = None, gather: Collection[str] = SEEN_ALWAYS
-) -> tuple[UpsState, ...]:
-    """Return the state of the UPSes with these names (in any case), or of all that upsd serves, in upsd's order.
-
-    gather: what is wanted (GATHER). Without VARIABLES only the status is asked for; what is not asked for is empty.
-    Raises UnknownUps if upsd does not serve one of the names, and Unreachable.
-    """
-    served = client.list_ups()
-    wanted = list(served)
-    if names is not None:
-        known = {name.lower(): name for name in served}
-        for name in names:
-            if name.lower() not in known:
-                others = ", ".join(served) or "none at all"
-                raise UnknownUps("UNKNOWN-UPS", client.where, f"the question for {name!r}", f"it serves {others}")
-        asked = {name.lower() for name in names}
-        wanted = [name for name in served if name.lower() in asked]
-    descriptions: dict[str, str] = {}
-    return tuple(_state(client, name, served[name], gather, descriptions) for name in wanted)
-
-
-def _state(
-    client: Client, name: str, description: str, gather: Collection[str], descriptions: dict[str, str]
-) -> UpsState:
-    """descriptions: upsd's of commands and variables so far, which are the same for all UPSes."""
-    error: str | None = None
-    variables: dict[str, str] = {}
-    status: tuple[str, ...] = ()
-    clients: tuple[str, ...] = ()
-    num_logins: int | None = None
-    commands: dict[str, str] = {}
-    writable: dict[str, Writable] = {}
-    try:
-        if VARIABLES in gather:
-            variables = client.list_vars(name)
-            status = split_status(variables.get("ups.status", ""))
-        else:
-            status = _status(client, name)
-        if CLIENTS in gather:
-            num_logins = client.num_logins(name)
-        if COMMANDS in gather:
-            commands = commands_of(client, name, descriptions)
-        if WRITABLE in gather:
-            for variable, value in client.list_rw(name).items():
-                writable[variable] = _writable(client, name, variable, value, descriptions)
-    except UpsdError as trouble:
-        error = trouble.code
-    if CLIENTS in gather:
-        try:
-            clients = client.list_clients(name)
-        except UpsdError as trouble:
-            error = error or trouble.code
-    return UpsState(
-        name=name,
-        description=description,
-        status=status,
-        # A driver that has not yet heard from its UPS has no status, or says WAIT.
-        fresh=error is None and bool(status) and "WAIT" not in status,
-        error=error,
-        variables=variables,
-        clients=clients,
-        num_logins=num_logins,
-        commands=commands,
-        writable=writable,
-    )
-
-
-def _status(client: Client, ups: str) -> tuple[str, ...]:
-    try:
-        return split_status(client.get_var(ups, "ups.status"))
-    except VarNotSupported:
-        return ()
-
-
-def commands_of(client: Client, ups: str, descriptions: dict[str, str]) -> dict[str, str]:
-    """Return the commands of a UPS with upsd's descriptions. Those that descriptions has are not asked for again."""
-    found = {}
-    for command in client.list_cmds(ups):
-        key = f"command {command.lower()}"
-        if key not in descriptions:
-            descriptions[key] = _described(client.get_cmddesc(ups, command))
-        found[command] = descriptions[key]
-    return found
-
-
-def writable_of(client: Client, ups: str, name: str) -> Writable | None:
-    """Return what a variable may be set to; None if it can't be set. Raises what get_var raises."""
-    for known, value in client.list_rw(ups).items():
-        if _same(known, name):
-            return _writable(client, ups, known, value, {})
-    client.get_var(ups, name)
-    return None
-
-
-def _writable(client: Client, ups: str, name: str, value: str, descriptions: dict[str, str]) -> Writable:
-    key = f"variable {name.lower()}"
-    if key not in descriptions:
-        descriptions[key] = _described(client.get_desc(ups, name))
-    kind = client.get_type(ups, name)
-    return Writable(
-        name=name,
-        value=value,
-        description=descriptions[key],
-        type=kind,
-        values=client.list_enum(ups, name) if kind.enum else (),
-        ranges=client.list_range(ups, name) if kind.range else (),
-    )
-
-
-def _described(text: str) -> str:
-    """What upsd says where it has no description is none (server/netget.c)."""
-    return "" if text == "Description unavailable" else text
-
-
-def careful(states: Iterable[UpsState]) -> list[str]:
-    """Name the UPSes that are not plainly on mains, with their status: ``ups (OB LB)``. One without data is not among them."""
-    return [
-        f"{one.name} ({' '.join(one.status)})" for one in states if one.fresh and not CAREFUL.isdisjoint(one.status)
-    ]
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A client that is expected and has not logged in. ``addresses`` is empty if the name could not be resolved."""
-
-    name: str
-    addresses: tuple[str, ...]
-    why: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a look at upsd saw.
-
-    ``stale`` pairs the name of a UPS that is not fresh with the reason. ``unexpected``: the addresses that are logged in
-    and belong to none of the expected clients; it counts for nothing, and is () where nobody was expected.
-    ``tls_version`` and ``tls_expires``: of the connection and of upsd's certificate; None if it was not encrypted.
-    """
-
-    version: str
-    protocol: str
-    upses: tuple[UpsState, ...]
-    missing: tuple[Missing, ...]
-    stale: tuple[tuple[str, str], ...]
-    message: str
-    unexpected: tuple[str, ...] = ()
-    tls_version: str | None = None
-    tls_expires: datetime | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is a UPS, each is fresh, and each expected client has logged in."""
-        return bool(self.upses) and not self.stale and not self.missing
-
-
-def look(
-    client: Client,
-    ups: Sequence[str] | None = None,
-    expected_clients: Sequence[str] = (),
-    addresses_of: Resolve = resolve,
-    gather: Collection[str] = SEEN_ALWAYS,
-) -> Report:
-    """Look once, through an open client, at the UPSes named (default: all), and at who is logged in to them.
-
-    An expected client is an address or a name; it is there if any of its addresses is logged in to any of these UPSes.
-    gather: as snapshot; with expected clients the clients are asked for in any case. Raises what snapshot raises.
-    """
-    version, protocol = client.version(), client.net_version()
-    upses = snapshot(client, ups, {*gather, CLIENTS} if expected_clients else gather)
-    tls_version, tls_expires = client.tls_version, client.peer_not_after
-    logged_in = tuple(dict.fromkeys(normal_address(address) for state in upses for address in state.clients))
-    missing: list[Missing] = []
-    known: set[str] = set()
-    for name in expected_clients:
-        try:
-            addresses = tuple(dict.fromkeys(normal_address(address) for address in addresses_of(name, client.timeout)))
-        except OSError as error:
-            missing.append(Missing(name, (), f"cannot be resolved ({_reason(error)})"))
-            continue
-        known.update(addresses)
-        if not set(addresses) & set(logged_in):
-            missing.append(Missing(name, addresses, "has not logged in"))
-    stale = tuple((state.name, _staleness(state)) for state in upses if not state.fresh)
-    message = _message(client.where, upses, logged_in, missing, expected_clients)
-    unexpected = tuple(address for address in logged_in if address not in known) if expected_clients else ()
-    return Report(version, protocol, upses, tuple(missing), stale, message, unexpected, tls_version, tls_expires)
-
-
-def wait_until_ok(
-    open_client: Callable[[], Client],
-    ups: Sequence[str] | None = None,
-    expected_clients: Sequence[str] = (),
-    *,
-    wait: float = 0.0,
-    gather: Collection[str] = SEEN_ALWAYS,
-    addresses_of: Resolve = resolve,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Report:
-    """Look, once a second, until all is well or ``wait`` seconds are over; return the last look.
-
-    Each look is a connection of its own. If the last look failed, its exception is raised: Unreachable, or UnknownUps
-    (a UPS may be missing for a moment while upsd reads its files). An earlier failure does not count.
-    """
-    end = clock() + wait
-    while True:
-        failure: UpsdFailure | None = None
-        try:
-            with open_client() as client:
-                report = look(client, ups, expected_clients, addresses_of, gather)
-            if report.ok:
-                return report
-        except UpsdFailure as error:
-            failure = error
-        left = end - clock()
-        if left <= 0:
-            if failure is not None:
-                raise failure
-            return report
-        sleep(min(_RETRY_INTERVAL, left))
-
-
-def _staleness(state: UpsState) -> str:
-    if state.error is not None:
-        return f"{state.error}: {_MEANINGS[state.error]}" if state.error in _MEANINGS else state.error
-    return "its driver has no status yet"
-
-
-def _message(
-    where: str,
-    upses: Sequence[UpsState],
-    logged_in: Sequence[str],
-    missing: Sequence[Missing],
-    expected: Sequence[str],
-) -> str:
-    served = [
-        f"{state.name} ({' '.join(state.status)}) fresh"
-        if state.fresh
-        else f"{state.name} not fresh ({_staleness(state)})"
-        for state in upses
-    ]
-    parts = [f"upsd at {where} serves {', '.join(served) or 'no UPS'}"]
-    absent = {client.name for client in missing}
-    present = [name for name in expected if name not in absent]
-    if present:
-        parts.append(f"logged in as expected: {', '.join(present)}")
-    for client in missing:
-        # An address does not need itself in brackets.
-        others = [address for address in client.addresses if address != normal_address(client.name)]
-        parts.append(f"{client.name}{' (' + ', '.join(others) + ')' if others else ''} {client.why}")
-    text = "; ".join(parts)
-    return f"{text}: logged in {'are ' + ', '.join(logged_in) if logged_in else 'is nobody'}" if missing else text
-
-
-_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,9})?")
-# These look like numbers at times, but are names: 2.10 is not 2.1, and a serial number may begin with a 0.
-_TEXT = re.compile(
-    r"(device|driver|server)\.(?!(uptime|count)$).*"
-    r"|.*\.(serial|mfr|model|firmware|aux|version|vendorid|productid|part|id|date|time|type|name|desc|description)"
-    r"|.*\.(alarm|chemistry|contact|country|debug|group|location|macaddr|password|sensitivity|result|uri|uuid)"
-    r"|ups\.(contacts|status)"
-)
-
-
-def typed_value(name: str, value: str) -> str | int | float:
-    """Return the value of a variable as a number if it is a quantity; names, releases and dates stay text.
-
-    It goes by the name (docs/nut-names.txt) and by the form. upsd's own word for it, TYPE, is of no use: it calls
-    everything a NUMBER that the driver did not call a text, so most serial numbers, too.
-    """
-    if _TEXT.fullmatch(name) or not _NUMBER.fullmatch(value):
-        return value
-    return float(value) if "." in value else int(value)
-
-
-def same_value(left: str, right: str) -> bool:
-    """Say whether two values of a variable mean the same: numbers are compared as numbers, so 020 is 20.0."""
-    number = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,9})?")
-    if number.fullmatch(left) and number.fullmatch(right):
-        return Decimal(left) == Decimal(right)
-    return left == right

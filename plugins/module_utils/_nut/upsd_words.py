@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from .words import printable
@@ -36,6 +37,19 @@ FLAGS = {
     "WAIT": "its driver has no data yet",
 }
 """The flags of ups.status (docs/new-drivers.txt, docs/developers.txt), in the order in which they matter."""
+
+CAREFUL = frozenset({"OB", "LB", "FSD", "CAL", "BYPASS", "OFF"})
+"""Flags of a status that says more than "on mains, and well"."""
+
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,9})?")
+
+# These look like numbers at times, but are names: 2.10 is not 2.1, and a serial number may begin with a 0.
+_TEXT = re.compile(
+    r"(device|driver|server)\.(?!(uptime|count)$).*"
+    r"|.*\.(serial|mfr|model|firmware|aux|version|vendorid|productid|part|id|date|time|type|name|desc|description)"
+    r"|.*\.(alarm|chemistry|contact|country|debug|group|location|macaddr|password|sensitivity|result|uri|uuid)"
+    r"|ups\.(contacts|status)"
+)
 
 PASSED, FAILED, RUNNING, UNKNOWN = "passed", "failed", "running", "unknown"
 
@@ -69,3 +83,27 @@ def judge(text: str) -> str:
         if re.search(pattern, text, re.IGNORECASE):
             return verdict
     return UNKNOWN
+
+
+def split_status(status: str) -> tuple[str, ...]:
+    """Return the flags of a ``ups.status``: ``"OB LB"`` gives ``("OB", "LB")``."""
+    return tuple(status.split())
+
+
+def typed_value(name: str, value: str) -> str | int | float:
+    """Return the value of a variable as a number if it is a quantity; names, releases and dates stay text.
+
+    It goes by the name (docs/nut-names.txt) and by the form. upsd's own word for it, TYPE, is of no use: it calls
+    everything a NUMBER that the driver did not call a text, so most serial numbers, too.
+    """
+    if _TEXT.fullmatch(name) or not _NUMBER.fullmatch(value):
+        return value
+    return float(value) if "." in value else int(value)
+
+
+def same_value(left: str, right: str) -> bool:
+    """Say whether two values of a variable mean the same: numbers are compared as numbers, so 020 is 20.0."""
+    number = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,9})?")
+    if number.fullmatch(left) and number.fullmatch(right):
+        return Decimal(left) == Decimal(right)
+    return left == right

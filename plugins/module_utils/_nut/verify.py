@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Callable
 
-from . import host, monitors, nss, units, ups_conf, upsd
+from . import host, hostnames, monitors, nss, units, ups_conf, upsd, upsd_states
 
 # Seconds until a driver and upsd that have just been started have found each other: no sooner is a UPS called absent
 SETTLE_SECONDS = 10
@@ -111,7 +111,7 @@ class Verifier:
         sections = ups_conf.parse(self.files["ups.conf"]).sections
         try:
             with upsd.Client(*local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
-                states = upsd.snapshot(client, list(sections))
+                states = upsd_states.snapshot(client, list(sections))
         except upsd.UpsdFailure as error:
             return {}, (Trouble(str(error), units.SERVER),), ()
         status = {one.name: " ".join(one.status) if one.fresh else one.error or "no data" for one in states}
@@ -145,7 +145,7 @@ class Verifier:
                 # one that feeds nothing here is only watched: that it is away hurts nobody
                 (missing if one.power else away).append(Trouble(f"{one.system}: {error}", units.MONITOR))
                 continue
-            if upsd.normal_address(address) not in {upsd.normal_address(other) for other in clients}:
+            if hostnames.normal_address(address) not in {hostnames.normal_address(other) for other in clients}:
                 seen = ", ".join(clients) or "nobody"
                 words = f"upsmon of this host ({address}) has not logged in to {one.system} as {one.user}; upsd lists {seen}"
                 missing.append(Trouble(words, units.MONITOR))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import doctor, gate, install, upsd, usb
+from ansible_collections.homelab.nut.plugins.module_utils._nut import doctor, gate, install, upsd_states, usb
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import Expected, Machine
 from ansible_collections.homelab.nut.plugins.module_utils._nut.examine import (
     Entry,
@@ -87,7 +87,7 @@ def unit(active: str = "active", enabled: str = "enabled", load: str = "loaded",
     return Unit(load, active, sub, enabled, 42, "success", NOW - 1000)
 
 
-def ups(**changes: Any) -> upsd.UpsState:
+def ups(**changes: Any) -> upsd_states.UpsState:
     given = {
         "name": "ups",
         "description": "",
@@ -98,12 +98,12 @@ def ups(**changes: Any) -> upsd.UpsState:
         "clients": ("127.0.0.1", "192.0.2.20"),
         "num_logins": 2,
     }
-    return upsd.UpsState(**{**given, **changes})
+    return upsd_states.UpsState(**{**given, **changes})
 
 
-def served(*states: upsd.UpsState, here: str = "127.0.0.1") -> Served:
+def served(*states: upsd_states.UpsState, here: str = "127.0.0.1") -> Served:
     stale = tuple((one.name, one.error or "") for one in states if not one.fresh)
-    return Served(upsd.Report("2.8.1", "1.3", states, (), stale, ""), here)
+    return Served(upsd_states.Report("2.8.1", "1.3", states, (), stale, ""), here)
 
 
 DEVICE = usb.UsbDevice(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import drill, gate, live, units, upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut import drill, gate, live, units, upsd_states, upsd_words
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import serving
 
 NAS = {"name": "nas", "addresses": ["192.0.2.20"], "expected": 60, "limit": 120}
@@ -56,14 +56,14 @@ def names(name: str, seconds: float) -> tuple[str, ...]:
 
 def state(
     clients: Sequence[str] = ("127.0.0.1", "::ffff:192.0.2.20", "2001:db8::30"), **variables: str
-) -> upsd.UpsState:
+) -> upsd_states.UpsState:
     known = {**VARIABLES, **{name.replace("_", "."): value for name, value in variables.items()}}
     known = {name: value for name, value in known.items() if value}
-    status = upsd.split_status(known.get("ups.status", ""))
-    return upsd.UpsState("ups", "", status, bool(status), None, known, tuple(clients), 3)
+    status = upsd_words.split_status(known.get("ups.status", ""))
+    return upsd_states.UpsState("ups", "", status, bool(status), None, known, tuple(clients), 3)
 
 
-def found(one: upsd.UpsState | str | None = None, **changes: Any) -> live.Found:
+def found(one: upsd_states.UpsState | str | None = None, **changes: Any) -> live.Found:
     upses = {"ups@localhost": state() if one is None else one}
     where = live.addresses(policy(), names)
     whole = live.Found(

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import overview, upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut import overview, upsd_states
 from ansible_collections.homelab.nut.plugins.module_utils._nut.examine import Entry, Seen, Served
 
 MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driver@ups.service"
@@ -171,16 +171,16 @@ CLIENTS = [
 ]
 
 
-def state(**changes: Any) -> upsd.UpsState:
+def state(**changes: Any) -> upsd_states.UpsState:
     given: dict[str, Any] = {
         "name": "ups", "description": "", "status": ("OL", "CHRG"), "fresh": True, "error": None, "variables": VARIABLES,
         "clients": ("127.0.0.1", "::ffff:192.0.2.20", "192.0.2.99"), "num_logins": 3,
     }  # fmt: skip
-    return upsd.UpsState(**{**given, **changes})
+    return upsd_states.UpsState(**{**given, **changes})
 
 
-def facts(*states: upsd.UpsState, **changes: Any) -> dict[str, Any]:
-    said = Served(upsd.Report("2.8.1", "1.3", states, (), (), ""), "127.0.0.1")
+def facts(*states: upsd_states.UpsState, **changes: Any) -> dict[str, Any]:
+    said = Served(upsd_states.Report("2.8.1", "1.3", states, (), (), ""), "127.0.0.1")
     given: dict[str, Any] = {
         "now": 100.0,
         "release": (2, 8, 1),

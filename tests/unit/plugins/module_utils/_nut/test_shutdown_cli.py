@@ -280,7 +280,7 @@ def test_check_finds_the_guests_and_keeps_them(program: Program) -> None:
 
 
 def test_check_keeps_the_addresses_of_names(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd
+    from ansible_collections.homelab.nut.plugins.module_utils._nut import hostnames
 
     proxmox(program.folder)
     (program.folder / "etc/pve/storage.cfg").write_text("nfs: nas\n\tserver truenas.lan\n\tpath /mnt/pve/nas\n")
@@ -303,7 +303,7 @@ def test_check_keeps_the_addresses_of_names(program: Program, monkeypatch: pytes
     assert program("check") == 0
     assert program.out[1:] == ["stage nas is for VM 103 (onnas)"]
     assert program.err == []
-    assert upsd.resolve is not names
+    assert hostnames.resolve is not names
 
 
 def test_check_where_the_guests_can_not_be_found(program: Program) -> None:

@@ -15,7 +15,13 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import parseconf, upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut import (
+    hostnames,
+    parseconf,
+    upsd,
+    upsd_states,
+    upsd_words,
+)
 from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -360,7 +366,7 @@ def test_a_line_is_split_as_the_parser_does_it(line: str) -> None:
 
 def test_it_never_logs_in(server: FakeUpsd) -> None:
     with server.client() as client:
-        upsd.look(client, gather=upsd.GATHER)
+        upsd_states.look(client, gather=upsd_states.GATHER)
     assert {request.split()[0] for request in server.asked} == {"VER", "NETVER", "LIST", "GET"}
 
 
@@ -701,7 +707,7 @@ def test_encrypted_from_the_beginning(
 ) -> None:
     with serving(misbehave=encrypting()) as server:
         with upsd.Client("127.0.0.1", server.port, tls=upsd.Tls(CA.certificate, name)) as client:
-            report = upsd.look(client, ["ups"])
+            report = upsd_states.look(client, ["ups"])
         assert (report.tls_version, report.tls_expires) == ("TLSv1.3", (NOW + certificates.LIFE).replace(microsecond=0))
         assert server.asked == ["STARTTLS"]
 
@@ -904,12 +910,12 @@ def test_a_server_that_ends_the_encryption(encrypting: Callable[..., Callable[[s
     ],
 )
 def test_normal_address(text: str, normal: str) -> None:
-    assert upsd.normal_address(text) == normal
+    assert hostnames.normal_address(text) == normal
 
 
 def test_split_status() -> None:
-    assert upsd.split_status("OB LB") == ("OB", "LB")
-    assert upsd.split_status("") == ()
+    assert upsd_words.split_status("OB LB") == ("OB", "LB")
+    assert upsd_words.split_status("") == ()
 
 
 @pytest.mark.parametrize(
@@ -947,7 +953,7 @@ def test_split_status() -> None:
     ],
 )
 def test_typed_value(name: str, text: str, value: object) -> None:
-    typed = upsd.typed_value(name, text)
+    typed = upsd_words.typed_value(name, text)
     assert typed == value
     assert type(typed) is type(value)
 
@@ -970,8 +976,8 @@ def test_typed_value(name: str, text: str, value: object) -> None:
     ],
 )
 def test_same_value(one: str, other: str, same: bool) -> None:
-    assert upsd.same_value(one, other) is same
-    assert upsd.same_value(other, one) is same
+    assert upsd_words.same_value(one, other) is same
+    assert upsd_words.same_value(other, one) is same
 
 
 # Looking and waiting
@@ -979,13 +985,13 @@ def test_same_value(one: str, other: str, same: bool) -> None:
 
 def test_snapshot_of_all_there_is(server: FakeUpsd) -> None:
     with server.client() as client:
-        ups, spare = upsd.snapshot(client, gather=upsd.GATHER)
+        ups, spare = upsd_states.snapshot(client, gather=upsd_states.GATHER)
     assert ups.commands == {"beeper.mute": "Be quiet", "load.off": ""}
     assert ups.writable == {
-        "ups.delay.shutdown": upsd.Writable(
+        "ups.delay.shutdown": upsd_states.Writable(
             "ups.delay.shutdown", "020", "Seconds", upsd.Type(True, False, True, None, True), (), ((-1, 300),)
         ),
-        "ups.id": upsd.Writable("ups.id", "x y", "", upsd.Type(True, True, False, 32, False), ("x y", "z"), ()),
+        "ups.id": upsd_states.Writable("ups.id", "x y", "", upsd.Type(True, True, False, 32, False), ("x y", "z"), ()),
     }
     assert (ups.num_logins, len(ups.variables)) == (2, 3)
     assert (spare.error, spare.commands, spare.writable) == ("DATA-STALE", {}, {})
@@ -994,7 +1000,7 @@ def test_snapshot_of_all_there_is(server: FakeUpsd) -> None:
 def test_only_what_is_wanted_is_asked_for(server: FakeUpsd) -> None:
     server.answers["GET VAR spare ups.status"] = "ERR VAR-NOT-SUPPORTED\n"
     with server.client() as client:
-        ups, spare = upsd.snapshot(client, gather=())
+        ups, spare = upsd_states.snapshot(client, gather=())
     assert (ups.status, ups.fresh, ups.variables, ups.clients, ups.num_logins) == (("OL", "CHRG"), True, {}, (), None)
     assert (spare.status, spare.fresh, spare.error) == ((), False, None)
     assert server.asked == ["LIST UPS", "GET VAR ups ups.status", "GET VAR spare ups.status"]
@@ -1006,36 +1012,38 @@ def test_a_description_is_asked_for_once(server: FakeUpsd) -> None:
     )
     server.answers["GET VAR spare ups.status"] = 'VAR spare ups.status "OL"\n'
     with server.client() as client:
-        _ups, spare = upsd.snapshot(client, gather=[upsd.COMMANDS])
+        _ups, spare = upsd_states.snapshot(client, gather=[upsd_states.COMMANDS])
     assert spare.commands == {"load.off": "", "BEEPER.mute": "Be quiet"}
     assert sum(one.startswith("GET CMDDESC") for one in server.asked) == 2
 
 
 def test_writable_of(server: FakeUpsd) -> None:
     with server.client() as client:
-        found = upsd.writable_of(client, "ups", "UPS.id")
+        found = upsd_states.writable_of(client, "ups", "UPS.id")
         assert found is not None
         assert (found.name, found.value) == ("ups.id", "x y")
-        assert upsd.writable_of(client, "ups", "ups.status") is None
+        assert upsd_states.writable_of(client, "ups", "ups.status") is None
         with pytest.raises(upsd.VarNotSupported):
-            upsd.writable_of(client, "ups", "nix")
+            upsd_states.writable_of(client, "ups", "nix")
 
 
 def test_who_is_not_expected(server: FakeUpsd) -> None:
     with server.client() as client:
-        assert upsd.look(client, ["ups"], ["pve"], addresses_of).unexpected == ("192.0.2.3",)
-        assert upsd.look(client, ["ups"], ["pve", "nas"], addresses_of).unexpected == ()
-        assert upsd.look(client, ["ups"], ["192.0.2.3"], lambda name, timeout: (name,)).unexpected == ("127.0.0.1",)
-        assert upsd.look(client, ["ups"]).unexpected == ()
+        assert upsd_states.look(client, ["ups"], ["pve"], addresses_of).unexpected == ("192.0.2.3",)
+        assert upsd_states.look(client, ["ups"], ["pve", "nas"], addresses_of).unexpected == ()
+        assert upsd_states.look(client, ["ups"], ["192.0.2.3"], lambda name, timeout: (name,)).unexpected == (
+            "127.0.0.1",
+        )
+        assert upsd_states.look(client, ["ups"]).unexpected == ()
         # they are asked for where they are expected
-        report = upsd.look(client, ["ups"], ["nas"], addresses_of, gather=[])
+        report = upsd_states.look(client, ["ups"], ["nas"], addresses_of, gather=[])
         assert (report.missing, report.upses[0].variables) == ((), {})
         assert (report.tls_version, report.tls_expires) == (None, None)
 
 
 def test_snapshot(server: FakeUpsd) -> None:
     with server.client() as client:
-        ups, spare = upsd.snapshot(client)
+        ups, spare = upsd_states.snapshot(client)
     assert (ups.name, ups.description, ups.status, ups.fresh, ups.error) == (
         "ups",
         'Rack "A" #1 \\',
@@ -1050,19 +1058,19 @@ def test_snapshot(server: FakeUpsd) -> None:
 
 def test_snapshot_of_some(server: FakeUpsd) -> None:
     with server.client() as client:
-        assert [state.name for state in upsd.snapshot(client, ["UPS"])] == ["ups"]
-        assert upsd.snapshot(client, []) == ()
+        assert [state.name for state in upsd_states.snapshot(client, ["UPS"])] == ["ups"]
+        assert upsd_states.snapshot(client, []) == ()
         with pytest.raises(upsd.UnknownUps, match="UNKNOWN-UPS to the question for 'nix': it serves ups, spare"):
-            upsd.snapshot(client, ["ups", "nix"])
+            upsd_states.snapshot(client, ["ups", "nix"])
 
 
 @pytest.mark.parametrize("status", ['VAR ups ups.status "WAIT"\n', "", 'VAR ups ups.status ""\n'])
 def test_a_driver_that_is_still_starting_is_not_fresh(status: str) -> None:
     answers = {"LIST VAR ups": f"BEGIN LIST VAR ups\n{status}END LIST VAR ups\n"}
     with serving(answers) as server, server.client() as client:
-        (state,) = upsd.snapshot(client, ["ups"])
+        (state,) = upsd_states.snapshot(client, ["ups"])
         assert (state.fresh, state.error) == (False, None)
-        assert not upsd.look(client, ["ups"]).ok
+        assert not upsd_states.look(client, ["ups"]).ok
 
 
 NAMES = {"pve": ("127.0.1.1",), "nas": ("2001:db8::3", "192.0.2.3"), "vm": ("192.0.2.4",)}
@@ -1077,7 +1085,7 @@ def addresses_of(name: str, timeout: float) -> Sequence[str]:
 
 def test_all_is_well(server: FakeUpsd) -> None:
     with server.client() as client:
-        report = upsd.look(client, ["ups"], ["pve", "nas"], addresses_of)
+        report = upsd_states.look(client, ["ups"], ["pve", "nas"], addresses_of)
     assert report.ok
     assert report.message == (
         f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) fresh; logged in as expected: pve, nas"
@@ -1086,7 +1094,7 @@ def test_all_is_well(server: FakeUpsd) -> None:
 
 def test_what_is_wrong_is_said_in_one_line(server: FakeUpsd) -> None:
     with server.client() as client:
-        report = upsd.look(
+        report = upsd_states.look(
             client,
             None,
             ["pve", "vm", "nowhere", "192.0.2.5"],
@@ -1106,7 +1114,7 @@ def test_what_is_wrong_is_said_in_one_line(server: FakeUpsd) -> None:
 
 def test_a_server_without_a_ups_is_not_well() -> None:
     with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server, server.client() as client:
-        report = upsd.look(client, None, ["pve"], addresses_of)
+        report = upsd_states.look(client, None, ["pve"], addresses_of)
     assert not report.ok
     assert report.message.endswith("serves no UPS; pve (127.0.0.1) has not logged in: logged in is nobody")
 
@@ -1133,7 +1141,7 @@ def test_waiting_ends_when_the_last_client_has_logged_in(server: FakeUpsd) -> No
             server.answers["LIST CLIENT ups"] = "BEGIN LIST CLIENT ups\nCLIENT ups 192.0.2.4\nEND LIST CLIENT ups\n"
 
     clock = Clock(log_in)
-    report = upsd.wait_until_ok(
+    report = upsd_states.wait_until_ok(
         server.client, ["ups"], ["vm"], wait=60, addresses_of=addresses_of, clock=clock, sleep=clock.sleep
     )
     assert report.ok
@@ -1142,7 +1150,7 @@ def test_waiting_ends_when_the_last_client_has_logged_in(server: FakeUpsd) -> No
 
 def test_waiting_ends_in_time(server: FakeUpsd) -> None:
     clock = Clock()
-    report = upsd.wait_until_ok(
+    report = upsd_states.wait_until_ok(
         server.client, ["ups"], ["vm"], wait=2.5, addresses_of=addresses_of, clock=clock, sleep=clock.sleep
     )
     assert [missing.name for missing in report.missing] == ["vm"]
@@ -1151,7 +1159,7 @@ def test_waiting_ends_in_time(server: FakeUpsd) -> None:
 
 def test_without_wait_there_is_one_look(server: FakeUpsd) -> None:
     clock = Clock()
-    assert not upsd.wait_until_ok(server.client, clock=clock, sleep=clock.sleep).ok
+    assert not upsd_states.wait_until_ok(server.client, clock=clock, sleep=clock.sleep).ok
     assert server.looks == 1
     assert clock.now == 100
 
@@ -1162,7 +1170,7 @@ def test_waiting_for_a_server_that_starts() -> None:
     with serving() as server:
         ports = iter([closed, closed, server.port])
         clock = Clock()
-        report = upsd.wait_until_ok(
+        report = upsd_states.wait_until_ok(
             lambda: upsd.Client("127.0.0.1", next(ports)), ["ups"], wait=10, clock=clock, sleep=clock.sleep
         )
     assert report.ok
@@ -1177,7 +1185,7 @@ def test_what_is_still_wrong_after_waiting_is_raised(
         server.answers["VER"] = "SSH-2.0\n"
     clock = Clock()
     with pytest.raises(kind):
-        upsd.wait_until_ok(server.client, ups, wait=3, clock=clock, sleep=clock.sleep)
+        upsd_states.wait_until_ok(server.client, ups, wait=3, clock=clock, sleep=clock.sleep)
     assert clock.now == 103
     assert server.looks == 4
 
@@ -1192,14 +1200,14 @@ def test_resolving_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(socket, "getaddrinfo", dead_name_server)
     try:
         with pytest.raises(TimeoutError, match=r"not resolved within 0\.1 s"):
-            upsd.resolve("pve", 0.1)
+            hostnames.resolve("pve", 0.1)
     finally:
         answered.set()
 
 
 def test_resolve() -> None:
-    assert upsd.resolve("192.0.2.3", 1) == ("192.0.2.3",)
-    assert {upsd.normal_address(address) for address in upsd.resolve("localhost", 5)} == {"127.0.0.1"}
+    assert hostnames.resolve("192.0.2.3", 1) == ("192.0.2.3",)
+    assert {hostnames.normal_address(address) for address in hostnames.resolve("localhost", 5)} == {"127.0.0.1"}
 
 
 STATES = {
@@ -1222,6 +1230,6 @@ STATES = {
 
 @pytest.mark.parametrize(("status", "busy"), STATES.items(), ids=STATES.keys())
 def test_careful(status: str, busy: bool) -> None:
-    state = upsd.UpsState("ups", "", tuple(status.split()), True, None, {}, (), 0)
-    assert upsd.careful([state]) == ([f"ups ({status})"] if busy else [])
-    assert upsd.careful([replace(state, fresh=False)]) == []
+    state = upsd_states.UpsState("ups", "", tuple(status.split()), True, None, {}, (), 0)
+    assert upsd_states.careful([state]) == ([f"ups ({status})"] if busy else [])
+    assert upsd_states.careful([replace(state, fresh=False)]) == []

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd, upsd_words
+from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd_words
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,20 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd, upsd
     ],
 )
 def test_status_words(flags: str, words: str) -> None:
-    assert upsd_words.status_words(upsd.split_status(flags)) == words
+    assert upsd_words.status_words(upsd_words.split_status(flags)) == words
 
 
 def test_each_flag_that_counts_has_words() -> None:
-    assert set(upsd_words.FLAGS) >= upsd.CAREFUL | {"OL", "RB", "CHRG", "DISCHRG", "OVER", "TRIM", "BOOST", "ALARM"}
+    assert set(upsd_words.FLAGS) >= upsd_words.CAREFUL | {
+        "OL",
+        "RB",
+        "CHRG",
+        "DISCHRG",
+        "OVER",
+        "TRIM",
+        "BOOST",
+        "ALARM",
+    }
 
 
 # of the drivers usbhid-ups, snmp-ups, belkin, bestfcom, oneac, tripplite, apcsmart and others

@@ -1,0 +1,72 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Names and addresses of hosts: looked up within a time limit, and brought into one form."""
+
+from __future__ import annotations
+
+import ipaddress
+import queue
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Resolve = Callable[[str, float], "Sequence[str]"]
+
+LOOPBACK = "127.0.0.1"
+"""What normal_address makes of every address of the loopback interface."""
+
+
+def join_host(host: str, port: int) -> str:
+    """Return ``host:port``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def normal_address(text: str) -> str:
+    """Return an IP address so that two spellings of it compare equal; what is no IP address comes back as it is.
+
+    IPv4 mapped into IPv6 becomes IPv4: a upsd that listens on :: shows IPv4 clients that way. All of the loopback
+    interface becomes 127.0.0.1, because Debian gives a host's own name the address 127.0.1.1. A zone (%eth0) goes.
+    """
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return text
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return LOOPBACK if address.is_loopback else str(address)
+
+
+def resolve(name: str, timeout: float) -> tuple[str, ...]:
+    """Return the addresses of ``name``, as the system's resolver gives them, at most ``timeout`` seconds from now.
+
+    Raises OSError: socket.gaierror if it has none, TimeoutError if the answer takes too long.
+    """
+    try:
+        return (str(ipaddress.ip_address(name)),)
+    except ValueError:
+        pass
+    found: queue.SimpleQueue[tuple[str, ...] | OSError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            found.put(tuple(dict.fromkeys(str(answer[4][0]) for answer in answers)))
+        except UnicodeError as error:  # an empty label, or one that is too long
+            found.put(OSError(str(error)))
+        except OSError as error:
+            found.put(error)
+
+    # getaddrinfo() has no timeout of its own, and a dead name server takes long. A thread can be left behind.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = found.get(timeout=max(timeout, 0.001))
+    except queue.Empty:
+        raise TimeoutError(f"the name was not resolved within {timeout:g} s") from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
