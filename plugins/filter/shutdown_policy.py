@@ -84,7 +84,7 @@ def shutdown_policy(
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Compose and check the policy."""
-    from ..module_utils._nut import gate, site
+    from ..module_utils._nut import gate_policy, site
     from ..module_utils._nut import stages as known
 
     try:
@@ -99,13 +99,13 @@ def shutdown_policy(
             flag=flag or "",
             stages=stages,
         )
-        gate.check_policy(policy)
+        gate_policy.check_policy(policy)
         known.read(policy["stages"])
     except site.SiteError as error:
         raise AnsibleFilterError(str(error)) from None
     except known.StagesError as error:
         raise AnsibleFilterError(f"nut_server_stages can't be used: {error}") from None
-    except (gate.PolicyError, TypeError, ValueError) as error:
+    except (gate_policy.PolicyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(
             "nut_server_gate_settle, nut_server_gate_reserve, nut_server_gate_least, nut_server_gate_longest, nut_server_powerdownflag "
             f"or a secondary can't be used: {error}"

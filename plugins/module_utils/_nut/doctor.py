@@ -18,7 +18,8 @@ from typing import Any, Callable
 from . import (
     actions,
     fingerprint,
-    gate,
+    gate_core,
+    gate_policy,
     hostnames,
     install,
     monitors,
@@ -835,8 +836,8 @@ def _kit_units(look: _Look, kit: install.Kit, texts: Mapping[str, str], check: s
 def _broken(text: str) -> str:
     """Say what is wrong with a policy of the gate, "" if it is right."""
     try:
-        stages.read(gate.read_policy(text.encode("utf-8", "surrogateescape")).stages)
-    except (gate.PolicyError, stages.StagesError) as error:
+        stages.read(gate_policy.read_policy(text.encode("utf-8", "surrogateescape")).stages)
+    except (gate_policy.PolicyError, stages.StagesError) as error:
         return str(error).splitlines()[0]
     return ""
 
@@ -857,7 +858,7 @@ def policy(look: _Look) -> Found:
             "nut-shutdown check; " + DEPLOY.format(host=look.host),
         )
         return
-    known = gate.read_policy(file.text.encode("utf-8", "surrogateescape"))
+    known = gate_policy.read_policy(file.text.encode("utf-8", "surrogateescape"))
     names = {one.name: one.address for one in look.expected.clients}
     blind = [f"{name} ({address})" for name, address in names.items() if isinstance(look.seen.addresses.get(name), str)]
     if blind:
@@ -927,7 +928,7 @@ def last_shutdown(look: _Look) -> Found:
     what = (
         "the last shutdown" if last.get("mode") == "gate" else f"the last wait ({printable(str(last.get('mode')), 20)})"
     )
-    if rule in (gate.DOWN, gate.ASSUMED) and not late:
+    if rule in (gate_core.DOWN, gate_core.ASSUMED) and not late:
         yield look.make("last-shutdown", OK, f"{what}, {began}: all were down")
     else:
         words = f"{what}, {began}, did not end well: {printable(reason, 120) if rule else 'it has no end'}"

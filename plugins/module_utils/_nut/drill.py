@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from . import gate, monitors, parseconf, plan, upsd, upsd_words
+from . import gate, gate_core, gate_policy, monitors, parseconf, plan, upsd, upsd_words
 from .moments import boottime
 from .units import Run
 from .validate import Find, find
@@ -90,7 +90,7 @@ class Stopped(DrillError):
 class Job:
     """What the inner half has to know, and can't look up. timing: of the primary's upsmon, s. runtime: of the real UPS, s, or None."""
 
-    policy: gate.Policy
+    policy: gate_policy.Policy
     timing: Mapping[str, int]
     runtime: float | None
     outage: float
@@ -105,14 +105,14 @@ class Job:
 
     def dump(self) -> str:
         """Write it as one line of JSON."""
-        return json.dumps({**asdict(self), "policy": {"version": gate.VERSION, **asdict(self.policy)}})
+        return json.dumps({**asdict(self), "policy": {"version": gate_policy.VERSION, **asdict(self.policy)}})
 
 
 def read_job(text: str) -> Job:
     """Read what dump() wrote. Raises DrillError."""
     try:
         data = json.loads(text)
-        data["policy"] = gate.check_policy(data["policy"])
+        data["policy"] = gate_policy.check_policy(data["policy"])
         return Job(**data)
     except (ValueError, TypeError, LookupError) as error:
         raise DrillError(f"what the drill was given can't be understood: {error}") from None
@@ -202,7 +202,9 @@ def arithmetic(job: Job) -> plan.Plan:
     return plan.plan([primary, *machines], [plan.Supply(UPS)], plan.Timing(**seconds, settle=job.policy.settle))
 
 
-def planned_of(made: plan.Plan, policy: gate.Policy, primary: str) -> dict[str, tuple[float | None, float | None]]:
+def planned_of(
+    made: plan.Plan, policy: gate_policy.Policy, primary: str
+) -> dict[str, tuple[float | None, float | None]]:
     """Say for each machine when it should begin to go down, and be down; of the primary when it should power off. s from the trigger."""
     found = {one.name: (made.at(plan.WAITS, one.name), made.at(plan.GOES, one.name)) for one in policy.hosts}
     return {**found, primary: (made.at(plan.POWEROFF), None)}
@@ -235,7 +237,7 @@ class Seen:
                 wrong.append(f"{name} had not begun to go down when this host would have powered off")
             elif down is None or down > self.poweroff:
                 wrong.append(f"{name} was not down when this host would have powered off")
-        if self.rule not in (gate.DOWN, gate.ASSUMED):
+        if self.rule not in (gate_core.DOWN, gate_core.ASSUMED):
             wrong.append(f"the wait ended because {self.reason}")
         return wrong
 
@@ -558,8 +560,8 @@ class Drill:
 
     def wait_at_gate(self, trigger: float, moment: float) -> Seen:
         job = self.job
-        ups = gate.Ups(UPS, "127.0.0.1", self.port)
-        policy = gate.Policy((ups,), job.policy.hosts, job.policy.settle, job.policy.reserve, job.policy.longest)
+        ups = gate_policy.Ups(UPS, "127.0.0.1", self.port)
+        policy = gate_policy.Policy((ups,), job.policy.hosts, job.policy.settle, job.policy.reserve, job.policy.longest)
         asker = gate.Asker(policy.upses, self.clock)
         try:
             report = gate.run(
@@ -715,7 +717,7 @@ def signals(stopped: threading.Event) -> Iterator[None]:
 def _line(source: int) -> str:
     """Read a line, and not a byte more. Without a buffer: no thread that reads on shall hold one when the program ends."""
     with os.fdopen(os.dup(source), "rb", buffering=0) as file:
-        return file.readline(gate.TEXT_LIMIT).decode("utf-8", "replace")
+        return file.readline(gate_policy.TEXT_LIMIT).decode("utf-8", "replace")
 
 
 def inside(
@@ -761,7 +763,7 @@ def inside(
 # The outer half
 
 
-def ask_real(policy: gate.Policy) -> float | None:
+def ask_real(policy: gate_policy.Policy) -> float | None:
     """Ask the real upsd: return what the emptiest UPS has left, in s, or None if none says it.
 
     Raises Refused, if it is no time for a drill.
@@ -781,12 +783,12 @@ def ask_real(policy: gate.Policy) -> float | None:
             raise Refused(
                 f"{ups.name} says {' '.join(flags)}: a real shutdown may be near, and goes first. Try again on mains"
             )
-        said = gate.reading("OL", runtime, 0.0).runtime
+        said = gate_core.reading("OL", runtime, 0.0).runtime
         left += [] if said is None else [said]
     return min(left, default=None)
 
 
-def make_job(policy: gate.Policy, conf: Path, outage: float, primary: str) -> Job:
+def make_job(policy: gate_policy.Policy, conf: Path, outage: float, primary: str) -> Job:
     """Gather what the inner half has to know. Raises Refused."""
     if not 0 <= outage <= OUTAGE_MOST:
         raise Refused(f"--outage must be from 0 to {OUTAGE_MOST:g} s")
@@ -796,7 +798,7 @@ def make_job(policy: gate.Policy, conf: Path, outage: float, primary: str) -> Jo
         raise Refused(f"{conf} can't be read: {error.strerror}. The role nut_server writes it") from None
     # an address has nothing to do in there, and a stage is no part of it
     return Job(
-        gate.Policy((), policy.hosts, policy.settle, policy.reserve, policy.longest),
+        gate_policy.Policy((), policy.hosts, policy.settle, policy.reserve, policy.longest),
         timing(text),
         ask_real(policy),
         outage,
@@ -804,7 +806,7 @@ def make_job(policy: gate.Policy, conf: Path, outage: float, primary: str) -> Jo
     )
 
 
-def name_of(policy: gate.Policy) -> str:
+def name_of(policy: gate_policy.Policy) -> str:
     """Return this host's name, or what tells it from the others if one of them is called so."""
     name = platform.node().partition(".")[0] or "this host"
     return f"{name} (this host)" if name in {host.name for host in policy.hosts} else name
@@ -819,7 +821,7 @@ def systemd_run(booted: Path = SYSTEMD, path: str = "/usr/bin:/bin") -> str:
 
 
 def outside(
-    policy: gate.Policy,
+    policy: gate_policy.Policy,
     outage: float,
     say: Say,
     *,
@@ -852,7 +854,7 @@ def _watch(
     say: Say,
     stopped: threading.Event,
     *,
-    asker: Callable[[], Mapping[str, gate.Reading]],
+    asker: Callable[[], Mapping[str, gate_core.Reading]],
     run: Run,
 ) -> int:
     # a session of its own: Ctrl-C is for this half, which ends the other one in order

@@ -25,7 +25,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from . import drill, gate, hostnames, monitors, parseconf, plan, units, upsd, upsd_states, upsd_words, writing
+from . import (
+    drill,
+    gate,
+    gate_policy,
+    hostnames,
+    monitors,
+    parseconf,
+    plan,
+    units,
+    upsd,
+    upsd_states,
+    upsd_words,
+    writing,
+)
 from .moments import boot_id, boottime
 from .units import Run
 
@@ -113,7 +126,7 @@ class Found:
     upsmon: units.Unit
 
 
-def fitness(policy: gate.Policy, found: Found, need: float | None = None) -> Fitness:
+def fitness(policy: gate_policy.Policy, found: Found, need: float | None = None) -> Fitness:
     """Say what stands against a real shutdown. need: seconds that the plan wants of the battery from FSD on, None if not known."""
     problems = list(_installed(found))
     remarks: list[str] = []
@@ -201,12 +214,12 @@ def _comes_back(state: upsd_states.UpsState, need: float | None) -> Iterator[str
 
 
 def find(
-    policy: gate.Policy,
+    policy: gate_policy.Policy,
     run: Run,
     *,
     names: hostnames.Resolve = hostnames.resolve,
     conf: Path = drill.CONF,
-    look: Callable[[gate.Policy, Run, hostnames.Resolve], tuple[dict[str, bool | None], Any]] = gate.one_look,
+    look: Callable[[gate_policy.Policy, Run, hostnames.Resolve], tuple[dict[str, bool | None], Any]] = gate.one_look,
 ) -> Found:
     """Look at all that fitness() judges."""
     seen, _readings = look(policy, run, names)
@@ -239,7 +252,7 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def addresses(policy: gate.Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
+def addresses(policy: gate_policy.Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
     found = {}
     for host in policy.hosts:
@@ -289,7 +302,7 @@ class Notes:
 def read_notes(path: Path) -> Notes:
     """Read what was noted. Raises LiveError."""
     try:
-        data = json.loads(path.read_bytes()[: gate.TEXT_LIMIT])
+        data = json.loads(path.read_bytes()[: gate_policy.TEXT_LIMIT])
         if data.pop("version") != VERSION:
             raise ValueError("it is of another version")
         machines = {str(name): Noted(**one) for name, one in data.pop("machines").items()}
@@ -352,7 +365,7 @@ class Recorder:
 
     def __init__(
         self,
-        policy: gate.Policy,
+        policy: gate_policy.Policy,
         log: Say,
         *,
         prober: Callable[[], Mapping[str, bool | None]],
@@ -457,7 +470,7 @@ def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> No
         one.sendto(words.encode(), address)
 
 
-def record(policy: gate.Policy, wanted: Wanted, log: Say, *, run: Run, names: hostnames.Resolve) -> bool:
+def record(policy: gate_policy.Policy, wanted: Wanted, log: Say, *, run: Run, names: hostnames.Resolve) -> bool:
     """Be the recorder: what its unit runs. Returns as Recorder.run() does."""
     looker = gate.Looker(policy.hosts, run, boottime, resolve=names)
     try:
@@ -489,7 +502,7 @@ def command(systemd_run: str, program: Sequence[str]) -> list[str]:
 
 
 def start(
-    policy: gate.Policy,
+    policy: gate_policy.Policy,
     wanted: Wanted,
     *,
     program: Sequence[str],
@@ -534,13 +547,15 @@ class After:
     poweroff: float | None = None
 
 
-def job(policy: gate.Policy, conf: str, primary: str) -> drill.Job:
+def job(policy: gate_policy.Policy, conf: str, primary: str) -> drill.Job:
     """Return what drill.arithmetic() wants to know."""
-    bare = gate.Policy((), policy.hosts, policy.settle, policy.reserve, policy.longest)
+    bare = gate_policy.Policy((), policy.hosts, policy.settle, policy.reserve, policy.longest)
     return drill.Job(bare, drill.timing(conf), None, 0.0, primary)
 
 
-def result(notes: Notes, policy: gate.Policy, conf: str, after: After, own: float | None = None) -> dict[str, Any]:
+def result(
+    notes: Notes, policy: gate_policy.Policy, conf: str, after: After, own: float | None = None
+) -> dict[str, Any]:
     """Put together what was planned and what was seen, in seconds from FSD on.
 
     own: nut_server_shutdown_time of this host, s. "seen" is for the picture: the plan counts from the low battery on, and FSD comes
@@ -618,7 +633,7 @@ def fair(seconds: float) -> int:
 
 
 def offers(
-    policy: gate.Policy, took: Mapping[str, float | None], primary: str, own: float | None
+    policy: gate_policy.Policy, took: Mapping[str, float | None], primary: str, own: float | None
 ) -> list[dict[str, Any]]:
     """Say what the inventory should say, where it says something else; a second or a tenth more or less is no difference."""
     said: list[tuple[str, str, str, float | None]] = [
@@ -714,7 +729,7 @@ def after(
 def _gate_says(report: Path, notes: Notes) -> tuple[str, float | None]:
     """Say why the gate of this shutdown ended, and when."""
     try:
-        data = json.loads(report.read_bytes()[: gate.TEXT_LIMIT])
+        data = json.loads(report.read_bytes()[: gate_policy.TEXT_LIMIT])
         began, elapsed, reason = float(data["began"]), float(data["elapsed"]), data["reason"]
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return "", None
@@ -752,7 +767,7 @@ def _entries(run: Run, options: Sequence[str]) -> list[tuple[float, str]]:
 
 
 def main(
-    policy: gate.Policy, wanted: Wanted, out: Say, *, program: Sequence[str], run: Run, names: hostnames.Resolve
+    policy: gate_policy.Policy, wanted: Wanted, out: Say, *, program: Sequence[str], run: Run, names: hostnames.Resolve
 ) -> bool:
     """Do what is wanted, and say whether it went well. Raises LiveError, and Unfit."""
     if wanted.inside:

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import gate, writing
+from . import gate, gate_core, gate_policy, writing
 from .command_line import FAILED, OK, USAGE, Left, Parser, Say
 from .moments import boottime, stamp
 from .units import Run
@@ -212,9 +212,9 @@ def _do(
     sleep: Callable[[float], None],
 ) -> int:
     try:
-        policy = gate.load_policy(options.policy)
+        policy = gate_policy.load_policy(options.policy)
         known = _read_stages(policy, options.policy) if options.command in ("check", "guests", "stages") else ()
-    except gate.PolicyError as error:
+    except gate_policy.PolicyError as error:
         err(str(error))
         return USAGE
     if options.command == "status":
@@ -244,16 +244,16 @@ def _do(
     return OK
 
 
-def _read_stages(policy: gate.Policy, path: Path) -> tuple[Stage, ...]:
+def _read_stages(policy: gate_policy.Policy, path: Path) -> tuple[Stage, ...]:
     from . import stages  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
     try:
         return stages.read(policy.stages)
     except stages.StagesError as error:
-        raise gate.PolicyError(f"{path}: $.{error}") from None
+        raise gate_policy.PolicyError(f"{path}: $.{error}") from None
 
 
-def _check(policy: gate.Policy, known: Sequence[Stage], options: argparse.Namespace, out: Say, err: Say) -> int:
+def _check(policy: gate_policy.Policy, known: Sequence[Stage], options: argparse.Namespace, out: Say, err: Say) -> int:
     for name in gate.Names(options.report.with_name(ADDRESSES)).learn(policy, NAME_SECONDS):
         err(
             f"{name} has no address here: nut-shutdown will not see when that machine is down, and wait as long as it may take"
@@ -320,7 +320,7 @@ def _guests(known: Sequence[Stage], options: argparse.Namespace, out: Say, err: 
 
 
 def _gate(
-    policy: gate.Policy,
+    policy: gate_policy.Policy,
     options: argparse.Namespace,
     out: Say,
     *,
@@ -353,7 +353,7 @@ def _gate(
         )
 
 
-def _drill(policy: gate.Policy | None, options: argparse.Namespace, out: Say, err: Say, run: Run) -> int:
+def _drill(policy: gate_policy.Policy | None, options: argparse.Namespace, out: Say, err: Say, run: Run) -> int:
     """Hold a drill. policy: None for the inner half, which is told it."""
     from . import drill  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
@@ -373,7 +373,7 @@ def _drill(policy: gate.Policy | None, options: argparse.Namespace, out: Say, er
         return FAILED
 
 
-def _record(policy: gate.Policy, options: argparse.Namespace, out: Say, err: Say, run: Run | None) -> int:
+def _record(policy: gate_policy.Policy, options: argparse.Namespace, out: Say, err: Say, run: Run | None) -> int:
     """Have a real shutdown recorded, see whether all is fit for one, or show what was recorded."""
     from . import live  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
@@ -403,7 +403,7 @@ def _record(policy: gate.Policy, options: argparse.Namespace, out: Say, err: Say
     return OK if done else FAILED
 
 
-def _stages(policy: gate.Policy, known: Sequence[Stage], options: argparse.Namespace, out: Say, run: Run) -> int:
+def _stages(policy: gate_policy.Policy, known: Sequence[Stage], options: argparse.Namespace, out: Say, run: Run) -> int:
     from . import stages  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
     if not known:
@@ -439,7 +439,7 @@ def _stages(policy: gate.Policy, known: Sequence[Stage], options: argparse.Names
 class Status:
     """One look at all that the policy names."""
 
-    def __init__(self, policy: gate.Policy, options: argparse.Namespace, run: Run) -> None:
+    def __init__(self, policy: gate_policy.Policy, options: argparse.Namespace, run: Run) -> None:
         self.policy, self.path = policy, options.policy
         names = gate.Names(options.report.with_name(ADDRESSES))
         self.seen, self.power = gate.one_look(policy, run, names)
@@ -469,7 +469,7 @@ class Status:
             "last": self.last,
         }
 
-    def ups(self, ups: gate.Ups) -> dict[str, Any]:
+    def ups(self, ups: gate_policy.Ups) -> dict[str, Any]:
         said = self.power[str(ups)]
         if isinstance(said, str):
             return {"name": str(ups), "on_battery": None, "runtime": None, "error": said}
@@ -570,18 +570,18 @@ class Listing:
         return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
-def _how(host: gate.Host) -> str:
+def _how(host: gate_policy.Host) -> str:
     return f"{host.guest.kind} status {host.guest.id}" if host.guest else ", ".join(host.addresses)
 
 
-def _power(said: gate.Reading) -> str:
+def _power(said: gate_core.Reading) -> str:
     left = f", {said.runtime:.0f} s left" if said.runtime is not None else ", does not say how long it lasts"
-    return gate.POWER[said.on_battery] + left
+    return gate_core.POWER[said.on_battery] + left
 
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        data = json.loads(path.read_bytes()[: gate.TEXT_LIMIT])
+        data = json.loads(path.read_bytes()[: gate_policy.TEXT_LIMIT])
     except (OSError, ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None

@@ -171,7 +171,7 @@ def gate_policy(
     flag: str = "",
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Compose what nut-shutdown goes by (gate.check_policy) from secondaries as `clients` lists them.
+    """Compose what nut-shutdown goes by (gate_policy.check_policy) from secondaries as `clients` lists them.
 
     The gate begins when the last of them has begun to shut down, or has had its time for that. longest: seconds after which it
     ends whatever it sees; by default half a minute after the last limit. stages: as nut_server_stages. Raises SiteError.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a UPS says of itself, in plain words: the flags of ups.status, and the result of a battery test."""
+"""What a UPS's variables mean: numbers or texts, the flags of ups.status, and the result of a battery test, in plain words."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils._nut import gate, install, shutdown_cli, site
+from ansible_collections.homelab.nut.plugins.module_utils._nut import gate_policy, install, shutdown_cli, site
 
 CHECKOUT = Path(__file__).parents[4]
 ROLE = CHECKOUT / "roles" / "nut_server"
@@ -79,5 +79,5 @@ def test_the_defaults_are_a_policy() -> None:
         flag=defaults["nut_server_powerdownflag"],
         stages=defaults["nut_server_stages"],
     )
-    read = gate.check_policy(policy)
+    read = gate_policy.check_policy(policy)
     assert (read.reserve, read.least, read.flag, read.stages) == (30, 40, "/run/nut/killpower", ())

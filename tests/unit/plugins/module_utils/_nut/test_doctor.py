@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import doctor, gate, install, upsd_states, usb
+from ansible_collections.homelab.nut.plugins.module_utils._nut import doctor, gate_core, install, upsd_states, usb
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import Expected, Machine
 from ansible_collections.homelab.nut.plugins.module_utils._nut.examine import (
     Entry,
@@ -686,7 +686,7 @@ def test_a_wait_that_was_cut_short_is_a_note() -> None:
     assert [one.verdict for one in found if one.check == "last-shutdown"] == [NOTE, OK]
 
 
-@pytest.mark.parametrize("rule", [gate.DOWN, gate.ASSUMED])
+@pytest.mark.parametrize("rule", [gate_core.DOWN, gate_core.ASSUMED])
 def test_a_shutdown_that_ended_well(rule: str) -> None:
     last = {"mode": "gate", "began": NOW, "rule": rule, "reason": "r", "hosts": [{"name": "nas", "down": 12.0}]}
     assert [

@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import drill, gate, moments, monitors, parseconf
+from ansible_collections.homelab.nut.plugins.module_utils._nut import (
+    drill,
+    gate,
+    gate_core,
+    gate_policy,
+    moments,
+    monitors,
+    parseconf,
+)
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import serving
 
 ROOT = Path(__file__).resolve().parents[5]
@@ -27,9 +35,9 @@ NAS = {"name": "nas", "addresses": ["192.0.2.20"], "expected": 60, "limit": 120}
 VM = {"name": "vm", "guest": {"kind": "qm", "id": 100}, "expected": 10, "limit": 40}
 
 
-def policy(*hosts: Any, **changes: Any) -> gate.Policy:
+def policy(*hosts: Any, **changes: Any) -> gate_policy.Policy:
     whole = {"version": 1, "upses": [], "hosts": list(hosts), "settle": 3, "reserve": 30, "longest": 150, **changes}
-    return gate.check_policy(whole)
+    return gate_policy.check_policy(whole)
 
 
 def job(*hosts: Any, **changes: Any) -> drill.Job:
@@ -115,14 +123,14 @@ def test_the_files(tmp_path: Path) -> None:
 # What comes of it
 
 
-def seen(rule: str = gate.DOWN, **machines: Any) -> drill.Seen:
+def seen(rule: str = gate_core.DOWN, **machines: Any) -> drill.Seen:
     return drill.Seen(machines or {"nas": (10.0, 70.0), "vm": (8.0, 18.0)}, 1e9, 73.5, rule, "words")
 
 
 def test_whether_the_order_held() -> None:
     assert seen().problems() == []
     assert seen().verdict() == "The order held: nas was the last to be down, 3.5 s before this host"
-    assert seen(gate.ASSUMED).problems() == []
+    assert seen(gate_core.ASSUMED).problems() == []
     assert dataclasses.replace(seen(), machines={}).verdict() == "The order held: there is nobody to wait for"
     late = "nas was not down when this host would have powered off"
     assert seen(nas=(10.0, None)).problems() == [late]
@@ -131,7 +139,7 @@ def test_whether_the_order_held() -> None:
     never = seen(nas=(None, None), vm=(8.0, 18.0))
     assert never.problems() == ["nas had not begun to go down when this host would have powered off"]
     assert never.verdict() == f"The order did not hold: {never.problems()[0]}"
-    for rule in (gate.LIMIT, gate.BATTERY, gate.LONGEST, ""):
+    for rule in (gate_core.LIMIT, gate_core.BATTERY, gate_core.LONGEST, ""):
         assert seen(rule).problems() == ["the wait ended because words"]
 
 
@@ -693,10 +701,10 @@ def test_the_end_of_the_mains_is_the_end_of_the_drill(tmp_path: Path, monkeypatc
             self.closed = False
             made.append(self)
 
-        def __call__(self) -> dict[str, gate.Reading]:
+        def __call__(self) -> dict[str, gate_core.Reading]:
             begun = (tmp_path / "begun").exists()
             self.asked.append((True if None in self.asked else None) if begun else False)
-            return {"ups": gate.Reading(self.asked[-1], 100.0, 1.0)}
+            return {"ups": gate_core.Reading(self.asked[-1], 100.0, 1.0)}
 
         def close(self) -> None:
             self.closed = True

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import drill, gate, live, units, upsd_states, upsd_words
+from ansible_collections.homelab.nut.plugins.module_utils._nut import (
+    drill,
+    gate_policy,
+    live,
+    units,
+    upsd_states,
+    upsd_words,
+)
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import serving
 
 NAS = {"name": "nas", "addresses": ["192.0.2.20"], "expected": 60, "limit": 120}
@@ -39,9 +46,9 @@ VARIABLES = {
 }
 
 
-def policy(*hosts: Any, **changes: Any) -> gate.Policy:
+def policy(*hosts: Any, **changes: Any) -> gate_policy.Policy:
     whole = {"version": 1, "upses": [{"name": "ups"}], "hosts": list(hosts or (NAS, MEDIA)), "settle": 3, "reserve": 30}
-    return gate.check_policy({**whole, "longest": 150, **changes})
+    return gate_policy.check_policy({**whole, "longest": 150, **changes})
 
 
 def names(name: str, seconds: float) -> tuple[str, ...]:
@@ -67,7 +74,7 @@ def found(one: upsd_states.UpsState | str | None = None, **changes: Any) -> live
     upses = {"ups@localhost": state() if one is None else one}
     where = live.addresses(policy(), names)
     whole = live.Found(
-        {str(gate.Ups("ups")): upses["ups@localhost"]}, where, {"nas": True, "media": True}, CONF, STATIC, ACTIVE
+        {str(gate_policy.Ups("ups")): upses["ups@localhost"]}, where, {"nas": True, "media": True}, CONF, STATIC, ACTIVE
     )
     return dataclasses.replace(whole, **changes)
 

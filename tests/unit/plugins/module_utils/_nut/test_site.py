@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import gate, site
+from ansible_collections.homelab.nut.plugins.module_utils._nut import gate_policy, site
 from ansible_collections.homelab.nut.plugins.module_utils._nut.site import SiteError
 
 GROUPS = {"pve": ["pve"], "truenas": ["nas"], "ups_clients": ["media"], "all": ["pve", "nas", "media", "other"]}
@@ -127,12 +127,12 @@ def test_what_the_gate_goes_by() -> None:
         },
     )
     policy = site.gate_policy(found, ["ups", "ups2"], 3493, settle=3, reserve=60)
-    checked = gate.check_policy(policy)
+    checked = gate_policy.check_policy(policy)
     assert [(one.name, one.addresses, one.expected, one.limit) for one in checked.hosts] == [
         ("the_nas", ("fd00::7",), 100, 150),
         ("media", ("media",), 30, 60),
     ]
-    assert checked.hosts[1].guest == gate.Guest("pct", 101)
+    assert checked.hosts[1].guest == gate_policy.Guest("pct", 101)
     assert [str(one) for one in checked.upses] == ["ups@localhost:3493", "ups2@localhost:3493"]
     assert (checked.settle, checked.reserve, checked.longest, checked.stages) == (3, 60, 180, ())
     assert site.gate_policy([], ["ups"], 3493, settle=3, reserve=60)["longest"] == 30
