@@ -71,3 +71,70 @@ RESULTS = {
 @pytest.mark.parametrize(("text", "verdict"), RESULTS.items())
 def test_judge(text: str, verdict: str) -> None:
     assert upsd_words.judge(text) == verdict
+
+
+def test_split_status() -> None:
+    assert upsd_words.split_status("OB LB") == ("OB", "LB")
+    assert upsd_words.split_status("") == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("battery.charge", "100", 100),
+        ("battery.voltage", "13.70", 13.7),
+        ("ups.temperature", "-2.5", -2.5),
+        ("input.transfer.low", "007", "007"),
+        ("ups.status", "OL", "OL"),
+        ("driver.version", "2.10", "2.10"),
+        ("ups.serial", "123456", "123456"),
+        ("device.serial", "123456", "123456"),
+        ("ups.productid", "5131", "5131"),
+        ("battery.mfr.date", "2024", "2024"),
+        ("battery.runtime", "1e3", "1e3"),
+        ("battery.runtime", "9" * 400, "9" * 400),
+        ("battery.runtime", "", ""),
+        ("device.uptime", "86400", 86400),
+        ("device.count", "2", 2),
+        ("device.uptime.x", "1", "1"),
+        ("ups.id", "12", "12"),
+        ("outlet.1.desc", "2", "2"),
+        ("outlet.1.id", "1", "1"),
+        ("outlet.1.delay.shutdown", "120", 120),
+        ("ups.delay.shutdown", "20", 20),
+        ("ups.timer.reboot", "-1", -1),
+        ("battery.packs", "1", 1),
+        ("input.sensitivity", "1", "1"),
+        ("ups.contacts", "10", "10"),
+        ("ups.test.result", "7", "7"),
+        ("ups.test.interval", "1209600", 1209600),
+        ("battery.voltage", "+13", "+13"),
+        ("battery.voltage", "13.", "13."),
+    ],
+)
+def test_typed_value(name: str, text: str, value: object) -> None:
+    typed = upsd_words.typed_value(name, text)
+    assert typed == value
+    assert type(typed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("020", "20", True),
+        ("20", "20.0", True),
+        ("+20", "20", True),
+        ("-0", "0", True),
+        ("0.1", "0.10", True),
+        ("20", "21", False),
+        ("999999999999999999", "999999999999999998", False),
+        ("yes", "yes", True),
+        ("yes", "Yes", False),
+        ("1e1", "10", False),
+        ("", "0", False),
+        ("nan", "nan", True),
+    ],
+)
+def test_same_value(one: str, other: str, same: bool) -> None:
+    assert upsd_words.same_value(one, other) is same
+    assert upsd_words.same_value(other, one) is same
