@@ -607,8 +607,13 @@ def chosen(names: Sequence[str], sites: Sequence[str], ci: bool) -> dict[str, li
     }
 
 
-def play(lab: Lab, plan: Mapping[str, Sequence[Case]], say: Callable[[str], None], keep: Path) -> list[dict[str, Any]]:
-    """Play the cases of each site, the sites beside each other; return the rows, which are also kept in a file as they come."""
+def play(
+    lab: Lab, plan: Mapping[str, Sequence[Case]], say: Callable[[str], None], keep: Path, tries: int = 1
+) -> list[dict[str, Any]]:
+    """Play the cases of each site, the sites beside each other; return the rows, which are also kept in a file as they come.
+
+    tries: how often a case is played, at most, until it holds. What was seen of those that did not is in the row's `earlier`.
+    """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     lock = threading.Lock()
     errors: list[str] = []
@@ -621,13 +626,17 @@ def play(lab: Lab, plan: Mapping[str, Sequence[Case]], say: Callable[[str], None
             with House(lab, site, lambda words: say(f"{site} {words}")) as house:
                 house.ready()
                 for case in plan[site]:
-                    row = house.play(case)
-                    say(
-                        f"{site} {case.name}: {'held' if not row['problems'] else row['problems']} ({row['took']:.0f} s)"
-                    )
-                    with lock:
-                        rows[case.name, site] = row
-                        keep.write_text(json.dumps(ordered(), indent=1) + "\n")
+                    earlier: list[dict[str, Any]] = []
+                    while len(earlier) < tries:
+                        row = {**house.play(case), "earlier": list(earlier)}
+                        held = "held" if not row["problems"] else row["problems"]
+                        say(f"{site} {case.name}: {held} ({row['took']:.0f} s)")
+                        with lock:
+                            rows[case.name, site] = row
+                            keep.write_text(json.dumps(ordered(), indent=1) + "\n")
+                        if not row["problems"]:
+                            break
+                        earlier.append({name: row[name] for name in ("problems", "happened", "journals")})
         except LabError as error:
             errors.append(f"{site}: {error}")
 

@@ -52,6 +52,12 @@ while :; do
 done
 """
 
+# the last of it: a driver that finds nothing says so twice a second
+JOURNAL = (
+    "journalctl --since @{:.0f} --no-pager --quiet --output short-precise --no-hostname"
+    " -u 'nut-*' -u systemd-logind -u lab-witness.service -t upssched -t upssched_event.py -t shutdown | tail -n 150"
+)
+
 Step = Callable[["House"], None]
 
 
@@ -161,7 +167,17 @@ class House:
             "rule": seen.gate["rule"] if seen.gate else None,
             "falls": [asdict(fall) for fall in seen.falls],
             "took": round(time.time() - self.start, 1),
+            "journals": self.journals() if problems else {},
         }
+
+    def journals(self) -> dict[str, list[str]]:
+        """Return what each machine that runs has noted of NUT, and of its shutdown, since the case began: host -> lines."""
+        found = {}
+        for name in self.running():
+            command = JOURNAL.format(self.start)
+            lines = self.execute(name, command, check=False).splitlines()
+            found[name] = [line for line in lines if not line.startswith("-- ")]
+        return found
 
     def seen(self, asleep: Sequence[str], unwell: Sequence[str]) -> Seen:
         """Return what was seen of this case."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import gate_core
@@ -295,7 +295,7 @@ SECONDS = st.floats(0, 40, allow_nan=False)
 
 
 @st.composite
-def policies(draw: Callable[..., Any]) -> Policy:
+def policies(draw: st.DrawFn) -> Policy:
     hosts = []
     for name in draw(st.sampled_from(["", "a", "ab", "abc"])):
         expected = draw(st.integers(0, 60))
