@@ -304,6 +304,14 @@ def _supply(device: Mapping[str, Any]) -> dict[str, Any]:
         ),
     ):
         values = [one[name] for name in names for one in (forced, device) if one.get(name) not in (None, "")]
-        if values:
+        # what is no number is a mistake in ups.conf, which is judged where that is made, by its file and line
+        if values and (key in ("driver", "vendorid", "ignorelb") or _is_number(values[0])):
             found[key] = values[0]
     return found
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return float(str(value)) >= 0
+    except ValueError:
+        return False

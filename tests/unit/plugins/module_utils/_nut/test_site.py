@@ -302,3 +302,9 @@ def test_a_secondary_s_poll_and_finaldelay_come_before_its_shutdown() -> None:
 def test_a_primary_that_is_no_primary(its: dict[str, object], words: str) -> None:
     with pytest.raises(SiteError, match=words):
         site.clients(GROUPS, hosts(pve=its))
+
+
+def test_what_is_no_number_is_left_to_who_judges_ups_conf() -> None:
+    device = {"name": "ups", "driver": "usbhid-ups", "options": {"offdelay": "soon", "ondelay": "60"}}
+    (supply,) = site.plan_site("pve", [], [device])["supplies"]
+    assert supply == {"name": "ups", "driver": "usbhid-ups", "ondelay": "60"}
