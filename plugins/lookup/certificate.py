@@ -99,6 +99,7 @@ class _Folder:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.path / ".lock").open("a", encoding="ascii") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            writing.sweep([self.path])
             yield
 
     def read(self, name: str) -> Pair:
@@ -109,11 +110,12 @@ class _Folder:
         )
 
     def keep(self, name: str, pair: Pair) -> Pair:
-        """Keep a certificate and its key, both or none."""
+        """Keep a certificate and its key. The key first: one without a certificate that fits it is made anew with it."""
         if self.check:
             _made[self.path, name] = pair
         else:
-            writing.replace(dict(zip(self._paths(name), (pair.certificate, pair.key))), 0o600)
+            certificate, key = self._paths(name)
+            writing.replace({key: pair.key, certificate: pair.certificate}, 0o600)
         return pair
 
     def _paths(self, name: str) -> tuple[Path, Path]:

@@ -154,13 +154,15 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._command import runner, warn
-from ..module_utils._nut import nss, writing
+from ..module_utils._nut import nss, sets, writing
 from ..module_utils._nut.deploy import DeployError, Deployment
 from ..module_utils._nut.policy import PolicyError, check
 from ..module_utils._nut.reconcile import ReconcileError
 from ..module_utils._nut.units import UnitError, last_words
 
-LOCK = Path("/run/homelab-nut.lock")
+ROOM = Path("/run")
+FOLDERS = (Path("/etc/nut"), Path("/var/lib/nut-hotplug"))
+MANIFEST = sets.MANIFEST
 
 
 def main() -> None:
@@ -188,13 +190,16 @@ def main() -> None:
         supports_check_mode=True,
     )
     # looking disturbs nobody
-    locked = contextlib.nullcontext() if module.check_mode else writing.alone(LOCK, module.params["wait"])
+    wait = module.params["wait"]
+    alone = contextlib.nullcontext("") if module.check_mode else sets.alone(ROOM, wait, FOLDERS, manifest=MANIFEST)
     try:
-        with locked:
+        with alone as found:
+            if found:
+                warn(module, found)
             deployment, result = deploy(module)
             if not module.check_mode:
                 result["upses"] = believe(module, deployment, result)
-    except (writing.Busy, OSError) as error:
+    except (writing.Busy, writing.WriteError, OSError) as error:
         module.fail_json(msg=f"{error}", changed=False)
     module.exit_json(**result)
 
@@ -230,6 +235,8 @@ def deploy(module: AnsibleModule) -> tuple[Deployment, dict[str, object]]:
             # checks take seconds, and the mains are not asked
             deployment.guard(force)
             deployment.apply(plan, force)
+        if not module.check_mode:
+            deployment.tidy()
     except (DeployError, UnitError, OSError, LookupError) as error:  # LookupError: there is no group nut
         done = {"files": deployment.written, "actions": [str(one) for one in deployment.done]}
         module.fail_json(msg=str(error), changed=any(done.values()), **done)

@@ -74,7 +74,7 @@ HOTPLUG = Kit(
     service=SERVICE,
     standing=TIMER,
     rules="63-nut-hotplug.rules",
-    traces=(PROGRAM, "run/nut-hotplug.quiet", "run/nut-hotplug-pending.json", "var/lib/nut-hotplug"),
+    traces=(PROGRAM, "run/nut-hotplug.quiet", "var/lib/nut-hotplug"),
     # its quiet path, one file a release of Python
     compiled="run/nut-hotplug.*.code",
 )

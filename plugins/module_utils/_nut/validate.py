@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
-from . import monitors, nss, parseconf, releases, ups_conf
+from . import monitors, nss, parseconf, releases, ups_conf, writing
 from .monitors import IDLE_SECONDS
 from .units import Run
 from .writing import Owner
@@ -185,8 +184,7 @@ def by_nut(
     upsmon, server = finder("upsmon"), finder("upsd")
     if upsmon is None or ("ups.conf" in files and server is None):
         return []
-    scratch = Path(tempfile.mkdtemp(prefix="nut-", dir=room))
-    try:
+    with writing.scratch(room) as scratch:
         shutil.chown(scratch, *owner)
         scratch.chmod(0o770)
         if tls:
@@ -218,8 +216,6 @@ def by_nut(
             _unused, said = runner([*here, "UPSNAME=__none", "NOTIFYTYPE=__none", str(upssched)])
             wrong += [f"upssched.conf: {words}" for words in dict.fromkeys(_complaints(_UPSSCHED, said))]
         return [words.replace(f"{scratch}/", "") for words in wrong]
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def drivers(conf: ups_conf.UpsConf, finder: Find, here: Sequence[str], runner: Run) -> list[str]:

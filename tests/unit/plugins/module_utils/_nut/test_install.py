@@ -201,7 +201,6 @@ def test_away(machine: Machine) -> None:
     for path in (
         "usr/local/sbin/nut-hotplug",
         "run/nut-hotplug.quiet",
-        "run/nut-hotplug-pending.json",
         "run/nut-hotplug.30d00f0.code",
     ):
         (machine.root / path).touch()
