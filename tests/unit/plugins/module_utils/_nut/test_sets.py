@@ -177,7 +177,7 @@ def test_an_old_file_that_is_a_link(site: Site) -> None:
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[Path]:
     """A directory on a disk that is fast to sync, if there is one: hundreds of writers are killed."""
-    shared = Path("/dev/shm")
+    shared = Path("/dev/shm")  # noqa: S108
     with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else tmp_path) as folder:
         yield Path(folder)
 
