@@ -1012,15 +1012,19 @@ def _gist(line: str) -> str:
 
 
 def _owed(noted: Sequence[Action], drivers: Sequence[str]) -> list[Action]:
-    """Return what of a note still has a meaning with these drivers. A driver that was to be stopped and started is restarted."""
-    stopped = {one.unit for one in noted if one.verb == "stop"}
+    """Return what of a note still has a meaning with these drivers. One that was to be stopped and started is restarted."""
+    stopped = {action.unit for action in noted if action.verb == "stop"}
     owed: dict[tuple[str, str], Action] = {}
-    for one in noted:
-        away = one.verb == "disable --now"
-        if one.unit in drivers and not away:
-            owed.setdefault(("", one.unit), replace(one, verb="restart") if one.unit in stopped else one)
-        elif away if units.is_driver(one.unit) and one.unit not in drivers else one.unit in _OWN and not away:
-            owed.setdefault((one.verb, one.unit), one)
+    for action in noted:
+        if action.verb == "disable --now":
+            # what a play takes away, it takes away itself; but for a driver whose section has gone
+            if units.is_driver(action.unit) and action.unit not in drivers:
+                owed.setdefault((action.verb, action.unit), action)
+        elif action.unit in drivers:
+            again = replace(action, verb="restart") if action.unit in stopped else action
+            owed.setdefault(("", action.unit), again)
+        elif action.unit in _OWN:
+            owed.setdefault((action.verb, action.unit), action)
     return list(owed.values())
 
 

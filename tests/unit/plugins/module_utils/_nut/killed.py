@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,17 +47,25 @@ def after(seconds: float, work: Callable[[], object]) -> None:
     assert status in (0, signal.SIGKILL)
 
 
-def at_line(number: int, work: Callable[[], object], modules: tuple[ModuleType, ...]) -> bool:
-    """Work, and be killed before the line of these modules that is the NUMBERth to be executed. Returns False if it came to its end."""
+def at_line(
+    number: int, work: Callable[[], object], modules: tuple[ModuleType, ...], *, times: int = sys.maxsize
+) -> bool:
+    """Work, and be killed before the line of these modules that is the NUMBERth to be executed. Returns False if it came to its end.
+
+    times: how often a line counts at most, however often it is executed.
+    """
     files = {os.path.realpath(str(module.__file__)) for module in modules}
     real = functools.cache(os.path.realpath)
     left = number
+    passed: Counter[tuple[str, int]] = Counter()
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
         nonlocal left
         if real(frame.f_code.co_filename) not in files:
             return None
-        if event == "line":
+        here = (frame.f_code.co_filename, frame.f_lineno)
+        if event == "line" and passed[here] < times:
+            passed[here] += 1
             left -= 1
             if not left:
                 os.kill(os.getpid(), signal.SIGKILL)
