@@ -280,3 +280,14 @@ def test_a_host_that_goes_is_killed_at_each_line(primaries: Callable[[], Primary
         assert not (host.root / "ours").exists()
         if not was_killed:
             break
+
+
+@pytest.mark.parametrize("follows", [next_play, agent])
+def test_what_a_killed_check_left_goes(primaries: Callable[[], Primary], follows: Callable[[Primary], None]) -> None:
+    host = primaries()
+    scratch = host.room / f"{writing.CHECK}x1y2"
+    scratch.mkdir()
+    (scratch / "upsd.users").write_text("password")
+    host.leaves.unlink()  # a check is never made in a run that finds nothing
+    follows(host)
+    assert not scratch.exists()
