@@ -601,7 +601,10 @@ class Host:
         left = [
             one
             for one in _owed(self._pending(), drivers)
-            if one.verb == "enable" or planned.get(one.unit, "") in ("reload" if one.verb == "restart" else "", "")
+            if one.verb == "enable"
+            or one.unit not in planned
+            # a reload does not do what a restart was noted for
+            or (one.verb == "restart" and planned[one.unit] == "reload")
         ]
         later: tuple[Action, ...] = ()
         if power or power is None:
