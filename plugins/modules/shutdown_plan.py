@@ -508,9 +508,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.homelab.nut.plugins.module_utils._command import runner
+from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut import guests as proxmox_guests
 from ansible_collections.homelab.nut.plugins.module_utils._nut import (
     monitors,
@@ -751,7 +751,7 @@ def spec() -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=spec(), supports_check_mode=True)
+    module = Module(argument_spec=spec(), supports_check_mode=True)
     try:
         shown = seen(module.params["seen"])
         enforce = enforced(module.params["enforce"])

@@ -41,6 +41,7 @@ from . import (
 )
 from .moments import boot_id, boottime
 from .units import Run
+from .words import one_line
 
 VERSION = 1
 UNIT = "nut-shutdown-record"
@@ -525,7 +526,7 @@ def start(
     run(["systemctl", "stop", "--", f"{UNIT}.service"])
     code, said = run(words)
     if code:
-        raise LiveError(f"the recorder could not be started: {said.strip()}. See journalctl -u {UNIT}")
+        raise LiveError(f"the recorder could not be started: {one_line(said)}. See journalctl -u {UNIT}")
     return fit
 
 

@@ -28,6 +28,7 @@ from . import guests, moments, parseconf, upsd, validate, writing
 from .guests import Guest
 from .selection import NOBODY, Chosen, Selector
 from .units import Run
+from .words import one_line
 
 VERSION = 1
 MODE = 0o600
@@ -1037,15 +1038,16 @@ class _Program:
         def tell() -> None:
             code, said = self.run(["timeout", "--kill-after=5", f"{NOTIFY_SECONDS:g}", *stage.notify, message])
             if code:
-                self.say(f"{stage.notify[0]} of stage {stage.name} failed with {code}: {said.strip()[-200:]}")
+                self.say(f"{stage.notify[0]} of stage {stage.name} failed with {code}: {one_line(said)[-200:]}")
 
         self.start(tell)
 
     def fsd(self, action: Action) -> None:
         code, said = self.run(["timeout", "--kill-after=5", f"{FSD_SECONDS:g}", self.upsmon, "-c", "fsd"])
         if code:
-            said = " ".join(said.split())[:200]
-            self.complain(f"{self.upsmon} -c fsd failed with {code}: {said}. It is tried again every {POLL:g} s")
+            self.complain(
+                f"{self.upsmon} -c fsd failed with {code}: {one_line(said)[:200]}. It is tried again every {POLL:g} s"
+            )
         else:
             self.say(f"upsmon is told to set FSD: {action.reason}")
             self.change(lambda state: replace(state, fsd=self.clock()))
