@@ -28,7 +28,7 @@ from . import guests, moments, parseconf, upsd, validate, writing
 from .guests import Guest
 from .selection import NOBODY, Chosen, Selector
 from .units import Run
-from .words import one_line
+from .words import LINE, one_line, printable
 
 VERSION = 1
 MODE = 0o600
@@ -1064,7 +1064,7 @@ class _Program:
     def say(self, words: str) -> None:
         with self._lock:
             since = self.began if self.state.since is None else self.state.since
-            self.log(f"+{max(0.0, self.clock() - since):.1f} s  {words}")
+            self.log(f"+{max(0.0, self.clock() - since):.1f} s  {printable(words, LINE)}")
 
     def complain(self, words: str) -> None:
         last = self._complained.get(words)

@@ -21,6 +21,9 @@ LINE = 2000
 LINES = 5000
 """And so many lines."""
 
+WHOLE = 1 << 30
+"""No limit."""
+
 # str.isprintable() knows controls, format characters (also those of direction), separators, surrogates and what is not assigned.
 # These it takes for printable, and they leave nothing, or only a blank, to see.
 _UNSEEN = re.compile(
@@ -43,9 +46,9 @@ def printable_lines(text: str, limit: int = LINE, most: int = LINES) -> list[str
     return [*shown, "..."] if len(lines) > most else shown
 
 
-def printable_text(text: str) -> str:
+def printable_text(text: str, limit: int = LINE, most: int = LINES) -> str:
     """Return a text of several lines that is fit for a terminal."""
-    return "\n".join(printable_lines(text))
+    return "\n".join(printable_lines(text, limit, most))
 
 
 def one_line(text: str) -> str:
