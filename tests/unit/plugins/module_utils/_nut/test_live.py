@@ -635,7 +635,7 @@ def test_what_is_offered() -> None:
 def test_offers_that_a_host_has_sent() -> None:
     """They come as JSON; the primary may call itself by its own name."""
     offered = live.offers(policy(), {"nas": 43.2, "pve": 12.0}, "pve", 30)
-    sent = json.loads(json.dumps([asdict(one) for one in offered]))
+    sent = json.loads(json.dumps([dataclasses.asdict(one) for one in offered]))
     assert live.read_offers(sent, "pve", ["nas"]) == offered
     assert [one.name for one in live.read_offers(sent, "proxmox", ["nas"])] == ["nas", "proxmox"]
 
