@@ -15,7 +15,8 @@ short_description: What a host has said, fit for a terminal
 version_added: 0.3.0
 description:
   - Returns what a managed host has said as lines in which a terminal finds nothing to obey.
-  - Escape sequences, control characters, marks that turn the direction of writing round and characters that nobody sees are spelled, as V(\\x1b).
+  - Escape sequences, control characters, marks that turn the direction of writing round and characters that nobody sees are spelled,
+    as V(\\x1b).
   - Ansible prints some of what a host says as it comes. For tasks that show such texts to people.
 author:
   - The homelab.nut contributors (@homelab-nut)
