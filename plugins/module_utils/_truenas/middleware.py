@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from .._nut.words import as_text, one_line
+
 SECRET_MASK = "********"  # noqa: S105 - stands in the place of a secret
 # Shorter ones may be a part of any word, or a word themselves.
 SHORT_SECRET = 8
@@ -132,7 +134,7 @@ def run_job(
         if state == "SUCCESS":
             return job.get("result")
         if state in ("FAILED", "ABORTED"):
-            why = " ".join(str(job.get("error") or "no reason given").split())
+            why = one_line(as_text(job.get("error") or "no reason given"))
             raise JobFailed(f"{middleware.host}: {what} {str(state).lower()}: {why}")
         if clock() >= deadline:
             raise ConnectionLost(
@@ -166,8 +168,8 @@ def call_error(host: str, method: str, error: Any, *, local: bool = False) -> Ca
     """
     error = error if isinstance(error, dict) else {}
     data = error.get("data") if isinstance(error.get("data"), dict) else {}
-    errname = str(data.get("errname") or "")
-    reason = " ".join(str(data.get("reason") or error.get("message") or "no reason given").split())
+    errname = as_text(data.get("errname") or "")
+    reason = one_line(as_text(data.get("reason") or error.get("message") or "no reason given"))
     if error.get("code") == METHOD_NOT_FOUND or errname == "ENOMETHOD":
         needed = "22.12 or newer, or CORE 13," if local else "25.04 or newer"
         return MethodMissing(
@@ -203,7 +205,7 @@ def _refused_values(extra: Any) -> str:
     for entry in extra:
         if not isinstance(entry, list) or len(entry) < 2:
             return ""
-        found.append(f"{str(entry[0]).rpartition('.')[2] or 'parameters'}: {entry[1]}")
+        found.append(f"{one_line(as_text(entry[0]).rpartition('.')[2]) or 'parameters'}: {one_line(as_text(entry[1]))}")
     return "TrueNAS refuses " + "; ".join(found)
 
 
