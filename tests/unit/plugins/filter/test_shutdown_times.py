@@ -57,4 +57,5 @@ def test_what_is_offered_is_a_line_of_yaml_with_a_time(name: Any, measured: Any)
     for line in lines:
         ((variable, value),) = yaml.safe_load(line.partition(": ")[2]).items()
         assert variable == "nut_client_shutdown_time"
-        assert type(value) is int
+        assert isinstance(value, int)
+        assert not isinstance(value, bool)
