@@ -614,7 +614,7 @@ def number(given: Any, name: str) -> tuple[int, float | None]:
     text, known = str(one), set(given) if isinstance(given, Mapping) else {"id"}
     try:
         seconds = None if seconds is None else float(seconds)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     fits = text.isascii() and text.isdigit() and 100 <= int(text[:10]) <= 999_999_999
     if not fits or not known <= {"id", "seconds"} or (seconds is not None and not 0 <= seconds < math.inf):
@@ -682,7 +682,7 @@ def seen(given: Mapping[str, Any] | None) -> dict[str, tuple[float | None, float
     for name, pair in given.items():
         try:
             began, down = (None if one is None else float(one) for one in pair)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             began = down = math.nan
         if not all(one is None or math.isfinite(one) for one in (began, down)):
             raise plan.PlanError(

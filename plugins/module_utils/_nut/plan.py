@@ -1196,7 +1196,7 @@ def from_dict(data: Mapping[str, Any]) -> Plan:
     try:
         read = {name: tuple(kind(**_tuples(one)) for one in data[name]) for name, kind in parts.items()}
         return Plan(**read, needed=data["needed"], holds=data["holds"], feasible=data["feasible"], ha=tuple(data["ha"]))
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise PlanError(f"this is no plan that was kept: {error}") from None
 
 

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import gate, gate_core, gate_policy, writing
+from . import gate, gate_core, gate_policy, jsontext, writing
 from .command_line import FAILED, OK, USAGE, Left, Parser, Say
 from .moments import boottime, stamp
 from .units import Run
@@ -581,7 +581,7 @@ def _power(said: gate_core.Reading) -> str:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        data = json.loads(path.read_bytes()[: gate_policy.TEXT_LIMIT])
-    except (OSError, ValueError, RecursionError):
+        data = jsontext.parse(path.read_bytes()[: gate_policy.TEXT_LIMIT])
+    except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None
