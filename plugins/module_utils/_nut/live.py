@@ -45,7 +45,7 @@ from .units import Run
 
 VERSION = 1
 UNIT = "nut-shutdown-record"
-GATE_UNIT = "nut-shutdown.service"
+GATE_UNIT = units.GATE
 REPORT = Path("/var/lib/nut-shutdown/last.json")
 NOTES = "live.json"
 """Beside the gate's report."""
