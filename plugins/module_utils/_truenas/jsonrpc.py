@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from .._nut import jsontext
+from .._nut import hostnames, jsontext
 from .middleware import (
     ACTION_SECONDS,
     SLOW_METHODS,
@@ -244,18 +244,13 @@ def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> JsonRpc:
 
 def _dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
     """Connect to the first address of the host that answers. Each has its share of the time that is left. Raises OSError."""
-    found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    addresses = hostnames.resolve(endpoint.host, deadline.left())
     problem: OSError | None = None
-    for number, (family, kind, protocol, _name, address) in enumerate(found):
-        stream = socket.socket(family, kind, protocol)
+    for number, address in enumerate(addresses):
         try:
-            stream.settimeout(deadline.left() / (len(found) - number))
-            stream.connect(address)
+            return socket.create_connection((address, endpoint.port), deadline.left() / (len(addresses) - number))
         except OSError as error:
-            stream.close()
             problem = error
-        else:
-            return stream
     raise problem or OSError("this name has no address")
 
 

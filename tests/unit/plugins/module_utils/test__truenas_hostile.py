@@ -149,10 +149,10 @@ ATTACKS: dict[str, tuple[Attack, type[TruenasError], str]] = {
         "did not answer in 1 s",
     ),
     "endless headers": (endless_headers, ConnectionFailed, "more than 256 KiB before|did not answer in 1 s"),
-    "page without end": (page_without_end, ConnectionFailed, "more than 256 KiB before"),
+    "page without end": (page_without_end, ConnectionFailed, "did not answer in 1 s|more than 256 KiB before"),
     "frame by drops": (after_upgrade(lambda stream: drip(stream, b"\x81\x7e\xff\xff")), ConnectionLost, "no answer in 1 s"),
-    "frame of a terabyte": (after_upgrade(huge_frame), ConnectionLost, "more than 4 MiB came"),
-    "endless fragments": (after_upgrade(endless_fragments), ConnectionLost, "more than 4 MiB came"),
+    "frame of a terabyte": (after_upgrade(huge_frame), ConnectionLost, "no answer in 1 s|more than 4 MiB came"),
+    "endless fragments": (after_upgrade(endless_fragments), ConnectionLost, "no answer in 1 s|more than 4 MiB came"),
     "tiny fragments": (after_upgrade(tiny_fragments), ConnectionLost, "no answer in 1 s|more than 4 MiB came"),
     "deep brackets": (after_upgrade(say(frame(b"[" * 60_000))), BadAnswer, "60000 characters that are no JSON"),
     "deep objects": (
@@ -200,8 +200,8 @@ def serve() -> Iterator[Callable[[Attack], int]]:
         thread.join(PATIENCE)
 
 
-def call(port: int, *, secure: bool = False) -> Any:
-    with contextlib.closing(connect(Endpoint(secure, "127.0.0.1", port), Tls(validate=False), TIMEOUT)) as middleware:
+def call(port: int, *, secure: bool = False, timeout: float = TIMEOUT) -> Any:
+    with contextlib.closing(connect(Endpoint(secure, "127.0.0.1", port), Tls(validate=False), timeout)) as middleware:
         return middleware.call("core.ping")
 
 
@@ -221,6 +221,20 @@ def test_each_attack_ends_in_time(serve: Callable[[Attack], int], name: str) -> 
     assert elapsed < LATEST
     assert peak < MEMORY
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        (page_without_end, "more than 256 KiB before /api/current answers"),
+        (after_upgrade(huge_frame), "more than 4 MiB came while waiting for core.ping"),
+        (after_upgrade(endless_fragments), "more than 4 MiB came while waiting for core.ping"),
+    ],
+)
+def test_a_flood_ends_before_its_time(serve: Callable[[Attack], int], attack: Attack, words: str) -> None:
+    """By how much it is, and not by how long it takes."""
+    with pytest.raises((ConnectionFailed, ConnectionLost), match=words):
+        call(serve(attack), timeout=600)
 
 
 def test_a_handshake_by_drops(serve: Callable[[Attack], int]) -> None:
