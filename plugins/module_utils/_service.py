@@ -17,7 +17,7 @@ from ._nut import units, writing
 from ._nut.install import Installation, InstallError, Kit, Plan
 
 if TYPE_CHECKING:
-    from ansible.module_utils.basic import AnsibleModule
+    from ._module import Module
 
 OPTIONS: dict[str, Any] = {
     "state": {"choices": ["present", "absent"], "default": "present"},
@@ -29,7 +29,7 @@ REQUIRED_IF = [("state", "present", ["files"])]
 OWNERS: dict[str, tuple[int, int]] = {}  # group -> ids, for who is not root
 
 
-def run(module: AnsibleModule, kit: Kit, lacking: Callable[[], str]) -> None:
+def run(module: Module, kit: Kit, lacking: Callable[[], str]) -> None:
     """Put a kit in place, or take it away. lacking: says what the host must have first; "" if it has all. Exits the module."""
     wanted = None
     if module.params["state"] == "present":

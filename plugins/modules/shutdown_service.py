@@ -70,9 +70,9 @@ actions:
   sample: ["systemctl daemon-reload: the units of nut-shutdown changed"]
 """
 
-from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _host, _service
+from ..module_utils._module import Module
 from ..module_utils._nut import install
 
 
@@ -85,7 +85,7 @@ def lacking() -> str:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={**_service.OPTIONS, "renewed": {"type": "bool", "default": False}},
         required_if=_service.REQUIRED_IF,
         supports_check_mode=True,

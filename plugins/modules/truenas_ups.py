@@ -323,13 +323,13 @@ version:
   sample: 25.10.1
 """
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import Doors, run
 
 
 def main(doors: Doors | None = None) -> None:
     """Run the module. A test gives what it reaches out with."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "transport": {"type": "str", "choices": ["auto", "jsonrpc", "midclt"], "default": "auto"},
             "url": {"type": "str"},

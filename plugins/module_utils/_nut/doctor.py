@@ -37,7 +37,7 @@ from .examine import COMMON_FLAG, Entry, File, Seen, Served, Unit
 from .findings import FAILURE, NOTE, OK, UNKNOWN, WARNING, Finding
 from .moments import stamp
 from .units import MONITOR, SERVER, WATCHER, driver
-from .words import printable
+from .words import as_text, one_line, printable
 
 DAY = 86400.0
 YEAR = 365.25 * DAY
@@ -1063,7 +1063,7 @@ def truenas(host: str, result: Mapping[str, Any]) -> list[Finding]:
                 "settings",
                 host,
                 UNKNOWN,
-                f"TrueNAS can't be asked: {printable(str(result.get('msg') or 'no answer'), 300)}",
+                f"TrueNAS can't be asked: {printable(as_text(result.get('msg') or 'no answer'), 300)}",
                 "see docs/truenas.md, Troubles",
             )
         ]
@@ -1102,7 +1102,7 @@ def truenas(host: str, result: Mapping[str, Any]) -> list[Finding]:
 def seen_from(primary: str, host: str, result: Mapping[str, Any]) -> list[Finding]:
     """Judge a secondary's login by what the module ups_info said on its primary, where that is not looked at itself."""
     if result.get("failed") or result.get("unreachable") or "missing_clients" not in result:
-        why = printable(str(result.get("msg") or "it is not in this run"), 200)
+        why = printable(as_text(result.get("msg") or "it is not in this run"), 200)
         return [Finding("login", host, UNKNOWN, f"not looked at: {primary} can't be asked ({why})")]
     if result["missing_clients"]:
         return [
@@ -1119,7 +1119,7 @@ def seen_from(primary: str, host: str, result: Mapping[str, Any]) -> list[Findin
 
 def unexamined(host: str, result: Mapping[str, Any] | None) -> Finding:
     """Say why a host could not be looked at."""
-    told = printable(" ".join(str((result or {}).get("msg") or "no answer").split()), 300)
+    told = printable(one_line(as_text((result or {}).get("msg") or "no answer")), 300)
     if (result or {}).get("unreachable") or result is None:
         return Finding("reachable", host, FAILURE, f"can't be reached: {told}", f"is it on? ansible -m ping {host}")
     if re.search(r"python\S*: (?:not found|No such file)|interpreter", told):

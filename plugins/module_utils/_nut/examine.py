@@ -45,6 +45,7 @@ from .directives import Release
 from .moments import entry_moment
 from .units import ALL, MONITOR, SERVER, WATCHER, Run, driver
 from .verify import local_upsd
+from .words import one_line
 
 SECONDS = 4.0
 """How long one question over the network may take."""
@@ -306,7 +307,7 @@ class Host:
             names += kit.units
         code, said = self.runner(["systemctl", "show", f"--property={_SHOWN}", "--", *names])
         if code:
-            raise OSError(f"systemctl show: {said.strip()}")
+            raise OSError(f"systemctl show: {one_line(said)}")
         blocks = [block for block in said.split("\n\n") if block.strip()]
         booted = self.clock() - self.monotonic()
         return {name: _unit(block, booted) for name, block in zip(names, blocks)}
@@ -330,7 +331,7 @@ class Host:
             ]
         )
         if code:
-            raise OSError(f"journalctl: {said.strip()[:200]}")
+            raise OSError(f"journalctl: {one_line(said)[:200]}")
         return tuple(_entries(said))
 
     # Processes and sockets

@@ -30,6 +30,7 @@ from .gate_core import NEW, Reading, Watched, begin, dump, reading, resume, step
 from .gate_policy import TEXT_LIMIT, VERSION, Guest, Host, Policy, Ups
 from .moments import boot_id, boottime, stamp
 from .units import Run
+from .words import printable
 
 TICK = 1.0
 """Seconds from one look at the machines to the next."""
@@ -537,7 +538,7 @@ class _Gate:
 
     def say(self, now: float, words: str) -> None:
         elapsed = max(now - self.state.began, 0.0)
-        words = "".join(one if one.isprintable() else "?" for one in words)[:_HISTORY_TEXT]
+        words = printable(words, _HISTORY_TEXT)
         line = f"+{elapsed:.1f} s  {words}"
         self.log(line)
         self.steps.append((elapsed, words))

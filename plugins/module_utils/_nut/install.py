@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import units, writing
+from .words import one_line, well_formed
 
 SERVICE = "nut-hotplug.service"
 TIMER = "nut-hotplug.timer"
@@ -246,7 +247,7 @@ class Installation:
         properties = "--property=LoadState,ActiveState,UnitFileState,NeedDaemonReload"
         code, said = self.runner(["systemctl", "show", properties, "--", *self.kit.units])
         if code:
-            raise units.UnitError(f"systemctl show: {said.strip()}")
+            raise units.UnitError(f"systemctl show: {one_line(said)}")
         found = [
             dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
             for block in said.strip().split("\n\n")
@@ -291,7 +292,7 @@ class Installation:
             shown += lines or [f"{path}: mode or owner is mended"]
         shown += [f"{path}: removed" for path in decided.gone]
         shown += [str(step) for step in (*decided.before, *decided.after)]
-        return "".join(f"{line}\n" for line in shown).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return well_formed("".join(f"{line}\n" for line in shown))
 
     # Doing
 
@@ -321,4 +322,4 @@ class Installation:
     def _do(self, step: Step) -> None:
         code, said = self.runner(step.command)
         if code:
-            raise units.UnitError(f"{' '.join(step.command)} failed: {said.strip()}")
+            raise units.UnitError(f"{' '.join(step.command)} failed: {one_line(said)}")

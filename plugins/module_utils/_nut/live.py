@@ -20,7 +20,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable
@@ -34,6 +34,7 @@ from . import (
     monitors,
     parseconf,
     plan,
+    records,
     units,
     upsd,
     upsd_states,
@@ -42,6 +43,7 @@ from . import (
 )
 from .moments import boot_id, boottime, entry_moment
 from .units import Run
+from .words import one_line, printable
 
 VERSION = 1
 UNIT = "nut-shutdown-record"
@@ -68,6 +70,9 @@ NAME_SECONDS = 5.0
 MARGIN = 1.2
 LEAST_TIME = 5
 """Seconds below which no time is offered: what a quick machine takes depends on what it does that day."""
+
+MOST_MEASURED = 86400.0
+"""Seconds above which a time is none that a shutdown takes."""
 
 Say = Callable[[str], None]
 
@@ -543,7 +548,7 @@ def start(
     run(["systemctl", "stop", "--", f"{UNIT}.service"])
     code, said = run(words)
     if code:
-        raise LiveError(f"the recorder could not be started: {said.strip()}. See journalctl -u {UNIT}")
+        raise LiveError(f"the recorder could not be started: {one_line(said)}. See journalctl -u {UNIT}")
     return fit
 
 
@@ -609,7 +614,7 @@ def result(
         "reason": after.reason,
         "held": not wrong,
         "verdict": _verdict(notes, wrong),
-        "offers": offers(policy, took, notes.primary, own),
+        "offers": [asdict(one) for one in offers(policy, took, notes.primary, own)],
         "steps": [[since(at), words] for at, words in notes.steps],
     }
     return {**data, "table": table(data)}
@@ -650,34 +655,59 @@ def fair(seconds: float) -> int:
     return max(math.ceil(round(seconds * MARGIN, 6)), LEAST_TIME)
 
 
+@dataclass(frozen=True)
+class Offer:
+    """A time that was measured, for the inventory, which has another one."""
+
+    name: str  # of the host in whose variables it belongs
+    own: bool  # whether that is the primary
+    now: float  # s, in the inventory
+    measured: float  # s
+
+    @property
+    def value(self) -> int:
+        """The time to write down."""
+        return fair(self.measured)
+
+    @property
+    def line(self) -> str:
+        """Where it belongs, and the line in YAML."""
+        how = f"measured {self.measured:.1f} s, rounded up with {MARGIN - 1:.0%} margin".replace("%", " %")
+        how += f", at least {LEAST_TIME}" if self.value == LEAST_TIME else ""
+        file = f"host_vars/{self.name}.yml" + (", or group_vars/pve.yml" if self.own else "")
+        return f"{file}: nut_{'server' if self.own else 'client'}_shutdown_time: {self.value}  # {how}"
+
+
+def read_offers(data: object, primary: str, secondaries: Collection[str]) -> list[Offer]:
+    """Return the offers that a host has sent. Only times come from there: the names are the inventory's. Raises RecordError."""
+    if not isinstance(data, list) or len(data) > records.MOST_ITEMS:
+        raise records.RecordError("what was measured is no list of times")
+    found = [records.build(Offer, one, f"what was measured [{position}]") for position, one in enumerate(data)]
+    # the primary may call itself by another name than the inventory does
+    found = [replace(one, name=primary) if one.own else one for one in found]
+    for one in found:
+        if one.name not in (primary, *secondaries) or not 0 <= one.measured <= MOST_MEASURED:
+            raise records.RecordError(
+                f"{printable(one.name, 60)} is no host of this primary, or its time is none: {one.measured:g} s"
+            )
+    return found
+
+
 def offers(
     policy: gate_policy.Policy, took: Mapping[str, float | None], primary: str, own: float | None
-) -> list[dict[str, Any]]:
+) -> list[Offer]:
     """Say what the inventory should say, where it says something else; a second or a tenth more or less is no difference."""
-    said: list[tuple[str, str, str, float | None]] = [
-        (host.name, f"host_vars/{host.name}.yml", "nut_client_shutdown_time", host.expected) for host in policy.hosts
-    ]
-    said.append((primary, f"host_vars/{primary}.yml, or group_vars/pve.yml", "nut_server_shutdown_time", own))
+    said: list[tuple[str, bool, float | None]] = [(host.name, False, host.expected) for host in policy.hosts]
+    said.append((primary, True, own))
     found = []
-    for name, file, variable, now in said:
+    for name, its, now in said:
         measured = took.get(name)
         if measured is None or now is None:
             continue
         better = fair(measured)
         if abs(better - now) <= max(1.0, now / 10) and now >= measured:
             continue
-        how = f"measured {measured:.1f} s, rounded up with {MARGIN - 1:.0%} margin".replace("%", " %")
-        how += f", at least {LEAST_TIME}" if better == LEAST_TIME else ""
-        found.append(
-            {
-                "name": name,
-                "file": file,
-                "variable": variable,
-                "now": now,
-                "value": better,
-                "line": f"{variable}: {better}  # {how}",
-            }
-        )
+        found.append(Offer(name, its, now, measured))
     return found
 
 
@@ -818,5 +848,5 @@ def main(
 def text(data: Mapping[str, Any]) -> str:
     """Show result() to people."""
     lines = [f"{at:+8.1f} s  {words}" for at, words in data["steps"]]
-    offered = [f"{one['file']}: {one['line']}" for one in data["offers"]]
+    offered = [Offer(**one).line for one in data["offers"]]
     return "\n".join([*lines, "", data["table"], *(["", "For the inventory:", *offered] if offered else [])])

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import gate, gate_core, gate_policy, jsontext, units, writing
-from .command_line import FAILED, OK, USAGE, Left, Parser, Say
+from .command_line import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from .moments import boottime, stamp
 from .units import Run
 
@@ -192,6 +192,7 @@ def main(
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Do what the command line says, and return the exit code. out, err: take lines. run: runs qm and pct."""
+    out, err = for_terminals(out), for_terminals(err)
     try:
         options = _parser(out, err).parse_args(list(arguments))
     except Left as left:

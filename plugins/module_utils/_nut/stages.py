@@ -28,6 +28,7 @@ from . import guests, jsontext, moments, parseconf, upsd, validate, writing
 from .guests import Guest
 from .selection import NOBODY, Chosen, Selector
 from .units import Run
+from .words import LINE, one_line, printable
 
 VERSION = 1
 MODE = 0o600
@@ -1038,15 +1039,16 @@ class _Program:
         def tell() -> None:
             code, said = self.run(["timeout", "--kill-after=5", f"{NOTIFY_SECONDS:g}", *stage.notify, message])
             if code:
-                self.say(f"{stage.notify[0]} of stage {stage.name} failed with {code}: {said.strip()[-200:]}")
+                self.say(f"{stage.notify[0]} of stage {stage.name} failed with {code}: {one_line(said)[-200:]}")
 
         self.start(tell)
 
     def fsd(self, action: Action) -> None:
         code, said = self.run(["timeout", "--kill-after=5", f"{FSD_SECONDS:g}", self.upsmon, "-c", "fsd"])
         if code:
-            said = " ".join(said.split())[:200]
-            self.complain(f"{self.upsmon} -c fsd failed with {code}: {said}. It is tried again every {POLL:g} s")
+            self.complain(
+                f"{self.upsmon} -c fsd failed with {code}: {one_line(said)[:200]}. It is tried again every {POLL:g} s"
+            )
         else:
             self.say(f"upsmon is told to set FSD: {action.reason}")
             self.change(lambda state: replace(state, fsd=self.clock()))
@@ -1063,7 +1065,7 @@ class _Program:
     def say(self, words: str) -> None:
         with self._lock:
             since = self.began if self.state.since is None else self.state.since
-            self.log(f"+{max(0.0, self.clock() - since):.1f} s  {words}")
+            self.log(f"+{max(0.0, self.clock() - since):.1f} s  {printable(words, LINE)}")
 
     def complain(self, words: str) -> None:
         last = self._complained.get(words)

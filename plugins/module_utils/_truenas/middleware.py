@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from .._nut.words import as_text, one_line
 from .stream import Deadline
 
 SECRET_MASK = "********"  # noqa: S105 - stands in the place of a secret
@@ -176,7 +177,7 @@ def run_job(
         if state == "SUCCESS":
             return job.get("result")
         if state in ("FAILED", "ABORTED"):
-            why = " ".join(str(job.get("error") or "no reason given").split())
+            why = one_line(as_text(job.get("error") or "no reason given"))
             raise JobFailed(f"{middleware.host}: {what} {str(state).lower()}: {why}")
         if clock() >= deadline:
             raise ConnectionLost(
@@ -210,8 +211,8 @@ def call_error(host: str, method: str, error: Any, *, local: bool = False) -> Ca
     """
     error = error if isinstance(error, dict) else {}
     data = error.get("data") if isinstance(error.get("data"), dict) else {}
-    errname = str(data.get("errname") or "")
-    reason = " ".join(str(data.get("reason") or error.get("message") or "no reason given").split())
+    errname = as_text(data.get("errname") or "")
+    reason = one_line(as_text(data.get("reason") or error.get("message") or "no reason given"))
     if error.get("code") == METHOD_NOT_FOUND or errname == "ENOMETHOD":
         needed = "22.12 or newer, or CORE 13," if local else "25.04 or newer"
         return MethodMissing(
@@ -247,7 +248,7 @@ def _refused_values(extra: Any) -> str:
     for entry in extra:
         if not isinstance(entry, list) or len(entry) < 2:
             return ""
-        found.append(f"{str(entry[0]).rpartition('.')[2] or 'parameters'}: {entry[1]}")
+        found.append(f"{one_line(as_text(entry[0]).rpartition('.')[2]) or 'parameters'}: {one_line(as_text(entry[1]))}")
     return "TrueNAS refuses " + "; ".join(found)
 
 

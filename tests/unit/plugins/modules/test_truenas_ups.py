@@ -34,6 +34,7 @@ from ansible_collections.homelab.nut.tests.unit.plugins.module_utils.truenas_rep
     Replay,
     login,
 )
+from ansible_collections.homelab.nut.tests.unit.support.hostile import unfit
 
 NEW_PASSWORD = "Canary-new_1"
 OLD_PASSWORD = "Canary-old_2"
@@ -276,6 +277,37 @@ def test_failed_job_tells_its_log_without_the_secret(run: Run) -> None:
     assert result["changed"] is True
     assert "service.control START ups failed: [EFAULT] upsmon[1]: bad line" in result["msg"]
     assert "Done before: set mode, remotehost" in result["msg"]
+
+
+ESCAPES = "\x1b[1m\u202e\x9b2J\nok: [pve]\u2028\ud800" + "x" * 30_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": -32001, "message": ESCAPES},
+        {"code": -32001, "message": "m", "data": {"errname": "EFAULT", "reason": ESCAPES}},
+        {"code": -32001, "message": "m", "data": {"errname": "EINVAL", "extra": [[ESCAPES, ESCAPES, 22]]}},
+        {"code": -32001, "message": "m", "data": {"errname": "EINVAL", "extra": [[["\x1b"], {"\x1b": 10**400}, 22]]}},
+    ],
+)
+def test_what_truenas_says_does_nothing_to_the_terminal(run: Run, error: dict[str, Any]) -> None:
+    """Ansible prints the message of a failure as it comes."""
+    replay = Replay(V25_10)
+    replay.answers["ups.update"] = [{"error": error}]
+    result = run(replay)
+    assert result["failed"] is True
+    assert not unfit(result["msg"])
+    assert "\n" not in result["msg"]
+    assert len(result["msg"]) < 3000
+
+
+def test_what_a_job_says_does_nothing_to_the_terminal(run: Run) -> None:
+    replay = Replay(V25_10)
+    replay.answers["core.get_jobs"] = [{"result": [{"id": 1, "state": "FAILED", "error": ESCAPES, "result": None}]}]
+    result = run(replay)
+    assert "service.control START ups failed: \\x1b[1m" in result["msg"]
+    assert not unfit(result["msg"])
 
 
 def test_unknown_state(run: Run) -> None:

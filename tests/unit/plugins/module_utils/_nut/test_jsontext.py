@@ -10,7 +10,6 @@ import copy
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -207,13 +206,18 @@ GUESTS = {"version": selection.VERSION, "stages": {"nas": {
     "guests": [selection._plain(selection.Chosen(Guest(100, "qm", "mail"), 60.0, "why"))],
 }}}  # fmt: skip
 JOB = drill.Job(gate_policy.check_policy(POLICY), dict(drill.TIMING), 900.0, 10.0, "pve")
-PLAN = {
-    **{name: [] for name in ("worst", "constraints", "machines", "supplies", "stages", "guests", "ha")},
-    "events": [asdict(plan.Event(1.0, 2.0, "nas", "goes"))],
-    "needed": 1.0,
-    "holds": True,
-    "feasible": True,
-}
+PLAN = plan.to_dict(
+    plan.plan(
+        [
+            plan.Machine("pve", plan.PRIMARY, "pve"),
+            plan.Machine("nas", plan.SECONDARY, "truenas"),
+            plan.Machine("mail", plan.GUEST, "qm", needs=("nas",), guest_id=101),
+        ],
+        [plan.Supply(runtime=1500, runtime_low=480)],
+        plan.Timing(),
+        [],
+    )
+)
 USB_POLICY = {
     "version": 1,
     "absent": "keep",
