@@ -604,7 +604,7 @@ def number(given: Any, name: str) -> tuple[int, float | None]:
     text, known = str(one), set(given) if isinstance(given, Mapping) else {"id"}
     try:
         seconds = None if seconds is None else float(seconds)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     fits = text.isascii() and text.isdigit() and 100 <= int(text[:10]) <= 999_999_999
     if not fits or not known <= {"id", "seconds"} or (seconds is not None and not 0 <= seconds < math.inf):

@@ -22,6 +22,7 @@ from . import (
     actions,
     host,
     hostnames,
+    jsontext,
     monitors,
     naming,
     nss,
@@ -386,7 +387,7 @@ class Deployment:
 
     def _left(self) -> list[Action]:
         try:
-            return [Action(**one) for one in json.loads(self.pending.read_text())]
+            return [Action(**one) for one in jsontext.parse(self.pending.read_text())]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError):

@@ -15,7 +15,6 @@ import ctypes
 import grp
 import hashlib
 import ipaddress
-import json
 import pwd
 import stat
 import sys
@@ -32,6 +31,7 @@ from . import (
     gate,
     hostnames,
     install,
+    jsontext,
     monitors,
     policy,
     releases,
@@ -42,6 +42,7 @@ from . import (
     validate,
 )
 from .directives import Release
+from .moments import entry_moment
 from .units import ALL, MONITOR, SERVER, WATCHER, Run, driver
 from .verify import local_upsd
 from .words import one_line
@@ -283,8 +284,8 @@ class Host:
         return {path: one for path, one in found.items() if one}
 
     def _json(self, path: str) -> Mapping[str, Any] | None:
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            data = json.loads(self._at(path).read_bytes()[:FILE_LIMIT])
+        with contextlib.suppress(OSError, ValueError):
+            data = jsontext.parse(self._at(path).read_bytes()[:FILE_LIMIT])
             return data if isinstance(data, dict) else None
         return None
 
@@ -443,8 +444,8 @@ def _entries(said: str) -> Iterator[Entry]:
     told: set[tuple[int, str]] = set()
     for line in said.splitlines():
         try:
-            data = json.loads(line)
-            at = int(data["__REALTIME_TIMESTAMP"]) / 1e6
+            data = jsontext.parse(line)
+            at = entry_moment(data)
         except (ValueError, KeyError, TypeError):
             continue
         words = data.get("MESSAGE")

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-from . import hostnames, monitors, parseconf, probe, upsd, upsd_words, writing
+from . import hostnames, jsontext, monitors, parseconf, probe, upsd, upsd_words, writing
 from .gate_core import NEW, Reading, Watched, begin, dump, reading, resume, step
 from .gate_policy import TEXT_LIMIT, VERSION, Guest, Host, Policy, Ups
 from .moments import boot_id, boottime, stamp
@@ -226,8 +226,8 @@ class Names:
         self.path, self.resolve = path, resolve
         self.lock = threading.Lock()
         try:
-            kept = json.loads(path.read_bytes()[:TEXT_LIMIT])
-        except (OSError, ValueError, RecursionError):
+            kept = jsontext.parse(path.read_bytes()[:TEXT_LIMIT])
+        except (OSError, ValueError):
             kept = {}
         self.kept: dict[str, tuple[str, ...]] = {
             str(name): tuple(one for one in found if isinstance(one, str) and _is_number(one))

@@ -7,11 +7,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from . import upsd_words
+from . import jsontext, upsd_words
 from .gate_policy import DAY, VERSION, Host, Policy
 
 RESUME = 120.0
@@ -282,7 +281,7 @@ def resume(text: str | None, boot: str, by: str, now: float) -> State:
     """
     try:
         state = _load(text) if text is not None else None
-    except (ValueError, TypeError, LookupError, RecursionError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError):
         state = None
     if state is None or not boot or state.boot != boot or not state.began <= state.now <= now:
         return begin(boot, by, now)
@@ -306,7 +305,7 @@ def dump(state: State) -> str:
 
 
 def _load(text: str) -> State:
-    data = json.loads(text)
+    data = jsontext.parse(text)
     if data["version"] != VERSION:
         raise ValueError
     ended = data["ended"]
@@ -341,9 +340,10 @@ def _truth(value: object) -> bool:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    found = jsontext.number(value)
+    if found is None:
         raise ValueError
-    return float(value)
+    return found
 
 
 def _maybe(value: object) -> float | None:

@@ -81,7 +81,7 @@ HOTPLUG = Kit(
 )
 PLACES = HOTPLUG.places
 
-GATE = "nut-shutdown.service"
+GATE = units.GATE
 STAGES = "nut-stages.service"
 MONITOR = "nut-monitor.conf"
 SERVER = "nut-server.conf"

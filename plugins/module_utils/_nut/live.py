@@ -30,6 +30,7 @@ from . import (
     gate,
     gate_policy,
     hostnames,
+    jsontext,
     monitors,
     parseconf,
     plan,
@@ -40,13 +41,13 @@ from . import (
     upsd_words,
     writing,
 )
-from .moments import boot_id, boottime
+from .moments import boot_id, boottime, entry_moment
 from .units import Run
 from .words import one_line, printable
 
 VERSION = 1
 UNIT = "nut-shutdown-record"
-GATE_UNIT = "nut-shutdown.service"
+GATE_UNIT = units.GATE
 REPORT = Path("/var/lib/nut-shutdown/last.json")
 NOTES = "live.json"
 """Beside the gate's report."""
@@ -307,16 +308,33 @@ class Notes:
 def read_notes(path: Path) -> Notes:
     """Read what was noted. Raises LiveError."""
     try:
-        data = json.loads(path.read_bytes()[: gate_policy.TEXT_LIMIT])
+        data = jsontext.parse(path.read_bytes()[: gate_policy.TEXT_LIMIT])
         if data.pop("version") != VERSION:
             raise ValueError("it is of another version")
-        machines = {str(name): Noted(**one) for name, one in data.pop("machines").items()}
-        steps = tuple((float(at), str(words)) for at, words in data.pop("steps"))
-        return Notes(**data, machines=machines, steps=steps)
+        machines = {
+            str(name): Noted(bool(one["logged_in"]), _maybe(one["left"]), _maybe(one["silent"]))
+            for name, one in data.pop("machines").items()
+        }
+        steps = tuple((_moment(at), str(words)) for at, words in data.pop("steps"))
+        texts: dict[str, Any] = {name: str(data.pop(name)) for name in ("token", "boot", "primary")}
+        began, last = _moment(data.pop("began")), _moment(data.pop("last"))
+        times: dict[str, Any] = {name: _maybe(value) for name, value in data.items()}
+        return Notes(**texts, began=began, last=last, machines=machines, steps=steps, **times)
     except FileNotFoundError:
         raise LiveError(f"{path} is not there: no real shutdown was recorded on this host") from None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise LiveError(f"{path} can't be understood: {error}. The next real drill writes it anew") from None
+
+
+def _moment(value: object) -> float:
+    found = jsontext.number(value)
+    if found is None:
+        raise ValueError("a time of it is none")
+    return found
+
+
+def _maybe(value: object) -> float | None:
+    return None if value is None else _moment(value)
 
 
 @dataclass(frozen=True)
@@ -759,9 +777,9 @@ def after(
 def _gate_says(report: Path, notes: Notes) -> tuple[str, float | None]:
     """Say why the gate of this shutdown ended, and when."""
     try:
-        data = json.loads(report.read_bytes()[: gate_policy.TEXT_LIMIT])
+        data = jsontext.parse(report.read_bytes()[: gate_policy.TEXT_LIMIT])
         began, elapsed, reason = float(data["began"]), float(data["elapsed"]), data["reason"]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+    except (OSError, ValueError, TypeError, LookupError):
         return "", None
     if began < notes.began or not reason:
         return "", None
@@ -787,9 +805,9 @@ def _entries(run: Run, options: Sequence[str]) -> list[tuple[float, str]]:
     code, said = run(["journalctl", "--quiet", "--no-pager", "--output=json", *options])
     found: list[tuple[float, str]] = []
     for line in said.splitlines() if not code else ():
-        with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
-            entry = json.loads(line)
-            found.append((int(entry["__REALTIME_TIMESTAMP"]) / 1e6, str(entry.get("MESSAGE_ID", ""))))
+        with contextlib.suppress(ValueError, TypeError, LookupError):
+            entry = jsontext.parse(line)
+            found.append((entry_moment(entry), str(entry.get("MESSAGE_ID", ""))))
     return found
 
 

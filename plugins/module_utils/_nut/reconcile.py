@@ -31,6 +31,7 @@ from . import (
     hostnames,
     hotplug,
     install,
+    jsontext,
     naming,
     parseconf,
     quiet,
@@ -589,7 +590,7 @@ class Host:
 
     def _pending(self) -> list[Action]:
         try:
-            data = json.loads((self.room / PENDING).read_text(encoding="ascii"))
+            data = jsontext.parse((self.room / PENDING).read_text(encoding="ascii"))
             return [Action(str(one["verb"]), str(one["unit"]), str(one["reason"])) for one in data]
         except FileNotFoundError:
             return []

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import gate, gate_core, gate_policy, writing
+from . import gate, gate_core, gate_policy, jsontext, units, writing
 from .command_line import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from .moments import boottime, stamp
 from .units import Run
@@ -199,8 +199,13 @@ def main(
         return left.code
     if options.command == "drill" and options.inside:
         return _drill(None, options, out, err, run or runner())
-    by = "systemd" if (os.environ if environment is None else environment).get("INVOCATION_ID") else "hand"
+    by = _started_by(os.environ if environment is None else environment, options.root)
     return _do(options, out, err, run=run, by=by, sleep=sleep)
+
+
+def _started_by(environment: Mapping[str, str], root: Path) -> str:
+    """Return who runs the gate. What is set in earnest, FSD and the flag, is set for systemd alone."""
+    return gate.SYSTEMD if units.is_main_process(units.GATE, environment, root) else "hand"
 
 
 def _do(
@@ -582,7 +587,7 @@ def _power(said: gate_core.Reading) -> str:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        data = json.loads(path.read_bytes()[: gate_policy.TEXT_LIMIT])
-    except (OSError, ValueError, RecursionError):
+        data = jsontext.parse(path.read_bytes()[: gate_policy.TEXT_LIMIT])
+    except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
-from . import guests, moments, parseconf, upsd, validate, writing
+from . import guests, jsontext, moments, parseconf, upsd, validate, writing
 from .guests import Guest
 from .selection import NOBODY, Chosen, Selector
 from .units import Run
@@ -574,11 +574,11 @@ def load(path: Path, boot: str) -> tuple[State, str]:
     """
     fresh = State(boot=boot)
     try:
-        data = json.loads(_bytes(path).decode("ascii"))
+        data = jsontext.parse(_bytes(path).decode("ascii"))
         found = _state(data)
     except FileNotFoundError:
         return fresh, ""
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         return (
             fresh,
             f"{path} can't be used ({error}): the outage counts from now, and no guest is started that it named",
@@ -663,15 +663,16 @@ def _is_key(key: str) -> bool:
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return jsontext.number(value) is not None
 
 
 def _time(value: object) -> float | None:
     if value is None:
         return None
-    if not _is_time(value):
+    found = jsontext.number(value)
+    if found is None:
         raise ValueError("a time of it is none")
-    return float(value)  # type: ignore[arg-type]
+    return found
 
 
 def _count(value: object) -> int:

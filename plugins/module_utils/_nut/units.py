@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -19,6 +20,7 @@ ENUMERATOR = "nut-driver-enumerator.service"
 WATCHER = "nut-driver-enumerator.path"
 DRIVERS = "nut-driver.target"
 ALL = "nut.target"
+GATE = "nut-shutdown.service"
 WORDS = 500  # characters of a line that a unit logged
 
 # Runs a program without a shell and returns its exit code and what it said on both streams. One that is missing is 127.
@@ -45,6 +47,24 @@ class Unit:
 
 
 ABSENT = Unit("", "", 0)
+
+
+def is_main_process(unit: str, environment: Mapping[str, str], root: Path = Path("/")) -> bool:
+    """Return whether systemd itself started this very process, for this unit.
+
+    INVOCATION_ID would not tell: whatever a service or a session of a user starts inherits it. The kernel's word for where a
+    process belongs can't be inherited from another unit, and SYSTEMD_EXEC_PID (from systemd 248 on) is true of one process.
+    """
+    pid = environment.get("SYSTEMD_EXEC_PID")
+    if pid is not None and pid != str(os.getpid()):
+        return False
+    try:
+        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        # a shutdown must not be taken for a try because /proc is gone
+        return pid is not None
+    # of version 1 a line for each hierarchy, of version 2 one line
+    return any(group.rpartition("/")[2] == unit for group in groups)
 
 
 def driver(ups: str) -> str:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from .._nut.words import as_text, one_line
+from .stream import Deadline
 
 SECRET_MASK = "********"  # noqa: S105 - stands in the place of a secret
 # Shorter ones may be a part of any word, or a word themselves.
@@ -26,6 +28,15 @@ POLL_SECONDS = 0.5
 ACTION_SECONDS = 120.0  # TrueNAS's own bound for one action on a service (service.control, option timeout)
 # These start, stop or restart the service before they answer.
 SLOW_METHODS = frozenset({"ups.update", "service.start", "service.stop"})
+
+
+# How many answers in a row may take their whole time, and how many actions on the service.
+SLOW_ANSWERS, ACTIONS = 10, 2
+
+
+def run_seconds(timeout: float) -> float:
+    """Return how long a run may take as a whole. `timeout`: how long one answer may take."""
+    return SLOW_ANSWERS * timeout + ACTIONS * ACTION_SECONDS
 
 
 class Middleware(Protocol):
@@ -106,6 +117,38 @@ def lost(host: str, method: str, why: str) -> ConnectionLost:
     return ConnectionLost(
         f"{host}: {why} while waiting for {method}. Whether it was carried out is not known; run again."
     )
+
+
+class Timed:
+    """A connection whose calls have a deadline together: none is begun after it. Each has a limit of its own besides."""
+
+    def __init__(self, middleware: Middleware, deadline: Deadline) -> None:
+        self.host = middleware.host
+        self._middleware = middleware
+        self._deadline = deadline
+
+    def call(self, method: str, *params: Any) -> Any:
+        """See Middleware.call."""
+        self._check(method)
+        return self._middleware.call(method, *params)
+
+    def job(self, method: str, *params: Any) -> Any:
+        """See Middleware.job."""
+        self._check(method)
+        return self._middleware.job(method, *params)
+
+    def close(self) -> None:
+        """See Middleware.close."""
+        self._middleware.close()
+
+    def _check(self, method: str) -> None:
+        try:
+            self._deadline.left()
+        except socket.timeout:
+            raise ConnectionLost(
+                f"{self.host}: this run has taken more than {self._deadline.seconds:.0f} s, so {method} was not called. "
+                "Is TrueNAS very slow? Give it more by timeout, or run again."
+            ) from None
 
 
 def run_job(

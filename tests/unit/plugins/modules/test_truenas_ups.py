@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import Endpoint, Tls
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import Endpoint, JsonRpc, Tls
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import (
     ConnectionFailed,
     ConnectionLost,
@@ -639,6 +639,46 @@ def test_password_over_plain_http_warns(run: Run) -> None:
     assert "travel in clear" in json.dumps(result["warnings"])
 
 
+@pytest.mark.parametrize(
+    ("params", "secret"),
+    [({}, "learn the API key and monpwd"), ({"api_key": None, "password": "pw"}, "learn the password and monpwd")],
+)
+def test_certificate_that_is_not_checked_warns(run: Run, params: dict[str, Any], secret: str) -> None:
+    result = run(configured(V25_10), validate_certs=False, **params)
+    assert unchanged(result)
+    (warning,) = warnings(result)
+    assert warning.startswith("truenas.lan: its certificate is not checked (validate_certs: false)")
+    assert secret in warning
+
+
+@pytest.mark.parametrize("params", [{}, {"validate_certs": False, "fingerprint": "AB" * 32}, {"ca_path": "/ca.pem"}])
+def test_certificate_that_is_checked_warns_of_nothing(run: Run, params: dict[str, Any]) -> None:
+    assert warnings(run(configured(V25_10), **params)) == []
+
+
+def test_a_run_has_one_deadline(run: Run) -> None:
+    """Each answer comes in time, and all together take too long."""
+    replay, now = Replay(V25_10), [0.0]
+
+    class Slow:
+        host = "truenas.lan"
+
+        def call(self, method: str, *params: Any) -> Any:
+            now[0] += 200
+            return JsonRpc(replay, self.host).call(method, *params)
+
+        job = call
+
+        def close(self) -> None:
+            replay.close()
+
+    doors = Doors(connect=lambda *_unused: Slow(), connect_here=nowhere, is_here=lambda: False, clock=lambda: now[0])
+    result = run(replay, doors=doors, timeout=30)
+    assert result["failed"] is True
+    assert result["msg"].startswith("truenas.lan: this run has taken more than 540 s, so ups.update was not called")
+    assert now[0] == 600
+
+
 def test_library_missing(capfd: pytest.CaptureFixture[str]) -> None:
     with patch_module_args({"url": "truenas.lan", "username": "nutadm", "api_key": KEY}), pytest.raises(SystemExit):
         truenas_ups.main(Doors(import_error="Traceback: No module named 'websocket'"))
@@ -742,6 +782,21 @@ def test_standby_node_whose_pair_has_no_api(run: Run) -> None:
     assert result["failed"] is True
     assert "reason" not in result
     assert result["msg"].startswith("a.lan: this is the standby node of a pair; the other one cannot be used. b.lan: ")
+
+
+def test_a_standby_node_that_names_very_many(run: Run) -> None:
+    tried: list[str] = []
+    pair = Pair(a=[f"192.0.2.{number}" for number in range(1, 200)])
+
+    def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> Any:
+        if endpoint.host == "a.lan":
+            return pair.connect(endpoint, tls, timeout)
+        tried.append(endpoint.host)
+        raise ConnectionFailed(f"{endpoint.host}: no route")
+
+    result = run(None, doors=dataclasses.replace(pair.doors, connect=connect), url="a.lan")
+    assert result["failed"] is True
+    assert tried == ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
 
 
 def test_two_standby_nodes(run: Run) -> None:
