@@ -246,6 +246,7 @@ def attack(files: Mapping[str, str], tls: Mapping[str, str], aim: str, times: in
     (evil / "run").write_text("#!/bin/sh\nid -u >>/run/evil/ran\n")
     (evil / "run").chmod(0o755)
     (precious / "file").write_text("kept")
+    victim.unlink(missing_ok=True)
     victim.write_text("kept")
     command = [sys.executable, "-c", ATTACK, *map(json.dumps, AIMS[aim])]
     attacker = subprocess.Popen(command, user="nut", group="nut", extra_groups=[])

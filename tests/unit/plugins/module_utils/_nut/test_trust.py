@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import trust
 
 ME = (os.getuid(), os.getgid())
+ROOT = Path(__file__).resolve().parents[5]
 
 
 def test_what_root_alone_can_write_is_trusted(tmp_path: Path) -> None:
@@ -151,3 +152,42 @@ def test_a_host_without_such_a_user(tmp_path: Path) -> None:
     with pytest.raises(LookupError), trust.open_scratch(tmp_path, ("root", "no-such-group")):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+# The rule, in words and everywhere
+
+
+def table() -> dict[str, str]:
+    """Return who may write where, as docs/architecture.md has it."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Directories that root trusts\n")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
+    return {path: row[2].strip() for row in rows for path in re.findall(r"`([^`]+)`", row[0])}
+
+
+def test_the_table_in_the_documentation_is_the_rule() -> None:
+    told = table()
+    assert {path for path, who in told.items() if who == "root" and "*" not in path} == {*trust.ROOTS_OWN}
+    assert {path for path, who in told.items() if who == "nut" and "*" not in path} == {*trust.NUTS_OWN}
+    assert {path for path in told if "*" in path} == {f"/run/{trust.PREFIX}*", f"/run/{trust.PREFIX}*/state"}
+
+
+# What stands in a directory that nut can write, and why that is no order to root.
+HARMLESS = {
+    "/run/nut/upssched.pipe": "upssched makes and opens it, as the user nut",
+    "/run/nut/upssched.lock": "upssched makes and opens it, as the user nut",
+    "/run/nut/killpower": "where others have POWERDOWNFLAG: only looked for, to tell of a leftover",
+    "/run/nut/upsmon.pid": "named in fsd.py as what is not believed; the drill sees that it can't reach it",
+}
+
+
+def test_nothing_of_ours_goes_by_what_nut_can_write() -> None:
+    paths = re.compile(rf"(?<![\w.-])/?(?:var/)?(?:{'|'.join(path.strip('/') for path in trust.NUTS_OWN)})/[\w.]+")
+    found = {
+        f"/{match.lstrip('/')}"
+        for folder in ("plugins", "roles")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".j2", ".yml", ".sh")
+        for match in paths.findall(path.read_text(encoding="utf-8"))
+    }
+    assert found == {*HARMLESS}
