@@ -451,6 +451,21 @@ CASES: tuple[Case, ...] = (
         BOTH,
         nas=8,
     ),
+    Case(
+        "fsd-forged",
+        "`nut-shutdown fsd` on mains; the user nut has forged upsmon's pid file",
+        (
+            on(
+                "primary",
+                "upsmon.pid forged",
+                "runuser -u nut -- sh -c 'rm -f /run/nut/upsmon.pid; echo 1 >/run/nut/upsmon.pid'",
+            ),
+            on("primary", "nut-shutdown fsd", "nut-shutdown fsd"),
+        ),
+        Want(),
+        BOTH,
+        ci="pve9",
+    ),
     # the driver, the UPS's USB cable
     Case(
         "driver-battery",
