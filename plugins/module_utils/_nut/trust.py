@@ -46,7 +46,6 @@ NUTS_OWN = ("/run/nut", "/var/lib/nut")
 
 STATE = "state"
 _LINKS = 40  # symbolic links on the way to a file, as the kernel has it
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 # Which paths root may believe
@@ -91,9 +90,18 @@ def find_untrusted(path: Path) -> str:
 
 
 def _others_write(about: os.stat_result) -> bool:
-    # the group root has no other members
-    mask = _OTHERS_WRITE if about.st_gid else stat.S_IWOTH
-    return bool(about.st_mode & mask)
+    if about.st_mode & stat.S_IWOTH:
+        return True
+    return bool(about.st_mode & stat.S_IWGRP) and about.st_gid != 0 and _has_members(about.st_gid)
+
+
+def _has_members(gid: int) -> bool:
+    """Return whether a group is somebody's: Debian's staff, which may write to /usr/local, is nobody's unless an admin says so."""
+    try:
+        named = grp.getgrgid(gid).gr_mem
+    except KeyError:
+        return True
+    return bool(named) or any(user.pw_gid == gid for user in pwd.getpwall())
 
 
 def _user(uid: int) -> str:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 import stat
 from pathlib import Path
@@ -59,6 +61,13 @@ def test_what_a_group_can_write_is_not_trusted(tmp_path: Path, monkeypatch: pyte
         f"{folder} can be written by others than root (mode 0770, group 999999)"
     )
     group = 0  # root's own group has nobody else in it
+    assert trust.is_trusted(folder / "killpower")
+    of_somebody = {user.pw_gid for user in pwd.getpwall()}
+    # a group that a user is in from the start, as nut is in nut
+    group = max(of_somebody)
+    assert not trust.is_trusted(folder / "killpower")
+    # one that nobody is in, such as staff, which may write to /usr/local on older Debians
+    group = next(one.gr_gid for one in grp.getgrall() if one.gr_gid not in of_somebody and not one.gr_mem)
     assert trust.is_trusted(folder / "killpower")
 
 
