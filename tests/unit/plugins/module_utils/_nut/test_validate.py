@@ -387,6 +387,23 @@ def test_upssched_reads_its_file(tmp_path: Path, said: str, wrong: str) -> None:
     assert judged(Nut(upssched=(0, "")), files, tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [
+        ("upsmon", 1, "setpriv: setresuid failed: Operation not permitted"),
+        ("upsmon", 126, "env: '/nut/upsmon': Permission denied"),
+        ("upssched", 127, "env: '/nut/upssched': No such file or directory"),
+    ],
+)
+def test_a_program_that_could_not_be_run_is_not_taken_for_content(
+    tmp_path: Path, program: str, code: int, said: str
+) -> None:
+    files = {**SECONDARY, "upssched.conf": "CMDSCRIPT /bin/true\n"}
+    nut = Nut(upssched=(0, "")) if program == "upsmon" else Nut()
+    nut.said[program] = (code, f"{said}\n")
+    assert judged(nut, files, tmp_path) == [f"{program}.conf: {said}"]
+
+
 TLS = nss.Tls("ca", "certificate", "key", "pve")
 
 
