@@ -283,6 +283,7 @@ class Deployment:
         wrong = validate.together(self.new, self.release)
         if self.release is not None and not wrong:
             wrong = host.unrunnable(self.new, self.runner) + host.missing(self.new, self.certificates)
+            wrong += host.find_untrusted(self.new, self.folder)
             if "upsd.conf" in self.new:
                 wrong += host.unbindable(self.new["upsd.conf"], self.old.get("upsd.conf", ""), self.serves)
             wrong += validate.by_nut(self.new, self.runner, self.finder, self.owner, room=self.room, tls=self.tls)

@@ -25,11 +25,15 @@ DOWN, ASSUMED, LIMIT, BATTERY, LONGEST = "down", "assumed", "limit", "battery", 
 
 @dataclass(frozen=True)
 class Reading:
-    """What upsd said about a UPS, and when. on_battery: None if its status tells neither. runtime: seconds left, or None."""
+    """What upsd said about a UPS, and when. on_battery: None if its status tells neither. runtime: seconds left, or None.
+
+    fsd: whether it says that the shutdown has begun.
+    """
 
     on_battery: bool | None
     runtime: float | None
     at: float
+    fsd: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Decision:
 class State:
     """Where the gate stands: it survives the program. began, now: when it began, and when it looked last.
 
-    flag: what stood in upsmon's POWERDOWNFLAG when it began.
+    flag: whether upsmon has ordered that the UPS cuts the power (POWERDOWNFLAG).
     """
 
     boot: str
@@ -79,7 +83,7 @@ class State:
     power: Mapping[str, Reading] = field(default_factory=dict)
     # the rule and the reason, once it has ended
     ended: tuple[str, str] | None = None
-    flag: bytes = b""
+    flag: bool = False
 
 
 def step(
@@ -225,7 +229,7 @@ def _power(
             # what it does not say now, it said before
             status = old.on_battery if new.on_battery is None else new.on_battery
             if new.runtime is None and old.runtime is not None:
-                new = Reading(status, old.runtime - (new.at - old.at), new.at)
+                new = replace(new, on_battery=status, runtime=old.runtime - (new.at - old.at))
             else:
                 new = replace(new, on_battery=status)
         if new is not None:
@@ -262,7 +266,7 @@ def reading(status: str, runtime: str | None, at: float) -> Reading:
         seconds = None
     if seconds is not None and not 0 < seconds <= DAY * 7:  # NaN is not between anything
         seconds = None
-    return Reading(on_battery, seconds, at)
+    return Reading(on_battery, seconds, at, "FSD" in flags)
 
 
 # What is kept
@@ -299,7 +303,7 @@ def dump(state: State) -> str:
         "hosts": {name: [one.silent, one.assumed, one.down, one.given_up] for name, one in state.hosts.items()},
         "power": {name: [one.on_battery, one.runtime, one.at] for name, one in state.power.items()},
         "ended": list(state.ended) if state.ended else None,
-        "flag": state.flag.hex(),
+        "flag": state.flag,
     }
     return json.dumps(data) + "\n"
 
@@ -323,7 +327,7 @@ def _load(text: str) -> State:
             for name, (on, runtime, at) in data["power"].items()
         },
         None if ended is None else (_str(ended[0]), _str(ended[1])),
-        bytes.fromhex(data.get("flag", "")),
+        _truth(data["flag"]),
     )
 
 

@@ -16,7 +16,6 @@ import grp
 import json
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from . import (
     parseconf,
     quiet,
     releases,
+    trust,
     units,
     ups_conf,
     ups_file,
@@ -674,24 +674,18 @@ class Host:
         changed = {name: conf.sections[name] for name in look.changed() if name in conf.sections}
         if not changed:
             return {}
-        # a unix socket's path is at most 107 bytes long, so the scratch directory stands near the root
-        scratch = self.room / f"nut-hotplug-{os.getpid()}"
         try:
-            shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed, and whose number came again
-            scratch.mkdir(mode=0o700)
-            writing.replace({scratch / "ups.conf": look.text}, MODE, self.owner)
-            shutil.chown(scratch, *self.owner)
-            scratch.chmod(0o770)
-            here = ["env", f"NUT_CONFPATH={scratch}", f"NUT_STATEPATH={scratch}", f"NUT_ALTPIDPATH={scratch}"]
-            told = {
-                name: validate.drivers(ups_conf.UpsConf(conf.settings, {name: one}), self.finder, here, self.runner)
-                for name, one in changed.items()
-            }
-            return {name: "; ".join(said).replace(f"{scratch}/", "") for name, said in told.items() if said}
-        except (OSError, LookupError, writing.WriteError) as error:
+            with trust.open_scratch(self.room, self.owner) as scratch:
+                trust.share(scratch, {"ups.conf": look.text}, self.owner)
+                told = {
+                    name: validate.drivers(
+                        ups_conf.UpsConf(conf.settings, {name: section}), self.finder, scratch, self.runner
+                    )
+                    for name, section in changed.items()
+                }
+                return {name: "; ".join(said).replace(f"{scratch.folder}/", "") for name, said in told.items() if said}
+        except (OSError, LookupError) as error:
             return {"": f"it can't be checked: {error}"}
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     # The whole
 

@@ -74,6 +74,7 @@ examples:
   nut-shutdown record          before a real shutdown that you begin yourself: note when each machine goes, until this host does
   nut-shutdown record --check  is all fit for a real shutdown now?
   nut-shutdown record --show   what was noted the last time: planned beside seen, and how long each machine took
+  nut-shutdown fsd             begin the real shutdown of everything now, as upsmon does when the battery is low
   nut-shutdown gate            wait; nut-shutdown.service runs this, and powers off when it has ended
   nut-shutdown stages          watch the UPSes, and do what the stages say; nut-stages.service runs this all the time
 
@@ -83,7 +84,7 @@ exit codes:
   2  the command line or the policy is wrong, or it is no time for a drill, or a real shutdown
 
 The program itself powers nothing off: `nut-shutdown gate`, run by hand, only waits. `nut-shutdown stages` stops guests, and
-tells upsmon to begin the shutdown, if a stage says so.
+tells upsmon to begin the shutdown, if a stage says so; so does `nut-shutdown fsd`, at once.
 files: /etc/nut/shutdown.json (policy), /var/log/nut/shutdown.log, /var/lib/nut-shutdown/last.json (what was seen last)
        and guests.json (the guests of the stages, as they were found last)
 """
@@ -92,7 +93,9 @@ files: /etc/nut/shutdown.json (policy), /var/log/nut/shutdown.log, /var/lib/nut-
 def _parser(out: Say, err: Say) -> Parser:
     parser = Parser("nut-shutdown", DESCRIPTION, EPILOG, out, err)
     parser.add_argument(
-        "command", choices=("gate", "stages", "status", "guests", "check", "drill", "record"), help="see the examples"
+        "command",
+        choices=("gate", "stages", "status", "guests", "check", "drill", "record", "fsd"),
+        help="see the examples",
     )
     parser.add_argument("--json", action="store_true", help="status, guests, drill, record: say it as JSON")
     parser.add_argument(
@@ -232,6 +235,7 @@ def _do(
         "guests": lambda: _guests(known, options, out, err, run or patient),
         "drill": lambda: _drill(policy, options, out, err, run or runner(STOP_SECONDS)),
         "record": lambda: _record(policy, options, out, err, run),
+        "fsd": lambda: _fsd(out, err, run or patient),
     }
     if options.command in asked:
         return asked[options.command]()
@@ -356,7 +360,25 @@ def _gate(
             alive=pet,
             news=lambda: [news.get() for _unused in range(news.qsize())],
             by=by,
+            shout=lambda words: _shout(words, run),
         )
+
+
+def _shout(words: str, run: Run) -> None:
+    """Tell everybody who is logged in, beside what is done: a terminal may hang."""
+    threading.Thread(target=run, args=(["wall", f"nut-shutdown: {words}"],), daemon=True).start()
+
+
+def _fsd(out: Say, err: Say, run: Run) -> int:
+    from . import fsd  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+
+    try:
+        fsd.request_fsd(run)
+    except fsd.FsdError as error:
+        err(f"nut-shutdown fsd failed: {error}. Nothing goes down")
+        return FAILED
+    out("upsmon is told to set FSD: everything goes down")
+    return OK
 
 
 def _drill(policy: gate_policy.Policy | None, options: argparse.Namespace, out: Say, err: Say, run: Run) -> int:

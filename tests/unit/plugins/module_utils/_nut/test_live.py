@@ -31,7 +31,7 @@ NAS = {"name": "nas", "addresses": ["192.0.2.20"], "expected": 60, "limit": 120}
 MEDIA = {"name": "media", "addresses": ["192.0.2.30", "2001:db8::30"], "expected": 5, "limit": 40}
 CONF = """\
 SHUTDOWNCMD "/bin/systemctl start --no-block nut-shutdown.service || /sbin/shutdown -h +0"
-POWERDOWNFLAG /run/nut/killpower
+POWERDOWNFLAG /run/nut-killpower
 HOSTSYNC 30
 FINALDELAY 5
 """
