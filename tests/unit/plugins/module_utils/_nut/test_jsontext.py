@@ -188,7 +188,7 @@ GATE = gate_core.State(
     {"nas": gate_core.Watched(1.0, None, None, False)},
     {"ups": gate_core.Reading(True, 600.0, 15.0)},
     ("rule", "reason"),
-    b"flag",
+    True,
 )
 STAGES = stages.State(
     boot="boot", since=1.0, mains=2.0, upses=frozenset({"ups"}), low={"nas": 3.0}, begun={"nas": 4.0}, asked={"qm/100": 5.0},
