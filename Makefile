@@ -135,6 +135,5 @@ $(VENV)/dev: requirements-dev.txt $(VENV)/run
 	@tools/venv $(VENV) requirements-dev.txt
 	@touch $@
 
-lock: $(VENV)/run ## renew requirements*.txt, the exact versions, from requirements*.in
-	@pip install --quiet uv
-	@for name in requirements requirements-dev; do uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links $$name.in --output-file $$name.txt; done
+lock: $(VENV)/dev ## renew requirements*.txt, the exact versions and the hashes of their files, from requirements*.in
+	@for name in requirements requirements-dev; do uv pip compile --quiet --no-config --universal --upgrade --generate-hashes --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links $$name.in --output-file $$name.txt; done

@@ -45,6 +45,15 @@ for path in /var/log/nut /var/lib/nut-shutdown; do
     head -c 262144 /dev/zero >"$path/filler" || true
 done 2>/dev/null
 """
+# the user nut, whom drivers and upsd run as, fills the file system of POWERDOWNFLAG: its space, or the number of its files
+RUN_FULL = """
+mount -o remount,size=20m /run
+runuser -u nut -- sh -c 'head -c 20971520 /dev/zero >/run/nut/filler; : >/run/nut/filler.too' || true
+"""
+RUN_OUT_OF_FILES = """
+mount -o remount,nr_inodes=$(($(df --output=iused /run | tail -n 1) + 20)) /run
+runuser -u nut -- sh -c 'n=0; while : >/run/nut/filler.$n; do n=$((n + 1)); done' || true
+"""
 # two guests on TrueNAS's disks, one on Proxmox's own
 GUESTS = on("primary", "guests 101 and 201 on TrueNAS, 102 here", "lab-pve setup --nas truenas")
 NO_GUESTS = (quietly("primary", "lab-pve remove"),)
@@ -423,6 +432,39 @@ CASES: tuple[Case, ...] = (
         Want(rules=(), also=(primary_within(60),)),
         nas=8,
         mended=(quietly("primary", "umount /var/log/nut /var/lib/nut-shutdown", privileged=True),),
+    ),
+    # the file system of POWERDOWNFLAG
+    Case(
+        "run-full",
+        "/run of Proxmox is full: the user nut has filled it",
+        (on("primary", "/run full", RUN_FULL, privileged=True), *OUTAGE),
+        Want(rules=(), also=(primary_within(60),)),
+        BOTH,
+        nas=8,
+        ci="pve8",
+    ),
+    Case(
+        "run-files",
+        "/run of Proxmox takes no more files: upsmon can't even make its POWERDOWNFLAG",
+        (on("primary", "/run takes no more files", RUN_OUT_OF_FILES, privileged=True), *OUTAGE),
+        Want(rules=(), also=(primary_within(60),)),
+        BOTH,
+        nas=8,
+    ),
+    Case(
+        "fsd-forged",
+        "`nut-shutdown fsd` on mains; the user nut has forged upsmon's pid file",
+        (
+            on(
+                "primary",
+                "upsmon.pid forged",
+                "runuser -u nut -- sh -c 'rm -f /run/nut/upsmon.pid; echo 1 >/run/nut/upsmon.pid'",
+            ),
+            on("primary", "nut-shutdown fsd", "nut-shutdown fsd"),
+        ),
+        Want(),
+        BOTH,
+        ci="pve9",
     ),
     # the driver, the UPS's USB cable
     Case(

@@ -43,7 +43,7 @@ ask() {
 }
 while :; do
     ask 2>/dev/null
-    flag=-; [ -e /run/nut/killpower ] && flag=flag
+    flag=-; [ -e /run/nut-killpower ] && flag=flag
     gate=-; [ -e /run/nut-shutdown/gate.json ] && gate=gate
     new="$status|$flag|$gate"
     [ "$new" = "$old" ] || { echo "$EPOCHREALTIME|$new"; old=$new; }

@@ -42,7 +42,7 @@ class Primary:
         }
         found.update({one: unit(self.host, one) for one in UNITS})
         found["gate"] = unit(self.host, "nut-shutdown.service", "ActiveState")
-        found["killpower"] = str(self.host.file("/run/nut/killpower").exists)
+        found["killpower"] = str(self.host.file("/run/nut-killpower").exists)
         ups = json.loads(self.lab.ups(self.name, "status", "--json"))["upses"][0]
         found["the UPS"] = f"outlets {ups['outlets']}, to be cut in {ups['shutdown_in']}"
         return found

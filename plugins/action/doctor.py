@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..module_utils._nut import doctor, install
+from ..module_utils._nut import doctor, install, records
 from .zipapp import OPTIONS, build
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -57,9 +58,11 @@ class ActionModule(ActionBase):
         before = time.time()
         result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
         after = time.time()
-        now = (result.get("seen") or {}).get("now")
-        if isinstance(now, (int, float)):
+        seen, found = result.get("seen"), result.get("findings")
+        now = seen.get("now") if isinstance(seen, Mapping) else None
+        # the host may answer anything; what is none of the doctor's, doctor_report says so of
+        if isinstance(found, list) and isinstance(now, (int, float)) and 0 <= now < records.MOST:
             middle = (before + after) / 2
-            found = doctor.skew(str(arguments["name"]), now - middle, (after - before) / 2)
-            result["findings"].append(asdict(found))
+            skew = doctor.skew(str(arguments["name"]), now - middle, (after - before) / 2)
+            found.append(asdict(skew))
         return result

@@ -57,17 +57,30 @@ _value:
   type: dict
 """
 
-_MEMBERS = ("check", "host", "verdict", "seen", "todo")
+# what a host may have sent instead of what was asked for
+_WRONG = (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
 def _of(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
-    """Judge what was registered on a host."""
+    """Judge what was registered on a host. One that has sent something else hides no other."""
+    from ..module_utils._nut import doctor
+
+    try:
+        return _judged(host, own, primaries)
+    except _WRONG as error:
+        return [doctor.unexamined(host, {"msg": f"its answer can't be read: {type(error).__name__}: {error}"})]
+
+
+def _judged(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
     from ..module_utils._nut import doctor, findings
 
     found: list[findings.Finding] = []
     result = own.get("nut_server_doctor", own.get("nut_client_doctor"))
     if isinstance(result, Mapping) and "findings" in result:
-        found += [findings.Finding(**{name: str(one.get(name, "")) for name in _MEMBERS}) for one in result["findings"]]
+        # of others it may tell only what it sees as their primary
+        found += [
+            one for one in findings.from_json(result).findings if one.host == host or primaries.get(one.host) == host
+        ]
     if isinstance(own.get("nut_client_doctor_truenas"), Mapping):
         found += doctor.truenas(host, own["nut_client_doctor_truenas"])
     login = own.get("nut_client_doctor_login")

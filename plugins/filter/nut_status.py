@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-
 DOCUMENTATION = r"""
 name: nut_status
 short_description: How all UPSes stand, on one screen
@@ -55,15 +53,16 @@ def nut_status(
 ) -> str:
     """Show how all UPSes stand."""
     from ..module_utils._nut import overview
+    from ..module_utils._nut.words import as_text, one_line
 
-    primaries: dict[str, Mapping[str, Any] | str] = {}
+    primaries: dict[str, object] = {}
     for name in hosts:
-        result = hostvars[name].get("nut_status") or {}
-        primaries[name] = result["seen"] if "seen" in result else f"can't be asked: {result.get('msg') or 'no answer'}"
-    try:
-        return overview.status(primaries, clients)
-    except (KeyError, TypeError, ValueError) as error:
-        raise AnsibleFilterError(f"nut_status: this is no result of homelab.nut.doctor: {error}") from None
+        result = hostvars[name].get("nut_status")
+        result = result if isinstance(result, Mapping) else {}
+        said = one_line(as_text(result.get("msg") or "no answer"))
+        seen = result.get("seen", said)
+        primaries[name] = f"can't be asked: {said}" if isinstance(seen, str) else seen
+    return overview.status(primaries, clients)
 
 
 class FilterModule:

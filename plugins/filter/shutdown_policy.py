@@ -105,7 +105,7 @@ def shutdown_policy(
         raise AnsibleFilterError(str(error)) from None
     except known.StagesError as error:
         raise AnsibleFilterError(f"nut_server_stages can't be used: {error}") from None
-    except (gate_policy.PolicyError, TypeError, ValueError) as error:
+    except (gate_policy.PolicyError, TypeError, ValueError, OverflowError) as error:
         raise AnsibleFilterError(
             "nut_server_gate_settle, nut_server_gate_reserve, nut_server_gate_least, nut_server_gate_longest, nut_server_powerdownflag "
             f"or a secondary can't be used: {error}"

@@ -57,7 +57,6 @@ _raw:
 """
 
 import contextlib
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -70,7 +69,7 @@ from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
 
 from ..module_utils._nut import nss, site, writing
-from ..plugin_utils import certificates
+from ..plugin_utils import certificates, kept
 from ..plugin_utils.certificates import CertificateError, Pair
 
 display = Display()
@@ -96,9 +95,7 @@ class _Folder:
         if self.check:
             yield
             return
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a", encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with kept.alone(self.path):
             writing.sweep([self.path])
             yield
 
@@ -115,11 +112,11 @@ class _Folder:
             _made[self.path, name] = pair
         else:
             certificate, key = self._paths(name)
-            writing.replace({key: pair.key, certificate: pair.certificate}, 0o600)
+            writing.replace({key: pair.key, certificate: pair.certificate}, kept.FILE_MODE)
         return pair
 
     def _paths(self, name: str) -> tuple[Path, Path]:
-        return self.path / f"{name}.pem", self.path / f"{name}.key"
+        return kept.file_in(self.path, f"{name}.pem"), kept.file_in(self.path, f"{name}.key")
 
 
 class LookupModule(LookupBase):
@@ -132,7 +129,7 @@ class LookupModule(LookupBase):
         self.set_options(var_options=variables, direct=kwargs)
         try:
             return [self._of(str(host), self.get_option("part"), variables or {}) for host in terms]
-        except (site.SiteError, writing.WriteError, OSError) as error:
+        except (site.SiteError, writing.WriteError, OSError, ValueError) as error:
             raise AnsibleError(str(error)) from error
 
     def _of(self, host: str, part: str, variables: dict[str, Any]) -> Any:

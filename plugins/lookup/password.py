@@ -31,6 +31,7 @@ notes:
   - The inventory gives a secondary's password as C(nut_client_password), a primary's as C(nut_server_password).
   - A password of its own making stands in C(.homelab-nut/passwords/HOST) beside the inventory, mode 0600, in the variable
     C(nut_password_directory)'s directory if that is set. In check mode none is written.
+  - C(.homelab-nut) and all directories in it are for their owner alone (0700), also if they were open to others before.
   - The directory's name begins with a dot because Ansible reads every other file in an inventory's directory as a part of the inventory,
     and would take each password for the name of a host.
 seealso:
@@ -53,19 +54,21 @@ _raw:
 """
 
 import contextlib
+import secrets
+import string
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible.plugins.loader import lookup_loader
 from ansible.plugins.lookup import LookupBase
 
 from ..module_utils._nut import parseconf, site
+from ..plugin_utils import kept
 
 # In check mode no file is written. The same for all, as the files of a host must fit together.
 TO_BE_MADE = "to-be-made"
 # Letters and digits alone: every parser and the wire agree on them.
-MAKE = {"length": 24, "chars": ["ascii_letters", "digits"]}
+LENGTH, CHARACTERS = 24, string.ascii_letters + string.digits
 
 
 def _usable(password: str, where: str) -> str:
@@ -73,6 +76,10 @@ def _usable(password: str, where: str) -> str:
     if problem:
         raise AnsibleError(f"{where} can't be used: the password {problem}")
     return password
+
+
+def _made() -> str:
+    return "".join(secrets.choice(CHARACTERS) for _place in range(LENGTH))
 
 
 def _checks(variables: dict[str, Any]) -> bool:
@@ -86,9 +93,12 @@ class LookupModule(LookupBase):
         """Return a password for each host."""
         self.set_options(var_options=variables, direct=kwargs)
         user = self.get_option("user")
-        if user:
-            return [self._users(str(host), user, variables or {}) for host in terms]
-        return [self._password(str(host), variables or {}) for host in terms]
+        try:
+            if user:
+                return [self._users(str(host), user, variables or {}) for host in terms]
+            return [self._password(str(host), variables or {}) for host in terms]
+        except (OSError, ValueError) as error:
+            raise AnsibleError(f"a password can't be read or kept: {error}") from error
 
     def _users(self, host: str, user: str, variables: dict[str, Any]) -> str:
         problem = parseconf.user_problem(user)
@@ -114,21 +124,21 @@ class LookupModule(LookupBase):
             raise AnsibleError(
                 f"{host}: no directory beside the inventory can keep its password: set {name}, or nut_password_directory"
             )
-        path = Path(given, host) if given else Path(beside, site.KEPT, "passwords", host)
+        path = kept.file_in(Path(given) if given else Path(beside, site.KEPT, "passwords"), host)
         # where 0.1.0 kept it, Ansible takes it for the name of a host
         old = Path(beside or "", "passwords", host)
         if given or path.exists() or not old.is_file():
             return path
         if check:
             return old
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept.make_folder(path.parent)
         with contextlib.suppress(OSError):  # another fork was faster, or there is more in that directory
             old.rename(path)
             old.parent.rmdir()
         return path
 
     def _own(self, path: Path, variables: dict[str, Any]) -> str:
-        if _checks(variables) and not path.exists():
-            return TO_BE_MADE
-        maker = lookup_loader.get("ansible.builtin.password", loader=self._loader, templar=self._templar)
-        return str(maker.run([str(path)], variables, **MAKE)[0])
+        if _checks(variables):
+            return (path.read_text("utf-8", "replace").rstrip() if path.exists() else "") or TO_BE_MADE
+        with kept.alone(path.parent):
+            return kept.make_once(path, _made)

@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ansible.module_utils.basic import AnsibleModule
-
+    from ._module import Module
     from ._nut.units import Run
 
 # Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
 SECONDS = 120
 
 
-def runner(module: AnsibleModule, seconds: float = SECONDS) -> Run:
+def runner(module: Module, seconds: float = SECONDS) -> Run:
     """Return what the library runs programs with. One that hangs for SECONDS is ended, with exit code 124."""
 
     def run(command: Sequence[str]) -> tuple[int, str]:
@@ -35,6 +34,6 @@ def runner(module: AnsibleModule, seconds: float = SECONDS) -> Run:
     return run
 
 
-def warn(module: AnsibleModule, words: str) -> None:
+def warn(module: Module, words: str) -> None:
     """Warn of something on this host. Ansible itself shows a warning without its host, and equal ones once."""
     module.warn(f"{platform.node()}: {words}")

@@ -15,19 +15,19 @@ from ._nut import install, policy, sets
 from ._nut.reconcile import Host
 
 if TYPE_CHECKING:
-    from ansible.module_utils.basic import AnsibleModule
+    from ._module import Module
 
 POLICY = {"policy": {"type": "dict"}, "policy_path": {"type": "path", "default": "/etc/nut/hotplug.json"}}
 
 
-def chosen(module: AnsibleModule) -> policy.Policy:
+def chosen(module: Module) -> policy.Policy:
     """Return the policy that counts: the given one, or that of the host. Raises policy.PolicyError and OSError."""
     if module.params["policy"] is not None:
         return policy.check(module.params["policy"])
     return policy.read(Path(module.params["policy_path"])) or policy.Policy()
 
 
-def host(module: AnsibleModule, rules: policy.Policy) -> Host:
+def host(module: Module, rules: policy.Policy) -> Host:
     """Return the host that the module runs on."""
     return Host(
         rules,
@@ -38,8 +38,3 @@ def host(module: AnsibleModule, rules: policy.Policy) -> Host:
         manifest=_host.ROOT / sets.MANIFEST.relative_to("/"),
         files=(Path(module.params["policy_path"]), _host.ROOT / install.PROGRAM),
     )
-
-
-def clean(words: str) -> str:
-    """Make a text fit for JSON: what a device says of itself need not be UTF-8."""
-    return words.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -18,7 +18,7 @@ from ._nut import sets, units, writing
 from ._nut.install import Installation, InstallError, Kit, Plan
 
 if TYPE_CHECKING:
-    from ansible.module_utils.basic import AnsibleModule
+    from ._module import Module
 
 OPTIONS: dict[str, Any] = {
     "state": {"choices": ["present", "absent"], "default": "present"},
@@ -30,7 +30,7 @@ REQUIRED_IF = [("state", "present", ["files"])]
 OWNERS: dict[str, tuple[int, int]] = {}  # group -> ids, for who is not root
 
 
-def run(module: AnsibleModule, kit: Kit, lacking: Callable[[], str]) -> None:
+def run(module: Module, kit: Kit, lacking: Callable[[], str]) -> None:
     """Put a kit in place, or take it away. lacking: says what the host must have first; "" if it has all. Exits the module."""
     wanted = None
     if module.params["state"] == "present":
@@ -62,7 +62,7 @@ def run(module: AnsibleModule, kit: Kit, lacking: Callable[[], str]) -> None:
     module.exit_json(changed=bool(plan), **returned(plan), **({"diff": [{"prepared": diff}]} if plan else {}))
 
 
-def alone(module: AnsibleModule, kit: Kit) -> AbstractContextManager[str]:
+def alone(module: Module, kit: Kit) -> AbstractContextManager[str]:
     """Keep other runs out, and put right what killed ones have left."""
     folders = [
         *((_host.ROOT / place.path).parent for place in kit.places.values()),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ._nut import monitors, upsd
 
 if TYPE_CHECKING:
-    from ansible.module_utils.basic import AnsibleModule
+    from ._module import Module
 
 OPTIONS: dict[str, Any] = {
     "host": {"type": "str", "default": "localhost"},
@@ -27,7 +27,7 @@ OPTIONS: dict[str, Any] = {
 MUTUALLY_EXCLUSIVE = [("ca", "ca_path")]
 
 
-def opener(module: AnsibleModule) -> Callable[[], upsd.Client]:
+def opener(module: Module) -> Callable[[], upsd.Client]:
     """Return what makes a Client as the options say, not yet connected. Ends the module if they don't fit together."""
     options = module.params
     ca = options["ca"]

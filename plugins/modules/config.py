@@ -151,9 +151,8 @@ upses:
 import contextlib
 from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._command import runner, warn
+from ..module_utils._module import Module
 from ..module_utils._nut import nss, sets, writing
 from ..module_utils._nut.deploy import DeployError, Deployment
 from ..module_utils._nut.policy import PolicyError, check
@@ -167,7 +166,7 @@ MANIFEST = sets.MANIFEST
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "state": {"choices": ["present", "absent"], "default": "present"},
             "files": {"type": "dict", "no_log": True},
@@ -204,7 +203,7 @@ def main() -> None:
     module.exit_json(**result)
 
 
-def deploy(module: AnsibleModule) -> tuple[Deployment, dict[str, object]]:
+def deploy(module: Module) -> tuple[Deployment, dict[str, object]]:
     """Bring the host to what it should be. Returns what was done; ends the module where that is impossible."""
     files = None
     if module.params["state"] == "present":
@@ -254,7 +253,7 @@ def deploy(module: AnsibleModule) -> tuple[Deployment, dict[str, object]]:
     return deployment, result
 
 
-def believe(module: AnsibleModule, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
+def believe(module: Module, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
     """See that NUT serves. Returns the status of each UPS; ends the module where something is broken."""
     patient = module.params["require_ups"]
     verdict = deployment.verify(module.params["wait"], patient)
@@ -266,13 +265,18 @@ def believe(module: AnsibleModule, deployment: Deployment, result: dict[str, obj
             warn(module, f"{one.words}. NUT is ready for it. Is it plugged in, and switched on?")
     if wrong:
         suspects = dict.fromkeys(one.unit for one in wrong)
-        said = "\n".join(f"{unit} said last:\n{last_words(unit, deployment.runner)}" for unit in suspects)
+        said = "\n".join(f"{unit} said last:\n{quoted(last_words(unit, deployment.runner))}" for unit in suspects)
         module.fail_json(
             msg="the configuration is in place, but after "
             f"{module.params['wait']} s NUT does not serve: {'; '.join(one.words for one in wrong)}.\n{said}",
             **{**result, "upses": dict(verdict.status)},
         )
     return dict(verdict.status)
+
+
+def quoted(said: str) -> str:
+    """Return what somebody else has said so that none of its lines looks like one of Ansible's."""
+    return "\n".join(f"  {line}" for line in said.splitlines())
 
 
 if __name__ == "__main__":

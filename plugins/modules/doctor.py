@@ -167,8 +167,8 @@ msg:
 import platform
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nut.plugins.module_utils._command import runner
+from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut import doctor, examine, findings, overview
 
 SECONDS = 15
@@ -177,7 +177,7 @@ SECONDS = 15
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "name": {"type": "str"},
             "role": {"type": "str", "choices": ["primary", "secondary"], "required": True},

@@ -146,11 +146,10 @@ msg:
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._command import warn
 from ..module_utils._host import missing
-from ..module_utils._hotplug import POLICY, chosen, clean, host
+from ..module_utils._hotplug import POLICY, chosen, host
+from ..module_utils._module import Module
 from ..module_utils._nut import hotplug_cli, units, writing
 from ..module_utils._nut.policy import PolicyError
 from ..module_utils._nut.reconcile import Host, Look, ReconcileError, describe, difference
@@ -158,7 +157,7 @@ from ..module_utils._nut.reconcile import Host, Look, ReconcileError, describe, 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             **POLICY,
             "log": {"type": "path", "default": str(hotplug_cli.LOG)},
@@ -190,7 +189,7 @@ def main() -> None:
     module.exit_json(**result)
 
 
-def reconcile(module: AnsibleModule, here: Host) -> tuple[Look, list[str], tuple[str, ...], str, str]:
+def reconcile(module: Module, here: Host) -> tuple[Look, list[str], tuple[str, ...], str, str]:
     """Do it, or tell what would be done: the last look, the steps, those that failed, and ups.conf before and after."""
     if module.check_mode:
         look = here.look()
@@ -217,9 +216,9 @@ def returned(look: Look | None) -> dict[str, Any]:
         seen, device = look.seen.get(name), ups.device
         names[name] = {
             "ids": device.ids,
-            "manufacturer": clean(device.manufacturer),
-            "product": clean(device.product),
-            "serial": clean(device.serial),
+            "manufacturer": device.manufacturer,
+            "product": device.product,
+            "serial": device.serial,
             "place": device.place,
             "driver": ups.driver,
             "status": list(seen.status) if seen else [],
@@ -229,7 +228,7 @@ def returned(look: Look | None) -> dict[str, Any]:
         "names": names,
         "absent": list(look.resolution.absent),
         "unserved": [f"{describe(ups.device)}: {why}" for ups, why in look.resolution.unserved],
-        "deferred": [clean(line) for line in look.plan.deferred],
+        "deferred": list(look.plan.deferred),
         "remarks": list(look.remarks),
     }
 

@@ -62,15 +62,15 @@ actions:
   sample: ["systemctl start nut-hotplug.timer: it does not run"]
 """
 
-from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _host, _service
+from ..module_utils._module import Module
 from ..module_utils._nut import install
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec=_service.OPTIONS,
         required_if=_service.REQUIRED_IF,
         supports_check_mode=True,

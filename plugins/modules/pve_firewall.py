@@ -104,8 +104,7 @@ msg:
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._module import Module
 from ..module_utils._nut import firewall, monitors
 from ..module_utils._nut.hostnames import resolve
 
@@ -123,7 +122,7 @@ def look(texts: tuple[str, str], sources: list[str], port: int, path: Path) -> t
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "mode": {"type": "str", "choices": ["hint", "rules", "absent"], "default": "hint"},
             "sources": {"type": "list", "elements": "str", "default": []},

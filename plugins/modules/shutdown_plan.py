@@ -16,7 +16,7 @@ description:
   - Works out who goes down when after the battery is low, as a rule and at worst, and when the UPS cuts the power.
   - Says what must be so for that, such as that a secondary begins to go down within C(HOSTSYNC), and that the battery lasts until all are
     off; by how many seconds it is so; and what to change where it is not.
-  - Shows it as a table, and as a page with a timeline.
+  - Shows it as a table. The filter P(homelab.nut.shutdown_picture#filter) draws it as a page with a timeline.
   - On Proxmox VE it finds the guests by itself, whose storage each uses, which stage stops it, and what high availability does (O(guests)).
   - Two questions are answered. A plan is feasible (RV(feasible)) if all are off before a charged battery is empty when nothing takes
     longer than usual. It holds (RV(holds)) if that is so at the limits, too, with all else that must be so.
@@ -257,11 +257,6 @@ options:
       - Guests of high availability are stopped by that, after the others, with its own times.
     type: bool
     default: false
-  seen:
-    description:
-      - What was seen of a shutdown, or of its rehearsal, to be drawn beside what is planned.
-      - By the name of a machine when it began to go down, and when it was down, in seconds from the trigger on. None for what was not seen.
-    type: dict
   ask:
     description: Whether C(upsd) is asked for what is not given in O(supplies).
     type: bool
@@ -333,7 +328,7 @@ EXAMPLES = r"""
 
 - name: Draw it
   ansible.builtin.copy:
-    content: "{{ plan.picture }}"
+    content: "{{ plan.plan | homelab.nut.shutdown_picture }}"
     dest: plan.html
     mode: "0644"
   delegate_to: localhost
@@ -492,10 +487,6 @@ plan:
       description: The stages, as planned for.
       type: list
       elements: dict
-picture:
-  description: The plan as a page of HTML, which needs nothing but itself.
-  returned: always
-  type: str
 msg:
   description: The plan as a table.
   returned: always
@@ -508,13 +499,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.homelab.nut.plugins.module_utils._command import runner
+from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut import guests as proxmox_guests
 from ansible_collections.homelab.nut.plugins.module_utils._nut import (
     monitors,
-    picture,
     plan,
     plan_guests,
     selection,
@@ -614,7 +604,7 @@ def number(given: Any, name: str) -> tuple[int, float | None]:
     text, known = str(one), set(given) if isinstance(given, Mapping) else {"id"}
     try:
         seconds = None if seconds is None else float(seconds)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     fits = text.isascii() and text.isdigit() and 100 <= int(text[:10]) <= 999_999_999
     if not fits or not known <= {"id", "seconds"} or (seconds is not None and not 0 <= seconds < math.inf):
@@ -674,24 +664,6 @@ def enforced(given: Any) -> str:
         raise plan.PlanError(f"enforce must be one of {', '.join(ENFORCE)}, not {given!r}") from None
 
 
-def seen(given: Mapping[str, Any] | None) -> dict[str, tuple[float | None, float | None]] | None:
-    """Return what was seen as the picture takes it. Raises PlanError."""
-    if given is None:
-        return None
-    found: dict[str, tuple[float | None, float | None]] = {}
-    for name, pair in given.items():
-        try:
-            began, down = (None if one is None else float(one) for one in pair)
-        except (TypeError, ValueError):
-            began = down = math.nan
-        if not all(one is None or math.isfinite(one) for one in (began, down)):
-            raise plan.PlanError(
-                f"seen: {name} must be two numbers of seconds, or null where nothing was seen, not {pair!r}"
-            )
-        found[name] = began, down
-    return found
-
-
 def spec() -> dict[str, Any]:
     """Return what Ansible checks the options by."""
 
@@ -739,7 +711,6 @@ def spec() -> dict[str, Any]:
         "supplies": {"type": "list", "elements": "dict", "required": True, "options": supply},
         "timing": {"type": "dict", "default": {}, "options": timing},
         "stages": {"type": "list", "elements": "dict", "default": [], "options": steps},
-        "seen": {"type": "dict"},
         "ask": {"type": "bool", "default": False},
         "host": {"type": "str", "default": "localhost"},
         "port": {"type": "int", "default": monitors.PORT},
@@ -751,9 +722,8 @@ def spec() -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=spec(), supports_check_mode=True)
+    module = Module(argument_spec=spec(), supports_check_mode=True)
     try:
-        shown = seen(module.params["seen"])
         enforce = enforced(module.params["enforce"])
         made, asked = planned(module.params, runner(module))
     except (plan.PlanError, upsd.UpsdFailure, proxmox_guests.GuestsError) as error:
@@ -766,7 +736,6 @@ def main() -> None:
         "guests": data["guests"],
         "ha": data["ha"],
         "plan": data,
-        "picture": picture.html(made, seen=shown),
         "msg": plan.table(made),
     }
     if {"none": True, "expected": made.feasible, "limits": made.holds}[enforce] is False:

@@ -12,7 +12,7 @@ module: shutdown_service
 short_description: The service that waits until the other machines are down
 version_added: 0.2.0
 description:
-  - Puts the policy, the units and the logrotate file of C(nut-shutdown) in place. Or removes all of them.
+  - Puts the policy, the units, the logrotate and the tmpfiles.d file of C(nut-shutdown) in place. Or removes all of them.
   - C(nut-shutdown.service) is not started. C(upsmon) does so, as its SHUTDOWNCMD, and the unit powers the host off.
   - C(nut-stages.service) is started, where it is given. It watches the UPS and does what the stages of the policy say.
   - It does in one round trip what the role nut_server needs. The program itself comes by M(homelab.nut.zipapp).
@@ -29,9 +29,10 @@ options:
   files:
     description:
       - The files, name to text. V(shutdown.json), V(nut-shutdown.service), V(nut-stages.service), V(nut-monitor.conf),
-        V(nut-server.conf) and V(logrotate).
+        V(nut-server.conf), V(logrotate) and V(tmpfiles).
       - V(nut-monitor.conf) and V(nut-server.conf) are drop-ins of C(nut-monitor.service) and C(nut-server.service).
       - V(nut-stages.service) may be empty. Then it is stopped, and not there.
+      - V(tmpfiles) makes the spare of C(upsmon)'s POWERDOWNFLAG, now and at each boot. It may be empty. Then there is none.
       - Required if O(state=present).
     type: dict
   renewed:
@@ -70,9 +71,9 @@ actions:
   sample: ["systemctl daemon-reload: the units of nut-shutdown changed"]
 """
 
-from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _host, _service
+from ..module_utils._module import Module
 from ..module_utils._nut import install
 
 
@@ -85,7 +86,7 @@ def lacking() -> str:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={**_service.OPTIONS, "renewed": {"type": "bool", "default": False}},
         required_if=_service.REQUIRED_IF,
         supports_check_mode=True,

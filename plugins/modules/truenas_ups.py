@@ -81,6 +81,7 @@ options:
   validate_certs:
     description:
       - Whether the certificate of TrueNAS must be valid. The one it makes itself is not; see O(fingerprint).
+      - V(false) without O(fingerprint) lets whoever stands between pass for TrueNAS and learn the login. The module warns then.
     type: bool
     default: true
   ca_path:
@@ -96,7 +97,8 @@ options:
     type: str
   timeout:
     description:
-      - How many seconds to wait for a connection and for an answer. Starting and stopping the service gets 120 more.
+      - How many seconds a connection may take until it is open, and how many each answer may take, whatever comes meanwhile.
+        Starting and stopping the service gets 120 more. A run as a whole takes at most ten times as long, and 240 more.
       - With C(midclt), how many seconds each call may take; a process that takes 30 more is ended. Whether TrueNAS
         carried out a call that was given up is not known, so after a change the module fails with C(changed).
     type: int
@@ -321,13 +323,13 @@ version:
   sample: 25.10.1
 """
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import Doors, run
 
 
 def main(doors: Doors | None = None) -> None:
     """Run the module. A test gives what it reaches out with."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "transport": {"type": "str", "choices": ["auto", "jsonrpc", "midclt"], "default": "auto"},
             "url": {"type": "str"},

@@ -221,9 +221,9 @@ msg:
 
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
 from ansible_collections.homelab.nut.plugins.module_utils._command import warn
+from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut import instcmd, upsd
 
 
@@ -241,7 +241,7 @@ def wanted(variables: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def give(module: AnsibleModule, operator: instcmd.Operator, leave: instcmd.Leave) -> dict[str, Any]:
+def give(module: Module, operator: instcmd.Operator, leave: instcmd.Leave) -> dict[str, Any]:
     """Give a command."""
     options = module.params
     command, ups = options["command"], options["ups"]
@@ -260,7 +260,7 @@ def give(module: AnsibleModule, operator: instcmd.Operator, leave: instcmd.Leave
     }
 
 
-def put(module: AnsibleModule, operator: instcmd.Operator, leave: instcmd.Leave) -> dict[str, Any]:
+def put(module: Module, operator: instcmd.Operator, leave: instcmd.Leave) -> dict[str, Any]:
     """Set variables."""
     options = module.params
     settings = wanted(options["variables"])
@@ -299,7 +299,7 @@ def row(setting: instcmd.Setting, outcome: instcmd.Outcome | None) -> dict[str, 
     }
 
 
-def examine(module: AnsibleModule, operator: instcmd.Operator, leave: instcmd.Leave) -> dict[str, Any]:
+def examine(module: Module, operator: instcmd.Operator, leave: instcmd.Leave) -> dict[str, Any]:
     """Test the battery."""
     options = module.params
     kind, ups = options["test"], options["ups"]
@@ -321,7 +321,7 @@ def examine(module: AnsibleModule, operator: instcmd.Operator, leave: instcmd.Le
     }
 
 
-def force(module: AnsibleModule, operator: instcmd.Operator, leave: instcmd.Leave) -> dict[str, Any]:
+def force(module: Module, operator: instcmd.Operator, leave: instcmd.Leave) -> dict[str, Any]:
     """Set FSD."""
     ups = module.params["ups"]
     if module.check_mode:
@@ -337,7 +337,7 @@ def seconds(options: dict[str, Any]) -> float:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             **_upsd.OPTIONS,
             "ups": {"type": "str", "required": True},

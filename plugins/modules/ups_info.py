@@ -254,8 +254,8 @@ msg:
 
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
+from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd, upsd_states, upsd_words
 
 
@@ -318,7 +318,7 @@ def facts(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             **_upsd.OPTIONS,
             "ups": {"type": "list", "elements": "str"},

@@ -139,11 +139,10 @@ configured:
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._command import runner
 from ..module_utils._host import missing
-from ..module_utils._hotplug import POLICY, chosen, clean, host
+from ..module_utils._hotplug import POLICY, chosen, host
+from ..module_utils._module import Module
 from ..module_utils._nut import fingerprint, naming, policy, releases, usb, validate
 from ..module_utils._nut.reconcile import ReconcileError
 from ..module_utils._nut.ups_conf import UpsConf
@@ -151,7 +150,7 @@ from ..module_utils._nut.ups_conf import UpsConf
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={**POLICY, "all": {"type": "bool", "default": False}},
         supports_check_mode=True,
     )
@@ -176,12 +175,12 @@ def main() -> None:
         configured=configured,
         devices=[told(device, upses, resolution, status) for device in listed],
         absent=list(resolution.absent),
-        remarks=[clean(words) for words in remarks],
+        remarks=list(remarks),
     )
 
 
 def without_nut(
-    module: AnsibleModule, rules: policy.Policy
+    module: Module, rules: policy.Policy
 ) -> tuple[tuple[usb.UsbDevice, ...], tuple[usb.Ups, ...], naming.Resolution]:
     """Look at the bus of a host on which NUT is not configured. Raises usb.UsbError."""
     run = runner(module)
@@ -206,15 +205,15 @@ def told(
     named = resolution.plugged[name] if name else ups
     return {
         "ids": device.ids,
-        "manufacturer": clean(device.manufacturer),
-        "product": clean(device.product),
-        "serial": clean(device.serial),
+        "manufacturer": device.manufacturer,
+        "product": device.product,
+        "serial": device.serial,
         "serial_trusted": bool(fingerprint.trusted_serial(device)),
         "bus": f"{device.bus:03d}",
         "device": f"{device.device:03d}",
         "busport": f"{device.port:03d}",
-        "port": clean(device.name),
-        "place": clean(device.place),
+        "port": device.name,
+        "place": device.place,
         "accessible": device.accessible,
         "ups": ups is not None,
         "why": ups.why if ups else "",

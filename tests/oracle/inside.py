@@ -206,8 +206,71 @@ def check(files: Mapping[str, str], tls: Mapping[str, str]) -> list[str]:
     return validate.by_nut(files, runner, tls=nss.Tls(**tls))
 
 
+# What the user nut may do to whatever the library makes below /run while it checks files, again and again. Its arguments: names to
+# put a file of its own in place of; names to put a link to one of root's files, or to one of root's directories, in place of.
+ATTACK = """
+import contextlib, json, sys
+from pathlib import Path
+names, links, folders = map(json.loads, sys.argv[1:])
+conf = "CMDSCRIPT /run/evil/run\\nPIPEFN /run/nut/p\\nLOCKFN /run/nut/l\\nAT __none * EXECUTE x\\n"
+while True:
+    for scratch in [path for path in Path("/run").iterdir() if path.name.startswith(("nut-", "homelab-nut-"))]:
+        for folder in (scratch, scratch / "state"):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    (folder / ".new").write_text(conf)
+                    (folder / ".new").rename(folder / name)
+            for name in links + folders:
+                with contextlib.suppress(OSError):
+                    (folder / ".link").symlink_to("/root/precious" if name in folders else "/root/victim")
+                    (folder / ".link").rename(folder / name)
+"""
+AIMS: Mapping[str, tuple[list[str], list[str], list[str]]] = {
+    "run something": (["upssched.conf"], [], []),
+    "overwrite a file": (
+        [],
+        ["upsmon.conf", "upsd.users", "upsd.pid", "upsmon.pid", "usbhid-ups-ups", "dummy-ups-ups"],
+        [],
+    ),
+    "own a directory": ([], [], ["tls", "tls.new"]),
+}
+
+
+def attack(files: Mapping[str, str], tls: Mapping[str, str], aim: str, times: int) -> dict[str, Any]:
+    """Check files again and again while the user nut does what it can about it. Says what was read, run, lost and left behind."""
+    evil, victim, precious = Path("/run/evil"), Path("/root/victim"), Path("/root/precious")
+    for folder in (evil, precious):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    evil.chmod(0o777)
+    (evil / "run").write_text("#!/bin/sh\nid -u >>/run/evil/ran\n")
+    (evil / "run").chmod(0o755)
+    (precious / "file").write_text("kept")
+    victim.unlink(missing_ok=True)
+    victim.write_text("kept")
+    command = [sys.executable, "-c", ATTACK, *map(json.dumps, AIMS[aim])]
+    attacker = subprocess.Popen(command, user="nut", group="nut", extra_groups=[])
+    wrong: set[str] = set()
+    try:
+        for _time in range(times):
+            try:
+                wrong.update(check(files, tls))
+            except OSError as error:
+                wrong.add(f"{type(error).__name__}: {error.strerror}")
+    finally:
+        attacker.kill()
+        attacker.wait()
+    return {
+        "wrong": sorted(wrong),
+        "ran as": sorted(set((evil / "ran").read_text().split())) if (evil / "ran").exists() else [],
+        "kept": [victim.read_text(), (precious / "file").read_text()],
+        "owners": [victim.stat().st_gid, precious.stat().st_gid],
+        "left": [path.name for path in Path("/run").iterdir() if path.name.startswith(("nut-", "homelab-nut-"))],
+    }
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (ask_upsd, run, log_in, dump, checksums, check)
+    function.__name__: function for function in (ask_upsd, run, log_in, dump, checksums, check, attack)
 }
 
 

@@ -216,6 +216,24 @@ def test_nut_takes_all_that_a_role_can_write(nut: Any, rendered: dict[str, dict[
                 assert (f"DEVICE {name}" in left) == (directive.since <= nut.version)
 
 
+@pytest.mark.parametrize("aim", ["run something", "overwrite a file", "own a directory"])
+def test_the_user_nut_gains_nothing_while_files_are_checked(
+    nut: Any, rendered: dict[str, dict[str, Any]], aim: str
+) -> None:
+    """Who is nut already, by a USB device or over the network, renames and links what it can while root has files checked."""
+    seen = rendered[nut.debian]
+    files = releases.fit(seen["files"], nut.version).files
+    tls = {name: text for name, text in seen["tls"].items() if name != "path"}
+    assert nut.ask("attack", files=files, tls=tls, aim=aim, times=6) == {
+        # nothing else was read than what was given
+        "wrong": [],
+        "ran as": [],
+        "kept": ["kept", "kept"],
+        "owners": [0, 0],
+        "left": [],
+    }
+
+
 # What it would not take
 
 

@@ -82,7 +82,7 @@ def test_the_shutdown_waits_for_truenas(on, name):
     mine = {secondary for secondary, primary in SECONDARIES.items() if primary == name}
     assert {one["name"]: one["up"] for one in seen["hosts"]} == dict.fromkeys(mine, True)
     assert [(one["on_battery"], one["runtime"] > 60) for one in seen["upses"]] == [(False, True)]
-    assert "\nPOWERDOWNFLAG /run/nut/killpower\n" in told
+    assert "\nPOWERDOWNFLAG /run/nut-killpower\n" in told
 
 
 def test_each_login_can_do_no_more_than_it_must(on):

@@ -102,7 +102,7 @@ BREAKS = {
         besides={("login", "media"), ("login", "truenas")},
     ),
     "a flag left over": Break(
-        {("killpower", "pve8", "failure")}, "pve8", "echo left > /run/nut/killpower", "rm /run/nut/killpower"
+        {("killpower", "pve8", "failure")}, "pve8", "echo left > /run/nut-killpower", "rm /run/nut-killpower"
     ),
     "the gate's unit removed": Break(
         {("gate", "pve8", "failure")},

@@ -118,6 +118,6 @@ def test_all_is_as_before(lived, on):
     host = on("pve8")
     until(lambda: status(host)[:1] == ["OL"], 60, "the UPS is served")
     until(lambda: len(host.run("upsc -c ups@localhost 2>/dev/null").stdout.split()) == 3, 60, "all are logged in")
-    assert not host.file("/run/nut/killpower").exists
+    assert not host.file("/run/nut-killpower").exists
     assert not host.file("/run/nut-shutdown/live").exists
     assert host.run("systemctl is-active nut-shutdown-record").stdout.strip() == "inactive"

@@ -9,11 +9,17 @@ from __future__ import annotations
 import argparse
 from typing import Any, Callable, NoReturn
 
-from .words import printable
+from .words import WHOLE, printable, printable_text
 
 Say = Callable[[str], None]
 
 OK, FAILED, USAGE = 0, 1, 2
+
+
+def for_terminals(say: Say) -> Say:
+    """Return what says a text of one or more lines in a form that a terminal and the journal may have."""
+    # what stands in it as JSON is one line, however long
+    return lambda text: say(printable_text(text, WHOLE, WHOLE))
 
 
 class Left(Exception):

@@ -23,6 +23,7 @@ from . import (
     actions,
     host,
     hostnames,
+    jsontext,
     monitors,
     naming,
     nss,
@@ -40,6 +41,7 @@ from . import (
 from .actions import Action, Plan
 from .policy import Policy, PolicyError, read
 from .verify import Verdict, Verifier, local_upsd
+from .words import one_line, well_formed
 from .writing import Owner
 
 MODE = 0o640  # passwords are in them: for root to write, for NUT to read
@@ -179,8 +181,7 @@ class Deployment:
             what = "mode or owner is mended" if was == will else "only a secret or a comment changes"
             shown += list(lines) or [f"{path}: {what}"]
         shown += [str(action) for action in (*decided.before, *decided.after)]
-        # what is no UTF-8 in a file of somebody's can't be told to Ansible
-        return "".join(f"{line}\n" for line in shown).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return well_formed("".join(f"{line}\n" for line in shown))
 
     def _text(self, name: str) -> str:
         return actions.STUBS[name] if self.absent else self.new[name]
@@ -285,6 +286,7 @@ class Deployment:
         wrong = validate.together(self.new, self.release)
         if self.release is not None and not wrong:
             wrong = host.unrunnable(self.new, self.runner) + host.missing(self.new, self.certificates)
+            wrong += host.find_untrusted(self.new, self.folder)
             if "upsd.conf" in self.new:
                 wrong += host.unbindable(self.new["upsd.conf"], self.old.get("upsd.conf", ""), self.serves)
             wrong += validate.by_nut(self.new, self.runner, self.finder, self.owner, room=self.room, tls=self.tls)
@@ -399,12 +401,14 @@ class Deployment:
                 return
             # A UPS that is not there lets its driver fail. What that means is judged when all is done.
             if not units.is_driver(action.unit):
-                raise DeployError(f"{error}\nIts last words: {units.last_words(action.unit, self.runner)}") from None
+                raise DeployError(
+                    f"{error}\nIts last words: {one_line(units.last_words(action.unit, self.runner))}"
+                ) from None
         self.done.append(action)
 
     def _left(self) -> list[Action]:
         try:
-            return [Action(**one) for one in json.loads(self.pending.read_text())]
+            return [Action(**one) for one in jsontext.parse(self.pending.read_text())]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError):

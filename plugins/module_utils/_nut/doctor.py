@@ -33,11 +33,12 @@ from . import (
 )
 from . import usb as usb_bus
 from .directives import NEWEST
-from .examine import COMMON_FLAG, Entry, File, Seen, Served, Unit
+from .examine import Entry, File, Seen, Served, Unit
 from .findings import FAILURE, NOTE, OK, UNKNOWN, WARNING, Finding
+from .flag import SET, spare_of
 from .moments import stamp
 from .units import MONITOR, SERVER, WATCHER, driver
-from .words import printable
+from .words import as_text, one_line, printable
 
 DAY = 86400.0
 YEAR = 365.25 * DAY
@@ -49,6 +50,8 @@ SKEW_NOTE, SKEW_WARNING = 5.0, 60.0
 
 DEPLOY = "make pve tags=ups limit={host}"
 _MODE = 0o640
+# what the file system of POWERDOWNFLAG should still take: far more than the flag, as what fills it fills more
+LEAST_SPACE, LEAST_FILES = 1 << 20, 100
 _TROUBLES = 6  # of the journal, in one finding
 # what decides whether, when and how a host goes down; another value there is worse than another text
 _GRAVE = ("MONITOR", "SHUTDOWNCMD", "MODE", "MINSUPPLIES", "POWERDOWNFLAG")
@@ -895,12 +898,46 @@ def killpower(look: _Look) -> Found:
                 f"{path} is there since {stamp(since)}, and no shutdown is going on: the next reboot cuts the UPS's power",
                 f"rm {shlex.quote(path)}",
             )
-        elif path == COMMON_FLAG:
+        else:
             yield look.make(
                 "killpower", WARNING, f"{path} is there since {stamp(since)}, left by an earlier shutdown", f"rm {path}"
             )
     if not stale and named:
         yield look.make("killpower", OK, f"{named} is not there")
+
+
+def cut(look: _Look) -> Found:
+    """Will the UPS be told to cut the power, even if there is no space when it matters?"""
+    yield from look.blind("cut", "cut")
+    seen = look.seen.cut
+    if seen is None:
+        return
+    folder, good = seen.path.rpartition("/")[0] or "/", True
+    if install.SHUTDOWN.name in look.expected.kits and seen.spare != SET:
+        good = False
+        words = f"the spare of the flag, {spare_of(seen.path)}, is {seen.spare}: with a full {folder} the UPS might not cut the power"
+        yield look.make(
+            "cut", WARNING, words, f"systemd-tmpfiles --create /{install.SHUTDOWN.places[install.TMPFILES].path}"
+        )
+    if seen.space < LEAST_SPACE or (seen.files is not None and seen.files < LEAST_FILES):
+        good = False
+        files = "" if seen.files is None else f" and {seen.files} files"
+        words = f"the file system of {folder}, where {seen.path} is written, takes {seen.space // 1024} KiB{files} more"
+        yield look.make("cut", WARNING, words, f"df -h {folder}; df -i {folder}; du -xah {folder} | sort -h | tail")
+    if good:
+        yield look.make("cut", OK, f"there is space for {seen.path}, and a spare of it")
+
+
+def trusted(look: _Look) -> Found:
+    """Can others than root change what root believes and runs?"""
+    yield from look.blind("trust", "trust")
+    for path, why in look.seen.untrusted.items():
+        words = f"{path}: {why}, and root believes and runs what stands there"
+        yield look.make(
+            "trust", FAILURE, words, f"chown root {shlex.quote(path)}; chmod go-w {shlex.quote(path)}; make pve"
+        )
+    if not look.seen.untrusted and "trust" not in look.seen.troubles:
+        yield look.make("trust", OK, "root alone can change what root believes and runs")
 
 
 def last_shutdown(look: _Look) -> Found:
@@ -1029,7 +1066,7 @@ Check = Callable[[_Look], Iterable[Finding]]
 
 CHECKS: tuple[Check, ...] = (
     installed, release, mode, files, users, units, restarted, usb, drivers, status, battery, self_test, server, listening, shielded,
-    logins, upsmon, shutdowncmd, the_gate, policy, killpower, last_shutdown, plan, tls, clock, journal,
+    logins, upsmon, shutdowncmd, the_gate, policy, killpower, cut, trusted, last_shutdown, plan, tls, clock, journal,
 )  # fmt: skip
 
 
@@ -1063,7 +1100,7 @@ def truenas(host: str, result: Mapping[str, Any]) -> list[Finding]:
                 "settings",
                 host,
                 UNKNOWN,
-                f"TrueNAS can't be asked: {printable(str(result.get('msg') or 'no answer'), 300)}",
+                f"TrueNAS can't be asked: {printable(as_text(result.get('msg') or 'no answer'), 300)}",
                 "see docs/truenas.md, Troubles",
             )
         ]
@@ -1102,7 +1139,7 @@ def truenas(host: str, result: Mapping[str, Any]) -> list[Finding]:
 def seen_from(primary: str, host: str, result: Mapping[str, Any]) -> list[Finding]:
     """Judge a secondary's login by what the module ups_info said on its primary, where that is not looked at itself."""
     if result.get("failed") or result.get("unreachable") or "missing_clients" not in result:
-        why = printable(str(result.get("msg") or "it is not in this run"), 200)
+        why = printable(as_text(result.get("msg") or "it is not in this run"), 200)
         return [Finding("login", host, UNKNOWN, f"not looked at: {primary} can't be asked ({why})")]
     if result["missing_clients"]:
         return [
@@ -1119,7 +1156,7 @@ def seen_from(primary: str, host: str, result: Mapping[str, Any]) -> list[Findin
 
 def unexamined(host: str, result: Mapping[str, Any] | None) -> Finding:
     """Say why a host could not be looked at."""
-    told = printable(" ".join(str((result or {}).get("msg") or "no answer").split()), 300)
+    told = printable(one_line(as_text((result or {}).get("msg") or "no answer")), 300)
     if (result or {}).get("unreachable") or result is None:
         return Finding("reachable", host, FAILURE, f"can't be reached: {told}", f"is it on? ansible -m ping {host}")
     if re.search(r"python\S*: (?:not found|No such file)|interpreter", told):

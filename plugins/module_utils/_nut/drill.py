@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from . import gate, gate_core, gate_policy, monitors, parseconf, plan, upsd, upsd_words
+from . import gate, gate_core, gate_policy, jsontext, monitors, parseconf, plan, upsd, upsd_words
 from .moments import boottime
 from .units import Run
 from .validate import Find, find
@@ -111,7 +111,7 @@ class Job:
 def read_job(text: str) -> Job:
     """Read what dump() wrote. Raises DrillError."""
     try:
-        data = json.loads(text)
+        data = jsontext.parse(text)
         data["policy"] = gate_policy.check_policy(data["policy"])
         return Job(**data)
     except (ValueError, TypeError, LookupError) as error:

@@ -15,7 +15,7 @@ import ctypes
 import grp
 import hashlib
 import ipaddress
-import json
+import os
 import pwd
 import stat
 import sys
@@ -29,12 +29,16 @@ from typing import Any, Callable, TypeVar
 from . import (
     actions,
     firewall,
+    flag,
     gate,
+    host,
     hostnames,
     install,
+    jsontext,
     monitors,
     policy,
     releases,
+    trust,
     ups_conf,
     upsd,
     upsd_states,
@@ -42,8 +46,10 @@ from . import (
     validate,
 )
 from .directives import Release
+from .moments import entry_moment
 from .units import ALL, MONITOR, SERVER, WATCHER, Run, driver
 from .verify import local_upsd
+from .words import one_line
 
 SECONDS = 4.0
 """How long one question over the network may take."""
@@ -56,7 +62,6 @@ FILE_LIMIT = 1 << 20
 GATE_STATE = "run/nut-shutdown/gate.json"
 REPORT = "var/lib/nut-shutdown/last.json"
 ADDRESSES = "var/lib/nut-shutdown/addresses.json"
-COMMON_FLAG = "/etc/killpower"
 
 _SHOWN = "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,Result,StateChangeTimestampMonotonic"
 # /proc/net/tcp: the state LISTEN
@@ -135,6 +140,19 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What it takes to tell the UPS to cut the power. spare: how the spare of the flag at ``path`` stands, as flag.py says.
+
+    space, files: bytes, and files, that its file system still takes; None if it takes any number.
+    """
+
+    path: str
+    spare: str
+    space: int
+    files: int | None
+
+
+@dataclass(frozen=True)
 class Entry:
     """A line of the journal. at: seconds since 1970. unit: which unit's process said it, or which unit systemd spoke of."""
 
@@ -150,7 +168,8 @@ class Seen:
     files: those of NUT, by their names. own: those of our programs, by paths. served: what this host's upsd said, None if it has
     none. watched: system of each MONITOR line -> what that upsd said, or why it can't be asked. addresses: name of an expected
     client -> its addresses, or why it has none. flags: path of a POWERDOWNFLAG that is there -> since when. firewall: what lacks,
-    in lines; None if there is no Proxmox VE's firewall. synchronized: whether something keeps the clock right, None if that can't
+    in lines; None if there is no Proxmox VE's firewall. untrusted: path that root goes by -> why others could change it. cut: None
+    without a POWERDOWNFLAG. synchronized: whether something keeps the clock right, None if that can't
     be told.
     """
 
@@ -169,6 +188,8 @@ class Seen:
     addresses: Mapping[str, tuple[str, ...] | str] = field(default_factory=dict)
     tls: Tls | None = None
     flags: Mapping[str, float] = field(default_factory=dict)
+    cut: Cut | None = None
+    untrusted: Mapping[str, str] = field(default_factory=dict)
     gate: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
     firewall: tuple[str, ...] | None = None
@@ -231,6 +252,8 @@ class Host:
             addresses={name: self._addresses(place) for name, place in self.clients.items()},
             tls=self._tls(files) if self.primary and self.ca else None,
             flags=self.tried("flags", lambda: self._flags(upsmon), {}),
+            cut=self.tried("cut", lambda: self._cut(upsmon), None) if self.primary else None,
+            untrusted=self.tried("trust", lambda: self._untrusted(upsmon), {}),
             gate=self._json(GATE_STATE),
             last=self._json(REPORT),
             firewall=self.tried("firewall", lambda: self._firewall(files), None)
@@ -282,8 +305,8 @@ class Host:
         return {path: one for path, one in found.items() if one}
 
     def _json(self, path: str) -> Mapping[str, Any] | None:
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            data = json.loads(self._at(path).read_bytes()[:FILE_LIMIT])
+        with contextlib.suppress(OSError, ValueError):
+            data = jsontext.parse(self._at(path).read_bytes()[:FILE_LIMIT])
             return data if isinstance(data, dict) else None
         return None
 
@@ -291,9 +314,23 @@ class Host:
         return tuple(ups_conf.parse(files["ups.conf"].text).sections) if "ups.conf" in files else ()
 
     def _flags(self, upsmon_conf: str) -> dict[str, float]:
-        paths = dict.fromkeys([monitors.directive(upsmon_conf, "POWERDOWNFLAG") or "", COMMON_FLAG])
+        paths = dict.fromkeys([monitors.directive(upsmon_conf, "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
         seen = {path: self._at(path) for path in paths if path}
-        return {path: one.stat().st_mtime for path, one in seen.items() if one.is_file()}
+        return {path: one.lstat().st_mtime for path, one in seen.items() if one.is_file()}
+
+    def _cut(self, upsmon_conf: str) -> Cut | None:
+        path = monitors.directive(upsmon_conf, "POWERDOWNFLAG")
+        if not path:
+            return None
+        room = os.statvfs(self._at(path).parent)
+        # a file system that does not count its files has 0 of them
+        files = room.f_favail if room.f_files else None
+        return Cut(path, flag.look_at(flag.spare_of(str(self._at(path)))), room.f_bavail * room.f_frsize, files)
+
+    def _untrusted(self, upsmon_conf: str) -> dict[str, str]:
+        given = monitors.directive(upsmon_conf, "POWERDOWNFLAG")
+        paths = [*trust.ROOTS_OWN, *([str(Path(given).parent)] if given else [])]
+        return {path: why for path in paths if (why := trust.find_untrusted(self._at(path)))}
 
     # systemd
 
@@ -305,7 +342,7 @@ class Host:
             names += kit.units
         code, said = self.runner(["systemctl", "show", f"--property={_SHOWN}", "--", *names])
         if code:
-            raise OSError(f"systemctl show: {said.strip()}")
+            raise OSError(f"systemctl show: {one_line(said)}")
         blocks = [block for block in said.split("\n\n") if block.strip()]
         booted = self.clock() - self.monotonic()
         return {name: _unit(block, booted) for name, block in zip(names, blocks)}
@@ -329,7 +366,7 @@ class Host:
             ]
         )
         if code:
-            raise OSError(f"journalctl: {said.strip()[:200]}")
+            raise OSError(f"journalctl: {one_line(said)[:200]}")
         return tuple(_entries(said))
 
     # Processes and sockets
@@ -442,8 +479,8 @@ def _entries(said: str) -> Iterator[Entry]:
     told: set[tuple[int, str]] = set()
     for line in said.splitlines():
         try:
-            data = json.loads(line)
-            at = int(data["__REALTIME_TIMESTAMP"]) / 1e6
+            data = jsontext.parse(line)
+            at = entry_moment(data)
         except (ValueError, KeyError, TypeError):
             continue
         words = data.get("MESSAGE")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from .words import printable
+from .words import as_text, printable
 
 OK, NOTE, UNKNOWN, WARNING, FAILURE = "ok", "note", "unknown", "warning", "failure"
 VERDICTS = (FAILURE, WARNING, UNKNOWN, NOTE, OK)
@@ -24,19 +24,29 @@ FORMAT = 1
 """Of the report for machines; see docs/doctor.md."""
 
 _WIDTH = 120
+_MOST = 2000
+_FINDINGS = 5000
 _NAME = 20
 """Columns that a name may take; a longer one is wrapped."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found. seen: what was seen, in words. todo: what to do, "" where there is nothing to do."""
+    """What a check found. seen: what was seen, in words. todo: what to do, "" where there is nothing to do.
+
+    Much of that is what others have said. Here it becomes fit for a terminal, whoever makes a finding, and from whatever.
+    """
 
     check: str
     host: str
     verdict: str
     seen: str
     todo: str = ""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            # a frozen one can't be set in another way
+            object.__setattr__(self, field.name, printable(as_text(getattr(self, field.name)), _MOST))
 
 
 @dataclass(frozen=True)
@@ -82,8 +92,10 @@ class Report:
 
 def from_json(data: Mapping[str, Any]) -> Report:
     """Read what Report.to_json made. Raises KeyError, TypeError and ValueError for anything else."""
-    names = ("check", "host", "verdict", "seen", "todo")
-    found = tuple(Finding(**{name: str(one[name]) for name in names}) for one in data["findings"])
+    given = data["findings"]
+    if not isinstance(given, list) or len(given) > _FINDINGS:
+        raise ValueError(f"it has no list of at most {_FINDINGS} findings")
+    found = tuple(Finding(one["check"], one["host"], one["verdict"], one["seen"], one.get("todo", "")) for one in given)
     if not all(one.verdict in VERDICTS for one in found):
         raise ValueError("it has another verdict than there are")
     return Report(found)
@@ -126,7 +138,7 @@ def _notes(made: Report, width: int) -> list[str]:
     notes: dict[tuple[str, str], list[str]] = {}
     for one in made.findings:
         if one.verdict == NOTE:
-            words = printable(one.seen, 2000) + (f" -> {printable(one.todo, 2000)}" if one.todo else "")
+            words = one.seen + (f" -> {one.todo}" if one.todo else "")
             notes.setdefault((one.check, words), []).append(one.host)
     lines = [
         line
@@ -170,9 +182,7 @@ def _rows(rows: Sequence[Finding], width: int) -> list[str]:
 
 
 def _row(cells: Sequence[str], columns: Sequence[int]) -> list[str]:
-    wrapped = [
-        textwrap.wrap(printable(cell, 2000), size, break_on_hyphens=False) or [""] for cell, size in zip(cells, columns)
-    ]
+    wrapped = [textwrap.wrap(cell, size, break_on_hyphens=False) or [""] for cell, size in zip(cells, columns)]
     high = max(map(len, wrapped))
     return [
         "  ".join((one[line] if line < len(one) else "").ljust(size) for one, size in zip(wrapped, columns)).rstrip()

@@ -25,11 +25,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-from . import hostnames, monitors, parseconf, probe, upsd, upsd_words, writing
+from . import flag, hostnames, jsontext, monitors, parseconf, probe, upsd, upsd_words, writing
 from .gate_core import NEW, Reading, Watched, begin, dump, reading, resume, step
 from .gate_policy import TEXT_LIMIT, VERSION, Guest, Host, Policy, Ups
 from .moments import boot_id, boottime, stamp
 from .units import Run
+from .words import printable
 
 TICK = 1.0
 """Seconds from one look at the machines to the next."""
@@ -45,6 +46,8 @@ SYSTEMD = "systemd"
 
 _STEPS = 500  # lines of a report
 _HISTORY_TEXT = 2000  # characters of a line
+# a flag that upsmon has left, if only an empty one, because there was no space
+_ORDERED = (flag.SET, flag.SPOILED)
 
 Say = Callable[[str], None]
 _T = TypeVar("_T")
@@ -136,15 +139,6 @@ class Writer(threading.Thread):
         self.join(seconds)
 
 
-def _flag(path: str) -> bytes:
-    """Return what stands in upsmon's POWERDOWNFLAG; b"" if it is not there."""
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            return file.read(256)
-    except OSError:
-        return b""
-
-
 def _append(path: Path, line: str) -> None:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -225,8 +219,8 @@ class Names:
         self.path, self.resolve = path, resolve
         self.lock = threading.Lock()
         try:
-            kept = json.loads(path.read_bytes()[:TEXT_LIMIT])
-        except (OSError, ValueError, RecursionError):
+            kept = jsontext.parse(path.read_bytes()[:TEXT_LIMIT])
+        except (OSError, ValueError):
             kept = {}
         self.kept: dict[str, tuple[str, ...]] = {
             str(name): tuple(one for one in found if isinstance(one, str) and _is_number(one))
@@ -357,7 +351,7 @@ def in_earnest(policy: Policy, state_path: Path, by: str) -> bool:
         text = state_path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = None
-    return bool(_flag(policy.flag) or resume(text, boot_id(), by, boottime()).flag)
+    return flag.look_at(policy.flag) in _ORDERED or resume(text, boot_id(), by, boottime()).flag
 
 
 def _reader(
@@ -403,13 +397,14 @@ def run(
     boot: str | None = None,
     by: str = "",
     mode: str = "gate",
+    shout: Say | None = None,
 ) -> Report:
     """Wait until the gate opens, and return what was seen. That is all it does: who called it goes on.
 
     prober: does each machine answer? It takes at most a second or so. ask_upsd: what upsd said last; it takes no time.
     news: what has been done beside it since it was asked last, in words. alive: called in each round, so that somebody else
     notices when no round comes to its end. by: who runs it, SYSTEMD or somebody else; one gate goes on where another one of the
-    same was ended. mode: a word for the report, such as gate or drill.
+    same was ended. mode: a word for the report, such as gate or drill. shout: tells everybody who is logged in.
     """
     gate = _Gate(
         policy,
@@ -420,6 +415,7 @@ def run(
         clock=clock,
         wall=wall,
         mode=mode,
+        shout=shout or log,
     )
     gate.begin(boot_id() if boot is None else boot, by)
     try:
@@ -448,8 +444,9 @@ class _Gate:
         clock: Callable[[], float],
         wall: Callable[[], float],
         mode: str,
+        shout: Say,
     ) -> None:
-        self.policy, self.mode = policy, mode
+        self.policy, self.mode, self.shout = policy, mode, shout
         self.state_path, self.report_path, self.log_path = state_path, report_path, log_path
         self.log, self.clock, self.wall = log, clock, wall
         self.writer = Writer(log)
@@ -457,7 +454,6 @@ class _Gate:
         self.steps: list[tuple[float, str]] = []
         self.told: set[str] = set()
         self.state = begin("", "", 0.0)
-        self.saved = ""
 
     def begin(self, boot: str, by: str) -> None:
         now = self.clock()
@@ -465,7 +461,7 @@ class _Gate:
         self.state = resume(text, boot, by, now)
         # by hand it is no shutdown, and nothing may make the UPS cut the power
         if by == SYSTEMD and self.policy.flag and not self.state.flag:
-            self.state = replace(self.state, flag=_flag(self.policy.flag))
+            self.state = replace(self.state, flag=flag.look_at(self.policy.flag) in _ORDERED)
         self.save(changed=False)
         names = ", ".join(f"{host.name} (at most {host.limit:g} s)" for host in self.policy.hosts)
         if self.state.ended:
@@ -476,6 +472,7 @@ class _Gate:
             if text is not None:
                 self.say(now, f"{self.state_path} is not of this shutdown, or damaged: the gate begins anew")
             self.say(now, f"the gate begins: {f'waiting for {names}' if names else 'there is nobody to wait for'}")
+        self.keep_flag(now)
         self.save(changed=True)
 
     def old(self) -> str | None:
@@ -500,29 +497,42 @@ class _Gate:
         self.state, decision, words = step(self.policy, self.state, now, seen, readings, asked=begun)
         for line in words:
             self.say(now, line)
+        self.keep_flag(now)
         if decision.go:
             self.say(now, f"the gate ends ({decision.rule}): {decision.reason}")
             self.state = replace(self.state, ended=(decision.rule, decision.reason))
-            self.keep_flag(now)
         self.save(changed=bool(words) or decision.go)
 
     def keep_flag(self, now: float) -> None:
-        """Give POWERDOWNFLAG back, if it was there: an upsmon that was restarted meanwhile has removed it.
+        """Write POWERDOWNFLAG again if upsmon has left it and it is gone, or empty because there was no space for its text.
 
-        Without it the UPS does not cut the power, and machines that are down already would stay so when the mains return.
+        An upsmon that is restarted removes it. Without it the UPS does not cut the power, and machines that are down already stay
+        off when the mains return.
         """
         path = self.policy.flag
-        if self.state.flag and path and not _flag(path):
-            try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                with os.fdopen(os.open(path, flags, 0o644), "wb") as file:
-                    file.write(self.state.flag)
-                self.say(
-                    now,
-                    f"{path} was gone, and is there again: by it the UPS is told to cut the power, and all starts again",
-                )
-            except OSError as error:
-                self.say(now, f"{path} is gone, and can't be written: {error.strerror}. The UPS will not cut the power")
+        if not path or not self.ordered(now) or (found := flag.look_at(path)) == flag.SET:
+            return
+        try:
+            flag.write(path)
+        except OSError as error:
+            words = (
+                f"{path} can't be written: {error.strerror}. The UPS will NOT cut the power: machines that are down stay off when "
+                "the mains return, until somebody starts them"
+            )
+            if words not in self.told:
+                self.told.add(words)
+                self.say(now, words)
+                self.shout(words)
+            return
+        why = "was gone" if found == flag.MISSING else "was empty or no flag"
+        self.say(now, f"{path} {why}, and is there again: by it the UPS is told to cut the power, and all starts again")
+
+    def ordered(self, now: float) -> bool:
+        """Return whether the UPS must cut the power: upsmon has left its flag, or could not, and FSD shows that it began this."""
+        if not self.state.flag and self.state.by == SYSTEMD and any(one.fsd for one in self.state.power.values()):
+            self.say(now, f"upsd says FSD, and upsmon has left no {self.policy.flag}")
+            self.state = replace(self.state, flag=True)
+        return self.state.flag
 
     def tried(self, what: str, work: Callable[[], Mapping[str, _T]]) -> Mapping[str, _T]:
         """Do it. If it fails, nobody can tell; that is better than to end without having waited."""
@@ -537,7 +547,7 @@ class _Gate:
 
     def say(self, now: float, words: str) -> None:
         elapsed = max(now - self.state.began, 0.0)
-        words = "".join(one if one.isprintable() else "?" for one in words)[:_HISTORY_TEXT]
+        words = printable(words, _HISTORY_TEXT)
         line = f"+{elapsed:.1f} s  {words}"
         self.log(line)
         self.steps.append((elapsed, words))

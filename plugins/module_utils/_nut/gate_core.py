@@ -7,11 +7,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from . import upsd_words
+from . import jsontext, upsd_words
 from .gate_policy import DAY, VERSION, Host, Policy
 
 RESUME = 120.0
@@ -26,11 +25,15 @@ DOWN, ASSUMED, LIMIT, BATTERY, LONGEST = "down", "assumed", "limit", "battery", 
 
 @dataclass(frozen=True)
 class Reading:
-    """What upsd said about a UPS, and when. on_battery: None if its status tells neither. runtime: seconds left, or None."""
+    """What upsd said about a UPS, and when. on_battery: None if its status tells neither. runtime: seconds left, or None.
+
+    fsd: whether it says that the shutdown has begun.
+    """
 
     on_battery: bool | None
     runtime: float | None
     at: float
+    fsd: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Decision:
 class State:
     """Where the gate stands: it survives the program. began, now: when it began, and when it looked last.
 
-    flag: what stood in upsmon's POWERDOWNFLAG when it began.
+    flag: whether upsmon has ordered that the UPS cuts the power (POWERDOWNFLAG).
     """
 
     boot: str
@@ -80,7 +83,7 @@ class State:
     power: Mapping[str, Reading] = field(default_factory=dict)
     # the rule and the reason, once it has ended
     ended: tuple[str, str] | None = None
-    flag: bytes = b""
+    flag: bool = False
 
 
 def step(
@@ -226,7 +229,7 @@ def _power(
             # what it does not say now, it said before
             status = old.on_battery if new.on_battery is None else new.on_battery
             if new.runtime is None and old.runtime is not None:
-                new = Reading(status, old.runtime - (new.at - old.at), new.at)
+                new = replace(new, on_battery=status, runtime=old.runtime - (new.at - old.at))
             else:
                 new = replace(new, on_battery=status)
         if new is not None:
@@ -263,7 +266,7 @@ def reading(status: str, runtime: str | None, at: float) -> Reading:
         seconds = None
     if seconds is not None and not 0 < seconds <= DAY * 7:  # NaN is not between anything
         seconds = None
-    return Reading(on_battery, seconds, at)
+    return Reading(on_battery, seconds, at, "FSD" in flags)
 
 
 # What is kept
@@ -282,7 +285,7 @@ def resume(text: str | None, boot: str, by: str, now: float) -> State:
     """
     try:
         state = _load(text) if text is not None else None
-    except (ValueError, TypeError, LookupError, RecursionError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError):
         state = None
     if state is None or not boot or state.boot != boot or not state.began <= state.now <= now:
         return begin(boot, by, now)
@@ -300,13 +303,13 @@ def dump(state: State) -> str:
         "hosts": {name: [one.silent, one.assumed, one.down, one.given_up] for name, one in state.hosts.items()},
         "power": {name: [one.on_battery, one.runtime, one.at] for name, one in state.power.items()},
         "ended": list(state.ended) if state.ended else None,
-        "flag": state.flag.hex(),
+        "flag": state.flag,
     }
     return json.dumps(data) + "\n"
 
 
 def _load(text: str) -> State:
-    data = json.loads(text)
+    data = jsontext.parse(text)
     if data["version"] != VERSION:
         raise ValueError
     ended = data["ended"]
@@ -324,7 +327,7 @@ def _load(text: str) -> State:
             for name, (on, runtime, at) in data["power"].items()
         },
         None if ended is None else (_str(ended[0]), _str(ended[1])),
-        bytes.fromhex(data.get("flag", "")),
+        _truth(data["flag"]),
     )
 
 
@@ -341,9 +344,10 @@ def _truth(value: object) -> bool:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    found = jsontext.number(value)
+    if found is None:
         raise ValueError
-    return float(value)
+    return found
 
 
 def _maybe(value: object) -> float | None:

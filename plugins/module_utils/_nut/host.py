@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from . import monitors, parseconf, units, ups_conf
+from . import monitors, parseconf, trust, units, ups_conf
 from .units import Run
 
-# where NUT's own samples, and the posts of most people, have the flag
-COMMON_FLAG = "/etc/killpower"
+# where NUT's own samples, its newer documentation, and the posts of most people have the flag
+COMMON_FLAGS = ("/etc/killpower", "/run/nut/killpower")
 # file systems that a reboot empties
 _FORGETFUL = ("tmpfs", "ramfs")
 
@@ -101,13 +101,7 @@ def unrunnable(files: Mapping[str, str], runner: Run) -> list[str]:
         # without AT lines nothing calls it
         if not command or (directive == "CMDSCRIPT" and not any(one.words[0] == "AT" for one in parseconf.parse(text))):
             continue
-        try:
-            # a shell runs it: so what ends a word there ends it here
-            words = shlex.shlex(command, posix=True, punctuation_chars=True)
-            words.whitespace_split = True
-            program = next(words)
-        except (ValueError, StopIteration):
-            program = ""
+        program = _program_of(command)
         # words of the shell are programs, too; an assignment is none
         if program.startswith("/"):
             there = Path(program).is_file() and os.access(program, os.X_OK)
@@ -116,6 +110,43 @@ def unrunnable(files: Mapping[str, str], runner: Run) -> list[str]:
         if there:
             continue
         wrong.append(f"{name}: {directive} {program}: there is no such program on this host, or it is not executable")
+    return wrong
+
+
+def _program_of(command: str) -> str:
+    try:
+        # a shell runs it: so what ends a word there ends it here
+        words = shlex.shlex(command, posix=True, punctuation_chars=True)
+        words.whitespace_split = True
+        return next(words)
+    except (ValueError, StopIteration):
+        return ""
+
+
+def find_untrusted(files: Mapping[str, str], folder: Path) -> list[str]:
+    """Return which paths that root goes by others than root can change, in words. folder: where the files will stand."""
+    wrong = []
+    if why := trust.find_untrusted(folder):
+        wrong.append(
+            f"{why}, so others than root say what upsmon runs as root. Run: chown root {folder}; chmod go-w {folder}"
+        )
+    upsmon_conf = files.get("upsmon.conf", "")
+    if flag := monitors.directive(upsmon_conf, "POWERDOWNFLAG"):
+        path = Path(flag)
+        why = f"{flag} is a link" if path.is_symlink() else trust.find_untrusted(path.parent)
+        if why:
+            wrong.append(
+                f"upsmon.conf: POWERDOWNFLAG {flag}: {why}. Who can write there can have the next reboot cut the UPS's power, and "
+                "root's own files overwritten. Name a path in a directory that root alone can write, such as /run/nut-killpower"
+            )
+    runs = [("upsmon.conf: SHUTDOWNCMD", _program_of(monitors.directive(upsmon_conf, "SHUTDOWNCMD") or ""))]
+    settings = ups_conf.parse(files.get("ups.conf", "")).settings
+    runs += [("ups.conf: driverpath", value) for key, value in settings if key == "driverpath" and value]
+    wrong += [
+        f"{where} {program}: {why}. root runs it, so root alone may write there"
+        for where, program in runs
+        if program.startswith("/") and (why := trust.find_untrusted(Path(program)))
+    ]
     return wrong
 
 
@@ -158,11 +189,11 @@ def old_flags(texts: Iterable[str]) -> list[str]:
     texts: upsmon.conf as it is and as it will be. No shutdown is going on while this runs, so a flag is one that an
     earlier shutdown has left.
     """
-    paths = dict.fromkeys([*(monitors.directive(text, "POWERDOWNFLAG") or "" for text in texts), COMMON_FLAG])
+    paths = dict.fromkeys([*(monitors.directive(text, "POWERDOWNFLAG") or "" for text in texts), *COMMON_FLAGS])
     said = []
     for path in paths:
         if path and Path(path).is_file():
-            when = datetime.fromtimestamp(Path(path).stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+            when = datetime.fromtimestamp(Path(path).lstat().st_mtime).strftime("%Y-%m-%d %H:%M")
             said.append(
                 f"{path} is there, left at {when} by an earlier shutdown. While POWERDOWNFLAG names it, the next reboot cuts "
                 f"the UPS's power. Remove it: rm {shlex.quote(path)}"

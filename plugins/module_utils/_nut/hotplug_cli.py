@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Callable
 
 from . import policy, reconcile, writing
-from .command_line import FAILED, OK, USAGE, Left, Parser, Say
+from .command_line import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from .moments import stamp
 from .reconcile import Host, Look, describe
 from .usb import Ups
-from .words import printable
+from .words import LINE, printable
 
 BUSY = 75
 # Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
@@ -107,7 +107,7 @@ class Log:
             self.say(f"debug: {printable(line, 500)}")
 
     def _append(self, line: str) -> None:
-        text = f"{stamp(self.wall())} {line}\n".encode("utf-8", "backslashreplace")
+        text = f"{stamp(self.wall())} {printable(line, LINE)}\n".encode("utf-8", "backslashreplace")
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             handle = os.open(self.path, flags, 0o640)
@@ -123,6 +123,7 @@ class Log:
 
 def main(arguments: Sequence[str], out: Say, err: Say, program: str = "") -> int:
     """Do what the command line says, and return the exit code. out, err: take lines. program: the path of the program."""
+    out, err = for_terminals(out), for_terminals(err)
     try:
         options = _parser(out, err).parse_args(list(arguments))
     except Left as left:

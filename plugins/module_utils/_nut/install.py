@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import units, writing
+from .words import one_line, well_formed
 
 SERVICE = "nut-hotplug.service"
 TIMER = "nut-hotplug.timer"
@@ -40,7 +42,8 @@ class Kit:
 
     places: its files but itself, the policy first: what else is put in place reads it. optional: those that need not be there.
     service: its unit. standing: the unit that is enabled and runs all the time; "" if there is none. read: what that one reads when
-    it starts. rules: which file is udev's. traces: what it leaves, besides its log, which people may still want to read.
+    it starts. rules, tmpfiles: which file is udev's, and systemd-tmpfiles'. traces: what it leaves, besides its log, which people may
+    still want to read.
     compiled: a pattern of more of that.
     """
 
@@ -52,6 +55,7 @@ class Kit:
     read: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     rules: str = ""
+    tmpfiles: str = ""
     traces: tuple[str, ...] = ()
     compiled: str = ""
 
@@ -80,10 +84,12 @@ HOTPLUG = Kit(
 )
 PLACES = HOTPLUG.places
 
-GATE = "nut-shutdown.service"
+GATE = units.GATE
 STAGES = "nut-stages.service"
 MONITOR = "nut-monitor.conf"
 SERVER = "nut-server.conf"
+# makes the spare of POWERDOWNFLAG; see flag.py
+TMPFILES = "tmpfiles"
 # upsmon starts the service, and the service the poweroff: nothing here runs all the time
 SHUTDOWN = Kit(
     name="nut-shutdown",
@@ -95,11 +101,13 @@ SHUTDOWN = Kit(
         MONITOR: Place("etc/systemd/system/nut-monitor.service.d/homelab-nut.conf"),
         SERVER: Place("etc/systemd/system/nut-server.service.d/homelab-nut.conf"),
         "logrotate": Place("etc/logrotate.d/nut-shutdown"),
+        TMPFILES: Place("etc/tmpfiles.d/nut-shutdown.conf"),
     },
     service=GATE,
     standing=STAGES,
     read=("shutdown.json", STAGES),
-    optional=(STAGES,),
+    optional=(STAGES, TMPFILES),
+    tmpfiles=TMPFILES,
     traces=("usr/local/sbin/nut-shutdown", "run/nut-shutdown", "var/lib/nut-shutdown"),
 )
 
@@ -151,6 +159,12 @@ def missing(folder: Path = Path("/etc/nut")) -> str:
     if not (folder / "ups.conf").is_file():
         return f"NUT is not configured on this host: there is no {folder}/ups.conf. {remedy}"
     return ""
+
+
+def _made_by(tmpfiles: str) -> dict[str, str]:
+    """Return the files that a file of systemd-tmpfiles makes, with their texts; of its kinds of lines only `f+`."""
+    lines = [shlex.split(line) for line in tmpfiles.splitlines() if line.startswith("f+ ")]
+    return {words[1].replace("%%", "%"): words[6] for words in lines}
 
 
 @dataclass
@@ -212,12 +226,13 @@ class Installation:
                 after.append(Step(("systemctl", "restart", name), f"{renewed[0]} changed"))
             elif self.renewed or cut_short:
                 after.append(Step(("systemctl", "restart", name), f"{self.kit.name} changed"))
+        after += self._made_anew(changed)
         folder = self._at(str(self.log.parent)) if self.log else None
         return Plan(
             before=tuple(before),
             changed=changed,
             folder=None if folder is None or folder.is_dir() else folder,
-            gone=tuple(self._at(self.kit.places[one].path) for one in gone),
+            gone=(*(self._at(self.kit.places[one].path) for one in gone), *self._unmade()),
             after=tuple(after),
         )
 
@@ -237,6 +252,7 @@ class Installation:
         traces = [path for path in self.kit.traces if self._is_there(path)]
         gone = [self.root / path for path in (*(self.kit.places[name].path for name in reversed(names)), *traces)]
         gone += sorted(self.root.glob(self.kit.compiled)) if self.kit.compiled else []
+        gone += self._unmade()
         return Plan(before=tuple(before), gone=tuple(gone), after=tuple(self._taken_up(names, False)))
 
     def _taken_up(self, names: Sequence[str], late: bool) -> list[Step]:
@@ -248,11 +264,32 @@ class Installation:
             steps.append(Step(("udevadm", "control", "--reload"), f"the rules of {self.kit.name} changed"))
         return steps
 
+    def _made_anew(self, changed: Sequence[str]) -> list[Step]:
+        """Return the step that has systemd-tmpfiles make the kit's files, if one is not as it should be."""
+        name = self.kit.tmpfiles
+        made = _made_by((self.wanted or {}).get(name, ""))
+        lacking = [path for path, text in made.items() if not self._holds(path, text)]
+        if not made or not (lacking or name in changed):
+            return []
+        why = f"{lacking[0]} is not there" if lacking else f"the files of {self.kit.name} changed"
+        return [Step(("systemd-tmpfiles", "--create", f"/{self.kit.places[name].path}"), why)]
+
+    def _holds(self, path: str, text: str) -> bool:
+        found = self._at(path)
+        return found.is_file() and not found.is_symlink() and found.read_bytes() == text.encode()
+
+    def _unmade(self) -> list[Path]:
+        """Return which files systemd-tmpfiles has made for the kit, and would not any more."""
+        name = self.kit.tmpfiles
+        before = _made_by(self._text(name) or "") if name else {}
+        now = _made_by((self.wanted or {}).get(name, ""))
+        return [self._at(path) for path in before if path not in now and self._is_there(path)]
+
     def _units(self) -> tuple[dict[str, str], dict[str, str]]:
         properties = "--property=LoadState,ActiveState,UnitFileState,NeedDaemonReload"
         code, said = self.runner(["systemctl", "show", properties, "--", *self.kit.units])
         if code:
-            raise units.UnitError(f"systemctl show: {said.strip()}")
+            raise units.UnitError(f"systemctl show: {one_line(said)}")
         found = [
             dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
             for block in said.strip().split("\n\n")
@@ -297,7 +334,7 @@ class Installation:
             shown += lines or [f"{path}: mode or owner is mended"]
         shown += [f"{path}: removed" for path in decided.gone]
         shown += [str(step) for step in (*decided.before, *decided.after)]
-        return "".join(f"{line}\n" for line in shown).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return well_formed("".join(f"{line}\n" for line in shown))
 
     # Doing
 
@@ -332,4 +369,4 @@ class Installation:
     def _do(self, step: Step) -> None:
         code, said = self.runner(step.command)
         if code:
-            raise units.UnitError(f"{' '.join(step.command)} failed: {said.strip()}")
+            raise units.UnitError(f"{' '.join(step.command)} failed: {one_line(said)}")

@@ -20,7 +20,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable
@@ -30,21 +30,24 @@ from . import (
     gate,
     gate_policy,
     hostnames,
+    jsontext,
     monitors,
     parseconf,
     plan,
+    records,
     units,
     upsd,
     upsd_states,
     upsd_words,
     writing,
 )
-from .moments import boot_id, boottime
+from .moments import boot_id, boottime, entry_moment
 from .units import Run
+from .words import one_line, printable
 
 VERSION = 1
 UNIT = "nut-shutdown-record"
-GATE_UNIT = "nut-shutdown.service"
+GATE_UNIT = units.GATE
 REPORT = Path("/var/lib/nut-shutdown/last.json")
 NOTES = "live.json"
 """Beside the gate's report."""
@@ -67,6 +70,9 @@ NAME_SECONDS = 5.0
 MARGIN = 1.2
 LEAST_TIME = 5
 """Seconds below which no time is offered: what a quick machine takes depends on what it does that day."""
+
+MOST_MEASURED = 86400.0
+"""Seconds above which a time is none that a shutdown takes."""
 
 Say = Callable[[str], None]
 
@@ -302,16 +308,33 @@ class Notes:
 def read_notes(path: Path) -> Notes:
     """Read what was noted. Raises LiveError."""
     try:
-        data = json.loads(path.read_bytes()[: gate_policy.TEXT_LIMIT])
+        data = jsontext.parse(path.read_bytes()[: gate_policy.TEXT_LIMIT])
         if data.pop("version") != VERSION:
             raise ValueError("it is of another version")
-        machines = {str(name): Noted(**one) for name, one in data.pop("machines").items()}
-        steps = tuple((float(at), str(words)) for at, words in data.pop("steps"))
-        return Notes(**data, machines=machines, steps=steps)
+        machines = {
+            str(name): Noted(bool(one["logged_in"]), _maybe(one["left"]), _maybe(one["silent"]))
+            for name, one in data.pop("machines").items()
+        }
+        steps = tuple((_moment(at), str(words)) for at, words in data.pop("steps"))
+        texts: dict[str, Any] = {name: str(data.pop(name)) for name in ("token", "boot", "primary")}
+        began, last = _moment(data.pop("began")), _moment(data.pop("last"))
+        times: dict[str, Any] = {name: _maybe(value) for name, value in data.items()}
+        return Notes(**texts, began=began, last=last, machines=machines, steps=steps, **times)
     except FileNotFoundError:
         raise LiveError(f"{path} is not there: no real shutdown was recorded on this host") from None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise LiveError(f"{path} can't be understood: {error}. The next real drill writes it anew") from None
+
+
+def _moment(value: object) -> float:
+    found = jsontext.number(value)
+    if found is None:
+        raise ValueError("a time of it is none")
+    return found
+
+
+def _maybe(value: object) -> float | None:
+    return None if value is None else _moment(value)
 
 
 @dataclass(frozen=True)
@@ -525,7 +548,7 @@ def start(
     run(["systemctl", "stop", "--", f"{UNIT}.service"])
     code, said = run(words)
     if code:
-        raise LiveError(f"the recorder could not be started: {said.strip()}. See journalctl -u {UNIT}")
+        raise LiveError(f"the recorder could not be started: {one_line(said)}. See journalctl -u {UNIT}")
     return fit
 
 
@@ -591,7 +614,7 @@ def result(
         "reason": after.reason,
         "held": not wrong,
         "verdict": _verdict(notes, wrong),
-        "offers": offers(policy, took, notes.primary, own),
+        "offers": [asdict(one) for one in offers(policy, took, notes.primary, own)],
         "steps": [[since(at), words] for at, words in notes.steps],
     }
     return {**data, "table": table(data)}
@@ -632,34 +655,59 @@ def fair(seconds: float) -> int:
     return max(math.ceil(round(seconds * MARGIN, 6)), LEAST_TIME)
 
 
+@dataclass(frozen=True)
+class Offer:
+    """A time that was measured, for the inventory, which has another one."""
+
+    name: str  # of the host in whose variables it belongs
+    own: bool  # whether that is the primary
+    now: float  # s, in the inventory
+    measured: float  # s
+
+    @property
+    def value(self) -> int:
+        """The time to write down."""
+        return fair(self.measured)
+
+    @property
+    def line(self) -> str:
+        """Where it belongs, and the line in YAML."""
+        how = f"measured {self.measured:.1f} s, rounded up with {MARGIN - 1:.0%} margin".replace("%", " %")
+        how += f", at least {LEAST_TIME}" if self.value == LEAST_TIME else ""
+        file = f"host_vars/{self.name}.yml" + (", or group_vars/pve.yml" if self.own else "")
+        return f"{file}: nut_{'server' if self.own else 'client'}_shutdown_time: {self.value}  # {how}"
+
+
+def read_offers(data: object, primary: str, secondaries: Collection[str]) -> list[Offer]:
+    """Return the offers that a host has sent. Only times come from there: the names are the inventory's. Raises RecordError."""
+    if not isinstance(data, list) or len(data) > records.MOST_ITEMS:
+        raise records.RecordError("what was measured is no list of times")
+    found = [records.build(Offer, one, f"what was measured [{position}]") for position, one in enumerate(data)]
+    # the primary may call itself by another name than the inventory does
+    found = [replace(one, name=primary) if one.own else one for one in found]
+    for one in found:
+        if one.name not in (primary, *secondaries) or not 0 <= one.measured <= MOST_MEASURED:
+            raise records.RecordError(
+                f"{printable(one.name, 60)} is no host of this primary, or its time is none: {one.measured:g} s"
+            )
+    return found
+
+
 def offers(
     policy: gate_policy.Policy, took: Mapping[str, float | None], primary: str, own: float | None
-) -> list[dict[str, Any]]:
+) -> list[Offer]:
     """Say what the inventory should say, where it says something else; a second or a tenth more or less is no difference."""
-    said: list[tuple[str, str, str, float | None]] = [
-        (host.name, f"host_vars/{host.name}.yml", "nut_client_shutdown_time", host.expected) for host in policy.hosts
-    ]
-    said.append((primary, f"host_vars/{primary}.yml, or group_vars/pve.yml", "nut_server_shutdown_time", own))
+    said: list[tuple[str, bool, float | None]] = [(host.name, False, host.expected) for host in policy.hosts]
+    said.append((primary, True, own))
     found = []
-    for name, file, variable, now in said:
+    for name, its, now in said:
         measured = took.get(name)
         if measured is None or now is None:
             continue
         better = fair(measured)
         if abs(better - now) <= max(1.0, now / 10) and now >= measured:
             continue
-        how = f"measured {measured:.1f} s, rounded up with {MARGIN - 1:.0%} margin".replace("%", " %")
-        how += f", at least {LEAST_TIME}" if better == LEAST_TIME else ""
-        found.append(
-            {
-                "name": name,
-                "file": file,
-                "variable": variable,
-                "now": now,
-                "value": better,
-                "line": f"{variable}: {better}  # {how}",
-            }
-        )
+        found.append(Offer(name, its, now, measured))
     return found
 
 
@@ -729,9 +777,9 @@ def after(
 def _gate_says(report: Path, notes: Notes) -> tuple[str, float | None]:
     """Say why the gate of this shutdown ended, and when."""
     try:
-        data = json.loads(report.read_bytes()[: gate_policy.TEXT_LIMIT])
+        data = jsontext.parse(report.read_bytes()[: gate_policy.TEXT_LIMIT])
         began, elapsed, reason = float(data["began"]), float(data["elapsed"]), data["reason"]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+    except (OSError, ValueError, TypeError, LookupError):
         return "", None
     if began < notes.began or not reason:
         return "", None
@@ -757,9 +805,9 @@ def _entries(run: Run, options: Sequence[str]) -> list[tuple[float, str]]:
     code, said = run(["journalctl", "--quiet", "--no-pager", "--output=json", *options])
     found: list[tuple[float, str]] = []
     for line in said.splitlines() if not code else ():
-        with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
-            entry = json.loads(line)
-            found.append((int(entry["__REALTIME_TIMESTAMP"]) / 1e6, str(entry.get("MESSAGE_ID", ""))))
+        with contextlib.suppress(ValueError, TypeError, LookupError):
+            entry = jsontext.parse(line)
+            found.append((entry_moment(entry), str(entry.get("MESSAGE_ID", ""))))
     return found
 
 
@@ -800,5 +848,5 @@ def main(
 def text(data: Mapping[str, Any]) -> str:
     """Show result() to people."""
     lines = [f"{at:+8.1f} s  {words}" for at, words in data["steps"]]
-    offered = [f"{one['file']}: {one['line']}" for one in data["offers"]]
+    offered = [Offer(**one).line for one in data["offers"]]
     return "\n".join([*lines, "", data["table"], *(["", "For the inventory:", *offered] if offered else [])])

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import hostnames, upsd_states, upsd_words
+from . import hostnames, records, upsd_states, upsd_words
 from .upsd_words import status_words
 from .words import printable
 
@@ -166,6 +166,40 @@ def state_words(state: upsd_states.UpsState) -> str:
 # One screen
 
 
+@dataclass(frozen=True)
+class UpsFacts:
+    """What status() shows of a UPS. None: not known, or it does not say so."""
+
+    name: str
+    description: str
+    status: tuple[str, ...]
+    words: str
+    fresh: bool
+    charge: float | None  # percent
+    runtime: float | None  # s
+    load: float | None  # percent
+    battery_date: str | None
+    model: str
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What status() shows of a primary."""
+
+    now: float
+    release: str | None
+    upsd: str | None  # why upsd could not be asked
+    upses: tuple[UpsFacts, ...]
+    addresses: Mapping[str, tuple[str, ...]]  # of the secondaries
+    events: tuple[tuple[float, str], ...]
+
+
+def read_facts(data: object) -> Facts:
+    """Return what a host has sent as facts(), with the right types and nothing in it that a terminal obeys. Raises RecordError."""
+    return records.build(Facts, data, "seen", lambda text: printable(text, 300))
+
+
 def facts(seen: Any, most: int = EVENTS) -> dict[str, Any]:
     """Return what status() shows of a primary, from examine.Seen, as data for JSON."""
     served = seen.served
@@ -200,56 +234,58 @@ def _quantity(state: upsd_states.UpsState, name: str) -> float | None:
     return None if isinstance(value, str) else value
 
 
-def status(
-    primaries: Mapping[str, Mapping[str, Any] | str], clients: Sequence[Mapping[str, Any]], *, width: int = WIDTH
-) -> str:
-    """Show it on one screen. primaries: name -> facts(), or why there are none. clients: the secondaries, as site.clients lists them."""
+def status(primaries: Mapping[str, object], clients: Sequence[Mapping[str, Any]], *, width: int = WIDTH) -> str:
+    """Show it on one screen. primaries: name -> facts(), or why there are none. clients: the secondaries, as site.clients lists them.
+
+    A host whose facts are none hides no other.
+    """
     lines: list[str] = []
-    for name, seen in primaries.items():
+    for name, given in primaries.items():
         lines += [""] if lines else []
+        seen = given
+        if not isinstance(seen, str):
+            try:
+                seen = read_facts(given)
+            except records.RecordError as error:
+                seen = f"its answer can't be read: {error}"
         if isinstance(seen, str):
             lines += textwrap.wrap(f"{name}: {printable(seen, 300)}", width, subsequent_indent="  ")
-            continue
-        release = f", NUT {seen['release']}" if seen.get("release") else ""
-        lines.append(name + release)
-        if seen.get("upsd"):
-            lines += textwrap.wrap(f"  {seen['upsd']}", width, subsequent_indent="  ")
-        own = [one for one in clients if one["primary"] == name]
-        for ups in seen["upses"]:
-            lines += _ups(ups, own, seen["addresses"], width)
-        if seen["events"]:
-            lines.append("  last events:")
-            lines += [
-                line
-                for at, words in seen["events"]
-                for line in textwrap.wrap(
-                    f"    {_moment(at)}  {printable(words, 300)}", width, subsequent_indent=" " * 24
-                )
-            ]
         else:
-            lines.append("  no events in the journal")
+            lines += _primary(name, seen, [one for one in clients if one["primary"] == name], width)
     return "\n".join(lines)
 
 
+def _primary(name: str, seen: Facts, clients: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    lines = [name + (f", NUT {seen.release}" if seen.release else "")]
+    if seen.upsd:
+        lines += textwrap.wrap(f"  {seen.upsd}", width, subsequent_indent="  ")
+    for ups in seen.upses:
+        lines += _ups(ups, clients, seen.addresses, width)
+    if not seen.events:
+        return [*lines, "  no events in the journal"]
+    lines.append("  last events:")
+    for at, words in seen.events:
+        lines += textwrap.wrap(f"    {_moment(at)}  {words}", width, subsequent_indent=" " * 24)
+    return lines
+
+
 def _ups(
-    ups: Mapping[str, Any], clients: Sequence[Mapping[str, Any]], addresses: Mapping[str, Sequence[str]], width: int
+    ups: UpsFacts, clients: Sequence[Mapping[str, Any]], addresses: Mapping[str, Sequence[str]], width: int
 ) -> list[str]:
     numbers = [
-        f"{label} {ups[key]:g}{unit}"
-        for label, key, unit in (("charge", "charge", " %"), ("load", "load", " %"))
-        if ups[key] is not None
+        f"{label} {value:g} %" for label, value in (("charge", ups.charge), ("load", ups.load)) if value is not None
     ]
-    if ups["runtime"] is not None:
-        numbers.insert(1 if ups["charge"] is not None else 0, f"lasts {duration(ups['runtime'])}")
-    if ups["battery_date"]:
-        numbers.append(f"battery of {printable(ups['battery_date'], 20)}")
-    model = f" ({printable(ups['model'], 60)})" if ups["model"] else ""
+    if ups.runtime is not None:
+        numbers.insert(1 if ups.charge is not None else 0, f"lasts {duration(ups.runtime)}")
+    if ups.battery_date:
+        numbers.append(f"battery of {printable(ups.battery_date, 20)}")
+    model = f" ({printable(ups.model, 60)})" if ups.model else ""
     lines = textwrap.wrap(
-        f"  {ups['name']}{model}: {', '.join([ups['words'] or 'no status', *numbers])}", width, subsequent_indent="    "
+        f"  {ups.name}{model}: {', '.join([ups.words or 'no status', *numbers])}", width, subsequent_indent="    "
     )
-    there = {hostnames.normal_address(one) for one in ups["clients"]}
+    there = {hostnames.normal_address(one) for one in ups.clients}
     told: list[str] = []
-    for one in [each for each in clients if each["ups"].lower() == ups["name"].lower()]:
+    for one in [each for each in clients if each["ups"].lower() == ups.name.lower()]:
         those = set(addresses.get(one["name"], ()))
         how = "logged in" if those & there else "NOT logged in"
         told.append(f"{one['name']} ({how}; waited for {one['shutdown_time']:g} s, at most {one['limit']:g} s)")

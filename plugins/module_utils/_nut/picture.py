@@ -4,20 +4,22 @@
 
 """A plan of the shutdown as one HTML page: a timeline, and below it what must be so.
 
-The page needs nothing but itself: no script, no font, no address. It is light or dark as the reader's system is. All that
-comes from the plan is escaped: a machine's name may be anything.
+It is drawn where a person looks at it, from data: a host that could send a page could send a script with it. The page needs nothing
+but itself: no script, no font, no address. It is light or dark as the reader's system is. All that comes from the plan is escaped: a
+machine's name may be anything.
 """
 
 from __future__ import annotations
 
 import html as escaping
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import plan as planning
-from .plan import Constraint, Event, Machine, Plan
+from . import records
+from .plan import Constraint, Event, Machine, Plan, PlanError
+from .words import printable
 
 Seen = Mapping[str, "tuple[float | None, float | None]"]
 Span = tuple[float, float]
@@ -37,9 +39,10 @@ MARKS = 12
 # A stage may begin long before the trigger; no more than this share of the time after it is drawn.
 BEFORE = 0.6
 
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _NAME_MOST = 25
 
+# What a browser may load and run for this page: its own style, and nothing else. All is escaped; this is the second wall.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
 :root { color-scheme: light dark;
   --page: #f6f4ef; --card: #ffffff; --ink: #1c2430; --soft: #5d6878; --line: #e3dfd6; --grid: #ebe8e1;
@@ -136,6 +139,7 @@ def html(plan: Plan, seen: Seen | None = None) -> str:
         [
             "<!DOCTYPE html>",
             '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{subject}</title><style>{_STYLE}</style></head><body><main>",
             f"<h1>{subject}</h1>",
@@ -158,9 +162,22 @@ def html(plan: Plan, seen: Seen | None = None) -> str:
     )
 
 
+def read_seen(data: object) -> dict[str, tuple[float | None, float | None]]:
+    """Return what was seen of a shutdown, as html() takes it, from what a host has sent. Raises PlanError."""
+    try:
+        return dict(records.build(_SeenRecord, {"seen": data}, "what was seen").seen)
+    except records.RecordError as error:
+        raise PlanError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class _SeenRecord:
+    seen: Mapping[str, tuple[float | None, float | None]]
+
+
 def text(value: object) -> str:
-    """Escape what a page shows. Characters that no page may hold become a mark of their own."""
-    return escaping.escape(_CONTROL.sub("\ufffd", str(value)))
+    """Escape what a page shows. What is not printable is spelled: also what turns the direction of writing round."""
+    return escaping.escape(printable(str(value), records.MOST_TEXT))
 
 
 def clock(seconds: float) -> str:
@@ -356,7 +373,7 @@ def _machine_row(plan: Plan, name: str, at: Scale, y: float, seen: Seen | None) 
     below = "not in the plan"
     parts: list[str] = []
     if off is not None and limit is not None:
-        going = min(one.at for one in own if one.what in {planning.GOES, planning.GUESTS})
+        going = min((one.at for one in own if one.what in {planning.GOES, planning.GUESTS}), default=off)
         below = f"down at {clock(off)}, latest {clock(limit)}" if going >= 0 else f"down at {clock(off)}, by a stage"
         parts.append(_bar(at, (at.first, going), y, "var(--up)", f"{name} runs until {clock(going)}"))
         cuts = max(one.at for one in plan.worst if one.what == planning.CUT)

@@ -32,8 +32,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from . import records
 from .monitors import IDLE_SECONDS
 from .site import BEGIN_SECONDS, POLL_SECONDS
+from .words import printable
 
 PRIMARY, SECONDARY, GUEST = "primary", "secondary", "guest"
 KINDS = {
@@ -288,7 +290,7 @@ class Plan:
 
     events: tuple[Event, ...]
     worst: tuple[Event, ...]
-    needed: Mapping[str, Any]
+    needed: Mapping[str, float | Mapping[str, float]]
     constraints: tuple[Constraint, ...]
     holds: bool | None
     machines: tuple[Machine, ...] = ()
@@ -1172,6 +1174,8 @@ _ENDS = {
 # Where little to spare means little: these don't depend on how long anything takes
 _SETTINGS = frozenset({"POLLFREQ", "POLLFREQALERT", "DEADTIME", "MAXAGE", "POWEROFF_WAIT", "offdelay", "ondelay"})
 _WIDTH = 88
+# a plan that was sent, and is drawn, may have so many machines and UPSes
+MOST_ROWS = 1000
 # of many that fail, so many are named in the verdict
 _NAMED = 6
 
@@ -1183,25 +1187,37 @@ def to_dict(one: Plan) -> dict[str, Any]:
 
 
 def from_dict(data: Mapping[str, Any]) -> Plan:
-    """Return the plan of which to_dict() has made this. Raises PlanError."""
-    parts = {
-        "events": Event,
-        "worst": Event,
-        "constraints": Constraint,
-        "machines": Machine,
-        "supplies": Supply,
-        "stages": StagePlan,
-        "guests": PlannedGuest,
-    }
+    """Return the plan of which to_dict() has made this. It may come from a host that answers anything. Raises PlanError."""
     try:
-        read = {name: tuple(kind(**_tuples(one)) for one in data[name]) for name, kind in parts.items()}
-        return Plan(**read, needed=data["needed"], holds=data["holds"], feasible=data["feasible"], ha=tuple(data["ha"]))
-    except (LookupError, TypeError) as error:
+        if not isinstance(data, Mapping):
+            raise records.RecordError("it is no dictionary")
+        # the verdict is worked out anew
+        made = records.build(Plan, {name: value for name, value in data.items() if name != "verdict"}, "plan")
+        _check_whole(made)
+    except records.RecordError as error:
         raise PlanError(f"this is no plan that was kept: {error}") from None
+    return made
 
 
-def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+def _check_whole(made: Plan) -> None:
+    """See that a plan has what each plan has. Raises RecordError."""
+    if len(made.machines) + len(made.supplies) > MOST_ROWS:
+        raise records.RecordError(f"it has more than {MOST_ROWS} machines and UPSes")
+    if [one.role for one in made.machines].count(PRIMARY) != 1:
+        raise records.RecordError("it does not have one primary")
+    wrong = [one.name for one in made.machines if one.kind not in KINDS.get(one.role, ())]
+    wrong += [one.machine for one in made.guests if one.kind not in KINDS[GUEST]]
+    if wrong:
+        raise records.RecordError(f"a machine has a role or a kind that there is not: {printable(wrong[0], 60)}")
+    primary = next(one.name for one in made.machines if one.role == PRIMARY)
+    for events in (made.events, made.worst):
+        told = {(one.what, one.machine) for one in events}
+        if not {(POWEROFF, ""), (KILLS, primary)} <= told or CUT not in {what for what, _machine in told}:
+            raise records.RecordError("it does not say when the primary and the UPS go off")
+    if {(one.what, one.machine) for one in made.events} - {(one.what, one.machine) for one in made.worst}:
+        raise records.RecordError("something happens as expected, and not at the limits")
+    if not any(one.name not in _SETTINGS and one.slack is not None for one in made.constraints):
+        raise records.RecordError("it does not say what must be so")
 
 
 def verdict(one: Plan) -> str:

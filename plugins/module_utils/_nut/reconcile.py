@@ -16,7 +16,6 @@ import grp
 import json
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,11 +30,13 @@ from . import (
     hostnames,
     hotplug,
     install,
+    jsontext,
     naming,
     parseconf,
     quiet,
     releases,
     sets,
+    trust,
     units,
     ups_conf,
     ups_file,
@@ -619,7 +620,7 @@ class Host:
 
     def _pending(self) -> list[Action]:
         try:
-            data = json.loads((self.room / PENDING).read_text(encoding="ascii"))
+            data = jsontext.parse((self.room / PENDING).read_text(encoding="ascii"))
             return [Action(str(one["verb"]), str(one["unit"]), str(one["reason"])) for one in data]
         except FileNotFoundError:
             return []
@@ -704,19 +705,17 @@ class Host:
         changed = {name: conf.sections[name] for name in look.changed() if name in conf.sections}
         if not changed:
             return {}
-        # a unix socket's path is at most 107 bytes long, so the scratch directory stands near the root
         try:
-            with writing.scratch(self.room) as scratch:
-                writing.replace({scratch / "ups.conf": look.text}, MODE, self.owner)
-                shutil.chown(scratch, *self.owner)
-                scratch.chmod(0o770)
-                here = ["env", f"NUT_CONFPATH={scratch}", f"NUT_STATEPATH={scratch}", f"NUT_ALTPIDPATH={scratch}"]
+            with trust.open_scratch(self.room, self.owner) as scratch:
+                trust.share(scratch, {"ups.conf": look.text}, self.owner)
                 told = {
-                    name: validate.drivers(ups_conf.UpsConf(conf.settings, {name: one}), self.finder, here, self.runner)
-                    for name, one in changed.items()
+                    name: validate.drivers(
+                        ups_conf.UpsConf(conf.settings, {name: section}), self.finder, scratch, self.runner
+                    )
+                    for name, section in changed.items()
                 }
-                return {name: "; ".join(said).replace(f"{scratch}/", "") for name, said in told.items() if said}
-        except (OSError, LookupError, writing.WriteError) as error:
+                return {name: "; ".join(said).replace(f"{scratch.folder}/", "") for name, said in told.items() if said}
+        except (OSError, LookupError) as error:
             return {"": f"it can't be checked: {error}"}
 
     # The whole

@@ -11,7 +11,6 @@ when /etc/pve, a file system of Proxmox's own program, can't be read, or hangs.
 from __future__ import annotations
 
 import json
-import math
 import os
 import threading
 import time
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from . import guests, hostnames, writing
+from . import guests, hostnames, jsontext, writing
 from .guests import Guest, Mount, Storage
 from .words import printable
 
@@ -219,7 +218,7 @@ class Finder:
         try:
             # whatever stands there must not stop us
             with open(self.path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-                data = json.loads(file.read(_LIMIT))
+                data = jsontext.parse(file.read(_LIMIT))
             return {
                 name: tuple(_chosen(guest) for guest in data["stages"][name]["guests"])
                 for name, selector in self.stages.items()
@@ -227,7 +226,7 @@ class Finder:
                 and name in data["stages"]
                 and data["stages"][name]["select"] == _select(selector)
             }
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
             return {}
 
     def keep(self, found: Mapping[str, Sequence[Chosen]]) -> bool:
@@ -276,6 +275,7 @@ def _plain(one: Chosen) -> dict[str, Any]:
 def _chosen(data: Mapping[str, Any]) -> Chosen:
     """Read what _plain() made. Raises ValueError: half of a list may be the wrong half."""
     kind, number, name, seconds, why = (data[key] for key in ("kind", "id", "name", "seconds", "why"))
+    length = jsontext.number(seconds)
     fits = (
         kind in guests.KINDS
         and isinstance(number, int)
@@ -283,11 +283,9 @@ def _chosen(data: Mapping[str, Any]) -> Chosen:
         and 100 <= number <= 999_999_999
         and isinstance(name, str)
         and isinstance(why, str)
-        and isinstance(seconds, (int, float))
-        and not isinstance(seconds, bool)
-        and math.isfinite(seconds)
-        and seconds >= 0
+        and length is not None
+        and length >= 0
     )
     if not fits:
         raise ValueError("it names guests that can't be")
-    return Chosen(Guest(number, kind, printable(name)), float(seconds), printable(why))
+    return Chosen(Guest(number, kind, printable(name)), length or 0.0, printable(why))

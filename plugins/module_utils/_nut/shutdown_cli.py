@@ -24,8 +24,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import gate, gate_core, gate_policy, writing
-from .command_line import FAILED, OK, USAGE, Left, Parser, Say
+from . import gate, gate_core, gate_policy, jsontext, units, writing
+from .command_line import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from .moments import boottime, stamp
 from .units import Run
 
@@ -74,6 +74,7 @@ examples:
   nut-shutdown record          before a real shutdown that you begin yourself: note when each machine goes, until this host does
   nut-shutdown record --check  is all fit for a real shutdown now?
   nut-shutdown record --show   what was noted the last time: planned beside seen, and how long each machine took
+  nut-shutdown fsd             begin the real shutdown of everything now, as upsmon does when the battery is low
   nut-shutdown gate            wait; nut-shutdown.service runs this, and powers off when it has ended
   nut-shutdown stages          watch the UPSes, and do what the stages say; nut-stages.service runs this all the time
 
@@ -83,7 +84,7 @@ exit codes:
   2  the command line or the policy is wrong, or it is no time for a drill, or a real shutdown
 
 The program itself powers nothing off: `nut-shutdown gate`, run by hand, only waits. `nut-shutdown stages` stops guests, and
-tells upsmon to begin the shutdown, if a stage says so.
+tells upsmon to begin the shutdown, if a stage says so; so does `nut-shutdown fsd`, at once.
 files: /etc/nut/shutdown.json (policy), /var/log/nut/shutdown.log, /var/lib/nut-shutdown/last.json (what was seen last)
        and guests.json (the guests of the stages, as they were found last)
 """
@@ -92,7 +93,9 @@ files: /etc/nut/shutdown.json (policy), /var/log/nut/shutdown.log, /var/lib/nut-
 def _parser(out: Say, err: Say) -> Parser:
     parser = Parser("nut-shutdown", DESCRIPTION, EPILOG, out, err)
     parser.add_argument(
-        "command", choices=("gate", "stages", "status", "guests", "check", "drill", "record"), help="see the examples"
+        "command",
+        choices=("gate", "stages", "status", "guests", "check", "drill", "record", "fsd"),
+        help="see the examples",
     )
     parser.add_argument("--json", action="store_true", help="status, guests, drill, record: say it as JSON")
     parser.add_argument(
@@ -192,14 +195,20 @@ def main(
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Do what the command line says, and return the exit code. out, err: take lines. run: runs qm and pct."""
+    out, err = for_terminals(out), for_terminals(err)
     try:
         options = _parser(out, err).parse_args(list(arguments))
     except Left as left:
         return left.code
     if options.command == "drill" and options.inside:
         return _drill(None, options, out, err, run or runner())
-    by = "systemd" if (os.environ if environment is None else environment).get("INVOCATION_ID") else "hand"
+    by = _started_by(os.environ if environment is None else environment, options.root)
     return _do(options, out, err, run=run, by=by, sleep=sleep)
+
+
+def _started_by(environment: Mapping[str, str], root: Path) -> str:
+    """Return who runs the gate. What is set in earnest, FSD and the flag, is set for systemd alone."""
+    return gate.SYSTEMD if units.is_main_process(units.GATE, environment, root) else "hand"
 
 
 def _do(
@@ -226,6 +235,7 @@ def _do(
         "guests": lambda: _guests(known, options, out, err, run or patient),
         "drill": lambda: _drill(policy, options, out, err, run or runner(STOP_SECONDS)),
         "record": lambda: _record(policy, options, out, err, run),
+        "fsd": lambda: _fsd(out, err, run or patient),
     }
     if options.command in asked:
         return asked[options.command]()
@@ -350,7 +360,25 @@ def _gate(
             alive=pet,
             news=lambda: [news.get() for _unused in range(news.qsize())],
             by=by,
+            shout=lambda words: _shout(words, run),
         )
+
+
+def _shout(words: str, run: Run) -> None:
+    """Tell everybody who is logged in, beside what is done: a terminal may hang."""
+    threading.Thread(target=run, args=(["wall", f"nut-shutdown: {words}"],), daemon=True).start()
+
+
+def _fsd(out: Say, err: Say, run: Run) -> int:
+    from . import fsd  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+
+    try:
+        fsd.request_fsd(run)
+    except fsd.FsdError as error:
+        err(f"nut-shutdown fsd failed: {error}. Nothing goes down")
+        return FAILED
+    out("upsmon is told to set FSD: everything goes down")
+    return OK
 
 
 def _drill(policy: gate_policy.Policy | None, options: argparse.Namespace, out: Say, err: Say, run: Run) -> int:
@@ -581,7 +609,7 @@ def _power(said: gate_core.Reading) -> str:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        data = json.loads(path.read_bytes()[: gate_policy.TEXT_LIMIT])
-    except (OSError, ValueError, RecursionError):
+        data = jsontext.parse(path.read_bytes()[: gate_policy.TEXT_LIMIT])
+    except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None

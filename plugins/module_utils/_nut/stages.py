@@ -24,10 +24,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
-from . import guests, moments, parseconf, upsd, validate, writing
+from . import guests, jsontext, moments, parseconf, upsd, writing
+from .fsd import FsdError, request_fsd
 from .guests import Guest
 from .selection import NOBODY, Chosen, Selector
 from .units import Run
+from .words import LINE, one_line, printable
 
 VERSION = 1
 MODE = 0o600
@@ -46,7 +48,6 @@ HOLD = 6.0
 TEST_SECONDS = 60.0
 # How long upsd is given to show FSD before upsmon is told again
 FSD_AGAIN = 15.0
-FSD_SECONDS = 10.0
 NOTIFY_SECONDS = 30.0
 # How often a guest is started that does not start, and how long is waited in between
 STARTS = 3
@@ -573,11 +574,11 @@ def load(path: Path, boot: str) -> tuple[State, str]:
     """
     fresh = State(boot=boot)
     try:
-        data = json.loads(_bytes(path).decode("ascii"))
+        data = jsontext.parse(_bytes(path).decode("ascii"))
         found = _state(data)
     except FileNotFoundError:
         return fresh, ""
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         return (
             fresh,
             f"{path} can't be used ({error}): the outage counts from now, and no guest is started that it named",
@@ -662,15 +663,16 @@ def _is_key(key: str) -> bool:
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return jsontext.number(value) is not None
 
 
 def _time(value: object) -> float | None:
     if value is None:
         return None
-    if not _is_time(value):
+    found = jsontext.number(value)
+    if found is None:
         raise ValueError("a time of it is none")
-    return float(value)  # type: ignore[arg-type]
+    return found
 
 
 def _count(value: object) -> int:
@@ -734,7 +736,7 @@ def run(
     sleep: guests.Pause = time.sleep,
     boot_id: Callable[[], str] = moments.boot_id,
     start: Start = thread,
-    upsmon: str | None = None,
+    set_fsd: Callable[[Run], None] = request_fsd,
     finder: Finder | None = None,
     alive: Callable[[], None] = nothing,
     stay: Callable[[], bool] = always,
@@ -743,7 +745,7 @@ def run(
 
     stages, upses: as the policy has them (upses: name, host, port). state_path: its folder is made if it is not there. log
     takes a line for each step. run: runs programs, from several threads at once. Each of them is ended by `timeout`, whose seconds
-    stand at place 2; run may give it up some seconds later, but not before. upsmon: its real binary, found if it is None. finder: finds
+    stand at place 2; run may give it up some seconds later, but not before. set_fsd: has upsmon set FSD, or raises FsdError. finder: finds
     the guests; None: those of the policy whose kind it gives are all. alive: called in each round. stay: whether to go on watching
     when nothing is left to do. Raises StagesError.
     """
@@ -757,7 +759,7 @@ def run(
         ask=ask,
         sleep=sleep,
         start=start,
-        upsmon=upsmon or _upsmon(),
+        set_fsd=set_fsd,
         finder=finder,
         alive=alive,
         stay=stay,
@@ -768,11 +770,6 @@ def run(
     except writing.Busy:
         log(f"{BUSY}: this one ends")
         return BUSY
-
-
-def _upsmon() -> str:
-    # not what stands in sbin: on Debian 12 and 13 that does nothing if it does not like nut.conf, and says that all is well
-    return str(validate.find("upsmon") or "upsmon")
 
 
 @dataclass
@@ -806,7 +803,7 @@ class _Program:
     ask: Ask
     sleep: guests.Pause
     start: Start
-    upsmon: str
+    set_fsd: Callable[[Run], None]
     finder: Finder | None
     alive: Callable[[], None]
     stay: Callable[[], bool]
@@ -1038,15 +1035,17 @@ class _Program:
         def tell() -> None:
             code, said = self.run(["timeout", "--kill-after=5", f"{NOTIFY_SECONDS:g}", *stage.notify, message])
             if code:
-                self.say(f"{stage.notify[0]} of stage {stage.name} failed with {code}: {said.strip()[-200:]}")
+                self.say(f"{stage.notify[0]} of stage {stage.name} failed with {code}: {one_line(said)[-200:]}")
 
         self.start(tell)
 
     def fsd(self, action: Action) -> None:
-        code, said = self.run(["timeout", "--kill-after=5", f"{FSD_SECONDS:g}", self.upsmon, "-c", "fsd"])
-        if code:
-            said = " ".join(said.split())[:200]
-            self.complain(f"{self.upsmon} -c fsd failed with {code}: {said}. It is tried again every {POLL:g} s")
+        try:
+            self.set_fsd(self.run)
+        except FsdError as error:
+            self.complain(
+                f"upsmon can't be told to set FSD: {one_line(str(error))}. It is tried again every {POLL:g} s"
+            )
         else:
             self.say(f"upsmon is told to set FSD: {action.reason}")
             self.change(lambda state: replace(state, fsd=self.clock()))
@@ -1063,7 +1062,7 @@ class _Program:
     def say(self, words: str) -> None:
         with self._lock:
             since = self.began if self.state.since is None else self.state.since
-            self.log(f"+{max(0.0, self.clock() - since):.1f} s  {words}")
+            self.log(f"+{max(0.0, self.clock() - since):.1f} s  {printable(words, LINE)}")
 
     def complain(self, words: str) -> None:
         last = self._complained.get(words)

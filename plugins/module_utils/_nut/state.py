@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-from . import writing
+from . import jsontext, writing
 from .fingerprint import Fingerprint
 from .hotplug import Tries
 
@@ -88,8 +87,8 @@ class State:
 def load(path: Path) -> State:
     """Read the state. What can't be understood is left out; a file that can't be read is an empty state. Never raises."""
     try:
-        data = json.loads(_read(path))
-    except (OSError, ValueError, RecursionError):
+        data = jsontext.parse(_read(path))
+    except (OSError, ValueError):
         return State()
     if not isinstance(data, dict) or data.get("version") != VERSION:
         return State()
@@ -164,9 +163,8 @@ def _texts(value: object) -> tuple[str, ...] | None:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 1e15 or not math.isfinite(value):
-        return None
-    return float(value)
+    found = jsontext.number(value)
+    return found if found is not None and abs(found) <= 1e15 else None
 
 
 def _count(value: object) -> int | None:

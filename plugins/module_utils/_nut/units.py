@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
+
+from .words import one_line, printable_lines
 
 SERVER = "nut-server.service"
 MONITOR = "nut-monitor.service"
@@ -17,6 +20,8 @@ ENUMERATOR = "nut-driver-enumerator.service"
 WATCHER = "nut-driver-enumerator.path"
 DRIVERS = "nut-driver.target"
 ALL = "nut.target"
+GATE = "nut-shutdown.service"
+WORDS = 500  # characters of a line that a unit logged
 
 # Runs a program without a shell and returns its exit code and what it said on both streams. One that is missing is 127.
 Run = Callable[[Sequence[str]], "tuple[int, str]"]
@@ -42,6 +47,24 @@ class Unit:
 
 
 ABSENT = Unit("", "", 0)
+
+
+def is_main_process(unit: str, environment: Mapping[str, str], root: Path = Path("/")) -> bool:
+    """Return whether systemd itself started this very process, for this unit.
+
+    INVOCATION_ID would not tell: whatever a service or a session of a user starts inherits it. The kernel's word for where a
+    process belongs can't be inherited from another unit, and SYSTEMD_EXEC_PID (from systemd 248 on) is true of one process.
+    """
+    pid = environment.get("SYSTEMD_EXEC_PID")
+    if pid is not None and pid != str(os.getpid()):
+        return False
+    try:
+        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        # a shutdown must not be taken for a try because /proc is gone
+        return pid is not None
+    # of version 1 a line for each hierarchy, of version 2 one line
+    return any(group.rpartition("/")[2] == unit for group in groups)
 
 
 def driver(ups: str) -> str:
@@ -74,7 +97,7 @@ def show(names: Sequence[str], runner: Run) -> dict[str, Unit]:
     properties = "--property=Id,LoadState,ActiveState,SubState,UnitFileState,MainPID"
     code, said = runner(["systemctl", "show", properties, "--", *names])
     if code:
-        raise UnitError(f"systemctl show: {said.strip()}")
+        raise UnitError(f"systemctl show: {one_line(said)}")
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in said.split("\n\n")]
     # systemd answers in the order of the question; an alias answers with another Id
     return {
@@ -94,10 +117,10 @@ def do(verb: str, *names: str, runner: Run) -> None:
     """Run `systemctl VERB NAMES` and wait for it. Raises UnitError."""
     code, said = runner(["systemctl", *verb.split(), "--", *names])
     if code:
-        raise UnitError(f"systemctl {verb} {' '.join(names)} failed: {said.strip()}")
+        raise UnitError(f"systemctl {verb} {' '.join(names)} failed: {one_line(said)}")
 
 
 def last_words(name: str, runner: Run, lines: int = 6) -> str:
-    """Return what a unit logged last, for an error message. Empty if the journal can't be read."""
+    """Return what a unit logged last, in printable lines, for an error message. Empty if the journal can't be read."""
     code, said = runner(["journalctl", f"--unit={name}", f"--lines={lines}", "--output=cat", "--no-pager"])
-    return "" if code else said.strip()
+    return "" if code else "\n".join(printable_lines(said.strip(), WORDS))

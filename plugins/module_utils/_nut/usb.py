@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Callable, Protocol
 
 from .units import Run
+from .words import one_line
 
 HID_DRIVER = "usbhid-ups"
 # NUT's drivers of UPSes on USB, of all releases that are known here, as Debian packages them in nut-server
@@ -336,7 +337,7 @@ def by_lsusb(runner: Run) -> tuple[UsbDevice, ...]:
     """
     code, said = runner(["lsusb"])
     if code:
-        raise UsbError(f"lsusb: {said.strip() or f'exit code {code}'}")
+        raise UsbError(f"lsusb: {one_line(said) or f'exit code {code}'}")
     found: dict[tuple[int, int], UsbDevice] = {}
     twice = set()
     for line in said.split("\n"):
@@ -395,7 +396,7 @@ def ask_scanner(runner: Run, devices: Iterable[UsbDevice] = ()) -> dict[str, str
     code, said = runner(["nut-scanner", "-U", "-q", "-P"])
     # 2.8.0 and 2.8.1 end with 1 and these words if there is no bus, or nothing on it
     if code and "No USB device found" not in said:
-        raise ScannerError(f"nut-scanner -U: {said.strip() or f'exit code {code}'}")
+        raise ScannerError(f"nut-scanner -U: {one_line(said) or f'exit code {code}'}")
     if any("\n" in text for device in devices for text in (device.manufacturer, device.product, device.serial)):
         return {}
     claims: dict[str, set[str]] = {}

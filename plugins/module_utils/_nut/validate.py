@@ -11,12 +11,11 @@ NUT has no option for this. The daemons' exit codes say nothing either (a driver
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
-from . import monitors, nss, parseconf, releases, ups_conf, writing
+from . import monitors, nss, parseconf, releases, trust, ups_conf
 from .monitors import IDLE_SECONDS
 from .units import Run
 from .writing import Owner
@@ -177,6 +176,7 @@ def by_nut(
 ) -> list[str]:
     """Let the host's own NUT read the files, in a scratch directory. Returns what it complained of, in words.
 
+    The programs run as the user nut, in a directory of root's: who is nut already gains nothing by what they are made to do.
     Nothing of the running NUT is touched: paths for state, pid and configuration point to the scratch directory, and
     upsd listens on a port of the kernel's choice on loopback. tls: the certificates that the files refer to. Where NUT is
     not installed, nothing is found wrong.
@@ -184,42 +184,51 @@ def by_nut(
     upsmon, server = finder("upsmon"), finder("upsd")
     if upsmon is None or ("ups.conf" in files and server is None):
         return []
-    with writing.scratch(room) as scratch:
-        shutil.chown(scratch, *owner)
-        scratch.chmod(0o770)
+    with trust.open_scratch(room, owner) as scratch:
         if tls:
+            # in a directory that is still root's alone
             try:
-                nss.make(scratch / "tls", tls, runner, owner)
+                nss.make(scratch.folder / "tls", tls, runner, owner)
             except nss.NssError as error:
                 return [f"TLS: {error}"]
-            files = {name: text.replace(str(nss.path_of(tls)), f"{scratch}/tls") for name, text in files.items()}
-        for name, text in files.items():
-            path = scratch / name
-            path.write_text(_deaf(text) if name == "upsd.conf" else text, encoding="utf-8", errors="surrogateescape")
-            shutil.chown(path, *owner)
-            path.chmod(0o640)
-        here = ["env", f"NUT_CONFPATH={scratch}", f"NUT_STATEPATH={scratch}", f"NUT_ALTPIDPATH={scratch}"]
-        wrong = []
-        if "ups.conf" in files:
-            wrong += drivers(ups_conf.parse(files["ups.conf"]), finder, here, runner)
-            if not wrong:
-                code, said = runner(["timeout", UPSD_SECONDS, *here, str(server), "-F"])
-                complaints = _complaints(_UPSD, said)
-                # 124: it came up, and was stopped when its time was over
-                if code != 124 and not complaints:
-                    complaints = [f"it does not start: {_last(said)}"]
-                wrong += [f"upsd: {words}" for words in complaints]
-        _unused, said = runner([*here, str(upsmon), "-P", NO_PID, "-K", "-f", str(scratch / "upsmon.conf")])
-        wrong += [f"upsmon.conf: {words}" for words in _complaints(_UPSMON, said)]
-        if "upssched.conf" in files and (upssched := finder("upssched")):
-            # an event that no AT line names: the file is read, and nothing runs
-            _unused, said = runner([*here, "UPSNAME=__none", "NOTIFYTYPE=__none", str(upssched)])
-            wrong += [f"upssched.conf: {words}" for words in dict.fromkeys(_complaints(_UPSSCHED, said))]
-        return [words.replace(f"{scratch}/", "") for words in wrong]
+            files = {name: text.replace(str(nss.path_of(tls)), f"{scratch.folder}/tls") for name, text in files.items()}
+        trust.share(
+            scratch, {name: _deaf(text) if name == "upsd.conf" else text for name, text in files.items()}, owner
+        )
+        return [words.replace(f"{scratch.folder}/", "") for words in _complaints_of_nut(files, scratch, finder, runner)]
 
 
-def drivers(conf: ups_conf.UpsConf, finder: Find, here: Sequence[str], runner: Run) -> list[str]:
-    """Let each section's driver read it. here: `env` with the paths of a scratch directory that has ups.conf. Returns complaints."""
+def _complaints_of_nut(files: Mapping[str, str], scratch: trust.Scratch, finder: Find, runner: Run) -> list[str]:
+    """Have NUT's programs read the files in a scratch directory, as the user nut. Returns complaints."""
+    wrong: list[str] = []
+    if "ups.conf" in files:
+        wrong += drivers(ups_conf.parse(files["ups.conf"]), finder, scratch, runner)
+        if not wrong:
+            code, said = runner(["timeout", UPSD_SECONDS, *scratch.command, str(finder("upsd")), "-F"])
+            complaints = _complaints(_UPSD, said)
+            # 124: it came up, and was stopped when its time was over
+            if code != 124 and not complaints:
+                complaints = [f"it does not start: {_last(said)}"]
+            wrong += [f"upsd: {words}" for words in complaints]
+    check = [str(finder("upsmon")), "-P", NO_PID, "-K", "-f", str(scratch.folder / "upsmon.conf")]
+    wrong += [f"upsmon.conf: {words}" for words in _ask(scratch, check, _UPSMON, runner)]
+    if "upssched.conf" in files and (upssched := finder("upssched")):
+        # an event that no AT line names: the file is read, and nothing runs
+        check = ["UPSNAME=__none", "NOTIFYTYPE=__none", str(upssched)]
+        wrong += [f"upssched.conf: {words}" for words in dict.fromkeys(_ask(scratch, check, _UPSSCHED, runner))]
+    return wrong
+
+
+def _ask(scratch: trust.Scratch, check: Sequence[str], pattern: re.Pattern[str], runner: Run) -> list[str]:
+    """Run a program whose exit code says nothing. Returns its complaints, or why it could not be run."""
+    code, said = runner([*scratch.command, *check])
+    # 126, 127: env, and setpriv where it can't run env; setpriv's own failures say so
+    not_run = [_last(said)] if code in (126, 127) or said.startswith("setpriv: ") else []
+    return _complaints(pattern, said) or not_run
+
+
+def drivers(conf: ups_conf.UpsConf, finder: Find, scratch: trust.Scratch, runner: Run) -> list[str]:
+    """Let each section's driver read it in a scratch directory that has ups.conf. Returns complaints."""
     wrong = []
     for name, one in conf.sections.items():
         driver = dict(one.keys).get("driver") or ""
@@ -228,7 +237,7 @@ def drivers(conf: ups_conf.UpsConf, finder: Find, here: Sequence[str], runner: R
         if path is None:
             wrong.append(f"{where}: this host has no driver {driver!r}. Its name may be wrong, or its package missing")
             continue
-        code, said = runner([*here, str(path), "-a", name, "-V"])
+        code, said = runner([*scratch.command, str(path), "-a", name, "-V"])
         complaints = _complaints(_DRIVER, said)
         if code and not complaints:
             complaints = [_last(said)]

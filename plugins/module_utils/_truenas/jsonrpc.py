@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from .._nut import hostnames, jsontext
 from .middleware import (
     ACTION_SECONDS,
     SLOW_METHODS,
@@ -38,6 +39,7 @@ from .middleware import (
     lost,
     run_job,
 )
+from .stream import BoundedStream, Deadline, TooMuch
 
 try:
     import websocket
@@ -47,6 +49,11 @@ else:
     IMPORT_ERROR = None
 
 API_PATH = "/api/current"  # a pinned version breaks: 25.10 knows no ups.* under /api/v25.04, 26 none of 25.10's updates
+# What TrueNAS's web server may say before the WebSocket is open, with the page of an error; and one message after that.
+# The longest answer of those that are asked for has some 10 kB.
+HEAD_LIMIT = 256 * 1024
+MESSAGE_LIMIT = 4 * 1024 * 1024
+CLOSE_SECONDS = 1.0
 _SCHEMES = {"wss": "wss", "https": "wss", "ws": "ws", "http": "ws"}
 _PORTS = {"wss": 443, "ws": 80}
 
@@ -128,10 +135,10 @@ class Tls:
 
 
 class Channel(Protocol):
-    """Carries whole text frames. `receive` raises ConnectionLost when none comes in time or none will ever come."""
+    """Carries whole text frames. `receive` raises socket.timeout when none comes in time, ConnectionLost when none will come."""
 
-    def send(self, text: str) -> None:
-        """Send one frame."""
+    def send(self, text: str, seconds: float) -> None:
+        """Send one frame, in at most so many seconds."""
 
     def receive(self, seconds: float) -> str:
         """Wait for one frame, at most so many seconds."""
@@ -164,8 +171,9 @@ class JsonRpc:
         self._last_id += 1
         # `params` must be an array and "jsonrpc" must be there, else TrueNAS answers -32600.
         request = {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": list(params)}
-        self._channel.send(json.dumps(request))
-        deadline = self._clock() + self._timeout + (ACTION_SECONDS if method in SLOW_METHODS else 0)
+        seconds = self._timeout + (ACTION_SECONDS if method in SLOW_METHODS else 0)
+        deadline = Deadline(seconds, self._clock)
+        self._channel.send(json.dumps(request), seconds)
         while True:
             answer = self._answer(method, deadline)
             if "method" in answer and "id" not in answer:
@@ -184,16 +192,15 @@ class JsonRpc:
         """See Middleware.close."""
         self._channel.close()
 
-    def _answer(self, method: str, deadline: float) -> dict[str, Any]:
-        left = deadline - self._clock()
+    def _answer(self, method: str, deadline: Deadline) -> dict[str, Any]:
         try:
-            if left <= 0:
-                raise ConnectionLost("no answer in time")
-            text = self._channel.receive(left)
+            text = self._channel.receive(deadline.left())
+        except socket.timeout as error:
+            raise lost(self.host, method, f"no answer in {deadline.seconds:.0f} s") from error
         except ConnectionLost as error:
             raise lost(self.host, method, str(error)) from error
         try:
-            answer = json.loads(text)
+            answer = jsontext.parse(text)
         except ValueError:
             raise self._no_answer(method, text) from None
         if not isinstance(answer, dict):
@@ -212,35 +219,52 @@ def _shape(text: str) -> str:
     if text.lstrip().startswith("<"):
         return "a page of HTML"
     try:
-        json.loads(text)
+        jsontext.parse(text)
     except ValueError:
         return f"{len(text)} characters that are no JSON"
     return "JSON that does not belong to this call"
 
 
 def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> JsonRpc:
-    """Open a connection. Raises ConnectionFailed. The server's certificate is checked before anything is sent."""
-    stream = _open_tcp(endpoint, timeout)
+    """Open a connection, within `timeout` seconds in all. Raises ConnectionFailed.
+
+    The server's certificate is checked before anything is sent.
+    """
+    deadline = Deadline(timeout)
+    stream = _open_tcp(endpoint, deadline)
     try:
         if endpoint.secure:
-            stream = _start_tls(stream, endpoint, tls, timeout)
-        return JsonRpc(_WebSocketChannel(_upgrade(stream, endpoint, timeout)), endpoint.label, timeout)
+            stream = _start_tls(stream, endpoint, tls, deadline)
+        bounded = BoundedStream(stream, deadline, HEAD_LIMIT)
+        return JsonRpc(_WebSocketChannel(_upgrade(bounded, endpoint, timeout), bounded), endpoint.label, timeout)
     except BaseException:
         stream.close()
         raise
 
 
-def _open_tcp(endpoint: Endpoint, timeout: float) -> socket.socket:
+def _dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
+    """Connect to the first address of the host that answers. Each has its share of the time that is left. Raises OSError."""
+    addresses = hostnames.resolve(endpoint.host, deadline.left())
+    problem: OSError | None = None
+    for number, address in enumerate(addresses):
+        try:
+            return socket.create_connection((address, endpoint.port), deadline.left() / (len(addresses) - number))
+        except OSError as error:
+            problem = error
+    raise problem or OSError("this name has no address")
+
+
+def _open_tcp(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
     at = f"{endpoint.label}: no connection to port {endpoint.port}"
     try:
-        return socket.create_connection((endpoint.host, endpoint.port), timeout)
+        return _dial(endpoint, deadline)
     except socket.gaierror as error:
         raise ConnectionFailed(
             f"{endpoint.label}: this name is not known ({error.strerror}). Check url and the name server."
         ) from error
     except socket.timeout as error:  # TimeoutError is another class on Python 3.9
         raise ConnectionFailed(
-            f"{at} in {timeout:g} s. Is the machine up, and does no firewall stand between?"
+            f"{at} in {deadline.seconds:g} s. Is the machine up, and does no firewall stand between?"
         ) from error
     except ConnectionRefusedError as error:
         raise ConnectionFailed(f"{at}: refused. Does the web interface of TrueNAS listen on that port?") from error
@@ -272,14 +296,15 @@ def _context_without_checks() -> ssl.SSLContext:
     return context
 
 
-def _start_tls(stream: socket.socket, endpoint: Endpoint, tls: Tls, timeout: float) -> ssl.SSLSocket:
+def _start_tls(stream: socket.socket, endpoint: Endpoint, tls: Tls, deadline: Deadline) -> ssl.SSLSocket:
     context = _context(tls, endpoint)
     try:
+        stream.settimeout(deadline.left())  # for a handshake as a whole
         secured = context.wrap_socket(stream, server_hostname=endpoint.host)
     except ssl.SSLCertVerificationError as error:
         raise ConnectionFailed(
             f"{endpoint.label}: its certificate does not pass ({error.verify_message.rstrip('.')}). "
-            f"{_advice(endpoint, timeout)}"
+            f"{_advice(endpoint, deadline)}"
         ) from error
     except ssl.SSLError as error:
         raise ConnectionFailed(
@@ -288,7 +313,7 @@ def _start_tls(stream: socket.socket, endpoint: Endpoint, tls: Tls, timeout: flo
         ) from error
     except socket.timeout as error:
         raise ConnectionFailed(
-            f"{endpoint.label}: port {endpoint.port} is open but silent: no TLS in {timeout:g} s. "
+            f"{endpoint.label}: port {endpoint.port} is open but silent: no TLS in {deadline.seconds:g} s. "
             "Is it the https port of TrueNAS?"
         ) from error
     except OSError as error:
@@ -312,13 +337,14 @@ def _fingerprint(secured: ssl.SSLSocket) -> str:
     return hashlib.sha256(secured.getpeercert(binary_form=True) or b"").hexdigest()
 
 
-def _advice(endpoint: Endpoint, timeout: float) -> str:
+def _advice(endpoint: Endpoint, deadline: Deadline) -> str:
     """What to do about a certificate that does not pass, with its fingerprint if it can still be had."""
     other = "Set ca_path to the CA that signed it, and url to a name that it is made out to"
     # A refused handshake yields no certificate. So one more, in which nothing is sent, to be able to show it.
     try:
         with contextlib.ExitStack() as opened:
-            stream = opened.enter_context(socket.create_connection((endpoint.host, endpoint.port), timeout))
+            stream = opened.enter_context(_dial(endpoint, deadline))
+            stream.settimeout(deadline.left())
             secured = _context_without_checks().wrap_socket(stream, server_hostname=endpoint.host)
             seen = show_fingerprint(_fingerprint(opened.enter_context(secured)))
     except OSError:
@@ -326,20 +352,22 @@ def _advice(endpoint: Endpoint, timeout: float) -> str:
     return f"{other}; or, if TrueNAS itself shows this SHA-256 for its certificate, pin it: fingerprint: {seen}"
 
 
-def _upgrade(stream: socket.socket, endpoint: Endpoint, timeout: float) -> Any:
+def _upgrade(stream: BoundedStream, endpoint: Endpoint, timeout: float) -> Any:
     """From a stream to a WebSocket. Returns websocket-client's object."""
-    client = websocket.WebSocket()
+    client = websocket.WebSocket(
+        skip_utf8_validation=True
+    )  # it takes seconds for a megabyte; decode() does it in no time
     problem: Exception | None = None
     try:
         client.connect(endpoint.url, socket=stream, timeout=timeout, redirect_limit=0)
-    except (websocket.WebSocketException, OSError, ValueError) as error:
+    except (websocket.WebSocketException, OSError, ValueError, TooMuch) as error:
         problem = error
     status = getattr(problem, "status_code", None) or getattr(client.handshake_response, "status", None)
     if problem is None and status == 101:
         return client
     if _is_too_old(status, client.handshake_response):
         raise NoJsonRpc(f"{endpoint.label}: {_BY_STATUS[404].format(path=API_PATH)} (HTTP {status})") from problem
-    raise ConnectionFailed(f"{endpoint.label}: {_why_no_websocket(status, problem, endpoint)}") from problem
+    raise ConnectionFailed(f"{endpoint.label}: {_why_no_websocket(status, problem, endpoint, timeout)}") from problem
 
 
 def _is_too_old(status: int | None, response: Any) -> bool:
@@ -363,14 +391,16 @@ _BY_STATUS = {
 }
 
 
-def _why_no_websocket(status: int | None, problem: Exception | None, endpoint: Endpoint) -> str:
+def _why_no_websocket(status: int | None, problem: Exception | None, endpoint: Endpoint, timeout: float) -> str:
     if status == 307 and not endpoint.secure:
         return "it sends plain http on to https. Write wss:// in url."
     if status is not None:
         text = _BY_STATUS.get(status, "{path} does not answer as a WebSocket. Is url a TrueNAS?")
         return f"{text.format(path=API_PATH)} (HTTP {status})"
     if isinstance(problem, (websocket.WebSocketTimeoutException, socket.timeout)):
-        return f"port {endpoint.port} is open but silent. Is url a TrueNAS, and is it well?"
+        return f"port {endpoint.port} is open, but {API_PATH} did not answer in {timeout:g} s. Is url a TrueNAS, and is it well?"
+    if isinstance(problem, TooMuch):
+        return f"it sends more than {HEAD_LIMIT // 1024} KiB before {API_PATH} answers. Is url a TrueNAS?"
     return (
         f"the connection broke before {API_PATH} answered. Is url a TrueNAS, and does it allow this address "
         f"({_ALLOW_LIST})?"
@@ -380,10 +410,12 @@ def _why_no_websocket(status: int | None, problem: Exception | None, endpoint: E
 class _WebSocketChannel:
     """websocket-client behind the Channel interface."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, stream: BoundedStream) -> None:
         self._client = client
+        self._stream = stream
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, seconds: float) -> None:
+        self._stream.allow(seconds, MESSAGE_LIMIT)
         try:
             self._client.send(text)
         except (websocket.WebSocketException, OSError):
@@ -391,19 +423,17 @@ class _WebSocketChannel:
             return
 
     def receive(self, seconds: float) -> str:
-        deadline = time.monotonic() + seconds
+        self._stream.allow(seconds, MESSAGE_LIMIT)
         opcode: int = websocket.ABNF.OPCODE_PING
         frame: Any = None
         try:
             # A ping is a sign of life, and no answer.
             while opcode in (websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise ConnectionLost(f"no answer in {seconds:.0f} s")
-                self._client.settimeout(left)
                 opcode, frame = self._client.recv_data_frame(control_frame=True)
         except (websocket.WebSocketTimeoutException, socket.timeout):
-            raise ConnectionLost(f"no answer in {seconds:.0f} s") from None
+            raise socket.timeout("timed out") from None
+        except TooMuch:
+            raise ConnectionLost(f"more than {MESSAGE_LIMIT // 2**20} MiB came") from None
         except (websocket.WebSocketException, OSError, ValueError, AttributeError):
             raise ConnectionLost("the connection broke") from None
         if opcode == websocket.ABNF.OPCODE_CLOSE:
@@ -413,5 +443,7 @@ class _WebSocketChannel:
         return bytes(frame.data).decode("utf-8", "replace")
 
     def close(self) -> None:
+        self._stream.allow(CLOSE_SECONDS, MESSAGE_LIMIT)
         with contextlib.suppress(Exception):
-            self._client.close(timeout=1)
+            self._client.close(timeout=CLOSE_SECONDS)
+        self._stream.close()

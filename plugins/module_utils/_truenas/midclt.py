@@ -18,14 +18,18 @@ import math
 import os
 import platform
 import re
+import select
+import selectors
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+from .._nut import jsontext
 from .middleware import (
     ACTION_SECONDS,
     AS_ROOT,
@@ -39,12 +43,15 @@ from .middleware import (
     lost,
     run_job,
 )
+from .stream import Deadline, TooMuch
 
 PROGRAM = "midclt"
 # Where it is: SCALE, CORE. The PATH of an ssh session may lack either.
 DIRECTORIES = ("/usr/bin", "/usr/local/bin")
 # How long a process may take besides the call: a small NAS loads Python for seconds.
 START_SECONDS = 30.0
+# How much it may print: what it says on its standard output, and on its standard error.
+OUTPUT_LIMIT = 4 * 1024 * 1024
 # Their parameters may hold a secret.
 _SECRET_METHODS = frozenset({"ups.update"})
 
@@ -91,22 +98,66 @@ def run_program(argv: Sequence[str], stdin: str | None, seconds: float) -> Compl
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
         env={**os.environ, "PATH": _search_path(os.environ.get("PATH"))},  # for #!/usr/bin/env python3
         cwd="/",
         start_new_session=True,
     ) as process:
         try:
-            out, err = process.communicate(stdin or "", timeout=seconds)
+            out, err = _exchange(process, (stdin or "").encode(), Deadline(seconds))
         except BaseException as error:
             with contextlib.suppress(OSError):
                 os.killpg(process.pid, signal.SIGKILL)  # also what it may have started
             process.kill()
-            if isinstance(error, subprocess.TimeoutExpired):
+            if isinstance(error, (socket.timeout, subprocess.TimeoutExpired)):
                 raise ConnectionLost(f"no answer in {seconds:.0f} s") from None
+            if isinstance(error, TooMuch):
+                raise ConnectionLost(f"{argv[0]} prints more than {OUTPUT_LIMIT // 2**20} MiB") from None
             raise
     return Completed(process.returncode, out, err)
+
+
+def _exchange(process: subprocess.Popen[bytes], given: bytes, deadline: Deadline) -> tuple[str, str]:
+    """Give a program its input, and return what it prints until its end. Raises socket.timeout, TimeoutExpired and TooMuch.
+
+    subprocess.communicate() keeps whatever comes.
+    """
+    stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+    if stdin is None or stdout is None or stderr is None:
+        raise ValueError("a program without pipes can't be spoken to")
+    said = {stdout: bytearray(), stderr: bytearray()}
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(stdin, selectors.EVENT_WRITE)
+        for stream in said:
+            waiting.register(stream, selectors.EVENT_READ)
+        while waiting.get_map():
+            for key, _events in waiting.select(deadline.left()):
+                if key.fileobj is stdin:
+                    given = _feed(key.fd, given)
+                    more = bool(given)
+                else:
+                    more = _take(key.fd, said[key.fileobj])  # type: ignore[index]
+                if not more:
+                    waiting.unregister(key.fileobj)
+                    key.fileobj.close()  # type: ignore[union-attr]
+    process.wait(deadline.left())
+    return said[stdout].decode("utf-8", "replace"), said[stderr].decode("utf-8", "replace")
+
+
+def _feed(pipe: int, given: bytes) -> bytes:
+    """Write some of it to a pipe that has room, and return the rest. What nobody reads is left out."""
+    try:
+        return given[os.write(pipe, given[: select.PIPE_BUF]) :]
+    except BrokenPipeError:
+        return b""
+
+
+def _take(pipe: int, said: bytearray) -> bool:
+    """Read some of what a program prints; whether there may be more. Raises TooMuch."""
+    data = os.read(pipe, 65536)
+    said += data
+    if len(said) > OUTPUT_LIMIT:
+        raise TooMuch
+    return bool(data)
 
 
 def _search_path(path: str | None) -> str:
@@ -212,12 +263,12 @@ class Midclt:
             raise LoginFailed(f"{self.host}: midclt was not let in. {AS_ROOT}")
         if text in ("True", "False"):
             return text == "True"
-        if re.fullmatch(r"-?[0-9]+", text):
+        if re.fullmatch(r"-?[0-9]{1,19}", text):
             return int(text)
         if text != "null" and not text.startswith(("{", "[")) and text:
             return text
         try:
-            return json.loads(text)
+            return jsontext.parse(text)
         except ValueError:
             raise BadAnswer(
                 f"{self.host}: what midclt printed for {method} is not an answer of TrueNAS, but {len(out)} characters "

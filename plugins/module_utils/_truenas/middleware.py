@@ -13,9 +13,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
+
+from .._nut.words import as_text, one_line
+from .stream import Deadline
 
 SECRET_MASK = "********"  # noqa: S105 - stands in the place of a secret
 # Shorter ones may be a part of any word, or a word themselves.
@@ -24,6 +28,15 @@ POLL_SECONDS = 0.5
 ACTION_SECONDS = 120.0  # TrueNAS's own bound for one action on a service (service.control, option timeout)
 # These start, stop or restart the service before they answer.
 SLOW_METHODS = frozenset({"ups.update", "service.start", "service.stop"})
+
+
+# How many answers in a row may take their whole time, and how many actions on the service.
+SLOW_ANSWERS, ACTIONS = 10, 2
+
+
+def run_seconds(timeout: float) -> float:
+    """Return how long a run may take as a whole. `timeout`: how long one answer may take."""
+    return SLOW_ANSWERS * timeout + ACTIONS * ACTION_SECONDS
 
 
 class Middleware(Protocol):
@@ -106,6 +119,38 @@ def lost(host: str, method: str, why: str) -> ConnectionLost:
     )
 
 
+class Timed:
+    """A connection whose calls have a deadline together: none is begun after it. Each has a limit of its own besides."""
+
+    def __init__(self, middleware: Middleware, deadline: Deadline) -> None:
+        self.host = middleware.host
+        self._middleware = middleware
+        self._deadline = deadline
+
+    def call(self, method: str, *params: Any) -> Any:
+        """See Middleware.call."""
+        self._check(method)
+        return self._middleware.call(method, *params)
+
+    def job(self, method: str, *params: Any) -> Any:
+        """See Middleware.job."""
+        self._check(method)
+        return self._middleware.job(method, *params)
+
+    def close(self) -> None:
+        """See Middleware.close."""
+        self._middleware.close()
+
+    def _check(self, method: str) -> None:
+        try:
+            self._deadline.left()
+        except socket.timeout:
+            raise ConnectionLost(
+                f"{self.host}: this run has taken more than {self._deadline.seconds:.0f} s, so {method} was not called. "
+                "Is TrueNAS very slow? Give it more by timeout, or run again."
+            ) from None
+
+
 def run_job(
     middleware: Middleware,
     method: str,
@@ -132,7 +177,7 @@ def run_job(
         if state == "SUCCESS":
             return job.get("result")
         if state in ("FAILED", "ABORTED"):
-            why = " ".join(str(job.get("error") or "no reason given").split())
+            why = one_line(as_text(job.get("error") or "no reason given"))
             raise JobFailed(f"{middleware.host}: {what} {str(state).lower()}: {why}")
         if clock() >= deadline:
             raise ConnectionLost(
@@ -166,8 +211,8 @@ def call_error(host: str, method: str, error: Any, *, local: bool = False) -> Ca
     """
     error = error if isinstance(error, dict) else {}
     data = error.get("data") if isinstance(error.get("data"), dict) else {}
-    errname = str(data.get("errname") or "")
-    reason = " ".join(str(data.get("reason") or error.get("message") or "no reason given").split())
+    errname = as_text(data.get("errname") or "")
+    reason = one_line(as_text(data.get("reason") or error.get("message") or "no reason given"))
     if error.get("code") == METHOD_NOT_FOUND or errname == "ENOMETHOD":
         needed = "22.12 or newer, or CORE 13," if local else "25.04 or newer"
         return MethodMissing(
@@ -203,7 +248,7 @@ def _refused_values(extra: Any) -> str:
     for entry in extra:
         if not isinstance(entry, list) or len(entry) < 2:
             return ""
-        found.append(f"{str(entry[0]).rpartition('.')[2] or 'parameters'}: {entry[1]}")
+        found.append(f"{one_line(as_text(entry[0]).rpartition('.')[2]) or 'parameters'}: {one_line(as_text(entry[1]))}")
     return "TrueNAS refuses " + "; ".join(found)
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import ipaddress
 import platform
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -26,18 +27,24 @@ from .middleware import (
     NoJsonRpc,
     OptionError,
     Redirected,
+    Timed,
     TruenasError,
     login,
+    run_seconds,
     scrub,
 )
+from .stream import Deadline
 
 LIBRARY = "websocket-client"
 JSONRPC, MIDCLT, AUTO = "jsonrpc", "midclt", "auto"
 DAY = 86400
+# So many other nodes are tried. A pair has one, by some addresses.
+MAX_NODES = 4
 SECRET_OPTIONS = ("password", "api_key", "otp", *ups.SECRETS)
 
 Connect = Callable[[jsonrpc.Endpoint, jsonrpc.Tls, float], Middleware]
 ConnectHere = Callable[[float], Middleware]
+Dial = Callable[[jsonrpc.Endpoint], Middleware]
 Warn = Callable[[str], None]
 
 
@@ -68,6 +75,7 @@ class Doors:
     connect_here: ConnectHere = midclt.connect
     is_here: Callable[[], bool] = lambda: midclt.find() is not None
     import_error: str | None = jsonrpc.IMPORT_ERROR
+    clock: Callable[[], float] = time.monotonic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,35 +160,42 @@ def session(request: Request, doors: Doors, warn: Warn) -> Iterator[Session]:
 
     There is one way round: where the web server has no JSON-RPC API, and no login was tried, midclt on this machine.
     """
+    deadline = Deadline(run_seconds(request.timeout), doors.clock)
     with contextlib.ExitStack() as opened:
         if request.remote is None:
-            yield _here(request, doors, opened)
+            yield _here(request, doors, deadline, opened)
             return
         try:
-            entered = _over_net(request.remote, request.timeout, doors, opened, warn)
+            entered = _over_net(request.remote, _dialing(request.remote, request, doors, deadline), opened, warn)
         except NoJsonRpc as error:
             if not request.or_here or not doors.is_here():
                 raise
             warn(f"{str(error).rstrip('.')}. Going on with midclt on this machine, {platform.node()}")
-            entered = _here(request, doors, opened)
+            entered = _here(request, doors, deadline, opened)
         yield entered
 
 
-def _here(request: Request, doors: Doors, opened: contextlib.ExitStack) -> Session:
-    middleware = opened.enter_context(contextlib.closing(doors.connect_here(request.timeout)))
+def _here(request: Request, doors: Doors, deadline: Deadline, opened: contextlib.ExitStack) -> Session:
+    middleware = opened.enter_context(contextlib.closing(Timed(doors.connect_here(request.timeout), deadline)))
     return Session(middleware, MIDCLT, middleware.host)
 
 
-def _over_net(remote: Remote, timeout: float, doors: Doors, opened: contextlib.ExitStack, warn: Warn) -> Session:
-    """Log in, once; where that is the standby node of a pair, which lets nobody in, on the other node, once."""
+def _dialing(remote: Remote, request: Request, doors: Doors, deadline: Deadline) -> Dial:
+    """Return what connects to a node."""
     if doors.import_error is not None:
         raise LibraryMissing(missing_required_lib(LIBRARY))
-    if not remote.endpoint.secure:
-        warn(f"{remote.endpoint.label}: the password and monpwd travel in clear; write wss:// in url")
+    return lambda endpoint: Timed(doors.connect(endpoint, remote.tls, request.timeout), deadline)
+
+
+def _over_net(remote: Remote, dial: Dial, opened: contextlib.ExitStack, warn: Warn) -> Session:
+    """Log in, once; where that is the standby node of a pair, which lets nobody in, on the other node, once."""
+    risk = _risk(remote)
+    if risk:
+        warn(f"{remote.endpoint.label}: {risk}")
 
     def enter(endpoint: jsonrpc.Endpoint) -> Session:
         with contextlib.ExitStack() as tried:
-            middleware = tried.enter_context(contextlib.closing(doors.connect(endpoint, remote.tls, timeout)))
+            middleware = tried.enter_context(contextlib.closing(dial(endpoint)))
             login(middleware, remote.credentials)
             opened.push(tried.pop_all())
         return Session(middleware, JSONRPC, endpoint.host)
@@ -215,6 +230,19 @@ def _over_net(remote: Remote, timeout: float, doors: Doors, opened: contextlib.E
             return entered
 
 
+def _risk(remote: Remote) -> str:
+    """Return how somebody between here and TrueNAS can learn the secrets; "" if nobody can."""
+    if not remote.endpoint.secure:
+        return "the password and monpwd travel in clear; write wss:// in url"
+    if remote.tls.validate or remote.tls.fingerprint:
+        return ""
+    kind = "API key" if remote.credentials.api_key else "password"
+    return (
+        f"its certificate is not checked (validate_certs: false), so whoever stands between can pass for it and learn the"
+        f" {kind} and monpwd; set fingerprint or ca_path instead"
+    )
+
+
 def _other_nodes(urls: Iterable[str], first: jsonrpc.Endpoint) -> list[jsonrpc.Endpoint]:
     """The addresses to go on to. From TLS only to TLS: a key in clear is revoked, a password in clear is read.
 
@@ -228,7 +256,8 @@ def _other_nodes(urls: Iterable[str], first: jsonrpc.Endpoint) -> list[jsonrpc.E
             continue
         with contextlib.suppress(OptionError):
             found.append(jsonrpc.parse_url(url))
-    return [one for one in dict.fromkeys(found) if one != first and (one.secure or not first.secure)]
+    others = [one for one in dict.fromkeys(found) if one != first and (one.secure or not first.secure)]
+    return others[:MAX_NODES]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

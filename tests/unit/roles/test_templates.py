@@ -690,7 +690,7 @@ def test_the_rest_of_a_primary_s_upsmon_conf(rendered: dict[str, dict[str, Any]]
         "RBWARNTIME": "43200",
         "NOCOMMWARNTIME": "300",
         "SHUTDOWNCMD": "/bin/systemctl start --no-block nut-shutdown.service || /sbin/shutdown -h +0",
-        "POWERDOWNFLAG": "/run/nut/killpower",
+        "POWERDOWNFLAG": "/run/nut-killpower",
     }
     assert settings(rendered, "linux")["SHUTDOWNCMD"] == "/sbin/shutdown -h +0"
     assert {name: full[name] for name in full if name not in ("HOSTSYNC", "FINALDELAY")} == {

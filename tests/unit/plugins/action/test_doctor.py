@@ -78,3 +78,19 @@ def test_the_roles_install_them_so(role: str, head: str | None) -> None:
     assert ("head: start.sh" in task) == (head is not None)
     assert "shebang" not in task
     assert "package" not in task
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"seen": {"now": 10**400}, "findings": []},
+        {"seen": {"now": float("nan")}, "findings": []},
+        {"seen": {"now": 100.0}, "findings": {"a": 1}},
+        {"seen": {"now": 100.0}},
+        {"seen": [1], "findings": []},
+        {"seen": "now", "findings": []},
+    ],
+)
+def test_a_host_that_answers_something_else(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
+    result, _given = run(monkeypatch, {"role": "primary"}, answer, [100.0, 102.0])
+    assert "findings" not in result or result["findings"] in ([], {"a": 1})

@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.nut.plugins.filter import doctor_report, doctor_table
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, changed, unfit, values
+from hypothesis import given
+from hypothesis import strategies as st
 
 CLIENTS = [{"name": "nas", "primary": "pve"}, {"name": "media", "primary": "pve"}]
 
@@ -93,3 +97,63 @@ def test_the_table() -> None:
     )
     with pytest.raises(AnsibleFilterError, match="no report of doctor_report"):
         table({"findings": [{}]})
+
+
+# What a host says that means harm
+
+
+def shown(made: dict[str, Any]) -> str:
+    """Return all that people and machines see of a report."""
+    table = doctor_table.FilterModule().filters()["doctor_table"]
+    return f"{table(made)}\n{table(made, everything=True)}\n{json.dumps(made, ensure_ascii=False)}"
+
+
+@pytest.mark.parametrize("verdict", ["ok", "note", "failure"])
+@pytest.mark.parametrize("nasty", NASTY)
+def test_what_a_host_says_does_nothing_to_the_terminal(nasty: str, verdict: str) -> None:
+    """Also the names of checks that are ok, which are only listed."""
+    own = {"check": nasty, "host": "pve", "verdict": verdict, "seen": nasty, "todo": nasty}
+    made = report(["pve"], pve={"nut_server_doctor": {"findings": [own]}})
+    assert len(made["findings"]) == 1
+    assert not unfit(shown(made))
+
+
+def test_a_host_tells_only_of_itself_and_of_its_secondaries() -> None:
+    lies = [
+        finding("usb", "pve", "ok"),
+        finding("login", "nas", "ok"),
+        finding("usb", "pve2", "ok"),
+        finding("x", "", "ok"),
+    ]
+    made = report(["pve", "pve2", "nas"], pve={"nut_server_doctor": {"findings": lies}}, pve2={"nut_server_doctor": {}})
+    assert [one for one in told(made) if one[0] != "reachable"] == [("usb", "pve", "ok"), ("login", "nas", "ok")]
+
+
+@pytest.mark.parametrize(
+    "findings", [7, None, {}, [7], [{}], [finding("usb", "pve", "great")], [finding("usb", "pve", "ok")] * 5001]
+)
+def test_an_answer_that_is_none_hides_no_other(findings: Any) -> None:
+    made = report(
+        ["pve", "media"],
+        pve={"nut_server_doctor": {"findings": findings}},
+        media={"nut_client_doctor": {"findings": [finding("port", "media", "ok")]}},
+    )
+    assert told(made) == [("reachable", "pve", "failure"), ("port", "media", "ok")]
+    assert "its answer can't be read" in made["findings"][0]["seen"]
+
+
+REGISTERED = {
+    "nut_server_doctor": {"findings": [finding("usb", "pve", "ok"), finding("login", "nas", "failure")]},
+    "nut_client_doctor_truenas": {"actions": ["set mode", "started the UPS service"], "version": "25.10"},
+    "nut_client_doctor_login": {"missing_clients": ["nas"]},
+    "nut_doctor_trouble": {"msg": "gone"},
+}
+
+
+@given(st.one_of(changed(REGISTERED), st.dictionaries(st.sampled_from(sorted(REGISTERED)), values)))
+def test_whatever_a_host_says(own: dict[str, Any]) -> None:
+    media = {"nut_client_doctor": {"findings": [finding("port", "media", "ok")]}}
+    made = report(["pve", "media"], pve=own, media=media)
+    assert ("port", "media", "ok") in told(made)
+    assert any(one["host"] == "pve" for one in made["findings"])
+    assert not unfit(shown(made))

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.nut.plugins.filter import nut_status
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, changed, unfit, values
+from hypothesis import given
+from hypothesis import strategies as st
 
 SEEN = {
     "now": 1.0,
@@ -33,6 +37,52 @@ def test_a_primary_that_answers_and_one_that_does_not() -> None:
     assert "pve3: can't be asked: no answer" in shown
 
 
-def test_another_result_is_refused() -> None:
-    with pytest.raises(AnsibleFilterError, match=r"no result of homelab\.nut\.doctor"):
-        status(["pve"], {"pve": {"nut_status": {"seen": {"upses": 1}}}}, [])
+UPS = {
+    "name": "ups", "description": "", "status": ["OL"], "words": "on mains", "fresh": True, "charge": 100, "runtime": 1800.0,
+    "load": 12.5, "battery_date": "2024-01-01", "model": "APC Back-UPS", "clients": ["127.0.0.1", "192.0.2.20"],
+}  # fmt: skip
+FULL = {**SEEN, "upses": [UPS], "addresses": {"nas": ["192.0.2.20"]}}
+CLIENTS = [{"name": "nas", "primary": "pve", "ups": "ups", "shutdown_time": 60, "limit": 90}]
+
+
+def shown(seen: Any) -> str:
+    """Show a host that has sent this beside one that is well."""
+    hostvars = {"bad": {"nut_status": {"seen": seen}}, "pve": {"nut_status": {"seen": FULL}}}
+    text: str = status(["bad", "pve"], hostvars, CLIENTS)
+    return text
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [{"upses": 1}, None, 7, [], {**FULL, "upses": [{**UPS, "charge": 10**400}]}, {**FULL, "events": [[10**400, ""]]}],
+)
+def test_another_result_hides_no_other_host(seen: Any) -> None:
+    text = shown(seen)
+    assert "bad: its answer can't be read: seen" in text
+    assert "nas (logged in; waited for 60 s, at most 90 s)" in text
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_what_a_host_says_does_nothing_to_the_terminal(nasty: str) -> None:
+    ups = {**UPS, **dict.fromkeys(("name", "description", "words", "battery_date", "model"), nasty)}
+    seen = {
+        **FULL, "release": nasty, "upsd": nasty, "upses": [{**ups, "status": [nasty], "clients": [nasty]}],
+        "addresses": {"nas": [nasty], nasty: []}, "events": [[0.0, nasty]],
+    }  # fmt: skip
+    text = shown(seen if len(nasty) < 20_000 else {**FULL, "upsd": nasty[:20_000]})
+    assert not unfit(text)
+    assert "pve, NUT 2.8.1" in text
+    assert not unfit(status(["bad"], {"bad": {"nut_status": {"failed": True, "msg": nasty}}}, []))
+
+
+@given(st.one_of(values, changed(FULL)))
+def test_whatever_a_host_says(seen: Any) -> None:
+    text = shown(seen)
+    assert not unfit(text)
+    assert "pve, NUT 2.8.1" in text
+
+
+@given(values)
+def test_whatever_the_result_is(result: Any) -> None:
+    assert not unfit(status(["bad"], {"bad": {"nut_status": result}}, CLIENTS))
+    assert not unfit(status(["bad"], {"bad": {"nut_status": {"msg": result}}}, CLIENTS))

@@ -24,7 +24,8 @@ def test_a_policy() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"settle": 0}, {"settle": "soon"}, {"reserve": -1}, {"longest": 0}, {"reserve": None}]
+    "wrong",
+    [{"settle": 0}, {"settle": "soon"}, {"reserve": -1}, {"longest": 0}, {"reserve": None}, {"reserve": 10**400}],
 )
 def test_a_policy_that_is_none(wrong: dict[str, object]) -> None:
     with pytest.raises(AnsibleFilterError, match="nut_server_gate_settle"):

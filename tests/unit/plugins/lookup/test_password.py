@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
 import stat
 from typing import TYPE_CHECKING, Any
@@ -14,27 +16,11 @@ from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import lookup_loader
 from ansible_collections.homelab.nut.plugins.lookup import password as plugin
 from ansible_collections.homelab.nut.plugins.lookup.password import LookupModule
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-class Loader:
-    """Ansible's own loader. Here, without a play, it knows its plugins by their short names alone."""
-
-    @staticmethod
-    def get(name: str, **context: Any) -> Any:
-        collection, _dot, short = name.rpartition(".")
-        assert collection == "ansible.builtin"
-        return lookup_loader.get(short, **context)
-
-
-@pytest.fixture(autouse=True)
-def loader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugin, "lookup_loader", Loader)
 
 
 def variables(check: bool = False, **hosts: dict[str, Any]) -> dict[str, Any]:
@@ -159,3 +145,103 @@ def test_no_file_beside_the_inventory_is_taken_for_a_part_of_it(tmp_path: Path) 
     look("pve", user="admin", pve={"inventory_dir": str(tmp_path)})
     look("pve", pve={"inventory_dir": str(tmp_path)})
     assert [str(host) for host in InventoryManager(DataLoader(), sources=str(tmp_path)).get_hosts()] == ["pve"]
+
+
+@pytest.mark.parametrize(
+    "folder", ["My inv length=3 chars=digits", "x encrypt=md5_crypt", "x seed=1", "a b=c", "100%", "{{ x }}"]
+)
+def test_a_path_is_only_a_path(tmp_path: Path, folder: str) -> None:
+    """Ansible's own lookup takes KEY=VALUE behind a blank for an option: passwords of three digits, the same for all."""
+    place = tmp_path / folder
+    place.mkdir()
+    names = ("nas", "media")
+    made = look(*names, nas={"inventory_dir": str(place)}, media={"inventory_dir": str(place)})
+    assert all(re.fullmatch("[A-Za-z0-9]{24}", one) for one in made)
+    assert len(set(made)) == 2
+    assert [(place / ".homelab-nut/passwords" / name).read_text() for name in names] == [f"{one}\n" for one in made]
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
+
+
+@pytest.mark.parametrize("host", ["p encrypt=md5_crypt", "x seed=1", "x length=2"])
+def test_a_host_is_only_a_host(tmp_path: Path, host: str) -> None:
+    (made,) = module().run([host], variables(**{host: {"inventory_dir": str(tmp_path)}}))
+    assert re.fullmatch("[A-Za-z0-9]{24}", made)
+    assert (tmp_path / ".homelab-nut/passwords" / host).read_text() == f"{made}\n"
+
+
+@pytest.mark.parametrize("host", ["../nas", "a/b", "..", ".lock", "/etc/nas"])
+def test_a_host_that_can_be_no_file(tmp_path: Path, host: str) -> None:
+    with pytest.raises(AnsibleError, match="can't be the name of a file"):
+        module().run([host], variables(**{host: {"inventory_dir": str(tmp_path)}}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """Whatever the umask is, and also where it was open before."""
+    loose = tmp_path / ".homelab-nut"
+    (loose / "passwords").mkdir(parents=True)
+    (loose / "passwords").chmod(0o777)
+    loose.chmod(0o755)
+    before = os.umask(0)
+    try:
+        look("nas", nas={"inventory_dir": str(tmp_path)})
+        look("pve", pve={"inventory_dir": str(tmp_path / "new")})
+    finally:
+        os.umask(before)
+    for top in (loose, tmp_path / "new", tmp_path / "new/.homelab-nut"):
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (top, *top.rglob("*"))} <= {0o700, 0o600}
+
+
+def test_a_folder_of_one_s_own_stays_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    look("nas", nas={"nut_password_directory": str(tmp_path)})
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
+    assert stat.S_IMODE((tmp_path / "nas").stat().st_mode) == 0o600
+
+
+def test_check_mode_changes_no_mode(tmp_path: Path) -> None:
+    (tmp_path / ".homelab-nut").mkdir()
+    (tmp_path / ".homelab-nut").chmod(0o755)
+    assert look("nas", check=True, nas={"inventory_dir": str(tmp_path)}) == ["to-be-made"]
+    assert stat.S_IMODE((tmp_path / ".homelab-nut").stat().st_mode) == 0o755
+
+
+def test_what_a_killed_run_left_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "nas").touch(0o644)
+    own = {"nut_password_directory": str(tmp_path)}
+    assert look("nas", check=True, nas=own) == ["to-be-made"]
+    (made,) = look("nas", nas=own)
+    assert (tmp_path / "nas").read_text() == f"{made}\n"
+    assert stat.S_IMODE((tmp_path / "nas").stat().st_mode) == 0o600
+
+
+def test_links(tmp_path: Path) -> None:
+    """One to a password is followed. Through one that leads nowhere nothing is made, such as where a volume is not mounted."""
+    (tmp_path / "vault").mkdir()
+    (tmp_path / "vault/nas").write_text("of-the-vault\n")
+    folder = tmp_path / "links"
+    folder.mkdir()
+    (folder / "nas").symlink_to("../vault/nas")
+    (folder / "media").symlink_to("../gone/media")
+    assert look("nas", nas={"nut_password_directory": str(folder)}) == ["of-the-vault"]
+    with pytest.raises(AnsibleError, match=r"can't be read or kept: .*media"):
+        look("media", media={"nut_password_directory": str(folder)})
+    assert not (tmp_path / "gone").exists()
+
+
+def _asks(folder: str, barrier: Any, answers: Any) -> None:
+    barrier.wait()
+    answers.put(look("nas", nas={"inventory_dir": folder}))
+
+
+def test_several_runs_at_once_have_one_password(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, answers = context.Barrier(6), context.Queue()
+    runs = [context.Process(target=_asks, args=(str(tmp_path), barrier, answers)) for _unused in range(6)]
+    for run in runs:
+        run.start()
+    given = [answers.get(timeout=60) for _unused in runs]
+    for run in runs:
+        run.join()
+    assert len({tuple(one) for one in given}) == 1
+    assert look("nas", nas={"inventory_dir": str(tmp_path)}) == given[0]

@@ -237,7 +237,7 @@ def argument_spec() -> dict[str, Any]:
         raise SystemExit
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(truenas_ups, "AnsibleModule", module)
+        patch.setattr(truenas_ups, "Module", module)
         with pytest.raises(SystemExit):
             truenas_ups.main()
     return caught

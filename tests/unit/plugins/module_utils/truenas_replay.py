@@ -61,7 +61,7 @@ class Replay:
 
     # The channel
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, seconds: float) -> None:
         message = json.loads(text)
         assert set(message) == {"jsonrpc", "id", "method", "params"}
         assert message["jsonrpc"] == "2.0"

@@ -15,6 +15,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.homelab.nut.plugins.module_utils._nut import deploy, sets, units, writing
 from ansible_collections.homelab.nut.plugins.modules import config
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.support.hostile import unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ class Host:
         self.folder, self.upsd = root, upsd
         self.told: list[str] = []
         self.refuses, self.release = "", ""
+        self.logged = "its last line\n"
         self.files = {
             "nut.conf": "MODE=netserver\n",
             "upsd.users": "[monitor]\n    password = secret1\n    upsmon primary\n",
@@ -70,7 +72,7 @@ class Host:
                 return 1, "Job failed."
         if command[-1] == "-V":
             return 0, f"Network UPS Tools upsmon {self.release}\n"
-        return 0, "its last line\n" if command[0] == "journalctl" else ""
+        return 0, self.logged if command[0] == "journalctl" else ""
 
 
 @pytest.fixture
@@ -232,6 +234,20 @@ def test_a_ups_that_must_be_there(host: Host, run: Any) -> None:
     assert result["failed"]
     assert "after 0 s NUT does not serve: upsd does not serve ups fresh: DATA-STALE" in result["msg"]
     assert "last words of nut-driver@ups.service" in result["msg"]
+
+
+def test_what_a_driver_logged_does_nothing_to_the_terminal(
+    host: Host, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver logs what a device says of itself, and Ansible prints the message as it comes."""
+    host.upsd.answers.update(STALE)
+    monkeypatch.setattr(config, "last_words", units.last_words)
+    host.logged = "evil \x1b[2J\x1b]0;pwn\x07 text\u202e\nok: [pve]\n"
+    result = run(changes=maxage(host), require_ups=True)
+    assert not unfit(result["msg"])
+    assert "evil \\x1b[2J\\x1b]0;pwn\\x07 text\\u202e" in result["msg"]
+    # nor does it pass for a line of Ansible's
+    assert "\n  ok: [pve]" in result["msg"]
     assert result["changed"]
     assert result["files"] == ["upsd.conf"]
     assert result["upses"] == {"ups": "DATA-STALE"}

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._nut import guests, picture, plan, plan_guests, selection
+from ansible_collections.homelab.nut.plugins.module_utils._nut import guests, plan, plan_guests, selection
 from ansible_collections.homelab.nut.plugins.modules import shutdown_plan
 
 if TYPE_CHECKING:
@@ -116,7 +116,6 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) ->
     )
     assert result["plan"] == plan.to_dict(expected)
     assert result["msg"] == plan.table(expected)
-    assert result["picture"].startswith("<!DOCTYPE html>")
 
 
 def test_a_plan_that_fails_is_no_failure_unless_it_is_enforced(capfd: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +129,6 @@ def test_a_plan_that_fails_is_no_failure_unless_it_is_enforced(capfd: pytest.Cap
     assert "truenas begins to go down up to 10 s after FSD; HOSTSYNC gives 2 s" in result["msg"]
     assert "-> set nut_server_hostsync to 30" in result["msg"]
     assert result["plan"]["holds"] is False
-    assert result["picture"]
 
 
 def test_what_is_not_known_is_no_failure(capfd: pytest.CaptureFixture[str]) -> None:
@@ -373,7 +371,7 @@ def test_a_number_that_is_a_name_is_a_name() -> None:
 
 @pytest.mark.parametrize(
     "wrong", [5, 10**9, "x1", True, -101, 1.5, None, {"id": 101, "second": 5}, {"seconds": 5}, {"id": 101, "seconds": "soon"},
-              {"id": 101, "seconds": -1}, {"id": 101, "seconds": "inf"}, "\u0661\u0660\u0661", "9" * 5000],
+              {"id": 101, "seconds": -1}, {"id": 101, "seconds": "inf"}, {"id": 101, "seconds": 10**400}, "\u0661\u0660\u0661", "9" * 5000],
 )  # fmt: skip
 def test_what_is_no_number_of_a_guest(wrong: Any) -> None:
     with pytest.raises(plan.PlanError, match=r"stage s: .* is no guest's number"):
@@ -472,26 +470,3 @@ def test_guests_are_asked_for_only_if_they_shall_be(
     assert (result["failed"], result["msg"]) == (True, "/etc/pve/x can't be read")
     assert "failed" not in run(capfd, **GIVEN)
     assert "failed" not in run(capfd, **GIVEN, guests=True, must_answer=False)
-
-
-def test_what_was_seen_is_drawn(capfd: pytest.CaptureFixture[str]) -> None:
-    planned = run(capfd, **GIVEN)["picture"]
-    drawn = run(capfd, **GIVEN, seen={"truenas": [12, 71.5], "pve": [80, None], "media": [None, None]})["picture"]
-    assert "The shutdown, as planned" in planned
-    assert "The shutdown, planned and seen" in drawn
-    assert drawn == picture.html(
-        plan.plan(
-            [plan.Machine(**{**one, "needs": tuple(one.get("needs", ()))}) for one in MACHINES],
-            [plan.Supply(runtime=1500, runtime_low=480, ignorelb=True)],
-            plan.Timing(guests_time=120),
-            [plan.StagePlan("nas-guests", runtime=700, guests=("media",), fsd=True)],
-        ),
-        seen={"truenas": (12.0, 71.5), "pve": (80.0, None), "media": (None, None)},
-    )
-
-
-@pytest.mark.parametrize("pair", [[1], [1, 2, 3], 7, None, ["soon", 2], [1, "nan"], ["inf", 1], {}])
-def test_what_was_seen_must_be_times(capfd: pytest.CaptureFixture[str], pair: Any) -> None:
-    result = run(capfd, **GIVEN, seen={"truenas": pair})
-    assert result["failed"] is True
-    assert "seen: truenas must be two numbers of seconds" in result["msg"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import Endpoint, Tls
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import Endpoint, JsonRpc, Tls
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import (
     ConnectionFailed,
     ConnectionLost,
@@ -34,6 +34,7 @@ from ansible_collections.homelab.nut.tests.unit.plugins.module_utils.truenas_rep
     Replay,
     login,
 )
+from ansible_collections.homelab.nut.tests.unit.support.hostile import unfit
 
 NEW_PASSWORD = "Canary-new_1"
 OLD_PASSWORD = "Canary-old_2"
@@ -276,6 +277,37 @@ def test_failed_job_tells_its_log_without_the_secret(run: Run) -> None:
     assert result["changed"] is True
     assert "service.control START ups failed: [EFAULT] upsmon[1]: bad line" in result["msg"]
     assert "Done before: set mode, remotehost" in result["msg"]
+
+
+ESCAPES = "\x1b[1m\u202e\x9b2J\nok: [pve]\u2028\ud800" + "x" * 30_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": -32001, "message": ESCAPES},
+        {"code": -32001, "message": "m", "data": {"errname": "EFAULT", "reason": ESCAPES}},
+        {"code": -32001, "message": "m", "data": {"errname": "EINVAL", "extra": [[ESCAPES, ESCAPES, 22]]}},
+        {"code": -32001, "message": "m", "data": {"errname": "EINVAL", "extra": [[["\x1b"], {"\x1b": 10**400}, 22]]}},
+    ],
+)
+def test_what_truenas_says_does_nothing_to_the_terminal(run: Run, error: dict[str, Any]) -> None:
+    """Ansible prints the message of a failure as it comes."""
+    replay = Replay(V25_10)
+    replay.answers["ups.update"] = [{"error": error}]
+    result = run(replay)
+    assert result["failed"] is True
+    assert not unfit(result["msg"])
+    assert "\n" not in result["msg"]
+    assert len(result["msg"]) < 3000
+
+
+def test_what_a_job_says_does_nothing_to_the_terminal(run: Run) -> None:
+    replay = Replay(V25_10)
+    replay.answers["core.get_jobs"] = [{"result": [{"id": 1, "state": "FAILED", "error": ESCAPES, "result": None}]}]
+    result = run(replay)
+    assert "service.control START ups failed: \\x1b[1m" in result["msg"]
+    assert not unfit(result["msg"])
 
 
 def test_unknown_state(run: Run) -> None:
@@ -607,6 +639,46 @@ def test_password_over_plain_http_warns(run: Run) -> None:
     assert "travel in clear" in json.dumps(result["warnings"])
 
 
+@pytest.mark.parametrize(
+    ("params", "secret"),
+    [({}, "learn the API key and monpwd"), ({"api_key": None, "password": "pw"}, "learn the password and monpwd")],
+)
+def test_certificate_that_is_not_checked_warns(run: Run, params: dict[str, Any], secret: str) -> None:
+    result = run(configured(V25_10), validate_certs=False, **params)
+    assert unchanged(result)
+    (warning,) = warnings(result)
+    assert warning.startswith("truenas.lan: its certificate is not checked (validate_certs: false)")
+    assert secret in warning
+
+
+@pytest.mark.parametrize("params", [{}, {"validate_certs": False, "fingerprint": "AB" * 32}, {"ca_path": "/ca.pem"}])
+def test_certificate_that_is_checked_warns_of_nothing(run: Run, params: dict[str, Any]) -> None:
+    assert warnings(run(configured(V25_10), **params)) == []
+
+
+def test_a_run_has_one_deadline(run: Run) -> None:
+    """Each answer comes in time, and all together take too long."""
+    replay, now = Replay(V25_10), [0.0]
+
+    class Slow:
+        host = "truenas.lan"
+
+        def call(self, method: str, *params: Any) -> Any:
+            now[0] += 200
+            return JsonRpc(replay, self.host).call(method, *params)
+
+        job = call
+
+        def close(self) -> None:
+            replay.close()
+
+    doors = Doors(connect=lambda *_unused: Slow(), connect_here=nowhere, is_here=lambda: False, clock=lambda: now[0])
+    result = run(replay, doors=doors, timeout=30)
+    assert result["failed"] is True
+    assert result["msg"].startswith("truenas.lan: this run has taken more than 540 s, so ups.update was not called")
+    assert now[0] == 600
+
+
 def test_library_missing(capfd: pytest.CaptureFixture[str]) -> None:
     with patch_module_args({"url": "truenas.lan", "username": "nutadm", "api_key": KEY}), pytest.raises(SystemExit):
         truenas_ups.main(Doors(import_error="Traceback: No module named 'websocket'"))
@@ -710,6 +782,21 @@ def test_standby_node_whose_pair_has_no_api(run: Run) -> None:
     assert result["failed"] is True
     assert "reason" not in result
     assert result["msg"].startswith("a.lan: this is the standby node of a pair; the other one cannot be used. b.lan: ")
+
+
+def test_a_standby_node_that_names_very_many(run: Run) -> None:
+    tried: list[str] = []
+    pair = Pair(a=[f"192.0.2.{number}" for number in range(1, 200)])
+
+    def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> Any:
+        if endpoint.host == "a.lan":
+            return pair.connect(endpoint, tls, timeout)
+        tried.append(endpoint.host)
+        raise ConnectionFailed(f"{endpoint.host}: no route")
+
+    result = run(None, doors=dataclasses.replace(pair.doors, connect=connect), url="a.lan")
+    assert result["failed"] is True
+    assert tried == ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
 
 
 def test_two_standby_nodes(run: Run) -> None:

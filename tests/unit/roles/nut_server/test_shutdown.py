@@ -80,4 +80,4 @@ def test_the_defaults_are_a_policy() -> None:
         stages=defaults["nut_server_stages"],
     )
     read = gate_policy.check_policy(policy)
-    assert (read.reserve, read.least, read.flag, read.stages) == (30, 40, "/run/nut/killpower", ())
+    assert (read.reserve, read.least, read.flag, read.stages) == (30, 40, "/run/nut-killpower", ())

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import doctor, gate_core, install, upsd_states, usb
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import Expected, Machine
 from ansible_collections.homelab.nut.plugins.module_utils._nut.examine import (
+    Cut,
     Entry,
     File,
     Process,
@@ -42,7 +43,7 @@ FILES = {
     "upsd.conf": "LISTEN 0.0.0.0 3493\nMAXAGE 15\n",
     "upsd.users": "[monitor]\n  password = one\n  upsmon primary\n[nas]\n  password = two\n  upsmon secondary\n",
     "upsmon.conf": "MONITOR ups@localhost:3493 1 monitor one primary\nMINSUPPLIES 1\nFINALDELAY 5\n"
-    f'SHUTDOWNCMD "{GATE_COMMAND}"\nPOWERDOWNFLAG /run/nut/killpower\nOFFDURATION 30\n',
+    f'SHUTDOWNCMD "{GATE_COMMAND}"\nPOWERDOWNFLAG /run/nut-killpower\nOFFDURATION 30\n',
     "upssched.conf": "# none\n",
 }
 POLICY = {
@@ -59,6 +60,7 @@ GATE_FILES = {
     "nut-stages.service": "",
     "nut-monitor.conf": "[Unit]\n",
     "logrotate": "x\n",
+    "tmpfiles": "",
 }
 HOTPLUG_FILES = {
     "hotplug.json": "{}\n",
@@ -116,6 +118,7 @@ def own(kit: install.Kit, texts: dict[str, str]) -> dict[str, File]:
     return {**found, kit.program: file(mode=0o755, digest=f"digest of {kit.name}")}
 
 
+CUT = Cut("/run/nut-killpower", "set", 1 << 20, 1000)
 SEEN = Seen(
     now=NOW,
     group=NUT,
@@ -140,6 +143,7 @@ SEEN = Seen(
     served=served(ups()),
     watched={"ups@localhost:3493": served(ups())},
     addresses={"nas": ("192.0.2.20",)},
+    cut=CUT,
     firewall=(),
     synchronized=True,
 )
@@ -236,7 +240,7 @@ def test_each_check_says_that_it_is_ok() -> None:
     assert names == {
         "installed", "mode", "files", "users", "units", "restarted", "usb", "permissions", "driver", "status", "load", "battery",
         "self-test", "upsd", "port", "listening", "firewall", "login", "strangers", "upsmon", "shutdowncmd", "gate", "hotplug",
-        "policy", "killpower", "last-shutdown", "plan", "tls", "clock", "journal",
+        "policy", "killpower", "cut", "trust", "last-shutdown", "plan", "tls", "clock", "journal",
     }  # fmt: skip
 
 
@@ -399,8 +403,15 @@ BROKEN: dict[str, tuple[Seen, str, str, str]] = {
     "a name without an address": (
         replace(SEEN, addresses={"nas": "the name nas has no address here"}), "policy", WARNING, "no address is known of nas",
     ),
-    "the flag": (replace(SEEN, flags={"/run/nut/killpower": NOW - 60}), "killpower", FAILURE, "the next reboot cuts"),
+    "the flag": (replace(SEEN, flags={"/run/nut-killpower": NOW - 60}), "killpower", FAILURE, "the next reboot cuts"),
     "a flag that nothing names": (replace(SEEN, flags={"/etc/killpower": NOW - 60}), "killpower", WARNING, "left by an earlier"),
+    "no spare of the flag": (replace(SEEN, cut=replace(CUT, spare="missing")), "cut", WARNING, "nut-killpower.spare, is missing"),
+    "a spare that is none": (replace(SEEN, cut=replace(CUT, spare="spoiled")), "cut", WARNING, "the UPS might not cut the power"),
+    "no space for the flag": (replace(SEEN, cut=replace(CUT, space=4096)), "cut", WARNING, "takes 4 KiB and 1000 files more"),
+    "too many files": (replace(SEEN, cut=replace(CUT, files=3)), "cut", WARNING, "1024 KiB and 3 files more"),
+    "a directory that nut can write": (
+        replace(SEEN, untrusted={"/etc/nut": "/etc/nut belongs to the user nut"}), "trust", FAILURE, "root believes and runs",
+    ),
     "the last shutdown ended by the battery": (
         replace(SEEN, last={"mode": "gate", "began": NOW - 90, "rule": "battery", "reason": "ups had 20 s left", "hosts": []}),
         "last-shutdown", WARNING, "ups had 20 s left",
@@ -606,7 +617,7 @@ def test_a_driver_that_is_none_for_usb_has_nothing_on_the_bus() -> None:
 
 
 def test_a_flag_while_the_shutdown_runs_is_as_it_should_be() -> None:
-    seen = replace(units("nut-shutdown.service", unit("activating", "static")), flags={"/run/nut/killpower": NOW})
+    seen = replace(units("nut-shutdown.service", unit("activating", "static")), flags={"/run/nut-killpower": NOW})
     assert [one.verdict for one in doctor.examine(seen, EXPECTED) if one.check == "killpower"] == [NOTE]
 
 

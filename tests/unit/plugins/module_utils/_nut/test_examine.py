@@ -104,7 +104,7 @@ FILES = {
     "ups.conf": "[ups]\n  driver = usbhid-ups\n  port = auto\n",
     "upsd.conf": "LISTEN 127.0.0.1 {port}\n",
     "upsd.users": "[monitor]\n  password = secret\n",
-    "upsmon.conf": "MONITOR ups@127.0.0.1:{port} 1 monitor secret primary\nPOWERDOWNFLAG /run/nut/killpower\n",
+    "upsmon.conf": "MONITOR ups@127.0.0.1:{port} 1 monitor secret primary\nPOWERDOWNFLAG /run/nut-killpower\n",
     "upssched.conf": "\n",
 }
 
@@ -112,6 +112,7 @@ FILES = {
 @pytest.fixture
 def root(tmp_path: Path, server: Upsd) -> Path:
     (tmp_path / "etc/nut").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
     for name, text in FILES.items():
         (tmp_path / "etc/nut" / name).write_text(text.replace("{port}", str(server.port)))
     return tmp_path
@@ -321,13 +322,30 @@ def test_tls_as_it_is(root: Path) -> None:
 
 
 def test_flags_that_are_there(root: Path) -> None:
-    for path in ("run/nut/killpower", "etc/killpower"):
+    for path in ("run/nut-killpower", "run/nut/killpower", "etc/killpower"):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text("x")
         os.utime(root / path, (1, 1234))
-    assert host(root).look().flags == {"/run/nut/killpower": 1234, "/etc/killpower": 1234}
-    (root / "etc/killpower").unlink()
-    assert list(host(root).look().flags) == ["/run/nut/killpower"]
+    assert host(root).look().flags == {"/run/nut-killpower": 1234, "/etc/killpower": 1234, "/run/nut/killpower": 1234}
+    for path in ("etc/killpower", "run/nut/killpower"):
+        (root / path).unlink()
+    assert list(host(root).look().flags) == ["/run/nut-killpower"]
+
+
+def test_what_it_takes_to_tell_the_ups_to_cut(root: Path) -> None:
+    seen = host(root).look().cut
+    assert seen is not None
+    assert (seen.path, seen.spare) == ("/run/nut-killpower", "missing")
+    assert seen.space > 0
+    (root / "run/nut-killpower.spare").write_text("upsmon-shutdown-file")
+    found = host(root).look()
+    assert found.cut is not None
+    assert found.cut.spare == "set"
+    assert found.untrusted == {}
+    (root / "run").chmod(0o777)
+    (root / "etc/nut").chmod(0o757)
+    # all that is in there, too
+    assert set(host(root).look().untrusted) == {"/etc/nut", "/run", "/run/nut-shutdown"}
 
 
 def test_the_gate_s_own_notes(root: Path) -> None:

@@ -123,8 +123,8 @@ def test_a_gate_that_is_started_again_remembers_the_killpower_flag(world: World,
     assert flag.read_text() == "upsmon-shutdown-file"
 
 
-def test_a_killpower_flag_that_can_not_be_written_is_told(world: World, tmp_path: Path) -> None:
-    flag = tmp_path / "run" / "killpower"
+def test_a_link_in_the_place_of_the_flag_is_replaced_and_not_followed(world: World, tmp_path: Path) -> None:
+    flag = tmp_path / "flags" / "killpower"
     flag.parent.mkdir()
     flag.write_text("upsmon-shutdown-file")
     (tmp_path / "victim").write_text("mine")
@@ -138,7 +138,65 @@ def test_a_killpower_flag_that_can_not_be_written_is_told(world: World, tmp_path
     world.at[10] = swap
     world.run(by="systemd")
     assert (tmp_path / "victim").read_text() == "mine"
-    assert any("can't be written" in line for line in world.said)
+    assert flag.read_text() == "upsmon-shutdown-file"
+    assert not flag.is_symlink()
+
+
+@pytest.mark.parametrize("left", ["", "upsmon-shut"])
+def test_a_flag_without_its_text_is_written_at_once(world: World, tmp_path: Path, left: str) -> None:
+    """Where /run is full upsmon leaves an empty one, and `upsmon -K` says that no flag is set."""
+    flag = tmp_path / "killpower"
+    flag.write_text(left)
+    world.policy = replace(world.policy, flag=str(flag))
+    seen: list[str] = []
+    world.at[0] = lambda: seen.append(flag.read_text())
+    world.down["nas"] = 20
+    world.run(by="systemd")
+    assert seen == ["upsmon-shutdown-file"]
+    assert flag.read_text() == "upsmon-shutdown-file"
+
+
+def test_a_flag_that_is_not_upsmons_is_no_order_to_cut(world: World, tmp_path: Path) -> None:
+    flag = tmp_path / "killpower"
+    flag.write_text("somebody's")
+    world.policy = replace(world.policy, flag=str(flag))
+    world.run(by="systemd")
+    assert flag.read_text() == "somebody's"
+
+
+@pytest.mark.parametrize(
+    ("by", "fsd", "cut"), [("systemd", True, True), ("systemd", False, False), ("hand", True, False)]
+)
+def test_where_upsmon_could_not_even_make_its_flag_fsd_shows_that_the_ups_must_cut(
+    world: World, tmp_path: Path, by: str, fsd: bool, cut: bool
+) -> None:
+    flag = tmp_path / "killpower"
+    world.policy = replace(world.policy, flag=str(flag))
+    world.power = lambda now: {str(UPS): gate_core.reading("FSD OB LB" if fsd else "OB LB", "300", now)}
+    world.down["nas"] = 20
+    world.run(by=by)
+    assert flag.exists() is cut
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_flag_that_can_not_be_written_is_told_to_all(world: World, tmp_path: Path, tells: bool) -> None:
+    flag = tmp_path / "flags" / "killpower"
+    flag.parent.mkdir()
+    flag.write_text("upsmon-shutdown-file")
+    world.policy = replace(world.policy, flag=str(flag))
+    world.down["nas"] = 20
+
+    def take_away() -> None:
+        flag.unlink()
+        flag.parent.rmdir()
+
+    world.at[10] = take_away
+    shouted: list[str] = []
+    world.run(by="systemd", **({"shout": shouted.append} if tells else {}))
+    words = f"{flag} can't be written: No such file or directory. The UPS will NOT cut the power"
+    # once, although it is tried again in each round
+    assert [line.startswith(words) for line in shouted] == ([True] if tells else [])
+    assert any(words in line and "stay off when the mains return" in line for line in world.said)
 
 
 def test_a_run(world: World, tmp_path: Path) -> None:
@@ -274,7 +332,7 @@ def test_what_is_told_has_no_signs_of_its_own(world: World) -> None:
     world.broken = "a\nb\x1b[1m"
     world.policy = replace(POLICY, hosts=(replace(NAS, expected=0.0),))
     world.run()
-    assert any("a?b?[1m" in line for line in world.said)
+    assert any("a\\nb\\x1b[1m" in line for line in world.said)
     assert all(line.isprintable() for line in world.said)
 
 
@@ -389,7 +447,7 @@ def test_upsd_is_asked() -> None:
     }
     with serving(answers) as server:
         here = {"host": "127.0.0.1", "port": server.port}
-        assert gate.read_ups(Ups("ups", **here), lambda: 7.0) == Reading(True, 240.0, 7.0)
+        assert gate.read_ups(Ups("ups", **here), lambda: 7.0) == Reading(True, 240.0, 7.0, fsd=True)
         assert gate.read_ups(Ups("bare", **here), lambda: 7.0) == Reading(False, None, 7.0)
         with pytest.raises(upsd.DataStale):
             gate.read_ups(Ups("stale", **here), lambda: 7.0)
@@ -397,7 +455,7 @@ def test_upsd_is_asked() -> None:
         asker = gate.Asker(upses, lambda: 7.0)
         for one in asker.asked.values():
             assert one.tried.wait(10)
-        assert asker() == {str(upses[0]): Reading(True, 240.0, 7.0)}
+        assert asker() == {str(upses[0]): Reading(True, 240.0, 7.0, fsd=True)}
         asker.close()
         for one in asker.asked.values():
             one.join(10)
@@ -477,7 +535,7 @@ def test_nothing_is_ordered_unless_upsmon_has_begun_it(
         path.write_text("upsmon-shutdown-file")
     if kept:
         now = moments.boottime()
-        state.write_text(gate_core.dump(replace(gate_core.begin(moments.boot_id(), by, now), flag=b"x")))
+        state.write_text(gate_core.dump(replace(gate_core.begin(moments.boot_id(), by, now), flag=True)))
     assert gate.in_earnest(replace(POLICY, flag=str(path)), state, by) is earnest
     assert gate.in_earnest(POLICY, state, by) is False
 

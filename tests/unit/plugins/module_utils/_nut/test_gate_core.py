@@ -279,10 +279,10 @@ def test_a_clock_that_goes_back_is_not_believed() -> None:
 
 
 def test_status_and_runtime_as_upsd_says_them() -> None:
-    assert gate_core.reading("FSD OB LB", "120", 5) == Reading(True, 120.0, 5)
-    assert gate_core.reading("FSD OL CHRG", "120.5", 5) == Reading(False, 120.5, 5)
+    assert gate_core.reading("FSD OB LB", "120", 5) == Reading(True, 120.0, 5, fsd=True)
+    assert gate_core.reading("FSD OL CHRG", "120.5", 5) == Reading(False, 120.5, 5, fsd=True)
     assert gate_core.reading("OL OB", None, 5) == Reading(True, None, 5)
-    assert gate_core.reading("FSD", "", 5) == Reading(None, None, 5)
+    assert gate_core.reading("FSD", "", 5) == Reading(None, None, 5, fsd=True)
     for nonsense in ("x", "-1", "nan", "inf", "604801"):
         assert gate_core.reading("OB", nonsense, 5).runtime is None, nonsense
     # many a UPS says 0 always, or once in a while
@@ -457,7 +457,7 @@ def _state(**changes: Any) -> State:
 
 
 def test_what_is_kept_comes_back() -> None:
-    for state in (_state(), _state(ended=("down", "all are down")), _state(flag=b"\xff\n")):
+    for state in (_state(), _state(ended=("down", "all are down")), _state(flag=True)):
         assert gate_core.resume(gate_core.dump(state), "boot", "unit", 160.0) == state
 
 

@@ -33,7 +33,7 @@ WHOLE: dict[str, Any] = {
     "reserve": 60,
     "least": 30,
     "longest": 600,
-    "flag": "/run/nut/killpower",
+    "flag": "/run/nut-killpower",
     "stages": [{"name": "first"}],
 }
 
@@ -50,7 +50,7 @@ def test_a_policy_is_read() -> None:
         longest=600.0,
         stages=({"name": "first"},),
         least=30.0,
-        flag="/run/nut/killpower",
+        flag="/run/nut-killpower",
     )
 
 

@@ -104,7 +104,7 @@ def test_programs(files: dict[str, str], wrong: list[str]) -> None:
 
 def test_a_flag_that_a_shutdown_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs, common = (tmp_path / name for name in ("ours", "the irs", "common"))
-    monkeypatch.setattr(host, "COMMON_FLAG", str(common))
+    monkeypatch.setattr(host, "COMMON_FLAGS", (str(common),))
     texts = [f'POWERDOWNFLAG "{theirs}"\n', f"POWERDOWNFLAG {ours}\n", "MINSUPPLIES 1\n"]
     assert host.old_flags(texts) == []
     for path in (ours, theirs, common):
@@ -114,6 +114,40 @@ def test_a_flag_that_a_shutdown_has_left(tmp_path: Path, monkeypatch: pytest.Mon
     assert [one.partition(" is there")[0] for one in said] == [str(theirs), str(ours), str(common)]
     assert "1970-01-01" in said[0]
     assert f"rm '{theirs}'" in said[0]
+
+
+def test_paths_that_root_alone_can_change(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "cut").write_text("#!/bin/sh\n")
+    files = {
+        "upsmon.conf": f'POWERDOWNFLAG {tmp_path}/run/killpower\nSHUTDOWNCMD "{tmp_path}/cut now"\n',
+        "ups.conf": f"driverpath = {tmp_path}\n[a]\ndriver = x\n",
+    }
+    assert host.find_untrusted(files, tmp_path) == []
+    assert host.find_untrusted({"upsmon.conf": 'SHUTDOWNCMD "wall off; /sbin/poweroff"\n'}, tmp_path) == []
+
+
+def test_paths_that_others_than_root_can_change(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    (shared / "nut").mkdir(parents=True)
+    shared.chmod(0o777)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/flag").symlink_to(tmp_path / "precious")
+    files = {
+        "upsmon.conf": f'POWERDOWNFLAG {shared}/killpower\nSHUTDOWNCMD "{shared}/cut now"\n',
+        "ups.conf": f"driverpath = {shared}\n[a]\ndriver = x\n",
+    }
+    found = host.find_untrusted(files, shared / "nut")
+    assert all(f"{shared} can be written by others than root (mode 0777" in line for line in found)
+    assert [line.partition(f"{shared} can")[0] for line in found] == [
+        "",
+        f"upsmon.conf: POWERDOWNFLAG {shared}/killpower: ",
+        f"upsmon.conf: SHUTDOWNCMD {shared}/cut: ",
+        f"ups.conf: driverpath {shared}: ",
+    ]
+    assert "Name a path in a directory that root alone can write, such as /run/nut-killpower" in found[1]
+    (link,) = host.find_untrusted({"upsmon.conf": f"POWERDOWNFLAG {tmp_path}/run/flag\n"}, tmp_path)
+    assert f"POWERDOWNFLAG {tmp_path}/run/flag: {tmp_path}/run/flag is a link" in link
 
 
 MOUNTS = """\

@@ -319,7 +319,14 @@ def test_a_service_that_nothing_starts(tmp_path: Path) -> None:
     systemd = Systemd()
     installation = gate_on(tmp_path, systemd, NO_STAGES)
     plan = installation.plan()
-    assert plan.changed == ("shutdown.json", "nut-shutdown.service", "nut-monitor.conf", "nut-server.conf", "logrotate")
+    assert plan.changed == (
+        "shutdown.json",
+        "nut-shutdown.service",
+        "nut-monitor.conf",
+        "nut-server.conf",
+        "logrotate",
+        "tmpfiles",
+    )
     installation.apply(plan)
     assert systemd.told == ["systemctl daemon-reload"]
     assert (tmp_path / "var/log/nut").is_dir()
@@ -378,6 +385,37 @@ def test_without_stages_they_go(tmp_path: Path) -> None:
     assert not gate_on(tmp_path, systemd, NO_STAGES).plan()
 
 
+def test_the_spare_of_the_flag_is_made_now_and_at_each_boot(tmp_path: Path) -> None:
+    def with_spare(path: str) -> dict[str, str]:
+        return {**NO_STAGES, "tmpfiles": f'# why\nf+ "{path}" 0644 root root - upsmon-shutdown-file\n'}
+
+    def make(path: str) -> list[str]:
+        systemd = Systemd()
+        installation = gate_on(tmp_path, systemd, with_spare(path))
+        installation.apply(installation.plan())
+        return [line for line in systemd.told if not line.endswith("daemon-reload")]
+
+    (tmp_path / "run").mkdir()
+    told = ["systemd-tmpfiles --create /etc/tmpfiles.d/nut-shutdown.conf"]
+    assert make("/run/a 100%% flag.spare") == told
+    spare = tmp_path / "run/a 100% flag.spare"
+    spare.write_text("upsmon-shutdown-file")
+    assert make("/run/a 100%% flag.spare") == []
+    # lost, or spoiled, since
+    spare.write_text("")
+    assert make("/run/a 100%% flag.spare") == told
+    spare.unlink()
+    spare.symlink_to(tmp_path / "etc/nut/shutdown.json")
+    assert make("/run/a 100%% flag.spare") == told
+    # another path: what was made for the old one goes
+    assert make("/run/flag.spare") == told
+    assert not spare.is_symlink()
+    (tmp_path / "run/flag.spare").write_text("upsmon-shutdown-file")
+    gone = gate_on(tmp_path, Systemd(), None)
+    gone.apply(gone.plan())
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 def test_what_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(InstallError, match=r"shutdown\.json is empty, and nut-shutdown can't do without it"):
         gate_on(tmp_path, Systemd(), {**SHUTDOWN, "shutdown.json": ""})
@@ -392,6 +430,7 @@ def test_it_goes(tmp_path: Path) -> None:
     installation = gate_on(tmp_path, systemd, None)
     plan = installation.plan()
     assert [str(path.relative_to(tmp_path)) for path in plan.gone] == [
+        "etc/tmpfiles.d/nut-shutdown.conf",
         "etc/logrotate.d/nut-shutdown",
         "etc/systemd/system/nut-server.service.d/homelab-nut.conf",
         "etc/systemd/system/nut-monitor.service.d/homelab-nut.conf",

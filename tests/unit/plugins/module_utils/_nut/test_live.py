@@ -31,7 +31,7 @@ NAS = {"name": "nas", "addresses": ["192.0.2.20"], "expected": 60, "limit": 120}
 MEDIA = {"name": "media", "addresses": ["192.0.2.30", "2001:db8::30"], "expected": 5, "limit": 40}
 CONF = """\
 SHUTDOWNCMD "/bin/systemctl start --no-block nut-shutdown.service || /sbin/shutdown -h +0"
-POWERDOWNFLAG /run/nut/killpower
+POWERDOWNFLAG /run/nut-killpower
 HOSTSYNC 30
 FINALDELAY 5
 """
@@ -625,12 +625,19 @@ def test_the_time_to_write_down(seconds: float, better: int) -> None:
 
 def test_what_is_offered() -> None:
     offered = live.offers(policy(), {"nas": 43.2, "media": 2.5, "pve": 12.0}, "pve", 30)
-    assert [one["line"] for one in offered] == [
-        "nut_client_shutdown_time: 52  # measured 43.2 s, rounded up with 20 % margin",
-        "nut_server_shutdown_time: 15  # measured 12.0 s, rounded up with 20 % margin",
+    assert [one.line for one in offered] == [
+        "host_vars/nas.yml: nut_client_shutdown_time: 52  # measured 43.2 s, rounded up with 20 % margin",
+        "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 15  # measured 12.0 s, rounded up with 20 % margin",
     ]
-    assert [one["file"] for one in offered] == ["host_vars/nas.yml", "host_vars/pve.yml, or group_vars/pve.yml"]
-    assert [(one["name"], one["now"], one["value"]) for one in offered] == [("nas", 60.0, 52), ("pve", 30, 15)]
+    assert [(one.name, one.now, one.value) for one in offered] == [("nas", 60.0, 52), ("pve", 30, 15)]
+
+
+def test_offers_that_a_host_has_sent() -> None:
+    """They come as JSON; the primary may call itself by its own name."""
+    offered = live.offers(policy(), {"nas": 43.2, "pve": 12.0}, "pve", 30)
+    sent = json.loads(json.dumps([dataclasses.asdict(one) for one in offered]))
+    assert live.read_offers(sent, "pve", ["nas"]) == offered
+    assert [one.name for one in live.read_offers(sent, "proxmox", ["nas"])] == ["nas", "proxmox"]
 
 
 @pytest.mark.parametrize(
@@ -653,10 +660,10 @@ def test_only_where_it_differs(measured: float, now: float, *, offered: bool) ->
 def test_nothing_is_offered_of_what_was_not_measured() -> None:
     assert live.offers(policy(), {"nas": None}, "pve", 30) == []
     # less than it takes is never near enough
-    assert live.offers(policy({**MEDIA, "expected": 4}), {"media": 4.1}, "pve", None)[0]["value"] == 5
+    assert live.offers(policy({**MEDIA, "expected": 4}), {"media": 4.1}, "pve", None)[0].value == 5
     assert live.offers(policy({**MEDIA, "expected": 4}), {"media": 3.9}, "pve", None) == []
-    assert live.offers(policy({**MEDIA, "expected": 5}), {"media": 5.1}, "pve", None)[0]["value"] == 7
-    assert live.offers(policy({**MEDIA, "expected": 20}), {"media": 2.0}, "pve", None)[0]["line"].endswith(
+    assert live.offers(policy({**MEDIA, "expected": 5}), {"media": 5.1}, "pve", None)[0].value == 7
+    assert live.offers(policy({**MEDIA, "expected": 20}), {"media": 2.0}, "pve", None)[0].line.endswith(
         "margin, at least 5"
     )
 

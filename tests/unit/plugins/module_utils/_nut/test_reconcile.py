@@ -87,7 +87,8 @@ class Machine:
             return self.scanner
         if words[0] == "lsusb":
             return 0, self.lsusb
-        if words[0] == "env":
+        if words[0] == "setpriv":
+            words = words[words.index("env") :]
             name = Path(next(word for word in words[1:] if "=" not in word)).name
             self.checked = (Path(words[1].partition("=")[2]) / "ups.conf").read_text()
             return 0, self.refuses.get(name, "Network UPS Tools")

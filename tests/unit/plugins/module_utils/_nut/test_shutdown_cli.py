@@ -42,6 +42,12 @@ class Program:
         whole = {"version": 1, "upses": [], "hosts": [GUEST], "settle": 3, "reserve": 30, "longest": 100, **changes}
         (self.folder / "shutdown.json").write_text(json.dumps(whole))
 
+    def by_systemd(self, unit: str = "nut-shutdown.service") -> None:
+        """Let what follows be run by a unit of systemd's."""
+        self.environment = {"INVOCATION_ID": "5f", "SYSTEMD_EXEC_PID": str(os.getpid())}
+        (self.folder / "proc/self").mkdir(parents=True, exist_ok=True)
+        (self.folder / "proc/self/cgroup").write_text(f"0::/system.slice/{unit}\n")
+
     def qm(self, command: Any) -> tuple[int, str]:
         self.ran.append(list(command))
         return 0, self.lists.get(command[-2], "") if command[-1] == "list" else self.says
@@ -83,13 +89,61 @@ def test_the_gate(program: Program) -> None:
 def test_what_was_waited_for_by_hand_does_not_count_for_systemd(program: Program) -> None:
     program("gate")
     program.out.clear()
-    program.environment = {"INVOCATION_ID": "5f"}
+    program.by_systemd()
     assert program("gate") == 0
     assert not any("has ended before" in line for line in program.out)
     assert program.json("gate.json")["by"] == "systemd"
     # but the next of systemd's own has nothing to do
     assert program("gate") == 0
     assert program.out[-1].endswith("the gate has ended before: all are down")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "ssh.service",
+        "session-3.scope",
+        "cron.service",
+        "xnut-shutdown.service",
+        "nut-shutdown.service/more",
+        "run-u1.service",
+    ],
+)
+def test_what_a_service_or_a_session_starts_is_by_hand(program: Program, unit: str) -> None:
+    """Each of their children inherits INVOCATION_ID, and an exec() SYSTEMD_EXEC_PID, too."""
+    program.by_systemd(unit)
+    assert program("gate") == 0
+    assert program.json("gate.json")["by"] == "hand"
+
+
+def test_a_child_of_the_unit_is_by_hand(program: Program) -> None:
+    program.by_systemd()
+    program.environment["SYSTEMD_EXEC_PID"] = str(os.getppid())
+    assert program("gate") == 0
+    assert program.json("gate.json")["by"] == "hand"
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        "0::/system.slice/nut-shutdown.service\n",
+        "12:pids:/\n3:memory:/system.slice\n1:name=systemd:/machine/x/system.slice/nut-shutdown.service\n0::/\n",
+    ],
+)
+def test_the_unit_is_known_by_its_group(program: Program, groups: str) -> None:
+    """Of both versions of cgroups, and before systemd 248, which says no SYSTEMD_EXEC_PID."""
+    program.by_systemd()
+    (program.folder / "proc/self/cgroup").write_text(groups)
+    del program.environment["SYSTEMD_EXEC_PID"]
+    assert program("gate") == 0
+    assert program.json("gate.json")["by"] == "systemd"
+
+
+def test_a_shutdown_is_one_without_proc(program: Program) -> None:
+    program.by_systemd()
+    (program.folder / "proc/self/cgroup").unlink()
+    assert program("gate") == 0
+    assert program.json("gate.json")["by"] == "systemd"
 
 
 def test_a_crash_is_told_and_waits_a_moment(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

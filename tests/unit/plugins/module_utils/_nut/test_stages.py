@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import stages, writing
+from ansible_collections.homelab.nut.plugins.module_utils._nut.fsd import FsdError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.guests import Guest, GuestsError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.selection import Chosen, Selector
 from ansible_collections.homelab.nut.plugins.module_utils._nut.stages import (
@@ -35,6 +36,7 @@ from pve import stand_in
 
 if TYPE_CHECKING:
     from ansible_collections.homelab.nut.plugins.module_utils._nut.stages import Finder
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.units import Run
 
 SPEED = 500.0
 BOOT = 5000.0  # CLOCK_BOOTTIME when a story begins
@@ -150,8 +152,6 @@ class World:
     def run(self, command: Sequence[str]) -> tuple[int, str]:
         assert list(command[:2]) == ["timeout", "--kill-after=5"]
         what = list(command[3:])
-        if what[0] == "upsmon-here":
-            return self.upsmon(what)
         if what[0].startswith("/"):
             self.notified.append(what)
             return 1, "no mail today"
@@ -162,8 +162,7 @@ class World:
                 self.sleep(limit if guest["shutdown"] is None else min(limit, guest["shutdown"]))
         return done.returncode, done.stdout + done.stderr
 
-    def upsmon(self, what: list[str]) -> tuple[int, str]:
-        assert what == ["upsmon-here", "-c", "fsd"]
+    def set_fsd(self, _run: Run) -> None:
         if self.kill_before_fsd:
             self.kill_before_fsd = False
             raise Killed
@@ -172,9 +171,10 @@ class World:
             sorted(int(one.stem) for one in self.host.folder.glob("*.json") if self.host.runs(int(one.stem)))
         )
         code = self.fsd_codes.pop(0) if self.fsd_codes else 0
-        if not code and self.fsd_works:
+        if code:
+            raise FsdError("nut-monitor.service does not run")
+        if self.fsd_works:
             self.latch = True
-        return code, "kill: No such process\n" if code else ""
 
     def ask(self, ups: Mapping[str, Any]) -> Says:
         self.looks.append(self.now - BOOT)
@@ -208,7 +208,7 @@ class World:
             sleep=self.sleep,
             boot_id=lambda: self.boot,
             start=self.start,
-            upsmon="upsmon-here",
+            set_fsd=self.set_fsd,
             finder=self.finder,
             stay=lambda: self.now - BOOT < self.stay_until,
         )
@@ -803,7 +803,7 @@ def test_upsmon_does_not_run(world: World) -> None:
     assert len(world.told) == 41
     assert [round(after - before) for before, after in zip(world.told, world.told[1:])] == [2] * 40
     # and it is said once a minute
-    assert sum("failed with 1: kill: No such process" in line for line in world.lines) == 2
+    assert sum("can't be told to set FSD: nut-monitor.service does not run" in line for line in world.lines) == 2
 
 
 def test_upsd_does_not_show_fsd(world: World) -> None:
@@ -1702,7 +1702,7 @@ def log(line):
         file.write(line + "\\n")
 stages.run(
     json.loads((folder / "stages.json").read_text()), [{"name": "ups", "host": "127.0.0.1", "port": int(sys.argv[2])}],
-    state_path=folder / "state.json", log=log, run=run, upsmon=str(folder / "bin/upsmon"),
+    state_path=folder / "state.json", log=log, run=run, set_fsd=lambda run: run([str(folder / "bin/upsmon"), "-c", "fsd"]),
 )
 """
 

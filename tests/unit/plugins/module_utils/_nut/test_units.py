@@ -126,3 +126,13 @@ def test_which_drivers_start_at_boot(tmp_path: Path) -> None:
     assert units.drivers_at_boot(tmp_path) == ("nut-driver@MD5_0123.service", "nut-driver@ups.service")
     assert all(units.is_driver(name) for name in units.drivers_at_boot(tmp_path))
     assert not units.is_driver("nut-driver.target")
+
+
+def test_last_words_are_fit_for_a_terminal() -> None:
+    said = units.last_words(units.MONITOR, Runner("evil \x1b[2J\x1b]0;pwn\x07 text\nsecond\u202e\n"))
+    assert said == "evil \\x1b[2J\\x1b]0;pwn\\x07 text\nsecond\\u202e"
+
+
+def test_what_systemctl_says_is_one_line() -> None:
+    with pytest.raises(units.UnitError, match=r"failed: Job failed\. ok: \[pve\]$"):
+        units.do("restart", units.MONITOR, runner=Runner("Job failed.\nok: [pve]\n", 1))

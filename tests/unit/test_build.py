@@ -1,0 +1,185 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What `make build` packs: all that the collection needs, and nothing else that lies in the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+# What a user of the collection needs, and who reads about it. Fragments are for the changelog of the next release.
+SHIPPED = ("changelogs", "docs", "meta", "playbooks", "plugins", "roles")
+SHIPPED_FILES = {"CHANGELOG.md", "COPYING", "README.md", "SECURITY.md", "requirements.txt"}
+NOT_SHIPPED = "changelogs/fragments/"
+# ansible-galaxy adds these itself
+MADE = {"FILES.json", "MANIFEST.json"}
+
+SECRET = "correct horse battery staple"
+PLANTED = (
+    ".env",
+    ".homelab-nut/passwords/nas",
+    ".homelab-nut/shutdown-pve.html",
+    ".idea/workspace.xml",
+    ".vault_pass",
+    ".vscode/settings.json",
+    "all.yml",
+    "ansible.log",
+    "backup.tar.gz",
+    "changelogs/fragments/.env",
+    "changelogs/password.yml",
+    "docs/.notes.md.swp",
+    "docs/my-homelab.md",
+    "docs/passwords.txt",
+    "docs/truenas.md.orig",
+    "files/api_key",
+    "galaxy.token",
+    "group_vars/all.yml",
+    "homelab/.homelab-nut/tls/ca.key",
+    "homelab/group_vars/all.yml",
+    "host_vars/truenas.yml",
+    "hosts.yml",
+    "id_ed25519",
+    "inventories/homelab/hosts.yml",
+    "inventory.ini",
+    "meta/credentials.yml",
+    "meta/execution-environment.yml~",
+    "nohup.out",
+    "playbooks/.pve.yml.swp",
+    "playbooks/group_vars/all.yml",
+    "playbooks/group_vars/pve/vault.yml",
+    "playbooks/host_vars/pve.yml",
+    "playbooks/hosts",
+    "playbooks/pve.retry",
+    "playbooks/secret.yml",
+    "plugins/.env",
+    "plugins/.venv/lib/site.py",
+    "plugins/inventory/homelab.yml",
+    "plugins/lookup/._password.py",
+    "plugins/lookup/.password.py",
+    "plugins/lookup/password.py.bak",
+    "plugins/module_utils/_nut/.homelab-nut/passwords/pve.py",
+    "plugins/module_utils/_nut/__pycache__/upsd.cpython-313.pyc",
+    "plugins/module_utils/_nut/ups.conf",
+    "plugins/modules/vault.yml",
+    "requirements-private.txt",
+    "roles/mine/tasks/main.yml",
+    "roles/nut_client/defaults/main.yml~",
+    "roles/nut_server/.homelab-nut/passwords/pve",
+    "roles/nut_server/defaults/main/vault.yml",
+    "roles/nut_server/files/id_ed25519",
+    "roles/nut_server/files/tls/ca.key",
+    "roles/nut_server/tasks/secrets.yml",
+    "roles/nut_server/templates/upsd.users",
+    "roles/nut_server/templates/upsd.users.j2.orig",
+    "roles/nut_server/vars/main.yml.before",
+    "roles/nut_server/vars/vault.yml",
+    "roles/nut_server/vars/vault.yml~",
+    "tests/integration/integration_config.yml",
+    "venv/lib/python3.13/site-packages/secret.py",
+)
+
+
+def tracked() -> set[str]:
+    """Return the files of the checkout that git knows and that are there."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, check=True, capture_output=True, text=True)
+    return {name for name in listed.stdout.split("\0") if name and (CHECKOUT / name).exists()}
+
+
+def is_shipped(name: str) -> bool:
+    """Return whether a file that git knows belongs to the collection as users get it."""
+    return name in SHIPPED_FILES or (name.startswith(tuple(f"{top}/" for top in SHIPPED)) and NOT_SHIPPED not in name)
+
+
+def galaxy(*arguments: object, home: Path) -> str:
+    """Run a program of Ansible's whose collections are those in HOME, and return what it printed."""
+    config = home / "ansible.cfg"
+    config.write_text(f"[defaults]\ncollections_path = {home}\nnocolor = true\n")
+    environment = {**os.environ, "HOME": str(home), "ANSIBLE_CONFIG": str(config)}
+    program = Path(sys.executable).with_name(str(arguments[0]))
+    done = subprocess.run(
+        [str(program), *map(str, arguments[1:])],
+        cwd=home,
+        env=environment,
+        check=False,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the checkout with secrets in odd places, and links to one outside of it."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in tracked():
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(CHECKOUT / name, target, follow_symlinks=False)
+    for name in PLANTED:
+        assert name not in tracked()
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(SECRET)
+    outside = tmp_path_factory.mktemp("outside") / "key.py"
+    outside.write_text(SECRET)
+    (root / "plugins/modules/linked.py").symlink_to(outside)
+    (root / "plugins/cache").symlink_to(outside.parent)
+    (root / "plugins/modules/dangling.py").symlink_to("nowhere")
+    return root
+
+
+@pytest.fixture(scope="module")
+def built(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the collection that is built from that copy."""
+    output = tmp_path_factory.mktemp("built")
+    galaxy("ansible-galaxy", "collection", "build", checkout, "--output-path", output, home=output)
+    return next(output.glob("homelab-nut-*.tar.gz"))
+
+
+def test_nothing_that_lies_about_is_packed(built: Path) -> None:
+    with tarfile.open(built) as tar:
+        names = {member.name for member in tar if not member.isdir()}
+        links = [member.name for member in tar if not member.isdir() and not member.isreg()]
+        leaks = [
+            member.name
+            for member in tar
+            if member.isreg() and SECRET.encode() in (tar.extractfile(member) or tar).read()
+        ]
+    assert leaks == []
+    assert links == []
+    assert names - tracked() - MADE == set()
+
+
+def test_all_that_is_needed_is_packed(built: Path) -> None:
+    """A file that is missing here is to be named in galaxy.yml."""
+    with tarfile.open(built) as tar:
+        names = {member.name for member in tar if member.isreg()}
+    assert {name for name in tracked() if is_shipped(name)} ^ (names - MADE) == set()
+
+
+def test_what_is_built_can_be_installed(built: Path, tmp_path: Path) -> None:
+    galaxy("ansible-galaxy", "collection", "install", "--offline", built, "-p", tmp_path, home=tmp_path)
+    listed = json.loads(galaxy("ansible-doc", "--list", "--json", "homelab.nut", home=tmp_path))
+    modules = {f"homelab.nut.{path.stem}" for path in (CHECKOUT / "plugins/modules").glob("[!_]*.py")}
+    assert set(listed) == modules
+
+
+def test_a_checkout_installs_what_is_built(checkout: Path, built: Path, tmp_path: Path) -> None:
+    """`ansible-galaxy collection install DIRECTORY`, and git+https://..., pack by the same list."""
+    galaxy("ansible-galaxy", "collection", "install", "--offline", checkout, "-p", tmp_path, home=tmp_path)
+    root = tmp_path / "ansible_collections/homelab/nut"
+    with tarfile.open(built) as tar:
+        names = {member.name for member in tar if member.isreg()}
+    assert {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()} == names
