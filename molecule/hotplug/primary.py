@@ -186,7 +186,7 @@ class Primary:
 
     def prepare(self) -> None:
         """See that one UPS is plugged in and served, and that nut-hotplug remembers nothing else."""
-        self.sh(f"systemctl stop {SERVICE}; rm -f /run/nut-hotplug-pending.json")
+        self.sh(f"systemctl stop {SERVICE}; rm -f /run/homelab-nut-pending.json")
         plugged = self._has_one_ups()
         if not plugged:
             self._plug_one_ups()

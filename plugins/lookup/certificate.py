@@ -96,6 +96,7 @@ class _Folder:
             yield
             return
         with kept.alone(self.path):
+            writing.sweep([self.path])
             yield
 
     def read(self, name: str) -> Pair:
@@ -106,11 +107,12 @@ class _Folder:
         )
 
     def keep(self, name: str, pair: Pair) -> Pair:
-        """Keep a certificate and its key, both or none."""
+        """Keep a certificate and its key. The key first: one without a certificate that fits it is made anew with it."""
         if self.check:
             _made[self.path, name] = pair
         else:
-            writing.replace(dict(zip(self._paths(name), (pair.certificate, pair.key))), kept.FILE_MODE)
+            certificate, key = self._paths(name)
+            writing.replace({key: pair.key, certificate: pair.certificate}, kept.FILE_MODE)
         return pair
 
     def _paths(self, name: str) -> tuple[Path, Path]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import _host
 from ._command import runner
-from ._nut import install, policy
+from ._nut import install, policy, sets
 from ._nut.reconcile import Host
 
 if TYPE_CHECKING:
@@ -35,5 +35,6 @@ def host(module: Module, rules: policy.Policy) -> Host:
         folder=_host.ROOT / "etc/nut",
         memory=_host.ROOT / "var/lib/nut-hotplug/state.json",
         room=_host.ROOT / "run",
+        manifest=_host.ROOT / sets.MANIFEST.relative_to("/"),
         files=(Path(module.params["policy_path"]), _host.ROOT / install.PROGRAM),
     )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _host
 from ._command import runner, warn
-from ._nut import units, writing
+from ._nut import sets, units, writing
 from ._nut.install import Installation, InstallError, Kit, Plan
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ def run(module: Module, kit: Kit, lacking: Callable[[], str]) -> None:
         wanted = {name: str(text) for name, text in (module.params["files"] or {}).items()}
     log = Path(module.params["log"]) if module.params["log"] else None
     # looking disturbs nobody
-    lock = _host.ROOT / "run/homelab-nut.lock"
-    locked = contextlib.nullcontext() if module.check_mode else writing.alone(lock, module.params["wait"])
+    locked = contextlib.nullcontext("") if module.check_mode else alone(module, kit)
     plan = Plan()
     try:
         renewed = bool(module.params.get("renewed"))
@@ -49,7 +49,9 @@ def run(module: Module, kit: Kit, lacking: Callable[[], str]) -> None:
             module.exit_json(changed=True, **returned(Plan(changed=tuple(wanted or ()))))
         if missing:
             raise InstallError(missing)
-        with locked:
+        with locked as found:
+            if found:
+                warn(module, found)
             plan = installation.plan()
             diff = installation.diff(plan)
             if not module.check_mode:
@@ -58,6 +60,16 @@ def run(module: Module, kit: Kit, lacking: Callable[[], str]) -> None:
         # LookupError: there is no group nut
         module.fail_json(msg=str(error), **returned(plan))
     module.exit_json(changed=bool(plan), **returned(plan), **({"diff": [{"prepared": diff}]} if plan else {}))
+
+
+def alone(module: Module, kit: Kit) -> AbstractContextManager[str]:
+    """Keep other runs out, and put right what killed ones have left."""
+    folders = [
+        *((_host.ROOT / place.path).parent for place in kit.places.values()),
+        *(_host.ROOT / one for one in kit.traces),
+    ]
+    manifest = _host.ROOT / sets.MANIFEST.relative_to("/")
+    return sets.alone(_host.ROOT / "run", module.params["wait"], folders, manifest=manifest)
 
 
 def returned(plan: Plan) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ description:
   - First it looks whether every UPS is plainly on mains. A restart while one is on battery can shut down every host on it,
     so then nothing is changed, unless O(force) is set.
   - Then the files are checked together, and by the host's own NUT in a scratch directory. Only a set that passes is
-    put in place, each file at once or not at all.
+    put in place, all of it or none, also if the run is killed or the power goes: the next run finishes the set, or undoes it.
   - Only what a change touches is restarted or reloaded. The drivers' units are made by NUT's own enumerator, which this module
     calls itself; its path unit, which would race with that, is disabled.
   - In the end C(upsd) itself is asked whether it serves every UPS fresh and lists this host's C(upsmon) among its clients.
@@ -153,13 +153,15 @@ from pathlib import Path
 
 from ..module_utils._command import runner, warn
 from ..module_utils._module import Module
-from ..module_utils._nut import nss, writing
+from ..module_utils._nut import nss, sets, writing
 from ..module_utils._nut.deploy import DeployError, Deployment
 from ..module_utils._nut.policy import PolicyError, check
 from ..module_utils._nut.reconcile import ReconcileError
 from ..module_utils._nut.units import UnitError, last_words
 
-LOCK = Path("/run/homelab-nut.lock")
+ROOM = Path("/run")
+FOLDERS = (Path("/etc/nut"), Path("/var/lib/nut-hotplug"))
+MANIFEST = sets.MANIFEST
 
 
 def main() -> None:
@@ -187,13 +189,16 @@ def main() -> None:
         supports_check_mode=True,
     )
     # looking disturbs nobody
-    locked = contextlib.nullcontext() if module.check_mode else writing.alone(LOCK, module.params["wait"])
+    wait = module.params["wait"]
+    alone = contextlib.nullcontext("") if module.check_mode else sets.alone(ROOM, wait, FOLDERS, manifest=MANIFEST)
     try:
-        with locked:
+        with alone as found:
+            if found:
+                warn(module, found)
             deployment, result = deploy(module)
             if not module.check_mode:
                 result["upses"] = believe(module, deployment, result)
-    except (writing.Busy, OSError) as error:
+    except (writing.Busy, writing.WriteError, OSError) as error:
         module.fail_json(msg=f"{error}", changed=False)
     module.exit_json(**result)
 
@@ -229,6 +234,8 @@ def deploy(module: Module) -> tuple[Deployment, dict[str, object]]:
             # checks take seconds, and the mains are not asked
             deployment.guard(force)
             deployment.apply(plan, force)
+        if not module.check_mode:
+            deployment.tidy()
     except (DeployError, UnitError, OSError, LookupError) as error:  # LookupError: there is no group nut
         done = {"files": deployment.written, "actions": [str(one) for one in deployment.done]}
         module.fail_json(msg=str(error), changed=any(done.values()), **done)

@@ -147,10 +147,11 @@ def _in_order(actions: Sequence[Action]) -> tuple[Action, ...]:
     restarted = {one.unit for one in actions if one.verb == "restart"}
     needed = [one for one in actions if one.unit not in restarted or one.verb in ("restart", "enable")]
     first = {(one.verb, one.unit): one for one in reversed(needed)}
-    return tuple(sorted((one for one in needed if first[one.verb, one.unit] is one), key=_stage))
+    return tuple(sorted((one for one in needed if first[one.verb, one.unit] is one), key=stage))
 
 
-def _stage(action: Action) -> int:
+def stage(action: Action) -> int:
+    """Return an action's place in the order in which units need each other."""
     if action.verb == "enable":
         return 4
     if action.verb == "stop":

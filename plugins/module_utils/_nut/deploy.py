@@ -9,6 +9,7 @@ actions.py decides, writing.py writes, verify.py asks upsd in the end; here it i
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import shutil
@@ -29,6 +30,7 @@ from . import (
     parseconf,
     reconcile,
     releases,
+    sets,
     units,
     ups_conf,
     upsd,
@@ -73,6 +75,7 @@ class Deployment:
     policy: Policy | None = None
     folder: Path = Path("/etc/nut")
     memory: Path = Path("/var/lib/nut-hotplug/state.json")
+    manifest: Path = sets.MANIFEST
     room: Path = Path("/run")
     systemd: Path = Path("/etc/systemd/system")
     owner: Owner = ("root", "nut")
@@ -87,8 +90,8 @@ class Deployment:
 
     def __post_init__(self) -> None:
         """Read what is there. Raises DeployError for a set of files that is none, or that this NUT can't have."""
-        # What is still to be done, where a run that is cut short leaves it to the next. A reboot does it all: so /run.
-        self.pending = self.room / "homelab-nut-pending.json"
+        # What is still to be done, where a run that is cut short leaves it to the next, or to nut-hotplug.
+        self.pending = self.room / reconcile.PENDING
         self.serves = False  # upsd, on this host, as plan() has seen it
         self.bus: reconcile.Host | None = None
         self.found: naming.Resolution | None = None
@@ -326,8 +329,8 @@ class Deployment:
         """Replace the files and take them up. Raises DeployError; then .written and .done tell how far it came.
 
         Drivers take their time: before upsd is restarted, it is asked once more whether the mains are there, unless FORCE.
+        What becomes of a run that is killed here or there: docs/architecture.md, "Killed anywhere".
         """
-        self._write({self.pending: json.dumps([asdict(one) for one in decided.after])}, 0o600)
         if self.tls and self.certificates and not nss.is_sound(self.certificates, self.owner):
             shutil.rmtree(self.certificates, ignore_errors=True)
             try:
@@ -337,7 +340,9 @@ class Deployment:
         for action in decided.before:
             self._do(action)
         self._keep(decided.changed)
-        self._write({self.folder / name: self._text(name) for name in decided.changed}, MODE, self.owner)
+        if self.bus and self.found:
+            self.bus.intend(self.new["ups.conf"], self.found)
+        self._replace(decided)
         self.written += decided.changed
         if self.bus and self.found:
             self.bus.adopt(self.new["ups.conf"], self.found)
@@ -346,13 +351,25 @@ class Deployment:
                 self.guard(force, "it goes on with what it had. The files are in place, and the next run does the rest")
             self._do(action)
         self.pending.unlink(missing_ok=True)
-        for old in self.folder.iterdir():
+        if self.absent:
+            with contextlib.suppress(OSError):
+                self.manifest.parent.rmdir()
+
+    def tidy(self) -> None:
+        """Remove the certificates that no file refers to any more, and those of a run that was killed. Raises OSError."""
+        for old in self.folder.glob(f"{nss.PREFIX}*"):
             if nss.NAME.fullmatch(old.name) and old != self.certificates:
                 shutil.rmtree(old)
 
-    def _write(self, texts: Mapping[Path, str], mode: int, owner: Owner | None = None) -> None:
+    def _replace(self, decided: Plan) -> None:
+        """Replace the files, and note what must follow. Raises DeployError."""
+        texts = {self.folder / name: self._text(name) for name in decided.changed}
+        note = sets.Note(self.pending, json.dumps([asdict(one) for one in decided.after]))
         try:
-            writing.replace(texts, mode, owner)
+            if texts:
+                sets.replace(texts, MODE, self.owner, manifest=self.manifest, note=note)
+            else:
+                writing.replace({note.path: note.text}, 0o600)
         except writing.WriteError as error:
             raise DeployError(str(error)) from None
 
@@ -365,7 +382,10 @@ class Deployment:
         copies = {path: path.with_name(path.name + KEPT) for path in theirs}
         # the first one is the one that worked before there was any of ours
         copies = {path: copy for path, copy in copies.items() if not copy.exists()}
-        self._write({copy: self.old[path.name] for path, copy in copies.items()}, MODE, self.owner)
+        try:
+            writing.replace({copy: self.old[path.name] for path, copy in copies.items()}, MODE, self.owner)
+        except writing.WriteError as error:
+            raise DeployError(str(error)) from None
         self.kept += [str(copy) for copy in copies.values()]
 
     def _do(self, action: Action) -> None:

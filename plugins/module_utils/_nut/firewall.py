@@ -357,6 +357,11 @@ def write(root: Path, text: str) -> None:
     path = root / HOST
     scratch = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
+        for left in path.parent.glob(
+            f"{path.name}.tmp.*"
+        ):  # of a run that was killed: its number says whether it lives
+            if not Path("/proc", left.suffix[1:]).exists():
+                left.unlink()
         scratch.write_bytes(text.encode("utf-8", "surrogateescape"))
         scratch.replace(path)
     except OSError as error:

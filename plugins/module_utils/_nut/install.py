@@ -78,7 +78,7 @@ HOTPLUG = Kit(
     service=SERVICE,
     standing=TIMER,
     rules="63-nut-hotplug.rules",
-    traces=(PROGRAM, "run/nut-hotplug.quiet", "run/nut-hotplug-pending.json", "var/lib/nut-hotplug"),
+    traces=(PROGRAM, "run/nut-hotplug.quiet", "var/lib/nut-hotplug"),
     # its quiet path, one file a release of Python
     compiled="run/nut-hotplug.*.code",
 )
@@ -192,6 +192,11 @@ class Installation:
             if not (self.wanted or {})[name] and name not in self.kit.optional:
                 raise InstallError(f"files: {name} is empty, and {self.kit.name} can't do without it")
 
+    @property
+    def _mark(self) -> Path:
+        """What is there while files are replaced and not taken up yet. A reboot takes all up: so it is in /run."""
+        return self._at(f"run/{self.kit.name}.pending")
+
     # Looking
 
     def plan(self) -> Plan:
@@ -205,7 +210,8 @@ class Installation:
         gone = tuple(
             name for name in self.kit.places if not wanted[name] and self._is_there(self.kit.places[name].path)
         )
-        late = "yes" in (standing.get("NeedDaemonReload"), service.get("NeedDaemonReload"))
+        cut_short = self._mark.exists()
+        late = cut_short or "yes" in (standing.get("NeedDaemonReload"), service.get("NeedDaemonReload"))
         after = self._taken_up((*changed, *gone), late)
         before: list[Step] = []
         name = self.kit.standing
@@ -218,7 +224,7 @@ class Installation:
                 after.append(Step(("systemctl", "start", name), "it does not run"))
             elif renewed := [one for one in (name, *self.kit.read) if one in changed]:
                 after.append(Step(("systemctl", "restart", name), f"{renewed[0]} changed"))
-            elif self.renewed:
+            elif self.renewed or cut_short:
                 after.append(Step(("systemctl", "restart", name), f"{self.kit.name} changed"))
         after += self._made_anew(changed)
         folder = self._at(str(self.log.parent)) if self.log else None
@@ -334,6 +340,10 @@ class Installation:
 
     def apply(self, decided: Plan) -> None:
         """Do what was decided. Raises units.UnitError, writing.WriteError and OSError; running it again goes on from there."""
+        if not decided:
+            return
+        self._mark.parent.mkdir(exist_ok=True)
+        self._mark.touch(mode=0o600)
         for step in decided.before:
             self._do(step)
         if decided.folder:
@@ -354,6 +364,7 @@ class Installation:
                         path.parent.rmdir()
         for step in decided.after:
             self._do(step)
+        self._mark.unlink()
 
     def _do(self, step: Step) -> None:
         code, said = self.runner(step.command)

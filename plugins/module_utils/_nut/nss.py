@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .units import Run
-from .writing import Owner, ids, is_kept
+from .writing import Owner, ids, is_kept, sync
 
 PREFIX = "tls-"
 """What the name of each database's directory begins with."""
@@ -84,7 +84,10 @@ def make(folder: Path, tls: Tls, runner: Run, owner: Owner = ("root", "nut")) ->
         for path in (*new.iterdir(), new):
             shutil.chown(path, *owner)
             path.chmod(0o750 if path == new else 0o640)
+        # what refers to it lasts over a power cut, so it must, too
+        sync((*new.iterdir(), new))
         new.rename(folder)
+        sync([folder.parent])
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

@@ -35,6 +35,7 @@ from . import (
     parseconf,
     quiet,
     releases,
+    sets,
     trust,
     units,
     ups_conf,
@@ -45,7 +46,7 @@ from . import (
     validate,
     writing,
 )
-from .actions import Action
+from .actions import Action, stage
 from .directives import Release
 from .moments import boot_id, boottime, stamp
 from .policy import Policy
@@ -57,9 +58,9 @@ from .writing import Owner
 
 MODE = 0o640
 DIFF_LINES = 3
-LOCK = "homelab-nut.lock"
 LOCK_SECONDS = 60.0
-PENDING = "nut-hotplug-pending.json"
+# What a run that was cut short leaves to the next, a play's too. A reboot does it all: so it is in /run.
+PENDING = "homelab-nut-pending.json"
 QUIET = "nut-hotplug.quiet"
 # A bus on which something is being plugged in is looked at when it has not changed for SETTLE seconds
 SETTLE = 0.2
@@ -78,6 +79,10 @@ QUIET_SECONDS = 3600.0
 UNREACHABLE = "UNREACHABLE"
 # keys of ups.conf that say which device is meant, and not only where it is
 _TELLING = ("vendorid", "productid", "vendor", "product", "serial")
+
+# the units that a note may name, besides the drivers'
+_OWN = (units.SERVER, units.MONITOR, units.ENUMERATOR, units.DRIVERS, units.ALL)
+_RUNS = units.Unit("active", "", 0)  # of which nothing is known
 
 # ups.status of a stand-in
 ABSENT = "ABSENT"
@@ -245,6 +250,7 @@ class Host:
     folder: Path = Path("/etc/nut")
     memory: Path = Path("/var/lib/nut-hotplug/state.json")
     room: Path = Path("/run")
+    manifest: Path = sets.MANIFEST
     systemd: Path = Path("/etc/systemd/system")
     say: Callable[[str], None] = _silent
     debug: Callable[[str], None] = _silent
@@ -265,9 +271,21 @@ class Host:
 
     @contextlib.contextmanager
     def alone(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-        """Keep other runs out, the module config's too. Raises writing.Busy after SECONDS."""
-        with writing.alone(self.room / LOCK, seconds, pause=self.pause):
-            yield
+        """Keep other runs out, the module config's too, and put right what killed ones have left.
+
+        That is done on battery, too. It touches no daemon, and what is half in place is the worst that one can meet which
+        ends and is started again, or the last step of a shutdown. What was half written was judged as a whole, on mains.
+        Raises writing.Busy after SECONDS, and ReconcileError.
+        """
+        instances = self.systemd.glob("nut-driver@*.service.d")
+        folders = (self.folder, self.memory.parent, *instances)
+        try:
+            with sets.alone(self.room, seconds, folders, manifest=self.manifest, pause=self.pause) as found:
+                if found:
+                    self.say(printable(found, 500))
+                yield
+        except sets.Unfinished as error:
+            raise ReconcileError(str(error)) from None
 
     def look(self) -> Look:
         """Read all, and decide. Changes nothing. Raises ReconcileError."""
@@ -299,7 +317,7 @@ class Host:
             resolution = replace(resolution, conf=known.conf, found=known.found)
             plan = hotplug.plan(resolution, known, seen, server, power, memory.tries, now, self.policy)
             text = self._text(plan, old)
-        plan, left = self._with_left(plan, power, known, seen)
+        plan, left = self._with_left(plan, power, known, found)
         if text is not None and (found[units.WATCHER].runs or found[units.WATCHER].enabled == "enabled"):
             # it reacts to each write of ups.conf on its own, and races with what is done here
             stop = Action("disable --now", units.WATCHER, "the enumerator is called when ups.conf is complete")
@@ -364,11 +382,19 @@ class Host:
 
     def adopt(self, text: str, resolution: naming.Resolution) -> None:
         """Note what a play has written, if this host has a memory: nobody has edited that by hand."""
-        if not self.memory.exists():
-            return
+        if self.memory.exists():
+            written = self._ours(text, resolution)
+            self._keep(replace(self._load(), memory=dict(resolution.memory), written=written, intended={}))
+
+    def intend(self, text: str, resolution: naming.Resolution) -> None:
+        """Note what a play is about to write, as begin() does: one that is killed then must not look like somebody's edit."""
+        if self.memory.exists():
+            self._keep(replace(self._load(), intended=self._ours(text, resolution)))
+
+    @staticmethod
+    def _ours(text: str, resolution: naming.Resolution) -> dict[str, str]:
         sections = ups_conf.parse(text).sections
-        written = {name: ups_conf.render([one]) for name, one in sections.items() if name not in resolution.fixed}
-        self._keep(replace(self._load(), memory=dict(resolution.memory), written=written, intended={}))
+        return {name: ups_conf.render([one]) for name, one in sections.items() if name not in resolution.fixed}
 
     def _load(self) -> State:
         if self._state is None:
@@ -377,7 +403,8 @@ class Host:
 
     def _identities(self) -> dict[str, str]:
         names = ("ups.conf", "ups.conf.wanted", "upsd.conf")
-        paths = [*(self.folder / name for name in names), *self.files, self.room / PENDING]
+        # the directory, the manifest: a run that was killed while it wrote there has left something to finish, or to remove
+        paths = [self.folder, *(self.folder / name for name in names), *self.files, self.manifest, self.room / PENDING]
         return {str(path): quiet.identity(str(path)) for path in paths}
 
     def _read(self, name: str) -> str | None:
@@ -456,7 +483,7 @@ class Host:
 
     def _units(self, names: Sequence[str]) -> dict[str, units.Unit]:
         try:
-            return units.show([*map(units.driver, names), units.SERVER, units.WATCHER], self.runner)
+            return units.show([*map(units.driver, names), units.SERVER, units.MONITOR, units.WATCHER], self.runner)
         except units.UnitError as error:
             raise ReconcileError(f"systemd can't be asked how NUT stands: {error}. Nothing was changed") from None
 
@@ -567,26 +594,29 @@ class Host:
         plan: hotplug.Plan,
         power: Sequence[str] | None,
         known: naming.Known,
-        seen: Mapping[str, hotplug.Seen],
+        found: Mapping[str, units.Unit],
     ) -> tuple[hotplug.Plan, tuple[Action, ...]]:
-        """Add what an earlier run did not live to do. What must wait for the mains is returned, too."""
-        drivers = {units.driver(name): name for name in (plan.conf or known.conf).sections}
-        planned = {one.unit for one in (*plan.before, *plan.after)}
+        """Add what an earlier run, or a play, did not live to do. What must wait for the mains is returned, too."""
+        drivers = [units.driver(name) for name in (plan.conf or known.conf).sections]
+        planned = {one.unit: one.verb for one in (*plan.before, *plan.after)}
         left = [
             one
-            for one in self._pending()
-            if one.unit in (units.SERVER, units.ENUMERATOR, *drivers) and one.unit not in planned
+            for one in _owed(self._pending(), drivers)
+            if one.verb == "enable"
+            or one.unit not in planned
+            # a reload does not do what a restart was noted for
+            or (one.verb == "restart" and planned[one.unit] == "reload")
         ]
         later: tuple[Action, ...] = ()
         if power or power is None:
-            # what does not run can be started at any time
-            runs = {unit for unit, name in drivers.items() if name in seen and seen[name].unit.runs}
-            later = tuple(one for one in left if one.verb == "restart" and one.unit in runs)
+            later = tuple(one for one in left if _disturbs(one, found))
             left = [one for one in left if one not in later]
+        restarted = {one.unit for one in left if one.verb == "restart"}
+        after = [one for one in plan.after if one.verb != "reload" or one.unit not in restarted]
         why = ", ".join(power) if power else "upsd does not say whether the power is on"
         lines = tuple(f"{one.verb} {one.unit} waits: {why}: {one.reason}" for one in later)
-        after = tuple(sorted([*plan.after, *left], key=_stage)) if left else plan.after
-        return replace(plan, after=after, deferred=(*plan.deferred, *lines)), later
+        ordered = tuple(sorted([*after, *left], key=stage)) if left else plan.after
+        return replace(plan, after=ordered, deferred=(*plan.deferred, *lines)), later
 
     def _pending(self) -> list[Action]:
         try:
@@ -595,9 +625,10 @@ class Host:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError, KeyError):
-            # nobody knows what it said: what runs may run with an old section
+            # nobody knows what it said: what runs may run with old files
             names = ups_conf.parse(self._read("ups.conf") or "").sections
-            return [Action("restart", units.driver(name), f"{self.room / PENDING} can't be read") for name in names]
+            all_ = (*map(units.driver, names), units.SERVER, units.MONITOR)
+            return [Action("restart", unit, f"{self.room / PENDING} can't be read") for unit in all_]
 
     # Doing
 
@@ -767,7 +798,8 @@ class Host:
             text = quiet.describe(self.policy.sysfs, look.glance, files, place, wanted, until=until)
             note = self.room / QUIET
             code = bundle.make(note).decode("utf-8", "surrogateescape")
-            writing.replace({note: text, bundle.place(self.room): code}, 0o600)
+            # the note last: it is what counts
+            writing.replace({bundle.place(self.room): code, note: text}, 0o600)
         except (OSError, ValueError, writing.WriteError) as error:
             self.debug(f"the next run looks at all again: {error}")
 
@@ -981,5 +1013,26 @@ def _gist(line: str) -> str:
     return re.sub("[0-9]+", "#", line.partition(": ")[0])
 
 
-def _stage(action: Action) -> int:
-    return {units.ENUMERATOR: 0, units.SERVER: 2}.get(action.unit, 1)
+def _owed(noted: Sequence[Action], drivers: Sequence[str]) -> list[Action]:
+    """Return what of a note still has a meaning with these drivers. One that was to be stopped and started is restarted."""
+    stopped = {action.unit for action in noted if action.verb == "stop"}
+    owed: dict[tuple[str, str], Action] = {}
+    for action in noted:
+        if action.verb == "disable --now":
+            # what a play takes away, it takes away itself; but for a driver whose section has gone
+            if units.is_driver(action.unit) and action.unit not in drivers:
+                owed.setdefault((action.verb, action.unit), action)
+        elif action.unit in drivers:
+            again = replace(action, verb="restart") if action.unit in stopped else action
+            owed.setdefault(("", action.unit), again)
+        elif action.unit in _OWN:
+            owed.setdefault((action.verb, action.unit), action)
+    return list(owed.values())
+
+
+def _disturbs(action: Action, found: Mapping[str, units.Unit]) -> bool:
+    """Say whether a step must wait for the mains. What does not run can be started at any time, what runs stays as it is."""
+    if action.verb == "enable" or (action.verb == "start" and units.is_driver(action.unit)):
+        return False
+    # the enumerator ends drivers whose section has gone
+    return found.get(units.SERVER if action.unit == units.ENUMERATOR else action.unit, _RUNS).runs

@@ -832,6 +832,7 @@ class _Program:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(writing.alone(lock, 0.0, pause=self.sleep))
+                writing.sweep([self.path.parent])
             except OSError as error:
                 self.say(f"{lock} can't be locked: {error.strerror}")
             yield

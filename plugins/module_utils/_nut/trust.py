@@ -14,16 +14,15 @@ import contextlib
 import grp
 import os
 import pwd
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import writing
 from .writing import Owner, ids
 
-PREFIX = "homelab-nut-check-"
+PREFIX = writing.CHECK
 """What the name of each scratch directory begins with."""
 
 # The rule in docs/architecture.md, "Directories that root trusts".
@@ -35,6 +34,7 @@ ROOTS_OWN = (
     "/run",
     "/run/nut-shutdown",
     "/usr/local/sbin",
+    "/var/lib/homelab-nut",
     "/var/lib/nut-hotplug",
     "/var/lib/nut-shutdown",
     "/var/log/nut",
@@ -139,19 +139,16 @@ def open_scratch(room: Path, owner: Owner) -> Iterator[Scratch]:
     group = owner[1]
     uid, gid = ids((group, group) if isinstance(group, str) else owner)
     become = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs", "--"]
-    # mkdtemp: a name that nobody can guess, made by mkdir, for its owner alone
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=room))
-    state = folder / STATE
-    paths = [f"NUT_CONFPATH={folder}", f"NUT_STATEPATH={state}", f"NUT_ALTPIDPATH={state}", f"NUT_PIDPATH={state}"]
-    try:
-        yield Scratch(folder, (*become, "env", *paths))
-    finally:
-        # what is still running there can't add to it any more
-        for path in (folder, state):
-            with contextlib.suppress(OSError):
-                path.chmod(0o700)
-        # by descriptors: it follows no link
-        shutil.rmtree(folder, ignore_errors=True)
+    with writing.scratch(room) as folder:
+        state = folder / STATE
+        paths = [f"NUT_CONFPATH={folder}", f"NUT_STATEPATH={state}", f"NUT_ALTPIDPATH={state}", f"NUT_PIDPATH={state}"]
+        try:
+            yield Scratch(folder, (*become, "env", *paths))
+        finally:
+            # what is still running there can't add to it any more
+            for path in (folder, state):
+                with contextlib.suppress(OSError):
+                    path.chmod(0o700)
 
 
 def share(scratch: Scratch, texts: Mapping[str, str], owner: Owner) -> None:

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Put files in place, a set of them at once or not at all; and keep two runs from doing so at one time."""
+"""Put files in place, each at once or not at all; remove what killed writers left; and keep two runs from writing at one time.
+
+Files that must change together: see sets.py.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,16 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Callable, Union
 
 Owner = tuple[Union[str, int], Union[str, int]]
+
+# what the names of our temporary files begin with: a sweep takes no others
+PREFIX = ".homelab-nut-"
+# and of the directories in /run in which a configuration is tried out
+CHECK = "homelab-nut-check-"
 
 
 class WriteError(Exception):
@@ -44,71 +52,137 @@ def is_kept(path: Path, mode: int, owner: tuple[int, int]) -> bool:
 
 
 def replace(texts: Mapping[Path, str], mode: int, owner: Owner | None = None) -> None:
-    """Replace files. Each reader, and a power cut, meets the old one or the new one. Raises WriteError.
+    """Replace files, each at once: whoever reads one, and a power cut, meets the old one or the new one. Raises WriteError.
 
-    All of them are on the disk before the first takes its place, in the order given: a disk that is full stops the run
-    while nothing has changed. Should one not be able to take its place, those before it go back.
+    All of them are on the disk before the first takes its place: a disk that is full stops the run while nothing has changed.
+    Then each takes its place by itself, in the order given. Files that must change together go through sets.replace.
     """
     staged: dict[Path, Path] = {}
-    aside: dict[Path, Path | None] = {}
+    done: list[str] = []
     path = Path()
     try:
-        for path, text in texts.items():
-            staged[path] = _stage(path, text, mode, owner)
-        for path, scratch in staged.items():
-            aside[path] = _set_aside(path)
-            scratch.replace(path)
+        with contextlib.ExitStack() as stack:
+            for path, text in texts.items():
+                staged[path] = stack.enter_context(_staged(path, text, mode, owner))
+            for path, scratch in staged.items():
+                scratch.replace(path)
+                done.append(str(path))
     except (OSError, LookupError) as error:  # LookupError: there is no such user or group
-        for changed, kept in reversed(list(aside.items())):
-            _put_back(changed, kept)
-        raise WriteError(
-            f"{path} could not be written: {getattr(error, 'strerror', error)}. The files are as they were."
-        ) from None
+        rest = f"{', '.join(done)} had been replaced before it" if done else "The files are as they were"
+        raise WriteError(f"{path} could not be written: {getattr(error, 'strerror', error)}. {rest}.") from None
+    sync({path.parent for path in texts})
+
+
+@contextlib.contextmanager
+def _staged(path: Path, text: str, mode: int, owner: Owner | None) -> Iterator[Path]:
+    scratch, handle = stage(path, text, mode, owner)
+    try:
+        yield scratch
     finally:
-        for scratch in [*staged.values(), *(kept for kept in aside.values() if kept)]:
-            scratch.unlink(missing_ok=True)
-    for folder in {path.parent for path in texts}:
-        _sync(folder)
+        scratch.unlink(missing_ok=True)
+        os.close(handle)
 
 
-def _stage(path: Path, text: str, mode: int, owner: Owner | None) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+def stage(path: Path, text: str, mode: int, owner: Owner | None = None) -> tuple[Path, int]:
+    """Write a new file beside PATH, and make it last. Returns its name, and itself, open: until that is closed no sweep takes it.
+
+    Raises OSError, and LookupError for a user or a group that there is not.
+    """
+    scratch, handle = _create(path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with os.fdopen(os.dup(handle), "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
-            os.fchmod(file.fileno(), mode)
-            if owner:
-                shutil.chown(name, *owner)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return Path(name)
-
-
-def _set_aside(path: Path) -> Path | None:
-    """Give what stands at PATH a second name, under which it can come back. None if there is nothing."""
-    if not path.is_file():
-        return None
-    kept = path.with_name(f".{path.name}.old.{os.getpid()}")
-    kept.unlink(missing_ok=True)  # of a run that was killed, and whose number came again
-    os.link(path, kept)
-    return kept
-
-
-def _put_back(path: Path, kept: Path | None) -> None:
-    if kept:
-        kept.replace(path)
-    elif path.is_file():
-        path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    """Make names last over a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+        os.fchmod(handle, mode)
+        if owner:
+            shutil.chown(handle, *owner)
         os.fsync(handle)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        os.close(handle)
+        raise
+    return scratch, handle
+
+
+def _create(folder: Path) -> tuple[Path, int]:
+    while True:
+        handle, name = tempfile.mkstemp(prefix=PREFIX, dir=folder)
+        if _hold(handle):
+            return Path(name), handle
+        # a sweep came between the file and its lock
+        os.close(handle)
+
+
+def _hold(handle: int) -> bool:
+    """Lock what was just made, until its maker ends. Returns False if a sweep was faster, and has removed it."""
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return os.fstat(handle).st_nlink > 0
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Make files, and the names in directories, last over a power cut. Raises OSError."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+# What a run that was killed has left
+
+
+def sweep(folders: Iterable[Path]) -> None:
+    """Remove the temporary files of writers that were killed. Whoever still writes has a lock on his, and is left alone.
+
+    The names are ours, and only root (or, on the controller, the user) can write in these directories.
+    """
+    for folder in folders:
+        for path in _named(folder, PREFIX):
+            with contextlib.suppress(OSError):
+                if path.is_symlink():  # the second name of an old file that was one
+                    path.unlink()
+                else:
+                    _remove(path, os.O_NONBLOCK, os.unlink)
+
+
+@contextlib.contextmanager
+def scratch(room: Path) -> Iterator[Path]:
+    """Make a directory for what is tried out, for its maker alone, and remove it in the end. Raises OSError."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=CHECK, dir=room))
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if _hold(handle):
+            break
+        os.close(handle)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def sweep_scratch(room: Path) -> None:
+    """Remove the scratch directories of runs that were killed: there are passwords in them."""
+    for folder in _named(room, CHECK):
+        with contextlib.suppress(OSError):
+            if folder.lstat().st_uid == os.geteuid():
+                _remove(folder, os.O_DIRECTORY, lambda path: shutil.rmtree(path, ignore_errors=True))
+
+
+def _named(folder: Path, prefix: str) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [folder / entry.name for entry in entries if entry.name.startswith(prefix)]
+    except OSError:
+        return []
+
+
+def _remove(path: Path, flags: int, remover: Callable[[Path], object]) -> None:
+    """Remove what nobody holds. Raises OSError if somebody does, or it is a link."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remover(path)
     finally:
         os.close(handle)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import stat
 from datetime import datetime, timedelta, timezone
@@ -18,9 +19,10 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible_collections.homelab.nut.plugins.lookup import certificate as plugin
 from ansible_collections.homelab.nut.plugins.lookup.certificate import LookupModule
-from ansible_collections.homelab.nut.plugins.module_utils._nut import nss
+from ansible_collections.homelab.nut.plugins.module_utils._nut import nss, writing
 from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
 from ansible_collections.homelab.nut.plugins.plugin_utils.certificates import Pair
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut import killed
 
 NOW = datetime.now(timezone.utc)
 DAY = timedelta(days=1)
@@ -99,6 +101,22 @@ def test_the_next_run_changes_nothing(tmp_path: Path) -> None:
     before = {path: path.stat() for path in (tmp_path / ".homelab-nut" / "tls").iterdir()}
     assert look("pve", pve=pve) == look("pve", pve=pve, check=True) == found
     assert {path: path.stat().st_mtime_ns for path in before} == {path: old.st_mtime_ns for path, old in before.items()}
+
+
+def test_a_lookup_that_is_killed_at_any_line(tmp_path: Path) -> None:
+    """What is kept is a pair, or made anew as one; no temporary file with a key stays."""
+    pve = {"inventory_dir": str(tmp_path)}
+    kept = tmp_path / ".homelab-nut" / "tls"
+    pairs = []
+    for line in itertools.count(1):
+        if not killed.at_line(line, lambda: look("pve", pve=pve), (writing,), times=2):
+            break
+        found = look("pve", pve=pve)
+        assert certificates.needs_renewal(Pair(found["certificate"], found["key"]), found["ca"], ["pve"], NOW) == ""
+        assert sorted(path.name for path in kept.iterdir()) == [".lock", "ca.key", "ca.pem", "pve.key", "pve.pem"]
+        pairs.append(found["key"])
+        (kept / "pve.pem").unlink()
+    assert len(set(pairs)) > 5
 
 
 def test_what_a_secondary_gets(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._nut import deploy, units, writing
+from ansible_collections.homelab.nut.plugins.module_utils._nut import deploy, sets, units, writing
 from ansible_collections.homelab.nut.plugins.modules import config
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import FakeUpsd, serving
 from ansible_collections.homelab.nut.tests.unit.support.hostile import unfit
@@ -87,12 +87,15 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
                 deploy.Deployment,
                 folder=tmp_path,
                 room=tmp_path,
+                manifest=tmp_path / "set.json",
                 systemd=tmp_path,
                 owner=(os.getuid(), os.getgid()),
                 finder=lambda name: Path(name) if found.release and name == "upsmon" else None,
             ),
         )
-        monkeypatch.setattr(config, "LOCK", tmp_path / "lock")
+        monkeypatch.setattr(config, "ROOM", tmp_path)
+        monkeypatch.setattr(config, "FOLDERS", [tmp_path])
+        monkeypatch.setattr(config, "MANIFEST", tmp_path / "set.json")
         monkeypatch.setattr(config, "runner", lambda _module: found.run)
         monkeypatch.setattr(config, "last_words", lambda unit, _runner: f"last words of {unit}")
         yield found
@@ -275,7 +278,7 @@ def test_a_release_that_is_too_old(host: Host, run: Any) -> None:
 
 
 def test_another_run_is_at_work(host: Host, run: Any) -> None:
-    with writing.alone(host.folder / "lock", 0):
+    with writing.alone(host.folder / sets.LOCK, 0):
         result = run(changes=maxage(host))
         assert "another run is configuring NUT on this host" in result["msg"]
         assert host.read() == host.files

@@ -97,6 +97,7 @@ class Place:
         self.folder, self.room, self.boot = root / "nut", root / "run", root / "nut-driver.target.wants"
         for folder in (self.folder, self.room, self.boot):
             folder.mkdir()
+        self.manifest = root / "ours" / "set.json"
         self.systemd = Systemd(standing())
         self.now = 0.0
 
@@ -116,6 +117,7 @@ class Place:
             "folder": self.folder,
             "room": self.room,
             "memory": self.room / "state.json",
+            "manifest": self.manifest,
             "systemd": self.boot.parent,
             "owner": (os.getuid(), os.getgid()),
             "runner": self.systemd,
@@ -753,6 +755,7 @@ def test_certificates_come_before_the_files_that_name_them(place: Place, databas
     refuse.clear()
     again = place.deployment(WITH_TLS, tls=TLS)
     again.apply(again.plan())
+    again.tidy()
     assert not old.is_dir()
     assert databases[0].is_dir()
     assert not place.deployment(WITH_TLS, tls=TLS).plan()

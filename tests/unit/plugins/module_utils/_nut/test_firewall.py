@@ -421,11 +421,13 @@ def test_write(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"os.{name}", refused)
     path = root / "nodes/pve/host.fw"
     path.write_text("old")
+    (path.parent / "host.fw.tmp.4194305").write_text("of a run that was killed: no process has this number")
+    (path.parent / "host.fw.tmp.1").write_text("of one that is at work")
     with path.open() as reader:
         firewall.write(root, "[RULES]\r\n# \udcff\n")
         assert reader.read() == "old"  # replaced, not written over
     assert path.read_bytes() == b"[RULES]\r\n# \xff\n"
-    assert [one.name for one in path.parent.iterdir()] == ["host.fw"]
+    assert sorted(left.name for left in path.parent.iterdir()) == ["host.fw", "host.fw.tmp.1"]
 
 
 @pytest.mark.parametrize("call", ["write_bytes", "replace"])

@@ -111,6 +111,21 @@ def test_a_change(machine: Machine, name: str, told: list[str]) -> None:
     assert (machine.root / install.PLACES[name].path).read_text() == "new\n"
 
 
+@pytest.mark.parametrize("step", ["systemctl daemon-reload", "systemctl restart nut-hotplug.timer"])
+def test_a_run_that_was_cut_short_is_finished_by_the_next(machine: Machine, step: str) -> None:
+    """The files are new, and nothing in them tells that systemd, or what runs, has the old ones."""
+    machine.install()
+    changed = {**FILES, "nut-hotplug.timer": "new\n"}
+    machine.refuses = step
+    with pytest.raises(units.UnitError):
+        machine.install(changed)
+    machine.refuses = ""
+    machine.told.clear()
+    assert machine.install(changed).changed == ()
+    assert machine.told == ["systemctl daemon-reload", "systemctl restart nut-hotplug.timer"]
+    assert not machine.install(changed)
+
+
 @pytest.mark.parametrize("name", install.PLACES)
 def test_a_mode_is_mended(machine: Machine, name: str) -> None:
     machine.install()
@@ -201,7 +216,6 @@ def test_away(machine: Machine) -> None:
     for path in (
         "usr/local/sbin/nut-hotplug",
         "run/nut-hotplug.quiet",
-        "run/nut-hotplug-pending.json",
         "run/nut-hotplug.30d00f0.code",
     ):
         (machine.root / path).touch()

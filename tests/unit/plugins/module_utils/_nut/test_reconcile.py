@@ -185,6 +185,7 @@ class Machine:
             folder=self.folder,
             memory=self.root / "state/state.json",
             room=self.room,
+            manifest=self.root / "ours/set.json",
             systemd=self.root / "systemd",
             finder=lambda name: path if (path := self.root / "bin" / name).exists() else None,
             clock=lambda: self.now,
@@ -797,7 +798,7 @@ def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(tmp_path: Path
             killed = killed_at(machine, step)
             restarted()
             if killed and reboot:
-                (machine.room / "nut-hotplug-pending.json").unlink(missing_ok=True)
+                (machine.room / "homelab-nut-pending.json").unlink(missing_ok=True)
                 machine.boot = "another"
                 machine.now = 50.0
                 machine.units["nut-driver@ups.service"] = ("active", "enabled")
@@ -848,14 +849,14 @@ def test_the_note_has_a_driver_restarted_that_may_run_with_its_old_section(serve
     served.run = dying  # type: ignore[method-assign]
     with pytest.raises(Killed):
         served.go()
-    noted = json.loads((served.room / "nut-hotplug-pending.json").read_text())
+    noted = json.loads((served.room / "homelab-nut-pending.json").read_text())
     assert [one["verb"] for one in noted if one["unit"] == "nut-driver@ups.service"] == ["restart"]
 
 
 def test_a_note_that_can_not_be_read(served: Machine) -> None:
-    (served.room / "nut-hotplug-pending.json").write_text("{")
+    (served.room / "homelab-nut-pending.json").write_text("{")
     served.go()
-    assert served.did == ["restart nut-driver@ups.service"]
+    assert served.did == [f"restart {unit}" for unit in ("nut-driver@ups.service", units.SERVER, units.MONITOR)]
     served.go()
     assert served.did == []
 
@@ -864,14 +865,15 @@ def test_a_note_that_can_not_be_read(served: Machine) -> None:
     "note", ["[1]", '[{"verb": "restart"}]', "{}x", '[{"verb": "restart", "unit": "sshd.service", "reason": ""}]']
 )
 def test_a_note_of_anything_touches_no_other_unit(served: Machine, note: str) -> None:
-    (served.room / "nut-hotplug-pending.json").write_text(note)
+    (served.room / "homelab-nut-pending.json").write_text(note)
     served.go()
-    assert set(served.did) <= {"restart nut-driver@ups.service"}
+    ours = ("nut-driver@ups.service", units.SERVER, units.MONITOR)
+    assert set(served.did) <= {f"restart {unit}" for unit in ours}
 
 
 def test_what_was_left_waits_for_the_mains_if_it_works(served: Machine) -> None:
     note = [{"verb": "restart", "unit": "nut-driver@ups.service", "reason": "[ups] changed"}]
-    (served.room / "nut-hotplug-pending.json").write_text(json.dumps(note))
+    (served.room / "homelab-nut-pending.json").write_text(json.dumps(note))
     served.status["ups"] = "OB"
     served.go()
     assert served.did == []
@@ -880,12 +882,12 @@ def test_what_was_left_waits_for_the_mains_if_it_works(served: Machine) -> None:
     served.status.clear()
     served.go()
     assert served.did == ["restart nut-driver@ups.service"]
-    assert not (served.room / "nut-hotplug-pending.json").exists()
+    assert not (served.room / "homelab-nut-pending.json").exists()
 
 
 def test_what_was_left_and_does_not_run_is_started_at_once(served: Machine) -> None:
     note = [{"verb": "restart", "unit": "nut-driver@ups.service", "reason": "[ups] changed"}]
-    (served.room / "nut-hotplug-pending.json").write_text(json.dumps(note))
+    (served.room / "homelab-nut-pending.json").write_text(json.dumps(note))
     served.units["nut-driver@ups.service"] = ("inactive", "enabled")
     served.units["nut-driver@other.service"] = ("active", "enabled")
     served.path.write_text(served.path.read_text() + "\n[other]\n    driver = snmp-ups\n    port = 192.0.2.1\n")

@@ -79,28 +79,14 @@ def test_a_full_disk_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
     assert read(folder) == OLD
 
 
-@pytest.mark.parametrize("fails_at", [1, 2, 3])
-def test_a_set_that_can_not_take_its_place_goes_back(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
-) -> None:
-    real, count = Path.replace, iter(range(1, 100))
-
-    def replace(path: Path, target: Path) -> Path:
-        if next(count) == fails_at:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        return real(path, target)
-
-    monkeypatch.setattr(Path, "replace", replace)
-    with pytest.raises(writing.WriteError, match="Read-only file system"):
-        writing.replace(new(folder, "c", "a", "b"), 0o640)
-    assert read(folder) == OLD
-
-
 def test_a_folder_in_the_way(folder: Path) -> None:
+    """Those before it are new, and that is told."""
     (folder / "c").mkdir()
-    with pytest.raises(writing.WriteError, match=rf"{folder}/c could not be written: Is a directory"):
-        writing.replace(new(folder, "a", "c"), 0o640)
-    assert (folder / "a").read_text() == OLD["a"]
+    with pytest.raises(
+        writing.WriteError, match=rf"{folder}/c could not be written: Is a directory\. {folder}/a had been"
+    ):
+        writing.replace(new(folder, "a", "c", "b"), 0o640)
+    assert [(folder / name).read_text() for name in "ab"] == ["new a\n", OLD["b"]]
     assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "c"]
 
 
@@ -119,6 +105,65 @@ def test_ids() -> None:
     assert writing.ids((7, 8)) == (7, 8)
     with pytest.raises(KeyError):
         writing.ids(("root", "no-such-group"))
+
+
+# What killed writers left
+
+
+def test_a_sweep_takes_what_is_ours_and_nothing_else(folder: Path) -> None:
+    (folder / f"{writing.PREFIX}x1y2").write_text("password")
+    (folder / f"{writing.PREFIX}x1y2.old").symlink_to(folder / "a")
+    others = (".a.swp", ".upsd.users.abc", "homelab-nut-x")
+    for name in others:
+        (folder / name).write_text("")
+    writing.sweep([folder, folder / "nowhere"])
+    assert set(read(folder)) == {*OLD, *others}
+
+
+def test_a_sweep_leaves_who_still_writes(folder: Path) -> None:
+    scratch, handle = writing.stage(folder / "a", "new a\n", 0o640)
+    writing.sweep([folder])
+    assert scratch.read_text() == "new a\n"
+    os.close(handle)
+    writing.sweep([folder])
+    assert read(folder) == OLD
+
+
+def test_a_sweep_between_a_file_and_its_lock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, made = writing.tempfile.mkstemp, []
+
+    def mkstemp(**options: Any) -> tuple[int, str]:
+        made.append(real(**options))
+        if len(made) == 1:
+            writing.sweep([folder])
+        return made[-1]
+
+    monkeypatch.setattr(writing.tempfile, "mkstemp", mkstemp)
+    writing.replace(new(folder, "a"), 0o640)
+    assert len(made) == 2
+    assert read(folder) == {**OLD, "a": "new a\n"}
+
+
+def test_scratch(tmp_path: Path) -> None:
+    with writing.scratch(tmp_path) as scratch:
+        assert stat.S_IMODE(scratch.stat().st_mode) == 0o700
+        (scratch / "upsd.users").write_text("password")
+        writing.sweep_scratch(tmp_path)
+        assert (scratch / "upsd.users").read_text() == "password"  # its maker is alive
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_scratch_of_a_killed_run(tmp_path: Path) -> None:
+    """As NUT's user may have left it: with links out of it."""
+    precious, left = tmp_path / "precious", tmp_path / f"{writing.CHECK}x1y2"
+    for folder in (precious, left, left / "inner"):
+        folder.mkdir()
+        (folder / "file").write_text("text")
+    (left / "link").symlink_to(precious)
+    (tmp_path / f"{writing.CHECK}link").symlink_to(precious)
+    writing.sweep_scratch(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{writing.CHECK}link", "precious"]
+    assert (precious / "file").read_text() == "text"
 
 
 # One at a time
