@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from . import (
+    access,
     actions,
     firewall,
     gate,
@@ -150,7 +151,8 @@ class Seen:
     files: those of NUT, by their names. own: those of our programs, by paths. served: what this host's upsd said, None if it has
     none. watched: system of each MONITOR line -> what that upsd said, or why it can't be asked. addresses: name of an expected
     client -> its addresses, or why it has none. flags: path of a POWERDOWNFLAG that is there -> since when. firewall: what lacks,
-    in lines; None if there is no Proxmox VE's firewall. synchronized: whether something keeps the clock right, None if that can't
+    in lines; None if there is no Proxmox VE's firewall. access: the table that limits who may connect to upsd, None if none is
+    loaded. synchronized: whether something keeps the clock right, None if that can't
     be told.
     """
 
@@ -172,6 +174,7 @@ class Seen:
     gate: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
     firewall: tuple[str, ...] | None = None
+    access: access.Loaded | None = None
     synchronized: bool | None = None
     journal: tuple[Entry, ...] = ()
     troubles: Mapping[str, str] = field(default_factory=dict)
@@ -236,6 +239,7 @@ class Host:
             firewall=self.tried("firewall", lambda: self._firewall(files), None)
             if self.primary and self.shielded
             else None,
+            access=self.tried("access", self._access, None) if self.primary else None,
             synchronized=self.tried("clock", self.kept_right or is_synchronized, None),
             journal=self.tried("journal", lambda: self._journal(names, now), ()),
             troubles=dict(self.troubles),
@@ -277,7 +281,8 @@ class Host:
     def _own(self) -> dict[str, File]:
         found: dict[str, File | None] = {}
         for kit in self.kits:
-            found[kit.program] = self._file(self._at(kit.program), text=False)
+            if kit.program:
+                found[kit.program] = self._file(self._at(kit.program), text=False)
             found.update({place.path: self._file(self._at(place.path)) for place in kit.places.values()})
         return {path: one for path, one in found.items() if one}
 
@@ -403,9 +408,14 @@ class Host:
             return None
         conf = files["upsd.conf"].text if "upsd.conf" in files else ""
         port = (monitors.listening(conf) or [("", monitors.PORT)])[0][1]
-        known, problems = firewall.addresses(self.clients.values(), self.resolve)
+        sources = [access.Source(one, one) for one in self.clients.values()]
+        known, problems = access.resolve_sources(sources, self.resolve)
         state = firewall.state(*firewall.read(folder), [one for those in known.values() for one in those], port)
-        return (*firewall.hint(state, known, port, folder / firewall.HOST), *([] if state.off else problems))
+        return (*firewall.hint(state, known, port, folder / firewall.HOST), *([] if state.off else problems.values()))
+
+    def _access(self) -> access.Loaded | None:
+        code, said = self.runner(access.LIST)
+        return None if code else access.parse_table(said)
 
 
 def _group() -> int | None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The own files and units of nut-hotplug and of nut-shutdown on a host: put in place, taken up, and taken away."""
+"""The own files and units of nut-hotplug, nut-shutdown and nut-access on a host: put in place, taken up, and taken away."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Place(NamedTuple):
 class Kit:
     """A program of ours on a host, with all that belongs to it.
 
-    places: its files but itself, the policy first: what else is put in place reads it. optional: those that need not be there.
+    program: its path, "" for a kit of files alone. places: its files but itself, the policy first: what else is put in place reads it.
+    optional: those that need not be there.
     service: its unit. standing: the unit that is enabled and runs all the time; "" if there is none. read: what that one reads when
     it starts. rules: which file is udev's. traces: what it leaves, besides its log, which people may still want to read.
     compiled: a pattern of more of that.
@@ -58,7 +59,7 @@ class Kit:
     @property
     def units(self) -> tuple[str, ...]:
         """The one that runs all the time, if there is one, and the service."""
-        return (self.standing, self.service) if self.standing else (self.service,)
+        return tuple(dict.fromkeys(unit for unit in (self.standing, self.service) if unit))
 
 
 HOTPLUG = Kit(
@@ -101,6 +102,23 @@ SHUTDOWN = Kit(
     read=("shutdown.json", STAGES),
     optional=(STAGES,),
     traces=("usr/local/sbin/nut-shutdown", "run/nut-shutdown", "var/lib/nut-shutdown"),
+)
+
+ACCESS_UNIT = "nut-access.service"
+ACCESS_TABLE = "access.nft"
+# no program: nft loads the table
+ACCESS = Kit(
+    name="nut-access",
+    program="",
+    places={
+        ACCESS_TABLE: Place("etc/nut/access.nft"),
+        ACCESS_UNIT: Place(f"etc/systemd/system/{ACCESS_UNIT}"),
+        # nftables.service empties the ruleset
+        "nftables.conf": Place("etc/systemd/system/nftables.service.d/homelab-nut.conf"),
+    },
+    service=ACCESS_UNIT,
+    standing=ACCESS_UNIT,
+    read=(ACCESS_TABLE,),
 )
 
 _SERVES = re.compile(r"""^[ \t]*MODE=["']?(netserver|standalone)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
@@ -223,7 +241,7 @@ class Installation:
     def _going(self, standing: Mapping[str, str], service: Mapping[str, str]) -> Plan:
         why = f"{self.kit.name} is removed from this host"
         before = self._stopped(standing, why)
-        if service.get("ActiveState") in ("active", "activating"):
+        if self.kit.service != self.kit.standing and service.get("ActiveState") in ("active", "activating"):
             before.append(Step(("systemctl", "stop", self.kit.service), why))
         if service.get("ActiveState") == "failed":
             before.append(Step(("systemctl", "reset-failed", self.kit.service), why))
