@@ -112,8 +112,8 @@ from ..module_utils._nut.hostnames import resolve
 
 def find_addresses(sources: list[str]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """Return the addresses of each source, and a sentence for each that has none."""
-    found, problems = access.resolve_sources([access.Source(one, one) for one in sources], resolve)
-    return found, list(problems.values())
+    found, problems = access.resolve_sources([access.make_source(one, one) for one in sources], resolve)
+    return {source.address: those for source, those in found.items()}, list(problems.values())
 
 
 def look(texts: tuple[str, str], sources: list[str], port: int, path: Path) -> tuple[list[str], str]:

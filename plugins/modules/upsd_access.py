@@ -18,6 +18,8 @@ description:
   - No login is needed to block C(upsd), with TLS or without, so it matters who can connect at all.
   - C(nut-access.service) loads the table before there is a network. If C(nftables.service) is used on the host, which
     empties the ruleset when it starts, a drop-in of it loads the table again.
+  - Each minute C(nut-access) looks whether names have other addresses by now, lets them in there, too, and loads a table that
+    somebody has removed. It shuts nobody out. The program comes by M(homelab.nut.zipapp).
   - A table that can't be loaded is a warning and no failure, as a host that is protected from power cuts and not from its
     network is better than one that is protected from neither. RV(loaded) says whether it is.
 author:
@@ -53,7 +55,8 @@ options:
     default: [3493]
   files:
     description:
-      - The other files, name to text. V(nut-access.service), and V(nftables.conf), the drop-in of C(nftables.service).
+      - The other files, name to text. V(nut-access.service), V(nut-access-refresh.service), V(nut-access-refresh.timer), and
+        V(nftables.conf), the drop-in of C(nftables.service).
       - Required if O(state=present).
     type: dict
   force:
@@ -189,17 +192,18 @@ def main() -> None:
     run = runner(module)
     absent = module.params["state"] == "absent"
     path = _host.ROOT / install.ACCESS.places[install.ACCESS_TABLE].path
-    allowed: dict[str, tuple[str, ...]] = {}
+    allowed: dict[str, list[str]] = {}
     wanted = None
     plan = Plan()
     try:
         if not absent:
-            sources = [access.Source(one["name"], one["address"]) for one in module.params["sources"]]
+            sources = [access.make_source(one["name"], one["address"]) for one in module.params["sources"]]
             found, problems = access.resolve_sources(sources, resolve)
-            allowed, warnings = access.keep_known(found, problems, access.known_sources(read_file(path)))
+            known, warnings = access.keep_known(found, problems, access.known_sources(read_file(path)))
+            allowed = {source.name: list(those) for source, those in known.items()}
             for words in warnings:
                 warn(module, words)
-            table = access.render(module.params["ports"], allowed)
+            table = access.render(module.params["ports"], known)
             wanted = {
                 install.ACCESS_TABLE: table,
                 **{name: str(text) for name, text in (module.params["files"] or {}).items()},

@@ -40,9 +40,11 @@ Resolve = Callable[[str, float], Sequence[str]]
 
 _RESOLVE_SECONDS = 5.0
 _KNOWN = "# allowed: "
+_MOST = 8  # addresses of one name
 _HEAD = """\
 # Written by Ansible (homelab.nut.nut_server). A change made here is lost at its next run.
 # Who may connect to upsd (nut_server_allow). It is about the ports of upsd and nothing else. nut-access.service loads it.
+# Each line "allowed" has a name, where it comes from, and the addresses that this had: nut-access adds those that it gets.
 """
 _RULES = (
     'iifname "lo" accept',
@@ -66,7 +68,7 @@ class AccessError(ValueError):
 class Source:
     """Somebody who may connect."""
 
-    name: str  # in the inventory, or as it stands in nut_server_allow
+    name: str  # in the inventory, or as it stands in nut_server_allow; a word
     address: str  # an address, a network, or a name that the host resolves
 
 
@@ -132,54 +134,87 @@ def is_literal(text: str) -> bool:
     return "/" in text or ":" in text or re.fullmatch(r"[0-9.]+", text) is not None
 
 
-def resolve_sources(sources: Iterable[Source], resolve: Resolve) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Return the addresses and networks of each source by its name, and for each that has none a sentence that says why.
+def make_source(name: str, address: str) -> Source:
+    """Return a source in its usual form. Raises AccessError."""
+    return Source(re.sub("[^A-Za-z0-9_.:/-]", "_", name) or "_", parse_source(address))
 
-    resolve: as hostnames.resolve. Raises AccessError for a source that is none.
+
+def resolve_sources(
+    sources: Iterable[Source], resolve: Resolve
+) -> tuple[dict[Source, tuple[str, ...]], dict[Source, str]]:
+    """Return the addresses and networks of each source, and for each that has none a sentence that says why.
+
+    resolve: as hostnames.resolve.
     """
-    found: dict[str, tuple[str, ...]] = {}
-    problems: dict[str, str] = {}
+    found: dict[Source, tuple[str, ...]] = {}
+    problems: dict[Source, str] = {}
     for source in dict.fromkeys(sources):
-        address = parse_source(source.address)
-        label = words.printable(source.name, 60)
-        label = label if source.name == source.address else f"{label} ({address})"
+        label = source.name if source.name == source.address else f"{source.name} ({source.address})"
         try:
-            # without the interface of a link-local address, which no rule takes
-            those = (
-                (address,)
-                if is_literal(address)
-                else tuple(dict.fromkeys(one.partition("%")[0] for one in resolve(address, _RESOLVE_SECONDS)))
-            )
+            those = [source.address] if is_literal(source.address) else resolve(source.address, _RESOLVE_SECONDS)
         except OSError as error:
             why = f"does not resolve on this host ({error.strerror or error})"
         else:
-            here = [one for one in those if ipaddress.ip_network(one).is_loopback]
+            # without the interface of a link-local address, which no rule takes; name servers change the order
+            plain = sorted({one.partition("%")[0] for one in those}, key=lambda one: (":" in one, one))
+            here = [one for one in plain if ipaddress.ip_network(one).is_loopback]
             if not here:
-                found[source.name] = tuple(dict.fromkeys((*found.get(source.name, ()), *those)))
+                found[source] = tuple(plain)
                 continue
             why = f"is {here[0]} on this host, which is this host itself"
-        problems[source.name] = (
+        problems[source] = (
             f"{label} {why}, so no rule can name it. Give the address from which it comes "
             "(nut_client_address of that host, or nut_server_allow)"
         )
-    return found, {name: words for name, words in problems.items() if name not in found}
+    return found, problems
+
+
+def keep_known(
+    found: Mapping[Source, Sequence[str]],
+    problems: Mapping[Source, str],
+    before: Mapping[Source, Sequence[str]],
+) -> tuple[dict[Source, tuple[str, ...]], list[str]]:
+    """Return who is allowed, with what was known before of those who have no address now, and what to warn of."""
+    allowed: dict[Source, tuple[str, ...]] = {source: tuple(those) for source, those in found.items()}
+    warnings = []
+    for source, sentence in problems.items():
+        allowed[source] = tuple(before.get(source, ()))
+        until = (
+            f"may connect from {', '.join(allowed[source])}, as before"
+            if allowed[source]
+            else "can't connect, and is not told of a power cut"
+        )
+        warnings.append(f"{sentence}. Until then it {until}")
+    return allowed, warnings
+
+
+def widen(text: str, resolve: Resolve) -> str:
+    """Return a file that render() made with the addresses that its names have by now; the text itself if these are in it.
+
+    Nobody is shut out by this, whatever a name server says, as that could shut down a secondary that is on battery. The next
+    deployment does so. Of a name whose addresses change again and again the last ones count.
+    """
+    before = known_sources(text)
+    names = [source for source in before if not is_literal(source.address)]
+    found, _unused = resolve_sources(names, resolve)
+    new = {source: [one for one in those if one not in before[source]] for source, those in found.items()}
+    if not any(new.values()):
+        return text
+    after = {source: (*those, *new.get(source, ()))[-_MOST:] for source, those in before.items()}
+    return render(known_ports(text), after)
 
 
 # The text
 
 
-def render(ports: Iterable[int], allowed: Mapping[str, Sequence[str]]) -> str:
-    """Return the file that nft loads. allowed: name -> addresses and networks. Raises AccessError."""
+def render(ports: Iterable[int], allowed: Mapping[Source, Sequence[str]]) -> str:
+    """Return the file that nft loads. allowed: the addresses and networks of each source. Raises AccessError."""
     numbers = sorted(set(ports))
     wrong = [port for port in numbers if isinstance(port, bool) or not 0 < port < 65536]
     if wrong or not numbers:
         raise AccessError(f"upsd's port must be a number from 1 to 65535, not {wrong[0] if wrong else 'none'}")
     networks = collapse(one for those in allowed.values() for one in those)
-    known = "".join(
-        f"{_KNOWN}{re.sub('[^A-Za-z0-9_.:/-]', '_', name)} {' '.join(those)}\n"
-        for name, those in allowed.items()
-        if those
-    )
+    known = "".join(f"{_KNOWN}{' '.join((source.name, source.address, *those))}\n" for source, those in allowed.items())
     sets = [
         _set("ports", "inet_service", ", ".join(map(str, numbers))),
         *(
@@ -222,17 +257,17 @@ def collapse(texts: Iterable[str]) -> tuple[Network, ...]:
     return (*ipaddress.collapse_addresses(v4), *ipaddress.collapse_addresses(v6))
 
 
-def known_sources(text: str) -> dict[str, tuple[str, ...]]:
-    """Return who is allowed by a file that render() made, name -> addresses and networks; what is no such file has nobody."""
-    found: dict[str, tuple[str, ...]] = {}
+def known_sources(text: str) -> dict[Source, tuple[str, ...]]:
+    """Return who is allowed by a file that render() made, with the addresses and networks; what is no such file has nobody."""
+    found: dict[Source, tuple[str, ...]] = {}
     for line in text.splitlines():
-        name, *those = line.removeprefix(_KNOWN).split() if line.startswith(_KNOWN) else [""]
+        name, address, *those = line.removeprefix(_KNOWN).split() if line.startswith(_KNOWN) else ("", "")
         try:
             collapse(those)
+            source = make_source(name, address)
         except ValueError:
             continue
-        if name and those:
-            found[name] = tuple(those)
+        found[source] = tuple(those)
     return found
 
 
@@ -240,22 +275,6 @@ def known_ports(text: str) -> frozenset[int]:
     """Return the ports that a file which render() made is about."""
     found = re.search(r"set ports \{\s*type inet_service\s*elements = \{ ([0-9, ]+) \}", text)
     return frozenset(map(int, found[1].split(", "))) if found else frozenset()
-
-
-def keep_known(
-    found: Mapping[str, Sequence[str]], problems: Mapping[str, str], before: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Return who is allowed, with what was known before of those who have no address now, and what to warn of."""
-    allowed = {name: tuple(those) for name, those in found.items()}
-    warnings = []
-    for name, sentence in problems.items():
-        old = before.get(re.sub("[^A-Za-z0-9_.:/-]", "_", name), ())
-        if old:
-            allowed[name] = tuple(old)
-            warnings.append(f"{sentence}. Until then it may connect from {', '.join(old)}, as before")
-        else:
-            warnings.append(f"{sentence}. Until then upsd's host refuses it, and it is not told of a power cut")
-    return allowed, warnings
 
 
 # The kernel's

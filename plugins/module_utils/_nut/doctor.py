@@ -636,28 +636,26 @@ def limited(look: _Look) -> Found:
     if "access" in look.seen.troubles:
         yield from look.blind("access", "access")
         return
-    texts = look.expected.kits.get(install.ACCESS.name)
-    if texts is None:
+    if install.ACCESS.name not in look.expected.kits:
         if look.seen.access is None:
             words = "everybody on the network may connect to upsd, and it takes no login to block it for all"
             yield look.make("access", NOTE, words, "nut_server_allow: [...] limits that to the secondaries and these")
         return
     table = look.seen.own.get(install.ACCESS.places[install.ACCESS_TABLE].path)
     if table is None:
-        words = "nothing limits who may connect to upsd, and it takes no login to block it: nut-access is not installed"
-        yield look.make("access", FAILURE, words, DEPLOY)
-        return
-    problems = [*_table_problems(look, table.text), *_access_file_problems(look, texts)]
+        return  # the_gate() says so
+    problems = list(_table_problems(look, table.text))
     yield from problems
     refusals = access.explain_refusals(look.seen.access)
     if refusals:
         words, _unused, todo = refusals.partition(". ")
         yield look.make("access", NOTE, words, todo)
     elif not problems:
+        names = [source.name for source in access.known_sources(table.text)]
         yield look.make(
             "access",
             OK,
-            f"may connect to upsd: this host, {', '.join(access.known_sources(table.text)) or 'nobody else'}",
+            f"may connect to upsd: this host, {', '.join(names) or 'nobody else'}",
         )
 
 
@@ -679,16 +677,6 @@ def _table_problems(look: _Look, text: str) -> Found:
         if refused:
             words = f"{client.name} is {', '.join(refused)}, which /etc/nut/access.nft does not let in to upsd"
             yield look.make("access", FAILURE if len(refused) == len(those) else WARNING, words, DEPLOY, client.name)
-
-
-def _access_file_problems(look: _Look, texts: Mapping[str, str]) -> Found:
-    for name, text in texts.items():
-        place = install.ACCESS.places[name]
-        file = look.seen.own.get(place.path)
-        if file is None or file.text != text:
-            how = "is missing" if file is None else "is not as the inventory has it"
-            yield look.make("access", WARNING, f"/{place.path} {how}", DEPLOY)
-    yield from _kit_units(look, install.ACCESS, texts, "access")
 
 
 def logins(look: _Look) -> Found:
@@ -827,18 +815,16 @@ def shutdowncmd(look: _Look) -> Found:
 
 
 def the_gate(look: _Look) -> Found:
-    """Are nut-shutdown and nut-hotplug there, current, and able to run?"""
+    """Are nut-shutdown, nut-hotplug and nut-access there, current, and able to run?"""
     for name, texts in look.expected.kits.items():
         kit = KITS[name]
-        if kit is install.ACCESS:
-            continue  # limited() looks at it
-        check = "gate" if kit is install.SHUTDOWN else "hotplug"
-        tag = "ups" if kit is install.SHUTDOWN else "hotplug"
+        check = {install.SHUTDOWN: "gate", install.HOTPLUG: "hotplug"}.get(kit, "access")
+        tag = "hotplug" if kit is install.HOTPLUG else "ups"
         todo = f"make pve tags={tag} limit={look.host}"
         before: list[Finding] = []
         if not {kit.program, *(place.path for place in kit.places.values())} & set(look.seen.own):
             # one who deploys by tags has none of it; without it no UPS is lost, as long as none comes or goes
-            verdict = FAILURE if kit is install.SHUTDOWN else WARNING
+            verdict = WARNING if kit is install.HOTPLUG else FAILURE
             yield look.make(check, verdict, f"{kit.name} is not installed, and the inventory has it", todo)
             continue
         program = look.seen.own.get(kit.program)
@@ -896,8 +882,9 @@ def _kit_units(look: _Look, kit: install.Kit, texts: Mapping[str, str], check: s
             f"{kit.service} failed when it ran last{look.last_words(kit.service)}",
             f"journalctl -u {kit.service} -n 50",
         )
-    if kit.standing and texts.get(kit.standing):
-        yield from _unit_problems(look, kit.standing, check)
+    for name in (kit.standing, *kit.helpers):
+        if name and texts.get(name):
+            yield from _unit_problems(look, name, check)
 
 
 def _broken(text: str) -> str:

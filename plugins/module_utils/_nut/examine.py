@@ -281,8 +281,7 @@ class Host:
     def _own(self) -> dict[str, File]:
         found: dict[str, File | None] = {}
         for kit in self.kits:
-            if kit.program:
-                found[kit.program] = self._file(self._at(kit.program), text=False)
+            found[kit.program] = self._file(self._at(kit.program), text=False)
             found.update({place.path: self._file(self._at(place.path)) for place in kit.places.values()})
         return {path: one for path, one in found.items() if one}
 
@@ -408,8 +407,9 @@ class Host:
             return None
         conf = files["upsd.conf"].text if "upsd.conf" in files else ""
         port = (monitors.listening(conf) or [("", monitors.PORT)])[0][1]
-        sources = [access.Source(one, one) for one in self.clients.values()]
-        known, problems = access.resolve_sources(sources, self.resolve)
+        sources = [access.make_source(one, one) for one in self.clients.values()]
+        found, problems = access.resolve_sources(sources, self.resolve)
+        known = {source.address: those for source, those in found.items()}
         state = firewall.state(*firewall.read(folder), [one for those in known.values() for one in those], port)
         return (*firewall.hint(state, known, port, folder / firewall.HOST), *([] if state.off else problems.values()))
 

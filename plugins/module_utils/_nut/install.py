@@ -38,10 +38,10 @@ class Place(NamedTuple):
 class Kit:
     """A program of ours on a host, with all that belongs to it.
 
-    program: its path, "" for a kit of files alone. places: its files but itself, the policy first: what else is put in place reads it.
-    optional: those that need not be there.
-    service: its unit. standing: the unit that is enabled and runs all the time; "" if there is none. read: what that one reads when
-    it starts. rules: which file is udev's. traces: what it leaves, besides its log, which people may still want to read.
+    places: its files but itself, the policy first: what else is put in place reads it. optional: those that need not be there.
+    service: its unit. standing: the unit that is enabled and runs all the time; "" if there is none. helpers: units that come and
+    go with that one. read: what that one reads when it starts. rules: which file is udev's. traces: what it leaves, besides its
+    log, which people may still want to read.
     compiled: a pattern of more of that.
     """
 
@@ -50,6 +50,7 @@ class Kit:
     places: Mapping[str, Place]
     service: str
     standing: str = ""
+    helpers: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     rules: str = ""
@@ -58,8 +59,8 @@ class Kit:
 
     @property
     def units(self) -> tuple[str, ...]:
-        """The one that runs all the time, if there is one, and the service."""
-        return tuple(dict.fromkeys(unit for unit in (self.standing, self.service) if unit))
+        """The one that runs all the time, if there is one, the service, and what it brings."""
+        return tuple(dict.fromkeys(unit for unit in (self.standing, self.service, *self.helpers) if unit))
 
 
 HOTPLUG = Kit(
@@ -106,19 +107,25 @@ SHUTDOWN = Kit(
 
 ACCESS_UNIT = "nut-access.service"
 ACCESS_TABLE = "access.nft"
-# no program: nft loads the table
+ACCESS_REFRESH = "nut-access-refresh.service"
+ACCESS_TIMER = "nut-access-refresh.timer"
+# nft loads the table; the program only looks whether names have other addresses by now, and whether somebody has emptied the ruleset
 ACCESS = Kit(
     name="nut-access",
-    program="",
+    program="usr/local/sbin/nut-access",
     places={
         ACCESS_TABLE: Place("etc/nut/access.nft"),
         ACCESS_UNIT: Place(f"etc/systemd/system/{ACCESS_UNIT}"),
+        ACCESS_REFRESH: Place(f"etc/systemd/system/{ACCESS_REFRESH}"),
+        ACCESS_TIMER: Place(f"etc/systemd/system/{ACCESS_TIMER}"),
         # nftables.service empties the ruleset
         "nftables.conf": Place("etc/systemd/system/nftables.service.d/homelab-nut.conf"),
     },
     service=ACCESS_UNIT,
     standing=ACCESS_UNIT,
-    read=(ACCESS_TABLE,),
+    helpers=(ACCESS_TIMER,),
+    read=(ACCESS_TABLE, ACCESS_TIMER),
+    traces=("usr/local/sbin/nut-access",),
 )
 
 _SERVES = re.compile(r"""^[ \t]*MODE=["']?(netserver|standalone)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
