@@ -105,8 +105,8 @@ def parse_source(text: object) -> str:
         raise
     except ValueError:
         pass
-    # digits and dots alone, or a colon: an address with a mistake, not a name
-    if not _NAME.fullmatch(bare) or re.fullmatch(r"[0-9.]+", bare):
+    # no name ends in a number: it is an address with a mistake, or a range
+    if not _NAME.fullmatch(bare) or bare.rpartition(".")[2].isdigit():
         shown = words.printable(given, 60)
         raise AccessError(f"{shown!r} is not an address, a network (such as 192.0.2.0/24) or a name of a host")
     return bare
@@ -261,8 +261,10 @@ def known_sources(text: str) -> dict[Source, tuple[str, ...]]:
     """Return who is allowed by a file that render() made, with the addresses and networks; what is no such file has nobody."""
     found: dict[Source, tuple[str, ...]] = {}
     for line in text.splitlines():
-        name, address, *those = line.removeprefix(_KNOWN).split() if line.startswith(_KNOWN) else ("", "")
+        if not line.startswith(_KNOWN):
+            continue
         try:
+            name, address, *those = line.removeprefix(_KNOWN).split()
             collapse(those)
             source = make_source(name, address)
         except ValueError:
