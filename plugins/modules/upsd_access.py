@@ -252,7 +252,7 @@ def main() -> None:
         warn(
             module,
             "NOBODY IS KEPT FROM CONNECTING TO UPSD on this host, and no login is needed to block it: the table that "
-            f"limits who may connect can't be loaded: {difference}. {said} What to do: systemctl status "
+            f"limits who may connect can't be loaded: {difference.rstrip('.')}. {said.rstrip('.')}. What to do: systemctl status "
             f"{install.ACCESS_UNIT}; or, if everybody on the network may connect, nut_server_allow: any",
         )
     module.exit_json(

@@ -82,6 +82,7 @@ class Expected:
     plan: Mapping[str, Any] | None = None
 
 
+_CHECK_OF = {install.SHUTDOWN.name: "gate", install.HOTPLUG.name: "hotplug", install.ACCESS.name: "access"}
 KITS: Mapping[str, install.Kit] = {kit.name: kit for kit in (install.SHUTDOWN, install.HOTPLUG, install.ACCESS)}
 
 Found = Iterator[Finding]
@@ -818,7 +819,7 @@ def the_gate(look: _Look) -> Found:
     """Are nut-shutdown, nut-hotplug and nut-access there, current, and able to run?"""
     for name, texts in look.expected.kits.items():
         kit = KITS[name]
-        check = {install.SHUTDOWN: "gate", install.HOTPLUG: "hotplug"}.get(kit, "access")
+        check = _CHECK_OF[name]
         tag = "hotplug" if kit is install.HOTPLUG else "ups"
         todo = f"make pve tags={tag} limit={look.host}"
         before: list[Finding] = []
