@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import ipaddress
 import json
 import os
 import re
@@ -31,6 +32,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CGROUP_V1 = CHECKOUT / "lab" / "images" / "common" / "cgroup-v1.conf"
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 INSTANCES = 512
+FIRST_ADDRESS = 10  # of a host, in the lab's network
 READY_SECONDS = 90  # from start to an answer by ssh; 5 to 15 on two cores
 
 SSH_CONFIG = """\
@@ -209,7 +211,8 @@ class Lab:
                 self.ups(host.name, "mains", "on")
         folder = self.state / "hosts" / host.name
         folder.mkdir(parents=True, exist_ok=True)
-        options = ["--systemd", "always", "--hostname", host.name, "--network", f"{self.prefix}:alias={host.name}"]
+        network = f"{self.prefix}:alias={host.name},ip={self._address_of(host)}"
+        options = ["--systemd", "always", "--hostname", host.name, "--network", network]
         # the journal outlives the machine: it tells what happened at a power cut
         (folder / "journal").mkdir(exist_ok=True)
         options += ["--volume", f"{folder}:/lab", "--volume", f"{folder}/journal:/var/log/journal"]
@@ -225,6 +228,12 @@ class Lab:
             if service in ports:
                 options += ["--publish", f"127.0.0.1:{ports[service]}:{inside}"]
         return self._ensure_running(host.name, [*options, image_id], ["/sbin/init"])
+
+    def _address_of(self, host: Host) -> str:
+        """Return the address of a host, which it keeps when it is started again, as a machine at home does."""
+        seen = json.loads(podman("network", "inspect", self.prefix).stdout)[0]
+        subnet = ipaddress.ip_network(seen["subnets"][0]["subnet"])
+        return str(subnet[FIRST_ADDRESS + list(all_hosts(SITES)).index(host)])
 
     def _plug_in(self, host: Host) -> None:
         """Plug the UPSes of a host in, as soon as its hardware answers."""

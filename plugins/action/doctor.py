@@ -29,6 +29,7 @@ _SHEBANG = _OPTIONS["shebang"]["default"]
 # the kit, its main file, and what its archive begins with, as the roles' tasks have it
 _PROGRAMS: tuple[tuple[install.Kit, str, str], ...] = (
     (install.SHUTDOWN, "nut_server/files/nut_shutdown.py", ""),
+    (install.ACCESS, "nut_server/files/nut_access.py", ""),
     (install.HOTPLUG, "nut_hotplug/files/nut_hotplug.py", "nut_hotplug/files/start.sh"),
 )
 

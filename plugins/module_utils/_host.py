@@ -14,6 +14,13 @@ from ._nut import install
 ROOT = Path("/")
 
 
+def lacking_nut() -> str:
+    """Return what the host must have first, NUT, and the remedy; "" if it is there."""
+    if (ROOT / "etc/nut").is_dir():
+        return ""
+    return "NUT is not installed on this host: there is no /etc/nut. Deploy it first: `make pve tags=ups`, or the role nut_server"
+
+
 def missing() -> str:
     """Say what keeps this host from having USB UPSes served, and the remedy; "" if NUT is configured here."""
     return install.missing(ROOT / "etc/nut")

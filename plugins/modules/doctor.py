@@ -38,7 +38,7 @@ options:
     default: {}
   kits:
     description:
-      - The files of C(nut-shutdown) and C(nut-hotplug) as they should be, by the name of the program. One that is not named is
+      - The files of C(nut-shutdown), C(nut-hotplug) and C(nut-access) as they should be, by these names. One that is not named is
         not looked for.
     type: dict
     default: {}

@@ -31,7 +31,7 @@ options:
     default: hint
   sources:
     description:
-      - Addresses or names of the clients. Names are resolved on the host, as rules take addresses only.
+      - Addresses, networks or names of the clients. Names are resolved on the host, as rules take addresses only.
       - With O(mode=rules), a name that does not resolve is an error. With O(mode=hint) it is part of the hint.
     type: list
     elements: str
@@ -105,8 +105,14 @@ from pathlib import Path
 from typing import Any
 
 from ..module_utils._module import Module
-from ..module_utils._nut import firewall, monitors
+from ..module_utils._nut import access, firewall, monitors
 from ..module_utils._nut.hostnames import resolve
+
+
+def find_addresses(sources: list[str]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Return the addresses of each source, and a sentence for each that has none."""
+    found, problems = access.resolve_sources([access.make_source(one, one) for one in sources], resolve)
+    return {source.address: those for source, those in found.items()}, list(problems.values())
 
 
 def look(texts: tuple[str, str], sources: list[str], port: int, path: Path) -> tuple[list[str], str]:
@@ -114,7 +120,7 @@ def look(texts: tuple[str, str], sources: list[str], port: int, path: Path) -> t
     off = firewall.off(*texts)
     if off:  # no name is resolved for nothing
         return [], f"Proxmox VE's firewall: {off}"
-    clients, problems = firewall.addresses(sources, resolve)
+    clients, problems = find_addresses(sources)
     seen = firewall.state(*texts, [one for those in clients.values() for one in those], port)
     hint = [*firewall.hint(seen, clients, port, path), *problems]
     return hint, hint[0] if hint else f"Proxmox VE's firewall lets all of them in to port {port}"
@@ -145,7 +151,7 @@ def main() -> None:
             module.exit_json(changed=False, hint=hint, msg=msg)
         ours: list[str] = []
         if mode == "rules":
-            clients, problems = firewall.addresses(module.params["sources"], resolve)
+            clients, problems = find_addresses(module.params["sources"])
             if problems:
                 module.fail_json(msg=". ".join(problems))
             ours = firewall.rules([one for those in clients.values() for one in those], port)
@@ -153,7 +159,7 @@ def main() -> None:
         after = firewall.with_rules(before, ours)
         if after != before and not module.check_mode:
             firewall.write(root, after)
-    except firewall.FirewallError as error:
+    except (firewall.FirewallError, access.AccessError) as error:
         module.fail_json(msg=str(error))
     off = firewall.off(*texts)
     msg = f"rules of this module in {path}: {len(ours)}"

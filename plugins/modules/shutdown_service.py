@@ -77,13 +77,6 @@ from ..module_utils._module import Module
 from ..module_utils._nut import install
 
 
-def lacking() -> str:
-    """Say what the host must have first: NUT, whose group may read the policy."""
-    if (_host.ROOT / "etc/nut").is_dir():
-        return ""
-    return "NUT is not installed on this host: there is no /etc/nut. Deploy it first: `make pve tags=ups`, or the role nut_server"
-
-
 def main() -> None:
     """Run the module."""
     module = Module(
@@ -91,7 +84,7 @@ def main() -> None:
         required_if=_service.REQUIRED_IF,
         supports_check_mode=True,
     )
-    _service.run(module, install.SHUTDOWN, lacking)
+    _service.run(module, install.SHUTDOWN, _host.lacking_nut)
 
 
 if __name__ == "__main__":

@@ -255,8 +255,10 @@ msg:
 from typing import Any
 
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
+from ansible_collections.homelab.nut.plugins.module_utils._command import runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd, upsd_states, upsd_words
+from ansible_collections.homelab.nut.plugins.module_utils._nut import access, upsd, upsd_states, upsd_words
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hostnames import LOOPBACK, normal_address
 
 
 def returned(report: upsd_states.Report, gather: list[str]) -> dict[str, Any]:
@@ -311,6 +313,13 @@ def one_ups(state: upsd_states.UpsState, gather: list[str]) -> dict[str, Any]:
     return found
 
 
+def explain_refusals(module: Module) -> str:
+    """Return whom this host refuses, to be added to who is missing; "" if that is not known here."""
+    code, said = runner(module, 10)(access.LIST)
+    words = "" if code else access.explain_refusals(access.parse_table(said))
+    return f". There were {words}" if words else ""
+
+
 def facts(result: dict[str, Any]) -> dict[str, Any]:
     """Return a result as facts."""
     kept = {name: value for name, value in result.items() if name not in ("upses", "msg")}
@@ -348,6 +357,8 @@ def main() -> None:
     except upsd.UpsdFailure as error:
         module.fail_json(msg=str(error))
     result = returned(report, gather)
+    if report.missing and normal_address(options["host"]) in (LOOPBACK, "localhost"):
+        result["msg"] += explain_refusals(module)
     if options["facts"]:
         result["ansible_facts"] = facts(result)
     module.exit_json(changed=False, **result)

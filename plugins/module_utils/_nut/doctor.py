@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from . import (
+    access,
     actions,
     fingerprint,
     gate_core,
@@ -84,7 +85,8 @@ class Expected:
     plan: Mapping[str, Any] | None = None
 
 
-KITS: Mapping[str, install.Kit] = {kit.name: kit for kit in (install.SHUTDOWN, install.HOTPLUG)}
+_CHECK_OF = {install.SHUTDOWN.name: "gate", install.HOTPLUG.name: "hotplug", install.ACCESS.name: "access"}
+KITS: Mapping[str, install.Kit] = {kit.name: kit for kit in (install.SHUTDOWN, install.HOTPLUG, install.ACCESS)}
 
 Found = Iterator[Finding]
 
@@ -631,6 +633,56 @@ def shielded(look: _Look) -> Found:
         yield look.make("firewall", OK, "Proxmox VE's firewall lets the secondaries in, or is off")
 
 
+def limited(look: _Look) -> Found:
+    """Does the host refuse those who need not connect to upsd, and let in those who must?"""
+    if not look.expected.primary or not monitors.is_reachable(look.text("upsd.conf")):
+        return
+    if "access" in look.seen.troubles:
+        yield from look.blind("access", "access")
+        return
+    if install.ACCESS.name not in look.expected.kits:
+        if look.seen.access is None:
+            words = "everybody on the network may connect to upsd, and it takes no login to block it for all"
+            yield look.make("access", NOTE, words, "nut_server_allow: [...] limits that to the secondaries and these")
+        return
+    table = look.seen.own.get(install.ACCESS.places[install.ACCESS_TABLE].path)
+    if table is None:
+        return  # the_gate() says so
+    problems = list(_table_problems(look, table.text))
+    yield from problems
+    refusals = access.explain_refusals(look.seen.access)
+    if refusals:
+        words, _unused, todo = refusals.partition(". ")
+        yield look.make("access", NOTE, words, todo)
+    elif not problems:
+        names = [source.name for source in access.known_sources(table.text)]
+        yield look.make(
+            "access",
+            OK,
+            f"may connect to upsd: this host, {', '.join(names) or 'nobody else'}",
+        )
+
+
+def _table_problems(look: _Look, text: str) -> Found:
+    difference = access.find_difference(look.seen.access, text)
+    if difference:
+        words = f"who may connect to upsd is not limited as /etc/nut/access.nft has it: {difference}"
+        todo = f"journalctl -u {install.ACCESS_UNIT} -n 20; systemctl restart {install.ACCESS_UNIT}"
+        yield look.make("access", FAILURE, words, todo)
+    ports = {port for _unused, port in monitors.listening(look.text("upsd.conf"))}
+    if ports != access.known_ports(text):
+        yield look.make("access", FAILURE, "upsd listens on a port that /etc/nut/access.nft does not have", DEPLOY)
+    networks = access.collapse(one for those in access.known_sources(text).values() for one in those)
+    for client in look.expected.clients:
+        those = look.seen.addresses.get(client.name, "its address was not looked up")
+        if isinstance(those, str):
+            continue  # logins() says so
+        refused = [one for one in those if not access.is_allowed(one, networks)]
+        if refused:
+            words = f"{client.name} is {', '.join(refused)}, which /etc/nut/access.nft does not let in to upsd"
+            yield look.make("access", FAILURE if len(refused) == len(those) else WARNING, words, DEPLOY, client.name)
+
+
 def logins(look: _Look) -> Found:
     """Is everyone logged in who should be? Findings about a secondary have its name."""
     if look.expected.primary:
@@ -689,7 +741,9 @@ def _expected_logins(look: _Look, served: Served) -> Found:
             yield look.make("login", OK, f"logged in to {one.ups} on {look.host}", "", one.name)
         else:
             there = ", ".join(sorted(clients)) or "nobody"
+            refusals = access.explain_refusals(look.seen.access)
             words = f"not logged in to {one.ups} on {look.host}, where {there} is. It would not be told of a power cut"
+            words += f". There were {refusals}" if refusals else ""
             todo = (
                 f"is it on, and its UPS service? Can it reach {look.host} (upsc {one.ups}@{look.host} there)? Is its password right "
                 f"(journalctl -u nut-server)? {DEPLOY.format(host=one.name)}"
@@ -765,16 +819,16 @@ def shutdowncmd(look: _Look) -> Found:
 
 
 def the_gate(look: _Look) -> Found:
-    """Are nut-shutdown and nut-hotplug there, current, and able to run?"""
+    """Are nut-shutdown, nut-hotplug and nut-access there, current, and able to run?"""
     for name, texts in look.expected.kits.items():
         kit = KITS[name]
-        check = "gate" if kit is install.SHUTDOWN else "hotplug"
-        tag = "ups" if kit is install.SHUTDOWN else "hotplug"
+        check = _CHECK_OF[name]
+        tag = "hotplug" if kit is install.HOTPLUG else "ups"
         todo = f"make pve tags={tag} limit={look.host}"
         before: list[Finding] = []
         if not {kit.program, *(place.path for place in kit.places.values())} & set(look.seen.own):
             # one who deploys by tags has none of it; without it no UPS is lost, as long as none comes or goes
-            verdict = FAILURE if kit is install.SHUTDOWN else WARNING
+            verdict = WARNING if kit is install.HOTPLUG else FAILURE
             yield look.make(check, verdict, f"{kit.name} is not installed, and the inventory has it", todo)
             continue
         program = look.seen.own.get(kit.program)
@@ -832,8 +886,9 @@ def _kit_units(look: _Look, kit: install.Kit, texts: Mapping[str, str], check: s
             f"{kit.service} failed when it ran last{look.last_words(kit.service)}",
             f"journalctl -u {kit.service} -n 50",
         )
-    if kit.standing and texts.get(kit.standing):
-        yield from _unit_problems(look, kit.standing, check)
+    for name in (kit.standing, *kit.helpers):
+        if name and texts.get(name):
+            yield from _unit_problems(look, name, check)
 
 
 def _broken(text: str) -> str:
@@ -1066,7 +1121,7 @@ Check = Callable[[_Look], Iterable[Finding]]
 
 CHECKS: tuple[Check, ...] = (
     installed, release, mode, files, users, units, restarted, usb, drivers, status, battery, self_test, server, listening, shielded,
-    logins, upsmon, shutdowncmd, the_gate, policy, killpower, cut, trusted, last_shutdown, plan, tls, clock, journal,
+    limited, logins, upsmon, shutdowncmd, the_gate, policy, killpower, cut, trusted, last_shutdown, plan, tls, clock, journal,
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from . import (
+    access,
     actions,
     firewall,
     flag,
@@ -169,7 +170,8 @@ class Seen:
     none. watched: system of each MONITOR line -> what that upsd said, or why it can't be asked. addresses: name of an expected
     client -> its addresses, or why it has none. flags: path of a POWERDOWNFLAG that is there -> since when. firewall: what lacks,
     in lines; None if there is no Proxmox VE's firewall. untrusted: path that root goes by -> why others could change it. cut: None
-    without a POWERDOWNFLAG. synchronized: whether something keeps the clock right, None if that can't
+    without a POWERDOWNFLAG. access: the table that limits who may connect to upsd, None if none is loaded. synchronized: whether
+    something keeps the clock right, None if that can't
     be told.
     """
 
@@ -193,6 +195,7 @@ class Seen:
     gate: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
     firewall: tuple[str, ...] | None = None
+    access: access.Loaded | None = None
     synchronized: bool | None = None
     journal: tuple[Entry, ...] = ()
     troubles: Mapping[str, str] = field(default_factory=dict)
@@ -259,6 +262,7 @@ class Host:
             firewall=self.tried("firewall", lambda: self._firewall(files), None)
             if self.primary and self.shielded
             else None,
+            access=self.tried("access", self._access, None) if self.primary else None,
             synchronized=self.tried("clock", self.kept_right or is_synchronized, None),
             journal=self.tried("journal", lambda: self._journal(names, now), ()),
             troubles=dict(self.troubles),
@@ -440,9 +444,15 @@ class Host:
             return None
         conf = files["upsd.conf"].text if "upsd.conf" in files else ""
         port = (monitors.listening(conf) or [("", monitors.PORT)])[0][1]
-        known, problems = firewall.addresses(self.clients.values(), self.resolve)
+        sources = [access.make_source(one, one) for one in self.clients.values()]
+        found, problems = access.resolve_sources(sources, self.resolve)
+        known = {source.address: those for source, those in found.items()}
         state = firewall.state(*firewall.read(folder), [one for those in known.values() for one in those], port)
-        return (*firewall.hint(state, known, port, folder / firewall.HOST), *([] if state.off else problems))
+        return (*firewall.hint(state, known, port, folder / firewall.HOST), *([] if state.off else problems.values()))
+
+    def _access(self) -> access.Loaded | None:
+        code, said = self.runner(access.LIST)
+        return None if code else access.parse_table(said)
 
 
 def _group() -> int | None:

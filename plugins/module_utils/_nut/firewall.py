@@ -31,7 +31,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Union
+from typing import Union
 
 from .monitors import PORT
 
@@ -41,10 +41,8 @@ CLUSTER = "firewall/cluster.fw"
 LOCAL = "local"
 HOST = f"{LOCAL}/host.fw"
 
-Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
-Resolve = Callable[[str, float], Sequence[str]]
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
-_RESOLVE_SECONDS = 5.0
 # The options of a rule that are judged, as pve-firewall spells them. Others narrow it in ways that are not known here.
 _OPTIONS = {
     "-p": "proto",
@@ -87,7 +85,7 @@ def off(cluster_fw: str, host_fw: str) -> str:
 
 
 def state(cluster_fw: str, host_fw: str, addresses: Iterable[str], port: int) -> State:
-    """Judge whether tcp from these addresses to the port is let in.
+    """Judge whether tcp from these addresses and networks to the port is let in.
 
     cluster_fw, host_fw: the texts of the files, "" for one that there is not. Groups, IP sets, aliases, interfaces and
     destinations are not followed: a rule with one of them never counts as letting in.
@@ -100,17 +98,17 @@ def state(cluster_fw: str, host_fw: str, addresses: Iterable[str], port: int) ->
     shut_out: list[str] = []
     doubts: list[str] = []
     for address in addresses:
-        let_in, unsure = _let_in(ipaddress.ip_address(address), port, lines, accept)
+        let_in, unsure = _let_in(ipaddress.ip_network(address), port, lines, accept)
         if not let_in:
             shut_out.append(address)
             doubts += unsure
     return State("", tuple(shut_out), tuple(dict.fromkeys(doubts)))
 
 
-def _let_in(address: Address, port: int, lines: Iterable[tuple[str, str]], accept: bool) -> tuple[bool, list[str]]:
+def _let_in(source: Network, port: int, lines: Iterable[tuple[str, str]], accept: bool) -> tuple[bool, list[str]]:
     doubts = []
     for file, line in lines:
-        action, matches = _judge(line, address, port)
+        action, matches = _judge(line, source, port)
         if matches is None:
             doubts.append(f"{file}: {line}")
             if action != "ACCEPT":
@@ -120,7 +118,7 @@ def _let_in(address: Address, port: int, lines: Iterable[tuple[str, str]], accep
     return accept, doubts
 
 
-def _judge(line: str, address: Address, port: int) -> tuple[str, bool | None]:
+def _judge(line: str, source: Network, port: int) -> tuple[str, bool | None]:
     """Return what a rule does ("" if that is not known), and whether it matches (None if that is not known)."""
     words = line.partition("#")[0].split()
     direction, action = (*words, "", "")[:2]
@@ -139,7 +137,7 @@ def _judge(line: str, address: Address, port: int) -> tuple[str, bool | None]:
     answers = (
         _is_tcp(options),
         _is_port(options.get("dport"), port),
-        _is_source(options.get("source"), address),
+        _is_source(options.get("source"), source),
         True if len(options) == len(given) else None,
     )
     return action, False if False in answers else None if None in answers else True
@@ -170,23 +168,32 @@ def _is_port(ports: str | None, port: int) -> bool | None:
     return matches
 
 
-def _is_source(source: str | None, address: Address) -> bool | None:
-    if source is None:
+def _is_source(given: str | None, source: Network) -> bool | None:
+    if given is None:
         return True
-    entries = source.split(",")
-    if len(entries) > 1 and ("-" in source or len({":" in one for one in entries}) > 1):
+    entries = given.split(",")
+    if len(entries) > 1 and ("-" in given or len({":" in one for one in entries}) > 1):
         return None  # a range in a list, or both IP versions
     try:
-        return True in [_is_within(one, address) for one in entries]
+        answers = [_is_within(one, source) for one in entries]
+        # a part of a network is let in or shut out, the rest goes on to the next rule: that can't be judged
+        return True if True in answers else None if None in answers else False
     except (ValueError, TypeError):  # an IP set, an alias; TypeError: a range from one IP version to the other
         return None
 
 
-def _is_within(one: str, address: Address) -> bool:
+def _is_within(one: str, source: Network) -> bool | None:
+    """Return whether all of the source is in what a rule names; None if only a part of it is."""
     if "-" in one:
         low, high = (ipaddress.ip_address(end) for end in one.split("-"))
-        return low.version == address.version and low <= address <= high  # type: ignore[operator]
-    return address in ipaddress.ip_network(one)
+    else:
+        network = ipaddress.ip_network(one)
+        low, high = network[0], network[-1]
+    if low > high or low.version != source.version:  # type: ignore[operator]
+        return False
+    inside = [low <= end <= high for end in (source[0], source[-1])]  # type: ignore[operator]
+    overlaps = any(inside) or source[0] <= low <= source[-1]  # type: ignore[operator]
+    return True if all(inside) else None if overlaps else False
 
 
 # The texts
@@ -266,32 +273,6 @@ def with_rules(host_fw: str, ours: Sequence[str]) -> str:
 
 
 # Telling
-
-
-def addresses(sources: Iterable[str], resolve: Resolve) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Find out the addresses of clients: by name, and a sentence for each that has none a rule could have.
-
-    resolve: as hostnames.resolve.
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    problems = []
-    for source in dict.fromkeys(sources):
-        try:
-            # without the interface of a link-local address, which no rule takes
-            those = tuple(dict.fromkeys(one.partition("%")[0] for one in resolve(source, _RESOLVE_SECONDS)))
-        except OSError as error:
-            why = f"does not resolve on this host ({error.strerror or error})"
-        else:
-            here = [one for one in those if ipaddress.ip_address(one).is_loopback]
-            if not here:
-                found[source] = those
-                continue
-            why = f"is {here[0]} on this host, which is this host itself"
-        problems.append(
-            f"{source} {why}, so no rule can name it. Give the address from which it comes "
-            "(in the role nut_server: nut_client_address of that host)"
-        )
-    return found, problems
 
 
 def hint(seen: State, clients: Mapping[str, Sequence[str]], port: int, path: Path) -> list[str]:

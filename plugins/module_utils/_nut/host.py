@@ -46,8 +46,6 @@ def unbindable(new: str, old: str, serves: bool) -> list[str]:
     NUT 2.8.0 and 2.8.1 only log most of these, and secondaries then find nobody. old: the file that is there; serves: upsd
     runs, so that the ports of old are its own. A name is tried as upsd would, with all its addresses.
     """
-    if monitors.directive(new, "ALLOW_NOT_ALL_LISTENERS") in ("1", "true", "yes", "on"):
-        return []
     own = {port for _unused, port in (monitors.listening(old) or [("", monitors.PORT)])} if serves else set()
     wrong = []
     for host, port in monitors.listening(new):
@@ -70,7 +68,10 @@ def unbindable(new: str, old: str, serves: bool) -> list[str]:
                 f"upsd.conf: LISTEN {host} {port}: another program listens there. `ss -tlnp sport = :{port}` names it"
             )
         elif errno.EADDRNOTAVAIL in why:
-            wrong.append(f"upsd.conf: LISTEN {host} is no address of this host. Write one that it has")
+            wrong.append(
+                f"upsd.conf: LISTEN {host} is no address of this host. Write one that it has, or 0.0.0.0 for all "
+                "(nut_server_listen)"
+            )
         else:
             wrong.append(f"upsd.conf: LISTEN {host}: upsd can't have it: {os.strerror(why[0])}. Write another address")
     return wrong

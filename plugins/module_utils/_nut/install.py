@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The own files and units of nut-hotplug and of nut-shutdown on a host: put in place, taken up, and taken away."""
+"""The own files and units of nut-hotplug, nut-shutdown and nut-access on a host: put in place, taken up, and taken away."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Kit:
     """A program of ours on a host, with all that belongs to it.
 
     places: its files but itself, the policy first: what else is put in place reads it. optional: those that need not be there.
-    service: its unit. standing: the unit that is enabled and runs all the time; "" if there is none. read: what that one reads when
-    it starts. rules, tmpfiles: which file is udev's, and systemd-tmpfiles'. traces: what it leaves, besides its log, which people may
-    still want to read.
+    service: its unit. standing: the unit that is enabled and runs all the time; "" if there is none. helpers: units that come and
+    go with that one. read: what that one reads when it starts. rules, tmpfiles: which file is udev's, and systemd-tmpfiles'. traces:
+    what it leaves, besides its log, which people may still want to read.
     compiled: a pattern of more of that.
     """
 
@@ -52,6 +52,7 @@ class Kit:
     places: Mapping[str, Place]
     service: str
     standing: str = ""
+    helpers: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     rules: str = ""
@@ -61,8 +62,8 @@ class Kit:
 
     @property
     def units(self) -> tuple[str, ...]:
-        """The one that runs all the time, if there is one, and the service."""
-        return (self.standing, self.service) if self.standing else (self.service,)
+        """The one that runs all the time, if there is one, the service, and what it brings."""
+        return tuple(dict.fromkeys(unit for unit in (self.standing, self.service, *self.helpers) if unit))
 
 
 HOTPLUG = Kit(
@@ -109,6 +110,29 @@ SHUTDOWN = Kit(
     optional=(STAGES, TMPFILES),
     tmpfiles=TMPFILES,
     traces=("usr/local/sbin/nut-shutdown", "run/nut-shutdown", "var/lib/nut-shutdown"),
+)
+
+ACCESS_UNIT = "nut-access.service"
+ACCESS_TABLE = "access.nft"
+ACCESS_REFRESH = "nut-access-refresh.service"
+ACCESS_TIMER = "nut-access-refresh.timer"
+# nft loads the table; the program only looks whether names have other addresses by now, and whether somebody has emptied the ruleset
+ACCESS = Kit(
+    name="nut-access",
+    program="usr/local/sbin/nut-access",
+    places={
+        ACCESS_TABLE: Place("etc/nut/access.nft"),
+        ACCESS_UNIT: Place(f"etc/systemd/system/{ACCESS_UNIT}"),
+        ACCESS_REFRESH: Place(f"etc/systemd/system/{ACCESS_REFRESH}"),
+        ACCESS_TIMER: Place(f"etc/systemd/system/{ACCESS_TIMER}"),
+        # nftables.service empties the ruleset
+        "nftables.conf": Place("etc/systemd/system/nftables.service.d/homelab-nut.conf"),
+    },
+    service=ACCESS_UNIT,
+    standing=ACCESS_UNIT,
+    helpers=(ACCESS_TIMER,),
+    read=(ACCESS_TABLE, ACCESS_TIMER),
+    traces=("usr/local/sbin/nut-access",),
 )
 
 _SERVES = re.compile(r"""^[ \t]*MODE=["']?(netserver|standalone)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
@@ -244,7 +268,7 @@ class Installation:
     def _going(self, standing: Mapping[str, str], service: Mapping[str, str]) -> Plan:
         why = f"{self.kit.name} is removed from this host"
         before = self._stopped(standing, why)
-        if service.get("ActiveState") in ("active", "activating"):
+        if self.kit.service != self.kit.standing and service.get("ActiveState") in ("active", "activating"):
             before.append(Step(("systemctl", "stop", self.kit.service), why))
         if service.get("ActiveState") == "failed":
             before.append(Step(("systemctl", "reset-failed", self.kit.service), why))

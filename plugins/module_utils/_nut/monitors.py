@@ -84,6 +84,22 @@ def listening(upsd_conf: str) -> list[tuple[str, int]]:
     return [(words[0], int(words[1]) if len(words) > 1 and words[1].isdigit() else PORT) for words in listen]
 
 
+def is_loopback(address: str) -> bool:
+    """Return whether an address of LISTEN is one of the loopback interface, which is always there."""
+    return re.fullmatch(r"127\.[0-9.]+|::1|(ip6-)?localhost", address) is not None
+
+
+def own_addresses(upsd_conf: str) -> list[str]:
+    """Return the addresses of LISTEN that this host must have for itself: neither all of them, nor loopback."""
+    every = (*LOOPBACK, *LOOPBACK_6)
+    return [address for address, _unused in listening(upsd_conf) if address not in every and not is_loopback(address)]
+
+
+def is_reachable(upsd_conf: str) -> bool:
+    """Return whether upsd listens for more than its own host."""
+    return any(not is_loopback(address) for address, _unused in listening(upsd_conf))
+
+
 def directive(text: str, name: str) -> str | None:
     """Return the value of a directive of upsmon.conf or upsd.conf, None if it is not there. As in NUT, the last counts."""
     values = [line.words[1] for line in parseconf.parse(text) if line.words[0] == name and len(line.words) > 1]

@@ -155,6 +155,9 @@ class Fitted:
 def fit(files: Mapping[str, str], release: Release) -> Fitted:
     """Leave out of NUT's files the lines that a release does not know. Every other line stays as it is.
 
+    Only LISTEN lines may change their order, and ALLOW_NOT_ALL_LISTENERS be added, so that an address which is not there does not
+    keep upsd from serving its own host.
+
     What no table knows stays: the real daemon judges it. So does a file that NUT would not read as it is written;
     validate.together() tells of that. Never raises.
     """
@@ -171,7 +174,31 @@ def fit(files: Mapping[str, str], release: Release) -> Fitted:
                 left_out.append(f"{sentence} It is left out{directive.without and ': '}{directive.without}.")
                 gone.update(range(number, (number if name == "nut.conf" else _last(lines, number)) + 1))
         fitted[name] = "".join(line for number, line in enumerate(lines, 1) if number not in gone)
+    if "upsd.conf" in fitted:
+        fitted["upsd.conf"] = _with_lasting_listeners(fitted["upsd.conf"], release)
     return Fitted(fitted, tuple(dict.fromkeys(left_out)), tuple(dict.fromkeys(refused)))
+
+
+def _with_lasting_listeners(text: str, release: Release) -> str:
+    """Return an upsd.conf with which upsd starts though an address that its host must have for itself is not there.
+
+    2.8.0 insists on the last address, 2.8.1 on the first, and 2.8.2 on every one, unless ALLOW_NOT_ALL_LISTENERS. Loopback is
+    always there.
+    """
+    if parseconf.problems(text) or not monitors.own_addresses(text):
+        return text
+    if release >= (2, 8, 2):
+        given = monitors.directive(text, "ALLOW_NOT_ALL_LISTENERS")
+        at_home = any(monitors.is_loopback(address) for address, _unused in monitors.listening(text))
+        end = "" if text.endswith("\n") else "\n"
+        return text if given is not None or not at_home else f"{text}{end}ALLOW_NOT_ALL_LISTENERS true\n"
+    lines = _PHYSICAL.findall(text)
+    listens = [line for line in parseconf.parse(text) if line.words[0] == "LISTEN" and len(line.words) > 1]
+    if any(_last(lines, line.number) != line.number for line in listens):
+        return text  # written over several lines
+    order = sorted(listens, key=lambda line: monitors.is_loopback(line.words[1]) == (release < (2, 8, 1)))
+    moved = {place.number: lines[line.number - 1].rstrip("\n") + "\n" for place, line in zip(listens, order)}
+    return "".join(moved.get(number, line) for number, line in enumerate(lines, 1))
 
 
 def _unknown(name: str, text: str, release: Release) -> Iterator[tuple[int, str, str, Directive]]:
@@ -544,7 +571,8 @@ def _upsd_advice(text: str, release: Release) -> list[str]:
             "Let a firewall pass the secondaries alone"
         )
     listen = [address for address, _unused in monitors.listening(text)]
-    if len(listen) > 1 and release < (2, 8, 2):
+    # fit() sees to it that loopback, where it is among them, is the one that counts
+    if len(listen) > 1 and release < (2, 8, 2) and not any(map(monitors.is_loopback, listen)):
         counts = "first" if release == (2, 8, 1) else "last"
         said.append(
             f"of several LISTEN only the {counts} one must work, and upsd merely logs that it can't have another. "

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from . import parseconf
+from . import access, monitors, parseconf
 
 PRIMARIES = "pve"
 TRUENAS = "truenas"
@@ -241,6 +242,66 @@ def address(primary: str, its: Mapping[str, Any]) -> str:
             f"{primary}: secondaries can't reach it as {found}: set nut_server_address to its address on the network"
         )
     return f"[{found}]" if ":" in found and not found.startswith("[") else found
+
+
+def upsd_access(
+    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], primary: str, allow: Any = ()
+) -> dict[str, Any]:
+    """Work out who may connect to a primary's upsd, and where it listens if nobody says so.
+
+    limited: whether anybody is refused. sources: name and address of each secondary, of each host that only watches one of its UPSes,
+    and of what nut_server_allow has besides. listen: as nut_server_listen. Raises SiteError.
+    """
+    try:
+        given = access.parse_allow(allow)
+        sources = [
+            {"name": one["name"], "address": one["address"]}
+            for one in clients(groups, hostvars)
+            if one["primary"] == primary
+        ]
+        sources += _watchers(groups, hostvars, primary, {one["name"] for one in sources})
+        for source in sources:
+            source["address"] = access.parse_source(source["address"])
+    except access.AccessError as error:
+        raise SiteError(f"{primary}: nut_server_allow, or the address of a secondary: {error}") from None
+    sources += [{"name": one, "address": one} for one in given if one != access.ANY]
+    limited = access.ANY not in given
+    listen = _listen(primary, hostvars[primary]) if sources or not limited else ["127.0.0.1"]
+    return {"limited": limited, "sources": sources, "listen": [{"address": one} for one in listen]}
+
+
+def _watchers(
+    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], primary: str, known: Collection[str]
+) -> list[dict[str, str]]:
+    """Find the hosts whose nut_server_monitor or nut_client_monitor names a primary by one of its names."""
+    its = hostvars[primary]
+    names = {str(one).strip("[]") for one in (primary, its.get("nut_server_address"), its.get("ansible_host")) if one}
+    found = []
+    for kind in (PRIMARIES, CLIENTS):
+        for name in groups.get(kind, ()):
+            own = hostvars[name]
+            lines = own.get("nut_server_monitor" if kind == PRIMARIES else "nut_client_monitor") or ()
+            hosts = {
+                monitors.Monitor(str(line.get("system")), 0, "", "", "").host
+                for line in lines
+                if isinstance(line, Mapping)
+            }
+            if name != primary and name not in known and hosts & names:
+                found.append({"name": name, "address": _seen_at(name, own)})
+    return found
+
+
+def _listen(primary: str, its: Mapping[str, Any]) -> list[str]:
+    """Return loopback and the address at which others reach a primary, if that is plainly an address of its own; else all."""
+    given = str(its.get("nut_server_address") or its.get("ansible_host") or primary).strip("[]")
+    try:
+        found = ipaddress.ip_address(given)
+    except ValueError:
+        return ["0.0.0.0"]
+    if found.is_loopback or found.is_unspecified or found.is_link_local:
+        return ["0.0.0.0"]
+    # loopback first, as there is no host without
+    return ["127.0.0.1", str(found)]
 
 
 def _begin_time(name: str, own: Mapping[str, Any]) -> int:

@@ -649,5 +649,5 @@ def reason(error: OSError) -> str:
     if isinstance(error, (TimeoutError, socket.timeout)):  # two classes before Python 3.10
         return "no complete answer in time"
     if isinstance(error, ConnectionRefusedError):
-        return "connection refused (does upsd run, and LISTEN on this address?)"
+        return "connection refused (does upsd run, LISTEN on this address, and may this host connect to it?)"
     return error.strerror or str(error) or type(error).__name__

@@ -469,7 +469,8 @@ def test_ups_conf(rendered: dict[str, dict[str, Any]]) -> None:
 
 
 def test_upsd_conf(rendered: dict[str, dict[str, Any]]) -> None:
-    assert words(rendered["bare"]["rendered"]["upsd.conf"]) == [["LISTEN", "0.0.0.0", "3493"], ["MAXAGE", "15"]]
+    # nobody else may connect
+    assert words(rendered["bare"]["rendered"]["upsd.conf"]) == [["LISTEN", "127.0.0.1", "3493"], ["MAXAGE", "15"]]
     assert words(rendered["full"]["rendered"]["upsd.conf"]) == [
         ["LISTEN", "127.0.0.1", "1234"],
         ["LISTEN", "2001:db8::1", "999"],

@@ -61,19 +61,24 @@ def test_a_module_that_failed_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_digests_are_those_of_what_the_roles_install() -> None:
     shutdown = zipapp.build(CHECKOUT / "roles/nut_server/files/nut_shutdown.py", "_nut", b"#!/usr/bin/python3 -IS\n")
+    access = zipapp.build(CHECKOUT / "roles/nut_server/files/nut_access.py", "_nut", b"#!/usr/bin/python3 -IS\n")
     head = (CHECKOUT / "roles/nut_hotplug/files/start.sh").read_bytes()
     hotplug = zipapp.build(CHECKOUT / "roles/nut_hotplug/files/nut_hotplug.py", "_nut", head)
     doctor.digests.cache_clear()
     assert doctor.digests() == {
         "usr/local/sbin/nut-shutdown": hashlib.sha256(shutdown).hexdigest(),
+        "usr/local/sbin/nut-access": hashlib.sha256(access).hexdigest(),
         "usr/local/sbin/nut-hotplug": hashlib.sha256(hotplug).hexdigest(),
     }
 
 
-@pytest.mark.parametrize(("role", "head"), [("nut_server", None), ("nut_hotplug", "start.sh")])
-def test_the_roles_install_them_so(role: str, head: str | None) -> None:
+@pytest.mark.parametrize(
+    ("role", "tasks", "head"),
+    [("nut_server", "present", None), ("nut_server", "access", None), ("nut_hotplug", "present", "start.sh")],
+)
+def test_the_roles_install_them_so(role: str, tasks: str, head: str | None) -> None:
     """Another shebang in a role, and each host would look out of date for ever."""
-    text = (CHECKOUT / "roles" / role / "tasks/present.yml").read_text()
+    text = (CHECKOUT / "roles" / role / f"tasks/{tasks}.yml").read_text()
     task = text[text.index("homelab.nut.zipapp:") :].split("\n\n")[0]
     assert ("head: start.sh" in task) == (head is not None)
     assert "shebang" not in task

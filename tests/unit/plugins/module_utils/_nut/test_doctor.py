@@ -10,7 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import doctor, gate_core, install, upsd_states, usb
+from ansible_collections.homelab.nut.plugins.module_utils._nut import (
+    access,
+    doctor,
+    gate_core,
+    install,
+    upsd_states,
+    usb,
+)
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import Expected, Machine
 from ansible_collections.homelab.nut.plugins.module_utils._nut.examine import (
     Cut,
@@ -69,6 +76,10 @@ HOTPLUG_FILES = {
     "63-nut-hotplug.rules": "\n",
     "logrotate": "y\n",
 }
+ACCESS_FILES = {name: "z\n" for name in install.ACCESS.places if name != install.ACCESS_TABLE}
+TABLE = access.render([3493], {access.make_source("nas", "nas.lan"): ["192.0.2.20"]})
+TABLE_PATH = install.ACCESS.places[install.ACCESS_TABLE].path
+LOADED = access.Loaded(frozenset({3493}), access.collapse(["192.0.2.20"]), 7, True, 0, ())
 GATE_PROGRAM, HOTPLUG_PROGRAM = install.SHUTDOWN.program, install.HOTPLUG.program
 VARIABLES = {
     "ups.status": "OL CHRG",
@@ -125,7 +136,11 @@ SEEN = Seen(
     release=(2, 8, 1),
     installed=("upsmon", "upsd"),
     files={name: file(text) for name, text in FILES.items()},
-    own={**own(install.SHUTDOWN, GATE_FILES), **own(install.HOTPLUG, HOTPLUG_FILES)},
+    own={
+        **own(install.SHUTDOWN, GATE_FILES),
+        **own(install.HOTPLUG, HOTPLUG_FILES),
+        **own(install.ACCESS, {**ACCESS_FILES, install.ACCESS_TABLE: TABLE}),
+    },
     units={
         "nut-monitor.service": unit(),
         "nut-server.service": unit(),
@@ -136,6 +151,8 @@ SEEN = Seen(
         "nut-stages.service": Unit("not-found", "inactive", "dead", "", 0, "success", 0.0),
         "nut-hotplug.service": unit("inactive", "static"),
         "nut-hotplug.timer": unit(),
+        "nut-access.service": unit(sub="exited"),
+        "nut-access-refresh.timer": unit(enabled="static"),
     },
     processes=(Process("upsd", 1, "nut"), Process("upsmon", 2, "root"), Process("upsmon", 3, "nut")),
     sockets=(Socket("0.0.0.0", 22, ""), Socket("0.0.0.0", 3493, "upsd")),
@@ -145,13 +162,14 @@ SEEN = Seen(
     addresses={"nas": ("192.0.2.20",)},
     cut=CUT,
     firewall=(),
+    access=LOADED,
     synchronized=True,
 )
 EXPECTED = Expected(
     name="pve",
     primary=True,
     files=FILES,
-    kits={"nut-shutdown": GATE_FILES, "nut-hotplug": HOTPLUG_FILES},
+    kits={"nut-shutdown": GATE_FILES, "nut-hotplug": HOTPLUG_FILES, "nut-access": ACCESS_FILES},
     digests={GATE_PROGRAM: "digest of nut-shutdown", HOTPLUG_PROGRAM: "digest of nut-hotplug"},
     clients=(Machine("nas", "192.0.2.20", "ups"),),
     plan={"holds": True, "feasible": True, "plan": {"verdict": "The plan holds", "constraints": []}},
@@ -239,7 +257,7 @@ def test_each_check_says_that_it_is_ok() -> None:
     }
     assert names == {
         "installed", "mode", "files", "users", "units", "restarted", "usb", "permissions", "driver", "status", "load", "battery",
-        "self-test", "upsd", "port", "listening", "firewall", "login", "strangers", "upsmon", "shutdowncmd", "gate", "hotplug",
+        "self-test", "upsd", "port", "listening", "firewall", "access", "login", "strangers", "upsmon", "shutdowncmd", "gate", "hotplug",
         "policy", "killpower", "cut", "trust", "last-shutdown", "plan", "tls", "clock", "journal",
     }  # fmt: skip
 
@@ -874,3 +892,77 @@ def test_a_host_that_could_not_be_looked_at(result: dict[str, Any] | None, check
     found = doctor.unexamined("pve", result)
     assert (found.check, found.verdict) == (check, FAILURE)
     assert words in found.seen
+
+
+# Who may connect
+
+
+def access_findings(seen: Seen, expected: Expected = EXPECTED) -> list[tuple[str, str, str]]:
+    found = [one for one in doctor.examine(seen, expected) if one.check == "access" and one.verdict != OK]
+    return [(one.verdict, one.host, one.seen) for one in found]
+
+
+def test_a_table_that_is_not_loaded() -> None:
+    ((verdict, host, words),) = access_findings(replace(SEEN, access=None))
+    assert (verdict, host) == (FAILURE, "pve")
+    assert "the table inet homelab_nut is not loaded" in words
+
+
+def test_a_table_that_lets_in_others() -> None:
+    loaded = replace(LOADED, allowed=access.collapse(["192.0.2.0/24"]))
+    ((verdict, _host, words),) = access_findings(replace(SEEN, access=loaded))
+    assert verdict == FAILURE
+    assert words.endswith("it lets in 192.0.2.0/24")
+
+
+@pytest.mark.parametrize("kept", ["192.0.2.20", ""])
+def test_a_secondary_with_another_address(kept: str) -> None:
+    """Wholly another: it is not told of a power cut. One more: it may come from there."""
+    those = ("192.0.2.21", *([kept] if kept else []))
+    ((verdict, host, words),) = access_findings(replace(SEEN, addresses={"nas": those}))
+    assert (verdict, host) == (WARNING if kept else FAILURE, "nas")
+    assert "nas is 192.0.2.21, which /etc/nut/access.nft does not let in to upsd" in words
+
+
+def test_another_port() -> None:
+    seen = text("upsd.conf", lambda was: was + "LISTEN 0.0.0.0 4000\n")
+    ((verdict, _host, words),) = access_findings(seen)
+    assert verdict == FAILURE
+    assert "a port that /etc/nut/access.nft does not have" in words
+
+
+def test_nothing_of_it_is_installed() -> None:
+    ((verdict, _host, words),) = access_findings(replace(nothing_of(install.ACCESS), access=None))
+    assert verdict == FAILURE
+    assert "nut-access is not installed" in words
+
+
+def test_its_timer_does_not_run() -> None:
+    ((verdict, _host, words),) = access_findings(units("nut-access-refresh.timer", unit("inactive", "static")))
+    assert verdict == FAILURE
+    assert "nut-access-refresh.timer does not run" in words
+
+
+def test_upsd_that_everybody_can_reach() -> None:
+    """As the inventory wants it: a note. With loopback alone nobody can."""
+    kits = {name: texts for name, texts in EXPECTED.kits.items() if name != "nut-access"}
+    open_to_all = replace(nothing_of(install.ACCESS), access=None)
+    ((verdict, _host, words),) = access_findings(open_to_all, replace(EXPECTED, kits=kits))
+    assert verdict == NOTE
+    assert "it takes no login to block it" in words
+    at_home = text("upsd.conf", lambda _was: "LISTEN 127.0.0.1 3493\n", open_to_all)
+    assert access_findings(at_home, replace(EXPECTED, kits=kits)) == []
+
+
+def test_who_was_refused_is_named_where_a_secondary_is_missing() -> None:
+    seen = replace(state(clients=("127.0.0.1",)), access=replace(LOADED, refused_from=("192.0.2.99",)))
+    ((verdict, _host, words),) = access_findings(seen)
+    assert verdict == NOTE
+    assert words == "refused in the last day, as nobody allows them to connect to upsd: 192.0.2.99"
+    (login,) = [one for one in doctor.examine(seen, EXPECTED) if one.check == "login" and one.host == "nas"]
+    assert "connect to upsd: 192.0.2.99" in login.seen
+
+
+def test_a_table_that_can_not_be_looked_at() -> None:
+    ((verdict, _host, _words),) = access_findings(replace(SEEN, troubles={"access": "OSError: no"}))
+    assert verdict == UNKNOWN

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import examine, install, upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut import access, examine, install, upsd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.examine import Entry, Host, Seen, Served, Socket
 
 _SPEC = importlib.util.spec_from_file_location("sysfs_tree", Path(__file__).with_name("sysfs_tree.py"))
@@ -168,7 +168,9 @@ def test_nothing_is_written_and_no_unit_is_touched(root: Path) -> None:
         "journalctl",
         "upsmon",
         "upsd",
+        "nft",
     }
+    assert [tuple(command) for command in runner.commands if command[0] == "nft"] == [access.LIST]
 
 
 def test_a_file_as_it_is(root: Path) -> None:

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -318,38 +316,6 @@ def test_any_text_can_be_judged(cluster_fw: str, rule: str) -> None:
 
 
 # What is told
-
-
-def test_addresses() -> None:
-    asked = []
-
-    def resolve(name: str, seconds: float) -> Sequence[str]:
-        asked.append((name, seconds))
-        return {
-            "nas": ["192.0.2.5", "fe80::5%eth0", "192.0.2.5"],
-            "192.0.2.7": ["192.0.2.7"],
-            "self": ["192.0.2.1", "127.0.1.1"],
-        }[name]
-
-    clients, problems = firewall.addresses(["nas", "192.0.2.7", "self", "nas"], resolve)
-    assert clients == {"nas": ("192.0.2.5", "fe80::5"), "192.0.2.7": ("192.0.2.7",)}
-    assert len(problems) == 1
-    assert "self is 127.0.1.1 on this host" in problems[0]
-    assert "nut_client_address" in problems[0]
-    assert asked == [("nas", 5.0), ("192.0.2.7", 5.0), ("self", 5.0)]
-
-
-@pytest.mark.parametrize(
-    ("error", "why"),
-    [(socket.gaierror(-2, "Name or service not known"), "Name or service not known"), (TimeoutError("not in 5 s"), "not in 5 s")],
-)  # fmt: skip
-def test_a_name_that_does_not_resolve(error: OSError, why: str) -> None:
-    def resolve(name: str, seconds: float) -> Sequence[str]:
-        raise error
-
-    clients, problems = firewall.addresses(["nas"], resolve)
-    assert clients == {}
-    assert problems[0].startswith(f"nas does not resolve on this host ({why})")
 
 
 def test_hint() -> None:

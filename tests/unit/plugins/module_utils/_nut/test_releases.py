@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import directives, parseconf, releases
+from ansible_collections.homelab.nut.plugins.module_utils._nut import directives, monitors, parseconf, releases
 from ansible_collections.homelab.nut.plugins.module_utils._nut.releases import DEVICE, DIRECTIVES, NOTIFY_TYPES
 from hypothesis import given
 from hypothesis import strategies as st
@@ -642,8 +642,9 @@ ADVICE: dict[str, tuple[Mapping[str, str], Release, list[str]]] = {
     "a timer, 2.8.1": ({"upssched.conf": SCHED + "AT ONBATT * START-TIMER a 5\n"}, TRIXIE, []),
     "no timer": ({"upssched.conf": SCHED + "AT ONBATT * EXECUTE a\n"}, BOOKWORM, []),
     "TLS": ({"upsd.conf": "CERTPATH /etc/nut/tls\n"}, TRIXIE, ["with TLS, a machine that opens a connection"]),
-    "several LISTEN, 2.8.0": ({"upsd.conf": "LISTEN 192.0.2.1\nLISTEN ::1\n"}, BOOKWORM, ["of several LISTEN only the last one"]),
-    "several LISTEN, 2.8.1": ({"upsd.conf": "LISTEN 192.0.2.1\nLISTEN ::1\n"}, TRIXIE, ["of several LISTEN only the first one"]),
+    "several LISTEN, 2.8.0": ({"upsd.conf": "LISTEN 192.0.2.1\nLISTEN 192.0.2.2\n"}, BOOKWORM, ["of several LISTEN only the last one"]),
+    "LISTEN with loopback, 2.8.1": ({"upsd.conf": "LISTEN 127.0.0.1\nLISTEN 192.0.2.1\n"}, TRIXIE, []),
+    "several LISTEN, 2.8.1": ({"upsd.conf": "LISTEN 192.0.2.1\nLISTEN 192.0.2.2\n"}, TRIXIE, ["of several LISTEN only the first one"]),
     "several LISTEN, 2.8.2": ({"upsd.conf": "LISTEN 192.0.2.1\nLISTEN ::1\n"}, (2, 8, 2), []),
     "LISTEN ::, 2.8.0": ({"upsd.conf": "LISTEN ::\n"}, BOOKWORM, []),
     "LISTEN ::, 2.8.2": ({"upsd.conf": "LISTEN ::\nLISTEN 127.0.0.1\n"}, (2, 8, 2), ["LISTEN :: is for IPv6 alone"]),
@@ -673,3 +674,45 @@ def test_advice(files: Mapping[str, str], release: Release, begins: list[str]) -
     ] * len(begins)
     # what is bad, and what to do
     assert all(words.count(". ") == 1 and words.endswith(".") for words in said)
+
+
+# Addresses that may not be there
+
+
+@pytest.mark.parametrize("order", [("127.0.0.1", "192.0.2.1"), ("192.0.2.1", "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("release", "first", "more"),
+    [
+        (BOOKWORM, "192.0.2.1", ""),
+        (TRIXIE, "127.0.0.1", ""),
+        ((2, 8, 2), None, "ALLOW_NOT_ALL_LISTENERS true\n"),
+    ],
+)
+def test_upsd_starts_though_an_address_is_not_there(
+    order: tuple[str, str], release: Release, first: str | None, more: str
+) -> None:
+    """2.8.0 insists on the last LISTEN, 2.8.1 on the first, later ones on all: it must be loopback, which is always there."""
+    text = f"# ours\nLISTEN {order[0]} 3493\nMAXAGE 15\nLISTEN {order[1]} 3493"
+    fitted = releases.fit({"upsd.conf": text}, release).files["upsd.conf"]
+    others = [one for one in order if one != first]
+    expected = (first, *others) if first else order
+    assert [address for address, _port in monitors.listening(fitted)] == list(expected)
+    assert fitted.startswith("# ours\nLISTEN")
+    assert "\nMAXAGE 15\n" in fitted
+    assert fitted.endswith(more)
+    assert releases.fit({"upsd.conf": fitted}, release).files["upsd.conf"] == fitted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "LISTEN 0.0.0.0\n",
+        "LISTEN 127.0.0.1\nLISTEN ::1\n",
+        "LISTEN 192.0.2.1\n",
+        "ALLOW_NOT_ALL_LISTENERS false\nLISTEN 127.0.0.1\nLISTEN 192.0.2.1\n",
+        "MAXAGE 15\n",
+        "",
+    ],
+)
+def test_where_nothing_has_to_be_done_for_that(text: str) -> None:
+    assert releases.fit({"upsd.conf": text}, (2, 8, 2)).files["upsd.conf"] == text

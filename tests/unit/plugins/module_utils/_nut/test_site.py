@@ -308,3 +308,79 @@ def test_what_is_no_number_is_left_to_who_judges_ups_conf() -> None:
     device = {"name": "ups", "driver": "usbhid-ups", "options": {"offdelay": "soon", "ondelay": "60"}}
     (supply,) = site.plan_site("pve", [], [device])["supplies"]
     assert supply == {"name": "ups", "driver": "usbhid-ups", "ondelay": "60"}
+
+
+# Who may connect, and where upsd listens
+
+
+def test_the_secondaries_may_connect_and_who_is_allowed() -> None:
+    found = site.upsd_access(GROUPS, HOSTS, "pve", ["192.0.2.0/24", "ha.lan"])
+    assert found == {
+        "limited": True,
+        "sources": [
+            {"name": "nas", "address": "192.0.2.20"},
+            {"name": "media", "address": "media"},
+            {"name": "192.0.2.0/24", "address": "192.0.2.0/24"},
+            {"name": "ha.lan", "address": "ha.lan"},
+        ],
+        "listen": [{"address": "127.0.0.1"}, {"address": "192.0.2.10"}],
+    }
+
+
+def test_any_limits_nobody_and_adds_nobody() -> None:
+    found = site.upsd_access(GROUPS, HOSTS, "pve", "any")
+    assert found["limited"] is False
+    assert [one["name"] for one in found["sources"]] == ["nas", "media"]
+
+
+def test_a_host_that_only_watches() -> None:
+    """It is no secondary of this primary, and upsd must let it in."""
+    watching = {
+        "pve2": {"ansible_host": "192.0.2.11", "nut_server_monitor": [{"system": "ups@pve:3493"}]},
+        "media": {"nut_client_primary": "pve", "nut_client_monitor": [{"system": "ups@192.0.2.11"}]},
+        "nas": {"nut_client_primary": "pve"},
+    }
+    for primary, names in (("pve", ["nas", "media", "pve2"]), ("pve2", ["media"])):
+        found = site.upsd_access(TWO_PRIMARIES, hosts(**watching), primary)
+        assert [one["name"] for one in found["sources"]] == names
+
+
+@pytest.mark.parametrize(
+    ("its", "listen"),
+    [
+        ({"ansible_host": "192.0.2.10"}, ["127.0.0.1", "192.0.2.10"]),
+        ({"ansible_host": "10.0.0.1", "nut_server_address": "192.0.2.10"}, ["127.0.0.1", "192.0.2.10"]),
+        ({"ansible_host": "192.0.2.10", "nut_server_address": "pve.lan"}, ["0.0.0.0"]),
+        ({"nut_server_address": "[2001:db8::1]"}, ["127.0.0.1", "2001:db8::1"]),
+        ({"nut_server_address": "2001:db8::1"}, ["127.0.0.1", "2001:db8::1"]),
+        ({"ansible_host": "pve.lan"}, ["0.0.0.0"]),
+        ({"ansible_host": "127.0.0.1", "nut_server_address": "pve"}, ["0.0.0.0"]),
+        ({"ansible_host": "fe80::1%eth0"}, ["0.0.0.0"]),
+        ({}, ["0.0.0.0"]),
+    ],
+)
+def test_where_upsd_listens(its: dict[str, str], listen: list[str]) -> None:
+    known = {"pve": its, "nas": {"ansible_host": "192.0.2.20"}}
+    found = site.upsd_access({"pve": ["pve"], "truenas": ["nas"]}, known, "pve")
+    assert [one["address"] for one in found["listen"]] == listen
+
+
+def test_where_nobody_connects_it_listens_for_its_own_host_alone() -> None:
+    alone = {"pve": ["pve"]}
+    assert site.upsd_access(alone, HOSTS, "pve")["listen"] == [{"address": "127.0.0.1"}]
+    for allow in ("any", ["192.0.2.7"]):
+        assert site.upsd_access(alone, HOSTS, "pve", allow)["listen"] == [
+            {"address": "127.0.0.1"},
+            {"address": "192.0.2.10"},
+        ]
+
+
+@pytest.mark.parametrize("allow", [["192.0.2.5/24"], ["nas; reboot"], ["192.0.2.300"], [""], 5])
+def test_what_can_not_be_allowed(allow: Any) -> None:
+    with pytest.raises(SiteError, match="pve: nut_server_allow, or the address of a secondary"):
+        site.upsd_access(GROUPS, HOSTS, "pve", allow)
+
+
+def test_a_secondary_whose_address_is_none() -> None:
+    with pytest.raises(SiteError, match=r"192\.0\.2\.300"):
+        site.upsd_access(GROUPS, hosts(nas={"nut_client_address": "192.0.2.300"}), "pve")

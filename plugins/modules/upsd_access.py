@@ -1,0 +1,280 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The Ansible module homelab.nut.upsd_access."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: upsd_access
+short_description: Limit who may connect to C(upsd)
+version_added: 0.3.0
+description:
+  - Keeps a table of nftables, C(inet homelab_nut), that lets in to the ports of C(upsd) who is allowed, and refuses
+    everybody else. It is about nothing but these ports, and leaves all other tables alone, such as those of Proxmox VE's
+    firewall.
+  - No login is needed to block C(upsd), with TLS or without, so it matters who can connect at all.
+  - C(nut-access.service) loads the table before there is a network. If C(nftables.service) is used on the host, which
+    empties the ruleset when it starts, a drop-in of it loads the table again.
+  - Each minute C(nut-access) looks whether names have other addresses by now, lets them in there, too, and loads a table that
+    somebody has removed. It shuts nobody out. The program comes by M(homelab.nut.zipapp).
+  - A table that can't be loaded is a warning and no failure, as a host that is protected from power cuts and not from its
+    network is better than one that is protected from neither. RV(loaded) says whether it is.
+author:
+  - The homelab.nut contributors (@homelab-nut)
+options:
+  state:
+    description:
+      - V(present) keeps the table, its file and its unit.
+      - V(absent) removes them. Then everybody may connect.
+    type: str
+    choices: [present, absent]
+    default: present
+  sources:
+    description:
+      - Who may connect, besides the host itself.
+      - A name is resolved on the host. One that has no address is a warning, and may connect from where it could before.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Its name, for people.
+        type: str
+        required: true
+      address:
+        description: Its address, a network, or a name.
+        type: str
+        required: true
+  ports:
+    description: The ports on which C(upsd) listens.
+    type: list
+    elements: int
+    default: [3493]
+  files:
+    description:
+      - The other files, name to text. V(nut-access.service), V(nut-access-refresh.service), V(nut-access-refresh.timer), and
+        V(nftables.conf), the drop-in of C(nftables.service).
+      - Required if O(state=present).
+    type: dict
+  force:
+    description:
+      - Change who may connect though a UPS is not plainly on mains. A secondary with NUT 2.8.1 or 2.8.2 that is cut off
+        then shuts down at once.
+    type: bool
+    default: false
+  wait:
+    description: How many seconds to wait for another run that is at work on NUT.
+    type: int
+    default: 60
+extends_documentation_fragment:
+  - homelab.nut.attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Where NUT is not installed yet, it says so, and does not fail.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+  platform:
+    support: full
+    platforms: debian
+"""
+
+EXAMPLES = r"""
+- name: Let everybody connect again
+  homelab.nut.upsd_access:
+    state: absent
+"""
+
+RETURN = r"""
+allowed:
+  description: The addresses and networks that may connect, by the names in O(sources).
+  returned: always
+  type: dict
+  sample:
+    truenas: [192.0.2.20]
+loaded:
+  description: Whether the kernel has the table as it should be. In check mode, whether it had it before.
+  returned: always
+  type: bool
+  sample: true
+files:
+  description: The files that were replaced, or would be.
+  returned: always
+  type: list
+  elements: str
+  sample: [access.nft]
+removed:
+  description: The paths that were removed, or would be.
+  returned: always
+  type: list
+  elements: str
+  sample: [/etc/systemd/system/nut-access.service]
+actions:
+  description: The commands that were run, or would be, with the reason.
+  returned: always
+  type: list
+  elements: str
+  sample: ["systemctl restart nut-access.service: access.nft changed"]
+"""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+from ..module_utils import _host, _service
+from ..module_utils._command import runner, warn
+from ..module_utils._module import Module
+from ..module_utils._nut import access, install, units, upsd, upsd_states, verify, writing
+from ..module_utils._nut.hostnames import resolve
+from ..module_utils._nut.install import Installation, InstallError, Plan, Step
+
+
+def read_file(path: Path) -> str:
+    """Return the text of a file, "" if there is none."""
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def find_not_on_mains() -> list[str]:
+    """Return the UPSes of this host that are not plainly on mains; none if its upsd does not answer."""
+    host, port = verify.local_upsd(read_file(_host.ROOT / "etc/nut/upsd.conf"))[0]
+    try:
+        with upsd.Client(host, port, timeout=5) as client:
+            return upsd_states.careful(upsd_states.snapshot(client))
+    except upsd.UpsdFailure:
+        return []
+
+
+def look(run: units.Run) -> access.Loaded | None:
+    """Return the table as the kernel has it; None if it has none, or nft is not there."""
+    code, said = run(access.LIST)
+    return None if code else access.parse_table(said)
+
+
+def complete(plan: Plan, difference: str, absent: bool, there: bool) -> Plan:
+    """Add to a plan what the kernel's table needs. difference: how it is not as it should be. there: whether it is there at all."""
+    if absent:
+        gone = Step(access.DELETE, "it is removed from this host")
+        # stopping the unit removes it, too, and then there is none
+        stops = any("disable" in step.command for step in plan.before)
+        return replace(plan, before=(*plan.before, gone)) if there and not stops else plan
+    if difference and not any({"start", "restart"} & set(step.command) for step in plan.after):
+        return replace(plan, after=(*plan.after, Step(("systemctl", "restart", install.ACCESS_UNIT), difference)))
+    return plan
+
+
+def main() -> None:
+    """Run the module."""
+    module = Module(
+        argument_spec={
+            **{name: option for name, option in _service.OPTIONS.items() if name != "log"},
+            "sources": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {name: {"type": "str", "required": True} for name in ("name", "address")},
+            },
+            "force": {"type": "bool", "default": False},
+            "ports": {"type": "list", "elements": "int", "default": [3493]},
+        },
+        required_if=_service.REQUIRED_IF,
+        supports_check_mode=True,
+    )
+    run = runner(module)
+    absent = module.params["state"] == "absent"
+    path = _host.ROOT / install.ACCESS.places[install.ACCESS_TABLE].path
+    allowed: dict[str, list[str]] = {}
+    wanted = None
+    plan = Plan()
+    try:
+        if not absent:
+            sources = [access.make_source(one["name"], one["address"]) for one in module.params["sources"]]
+            found, problems = access.resolve_sources(sources, resolve)
+            known, warnings = access.keep_known(found, problems, access.known_sources(read_file(path)))
+            allowed = {source.name: list(those) for source, those in known.items()}
+            for words in warnings:
+                warn(module, words)
+            table = access.render(module.params["ports"], known)
+            wanted = {
+                install.ACCESS_TABLE: table,
+                **{name: str(text) for name, text in (module.params["files"] or {}).items()},
+            }
+        missing = "" if absent else _host.lacking_nut()
+        if missing and module.check_mode:
+            warn(module, f"all would be installed as soon as NUT is there. {missing}")
+            module.exit_json(
+                changed=True, allowed=allowed, loaded=False, **_service.returned(Plan(changed=tuple(wanted or ())))
+            )
+        if missing:
+            raise InstallError(missing)
+        locked = contextlib.nullcontext("") if module.check_mode else _service.alone(module, install.ACCESS)
+        with locked as left:
+            if left:
+                warn(module, left)
+            installation = Installation(wanted, run, None, _host.ROOT, _service.OWNERS, install.ACCESS)
+            loaded = look(run)
+            difference = "" if wanted is None else access.find_difference(loaded, wanted[install.ACCESS_TABLE])
+            plan = complete(installation.plan(), difference, absent, loaded is not None)
+            diff = installation.diff(plan)
+            # one who is cut off on battery may shut down at once
+            narrows = not absent and path.exists() and install.ACCESS_TABLE in plan.changed
+            busy = find_not_on_mains() if narrows and not module.check_mode and not module.params["force"] else []
+            if busy:
+                raise InstallError(
+                    f"upsd on this host says that {', '.join(busy)}: not plainly on mains. A secondary that is cut off "
+                    "now may shut down at once, so nothing was changed. Run again when the mains are back, or with "
+                    "force if you know that it is safe"
+                )
+            trouble = ""
+            if not module.check_mode:
+                trouble = apply(installation, plan)
+                if wanted is not None:
+                    difference = trouble or access.find_difference(look(run), wanted[install.ACCESS_TABLE])
+    except (
+        access.AccessError,
+        InstallError,
+        units.UnitError,
+        writing.WriteError,
+        writing.Busy,
+        OSError,
+        LookupError,
+    ) as error:
+        module.fail_json(msg=str(error), allowed=allowed, loaded=False, **_service.returned(plan))
+    if difference and not module.check_mode:
+        said = units.last_words(install.ACCESS_UNIT, run)
+        warn(
+            module,
+            "NOBODY IS KEPT FROM CONNECTING TO UPSD on this host, and no login is needed to block it: the table that "
+            f"limits who may connect can't be loaded: {difference.rstrip('.')}. {said.rstrip('.')}. What to do: systemctl status "
+            f"{install.ACCESS_UNIT}; or, if everybody on the network may connect, nut_server_allow: any",
+        )
+    module.exit_json(
+        changed=bool(plan),
+        allowed=allowed,
+        loaded=not absent and not difference,
+        **_service.returned(plan),
+        **({"diff": [{"prepared": diff}]} if plan else {}),
+    )
+
+
+def apply(installation: Installation, plan: Plan) -> str:
+    """Do what was decided. Returns why the table could not be loaded, "" if it was; what else fails raises as Installation.apply does."""
+    loading = [step for step in plan.after if {"start", "restart"} & set(step.command)]
+    installation.apply(replace(plan, after=tuple(step for step in plan.after if step not in loading)))
+    try:
+        installation.apply(Plan(after=tuple(loading)))
+    except units.UnitError as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""nut-access: what the archive /usr/local/sbin/nut-access starts with."""
+
+import os
+import sys
+
+from _nut import access_cli
+
+
+def tell(file):
+    """Return what writes a line to a file."""
+    return lambda line: print(line, file=file, flush=True)
+
+
+if __name__ == "__main__":
+    code = access_cli.main(sys.argv[1:], access_cli.Host(tell(sys.stdout), tell(sys.stderr)))
+    # a name server that does not answer leaves a thread behind, which nobody waits for
+    os._exit(code)

@@ -1,0 +1,125 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut import access, access_cli, writing
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_access import listed
+
+NAS = access.make_source("nas", "nas.lan")
+TEXT = access.render([3493], {NAS: ["192.0.2.5"]})
+
+
+class Machine:
+    """A host with the table's file, and an nft that loads what it is given."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.file = root / access_cli.FILE
+        self.file.parent.mkdir(parents=True)
+        (root / "run").mkdir()
+        self.file.write_text(TEXT)
+        self.loaded: list[str] | None = ["192.0.2.5"]
+        self.refuses = False
+        self.now: list[str] = ["192.0.2.5"]
+        self.commands: list[tuple[str, ...]] = []
+        self.out: list[str] = []
+        self.err: list[str] = []
+
+    def nft(self, command: Sequence[str]) -> tuple[int, str]:
+        if tuple(command) == access.LIST:
+            return (1, "No such file or directory") if self.loaded is None else (0, listed(self.loaded))
+        self.commands.append(tuple(command))
+        if self.refuses:
+            return 1, "\x1b[2JOperation not permitted\n"
+        those = access.known_sources(self.file.read_text()).values()
+        self.loaded = [one for addresses in those for one in addresses]
+        return 0, ""
+
+    def resolve(self, _name: str, _seconds: float) -> Sequence[str]:
+        if not self.now:
+            raise OSError("no name server")
+        return self.now
+
+    def main(self, *arguments: str) -> int:
+        self.out.clear()
+        host = access_cli.Host(self.out.append, self.err.append, self.root, self.nft, self.resolve)
+        return access_cli.main(arguments, host)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.mark.parametrize("now", [["192.0.2.5"], []])
+def test_nothing_to_do(machine: Machine, now: list[str]) -> None:
+    """Also where no name server answers, as in a power cut."""
+    machine.now = now
+    before = machine.file.stat()
+    assert machine.main("refresh") == 0
+    assert (machine.out, machine.err, machine.commands) == ([], [], [])
+    assert machine.file.stat() == before
+
+
+def test_another_address(machine: Machine) -> None:
+    machine.file.chmod(0o644)
+    machine.now = ["192.0.2.6"]
+    assert machine.main("refresh") == 0
+    assert machine.out == ["may connect to upsd, too: nas from 192.0.2.6"]
+    assert machine.loaded == ["192.0.2.5", "192.0.2.6"]
+    assert machine.commands == [("nft", "-f", str(machine.file))]
+    assert machine.file.stat().st_mode & 0o777 == 0o644
+    assert machine.main("refresh") == 0
+    assert machine.out == []
+
+
+def test_a_table_that_somebody_flushed(machine: Machine) -> None:
+    machine.loaded = None
+    assert machine.main("refresh") == 0
+    assert machine.out == ["the table inet homelab_nut is not loaded; it is loaded again"]
+    assert machine.loaded == ["192.0.2.5"]
+
+
+def test_a_table_that_can_not_be_loaded(machine: Machine) -> None:
+    machine.loaded, machine.refuses = None, True
+    assert machine.main("refresh") == 1
+    (line,) = machine.err
+    assert line.startswith("nobody is kept from connecting to upsd: the table can't be loaded")
+    assert line.isprintable()
+
+
+def test_a_deployment_is_at_work(machine: Machine) -> None:
+    machine.now = ["192.0.2.6"]
+    with writing.alone(machine.root / access_cli.LOCK, 0):
+        assert machine.main("refresh") == 0
+    assert machine.file.read_text() == TEXT
+    assert machine.commands == []
+
+
+def test_status(machine: Machine) -> None:
+    assert machine.main("status") == 0
+    assert machine.out == ["nas: 192.0.2.5", "loaded; refused 5 packets since then", "refused nobody in the last day"]
+    machine.loaded = []
+    assert machine.main("status") == 1
+    assert machine.out[1] == "it lets in nobody"
+
+
+def test_the_command_line(machine: Machine) -> None:
+    assert machine.main("--help") == 0
+    assert "Usage: nut-access refresh" in machine.out[0]
+    for arguments in ((), ("run",), ("refresh", "now")):
+        assert machine.main(*arguments) == 2
+    machine.file.unlink()
+    assert machine.main("refresh") == 1
+    assert "access.nft" in machine.err[-1]
+
+
+def test_a_program_that_is_not_there() -> None:
+    assert access_cli.run_program(("/no/such/program",))[0] == 127
+    assert access_cli.run_program(("sh", "-c", "echo a; exit 3")) == (3, "a\n")

@@ -1,0 +1,190 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.homelab.nut.plugins.module_utils import _host, _service
+from ansible_collections.homelab.nut.plugins.module_utils._nut import access, install
+from ansible_collections.homelab.nut.plugins.modules import upsd_access
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_access import listed
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_install import OWNERS
+from ansible_collections.homelab.nut.tests.unit.plugins.modules.hotplug_host import run_module
+
+FILES = {name: f"text of {name}\n" for name in install.ACCESS.places if name != install.ACCESS_TABLE}
+NAS = {"name": "nas", "address": "nas.lan"}
+LOADED = listed(["192.0.2.5"])
+
+
+class Machine:
+    """systemd and nft, as far as the module meets them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.state = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
+        self.table: str | None = None
+        self.refuses = False
+        self.told: list[str] = []
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        if tuple(command) == access.LIST:
+            return (1, "No such file or directory") if self.table is None else (0, self.table)
+        if command[:2] == ["systemctl", "show"]:
+            block = "".join(f"{key}={value}\n" for key, value in self.state.items())
+            return 0, f"{block}\n{block}"
+        if command[0] == "journalctl":
+            return 0, "nft: Operation not supported\n"
+        self.told.append(" ".join(command))
+        if {"start", "restart"} & set(command):
+            if self.refuses:
+                return 1, "Job for nut-access.service failed.\n"
+            text = (self.root / "etc/nut/access.nft").read_text()
+            those = [one for addresses in access.known_sources(text).values() for one in addresses]
+            self.table = listed(those, ports=sorted(access.known_ports(text)))
+            self.state = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
+        if "disable" in command or command[0] == "nft":
+            self.table = None
+            self.state = {"LoadState": "loaded", "ActiveState": "inactive", "UnitFileState": "disabled"}
+        return 0, ""
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    for folder in ("etc/nut", "etc/systemd/system", "run"):
+        (tmp_path / folder).mkdir(parents=True)
+    known = {"nas.lan": ["192.0.2.5"]}
+
+    def resolve(name: str, _seconds: float) -> Sequence[str]:
+        if name not in known:
+            raise OSError("no such name")
+        return known[name]
+
+    made = Machine(tmp_path)
+    made.known = known  # type: ignore[attr-defined]
+    monkeypatch.setattr(_host, "ROOT", tmp_path)
+    monkeypatch.setattr(_service, "OWNERS", OWNERS)
+    monkeypatch.setattr(upsd_access, "runner", lambda _module: made)
+    monkeypatch.setattr(upsd_access, "resolve", resolve)
+    monkeypatch.setattr(upsd_access, "find_not_on_mains", list)
+    return made
+
+
+@pytest.fixture
+def run(machine: Machine, capfd: pytest.CaptureFixture[str]) -> Any:
+    def run_it(*sources: dict[str, str], **options: Any) -> dict[str, Any]:
+        machine.told.clear()
+        if options.get("state") != "absent":
+            options = {"files": FILES, "sources": list(sources), **options}
+        return run_module(upsd_access, capfd, **options)
+
+    return run_it
+
+
+def test_put_in_place_once_and_removed(run: Any, machine: Machine) -> None:
+    checked = run(NAS, _ansible_check_mode=True)
+    assert checked["changed"] is True
+    assert list((machine.root / "etc/nut").iterdir()) == machine.told == []
+    done = run(NAS)
+    assert (done["changed"], done["loaded"], done["allowed"]) == (True, True, {"nas": ["192.0.2.5"]})
+    assert set(done) - {"changed", "diff"} == set(yaml.safe_load(upsd_access.RETURN))
+    assert machine.told == [
+        "systemctl daemon-reload",
+        "systemctl enable nut-access.service",
+        "systemctl start nut-access.service",
+    ]
+    for place in install.ACCESS.places.values():
+        assert (machine.root / place.path).stat().st_mode & 0o777 == 0o644
+    again = run(NAS)
+    assert (again["changed"], again["loaded"], machine.told) == (False, True, [])
+    gone = run(state="absent")
+    assert (gone["changed"], gone["loaded"]) == (True, False)
+    assert machine.told[0] == "systemctl disable --now nut-access.service"
+    assert not [path for path in machine.root.rglob("*") if path.is_file() and path.name != "homelab-nut.lock"]
+    assert run(state="absent")["changed"] is False
+
+
+def test_a_table_that_was_flushed_is_loaded_again(run: Any, machine: Machine) -> None:
+    run(NAS)
+    machine.table = None
+    done = run(NAS)
+    assert done["actions"] == ["systemctl restart nut-access.service: the table inet homelab_nut is not loaded"]
+    assert done["loaded"] is True
+
+
+def test_a_table_without_its_unit_is_removed(run: Any, machine: Machine) -> None:
+    machine.table = LOADED
+    assert run(state="absent")["changed"] is True
+    assert machine.told == ["nft delete table inet homelab_nut"]
+
+
+def test_a_table_that_can_not_be_loaded_is_no_failure_and_can_not_be_overlooked(run: Any, machine: Machine) -> None:
+    machine.refuses = True
+    done = run(NAS)
+    assert "failed" not in done
+    assert done["loaded"] is False
+    (words,) = done["warnings"]
+    assert "NOBODY IS KEPT FROM CONNECTING TO UPSD" in words
+    assert "Job for nut-access.service failed. nft: Operation not supported" in words
+    assert "nut_server_allow: any" in words
+    # all files are there, so that a later boot may do better
+    assert (machine.root / "etc/nut/access.nft").is_file()
+    machine.refuses = False
+    assert run(NAS)["loaded"] is True
+
+
+def test_a_name_without_an_address(run: Any, machine: Machine) -> None:
+    run(NAS)
+    machine.known.clear()  # type: ignore[attr-defined]
+    done = run(NAS, {"name": "tv", "address": "tv.lan"})
+    assert done["allowed"] == {"nas": ["192.0.2.5"], "tv": []}
+    first, second = done["warnings"]
+    assert "nas (nas.lan) does not resolve on this host (no such name)" in first
+    assert first.endswith("Until then it may connect from 192.0.2.5, as before")
+    assert "tv (tv.lan) does not resolve" in second
+    assert "nut_client_address of that host, or nut_server_allow" in second
+
+
+def test_on_battery_nobody_is_shut_out(run: Any, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(NAS)
+    before = (machine.root / "etc/nut/access.nft").read_text()
+    monkeypatch.setattr(upsd_access, "find_not_on_mains", lambda: ["ups (OB)"])
+    # what changes nothing, or only loads what should be loaded, is done at any time
+    assert run(NAS)["changed"] is False
+    machine.table = None
+    assert run(NAS)["loaded"] is True
+    failed = run()
+    assert failed["failed"] is True
+    assert "ups (OB): not plainly on mains" in failed["msg"]
+    assert (machine.root / "etc/nut/access.nft").read_text() == before
+    assert machine.told == []
+    assert run(_ansible_check_mode=True)["changed"] is True
+    assert run(force=True)["allowed"] == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sources": [{"name": "x", "address": "192.0.2.7/24"}]}, "write 192.0.2.0/24 for the network"),
+        ({"sources": [{"name": "x", "address": "} }"}]}, "is not an address, a network"),
+        ({"ports": [70000]}, "port must be a number from 1 to 65535, not 70000"),
+        ({"ports": []}, "port must be a number"),
+        ({"files": {}}, "files must be"),
+    ],
+)
+def test_a_mistake_changes_nothing(run: Any, machine: Machine, options: dict[str, Any], words: str) -> None:
+    failed = run(**options)
+    assert failed["failed"] is True
+    assert words in failed["msg"]
+    assert not [path for path in machine.root.rglob("*") if path.is_file() and path.name != "homelab-nut.lock"]
+
+
+def test_a_host_without_nut(run: Any, machine: Machine) -> None:
+    (machine.root / "etc/nut").rmdir()
+    assert "NUT is not installed on this host" in run(NAS)["msg"]
+    assert run(NAS, _ansible_check_mode=True)["changed"] is True
