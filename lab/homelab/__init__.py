@@ -211,7 +211,7 @@ class Lab:
                 self.ups(host.name, "mains", "on")
         folder = self.state / "hosts" / host.name
         folder.mkdir(parents=True, exist_ok=True)
-        network = f"{self.prefix}:alias={host.name},ip={self._address_of(host)}"
+        network = f"{self.prefix}:alias={host.name},{self._place_of(host)}"
         options = ["--systemd", "always", "--hostname", host.name, "--network", network]
         # the journal outlives the machine: it tells what happened at a power cut
         (folder / "journal").mkdir(exist_ok=True)
@@ -229,11 +229,12 @@ class Lab:
                 options += ["--publish", f"127.0.0.1:{ports[service]}:{inside}"]
         return self._ensure_running(host.name, [*options, image_id], ["/sbin/init"])
 
-    def _address_of(self, host: Host) -> str:
-        """Return the address of a host, which it keeps when it is started again, as a machine at home does."""
+    def _place_of(self, host: Host) -> str:
+        """Return podman's options for the addresses of a host, which it keeps when it is started again, as a machine at home does."""
         seen = json.loads(podman("network", "inspect", self.prefix).stdout)[0]
-        subnet = ipaddress.ip_network(seen["subnets"][0]["subnet"])
-        return str(subnet[FIRST_ADDRESS + list(all_hosts(SITES)).index(host)])
+        number = FIRST_ADDRESS + list(all_hosts(SITES)).index(host)
+        # the others remember the card, too
+        return f"ip={ipaddress.ip_network(seen['subnets'][0]['subnet'])[number]},mac=02:00:00:00:00:{number:02x}"
 
     def _plug_in(self, host: Host) -> None:
         """Plug the UPSes of a host in, as soon as its hardware answers."""
