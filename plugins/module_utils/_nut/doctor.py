@@ -829,8 +829,9 @@ def _kit_units(look: _Look, kit: install.Kit, texts: Mapping[str, str], check: s
             f"{kit.service} failed when it ran last{look.last_words(kit.service)}",
             f"journalctl -u {kit.service} -n 50",
         )
-    if kit.standing and texts.get(kit.standing):
-        yield from _unit_problems(look, kit.standing, check)
+    for name in kit.standing:
+        if texts.get(name):
+            yield from _unit_problems(look, name, check)
 
 
 def _broken(text: str) -> str:

@@ -39,8 +39,8 @@ class Kit:
     """A program of ours on a host, with all that belongs to it.
 
     places: its files but itself, the policy first: what else is put in place reads it. optional: those that need not be there.
-    service: its unit. standing: the unit that is enabled and runs all the time; "" if there is none. read: what that one reads when
-    it starts. rules: which file is udev's. traces: what it leaves, besides its log, which people may still want to read.
+    service: its unit. standing: the units that are enabled and run all the time. read: what each of these reads when it starts,
+    besides its own unit. rules: which file is udev's. traces: what it leaves, besides its log, which people may still want to read.
     compiled: a pattern of more of that.
     """
 
@@ -48,8 +48,8 @@ class Kit:
     program: str
     places: Mapping[str, Place]
     service: str
-    standing: str = ""
-    read: tuple[str, ...] = ()
+    standing: tuple[str, ...] = ()
+    read: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     rules: str = ""
     traces: tuple[str, ...] = ()
@@ -57,8 +57,8 @@ class Kit:
 
     @property
     def units(self) -> tuple[str, ...]:
-        """The one that runs all the time, if there is one, and the service."""
-        return (self.standing, self.service) if self.standing else (self.service,)
+        """Return those that run all the time, and the service."""
+        return (*self.standing, self.service)
 
 
 HOTPLUG = Kit(
@@ -72,7 +72,7 @@ HOTPLUG = Kit(
         "logrotate": Place("etc/logrotate.d/nut-hotplug"),
     },
     service=SERVICE,
-    standing=TIMER,
+    standing=(TIMER,),
     rules="63-nut-hotplug.rules",
     traces=(PROGRAM, "run/nut-hotplug.quiet", "run/nut-hotplug-pending.json", "var/lib/nut-hotplug"),
     # its quiet path, one file a release of Python
@@ -82,9 +82,10 @@ PLACES = HOTPLUG.places
 
 GATE = "nut-shutdown.service"
 STAGES = "nut-stages.service"
+WATCH = "nut-watch.service"
 MONITOR = "nut-monitor.conf"
 SERVER = "nut-server.conf"
-# upsmon starts the service, and the service the poweroff: nothing here runs all the time
+# upsmon starts the service, and the service the poweroff
 SHUTDOWN = Kit(
     name="nut-shutdown",
     program="usr/local/sbin/nut-shutdown",
@@ -92,13 +93,14 @@ SHUTDOWN = Kit(
         "shutdown.json": Place("etc/nut/shutdown.json", 0o640, "nut"),
         GATE: Place(f"etc/systemd/system/{GATE}"),
         STAGES: Place(f"etc/systemd/system/{STAGES}"),
+        WATCH: Place(f"etc/systemd/system/{WATCH}"),
         MONITOR: Place("etc/systemd/system/nut-monitor.service.d/homelab-nut.conf"),
         SERVER: Place("etc/systemd/system/nut-server.service.d/homelab-nut.conf"),
         "logrotate": Place("etc/logrotate.d/nut-shutdown"),
     },
     service=GATE,
-    standing=STAGES,
-    read=("shutdown.json", STAGES),
+    standing=(STAGES, WATCH),
+    read={STAGES: ("shutdown.json",)},
     optional=(STAGES,),
     traces=("usr/local/sbin/nut-shutdown", "run/nut-shutdown", "var/lib/nut-shutdown"),
 )
@@ -182,30 +184,23 @@ class Installation:
 
     def plan(self) -> Plan:
         """Decide what to do. Raises units.UnitError, OSError, and LookupError where there is no group nut."""
-        standing, service = self._units()
-        return self._going(standing, service) if self.wanted is None else self._coming(standing, service)
+        shown = self._units()
+        return self._going(shown) if self.wanted is None else self._coming(shown)
 
-    def _coming(self, standing: Mapping[str, str], service: Mapping[str, str]) -> Plan:
+    def _coming(self, shown: Mapping[str, Mapping[str, str]]) -> Plan:
         wanted = self.wanted or {}
         changed = tuple(name for name in self.kit.places if wanted[name] and self._differs(name))
         gone = tuple(
             name for name in self.kit.places if not wanted[name] and self._is_there(self.kit.places[name].path)
         )
-        late = "yes" in (standing.get("NeedDaemonReload"), service.get("NeedDaemonReload"))
+        late = any(unit.get("NeedDaemonReload") == "yes" for unit in shown.values())
         after = self._taken_up((*changed, *gone), late)
         before: list[Step] = []
-        name = self.kit.standing
-        if name and not wanted[name]:
-            before = self._stopped(standing, f"there is nothing for {name} to do")
-        elif name:
-            if standing.get("UnitFileState") != "enabled":
-                after.append(Step(("systemctl", "enable", name), "it must start at boot"))
-            if standing.get("ActiveState") != "active":
-                after.append(Step(("systemctl", "start", name), "it does not run"))
-            elif renewed := [one for one in (name, *self.kit.read) if one in changed]:
-                after.append(Step(("systemctl", "restart", name), f"{renewed[0]} changed"))
-            elif self.renewed:
-                after.append(Step(("systemctl", "restart", name), f"{self.kit.name} changed"))
+        for name in self.kit.standing:
+            if wanted[name]:
+                after += self._started(name, shown.get(name, {}), changed)
+            else:
+                before += self._stopped(name, shown.get(name, {}), f"there is nothing for {name} to do")
         folder = self._at(str(self.log.parent)) if self.log else None
         return Plan(
             before=tuple(before),
@@ -215,14 +210,27 @@ class Installation:
             after=tuple(after),
         )
 
-    def _stopped(self, standing: Mapping[str, str], why: str) -> list[Step]:
-        if standing.get("UnitFileState") == "enabled" or standing.get("ActiveState") == "active":
-            return [Step(("systemctl", "disable", "--now", self.kit.standing), why)]
+    def _started(self, name: str, unit: Mapping[str, str], changed: Sequence[str]) -> list[Step]:
+        steps = []
+        if unit.get("UnitFileState") != "enabled":
+            steps.append(Step(("systemctl", "enable", name), "it must start at boot"))
+        if unit.get("ActiveState") != "active":
+            steps.append(Step(("systemctl", "start", name), "it does not run"))
+        elif renewed := [file for file in (name, *self.kit.read.get(name, ())) if file in changed]:
+            steps.append(Step(("systemctl", "restart", name), f"{renewed[0]} changed"))
+        elif self.renewed:
+            steps.append(Step(("systemctl", "restart", name), f"{self.kit.name} changed"))
+        return steps
+
+    def _stopped(self, name: str, unit: Mapping[str, str], why: str) -> list[Step]:
+        if unit.get("UnitFileState") == "enabled" or unit.get("ActiveState") == "active":
+            return [Step(("systemctl", "disable", "--now", name), why)]
         return []
 
-    def _going(self, standing: Mapping[str, str], service: Mapping[str, str]) -> Plan:
+    def _going(self, shown: Mapping[str, Mapping[str, str]]) -> Plan:
         why = f"{self.kit.name} is removed from this host"
-        before = self._stopped(standing, why)
+        before = [step for name in self.kit.standing for step in self._stopped(name, shown.get(name, {}), why)]
+        service = shown.get(self.kit.service, {})
         if service.get("ActiveState") in ("active", "activating"):
             before.append(Step(("systemctl", "stop", self.kit.service), why))
         if service.get("ActiveState") == "failed":
@@ -242,7 +250,7 @@ class Installation:
             steps.append(Step(("udevadm", "control", "--reload"), f"the rules of {self.kit.name} changed"))
         return steps
 
-    def _units(self) -> tuple[dict[str, str], dict[str, str]]:
+    def _units(self) -> dict[str, dict[str, str]]:
         properties = "--property=LoadState,ActiveState,UnitFileState,NeedDaemonReload"
         code, said = self.runner(["systemctl", "show", properties, "--", *self.kit.units])
         if code:
@@ -257,7 +265,7 @@ class Installation:
         ]
         if masked:
             raise units.UnitError(f"{', '.join(masked)} is masked. Unmask it: systemctl unmask {' '.join(masked)}")
-        return shown.get(self.kit.standing, {}), shown.get(self.kit.service, {})
+        return shown
 
     def _differs(self, name: str) -> bool:
         place = self.kit.places[name]
