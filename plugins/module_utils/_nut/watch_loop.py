@@ -22,12 +22,12 @@ from .verify import local_upsd
 from .words import printable
 
 INTERVAL = 1.0
-ASK_SECONDS = 1.0
+ASK_SECONDS = 0.5
 """What upsd has for its answers; it needs a millisecond. upsmon waits 5 s, so upsd must be free again by then."""
-AGAIN_SECONDS = 0.5
+AGAIN_SECONDS = 0.4
 """The same, and the pause before, while it is known to say nothing."""
 AGAIN_PAUSE = 0.2
-SAMPLE_SECONDS = 0.2
+SAMPLE_SECONDS = 0.1
 """Between two looks at the connections."""
 LISTEN_INTERVAL = 30.0
 
