@@ -221,7 +221,16 @@ class Lab:
             options += ["--volume", f"{self.state / 'usb' / host.name}:/run/usb"]
             # for the walls of a drill: mounts of a unit's own (which AppArmor's profile for containers forbids, too), and a network
             # of its own with a loopback interface
-            options += ["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "apparmor=unconfined"]
+            options += [
+                "--cap-add",
+                "SYS_ADMIN",
+                "--cap-add",
+                "NET_ADMIN",
+                "--cap-add",
+                "SYS_PTRACE",
+                "--security-opt",
+                "apparmor=unconfined",
+            ]
         if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
             options += ["--volume", f"{CGROUP_V1}:/etc/systemd/system.conf.d/cgroup-v1.conf:ro"]
         for service, inside in (("ssh", 22), ("api", 443)):

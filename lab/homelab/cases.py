@@ -16,6 +16,8 @@ from . import Lab
 from .house import Case, House
 from .podman import LabError
 from .steps import (
+    attacked,
+    attacked_by_stranger,
     boot,
     cut,
     deaf,
@@ -31,7 +33,7 @@ from .steps import (
     wait,
     when,
 )
-from .verdict import Want, guests_again, guests_ended, guests_first, primary_within, took
+from .verdict import Want, begins_within, guests_again, guests_ended, guests_first, primary_within, took
 
 BOTH = ("pve8", "pve9")
 OUT = (mains(False), wait(6))
@@ -60,6 +62,9 @@ NO_GUESTS = (quietly("primary", "lab-pve remove"),)
 STAGE = {"name": "nas", "on_battery": 5, "storage_of": ["truenas"]}
 EITHER = Want("either", rules=(), soon=None)
 STAYS = Want("stays")
+# upsmon's poll, 5 s, and FINALDELAY of a secondary, 5 s; and no attack may delay that by more than 15 s
+IN_TIME = Want(soon=None, also=(begins_within(12 + 15),))
+SHORT_OUTAGE = 23  # seconds: longer than DEADTIME, and the battery is full
 
 CASES: tuple[Case, ...] = (
     # TrueNAS's time
@@ -332,6 +337,58 @@ CASES: tuple[Case, ...] = (
         Want(),
         ("pve9",),
         nas=12,
+    ),
+    # upsd, attacked by a machine that may reach it, and by one that may not: asked, and never listened to
+    Case(
+        "upsd-blocked-mains",
+        "A secondary blocks upsd from 15 s before the power cut on",
+        (attacked("other", 120), wait(15), *OUTAGE),
+        IN_TIME,
+        BOTH,
+    ),
+    Case(
+        "upsd-blocked-battery",
+        "A secondary blocks upsd on battery, 15 s before that is low",
+        (*OUT, attacked("other", 120), wait(15), low()),
+        IN_TIME,
+        BOTH,
+    ),
+    Case(
+        "upsd-blocked-low",
+        "A secondary blocks upsd when the battery gets low",
+        (*OUT, attacked("other", 120), low()),
+        IN_TIME,
+        BOTH,
+    ),
+    Case(
+        "upsd-blocked-fsd",
+        "A secondary blocks upsd at the FSD",
+        (*OUTAGE, when("FSD"), attacked("other", 120)),
+        IN_TIME,
+        BOTH,
+    ),
+    Case(
+        "upsd-blocked-short",
+        "A secondary blocks upsd on battery, and the mains return 23 s later",
+        (*OUT, attacked("other", SHORT_OUTAGE + 10), wait(SHORT_OUTAGE), mains(True)),
+        STAYS,
+        BOTH,
+        stays=30,
+    ),
+    Case(
+        "upsd-stranger-short",
+        "A stranger attacks upsd on battery, and the mains return 23 s later",
+        (*OUT, attacked_by_stranger(SHORT_OUTAGE + 10), wait(SHORT_OUTAGE), mains(True)),
+        STAYS,
+        BOTH,
+        stays=30,
+    ),
+    Case(
+        "upsd-stranger-low",
+        "A stranger attacks upsd when the battery gets low",
+        (*OUT, attacked_by_stranger(60), low()),
+        IN_TIME,
+        BOTH,
     ),
     # upsmon on the primary
     Case(

@@ -21,7 +21,7 @@ from typing import Any
 from . import CHECKOUT, Lab, _moment
 from .hosts import SITES, Host
 from .podman import PODMAN, LabError, podman, run
-from .verdict import Fall, Seen, Want, judge, story, waited
+from .verdict import Fall, Seen, Want, delay, judge, story, waited
 
 READY_SECONDS = 120.0  # from power to a homelab that serves its UPS; 15 to 30 on two cores
 TICK = 0.4
@@ -164,6 +164,7 @@ class House:
             "problems": problems,
             "waited": waited(seen),
             "busy": round(seen.busy, 1),
+            "delay": delay(seen.events, [fall.began for fall in seen.falls]),
             "rule": seen.gate["rule"] if seen.gate else None,
             "falls": [asdict(fall) for fall in seen.falls],
             "took": round(time.time() - self.start, 1),
@@ -369,6 +370,11 @@ class House:
         more = ["--privileged"] if privileged else []
         container = self.lab.container(self.name(who))
         return podman("exec", *more, container, "sh", "-c", script, check=check).stdout
+
+    def address(self, who: str) -> str:
+        """Return a machine's address in the lab's network."""
+        seen = json.loads(podman("inspect", "--type", "container", self.lab.container(self.name(who))).stdout)[0]
+        return str(seen["NetworkSettings"]["Networks"][self.lab.prefix]["IPAddress"])
 
     def when(self, phase: str, seconds: float) -> None:
         """Wait for a phase. Raises LabError if it does not come."""

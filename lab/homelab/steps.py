@@ -6,9 +6,16 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 from .house import House, Step
+
+ATTACK = Path(__file__).with_name("attack.py").read_text()
+CONNECTIONS = 8
 
 GONE = "pkill -KILL -x {0}"  # of any program, all its processes
 
@@ -95,3 +102,29 @@ def deaf(who: str) -> Step:
 def hears(who: str) -> tuple[Step, ...]:
     """Give it back."""
     return (quietly(who, "ip link set eth0 up", privileged=True),)
+
+
+def attacked(who: str, seconds: float) -> Step:
+    """Have a secondary attack upsd (attack.py), from now on, for a while. who: as in on(), or "other", the last secondary."""
+
+    def step(house: House) -> None:
+        name = house.secondaries[-1] if who == "other" else house.name(who)
+        house.note(f"{name} attacks upsd")
+        words = " ".join(
+            map(shlex.quote, ("python3", "-c", ATTACK, house.primary, "3493", f"{seconds:g}", f"{CONNECTIONS}"))
+        )
+        house.execute(name, f"{words} >/dev/null 2>&1 &")
+
+    return step
+
+
+def attacked_by_stranger(seconds: float) -> Step:
+    """Have this machine attack upsd, which is none of the homelab's and comes from the network's gateway."""
+
+    def step(house: House) -> None:
+        house.note("a stranger attacks upsd")
+        place = (house.address(house.primary), "3493", f"{seconds:g}", f"{CONNECTIONS}")
+        # it ends by itself
+        subprocess.Popen([sys.executable, "-c", ATTACK, *place], stdin=subprocess.DEVNULL)
+
+    return step

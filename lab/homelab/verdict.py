@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,6 +171,25 @@ def primary_within(seconds: float) -> Check:
         return []
 
     return check
+
+
+def begins_within(seconds: float) -> Check:
+    """The first machine began that soon after the battery was low, and not before."""
+
+    def check(seen: Seen) -> list[str]:
+        after = delay(seen.events, [fall.began for fall in seen.falls])
+        if after is None or not 0 <= after <= seconds + seen.patience:
+            return [f"the shutdown did not begin between 0 and {seconds:g} s after the battery was low, but {after}"]
+        return []
+
+    return check
+
+
+def delay(events: Iterable[Sequence[Any]], begins: Iterable[float | None]) -> float | None:
+    """Return the seconds from the low battery to the first machine that begins to go down; None if one of them is missing."""
+    low = next((float(event[0]) for event in events if event[1] == "battery low"), None)
+    began = min((moment for moment in begins if moment is not None), default=None)
+    return None if low is None or began is None else round(began - low, 1)
 
 
 def guests_first(*numbers: int) -> Check:

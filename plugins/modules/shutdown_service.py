@@ -15,6 +15,7 @@ description:
   - Puts the policy, the units, the logrotate and the tmpfiles.d file of C(nut-shutdown) in place. Or removes all of them.
   - C(nut-shutdown.service) is not started. C(upsmon) does so, as its SHUTDOWNCMD, and the unit powers the host off.
   - C(nut-stages.service) is started, where it is given. It watches the UPS and does what the stages of the policy say.
+  - C(nut-watch.service) is started. It watches C(upsd), and helps it when it hangs.
   - It does in one round trip what the role nut_server needs. The program itself comes by M(homelab.nut.zipapp).
 author:
   - The homelab.nut contributors (@homelab-nut)
@@ -28,15 +29,15 @@ options:
     default: present
   files:
     description:
-      - The files, name to text. V(shutdown.json), V(nut-shutdown.service), V(nut-stages.service), V(nut-monitor.conf),
-        V(nut-server.conf), V(logrotate) and V(tmpfiles).
+      - The files, name to text. V(shutdown.json), V(nut-shutdown.service), V(nut-stages.service), V(nut-watch.service),
+        V(nut-monitor.conf), V(nut-server.conf), V(logrotate) and V(tmpfiles).
       - V(nut-monitor.conf) and V(nut-server.conf) are drop-ins of C(nut-monitor.service) and C(nut-server.service).
       - V(nut-stages.service) may be empty. Then it is stopped, and not there.
       - V(tmpfiles) makes the spare of C(upsmon)'s POWERDOWNFLAG, now and at each boot. It may be empty. Then there is none.
       - Required if O(state=present).
     type: dict
   renewed:
-    description: Whether the program has been replaced. Then C(nut-stages.service), which runs, is started anew.
+    description: Whether the program has been replaced. Then C(nut-stages.service) and C(nut-watch.service), which run, are restarted.
     type: bool
     default: false
 extends_documentation_fragment:

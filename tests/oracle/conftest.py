@@ -34,6 +34,8 @@ class Nut:
         podman("rm", "--force", "--ignore", "--time", "0", self._name)
         # It ends with its input, and is removed then, whatever becomes of the tests.
         options = ["--rm", "--interactive", "--name", self._name, "--network", "none", *limits()]
+        # as root has it on a host: to see, and to help, upsd's sockets
+        options += ["--cap-add", "SYS_PTRACE"]
         options += ["--volume", f"{HERE}:/opt/inside:ro", "--volume", f"{PLUGINS}:{INSIDE}:ro"]
         options += ["--env", "PYTHONPATH=/opt/oracle", "--env", "PYTHONDONTWRITEBYTECODE=1"]
         command = [*PODMAN, "run", *options, image("nut", debian), "python3", "/opt/inside/inside.py"]

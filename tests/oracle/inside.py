@@ -269,8 +269,51 @@ def attack(files: Mapping[str, str], tls: Mapping[str, str], aim: str, times: in
     }
 
 
+def block(cure: str) -> dict[str, Any]:
+    """Send upsd commands and read nothing, and let it be cured: by "limit", by "close", or not. Says whether it answers."""
+    from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd_process, watch
+
+    put({"upsd.users": "", "upsd.conf": f"LISTEN 127.0.0.1 {PORT}\nALLOW_NO_DEVICE true\n", "ups.conf": ""})
+    with started(str(PROGRAMS / "upsd"), "-F") as upsd, ExitStack() as stack:
+        peer = stack.enter_context(connect(upsd) or socket.socket())
+        process = upsd_process.UpsdProcess(upsd.pid)
+        if cure == "limit":
+            process.limit_sends()
+            # one that is accepted from now on has the limit, too
+            peer = stack.enter_context(connect(upsd) or socket.socket())
+        dropped = not _overfill(peer)
+        before = _answers(2.0)
+        seen = process.sockets()
+        time.sleep(0.2)
+        stuck = watch.blocking_connections(seen, process.sockets())
+        if cure == "close":
+            process.hang_up(frozenset(connection.inode for connection in stuck))
+        return {"dropped": dropped, "before": before, "stuck": len(stuck), "after": _answers(5.0)}
+
+
+def _overfill(peer: socket.socket) -> bool:
+    """Send commands until nothing more can be sent for a second. Says whether upsd still has the connection."""
+    peer.settimeout(1.0)
+    try:
+        while True:
+            peer.sendall(b"LIST UPS\n" * 50)
+    except socket.timeout:
+        return True
+    except ConnectionError:
+        return False
+
+
+def _answers(seconds: float) -> bool:
+    with socket.create_connection(("127.0.0.1", PORT), timeout=seconds) as client:
+        try:
+            client.sendall(b"VER\n")
+            return client.recv(100).startswith(b"Network UPS Tools")
+        except socket.timeout:
+            return False
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (ask_upsd, run, log_in, dump, checksums, check, attack)
+    function.__name__: function for function in (ask_upsd, run, log_in, dump, checksums, check, attack, block)
 }
 
 

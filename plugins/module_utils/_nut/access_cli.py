@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import access, hostnames, writing
+from . import access, hostnames, sets, writing
 from .words import printable
 
 Say = Callable[[str], None]
 Run = Callable[[Sequence[str]], "tuple[int, str]"]
 
 FILE = "etc/nut/access.nft"
-LOCK = "run/homelab-nut.lock"
 USAGE = """\
 Usage: nut-access refresh    let in the names of /etc/nut/access.nft at the addresses that they have by now, too,
                              and load the table if it is not loaded
@@ -63,11 +62,14 @@ class Host:
         wider = access.widen(text, self.resolve)
         if wider == text and not access.find_difference(self.look(), text):
             return 0
-        with writing.alone(self.root / LOCK, 0):
+        path = self.root / FILE
+        manifest = self.root / sets.MANIFEST.relative_to("/")
+        with sets.alone(self.root / "run", 0, [path.parent], manifest=manifest) as left:
+            if left:
+                self.out(left)
             if self.read() != text:
                 return 0  # a deployment was at work: the timer comes again
             if wider != text:
-                path = self.root / FILE
                 writing.replace({path: wider}, path.stat().st_mode & 0o777)
                 self.out(f"may connect to upsd, too: {_describe_new(text, wider)}")
             else:

@@ -563,6 +563,25 @@ def server(look: _Look) -> Found:
             yield look.make("port", OK, f"{system} can be reached from here")
 
 
+HELPED_DAYS = 7
+_PEER_TODO = (
+    "find out what does that there (ss -tnp dport = :3493); a machine that is no secondary of the inventory needs no access "
+    "to upsd (nut_server_allow)"
+)
+_HANG_TODO = "journalctl -u nut-watch -u nut-server; `nut-shutdown status` has the last events"
+
+
+def helped(look: _Look) -> Found:
+    """Did upsd need help lately: did somebody block it, or was it restarted because it hung?"""
+    if not look.expected.primary:
+        return
+    recent = [event for event in look.seen.helped if look.seen.now - event.last < HELPED_DAYS * DAY]
+    for event in recent[-_TROUBLES:]:
+        yield look.make("upsd-watch", WARNING, str(event), _PEER_TODO if event.address else _HANG_TODO)
+    if not recent:
+        yield look.make("upsd-watch", OK, f"nobody blocked upsd in the last {HELPED_DAYS} days, and it did not hang")
+
+
 def listening(look: _Look) -> Found:
     """Does upsd listen where it should, and nowhere else?"""
     if not look.expected.primary:
@@ -886,8 +905,8 @@ def _kit_units(look: _Look, kit: install.Kit, texts: Mapping[str, str], check: s
             f"{kit.service} failed when it ran last{look.last_words(kit.service)}",
             f"journalctl -u {kit.service} -n 50",
         )
-    for name in (kit.standing, *kit.helpers):
-        if name and texts.get(name):
+    for name in (*kit.standing, *kit.helpers):
+        if texts.get(name):
             yield from _unit_problems(look, name, check)
 
 
@@ -1120,7 +1139,7 @@ def journal(look: _Look) -> Found:
 Check = Callable[[_Look], Iterable[Finding]]
 
 CHECKS: tuple[Check, ...] = (
-    installed, release, mode, files, users, units, restarted, usb, drivers, status, battery, self_test, server, listening, shielded,
+    installed, release, mode, files, users, units, restarted, usb, drivers, status, battery, self_test, server, helped, listening, shielded,
     limited, logins, upsmon, shutdowncmd, the_gate, policy, killpower, cut, trusted, last_shutdown, plan, tls, clock, journal,
 )  # fmt: skip
 

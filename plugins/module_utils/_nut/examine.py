@@ -45,6 +45,7 @@ from . import (
     upsd_states,
     usb,
     validate,
+    watch,
 )
 from .directives import Release
 from .moments import entry_moment
@@ -62,6 +63,7 @@ FILE_LIMIT = 1 << 20
 
 GATE_STATE = "run/nut-shutdown/gate.json"
 REPORT = "var/lib/nut-shutdown/last.json"
+WATCH_STATE = "var/lib/nut-shutdown/watch.json"
 ADDRESSES = "var/lib/nut-shutdown/addresses.json"
 
 _SHOWN = "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,Result,StateChangeTimestampMonotonic"
@@ -194,6 +196,7 @@ class Seen:
     untrusted: Mapping[str, str] = field(default_factory=dict)
     gate: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
+    helped: tuple[watch.Event, ...] = ()  # what nut-watch did for upsd
     firewall: tuple[str, ...] | None = None
     access: access.Loaded | None = None
     synchronized: bool | None = None
@@ -259,6 +262,7 @@ class Host:
             untrusted=self.tried("trust", lambda: self._untrusted(upsmon), {}),
             gate=self._json(GATE_STATE),
             last=self._json(REPORT),
+            helped=self._helped(),
             firewall=self.tried("firewall", lambda: self._firewall(files), None)
             if self.primary and self.shielded
             else None,
@@ -313,6 +317,10 @@ class Host:
             data = jsontext.parse(self._at(path).read_bytes()[:FILE_LIMIT])
             return data if isinstance(data, dict) else None
         return None
+
+    def _helped(self) -> tuple[watch.Event, ...]:
+        file = self._file(self._at(WATCH_STATE)) if self.primary else None
+        return watch.load(file.text, "").events if file else ()
 
     def _sections(self, files: Mapping[str, File]) -> tuple[str, ...]:
         return tuple(ups_conf.parse(files["ups.conf"].text).sections) if "ups.conf" in files else ()

@@ -41,9 +41,9 @@ class Kit:
     """A program of ours on a host, with all that belongs to it.
 
     places: its files but itself, the policy first: what else is put in place reads it. optional: those that need not be there.
-    service: its unit. standing: the unit that is enabled and runs all the time; "" if there is none. helpers: units that come and
-    go with that one. read: what that one reads when it starts. rules, tmpfiles: which file is udev's, and systemd-tmpfiles'. traces:
-    what it leaves, besides its log, which people may still want to read.
+    service: its unit. standing: the units that are enabled and run all the time. helpers: units that come and go with these. read:
+    what each of these reads when it starts, besides its own unit. rules, tmpfiles: which file is udev's, and systemd-tmpfiles'.
+    traces: what it leaves, besides its log, which people may still want to read.
     compiled: a pattern of more of that.
     """
 
@@ -51,9 +51,9 @@ class Kit:
     program: str
     places: Mapping[str, Place]
     service: str
-    standing: str = ""
+    standing: tuple[str, ...] = ()
     helpers: tuple[str, ...] = ()
-    read: tuple[str, ...] = ()
+    read: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     rules: str = ""
     tmpfiles: str = ""
@@ -62,8 +62,8 @@ class Kit:
 
     @property
     def units(self) -> tuple[str, ...]:
-        """The one that runs all the time, if there is one, the service, and what it brings."""
-        return tuple(dict.fromkeys(unit for unit in (self.standing, self.service, *self.helpers) if unit))
+        """Return those that run all the time, the service, and what it brings."""
+        return tuple(dict.fromkeys((*self.standing, self.service, *self.helpers)))
 
 
 HOTPLUG = Kit(
@@ -77,7 +77,7 @@ HOTPLUG = Kit(
         "logrotate": Place("etc/logrotate.d/nut-hotplug"),
     },
     service=SERVICE,
-    standing=TIMER,
+    standing=(TIMER,),
     rules="63-nut-hotplug.rules",
     traces=(PROGRAM, "run/nut-hotplug.quiet", "var/lib/nut-hotplug"),
     # its quiet path, one file a release of Python
@@ -87,11 +87,12 @@ PLACES = HOTPLUG.places
 
 GATE = units.GATE
 STAGES = "nut-stages.service"
+WATCH = "nut-watch.service"
 MONITOR = "nut-monitor.conf"
 SERVER = "nut-server.conf"
 # makes the spare of POWERDOWNFLAG; see flag.py
 TMPFILES = "tmpfiles"
-# upsmon starts the service, and the service the poweroff: nothing here runs all the time
+# upsmon starts the service, and the service the poweroff
 SHUTDOWN = Kit(
     name="nut-shutdown",
     program="usr/local/sbin/nut-shutdown",
@@ -99,14 +100,15 @@ SHUTDOWN = Kit(
         "shutdown.json": Place("etc/nut/shutdown.json", 0o640, "nut"),
         GATE: Place(f"etc/systemd/system/{GATE}"),
         STAGES: Place(f"etc/systemd/system/{STAGES}"),
+        WATCH: Place(f"etc/systemd/system/{WATCH}"),
         MONITOR: Place("etc/systemd/system/nut-monitor.service.d/homelab-nut.conf"),
         SERVER: Place("etc/systemd/system/nut-server.service.d/homelab-nut.conf"),
         "logrotate": Place("etc/logrotate.d/nut-shutdown"),
         TMPFILES: Place("etc/tmpfiles.d/nut-shutdown.conf"),
     },
     service=GATE,
-    standing=STAGES,
-    read=("shutdown.json", STAGES),
+    standing=(STAGES, WATCH),
+    read={STAGES: ("shutdown.json",)},
     optional=(STAGES, TMPFILES),
     tmpfiles=TMPFILES,
     traces=("usr/local/sbin/nut-shutdown", "run/nut-shutdown", "var/lib/nut-shutdown"),
@@ -129,9 +131,9 @@ ACCESS = Kit(
         "nftables.conf": Place("etc/systemd/system/nftables.service.d/homelab-nut.conf"),
     },
     service=ACCESS_UNIT,
-    standing=ACCESS_UNIT,
+    standing=(ACCESS_UNIT,),
     helpers=(ACCESS_TIMER,),
-    read=(ACCESS_TABLE, ACCESS_TIMER),
+    read={ACCESS_UNIT: (ACCESS_TABLE, ACCESS_TIMER)},
     traces=("usr/local/sbin/nut-access",),
 )
 
@@ -225,31 +227,24 @@ class Installation:
 
     def plan(self) -> Plan:
         """Decide what to do. Raises units.UnitError, OSError, and LookupError where there is no group nut."""
-        standing, service = self._units()
-        return self._going(standing, service) if self.wanted is None else self._coming(standing, service)
+        shown = self._units()
+        return self._going(shown) if self.wanted is None else self._coming(shown)
 
-    def _coming(self, standing: Mapping[str, str], service: Mapping[str, str]) -> Plan:
+    def _coming(self, shown: Mapping[str, Mapping[str, str]]) -> Plan:
         wanted = self.wanted or {}
         changed = tuple(name for name in self.kit.places if wanted[name] and self._differs(name))
         gone = tuple(
             name for name in self.kit.places if not wanted[name] and self._is_there(self.kit.places[name].path)
         )
         cut_short = self._mark.exists()
-        late = cut_short or "yes" in (standing.get("NeedDaemonReload"), service.get("NeedDaemonReload"))
+        late = cut_short or any(unit.get("NeedDaemonReload") == "yes" for unit in shown.values())
         after = self._taken_up((*changed, *gone), late)
         before: list[Step] = []
-        name = self.kit.standing
-        if name and not wanted[name]:
-            before = self._stopped(standing, f"there is nothing for {name} to do")
-        elif name:
-            if standing.get("UnitFileState") != "enabled":
-                after.append(Step(("systemctl", "enable", name), "it must start at boot"))
-            if standing.get("ActiveState") != "active":
-                after.append(Step(("systemctl", "start", name), "it does not run"))
-            elif renewed := [one for one in (name, *self.kit.read) if one in changed]:
-                after.append(Step(("systemctl", "restart", name), f"{renewed[0]} changed"))
-            elif self.renewed or cut_short:
-                after.append(Step(("systemctl", "restart", name), f"{self.kit.name} changed"))
+        for name in self.kit.standing:
+            if wanted[name]:
+                after += self._started(name, shown.get(name, {}), changed, cut_short)
+            else:
+                before += self._stopped(name, shown.get(name, {}), f"there is nothing for {name} to do")
         after += self._made_anew(changed)
         folder = self._at(str(self.log.parent)) if self.log else None
         return Plan(
@@ -260,15 +255,28 @@ class Installation:
             after=tuple(after),
         )
 
-    def _stopped(self, standing: Mapping[str, str], why: str) -> list[Step]:
-        if standing.get("UnitFileState") == "enabled" or standing.get("ActiveState") == "active":
-            return [Step(("systemctl", "disable", "--now", self.kit.standing), why)]
+    def _started(self, name: str, unit: Mapping[str, str], changed: Sequence[str], cut_short: bool) -> list[Step]:
+        steps = []
+        if unit.get("UnitFileState") != "enabled":
+            steps.append(Step(("systemctl", "enable", name), "it must start at boot"))
+        if unit.get("ActiveState") != "active":
+            steps.append(Step(("systemctl", "start", name), "it does not run"))
+        elif renewed := [file for file in (name, *self.kit.read.get(name, ())) if file in changed]:
+            steps.append(Step(("systemctl", "restart", name), f"{renewed[0]} changed"))
+        elif self.renewed or cut_short:
+            steps.append(Step(("systemctl", "restart", name), f"{self.kit.name} changed"))
+        return steps
+
+    def _stopped(self, name: str, unit: Mapping[str, str], why: str) -> list[Step]:
+        if unit.get("UnitFileState") == "enabled" or unit.get("ActiveState") == "active":
+            return [Step(("systemctl", "disable", "--now", name), why)]
         return []
 
-    def _going(self, standing: Mapping[str, str], service: Mapping[str, str]) -> Plan:
+    def _going(self, shown: Mapping[str, Mapping[str, str]]) -> Plan:
         why = f"{self.kit.name} is removed from this host"
-        before = self._stopped(standing, why)
-        if self.kit.service != self.kit.standing and service.get("ActiveState") in ("active", "activating"):
+        before = [step for name in self.kit.standing for step in self._stopped(name, shown.get(name, {}), why)]
+        service = shown.get(self.kit.service, {})
+        if self.kit.service not in self.kit.standing and service.get("ActiveState") in ("active", "activating"):
             before.append(Step(("systemctl", "stop", self.kit.service), why))
         if service.get("ActiveState") == "failed":
             before.append(Step(("systemctl", "reset-failed", self.kit.service), why))
@@ -309,7 +317,7 @@ class Installation:
         now = _made_by((self.wanted or {}).get(name, ""))
         return [self._at(path) for path in before if path not in now and self._is_there(path)]
 
-    def _units(self) -> tuple[dict[str, str], dict[str, str]]:
+    def _units(self) -> dict[str, dict[str, str]]:
         properties = "--property=LoadState,ActiveState,UnitFileState,NeedDaemonReload"
         code, said = self.runner(["systemctl", "show", properties, "--", *self.kit.units])
         if code:
@@ -324,7 +332,7 @@ class Installation:
         ]
         if masked:
             raise units.UnitError(f"{', '.join(masked)} is masked. Unmask it: systemctl unmask {' '.join(masked)}")
-        return shown.get(self.kit.standing, {}), shown.get(self.kit.service, {})
+        return shown
 
     def _differs(self, name: str) -> bool:
         place = self.kit.places[name]

@@ -21,12 +21,13 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import gate, gate_core, gate_policy, jsontext, units, writing
 from .command_line import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
-from .moments import boottime, stamp
+from .moments import boot_id, boottime, stamp
 from .units import Run
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ POLICY = Path("/etc/nut/shutdown.json")
 UPSMON_CONF = Path("/etc/nut/upsmon.conf")
 GATE_STATE = Path("/run/nut-shutdown/gate.json")
 STAGES_STATE = Path("/var/lib/nut-shutdown/stages.json")
+WATCH_STATE = Path("/var/lib/nut-shutdown/watch.json")
+UPSD_CONF = Path("/etc/nut/upsd.conf")
 REPORT = Path("/var/lib/nut-shutdown/last.json")
 ADDRESSES = "addresses.json"
 GUESTS = "guests.json"
@@ -50,6 +53,9 @@ HANG = 20
 
 WATCH_HANG = 60
 """The same for the stages; a round of theirs takes 2 s for each UPS, and 15 s where upsmon is told and hangs."""
+
+WATCH_PROGRAM_SECONDS = 20
+"""What systemctl has for restarting upsd, which stops within 5 s (its drop-in)."""
 
 FIND_SECONDS = 10.0
 """What Proxmox's files have for being read. They are no files of a disk, and may hang."""
@@ -77,6 +83,7 @@ examples:
   nut-shutdown fsd             begin the real shutdown of everything now, as upsmon does when the battery is low
   nut-shutdown gate            wait; nut-shutdown.service runs this, and powers off when it has ended
   nut-shutdown stages          watch the UPSes, and do what the stages say; nut-stages.service runs this all the time
+  nut-shutdown watch           watch upsd: close connections that block it, restart it if it hangs; nut-watch.service runs this
 
 exit codes:
   0  done: all are down, or there is a reason to wait no longer; of stages: there are none
@@ -94,7 +101,7 @@ def _parser(out: Say, err: Say) -> Parser:
     parser = Parser("nut-shutdown", DESCRIPTION, EPILOG, out, err)
     parser.add_argument(
         "command",
-        choices=("gate", "stages", "status", "guests", "check", "drill", "record", "fsd"),
+        choices=("gate", "stages", "watch", "status", "guests", "check", "drill", "record", "fsd"),
         help="see the examples",
     )
     parser.add_argument("--json", action="store_true", help="status, guests, drill, record: say it as JSON")
@@ -116,12 +123,13 @@ def _parser(out: Say, err: Say) -> Parser:
     # how a drill starts its other half, between walls; and a record its unit
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--upsmon-conf", type=Path, default=UPSMON_CONF, help=argparse.SUPPRESS)
+    parser.add_argument("--upsd-conf", type=Path, default=UPSD_CONF, help=argparse.SUPPRESS)
     parser.add_argument("--policy", type=Path, default=POLICY, metavar="FILE", help="default: %(default)s")
     parser.add_argument(
         "--state",
         type=Path,
         metavar="FILE",
-        help=f"where it stands, should it be started again; default: {GATE_STATE}, of stages {STAGES_STATE}",
+        help=f"where it stands, should it be started again; default: {GATE_STATE}, of stages {STAGES_STATE}, of watch {WATCH_STATE}",
     )
     parser.add_argument(
         "--report", type=Path, default=REPORT, metavar="FILE", help="what the gate saw; default: %(default)s"
@@ -202,6 +210,8 @@ def main(
         return left.code
     if options.command == "drill" and options.inside:
         return _drill(None, options, out, err, run or runner())
+    if options.command == "watch":
+        return _watch(options, out, run or runner(WATCH_PROGRAM_SECONDS))
     by = _started_by(os.environ if environment is None else environment, options.root)
     return _do(options, out, err, run=run, by=by, sleep=sleep)
 
@@ -431,6 +441,30 @@ def _record(policy: gate_policy.Policy, options: argparse.Namespace, out: Say, e
     return OK if done else FAILED
 
 
+def _watch(options: argparse.Namespace, out: Say, run: Run) -> int:
+    """Watch upsd for ever. It needs no policy: it is there without a gate, too."""
+    from . import watch, watch_loop  # noqa: PLC0415 - the gate does not need them, and must not fail with them
+
+    path = options.state or WATCH_STATE
+    writer = gate.Writer(out)
+    writer.start()
+
+    def log(line: str) -> None:
+        out(line)
+        writer.append(options.log, f"{stamp(time.time())} watch: {line}")
+
+    with watchdog(WATCH_HANG) as pet:
+        watch_loop.Watcher(
+            options.upsd_conf,
+            watch.load(_text(path), boot_id()),
+            log=log,
+            save=lambda text: writer.replace(path, text),
+            run=run,
+            alive=pet,
+        ).watch()
+    return FAILED
+
+
 def _stages(policy: gate_policy.Policy, known: Sequence[Stage], options: argparse.Namespace, out: Say, run: Run) -> int:
     from . import stages  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
@@ -468,11 +502,14 @@ class Status:
     """One look at all that the policy names."""
 
     def __init__(self, policy: gate_policy.Policy, options: argparse.Namespace, run: Run) -> None:
+        from . import watch  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+
         self.policy, self.path = policy, options.policy
         names = gate.Names(options.report.with_name(ADDRESSES))
         self.seen, self.power = gate.one_look(policy, run, names)
         self.state = _json(options.state or GATE_STATE)
         self.last = _json(options.report)
+        self.events = watch.load(_text(options.report.with_name(WATCH_STATE.name)), "").events
 
     def data(self) -> dict[str, Any]:
         """Return it as data."""
@@ -495,6 +532,7 @@ class Status:
             "upses": [self.ups(ups) for ups in self.policy.upses],
             "gate": self.state,
             "last": self.last,
+            "upsd": [asdict(event) for event in self.events],
         }
 
     def ups(self, ups: gate_policy.Ups) -> dict[str, Any]:
@@ -519,6 +557,8 @@ class Status:
             lines.append(f"  {ups!s:<20} {said if isinstance(said, str) else _power(said)}")
         lines += [] if self.policy.upses else ["  none is known"]
         lines += ["", *self.last_text()]
+        if self.events:
+            lines += ["what was done for upsd (the last of it):", *(f"  {event}" for event in self.events[-5:])]
         return "\n".join(lines)
 
     def kept(self) -> str:
@@ -607,9 +647,16 @@ def _power(said: gate_core.Reading) -> str:
     return gate_core.POWER[said.on_battery] + left
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes()[: gate_policy.TEXT_LIMIT].decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        data = jsontext.parse(path.read_bytes()[: gate_policy.TEXT_LIMIT])
-    except (OSError, ValueError):
+        data = jsontext.parse(_text(path))
+    except ValueError:
         return None
     return data if isinstance(data, dict) else None

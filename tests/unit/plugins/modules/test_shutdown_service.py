@@ -47,16 +47,18 @@ def test_put_in_place_once(run: Any, tmp_path: Path) -> None:
         "systemctl daemon-reload: the units of nut-shutdown changed",
         "systemctl enable nut-stages.service: it must start at boot",
         "systemctl start nut-stages.service: it does not run",
+        "systemctl restart nut-watch.service: nut-watch.service changed",
     ]
     assert set(done) - {"changed", "diff"} == set(yaml.safe_load(shutdown_service.RETURN))
     assert (tmp_path / "etc/nut/shutdown.json").read_text() == SHUTDOWN["shutdown.json"]
     run.systemd.stages = dict(RUNS)
     assert run(files=SHUTDOWN)["changed"] is False
     assert run(files=SHUTDOWN, renewed=True)["actions"] == [
-        "systemctl restart nut-stages.service: nut-shutdown changed"
+        "systemctl restart nut-stages.service: nut-shutdown changed",
+        "systemctl restart nut-watch.service: nut-shutdown changed",
     ]
     assert run(state="absent")["changed"] is True
-    run.systemd.stages = dict(NONE)
+    run.systemd.stages, run.systemd.watch = dict(NONE), dict(NONE)
     assert run(state="absent")["changed"] is False
 
 

@@ -17,8 +17,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut import (
     install,
     upsd_states,
     usb,
+    watch,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import Expected, Machine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import DAY, Expected, Machine
 from ansible_collections.homelab.nut.plugins.module_utils._nut.examine import (
     Cut,
     Entry,
@@ -65,6 +66,7 @@ GATE_FILES = {
     "shutdown.json": json.dumps(POLICY),
     "nut-shutdown.service": "[Service]\n",
     "nut-stages.service": "",
+    "nut-watch.service": "[Unit]\n",
     "nut-monitor.conf": "[Unit]\n",
     "logrotate": "x\n",
     "tmpfiles": "",
@@ -149,6 +151,7 @@ SEEN = Seen(
         "nut-driver-enumerator.path": unit("inactive", "disabled"),
         "nut-shutdown.service": unit("inactive", "static"),
         "nut-stages.service": Unit("not-found", "inactive", "dead", "", 0, "success", 0.0),
+        "nut-watch.service": unit(),
         "nut-hotplug.service": unit("inactive", "static"),
         "nut-hotplug.timer": unit(),
         "nut-access.service": unit(sub="exited"),
@@ -257,8 +260,8 @@ def test_each_check_says_that_it_is_ok() -> None:
     }
     assert names == {
         "installed", "mode", "files", "users", "units", "restarted", "usb", "permissions", "driver", "status", "load", "battery",
-        "self-test", "upsd", "port", "listening", "firewall", "access", "login", "strangers", "upsmon", "shutdowncmd", "gate", "hotplug",
-        "policy", "killpower", "cut", "trust", "last-shutdown", "plan", "tls", "clock", "journal",
+        "self-test", "upsd", "upsd-watch", "port", "listening", "firewall", "access", "login", "strangers", "upsmon", "shutdowncmd",
+        "gate", "hotplug", "policy", "killpower", "cut", "trust", "last-shutdown", "plan", "tls", "clock", "journal",
     }  # fmt: skip
 
 
@@ -376,6 +379,15 @@ BROKEN: dict[str, tuple[Seen, str, str, str]] = {
     "on another address besides": (
         replace(SEEN, sockets=(*SEEN.sockets, Socket("::1", 3493, "upsd"))), "listening", WARNING, "[::1]:3493, which the inventory",
     ),
+    "somebody blocked upsd": (
+        replace(SEEN, helped=(watch.Event(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked\x1b upsd", NOW - 9 * DAY, NOW - DAY, 7),)),
+        "upsd-watch", WARNING, "192.0.2.9 blocked\\x1b upsd (7 times, until",
+    ),
+    "upsd hung": (
+        replace(SEEN, helped=(watch.Event(watch.RESTARTED, "", "upsd said nothing for 7 s. Restarted it", NOW - DAY, NOW - DAY),)),
+        "upsd-watch", WARNING, "Restarted it",
+    ),
+    "the watch of upsd does not run": (units("nut-watch.service", unit("inactive")), "gate", FAILURE, "nut-watch.service does not run"),
     "sockets unreadable": (replace(SEEN, troubles={"sockets": "OSError: no"}), "listening", UNKNOWN, "OSError"),
     "shut out": (replace(SEEN, firewall=("no rule lets in nas", "add this")), "firewall", FAILURE, "no rule lets in nas"),
     "firewall unreadable": (replace(SEEN, troubles={"firewall": "FirewallError: no"}), "firewall", UNKNOWN, "FirewallError"),

@@ -281,7 +281,7 @@ def test_a_host_without_ups_conf(machine: Machine) -> None:
     assert "etc/nut/ups.conf. Deploy it first" in install.missing(machine.root / "etc/nut")
 
 
-# A kit of which one unit is started by upsmon, and another one runs all the time, if there is something for it to do
+# A kit of which one unit is started by upsmon, one runs all the time, and another one, too, if there is something for it to do
 
 
 SHUTDOWN = {name: f"text of {name}\n" for name in install.SHUTDOWN.places}
@@ -291,17 +291,20 @@ RUNS = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enable
 
 
 class Systemd:
-    """systemd, as far as these two services can see."""
+    """systemd, as far as these services can see. The watch of upsd runs, unless told."""
 
-    def __init__(self, stages: Mapping[str, str] | None = None, **service: str) -> None:
+    def __init__(
+        self, stages: Mapping[str, str] | None = None, watch: Mapping[str, str] = RUNS, **service: str
+    ) -> None:
         self.service = {**NONE, **service}
         self.stages = {**NONE, **(stages or {})}
+        self.watch = dict(watch)
         self.told: list[str] = []
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
         if command[:2] == ["systemctl", "show"]:
-            assert list(command[-3:]) == ["--", "nut-stages.service", "nut-shutdown.service"]
-            blocks = (self.stages, self.service)
+            assert list(command[-4:]) == ["--", "nut-stages.service", "nut-watch.service", "nut-shutdown.service"]
+            blocks = (self.stages, self.watch, self.service)
             return 0, "\n".join("".join(f"{key}={value}\n" for key, value in one.items()) for one in blocks)
         self.told.append(" ".join(command))
         return 0, ""
@@ -319,16 +322,9 @@ def test_a_service_that_nothing_starts(tmp_path: Path) -> None:
     systemd = Systemd()
     installation = gate_on(tmp_path, systemd, NO_STAGES)
     plan = installation.plan()
-    assert plan.changed == (
-        "shutdown.json",
-        "nut-shutdown.service",
-        "nut-monitor.conf",
-        "nut-server.conf",
-        "logrotate",
-        "tmpfiles",
-    )
+    assert plan.changed == tuple(name for name in install.SHUTDOWN.places if name != "nut-stages.service")
     installation.apply(plan)
-    assert systemd.told == ["systemctl daemon-reload"]
+    assert systemd.told == ["systemctl daemon-reload", "systemctl restart nut-watch.service"]
     assert (tmp_path / "var/log/nut").is_dir()
     assert (tmp_path / "etc/systemd/system/nut-monitor.service.d/homelab-nut.conf").is_file()
     assert not (tmp_path / "etc/systemd/system/nut-stages.service").exists()
@@ -343,6 +339,7 @@ def test_the_stages_run_all_the_time(tmp_path: Path) -> None:
         "systemctl daemon-reload",
         "systemctl enable nut-stages.service",
         "systemctl start nut-stages.service",
+        "systemctl restart nut-watch.service",
     ]
     systemd.stages = dict(RUNS)
     assert not installation.plan()
@@ -356,9 +353,10 @@ def test_the_stages_run_all_the_time(tmp_path: Path) -> None:
         ("nut-shutdown.service", False, ["systemctl daemon-reload"]),
         ("nut-monitor.conf", False, ["systemctl daemon-reload"]),
         ("logrotate", False, []),
-        ("logrotate", True, ["systemctl restart nut-stages.service"]),
-        ("", True, ["systemctl restart nut-stages.service"]),
-        ("shutdown.json", True, ["systemctl restart nut-stages.service"]),
+        ("nut-watch.service", False, ["systemctl daemon-reload", "systemctl restart nut-watch.service"]),
+        ("logrotate", True, ["systemctl restart nut-stages.service", "systemctl restart nut-watch.service"]),
+        ("", True, ["systemctl restart nut-stages.service", "systemctl restart nut-watch.service"]),
+        ("shutdown.json", True, ["systemctl restart nut-stages.service", "systemctl restart nut-watch.service"]),
     ],
 )
 def test_what_the_stages_are_restarted_for(tmp_path: Path, change: str, renewed: bool, told: list[str]) -> None:
@@ -371,6 +369,17 @@ def test_what_the_stages_are_restarted_for(tmp_path: Path, change: str, renewed:
     assert systemd.told == told
 
 
+def test_the_watch_of_upsd_is_started_without_stages(tmp_path: Path) -> None:
+    systemd = Systemd(watch=NONE)
+    installation = gate_on(tmp_path, systemd, NO_STAGES)
+    installation.apply(installation.plan())
+    assert systemd.told == [
+        "systemctl daemon-reload",
+        "systemctl enable nut-watch.service",
+        "systemctl start nut-watch.service",
+    ]
+
+
 def test_without_stages_they_go(tmp_path: Path) -> None:
     first = gate_on(tmp_path, Systemd(), SHUTDOWN)
     first.apply(first.plan())
@@ -379,7 +388,11 @@ def test_without_stages_they_go(tmp_path: Path) -> None:
     plan = installation.plan()
     assert "/etc/systemd/system/nut-stages.service: removed\n" in installation.diff(plan)
     installation.apply(plan)
-    assert systemd.told == ["systemctl disable --now nut-stages.service", "systemctl daemon-reload"]
+    assert systemd.told == [
+        "systemctl disable --now nut-stages.service",
+        "systemctl daemon-reload",
+        "systemctl restart nut-watch.service",
+    ]
     assert not (tmp_path / "etc/systemd/system/nut-stages.service").exists()
     systemd.stages = dict(NONE)
     assert not gate_on(tmp_path, systemd, NO_STAGES).plan()
@@ -434,6 +447,7 @@ def test_it_goes(tmp_path: Path) -> None:
         "etc/logrotate.d/nut-shutdown",
         "etc/systemd/system/nut-server.service.d/homelab-nut.conf",
         "etc/systemd/system/nut-monitor.service.d/homelab-nut.conf",
+        "etc/systemd/system/nut-watch.service",
         "etc/systemd/system/nut-stages.service",
         "etc/systemd/system/nut-shutdown.service",
         "etc/nut/shutdown.json",
@@ -442,12 +456,13 @@ def test_it_goes(tmp_path: Path) -> None:
     installation.apply(plan)
     assert systemd.told == [
         "systemctl disable --now nut-stages.service",
+        "systemctl disable --now nut-watch.service",
         "systemctl reset-failed nut-shutdown.service",
         "systemctl daemon-reload",
     ]
     assert not (tmp_path / "etc/systemd/system/nut-monitor.service.d").exists()
     systemd.service["ActiveState"] = "inactive"
-    systemd.stages = dict(NONE)
+    systemd.stages, systemd.watch = dict(NONE), dict(NONE)
     assert not gate_on(tmp_path, systemd, None).plan()
 
 

@@ -641,7 +641,7 @@ ADVICE: dict[str, tuple[Mapping[str, str], Release, list[str]]] = {
     "a timer, 2.8.0": ({"upssched.conf": SCHED + "AT ONBATT * START-TIMER a 5\n"}, BOOKWORM, ["upssched takes a whole processor"]),
     "a timer, 2.8.1": ({"upssched.conf": SCHED + "AT ONBATT * START-TIMER a 5\n"}, TRIXIE, []),
     "no timer": ({"upssched.conf": SCHED + "AT ONBATT * EXECUTE a\n"}, BOOKWORM, []),
-    "TLS": ({"upsd.conf": "CERTPATH /etc/nut/tls\n"}, TRIXIE, ["with TLS, a machine that opens a connection"]),
+    "TLS": ({"upsd.conf": "CERTPATH /etc/nut/tls\n"}, TRIXIE, ["with TLS, a machine that begins a handshake"]),
     "several LISTEN, 2.8.0": ({"upsd.conf": "LISTEN 192.0.2.1\nLISTEN 192.0.2.2\n"}, BOOKWORM, ["of several LISTEN only the last one"]),
     "LISTEN with loopback, 2.8.1": ({"upsd.conf": "LISTEN 127.0.0.1\nLISTEN 192.0.2.1\n"}, TRIXIE, []),
     "several LISTEN, 2.8.1": ({"upsd.conf": "LISTEN 192.0.2.1\nLISTEN 192.0.2.2\n"}, TRIXIE, ["of several LISTEN only the first one"]),
