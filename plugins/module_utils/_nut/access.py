@@ -19,13 +19,12 @@ connect at all is limited.
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
-from . import words
+from . import jsontext, words
 
 FAMILY, TABLE = "inet", "homelab_nut"
 ANY = "any"
@@ -285,7 +284,7 @@ def known_ports(text: str) -> frozenset[int]:
 def parse_table(listed: str) -> Loaded | None:
     """Read what LIST shows; None if that is no table of ours."""
     try:
-        entries = json.loads(listed)["nftables"]
+        entries = jsontext.parse(listed)["nftables"]
         sets = {entry["set"]["name"]: entry["set"].get("elem", []) for entry in entries if "set" in entry}
         chains = [entry["chain"] for entry in entries if "chain" in entry]
         counters = {entry["counter"]["name"]: entry["counter"]["packets"] for entry in entries if "counter" in entry}
@@ -301,7 +300,7 @@ def parse_table(listed: str) -> Loaded | None:
                 one for name in ("refused4", "refused6") for each in sets.get(name, []) for one in _element(each)
             ),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
 
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from . import writing
+from . import jsontext, writing
 from .writing import Owner, WriteError
 
 # On a disk, as it must survive a power cut, and in a directory of root's own: what it says is done as root.
@@ -169,7 +169,7 @@ def recover(manifest: Path = MANIFEST) -> str:
         return ""
     try:
         entries, note = _load(text)
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError):
         manifest.unlink()
         return f"{manifest}, which tells what a run that was killed has left, can't be read: deploy NUT's files again"
     names = ", ".join(str(entry.path) for entry in entries)
@@ -249,7 +249,7 @@ def _dump(entries: Sequence[Entry], note: Note | None) -> str:
 
 def _load(text: str) -> tuple[list[Entry], Note | None]:
     """Read a manifest. Raises ValueError, TypeError and LookupError for one that is none of ours."""
-    data = json.loads(text)
+    data = jsontext.parse(text)
     if data["version"] != _VERSION:
         raise ValueError(data["version"])
     return [_entry(one) for one in data["files"]], _note(data["note"])

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import (
+    access,
     drill,
     examine,
     findings,
@@ -27,6 +28,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut import (
     plan,
     policy,
     selection,
+    sets,
     shutdown_cli,
     stages,
     state,
@@ -157,6 +159,13 @@ def load_plan(path: Path) -> object:
         return None
 
 
+def load_manifest(text: str) -> object:
+    try:
+        return sets._load(text)
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
 def load_report(path: Path) -> object:
     try:
         return findings.from_json(jsontext.parse(path.read_bytes()))
@@ -228,6 +237,21 @@ USB_POLICY = {
 }
 REPORT = {"findings": [{"check": "c", "host": "h", "verdict": "ok", "seen": "s", "todo": ""}]}
 
+MANIFEST = {
+    "version": 1,
+    "files": [{"path": "/etc/nut/ups.conf", "staged": "/etc/nut/.homelab-nut-x", "kept": None, "digest": "d"}],
+    "note": {"path": "/run/note", "text": "t"},
+}
+NFT = {
+    "nftables": [
+        {"set": {"name": "ports", "elem": [3493]}},
+        {"set": {"name": "allowed4", "elem": ["192.0.2.0/24", {"elem": {"val": "192.0.2.9"}}]}},
+        {"chain": {"hook": "input", "policy": "accept"}},
+        {"rule": {}},
+        {"counter": {"name": "refused", "packets": 7}},
+    ]
+}
+
 LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "gate_core.resume": (as_json(gate_core.dump(GATE)), by_text(lambda text: gate_core.resume(text, "boot", "upsmon", 25.0))),
     "stages.load": (as_json(stages.dump(STAGES)), lambda path: stages.load(path, "boot")),
@@ -243,6 +267,8 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "drill.read_job": (as_json(JOB.dump()), by_text(expect(drill.read_job, drill.DrillError))),
     "plan.from_dict": (PLAN, load_plan),
     "findings.from_json": (REPORT, load_report),
+    "sets._load": (MANIFEST, by_text(load_manifest)),
+    "access.parse_table": (NFT, by_text(access.parse_table)),
     "shutdown_cli._json": ({"began": 1.0, "hosts": []}, shutdown_cli._json),
 }  # fmt: skip
 
