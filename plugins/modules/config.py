@@ -158,7 +158,7 @@ from ..module_utils._nut import nss, writing
 from ..module_utils._nut.deploy import DeployError, Deployment
 from ..module_utils._nut.policy import PolicyError, check
 from ..module_utils._nut.reconcile import ReconcileError
-from ..module_utils._nut.units import UnitError, last_words
+from ..module_utils._nut.units import UnitError, last_words, sandbox_failure
 
 LOCK = Path("/run/homelab-nut.lock")
 
@@ -259,7 +259,10 @@ def believe(module: AnsibleModule, deployment: Deployment, result: dict[str, obj
             warn(module, f"{one.words}. NUT is ready for it. Is it plugged in, and switched on?")
     if wrong:
         suspects = dict.fromkeys(one.unit for one in wrong)
-        said = "\n".join(f"{unit} said last:\n{last_words(unit, deployment.runner)}" for unit in suspects)
+        said = "\n".join(
+            f"{sandbox_failure(unit, deployment.runner)}{unit} said last:\n{last_words(unit, deployment.runner)}"
+            for unit in suspects
+        )
         module.fail_json(
             msg="the configuration is in place, but after "
             f"{module.params['wait']} s NUT does not serve: {'; '.join(one.words for one in wrong)}.\n{said}",

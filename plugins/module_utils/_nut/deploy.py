@@ -86,7 +86,7 @@ class Deployment:
     def __post_init__(self) -> None:
         """Read what is there. Raises DeployError for a set of files that is none, or that this NUT can't have."""
         # What is still to be done, where a run that is cut short leaves it to the next. A reboot does it all: so /run.
-        self.pending = self.room / "homelab-nut-pending.json"
+        self.pending = self.room / actions.PENDING
         self.serves = False  # upsd, on this host, as plan() has seen it
         self.bus: reconcile.Host | None = None
         self.found: naming.Resolution | None = None
@@ -379,7 +379,10 @@ class Deployment:
                 return
             # A UPS that is not there lets its driver fail. What that means is judged when all is done.
             if not units.is_driver(action.unit):
-                raise DeployError(f"{error}\nIts last words: {units.last_words(action.unit, self.runner)}") from None
+                raise DeployError(
+                    f"{error}\n{units.sandbox_failure(action.unit, self.runner)}"
+                    f"Its last words: {units.last_words(action.unit, self.runner)}"
+                ) from None
         self.done.append(action)
 
     def _left(self) -> list[Action]:

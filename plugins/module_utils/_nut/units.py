@@ -97,6 +97,31 @@ def do(verb: str, *names: str, runner: Run) -> None:
         raise UnitError(f"systemctl {verb} {' '.join(names)} failed: {said.strip()}")
 
 
+# how systemd says that it could not make the surroundings that a unit asks for: the exit codes of what it started
+SANDBOX_CODES = {
+    216: "216/GROUP",
+    217: "217/USER",
+    218: "218/CAPABILITIES",
+    225: "225/NETWORK",
+    226: "226/NAMESPACE",
+    227: "227/NO_NEW_PRIVILEGES",
+    228: "228/SECCOMP",
+}
+
+
+def sandbox_failure(name: str, runner: Run) -> str:
+    """Return a line about a unit that could not be started in its sandbox, and what to do; "" if that is not its trouble."""
+    code, said = runner(["systemctl", "show", "--property=ExecMainStatus", "--value", "--", name])
+    why = SANDBOX_CODES.get(int(said.strip())) if not code and said.strip().isdigit() else None
+    if why is None:
+        return ""
+    kind = "nut-driver@.service" if is_driver(name) else name
+    return (
+        f"systemd can't start {name} in its sandbox ({why}). Remove /etc/systemd/system/{kind}.d/homelab-nut-hardening.conf, "
+        "by nut_server_hardening=false, or see to what its last words say; a container needs nesting\n"
+    )
+
+
 def last_words(name: str, runner: Run, lines: int = 6) -> str:
     """Return what a unit logged last, for an error message. Empty if the journal can't be read."""
     code, said = runner(["journalctl", f"--unit={name}", f"--lines={lines}", "--output=cat", "--no-pager"])
