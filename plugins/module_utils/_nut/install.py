@@ -175,10 +175,14 @@ def missing(folder: Path = Path("/etc/nut")) -> str:
     return ""
 
 
+def settings(drop_in: str) -> list[str]:
+    """Return what a drop-in says to systemd: a comment is no reason to restart anything."""
+    return [line for line in drop_in.splitlines() if re.match(r"[A-Za-z]+=", line)]
+
+
 def try_sandbox(text: str, runner: units.Run) -> str:
     """Start a program that does nothing in the sandbox that a drop-in describes. Return why that fails; "" if it does not."""
-    lines = text.partition("[Service]")[2].splitlines()
-    given = [f"--property={line}" for line in lines if re.match(r"[A-Za-z]+=", line)]
+    given = [f"--property={line}" for line in settings(text)]
     code, _said = runner(["systemd-run", "--quiet", "--wait", "--collect", "--pipe", *given, "--", "/bin/true"])
     # what else may go wrong is systemd-run's own trouble, and no sign of the sandbox
     return units.SANDBOX_CODES.get(code, "")
@@ -227,7 +231,9 @@ class Installation:
         for name, unit in self.kit.sandboxes.items():
             text = (self.wanted or {})[name]
             if self.probing and text and self._differs(name) and (why := try_sandbox(text, self.runner)):
-                self.refused[name] = f"{unit} runs without its sandbox ({HARDENING}), which this host can't apply: {why}"
+                self.refused[name] = (
+                    f"{unit} runs without its sandbox ({HARDENING}), which this host can't apply: {why}"
+                )
         self.wanted = {**(self.wanted or {}), **dict.fromkeys(self.refused, "")}
 
     def warnings(self) -> list[str]:
@@ -263,14 +269,19 @@ class Installation:
             folder=None if folder is None or folder.is_dir() else folder,
             gone=tuple(self._at(self.kit.places[one].path) for one in gone),
             after=tuple(after),
-            later=self._later((*changed, *gone)),
+            later=self._later(),
         )
 
-    def _later(self, names: Sequence[str]) -> tuple[actions.Action, ...]:
+    def _later(self) -> tuple[actions.Action, ...]:
         """Name the daemons of NUT that still run in the sandbox that they were started in, and must not for ever."""
-        wanted = [unit for name, unit in self.kit.sandboxes.items() if name in names and unit not in self.kit.units]
-        drivers = units.drivers_at_boot(self.root / "etc/systemd/system") if DRIVER in wanted else ()
-        daemons = [*drivers, *(unit for unit in wanted if unit != DRIVER)]
+        wanted = self.wanted or {}
+        other = [
+            unit
+            for name, unit in self.kit.sandboxes.items()
+            if unit not in self.kit.units and settings(wanted[name]) != settings(self._text(name) or "")
+        ]
+        drivers = units.drivers_at_boot(self.root / "etc/systemd/system") if DRIVER in other else ()
+        daemons = [*drivers, *(unit for unit in other if unit != DRIVER)]
         shown = units.show(daemons, self.runner) if daemons else {}
         return tuple(actions.Action("restart", unit, "its sandbox changed") for unit in daemons if shown[unit].runs)
 
