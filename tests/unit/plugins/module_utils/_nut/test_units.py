@@ -117,6 +117,28 @@ def test_last_words() -> None:
     assert units.last_words(units.MONITOR, Runner("No journal files were found.", 1)) == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"), [(units.SERVER, units.SERVER), ("nut-driver@a.service", "nut-driver@.service")]
+)
+def test_a_unit_that_can_t_be_started_in_its_sandbox(name: str, folder: str) -> None:
+    runner = Runner("226\n")
+    said = units.sandbox_failure(name, runner)
+    assert runner.run == [["systemctl", "show", "--property=ExecMainStatus", "--value", "--", name]]
+    for words in (
+        name,
+        "226/NAMESPACE",
+        f"/etc/systemd/system/{folder}.d/homelab-nut-hardening.conf",
+        "nut_server_hardening=false",
+    ):
+        assert words in said
+    assert said.endswith("\n")
+
+
+@pytest.mark.parametrize(("said", "code"), [("0", 0), ("1", 0), ("", 0), ("226", 1), ("no bus", 0)])
+def test_a_unit_with_other_troubles(said: str, code: int) -> None:
+    assert units.sandbox_failure(units.SERVER, Runner(said, code)) == ""
+
+
 def test_which_drivers_start_at_boot(tmp_path: Path) -> None:
     assert units.drivers_at_boot(tmp_path) == ()
     folder = tmp_path / "nut-driver.target.wants"
