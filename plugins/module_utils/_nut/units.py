@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +112,10 @@ SANDBOX_CODES = {
 
 def sandbox_failure(name: str, runner: Run) -> str:
     """Return a line about a unit that could not be started in its sandbox, and what to do; "" if that is not its trouble."""
-    code, said = runner(["systemctl", "show", "--property=ExecMainStatus", "--value", "--", name])
-    why = SANDBOX_CODES.get(int(said.strip())) if not code and said.strip().isdigit() else None
+    # of a driver, which forks, there is no main process yet
+    code, said = runner(["systemctl", "show", "--property=ExecMainStatus,ExecStart", "--", name])
+    found = [] if code else re.findall(r"(?:ExecMainStatus|status)=(\d+)", said)
+    why = next((SANDBOX_CODES[int(status)] for status in found if int(status) in SANDBOX_CODES), None)
     if why is None:
         return ""
     kind = "nut-driver@.service" if is_driver(name) else name
