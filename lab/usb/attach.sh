@@ -61,3 +61,7 @@ for mount in run-usb lab; do
     mkdir -p "/etc/systemd/system/$mount.mount.d"
     printf '[Unit]\nDefaultDependencies=no\n' >"/etc/systemd/system/$mount.mount.d/stays.conf"
 done
+
+# A real driver has its device in /dev. This one speaks to the emulator by sockets in $bus, and makes one of its own there.
+mkdir -p /etc/systemd/system/nut-driver@.service.d
+printf '[Service]\nReadWritePaths=-/run/usb\n' >/etc/systemd/system/nut-driver@.service.d/lab-usb.conf

@@ -42,7 +42,9 @@ def run(module: Module, kit: Kit, lacking: Callable[[], str]) -> None:
     plan = Plan()
     try:
         renewed = bool(module.params.get("renewed"))
-        installation = Installation(wanted, runner(module), log, _host.ROOT, OWNERS, kit, renewed)
+        # a check starts nothing, not even what only tries whether it would start
+        probing = not module.check_mode
+        installation = Installation(wanted, runner(module), log, _host.ROOT, OWNERS, kit, renewed, probing)
         missing = "" if wanted is None else lacking()
         if missing and module.check_mode:
             warn(module, f"all would be installed as soon as NUT is there. {missing}")
@@ -53,6 +55,8 @@ def run(module: Module, kit: Kit, lacking: Callable[[], str]) -> None:
             if found:
                 warn(module, found)
             plan = installation.plan()
+            for words in installation.warnings():
+                warn(module, words)
             diff = installation.diff(plan)
             if not module.check_mode:
                 installation.apply(plan)
@@ -77,5 +81,5 @@ def returned(plan: Plan) -> dict[str, list[str]]:
     return {
         "files": list(plan.changed),
         "removed": [str(path) for path in plan.gone],
-        "actions": [str(step) for step in (*plan.before, *plan.after)],
+        "actions": [str(step) for step in (*plan.before, *plan.after, *plan.later)],
     }

@@ -157,7 +157,7 @@ from ..module_utils._nut import nss, sets, writing
 from ..module_utils._nut.deploy import DeployError, Deployment
 from ..module_utils._nut.policy import PolicyError, check
 from ..module_utils._nut.reconcile import ReconcileError
-from ..module_utils._nut.units import UnitError, last_words
+from ..module_utils._nut.units import UnitError, last_words, sandbox_failure
 
 ROOM = Path("/run")
 FOLDERS = (Path("/etc/nut"), Path("/var/lib/nut-hotplug"))
@@ -265,7 +265,11 @@ def believe(module: Module, deployment: Deployment, result: dict[str, object]) -
             warn(module, f"{one.words}. NUT is ready for it. Is it plugged in, and switched on?")
     if wrong:
         suspects = dict.fromkeys(one.unit for one in wrong)
-        said = "\n".join(f"{unit} said last:\n{quoted(last_words(unit, deployment.runner))}" for unit in suspects)
+        said = "\n".join(
+            f"{sandbox_failure(unit, deployment.runner)}{unit} said last:\n"
+            f"{quoted(last_words(unit, deployment.runner))}"
+            for unit in suspects
+        )
         module.fail_json(
             msg="the configuration is in place, but after "
             f"{module.params['wait']} s NUT does not serve: {'; '.join(one.words for one in wrong)}.\n{said}",

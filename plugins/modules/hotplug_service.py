@@ -27,7 +27,10 @@ options:
     default: present
   files:
     description:
-      - The files, name to text. V(hotplug.json), V(nut-hotplug.service), V(nut-hotplug.timer), V(63-nut-hotplug.rules) and V(logrotate).
+      - The files, name to text. V(hotplug.json), V(nut-hotplug.service), V(nut-hotplug.timer), V(nut-hotplug-hardening.conf),
+        V(63-nut-hotplug.rules) and V(logrotate).
+      - V(nut-hotplug-hardening.conf) is a drop-in of C(nut-hotplug.service), and may be empty. It is tried first, by a unit of its own
+        that does nothing. Where systemd can't apply it, as in some containers, it is left out, with a warning.
       - Required if O(state=present).
     type: dict
 extends_documentation_fragment:

@@ -25,6 +25,9 @@ WANTED = "ups.conf.wanted"
 # hotplug must never meet a new ups.conf with an old one of these
 FILES = ("nut.conf", "upsd.users", "upsd.conf", WANTED, "ups.conf", "upssched.conf", "upsmon.conf")
 
+# In /run: what a run has decided on and not lived to do, for the next one. A reboot does it all.
+PENDING = "homelab-nut-pending.json"
+
 # What stands in the files of a host that is no longer ours. MODE=none is safe beside a ups.conf without sections.
 STUB = "# Emptied by Ansible (homelab.nut), with state absent.\n"
 STUBS = {name: STUB + "MODE=none\n" if name == "nut.conf" else STUB for name in FILES}

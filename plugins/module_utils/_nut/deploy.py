@@ -91,7 +91,7 @@ class Deployment:
     def __post_init__(self) -> None:
         """Read what is there. Raises DeployError for a set of files that is none, or that this NUT can't have."""
         # What is still to be done, where a run that is cut short leaves it to the next, or to nut-hotplug.
-        self.pending = self.room / reconcile.PENDING
+        self.pending = self.room / actions.PENDING
         self.serves = False  # upsd, on this host, as plan() has seen it
         self.bus: reconcile.Host | None = None
         self.found: naming.Resolution | None = None
@@ -405,7 +405,8 @@ class Deployment:
             # A UPS that is not there lets its driver fail. What that means is judged when all is done.
             if not units.is_driver(action.unit):
                 raise DeployError(
-                    f"{error}\nIts last words: {one_line(units.last_words(action.unit, self.runner))}"
+                    f"{error}\n{units.sandbox_failure(action.unit, self.runner)}"
+                    f"Its last words: {one_line(units.last_words(action.unit, self.runner))}"
                 ) from None
         self.done.append(action)
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from . import units, writing
+from . import actions, units, writing
 from .words import one_line, well_formed
 
 SERVICE = "nut-hotplug.service"
@@ -43,8 +44,8 @@ class Kit:
     places: its files but itself, the policy first: what else is put in place reads it. optional: those that need not be there.
     service: its unit. standing: the units that are enabled and run all the time. helpers: units that come and go with these. read:
     what each of these reads when it starts, besides its own unit. rules, tmpfiles: which file is udev's, and systemd-tmpfiles'.
-    traces: what it leaves, besides its log, which people may still want to read.
-    compiled: a pattern of more of that.
+    traces: what it leaves, besides its log, which people may still want to read. compiled: a pattern of more of that.
+    sandboxes: drop-ins that take rights from a unit, name -> unit; hardening: the variable of the role that leaves them out.
     """
 
     name: str
@@ -59,12 +60,17 @@ class Kit:
     tmpfiles: str = ""
     traces: tuple[str, ...] = ()
     compiled: str = ""
+    sandboxes: Mapping[str, str] = field(default_factory=dict)
+    hardening: str = ""
 
     @property
     def units(self) -> tuple[str, ...]:
         """Return those that run all the time, the service, and what it brings."""
         return tuple(dict.fromkeys((*self.standing, self.service, *self.helpers)))
 
+
+HARDENING = "homelab-nut-hardening.conf"
+HOTPLUG_SANDBOX = "nut-hotplug-hardening.conf"
 
 HOTPLUG = Kit(
     name="nut-hotplug",
@@ -73,11 +79,15 @@ HOTPLUG = Kit(
         "hotplug.json": Place("etc/nut/hotplug.json", 0o640, "nut"),
         SERVICE: Place(f"etc/systemd/system/{SERVICE}"),
         TIMER: Place(f"etc/systemd/system/{TIMER}"),
+        HOTPLUG_SANDBOX: Place(f"etc/systemd/system/{SERVICE}.d/{HARDENING}"),
         "63-nut-hotplug.rules": Place("etc/udev/rules.d/63-nut-hotplug.rules"),
         "logrotate": Place("etc/logrotate.d/nut-hotplug"),
     },
     service=SERVICE,
     standing=(TIMER,),
+    optional=(HOTPLUG_SANDBOX,),
+    sandboxes={HOTPLUG_SANDBOX: SERVICE},
+    hardening="nut_hotplug_hardening",
     rules="63-nut-hotplug.rules",
     traces=(PROGRAM, "run/nut-hotplug.quiet", "var/lib/nut-hotplug"),
     # its quiet path, one file a release of Python
@@ -92,6 +102,12 @@ MONITOR = "nut-monitor.conf"
 SERVER = "nut-server.conf"
 # makes the spare of POWERDOWNFLAG; see flag.py
 TMPFILES = "tmpfiles"
+DRIVER = "nut-driver@.service"
+SANDBOXES = {
+    "nut-driver-hardening.conf": DRIVER,
+    "nut-server-hardening.conf": units.SERVER,
+    "nut-monitor-hardening.conf": units.MONITOR,
+}
 # upsmon starts the service, and the service the poweroff
 SHUTDOWN = Kit(
     name="nut-shutdown",
@@ -103,14 +119,17 @@ SHUTDOWN = Kit(
         WATCH: Place(f"etc/systemd/system/{WATCH}"),
         MONITOR: Place("etc/systemd/system/nut-monitor.service.d/homelab-nut.conf"),
         SERVER: Place("etc/systemd/system/nut-server.service.d/homelab-nut.conf"),
+        **{name: Place(f"etc/systemd/system/{unit}.d/{HARDENING}") for name, unit in SANDBOXES.items()},
         "logrotate": Place("etc/logrotate.d/nut-shutdown"),
         TMPFILES: Place("etc/tmpfiles.d/nut-shutdown.conf"),
     },
     service=GATE,
     standing=(STAGES, WATCH),
     read={STAGES: ("shutdown.json",)},
-    optional=(STAGES, TMPFILES),
+    optional=(STAGES, TMPFILES, *SANDBOXES),
     tmpfiles=TMPFILES,
+    sandboxes=SANDBOXES,
+    hardening="nut_server_hardening",
     traces=("usr/local/sbin/nut-shutdown", "run/nut-shutdown", "var/lib/nut-shutdown"),
 )
 
@@ -161,6 +180,8 @@ class Plan:
     folder: Path | None = None  # of the log; None if it is there
     gone: tuple[Path, ...] = ()
     after: tuple[Step, ...] = ()
+    # what the module config is told to restart, which asks first whether a UPS is on battery
+    later: tuple[actions.Action, ...] = ()
 
     def __bool__(self) -> bool:
         """Say whether there is anything to do."""
@@ -193,11 +214,25 @@ def _made_by(tmpfiles: str) -> dict[str, str]:
     return {words[1].replace("%%", "%"): words[6] for words in lines}
 
 
+def settings(drop_in: str) -> list[str]:
+    """Return what a drop-in says to systemd: a comment is no reason to restart anything."""
+    return [line for line in drop_in.splitlines() if re.match(r"[A-Za-z]+=", line)]
+
+
+def try_sandbox(text: str, runner: units.Run) -> str:
+    """Start a program that does nothing in the sandbox that a drop-in describes. Return why that fails; "" if it does not."""
+    given = [f"--property={line}" for line in settings(text)]
+    code, _said = runner(["systemd-run", "--quiet", "--wait", "--collect", "--pipe", *given, "--", "/bin/true"])
+    # what else may go wrong is systemd-run's own trouble, and no sign of the sandbox
+    return units.SANDBOX_CODES.get(code, "")
+
+
 @dataclass
 class Installation:
     """A kit's files on one host. wanted: name of its places -> text, "" if it shall not be there; None, if all shall go.
 
-    log: where it writes its log. renewed: whether the program is another one since what runs was started.
+    log: where it writes its log. renewed: whether the program is another one since what runs was started. probing: whether
+    sandboxes are tried before they are put in place. refused: those that this host can't apply, and so does without, name -> why.
     """
 
     wanted: Mapping[str, str] | None
@@ -207,6 +242,8 @@ class Installation:
     owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # group -> ids, for who is not root
     kit: Kit = HOTPLUG
     renewed: bool = False
+    probing: bool = True
+    refused: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Raises InstallError for a set of files that is none."""
@@ -228,7 +265,25 @@ class Installation:
     def plan(self) -> Plan:
         """Decide what to do. Raises units.UnitError, OSError, and LookupError where there is no group nut."""
         shown = self._units()
-        return self._going(shown) if self.wanted is None else self._coming(shown)
+        if self.wanted is None:
+            return self._going(shown)
+        self._refuse_sandboxes()
+        return self._coming(shown)
+
+    def _refuse_sandboxes(self) -> None:
+        """Do without the sandboxes that this host can't apply: a unit that does not start is worse than one that may too much."""
+        for name, unit in self.kit.sandboxes.items():
+            text = (self.wanted or {})[name]
+            if self.probing and text and self._differs(name) and (why := try_sandbox(text, self.runner)):
+                self.refused[name] = (
+                    f"{unit} runs without its sandbox ({HARDENING}), which this host can't apply: {why}"
+                )
+        self.wanted = {**(self.wanted or {}), **dict.fromkeys(self.refused, "")}
+
+    def warnings(self) -> list[str]:
+        """Return what a person should know, and can do about it."""
+        remedy = f"A container needs nesting for it. To leave it out on this host for good: {self.kit.hardening}=false"
+        return [f"{why}. {remedy}" for why in self.refused.values()]
 
     def _coming(self, shown: Mapping[str, Mapping[str, str]]) -> Plan:
         wanted = self.wanted or {}
@@ -253,6 +308,7 @@ class Installation:
             folder=None if folder is None or folder.is_dir() else folder,
             gone=(*(self._at(self.kit.places[one].path) for one in gone), *self._unmade()),
             after=tuple(after),
+            later=self._later(),
         )
 
     def _started(self, name: str, unit: Mapping[str, str], changed: Sequence[str], cut_short: bool) -> list[Step]:
@@ -266,6 +322,19 @@ class Installation:
         elif self.renewed or cut_short:
             steps.append(Step(("systemctl", "restart", name), f"{self.kit.name} changed"))
         return steps
+
+    def _later(self) -> tuple[actions.Action, ...]:
+        """Name the daemons of NUT that still run in the sandbox that they were started in, and must not for ever."""
+        wanted = self.wanted or {}
+        other = [
+            unit
+            for name, unit in self.kit.sandboxes.items()
+            if unit not in self.kit.units and settings(wanted[name]) != settings(self._text(name) or "")
+        ]
+        drivers = units.drivers_at_boot(self.root / "etc/systemd/system") if DRIVER in other else ()
+        daemons = [*drivers, *(unit for unit in other if unit != DRIVER)]
+        shown = units.show(daemons, self.runner) if daemons else {}
+        return tuple(actions.Action("restart", unit, "its sandbox changed") for unit in daemons if shown[unit].runs)
 
     def _stopped(self, name: str, unit: Mapping[str, str], why: str) -> list[Step]:
         if unit.get("UnitFileState") == "enabled" or unit.get("ActiveState") == "active":
@@ -365,7 +434,7 @@ class Installation:
             lines = list(difflib.unified_diff(was.splitlines(), will.splitlines(), path, path, lineterm="", n=1))
             shown += lines or [f"{path}: mode or owner is mended"]
         shown += [f"{path}: removed" for path in decided.gone]
-        shown += [str(step) for step in (*decided.before, *decided.after)]
+        shown += [str(step) for step in (*decided.before, *decided.after, *decided.later)]
         return well_formed("".join(f"{line}\n" for line in shown))
 
     # Doing
@@ -380,6 +449,7 @@ class Installation:
             self._do(step)
         if decided.folder:
             decided.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._leave(decided.later)
         for name in decided.changed:
             place = self.kit.places[name]
             text = (self.wanted or {})[name]
@@ -397,6 +467,19 @@ class Installation:
         for step in decided.after:
             self._do(step)
         self._mark.unlink()
+
+    def _leave(self, later: Sequence[actions.Action]) -> None:
+        """Add to what the module config finds left to be done."""
+        path = self._at(f"run/{actions.PENDING}")
+        try:
+            left = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            left = []
+        except ValueError:
+            return  # it restarts all then
+        more = [one for one in map(asdict, later) if one not in left]
+        if more:
+            writing.replace({path: json.dumps([*left, *more])}, 0o600)
 
     def _do(self, step: Step) -> None:
         code, said = self.runner(step.command)

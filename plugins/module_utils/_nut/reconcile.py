@@ -46,7 +46,7 @@ from . import (
     validate,
     writing,
 )
-from .actions import Action, stage
+from .actions import PENDING, Action, stage
 from .directives import Release
 from .moments import boot_id, boottime, stamp
 from .policy import Policy
@@ -59,8 +59,6 @@ from .writing import Owner
 MODE = 0o640
 DIFF_LINES = 3
 LOCK_SECONDS = 60.0
-# What a run that was cut short leaves to the next, a play's too. A reboot does it all: so it is in /run.
-PENDING = "homelab-nut-pending.json"
 QUIET = "nut-hotplug.quiet"
 # A bus on which something is being plugged in is looked at when it has not changed for SETTLE seconds
 SETTLE = 0.2

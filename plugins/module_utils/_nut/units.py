@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,33 @@ def do(verb: str, *names: str, runner: Run) -> None:
     code, said = runner(["systemctl", *verb.split(), "--", *names])
     if code:
         raise UnitError(f"systemctl {verb} {' '.join(names)} failed: {one_line(said)}")
+
+
+# how systemd says that it could not make the surroundings that a unit asks for: the exit codes of what it started
+SANDBOX_CODES = {
+    216: "216/GROUP",
+    217: "217/USER",
+    218: "218/CAPABILITIES",
+    225: "225/NETWORK",
+    226: "226/NAMESPACE",
+    227: "227/NO_NEW_PRIVILEGES",
+    228: "228/SECCOMP",
+}
+
+
+def sandbox_failure(name: str, runner: Run) -> str:
+    """Return a line about a unit that could not be started in its sandbox, and what to do; "" if that is not its trouble."""
+    # of a driver, which forks, there is no main process yet
+    code, said = runner(["systemctl", "show", "--property=ExecMainStatus,ExecStart", "--", name])
+    found = [] if code else re.findall(r"(?:ExecMainStatus|status)=(\d+)", said)
+    why = next((SANDBOX_CODES[int(status)] for status in found if int(status) in SANDBOX_CODES), None)
+    if why is None:
+        return ""
+    kind = "nut-driver@.service" if is_driver(name) else name
+    return (
+        f"systemd can't start {name} in its sandbox ({why}). Remove /etc/systemd/system/{kind}.d/homelab-nut-hardening.conf, "
+        "by nut_server_hardening=false, or see to what its last words say; a container needs nesting\n"
+    )
 
 
 def last_words(name: str, runner: Run, lines: int = 6) -> str:

@@ -50,6 +50,8 @@ HOSTS: dict[str, dict[str, Any]] = {
         "nut_hotplug_dev": "/run/usb/dev",
     },
     "gone": {"nut_server_state": "absent"},
+    "open": {"nut_hotplug_hardening": "no"},
+    "home": {"nut_hotplug_log": "/home/me/ups.log"},
     "number": {"nut_hotplug_rules": [{"vendor": 307}]},
     "wrong": {"nut_hotplug_unknown": "a b", "nut_hotplug_patterns": ["1234:00"]},
     "fast": {"nut_hotplug_scan_interval": 4},
@@ -157,14 +159,37 @@ GOOD = [name for name in HOSTS if name not in REFUSED]
 def test_a_set_that_the_module_takes(rendered: dict[str, dict[str, Any]], host: str) -> None:
     files = rendered[host]["rendered"]
     assert set(files) == set(install.PLACES)
-    assert all(text.endswith("\n") and not text.endswith("\n\n") for text in files.values())
-    assert all(text.startswith("# Written by Ansible") for name, text in files.items() if name != "hotplug.json")
+    assert all(files[name] or name in install.HOTPLUG.optional for name in files)
+    assert all(text.endswith("\n") and not text.endswith("\n\n") for text in files.values() if text)
+    assert all(
+        text.startswith("# Written by Ansible") for name, text in files.items() if text and name != "hotplug.json"
+    )
 
 
 @pytest.mark.parametrize(("host", "said"), REFUSED.items())
 def test_what_is_refused_before_anything_is_touched(rendered: dict[str, dict[str, Any]], host: str, said: str) -> None:
     assert said in rendered[host]["refused"]
     assert "rendered" not in rendered[host]
+
+
+def test_the_sandbox(rendered: dict[str, dict[str, Any]]) -> None:
+    """What may fail is in the drop-in, which can be left out, and not in the unit."""
+    texts = {host: rendered[host]["rendered"][install.HOTPLUG_SANDBOX] for host in ("bare", "open", "home")}
+    assert "ProtectHome=yes" in install.settings(texts["bare"])
+    assert texts["open"] == ""
+    assert "ProtectHome" not in "".join(install.settings(texts["home"]))  # its log is there
+    for text in texts.values():
+        other = [line for line in text.splitlines() if line and not line.startswith("#")]
+        assert other == (["[Service]", *install.settings(text)] if text else [])
+    service = install.settings(rendered["bare"]["rendered"]["nut-hotplug.service"])
+    assert not [
+        line for line in service if line.startswith(("Private", "ProtectSystem", "ProtectHome", "ProtectHostname"))
+    ]
+    # it runs NUT's drivers as nut, gives them their devices, and ends them
+    (capabilities,) = [line for line in service if line.startswith("CapabilityBoundingSet=")]
+    assert {"CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_FOWNER", "CAP_KILL"} <= set(
+        re.findall(r"CAP_\w+", capabilities)
+    )
 
 
 def test_the_state_follows_nut(rendered: dict[str, dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,8 +36,11 @@ class Machine:
         self.timer = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
         self.service = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
         self.refuses = ""
+        self.sandbox = 0  # what a unit ends with that tries one
 
     def run(self, command: Sequence[str]) -> tuple[int, str]:
+        if command[0] == "systemd-run":
+            return self.sandbox, ""
         if command[:2] == ["systemctl", "show"]:
             assert list(command[-2:]) == ["nut-hotplug.timer", "nut-hotplug.service"]
             blocks = ["".join(f"{key}={value}\n" for key, value in one.items()) for one in (self.timer, self.service)]
@@ -98,6 +102,7 @@ def test_the_second_time(machine: Machine) -> None:
         ("hotplug.json", []),
         ("nut-hotplug.service", ["systemctl daemon-reload"]),
         ("nut-hotplug.timer", ["systemctl daemon-reload", "systemctl restart nut-hotplug.timer"]),
+        ("nut-hotplug-hardening.conf", ["systemctl daemon-reload"]),
         (RULES, ["udevadm control --reload"]),
         ("logrotate", []),
     ],
@@ -291,7 +296,7 @@ RUNS = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enable
 
 
 class Systemd:
-    """systemd, as far as these services can see. The watch of upsd runs, unless told."""
+    """systemd, as far as these services can see, and how it starts units in their sandboxes. The watch of upsd runs, unless told."""
 
     def __init__(
         self, stages: Mapping[str, str] | None = None, watch: Mapping[str, str] = RUNS, **service: str
@@ -299,11 +304,19 @@ class Systemd:
         self.service = {**NONE, **service}
         self.stages = {**NONE, **(stages or {})}
         self.watch = dict(watch)
+        self.running: tuple[str, ...] = ()
+        self.sandbox: dict[str, int] = {}  # a line of a sandbox -> what a unit with it ends with
+        self.tried: list[Sequence[str]] = []
         self.told: list[str] = []
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        if command[0] == "systemd-run":
+            self.tried.append(command)
+            return max((self.sandbox.get(word, 0) for word in command), default=0), ""
         if command[:2] == ["systemctl", "show"]:
-            assert list(command[-4:]) == ["--", "nut-stages.service", "nut-watch.service", "nut-shutdown.service"]
+            names = command[command.index("--") + 1 :]
+            if names != ["nut-stages.service", "nut-watch.service", "nut-shutdown.service"]:
+                return 0, "\n\n".join(f"ActiveState={'in' * (name not in self.running)}active" for name in names)
             blocks = (self.stages, self.watch, self.service)
             return 0, "\n".join("".join(f"{key}={value}\n" for key, value in one.items()) for one in blocks)
         self.told.append(" ".join(command))
@@ -312,7 +325,7 @@ class Systemd:
 
 def gate_on(root: Path, systemd: Systemd, wanted: Mapping[str, str] | None, *, renewed: bool = False) -> Installation:
     for place in install.SHUTDOWN.places.values():
-        if not place.path.endswith("homelab-nut.conf"):
+        if ".d/homelab-nut" not in place.path:
             (root / place.path).parent.mkdir(parents=True, exist_ok=True)
     log = Path("/var/log/nut/shutdown.log")
     return Installation(wanted, systemd, log, root, OWNERS, install.SHUTDOWN, renewed)
@@ -445,6 +458,9 @@ def test_it_goes(tmp_path: Path) -> None:
     assert [str(path.relative_to(tmp_path)) for path in plan.gone] == [
         "etc/tmpfiles.d/nut-shutdown.conf",
         "etc/logrotate.d/nut-shutdown",
+        "etc/systemd/system/nut-monitor.service.d/homelab-nut-hardening.conf",
+        "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf",
+        "etc/systemd/system/nut-driver@.service.d/homelab-nut-hardening.conf",
         "etc/systemd/system/nut-server.service.d/homelab-nut.conf",
         "etc/systemd/system/nut-monitor.service.d/homelab-nut.conf",
         "etc/systemd/system/nut-watch.service",
@@ -488,3 +504,119 @@ def test_a_masked_service_can_t_wait_for_anybody(tmp_path: Path) -> None:
 def test_files_of_another_kit(tmp_path: Path) -> None:
     with pytest.raises(InstallError, match=r"files must be shutdown\.json, nut-shutdown\.service, nut-stages\.service"):
         gate_on(tmp_path, Systemd(), FILES)
+
+
+# Sandboxes
+
+
+SANDBOX = "# a comment\n[Service]\n# another\nProtectSystem=strict\nSystemCallFilter=~@mount\nNoNewPrivileges=yes\n"
+SANDBOXED = {**SHUTDOWN, **dict.fromkeys(install.SANDBOXES, SANDBOX)}
+PENDING = "run/homelab-nut-pending.json"
+
+
+def sandboxed(root: Path, systemd: Systemd, wanted: Mapping[str, str] = SANDBOXED) -> tuple[Installation, Plan]:
+    """Bring a host to WANTED, on which a driver is enabled."""
+    (root / "run").mkdir(exist_ok=True)
+    (root / "etc/systemd/system/nut-driver.target.wants").mkdir(parents=True, exist_ok=True)
+    (root / "etc/systemd/system/nut-driver.target.wants/nut-driver@ups.service").touch()
+    installation = gate_on(root, systemd, wanted)
+    plan = installation.plan()
+    installation.apply(plan)
+    systemd.stages = dict(RUNS)
+    return installation, plan
+
+
+def test_a_sandbox_is_tried_before_it_is_put_in_place(tmp_path: Path) -> None:
+    systemd = Systemd()
+    installation, _plan = sandboxed(tmp_path, systemd)
+    assert [list(command[4:]) for command in systemd.tried] == [
+        [
+            "--pipe",
+            "--property=ProtectSystem=strict",
+            "--property=SystemCallFilter=~@mount",
+            "--property=NoNewPrivileges=yes",
+            "--",
+            "/bin/true",
+        ]
+    ] * 3
+    assert not installation.warnings()
+    for unit in ("nut-driver@", "nut-server", "nut-monitor"):
+        path = tmp_path / f"etc/systemd/system/{unit}.service.d/homelab-nut-hardening.conf"
+        assert path.read_text() == SANDBOX
+    # nothing of it is tried again, and a check starts nothing
+    systemd.tried.clear()
+    assert not gate_on(tmp_path, systemd, SANDBOXED).plan()
+    checked = gate_on(tmp_path, systemd, {**SANDBOXED, "nut-server-hardening.conf": "[Service]\nPrivateTmp=yes\n"})
+    checked.probing = False
+    assert checked.plan().changed == ("nut-server-hardening.conf",)
+    assert systemd.tried == []
+
+
+@pytest.mark.parametrize("code", sorted(units.SANDBOX_CODES))
+def test_a_host_that_can_t_apply_a_sandbox_does_without(tmp_path: Path, code: int) -> None:
+    wanted = {**SANDBOXED, "nut-monitor-hardening.conf": "[Service]\nNoNewPrivileges=yes\n"}
+    sandboxed(tmp_path, Systemd(), {**wanted, "nut-server-hardening.conf": "[Service]\nNoNewPrivileges=no\n"})
+    systemd = Systemd(stages=RUNS)
+    systemd.sandbox["--property=ProtectSystem=strict"] = code
+    installation, plan = sandboxed(tmp_path, systemd, wanted)
+    (warning,) = installation.warnings()
+    for word in ("nut-server.service", "homelab-nut-hardening.conf", units.SANDBOX_CODES[code]):
+        assert word in warning
+    assert "nut_server_hardening=false" in warning
+    # the old one would not do for ever either: nobody wants it
+    assert not (tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf").exists()
+    assert (tmp_path / "etc/systemd/system/nut-monitor.service.d/homelab-nut-hardening.conf").exists()
+    # and the next run has nothing to do, and says so again
+    installation, plan = sandboxed(tmp_path, systemd, wanted)
+    assert not plan
+    assert len(installation.warnings()) == 1
+
+
+@pytest.mark.parametrize("code", [1, 124, 127])
+def test_what_says_nothing_of_a_sandbox(tmp_path: Path, code: int) -> None:
+    systemd = Systemd()
+    systemd.sandbox["--property=ProtectSystem=strict"] = code
+    installation, _plan = sandboxed(tmp_path, systemd)
+    assert not installation.warnings()
+    assert (tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf").exists()
+
+
+def test_daemons_that_run_are_left_to_who_asks_for_the_power_first(tmp_path: Path) -> None:
+    systemd = Systemd()
+    systemd.running = ("nut-driver@ups.service", "nut-server.service")
+    _installation, plan = sandboxed(tmp_path, systemd)
+    restarts = [
+        {"verb": "restart", "unit": "nut-driver@ups.service", "reason": "its sandbox changed"},
+        {"verb": "restart", "unit": "nut-server.service", "reason": "its sandbox changed"},
+    ]
+    assert [str(one) for one in plan.later] == [f"restart {one['unit']}: its sandbox changed" for one in restarts]
+    assert json.loads((tmp_path / PENDING).read_text()) == restarts
+    assert not [command for command in systemd.told if "nut-server" in command or "driver" in command]
+    # what is there is kept, and nothing is there twice
+    other = {"verb": "reload", "unit": "nut-server.service", "reason": "x"}
+    (tmp_path / PENDING).write_text(json.dumps([other, restarts[1]]))
+    sandboxed(tmp_path, systemd, {**SANDBOXED, **dict.fromkeys(install.SANDBOXES, "")})
+    assert json.loads((tmp_path / PENDING).read_text()) == [other, restarts[1], restarts[0]]
+
+
+@pytest.mark.parametrize("text", [SANDBOX + "# one more\n", SANDBOX])
+def test_a_comment_or_a_mode_restarts_nothing(tmp_path: Path, text: str) -> None:
+    systemd = Systemd()
+    sandboxed(tmp_path, systemd)
+    systemd.running = ("nut-driver@ups.service", "nut-server.service", "nut-monitor.service")
+    path = tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf"
+    path.chmod(0o600)
+    _installation, plan = sandboxed(tmp_path, systemd, {**SANDBOXED, "nut-server-hardening.conf": text})
+    assert plan.changed == ("nut-server-hardening.conf",)
+    assert not plan.later
+    assert not (tmp_path / PENDING).exists()
+
+
+def test_a_pending_note_that_can_t_be_read_stays(tmp_path: Path) -> None:
+    """It makes the module config restart all of them."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / PENDING).write_text("{")
+    systemd = Systemd()
+    systemd.running = ("nut-server.service",)
+    sandboxed(tmp_path, systemd)
+    assert (tmp_path / PENDING).read_text() == "{"

@@ -117,6 +117,35 @@ def test_last_words() -> None:
     assert units.last_words(units.MONITOR, Runner("No journal files were found.", 1)) == ""
 
 
+# what a driver's unit says: upsdrvctl is no main process
+FORKING = "ExecMainStatus=0\nExecStart={ path=/bin/sh ; argv[]=/bin/sh -c x ; ignore_errors=no ; pid=7 ; code=exited ; status=226 }\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "folder"),
+    [
+        (units.SERVER, "ExecMainStatus=226\n", units.SERVER),
+        ("nut-driver@a.service", FORKING, "nut-driver@.service"),
+    ],
+)
+def test_a_unit_that_can_t_be_started_in_its_sandbox(name: str, shown: str, folder: str) -> None:
+    runner = Runner(shown)
+    said = units.sandbox_failure(name, runner)
+    assert runner.run == [["systemctl", "show", "--property=ExecMainStatus,ExecStart", "--", name]]
+    drop_in = f"/etc/systemd/system/{folder}.d/homelab-nut-hardening.conf"
+    for words in (name, "226/NAMESPACE", drop_in, "nut_server_hardening=false"):
+        assert words in said
+    assert said.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [("ExecMainStatus=0", 0), ("ExecMainStatus=1", 0), ("", 0), ("ExecMainStatus=226", 1), ("no bus", 0)],
+)
+def test_a_unit_with_other_troubles(said: str, code: int) -> None:
+    assert units.sandbox_failure(units.SERVER, Runner(said, code)) == ""
+
+
 def test_which_drivers_start_at_boot(tmp_path: Path) -> None:
     assert units.drivers_at_boot(tmp_path) == ()
     folder = tmp_path / "nut-driver.target.wants"

@@ -1,0 +1,184 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The sandboxes of NUT's units: what an inventory asks for is not taken away. Rendered by Ansible itself, in one play."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.homelab.nut.plugins.module_utils._nut import install
+
+CHECKOUT = Path(__file__).parents[4]
+ROLE = CHECKOUT / "roles" / "nut_server"
+SERVER, DRIVER, MONITOR = "nut-server-hardening.conf", "nut-driver-hardening.conf", "nut-monitor-hardening.conf"
+
+HOSTS: dict[str, dict[str, Any]] = {
+    "bare": {},
+    "off": {"nut_server_hardening": "no"},
+    "state": {
+        "nut_server_upsd_statepath": "/run/ups",
+        "nut_server_ups_statepath": "/srv/ups",
+        "nut_server_nut_conf_extra": "NUT_ALTPIDPATH=/run/pids",
+    },
+    "extra_state": {"nut_server_upsd_conf_extra": 'statepath "/run/ups-2"'},
+    "home": {"nut_server_upsd_certpath": "/root/certificates"},
+    "home_file": {"nut_server_devices": [{"name": "ups", "driver": "dummy-ups", "port": "/home/me/ups.dev"}]},
+    "comment": {"nut_server_ups_conf_extra": "# not /home/me, nor\n# user = root"},
+    "temporary": {"nut_server_devices": [{"name": "ups", "driver": "dummy-ups", "port": "/tmp/ups.dev"}]},  # noqa: S108
+    "user": {"nut_server_ups_user": "root"},
+    "device_user": {"nut_server_devices": [{"name": "ups", "driver": "nut-ipmipsu", "port": "id1", "user": "root"}]},
+    "extra_user": {"nut_server_ups_conf_extra": "user=bob"},
+    "chroot": {"nut_server_ups_conf_extra": "chroot = /srv/nut"},
+    "low_port": {"nut_server_port": 1023},
+    "low_extra": {"nut_server_upsd_conf_extra": "LISTEN 127.0.0.1 80"},
+    "high_port": {"nut_server_port": 1024, "nut_server_listen": [{"address": "10.0.0.1"}]},
+    "no_gate": {"nut_server_gate": False},
+    "notify": {"nut_server_notifycmd": "/usr/local/bin/tell"},
+    "upssched": {"nut_server_at": [{"notifytype": "ONBATT", "command": "EXECUTE", "name": "x"}]},
+    "shutdown": {"nut_server_shutdowncmd": "/root/bye; /bin/systemctl start nut-shutdown.service"},
+    "extra": {"nut_server_upsmon_conf_extra": "NOTIFYCMD /usr/local/bin/tell"},
+}
+PLAYBOOK = """\
+- hosts: pve
+  gather_facts: false
+  roles: [nut_server]
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.copy:
+        content: "{{ dict(groups.all | zip(groups.all | map('extract', hostvars, 'seen'))) | to_json }}"
+        dest: "{{ playbook_dir }}/seen.json"
+        mode: "0600"
+      run_once: true
+      delegate_to: localhost
+"""
+TASKS = """\
+- ansible.builtin.set_fact:
+    seen: "{{ dict(names | zip(names | map('extract', __nut_server_shutdown_files))) }}"
+  vars:
+    names: NAMES
+"""
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """Return the drop-ins of each host."""
+    root = tmp_path_factory.mktemp("site")
+    tasks = root / "roles" / "nut_server" / "tasks"
+    tasks.mkdir(parents=True)
+    (tasks / "main.yml").write_text(TASKS.replace("NAMES", str([SERVER, DRIVER, MONITOR])))
+    for part in ("defaults", "vars", "templates", "meta"):
+        (tasks.parent / part).symlink_to(ROLE / part)
+    (root / "hosts.yml").write_text(yaml.safe_dump({"pve": {"hosts": HOSTS}}, sort_keys=False))
+    (root / "site.yml").write_text(PLAYBOOK)
+    (root / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {CHECKOUT / '.collections'}\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    environment.update(
+        ANSIBLE_CONFIG=str(root / "ansible.cfg"),
+        ANSIBLE_HOME=str(root / "home"),
+        ANSIBLE_PYTHON_INTERPRETER=sys.executable,
+    )
+    program = Path(sys.executable).with_name("ansible-playbook")
+    command = [str(program), "-i", "hosts.yml", "-c", "local", "site.yml"]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, dict[str, str]] = json.loads((root / "seen.json").read_text())
+    return found
+
+
+Rendered = dict[str, dict[str, str]]
+
+
+def test_all_of_it_can_be_left_out(rendered: Rendered) -> None:
+    assert rendered["off"] == {SERVER: "", DRIVER: "", MONITOR: ""}
+
+
+@pytest.mark.parametrize("host", [name for name in HOSTS if name != "off"])
+def test_they_are_drop_ins(rendered: Rendered, host: str) -> None:
+    for text in rendered[host].values():
+        assert text.startswith("# Written by Ansible")
+        assert "nut_server_hardening: false" in text
+        # nothing but comments, one section, and lines that the host can try
+        other = [line for line in text.splitlines() if line and not line.startswith("#")]
+        assert other == ["[Service]", *install.settings(text)]
+        # what would change what a unit does, or for whom the programs below it are
+        assert not re.search(r"(?m)^(Exec|Restart|Type|Environment|Timeout|Root|Bind|Temporary|PrivateUsers)", text)
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "line"),
+    [
+        ("bare", SERVER, "User=nut"),
+        ("bare", SERVER, "CapabilityBoundingSet="),
+        ("bare", SERVER, "ReadWritePaths=-/run/nut"),
+        ("bare", SERVER, "ProtectHome=yes"),
+        ("bare", SERVER, "InaccessiblePaths=-/tmp -/var/tmp"),
+        ("bare", DRIVER, "User=nut"),
+        ("bare", DRIVER, "DeviceAllow=char-usb_device rw"),
+        ("bare", MONITOR, "NoNewPrivileges=yes"),
+        ("state", SERVER, "ReadWritePaths=-/run/nut -/run/pids -/run/ups -/srv/ups"),
+        ("state", DRIVER, "ReadWritePaths=-/run/nut -/run/pids -/run/ups -/srv/ups"),
+        ("extra_state", SERVER, "ReadWritePaths=-/run/nut -/run/ups-2"),
+        ("home", SERVER, "ProtectHome=read-only"),
+        ("home_file", DRIVER, "ProtectHome=read-only"),
+        ("comment", DRIVER, "ProtectHome=yes"),
+        ("comment", DRIVER, "User=nut"),
+        ("low_port", SERVER, "AmbientCapabilities=CAP_NET_BIND_SERVICE"),
+        ("low_extra", SERVER, "AmbientCapabilities=CAP_NET_BIND_SERVICE"),
+        ("high_port", SERVER, "CapabilityBoundingSet="),
+        ("no_gate", MONITOR, "NoNewPrivileges=yes"),
+    ],
+)
+def test_what_a_unit_is_left(rendered: Rendered, host: str, name: str, line: str) -> None:
+    assert line in install.settings(rendered[host][name])
+
+
+@pytest.mark.parametrize("host", ["user", "device_user", "extra_user", "chroot"])
+def test_drivers_of_another_user_begin_as_root(rendered: Rendered, host: str) -> None:
+    lines = install.settings(rendered[host][DRIVER])
+    assert "User=nut" not in lines
+    assert any(line.startswith("CapabilityBoundingSet=CAP_SETUID CAP_SETGID") for line in lines)
+    assert lines.index("SystemCallFilter=@setuid @chown chroot") > lines.index(
+        "SystemCallFilter=~@privileged @resources"
+    )
+
+
+def test_a_file_in_tmp_can_be_read(rendered: Rendered) -> None:
+    assert "InaccessiblePaths" not in "".join(install.settings(rendered["temporary"][DRIVER]))
+
+
+@pytest.mark.parametrize("host", ["notify", "upssched", "shutdown", "extra"])
+def test_commands_of_people_s_own_inherit_nothing(rendered: Rendered, host: str) -> None:
+    assert install.settings(rendered[host][MONITOR]) == []
+
+
+@pytest.mark.parametrize("host", ["bare", "no_gate"])
+def test_upsmon_needs_no_namespace(rendered: Rendered, host: str) -> None:
+    """Where none can be made, it would not start, and nobody would shut down."""
+    names = {line.partition("=")[0] for line in install.settings(rendered[host][MONITOR])}
+    assert not {name for name in names if name.startswith(("Protect", "Private", "ReadWrite", "Inaccessible"))}
+    assert "DevicePolicy" not in names
+
+
+@pytest.mark.parametrize("name", ["nut-shutdown.service", "nut-stages.service"])
+def test_what_powers_off_needs_no_namespace(name: str) -> None:
+    text = (ROLE / "templates" / f"{name}.j2").read_text()
+    assert not re.search(
+        r"(?m)^(Protect|Private|ReadWrite|ReadOnly|Inaccessible|Root|Bind|Temporary|Dynamic|User)", text
+    )
+
+
+def test_guests_inherit_nothing_from_the_stages() -> None:
+    text = (ROLE / "templates/nut-stages.service.j2").read_text()
+    names = {line.partition("=")[0] for line in install.settings(text)}
+    assert not {name for name in names if re.match("Restrict|SystemCall|Capab|Lock|Memory|NoNew|UMask|OOM|Limit", name)}
