@@ -16,7 +16,7 @@ description:
   - First it looks whether every UPS is plainly on mains. A restart while one is on battery can shut down every host on it,
     so then nothing is changed, unless O(force) is set.
   - Then the files are checked together, and by the host's own NUT in a scratch directory. Only a set that passes is
-    put in place, all of it or none, also if the run is killed or the power goes: the next run finishes the set, or undoes it.
+    put in place, all of it or none, also if the run is killed or the power goes. Then the next run finishes the set, or undoes it.
   - Only what a change touches is restarted or reloaded. The drivers' units are made by NUT's own enumerator, which this module
     calls itself; its path unit, which would race with that, is disabled.
   - In the end C(upsd) itself is asked whether it serves every UPS fresh and lists this host's C(upsmon) among its clients.

@@ -31,14 +31,14 @@ options:
     description:
       - The files, name to text. V(shutdown.json), V(nut-shutdown.service), V(nut-stages.service), V(nut-watch.service),
         V(nut-monitor.conf), V(nut-server.conf), V(nut-driver-hardening.conf), V(nut-server-hardening.conf),
-        V(nut-monitor-hardening.conf), V(logrotate) and V(tmpfiles).
+        V(nut-monitor-hardening.conf), V(nut-watch-hardening.conf), V(logrotate) and V(tmpfiles).
       - V(nut-monitor.conf) and V(nut-server.conf) are drop-ins of C(nut-monitor.service) and C(nut-server.service).
-      - V(nut-driver-hardening.conf), V(nut-server-hardening.conf) and V(nut-monitor-hardening.conf) are further ones, of
-        C(nut-driver@.service), too. Each is tried first, by a unit of its own that does nothing. Where systemd can't apply it,
-        as in some containers, it is left out, with a warning.
+      - V(nut-driver-hardening.conf), V(nut-server-hardening.conf), V(nut-monitor-hardening.conf) and
+        V(nut-watch-hardening.conf) are further ones, of C(nut-driver@.service) and C(nut-watch.service), too. Each is tried first,
+        by a unit of its own that does nothing. Where systemd can't apply it, as in some containers, it is left out, with a warning.
       - The daemons that run are not restarted here when one of these changes. The next M(homelab.nut.config) does so, which first
         asks whether a UPS is on battery.
-      - V(nut-stages.service) may be empty. Then it is stopped, and not there. The three may be empty, too.
+      - V(nut-stages.service) may be empty. Then it is stopped, and not there. These may be empty, too.
       - V(tmpfiles) makes the spare of C(upsmon)'s POWERDOWNFLAG, now and at each boot. It may be empty. Then there is none.
       - Required if O(state=present).
     type: dict

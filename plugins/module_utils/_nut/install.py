@@ -107,6 +107,7 @@ SANDBOXES = {
     "nut-driver-hardening.conf": DRIVER,
     "nut-server-hardening.conf": units.SERVER,
     "nut-monitor-hardening.conf": units.MONITOR,
+    "nut-watch-hardening.conf": WATCH,
 }
 # upsmon starts the service, and the service the poweroff
 SHUTDOWN = Kit(
@@ -125,7 +126,7 @@ SHUTDOWN = Kit(
     },
     service=GATE,
     standing=(STAGES, WATCH),
-    read={STAGES: ("shutdown.json",)},
+    read={STAGES: ("shutdown.json",), WATCH: ("nut-watch-hardening.conf",)},
     optional=(STAGES, TMPFILES, *SANDBOXES),
     tmpfiles=TMPFILES,
     sandboxes=SANDBOXES,
@@ -297,7 +298,7 @@ class Installation:
         before: list[Step] = []
         for name in self.kit.standing:
             if wanted[name]:
-                after += self._started(name, shown.get(name, {}), changed, cut_short)
+                after += self._started(name, shown.get(name, {}), (*changed, *gone), cut_short)
             else:
                 before += self._stopped(name, shown.get(name, {}), f"there is nothing for {name} to do")
         after += self._made_anew(changed)

@@ -18,6 +18,7 @@ import fcntl
 import os
 import select
 import socket
+import stat
 import struct
 import termios
 from collections.abc import Iterator
@@ -116,10 +117,10 @@ class UpsdProcess:
     def activity(self) -> Activity:
         """Return what the process does now."""
         try:
-            stat = (self._folder / "stat").read_text(encoding="ascii", errors="replace")
+            text = (self._folder / "stat").read_text(encoding="ascii", errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             raise Gone from None
-        return parse_stat(stat, os.sysconf("SC_CLK_TCK"), boottime())
+        return parse_stat(text, os.sysconf("SC_CLK_TCK"), boottime())
 
     def limit_sends(self) -> None:
         """Give upsd a time limit for its writes: on each TCP socket, and so on each one that it accepts from now on."""
@@ -146,31 +147,39 @@ class UpsdProcess:
                     found.shutdown(socket.SHUT_RDWR)
 
     def _tcp_sockets(self) -> Iterator[tuple[int, socket.socket]]:
+        # not by /proc/PID/fd: that folder is nut's alone, and root may lack the capability to look into it, as in containers
+        for number in range(self._table_size()):
+            descriptor = self._copy(number)
+            if descriptor is None:
+                continue
+            about = os.fstat(descriptor)
+            if not stat.S_ISSOCK(about.st_mode):
+                os.close(descriptor)
+                continue
+            with socket.socket(fileno=descriptor) as found:
+                if found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM:
+                    yield about.st_ino, found
+
+    def _table_size(self) -> int:
+        """Return how many descriptors the kernel has room for in the process: no number is higher."""
         try:
-            numbers = os.listdir(self._folder / "fd")  # noqa: PTH208 - only the names count
+            status = (self._folder / "status").read_text(encoding="ascii", errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             raise Gone from None
-        except OSError as error:
-            raise NotAllowed(f"{self._folder}/fd: {error.strerror}") from None
-        for number in numbers:
-            with contextlib.suppress(FileNotFoundError):
-                target = os.readlink(self._folder / "fd" / number)  # noqa: PTH115 - one of a hundred a second
-                if target.startswith("socket:["):
-                    yield from self._copied(int(number), int(target[8:-1]))
+        return int(status.partition("\nFDSize:")[2].split()[0])
 
-    def _copied(self, number: int, inode: int) -> Iterator[tuple[int, socket.socket]]:
+    def _copy(self, number: int) -> int | None:
+        """Return a copy of a descriptor of the process; None if it has none of this number."""
         libc = ctypes.CDLL(None, use_errno=True)
         descriptor = libc.syscall(_PIDFD_GETFD, self._pidfd, number, 0)
-        if descriptor < 0:
-            code = ctypes.get_errno()
-            if code == errno.EBADF:
-                return  # upsd has closed it meanwhile
-            if code == errno.ESRCH:
-                raise Gone
-            raise NotAllowed(f"pidfd_getfd: {os.strerror(code)}")
-        with socket.socket(fileno=descriptor) as found:
-            if found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM:
-                yield inode, found
+        if descriptor >= 0:
+            return int(descriptor)
+        code = ctypes.get_errno()
+        if code == errno.EBADF:
+            return None
+        if code == errno.ESRCH:
+            raise Gone
+        raise NotAllowed(f"pidfd_getfd: {os.strerror(code)}")
 
 
 def parse_stat(text: str, ticks_per_second: int, uptime: float) -> Activity:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import access, access_cli, writing
+from ansible_collections.homelab.nut.plugins.module_utils._nut import access, access_cli, sets, writing
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_access import listed
 
 NAS = access.make_source("nas", "nas.lan")
@@ -96,7 +96,7 @@ def test_a_table_that_can_not_be_loaded(machine: Machine) -> None:
 
 def test_a_deployment_is_at_work(machine: Machine) -> None:
     machine.now = ["192.0.2.6"]
-    with writing.alone(machine.root / access_cli.LOCK, 0):
+    with writing.alone(machine.root / "run" / sets.LOCK, 0):
         assert machine.main("refresh") == 0
     assert machine.file.read_text() == TEXT
     assert machine.commands == []

@@ -419,7 +419,7 @@ def test_the_spare_of_the_flag_is_made_now_and_at_each_boot(tmp_path: Path) -> N
         systemd = Systemd()
         installation = gate_on(tmp_path, systemd, with_spare(path))
         installation.apply(installation.plan())
-        return [line for line in systemd.told if not line.endswith("daemon-reload")]
+        return [line for line in systemd.told if line.startswith("systemd-tmpfiles")]
 
     (tmp_path / "run").mkdir()
     told = ["systemd-tmpfiles --create /etc/tmpfiles.d/nut-shutdown.conf"]
@@ -458,6 +458,7 @@ def test_it_goes(tmp_path: Path) -> None:
     assert [str(path.relative_to(tmp_path)) for path in plan.gone] == [
         "etc/tmpfiles.d/nut-shutdown.conf",
         "etc/logrotate.d/nut-shutdown",
+        "etc/systemd/system/nut-watch.service.d/homelab-nut-hardening.conf",
         "etc/systemd/system/nut-monitor.service.d/homelab-nut-hardening.conf",
         "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf",
         "etc/systemd/system/nut-driver@.service.d/homelab-nut-hardening.conf",
@@ -538,9 +539,9 @@ def test_a_sandbox_is_tried_before_it_is_put_in_place(tmp_path: Path) -> None:
             "--",
             "/bin/true",
         ]
-    ] * 3
+    ] * len(install.SANDBOXES)
     assert not installation.warnings()
-    for unit in ("nut-driver@", "nut-server", "nut-monitor"):
+    for unit in ("nut-driver@", "nut-server", "nut-monitor", "nut-watch"):
         path = tmp_path / f"etc/systemd/system/{unit}.service.d/homelab-nut-hardening.conf"
         assert path.read_text() == SANDBOX
     # nothing of it is tried again, and a check starts nothing

@@ -296,11 +296,10 @@ def test_one_that_does_not_run_is_not_hung(host: Host) -> None:
 
 @pytest.mark.usefixtures("grown_up")
 def test_where_its_sockets_can_t_be_had_a_restart_is_left(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_unused: object) -> Iterator[object]:
+    def refuse(*_unused: object) -> None:
         raise NotAllowed("pidfd_getfd: Operation not permitted")
-        yield
 
-    monkeypatch.setattr(UpsdProcess, "_copied", refuse)
+    monkeypatch.setattr(UpsdProcess, "_copy", refuse)
     watcher = host.watcher()
     for _number in range(3):
         watcher.round()
