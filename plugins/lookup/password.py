@@ -68,7 +68,8 @@ from ..plugin_utils import kept
 # In check mode no file is written. The same for all, as the files of a host must fit together.
 TO_BE_MADE = "to-be-made"
 # Letters and digits alone: every parser and the wire agree on them.
-LENGTH, CHARACTERS = 24, string.ascii_letters + string.digits
+LENGTH = 24
+CHARACTERS = string.ascii_letters + string.digits
 
 
 def _usable(password: str, where: str) -> str:

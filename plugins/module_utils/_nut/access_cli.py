@@ -6,16 +6,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import access, hostnames, sets, writing
+from .programs import runner
+from .units import Run
 from .words import printable
 
 Say = Callable[[str], None]
-Run = Callable[[Sequence[str]], "tuple[int, str]"]
 
 FILE = "etc/nut/access.nft"
 USAGE = """\
@@ -25,17 +25,6 @@ Usage: nut-access refresh    let in the names of /etc/nut/access.nft at the addr
 _SECONDS = 20
 
 
-def run_program(command: Sequence[str]) -> tuple[int, str]:
-    """Run a program, for some seconds at most. Returns its exit code and what it said."""
-    try:
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=_SECONDS, stdin=subprocess.DEVNULL
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return 127, str(error)
-    return done.returncode, done.stdout + done.stderr
-
-
 @dataclass
 class Host:
     """A host with the table's file. Only this class touches it."""
@@ -43,7 +32,7 @@ class Host:
     out: Say
     err: Say
     root: Path = Path("/")
-    run: Run = run_program
+    run: Run = field(default_factory=lambda: runner(_SECONDS))
     resolve: access.Resolve = hostnames.resolve
 
     def read(self) -> str:

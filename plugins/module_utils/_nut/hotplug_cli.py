@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Callable
 from . import policy, reconcile, writing
 from .command_line import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from .moments import stamp
+from .programs import runner
 from .reconcile import Host, Look, describe
 from .usb import Ups
 from .words import LINE, printable
@@ -60,30 +60,6 @@ def _parser(out: Say, err: Say) -> Parser:
         "--log", type=Path, default=log, metavar="FILE", help="default: $NUT_HOTPLUG_LOG, or %(default)s"
     )
     return parser
-
-
-def runner(seconds: float = SECONDS) -> Callable[[Sequence[str]], tuple[int, str]]:
-    """Return what the library runs programs with. One that hangs for SECONDS is ended, with exit code 124."""
-    environment = {**os.environ, "LC_ALL": "C"}
-
-    def run(command: Sequence[str]) -> tuple[int, str]:
-        try:
-            # a program of its own on the host: there is no AnsibleModule whose run_command could be called
-            done = subprocess.run(  # pylint: disable=ansible-bad-function
-                list(command),
-                check=False,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=seconds,
-            )
-        except subprocess.TimeoutExpired:
-            return 124, f"{command[0]} did not end within {seconds:g} s"
-        except OSError as error:
-            return 127, str(error)
-        return done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace")
-
-    return run
 
 
 @dataclass
@@ -135,7 +111,7 @@ def main(arguments: Sequence[str], out: Say, err: Say, program: str = "") -> int
         return USAGE
     host = Host(
         rules,
-        runner(),
+        runner(SECONDS),
         folder=options.conf_dir,
         memory=options.state,
         room=options.run_dir,

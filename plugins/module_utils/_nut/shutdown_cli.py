@@ -15,7 +15,6 @@ import faulthandler
 import json
 import os
 import queue
-import subprocess
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from . import gate, gate_core, gate_policy, jsontext, units, writing
 from .command_line import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from .moments import boot_id, boottime, stamp
+from .programs import runner
 from .units import Run
 
 if TYPE_CHECKING:
@@ -140,35 +140,6 @@ def _parser(out: Say, err: Say) -> Parser:
     return parser
 
 
-def runner(seconds: float = PROGRAM_SECONDS) -> Run:
-    """Return what the library runs programs with. One that hangs for SECONDS is left behind, with exit code 124."""
-    environment = {**os.environ, "LC_ALL": "C"}
-
-    def run(command: Sequence[str]) -> tuple[int, str]:
-        try:
-            # a program of its own on the host: there is no AnsibleModule whose run_command could be called
-            process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-                list(command),
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
-        except OSError as error:
-            return 127, str(error)
-        try:
-            said, _nothing = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            # subprocess.run() would wait for its end; but what hangs in the kernel has none
-            process.kill()
-            if process.stdout:
-                process.stdout.close()
-            return 124, f"{command[0]} did not end within {seconds:g} s"
-        return process.returncode, said.decode("utf-8", "replace")
-
-    return run
-
-
 def patient(command: Sequence[str]) -> tuple[int, str]:
     """Run a program that `timeout` ends, with its seconds at place 2. Left behind is one that even `timeout` can't end."""
     return runner(float(command[2]) + 10)(command)
@@ -209,7 +180,7 @@ def main(
     except Left as left:
         return left.code
     if options.command == "drill" and options.inside:
-        return _drill(None, options, out, err, run or runner())
+        return _drill(None, options, out, err, run or runner(PROGRAM_SECONDS))
     if options.command == "watch":
         return _watch(options, out, run or runner(WATCH_PROGRAM_SECONDS))
     by = _started_by(os.environ if environment is None else environment, options.root)
@@ -237,7 +208,7 @@ def _do(
         err(str(error))
         return USAGE
     if options.command == "status":
-        look = Status(policy, options, run or runner())
+        look = Status(policy, options, run or runner(PROGRAM_SECONDS))
         out(json.dumps(look.data(), indent=2) if options.json else look.text())
         return OK
     asked: dict[str, Callable[[], int]] = {
@@ -251,7 +222,7 @@ def _do(
         return asked[options.command]()
     try:
         if options.command == "gate":
-            _gate(policy, options, out, run=run or runner(), by=by, sleep=sleep)
+            _gate(policy, options, out, run=run or runner(PROGRAM_SECONDS), by=by, sleep=sleep)
         else:
             return _stages(policy, known, options, out, run or patient)
     except Exception as error:

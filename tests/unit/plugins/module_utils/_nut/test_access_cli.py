@@ -118,8 +118,3 @@ def test_the_command_line(machine: Machine) -> None:
     machine.file.unlink()
     assert machine.main("refresh") == 1
     assert "access.nft" in machine.err[-1]
-
-
-def test_a_program_that_is_not_there() -> None:
-    assert access_cli.run_program(("/no/such/program",))[0] == 127
-    assert access_cli.run_program(("sh", "-c", "echo a; exit 3")) == (3, "a\n")

@@ -299,11 +299,11 @@ class Systemd:
     """systemd, as far as these services can see, and how it starts units in their sandboxes. The watch of upsd runs, unless told."""
 
     def __init__(
-        self, stages: Mapping[str, str] | None = None, watch: Mapping[str, str] = RUNS, **service: str
+        self, stages: Mapping[str, str] | None = None, watch: Mapping[str, str] | None = None, **service: str
     ) -> None:
         self.service = {**NONE, **service}
         self.stages = {**NONE, **(stages or {})}
-        self.watch = dict(watch)
+        self.watch = dict(RUNS if watch is None else watch)
         self.running: tuple[str, ...] = ()
         self.sandbox: dict[str, int] = {}  # a line of a sandbox -> what a unit with it ends with
         self.tried: list[Sequence[str]] = []

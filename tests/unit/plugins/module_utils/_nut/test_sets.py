@@ -44,8 +44,8 @@ class Site:
             (self.folder / name).write_text(text)
             (self.folder / name).chmod(0o600)
 
-    def replace(self, names: Mapping[str, str] = NEW) -> None:
-        texts = {self.folder / name: text for name, text in names.items()}
+    def replace(self, names: Mapping[str, str] | None = None) -> None:
+        texts = {self.folder / name: text for name, text in (NEW if names is None else names).items()}
         sets.replace(texts, 0o640, OWN, manifest=self.manifest, note=self.note)
 
     def next_run(self) -> str:
