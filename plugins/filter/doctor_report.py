@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DOCUMENTATION = r"""
 name: doctor_report
 short_description: All that the doctor found, in order
-version_added: 0.3.0
+version_added: 0.2.0
 description:
   - Puts together what was registered on each host, for machines. Hosts come in the order of the input, of each the worst first.
   - A host of which nothing is known could not be reached, which is a failure.

@@ -14,7 +14,7 @@ from ansible.errors import AnsibleFilterError
 DOCUMENTATION = r"""
 name: doctor_table
 short_description: What the doctor found, as a table
-version_added: 0.3.0
+version_added: 0.2.0
 description:
   - Shows a report as a table for people, with a summary in the last line. Checks that are ok are only named.
 author:

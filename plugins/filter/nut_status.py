@@ -12,7 +12,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: nut_status
 short_description: How all UPSes stand, on one screen
-version_added: 0.3.0
+version_added: 0.2.0
 description:
   - Shows each UPS, who is logged in and would be waited for, and what happened last, in plain words.
 author:

@@ -12,7 +12,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: printable
 short_description: What a host has said, fit for a terminal
-version_added: 0.3.0
+version_added: 0.2.0
 description:
   - Returns what a managed host has said as lines in which a terminal finds nothing to obey.
   - Escape sequences, control characters, marks that turn the direction of writing round and characters that nobody sees are spelled,

@@ -14,7 +14,7 @@ from ansible.errors import AnsibleFilterError
 DOCUMENTATION = r"""
 name: shutdown_picture
 short_description: The plan of a shutdown as a page for the browser
-version_added: 0.3.0
+version_added: 0.2.0
 description:
   - Draws a plan as a page of HTML with a timeline, which needs nothing but itself.
   - The plan comes from a managed host, which may answer anything. So the page is made here, from data whose types and sizes are checked,

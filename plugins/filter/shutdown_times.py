@@ -14,7 +14,7 @@ from ansible.errors import AnsibleFilterError
 DOCUMENTATION = r"""
 name: shutdown_times
 short_description: Lines for the inventory, from what a live drill has measured
-version_added: 0.3.0
+version_added: 0.2.0
 description:
   - Writes the lines that a live drill offers for the inventory. Somebody will paste them there, so only numbers are taken of what the
     managed host has sent; all else is written here, and a name that is not in the inventory is refused.

@@ -12,7 +12,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: upsd_listening
 short_description: Where an C(upsd.conf) makes C(upsd) listen
-version_added: 0.3.0
+version_added: 0.2.0
 description:
   - Reads the LISTEN lines of an C(upsd.conf), wherever they come from.
 author:

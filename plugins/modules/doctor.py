@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: doctor
 short_description: Look whether all is well with NUT on a host
-version_added: 0.3.0
+version_added: 0.2.0
 author: The homelab.nut contributors (@homelab-nut)
 description:
   - Looks at a primary, or at a Linux secondary, and compares what it sees with what the inventory says.

@@ -317,7 +317,7 @@ def explain_refusals(module: Module) -> str:
     """Return whom this host refuses, to be added to who is missing; "" if that is not known here."""
     code, said = runner(module, 10)(access.LIST)
     words = "" if code else access.explain_refusals(access.parse_table(said))
-    return f". There were {words}" if words else ""
+    return f". Addresses {words}" if words else ""
 
 
 def facts(result: dict[str, Any]) -> dict[str, Any]:

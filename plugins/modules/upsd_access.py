@@ -10,9 +10,9 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: upsd_access
 short_description: Limit who may connect to C(upsd)
-version_added: 0.3.0
+version_added: 0.2.0
 description:
-  - Keeps a table of nftables, C(inet homelab_nut), that lets in to the ports of C(upsd) who is allowed, and refuses
+  - Keeps an nftables table, C(inet homelab_nut), that lets the allowed addresses connect to the ports of C(upsd), and refuses
     everybody else. It is about nothing but these ports, and leaves all other tables alone, such as those of Proxmox VE's
     firewall.
   - No login is needed to block C(upsd), with TLS or without, so it matters who can connect at all.
@@ -20,7 +20,7 @@ description:
     empties the ruleset when it starts, a drop-in of it loads the table again.
   - Each minute C(nut-access) looks whether names have other addresses by now, lets them in there, too, and loads a table that
     somebody has removed. It shuts nobody out. The program comes by M(homelab.nut.zipapp).
-  - A table that can't be loaded is a warning and no failure, as a host that is protected from power cuts and not from its
+  - A table that can't be loaded is a warning, not a failure: a host that is protected from power cuts but not from its
     network is better than one that is protected from neither. RV(loaded) says whether it is.
 author:
   - The homelab.nut contributors (@homelab-nut)
@@ -225,7 +225,7 @@ def main() -> None:
             plan = complete(installation.plan(), difference, absent, loaded is not None)
             diff = installation.diff(plan)
             # one who is cut off on battery may shut down at once
-            narrows = not absent and path.exists() and install.ACCESS_TABLE in plan.changed
+            narrows = not absent and install.ACCESS_TABLE in plan.changed
             busy = find_not_on_mains() if narrows and not module.check_mode and not module.params["force"] else []
             if busy:
                 raise InstallError(
@@ -252,7 +252,7 @@ def main() -> None:
         said = units.last_words(install.ACCESS_UNIT, run)
         warn(
             module,
-            "NOBODY IS KEPT FROM CONNECTING TO UPSD on this host, and no login is needed to block it: the table that "
+            "ACCESS TO UPSD IS NOT LIMITED on this host, and blocking upsd takes no login: the table that "
             f"limits who may connect can't be loaded: {difference.rstrip('.')}. {said.rstrip('.')}. What to do: systemctl status "
             f"{install.ACCESS_UNIT}; or, if everybody on the network may connect, nut_server_allow: any",
         )

@@ -42,8 +42,8 @@ _KNOWN = "# allowed: "
 _MOST = 8  # addresses of one name
 _HEAD = """\
 # Written by Ansible (homelab.nut.nut_server). A change made here is lost at its next run.
-# Who may connect to upsd (nut_server_allow). It is about the ports of upsd and nothing else. nut-access.service loads it.
-# Each line "allowed" has a name, where it comes from, and the addresses that this had: nut-access adds those that it gets.
+# Limits who may connect to upsd (nut_server_allow). It covers only upsd's ports. nut-access.service loads it.
+# Each "allowed" line: a name, its address in the inventory, and the addresses this resolved to. nut-access adds new ones.
 """
 _RULES = (
     'iifname "lo" accept',
@@ -160,9 +160,9 @@ def resolve_sources(
             if not here:
                 found[source] = tuple(plain)
                 continue
-            why = f"is {here[0]} on this host, which is this host itself"
+            why = f"resolves to {here[0]} on this host, which is this host itself"
         problems[source] = (
-            f"{label} {why}, so no rule can name it. Give the address from which it comes "
+            f"{label} {why}, so no firewall rule can match it. Set the address it connects from "
             "(nut_client_address of that host, or nut_server_allow)"
         )
     return found, problems
@@ -181,7 +181,7 @@ def keep_known(
         until = (
             f"may connect from {', '.join(allowed[source])}, as before"
             if allowed[source]
-            else "can't connect, and is not told of a power cut"
+            else "can't connect, and won't hear of a power cut"
         )
         warnings.append(f"{sentence}. Until then it {until}")
     return allowed, warnings
@@ -323,7 +323,7 @@ def explain_refusals(loaded: Loaded | None, limit: int = 6) -> str:
     more = len(loaded.refused_from) - limit
     shown = ", ".join(loaded.refused_from[:limit]) + (f" and {more} more" if more > 0 else "")
     return (
-        f"refused in the last day, as nobody allows them to connect to upsd: {shown}. If that is one of yours, give its address "
+        f"refused in the last day: {shown}. If one of them is yours, give its address "
         "(nut_client_address), or allow it (nut_server_allow)"
     )
 
@@ -333,12 +333,12 @@ def find_difference(loaded: Loaded | None, text: str) -> str:
     if loaded is None:
         return f"the table {FAMILY} {TABLE} is not loaded"
     if loaded.ports != known_ports(text):
-        return "it is about other ports"
+        return "the loaded table covers other ports"
     if loaded.rules != len(_RULES) or not loaded.hooked:
         return "its rules were changed"
     wanted = collapse(one for those in known_sources(text).values() for one in those)
     if loaded.allowed != wanted:
-        return f"it lets in {', '.join(map(_written, loaded.allowed)) or 'nobody'}"
+        return f"the loaded table allows {', '.join(map(_written, loaded.allowed)) or 'no address'}"
     return ""
 
 

@@ -6,22 +6,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import access, hostnames, sets, writing
+from .command_line import Say, for_terminals
 from .programs import runner
 from .units import Run
 from .words import printable
 
-Say = Callable[[str], None]
-
 FILE = "etc/nut/access.nft"
 USAGE = """\
-Usage: nut-access refresh    let in the names of /etc/nut/access.nft at the addresses that they have by now, too,
+Usage: nut-access refresh    also allow the current addresses of the names in /etc/nut/access.nft,
                              and load the table if it is not loaded
-       nut-access status     say who may connect to upsd, and who was refused"""
+       nut-access status     show who may connect to upsd, and who was refused"""
 _SECONDS = 20
 
 
@@ -34,6 +33,10 @@ class Host:
     root: Path = Path("/")
     run: Run = field(default_factory=lambda: runner(_SECONDS))
     resolve: access.Resolve = hostnames.resolve
+
+    def __post_init__(self) -> None:
+        """Keep what names and nft say from being obeyed by a terminal."""
+        self.out, self.err = for_terminals(self.out), for_terminals(self.err)
 
     def read(self) -> str:
         """Return the text of the table's file."""
@@ -60,13 +63,13 @@ class Host:
                 return 0  # a deployment was at work: the timer comes again
             if wider != text:
                 writing.replace({path: wider}, path.stat().st_mode & 0o777)
-                self.out(f"may connect to upsd, too: {_describe_new(text, wider)}")
+                self.out(f"now also allowed to connect to upsd: {_describe_new(text, wider)}")
             else:
                 self.out(f"{access.find_difference(self.look(), text)}; it is loaded again")
             code, said = self.run(("nft", "-f", str(self.root / FILE)))
         if code:
             self.err(
-                f"nobody is kept from connecting to upsd: the table can't be loaded: {printable(said.strip(), 500)}"
+                f"access to upsd is NOT limited: nft can't load /etc/nut/access.nft: {printable(said.strip(), 500)}"
             )
         return 1 if code else 0
 

@@ -565,7 +565,7 @@ def server(look: _Look) -> Found:
 
 HELPED_DAYS = 7
 _PEER_TODO = (
-    "find out what does that there (ss -tnp dport = :3493); a machine that is no secondary of the inventory needs no access "
+    "find the program there that does it (ss -tnp dport = :3493); a machine that is not a secondary needs no access "
     "to upsd (nut_server_allow)"
 )
 _HANG_TODO = "journalctl -u nut-watch -u nut-server; `nut-shutdown status` has the last events"
@@ -661,8 +661,10 @@ def limited(look: _Look) -> Found:
         return
     if install.ACCESS.name not in look.expected.kits:
         if look.seen.access is None:
-            words = "everybody on the network may connect to upsd, and it takes no login to block it for all"
-            yield look.make("access", NOTE, words, "nut_server_allow: [...] limits that to the secondaries and these")
+            words = "any machine on the network may connect to upsd, and blocking upsd takes no login"
+            yield look.make(
+                "access", NOTE, words, "nut_server_allow without `any`: then only the secondaries and what it lists"
+            )
         return
     table = look.seen.own.get(install.ACCESS.places[install.ACCESS_TABLE].path)
     if table is None:
@@ -690,7 +692,7 @@ def _table_problems(look: _Look, text: str) -> Found:
         yield look.make("access", FAILURE, words, todo)
     ports = {port for _unused, port in monitors.listening(look.text("upsd.conf"))}
     if ports != access.known_ports(text):
-        yield look.make("access", FAILURE, "upsd listens on a port that /etc/nut/access.nft does not have", DEPLOY)
+        yield look.make("access", FAILURE, "upsd's ports differ from those in /etc/nut/access.nft", DEPLOY)
     networks = access.collapse(one for those in access.known_sources(text).values() for one in those)
     for client in look.expected.clients:
         those = look.seen.addresses.get(client.name, "its address was not looked up")
@@ -698,7 +700,7 @@ def _table_problems(look: _Look, text: str) -> Found:
             continue  # logins() says so
         refused = [one for one in those if not access.is_allowed(one, networks)]
         if refused:
-            words = f"{client.name} is {', '.join(refused)}, which /etc/nut/access.nft does not let in to upsd"
+            words = f"{client.name} has the address {', '.join(refused)}, which /etc/nut/access.nft does not allow"
             yield look.make("access", FAILURE if len(refused) == len(those) else WARNING, words, DEPLOY, client.name)
 
 
@@ -762,7 +764,7 @@ def _expected_logins(look: _Look, served: Served) -> Found:
             there = ", ".join(sorted(clients)) or "nobody"
             refusals = access.explain_refusals(look.seen.access)
             words = f"not logged in to {one.ups} on {look.host}, where {there} is. It would not be told of a power cut"
-            words += f". There were {refusals}" if refusals else ""
+            words += f". Addresses {refusals}" if refusals else ""
             todo = (
                 f"is it on, and its UPS service? Can it reach {look.host} (upsc {one.ups}@{look.host} there)? Is its password right "
                 f"(journalctl -u nut-server)? {DEPLOY.format(host=one.name)}"
@@ -989,14 +991,14 @@ def cut(look: _Look) -> Found:
     folder, good = seen.path.rpartition("/")[0] or "/", True
     if install.SHUTDOWN.name in look.expected.kits and seen.spare != SET:
         good = False
-        words = f"the spare of the flag, {spare_of(seen.path)}, is {seen.spare}: with a full {folder} the UPS might not cut the power"
+        words = f"the spare flag {spare_of(seen.path)} is not usable ({seen.spare}): with a full {folder} the UPS might not cut the power"
         yield look.make(
             "cut", WARNING, words, f"systemd-tmpfiles --create /{install.SHUTDOWN.places[install.TMPFILES].path}"
         )
     if seen.space < LEAST_SPACE or (seen.files is not None and seen.files < LEAST_FILES):
         good = False
         files = "" if seen.files is None else f" and {seen.files} files"
-        words = f"the file system of {folder}, where {seen.path} is written, takes {seen.space // 1024} KiB{files} more"
+        words = f"the file system of {folder}, where {seen.path} is written, has room for only {seen.space // 1024} KiB{files}"
         yield look.make("cut", WARNING, words, f"df -h {folder}; df -i {folder}; du -xah {folder} | sort -h | tail")
     if good:
         yield look.make("cut", OK, f"there is space for {seen.path}, and a spare of it")
@@ -1006,7 +1008,7 @@ def trusted(look: _Look) -> Found:
     """Can others than root change what root believes and runs?"""
     yield from look.blind("trust", "trust")
     for path, why in look.seen.untrusted.items():
-        words = f"{path}: {why}, and root believes and runs what stands there"
+        words = f"{path}: {why}, and root trusts and runs what is there"
         yield look.make(
             "trust", FAILURE, words, f"chown root {shlex.quote(path)}; chmod go-w {shlex.quote(path)}; make pve"
         )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Callable
 
 from .units import MONITOR, Run
+from .words import one_line
 
 SECONDS = 10.0
 """How long systemd has for its answer."""
@@ -43,10 +44,10 @@ def request_fsd(run: Run, proc: Path = Path("/proc"), send: Send | None = None) 
     question = ["systemctl", "show", "--property=MainPID", "--value", "--", MONITOR]
     code, said = run(["timeout", "--kill-after=5", f"{SECONDS:g}", *question])
     if code or not said.strip().isdigit():
-        raise FsdError(f"systemd does not tell the process of {MONITOR}: {' '.join(said.split())[:200]}")
+        raise FsdError(f"systemd does not name the main process of {MONITOR}: {one_line(said)[:200]}")
     main = int(said)
     if not main:
-        raise FsdError(f"{MONITOR} does not run")
+        raise FsdError(f"{MONITOR} is not running")
     for pid in [main, *_children(proc, main)]:
         try:
             held = os.pidfd_open(pid)
@@ -58,7 +59,7 @@ def request_fsd(run: Run, proc: Path = Path("/proc"), send: Send | None = None) 
                 send(held, signal.SIGUSR1)
                 return
         except OSError as error:
-            raise FsdError(f"upsmon (process {pid}) can't be told: {error.strerror}") from None
+            raise FsdError(f"can't signal upsmon (process {pid}): {error.strerror}") from None
         finally:
             os.close(held)
     raise FsdError(f"{MONITOR} has no process of upsmon that sets FSD")

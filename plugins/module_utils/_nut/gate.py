@@ -524,8 +524,8 @@ class _Gate:
                 self.say(now, words)
                 self.shout(words)
             return
-        why = "was gone" if found == flag.MISSING else "was empty or no flag"
-        self.say(now, f"{path} {why}, and is there again: by it the UPS is told to cut the power, and all starts again")
+        why = "was missing" if found == flag.MISSING else "was empty or damaged"
+        self.say(now, f"{path} {why}; wrote it again: it tells the UPS to cut the power, so that everything restarts")
 
     def ordered(self, now: float) -> bool:
         """Return whether the UPS must cut the power: upsmon has left its flag, or could not, and FSD shows that it began this."""

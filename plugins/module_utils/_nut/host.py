@@ -129,7 +129,7 @@ def find_untrusted(files: Mapping[str, str], folder: Path) -> list[str]:
     wrong = []
     if why := trust.find_untrusted(folder):
         wrong.append(
-            f"{why}, so others than root say what upsmon runs as root. Run: chown root {folder}; chmod go-w {folder}"
+            f"{why}, so users other than root decide what upsmon runs as root. Run: chown root {folder}; chmod go-w {folder}"
         )
     upsmon_conf = files.get("upsmon.conf", "")
     if flag := monitors.directive(upsmon_conf, "POWERDOWNFLAG"):
@@ -137,14 +137,14 @@ def find_untrusted(files: Mapping[str, str], folder: Path) -> list[str]:
         why = f"{flag} is a link" if path.is_symlink() else trust.find_untrusted(path.parent)
         if why:
             wrong.append(
-                f"upsmon.conf: POWERDOWNFLAG {flag}: {why}. Who can write there can have the next reboot cut the UPS's power, and "
+                f"upsmon.conf: POWERDOWNFLAG {flag}: {why}. Whoever can write there can make the next reboot cut the UPS's power, and have "
                 "root's own files overwritten. Name a path in a directory that root alone can write, such as /run/nut-killpower"
             )
     runs = [("upsmon.conf: SHUTDOWNCMD", _program_of(monitors.directive(upsmon_conf, "SHUTDOWNCMD") or ""))]
     settings = ups_conf.parse(files.get("ups.conf", "")).settings
     runs += [("ups.conf: driverpath", value) for key, value in settings if key == "driverpath" and value]
     wrong += [
-        f"{where} {program}: {why}. root runs it, so root alone may write there"
+        f"{where} {program}: {why}. root runs it, so only root may be able to write there"
         for where, program in runs
         if program.startswith("/") and (why := trust.find_untrusted(Path(program)))
     ]

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from . import actions, units, writing
+from . import actions, jsontext, units, writing
 from .words import one_line, well_formed
 
 SERVICE = "nut-hotplug.service"
@@ -283,7 +283,7 @@ class Installation:
 
     def warnings(self) -> list[str]:
         """Return what a person should know, and can do about it."""
-        remedy = f"A container needs nesting for it. To leave it out on this host for good: {self.kit.hardening}=false"
+        remedy = f"In a container, enable nesting. To turn it off on this host: {self.kit.hardening}=false"
         return [f"{why}. {remedy}" for why in self.refused.values()]
 
     def _coming(self, shown: Mapping[str, Mapping[str, str]]) -> Plan:
@@ -473,12 +473,14 @@ class Installation:
         """Add to what the module config finds left to be done."""
         path = self._at(f"run/{actions.PENDING}")
         try:
-            left = json.loads(path.read_text(encoding="utf-8"))
+            left = jsontext.parse(path.read_bytes())
         except FileNotFoundError:
             left = []
         except ValueError:
             return  # it restarts all then
-        more = [one for one in map(asdict, later) if one not in left]
+        if not isinstance(left, list):
+            return
+        more = [action for action in map(asdict, later) if action not in left]
         if more:
             writing.replace({path: json.dumps([*left, *more])}, 0o600)
 

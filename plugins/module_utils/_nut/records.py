@@ -47,7 +47,7 @@ def build(kind: type[_T], data: object, where: str, clean: Clean = str) -> _T:
         if name not in data and field.default is MISSING and field.default_factory is MISSING
     ]
     if strange or lacking:
-        wrong = f"has {printable(repr(strange[0]), 60)}" if strange else f"lacks {lacking[0]}"
+        wrong = f"has an unknown member {printable(repr(strange[0]), 60)}" if strange else f"lacks {lacking[0]}"
         raise RecordError(f"{where} {wrong}")
     names = vars(sys.modules[kind.__module__])
     return kind(

@@ -567,8 +567,8 @@ def _upsd_advice(text: str, release: Release) -> list[str]:
     if monitors.directive(text, "CERTPATH"):
         # seen on 2.8.0 and 2.8.1: upsd waits for the rest of a handshake without a limit, and upsmon reads without one
         said.append(
-            "with TLS, a machine that begins a handshake with upsd and does not end it stops all, until nut-watch restarts upsd: "
-            "after 6 s, on battery up to 20 s. Let a firewall pass the secondaries alone"
+            "with TLS, a machine that begins a handshake and does not finish it blocks every shutdown until nut-watch restarts upsd: "
+            "after 6 s, on battery up to 20 s. Keep nut_server_allow to machines that you trust"
         )
     listen = [address for address, _unused in monitors.listening(text)]
     # fit() sees to it that loopback, where it is among them, is the one that counts

@@ -143,8 +143,8 @@ def _undo(entries: Sequence[Entry], manifest: Path) -> None:
     except OSError as error:
         names = ", ".join(str(entry.path) for entry in entries)
         raise Unfinished(
-            f"some of {names} are new and others old, and can't be brought together: {error.strerror}. See that the disk can "
-            f"be written, and run again: {manifest} tells what is to be done"
+            f"some of {names} are new and some old, and this can't be repaired: {error.strerror}. Make sure the disk can "
+            f"be written, and run again: {manifest} lists what is left to do"
         ) from None
 
 
@@ -171,7 +171,7 @@ def recover(manifest: Path = MANIFEST) -> str:
         entries, note = _load(text)
     except (ValueError, TypeError, LookupError):
         manifest.unlink()
-        return f"{manifest}, which tells what a run that was killed has left, can't be read: deploy NUT's files again"
+        return f"{manifest}, which says what a killed run left unfinished, can't be read: deploy NUT's files again"
     names = ", ".join(str(entry.path) for entry in entries)
     late = [entry for entry in entries if os.path.lexists(entry.staged)]
     if all(entry.is_ready for entry in entries):

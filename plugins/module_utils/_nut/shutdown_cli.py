@@ -358,7 +358,7 @@ def _fsd(out: Say, err: Say, run: Run) -> int:
     except fsd.FsdError as error:
         err(f"nut-shutdown fsd failed: {error}. Nothing goes down")
         return FAILED
-    out("upsmon is told to set FSD: everything goes down")
+    out("told upsmon to set FSD: everything shuts down now")
     return OK
 
 
@@ -529,7 +529,7 @@ class Status:
         lines += [] if self.policy.upses else ["  none is known"]
         lines += ["", *self.last_text()]
         if self.events:
-            lines += ["what was done for upsd (the last of it):", *(f"  {event}" for event in self.events[-5:])]
+            lines += ["nut-watch, last events:", *(f"  {event}" for event in self.events[-5:])]
         return "\n".join(lines)
 
     def kept(self) -> str:

@@ -69,7 +69,7 @@ def find_untrusted(path: Path) -> str:
         if about.st_uid not in trusted:
             return f"{here} belongs to {_user(about.st_uid)}"
         if _others_write(about) and not (rest and about.st_mode & stat.S_ISVTX and os.path.lexists(here / rest[0])):
-            return f"{here} can be written by others than root (mode {stat.S_IMODE(about.st_mode):04o}, group {_group(about.st_gid)})"
+            return f"users other than root can write {here} (mode {stat.S_IMODE(about.st_mode):04o}, group {_group(about.st_gid)})"
         if not rest:
             return ""
         name = rest.pop(0)
@@ -77,7 +77,7 @@ def find_untrusted(path: Path) -> str:
         if there.is_symlink():
             links += 1
             if links > _LINKS:
-                return f"{there} is a link in a circle"
+                return f"{there} is a symlink loop"
             if there.lstat().st_uid not in trusted:
                 return f"{there} is a link of {_user(there.lstat().st_uid)}"
             target = there.readlink()

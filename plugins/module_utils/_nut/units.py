@@ -143,8 +143,8 @@ def sandbox_failure(name: str, runner: Run) -> str:
         return ""
     kind = "nut-driver@.service" if is_driver(name) else name
     return (
-        f"systemd can't start {name} in its sandbox ({why}). Remove /etc/systemd/system/{kind}.d/homelab-nut-hardening.conf, "
-        "by nut_server_hardening=false, or see to what its last words say; a container needs nesting\n"
+        f"systemd can't start {name} in its sandbox ({why}). Either remove /etc/systemd/system/{kind}.d/homelab-nut-hardening.conf "
+        "(nut_server_hardening=false) or fix the cause that its log shows; a container needs nesting\n"
     )
 
 

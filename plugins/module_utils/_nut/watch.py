@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from . import jsontext
 from .moments import stamp
 from .upsd_words import split_status
 from .words import printable
@@ -38,7 +39,7 @@ BUSY_SECONDS = 60.0
 """How long a upsd that is slow, but not asleep, may say nothing."""
 BATTERY_SECONDS = 20.0
 START_SECONDS = 10.0
-"""A upsd that is younger than this is starting."""
+"""An upsd that is younger than this is starting."""
 RESTARTS, RESTART_SECONDS = 3, 3600.0
 """How many restarts there may be within how long."""
 FLOOD_LOOKS, FLOOD_SECONDS = 3, 10.0
@@ -190,8 +191,7 @@ def dump(memory: Memory) -> str:
 def load(text: str, boot: str) -> Memory:
     """Read what dump() wrote. Never raises. Of another boot only the events count; of a broken file, nothing."""
     try:
-        data = json.loads(text)
-        memory = _memory(data)
+        memory = _memory(jsontext.parse(text))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return Memory(boot)
     return memory if boot and memory.boot == boot else Memory(boot, events=memory.events)

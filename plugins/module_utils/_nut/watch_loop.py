@@ -132,7 +132,7 @@ class Watcher:
             try:
                 self.process.limit_sends()
             except NotAllowed as error:
-                self.say_once(f"the connections of upsd can't be had ({error}): where it hangs, only a restart is left")
+                self.say_once(f"can't reach upsd's connections ({error}): if upsd hangs, nut-watch can only restart it")
         return self.process
 
     def lose_process(self) -> None:
@@ -195,7 +195,7 @@ class Watcher:
         """Restart upsd, which is killed: it would not hear a polite word. Return False where there were enough restarts."""
         moment = self.clock()
         if not self.memory.may_restart(moment):
-            words = f"{why}. It is not restarted: that was done {watch.RESTARTS} times within the hour"
+            words = f"{why}. Not restarting it: it was restarted {watch.RESTARTS} times in the last hour"
             self.report(watch.LEFT, "", words)
             return False
         # before it is done: whatever happens then, it must count
@@ -222,7 +222,7 @@ class Watcher:
         if again:
             # once: what a restart does not mend, another one does not mend either
             self.memory = replace(self.memory, tried=deaf)
-            self.restart(f"upsd does not listen on {', '.join(again)}, which LISTEN names and this host has")
+            self.restart(f"upsd does not listen on {', '.join(again)}, although LISTEN names it and this host has it")
         elif not deaf and self.memory.tried:
             self.memory = replace(self.memory, tried=())
             self.save(watch.dump(self.memory))

@@ -238,7 +238,7 @@ def _risk(remote: Remote) -> str:
         return ""
     kind = "API key" if remote.credentials.api_key else "password"
     return (
-        f"its certificate is not checked (validate_certs: false), so whoever stands between can pass for it and learn the"
+        f"its certificate is not checked (validate_certs: false), so anyone on the way can pose as it and learn the"
         f" {kind} and monpwd; set fingerprint or ca_path instead"
     )
 

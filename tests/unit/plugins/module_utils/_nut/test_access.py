@@ -144,7 +144,7 @@ def test_names_are_looked_up_and_literals_are_not() -> None:
     assert found == {NAS: ("198.51.100.7", "2001:db8::5", "fe80::5"), BOX: ("192.0.2.0/24",)}
     assert asked == [("nas.lan", 5.0), ("away", 5.0), ("self", 5.0)]
     assert problems[Source("away", "away")].startswith("away does not resolve on this host (no such name)")
-    assert "self is 127.0.1.1 on this host" in problems[Source("self", "self")]
+    assert "self resolves to 127.0.1.1 on this host" in problems[Source("self", "self")]
     assert all("nut_client_address of that host, or nut_server_allow" in words for words in problems.values())
 
 
@@ -155,7 +155,7 @@ def test_what_was_known_stays_and_is_told() -> None:
     assert allowed == {NAS: ALLOWED[NAS], new: ()}
     assert warnings == [
         "nas does not resolve. Until then it may connect from 198.51.100.5, 2001:db8::5, as before",
-        "tv does not resolve. Until then it can't connect, and is not told of a power cut",
+        "tv does not resolve. Until then it can't connect, and won't hear of a power cut",
     ]
     # an address of another time, of a source that is written otherwise by now, does not count
     assert access.keep_known({}, {make_source("nas", "nas.home"): "x"}, before)[0] == {
@@ -290,7 +290,7 @@ def test_the_table_as_the_kernel_has_it() -> None:
     assert loaded.refused == 5
     assert loaded.refused_from == ("203.0.113.9",)
     assert access.find_difference(loaded, TEXT) == ""
-    assert "203.0.113.9. If that is one of yours" in access.explain_refusals(loaded)
+    assert "203.0.113.9. If one of them is yours" in access.explain_refusals(loaded)
     assert access.explain_refusals(access.parse_table(listed())) == access.explain_refusals(None) == ""
 
 
@@ -303,15 +303,18 @@ def test_neighbours_as_a_range() -> None:
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        (listed([*AS_IT_SHOULD_BE, "203.0.113.9"]), "it lets in 192.0.2.0/24, 198.51.100.5, 203.0.113.9, 2001:db8::5"),
-        (listed(AS_IT_SHOULD_BE[:1]), "it lets in 192.0.2.0/24"),
-        (listed([]), "it lets in nobody"),
+        (
+            listed([*AS_IT_SHOULD_BE, "203.0.113.9"]),
+            "the loaded table allows 192.0.2.0/24, 198.51.100.5, 203.0.113.9, 2001:db8::5",
+        ),
+        (listed(AS_IT_SHOULD_BE[:1]), "the loaded table allows 192.0.2.0/24"),
+        (listed([]), "the loaded table allows no address"),
         (listed(AS_IT_SHOULD_BE, rules=6), "its rules were changed"),
         (listed(AS_IT_SHOULD_BE, rules=8), "its rules were changed"),
         (listed(AS_IT_SHOULD_BE).replace('"input"', '"forward"'), "its rules were changed"),
         (listed(AS_IT_SHOULD_BE).replace('"policy": "accept"', '"policy": "drop"'), "its rules were changed"),
-        (listed(AS_IT_SHOULD_BE, ports=[3493, 22]), "it is about other ports"),
-        (listed(AS_IT_SHOULD_BE, ports=[]), "it is about other ports"),
+        (listed(AS_IT_SHOULD_BE, ports=[3493, 22]), "the loaded table covers other ports"),
+        (listed(AS_IT_SHOULD_BE, ports=[]), "the loaded table covers other ports"),
         ("", "the table inet homelab_nut is not loaded"),
         ("[]", "the table inet homelab_nut is not loaded"),
         ("[" * 100000, "the table inet homelab_nut is not loaded"),

@@ -71,7 +71,7 @@ def test_another_address(machine: Machine) -> None:
     machine.file.chmod(0o644)
     machine.now = ["192.0.2.6"]
     assert machine.main("refresh") == 0
-    assert machine.out == ["may connect to upsd, too: nas from 192.0.2.6"]
+    assert machine.out == ["now also allowed to connect to upsd: nas from 192.0.2.6"]
     assert machine.loaded == ["192.0.2.5", "192.0.2.6"]
     assert machine.commands == [("nft", "-f", str(machine.file))]
     assert machine.file.stat().st_mode & 0o777 == 0o644
@@ -90,7 +90,7 @@ def test_a_table_that_can_not_be_loaded(machine: Machine) -> None:
     machine.loaded, machine.refuses = None, True
     assert machine.main("refresh") == 1
     (line,) = machine.err
-    assert line.startswith("nobody is kept from connecting to upsd: the table can't be loaded")
+    assert line.startswith("access to upsd is NOT limited: nft can't load")
     assert line.isprintable()
 
 
@@ -107,7 +107,7 @@ def test_status(machine: Machine) -> None:
     assert machine.out == ["nas: 192.0.2.5", "loaded; refused 5 packets since then", "refused nobody in the last day"]
     machine.loaded = []
     assert machine.main("status") == 1
-    assert machine.out[1] == "it lets in nobody"
+    assert machine.out[1] == "the loaded table allows no address"
 
 
 def test_the_command_line(machine: Machine) -> None:

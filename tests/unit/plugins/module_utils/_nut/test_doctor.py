@@ -437,10 +437,10 @@ BROKEN: dict[str, tuple[Seen, str, str, str]] = {
     "a flag that nothing names": (replace(SEEN, flags={"/etc/killpower": NOW - 60}), "killpower", WARNING, "left by an earlier"),
     "no spare of the flag": (replace(SEEN, cut=replace(CUT, spare="missing")), "cut", WARNING, "nut-killpower.spare, is missing"),
     "a spare that is none": (replace(SEEN, cut=replace(CUT, spare="spoiled")), "cut", WARNING, "the UPS might not cut the power"),
-    "no space for the flag": (replace(SEEN, cut=replace(CUT, space=4096)), "cut", WARNING, "takes 4 KiB and 1000 files more"),
-    "too many files": (replace(SEEN, cut=replace(CUT, files=3)), "cut", WARNING, "1024 KiB and 3 files more"),
+    "no space for the flag": (replace(SEEN, cut=replace(CUT, space=4096)), "cut", WARNING, "has room for only 4 KiB and 1000 files"),
+    "too many files": (replace(SEEN, cut=replace(CUT, files=3)), "cut", WARNING, "1024 KiB and 3 files"),
     "a directory that nut can write": (
-        replace(SEEN, untrusted={"/etc/nut": "/etc/nut belongs to the user nut"}), "trust", FAILURE, "root believes and runs",
+        replace(SEEN, untrusted={"/etc/nut": "/etc/nut belongs to the user nut"}), "trust", FAILURE, "root trusts and runs",
     ),
     "the last shutdown ended by the battery": (
         replace(SEEN, last={"mode": "gate", "began": NOW - 90, "rule": "battery", "reason": "ups had 20 s left", "hosts": []}),
@@ -924,7 +924,7 @@ def test_a_table_that_lets_in_others() -> None:
     loaded = replace(LOADED, allowed=access.collapse(["192.0.2.0/24"]))
     ((verdict, _host, words),) = access_findings(replace(SEEN, access=loaded))
     assert verdict == FAILURE
-    assert words.endswith("it lets in 192.0.2.0/24")
+    assert words.endswith("the loaded table allows 192.0.2.0/24")
 
 
 @pytest.mark.parametrize("kept", ["192.0.2.20", ""])
@@ -933,14 +933,14 @@ def test_a_secondary_with_another_address(kept: str) -> None:
     those = ("192.0.2.21", *([kept] if kept else []))
     ((verdict, host, words),) = access_findings(replace(SEEN, addresses={"nas": those}))
     assert (verdict, host) == (WARNING if kept else FAILURE, "nas")
-    assert "nas is 192.0.2.21, which /etc/nut/access.nft does not let in to upsd" in words
+    assert "nas has the address 192.0.2.21, which /etc/nut/access.nft does not allow" in words
 
 
 def test_another_port() -> None:
     seen = text("upsd.conf", lambda was: was + "LISTEN 0.0.0.0 4000\n")
     ((verdict, _host, words),) = access_findings(seen)
     assert verdict == FAILURE
-    assert "a port that /etc/nut/access.nft does not have" in words
+    assert "ports differ from those in /etc/nut/access.nft" in words
 
 
 def test_nothing_of_it_is_installed() -> None:

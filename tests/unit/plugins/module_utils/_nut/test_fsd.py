@@ -91,9 +91,9 @@ def test_an_upsmon_that_runs_as_root_is_told_too(host: Host) -> None:
 @pytest.mark.parametrize(
     ("main", "code", "words"),
     [
-        ("0", 0, "nut-monitor.service does not run"),
-        ("", 1, "systemd does not tell the process of nut-monitor.service"),
-        ("what?", 0, "systemd does not tell the process of nut-monitor.service: what?"),
+        ("0", 0, "nut-monitor.service is not running"),
+        ("", 1, "systemd does not name the main process of nut-monitor.service"),
+        ("what?", 0, "systemd does not name the main process of nut-monitor.service: what?"),
         ("4194304", 0, "nut-monitor.service has no process of upsmon that sets FSD"),
     ],
 )

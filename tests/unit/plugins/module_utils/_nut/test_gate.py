@@ -104,7 +104,7 @@ def test_the_killpower_flag_outlives_an_upsmon_that_is_restarted(
     world.run(by=by)
     if content and by == "systemd":
         assert flag.read_text() == content
-        assert any("killpower was gone, and is there again" in line for line in world.said)
+        assert any("killpower was missing; wrote it again" in line for line in world.said)
     else:
         # nothing that was not there is made up: it would cut the power at the next reboot
         assert not flag.exists()

@@ -32,6 +32,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut import (
     shutdown_cli,
     stages,
     state,
+    watch,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.fingerprint import Fingerprint
 from ansible_collections.homelab.nut.plugins.module_utils._nut.guests import Guest
@@ -235,6 +236,7 @@ USB_POLICY = {
         {"vendor": "051d", "name": "ups", "driver": "usbhid-ups", "options": {"pollinterval": 5, "offdelay": "20"}}
     ],
 }
+WATCHED = watch.Memory("boot", (1.0,), ("192.0.2.1 3493",), (watch.Event("blocked", "192.0.2.5", "w", 2.0, 3.0, 4),))
 REPORT = {"findings": [{"check": "c", "host": "h", "verdict": "ok", "seen": "s", "todo": ""}]}
 
 MANIFEST = {
@@ -269,6 +271,7 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "findings.from_json": (REPORT, load_report),
     "sets._load": (MANIFEST, by_text(load_manifest)),
     "access.parse_table": (NFT, by_text(access.parse_table)),
+    "watch.load": (as_json(watch.dump(WATCHED)), by_text(lambda text: watch.load(text, "boot"))),
     "shutdown_cli._json": ({"began": 1.0, "hosts": []}, shutdown_cli._json),
 }  # fmt: skip
 
@@ -288,6 +291,7 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
         "live._gate_says": ("r", 1030.0),
         "live._entries": [(1e9, "i")],
         "gate.Names": {"nas": ("192.0.2.20",)},
+        "watch.load": WATCHED,
         "shutdown_cli._json": whole,
     }
     found = load(path)

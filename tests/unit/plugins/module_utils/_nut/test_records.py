@@ -52,7 +52,7 @@ def test_what_fits() -> None:
     [
         ({"inner": 7}, "it.inner must be Inner, and is a number"),
         ({"inner": {}}, "it.inner lacks name"),
-        ({"inner": {"name": "a", "\x1b[2J": 1}}, r"it.inner has '\x1b[2J'"),
+        ({"inner": {"name": "a", "\x1b[2J": 1}}, r"it.inner has an unknown member '\x1b[2J'"),
         ({"inner": {"name": ["a"]}}, "it.inner.name must be str, and is a list"),
         ({"inner": {"name": "a", "size": 1.0}}, "it.inner.size must be int, and is a number"),
         ({"inner": {"name": "a", "size": True}}, "it.inner.size must be int, and is a truth value"),

@@ -150,7 +150,7 @@ def test_a_disk_that_is_read_only_in_the_middle(site: Site, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", replace)
-        with pytest.raises(sets.Unfinished, match=r"some of .*upsd\.users.* are new and others old.*Read-only"):
+        with pytest.raises(sets.Unfinished, match=r"some of .*upsd\.users.* are new and some old.*Read-only"):
             site.replace()
         with pytest.raises(sets.Unfinished):
             site.next_run()

@@ -172,7 +172,7 @@ class World:
         )
         code = self.fsd_codes.pop(0) if self.fsd_codes else 0
         if code:
-            raise FsdError("nut-monitor.service does not run")
+            raise FsdError("nut-monitor.service is not running")
         if self.fsd_works:
             self.latch = True
 
@@ -803,7 +803,7 @@ def test_upsmon_does_not_run(world: World) -> None:
     assert len(world.told) == 41
     assert [round(after - before) for before, after in zip(world.told, world.told[1:])] == [2] * 40
     # and it is said once a minute
-    assert sum("can't be told to set FSD: nut-monitor.service does not run" in line for line in world.lines) == 2
+    assert sum("can't be told to set FSD: nut-monitor.service is not running" in line for line in world.lines) == 2
 
 
 def test_upsd_does_not_show_fsd(world: World) -> None:
