@@ -44,7 +44,8 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
 
 def passwords(inventory: Path = CHECKOUT / "inventories" / "lab") -> list[str]:
     """Return the passwords that were made for an inventory."""
-    return [path.read_text().strip() for path in Path(inventory, ".homelab-nut", "passwords").iterdir()]
+    # what begins with a dot is the lookup's lock
+    return [path.read_text().strip() for path in Path(inventory, ".homelab-nut", "passwords").glob("[!.]*")]
 
 
 def extra(**variables: object) -> tuple[str, str]:
