@@ -409,7 +409,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     found: dict[str, dict[str, Any]] = json.loads((root / "seen.json").read_text())
     for host in found.values():
         host["passwords"] = {
-            path.name: path.read_text().strip() for path in (root / ".homelab-nut" / "passwords").iterdir()
+            path.name: path.read_text().strip() for path in (root / ".homelab-nut" / "passwords").glob("[!.]*")
         }
     return found
 

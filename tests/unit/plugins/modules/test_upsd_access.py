@@ -167,6 +167,14 @@ def test_on_battery_nobody_is_shut_out(run: Any, machine: Machine, monkeypatch: 
     assert run(force=True)["allowed"] == {}
 
 
+def test_on_battery_there_is_no_first_table(run: Any, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is not in the inventory may be connected, and one that is cut off then may shut down."""
+    monkeypatch.setattr(upsd_access, "find_not_on_mains", lambda: ["ups (OB)"])
+    assert "ups (OB): not plainly on mains" in run(NAS)["msg"]
+    assert not (machine.root / "etc/nut/access.nft").exists()
+    assert machine.told == []
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
