@@ -111,7 +111,14 @@ BREAKS = {
         f"mv /root/nut-shutdown.service {GATE} && systemctl daemon-reload",
     ),
     "the policy broken": Break({("policy", "pve8", "failure")}, "pve8", policy, policy_back),
-    "MODE=none": Break({("mode", "pve8", "failure")}, "pve8", mode, mode_back, besides={("files", "pve8")}),
+    # nut-hotplug refuses to work then, if it looks meanwhile
+    "MODE=none": Break(
+        {("mode", "pve8", "failure")},
+        "pve8",
+        mode,
+        f"{mode_back}; systemctl start nut-hotplug",
+        besides={("files", "pve8"), ("hotplug", "pve8")},
+    ),
     "upsd not started at boot": Break(
         {("units", "pve8", "warning")}, "pve8", "systemctl disable nut-server", "systemctl enable nut-server"
     ),
