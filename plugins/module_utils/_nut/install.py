@@ -226,6 +226,10 @@ def settings(drop_in: str) -> list[str]:
     return [line for line in drop_in.splitlines() if re.match(r"[A-Za-z]+=", line)]
 
 
+# a command without + or !, which systemd runs as the unit's user and with its rights
+_CONFINED = re.compile(r"^Exec(?:StartPre|StartPost)[ \t]*=[ \t]*[-@:|]*(?![-@:|+!])\S", re.MULTILINE)
+
+
 def try_sandbox(text: str, runner: units.Run) -> str:
     """Start a program that does nothing in the sandbox that a drop-in describes. Return why that fails; "" if it does not."""
     given = [f"--property={line}" for line in settings(text)]
@@ -310,7 +314,34 @@ class Installation:
 
     def warnings(self) -> list[str]:
         """Return what a person should know, and can do about it."""
-        return [f"{why}. {remedy(self.kit)}" for why in self.refused.values()]
+        lost = self._find_confined_drop_ins()
+        words = (
+            f"{', '.join(lost)}: ExecStartPre= and ExecStartPost= run as the user nut there, without capabilities. Write + "
+            "before a command that needs root (ExecStartPre=+/path), or leave the sandboxes out on this host: "
+            f"{self.kit.hardening}=false"
+        )
+        return [*(f"{why}. {remedy(self.kit)}" for why in self.refused.values()), *([words] if lost else [])]
+
+    def _find_confined_drop_ins(self) -> list[str]:
+        """Return the drop-ins of somebody else's that give commands to units which a sandbox takes root from."""
+        wanted = self.wanted or {}
+        confined = [
+            unit
+            for name, unit in self.kit.sandboxes.items()
+            if any(line.startswith("User=") for line in settings(wanted.get(name, "")))
+        ]
+        names = [unit for unit in confined if unit != DRIVER]
+        names += units.drivers_at_boot(self.root / "etc/systemd/system") if DRIVER in confined else ()
+        code, said = self.runner(["systemctl", "show", "--property=DropInPaths", "--", *names]) if names else (0, "")
+        paths = [] if code else re.findall(r"(?<=[= ])/\S+", said)
+        ours = {f"/{place.path}" for place in self.kit.places.values()}
+        return [path for path in dict.fromkeys(paths) if path not in ours and _CONFINED.search(self._drop_in(path))]
+
+    def _drop_in(self, path: str) -> str:
+        try:
+            return self._at(path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""  # it has gone since systemd read it
 
     def _record(self) -> Mapping[str, str] | None:
         """Return what REFUSED must become, None if it is right. Other kits' lines stay."""

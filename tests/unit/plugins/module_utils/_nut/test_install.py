@@ -307,6 +307,7 @@ class Systemd:
         self.running: tuple[str, ...] = ()
         self.sandbox: dict[str, int] = {}  # a line of a sandbox -> what a unit with it ends with
         self.tried: list[Sequence[str]] = []
+        self.drop_ins: dict[str, str] = {}  # unit -> the paths of its drop-ins
         self.told: list[str] = []
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
@@ -315,6 +316,8 @@ class Systemd:
             return max((self.sandbox.get(word, 0) for word in command), default=0), ""
         if command[:2] == ["systemctl", "show"]:
             names = command[command.index("--") + 1 :]
+            if "--property=DropInPaths" in command:
+                return 0, "\n\n".join(f"DropInPaths={self.drop_ins.get(name, '')}" for name in names)
             if names != ["nut-stages.service", "nut-watch.service", "nut-shutdown.service"]:
                 return 0, "\n\n".join(f"ActiveState={'in' * (name not in self.running)}active" for name in names)
             blocks = (self.stages, self.watch, self.service)
@@ -641,6 +644,39 @@ def test_restarts_that_were_done_with_the_old_units_are_noted_again(tmp_path: Pa
     _installation, plan = sandboxed(tmp_path, systemd)
     assert not plan
     assert not (tmp_path / PENDING).exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "warned"),
+    [
+        ("ExecStartPre=/usr/local/sbin/reset-usb", True),
+        ("ExecStartPre=-@/usr/local/sbin/reset-usb reset", True),
+        ("ExecStartPost = /bin/true", True),
+        ("ExecStartPre=+/usr/local/sbin/reset-usb", False),
+        ("ExecStartPre=-+/usr/local/sbin/reset-usb", False),
+        ("ExecStartPost=!/bin/true", False),
+        ("ExecStartPre=", False),
+        ("# ExecStartPre=/bin/true", False),
+        ("Environment=ExecStartPre=/bin/true", False),
+    ],
+)
+def test_commands_of_a_drop_in_that_lose_root_are_told(tmp_path: Path, command: str, warned: bool) -> None:
+    folder = "/etc/systemd/system/nut-driver@.service.d"
+    own, gone = f"{folder}/own.conf", f"{folder}/gone.conf"
+    ours = f"/{install.SHUTDOWN.places['nut-driver-hardening.conf'].path}"
+    as_nut = {**SANDBOXED, "nut-driver-hardening.conf": f"[Service]\nUser=nut\n{command}\n"}
+    systemd = Systemd()
+    systemd.drop_ins = {"nut-driver@ups.service": f"{ours} {own} {gone}", "nut-server.service": own}
+    (tmp_path / folder[1:]).mkdir(parents=True)
+    (tmp_path / own[1:]).write_text(f"[Service]\n{command}\n")
+    installation, _plan = sandboxed(tmp_path, systemd, as_nut)
+    assert [word.partition(":")[0] for word in installation.warnings()] == ([own] if warned else [])
+    # nobody takes root from upsd here
+    del systemd.drop_ins["nut-driver@ups.service"]
+    assert not installation.warnings()
+    systemd.drop_ins["nut-driver@ups.service"] = own
+    installation, _plan = sandboxed(tmp_path, systemd)
+    assert not installation.warnings()
 
 
 @pytest.mark.parametrize("code", [1, 124, 127])
