@@ -30,7 +30,8 @@ options:
       - The files, name to text. V(hotplug.json), V(nut-hotplug.service), V(nut-hotplug.timer), V(nut-hotplug-hardening.conf),
         V(63-nut-hotplug.rules) and V(logrotate).
       - V(nut-hotplug-hardening.conf) is a drop-in of C(nut-hotplug.service), and may be empty. It is tried first, by a unit of its own
-        that does nothing. Where systemd can't apply it, as in some containers, it is left out, with a warning.
+        that does nothing. Where systemd can't apply it, as in some containers, it is left out, with a warning. In check mode nothing
+        is tried, and what the last run could not apply is left out.
       - Required if O(state=present).
     type: dict
 extends_documentation_fragment:

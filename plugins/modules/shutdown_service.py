@@ -36,6 +36,7 @@ options:
       - V(nut-driver-hardening.conf), V(nut-server-hardening.conf), V(nut-monitor-hardening.conf) and
         V(nut-watch-hardening.conf) are further ones, of C(nut-driver@.service) and C(nut-watch.service), too. Each is tried first,
         by a unit of its own that does nothing. Where systemd can't apply it, as in some containers, it is left out, with a warning.
+        In check mode nothing is tried, and what the last run could not apply is left out.
       - The daemons that run are not restarted here when one of these changes. The next M(homelab.nut.config) does so, which first
         asks whether a UPS is on battery.
       - V(nut-stages.service) may be empty. Then it is stopped, and not there. These may be empty, too.

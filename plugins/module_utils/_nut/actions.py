@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import parseconf, units, ups_conf
 
@@ -146,6 +146,10 @@ def _is_there(found: Mapping[str, units.Unit], name: str) -> bool:
 
 def _in_order(actions: Sequence[Action]) -> tuple[Action, ...]:
     """Put actions into the order in which units need each other, without those that another of them does as well."""
+    # What is stopped before the enumerator looks stays down until it has looked: a restart noted for another reason, such as a
+    # new sandbox, must not take the place of that stop.
+    stopped = {one.unit for one in actions if one.verb == "stop"}
+    actions = [replace(one, verb="start") if one.verb == "restart" and one.unit in stopped else one for one in actions]
     # A reload right behind a restart is worse than useless: a SIGHUP that comes before upsd is ready for one ends it.
     restarted = {one.unit for one in actions if one.verb == "restart"}
     needed = [one for one in actions if one.unit not in restarted or one.verb in ("restart", "enable")]

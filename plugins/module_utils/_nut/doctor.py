@@ -871,7 +871,10 @@ def the_gate(look: _Look) -> Found:
         for each, text in texts.items():
             place = kit.places[each]
             file = look.seen.own.get(place.path)
-            if text and file is None:
+            if text and file is None and each in kit.sandboxes and each in look.seen.refused:
+                why = printable(look.seen.refused[each], 200)
+                before.append(look.make(check, NOTE, why, f"{install.remedy(kit)}; {todo}"))
+            elif text and file is None:
                 before.append(look.make(check, FAILURE, f"/{place.path} is missing", todo))
             elif file is not None and file.text != text and not (each == "shutdown.json" and _broken(file.text)):
                 words = (
@@ -921,6 +924,11 @@ def _broken(text: str) -> str:
     return ""
 
 
+def _is_gated(look: _Look) -> bool:
+    """Return whether upsmon leaves the shutdown to the gate. Its program is there without that, too: for stages, and for upsd."""
+    return install.GATE in (monitors.directive(look.text("upsmon.conf"), "SHUTDOWNCMD") or "")
+
+
 def policy(look: _Look) -> Found:
     """Is the gate's policy one, and does it know where everybody is?"""
     if install.SHUTDOWN.name not in look.expected.kits:
@@ -936,6 +944,9 @@ def policy(look: _Look) -> Found:
             f"/etc/nut/shutdown.json can't be used: {printable(wrong, 150)}",
             "nut-shutdown check; " + DEPLOY.format(host=look.host),
         )
+        return
+    if not _is_gated(look):
+        yield look.make("policy", OK, "it can be used; SHUTDOWNCMD waits for nobody")
         return
     known = gate_policy.read_policy(file.text.encode("utf-8", "surrogateescape"))
     names = {one.name: one.address for one in look.expected.clients}
@@ -1018,7 +1029,7 @@ def trusted(look: _Look) -> Found:
 
 def last_shutdown(look: _Look) -> Found:
     """How did the last shutdown go, and did it end?"""
-    if install.SHUTDOWN.name not in look.expected.kits:
+    if install.SHUTDOWN.name not in look.expected.kits or not _is_gated(look):
         return
     state, service = look.seen.gate, look.seen.units.get(install.GATE)
     if state is not None and not state.get("ended") and not (service and service.active in ("active", "activating")):

@@ -39,6 +39,7 @@ from . import (
     monitors,
     policy,
     releases,
+    stages,
     trust,
     ups_conf,
     upsd,
@@ -194,6 +195,9 @@ class Seen:
     flags: Mapping[str, float] = field(default_factory=dict)
     cut: Cut | None = None
     untrusted: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(
+        default_factory=dict
+    )  # sandboxes that this host can't apply, see install.REFUSED
     gate: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
     helped: tuple[watch.Event, ...] = ()  # what nut-watch did for upsd
@@ -260,6 +264,7 @@ class Host:
             flags=self.tried("flags", lambda: self._flags(upsmon), {}),
             cut=self.tried("cut", lambda: self._cut(upsmon), None) if self.primary else None,
             untrusted=self.tried("trust", lambda: self._untrusted(upsmon), {}),
+            refused=self.tried("sandboxes", lambda: install.read_refused(self.root), {}),
             gate=self._json(GATE_STATE),
             last=self._json(REPORT),
             helped=self._helped(),
@@ -341,8 +346,15 @@ class Host:
 
     def _untrusted(self, upsmon_conf: str) -> dict[str, str]:
         given = monitors.directive(upsmon_conf, "POWERDOWNFLAG")
-        paths = [*trust.ROOTS_OWN, *([str(Path(given).parent)] if given else [])]
+        paths = [*trust.ROOTS_OWN, *([str(Path(given).parent)] if given else []), *self._notifying()]
         return {path: why for path in paths if (why := trust.find_untrusted(self._at(path)))}
+
+    def _notifying(self) -> Iterator[str]:
+        """Yield the programs that stages run as root."""
+        policy = self._json(install.SHUTDOWN.places["shutdown.json"].path) or {}
+        # a policy that is wrong is told of elsewhere, and nothing of it is run
+        with contextlib.suppress(stages.StagesError):
+            yield from (one.notify[0] for one in stages.read(policy.get("stages", ())) if one.notify)
 
     # systemd
 

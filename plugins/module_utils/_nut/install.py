@@ -70,6 +70,8 @@ class Kit:
 
 
 HARDENING = "homelab-nut-hardening.conf"
+REFUSED = "var/lib/homelab-nut/refused.json"
+"""Which sandboxes this host could not apply when they were tried last: name -> why. Who only looks starts nothing to find out."""
 HOTPLUG_SANDBOX = "nut-hotplug-hardening.conf"
 
 HOTPLUG = Kit(
@@ -183,10 +185,14 @@ class Plan:
     after: tuple[Step, ...] = ()
     # what the module config is told to restart, which asks first whether a UPS is on battery
     later: tuple[actions.Action, ...] = ()
+    # the new REFUSED; None if it stays as it is
+    record: Mapping[str, str] | None = None
 
     def __bool__(self) -> bool:
         """Say whether there is anything to do."""
-        return bool(self.before or self.changed or self.folder or self.gone or self.after)
+        return bool(
+            self.before or self.changed or self.folder or self.gone or self.after or self.record is not None,
+        )
 
 
 def missing(folder: Path = Path("/etc/nut")) -> str:
@@ -220,6 +226,10 @@ def settings(drop_in: str) -> list[str]:
     return [line for line in drop_in.splitlines() if re.match(r"[A-Za-z]+=", line)]
 
 
+# a command without + or !, which systemd runs as the unit's user and with its rights
+_CONFINED = re.compile(r"^Exec(?:StartPre|StartPost)[ \t]*=[ \t]*[-@:|]*(?![-@:|+!])\S", re.MULTILINE)
+
+
 def try_sandbox(text: str, runner: units.Run) -> str:
     """Start a program that does nothing in the sandbox that a drop-in describes. Return why that fails; "" if it does not."""
     given = [f"--property={line}" for line in settings(text)]
@@ -228,12 +238,28 @@ def try_sandbox(text: str, runner: units.Run) -> str:
     return units.SANDBOX_CODES.get(code, "")
 
 
+def read_refused(root: Path) -> dict[str, str]:
+    """Return what REFUSED says: name of a sandbox -> why this host runs without it. A damaged one says nothing. Raises OSError."""
+    try:
+        found = jsontext.parse((root / REFUSED).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    given = found if isinstance(found, dict) else {}
+    return {name: why for name, why in given.items() if isinstance(why, str)}
+
+
+def remedy(kit: Kit) -> str:
+    """Return what to do about a sandbox that a host can't apply."""
+    return f"In a container, enable nesting. To turn it off on this host: {kit.hardening}=false"
+
+
 @dataclass
 class Installation:
     """A kit's files on one host. wanted: name of its places -> text, "" if it shall not be there; None, if all shall go.
 
     log: where it writes its log. renewed: whether the program is another one since what runs was started. probing: whether
-    sandboxes are tried before they are put in place. refused: those that this host can't apply, and so does without, name -> why.
+    sandboxes are tried before they are put in place, or else what the last try has left in
+    REFUSED counts. refused: those that this host can't apply, and so does without, name -> why.
     """
 
     wanted: Mapping[str, str] | None
@@ -273,9 +299,14 @@ class Installation:
 
     def _refuse_sandboxes(self) -> None:
         """Do without the sandboxes that this host can't apply: a unit that does not start is worse than one that may too much."""
+        known = {} if self.probing else read_refused(self.root)
         for name, unit in self.kit.sandboxes.items():
             text = (self.wanted or {})[name]
-            if self.probing and text and self._differs(name) and (why := try_sandbox(text, self.runner)):
+            if not text or not self._differs(name):
+                continue
+            if not self.probing and name in known:
+                self.refused[name] = known[name]
+            elif self.probing and (why := try_sandbox(text, self.runner)):
                 self.refused[name] = (
                     f"{unit} runs without its sandbox ({HARDENING}), which this host can't apply: {why}"
                 )
@@ -283,8 +314,41 @@ class Installation:
 
     def warnings(self) -> list[str]:
         """Return what a person should know, and can do about it."""
-        remedy = f"In a container, enable nesting. To turn it off on this host: {self.kit.hardening}=false"
-        return [f"{why}. {remedy}" for why in self.refused.values()]
+        lost = self._find_confined_drop_ins()
+        words = (
+            f"{', '.join(lost)}: ExecStartPre= and ExecStartPost= run as the user nut there, without capabilities. Write + "
+            "before a command that needs root (ExecStartPre=+/path), or leave the sandboxes out on this host: "
+            f"{self.kit.hardening}=false"
+        )
+        return [*(f"{why}. {remedy(self.kit)}" for why in self.refused.values()), *([words] if lost else [])]
+
+    def _find_confined_drop_ins(self) -> list[str]:
+        """Return the drop-ins of somebody else's that give commands to units which a sandbox takes root from."""
+        wanted = self.wanted or {}
+        confined = [
+            unit
+            for name, unit in self.kit.sandboxes.items()
+            if any(line.startswith("User=") for line in settings(wanted.get(name, "")))
+        ]
+        names = [unit for unit in confined if unit != DRIVER]
+        names += units.drivers_at_boot(self.root / "etc/systemd/system") if DRIVER in confined else ()
+        code, said = self.runner(["systemctl", "show", "--property=DropInPaths", "--", *names]) if names else (0, "")
+        paths = [] if code else re.findall(r"(?<=[= ])/\S+", said)
+        ours = {f"/{place.path}" for place in self.kit.places.values()}
+        return [path for path in dict.fromkeys(paths) if path not in ours and _CONFINED.search(self._drop_in(path))]
+
+    def _drop_in(self, path: str) -> str:
+        try:
+            return self._at(path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""  # it has gone since systemd read it
+
+    def _record(self) -> Mapping[str, str] | None:
+        """Return what REFUSED must become, None if it is right. Other kits' lines stay."""
+        known = read_refused(self.root)
+        others = {name: why for name, why in known.items() if name not in self.kit.sandboxes}
+        now = {**others, **self.refused}
+        return None if now == known else now
 
     def _coming(self, shown: Mapping[str, Mapping[str, str]]) -> Plan:
         wanted = self.wanted or {}
@@ -309,7 +373,8 @@ class Installation:
             folder=None if folder is None or folder.is_dir() else folder,
             gone=(*(self._at(self.kit.places[one].path) for one in gone), *self._unmade()),
             after=tuple(after),
-            later=self._later(),
+            later=self._later(cut_short),
+            record=self._record(),
         )
 
     def _started(self, name: str, unit: Mapping[str, str], changed: Sequence[str], cut_short: bool) -> list[Step]:
@@ -324,13 +389,16 @@ class Installation:
             steps.append(Step(("systemctl", "restart", name), f"{self.kit.name} changed"))
         return steps
 
-    def _later(self) -> tuple[actions.Action, ...]:
-        """Name the daemons of NUT that still run in the sandbox that they were started in, and must not for ever."""
+    def _later(self, cut_short: bool) -> tuple[actions.Action, ...]:
+        """Name the daemons of NUT that still run in the sandbox that they were started in, and must not for ever.
+
+        cut_short: systemd may not have known the new ones yet when somebody did the restarts that the earlier run had noted.
+        """
         wanted = self.wanted or {}
         other = [
             unit
             for name, unit in self.kit.sandboxes.items()
-            if unit not in self.kit.units and settings(wanted[name]) != settings(self._text(name) or "")
+            if unit not in self.kit.units and (cut_short or settings(wanted[name]) != settings(self._text(name) or ""))
         ]
         drivers = units.drivers_at_boot(self.root / "etc/systemd/system") if DRIVER in other else ()
         daemons = [*drivers, *(unit for unit in other if unit != DRIVER)]
@@ -355,7 +423,9 @@ class Installation:
         gone = [self.root / path for path in (*(self.kit.places[name].path for name in reversed(names)), *traces)]
         gone += sorted(self.root.glob(self.kit.compiled)) if self.kit.compiled else []
         gone += self._unmade()
-        return Plan(before=tuple(before), gone=tuple(gone), after=tuple(self._taken_up(names, False)))
+        return Plan(
+            before=tuple(before), gone=tuple(gone), after=tuple(self._taken_up(names, False)), record=self._record()
+        )
 
     def _taken_up(self, names: Sequence[str], late: bool) -> list[Step]:
         steps = []
@@ -435,6 +505,8 @@ class Installation:
             lines = list(difflib.unified_diff(was.splitlines(), will.splitlines(), path, path, lineterm="", n=1))
             shown += lines or [f"{path}: mode or owner is mended"]
         shown += [f"{path}: removed" for path in decided.gone]
+        if decided.record is not None:
+            shown.append(f"/{REFUSED}: {', '.join(sorted(decided.record)) or 'removed'}")
         shown += [str(step) for step in (*decided.before, *decided.after, *decided.later)]
         return well_formed("".join(f"{line}\n" for line in shown))
 
@@ -451,6 +523,8 @@ class Installation:
         if decided.folder:
             decided.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._leave(decided.later)
+        if decided.record is not None:
+            self._keep(decided.record)
         for name in decided.changed:
             place = self.kit.places[name]
             text = (self.wanted or {})[name]
@@ -483,6 +557,14 @@ class Installation:
         more = [action for action in map(asdict, later) if action not in left]
         if more:
             writing.replace({path: json.dumps([*left, *more])}, 0o600)
+
+    def _keep(self, refused: Mapping[str, str]) -> None:
+        path = self._at(REFUSED)
+        if refused:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            writing.replace({path: json.dumps(refused, indent=1) + "\n"}, 0o600)
+        else:
+            path.unlink(missing_ok=True)
 
     def _do(self, step: Step) -> None:
         code, said = self.runner(step.command)

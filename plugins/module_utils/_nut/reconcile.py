@@ -609,12 +609,15 @@ class Host:
         if power or power is None:
             later = tuple(one for one in left if _disturbs(one, found))
             left = [one for one in left if one not in later]
+        before: list[Action] = []
+        if any(one.unit == units.ENUMERATOR for one in (*plan.after, *left)):
+            before, left = _apart(left, found)
         restarted = {one.unit for one in left if one.verb == "restart"}
         after = [one for one in plan.after if one.verb != "reload" or one.unit not in restarted]
         why = ", ".join(power) if power else "upsd does not say whether the power is on"
         lines = tuple(f"{one.verb} {one.unit} waits: {why}: {one.reason}" for one in later)
         ordered = tuple(sorted([*after, *left], key=stage)) if left else plan.after
-        return replace(plan, after=ordered, deferred=(*plan.deferred, *lines)), later
+        return replace(plan, before=(*plan.before, *before), after=ordered, deferred=(*plan.deferred, *lines)), later
 
     def _pending(self) -> list[Action]:
         try:
@@ -1026,6 +1029,17 @@ def _owed(noted: Sequence[Action], drivers: Sequence[str]) -> list[Action]:
         elif action.unit in _OWN:
             owed.setdefault((action.verb, action.unit), action)
     return list(owed.values())
+
+
+def _apart(left: Sequence[Action], found: Mapping[str, units.Unit]) -> tuple[list[Action], list[Action]]:
+    """Turn restarts of drivers that run into stops and starts, so that the enumerator of 2.8.1 does not have them reload."""
+    running = [
+        one
+        for one in left
+        if one.verb == "restart" and units.is_driver(one.unit) and found.get(one.unit, units.ABSENT).runs
+    ]
+    stops = [replace(one, verb="stop") for one in running]
+    return stops, [replace(one, verb="start") if one in running else one for one in left]
 
 
 def _disturbs(action: Action, found: Mapping[str, units.Unit]) -> bool:

@@ -250,6 +250,11 @@ def _check(policy: gate_policy.Policy, known: Sequence[Stage], options: argparse
             f"{name} has no address here: nut-shutdown will not see when that machine is down, and wait as long as it may take"
         )
     out(f"{options.policy} is right: {len(policy.hosts)} to wait for, {policy.longest:g} s at most")
+    untrusted = _untrusted(known)
+    for words in untrusted:
+        err(words)
+    if untrusted:
+        return FAILED
     finder = _finder(known, options)
     # what can't be found now may be later, and makes no policy wrong
     found = _found(finder, err) if any(stage.select for stage in known) else None
@@ -264,6 +269,19 @@ def _check(policy: gate_policy.Policy, known: Sequence[Stage], options: argparse
     except writing.WriteError as error:
         err(str(error))
     return OK
+
+
+def _untrusted(known: Sequence[Stage]) -> list[str]:
+    """Return which programs of stages others than root can change, and what to do: root runs them."""
+    from . import trust  # noqa: PLC0415 - as above
+
+    found = [(stage, trust.find_untrusted(Path(stage.notify[0]))) for stage in known if stage.notify]
+    return [
+        f"stage {stage.name}: notify {stage.notify[0]}: {why}. root runs it, so only root may be able to write there. Put it where "
+        "root alone can write, such as /usr/local/sbin, or run chown root and chmod go-w for what is named here"
+        for stage, why in found
+        if why
+    ]
 
 
 def _finder(known: Sequence[Stage], options: argparse.Namespace) -> Finder:

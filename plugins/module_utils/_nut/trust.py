@@ -110,6 +110,12 @@ def _user(uid: int) -> str:
     return f"the user {uid}"
 
 
+def _is_named(uid: int) -> bool:
+    with contextlib.suppress(KeyError):
+        return bool(pwd.getpwuid(uid))
+    return False
+
+
 def _group(gid: int) -> str:
     with contextlib.suppress(KeyError):
         return grp.getgrgid(gid).gr_name
@@ -138,7 +144,9 @@ def open_scratch(room: Path, owner: Owner) -> Iterator[Scratch]:
     """
     group = owner[1]
     uid, gid = ids((group, group) if isinstance(group, str) else owner)
-    become = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs", "--"]
+    # as upsd is started, which may read what another group of its user's may, such as ssl-cert's key
+    groups = "--init-groups" if _is_named(uid) else "--clear-groups"
+    become = ["setpriv", f"--reuid={uid}", f"--regid={gid}", groups, "--no-new-privs", "--"]
     with writing.scratch(room) as folder:
         state = folder / STATE
         paths = [f"NUT_CONFPATH={folder}", f"NUT_STATEPATH={state}", f"NUT_ALTPIDPATH={state}", f"NUT_PIDPATH={state}"]

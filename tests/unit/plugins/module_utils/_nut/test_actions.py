@@ -405,6 +405,20 @@ def test_a_section_that_the_enumerator_takes_for_changed_is_stopped_before_it_lo
     assert not library.plan(old, old, standing(UPS, SPARE), stale=["ups"])
 
 
+@pytest.mark.parametrize("left", [(), (Action("restart", UPS, "its sandbox changed"),)])
+def test_a_restart_noted_for_another_reason_does_not_undo_the_stop(left: Sequence[Action]) -> None:
+    """A driver that still ran when 2.8.1's enumerator looks would reload, and spin."""
+    new = with_text("ups.conf", '"auto"', '"auto"\n    pollonly')
+    assert told(library.plan(PRIMARY, new, standing(), left=left).after) == [
+        STOP_UPS,
+        ENUMERATE,
+        START_UPS,
+        RELOAD_SERVER,
+    ]
+    noted = [Action("stop", UPS, ""), Action("start", units.ENUMERATOR, ""), Action("start", UPS, ""), *left]
+    assert told(library.plan(new, new, standing(), left=noted).after) == [STOP_UPS, ENUMERATE, START_UPS]
+
+
 @pytest.mark.parametrize("change", ["# a comment\n", "\n\n", "   \n"])
 def test_upsmon_is_not_restarted_for_what_it_does_not_read(change: str) -> None:
     new = {**PRIMARY, "upsmon.conf": change + PRIMARY["upsmon.conf"]}

@@ -286,6 +286,37 @@ def test_a_login_of_a_secondary_has_its_own_name() -> None:
     assert [one.host for one in doctor.examine(SEEN, EXPECTED) if one.check == "login"] == ["nas", "pve"]
 
 
+def test_a_host_without_the_gate_is_not_judged_by_it() -> None:
+    command = "/sbin/shutdown -h +0"
+    direct = replace(EXPECTED, files={**FILES, "upsmon.conf": FILES["upsmon.conf"].replace(GATE_COMMAND, command)})
+    late = {"mode": "gate", "began": NOW - 90, "rule": "battery", "reason": "r", "hosts": []}
+    seen = text("upsmon.conf", lambda one: one.replace(GATE_COMMAND, command))
+    seen = replace(seen, last=late, addresses={"nas": "the name nas has no address here"})
+    assert {one.check for one in bad(seen, direct)} == {"login"}
+    found = {one.check: one.seen for one in doctor.examine(seen, direct)}
+    assert "last-shutdown" not in found
+    assert found["policy"] == "it can be used; SHUTDOWNCMD waits for nobody"
+    # the stages read it all the same
+    broken = replace(seen, own={**seen.own, GATE_POLICY: replace(seen.own[GATE_POLICY], text="{")})
+    assert {one.check for one in bad(broken, direct)} == {"login", "policy"}
+
+
+def test_a_sandbox_that_the_host_refused_is_a_note_with_the_reason() -> None:
+    wanted = replace(
+        EXPECTED,
+        kits={**EXPECTED.kits, "nut-shutdown": {**GATE_FILES, "nut-server-hardening.conf": "[Service]\n"}},
+    )
+    (missing,) = bad(SEEN, wanted)
+    assert (missing.verdict, "homelab-nut-hardening.conf is missing" in missing.seen) == (FAILURE, True)
+    refused = replace(SEEN, refused={"nut-server-hardening.conf": "226/NAMESPACE\x1b"})
+    assert bad(refused, wanted) == []
+    (note,) = [one for one in doctor.examine(refused, wanted) if one.check == "gate"]
+    assert note.verdict == NOTE
+    assert note.seen.startswith("226/NAMESPACE")
+    assert "\x1b" not in note.seen
+    assert "nut_server_hardening=false" in note.todo
+
+
 # What makes each check fail: what is changed, the check, the host, the verdict, and words of what was seen
 
 BROKEN: dict[str, tuple[Seen, str, str, str]] = {

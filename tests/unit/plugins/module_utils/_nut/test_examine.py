@@ -350,6 +350,30 @@ def test_what_it_takes_to_tell_the_ups_to_cut(root: Path) -> None:
     assert set(host(root).look().untrusted) == {"/etc/nut", "/run", "/run/nut-shutdown"}
 
 
+def test_a_stage_s_program_that_others_can_write(root: Path) -> None:
+    script = root / "srv/tell"
+    script.parent.mkdir()
+    script.touch()
+    script.chmod(0o757)
+    policy = root / "etc/nut/shutdown.json"
+    stage = {"name": "first", "on_battery": 60, "notify": ["/srv/tell"]}
+    policy.write_text(json.dumps({"stages": [stage, {"name": "second", "on_battery": 9, "fsd": True}]}))
+    assert "users other than root can write" in host(root).look().untrusted["/srv/tell"]
+    script.chmod(0o755)
+    assert host(root).look().untrusted == {}
+    for wrong in ('{"stages": 1}', "{"):
+        policy.write_text(wrong)
+        assert host(root).look().untrusted == {}
+
+
+def test_what_sandboxes_a_host_refused(root: Path) -> None:
+    assert host(root).look().refused == {}
+    record = root / install.REFUSED
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text('{"nut-server-hardening.conf": "why"}')
+    assert host(root).look().refused == {"nut-server-hardening.conf": "why"}
+
+
 def test_the_gate_s_own_notes(root: Path) -> None:
     for path, text in ((examine.GATE_STATE, '{"ended": null}'), (examine.REPORT, "[1]")):
         (root / path).parent.mkdir(parents=True)

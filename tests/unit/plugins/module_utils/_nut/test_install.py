@@ -307,6 +307,7 @@ class Systemd:
         self.running: tuple[str, ...] = ()
         self.sandbox: dict[str, int] = {}  # a line of a sandbox -> what a unit with it ends with
         self.tried: list[Sequence[str]] = []
+        self.drop_ins: dict[str, str] = {}  # unit -> the paths of its drop-ins
         self.told: list[str] = []
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
@@ -315,12 +316,24 @@ class Systemd:
             return max((self.sandbox.get(word, 0) for word in command), default=0), ""
         if command[:2] == ["systemctl", "show"]:
             names = command[command.index("--") + 1 :]
+            if "--property=DropInPaths" in command:
+                return 0, "\n\n".join(f"DropInPaths={self.drop_ins.get(name, '')}" for name in names)
             if names != ["nut-stages.service", "nut-watch.service", "nut-shutdown.service"]:
                 return 0, "\n\n".join(f"ActiveState={'in' * (name not in self.running)}active" for name in names)
             blocks = (self.stages, self.watch, self.service)
             return 0, "\n".join("".join(f"{key}={value}\n" for key, value in one.items()) for one in blocks)
         self.told.append(" ".join(command))
         return 0, ""
+
+
+class RefusingReload(Systemd):
+    """One that can't read units anew."""
+
+    def __init__(self, other: Systemd) -> None:
+        self.__dict__ = other.__dict__
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        return (1, "no.") if command == ("systemctl", "daemon-reload") else super().__call__(command)
 
 
 def gate_on(root: Path, systemd: Systemd, wanted: Mapping[str, str] | None, *, renewed: bool = False) -> Installation:
@@ -571,6 +584,99 @@ def test_a_host_that_can_t_apply_a_sandbox_does_without(tmp_path: Path, code: in
     installation, plan = sandboxed(tmp_path, systemd, wanted)
     assert not plan
     assert len(installation.warnings()) == 1
+
+
+def test_what_a_host_refused_is_known_to_who_only_looks(tmp_path: Path) -> None:
+    record = tmp_path / install.REFUSED
+    systemd = Systemd()
+    systemd.sandbox["--property=ProtectSystem=strict"] = 226
+    wanted = {**SANDBOXED, **dict.fromkeys(list(install.SANDBOXES)[1:], "[Service]\nNoNewPrivileges=yes\n")}
+    record.parent.mkdir(parents=True)
+    record.write_text('{"nut-hotplug-hardening.conf": "another kit\'s"}')
+    installation, plan = sandboxed(tmp_path, systemd, wanted)
+    assert f"/{install.REFUSED}: nut-driver-hardening.conf, nut-hotplug-hardening.conf\n" in installation.diff(plan)
+    known = install.read_refused(tmp_path)
+    assert list(known) == ["nut-hotplug-hardening.conf", "nut-driver-hardening.conf"]
+    assert "226/NAMESPACE" in known["nut-driver-hardening.conf"]
+    assert record.stat().st_mode & 0o777 == 0o600
+    systemd.tried.clear()
+    checked = gate_on(tmp_path, systemd, wanted)
+    checked.probing = False
+    assert not checked.plan()
+    assert checked.warnings() == installation.warnings()
+    assert systemd.tried == []
+    # the host has learned it
+    systemd.sandbox.clear()
+    installation, plan = sandboxed(tmp_path, systemd, wanted)
+    assert plan.changed == ("nut-driver-hardening.conf",)
+    assert install.read_refused(tmp_path) == {"nut-hotplug-hardening.conf": "another kit's"}
+
+
+def test_the_record_of_refusals_goes_with_the_last_one(tmp_path: Path) -> None:
+    systemd = Systemd()
+    systemd.sandbox["--property=ProtectSystem=strict"] = 226
+    sandboxed(tmp_path, systemd)
+    assert len(install.read_refused(tmp_path)) == len(install.SANDBOXES)
+    gone = gate_on(tmp_path, systemd, None)
+    gone.apply(gone.plan())
+    assert not (tmp_path / install.REFUSED).exists()
+
+
+@pytest.mark.parametrize("damaged", ["{", "[1]", '{"nut-driver-hardening.conf": 1}'])
+def test_a_damaged_record_of_refusals_says_nothing(tmp_path: Path, damaged: str) -> None:
+    (tmp_path / install.REFUSED).parent.mkdir(parents=True)
+    (tmp_path / install.REFUSED).write_text(damaged)
+    assert install.read_refused(tmp_path) == {}
+
+
+def test_restarts_that_were_done_with_the_old_units_are_noted_again(tmp_path: Path) -> None:
+    """The run failed before daemon-reload, and nut-hotplug restarted what it had noted, in the units that systemd knew."""
+    systemd = Systemd()
+    systemd.running = ("nut-driver@ups.service", "nut-server.service")
+    with pytest.raises(units.UnitError):
+        sandboxed(tmp_path, RefusingReload(systemd))
+    (tmp_path / PENDING).unlink()
+    _installation, plan = sandboxed(tmp_path, systemd)
+    assert plan.changed == ()
+    noted = json.loads((tmp_path / PENDING).read_text())
+    assert [one["unit"] for one in noted] == ["nut-driver@ups.service", "nut-server.service"]
+    (tmp_path / PENDING).unlink()
+    _installation, plan = sandboxed(tmp_path, systemd)
+    assert not plan
+    assert not (tmp_path / PENDING).exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "warned"),
+    [
+        ("ExecStartPre=/usr/local/sbin/reset-usb", True),
+        ("ExecStartPre=-@/usr/local/sbin/reset-usb reset", True),
+        ("ExecStartPost = /bin/true", True),
+        ("ExecStartPre=+/usr/local/sbin/reset-usb", False),
+        ("ExecStartPre=-+/usr/local/sbin/reset-usb", False),
+        ("ExecStartPost=!/bin/true", False),
+        ("ExecStartPre=", False),
+        ("# ExecStartPre=/bin/true", False),
+        ("Environment=ExecStartPre=/bin/true", False),
+    ],
+)
+def test_commands_of_a_drop_in_that_lose_root_are_told(tmp_path: Path, command: str, warned: bool) -> None:
+    folder = "/etc/systemd/system/nut-driver@.service.d"
+    own, gone = f"{folder}/own.conf", f"{folder}/gone.conf"
+    ours = f"/{install.SHUTDOWN.places['nut-driver-hardening.conf'].path}"
+    as_nut = {**SANDBOXED, "nut-driver-hardening.conf": f"[Service]\nUser=nut\n{command}\n"}
+    systemd = Systemd()
+    systemd.drop_ins = {"nut-driver@ups.service": f"{ours} {own} {gone}", "nut-server.service": own}
+    (tmp_path / folder[1:]).mkdir(parents=True)
+    (tmp_path / own[1:]).write_text(f"[Service]\n{command}\n")
+    installation, _plan = sandboxed(tmp_path, systemd, as_nut)
+    assert [word.partition(":")[0] for word in installation.warnings()] == ([own] if warned else [])
+    # nobody takes root from upsd here
+    del systemd.drop_ins["nut-driver@ups.service"]
+    assert not installation.warnings()
+    systemd.drop_ins["nut-driver@ups.service"] = own
+    installation, _plan = sandboxed(tmp_path, systemd)
+    assert not installation.warnings()
 
 
 @pytest.mark.parametrize("code", [1, 124, 127])

@@ -896,6 +896,30 @@ def test_what_was_left_and_does_not_run_is_started_at_once(served: Machine) -> N
     assert served.did == ["restart nut-driver@ups.service"]
 
 
+@pytest.mark.parametrize("more", [[], [{"verb": "restart", "unit": "nut-driver@ups.service", "reason": "its sandbox"}]])
+def test_a_driver_that_a_play_meant_to_stop_is_down_while_the_enumerator_looks(
+    served: Machine, more: list[dict[str, str]]
+) -> None:
+    """The play died when ups.conf was new and the driver still ran. 2.8.1's enumerator would have it reload, and spin."""
+    driver = "nut-driver@ups.service"
+    steps = [("stop", driver), ("start", units.ENUMERATOR), ("start", driver)]
+    note = [*more, *({"verb": verb, "unit": unit, "reason": "[ups] changed"} for verb, unit in steps)]
+    (served.room / "homelab-nut-pending.json").write_text(json.dumps(note))
+    served.go()
+    assert served.did == [" ".join(step) for step in steps]
+
+
+def test_a_noted_restart_waits_until_the_mains_are_back_though_the_enumerator_is_noted_too(served: Machine) -> None:
+    note = [
+        {"verb": "restart", "unit": "nut-driver@ups.service", "reason": "its sandbox"},
+        {"verb": "start", "unit": units.ENUMERATOR, "reason": "[ups] changed"},
+    ]
+    (served.room / "homelab-nut-pending.json").write_text(json.dumps(note))
+    served.status["ups"] = "OB"
+    served.go()
+    assert served.did == []
+
+
 def test_a_host_that_waited_for_another_run_knows_what_that_did(served: Machine) -> None:
     host = served.host()
     host.look()

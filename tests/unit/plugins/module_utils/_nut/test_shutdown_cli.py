@@ -178,6 +178,18 @@ def test_check(program: Program) -> None:
     assert program("gate") == 0
 
 
+def test_check_refuses_a_program_of_a_stage_that_others_can_write(program: Program) -> None:
+    script = program.folder / "tell"
+    script.write_text("#!/bin/sh\n")
+    program.policy(stages=[{"name": "first", "on_battery": 60, "notify": [str(script), "x"]}])
+    script.chmod(0o755)
+    assert program("check") == 0
+    script.chmod(0o757)
+    assert program("check") == 1
+    assert f"stage first: notify {script}: users other than root can write {script} (mode 0757" in program.err[-1]
+    assert "chmod go-w" in program.err[-1]
+
+
 def test_the_command_line(program: Program) -> None:
     assert program("--help") == 0
     assert "nut-shutdown status --json" in program.out[0]

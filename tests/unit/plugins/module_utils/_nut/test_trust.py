@@ -118,12 +118,19 @@ def test_a_scratch_directory_is_roots_until_it_is_shared_and_its_state_is_nuts(t
         assert modes(scratch.folder) == {"ups.conf": 0o640, "nut.conf": 0o640, "state": 0o770}
         assert (scratch.folder / "ups.conf").read_text() == "[a]\n"
         assert scratch.command[0] == "setpriv"
-        assert {f"--reuid={ME[0]}", f"--regid={ME[1]}", "--clear-groups", "--no-new-privs"} < {*scratch.command}
+        assert {f"--reuid={ME[0]}", f"--regid={ME[1]}", "--no-new-privs"} < {*scratch.command}
         assert [word for word in scratch.command if word.startswith("NUT_")] == [
             f"NUT_CONFPATH={scratch.folder}",
             *(f"NUT_{name}={scratch.folder}/state" for name in ("STATEPATH", "ALTPIDPATH", "PIDPATH")),
         ]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("uid", "groups"), [(0, "--init-groups"), (4_000_000_000, "--clear-groups")])
+def test_programs_have_the_groups_of_their_user(tmp_path: Path, uid: int, groups: str) -> None:
+    """A key that upsd reads as a member of ssl-cert must not be refused. A number without a name has no groups."""
+    with trust.open_scratch(tmp_path, (uid, ME[1])) as scratch:
+        assert [word for word in scratch.command if word.endswith("-groups")] == [groups]
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "file"])

@@ -191,7 +191,7 @@ def test_the_programs_of_a_primary(tmp_path: Path) -> None:
     here = nut.run[0][7].partition("=")[2]
     assert Path(here).parent == tmp_path
     assert re.fullmatch(r"homelab-nut-check-\w{8}", Path(here).name)
-    as_nut = ["setpriv", f"--reuid={os.getuid()}", f"--regid={os.getgid()}", "--clear-groups", "--no-new-privs", "--"]
+    as_nut = ["setpriv", f"--reuid={os.getuid()}", f"--regid={os.getgid()}", "--init-groups", "--no-new-privs", "--"]
     paths = [f"NUT_{name}={here}/state" for name in ("STATEPATH", "ALTPIDPATH", "PIDPATH")]
     environment = [*as_nut, "env", f"NUT_CONFPATH={here}", *paths]
     assert nut.run == [
