@@ -466,7 +466,7 @@ BROKEN: dict[str, tuple[Seen, str, str, str]] = {
     ),
     "the flag": (replace(SEEN, flags={"/run/nut-killpower": NOW - 60}), "killpower", FAILURE, "the next reboot cuts"),
     "a flag that nothing names": (replace(SEEN, flags={"/etc/killpower": NOW - 60}), "killpower", WARNING, "left by an earlier"),
-    "no spare of the flag": (replace(SEEN, cut=replace(CUT, spare="missing")), "cut", WARNING, "nut-killpower.spare, is missing"),
+    "no spare of the flag": (replace(SEEN, cut=replace(CUT, spare="missing")), "cut", WARNING, "nut-killpower.spare is not usable (missing)"),
     "a spare that is none": (replace(SEEN, cut=replace(CUT, spare="spoiled")), "cut", WARNING, "the UPS might not cut the power"),
     "no space for the flag": (replace(SEEN, cut=replace(CUT, space=4096)), "cut", WARNING, "has room for only 4 KiB and 1000 files"),
     "too many files": (replace(SEEN, cut=replace(CUT, files=3)), "cut", WARNING, "1024 KiB and 3 files"),
@@ -992,7 +992,7 @@ def test_upsd_that_everybody_can_reach() -> None:
     open_to_all = replace(nothing_of(install.ACCESS), access=None)
     ((verdict, _host, words),) = access_findings(open_to_all, replace(EXPECTED, kits=kits))
     assert verdict == NOTE
-    assert "it takes no login to block it" in words
+    assert "blocking upsd takes no login" in words
     at_home = text("upsd.conf", lambda _was: "LISTEN 127.0.0.1 3493\n", open_to_all)
     assert access_findings(at_home, replace(EXPECTED, kits=kits)) == []
 
@@ -1001,7 +1001,7 @@ def test_who_was_refused_is_named_where_a_secondary_is_missing() -> None:
     seen = replace(state(clients=("127.0.0.1",)), access=replace(LOADED, refused_from=("192.0.2.99",)))
     ((verdict, _host, words),) = access_findings(seen)
     assert verdict == NOTE
-    assert words == "refused in the last day, as nobody allows them to connect to upsd: 192.0.2.99"
+    assert words == "refused in the last day: 192.0.2.99"
     (login,) = [one for one in doctor.examine(seen, EXPECTED) if one.check == "login" and one.host == "nas"]
     assert "connect to upsd: 192.0.2.99" in login.seen
 
