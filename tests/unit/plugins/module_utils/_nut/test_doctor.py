@@ -1003,7 +1003,7 @@ def test_who_was_refused_is_named_where_a_secondary_is_missing() -> None:
     assert verdict == NOTE
     assert words == "refused in the last day: 192.0.2.99"
     (login,) = [one for one in doctor.examine(seen, EXPECTED) if one.check == "login" and one.host == "nas"]
-    assert "connect to upsd: 192.0.2.99" in login.seen
+    assert "Addresses refused in the last day: 192.0.2.99" in login.seen
 
 
 def test_a_table_that_can_not_be_looked_at() -> None:
