@@ -351,3 +351,16 @@ def is_allowed(address: str, networks: Iterable[Network]) -> bool:
     """Return whether an address is in one of these networks. Loopback always is."""
     host = ipaddress.ip_address(address)
     return host.is_loopback or any(host in one for one in networks)
+
+
+def find_shut_out(addresses: Iterable[str], text: str, loaded: Loaded | None) -> list[str]:
+    """Return who of these may connect now, and could not once the file that render() made is loaded."""
+    wanted = collapse(one for those in known_sources(text).values() for one in those)
+    limited = loaded is not None and loaded.hooked and loaded.rules == len(_RULES)
+    now = loaded.allowed if loaded is not None and limited and known_ports(text) <= loaded.ports else None
+    out = [
+        address
+        for address in set(addresses)
+        if not is_allowed(address, wanted) and (now is None or is_allowed(address, now))
+    ]
+    return sorted(out, key=lambda address: (":" in address, ipaddress.ip_address(address)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import yaml
 from ansible_collections.homelab.nut.plugins.module_utils._nut import access, access_cli
 
 TEMPLATES = Path(__file__).parents[4] / "roles/nut_server/templates"
@@ -34,3 +35,16 @@ def test_a_refresh_has_the_time_that_it_may_take() -> None:
     # looks at the table, and again with the lock; loads it; then the names; loads it with them
     longest = 4 * access_cli.SECONDS + access.RESOLVE_SECONDS
     assert read_limit("nut-access-refresh.service.j2") > longest
+
+
+def test_the_limit_is_lifted_only_when_upsd_is_configured() -> None:
+    """Else a run that the module config stops would leave upsd open, and as it was."""
+    tasks = yaml.safe_load((TEMPLATES.parent / "tasks/present.yml").read_text())
+    modules = [next((key for key in task if "." in key), "") for task in tasks]
+    lifting = [at for at, task in enumerate(tasks) if task.get("homelab.nut.upsd_access", {}).get("state") == "absent"]
+    configuring = max(at for at, module in enumerate(modules) if module == "homelab.nut.config")
+    assert len(lifting) == 1
+    assert lifting[0] > configuring
+    assert tasks[lifting[0]]["when"] == "not __nut_server_limited"
+    limiting = yaml.safe_load((TEMPLATES.parent / "tasks/access.yml").read_text())
+    assert all(task["when"] == "__nut_server_limited" for task in limiting)
