@@ -201,7 +201,7 @@ def guard(module: Module, table: str, loaded: access.Loaded | None) -> None:
         )
     logged_in, connected = find_shut_out(table, loaded, states)
     if logged_in and not force:
-        raise InstallError(f"{describe_logged_in(logged_in)}. Nothing was changed. To shut it out all the same: force")
+        raise InstallError(f"{describe_logged_in(logged_in)}. Nothing was changed. To cut it off all the same: force")
     if logged_in:
         warn(module, describe_logged_in(logged_in))
     for address in connected:
@@ -218,7 +218,7 @@ def describe_logged_in(addresses: Sequence[str]) -> str:
         f"{', '.join(addresses)} is logged in to upsd now, and not among those who may connect. Shut out, it would not hear of "
         "a power cut, and would lose its power while it runs (an upsmon of NUT 2.8.1 or 2.8.2 on battery would shut it down at "
         "once). If it is a secondary of the inventory, set nut_client_address of that host to this address; "
-        "otherwise add the address to nut_server_allow"
+        "otherwise add the address to nut_server_allow. If it is to be cut off, stop its upsmon first"
     )
 
 

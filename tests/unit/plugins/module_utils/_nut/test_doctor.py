@@ -940,7 +940,13 @@ def test_another_port() -> None:
     seen = text("upsd.conf", lambda was: was + "LISTEN 0.0.0.0 4000\n")
     ((verdict, _host, words),) = access_findings(seen)
     assert verdict == FAILURE
-    assert "ports differ from those in /etc/nut/access.nft" in words
+    assert "upsd listens on port 4000, which /etc/nut/access.nft does not cover" in words
+
+
+def test_the_port_that_upsd_had_before_may_be_covered_until_the_next_run() -> None:
+    table = access.render([3493, 4000], access.known_sources(TABLE))
+    seen = own_file(TABLE_PATH, lambda was: replace(was, text=table))
+    assert access_findings(replace(seen, access=replace(LOADED, ports=frozenset({3493, 4000})))) == []
 
 
 def test_nothing_of_it_is_installed() -> None:
