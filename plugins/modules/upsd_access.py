@@ -20,6 +20,9 @@ description:
     empties the ruleset when it starts, a drop-in of it loads the table again.
   - Each minute C(nut-access) looks whether names have other addresses by now, lets them in there, too, and loads a table that
     somebody has removed. It shuts nobody out. The program comes by M(homelab.nut.zipapp).
+  - Before the table is made for the first time or changed, it looks who is connected. If somebody would be cut off who is
+    logged in to C(upsd), as a secondary is, the run fails and names the address, unless O(force). Others who are
+    connected, such as a dashboard, are a warning each.
   - A table that can't be loaded is a warning, not a failure: a host that is protected from power cuts but not from its
     network is better than one that is protected from neither. RV(loaded) says whether it is.
 author:
@@ -49,7 +52,10 @@ options:
         type: str
         required: true
   ports:
-    description: The ports on which C(upsd) listens.
+    description:
+      - The ports on which C(upsd) is to listen.
+      - Those on which it listens by the C(upsd.conf) that is on the host now are covered, too. So when a port changes, the
+        old one stays covered until the next run.
     type: list
     elements: int
     default: [3493]
@@ -61,8 +67,9 @@ options:
     type: dict
   force:
     description:
-      - Change who may connect though a UPS is not plainly on mains. A secondary with NUT 2.8.1 or 2.8.2 that is cut off
-        then shuts down at once.
+      - Change who may connect though a UPS is not plainly on mains, or though that cuts off somebody who is logged in
+        to C(upsd). A secondary that is cut off does not hear of a power cut; one with NUT 2.8.1 or 2.8.2 that is cut off
+        while its UPS is on battery shuts down at once.
     type: bool
     default: false
   wait:
@@ -124,14 +131,25 @@ actions:
 """
 
 import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..module_utils import _host, _service
 from ..module_utils._command import runner, warn
 from ..module_utils._module import Module
-from ..module_utils._nut import access, install, units, upsd, upsd_states, verify, writing
-from ..module_utils._nut.hostnames import resolve
+from ..module_utils._nut import (
+    access,
+    install,
+    monitors,
+    tcp_table,
+    units,
+    upsd,
+    upsd_states,
+    verify,
+    writing,
+)
+from ..module_utils._nut.hostnames import is_address, normal_address, resolve
 from ..module_utils._nut.install import Installation, InstallError, Plan, Step
 
 
@@ -143,14 +161,65 @@ def read_file(path: Path) -> str:
         return ""
 
 
-def find_not_on_mains() -> list[str]:
-    """Return the UPSes of this host that are not plainly on mains; none if its upsd does not answer."""
+def ask_upsd() -> tuple[upsd_states.UpsState, ...]:
+    """Return what this host's upsd says of its UPSes; () if it does not answer."""
     host, port = verify.local_upsd(read_file(_host.ROOT / "etc/nut/upsd.conf"))[0]
     try:
         with upsd.Client(host, port, timeout=5) as client:
-            return upsd_states.careful(upsd_states.snapshot(client))
+            return upsd_states.snapshot(client)
     except upsd.UpsdFailure:
-        return []
+        return ()
+
+
+def find_ports() -> list[int]:
+    """Return the ports that upsd listens on by the configuration that is on the host now."""
+    listening = monitors.listening(read_file(_host.ROOT / "etc/nut/upsd.conf"))
+    return [port for _address, port in listening if 0 < port < 65536]
+
+
+def find_shut_out(
+    table: str, loaded: access.Loaded | None, states: Iterable[upsd_states.UpsState]
+) -> tuple[list[str], list[str]]:
+    """Return whom a table would cut off now: those who are logged in to upsd, and others who are connected."""
+    peers, own = tcp_table.find_peers(_host.ROOT, access.known_ports(table))
+    clients = {normal_address(client) for state in states for client in state.clients}
+    logged_in = {client for client in clients if is_address(client)} - own
+    return access.find_shut_out(logged_in, table, loaded), access.find_shut_out(peers - logged_in, table, loaded)
+
+
+def guard(module: Module, table: str, loaded: access.Loaded | None) -> None:
+    """Raise InstallError if a table that is new or changes would do harm now; warn of who is cut off besides."""
+    force = module.params["force"]
+    states = ask_upsd()
+    busy = upsd_states.careful(states)
+    # one who is cut off on battery may shut down at once
+    if busy and not module.check_mode and not force:
+        raise InstallError(
+            f"upsd on this host says that {', '.join(busy)}: not plainly on mains. A secondary that is cut off "
+            "now may shut down at once, so nothing was changed. Run again when the mains are back, or with "
+            "force if you know that it is safe"
+        )
+    logged_in, connected = find_shut_out(table, loaded, states)
+    if logged_in and not force:
+        raise InstallError(f"{describe_logged_in(logged_in)}. Nothing was changed. To cut it off all the same: force")
+    if logged_in:
+        warn(module, describe_logged_in(logged_in))
+    for address in connected:
+        warn(
+            module,
+            f"{address} is connected to upsd now, and may no longer connect. If it is yours, such as a dashboard, add it to "
+            "nut_server_allow",
+        )
+
+
+def describe_logged_in(addresses: Sequence[str]) -> str:
+    """Return what it means to cut off somebody whose upsmon is logged in, and the remedy."""
+    return (
+        f"{', '.join(addresses)} is logged in to upsd now, and not among those who may connect. Shut out, it would not hear of "
+        "a power cut, and would lose its power while it runs (an upsmon of NUT 2.8.1 or 2.8.2 on battery would shut it down at "
+        "once). If it is a secondary of the inventory, set nut_client_address of that host to this address; "
+        "otherwise add the address to nut_server_allow. If it is to be cut off, stop its upsmon first"
+    )
 
 
 def look(run: units.Run) -> access.Loaded | None:
@@ -159,8 +228,13 @@ def look(run: units.Run) -> access.Loaded | None:
     return None if code else access.parse_table(said)
 
 
+def is_there(run: units.Run) -> bool:
+    """Return whether the kernel has a table of this name, whatever it holds."""
+    return run(access.LIST)[0] == 0
+
+
 def complete(plan: Plan, difference: str, absent: bool, there: bool) -> Plan:
-    """Add to a plan what the kernel's table needs. difference: how it is not as it should be. there: whether it is there at all."""
+    """Add to a plan what the kernel's table needs. difference: how it is not as it should be. there: whether it is there and must go."""
     if absent:
         gone = Step(access.DELETE, "it is removed from this host")
         # stopping the unit removes it, too, and then there is none
@@ -202,7 +276,9 @@ def main() -> None:
             allowed = {source.name: list(those) for source, those in known.items()}
             for words in warnings:
                 warn(module, words)
-            table = access.render(module.params["ports"], known)
+            given = module.params["ports"]
+            # upsd keeps its port until the module config has changed it, and must not be open if that fails
+            table = access.render({*given, *(find_ports() if given else ())}, known)
             wanted = {
                 install.ACCESS_TABLE: table,
                 **{name: str(text) for name, text in (module.params["files"] or {}).items()},
@@ -216,26 +292,21 @@ def main() -> None:
         if missing:
             raise InstallError(missing)
         locked = contextlib.nullcontext("") if module.check_mode else _service.alone(module, install.ACCESS)
-        with locked as left:
-            if left:
-                warn(module, left)
+        with locked as recovered:
+            if recovered:
+                warn(module, recovered)
             installation = Installation(wanted, run, None, _host.ROOT, _service.OWNERS, install.ACCESS)
             loaded = look(run)
             difference = "" if wanted is None else access.find_difference(loaded, wanted[install.ACCESS_TABLE])
-            plan = complete(installation.plan(), difference, absent, loaded is not None)
+            plan = complete(installation.plan(), difference, absent, absent and is_there(run))
             diff = installation.diff(plan)
-            # one who is cut off on battery may shut down at once
-            narrows = not absent and install.ACCESS_TABLE in plan.changed
-            busy = find_not_on_mains() if narrows and not module.check_mode and not module.params["force"] else []
-            if busy:
-                raise InstallError(
-                    f"upsd on this host says that {', '.join(busy)}: not plainly on mains. A secondary that is cut off "
-                    "now may shut down at once, so nothing was changed. Run again when the mains are back, or with "
-                    "force if you know that it is safe"
-                )
+            if wanted is not None and install.ACCESS_TABLE in plan.changed:
+                guard(module, wanted[install.ACCESS_TABLE], loaded)
             trouble = ""
             if not module.check_mode:
                 trouble = apply(installation, plan)
+                if absent:
+                    plan = replace(plan, after=(*plan.after, *remove_left(installation, run)))
                 if wanted is not None:
                     difference = trouble or access.find_difference(look(run), wanted[install.ACCESS_TABLE])
     except (
@@ -263,6 +334,15 @@ def main() -> None:
         **_service.returned(plan),
         **({"diff": [{"prepared": diff}]} if plan else {}),
     )
+
+
+def remove_left(installation: Installation, run: units.Run) -> tuple[Step, ...]:
+    """Remove a table that is there though its unit is gone: one that failed at boot, and that nut-access loaded later."""
+    if not is_there(run):
+        return ()
+    steps = (Step(access.DELETE, "it is still loaded"),)
+    installation.apply(Plan(after=steps))
+    return steps
 
 
 def apply(installation: Installation, plan: Plan) -> str:

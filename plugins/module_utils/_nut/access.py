@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
-from . import jsontext, words
+from . import hostnames, jsontext, words
 
 FAMILY, TABLE = "inet", "homelab_nut"
 ANY = "any"
@@ -37,7 +37,9 @@ Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 Resolve = Callable[[str, float], Sequence[str]]
 
-_RESOLVE_SECONDS = 5.0
+RESOLVE_SECONDS = 5.0
+"""How long all names together may take."""
+
 _KNOWN = "# allowed: "
 _MOST = 8  # addresses of one name
 _HEAD = """\
@@ -147,13 +149,16 @@ def resolve_sources(
     """
     found: dict[Source, tuple[str, ...]] = {}
     problems: dict[Source, str] = {}
-    for source in dict.fromkeys(sources):
+    wanted = dict.fromkeys(sources)
+    names = dict.fromkeys(source.address for source in wanted if not is_literal(source.address))
+    answers, errors = hostnames.resolve_all(names, RESOLVE_SECONDS, resolve)
+    for source in wanted:
         label = source.name if source.name == source.address else f"{source.name} ({source.address})"
-        try:
-            those = [source.address] if is_literal(source.address) else resolve(source.address, _RESOLVE_SECONDS)
-        except OSError as error:
+        error = errors.get(source.address)
+        if error is not None:
             why = f"does not resolve on this host ({error.strerror or error})"
         else:
+            those = answers.get(source.address, (source.address,))
             # without the interface of a link-local address, which no rule takes; name servers change the order
             plain = sorted({one.partition("%")[0] for one in those}, key=lambda one: (":" in one, one))
             here = [one for one in plain if ipaddress.ip_network(one).is_loopback]
@@ -346,3 +351,16 @@ def is_allowed(address: str, networks: Iterable[Network]) -> bool:
     """Return whether an address is in one of these networks. Loopback always is."""
     host = ipaddress.ip_address(address)
     return host.is_loopback or any(host in one for one in networks)
+
+
+def find_shut_out(addresses: Iterable[str], text: str, loaded: Loaded | None) -> list[str]:
+    """Return who of these may connect now, and could not once the file that render() made is loaded."""
+    wanted = collapse(one for those in known_sources(text).values() for one in those)
+    limited = loaded is not None and loaded.hooked and loaded.rules == len(_RULES)
+    now = loaded.allowed if loaded is not None and limited and known_ports(text) <= loaded.ports else None
+    out = [
+        address
+        for address in set(addresses)
+        if not is_allowed(address, wanted) and (now is None or is_allowed(address, now))
+    ]
+    return sorted(out, key=lambda address: (":" in address, ipaddress.ip_address(address)))

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,10 +20,11 @@ from .words import printable
 
 FILE = "etc/nut/access.nft"
 USAGE = """\
-Usage: nut-access refresh    also allow the current addresses of the names in /etc/nut/access.nft,
-                             and load the table if it is not loaded
+Usage: nut-access refresh    load the table of /etc/nut/access.nft if it is not loaded, and also allow the
+                             current addresses of the names in it
        nut-access status     show who may connect to upsd, and who was refused"""
-_SECONDS = 20
+SECONDS = 20
+"""How long one nft may take."""
 
 
 @dataclass
@@ -31,7 +34,7 @@ class Host:
     out: Say
     err: Say
     root: Path = Path("/")
-    run: Run = field(default_factory=lambda: runner(_SECONDS))
+    run: Run = field(default_factory=lambda: runner(SECONDS))
     resolve: access.Resolve = hostnames.resolve
 
     def __post_init__(self) -> None:
@@ -49,24 +52,46 @@ class Host:
 
     def refresh(self) -> int:
         """Do what is to be done, and say it. Returns the exit code."""
-        # name servers may take their time, and nobody shall wait for them
+        # what is known first: name servers may take their time, and may be down
+        code = self.mend()
         text = self.read()
+        # without the lock: nobody shall wait for name servers
         wider = access.widen(text, self.resolve)
-        if wider == text and not access.find_difference(self.look(), text):
-            return 0
-        path = self.root / FILE
-        manifest = self.root / sets.MANIFEST.relative_to("/")
-        with sets.alone(self.root / "run", 0, [path.parent], manifest=manifest) as left:
-            if left:
-                self.out(left)
+        if wider == text:
+            return code
+        with self.alone():
             if self.read() != text:
                 return 0  # a deployment was at work: the timer comes again
-            if wider != text:
-                writing.replace({path: wider}, path.stat().st_mode & 0o777)
-                self.out(f"now also allowed to connect to upsd: {_describe_new(text, wider)}")
-            else:
-                self.out(f"{access.find_difference(self.look(), text)}; it is loaded again")
-            code, said = self.run(("nft", "-f", str(self.root / FILE)))
+            path = self.root / FILE
+            writing.replace({path: wider}, path.stat().st_mode & 0o777)
+            self.out(f"now also allowed to connect to upsd: {_describe_new(text, wider)}")
+            return self.load()
+
+    def mend(self) -> int:
+        """Load the table of the file if the kernel has none or another, and finish what a killed run has left. Returns the exit code."""
+        pending = os.path.lexists(self.root / sets.MANIFEST.relative_to("/"))
+        if not pending and not access.find_difference(self.look(), self.read()):
+            return 0
+        with self.alone():
+            # a deployment may have been at work until now
+            difference = access.find_difference(self.look(), self.read())
+            if not difference:
+                return 0
+            self.out(f"{difference}; it is loaded again")
+            return self.load()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out, and tell what a killed one had left. Raises what sets.alone raises."""
+        manifest = self.root / sets.MANIFEST.relative_to("/")
+        with sets.alone(self.root / "run", 0, [(self.root / FILE).parent], manifest=manifest) as left:
+            if left:
+                self.out(left)
+            yield
+
+    def load(self) -> int:
+        """Load the table of the file. Returns the exit code."""
+        code, said = self.run(("nft", "-f", str(self.root / FILE)))
         if code:
             self.err(
                 f"access to upsd is NOT limited: nft can't load /etc/nut/access.nft: {printable(said.strip(), 500)}"

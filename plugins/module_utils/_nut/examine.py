@@ -14,11 +14,9 @@ import contextlib
 import ctypes
 import grp
 import hashlib
-import ipaddress
 import os
 import pwd
 import stat
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +38,7 @@ from . import (
     policy,
     releases,
     stages,
+    tcp_table,
     trust,
     ups_conf,
     upsd,
@@ -68,8 +67,6 @@ WATCH_STATE = "var/lib/nut-shutdown/watch.json"
 ADDRESSES = "var/lib/nut-shutdown/addresses.json"
 
 _SHOWN = "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,Result,StateChangeTimestampMonotonic"
-# /proc/net/tcp: the state LISTEN
-_LISTEN = "0A"
 # adjtimex(2): what it returns if nobody keeps the clock right
 _TIME_ERROR = 5
 _TIMEX_BYTES = 512
@@ -405,9 +402,8 @@ class Host:
                 processes.append(Process(name, int(folder.name), _user(folder.stat().st_uid)))
                 owners.update(dict.fromkeys(_inodes(folder), name))
         sockets = [
-            Socket(address, port, owners.get(inode, ""))
-            for table in ("proc/net/tcp", "proc/net/tcp6")
-            for address, port, inode in _listening(self._at(table))
+            Socket(found.address, found.port, owners.get(found.inode, ""))
+            for found in tcp_table.read_sockets(self.root, tcp_table.LISTEN)
         ]
         return tuple(sockets), tuple(processes)
 
@@ -530,27 +526,6 @@ def _inodes(folder: Path) -> Iterable[str]:
                 target = str(one.readlink())
                 if target.startswith("socket:["):
                     yield target[len("socket:[") : -1]
-
-
-def _listening(table: Path) -> Iterator[tuple[str, int, str]]:
-    """Read what listens from /proc/net/tcp or tcp6: address, port, inode. A kernel without IPv6 has no tcp6."""
-    try:
-        lines = table.read_text(encoding="ascii", errors="replace").splitlines()[1:]
-    except OSError:
-        return
-    for line in lines:
-        words = line.split()
-        if len(words) > 9 and words[3] == _LISTEN:
-            address, _unused, port = words[1].partition(":")
-            yield _address(address), int(port, 16), words[9]
-
-
-def _address(digits: str) -> str:
-    """Read an address of /proc/net: words of 32 bits in the machine's own order of bytes."""
-    raw = bytes.fromhex(digits)
-    if sys.byteorder == "little":
-        raw = b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4))
-    return str(ipaddress.ip_address(raw))
 
 
 def is_synchronized(libc: Any = None) -> bool | None:

@@ -14,7 +14,6 @@ gate_core decides, from data alone. This is the edge: it looks, asks, waits, and
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import os
 import queue
@@ -201,7 +200,8 @@ class Looker:
 def _targets(hosts: Sequence[Host], seconds: float, resolve: hostnames.Resolve) -> list[probe.Target]:
     """Return what is looked at by the network: the machines that are no guests of this host."""
     far = [host for host in hosts if not host.guest]
-    addresses = _resolved(sorted({one for host in far for one in host.addresses}), seconds, resolve)
+    names = sorted({one for host in far for one in host.addresses})
+    addresses, _unused = hostnames.resolve_all(names, seconds, resolve)
     return [
         probe.Target(host.name, tuple(number for one in host.addresses for number in addresses[one]), host.ports)
         for host in far
@@ -223,7 +223,7 @@ class Names:
         except (OSError, ValueError):
             kept = {}
         self.kept: dict[str, tuple[str, ...]] = {
-            str(name): tuple(one for one in found if isinstance(one, str) and _is_number(one))
+            str(name): tuple(one for one in found if isinstance(one, str) and hostnames.is_address(one))
             for name, found in (kept.items() if isinstance(kept, dict) else ())
             if isinstance(found, list)
         }
@@ -239,7 +239,7 @@ class Names:
                 raise
             return self.kept[name]
         with self.lock:
-            if self.kept.get(name) != found and not _is_number(name):
+            if self.kept.get(name) != found and not hostnames.is_address(name):
                 self.kept[name] = found
                 # no reason to wait less well: this time they are known
                 with contextlib.suppress(OSError):
@@ -249,33 +249,7 @@ class Names:
     def learn(self, policy: Policy, seconds: float) -> list[str]:
         """Look all names of a policy up. Returns those that have no address, neither now nor before."""
         names = sorted({one for host in policy.hosts if not host.guest for one in host.addresses})
-        return [name for name, found in _resolved(names, seconds, self).items() if not found]
-
-
-def _resolved(names: Sequence[str], seconds: float, resolve: hostnames.Resolve) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = dict.fromkeys(names, ())
-
-    def ask(name: str) -> None:
-        with contextlib.suppress(OSError):
-            found[name] = tuple(resolve(name, seconds))
-
-    numbers = [name for name in names if _is_number(name)]
-    found.update({name: (name,) for name in numbers})
-    threads = [threading.Thread(target=ask, args=(name,), daemon=True) for name in names if name not in numbers]
-    for one in threads:
-        one.start()
-    deadline = time.monotonic() + seconds
-    for one in threads:
-        one.join(max(deadline - time.monotonic(), 0))
-    return dict(found)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    return True
+        return list(hostnames.resolve_all(names, seconds, self)[1])
 
 
 class Asker:

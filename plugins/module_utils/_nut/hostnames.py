@@ -10,10 +10,11 @@ import ipaddress
 import queue
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     Resolve = Callable[[str, float], "Sequence[str]"]
 
@@ -70,3 +71,43 @@ def resolve(name: str, timeout: float) -> tuple[str, ...]:
     if isinstance(answer, OSError):
         raise answer
     return answer
+
+
+def resolve_all(
+    names: Iterable[str], seconds: float, ask: Resolve = resolve
+) -> tuple[dict[str, tuple[str, ...]], dict[str, OSError]]:
+    """Return the addresses of each name, () if it has none, and why those have none. All are looked up at once.
+
+    It takes no more than ``seconds``, however many names there are.
+    """
+    found: dict[str, tuple[str, ...]] = {name: (name,) if is_address(name) else () for name in names}
+    problems: dict[str, OSError] = {}
+
+    def look_up(name: str) -> None:
+        try:
+            found[name] = tuple(ask(name, seconds))
+            if not found[name]:
+                raise OSError("it has no address")
+        except OSError as error:
+            problems[name] = error
+
+    unknown = [name for name, those in found.items() if not those]
+    threads = [threading.Thread(target=look_up, args=(name,), daemon=True) for name in unknown]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    # copies: a thread that is late must not change what the caller has
+    answers, refusals = dict(found), dict(problems)
+    late = TimeoutError(f"the name was not resolved within {seconds:g} s")
+    return answers, {name: refusals.get(name, late) for name, those in answers.items() if not those}
+
+
+def is_address(text: str) -> bool:
+    """Return whether this is an IP address, with a zone or without, and no name."""
+    try:
+        ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.module_utils import _host, _service
 from ansible_collections.homelab.nut.plugins.module_utils._nut import access, install
+from ansible_collections.homelab.nut.plugins.module_utils._nut.upsd_states import UpsState
 from ansible_collections.homelab.nut.plugins.modules import upsd_access
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_access import listed
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_install import OWNERS
@@ -30,6 +33,7 @@ class Machine:
         self.state = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
         self.table: str | None = None
         self.refuses = False
+        self.says: tuple[UpsState, ...] = ()  # upsd; nothing if it does not answer
         self.told: list[str] = []
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
@@ -48,10 +52,34 @@ class Machine:
             those = [one for addresses in access.known_sources(text).values() for one in addresses]
             self.table = listed(those, ports=sorted(access.known_ports(text)))
             self.state = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
+        if command[0] == "nft" or ("disable" in command and self.state["ActiveState"] == "active"):
+            self.table = None  # ExecStop, only of a unit that is active
         if "disable" in command or command[0] == "nft":
-            self.table = None
             self.state = {"LoadState": "loaded", "ActiveState": "inactive", "UnitFileState": "disabled"}
         return 0, ""
+
+
+def ups(status: str, *clients: str) -> UpsState:
+    """Return what upsd says of a UPS."""
+    return UpsState("ups", "", (status,), True, None, {}, clients, len(clients))
+
+
+def connect(root: Path, *rows: tuple[str, int, str], state: str = "01") -> None:
+    """Write the kernel's tables of sockets: own address, port, and the other end."""
+    (root / "proc/net").mkdir(parents=True, exist_ok=True)
+    for name, version in (("tcp", 4), ("tcp6", 6)):
+        lines = [
+            f"   {at}: {_kernels(here)}:{port:04X} {_kernels(peer)}:C350 {state} 0:0 00:0 0 100 0 {4000 + at} 1"
+            for at, (here, port, peer) in enumerate(rows)
+            if ipaddress.ip_address(here).version == version
+        ]
+        (root / "proc/net" / name).write_text("\n".join(["  sl  local_address rem_address   st", *lines]) + "\n")
+
+
+def _kernels(address: str) -> str:
+    raw = ipaddress.ip_address(address).packed
+    words = [raw[at : at + 4] for at in range(0, len(raw), 4)]
+    return b"".join(word[::-1] if sys.byteorder == "little" else word for word in words).hex().upper()
 
 
 @pytest.fixture
@@ -71,7 +99,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
     monkeypatch.setattr(upsd_access, "runner", lambda _module: made)
     monkeypatch.setattr(upsd_access, "resolve", resolve)
-    monkeypatch.setattr(upsd_access, "find_not_on_mains", list)
+    monkeypatch.setattr(upsd_access, "ask_upsd", lambda: made.says)
     return made
 
 
@@ -150,10 +178,10 @@ def test_a_name_without_an_address(run: Any, machine: Machine) -> None:
     assert "nut_client_address of that host, or nut_server_allow" in second
 
 
-def test_on_battery_nobody_is_shut_out(run: Any, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_battery_nobody_is_shut_out(run: Any, machine: Machine) -> None:
     run(NAS)
     before = (machine.root / "etc/nut/access.nft").read_text()
-    monkeypatch.setattr(upsd_access, "find_not_on_mains", lambda: ["ups (OB)"])
+    machine.says = (ups("OB"),)
     # what changes nothing, or only loads what should be loaded, is done at any time
     assert run(NAS)["changed"] is False
     machine.table = None
@@ -167,12 +195,111 @@ def test_on_battery_nobody_is_shut_out(run: Any, machine: Machine, monkeypatch: 
     assert run(force=True)["allowed"] == {}
 
 
-def test_on_battery_there_is_no_first_table(run: Any, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_battery_there_is_no_first_table(run: Any, machine: Machine) -> None:
     """A machine that is not in the inventory may be connected, and one that is cut off then may shut down."""
-    monkeypatch.setattr(upsd_access, "find_not_on_mains", lambda: ["ups (OB)"])
+    machine.says = (ups("OB"),)
     assert "ups (OB): not plainly on mains" in run(NAS)["msg"]
     assert not (machine.root / "etc/nut/access.nft").exists()
     assert machine.told == []
+
+
+HERE = "192.0.2.10"
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_secondary_that_is_logged_in_is_not_cut_off(run: Any, machine: Machine, check: bool) -> None:
+    """As one whose address is not the one in the inventory."""
+    machine.says = (ups("OL", "127.0.0.1", "192.0.2.5", "192.0.2.9"),)
+    connect(machine.root, (HERE, 3493, "192.0.2.5"), (HERE, 3493, "192.0.2.9"))
+    failed = run(NAS, _ansible_check_mode=check)
+    assert failed["failed"] is True
+    assert failed["msg"].startswith("192.0.2.9 is logged in to upsd now, and not among those who may connect")
+    for words in ("would not hear of a power cut", "nut_client_address", "nut_server_allow", "force"):
+        assert words in failed["msg"]
+    assert "192.0.2.5" not in failed["msg"]
+    assert machine.told == []
+    assert not (machine.root / "etc/nut/access.nft").exists()
+    done = run(NAS, force=True, _ansible_check_mode=check)
+    assert done["changed"] is True
+    (words,) = done["warnings"]
+    assert ": 192.0.2.9 is logged in to upsd now" in words
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_others_who_are_connected_are_a_warning_each(run: Any, machine: Machine, check: bool) -> None:
+    """Also where upsd does not answer. This host itself is no other, nor who is connected to something else."""
+    connect(
+        machine.root,
+        (HERE, 3493, "192.0.2.5"),
+        (HERE, 3493, HERE),
+        ("127.0.0.1", 3493, "127.0.0.1"),
+        (HERE, 22, "192.0.2.66"),
+        (HERE, 3493, "192.0.2.30"),
+        (HERE, 3493, "192.0.2.30"),
+        ("::ffff:192.0.2.10", 3493, "::ffff:192.0.2.31"),
+        ("2001:db8::a", 3493, "2001:db8::7"),
+    )
+    done = run(NAS, _ansible_check_mode=check)
+    assert "failed" not in done
+    assert [words.split()[1] for words in done["warnings"]] == ["192.0.2.30", "192.0.2.31", "2001:db8::7"]
+    assert all("is connected to upsd now" in words and "nut_server_allow" in words for words in done["warnings"])
+
+
+def test_this_host_may_be_logged_in_by_its_own_address(run: Any, machine: Machine) -> None:
+    machine.says = (ups("OL", f"::ffff:{HERE}", "::1"),)
+    connect(machine.root, (HERE, 3493, HERE))
+    assert "warnings" not in run(NAS)
+
+
+def test_who_is_shut_out_already_is_not_told_again(run: Any, machine: Machine) -> None:
+    tv = {"name": "tv", "address": "192.0.2.6"}
+    assert run(NAS, tv)["changed"] is True
+    # his connection may be there for a while
+    connect(machine.root, (HERE, 3493, "192.0.2.66"), (HERE, 3493, "192.0.2.6"))
+    machine.says = (ups("OL", "192.0.2.66"),)
+    assert "warnings" not in run(NAS, tv)
+    assert "warnings" not in run(NAS, tv, {"name": "new", "address": "192.0.2.7"})
+    (words,) = run(NAS)["warnings"]
+    assert ": 192.0.2.6 is connected" in words
+
+
+def test_one_who_has_gone_is_not_connected(run: Any, machine: Machine) -> None:
+    connect(machine.root, (HERE, 3493, "192.0.2.30"), state="06")
+    assert "warnings" not in run(NAS)
+
+
+def test_who_is_connected_does_not_matter_when_the_limit_is_lifted(run: Any, machine: Machine) -> None:
+    run(NAS)
+    machine.says = (ups("OB", "192.0.2.9"),)
+    connect(machine.root, (HERE, 3493, "192.0.2.9"))
+    gone = run(state="absent")
+    assert gone["changed"] is True
+    assert "warnings" not in gone
+
+
+def test_the_port_that_upsd_still_has_stays_covered(run: Any, machine: Machine) -> None:
+    """The configuration with another port may be refused after this; then upsd stays on the old one."""
+    table, conf = machine.root / "etc/nut/access.nft", machine.root / "etc/nut/upsd.conf"
+    conf.write_text("LISTEN 192.0.2.10 3493\nLISTEN 127.0.0.1 99999\n")
+    run(NAS, ports=[3493])
+    run(NAS, ports=[4000])
+    assert access.known_ports(table.read_text()) == {3493, 4000}
+    assert run(NAS, ports=[4000])["changed"] is False
+    conf.write_text("LISTEN 192.0.2.10 4000\n")
+    assert run(NAS, ports=[4000])["changed"] is True
+    assert access.known_ports(table.read_text()) == {4000}
+    assert run(NAS, ports=[4000])["changed"] is False
+
+
+def test_a_table_whose_unit_had_failed_is_removed(run: Any, machine: Machine) -> None:
+    """nft failed at boot, and nut-access loaded the table later: nothing is stopped that would remove it."""
+    run(NAS)
+    machine.state["ActiveState"] = "failed"
+    gone = run(state="absent")
+    assert gone["changed"] is True
+    assert machine.table is None
+    assert gone["actions"][-1] == "nft delete table inet homelab_nut: it is still loaded"
+    assert run(state="absent")["changed"] is False
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,56 @@ def test_a_table_that_somebody_flushed(machine: Machine) -> None:
     assert machine.loaded == ["192.0.2.5"]
 
 
+def test_a_table_is_loaded_before_a_name_server_is_asked(machine: Machine) -> None:
+    machine.loaded = None
+    loaded: list[object] = []
+    resolve = machine.resolve
+
+    def note(name: str, seconds: float) -> Sequence[str]:
+        loaded.append(machine.loaded)
+        return resolve(name, seconds)
+
+    machine.resolve = note  # type: ignore[method-assign]
+    machine.now = ["192.0.2.6"]
+    assert machine.main("refresh") == 0
+    assert loaded == [["192.0.2.5"]]
+    assert machine.loaded == ["192.0.2.5", "192.0.2.6"]
+
+
+def leave_pending(machine: Machine) -> Path:
+    """Leave what a run leaves that was killed as soon as a set of NUT's files counted."""
+    path = machine.root / "etc/nut/upsd.conf"
+    path.write_text("old\n")
+    manifest = machine.root / sets.MANIFEST.relative_to("/")
+    manifest.parent.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        # it is killed: nothing finishes, and nothing is undone
+        patch.setattr(sets, "_finish", lambda _entries: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            sets.replace({path: "new\n"}, 0o640, manifest=manifest)
+    assert manifest.exists()
+    return path
+
+
+def test_what_a_killed_run_left_is_finished(machine: Machine) -> None:
+    path = leave_pending(machine)
+    assert path.read_text() == "old\n"
+    assert machine.main("refresh") == 0
+    assert path.read_text() == "new\n"
+    assert not (machine.root / sets.MANIFEST.relative_to("/")).exists()
+    (line,) = machine.out
+    assert line.endswith("now all are new")
+    # the table was as it should be
+    assert machine.commands == []
+
+
+def test_a_run_at_work_is_not_taken_for_a_killed_one(machine: Machine) -> None:
+    path = leave_pending(machine)
+    with writing.alone(machine.root / "run" / sets.LOCK, 0):
+        assert machine.main("refresh") == 0
+    assert path.read_text() == "old\n"
+
+
 def test_a_table_that_can_not_be_loaded(machine: Machine) -> None:
     machine.loaded, machine.refuses = None, True
     assert machine.main("refresh") == 1

@@ -466,7 +466,7 @@ BROKEN: dict[str, tuple[Seen, str, str, str]] = {
     ),
     "the flag": (replace(SEEN, flags={"/run/nut-killpower": NOW - 60}), "killpower", FAILURE, "the next reboot cuts"),
     "a flag that nothing names": (replace(SEEN, flags={"/etc/killpower": NOW - 60}), "killpower", WARNING, "left by an earlier"),
-    "no spare of the flag": (replace(SEEN, cut=replace(CUT, spare="missing")), "cut", WARNING, "nut-killpower.spare is not usable (missing)"),
+    "no spare of the flag": (replace(SEEN, cut=replace(CUT, spare="missing")), "cut", WARNING, "killpower.spare is not usable (missing)"),
     "a spare that is none": (replace(SEEN, cut=replace(CUT, spare="spoiled")), "cut", WARNING, "the UPS might not cut the power"),
     "no space for the flag": (replace(SEEN, cut=replace(CUT, space=4096)), "cut", WARNING, "has room for only 4 KiB and 1000 files"),
     "too many files": (replace(SEEN, cut=replace(CUT, files=3)), "cut", WARNING, "1024 KiB and 3 files"),
@@ -971,7 +971,13 @@ def test_another_port() -> None:
     seen = text("upsd.conf", lambda was: was + "LISTEN 0.0.0.0 4000\n")
     ((verdict, _host, words),) = access_findings(seen)
     assert verdict == FAILURE
-    assert "ports differ from those in /etc/nut/access.nft" in words
+    assert "upsd listens on port 4000, which /etc/nut/access.nft does not cover" in words
+
+
+def test_the_port_that_upsd_had_before_may_be_covered_until_the_next_run() -> None:
+    table = access.render([3493, 4000], access.known_sources(TABLE))
+    seen = own_file(TABLE_PATH, lambda was: replace(was, text=table))
+    assert access_findings(replace(seen, access=replace(LOADED, ports=frozenset({3493, 4000})))) == []
 
 
 def test_nothing_of_it_is_installed() -> None:
