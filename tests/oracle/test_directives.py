@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""All that the roles can write is taken by each release, without what releases.fit() leaves out; and that it would not take."""
+"""All that the roles can write is taken by each release, without what releases.fit() leaves out; and that it would not take.
+
+Of upsd.users also what each user is granted.
+"""
 
 from __future__ import annotations
 
