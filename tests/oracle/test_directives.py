@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""All that the roles can write is taken by each release, without what releases.fit() leaves out; and that it would not take."""
+"""All that the roles can write is taken by each release, without what releases.fit() leaves out; and that it would not take.
+
+Of upsd.users also what each user is granted.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.filter.directives import FilterModule
-from ansible_collections.homelab.nut.plugins.module_utils._nut import parseconf, releases, ups_conf, validate
+from ansible_collections.homelab.nut.plugins.module_utils._nut import monitors, parseconf, releases, ups_conf, validate
 from homelab import CHECKOUT
 
 written = FilterModule().filters()["directives"]
@@ -232,6 +235,54 @@ def test_the_user_nut_gains_nothing_while_files_are_checked(
         "owners": [0, 0],
         "left": [],
     }
+
+
+# What upsd grants to whom
+
+# after LOGIN, too
+ORDERS = (
+    *("FSD ups", "fsd UPS", "PRIMARY ups", "MASTER ups", "INSTCMD ups load.off", "INSTCMD ups shutdown.return 1"),
+    *("SET VAR ups ups.id x", 'SET VAR ups ups.delay.shutdown "0"', "LOGIN ups"),
+    *("FSD ups", "PRIMARY ups", "MASTER ups", "INSTCMD ups load.off", "SET VAR ups ups.id y"),
+)
+REFUSALS = ("ERR ACCESS-DENIED", "ERR USERNAME-REQUIRED", "ERR PASSWORD-REQUIRED")
+DRIVER = {
+    "lines": [
+        'SETINFO ups.status "OL"',
+        *(line for name in ("ups.id", "ups.delay.shutdown") for line in (f'SETINFO {name} "0"', f"SETFLAGS {name} RW STRING")),
+        *("SETAUX ups.id 9", "SETAUX ups.delay.shutdown 9"),
+    ],
+    "commands": {"load.off": "done", "shutdown.return": "done"},
+}  # fmt: skip
+
+
+def test_each_user_is_granted_what_is_needed_and_no_more(nut: Any, rendered: dict[str, dict[str, Any]]) -> None:
+    """Of the role's own upsd.users: the primary's user, a secondary's, and one with all rights, to see that there are any."""
+    text = rendered[nut.debian]["files"]["upsd.users"]
+    users = monitors.users(text)
+    right = {"monitor": {"FSD", "PRIMARY", "MASTER", "LOGIN"}, f"{nut.debian}-2": {"LOGIN"}}
+    right["admin"] = {*right["monitor"], "INSTCMD", "SET"}
+    assert users.keys() == right.keys()
+    logins = {(name, parseconf.encode(user.password)): right[name] for name, user in users.items()}
+    logins |= {(name, password): set() for name in (*users, "unknown", '""') for password in ("wrong", '""')}
+    talks = [[f"USERNAME {name}", f"PASSWORD {password}", *ORDERS] for name, password in logins]
+    # who gives no name at all, or no password
+    talks += [
+        [*ORDERS],
+        ["USERNAME admin", *ORDERS],
+        [f"PASSWORD {parseconf.encode(users['admin'].password)}", *ORDERS],
+    ]
+    job = {"operation": "said", "drivers": {"ups": DRIVER}, "conversations": talks}
+    files = {"ups.conf": "[ups]\ndriver = fake\nport = x\n", "upsd.conf": "LISTEN 127.0.0.1 4000\n", "upsd.users": text}
+    command = ["/usr/bin/python3", "/opt/inside/upsd_inside.py"]
+    ((code, said),) = nut.ask("run", files={**files, "job.json": json.dumps(job)}, commands=[command])
+    assert code == 0, said
+    granted = [*logins.values(), set(), set(), set()]
+    for talk, answers, rights in zip(talks, json.loads(said.splitlines()[-1]), granted, strict=True):
+        told = list(zip(ORDERS, answers.splitlines()[-len(ORDERS) :], strict=True))
+        done = {order.split()[0].upper() for order, answer in told if answer.startswith("OK")}
+        refused = {order.split()[0].upper() for order, answer in told if answer in REFUSALS}
+        assert (done, refused) == (rights, right["admin"] - rights), (talk, answers)
 
 
 # What it would not take

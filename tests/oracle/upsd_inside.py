@@ -179,7 +179,13 @@ def looked(job: dict[str, Any]) -> list[Any]:
         return [answer, one.num_logins("a")]
 
 
-OPERATIONS = {function.__name__: function for function in (conversation, echo, orders, encrypted, looked)}
+def said(job: dict[str, Any]) -> list[str]:
+    """Send lines as they are, a connection a conversation, and return what upsd answers."""
+    where = ("127.0.0.1", inside.PORT)
+    return [inside.talk(socket.create_connection(where, inside.SECONDS), lines) for lines in job["conversations"]]
+
+
+OPERATIONS = {function.__name__: function for function in (conversation, echo, orders, encrypted, looked, said)}
 
 
 def main() -> None:

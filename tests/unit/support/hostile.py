@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import random
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -59,3 +62,13 @@ def _places(data: Any) -> Any:
 def unfit(shown: str) -> set[str]:
     """Return the characters of a text that no terminal should get."""
     return {each for each in shown if not each.isprintable() and each != "\n"} | (set(shown) & {"\u3164", "\u115f"})
+
+
+def cases(count: int) -> Iterator[tuple[str, random.Random]]:
+    """Yield cases: what each is called, so that it can be had again, and its source of chance.
+
+    They are the same in each run. HOSTILE_TIMES=10 in the environment makes ten times as many, HOSTILE_SEED=1 others.
+    """
+    seed = os.environ.get("HOSTILE_SEED", "0")
+    for number in range(count * int(os.environ.get("HOSTILE_TIMES", "1"))):
+        yield f"HOSTILE_SEED={seed}, case {number}", random.Random(f"{seed}/{number}")  # noqa: S311 - to have them again

@@ -13,6 +13,7 @@ import hashlib
 import ipaddress
 import json
 import re
+import select
 import socket
 import ssl
 import threading
@@ -303,17 +304,39 @@ def test_not_a_websocket(serve: Serve, handler: Handler, words: str) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_redirect_is_not_followed(serve: Serve) -> None:
+PLACES = (
+    "ws://{}/api/current",
+    "wss://{}/api/current",
+    "http://{}/",
+    "https://127.0.0.1@{}/ui/",
+    "//{}/x",
+    "/ui/elsewhere",
+)
+
+
+@pytest.mark.parametrize("status", [200, 300, 301, 302, 303, 304, 305, 307, 308, 407])
+def test_no_redirect_is_followed_and_no_proxy_used(
+    serve: Serve, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Wherever it is sent, with whatever stands in the environment, nobody else hears of it, and it asks once."""
+    elsewhere = f"{LOCAL}:{listener.getsockname()[1]}"
+    for name in ("http_proxy", "https_proxy", "ws_proxy", "wss_proxy", "all_proxy", "socks_proxy"):
+        monkeypatch.setenv(name, f"http://{elsewhere}")
+        monkeypatch.setenv(name.upper(), f"http://{elsewhere}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     asked: list[str] = []
 
-    async def note(request: web.Request) -> web.StreamResponse:
+    async def redirect(request: web.Request) -> web.StreamResponse:
         asked.append(request.path)
-        return web.Response()
+        return web.Response(status=status, headers={"Location": PLACES[len(asked) - 1].format(elsewhere)})
 
-    elsewhere = serve(note, tls=False)
-    with pytest.raises(ConnectionFailed, match="on to another place"):
-        ping(serve(plain(307, Location=f"ws://{LOCAL}:{elsewhere}/api/current")), Tls(validate=False))
-    assert asked == []
+    port = serve(redirect)
+    for count, _place in enumerate(PLACES, 1):
+        with pytest.raises(ConnectionFailed, match=rf"HTTP {status}|to another place"):
+            ping(port, Tls(validate=False))
+        assert asked == ["/api/current"] * count
+        assert select.select([listener], [], [], 0)[0] == []
 
 
 def test_plain_http_is_sent_on_to_https(serve: Serve) -> None:
