@@ -35,6 +35,7 @@ from . import (
     ups_conf,
     upsd,
     upsd_states,
+    upsd_words,
     validate,
     writing,
 )
@@ -259,7 +260,7 @@ class Deployment:
                 if names is None:
                     # what stands in for a UPS that is not there was never served
                     self.served |= {
-                        one.name.lower() for one in states if one.fresh and reconcile.ABSENT not in one.status
+                        one.name.lower() for one in states if one.fresh and upsd_words.ABSENT not in one.status
                     }
                 busy = upsd_states.careful([one for one in states if names is None or one.name.lower() in names])
             except upsd.UpsdFailure:

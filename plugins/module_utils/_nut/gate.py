@@ -112,6 +112,8 @@ class Writer(threading.Thread):
         self.say = say
         self.jobs: queue.SimpleQueue[tuple[Path, Callable[[], None]] | None] = queue.SimpleQueue()
         self.broken: set[Path] = set()
+        self._texts: dict[Path, str] = {}  # that wait to replace a file: of each file the newest
+        self._lock = threading.Lock()
 
     def run(self) -> None:
         """Do one after another."""
@@ -129,13 +131,22 @@ class Writer(threading.Thread):
         self.jobs.put((path, lambda: _append(path, line)))
 
     def replace(self, path: Path, text: str) -> None:
-        """Replace a file: whenever the power goes, the old or the new one is there."""
-        self.jobs.put((path, lambda: _replace(path, text)))
+        """Replace a file: whenever the power goes, the old or the new one is there. A text that still waits for that is dropped."""
+        with self._lock:
+            waits = path in self._texts
+            self._texts[path] = text
+        if not waits:
+            self.jobs.put((path, lambda: self._replace(path)))
 
     def finish(self, seconds: float) -> None:
         """Wait until all is written, but not longer than this."""
         self.jobs.put(None)
         self.join(seconds)
+
+    def _replace(self, path: Path) -> None:
+        with self._lock:
+            text = self._texts.pop(path)
+        _replace(path, text)
 
 
 def _append(path: Path, line: str) -> None:

@@ -51,6 +51,7 @@ from .directives import Release
 from .moments import boot_id, boottime, stamp
 from .policy import Policy
 from .state import Decision, Plugging, State, load, save
+from .upsd_words import ABSENT
 from .usb import Ups, UsbDevice
 from .verify import local_upsd
 from .words import printable
@@ -82,8 +83,6 @@ _TELLING = ("vendorid", "productid", "vendor", "product", "serial")
 _OWN = (units.SERVER, units.MONITOR, units.ENUMERATOR, units.DRIVERS, units.ALL)
 _RUNS = units.Unit("active", "", 0)  # of which nothing is known
 
-# ups.status of a stand-in
-ABSENT = "ABSENT"
 # What upsd serves in the place of a UPS that is not there. ups.status is no flag of NUT's, so that no client takes it for
 # mains or battery: upsmon of 2.8.0 and 2.8.1 does nothing about it.
 DUMMY = f"""\

@@ -38,6 +38,9 @@ FLAGS = {
 }
 """The flags of ups.status (docs/new-drivers.txt, docs/developers.txt), in the order in which they matter."""
 
+ABSENT = "ABSENT"
+"""ups.status of what upsd serves in the place of a UPS that is not there. It is no flag of NUT's."""
+
 CAREFUL = frozenset({"OB", "LB", "FSD", "CAL", "BYPASS", "OFF"})
 """Flags of a status that says more than "on mains, and well"."""
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import jsontext
 from .moments import stamp
-from .upsd_words import split_status
+from .upsd_words import ABSENT, split_status
 from .words import printable
 
 if TYPE_CHECKING:
@@ -53,16 +53,39 @@ EVENTS = 50  # how many are kept
 MAINS, BATTERY, UNKNOWN = "mains", "battery", "unknown"
 BLOCKED, FLOODED, RESTARTED, LEFT, LISTENS = "blocked", "flooded", "restarted", "left alone", "listens"
 
+_ON_BATTERY = frozenset({"OB", "LB", "FSD"})
+
 
 # What is seen
 
 
-def power_of(statuses: Iterable[str]) -> str:
-    """Return where the power comes from by the statuses of all UPSes: MAINS, BATTERY (also during FSD), or UNKNOWN."""
-    flags = [set(split_status(status)) for status in statuses]
-    if any(found & {"OB", "LB", "FSD"} for found in flags):
+def last_word(before: str, now: str) -> str:
+    """Return the status that counts for the power, of the one that counted so far and a new one.
+
+    One that says nothing of the power (stale data, a driver that waits, a UPS that was unplugged) changes nothing: upsmon, too, takes
+    a UPS that was on battery for that until it says OL, and one that was on mains for that until it says OB.
+    """
+    return before if _of_power(before) and not _of_power(now) else now
+
+
+def power_of(words: Iterable[str]) -> str:
+    """Return where the power comes from by the last words of all UPSes: MAINS, BATTERY (also during FSD), or UNKNOWN.
+
+    A UPS that is not there, and has not been, has no say. One whose data have been stale from the beginning may be on battery.
+    """
+    flags = [found for found in map(split_status, words) if ABSENT not in found]
+    if any(set(found) & _ON_BATTERY for found in flags):
         return BATTERY
     return MAINS if flags and all("OL" in found for found in flags) else UNKNOWN
+
+
+def is_mains_seen(words: Iterable[str], statuses: Iterable[str]) -> bool:
+    """Return whether a UPS says now that there are mains, and none said last that it is on battery."""
+    return power_of(words) != BATTERY and any("OL" in split_status(status) for status in statuses)
+
+
+def _of_power(status: str) -> bool:
+    return not ({"OL"} | _ON_BATTERY).isdisjoint(split_status(status))
 
 
 def is_hasty(release: str) -> bool:
@@ -155,12 +178,17 @@ class Event:
 
 @dataclass(frozen=True)
 class Memory:
-    """What outlives the watcher. restarts: when upsd was restarted, in seconds of this boot. tried: LISTEN lines, by a restart."""
+    """What outlives the watcher. restarts: when upsd was restarted, in seconds of this boot. tried: LISTEN lines, by a restart.
+
+    release: that of upsd, as it said itself. A watcher that starts while upsd hangs can't ask. The power is not kept: it may have
+    failed since, and "unknown" costs only time.
+    """
 
     boot: str = ""
     restarts: tuple[float, ...] = ()
     tried: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
+    release: str = ""
 
     def may_restart(self, now: float) -> bool:
         """Return whether another restart is allowed."""
@@ -205,6 +233,7 @@ def _memory(data: Mapping[str, Any]) -> Memory:
         tuple(map(_number, _list(data["restarts"]))),
         tuple(map(_text, _list(data["tried"]))),
         tuple(map(_event, _list(data["events"])))[-EVENTS:],
+        _text(data["release"]),
     )
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import time
@@ -30,6 +31,8 @@ AGAIN_PAUSE = 0.2
 SAMPLE_SECONDS = 0.1
 """Between two looks at the connections."""
 LISTEN_INTERVAL = 30.0
+SAVE_INTERVAL = 60.0
+"""Between two saves of the memory where nothing is news: how much is written must not be up to who attacks upsd."""
 
 
 @dataclass
@@ -46,14 +49,15 @@ class Watcher:
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     process: UpsdProcess | None = field(default=None, init=False)
-    power: str = field(default=watch.UNKNOWN, init=False)
-    release: str = field(default="", init=False)
+    last_words: dict[str, str] = field(default_factory=dict, init=False)  # of each UPS, about its power
     floods: watch.Floods = field(default_factory=watch.Floods, init=False)
     _client: upsd.Client | None = field(default=None, init=False)
     _closed: frozenset[int] = field(default=frozenset(), init=False)  # sockets that upsd, being stopped, may still have
     _told: set[str] = field(default_factory=set, init=False)
     _listened: float = field(default=0.0, init=False)
     _deaf: tuple[str, ...] = field(default=(), init=False)
+    _saved: float = field(default=0.0, init=False)
+    _unsaved: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         """Begin now."""
@@ -68,40 +72,62 @@ class Watcher:
 
     def round(self) -> None:
         """Ask upsd once, and do what is to be done."""
+        if self._unsaved and self.clock() - self._saved >= SAVE_INTERVAL:
+            self.save_memory()
         try:
             try:
                 statuses = self.ask(AGAIN_SECONDS if self.silence.asks else ASK_SECONDS)
             except (upsd.UpsdFailure, parseconf.Unencodable, OSError):
                 self.help(self.find_process())
                 return
-            found = watch.power_of(statuses.values())
-            self.power = self.power if found == watch.UNKNOWN else found
             self.silence = watch.Silence(self.clock())
             self.look_for_floods(self.find_process())
-            self.check_listening()
+            self.check_listening(statuses)
         except Gone:
             self.lose_process()
         except (NotAllowed, units.UnitError) as error:
             self.say_once(f"upsd can't be watched: {error}")
 
+    @property
+    def power(self) -> str:
+        """Where the power comes from, as far as upsd said before it fell silent."""
+        return watch.power_of(self.last_words.values())
+
     # Asking
 
     def ask(self, seconds: float) -> Mapping[str, str]:
-        """Ask upsd for the status of each UPS. The connection stays, until it fails."""
+        """Ask upsd for the status of each UPS. The connection stays, until it fails; what was heard before that counts."""
         if self._client is None:
-            host, port = local_upsd(self.read_conf())[0]
-            client = upsd.Client(host, port, seconds)
-            client.__enter__()
-            self._client, self.release = client, ""
+            self._client = self.connect(seconds)
         try:
             self._client.timeout = seconds
             self._client.renew()
-            self.release = self.release or self._client.version()
-            return {name: self.ask_status(self._client, name) for name in self._client.list_ups()}
+            names = self._client.list_ups()
+            self.last_words = {name: self.last_words.get(name, "") for name in names}
+            statuses = {}
+            for name in names:
+                statuses[name] = self.ask_status(self._client, name)
+                self.last_words[name] = watch.last_word(self.last_words[name], statuses[name])
         except (upsd.Unreachable, OSError):
             self._client.close()
             self._client = None
             raise
+        return statuses
+
+    def connect(self, seconds: float) -> upsd.Client:
+        """Return a connection to upsd. It may be another release by now; one that does not answer is what it was.
+
+        A connection alone is no answer: the kernel makes it, in the place of a upsd that hangs.
+        """
+        host, port = local_upsd(self.read_conf())[0]
+        with contextlib.ExitStack() as stack:
+            client = stack.enter_context(upsd.Client(host, port, seconds))
+            release = client.version()
+            stack.pop_all()
+        if release != self.memory.release:
+            self.memory = replace(self.memory, release=release)
+            self.save_memory()
+        return client
 
     @staticmethod
     def ask_status(client: upsd.Client, name: str) -> str:
@@ -175,7 +201,7 @@ class Watcher:
             moment,
             activity,
             power=self.power,
-            hasty=watch.is_hasty(self.release),
+            hasty=watch.is_hasty(self.memory.release),
             has_work=now.has_work,
         )
         if due and not stuck:
@@ -198,9 +224,9 @@ class Watcher:
             words = f"{why}. Not restarting it: it was restarted {watch.RESTARTS} times in the last hour"
             self.report(watch.LEFT, "", words)
             return False
-        # before it is done: whatever happens then, it must count
         self.memory = self.memory.with_restart(moment)
         self.report(watch.RESTARTED, "", f"{why}. Restarted it")
+        self.save_memory()  # before it is done, news or not: whatever happens then, it must count
         for command in (["kill", "--signal=KILL"], ["restart"]):
             code, said = self.run(["systemctl", *command, units.SERVER])
             if code:
@@ -210,32 +236,44 @@ class Watcher:
 
     # Where it listens
 
-    def check_listening(self) -> None:
+    def check_listening(self, statuses: Mapping[str, str]) -> None:
         """Restart upsd, on mains, if it does not listen on an address of upsd.conf that this host has by now."""
         moment = self.clock()
-        if self.power != watch.MAINS or moment - self._listened < LISTEN_INTERVAL:
+        if (
+            not watch.is_mains_seen(self.last_words.values(), statuses.values())
+            or moment - self._listened < LISTEN_INTERVAL
+        ):
             return
         self._listened = moment
         deaf = tuple(join_host(*place) for place in monitors.listening(self.read_conf()) if is_deaf(*place))
         again = tuple(place for place in deaf if place in self._deaf and place not in self.memory.tried)
         self._deaf = deaf
         if again:
-            # once: what a restart does not mend, another one does not mend either
+            # once: what a restart does not mend, another one does not mend either. One that was not allowed is none
+            before = self.memory.tried
             self.memory = replace(self.memory, tried=deaf)
-            self.restart(f"upsd does not listen on {', '.join(again)}, although LISTEN names it and this host has it")
+            words = f"upsd does not listen on {', '.join(again)}, although LISTEN names it and this host has it"
+            if not self.restart(words):
+                self.memory = replace(self.memory, tried=before)
         elif not deaf and self.memory.tried:
             self.memory = replace(self.memory, tried=())
-            self.save(watch.dump(self.memory))
+            self.save_memory()
 
     # What is told
 
     def report(self, kind: str, address: str, words: str) -> None:
-        """Remember an event. It is told once, and then only counted for a while."""
+        """Remember an event. It is told once, and then only counted for a while; a count is saved now and then."""
         moment = self.wall()
         self.memory, is_news = self.memory.with_event(watch.Event(kind, address, words, moment, moment))
-        self.save(watch.dump(self.memory))
+        self._unsaved = True
         if is_news:
+            self.save_memory()
             self.log(words)
+
+    def save_memory(self) -> None:
+        """Hand over the memory, to be written."""
+        self.save(watch.dump(self.memory))
+        self._saved, self._unsaved = self.clock(), False
 
     def say_once(self, words: str) -> None:
         """Tell what does not change by being told again."""

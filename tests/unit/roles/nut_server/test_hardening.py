@@ -21,6 +21,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut import install
 CHECKOUT = Path(__file__).parents[4]
 ROLE = CHECKOUT / "roles" / "nut_server"
 SERVER, DRIVER, MONITOR = "nut-server-hardening.conf", "nut-driver-hardening.conf", "nut-monitor-hardening.conf"
+UPSD = "nut-server.conf"
 
 HOSTS: dict[str, dict[str, Any]] = {
     "bare": {},
@@ -76,7 +77,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
     root = tmp_path_factory.mktemp("site")
     tasks = root / "roles" / "nut_server" / "tasks"
     tasks.mkdir(parents=True)
-    (tasks / "main.yml").write_text(TASKS.replace("NAMES", str([SERVER, DRIVER, MONITOR])))
+    (tasks / "main.yml").write_text(TASKS.replace("NAMES", str([SERVER, DRIVER, MONITOR, UPSD])))
     for part in ("defaults", "vars", "templates", "meta"):
         (tasks.parent / part).symlink_to(ROLE / part)
     (root / "hosts.yml").write_text(yaml.safe_dump({"pve": {"hosts": HOSTS}}, sort_keys=False))
@@ -100,12 +101,12 @@ Rendered = dict[str, dict[str, str]]
 
 
 def test_all_of_it_can_be_left_out(rendered: Rendered) -> None:
-    assert rendered["off"] == {SERVER: "", DRIVER: "", MONITOR: ""}
+    assert [rendered["off"][name] for name in (SERVER, DRIVER, MONITOR)] == ["", "", ""]
 
 
 @pytest.mark.parametrize("host", [name for name in HOSTS if name != "off"])
 def test_they_are_drop_ins(rendered: Rendered, host: str) -> None:
-    for text in rendered[host].values():
+    for text in (rendered[host][name] for name in (SERVER, DRIVER, MONITOR)):
         assert text.startswith("# Written by Ansible")
         assert "nut_server_hardening: false" in text
         # nothing but comments, one section, and lines that the host can try
@@ -168,6 +169,17 @@ def test_upsmon_needs_no_namespace(rendered: Rendered, host: str) -> None:
     names = {line.partition("=")[0] for line in install.settings(rendered[host][MONITOR])}
     assert not {name for name in names if name.startswith(("Protect", "Private", "ReadWrite", "Inaccessible"))}
     assert "DevicePolicy" not in names
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_upsd_does_not_wait_for_the_network(rendered: Rendered, host: str) -> None:
+    """After an outage the switch may be dead: this host hears of its own UPS all the same."""
+    assert "network" not in "".join(install.settings(rendered[host][UPSD]))
+
+
+@pytest.mark.parametrize(("host", "tried"), [("high_port", True), ("low_extra", False)])
+def test_systemd_keeps_trying_where_an_address_may_be_missing(rendered: Rendered, host: str, tried: bool) -> None:
+    assert ("StartLimitIntervalSec=0" in install.settings(rendered[host][UPSD])) is tried
 
 
 @pytest.mark.parametrize("name", ["nut-shutdown.service", "nut-stages.service"])

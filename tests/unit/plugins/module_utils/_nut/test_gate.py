@@ -350,6 +350,21 @@ def test_a_disk_that_is_stuck_holds_nobody_up() -> None:
     assert not writer.is_alive()
 
 
+def test_of_one_file_only_the_newest_text_waits_for_a_stuck_disk(tmp_path: Path) -> None:
+    said: list[str] = []
+    writer = gate.Writer(said.append)
+    stuck = threading.Event()
+    writer.jobs.put((Path("x"), lambda: [None, stuck.wait()][0]))
+    for number in range(1000):
+        writer.replace(tmp_path / "a", str(number))
+        writer.replace(tmp_path / "b", str(number))
+    assert writer.jobs.qsize() == 3
+    writer.start()
+    stuck.set()
+    writer.finish(60)
+    assert ((tmp_path / "a").read_text(), (tmp_path / "b").read_text(), said) == ("999", "999", [])
+
+
 # What looks and asks
 
 

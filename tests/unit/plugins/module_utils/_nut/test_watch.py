@@ -28,12 +28,50 @@ ASLEEP = Activity("S", 40, 1000.0)
         (["OL", "OB DISCHRG"], watch.BATTERY),
         (["FSD OL"], watch.BATTERY),
         (["OL", ""], watch.UNKNOWN),
+        (["OL", "ABSENT"], watch.MAINS),
+        (["OB", "ABSENT"], watch.BATTERY),
+        (["ABSENT"], watch.UNKNOWN),
         ([""], watch.UNKNOWN),
         ([], watch.UNKNOWN),
     ],
 )
 def test_where_the_power_comes_from(statuses: list[str], power: str) -> None:
     assert watch.power_of(statuses) == power
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "word"),
+    [
+        ("", "OL CHRG", "OL CHRG"),
+        ("OL", "OB DISCHRG", "OB DISCHRG"),
+        ("OB", "OL", "OL"),
+        # stale, a driver that waits, a UPS that was unplugged
+        ("OB", "", "OB"),
+        ("OL", "", "OL"),
+        ("OB", "WAIT", "OB"),
+        ("OB LB", "ABSENT", "OB LB"),
+        ("", "ABSENT", "ABSENT"),
+        ("ABSENT", "", ""),
+    ],
+)
+def test_the_last_word_of_a_ups_about_its_power(before: str, now: str, word: str) -> None:
+    assert watch.last_word(before, now) == word
+
+
+@pytest.mark.parametrize(
+    ("words", "statuses", "seen"),
+    [
+        (["OL"], ["OL"], True),
+        (["OL", "", "ABSENT"], ["OL", "", "ABSENT"], True),
+        (["OL", "OB"], ["OL", "OB"], False),
+        (["OL", "OB"], ["OL", ""], False),  # it was on battery when it was last heard
+        (["FSD OL"], ["FSD OL"], False),
+        (["OL"], [""], False),
+        ([], [], False),
+    ],
+)
+def test_whether_there_are_mains_for_certain(words: list[str], statuses: list[str], seen: bool) -> None:
+    assert watch.is_mains_seen(words, statuses) is seen
 
 
 @pytest.mark.parametrize(
@@ -191,7 +229,9 @@ def test_three_restarts_in_an_hour_and_no_more() -> None:
 
 
 def test_a_boot_is_a_restart_by_itself() -> None:
-    memory = replace(watch.Memory("b"), restarts=(1.0, 2.0, 3.0), tried=("192.0.2.1:3493",), events=(EVENT,))
+    memory = replace(
+        watch.Memory("b"), restarts=(1.0, 2.0, 3.0), tried=("192.0.2.1:3493",), events=(EVENT,), release="2.8.0"
+    )
     assert watch.load(watch.dump(memory), "b") == memory
     assert watch.load(watch.dump(memory), "c") == watch.Memory("c", events=(EVENT,))
     assert watch.load(watch.dump(memory), "") == watch.Memory("", events=(EVENT,))
@@ -224,7 +264,7 @@ def test_an_event_is_one_printable_line() -> None:
     assert "(3 times, until " in line
 
 
-GOOD: dict[str, Any] = json.loads(watch.dump(watch.Memory("b", (1.0,), ("x",), (EVENT,))))
+GOOD: dict[str, Any] = json.loads(watch.dump(watch.Memory("b", (1.0,), ("x",), (EVENT,), "2.8.0")))
 
 
 @pytest.mark.parametrize(
@@ -241,6 +281,7 @@ GOOD: dict[str, Any] = json.loads(watch.dump(watch.Memory("b", (1.0,), ("x",), (
         json.dumps({**GOOD, "restarts": "12"}),
         json.dumps({**GOOD, "restarts": [True]}),
         json.dumps({**GOOD, "boot": 1}),
+        json.dumps({**GOOD, "release": None}),
         json.dumps({**GOOD, "events": [{}]}),
         json.dumps({**GOOD, "events": [None]}),
         json.dumps({**GOOD, "events": [{**GOOD["events"][0], "times": 10**400}]}),

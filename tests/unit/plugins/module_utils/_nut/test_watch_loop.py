@@ -25,14 +25,20 @@ SECONDS = 60  # that anything here may take, on a machine that does much else
 UPSD = r"""
 import select, socket, sys, time
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-clients = {}
+clients, silent = {}, set()
+statuses = sys.argv[2].encode().split(b",")
 def answer(line):
     if line == b"BURN":
         end = time.process_time() + 3
         while time.process_time() < end: pass
-    if line == b"VER": return b"Network UPS Tools upsd 2.8.1 - https://www.networkupstools.org/\n"
-    if line == b"LIST UPS": return b'BEGIN LIST UPS\nUPS ups "a"\nEND LIST UPS\n'
-    if line.startswith(b"GET VAR"): return b'VAR ups ups.status "%s"\n' % sys.argv[2].encode()
+    if line == b"VER": return b"Network UPS Tools upsd %s - https://www.networkupstools.org/\n" % sys.argv[3].encode()
+    if line == b"LIST UPS": return b"BEGIN LIST UPS\n%sEND LIST UPS\n" % b"".join(b'UPS ups%d "a"\n' % n for n in range(len(statuses)))
+    if line.startswith(b"GET VAR"):
+        if line.split()[2] in silent: time.sleep(99999)
+        status = statuses[int(line.split()[2][3:])]
+        return b'VAR %s ups.status "%s"\n' % (line.split()[2], status) if status else b"ERR DATA-STALE\n"
+    if line.startswith(b"HANG"): silent.add(line.split()[1])
+    if line.startswith(b"STATUS"): statuses[:] = line[7:].split(b",")
     if line.startswith(b"LIST VAR"): return b'VAR ups some.name "some value"\n' * 60
     return b"ERR UNKNOWN-COMMAND\n"
 while True:
@@ -58,18 +64,20 @@ while True:
 class Host:
     """A host with that upsd, and systemd as far as the watch can see."""
 
-    def __init__(self, folder: Path, status: str) -> None:
+    def __init__(self, folder: Path, status: str, release: str = "2.8.1") -> None:
+        """status: of each UPS, with commas between them; an empty one is stale."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.conf = folder / "upsd.conf"
         self.conf.write_text(f"LISTEN 127.0.0.1 {self.port}\n")
-        self.status, self.told = status, list[str]()
+        self.status, self.release, self.told = status, release, list[str]()
         self.upsd: subprocess.Popen[bytes] | None = None
-        self.lines, self.saved = list[str](), ""
+        self.lines, self.saved, self.saves = list[str](), "", 0
         self.start()
 
     def start(self) -> None:
-        self.upsd = subprocess.Popen([sys.executable, "-c", UPSD, str(self.port), self.status], stderr=subprocess.PIPE)
+        command = [sys.executable, "-c", UPSD, str(self.port), self.status, self.release]
+        self.upsd = subprocess.Popen(command, stderr=subprocess.PIPE)
         until(lambda: watch_loop.is_open("127.0.0.1", self.port), "the stand-in listens")
 
     def stop(self) -> None:
@@ -92,10 +100,17 @@ class Host:
     def watcher(self, memory: watch.Memory | None = None) -> watch_loop.Watcher:
         def save(text: str) -> None:
             self.saved = text
+            self.saves += 1
 
         return watch_loop.Watcher(
             self.conf, memory or watch.Memory("b"), log=self.lines.append, save=save, run=self, alive=lambda: None
         )
+
+    def order(self, line: str) -> None:
+        """Have the stand-in do something from now on."""
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(f"{line}\n".encode())
+            connection.recv(100)
 
     def blocker(self) -> socket.socket:
         """Return a connection that has asked too much, and reads nothing."""
@@ -158,7 +173,7 @@ def test_all_is_well(host: Host) -> None:
     watcher = host.watcher()
     for _number in range(3):
         watcher.round()
-    assert (watcher.power, watcher.release, watcher.silence.asks) == (watch.MAINS, "2.8.1", 0)
+    assert (watcher.power, watcher.memory.release, watcher.silence.asks) == (watch.MAINS, "2.8.1", 0)
     assert (host.told, host.lines, kinds(watcher)) == ([], [], [])
 
 
@@ -270,6 +285,67 @@ def test_on_battery_a_hasty_release_is_left_alone_at_first(tmp_path: Path, monke
 
 
 @pytest.mark.usefixtures("grown_up")
+@pytest.mark.parametrize("starts_late", [False, True])
+def test_a_release_that_is_known_stays_known_while_upsd_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts_late: bool
+) -> None:
+    """2.8.0 is restarted before its upsmon gives up, also by a watch that was itself restarted during the hang."""
+    monkeypatch.setattr(watch, "BATTERY_SECONDS", 86400.0)
+    host = Host(tmp_path, "OB DISCHRG", "2.8.0")
+    try:
+        watcher = host.watcher()
+        watcher.round()
+        assert host.upsd
+        os.kill(host.upsd.pid, signal.SIGSTOP)
+        if starts_late:
+            watcher = host.watcher(watch.load(host.saved, "b"))
+        rounds_until(watcher, lambda: host.told, "it is restarted")
+    finally:
+        host.stop()
+
+
+def test_another_release_is_noticed(host: Host) -> None:
+    watcher = host.watcher()
+    watcher.round()
+    host.stop()
+    host.release = "2.8.5"
+    host.start()
+    rounds_until(watcher, lambda: watcher.memory.release == "2.8.5", "it is asked again")
+    assert watch.load(host.saved, "b").release == "2.8.5"
+
+
+def test_what_was_heard_before_upsd_fell_silent_counts(tmp_path: Path) -> None:
+    host = Host(tmp_path, "OL,OL")
+    try:
+        watcher = host.watcher()
+        watcher.round()
+        assert watcher.power == watch.MAINS
+        host.order("STATUS OB,OL")
+        host.order("HANG ups1")
+        rounds_until(watcher, lambda: watcher.silence.asks, "it is silent")
+        assert watcher.power == watch.BATTERY
+    finally:
+        host.stop()
+
+
+@pytest.mark.parametrize(("status", "power"), [("OL,OL", watch.MAINS), ("OL,OB", watch.BATTERY)])
+def test_a_power_that_was_known_outlasts_stale_data(tmp_path: Path, status: str, power: str) -> None:
+    """So upsmon takes it, too."""
+    host = Host(tmp_path, status)
+    try:
+        watcher = host.watcher()
+        watcher.round()
+        host.order("STATUS OL,")
+        watcher.round()
+        assert watcher.power == power
+        host.order("STATUS OL")  # a UPS that is gone from ups.conf
+        watcher.round()
+        assert watcher.power == watch.MAINS
+    finally:
+        host.stop()
+
+
+@pytest.mark.usefixtures("grown_up")
 def test_a_slow_answer_is_no_hang(host: Host) -> None:
     """It uses the processor for 3 s: that is load, and it answers by itself in the end."""
     watcher = host.watcher()
@@ -310,6 +386,38 @@ def test_where_its_sockets_can_t_be_had_a_restart_is_left(host: Host, monkeypatc
     assert answers(host, SECONDS)
 
 
+# How much is written
+
+
+def test_what_is_no_news_is_saved_once_a_minute(host: Host) -> None:
+    watcher = host.watcher()
+    watcher.round()
+    before, moment, wall = host.saves, [1000.0], [5000.0]
+    watcher.clock, watcher.wall = lambda: moment[0], lambda: wall[0]
+    for _number in range(600):
+        watcher.report(watch.FLOODED, "192.0.2.9", "192.0.2.9 floods")
+        watcher.round()
+        moment[0] += 1
+        wall[0] += 1
+    assert len(host.lines) == 1
+    assert host.saves - before <= 1 + 600 / watch_loop.SAVE_INTERVAL
+    moment[0] += watch_loop.SAVE_INTERVAL
+    watcher.round()  # and what came last, when it is over
+    assert watch.load(host.saved, "b").events[-1].times == 600
+    before = host.saves
+    moment[0] += 1000
+    watcher.round()
+    assert host.saves == before
+
+
+def test_each_restart_is_saved_before_it_is_done(host: Host) -> None:
+    watcher = host.watcher()
+    for number in (1, 2):
+        host.told.clear()
+        watcher.restart("upsd said nothing")
+        assert len(watch.load(host.saved, "b").restarts) == number
+
+
 # Where it listens
 
 
@@ -342,7 +450,45 @@ def test_an_address_that_came_late(host: Host) -> None:
     assert watcher.memory.tried == ()
 
 
-@pytest.mark.parametrize("status", ["OB DISCHRG", ""])
+@pytest.mark.parametrize("status", ["OL,ABSENT", "OL,"])
+def test_an_address_that_comes_late_at_boot_is_there_within_about_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """Whatever is the matter with another UPS."""
+    host = Host(tmp_path, status)
+    came, moment = 20.0, [5.0]
+    monkeypatch.setattr(watch_loop, "is_deaf", lambda address, _port: address == "192.0.2.1" and moment[0] >= came)
+    try:
+        host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 192.0.2.1 {host.port}\n")
+        watcher = host.watcher()
+        watcher.clock = lambda: moment[0]
+        while not host.told and moment[0] < came + 300:
+            watcher.round()
+            moment[0] += watch_loop.INTERVAL
+        assert host.told
+        assert moment[0] - came <= 2 * watch_loop.LISTEN_INTERVAL + 2 * watch_loop.INTERVAL
+    finally:
+        host.stop()
+
+
+def test_an_address_is_tried_later_where_there_were_enough_restarts(host: Host) -> None:
+    host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
+    moment = [1000.0]
+    memory = watch.Memory("b")
+    for _number in range(watch.RESTARTS):
+        memory = memory.with_restart(moment[0])
+    watcher = host.watcher(memory)
+    watcher.clock = lambda: moment[0]
+    for _number in range(3):
+        watcher.round()
+        moment[0] += watch_loop.LISTEN_INTERVAL
+    assert (host.told, kinds(watcher)) == ([], [watch.LEFT])
+    moment[0] += watch.RESTART_SECONDS
+    watcher.round()
+    assert host.told
+
+
+@pytest.mark.parametrize("status", ["OB DISCHRG", "", "OL,OB"])
 def test_it_waits_for_the_mains(tmp_path: Path, status: str) -> None:
     host = Host(tmp_path, status)
     try:
