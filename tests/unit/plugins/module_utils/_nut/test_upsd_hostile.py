@@ -211,7 +211,7 @@ class Asker:
         memory = watch.Memory("b")
         watcher = watch_loop.Watcher(self.conf, memory, print, print, lambda _command: (1, ""), lambda: None)
         try:
-            return watcher.ask(SECONDS), watcher.release
+            return watcher.ask(SECONDS), watcher.memory.release
         finally:
             if watcher._client is not None:
                 watcher._client.close()
