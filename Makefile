@@ -11,6 +11,8 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # named, because Ansible ignores a configuration it finds by itself in a directory that others may write to
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONUNBUFFERED := 1
+# TESTS=all: the long ones, too
+export TESTS
 
 LAB_PACKAGES := podman runc netavark aardvark-dns nftables iptables mmdebstrap openssh-client
 ifneq ($(shell id -u),0)
@@ -29,7 +31,7 @@ PLAYBOOKS := $(filter-out doctor status,$(notdir $(basename $(wildcard playbooks
 with_inventory = case '$(inventory)' in *,*) ;; *) [ -e '$(inventory)' ] || { echo "inventory=$(inventory): there is no such file or folder" >&2; exit 2; } ;; esac
 with_lab = $(if $(is_lab),$(MAKE) --no-print-directory --silent lab-ready >&2)
 
-.PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units oracle molecule test-vm build lock
+.PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units oracle molecule test-vm test-all build lock
 
 help: ## this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -117,6 +119,10 @@ oracle: $(VENV)/dev ## pytest on tests/oracle: the library against the NUT of De
 molecule: $(VENV)/dev ## the scenarios of molecule: the roles on all sites of the lab, faults, a take-over, drills, power cuts, the doctor
 	@tools/packages $(LAB_PACKAGES)
 	tools/molecule
+
+test-all: ## all of test, with each long test and each power cut of lab/lab cases, and test-vm: before a release (hours)
+	@$(MAKE) --no-print-directory test TESTS=all
+	@$(MAKE) --no-print-directory test-vm
 
 test-vm: $(VENV)/dev ## molecule's scenario vm: USB hotplug on a virtual machine with a real kernel, udev and power loss (half an hour)
 	@tools/packages $(LAB_PACKAGES) $(VM_PACKAGES)

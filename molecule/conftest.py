@@ -20,6 +20,15 @@ from testinfra.host import Host
 PLAYBOOK = CHECKOUT / "playbooks" / "pve.yml"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests to `make test-all`."""
+    if os.environ.get("TESTS") == "all":
+        return
+    left = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
+
+
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     """Return the lab that molecule started."""

@@ -23,7 +23,7 @@ description:
   - Before the table is made for the first time or changed, it looks who is connected. If somebody would be cut off who is
     logged in to C(upsd), as a secondary is, the run fails and names the address, unless O(force). Others who are
     connected, such as a dashboard, are a warning each.
-  - A table that can't be loaded is a warning, not a failure: a host that is protected from power cuts but not from its
+  - A table that can't be loaded is a warning, not a failure. A host that is protected from power cuts but not from its
     network is better than one that is protected from neither. RV(loaded) says whether it is.
 author:
   - The homelab.nut contributors (@homelab-nut)

@@ -125,6 +125,7 @@ def test_other_tables_are_left_alone(on: On, primary: str) -> None:
         assert is_loaded(host)
 
 
+@pytest.mark.long
 def test_a_ruleset_that_is_flushed_by_hand_is_mended(on: On, primary: str) -> None:
     host = on(primary)
     host.check_output("nft flush ruleset")
@@ -159,6 +160,7 @@ def test_the_next_play_shuts_out_the_old_address_and_the_one_after_it_changes_no
     assert again.stdout.count("changed=0") == len(PRIMARIES), again.stdout
 
 
+@pytest.mark.long
 def test_who_is_allowed_besides(on: On, play: Play) -> None:
     """One of them in a network, one by name; and the last run shuts both out again."""
     address = on("media").check_output("hostname -I").split()[0]
@@ -172,6 +174,7 @@ def test_who_is_allowed_besides(on: On, play: Play) -> None:
         assert ask(on(STRANGER[name]), name) == REFUSED
 
 
+@pytest.mark.long
 def test_a_name_that_nobody_knows_is_told(play: Play) -> None:
     done = play("--limit", "pve9", *extra(nut_server_allow=["no-such-host.invalid"]))
     assert done.returncode == 0, done.stdout
@@ -180,6 +183,7 @@ def test_a_name_that_nobody_knows_is_told(play: Play) -> None:
     assert "nut_client_address of that host, or nut_server_allow" in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("allow", [["192.0.2.5/24"], ["nas; reboot"], ["192.0.2.300"]])
 def test_a_mistake_is_told_before_anything_is_touched(play: Play, allow: list[str]) -> None:
     done = play("--limit", "pve9", *extra(nut_server_allow=allow))
@@ -188,6 +192,7 @@ def test_a_mistake_is_told_before_anything_is_touched(play: Play, allow: list[st
     assert "changed=0" in done.stdout
 
 
+@pytest.mark.long
 def test_check_mode_changes_nothing(on: On, play: Play, primary: str) -> None:
     before = on(primary).check_output("cat /etc/nut/access.nft; nft list table inet homelab_nut | grep -v expires")
     done = play("--limit", primary, "--check", "--diff", *extra(nut_server_allow=["203.0.113.0/24"]))
@@ -212,6 +217,7 @@ def test_nobody_is_shut_out_while_on_battery(on: On, play: Play, lab: Lab) -> No
     until(lambda: status(on("pve9"))[:1] == ["OL"], 60, "on mains again")
 
 
+@pytest.mark.long
 def test_an_upsd_whose_table_can_not_be_loaded_runs_and_says_so(on: On, play: Play, primary: str) -> None:
     """Better an upsd that everybody can reach than none; and nobody must overlook it."""
     host = on(primary)
@@ -239,6 +245,7 @@ def test_an_upsd_whose_table_can_not_be_loaded_runs_and_says_so(on: On, play: Pl
     assert is_loaded(host)
 
 
+@pytest.mark.long
 def test_after_a_power_cut_it_is_there_before_upsd(on: On, lab: Lab, primary: str) -> None:
     lab.cut(primary)
     lab.up(lab.sites())
@@ -255,6 +262,7 @@ def test_after_a_power_cut_it_is_there_before_upsd(on: On, lab: Lab, primary: st
     assert ask(on(SECONDARY[primary]), primary).startswith("Network UPS Tools upsd")
 
 
+@pytest.mark.long
 def test_where_an_address_is_known_upsd_listens_there_and_at_home(on: On, play: Play, primary: str) -> None:
     """And if the address is not there at all, this host itself is served nevertheless."""
     host = on(primary)
@@ -280,6 +288,7 @@ def test_where_an_address_is_known_upsd_listens_there_and_at_home(on: On, play: 
     assert ask(on(SECONDARY[primary]), primary).startswith("Network UPS Tools upsd")
 
 
+@pytest.mark.long
 def test_without_the_gate_it_is_there_too(on: On, play: Play) -> None:
     done = play("--limit", "pve9", *extra(nut_server_gate=False))
     assert done.returncode == 0, done.stdout
@@ -288,6 +297,7 @@ def test_without_the_gate_it_is_there_too(on: On, play: Play) -> None:
     assert play("--limit", "pve9").returncode == 0
 
 
+@pytest.mark.long
 def test_any_takes_it_away(on: On, play: Play) -> None:
     done = play("--limit", "pve9", *extra(nut_server_allow="any"))
     assert done.returncode == 0, done.stdout
@@ -298,6 +308,7 @@ def test_any_takes_it_away(on: On, play: Play) -> None:
     assert ask(on(STRANGER["pve9"]), "pve9") == REFUSED
 
 
+@pytest.mark.long
 def test_absent_leaves_nothing(on: On, play: Play, primary: str) -> None:
     done = play("--limit", primary, *extra(nut_server_state="absent", nut_hotplug_state="absent"))
     assert done.returncode == 0, done.stdout

@@ -215,6 +215,7 @@ def test_reloads_and_restarts_work_in_them(primary):
     )
 
 
+@pytest.mark.long
 def test_a_full_disk_keeps_none_of_them_from_starting(primary):
     """PrivateTmp= and PrivateDevices= would: they make folders in /tmp."""
     primary.check_output("for at in /tmp /var/tmp; do mount -t tmpfs -o nr_inodes=1 none $at; done")
@@ -226,6 +227,7 @@ def test_a_full_disk_keeps_none_of_them_from_starting(primary):
         primary.check_output("umount /tmp /var/tmp")
 
 
+@pytest.mark.long
 def test_tls_and_drivers_that_read_files(primary, play, name):
     """Certificates are read by upsd as nut, in its sandbox; a driver of files, one of another upsd, and one of another driver."""
     primary.check_output(
@@ -248,6 +250,7 @@ def test_tls_and_drivers_that_read_files(primary, play, name):
     assert exposure(primary, SERVER) <= EXPOSURE[SERVER]
 
 
+@pytest.mark.long
 def test_a_change_waits_for_the_mains(primary, play, lab, name):
     """It restarts the daemons, and that in an outage would shut down every secondary."""
     assert play("--limit", name, "--tags", "ups").returncode == 0
@@ -272,6 +275,7 @@ def test_a_change_waits_for_the_mains(primary, play, lab, name):
     assert exposure(primary, SERVER) > 9
 
 
+@pytest.mark.long
 def test_a_host_without_namespaces_does_without(primary, play, name):
     """As a container without nesting. NUT serves, and a warning says what is missing."""
     primary.check_output("mv /run/systemd/propagate /run/systemd/propagate.aside; touch /run/systemd/propagate")
@@ -298,6 +302,7 @@ def test_a_host_without_namespaces_does_without(primary, play, name):
     assert "changed=0" in play("--limit", name, "--tags", "ups").stdout
 
 
+@pytest.mark.long
 def test_a_host_that_loses_them_is_told_of(primary, play, name):
     """The sandbox stands, and systemd can't make it any more: the message has its name and the way out, and that works."""
     primary.check_output("mv /run/systemd/propagate /run/systemd/propagate.aside; touch /run/systemd/propagate")
@@ -318,6 +323,7 @@ def test_a_host_that_loses_them_is_told_of(primary, play, name):
         primary.run(f"mv /run/lab-usb.conf {LAB}; systemctl daemon-reload")
 
 
+@pytest.mark.long
 def test_what_is_removed_leaves_no_drop_in(primary, play, name):
     done = play("--limit", name, *extra(nut_server_state="absent"))
     assert done.returncode == 0, done.stdout + done.stderr

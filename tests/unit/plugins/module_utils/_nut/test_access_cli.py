@@ -108,9 +108,13 @@ def leave_pending(machine: Machine) -> Path:
     path.write_text("old\n")
     manifest = machine.root / sets.MANIFEST.relative_to("/")
     manifest.parent.mkdir(parents=True)
+
+    def die(_entries: object) -> None:
+        """Do as one who is killed: nothing finishes, and nothing is undone."""
+        raise KeyboardInterrupt
+
     with pytest.MonkeyPatch.context() as patch:
-        # it is killed: nothing finishes, and nothing is undone
-        patch.setattr(sets, "_finish", lambda _entries: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(sets, "_finish", die)
         with pytest.raises(KeyboardInterrupt):
             sets.replace({path: "new\n"}, 0o640, manifest=manifest)
     assert manifest.exists()
