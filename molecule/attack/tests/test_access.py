@@ -91,7 +91,10 @@ def test_a_stranger_who_blocks_upsd_already_is_cut_off(on: On, primary: str) -> 
         "while True: peer.sendall(b'LIST VAR ups\\n' * 100)\n"
     )
     asks = "timeout 3 upsc ups@localhost ups.status"
-    with is_made(host, "systemctl stop nut-access-refresh.timer nut-access", "systemctl start nut-access"):
+    # without the watch, which has set a time limit on the sockets of the upsd that runs
+    stop = "systemctl stop nut-access-refresh.timer nut-access nut-watch; systemctl restart nut-server"
+    with is_made(host, stop, "systemctl start nut-access nut-watch"):
+        until(lambda: host.run(asks).rc == 0, 60, "upsd serves")
         assert stranger.run("systemd-run --unit=stranger --collect python3 -c %s", block).rc == 0
         until(lambda: host.run(asks).rc == 124, 60, "upsd is blocked")
     until(lambda: host.run(asks).rc == 0, 60, "upsd serves again")
