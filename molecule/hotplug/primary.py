@@ -21,7 +21,7 @@ from usb.profiles import PROFILES
 SERVICE, TIMER = "nut-hotplug.service", "nut-hotplug.timer"
 CONF, POLICY = "/etc/nut/ups.conf", "/etc/nut/hotplug.json"
 STATE, LOG, LOCK = "/var/lib/nut-hotplug/state.json", "/var/log/nut/hotplug.log", "/run/homelab-nut.lock"
-SECONDS = 25  # for what takes a driver some two seconds on an idle machine
+SECONDS = 60  # for what takes a driver some two seconds on an idle machine, and beside other scenarios far longer
 
 # The boot clock's times in the state, moved into the past: as if so much time had gone by.
 LATER = """
