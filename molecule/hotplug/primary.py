@@ -134,7 +134,9 @@ class Primary:
         try:
             until(lambda: self.serves(ups, **variables), SECONDS, f"{self.name} serves {ups} {variables or ''}")
             # a driver serves before systemd knows which of its processes stays
-            until(lambda: f"nut-driver@{ups}.service" in self.processes(), SECONDS, f"{self.name} has the driver of {ups}")
+            until(
+                lambda: f"nut-driver@{ups}.service" in self.processes(), SECONDS, f"{self.name} has the driver of {ups}"
+            )
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.why()}") from None
 
