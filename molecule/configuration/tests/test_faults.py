@@ -60,8 +60,8 @@ def serves(host: Host) -> bool:
 
 
 def litter(host: Host) -> list[str]:
-    """Name what stands in /etc/nut besides NUT's files, nut-hotplug's policy and one folder of certificates."""
-    rest = {*host.check_output("ls -A %s", ETC).split()} - {*FILES, "hotplug.json", "shutdown.json"}
+    """Name what stands in /etc/nut besides NUT's files, those of our programs and one folder of certificates."""
+    rest = {*host.check_output("ls -A %s", ETC).split()} - {*FILES, "hotplug.json", "shutdown.json", "access.nft"}
     folders = sorted(name for name in rest if name.startswith("tls-"))
     return sorted(rest - {*folders}) + folders[1:]
 
