@@ -91,8 +91,8 @@ def test_a_stranger_who_blocks_upsd_already_is_cut_off(on: On, primary: str) -> 
         "while True: peer.sendall(b'LIST VAR ups\\n' * 100)\n"
     )
     asks = "timeout 3 upsc ups@localhost ups.status"
-    # without the watch, which has set a time limit on the sockets of the upsd that runs
-    stop = "systemctl stop nut-access-refresh.timer nut-access nut-watch; systemctl restart nut-server"
+    # without the watch, which has set a time limit on the sockets of the upsd that runs; its start wants the table
+    stop = "systemctl stop nut-watch nut-access-refresh.timer; systemctl restart nut-server; systemctl stop nut-access"
     with is_made(host, stop, "systemctl start nut-access nut-watch"):
         until(lambda: host.run(asks).rc == 0, 60, "upsd serves")
         assert stranger.run("systemd-run --unit=stranger --collect python3 -c %s", block).rc == 0
