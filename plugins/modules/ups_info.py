@@ -315,8 +315,7 @@ def one_ups(state: upsd_states.UpsState, gather: list[str]) -> dict[str, Any]:
 
 def explain_refusals(module: Module) -> str:
     """Return whom this host refuses, to be added to who is missing; "" if that is not known here."""
-    code, said = runner(module, 10)(access.LIST)
-    words = "" if code else access.explain_refusals(access.parse_table(said))
+    words = access.explain_refusals(access.read_table(runner(module, 10)))
     return f". Addresses {words}" if words else ""
 
 

@@ -222,12 +222,6 @@ def describe_logged_in(addresses: Sequence[str]) -> str:
     )
 
 
-def look(run: units.Run) -> access.Loaded | None:
-    """Return the table as the kernel has it; None if it has none, or nft is not there."""
-    code, said = run(access.LIST)
-    return None if code else access.parse_table(said)
-
-
 def is_there(run: units.Run) -> bool:
     """Return whether the kernel has a table of this name, whatever it holds."""
     return run(access.LIST)[0] == 0
@@ -296,7 +290,7 @@ def main() -> None:
             if recovered:
                 warn(module, recovered)
             installation = Installation(wanted, run, None, _host.ROOT, _service.OWNERS, install.ACCESS)
-            loaded = look(run)
+            loaded = access.read_table(run)
             difference = "" if wanted is None else access.find_difference(loaded, wanted[install.ACCESS_TABLE])
             plan = complete(installation.plan(), difference, absent, absent and is_there(run))
             diff = installation.diff(plan)
@@ -308,7 +302,7 @@ def main() -> None:
                 if absent:
                     plan = replace(plan, after=(*plan.after, *remove_left(installation, run)))
                 if wanted is not None:
-                    difference = trouble or access.find_difference(look(run), wanted[install.ACCESS_TABLE])
+                    difference = trouble or access.find_difference(access.read_table(run), wanted[install.ACCESS_TABLE])
     except (
         access.AccessError,
         InstallError,

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 from . import hostnames, jsontext, words
+from .units import Run
 
 FAMILY, TABLE = "inet", "homelab_nut"
 ANY = "any"
@@ -286,6 +287,12 @@ def known_ports(text: str) -> frozenset[int]:
 # The kernel's
 
 
+def read_table(run: Run) -> Loaded | None:
+    """Return the table as the kernel has it; None if it has none of ours, or nft is not there."""
+    code, said = run(LIST)
+    return None if code else parse_table(said)
+
+
 def parse_table(listed: str) -> Loaded | None:
     """Read what LIST shows; None if that is no table of ours."""
     try:
@@ -334,7 +341,7 @@ def explain_refusals(loaded: Loaded | None, limit: int = 6) -> str:
 
 
 def find_difference(loaded: Loaded | None, text: str) -> str:
-    """Say in what the loaded table is not that of a file which render() made; "" if it is."""
+    """Return how the loaded table differs from a file that render() made; "" if it does not."""
     if loaded is None:
         return f"the table {FAMILY} {TABLE} is not loaded"
     if loaded.ports != known_ports(text):

@@ -47,8 +47,7 @@ class Host:
 
     def look(self) -> access.Loaded | None:
         """Return the table as the kernel has it."""
-        code, said = self.run(access.LIST)
-        return None if code else access.parse_table(said)
+        return access.read_table(self.run)
 
     def refresh(self) -> int:
         """Do what is to be done, and say it. Returns the exit code."""
@@ -99,7 +98,7 @@ class Host:
         return 1 if code else 0
 
     def status(self) -> int:
-        """Say who may connect. Returns the exit code: 1 if the table is not as the file has it."""
+        """Show who may connect. Returns the exit code: 1 if the table is not as the file has it."""
         text, loaded = self.read(), self.look()
         for source, those in access.known_sources(text).items():
             self.out(f"{source.name}: {', '.join(those) or 'has no address'}")

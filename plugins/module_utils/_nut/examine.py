@@ -467,8 +467,7 @@ class Host:
         return (*firewall.hint(state, known, port, folder / firewall.HOST), *([] if state.off else problems.values()))
 
     def _access(self) -> access.Loaded | None:
-        code, said = self.runner(access.LIST)
-        return None if code else access.parse_table(said)
+        return access.read_table(self.runner)
 
 
 def _group() -> int | None:

@@ -1042,7 +1042,7 @@ def _apart(left: Sequence[Action], found: Mapping[str, units.Unit]) -> tuple[lis
 
 
 def _disturbs(action: Action, found: Mapping[str, units.Unit]) -> bool:
-    """Say whether a step must wait for the mains. What does not run can be started at any time, what runs stays as it is."""
+    """Return whether a step must wait for the mains. What does not run can be started at any time, what runs stays as it is."""
     if action.verb == "enable" or (action.verb == "start" and units.is_driver(action.unit)):
         return False
     # the enumerator ends drivers whose section has gone
