@@ -156,7 +156,7 @@ from ..module_utils._module import Module
 from ..module_utils._nut import nss, sets, writing
 from ..module_utils._nut.deploy import DeployError, Deployment
 from ..module_utils._nut.policy import PolicyError, check
-from ..module_utils._nut.reconcile import ReconcileError
+from ..module_utils._nut.reconcile import ReconcileError, open_bus
 from ..module_utils._nut.units import UnitError, last_words, sandbox_failure
 
 ROOM = Path("/run")
@@ -212,7 +212,7 @@ def deploy(module: Module) -> tuple[Deployment, dict[str, object]]:
     given = nss.Tls(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
     try:
         policy = None if module.params["policy"] is None else check(module.params["policy"])
-        deployment = Deployment(files, runner(module), tls=given, policy=policy)
+        deployment = Deployment(files, runner(module), open_bus, tls=given, policy=policy)
     except (DeployError, PolicyError, ReconcileError, OSError) as error:
         module.fail_json(msg=str(error), changed=False, files=[], actions=[])
     result: dict[str, object] = {}

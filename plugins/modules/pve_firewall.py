@@ -106,6 +106,7 @@ from typing import Any
 
 from ..module_utils._module import Module
 from ..module_utils._nut import access, firewall, monitors
+from ..module_utils._nut.allow import AccessError
 from ..module_utils._nut.hostnames import resolve
 
 
@@ -159,7 +160,7 @@ def main() -> None:
         after = firewall.with_rules(before, ours)
         if after != before and not module.check_mode:
             firewall.write(root, after)
-    except (firewall.FirewallError, access.AccessError) as error:
+    except (firewall.FirewallError, AccessError) as error:
         module.fail_json(msg=str(error))
     off = firewall.off(*texts)
     msg = f"rules of this module in {path}: {len(ours)}"

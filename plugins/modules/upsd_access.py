@@ -146,9 +146,9 @@ from ..module_utils._nut import (
     units,
     upsd,
     upsd_states,
-    verify,
     writing,
 )
+from ..module_utils._nut.allow import AccessError
 from ..module_utils._nut.hostnames import is_address, normal_address, resolve
 from ..module_utils._nut.install import Installation, InstallError, Plan, Step
 
@@ -163,7 +163,7 @@ def read_file(path: Path) -> str:
 
 def ask_upsd() -> tuple[upsd_states.UpsState, ...]:
     """Return what this host's upsd says of its UPSes; () if it does not answer."""
-    host, port = verify.local_upsd(read_file(_host.ROOT / "etc/nut/upsd.conf"))[0]
+    host, port = monitors.local_upsd(read_file(_host.ROOT / "etc/nut/upsd.conf"))[0]
     try:
         with upsd.Client(host, port, timeout=5) as client:
             return upsd_states.snapshot(client)
@@ -304,7 +304,7 @@ def main() -> None:
                 if wanted is not None:
                     difference = trouble or access.find_difference(access.read_table(run), wanted[install.ACCESS_TABLE])
     except (
-        access.AccessError,
+        AccessError,
         InstallError,
         units.UnitError,
         writing.WriteError,

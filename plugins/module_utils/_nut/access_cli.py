@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import access, hostnames, sets, writing
+from . import access, allow, hostnames, sets, writing
 from .command_line import Say, for_terminals
 from .programs import runner
 from .units import Run
@@ -128,6 +128,6 @@ def main(arguments: Sequence[str], host: Host) -> int:
         return work()
     except writing.Busy:
         return 0  # the timer comes again
-    except (OSError, access.AccessError, writing.WriteError) as error:
+    except (OSError, allow.AccessError, writing.WriteError) as error:
         host.err(f"nut-access: {printable(str(error), 300)}")
         return 1

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Protocol
 
 from . import (
     actions,
@@ -28,7 +28,6 @@ from . import (
     naming,
     nss,
     parseconf,
-    reconcile,
     releases,
     sets,
     units,
@@ -40,8 +39,9 @@ from . import (
     writing,
 )
 from .actions import Action, Plan
+from .monitors import local_upsd
 from .policy import Policy, PolicyError, read
-from .verify import Verdict, Verifier, local_upsd
+from .verify import Verdict, Verifier
 from .words import one_line, well_formed
 from .writing import Owner
 
@@ -62,6 +62,19 @@ def _told(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
+class Bus(Protocol):
+    """The host's USB bus with the UPSes on it; see hotplug/reconcile.py, which stands above this file."""
+
+    def complete(self, wanted: str) -> tuple[str, naming.Resolution]:
+        """Return ups.conf with what is plugged in filled in, and how its names were found."""
+
+    def intend(self, text: str, resolution: naming.Resolution) -> None:
+        """Note what is about to be written, for whoever comes after a crash."""
+
+    def adopt(self, text: str, resolution: naming.Resolution) -> None:
+        """Remember what was written."""
+
+
 @dataclass
 class Deployment:
     """One host and its NUT, with the files that it should have.
@@ -72,6 +85,7 @@ class Deployment:
 
     wanted: Mapping[str, str] | None
     runner: units.Run
+    open_bus: Callable[[Deployment, Policy], Bus]
     tls: nss.Tls | None = None
     policy: Policy | None = None
     folder: Path = Path("/etc/nut")
@@ -94,7 +108,7 @@ class Deployment:
         # What is still to be done, where a run that is cut short leaves it to the next, or to nut-hotplug.
         self.pending = self.room / actions.PENDING
         self.serves = False  # upsd, on this host, as plan() has seen it
-        self.bus: reconcile.Host | None = None
+        self.bus: Bus | None = None
         self.found: naming.Resolution | None = None
         self.absent = self.wanted is None
         self.new: Mapping[str, str] = self.wanted or {}
@@ -126,16 +140,7 @@ class Deployment:
         auto = any(ups_conf.is_auto(one) for one in ups_conf.parse(text).sections.values())
         if not text or not (auto or self.policy):
             return ""
-        self.bus = reconcile.Host(
-            self._policy(),
-            self.runner,
-            folder=self.folder,
-            memory=self.memory,
-            room=self.room,
-            release=self.release,
-            owner=self.owner,
-            finder=self.finder,
-        )
+        self.bus = self.open_bus(self, self._policy())
         completed, found = self.bus.complete(text)
         self.found = found
         self.warnings += found.remarks

@@ -49,8 +49,8 @@ from . import (
 )
 from .directives import Release
 from .moments import entry_moment
+from .monitors import local_upsd
 from .units import ALL, MONITOR, SERVER, WATCHER, Run, driver
-from .verify import local_upsd
 from .words import one_line
 
 SECONDS = 4.0

@@ -141,3 +141,21 @@ def users(upsd_users: str) -> dict[str, User]:
             if kind in PRIMARY or (kind in SECONDARY and found[name].type not in PRIMARY):
                 found[name] = User(name, found[name].password, kind)
     return found
+
+
+# Of a name's addresses upsd takes the first that it can have: of localhost ::1, where there is IPv6 (2.8.0, 2.8.1). So it
+# is asked by the name, too, and not by 127.0.0.1.
+_HERE = {
+    "127.0.0.1": "127.0.0.1",
+    "0.0.0.0": "127.0.0.1",
+    "*": "127.0.0.1",
+    "localhost": "localhost",
+    "::1": "::1",
+    "::": "::1",
+}
+
+
+def local_upsd(upsd_conf: str) -> list[tuple[str, int]]:
+    """Return where this host's upsd can be asked, by its LISTEN lines; the best place first. NUT may not have had them all."""
+    places = [(_HERE.get(name, name), port) for name, port in listening(upsd_conf)]
+    return sorted(places, key=lambda place: place[0] not in _HERE) or [("localhost", PORT)]

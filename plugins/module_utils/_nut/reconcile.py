@@ -47,13 +47,14 @@ from . import (
     writing,
 )
 from .actions import PENDING, Action, stage
+from .deploy import Deployment
 from .directives import Release
 from .moments import boot_id, boottime, stamp
+from .monitors import local_upsd
 from .policy import Policy
 from .state import Decision, Plugging, State, load, save
 from .upsd_words import ABSENT
 from .usb import Ups, UsbDevice
-from .verify import local_upsd
 from .words import printable
 from .writing import Owner
 
@@ -975,6 +976,20 @@ class _Work:
             writing.replace({path: json.dumps([asdict(one) for one in actions])}, 0o600)
         except writing.WriteError as error:
             self.host.debug(str(error))
+
+
+def open_bus(deployment: Deployment, policy: Policy) -> Host:
+    """Return the bus of the host that a deployment is for."""
+    return Host(
+        policy,
+        deployment.runner,
+        folder=deployment.folder,
+        memory=deployment.memory,
+        room=deployment.room,
+        release=deployment.release,
+        owner=deployment.owner,
+        finder=deployment.finder,
+    )
 
 
 def permit(dev: Path, node: str, group: str | int) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from . import access, monitors, parseconf
+from . import monitors, parseconf
+from .allow import ANY, AccessError, parse_allow, parse_source
 
 PRIMARIES = "pve"
 TRUENAS = "truenas"
@@ -253,7 +254,7 @@ def upsd_access(
     and of what nut_server_allow has besides. listen: as nut_server_listen. Raises SiteError.
     """
     try:
-        given = access.parse_allow(allow)
+        given = parse_allow(allow)
         sources = [
             {"name": one["name"], "address": one["address"]}
             for one in clients(groups, hostvars)
@@ -261,11 +262,11 @@ def upsd_access(
         ]
         sources += _watchers(groups, hostvars, primary, {one["name"] for one in sources})
         for source in sources:
-            source["address"] = access.parse_source(source["address"])
-    except access.AccessError as error:
+            source["address"] = parse_source(source["address"])
+    except AccessError as error:
         raise SiteError(f"{primary}: nut_server_allow, or the address of a secondary: {error}") from None
-    sources += [{"name": one, "address": one} for one in given if one != access.ANY]
-    limited = access.ANY not in given
+    sources += [{"name": one, "address": one} for one in given if one != ANY]
+    limited = ANY not in given
     listen = _listen(primary, hostvars[primary]) if sources or not limited else ["127.0.0.1"]
     return {"limited": limited, "sources": sources, "listen": [{"address": one} for one in listen]}
 

@@ -41,24 +41,6 @@ class Verdict:
     mended: tuple[str, ...] = ()
 
 
-# Of a name's addresses upsd takes the first that it can have: of localhost ::1, where there is IPv6 (2.8.0, 2.8.1). So it
-# is asked by the name, too, and not by 127.0.0.1.
-_HERE = {
-    "127.0.0.1": "127.0.0.1",
-    "0.0.0.0": "127.0.0.1",
-    "*": "127.0.0.1",
-    "localhost": "localhost",
-    "::1": "::1",
-    "::": "::1",
-}
-
-
-def local_upsd(upsd_conf: str) -> list[tuple[str, int]]:
-    """Say where this host's upsd can be asked, by its LISTEN lines; the best place first. NUT may not have had them all."""
-    places = [(_HERE.get(name, name), port) for name, port in monitors.listening(upsd_conf)]
-    return sorted(places, key=lambda place: place[0] not in _HERE) or [("localhost", monitors.PORT)]
-
-
 @dataclass
 class Verifier:
     """One look after another at a host with these files, until all is well or the time is over."""
@@ -110,7 +92,7 @@ class Verifier:
             return {}, (), ()
         sections = ups_conf.parse(self.files["ups.conf"]).sections
         try:
-            with upsd.Client(*local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
+            with upsd.Client(*monitors.local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
                 states = upsd_states.snapshot(client, list(sections))
         except upsd.UpsdFailure as error:
             return {}, (Trouble(str(error), units.SERVER),), ()

@@ -18,8 +18,8 @@ from typing import Callable
 from . import monitors, parseconf, units, upsd, watch
 from .hostnames import LOOPBACK, join_host
 from .moments import boottime
+from .monitors import local_upsd
 from .upsd_process import Connection, Gone, NotAllowed, Sockets, UpsdProcess
-from .verify import local_upsd
 from .words import printable
 
 INTERVAL = 1.0

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import access
-from ansible_collections.homelab.nut.plugins.module_utils._nut.access import AccessError, Source, make_source
+from ansible_collections.homelab.nut.plugins.module_utils._nut import access, allow
+from ansible_collections.homelab.nut.plugins.module_utils._nut.access import Source, make_source
+from ansible_collections.homelab.nut.plugins.module_utils._nut.allow import AccessError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,7 +52,7 @@ def rules(text: str) -> list[str]:
     ],
 )
 def test_an_address_a_network_or_a_name(given_text: str, usual: str) -> None:
-    assert access.parse_source(given_text) == usual
+    assert allow.parse_source(given_text) == usual
 
 
 HOSTILE = [
@@ -97,23 +98,23 @@ HOSTILE = [
 @pytest.mark.parametrize("text", [one for one in HOSTILE if one not in ("include", "any ")])
 def test_what_is_none_of_them(text: str) -> None:
     with pytest.raises(AccessError) as error:
-        access.parse_source(text)
+        allow.parse_source(text)
     assert str(error.value).isprintable()
 
 
 def test_an_address_with_the_length_of_a_network_is_told_both_ways_out() -> None:
     with pytest.raises(AccessError, match=r"write 192\.0\.2\.0/24 for the network, or 192\.0\.2\.5 for the host"):
-        access.parse_source("192.0.2.5/24")
+        allow.parse_source("192.0.2.5/24")
 
 
 def test_everybody() -> None:
-    assert access.parse_allow("any") == access.parse_allow(["any"]) == ("any",)
-    assert access.parse_allow(["192.0.2.5", "any", "192.0.2.5"]) == ("192.0.2.5", "any")
-    assert access.parse_allow(None) == access.parse_allow("") == access.parse_allow([]) == ()
+    assert allow.parse_allow("any") == allow.parse_allow(["any"]) == ("any",)
+    assert allow.parse_allow(["192.0.2.5", "any", "192.0.2.5"]) == ("192.0.2.5", "any")
+    assert allow.parse_allow(None) == allow.parse_allow("") == allow.parse_allow([]) == ()
     with pytest.raises(AccessError, match="must be a list"):
-        access.parse_allow({"address": "192.0.2.5"} and 5)
+        allow.parse_allow({"address": "192.0.2.5"} and 5)
     with pytest.raises(AccessError, match="Write any to let everybody connect"):
-        access.parse_allow(["0.0.0.0"])
+        allow.parse_allow(["0.0.0.0"])
 
 
 @given(st.text())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import actions, deploy, nss, units, ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut import actions, deploy, nss, reconcile, units, ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import DeployError, Deployment
 from ansible_collections.homelab.nut.plugins.module_utils._nut.policy import Policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.units import ABSENT, Unit
@@ -121,6 +121,7 @@ class Place:
             "systemd": self.boot.parent,
             "owner": (os.getuid(), os.getgid()),
             "runner": self.systemd,
+            "open_bus": reconcile.open_bus,
             "finder": lambda _name: None,
             "clock": lambda: self.now,
             "pause": pause,

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import actions, deploy, policy, sets, units, writing
+from ansible_collections.homelab.nut.plugins.module_utils._nut import (
+    actions,
+    deploy,
+    policy,
+    reconcile,
+    sets,
+    units,
+    writing,
+)
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut import killed
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_reconcile import APC, Machine
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import FakeUpsd, serving
@@ -101,6 +109,7 @@ class Primary(Machine):
         return deploy.Deployment(
             files,
             self.run,
+            reconcile.open_bus,
             policy=policy.check({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev)}),
             folder=self.folder,
             memory=self.root / "state/state.json",

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import units, verify
+from ansible_collections.homelab.nut.plugins.module_utils._nut import monitors, units, verify
 from ansible_collections.homelab.nut.plugins.module_utils._nut.verify import Trouble, Verdict, Verifier
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import serving
 
@@ -32,7 +32,7 @@ UPS = units.driver("ups")
     ],
 )
 def test_where_upsd_is_asked(text: str, places: list[tuple[str, int]]) -> None:
-    assert verify.local_upsd(text) == places
+    assert monitors.local_upsd(text) == places
 
 
 def answers(**status: str) -> dict[str, str]:
