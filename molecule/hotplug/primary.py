@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut import ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from homelab import Lab
 from support import until
 from testinfra.host import Host

@@ -19,7 +19,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..module_utils._nut import doctor, install, records
+from ..module_utils._nut.base import records
+from ..module_utils._nut.deploy import kits
+from ..module_utils._nut.doctor import checks
 from .zipapp import OPTIONS, build
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -27,10 +29,10 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 _OPTIONS: dict[str, Any] = OPTIONS
 _SHEBANG = _OPTIONS["shebang"]["default"]
 # the kit, its main file, and what its archive begins with, as the roles' tasks have it
-_PROGRAMS: tuple[tuple[install.Kit, str, str], ...] = (
-    (install.SHUTDOWN, "nut_server/files/nut_shutdown.py", ""),
-    (install.ACCESS, "nut_server/files/nut_access.py", ""),
-    (install.HOTPLUG, "nut_hotplug/files/nut_hotplug.py", "nut_hotplug/files/start.sh"),
+_PROGRAMS: tuple[tuple[kits.Kit, str, str], ...] = (
+    (kits.SHUTDOWN, "nut_server/files/nut_shutdown.py", ""),
+    (kits.ACCESS, "nut_server/files/nut_access.py", ""),
+    (kits.HOTPLUG, "nut_hotplug/files/nut_hotplug.py", "nut_hotplug/files/start.sh"),
 )
 
 
@@ -64,6 +66,6 @@ class ActionModule(ActionBase):
         # the host may answer anything; what is none of the doctor's, doctor_report says so of
         if isinstance(found, list) and isinstance(now, (int, float)) and 0 <= now < records.MOST:
             middle = (before + after) / 2
-            skew = doctor.skew(str(arguments["name"]), now - middle, (after - before) / 2)
+            skew = checks.skew(str(arguments["name"]), now - middle, (after - before) / 2)
             found.append(asdict(skew))
         return result

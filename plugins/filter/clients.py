@@ -61,11 +61,11 @@ _value:
 
 def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """List the secondaries of an inventory."""
-    from ..module_utils._nut import site
+    from ..module_utils._nut import inventory
 
     try:
-        return site.clients(groups, hostvars)
-    except site.SiteError as error:
+        return inventory.clients(groups, hostvars)
+    except inventory.SiteError as error:
         raise AnsibleFilterError(str(error)) from None
 
 

@@ -47,7 +47,7 @@ _value:
 from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.homelab.nut.plugins.module_utils._nut import parseconf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,8 +65,8 @@ def conf_word(value: Any) -> str:
             f"homelab.nut.conf_word: a value of the type {type(value).__name__} is not a word: give a text or a number"
         )
     try:
-        return parseconf.encode(str(value))
-    except parseconf.Unencodable as error:
+        return grammar.encode(str(value))
+    except grammar.Unencodable as error:
         raise AnsibleFilterError(f"homelab.nut.conf_word: NUT could not read this value back: {error}") from error
 
 

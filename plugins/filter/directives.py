@@ -13,8 +13,8 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ..module_utils._nut import directives as table
-from ..module_utils._nut import parseconf
+from ..module_utils._nut.conf import directives as table
+from ..module_utils._nut.conf import grammar
 
 DOCUMENTATION = r"""
 name: directives
@@ -85,7 +85,7 @@ def _rows(value: Any) -> list[Any]:
 def _shell(name: str, value: Any) -> str:
     """Write a line of nut.conf, which a shell and systemd read: both know these quotes."""
     text = str(value)
-    parseconf.encode(text)  # for what it refuses
+    grammar.encode(text)  # for what it refuses
     return f"{name}={shlex.quote(text)}"
 
 
@@ -100,7 +100,7 @@ def _lines(name: str, value: Any, file: str) -> list[str]:
     if file == "nut.conf":
         return [_shell(name, value)]
     sign = " =" if file == "ups.conf" else ""
-    return [f"{name}{sign} {parseconf.join(_words(row))}" for row in _rows(value)]
+    return [f"{name}{sign} {grammar.join(_words(row))}" for row in _rows(value)]
 
 
 def directives(settings: Mapping[str, Any], file: str) -> str:
@@ -111,7 +111,7 @@ def directives(settings: Mapping[str, Any], file: str) -> str:
             raise AnsibleFilterError(f"{file} has no directive {name}")
         try:
             lines += _lines(name, value, file)
-        except (parseconf.Unencodable, TypeError) as error:
+        except (grammar.Unencodable, TypeError) as error:
             raise AnsibleFilterError(f"{file}: {name}: {error}") from None
     return "\n".join(lines)
 

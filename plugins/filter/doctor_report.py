@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..module_utils._nut import findings
+    from ..module_utils._nut.doctor import findings
 
 DOCUMENTATION = r"""
 name: doctor_report
@@ -63,16 +63,16 @@ _WRONG = (TypeError, ValueError, LookupError, AttributeError, OverflowError, Rec
 
 def _of(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
     """Judge what was registered on a host. One that has sent something else hides no other."""
-    from ..module_utils._nut import doctor
+    from ..module_utils._nut.doctor import checks
 
     try:
         return _judged(host, own, primaries)
     except _WRONG as error:
-        return [doctor.unexamined(host, {"msg": f"its answer can't be read: {type(error).__name__}: {error}"})]
+        return [checks.unexamined(host, {"msg": f"its answer can't be read: {type(error).__name__}: {error}"})]
 
 
 def _judged(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
-    from ..module_utils._nut import doctor, findings
+    from ..module_utils._nut.doctor import checks, findings
 
     found: list[findings.Finding] = []
     result = own.get("nut_server_doctor", own.get("nut_client_doctor"))
@@ -82,15 +82,15 @@ def _judged(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> 
             one for one in findings.from_json(result).findings if one.host == host or primaries.get(one.host) == host
         ]
     if isinstance(own.get("nut_client_doctor_truenas"), Mapping):
-        found += doctor.truenas(host, own["nut_client_doctor_truenas"])
+        found += checks.truenas(host, own["nut_client_doctor_truenas"])
     login = own.get("nut_client_doctor_login")
     # skipped where the primary is looked at itself, and tells of it
     if isinstance(login, Mapping) and not login.get("skipped"):
-        found += doctor.seen_from(primaries.get(host, "its primary"), host, login)
+        found += checks.seen_from(primaries.get(host, "its primary"), host, login)
     if own.get("nut_doctor_trouble"):
-        found.append(doctor.unexamined(host, own["nut_doctor_trouble"]))
+        found.append(checks.unexamined(host, own["nut_doctor_trouble"]))
     elif not found:
-        found.append(doctor.unexamined(host, result if isinstance(result, Mapping) else None))
+        found.append(checks.unexamined(host, result if isinstance(result, Mapping) else None))
     return found
 
 
@@ -98,7 +98,7 @@ def doctor_report(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], clients: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Put together what was found."""
-    from ..module_utils._nut import findings
+    from ..module_utils._nut.doctor import findings
 
     primaries = {one["name"]: one["primary"] for one in clients}
     all_found = [one for host in hosts for one in _of(host, hostvars[host], primaries)]

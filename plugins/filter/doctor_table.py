@@ -50,7 +50,7 @@ _value:
 
 def doctor_table(report: Mapping[str, Any], everything: bool = False, width: int = 120) -> str:
     """Show a report as a table."""
-    from ..module_utils._nut import findings
+    from ..module_utils._nut.doctor import findings
 
     try:
         made = findings.from_json(report)

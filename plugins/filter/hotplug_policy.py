@@ -41,7 +41,7 @@ _value:
 
 def hotplug_policy(policy: Mapping[str, Any]) -> Mapping[str, Any]:
     """Check the policy."""
-    from ..module_utils._nut import policy as library
+    from ..module_utils._nut.usb import policy as library
 
     try:
         library.check(policy)

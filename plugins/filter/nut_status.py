@@ -52,8 +52,8 @@ def nut_status(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], clients: Sequence[Mapping[str, Any]]
 ) -> str:
     """Show how all UPSes stand."""
-    from ..module_utils._nut import overview
-    from ..module_utils._nut.words import as_text, one_line
+    from ..module_utils._nut.base.text import as_text, one_line
+    from ..module_utils._nut.doctor import status
 
     primaries: dict[str, object] = {}
     for name in hosts:
@@ -62,7 +62,7 @@ def nut_status(
         said = one_line(as_text(result.get("msg") or "no answer"))
         seen = result.get("seen", said)
         primaries[name] = f"can't be asked: {said}" if isinstance(seen, str) else seen
-    return overview.status(primaries, clients)
+    return status.status(primaries, clients)
 
 
 class FilterModule:

@@ -43,9 +43,9 @@ _value:
 
 def printable(said: Any) -> list[str]:
     """Return what was said as lines."""
-    from ..module_utils._nut import words
+    from ..module_utils._nut.base import text as base_text
 
-    return [line for text in _texts(said) for line in words.printable_lines(words.as_text(text).rstrip("\n"))]
+    return [line for text in _texts(said) for line in base_text.printable_lines(base_text.as_text(text).rstrip("\n"))]
 
 
 def _texts(said: Any, depth: int = 3) -> Iterator[Any]:

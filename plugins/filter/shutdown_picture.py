@@ -52,11 +52,11 @@ _value:
 
 def shutdown_picture(data: Mapping[str, Any], seen: Mapping[str, Any] | None = None) -> str:
     """Draw a plan."""
-    from ..module_utils._nut import picture, plan
+    from ..module_utils._nut.plan import model, picture
 
     try:
-        return picture.html(plan.from_dict(data), None if seen is None else picture.read_seen(seen))
-    except plan.PlanError as error:
+        return picture.html(model.from_dict(data), None if seen is None else picture.read_seen(seen))
+    except model.PlanError as error:
         raise AnsibleFilterError(f"shutdown_picture: {error}") from None
 
 

@@ -84,11 +84,12 @@ def shutdown_policy(
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Compose and check the policy."""
-    from ..module_utils._nut import gate_policy, site
-    from ..module_utils._nut import stages as known
+    from ..module_utils._nut import inventory
+    from ..module_utils._nut.shutdown import policy as shutdown_policy
+    from ..module_utils._nut.shutdown import stages as known
 
     try:
-        policy = site.gate_policy(
+        policy = inventory.gate_policy(
             clients,
             upses,
             int(port),
@@ -99,13 +100,13 @@ def shutdown_policy(
             flag=flag or "",
             stages=stages,
         )
-        gate_policy.check_policy(policy)
+        shutdown_policy.check_policy(policy)
         known.read(policy["stages"])
-    except site.SiteError as error:
+    except inventory.SiteError as error:
         raise AnsibleFilterError(str(error)) from None
     except known.StagesError as error:
         raise AnsibleFilterError(f"nut_server_stages can't be used: {error}") from None
-    except (gate_policy.PolicyError, TypeError, ValueError, OverflowError) as error:
+    except (shutdown_policy.PolicyError, TypeError, ValueError, OverflowError) as error:
         raise AnsibleFilterError(
             "nut_server_gate_settle, nut_server_gate_reserve, nut_server_gate_least, nut_server_gate_longest, nut_server_powerdownflag "
             f"or a secondary can't be used: {error}"

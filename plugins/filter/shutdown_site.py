@@ -59,9 +59,9 @@ def shutdown_site(
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Compose what the plan is made of."""
-    from ..module_utils._nut import site
+    from ..module_utils._nut import inventory
 
-    return site.plan_site(primary, clients, devices, stages)
+    return inventory.plan_site(primary, clients, devices, stages)
 
 
 class FilterModule:

@@ -55,7 +55,8 @@ _value:
 
 def shutdown_times(offers: Sequence[Any], primary: str, secondaries: Iterable[str]) -> list[str]:
     """Write the lines."""
-    from ..module_utils._nut import live, records
+    from ..module_utils._nut.base import records
+    from ..module_utils._nut.rehearsal import live
 
     try:
         return [one.line for one in live.read_offers(offers, primary, list(secondaries))]

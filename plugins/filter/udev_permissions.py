@@ -42,7 +42,7 @@ _value:
 
 def udev_permissions(policy: Mapping[str, Any]) -> str:
     """Write the lines."""
-    from ..module_utils._nut import udev
+    from ..module_utils._nut.usb import udev
 
     return udev.permissions(hotplug_policy(policy))
 

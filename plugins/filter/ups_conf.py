@@ -47,7 +47,7 @@ _value:
 
 def ups_conf(devices: Sequence[Mapping[str, Any]]) -> str:
     """Render devices."""
-    from ..module_utils._nut import ups_conf as library
+    from ..module_utils._nut.conf import ups_conf as library
 
     try:
         return library.render(library.sections(devices))

@@ -69,11 +69,11 @@ def upsd_access(
     groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], primary: str, allow: Any = ()
 ) -> dict[str, Any]:
     """Work out who may connect."""
-    from ..module_utils._nut import site
+    from ..module_utils._nut import inventory
 
     try:
-        return site.upsd_access(groups, hostvars, primary, allow)
-    except site.SiteError as error:
+        return inventory.upsd_access(groups, hostvars, primary, allow)
+    except inventory.SiteError as error:
         raise AnsibleFilterError(str(error)) from None
 
 

@@ -44,13 +44,13 @@ _value:
 
 def upsd_listening(upsd_conf: str) -> dict[str, Any]:
     """Read the LISTEN lines."""
-    from ..module_utils._nut import monitors
+    from ..module_utils._nut.conf import upsmon
 
-    ports = [port for _unused, port in monitors.listening(upsd_conf)] or [monitors.PORT]
+    ports = [port for _unused, port in upsmon.listening(upsd_conf)] or [upsmon.PORT]
     return {
         "ports": sorted(set(ports)),
-        "own": monitors.own_addresses(upsd_conf),
-        "reachable": monitors.is_reachable(upsd_conf),
+        "own": upsmon.own_addresses(upsd_conf),
+        "reachable": upsmon.is_reachable(upsd_conf),
     }
 
 

@@ -68,7 +68,9 @@ from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
 
-from ..module_utils._nut import nss, site, writing
+from ..module_utils._nut import inventory
+from ..module_utils._nut.base import files
+from ..module_utils._nut.conf import nss
 from ..plugin_utils import certificates, kept
 from ..plugin_utils.certificates import CertificateError, Pair
 
@@ -96,7 +98,7 @@ class _Folder:
             yield
             return
         with kept.alone(self.path):
-            writing.sweep([self.path])
+            files.sweep([self.path])
             yield
 
     def read(self, name: str) -> Pair:
@@ -112,7 +114,7 @@ class _Folder:
             _made[self.path, name] = pair
         else:
             certificate, key = self._paths(name)
-            writing.replace({key: pair.key, certificate: pair.certificate}, kept.FILE_MODE)
+            files.replace({key: pair.key, certificate: pair.certificate}, kept.FILE_MODE)
         return pair
 
     def _paths(self, name: str) -> tuple[Path, Path]:
@@ -129,12 +131,12 @@ class LookupModule(LookupBase):
         self.set_options(var_options=variables, direct=kwargs)
         try:
             return [self._of(str(host), self.get_option("part"), variables or {}) for host in terms]
-        except (site.SiteError, writing.WriteError, OSError, ValueError) as error:
+        except (inventory.SiteError, files.WriteError, OSError, ValueError) as error:
             raise AnsibleError(str(error)) from error
 
     def _of(self, host: str, part: str, variables: dict[str, Any]) -> Any:
         own = variables["hostvars"][host]
-        name = site.address(host, own).strip("[]")
+        name = inventory.address(host, own).strip("[]")
         if part == "name":
             return name
         now = datetime.now(timezone.utc)
@@ -183,7 +185,9 @@ def _variable(part: str) -> str:
 
 
 def _path(host: str, own: Any) -> Path:
-    folder = own.get("nut_tls_directory") or (own.get("inventory_dir") and f"{own['inventory_dir']}/{site.KEPT}/tls")
+    folder = own.get("nut_tls_directory") or (
+        own.get("inventory_dir") and f"{own['inventory_dir']}/{inventory.KEPT}/tls"
+    )
     if not folder:
         raise AnsibleError(
             f"{host}: no directory beside the inventory can keep its certificate: set nut_tls_directory, or"

@@ -62,7 +62,8 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
-from ..module_utils._nut import parseconf, site
+from ..module_utils._nut import inventory
+from ..module_utils._nut.conf import grammar
 from ..plugin_utils import kept
 
 # In check mode no file is written. The same for all, as the files of a host must fit together.
@@ -73,7 +74,7 @@ CHARACTERS = string.ascii_letters + string.digits
 
 
 def _usable(password: str, where: str) -> str:
-    problem = parseconf.password_problem(password)
+    problem = grammar.password_problem(password)
     if problem:
         raise AnsibleError(f"{where} can't be used: the password {problem}")
     return password
@@ -102,7 +103,7 @@ class LookupModule(LookupBase):
             raise AnsibleError(f"a password can't be read or kept: {error}") from error
 
     def _users(self, host: str, user: str, variables: dict[str, Any]) -> str:
-        problem = parseconf.user_problem(user)
+        problem = grammar.user_problem(user)
         if problem or "/" in user:
             raise AnsibleError(f"{host}: {user!r} can't be a user: the name {problem or 'holds a slash'}")
         path = self._file(
@@ -112,7 +113,9 @@ class LookupModule(LookupBase):
 
     def _password(self, host: str, variables: dict[str, Any]) -> str:
         own = variables["hostvars"][host]
-        name = "nut_server_password" if host in variables["groups"].get(site.PRIMARIES, ()) else "nut_client_password"
+        name = (
+            "nut_server_password" if host in variables["groups"].get(inventory.PRIMARIES, ()) else "nut_client_password"
+        )
         given = own.get(name)
         if given is not None and str(given):
             return _usable(str(given), f"{host}: {name}")
@@ -125,7 +128,7 @@ class LookupModule(LookupBase):
             raise AnsibleError(
                 f"{host}: no directory beside the inventory can keep its password: set {name}, or nut_password_directory"
             )
-        path = kept.file_in(Path(given) if given else Path(beside, site.KEPT, "passwords"), host)
+        path = kept.file_in(Path(given) if given else Path(beside, inventory.KEPT, "passwords"), host)
         # where 0.1.0 kept it, Ansible takes it for the name of a host
         old = Path(beside or "", "passwords", host)
         if given or path.exists() or not old.is_file():

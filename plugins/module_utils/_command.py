@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._module import Module
-    from ._nut.units import Run
+    from ._nut.base.systemd import Run
 
 # Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
 SECONDS = 120

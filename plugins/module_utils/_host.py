@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ._nut import install
+from ._nut.deploy import kits
 
 # tests have another one
 ROOT = Path("/")
@@ -23,4 +23,4 @@ def lacking_nut() -> str:
 
 def missing() -> str:
     """Say what keeps this host from having USB UPSes served, and the remedy; "" if NUT is configured here."""
-    return install.missing(ROOT / "etc/nut")
+    return kits.missing(ROOT / "etc/nut")

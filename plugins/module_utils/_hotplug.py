@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from . import _host
 from ._command import runner
-from ._nut import install, policy, sets
-from ._nut.reconcile import Host
+from ._nut.base import sets
+from ._nut.deploy import kits
+from ._nut.hotplug.reconcile import Host
+from ._nut.usb import policy
 
 if TYPE_CHECKING:
     from ._module import Module
@@ -36,5 +38,5 @@ def host(module: Module, rules: policy.Policy) -> Host:
         memory=_host.ROOT / "var/lib/nut-hotplug/state.json",
         room=_host.ROOT / "run",
         manifest=_host.ROOT / sets.MANIFEST.relative_to("/"),
-        files=(Path(module.params["policy_path"]), _host.ROOT / install.PROGRAM),
+        files=(Path(module.params["policy_path"]), _host.ROOT / kits.PROGRAM),
     )

@@ -15,7 +15,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.parameters import remove_values
 
-from ._nut.words import LINE, each_text, printable, printable_text, well_formed
+from ._nut.base.text import LINE, each_text, printable, printable_text, well_formed
 
 # what a result holds for people to read; all else is data
 _SHOWN = ("msg", "diff")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import _host
 from ._command import runner, warn
-from ._nut import sets, units, writing
-from ._nut.install import Installation, InstallError, Kit, Plan
+from ._nut.base import files, sets, systemd
+from ._nut.deploy.kits import Installation, InstallError, Kit, Plan
 
 if TYPE_CHECKING:
     from ._module import Module
@@ -60,7 +60,7 @@ def run(module: Module, kit: Kit, lacking: Callable[[], str]) -> None:
             diff = installation.diff(plan)
             if not module.check_mode:
                 installation.apply(plan)
-    except (InstallError, units.UnitError, writing.WriteError, writing.Busy, OSError, LookupError) as error:
+    except (InstallError, systemd.UnitError, files.WriteError, files.Busy, OSError, LookupError) as error:
         # LookupError: there is no group nut
         module.fail_json(msg=str(error), **returned(plan))
     module.exit_json(changed=bool(plan), **returned(plan), **({"diff": [{"prepared": diff}]} if plan else {}))

@@ -10,14 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._nut import monitors, upsd
+from ._nut.conf import upsmon
+from ._nut.net import client
 
 if TYPE_CHECKING:
     from ._module import Module
 
 OPTIONS: dict[str, Any] = {
     "host": {"type": "str", "default": "localhost"},
-    "port": {"type": "int", "default": monitors.PORT},
+    "port": {"type": "int", "default": upsmon.PORT},
     "timeout": {"type": "int", "default": 5},
     "tls": {"type": "bool"},
     "ca": {"type": "str"},
@@ -27,7 +28,7 @@ OPTIONS: dict[str, Any] = {
 MUTUALLY_EXCLUSIVE = [("ca", "ca_path")]
 
 
-def opener(module: Module) -> Callable[[], upsd.Client]:
+def opener(module: Module) -> Callable[[], client.Client]:
     """Return what makes a Client as the options say, not yet connected. Ends the module if they don't fit together."""
     options = module.params
     ca = options["ca"]
@@ -43,5 +44,5 @@ def opener(module: Module) -> Callable[[], upsd.Client]:
         wanted = ca is not None or bool(options["server_name"])
     if not wanted and (ca is not None or options["server_name"]):
         module.fail_json(msg="tls is false, and ca, ca_path or server_name are given: take them away, or say tls: true")
-    tls = upsd.Tls(ca, options["server_name"] or "") if wanted else None
-    return lambda: upsd.Client(options["host"], options["port"], options["timeout"], tls)
+    tls = client.Tls(ca, options["server_name"] or "") if wanted else None
+    return lambda: client.Client(options["host"], options["port"], options["timeout"], tls)

@@ -153,11 +153,13 @@ from pathlib import Path
 
 from ..module_utils._command import runner, warn
 from ..module_utils._module import Module
-from ..module_utils._nut import nss, sets, writing
-from ..module_utils._nut.deploy import DeployError, Deployment
-from ..module_utils._nut.policy import PolicyError, check
-from ..module_utils._nut.reconcile import ReconcileError, open_bus
-from ..module_utils._nut.units import UnitError, last_words, sandbox_failure
+from ..module_utils._nut.base import sets
+from ..module_utils._nut.base.files import Busy, WriteError
+from ..module_utils._nut.base.systemd import UnitError, last_words, sandbox_failure
+from ..module_utils._nut.conf import nss
+from ..module_utils._nut.deploy.deployment import DeployError, Deployment
+from ..module_utils._nut.hotplug.reconcile import ReconcileError, open_bus
+from ..module_utils._nut.usb.policy import PolicyError, check
 
 ROOM = Path("/run")
 FOLDERS = (Path("/etc/nut"), Path("/var/lib/nut-hotplug"))
@@ -198,7 +200,7 @@ def main() -> None:
             deployment, result = deploy(module)
             if not module.check_mode:
                 result["upses"] = believe(module, deployment, result)
-    except (writing.Busy, writing.WriteError, OSError) as error:
+    except (Busy, WriteError, OSError) as error:
         module.fail_json(msg=f"{error}", changed=False)
     module.exit_json(**result)
 

@@ -169,7 +169,7 @@ from typing import Any
 
 from ansible_collections.homelab.nut.plugins.module_utils._command import runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.plugins.module_utils._nut import doctor, examine, findings, overview
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import checks, findings, observe, status
 
 SECONDS = 15
 """How long one program may take."""
@@ -194,41 +194,41 @@ def main() -> None:
             "certificate_name": {"type": "str", "default": "localhost"},
             "firewall": {"type": "bool", "default": True},
             "hours": {"type": "int", "default": 24},
-            "events": {"type": "int", "default": overview.EVENTS},
+            "events": {"type": "int", "default": status.EVENTS},
             "digests": {"type": "dict"},
         },
         supports_check_mode=True,
     )
     options: dict[str, Any] = module.params
-    strange = sorted(set(options["kits"]) - set(doctor.KITS))
+    strange = sorted(set(options["kits"]) - set(checks.KITS))
     if strange:
-        module.fail_json(msg=f"kits: there is no {', '.join(strange)}. There are {', '.join(doctor.KITS)}")
-    host = examine.Host(
+        module.fail_json(msg=f"kits: there is no {', '.join(strange)}. There are {', '.join(checks.KITS)}")
+    host = observe.Host(
         primary=options["role"] == "primary",
         runner=runner(module, SECONDS),
         clients={one["name"]: one["address"] for one in options["clients"]},
-        kits=[doctor.KITS[name] for name in options["kits"]],
+        kits=[checks.KITS[name] for name in options["kits"]],
         ca=options["ca"],
         server=options["certificate_name"],
         shielded=options["firewall"],
         since=options["hours"] * 3600.0,
     )
-    expected = doctor.Expected(
+    expected = checks.Expected(
         name=options["name"] or platform.node(),
         primary=options["role"] == "primary",
         files={name: str(text) for name, text in options["files"].items()},
         kits={name: {file: str(text) for file, text in texts.items()} for name, texts in options["kits"].items()},
         digests=options["digests"] or {},
-        clients=tuple(doctor.Machine(**one) for one in options["clients"]),
+        clients=tuple(checks.Machine(**one) for one in options["clients"]),
         tls=bool(options["ca"]),
         plan=options["plan"],
     )
     seen = host.look()
-    report = findings.report([expected.name], doctor.examine(seen, expected))
+    report = findings.report([expected.name], checks.examine(seen, expected))
     module.exit_json(
         changed=False,
         findings=report.to_json()["findings"],
-        seen=overview.facts(seen, options["events"]),
+        seen=status.facts(seen, options["events"]),
         msg=report.summary,
     )
 

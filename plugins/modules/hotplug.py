@@ -150,9 +150,10 @@ from ..module_utils._command import warn
 from ..module_utils._host import missing
 from ..module_utils._hotplug import POLICY, chosen, host
 from ..module_utils._module import Module
-from ..module_utils._nut import hotplug_cli, units, writing
-from ..module_utils._nut.policy import PolicyError
-from ..module_utils._nut.reconcile import Host, Look, ReconcileError, describe, difference
+from ..module_utils._nut.base import files, systemd
+from ..module_utils._nut.hotplug.reconcile import Host, Look, ReconcileError, describe, difference
+from ..module_utils._nut.programs import nut_hotplug
+from ..module_utils._nut.usb.policy import PolicyError
 
 
 def main() -> None:
@@ -160,7 +161,7 @@ def main() -> None:
     module = Module(
         argument_spec={
             **POLICY,
-            "log": {"type": "path", "default": str(hotplug_cli.LOG)},
+            "log": {"type": "path", "default": str(nut_hotplug.LOG)},
             "wait": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
@@ -173,7 +174,7 @@ def main() -> None:
         module.fail_json(msg=lacks)
     try:
         look, actions, failed, before, after = reconcile(module, host(module, chosen(module)))
-    except (PolicyError, ReconcileError, writing.Busy, writing.WriteError, units.UnitError, OSError) as error:
+    except (PolicyError, ReconcileError, files.Busy, files.WriteError, systemd.UnitError, OSError) as error:
         module.fail_json(msg=str(error))
     result = returned(look)
     for words in (*result["remarks"], *(f"this waits: {line}" for line in result["deferred"])):
@@ -195,7 +196,7 @@ def reconcile(module: Module, here: Host) -> tuple[Look, list[str], tuple[str, .
         look = here.look()
         return look, list(look.steps), (), look.old, look.old if look.text is None else look.text
     # it is the same log as that of the runs that udev starts; module.log is the journal
-    log = hotplug_cli.Log(Path(module.params["log"]), module.log, here.wall, here.policy.debug)
+    log = nut_hotplug.Log(Path(module.params["log"]), module.log, here.wall, here.policy.debug)
     here.say, here.debug = log.say, log.debug
     before = text(here)
     outcome = here.run(module.params["wait"])

@@ -69,7 +69,7 @@ actions:
 
 from ..module_utils import _host, _service
 from ..module_utils._module import Module
-from ..module_utils._nut import install
+from ..module_utils._nut.deploy import kits
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
         required_if=_service.REQUIRED_IF,
         supports_check_mode=True,
     )
-    _service.run(module, install.HOTPLUG, _host.missing)
+    _service.run(module, kits.HOTPLUG, _host.missing)
 
 
 if __name__ == "__main__":

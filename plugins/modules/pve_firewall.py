@@ -105,9 +105,11 @@ from pathlib import Path
 from typing import Any
 
 from ..module_utils._module import Module
-from ..module_utils._nut import access, firewall, monitors
-from ..module_utils._nut.allow import AccessError
-from ..module_utils._nut.hostnames import resolve
+from ..module_utils._nut.base.allow import AccessError
+from ..module_utils._nut.base.hostnames import resolve
+from ..module_utils._nut.conf import upsmon
+from ..module_utils._nut.net import access
+from ..module_utils._nut.proxmox import firewall
 
 
 def find_addresses(sources: list[str]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
@@ -133,7 +135,7 @@ def main() -> None:
         argument_spec={
             "mode": {"type": "str", "choices": ["hint", "rules", "absent"], "default": "hint"},
             "sources": {"type": "list", "elements": "str", "default": []},
-            "port": {"type": "int", "default": monitors.PORT},
+            "port": {"type": "int", "default": upsmon.PORT},
             "path": {"type": "path", "default": "/etc/pve"},
         },
         supports_check_mode=True,

@@ -502,17 +502,13 @@ from typing import Any
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.homelab.nut.plugins.module_utils._command import runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.plugins.module_utils._nut import guests as proxmox_guests
-from ansible_collections.homelab.nut.plugins.module_utils._nut import (
-    monitors,
-    plan,
-    plan_guests,
-    selection,
-    upsd,
-    upsd_states,
-    upsd_words,
-)
-from ansible_collections.homelab.nut.plugins.module_utils._nut.units import Run
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Run
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsmon
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot, vocabulary
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import Client, UpsdFailure
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, placement
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests as proxmox_guests
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
 
 # what upsd is asked for, and which member of a Supply it is
 NUMBERS = {
@@ -533,7 +529,7 @@ TEXTS = {
 FLAG = "driver.flag.ignorelb"
 ENFORCE = ("none", "expected", "limits")
 # the members of a stage that are a plan's; by the others its guests are chosen, or only the program goes by them
-STAGE = tuple(one.name for one in fields(plan.StagePlan) if one.name != "guests")
+STAGE = tuple(one.name for one in fields(model.StagePlan) if one.name != "guests")
 
 
 def filled(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
@@ -541,7 +537,7 @@ def filled(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, 
     supply = dict(given)
     for name, variable in NUMBERS.items():
         if supply.get(name) is None:
-            value = upsd_words.typed_value(variable.replace("driver.parameter.", ""), variables.get(variable, ""))
+            value = vocabulary.typed_value(variable.replace("driver.parameter.", ""), variables.get(variable, ""))
             supply[name] = value if not isinstance(value, str) and value >= 0 else None
     for name, candidates in TEXTS.items():
         if supply.get(name) in {None, "", "auto"}:
@@ -554,7 +550,7 @@ def filled(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, 
 
 
 def ask(
-    open_client: Callable[[], upsd.Client], names: Sequence[str], must_answer: bool
+    open_client: Callable[[], Client], names: Sequence[str], must_answer: bool
 ) -> tuple[bool, str | None, dict[str, Mapping[str, str]]]:
     """Ask upsd. Returns whether it knows all these UPSes, its release, and what it says of each; nothing of one without data.
 
@@ -564,9 +560,9 @@ def ask(
         with open_client() as client:
             release = client.version()
             served = {
-                one.name.lower(): one.variables for one in upsd_states.snapshot(client, names if must_answer else None)
+                one.name.lower(): one.variables for one in snapshot.snapshot(client, names if must_answer else None)
             }
-    except upsd.UpsdFailure:
+    except UpsdFailure:
         if must_answer:
             raise
         return False, None, {}
@@ -580,17 +576,17 @@ def known(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def stage(options: Mapping[str, Any], machines: Sequence[plan.Machine]) -> tuple[plan.StagePlan, selection.Selector]:
+def stage(options: Mapping[str, Any], machines: Sequence[model.Machine]) -> tuple[model.StagePlan, selection.Selector]:
     """Return a stage, and by what it chooses guests. One that is given with its number needs no choice. Raises PlanError."""
     names = {one.name for one in machines}
     listed = [one for one in options["guests"] if (isinstance(one, str) and one in names) or not numbered(one)]
     others = [one for one in options["guests"] if one not in listed]
     ids = [number(one, options["name"]) for one in (*options["ids"], *others)]
     numbers = {each for each, _unused in ids}
-    listed += [one.name for one in machines if one.role == plan.GUEST and one.guest_id in numbers]
+    listed += [one.name for one in machines if one.role == model.GUEST and one.guest_id in numbers]
     members = {name: options[name] for name in STAGE if options.get(name) is not None}
     chooses = selection.Selector(tuple(ids), tuple(options["tags"]), tuple(options["storage_of"]), options["seconds"])
-    return plan.StagePlan(**{**members, "guests": tuple(dict.fromkeys(listed))}), chooses
+    return model.StagePlan(**{**members, "guests": tuple(dict.fromkeys(listed))}), chooses
 
 
 def numbered(given: Any) -> bool:
@@ -608,31 +604,31 @@ def number(given: Any, name: str) -> tuple[int, float | None]:
         seconds = math.nan
     fits = text.isascii() and text.isdigit() and 100 <= int(text[:10]) <= 999_999_999
     if not fits or not known <= {"id", "seconds"} or (seconds is not None and not 0 <= seconds < math.inf):
-        raise plan.PlanError(f"stage {name}: {given!r} is no guest's number, as 101 or {{id: 101, seconds: 60}} are")
+        raise model.PlanError(f"stage {name}: {given!r} is no guest's number, as 101 or {{id: 101, seconds: 60}} are")
     return int(text), seconds
 
 
-def planned(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> tuple[plan.Plan, bool]:
+def planned(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> tuple[model.Plan, bool]:
     """Make the plan from the module's options; and say whether upsd was asked. Raises PlanError, UpsdFailure and GuestsError."""
     supplies, timing, asked = options["supplies"], known(options["timing"]), False
     if options["ask"]:
         asked, release, said = ask(
-            lambda: upsd.Client(options["host"], options["port"], timeout=options["timeout"]),
+            lambda: Client(options["host"], options["port"], timeout=options["timeout"]),
             [one["name"] for one in supplies],
             options["must_answer"],
         )
         supplies = [filled(one, said.get(one["name"].lower(), {})) for one in supplies]
         if release is not None:
             timing.setdefault("release", release)
-    machines = tuple(plan.Machine(**known(one)) for one in options["machines"])
+    machines = tuple(model.Machine(**known(one)) for one in options["machines"])
     stages = [stage(one, machines) for one in options["stages"]]
-    placed = plan_guests.Placed(machines, tuple(one for one, _unused in stages), plan.Proxmox())
+    placed = placement.Placed(machines, tuple(one for one, _unused in stages), model.Proxmox())
     if options["guests"]:
         placed = found(placed, {one.name: chooses for one, chooses in stages}, run, root, options["must_answer"])
-    made = plan.plan(
+    made = model.plan(
         placed.machines,
-        [plan.Supply(**known(one)) for one in supplies],
-        plan.Timing(**timing),
+        [model.Supply(**known(one)) for one in supplies],
+        model.Timing(**timing),
         placed.stages,
         placed.proxmox,
     )
@@ -640,18 +636,18 @@ def planned(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> tup
 
 
 def found(
-    given: plan_guests.Placed, selectors: Mapping[str, selection.Selector], run: Run, root: Path, must_answer: bool
-) -> plan_guests.Placed:
+    given: placement.Placed, selectors: Mapping[str, selection.Selector], run: Run, root: Path, must_answer: bool
+) -> placement.Placed:
     """Return the machines and stages with the guests of this host. Raises PlanError, and GuestsError if they must be read."""
-    selectors = {name: plan_guests.addressed(one, given.machines) for name, one in selectors.items()}
+    selectors = {name: placement.addressed(one, given.machines) for name, one in selectors.items()}
     try:
-        host = plan_guests.look(run, root)
+        host = placement.look(run, root)
     except proxmox_guests.GuestsError as error:
         if must_answer:
             raise
-        return plan_guests.Placed(given.machines, given.stages, plan.Proxmox(problem=str(error)))
-    resolve = plan_guests.resolver(given.machines, selectors.values(), host)
-    return plan_guests.place(given.machines, given.stages, selectors, host, resolve)
+        return placement.Placed(given.machines, given.stages, model.Proxmox(problem=str(error)))
+    resolve = placement.resolver(given.machines, selectors.values(), host)
+    return placement.place(given.machines, given.stages, selectors, host, resolve)
 
 
 def enforced(given: Any) -> str:
@@ -661,7 +657,7 @@ def enforced(given: Any) -> str:
     try:
         return "limits" if given is not None and boolean(given) else "none"
     except TypeError:
-        raise plan.PlanError(f"enforce must be one of {', '.join(ENFORCE)}, not {given!r}") from None
+        raise model.PlanError(f"enforce must be one of {', '.join(ENFORCE)}, not {given!r}") from None
 
 
 def spec() -> dict[str, Any]:
@@ -672,10 +668,10 @@ def spec() -> dict[str, Any]:
         return {**asked, **{name: {"type": "float", "default": value} for name, value in defaults.items()}}
 
     names = {"type": "list", "elements": "str", "default": []}
-    kinds = list(dict.fromkeys(kind for kinds in plan.KINDS.values() for kind in kinds))
+    kinds = list(dict.fromkeys(kind for kinds in model.KINDS.values() for kind in kinds))
     machine = {
         "name": {"type": "str", "required": True},
-        "role": {"type": "str", "required": True, "choices": list(plan.KINDS)},
+        "role": {"type": "str", "required": True, "choices": list(model.KINDS)},
         "kind": {"type": "str", "required": True, "choices": kinds},
         "needs": names,
         "address": names,
@@ -713,7 +709,7 @@ def spec() -> dict[str, Any]:
         "stages": {"type": "list", "elements": "dict", "default": [], "options": steps},
         "ask": {"type": "bool", "default": False},
         "host": {"type": "str", "default": "localhost"},
-        "port": {"type": "int", "default": monitors.PORT},
+        "port": {"type": "int", "default": upsmon.PORT},
         "timeout": {"type": "int", "default": 5},
         "guests": {"type": "bool", "default": False},
         "must_answer": {"type": "bool", "default": True},
@@ -726,9 +722,9 @@ def main() -> None:
     try:
         enforce = enforced(module.params["enforce"])
         made, asked = planned(module.params, runner(module))
-    except (plan.PlanError, upsd.UpsdFailure, proxmox_guests.GuestsError) as error:
+    except (model.PlanError, UpsdFailure, proxmox_guests.GuestsError) as error:
         module.fail_json(msg=str(error))
-    data = plan.to_dict(made)
+    data = model.to_dict(made)
     result = {
         "holds": made.holds,
         "feasible": made.feasible,
@@ -736,7 +732,7 @@ def main() -> None:
         "guests": data["guests"],
         "ha": data["ha"],
         "plan": data,
-        "msg": plan.table(made),
+        "msg": model.table(made),
     }
     if {"none": True, "expected": made.feasible, "limits": made.holds}[enforce] is False:
         module.fail_json(**result)

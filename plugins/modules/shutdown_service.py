@@ -82,7 +82,7 @@ actions:
 
 from ..module_utils import _host, _service
 from ..module_utils._module import Module
-from ..module_utils._nut import install
+from ..module_utils._nut.deploy import kits
 
 
 def main() -> None:
@@ -92,7 +92,7 @@ def main() -> None:
         required_if=_service.REQUIRED_IF,
         supports_check_mode=True,
     )
-    _service.run(module, install.SHUTDOWN, _host.lacking_nut)
+    _service.run(module, kits.SHUTDOWN, _host.lacking_nut)
 
 
 if __name__ == "__main__":

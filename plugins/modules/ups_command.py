@@ -224,7 +224,7 @@ from typing import Any
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
 from ansible_collections.homelab.nut.plugins.module_utils._command import warn
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.plugins.module_utils._nut import instcmd, upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client, commands
 
 
 def wanted(variables: dict[str, Any]) -> dict[str, str]:
@@ -232,16 +232,16 @@ def wanted(variables: dict[str, Any]) -> dict[str, str]:
     found = {}
     for name, value in variables.items():
         if isinstance(value, bool):
-            raise instcmd.Refused(
+            raise commands.Refused(
                 f"{name} is {str(value).lower()}, which YAML made of a word like yes or off: put the word in quotes"
             )
         if not isinstance(value, (str, int, float)):
-            raise instcmd.Refused(f"{name} is {value!r}: a variable is a text or a number")
+            raise commands.Refused(f"{name} is {value!r}: a variable is a text or a number")
         found[str(name)] = str(value)
     return found
 
 
-def give(module: Module, operator: instcmd.Operator, leave: instcmd.Leave) -> dict[str, Any]:
+def give(module: Module, operator: commands.Operator, leave: commands.Leave) -> dict[str, Any]:
     """Give a command."""
     options = module.params
     command, ups = options["command"], options["ups"]
@@ -260,7 +260,7 @@ def give(module: Module, operator: instcmd.Operator, leave: instcmd.Leave) -> di
     }
 
 
-def put(module: Module, operator: instcmd.Operator, leave: instcmd.Leave) -> dict[str, Any]:
+def put(module: Module, operator: commands.Operator, leave: commands.Leave) -> dict[str, Any]:
     """Set variables."""
     options = module.params
     settings = wanted(options["variables"])
@@ -288,7 +288,7 @@ def put(module: Module, operator: instcmd.Operator, leave: instcmd.Leave) -> dic
     }
 
 
-def row(setting: instcmd.Setting, outcome: instcmd.Outcome | None) -> dict[str, Any]:
+def row(setting: commands.Setting, outcome: commands.Outcome | None) -> dict[str, Any]:
     """Return a variable in the form that RETURN describes."""
     return {
         "name": setting.name,
@@ -299,7 +299,7 @@ def row(setting: instcmd.Setting, outcome: instcmd.Outcome | None) -> dict[str, 
     }
 
 
-def examine(module: Module, operator: instcmd.Operator, leave: instcmd.Leave) -> dict[str, Any]:
+def examine(module: Module, operator: commands.Operator, leave: commands.Leave) -> dict[str, Any]:
     """Test the battery."""
     options = module.params
     kind, ups = options["test"], options["ups"]
@@ -321,7 +321,7 @@ def examine(module: Module, operator: instcmd.Operator, leave: instcmd.Leave) ->
     }
 
 
-def force(module: Module, operator: instcmd.Operator, leave: instcmd.Leave) -> dict[str, Any]:
+def force(module: Module, operator: commands.Operator, leave: commands.Leave) -> dict[str, Any]:
     """Set FSD."""
     ups = module.params["ups"]
     if module.check_mode:
@@ -333,7 +333,7 @@ def force(module: Module, operator: instcmd.Operator, leave: instcmd.Leave) -> d
 
 def seconds(options: dict[str, Any]) -> float:
     """Return how long an order is waited for."""
-    return instcmd.SECONDS if options["wait"] is None else options["wait"]
+    return commands.SECONDS if options["wait"] is None else options["wait"]
 
 
 def main() -> None:
@@ -346,11 +346,11 @@ def main() -> None:
             "command": {"type": "str"},
             "value": {"type": "str"},
             "variables": {"type": "dict"},
-            "test": {"type": "str", "choices": [instcmd.QUICK, instcmd.DEEP]},
+            "test": {"type": "str", "choices": [commands.QUICK, commands.DEEP]},
             "fsd": {"type": "bool", "default": False},
             "tracking": {"type": "bool", "default": True},
             "wait": {"type": "int"},
-            "minimum_charge": {"type": "int", "default": int(instcmd.LEAST_CHARGE)},
+            "minimum_charge": {"type": "int", "default": int(commands.LEAST_CHARGE)},
             "may_cut_power": {"type": "bool", "default": False},
             "may_drain_battery": {"type": "bool", "default": False},
         },
@@ -368,14 +368,14 @@ def main() -> None:
     if bool(options["username"]) != bool(options["password"]):
         # an empty one passes required_together
         module.fail_json(msg="username and password are needed together, and one of them is empty")
-    operator = instcmd.Operator(
+    operator = commands.Operator(
         _upsd.opener(module), options["ups"], options["username"] or "", options["password"] or "", options["tracking"]
     )
-    leave = instcmd.Leave(options["may_cut_power"], options["may_drain_battery"], options["minimum_charge"])
+    leave = commands.Leave(options["may_cut_power"], options["may_drain_battery"], options["minimum_charge"])
     do = {"command": give, "variables": put, "test": examine, "fsd": force}[asked[0]]
     try:
         result = do(module, operator, leave)
-    except (instcmd.Refused, upsd.UpsdFailure) as error:
+    except (commands.Refused, client.UpsdFailure) as error:
         module.fail_json(msg=str(error))
     if result.pop("failed", False):
         module.fail_json(**result)

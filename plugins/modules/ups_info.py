@@ -257,11 +257,12 @@ from typing import Any
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
 from ansible_collections.homelab.nut.plugins.module_utils._command import runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.plugins.module_utils._nut import access, upsd, upsd_states, upsd_words
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hostnames import LOOPBACK, normal_address
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.hostnames import LOOPBACK, normal_address
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, snapshot, vocabulary
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import UpsdFailure
 
 
-def returned(report: upsd_states.Report, gather: list[str]) -> dict[str, Any]:
+def returned(report: snapshot.Report, gather: list[str]) -> dict[str, Any]:
     """Return a report in the form that RETURN describes."""
     expires = report.tls_expires
     return {
@@ -275,37 +276,37 @@ def returned(report: upsd_states.Report, gather: list[str]) -> dict[str, Any]:
         "missing_clients": [client.name for client in report.missing],
         "unexpected_clients": list(report.unexpected),
         "stale": [{"name": name, "reason": reason} for name, reason in report.stale],
-        "not_on_mains": upsd_states.careful(report.upses),
+        "not_on_mains": snapshot.careful(report.upses),
         "ok": report.ok,
         "msg": report.message,
     }
 
 
-def one_ups(state: upsd_states.UpsState, gather: list[str]) -> dict[str, Any]:
+def one_ups(state: snapshot.UpsState, gather: list[str]) -> dict[str, Any]:
     """Return a UPS in the form that RETURN describes."""
     found: dict[str, Any] = {
         "name": state.name,
         "description": state.description,
         "status": list(state.status),
-        "status_words": upsd_words.status_words(state.status),
+        "status_words": vocabulary.status_words(state.status),
         "fresh": state.fresh,
         "error": state.error,
     }
-    if upsd_states.VARIABLES in gather:
-        found["variables"] = {name: upsd_words.typed_value(name, value) for name, value in state.variables.items()}
-    if upsd_states.CLIENTS in gather:
+    if snapshot.VARIABLES in gather:
+        found["variables"] = {name: vocabulary.typed_value(name, value) for name, value in state.variables.items()}
+    if snapshot.CLIENTS in gather:
         found["clients"] = list(state.clients)
         found["num_logins"] = state.num_logins
-    if upsd_states.COMMANDS in gather:
+    if snapshot.COMMANDS in gather:
         found["commands"] = dict(state.commands)
-    if upsd_states.WRITABLE in gather:
+    if snapshot.WRITABLE in gather:
         found["writable"] = {
             name: {
-                "value": upsd_words.typed_value(name, one.value),
+                "value": vocabulary.typed_value(name, one.value),
                 "description": one.description,
                 "type": "string" if one.type.length is not None else "number",
                 "length": one.type.length,
-                "values": [upsd_words.typed_value(name, value) for value in one.values],
+                "values": [vocabulary.typed_value(name, value) for value in one.values],
                 "ranges": [list(span) for span in one.ranges],
             }
             for name, one in state.writable.items()
@@ -334,8 +335,8 @@ def main() -> None:
             "gather": {
                 "type": "list",
                 "elements": "str",
-                "choices": list(upsd_states.GATHER),
-                "default": list(upsd_states.SEEN_ALWAYS),
+                "choices": list(snapshot.GATHER),
+                "default": list(snapshot.SEEN_ALWAYS),
             },
             "facts": {"type": "bool", "default": False},
             "wait": {"type": "int", "default": 0},
@@ -348,12 +349,12 @@ def main() -> None:
     # who is expected is shown, too
     gather = [
         *options["gather"],
-        *([upsd_states.CLIENTS] if expected and upsd_states.CLIENTS not in options["gather"] else []),
+        *([snapshot.CLIENTS] if expected and snapshot.CLIENTS not in options["gather"] else []),
     ]
     open_client = _upsd.opener(module)
     try:
-        report = upsd_states.wait_until_ok(open_client, options["ups"], expected, wait=options["wait"], gather=gather)
-    except upsd.UpsdFailure as error:
+        report = snapshot.wait_until_ok(open_client, options["ups"], expected, wait=options["wait"], gather=gather)
+    except UpsdFailure as error:
         module.fail_json(msg=str(error))
     result = returned(report, gather)
     if report.missing and normal_address(options["host"]) in (LOOPBACK, "localhost"):

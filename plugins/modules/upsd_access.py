@@ -138,19 +138,14 @@ from pathlib import Path
 from ..module_utils import _host, _service
 from ..module_utils._command import runner, warn
 from ..module_utils._module import Module
-from ..module_utils._nut import (
-    access,
-    install,
-    monitors,
-    tcp_table,
-    units,
-    upsd,
-    upsd_states,
-    writing,
-)
-from ..module_utils._nut.allow import AccessError
-from ..module_utils._nut.hostnames import is_address, normal_address, resolve
-from ..module_utils._nut.install import Installation, InstallError, Plan, Step
+from ..module_utils._nut.base import files, systemd, tcp_table
+from ..module_utils._nut.base.allow import AccessError
+from ..module_utils._nut.base.hostnames import is_address, normal_address, resolve
+from ..module_utils._nut.conf import upsmon
+from ..module_utils._nut.deploy import kits
+from ..module_utils._nut.deploy.kits import Installation, InstallError, Plan, Step
+from ..module_utils._nut.net import access, snapshot
+from ..module_utils._nut.net.client import Client, UpsdFailure
 
 
 def read_file(path: Path) -> str:
@@ -161,24 +156,24 @@ def read_file(path: Path) -> str:
         return ""
 
 
-def ask_upsd() -> tuple[upsd_states.UpsState, ...]:
+def ask_upsd() -> tuple[snapshot.UpsState, ...]:
     """Return what this host's upsd says of its UPSes; () if it does not answer."""
-    host, port = monitors.local_upsd(read_file(_host.ROOT / "etc/nut/upsd.conf"))[0]
+    host, port = upsmon.local_upsd(read_file(_host.ROOT / "etc/nut/upsd.conf"))[0]
     try:
-        with upsd.Client(host, port, timeout=5) as client:
-            return upsd_states.snapshot(client)
-    except upsd.UpsdFailure:
+        with Client(host, port, timeout=5) as client:
+            return snapshot.snapshot(client)
+    except UpsdFailure:
         return ()
 
 
 def find_ports() -> list[int]:
     """Return the ports that upsd listens on by the configuration that is on the host now."""
-    listening = monitors.listening(read_file(_host.ROOT / "etc/nut/upsd.conf"))
+    listening = upsmon.listening(read_file(_host.ROOT / "etc/nut/upsd.conf"))
     return [port for _address, port in listening if 0 < port < 65536]
 
 
 def find_shut_out(
-    table: str, loaded: access.Loaded | None, states: Iterable[upsd_states.UpsState]
+    table: str, loaded: access.Loaded | None, states: Iterable[snapshot.UpsState]
 ) -> tuple[list[str], list[str]]:
     """Return whom a table would cut off now: those who are logged in to upsd, and others who are connected."""
     peers, own = tcp_table.find_peers(_host.ROOT, access.known_ports(table))
@@ -191,7 +186,7 @@ def guard(module: Module, table: str, loaded: access.Loaded | None) -> None:
     """Raise InstallError if a table that is new or changes would do harm now; warn of who is cut off besides."""
     force = module.params["force"]
     states = ask_upsd()
-    busy = upsd_states.careful(states)
+    busy = snapshot.careful(states)
     # one who is cut off on battery may shut down at once
     if busy and not module.check_mode and not force:
         raise InstallError(
@@ -222,7 +217,7 @@ def describe_logged_in(addresses: Sequence[str]) -> str:
     )
 
 
-def is_there(run: units.Run) -> bool:
+def is_there(run: systemd.Run) -> bool:
     """Return whether the kernel has a table of this name, whatever it holds."""
     return run(access.LIST)[0] == 0
 
@@ -235,7 +230,7 @@ def complete(plan: Plan, difference: str, absent: bool, there: bool) -> Plan:
         stops = any("disable" in step.command for step in plan.before)
         return replace(plan, before=(*plan.before, gone)) if there and not stops else plan
     if difference and not any({"start", "restart"} & set(step.command) for step in plan.after):
-        return replace(plan, after=(*plan.after, Step(("systemctl", "restart", install.ACCESS_UNIT), difference)))
+        return replace(plan, after=(*plan.after, Step(("systemctl", "restart", kits.ACCESS_UNIT), difference)))
     return plan
 
 
@@ -258,7 +253,7 @@ def main() -> None:
     )
     run = runner(module)
     absent = module.params["state"] == "absent"
-    path = _host.ROOT / install.ACCESS.places[install.ACCESS_TABLE].path
+    path = _host.ROOT / kits.ACCESS.places[kits.ACCESS_TABLE].path
     allowed: dict[str, list[str]] = {}
     wanted = None
     plan = Plan()
@@ -274,7 +269,7 @@ def main() -> None:
             # upsd keeps its port until the module config has changed it, and must not be open if that fails
             table = access.render({*given, *(find_ports() if given else ())}, known)
             wanted = {
-                install.ACCESS_TABLE: table,
+                kits.ACCESS_TABLE: table,
                 **{name: str(text) for name, text in (module.params["files"] or {}).items()},
             }
         missing = "" if absent else _host.lacking_nut()
@@ -285,41 +280,41 @@ def main() -> None:
             )
         if missing:
             raise InstallError(missing)
-        locked = contextlib.nullcontext("") if module.check_mode else _service.alone(module, install.ACCESS)
+        locked = contextlib.nullcontext("") if module.check_mode else _service.alone(module, kits.ACCESS)
         with locked as recovered:
             if recovered:
                 warn(module, recovered)
-            installation = Installation(wanted, run, None, _host.ROOT, _service.OWNERS, install.ACCESS)
+            installation = Installation(wanted, run, None, _host.ROOT, _service.OWNERS, kits.ACCESS)
             loaded = access.read_table(run)
-            difference = "" if wanted is None else access.find_difference(loaded, wanted[install.ACCESS_TABLE])
+            difference = "" if wanted is None else access.find_difference(loaded, wanted[kits.ACCESS_TABLE])
             plan = complete(installation.plan(), difference, absent, absent and is_there(run))
             diff = installation.diff(plan)
-            if wanted is not None and install.ACCESS_TABLE in plan.changed:
-                guard(module, wanted[install.ACCESS_TABLE], loaded)
+            if wanted is not None and kits.ACCESS_TABLE in plan.changed:
+                guard(module, wanted[kits.ACCESS_TABLE], loaded)
             trouble = ""
             if not module.check_mode:
                 trouble = apply(installation, plan)
                 if absent:
                     plan = replace(plan, after=(*plan.after, *remove_left(installation, run)))
                 if wanted is not None:
-                    difference = trouble or access.find_difference(access.read_table(run), wanted[install.ACCESS_TABLE])
+                    difference = trouble or access.find_difference(access.read_table(run), wanted[kits.ACCESS_TABLE])
     except (
         AccessError,
         InstallError,
-        units.UnitError,
-        writing.WriteError,
-        writing.Busy,
+        systemd.UnitError,
+        files.WriteError,
+        files.Busy,
         OSError,
         LookupError,
     ) as error:
         module.fail_json(msg=str(error), allowed=allowed, loaded=False, **_service.returned(plan))
     if difference and not module.check_mode:
-        said = units.last_words(install.ACCESS_UNIT, run)
+        said = systemd.last_words(kits.ACCESS_UNIT, run)
         warn(
             module,
             "ACCESS TO UPSD IS NOT LIMITED on this host, and blocking upsd takes no login: the table that "
             f"limits who may connect can't be loaded: {difference.rstrip('.')}. {said.rstrip('.')}. What to do: systemctl status "
-            f"{install.ACCESS_UNIT}; or, if everybody on the network may connect, nut_server_allow: any",
+            f"{kits.ACCESS_UNIT}; or, if everybody on the network may connect, nut_server_allow: any",
         )
     module.exit_json(
         changed=bool(plan),
@@ -330,7 +325,7 @@ def main() -> None:
     )
 
 
-def remove_left(installation: Installation, run: units.Run) -> tuple[Step, ...]:
+def remove_left(installation: Installation, run: systemd.Run) -> tuple[Step, ...]:
     """Remove a table that is there though its unit is gone: one that failed at boot, and that nut-access loaded later."""
     if not is_there(run):
         return ()
@@ -345,7 +340,7 @@ def apply(installation: Installation, plan: Plan) -> str:
     installation.apply(replace(plan, after=tuple(step for step in plan.after if step not in loading)))
     try:
         installation.apply(Plan(after=tuple(loading)))
-    except units.UnitError as error:
+    except systemd.UnitError as error:
         return str(error)
     return ""
 

@@ -143,9 +143,10 @@ from ..module_utils._command import runner
 from ..module_utils._host import missing
 from ..module_utils._hotplug import POLICY, chosen, host
 from ..module_utils._module import Module
-from ..module_utils._nut import fingerprint, naming, policy, releases, usb, validate
-from ..module_utils._nut.reconcile import ReconcileError
-from ..module_utils._nut.ups_conf import UpsConf
+from ..module_utils._nut.conf import consistency, releases
+from ..module_utils._nut.conf.ups_conf import UpsConf
+from ..module_utils._nut.hotplug.reconcile import ReconcileError
+from ..module_utils._nut.usb import bus, fingerprint, names, policy
 
 
 def main() -> None:
@@ -165,7 +166,7 @@ def main() -> None:
         else:
             devices, upses, resolution = without_nut(module, rules)
             remarks = resolution.remarks
-    except (policy.PolicyError, ReconcileError, usb.UsbError, OSError) as error:
+    except (policy.PolicyError, ReconcileError, bus.UsbError, OSError) as error:
         module.fail_json(msg=str(error))
     listed = [ups.device for ups in upses]
     if module.params["all"]:
@@ -181,22 +182,22 @@ def main() -> None:
 
 def without_nut(
     module: Module, rules: policy.Policy
-) -> tuple[tuple[usb.UsbDevice, ...], tuple[usb.Ups, ...], naming.Resolution]:
+) -> tuple[tuple[bus.UsbDevice, ...], tuple[bus.Ups, ...], names.Resolution]:
     """Look at the bus of a host on which NUT is not configured. Raises usb.UsbError."""
     run = runner(module)
     try:
-        devices = usb.scan(Path(rules.sysfs), Path(rules.dev))
-    except usb.UsbError:
-        devices = usb.by_lsusb(run)
-    upses = usb.candidates(devices, usb.table(), rules, lambda _device: False)
-    known = naming.Known(None, UpsConf((), {}))
-    return devices, upses, naming.resolve(known, upses, rules, releases.installed(run, validate.find))
+        devices = bus.scan(Path(rules.sysfs), Path(rules.dev))
+    except bus.UsbError:
+        devices = bus.by_lsusb(run)
+    upses = bus.candidates(devices, bus.table(), rules, lambda _device: False)
+    known = names.Known(None, UpsConf((), {}))
+    return devices, upses, names.resolve(known, upses, rules, releases.installed(run, consistency.find))
 
 
 def told(
-    device: usb.UsbDevice,
-    upses: tuple[usb.Ups, ...],
-    resolution: naming.Resolution,
+    device: bus.UsbDevice,
+    upses: tuple[bus.Ups, ...],
+    resolution: names.Resolution,
     status: dict[str, tuple[str, ...]],
 ) -> dict[str, Any]:
     """Return a device in the form that RETURN describes."""

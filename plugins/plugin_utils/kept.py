@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..module_utils._nut import site
+from ..module_utils._nut import inventory
 
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
 LOCK = ".lock"
@@ -29,7 +29,7 @@ def make_folder(path: Path) -> None:
         with contextlib.suppress(FileExistsError):
             if not folder.exists():
                 folder.mkdir(mode=FOLDER_MODE)
-        if site.KEPT in folder.parts:
+        if inventory.KEPT in folder.parts:
             _tighten(folder)
 
 

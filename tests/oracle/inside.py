@@ -201,9 +201,9 @@ def checksums(texts: Sequence[str], names: Sequence[Sequence[str]]) -> list[list
 
 def check(files: Mapping[str, str], tls: Mapping[str, str]) -> list[str]:
     """Let the library check the files with this machine's NUT, as the module does on a host."""
-    from ansible_collections.homelab.nut.plugins.module_utils._nut import nss, validate
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import consistency, nss
 
-    return validate.by_nut(files, runner, tls=nss.Tls(**tls))
+    return consistency.by_nut(files, runner, tls=nss.Tls(**tls))
 
 
 # What the user nut may do to whatever the library makes below /run while it checks files, again and again. Its arguments: names to
@@ -271,7 +271,8 @@ def attack(files: Mapping[str, str], tls: Mapping[str, str], aim: str, times: in
 
 def block(cure: str) -> dict[str, Any]:
     """Send upsd commands and read nothing, and let it be cured: by "limit", by "close", or not. Says whether it answers."""
-    from ansible_collections.homelab.nut.plugins.module_utils._nut import upsd_process, watch
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.net import upsd_process
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch
 
     put({"upsd.users": "", "upsd.conf": f"LISTEN 127.0.0.1 {PORT}\nALLOW_NO_DEVICE true\n", "ups.conf": ""})
     with started(str(PROGRAMS / "upsd"), "-F") as upsd, ExitStack() as stack:

@@ -20,7 +20,13 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.filter.directives import FilterModule
-from ansible_collections.homelab.nut.plugins.module_utils._nut import monitors, parseconf, releases, ups_conf, validate
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import (
+    consistency,
+    grammar,
+    releases,
+    ups_conf,
+    upsmon,
+)
 from homelab import CHECKOUT
 
 written = FilterModule().filters()["directives"]
@@ -194,7 +200,7 @@ def written_in(files: dict[str, str]) -> set[str]:
             found |= {f"ups.conf {key}" for key, _value in conf.settings}
             found |= {f"DEVICE {key}" for one in conf.sections.values() for key, _value in one.keys}
         elif name != "nut.conf":
-            found |= {f"{name} {line.words[0]}" for line in parseconf.parse(text)}
+            found |= {f"{name} {line.words[0]}" for line in grammar.parse(text)}
     return found
 
 
@@ -203,7 +209,7 @@ def test_nut_takes_all_that_a_role_can_write(nut: Any, rendered: dict[str, dict[
     seen = rendered[nut.debian if role == "nut_server" else f"{nut.debian}-2"]
     fitted = releases.fit(seen["files"], nut.version)
     assert fitted.refused == ()
-    assert validate.together(fitted.files, nut.version) == []
+    assert consistency.together(fitted.files, nut.version) == []
     tls = {name: text for name, text in seen["tls"].items() if name != "path"}
     assert nut.ask("check", files=fitted.files, tls=tls) == []
     # and nothing was forgotten
@@ -259,18 +265,18 @@ DRIVER = {
 def test_each_user_is_granted_what_is_needed_and_no_more(nut: Any, rendered: dict[str, dict[str, Any]]) -> None:
     """Of the role's own upsd.users: the primary's user, a secondary's, and one with all rights, to see that there are any."""
     text = rendered[nut.debian]["files"]["upsd.users"]
-    users = monitors.users(text)
+    users = upsmon.users(text)
     right = {"monitor": {"FSD", "PRIMARY", "MASTER", "LOGIN"}, f"{nut.debian}-2": {"LOGIN"}}
     right["admin"] = {*right["monitor"], "INSTCMD", "SET"}
     assert users.keys() == right.keys()
-    logins = {(name, parseconf.encode(user.password)): right[name] for name, user in users.items()}
+    logins = {(name, grammar.encode(user.password)): right[name] for name, user in users.items()}
     logins |= {(name, password): set() for name in (*users, "unknown", '""') for password in ("wrong", '""')}
     talks = [[f"USERNAME {name}", f"PASSWORD {password}", *ORDERS] for name, password in logins]
     # who gives no name at all, or no password
     talks += [
         [*ORDERS],
         ["USERNAME admin", *ORDERS],
-        [f"PASSWORD {parseconf.encode(users['admin'].password)}", *ORDERS],
+        [f"PASSWORD {grammar.encode(users['admin'].password)}", *ORDERS],
     ]
     job = {"operation": "said", "drivers": {"ups": DRIVER}, "conversations": talks}
     files = {"ups.conf": "[ups]\ndriver = fake\nport = x\n", "upsd.conf": "LISTEN 127.0.0.1 4000\n", "upsd.users": text}
@@ -319,7 +325,7 @@ def test_upsmon_complains_of_a_directive_that_its_release_does_not_know(nut: Any
     ((_code, said),) = nut.ask(
         "run",
         files={"upsmon.conf": text},
-        commands=[["upsmon", "-P", validate.NO_PID, "-K", "-f", "/run/oracle/upsmon.conf"]],
+        commands=[["upsmon", "-P", consistency.NO_PID, "-K", "-f", "/run/oracle/upsmon.conf"]],
     )
     assert complaints(said) == newer(table, nut.version)
     types = {kind for kind, since in releases.NOTIFY_TYPES.items() if since > nut.version}

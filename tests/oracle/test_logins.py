@@ -9,22 +9,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut import monitors, parseconf, validate
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import consistency, grammar, upsmon
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 ODD = [
     *("s3cret", "a'b!$%&*()+,-./:;<>?@[]^_`{|}~", "'a b'", "$HOME", "`id`", "%s%n", "-", "*", "[", "[a", "[a]", "a]", "a]b", "]"),
     *("a b", " a", "a ", "a=b", "=a", "a=", "a#b", "#a", "a#", "a\\b", "a\\", "\\a", 'a"b', 'a"', '"a', '"a"', "a\\ b", "a\\=b"),
-    *("a\x7fb", "x" * 400, "x" * parseconf.CREDENTIAL_LIMIT, "x" * (parseconf.CREDENTIAL_LIMIT + 1), "x" * 510),
+    *("a\x7fb", "x" * 400, "x" * grammar.CREDENTIAL_LIMIT, "x" * (grammar.CREDENTIAL_LIMIT + 1), "x" * 510),
 ]  # fmt: skip
 
 
 def test_a_login_is_refused_if_upsmon_fails_with_it(nut: Any) -> None:
     logins = [*((f"u{n}", odd) for n, odd in enumerate(ODD)), *((odd, f"p{n}") for n, odd in enumerate(ODD))]
-    written = [
-        (parseconf.encode(f"[{user}]"), parseconf.encode(user), parseconf.encode(secret)) for user, secret in logins
-    ]
+    written = [(grammar.encode(f"[{user}]"), grammar.encode(user), grammar.encode(secret)) for user, secret in logins]
     files = {
         "ups.conf": "".join(f"[w{n}]\ndriver = x\nport = y\n" for n in range(len(logins))),
         "upsd.users": "".join(
@@ -36,7 +34,7 @@ def test_a_login_is_refused_if_upsmon_fails_with_it(nut: Any) -> None:
         for n, (_header, user, secret) in enumerate(written)
     ]
     entered = nut.ask("log_in", files=files, monitors=watching)
-    problems = [parseconf.user_problem(user) or parseconf.password_problem(secret) for user, secret in logins]
+    problems = [grammar.user_problem(user) or grammar.password_problem(secret) for user, secret in logins]
     assert {
         login: problem
         for login, inside, problem in zip(logins, entered, problems, strict=True)
@@ -54,7 +52,7 @@ LINES = st.one_of(
         st.sampled_from(["password", "\tPassWord", '"password"', "pasword"]),
         st.sampled_from(["=", "=", "=", ""]),
         st.sampled_from(PASSWORDS).flatmap(
-            lambda word: st.sampled_from([parseconf.encode(word), word.replace(" ", "\\ ")])
+            lambda word: st.sampled_from([grammar.encode(word), word.replace(" ", "\\ ")])
         ),
         st.sampled_from(["", " # x", " more"]),
     ),
@@ -78,20 +76,20 @@ def test_upsd_lets_in_whom_users_reads(nut: Any, text: str) -> None:
         "ask_upsd",
         files={"ups.conf": "[w]\ndriver = x\nport = y\n", "upsd.users": text},
         conversations=[
-            [f"USERNAME {name}", f"PASSWORD {parseconf.encode(password)}", "LOGIN w", "PRIMARY w"]
+            [f"USERNAME {name}", f"PASSWORD {grammar.encode(password)}", "LOGIN w", "PRIMARY w"]
             for name, password in tried
         ],
     )
     seen = [tuple(line.startswith("OK") for line in answer.splitlines()[2:]) for answer in found["answers"]]
-    users = monitors.users(text)
+    users = upsmon.users(text)
     told = []
     for name, password in tried:
         user = users.get(name)
         right = user is not None and user.password == password
         told.append(
             (
-                right and user is not None and user.type in monitors.PRIMARY + monitors.SECONDARY,
-                right and user is not None and user.type in monitors.PRIMARY,
+                right and user is not None and user.type in upsmon.PRIMARY + upsmon.SECONDARY,
+                right and user is not None and user.type in upsmon.PRIMARY,
             )
         )
     assert seen == told
@@ -117,16 +115,16 @@ MONITORS = st.one_of(
 @given(st.lists(MONITORS, max_size=5).map("\n".join), st.sampled_from(["\n", ""]))
 def test_upsmon_watches_what_monitors_reads(nut: Any, lines: str, end: str) -> None:
     text = lines + end
-    command = ["upsmon", "-P", validate.NO_PID, "-K", "-f", "/run/oracle/upsmon.conf"]
+    command = ["upsmon", "-P", consistency.NO_PID, "-K", "-f", "/run/oracle/upsmon.conf"]
     ((_code, said),) = nut.ask("run", files={"upsmon.conf": text}, commands=[command])
     told = []
-    for one in monitors.monitors(text):
-        kind = "primary" if one.type.lower() in monitors.PRIMARY else "secondary"
+    for one in upsmon.monitors(text):
+        kind = "primary" if one.type.lower() in upsmon.PRIMARY else "secondary"
         told.append(
             f"UPS: {one.system} " + (f"({kind}) (power value {one.power})" if one.power else "(monitoring only)")
         )
     seen = re.findall(r"^UPS: .*$", said, re.MULTILINE)
     # it stops at a line that has all but one of its words
-    short = [line for line in parseconf.parse(text) if line.words[0] == "MONITOR" and len(line.words) == 5]
+    short = [line for line in grammar.parse(text) if line.words[0] == "MONITOR" and len(line.words) == 5]
     assert ("unusable configuration" in said) == bool(short)
     assert seen == (told[: len(seen)] if short else told)

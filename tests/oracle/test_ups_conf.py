@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut import ups_conf
-from ansible_collections.homelab.nut.plugins.module_utils._nut.ups_conf import UpsConf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import UpsConf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

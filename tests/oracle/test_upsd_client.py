@@ -10,14 +10,14 @@ import json
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut import parseconf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 PASSWORD = 's3 cr"et#=\\'
 USERS = f"""[admin]
-password = {parseconf.encode(PASSWORD)}
+password = {grammar.encode(PASSWORD)}
 actions = SET
 actions = FSD
 instcmds = ALL

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What usb.py and fingerprint.py know of NUT's drivers, rules and scanner is so in each release that Debian ships."""
+"""What bus.py and fingerprint.py know of NUT's drivers, rules and scanner is so in each release that Debian ships."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import fingerprint, ups_conf, usb
-from ansible_collections.homelab.nut.plugins.module_utils._nut.ups_conf import Section
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import UsbDevice
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus as usb_bus
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import fingerprint
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbDevice
 from homelab import CHECKOUT, Lab
 from homelab.images import image
 from homelab.podman import limits, podman
@@ -50,7 +52,7 @@ def keys(nut: Any, driver: str) -> set[str]:
 @pytest.fixture
 def shipped(nut: Any, tmp_path: Path) -> dict[str, str]:
     (tmp_path / Path(RULES).name).write_text(run(nut, "/bin/cat", RULES)[1])
-    return usb.table([tmp_path])
+    return usb_bus.table([tmp_path])
 
 
 def test_the_rules_are_read_completely(nut: Any, shipped: dict[str, str]) -> None:
@@ -62,16 +64,16 @@ def test_the_rules_are_read_completely(nut: Any, shipped: dict[str, str]) -> Non
 
 def test_each_of_them_has_a_driver(nut: Any, shipped: dict[str, str]) -> None:
     drivers = set(shipped.values())
-    assert drivers - ELSEWHERE <= usb.DRIVERS & installed(nut)
-    assert usb.HID_DRIVER in drivers
+    assert drivers - ELSEWHERE <= usb_bus.DRIVERS & installed(nut)
+    assert usb_bus.HID_DRIVER in drivers
     assert not ELSEWHERE & installed(nut)
 
 
 def test_all_drivers_are_there(nut: Any) -> None:
-    assert installed(nut) >= usb.DRIVERS
+    assert installed(nut) >= usb_bus.DRIVERS
 
 
-@pytest.mark.parametrize("driver", sorted(usb.DRIVERS))
+@pytest.mark.parametrize("driver", sorted(usb_bus.DRIVERS))
 def test_a_driver_knows_what_is_pinned(nut: Any, driver: str) -> None:
     known = keys(nut, driver)
     some = [key for key, _value in fingerprint.pins(UPS, [TWIN], nut.version, driver).keys]
@@ -85,9 +87,9 @@ def test_the_scanner_without_a_bus(nut: Any) -> None:
     def runner(command: Sequence[str]) -> tuple[int, str]:
         return run(nut, f"/usr/bin/{command[0]}", *command[1:])
 
-    assert usb.ask_scanner(runner) == {}
-    with pytest.raises(usb.ScannerError, match="nut-scanner"):
-        usb.ask_scanner(lambda command: runner([*command, "--no-such-option"]))
+    assert usb_bus.ask_scanner(runner) == {}
+    with pytest.raises(usb_bus.ScannerError, match="nut-scanner"):
+        usb_bus.ask_scanner(lambda command: runner([*command, "--no-such-option"]))
 
 
 # The emulated bus
@@ -132,7 +134,7 @@ class Bus:
     def devices(self) -> list[UsbDevice]:
         """Return what is plugged in, but for the root hub, the last first: the order in which drivers look at them."""
         root = self._folder / "bus"
-        found = [device for device in usb.scan(root / "sys", root / "dev") if not device.hub]
+        found = [device for device in usb_bus.scan(root / "sys", root / "dev") if not device.hub]
         return sorted(found, key=lambda device: -device.device)
 
     def runner(self, command: Sequence[str]) -> tuple[int, str]:
@@ -164,10 +166,10 @@ def bus(nut: Any, tmp_path: Path) -> Iterator[Bus]:
 
 
 def test_the_scanner_names_what_is_there(bus: Bus, shipped: dict[str, str]) -> None:
-    assert usb.ask_scanner(bus.runner) == {}
+    assert usb_bus.ask_scanner(bus.runner) == {}
     for port, model in enumerate(("apc", "cps", "eaton", "ecoflow"), 1):
         bus.plug(port, model)
-    scanned = usb.ask_scanner(bus.runner, bus.devices())
+    scanned = usb_bus.ask_scanner(bus.runner, bus.devices())
 
     assert scanned == dict.fromkeys(("051d:0002", "0764:0501", "0463:ffff"), "usbhid-ups")
     assert all(shipped[ids] == driver for ids, driver in scanned.items())
@@ -186,15 +188,15 @@ def test_the_scanner_and_a_liar(bus: Bus) -> None:
     bus.plug(1, "cps", product='"\nUSB:driver="riello_usb",port="auto",vendorid="046d",productid="c31c",serial="')
     bus.plug(2, "apc", product='x",driver="evil",vendorid="dead"')
 
-    assert usb.ask_scanner(bus.runner)["046d:c31c"] == "riello_usb"
-    assert usb.ask_scanner(bus.runner, bus.devices()) == {}
-    assert usb.ask_scanner(bus.runner)["051d:0002"] == "usbhid-ups"
+    assert usb_bus.ask_scanner(bus.runner)["046d:c31c"] == "riello_usb"
+    assert usb_bus.ask_scanner(bus.runner, bus.devices()) == {}
+    assert usb_bus.ask_scanner(bus.runner)["051d:0002"] == "usbhid-ups"
 
 
 def test_lsusb_agrees_with_sysfs(bus: Bus) -> None:
     bus.plug(1, "apc")
     bus.plug(4, "cps")
-    seen = {(device.ids, device.incarnation) for device in usb.by_lsusb(bus.runner) if not device.hub}
+    seen = {(device.ids, device.incarnation) for device in usb_bus.by_lsusb(bus.runner) if not device.hub}
     assert seen == {(device.ids, device.incarnation) for device in bus.devices()}
 
 

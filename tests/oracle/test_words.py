@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import parseconf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def descs(nut: Any, written: list[str]) -> list[str]:
     """Let upsd read texts, each as the desc of a section, and tell what it read."""
     text = "".join(f"[w{n}]\ndriver = x\nport = y\ndesc = {one}\n" for n, one in enumerate(written))
     (answer,) = nut.ask("ask_upsd", files={"ups.conf": text}, conversations=[["LIST UPS"]])["answers"]
-    lines = [line.words for line in parseconf.parse(answer)]
+    lines = [line.words for line in grammar.parse(answer)]
     assert lines[0] == ("BEGIN", "LIST", "UPS")
     assert lines[-1] == ("END", "LIST", "UPS")
     found = {name: desc for _ups, name, desc in lines[1:-1]}
@@ -51,9 +51,9 @@ def keys(nut: Any, written: list[str]) -> list[str]:
 @REPEATABLE
 @given(st.lists(SHORT, max_size=40), st.lists(LONG, max_size=3))
 def test_words_come_back(nut: Any, short: list[str], long: list[str]) -> None:
-    assert descs(nut, [parseconf.encode(word) for word in short]) == short
-    assert descs(nut, [parseconf.join([word]) for word in short]) == short
-    assert keys(nut, [parseconf.encode(word) for word in long]) == long
+    assert descs(nut, [grammar.encode(word) for word in short]) == short
+    assert descs(nut, [grammar.join([word]) for word in short]) == short
+    assert keys(nut, [grammar.encode(word) for word in long]) == long
 
 
 def test_a_character_is_refused_if_nut_changes_it(nut: Any) -> None:
@@ -63,20 +63,20 @@ def test_a_character_is_refused_if_nut_changes_it(nut: Any) -> None:
     refused = set()
     for character in characters:
         try:
-            parseconf.encode(f"a{character}b")
-        except parseconf.Unencodable:
+            grammar.encode(f"a{character}b")
+        except grammar.Unencodable:
             refused.add(ord(character))
     assert refused == changed
 
 
 @pytest.mark.parametrize("filler", ["x", '"', "# "])
 def test_a_word_is_refused_if_nut_cuts_it(nut: Any, filler: str) -> None:
-    longest = (filler * parseconf.WORD_LIMIT)[: parseconf.WORD_LIMIT]
-    with pytest.raises(parseconf.Unencodable):
-        parseconf.encode(longest + "x")
-    written = [parseconf.encode(longest), bluntly(longest + "x")]
+    longest = (filler * grammar.WORD_LIMIT)[: grammar.WORD_LIMIT]
+    with pytest.raises(grammar.Unencodable):
+        grammar.encode(longest + "x")
+    written = [grammar.encode(longest), bluntly(longest + "x")]
     assert keys(nut, written) == [longest, longest]
-    assert [parseconf.parse(f"{one} = 1\n")[0].words[0] for one in written] == [longest, longest]
+    assert [grammar.parse(f"{one} = 1\n")[0].words[0] for one in written] == [longest, longest]
 
 
 # of a line that upsd repeats
@@ -97,4 +97,4 @@ def test_parse_reads_words_as_nut_does(nut: Any, text: str) -> None:
     files = {"ups.conf": "", "upsd.conf": f"LISTEN 127.0.0.1 4000\nALLOW_NO_DEVICE true\n{text}"}
     said = nut.ask("ask_upsd", files=files, conversations=[["LIST UPS"]])["said"]
     told = [line[:MUCH] for line in said.split("\n") if line.startswith("upsd.conf: invalid directive")]
-    assert told == [" ".join(("upsd.conf: invalid directive", *line.words))[:MUCH] for line in parseconf.parse(text)]
+    assert told == [" ".join(("upsd.conf: invalid directive", *line.words))[:MUCH] for line in grammar.parse(text)]

@@ -24,7 +24,10 @@ from functools import partial
 from typing import Any
 
 import inside
-from ansible_collections.homelab.nut.plugins.module_utils._nut import instcmd, nss, parseconf, upsd, upsd_states
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, nss
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client as net_client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import commands as net_commands
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
 
 # what a driver says of an order (drivers/upshandler.h)
 CODES = {"done": 0, "unknown": 1, "invalid": 2, "failed": 3}
@@ -59,7 +62,7 @@ class Driver:
                     self._answer(line, lambda said, to=connection: to.sendall(f"{said}\n".encode("latin-1")))
 
     def _answer(self, line: str, say: Callable[[str], None]) -> None:
-        words = list(parseconf.parse(line)[0].words)
+        words = list(grammar.parse(line)[0].words)
         if words[0] == "PING":
             say("PONG")
         elif words[0] == "DUMPALL":
@@ -70,7 +73,7 @@ class Driver:
             self.heard.append(words[:tracking])
             outcome = self.commands.get(words[1], "done") if words[0] == "INSTCMD" else "done"
             if words[0] == "SET":
-                say(f"SETINFO {words[1]} {parseconf.encode(words[2])}")
+                say(f"SETINFO {words[1]} {grammar.encode(words[2])}")
             if outcome != "mute" and tracking < len(words):
                 say(f"TRACKING {words[tracking + 1]} {CODES[outcome] if isinstance(outcome, str) else 0}")
             if isinstance(outcome, list):
@@ -84,8 +87,8 @@ class Driver:
                 say(line)
 
 
-def client(**more: Any) -> upsd.Client:
-    return upsd.Client("127.0.0.1", inside.PORT, timeout=5, **more)
+def client(**more: Any) -> net_client.Client:
+    return net_client.Client("127.0.0.1", inside.PORT, timeout=5, **more)
 
 
 def plain(value: Any) -> Any:
@@ -101,7 +104,7 @@ def attempt(ask: Callable[[], Any]) -> Any:
     """Return the answer; or the kind and the words of the error."""
     try:
         return plain(ask())
-    except (upsd.UpsdFailure, instcmd.Refused) as error:
+    except (net_client.UpsdFailure, net_commands.Refused) as error:
         return [type(error).__name__, str(error)]
 
 
@@ -145,8 +148,8 @@ def orders(job: dict[str, Any]) -> list[Any]:
     """Give orders as the module does."""
     found = []
     for username, password, method, words, keywords in job["orders"]:
-        operator = instcmd.Operator(client, "a", username, password)
-        leave = instcmd.Leave(**keywords.pop("leave", {}))
+        operator = net_commands.Operator(client, "a", username, password)
+        leave = net_commands.Leave(**keywords.pop("leave", {}))
         arguments = [*words, leave] if method != "fsd" else [leave]
         found.append(attempt(partial(getattr(operator, method), *arguments, **keywords)))
     return found
@@ -158,7 +161,7 @@ def encrypted(job: dict[str, Any]) -> list[Any]:
     for ca, name in job["trust"]:
 
         def see(ca: str = ca, name: str = name) -> Any:
-            with client(tls=upsd.Tls(ca, name)) as one:
+            with client(tls=net_client.Tls(ca, name)) as one:
                 expires = one.peer_not_after
                 return [one.version(), one.tls_version, expires.isoformat() if expires else None, one.list_vars("a")]
 
@@ -172,7 +175,7 @@ def looked(job: dict[str, Any]) -> list[Any]:
         in_front.authenticate("look", "x")
         in_front.login("a")
         with client() as one:
-            report = upsd_states.look(one, job.get("ups"), job.get("expected", ()), gather=upsd_states.GATHER)
+            report = snapshot.look(one, job.get("ups"), job.get("expected", ()), gather=snapshot.GATHER)
         answer = plain(report)
         in_front.logout()
     with client() as one:
@@ -218,11 +221,11 @@ def wait_for_data(drivers: dict[str, Any], dummies: list[str]) -> None:
         | set(driver.get("commands", {}))
         for name, driver in drivers.items()
     }
-    gather = (upsd_states.VARIABLES, upsd_states.COMMANDS)
+    gather = (snapshot.VARIABLES, snapshot.COMMANDS)
     end = time.monotonic() + inside.SECONDS / 2
     while time.monotonic() < end:
         with client() as one:
-            states = upsd_states.snapshot(one, sorted([*drivers, *dummies]), gather)
+            states = snapshot.snapshot(one, sorted([*drivers, *dummies]), gather)
             if all(
                 state.fresh and told.get(state.name, set()) <= {*state.variables, *state.commands} for state in states
             ):

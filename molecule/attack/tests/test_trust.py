@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import trust
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import trust
 from support import extra, status, unit
 
 PRIMARIES = ("pve8", "pve9")
@@ -100,7 +100,7 @@ def test_a_pid_file_that_is_forged_changes_nothing(host, how):
             f"""
 import sys; sys.path.insert(0, "{PROGRAM}")
 import signal, subprocess
-from _nut import fsd
+from _nut.shutdown import fsd
 told = []
 def run(command):
     done = subprocess.run(command, capture_output=True, text=True)
@@ -171,9 +171,9 @@ def test_a_gate_gives_an_empty_flag_its_text(host):
     script = f"""
 import sys; sys.path.insert(0, "{PROGRAM}")
 from pathlib import Path
-from _nut import gate, gate_policy
-policy = gate_policy.check_policy({dict(policy, hosts=[])!r})
-gate.run(policy, Path("/run/nut-trust/gate.json"), None, None, log=print, prober=dict, ask_upsd=dict, by=gate.SYSTEMD)
+from _nut.shutdown import gate_loop, policy as shutdown_policy
+policy = shutdown_policy.check_policy({dict(policy, hosts=[])!r})
+gate_loop.run(policy, Path("/run/nut-trust/gate.json"), None, None, log=print, prober=dict, ask_upsd=dict, by=gate_loop.SYSTEMD)
 """
     host.check_output(f": >{FLAG}; python3 -IS -c %s", script)
     assert host.file(FLAG).content_string == TEXT

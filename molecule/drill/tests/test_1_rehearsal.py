@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import drill as library
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill as library
 from drill.primary import INVENTORY, UNIT
 from support import ended, until
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from homelab import Lab
 from support import ended, extra, kill_upsd_when_replaced, nut_processes, passwords, status, until
 from testinfra.host import Host

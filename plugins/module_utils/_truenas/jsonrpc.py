@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from .._nut import hostnames, jsontext
+from .._nut.base import hostnames, jsontext
 from .middleware import (
     ACTION_SECONDS,
     SLOW_METHODS,

@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from .._nut import jsontext
+from .._nut.base import jsontext
 from .middleware import (
     ACTION_SECONDS,
     AS_ROOT,

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from .._nut.words import as_text, one_line
+from .._nut.base.text import as_text, one_line
 from .stream import Deadline
 
 SECRET_MASK = "********"  # noqa: S105 - stands in the place of a secret

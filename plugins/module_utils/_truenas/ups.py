@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .._nut import parseconf
+from .._nut.conf import grammar
 from .middleware import CallFailed, ConnectionLost, MethodMissing, Middleware, OptionError, ServiceFailed
 
 SERVICE = "ups"
@@ -190,8 +190,8 @@ def _login_problem(problem: str | None) -> str:
 
 _OWN_RULES: dict[str, Callable[[str], str]] = {
     "remotehost": _host_problem,
-    "monuser": lambda value: _login_problem(parseconf.user_problem(value)),
-    "monpwd": lambda value: _login_problem(parseconf.password_problem(value)),
+    "monuser": lambda value: _login_problem(grammar.user_problem(value)),
+    "monpwd": lambda value: _login_problem(grammar.password_problem(value)),
 }
 
 

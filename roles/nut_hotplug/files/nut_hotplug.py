@@ -8,7 +8,7 @@ import os
 import sys
 
 if sys.argv[1:] == ["run"]:
-    from _nut.quiet import is_quiet
+    from _nut.hotplug.quiet import is_quiet
 
     if is_quiet("/run/nut-hotplug.quiet"):
         # there is nothing to tidy up, and Python's own tidying takes as long as all this
@@ -28,9 +28,9 @@ def tell(stream, line):
 
 def main():
     """Do what the command line says. Returns the exit code."""
-    from _nut import hotplug_cli  # noqa: PLC0415 - hardly any run needs it
+    from _nut.programs import nut_hotplug  # noqa: PLC0415 - hardly any run needs it
 
-    return hotplug_cli.main(
+    return nut_hotplug.main(
         sys.argv[1:],
         lambda line: tell(sys.stdout, line),
         lambda line: tell(sys.stderr, line),

@@ -7,7 +7,7 @@
 import os
 import sys
 
-from _nut import access_cli
+from _nut.programs import nut_access
 
 
 def tell(file):
@@ -16,6 +16,6 @@ def tell(file):
 
 
 if __name__ == "__main__":
-    code = access_cli.main(sys.argv[1:], access_cli.Host(tell(sys.stdout), tell(sys.stderr)))
+    code = nut_access.main(sys.argv[1:], nut_access.Host(tell(sys.stdout), tell(sys.stderr)))
     # a name server that does not answer leaves a thread behind, which nobody waits for
     os._exit(code)

@@ -23,9 +23,9 @@ def main():
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(number).st_mode):
                 os.set_blocking(number, False)
-    from _nut import shutdown_cli  # noqa: PLC0415 - first of all, nothing may hang
+    from _nut.programs import nut_shutdown  # noqa: PLC0415 - first of all, nothing may hang
 
-    return shutdown_cli.main(sys.argv[1:], lambda line: tell(1, line), lambda line: tell(2, line))
+    return nut_shutdown.main(sys.argv[1:], lambda line: tell(1, line), lambda line: tell(2, line))
 
 
 if __name__ == "__main__":

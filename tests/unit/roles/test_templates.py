@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils._nut import (
+from ansible_collections.homelab.nut.plugins.module_utils._nut import inventory as the_inventory
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import (
+    consistency,
     directives,
-    monitors,
-    parseconf,
-    site,
+    grammar,
     ups_conf,
-    upsd,
-    validate,
+    upsmon,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.monitors import Monitor, User
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor, User
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
 
 CHECKOUT = Path(__file__).parents[3]
 ROLES = ("nut_server", "nut_client")
@@ -422,7 +422,7 @@ LINUX = [name for name, (group, _primary, _variables) in SECONDARIES.items() if 
 def test_files_that_nut_takes(rendered: dict[str, dict[str, Any]], host: str) -> None:
     files = rendered[host]["rendered"]
     assert set(files) == set(FILES["nut_client" if host in LINUX else "nut_server"])
-    assert validate.together(files) == []
+    assert consistency.together(files) == []
     assert all(text.startswith("# Written by Ansible") for text in files.values())
 
 
@@ -433,7 +433,7 @@ def test_files_that_are_not_made(rendered: dict[str, dict[str, Any]], host: str,
 
 
 def words(text: str) -> list[list[str]]:
-    return [list(line.words) for line in parseconf.parse(text)]
+    return [list(line.words) for line in grammar.parse(text)]
 
 
 def test_nut_conf(rendered: dict[str, dict[str, Any]]) -> None:
@@ -481,13 +481,13 @@ def test_upsd_conf(rendered: dict[str, dict[str, Any]]) -> None:
 def test_upsd_users(rendered: dict[str, dict[str, Any]]) -> None:
     """Each host that hangs on this primary has a login, with no more rights than it needs, and nobody else."""
     made = rendered["full"]["passwords"]
-    assert monitors.users(rendered["full"]["rendered"]["upsd.users"]) == {
+    assert upsmon.users(rendered["full"]["rendered"]["upsd.users"]) == {
         "root": User("root", PRIMARIES["full"]["nut_server_password"], "primary"),
         "nas": User("nas", made["nas"], "secondary"),
         "media-1": User("media-1", made["media"], "secondary"),
         "desk": User("desk", "x'y;z", "secondary"),
     }
-    assert monitors.users(rendered["bare"]["rendered"]["upsd.users"]) == {
+    assert upsmon.users(rendered["bare"]["rendered"]["upsd.users"]) == {
         "monitor": User("monitor", made["bare"], "primary")
     }
     assert "SET" not in rendered["full"]["rendered"]["upsd.users"]
@@ -502,24 +502,24 @@ def test_passwords_are_made_for_those_without_one(rendered: dict[str, dict[str, 
 
 def test_monitors_of_a_primary(rendered: dict[str, dict[str, Any]]) -> None:
     secret = PRIMARIES["full"]["nut_server_password"]
-    assert monitors.monitors(rendered["full"]["rendered"]["upsmon.conf"]) == (
+    assert upsmon.monitors(rendered["full"]["rendered"]["upsmon.conf"]) == (
         Monitor("left@localhost:1234", 2, "root", secret, "primary"),
         Monitor("right@localhost:1234", 0, "root", secret, "primary"),
     )
     made = rendered["bare"]["passwords"]["bare"]
-    assert monitors.monitors(rendered["bare"]["rendered"]["upsmon.conf"]) == (
+    assert upsmon.monitors(rendered["bare"]["rendered"]["upsmon.conf"]) == (
         Monitor("ups@localhost:3493", 1, "monitor", made, "primary"),
     )
 
 
 def test_monitor_of_a_secondary(rendered: dict[str, dict[str, Any]]) -> None:
     made = rendered["media"]["passwords"]["media"]
-    (media,) = monitors.monitors(rendered["media"]["rendered"]["upsmon.conf"])
+    (media,) = upsmon.monitors(rendered["media"]["rendered"]["upsmon.conf"])
     assert media == Monitor("left@[2001:db8::1]:1234", 1, "media-1", made, "secondary")
     assert (media.host, media.port) == ("2001:db8::1", 1234)
-    (desk,) = monitors.monitors(rendered["desk"]["rendered"]["upsmon.conf"])
+    (desk,) = upsmon.monitors(rendered["desk"]["rendered"]["upsmon.conf"])
     assert (desk.user, desk.password) == ("desk", "x'y;z")
-    (desk2,) = monitors.monitors(rendered["desk2"]["rendered"]["upsmon.conf"])
+    (desk2,) = upsmon.monitors(rendered["desk2"]["rendered"]["upsmon.conf"])
     assert (desk2.system, desk2.user) == ("ups@linux:3493", "desk2")
 
 
@@ -527,8 +527,8 @@ def test_monitor_of_a_secondary(rendered: dict[str, dict[str, Any]]) -> None:
 def test_the_primary_knows_its_secondary(rendered: dict[str, dict[str, Any]], host: str) -> None:
     """What the one sends is what the other holds, and what is watched is served."""
     primary = rendered[SECONDARIES[host][1]]["rendered"]
-    one, *_others = monitors.monitors(rendered[host]["rendered"]["upsmon.conf"])
-    assert monitors.users(primary["upsd.users"])[one.user] == User(one.user, one.password, "secondary")
+    one, *_others = upsmon.monitors(rendered[host]["rendered"]["upsmon.conf"])
+    assert upsmon.users(primary["upsd.users"])[one.user] == User(one.user, one.password, "secondary")
     assert one.ups in ups_conf.parse(primary["ups.conf"]).sections
 
 
@@ -610,7 +610,7 @@ def test_the_odd_device(rendered: dict[str, dict[str, Any]]) -> None:
 def test_further_users(rendered: dict[str, dict[str, Any]]) -> None:
     text = rendered["odd"]["rendered"]["upsd.users"]
     made = rendered["odd"]["passwords"]
-    assert monitors.users(text) == {
+    assert upsmon.users(text) == {
         "monitor": User("monitor", made["odd"], "primary"),
         "viewer": User("viewer", made["viewer@odd"], ""),
         "admin": User("admin", "a'b", "primary"),
@@ -631,10 +631,10 @@ def test_further_users(rendered: dict[str, dict[str, Any]]) -> None:
 
 
 def test_further_ups_of_others(rendered: dict[str, dict[str, Any]]) -> None:
-    _own, far, away = monitors.monitors(rendered["odd"]["rendered"]["upsmon.conf"])
+    _own, far, away = upsmon.monitors(rendered["odd"]["rendered"]["upsmon.conf"])
     assert far == Monitor("far@[2001:db8::2]:5", 1, "u", "p'#", "primary")
     assert away == Monitor("far@away", 0, "u", "p", "secondary")
-    own, *others = monitors.monitors(rendered["odd2"]["rendered"]["upsmon.conf"])
+    own, *others = upsmon.monitors(rendered["odd2"]["rendered"]["upsmon.conf"])
     assert (own.system, own.power, others) == ("ups@far:3493", 2, [away])
 
 
@@ -772,9 +772,9 @@ def test_every_option_is_of_its_role_and_used(role: str) -> None:
 def test_the_library_has_the_same_defaults() -> None:
     """Another host's variables don't hold a role's defaults, so the library has these of its own."""
     defaults = load("nut_server", "defaults/main.yml")
-    assert defaults["nut_server_user"] == site.PRIMARY_USER
-    assert defaults["nut_server_port"] == monitors.PORT == upsd.PORT
-    (nas,) = site.clients({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": {}})
+    assert defaults["nut_server_user"] == the_inventory.PRIMARY_USER
+    assert defaults["nut_server_port"] == upsmon.PORT == client.PORT
+    (nas,) = the_inventory.clients({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": {}})
     (device,) = defaults["nut_server_devices"]
     assert (nas["ups"], nas["primary_port"]) == (device["name"], defaults["nut_server_port"])
     options = load("nut_server", "meta/argument_specs.yml")["argument_specs"]["main"]["options"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut import guests
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests
 from pve import node
 from pve.node import Guest, Node
 

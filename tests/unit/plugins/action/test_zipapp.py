@@ -166,7 +166,9 @@ def test_tasks_of_a_play(task: dict[str, object], tmp_path: Path) -> None:
     said = subprocess.run([tmp_path / "headed"], check=True, capture_output=True, text=True).stdout
     assert said == "begun\nhello\n"
     with zipfile.ZipFile(program) as pack:
-        assert {"__main__.py", "_nut/__init__.py", "_nut/quiet.py", "_nut/glance.py"} < set(pack.namelist())
+        assert {"__main__.py", "_nut/__init__.py", "_nut/hotplug/quiet.py", "_nut/hotplug/glance.py"} < set(
+            pack.namelist()
+        )
 
 
 @pytest.mark.parametrize("package", ["_none", "../_nut", "_nut/..", "", "os"])

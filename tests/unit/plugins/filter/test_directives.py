@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.nut.plugins.filter.directives import FilterModule
-from ansible_collections.homelab.nut.plugins.module_utils._nut import parseconf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,7 +93,7 @@ def test_what_can_not_be_written(name: str, value: Any, said: str) -> None:
 
 @given(ASCII)
 def test_nut_reads_any_text_back(text: str) -> None:
-    (line,) = parseconf.parse(directives({"CERTIDENT": [text, "end"]}, "upsd.conf") + "\n")
+    (line,) = grammar.parse(directives({"CERTIDENT": [text, "end"]}, "upsd.conf") + "\n")
     assert line.words == ("CERTIDENT", text, "end")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.nut.plugins.filter import shutdown_picture
-from ansible_collections.homelab.nut.plugins.module_utils._nut import picture, plan
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, picture
 from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, changed, unfit, values
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,17 +23,17 @@ draw = shutdown_picture.FilterModule().filters()["shutdown_picture"]
 def made(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
     """Return a plan as the module returns it."""
     media = [f"media{number}" for number in range(guests)]
-    planned = plan.plan(
+    planned = model.plan(
         [
-            plan.Machine("pve", "primary", "pve"),
-            plan.Machine(name, "secondary", "truenas"),
-            *(plan.Machine(one, "guest", "qm", 10, 40, 60, (name,), 100 + at) for at, one in enumerate(media)),
+            model.Machine("pve", "primary", "pve"),
+            model.Machine(name, "secondary", "truenas"),
+            *(model.Machine(one, "guest", "qm", 10, 40, 60, (name,), 100 + at) for at, one in enumerate(media)),
         ],
-        [plan.Supply(runtime=1500, runtime_low=480, ignorelb=True)],
-        plan.Timing(guests_time=120),
-        [plan.StagePlan("nas-guests", runtime=700, guests=tuple(media), fsd=True)],
+        [model.Supply(runtime=1500, runtime_low=480, ignorelb=True)],
+        model.Timing(guests_time=120),
+        [model.StagePlan("nas-guests", runtime=700, guests=tuple(media), fsd=True)],
     )
-    data: dict[str, Any] = json.loads(json.dumps(plan.to_dict(planned)))
+    data: dict[str, Any] = json.loads(json.dumps(model.to_dict(planned)))
     return data
 
 
@@ -123,12 +123,12 @@ INJECTIONS = (
 
 def test_the_page_is_that_of_the_plan() -> None:
     data = made()
-    assert draw(data) == picture.html(plan.from_dict(data))
+    assert draw(data) == picture.html(model.from_dict(data))
     assert "The shutdown, as planned" in draw(data)
     drawn = draw(data, {"truenas": [12, 71.5], "pve": [80, None], "media0": [None, None]})
     assert "The shutdown, planned and seen" in drawn
     assert drawn == picture.html(
-        plan.from_dict(data), {"truenas": (12, 71.5), "pve": (80, None), "media0": (None, None)}
+        model.from_dict(data), {"truenas": (12, 71.5), "pve": (80, None), "media0": (None, None)}
     )
     assert is_harmless(draw(data))
     assert is_harmless(drawn)
@@ -225,7 +225,7 @@ def test_whatever_a_host_says(data: Any, seen: Any) -> None:
 @given(changed(DATA))
 def test_the_text_of_a_plan_can_be_made_of_what_was_read(data: Any) -> None:
     try:
-        read = plan.from_dict(data)
-    except plan.PlanError:
+        read = model.from_dict(data)
+    except model.PlanError:
         return
-    assert plan.table(read)
+    assert model.table(read)

@@ -19,10 +19,11 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible_collections.homelab.nut.plugins.lookup import certificate as plugin
 from ansible_collections.homelab.nut.plugins.lookup.certificate import LookupModule
-from ansible_collections.homelab.nut.plugins.module_utils._nut import nss, writing
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files as base_files
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import nss
 from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
 from ansible_collections.homelab.nut.plugins.plugin_utils.certificates import Pair
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut import killed
+from ansible_collections.homelab.nut.tests.unit.support import killed
 
 NOW = datetime.now(timezone.utc)
 DAY = timedelta(days=1)
@@ -109,7 +110,7 @@ def test_a_lookup_that_is_killed_at_any_line(tmp_path: Path) -> None:
     kept = tmp_path / ".homelab-nut" / "tls"
     pairs = []
     for line in itertools.count(1):
-        if not killed.at_line(line, lambda: look("pve", pve=pve), (writing,), times=2):
+        if not killed.at_line(line, lambda: look("pve", pve=pve), (base_files,), times=2):
             break
         found = look("pve", pve=pve)
         assert certificates.needs_renewal(Pair(found["certificate"], found["key"]), found["ca"], ["pve"], NOW) == ""

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._nut import deploy, sets, units, writing
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files as base_files
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import sets, systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import deployment
 from ansible_collections.homelab.nut.plugins.modules import config
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_upsd import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import FakeUpsd, serving
 from ansible_collections.homelab.nut.tests.unit.support.hostile import unfit
 
 if TYPE_CHECKING:
@@ -59,8 +61,8 @@ class Host:
     def run(self, command: Sequence[str]) -> tuple[int, str]:
         if command[:2] == ["systemctl", "show"]:
             names = command[command.index("--") + 1 :]
-            states = {units.WATCHER: "inactive", units.ENUMERATOR: "inactive"}
-            enabled = {units.WATCHER: "disabled"}
+            states = {systemd.WATCHER: "inactive", systemd.ENUMERATOR: "inactive"}
+            enabled = {systemd.WATCHER: "disabled"}
             return 0, "\n".join(
                 f"LoadState=loaded\nActiveState={states.get(name, 'active')}\n"
                 f"UnitFileState={enabled.get(name, 'enabled')}\nMainPID=7\n"
@@ -84,7 +86,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
             config,
             "Deployment",
             partial(
-                deploy.Deployment,
+                deployment.Deployment,
                 folder=tmp_path,
                 room=tmp_path,
                 manifest=tmp_path / "set.json",
@@ -241,7 +243,7 @@ def test_what_a_driver_logged_does_nothing_to_the_terminal(
 ) -> None:
     """A driver logs what a device says of itself, and Ansible prints the message as it comes."""
     host.upsd.answers.update(STALE)
-    monkeypatch.setattr(config, "last_words", units.last_words)
+    monkeypatch.setattr(config, "last_words", systemd.last_words)
     host.logged = "evil \x1b[2J\x1b]0;pwn\x07 text\u202e\nok: [pve]\n"
     result = run(changes=maxage(host), require_ups=True)
     assert not unfit(result["msg"])
@@ -278,7 +280,7 @@ def test_a_release_that_is_too_old(host: Host, run: Any) -> None:
 
 
 def test_another_run_is_at_work(host: Host, run: Any) -> None:
-    with writing.alone(host.folder / sets.LOCK, 0):
+    with base_files.alone(host.folder / sets.LOCK, 0):
         result = run(changes=maxage(host))
         assert "another run is configuring NUT on this host" in result["msg"]
         assert host.read() == host.files

@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._nut import examine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
 from ansible_collections.homelab.nut.plugins.modules import doctor
 
 
 def run(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, **options: Any
-) -> tuple[dict[str, Any], list[examine.Host]]:
+) -> tuple[dict[str, Any], list[observe.Host]]:
     """Run the module on a host that shows nothing."""
-    hosts: list[examine.Host] = []
+    hosts: list[observe.Host] = []
 
-    def look(self: examine.Host) -> examine.Seen:
+    def look(self: observe.Host) -> observe.Seen:
         hosts.append(self)
-        return examine.Seen(now=1.0, release=(2, 8, 1), installed=("upsmon", "upsd"))
+        return observe.Seen(now=1.0, release=(2, 8, 1), installed=("upsmon", "upsd"))
 
-    monkeypatch.setattr(examine.Host, "look", look)
+    monkeypatch.setattr(observe.Host, "look", look)
     with patch_module_args(options), pytest.raises(SystemExit):
         doctor.main()
     result: dict[str, Any] = json.loads(capfd.readouterr().out)

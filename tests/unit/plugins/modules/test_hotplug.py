@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.modules import hotplug
-from ansible_collections.homelab.nut.tests.unit.plugins.modules.hotplug_host import (
+from ansible_collections.homelab.nut.tests.unit.support.hotplug_host import (
     UPS_CONF,
     UsbHost,
     run_module,

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._nut import guests, plan, plan_guests, selection
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, placement
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests, selection
 from ansible_collections.homelab.nut.plugins.modules import shutdown_plan
 
 if TYPE_CHECKING:
@@ -104,18 +105,18 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) ->
     result = run(capfd, **GIVEN, _ansible_check_mode=check_mode)
     assert result["changed"] is False
     assert result["holds"] is True
-    expected = plan.plan(
+    expected = model.plan(
         [
-            plan.Machine("pve", "primary", "pve"),
-            plan.Machine("truenas", "secondary", "truenas"),
-            plan.Machine("media", "guest", "qm", 10, 40, 60, ("truenas",), 9),
+            model.Machine("pve", "primary", "pve"),
+            model.Machine("truenas", "secondary", "truenas"),
+            model.Machine("media", "guest", "qm", 10, 40, 60, ("truenas",), 9),
         ],
-        [plan.Supply(runtime=1500, runtime_low=480, ignorelb=True)],
-        plan.Timing(guests_time=120),
-        [plan.StagePlan("nas-guests", runtime=700, guests=("media",), fsd=True)],
+        [model.Supply(runtime=1500, runtime_low=480, ignorelb=True)],
+        model.Timing(guests_time=120),
+        [model.StagePlan("nas-guests", runtime=700, guests=("media",), fsd=True)],
     )
-    assert result["plan"] == plan.to_dict(expected)
-    assert result["msg"] == plan.table(expected)
+    assert result["plan"] == model.to_dict(expected)
+    assert result["msg"] == model.table(expected)
 
 
 def test_a_plan_that_fails_is_no_failure_unless_it_is_enforced(capfd: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +234,7 @@ def test_an_unknown_ups_fails(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("option", "kind"),
-    [("machines", plan.Machine), ("supplies", plan.Supply), ("timing", plan.Timing), ("stages", plan.StagePlan)],
+    [("machines", model.Machine), ("supplies", model.Supply), ("timing", model.Timing), ("stages", model.StagePlan)],
 )
 def test_each_field_is_an_option_with_the_same_default(option: str, kind: Any) -> None:
     asked_for = shutdown_plan.spec()[option]["options"]
@@ -354,7 +355,7 @@ def test_the_stages_of_the_policy_are_taken_as_they_are(capfd: pytest.CaptureFix
 
 
 def test_a_number_that_is_a_name_is_a_name() -> None:
-    machine = plan.Machine("101", "guest", "qm")
+    machine = model.Machine("101", "guest", "qm")
     options = {
         "name": "s",
         "guests": ["101", "102"],
@@ -365,7 +366,7 @@ def test_a_number_that_is_a_name_is_a_name() -> None:
         "runtime": 9.0,
     }
     made, chooses = shutdown_plan.stage(options, [machine])
-    assert made == plan.StagePlan("s", runtime=9, guests=("101",), seconds=7)
+    assert made == model.StagePlan("s", runtime=9, guests=("101",), seconds=7)
     assert chooses == selection.Selector(((103, None), (102, None)), (), (), 7)
 
 
@@ -374,7 +375,7 @@ def test_a_number_that_is_a_name_is_a_name() -> None:
               {"id": 101, "seconds": -1}, {"id": 101, "seconds": "inf"}, {"id": 101, "seconds": 10**400}, "\u0661\u0660\u0661", "9" * 5000],
 )  # fmt: skip
 def test_what_is_no_number_of_a_guest(wrong: Any) -> None:
-    with pytest.raises(plan.PlanError, match=r"stage s: .* is no guest's number"):
+    with pytest.raises(model.PlanError, match=r"stage s: .* is no guest's number"):
         shutdown_plan.number(wrong, "s")
 
 
@@ -461,11 +462,11 @@ def test_a_host_without_guests(tmp_path: Path) -> None:
 def test_guests_are_asked_for_only_if_they_shall_be(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def look(_run: object, root: Path) -> plan_guests.Host:
+    def look(_run: object, root: Path) -> placement.Host:
         assert root == Path("/")
         raise guests.GuestsError("/etc/pve/x can't be read")
 
-    monkeypatch.setattr(plan_guests, "look", look)
+    monkeypatch.setattr(placement, "look", look)
     result = run(capfd, **GIVEN, guests=True)
     assert (result["failed"], result["msg"]) == (True, "/etc/pve/x can't be read")
     assert "failed" not in run(capfd, **GIVEN)

@@ -23,7 +23,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware im
 )
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import Doors
 from ansible_collections.homelab.nut.plugins.modules import truenas_ups
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils.truenas_replay import (
+from ansible_collections.homelab.nut.tests.unit.support.hostile import unfit
+from ansible_collections.homelab.nut.tests.unit.support.truenas_replay import (
     DROP,
     KEY,
     RELEASES,
@@ -34,7 +35,6 @@ from ansible_collections.homelab.nut.tests.unit.plugins.module_utils.truenas_rep
     Replay,
     login,
 )
-from ansible_collections.homelab.nut.tests.unit.support.hostile import unfit
 
 NEW_PASSWORD = "Canary-new_1"
 OLD_PASSWORD = "Canary-old_2"

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.module_utils import _host, _service
-from ansible_collections.homelab.nut.plugins.module_utils._nut import access, install
-from ansible_collections.homelab.nut.plugins.module_utils._nut.upsd_states import UpsState
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.snapshot import UpsState
 from ansible_collections.homelab.nut.plugins.modules import upsd_access
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_access import listed
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.test_install import OWNERS
-from ansible_collections.homelab.nut.tests.unit.plugins.modules.hotplug_host import run_module
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy.test_kits import OWNERS
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_access import listed
+from ansible_collections.homelab.nut.tests.unit.support.hotplug_host import run_module
 
-FILES = {name: f"text of {name}\n" for name in install.ACCESS.places if name != install.ACCESS_TABLE}
+FILES = {name: f"text of {name}\n" for name in kits.ACCESS.places if name != kits.ACCESS_TABLE}
 NAS = {"name": "nas", "address": "nas.lan"}
 LOADED = listed(["192.0.2.5"])
 
@@ -126,7 +127,7 @@ def test_put_in_place_once_and_removed(run: Any, machine: Machine) -> None:
         "systemctl enable nut-access.service",
         "systemctl start nut-access.service",
     ]
-    for place in install.ACCESS.places.values():
+    for place in kits.ACCESS.places.values():
         assert (machine.root / place.path).stat().st_mode & 0o777 == 0o644
     again = run(NAS)
     assert (again["changed"], again["loaded"], machine.told) == (False, True, [])

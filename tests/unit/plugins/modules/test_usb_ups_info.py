@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.modules import usb_ups_info
-from ansible_collections.homelab.nut.tests.unit.plugins.modules.hotplug_host import UsbHost, run_module, usb_host
+from ansible_collections.homelab.nut.tests.unit.support.hotplug_host import UsbHost, run_module, usb_host
 
 
 @pytest.fixture

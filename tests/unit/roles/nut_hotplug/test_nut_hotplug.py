@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.action import zipapp
-from ansible_collections.homelab.nut.plugins.module_utils._nut import hotplug_cli, writing
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.sysfs_tree import SysfsTree
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files
+from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
+from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
 
 FILES = Path(__file__).resolve().parents[4] / "roles/nut_hotplug/files"
 APC = "051d:0002"
@@ -196,11 +197,11 @@ def test_another_run_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     said: list[str] = []
 
     def busy(self: object, seconds: float = 0) -> Any:
-        raise writing.Busy("another run holds the lock")
+        raise files.Busy("another run holds the lock")
 
-    monkeypatch.setattr(hotplug_cli.Host, "alone", busy)
+    monkeypatch.setattr(nut_hotplug.Host, "alone", busy)
     options = ["--policy", str(tmp_path / "none"), "--run-dir", str(tmp_path), "--log", str(tmp_path / "log")]
-    assert hotplug_cli.main(["run", *options], said.append, said.append) == 75
+    assert nut_hotplug.main(["run", *options], said.append, said.append) == 75
     assert said == ["another run holds the lock"]
     assert "another run holds the lock" in (tmp_path / "log").read_text()
 
@@ -237,7 +238,7 @@ def test_who_reads_has_gone(program: Program) -> None:
 
 
 def test_a_program_that_hangs_is_ended() -> None:
-    run = hotplug_cli.runner(0.2)
+    run = nut_hotplug.runner(0.2)
     assert run(["sleep", "60"])[0] == 124
     assert run(["none-of-this-name"])[0] == 127
     assert run(["sh", "-c", "echo out; echo err >&2; exit 3"]) == (3, "out\nerr\n")

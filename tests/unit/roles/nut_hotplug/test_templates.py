@@ -17,7 +17,9 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils._nut import hotplug_cli, install, policy, udev
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
+from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy, udev
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -158,8 +160,8 @@ GOOD = [name for name in HOSTS if name not in REFUSED]
 @pytest.mark.parametrize("host", GOOD)
 def test_a_set_that_the_module_takes(rendered: dict[str, dict[str, Any]], host: str) -> None:
     files = rendered[host]["rendered"]
-    assert set(files) == set(install.PLACES)
-    assert all(files[name] or name in install.HOTPLUG.optional for name in files)
+    assert set(files) == set(kits.PLACES)
+    assert all(files[name] or name in kits.HOTPLUG.optional for name in files)
     assert all(text.endswith("\n") and not text.endswith("\n\n") for text in files.values() if text)
     assert all(
         text.startswith("# Written by Ansible") for name, text in files.items() if text and name != "hotplug.json"
@@ -174,14 +176,14 @@ def test_what_is_refused_before_anything_is_touched(rendered: dict[str, dict[str
 
 def test_the_sandbox(rendered: dict[str, dict[str, Any]]) -> None:
     """What may fail is in the drop-in, which can be left out, and not in the unit."""
-    texts = {host: rendered[host]["rendered"][install.HOTPLUG_SANDBOX] for host in ("bare", "open", "home")}
-    assert "ProtectHome=yes" in install.settings(texts["bare"])
+    texts = {host: rendered[host]["rendered"][kits.HOTPLUG_SANDBOX] for host in ("bare", "open", "home")}
+    assert "ProtectHome=yes" in kits.settings(texts["bare"])
     assert texts["open"] == ""
-    assert "ProtectHome" not in "".join(install.settings(texts["home"]))  # its log is there
+    assert "ProtectHome" not in "".join(kits.settings(texts["home"]))  # its log is there
     for text in texts.values():
         other = [line for line in text.splitlines() if line and not line.startswith("#")]
-        assert other == (["[Service]", *install.settings(text)] if text else [])
-    service = install.settings(rendered["bare"]["rendered"]["nut-hotplug.service"])
+        assert other == (["[Service]", *kits.settings(text)] if text else [])
+    service = kits.settings(rendered["bare"]["rendered"]["nut-hotplug.service"])
     assert not [
         line for line in service if line.startswith(("Private", "ProtectSystem", "ProtectHome", "ProtectHostname"))
     ]
@@ -229,14 +231,14 @@ def test_the_service(rendered: dict[str, dict[str, Any]]) -> None:
     bare = unit(rendered["bare"]["rendered"]["nut-hotplug.service"])
     full = unit(rendered["full"]["rendered"]["nut-hotplug.service"])
     # exactly this: it is by these words that the program looks whether there is anything to do at all
-    assert bare["Service"]["ExecStart"] == [f"/{install.PROGRAM} run"]
+    assert bare["Service"]["ExecStart"] == [f"/{kits.PROGRAM} run"]
     assert bare["Service"]["Type"] == ["oneshot"]
     assert bare["Service"]["StateDirectory"] == ["nut-hotplug"]
     assert "Environment" not in bare["Service"]
     # it becomes active again and again, and must never be given up
     assert bare["Unit"]["StartLimitIntervalSec"] == ["0"]
-    assert int(bare["Service"]["TimeoutStartSec"][0]) > hotplug_cli.SECONDS
-    assert bare["Service"]["SuccessExitStatus"] == [str(hotplug_cli.BUSY)]
+    assert int(bare["Service"]["TimeoutStartSec"][0]) > nut_hotplug.SECONDS
+    assert bare["Service"]["SuccessExitStatus"] == [str(nut_hotplug.BUSY)]
     # what systemd says of each run is below that, what the program says is not
     assert bare["Service"]["SyslogLevel"] == bare["Service"]["LogLevelMax"] == ["notice"]
     assert "Install" not in bare
@@ -246,7 +248,7 @@ def test_the_service(rendered: dict[str, dict[str, Any]]) -> None:
 
 def test_the_log_s_default_is_the_program_s() -> None:
     path = load("defaults/main.yml")["nut_hotplug_log"]
-    assert path == str(hotplug_cli.LOG)
+    assert path == str(nut_hotplug.LOG)
     assert f"nut_hotplug_log != '{path}'" in (ROLE / "templates/nut-hotplug.service.j2").read_text()
 
 
@@ -386,4 +388,4 @@ def test_the_documentation_knows_the_policy() -> None:
 
 def test_the_label() -> None:
     assert load("vars/main.yml")["__nut_hotplug_label"] == udev.DECIDED
-    assert load("vars/main.yml")["__nut_hotplug_program"] == f"/{install.PROGRAM}"
+    assert load("vars/main.yml")["__nut_hotplug_program"] == f"/{kits.PROGRAM}"

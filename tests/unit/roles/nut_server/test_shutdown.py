@@ -12,7 +12,10 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils._nut import gate_policy, install, shutdown_cli, site
+from ansible_collections.homelab.nut.plugins.module_utils._nut import inventory
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
+from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
 
 CHECKOUT = Path(__file__).parents[4]
 ROLE = CHECKOUT / "roles" / "nut_server"
@@ -49,7 +52,7 @@ def test_the_unit_ends_in_a_poweroff(longest: float, limit: int) -> None:
 def test_the_program_itself_powers_nothing_off() -> None:
     """So a rehearsal, which runs it without its unit, powers nothing off either."""
     folder = CHECKOUT / "plugins/module_utils/_nut"
-    for name in ("gate.py", "probe.py", "shutdown_cli.py", "upsd.py"):
+    for name in ("shutdown/gate_loop.py", "shutdown/probe.py", "programs/nut_shutdown.py", "net/client.py"):
         text = (folder / name).read_text()
         # the rehearsal's unit is stopped by systemctl, and nothing else
         text = text.replace('["systemctl", "stop"', "")
@@ -59,17 +62,17 @@ def test_the_program_itself_powers_nothing_off() -> None:
 
 def test_the_places_are_the_same_everywhere() -> None:
     variables, defaults = load("vars/main.yml"), load("defaults/main.yml")
-    assert set(variables["__nut_server_shutdown_files"]) == set(install.SHUTDOWN.places)
-    assert variables["__nut_server_shutdown_program"] == f"/{install.SHUTDOWN.program}"
-    assert f"/{install.SHUTDOWN.places['shutdown.json'].path}" == str(shutdown_cli.POLICY)
-    assert install.SHUTDOWN.service in defaults["nut_server_shutdowncmd"]
-    assert install.SHUTDOWN.service in variables["__nut_server_gated"]
-    assert str(shutdown_cli.LOG) in (ROLE / "templates/nut-shutdown-logrotate.j2").read_text()
+    assert set(variables["__nut_server_shutdown_files"]) == set(kits.SHUTDOWN.places)
+    assert variables["__nut_server_shutdown_program"] == f"/{kits.SHUTDOWN.program}"
+    assert f"/{kits.SHUTDOWN.places['shutdown.json'].path}" == str(nut_shutdown.POLICY)
+    assert kits.SHUTDOWN.service in defaults["nut_server_shutdowncmd"]
+    assert kits.SHUTDOWN.service in variables["__nut_server_gated"]
+    assert str(nut_shutdown.LOG) in (ROLE / "templates/nut-shutdown-logrotate.j2").read_text()
 
 
 def test_the_defaults_are_a_policy() -> None:
     defaults = load("defaults/main.yml")
-    policy = site.gate_policy(
+    policy = inventory.gate_policy(
         [],
         ["ups"],
         3493,
@@ -79,5 +82,5 @@ def test_the_defaults_are_a_policy() -> None:
         flag=defaults["nut_server_powerdownflag"],
         stages=defaults["nut_server_stages"],
     )
-    read = gate_policy.check_policy(policy)
+    read = shutdown_policy.check_policy(policy)
     assert (read.reserve, read.least, read.flag, read.stages) == (30, 40, "/run/nut-killpower", ())

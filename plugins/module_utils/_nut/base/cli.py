@@ -1,0 +1,55 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the command lines of our programs on a host have in common."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Callable, NoReturn
+
+from .text import WHOLE, printable, printable_text
+
+Say = Callable[[str], None]
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+def for_terminals(say: Say) -> Say:
+    """Return what says a text of one or more lines in a form that a terminal and the journal may have."""
+    # what stands in it as JSON is one line, however long
+    return lambda text: say(printable_text(text, WHOLE, WHOLE))
+
+
+class Left(Exception):
+    """argparse would end the program: with this code, having said this."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that neither prints nor exits by itself: out and err take lines, and it raises Left."""
+
+    def __init__(self, prog: str, description: str, epilog: str, out: Say, err: Say) -> None:
+        super().__init__(
+            prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        self.out, self.err = out, err
+
+    def _print_message(self, message: str, file: Any | None = None) -> None:
+        (self.out if file is None else self.err)(message.rstrip("\n"))
+
+    def print_help(self, file: Any | None = None) -> None:
+        self.out(self.format_help().rstrip("\n"))
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        if message:
+            self.err(message.rstrip("\n"))
+        raise Left(status)
+
+    def error(self, message: str) -> NoReturn:
+        self.err(f"{self.prog}: {printable(message)}. See {self.prog} --help")
+        raise Left(USAGE)

@@ -1,0 +1,134 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A dataclass from data that somebody else has sent, by the types of its fields.
+
+What a managed host answers may be anything: another type, a number of a thousand digits, a list of a million. What is made here has the
+types that its class says, and sizes that can be shown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+from .text import printable
+
+MOST_ITEMS = 5000
+MOST_TEXT = 20_000
+MOST = 1e10
+"""A number may be so large: more than the seconds since 1970, and than any time of a plan, and one that each clock can tell."""
+
+_T = TypeVar("_T")
+Clean = Callable[[str], str]
+
+
+class RecordError(ValueError):
+    """The data is not what the class says; the message names the place and what is wrong there."""
+
+
+def build(kind: type[_T], data: object, where: str, clean: Clean = str) -> _T:
+    """Return the dataclass KIND of which this is the data. clean: is applied to each text. Raises RecordError.
+
+    A field that is missing has its default. One that the class does not have is an error.
+    """
+    if not isinstance(data, Mapping):
+        raise RecordError(f"{where} must be a dictionary, and is {_kind(data)}")
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    strange = [name for name in data if name not in known]
+    lacking = [
+        name
+        for name, field in known.items()
+        if name not in data and field.default is MISSING and field.default_factory is MISSING
+    ]
+    if strange or lacking:
+        wrong = f"has an unknown member {printable(repr(strange[0]), 60)}" if strange else f"lacks {lacking[0]}"
+        raise RecordError(f"{where} {wrong}")
+    names = vars(sys.modules[kind.__module__])
+    return kind(
+        **{
+            name: _value(str(known[name].type), value, f"{where}.{name}", _Reader(names, clean))
+            for name, value in data.items()
+        }
+    )
+
+
+class _Reader:
+    """What all values of one dataclass are read with."""
+
+    def __init__(self, names: Mapping[str, Any], clean: Clean) -> None:
+        self.names = names  # of the module of the class: others are found there
+        self.clean = clean
+
+
+def _value(spelled: str, value: object, where: str, reader: _Reader) -> Any:
+    """Return a value that has the type which an annotation spells. Annotations are texts, so that Python 3.9 can read them, too."""
+    for each in _parts(spelled, "|"):
+        if _fits(each, value):
+            return _read(each, value, where, reader)
+    raise RecordError(f"{where} must be {spelled}, and is {_kind(value)}")
+
+
+def _fits(spelled: str, value: object) -> bool:
+    if spelled == "None":
+        return value is None
+    if spelled in ("int", "float"):
+        # in Python true is a number
+        return isinstance(value, (int, float) if spelled == "float" else int) and not isinstance(value, bool)
+    kinds = {"bool": bool, "str": str, "tuple": list, "Mapping": Mapping}
+    return isinstance(value, kinds.get(spelled.partition("[")[0], Mapping))
+
+
+def _read(spelled: str, value: Any, where: str, reader: _Reader) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not -MOST < value < MOST:
+        # also what is no number: it is not less than anything
+        raise RecordError(f"{where} must be a number between {-MOST:g} and {MOST:g}")
+    if isinstance(value, str) and len(value) > MOST_TEXT:
+        raise RecordError(f"{where} has {len(value)} characters, and may have {MOST_TEXT}")
+    if isinstance(value, str):
+        return reader.clean(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if len(value) > MOST_ITEMS:
+        raise RecordError(f"{where} has {len(value)} members, and may have {MOST_ITEMS}")
+    inner = _parts(spelled.partition("[")[2][:-1], ",")
+    if isinstance(value, list):
+        each = inner[:1] * len(value) if inner[1:] == ["..."] else inner
+        if len(each) != len(value):
+            raise RecordError(f"{where} must have {len(each)} members, and has {len(value)}")
+        return tuple(_value(kind, one, f"{where}[{at}]", reader) for at, (kind, one) in enumerate(zip(each, value)))
+    if spelled.startswith("Mapping"):
+        return {
+            _value(inner[0], key, f"a name in {where}", reader): _value(
+                inner[1], one, f"{where}.{printable(str(key), 60)}", reader
+            )
+            for key, one in value.items()
+        }
+    return build(reader.names[spelled], value, where, reader.clean)
+
+
+def _parts(spelled: str, sign: str) -> list[str]:
+    """Divide the spelling of a type at a sign that stands outside of all brackets."""
+    found, depth = [""], 0
+    for each in re.split(r"([\[\],|])", spelled):
+        depth += {"[": 1, "]": -1}.get(each, 0)
+        if each == sign and not depth:
+            found.append("")
+        else:
+            found[-1] += each
+    return [each.strip() for each in found]
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "no number"
+    return {"str": "a text", "bool": "a truth value", "dict": "a dictionary", "list": "a list"}.get(
+        type(value).__name__, "a number" if isinstance(value, (int, float)) else type(value).__name__
+    )

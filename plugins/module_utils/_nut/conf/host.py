@@ -1,0 +1,265 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What no file of NUT's shows: whether this host can do what they ask, and what an earlier shutdown or hand has left."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import pwd
+import re
+import shlex
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from ..base import systemd, trust
+from ..base.systemd import Run
+from . import grammar, ups_conf, upsmon
+
+# where NUT's own samples, its newer documentation, and the posts of most people have the flag
+COMMON_FLAGS = ("/etc/killpower", "/run/nut/killpower")
+# file systems that a reboot empties
+_FORGETFUL = ("tmpfs", "ramfs")
+
+# What drivers say when their UPS is not on the bus, in 2.8.0 to 2.8.5, and what they say besides when it is
+# there and they may not have it.
+_NOTHING_THERE = re.compile(
+    r"No matching (?:USB/HID|HID) UPS found|No matching USB device found|No supported devices found"
+    r"|Unable to find (?:Richcomm|ATCL|POWERWARE)|Unable to open /dev/\S+: No such file"
+)
+_IN_THE_WAY = re.compile(r"[Cc]an't claim|Access denied|Permission denied")
+# keys of a section by which a USB driver knows its UPS
+_TELLS_APART = ("vendorid", "productid", "vendor", "product", "serial")
+# said of a bus without any UPS, or with none but others, too
+_NOT_ALLOWED = "insufficient permissions on everything"
+# how systemd begins its record of one more try
+_TRY = re.compile(r"^Starting .*$", re.MULTILINE)
+
+
+def unbindable(new: str, old: str, serves: bool) -> list[str]:
+    """Say at which LISTEN lines of a new upsd.conf upsd could not listen.
+
+    NUT 2.8.0 and 2.8.1 only log most of these, and secondaries then find nobody. old: the file that is there; serves: upsd
+    runs, so that the ports of old are its own. A name is tried as upsd would, with all its addresses.
+    """
+    own = {port for _unused, port in (upsmon.listening(old) or [("", upsmon.PORT)])} if serves else set()
+    wrong = []
+    for host, port in upsmon.listening(new):
+        address = None if host == "*" else host
+        try:
+            places = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            wrong.append(f"upsd.conf: LISTEN {host}: no such address: {error.strerror or error}. upsd would not start")
+            continue
+        # port 0: any that is free, to see whether the address is this host's
+        why = [
+            _refused(family, kind, number, (place[0], 0 if port in own else port, *place[2:]))
+            for family, kind, number, _unused, place in places
+        ]
+        # of the addresses of a name upsd takes the first that it can have, and asks for no more
+        if 0 in why:
+            continue
+        if errno.EADDRINUSE in why:
+            wrong.append(
+                f"upsd.conf: LISTEN {host} {port}: another program listens there. `ss -tlnp sport = :{port}` names it"
+            )
+        elif errno.EADDRNOTAVAIL in why:
+            wrong.append(
+                f"upsd.conf: LISTEN {host} is no address of this host. Write one that it has, or 0.0.0.0 for all "
+                "(nut_server_listen)"
+            )
+        else:
+            wrong.append(f"upsd.conf: LISTEN {host}: upsd can't have it: {os.strerror(why[0])}. Write another address")
+    return wrong
+
+
+def _refused(family: int, kind: int, number: int, place: tuple[object, ...]) -> int:
+    try:
+        with socket.socket(family, kind, number) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            trial.bind(place)
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def unrunnable(files: Mapping[str, str], runner: Run) -> list[str]:
+    """Say which programs that the files name are not there, or can't be run: NUT tells only when it needs them."""
+    wrong = []
+    for name, directive in (
+        ("upsmon.conf", "SHUTDOWNCMD"),
+        ("upsmon.conf", "NOTIFYCMD"),
+        ("upssched.conf", "CMDSCRIPT"),
+    ):
+        text = files.get(name, "")
+        command = upsmon.directive(text, directive)
+        # without AT lines nothing calls it
+        if not command or (directive == "CMDSCRIPT" and not any(one.words[0] == "AT" for one in grammar.parse(text))):
+            continue
+        program = _program_of(command)
+        # words of the shell are programs, too; an assignment is none
+        if program.startswith("/"):
+            there = Path(program).is_file() and os.access(program, os.X_OK)
+        else:
+            there = "=" in program or runner(["sh", "-c", 'command -v "$1"', "sh", program])[0] == 0
+        if there:
+            continue
+        wrong.append(f"{name}: {directive} {program}: there is no such program on this host, or it is not executable")
+    return wrong
+
+
+def _program_of(command: str) -> str:
+    try:
+        # a shell runs it: so what ends a word there ends it here
+        words = shlex.shlex(command, posix=True, punctuation_chars=True)
+        words.whitespace_split = True
+        return next(words)
+    except (ValueError, StopIteration):
+        return ""
+
+
+def find_untrusted(files: Mapping[str, str], folder: Path) -> list[str]:
+    """Return which paths that root goes by others than root can change, in words. folder: where the files will stand."""
+    wrong = []
+    if why := trust.find_untrusted(folder):
+        wrong.append(
+            f"{why}, so users other than root decide what upsmon runs as root. Run: chown root {folder}; chmod go-w {folder}"
+        )
+    upsmon_conf = files.get("upsmon.conf", "")
+    if flag := upsmon.directive(upsmon_conf, "POWERDOWNFLAG"):
+        path = Path(flag)
+        why = f"{flag} is a link" if path.is_symlink() else trust.find_untrusted(path.parent)
+        if why:
+            wrong.append(
+                f"upsmon.conf: POWERDOWNFLAG {flag}: {why}. Whoever can write there can make the next reboot cut the UPS's power, and have "
+                "root's own files overwritten. Name a path in a directory that root alone can write, such as /run/nut-killpower"
+            )
+    runs = [("upsmon.conf: SHUTDOWNCMD", _program_of(upsmon.directive(upsmon_conf, "SHUTDOWNCMD") or ""))]
+    settings = ups_conf.parse(files.get("ups.conf", "")).settings
+    runs += [("ups.conf: driverpath", value) for key, value in settings if key == "driverpath" and value]
+    wrong += [
+        f"{where} {program}: {why}. root runs it, so only root may be able to write there"
+        for where, program in runs
+        if program.startswith("/") and (why := trust.find_untrusted(Path(program)))
+    ]
+    return wrong
+
+
+def missing(files: Mapping[str, str], made: Path | None = None) -> list[str]:
+    """Say which users and directories that the files name are not there: NUT looks at them at its start, or when it is late.
+
+    made: a directory that will have been made by then.
+    """
+    conf = ups_conf.parse(files.get("ups.conf", ""))
+    pairs = [*conf.settings, *(pair for one in conf.sections.values() for pair in one.keys)]
+    users = [("ups.conf", value) for key, value in pairs if key == "user"]
+    users.append(("upsmon.conf", upsmon.directive(files.get("upsmon.conf", ""), "RUN_AS_USER")))
+    wrong = [f"{name}: this host has no user {user}" for name, user in users if user and not _is_user(user)]
+    folders = [
+        (name, "CERTPATH", upsmon.directive(files.get(name, ""), "CERTPATH")) for name in ("upsd.conf", "upsmon.conf")
+    ]
+    folders += [("ups.conf", key, value) for key, value in conf.settings if key in ("driverpath", "statepath")]
+    for name, directive in (("upsmon.conf", "POWERDOWNFLAG"), ("upssched.conf", "PIPEFN"), ("upssched.conf", "LOCKFN")):
+        path = upsmon.directive(files.get(name, ""), directive)
+        folders.append((name, directive, str(Path(path).parent) if path else None))
+    wrong += [
+        f"{name}: {directive}: there is no directory {path}. Make it, or name another"
+        for name, directive, path in folders
+        if path and Path(path) != made and not Path(path).is_dir()
+    ]
+    return wrong
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def old_flags(texts: Iterable[str]) -> list[str]:
+    """Find the flags that tell the end of a shutdown to cut the UPS's power, and say what they mean.
+
+    texts: upsmon.conf as it is and as it will be. No shutdown is going on while this runs, so a flag is one that an
+    earlier shutdown has left.
+    """
+    paths = dict.fromkeys([*(upsmon.directive(text, "POWERDOWNFLAG") or "" for text in texts), *COMMON_FLAGS])
+    said = []
+    for path in paths:
+        if path and Path(path).is_file():
+            when = datetime.fromtimestamp(Path(path).lstat().st_mtime).strftime("%Y-%m-%d %H:%M")
+            said.append(
+                f"{path} is there, left at {when} by an earlier shutdown. While POWERDOWNFLAG names it, the next reboot cuts "
+                f"the UPS's power. Remove it: rm {shlex.quote(path)}"
+            )
+    return said
+
+
+def lasting_flag(upsmon_conf: str, mounts: str) -> list[str]:
+    """Say whether POWERDOWNFLAG would outlive a reboot. mounts: /proc/self/mounts."""
+    path = upsmon.directive(upsmon_conf, "POWERDOWNFLAG")
+    if not path:
+        return []
+    kinds = {}
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) > 2:
+            kinds[fields[1].replace("\\040", " ")] = fields[2]
+    real = Path(path).resolve()
+    parents = [str(real), *(str(parent) for parent in real.parents)]
+    kind = next((kinds[parent] for parent in parents if parent in kinds), "")
+    if kind in _FORGETFUL:
+        return []
+    return [
+        f"POWERDOWNFLAG {path} is on a disk. If a power cut leaves it there, the next reboot can cut the UPS's power. Put it "
+        "below /run, which a reboot empties"
+    ]
+
+
+def shipped(files: Sequence[Path], runner: Run) -> set[Path]:
+    """Return those of these files that are as a Debian package brought them: nobody's work is in them."""
+    code, said = runner(["dpkg-query", "--show", "--showformat=${Conffiles}\\n", "nut-client", "nut-server"])
+    sums = dict(line.split()[:2] for line in said.splitlines() if len(line.split()) >= 2) if code in (0, 1) else {}
+    return {
+        path
+        for path in files
+        # MD5 is what dpkg keeps; nothing is trusted to it
+        if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == sums.get(str(path))
+    }
+
+
+def finds_no_ups(section: ups_conf.Section, runner: Run) -> bool:
+    """Say whether the driver of a UPS, which does not run, finds no UPS to drive, by what it said last."""
+    tries = _TRY.split(systemd.last_words(systemd.driver(section.name), runner, lines=60))
+    # the last try may just have begun; what stands before the first is the end of one that is cut off
+    for said in reversed(tries):
+        if _IN_THE_WAY.search(said):
+            return False
+        if _NOTHING_THERE.search(said):
+            # root may open everything: what it finds now, the driver could not have
+            return _NOT_ALLOWED not in said or not _scanned(section, runner)
+    return False
+
+
+def _scanned(section: ups_conf.Section, runner: Run) -> bool:
+    """Say whether nut-scanner finds a UPS on the USB bus that this section may mean."""
+    _unused, said = runner(["nut-scanner", "-U", "-q", "-P"])
+    found = [dict(re.findall(r'(\w+)="([^"]*)"', line)) for line in said.splitlines() if line.startswith("USB:")]
+    wanted = [(key, value) for key, value in section.keys if key in _TELLS_APART and value]
+    return any(all(_means(value, one.get(key, "")) for key, value in wanted) for one in found)
+
+
+def _means(wanted: str, found: str) -> bool:
+    """Compare as the drivers do: an extended regular expression for all of the text, in any case."""
+    try:
+        return re.fullmatch(wanted, found, re.IGNORECASE) is not None
+    except re.error:
+        return wanted == found

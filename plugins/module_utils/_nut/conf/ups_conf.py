@@ -1,0 +1,285 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""ups.conf as data: what a playbook says of its UPSes, rendered as NUT reads it, and read back."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Union
+
+from . import grammar
+
+# A name is also the instance of a systemd unit (nut-driver@NAME). The enumerator turns anything else into an MD5 sum.
+NAME = re.compile(r"[A-Za-z0-9_-]+")
+KEY = re.compile(r"[A-Za-z0-9_.-]+")
+
+Value = Union[str, int, float, bool]
+Pair = tuple[str, Union[str, None]]
+
+# The driver of a UPS for which the host itself finds one, by what is plugged in. NUT has no such driver.
+AUTO = "auto"
+
+# bytes of one answer of upsd (NUT_NET_ANSWER_MAX): a longer one loses its newline, and the next is read as part of it
+ANSWER_LIMIT = 512
+
+# upsd looks at these three itself. 2.8.0 dies of one without a value.
+_FIRST = ("driver", "port", "desc")
+# digits in these are no number: YAML makes 307 of an Eaton's 0463
+_TEXTS = ("vendorid", "productid", "serial")
+# they put a value of the user's in the place of the UPS's own: default.VARIABLE, override.VARIABLE
+_VARIABLES = ("default", "override")
+# upsdrvctl 2.8.0 looks for these only on the line that makes its entry, so nothing may stand before them
+_RANKS = {"driver": 0, "port": 1}
+
+
+class DeviceError(ValueError):
+    """A device can't be written into ups.conf as it was given; the message names the device and the key."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One [name] of ups.conf. A value of None is a bare flag. The order of keys is the order in the file."""
+
+    name: str
+    keys: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class UpsConf:
+    """A whole ups.conf: what stands before the first section, and the sections by name."""
+
+    settings: tuple[Pair, ...]
+    sections: Mapping[str, Section]
+
+
+def section(device: Mapping[str, object]) -> Section:
+    """Turn a device of a playbook into a section.
+
+    device: name, driver (default usbhid-ups; auto is for USB), port (default auto), desc, and any other key of NUT or of the driver: a
+    text, a number, true for a bare flag. One that is false, None or "" is left out. default and override map variables
+    to values. options maps keys that have no place of their own to values; there "" is written. Its powervalue is for
+    upsmon.conf. driver, port and desc come first, then the others in their order. Raises DeviceError.
+    """
+    name = str(device.get("name") or "")
+    if not NAME.fullmatch(name) or name == "default":
+        raise DeviceError(
+            f"device {name!r}: a name is made of letters, digits, hyphen and underscore, and is not 'default'"
+        )
+    pairs = [
+        ("driver", device.get("driver") or "usbhid-ups"),
+        ("port", device.get("port") or "auto"),
+        ("desc", device.get("desc") or None),
+        *_further(name, device),
+    ]
+    keys: dict[str, Pair] = {}
+    for key, value in pairs:
+        if not KEY.fullmatch(key):
+            raise DeviceError(f"device {name}: {key!r} is no key of ups.conf")
+        if value is None or value is False:
+            continue
+        # drivers make no difference between Serial and serial
+        if key.lower() in keys:
+            raise DeviceError(f"device {name}: {key} is given twice, once perhaps under options. Say it once")
+        if isinstance(value, (int, float)) and key.lower() in _TEXTS:
+            raise DeviceError(
+                f"device {name}: {key} is a number to YAML, which may have changed it. Put it into quotes"
+            )
+        if value is True and key in _FIRST:
+            raise DeviceError(f"device {name}: {key} must be a text")
+        keys[key.lower()] = (key, None if value is True else _text(name, key, value))
+    if keys["driver"][1] == AUTO and keys["port"][1] != "auto":
+        raise DeviceError(f"device {name}: driver auto finds a UPS on the USB bus, so its port must be auto, too")
+    desc = keys.get("desc", ("desc", None))[1]
+    if desc is not None and len(f"UPSDESC {name} {grammar.encode(desc)}\n") > ANSWER_LIMIT:
+        raise DeviceError(
+            f"device {name}: desc has {len(desc)} characters, and upsd can't send it in an answer of {ANSWER_LIMIT} bytes. "
+            "Shorten it"
+        )
+    return Section(name, tuple(keys.values()))
+
+
+def _further(name: str, device: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for key, value in device.items():
+        if key in _FIRST or key in ("name", "powervalue"):
+            continue
+        if key in _VARIABLES:
+            yield from _variables(name, key, _mapping(name, key, value))
+        elif key == "options":
+            for option, one in _mapping(name, key, value).items():
+                if option in (*_FIRST, "name"):
+                    raise DeviceError(f"device {name}: {option} belongs to the device itself, not under options")
+                yield str(option), one
+        elif key == "synchronous" and isinstance(value, bool):
+            yield key, "yes" if value else "no"
+        elif value != "":
+            yield str(key), value
+
+
+def _variables(name: str, key: str, values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for variable, value in values.items():
+        # YAML takes a bare yes for true, and NUT's variables say yes, no, enabled...
+        if isinstance(value, bool):
+            raise DeviceError(
+                f"device {name}: {key}.{variable} is a truth value, and needs NUT's own word. Put it into quotes"
+            )
+        yield f"{key}.{variable}", value
+
+
+def _mapping(name: str, key: str, value: object) -> Mapping[str, object]:
+    found = value or {}
+    if not isinstance(found, Mapping):
+        raise DeviceError(f"device {name}: {key} must map {'keys' if key == 'options' else 'variables'} to values")
+    return found
+
+
+def _text(name: str, key: str, value: object) -> str:
+    if not isinstance(value, (str, int, float)):
+        raise DeviceError(f"device {name}: {key} must be a text, a number, or true for a bare flag")
+    text = str(value)
+    try:
+        grammar.encode(text)
+    except grammar.Unencodable as error:
+        raise DeviceError(f"device {name}: {key}: {error}") from None
+    return text
+
+
+def is_auto(one: Section) -> bool:
+    """Say whether the driver of a section is still to be found."""
+    return ("driver", AUTO) in one.keys
+
+
+def sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ...]:
+    """Turn a playbook's devices into sections. Raises DeviceError, also for two of one name."""
+    made = tuple(section(device) for device in devices)
+    # upsd makes no difference between ups and UPS
+    names = [one.name.lower() for one in made]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DeviceError(f"two devices are called {', '.join(twice)}. Each UPS needs a name of its own")
+    return made
+
+
+def render(made: Sequence[Section]) -> str:
+    """Write sections as NUT reads them: every value quoted, driver and port first, a newline at the end."""
+    blocks = []
+    for one in made:
+        keys = sorted(one.keys, key=lambda pair: _RANKS.get(pair[0], len(_RANKS)))
+        blocks.append("\n".join([_bare(f"[{one.name}]"), *(f"    {_line(*pair)}" for pair in keys)]) + "\n")
+    return "\n".join(blocks)
+
+
+def render_all(conf: UpsConf) -> str:
+    """Write a whole ups.conf. parse() reads the same out of it, but for driver and port, which come first."""
+    settings = "".join(f"{_line(*pair)}\n" for pair in conf.settings)
+    made = render(tuple(conf.sections.values()))
+    return f"{settings}\n{made}" if settings and made else settings + made
+
+
+def _line(key: str, value: str | None) -> str:
+    return _bare(key) if value is None else f"{_bare(key)} = {grammar.encode(value)}"
+
+
+def _bare(word: str) -> str:
+    """Write a word without quotes where NUT needs none: the enumerator does not know a header or a key in quotes."""
+    return word if [line.words for line in grammar.parse(f"{word}\n")] == [(word,)] else grammar.encode(word)
+
+
+def parse(text: str) -> UpsConf:
+    """Read a ups.conf as NUT does (common/upsconf.c). What NUT skips is left out; grammar.problems() tells of some."""
+    settings: list[Pair] = []
+    found: dict[str, list[Pair]] = {}
+    keys = settings
+    for line in grammar.parse(text):
+        first = line.words[0]
+        if first.startswith("[") and first.endswith("]"):
+            # whatever else stands on the line
+            keys = found.setdefault(first[1:-1], [])
+        elif len(line.words) == 1:
+            keys.append((first, None))
+        elif len(line.words) >= 3 and line.words[1] == "=":
+            keys.append((first, line.words[2]))
+    return UpsConf(tuple(settings), {name: Section(name, tuple(pairs)) for name, pairs in found.items()})
+
+
+# The enumerator's view. It is a shell script that keeps a checksum of each section, and restarts or reloads the driver
+# of one whose checksum differs. It does not parse: it tidies lines with sed, and its shell's `read` and `echo` change
+# what holds backslashes. Seen in nut-driver-enumerator.sh of 2.8.0 and 2.8.1 with Debian's /bin/sh, which is dash.
+
+# its bracket expressions hold a backslash too
+_BLANK = " \t\\"
+_SPACED_EQUALS = re.compile(r"^([^= \t\\]*)[ \t\\]*=[ \t\\]*")
+_NEEDLESS_QUOTES = re.compile(r'="([^ \t\\]*)"$')
+_AFTER_HEADER = re.compile(r"^(\[[^] \t\\]*\])[ \t\\]*(?:#.*)*$")
+_OF_USE = re.compile(r"[\[\\=]|^[^ \t]*$|^[^ \t]*[ \t]*#")
+_A_UPS = re.compile(r"^(?:\[.*\]|driver=|port=)")
+# dash's read takes a blank at the end for none of the word's, and whatever escaped character follows it, too
+_LOST = re.compile(r"[ \t](?:[ \t]|\\.)*$")
+_ESCAPE = re.compile(r"\\(?:0?([0-7]{1,3})|([abcefnrtv\\]))")
+_ESCAPED = dict(zip("abefnrtv\\", "\a\b\x1b\f\n\r\t\v\\"))
+
+
+def digest(conf: str | UpsConf, name: str = "") -> str | None:
+    """Return the checksum that nut-driver-enumerator keeps of the section NAME, or of the global part ("").
+
+    conf: the text of a ups.conf, or what render_all() is to make a text of. None: the enumerator sees no such section,
+    and runs no driver for it. Comments, indents, blank lines, and quotes around a value without blanks make no
+    difference; the order of keys does, and so does each comment behind a value. Of two parts of a section it sees the
+    first. To systemd it is SECTION_CHECKSUM of the unit nut-driver@NAME, and SECTION_CHECKSUM_GLOBAL of all of them.
+    """
+    text = conf if isinstance(conf, str) else render_all(conf)
+    # a character a byte: an escape may name any
+    lines = _tidied(text.encode("utf-8", "surrogateescape").decode("latin-1"))
+    own = _block(lines, name)
+    if own is None:
+        return None
+    kept = _echo("\n".join(own)).rstrip("\n").replace("\0", "") if own else ""
+    return hashlib.md5(_echo(kept).encode("latin-1"), usedforsecurity=False).hexdigest()
+
+
+def _tidied(text: str) -> list[str]:
+    lines = []
+    for line in text.split("\n"):
+        bare = line.lstrip(_BLANK)
+        if bare.startswith("#"):
+            continue
+        bare = _SPACED_EQUALS.sub(r"\1=", bare.rstrip(_BLANK))
+        bare = _AFTER_HEADER.sub(r"\1", _NEEDLESS_QUOTES.sub(r"=\1", bare, count=1))
+        if bare and _OF_USE.search(bare):
+            lines.append(bare)
+    # a file of global settings alone is none to it
+    return [re.sub(r"\\(.)", r"\1", _LOST.sub("", line)) for line in lines] if any(map(_A_UPS.search, lines)) else []
+
+
+def _block(lines: Sequence[str], name: str) -> list[str] | None:
+    """Return the lines of a section with its header, of the global part without one; None if it is not there."""
+    own: list[str] = []
+    found = inside = not name
+    for line in lines:
+        header = line.startswith("[") and line.endswith("]") and not re.search(r"[ \t]", line)
+        if not header:
+            own += [line] if inside else []
+        elif found:
+            break
+        elif line == f"[{name}]":
+            found = inside = True
+            own.append(line)
+    return own if found else None
+
+
+def _echo(text: str) -> str:
+    r"""Print as dash's echo does: \n is a newline, \101 an A, and behind \c comes nothing, not even the last newline."""
+    printed: list[str] = []
+    end = 0
+    for found in _ESCAPE.finditer(text):
+        printed.append(text[end : found.start()])
+        end = found.end()
+        octal, letter = found.groups()
+        if letter == "c":
+            return "".join(printed)
+        printed.append(chr(int(octal, 8) & 0xFF) if octal else _ESCAPED[letter])
+    return "".join([*printed, text[end:], "\n"])

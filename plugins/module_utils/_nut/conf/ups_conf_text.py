@@ -1,0 +1,105 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""ups.conf as a text that people read, too: its header, its comments, and the mark before sections that nobody declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from . import grammar, ups_conf
+from .ups_conf import Pair, Section, UpsConf
+
+MARK = "# Found on the bus by nut-hotplug."
+
+
+def compose(header: str, conf: UpsConf, found: Iterable[str], old: str = "") -> str:
+    """Return the text of ups.conf: header, settings, sections, those that were found with their mark.
+
+    header: comment lines; see header_of(). old: the file as it is. What does not change in it keeps its text, with comments,
+    because the enumerator restarts the driver of a section that is merely written otherwise. parse() reads conf out of it.
+    """
+    names = frozenset(found)
+    written = _composed(header, conf, names, old)
+    if old and (ups_conf.parse(written) != conf or found_in(written) != names & conf.sections.keys()):
+        # some quote or backslash reaches over the end of its part
+        return _composed(header, conf, names, "")
+    return written
+
+
+def _composed(header: str, conf: UpsConf, found: frozenset[str], old: str) -> str:
+    settings, parts = _parts(old)
+    was = ups_conf.parse(old)
+    if was.settings != conf.settings or not settings:
+        settings = _pairs(conf.settings)
+    texts = [_comment(header), settings]
+    for name, section in conf.sections.items():
+        text = parts[name] if was.sections.get(name) == section and name in parts else _in_order(section)
+        texts.append(f"{MARK}\n{text}" if name in found else text)
+    return "\n".join(filter(None, texts))
+
+
+def _parts(text: str) -> tuple[str, dict[str, str]]:
+    """Cut a ups.conf into what stands before its sections, without the header, and the sections with their comments."""
+    lines = text.split("\n")
+    starts: list[tuple[int, str]] = []
+    for line in grammar.parse(text):
+        if line.words[0].startswith("[") and line.words[0].endswith("]"):
+            first = line.number - 1
+            while first and lines[first - 1].startswith("#"):
+                first -= 1
+            starts.append((first, line.words[0][1:-1]))
+    begin = min(header_of(text).count("\n"), starts[0][0] if starts else len(lines))
+    ends = [*(first for first, _unused in starts), len(lines)]
+    twice = [name for _unused, name in starts]
+    parts = {
+        name: _cut(lines[max(first, begin) : end])
+        for (first, name), end in zip(starts, ends[1:])
+        if twice.count(name) == 1
+    }
+    return _cut(lines[begin : ends[0]]), parts
+
+
+def _cut(lines: Sequence[str]) -> str:
+    text = "\n".join(line for line in lines if line.strip() != MARK).strip("\n")
+    return f"{text}\n" if text else ""
+
+
+def _pairs(pairs: Iterable[Pair]) -> str:
+    return ups_conf.render_all(UpsConf(tuple(pairs), {}))
+
+
+def _in_order(section: Section) -> str:
+    """Render a section with its keys in their order: ups_conf.render() puts driver and port first, ours have them there."""
+    first = ups_conf.render((Section(section.name, ()),))
+    return first + "".join(
+        ups_conf.render((Section(section.name, (pair,)),)).removeprefix(first) for pair in section.keys
+    )
+
+
+def _comment(header: str) -> str:
+    return "".join(f"{line}\n" for line in header_of(header).splitlines())
+
+
+def header_of(text: str) -> str:
+    """Return the comment lines that a ups.conf begins with, up to its first line of another kind."""
+    lines = []
+    for line in text.split("\n"):
+        if not line.startswith("#") or line.strip() == MARK:
+            break
+        lines.append(line)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def found_in(text: str) -> frozenset[str]:
+    """Name the sections that our mark stands before."""
+    lines = text.split("\n")
+    return frozenset(
+        line.words[0][1:-1]
+        for line in grammar.parse(text)
+        if line.words[0].startswith("[")
+        and line.words[0].endswith("]")
+        and line.number > 1
+        and lines[line.number - 2].strip() == MARK
+    )

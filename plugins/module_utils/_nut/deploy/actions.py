@@ -1,0 +1,247 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""From the files that a host should have, and how its units stand, to the smallest list of actions. Nothing is touched here.
+
+Order matters, and is this file's to know: facts about NUT's units and their races are in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..base import systemd
+from ..conf import grammar, ups_conf
+
+# Files in the order in which they are put in place. nut.conf comes first: with MODE=none and a section in ups.conf,
+# Debian 12 and 13 cut the UPS's power at the next reboot. What is taken away goes in the opposite order.
+PRIMARY_FILES = ("nut.conf", "upsd.users", "upsd.conf", "ups.conf", "upssched.conf", "upsmon.conf")
+SECONDARY_FILES = ("nut.conf", "upssched.conf", "upsmon.conf")
+
+# ups.conf before the host has completed it: what the inventory wants, with drivers that are auto. NUT does not read it.
+WANTED = "ups.conf.wanted"
+# hotplug must never meet a new ups.conf with an old one of these
+FILES = ("nut.conf", "upsd.users", "upsd.conf", WANTED, "ups.conf", "upssched.conf", "upsmon.conf")
+
+# In /run: what a run has decided on and not lived to do, for the next one. A reboot does it all.
+PENDING = "homelab-nut-pending.json"
+
+# What stands in the files of a host that is no longer ours. MODE=none is safe beside a ups.conf without sections.
+STUB = "# Emptied by Ansible (homelab.nut), with state absent.\n"
+STUBS = {name: STUB + "MODE=none\n" if name == "nut.conf" else STUB for name in FILES}
+
+# upsd reads these at its start only; a reload leaves them as they are
+_START_ONLY = (
+    "ALLOW_NO_DEVICE",
+    "ALLOW_NOT_ALL_LISTENERS",
+    "STATEPATH",
+    "LISTEN",
+    "CERTFILE",
+    "CERTPATH",
+    "CERTIDENT",
+    "CERTREQUEST",
+    "DISABLE_WEAK_SSL",
+    "MAXCONN",
+)
+# read at the very end of a shutdown, from the file itself: no daemon needs to know
+_LATE = ("POWEROFF_WAIT", "POWEROFF_QUIET")
+# read by scripts for sysv's init alone, which Debian's units don't use
+_UNREAD = ("UPSD_OPTIONS", "UPSMON_OPTIONS")
+
+
+@dataclass(frozen=True)
+class Action:
+    """One step: a verb of systemctl, its unit, and the reason."""
+
+    verb: str
+    unit: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.verb} {self.unit}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done: before the files are replaced, which files, and what after."""
+
+    changed: tuple[str, ...]
+    before: tuple[Action, ...]
+    after: tuple[Action, ...]
+
+    def __bool__(self) -> bool:
+        """Say whether there is anything to do."""
+        return bool(self.changed or self.before or self.after)
+
+
+def watched_units(files: Mapping[str, str]) -> tuple[str, ...]:
+    """Name the units that a host with these files has."""
+    if "ups.conf" not in files:
+        return (systemd.MONITOR, systemd.ALL)
+    drivers = [systemd.driver(name) for name in ups_conf.parse(files["ups.conf"]).sections]
+    return (
+        systemd.SERVER,
+        systemd.MONITOR,
+        systemd.ALL,
+        systemd.DRIVERS,
+        systemd.ENUMERATOR,
+        systemd.WATCHER,
+        *drivers,
+    )
+
+
+def plan(
+    old: Mapping[str, str],
+    new: Mapping[str, str],
+    found: Mapping[str, systemd.Unit],
+    *,
+    left: Sequence[Action] = (),
+    loose: Sequence[str] = (),
+    strays: Sequence[str] = (),
+    stale: Sequence[str] = (),
+) -> Plan:
+    """Decide what to do.
+
+    old, new: name -> text of the files that are there and that should be. found: the units of watched_units(new).
+    left: actions that an earlier run decided on and did not live to do. loose: files of a wrong mode or owner.
+    strays: units of drivers that start at boot, and whose UPS new does not have. stale: UPSes whose section the enumerator
+    takes for changed.
+    """
+    changed = tuple(name for name in FILES if name in new and (old.get(name) != new[name] or name in loose))
+    after: list[Action] = []
+    before: list[Action] = []
+    if "ups.conf" in new:
+        watcher = found.get(systemd.WATCHER, systemd.ABSENT)
+        if watcher.runs or watcher.enabled == "enabled":
+            # it reacts to each write of ups.conf on its own, and races with what is done here
+            before.append(
+                Action("disable --now", systemd.WATCHER, "the enumerator is called when ups.conf is complete")
+            )
+        after += _driver_actions(old, new, found, stale)
+        after += [Action("disable --now", name, "ups.conf has no such section") for name in strays]
+        after += _server_actions(old, new, found, changed)
+    after += _monitor_actions(old, new, found)
+    off = [
+        name for name in watched_units(new) if found.get(name, systemd.ABSENT).enabled == "disabled" and _boots(name)
+    ]
+    after += [Action("enable", name, "it must start at boot") for name in off]
+    # a unit that this host has no more can't be restarted: a run that tried would fail, and so would each one after it
+    after += [one for one in left if one.unit in watched_units(new) and one.verb != "disable --now"]
+    return Plan(changed, tuple(before), _in_order(after))
+
+
+def plan_absent(old: Mapping[str, str], found: Mapping[str, systemd.Unit], drivers: Sequence[str]) -> Plan:
+    """Decide how a host is left that shall have no NUT of ours: nothing runs, nothing starts, no UPS can be cut.
+
+    old: the files that are there. found: the units of watched_units(old), and drivers: those that start at boot.
+    """
+    changed = tuple(name for name in reversed(FILES) if name in old and old[name] != STUBS[name])
+    # upsmon first: it must not take the end of upsd for a UPS that is lost
+    first = [name for name in (systemd.MONITOR, systemd.WATCHER, systemd.SERVER) if _is_there(found, name)]
+    # the enumerator takes back what it made for each section, and is itself the last to go
+    registered = [Action("start", systemd.ENUMERATOR, "ups.conf has no section any more")] if drivers else []
+    rest = [*drivers, *(name for name in (systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL) if _is_there(found, name))]
+    return Plan(changed, _stops(first), (*registered, *_stops(rest)))
+
+
+def _stops(names: Sequence[str]) -> tuple[Action, ...]:
+    return tuple(Action("disable --now", name, "NUT is removed from this host") for name in names)
+
+
+def _is_there(found: Mapping[str, systemd.Unit], name: str) -> bool:
+    unit = found.get(name, systemd.ABSENT)
+    return unit.runs or unit.enabled in ("enabled", "enabled-runtime")
+
+
+def _in_order(actions: Sequence[Action]) -> tuple[Action, ...]:
+    """Put actions into the order in which units need each other, without those that another of them does as well."""
+    # What is stopped before the enumerator looks stays down until it has looked: a restart noted for another reason, such as a
+    # new sandbox, must not take the place of that stop.
+    stopped = {one.unit for one in actions if one.verb == "stop"}
+    actions = [replace(one, verb="start") if one.verb == "restart" and one.unit in stopped else one for one in actions]
+    # A reload right behind a restart is worse than useless: a SIGHUP that comes before upsd is ready for one ends it.
+    restarted = {one.unit for one in actions if one.verb == "restart"}
+    needed = [one for one in actions if one.unit not in restarted or one.verb in ("restart", "enable")]
+    first = {(one.verb, one.unit): one for one in reversed(needed)}
+    return tuple(sorted((one for one in needed if first[one.verb, one.unit] is one), key=stage))
+
+
+def stage(action: Action) -> int:
+    """Return an action's place in the order in which units need each other."""
+    if action.verb == "enable":
+        return 4
+    if action.verb == "stop":
+        return -1
+    return {systemd.ENUMERATOR: 0, systemd.SERVER: 2, systemd.MONITOR: 3}.get(action.unit, 1)
+
+
+def _boots(unit: str) -> bool:
+    """Say whether a unit is enabled by us. A driver's instance is enabled by the enumerator."""
+    return unit != systemd.WATCHER and not systemd.is_driver(unit)
+
+
+def _driver_actions(
+    old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit], stale: Sequence[str]
+) -> list[Action]:
+    was, will = ups_conf.parse(old.get("ups.conf", "")), ups_conf.parse(new["ups.conf"])
+    everywhere = was.settings != will.settings
+    edited = [
+        name
+        for name, one in will.sections.items()
+        if name in was.sections and (everywhere or was.sections[name] != one)
+    ]
+    unknown = [name for name in will.sections if found.get(systemd.driver(name), systemd.ABSENT).enabled != "enabled"]
+    idle = [name for name in will.sections if name not in unknown and not found[systemd.driver(name)].runs]
+    actions = []
+    if was != will or unknown:
+        # A driver that runs would be told to reload by the enumerator of 2.8.1: it takes up half, spins, and is taken for
+        # changed by each later run. One that does not run gets a new unit.
+        for name in (*edited, *(name for name in stale if name in will.sections and name not in edited)):
+            actions.append(Action("stop", systemd.driver(name), f"[{name}] changed"))
+            idle.append(name)
+        actions.append(Action("start", systemd.ENUMERATOR, "ups.conf has other sections, or one without a unit"))
+    actions += [Action("start", systemd.driver(name), "it does not run") for name in dict.fromkeys(idle)]
+    return actions
+
+
+def _server_actions(
+    old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit], changed: Sequence[str]
+) -> list[Action]:
+    if not found.get(systemd.SERVER, systemd.ABSENT).runs:
+        return [Action("restart", systemd.SERVER, "it does not run")]
+    if _environment(old) != _environment(new):
+        return [Action("restart", systemd.SERVER, "nut.conf changed")]
+    if _start_only(old.get("upsd.conf", "")) != _start_only(new["upsd.conf"]):
+        return [Action("restart", systemd.SERVER, "upsd.conf changed in what a reload leaves alone")]
+    reload = [name for name in changed if name in ("upsd.conf", "upsd.users", "ups.conf")]
+    return [Action("reload", systemd.SERVER, f"{', '.join(reload)} changed")] if reload else []
+
+
+def _monitor_actions(old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit]) -> list[Action]:
+    if not found.get(systemd.MONITOR, systemd.ABSENT).runs:
+        return [Action("restart", systemd.MONITOR, "it does not run")]
+    if _environment(old) != _environment(new):
+        return [Action("restart", systemd.MONITOR, "nut.conf changed")]
+    if _words(old.get("upsmon.conf", "")) != _words(new["upsmon.conf"]):
+        return [Action("restart", systemd.MONITOR, "upsmon.conf changed")]
+    return []
+
+
+def _environment(files: Mapping[str, str]) -> dict[str, str]:
+    """Return what nut.conf gives the daemons."""
+    # a shell and systemd read it: both take blanks before a name
+    pairs = re.findall(r"^[ \t]*([A-Za-z_][A-Za-z0-9_]*)=(.*)$", files.get("nut.conf", ""), re.MULTILINE)
+    return {key: value for key, value in pairs if key not in _LATE + _UNREAD}
+
+
+def _words(text: str) -> list[tuple[str, ...]]:
+    """Return what NUT reads: a comment is no reason to restart anything."""
+    return [line.words for line in grammar.parse(text)]
+
+
+def _start_only(upsd_conf: str) -> list[tuple[str, ...]]:
+    return [words for words in _words(upsd_conf) if words[0] in _START_ONLY]

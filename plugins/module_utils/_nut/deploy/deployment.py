@@ -1,0 +1,431 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""NUT's files on a host, from those that are there to those that should be, taken up by the smallest set of actions.
+
+actions.py decides, writing.py writes, verify.py asks upsd in the end; here it is put together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Callable, Protocol
+
+from ..base import files as base_files
+from ..base import hostnames, jsontext, sets
+from ..base import systemd as base_systemd
+from ..base.files import Owner
+from ..base.text import one_line, well_formed
+from ..conf import consistency, grammar, host, nss, releases, ups_conf, upsmon
+from ..conf.upsmon import local_upsd
+from ..net import snapshot, vocabulary
+from ..net.client import Client, UpsdFailure
+from ..usb.names import Resolution
+from ..usb.policy import Policy, PolicyError, read
+from . import actions
+from .actions import Action, Plan
+from .verify import Verdict, Verifier
+
+MODE = 0o640  # passwords are in them: for root to write, for NUT to read
+
+# the first line of each file that the roles write
+_OURS = "(homelab.nut"
+# where a file that somebody wrote is kept when the first of ours takes its place
+KEPT = ".before-homelab-nut"
+
+
+class DeployError(Exception):
+    """The deployment stopped; the message says where, why, and what to do."""
+
+
+def _told(text: str) -> list[str]:
+    """Return the lines that say something: the files that Debian ships are comment for the most part."""
+    return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+class Bus(Protocol):
+    """The host's USB bus with the UPSes on it; see hotplug/reconcile.py, which stands above this file."""
+
+    def complete(self, wanted: str) -> tuple[str, Resolution]:
+        """Return ups.conf with what is plugged in filled in, and how its names were found."""
+
+    def intend(self, text: str, resolution: Resolution) -> None:
+        """Note what is about to be written, for whoever comes after a crash."""
+
+    def adopt(self, text: str, resolution: Resolution) -> None:
+        """Remember what was written."""
+
+
+@dataclass
+class Deployment:
+    """One host and its NUT, with the files that it should have.
+
+    wanted: name -> text; None, if the host shall have no NUT of ours. tls: the certificates that the files refer to. policy:
+    what becomes of UPSes that nobody declared; None leaves them alone. Only this class touches the host.
+    """
+
+    wanted: Mapping[str, str] | None
+    runner: base_systemd.Run
+    open_bus: Callable[[Deployment, Policy], Bus]
+    tls: nss.Tls | None = None
+    policy: Policy | None = None
+    folder: Path = Path("/etc/nut")
+    memory: Path = Path("/var/lib/nut-hotplug/state.json")
+    manifest: Path = sets.MANIFEST
+    room: Path = Path("/run")
+    systemd: Path = Path("/etc/systemd/system")
+    owner: Owner = ("root", "nut")
+    finder: consistency.Find = consistency.find
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    done: list[Action] = field(default_factory=list, init=False)
+    written: list[str] = field(default_factory=list, init=False)
+    kept: list[str] = field(default_factory=list, init=False)
+    warnings: list[str] = field(default_factory=list, init=False)
+    served: set[str] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        """Read what is there. Raises DeployError for a set of files that is none, or that this NUT can't have."""
+        # What is still to be done, where a run that is cut short leaves it to the next, or to nut-hotplug.
+        self.pending = self.room / actions.PENDING
+        self.serves = False  # upsd, on this host, as plan() has seen it
+        self.bus: Bus | None = None
+        self.found: Resolution | None = None
+        self.absent = self.wanted is None
+        self.new: Mapping[str, str] = self.wanted or {}
+        self.certificates = nss.path_of(self.tls, self.folder) if self.tls else None
+        self._known()
+        self.release = releases.installed(self.runner, self.finder)
+        names = (*self.new, actions.WANTED) if "ups.conf" in self.new else self.new
+        self.old = {
+            name: text for name in (actions.FILES if self.absent else names) if (text := self._read(name)) is not None
+        }
+        asked = self._complete()
+        # as it was asked for: fit() allows that, too, for the day on which the network is not there
+        told = upsmon.directive(self.new.get("upsd.conf", ""), "ALLOW_NOT_ALL_LISTENERS")
+        self.may_lack_listeners = (told or "").lower() in ("1", "true", "yes", "on")
+        self._fit()
+        if asked or actions.WANTED in self.old:
+            self.new = {**self.new, actions.WANTED: asked or "\n"}
+
+    def _known(self) -> None:
+        if not self.absent and set(self.new) not in (set(actions.PRIMARY_FILES), set(actions.SECONDARY_FILES)):
+            raise DeployError(
+                f"files must be {', '.join(actions.PRIMARY_FILES)} for a primary, or {', '.join(actions.SECONDARY_FILES)} for a "
+                f"secondary, not {', '.join(sorted(self.new)) or 'none'}"
+            )
+
+    def _complete(self) -> str:
+        """Complete ups.conf by what is plugged in. Returns the text that it was made of; "" if nothing is left to the host."""
+        text = self.new.get("ups.conf", "")
+        auto = any(ups_conf.is_auto(one) for one in ups_conf.parse(text).sections.values())
+        if not text or not (auto or self.policy):
+            return ""
+        self.bus = self.open_bus(self, self._policy())
+        completed, found = self.bus.complete(text)
+        self.found = found
+        self.warnings += found.remarks
+        if found.found or ups_conf.parse(completed) != ups_conf.parse(text):
+            self.new = {**self.new, "ups.conf": completed}
+        return text if auto else ""
+
+    def _policy(self) -> Policy:
+        """Return the given policy, or that of the host's own nut-hotplug, or one that leaves unknown UPSes alone."""
+        if self.policy is not None:
+            return self.policy
+        try:
+            return read(self.folder / "hotplug.json") or Policy(unknown="")
+        except PolicyError as error:
+            raise DeployError(f"{error}. Run with the tag hotplug, or remove it") from None
+
+    def _fit(self) -> None:
+        """Leave out what the installed release does not know."""
+        if self.release is None:
+            return
+        fitted = releases.fit(self.new, self.release)
+        if fitted.refused:
+            raise DeployError(
+                "this host's NUT can't do what is asked, so nothing was changed:\n" + "\n".join(fitted.refused)
+            )
+        self.new = fitted.files
+        self.warnings += fitted.left_out
+
+    def _read(self, name: str) -> str | None:
+        try:
+            # as bytes: as text, a carriage return would be lost, and the file differ from what was written for ever
+            return (self.folder / name).read_bytes().decode("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            return None
+
+    # Looking
+
+    def diff(self, decided: Plan) -> str:
+        """Show what changes for NUT, file by file and unit by unit, without secrets and comments."""
+        shown = []
+        for name in decided.changed:
+            path = str(self.folder / name)
+            was, will = self.old.get(name, ""), self._text(name)
+            kind = "ups.conf" if name == actions.WANTED else name
+            before, after = (_told(grammar.redact(kind, text)) for text in (was, will))
+            lines = difflib.unified_diff(before, after, path, path, lineterm="", n=1)
+            what = "mode or owner is mended" if was == will else "only a secret or a comment changes"
+            shown += list(lines) or [f"{path}: {what}"]
+        shown += [str(action) for action in (*decided.before, *decided.after)]
+        return well_formed("".join(f"{line}\n" for line in shown))
+
+    def _text(self, name: str) -> str:
+        return actions.STUBS[name] if self.absent else self.new[name]
+
+    def plan(self) -> Plan:
+        """Decide what to do on this host. Raises DeployError."""
+        files = self.old if self.absent else self.new
+        enabled = base_systemd.drivers_at_boot(self.systemd)
+        watched = actions.watched_units(files)
+        found = base_systemd.show(list(dict.fromkeys([*watched, *enabled])), self.runner)
+        self.serves = bool(found.get(base_systemd.SERVER, base_systemd.ABSENT).pid)
+        if self.absent:
+            running = [name for name in found if base_systemd.is_driver(name) and found[name].runs]
+            return actions.plan_absent(self.old, found, list(dict.fromkeys([*enabled, *running])))
+        if "ups.conf" not in self.new and ups_conf.parse(self._read("ups.conf") or "").sections:
+            raise DeployError(
+                f"{self.folder}/ups.conf has a UPS, so this host is a primary. If it shall be a secondary, run with state absent "
+                "first, or empty that file"
+            )
+        masked = [name for name in watched if found[name].enabled.startswith("masked") and name != base_systemd.WATCHER]
+        if masked:
+            raise DeployError(
+                f"{', '.join(masked)} can't be started, being masked. Run: systemctl unmask {' '.join(masked)}"
+            )
+        return actions.plan(
+            self.old,
+            self.new,
+            found,
+            left=[*self._left(), *self._lost_certificates()],
+            loose=self._loose(),
+            strays=[name for name in enabled if name not in watched],
+            stale=self._stale(),
+        )
+
+    def _stale(self) -> list[str]:
+        """Name the sections that the enumerator would take for changed: NUT 2.8.1 forgets what it let a driver reload."""
+        text = self.new.get("ups.conf", "")
+        stale = []
+        for name in ups_conf.parse(text).sections:
+            kept = base_systemd.checksum(name, self.systemd)
+            if kept.exists() and f"SECTION_CHECKSUM={ups_conf.digest(text, name)}'" not in kept.read_text():
+                stale.append(name)
+        return stale
+
+    def _loose(self) -> list[str]:
+        """Name the files that others than root and NUT may read or write, or that NUT itself may not read."""
+        try:
+            owner = base_files.ids(self.owner)
+        except KeyError:
+            return []  # there is no such group yet: NUT is not installed
+        return [name for name in self.old if not base_files.is_kept(self.folder / name, MODE, owner)]
+
+    def _lost_certificates(self) -> list[Action]:
+        """Restart what reads the certificates, if their database is not there. A new one has a new path in the files."""
+        if self.certificates is None or nss.is_sound(self.certificates, self.owner):
+            return []
+        why = f"{self.certificates} is missing, or not as it was made"
+        readers = [
+            name for name in actions.watched_units(self.new) if name in (base_systemd.SERVER, base_systemd.MONITOR)
+        ]
+        return [Action("restart", name, why) for name in readers]
+
+    def guard(self, force: bool = False, changed: str = "nothing was changed") -> None:
+        """Stop if a UPS is on battery, or otherwise busy: a restart now could shut down every secondary.
+
+        Asked are the upsd of this host and those that it watches, now and in future. Raises DeployError, unless FORCE. One
+        that does not answer is no reason to stop: it may be what this run repairs. changed: what the run has done so far.
+        """
+        for (name, port), names in sorted(self._asked().items()):
+            try:
+                with Client(name, port, timeout=5) as client:
+                    states = snapshot.snapshot(client)
+                # as in NUT, a name counts in any case
+                if names is None:
+                    # what stands in for a UPS that is not there was never served
+                    self.served |= {
+                        one.name.lower() for one in states if one.fresh and vocabulary.ABSENT not in one.status
+                    }
+                busy = snapshot.careful([one for one in states if names is None or one.name.lower() in names])
+            except UpsdFailure:
+                continue
+            if busy and not force:
+                raise DeployError(
+                    f"upsd at {name}:{port} says that {', '.join(busy)}: not plainly on mains. A restart now could shut down "
+                    f"every host on this UPS, so {changed}. Run again when the mains are back, or with force if "
+                    "you know that it is safe."
+                )
+
+    def _asked(self) -> dict[tuple[str, int], list[str] | None]:
+        asked: dict[tuple[str, int], list[str] | None] = {}
+        for files in (self.old, self.new or self.old):
+            if "ups.conf" in files:
+                asked.update(dict.fromkeys(local_upsd(files.get("upsd.conf", ""))))
+            for one in upsmon.monitors(files.get("upsmon.conf", "")):
+                names = asked.setdefault((one.host, one.port), [])
+                if names is not None:
+                    names.append(one.ups.lower())
+        return asked
+
+    def check(self) -> None:
+        """Check the files together, against this host, and by its own NUT. Raises DeployError with all that is wrong."""
+        if self.absent:
+            return
+        wrong = consistency.together(self.new, self.release)
+        if self.release is not None and not wrong:
+            wrong = host.unrunnable(self.new, self.runner) + host.missing(self.new, self.certificates)
+            wrong += host.find_untrusted(self.new, self.folder)
+            if "upsd.conf" in self.new and not self.may_lack_listeners:
+                wrong += host.unbindable(self.new["upsd.conf"], self.old.get("upsd.conf", ""), self.serves)
+            wrong += consistency.by_nut(self.new, self.runner, self.finder, self.owner, room=self.room, tls=self.tls)
+        if wrong:
+            raise DeployError(
+                "the new configuration is not right, so the old one stays and nothing was restarted:\n"
+                + "\n".join(wrong)
+            )
+
+    def look_around(self) -> None:
+        """Warn of what is no mistake in the files and can still cut the power at the wrong time."""
+        texts = [files["upsmon.conf"] for files in (self.old, self.new) if "upsmon.conf" in files]
+        self.warnings += host.old_flags(texts)
+        if "upsmon.conf" in self.new:
+            mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+            self.warnings += host.lasting_flag(self.new["upsmon.conf"], mounts)
+        if self.absent:
+            self.warnings += self._abandoned()
+
+    def _abandoned(self) -> list[str]:
+        """Name who is still logged in to a upsd that is about to go."""
+        if "ups.conf" not in self.old:
+            return []
+        try:
+            with Client(*local_upsd(self.old.get("upsd.conf", ""))[0], timeout=5) as client:
+                names = [one.name for one in snapshot.snapshot(client)]
+                seen = {address for name in names for address in client.list_clients(name)}
+        except UpsdFailure:
+            return []
+        others = sorted(one for one in seen if hostnames.normal_address(one) != hostnames.LOOPBACK)
+        return [f"{', '.join(others)} are still logged in, and lose their UPS by this"] if others else []
+
+    def advice(self) -> list[str]:
+        """Say what the installed release is known to be bad at, as far as it touches this host."""
+        return releases.advice(self.new, self.release) if self.release else []
+
+    # Doing
+
+    def apply(self, decided: Plan, force: bool = False) -> None:
+        """Replace the files and take them up. Raises DeployError; then .written and .done tell how far it came.
+
+        Drivers take their time: before upsd is restarted, it is asked once more whether the mains are there, unless FORCE.
+        What becomes of a run that is killed here or there: docs/architecture.md, "Killed anywhere".
+        """
+        if self.tls and self.certificates and not nss.is_sound(self.certificates, self.owner):
+            shutil.rmtree(self.certificates, ignore_errors=True)
+            try:
+                nss.make(self.certificates, self.tls, self.runner, self.owner)
+            except nss.NssError as error:
+                raise DeployError(f"{error}. Nothing was changed.") from None
+        for action in decided.before:
+            self._do(action)
+        self._keep(decided.changed)
+        if self.bus and self.found:
+            self.bus.intend(self.new["ups.conf"], self.found)
+        self._replace(decided)
+        self.written += decided.changed
+        if self.bus and self.found:
+            self.bus.adopt(self.new["ups.conf"], self.found)
+        for action in decided.after:
+            if action.unit == base_systemd.SERVER and action.verb == "restart":
+                self.guard(force, "it goes on with what it had. The files are in place, and the next run does the rest")
+            self._do(action)
+        self.pending.unlink(missing_ok=True)
+        if self.absent:
+            with contextlib.suppress(OSError):
+                self.manifest.parent.rmdir()
+
+    def tidy(self) -> None:
+        """Remove the certificates that no file refers to any more, and those of a run that was killed. Raises OSError."""
+        for old in self.folder.glob(f"{nss.PREFIX}*"):
+            if nss.NAME.fullmatch(old.name) and old != self.certificates:
+                shutil.rmtree(old)
+
+    def _replace(self, decided: Plan) -> None:
+        """Replace the files, and note what must follow. Raises DeployError."""
+        texts = {self.folder / name: self._text(name) for name in decided.changed}
+        note = sets.Note(self.pending, json.dumps([asdict(one) for one in decided.after]))
+        try:
+            if texts:
+                sets.replace(texts, MODE, self.owner, manifest=self.manifest, note=note)
+            else:
+                base_files.replace({note.path: note.text}, 0o600)
+        except base_files.WriteError as error:
+            raise DeployError(str(error)) from None
+
+    def _keep(self, names: Sequence[str]) -> None:
+        """Keep what somebody wrote, beside the file that takes its place."""
+        foreign = [
+            self.folder / name for name in names if name in self.old and _OURS not in self.old[name].partition("\n")[0]
+        ]
+        theirs = [path for path in foreign if path not in host.shipped(foreign, self.runner)] if foreign else []
+        copies = {path: path.with_name(path.name + KEPT) for path in theirs}
+        # the first one is the one that worked before there was any of ours
+        copies = {path: copy for path, copy in copies.items() if not copy.exists()}
+        try:
+            base_files.replace({copy: self.old[path.name] for path, copy in copies.items()}, MODE, self.owner)
+        except base_files.WriteError as error:
+            raise DeployError(str(error)) from None
+        self.kept += [str(copy) for copy in copies.values()]
+
+    def _do(self, action: Action) -> None:
+        try:
+            if action.verb in ("restart", "start"):
+                # systemd gives up on a unit that failed often, and refuses to start it until told to forget
+                self.runner(["systemctl", "reset-failed", action.unit])
+            base_systemd.do(action.verb, action.unit, runner=self.runner)
+        except base_systemd.UnitError as error:
+            if action.verb == "reload" and not base_systemd.show([action.unit], self.runner)[action.unit].runs:
+                # it has ended since the plan was made, and Debian 12 does not start it again
+                self._do(replace(action, verb="restart"))
+                return
+            # A UPS that is not there lets its driver fail. What that means is judged when all is done.
+            if not base_systemd.is_driver(action.unit):
+                raise DeployError(
+                    f"{error}\n{base_systemd.sandbox_failure(action.unit, self.runner)}"
+                    f"Its last words: {one_line(base_systemd.last_words(action.unit, self.runner))}"
+                ) from None
+        self.done.append(action)
+
+    def _left(self) -> list[Action]:
+        try:
+            return [Action(**one) for one in jsontext.parse(self.pending.read_text())]
+        except FileNotFoundError:
+            return []
+        except (ValueError, TypeError):
+            # nobody knows what it said: a daemon may run with old files, so all are restarted
+            return [
+                Action("restart", name, f"{self.pending} can't be read")
+                for name in actions.watched_units(self.new)
+                if name.endswith(".service") and name != base_systemd.ENUMERATOR
+            ]
+
+    # Believing
+
+    def verify(self, seconds: float, patient: bool = False) -> Verdict:
+        """Wait until upsd serves every UPS fresh and lists this host's upsmon as a client, for SECONDS at most."""
+        if self.absent:
+            return Verdict({})
+        return Verifier(self.new, self.runner, self.tls, self.clock, self.pause, frozenset(self.served)).verify(
+            seconds, patient
+        )

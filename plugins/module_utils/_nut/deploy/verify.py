@@ -1,0 +1,137 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether a host's NUT really serves: upsd is asked, because a unit that is active proves nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Callable
+
+from ..base import hostnames, systemd
+from ..conf import host, nss, ups_conf, upsmon
+from ..net import snapshot
+from ..net.client import Client, UpsdFailure
+
+# Seconds until a driver and upsd that have just been started have found each other: no sooner is a UPS called absent
+SETTLE_SECONDS = 10
+# How often a daemon that has ended is started again before it is given up
+STARTS = 2
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What is not as it should be, in words, and the unit whose last words may tell why."""
+
+    words: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What upsd says of a host.
+
+    status: of each UPS, in NUT's words, or why there is none. broken: what does not work. absent: UPSes that are not there, or
+    don't answer their driver; NUT does what it can. mended: units that had ended and were started again.
+    """
+
+    status: Mapping[str, str]
+    broken: tuple[Trouble, ...] = ()
+    absent: tuple[Trouble, ...] = ()
+    mended: tuple[str, ...] = ()
+
+
+@dataclass
+class Verifier:
+    """One look after another at a host with these files, until all is well or the time is over."""
+
+    files: Mapping[str, str]
+    runner: systemd.Run
+    tls: nss.Tls | None = None
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    served: frozenset[str] = (
+        frozenset()
+    )  # UPSes (in lower case) that were there before: one of them is lost, not absent
+
+    def verify(self, seconds: float, patient: bool = False) -> Verdict:
+        """Wait until upsd serves every UPS fresh and lists this host's upsmon as a client, for SECONDS at most.
+
+        For a UPS that is not there nobody waits to the end, unless PATIENT. A daemon that has ended is started again.
+        """
+        begin = self.clock()
+        starts: dict[str, int] = {}
+        while True:
+            verdict = self._look(tuple(starts))
+            passed = self.clock() - begin
+            settled = passed >= min(SETTLE_SECONDS, seconds) and not patient and not verdict.broken
+            if not (verdict.broken or verdict.absent) or passed >= seconds or settled:
+                return verdict
+            self._mend(verdict, starts)
+            self.pause(0.5)
+
+    def _mend(self, verdict: Verdict, starts: dict[str, int]) -> None:
+        """Start what has ended. Debian 12 restarts neither upsd nor upsmon by itself."""
+        suspects = [one.unit for one in verdict.broken if one.unit in (systemd.SERVER, systemd.MONITOR)]
+        if not suspects:
+            return
+        for name, unit in systemd.show(list(dict.fromkeys(suspects)), self.runner).items():
+            if not unit.runs and starts.get(name, 0) < STARTS:
+                starts[name] = starts.get(name, 0) + 1
+                self.runner(["systemctl", "reset-failed", name])
+                self.runner(["systemctl", "start", name])
+
+    def _look(self, mended: tuple[str, ...]) -> Verdict:
+        status, broken, absent = self._served()
+        missing, away = self._logged_out()
+        return Verdict(status, (*broken, *missing), (*absent, *away), mended)
+
+    def _served(self) -> tuple[dict[str, str], tuple[Trouble, ...], tuple[Trouble, ...]]:
+        """Ask this host's upsd for its UPSes: the status of each, and what is broken or absent."""
+        if "ups.conf" not in self.files:
+            return {}, (), ()
+        sections = ups_conf.parse(self.files["ups.conf"]).sections
+        try:
+            with Client(*upsmon.local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
+                states = snapshot.snapshot(client, list(sections))
+        except UpsdFailure as error:
+            return {}, (Trouble(str(error), systemd.SERVER),), ()
+        status = {one.name: " ".join(one.status) if one.fresh else one.error or "no data" for one in states}
+        broken: list[Trouble] = []
+        absent: list[Trouble] = []
+        for name in (one.name for one in states if not one.fresh):
+            trouble = Trouble(f"upsd does not serve {name} fresh: {status[name]}", systemd.driver(name))
+            (absent if self._is_absent(sections[name], status[name]) else broken).append(trouble)
+        return status, tuple(broken), tuple(absent)
+
+    def _is_absent(self, section: ups_conf.Section, why: str) -> bool:
+        if section.name.lower() in self.served:
+            return False
+        # stale: the driver runs, and the UPS does not answer it
+        return why == "DATA-STALE" or (why == "DRIVER-NOT-CONNECTED" and host.finds_no_ups(section, self.runner))
+
+    def _logged_out(self) -> tuple[list[Trouble], list[Trouble]]:
+        """Say to whom this host's upsmon has not logged in: what is broken, and what is merely away."""
+        missing: list[Trouble] = []
+        away: list[Trouble] = []
+        for one in upsmon.monitors(self.files["upsmon.conf"]):
+            try:
+                with Client(one.host, one.port, timeout=5) as client:
+                    name = upsmon.certificate_name(self.files["upsmon.conf"], one.host)
+                    if self.tls and name:
+                        # upsmon logs in only if this works, too
+                        client.starttls(self.tls.ca, name)
+                    clients = client.list_clients(one.ups)
+                    address = client.local_address
+            except UpsdFailure as error:
+                # one that feeds nothing here is only watched: that it is away hurts nobody
+                (missing if one.power else away).append(Trouble(f"{one.system}: {error}", systemd.MONITOR))
+                continue
+            if hostnames.normal_address(address) not in {hostnames.normal_address(other) for other in clients}:
+                seen = ", ".join(clients) or "nobody"
+                words = f"upsmon of this host ({address}) has not logged in to {one.system} as {one.user}; upsd lists {seen}"
+                missing.append(Trouble(words, systemd.MONITOR))
+        return missing, away

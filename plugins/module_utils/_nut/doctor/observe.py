@@ -1,0 +1,525 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is to be seen on a host that has to do with its UPSes. checks.py judges it.
+
+Nothing is changed: no file is written, no unit is touched, and nobody logs in to upsd. What can't be seen is no error here: it
+stands in Seen.troubles, by the name of what was looked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import grp
+import hashlib
+import os
+import pwd
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Callable, TypeVar
+
+from ..base import hostnames, jsontext, tcp_table, trust
+from ..base.clock import entry_moment
+from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Run, driver
+from ..base.text import one_line
+from ..conf import consistency, host, releases, ups_conf
+from ..conf import upsmon as conf_upsmon
+from ..conf.directives import Release
+from ..conf.upsmon import local_upsd
+from ..deploy import actions
+from ..deploy import kits as deploy_kits
+from ..net import access, snapshot
+from ..net.client import Client, UpsdFailure
+from ..proxmox import firewall
+from ..shutdown import flag, gate_loop, stages, watch
+from ..usb import bus, policy
+
+SECONDS = 4.0
+"""How long one question over the network may take."""
+
+LINES = 1500
+"""Lines of the journal, the last ones."""
+
+FILE_LIMIT = 1 << 20
+
+GATE_STATE = "run/nut-shutdown/gate.json"
+REPORT = "var/lib/nut-shutdown/last.json"
+WATCH_STATE = "var/lib/nut-shutdown/watch.json"
+ADDRESSES = "var/lib/nut-shutdown/addresses.json"
+
+_SHOWN = "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,Result,StateChangeTimestampMonotonic"
+# adjtimex(2): what it returns if nobody keeps the clock right
+_TIME_ERROR = 5
+_TIMEX_BYTES = 512
+
+_T = TypeVar("_T")
+Open = Callable[[str, int], Client]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it is. text: "" where only its digest (SHA-256, hex) counts. changed: when, in seconds since 1970."""
+
+    mode: int
+    uid: int
+    gid: int
+    changed: float
+    digest: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How a unit stands, in systemd's words. since: seconds since 1970 of its last change, a reload too; 0 if there was none."""
+
+    load: str
+    active: str
+    sub: str
+    enabled: str
+    pid: int
+    result: str
+    since: float
+
+    @property
+    def runs(self) -> bool:
+        """Say whether it serves, or is about to."""
+        return self.active in ("active", "activating", "reloading")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of NUT."""
+
+    name: str
+    pid: int
+    user: str
+
+
+@dataclass(frozen=True)
+class Socket:
+    """Where something listens. process: its name, "" if that is not known."""
+
+    address: str
+    port: int
+    process: str
+
+
+@dataclass(frozen=True)
+class Served:
+    """What an upsd said, and as whom it sees this host."""
+
+    report: snapshot.Report
+    here: str
+
+
+@dataclass(frozen=True)
+class Tls:
+    """What STARTTLS came to. ends: when the certificate expires, in seconds since 1970."""
+
+    version: str
+    ends: float
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What it takes to tell the UPS to cut the power. spare: how the spare of the flag at ``path`` stands, as flag.py says.
+
+    space, files: bytes, and files, that its file system still takes; None if it takes any number.
+    """
+
+    path: str
+    spare: str
+    space: int
+    files: int | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the journal. at: seconds since 1970. unit: which unit's process said it, or which unit systemd spoke of."""
+
+    at: float
+    unit: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that was seen on a host. troubles: what could not be looked at -> why.
+
+    files: those of NUT, by their names. own: those of our programs, by paths. served: what this host's upsd said, None if it has
+    none. watched: system of each MONITOR line -> what that upsd said, or why it can't be asked. addresses: name of an expected
+    client -> its addresses, or why it has none. flags: path of a POWERDOWNFLAG that is there -> since when. firewall: what lacks,
+    in lines; None if there is no Proxmox VE's firewall. untrusted: path that root goes by -> why others could change it. cut: None
+    without a POWERDOWNFLAG. access: the table that limits who may connect to upsd, None if none is loaded. synchronized: whether
+    something keeps the clock right, None if that can't
+    be told.
+    """
+
+    now: float
+    group: int | None = None
+    release: Release | None = None
+    installed: tuple[str, ...] = ()
+    files: Mapping[str, File] = field(default_factory=dict)
+    own: Mapping[str, File] = field(default_factory=dict)
+    units: Mapping[str, Unit] = field(default_factory=dict)
+    processes: tuple[Process, ...] = ()
+    sockets: tuple[Socket, ...] = ()
+    devices: tuple[bus.UsbDevice, ...] = ()
+    served: Served | str | None = None
+    watched: Mapping[str, Served | str] = field(default_factory=dict)
+    addresses: Mapping[str, tuple[str, ...] | str] = field(default_factory=dict)
+    tls: Tls | None = None
+    flags: Mapping[str, float] = field(default_factory=dict)
+    cut: Cut | None = None
+    untrusted: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(
+        default_factory=dict
+    )  # sandboxes that this host can't apply, see install.REFUSED
+    gate: Mapping[str, Any] | None = None
+    last: Mapping[str, Any] | None = None
+    helped: tuple[watch.Event, ...] = ()  # what nut-watch did for upsd
+    firewall: tuple[str, ...] | None = None
+    access: access.Loaded | None = None
+    synchronized: bool | None = None
+    journal: tuple[Entry, ...] = ()
+    troubles: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Host:
+    """A host to look at. clients: name of each machine that ought to be logged in -> its address or name.
+
+    kits: our programs that ought to be here. open_client: opens upsd at a place. ca: what TLS is checked by, "" without it; server:
+    the name in upsd's certificate. pve: where Proxmox VE keeps its configuration. since: seconds of the journal to read.
+    """
+
+    primary: bool
+    runner: Run
+    clients: Mapping[str, str] = field(default_factory=dict)
+    kits: Sequence[deploy_kits.Kit] = ()
+    ca: str = ""
+    server: str = ""
+    shielded: bool = True
+    since: float = 86400.0
+    root: Path = Path("/")
+    open_client: Open = lambda host, port: Client(host, port, timeout=SECONDS)
+    resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve
+    finder: consistency.Find = consistency.find
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    kept_right: Callable[[], bool | None] | None = None
+    troubles: dict[str, str] = field(default_factory=dict, init=False)
+
+    def look(self) -> Seen:
+        """Look at all there is. Raises nothing that a host's state could bring about."""
+        now = self.clock()
+        installed = tuple(
+            name for name in (("upsmon", "upsd") if self.primary else ("upsmon",)) if self.finder(name) is not None
+        )
+        nothing: dict[str, File] = {}
+        files = self.tried("files", self._files, nothing)
+        upsmon = files["upsmon.conf"].text if "upsmon.conf" in files else ""
+        names = self._sections(files)
+        none: tuple[tuple[Socket, ...], tuple[Process, ...]] = ((), ())
+        sockets, processes = self.tried("sockets", self._network, none)
+        served = self._served(files) if self.primary and installed else None
+        return Seen(
+            now=now,
+            group=_group(),
+            release=self.tried("release", lambda: releases.installed(self.runner, self.finder), None),
+            installed=installed,
+            files=files,
+            own=self.tried("own files", self._own, {}),
+            units=self.tried("units", lambda: self._units(names), {}),
+            processes=processes,
+            sockets=sockets,
+            devices=self.tried("usb", self._devices, ()) if self.primary else (),
+            served=served,
+            watched=self._watched(upsmon),
+            addresses={name: self._addresses(place) for name, place in self.clients.items()},
+            tls=self._tls(files) if self.primary and self.ca else None,
+            flags=self.tried("flags", lambda: self._flags(upsmon), {}),
+            cut=self.tried("cut", lambda: self._cut(upsmon), None) if self.primary else None,
+            untrusted=self.tried("trust", lambda: self._untrusted(upsmon), {}),
+            refused=self.tried("sandboxes", lambda: deploy_kits.read_refused(self.root), {}),
+            gate=self._json(GATE_STATE),
+            last=self._json(REPORT),
+            helped=self._helped(),
+            firewall=self.tried("firewall", lambda: self._firewall(files), None)
+            if self.primary and self.shielded
+            else None,
+            access=self.tried("access", self._access, None) if self.primary else None,
+            synchronized=self.tried("clock", self.kept_right or is_synchronized, None),
+            journal=self.tried("journal", lambda: self._journal(names, now), ()),
+            troubles=dict(self.troubles),
+        )
+
+    def tried(self, what: str, work: Callable[[], _T], otherwise: _T) -> _T:
+        """Look at one thing; what goes wrong is noted."""
+        try:
+            return work()
+        except Exception as error:  # whatever is odd on a host, the other checks still say what they see
+            self.troubles[what] = f"{type(error).__name__}: {error}"
+            return otherwise
+
+    # Files
+
+    def _at(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+    def _file(self, path: Path, text: bool = True) -> File | None:
+        try:
+            about = path.stat()
+            data = path.read_bytes()[:FILE_LIMIT] if stat.S_ISREG(about.st_mode) else b""
+        except FileNotFoundError:
+            return None
+        return File(
+            mode=stat.S_IMODE(about.st_mode),
+            uid=about.st_uid,
+            gid=about.st_gid,
+            changed=about.st_mtime,
+            digest=hashlib.sha256(data).hexdigest(),
+            text=data.decode("utf-8", "surrogateescape") if text else "",
+        )
+
+    def _files(self) -> dict[str, File]:
+        names = (*actions.PRIMARY_FILES, actions.WANTED) if self.primary else actions.SECONDARY_FILES
+        found = {name: self._file(self._at("etc/nut") / name) for name in names}
+        return {name: one for name, one in found.items() if one}
+
+    def _own(self) -> dict[str, File]:
+        found: dict[str, File | None] = {}
+        for kit in self.kits:
+            found[kit.program] = self._file(self._at(kit.program), text=False)
+            found.update({place.path: self._file(self._at(place.path)) for place in kit.places.values()})
+        return {path: one for path, one in found.items() if one}
+
+    def _json(self, path: str) -> Mapping[str, Any] | None:
+        with contextlib.suppress(OSError, ValueError):
+            data = jsontext.parse(self._at(path).read_bytes()[:FILE_LIMIT])
+            return data if isinstance(data, dict) else None
+        return None
+
+    def _helped(self) -> tuple[watch.Event, ...]:
+        file = self._file(self._at(WATCH_STATE)) if self.primary else None
+        return watch.load(file.text, "").events if file else ()
+
+    def _sections(self, files: Mapping[str, File]) -> tuple[str, ...]:
+        return tuple(ups_conf.parse(files["ups.conf"].text).sections) if "ups.conf" in files else ()
+
+    def _flags(self, upsmon_conf: str) -> dict[str, float]:
+        paths = dict.fromkeys([conf_upsmon.directive(upsmon_conf, "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
+        seen = {path: self._at(path) for path in paths if path}
+        return {path: one.lstat().st_mtime for path, one in seen.items() if one.is_file()}
+
+    def _cut(self, upsmon_conf: str) -> Cut | None:
+        path = conf_upsmon.directive(upsmon_conf, "POWERDOWNFLAG")
+        if not path:
+            return None
+        room = os.statvfs(self._at(path).parent)
+        # a file system that does not count its files has 0 of them
+        files = room.f_favail if room.f_files else None
+        return Cut(path, flag.look_at(flag.spare_of(str(self._at(path)))), room.f_bavail * room.f_frsize, files)
+
+    def _untrusted(self, upsmon_conf: str) -> dict[str, str]:
+        given = conf_upsmon.directive(upsmon_conf, "POWERDOWNFLAG")
+        paths = [*trust.ROOTS_OWN, *([str(Path(given).parent)] if given else []), *self._notifying()]
+        return {path: why for path in paths if (why := trust.find_untrusted(self._at(path)))}
+
+    def _notifying(self) -> Iterator[str]:
+        """Yield the programs that stages run as root."""
+        policy = self._json(deploy_kits.SHUTDOWN.places["shutdown.json"].path) or {}
+        # a policy that is wrong is told of elsewhere, and nothing of it is run
+        with contextlib.suppress(stages.StagesError):
+            yield from (one.notify[0] for one in stages.read(policy.get("stages", ())) if one.notify)
+
+    # systemd
+
+    def _units(self, sections: Sequence[str]) -> dict[str, Unit]:
+        names = [MONITOR, ALL]
+        if self.primary:
+            names += [SERVER, WATCHER, *map(driver, sections)]
+        for kit in self.kits:
+            names += kit.units
+        code, said = self.runner(["systemctl", "show", f"--property={_SHOWN}", "--", *names])
+        if code:
+            raise OSError(f"systemctl show: {one_line(said)}")
+        blocks = [block for block in said.split("\n\n") if block.strip()]
+        booted = self.clock() - self.monotonic()
+        return {name: _unit(block, booted) for name, block in zip(names, blocks)}
+
+    def _journal(self, sections: Sequence[str], now: float) -> tuple[Entry, ...]:
+        daemons = [MONITOR, SERVER, *map(driver, sections)] if self.primary else [MONITOR]
+        quiet = [name for kit in self.kits for name in kit.units if name.endswith(".service")]
+        # of what a timer starts each minute only its own words, not systemd's
+        matches = [f"_SYSTEMD_UNIT={name}" for name in (*daemons, *quiet)] + [f"UNIT={name}" for name in daemons]
+        joined = [word for match in matches for word in (match, "+")][:-1]
+        code, said = self.runner(
+            [
+                "journalctl",
+                "--no-pager",
+                "--quiet",
+                "--output=json",
+                "--output-fields=MESSAGE,_SYSTEMD_UNIT,UNIT",
+                f"--lines={LINES}",
+                f"--since=@{max(now - self.since, 0):.0f}",
+                *joined,
+            ]
+        )
+        if code:
+            raise OSError(f"journalctl: {one_line(said)[:200]}")
+        return tuple(_entries(said))
+
+    # Processes and sockets
+
+    def _network(self) -> tuple[tuple[Socket, ...], tuple[Process, ...]]:
+        processes, owners = [], {}
+        for folder in sorted(self._at("proc").glob("[0-9]*")):
+            with contextlib.suppress(OSError):
+                name = (folder / "comm").read_text(encoding="utf-8", errors="replace").strip()
+                if name not in ("upsd", "upsmon"):
+                    continue
+                processes.append(Process(name, int(folder.name), _user(folder.stat().st_uid)))
+                owners.update(dict.fromkeys(_inodes(folder), name))
+        sockets = [
+            Socket(found.address, found.port, owners.get(found.inode, ""))
+            for found in tcp_table.read_sockets(self.root, tcp_table.LISTEN)
+        ]
+        return tuple(sockets), tuple(processes)
+
+    # USB
+
+    def _devices(self) -> tuple[bus.UsbDevice, ...]:
+        places = policy.read(self._at("etc/nut/hotplug.json")) or policy.Policy()
+        return bus.scan(self._at(places.sysfs), self._at(places.dev))
+
+    # upsd
+
+    def _served(self, files: Mapping[str, File]) -> Served | str:
+        conf = files["upsd.conf"].text if "upsd.conf" in files else ""
+        return self._ask(*local_upsd(conf)[0])
+
+    def _ask(self, host: str, port: int, names: Sequence[str] | None = None) -> Served | str:
+        try:
+            with self.open_client(host, port) as client:
+                report = snapshot.look(client, names)
+                return Served(report, client.local_address)
+        except (UpsdFailure, ValueError) as error:
+            return str(error)
+
+    def _watched(self, upsmon_conf: str) -> dict[str, Served | str]:
+        return {one.system: self._ask(one.host, one.port, [one.ups]) for one in conf_upsmon.monitors(upsmon_conf)}
+
+    def _addresses(self, place: str) -> tuple[str, ...] | str:
+        try:
+            return tuple(
+                dict.fromkeys(hostnames.normal_address(one) for one in self.resolve(place.strip("[]"), SECONDS))
+            )
+        except OSError as error:
+            # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
+            kept = gate_loop.Names(self._at(ADDRESSES)).kept.get(place)
+            if kept:
+                return tuple(dict.fromkeys(map(hostnames.normal_address, kept)))
+            return f"the name {place} has no address here ({error.strerror or error})"
+
+    def _tls(self, files: Mapping[str, File]) -> Tls:
+        conf = files["upsd.conf"].text if "upsd.conf" in files else ""
+        try:
+            with self.open_client(*local_upsd(conf)[0]) as client:
+                client.starttls(self.ca, self.server)
+                ends = client.peer_not_after
+                return Tls(client.tls_version or "", ends.timestamp() if isinstance(ends, datetime) else 0.0)
+        except UpsdFailure as error:
+            return Tls("", 0.0, str(error))
+
+    # Proxmox VE
+
+    def _firewall(self, files: Mapping[str, File]) -> tuple[str, ...] | None:
+        folder = self._at("etc/pve")
+        if not folder.is_dir():
+            return None
+        conf = files["upsd.conf"].text if "upsd.conf" in files else ""
+        port = (conf_upsmon.listening(conf) or [("", conf_upsmon.PORT)])[0][1]
+        sources = [access.make_source(one, one) for one in self.clients.values()]
+        found, problems = access.resolve_sources(sources, self.resolve)
+        known = {source.address: those for source, those in found.items()}
+        state = firewall.state(*firewall.read(folder), [one for those in known.values() for one in those], port)
+        return (*firewall.hint(state, known, port, folder / firewall.HOST), *([] if state.off else problems.values()))
+
+    def _access(self) -> access.Loaded | None:
+        return access.read_table(self.runner)
+
+
+def _group() -> int | None:
+    try:
+        return grp.getgrnam("nut").gr_gid
+    except KeyError:
+        return None
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _unit(block: str, booted: float) -> Unit:
+    """Read what systemctl shows of a unit. booted: seconds since 1970 at which its monotonic clock began."""
+    said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    moment = int(said.get("StateChangeTimestampMonotonic") or 0)
+    return Unit(
+        load=said.get("LoadState", ""),
+        active=said.get("ActiveState", ""),
+        sub=said.get("SubState", ""),
+        enabled=said.get("UnitFileState", ""),
+        pid=int(said.get("MainPID") or 0),
+        result=said.get("Result", ""),
+        since=booted + moment / 1e6 if moment else 0.0,
+    )
+
+
+def _entries(said: str) -> Iterator[Entry]:
+    """Read journalctl's JSON, a line each. What is said twice in a second, to syslog and to the standard error, is told once."""
+    told: set[tuple[int, str]] = set()
+    for line in said.splitlines():
+        try:
+            data = jsontext.parse(line)
+            at = entry_moment(data)
+        except (ValueError, KeyError, TypeError):
+            continue
+        words = data.get("MESSAGE")
+        if isinstance(words, list):  # bytes that are no UTF-8
+            words = bytes(one & 255 for one in words if isinstance(one, int)).decode("utf-8", "replace")
+        if not isinstance(words, str) or (int(at), words.strip()) in told:
+            continue
+        told.add((int(at), words.strip()))
+        yield Entry(at, str(data.get("UNIT") or data.get("_SYSTEMD_UNIT") or ""), words.strip())
+
+
+def _inodes(folder: Path) -> Iterable[str]:
+    """Name the sockets that a process has open, by their inodes."""
+    with contextlib.suppress(OSError):
+        for one in (folder / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = str(one.readlink())
+                if target.startswith("socket:["):
+                    yield target[len("socket:[") : -1]
+
+
+def is_synchronized(libc: Any = None) -> bool | None:
+    """Ask the kernel whether something (chrony, systemd-timesyncd) keeps its clock right. None if it does not say.
+
+    adjtimex(2), without a change. No program is asked: timedatectl would start a service.
+    """
+    # struct timex: modes, the first number, 0 asks for nothing to be changed
+    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
+    state = (libc or ctypes.CDLL(None)).adjtimex(buffer)
+    return None if state < 0 else state != _TIME_ERROR

@@ -1,0 +1,379 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who hangs on which UPS: the wiring between a primary and its secondaries, from the inventory alone."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .base.allow import ANY, AccessError, parse_allow, parse_source
+from .conf import grammar, upsmon
+
+PRIMARIES = "pve"
+TRUENAS = "truenas"
+CLIENTS = "ups_clients"
+# Beside the inventory, for secrets. Ansible takes all that is in an inventory's directory for inventory, each password for
+# the name of a host; but not what begins with a dot.
+KEPT = ".homelab-nut"
+# the role's default of nut_server_user, which other hosts' variables don't show
+PRIMARY_USER = "monitor"
+
+# Seconds from the start of a shutdown to the moment that the machine is down, if the inventory does not say. A TrueNAS
+# stops its services and exports its pools; a Linux box stops its services.
+SHUTDOWN_SECONDS = {TRUENAS: 60, CLIENTS: 30}
+# NUT's defaults, and the role's, for a secondary's poll and its FINALDELAY. TrueNAS can't be told others.
+POLL_SECONDS = 5
+FINAL_SECONDS = 5
+BEGIN_SECONDS = POLL_SECONDS + FINAL_SECONDS
+
+
+class SiteError(ValueError):
+    """The inventory does not fit together; the message names the host, the variable and what to do."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """A secondary. ups and primary_address are what its upsmon is told.
+
+    begin_time is how many seconds it takes at most from FSD until it begins to shut down, shutdown_time how many from
+    there until it is down, and limit how many of these the primary waits for it at most. address is where the primary can
+    see whether it is up; guest, {"kind": "qm" or "pct", "id": number}, what it is on the primary, if it is a guest of it.
+    """
+
+    name: str
+    kind: str
+    primary: str
+    primary_address: str
+    primary_port: int
+    ups: str
+    user: str
+    begin_time: int
+    shutdown_time: int
+    limit: int
+    address: str
+    guest: dict[str, Any] | None
+
+
+def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """List the secondaries of an inventory.
+
+    groups, hostvars: as Ansible has them. Used are the groups pve, truenas and ups_clients, of each secondary
+    nut_client_primary, nut_client_ups, nut_client_user, nut_client_shutdown_time, nut_client_shutdown_limit, nut_client_address
+    and nut_client_guest, and of each primary nut_server_address, nut_server_port and nut_server_devices. Raises SiteError.
+    """
+    primaries = list(groups.get(PRIMARIES, ()))
+    found: list[dict[str, Any]] = []
+    for kind in (TRUENAS, CLIENTS):
+        for name in groups.get(kind, ()):
+            if name in primaries:
+                raise SiteError(
+                    f"{name} is in group {PRIMARIES} and in group {kind}. A host is a primary or a secondary"
+                )
+            if name in (one["name"] for one in found):
+                raise SiteError(f"{name} is in group {TRUENAS} and in group {CLIENTS}. It is one or the other")
+            found.append(asdict(_client(name, kind, primaries, hostvars)))
+    users: dict[tuple[str, str], str] = {}
+    for one in found:
+        other = users.setdefault((one["primary"], one["user"]), one["name"])
+        if other != one["name"]:
+            raise SiteError(
+                f"{other} and {one['name']} have the same user {one['user']}: set nut_client_user of one of them"
+            )
+    return found
+
+
+def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> Client:
+    own = hostvars[name]
+    primary = own.get("nut_client_primary") or (primaries[0] if len(primaries) == 1 else "")
+    if primary not in primaries:
+        if not primaries:
+            why = f"group {PRIMARIES} is empty; put the host with the UPS into it"
+        elif primary:
+            why = f"nut_client_primary is {primary}, and group {PRIMARIES} has {', '.join(primaries)}"
+        else:
+            why = f"group {PRIMARIES} has {', '.join(primaries)}; set nut_client_primary to one of them"
+        raise SiteError(f"{name} is a secondary without a primary: {why}")
+    its = hostvars[primary]
+    names = _ups_names(primary, its)
+    ups = str(own.get("nut_client_ups") or names[0])
+    if ups not in names:
+        raise SiteError(f"{name}: nut_client_ups is {ups}, and {primary} has {', '.join(names)}")
+    user = str(own.get("nut_client_user") or re.sub(r"[^A-Za-z0-9._-]", "_", name))
+    problem = grammar.user_problem(user)
+    if problem:
+        raise SiteError(f"{name}: nut_client_user {user!r} can't be used: the user name {problem}")
+    # two sections of one name in upsd.users are one user to upsd, with one password
+    if user == (its.get("nut_server_user") or PRIMARY_USER):
+        raise SiteError(f"{name}: {primary} itself logs in as {user}: set another nut_client_user or nut_server_user")
+    shutdown_time = _seconds(name, "nut_client_shutdown_time", own, SHUTDOWN_SECONDS[kind])
+    limit = _seconds(name, "nut_client_shutdown_limit", own, shutdown_time + max(30, shutdown_time // 2))
+    if limit < shutdown_time:
+        raise SiteError(
+            f"{name}: nut_client_shutdown_limit is {limit}, and nut_client_shutdown_time {shutdown_time}: the primary would not "
+            "wait until it is down"
+        )
+    return Client(
+        name=name,
+        kind=kind,
+        primary=primary,
+        primary_address=address(primary, its),
+        primary_port=_port(primary, its),
+        ups=ups,
+        user=user,
+        begin_time=BEGIN_SECONDS if kind == TRUENAS else _begin_time(name, own),
+        shutdown_time=shutdown_time,
+        limit=limit,
+        address=_seen_at(name, own),
+        guest=_guest(name, own.get("nut_client_guest")),
+    )
+
+
+def _seen_at(name: str, own: Mapping[str, Any]) -> str:
+    """Say where the primary can see whether a secondary is up. Ansible's own way there may be a tunnel, which tells nothing."""
+    host = str(own.get("ansible_host") or name)
+    return str(
+        own.get("nut_client_address") or (name if host in ("localhost", "::1") or host.startswith("127.") else host)
+    )
+
+
+def _guest(name: str, given: Any) -> dict[str, Any] | None:
+    if not given:
+        return None
+    kind, number = (given.get("kind"), str(given.get("id"))) if isinstance(given, Mapping) else (None, "")
+    if kind not in ("qm", "pct") or not number.isdigit() or len(number) > 9 or set(given) != {"kind", "id"}:
+        raise SiteError(
+            f"{name}: nut_client_guest must be such as {{kind: qm, id: 100}} for a virtual machine, or with pct for a container, not "
+            f"{given!r}"
+        )
+    return {"kind": kind, "id": int(number)}
+
+
+# the ports on which a machine that is up says at least no; tried where it does not answer a ping
+PORTS = {TRUENAS: (22, 80, 443, 445, 111, 2049), CLIENTS: (22, 80, 443, 3389)}
+SPARE_SECONDS = 30
+# what a variable that is not set looks like
+_UNSET: tuple[Any, ...] = (None, "", [])
+
+
+def gate_policy(
+    secondaries: Sequence[Mapping[str, Any]],
+    upses: Sequence[str],
+    port: int,
+    *,
+    settle: float,
+    reserve: float,
+    least: float | None = None,
+    longest: float | None = None,
+    flag: str = "",
+    stages: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Compose what nut-shutdown goes by (gate_policy.check_policy) from secondaries as `clients` lists them.
+
+    The gate begins when the last of them has begun to shut down, or has had its time for that. longest: seconds after which it
+    ends whatever it sees; by default half a minute after the last limit. stages: as nut_server_stages. Raises SiteError.
+    """
+    hosts = [
+        {
+            "name": re.sub(r"[^A-Za-z0-9_.-]", "_", one["name"]).lstrip("_.-") or "host",
+            "addresses": [one["address"].strip("[]")],
+            "ports": list(PORTS[one["kind"]]),
+            "guest": one["guest"],
+            "expected": one["shutdown_time"],
+            "limit": one["limit"],
+        }
+        for one in secondaries
+    ]
+    if longest is None:
+        longest = max([0, *(one["limit"] for one in secondaries)]) + SPARE_SECONDS
+    return {
+        "version": 1,
+        "upses": [{"name": name, "host": "localhost", "port": port} for name in upses],
+        "hosts": hosts,
+        "settle": settle,
+        "reserve": reserve,
+        "least": least,
+        "longest": longest,
+        "flag": flag,
+        "stages": [_stage(one, {each["name"]: each["address"].strip("[]") for each in secondaries}) for one in stages],
+    }
+
+
+def _stage(given: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
+    """Give a stage the addresses of the machines whose storage it is about; drop what is not set."""
+    stage = {key: value for key, value in given.items() if value not in _UNSET}
+    if "storage_of" in stage:
+        unknown = [name for name in stage["storage_of"] if name not in addresses and not re.search("[.:]", str(name))]
+        if unknown:
+            known = ", ".join(addresses) or "none"
+            raise SiteError(
+                f"nut_server_stages: stage {given.get('name')}: storage_of names {unknown[0]}, which is no secondary of this primary "
+                f"({known}), nor an address"
+            )
+        # a storage may have the machine's name where the inventory has its address, and the other way round
+        words = [word for name in stage["storage_of"] for word in (addresses.get(name, name), name)]
+        stage["storage_of"] = list(dict.fromkeys(words))
+    return stage
+
+
+def _ups_names(primary: str, its: Mapping[str, Any]) -> list[str]:
+    devices = its.get("nut_server_devices") or [{"name": "ups"}]
+    if isinstance(devices, (str, Mapping)) or not all(isinstance(one, Mapping) for one in devices):
+        raise SiteError(f"{primary}: nut_server_devices must be a list of UPSes, each with a name")
+    return [str(one.get("name")) for one in devices]
+
+
+def _port(primary: str, its: Mapping[str, Any]) -> int:
+    port = str(its.get("nut_server_port") or 3493)
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise SiteError(f"{primary}: nut_server_port must be a number from 1 to 65535, not {port!r}")
+    return int(port)
+
+
+def address(primary: str, its: Mapping[str, Any]) -> str:
+    """Say under which address secondaries reach a primary: nut_server_address, else what Ansible itself uses."""
+    found = str(its.get("nut_server_address") or its.get("ansible_host") or primary)
+    if found in ("localhost", "::1") or found.startswith("127."):
+        raise SiteError(
+            f"{primary}: secondaries can't reach it as {found}: set nut_server_address to its address on the network"
+        )
+    return f"[{found}]" if ":" in found and not found.startswith("[") else found
+
+
+def upsd_access(
+    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], primary: str, allow: Any = ()
+) -> dict[str, Any]:
+    """Work out who may connect to a primary's upsd, and where it listens if nobody says so.
+
+    limited: whether anybody is refused. sources: name and address of each secondary, of each host that only watches one of its UPSes,
+    and of what nut_server_allow has besides. listen: as nut_server_listen. Raises SiteError.
+    """
+    try:
+        given = parse_allow(allow)
+        sources = [
+            {"name": one["name"], "address": one["address"]}
+            for one in clients(groups, hostvars)
+            if one["primary"] == primary
+        ]
+        sources += _watchers(groups, hostvars, primary, {one["name"] for one in sources})
+        for source in sources:
+            source["address"] = parse_source(source["address"])
+    except AccessError as error:
+        raise SiteError(f"{primary}: nut_server_allow, or the address of a secondary: {error}") from None
+    sources += [{"name": one, "address": one} for one in given if one != ANY]
+    limited = ANY not in given
+    listen = _listen(primary, hostvars[primary]) if sources or not limited else ["127.0.0.1"]
+    return {"limited": limited, "sources": sources, "listen": [{"address": one} for one in listen]}
+
+
+def _watchers(
+    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], primary: str, known: Collection[str]
+) -> list[dict[str, str]]:
+    """Find the hosts whose nut_server_monitor or nut_client_monitor names a primary by one of its names."""
+    its = hostvars[primary]
+    names = {str(one).strip("[]") for one in (primary, its.get("nut_server_address"), its.get("ansible_host")) if one}
+    found = []
+    for kind in (PRIMARIES, CLIENTS):
+        for name in groups.get(kind, ()):
+            own = hostvars[name]
+            lines = own.get("nut_server_monitor" if kind == PRIMARIES else "nut_client_monitor") or ()
+            hosts = {
+                upsmon.Monitor(str(line.get("system")), 0, "", "", "").host
+                for line in lines
+                if isinstance(line, Mapping)
+            }
+            if name != primary and name not in known and hosts & names:
+                found.append({"name": name, "address": _seen_at(name, own)})
+    return found
+
+
+def _listen(primary: str, its: Mapping[str, Any]) -> list[str]:
+    """Return loopback and the address at which others reach a primary, if that is plainly an address of its own; else all."""
+    given = str(its.get("nut_server_address") or its.get("ansible_host") or primary).strip("[]")
+    try:
+        found = ipaddress.ip_address(given)
+    except ValueError:
+        return ["0.0.0.0"]
+    if found.is_loopback or found.is_unspecified or found.is_link_local:
+        return ["0.0.0.0"]
+    # loopback first, as there is no host without
+    return ["127.0.0.1", str(found)]
+
+
+def _begin_time(name: str, own: Mapping[str, Any]) -> int:
+    """Add up a Linux secondary's longest poll and its FINALDELAY, which come before its shutdown command."""
+    polls = [
+        _seconds(name, variable, own, POLL_SECONDS) for variable in ("nut_client_pollfreq", "nut_client_pollfreqalert")
+    ]
+    return max(polls) + _seconds(name, "nut_client_finaldelay", own, FINAL_SECONDS)
+
+
+def _seconds(name: str, variable: str, own: Mapping[str, Any], otherwise: int) -> int:
+    value = own.get(variable)
+    if value is None:
+        return otherwise
+    try:
+        seconds = int(str(value))
+    except ValueError:
+        seconds = -1
+    if seconds < 0:
+        raise SiteError(f"{name}: {variable} must be a number of seconds, not {value!r}")
+    return seconds
+
+
+def plan_site(
+    primary: str,
+    secondaries: Sequence[Mapping[str, Any]],
+    devices: Sequence[Mapping[str, Any]],
+    stages: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Say what the plan of a shutdown (plan/model.py) has to know of a site: machines, supplies, stages.
+
+    secondaries: as `clients` lists them. devices: as nut_server_devices; of their keys those count that NUT itself goes by. stages:
+    as nut_server_stages; whom they tell is no matter of the plan's.
+    """
+    kinds = {TRUENAS: "truenas", CLIENTS: "linux"}
+    machines: list[dict[str, Any]] = [{"name": primary, "role": "primary", "kind": "pve"}]
+    for one in secondaries:
+        machine = {key: one[key] for key in ("name", "begin_time", "shutdown_time", "limit")}
+        # the name, too: storage of a NAS is often named by it, and may be on another of its addresses
+        addresses = dict.fromkeys((one["address"].strip("[]"), one["name"]))
+        machine.update(role="secondary", kind=kinds[one["kind"]], address=list(addresses))
+        if one["guest"]:
+            machine["guest_id"] = one["guest"]["id"]
+        machines.append(machine)
+    planned = [
+        {key: one[key] for key in one if key not in ("notify", "message") and one[key] not in _UNSET} for one in stages
+    ]
+    return {"machines": machines, "supplies": [_supply(one) for one in devices], "stages": planned}
+
+
+def _supply(device: Mapping[str, Any]) -> dict[str, Any]:
+    # what the driver is told counts, whatever the UPS says of itself
+    forced = {**(device.get("default") or {}), **(device.get("override") or {}), **(device.get("options") or {})}
+    found: dict[str, Any] = {"name": device["name"]}
+    for key, names in (
+        ("runtime_low", ("override.battery.runtime.low", "battery.runtime.low")),
+        ("charge_low", ("override.battery.charge.low", "battery.charge.low")),
+        *(
+            (key, (key,))
+            for key in ("offdelay", "ondelay", "pollfreq", "pollinterval", "driver", "vendorid", "ignorelb")
+        ),
+    ):
+        values = [one[name] for name in names for one in (forced, device) if one.get(name) not in (None, "")]
+        # what is no number is a mistake in ups.conf, which is judged where that is made, by its file and line
+        if values and (key in ("driver", "vendorid", "ignorelb") or _is_number(values[0])):
+            found[key] = values[0]
+    return found
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return float(str(value)) >= 0
+    except ValueError:
+        return False

@@ -1,0 +1,577 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Orders to a UPS: what each does to the power of what hangs on it, and giving them up to the real result.
+
+upsd's OK means that the driver was told, and no more. Whether the driver did it is known by tracking (since 2.8.0), and
+whether the UPS did it by looking again. Nothing here that could cut power or empty a battery is done without a word of
+the caller's that says so, and what is not known to be harmless could.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..conf import grammar
+from . import snapshot, vocabulary
+from .client import (
+    AccessDenied,
+    Client,
+    InvalidArgument,
+    UnknownCommand,
+    UnknownUps,
+    Unreachable,
+    UpsdError,
+    UpsdFailure,
+    VarNotSupported,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+QUICK, DEEP = "quick", "deep"
+
+SECONDS = 10.0
+"""How long an order is waited for, unless the caller says otherwise."""
+
+TEST_SECONDS = {QUICK: 120.0, DEEP: 4 * 3600.0}
+"""How long a battery test is waited for, unless the caller says otherwise. A deep one empties the battery."""
+
+SETTLE = 35.0
+"""Seconds after which a driver has asked its UPS for everything: usbhid-ups does every 30 (pollfreq)."""
+
+LEAST_CHARGE = 90.0
+"""Percent of charge below which no test begins: if the mains fail then, what is left has to do."""
+
+
+class Refused(Exception):
+    """The order was not given, for the reason that the message says. Nothing has been changed."""
+
+
+class Effect(enum.Enum):
+    """What an order may do to the battery, or to the power of what hangs on the UPS."""
+
+    BATTERY = "battery"
+    DRAIN = "drain"
+    POWER = "power"
+
+
+@dataclass(frozen=True)
+class Danger:
+    """What an order may do, and why it counts as able to."""
+
+    effect: Effect
+    why: str
+
+
+_OUTLET = r"(outlet(\.group)?\.[0-9]+\.)?"
+
+# docs/nut-names.txt and data/cmdvartab of 2.8.1. Not on the list, with reason: bypass.stop (a faulty inverter drops the
+# load), reset.watchdog (a watchdog that runs reboots the load), test.system.start and test.failure.start (nobody says
+# what they do; the second one is a power cut to all hosts), driver.* (a driver that does not come back counts as lost).
+_HARMLESS = re.compile(
+    r"beeper\.(enable|disable|mute|toggle|on|off)"
+    rf"|{_OUTLET}load\.on(\.delay)?"
+    rf"|{_OUTLET}shutdown\.stop"
+    r"|test\.panel\.(start|stop)"
+    r"|test\.(battery|failure)\.stop"
+    r"|calibrate\.stop"
+    r"|reset\.input\.minmax"
+)
+
+_WHY = (
+    (r".*load\.(off|cycle).*", "it switches the load off"),
+    (r".*shutdown\..*", "it lets the UPS cut the power"),
+    (r"bypass\..*", "with the bypass on, or while it is switched, the battery protects nothing"),
+    (r"driver\.killpower", "it lets the UPS cut the power"),
+    (r"driver\..*", "a driver that does not come back counts as lost, and on battery that is a shutdown"),
+    (r"test\.failure\.start", "all hosts take it for a power cut, and go down"),
+    (r"reset\.watchdog", "a watchdog that runs reboots the load when nobody resets it again"),
+)
+
+_DRAIN = {
+    "test.battery.start": "NUT does not say which test it is: it may be a deep one",
+    "test.battery.start.deep": "a deep test empties the battery until it is low",
+    "calibrate.start": "a calibration empties the battery until it is low",
+}
+
+_AFTER = (
+    "; if the mains fail then, or soon after, nothing is left,"
+    " and where the UPS does not call it CAL all hosts go down as in a power cut"
+)
+
+# Variables that are written in daily use and cut nothing by themselves: delays of a shutdown that somebody else begins,
+# the limits of LB, names and dates, the test interval, the beeper. Not on the list, with reason: ups.timer.* (begins a
+# shutdown), outlet.*.switch and *.status (switch), *.autoswitch.* and battery.energysave* (switch off by themselves),
+# input.transfer.* (a wrong one keeps the UPS on battery), driver.flag.allow_killpower, ups.status (dummy-ups).
+_HARMLESS_VARIABLE = re.compile(
+    r"(ups|outlet(\.group)?(\.[0-9]+)?)\.delay\.(shutdown|start|reboot)"
+    r"|battery\.(charge|runtime)\.(low|warning|restart)"
+    r"|battery\.((mfr\.)?date|packs|packs\.external)"
+    r"|(ups|device|outlet\.[0-9]+|outlet\.group\.[0-9]+)\.(id|name|desc|description|contact|location)"
+    r"|ups\.(date|time|display\.language|contacts)"
+    r"|ups\.test\.interval"
+    r"|ups\.beeper\.status"
+    r"|input\.(sensitivity|quality)"
+    r"|driver\.debug"
+)
+
+
+def danger(command: str) -> Danger | None:
+    """Return what an instant command may do to battery and power; None if it is known to be harmless.
+
+    upsd takes a command in any case; so does this.
+    """
+    name = command.lower()
+    if _HARMLESS.fullmatch(name):
+        return None
+    if name == "test.battery.start.quick":
+        return Danger(Effect.BATTERY, "it puts the load on the battery for some seconds")
+    if name in _DRAIN:
+        return Danger(Effect.DRAIN, _DRAIN[name] + _AFTER)
+    for pattern, why in _WHY:
+        if re.fullmatch(pattern, name):
+            return Danger(Effect.POWER, why)
+    return Danger(Effect.POWER, "it is not among the commands that are known to be harmless")
+
+
+def danger_of_variable(name: str) -> Danger | None:
+    """Return what setting a variable may do to the power; None if it is known to be harmless."""
+    if _HARMLESS_VARIABLE.fullmatch(name.lower()):
+        return None
+    return Danger(Effect.POWER, "it is not among the variables that are known to cut no power")
+
+
+@dataclass(frozen=True)
+class Leave:
+    """What the caller allows. charge: percent of the battery below which no test begins."""
+
+    cut_power: bool = False
+    drain_battery: bool = False
+    charge: float = LEAST_CHARGE
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an order.
+
+    result: "success"; "failed": driver or UPS did not do it; "pending": the driver has not answered within the time;
+    "unknown": it was sent, and nothing can tell more. words: the same for people. value: of a variable, as it is now.
+    """
+
+    result: str
+    words: str
+    value: str | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A variable to be set: what it is, and what it shall be, as the UPS spells it."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a battery test showed. verdict: "passed", "failed", or "unknown". result: ups.test.result in the end, or ""."""
+
+    verdict: str
+    words: str
+    result: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Who gives orders to one UPS.
+
+    open_client: gives a new Client, not yet connected. username, password: of upsd.users; "" if there is none, which
+    does for plans. tracked: whether to ask upsd to track orders. clock, sleep: as time's.
+
+    Methods raise Refused, and upsd.UpsdFailure if upsd can't be talked to, or has no data of the UPS.
+    """
+
+    open_client: Callable[[], Client]
+    ups: str
+    username: str = ""
+    password: str = ""
+    tracked: bool = True
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def plan_command(self, command: str, leave: Leave) -> str:
+        """Return the command as the UPS spells it, if it has it, and if it may be given now."""
+        self._allow(command, danger(command), leave)
+        with self.open_client() as client:
+            return self._plan_command(client, command, leave)
+
+    def command(self, command: str, value: str | None, leave: Leave, wait: float = SECONDS) -> Outcome:
+        """Give an instant command, and wait up to ``wait`` seconds for what becomes of it."""
+        self._allow(command, danger(command), leave)
+        with self.open_client() as client:
+            name = self._plan_command(client, command, leave)
+            tracked = self._log_on(client, f"instcmds = {name}", name)
+            return self._command(client, name, value, tracked, wait)
+
+    def plan_settings(self, wanted: Mapping[str, str], leave: Leave) -> tuple[Setting, ...]:
+        """Return what has to be set so that the variables are as wanted: without those that are already."""
+        with self.open_client() as client:
+            return self._plan_settings(client, wanted, leave)
+
+    def set_variables(
+        self, wanted: Mapping[str, str], leave: Leave, wait: float = SECONDS
+    ) -> list[tuple[Setting, Outcome]]:
+        """Set what is not as wanted, each waited for ``wait`` seconds; stop at the first that is no success."""
+        done: list[tuple[Setting, Outcome]] = []
+        with self.open_client() as client:
+            settings = self._plan_settings(client, wanted, leave)
+            if not settings:
+                return []
+            tracked = self._log_on(client, "actions = SET", "set variables")
+            for setting in settings:
+                outcome = self._set(client, setting, tracked, wait)
+                done.append((setting, outcome))
+                if outcome.result != "success":
+                    break
+        return done
+
+    def plan_fsd(self, leave: Leave) -> None:
+        """See that FSD may be set, as far as that can be seen without doing it."""
+        why = "every host on this UPS goes down, and then the primary may let it cut the power; nothing takes it back"
+        self._allow("FSD", Danger(Effect.POWER, why), leave)
+        with self.open_client() as client:
+            self._served(client)
+
+    def fsd(self, leave: Leave) -> Outcome:
+        """Set FSD."""
+        self.plan_fsd(leave)
+        with self.open_client() as client:
+            self._log_on(client, "actions = FSD", "set FSD")
+            try:
+                client.fsd(self.ups)
+            except AccessDenied as error:
+                raise self._no_right(error, "actions = FSD", "set FSD") from error
+        return Outcome("success", f"{self.ups} has the flag FSD: all hosts on it go down")
+
+    def plan_test(self, kind: str, leave: Leave) -> str:
+        """Return the command that begins a battery test, QUICK or DEEP, if it may begin now."""
+        return self.plan_command(f"test.battery.start.{kind}", leave)
+
+    def test(self, kind: str, leave: Leave, wait: float | None = None, interval: float = 2.0) -> Verdict:
+        """Test the battery, and watch until it is over, or ``wait`` seconds are; say what it showed.
+
+        interval: seconds between two looks.
+        """
+        command = self.plan_test(kind, leave)
+        before = self._variables()
+        end = self.clock() + (TEST_SECONDS[kind] if wait is None else wait)
+        outcome = self.command(command, None, leave, SECONDS)
+        if outcome.result == "failed":
+            return Verdict(vocabulary.UNKNOWN, f"the test did not begin: {outcome.words}", before.get(_RESULT, ""), 0.0)
+        watch = _Watch(kind, before, self.clock())
+        while True:
+            verdict = None
+            try:
+                verdict = watch.see(self._variables(), self.clock())
+            except UpsdFailure as error:
+                watch.miss(str(error))
+            left = end - self.clock()
+            if verdict is not None:
+                return verdict
+            if left <= 0:
+                return watch.give_up(self.clock())
+            self.sleep(min(interval, left))
+
+    # The parts
+
+    def _variables(self) -> dict[str, str]:
+        with self.open_client() as client:
+            return client.list_vars(self.ups)
+
+    def _allow(self, name: str, found: Danger | None, leave: Leave) -> None:
+        if found is None or found.effect is Effect.BATTERY:
+            return
+        option = "may_cut_power" if found.effect is Effect.POWER else "may_drain_battery"
+        allowed = leave.cut_power if found.effect is Effect.POWER else leave.drain_battery
+        what = "could cut the power of what hangs on" if found.effect is Effect.POWER else "could empty the battery of"
+        if not allowed:
+            raise Refused(f"{name} {what} {self.ups}: {found.why}. If that is what you want, say {option}: true")
+
+    def _served(self, client: Client) -> None:
+        served = client.list_ups()
+        if self.ups.lower() not in {name.lower() for name in served}:
+            others = ", ".join(served) or "none at all"
+            raise UnknownUps("UNKNOWN-UPS", client.where, f"the question for {self.ups!r}", f"it serves {others}")
+
+    def _plan_command(self, client: Client, command: str, leave: Leave) -> str:
+        self._served(client)
+        there = {name.lower(): name for name in client.list_cmds(self.ups)}
+        if command.lower() not in there:
+            raise Refused(f"{self.ups} has no command {command}. It has {', '.join(there.values()) or 'none at all'}")
+        found = danger(command)
+        if found is not None and found.effect is not Effect.POWER:
+            reason = unfit(client.list_vars(self.ups), leave.charge)
+            if reason:
+                raise Refused(f"no test of the battery of {self.ups} now: {reason}")
+        return there[command.lower()]
+
+    def _plan_settings(self, client: Client, wanted: Mapping[str, str], leave: Leave) -> tuple[Setting, ...]:
+        self._served(client)
+        settings = []
+        for name, value in wanted.items():
+            try:
+                known = snapshot.writable_of(client, self.ups, name)
+            except VarNotSupported:
+                raise Refused(f"{self.ups} has no variable {name}{self._settable(client)}") from None
+            except grammar.Unencodable as error:
+                raise Refused(f"the variable {name!r}: {error}") from None
+            if known is None:
+                raise Refused(f"{name} of {self.ups} can't be set{self._settable(client)}")
+            if vocabulary.same_value(known.value, value):
+                continue
+            setting = Setting(known.name, known.value, fitting(known, value))
+            self._allow(f"setting {setting.name}", danger_of_variable(name), leave)
+            settings.append(setting)
+        return tuple(settings)
+
+    def _settable(self, client: Client) -> str:
+        return f". What can be set: {', '.join(client.list_rw(self.ups)) or 'nothing at all'}"
+
+    def _log_on(self, client: Client, right: str, what: str) -> bool:
+        """Authenticate. Says whether orders are tracked."""
+        if not self.username:
+            raise Refused(f"to {_do(what)}, upsd at {client.where} wants a username and a password{_advice('', right)}")
+        try:
+            client.authenticate(self.username, self.password)
+        except grammar.Unencodable as error:
+            raise Refused(f"username or password can't be sent to upsd: {error}") from None
+        if not self.tracked:
+            return False
+        try:
+            client.set_tracking()
+        except (UnknownCommand, InvalidArgument):
+            return False
+        return True
+
+    def _no_right(self, error: AccessDenied, right: str, what: str) -> Refused:
+        return Refused(
+            f"upsd does not let the user {self.username} {_do(what)} ({error.code}). Its password may be wrong, or it has"
+            f" no right to{_advice(self.username, right)}"
+        )
+
+    def _command(self, client: Client, name: str, value: str | None, tracked: bool, wait: float) -> Outcome:
+        client.renew()
+        try:
+            tracking = client.instcmd(self.ups, name, value)
+        except AccessDenied as error:
+            raise self._no_right(error, f"instcmds = {name}", name) from error
+        except UpsdError as error:
+            return Outcome("failed", str(error))
+        except Unreachable as error:
+            return Outcome("unknown", f"nobody knows whether the driver was told: {error}")
+        except grammar.Unencodable as error:
+            raise Refused(f"the value of {name}: {error}") from None
+        return self._follow(client, tracking if tracked else None, wait)
+
+    def _set(self, client: Client, setting: Setting, tracked: bool, wait: float) -> Outcome:
+        client.renew()
+        end = self.clock() + wait
+        try:
+            tracking = client.set_var(self.ups, setting.name, setting.after)
+        except AccessDenied as error:
+            raise self._no_right(error, "actions = SET", "set variables") from error
+        except UpsdError as error:
+            return Outcome("failed", str(error), setting.before)
+        except Unreachable as error:
+            return Outcome("unknown", f"nobody knows whether the driver was told: {error}", setting.before)
+        except grammar.Unencodable as error:
+            raise Refused(f"the value of {setting.name}: {error}") from None
+        outcome = self._follow(client, tracking if tracked else None, wait)
+        if outcome.result == "failed":
+            return outcome
+        value = setting.before
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                client.renew()
+                value = client.get_var(self.ups, setting.name)
+            except UpsdFailure as error:
+                return replace(outcome, words=f"{outcome.words}; then {error}", value=value)
+            left = end - self.clock()
+            if vocabulary.same_value(value, setting.after):
+                return Outcome("success", f"it is {value} now", value)
+            if left <= 0:
+                return replace(outcome, words=f"{outcome.words}, but after {wait:g} s it is {value}", value=value)
+            self.sleep(min(pause, left))
+            pause = min(2 * pause, 1.0)
+
+    def _follow(self, client: Client, tracking: str | None, wait: float) -> Outcome:
+        if tracking is None:
+            return Outcome("unknown", "the driver was told; without tracking nobody knows whether it did it")
+        end = self.clock() + wait
+        pause = _FIRST_PAUSE
+        while True:
+            client.renew()
+            try:
+                said = client.get_tracking(tracking)
+            except UpsdFailure as error:
+                return Outcome("unknown", f"the driver was told; then {error}")
+            if said == "SUCCESS":
+                return Outcome("success", "the driver did it")
+            if said != "PENDING":
+                return Outcome("failed", f"the driver answered {said}{_ANSWERS.get(said, '')}")
+            left = end - self.clock()
+            if left <= 0:
+                return Outcome("pending", f"the driver was told, and has not answered within {wait:g} s")
+            self.sleep(min(pause, left))
+            pause = min(2 * pause, 1.0)
+
+
+_FIRST_PAUSE = 0.1
+_RESULT, _DATE = "ups.test.result", "ups.test.date"
+_ANSWERS = {
+    "UNKNOWN": ": it does not know it, whatever upsd lists",
+    "INVALID-ARGUMENT": ": the value is none that it takes",
+    "FAILED": ": it or the UPS could not do it",
+}
+
+
+def _do(what: str) -> str:
+    return what if " " in what else f"give the command {what}"
+
+
+def _advice(username: str, right: str) -> str:
+    """Say what upsd.users has to hold."""
+    key, _equals, value = right.partition(" = ")
+    name = username or "NAME"
+    return (
+        f". upsd.users of that host needs `{right}` in the section [{name}], with this collection"
+        f" nut_server_users: [{{name: {name}, {key}: [{value}]}}], and upsd has to be reloaded then"
+    )
+
+
+def unfit(variables: Mapping[str, str], least: float = LEAST_CHARGE) -> str | None:
+    """Return why a UPS should not have its battery tested now, going by its variables; None if it may.
+
+    least: percent of charge. A UPS that does not tell its charge is let through: its own electronics refuse.
+    """
+    status = variables.get("ups.status", "")
+    flags = set(vocabulary.split_status(status))
+    if "OL" not in flags or not vocabulary.CAREFUL.isdisjoint(flags):
+        return f"it is not plainly on mains (ups.status: {status or 'none'})"
+    if vocabulary.judge(variables.get(_RESULT, "")) == vocabulary.RUNNING or "TEST" in flags:
+        return f"a test is under way ({variables.get(_RESULT) or status})"
+    charge = vocabulary.typed_value("battery.charge", variables.get("battery.charge", ""))
+    if isinstance(charge, (int, float)) and charge < least:
+        return f"its charge is {charge:g} %, and {least:g} % are asked for (minimum_charge), as the mains may fail meanwhile"
+    return None
+
+
+def fitting(known: snapshot.Writable, value: str) -> str:
+    """Return a value as the UPS spells it. Raises Refused if it is none that the variable may have."""
+    if known.values:
+        for one in known.values:
+            if vocabulary.same_value(one, value):
+                return one
+    if known.ranges and _within(known.ranges, value):
+        return value
+    if known.values or known.ranges:
+        allowed = [*known.values, *(f"{least} to {most}" for least, most in known.ranges)]
+        raise Refused(f"{known.name} can't be {value!r}: it may be {', '.join(allowed)}")
+    length = known.type.length
+    if length is not None and len(value) > length:
+        raise Refused(f"{known.name} can't be {value!r}: it has {len(value)} characters, and {length} are the most")
+    return value
+
+
+def _within(ranges: tuple[tuple[int, int], ...], value: str) -> bool:
+    """upsd takes a word for 0 (atoi); here it is refused."""
+    if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", value):
+        return False
+    return any(least <= float(value) <= most for least, most in ranges)
+
+
+class _Watch:
+    """What was seen of a battery test since it began."""
+
+    def __init__(self, kind: str, before: Mapping[str, str], now: float) -> None:
+        self._kind = kind
+        self._before = before
+        self._flags_before = set(vocabulary.split_status(before.get("ups.status", "")))
+        self._began = now
+        self._ran = False  # the UPS was seen to test
+        self._told = False  # ups.test.result or its date is not what it was before
+        self._low = False
+        self._quiet_since: float | None = None
+        self._variables: Mapping[str, str] = before
+        self._trouble = ""
+
+    def miss(self, trouble: str) -> None:
+        """Note a look that failed."""
+        self._trouble = trouble
+        self._quiet_since = None
+
+    def see(self, variables: Mapping[str, str], now: float) -> Verdict | None:
+        """Take one look in; return the verdict if there is one."""
+        self._trouble = ""
+        self._variables = variables
+        flags = set(vocabulary.split_status(variables.get("ups.status", "")))
+        result = variables.get(_RESULT, "")
+        said = vocabulary.judge(result)
+        busy = bool(flags & {"OB", "CAL", "TEST"} or (flags - self._flags_before) & {"DISCHRG"})
+        busy = busy or said == vocabulary.RUNNING
+        self._low = self._low or "LB" in flags
+        self._told = self._told or any(variables.get(key) != self._before.get(key) for key in (_RESULT, _DATE))
+        self._ran = self._ran or busy
+        if busy or not flags:
+            self._quiet_since = None
+            return None
+        if self._quiet_since is None:
+            self._quiet_since = now
+        if "RB" in flags and "RB" not in self._flags_before:
+            return self._verdict(vocabulary.FAILED, "it says that its battery has to be replaced (RB)", now)
+        if self._told and said in (vocabulary.PASSED, vocabulary.FAILED):
+            return self._verdict(self._with_low(said), f"it says {result!r}", now)
+        # what it says may be of the last test: a driver does not ask for the result in each of its polls
+        if (self._ran or self._told) and now - self._quiet_since >= SETTLE:
+            return self._judge(said, result, now)
+        return None
+
+    def give_up(self, now: float) -> Verdict:
+        """Return the verdict of what was seen until now, when no time is left."""
+        result = self._variables.get(_RESULT, "")
+        said = vocabulary.judge(result)
+        status = self._variables.get("ups.status", "")
+        if self._trouble:
+            return self._verdict(vocabulary.UNKNOWN, f"in the end {self._trouble}", now)
+        if self._quiet_since is None:
+            words = f"the test is not over (ups.status: {status}{', ' + result if result else ''})"
+            return self._verdict(vocabulary.UNKNOWN, words, now)
+        if self._ran or self._told:
+            return self._judge(said, result, now)
+        words = "the UPS showed no sign of a test"
+        return self._verdict(vocabulary.UNKNOWN, f"{words}; its last result is {result!r}" if result else words, now)
+
+    def _judge(self, said: str, result: str, now: float) -> Verdict:
+        """Judge a test that is over."""
+        if result and said != vocabulary.UNKNOWN:
+            return self._verdict(self._with_low(said), f"it says {result!r}", now)
+        if self._told or not self._ran:
+            return self._verdict(vocabulary.UNKNOWN, f"it says {result!r}", now)
+        words = "it was on battery and came back, without RB; it tells no result"
+        return self._verdict(self._with_low(vocabulary.PASSED), words, now)
+
+    def _with_low(self, verdict: str) -> str:
+        """A battery that is low after some seconds has not passed, whatever the UPS makes of it."""
+        return vocabulary.FAILED if self._low and self._kind == QUICK else verdict
+
+    def _verdict(self, verdict: str, words: str, now: float) -> Verdict:
+        low = "; its battery was low (LB) within a quick test" if self._low and self._kind == QUICK else ""
+        return Verdict(verdict, words + low, self._variables.get(_RESULT, ""), now - self._began)

@@ -1,0 +1,319 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What upsd serves, and who is logged in: looked at once, or until all is well. Nothing here logs in."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..base import hostnames
+from ..base.hostnames import normal_address
+from .client import MEANINGS, Client, Type, UnknownUps, UpsdError, UpsdFailure, VarNotSupported, reason
+from .vocabulary import CAREFUL, split_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+VARIABLES, CLIENTS, COMMANDS, WRITABLE = "variables", "clients", "commands", "writable"
+
+GATHER = (VARIABLES, CLIENTS, COMMANDS, WRITABLE)
+"""What a snapshot can hold of a UPS, besides its name, description and status."""
+
+SEEN_ALWAYS = (VARIABLES, CLIENTS)
+"""What a snapshot holds unless it is told otherwise."""
+
+_RETRY_INTERVAL = 1.0
+
+
+@dataclass(frozen=True)
+class Writable:
+    """A variable that can be set. values, ranges: what it may be, as upsd lists it; () if it lists nothing."""
+
+    name: str
+    value: str
+    description: str
+    type: Type
+    values: tuple[str, ...] = ()
+    ranges: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class UpsState:
+    """What upsd says about one UPS at one moment.
+
+    ``fresh``: upsd serves its data, and they have a status. If not, ``error`` is upsd's code (DATA-STALE,
+    DRIVER-NOT-CONNECTED, ...) or None while the driver is still starting, and status and variables are what there is.
+    ``clients`` are the addresses of those who are logged in, as upsd writes them; ``num_logins`` is None if upsd would
+    not say.
+    """
+
+    name: str
+    description: str
+    status: tuple[str, ...]
+    fresh: bool
+    error: str | None
+    variables: Mapping[str, str]
+    clients: tuple[str, ...]
+    num_logins: int | None
+    commands: Mapping[str, str] = field(default_factory=dict)
+    writable: Mapping[str, Writable] = field(default_factory=dict)
+
+
+def snapshot(
+    client: Client, names: Iterable[str] | None = None, gather: Collection[str] = SEEN_ALWAYS
+) -> tuple[UpsState, ...]:
+    """Return the state of the UPSes with these names (in any case), or of all that upsd serves, in upsd's order.
+
+    gather: what is wanted (GATHER). Without VARIABLES only the status is asked for; what is not asked for is empty.
+    Raises UnknownUps if upsd does not serve one of the names, and Unreachable.
+    """
+    served = client.list_ups()
+    wanted = list(served)
+    if names is not None:
+        known = {name.lower(): name for name in served}
+        for name in names:
+            if name.lower() not in known:
+                others = ", ".join(served) or "none at all"
+                raise UnknownUps("UNKNOWN-UPS", client.where, f"the question for {name!r}", f"it serves {others}")
+        asked = {name.lower() for name in names}
+        wanted = [name for name in served if name.lower() in asked]
+    descriptions: dict[str, str] = {}
+    return tuple(_state(client, name, served[name], gather, descriptions) for name in wanted)
+
+
+def _state(
+    client: Client, name: str, description: str, gather: Collection[str], descriptions: dict[str, str]
+) -> UpsState:
+    """descriptions: upsd's of commands and variables so far, which are the same for all UPSes."""
+    error: str | None = None
+    variables: dict[str, str] = {}
+    status: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()
+    num_logins: int | None = None
+    commands: dict[str, str] = {}
+    writable: dict[str, Writable] = {}
+    try:
+        if VARIABLES in gather:
+            variables = client.list_vars(name)
+            status = split_status(variables.get("ups.status", ""))
+        else:
+            status = _status(client, name)
+        if CLIENTS in gather:
+            num_logins = client.num_logins(name)
+        if COMMANDS in gather:
+            commands = commands_of(client, name, descriptions)
+        if WRITABLE in gather:
+            for variable, value in client.list_rw(name).items():
+                writable[variable] = _writable(client, name, variable, value, descriptions)
+    except UpsdError as trouble:
+        error = trouble.code
+    if CLIENTS in gather:
+        try:
+            clients = client.list_clients(name)
+        except UpsdError as trouble:
+            error = error or trouble.code
+    return UpsState(
+        name=name,
+        description=description,
+        status=status,
+        # A driver that has not yet heard from its UPS has no status, or says WAIT.
+        fresh=error is None and bool(status) and "WAIT" not in status,
+        error=error,
+        variables=variables,
+        clients=clients,
+        num_logins=num_logins,
+        commands=commands,
+        writable=writable,
+    )
+
+
+def _status(client: Client, ups: str) -> tuple[str, ...]:
+    try:
+        return split_status(client.get_var(ups, "ups.status"))
+    except VarNotSupported:
+        return ()
+
+
+def commands_of(client: Client, ups: str, descriptions: dict[str, str]) -> dict[str, str]:
+    """Return the commands of a UPS with upsd's descriptions. Those that descriptions has are not asked for again."""
+    found = {}
+    for command in client.list_cmds(ups):
+        key = f"command {command.lower()}"
+        if key not in descriptions:
+            descriptions[key] = _described(client.get_cmddesc(ups, command))
+        found[command] = descriptions[key]
+    return found
+
+
+def writable_of(client: Client, ups: str, name: str) -> Writable | None:
+    """Return what a variable may be set to; None if it can't be set. Raises what get_var raises."""
+    for known, value in client.list_rw(ups).items():
+        if known.lower() == name.lower():
+            return _writable(client, ups, known, value, {})
+    client.get_var(ups, name)
+    return None
+
+
+def _writable(client: Client, ups: str, name: str, value: str, descriptions: dict[str, str]) -> Writable:
+    key = f"variable {name.lower()}"
+    if key not in descriptions:
+        descriptions[key] = _described(client.get_desc(ups, name))
+    kind = client.get_type(ups, name)
+    return Writable(
+        name=name,
+        value=value,
+        description=descriptions[key],
+        type=kind,
+        values=client.list_enum(ups, name) if kind.enum else (),
+        ranges=client.list_range(ups, name) if kind.range else (),
+    )
+
+
+def _described(text: str) -> str:
+    """What upsd says where it has no description is none (server/netget.c)."""
+    return "" if text == "Description unavailable" else text
+
+
+def careful(states: Iterable[UpsState]) -> list[str]:
+    """Name the UPSes that are not plainly on mains, with their status: ``ups (OB LB)``. One without data is not among them."""
+    return [
+        f"{one.name} ({' '.join(one.status)})" for one in states if one.fresh and not CAREFUL.isdisjoint(one.status)
+    ]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A client that is expected and has not logged in. ``addresses`` is empty if the name could not be resolved."""
+
+    name: str
+    addresses: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a look at upsd saw.
+
+    ``stale`` pairs the name of a UPS that is not fresh with the reason. ``unexpected``: the addresses that are logged in
+    and belong to none of the expected clients; it counts for nothing, and is () where nobody was expected.
+    ``tls_version`` and ``tls_expires``: of the connection and of upsd's certificate; None if it was not encrypted.
+    """
+
+    version: str
+    protocol: str
+    upses: tuple[UpsState, ...]
+    missing: tuple[Missing, ...]
+    stale: tuple[tuple[str, str], ...]
+    message: str
+    unexpected: tuple[str, ...] = ()
+    tls_version: str | None = None
+    tls_expires: datetime | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a UPS, each is fresh, and each expected client has logged in."""
+        return bool(self.upses) and not self.stale and not self.missing
+
+
+def look(
+    client: Client,
+    ups: Sequence[str] | None = None,
+    expected_clients: Sequence[str] = (),
+    addresses_of: hostnames.Resolve = hostnames.resolve,
+    gather: Collection[str] = SEEN_ALWAYS,
+) -> Report:
+    """Look once, through an open client, at the UPSes named (default: all), and at who is logged in to them.
+
+    An expected client is an address or a name; it is there if any of its addresses is logged in to any of these UPSes.
+    gather: as snapshot; with expected clients the clients are asked for in any case. Raises what snapshot raises.
+    """
+    version, protocol = client.version(), client.net_version()
+    upses = snapshot(client, ups, {*gather, CLIENTS} if expected_clients else gather)
+    tls_version, tls_expires = client.tls_version, client.peer_not_after
+    logged_in = tuple(dict.fromkeys(normal_address(address) for state in upses for address in state.clients))
+    missing: list[Missing] = []
+    known: set[str] = set()
+    for name in expected_clients:
+        try:
+            addresses = tuple(dict.fromkeys(normal_address(address) for address in addresses_of(name, client.timeout)))
+        except OSError as error:
+            missing.append(Missing(name, (), f"cannot be resolved ({reason(error)})"))
+            continue
+        known.update(addresses)
+        if not set(addresses) & set(logged_in):
+            missing.append(Missing(name, addresses, "has not logged in"))
+    stale = tuple((state.name, _staleness(state)) for state in upses if not state.fresh)
+    message = _message(client.where, upses, logged_in, missing, expected_clients)
+    unexpected = tuple(address for address in logged_in if address not in known) if expected_clients else ()
+    return Report(version, protocol, upses, tuple(missing), stale, message, unexpected, tls_version, tls_expires)
+
+
+def wait_until_ok(
+    open_client: Callable[[], Client],
+    ups: Sequence[str] | None = None,
+    expected_clients: Sequence[str] = (),
+    *,
+    wait: float = 0.0,
+    gather: Collection[str] = SEEN_ALWAYS,
+    addresses_of: hostnames.Resolve = hostnames.resolve,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Report:
+    """Look, once a second, until all is well or ``wait`` seconds are over; return the last look.
+
+    Each look is a connection of its own. If the last look failed, its exception is raised: Unreachable, or UnknownUps
+    (a UPS may be missing for a moment while upsd reads its files). An earlier failure does not count.
+    """
+    end = clock() + wait
+    while True:
+        failure: UpsdFailure | None = None
+        try:
+            with open_client() as client:
+                report = look(client, ups, expected_clients, addresses_of, gather)
+            if report.ok:
+                return report
+        except UpsdFailure as error:
+            failure = error
+        left = end - clock()
+        if left <= 0:
+            if failure is not None:
+                raise failure
+            return report
+        sleep(min(_RETRY_INTERVAL, left))
+
+
+def _staleness(state: UpsState) -> str:
+    if state.error is not None:
+        return f"{state.error}: {MEANINGS[state.error]}" if state.error in MEANINGS else state.error
+    return "its driver has no status yet"
+
+
+def _message(
+    where: str,
+    upses: Sequence[UpsState],
+    logged_in: Sequence[str],
+    missing: Sequence[Missing],
+    expected: Sequence[str],
+) -> str:
+    served = [
+        f"{state.name} ({' '.join(state.status)}) fresh"
+        if state.fresh
+        else f"{state.name} not fresh ({_staleness(state)})"
+        for state in upses
+    ]
+    parts = [f"upsd at {where} serves {', '.join(served) or 'no UPS'}"]
+    absent = {client.name for client in missing}
+    present = [name for name in expected if name not in absent]
+    if present:
+        parts.append(f"logged in as expected: {', '.join(present)}")
+    for client in missing:
+        # An address does not need itself in brackets.
+        others = [address for address in client.addresses if address != normal_address(client.name)]
+        parts.append(f"{client.name}{' (' + ', '.join(others) + ')' if others else ''} {client.why}")
+    text = "; ".join(parts)
+    return f"{text}: logged in {'are ' + ', '.join(logged_in) if logged_in else 'is nobody'}" if missing else text

@@ -1,0 +1,291 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The guests of a Proxmox VE host as machines of a plan: which stage stops each, whose storage it uses, how long the rest takes.
+
+look() reads the host. place() is a function of what was read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..base import hostnames
+from ..base.systemd import Run
+from ..inventory import CLIENTS, SHUTDOWN_SECONDS
+from ..proxmox import guests, selection
+from ..proxmox.guests import Guest
+from ..proxmox.selection import Here, Selector
+from .model import GUEST, SECONDARY, Constraint, Machine, PlanError, PlannedGuest, Proxmox, StagePlan
+
+# How long a guest takes as a rule, if nobody has measured it: as a Linux machine does that nobody has measured
+USUAL_SECONDS = SHUTDOWN_SECONDS[CLIENTS]
+# What HA gives each guest, whatever its `down` says, and how many it stops at a time if datacenter.cfg does not say: pve-ha-manager,
+# PVE/HA/Resources/PVEVM.pm (shutdown) and PVE/HA/Env/PVE2.pm (get_max_workers)
+HA_STOP_SECONDS = 60
+HA_WORKERS = 4
+# Proxmox's cluster file system answers at once, or not at all
+LOOK_SECONDS = 20.0
+# all names together
+NAME_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a Proxmox VE host has; all empty if it is none. running: numbers of the guests that run; None: not known.
+
+    workers, ha_workers: how many Proxmox, and its HA, stop at a time.
+    """
+
+    here: Here = field(default_factory=Here)
+    running: frozenset[int] | None = frozenset()
+    ha: guests.Ha = field(default_factory=guests.Ha)
+    workers: int = 1
+    ha_workers: int = HA_WORKERS
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What place() returns, and model.plan() takes."""
+
+    machines: tuple[Machine, ...]
+    stages: tuple[StagePlan, ...]
+    proxmox: Proxmox
+
+
+def look(run: Run, root: Path = Path("/"), *, cpus: int | None = None, patience: float = LOOK_SECONDS) -> Host:
+    """Ask a host for its guests. cpus: of the host. patience: s. Raises guests.GuestsError, also if its files give no answer."""
+    found: list[Host | guests.GuestsError] = []
+
+    def read() -> None:
+        try:
+            found.append(_read(root, cpus or os.cpu_count() or 1))
+        except guests.GuestsError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(patience)
+    if not found:
+        raise guests.GuestsError(
+            f"{root / 'etc/pve'} has not answered for {patience:g} s: see to Proxmox's cluster file system (systemctl status "
+            "pve-cluster)"
+        )
+    host = found[0]
+    if isinstance(host, guests.GuestsError):
+        raise host
+    return replace(host, running=guests.running(run)) if host.here.guests else host
+
+
+def _read(root: Path, cpus: int) -> Host:
+    text = guests.text_of(root / "etc/pve/datacenter.cfg")
+    return Host(
+        here=selection.look(root),
+        ha=guests.ha(root),
+        workers=guests.workers(text, cpus),
+        ha_workers=guests.workers(text, HA_WORKERS),
+    )
+
+
+def resolver(
+    machines: Iterable[Machine],
+    selectors: Iterable[Selector],
+    host: Host,
+    resolve: hostnames.Resolve = hostnames.resolve,
+) -> guests.Resolve:
+    """Look up all names that place() would ask for, at once, within NAME_SECONDS."""
+    asked = Selector(storage_of=tuple(address for one in machines for address in one.address))
+    return selection.look_up(selection.names([asked, *selectors], host.here), resolve, NAME_SECONDS)
+
+
+def addressed(selector: Selector, machines: Iterable[Machine]) -> Selector:
+    """Put the addresses of machines in place of their names. What names none of them is an address itself, or a name to look up."""
+    known = {one.name: one.address for one in machines}
+    found = [address for name in selector.storage_of for address in known.get(name) or (name,)]
+    return replace(selector, storage_of=tuple(dict.fromkeys(found)))
+
+
+def place(
+    machines: Iterable[Machine],
+    stages: Iterable[StagePlan],
+    selectors: Mapping[str, Selector],
+    host: Host,
+    resolve: guests.Resolve,
+) -> Placed:
+    """Make machines of the guests, and let the stages choose among them.
+
+    selectors: by the stage's name, with addresses (see addressed()). The guests that count are those that run, start at boot, or are
+    named by their number. One that is among the machines already keeps its name and times there. A secondary that is a guest of this
+    host is none here: it goes down by itself at FSD, and the gate waits for it. Raises PlanError.
+    """
+    machines, stages = tuple(machines), tuple(stages)
+    given = _by_number(machines)
+    named = {number for selector in selectors.values() for number, _seconds in selector.ids}
+    counting = [one for one in host.here.guests if _counts(one, host, given, named)]
+    chosen, remarks = _choose(stages, selectors, host, resolve, given)
+    names = _names(counting, given, {one.name for one in machines})
+    needs = _needs(machines, counting, host.here, resolve)
+    made: dict[int, Machine] = {}
+    rows = []
+    for guest in counting:
+        stage, seconds, why = chosen.get(guest.id, ("", _given_by_proxmox(guest, host), ""))
+        uses = needs.get(guest.id, {})
+        machine = given.get(guest.id)
+        if machine is None:
+            limit = seconds + guests.FORCE_SECONDS + 1
+            machine = Machine(names[guest.id], GUEST, guest.kind, 0, min(USUAL_SECONDS, limit), limit, (), guest.id)
+        else:
+            seconds = machine.most
+        machine = made[guest.id] = replace(machine, needs=tuple(dict.fromkeys((*machine.needs, *uses))))
+        rows.append(
+            PlannedGuest(
+                machine=machine.name,
+                id=guest.id,
+                kind=guest.kind,
+                name=guest.name,
+                stage=stage,
+                seconds=seconds,
+                why=why or "; ".join(dict.fromkeys(uses.values())),
+                needs=machine.needs,
+                ha=guest.id in host.ha.managed,
+            )
+        )
+    staged = {name for stage in stages for name in stage.guests}
+    rest = [one for one in counting if one.id not in chosen and names[one.id] not in staged]
+    seconds, latest = _stopping(rest, {one.id: made[one.id].most for one in rest}, host)
+    usual, turns = _stopping(rest, {one.id: min(made[one.id].shutdown_time, made[one.id].most) for one in rest}, host)
+    proxmox = Proxmox(
+        seconds=seconds,
+        usual=usual,
+        turns={names[one.id]: (turns[one.id], latest[one.id]) for one in rest},
+        guests=tuple(rows),
+        migrates=bool(host.ha.managed) and host.ha.policy == "migrate",
+        ha=host.ha.words,
+        remarks=tuple(remarks),
+    )
+    kept = [made.pop(one.guest_id, one) if one.guest_id is not None else one for one in machines]
+    stops = {
+        one.name: [names[number] for number, (name, *_more) in chosen.items() if name == one.name] for one in stages
+    }
+    return Placed(
+        (*kept, *made.values()),
+        tuple(replace(one, guests=tuple(dict.fromkeys((*one.guests, *stops[one.name])))) for one in stages),
+        proxmox,
+    )
+
+
+def _by_number(machines: Iterable[Machine]) -> dict[int, Machine]:
+    """Return the machines that are guests of this host, secondaries too, by their number. Raises PlanError."""
+    found: dict[int, Machine] = {}
+    for one in machines:
+        if one.guest_id is not None and found.setdefault(one.guest_id, one) is not one:
+            raise PlanError(
+                f"{one.name}: guest_id {one.guest_id} is that of {found[one.guest_id].name}, too; each has its own"
+            )
+    return found
+
+
+def _counts(guest: Guest, host: Host, given: Mapping[int, Machine], named: Collection[int]) -> bool:
+    """Say whether a guest is one of those that must be stopped, and no secondary, which goes by itself."""
+    if guest.template or (guest.id in given and given[guest.id].role != GUEST):
+        return False
+    return guest.onboot or host.running is None or guest.id in {*host.running, *named, *given}
+
+
+def _names(counting: Sequence[Guest], given: Mapping[int, Machine], taken: set[str]) -> dict[int, str]:
+    """Name each guest so that a person knows it, and no two machines have one name."""
+    found: dict[int, str] = {}
+    for guest in counting:
+        name = f"{guest.id} {guest.name}" if guest.name else str(guest)
+        while name in taken:
+            name = f"{name} ({guest.kind})"
+        found[guest.id] = given[guest.id].name if guest.id in given else name
+        taken.add(found[guest.id])
+    return found
+
+
+def _choose(
+    stages: Sequence[StagePlan],
+    selectors: Mapping[str, Selector],
+    host: Host,
+    resolve: guests.Resolve,
+    given: Mapping[int, Machine],
+) -> tuple[dict[int, tuple[str, float, str]], list[Constraint]]:
+    """Return number -> the first stage that stops it, its seconds, and why; and what is wrong with the choice."""
+    found: dict[int, tuple[str, float, str]] = {}
+    remarks: list[Constraint] = []
+    for stage in stages:
+        selector = selectors.get(stage.name, selection.NOBODY)
+        for one in selection.choose(selector, host.here, resolve):
+            guest, other = one.guest, given.get(one.guest.id)
+            if other is not None and other.role != GUEST:
+                words = f"stage {stage.name} stops {guest}, which is {other.name}, before FSD: {one.why}"
+                remedy = f"let it not choose {guest.id}: {other.name} goes down by itself at FSD"
+                remarks.append(Constraint(f"stage {stage.name}", other.name, False, None, None, None, words, remedy))
+            elif _counts(guest, host, given, {number for number, _seconds in selector.ids}):
+                found.setdefault(guest.id, (stage.name, one.seconds, one.why))
+        for number in selection.missing(selector, host.here):
+            words = f"stage {stage.name} names guest {number}, and there is none of this number on this host"
+            remedy = f"take {number} from it, or see on which host it is"
+            remarks.append(Constraint(f"stage {stage.name}", str(number), None, None, None, None, words, remedy))
+    return found, remarks
+
+
+def _needs(
+    machines: Iterable[Machine], counting: Sequence[Guest], here: Here, resolve: guests.Resolve
+) -> dict[int, dict[str, str]]:
+    """Return number -> name of the secondary whose storage it uses -> why that is so."""
+    found: dict[int, dict[str, str]] = {}
+    for one in machines:
+        if one.role == SECONDARY and one.address:
+            for guest, words in guests.on(counting, here.storages, one.address, here.mounts, resolve).items():
+                found.setdefault(guest.id, {})[one.name] = words
+    return found
+
+
+def _given_by_proxmox(guest: Guest, host: Host) -> float:
+    """Say how long a guest has that no stage stops."""
+    if guest.id in host.ha.managed:
+        return HA_STOP_SECONDS
+    return guests.DOWN_SECONDS if guest.down is None else guest.down
+
+
+def _stopping(rest: Iterable[Guest], takes: Mapping[int, float], host: Host) -> tuple[float, dict[int, float]]:
+    """Say how long it takes until these are stopped, if each takes so long; and after how many seconds each has its turn.
+
+    Those of HA come after the others, because HA's service ends after Proxmox's own.
+    """
+    # what proxmox_seconds() adds to each
+    forced = guests.FORCE_SECONDS + 1
+    each = [replace(one, down=math.ceil(takes[one.id]) - forced) for one in rest]
+    own = [one for one in each if one.id not in host.ha.managed]
+    its = [replace(one, order=None) for one in each if one.id in host.ha.managed]
+    seconds = guests.proxmox_seconds(own, {one.id for one in own}, host.workers)
+    turns = _turns(own, takes, host.workers)
+    if its:
+        turns.update({number: seconds + turn for number, turn in _turns(its, takes, host.ha_workers).items()})
+        seconds += guests.proxmox_seconds(its, {one.id for one in its}, host.ha_workers) + guests.HA_SECONDS
+    return seconds, turns
+
+
+def _turns(stopped: Iterable[Guest], takes: Mapping[int, float], workers: int) -> dict[int, float]:
+    """Say after how many seconds each has its turn, in the order that proxmox_seconds() tells of."""
+    found: dict[int, float] = {}
+    groups: dict[float, list[Guest]] = {}
+    for one in stopped:
+        groups.setdefault(math.inf if one.order is None else one.order, []).append(one)
+    begin = 0
+    for order in sorted(groups, reverse=True):
+        lanes = [begin] * workers
+        for one in sorted(groups[order], key=lambda one: one.id, reverse=True):
+            lane = lanes.index(min(lanes))
+            found[one.id] = lanes[lane]
+            lanes[lane] += math.ceil(takes[one.id])
+        begin = max(lanes)
+    return found

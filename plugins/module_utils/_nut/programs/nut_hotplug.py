@@ -1,0 +1,254 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The command line of nut-hotplug: what it takes, and what it says. Printing is left to the program itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+from ..base import files
+from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
+from ..base.clock import stamp
+from ..base.process import runner
+from ..base.text import LINE, printable
+from ..hotplug import reconcile
+from ..hotplug.reconcile import Host, Look, describe
+from ..usb import policy
+from ..usb.bus import Ups
+
+BUSY = 75
+# Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
+SECONDS = 120
+LOG = Path("/var/log/nut/hotplug.log")
+
+DESCRIPTION = "Keep NUT's drivers in step with the UPSes that are plugged in."
+EPILOG = """\
+examples:
+  nut-hotplug status          what is plugged in, what it is called, what was done last and why
+  nut-hotplug status --json   the same, for machines
+  nut-hotplug plan            what `run` would do now, and how ups.conf would change; changes nothing
+  nut-hotplug run             do it; udev and nut-hotplug.timer start this
+  nut-hotplug run --debug     do it, and say what led to each decision
+
+exit codes:
+  0   done, or nothing to do
+  1   something could not be found out, or not be done
+  2   the command line or the policy is wrong
+  75  another run, or Ansible, was at work for a minute
+
+A restart that could shut down other hosts (a UPS on battery) is put off until the mains are back.
+files: /etc/nut/hotplug.json (policy), /etc/nut/ups.conf, /var/log/nut/hotplug.log
+"""
+
+
+def _parser(out: Say, err: Say) -> Parser:
+    parser = Parser("nut-hotplug", DESCRIPTION, EPILOG, out, err)
+    parser.add_argument("command", choices=("run", "plan", "status"), help="see the examples")
+    parser.add_argument("--json", action="store_true", help="plan, status: say it as JSON")
+    parser.add_argument("--debug", action="store_true", help="say what led to each decision, on standard error")
+    parser.add_argument("--policy", type=Path, default=Path("/etc/nut/hotplug.json"), metavar="FILE")
+    parser.add_argument("--conf-dir", type=Path, default=Path("/etc/nut"), metavar="DIR", help="NUT's files")
+    parser.add_argument("--state", type=Path, default=Path("/var/lib/nut-hotplug/state.json"), metavar="FILE")
+    parser.add_argument("--run-dir", type=Path, default=Path("/run"), metavar="DIR", help="lock and notes")
+    log = Path(os.environ.get("NUT_HOTPLUG_LOG") or LOG)
+    parser.add_argument(
+        "--log", type=Path, default=log, metavar="FILE", help="default: $NUT_HOTPLUG_LOG, or %(default)s"
+    )
+    return parser
+
+
+@dataclass
+class Log:
+    """Where decisions are told: on standard error, which is the journal's for a service, and in a file."""
+
+    path: Path
+    err: Say
+    wall: Callable[[], float]
+    debugs: bool = False
+    broken: bool = field(default=False, init=False)
+
+    def say(self, line: str) -> None:
+        """Tell a decision."""
+        self.err(line)
+        self._append(line)
+
+    def debug(self, line: str) -> None:
+        """Tell what led to a decision, if that is wanted."""
+        if self.debugs:
+            self.say(f"debug: {printable(line, 500)}")
+
+    def _append(self, line: str) -> None:
+        text = f"{stamp(self.wall())} {printable(line, LINE)}\n".encode("utf-8", "backslashreplace")
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            handle = os.open(self.path, flags, 0o640)
+            try:
+                os.write(handle, text)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            if not self.broken:
+                self.broken = True
+                self.err(f"{self.path} can't be written: {error.strerror}")
+
+
+def main(arguments: Sequence[str], out: Say, err: Say, program: str = "") -> int:
+    """Do what the command line says, and return the exit code. out, err: take lines. program: the path of the program."""
+    out, err = for_terminals(out), for_terminals(err)
+    try:
+        options = _parser(out, err).parse_args(list(arguments))
+    except Left as left:
+        return left.code
+    try:
+        rules = _policy(options.policy)
+    except policy.PolicyError as error:
+        err(f"{options.policy}: {error}")
+        return USAGE
+    host = Host(
+        rules,
+        runner(SECONDS),
+        folder=options.conf_dir,
+        memory=options.state,
+        room=options.run_dir,
+        files=[options.policy, *([Path(program)] if program else [])],
+    )
+    log = Log(options.log, err, host.wall, options.debug or rules.debug)
+    try:
+        if options.command == "run":
+            host.say, host.debug = log.say, log.debug
+            return FAILED if host.run().failed else OK
+        if options.debug:
+            host.debug = lambda line: err(f"debug: {printable(line, 500)}")
+        look = host.look()
+    except reconcile.ReconcileError as error:
+        log.say(printable(str(error), 500)) if options.command == "run" else err(printable(str(error), 500))
+        return FAILED
+    except files.Busy as error:
+        log.say(printable(str(error), 500))
+        return BUSY
+    as_data, as_text = (plan_data, plan_text) if options.command == "plan" else (status_data, status_text)
+    out(json.dumps(as_data(look), indent=2) if options.json else as_text(look).rstrip("\n"))
+    return OK
+
+
+def _policy(path: Path) -> policy.Policy:
+    """Read the policy. None at all is the default one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return policy.Policy()
+    except (OSError, ValueError) as error:
+        raise policy.PolicyError(f"it can't be read: {error}") from None
+    return policy.load(text)
+
+
+# What is said
+
+
+def plan_data(look: Look) -> dict[str, Any]:
+    """Return what `plan --json` says."""
+    return {
+        "changes": look.changes,
+        "steps": list(look.steps),
+        "diff": look.diff(),
+        "deferred": [printable(line, 500) for line in look.plan.deferred],
+        "waits": {name: round(max(until - look.time, 0), 1) for name, until in look.plan.waits.items()},
+        "remarks": list(look.remarks),
+    }
+
+
+def plan_text(look: Look) -> str:
+    """Return what `plan` says."""
+    data = plan_data(look)
+    lines = data["steps"] or ["nothing to do"]
+    lines += [f"deferred: {line}" for line in data["deferred"]]
+    lines += [
+        f"{name}: its driver is given {left:g} s to find its UPS by itself" for name, left in data["waits"].items()
+    ]
+    lines += [f"note: {line}" for line in data["remarks"]]
+    return "\n".join(lines) + "\n" + (f"\n{data['diff']}" if data["diff"] else "")
+
+
+def status_data(look: Look) -> dict[str, Any]:
+    """Return what `status --json` says. Texts of devices are made printable."""
+    why_not = {one.device: why for one, why in look.resolution.unserved}
+    names = {one.device: name for name, one in look.resolution.plugged.items()}
+    return {
+        "upses": [_ups_data(look, one, names.get(one.device, ""), why_not.get(one.device, "")) for one in look.upses],
+        "absent": [
+            {
+                "name": name,
+                "last": printable(str(look.resolution.memory[name])) if name in look.resolution.memory else "",
+            }
+            for name in look.resolution.absent
+        ],
+        "deferred": [
+            {"what": printable(line, 500), "since": stamp(since) if since else "now"}
+            for line, since in look.deferred.items()
+        ],
+        "backing_off": [
+            {"name": name, "tries": one.count, "again_in": round(left, 1)}
+            for name, one in look.plan.tries.items()
+            if one.good is None and (left := one.due(look.time) - look.time) > 0
+        ],
+        "power": list(look.power),
+        "remarks": list(look.remarks),
+        "would_do": list(look.steps),
+        "history": [
+            {
+                "time": stamp(one.time),
+                "name": one.name,
+                "what": printable(one.what),
+                "reason": printable(one.reason, 500),
+            }
+            for one in look.state.history
+        ],
+    }
+
+
+def _ups_data(look: Look, ups: Ups, name: str, why_not: str) -> dict[str, Any]:
+    device, seen = ups.device, look.seen.get(name)
+    return {
+        "name": name,
+        "ids": device.ids,
+        "manufacturer": printable(device.manufacturer),
+        "product": printable(device.product),
+        "serial": printable(device.serial),
+        "place": printable(device.place),
+        "port": printable(device.name),
+        "driver": printable(ups.driver),
+        "why": printable(ups.why),
+        "status": printable(" ".join(seen.status)) if seen else "",
+        "error": printable(seen.error or "") if seen else "",
+        "not_served": printable(why_not, 500),
+    }
+
+
+def status_text(look: Look) -> str:
+    """Return what `status` says."""
+    data = status_data(look)
+    lines = ["UPSes on the bus:"]
+    for one, ups in zip(data["upses"], look.upses):
+        state_now = one["status"] or one["error"] or one["not_served"] or "no data"
+        words = f"  {one['name'] or '(no name)':<16} {state_now:<16} {one['driver'] or 'no driver':<14}"
+        lines.append(f"{words} {describe(ups.device)}")
+    lines += [] if data["upses"] else ["  none"]
+    lines += [f"  {one['name']:<16} not there; last {one['last'] or 'unknown'}" for one in data["absent"]]
+    lines += [f"not plainly on mains: {', '.join(data['power'])}"] if data["power"] else []
+    lines += [f"deferred since {one['since']}: {one['what']}" for one in data["deferred"]]
+    lines += [
+        f"{one['name']}: its driver was started {one['tries']} times without success so far, and is left alone for {one['again_in']:.0f} s"
+        for one in data["backing_off"]
+    ]
+    lines += [f"note: {line}" for line in data["remarks"]]
+    lines += [f"would be done by `run`: {line}" for line in data["would_do"]]
+    lines += ["", "done last:", *(f"  {one['time']} {one['what']}: {one['reason']}" for one in data["history"][-10:])]
+    lines += [] if data["history"] else ["  nothing"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,597 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The guests of a Proxmox VE host: which there are, whose storage they use, how long their stop takes, and how to stop one.
+
+All of it from plain files below a root, and by the programs qm and pct. No file is looked at that may lie on a server which
+is gone: that would hang. Sources: pve-manager (PVE/API2/Nodes.pm: stopall), qemu-server and pve-container (vm_shutdown,
+vm_stop, the parsers of the configuration), pve-storage (its plugins), pve-ha-manager; releases 8 and 9.
+"""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Callable
+
+from ..base import hostnames
+from ..base.systemd import Run
+from ..base.text import printable
+
+KINDS = ("qm", "pct")
+# the files of the two kinds, below etc/pve/local
+_FOLDERS = {"qm": "qemu-server", "pct": "lxc"}
+# what Proxmox gives a guest without `down`: both kinds alike since pve-manager 7.3; before, a container had 60 s
+DOWN_SECONDS = 180
+# After its time a VM gets a SIGTERM, 10 s later a SIGKILL, and one second for that. A container's lxc-stop has 5 s more.
+FORCE_SECONDS = 11
+# how long HA may take to do what it was told: its two daemons look every 10 s, and every 5 s
+HA_SECONDS = 20
+# how long `qm status` may take on a busy host; it loads all of Proxmox's Perl
+STATUS_SECONDS = 15
+# `qm start` waits for storages and for a large memory
+START_SECONDS = 150
+# a stop without a shutdown; and what ends a backup
+STOP_SECONDS = 30
+# how often is looked again, and how long after a refusal it is tried again
+PAUSE = 2.0
+# a file of pmxcfs holds 1 MiB at most
+_LIMIT = 1 << 20
+
+Clock = Callable[[], float]
+Pause = Callable[[float], None]
+Resolve = Callable[[str], Sequence[str]]
+
+
+class GuestsError(Exception):
+    """Proxmox's files can't be read; the message names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest on this host. kind: the program that works it, "qm" (a VM) or "pct" (a container); id: its number.
+
+    order: Proxmox starts low ones first and stops them last; None comes after all numbers. up, down: seconds of the option
+    startup, None if it does not say. storages: ids of what its disks lie on, and also its CDs. paths: absolute paths on the
+    host that it uses: bind mounts, devices, shared directories.
+    """
+
+    id: int
+    kind: str
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    onboot: bool = False
+    order: int | None = None
+    up: int | None = None
+    down: int | None = None
+    storages: frozenset[str] = frozenset()
+    paths: frozenset[str] = frozenset()
+    template: bool = False
+
+    def __str__(self) -> str:
+        """Name it as a person would."""
+        what = f"{'VM' if self.kind == 'qm' else 'container'} {self.id}"
+        return f"{what} ({self.name})" if self.name else what
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A section of storage.cfg. servers: where it lies, names or addresses without ports; () if on this host.
+
+    path: of a directory. base: the id of the storage on whose volume a volume group lies. Each is "" if there is none.
+    """
+
+    id: str
+    type: str
+    servers: tuple[str, ...] = ()
+    path: str = ""
+    base: str = ""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """What is mounted at point, from which server; "" if from this host."""
+
+    point: str
+    server: str
+
+
+@dataclass(frozen=True)
+class Ha:
+    """What Proxmox's HA would do at a poweroff. managed: ids of the guests it works; words: what a person should know."""
+
+    policy: str = "conditional"
+    managed: frozenset[int] = frozenset()
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What came of a stop. outcome is one of these. "stopped"; "forced": it did not go down by itself; "already": it was down;
+    "gone": there is no such guest here; "runs": nothing helped, or nobody can tell.
+
+    ha: HA did it, and has noted that this guest is not to run. words: for the log.
+    """
+
+    outcome: str
+    words: str
+    ha: bool = False
+
+
+# Files
+
+
+def load(root: Path = Path("/")) -> list[Guest]:
+    """Return the guests of this host, templates too; [] if it is no Proxmox VE. Raises GuestsError."""
+    local = root / "etc/pve/local"
+    if not (root / "etc/pve").is_dir():
+        return []
+    if not local.is_dir():
+        # pmxcfs is not mounted; the directory below it is empty
+        raise GuestsError(f"{local} is not there: start Proxmox's cluster file system (systemctl start pve-cluster)")
+    shared = _directories(text_of(root / "etc/pve/mapping/directory.cfg"))
+    found = []
+    for kind, folder in _FOLDERS.items():
+        for path in sorted((local / folder).glob("*.conf")):
+            if re.fullmatch(r"[1-9][0-9]{2,8}", path.stem):
+                found.append(parse(int(path.stem), kind, text_of(path), shared))
+    return sorted(found, key=lambda one: one.id)
+
+
+def parse(number: int, kind: str, text: str, shared: Mapping[str, Collection[str]] | None = None) -> Guest:
+    """Read the configuration of one guest: what holds now, not what is pending, nor its snapshots.
+
+    shared: name -> paths of the directories that VMs may have by virtiofs. A line that is none is passed over, as Proxmox does.
+    """
+    values, entries = _current(text)
+    storages: set[str] = set()
+    paths: set[str] = set()
+    for key, value in values.items():
+        if re.fullmatch(
+            r"(?:ide|sata|scsi|virtio|efidisk|tpmstate)[0-9]+" if kind == "qm" else r"rootfs|mp[0-9]+", key
+        ):
+            volume = _property(value, "file" if kind == "qm" else "volume")
+            if volume.startswith("/"):
+                paths.add(volume)
+            elif match := re.fullmatch(r"([A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]):.+", volume):
+                storages.add(match.group(1))
+        elif kind == "qm" and re.fullmatch(r"virtiofs[0-9]+", key):
+            paths.update((shared or {}).get(_property(value, "dirid"), ()))
+    if kind == "pct":
+        paths.update(word for entry in entries for word in entry.split()[:1] if word.startswith("/"))
+    order, up, down = _startup(values.get("startup", ""))
+    return Guest(
+        id=number,
+        kind=kind,
+        name=printable(values.get("name" if kind == "qm" else "hostname", "")),
+        tags=tuple(printable(one) for one in re.split(r"[;,\s]+", values.get("tags", "")) if one),
+        onboot=_is_true(values.get("onboot", "")),
+        order=order,
+        up=up,
+        down=down,
+        storages=frozenset(storages),
+        paths=frozenset(paths),
+        template=_is_true(values.get("template", "")),
+    )
+
+
+def _current(text: str) -> tuple[dict[str, str], list[str]]:
+    """Return the options before the first section, the last of a name counts; and the lines lxc.mount.entry."""
+    values: dict[str, str] = {}
+    entries = []
+    for line in text.split("\n"):
+        if re.fullmatch(r"\[[^\]]+\]\s*", line):
+            break
+        if match := re.fullmatch(r"lxc\.mount\.entry(?::|\s*=)\s*(.*?)\s*", line):
+            entries.append(match.group(1))
+        elif match := re.fullmatch(r"([a-z][a-z_-]*[0-9]*):\s*(\S.*?)\s*", line):
+            values[match.group(1)] = match.group(2)
+    return values, entries
+
+
+def _property(value: str, default: str) -> str:
+    """Return the part of a property string that may stand without its key, which is DEFAULT."""
+    for part in value.split(","):
+        key, equals, rest = part.partition("=")
+        if not equals or key == default:
+            return rest if equals else part
+    return ""
+
+
+def _startup(value: str) -> tuple[int | None, int | None, int | None]:
+    """Return order, up and down. One word that Proxmox does not know, and it takes none of them."""
+    found: dict[str, int] = {}
+    for part in value.split(","):
+        match = re.fullmatch(r"(?:(order|up|down)=)?([0-9]{1,9})", part)
+        if match:
+            found[match.group(1) or "order"] = int(match.group(2))
+        elif part.strip():
+            return None, None, None
+    return found.get("order"), found.get("up"), found.get("down")
+
+
+def _directories(text: str) -> dict[str, list[str]]:
+    """Read mapping/directory.cfg: name -> paths, of all nodes."""
+    return {
+        name: [
+            part[len("path=") :]
+            for key, value in lines
+            if key == "map"
+            for part in value.split(",")
+            if part.startswith("path=/")
+        ]
+        for (name,), lines in _sections(text, r"(\S+)\s*")
+    }
+
+
+def storages(text: str) -> dict[str, Storage]:
+    """Read storage.cfg."""
+    found = {}
+    for (kind, name), lines in _sections(text, r"(\S+):\s*(\S+)\s*"):
+        values = dict(lines)
+        # the two gluster servers; the portal of iscsi, iscsidirect and zfs; what plugins for TrueNAS call theirs
+        keys = ("server", "server2", "portal", "discovery_portal", "portals", "api_host")
+        servers = [host for key in keys for word in re.split(r"[,;\s]+", values.get(key, "")) if (host := _host(word))]
+        found[name] = Storage(
+            id=name,
+            type=kind.lower(),
+            # backups alone, no guest's disk
+            servers=() if kind.lower() == "pbs" else tuple(dict.fromkeys(servers)),
+            path=values.get("path", ""),
+            base=values.get("base", "").partition(":")[0],
+        )
+    return found
+
+
+def _sections(text: str, header: str) -> Iterator[tuple[tuple[str, ...], list[tuple[str, str]]]]:
+    """Split a file of PVE::SectionConfig: a header, indented lines `key value`, up to an empty line or the next header."""
+    name: tuple[str, ...] | None = None
+    lines: list[tuple[str, str]] = []
+    for line in [*text.split("\n"), ""]:
+        if line.startswith("#"):
+            continue
+        if name and (match := re.fullmatch(r"\s+(\S+)(?:\s+(.*\S))?\s*", line)):
+            lines.append((match.group(1), match.group(2) or ""))
+            continue
+        if name:
+            yield name, lines
+        match = re.fullmatch(header, line)
+        name, lines = (match.groups() if match else None), []
+
+
+def _host(text: str) -> str:
+    """Return a server without its port: `nas:3260`, `192.0.2.20`, `[2001:db8::1]:3260`, `2001:db8::1`."""
+    if match := re.fullmatch(r"\[([^\]]+)\](?::[0-9]+)?", text):
+        return match.group(1)
+    return text if text.count(":") > 1 else text.partition(":")[0]
+
+
+def mounts(*texts: str) -> tuple[Mount, ...]:
+    """Read /etc/fstab and /proc/self/mounts, in this order: of two at one point the last counts.
+
+    fstab has what is not mounted now, or waits for its first use.
+    """
+    found = []
+    for text in texts:
+        for line in text.split("\n"):
+            words = [_unescape(word) for word in line.split()]
+            # `autofs` only marks the place where something is mounted when it is used
+            if len(words) >= 3 and not words[0].startswith("#") and words[1].startswith("/") and words[2] != "autofs":
+                found.append(Mount(posixpath.normpath(words[1]), _mounted_from(words[0], words[2])))
+    return tuple(found)
+
+
+def _unescape(word: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), word)
+
+
+def _mounted_from(source: str, kind: str) -> str:
+    if kind in ("cifs", "smb3", "smbfs"):
+        return _host(source.replace("\\", "/").lstrip("/").partition("/")[0])
+    if kind in ("nfs", "nfs4", "glusterfs", "fuse.glusterfs", "sshfs", "fuse.sshfs"):
+        match = re.match(r"(?:[^@/]*@)?(\[[^\]]+\]|[^:/\[]+):", source)
+        return match.group(1).strip("[]") if match else ""
+    return _iscsi(source)
+
+
+def _iscsi(path: str) -> str:
+    """Return the portal in the name that udev gives to an iSCSI disk."""
+    match = re.match(r"/dev/disk/by-path/ip-(\[[^\]]+\]|[^:]+|[0-9A-Fa-f:]+):[0-9]+-iscsi-", path)
+    return match.group(1).strip("[]") if match else ""
+
+
+# Who lives on whose storage
+
+
+def with_tag(guests: Iterable[Guest], tag: str) -> list[Guest]:
+    """Return the guests that have a tag; as in Proxmox, upper and lower case are the same."""
+    return [one for one in guests if tag.casefold() in (word.casefold() for word in one.tags)]
+
+
+def on(
+    guests: Iterable[Guest],
+    known: Mapping[str, Storage],
+    addresses: Iterable[str],
+    mounted: Sequence[Mount],
+    resolve: Resolve,
+) -> dict[Guest, str]:
+    """Return the guests that use storage of a host, each with the reason in words.
+
+    known: storages(). addresses: the host's, or its names. mounted: mounts(). resolve: gives the addresses of a name; an
+    OSError of it says that there are none. A CD counts as a disk: the VM has it open, and may hang with it.
+    Not found are disks whose place the configuration does not tell: a volume group on iSCSI without `base`, `args`.
+    """
+    seen: dict[str, frozenset[str]] = {}
+
+    def all_of(name: str) -> frozenset[str]:
+        if name not in seen:
+            try:
+                answers = resolve(name)
+            except OSError:
+                answers = ()
+            seen[name] = frozenset(hostnames.normal_address(one) for one in (name.casefold(), *answers))
+        return seen[name]
+
+    wanted = frozenset(one for name in addresses for one in all_of(name))
+
+    def is_there(server: str) -> bool:
+        return bool(server) and not wanted.isdisjoint(all_of(server))
+
+    found = {}
+    for guest in guests:
+        reasons = [
+            f"its disk is on storage {name}, on {server}"
+            for name in sorted(guest.storages)
+            for server in _servers(name, known, mounted)
+            if is_there(server)
+        ]
+        reasons += [
+            f"it uses {printable(path)}, on {server}"
+            for path in sorted(guest.paths)
+            if is_there(server := _server_of(path, mounted))
+        ]
+        if reasons:
+            found[guest] = "; ".join(dict.fromkeys(reasons))
+    return found
+
+
+def _servers(name: str, known: Mapping[str, Storage], mounted: Sequence[Mount]) -> list[str]:
+    """Return the servers of a storage, and of those that it stands on."""
+    found: list[str] = []
+    passed: set[str] = set()
+    while name in known and name not in passed:
+        passed.add(name)
+        storage = known[name]
+        found += storage.servers
+        if storage.path:
+            found.append(_server_of(storage.path, mounted))
+        name = storage.base
+    return found
+
+
+def _server_of(path: str, mounted: Sequence[Mount]) -> str:
+    """Return the server from which the file system at PATH comes; symbolic links are not followed."""
+    if server := _iscsi(path):
+        return server
+    path = posixpath.normpath(path)
+    best = Mount("", "")
+    for one in mounted:
+        if (path == one.point or path.startswith(one.point.rstrip("/") + "/")) and len(one.point) >= len(best.point):
+            best = one
+    return best.server
+
+
+# How long Proxmox takes
+
+
+def proxmox_seconds(
+    guests: Iterable[Guest], running: Collection[int], workers: int | None = None, managed: Collection[int] = ()
+) -> int:
+    """Return how many seconds Proxmox takes at worst to stop its guests when the host goes down.
+
+    running: ids of those that run. workers: how many it stops at a time, see workers(); None: all. managed: ids of what HA
+    works, which stopall leaves out. Those without an order go first, then from the highest order down; one group after the
+    other, within a group the highest id first. It looks once a second.
+    """
+    groups: dict[int | None, list[Guest]] = {}
+    for guest in guests:
+        if guest.id in running and guest.id not in managed and not guest.template:
+            groups.setdefault(guest.order, []).append(guest)
+    total = 0
+    for group in groups.values():
+        lanes = [0] * max(1, min(workers or len(group), len(group)))
+        for guest in sorted(group, key=lambda one: one.id, reverse=True):
+            lane = lanes.index(min(lanes))
+            lanes[lane] += (DOWN_SECONDS if guest.down is None else guest.down) + FORCE_SECONDS + 1
+        total += max(lanes)
+    return total
+
+
+def workers(text: str, cpus: int) -> int:
+    """Return how many guests Proxmox stops at a time: max_workers of datacenter.cfg, else the host's CPUs."""
+    match = re.search(r"^max_workers:\s*([1-9][0-9]{0,3})\s*$", text, re.MULTILINE)
+    return int(match.group(1)) if match else cpus
+
+
+# High availability
+
+_POLICIES = {
+    "conditional": "at a poweroff HA stops its guests here, and starts them on another node of the cluster if one still runs",
+    "failover": "at a poweroff HA stops its guests here, and starts them on another node of the cluster if one still runs",
+    "freeze": "at a poweroff HA stops its guests here, and leaves them so until this host is back: what an outage needs",
+    "migrate": (
+        "at a poweroff HA moves its guests to another node first, and the poweroff waits for that without a limit. In an outage "
+        "that hits all nodes it may not end before the battery does. Set it to freeze: Datacenter, Options, HA Settings"
+    ),
+}
+
+
+def ha(root: Path = Path("/")) -> Ha:
+    """Say what HA works on this cluster, and what its policy means when this host powers off. Raises GuestsError."""
+    cluster = root / "etc/pve"
+    match = re.search(r"^ha:\s*(\S.*?)\s*$", text_of(cluster / "datacenter.cfg"), re.MULTILINE)
+    values = dict(part.partition("=")[::2] for part in match.group(1).split(",")) if match else {}
+    policy = values.get("shutdown_policy", "conditional")
+    managed = set()
+    for (kind, name), lines in _sections(text_of(cluster / "ha/resources.cfg"), r"(\S+):\s*(\S+)\s*"):
+        # HA treats what it ignores as not its own
+        if kind in ("vm", "ct") and re.fullmatch(r"[0-9]{1,9}", name) and dict(lines).get("state") != "ignored":
+            managed.add(int(name))
+    if not managed:
+        return Ha(policy, frozenset(), ())
+    words = [
+        f"HA works {len(managed)} guest{'s' if len(managed) > 1 else ''} ({', '.join(map(str, sorted(managed)))})",
+        f"shutdown_policy is {printable(policy)}: {_POLICIES.get(policy, 'this library does not know it')}",
+        "a node that loses the others loses its quorum, and HA resets it a minute later: in an outage let all nodes go down "
+        "together, or disarm HA before",
+    ]
+    return Ha(policy, frozenset(managed), tuple(words))
+
+
+# Programs
+
+
+def status(run: Run, guest: Guest) -> str | None:
+    """Ask how a guest stands: "running", "stopped", or None if that can't be told."""
+    _code, said = _bounded(run, STATUS_SECONDS, guest.kind, "status", str(guest.id))
+    match = re.search(r"^status: (running|stopped)\s*$", said, re.MULTILINE)
+    return match.group(1) if match else None
+
+
+def running(run: Run) -> frozenset[int] | None:
+    """Ask which guests run, VMs that are paused too. None if qm or pct can't say it.
+
+    Both print a table: VMID NAME STATUS MEM(MB) BOOTDISK(GB) PID, where a VM without a name is called `VM 100`, and PID is 0 if it
+    is down; and VMID Status Lock Name. Where there is no guest of their kind they print nothing.
+    """
+    code, vms = _bounded(run, STATUS_SECONDS, "qm", "list")
+    if code:
+        return None
+    code, containers = _bounded(run, STATUS_SECONDS, "pct", "list")
+    if code:
+        return None
+    return frozenset(
+        int(number)
+        for number in (
+            *re.findall(r"^\s*([0-9]{3,9})\s.*\s[1-9][0-9]*[ \t]*$", vms, re.MULTILINE),
+            *re.findall(r"^\s*([0-9]{3,9})\s+running\b", containers, re.MULTILINE),
+        )
+    )
+
+
+def start(run: Run, guest: Guest) -> tuple[int, str]:
+    """Start a guest. Returns the exit code, and what the program said."""
+    return _bounded(run, START_SECONDS, guest.kind, "start", str(guest.id))
+
+
+def longest(seconds: float) -> float:
+    """Return how long stop() takes at most that is given SECONDS."""
+    # the last shutdown, and Proxmox's force; the end of a backup, and ours; the looks after them; what `timeout` itself waits
+    return seconds + FORCE_SECONDS + 10 + 3 * STATUS_SECONDS + 2 * STOP_SECONDS + HA_SECONDS + 20
+
+
+def stop(
+    run: Run, guest: Guest, seconds: float, *, clock: Clock = time.monotonic, pause: Pause = time.sleep
+) -> Stopped:
+    """Shut a guest down that runs, and force it after SECONDS. Never raises; takes longest(seconds) at most.
+
+    A backup keeps a guest locked, and is ended as Proxmox itself does when the host goes down. Of a guest that HA works, HA
+    is told, and it does it in its own time; so only the status says when a guest is down.
+    """
+    return _Stop(run, guest, seconds, clock, pause).result()
+
+
+class _Stop:
+    """One guest, and its way down."""
+
+    def __init__(self, run: Run, guest: Guest, seconds: float, clock: Clock, pause: Pause) -> None:
+        self.run, self.guest, self.seconds, self.clock, self.pause = run, guest, seconds, clock, pause
+        self.began = clock()
+        self.ha = False
+        self.freed = False
+        self.last = ""  # what Proxmox said last
+
+    def result(self) -> Stopped:
+        while True:
+            left = max(1, math.ceil(self.seconds - self._passed()))
+            verdict = self._round(left)
+            if verdict:
+                return replace(verdict, ha=self.ha)
+            if self._passed() + PAUSE >= self.seconds:
+                break
+            self.pause(PAUSE)
+        _code, said = _bounded(self.run, STOP_SECONDS, self.guest.kind, "stop", str(self.guest.id), "--skiplock", "1")
+        said = _last_line(said) or self.last
+        # HA acts some seconds after it was told
+        until = self._passed() + (HA_SECONDS if self.ha else 0)
+        while True:
+            if self._stands() == "stopped":
+                return Stopped("forced", f"{self.guest} was stopped by force after {self._passed():.1f} s", self.ha)
+            if self._passed() >= until:
+                break
+            self.pause(PAUSE)
+        return Stopped("runs", f"{self.guest} could not be stopped within {self._passed():.1f} s: {said}", self.ha)
+
+    def _round(self, left: int) -> Stopped | None:
+        code, said = 0, ""
+        if not self.ha:
+            words = ("shutdown", str(self.guest.id), "--timeout", str(left), "--forceStop", "1")
+            code, said = _bounded(self.run, left + FORCE_SECONDS + 10, self.guest.kind, *words)
+            self.ha = "Requesting HA stop" in said
+            self.last = _last_line(said)
+        stands = self._stands()
+        if stands == "stopped":
+            if code and " not running" in said:
+                return Stopped("already", f"{self.guest} is down already")
+            forced = "terminating now" in said or (code == 0 and not self.ha and self._passed() >= self.seconds)
+            if forced:
+                return Stopped("forced", f"{self.guest} did not go down within {self.seconds:g} s, and was forced")
+            return Stopped("stopped", f"{self.guest} is down, after {self._passed():.1f} s")
+        if code == 127:
+            return Stopped("runs", f"{self.guest} can't be stopped: {self.last}")
+        if stands is None and "does not exist" in said:
+            return Stopped("gone", f"there is no {self.guest} on this host")
+        if "is locked (backup)" in said and not self.freed:
+            self.freed = True
+            _bounded(self.run, STOP_SECONDS, "vzdump", "--stop")
+        return None
+
+    def _stands(self) -> str | None:
+        return status(self.run, self.guest)
+
+    def _passed(self) -> float:
+        return self.clock() - self.began
+
+
+def _bounded(run: Run, seconds: float, *command: str) -> tuple[int, str]:
+    """Run a program that is ended after SECONDS, whatever bounds the runner has."""
+    return run(["timeout", "--kill-after=5", f"{seconds:g}", *command])
+
+
+# Small things
+
+
+def _last_line(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return printable(lines[-1]) if lines else ""
+
+
+def _is_true(value: str) -> bool:
+    return value.lower() in ("1", "on", "yes", "true")
+
+
+def text_of(path: Path) -> str:
+    """Return a file's text; "" if there is none. Raises GuestsError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_LIMIT).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise GuestsError(f"{path} can't be read: {error.strerror}") from error

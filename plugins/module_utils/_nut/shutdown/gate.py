@@ -1,0 +1,355 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the gate decides, from data alone, and what it remembers of that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ..base import jsontext
+from ..net import vocabulary
+from .policy import DAY, VERSION, Host, Policy
+
+RESUME = 120.0
+"""Seconds without a look after which a state file is that of another shutdown."""
+
+# Which rule ended it
+DOWN, ASSUMED, LIMIT, BATTERY, LONGEST = "down", "assumed", "limit", "battery", "longest"
+
+
+# The pure core. Times are seconds of one clock that never goes back (CLOCK_BOOTTIME).
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What upsd said about a UPS, and when. on_battery: None if its status tells neither. runtime: seconds left, or None.
+
+    fsd: whether it says that the shutdown has begun.
+    """
+
+    on_battery: bool | None
+    runtime: float | None
+    at: float
+    fsd: bool = False
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is known of a machine.
+
+    silent: since when it has been silent, or stopped; None while it answers. assumed: since when nobody can tell. down:
+    since when it counts as down. given_up: it is not waited for any more.
+    """
+
+    silent: float | None = None
+    assumed: float | None = None
+    down: float | None = None
+    given_up: bool = False
+
+    @property
+    def settled(self) -> bool:
+        """Say whether it need not be waited for."""
+        return self.down is not None or self.given_up
+
+
+NEW = Watched()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the gate opens, by which rule, why in words, and who is waited for still."""
+
+    go: bool
+    rule: str
+    reason: str
+    waiting: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the gate stands: it survives the program. began, now: when it began, and when it looked last.
+
+    flag: whether upsmon has ordered that the UPS cuts the power (POWERDOWNFLAG).
+    """
+
+    boot: str
+    by: str
+    began: float
+    now: float
+    hosts: Mapping[str, Watched] = field(default_factory=dict)
+    power: Mapping[str, Reading] = field(default_factory=dict)
+    # the rule and the reason, once it has ended
+    ended: tuple[str, str] | None = None
+    flag: bool = False
+
+
+def step(
+    policy: Policy,
+    state: State,
+    now: float,
+    seen: Mapping[str, bool | None],
+    readings: Mapping[str, Reading],
+    *,
+    asked: float | None = None,
+) -> tuple[State, Decision, tuple[str, ...]]:
+    """Take in what was seen, and decide.
+
+    now: seconds. seen: name of a machine -> does it answer (or run)? None, or no entry: nobody can tell. readings: UPS
+    (as str(Ups) names it) -> the last thing upsd said of it. asked: when the machines were asked, at most ``now``; one
+    that did not answer has been silent since then. Returns the new state, the decision, and what is worth telling.
+    """
+    now = max(now, state.now)
+    asked = min(max(asked if asked is not None else now, state.now), now)
+    elapsed = now - state.began
+    words: list[str] = []
+    hosts = {}
+    for host in policy.hosts:
+        before = state.hosts.get(host.name, NEW)
+        hosts[host.name] = after = _watch(
+            host, before, seen.get(host.name), settle=policy.settle, now=now, asked=asked, elapsed=elapsed
+        )
+        words += _tell(host, before, after, elapsed, now)
+    power = _power(policy, state.power, readings, now)
+    words += _tell_power(policy, state.power, power)
+    new = replace(state, now=now, hosts=hosts, power=power)
+    decision = decide(policy, new)
+    return new, decision, tuple(words)
+
+
+def decide(policy: Policy, state: State) -> Decision:
+    """Say whether the gate opens, as things stand."""
+    elapsed = state.now - state.began
+    waiting = tuple(host.name for host in policy.hosts if not state.hosts.get(host.name, NEW).settled)
+    still = f"still waiting for {', '.join(waiting)}"
+    if not waiting:
+        return Decision(True, *_all_settled(policy, state), ())
+    left = time_left(policy, state)
+    keeps = policy.keeps([host for host in policy.hosts if host.name in waiting], elapsed)
+    if left is not None and left[1] <= keeps:
+        reason = f"{left[0]} has {max(left[1], 0):.0f} s left, and this host needs {keeps:g} s itself; {still}"
+        return Decision(True, BATTERY, reason, waiting)
+    if elapsed >= policy.longest:
+        return Decision(
+            True, LONGEST, f"{policy.longest:g} s are over, the longest that is waited at all; {still}", waiting
+        )
+    return Decision(False, "", still, waiting)
+
+
+def _all_settled(policy: Policy, state: State) -> tuple[str, str]:
+    given_up = [host.name for host in policy.hosts if state.hosts[host.name].down is None]
+    assumed = [
+        host.name
+        for host in policy.hosts
+        if state.hosts[host.name].down is not None and state.hosts[host.name].silent is None
+    ]
+    if given_up:
+        return LIMIT, f"{', '.join(given_up)} did not go down within the limit; nobody else is waited for"
+    if assumed:
+        return ASSUMED, f"nobody can tell about {', '.join(assumed)}, whose time is over; nobody else is waited for"
+    return DOWN, "all are down" if policy.hosts else "there is nobody to wait for"
+
+
+def time_left(policy: Policy, state: State) -> tuple[str, float] | None:
+    """Return the UPS that is emptiest, and its seconds left by now. None: on mains, or not known.
+
+    What upsd said last counts, less what has passed since.
+    """
+    found = [
+        (reading.runtime - (state.now - reading.at), ups.name)
+        for ups in policy.upses
+        if (reading := state.power.get(str(ups))) and reading.on_battery is not False and reading.runtime is not None
+    ]
+    left, name = min(found, default=(None, ""))
+    return None if left is None else (name, left)
+
+
+def _watch(
+    host: Host, before: Watched, answers: bool | None, *, settle: float, now: float, asked: float, elapsed: float
+) -> Watched:
+    given_up = before.given_up
+    if answers is True:
+        silent = assumed = down = None
+    elif answers is False:
+        silent, assumed, down = (asked if before.silent is None else before.silent), None, before.down
+        # of a guest its host knows, and need not wait for another look
+        if down is None and (host.guest or now - silent >= settle):
+            down = now
+    elif before.down is not None:
+        # it was down; that nobody can tell now is no news of it
+        silent, assumed, down = before.silent, before.assumed, before.down
+    else:
+        silent, assumed, down = None, (now if before.assumed is None else before.assumed), None
+        if elapsed >= host.expected and now - assumed >= settle:
+            down = now
+    if down is None and elapsed >= host.limit:
+        given_up = True
+    return Watched(silent, assumed, down, given_up)
+
+
+def _tell(host: Host, before: Watched, after: Watched, elapsed: float, now: float) -> list[str]:
+    words = []
+    if after.down is not None and before.down is None:
+        late = ", after it was given up" if before.given_up else ""
+        if after.silent is None:
+            how = f"nobody can tell, and the {host.expected:g} s that it takes are over"
+            words.append(f"{host.name} is taken as down{late} ({how})")
+        elif host.guest:
+            how = f"{host.guest.kind} status {host.guest.id} says stopped; {host.expected:g} s were expected"
+            words.append(f"{host.name} is down{late} ({how})")
+        else:
+            how = f"silent for {now - after.silent:.1f} s; {host.expected:g} s were expected"
+            words.append(f"{host.name} is down{late} ({how})")
+    elif after.down is None and before.down is not None:
+        words.append(f"{host.name} answers again")
+    elif after.silent is not None and before.silent is None and after.down is None:
+        words.append(f"{host.name} is silent")
+    elif after.silent is None and before.silent is not None and after.assumed is None:
+        words.append(f"{host.name} answers again")
+    if after.assumed is not None and before.assumed is None and after.down is None:
+        words.append(f"nobody can tell whether {host.name} is up; it is waited for at least {host.expected:g} s")
+    if after.given_up and not before.given_up:
+        words.append(f"{host.name} is given up: {elapsed:.1f} s are over, and its limit is {host.limit:g} s")
+    return words
+
+
+def _power(
+    policy: Policy, before: Mapping[str, Reading], readings: Mapping[str, Reading], now: float
+) -> dict[str, Reading]:
+    power = {}
+    for name in map(str, policy.upses):
+        old, new = before.get(name), readings.get(name)
+        if new is not None and new.at > now:
+            new = replace(new, at=now)
+        if new is None or (old is not None and new.at < old.at):
+            new = old
+        elif old is not None and new.on_battery is not False:
+            # what it does not say now, it said before
+            status = old.on_battery if new.on_battery is None else new.on_battery
+            if new.runtime is None and old.runtime is not None:
+                new = replace(new, on_battery=status, runtime=old.runtime - (new.at - old.at))
+            else:
+                new = replace(new, on_battery=status)
+        if new is not None:
+            power[name] = new
+    return power
+
+
+POWER = {True: "on battery", False: "on mains", None: "neither on battery nor on mains, says upsd"}
+
+
+def _tell_power(policy: Policy, before: Mapping[str, Reading], after: Mapping[str, Reading]) -> list[str]:
+    words = []
+    for ups in policy.upses:
+        old, new = before.get(str(ups)), after.get(str(ups))
+        if new is None or (old is not None and old.on_battery == new.on_battery):
+            continue
+        left = f", {new.runtime:.0f} s left" if new.runtime is not None and new.on_battery is not False else ""
+        end = "; the shutdown goes on: FSD can't be taken back" if new.on_battery is False else ""
+        words.append(f"{ups.name} is {POWER[new.on_battery]}{left}{end}")
+    return words
+
+
+def reading(status: str, runtime: str | None, at: float) -> Reading:
+    """Make a reading of ``ups.status`` and ``battery.runtime`` (seconds), as upsd says them.
+
+    0 counts as not known: some UPSes always say so, and others once in a while. One that has said more before, and is really
+    empty, is known by that and by the time that has passed.
+    """
+    flags = vocabulary.split_status(status)
+    on_battery = True if "OB" in flags else False if "OL" in flags else None
+    try:
+        seconds = float(runtime) if runtime is not None else None
+    except ValueError:
+        seconds = None
+    if seconds is not None and not 0 < seconds <= DAY * 7:  # NaN is not between anything
+        seconds = None
+    return Reading(on_battery, seconds, at, "FSD" in flags)
+
+
+# What is kept
+
+
+def begin(boot: str, by: str, now: float) -> State:
+    """Return the state of a gate that begins now."""
+    return State(boot, by, now, now)
+
+
+def resume(text: str | None, boot: str, by: str, now: float) -> State:
+    """Return the state to go on from: what the file says, if it is of this boot and of this shutdown; else a new one.
+
+    text: of the state file, None if there is none. by: who runs it; what was waited for by hand is no shutdown. A gate that is
+    started again comes back within seconds, so one that has not looked for RESUME seconds was another one.
+    """
+    try:
+        state = _load(text) if text is not None else None
+    except (ValueError, TypeError, LookupError, AttributeError):
+        state = None
+    if state is None or not boot or state.boot != boot or not state.began <= state.now <= now:
+        return begin(boot, by, now)
+    return state if state.by == by and now - state.now <= RESUME else begin(boot, by, now)
+
+
+def dump(state: State) -> str:
+    """Write the state as JSON."""
+    data = {
+        "version": VERSION,
+        "boot": state.boot,
+        "by": state.by,
+        "began": state.began,
+        "now": state.now,
+        "hosts": {name: [one.silent, one.assumed, one.down, one.given_up] for name, one in state.hosts.items()},
+        "power": {name: [one.on_battery, one.runtime, one.at] for name, one in state.power.items()},
+        "ended": list(state.ended) if state.ended else None,
+        "flag": state.flag,
+    }
+    return json.dumps(data) + "\n"
+
+
+def _load(text: str) -> State:
+    data = jsontext.parse(text)
+    if data["version"] != VERSION:
+        raise ValueError
+    ended = data["ended"]
+    return State(
+        _str(data["boot"]),
+        _str(data["by"]),
+        _number(data["began"]),
+        _number(data["now"]),
+        {
+            name: Watched(_maybe(silent), _maybe(assumed), _maybe(down), _truth(given_up))
+            for name, (silent, assumed, down, given_up) in data["hosts"].items()
+        },
+        {
+            name: Reading(None if on is None else _truth(on), _maybe(runtime), _number(at))
+            for name, (on, runtime, at) in data["power"].items()
+        },
+        None if ended is None else (_str(ended[0]), _str(ended[1])),
+        _truth(data["flag"]),
+    )
+
+
+def _str(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _number(value: object) -> float:
+    found = jsontext.number(value)
+    if found is None:
+        raise ValueError
+    return found
+
+
+def _maybe(value: object) -> float | None:
+    return None if value is None else _number(value)

@@ -1,0 +1,654 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which UPS on the bus has which name, and the section of ups.conf that follows. Nothing is touched here.
+
+Names of sections: an auto one was declared with driver auto, and we complete it. A found one nobody declared: we made it for
+a UPS on the bus. All others are fixed, and never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..conf import releases, ups_conf
+from ..conf.directives import Release
+from ..conf.ups_conf import Pair, Section, UpsConf
+from . import fingerprint
+from .bus import DRIVERS, HID_DRIVER, Ups, UsbDevice
+from .fingerprint import Fingerprint
+from .policy import NO_USB, Policy, Rule
+
+DUMMY = "dummy-ups"
+# a file in /etc/nut, where dummy-ups looks for it
+DUMMY_PORT = "nut-hotplug-absent.dev"
+# a vendor id that no device has: the section takes none
+PARKED = ("vendorid", "none")
+# Sections that we make by ourselves: a device with another serial at each plugging in must not fill ups.conf
+FOUND_MOST = 128
+
+# what a release is taken for if it is not known: the oldest that the collection serves, which knows least
+_OLDEST: Release = (2, 8, 0)
+# No driver takes them before this release, whatever is written (networkupstools/nut#2735)
+_SINCE: Mapping[str, Release] = {"3746:ffff": (2, 8, 3)}
+# bus.candidates() says so of a driver that nobody named, and that only the descriptor speaks for
+_GUESS = "its HID report descriptor"
+
+_TELLING = ("vendorid", "productid", "vendor", "product", "serial", "bus", "busport", "device")
+# pins that only a twin makes necessary
+_OF_TWINS = ("product", "bus", "busport")
+_HEAD = ("driver", "port", "desc")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known before the bus is looked at.
+
+    wanted: ups.conf as the inventory wants it; None if nobody said. conf: ups.conf as it is. found: names of found sections,
+    see found_in(). memory: name -> the UPS that had it last. written: name -> ups_conf.render() of the section as we wrote it
+    last: a section that differs was edited by hand, and is left alone, so what Resolution calls fixed must keep the entry that it
+    has, or none. play: whether it is a play that asks. Then wanted counts for fixed sections and for what stands before the
+    sections, and nobody has edited anything; else they stay as conf has them. Sections that a play takes away are not in conf.
+    """
+
+    wanted: UpsConf | None
+    conf: UpsConf
+    found: frozenset[str] = frozenset()
+    memory: Mapping[str, Fingerprint] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
+    play: bool = False
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Which UPS is which, and the ups.conf that follows.
+
+    found: names of found sections in conf. plugged: name -> what is there under it, with the driver that it gets; fixed
+    sections, too. absent: names of USB sections whose UPS is not there, in the order of the file. unserved: UPSes without a
+    name, with the reason. remarks: what can't be done, or is not as it seems, and the remedy. fixed: names of fixed sections.
+    """
+
+    conf: UpsConf
+    found: frozenset[str]
+    plugged: Mapping[str, Ups]
+    absent: tuple[str, ...]
+    memory: Mapping[str, Fingerprint]
+    unserved: tuple[tuple[Ups, str], ...]
+    remarks: tuple[str, ...]
+    fixed: frozenset[str] = frozenset()
+
+
+# Sections
+
+
+def value(section: Section | None, key: str) -> str:
+    """Return a key's value, "" if it has none."""
+    return next((value or "" for word, value in section.keys if word.lower() == key), "") if section else ""
+
+
+def telling(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    """Return those keys by which a driver knows its UPS."""
+    return tuple(pair for pair in pairs if pair[0].lower() in _TELLING)
+
+
+def _lower(pairs: Iterable[Pair]) -> frozenset[str]:
+    return frozenset(key.lower() for key, _unused in pairs)
+
+
+def _without(pairs: Iterable[Pair], stronger: Iterable[Pair]) -> tuple[Pair, ...]:
+    """Leave out what others say."""
+    said = _lower(stronger)
+    return tuple(pair for pair in pairs if pair[0].lower() not in said)
+
+
+def is_dummy(section: Section | None) -> bool:
+    """Say whether this is our stand-in for a UPS that is not there."""
+    return section is not None and (value(section, "driver"), value(section, "port")) == (DUMMY, DUMMY_PORT)
+
+
+def _is_usb(section: Section) -> bool:
+    """Say whether its driver looks for a UPS on the bus."""
+    driver, port = value(section, "driver"), value(section, "port").lower()
+    if driver == "nutdrv_qx" or driver not in DRIVERS:
+        # it may speak to a serial port, or to the network
+        return driver not in ("", *NO_USB) and (
+            port == "auto" or port.startswith(("/dev/bus/usb", "/dev/usb", "/proc/bus/usb"))
+        )
+    return True
+
+
+def _is_real(section: Section | None) -> bool:
+    return section is not None and not is_dummy(section) and value(section, "driver") not in ("", ups_conf.AUTO)
+
+
+def where(device: UsbDevice) -> str:
+    """Name a device in a sentence, by what it can't choose itself."""
+    return f"{device.ids} at {device.place or device.node}"
+
+
+# Which UPS is which
+
+
+@dataclass(eq=False)
+class _One:
+    """A UPS while it is sorted."""
+
+    ups: Ups
+    rule: Rule | None
+    seen: Fingerprint
+
+    @property
+    def device(self) -> UsbDevice:
+        return self.ups.device
+
+    @property
+    def driver(self) -> str:
+        """Return the driver for it, if it had no section before."""
+        return (
+            (self.rule.driver if self.rule else "") or self.ups.driver or (HID_DRIVER if self.device.hid_power else "")
+        )
+
+
+def resolve(known: Known, upses: Sequence[Ups], policy: Policy, release: Release | None) -> Resolution:
+    """Decide which UPS has which name, and what its section is.
+
+    upses: what bus.candidates() found, also with what the policy ignores. release: of the host's NUT; None is taken for the
+    oldest. Its own result, as conf, gives the same result again.
+    """
+    edited = frozenset() if known.play else _edited(known)
+    if edited:
+        # a run that was cut short behind ups.conf, and before its own notes, has edited nothing
+        ours = _Sorting(known, upses, policy, release, frozenset()).result().conf.sections
+        edited = frozenset(name for name in edited if ours.get(name) != known.conf.sections[name])
+    return _Sorting(known, upses, policy, release, edited).result()
+
+
+def _edited(known: Known) -> frozenset[str]:
+    """Name the sections that somebody changed since we wrote them."""
+    wanted = known.wanted.sections if known.wanted else {}
+    return frozenset(
+        name
+        for name, section in known.conf.sections.items()
+        if (name in wanted or name in known.found)
+        and wanted.get(name) != section
+        and known.written.get(name) not in (None, ups_conf.render((section,)))
+    )
+
+
+class _Sorting:
+    """One resolve(), while it goes on."""
+
+    def __init__(
+        self, known: Known, upses: Sequence[Ups], policy: Policy, release: Release | None, edited: frozenset[str]
+    ) -> None:
+        self.known, self.policy, self.release = known, policy, release or _OLDEST
+        self.devices = [ups.device for ups in upses]
+        self.remarks: list[str] = []
+        self.unserved: list[tuple[Ups, str]] = []
+        self.given: dict[str, _One] = {}
+        self.drivers: dict[str, str] = {}
+        self.fixed: dict[str, Section] = {}
+        self.declared: dict[str, Section] = {}
+        self.found: list[str] = []
+        self._name(edited)
+        self.left = [_One(ups, policy.rule_for(ups.device), fingerprint.fingerprint(ups.device)) for ups in upses]
+        self.ignored = [one for one in self.left if one.rule and one.rule.ignore]
+        self.left = [one for one in self.left if one not in self.ignored]
+        self.reserved = {rule.name.lower() for rule in policy.rules if rule.name}
+
+    def _name(self, edited: frozenset[str]) -> None:
+        """Tell the kinds of sections apart."""
+        wanted = self.known.wanted.sections if self.known.wanted else {}
+        conf = self.known.conf.sections
+        spelled = {name.lower() for name in wanted}
+        for name in edited:
+            remedy = "Run the playbook for what the inventory says" if name in wanted else "Delete it to have it anew"
+            self.remarks.append(f"[{name}] of ups.conf was edited by hand, and is left as it is. {remedy}")
+        for name, section in wanted.items():
+            if name in edited:
+                self.fixed[name] = conf[name]
+            elif ups_conf.is_auto(section):
+                self.declared[name] = section
+            else:
+                # what the release of this host does not know has been left out of it, and people may have edited it
+                self.fixed[name] = section if self.known.play else conf.get(name, section)
+        for name, section in conf.items():
+            if name in wanted:
+                continue
+            if name not in self.known.found or name in edited:
+                self.fixed[name] = section
+                if wanted and name not in edited:
+                    self.remarks.append(
+                        f"[{name}] of ups.conf was made by hand: the inventory does not know it. It is left as it is. "
+                        "Declare it, or the next run of the playbook takes it away"
+                    )
+            elif name.lower() in spelled:
+                self.remarks.append(f"[{name}] of ups.conf is gone: the inventory calls a UPS so, in other case")
+            else:
+                self.found.append(name)
+
+    @property
+    def ours(self) -> list[str]:
+        return [*self.declared, *self.found]
+
+    @property
+    def free(self) -> list[str]:
+        return [name for name in self.ours if name not in self.given]
+
+    def result(self) -> Resolution:
+        self._claims()
+        self._too_new()
+        self._by_rule()
+        self._declared_since()
+        self._by_memory()
+        self._ghosts()
+        self._takeover()
+        self._unknown()
+        sections = {name: self._section(name, one) for name, one in self.given.items() if name not in self.fixed}
+        sections.update({name: self._absent(name) for name in self.free})
+        sections.update(self.fixed)
+        self._loose(sections)
+        conf = self._in_order(sections)
+        remembered = {name: print_ for name, print_ in self.known.memory.items() if name in sections}
+        remembered.update({name: one.seen for name, one in self.given.items()})
+        usb = [name for name, section in conf.items() if name not in self.fixed or _is_usb(section)]
+        # as with fixed sections; a ups.conf without sections is none yet
+        asked = self.known.play or not self.known.conf.sections
+        settings = (self.known.wanted if asked and self.known.wanted else self.known.conf).settings
+        return Resolution(
+            conf=UpsConf(settings, conf),
+            found=frozenset(self.found) | (self.known.found & self.fixed.keys()),
+            plugged={name: self._served(name) for name in conf if name in self.given},
+            absent=tuple(name for name in usb if name not in self.given),
+            memory={name: remembered[name] for name in conf if name in remembered},
+            unserved=tuple(self.unserved),
+            remarks=tuple(dict.fromkeys(self.remarks)),
+            fixed=frozenset(self.fixed),
+        )
+
+    def _served(self, name: str) -> Ups:
+        one = self.given[name]
+        by_rule = one.rule and one.rule.driver and name not in self.fixed
+        return replace(one.ups, driver=self.drivers[name], why=str(one.rule) if by_rule else one.ups.why)
+
+    def _in_order(self, sections: Mapping[str, Section]) -> dict[str, Section]:
+        """Keep the order of the file. What is new and wanted stands behind what it stands behind in the inventory."""
+        names = [name for name in self.known.conf.sections if name in sections]
+        place = 0
+        for name in self.known.wanted.sections if self.known.wanted else ():
+            if name in names:
+                place = names.index(name) + 1
+            else:
+                names.insert(place, name)
+                place += 1
+        return {name: sections[name] for name in dict.fromkeys([*names, *sections])}
+
+    # Who gets what
+
+    def _give(self, name: str, one: _One, driver: str) -> None:
+        self.given[name] = one
+        self.drivers[name] = driver
+        self.left.remove(one)
+        if name not in self.fixed and name not in self.declared and name not in self.found:
+            self.found.append(name)
+
+    def _refuse(self, one: _One, why: str) -> None:
+        self.unserved.append((one.ups, why))
+        self.left.remove(one)
+
+    def _like(self, name: str, one: _One) -> int:
+        memory = self.known.memory.get(name)
+        return fingerprint.likeness(memory, one.seen) if memory else 0
+
+    def _stayed(self, name: str, one: _One) -> bool:
+        memory = self.known.memory.get(name)
+        return memory is not None and memory.place == one.seen.place
+
+    def _claims(self) -> None:
+        """Give fixed sections what their drivers take, those first that are the most particular."""
+        usb = [section for section in self.fixed.values() if _is_usb(section)]
+        for section in sorted(usb, key=lambda one: -len(telling(one.keys))):
+            driver = value(section, "driver")
+            particular = bool(telling(section.keys))
+            takes = [
+                one
+                for one in self.left
+                if fingerprint.means(section, one.device) and (particular or one.driver == driver)
+            ]
+            if takes:
+                self._give(section.name, min(takes, key=lambda one: self._strangeness(section.name, one)), driver)
+
+    def _strangeness(self, name: str, one: _One) -> int:
+        """Rank what a fixed section may mean: what it had before first, what another had last."""
+        if self._like(name, one):
+            return 3 - self._like(name, one)
+        return 3 if any(self._like(other, one) == 3 for other in self.ours) else 2
+
+    def _too_new(self) -> None:
+        for one in tuple(self.left):
+            since = _SINCE.get(one.device.ids)
+            if since and self.release < since and not (one.rule and one.rule.driver):
+                self._refuse(
+                    one,
+                    f"NUT knows it from {_dotted(since)} on, and this host has {_dotted(self.release)}. Use a newer NUT",
+                )
+
+    def _allowed(self, name: str, one: _One) -> bool:
+        """Say whether the keys that somebody declared let this name be that UPS's."""
+        declared = self.declared.get(name)
+        return (
+            declared is None
+            or not telling(declared.keys)
+            or fingerprint.means(Section(name, telling(declared.keys)), one.device)
+        )
+
+    def _driver(self, name: str, one: _One) -> str:
+        """Say which driver a UPS gets under a name; "" if nobody knows one."""
+        if one.rule and one.rule.driver:
+            return one.rule.driver
+        old = self.known.conf.sections.get(name)
+        # While a driver runs, the kernel can't tell what its UPS is, and the scanner is not asked each time.
+        if (not one.ups.driver or one.ups.why == _GUESS) and _is_real(old) and self._knew(name, one):
+            return value(old, "driver")
+        return one.driver
+
+    def _knew(self, name: str, one: _One) -> bool:
+        """Say whether the section in ups.conf is for a UPS of this model. Memory may be ahead of a file that has to wait."""
+        ids = tuple(pair for pair in self._own_pins(name) if pair[0].lower() in ("vendorid", "productid"))
+        if ids:
+            return fingerprint.means(Section(name, ids), one.device)
+        return self._like(name, one) > 0
+
+    def _own_pins(self, name: str) -> tuple[Pair, ...]:
+        """Return the pins in ups.conf that are ours and not declared; none if it was parked."""
+        old = self.known.conf.sections.get(name)
+        if old is None or PARKED in old.keys:
+            return ()
+        declared = _lower(self.declared[name].keys) if name in self.declared else frozenset()
+        return tuple(pair for pair in telling(old.keys) if pair[0].lower() not in declared)
+
+    def _by_rule(self) -> None:
+        """Give the names that rules give."""
+        wishes: dict[str, list[_One]] = {}
+        spelled = {name.lower(): name for name in (*self.fixed, *self.ours)}
+        for one in self.left:
+            if one.rule and one.rule.name:
+                wishes.setdefault(spelled.get(one.rule.name.lower(), one.rule.name), []).append(one)
+        for name, wishers in wishes.items():
+            able = [one for one in wishers if self._may_have(name, one)]
+            able.sort(key=lambda one: (-self._like(name, one), not self._stayed(name, one)))
+            for one in able[1:]:
+                self.remarks.append(
+                    f"{where(one.device)}: {one.rule} calls it {name}, and so it calls {where(able[0].device)}. "
+                    "Tell them apart by serial or port in the rules"
+                )
+            if able:
+                self._give(name, able[0], self._driver(name, able[0]))
+
+    def _may_have(self, name: str, one: _One) -> bool:
+        """Say whether a rule can give a name, and why not."""
+        why = ""
+        if name in self.fixed:
+            why = f"[{name}] of ups.conf has a driver of its own. Give it driver auto, or the rule another name"
+        elif not self._allowed(name, one):
+            why = f"[{name}] is declared with other {', '.join(sorted(_lower(telling(self.declared[name].keys))))}"
+        elif not self._driver(name, one):
+            return False  # it is said further on
+        if why:
+            self.remarks.append(f"{where(one.device)}: {one.rule} calls it {name}, but {why}")
+        return not why
+
+    def _declared_since(self) -> None:
+        """Give a name that was declared, and never had a UPS, the one that was merely found before; the found name goes.
+
+        Secondaries and dashboards know the declared one. Which UPS is meant is plain if keys tell it, or if there is one only.
+        """
+        nameless = [one for one in self.left if not any(self._holds(name, one) for name in self.ours)]
+        for name in [name for name in self.free if name in self.declared and self._is_new(name)]:
+            held = {
+                other: one
+                for other in self.free
+                if other in self.found
+                for one in self.left
+                if self._holds(other, one) and self._allowed(name, one)
+            }
+            plain = bool(telling(self.declared[name].keys)) and not any(self._allowed(name, one) for one in nameless)
+            if not held or not (plain or (len(held) == 1 and not nameless)):
+                continue
+            other, one = next(iter(held.items()))
+            driver = self._driver(other, one)
+            if driver:
+                self._give(name, one, driver)
+                self.found.remove(other)
+
+    def _is_new(self, name: str) -> bool:
+        """Say whether a name never had a UPS."""
+        return name not in self.known.memory and not self._own_pins(name)
+
+    def _holds(self, name: str, one: _One) -> bool:
+        """Say whether a name is that UPS's, by what is remembered, or by its section."""
+        if name in self.known.memory:
+            return self._like(name, one) == 3
+        return bool(self._own_pins(name)) and fingerprint.means(self.known.conf.sections[name], one.device)
+
+    def _ghosts(self) -> None:
+        """Let found names go whose UPS has another name by now, or that the policy ignores: nobody declared them."""
+        for name in [name for name in self.free if name in self.found]:
+            if any(self._holds(name, one) for one in (*self.given.values(), *self.ignored)):
+                self.found.remove(name)
+
+    def _by_memory(self) -> None:
+        """Give each name back to the UPS that had it."""
+        for stayed in (True, False):
+            for name in self.free:
+                same = [one for one in self.left if self._like(name, one) == 3]
+                self._back(name, [one for one in same if not stayed or self._stayed(name, one)])
+        # without memory the section itself still says whom it means
+        forgotten = [name for name in self.free if name not in self.known.memory and self._own_pins(name)]
+        for name in sorted(forgotten, key=lambda one: -len(self._own_pins(one))):
+            self._back(
+                name, [one for one in self.left if fingerprint.means(self.known.conf.sections[name], one.device)]
+            )
+        # at another place, without a serial: only where nothing else is meant
+        alike = {name: [one for one in self.left if self._like(name, one) == 2] for name in self.free}
+        for name, those in alike.items():
+            if len(those) == 1 and sum(those[0] in others for others in alike.values()) == 1:
+                self._back(name, those)
+
+    def _back(self, name: str, those: Sequence[_One]) -> None:
+        one = next((one for one in those if self._allowed(name, one)), None)
+        if one is None:
+            return
+        driver = self._driver(name, one)
+        if driver:
+            self._give(name, one, driver)
+
+    def _takeover(self) -> None:
+        """Give what is left the names of those that are not there."""
+        for one in tuple(self.left):
+            names = [name for name in self.free if self._vacant(name, one) and self._driver(name, one)]
+            if names:
+                name = min(names, key=lambda name: self._fitness(name, one))
+                self._give(name, one, self._driver(name, one))
+
+    def _vacant(self, name: str, one: _One) -> bool:
+        if not self._allowed(name, one) or name.lower() in self.reserved:
+            return False
+        return self.policy.takeover or (name in self.declared and self._is_new(name))
+
+    def _fitness(self, name: str, one: _One) -> tuple[int, bool, int]:
+        """Rank names: declared for such a UPS, then of the same model, then in the order of the file."""
+        memory = self.known.memory.get(name)
+        model = memory is not None and (memory.vendor_id, memory.product_id) == (
+            one.seen.vendor_id,
+            one.seen.product_id,
+        )
+        declared = self.declared.get(name)
+        return (-len(telling(declared.keys)) if declared else 0, not model, self.ours.index(name))
+
+    def _unknown(self) -> None:
+        taken = {name.lower() for name in (*self.fixed, *self.ours)} | self.reserved
+        for one in tuple(self.left):
+            if not one.driver:
+                self._refuse(
+                    one, "nobody knows a driver for it. Name one in a rule of the policy, or leave it out by ignore"
+                )
+            elif len(self.found) >= FOUND_MOST:
+                self._refuse(
+                    one, f"{FOUND_MOST} UPSes were found here already. Declare it, or take some of them away by a play"
+                )
+            elif not self.policy.unknown:
+                self._refuse(one, "the policy leaves unknown UPSes alone. Declare it, or give it a name in a rule")
+            else:
+                number = 1
+                while (name := f"{self.policy.unknown}{number if number > 1 else ''}").lower() in taken:
+                    number += 1
+                taken.add(name.lower())
+                self._give(name, one, one.driver)
+
+    # What is written
+
+    def _fitted(self, name: str, driver: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+        """Leave out what the host's NUT does not know: its driver would not start."""
+        kept = []
+        for pair in pairs:
+            text = ups_conf.render((Section(name, (("driver", driver), pair)),))
+            fit = releases.fit({"ups.conf": text}, self.release)
+            self.remarks += [*fit.left_out, *fit.refused]
+            if not fit.left_out and not fit.refused:
+                kept.append(pair)
+        return tuple(kept)
+
+    def _section(self, name: str, one: _One) -> Section:
+        """Write the section of a UPS that is there."""
+        driver = self.drivers[name]
+        declared = self.declared.get(name, Section(name, ()))
+        rest = self._fitted(name, driver, (pair for pair in declared.keys if pair[0].lower() not in _HEAD))
+        options = self._fitted(name, driver, _without(one.rule.options if one.rule else (), rest))
+        pins = _without(self._pins(name, one, driver), (*rest, *options))
+        return Section(name, (*_head(declared, driver), *pins, *rest, *options))
+
+    def _pins(self, name: str, one: _One, driver: str) -> tuple[Pair, ...]:
+        fresh = fingerprint.pins(one.device, self.devices, self.release, driver)
+        if fresh.remark:
+            self.remarks.append(f"[{name}]: {fresh.remark}")
+        old = self._own_pins(name)
+        more = [key for key, _unused in old if key not in _lower(fresh.keys)]
+        # What told it from a twin stays when the twin has gone, as long as it is true: no driver restarts for that.
+        if (
+            fresh.keys
+            and set(fresh.keys) <= set(old)
+            and set(more) <= set(_OF_TWINS)
+            and self._fitted(name, driver, old) == old
+            and fingerprint.means(Section(name, old), one.device)
+        ):
+            return old
+        return fresh.keys
+
+    def _absent(self, name: str) -> Section:
+        """Write the section of a UPS that is not there: as it was, but for what is declared anew."""
+        old = self.known.conf.sections.get(name, Section(name, ()))
+        declared = self.declared.get(name)
+        if is_dummy(old) and self.policy.absent == "dummy":
+            return dummy(name, declared or old)
+        driver = HID_DRIVER
+        pins: tuple[Pair, ...] = ()
+        options: tuple[Pair, ...] = ()
+        memory = self.known.memory.get(name)
+        if _is_real(old):
+            driver, pins = value(old, "driver"), telling(old.keys)
+            # what is no more declared goes; what a rule gave stays
+            known = {pair for rule in self.policy.rules for pair in rule.options} if declared else {*old.keys}
+            options = tuple(pair for pair in old.keys if pair in known and pair[0].lower() not in (*_HEAD, *_TELLING))
+        elif memory:
+            # behind a stand-in; what is missing comes with its UPS
+            pins = (("vendorid", memory.vendor_id), ("productid", memory.product_id))
+        base = declared or Section(name, tuple(pair for pair in old.keys if pair[0] == "desc"))
+        rest = self._fitted(name, driver, (pair for pair in base.keys if pair[0].lower() not in _HEAD))
+        keys = (*_without(pins, rest), *rest, *_without(options, rest))
+        return self._parked(Section(name, (*_head(base, driver), *keys)), rest)
+
+    def _parked(self, section: Section, declared: Sequence[Pair]) -> Section:
+        """Keep a driver that looks for a UPS in vain from taking one that is served under another name."""
+        rival = self._rival(section)
+        if rival is None:
+            return section
+        if "vendorid" in _lower(declared) or not fingerprint.is_told_apart(value(section, "driver"), self.release):
+            self.remarks.append(
+                f"[{section.name}]: its UPS is not there, and its keys mean {where(rival.device)} as well, which has another name. "
+                "Declare it with its serial"
+            )
+            return section
+        pins = tuple(pair for pair in section.keys if pair[0].lower() not in (*_HEAD, "vendorid"))
+        return Section(section.name, (*(pair for pair in section.keys if pair[0].lower() in _HEAD), PARKED, *pins))
+
+    def _rival(self, section: Section) -> _One | None:
+        """Return a UPS that is served under another name, and that this section's driver would take."""
+        driver = value(section, "driver")
+        return next(
+            (
+                one
+                for name, one in self.given.items()
+                if name != section.name and self.drivers[name] == driver and fingerprint.means(section, one.device)
+            ),
+            None,
+        )
+
+    def _loose(self, sections: Mapping[str, Section]) -> None:
+        for name, section in self.fixed.items():
+            rival = self._rival(sections[name]) if _is_usb(section) else None
+            if rival:
+                self.remarks.append(
+                    f"[{name}]: its keys don't tell its UPS from {where(rival.device)}, so its driver may take that one. "
+                    "Give it vendorid, productid and serial"
+                )
+
+
+def _head(declared: Section, driver: str) -> tuple[Pair, ...]:
+    desc = value(declared, "desc")
+    head: tuple[Pair, ...] = (("driver", driver), ("port", value(declared, "port") or "auto"))
+    return (*head, ("desc", desc)) if desc else head
+
+
+def dummy(name: str, section: Section) -> Section:
+    """Return the stand-in for a UPS that is not there."""
+    head = dict(_head(section, DUMMY))
+    return Section(name, tuple({**head, "port": DUMMY_PORT}.items()))
+
+
+def _dotted(release: Release) -> str:
+    return ".".join(map(str, release))
+
+
+# What is no reason to restart a driver
+
+
+def says_more(name: str, known: Known, res: Resolution) -> bool:
+    """Say whether a section changes in nothing but by which keys its driver knows the UPS that it has already.
+
+    Such a change is no reason to restart a driver that works.
+    """
+    was, will = known.conf.sections.get(name), res.conf.sections.get(name)
+    if was is None or will is None or name not in res.plugged:
+        return False
+    before = known.memory.get(name)
+    declared = known.wanted.sections.get(name) if known.wanted else None
+    return (
+        set(telling(declared.keys if declared else ())) <= set(was.keys)
+        and _but_for_pins(was) == _but_for_pins(will)
+        and fingerprint.means(was, res.plugged[name].device)
+        and (before is None or fingerprint.likeness(before, res.memory[name]) > 0)
+    )
+
+
+def others_have(name: str, known: Known, res: Resolution, work: Container[str]) -> bool:
+    """Say whether each other UPS that a section means, too, is served: one that is not may be held by this one's driver."""
+    was = known.conf.sections[name]
+    others = [other for other in res.plugged if other != name and fingerprint.means(was, res.plugged[other].device)]
+    return all(other in work for other in others)
+
+
+def _but_for_pins(section: Section) -> tuple[Pair, ...]:
+    return tuple(pair for pair in section.keys if pair[0].lower() not in _TELLING)

@@ -1,0 +1,33 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock
+
+
+def test_boot_id(tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("abc\n")
+    assert clock.boot_id(tmp_path / "id") == "abc"
+    assert clock.boot_id(tmp_path / "none") == ""
+
+
+def test_boottime_never_goes_back() -> None:
+    before = clock.boottime()
+    assert before <= clock.boottime()
+    assert before == pytest.approx(float(Path("/proc/uptime").read_text().split()[0]), abs=60)
+
+
+def test_stamp_is_in_the_zone_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Etc/GMT-2")
+    time.tzset()
+    try:
+        assert clock.stamp(0) == "1970-01-01 02:00:00 +0200"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

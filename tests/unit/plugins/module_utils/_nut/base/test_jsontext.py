@@ -1,0 +1,319 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""JSON that is damaged or made to hurt: read as JSON, and by each of our own loaders of a file."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock, jsontext, sets
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import findings, observe
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model
+from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill, live
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, gate_loop, stages, watch
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.fingerprint import Fingerprint
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+DEEP = "[" * 200_000
+
+# What stands in the place of a value, as it is written in the file
+EVIL = [
+    "null", "true", "-1", "0.5", '""', '"x"', '"\\ud800"', "[]", "{}", "[[]]", '{"": null}', '[1, "a", null]',
+    "1e308", "-1e308", "1e999", "NaN", "Infinity", "-Infinity", "9" * 16, "9" * 30, "-" + "9" * 400, "9" * 400, "9" * 5000,
+    "[" * 500 + "]" * 500, "[" * 5000 + "]" * 5000, '{"a":' * 500 + "1" + "}" * 500, DEEP,
+]  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the way to each value inside of this one."""
+    found = [path]
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in members:
+        found += places(inner, (*path, key))
+    return found
+
+
+def spoil(whole: Any, where: tuple[Any, ...], evil: str | None) -> str:
+    """Return a document as text, with something else at a place, or with nothing there."""
+    if not where:
+        return evil or ""
+    mark = "<here>"
+    copied = copy.deepcopy(whole)
+    outer = copied
+    for key in where[:-1]:
+        outer = outer[key]
+    if evil is None:
+        del outer[where[-1]]
+        return json.dumps(copied)
+    outer[where[-1]] = mark
+    return json.dumps(copied).replace(json.dumps(mark), evil, 1)
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_json_is_a_value_or_a_value_error(text: str) -> None:
+    try:
+        value = jsontext.parse(text)
+    except ValueError:
+        return
+    json.dumps(value)
+    repr(value)
+
+
+@pytest.mark.parametrize(
+    "text", [DEEP, "[" * 61 + "]" * 61, '{"a":' * 500 + "1" + "}" * 500, "", "nonsense", b"\xff\xff"]
+)
+def test_what_is_no_plain_json(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        jsontext.parse(text)
+    assert not isinstance(caught.value, RecursionError)
+
+
+def test_what_is_plain_json() -> None:
+    assert jsontext.parse('{"a": [1, 2.5, "b", null, true, -9223372036854775808]}') == {
+        "a": [1, 2.5, "b", None, True, -(2**63)]
+    }
+    assert jsontext.parse("[" * 60 + "]" * 60)
+    assert jsontext.parse('{"a": 1}', pairs=list) == [("a", 1)]
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (1, 1.0),
+        (-2.5, -2.5),
+        (10**300, 1e300),
+        (10**400, None),
+        (-(10**400), None),
+        (math.nan, None),
+        (math.inf, None),
+        (True, None),
+        ("1", None),
+        (None, None),
+        ([1], None),
+    ],
+)
+def test_numbers(value: object, number: float | None) -> None:
+    assert jsontext.number(value) == number
+
+
+# --- loaders
+
+
+FINGERPRINT = Fingerprint("051d", "0002", "5B1234T56789", "1-4")
+FINDER = selection.Finder({"nas": selection.Selector(ids=(("nas", None),), tags=("nas",))}, Path("/dev/null"))
+NOTED = live.Noted(True, 1010.0, 1020.0)
+ENTRY = '{"__REALTIME_TIMESTAMP": "1000000000000000", "MESSAGE": "m", "MESSAGE_ID": "i", "_SYSTEMD_UNIT": "u"}'
+POLICY = {
+    "version": 1,
+    "upses": [{"name": "ups", "host": "localhost", "port": 3493}],
+    "hosts": [
+        {"name": "nas", "addresses": ["192.0.2.20"], "ports": [22], "expected": 60, "limit": 120},
+        {"name": "vm", "guest": {"kind": "qm", "id": 100}, "expected": 10, "limit": 40},
+    ],
+    "settle": 3,
+    "reserve": 60,
+    "least": 10,
+    "longest": 600,
+    "flag": "/run/flag",
+    "stages": [],
+}
+
+
+def as_json(text: str) -> Any:
+    return json.loads(text)
+
+
+def load_kept_guests(path: Path) -> object:
+    return selection.Finder(FINDER.stages, path).kept()
+
+
+def load_plan(path: Path) -> object:
+    try:
+        data = jsontext.parse(path.read_bytes())
+        return model.from_dict(data)
+    except (ValueError, model.PlanError):
+        return None
+
+
+def load_manifest(text: str) -> object:
+    try:
+        return sets._load(text)
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
+def load_report(path: Path) -> object:
+    try:
+        return findings.from_json(jsontext.parse(path.read_bytes()))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def expect(load: Callable[[Any], object], error: type[Exception]) -> Callable[[Any], object]:
+    """Return a loader that may raise ERROR, and nothing else."""
+
+    def loaded(given: Any) -> object:
+        try:
+            return load(given)
+        except error as caught:
+            return str(caught)
+
+    return loaded
+
+
+def by_text(load: Callable[[str], object]) -> Callable[[Path], object]:
+    return lambda path: load(path.read_text(encoding="utf-8"))
+
+
+GATE = gate.State(
+    "boot",
+    "upsmon",
+    10.0,
+    20.0,
+    {"nas": gate.Watched(1.0, None, None, False)},
+    {"ups": gate.Reading(True, 600.0, 15.0)},
+    ("rule", "reason"),
+    True,
+)
+STAGES = stages.State(
+    boot="boot", since=1.0, mains=2.0, upses=frozenset({"ups"}), low={"nas": 3.0}, begun={"nas": 4.0}, asked={"qm/100": 5.0},
+    done={"qm/101": "why"}, fsd=6.0, down=7.0, ours={"qm/101": True}, tries={"qm/101": (1, 8.0)},
+)  # fmt: skip
+HOTPLUG = memory.State(
+    boot="boot", memory={"ups": FINGERPRINT}, written={"ups": "w"}, intended={"ups": "i"},
+    plugged={"ups": memory.Plugging(1, 2, 3.0)}, silent={"ups": 4.0}, tries={"ups": memory.Tries(1, 5.0, 6.0)},
+    last={"ups": ("l",)}, deferred={"ups": 7.0}, told=("t",), asked=("a",), bus="b",
+    history=(memory.Decision(8.0, "ups", "what", "why"),),
+)  # fmt: skip
+NOTES = live.Notes("token", "boot", "pve", 1000.0, 1030.0, {"nas": NOTED}, 1001.5, 1025.0, ((0.5, "step"),))
+GUESTS = {"version": selection.VERSION, "stages": {"nas": {
+    "select": selection._select(FINDER.stages["nas"]),
+    "guests": [selection._plain(selection.Chosen(Guest(100, "qm", "mail"), 60.0, "why"))],
+}}}  # fmt: skip
+JOB = drill.Job(shutdown_policy.check_policy(POLICY), dict(drill.TIMING), 900.0, 10.0, "pve")
+PLAN = model.to_dict(
+    model.plan(
+        [
+            model.Machine("pve", model.PRIMARY, "pve"),
+            model.Machine("nas", model.SECONDARY, "truenas"),
+            model.Machine("mail", model.GUEST, "qm", needs=("nas",), guest_id=101),
+        ],
+        [model.Supply(runtime=1500, runtime_low=480)],
+        model.Timing(),
+        [],
+    )
+)
+USB_POLICY = {
+    "version": 1,
+    "absent": "keep",
+    "patterns": ["*ups*"],
+    "rules": [
+        {"vendor": "051d", "name": "ups", "driver": "usbhid-ups", "options": {"pollinterval": 5, "offdelay": "20"}}
+    ],
+}
+WATCHED = watch.Memory(
+    "boot", (1.0,), ("192.0.2.1 3493",), (watch.Event("blocked", "192.0.2.5", "w", 2.0, 3.0, 4),), "2.8.0"
+)
+REPORT = {"findings": [{"check": "c", "host": "h", "verdict": "ok", "seen": "s", "todo": ""}]}
+
+MANIFEST = {
+    "version": 1,
+    "files": [{"path": "/etc/nut/ups.conf", "staged": "/etc/nut/.homelab-nut-x", "kept": None, "digest": "d"}],
+    "note": {"path": "/run/note", "text": "t"},
+}
+NFT = {
+    "nftables": [
+        {"set": {"name": "ports", "elem": [3493]}},
+        {"set": {"name": "allowed4", "elem": ["192.0.2.0/24", {"elem": {"val": "192.0.2.9"}}]}},
+        {"chain": {"hook": "input", "policy": "accept"}},
+        {"rule": {}},
+        {"counter": {"name": "refused", "packets": 7}},
+    ]
+}
+
+LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
+    "gate_core.resume": (as_json(gate.dump(GATE)), by_text(lambda text: gate.resume(text, "boot", "upsmon", 25.0))),
+    "stages.load": (as_json(stages.dump(STAGES)), lambda path: stages.load(path, "boot")),
+    "state.load": (as_json(memory.dump(HOTPLUG)), memory.load),
+    "Finder.kept": (GUESTS, load_kept_guests),
+    "live.read_notes": (as_json(NOTES.dump()), expect(live.read_notes, live.LiveError)),
+    "live._gate_says": ({"began": 1000.0, "elapsed": 30.0, "reason": "r"}, lambda path: live._gate_says(path, NOTES)),
+    "live._entries": (as_json(ENTRY), by_text(lambda text: live._entries(lambda _command: (0, text), []))),
+    "examine._entries": (as_json(ENTRY), by_text(lambda text: list(observe._entries(text)))),
+    "gate.Names": ({"nas": ["192.0.2.20"]}, lambda path: gate_loop.Names(path).kept),
+    "gate_policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.PolicyError)),
+    "policy.read": (USB_POLICY, expect(policy.read, policy.PolicyError)),
+    "drill.read_job": (as_json(JOB.dump()), by_text(expect(drill.read_job, drill.DrillError))),
+    "plan.from_dict": (PLAN, load_plan),
+    "findings.from_json": (REPORT, load_report),
+    "sets._load": (MANIFEST, by_text(load_manifest)),
+    "access.parse_table": (NFT, by_text(access.parse_table)),
+    "watch.load": (as_json(watch.dump(WATCHED)), by_text(lambda text: watch.load(text, "boot"))),
+    "shutdown_cli._json": ({"began": 1.0, "hosts": []}, nut_shutdown._json),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
+    """The properties below would hold for loaders that read nothing."""
+    whole, load = LOADERS[name]
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(whole))
+    wanted = {
+        "gate_core.resume": GATE,
+        "stages.load": (STAGES, ""),
+        "state.load": HOTPLUG,
+        "live.read_notes": NOTES,
+        "drill.read_job": JOB,
+        "live._gate_says": ("r", 1030.0),
+        "live._entries": [(1e9, "i")],
+        "gate.Names": {"nas": ("192.0.2.20",)},
+        "watch.load": WATCHED,
+        "shutdown_cli._json": whole,
+    }
+    found = load(path)
+    assert found == wanted[name] if name in wanted else found and not isinstance(found, str)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_loaders_that_promise_not_to_raise(tmp_path: Path, name: str, data: st.DataObject) -> None:
+    whole, load = LOADERS[name]
+    where = data.draw(st.sampled_from(places(whole)))
+    evil = data.draw(st.sampled_from([None, *EVIL]))
+    path = tmp_path / "file.json"
+    path.write_text(spoil(whole, where, evil), encoding="utf-8")
+    repr(load(path))
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("evil", ["9" * 400, "NaN", "Infinity", "1e999", DEEP])
+def test_each_place_of_each_file(tmp_path: Path, name: str, evil: str) -> None:
+    whole, load = LOADERS[name]
+    path = tmp_path / "file.json"
+    for where in places(whole):
+        path.write_text(spoil(whole, where, evil), encoding="utf-8")
+        repr(load(path))
+
+
+@pytest.mark.parametrize("stamp", ["9" * 400, "9" * 5000, "-1", "", "1.5", 10**400, None, [], True])
+def test_the_time_of_an_entry_of_the_journal(stamp: object) -> None:
+    with pytest.raises((LookupError, TypeError, ValueError)):
+        clock.entry_moment({"__REALTIME_TIMESTAMP": stamp})

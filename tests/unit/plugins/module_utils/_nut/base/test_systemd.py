@@ -1,0 +1,169 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit, UnitError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Runner:
+    """Notes what is run, and says what it was told to say."""
+
+    def __init__(self, said: str = "", code: int = 0) -> None:
+        self.said, self.code = said, code
+        self.run: list[list[str]] = []
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        self.run.append(list(command))
+        return self.code, self.said
+
+
+# As systemctl of Debian 12 prints it: one block a unit, an empty line between two.
+SHOWN = """\
+MainPID=4711
+Id=nut-server.service
+LoadState=loaded
+ActiveState=active
+UnitFileState=enabled
+
+Id=nut.target
+LoadState=loaded
+ActiveState=inactive
+UnitFileState=disabled
+
+MainPID=0
+Id=nut-driver@ups.service
+LoadState=not-found
+ActiveState=inactive
+UnitFileState=
+
+MainPID=0
+Id=nut-driver@spare.service
+LoadState=loaded
+ActiveState=failed
+UnitFileState=
+"""
+
+
+def test_how_units_stand() -> None:
+    runner = Runner(SHOWN)
+    names = [systemd.SERVER, systemd.ALL, systemd.driver("ups"), systemd.driver("spare")]
+    assert systemd.show(names, runner) == {
+        systemd.SERVER: Unit("active", "enabled", 4711),
+        systemd.ALL: Unit("inactive", "disabled", 0),
+        systemd.driver("ups"): ABSENT,
+        systemd.driver("spare"): Unit("failed", "", 0),
+    }
+    assert runner.run == [
+        ["systemctl", "show", "--property=Id,LoadState,ActiveState,SubState,UnitFileState,MainPID", "--", *names]
+    ]
+
+
+def test_an_alias_answers_by_its_place() -> None:
+    said = SHOWN.replace("Id=nut-server.service", "Id=upsd.service")
+    assert systemd.show([systemd.SERVER, "a", "b", "c"], Runner(said))[systemd.SERVER].pid == 4711
+
+
+def test_a_warning_before_the_answer_is_no_unit() -> None:
+    said = "Warning: the unit file changed on disk.\n" + SHOWN
+    assert systemd.show([systemd.SERVER, "a", "b", "c"], Runner(said))[systemd.SERVER] == Unit(
+        "active", "enabled", 4711
+    )
+
+
+def test_systemd_does_not_answer() -> None:
+    with pytest.raises(UnitError, match="systemctl show: Failed to connect to bus"):
+        systemd.show([systemd.SERVER], Runner("Failed to connect to bus\n", 1))
+
+
+@pytest.mark.parametrize(
+    ("active", "runs"),
+    [
+        ("active", True),
+        ("activating", True),
+        ("reloading", True),
+        ("inactive", False),
+        ("failed", False),
+        ("deactivating", False),
+        ("", False),
+    ],
+)
+def test_whether_it_runs(active: str, runs: bool) -> None:
+    assert Unit(active, "enabled", 1).runs == runs
+
+
+def test_a_verb_of_two_words() -> None:
+    runner = Runner()
+    systemd.do("disable --now", "a.path", "b.path", runner=runner)
+    assert runner.run == [["systemctl", "disable", "--now", "--", "a.path", "b.path"]]
+
+
+def test_systemd_refuses() -> None:
+    with pytest.raises(UnitError, match=r"systemctl restart x\.service failed: Unit x\.service is masked\.$"):
+        systemd.do("restart", "x.service", runner=Runner("Unit x.service is masked.\n", 1))
+
+
+def test_last_words() -> None:
+    runner = Runner("a\nb\n")
+    assert systemd.last_words(systemd.MONITOR, runner, 3) == "a\nb"
+    assert runner.run[0][:3] == ["journalctl", "--unit=nut-monitor.service", "--lines=3"]
+    assert systemd.last_words(systemd.MONITOR, Runner("No journal files were found.", 1)) == ""
+
+
+# what a driver's unit says: upsdrvctl is no main process
+FORKING = "ExecMainStatus=0\nExecStart={ path=/bin/sh ; argv[]=/bin/sh -c x ; ignore_errors=no ; pid=7 ; code=exited ; status=226 }\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "folder"),
+    [
+        (systemd.SERVER, "ExecMainStatus=226\n", systemd.SERVER),
+        ("nut-driver@a.service", FORKING, "nut-driver@.service"),
+    ],
+)
+def test_a_unit_that_can_t_be_started_in_its_sandbox(name: str, shown: str, folder: str) -> None:
+    runner = Runner(shown)
+    said = systemd.sandbox_failure(name, runner)
+    assert runner.run == [["systemctl", "show", "--property=ExecMainStatus,ExecStart", "--", name]]
+    drop_in = f"/etc/systemd/system/{folder}.d/homelab-nut-hardening.conf"
+    for words in (name, "226/NAMESPACE", drop_in, "nut_server_hardening=false"):
+        assert words in said
+    assert said.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [("ExecMainStatus=0", 0), ("ExecMainStatus=1", 0), ("", 0), ("ExecMainStatus=226", 1), ("no bus", 0)],
+)
+def test_a_unit_with_other_troubles(said: str, code: int) -> None:
+    assert systemd.sandbox_failure(systemd.SERVER, Runner(said, code)) == ""
+
+
+def test_which_drivers_start_at_boot(tmp_path: Path) -> None:
+    assert systemd.drivers_at_boot(tmp_path) == ()
+    folder = tmp_path / "nut-driver.target.wants"
+    folder.mkdir()
+    for name in ("nut-driver@ups.service", "nut-driver@MD5_0123.service", "other.service"):
+        (folder / name).symlink_to("/lib/systemd/system/nut-driver@.service")  # which need not be there
+    assert systemd.drivers_at_boot(tmp_path) == ("nut-driver@MD5_0123.service", "nut-driver@ups.service")
+    assert all(systemd.is_driver(name) for name in systemd.drivers_at_boot(tmp_path))
+    assert not systemd.is_driver("nut-driver.target")
+
+
+def test_last_words_are_fit_for_a_terminal() -> None:
+    said = systemd.last_words(systemd.MONITOR, Runner("evil \x1b[2J\x1b]0;pwn\x07 text\nsecond\u202e\n"))
+    assert said == "evil \\x1b[2J\\x1b]0;pwn\\x07 text\nsecond\\u202e"
+
+
+def test_what_systemctl_says_is_one_line() -> None:
+    with pytest.raises(systemd.UnitError, match=r"failed: Job failed\. ok: \[pve\]$"):
+        systemd.do("restart", systemd.MONITOR, runner=Runner("Job failed.\nok: [pve]\n", 1))

@@ -1,0 +1,209 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import stat
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import trust
+
+ME = (os.getuid(), os.getgid())
+ROOT = Path(__file__).resolve().parents[6]
+
+
+def test_what_root_alone_can_write_is_trusted(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o755)
+    (tmp_path / "a/file").write_text("")
+    for path in (
+        "/",
+        "/proc/self/status",
+        str(tmp_path),
+        str(tmp_path / "a/file"),
+        str(tmp_path / "a/not-there/at/all"),
+    ):
+        assert trust.find_untrusted(Path(path)) == ""
+        assert trust.is_trusted(Path(path))
+
+
+@pytest.mark.parametrize("below", ["", "file", "not-there", "sub/file", "../shared/file", "../link/file"])
+def test_what_others_can_write_is_not_trusted(tmp_path: Path, below: str) -> None:
+    shared = tmp_path / "shared"
+    (shared / "sub").mkdir(parents=True)
+    (shared / "file").write_text("")
+    (tmp_path / "link").symlink_to("shared")
+    shared.chmod(0o757)
+    assert trust.find_untrusted(shared / below).startswith(
+        f"users other than root can write {shared} (mode 0757, group "
+    )
+
+
+def test_what_a_group_can_write_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(0o770)
+    real = Path.lstat
+    # /run/nut is root:nut 0770
+    group = 999999
+
+    def lstat(path: Path) -> os.stat_result:
+        found = real(path)
+        return os.stat_result((*found[:5], group, *found[6:])) if path == folder else found
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    assert trust.find_untrusted(folder / "killpower") == (
+        f"users other than root can write {folder} (mode 0770, group 999999)"
+    )
+    group = 0  # root's own group has nobody else in it
+    assert trust.is_trusted(folder / "killpower")
+    of_somebody = {user.pw_gid for user in pwd.getpwall()}
+    # a group that a user is in from the start, as nut is in nut
+    group = max(of_somebody)
+    assert not trust.is_trusted(folder / "killpower")
+    # one that nobody is in, such as staff, which may write to /usr/local on older Debians
+    group = next(one.gr_gid for one in grp.getgrall() if one.gr_gid not in of_somebody and not one.gr_mem)
+    assert trust.is_trusted(folder / "killpower")
+
+
+def test_what_somebody_else_owns_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    (tmp_path / "link").symlink_to("/")
+    real = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        found = real(path)
+        owner = 999999 if path in (tmp_path, tmp_path / "link") else 0
+        return os.stat_result((found[0] & ~0o022, *found[1:4], owner, *found[5:]))
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    assert trust.find_untrusted(tmp_path / "x") == f"{tmp_path} belongs to the user 999999"
+
+
+def test_a_sticky_directory_is_safe_for_what_is_there_already(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp").chmod(0o1777)
+    (tmp_path / "tmp/ours").mkdir(mode=0o700)
+    assert trust.is_trusted(tmp_path / "tmp/ours/file")
+    for name in ("", "theirs", "theirs/file"):
+        assert "users other than root can write" in trust.find_untrusted(tmp_path / "tmp" / name)
+
+
+def test_links_of_roots_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to("../" + tmp_path.name + "/open")
+    assert trust.find_untrusted(tmp_path / "a/x").startswith(f"users other than root can write {tmp_path / 'open'} ")
+    (tmp_path / "circle").symlink_to("circle")
+    assert "is a symlink loop" in trust.find_untrusted(tmp_path / "circle/x")
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.lstat().st_mode) for path in folder.iterdir()}
+
+
+def test_a_scratch_directory_is_roots_until_it_is_shared_and_its_state_is_nuts(tmp_path: Path) -> None:
+    with trust.open_scratch(tmp_path, ME) as scratch:
+        assert re.fullmatch(r"homelab-nut-check-\w{8}", scratch.folder.name)
+        assert modes(tmp_path) == {scratch.folder.name: 0o700}
+        trust.share(scratch, {"ups.conf": "[a]\n", "nut.conf": ""}, ME)
+        assert modes(tmp_path) == {scratch.folder.name: 0o750}
+        assert modes(scratch.folder) == {"ups.conf": 0o640, "nut.conf": 0o640, "state": 0o770}
+        assert (scratch.folder / "ups.conf").read_text() == "[a]\n"
+        assert scratch.command[0] == "setpriv"
+        assert {f"--reuid={ME[0]}", f"--regid={ME[1]}", "--no-new-privs"} < {*scratch.command}
+        assert [word for word in scratch.command if word.startswith("NUT_")] == [
+            f"NUT_CONFPATH={scratch.folder}",
+            *(f"NUT_{name}={scratch.folder}/state" for name in ("STATEPATH", "ALTPIDPATH", "PIDPATH")),
+        ]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("uid", "groups"), [(0, "--init-groups"), (4_000_000_000, "--clear-groups")])
+def test_programs_have_the_groups_of_their_user(tmp_path: Path, uid: int, groups: str) -> None:
+    """A key that upsd reads as a member of ssl-cert must not be refused. A number without a name has no groups."""
+    with trust.open_scratch(tmp_path, (uid, ME[1])) as scratch:
+        assert [word for word in scratch.command if word.endswith("-groups")] == [groups]
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "file"])
+def test_nothing_is_written_through_what_stands_there_already(tmp_path: Path, kind: str) -> None:
+    victim = tmp_path / "victim"
+    if kind != "dangling link":
+        victim.write_text("precious")
+    with trust.open_scratch(tmp_path, ME) as scratch:
+        if kind == "file":
+            (scratch.folder / "ups.conf").write_text("theirs")
+        else:
+            (scratch.folder / "ups.conf").symlink_to(victim)
+        with pytest.raises(FileExistsError):
+            trust.share(scratch, {"ups.conf": "secret"}, ME)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ([] if kind == "dangling link" else ["precious"])
+
+
+def test_what_is_put_into_state_is_taken_away_and_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("kept")
+    with trust.open_scratch(tmp_path, ME) as scratch:
+        trust.share(scratch, {}, ME)
+        state = scratch.folder / "state"
+        (state / "folder").mkdir()
+        (state / "folder/link").symlink_to(precious)
+        (state / "link").symlink_to(precious)
+        os.mkfifo(state / "fifo")
+        (state / "closed").mkdir(mode=0)
+    assert list(tmp_path.iterdir()) == [precious]
+    assert (precious / "file").read_text() == "kept"
+
+
+def test_a_host_without_such_a_user(tmp_path: Path) -> None:
+    with pytest.raises(LookupError), trust.open_scratch(tmp_path, ("root", "no-such-group")):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+# The rule, in words and everywhere
+
+
+def table() -> dict[str, str]:
+    """Return who may write where, as docs/architecture.md has it."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Directories that root trusts\n")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
+    return {path: row[2].strip() for row in rows for path in re.findall(r"`([^`]+)`", row[0])}
+
+
+def test_the_table_in_the_documentation_is_the_rule() -> None:
+    told = table()
+    assert {path for path, who in told.items() if who == "root" and "*" not in path} == {*trust.ROOTS_OWN}
+    assert {path for path, who in told.items() if who == "nut" and "*" not in path} == {*trust.NUTS_OWN}
+    assert {path for path in told if "*" in path} == {f"/run/{trust.PREFIX}*", f"/run/{trust.PREFIX}*/state"}
+
+
+# What stands in a directory that nut can write, and why that is no order to root.
+HARMLESS = {
+    "/run/nut/upssched.pipe": "upssched makes and opens it, as the user nut",
+    "/run/nut/upssched.lock": "upssched makes and opens it, as the user nut",
+    "/run/nut/killpower": "where others have POWERDOWNFLAG: only looked for, to tell of a leftover",
+    "/run/nut/upsmon.pid": "named in fsd.py as what is not believed; the drill sees that it can't reach it",
+}
+
+
+def test_nothing_of_ours_goes_by_what_nut_can_write() -> None:
+    paths = re.compile(rf"(?<![\w.-])/?(?:var/)?(?:{'|'.join(path.strip('/') for path in trust.NUTS_OWN)})/[\w.]+")
+    found = {
+        f"/{match.lstrip('/')}"
+        for folder in ("plugins", "roles")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".j2", ".yml", ".sh")
+        for match in paths.findall(path.read_text(encoding="utf-8"))
+    }
+    assert found == {*HARMLESS}

@@ -1,0 +1,319 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
+from hypothesis import given
+from hypothesis import strategies as st
+
+PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7F), max_size=grammar.WORD_LIMIT)
+# Characters that mean something to the parser, often; others, now and then.
+TRICKY = st.text(st.one_of(st.sampled_from('"\\#= \n\t\rab[]é\x01\x7f'), st.characters()), max_size=80)
+
+
+def words_of(text: str) -> list[tuple[str, ...]]:
+    return [line.words for line in grammar.parse(text)]
+
+
+@given(PRINTABLE)
+def test_what_encode_writes_is_read_back(word: str) -> None:
+    assert words_of(grammar.encode(word) + "\n") == [(word,)]
+    assert grammar.problems(grammar.encode(word) + "\n") == []
+
+
+@given(st.lists(PRINTABLE, min_size=1, max_size=grammar.WORDS_LIMIT))
+def test_what_join_writes_is_read_back(words: list[str]) -> None:
+    line = grammar.join(words)
+    assert words_of(line + "\n") == [tuple(words)]
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("word", "written"),
+    [
+        ("", '""'),
+        ("ups", '"ups"'),
+        ("UPS #1", r'"UPS \#1"'),
+        ('the "lab"', r'"the \"lab\""'),
+        ("C:\\", r'"C:\\"'),
+        ("a=b", '"a=b"'),
+        ("x" * 512, '"' + "x" * 512 + '"'),
+    ],
+)
+def test_encode(word: str, written: str) -> None:
+    assert grammar.encode(word) == written
+
+
+@pytest.mark.parametrize(
+    ("word", "position", "reason"),
+    [
+        ("a\nb", 1, r"character 2 \(U\+000A\) is a control character"),
+        ("\t", 0, "control character"),
+        ("ab\x1f", 2, "control character"),
+        ("Büro", 1, r"character 2 \(U\+00FC\) is not ASCII"),
+        ("\udc80", 0, "not ASCII"),
+        ("x" * 513, 512, "513 characters"),
+    ],
+)
+def test_encode_refuses_what_nut_would_change(word: str, position: int, reason: str) -> None:
+    with pytest.raises(grammar.Unencodable, match=reason) as caught:
+        grammar.encode(word)
+    assert caught.value.position == position
+
+
+def test_join_quotes_only_what_needs_it() -> None:
+    assert grammar.join(["GET", "VAR", "ups", "ups.status"]) == "GET VAR ups ups.status"
+    assert grammar.join(["a", "=", "b c", ""]) == 'a "=" "b c" ""'
+
+
+def test_join_refuses_too_many_words_and_too_long_ones() -> None:
+    with pytest.raises(grammar.Unencodable, match="33 words"):
+        grammar.join(["x"] * 33)
+    with pytest.raises(grammar.Unencodable, match="513 characters"):
+        grammar.join(["x" * 513])
+
+
+# Each of these was read the same way by upsd 2.8.0 and 2.8.1.
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("", []),
+        ("\n \t\n# a comment\n", []),
+        ("this is a line\n", [("this", "is", "a", "line")]),
+        ('this "is also" a line\r\n', [("this", "is also", "a", "line")]),
+        (r"embedded\ space \\ \"" + "\n", [("embedded space", "\\", '"')]),
+        ("a=b\na = b\n", [("a", "=", "b"), ("a", "=", "b")]),
+        ('"a=b"=c\n', [("a=b", "=", "c")]),
+        (r"a\=b" + "\n", [("a=b",)]),
+        ("==\n", [("=", "=")]),
+        ("a#b c\n", [("a",)]),
+        ('a"b c"\n', [('a"b', 'c"')]),
+        ('"a"b\n', [("a", "b")]),
+        ("'a b'\n", [("'a", "b'")]),
+        ('""\n', [("",)]),
+        ("one \\\ntwo\n", [("one", "two")]),
+        ("one\\\ntwo\n", [("onetwo",)]),
+        ("one \\\n two\n", [("one", "", "two")]),
+        ('"one\\\ntwo"\n', [("onetwo",)]),
+        ('"one\ntwo"\n', [("onetwo",)]),
+        ('a "b#c" d\ne\n', [('c"', "d"), ("e",)]),
+        ('a "b# c "d\ne" f\n', [("c", "de", "f")]),
+        ("Büro b\n", [("Bro", "b")]),
+        ("é b\n", [("", "b")]),
+        ('"a\tb"\n', [("ab",)]),
+        ("a\x7f\n", [("a\x7f",)]),
+        ("key = value", [("key", "=", "value")]),
+        ('key = "value', [("key", "=", "value")]),
+        ("ignorelb", []),
+        ("a\nignorelb", [("a",)]),
+        ("x" * 600 + " y\n", [("x" * 512, "y")]),
+        (" ".join("x" * 40) + "\nz\n", [("x",) * 32, ("z",)]),
+    ],
+)
+def test_parse_reads_as_nut_does(text: str, read: list[tuple[str, ...]]) -> None:
+    assert words_of(text) == read
+
+
+def test_a_line_has_the_number_on_which_it_begins() -> None:
+    text = '# first\n\na \\\nb\n"c\nd"\ne "f#g\nh\n'
+    assert [(line.number, line.words) for line in grammar.parse(text)] == [
+        (3, ("a", "b")),
+        (5, ("cd",)),
+        (7, ("g",)),
+        (8, ("h",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ('\ndesc = "UPS #1"\n', 2, "needs a backslash"),
+        ("\n\nBüro Büro\n", 3, "U\\+00FC"),
+        ("a \x01\n", 1, "U\\+0001"),
+        ("x" * 513 + "\n", 1, "more than 512 characters"),
+        ("x " * 33 + "\n", 1, "more than 32 words"),
+        ("a\nignorelb", 2, "without a newline"),
+        ('a "b\nc"\n', 1, "open at the end of the line"),
+        ('a "b', 1, "open at the end of the file"),
+    ],
+)
+def test_problems(text: str, line: int, message: str) -> None:
+    (problem,) = grammar.problems(text)
+    assert problem.line == line
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(problem.message)
+
+
+def test_a_clean_file_has_no_problems() -> None:
+    assert grammar.problems('[ups]\n    driver = usbhid-ups # yes\n    desc = "UPS \\#1"\n    ignorelb\n') == []
+
+
+@given(TRICKY)
+def test_parse_takes_anything(text: str) -> None:
+    for line in grammar.parse(text):
+        assert 1 <= line.number <= text.count("\n") + 1
+        assert line.words
+    grammar.problems(text)
+
+
+@pytest.mark.parametrize("password", ["s3cret", "a'b!$%&*()+,-./:;<>?@^_`{|}~", "[a[b]c]", 'a"b', "x" * 501])
+def test_a_password_that_travels(password: str) -> None:
+    assert grammar.password_problem(password) is None
+    assert grammar.user_problem(password) is None
+
+
+@pytest.mark.parametrize(
+    ("password", "why"),
+    [
+        ("", "is empty"),
+        ("a b", "a space"),
+        ("a#b", "a '#'"),
+        ("a=b", "a '='"),
+        ("a\\b", "a backslash"),
+        ('"a"', "begins with a double quote"),
+        ("a\tb", "control character"),
+        ("hünter2", "outside ASCII"),
+        ("x" * 502, "502 characters"),
+    ],
+)
+def test_a_password_that_does_not_travel(password: str, why: str) -> None:
+    problem = grammar.password_problem(password)
+    assert problem is not None
+    with pytest.raises(AssertionError, match=why):
+        raise AssertionError(problem)
+    assert len(password) < 2 or password not in problem
+    assert grammar.user_problem(password) == problem
+
+
+# Redaction
+
+USERS = """\
+# users of upsd
+[admin]
+    password = "hunter2"
+    actions = SET FSD   # all of it
+    instcmds = ALL
+
+[upsmon]
+    PASSWORD=hunter2
+    upsmon primary
+"""
+
+
+def test_redact_touches_only_the_secret() -> None:
+    assert grammar.redact("/etc/nut/upsd.users", USERS) == USERS.replace('"hunter2"', "<redacted>").replace(
+        "hunter2", "<redacted>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "shown"),
+    [
+        ("upsmon.conf", "MONITOR ups@pve 1 mon hunter2 primary", "MONITOR ups@pve 1 mon <redacted> primary"),
+        ("upsmon.conf", r'MONITOR ups@pve 1 mon "h\"unter2" secondary', "MONITOR ups@pve 1 mon <redacted> secondary"),
+        ("upsmon.conf", "MONITOR ups@pve 1 mon hunter2 SLAVE", "MONITOR ups@pve 1 mon <redacted> SLAVE"),
+        ("upsmon.conf", 'CERTIDENT "nick" "hunter2"', 'CERTIDENT "nick" <redacted>'),
+        ("upsd.conf", "CERTIDENT nick hunter2", "CERTIDENT nick <redacted>"),
+        ("upsd.users", "  password = hunter2  # hunter1", "  password = <redacted>  # <redacted>"),
+        ("upsd.users", '"password" = hunter2', '"password" = <redacted>'),
+        ("upsd.users", "# password = hunter2", "# <redacted>"),
+        ("upsmon.conf", "# MONITOR ups@pve 1 mon hunter2 primary", "# <redacted>"),
+        ("ups.conf", "    privPassword = hunter2", "    privPassword = <redacted>"),
+        ("ups.conf", "    community = hunter2", "    community = <redacted>"),
+        # malformed, so nobody knows what is what
+        ("upsd.users", "password = hunter2 hunter3", "<redacted>"),
+        ("upsd.users", "password hunter2", "<redacted>"),
+        ("upsd.users", "pasword = hunter2", "<redacted>"),
+        ("upsd.users", "[admin password = hunter2", "<redacted>"),
+        ("upsd.users", "[admin] password = hunter2", "<redacted>"),
+        ("upsd.users", '"password=hunter2"', "<redacted>"),
+        ("upsd.users", 'password = "hun#ter2"', "<redacted>"),
+        ("upsd.users", "password = hun#ter2", "password = <redacted># <redacted>"),
+        ("upsd.users", "password = hünter2", "<redacted>"),
+        ("upsd.users", "actions = SET password = hunter2", "<redacted>"),
+        ("upsd.users", "hunter2", "<redacted>"),
+        ("upsmon.conf", "MONITOR ups@pve 1 mon hun=ter2 primary", "<redacted>"),
+        ("upsmon.conf", "MONITOR ups@pve 1 mon hunter 2 primary", "<redacted>"),
+        ("upsmon.conf", "MONITOR ups@pve 1 hunter2 primary", "<redacted>"),
+        ("upsmon.conf", "MONITOR ups@pve 1 mo n hunter2", "<redacted>"),
+        ("upsmon.conf", "MONTOR ups@pve 1 mon hunter2 primary", "<redacted>"),
+        ("upsmon.conf", "monitor ups@pve 1 mon hun#ter2 primary", "<redacted>"),
+        ("upsd.conf", "LISTEN 0.0.0.0 CERTIDENT nick hunter2", "<redacted>"),
+        ("ups.conf", "    snmp_password_2 hunter2", "<redacted>"),
+        ("upsd.users.bak", "anything", "<redacted>"),
+    ],
+)
+def test_redact_one_line(name: str, line: str, shown: str) -> None:
+    assert grammar.redact(name, line + "\n") == shown + "\n"
+    assert grammar.redact(name, f"\n{line}\n\n") == f"\n{shown}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("upsmon.conf", 'NOTIFYMSG ONBATT "UPS \\#1 on battery"'),
+        ("upsmon.conf", "POWERDOWNFLAG /etc/killpower"),
+        ("upsd.conf", "LISTEN 0.0.0.0 3493 # everywhere"),
+        ("upsd.conf", "CERTPATH /etc/nut/cert"),
+        ("ups.conf", '    desc = "a UPS"'),
+        ("ups.conf", "    ignorelb"),
+        ("upsd.users", "[admin]"),
+        ("nut.conf", "MODE=netserver"),
+        ("upssched.conf", "AT ONBATT * EXECUTE password"),
+    ],
+)
+def test_redact_leaves_the_harmless_alone(name: str, line: str) -> None:
+    for text in (line, line + "\n", f"\n\n{line}\r\n\n"):
+        assert grammar.redact(name, text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "shown"),
+    [
+        ("upsd.users", 'password = "one\nhunter2"\n[b]\n', "<redacted>\n<redacted>\n[b]\n"),
+        ("upsd.users", "password = \\\nhunter2\n[b]\n", "<redacted>\n<redacted>\n[b]\n"),
+        ("upsd.users", 'password = "a#actions = "\nhunter2\n"\n[b]\n', "<redacted>\n<redacted>\n<redacted>\n[b]\n"),
+        ("upsd.users", 'password = "a# b "\nactions = SET\n"\n[b]\n', "<redacted>\n<redacted>\n<redacted>\n[b]\n"),
+        (
+            "upsmon.conf",
+            'NOTIFYMSG ONLINE "open\nMONITOR a@b 1 m \\\nhunter2 primary\n"\nDEADTIME 15\n',
+            "<redacted>\n<redacted>\n<redacted>\n<redacted>\nDEADTIME 15\n",
+        ),
+        ("upsd.users", "actions = SET \\\n  FSD\n", "actions = SET \\\n  FSD\n"),
+        ("upsd.users", "[a]\npassword = hunter2", "[a]\npassword = <redacted>"),
+        ("upsd.users", "[a]\nhunter2", "[a]\n<redacted>"),
+    ],
+)
+def test_redact_over_several_lines(name: str, text: str, shown: str) -> None:
+    assert grammar.redact(name, text) == shown
+
+
+SECRET = "hunter2hunter2"
+JUNK = st.text(st.sampled_from('"\\#= \tab\x01é[]'), max_size=6)
+
+
+@given(before=TRICKY, glue=JUNK, left=JUNK, right=JUNK, after=TRICKY)
+def test_redact_never_shows_a_password_whatever_stands_around_it(
+    before: str, glue: str, left: str, right: str, after: str
+) -> None:
+    text = f"{before}\npassword ={glue}{left}{SECRET}{right}\n{after}"
+    shown = grammar.redact("upsd.users", text)
+    assert SECRET not in shown
+    assert shown.count("\n") == text.count("\n")
+
+
+@given(before=TRICKY, left=JUNK, right=JUNK, after=TRICKY)
+def test_redact_never_shows_the_password_of_a_monitor(before: str, left: str, right: str, after: str) -> None:
+    text = f"{before}\nMONITOR ups@pve 1 mon {left}{SECRET}{right} primary\n{after}"
+    shown = grammar.redact("upsmon.conf", text)
+    assert SECRET not in shown
+    assert shown.count("\n") == text.count("\n")
+
+
+@given(st.sampled_from(["ups.conf", "upsd.conf", "upsd.users", "upsmon.conf", "other"]), TRICKY)
+def test_redact_takes_anything_and_is_done_at_once(name: str, text: str) -> None:
+    shown = grammar.redact(name, text)
+    assert shown.count("\n") == text.count("\n")

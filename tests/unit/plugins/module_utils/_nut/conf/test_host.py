@@ -1,0 +1,309 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import host
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port on which another program listens."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+@pytest.fixture
+def free() -> int:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        return int(other.getsockname()[1])
+
+
+def test_a_port_of_another_program(taken: int) -> None:
+    (wrong,) = host.unbindable(f"LISTEN 127.0.0.1 {taken}\n", "", serves=True)
+    assert f"LISTEN 127.0.0.1 {taken}: another program listens there" in wrong
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1", "localhost", "0.0.0.0", "*"])
+def test_a_port_that_is_free(free: int, where: str) -> None:
+    assert host.unbindable(f"LISTEN {where} {free}\n", "", serves=False) == []
+
+
+@pytest.mark.parametrize("old", ["LISTEN 0.0.0.0 {}\n", "LISTEN 127.0.0.1 {}\n"])
+def test_the_port_of_upsd_itself(taken: int, old: str) -> None:
+    """upsd lets go of it when it is restarted."""
+    assert host.unbindable(f"LISTEN 127.0.0.1 {taken}\n", old.format(taken), serves=True) == []
+    # but it does not run: so it is not upsd that holds it
+    assert len(host.unbindable(f"LISTEN 127.0.0.1 {taken}\n", old.format(taken), serves=False)) == 1
+
+
+def test_a_upsd_without_a_listen_line_has_the_standard_port() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 3493))
+        other.listen()
+        assert host.unbindable("LISTEN 127.0.0.1 3493\n", "MAXAGE 15\n", serves=True) == []
+
+
+@pytest.mark.parametrize("old", ["", "LISTEN 0.0.0.0 3493\n"])
+def test_an_address_of_another_host(old: str) -> None:
+    wrong = host.unbindable("LISTEN 127.0.0.1 3493\nLISTEN 192.0.2.77 3493\n", old, serves=bool(old))
+    (words,) = wrong
+    assert words.startswith("upsd.conf: LISTEN 192.0.2.77 is no address of this host. Write one that it has")
+
+
+def test_a_name_that_nobody_knows() -> None:
+    (wrong,) = host.unbindable("LISTEN no-such-host.invalid 3493\n", "", serves=False)
+    assert "LISTEN no-such-host.invalid: no such address" in wrong
+
+
+def shell(command: Sequence[str]) -> tuple[int, str]:
+    assert command[0] == "sh"
+    return subprocess.run(command, check=False, capture_output=True).returncode, ""
+
+
+MON = "MONITOR ups@localhost 1 u p primary\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "wrong"),
+    [
+        ({"upsmon.conf": f'{MON}SHUTDOWNCMD "/bin/sh -c true"\n'}, []),
+        ({"upsmon.conf": f'{MON}SHUTDOWNCMD "/no/such now"\n'}, ["upsmon.conf: SHUTDOWNCMD /no/such"]),
+        ({"upsmon.conf": f"{MON}SHUTDOWNCMD /etc/passwd\n"}, ["upsmon.conf: SHUTDOWNCMD /etc/passwd"]),
+        ({"upsmon.conf": f"{MON}NOTIFYCMD /etc\n"}, ["upsmon.conf: NOTIFYCMD /etc"]),
+        # found as a shell finds it, which runs it
+        ({"upsmon.conf": f"{MON}SHUTDOWNCMD sh\n"}, []),
+        ({"upsmon.conf": f"{MON}SHUTDOWNCMD shutdwon\n"}, ["upsmon.conf: SHUTDOWNCMD shutdwon"]),
+        ({"upsmon.conf": f'{MON}SHUTDOWNCMD "exec sh"\n'}, []),
+        ({"upsmon.conf": f'{MON}SHUTDOWNCMD "A=b sh"\n'}, []),
+        ({"upssched.conf": "CMDSCRIPT /no/such\n"}, []),
+        ({"upssched.conf": "CMDSCRIPT /no/such\nAT ONBATT * EXECUTE x\n"}, ["upssched.conf: CMDSCRIPT /no/such"]),
+        ({}, []),
+    ],
+)
+def test_programs(files: dict[str, str], wrong: list[str]) -> None:
+    found = host.unrunnable(files, shell)
+    assert [one.partition(": there is no such program")[0] for one in found] == wrong
+
+
+def test_a_flag_that_a_shutdown_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs, common = (tmp_path / name for name in ("ours", "the irs", "common"))
+    monkeypatch.setattr(host, "COMMON_FLAGS", (str(common),))
+    texts = [f'POWERDOWNFLAG "{theirs}"\n', f"POWERDOWNFLAG {ours}\n", "MINSUPPLIES 1\n"]
+    assert host.old_flags(texts) == []
+    for path in (ours, theirs, common):
+        path.write_text("upsmon-shutdown-file")
+        os.utime(path, (0, 0))
+    said = host.old_flags(texts)
+    assert [one.partition(" is there")[0] for one in said] == [str(theirs), str(ours), str(common)]
+    assert "1970-01-01" in said[0]
+    assert f"rm '{theirs}'" in said[0]
+
+
+def test_paths_that_root_alone_can_change(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "cut").write_text("#!/bin/sh\n")
+    files = {
+        "upsmon.conf": f'POWERDOWNFLAG {tmp_path}/run/killpower\nSHUTDOWNCMD "{tmp_path}/cut now"\n',
+        "ups.conf": f"driverpath = {tmp_path}\n[a]\ndriver = x\n",
+    }
+    assert host.find_untrusted(files, tmp_path) == []
+    assert host.find_untrusted({"upsmon.conf": 'SHUTDOWNCMD "wall off; /sbin/poweroff"\n'}, tmp_path) == []
+
+
+def test_paths_that_others_than_root_can_change(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    (shared / "nut").mkdir(parents=True)
+    shared.chmod(0o777)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/flag").symlink_to(tmp_path / "precious")
+    files = {
+        "upsmon.conf": f'POWERDOWNFLAG {shared}/killpower\nSHUTDOWNCMD "{shared}/cut now"\n',
+        "ups.conf": f"driverpath = {shared}\n[a]\ndriver = x\n",
+    }
+    found = host.find_untrusted(files, shared / "nut")
+    assert all(f"users other than root can write {shared} (mode 0777" in line for line in found)
+    assert [line.partition("users other")[0] for line in found] == [
+        "",
+        f"upsmon.conf: POWERDOWNFLAG {shared}/killpower: ",
+        f"upsmon.conf: SHUTDOWNCMD {shared}/cut: ",
+        f"ups.conf: driverpath {shared}: ",
+    ]
+    assert "Name a path in a directory that root alone can write, such as /run/nut-killpower" in found[1]
+    (link,) = host.find_untrusted({"upsmon.conf": f"POWERDOWNFLAG {tmp_path}/run/flag\n"}, tmp_path)
+    assert f"POWERDOWNFLAG {tmp_path}/run/flag: {tmp_path}/run/flag is a link" in link
+
+
+MOUNTS = """\
+/dev/sda1 / ext4 rw 0 0
+tmpfs /run tmpfs rw 0 0
+/dev/sdb1 /run/disk ext4 rw 0 0
+tmpfs /with\\040blank tmpfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "lasts"),
+    [
+        ("/run/nut/killpower", False),
+        ("/run/killpower", False),
+        ("/with blank/killpower", False),
+        ("/etc/killpower", True),
+        ("/run/disk/killpower", True),
+        ("/running/killpower", True),
+    ],
+)
+def test_a_flag_that_a_reboot_leaves(path: str, lasts: bool) -> None:
+    said = host.lasting_flag(f'POWERDOWNFLAG "{path}"\n', MOUNTS)
+    assert bool(said) == lasts
+    assert all(path in one for one in said)
+
+
+def test_no_flag_lasts_for_ever() -> None:
+    assert host.lasting_flag("MINSUPPLIES 1\n", MOUNTS) == []
+
+
+def test_what_a_package_has_brought(tmp_path: Path) -> None:
+    ours, theirs, unknown = (tmp_path / name for name in ("a.conf", "b.conf", "c.conf"))
+    for path in (ours, theirs, unknown):
+        path.write_text(f"# {path.name}\n")
+
+    def dpkg(command: Sequence[str]) -> tuple[int, str]:
+        assert command[0] == "dpkg-query"
+        # nut-server is not installed: dpkg-query says so, and tells of the other
+        return 1, (
+            f" {ours} {hashlib.md5(ours.read_bytes(), usedforsecurity=False).hexdigest()}\n {theirs} {'0' * 32}\n\n"
+            "dpkg-query: no packages found matching nut-server\n"
+        )
+
+    assert host.shipped([ours, theirs, unknown, tmp_path / "missing"], dpkg) == {ours}
+    assert host.shipped([ours], lambda _command: (127, "no dpkg here")) == set()
+
+
+FOUND_NONE = """\
+Network UPS Tools - Generic HID driver 0.47 (2.8.0)
+USB communication driver (libusb 1.0) 0.43
+No matching HID UPS found
+Driver failed to start (exit status=1)
+Network UPS Tools - UPS driver controller 2.8.0
+"""
+FAILED = "nut-driver@ups.service: Control process exited, code=exited, status=1/FAILURE\n"
+BEGIN = "Starting nut-driver@ups.service - Network UPS Tools - device driver for NUT device 'ups'...\n"
+JOURNALS = {
+    "no UPS": (BEGIN + FOUND_NONE + FAILED, True),
+    "no UPS, and the next try has begun": (BEGIN + FOUND_NONE + FAILED + BEGIN, True),
+    "cut off at the top": (FOUND_NONE + FAILED, True),
+    "another driver's words": (BEGIN + "No supported devices found. Please check your device availability\n", True),
+    "a serial port that is not there": (BEGIN + "Unable to open /dev/ttyUSB0: No such file or directory\n", True),
+    "there, and taken": (BEGIN + "Can't claim USB device [051d:0002]@0/0: Resource busy\n" + FOUND_NONE, False),
+    "an unknown key": (BEGIN + "Fatal error: 'x' is not a valid variable name for this driver.\n", False),
+    "was away, now it is not allowed": (BEGIN + FOUND_NONE + BEGIN + "Can't claim USB device\n", False),
+    "taken at first": (BEGIN + "Can't claim USB device\n" + BEGIN + FOUND_NONE, True),
+    "nothing": ("", False),
+}
+
+
+@pytest.mark.parametrize(("journal", "absent"), JOURNALS.values(), ids=JOURNALS.keys())
+def test_a_driver_without_a_ups(journal: str, absent: bool) -> None:
+    def runner(command: Sequence[str]) -> tuple[int, str]:
+        assert "--unit=nut-driver@ups.service" in command
+        return 0, journal
+
+    assert host.finds_no_ups(Section("ups", ()), runner) == absent
+
+
+SCANNED = 'USB:driver="usbhid-ups",port="auto",vendorid="051D",productid="0002",product="Smart-UPS (1500)",serial="AS1",bus="001"\n'
+MEANT: dict[str, tuple[str, tuple[tuple[str, str], ...], bool]] = {
+    "an empty bus": ("", (), True),
+    "there": (SCANNED, (), False),
+    "there, and meant": (SCANNED, (("driver", "usbhid-ups"), ("vendorid", "051d"), ("serial", "AS.*")), False),
+    "another make": (SCANNED, (("vendorid", "0764"),), True),
+    "another one alike": (SCANNED, (("vendorid", "051d"), ("serial", "AS2")), True),
+    "a part is not all": (SCANNED, (("serial", "AS"),), True),
+    "no regular expression": (SCANNED, (("serial", "AS("),), True),
+    "nonsense of a scanner": ("USB:\nxx", (), False),
+}
+
+
+@pytest.mark.parametrize(("scanned", "keys", "absent"), MEANT.values(), ids=MEANT.keys())
+def test_a_driver_that_may_open_nothing(scanned: str, keys: tuple[tuple[str, str], ...], absent: bool) -> None:
+    """It says so of a bus with none but others, too. nut-scanner, which root runs, sees what there is."""
+    journal = BEGIN + "libusb1: Could not open any HID devices: insufficient permissions on everything\n" + FOUND_NONE
+
+    def runner(command: Sequence[str]) -> tuple[int, str]:
+        return (0, scanned) if command[0] == "nut-scanner" else (0, journal)
+
+    assert host.finds_no_ups(Section("ups", keys), runner) == absent
+
+
+MISSING = {
+    "all there": ({"upsmon.conf": "RUN_AS_USER root\nPOWERDOWNFLAG /run/x\n", "ups.conf": "user = root\n"}, ""),
+    "a user of upsmon": (
+        {"upsmon.conf": "RUN_AS_USER no-such-user\n"},
+        "upsmon.conf: this host has no user no-such-user",
+    ),
+    "a user of drivers": ({"ups.conf": "user = no-such-user\n"}, "ups.conf: this host has no user no-such-user"),
+    "a user of one driver": (
+        {"ups.conf": "[a]\nuser = no-such-user\n"},
+        "ups.conf: this host has no user no-such-user",
+    ),
+    "certificates": ({"upsd.conf": "CERTPATH /no/such\n"}, "upsd.conf: CERTPATH: there is no directory /no/such"),
+    "those of upsmon": (
+        {"upsmon.conf": "CERTPATH /no/such\n"},
+        "upsmon.conf: CERTPATH: there is no directory /no/such",
+    ),
+    "made by then": ({"upsmon.conf": "CERTPATH /to/be/made\n"}, ""),
+    "a place for the flag": (
+        {"upsmon.conf": "POWERDOWNFLAG /no/flag\n"},
+        "upsmon.conf: POWERDOWNFLAG: there is no directory /no",
+    ),
+    "a place for a pipe": ({"upssched.conf": "PIPEFN /no/pipe\n"}, "upssched.conf: PIPEFN: there is no directory /no"),
+}
+
+
+@pytest.mark.parametrize(("files", "said"), MISSING.values(), ids=MISSING.keys())
+def test_what_the_files_name_and_the_host_lacks(files: dict[str, str], said: str) -> None:
+    found = host.missing(files, Path("/to/be/made"))
+    assert [one[: len(said)] for one in found] == ([said] if said else [])
+
+
+@pytest.mark.parametrize("command", ["/bin/sh;/no/such", "/bin/sh>/dev/null", "/bin/sh&", "/bin/sh -c 'x; y'"])
+def test_a_command_is_a_line_of_a_shell(command: str) -> None:
+    assert host.unrunnable({"upsmon.conf": f'SHUTDOWNCMD "{command}"\n'}, shell) == []
+
+
+def test_a_name_with_an_address_that_this_host_has(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """Of a name's addresses upsd takes the first that it can have."""
+    places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, free)) for address in ("192.0.2.77", "127.0.0.1")]
+    monkeypatch.setattr(host.socket, "getaddrinfo", lambda *_arguments, **_options: places)
+    assert host.unbindable(f"LISTEN pve {free}\n", "", serves=False) == []
+
+
+def test_an_address_that_can_not_be_bound_at_all() -> None:
+    """Link-local: it says nothing without the name of an interface."""
+    (wrong,) = host.unbindable("LISTEN fe80::1 3493\n", "", serves=False)
+    assert "LISTEN fe80::1" in wrong
+
+
+@pytest.mark.parametrize("key", ["driverpath", "statepath"])
+def test_a_directory_of_ups_conf(key: str) -> None:
+    assert host.missing({"ups.conf": f"{key} = /no/such\n"}) == [
+        f"ups.conf: {key}: there is no directory /no/such. Make it, or name another"
+    ]

@@ -1,0 +1,184 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import nss
+
+OWNER = (os.getuid(), os.getgid())
+ONE = "-----BEGIN CERTIFICATE-----\nb25l\n-----END CERTIFICATE-----"
+TWO = "-----BEGIN CERTIFICATE-----\ndHdv\n-----END CERTIFICATE-----"
+KEY = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----"
+SECONDARY = nss.Tls(f"{ONE}\n")
+PRIMARY = nss.Tls(f"{ONE}\n{TWO}\n", f"{TWO}\n{ONE}\n", f"{KEY}\n", "pve")
+
+
+class Programs:
+    """certutil, openssl and pk12util as far as they are seen from here: they read files, and write others."""
+
+    def __init__(self, fails: str = "", code: int = 1, said: str = "") -> None:
+        self.fails, self.code, self.said = fails, code, said
+        self.ran: list[list[str]] = []
+        self.read: list[str] = []
+        self.modes: set[int] = set()
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        self.ran.append(list(command))
+        if self.fails and " ".join(command).startswith(self.fails):
+            return self.code, self.said
+        for flag in ("-i", "-in"):
+            if flag in command:
+                self.read.append(Path(command[command.index(flag) + 1]).read_text())
+        if command[1] == "-N":
+            folder = Path(command[3].removeprefix("sql:"))
+            self.modes.add(stat.S_IMODE(folder.stat().st_mode))
+            for name in ("cert9.db", "key4.db", "pkcs11.txt"):
+                (folder / name).write_text(name)
+        if command[0] == "openssl":
+            Path(command[command.index("-out") + 1]).write_text("packed")
+        return 0, ""
+
+
+def test_a_database_of_a_primary(tmp_path: Path) -> None:
+    programs = Programs()
+    folder = tmp_path / "tls-1"
+    nss.make(folder, PRIMARY, programs, OWNER)
+    assert [path.name for path in tmp_path.iterdir()] == ["tls-1"]
+    assert sorted(path.name for path in folder.iterdir()) == ["cert9.db", "key4.db", "pkcs11.txt"]
+    assert programs.modes == {0o700}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o640}
+    assert [" ".join(command[:2]) for command in programs.ran] == [
+        "certutil -N",
+        "certutil -A",
+        "certutil -A",
+        "openssl pkcs12",
+        "pk12util -i",
+    ]
+    assert programs.read == [f"{ONE}\n", f"{TWO}\n", f"{KEY}\n{TWO}\n{ONE}\n", "packed"]
+    nicknames = [command[command.index("-n") + 1] for command in programs.ran if "-n" in command]
+    assert len(set(nicknames)) == 2
+    assert all("-t C,," in " ".join(command) for command in programs.ran if "-n" in command)
+    assert "-name pve" in " ".join(programs.ran[3])
+
+
+def test_a_database_of_a_secondary_needs_no_openssl(tmp_path: Path) -> None:
+    programs = Programs()
+    nss.make(tmp_path / "tls-1", SECONDARY, programs, OWNER)
+    assert [command[0] for command in programs.ran] == ["certutil", "certutil"]
+
+
+def test_no_secret_is_an_argument(tmp_path: Path) -> None:
+    programs = Programs()
+    nss.make(tmp_path / "tls-1", PRIMARY, programs, OWNER)
+    said = " ".join(word for command in programs.ran for word in command)
+    assert "c2VjcmV0" not in said
+    assert "PRIVATE" not in said
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said", "message"),
+    [
+        ("certutil -N", 127, "not found", "there is no certutil on this host.*: install libnss3-tools"),
+        ("pk12util", 127, "not found", "there is no pk12util on this host.*: install libnss3-tools"),
+        ("openssl", 127, "not found", "there is no openssl on this host.*: install openssl$"),
+        ("certutil -A", 255, "certutil: could not\n decode", "certutil could not .*: certutil: could not decode"),
+        ("openssl", 1, "No cert in -in file matches private key\n", "openssl .*: No cert in -in file matches"),
+        ("pk12util", 24, "", "pk12util .*: exit code 24"),
+    ],
+)
+def test_at_once_or_not_at_all(tmp_path: Path, program: str, code: int, said: str, message: str) -> None:
+    with pytest.raises(nss.NssError, match=message):
+        nss.make(tmp_path / "tls-1", PRIMARY, Programs(program, code, said), OWNER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ca_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(nss.NssError, match="the CA's text holds no certificate"):
+        nss.make(tmp_path / "tls-1", nss.Tls("PEM"), Programs(), OWNER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_group_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(LookupError):
+        nss.make(tmp_path / "tls-1", SECONDARY, Programs(), (os.getuid(), "no-such-group"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_run_that_was_cut_short_left(tmp_path: Path) -> None:
+    left = tmp_path / "tls-1.new" / "import"
+    left.mkdir(parents=True)
+    (left / "certificate.pem").write_text("old")
+    nss.make(tmp_path / "tls-1", SECONDARY, Programs(), OWNER)
+    assert [path.name for path in tmp_path.rglob("*.pem")] == []
+    assert [path.name for path in tmp_path.iterdir()] == ["tls-1"]
+
+
+def test_one_that_is_in_use_stays_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "tls-1"
+    folder.mkdir()
+    (folder / "cert9.db").write_text("in use")
+    with pytest.raises(OSError, match="not empty"):
+        nss.make(folder, SECONDARY, Programs(), OWNER)
+    assert (folder / "cert9.db").read_text() == "in use"
+    assert [path.name for path in tmp_path.iterdir()] == ["tls-1"]
+
+
+def test_the_path_tells_the_content() -> None:
+    others = [replace(PRIMARY, **{name: f"{TWO}{TWO}"}) for name in ("ca", "certificate", "key", "nickname")]
+    paths = [nss.path_of(tls) for tls in (PRIMARY, SECONDARY, *others)]
+    assert len(set(paths)) == len(paths)
+    assert {path.parent for path in paths} == {Path("/etc/nut")}
+    assert all(path.name.startswith(nss.PREFIX) and len(path.name) == len(nss.PREFIX) + 12 for path in paths)
+
+
+def test_the_path_is_the_same_for_ever() -> None:
+    """Else an update of the collection would restart everything."""
+    assert str(nss.path_of(SECONDARY)) == "/etc/nut/tls-50bd62ebfdb4"
+
+
+def test_a_newline_that_is_lost_on_the_way_does_not_matter() -> None:
+    bare = replace(PRIMARY, ca=PRIMARY.ca.strip(), certificate=f"\n{PRIMARY.certificate}", key=PRIMARY.key.strip())
+    assert nss.path_of(bare) == nss.path_of(PRIMARY)
+
+
+def test_what_stands_where_counts() -> None:
+    assert nss.path_of(nss.Tls("a", "b", "c")) != nss.path_of(nss.Tls("a", "bc"))
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    folder = tmp_path / "tls-0123456789ab"
+    folder.mkdir()
+    folder.chmod(0o750)
+    for name in ("cert9.db", "key4.db", "pkcs11.txt"):
+        (folder / name).touch()
+        (folder / name).chmod(0o640)
+    return folder
+
+
+def test_a_database_that_is_as_it_was_made(sound: Path) -> None:
+    assert nss.is_sound(sound, (os.getuid(), os.getgid()))
+    assert not nss.is_sound(sound, (os.getuid() + 1, os.getgid()))
+    assert not nss.is_sound(sound.with_name("tls-other"), (os.getuid(), os.getgid()))
+
+
+@pytest.mark.parametrize("name", ["cert9.db", "key4.db", "pkcs11.txt"])
+def test_a_database_that_somebody_has_touched(sound: Path, name: str) -> None:
+    (sound / name).chmod(0o644)
+    assert not nss.is_sound(sound, (os.getuid(), os.getgid()))
+    (sound / name).unlink()
+    assert not nss.is_sound(sound, (os.getuid(), os.getgid()))
+
+
+def test_a_database_that_all_may_enter(sound: Path) -> None:
+    sound.chmod(0o755)
+    assert not nss.is_sound(sound, (os.getuid(), os.getgid()))

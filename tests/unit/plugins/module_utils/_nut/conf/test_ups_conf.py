@@ -1,0 +1,403 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import DeviceError, Section, UpsConf
+from hypothesis import given
+from hypothesis import strategies as st
+
+KEYS: dict[str, tuple[dict[str, Any], tuple[tuple[str, str | None], ...]]] = {
+    "defaults": ({"name": "ups"}, (("driver", "usbhid-ups"), ("port", "auto"))),
+    "empty is default": (
+        {"name": "ups", "driver": "", "port": None, "desc": None, "options": None},
+        (("driver", "usbhid-ups"), ("port", "auto")),
+    ),
+    "driver and port first": (
+        {"options": {"pollinterval": 5}, "desc": "Rack", "port": "/dev/ttyS0", "driver": "apcsmart", "name": "ups"},
+        (("driver", "apcsmart"), ("port", "/dev/ttyS0"), ("desc", "Rack"), ("pollinterval", "5")),
+    ),
+    "flags": (
+        {"name": "ups", "options": {"pollonly": True, "ignorelb": False, "nolock": None, "sdorder": 0}},
+        (("driver", "usbhid-ups"), ("port", "auto"), ("pollonly", None), ("sdorder", "0")),
+    ),
+    "values": (
+        {"name": "ups", "options": {"serial": "", "override.battery.charge.low": 20, "default.ups.delay_start": 1.5}},
+        (
+            ("driver", "usbhid-ups"),
+            ("port", "auto"),
+            ("serial", ""),
+            ("override.battery.charge.low", "20"),
+            ("default.ups.delay_start", "1.5"),
+        ),
+    ),
+    "in the order of the playbook": (
+        {"name": "ups", "options": {"z": "1", "a": "2"}},
+        (("driver", "usbhid-ups"), ("port", "auto"), ("z", "1"), ("a", "2")),
+    ),
+    "keys of the driver beside it": (
+        {
+            "name": "ups",
+            "serial": "000123",
+            "powervalue": 2,
+            "pollonly": True,
+            "offdelay": 0,
+            "bus": "",
+            "vendorid": None,
+            "explore": False,
+            "desc": "Rack",
+            "options": {"langid_fix": "0x409"},
+            "lowbatt": 30,
+        },
+        (
+            ("driver", "usbhid-ups"),
+            ("port", "auto"),
+            ("desc", "Rack"),
+            ("serial", "000123"),
+            ("pollonly", None),
+            ("offdelay", "0"),
+            ("langid_fix", "0x409"),
+            ("lowbatt", "30"),
+        ),
+    ),
+    "variables of the UPS": (
+        {
+            "name": "ups",
+            "override": {"battery.charge.low": 20, "ups.mfr": "", "ups.model": None},
+            "default": {"ups.delay.start": 1.5, "ups.start.auto": "yes"},
+            "ignorelb": True,
+        },
+        (
+            ("driver", "usbhid-ups"),
+            ("port", "auto"),
+            ("override.battery.charge.low", "20"),
+            ("override.ups.mfr", ""),
+            ("default.ups.delay.start", "1.5"),
+            ("default.ups.start.auto", "yes"),
+            ("ignorelb", None),
+        ),
+    ),
+    "no variables": ({"name": "ups", "default": None, "override": {}}, (("driver", "usbhid-ups"), ("port", "auto"))),
+    "no desc": ({"name": "ups", "desc": ""}, (("driver", "usbhid-ups"), ("port", "auto"))),
+    "the longest desc": (
+        {"name": "ups", "desc": "#" * 248 + "x"},
+        (("driver", "usbhid-ups"), ("port", "auto"), ("desc", "#" * 248 + "x")),
+    ),
+    "powervalue is upsmon's": ({"name": "ups", "powervalue": 0}, (("driver", "usbhid-ups"), ("port", "auto"))),
+}
+
+
+@pytest.mark.parametrize(("device", "keys"), KEYS.values(), ids=KEYS.keys())
+def test_a_device(device: dict[str, Any], keys: tuple[tuple[str, str | None], ...]) -> None:
+    assert ups_conf.section(device) == Section("ups", keys)
+
+
+NAMES = ["", None, "a b", "a.b", "a@b", "a/b", "ü", "default", "ups\n", "[ups]", "a]b"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_no_unit_can_have(name: Any) -> None:
+    with pytest.raises(DeviceError, match="a name is made of letters, digits, hyphen and underscore"):
+        ups_conf.section({"name": name})
+
+
+@pytest.mark.parametrize("name", ["ups", "UPS-1", "a_b", "1", 5])
+def test_a_name(name: Any) -> None:
+    assert ups_conf.section({"name": name}).name == str(name)
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "without a name": ({"serial": "1"}, "device '': a name is made of"),
+    "options as a list": ({"name": "ups", "options": ["pollonly"]}, "device ups: options must map keys to values"),
+    "options as text": ({"name": "ups", "options": "pollonly"}, "device ups: options must map keys to values"),
+    **{
+        f"{key} under options": ({"name": "ups", "options": {key: "x"}}, f"device ups: {key} belongs to the device itself")
+        for key in ("driver", "port", "desc", "name")
+    },
+    "a key with a blank": ({"name": "ups", "options": {"a b": 1}}, "device ups: 'a b' is no key of ups.conf"),
+    "a key that ends the section": ({"name": "ups", "options": {"x\n[y]": 1}}, "is no key of ups.conf"),
+    "a key beside it with a blank": ({"name": "ups", "a b": 1}, "device ups: 'a b' is no key of ups.conf"),
+    "a key beside it and under options": (
+        {"name": "ups", "serial": "1", "options": {"serial": "1"}},
+        "device ups: serial is given twice, once perhaps under options. Say it once",
+    ),
+    "a key twice in other letters": ({"name": "ups", "pollOnly": True, "pollonly": True}, "device ups: pollonly is given twice"),
+    "a variable twice": (
+        {"name": "ups", "options": {"default.ups.mfr": "a"}, "default": {"ups.mfr": "b"}},
+        "device ups: default.ups.mfr is given twice",
+    ),
+    "variables as a list": ({"name": "ups", "default": ["x"]}, "device ups: default must map variables to values"),
+    "a truth value for a variable": (
+        {"name": "ups", "override": {"ups.start.auto": False}},
+        "device ups: override.ups.start.auto is a truth value, and needs NUT's own word. Put it into quotes",
+    ),
+    "a variable with a blank": ({"name": "ups", "override": {"a b": 1}}, "device ups: 'override.a b' is no key of ups.conf"),
+    "a mapping for a key": ({"name": "ups", "serial": {"a": 1}}, "device ups: serial must be a text, a number, or true"),
+    **{
+        f"{key} as a flag": ({"name": "ups", key: True}, f"device ups: {key} must be a text") for key in ("driver", "port", "desc")
+    },
+    "a desc too long for an answer": (
+        {"name": "ups", "desc": "#" * 249},
+        "device ups: desc has 249 characters, and upsd can't send it in an answer of 512 bytes",
+    ),
+    "an empty key": ({"name": "ups", "options": {"": 1}}, "'' is no key of ups.conf"),
+    "a list as value": ({"name": "ups", "options": {"serial": [1]}}, "device ups: serial must be a text, a number, or true"),
+    "newline": ({"name": "ups", "desc": "a\nb"}, "device ups: desc: character 2 (U+000A) is a control character"),
+    "not ASCII": ({"name": "ups", "desc": "Büro"}, "device ups: desc: character 2 (U+00FC) is not ASCII"),
+    "too long": ({"name": "ups", "options": {"x": "y" * 513}}, "device ups: x: the word has 513 characters"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("device", "said"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_device_that_cannot_be_written(device: dict[str, Any], said: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        ups_conf.section(device)
+    assert said in str(caught.value)
+
+
+def test_two_devices_of_one_name() -> None:
+    devices = [{"name": "a"}, {"name": "b"}, {"name": "a"}, {"name": "B"}, {"name": "b"}]
+    with pytest.raises(DeviceError, match=r"two devices are called a, b\."):
+        ups_conf.sections(devices)
+
+
+def test_of_a_section_driver_and_port_come_first() -> None:
+    keys = (("sdorder", "1"), ("port", "old"), ("driver", "x"), ("nolock", None), ("port", "y"))
+    assert ups_conf.render([Section("ups", keys)]) == (
+        '[ups]\n    driver = "x"\n    port = "old"\n    port = "y"\n    sdorder = "1"\n    nolock\n'
+    )
+
+
+def test_rendered() -> None:
+    devices = [
+        {"name": "ups", "desc": 'UPS #1 "rack" \\ = [x]', "options": {"pollonly": True, "offdelay": 60}},
+        {"name": "spare", "driver": "dummy-ups", "port": "spare.dev"},
+    ]
+    assert ups_conf.render(ups_conf.sections(devices)) == (
+        "[ups]\n"
+        '    driver = "usbhid-ups"\n'
+        '    port = "auto"\n'
+        '    desc = "UPS \\#1 \\"rack\\" \\\\ = [x]"\n'
+        "    pollonly\n"
+        '    offdelay = "60"\n'
+        "\n"
+        "[spare]\n"
+        '    driver = "dummy-ups"\n'
+        '    port = "spare.dev"\n'
+    )
+    assert ups_conf.render([]) == ""
+
+
+PARSED: dict[str, tuple[str, UpsConf]] = {
+    "empty": ("", UpsConf((), {})),
+    "as shipped": ("# [ups]\nmaxretry = 3\n", UpsConf((("maxretry", "3"),), {})),
+    "globals and flags": (
+        "maxretry=3\nnowait\n[ups]\n  driver = usbhid-ups # it\n  pollonly\n",
+        UpsConf(
+            (("maxretry", "3"), ("nowait", None)),
+            {"ups": Section("ups", (("driver", "usbhid-ups"), ("pollonly", None)))},
+        ),
+    ),
+    "a section in two parts": (
+        "[a]\nx = 1\n[b]\n[a]\ny = 2\n",
+        UpsConf((), {"a": Section("a", (("x", "1"), ("y", "2"))), "b": Section("b", ())}),
+    ),
+    # NUT looks no further than the first word
+    "a header with more behind it": (
+        '[a] b = c\nx = 1\n"[d e]" f\ny\n',
+        UpsConf((), {"a": Section("a", (("x", "1"),)), "d e": Section("d e", (("y", None),))}),
+    ),
+    "what NUT skips": (
+        "pollinterval 5\n[a]\nx y\nz =\nx y z\n= =\n[b\nx = 1 2\n",
+        UpsConf((), {"a": Section("a", (("[b", None), ("x", "1")))}),
+    ),
+    "no newline at the end": ("[a]\nx = 1\nflag", UpsConf((), {"a": Section("a", (("x", "1"),))})),
+    "ends of lines as in Windows": ("[a]\r\nx = 1\r\ny\r\n", UpsConf((), {"a": Section("a", (("x", "1"), ("y", None)))})),
+    "lines that go on": ('[a]\nx = \\\n1\ny = "1 \\\n2"\n', UpsConf((), {"a": Section("a", (("x", "1"), ("y", "1 2")))})),
+    "what looks like a header": ('[a]\ndesc = "[b]"\n', UpsConf((), {"a": Section("a", (("desc", "[b]"),))})),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "conf"), PARSED.values(), ids=PARSED.keys())
+def test_parsed(text: str, conf: UpsConf) -> None:
+    assert ups_conf.parse(text) == conf
+    assert list(ups_conf.parse(text).sections) == list(conf.sections)
+
+
+def test_comments_and_blanks_are_no_difference_and_order_is() -> None:
+    one = ups_conf.parse("[a]\ndriver = x\nport = auto\n")
+    assert one == ups_conf.parse('# c\n\n  [a]\n\tdriver="x" # d\n\n port  = "auto"\n')
+    assert one != ups_conf.parse("[a]\nport = auto\ndriver = x\n")
+    assert one != ups_conf.parse("[a]\ndriver = x\nport = auto\nport = auto\n")
+
+
+TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=40)
+NAME = st.from_regex(ups_conf.NAME, fullmatch=True).filter(lambda name: name != "default")
+KEY = st.from_regex(ups_conf.KEY, fullmatch=True).map(str.lower)
+VALUES = st.dictionaries(KEY, st.one_of(TEXT, st.integers()), max_size=2)
+KEYS_OF_DRIVERS = st.dictionaries(KEY, st.one_of(TEXT, st.integers(), st.just(True)), max_size=4)
+OPTIONS = KEYS_OF_DRIVERS.map(lambda keys: {f"o.{key}": value for key, value in keys.items()})
+BESIDE = KEYS_OF_DRIVERS.map(lambda keys: {f"b.{key}": value for key, value in keys.items()})
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"name": NAME},
+            optional={
+                "desc": TEXT,
+                "options": OPTIONS,
+                "port": TEXT,
+                "driver": TEXT,
+                "default": VALUES,
+                "override": VALUES,
+            },
+        ).flatmap(lambda device: BESIDE.map(lambda more: {**more, **device})),
+        unique_by=lambda device: device["name"].lower(),
+        max_size=3,
+    )
+)
+def test_what_is_rendered_is_read_back(devices: list[dict[str, Any]]) -> None:
+    made = ups_conf.sections(devices)
+    text = ups_conf.render(made)
+    assert grammar.problems(text) == []
+    assert ups_conf.parse(text) == UpsConf((), {one.name: one for one in made})
+
+
+# A whole file
+
+# Characters that mean something to the parser, and words that mean something in the file
+ODD = st.lists(
+    st.sampled_from(
+        [
+            *"\"#\\= \t\n\r[]'",
+            "\\\n",
+            "\u00e9",
+            "\x01",
+            "\x7f",
+            "[a]",
+            '"[b c]"',
+            "driver",
+            "port",
+            " = ",
+            "x y",
+            "\n[d]\n",
+            "e = f\n",
+        ]
+    ),
+    max_size=30,
+).map("".join)
+
+
+@given(ODD)
+def test_a_file_that_is_written_anew_says_the_same(text: str) -> None:
+    conf = ups_conf.parse(text)
+    again = ups_conf.render_all(conf)
+    assert grammar.problems(again) == []
+    read = ups_conf.parse(again)
+    assert (read.settings, list(read.sections)) == (conf.settings, list(conf.sections))
+    for name, one in conf.sections.items():
+        driver, port = ([pair for pair in one.keys if pair[0] == key] for key in ("driver", "port"))
+        others = [pair for pair in one.keys if pair[0] not in ("driver", "port")]
+        assert list(read.sections[name].keys) == [*driver, *port, *others]
+    assert ups_conf.render_all(read) == again
+
+
+def test_a_whole_file() -> None:
+    text = """\
+# as somebody wrote it
+nowait
+maxretry=3
+[office] # the first
+\tdesc = UPS\\ \\#1
+\tport=auto
+\tdriver="usbhid-ups"
+[a.b@c]
+"[d e]"
+"f g" = h
+"""
+    assert (
+        ups_conf.render_all(ups_conf.parse(text))
+        == """\
+nowait
+maxretry = "3"
+
+[office]
+    driver = "usbhid-ups"
+    port = "auto"
+    desc = "UPS \\#1"
+
+[a.b@c]
+
+"[d e]"
+    "f g" = "h"
+"""
+    )
+    assert ups_conf.render_all(ups_conf.parse("x = 1\n")) == 'x = "1"\n'
+    assert ups_conf.render_all(ups_conf.parse("")) == ""
+
+
+# What nut-driver-enumerator.sh of 2.8.0 and 2.8.1 says of a section [a]; "" is the global part
+DIGESTS: dict[str, tuple[str, str, str | None]] = {
+    "a section": ("[a]\ndriver = x\n", "a", "57b756fc0a8a008ce8a8edb74f455d59"),
+    "tidied": ('# c\n\n \t[a] # d\n\n\t driver\t=  "x" \n#e\n[b]\nport = y\n', "a", "57b756fc0a8a008ce8a8edb74f455d59"),
+    "nothing before the sections": ("[a]\ndriver = x\n", "", "68b329da9893e34099c7d8ad5cb9c940"),
+    "none of that name": ("[a]\ndriver = x\n", "b", None),
+    "global settings alone": ("maxretry = 3\n", "", "68b329da9893e34099c7d8ad5cb9c940"),
+    "no file": ("", "a", None),
+    "ends of lines as in Windows": ("[a]\r\ndriver = x\r\n", "a", None),
+    "a header in quotes": ('"[a]"\ndriver = x\n', "a", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "name", "digest"), DIGESTS.values(), ids=DIGESTS.keys())
+def test_digest(text: str, name: str, digest: str | None) -> None:
+    assert ups_conf.digest(text, name) == digest
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("[a]\nx=1\ny=2\n[b]\n", True),
+        ('[a]\n  x = "1"\n\ny=2', True),
+        ("[a]\nx=1\ny=2\n[b]\nz=3\n[a]\nz=3\n", True),
+        ("z=3\n[a]\nx=1\ny=2\n", True),
+        ("[a]\ny=2\nx=1\n", False),
+        ("[a]\nx=1 # one\ny=2\n", False),
+        ("[a]\nx=1\ny=2\nz\n", False),
+        ("[a]\nx=1\ny=2\nz z\n", True),
+        ("[a]\nx=1\ny=3\n", False),
+    ],
+)
+def test_what_makes_a_difference_to_the_enumerator(text: str, same: bool) -> None:
+    assert (ups_conf.digest(text, "a") == ups_conf.digest("[a]\nx = 1\ny = 2\n", "a")) is same
+
+
+def test_the_digest_of_a_file_that_is_to_be_written() -> None:
+    conf = ups_conf.parse('z\n[a]\nport = y\ndriver = x\ndesc = "one \\\\101 \\\\t \\\\cut"\n')
+    text = ups_conf.render_all(conf)
+    assert [ups_conf.digest(conf, name) for name in ("", "a")] == [ups_conf.digest(text, name) for name in ("", "a")]
+    # the shell's echo stops at \c
+    assert ups_conf.digest(text, "a") == ups_conf.digest(text.replace("cut", "c"), "a")
+    assert ups_conf.digest(text, "a") == ups_conf.digest(text.replace("\\\\101", "A"), "a")
+    assert ups_conf.digest(text, "a") != ups_conf.digest(text.replace("one", "two"), "a")
+
+
+@pytest.mark.parametrize(("value", "written"), [(True, "yes"), (False, "no"), ("auto", "auto")])
+def test_synchronous_is_yes_or_no_and_no_flag(value: object, written: str) -> None:
+    """YAML takes a bare yes for true."""
+    assert dict(ups_conf.section({"name": "ups", "synchronous": value}).keys)["synchronous"] == written
+
+
+@pytest.mark.parametrize("where", ["top", "options"])
+@pytest.mark.parametrize("key", ["vendorid", "productid", "serial"])
+def test_digits_that_are_no_number(where: str, key: str) -> None:
+    """YAML makes 307 of 0463."""
+    device = {"name": "ups", key: 307} if where == "top" else {"name": "ups", "options": {key: 307}}
+    with pytest.raises(DeviceError, match=f"device ups: {key} is a number to YAML.*quotes"):
+        ups_conf.section(device)

@@ -1,0 +1,106 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsmon
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor, User
+
+
+@pytest.mark.parametrize(
+    ("system", "ups", "host", "port"),
+    [
+        ("ups@localhost", "ups", "localhost", 3493),
+        ("ups@192.0.2.1:1234", "ups", "192.0.2.1", 1234),
+        ("ups", "ups", "localhost", 3493),
+        ("ups@", "ups", "localhost", 3493),
+        ("ups@pve:", "ups", "pve", 3493),
+        ("ups@[2001:db8::1]", "ups", "2001:db8::1", 3493),
+        ("ups@[2001:db8::1]:1234", "ups", "2001:db8::1", 1234),
+        ("ups@[::1]:", "ups", "::1", 3493),
+        # a host's old file may hold anything: no port, and no exception
+        ("ups@pve:nut", "ups", "pve", 0),
+        ("ups@pve:-1", "ups", "pve", 0),
+        ("ups@pve:\u0663", "ups", "pve", 0),
+        ("ups@::1", "ups", "", 0),
+        ("ups@[::1]:x", "ups", "::1", 0),
+    ],
+)
+def test_a_system(system: str, ups: str, host: str, port: int) -> None:
+    one = Monitor(system, 1, "u", "p", "secondary")
+    assert (one.ups, one.host, one.port) == (ups, host, port)
+
+
+UPSMON = """\
+# MONITOR ups@commented 1 a b primary
+MONITOR ups@localhost 1 monitor "se cret" primary  # as shipped
+  MONITOR "spare@192.0.2.1" 0 media \\#1 slave
+MONITOR half@localhost 1 monitor
+MONITOR nopower@localhost x monitor secret primary
+monitor lower@localhost 1 monitor secret primary
+NOTMONITOR a b c d e
+MINSUPPLIES 2
+MINSUPPLIES 3
+SHUTDOWNCMD "/sbin/shutdown -h +0"
+EMPTY
+"""
+
+
+def test_monitor_lines() -> None:
+    assert upsmon.monitors(UPSMON) == (
+        Monitor("ups@localhost", 1, "monitor", "se cret", "primary"),
+        Monitor("spare@192.0.2.1", 0, "media", "#1", "slave"),
+    )
+    assert upsmon.monitors("") == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MINSUPPLIES", "3"), ("SHUTDOWNCMD", "/sbin/shutdown -h +0"), ("EMPTY", None), ("minsupplies", None), ("NIX", None)],
+)  # fmt: skip
+def test_a_directive(name: str, value: str | None) -> None:
+    assert upsmon.directive(UPSMON, name) == value
+
+
+USERS: dict[str, tuple[str, dict[str, User]]] = {
+    "both types": (
+        '[monitor]\n  password = "a b"\n  upsmon primary\n\n[media]\n  password = s\n  upsmon secondary\n',
+        {"monitor": User("monitor", "a b", "primary"), "media": User("media", "s", "secondary")},
+    ),
+    "in any case": ("[x]\nPassWord = a\nUPSMON master\n", {"x": User("x", "a", "master")}),
+    "with = all the same": ("[x]\npassword=a\nupsmon = slave\n", {"x": User("x", "a", "slave")}),
+    "the first password counts": ("[x]\npassword = a\npassword = b\n", {"x": User("x", "a", "")}),
+    "also of two sections": (
+        "[x]\npassword = a\n[y]\n[x]\npassword = b\nupsmon primary\n",
+        {"x": User("x", "a", ""), "y": User("y", "b", "primary")},
+    ),
+    "names in their case": ("[x]\npassword = a\n[X]\npassword = b\n", {"x": User("x", "a", ""), "X": User("X", "b", "")}),
+    "without a user": ("password = a\nupsmon primary\n", {}),
+    "password without =": ("[x]\npassword a\n", {"x": User("x", "", "")}),
+    "a header that is none": ("[x]\n[y\npassword = a\n", {"x": User("x", "a", "")}),
+    "other rights": ("[x]\nactions = SET\ninstcmds = ALL\n", {"x": User("x", "", "")}),
+    "nothing": ("# [x]\n", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "found"), USERS.values(), ids=USERS.keys())
+def test_users(text: str, found: dict[str, User]) -> None:
+    assert upsmon.users(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("", ""),
+        ("CERTVERIFY 0\n", ""),
+        ("CERTVERIFY 1\n", "pve"),
+        ("CERTVERIFY 1\nCERTHOST other o 0 0\n", "pve"),
+        ("CERTVERIFY 1\nCERTHOST pve name 1 1\n", "name"),
+        ("CERTVERIFY 1\nCERTHOST pve name 0 1\n", ""),
+        ("CERTHOST pve a 0 0\nCERTHOST pve b 1 1\n", "b"),
+    ],
+)
+def test_under_which_name_a_certificate_is_checked(text: str, name: str) -> None:
+    assert upsmon.certificate_name(text, "pve") == name

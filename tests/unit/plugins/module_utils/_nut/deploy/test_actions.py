@@ -1,0 +1,439 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions as library
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.actions import Action, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+UPS = "nut-driver@ups.service"
+SPARE = "nut-driver@spare.service"
+
+PRIMARY = {
+    "nut.conf": "MODE=netserver\n",
+    "upsd.users": '[monitor]\n    password = "secret1"\n    upsmon primary\n',
+    "upsd.conf": 'LISTEN "127.0.0.1" 3493\nMAXAGE 15\n',
+    "ups.conf": 'maxretry = 3\n\n[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n',
+    "upssched.conf": "CMDSCRIPT /bin/true\n",
+    "upsmon.conf": "MONITOR ups@localhost:3493 1 monitor secret1 primary\nMINSUPPLIES 1\nFINALDELAY 5\nSHUTDOWNCMD /bin/true\n",
+}
+SECONDARY = {
+    "nut.conf": "MODE=netclient\n",
+    "upssched.conf": "CMDSCRIPT /bin/true\n",
+    "upsmon.conf": "MONITOR ups@192.0.2.1:3493 1 media secret2 secondary\nMINSUPPLIES 1\nSHUTDOWNCMD /bin/true\n",
+}
+TWO = PRIMARY["ups.conf"] + '\n[spare]\n    driver = "usbhid-ups"\n    port = "auto"\n'
+
+
+def with_text(name: str, old: str, new: str, files: Mapping[str, str] | None = None) -> dict[str, str]:
+    files = files or PRIMARY
+    assert old in files[name]
+    return {**files, name: files[name].replace(old, new)}
+
+
+def standing(*drivers: str, **changes: Unit) -> dict[str, Unit]:
+    """How the units of a host stand on which all is well. changes: by the last word of the unit's name."""
+    running = Unit("active", "enabled", 1)
+    found = {
+        systemd.SERVER: replace(running, pid=11),
+        systemd.MONITOR: replace(running, pid=12),
+        systemd.ALL: replace(running, pid=0),
+        systemd.DRIVERS: replace(running, pid=0),
+        systemd.ENUMERATOR: Unit("inactive", "enabled", 0),
+        systemd.WATCHER: Unit("inactive", "disabled", 0),
+    }
+    found.update({name: replace(running, pid=20 + number) for number, name in enumerate(drivers or (UPS,))})
+    names = {"server": systemd.SERVER, "monitor": systemd.MONITOR, "watcher": systemd.WATCHER, "ups": UPS}
+    found.update({names[name]: unit for name, unit in changes.items()})
+    return found
+
+
+def told(actions: Sequence[Action]) -> list[str]:
+    return [f"{one.verb} {one.unit}" for one in actions]
+
+
+STOPPED = Unit("inactive", "enabled", 0)
+FAILED = Unit("failed", "enabled", 0)
+ENUMERATE = f"start {systemd.ENUMERATOR}"
+RESTART_SERVER = f"restart {systemd.SERVER}"
+RESTART_MONITOR = f"restart {systemd.MONITOR}"
+STOP_UPS, START_UPS = f"stop {UPS}", f"start {UPS}"
+RELOAD_SERVER = f"reload {systemd.SERVER}"
+
+PLANS: dict[str, tuple[Mapping[str, str], Mapping[str, str], dict[str, Unit], list[str], list[str]]] = {
+    "nothing changed": (PRIMARY, PRIMARY, standing(), [], []),
+    "comment in ups.conf": (
+        PRIMARY,
+        with_text("ups.conf", "[ups]", "# rack\n[ups]"),
+        standing(),
+        ["ups.conf"],
+        [RELOAD_SERVER],
+    ),
+    "key of a section": (
+        PRIMARY,
+        with_text("ups.conf", '"auto"\n', '"auto"\n    ignorelb\n'),
+        standing(),
+        ["ups.conf"],
+        [STOP_UPS, ENUMERATE, START_UPS, RELOAD_SERVER],
+    ),
+    "one section of two": (
+        {**PRIMARY, "ups.conf": TWO},
+        {**PRIMARY, "ups.conf": TWO + "    pollonly\n"},
+        standing(UPS, SPARE),
+        ["ups.conf"],
+        [f"stop {SPARE}", ENUMERATE, f"start {SPARE}", RELOAD_SERVER],
+    ),
+    "order of keys": (
+        PRIMARY,
+        with_text("ups.conf", 'driver = "usbhid-ups"\n    port = "auto"', 'port = "auto"\n    driver = "usbhid-ups"'),
+        standing(),
+        ["ups.conf"],
+        [STOP_UPS, ENUMERATE, START_UPS, RELOAD_SERVER],
+    ),
+    "globals of ups.conf": (
+        {**PRIMARY, "ups.conf": TWO},
+        {**PRIMARY, "ups.conf": TWO.replace("maxretry = 3", "maxretry = 5")},
+        standing(UPS, SPARE),
+        ["ups.conf"],
+        [STOP_UPS, f"stop {SPARE}", ENUMERATE, START_UPS, f"start {SPARE}", RELOAD_SERVER],
+    ),
+    "new section": (PRIMARY, {**PRIMARY, "ups.conf": TWO}, standing(UPS), ["ups.conf"], [ENUMERATE, RELOAD_SERVER]),
+    "section gone": (
+        {**PRIMARY, "ups.conf": TWO},
+        PRIMARY,
+        standing(UPS, SPARE),
+        ["ups.conf"],
+        [ENUMERATE, RELOAD_SERVER],
+    ),
+    # upssched reads it at each event
+    "upssched.conf": (PRIMARY, with_text("upssched.conf", "true", "false"), standing(), ["upssched.conf"], []),
+    "MAXAGE": (PRIMARY, with_text("upsd.conf", "15", "20"), standing(), ["upsd.conf"], [RELOAD_SERVER]),
+    **{
+        f"{line} of upsd.conf": (
+            PRIMARY,
+            {**PRIMARY, "upsd.conf": PRIMARY["upsd.conf"] + line + "\n"},
+            standing(),
+            ["upsd.conf"],
+            [RESTART_SERVER],
+        )
+        for line in (
+            "LISTEN 192.0.2.1",
+            "MAXCONN 100",
+            "CERTFILE /x",
+            "CERTPATH /x",
+            "STATEPATH /x",
+            'CERTIDENT "a" "b"',
+        )
+    },
+    "order of LISTEN": (
+        {**PRIMARY, "upsd.conf": "LISTEN 127.0.0.1\nLISTEN ::1\n"},
+        {**PRIMARY, "upsd.conf": "LISTEN ::1\nLISTEN 127.0.0.1\n"},
+        standing(),
+        ["upsd.conf"],
+        [RESTART_SERVER],  # which of them may fail depends on it
+    ),
+    "quotes of LISTEN": (
+        PRIMARY,
+        with_text("upsd.conf", '"127.0.0.1"', "127.0.0.1"),
+        standing(),
+        ["upsd.conf"],
+        [RELOAD_SERVER],
+    ),
+    "upsd.users": (PRIMARY, with_text("upsd.users", "secret1", "secret9"), standing(), ["upsd.users"], [RELOAD_SERVER]),
+    "upsmon.conf": (
+        PRIMARY,
+        with_text("upsmon.conf", "FINALDELAY 5", "FINALDELAY 65"),
+        standing(),
+        ["upsmon.conf"],
+        [RESTART_MONITOR],
+    ),
+    "MODE": (
+        {**PRIMARY, "nut.conf": "MODE=none\n"},
+        PRIMARY,
+        standing(),
+        ["nut.conf"],
+        [RESTART_SERVER, RESTART_MONITOR],
+    ),
+    "POWEROFF_WAIT": (
+        PRIMARY,
+        {**PRIMARY, "nut.conf": "MODE=netserver\nPOWEROFF_WAIT=10m\nPOWEROFF_QUIET=true\n"},
+        standing(),
+        ["nut.conf"],
+        [],
+    ),
+    "password everywhere": (
+        PRIMARY,
+        with_text("upsmon.conf", "secret1", "s9", with_text("upsd.users", "secret1", "s9")),
+        standing(),
+        ["upsd.users", "upsmon.conf"],
+        [RELOAD_SERVER, RESTART_MONITOR],
+    ),
+    "all of it": (
+        PRIMARY,
+        {
+            "nut.conf": "MODE=standalone\n",
+            "upsd.users": "#\n",
+            "upsd.conf": "#\n",
+            "ups.conf": TWO.replace("maxretry = 3", ""),
+            "upssched.conf": "#\n",
+            "upsmon.conf": "#\n",
+        },
+        standing(UPS),
+        ["nut.conf", "upsd.users", "upsd.conf", "ups.conf", "upssched.conf", "upsmon.conf"],
+        [STOP_UPS, ENUMERATE, START_UPS, RESTART_SERVER, RESTART_MONITOR],
+    ),
+    "first deployment": (
+        {"nut.conf": "MODE=none\n", "ups.conf": "maxretry = 3\n", "upsd.conf": "# LISTEN\n", "upsmon.conf": "# \n"},
+        PRIMARY,
+        {**standing(server=FAILED, monitor=FAILED), UPS: ABSENT},
+        ["nut.conf", "upsd.users", "upsd.conf", "ups.conf", "upssched.conf", "upsmon.conf"],
+        [ENUMERATE, RESTART_SERVER, RESTART_MONITOR],
+    ),
+    "no file at all": (
+        {},
+        PRIMARY,
+        {**standing(server=FAILED, monitor=FAILED), UPS: ABSENT},
+        ["nut.conf", "upsd.users", "upsd.conf", "ups.conf", "upssched.conf", "upsmon.conf"],
+        [ENUMERATE, RESTART_SERVER, RESTART_MONITOR],
+    ),
+    "unknown unit": (PRIMARY, PRIMARY, {**standing(), UPS: ABSENT}, [], [ENUMERATE]),
+    "driver disabled": (PRIMARY, PRIMARY, standing(ups=Unit("active", "disabled", 5)), [], [ENUMERATE]),
+    "driver idle": (PRIMARY, PRIMARY, standing(ups=STOPPED), [], [f"start {UPS}"]),
+    "driver about to start": (PRIMARY, PRIMARY, standing(ups=Unit("activating", "enabled", 0)), [], []),
+    "driver idle, and changed": (
+        PRIMARY,
+        with_text("ups.conf", '"auto"\n', '"auto"\n    ignorelb\n'),
+        standing(ups=FAILED),
+        ["ups.conf"],
+        [STOP_UPS, ENUMERATE, START_UPS, RELOAD_SERVER],
+    ),
+    "upsd down": (PRIMARY, PRIMARY, standing(server=FAILED), [], [RESTART_SERVER]),
+    "upsd down, and its users changed": (
+        PRIMARY,
+        with_text("upsd.users", "secret1", "secret9"),
+        standing(server=STOPPED),
+        ["upsd.users"],
+        [RESTART_SERVER],
+    ),
+    "upsmon down": (PRIMARY, PRIMARY, standing(monitor=FAILED), [], [RESTART_MONITOR]),
+    "not enabled": (
+        PRIMARY,
+        PRIMARY,
+        standing(server=Unit("active", "disabled", 11), monitor=Unit("inactive", "disabled", 0)),
+        [],
+        [RESTART_MONITOR, f"enable {systemd.SERVER}", f"enable {systemd.MONITOR}"],
+    ),
+    "secondary: nothing changed": (SECONDARY, SECONDARY, standing(), [], []),
+    "secondary: upsmon.conf": (
+        SECONDARY,
+        with_text("upsmon.conf", "secret2", "secret3", SECONDARY),
+        standing(),
+        ["upsmon.conf"],
+        [RESTART_MONITOR],
+    ),
+    "secondary: first deployment": (
+        {"nut.conf": "MODE=none\n", "upsmon.conf": "#\n"},
+        SECONDARY,
+        standing(monitor=Unit("inactive", "disabled", 0)),
+        ["nut.conf", "upssched.conf", "upsmon.conf"],
+        [RESTART_MONITOR, f"enable {systemd.MONITOR}"],
+    ),
+    "secondary: its own drivers and upsd are not our business": (
+        SECONDARY,
+        SECONDARY,
+        standing(server=Unit("failed", "disabled", 0), ups=FAILED, watcher=Unit("active", "enabled", 0)),
+        [],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "found", "changed", "after"), PLANS.values(), ids=PLANS.keys())
+def test_plan(
+    old: Mapping[str, str], new: Mapping[str, str], found: dict[str, Unit], changed: list[str], after: list[str]
+) -> None:
+    decided = library.plan(old, new, found)
+    assert list(decided.changed) == changed
+    assert told(decided.after) == after
+    assert decided.before == ()
+    assert bool(decided) == bool(changed or after)
+    assert all(one.reason for one in decided.after)
+
+
+@pytest.mark.parametrize(
+    "watcher",
+    [Unit("active", "enabled", 0), Unit("inactive", "enabled", 0), Unit("active", "disabled", 0)],
+    ids=lambda unit: f"{unit.active}, {unit.enabled}",
+)
+def test_the_watcher_goes_first(watcher: Unit) -> None:
+    decided = library.plan(PRIMARY, PRIMARY, standing(watcher=watcher))
+    assert told(decided.before) == [f"disable --now {systemd.WATCHER}"]
+    assert (decided.changed, decided.after) == ((), ())
+    assert decided
+
+
+def test_a_secondary_is_not_asked_for_upsd_and_drivers() -> None:
+    assert library.watched_units(SECONDARY) == (systemd.MONITOR, systemd.ALL)
+    assert set(library.watched_units({**PRIMARY, "ups.conf": TWO})) == {*standing(UPS, SPARE)}
+
+
+LEFT: dict[str, tuple[Mapping[str, str], dict[str, Unit], list[str], list[str]]] = {
+    "nothing new": (
+        PRIMARY,
+        standing(),
+        [ENUMERATE, f"start {UPS}", RELOAD_SERVER, RESTART_MONITOR],
+        [ENUMERATE, f"start {UPS}", RELOAD_SERVER, RESTART_MONITOR],
+    ),
+    "the same again": (PRIMARY, standing(monitor=FAILED), [RESTART_MONITOR], [RESTART_MONITOR]),
+    "each in its place": (
+        PRIMARY,
+        standing(monitor=FAILED),
+        [RELOAD_SERVER, f"start {UPS}", ENUMERATE],
+        [ENUMERATE, f"start {UPS}", RELOAD_SERVER, RESTART_MONITOR],
+    ),
+    "a restart does what a reload does": (PRIMARY, standing(server=FAILED), [RELOAD_SERVER], [RESTART_SERVER]),
+    "a reload left and a restart left": (PRIMARY, standing(), [RELOAD_SERVER, RESTART_SERVER], [RESTART_SERVER]),
+    "a driver's restart does what its start does": (
+        PRIMARY,
+        standing(),
+        [f"start {UPS}", f"restart {UPS}"],
+        [f"restart {UPS}"],
+    ),
+    "a driver that is gone": (PRIMARY, standing(), [f"start {SPARE}", RELOAD_SERVER], [RELOAD_SERVER]),
+    "no primary any more": (
+        SECONDARY,
+        standing(),
+        [ENUMERATE, f"start {UPS}", RESTART_SERVER, RESTART_MONITOR],
+        [RESTART_MONITOR],
+    ),
+    "enabled last": (
+        PRIMARY,
+        standing(),
+        [f"enable {systemd.SERVER}", RESTART_SERVER],
+        [RESTART_SERVER, f"enable {systemd.SERVER}"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("new", "found", "left", "after"), LEFT.values(), ids=LEFT.keys())
+def test_what_an_earlier_run_left(
+    new: Mapping[str, str], found: dict[str, Unit], left: list[str], after: list[str]
+) -> None:
+    actions = [Action(*one.split(), reason="left") for one in left]
+    decided = library.plan(new, new, found, left=actions)
+    assert told(decided.after) == after
+    assert decided
+    # where this run has a reason of its own, that is the one to tell
+    assert set(library.plan(new, new, found).after) <= set(decided.after)
+
+
+def test_an_empty_plan_is_nothing() -> None:
+    assert not Plan((), (), ())
+    assert Plan(("nut.conf",), (), ())
+
+
+def test_a_driver_without_a_section_does_not_start_at_boot() -> None:
+    """What a hand or an older enumerator has enabled would be tried for ever; it goes when the enumerator is through."""
+    decided = library.plan(PRIMARY, with_text("ups.conf", "[ups]", "[UPS1]"), standing(), strays=[SPARE])
+    assert told(decided.after) == [ENUMERATE, f"disable --now {SPARE}", RELOAD_SERVER]
+
+
+def test_a_stray_that_an_earlier_run_left_is_looked_at_again() -> None:
+    left = [Action("disable --now", UPS, "ups.conf has no such section")]
+    assert not library.plan(PRIMARY, PRIMARY, standing(), left=left)
+
+
+GONE = {name: library.STUBS[name] for name in PRIMARY}
+OFF = Unit("inactive", "disabled", 0)
+
+
+def test_a_primary_that_goes() -> None:
+    """upsmon first, so that it does not act on what follows; nut.conf last, when ups.conf has no section any more."""
+    decided = library.plan_absent(PRIMARY, standing(watcher=Unit("active", "enabled", 0)), [UPS])
+    assert told(decided.before) == [
+        f"disable --now {name}" for name in (systemd.MONITOR, systemd.WATCHER, systemd.SERVER)
+    ]
+    assert decided.changed == ("upsmon.conf", "upssched.conf", "ups.conf", "upsd.conf", "upsd.users", "nut.conf")
+    assert told(decided.after) == [
+        ENUMERATE,
+        *(f"disable --now {name}" for name in (UPS, systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL)),
+    ]
+
+
+def test_a_primary_that_is_gone() -> None:
+    assert not library.plan_absent(GONE, dict.fromkeys(standing(), OFF), [])
+    assert not library.plan_absent(GONE, {}, [])
+
+
+def test_a_secondary_that_goes() -> None:
+    found = {systemd.MONITOR: Unit("active", "enabled", 5), systemd.ALL: Unit("active", "enabled", 0)}
+    decided = library.plan_absent(SECONDARY, found, [])
+    assert told(decided.before) == [f"disable --now {systemd.MONITOR}"]
+    assert decided.changed == ("upsmon.conf", "upssched.conf", "nut.conf")
+    assert told(decided.after) == [f"disable --now {systemd.ALL}"]
+
+
+def test_nothing_is_left_that_a_reboot_would_cut() -> None:
+    """With MODE=none Debian's nutshutdown goes through every section of ups.conf."""
+    assert library.STUBS["nut.conf"].endswith("MODE=none\n")
+    for name, text in library.STUBS.items():
+        told_of = [line for line in text.splitlines() if not line.startswith("#")]
+        assert told_of == (["MODE=none"] if name == "nut.conf" else [])
+
+
+def test_a_section_that_the_enumerator_takes_for_changed_is_stopped_before_it_looks() -> None:
+    """Else 2.8.1 lets its driver reload, which spins from then on, although it is another one that was edited."""
+    old, new = {**PRIMARY, "ups.conf": TWO}, {**PRIMARY, "ups.conf": TWO + "    pollonly\n"}
+    decided = library.plan(old, new, standing(UPS, SPARE), stale=["ups", "gone"])
+    assert told(decided.after) == [
+        f"stop {SPARE}",
+        STOP_UPS,
+        ENUMERATE,
+        f"start {SPARE}",
+        START_UPS,
+        RELOAD_SERVER,
+    ]
+    # nobody looks: so nothing is stopped
+    assert not library.plan(old, old, standing(UPS, SPARE), stale=["ups"])
+
+
+@pytest.mark.parametrize("left", [(), (Action("restart", UPS, "its sandbox changed"),)])
+def test_a_restart_noted_for_another_reason_does_not_undo_the_stop(left: Sequence[Action]) -> None:
+    """A driver that still ran when 2.8.1's enumerator looks would reload, and spin."""
+    new = with_text("ups.conf", '"auto"', '"auto"\n    pollonly')
+    assert told(library.plan(PRIMARY, new, standing(), left=left).after) == [
+        STOP_UPS,
+        ENUMERATE,
+        START_UPS,
+        RELOAD_SERVER,
+    ]
+    noted = [Action("stop", UPS, ""), Action("start", systemd.ENUMERATOR, ""), Action("start", UPS, ""), *left]
+    assert told(library.plan(new, new, standing(), left=noted).after) == [STOP_UPS, ENUMERATE, START_UPS]
+
+
+@pytest.mark.parametrize("change", ["# a comment\n", "\n\n", "   \n"])
+def test_upsmon_is_not_restarted_for_what_it_does_not_read(change: str) -> None:
+    new = {**PRIMARY, "upsmon.conf": change + PRIMARY["upsmon.conf"]}
+    decided = library.plan(PRIMARY, new, standing())
+    assert (decided.changed, decided.after) == (("upsmon.conf",), ())
+
+
+@pytest.mark.parametrize("name", ["UPSD_OPTIONS", "UPSMON_OPTIONS", "POWEROFF_WAIT"])
+def test_nothing_is_restarted_for_what_no_unit_reads(name: str) -> None:
+    new = {**PRIMARY, "nut.conf": f"{PRIMARY['nut.conf']}{name}=30\n"}
+    assert library.plan(PRIMARY, new, standing()).after == ()
+
+
+def test_blanks_before_a_name_are_none_to_a_shell() -> None:
+    new = {**PRIMARY, "nut.conf": f"{PRIMARY['nut.conf']}  NUT_DEBUG_LEVEL=1\n"}
+    assert told(library.plan(PRIMARY, new, standing()).after) == [RESTART_SERVER, RESTART_MONITOR]

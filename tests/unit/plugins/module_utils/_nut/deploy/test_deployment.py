@@ -1,0 +1,911 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import nss, ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import MARK
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import deployment as deploy_deployment
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.deployment import DeployError, Deployment
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.verify import Verdict
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import reconcile
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import Policy
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy.test_actions import (
+    FAILED,
+    OFF,
+    PRIMARY,
+    RELOAD_SERVER,
+    RESTART_MONITOR,
+    RESTART_SERVER,
+    SECONDARY,
+    SPARE,
+    UPS,
+    standing,
+    told,
+    with_text,
+)
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy.test_verify import answers
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+SPARE_SECTION = '\n[spare]\n    driver = "usbhid-ups"\n    port = "auto"\n'
+
+
+class Systemd:
+    """Units that start when they are told to, and note what they were told."""
+
+    def __init__(self, found: dict[str, Unit]) -> None:
+        self.found = dict(found)
+        self.told: list[str] = []
+        self.refused: dict[str, str] = {}
+        self.enumerator: Callable[[], None] = lambda: None
+        self.journal: dict[str, str] = {}
+        self.shipped = ""  # what dpkg knows of files
+        self._pid = 1000
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        program, *words = command
+        if program == "journalctl":
+            return 0, self.journal.get(words[0].partition("=")[2], "")
+        if program == "dpkg-query":
+            return 0, self.shipped
+        assert program == "systemctl"
+        names = words[words.index("--") + 1 :] if "--" in words else words[1:]
+        if words[0] == "show":
+            return 0, "\n".join(map(self._shown, names))
+        (name,) = names
+        verb = " ".join(word for word in words if word not in ("--", name))
+        self.told.append(f"{verb} {name}")
+        if self.told[-1] in self.refused:
+            return 1, self.refused[self.told[-1]]
+        if verb in ("start", "restart"):
+            self.begin(name)
+            if name == systemd.ENUMERATOR:
+                self.enumerator()
+        return 0, ""
+
+    def begin(self, name: str) -> None:
+        """Give a unit a process of its own."""
+        self._pid += 1
+        self.found[name] = Unit("active", "enabled", self._pid)
+
+    def _shown(self, name: str) -> str:
+        unit = self.found.get(name, ABSENT)
+        load = "not-found" if unit == ABSENT else "loaded"
+        return (
+            f"Id={name}\nLoadState={load}\nActiveState={unit.active or 'inactive'}\n"
+            f"UnitFileState={unit.enabled}\nMainPID={unit.pid}\n"
+        )
+
+
+class Place:
+    """A host: a folder for NUT's files, one for what is gone with a reboot, its systemd, and a clock that waits."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder, self.room, self.boot = root / "nut", root / "run", root / "nut-driver.target.wants"
+        for folder in (self.folder, self.room, self.boot):
+            folder.mkdir()
+        self.manifest = root / "ours" / "set.json"
+        self.systemd = Systemd(standing())
+        self.now = 0.0
+
+    def holds(self, files: Mapping[str, str]) -> None:
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
+            (self.folder / name).chmod(0o640)
+
+    def texts(self) -> dict[str, str]:
+        return {path.name: path.read_text() for path in self.folder.iterdir() if path.is_file()}
+
+    def deployment(self, new: Mapping[str, str] | None, **changes: Any) -> Deployment:
+        def pause(seconds: float) -> None:
+            self.now += seconds
+
+        given: dict[str, Any] = {
+            "folder": self.folder,
+            "room": self.room,
+            "memory": self.room / "state.json",
+            "manifest": self.manifest,
+            "systemd": self.boot.parent,
+            "owner": (os.getuid(), os.getgid()),
+            "runner": self.systemd,
+            "open_bus": reconcile.open_bus,
+            "finder": lambda _name: None,
+            "clock": lambda: self.now,
+            "pause": pause,
+        }
+        return Deployment(new, **{**given, **changes})
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "not none"),
+        ({"nut.conf": ""}, "not nut.conf"),
+        ({**PRIMARY, "hosts.conf": ""}, "hosts.conf"),
+        ({name: PRIMARY[name] for name in PRIMARY if name != "nut.conf"}, "not ups.conf, upsd.conf"),
+    ],
+)
+def test_a_set_that_is_none(place: Place, files: Mapping[str, str], said: str) -> None:
+    with pytest.raises(DeployError, match=said):
+        place.deployment(files)
+
+
+def test_a_first_deployment(place: Place) -> None:
+    place.holds({"nut.conf": "MODE=none\n", "ups.conf": "maxretry = 3\n"})
+    place.systemd.shipped = "".join(
+        f" {path} {hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}\n"
+        for path in place.folder.iterdir()
+    )
+    place.systemd.found = {**standing(server=FAILED, monitor=FAILED, watcher=Unit("active", "enabled", 0)), UPS: ABSENT}
+    deployment = place.deployment(PRIMARY)
+    decided = deployment.plan()
+    written: list[str] = []
+    place.systemd.enumerator = lambda: written.extend(sorted(place.texts()))
+    deployment.apply(decided)
+    assert {name: place.texts()[name] for name in PRIMARY} == PRIMARY
+    assert deployment.written == list(actions.PRIMARY_FILES)
+    assert written == sorted(PRIMARY)  # the enumerator met the whole set
+    assert place.systemd.told == [
+        f"disable --now {systemd.WATCHER}",
+        f"reset-failed {systemd.ENUMERATOR}",
+        f"start {systemd.ENUMERATOR}",
+        f"reset-failed {systemd.SERVER}",
+        f"restart {systemd.SERVER}",
+        f"reset-failed {systemd.MONITOR}",
+        f"restart {systemd.MONITOR}",
+    ]
+    assert told(deployment.done) == [*told(decided.before), *told(decided.after)]
+    assert not list(place.room.iterdir())
+
+
+def test_nothing_is_touched_by_looking(place: Place) -> None:
+    place.holds(PRIMARY)
+    deployment = place.deployment(with_text("upsd.conf", "15", "20"))
+    deployment.diff(deployment.plan())
+    assert place.texts() == PRIMARY
+    assert place.systemd.told == []
+    assert not list(place.room.iterdir())
+
+
+def test_a_file_can_be_read_by_nut_alone(place: Place) -> None:
+    place.holds(PRIMARY)
+    (place.folder / "upsd.users").chmod(0o644)
+    umask = os.umask(0)
+    try:
+        deployment = place.deployment(with_text("upsd.users", "secret1", "secret9"))
+        deployment.apply(deployment.plan())
+    finally:
+        os.umask(umask)
+    found = (place.folder / "upsd.users").stat()
+    assert stat.S_IMODE(found.st_mode) == 0o640
+    assert (found.st_uid, found.st_gid) == (os.getuid(), os.getgid())
+
+
+def test_a_file_is_replaced_and_not_rewritten(place: Place) -> None:
+    """Who has the old one open reads it to its end."""
+    place.holds(PRIMARY)
+    with (place.folder / "upsd.conf").open() as reader:
+        deployment = place.deployment(with_text("upsd.conf", "15", "20"))
+        deployment.apply(deployment.plan())
+        assert reader.read() == PRIMARY["upsd.conf"]
+    assert "MAXAGE 20" in place.texts()["upsd.conf"]
+
+
+def test_only_what_changed_is_written(place: Place) -> None:
+    place.holds(PRIMARY)
+    before = {path.name: path.stat().st_ino for path in place.folder.iterdir()}
+    deployment = place.deployment(with_text("upsd.conf", "15", "20"))
+    deployment.apply(deployment.plan())
+    after = {path.name: path.stat().st_ino for path in place.folder.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"upsd.conf"} == set(deployment.written)
+    assert after.keys() - before.keys() == {f"upsd.conf{deploy_deployment.KEPT}"}
+
+
+def test_bytes_that_are_no_utf8_survive(place: Place) -> None:
+    """Ansible carries such bytes as surrogates. NUT reads bytes."""
+    (place.folder / "upsd.conf").write_bytes(b"# B\xfcro\nMAXAGE 15\n")
+    place.holds({name: PRIMARY[name] for name in PRIMARY if name != "upsd.conf"})
+    deployment = place.deployment({**PRIMARY, "upsd.conf": "# B\udcfcro\nMAXAGE 20\n"})
+    assert deployment.old["upsd.conf"] == "# B\udcfcro\nMAXAGE 15\n"
+    deployment.apply(deployment.plan())
+    assert (place.folder / "upsd.conf").read_bytes() == b"# B\xfcro\nMAXAGE 20\n"
+
+
+def test_a_failure_in_the_middle(place: Place) -> None:
+    """Some could be written and some not: so none is, and nothing was restarted."""
+    place.holds(PRIMARY)
+    new = {**{name: f"{text}#\n" for name, text in PRIMARY.items()}, "nut.conf": "MODE=standalone\n"}
+    deployment = place.deployment(new)
+    decided = deployment.plan()
+    (place.folder / "upsmon.conf").unlink()
+    (place.folder / "upsmon.conf").mkdir()  # which no file can replace
+    with pytest.raises(
+        DeployError, match=r"upsmon\.conf could not be written: Is a directory\. The files are as they were"
+    ):
+        deployment.apply(decided)
+    assert deployment.written == []
+    assert deployment.done == []
+    assert place.systemd.told == []
+    kept = {f"{name}{deploy_deployment.KEPT}" for name in PRIMARY}
+    now = {name: text for name, text in place.texts().items() if name not in kept}
+    assert now == {name: text for name, text in PRIMARY.items() if name != "upsmon.conf"}
+
+
+def test_a_run_cut_short_is_ended_by_the_next(place: Place) -> None:
+    """Between writing and restarting: the files are new, the daemons are old, and nothing else tells of it."""
+    place.holds(PRIMARY)
+    new = with_text("upsmon.conf", "FINALDELAY 5", "FINALDELAY 65", with_text("upsd.conf", "127.0.0.1", "0.0.0.0"))
+    first = place.deployment(new)
+
+    def killed(command: Sequence[str]) -> tuple[int, str]:
+        if "restart" in command:
+            raise KeyboardInterrupt
+        return place.systemd(command)
+
+    first.runner = killed
+    with pytest.raises(KeyboardInterrupt):
+        first.apply(first.plan())
+    assert {name: place.texts()[name] for name in new} == new
+    (note,) = place.room.iterdir()
+    assert stat.S_IMODE(note.stat().st_mode) == 0o600
+
+    second = place.deployment(new)
+    decided = second.plan()
+    assert decided.changed == ()
+    assert told(decided.after) == [RESTART_SERVER, RESTART_MONITOR]
+    assert decided.after[0].reason == "upsd.conf changed in what a reload leaves alone"
+    second.apply(decided)
+    assert [one for one in place.systemd.told if one.startswith("restart")] == [RESTART_SERVER, RESTART_MONITOR]
+    assert not list(place.room.iterdir())
+    assert not place.deployment(new).plan()
+
+
+def test_a_failed_restart_is_tried_again(place: Place) -> None:
+    place.holds(PRIMARY)
+    new = with_text("upsmon.conf", "FINALDELAY 5", "FINALDELAY 65", with_text("upsd.conf", "15", "20"))
+    place.systemd.refused[RESTART_MONITOR] = "Job for nut-monitor.service failed."
+    place.systemd.journal[systemd.MONITOR] = "Fatal error: insufficient power configured!\n"
+    deployment = place.deployment(new)
+    with pytest.raises(DeployError) as caught:
+        deployment.apply(deployment.plan())
+    assert "systemctl restart nut-monitor.service failed: Job for nut-monitor.service failed." in str(caught.value)
+    assert "Its last words: Fatal error: insufficient power configured!" in str(caught.value)
+    assert told(deployment.done) == [RELOAD_SERVER]
+    assert {name: place.texts()[name] for name in new} == new
+    place.systemd.refused.clear()
+    again = place.deployment(new)
+    again.apply(again.plan())
+    assert place.systemd.told[-1] == RESTART_MONITOR
+    assert not place.deployment(new).plan()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", '[{"verb": "restart", "un', '["restart"]', '[{"verb": "restart"}]', "7", "\udcff"]
+)
+def test_a_note_that_cannot_be_read_restarts_all(place: Place, text: str) -> None:
+    place.holds(PRIMARY)
+    deployment = place.deployment(PRIMARY)
+    deployment.pending.write_text(text, errors="surrogateescape")
+    decided = deployment.plan()
+    assert told(decided.after) == [f"restart {UPS}", RESTART_SERVER, RESTART_MONITOR]
+    deployment.apply(decided)
+    assert not place.deployment(PRIMARY).plan()
+
+
+def test_a_note_that_cannot_be_read_on_a_secondary(place: Place) -> None:
+    place.holds(SECONDARY)
+    deployment = place.deployment(SECONDARY)
+    deployment.pending.write_text("[")
+    assert told(deployment.plan().after) == [RESTART_MONITOR]
+
+
+def test_the_note_of_an_earlier_run_is_passed_on(place: Place) -> None:
+    place.holds(PRIMARY)
+    left = [{"verb": "start", "unit": UPS, "reason": "[ups] changed"}]
+    deployment = place.deployment(with_text("upsd.conf", "15", "20"))
+    deployment.pending.write_text(json.dumps(left))
+    place.systemd.refused = {RELOAD_SERVER: "no", RESTART_SERVER: "no"}
+    with pytest.raises(DeployError, match="no"):
+        deployment.apply(deployment.plan())
+    assert [one["verb"] for one in json.loads(deployment.pending.read_text())] == ["start", "reload"]
+
+
+def edited(place: Place) -> Deployment:
+    place.holds(PRIMARY)
+    return place.deployment(with_text("ups.conf", '"auto"\n', '"auto"\n    ignorelb\n'))
+
+
+def test_a_driver_is_stopped_before_the_enumerator_looks(place: Place) -> None:
+    """A driver that runs would be told to reload by that of 2.8.1, and take up half of it."""
+    deployment = edited(place)
+    deployment.apply(deployment.plan())
+    assert place.systemd.told == [
+        f"stop {UPS}",
+        f"reset-failed {systemd.ENUMERATOR}",
+        f"start {systemd.ENUMERATOR}",
+        f"reset-failed {UPS}",
+        f"start {UPS}",
+        f"reload {systemd.SERVER}",
+    ]
+
+
+@pytest.mark.parametrize(("kept", "stale"), [("right", []), ("0123", ["ups"]), ("", [])])
+def test_what_the_enumerator_takes_for_changed(place: Place, kept: str, stale: list[str]) -> None:
+    """It keeps a sum of each section beside the unit."""
+    digest = ups_conf.digest(PRIMARY["ups.conf"], "ups")
+    folder = place.boot.parent / f"{UPS}.d"
+    folder.mkdir()
+    if kept:
+        sums = digest if kept == "right" else kept
+        text = f"[Service]\nEnvironment='SECTION_CHECKSUM={sums}'\n"
+        (folder / "nut-driver-enumerator-generated-checksum.conf").write_text(text)
+    place.holds(PRIMARY)
+    new = {**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + SPARE_SECTION}
+    decided = place.deployment(new).plan()
+    assert [one for one in told(decided.after) if one.startswith("stop")] == [
+        f"stop {systemd.driver(name)}" for name in stale
+    ]
+
+
+def test_the_mains_are_looked_for_again_before_upsd_is_restarted(place: Place) -> None:
+    """Drivers and certificates take their time, and an outage may begin meanwhile."""
+    with serving(answers(ups="OL")) as fake:
+        files = primary_at(fake.port)
+        place.holds(files)
+        new = with_text(
+            "upsd.conf", "127.0.0.1", "0.0.0.0", with_text("ups.conf", '"auto"\n', '"auto"\n    ignorelb\n', files)
+        )
+        deployment = place.deployment(new)
+        decided = deployment.plan()
+        assert RESTART_SERVER in told(decided.after)
+        deployment.guard()
+        place.systemd.enumerator = lambda: fake.answers.update(answers(ups="OB"))
+        with pytest.raises(DeployError, match=r"ups \(OB\).*so it goes on with what it had\. The files are in place"):
+            deployment.apply(decided)
+        assert RESTART_SERVER not in place.systemd.told
+        # the next run, with the mains back, does the rest
+        place.systemd.enumerator = lambda: None
+        fake.answers.update(answers(ups="OL"))
+        assert RESTART_SERVER in told(place.deployment(new).plan().after)
+        place.deployment(new).apply(place.deployment(new).plan())
+        assert RESTART_SERVER in place.systemd.told
+
+
+def test_a_primary_does_not_become_a_secondary_by_the_way(place: Place) -> None:
+    """Its upsd and drivers would go on, and nobody would ask them."""
+    place.holds(PRIMARY)
+    with pytest.raises(DeployError, match=r"ups\.conf has a UPS, so this host is a primary.*state absent"):
+        place.deployment(SECONDARY).plan()
+    place.holds({"ups.conf": "# none\n"})
+    assert place.deployment(SECONDARY).plan()
+
+
+def test_a_ups_that_the_run_has_lost_is_no_absent_one(place: Place) -> None:
+    with serving(answers(ups="OL")) as fake:
+        place.holds(primary_at(fake.port))
+        deployment = place.deployment(primary_at(fake.port))
+        deployment.guard()
+        fake.answers.update(answers(ups="ERR DATA-STALE"))
+        verdict = deployment.verify(0)
+        assert [one.unit for one in verdict.broken] == [UPS]
+        assert verdict.absent == ()
+        # nobody saw it before: it may well be unplugged
+        assert place.deployment(primary_at(fake.port)).verify(0).broken == ()
+
+
+def test_force_sees_and_goes_on(place: Place) -> None:
+    with serving(answers(ups="OB")) as fake:
+        place.holds(primary_at(fake.port))
+        deployment = place.deployment(primary_at(fake.port))
+        deployment.guard(force=True)
+        assert deployment.served == {"ups"}
+
+
+def test_carriage_returns_are_no_change_for_ever(place: Place) -> None:
+    new = with_text("upsmon.conf", "MINSUPPLIES 1\n", "MINSUPPLIES 1\r\n")
+    deployment = place.deployment(new)
+    deployment.apply(deployment.plan())
+    assert not place.deployment(new).plan()
+
+
+def test_a_directory_of_the_users_own_stays(place: Place, databases: list[Path]) -> None:
+    mine = place.folder / "tls-mine"
+    mine.mkdir()
+    place.holds(PRIMARY)
+    deployment = place.deployment(WITH_TLS, tls=TLS)
+    deployment.apply(deployment.plan())
+    assert mine.is_dir()
+    assert databases
+
+
+def test_the_guard_of_a_primary_asks_for_ups_of_other_hosts_too(place: Place, unused_port: int) -> None:
+    with serving(answers(far="OB", theirs="OL")) as fake:
+        line = f"MONITOR far@127.0.0.1:{fake.port} 0 u p secondary\n"
+        files = primary_at(unused_port)
+        place.holds(files)
+        with pytest.raises(DeployError, match=r"far \(OB\)"):
+            place.deployment({**files, "upsmon.conf": files["upsmon.conf"] + line}).guard()
+
+
+def test_systemd_that_does_not_answer(place: Place) -> None:
+    deployment = place.deployment(PRIMARY, runner=lambda _command: (1, "Failed to connect to bus\n"))
+    with pytest.raises(systemd.UnitError, match="Failed to connect to bus"):
+        deployment.plan()
+
+
+def test_a_diff_shows_no_secret_and_no_comment(place: Place) -> None:
+    place.holds({**PRIMARY, "upsd.users": "# as shipped\n" + PRIMARY["upsd.users"]})
+    new = with_text("upsmon.conf", "FINALDELAY 5", "FINALDELAY 65", with_text("upsd.users", "secret1", "geheim9"))
+    deployment = place.deployment(new)
+    shown = deployment.diff(deployment.plan())
+    assert "secret1" not in shown
+    assert "geheim9" not in shown
+    assert "as shipped" not in shown
+    assert f"{place.folder}/upsd.users: only a secret or a comment changes\n" in shown
+    assert "-FINALDELAY 5\n+FINALDELAY 65\n" in shown
+    assert shown.endswith(f"{RELOAD_SERVER}: upsd.users changed\n{RESTART_MONITOR}: upsmon.conf changed\n")
+
+
+def test_files_that_do_not_fit_are_refused(place: Place) -> None:
+    with pytest.raises(DeployError, match=r"the old one stays.*\n.*the password is not the one of .monitor."):
+        place.deployment(with_text("upsd.users", "secret1", "secret9")).check()
+
+
+def test_files_that_this_nut_does_not_take_are_refused(place: Place) -> None:
+    asked: list[str] = []
+
+    def nut(command: Sequence[str]) -> tuple[int, str]:
+        if command[0] == "systemctl":
+            return place.systemd(command)
+        asked.append(command[-1])
+        if len(command) == 2:
+            return 0, "Network UPS Tools upsmon 2.8.1\n"
+        return 0, "Fatal error: 'x' is not a valid flag for this driver.\n"
+
+    deployment = place.deployment(PRIMARY, runner=nut, finder=lambda name: place.room / name)
+    deployment.plan()
+    with pytest.raises(DeployError, match=r"nothing was restarted:\nups\.conf, .ups.: Fatal error: 'x'"):
+        deployment.check()
+    assert asked[0] == "-V"
+    assert not list(place.room.iterdir())
+
+
+def test_files_that_fit(place: Place) -> None:
+    place.deployment(PRIMARY).check()
+    place.deployment(SECONDARY).check()
+
+
+# From here on with a stand-in for upsd
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with serving() as fake:
+        return fake.port
+
+
+def primary_at(port: int) -> dict[str, str]:
+    files = with_text("upsmon.conf", "3493", str(port))
+    return with_text("upsd.conf", "3493", str(port), files)
+
+
+@pytest.mark.parametrize("status", ["OB DISCHRG", "OL LB", "FSD OL", "OFF"])
+@pytest.mark.parametrize("where", ["old", "new"])
+def test_the_guard_of_a_primary(place: Place, unused_port: int, where: str, status: str) -> None:
+    with serving(answers(spare="OL", ups=status)) as fake:
+        ports = (fake.port, unused_port) if where == "old" else (unused_port, fake.port)
+        place.holds(primary_at(ports[0]))
+        with pytest.raises(DeployError) as caught:
+            place.deployment(primary_at(ports[1])).guard()
+    assert f"upsd at 127.0.0.1:{fake.port} says that ups ({status}): not plainly on mains" in str(caught.value)
+    assert "spare" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", ["OL", "OL CHRG", "ERR DATA-STALE", "ERR DRIVER-NOT-CONNECTED"])
+def test_the_guard_lets_pass(place: Place, status: str) -> None:
+    """One without data is no reason to stop: it may be what this run repairs."""
+    with serving(answers(ups=status)) as fake:
+        place.holds(primary_at(fake.port))
+        place.deployment(primary_at(fake.port)).guard()
+        assert fake.looks == 2  # as this host's upsd, and as the one that its upsmon watches
+        assert "LIST VAR ups" in fake.asked
+
+
+def test_the_guard_lets_pass_where_nobody_answers(place: Place, unused_port: int) -> None:
+    place.holds(primary_at(unused_port))
+    place.deployment(primary_at(unused_port)).guard()
+
+
+def secondary_at(port: int, ups: str = "ups") -> dict[str, str]:
+    return with_text("upsmon.conf", "ups@192.0.2.1:3493", f"{ups}@127.0.0.1:{port}", SECONDARY)
+
+
+@pytest.mark.parametrize(("name", "served"), [("ups", "ups"), ("UPS", "ups"), ("ups", "Ups")])
+@pytest.mark.parametrize("where", ["old", "new"])
+def test_the_guard_of_a_secondary(place: Place, unused_port: int, where: str, name: str, served: str) -> None:
+    with serving(answers(**{served: "OB", "spare": "OL"})) as fake:
+        ports = (fake.port, unused_port) if where == "old" else (unused_port, fake.port)
+        place.holds(secondary_at(ports[0], name))
+        with pytest.raises(DeployError, match=rf"{served} \(OB\): not plainly on mains"):
+            place.deployment(secondary_at(ports[1], name)).guard()
+
+
+def test_the_guard_of_a_secondary_asks_for_its_own_ups_alone(place: Place) -> None:
+    with serving(answers(ups="OL", spare="OB")) as fake:
+        place.holds(secondary_at(fake.port))
+        place.deployment(secondary_at(fake.port)).guard()
+        assert "LIST UPS" in fake.asked
+
+
+def test_the_guard_asks_every_upsd(place: Place) -> None:
+    with serving(answers(ups="OL")) as well, serving(answers(spare="OB")) as busy:
+        one, other = (secondary_at(fake.port, name) for fake, name in ((well, "ups"), (busy, "spare")))
+        both = {**one, "upsmon.conf": one["upsmon.conf"] + other["upsmon.conf"]}
+        place.holds(both)
+        with pytest.raises(DeployError, match=rf"127\.0\.0\.1:{busy.port} says that spare \(OB\)"):
+            place.deployment(both).guard()
+
+
+def test_the_guard_survives_an_old_file_that_is_no_good(place: Place) -> None:
+    place.holds(with_text("upsmon.conf", "192.0.2.1:3493", "127.0.0.1:nut", SECONDARY))
+    with serving(answers(ups="OL")) as fake:
+        place.deployment(secondary_at(fake.port)).guard()
+        assert fake.looks == 1
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600, 0o666])
+def test_a_file_for_others_is_mended(place: Place, mode: int) -> None:
+    """Its text is right, so nothing else would touch it; upsd may die of it at the next start."""
+    place.holds(PRIMARY)
+    (place.folder / "upsd.users").chmod(mode)
+    deployment = place.deployment(PRIMARY)
+    decided = deployment.plan()
+    assert decided.changed == ("upsd.users",)
+    assert "upsd.users: mode or owner is mended" in deployment.diff(decided)
+    deployment.apply(decided)
+    assert (place.folder / "upsd.users").stat().st_mode & 0o777 == 0o640
+    assert not place.deployment(PRIMARY).plan()
+
+
+@pytest.mark.parametrize("name", [systemd.SERVER, systemd.MONITOR, systemd.driver("ups")])
+def test_a_masked_unit_stops_the_run_before_anything(place: Place, name: str) -> None:
+    place.systemd.found[name] = Unit("inactive", "masked", 0)
+    with pytest.raises(DeployError, match=f"Run: systemctl unmask {name}"):
+        place.deployment(PRIMARY).plan()
+    assert place.texts() == {}
+
+
+# What is there before us
+
+
+def test_what_somebody_wrote_is_kept(place: Place) -> None:
+    """The package's own files are nobody's work; what our roles wrote is none of theirs."""
+    ours, by_hand = "# Written by Ansible (homelab.nut.nut_server).\nMAXAGE 15\n", "[ups]\n  driver=usbhid-ups\n"
+    place.holds({**PRIMARY, "upsd.conf": ours, "ups.conf": by_hand, "upsd.users": "# as shipped\n"})
+    sums = hashlib.md5(b"# as shipped\n", usedforsecurity=False).hexdigest()
+    place.systemd.shipped = f" {place.folder}/upsd.users {sums}\n {place.folder}/ups.conf {sums}\n"
+    deployment = place.deployment(PRIMARY)
+    deployment.apply(deployment.plan())
+    copy = place.folder / f"ups.conf{deploy_deployment.KEPT}"
+    assert deployment.kept == [str(copy)]
+    assert copy.read_text() == by_hand
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o640
+
+
+def test_the_first_copy_is_the_one_that_stays(place: Place) -> None:
+    place.holds({**PRIMARY, f"ups.conf{deploy_deployment.KEPT}": "the first\n"})
+    deployment = place.deployment(with_text("ups.conf", "3", "5"))
+    deployment.apply(deployment.plan())
+    assert place.texts()[f"ups.conf{deploy_deployment.KEPT}"] == "the first\n"
+    assert deployment.kept == []
+
+
+def test_a_driver_that_a_hand_has_enabled(place: Place) -> None:
+    place.holds(PRIMARY)
+    place.systemd.found[SPARE] = Unit("active", "enabled", 77)
+    for name in (UPS, SPARE):
+        (place.boot / name).touch()
+    decided = place.deployment(PRIMARY).plan()
+    assert told(decided.after) == [f"disable --now {SPARE}"]
+
+
+def test_a_missing_ups_is_no_reason_to_stop(place: Place) -> None:
+    """Its driver fails at once; whether that is a failure is judged in the end."""
+    place.holds(PRIMARY)
+    place.systemd.found[UPS] = FAILED
+    place.systemd.refused[f"start {UPS}"] = "Job for nut-driver@ups.service failed."
+    deployment = place.deployment(with_text("upsmon.conf", "5", "6"))
+    deployment.apply(deployment.plan())
+    assert told(deployment.done) == [f"start {UPS}", RESTART_MONITOR]
+
+
+# What the installed release knows
+
+
+def released(place: Place, new: Mapping[str, str], release: str) -> Deployment:
+    def runner(command: Sequence[str]) -> tuple[int, str]:
+        if command[-1] == "-V":
+            return 0, f"Network UPS Tools upsmon {release}\n"
+        return place.systemd(command)
+
+    return place.deployment(new, runner=runner, finder=lambda name: Path("/nut", name))
+
+
+NEWER = with_text("upsmon.conf", "FINALDELAY 5\n", "FINALDELAY 5\nOFFDURATION 60\n")
+
+
+def test_what_this_release_does_not_know_is_left_out(place: Place) -> None:
+    deployment = released(place, NEWER, "2.8.0")
+    assert "OFFDURATION" not in deployment.new["upsmon.conf"]
+    assert "OFFDURATION" in deployment.warnings[0]
+    assert deployment.release == (2, 8, 0)
+    place.holds(PRIMARY)
+    assert not released(place, NEWER, "2.8.0").plan()  # and so a second run finds nothing to do
+
+
+def test_what_this_release_knows_stays(place: Place) -> None:
+    deployment = released(place, NEWER, "2.8.1")
+    assert deployment.new == NEWER
+    assert deployment.warnings == []
+
+
+def test_without_nut_nothing_is_left_out(place: Place) -> None:
+    deployment = place.deployment(NEWER)
+    assert deployment.new == NEWER
+    assert deployment.release is None
+    assert deployment.advice() == []
+
+
+# Nothing of ours
+
+
+def test_a_primary_that_goes(place: Place) -> None:
+    place.holds(PRIMARY)
+    (place.boot / UPS).touch()
+    at_write: list[str] = []
+    place.systemd.enumerator = lambda: at_write.append(place.texts()["ups.conf"])
+    deployment = place.deployment(None)
+    deployment.check()
+    deployment.apply(deployment.plan())
+    assert {name: place.texts()[name] for name in PRIMARY} == {name: actions.STUBS[name] for name in PRIMARY}
+    assert at_write == [actions.STUBS["ups.conf"]]
+    assert place.systemd.told[0] == f"disable --now {systemd.MONITOR}"
+    place.systemd.found = dict.fromkeys(standing(), OFF)
+    (place.boot / UPS).unlink()
+    assert not place.deployment(None).plan()
+
+
+def test_a_host_that_never_had_nut(place: Place) -> None:
+    place.systemd.found = {}
+    assert not place.deployment(None).plan()
+    assert place.deployment(None).verify(60) == Verdict({})
+
+
+def test_the_guard_of_a_primary_that_goes(place: Place) -> None:
+    with serving(answers(ups="OB")) as fake:
+        place.holds(primary_at(fake.port))
+        with pytest.raises(DeployError, match="not plainly on mains"):
+            place.deployment(None).guard()
+
+
+def test_who_loses_a_ups_is_named(place: Place) -> None:
+    said = {
+        **answers(ups="OL"),
+        "LIST CLIENT ups": "BEGIN LIST CLIENT ups\nCLIENT ups 192.0.2.7\nCLIENT ups ::1\nEND LIST CLIENT ups\n",
+    }
+    with serving(said) as fake:
+        place.holds(primary_at(fake.port))
+        deployment = place.deployment(None)
+        deployment.look_around()
+    assert [one for one in deployment.warnings if "logged in" in one] == [
+        "192.0.2.7 are still logged in, and lose their UPS by this"
+    ]
+
+
+# Certificates
+
+TLS = nss.Tls("ca", "certificate", "key")
+WITH_TLS = {**PRIMARY, "upsd.conf": PRIMARY["upsd.conf"] + f"CERTPATH {nss.path_of(TLS)}\n"}
+
+
+@pytest.fixture
+def databases(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What would be made by certutil."""
+    made: list[Path] = []
+
+    def make(folder: Path, *_arguments: Any, **_options: Any) -> None:
+        folder.mkdir()
+        made.append(folder)
+
+    monkeypatch.setattr(nss, "make", make)
+    monkeypatch.setattr(nss, "is_sound", lambda folder, _owner: folder.is_dir())
+    return made
+
+
+def test_certificates_come_before_the_files_that_name_them(place: Place, databases: list[Path]) -> None:
+    place.holds(PRIMARY)
+    old = place.folder / f"{nss.PREFIX}0123456789ab"
+    old.mkdir()
+    deployment = place.deployment(WITH_TLS, tls=TLS)
+    decided = deployment.plan()
+    assert RESTART_SERVER in told(decided.after)
+    refuse = {RESTART_SERVER: "no"}
+    place.systemd.refused = refuse
+    with pytest.raises(DeployError):
+        deployment.apply(decided)
+    assert databases == [nss.path_of(TLS, place.folder)]
+    assert old.is_dir()  # upsd may still have it open
+    refuse.clear()
+    again = place.deployment(WITH_TLS, tls=TLS)
+    again.apply(again.plan())
+    again.tidy()
+    assert not old.is_dir()
+    assert databases[0].is_dir()
+    assert not place.deployment(WITH_TLS, tls=TLS).plan()
+
+
+def test_a_lost_database_is_made_again(place: Place, databases: list[Path]) -> None:
+    place.holds(WITH_TLS)
+    deployment = place.deployment(WITH_TLS, tls=TLS)
+    assert told(deployment.plan().after) == [RESTART_SERVER, RESTART_MONITOR]
+    deployment.apply(deployment.plan())
+    assert len(databases) == 1
+
+
+def test_certificates_that_can_not_be_used_change_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(*_arguments: Any, **_options: Any) -> None:
+        raise nss.NssError("the key does not fit the certificate")
+
+    monkeypatch.setattr(nss, "make", make)
+    place.holds(PRIMARY)
+    deployment = place.deployment(WITH_TLS, tls=TLS)
+    with pytest.raises(DeployError, match=r"the key does not fit the certificate\. Nothing was changed"):
+        deployment.apply(deployment.plan())
+    assert place.texts() == PRIMARY
+    assert place.systemd.told == []
+
+
+def test_a_daemon_that_can_not_reload_is_restarted(place: Place) -> None:
+    """It was killed since the plan was made."""
+    place.holds(PRIMARY)
+    deployment = place.deployment(with_text("upsd.conf", "15", "20"))
+    decided = deployment.plan()
+    place.systemd.refused[RELOAD_SERVER] = "Job for nut-server.service failed: code=killed"
+    place.systemd.found[systemd.SERVER] = FAILED
+    deployment.apply(decided)
+    assert place.systemd.told[-3:] == [RELOAD_SERVER, f"reset-failed {systemd.SERVER}", RESTART_SERVER]
+    assert told(deployment.done) == [RESTART_SERVER]
+
+
+def test_a_daemon_that_runs_is_not_restarted_because_it_does_not_reload(place: Place) -> None:
+    place.holds(PRIMARY)
+    deployment = place.deployment(with_text("upsd.conf", "15", "20"))
+    decided = deployment.plan()
+    place.systemd.refused[RELOAD_SERVER] = "Job timed out"
+    with pytest.raises(DeployError, match="Job timed out"):
+        deployment.apply(decided)
+    assert RESTART_SERVER not in place.systemd.told
+
+
+def test_bytes_that_are_no_utf8_are_shown_somehow(place: Place) -> None:
+    """Ansible refuses a result that has them."""
+    place.holds(PRIMARY)
+    (place.folder / "ups.conf").write_bytes(b'[ups]\n driver = usbhid-ups\n port = auto\n desc = "caf\xe9"\n')
+    deployment = place.deployment(PRIMARY)
+    deployment.diff(deployment.plan()).encode("utf-8")
+
+
+# What hangs on the USB bus
+
+ASKED = '# Written by Ansible (homelab.nut)\nmaxretry = 3\n\n[ups]\n    driver = "auto"\n    port = "auto"\n    desc = "Rack"\n'
+
+
+def on_bus(tree: SysfsTree, **changes: Any) -> Policy:
+    return Policy(sysfs=str(tree.sysfs), dev=str(tree.dev), **changes)
+
+
+def section(text: str, name: str = "ups") -> dict[str, str | None]:
+    return dict(ups_conf.parse(text).sections[name].keys)
+
+
+def settle(place: Place, deployment: Deployment) -> None:
+    decided = deployment.plan()
+    deployment.apply(decided)
+    for name in ups_conf.parse(deployment.new["ups.conf"]).sections:
+        place.systemd.begin(systemd.driver(name))
+
+
+def test_a_driver_is_found_out_on_the_host(place: Place, tmp_path: Path) -> None:
+    tree = SysfsTree(tmp_path)
+    place.holds(PRIMARY)
+    files = {**PRIMARY, "ups.conf": ASKED}
+    policy = on_bus(tree, unknown="")
+    deployment = place.deployment(files, policy=policy)
+    assert section(deployment.new["ups.conf"]) == {"driver": "usbhid-ups", "port": "auto", "desc": "Rack"}
+    tree.plug()
+    deployment = place.deployment(files, policy=policy)
+    completed = section(deployment.new["ups.conf"])
+    assert (
+        completed.items()
+        >= {"driver": "usbhid-ups", "vendorid": "051d", "serial": "5B1234T56789", "desc": "Rack"}.items()
+    )
+    assert ups_conf.parse(deployment.new["ups.conf"]).settings == (("maxretry", "3"),)
+    decided = deployment.plan()
+    assert decided.changed == (actions.WANTED, "ups.conf")
+    assert '+    driver = "auto"' in deployment.diff(decided)
+    settle(place, deployment)
+    assert place.texts()[actions.WANTED] == ASKED
+    assert stat.S_IMODE((place.folder / actions.WANTED).stat().st_mode) == 0o640
+    again = place.deployment(files, policy=policy)
+    assert not again.plan()
+    tree.unplug("1-1")
+    assert not place.deployment(files, policy=policy).plan(), "the name and its section stay"
+
+
+def test_without_a_policy_other_upses_are_left_alone(place: Place, tmp_path: Path) -> None:
+    tree = SysfsTree(tmp_path)
+    place.holds(PRIMARY)
+    tree.plug()
+    tree.plug("1-2", "0764:0501", "CPS", "CP1500", None)
+    fixed = place.deployment(PRIMARY)
+    assert not fixed.plan()
+    found = place.deployment(PRIMARY, policy=on_bus(tree))
+    assert set(ups_conf.parse(found.new["ups.conf"]).sections) == {"ups", "ups2"}
+    assert MARK in found.new["ups.conf"]
+    assert actions.WANTED not in found.new
+    settle(place, found)
+    tree.unplug("1-2")
+    later = place.deployment(PRIMARY, policy=on_bus(tree))
+    assert not later.plan(), "what was found once keeps its name"
+
+
+def test_a_driver_that_is_declared_again(place: Place, tmp_path: Path) -> None:
+    tree = SysfsTree(tmp_path)
+    place.holds(PRIMARY)
+    settle(place, place.deployment({**PRIMARY, "ups.conf": ASKED}, policy=on_bus(tree)))
+    deployment = place.deployment(PRIMARY, policy=on_bus(tree))
+    assert deployment.new["ups.conf"] == PRIMARY["ups.conf"]
+    deployment.check()
+    settle(place, deployment)
+    assert place.texts()[actions.WANTED] == "\n"
+    assert not place.deployment(PRIMARY, policy=on_bus(tree)).plan()
+
+
+def test_what_is_left_to_the_host_is_emptied_with_all_else(place: Place, tmp_path: Path) -> None:
+    place.holds({**PRIMARY, actions.WANTED: ASKED})
+    deployment = place.deployment(None)
+    deployment.apply(deployment.plan())
+    assert ups_conf.parse(place.texts()[actions.WANTED]).sections == {}
+
+
+def test_a_section_by_hand_goes_and_an_edited_one_is_put_right(place: Place, tmp_path: Path) -> None:
+    tree = SysfsTree(tmp_path)
+    tree.plug()
+    files = {**PRIMARY, "ups.conf": ASKED}
+    place.holds(PRIMARY)
+    settle(place, place.deployment(files, policy=on_bus(tree)))
+    right = place.texts()["ups.conf"]
+    place.holds({"ups.conf": right.replace("5B1234T56789", "OTHER") + SPARE_SECTION})
+    assert place.deployment(files, policy=on_bus(tree)).new["ups.conf"] == right

@@ -1,0 +1,240 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsmon
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import verify
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.verify import Trouble, Verdict, Verifier
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+UPS = systemd.driver("ups")
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("", [("localhost", 3493)]),
+        ("LISTEN 0.0.0.0\n", [("127.0.0.1", 3493)]),
+        ("LISTEN 0.0.0.0 4000\n", [("127.0.0.1", 4000)]),
+        ("LISTEN * 4000\n", [("127.0.0.1", 4000)]),
+        ("LISTEN 192.0.2.1 4000\nLISTEN 127.0.0.1 5000\n", [("127.0.0.1", 5000), ("192.0.2.1", 4000)]),
+        ("LISTEN :: 4000\n", [("::1", 4000)]),
+        # of its addresses upsd takes the first that it can have, and that may be ::1
+        ("LISTEN localhost 4001\n", [("localhost", 4001)]),
+        ("LISTEN 192.0.2.1 4000\nLISTEN 192.0.2.2 5000\n", [("192.0.2.1", 4000), ("192.0.2.2", 5000)]),
+    ],
+)
+def test_where_upsd_is_asked(text: str, places: list[tuple[str, int]]) -> None:
+    assert upsmon.local_upsd(text) == places
+
+
+def answers(**status: str) -> dict[str, str]:
+    """What upsd says, by UPS: a status, or an ERR."""
+    said = {"LIST UPS": "BEGIN LIST UPS\n" + "".join(f'UPS {name} "x"\n' for name in status) + "END LIST UPS\n"}
+    for name, text in status.items():
+        stale = text.startswith("ERR")
+        variable = f'BEGIN LIST VAR {name}\nVAR {name} ups.status "{text}"\nEND LIST VAR {name}\n'
+        said[f"LIST VAR {name}"] = f"{text}\n" if stale else variable
+        said[f"GET NUMLOGINS {name}"] = f"{text}\n" if stale else f"NUMLOGINS {name} 1\n"
+        said[f"LIST CLIENT {name}"] = f"BEGIN LIST CLIENT {name}\nCLIENT {name} 127.0.0.1\nEND LIST CLIENT {name}\n"
+    return said
+
+
+def primary_at(port: int, *names: str) -> dict[str, str]:
+    sections = "".join(f"[{name}]\n    driver = usbhid-ups\n    port = auto\n" for name in names or ("ups",))
+    return {
+        "upsd.conf": f"LISTEN 127.0.0.1 {port}\n",
+        "ups.conf": sections,
+        "upsmon.conf": f"MONITOR ups@localhost:{port} 1 monitor secret1 primary\n",
+    }
+
+
+def secondary_at(port: int) -> dict[str, str]:
+    return {"upsmon.conf": f"MONITOR ups@127.0.0.1:{port} 1 media secret2 secondary\n"}
+
+
+class Host:
+    """systemd and a journal, and a clock that waits. events: second -> what happens then."""
+
+    def __init__(self, **running: str) -> None:
+        self.active = {systemd.SERVER: "active", systemd.MONITOR: "active", UPS: "active"}
+        self.journal: dict[str, str] = {}
+        self.told: list[str] = []
+        self.now = 0.0
+        self.events: dict[float, Any] = {}
+        self.on_start: Any = None
+
+    def clock(self) -> float:
+        return self.now
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+        for when in [when for when in self.events if when <= self.now]:
+            self.events.pop(when)()
+
+    def runner(self, command: Sequence[str]) -> tuple[int, str]:
+        if command[0] == "journalctl":
+            return 0, self.journal.get(command[1].partition("=")[2], "")
+        if command[1] == "show":
+            names = command[command.index("--") + 1 :]
+            shown = [
+                f"Id={name}\nLoadState=loaded\nActiveState={self.active[name]}\nUnitFileState=enabled\nMainPID=0\n"
+                for name in names
+            ]
+            return 0, "\n".join(shown)
+        self.told.append(" ".join(command[1:]))
+        if command[1] == "start" and self.on_start:
+            self.on_start(command[2])
+        return 0, ""
+
+    def verify(self, files: Mapping[str, str], seconds: float, patient: bool = False) -> Verdict:
+        return Verifier(files, self.runner, None, self.clock, self.pause).verify(seconds, patient)
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with serving() as fake:
+        return fake.port
+
+
+def test_at_the_first_look(host: Host) -> None:
+    with serving(answers(ups="OL CHRG")) as fake:
+        assert host.verify(primary_at(fake.port), 60) == Verdict({"ups": "OL CHRG"})
+    assert host.now == 0
+    assert host.told == []
+
+
+def test_when_upsmon_has_logged_in(host: Host) -> None:
+    """A driver and upsd serve at once, and upsmon needs a moment."""
+    nobody = {"LIST CLIENT ups": "BEGIN LIST CLIENT ups\nEND LIST CLIENT ups\n"}
+    with serving({**answers(ups="OL"), **nobody}) as fake:
+        host.events[3] = lambda: fake.answers.update(answers(ups="OL"))
+        assert host.verify(primary_at(fake.port), 60) == Verdict({"ups": "OL"})
+    assert host.now == 3
+
+
+@pytest.mark.parametrize("said", ["", "WAIT", "ERR DRIVER-NOT-CONNECTED"])
+def test_a_driver_that_comes_up(host: Host, said: str) -> None:
+    with serving(answers(ups=said)) as fake:
+        host.events[17] = lambda: fake.answers.update(answers(ups="OL"))
+        assert host.verify(primary_at(fake.port), 60) == Verdict({"ups": "OL"})
+    assert host.now == 17
+
+
+@pytest.mark.parametrize(("said", "status"), [("", "no data"), ("ERR DRIVER-NOT-CONNECTED", "DRIVER-NOT-CONNECTED")])
+@pytest.mark.parametrize("seconds", [0, 30])
+def test_a_driver_that_does_not(host: Host, said: str, status: str, seconds: int) -> None:
+    host.journal[UPS] = "Can't claim USB device [051d:0002]@0/0: Resource busy\n"
+    with serving(answers(ups=said)) as fake:
+        verdict = host.verify(primary_at(fake.port), seconds)
+    assert verdict == Verdict({"ups": status}, (Trouble(f"upsd does not serve ups fresh: {status}", UPS),))
+    assert seconds <= host.now < seconds + 1
+
+
+ABSENT = {"DATA-STALE": "", "DRIVER-NOT-CONNECTED": "No matching HID UPS found\n"}
+
+
+@pytest.mark.parametrize(("said", "journal"), ABSENT.items())
+def test_a_ups_that_is_not_there(host: Host, said: str, journal: str) -> None:
+    """It is no mistake of this host's; and nobody waits a minute for it."""
+    host.journal[UPS] = journal
+    with serving(answers(ups=f"ERR {said}")) as fake:
+        verdict = host.verify(primary_at(fake.port), 60)
+        assert verdict == Verdict({"ups": said}, (), (Trouble(f"upsd does not serve ups fresh: {said}", UPS),))
+        assert host.now == verify.SETTLE_SECONDS
+        assert host.verify(primary_at(fake.port), 60, patient=True) == verdict
+    assert host.now == verify.SETTLE_SECONDS + 60
+
+
+def test_one_of_two_that_is_not_there(host: Host) -> None:
+    with serving(answers(ups="OL", spare="ERR DATA-STALE")) as fake:
+        verdict = host.verify(primary_at(fake.port, "ups", "spare"), 60)
+    assert verdict.status == {"ups": "OL", "spare": "DATA-STALE"}
+    assert [one.unit for one in verdict.absent] == [systemd.driver("spare")]
+    assert verdict.broken == ()
+
+
+def test_a_ups_that_upsd_does_not_know(host: Host) -> None:
+    with serving({**answers(other="OL"), "LIST CLIENT ups": answers(ups="")["LIST CLIENT ups"]}) as fake:
+        verdict = host.verify(primary_at(fake.port), 1)
+    (trouble,) = verdict.broken
+    assert "answered UNKNOWN-UPS" in trouble.words
+    assert trouble.unit == systemd.SERVER
+
+
+def test_a_upsd_that_is_down(host: Host, unused_port: int) -> None:
+    verdict = host.verify(primary_at(unused_port), 0)
+    assert verdict.status == {}
+    assert [one.unit for one in verdict.broken] == [systemd.SERVER, systemd.MONITOR]
+    assert all("connection refused" in one.words for one in verdict.broken)
+
+
+def test_a_daemon_that_has_ended_is_started_again(host: Host) -> None:
+    """Somebody, or something, killed upsd while this ran; Debian 12 leaves it so."""
+    with serving(answers(ups="OL")) as fake:
+        files = primary_at(fake.port)
+        nobody = {"LIST CLIENT ups": "BEGIN LIST CLIENT ups\nEND LIST CLIENT ups\n"}
+        fake.answers.update(nobody)
+        host.active[systemd.MONITOR] = "failed"
+        host.on_start = lambda _name: fake.answers.update(answers(ups="OL"))
+        assert host.verify(files, 60) == Verdict({"ups": "OL"}, mended=(systemd.MONITOR,))
+    assert host.told == [f"reset-failed {systemd.MONITOR}", f"start {systemd.MONITOR}"]
+
+
+def test_a_daemon_that_ends_each_time_is_given_up(host: Host, unused_port: int) -> None:
+    host.active[systemd.SERVER] = "failed"
+    verdict = host.verify(primary_at(unused_port), 30)
+    assert host.told.count(f"start {systemd.SERVER}") == verify.STARTS
+    assert verdict.mended == (systemd.SERVER,)
+    assert verdict.broken
+
+
+def test_a_daemon_that_runs_is_left_alone(host: Host, unused_port: int) -> None:
+    host.verify(primary_at(unused_port), 30)
+    assert host.told == []
+
+
+@pytest.mark.parametrize(
+    ("clients", "there"),
+    [
+        ([], False),
+        (["192.0.2.9"], False),
+        (["192.0.2.9", "127.0.0.1"], True),
+        (["::ffff:127.0.0.1"], True),
+        (["::1"], True),
+    ],
+)
+def test_whether_upsmon_has_logged_in(host: Host, clients: list[str], there: bool) -> None:
+    listed = "BEGIN LIST CLIENT ups\n" + "".join(f"CLIENT ups {one}\n" for one in clients) + "END LIST CLIENT ups\n"
+    with serving({**answers(ups="OL"), "LIST CLIENT ups": listed}) as fake:
+        verdict = host.verify(secondary_at(fake.port), 0)
+    assert verdict.status == {}
+    words = (
+        f"upsmon of this host (127.0.0.1) has not logged in to ups@127.0.0.1:{fake.port} as media; "
+        f"upsd lists {', '.join(clients) or 'nobody'}"
+    )
+    assert verdict.broken == (() if there else (Trouble(words, systemd.MONITOR),))
+
+
+def test_an_upsd_that_is_only_watched_may_be_away(host: Host, unused_port: int) -> None:
+    """Its UPS feeds nothing here (powervalue 0), so that it can't be reached is worth a warning."""
+    with serving(answers(ups="OL")) as fake:
+        files = primary_at(fake.port)
+        files["upsmon.conf"] += f"MONITOR far@127.0.0.1:{unused_port} 0 u p secondary\n"
+        verdict = host.verify(files, 60)
+    assert verdict.broken == ()
+    assert [one.words.partition(":")[0] for one in verdict.absent] == ["far@127.0.0.1"]

@@ -1,0 +1,483 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Entry, Host, Seen, Served, Socket
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, client
+from ansible_collections.homelab.nut.tests.unit.support import sysfs_tree
+
+NOW = 1_790_000_000.0
+UP = 5000.0
+
+ANSWERS = {
+    "VER": "Network UPS Tools upsd 2.8.1 - http://www.networkupstools.org/\n",
+    "NETVER": "1.3\n",
+    "LIST UPS": 'BEGIN LIST UPS\nUPS ups "Rack"\nEND LIST UPS\n',
+    "LIST VAR ups": 'BEGIN LIST VAR ups\nVAR ups ups.status "OL"\nEND LIST VAR ups\n',
+    "LIST CLIENT ups": "BEGIN LIST CLIENT ups\nCLIENT ups 127.0.0.1\nEND LIST CLIENT ups\n",
+    "GET NUMLOGINS ups": "NUMLOGINS ups 1\n",
+    "STARTTLS": "ERR FEATURE-NOT-CONFIGURED\n",
+}
+
+
+class Upsd:
+    """A upsd that answers from ANSWERS, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.listener.getsockname()[1])
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def stop(self) -> None:
+        # close() alone would leave the one that waits in accept()
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def serve(self) -> None:
+        while True:
+            try:
+                connection, _unused = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.answer, args=(connection,), daemon=True).start()
+
+    def answer(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("r") as lines:
+            for line in lines:
+                self.asked.append(line.rstrip("\n"))
+                connection.sendall(ANSWERS.get(self.asked[-1], "ERR UNKNOWN-COMMAND\n").encode())
+
+
+@pytest.fixture
+def server() -> Iterator[Upsd]:
+    one = Upsd()
+    yield one
+    one.stop()
+
+
+class Runner:
+    """Plays systemctl and journalctl."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.units: dict[str, str] = {}
+        self.journal: list[Any] = []
+        self.code = 0
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        self.commands.append(list(command))
+        if command[0] == "systemctl":
+            names = command[command.index("--") + 1 :]
+            told = [
+                self.units.get(name, f"Id={name}\nLoadState=loaded\nActiveState=active\nMainPID=7") for name in names
+            ]
+            return self.code, "\n\n".join(told) + "\n"
+        if command[0] == "journalctl":
+            return self.code, "".join(f"{one if isinstance(one, str) else json.dumps(one)}\n" for one in self.journal)
+        return 0, "Network UPS Tools upsmon 2.8.1\n"
+
+
+FILES = {
+    "nut.conf": "MODE=netserver\n",
+    "ups.conf": "[ups]\n  driver = usbhid-ups\n  port = auto\n",
+    "upsd.conf": "LISTEN 127.0.0.1 {port}\n",
+    "upsd.users": "[monitor]\n  password = secret\n",
+    "upsmon.conf": "MONITOR ups@127.0.0.1:{port} 1 monitor secret primary\nPOWERDOWNFLAG /run/nut-killpower\n",
+    "upssched.conf": "\n",
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path, server: Upsd) -> Path:
+    (tmp_path / "etc/nut").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    for name, text in FILES.items():
+        (tmp_path / "etc/nut" / name).write_text(text.replace("{port}", str(server.port)))
+    return tmp_path
+
+
+def host(root: Path, runner: Runner | None = None, *, primary: bool = True, **changes: Any) -> Host:
+    given: dict[str, Any] = {
+        "primary": primary,
+        "runner": runner or Runner(),
+        "root": root,
+        "finder": lambda name: Path("/lib/nut", name),
+        "clock": lambda: NOW,
+        "monotonic": lambda: UP,
+        "kept_right": lambda: True,
+        "resolve": lambda name, seconds: ("192.0.2.20",),
+    }
+    return Host(**{**given, **changes})
+
+
+def test_what_a_primary_shows(root: Path, server: Upsd) -> None:
+    seen = host(root, clients={"nas": "nas.lan"}, kits=[kits.SHUTDOWN]).look()
+    assert seen.installed == ("upsmon", "upsd")
+    assert seen.release == (2, 8, 1)
+    assert set(seen.files) == set(FILES)
+    assert isinstance(seen.served, Served)
+    assert seen.served.report.upses[0].status == ("OL",)
+    assert list(seen.watched) == [f"ups@127.0.0.1:{server.port}"]
+    assert isinstance(seen.watched[f"ups@127.0.0.1:{server.port}"], Served)
+    assert seen.addresses == {"nas": ("192.0.2.20",)}
+    assert (seen.gate, seen.last, seen.tls, seen.firewall, seen.synchronized) == (None, None, None, None, True)
+
+
+def test_nobody_logs_in(root: Path, server: Upsd) -> None:
+    """It would count as one more machine. No password goes out, either."""
+    host(root, clients={"nas": "nas.lan"}, ca="none", server="localhost").look()
+    verbs = {line.split()[0] for line in server.asked}
+    assert verbs <= {"VER", "NETVER", "LIST", "GET", "STARTTLS"}
+    assert not any("secret" in line for line in server.asked)
+
+
+def test_nothing_is_written_and_no_unit_is_touched(root: Path) -> None:
+    def state() -> dict[str, tuple[int, float]]:
+        return {str(path): (path.stat().st_mode, path.stat().st_mtime_ns) for path in sorted(root.rglob("*"))}
+
+    before, runner = state(), Runner()
+    host(root, runner, kits=[kits.SHUTDOWN, kits.HOTPLUG]).look()
+    assert state() == before
+    assert {(command[0], command[1]) for command in runner.commands if command[0] == "systemctl"} == {
+        ("systemctl", "show")
+    }
+    assert {command[0].rpartition("/")[2] for command in runner.commands} <= {
+        "systemctl",
+        "journalctl",
+        "upsmon",
+        "upsd",
+        "nft",
+    }
+    assert [tuple(command) for command in runner.commands if command[0] == "nft"] == [access.LIST]
+
+
+def test_a_file_as_it_is(root: Path) -> None:
+    path = root / "etc/nut/upsd.users"
+    path.chmod(0o640)
+    os.utime(path, (1000, 2000))
+    seen = host(root).look().files["upsd.users"]
+    about = path.stat()
+    assert (seen.mode, seen.uid, seen.gid, seen.changed) == (0o640, about.st_uid, about.st_gid, 2000)
+    assert (seen.text, seen.digest) == (path.read_text(), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def test_a_secondary_has_fewer_files_and_no_upsd(root: Path, server: Upsd) -> None:
+    seen = host(root, primary=False).look()
+    assert set(seen.files) == {"nut.conf", "upsmon.conf", "upssched.conf"}
+    assert seen.served is None
+    assert seen.devices == ()
+    assert list(seen.units) == ["nut-monitor.service", "nut.target"]
+    assert seen.installed == ("upsmon",)
+
+
+def test_our_programs_are_told_by_their_digest(root: Path) -> None:
+    program = root / kits.SHUTDOWN.program
+    program.parent.mkdir(parents=True)
+    program.write_bytes(b"\xffPK")
+    policy = root / "etc/nut/shutdown.json"
+    policy.write_text("{}")
+    own = host(root, kits=[kits.SHUTDOWN]).look().own
+    assert own[kits.SHUTDOWN.program].digest == hashlib.sha256(b"\xffPK").hexdigest()
+    assert own[kits.SHUTDOWN.program].text == ""
+    assert own["etc/nut/shutdown.json"].text == "{}"
+    assert len(own) == 2
+
+
+def test_units(root: Path) -> None:
+    runner = Runner()
+    runner.units["nut-driver@ups.service"] = (
+        "Id=nut-driver@ups.service\nLoadState=loaded\nActiveState=failed\nSubState=failed\nUnitFileState=enabled\nMainPID=0\n"
+        "Result=exit-code\nStateChangeTimestampMonotonic=4000000000"
+    )
+    runner.units["nut-hotplug.timer"] = "Id=nut-hotplug.timer\nLoadState=not-found\nActiveState=inactive\nMainPID=0"
+    units = host(root, runner, kits=[kits.HOTPLUG]).look().units
+    one = units["nut-driver@ups.service"]
+    assert (one.active, one.enabled, one.result, one.since, one.runs) == (
+        "failed",
+        "enabled",
+        "exit-code",
+        NOW - 1000,
+        False,
+    )
+    assert units["nut-hotplug.timer"].load == "not-found"
+    assert units["nut-server.service"].runs
+    assert units["nut-server.service"].since == 0
+
+
+def test_the_journal(root: Path) -> None:
+    runner = Runner()
+    line = {
+        "__REALTIME_TIMESTAMP": "1790000000500000",
+        "_SYSTEMD_UNIT": "nut-monitor.service",
+        "MESSAGE": "UPS on battery",
+    }
+    runner.journal = [
+        line,
+        {**line, "__REALTIME_TIMESTAMP": "1790000000600000"},
+        {**line, "__REALTIME_TIMESTAMP": "1790000003000000"},
+        {**line, "MESSAGE": "Started it.", "_SYSTEMD_UNIT": "init.scope", "UNIT": "nut-server.service"},
+        {**line, "MESSAGE": [72, 105, 255]},
+        {**line, "MESSAGE": None},
+        {"MESSAGE": "without a time"},
+        "no JSON",
+    ]
+    journal = host(root, runner, since=3600.0).look().journal
+    assert journal == (
+        Entry(1790000000.5, "nut-monitor.service", "UPS on battery"),
+        Entry(1790000003.0, "nut-monitor.service", "UPS on battery"),
+        Entry(1790000000.5, "nut-server.service", "Started it."),
+        Entry(1790000000.5, "nut-monitor.service", "Hi\ufffd"),
+    )
+    command = next(one for one in runner.commands if one[0] == "journalctl")
+    assert f"--since=@{NOW - 3600:.0f}" in command
+    assert "UNIT=nut-driver@ups.service" in command
+    assert command[-1] != "+"
+
+
+def test_what_can_not_be_looked_at_is_noted_and_the_rest_is_seen(root: Path) -> None:
+    runner = Runner()
+    runner.code = 1
+    seen = host(root, runner, kept_right=lambda: 1 / 0).look()
+    assert set(seen.troubles) == {"units", "journal", "usb", "clock"}
+    assert seen.troubles["clock"] == "ZeroDivisionError: division by zero"
+    assert isinstance(seen.served, Served)
+    assert seen.synchronized is None
+
+
+def test_an_upsd_that_is_not_there(root: Path, server: Upsd) -> None:
+    server.stop()
+    seen = host(root).look()
+    assert "cannot be reached" in str(seen.served)
+    assert all("cannot be reached" in str(one) for one in seen.watched.values())
+
+
+def test_a_ups_that_upsd_does_not_know(root: Path) -> None:
+    path = root / "etc/nut/upsmon.conf"
+    path.write_text(path.read_text().replace("MONITOR ups@", "MONITOR other@"))
+    assert ["UNKNOWN-UPS" in str(one) for one in host(root).look().watched.values()] == [True]
+
+
+def test_a_name_without_an_address(root: Path) -> None:
+    def resolve(name: str, seconds: float) -> Sequence[str]:
+        assert name == "fd00::5"  # without the brackets of a MONITOR line
+        raise socket.gaierror(-2, "Name or service not known")
+
+    seen = host(root, clients={"nas": "[fd00::5]"}, resolve=resolve).look()
+    assert seen.addresses == {"nas": "the name [fd00::5] has no address here (Name or service not known)"}
+
+
+def test_an_address_that_was_known_before(root: Path) -> None:
+    """The name of a machine that is off may be gone with it."""
+
+    def resolve(name: str, seconds: float) -> Sequence[str]:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    (root / observe.ADDRESSES).parent.mkdir(parents=True)
+    (root / observe.ADDRESSES).write_text('{"nas.lan": ["::ffff:192.0.2.20", "192.0.2.20"]}')
+    seen = host(root, clients={"nas": "nas.lan"}, resolve=resolve).look()
+    assert seen.addresses == {"nas": ("192.0.2.20",)}
+
+
+def test_tls_that_upsd_does_not_offer(root: Path) -> None:
+    tls = host(root, ca="-----BEGIN", server="localhost").look().tls
+    assert tls
+    assert "FEATURE-NOT-CONFIGURED" in tls.trouble
+
+
+def test_tls_as_it_is(root: Path) -> None:
+    class Encrypted(client.Client):
+        tls_version = "TLSv1.3"
+
+        def starttls(self, ca_pem: str, server_name: str) -> None:
+            assert (ca_pem, server_name) == ("CA", "pve")
+
+        @property
+        def peer_not_after(self) -> Any:
+            from datetime import datetime, timezone
+
+            return datetime.fromtimestamp(NOW + 60, timezone.utc)
+
+    tls = host(root, ca="CA", server="pve", open_client=lambda name, port: Encrypted(name, port, timeout=5)).look().tls
+    assert tls == observe.Tls("TLSv1.3", NOW + 60)
+
+
+def test_flags_that_are_there(root: Path) -> None:
+    for path in ("run/nut-killpower", "run/nut/killpower", "etc/killpower"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("x")
+        os.utime(root / path, (1, 1234))
+    assert host(root).look().flags == {"/run/nut-killpower": 1234, "/etc/killpower": 1234, "/run/nut/killpower": 1234}
+    for path in ("etc/killpower", "run/nut/killpower"):
+        (root / path).unlink()
+    assert list(host(root).look().flags) == ["/run/nut-killpower"]
+
+
+def test_what_it_takes_to_tell_the_ups_to_cut(root: Path) -> None:
+    seen = host(root).look().cut
+    assert seen is not None
+    assert (seen.path, seen.spare) == ("/run/nut-killpower", "missing")
+    assert seen.space > 0
+    (root / "run/nut-killpower.spare").write_text("upsmon-shutdown-file")
+    found = host(root).look()
+    assert found.cut is not None
+    assert found.cut.spare == "set"
+    assert found.untrusted == {}
+    (root / "run").chmod(0o777)
+    (root / "etc/nut").chmod(0o757)
+    # all that is in there, too
+    assert set(host(root).look().untrusted) == {"/etc/nut", "/run", "/run/nut-shutdown"}
+
+
+def test_a_stage_s_program_that_others_can_write(root: Path) -> None:
+    script = root / "srv/tell"
+    script.parent.mkdir()
+    script.touch()
+    script.chmod(0o757)
+    policy = root / "etc/nut/shutdown.json"
+    stage = {"name": "first", "on_battery": 60, "notify": ["/srv/tell"]}
+    policy.write_text(json.dumps({"stages": [stage, {"name": "second", "on_battery": 9, "fsd": True}]}))
+    assert "users other than root can write" in host(root).look().untrusted["/srv/tell"]
+    script.chmod(0o755)
+    assert host(root).look().untrusted == {}
+    for wrong in ('{"stages": 1}', "{"):
+        policy.write_text(wrong)
+        assert host(root).look().untrusted == {}
+
+
+def test_what_sandboxes_a_host_refused(root: Path) -> None:
+    assert host(root).look().refused == {}
+    record = root / kits.REFUSED
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text('{"nut-server-hardening.conf": "why"}')
+    assert host(root).look().refused == {"nut-server-hardening.conf": "why"}
+
+
+def test_the_gate_s_own_notes(root: Path) -> None:
+    for path, text in ((observe.GATE_STATE, '{"ended": null}'), (observe.REPORT, "[1]")):
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text(text)
+    seen = host(root).look()
+    assert seen.gate == {"ended": None}
+    assert seen.last is None
+    (root / observe.GATE_STATE).write_text("{")
+    assert host(root).look().gate is None
+
+
+def test_the_usb_bus_where_the_policy_has_it(root: Path) -> None:
+    tree = sysfs_tree.SysfsTree(root / "elsewhere")
+    tree.plug()
+    policy = {"version": 1, "sysfs": "/elsewhere/sys", "dev": "/elsewhere/dev"}
+    (root / "etc/nut/hotplug.json").write_text(json.dumps(policy))
+    assert "051d:0002" in [one.ids for one in host(root).look().devices]
+
+
+# /proc
+
+TABLE = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: {any}:0DA5 00000000:0000 0A 00000000:00000000 00:00000000 00000000   100        0 4242 1 0000000000000000 100 0 0 10 0
+   1: {local}:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1 0000000000000000 100 0 0 10 0
+   2: {local}:0DA5 0100007F:9999 01 00000000:00000000 00:00000000 00000000   100        0 4243 1 0000000000000000 100 0 0 10 0
+   3: short
+"""
+TABLE_6 = """  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt
+   0: {local}:0DA5 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000   100        0 4244 1 0 100 0 0 10 0
+"""
+
+
+def network(root: Path) -> None:
+    little = sys.byteorder == "little"
+    (root / "proc/net").mkdir(parents=True)
+    local = "0100007F" if little else "7F000001"
+    (root / "proc/net/tcp").write_text(TABLE.format(any="00000000", local=local))
+    (root / "proc/net/tcp6").write_text(TABLE_6.format(local="0" * 24 + ("01000000" if little else "00000001")))
+    for number, name, inode in (("12", "upsd", 4242), ("13", "upsmon", 99), ("14", "sshd", 77)):
+        folder = root / "proc" / number
+        (folder / "fd").mkdir(parents=True)
+        (folder / "comm").write_text(f"{name}\n")
+        (folder / "fd/3").symlink_to(f"socket:[{inode}]")
+        (folder / "fd/4").symlink_to("/dev/null")
+
+
+def test_who_listens_where(root: Path) -> None:
+    network(root)
+    seen = host(root).look()
+    assert seen.sockets == (
+        Socket("0.0.0.0", 3493, "upsd"),
+        Socket("127.0.0.1", 22, ""),
+        Socket("::1", 3493, ""),
+    )
+    assert [(one.name, one.pid) for one in seen.processes] == [("upsd", 12), ("upsmon", 13)]
+
+
+def test_a_kernel_without_ipv6(root: Path) -> None:
+    network(root)
+    (root / "proc/net/tcp6").unlink()
+    assert len(host(root).look().sockets) == 2
+
+
+# Proxmox VE's firewall
+
+
+def pve(root: Path, cluster: str) -> None:
+    (root / "etc/pve/local").mkdir(parents=True)
+    (root / "etc/pve/firewall").mkdir()
+    (root / "etc/pve/firewall/cluster.fw").write_text(cluster)
+
+
+def test_a_firewall_that_lets_nobody_in(root: Path) -> None:
+    pve(root, "[OPTIONS]\nenable: 1\n")
+    told = host(root, clients={"nas": "nas.lan"}).look().firewall
+    assert told
+    assert "nas.lan (192.0.2.20)" in told[0]
+    assert any("IN ACCEPT -source 192.0.2.20" in line for line in told)
+
+
+def test_a_firewall_that_is_off(root: Path) -> None:
+    pve(root, "")
+    assert host(root, clients={"nas": "nas.lan"}).look().firewall == ()
+    assert host(root, clients={"nas": "nas.lan"}, shielded=False).look().firewall is None
+
+
+# The clock
+
+
+class Libc:
+    def __init__(self, state: int) -> None:
+        self.state = state
+
+    def adjtimex(self, buffer: Any) -> int:
+        assert not any(buffer.raw), "nothing is to be changed"
+        return self.state
+
+
+@pytest.mark.parametrize(("state", "kept"), [(0, True), (1, True), (5, False), (-1, None)])
+def test_whether_the_clock_is_kept_right(state: int, kept: bool | None) -> None:
+    assert observe.is_synchronized(Libc(state)) is kept
+
+
+def test_the_kernel_says_something() -> None:
+    assert observe.is_synchronized() in (True, False, None)
+
+
+def test_a_host_without_anything(tmp_path: Path) -> None:
+    seen = host(tmp_path, finder=lambda name: None).look()
+    assert isinstance(seen, Seen)
+    assert (seen.installed, seen.files, seen.served, seen.watched) == ((), {}, None, {})

@@ -1,0 +1,212 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide import Tries
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Decision, Plugging, State
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.fingerprint import Fingerprint
+from hypothesis import given
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FULL = State(
+    boot="b1",
+    memory={"ups": Fingerprint("051d", "0002", "5B1234T56789", "pci-0000:00:14.0-usb-0:1")},
+    written={"ups": "[ups]\n"},
+    intended={"rack": "[rack]\n"},
+    plugged={"ups": Plugging(1, 4, 12.5)},
+    silent={"rack": 20.0},
+    tries={"ups": Tries(2, 30.0, None), "rack": Tries(1, 5.0, 6.0)},
+    last={"ups": ("OL", "CHRG")},
+    deferred={"restart ups waits": 1000.0},
+    told=("a remark",),
+    asked=("1234:5678 1 4",),
+    bus="0000abcd",
+    history=(Decision(1000.0, "ups", "restart nut-driver@ups.service", "it hangs"),),
+)
+
+# surrogates, too: what is no UTF-8 in a device's texts
+texts = st.text(st.characters(), max_size=30)
+times = st.floats(-1e14, 1e14)
+hexes = st.text("0123456789abcdef", min_size=4, max_size=4)
+prints = st.builds(Fingerprint, hexes, hexes, st.text("ABC123", max_size=9), st.text("abc:-.0", max_size=9))
+counts = st.integers(0, 1_000_000)
+states = st.builds(
+    State,
+    boot=texts,
+    memory=st.dictionaries(texts, prints, max_size=3),
+    written=st.dictionaries(texts, texts, max_size=3),
+    intended=st.dictionaries(texts, texts, max_size=3),
+    plugged=st.dictionaries(texts, st.builds(Plugging, counts, counts, times), max_size=3),
+    silent=st.dictionaries(texts, times, max_size=3),
+    tries=st.dictionaries(texts, st.builds(Tries, counts, times, st.none() | times), max_size=3),
+    last=st.dictionaries(texts, st.lists(texts, max_size=3).map(tuple), max_size=3),
+    deferred=st.dictionaries(texts, times, max_size=3),
+    told=st.lists(texts, max_size=3).map(tuple),
+    asked=st.lists(texts, max_size=3).map(tuple),
+    bus=texts,
+    history=st.lists(st.builds(Decision, times, texts, texts, texts), max_size=3).map(tuple),
+)
+nonsense = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(states)
+def test_what_is_saved_is_read(tmp_path_factory: pytest.TempPathFactory, one: State) -> None:
+    path = tmp_path_factory.mktemp("state") / "state.json"
+    memory.save(path, one)
+    assert memory.load(path) == one
+
+
+def test_saved_for_root_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    memory.save(path, FULL)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert memory.load(path) == FULL
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(files.WriteError, match=r"state\.json"):
+        memory.save(tmp_path / "no" / "state.json", FULL)
+
+
+def test_none_yet(tmp_path: Path) -> None:
+    assert memory.load(tmp_path / "state.json") == State()
+
+
+def test_cut_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    whole = memory.dump(FULL).encode("ascii")
+    for length in range(len(whole) - 2):
+        path.write_bytes(whole[:length])
+        assert memory.load(path) == State(), whole[:length]
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("state") / "state.json"
+    path.write_bytes(data)
+    assert memory.load(path) == State()
+
+
+FIELDS = sorted(json.loads(memory.dump(FULL)))
+
+
+@given(st.sampled_from(FIELDS), nonsense)
+def test_any_type_in_any_place(tmp_path_factory: pytest.TempPathFactory, field: str, value: Any) -> None:
+    path = tmp_path_factory.mktemp("state") / "state.json"
+    path.write_text(json.dumps({**json.loads(memory.dump(FULL)), field: value}))
+    found = memory.load(path)
+    # whatever came of it can be saved and read again, and the rest is there
+    memory.save(path, found)
+    assert memory.load(path) == found
+    if field not in ("version", "memory"):
+        assert found.memory == FULL.memory
+
+
+@given(nonsense, st.sampled_from(["memory", "plugged", "tries", "last", "silent", "deferred", "written", "history"]))
+def test_one_entry_that_is_none_spoils_no_other(
+    tmp_path_factory: pytest.TempPathFactory, value: Any, field: str
+) -> None:
+    path = tmp_path_factory.mktemp("state") / "state.json"
+    data = json.loads(memory.dump(FULL))
+    if field == "history":
+        data[field].append(value)
+    else:
+        data[field]["other"] = value
+    path.write_text(json.dumps(data))
+    kept = getattr(memory.load(path), field)
+    wanted = getattr(FULL, field)
+    if field == "history":
+        assert kept[:1] == wanted
+    else:
+        assert {name: one for name, one in kept.items() if name != "other"} == wanted
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 400, "true", '"1"', "1e16"])
+def test_a_number_that_is_none(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(f'{{"version": 1, "boot": "b", "silent": {{"ups": {number}}}}}')
+    assert memory.load(path) == State(boot="b")
+
+
+@pytest.mark.parametrize("count", ["-1", "1.5", "1000001", "true", "null"])
+def test_a_count_that_is_none(tmp_path: Path, count: str) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(f'{{"version": 1, "boot": "b", "tries": {{"ups": [{count}, 1, null]}}}}')
+    assert memory.load(path) == State(boot="b")
+
+
+def test_nested_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text("[" * 100_000)
+    assert memory.load(path) == State()
+
+
+def test_of_another_version(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(memory.dump(FULL).replace('"version": 1', '"version": 2'))
+    assert memory.load(path) == State()
+
+
+def test_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    text = memory.dump(FULL)
+    path.write_text(text + " " * (memory.LIMIT - len(text)))
+    assert memory.load(path) == FULL
+    path.write_text(text + " " * (memory.LIMIT - len(text) + 1))
+    assert memory.load(path) == State()
+
+
+def test_too_many_entries(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(memory.dump(replace(FULL, silent={str(name): 1.0 for name in range(1001)}, told=("x",) * 1001)))
+    found = memory.load(path)
+    assert (found.silent, found.told, found.boot) == ({}, (), "b1")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_no_file_at_all(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "state.json")
+    assert memory.load(tmp_path / "state.json") == State()
+
+
+def test_history_is_bounded(tmp_path: Path) -> None:
+    many = [Decision(float(number), "ups", "restart", "why") for number in range(60)]
+    one = State()
+    for decision in many:
+        one = one.with_history(decision)
+    assert one.history == tuple(many[-50:])
+    path = tmp_path / "state.json"
+    memory.save(path, replace(one, history=tuple(many)))
+    assert memory.load(path).history == tuple(many[-50:])
+
+
+def test_another_boot_forgets_what_counted_for_that_one() -> None:
+    assert FULL.booted("b1") is FULL
+    then = FULL.booted("b2")
+    assert then == State(
+        boot="b2",
+        memory=FULL.memory,
+        written=FULL.written,
+        intended=FULL.intended,
+        deferred=FULL.deferred,
+        history=FULL.history,
+    )

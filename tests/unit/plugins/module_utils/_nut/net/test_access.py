@@ -1,0 +1,334 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import allow
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.allow import AccessError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.access import Source, make_source
+from hypothesis import given
+from hypothesis import strategies as st
+
+NAS, BOX = make_source("nas", "nas.lan"), make_source("192.0.2.0/24", "192.0.2.0/24")
+ALLOWED = {NAS: ("198.51.100.5", "2001:db8::5"), BOX: ("192.0.2.0/24",)}
+TEXT = access.render([3493], ALLOWED)
+
+
+def rules(text: str) -> list[str]:
+    """Return what stands in the chains of a file: all that can touch a packet."""
+    found = re.findall(r"chain \w+ \{\n(.*?)\n\t\}", text, re.DOTALL)
+    return [line.strip() for chain in found for line in chain.splitlines()]
+
+
+# Sources
+
+
+@pytest.mark.parametrize(
+    ("given_text", "usual"),
+    [
+        ("192.0.2.5", "192.0.2.5"),
+        (" 192.0.2.0/24 ", "192.0.2.0/24"),
+        ("192.0.2.0/255.255.255.0", "192.0.2.0/24"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+        ("192.0.2.5/32", "192.0.2.5/32"),
+        ("2001:DB8:0::5", "2001:db8::5"),
+        ("[2001:db8::5]", "2001:db8::5"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("::ffff:192.0.2.5", "192.0.2.5"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("nas", "nas"),
+        ("home-assistant.lan", "home-assistant.lan"),
+        ("my_box", "my_box"),
+        ("7of9", "7of9"),
+    ],
+)
+def test_an_address_a_network_or_a_name(given_text: str, usual: str) -> None:
+    assert allow.parse_source(given_text) == usual
+
+
+HOSTILE = [
+    "",
+    " ",
+    "nas lan",
+    "nas\nlan",
+    "nas;reboot",
+    "$(reboot)",
+    "`id`",
+    "{ 0.0.0.0/0 }",
+    "192.0.2.1 }",
+    "192.0.2.1, 192.0.2.2",
+    "192.0.2.1-192.0.2.9",
+    "@allowed4",
+    '"nas"',
+    "#nas",
+    "nas\\",
+    "include",
+    "-x",
+    "a" * 64,
+    ".".join(["a" * 60] * 5),
+    "nas..lan",
+    "nas.",
+    "nas\0",
+    "\x1b[2Jnas",
+    "192.0.2.300",
+    "192.0.2",
+    "1",
+    "192.0.2.0/33",
+    "192.0.2/24",
+    "2001:db8::/129",
+    "::1::2",
+    "nas/24",
+    "any ",
+    "0.0.0.0",
+    "::",
+    "224.0.0.1",
+    "ünïcode",
+]
+
+
+@pytest.mark.parametrize("text", [one for one in HOSTILE if one not in ("include", "any ")])
+def test_what_is_none_of_them(text: str) -> None:
+    with pytest.raises(AccessError) as error:
+        allow.parse_source(text)
+    assert str(error.value).isprintable()
+
+
+def test_an_address_with_the_length_of_a_network_is_told_both_ways_out() -> None:
+    with pytest.raises(AccessError, match=r"write 192\.0\.2\.0/24 for the network, or 192\.0\.2\.5 for the host"):
+        allow.parse_source("192.0.2.5/24")
+
+
+def test_everybody() -> None:
+    assert allow.parse_allow("any") == allow.parse_allow(["any"]) == ("any",)
+    assert allow.parse_allow(["192.0.2.5", "any", "192.0.2.5"]) == ("192.0.2.5", "any")
+    assert allow.parse_allow(None) == allow.parse_allow("") == allow.parse_allow([]) == ()
+    with pytest.raises(AccessError, match="must be a list"):
+        allow.parse_allow({"address": "192.0.2.5"} and 5)
+    with pytest.raises(AccessError, match="Write any to let everybody connect"):
+        allow.parse_allow(["0.0.0.0"])
+
+
+@given(st.text())
+def test_any_text_is_a_word_or_refused(text: str) -> None:
+    """What gets through can stand in a file of nft's, and in a line of its own there, without a second meaning."""
+    try:
+        source = make_source(text, text)
+    except AccessError:
+        return
+    assert re.fullmatch(r"[A-Za-z0-9_.:/-]+", source.address)
+    assert re.fullmatch(r"[A-Za-z0-9_.:/-]+", source.name)
+
+
+# Names
+
+
+def test_names_are_looked_up_and_literals_are_not() -> None:
+    asked = []
+
+    def resolve(name: str, seconds: float) -> Sequence[str]:
+        asked.append((name, seconds))
+        if name == "away":
+            raise OSError("no such name")
+        return {"nas.lan": ["2001:db8::5", "198.51.100.7", "fe80::5%eth0", "198.51.100.7"], "self": ["127.0.1.1"]}[name]
+
+    sources = [NAS, BOX, NAS, make_source("away", "away"), make_source("self", "self")]
+    found, problems = access.resolve_sources(sources, resolve)
+    assert found == {NAS: ("198.51.100.7", "2001:db8::5", "fe80::5"), BOX: ("192.0.2.0/24",)}
+    assert sorted(asked) == [("away", 5.0), ("nas.lan", 5.0), ("self", 5.0)]
+    assert problems[Source("away", "away")].startswith("away does not resolve on this host (no such name)")
+    assert "self resolves to 127.0.1.1 on this host" in problems[Source("self", "self")]
+    assert all("nut_client_address of that host, or nut_server_allow" in words for words in problems.values())
+
+
+def test_what_was_known_stays_and_is_told() -> None:
+    before = access.known_sources(TEXT)
+    new = make_source("tv", "tv.lan")
+    allowed, warnings = access.keep_known({}, {NAS: "nas does not resolve", new: "tv does not resolve"}, before)
+    assert allowed == {NAS: ALLOWED[NAS], new: ()}
+    assert warnings == [
+        "nas does not resolve. Until then it may connect from 198.51.100.5, 2001:db8::5, as before",
+        "tv does not resolve. Until then it can't connect, and won't hear of a power cut",
+    ]
+    # an address of another time, of a source that is written otherwise by now, does not count
+    assert access.keep_known({}, {make_source("nas", "nas.home"): "x"}, before)[0] == {
+        make_source("nas", "nas.home"): ()
+    }
+
+
+def test_a_name_with_another_address_is_let_in_and_nobody_is_shut_out() -> None:
+    wider = access.widen(TEXT, lambda _name, _seconds: ["198.51.100.77"])
+    assert access.known_sources(wider) == {**ALLOWED, NAS: ("198.51.100.5", "2001:db8::5", "198.51.100.77")}
+    assert access.known_ports(wider) == {3493}
+    # as before, or fewer: nothing is written
+    assert access.widen(wider, lambda _name, _seconds: ["198.51.100.77"]) == wider
+
+    def fails(_name: str, _seconds: float) -> Sequence[str]:
+        raise OSError("no name server")
+
+    assert access.widen(wider, fails) == wider
+    assert access.widen(TEXT, lambda _name, _seconds: ["127.0.0.1"]) == TEXT
+
+
+def test_a_name_server_can_not_fill_the_table() -> None:
+    text = TEXT
+    for number in range(200):
+        text = access.widen(text, lambda _name, _seconds, number=number: [f"203.0.113.{number}"])  # type: ignore[misc]
+    assert access.known_sources(text)[NAS] == tuple(f"203.0.113.{number}" for number in range(192, 200))
+
+
+# The text
+
+
+def test_the_text() -> None:
+    assert access.known_sources(TEXT) == ALLOWED
+    assert access.known_ports(TEXT) == {3493}
+    assert "elements = { 192.0.2.0/24, 198.51.100.5 }" in TEXT
+    assert "elements = { 2001:db8::5 }" in TEXT
+    # one transaction, whether there is a table or not
+    body = [line for line in TEXT.splitlines() if not line.startswith("#")]
+    assert body[:3] == ["table inet homelab_nut", "delete table inet homelab_nut", "table inet homelab_nut {"]
+    assert "flush" not in TEXT
+
+
+SOURCES = st.dictionaries(
+    st.builds(
+        lambda name, address: Source(re.sub("[^A-Za-z0-9_.:/-]", "_", name) or "_", address),
+        st.text(),
+        st.ip_addresses().map(str),
+    ),
+    st.lists(
+        st.ip_addresses().map(str) | st.sampled_from(["0.0.0.0/0", "::/0", "10.0.0.0/8", "10.1.0.0/16"]), max_size=4
+    ),
+    max_size=4,
+)
+
+
+@given(st.sets(st.integers(1, 65535), min_size=1, max_size=5), SOURCES)
+def test_it_is_about_the_ports_of_upsd_and_nothing_else(ports: set[int], allowed: dict[Source, list[str]]) -> None:
+    text = access.render(ports, allowed)
+    hook, *those = rules(text)
+    assert hook == "type filter hook input priority -10; policy accept;"
+    assert those
+    assert all(rule.startswith("tcp dport @ports ") for rule in those)
+    assert text.count("chain ") == 1
+    assert re.findall(r"set ports \{\n\t\ttype inet_service\n\t\telements = \{ (.*) \}\n", text) == [
+        ", ".join(map(str, sorted(ports)))
+    ]
+    # this host comes first, and the last rule refuses
+    assert those[0] == 'tcp dport @ports iifname "lo" accept'
+    assert those[-1].endswith("reject with tcp reset")
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    assert set(re.findall(r"table (\S+ \S+)", body)) == {"inet homelab_nut"}
+    assert access.known_ports(text) == ports
+
+
+@pytest.mark.parametrize("ports", [[], [0], [65536], [-1], [22, 70000], [True]])
+def test_a_port_that_is_none(ports: list[int]) -> None:
+    with pytest.raises(AccessError, match="port must be a number from 1 to 65535"):
+        access.render(ports, {})
+
+
+@given(SOURCES)
+def test_no_two_parts_of_a_set_overlap(allowed: dict[Source, list[str]]) -> None:
+    """nft would refuse the whole file."""
+    networks = access.collapse(one for those in allowed.values() for one in those)
+    for number, network in enumerate(networks):
+        assert not any(network.version == one.version and network.overlaps(one) for one in networks[:number])
+
+
+@given(st.text())
+def test_any_file_can_be_read(text: str) -> None:
+    for source, those in access.known_sources(f"# allowed: {text}\n# allowed: a a {text}").items():
+        access.render([1], {source: those})
+
+
+# The kernel's
+
+
+def listed(
+    allowed: Sequence[Any] = (), refused: Sequence[Any] = (), rules: int = 7, ports: Sequence[int] = (3493,)
+) -> str:
+    """Return what `nft --json list table` of 1.0.6 and 1.1.3 shows of the table, as far as it counts."""
+    about = {"family": "inet", "table": "homelab_nut"}
+    v4 = [one for one in allowed if ":" not in json.dumps(one).replace('": ', "")]
+    v6 = [one for one in allowed if one not in v4]
+    chain = {**about, "name": "input", "handle": 1, "type": "filter", "hook": "input", "prio": -10, "policy": "accept"}
+    return json.dumps(
+        {
+            "nftables": [
+                {"metainfo": {"version": "1.0.6", "json_schema_version": 1}},
+                {"table": {"family": "inet", "name": "homelab_nut", "handle": 3}},
+                {"counter": {**about, "name": "refused", "packets": 5, "bytes": 300}},
+                {"set": {**about, "name": "ports", "type": "inet_service", "elem": list(ports)}},
+                {"set": {**about, "name": "allowed4", "type": "ipv4_addr", "flags": ["interval"], "elem": v4}},
+                {"set": {**about, "name": "allowed6", "type": "ipv6_addr", "flags": ["interval"], "elem": v6}},
+                {"set": {**about, "name": "refused4", "type": "ipv4_addr", "elem": list(refused)}},
+                {"set": {**about, "name": "refused6", "type": "ipv6_addr", "flags": ["timeout"]}},
+                {"chain": chain},
+                *({"rule": {**about, "chain": "input", "handle": number, "expr": []}} for number in range(rules)),
+            ]
+        }
+    )
+
+
+NETWORK = {"prefix": {"addr": "192.0.2.0", "len": 24}}
+AS_IT_SHOULD_BE = [NETWORK, "198.51.100.5", "2001:db8::5"]
+
+
+def test_the_table_as_the_kernel_has_it() -> None:
+    told = listed(AS_IT_SHOULD_BE, [{"elem": {"val": "203.0.113.9", "timeout": 86400, "expires": 86000}}])
+    loaded = access.parse_table(told)
+    assert loaded is not None
+    assert loaded.refused == 5
+    assert loaded.refused_from == ("203.0.113.9",)
+    assert access.find_difference(loaded, TEXT) == ""
+    assert "203.0.113.9. If one of them is yours" in access.explain_refusals(loaded)
+    assert access.explain_refusals(access.parse_table(listed())) == access.explain_refusals(None) == ""
+
+
+def test_neighbours_as_a_range() -> None:
+    loaded = access.parse_table(listed([{"range": ["192.0.2.4", "192.0.2.6"]}]))
+    assert loaded is not None
+    assert loaded.allowed == access.collapse(["192.0.2.4", "192.0.2.5", "192.0.2.6"])
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (
+            listed([*AS_IT_SHOULD_BE, "203.0.113.9"]),
+            "the loaded table allows 192.0.2.0/24, 198.51.100.5, 203.0.113.9, 2001:db8::5",
+        ),
+        (listed(AS_IT_SHOULD_BE[:1]), "the loaded table allows 192.0.2.0/24"),
+        (listed([]), "the loaded table allows no address"),
+        (listed(AS_IT_SHOULD_BE, rules=6), "its rules were changed"),
+        (listed(AS_IT_SHOULD_BE, rules=8), "its rules were changed"),
+        (listed(AS_IT_SHOULD_BE).replace('"input"', '"forward"'), "its rules were changed"),
+        (listed(AS_IT_SHOULD_BE).replace('"policy": "accept"', '"policy": "drop"'), "its rules were changed"),
+        (listed(AS_IT_SHOULD_BE, ports=[3493, 22]), "the loaded table covers other ports"),
+        (listed(AS_IT_SHOULD_BE, ports=[]), "the loaded table covers other ports"),
+        ("", "the table inet homelab_nut is not loaded"),
+        ("[]", "the table inet homelab_nut is not loaded"),
+        ("[" * 100000, "the table inet homelab_nut is not loaded"),
+        ('{"nftables": [{"set": {}}]}', "the table inet homelab_nut is not loaded"),
+    ],
+)
+def test_a_table_that_differs(told: str, words: str) -> None:
+    assert access.find_difference(access.parse_table(told), TEXT) == words
+
+
+def test_who_is_in() -> None:
+    networks = access.collapse(["192.0.2.0/24", "2001:db8::/32"])
+    assert [access.is_allowed(one, networks) for one in ("192.0.2.9", "2001:db8::9", "127.0.0.1", "::1")] == [True] * 4
+    assert not access.is_allowed("198.51.100.1", networks)
+    assert not access.is_allowed(str(ipaddress.ip_address("2001:db9::1")), networks)

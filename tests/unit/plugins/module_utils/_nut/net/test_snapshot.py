@@ -1,0 +1,255 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client as net_client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import FakeUpsd, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+
+@pytest.fixture
+def server() -> Iterator[FakeUpsd]:
+    with serving() as fake:
+        yield fake
+
+
+def test_snapshot_of_all_there_is(server: FakeUpsd) -> None:
+    with server.client() as client:
+        ups, spare = snapshot.snapshot(client, gather=snapshot.GATHER)
+    assert ups.commands == {"beeper.mute": "Be quiet", "load.off": ""}
+    assert ups.writable == {
+        "ups.delay.shutdown": snapshot.Writable(
+            "ups.delay.shutdown", "020", "Seconds", net_client.Type(True, False, True, None, True), (), ((-1, 300),)
+        ),
+        "ups.id": snapshot.Writable(
+            "ups.id", "x y", "", net_client.Type(True, True, False, 32, False), ("x y", "z"), ()
+        ),
+    }
+    assert (ups.num_logins, len(ups.variables)) == (2, 3)
+    assert (spare.error, spare.commands, spare.writable) == ("DATA-STALE", {}, {})
+
+
+def test_only_what_is_wanted_is_asked_for(server: FakeUpsd) -> None:
+    server.answers["GET VAR spare ups.status"] = "ERR VAR-NOT-SUPPORTED\n"
+    with server.client() as client:
+        ups, spare = snapshot.snapshot(client, gather=())
+    assert (ups.status, ups.fresh, ups.variables, ups.clients, ups.num_logins) == (("OL", "CHRG"), True, {}, (), None)
+    assert (spare.status, spare.fresh, spare.error) == ((), False, None)
+    assert server.asked == ["LIST UPS", "GET VAR ups ups.status", "GET VAR spare ups.status"]
+
+
+def test_a_description_is_asked_for_once(server: FakeUpsd) -> None:
+    server.answers["LIST CMD spare"] = (
+        "BEGIN LIST CMD spare\nCMD spare load.off\nCMD spare BEEPER.mute\nEND LIST CMD spare\n"
+    )
+    server.answers["GET VAR spare ups.status"] = 'VAR spare ups.status "OL"\n'
+    with server.client() as client:
+        _ups, spare = snapshot.snapshot(client, gather=[snapshot.COMMANDS])
+    assert spare.commands == {"load.off": "", "BEEPER.mute": "Be quiet"}
+    assert sum(one.startswith("GET CMDDESC") for one in server.asked) == 2
+
+
+def test_writable_of(server: FakeUpsd) -> None:
+    with server.client() as client:
+        found = snapshot.writable_of(client, "ups", "UPS.id")
+        assert found is not None
+        assert (found.name, found.value) == ("ups.id", "x y")
+        assert snapshot.writable_of(client, "ups", "ups.status") is None
+        with pytest.raises(net_client.VarNotSupported):
+            snapshot.writable_of(client, "ups", "nix")
+
+
+def test_who_is_not_expected(server: FakeUpsd) -> None:
+    with server.client() as client:
+        assert snapshot.look(client, ["ups"], ["pve"], addresses_of).unexpected == ("192.0.2.3",)
+        assert snapshot.look(client, ["ups"], ["pve", "nas"], addresses_of).unexpected == ()
+        assert snapshot.look(client, ["ups"], ["192.0.2.3"], lambda name, timeout: (name,)).unexpected == ("127.0.0.1",)
+        assert snapshot.look(client, ["ups"]).unexpected == ()
+        # they are asked for where they are expected
+        report = snapshot.look(client, ["ups"], ["nas"], addresses_of, gather=[])
+        assert (report.missing, report.upses[0].variables) == ((), {})
+        assert (report.tls_version, report.tls_expires) == (None, None)
+
+
+def test_snapshot(server: FakeUpsd) -> None:
+    with server.client() as client:
+        ups, spare = snapshot.snapshot(client)
+    assert (ups.name, ups.description, ups.status, ups.fresh, ups.error) == (
+        "ups",
+        'Rack "A" #1 \\',
+        ("OL", "CHRG"),
+        True,
+        None,
+    )
+    assert (ups.clients, ups.num_logins) == (("127.0.0.1", "::ffff:192.0.2.3"), 2)
+    assert (spare.status, spare.fresh, spare.error, spare.clients) == ((), False, "DATA-STALE", ())
+    assert (spare.variables, spare.num_logins) == ({}, None)
+
+
+def test_snapshot_of_some(server: FakeUpsd) -> None:
+    with server.client() as client:
+        assert [state.name for state in snapshot.snapshot(client, ["UPS"])] == ["ups"]
+        assert snapshot.snapshot(client, []) == ()
+        with pytest.raises(net_client.UnknownUps, match="UNKNOWN-UPS to the question for 'nix': it serves ups, spare"):
+            snapshot.snapshot(client, ["ups", "nix"])
+
+
+@pytest.mark.parametrize("status", ['VAR ups ups.status "WAIT"\n', "", 'VAR ups ups.status ""\n'])
+def test_a_driver_that_is_still_starting_is_not_fresh(status: str) -> None:
+    answers = {"LIST VAR ups": f"BEGIN LIST VAR ups\n{status}END LIST VAR ups\n"}
+    with serving(answers) as server, server.client() as client:
+        (state,) = snapshot.snapshot(client, ["ups"])
+        assert (state.fresh, state.error) == (False, None)
+        assert not snapshot.look(client, ["ups"]).ok
+
+
+NAMES = {"pve": ("127.0.1.1",), "nas": ("2001:db8::3", "192.0.2.3"), "vm": ("192.0.2.4",)}
+
+
+def addresses_of(name: str, timeout: float) -> Sequence[str]:
+    try:
+        return NAMES[name]
+    except KeyError:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
+
+
+def test_all_is_well(server: FakeUpsd) -> None:
+    with server.client() as client:
+        report = snapshot.look(client, ["ups"], ["pve", "nas"], addresses_of)
+    assert report.ok
+    assert report.message == (
+        f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) fresh; logged in as expected: pve, nas"
+    )
+
+
+def test_what_is_wrong_is_said_in_one_line(server: FakeUpsd) -> None:
+    with server.client() as client:
+        report = snapshot.look(
+            client,
+            None,
+            ["pve", "vm", "nowhere", "192.0.2.5"],
+            lambda name, timeout: (name,) if name[0].isdigit() else addresses_of(name, timeout),
+        )
+    assert not report.ok
+    assert [missing.name for missing in report.missing] == ["vm", "nowhere", "192.0.2.5"]
+    assert report.stale == (("spare", "DATA-STALE: the driver has had no news from the UPS for too long"),)
+    assert report.message == (
+        f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) fresh,"
+        " spare not fresh (DATA-STALE: the driver has had no news from the UPS for too long);"
+        " logged in as expected: pve; vm (192.0.2.4) has not logged in;"
+        " nowhere cannot be resolved (Name or service not known); 192.0.2.5 has not logged in:"
+        " logged in are 127.0.0.1, 192.0.2.3"
+    )
+
+
+def test_a_server_without_a_ups_is_not_well() -> None:
+    with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server, server.client() as client:
+        report = snapshot.look(client, None, ["pve"], addresses_of)
+    assert not report.ok
+    assert report.message.endswith("serves no UPS; pve (127.0.0.1) has not logged in: logged in is nobody")
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self.now = 100.0
+        self.then = then
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+        self.then()
+
+
+def test_waiting_ends_when_the_last_client_has_logged_in(server: FakeUpsd) -> None:
+    def log_in() -> None:
+        if clock.now >= 103:
+            server.answers["LIST CLIENT ups"] = "BEGIN LIST CLIENT ups\nCLIENT ups 192.0.2.4\nEND LIST CLIENT ups\n"
+
+    clock = Clock(log_in)
+    report = snapshot.wait_until_ok(
+        server.client, ["ups"], ["vm"], wait=60, addresses_of=addresses_of, clock=clock, sleep=clock.sleep
+    )
+    assert report.ok
+    assert clock.now == 103
+
+
+def test_waiting_ends_in_time(server: FakeUpsd) -> None:
+    clock = Clock()
+    report = snapshot.wait_until_ok(
+        server.client, ["ups"], ["vm"], wait=2.5, addresses_of=addresses_of, clock=clock, sleep=clock.sleep
+    )
+    assert [missing.name for missing in report.missing] == ["vm"]
+    assert clock.now == 102.5
+
+
+def test_without_wait_there_is_one_look(server: FakeUpsd) -> None:
+    clock = Clock()
+    assert not snapshot.wait_until_ok(server.client, clock=clock, sleep=clock.sleep).ok
+    assert server.looks == 1
+    assert clock.now == 100
+
+
+def test_waiting_for_a_server_that_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = listener.getsockname()[1]
+    with serving() as server:
+        ports = iter([closed, closed, server.port])
+        clock = Clock()
+        report = snapshot.wait_until_ok(
+            lambda: net_client.Client("127.0.0.1", next(ports)), ["ups"], wait=10, clock=clock, sleep=clock.sleep
+        )
+    assert report.ok
+    assert clock.now == 102
+
+
+@pytest.mark.parametrize(("ups", "kind"), [(["nix"], net_client.UnknownUps), (None, net_client.Unreachable)])
+def test_what_is_still_wrong_after_waiting_is_raised(
+    server: FakeUpsd, ups: list[str] | None, kind: type[net_client.UpsdFailure]
+) -> None:
+    if ups is None:
+        server.answers["VER"] = "SSH-2.0\n"
+    clock = Clock()
+    with pytest.raises(kind):
+        snapshot.wait_until_ok(server.client, ups, wait=3, clock=clock, sleep=clock.sleep)
+    assert clock.now == 103
+    assert server.looks == 4
+
+
+STATES = {
+    "OL": False,
+    "OL CHRG": False,
+    "OL RB": False,
+    "OL ALARM": False,
+    "OL TRIM": False,
+    "OB": True,
+    "OB DISCHRG": True,
+    "OL LB": True,
+    "FSD OB LB": True,
+    "OL FSD": True,
+    "OL CAL": True,
+    "OL BYPASS": True,
+    "OFF": True,
+    "OL OFF": True,
+}
+
+
+@pytest.mark.parametrize(("status", "busy"), STATES.items(), ids=STATES.keys())
+def test_careful(status: str, busy: bool) -> None:
+    state = snapshot.UpsState("ups", "", tuple(status.split()), True, None, {}, (), 0)
+    assert snapshot.careful([state]) == ([f"ups ({status})"] if busy else [])
+    assert snapshot.careful([replace(state, fresh=False)]) == []

@@ -1,0 +1,409 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import placement
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
+    Machine,
+    Plan,
+    PlanError,
+    StagePlan,
+    Supply,
+    Timing,
+    plan,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.placement import Host, Placed, place
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests, selection
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import (
+    Guest,
+    GuestsError,
+    Ha,
+    Mount,
+    Storage,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import Here, Selector
+from hypothesis import given
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+PVE = Machine("pve", "primary", "pve")
+NAS = Machine("nas", "secondary", "truenas", address=("192.0.2.20", "nas"))
+SHARED, LOCAL = frozenset({"shared"}), frozenset({"local"})
+WEB = Guest(101, "qm", "web", tags=("small",), onboot=True, storages=SHARED)
+DNS = Guest(102, "pct", "dns", onboot=True, down=20, storages=LOCAL)
+OLD = Guest(103, "qm", "old", storages=SHARED)
+TEMPLATE = Guest(104, "qm", "template", onboot=True, template=True)
+STORAGES = {"shared": Storage("shared", "nfs", ("192.0.2.20",)), "local": Storage("local", "zfspool")}
+HERE = Here((WEB, DNS, OLD, TEMPLATE), STORAGES, (Mount("/", ""),))
+HOST = Host(HERE, frozenset({101}), workers=4)
+STAGE = StagePlan("stage", runtime=900)
+# what force takes, and one look
+FORCE = 12
+
+
+def nobody(name: str) -> Sequence[str]:
+    raise OSError(name)
+
+
+def placed(
+    host: Host = HOST,
+    selectors: dict[str, Selector] | None = None,
+    machines: Sequence[Machine] = (PVE, NAS),
+    stages: Sequence[StagePlan] = (STAGE,),
+) -> Placed:
+    return place(machines, stages, selectors or {}, host, nobody)
+
+
+def planned(made: Placed) -> Plan:
+    """Take what was made as a plan does."""
+    supply = Supply(runtime=5000, runtime_low=2000, ignorelb=True)
+    return plan(made.machines, [supply], Timing(), made.stages, made.proxmox)
+
+
+def with_guests(*found: Guest, **changes: Any) -> Host:
+    return replace(HOST, here=replace(HERE, guests=found), running=frozenset(one.id for one in found), **changes)
+
+
+# --- which guests count, and what they are called
+
+
+def test_what_runs_or_starts_at_boot_counts() -> None:
+    def names(host: Host, ids: tuple[int, ...] = ()) -> list[str]:
+        made = placed(host, {"stage": Selector(tuple((number, None) for number in ids))})
+        return [one.name for one in made.machines if one.role == "guest"]
+
+    assert names(HOST) == ["101 web", "102 dns"]
+    assert names(replace(HOST, running=frozenset({103, 104}))) == ["101 web", "102 dns", "103 old"]
+    assert names(replace(HOST, running=None)) == ["101 web", "102 dns", "103 old"]
+    assert names(HOST, (103, 104)) == ["101 web", "102 dns", "103 old"]
+    assert names(Host()) == []
+
+
+def test_a_guest_as_a_machine() -> None:
+    made = placed()
+    assert made.machines == (
+        PVE,
+        NAS,
+        Machine("101 web", "guest", "qm", 0, 30, 180 + FORCE, ("nas",), 101),
+        Machine("102 dns", "guest", "pct", 0, 30, 20 + FORCE, (), 102),
+    )
+    web, dns = made.proxmox.guests
+    assert (web.machine, web.id, web.kind, web.name, web.stage, web.seconds, web.ha) == (
+        "101 web", 101, "qm", "web", "", 180, False,
+    )  # fmt: skip
+    assert (web.why, web.needs) == ("its disk is on storage shared, on 192.0.2.20", ("nas",))
+    assert (dns.seconds, dns.why, dns.needs) == (20, "", ())
+    assert made.stages == (STAGE,)
+    assert planned(made).guests == made.proxmox.guests
+
+
+def test_each_has_a_name_of_its_own() -> None:
+    host = with_guests(replace(WEB, name=""), replace(DNS, name=""), replace(OLD, name="x"))
+    machines = (PVE, Machine("103 x", "secondary", "linux"), Machine("103 x (qm)", "secondary", "linux"))
+    assert [one.name for one in placed(host, machines=machines).machines[3:]] == [
+        "VM 101", "container 102", "103 x (qm) (qm)",
+    ]  # fmt: skip
+    planned(placed(host, machines=machines))
+
+
+def test_one_that_is_given_keeps_its_name_and_times() -> None:
+    known = Machine("web", "guest", "qm", shutdown_time=11, limit=33, needs=("pve",), guest_id=101)
+    late = Machine("late", "guest", "qm", guest_id=103)
+    free = Machine("free", "guest", "qm")
+    made = placed(machines=(PVE, known, NAS, late, free))
+    assert [one.name for one in made.machines] == ["pve", "web", "nas", "late", "free", "102 dns"]
+    assert made.machines[1] == replace(known, needs=("pve", "nas"))
+    assert [(one.machine, one.name, one.seconds) for one in made.proxmox.guests] == [
+        ("web", "web", 33), ("102 dns", "dns", 20), ("late", "old", 90),
+    ]  # fmt: skip
+    # at most 33, 32 and 90 s, and all at once
+    assert (made.proxmox.seconds, made.proxmox.usual) == (90, 60)
+    chosen = placed(selectors={"stage": Selector(((101, 5.0),))}, machines=(PVE, NAS, known))
+    assert chosen.stages[0].guests == ("web",)
+    assert chosen.proxmox.guests[0].seconds == 33
+    # a stage that has it by its name stops it as well
+    by_name = placed(machines=(PVE, NAS, known), stages=(replace(STAGE, guests=("web",)),))
+    assert (by_name.proxmox.seconds, by_name.stages[0].guests) == (32, ("web",))
+    assert planned(by_name).guests[0].stage == "stage"
+
+
+def test_a_secondary_is_no_guest() -> None:
+    """It goes down by itself at FSD, and is waited for."""
+    host = with_guests(Guest(100, "qm", "truenas", onboot=True), DNS)
+    machines = (PVE, replace(NAS, guest_id=100))
+    made = placed(host, machines=machines)
+    assert [one.name for one in made.machines] == ["pve", "nas", "102 dns"]
+    assert made.proxmox.seconds == 32
+    assert made.proxmox.remarks == ()
+
+
+def test_a_number_is_that_of_one_machine() -> None:
+    with pytest.raises(PlanError, match="b: guest_id 101 is that of a, too"):
+        placed(
+            machines=(PVE, Machine("a", "guest", "qm", guest_id=101), Machine("b", "secondary", "linux", guest_id=101))
+        )
+
+
+# --- what the stages choose
+
+
+def test_a_stage_chooses() -> None:
+    selectors = {"stage": Selector(((101, 50.0),), ("nothing",), ("192.0.2.20",), 70)}
+    made = placed(replace(HOST, running=frozenset({103})), selectors)
+    assert made.stages == (replace(STAGE, guests=("101 web", "103 old")),)
+    web, dns, old = made.proxmox.guests
+    assert (web.stage, web.seconds) == ("stage", 50)
+    assert web.why == "its number is listed; its disk is on storage shared, on 192.0.2.20"
+    assert (old.stage, old.seconds) == ("stage", 70)
+    assert dns.stage == ""
+    assert [one.most for one in made.machines[2:]] == [50 + FORCE, 20 + FORCE, 70 + FORCE]
+    assert [one.shutdown_time for one in made.machines[2:]] == [30, 30, 30]
+    # what a stage stops Proxmox need not
+    assert made.proxmox.seconds == 32
+    assert made.proxmox.remarks == ()
+    assert planned(made).feasible is True
+
+
+def test_what_a_stage_would_choose_but_is_off_is_no_matter() -> None:
+    made = placed(selectors={"stage": Selector(storage_of=("192.0.2.20",))})
+    assert made.stages[0].guests == ("101 web",)
+
+
+def test_the_first_stage_that_chooses_a_guest_stops_it() -> None:
+    stages = (replace(STAGE, guests=("own",)), replace(STAGE, name="second"), replace(STAGE, name="third"))
+    selectors = {"second": Selector(tags=("SMALL",), seconds=7), "third": Selector(((101, 9.0), (102, 9.0)))}
+    own = Machine("own", "guest", "qm")
+    made = placed(selectors=selectors, stages=stages, machines=(PVE, NAS, own))
+    assert [one.guests for one in made.stages] == [("own",), ("101 web",), ("102 dns",)]
+    assert [(one.stage, one.seconds, one.why) for one in made.proxmox.guests] == [
+        ("second", 7, "it has the tag SMALL"), ("third", 9, "its number is listed"),
+    ]  # fmt: skip
+    assert made.proxmox.seconds == 0
+
+
+def test_a_stage_that_stops_a_secondary() -> None:
+    host = with_guests(Guest(100, "qm", "truenas", tags=("nas",)), DNS)
+    made = placed(host, {"stage": Selector(tags=("nas",))}, (PVE, replace(NAS, guest_id=100)))
+    (one,) = made.proxmox.remarks
+    assert (one.name, one.about, one.holds) == ("stage stage", "nas", False)
+    assert one.words == "stage stage stops VM 100 (truenas), which is nas, before FSD: it has the tag nas"
+    assert one.remedy == "let it not choose 100: nas goes down by itself at FSD"
+    assert made.stages == (STAGE,)
+    assert (planned(made).holds, planned(made).feasible) == (False, True)
+
+
+def test_a_number_that_nobody_has() -> None:
+    made = placed(
+        selectors={"stage": Selector(((101, None), (104, None), (777, None)))}, stages=(replace(STAGE, runtime=4000),)
+    )
+    assert [(one.name, one.about, one.holds) for one in made.proxmox.remarks] == [
+        ("stage stage", "104", None), ("stage stage", "777", None),
+    ]  # fmt: skip
+    assert "stage stage names guest 777" in made.proxmox.remarks[1].words
+    assert (planned(made).holds, planned(made).feasible) == (None, True)
+
+
+def test_names_of_machines_stand_for_their_addresses() -> None:
+    selector = Selector(((101, None),), ("a",), ("nas", "pve", "192.0.2.9", "192.0.2.20"), 5)
+    assert placement.addressed(selector, (PVE, NAS)) == replace(
+        selector, storage_of=("192.0.2.20", "nas", "pve", "192.0.2.9")
+    )
+
+
+def test_a_guest_on_two_machines() -> None:
+    storages = {**STORAGES, "more": Storage("more", "nfs", ("192.0.2.30",))}
+    web = replace(WEB, storages=frozenset({"shared", "more"}))
+    host = replace(HOST, here=replace(HERE, guests=(web,), storages=storages))
+    second = Machine("second", "secondary", "linux", address=("192.0.2.30",))
+    deaf = Machine("deaf", "secondary", "linux")
+    made = placed(host, machines=(PVE, replace(PVE, name="p", address=("192.0.2.30",)), NAS, second, deaf))
+    assert made.machines[-1].needs == ("nas", "second")
+    assert made.proxmox.guests[0].why == (
+        "its disk is on storage shared, on 192.0.2.20; its disk is on storage more, on 192.0.2.30"
+    )
+    hangs = [one for one in planned(placed()).constraints if one.name == "needs"]
+    assert [(one.about, one.holds, one.remedy) for one in hangs] == [
+        ("101 web", False, "add storage_of: [nas] to a stage of nut_server_stages")
+    ]
+    assert planned(placed()).feasible is True
+
+
+def test_the_stage_that_is_proposed_is_enough() -> None:
+    without = placed(with_guests(WEB, DNS, OLD), stages=())
+    words = {one.remedy for one in planned(without).constraints if one.name == "needs"}
+    # low at 2000 s, seen up to 35 s late, and 192 s for web
+    assert words == {"add {name: guests, runtime: 2227, storage_of: [nas], fsd: true} to nut_server_stages"}
+    stage = StagePlan("guests", runtime=2227, fsd=True)
+    selector = placement.addressed(Selector(storage_of=("nas",)), without.machines)
+    assert planned(placed(with_guests(WEB, DNS, OLD), {"guests": selector}, stages=(stage,))).holds is True
+
+
+# --- how long the rest takes
+
+
+def seconds(made: Placed) -> tuple[float | None, float | None]:
+    return made.proxmox.seconds, made.proxmox.usual
+
+
+def test_how_long_proxmox_takes() -> None:
+    assert seconds(placed()) == (192, 30)
+    # one after the other
+    assert seconds(placed(replace(HOST, workers=1))) == (192 + 32, 30 + 30)
+    # and one order after the other
+    assert seconds(placed(with_guests(replace(WEB, order=1), DNS))) == (192 + 32, 30 + 30)
+    assert seconds(placed(Host())) == (0, 0)
+    known = Machine("web", "guest", "qm", shutdown_time=20.5, limit=30.5, guest_id=101)
+    assert seconds(placed(with_guests(WEB), machines=(PVE, NAS, known))) == (31, 21)
+    assert seconds(placed(with_guests(replace(WEB, down=0)))) == (12, 12)
+
+
+def test_how_long_ha_takes() -> None:
+    ha = Ha("freeze", frozenset({101, 900}), ("HA works 2 guests",))
+    made = placed(with_guests(replace(WEB, down=300), DNS, OLD, ha=ha, ha_workers=2))
+    # Proxmox's own at once; then HA's, which have 60 s whatever they ask for, and 20 s until HA acts
+    assert seconds(made) == (192 + 72 + 20, 30 + 30 + 20)
+    assert made.proxmox.turns == {"101 web": (30, 192), "102 dns": (0, 0), "103 old": (0, 0)}
+    web, dns, _old = made.proxmox.guests
+    assert (web.seconds, web.ha, dns.ha) == (60, True, False)
+    both = placed(with_guests(replace(WEB, order=1), DNS, ha=replace(ha, managed=frozenset({101, 102})), ha_workers=2))
+    assert seconds(both) == (72 + 20, 30 + 20)
+    one_by_one = placed(with_guests(WEB, DNS, ha=replace(ha, managed=frozenset({101, 102})), ha_workers=1))
+    assert seconds(one_by_one) == (144 + 20, 60 + 20)
+    # one that a stage stops is done
+    staged = placed(with_guests(WEB, DNS, ha=ha), {"stage": Selector(((101, None),))})
+    assert seconds(staged) == (32, 30)
+    assert (made.proxmox.ha, made.proxmox.migrates) == (("HA works 2 guests",), False)
+
+
+def test_each_has_its_turn() -> None:
+    found = with_guests(replace(WEB, order=1), replace(DNS, order=2), OLD, workers=2)
+    made = placed(found)
+    # without an order first, then from the highest down
+    assert made.proxmox.turns == {"103 old": (0, 0), "102 dns": (30, 192), "101 web": (60, 224)}
+    events = {one.machine: (one.at, one.until) for one in planned(made).worst if one.what == "goes down"}
+    begin = planned(made).at("power off", worst=True) or 0
+    assert events["103 old"] == (begin, begin + 192)
+    assert events["102 dns"] == (begin + 192, begin + 224)
+    assert events["101 web"] == (begin + 224, begin + 224 + 192)
+    # given less time than they take, none goes on after it is over
+    short = plan(made.machines, [Supply()], Timing(guests_time=200), made.stages, made.proxmox)
+    cut = {one.machine: (one.at - begin, one.until - begin) for one in short.worst if one.what == "goes down"}
+    assert (cut["102 dns"], cut["101 web"]) == ((192, 200), (200, 200))
+
+
+@given(
+    st.lists(st.tuples(st.none() | st.integers(0, 3), st.integers(0, 90)), max_size=12),
+    st.integers(1, 4),
+)
+def test_the_last_turn_ends_when_proxmox_is_done(drawn: list[tuple[int | None, int]], workers: int) -> None:
+    found = [Guest(100 + place, "qm", order=order, down=down) for place, (order, down) in enumerate(drawn)]
+    made = placed(with_guests(*found, workers=workers))
+    ends = [made.proxmox.turns[one.name][1] + one.most for one in made.machines if one.role == "guest"]
+    assert made.proxmox.seconds == max(ends, default=0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "managed", "migrates"),
+    [("migrate", {101}, True), ("freeze", {101}, False), ("conditional", {101}, False), ("migrate", set(), False)],
+)
+def test_ha_that_moves_its_guests(policy: str, managed: set[int], migrates: bool) -> None:
+    words = ("words",) if managed else ()
+    made = placed(replace(HOST, ha=Ha(policy, frozenset(managed), words)))
+    assert made.proxmox.migrates is migrates
+    assert planned(made).feasible is not migrates
+
+
+# --- on a host
+
+
+def proxmox(root: Path, datacenter: str = "") -> Path:
+    local = root / "etc/pve/local"
+    (local / "qemu-server").mkdir(parents=True)
+    (local / "lxc").mkdir()
+    (local / "qemu-server/101.conf").write_text("name: web\nonboot: 1\nscsi0: shared:101/d.raw,size=8G\n")
+    (root / "etc/pve/storage.cfg").write_text("nfs: shared\n\tserver 192.0.2.20\n")
+    (root / "etc/pve/datacenter.cfg").write_text(datacenter)
+    (root / "etc/pve/ha").mkdir()
+    (root / "etc/pve/ha/resources.cfg").write_text("vm: 101\n\tstate started\n")
+    return root
+
+
+def quiet(command: Sequence[str]) -> tuple[int, str]:
+    return 0, "  101 web running 512 8.00 4711\n" if "qm" in command else ""
+
+
+def test_look(tmp_path: Path) -> None:
+    found = placement.look(quiet, proxmox(tmp_path), cpus=6)
+    assert [one.id for one in found.here.guests] == [101]
+    assert found.here.storages["shared"].servers == ("192.0.2.20",)
+    assert found.running == frozenset({101})
+    assert found.ha.managed == frozenset({101})
+    assert (found.workers, found.ha_workers) == (6, 4)
+
+
+def test_look_where_it_is_said_how_many_are_stopped_at_a_time(tmp_path: Path) -> None:
+    found = placement.look(lambda _command: (1, "no"), proxmox(tmp_path, "max_workers: 2\n"))
+    assert (found.workers, found.ha_workers) == (2, 2)
+    assert found.running is None
+
+
+def test_look_where_there_is_no_proxmox(tmp_path: Path) -> None:
+    def run(_command: Sequence[str]) -> tuple[int, str]:
+        raise AssertionError("nobody need be asked")
+
+    found = placement.look(run, tmp_path, cpus=2)
+    assert found == Host(workers=2)
+
+
+def test_look_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "etc/pve").mkdir(parents=True)
+    with pytest.raises(GuestsError, match="etc/pve/local is not there"):
+        placement.look(quiet, tmp_path)
+
+
+def test_look_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def hang(_root: Path) -> Here:
+        release.wait(60)
+        return Here()
+
+    monkeypatch.setattr(selection, "look", hang)
+    try:
+        with pytest.raises(GuestsError, match=r"etc/pve has not answered for 0\.05 s"):
+            placement.look(quiet, tmp_path, patience=0.05)
+    finally:
+        release.set()
+
+
+def test_names_are_looked_up_at_once() -> None:
+    asked: list[str] = []
+
+    def resolve(name: str, seconds: float) -> tuple[str, ...]:
+        assert seconds == placement.NAME_SECONDS
+        asked.append(name)
+        return ("192.0.2.20",) if name == "filer" else ()
+
+    by_name = replace(HERE, storages={"shared": Storage("shared", "nfs", ("filer",))})
+    host = replace(HOST, here=by_name)
+    found = placement.resolver((PVE, NAS), [Selector(storage_of=("other",))], host, resolve)
+    assert sorted(asked) == ["192.0.2.20", "filer", "nas", "other"]
+    assert found("filer") == ("192.0.2.20",)
+    with pytest.raises(OSError, match="nas"):
+        found("nas")
+    made = place((PVE, NAS), (), {}, host, found)
+    assert made.machines[2].needs == ("nas",)
+
+
+def test_what_proxmox_gives_is_what_the_library_says() -> None:
+    assert guests.FORCE_SECONDS + 1 == FORCE

@@ -1,0 +1,410 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import firewall
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.firewall import FirewallError, State
+from hypothesis import given
+from hypothesis import strategies as st
+
+ON = "[OPTIONS]\nenable: 1\n"
+NAS = "192.0.2.5"
+OURS = ["IN ACCEPT -source 192.0.2.5 -p tcp -dport 3493 # homelab.nut: a client of upsd"]
+
+
+def host(*rules: str) -> str:
+    return "\n".join(["[RULES]", *rules, ""])
+
+
+def lets_in(rule: str, address: str = NAS, port: int = 3493) -> bool:
+    seen = firewall.state(ON, host(rule), [address], port)
+    assert seen.shut_out in ((), (address,))
+    return not seen.shut_out
+
+
+# Is it on?
+
+
+@pytest.mark.parametrize(
+    "cluster_fw",
+    ["", "[RULES]\nIN DROP\n", "[OPTIONS]\nenable: 0\n", "[OPTIONS]\n# enable: 1\n", "enable: 1\n[OPTIONS]\npolicy_in: DROP\n"],
+)  # fmt: skip
+def test_off_by_default(cluster_fw: str) -> None:
+    assert "cluster.fw" in firewall.off(cluster_fw, "")
+    seen = firewall.state(cluster_fw, host("IN DROP"), [NAS], 3493)
+    assert seen == State(firewall.off(cluster_fw, ""))
+    assert not seen.shut_out
+
+
+def test_off_for_this_host() -> None:
+    assert "host.fw" in firewall.off(ON, "[OPTIONS]\nenable: 0\n")
+
+
+@pytest.mark.parametrize(
+    ("cluster_fw", "host_fw"),
+    [
+        (ON, ""),
+        (ON, "[OPTIONS]\nenable: 1\n"),
+        (ON, "[RULES]\nenable: 0\n"),
+        ("[options]\n\n  Enable:1  \n", ""),
+        ("[OPTIONS]\nenable: 0\nenable: 1\n", ""),
+        ("[OPTIONS]\nenable: 1700000000\n", ""),
+        ("[OPTIONS]\r\n[OPTIONS]\nenable: 1\n", ""),
+    ],
+)
+def test_on(cluster_fw: str, host_fw: str) -> None:
+    assert firewall.off(cluster_fw, host_fw) == ""
+
+
+# Who is let in?
+
+
+def test_what_no_rule_matches_gets_the_policy() -> None:
+    assert firewall.state(ON, "", [NAS], 3493) == State("", (NAS,), ())
+    assert firewall.state(ON + "policy_in: REJECT\n", "", [NAS], 3493).shut_out == (NAS,)
+    assert firewall.state(ON + "policy_in: ACCEPT\n", "", [NAS], 3493).shut_out == ()
+    assert firewall.state(ON + "policy_out: ACCEPT\n", "", [NAS], 3493).shut_out == (NAS,)
+    # the policy of a host is that of the cluster
+    assert firewall.state(ON, "[OPTIONS]\npolicy_in: ACCEPT\n", [NAS], 3493).shut_out == (NAS,)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "IN ACCEPT",
+        "in ACCEPT -p tcp -dport 3493",
+        "IN ACCEPT -source 192.0.2.5 -p tcp -dport 3493 -log nolog # NUT",
+        "IN ACCEPT --source 192.0.2.0/24 --proto 6 --dport nut",
+        "  IN ACCEPT -source 198.51.100.1,192.0.2.5 -p tcp -dport 22,3490:3500\t",
+        "IN ACCEPT -source 192.0.2.4-192.0.2.6 -log info#NUT",
+    ],
+)
+def test_let_in(rule: str) -> None:
+    assert lets_in(rule)
+    assert lets_in(rule.replace("ACCEPT", "DROP")) is False
+    assert lets_in(f"|{rule.strip()}") is False
+    assert lets_in(f"# {rule}") is False
+    assert firewall.state(ON, f"{rule}\n", [NAS], 3493).shut_out == (NAS,)  # not in [RULES]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "OUT ACCEPT",
+        "FORWARD ACCEPT",
+        "IN ACCEPT -p udp -dport 3493",
+        "IN ACCEPT -p tcp -dport 22,3494:4000",
+        "IN ACCEPT -source 192.0.2.6",
+        "IN ACCEPT -source 198.51.100.0/24,192.0.2.128/25",
+        "IN ACCEPT -source 192.0.2.6-192.0.2.9",
+        "IN ACCEPT -source 2001:db8::/32",
+        "IN ACCEPT -source 2001:db8::1-2001:db8::9",
+        "IN SSH(ACCEPT) -source +mine",
+        "IN ACCEPT -i vmbr0 -p udp",
+    ],
+)
+def test_a_rule_for_others_is_passed_over(rule: str) -> None:
+    assert firewall.state(ON, host(rule), [NAS], 3493) == State("", (NAS,), ())
+    for action in ("DROP", "REJECT"):
+        assert firewall.state(ON, host(rule.replace("ACCEPT", action), "IN ACCEPT"), [NAS], 3493).shut_out == ()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "IN ACCEPT -source +clients -p tcp -dport 3493",
+        "IN ACCEPT -source dc/nas -p tcp -dport 3493",
+        "IN ACCEPT -source nas",
+        "IN ACCEPT -source 192.0.2.5/24",
+        "IN ACCEPT -source 192.0.2.1-2001:db8::1",
+        "IN ACCEPT -i vmbr0 -p tcp -dport 3493",
+        "IN ACCEPT -dest 192.0.2.1 -p tcp -dport 3493",
+        "IN ACCEPT -p tcp -dport ups",
+        # wrong to pve-firewall, which then goes without the whole rule
+        "IN ACCEPT -dport 3493",
+        "IN ACCEPT -p all -dport 3493",
+        "IN ACCEPT -p tcp dport 3493",
+        "IN ACCEPT -p tcp -dport 3493,",
+        "IN ACCEPT -p tcp -dport 3493,70000",
+        "IN ACCEPT -p tcp -dport 3493,22:21",
+        "IN ACCEPT -source 192.0.2.5,nas",
+        "IN ACCEPT -source 192.0.2.5,2001:db8::5",
+        "IN ACCEPT -source 192.0.2.5,192.0.2.7-192.0.2.9",
+        "IN ACCEPT -p tcp -sport 1024:65535 -dport 3493",
+        "IN ACCEPT -source",
+        "GROUP clients",
+        "IN accept",
+        "IN",
+        "ACCEPT IN",
+        "\x0b# nothing",
+    ],
+)
+def test_what_can_not_be_judged_lets_nobody_in_and_is_named(rule: str) -> None:
+    doubt = f"host.fw: {rule}"
+    assert firewall.state(ON, host(rule), [NAS], 3493) == State("", (NAS,), (doubt,))
+    # may it shut out, so nobody knows what comes of the rules after it
+    drops = rule.replace("ACCEPT -", "DROP -")
+    assert firewall.state(ON, host(drops, "IN ACCEPT"), [NAS], 3493).shut_out == (NAS,)
+    # turned off, or ours before it: no doubt left
+    assert firewall.state(ON, host("|" + rule), [NAS], 3493).doubts == ()
+    assert firewall.state(ON, host(*OURS, rule), [NAS], 3493) == State("")
+
+
+def test_a_doubtful_accept_does_no_harm_to_a_sure_one() -> None:
+    assert firewall.state(ON, host("IN ACCEPT -source +a", "IN ACCEPT -p tcp -dport 3493"), [NAS], 3493) == State("")
+
+
+def test_a_macro_may_be_for_another_port_than_nuts_own() -> None:
+    assert firewall.state(ON, host("IN Ceph(ACCEPT)"), [NAS], 6789) == State("", (NAS,), ("host.fw: IN Ceph(ACCEPT)",))
+    assert firewall.state(ON, host("IN Ceph(DROP)", "IN ACCEPT"), [NAS], 6789).shut_out == (NAS,)
+
+
+def test_the_host_comes_before_the_cluster() -> None:
+    drop = f"{ON}[RULES]\nIN DROP -p tcp -dport 3493\n[group g]\nIN ACCEPT\n"
+    accept = f"{ON}[group g]\nIN DROP\n[RULES]\nIN ACCEPT -p tcp -dport 3493\n"
+    assert firewall.state(drop, host("IN ACCEPT -source 192.0.2.5"), [NAS], 3493).shut_out == ()
+    assert firewall.state(accept, host("IN DROP -source 192.0.2.5"), [NAS], 3493).shut_out == (NAS,)
+    assert firewall.state(drop, "", [NAS], 3493).shut_out == (NAS,)
+    assert firewall.state(accept, "", [NAS], 3493).shut_out == ()
+
+
+def test_each_address_by_itself() -> None:
+    text = host("IN ACCEPT -source 192.0.2.5", "IN ACCEPT -source 2001:db8::/32", "GROUP g")
+    seen = firewall.state(ON, text, ["192.0.2.6", NAS, "2001:db8::5"], 3493)
+    assert seen == State("", ("192.0.2.6",), ("host.fw: GROUP g",))
+
+
+# Our rules
+
+
+def test_rules() -> None:
+    assert firewall.rules([NAS], 3493) == OURS
+    assert firewall.rules([NAS, "2001:db8::5", NAS], 1234) == [
+        "IN ACCEPT -source 192.0.2.5 -p tcp -dport 1234 # homelab.nut: a client of upsd",
+        "IN ACCEPT -source 2001:db8::5 -p tcp -dport 1234 # homelab.nut: a client of upsd",
+    ]
+    assert "#" not in firewall.MARK  # Proxmox VE's two programs cut a comment off at different ones
+    for port in (0, -1, 65536):
+        with pytest.raises(FirewallError, match=f"port must be .* not {port}"):
+            firewall.rules([], port)
+
+
+def test_our_rules_let_in() -> None:
+    places = [NAS, "2001:db8::5"]
+    text = firewall.with_rules(host("IN DROP"), firewall.rules(places, 1234))
+    assert firewall.state(ON, text, places, 1234) == State("")
+    assert firewall.state(ON, text, [NAS], 3493).shut_out == (NAS,)
+
+
+RULE = OURS[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", f"[RULES]\n\n{RULE}\n"),
+        ("[OPTIONS]\n\nenable: 1\n\n", f"[OPTIONS]\n\nenable: 1\n\n[RULES]\n\n{RULE}\n"),
+        ("[OPTIONS]\nenable: 1\n", f"[OPTIONS]\nenable: 1\n\n[RULES]\n\n{RULE}\n"),
+        ("[OPTIONS]\nenable: 1", f"[OPTIONS]\nenable: 1\n\n[RULES]\n\n{RULE}\n"),
+        ("[RULES]", f"[RULES]\n{RULE}\n"),
+        ("[RULES]\n", f"[RULES]\n{RULE}\n"),
+        ("[RULES]\n\n", f"[RULES]\n\n{RULE}\n"),
+        ("[RULES]\n\nIN DROP\n\n", f"[RULES]\n\n{RULE}\nIN DROP\n\n"),
+        ("[RULES]\n# mine\nIN DROP", f"[RULES]\n{RULE}\n# mine\nIN DROP"),
+        (" [rules]\t\nIN DROP\n[RULES]\n", f" [rules]\t\n{RULE}\nIN DROP\n[RULES]\n"),
+        ("[RULES]\n[OPTIONS]\n", f"[RULES]\n{RULE}\n[OPTIONS]\n"),
+        # pve-firewall takes this for no header
+        ("[RULES]\r\nIN DROP\r\n", f"[RULES]\r\nIN DROP\r\n\n[RULES]\n\n{RULE}\n"),
+        ("# [RULES]\n", f"# [RULES]\n\n[RULES]\n\n{RULE}\n"),
+        # moved down, changed, turned off, of another port: put right
+        (f"[RULES]\nIN DROP\n{RULE}\n", f"[RULES]\n{RULE}\nIN DROP\n"),
+        (f"[RULES]\n|{RULE}\nIN DROP\n", f"[RULES]\n{RULE}\nIN DROP\n"),
+        (f"[RULES]\n{RULE.replace('.5', '.6')}, mine\nIN DROP\n", f"[RULES]\n{RULE}\nIN DROP\n"),
+        # not ours: turned into comment, not among the rules, another comment
+        (f"[RULES]\n# {RULE}\n", f"[RULES]\n{RULE}\n# {RULE}\n"),
+        ("[RULES]\n# homelab.nut: a client of upsd\n", f"[RULES]\n{RULE}\n# homelab.nut: a client of upsd\n"),
+        (f"{RULE}\n[RULES]\n", f"{RULE}\n[RULES]\n{RULE}\n"),
+        ("[RULES]\nIN ACCEPT # not homelab.nut: a\n", f"[RULES]\n{RULE}\nIN ACCEPT # not homelab.nut: a\n"),
+    ],
+)
+def test_where_they_go(before: str, after: str) -> None:
+    assert firewall.with_rules(before, OURS) == after
+    assert firewall.with_rules(after, OURS) == after
+
+
+def test_without_rules() -> None:
+    assert firewall.without_rules(f"[RULES]\n{RULE}\nIN DROP\n[RULES]\n|{RULE} too\n") == "[RULES]\nIN DROP\n[RULES]\n"
+    assert firewall.with_rules(f"[RULES]\n{RULE}\nIN DROP\n", []) == "[RULES]\nIN DROP\n"
+    assert firewall.with_rules("[OPTIONS]\n", []) == "[OPTIONS]\n"
+
+
+def saved(host_fw: str) -> str:
+    """Write a host.fw anew as Proxmox VE's web interface does: without lines of comment, with blank lines of its own."""
+    sections: dict[str, list[str]] = {"[OPTIONS]": [], "[RULES]": []}
+    lines: list[str] = []
+    for line in host_fw.split("\n"):
+        if line.upper() in sections:
+            lines = sections[line.upper()]
+        elif line and not line.startswith("#"):
+            lines.append(line)
+    return "".join("\n".join([name, "", *those, "", ""]) for name, those in sections.items() if those)
+
+
+def test_the_web_interface_keeps_them() -> None:
+    mine = "[OPTIONS]\nenable: 1\n[RULES]\n# mine\nIN SSH(ACCEPT)\n"
+    kept = saved(firewall.with_rules(mine, OURS))
+    assert kept == f"[OPTIONS]\n\nenable: 1\n\n[RULES]\n\n{RULE}\nIN SSH(ACCEPT)\n\n"
+    assert firewall.with_rules(kept, OURS) == kept
+    assert firewall.without_rules(kept) == saved(mine)
+
+
+TEXT = st.lists(
+    st.sampled_from(
+        ["[RULES]", "[rules] ", "[OPTIONS]", "[group x]", "", " ", "\t", "# [RULES]", "enable: 1", "IN DROP", "\r", "\u2028",
+         "|IN ACCEPT # \x85", "[RULES]\r", "[", "#", RULE, f"|{RULE}", f"# {RULE}", RULE.replace("3493", "1"), "\udcff"],
+    )
+    | st.text(),
+).map("\n".join)  # fmt: skip
+RULES = st.lists(st.ip_addresses().map(str), max_size=3).map(lambda found: firewall.rules(found, 3493))
+
+
+@given(TEXT, RULES)
+def test_twice_is_once(text: str, ours: list[str]) -> None:
+    once = firewall.with_rules(text, ours)
+    assert firewall.with_rules(once, ours) == once
+    if ours:
+        assert firewall.with_rules(firewall.with_rules(text, OURS), ours) == once
+
+
+@given(TEXT, RULES)
+def test_every_other_line_survives(text: str, ours: list[str]) -> None:
+    without = firewall.without_rules(text)
+    left = firewall.without_rules(firewall.with_rules(text, ours))
+    if not ours:
+        assert left == without
+    elif any(line.strip(" \t").lower() == "[rules]" for line in text.split("\n")):
+        assert left in (without, without + "\n")  # the end of a last line that had none
+    else:
+        assert left.startswith(without)
+        assert left[len(without) :].strip("\n") == "[RULES]"
+    gone = [line for line in text.split("\n") if firewall.MARK not in line]
+    assert [line for line in without.split("\n") if firewall.MARK not in line] == gone
+
+
+@given(TEXT, RULES)
+def test_they_are_the_first_rules(text: str, ours: list[str]) -> None:
+    found = []
+    section = ""
+    for line in firewall.with_rules(text, ours).split("\n"):
+        told = line.strip(" \t")
+        section = told.lower() if told.startswith("[") else section
+        if section == "[rules]" and told and told[0] not in "#[":
+            found.append(line)
+    assert found[: len(ours)] == ours
+    assert not {RULE, f"|{RULE}", RULE.replace("3493", "1")} & set(found[len(ours) :])
+
+
+@given(st.text(), st.text())
+def test_any_text_can_be_judged(cluster_fw: str, rule: str) -> None:
+    seen = firewall.state(f"{ON}[RULES]\n{cluster_fw}", host(rule), [NAS], 3493)
+    assert seen.shut_out in ((), (NAS,))
+
+
+# What is told
+
+
+def test_hint() -> None:
+    clients = {"nas": ("192.0.2.5", "2001:db8::5"), "192.0.2.6": ("192.0.2.6",), "media": ("192.0.2.7",)}
+    seen = State("", ("192.0.2.5", "192.0.2.6"), ("cluster.fw: GROUP g",))
+    why, where, *rules, doubts = firewall.hint(seen, clients, 1234, Path("/etc/pve/local/host.fw"))
+    assert "to port 1234: nas (192.0.2.5), 192.0.2.6. " in why
+    assert "/etc/pve/local/host.fw" in where
+    assert rules == [
+        "IN ACCEPT -source 192.0.2.5 -p tcp -dport 1234",
+        "IN ACCEPT -source 192.0.2.6 -p tcp -dport 1234",
+    ]
+    assert doubts.endswith(": cluster.fw: GROUP g")
+
+
+def test_a_hint_that_is_followed_is_not_given_again() -> None:
+    seen = firewall.state(ON, host("GROUP g"), [NAS], 3493)
+    _why, _where, rule, _doubts = firewall.hint(seen, {"nas": (NAS,)}, 3493, Path("host.fw"))
+    followed = host(rule, "GROUP g")
+    assert firewall.hint(firewall.state(ON, followed, [NAS], 3493), {"nas": (NAS,)}, 3493, Path("host.fw")) == []
+    # what somebody wrote by hand is not ours to remove
+    assert firewall.without_rules(followed) == followed
+
+
+# The files
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "nodes/pve").mkdir(parents=True)
+    (tmp_path / "local").symlink_to("nodes/pve")
+    return tmp_path
+
+
+def test_read(root: Path) -> None:
+    assert firewall.read(root) == ("", "")
+    (root / "firewall").mkdir()
+    (root / "firewall/cluster.fw").write_text(ON)
+    (root / "local/host.fw").write_bytes(b"[RULES]\r\n# \xff\n")
+    assert firewall.read(root) == (ON, "[RULES]\r\n# \udcff\n")
+
+
+def test_no_proxmox_ve(tmp_path: Path) -> None:
+    with pytest.raises(FirewallError, match=f"there is no {tmp_path}/local"):
+        firewall.read(tmp_path)
+
+
+def test_what_can_not_be_read_is_named(root: Path) -> None:
+    (root / "nodes/pve/host.fw").mkdir()
+    with pytest.raises(FirewallError, match=r"local/host\.fw can't be read: Is a directory"):
+        firewall.read(root)
+
+
+def test_what_can_not_be_looked_at_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_dir(path: Path) -> bool:
+        raise OSError(107, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    with pytest.raises(FirewallError, match="local can't be read: Transport endpoint is not connected"):
+        firewall.read(root)
+
+
+def test_write(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    # Proxmox VE's file system
+    for name in ("chmod", "chown", "fchmod", "fchown", "link"):
+        monkeypatch.setattr(f"os.{name}", refused)
+    path = root / "nodes/pve/host.fw"
+    path.write_text("old")
+    (path.parent / "host.fw.tmp.4194305").write_text("of a run that was killed: no process has this number")
+    (path.parent / "host.fw.tmp.1").write_text("of one that is at work")
+    with path.open() as reader:
+        firewall.write(root, "[RULES]\r\n# \udcff\n")
+        assert reader.read() == "old"  # replaced, not written over
+    assert path.read_bytes() == b"[RULES]\r\n# \xff\n"
+    assert sorted(left.name for left in path.parent.iterdir()) == ["host.fw", "host.fw.tmp.1"]
+
+
+@pytest.mark.parametrize("call", ["write_bytes", "replace"])
+def test_a_write_that_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def refused(path: Path, argument: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = root / "nodes/pve/host.fw"
+    path.write_text("old")
+    monkeypatch.setattr(Path, call, refused)
+    with pytest.raises(FirewallError, match=r"local/host\.fw could not be written: Permission denied.* quorum"):
+        firewall.write(root, "new")
+    assert path.read_text() == "old"
+    assert [one.name for one in path.parent.iterdir()] == ["host.fw"]

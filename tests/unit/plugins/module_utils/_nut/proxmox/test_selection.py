@@ -1,0 +1,400 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests, selection
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest, GuestsError, Mount, Storage
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import Chosen, Finder, Here, Selector
+from hypothesis import given
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+ADDRESSES = {"nas.lan": ("192.0.2.20",), "truenas": ("192.0.2.20", "2001:db8::20"), "other": ("192.0.2.30",)}
+
+MAIL = Guest(101, "qm", "mail", tags=("nas", "web"), down=40)
+FILMS = Guest(102, "pct", "films", storages=frozenset({"nfs"}))
+BACKUP = Guest(103, "qm", "backup", tags=("NAS",), storages=frozenset({"nfs"}), paths=frozenset({"/srv/x"}))
+ROUTER = Guest(104, "qm", "router", storages=frozenset({"local"}))
+MODEL = Guest(105, "qm", "model", tags=("nas",), storages=frozenset({"nfs"}), template=True)
+HERE = Here(
+    (BACKUP, MAIL, MODEL, ROUTER, FILMS),
+    {"nfs": Storage("nfs", "nfs", ("truenas",), "/mnt/pve/nfs"), "local": Storage("local", "dir", (), "/var/lib/vz")},
+    (Mount("/", ""), Mount("/srv", "nas.lan")),
+)
+
+
+def resolve(name: str, seconds: float = 1.0) -> tuple[str, ...]:
+    if name.replace(".", "").isdigit():
+        return (name,)
+    if name not in ADDRESSES:
+        raise OSError(f"{name} is not known")
+    return ADDRESSES[name]
+
+
+def numbers(selector: Selector) -> list[int]:
+    return [one.guest.id for one in selection.choose(selector, HERE, resolve)]
+
+
+# Who is chosen
+
+
+@pytest.mark.parametrize(
+    ("selector", "wanted"),
+    [
+        (Selector(), []),
+        (Selector(ids=((104, None), (101, 5.0))), [101, 104]),
+        (Selector(ids=((999, None),)), []),
+        (Selector(ids=((105, None),)), []),
+        (Selector(tags=("nas",)), [101, 103]),
+        (Selector(tags=("Web", "none")), [101]),
+        (Selector(storage_of=("192.0.2.20",)), [102, 103]),
+        (Selector(storage_of=("nas.lan",)), [102, 103]),
+        (Selector(storage_of=("other", "192.0.2.99", "nobody.knows")), []),
+        (Selector(((104, None),), ("web",), ("nas.lan",)), [101, 102, 103, 104]),
+    ],
+)
+def test_choose(selector: Selector, wanted: list[int]) -> None:
+    assert numbers(selector) == wanted
+
+
+def test_how_long_each_has() -> None:
+    def seconds(selector: Selector) -> dict[int, float]:
+        return {one.guest.id: one.seconds for one in selection.choose(selector, HERE, resolve)}
+
+    # its own entry, else the selector's, else Proxmox's own, else what Proxmox gives those without
+    assert seconds(Selector(((101, 5.0), (104, None)), ("nas",), (), 90.0)) == {101: 5.0, 103: 90.0, 104: 90.0}
+    assert seconds(Selector(((101, None), (104, None)))) == {101: 40.0, 104: 180.0}
+    assert seconds(Selector(tags=("nas",))) == {101: 40.0, 103: 180.0}
+    # no time at all is a time
+    assert seconds(Selector(((101, 0.0),), ("nas",), (), 9.0)) == {101: 0.0, 103: 9.0}
+    assert seconds(Selector(tags=("web",), seconds=0.0)) == {101: 0.0}
+
+
+def test_why() -> None:
+    found = selection.choose(Selector(((103, None),), ("nas", "web"), ("nas.lan",)), HERE, resolve)
+    assert {one.guest.id: one.why for one in found} == {
+        101: "it has the tag nas; it has the tag web",
+        102: "its disk is on storage nfs, on truenas",
+        103: "its number is listed; it has the tag nas; its disk is on storage nfs, on truenas; it uses /srv/x, on nas.lan",
+    }
+    assert found[0] == Chosen(MAIL, 40.0, "it has the tag nas; it has the tag web")
+
+
+def test_names_are_not_asked_for_where_storage_does_not_matter() -> None:
+    def never(name: str) -> Any:
+        raise AssertionError(name)
+
+    assert len(selection.choose(Selector(((101, None),), ("nas",)), HERE, never)) == 2
+
+
+def test_what_chooses_nobody() -> None:
+    whole = Selector(((101, None), (105, None), (999, 3.0)), ("nas", "none"), ("nas.lan", "other", "nobody.knows"))
+    assert selection.missing(whole, HERE) == (105, 999)
+    assert selection.idle(whole, HERE, resolve) == (
+        "no guest here has the number 105",
+        "no guest here has the number 999",
+        "no guest here has the tag none",
+        "no guest here uses storage of other",
+        "nobody.knows has no address here, so nobody knows who uses its storage",
+    )
+    assert selection.idle(Selector(((104, None),), ("web",), ("truenas",)), HERE, resolve) == ()
+
+
+def test_a_selector_that_chooses_nobody_ever() -> None:
+    assert not Selector(seconds=9.0)
+    assert not selection.NOBODY
+    assert [bool(one) for one in (Selector(((1, None),)), Selector(tags=("a",)), Selector(storage_of=("a",)))] == [
+        True
+    ] * 3
+
+
+# What is here
+
+
+def host(root: Path) -> None:
+    for name in ("etc/pve/local/qemu-server", "etc/pve/local/lxc", "proc/self"):
+        (root / name).mkdir(parents=True)
+    (root / "etc/pve/local/qemu-server/101.conf").write_text("name: mail\ntags: nas\nscsi0: nfs:101/a.qcow2\n")
+    (root / "etc/pve/local/lxc/102.conf").write_text("hostname: films\nmp0: /srv/films,mp=/films\n")
+    (root / "etc/pve/storage.cfg").write_text("nfs: nfs\n\tserver truenas\n\tpath /mnt/pve/nfs\n")
+    (root / "etc/fstab").write_text("nas.lan:/x /srv nfs defaults 0 0\n")
+    (root / "proc/self/mounts").write_text("other:/y /opt nfs4 rw 0 0\n")
+
+
+def test_look(tmp_path: Path) -> None:
+    assert selection.look(tmp_path) == Here((), {}, ())
+    host(tmp_path)
+    here = selection.look(tmp_path)
+    assert [(one.id, one.kind, one.name) for one in here.guests] == [(101, "qm", "mail"), (102, "pct", "films")]
+    assert here.storages == {"nfs": Storage("nfs", "nfs", ("truenas",), "/mnt/pve/nfs")}
+    assert here.mounts == (Mount("/srv", "nas.lan"), Mount("/opt", "other"))
+
+
+def test_where_it_is_no_proxmox_nothing_else_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/fstab").write_text("nas.lan:/x /srv nfs defaults 0 0\n")
+    assert selection.look(tmp_path) == Here()
+
+
+def test_look_where_pmxcfs_is_not_mounted(tmp_path: Path) -> None:
+    (tmp_path / "etc/pve").mkdir(parents=True)
+    with pytest.raises(GuestsError, match="etc/pve/local is not there"):
+        selection.look(tmp_path)
+
+
+# Names
+
+
+def test_whose_addresses_are_needed() -> None:
+    asked = [Selector(storage_of=("b",)), Selector(tags=("x",)), Selector(storage_of=("a", "b"))]
+    assert selection.names(asked, HERE) == ("a", "b", "nas.lan", "truenas")
+    assert selection.names([Selector(tags=("x",))], HERE) == ()
+
+
+def test_look_up() -> None:
+    asked: list[tuple[str, float]] = []
+
+    def one(name: str, seconds: float) -> tuple[str, ...]:
+        asked.append((name, seconds))
+        if name == "odd":
+            raise ValueError("label too long")
+        return resolve(name)
+
+    answer = selection.look_up(("nas.lan", "nobody", "odd"), one, 3.0)
+    assert answer("nas.lan") == ("192.0.2.20",)
+    assert sorted(asked) == [("nas.lan", 3.0), ("nobody", 3.0), ("odd", 3.0)]
+    for name in ("nobody", "odd", "never.asked.for"):
+        with pytest.raises(OSError, match=f"{name} has no address"):
+            answer(name)
+
+
+def test_look_up_asks_for_all_at_once() -> None:
+    both = threading.Barrier(3)
+
+    def one(name: str, seconds: float) -> tuple[str, ...]:
+        both.wait(60)
+        return ("192.0.2.1",)
+
+    answer = selection.look_up(("a", "b", "c"), one, 60.0)
+    assert answer("a") == answer("b") == answer("c") == ("192.0.2.1",)
+
+
+def test_look_up_does_not_wait_for_ever() -> None:
+    never, ended = threading.Event(), threading.Event()
+
+    def one(name: str, seconds: float) -> tuple[str, ...]:
+        never.wait(60)
+        ended.set()
+        return ("192.0.2.1",)
+
+    answer = selection.look_up(("hangs",), one, 0.01)
+    never.set()
+    assert ended.wait(60)
+    # what comes late is not taken: one look has one answer
+    with pytest.raises(OSError, match="hangs has no address"):
+        answer("hangs")
+
+
+# What is found, and what is kept
+
+
+STAGES = {"nas": Selector(((102, 60.0), (999, None)), ("nas",)), "late": Selector(storage_of=("truenas",), seconds=9.0)}
+
+
+def finder(root: Path, stages: Mapping[str, Selector] | None = None) -> Finder:
+    return Finder(STAGES if stages is None else stages, root / "lib/guests.json", lambda: resolve, root)
+
+
+def plain(found: Mapping[str, Any]) -> dict[str, list[tuple[str, int, str, float, str]]]:
+    return {
+        name: [(one.guest.kind, one.guest.id, one.guest.name, one.seconds, one.why) for one in chosen]
+        for name, chosen in found.items()
+    }
+
+
+FOUND = {
+    "nas": [("qm", 101, "mail", 180.0, "it has the tag nas"), ("pct", 102, "films", 60.0, "its number is listed")],
+    "late": [
+        ("qm", 101, "mail", 9.0, "its disk is on storage nfs, on truenas"),
+        ("pct", 102, "films", 9.0, "it uses /srv/films, on nas.lan"),
+    ],
+}
+
+
+def test_find(tmp_path: Path) -> None:
+    host(tmp_path)
+    assert plain(finder(tmp_path).find()) == FOUND
+    found = finder(tmp_path).look()
+    assert plain(found.stages) == FOUND
+    assert [one.id for one in found.here.guests] == [101, 102]
+    assert found.idle == ("stage nas: no guest here has the number 999",)
+
+
+def test_each_look_has_a_resolver_of_its_own(tmp_path: Path) -> None:
+    host(tmp_path)
+    given: list[int] = []
+
+    def fresh() -> Any:
+        given.append(1)
+        return resolve
+
+    one = Finder(STAGES, tmp_path / "g", fresh, tmp_path)
+    one.find()
+    one.find()
+    assert len(given) == 2
+
+
+def test_what_is_kept_is_given_back(tmp_path: Path) -> None:
+    host(tmp_path)
+    one = finder(tmp_path)
+    assert one.kept() == {}
+    assert one.keep(one.find()) is True
+    assert plain(one.kept()) == FOUND
+    assert plain(finder(tmp_path).kept()) == FOUND
+    path = tmp_path / "lib/guests.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_is_kept_already_is_not_written(tmp_path: Path) -> None:
+    host(tmp_path)
+    one = finder(tmp_path)
+    one.keep(one.find())
+    before = (tmp_path / "lib/guests.json").stat().st_ino
+    assert one.keep(one.find()) is False
+    assert (tmp_path / "lib/guests.json").stat().st_ino == before
+    assert one.keep({}) is True
+    assert one.kept() == {"nas": (), "late": ()}
+
+
+def test_a_stage_that_means_other_guests_now_has_none_kept(tmp_path: Path) -> None:
+    host(tmp_path)
+    one = finder(tmp_path)
+    one.keep(one.find())
+    for other in (Selector(((102, 61.0), (999, None)), ("nas",)), Selector(((102, 60.0), (999, None)), ("nas", "x"))):
+        assert plain(finder(tmp_path, {**STAGES, "nas": other, "new": Selector()}).kept()) == {"late": FOUND["late"]}
+    other = Selector(storage_of=("truenas",), seconds=8.0)
+    assert plain(finder(tmp_path, {**STAGES, "late": other}).kept()) == {"nas": FOUND["nas"]}
+    other = Selector(storage_of=("nas.lan",), seconds=9.0)
+    assert plain(finder(tmp_path, {**STAGES, "late": other}).kept()) == {"nas": FOUND["nas"]}
+
+
+def test_it_can_not_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "lib").write_text("no folder")
+    with pytest.raises(files.WriteError, match=r"guests\.json could not be written: "):
+        finder(tmp_path).keep({})
+
+
+KEPT = {"kind": "qm", "id": 101, "name": "mail", "seconds": 9.0, "why": "w"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "vm"},
+        {"id": 99},
+        {"id": True},
+        {"id": 101.0},
+        {"id": "101"},
+        {"id": 10**9},
+        {"name": None},
+        {"seconds": -1},
+        {"seconds": "9"},
+        {"seconds": True},
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"why": 3},
+    ],
+)
+def test_what_was_kept_is_damaged(tmp_path: Path, changes: dict[str, Any]) -> None:
+    one = finder(tmp_path)
+    one.keep({})
+    path = tmp_path / "lib/guests.json"
+    data = json.loads(path.read_text())
+    data["stages"]["nas"]["guests"] = [KEPT]
+    path.write_text(json.dumps(data))
+    assert plain(one.kept())["nas"] == [("qm", 101, "mail", 9.0, "w")]
+    data["stages"]["nas"]["guests"] = [KEPT, {**KEPT, "id": 102, **changes}]
+    path.write_text(json.dumps(data))
+    assert one.kept() == {}
+    del data["stages"]["nas"]["guests"][1]["why"]
+    path.write_text(json.dumps(data))
+    assert one.kept() == {}
+
+
+def test_a_name_that_would_spoil_the_log(tmp_path: Path) -> None:
+    one = finder(tmp_path)
+    one.keep({"nas": [Chosen(Guest(101, "qm", "a\x1b"), 3.0, "b\n")]})
+    assert plain(one.kept())["nas"] == [("qm", 101, "a\\x1b", 3.0, "b\\n")]
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"version": 1}', '{"version": 2, "stages": {}}', "[" * 99999])
+def test_what_was_kept_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/guests.json").write_text(text)
+    assert finder(tmp_path).kept() == {}
+
+
+def test_another_version_is_not_understood(tmp_path: Path) -> None:
+    one = finder(tmp_path)
+    one.keep({})
+    path = tmp_path / "lib/guests.json"
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    assert one.kept() == {}
+
+
+def test_what_was_kept_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    os.mkfifo(tmp_path / "lib/guests.json")
+    came: list[Any] = []
+    # the loop itself reads it, and nobody will ever write into it
+    reading = threading.Thread(target=lambda: came.append(finder(tmp_path).kept()), daemon=True)
+    reading.start()
+    reading.join(30)
+    assert came == [{}]
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)
+    )
+)
+def test_any_json(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    root = tmp_path_factory.mktemp("kept")
+    (root / "lib").mkdir()
+    for whole in (value, {"version": 1, "stages": value}, {"version": 1, "stages": {"nas": value, "late": value}}):
+        (root / "lib/guests.json").write_text(json.dumps(whole))
+        assert finder(root).kept() == {}
+
+
+@given(
+    st.lists(st.sampled_from([101, 102, 103, 104, 105, 106]), unique=True),
+    st.lists(st.sampled_from(["nas", "WEB", "none"]), unique=True),
+    st.lists(st.sampled_from(["nas.lan", "192.0.2.20", "other", "nobody"]), unique=True),
+    st.none() | st.floats(0, 900),
+    st.permutations(HERE.guests),
+)
+def test_each_guest_once_and_always_in_one_order(
+    ids: list[int], tags: list[str], machines: list[str], seconds: float | None, order: list[Guest]
+) -> None:
+    selector = Selector(tuple((one, None) for one in ids), tuple(tags), tuple(machines), seconds)
+    found = selection.choose(selector, Here(tuple(order), HERE.storages, HERE.mounts), resolve)
+    assert found == selection.choose(selector, HERE, resolve)
+    chosen = [one.guest.id for one in found]
+    assert chosen == sorted(set(chosen))
+    assert MODEL.id not in chosen
+    assert {one for one in ids if one < 105} <= set(chosen)
+    assert all(one.why for one in found)
+    assert guests.DOWN_SECONDS == 180

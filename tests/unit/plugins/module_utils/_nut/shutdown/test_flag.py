@@ -1,0 +1,98 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import flag
+
+TEXT = "upsmon-shutdown-file"
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        (TEXT, flag.SET),
+        (f"{TEXT}\n", flag.SET),
+        ("", flag.SPOILED),
+        ("upsmon-", flag.SPOILED),
+        ("\n", flag.FOREIGN),
+        ("by hand", flag.FOREIGN),
+        (None, flag.MISSING),
+    ],
+)
+def test_the_text_counts(tmp_path: Path, text: str | None, state: str) -> None:
+    path = tmp_path / "killpower"
+    if text is not None:
+        path.write_text(text)
+    assert flag.look_at(str(path)) == state
+
+
+def test_what_is_no_file_of_its_own_is_no_flag(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text(TEXT)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "folder").mkdir()
+    # nobody writes into it: it must not be waited for
+    os.mkfifo(tmp_path / "fifo")
+    assert {flag.look_at(str(tmp_path / name)) for name in ("link", "folder", "fifo")} == {flag.FOREIGN}
+
+
+def test_somebody_elses_file_is_no_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "killpower").write_text(TEXT)
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    assert flag.look_at(str(tmp_path / "killpower")) == flag.FOREIGN
+
+
+@pytest.mark.parametrize("before", ["nothing", "", "by hand", "a link", "a link to nowhere"])
+def test_it_is_written_whatever_stands_there(tmp_path: Path, before: str) -> None:
+    path, victim = tmp_path / "killpower", tmp_path / "victim"
+    victim.write_text("precious")
+    if before.startswith("a link"):
+        path.symlink_to(victim if before == "a link" else tmp_path / "nowhere")
+    elif before != "nothing":
+        path.write_text(before)
+    (tmp_path / "killpower.new").write_text("of a run that was killed")
+    flag.write(str(path))
+    assert flag.look_at(str(path)) == flag.SET
+    assert victim.read_text() == "precious"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["killpower", "victim"]
+
+
+# A disk without space, for this process alone: files can be made, and nothing can be written into them.
+FULL = """
+import resource, sys
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import flag
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    flag.write(sys.argv[1])
+except OSError as error:
+    print(f"failed: {error.strerror}")
+print(flag.look_at(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("spare", "said"),
+    [(TEXT, ["set"]), ("", ["failed: File too large", "spoiled"]), (None, ["failed: File too large", "spoiled"])],
+)
+def test_without_space_the_spare_takes_its_place(tmp_path: Path, spare: str | None, said: list[str]) -> None:
+    path = tmp_path / "killpower"
+    path.write_text("")
+    if spare is not None:
+        (tmp_path / "killpower.spare").write_text(spare)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(one for one in sys.path if one)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == said
+    assert not (tmp_path / "killpower.new").exists()

@@ -1,0 +1,511 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Decision, Reading, State, Watched
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Guest, Host, Policy, Ups
+from hypothesis import given
+from hypothesis import strategies as st
+
+NAS = Host("nas", ("192.0.2.20",), (22, 443), None, 60.0, 120.0)
+VM = Host("vm", (), (), Guest("qm", 100), 30.0, 90.0)
+UPS = Ups("ups")
+POLICY = Policy((UPS,), (NAS,), settle=3.0, reserve=60.0, longest=600.0)
+
+
+class Course:
+    """A gate that is taken from look to look by hand; times are seconds from its beginning."""
+
+    def __init__(self, policy: Policy = POLICY, state: State | None = None) -> None:
+        self.policy = policy
+        self.state = state or gate.begin("boot", "unit", 1000.0)
+        self.words: list[str] = []
+        self.decision = Decision(False, "", "", ())
+
+    def at(
+        self,
+        now: float,
+        seen: Mapping[str, bool | None] | bool | None = True,
+        power: Reading | Mapping[str, Reading] | None = None,
+        asked: float | None = None,
+    ) -> Decision:
+        seen = seen if isinstance(seen, Mapping) else {host.name: seen for host in self.policy.hosts}
+        readings = {str(UPS): power} if isinstance(power, Reading) else power or {}
+        then = None if asked is None else 1000.0 + asked
+        self.state, self.decision, words = gate.step(self.policy, self.state, 1000.0 + now, seen, readings, asked=then)
+        self.words += [f"+{now:g} {line}" for line in words]
+        return self.decision
+
+
+def _on(runtime: float | None, at: float, battery: bool | None = True) -> Reading:
+    return Reading(battery, runtime, 1000.0 + at)
+
+
+def test_it_opens_when_the_host_has_been_silent_for_the_settle_time() -> None:
+    course = Course()
+    assert course.at(1) == Decision(False, "", "still waiting for nas", ("nas",))
+    assert not course.at(20, False, asked=19).go
+    assert not course.at(21.9, False, asked=21).go
+    assert course.at(22, False, asked=21) == Decision(True, "down", "all are down", ())
+    assert course.words == ["+20 nas is silent", "+22 nas is down (silent for 3.0 s; 60 s were expected)"]
+
+
+def test_a_host_that_answers_in_between_begins_anew() -> None:
+    course = Course()
+    course.at(1, False)
+    course.at(3, True)
+    assert course.words == ["+1 nas is silent", "+3 nas answers again"]
+    assert not course.at(4, False).go
+    assert not course.at(6.9, False).go
+    assert course.at(7, False).rule == "down"
+
+
+def test_nobody_to_wait_for() -> None:
+    assert Course(replace(POLICY, hosts=())).at(0) == Decision(True, "down", "there is nobody to wait for", ())
+
+
+def test_all_hosts_are_waited_for() -> None:
+    course = Course(replace(POLICY, hosts=(NAS, replace(NAS, name="media"))))
+    course.at(0, {"nas": False, "media": True})
+    assert course.at(10, {"nas": False, "media": True}).waiting == ("media",)
+    course.at(11, {"nas": False, "media": False})
+    assert course.at(14, {"nas": False, "media": False}).rule == "down"
+
+
+def test_a_guest_that_has_stopped_is_down_at_once() -> None:
+    course = Course(replace(POLICY, hosts=(VM,)))
+    assert not course.at(1, True).go
+    assert course.at(2, False).rule == "down"
+    assert course.words == ["+2 vm is down (qm status 100 says stopped; 30 s were expected)"]
+
+
+def test_a_host_is_given_up_at_its_limit_and_the_others_are_waited_for() -> None:
+    course = Course(replace(POLICY, hosts=(NAS, replace(NAS, name="media", limit=200.0))))
+    assert course.at(119.9).waiting == ("nas", "media")
+    assert course.at(120).waiting == ("media",)
+    assert course.words == ["+120 nas is given up: 120.0 s are over, and its limit is 120 s"]
+    course.at(130, {"nas": True, "media": False})
+    assert course.at(133, {"nas": True, "media": False}) == Decision(
+        True, "limit", "nas did not go down within the limit; nobody else is waited for", ()
+    )
+
+
+def test_a_host_that_goes_down_after_it_was_given_up_is_told() -> None:
+    course = Course(replace(POLICY, hosts=(NAS, replace(NAS, name="media", limit=200.0))))
+    course.at(120)
+    course.at(121, {"nas": False, "media": True})
+    course.at(124, {"nas": False, "media": True})
+    assert course.words[-1] == "+124 nas is down, after it was given up (silent for 3.0 s; 60 s were expected)"
+    assert course.state.hosts["nas"] == Watched(silent=1121.0, down=1124.0, given_up=True)
+    assert course.at(200).rule == "limit"
+
+
+def test_a_host_that_comes_back_is_waited_for_again_but_not_beyond_its_limit() -> None:
+    course = Course(replace(POLICY, hosts=(NAS, replace(NAS, name="media", limit=200.0))))
+    course.at(1, {"nas": False, "media": True})
+    assert course.at(4, {"nas": False, "media": True}).waiting == ("media",)
+    assert course.at(50).waiting == ("nas", "media")
+    assert course.words[-1] == "+50 nas answers again"
+    assert course.at(119).waiting == ("nas", "media")
+    assert course.at(120).waiting == ("media",)
+
+
+def test_a_host_that_comes_back_after_its_limit_is_not_waited_for() -> None:
+    course = Course(replace(POLICY, hosts=(NAS, replace(NAS, name="media", limit=200.0))))
+    course.at(1, {"nas": False, "media": True})
+    course.at(4, {"nas": False, "media": True})
+    assert course.at(150).waiting == ("media",)
+
+
+def test_the_battery_ends_it() -> None:
+    course = Course()
+    assert not course.at(10, power=_on(61, at=10)).go
+    assert course.words == ["+10 ups is on battery, 61 s left"]
+    assert course.at(12, power=_on(60, at=12)) == Decision(
+        True, "battery", "ups has 60 s left, and this host needs 60 s itself; still waiting for nas", ("nas",)
+    )
+
+
+def test_while_nobody_is_late_only_the_least_is_kept() -> None:
+    # 60 s are expected of it, and 3 s of silence
+    course = Course(replace(POLICY, least=20.0))
+    assert not course.at(10, power=_on(21, at=10)).go
+    assert course.at(12, power=_on(20, at=12)).reason.startswith("ups has 20 s left, and this host needs 20 s itself")
+    course = Course(replace(POLICY, least=20.0))
+    assert not course.at(62.9, power=_on(60, at=62.9)).go
+    assert course.at(63, power=_on(60, at=63)).reason.startswith("ups has 60 s left, and this host needs 60 s itself")
+
+
+def test_the_least_is_never_more_than_the_reserve() -> None:
+    course = Course(replace(POLICY, least=90.0))
+    assert not course.at(10, power=_on(61, at=10)).go
+    assert course.at(12, power=_on(60, at=12)).go
+
+
+def test_without_upsd_the_last_runtime_counts_less_what_has_passed() -> None:
+    course = Course()
+    course.at(10, power=_on(100, at=9))
+    assert not course.at(48.9).go
+    assert course.at(49).rule == "battery"
+
+
+def test_a_reading_that_says_less_does_not_hide_what_was_known() -> None:
+    course = Course()
+    course.at(10, power=_on(100, at=10))
+    course.at(30, power=_on(None, at=30, battery=None))
+    assert not course.at(49.9, power=_on(None, at=49, battery=True)).go
+    assert course.at(50).rule == "battery"
+
+
+def test_the_emptiest_ups_counts() -> None:
+    rack = Ups("rack", "192.0.2.9")
+    course = Course(replace(POLICY, upses=(UPS, rack)))
+    assert not course.at(1, power={str(UPS): _on(500, at=1), str(rack): _on(61, at=1)}).go
+    assert course.at(3, power={str(UPS): _on(500, at=3)}).reason.startswith("rack has 59 s left")
+    other = Course(replace(POLICY, upses=(UPS, rack)))
+    # the one on mains does not count, however empty it is
+    assert not other.at(1, power={str(UPS): _on(500, at=1), str(rack): _on(1, at=1, battery=False)}).go
+
+
+def test_on_mains_again_the_battery_is_no_reason_any_more() -> None:
+    course = Course()
+    course.at(10, power=_on(100, at=10))
+    assert not course.at(20, power=_on(20, at=20, battery=False)).go
+    assert course.words[-1] == "+20 ups is on mains; the shutdown goes on: FSD can't be taken back"
+    assert not course.at(100).go
+    # upsd that says nothing of it does not put it on battery again
+    assert not course.at(101, power=_on(20, at=101, battery=None)).go
+    course.at(102, False)
+    assert course.at(105, False).rule == "down"
+
+
+def test_on_battery_again_it_counts_again() -> None:
+    course = Course()
+    course.at(10, power=_on(20, at=10, battery=False))
+    assert course.at(12, power=_on(20, at=12)).rule == "battery"
+
+
+def test_an_older_reading_changes_nothing() -> None:
+    course = Course()
+    course.at(10, power=_on(500, at=10))
+    assert not course.at(11, power=_on(10, at=5)).go
+    assert not course.at(13).go
+
+
+def test_a_reading_of_a_moment_that_is_to_come_is_one_of_now() -> None:
+    course = Course()
+    assert not course.at(12, power=_on(61, at=100)).go
+    assert course.at(13).rule == "battery"
+
+
+def test_runtime_is_not_known_and_only_the_longest_time_counts() -> None:
+    course = Course(replace(POLICY, hosts=(replace(NAS, limit=900.0),)))
+    assert not course.at(599.9, power=_on(None, at=599)).go
+    assert course.at(600) == Decision(
+        True,
+        "longest",
+        "600 s are over, the longest that is waited at all; still waiting for nas",
+        ("nas",),
+    )
+
+
+def test_who_is_down_is_a_better_reason_than_the_battery() -> None:
+    course = Course()
+    course.at(10, False)
+    assert course.at(600, False, power=_on(1, at=600)).rule == "down"
+
+
+def test_the_battery_is_named_before_the_longest_time() -> None:
+    course = Course(replace(POLICY, hosts=(replace(NAS, limit=900.0),)))
+    assert course.at(600, power=_on(1, at=600)).rule == "battery"
+
+
+def test_where_nobody_can_tell_the_expected_time_is_waited() -> None:
+    course = Course()
+    course.at(1, None)
+    assert not course.at(59.9, None).go
+    assert course.at(60, None) == Decision(
+        True, "assumed", "nobody can tell about nas, whose time is over; nobody else is waited for", ()
+    )
+    assert course.words == [
+        "+1 nobody can tell whether nas is up; it is waited for at least 60 s",
+        "+60 nas is taken as down (nobody can tell, and the 60 s that it takes are over)",
+    ]
+
+
+def test_a_network_that_goes_late_must_be_gone_for_the_settle_time() -> None:
+    course = Course()
+    course.at(70, True)
+    assert not course.at(71, None).go
+    assert not course.at(73.9, None).go
+    assert course.at(74, None).rule == "assumed"
+
+
+def test_who_is_down_stays_so_when_nobody_can_tell_any_more() -> None:
+    course = Course(replace(POLICY, hosts=(NAS, replace(NAS, name="media"))))
+    course.at(1, {"nas": False, "media": True})
+    course.at(4, {"nas": False, "media": True})
+    assert course.at(5, {"media": True}).waiting == ("media",)
+    course.at(6, {"media": False})
+    assert course.at(9, {"media": False}).rule == "down"
+
+
+def test_silence_before_the_network_went_does_not_count() -> None:
+    course = Course()
+    course.at(1, False)
+    course.at(2, None)
+    assert not course.at(5, False).go
+    assert course.at(8, False).rule == "down"
+
+
+def test_a_clock_that_goes_back_is_not_believed() -> None:
+    course = Course()
+    course.at(100)
+    assert course.at(5).go is False
+    assert course.state.now == 1100.0
+    assert course.at(5, False, asked=-50).go is False
+    assert course.state.hosts["nas"].silent == 1100.0
+
+
+def test_status_and_runtime_as_upsd_says_them() -> None:
+    assert gate.reading("FSD OB LB", "120", 5) == Reading(True, 120.0, 5, fsd=True)
+    assert gate.reading("FSD OL CHRG", "120.5", 5) == Reading(False, 120.5, 5, fsd=True)
+    assert gate.reading("OL OB", None, 5) == Reading(True, None, 5)
+    assert gate.reading("FSD", "", 5) == Reading(None, None, 5, fsd=True)
+    for nonsense in ("x", "-1", "nan", "inf", "604801"):
+        assert gate.reading("OB", nonsense, 5).runtime is None, nonsense
+    # many a UPS says 0 always, or once in a while
+    for nothing in ("0", "0.0", "-0"):
+        assert gate.reading("OB", nothing, 5).runtime is None
+
+
+ANSWER = st.sampled_from([True, False, None])
+SECONDS = st.floats(0, 40, allow_nan=False)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    hosts = []
+    for name in draw(st.sampled_from(["", "a", "ab", "abc"])):
+        expected = draw(st.integers(0, 60))
+        limit = expected + draw(st.integers(0, 100))
+        guest = draw(st.sampled_from([None, Guest("qm", 7)]))
+        hosts.append(Host(name, ("192.0.2.1",), (), guest, float(expected), float(limit)))
+    upses = tuple(Ups(name) for name in draw(st.sampled_from(["", "u", "uv"])))
+    return Policy(
+        upses,
+        tuple(hosts),
+        draw(st.sampled_from([0.5, 3.0, 10.0])),
+        float(draw(st.integers(0, 100))),
+        float(draw(st.integers(1, 200))),
+        least=draw(st.sampled_from([None, 0.0, 10.0, 50.0])),
+    )
+
+
+@dataclass(frozen=True)
+class Look:
+    """dt: seconds since the last look. late: how long the machines took to (not) answer. back: seconds the clock goes back."""
+
+    dt: float
+    late: float
+    seen: tuple[bool | None, ...]
+    on: tuple[bool | None, ...]
+    runtime: tuple[float | None, ...]
+    answered: tuple[bool, ...]
+    back: float
+    restarted: bool
+
+
+LOOKS = st.lists(
+    st.builds(
+        Look,
+        SECONDS,
+        st.floats(0, 1),
+        st.tuples(ANSWER, ANSWER, ANSWER),
+        st.tuples(ANSWER, ANSWER),
+        st.tuples(*[st.none() | st.floats(0, 400)] * 2),
+        st.tuples(st.booleans(), st.booleans()),
+        st.sampled_from([0.0, 0.0, 0.0, 5.0]),
+        st.booleans(),
+    ),
+    max_size=25,
+)
+
+
+def _was_silent(policy: Policy, host: Host, history: list[tuple[float, float, bool | None]]) -> bool:
+    """Say, from all that was seen, whether it has been silent long enough since it last answered, without a doubt between."""
+    start: float | None = None
+    silent = False
+    for asked, now, answer in history:
+        if answer is True:
+            silent, start = False, None
+        elif answer is False:
+            start = asked if start is None else start
+            silent = silent or host.guest is not None or now - start >= policy.settle
+        elif not silent:
+            start = None
+    return silent
+
+
+def _kept(policy: Policy, state: State, elapsed: float) -> float:
+    """Say what the battery must have: least, as long as nobody who is waited for is late."""
+    late = [
+        host for host in policy.hosts if not state.hosts[host.name].settled and elapsed >= host.expected + policy.settle
+    ]
+    return policy.reserve if late or policy.least is None else min(policy.least, policy.reserve)
+
+
+@given(policies(), LOOKS)
+def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so(  # noqa: PLR0912, PLR0915 - it tells the rules anew
+    policy: Policy, looks: list[Look]
+) -> None:
+    state = gate.begin("boot", "", 1000.0)
+    now = 1000.0
+    history: dict[str, list[tuple[float, float, bool | None]]] = {host.name: [] for host in policy.hosts}
+    status: dict[str, bool | None] = {}
+    runtime: dict[str, tuple[float, float]] = {}
+    for look in looks:
+        asked = now + look.dt
+        now = asked + look.late
+        seen = dict(zip([host.name for host in policy.hosts], look.seen))
+        readings = {}
+        for place, ups in enumerate(policy.upses):
+            if look.answered[place]:
+                name = str(ups)
+                readings[name] = Reading(look.on[place], look.runtime[place], asked)
+                status[name] = look.on[place] if look.on[place] is not None else status.get(name)
+                left = look.runtime[place]
+                if left is not None:
+                    # the clock that went back counts: nothing is newer than now
+                    runtime[name] = (left, min(asked, max(now - look.back, state.now)))
+                elif look.on[place] is False:
+                    runtime.pop(name, None)
+        if look.restarted:
+            state = gate.resume(gate.dump(state), "boot", "", now)
+        state, decision, _words = gate.step(policy, state, now - look.back, seen, readings, asked=asked)
+        # the clock went back: to us it has stood still
+        now = state.now
+        asked = min(asked, now)
+        for name, answer in seen.items():
+            history[name].append((asked, now, answer))
+        elapsed = now - state.began
+        down = {host.name: _was_silent(policy, host, history[host.name]) for host in policy.hosts}
+        lefts = [
+            runtime[name][0] - (now - runtime[name][1])
+            for name in map(str, policy.upses)
+            if name in runtime and status.get(name) is not False
+        ]
+        if not decision.go:
+            assert elapsed < policy.longest
+            assert not all(down[host.name] or elapsed >= host.limit for host in policy.hosts)
+            assert not lefts or min(lefts) > _kept(policy, state, elapsed)
+            assert set(decision.waiting) == {host.name for host in policy.hosts if not state.hosts[host.name].settled}
+            continue
+        assert decision.reason
+        if decision.rule == "down":
+            assert all(down.values())
+        elif decision.rule == "assumed":
+            assert all(down[host.name] or elapsed >= host.expected for host in policy.hosts)
+            assert not all(down.values())
+        elif decision.rule == "limit":
+            assert all(down[host.name] or elapsed >= min(host.limit, host.expected) for host in policy.hosts)
+            assert any(not down[host.name] and elapsed >= host.limit for host in policy.hosts)
+        elif decision.rule == "battery":
+            assert lefts
+            assert min(lefts) <= _kept(policy, state, elapsed) + 1e-6
+        else:
+            assert decision.rule == "longest"
+            assert elapsed >= policy.longest
+        return
+    # it goes on without news, and with hosts that never go down
+    for _unused in range(1000):
+        now += 1
+        state, decision, _words = gate.step(policy, state, now, {host.name: True for host in policy.hosts}, {})
+        elapsed = now - state.began
+        by = min(policy.longest, max([host.limit for host in policy.hosts], default=0.0))
+        if decision.go:
+            assert elapsed <= by + 1 or decision.rule == "battery"
+            return
+        assert elapsed < by
+    raise AssertionError("it does not end")
+
+
+# What is kept
+
+
+def _state(**changes: Any) -> State:
+    whole = State(
+        "boot",
+        "unit",
+        100.0,
+        150.0,
+        {"nas": Watched(120.0, None, 123.0, False), "vm": Watched(None, 130.0, None, True)},
+        {"ups@localhost:3493": Reading(True, 300.0, 149.0), "x": Reading(None, None, 1.0)},
+    )
+    return replace(whole, **changes)
+
+
+def test_what_is_kept_comes_back() -> None:
+    for state in (_state(), _state(ended=("down", "all are down")), _state(flag=True)):
+        assert gate.resume(gate.dump(state), "boot", "unit", 160.0) == state
+
+
+@pytest.mark.parametrize(
+    ("state", "boot", "by", "now"),
+    [
+        (_state(), "other boot", "unit", 160.0),
+        (_state(boot=""), "", "unit", 160.0),
+        (_state(), "boot", "other", 160.0),
+        (_state(ended=("down", "x")), "boot", "other", 160.0),
+        (_state(), "boot", "unit", 270.1),
+        (_state(), "boot", "unit", 149.0),  # written in the future
+        (_state(began=151.0), "boot", "unit", 160.0),
+    ],
+)
+def test_what_is_not_of_this_shutdown_begins_anew(state: State, boot: str, by: str, now: float) -> None:
+    assert gate.resume(gate.dump(state), boot, by, now) == gate.begin(boot, by, now)
+
+
+def test_a_gate_that_was_ended_comes_back_within_two_minutes() -> None:
+    assert gate.resume(gate.dump(_state()), "boot", "unit", 270.0) == _state()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"boot": 1},
+        {"began": None},
+        {"began": "100"},
+        {"began": True},
+        {"now": float("nan")},
+        {"hosts": []},
+        {"hosts": {"nas": [1]}},
+        {"hosts": {"nas": [None, None, None, 1]}},
+        {"hosts": {"nas": ["1", None, None, False]}},
+        {"power": {"ups": [1, 2.0, 3.0]}},
+        {"power": {"ups": [True, 2.0, None]}},
+        {"ended": ["down"]},
+        {"ended": [1, 2]},
+        {"flag": "x"},
+        {"flag": None},
+    ],
+)
+def test_a_damaged_state_begins_anew(change: dict[str, object]) -> None:
+    whole = json.loads(gate.dump(_state()))
+    assert gate.resume(json.dumps({**whole, **change}), "boot", "unit", 160.0) == gate.begin("boot", "unit", 160.0)
+
+
+@given(st.text(max_size=20) | st.integers(0, 400).map(lambda end: gate.dump(_state())[:-end]))
+def test_whatever_stands_there_never_stops_it(text: str) -> None:
+    begun = gate.begin("boot", "unit", 160.0)
+    assert gate.resume(text, "boot", "unit", 160.0) in (begun, _state())

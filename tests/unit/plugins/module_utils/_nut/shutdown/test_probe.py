@@ -1,0 +1,398 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import probe
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.probe import Edge, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHORT = 0.05
+NO_CARDS = Path("/nonexistent")
+
+
+def no_ping(family: int, kind: int, protocol: int) -> socket.socket:
+    """Make sockets as for somebody who may not ping."""
+    if protocol in (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+    return socket.socket(family, kind, protocol)
+
+
+TCP_ONLY = Edge(no_ping, interfaces=NO_CARDS)
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.fixture
+def refused() -> Iterator[int]:
+    # bound, so that nobody else listens there
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        yield one.getsockname()[1]
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """Name a port that says nothing: its backlog is full, so the kernel drops what comes."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        others = []
+        for _unused in range(3):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(server.getsockname())
+            others.append(one)
+        yield server.getsockname()[1]
+        for one in others:
+            one.close()
+
+
+# TCP
+
+
+def test_a_port_that_accepts_is_an_answer(listener: socket.socket) -> None:
+    assert probe.answers(["127.0.0.1"], [listener.getsockname()[1]], 5, TCP_ONLY) is True
+
+
+def test_a_port_that_refuses_is_an_answer(refused: int) -> None:
+    assert probe.answers(["127.0.0.1"], [refused], 5, TCP_ONLY) is True
+
+
+def test_silence(silent: int) -> None:
+    assert probe.answers(["127.0.0.1"], [silent], SHORT, TCP_ONLY) is False
+
+
+def test_one_port_of_many_is_enough(silent: int, refused: int) -> None:
+    assert probe.answers(["127.0.0.1"], [silent, refused], 5, TCP_ONLY) is True
+    assert probe.answers(["127.0.0.1"], [refused, silent], 5, TCP_ONLY) is True
+
+
+def test_one_address_of_many_is_enough(refused: int) -> None:
+    assert probe.answers(["nonsense", "127.0.0.1"], [refused], 5, TCP_ONLY) is True
+
+
+def test_each_machine_has_its_own_answer(silent: int, refused: int) -> None:
+    targets = [
+        Target("up", ("127.0.0.1",), (refused,)),
+        Target("down", ("127.0.0.1",), (silent,)),
+        Target("unknown", ("nas.example",), (silent,)),
+        Target("nowhere", (), (22,)),
+    ]
+    assert probe.look(targets, SHORT, TCP_ONLY) == {"up": True, "down": False, "unknown": None, "nowhere": None}
+
+
+def test_it_does_not_wait_when_all_have_answered(refused: int, listener: socket.socket) -> None:
+    clock = iter(float(one) for one in range(1000))
+    edge = Edge(no_ping, lambda: next(clock), NO_CARDS)
+    targets = [Target("a", ("127.0.0.1",), (refused,)), Target("b", ("127.0.0.1",), (listener.getsockname()[1],))]
+    # hours, on its clock
+    assert probe.look(targets, 3600, edge) == {"a": True, "b": True}
+    assert next(clock) < 10
+
+
+def _with(**codes: int) -> tuple[Callable[[int, int, int], socket.socket], list[tuple[Any, ...]]]:
+    """Make sockets whose connection ends at once: port -> code."""
+    asked: list[tuple[Any, ...]] = []
+
+    class Ends(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            asked.append(tuple(address))
+            return codes[f"p{address[1]}"]
+
+    def make(family: int, kind: int, protocol: int) -> socket.socket:
+        return Ends(family, kind, protocol) if protocol == 0 else no_ping(family, kind, protocol)
+
+    return make, asked
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (0, True),
+        (errno.ECONNREFUSED, True),
+        (errno.ECONNRESET, True),
+        (errno.EHOSTUNREACH, False),
+        (errno.EHOSTDOWN, False),
+        (errno.ETIMEDOUT, False),
+        (errno.ENETUNREACH, None),
+        (errno.ENETDOWN, None),
+        (errno.EADDRNOTAVAIL, None),
+        (errno.EPERM, None),
+        (errno.EACCES, None),
+        (errno.EMFILE, None),
+        (errno.ENOBUFS, None),
+    ],
+)
+def test_what_the_kernel_says_at_once(code: int, expected: bool | None) -> None:
+    make, asked = _with(p1=code)
+    assert probe.answers(["192.0.2.1"], [1], SHORT, Edge(make, interfaces=NO_CARDS)) is expected
+    assert asked == [("192.0.2.1", 1)]
+
+
+def test_one_attempt_that_went_out_is_enough_to_be_silent() -> None:
+    make, _asked = _with(p1=errno.ENETUNREACH, p2=errno.EHOSTUNREACH)
+    assert probe.answers(["192.0.2.1"], [1, 2], SHORT, Edge(make, interfaces=NO_CARDS)) is False
+
+
+def test_addresses_of_both_families_and_a_zone() -> None:
+    make, asked = _with(p1=errno.EHOSTUNREACH)
+    index = socket.if_nametoindex("lo")
+    probe.answers(
+        ["fd00:0:0::1", "fe80::1%lo", "fe80::1%7", "fe80::1%nosuch"], [1], SHORT, Edge(make, interfaces=NO_CARDS)
+    )
+    assert asked == [("fd00::1", 1, 0, 0), ("fe80::1", 1, 0, index), ("fe80::1", 1, 0, 7)]
+
+
+def _told_by(offender: str | None, refused: bool = True) -> Callable[[int, int, int], socket.socket]:
+    """Make sockets that are refused, as the error queue has it: by ICMP from somebody."""
+
+    class Told(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            return errno.ECONNREFUSED
+
+        def recvmsg(self, *arguments: Any) -> Any:
+            if offender is None:
+                raise BlockingIOError
+            family = 10 if ":" in offender else 2
+            origin = 3 if family == 10 else 2
+            head = struct.pack("=IBBBBII", errno.ECONNREFUSED, origin, 3, 3, 0, 0, 0)
+            if family == 2:
+                name = struct.pack("=HH", 2, 0) + socket.inet_pton(socket.AF_INET, offender) + bytes(8)
+                return b"", [(0, 1, b""), (0, 11, head + name)], 0, None
+            name = struct.pack("=HHI", 10, 0, 0) + socket.inet_pton(socket.AF_INET6, offender) + bytes(4)
+            return b"", [(41, 25, head + name)], 0, None
+
+    def make(family: int, kind: int, protocol: int) -> socket.socket:
+        return Told(family, kind, protocol) if protocol == 0 else no_ping(family, kind, protocol)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("address", "offender", "expected"),
+    [
+        ("192.0.2.1", None, True),
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.254", False),
+        ("fd00::1", None, True),
+        ("fd00::1", "fd00::1", True),
+        ("fd00::1", "fd00::fe", False),
+    ],
+)
+def test_a_gateway_that_refuses_for_it_is_no_answer(address: str, offender: str | None, expected: bool) -> None:
+    assert probe.answers([address], [1], SHORT, Edge(_told_by(offender), interfaces=NO_CARDS)) is expected
+
+
+# Echo
+
+
+class Echo(socket.socket):
+    """An ICMP socket whose other side is a function: (packet, address) -> what comes back, and from whom."""
+
+    def __init__(self, answer: Callable[[bytes, str], list[tuple[bytes, str]]], fails: int = 0) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_DGRAM)
+        self.bind(("127.0.0.1", 0))
+        self.answer, self.fails = answer, fails
+        self.come: deque[tuple[bytes, str]] = deque()
+
+    def setsockopt(self, *arguments: Any) -> None:
+        assert arguments[0] in (255, 58)
+
+    def sendto(self, packet: Any, place: Any) -> int:  # type: ignore[override]
+        if self.fails:
+            raise OSError(self.fails, "no")
+        for one in self.answer(bytes(packet), place[0]):
+            self.come.append(one)
+            super().sendto(b"x", self.getsockname())
+        return len(packet)
+
+    def recvfrom(self, size: int, flags: int = 0) -> Any:
+        super().recvfrom(size)
+        data, sender = self.come.popleft()
+        return data, (sender, 0)
+
+
+IP = bytes([0x46]) + bytes(23)  # a header of 24 bytes
+
+
+def reply(packet: bytes, kind: int = 0, code: int = 0, number: int = 0, sequence: int = 0) -> bytes:
+    got, sent = struct.unpack("!HH", packet[4:8])
+    return struct.pack("!BBHHH", kind, code, 0, got ^ number, sent ^ sequence) + packet[8:]
+
+
+def _pinging(
+    answer: Callable[[bytes, str], list[tuple[bytes, str]]], raw: bool = True, fails: int = 0, cards: Path = NO_CARDS
+) -> Edge:
+    def make(family: int, kind: int, protocol: int) -> socket.socket:
+        if protocol not in (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6):
+            raise AssertionError("it need not connect")
+        if kind & 0xF == socket.SOCK_RAW and not raw:
+            raise PermissionError(errno.EPERM, "no")
+        return Echo(answer, fails)
+
+    return Edge(make, interfaces=cards)
+
+
+def _ask(answer: Callable[[bytes], tuple[bytes, str]], address: str = "192.0.2.1", raw: bool = True) -> bool | None:
+    return probe.answers([address], [], SHORT, _pinging(lambda packet, to: [answer(packet)], raw))
+
+
+def test_an_echo_is_an_answer() -> None:
+    assert _ask(lambda packet: (IP + reply(packet), "192.0.2.1")) is True
+    assert _ask(lambda packet: (reply(packet, 129), "fd00::1"), "fd00::1") is True
+    assert _ask(lambda packet: (reply(packet, 129), "fe80::1%eth0"), "fe80::1%7") is True
+
+
+def test_what_looks_like_an_echo_and_is_none() -> None:
+    assert _ask(lambda packet: (IP + reply(packet), "192.0.2.2")) is False
+    assert _ask(lambda packet: (IP + reply(packet, number=1), "192.0.2.1")) is False
+    assert _ask(lambda packet: (IP + reply(packet, sequence=1), "192.0.2.1")) is False
+    assert _ask(lambda packet: (IP + reply(packet, kind=3), "192.0.2.1")) is False
+    assert _ask(lambda packet: (IP + reply(packet, kind=8), "192.0.2.1")) is False
+    assert _ask(lambda packet: (IP + reply(packet, code=1), "192.0.2.1")) is False
+    assert _ask(lambda packet: (IP + reply(packet)[:7], "192.0.2.1")) is False
+    assert _ask(lambda packet: (b"", "192.0.2.1")) is False
+    assert _ask(lambda packet: (reply(packet), "192.0.2.1")) is False
+    assert _ask(lambda packet: (reply(packet, 0), "fd00::1"), "fd00::1") is False
+    assert _ask(lambda packet: (reply(packet, 129, number=1), "fd00::1"), "fd00::1") is False
+
+
+def test_without_the_right_to_raw_sockets_the_kernel_minds_the_id() -> None:
+    assert _ask(lambda packet: (reply(packet, number=0x1234), "192.0.2.1"), raw=False) is True
+    assert _ask(lambda packet: (reply(packet, sequence=1), "192.0.2.1"), raw=False) is False
+    assert _ask(lambda packet: (reply(packet), "192.0.2.2"), raw=False) is False
+
+
+def test_a_request_is_right() -> None:
+    sent: list[bytes] = []
+
+    def answer(packet: bytes, to: str) -> list[tuple[bytes, str]]:
+        sent.append(packet)
+        return []
+
+    probe.look([Target("a", ("192.0.2.1", "192.0.2.2")), Target("b", ("fd00::1",))], SHORT, _pinging(answer))
+    assert [packet[:2] for packet in sent] == [b"\x08\0", b"\x08\0", b"\x80\0"]
+    # RFC 1071: with its checksum in it the sum is all ones
+    for packet in sent:
+        padded = packet + b"\0" * (len(packet) % 2)
+        total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+        assert (total & 0xFFFF) + (total >> 16) == 0xFFFF
+    assert len({packet[6:8] for packet in sent[:2]}) == 2
+
+
+def test_answers_find_their_machines_among_others() -> None:
+    def answer(packet: bytes, to: str) -> list[tuple[bytes, str]]:
+        # first one that was not asked for, then the right one, then it again
+        return (
+            [(IP + reply(packet), "192.0.2.9"), (IP + reply(packet), to), (IP + reply(packet), to)]
+            if to != "192.0.2.2"
+            else []
+        )
+
+    targets = [Target(name, (f"192.0.2.{name}",)) for name in ("1", "2", "3")]
+    assert probe.look(targets, SHORT, _pinging(answer)) == {"1": True, "2": False, "3": True}
+
+
+def test_who_answers_an_echo_is_not_connected_to() -> None:
+    # _pinging() lets nobody connect
+    edge = _pinging(lambda packet, to: [(IP + reply(packet), to)])
+    assert probe.answers(["192.0.2.1"], [22], 5, edge) is True
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(errno.ENETUNREACH, None), (errno.EPERM, None), (errno.EHOSTUNREACH, False)]
+)
+def test_a_request_that_can_not_be_sent(code: int, expected: bool | None) -> None:
+    assert probe.answers(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], fails=code)) is expected
+
+
+def test_the_real_loopback_is_up() -> None:
+    def may(kind: int) -> bool:
+        try:
+            socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP).close()
+        except OSError:
+            return False
+        return True
+
+    expected = True if may(socket.SOCK_RAW) or may(socket.SOCK_DGRAM) else None
+    assert probe.answers(["127.0.0.1"], [], 5) is expected
+
+
+# Our own network
+
+
+def _cards(folder: Path, **carriers: str | None) -> Path:
+    for name, carrier in carriers.items():
+        (folder / name / ("device" if name.startswith("e") else "bridge")).mkdir(parents=True)
+        if carrier is not None:
+            (folder / name / "carrier").write_text(carrier)
+    return folder
+
+
+def test_whether_a_card_has_a_link(tmp_path: Path) -> None:
+    assert probe.linked(_cards(tmp_path / "1", eno1="0\n", eno2="1\n")) is True
+    assert probe.linked(_cards(tmp_path / "2", eno1="0\n", vmbr0="1\n")) is False
+    # one that is not up has no carrier that could be read
+    assert probe.linked(_cards(tmp_path / "3", eno1=None)) is False
+    assert probe.linked(_cards(tmp_path / "4", lo="1\n", veth="1\n")) is None
+    assert probe.linked(tmp_path / "5") is None
+
+
+def test_silence_without_a_link_says_nothing(tmp_path: Path, silent: int) -> None:
+    down, up = _cards(tmp_path / "1", eno1="0\n"), _cards(tmp_path / "2", eno1="1\n")
+    assert probe.answers(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], cards=down)) is None
+    assert probe.answers(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], cards=up)) is False
+    # what is heard is heard
+    edge = _pinging(lambda packet, to: [(IP + reply(packet), to)], cards=down)
+    assert probe.answers(["192.0.2.1"], [], SHORT, edge) is True
+    # no card is needed to this host itself
+    assert probe.answers(["127.0.0.1"], [silent], SHORT, Edge(no_ping, interfaces=down)) is False
+
+
+def test_no_more_files_can_be_opened() -> None:
+    def make(family: int, kind: int, protocol: int) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    assert probe.answers(["192.0.2.1"], [1, 2], SHORT, Edge(make, interfaces=NO_CARDS)) is None
+
+
+# Guests
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "expected"),
+    [
+        (0, "status: running\n", True),
+        (0, "status: stopped\n", False),
+        (0, "perl: warning: no locale\nstatus: stopped\n", False),
+        (0, "status: suspended\n", None),
+        (0, "", None),
+        (0, "running\n", None),
+        (2, "Configuration file 'nodes/pve/qemu-server/100.conf' does not exist\n", None),
+        (124, "status: stopped\n", None),
+        (127, "No such file or directory", None),
+    ],
+)
+def test_what_proxmox_says_of_a_guest(code: int, said: str, expected: bool | None) -> None:
+    asked: list[list[str]] = []
+
+    def run(command: Any) -> tuple[int, str]:
+        asked.append(list(command))
+        return code, said
+
+    assert probe.guest_runs(run, "pct", 101) is expected
+    assert asked == [["pct", "status", "101"]]

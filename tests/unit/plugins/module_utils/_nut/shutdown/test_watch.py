@@ -1,0 +1,298 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process import (
+    Activity,
+    Connection,
+    Sockets,
+    parse_stat,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch
+
+ASLEEP = Activity("S", 40, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "power"),
+    [
+        (["OL"], watch.MAINS),
+        (["OL CHRG", "OL"], watch.MAINS),
+        (["OL", "OB DISCHRG"], watch.BATTERY),
+        (["FSD OL"], watch.BATTERY),
+        (["OL", ""], watch.UNKNOWN),
+        (["OL", "ABSENT"], watch.MAINS),
+        (["OB", "ABSENT"], watch.BATTERY),
+        (["ABSENT"], watch.UNKNOWN),
+        ([""], watch.UNKNOWN),
+        ([], watch.UNKNOWN),
+    ],
+)
+def test_where_the_power_comes_from(statuses: list[str], power: str) -> None:
+    assert watch.power_of(statuses) == power
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "word"),
+    [
+        ("", "OL CHRG", "OL CHRG"),
+        ("OL", "OB DISCHRG", "OB DISCHRG"),
+        ("OB", "OL", "OL"),
+        # stale, a driver that waits, a UPS that was unplugged
+        ("OB", "", "OB"),
+        ("OL", "", "OL"),
+        ("OB", "WAIT", "OB"),
+        ("OB LB", "ABSENT", "OB LB"),
+        ("", "ABSENT", "ABSENT"),
+        ("ABSENT", "", ""),
+    ],
+)
+def test_the_last_word_of_a_ups_about_its_power(before: str, now: str, word: str) -> None:
+    assert watch.last_word(before, now) == word
+
+
+@pytest.mark.parametrize(
+    ("words", "statuses", "seen"),
+    [
+        (["OL"], ["OL"], True),
+        (["OL", "", "ABSENT"], ["OL", "", "ABSENT"], True),
+        (["OL", "OB"], ["OL", "OB"], False),
+        (["OL", "OB"], ["OL", ""], False),  # it was on battery when it was last heard
+        (["FSD OL"], ["FSD OL"], False),
+        (["OL"], [""], False),
+        ([], [], False),
+    ],
+)
+def test_whether_there_are_mains_for_certain(words: list[str], statuses: list[str], seen: bool) -> None:
+    assert watch.is_mains_seen(words, statuses) is seen
+
+
+@pytest.mark.parametrize(
+    ("release", "hasty"),
+    [("2.8.0", False), ("2.8.1", True), ("2.8.2", True), ("2.8.3", False), ("2.8.5.1", False), ("", True)],
+)
+def test_releases_whose_upsmon_gives_up_at_one_failed_poll(release: str, hasty: bool) -> None:
+    assert watch.is_hasty(release) is hasty
+
+
+# Which connections are closed
+
+FULL = {"queued": 4_000_000, "room": 4_194_304}
+
+
+def connection(
+    inode: int, address: str = "192.0.2.9", *, unread: int = 0, queued: int = 0, room: int = 87040
+) -> Connection:
+    return Connection(inode, address, 50000 + inode, unread, queued, room)
+
+
+def closed(before: list[Connection], now: list[Connection]) -> list[int]:
+    return [found.inode for found in watch.blocking_connections(Sockets(tuple(before), 0), Sockets(tuple(now), 0))]
+
+
+def test_a_connection_that_is_full_at_two_looks_goes() -> None:
+    stuck = connection(1, **FULL)
+    assert closed([stuck], [stuck]) == [1]
+
+
+def test_one_that_reads_slowly_blocks_all_the_same() -> None:
+    assert closed([connection(1, **FULL)], [connection(1, queued=3_900_000, room=4_194_304)]) == [1]
+
+
+def test_one_that_was_full_for_a_moment_stays() -> None:
+    stuck, free = connection(1, **FULL), connection(1)
+    assert closed([stuck], [free]) == []
+    assert closed([free], [stuck]) == []
+    assert closed([connection(1, **FULL)], [connection(2, **FULL)]) == []
+
+
+def test_those_of_the_same_machine_that_come_next_go_too() -> None:
+    waiting, other = connection(2, unread=511), connection(3, "192.0.2.10", unread=511)
+    upsmon = connection(4, unread=24)
+    both = [connection(1, **FULL), waiting, other, upsmon]
+    assert closed(both, both) == [1, 2]
+    assert closed([connection(1, **FULL), connection(2, unread=24)], both) == [1]
+
+
+def test_nobody_goes_for_what_honest_clients_do() -> None:
+    """A slow answer alone, with clients that wait for theirs, is no reason to close anything."""
+    clients = [connection(number, unread=24) for number in range(9)]
+    assert closed(clients, clients) == []
+
+
+# When upsd is restarted
+
+
+def silence(*looks: tuple[float, Activity, bool], since: float = 100.0) -> watch.Silence:
+    found = watch.Silence(since)
+    for now, activity, has_work in looks:
+        found = found.noted(now, activity, has_work)
+    return found
+
+
+def due(looks: list[tuple[float, Activity, bool]], power: str = watch.MAINS, *, hasty: bool = True) -> bool:
+    now, activity, has_work = looks[-1]
+    return watch.is_restart_due(silence(*looks), now, activity, power=power, hasty=hasty, has_work=has_work)
+
+
+def looks(seconds: float, activity: Activity = ASLEEP, *, has_work: bool = True) -> list[tuple[float, Activity, bool]]:
+    """Return looks at a upsd that does the same for so many seconds after its last answer, one each second from the second on."""
+    return [(102.0 + number, activity, has_work) for number in range(int(seconds) - 1)]
+
+
+def test_it_is_restarted_on_mains_within_seven_seconds() -> None:
+    assert not due(looks(5))
+    assert due(looks(6))
+
+
+def test_one_that_is_stopped_too() -> None:
+    assert due(looks(6, Activity("T", 40, 1000.0)))
+
+
+def test_one_that_a_debugger_holds_is_left_alone() -> None:
+    assert not due(looks(300, Activity("t", 40, 1000.0)))
+
+
+@pytest.mark.parametrize("state", ["R", "D"])
+def test_a_slow_machine_is_no_hang(state: str) -> None:
+    """Runnable but without a processor, or waiting for a disk: that is load, whatever it takes."""
+    assert not due(looks(59, Activity(state, 40, 1000.0)))
+    assert due(looks(60, Activity(state, 40, 1000.0)))
+
+
+def test_one_that_works_is_no_hang() -> None:
+    busy = [(102.0 + number, Activity("S", 40 + number, 1000.0), True) for number in range(57)]
+    assert not due(busy)
+
+
+def test_a_look_at_which_it_worked_starts_the_time_anew() -> None:
+    assert not due([*looks(5), (107.0, Activity("S", 41, 1000.0), True), (108.0, Activity("S", 41, 1000.0), True)])
+
+
+def test_one_that_nobody_waits_for_is_not_hung() -> None:
+    assert not due(looks(300, has_work=False))
+
+
+def test_one_that_is_just_starting_is_not_hung() -> None:
+    assert not due(looks(9, Activity("S", 4, 9.0)))
+
+
+def test_one_or_two_questions_are_not_enough() -> None:
+    assert not due([(102.0, ASLEEP, True), (163.0, ASLEEP, True)])
+
+
+@pytest.mark.parametrize("power", [watch.BATTERY, watch.UNKNOWN])
+def test_on_battery_a_hasty_release_is_restarted_only_when_each_upsmon_has_decided(power: str) -> None:
+    assert not due(looks(19), power)
+    assert due(looks(20), power)
+
+
+def test_on_battery_a_patient_release_is_restarted_before_deadtime() -> None:
+    assert due(looks(6), watch.BATTERY, hasty=False)
+
+
+# Who sends without reading
+
+
+def test_floods() -> None:
+    floods = watch.Floods()
+    seen = Sockets((connection(1, **FULL), connection(2), connection(3, "192.0.2.10", **FULL)), 0)
+    quiet = Sockets((connection(3, "192.0.2.10", **FULL),), 0)
+    assert floods.note(seen, 0.0) == []
+    assert floods.note(seen, 1.0) == []
+    assert floods.note(quiet, 5.0) == ["192.0.2.10"]
+    assert floods.note(seen, 6.0) == ["192.0.2.10", "192.0.2.9"]
+    assert floods.note(Sockets((), 0), 30.0) == []
+
+
+# What is remembered
+
+EVENT = watch.Event(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked upsd", 5000.0, 5000.0)
+
+
+def test_three_restarts_in_an_hour_and_no_more() -> None:
+    memory = watch.Memory("b")
+    for moment in (10.0, 20.0, 30.0):
+        assert memory.may_restart(moment)
+        memory = memory.with_restart(moment)
+    assert not memory.may_restart(31.0)
+    assert not watch.load(watch.dump(memory), "b").may_restart(3600.0)  # the watcher was restarted
+    assert memory.may_restart(3610.0)
+    assert memory.with_restart(3700.0).restarts == (3700.0,)
+
+
+def test_a_boot_is_a_restart_by_itself() -> None:
+    memory = replace(
+        watch.Memory("b"), restarts=(1.0, 2.0, 3.0), tried=("192.0.2.1:3493",), events=(EVENT,), release="2.8.0"
+    )
+    assert watch.load(watch.dump(memory), "b") == memory
+    assert watch.load(watch.dump(memory), "c") == watch.Memory("c", events=(EVENT,))
+    assert watch.load(watch.dump(memory), "") == watch.Memory("", events=(EVENT,))
+
+
+def test_the_same_once_more_is_counted() -> None:
+    memory, first = watch.Memory().with_event(EVENT)
+    memory, again = memory.with_event(replace(EVENT, first=5300.0, last=5300.0))
+    assert (first, again) == (True, False)
+    assert [(event.times, event.first, event.last) for event in memory.events] == [(2, 5000.0, 5300.0)]
+    memory, other = memory.with_event(replace(EVENT, address="192.0.2.10", first=5301.0))
+    memory, later = memory.with_event(replace(EVENT, first=9000.0, last=9000.0))
+    assert (other, later) == (True, True)
+    assert len(memory.events) == 3
+    # a clock that was set back
+    assert memory.with_event(replace(EVENT, first=100.0, last=100.0))[1]
+
+
+def test_only_the_last_events_are_kept() -> None:
+    memory = watch.Memory()
+    for number in range(watch.EVENTS + 9):
+        memory, _news = memory.with_event(replace(EVENT, address=str(number)))
+    assert len(memory.events) == watch.EVENTS
+    assert memory.events[-1].address == str(watch.EVENTS + 8)
+
+
+def test_an_event_is_one_printable_line() -> None:
+    line = str(replace(EVENT, words="x\n\x1b[2J", times=3))
+    assert line.isprintable()
+    assert "(3 times, until " in line
+
+
+GOOD: dict[str, Any] = json.loads(watch.dump(watch.Memory("b", (1.0,), ("x",), (EVENT,), "2.8.0")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "[" * 100000,
+        "null",
+        json.dumps({**GOOD, "version": 2}),
+        json.dumps({**GOOD, "restarts": [10**400]}),
+        json.dumps({**GOOD, "restarts": [float("nan")]}),
+        json.dumps({**GOOD, "restarts": "12"}),
+        json.dumps({**GOOD, "restarts": [True]}),
+        json.dumps({**GOOD, "boot": 1}),
+        json.dumps({**GOOD, "release": None}),
+        json.dumps({**GOOD, "events": [{}]}),
+        json.dumps({**GOOD, "events": [None]}),
+        json.dumps({**GOOD, "events": [{**GOOD["events"][0], "times": 10**400}]}),
+        json.dumps({**GOOD, "events": [{**GOOD["events"][0], "words": 5}]}),
+        json.dumps({**GOOD, "events": [{**GOOD["events"][0], "last": 1e300}]}),
+    ],
+)
+def test_a_broken_memory_is_none(text: str) -> None:
+    assert watch.load(text, "b") == watch.Memory("b")
+
+
+def test_what_the_kernel_says_of_a_process() -> None:
+    text = "780 (a) S) (upsd) T 1 780 780 0 -1 4194560 1 0 0 0 17 25 0 0 20 0 1 0 9000 1 1 1 1 1"
+    assert parse_stat(text, 100, 1000.0) == Activity("T", 42, 910.0)

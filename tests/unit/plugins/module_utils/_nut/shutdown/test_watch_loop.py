@@ -1,0 +1,538 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The watch over a stand-in for upsd: a process of its own, with one thread, whose writes to its clients block."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import upsd_process
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process import NotAllowed, UpsdProcess
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch, watch_loop
+
+SECONDS = 60  # that anything here may take, on a machine that does much else
+
+# poll, read 512 bytes at most, answer each line by a blocking write, as upsd does. A failed write is the end of a client
+UPSD = r"""
+import select, socket, sys, time
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+clients, silent = {}, set()
+statuses = sys.argv[2].encode().split(b",")
+def answer(line):
+    if line == b"BURN":
+        end = time.process_time() + 3
+        while time.process_time() < end: pass
+    if line == b"VER": return b"Network UPS Tools upsd %s - https://www.networkupstools.org/\n" % sys.argv[3].encode()
+    if line == b"LIST UPS": return b"BEGIN LIST UPS\n%sEND LIST UPS\n" % b"".join(b'UPS ups%d "a"\n' % n for n in range(len(statuses)))
+    if line.startswith(b"GET VAR"):
+        if line.split()[2] in silent: time.sleep(99999)
+        status = statuses[int(line.split()[2][3:])]
+        return b'VAR %s ups.status "%s"\n' % (line.split()[2], status) if status else b"ERR DATA-STALE\n"
+    if line.startswith(b"HANG"): silent.add(line.split()[1])
+    if line.startswith(b"STATUS"): statuses[:] = line[7:].split(b",")
+    if line.startswith(b"LIST VAR"): return b'VAR ups some.name "some value"\n' * 60
+    return b"ERR UNKNOWN-COMMAND\n"
+while True:
+    for ready in select.select([listener, *clients], [], [])[0]:
+        if ready is listener:
+            clients[listener.accept()[0]] = b""
+            continue
+        try:
+            data = ready.recv(512)
+            lines = (clients[ready] + data).split(b"\n")
+            clients[ready] = lines.pop()
+            for line in lines:
+                text = answer(line)
+                if ready.send(text) != len(text): data = b""
+        except OSError:
+            data = b""
+        if not data:
+            ready.close()
+            del clients[ready]
+"""
+
+
+class Host:
+    """A host with that upsd, and systemd as far as the watch can see."""
+
+    def __init__(self, folder: Path, status: str, release: str = "2.8.1") -> None:
+        """status: of each UPS, with commas between them; an empty one is stale."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.conf = folder / "upsd.conf"
+        self.conf.write_text(f"LISTEN 127.0.0.1 {self.port}\n")
+        self.status, self.release, self.told = status, release, list[str]()
+        self.upsd: subprocess.Popen[bytes] | None = None
+        self.lines, self.saved, self.saves = list[str](), "", 0
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-c", UPSD, str(self.port), self.status, self.release]
+        self.upsd = subprocess.Popen(command, stderr=subprocess.PIPE)
+        until(lambda: watch_loop.is_open("127.0.0.1", self.port), "the stand-in listens")
+
+    def stop(self) -> None:
+        if self.upsd:
+            self.upsd.kill()
+            self.upsd.wait()
+            self.upsd = None
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        if command[1] == "show":
+            pid = self.upsd.pid if self.upsd else 0
+            active = "active" if pid else "inactive"
+            return 0, f"Id=nut-server.service\nLoadState=loaded\nActiveState={active}\nMainPID={pid}\n"
+        self.told.append(" ".join(command))
+        if command[1] == "restart":
+            self.stop()
+            self.start()
+        return 0, ""
+
+    def watcher(self, memory: watch.Memory | None = None) -> watch_loop.Watcher:
+        def save(text: str) -> None:
+            self.saved = text
+            self.saves += 1
+
+        return watch_loop.Watcher(
+            self.conf, memory or watch.Memory("b"), log=self.lines.append, save=save, run=self, alive=lambda: None
+        )
+
+    def order(self, line: str) -> None:
+        """Have the stand-in do something from now on."""
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(f"{line}\n".encode())
+            connection.recv(100)
+
+    def blocker(self) -> socket.socket:
+        """Return a connection that has asked too much, and reads nothing."""
+        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection.settimeout(1)
+        try:
+            while True:
+                connection.sendall(b"LIST VAR ups\n" * 39)
+        except socket.timeout:
+            return connection
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    found = Host(tmp_path, "OL")
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let upsd wait for ever when it writes, as with TLS."""
+    monkeypatch.setattr(UpsdProcess, "limit_sends", lambda _self: None)
+
+
+@pytest.fixture
+def grown_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "START_SECONDS", 0.0)
+
+
+def until(condition: object, what: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def rounds_until(watcher: watch_loop.Watcher, condition: object, what: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        watcher.round()
+
+
+def answers(host: Host, seconds: float = 0.5) -> bool:
+    with socket.create_connection(("127.0.0.1", host.port)) as connection:
+        connection.settimeout(seconds)
+        connection.sendall(b"VER\n")
+        try:
+            return connection.recv(100).startswith(b"Network UPS Tools")
+        except OSError:
+            return False
+
+
+def kinds(watcher: watch_loop.Watcher) -> list[str]:
+    return [event.kind for event in watcher.memory.events]
+
+
+def test_all_is_well(host: Host) -> None:
+    watcher = host.watcher()
+    for _number in range(3):
+        watcher.round()
+    assert (watcher.power, watcher.memory.release, watcher.silence.asks) == (watch.MAINS, "2.8.1", 0)
+    assert (host.told, host.lines, kinds(watcher)) == ([], [], [])
+
+
+def test_without_the_watch_it_is_blocked(host: Host) -> None:
+    """What the tests below show would prove nothing if this stand-in did not hang."""
+    with host.blocker():
+        assert not answers(host, 2)
+        assert not answers(host, 2)
+
+
+def test_a_time_limit_for_its_writes_keeps_it_free(host: Host) -> None:
+    watcher = host.watcher()
+    watcher.round()
+    with pytest.raises(ConnectionResetError):
+        host.blocker()
+    until(lambda: answers(host), "it drops the client by itself")
+    assert host.told == []
+
+
+@pytest.mark.usefixtures("no_limit")
+def test_the_connection_that_blocks_it_is_closed(host: Host) -> None:
+    watcher = host.watcher()
+    watcher.round()
+    with host.blocker() as first:
+        port = first.getsockname()[1]
+        assert not answers(host)
+        rounds_until(watcher, lambda: watch.BLOCKED in kinds(watcher), "the connection is found")
+        until(lambda: answers(host), "upsd is free again")
+        watcher.round()
+    assert watcher.silence.asks == 0
+    assert host.told == []
+    assert host.lines[0].startswith("127.0.0.1 blocked upsd for ")
+    assert f"from port {port}" in host.lines[0]
+    assert watch.load(host.saved, "b") == watcher.memory
+
+
+@pytest.mark.usefixtures("no_limit")
+def test_one_that_comes_again_and_again(host: Host) -> None:
+    watcher = host.watcher()
+    watcher.round()
+    for times in (1, 2, 3):
+        with host.blocker():
+            rounds_until(
+                watcher,
+                lambda times=times: watcher.memory.events and watcher.memory.events[-1].times == times,
+                "closed",
+            )
+            until(lambda: answers(host), "upsd is free again")
+    assert len(host.lines) == 1  # the same once more is counted, and not told
+    assert host.told == []
+
+
+@pytest.mark.usefixtures("grown_up")
+def test_one_that_is_stopped_is_killed_and_started_again(host: Host) -> None:
+    watcher = host.watcher()
+    watcher.round()
+    assert host.upsd
+    os.kill(host.upsd.pid, signal.SIGSTOP)
+    rounds_until(watcher, lambda: host.told, "it is restarted")
+    assert host.told == ["systemctl kill --signal=KILL nut-server.service", "systemctl restart nut-server.service"]
+    assert kinds(watcher) == [watch.RESTARTED]
+    assert answers(host, SECONDS)
+    watcher.round()
+    assert watcher.silence.asks == 0
+
+
+@pytest.mark.usefixtures("grown_up", "no_limit")
+def test_a_stopped_one_with_a_full_connection_is_restarted_too(host: Host) -> None:
+    watcher = host.watcher()
+    watcher.round()
+    assert host.upsd
+    with host.blocker():
+        os.kill(host.upsd.pid, signal.SIGSTOP)
+        rounds_until(watcher, lambda: host.told, "it is restarted")
+    assert kinds(watcher) == [watch.BLOCKED, watch.RESTARTED]
+
+
+@pytest.mark.usefixtures("grown_up")
+def test_no_more_than_three_restarts_an_hour(host: Host) -> None:
+    memory = watch.Memory("b")
+    for _number in range(watch.RESTARTS):
+        memory = memory.with_restart(watch_loop.boottime())
+    watcher = host.watcher(memory)
+    watcher.round()
+    assert host.upsd
+    os.kill(host.upsd.pid, signal.SIGSTOP)
+    rounds_until(watcher, lambda: kinds(watcher), "it is reported")
+    assert kinds(watcher) == [watch.LEFT]
+    assert "3 times in the last hour" in host.lines[-1]
+    assert host.told == []
+
+
+@pytest.mark.usefixtures("grown_up")
+def test_on_battery_a_hasty_release_is_left_alone_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "BATTERY_SECONDS", 9.0)
+    host = Host(tmp_path, "OB DISCHRG")
+    try:
+        watcher = host.watcher()
+        watcher.round()
+        assert watcher.power == watch.BATTERY
+        assert host.upsd
+        os.kill(host.upsd.pid, signal.SIGSTOP)
+        rounds_until(watcher, lambda: host.told, "it is restarted in the end")
+        assert "upsd said nothing for" in host.lines[-1]
+        silent = float(host.lines[-1].split(" for ")[1].split(" ")[0])
+        assert silent >= watch.BATTERY_SECONDS
+    finally:
+        host.stop()
+
+
+@pytest.mark.usefixtures("grown_up")
+@pytest.mark.parametrize("starts_late", [False, True])
+def test_a_release_that_is_known_stays_known_while_upsd_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts_late: bool
+) -> None:
+    """2.8.0 is restarted before its upsmon gives up, also by a watch that was itself restarted during the hang."""
+    monkeypatch.setattr(watch, "BATTERY_SECONDS", 86400.0)
+    host = Host(tmp_path, "OB DISCHRG", "2.8.0")
+    try:
+        watcher = host.watcher()
+        watcher.round()
+        assert host.upsd
+        os.kill(host.upsd.pid, signal.SIGSTOP)
+        if starts_late:
+            watcher = host.watcher(watch.load(host.saved, "b"))
+        rounds_until(watcher, lambda: host.told, "it is restarted")
+    finally:
+        host.stop()
+
+
+def test_another_release_is_noticed(host: Host) -> None:
+    watcher = host.watcher()
+    watcher.round()
+    host.stop()
+    host.release = "2.8.5"
+    host.start()
+    rounds_until(watcher, lambda: watcher.memory.release == "2.8.5", "it is asked again")
+    assert watch.load(host.saved, "b").release == "2.8.5"
+
+
+def test_what_was_heard_before_upsd_fell_silent_counts(tmp_path: Path) -> None:
+    host = Host(tmp_path, "OL,OL")
+    try:
+        watcher = host.watcher()
+        watcher.round()
+        assert watcher.power == watch.MAINS
+        host.order("STATUS OB,OL")
+        host.order("HANG ups1")
+        rounds_until(watcher, lambda: watcher.silence.asks, "it is silent")
+        assert watcher.power == watch.BATTERY
+    finally:
+        host.stop()
+
+
+@pytest.mark.parametrize(("status", "power"), [("OL,OL", watch.MAINS), ("OL,OB", watch.BATTERY)])
+def test_a_power_that_was_known_outlasts_stale_data(tmp_path: Path, status: str, power: str) -> None:
+    """So upsmon takes it, too."""
+    host = Host(tmp_path, status)
+    try:
+        watcher = host.watcher()
+        watcher.round()
+        host.order("STATUS OL,")
+        watcher.round()
+        assert watcher.power == power
+        host.order("STATUS OL")  # a UPS that is gone from ups.conf
+        watcher.round()
+        assert watcher.power == watch.MAINS
+    finally:
+        host.stop()
+
+
+@pytest.mark.usefixtures("grown_up")
+def test_a_slow_answer_is_no_hang(host: Host) -> None:
+    """It uses the processor for 3 s: that is load, and it answers by itself in the end."""
+    watcher = host.watcher()
+    watcher.round()
+    with socket.create_connection(("127.0.0.1", host.port)) as busy:
+        busy.sendall(b"BURN\n")
+        rounds_until(watcher, lambda: watcher.silence.asks >= watch.ASKS, "it is silent")
+        rounds_until(watcher, lambda: not watcher.silence.asks, "it answers again")
+    assert (host.told, kinds(watcher)) == ([], [])
+
+
+@pytest.mark.usefixtures("grown_up")
+def test_one_that_does_not_run_is_not_hung(host: Host) -> None:
+    watcher = host.watcher()
+    watcher.round()
+    host.stop()
+    for _number in range(5):
+        watcher.round()
+    assert (host.told, watcher.silence.asks) == ([], 0)
+    host.start()
+    watcher.round()
+    assert watcher.power == watch.MAINS
+
+
+@pytest.mark.usefixtures("grown_up")
+def test_where_its_sockets_can_t_be_had_a_restart_is_left(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_unused: object) -> None:
+        raise NotAllowed("pidfd_getfd: Operation not permitted")
+
+    monkeypatch.setattr(UpsdProcess, "_copy", refuse)
+    watcher = host.watcher()
+    for _number in range(3):
+        watcher.round()
+    assert len(host.lines) == 1
+    assert "nut-watch can only restart it" in host.lines[0]
+    with host.blocker():
+        rounds_until(watcher, lambda: host.told, "it is restarted")
+    assert answers(host, SECONDS)
+
+
+# How much is written
+
+
+def test_what_is_no_news_is_saved_once_a_minute(host: Host) -> None:
+    watcher = host.watcher()
+    watcher.round()
+    before, moment, wall = host.saves, [1000.0], [5000.0]
+    watcher.clock, watcher.wall = lambda: moment[0], lambda: wall[0]
+    for _number in range(600):
+        watcher.report(watch.FLOODED, "192.0.2.9", "192.0.2.9 floods")
+        watcher.round()
+        moment[0] += 1
+        wall[0] += 1
+    assert len(host.lines) == 1
+    assert host.saves - before <= 1 + 600 / watch_loop.SAVE_INTERVAL
+    moment[0] += watch_loop.SAVE_INTERVAL
+    watcher.round()  # and what came last, when it is over
+    assert watch.load(host.saved, "b").events[-1].times == 600
+    before = host.saves
+    moment[0] += 1000
+    watcher.round()
+    assert host.saves == before
+
+
+def test_each_restart_is_saved_before_it_is_done(host: Host) -> None:
+    watcher = host.watcher()
+    for number in (1, 2):
+        host.told.clear()
+        watcher.restart("upsd said nothing")
+        assert len(watch.load(host.saved, "b").restarts) == number
+
+
+# Where it listens
+
+
+def test_where_nobody_listens(host: Host) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        closed = free.getsockname()[1]
+    assert not watch_loop.is_deaf("127.0.0.1", host.port)
+    assert not watch_loop.is_deaf("0.0.0.0", host.port)
+    assert watch_loop.is_deaf("127.0.0.1", closed)
+    assert watch_loop.is_deaf("*", closed)
+    assert not watch_loop.is_deaf("192.0.2.77", closed)  # no address of this host
+    assert not watch_loop.is_deaf("2001:db8::77", closed)
+    assert not watch_loop.is_deaf("localhost", closed)
+    assert not watch_loop.is_deaf("fe80::1%nowhere", closed)
+
+
+def test_an_address_that_came_late(host: Host) -> None:
+    host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
+    watcher = host.watcher()
+    moment = [1000.0]
+    watcher.clock = lambda: moment[0]
+    for _number in range(6):
+        watcher.round()
+        moment[0] += watch_loop.LISTEN_INTERVAL
+    # once: it did not help
+    assert host.told == ["systemctl kill --signal=KILL nut-server.service", "systemctl restart nut-server.service"]
+    assert f"upsd does not listen on 127.0.0.2:{host.port}" in host.lines[0]
+    host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\n")
+    watcher.round()
+    assert watcher.memory.tried == ()
+
+
+@pytest.mark.parametrize("status", ["OL,ABSENT", "OL,"])
+def test_an_address_that_comes_late_at_boot_is_there_within_about_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """Whatever is the matter with another UPS."""
+    host = Host(tmp_path, status)
+    came, moment = 20.0, [5.0]
+    monkeypatch.setattr(watch_loop, "is_deaf", lambda address, _port: address == "192.0.2.1" and moment[0] >= came)
+    try:
+        host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 192.0.2.1 {host.port}\n")
+        watcher = host.watcher()
+        watcher.clock = lambda: moment[0]
+        while not host.told and moment[0] < came + 300:
+            watcher.round()
+            moment[0] += watch_loop.INTERVAL
+        assert host.told
+        assert moment[0] - came <= 2 * watch_loop.LISTEN_INTERVAL + 2 * watch_loop.INTERVAL
+    finally:
+        host.stop()
+
+
+def test_an_address_is_tried_later_where_there_were_enough_restarts(host: Host) -> None:
+    host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
+    moment = [1000.0]
+    memory = watch.Memory("b")
+    for _number in range(watch.RESTARTS):
+        memory = memory.with_restart(moment[0])
+    watcher = host.watcher(memory)
+    watcher.clock = lambda: moment[0]
+    for _number in range(3):
+        watcher.round()
+        moment[0] += watch_loop.LISTEN_INTERVAL
+    assert (host.told, kinds(watcher)) == ([], [watch.LEFT])
+    moment[0] += watch.RESTART_SECONDS
+    watcher.round()
+    assert host.told
+
+
+@pytest.mark.parametrize("status", ["OB DISCHRG", "", "OL,OB"])
+def test_it_waits_for_the_mains(tmp_path: Path, status: str) -> None:
+    host = Host(tmp_path, status)
+    try:
+        host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
+        watcher = host.watcher()
+        moment = [1000.0]
+        watcher.clock = lambda: moment[0]
+        for _number in range(6):
+            watcher.round()
+            moment[0] += watch_loop.LISTEN_INTERVAL
+        assert host.told == []
+    finally:
+        host.stop()
+
+
+# The process
+
+
+def test_an_ipv4_client_of_an_ipv6_socket_has_its_own_address() -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _place = listener.accept()
+            with accepted:
+                client.sendall(b"GET VAR ups ups.status\n")
+                process = UpsdProcess(os.getpid())
+                until(lambda: process.sockets().has_work, "what was sent arrives")
+                ours = [found for found in process.sockets().connections if found.port == client.getsockname()[1]]
+                assert [(found.address, found.unread, found.is_full) for found in ours] == [("127.0.0.1", 23, False)]
+                assert str(ours[0]) == f"127.0.0.1:{ours[0].port}"
+                process.close()
+
+
+def test_an_ended_process() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = UpsdProcess(child.pid)
+    assert not process.has_ended()
+    child.communicate()
+    assert process.has_ended()
+    with pytest.raises(upsd_process.Gone):
+        process.activity()
+    with pytest.raises(upsd_process.Gone):
+        process.sockets()
+    with pytest.raises(upsd_process.Gone):
+        UpsdProcess(child.pid)
+    process.close()

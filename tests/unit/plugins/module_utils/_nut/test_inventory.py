@@ -1,0 +1,389 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut import inventory
+from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import SiteError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
+
+GROUPS = {"pve": ["pve"], "truenas": ["nas"], "ups_clients": ["media"], "all": ["pve", "nas", "media", "other"]}
+HOSTS: dict[str, dict[str, Any]] = {
+    "pve": {"ansible_host": "192.0.2.10"},
+    "nas": {"ansible_host": "192.0.2.20"},
+    "media": {},
+    "other": {},
+}
+TWO_PRIMARIES = {**GROUPS, "pve": ["pve", "pve2"]}
+
+
+def hosts(**variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """HOSTS, and these variables of theirs."""
+    return {name: {**HOSTS.get(name, {}), **variables.get(name, {})} for name in {**HOSTS, **variables}}
+
+
+def test_all_by_default() -> None:
+    primary = {"primary": "pve", "primary_address": "192.0.2.10", "primary_port": 3493, "ups": "ups"}
+    assert inventory.clients(GROUPS, HOSTS) == [
+        {
+            **{"name": "nas", "kind": "truenas", **primary, "user": "nas", "begin_time": 10, "shutdown_time": 60},
+            **{"limit": 90, "address": HOSTS["nas"].get("ansible_host", "nas"), "guest": None},
+        },
+        {
+            **{
+                "name": "media",
+                "kind": "ups_clients",
+                **primary,
+                "user": "media",
+                "begin_time": 10,
+                "shutdown_time": 30,
+            },
+            **{"limit": 60, "address": HOSTS["media"].get("ansible_host", "media"), "guest": None},
+        },
+    ]
+
+
+def test_all_that_can_be_said() -> None:
+    found = inventory.clients(
+        TWO_PRIMARIES,
+        hosts(
+            pve2={
+                "nut_server_address": "ups.example.org",
+                "nut_server_port": 1234,
+                "nut_server_devices": [{"name": "left"}, {"name": "right"}],
+            },
+            nas={
+                "nut_client_primary": "pve2",
+                "nut_client_ups": "right",
+                "nut_client_user": "truenas-1",
+                "nut_client_shutdown_time": 120,
+                "nut_client_shutdown_limit": 125,
+                "nut_client_address": "10.0.0.7",
+                "nut_client_guest": {"kind": "qm", "id": "100"},
+            },
+            media={"nut_client_primary": "pve", "nut_client_shutdown_time": "0"},
+        ),
+    )
+    assert found[0] == {
+        "name": "nas",
+        "kind": "truenas",
+        "primary": "pve2",
+        "primary_address": "ups.example.org",
+        "primary_port": 1234,
+        "ups": "right",
+        "user": "truenas-1",
+        "begin_time": 10,
+        "shutdown_time": 120,
+        "limit": 125,
+        "address": "10.0.0.7",
+        "guest": {"kind": "qm", "id": 100},
+    }
+    assert (found[1]["primary"], found[1]["shutdown_time"]) == ("pve", 0)
+
+
+@pytest.mark.parametrize(
+    ("own", "limit"), [(20, 50), (60, 90), (61, 91), (100, 150), (0, 30)], ids=lambda one: f"{one} s"
+)
+def test_how_long_the_primary_waits_for_it(own: int, limit: int) -> None:
+    (one,) = inventory.clients({"pve": ["pve"], "truenas": ["nas"]}, hosts(nas={"nut_client_shutdown_time": own}))
+    assert one["limit"] == limit
+
+
+def test_a_limit_that_is_none() -> None:
+    with pytest.raises(SiteError, match="nas: nut_client_shutdown_limit is 59, and nut_client_shutdown_time 60"):
+        inventory.clients(GROUPS, hosts(nas={"nut_client_shutdown_limit": 59}))
+
+
+@pytest.mark.parametrize("guest", ["qm 100", {"kind": "lxc", "id": 1}, {"kind": "qm"}, {"kind": "qm", "id": -1}, [1]])
+def test_a_guest_that_is_none(guest: Any) -> None:
+    with pytest.raises(SiteError, match="nas: nut_client_guest must be such as"):
+        inventory.clients(GROUPS, hosts(nas={"nut_client_guest": guest}))
+
+
+@pytest.mark.parametrize(
+    ("own", "address"),
+    [
+        ({"ansible_host": "192.0.2.20"}, "192.0.2.20"),
+        ({"ansible_host": "192.0.2.20", "nut_client_address": "10.0.0.7"}, "10.0.0.7"),
+        ({"ansible_host": "127.0.0.1"}, "nas"),
+        ({}, "nas"),
+    ],
+)
+def test_where_it_is_seen(own: dict[str, Any], address: str) -> None:
+    (one,) = inventory.clients({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": own})
+    assert one["address"] == address
+
+
+def test_what_the_gate_goes_by() -> None:
+    found = inventory.clients(
+        {"pve": ["pve"], "truenas": ["the nas"], "ups_clients": ["media"]},
+        {
+            "pve": {},
+            "the nas": {"nut_client_address": "[fd00::7]", "nut_client_shutdown_time": 100},
+            "media": {"nut_client_guest": {"kind": "pct", "id": 101}},
+        },
+    )
+    policy = inventory.gate_policy(found, ["ups", "ups2"], 3493, settle=3, reserve=60)
+    checked = shutdown_policy.check_policy(policy)
+    assert [(one.name, one.addresses, one.expected, one.limit) for one in checked.hosts] == [
+        ("the_nas", ("fd00::7",), 100, 150),
+        ("media", ("media",), 30, 60),
+    ]
+    assert checked.hosts[1].guest == shutdown_policy.Guest("pct", 101)
+    assert [str(one) for one in checked.upses] == ["ups@localhost:3493", "ups2@localhost:3493"]
+    assert (checked.settle, checked.reserve, checked.longest, checked.stages) == (3, 60, 180, ())
+    assert inventory.gate_policy([], ["ups"], 3493, settle=3, reserve=60)["longest"] == 30
+    assert inventory.gate_policy(found, ["ups"], 3493, settle=3, reserve=60, longest=99)["longest"] == 99
+
+
+def test_stages_know_the_addresses_of_secondaries() -> None:
+    groups = {"pve": ["pve"], "truenas": ["nas"]}
+    hostvars = {"pve": {}, "nas": {"ansible_host": "[2001:db8::20]"}}
+    found = inventory.clients(groups, hostvars)
+    stage = {
+        "name": "a",
+        "on_battery": 60,
+        "charge": None,
+        "tags": [],
+        "storage_of": ["nas", "192.0.2.9"],
+        "message": "",
+    }
+    policy = inventory.gate_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[stage])
+    assert policy["stages"] == [{"name": "a", "on_battery": 60, "storage_of": ["2001:db8::20", "nas", "192.0.2.9"]}]
+    with pytest.raises(
+        inventory.SiteError, match="stage a: storage_of names other, which is no secondary of this primary"
+    ):
+        inventory.gate_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[{**stage, "storage_of": ["other"]}])
+
+
+def test_a_site_without_secondaries() -> None:
+    assert inventory.clients({"pve": ["pve"]}, HOSTS) == []
+    assert inventory.clients({}, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("its", "address"),
+    [
+        ({}, "pve"),
+        ({"ansible_host": "192.0.2.10"}, "192.0.2.10"),
+        ({"ansible_host": "127.0.0.1", "nut_server_address": "192.0.2.11"}, "192.0.2.11"),
+        ({"ansible_host": "2001:db8::1"}, "[2001:db8::1]"),
+        ({"nut_server_address": "[2001:db8::1]"}, "[2001:db8::1]"),
+        ({"nut_server_address": ""}, "pve"),
+    ],
+)
+def test_where_a_primary_is_reached(its: dict[str, Any], address: str) -> None:
+    assert inventory.address("pve", its) == address
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.1.1", "::1"])
+def test_where_no_secondary_reaches_it(host: str) -> None:
+    with pytest.raises(SiteError, match=f"pve: secondaries can't reach it as {host}: set nut_server_address"):
+        inventory.clients(GROUPS, hosts(pve={"ansible_host": host}))
+
+
+@pytest.mark.parametrize(
+    ("name", "user"), [("nas", "nas"), ("nas.example.org", "nas.example.org"), ("the nas", "the_nas"), ("nä#s", "n__s")]
+)
+def test_a_user_of_a_host_s_name(name: str, user: str) -> None:
+    (one,) = inventory.clients({"pve": ["pve"], "truenas": [name]}, hosts(**{name: {}}))
+    assert one["user"] == user
+
+
+def test_users_of_two_primaries_may_be_the_same() -> None:
+    named = {"nut_client_user": "upsmon"}
+    found = inventory.clients(
+        TWO_PRIMARIES,
+        hosts(
+            pve2={},
+            nas={**named, "nut_client_primary": "pve"},
+            media={**named, "nut_client_primary": "pve2"},
+        ),
+    )
+    assert [one["user"] for one in found] == ["upsmon", "upsmon"]
+
+
+MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]] = {
+    "no primary": (
+        {**GROUPS, "pve": []},
+        HOSTS,
+        "nas is a secondary without a primary: group pve is empty; put the host with the UPS into it",
+    ),
+    "no group pve": ({"truenas": ["nas"]}, HOSTS, "nas is a secondary without a primary: group pve is empty"),
+    "which of two": (
+        TWO_PRIMARIES,
+        hosts(pve2={}),
+        "nas is a secondary without a primary: group pve has pve, pve2; set nut_client_primary to one of them",
+    ),
+    "unknown primary": (
+        GROUPS,
+        hosts(media={"nut_client_primary": "nobody"}),
+        "media is a secondary without a primary: nut_client_primary is nobody, and group pve has pve",
+    ),
+    "a primary that is none": (
+        GROUPS,
+        hosts(nas={"nut_client_primary": "other"}),
+        "nut_client_primary is other, and group pve has pve",
+    ),
+    "both": (
+        {**GROUPS, "truenas": ["nas", "pve"]},
+        HOSTS,
+        "pve is in group pve and in group truenas. A host is a primary or a secondary",
+    ),
+    "both kinds": (
+        {**GROUPS, "ups_clients": ["media", "nas"]},
+        HOSTS,
+        "nas is in group truenas and in group ups_clients. It is one or the other",
+    ),
+    "unknown UPS": (
+        GROUPS,
+        hosts(nas={"nut_client_ups": "usp"}, pve={"nut_server_devices": [{"name": "left"}, {"name": "right"}]}),
+        "nas: nut_client_ups is usp, and pve has left, right",
+    ),
+    "unknown UPS of a default": (GROUPS, hosts(nas={"nut_client_ups": "usp"}), "nas: nut_client_ups is usp, and pve has ups"),
+    "one user": (
+        GROUPS,
+        hosts(media={"nut_client_user": "nas"}),
+        "nas and media have the same user nas: set nut_client_user of one of them",
+    ),
+    "the primary's user": (
+        GROUPS,
+        hosts(media={"nut_client_user": "monitor"}),
+        "media: pve itself logs in as monitor: set another nut_client_user or nut_server_user",
+    ),
+    "the primary's own user": (GROUPS, hosts(pve={"nut_server_user": "nas"}), "nas: pve itself logs in as nas"),
+    "a user that NUT can't carry": (
+        GROUPS,
+        hosts(nas={"nut_client_user": "the nas"}),
+        "nas: nut_client_user 'the nas' can't be used: the user name holds a space",
+    ),
+    "seconds by word": (
+        GROUPS,
+        hosts(nas={"nut_client_shutdown_time": "2m"}),
+        "nas: nut_client_shutdown_time must be a number of seconds, not '2m'",
+    ),
+    "seconds below 0": (GROUPS, hosts(nas={"nut_client_shutdown_time": -1}), "must be a number of seconds, not -1"),
+    "seconds as a boolean": (GROUPS, hosts(nas={"nut_client_shutdown_time": True}), "a number of seconds, not True"),
+    "no seconds": (GROUPS, hosts(nas={"nut_client_shutdown_time": ""}), "must be a number of seconds, not ''"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("groups", "hostvars", "said"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_an_inventory_that_does_not_fit(
+    groups: dict[str, list[str]], hostvars: dict[str, dict[str, Any]], said: str
+) -> None:
+    with pytest.raises(SiteError) as caught:
+        inventory.clients(groups, hostvars)
+    assert said in str(caught.value)
+
+
+def test_the_primary_s_user_may_be_another() -> None:
+    found = inventory.clients(GROUPS, hosts(pve={"nut_server_user": "root"}, media={"nut_client_user": "monitor"}))
+    assert found[1]["user"] == "monitor"
+
+
+def test_a_secondary_s_poll_and_finaldelay_come_before_its_shutdown() -> None:
+    slow = {"nut_client_pollfreq": 7, "nut_client_pollfreqalert": "20", "nut_client_finaldelay": 90}
+    # TrueNAS can't be told any of it
+    found = inventory.clients(GROUPS, hosts(media=slow, nas=slow))
+    assert {one["name"]: one["begin_time"] for one in found} == {"nas": 10, "media": 110}
+
+
+@pytest.mark.parametrize(
+    ("its", "words"),
+    [
+        ({"nut_server_port": "abc"}, "pve: nut_server_port must be a number from 1 to 65535, not 'abc'"),
+        ({"nut_server_port": 70000}, "nut_server_port must be a number"),
+        ({"nut_server_devices": ["ups"]}, "pve: nut_server_devices must be a list of UPSes"),
+        ({"nut_server_devices": {"name": "ups"}}, "pve: nut_server_devices must be a list of UPSes"),
+    ],
+)
+def test_a_primary_that_is_no_primary(its: dict[str, object], words: str) -> None:
+    with pytest.raises(SiteError, match=words):
+        inventory.clients(GROUPS, hosts(pve=its))
+
+
+def test_what_is_no_number_is_left_to_who_judges_ups_conf() -> None:
+    device = {"name": "ups", "driver": "usbhid-ups", "options": {"offdelay": "soon", "ondelay": "60"}}
+    (supply,) = inventory.plan_site("pve", [], [device])["supplies"]
+    assert supply == {"name": "ups", "driver": "usbhid-ups", "ondelay": "60"}
+
+
+# Who may connect, and where upsd listens
+
+
+def test_the_secondaries_may_connect_and_who_is_allowed() -> None:
+    found = inventory.upsd_access(GROUPS, HOSTS, "pve", ["192.0.2.0/24", "ha.lan"])
+    assert found == {
+        "limited": True,
+        "sources": [
+            {"name": "nas", "address": "192.0.2.20"},
+            {"name": "media", "address": "media"},
+            {"name": "192.0.2.0/24", "address": "192.0.2.0/24"},
+            {"name": "ha.lan", "address": "ha.lan"},
+        ],
+        "listen": [{"address": "127.0.0.1"}, {"address": "192.0.2.10"}],
+    }
+
+
+def test_any_limits_nobody_and_adds_nobody() -> None:
+    found = inventory.upsd_access(GROUPS, HOSTS, "pve", "any")
+    assert found["limited"] is False
+    assert [one["name"] for one in found["sources"]] == ["nas", "media"]
+
+
+def test_a_host_that_only_watches() -> None:
+    """It is no secondary of this primary, and upsd must let it in."""
+    watching = {
+        "pve2": {"ansible_host": "192.0.2.11", "nut_server_monitor": [{"system": "ups@pve:3493"}]},
+        "media": {"nut_client_primary": "pve", "nut_client_monitor": [{"system": "ups@192.0.2.11"}]},
+        "nas": {"nut_client_primary": "pve"},
+    }
+    for primary, names in (("pve", ["nas", "media", "pve2"]), ("pve2", ["media"])):
+        found = inventory.upsd_access(TWO_PRIMARIES, hosts(**watching), primary)
+        assert [one["name"] for one in found["sources"]] == names
+
+
+@pytest.mark.parametrize(
+    ("its", "listen"),
+    [
+        ({"ansible_host": "192.0.2.10"}, ["127.0.0.1", "192.0.2.10"]),
+        ({"ansible_host": "10.0.0.1", "nut_server_address": "192.0.2.10"}, ["127.0.0.1", "192.0.2.10"]),
+        ({"ansible_host": "192.0.2.10", "nut_server_address": "pve.lan"}, ["0.0.0.0"]),
+        ({"nut_server_address": "[2001:db8::1]"}, ["127.0.0.1", "2001:db8::1"]),
+        ({"nut_server_address": "2001:db8::1"}, ["127.0.0.1", "2001:db8::1"]),
+        ({"ansible_host": "pve.lan"}, ["0.0.0.0"]),
+        ({"ansible_host": "127.0.0.1", "nut_server_address": "pve"}, ["0.0.0.0"]),
+        ({"ansible_host": "fe80::1%eth0"}, ["0.0.0.0"]),
+        ({}, ["0.0.0.0"]),
+    ],
+)
+def test_where_upsd_listens(its: dict[str, str], listen: list[str]) -> None:
+    known = {"pve": its, "nas": {"ansible_host": "192.0.2.20"}}
+    found = inventory.upsd_access({"pve": ["pve"], "truenas": ["nas"]}, known, "pve")
+    assert [one["address"] for one in found["listen"]] == listen
+
+
+def test_where_nobody_connects_it_listens_for_its_own_host_alone() -> None:
+    alone = {"pve": ["pve"]}
+    assert inventory.upsd_access(alone, HOSTS, "pve")["listen"] == [{"address": "127.0.0.1"}]
+    for allow in ("any", ["192.0.2.7"]):
+        assert inventory.upsd_access(alone, HOSTS, "pve", allow)["listen"] == [
+            {"address": "127.0.0.1"},
+            {"address": "192.0.2.10"},
+        ]
+
+
+@pytest.mark.parametrize("allow", [["192.0.2.5/24"], ["nas; reboot"], ["192.0.2.300"], [""], 5])
+def test_what_can_not_be_allowed(allow: Any) -> None:
+    with pytest.raises(SiteError, match="pve: nut_server_allow, or the address of a secondary"):
+        inventory.upsd_access(GROUPS, HOSTS, "pve", allow)
+
+
+def test_a_secondary_whose_address_is_none() -> None:
+    with pytest.raises(SiteError, match=r"192\.0\.2\.300"):
+        inventory.upsd_access(GROUPS, hosts(nas={"nut_client_address": "192.0.2.300"}), "pve")

@@ -1,0 +1,113 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy, udev
+from hypothesis import given
+from hypothesis import strategies as st
+
+ECOFLOW = 'ATTR{idVendor}=="3746", ATTR{idProduct}=="ffff", MODE="0664", GROUP="nut"\n'
+ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=40)
+
+
+def test_the_default() -> None:
+    assert udev.permissions({}) == ECOFLOW
+    assert udev.permissions({"patterns": None, "rules": None}) == ECOFLOW
+    # not twice
+    assert udev.permissions({"patterns": ["3746:FFFF"]}) == ECOFLOW
+
+
+def test_patterns() -> None:
+    assert udev.permissions({"patterns": ["12AB:*", "1234:00fF", "*d-2*"]}) == ECOFLOW + (
+        'ATTR{idVendor}=="12ab", MODE="0664", GROUP="nut"\n'
+        'ATTR{idVendor}=="1234", ATTR{idProduct}=="00ff", MODE="0664", GROUP="nut"\n'
+        'ATTR{manufacturer}=="*[dD]-2*", MODE="0664", GROUP="nut"\n'
+        'ATTR{product}=="*[dD]-2*", MODE="0664", GROUP="nut"\n'
+    )
+
+
+def test_rules_come_first_and_the_first_that_matches_counts() -> None:
+    rules: list[dict[str, Any]] = [
+        {"vendor": "3746", "serial": "a?1", "ignore": True},
+        {"vendor": "apc*", "product": "00FF", "name": "x", "driver": "y", "ignore": False},
+        {"product": "*", "port": "1-1.*"},
+    ]
+    assert (
+        udev.permissions({"rules": rules})
+        == (
+            'ENV{ID_PATH}=="", IMPORT{builtin}="path_id"\n'
+            'ATTR{idVendor}=="3746", ATTR{serial}=="[aA]?1", GOTO="nut_hotplug_decided"\n'
+            'ATTR{manufacturer}=="[aA][pP][cC]*", ATTR{idProduct}=="00ff",'
+            ' MODE="0664", GROUP="nut", GOTO="nut_hotplug_decided"\n'
+            'ATTR{product}=="*", KERNEL=="1-1.*", MODE="0664", GROUP="nut", GOTO="nut_hotplug_decided"\n'
+            'ATTR{product}=="*", ENV{ID_PATH}=="1-1.*", MODE="0664", GROUP="nut", GOTO="nut_hotplug_decided"\n'
+        )
+        + ECOFLOW
+    )
+
+
+def test_what_tells_udev_nothing_gives_it_nothing() -> None:
+    """Each device of the host would be NUT's."""
+    assert (
+        udev.permissions({"patterns": ["\u4e9a*", "*?*"], "rules": [{"vendor": "*", "product": "\u4e9a"}]}) == ECOFLOW
+    )
+
+
+def test_no_port_no_import() -> None:
+    assert "IMPORT" not in udev.permissions({"rules": [{"vendor": "1234"}]})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "made"),
+    [
+        ("*", "*"),
+        ("a***b**", "[aA]*[bB]*"),
+        ('x", RUN+="/bin/sh', "[xX]?, [rR][uU][nN]+=?/[bB][iI][nN]/[sS][hH]"),
+        ("a|b", "[aA]?[bB]"),
+        ("\\$%", "???"),
+        ("[a-c]x[!]]y", "?[xX]?[yY]"),
+        ("[]z]", "?"),
+        ("[open", "?[oO][pP][eE][nN]"),
+        ("close]", "[cC][lL][oO][sS][eE]?"),
+        ("größe", "[gG][rR]*[eE]"),
+        ("a\nb\x7f", "[aA]?[bB]?"),
+    ],
+)
+def test_a_glob(pattern: str, made: str) -> None:
+    assert udev.glob(pattern) == made
+
+
+@given(ASCII, st.data())
+def test_a_glob_is_not_narrower(pattern: str, data: st.DataObject) -> None:
+    """Texts that come close to the pattern: its own, with what stands for its stars, in either case."""
+    text = "".join(data.draw(st.sampled_from((one, one.swapcase(), ""))) if one in "*?" else one for one in pattern)
+    text = data.draw(st.sampled_from((text, text.upper(), text.lower())))
+    try:
+        wanted = fnmatch.fnmatchcase(text.lower(), pattern.lower())
+    except re.error:
+        wanted = False
+    if wanted:
+        assert fnmatch.fnmatchcase(text, udev.glob(pattern))
+
+
+@given(st.text(max_size=policy.GLOB_LIMIT))
+def test_nothing_in_a_glob_ends_a_value(pattern: str) -> None:
+    made = udev.glob(pattern)
+    assert re.fullmatch(r"(?:[ -~])*", made)
+    assert not set(made) & set('"\\|$%')
+    assert re.fullmatch(r"(?:\[[a-z][A-Z]\]|[^\[\]])*", made)
+    assert "**" not in made
+
+
+def test_a_line_is_not_too_long() -> None:
+    """udev skips a line of 16 KiB."""
+    one = "a" * policy.GLOB_LIMIT
+    rule = dict.fromkeys(("vendor", "product", "serial", "port"), one)
+    assert max(map(len, udev.permissions({"rules": [rule], "patterns": [one]}).splitlines())) < 8192

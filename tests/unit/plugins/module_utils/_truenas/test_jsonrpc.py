@@ -1,0 +1,530 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The way in, over real sockets on the loopback: TLS, the upgrade to a WebSocket, and all that can break there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import hashlib
+import ipaddress
+import json
+import re
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import (
+    Endpoint,
+    JsonRpc,
+    Tls,
+    connect,
+    parse_fingerprint,
+    parse_url,
+    show_fingerprint,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import (
+    ConnectionFailed,
+    ConnectionLost,
+    JobFailed,
+    NoJsonRpc,
+    OptionError,
+)
+from ansible_collections.homelab.nut.tests.unit.support.truenas_replay import V25_10, Replay
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+LOCAL = "127.0.0.1"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Serve = Callable[..., int]
+
+
+# --- url and fingerprint ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "label"),
+    [
+        ("truenas.lan", "wss://truenas.lan/api/current", "truenas.lan"),
+        ("truenas.lan:444", "wss://truenas.lan:444/api/current", "truenas.lan:444"),
+        ("192.0.2.1", "wss://192.0.2.1/api/current", "192.0.2.1"),
+        ("https://truenas.lan", "wss://truenas.lan/api/current", "truenas.lan"),
+        ("https://truenas.lan:443/", "wss://truenas.lan/api/current", "truenas.lan"),
+        ("https://truenas.lan/ui/signin", "wss://truenas.lan/api/current", "truenas.lan"),
+        ("wss://truenas.lan/api/current", "wss://truenas.lan/api/current", "truenas.lan"),
+        ("WSS://TrueNAS.lan/api/current/", "wss://truenas.lan/api/current", "truenas.lan"),
+        ("http://truenas.lan", "ws://truenas.lan/api/current", "truenas.lan"),
+        ("ws://truenas.lan:8080", "ws://truenas.lan:8080/api/current", "truenas.lan:8080"),
+        ("[fd00::5]", "wss://[fd00::5]/api/current", "[fd00::5]"),
+        ("https://[fd00::5]:444", "wss://[fd00::5]:444/api/current", "[fd00::5]:444"),
+    ],
+)
+def test_parse_url(text: str, url: str, label: str) -> None:
+    endpoint = parse_url(text)
+    assert (endpoint.url, endpoint.label) == (url, label)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is empty"),
+        ("true nas", "holds a blank"),
+        ("truenas.lan\n", "control character"),
+        ("tru\u00ebnas", "outside ASCII"),
+        ("ftp://truenas.lan", "none of wss"),
+        ("fd00::5", "must stand in brackets"),
+        ("https://admin:Canary@truenas.lan", "must not hold a login"),
+        ("https://admin@truenas.lan", "must not hold a login"),
+        ("https://truenas.lan:99999", "port or its brackets"),
+        ("https://truenas.lan:0", "no valid host name or port"),
+        ("https://[fd00::5", "brackets"),
+        ("https://", "no valid host"),
+        ("wss://truenas.lan/websocket", "only the path /api/current"),
+        ("wss://truenas.lan/api/v25.10.0", "only the path /api/current"),
+        ("https://truenas.lan/api/current?x=Canary", "only the path"),
+        ("https://truenas.lan/uix", "only the path"),
+    ],
+)
+def test_parse_url_refuses(text: str, reason: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(reason)) as caught:
+        parse_url(text)
+    assert str(caught.value).startswith("url: ")
+    assert "Canary" not in str(caught.value)
+
+
+def test_parse_fingerprint() -> None:
+    digits = "0a" * 32
+    for text in (digits, digits.upper(), show_fingerprint(digits), f"sha256:{digits}", f" {digits}\n"):
+        assert parse_fingerprint(text) == digits
+    assert parse_fingerprint(f"SHA256 Fingerprint={show_fingerprint(digits)}") == digits
+    for text in ("0a" * 31, "0g" * 32, "sha1:" + digits):
+        with pytest.raises(OptionError, match="64 hex digits"):
+            parse_fingerprint(text)
+
+
+# --- a server that a test can make misbehave -------------------------------------------------------------------------
+
+
+class Certificate:
+    """A self-signed one, as a fresh TrueNAS has, made out to the loopback address."""
+
+    def __init__(self, directory: Path) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "truenas")])
+        now = datetime.datetime.now(datetime.timezone.utc)
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(LOCAL))]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        self.path = directory / "certificate.pem"
+        self.path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        key_path = directory / "key.pem"
+        no_encryption = serialization.NoEncryption()
+        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, no_encryption)
+        key_path.write_bytes(private)
+        self.fingerprint = hashlib.sha256(made.public_bytes(serialization.Encoding.DER)).hexdigest()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(self.path, key_path)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def serve(certificate: Certificate) -> Iterator[Serve]:
+    """serve(handler) answers on a port of the loopback with TLS, and returns the port."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    runners: list[web.AppRunner] = []
+
+    def run(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(timeout=30)
+
+    async def start(handler: Handler, tls: bool) -> int:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", handler)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        runners.append(runner)
+        await web.TCPSite(runner, LOCAL, 0, ssl_context=certificate.context if tls else None).start()
+        return int(runner.addresses[0][1])
+
+    yield lambda handler, tls=True: run(start(handler, tls))
+    for runner in runners:
+        run(runner.cleanup())
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(timeout=30)
+    loop.close()
+
+
+def talk(*scripted: Any) -> Handler:
+    """A WebSocket that answers each frame with the next of `scripted`: text, or a function of the request's frame."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        assert request.path == "/api/current"
+        channel = web.WebSocketResponse()
+        await channel.prepare(request)
+        for answer in scripted:
+            message = json.loads(await channel.receive_str())
+            if callable(answer):
+                await answer(channel, message)
+            else:
+                await channel.send_str(answer)
+        await channel.receive()
+        return channel
+
+    return handler
+
+
+async def pong(channel: web.WebSocketResponse, message: dict[str, Any]) -> None:
+    await channel.send_json({"jsonrpc": "2.0", "id": message["id"], "result": "pong"})
+
+
+async def hang_up(channel: web.WebSocketResponse, _message: dict[str, Any]) -> None:
+    await channel.close(code=1008, message=b"not allowed")
+
+
+def plain(status: int, **headers: str) -> Handler:
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, headers=headers, text="Canary in the body")
+
+    return handler
+
+
+def reach(port: int, tls: Tls, *, secure: bool = True, host: str = LOCAL, timeout: float = 10) -> JsonRpc:
+    return connect(Endpoint(secure, host, port), tls, timeout)
+
+
+def ping(port: int, tls: Tls, **how: Any) -> Any:
+    with contextlib.closing(reach(port, tls, **how)) as middleware:
+        return middleware.call("core.ping")
+
+
+# --- certificates ----------------------------------------------------------------------------------------------------
+
+
+def test_ways_to_trust(serve: Serve, certificate: Certificate, tmp_path: Path) -> None:
+    port = serve(talk(pong))
+    for tls in (
+        Tls(ca_path=str(certificate.path)),
+        Tls(fingerprint=certificate.fingerprint),
+        Tls(validate=False),
+        Tls(validate=False, fingerprint=certificate.fingerprint),
+    ):
+        assert ping(port, tls) == "pong"
+
+
+def test_self_signed_shows_its_fingerprint(serve: Serve, certificate: Certificate) -> None:
+    asked: list[str] = []
+
+    async def note(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response()
+
+    port = serve(note)
+    with pytest.raises(ConnectionFailed, match=r"self-signed|self signed") as caught:
+        ping(port, Tls())
+    assert f"fingerprint: {show_fingerprint(certificate.fingerprint)}" in str(caught.value)
+    assert str(caught.value).startswith(f"{LOCAL}:{port}: ")
+    assert asked == []
+
+
+def test_wrong_name(serve: Serve, certificate: Certificate) -> None:
+    port = serve(talk(pong))
+    with pytest.raises(ConnectionFailed, match=r"certificate does not pass.*localhost"):
+        ping(port, Tls(ca_path=str(certificate.path)), host="localhost")
+    assert ping(port, Tls(fingerprint=certificate.fingerprint), host="localhost") == "pong"
+
+
+def test_other_fingerprint(serve: Serve, certificate: Certificate) -> None:
+    asked: list[str] = []
+
+    async def note(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response()
+
+    with pytest.raises(ConnectionFailed, match="not the pinned one; nothing was sent") as caught:
+        ping(serve(note), Tls(fingerprint="ab" * 32))
+    assert show_fingerprint(certificate.fingerprint) in str(caught.value)
+    assert asked == []
+
+
+def test_bad_ca_path(serve: Serve, tmp_path: Path) -> None:
+    port = serve(talk(pong))
+    empty = tmp_path / "empty.pem"
+    empty.write_text("nothing\n")
+    for path in (empty, tmp_path / "missing.pem"):
+        with pytest.raises(ConnectionFailed, match="no certificates can be read from ca_path"):
+            ping(port, Tls(ca_path=str(path)))
+    with pytest.raises(ConnectionFailed, match="certificate does not pass"):
+        ping(port, Tls(ca_path=str(tmp_path)))  # a directory without any
+
+
+# --- before the WebSocket is up --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        (plain(404), "one older than 25.04"),
+        (plain(403), "GUI allow list"),
+        (plain(502), "Is it starting"),
+        (plain(200), "does not answer as a WebSocket"),
+        (plain(500), "does not answer as a WebSocket"),
+        (plain(301, Location="https://elsewhere.invalid/"), "sends /api/current on to another place"),
+        (plain(307, Location="ws://127.0.0.1:9/api/current"), "sends /api/current on to another place"),
+    ],
+)
+def test_not_a_websocket(serve: Serve, handler: Handler, words: str) -> None:
+    with pytest.raises(ConnectionFailed, match=re.escape(words)) as caught:
+        ping(serve(handler), Tls(validate=False))
+    assert isinstance(caught.value, NoJsonRpc) == ("(HTTP 404)" in str(caught.value))
+    assert "Canary" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+PLACES = (
+    "ws://{}/api/current",
+    "wss://{}/api/current",
+    "http://{}/",
+    "https://127.0.0.1@{}/ui/",
+    "//{}/x",
+    "/ui/elsewhere",
+)
+
+
+@pytest.mark.parametrize("status", [200, 300, 301, 302, 303, 304, 305, 307, 308, 407])
+def test_no_redirect_is_followed_and_no_proxy_used(
+    serve: Serve, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Wherever it is sent, with whatever stands in the environment, nobody else hears of it, and it asks once."""
+    elsewhere = f"{LOCAL}:{listener.getsockname()[1]}"
+    for name in ("http_proxy", "https_proxy", "ws_proxy", "wss_proxy", "all_proxy", "socks_proxy"):
+        monkeypatch.setenv(name, f"http://{elsewhere}")
+        monkeypatch.setenv(name.upper(), f"http://{elsewhere}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    asked: list[str] = []
+
+    async def redirect(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(status=status, headers={"Location": PLACES[len(asked) - 1].format(elsewhere)})
+
+    port = serve(redirect)
+    for count, _place in enumerate(PLACES, 1):
+        with pytest.raises(ConnectionFailed, match=rf"HTTP {status}|to another place"):
+            ping(port, Tls(validate=False))
+        assert asked == ["/api/current"] * count
+        assert select.select([listener], [], [], 0)[0] == []
+
+
+def test_plain_http_is_sent_on_to_https(serve: Serve) -> None:
+    port = serve(plain(307, Location="https://127.0.0.1/api/current"), tls=False)
+    with pytest.raises(ConnectionFailed, match="plain http on to https"):
+        ping(port, Tls(), secure=False)
+
+
+def test_plain_works(serve: Serve) -> None:
+    assert ping(serve(talk(pong), tls=False), Tls(), secure=False) == "pong"
+
+
+def test_no_tls_there(serve: Serve) -> None:
+    with pytest.raises(ConnectionFailed, match="no TLS on port"):
+        ping(serve(talk(pong), tls=False), Tls(validate=False))
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server((LOCAL, 0)) as server:
+        yield server
+
+
+def test_refused(listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    listener.close()
+    with pytest.raises(ConnectionFailed, match=f"no connection to port {port}: refused"):
+        ping(port, Tls())
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_silent(listener: socket.socket, secure: bool) -> None:
+    with pytest.raises(ConnectionFailed, match=r"open but silent|did not answer in"):
+        ping(listener.getsockname()[1], Tls(), secure=secure, timeout=0.2)
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_hung_up_at_once(listener: socket.socket, secure: bool) -> None:
+    def accept() -> None:
+        for _unused in range(2):
+            with contextlib.suppress(OSError):
+                listener.accept()[0].close()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    with pytest.raises(ConnectionFailed, match=r"the connection broke|no TLS on port"):
+        ping(listener.getsockname()[1], Tls(validate=False), secure=secure)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ConnectionFailed, match="this name is not known") as caught:
+        ping(443, Tls(), host="truenas.invalid")
+    assert str(caught.value).startswith("truenas.invalid: ")
+
+
+def test_label_too_long_for_a_name() -> None:
+    with pytest.raises(ConnectionFailed, match="Check url"):
+        ping(443, Tls(), host="a" * 64 + ".lan")
+
+
+# --- while talking ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (hang_up, "TrueNAS closed the connection (1008 'not allowed') while waiting for core.ping"),
+        ("garbage", "is not an answer of TrueNAS, but 7 characters that are no JSON"),
+        ('{"jsonrpc": "2.0", "id": 1}', "is not an answer"),
+        ("[]", "is not an answer"),
+    ],
+)
+def test_trouble_while_talking(serve: Serve, script: Any, words: str) -> None:
+    with pytest.raises(ConnectionLost, match=re.escape(words)):
+        ping(serve(talk(script)), Tls(validate=False))
+
+
+def test_no_answer_in_time(serve: Serve) -> None:
+    async def nothing(_channel: web.WebSocketResponse, _message: dict[str, Any]) -> None:
+        return
+
+    with pytest.raises(ConnectionLost, match=r"no answer in .* while waiting for core.ping"):
+        ping(serve(talk(nothing)), Tls(validate=False), timeout=0.3)
+
+
+def test_cut_in_the_middle(serve: Serve) -> None:
+    """The line is cut, without a farewell."""
+
+    async def cut(channel: web.WebSocketResponse, _message: dict[str, Any]) -> None:
+        channel._req.transport.abort()  # type: ignore[union-attr]
+
+    port = serve(talk(pong, cut))
+    middleware = reach(port, Tls(validate=False))
+    assert middleware.call("core.ping") == "pong"
+    with pytest.raises(ConnectionLost, match=r"the connection broke while waiting for ups.update"):
+        middleware.call("ups.update", {})
+    with pytest.raises(ConnectionLost):
+        middleware.call("core.ping")
+    middleware.close()
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def job(state: str, **members: Any) -> dict[str, Any]:
+    return {"result": [{"id": 1, "state": state, "result": None, "error": None, **members}]}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def replay() -> Replay:
+    return Replay(V25_10)
+
+
+@pytest.fixture
+def middleware(replay: Replay, clock: Clock) -> JsonRpc:
+    return JsonRpc(replay, "truenas.lan", 30, clock=clock, sleep=clock.sleep)
+
+
+def test_job_is_awaited(replay: Replay, middleware: JsonRpc, clock: Clock) -> None:
+    replay.answers["core.get_jobs"] = [job("WAITING"), {"result": []}, job("RUNNING"), job("SUCCESS", result=True)]
+    assert middleware.job("service.control", "START", "ups", {"silent": False}) is True
+    assert clock.now == pytest.approx(1.5)
+    assert [each["id"] for each in replay.sent] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("state", ["FAILED", "ABORTED"])
+def test_failed_job(replay: Replay, middleware: JsonRpc, state: str) -> None:
+    replay.answers["core.get_jobs"] = [job(state, error="[EFAULT] line one\nline two")]
+    with pytest.raises(JobFailed, match=rf"service.control START ups {state.lower()}: \[EFAULT\] line one line two"):
+        middleware.job("service.control", "START", "ups", {})
+
+
+def test_job_without_end(replay: Replay, middleware: JsonRpc, clock: Clock) -> None:
+    replay.answers["core.get_jobs"] = [job("RUNNING")] * 1000
+    with pytest.raises(ConnectionLost, match=r"\(job 1\) did not end in 150 s"):
+        middleware.job("service.control", "START", "ups", {})
+    assert clock.now == pytest.approx(150)
+
+
+def test_job_answered_at_once(replay: Replay, middleware: JsonRpc) -> None:
+    """With legacy_jobs off the call itself waits, and True is no job number."""
+    replay.answers["service.control"] = [{"result": True}]
+    assert middleware.job("service.control", "START", "ups", {}) is True
+    assert len(replay.sent) == 1
+
+
+def test_pings_are_no_answer(serve: Serve) -> None:
+    """Each of them is a sign of life, and none makes the wait longer."""
+
+    async def alive(channel: web.WebSocketResponse, _message: dict[str, Any]) -> None:
+        for _unused in range(40):
+            await channel.ping()
+            await asyncio.sleep(0.05)
+
+    with pytest.raises(ConnectionLost, match=r"no answer in .* while waiting for core\.ping"):
+        ping(serve(talk(alive)), Tls(validate=False), timeout=0.3)
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "old"),
+    [
+        (404, "", True),
+        (302, "https://nas.lan/ui/", True),
+        (301, "http://nas.lan/ui", True),
+        (302, "https://login.lan/", False),
+        (302, "", False),
+        (307, "https://nas.lan/ui/", False),
+    ],
+)
+def test_a_truenas_before_25_04(serve: Serve, status: int, location: str, old: bool) -> None:
+    """Its web server sends what it does not know on to the web interface; nothing else does that."""
+    headers = {"Location": location} if location else {}
+    with pytest.raises(ConnectionFailed) as caught:
+        ping(serve(plain(status, **headers)), Tls(validate=False))
+    assert isinstance(caught.value, NoJsonRpc) is old

@@ -1,0 +1,232 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Options, plan and prediction: no transport at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import OptionError
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.ups import (
+    SECRETS,
+    Service,
+    Step,
+    Wanted,
+    plan,
+    predict,
+    problems,
+    redact,
+)
+from ansible_collections.homelab.nut.tests.unit.support.truenas_replay import RELEASES, Replay
+from hypothesis import given
+from hypothesis import strategies as st
+
+RUNNING = Service(enable=True, state="RUNNING")
+STOPPED = Service(enable=False, state="STOPPED")
+
+
+def fresh(**settings: Any) -> dict[str, Any]:
+    return {**Replay(RELEASES[0]).settings, **settings}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        *[
+            (option, value, reason)
+            for option in ("monuser", "monpwd")
+            for value, reason in [
+                ("", "is empty"),
+                ("sec ret", "holds a space"),
+                ("sec#ret", "holds a '#'"),
+                ("sec\\ret", "holds a backslash"),
+                ("sec=ret", "holds a '='"),
+                ("sec\tret", "a control character"),
+                ('"secret', "begins with a double quote"),
+                ("s\u00e9cret", "outside ASCII"),
+                ("secret\n", "a control character"),
+                ("sec\x00ret", "control character"),
+                ("s" * 502, "cuts it after 501"),
+                ("s" * 513, "cuts it after 501"),
+            ]
+        ],
+        ("identifier", "", "at least one"),
+        ("identifier", "ups\n", "nothing after"),
+        ("identifier", "my ups", "must be letters"),
+        ("identifier", "ups@pve", "must be letters"),
+        ("identifier", "\u00fcps", "must be letters"),
+        ("identifier", "u" * 121, "longer than the 120"),
+        ("remotehost", "", "must not be empty"),
+        ("remotehost", " ", "holds a blank"),
+        ("remotehost", "pve\n", "holds a blank or a line break"),
+        ("remotehost", "fd00::5", "write [fd00::5]"),
+        ("remotehost", "::1", "write [::1]"),
+        ("remotehost", "[fd00::zz]", "must be a host name"),
+        ("remotehost", "[192.0.2.1]", "must be a host name"),
+        ("remotehost", "pve.lan:3493", "goes into remoteport"),
+        ("remotehost", "ups@pve", "must be a host name"),
+        ("remotehost", "http://pve", "must be a host name"),
+        ("remotehost", "p\u00fcve", "must be a host name"),
+        ("remotehost", "a" * 254, "must be a host name"),
+        ("remoteport", 0, "from 1 to 65535"),
+        ("remoteport", 65536, "from 1 to 65535"),
+        ("shutdowntimer", -1, "from 0"),
+        ("hostsync", -1, "from 0"),
+        ("nocommwarntime", -1, "from 0"),
+        ("shutdowncmd", '/sbin/x "y"', "must be ASCII"),
+        ("shutdowncmd", "a\\b", "must be ASCII"),
+        ("shutdowncmd", "a # b", "must be ASCII"),
+        ("shutdowncmd", "a\nb", "must be ASCII"),
+        ("shutdowncmd", "\u00e4", "must be ASCII"),
+        ("shutdowncmd", "x" * 256, "longer than the 255"),
+        ("driver", "a\nb", "one line"),
+        ("port", "auto\n", "one line"),
+        ("description", "a\x1bb", "one line"),
+        ("extrausers", "a\0b", "NUL"),
+        ("options", "a\ud800b", "no UTF-8"),
+        ("description", 'my "UPS"', "one line"),
+        ("description", "a\\", "one line"),
+        ("remotehost", '[fe80::1%a"b]', "must be a host name"),
+        ("remotehost", "[fe80::1%\x1b]", "must be a host name"),
+        ("remotehost", "[fe80::1%]", "must be a host name"),
+        ("remotehost", "fe80::1%eth0", "write [fe80::1%eth0]"),
+        ("remoteport", True, "from 1 to 65535"),
+        ("hostsync", False, "from 0"),
+        ("shutdowntimer", "30", "from 0"),
+    ],
+)
+def test_refused_values(option: str, value: Any, reason: str) -> None:
+    (found,) = problems({option: value})
+    assert found.startswith(f"{option}: ")
+    assert reason in found
+    assert "secret" not in found
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("monpwd", "Abc-123_x"),
+        ("monpwd", "a$b'c;e|f&g!h%i^j*k(l)m"),  # seen to work with the real upsmon
+        ("monpwd", "s" * 501),
+        ("monuser", "truenas"),
+        ("identifier", "My.UPS_1-a"),
+        ("remotehost", "pve"),
+        ("remotehost", "pve.lan"),
+        ("remotehost", "my_host"),
+        ("remotehost", "192.0.2.1"),
+        ("remotehost", "[fd00::5]"),
+        ("remotehost", "[::ffff:192.0.2.1]"),
+        ("remotehost", "[fe80::1%eth0.5]"),
+        ("remoteport", 1),
+        ("remoteport", 65535),
+        ("hostsync", 0),
+        ("shutdowncmd", ""),
+        ("shutdowncmd", "/sbin/shutdown -P now; echo 'x'"),
+        ("description", "Unterbrechungsfreie Stromversorgung f\u00fcr alle"),
+        ("options", "community = x\nsnmp_version = v2c"),
+        ("powerdown", False),
+        ("mode", "SLAVE"),
+    ],
+)
+def test_accepted_values(option: str, value: Any) -> None:
+    assert problems({option: value}) == []
+
+
+@given(st.text(max_size=20))
+def test_accepted_login_word_survives_nut(value: str) -> None:
+    """In `MONITOR ups@host 1 user WORD SLAVE` NUT must read an accepted word as one word, letter by letter."""
+    if not problems({"monpwd": value}):
+        (line,) = grammar.parse(f"MONITOR ups@host 1 user {value} SLAVE\n")
+        assert line.words == ("MONITOR", "ups@host", "1", "user", value, "SLAVE")
+
+
+@given(st.text(min_size=1, max_size=60))
+def test_reasons_never_repeat_a_secret(value: str) -> None:
+    marked = f"Canary{value}"
+    for found in problems({"monpwd": marked, "monuser": "ok"}):
+        assert "Canary" not in found
+
+
+def wanted(present: bool = True, **settings: Any) -> Wanted:
+    return Wanted(present, settings)
+
+
+SECONDARY = {"mode": "SLAVE", "remotehost": "192.0.2.10", "monuser": "truenas", "monpwd": "x"}
+
+
+@pytest.mark.parametrize(
+    ("current", "service", "goal", "steps"),
+    [
+        ({}, STOPPED, SECONDARY, [Step("update", SECONDARY), Step("enable"), Step("start")]),
+        (SECONDARY, RUNNING, SECONDARY, []),
+        (SECONDARY, RUNNING, {"monpwd": "y"}, [Step("update", {"monpwd": "y"}, live=True)]),
+        (SECONDARY, Service(False, "RUNNING"), SECONDARY, [Step("enable")]),
+        (SECONDARY, Service(True, "STOPPED"), SECONDARY, [Step("start")]),
+        (SECONDARY, Service(True, "UNKNOWN"), SECONDARY, [Step("stop"), Step("start")]),
+        ({**SECONDARY, "hostsync": 99}, RUNNING, SECONDARY, []),
+        ({**SECONDARY, "shutdowncmd": None}, RUNNING, {"shutdowncmd": ""}, []),
+        ({**SECONDARY, "nocommwarntime": 0}, RUNNING, {"nocommwarntime": 0}, []),
+        ({"driver": "usbhid-ups", "port": "auto"}, RUNNING, {"mode": "MASTER"}, []),
+    ],
+)
+def test_plan(current: dict[str, Any], service: Service, goal: dict[str, Any], steps: list[Step]) -> None:
+    assert plan(fresh(**current), service, wanted(**goal)) == tuple(steps)
+
+
+@pytest.mark.parametrize(
+    ("current", "service", "steps"),
+    [
+        ({}, STOPPED, []),
+        ({}, RUNNING, [Step("stop"), Step("disable")]),
+        # A UPS of its own: its login is none of ours.
+        ({"driver": "d", "port": "auto", "monpwd": "own"}, RUNNING, [Step("stop"), Step("disable")]),
+        (SECONDARY, STOPPED, [Step("update", {"monuser": "upsmon", "monpwd": "fixmepass"})]),
+        ({**SECONDARY, "monuser": "upsmon", "monpwd": "fixmepass"}, STOPPED, []),
+        # TrueNAS refuses MASTER without both.
+        (
+            {**SECONDARY, "monuser": "upsmon", "driver": "d", "port": "auto"},
+            STOPPED,
+            [Step("update", {"mode": "MASTER", "monpwd": "fixmepass"})],
+        ),
+        ({**SECONDARY, "driver": "d"}, STOPPED, [Step("update", {"monuser": "upsmon", "monpwd": "fixmepass"})]),
+    ],
+)
+def test_plan_absent(current: dict[str, Any], service: Service, steps: list[Step]) -> None:
+    assert plan(fresh(**current), service, wanted(present=False, mode="SLAVE", monpwd="ignored")) == tuple(steps)
+
+
+@pytest.mark.parametrize("present", [True, False])
+@pytest.mark.parametrize("service", [RUNNING, STOPPED, Service(False, "UNKNOWN")])
+@pytest.mark.parametrize("current", [{}, SECONDARY, {"driver": "d", "port": "p", **SECONDARY}])
+def test_what_was_predicted_needs_no_steps(present: bool, service: Service, current: dict[str, Any]) -> None:
+    goal = wanted(present, **SECONDARY, nocommwarntime=0, shutdowncmd="")
+    steps = plan(fresh(**current), service, goal)
+    assert plan(*predict(fresh(**current), service, steps), goal) == ()
+
+
+@pytest.mark.parametrize(
+    "goal", [{"mode": "SLAVE"}, {"mode": "MASTER", "driver": "d"}, {"mode": "MASTER", "port": "p"}]
+)
+def test_impossible_goal(goal: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="needed for mode"):
+        plan(fresh(), STOPPED, wanted(**goal))
+
+
+def test_redact() -> None:
+    old, new = fresh(monpwd="one", options="", extrausers="x"), fresh(monpwd="two", options="z", extrausers="x")
+    assert {name: redact(old)[name] for name in SECRETS} == {
+        "monpwd": "(hidden)",
+        "extrausers": "(hidden)",
+        "options": "",
+        "optionsupsd": "",
+    }
+    assert {name: redact(new, old)[name] for name in SECRETS} == {
+        "monpwd": "(hidden, another value)",
+        "extrausers": "(hidden)",
+        "options": "(hidden, another value)",
+        "optionsupsd": "",
+    }
