@@ -39,7 +39,8 @@ from ..conf import grammar, upsmon
 from ..conf.consistency import Find, find
 from ..net import vocabulary
 from ..net.client import Client, UpsdFailure, VarNotSupported
-from ..plan import model
+from ..plan import model, planner
+from ..plan.text import grid
 from ..shutdown import gate, gate_loop
 from ..shutdown import policy as shutdown_policy
 
@@ -205,7 +206,9 @@ def arithmetic(job: Job) -> model.Plan:
         for host in job.policy.hosts
     ]
     primary = model.Machine(job.primary, model.PRIMARY, "linux")
-    return model.plan([primary, *machines], [model.Supply(UPS)], model.Timing(**seconds, settle=job.policy.settle))
+    return planner.make_plan(
+        [primary, *machines], [model.Supply(UPS)], model.Timing(**seconds, settle=job.policy.settle)
+    )
 
 
 def planned_of(
@@ -287,7 +290,7 @@ def table(data: Mapping[str, Any]) -> str:
         rows.append((name, "begins to go down", word(should_begin), word(began)))
         rows.append(("", "is down", word(should_down), word(down)))
     rows.append((data["primary"], "would power off", word(data["planned"][data["primary"]][0]), word(data["poweroff"])))
-    return "\n".join([*model.grid(rows[0], rows[1:], "llrr"), "", data["verdict"]])
+    return "\n".join([*grid(rows[0], rows[1:], "llrr"), "", data["verdict"]])
 
 
 # The walls
