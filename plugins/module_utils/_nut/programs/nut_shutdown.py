@@ -584,11 +584,11 @@ class Listing:
     """This host's guests, and what becomes of them in an outage."""
 
     def __init__(self, found: Found, root: Path, run: Run) -> None:
-        from ..proxmox import guests  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+        from ..proxmox import control, guests  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
         self.found, self.down = found, guests.DOWN_SECONDS
         self.guests = [one for one in found.here.guests if not one.template]
-        self.running = guests.running(run) if self.guests else frozenset()
+        self.running = control.running(run) if self.guests else frozenset()
         try:
             self.ha = guests.ha(root)
         except guests.GuestsError as error:
