@@ -100,7 +100,7 @@ files: /etc/nut/shutdown.json (policy), /var/log/nut/shutdown.log, /var/lib/nut-
 
 
 def _parser(out: Say, err: Say) -> Parser:
-    parser = Parser("nut-shutdown", DESCRIPTION, EPILOG, out, err)
+    parser = Parser(prog="nut-shutdown", description=DESCRIPTION, epilog=EPILOG, out=out, err=err)
     parser.add_argument(
         "command",
         choices=("gate", "stages", "watch", "status", "guests", "check", "drill", "record", "fsd"),
