@@ -735,9 +735,9 @@ def run(
     state_path: Path,
     log: Log,
     run: Run,
-    clock: guests.Clock = base_clock.boottime,
+    clock: control.Clock = base_clock.boottime,
     ask: Ask = ask_upsd,
-    sleep: guests.Pause = time.sleep,
+    sleep: control.Pause = time.sleep,
     boot_id: Callable[[], str] = base_clock.boot_id,
     start: Start = thread,
     set_fsd: Callable[[Run], None] = request_fsd,
@@ -803,9 +803,9 @@ class _Program:
     path: Path
     log: Log
     run: Run
-    clock: guests.Clock
+    clock: control.Clock
     ask: Ask
-    sleep: guests.Pause
+    sleep: control.Pause
     start: Start
     set_fsd: Callable[[Run], None]
     finder: Finder | None
