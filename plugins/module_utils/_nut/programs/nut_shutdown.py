@@ -100,7 +100,7 @@ files: /etc/nut/shutdown.json (policy), /var/log/nut/shutdown.log, /var/lib/nut-
 
 
 def _parser(out: Say, err: Say) -> Parser:
-    parser = Parser("nut-shutdown", DESCRIPTION, EPILOG, out, err)
+    parser = Parser(prog="nut-shutdown", description=DESCRIPTION, epilog=EPILOG, out=out, err=err)
     parser.add_argument(
         "command",
         choices=("gate", "stages", "watch", "status", "guests", "check", "drill", "record", "fsd"),
@@ -583,11 +583,11 @@ class Listing:
     """This host's guests, and what becomes of them in an outage."""
 
     def __init__(self, found: Found, root: Path, run: Run) -> None:
-        from ..proxmox import guests  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+        from ..proxmox import control, guests  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
         self.found, self.down = found, guests.DOWN_SECONDS
         self.guests = [one for one in found.here.guests if not one.template]
-        self.running = guests.running(run) if self.guests else frozenset()
+        self.running = control.running(run) if self.guests else frozenset()
         try:
             self.ha = guests.ha(root)
         except guests.GuestsError as error:
