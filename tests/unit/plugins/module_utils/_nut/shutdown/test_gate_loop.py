@@ -18,8 +18,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import g
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Reading
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Guest, Policy, Ups
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.shutdown.test_gate import NAS, POLICY, UPS, VM
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 
 
 class Killed(BaseException):
