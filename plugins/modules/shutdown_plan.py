@@ -59,7 +59,7 @@ options:
         description: How long it takes from there until it is down, as a rule. Not used of the primary, whose times are in O(timing).
         type: float
         default: 60
-      limit:
+      shutdown_limit:
         description:
           - How long it is waited for at most.
           - If not given, half as long again as O(machines[].shutdown_time), and 30 s more at least.
@@ -297,7 +297,7 @@ EXAMPLES = r"""
     machines:
       - {name: pve, role: primary, kind: pve}
       - {name: truenas, role: secondary, kind: truenas, shutdown_time: 60}
-      - {name: media, role: guest, kind: qm, guest_id: 101, shutdown_time: 40, limit: 90, needs: [truenas]}
+      - {name: media, role: guest, kind: qm, guest_id: 101, shutdown_time: 40, shutdown_limit: 90, needs: [truenas]}
     supplies:
       - {name: ups, runtime_low: 480, ignorelb: true}
     stages:
@@ -672,7 +672,7 @@ def spec() -> dict[str, Any]:
         "needs": names,
         "address": names,
         "guest_id": {"type": "int"},
-        **numbers("limit", begin_time=10, shutdown_time=60),
+        **numbers("shutdown_limit", begin_time=10, shutdown_time=60),
     }
     supply = {
         "name": {"type": "str", "default": "ups"},

@@ -963,7 +963,7 @@ def policy(look: _Look) -> Found:
         yield look.make(
             "policy",
             OK,
-            f"waits for {', '.join(one.name for one in known.hosts) or 'nobody'}, {known.longest:g} s at most",
+            f"waits for {', '.join(one.name for one in known.machines) or 'nobody'}, {known.longest:g} s at most",
         )
 
 

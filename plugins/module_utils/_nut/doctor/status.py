@@ -284,7 +284,9 @@ def _ups(
     for one in [each for each in clients if each["ups"].lower() == ups.name.lower()]:
         those = set(addresses.get(one["name"], ()))
         how = "logged in" if those & there else "NOT logged in"
-        told.append(f"{one['name']} ({how}; waited for {one['shutdown_time']:g} s, at most {one['limit']:g} s)")
+        told.append(
+            f"{one['name']} ({how}; waited for {one['shutdown_time']:g} s, at most {one['shutdown_limit']:g} s)"
+        )
         there -= those
     own = hostnames.LOOPBACK in there
     others = sorted(there - {hostnames.LOOPBACK})

@@ -140,7 +140,7 @@ def fitness(policy: Policy, found: Found, need: float | None = None) -> Fitness:
         remarks += _comes_back(said, need)
     states = [one for one in found.upses.values() if not isinstance(one, str)]
     inside = {hostnames.normal_address(one) for state in states for one in state.clients}
-    for host in policy.hosts if states else ():
+    for host in policy.machines if states else ():
         if not found.addresses.get(host.name):
             problems.append(f"{host.name} has no address here, so nobody sees when it goes. Is its name right?")
         elif not inside & found.addresses[host.name]:
@@ -248,7 +248,7 @@ def _text(path: Path) -> str | None:
 def addresses(policy: Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
     found = {}
-    for host in policy.hosts:
+    for host in policy.machines:
         its: set[str] = set()
         for name in host.addresses:
             with contextlib.suppress(OSError):
@@ -398,7 +398,7 @@ class Recorder:
             drill.name_of(policy),
             wall(),
             wall(),
-            {host.name: Noted() for host in policy.hosts},
+            {host.name: Noted() for host in policy.machines},
         )
         self.written = -math.inf
 
@@ -482,7 +482,7 @@ def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> No
 
 def record(policy: Policy, wanted: Wanted, log: Say, *, run: Run, names: hostnames.Resolve) -> bool:
     """Be the recorder: what its unit runs. Returns as Recorder.run() does."""
-    looker = gate_loop.Looker(policy.hosts, run, boottime, resolve=names)
+    looker = gate_loop.Looker(policy.machines, run, boottime, resolve=names)
     try:
         one = Recorder(
             policy,
@@ -559,7 +559,7 @@ class After:
 
 def job(policy: Policy, conf: str, primary: str) -> drill.Job:
     """Return what drill.arithmetic() wants to know."""
-    bare = Policy((), policy.hosts, policy.settle, policy.reserve, policy.longest)
+    bare = Policy((), policy.machines, policy.settle, policy.reserve, policy.longest)
     return drill.Job(bare, drill.timing(conf), None, 0.0, primary)
 
 
@@ -680,7 +680,7 @@ def read_offers(data: object, primary: str, secondaries: Collection[str]) -> lis
 
 def offers(policy: Policy, took: Mapping[str, float | None], primary: str, own: float | None) -> list[Offer]:
     """Say what the inventory should say, where it says something else; a second or a tenth more or less is no difference."""
-    said: list[tuple[str, bool, float | None]] = [(host.name, False, host.expected) for host in policy.hosts]
+    said: list[tuple[str, bool, float | None]] = [(host.name, False, host.shutdown_time) for host in policy.machines]
     said.append((primary, True, own))
     found = []
     for name, its, now in said:

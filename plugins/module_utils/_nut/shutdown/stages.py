@@ -31,7 +31,7 @@ from ..base.text import LINE, one_line, printable
 from ..conf import grammar
 from ..net import readings
 from ..net.client import Client, UpsdFailure
-from ..proxmox import guests
+from ..proxmox import control, guests
 from ..proxmox.guests import Guest
 from ..proxmox.selection import NOBODY, Chosen, Selector
 from .fsd import FsdError, request_fsd
@@ -533,7 +533,7 @@ def stopping(state: State, key: Key) -> State:
 
 
 def stopped(state: State, key: Key, outcome: str, ha: bool = False) -> State:
-    """Note what came of a stop. outcome: guests.Stopped's, or "lost". What was down already, or is gone, is not ours."""
+    """Note what came of a stop. outcome: control.Stopped's, or "lost". What was down already, or is gone, is not ours."""
     if key not in state.asked:
         return state  # of an outage that is over
     ours = dict(state.ours)
@@ -723,9 +723,9 @@ def run(
     state_path: Path,
     log: Log,
     run: Run,
-    clock: guests.Clock = base_clock.boottime,
+    clock: control.Clock = base_clock.boottime,
     ask: Ask = ask_upsd,
-    sleep: guests.Pause = time.sleep,
+    sleep: control.Pause = time.sleep,
     boot_id: Callable[[], str] = base_clock.boot_id,
     start: Start = thread,
     set_fsd: Callable[[Run], None] = request_fsd,
@@ -791,9 +791,9 @@ class _Program:
     path: Path
     log: Log
     run: Run
-    clock: guests.Clock
+    clock: control.Clock
     ask: Ask
-    sleep: guests.Pause
+    sleep: control.Pause
     start: Start
     set_fsd: Callable[[Run], None]
     finder: Finder | None
@@ -957,11 +957,11 @@ class _Program:
             self.notify(action)
         elif action.kind == "stop_guests":
             for target in action.targets:
-                self.begin(target, self.stop, guests.longest(target.seconds))
+                self.begin(target, self.stop, control.longest_stop(target.seconds))
         elif action.kind == "start_guests":
             for target in action.targets:
                 self.say(f"{target.guest} is started: {action.reason}")
-                self.begin(target, self.restart, guests.START_SECONDS + 3 * guests.STATUS_SECONDS)
+                self.begin(target, self.restart, control.START_SECONDS + 3 * control.STATUS_SECONDS)
         else:
             self.fsd(action)
 
@@ -1005,25 +1005,25 @@ class _Program:
     def stop(self, target: Target) -> None:
         key, guest = target.key, target.guest
         ours = key in self.state.ours
-        if guests.status(self.run, guest) == "stopped":
+        if control.status(self.run, guest) == "stopped":
             self.say(f"{guest} is down{', stopped by a run before this one' if ours else ' already'}")
             self.change(lambda state: stopped(state, key, "stopped" if ours else "already"))
             return
         self.change(lambda state: stopping(state, key))
         self.say(f"{guest} is shut down, and has {target.seconds:g} s for it")
-        came = guests.stop(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
+        came = control.stop(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
         self.say(came.words)
         outcome = "stopped" if ours and came.outcome == "already" else came.outcome
         self.change(lambda state: stopped(state, key, outcome, came.ha))
 
     def restart(self, target: Target) -> None:
         key, guest = target.key, target.guest
-        stands = guests.status(self.run, guest)
+        stands = control.status(self.run, guest)
         if stands == "running":
             self.say(f"{guest} runs already: somebody has started it")
             self.change(lambda state: started(state, key, True, self.clock()))
             return
-        code, said = guests.start(self.run, guest) if stands else (1, "its status can't be told")
+        code, said = control.start(self.run, guest) if stands else (1, "its status can't be told")
         if code:
             last = (said.strip().splitlines() or [""])[-1]
             self.say(f"{guest} was not started: {last}")

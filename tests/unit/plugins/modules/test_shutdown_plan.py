@@ -46,7 +46,7 @@ MACHINES = [
         "role": "guest",
         "kind": "qm",
         "shutdown_time": 40,
-        "limit": 60,
+        "shutdown_limit": 60,
         "needs": ["truenas"],
         "guest_id": 9,
     },

@@ -1198,7 +1198,7 @@ def test_a_program_that_never_returns(world: World) -> None:
     world.run = hung  # type: ignore[method-assign]
     world.story((0, OB))
     world.go(NAS)
-    assert 120 + 100 <= world.told[0] <= 120 + 104 + stages.guests.longest(0)
+    assert 120 + 100 <= world.told[0] <= 120 + 104 + stages.control.longest_stop(0)
     assert world.has("is waited for no longer")
 
 
