@@ -33,7 +33,7 @@ from ..net import vocabulary
 from ..net.client import Client, UpsdFailure, VarNotSupported
 from . import flag, probe
 from .gate import NEW, Reading, Watched, begin, dump, reading, resume, step
-from .policy import TEXT_LIMIT, VERSION, Guest, Host, Policy, Ups
+from .policy import TEXT_LIMIT, VERSION, Guest, Machine, Policy, Ups
 
 TICK = 1.0
 """Seconds from one look at the machines to the next."""
@@ -177,7 +177,7 @@ class Looker:
 
     def __init__(
         self,
-        hosts: Sequence[Host],
+        hosts: Sequence[Machine],
         run: Run,
         clock: Callable[[], float],
         *,
@@ -212,7 +212,7 @@ class Looker:
             one.stop()
 
 
-def _targets(hosts: Sequence[Host], seconds: float, resolve: hostnames.Resolve) -> list[probe.Target]:
+def _targets(hosts: Sequence[Machine], seconds: float, resolve: hostnames.Resolve) -> list[probe.Target]:
     """Return what is looked at by the network: the machines that are no guests of this host."""
     far = [host for host in hosts if not host.guest]
     names = sorted({one for host in far for one in host.addresses})
@@ -263,7 +263,7 @@ class Names:
 
     def learn(self, policy: Policy, seconds: float) -> list[str]:
         """Look all names of a policy up. Returns those that have no address, neither now nor before."""
-        names = sorted({one for host in policy.hosts if not host.guest for one in host.addresses})
+        names = sorted({one for host in policy.machines if not host.guest for one in host.addresses})
         return list(hostnames.resolve_all(names, seconds, self)[1])
 
 
@@ -452,7 +452,7 @@ class _Gate:
         if by == SYSTEMD and self.policy.flag and not self.state.flag:
             self.state = replace(self.state, flag=flag.look_at(self.policy.flag) in _ORDERED)
         self.save(changed=False)
-        names = ", ".join(f"{host.name} (at most {host.limit:g} s)" for host in self.policy.hosts)
+        names = ", ".join(f"{host.name} (at most {host.shutdown_limit:g} s)" for host in self.policy.machines)
         if self.state.ended:
             self.say(now, f"the gate has ended before: {self.state.ended[1]}")
         elif self.state.began < now:
@@ -559,7 +559,7 @@ class _Gate:
 
     def report(self) -> Report:
         state = self.state
-        hosts = tuple(_host_report(host, state.hosts.get(host.name, NEW), state.began) for host in self.policy.hosts)
+        hosts = tuple(_host_report(host, state.hosts.get(host.name, NEW), state.began) for host in self.policy.machines)
         power = tuple(
             {
                 "name": str(ups),
@@ -575,13 +575,13 @@ class _Gate:
         return Report(self.mode, began, elapsed, state.ended, hosts, power, tuple(self.steps))
 
 
-def _host_report(host: Host, seen: Watched, began: float) -> dict[str, object]:
+def _host_report(host: Machine, seen: Watched, began: float) -> dict[str, object]:
     """Say what became of a machine. down: seconds from the gate's beginning to its first silence, or None."""
     since = seen.silent if seen.silent is not None else seen.assumed
     return {
         "name": host.name,
-        "expected": host.expected,
-        "limit": host.limit,
+        "shutdown_time": host.shutdown_time,
+        "shutdown_limit": host.shutdown_limit,
         "down": round(max(since - began, 0.0), 3) if seen.down is not None and since is not None else None,
         "assumed": seen.down is not None and seen.silent is None,
         "given_up": seen.given_up,
@@ -592,8 +592,8 @@ def one_look(
     policy: Policy, run: Run, resolve: hostnames.Resolve = hostnames.resolve
 ) -> tuple[dict[str, bool | None], dict[str, Reading | str]]:
     """Look once at all machines and UPSes, for `status`. A UPS that can't be asked has the reason in place of a reading."""
-    seen = probe.look(_targets(policy.hosts, ASK_INTERVAL, resolve))
-    for host in policy.hosts:
+    seen = probe.look(_targets(policy.machines, ASK_INTERVAL, resolve))
+    for host in policy.machines:
         if host.guest:
             seen[host.name] = probe.guest_runs(run, host.guest.kind, host.guest.id)
     readings: dict[str, Reading | str] = {}
