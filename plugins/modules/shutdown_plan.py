@@ -504,18 +504,15 @@ from ansible_collections.homelab.nut.plugins.module_utils._command import runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Run
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsmon
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot, vocabulary
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import readings, snapshot
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import Client, UpsdFailure
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, placement
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests as proxmox_guests
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
 
 # what upsd is asked for, and which member of a Supply it is
+READINGS = ("runtime", "runtime_low", "charge", "charge_low")
 NUMBERS = {
-    "runtime": "battery.runtime",
-    "runtime_low": "battery.runtime.low",
-    "charge": "battery.charge",
-    "charge_low": "battery.charge.low",
     "offdelay": "ups.delay.shutdown",
     "ondelay": "ups.delay.start",
     "pollfreq": "driver.parameter.pollfreq",
@@ -534,18 +531,17 @@ STAGE = tuple(one.name for one in fields(model.StagePlan) if one.name != "guests
 
 def filled(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
     """Return a supply with what upsd says of it where nothing was given. Quantities that are none are left out."""
-    supply = dict(given)
-    for name, variable in NUMBERS.items():
-        if supply.get(name) is None:
-            value = vocabulary.typed_value(variable.replace("driver.parameter.", ""), variables.get(variable, ""))
-            supply[name] = value if not isinstance(value, str) and value >= 0 else None
+    supply, reading = dict(given), readings.read_variables(variables)
+    said = {name: getattr(reading, name) for name in READINGS}
+    said |= {name: readings.quantity(variables.get(variable)) for name, variable in NUMBERS.items()}
+    supply.update({name: number for name, number in said.items() if supply.get(name) is None})
     for name, candidates in TEXTS.items():
         if supply.get(name) in {None, "", "auto"}:
             supply[name] = next((variables[each] for each in candidates if variables.get(each)), supply.get(name))
     if supply.get("ignorelb") is None:
         supply["ignorelb"] = variables.get(FLAG) in {"enabled", "1"}
     if supply.get("says_runtime") is None and variables:
-        supply["says_runtime"] = "battery.runtime" in variables
+        supply["says_runtime"] = reading.runtime is not None
     return supply
 
 
@@ -683,7 +679,7 @@ def spec() -> dict[str, Any]:
         "ignorelb": {"type": "bool"},
         "says_runtime": {"type": "bool"},
         **{name: {"type": "str"} for name in TEXTS},
-        **numbers(*NUMBERS),
+        **numbers(*READINGS, *NUMBERS),
     }
     timing = {
         "release": {"type": "str"},

@@ -37,8 +37,8 @@ from ..base.clock import boottime
 from ..base.systemd import Run
 from ..conf import grammar, upsmon
 from ..conf.consistency import Find, find
-from ..net import vocabulary
-from ..net.client import Client, UpsdFailure, VarNotSupported
+from ..net import readings, vocabulary
+from ..net.client import Client, UpsdFailure
 from ..plan import model
 from ..shutdown import gate, gate_loop
 from ..shutdown import policy as shutdown_policy
@@ -784,19 +784,15 @@ def ask_real(policy: shutdown_policy.Policy) -> float | None:
     for ups in policy.upses:
         try:
             with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
-                flags = vocabulary.split_status(client.get_var(ups.name, "ups.status"))
-                try:
-                    runtime = client.get_var(ups.name, "battery.runtime")
-                except VarNotSupported:
-                    runtime = None
+                reading = readings.read_variables(client.list_vars(ups.name))
         except (UpsdFailure, grammar.Unencodable) as error:
             raise Refused(f"nobody can tell whether a real shutdown is near: {error}") from None
-        if "OL" not in flags or {"OB", "LB", "FSD"} & set(flags):
+        if not reading.is_plainly_on_mains:
             raise Refused(
-                f"{ups.name} says {' '.join(flags)}: a real shutdown may be near, and goes first. Try again on mains"
+                f"{ups.name} says {' '.join(reading.flags) or 'nothing'}, and must be plainly on mains (OL): a real shutdown may be "
+                "near, and goes first. Wait until it is"
             )
-        said = gate.reading("OL", runtime, 0.0).runtime
-        left += [] if said is None else [said]
+        left += [] if reading.runtime is None else [reading.runtime]
     return min(left, default=None)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..base import jsontext
-from ..net import vocabulary
-from .policy import DAY, VERSION, Machine, Policy
+from ..net import readings as net_readings
+from .policy import VERSION, Machine, Policy
 
 RESUME = 120.0
 """Seconds without a look after which a state file is that of another shutdown."""
@@ -254,20 +254,9 @@ def _tell_power(policy: Policy, before: Mapping[str, Reading], after: Mapping[st
 
 
 def reading(status: str, runtime: str | None, at: float) -> Reading:
-    """Make a reading of ``ups.status`` and ``battery.runtime`` (seconds), as upsd says them.
-
-    0 counts as not known: some UPSes always say so, and others once in a while. One that has said more before, and is really
-    empty, is known by that and by the time that has passed.
-    """
-    flags = vocabulary.split_status(status)
-    on_battery = True if "OB" in flags else False if "OL" in flags else None
-    try:
-        seconds = float(runtime) if runtime is not None else None
-    except ValueError:
-        seconds = None
-    if seconds is not None and not 0 < seconds <= DAY * 7:  # NaN is not between anything
-        seconds = None
-    return Reading(on_battery, seconds, at, "FSD" in flags)
+    """Make a reading of ``ups.status`` and ``battery.runtime`` (seconds), as upsd says them."""
+    said = net_readings.read_variables({"ups.status": status, "battery.runtime": runtime or ""})
+    return Reading(said.on_battery, said.runtime, at, "FSD" in said.flags)
 
 
 # What is kept

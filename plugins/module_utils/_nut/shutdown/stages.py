@@ -29,6 +29,7 @@ from ..base import files, jsontext
 from ..base.systemd import Run
 from ..base.text import LINE, one_line, printable
 from ..conf import grammar
+from ..net import readings
 from ..net.client import Client, UpsdFailure
 from ..proxmox import control, guests
 from ..proxmox.guests import Guest
@@ -308,28 +309,15 @@ def power(name: str, variables: Mapping[str, str] | None) -> Power:
 
     On battery for a calibration (CAL) is no outage, and whether the mains are there can't be told meanwhile.
     """
-    flags = set((variables or {}).get("ups.status", "").split())
+    reading = readings.read_variables(variables or {})
+    flags = set(reading.flags)
     if (variables or {}).get("ups.test.result", "").casefold() == "in progress":
         flags.add(TEST)
-    on_battery = True if "OB" in flags else False if "OL" in flags else None
+    on_battery = reading.on_battery
     if on_battery and "CAL" in flags:
         on_battery = None
-    return Power(
-        on_battery,
-        _measured((variables or {}).get("battery.charge")),
-        _measured((variables or {}).get("battery.runtime")),
-        frozenset(flags),
-        frozenset([name] if on_battery else ()),
-    )
-
-
-def _measured(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    # some UPSes say -1 for "I don't know"
-    return value if math.isfinite(value) and value >= 0 else None
+    upses = frozenset([name] if on_battery else ())
+    return Power(on_battery, reading.charge, reading.runtime, frozenset(flags), upses)
 
 
 def combine(powers: Mapping[str, Power], were: Collection[str]) -> Power:
@@ -822,6 +810,7 @@ class _Program:
     _search: _Search | None = field(default=None, init=False)
     _rests: str = field(default="", init=False)
     _shown: dict[str, str] = field(default_factory=dict, init=False)
+    _unknown: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         """Begin now."""
@@ -867,6 +856,7 @@ class _Program:
             decision = decide(self.stages, self.state, now, seen, frozenset(self._jobs), finding=finding)
             self.state = decision.state
             self.narrate(before, seen)
+            self.tell_unknown(seen, now)
             self.save()
         return decision
 
@@ -947,6 +937,19 @@ class _Program:
             self.say("upsd does not say how the power stands")
         else:
             self.say("on mains")
+
+    def tell_unknown(self, seen: Power, now: float) -> None:
+        """Log, once in an outage, what the stages go by and no UPS says."""
+        if self.state.since is None:
+            self._unknown.clear()
+        elif seen.on_battery and now - self.state.since >= HOLD:
+            for what in ("charge", "runtime"):
+                stages = [stage.name for stage in self.stages if getattr(stage, what) is not None]
+                if stages and getattr(seen, what) is None and what not in self._unknown:
+                    self._unknown.add(what)
+                    self.say(
+                        f"battery.{what} is unknown: until a UPS says it, it begins no stage ({', '.join(stages)})"
+                    )
 
     def do(self, action: Action) -> None:
         if action.kind == "notify":
