@@ -7,10 +7,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import (
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor, User
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
+from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_play
 
 CHECKOUT = Path(__file__).parents[3]
 ROLES = ("nut_server", "nut_client")
@@ -388,24 +387,10 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     """What the play saw, by host: `rendered` holds its files, or `refused` why there are none."""
     root = tmp_path_factory.mktemp("site")
     for name in ROLES:
-        tasks = root / "roles" / name / "tasks"
-        tasks.mkdir(parents=True)
-        (tasks / "main.yml").write_text(TASKS.replace("FILES", f"__{name}_files"))
-        for part in ("defaults", "vars", "templates", "meta"):
-            (tasks.parent / part).symlink_to(CHECKOUT / "roles" / name / part)
+        make_role(root, name, TASKS.replace("FILES", f"__{name}_files"))
     (root / "hosts.yml").write_text(yaml.dump(plain(inventory()), Dumper=Dumper, sort_keys=False))
     (root / "site.yml").write_text(PLAYBOOK)
-    (root / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {CHECKOUT / '.collections'}\n")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-    environment.update(
-        ANSIBLE_CONFIG=str(root / "ansible.cfg"),
-        ANSIBLE_HOME=str(root / "home"),
-        ANSIBLE_PYTHON_INTERPRETER=sys.executable,
-    )
-    program = Path(sys.executable).with_name("ansible-playbook")
-    command = [str(program), "-i", "hosts.yml", "-c", "local", "-e", json.dumps(TLS), "site.yml"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_play(root, "-i", "hosts.yml", "-e", json.dumps(TLS), "site.yml")
     found: dict[str, dict[str, Any]] = json.loads((root / "seen.json").read_text())
     for host in found.values():
         host["passwords"] = {

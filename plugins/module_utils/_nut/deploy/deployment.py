@@ -24,7 +24,7 @@ from ..base import hostnames, jsontext, sets
 from ..base import systemd as base_systemd
 from ..base.files import Owner
 from ..base.text import one_line, well_formed
-from ..conf import consistency, grammar, host, nss, releases, ups_conf, upsmon
+from ..conf import consistency, dry_run, grammar, host, nss, releases, ups_conf, upsmon
 from ..conf.upsmon import local_upsd
 from ..net import snapshot, vocabulary
 from ..net.client import Client, UpsdFailure
@@ -289,7 +289,7 @@ class Deployment:
             wrong += host.find_untrusted(self.new, self.folder)
             if "upsd.conf" in self.new and not self.may_lack_listeners:
                 wrong += host.unbindable(self.new["upsd.conf"], self.old.get("upsd.conf", ""), self.serves)
-            wrong += consistency.by_nut(self.new, self.runner, self.finder, self.owner, room=self.room, tls=self.tls)
+            wrong += dry_run.check_files(self.new, self.runner, self.finder, self.owner, room=self.room, tls=self.tls)
         if wrong:
             raise DeployError(
                 "the new configuration is not right, so the old one stays and nothing was restarted:\n"

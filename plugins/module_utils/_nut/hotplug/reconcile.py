@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Callable
 
 from ..base import files as base_files
-from ..base import hostnames, jsontext, sets, trust
+from ..base import hostnames, jsontext, sets
 from ..base import systemd as base_systemd
 from ..base.clock import boot_id, boottime, stamp
 from ..base.files import Owner
 from ..base.text import printable
-from ..conf import consistency, grammar, releases, ups_conf, ups_conf_text
+from ..conf import consistency, dry_run, grammar, releases, ups_conf, ups_conf_text
 from ..conf.directives import Release
 from ..conf.upsmon import local_upsd
 from ..deploy import kits
@@ -697,19 +697,12 @@ class Host:
         conf = look.plan.conf
         if conf is None or look.text is None:
             return {}
-        changed = {name: conf.sections[name] for name in look.changed() if name in conf.sections}
+        changed = [name for name in look.changed() if name in conf.sections]
         if not changed:
             return {}
         try:
-            with trust.open_scratch(self.room, self.owner) as scratch:
-                trust.share(scratch, {"ups.conf": look.text}, self.owner)
-                told = {
-                    name: consistency.drivers(
-                        ups_conf.UpsConf(conf.settings, {name: section}), self.finder, scratch, self.runner
-                    )
-                    for name, section in changed.items()
-                }
-                return {name: "; ".join(said).replace(f"{scratch.folder}/", "") for name, said in told.items() if said}
+            told = dry_run.check_sections(look.text, changed, self.runner, self.finder, self.owner, room=self.room)
+            return {name: "; ".join(said) for name, said in told.items() if said}
         except (OSError, LookupError) as error:
             return {"": f"it can't be checked: {error}"}
 

@@ -255,7 +255,7 @@ def _check(
         err(
             f"{name} has no address here: nut-shutdown will not see when that machine is down, and wait as long as it may take"
         )
-    out(f"{options.policy} is right: {len(policy.hosts)} to wait for, {policy.longest:g} s at most")
+    out(f"{options.policy} is right: {len(policy.machines)} to wait for, {policy.longest:g} s at most")
     untrusted = _untrusted(known)
     for words in untrusted:
         err(words)
@@ -344,7 +344,7 @@ def _gate(
     sleep: Callable[[float], None],
 ) -> None:
     with watchdog() as pet, contextlib.ExitStack() as stack:
-        looker = observe.Looker(policy.hosts, run, boottime, resolve=Names(options.report.with_name(ADDRESSES)))
+        looker = observe.Looker(policy.machines, run, boottime, resolve=Names(options.report.with_name(ADDRESSES)))
         stack.callback(looker.close)
         state = options.state or GATE_STATE
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -521,10 +521,10 @@ class Status:
                     "name": host.name,
                     "up": self.seen.get(host.name),
                     "how": _how(host),
-                    "expected": host.expected,
-                    "limit": host.limit,
+                    "shutdown_time": host.shutdown_time,
+                    "shutdown_limit": host.shutdown_limit,
                 }
-                for host in self.policy.hosts
+                for host in self.policy.machines
             ],
             "upses": [self.ups(ups) for ups in self.policy.upses],
             "gate": self.state,
@@ -542,12 +542,11 @@ class Status:
         """Return it as text."""
         lines = [f"would wait at most {self.policy.longest:g} s for:"]
         words = {True: "up", False: "down", None: "can't tell"}
-        for host in self.policy.hosts:
+        for host in self.policy.machines:
             now = words[self.seen.get(host.name)]
-            lines.append(
-                f"  {host.name:<20} {now:<11} expected {host.expected:g} s, limit {host.limit:g} s, by {_how(host)}"
-            )
-        lines += [] if self.policy.hosts else ["  nobody"]
+            times = f"shutdown_time {host.shutdown_time:g} s, shutdown_limit {host.shutdown_limit:g} s"
+            lines.append(f"  {host.name:<20} {now:<11} {times}, by {_how(host)}")
+        lines += [] if self.policy.machines else ["  nobody"]
         lines.append(f"but no longer than until a UPS has {self.kept()} left:")
         for ups in self.policy.upses:
             said = self.power[str(ups)]
@@ -584,11 +583,11 @@ class Listing:
     """This host's guests, and what becomes of them in an outage."""
 
     def __init__(self, found: Found, root: Path, run: Run) -> None:
-        from ..proxmox import guests  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+        from ..proxmox import control, guests  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
         self.found, self.down = found, guests.DOWN_SECONDS
         self.guests = [one for one in found.here.guests if not one.template]
-        self.running = guests.running(run) if self.guests else frozenset()
+        self.running = control.running(run) if self.guests else frozenset()
         try:
             self.ha = guests.ha(root)
         except guests.GuestsError as error:
@@ -635,7 +634,7 @@ class Listing:
         return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
-def _how(host: shutdown_policy.Host) -> str:
+def _how(host: shutdown_policy.Machine) -> str:
     return f"{host.guest.kind} status {host.guest.id}" if host.guest else ", ".join(host.addresses)
 
 

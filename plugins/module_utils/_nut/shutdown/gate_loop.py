@@ -108,7 +108,7 @@ class Gate:
         if self.by == SYSTEMD and self.policy.flag and not self.state.flag:
             self.state = replace(self.state, flag=flag.look_at(self.policy.flag) in _ORDERED)
         self.save(changed=False)
-        names = ", ".join(f"{host.name} (at most {host.limit:g} s)" for host in self.policy.hosts)
+        names = ", ".join(f"{host.name} (at most {host.shutdown_limit:g} s)" for host in self.policy.machines)
         if self.state.ended:
             self.say(now, f"the gate has ended before: {self.state.ended[1]}")
         elif self.state.began < now:

@@ -61,5 +61,5 @@ class Names:
 
     def learn(self, policy: Policy, seconds: float) -> list[str]:
         """Look all names of a policy up, and remember them. Return those that have no address, neither now nor before."""
-        names = sorted({address for host in policy.hosts if not host.guest for address in host.addresses})
+        names = sorted({address for host in policy.machines if not host.guest for address in host.addresses})
         return list(hostnames.resolve_all(names, seconds, self)[1])

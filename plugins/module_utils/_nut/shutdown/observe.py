@@ -24,7 +24,7 @@ from ..net import vocabulary
 from ..net.client import Client, UpsdFailure, VarNotSupported
 from . import probe
 from .gate import Reading, reading
-from .policy import Guest, Host, Policy, Ups
+from .policy import Guest, Machine, Policy, Ups
 
 ASK_INTERVAL = 2.0
 """Seconds from one question to upsd, or to Proxmox VE, to the next; and how long upsd has for its answer."""
@@ -69,7 +69,7 @@ class Looker:
 
     def __init__(
         self,
-        hosts: Sequence[Host],
+        hosts: Sequence[Machine],
         run: Run,
         clock: Callable[[], float],
         *,
@@ -104,7 +104,7 @@ class Looker:
             one.stop()
 
 
-def _targets(hosts: Sequence[Host], seconds: float, resolve: hostnames.Resolve) -> list[probe.Target]:
+def _targets(hosts: Sequence[Machine], seconds: float, resolve: hostnames.Resolve) -> list[probe.Target]:
     """Return what is looked at by the network: the machines that are no guests of this host."""
     far = [host for host in hosts if not host.guest]
     names = sorted({one for host in far for one in host.addresses})
@@ -210,8 +210,8 @@ def one_look(
     policy: Policy, run: Run, resolve: hostnames.Resolve = hostnames.resolve
 ) -> tuple[dict[str, bool | None], dict[str, Reading | str]]:
     """Look once at all machines and UPSes, for `status`. A UPS that can't be asked has the reason in place of a reading."""
-    seen = probe.look(_targets(policy.hosts, ASK_INTERVAL, resolve))
-    for host in policy.hosts:
+    seen = probe.look(_targets(policy.machines, ASK_INTERVAL, resolve))
+    for host in policy.machines:
         if host.guest:
             seen[host.name] = probe.guest_runs(run, host.guest.kind, host.guest.id)
     readings: dict[str, Reading | str] = {}

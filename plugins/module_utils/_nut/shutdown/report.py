@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .gate import NEW, State, Watched
-from .policy import Host, Policy
+from .policy import Machine, Policy
 
 VERSION = 1
 
@@ -20,8 +20,8 @@ class MachineReport:
     """What became of a machine."""
 
     name: str
-    expected: float
-    limit: float
+    shutdown_time: float
+    shutdown_limit: float
     down: float | None  # seconds from the gate's beginning to its first silence; None: it was not down
     assumed: bool  # nobody could tell whether it was down, and its time was over
     given_up: bool
@@ -67,14 +67,14 @@ def make_report(policy: Policy, state: State, mode: str, began: float, steps: Se
         round(max(state.now - state.began, 0.0), 3),
         rule,
         reason,
-        tuple(_report_machine(host, state.hosts.get(host.name, NEW), state.began) for host in policy.hosts),
+        tuple(_report_machine(host, state.hosts.get(host.name, NEW), state.began) for host in policy.machines),
         tuple(power),
         tuple((round(at, 3), words) for at, words in steps),
     )
 
 
-def _report_machine(host: Host, seen: Watched, began: float) -> MachineReport:
+def _report_machine(host: Machine, seen: Watched, began: float) -> MachineReport:
     since = seen.silent if seen.silent is not None else seen.assumed
     down = round(max(since - began, 0.0), 3) if seen.down is not None and since is not None else None
     assumed = seen.down is not None and seen.silent is None
-    return MachineReport(host.name, host.expected, host.limit, down, assumed, seen.given_up)
+    return MachineReport(host.name, host.shutdown_time, host.shutdown_limit, down, assumed, seen.given_up)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from ..base import records
 from ..base.clock import stamp
 from ..base.text import printable
+from ..net.readings import may_be_outage
 from ..net.vocabulary import ABSENT, split_status
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ EVENTS = 50  # how many are kept
 MAINS, BATTERY, UNKNOWN = "mains", "battery", "unknown"
 BLOCKED, FLOODED, RESTARTED, LEFT, LISTENS = "blocked", "flooded", "restarted", "left alone", "listens"
 
-_ON_BATTERY = frozenset({"OB", "LB", "FSD"})
-
 
 # What is seen
 
@@ -73,7 +72,7 @@ def power_of(words: Iterable[str]) -> str:
     A UPS that is not there, and has not been, has no say. One whose data have been stale from the beginning may be on battery.
     """
     flags = [found for found in map(split_status, words) if ABSENT not in found]
-    if any(set(found) & _ON_BATTERY for found in flags):
+    if any(map(may_be_outage, flags)):
         return BATTERY
     return MAINS if flags and all("OL" in found for found in flags) else UNKNOWN
 
@@ -84,7 +83,8 @@ def is_mains_seen(words: Iterable[str], statuses: Iterable[str]) -> bool:
 
 
 def _of_power(status: str) -> bool:
-    return not ({"OL"} | _ON_BATTERY).isdisjoint(split_status(status))
+    flags = split_status(status)
+    return "OL" in flags or may_be_outage(flags)
 
 
 def is_hasty(release: str) -> bool:

@@ -123,9 +123,9 @@ ENTRY = '{"__REALTIME_TIMESTAMP": "1000000000000000", "MESSAGE": "m", "MESSAGE_I
 POLICY = {
     "version": 1,
     "upses": [{"name": "ups", "host": "localhost", "port": 3493}],
-    "hosts": [
-        {"name": "nas", "addresses": ["192.0.2.20"], "ports": [22], "expected": 60, "limit": 120},
-        {"name": "vm", "guest": {"kind": "qm", "id": 100}, "expected": 10, "limit": 40},
+    "machines": [
+        {"name": "nas", "addresses": ["192.0.2.20"], "ports": [22], "shutdown_time": 60, "shutdown_limit": 120},
+        {"name": "vm", "guest": {"kind": "qm", "id": 100}, "shutdown_time": 10, "shutdown_limit": 40},
     ],
     "settle": 3,
     "reserve": 60,

@@ -53,7 +53,7 @@ class World:
             raise Killed(self.killed.pop(0))
         if self.broken:
             raise ValueError(self.broken)
-        up = {host.name: self.elapsed < self.down.get(host.name, 1e9) for host in self.policy.hosts}
+        up = {host.name: self.elapsed < self.down.get(host.name, 1e9) for host in self.policy.machines}
         self.now += 0.1 if all(up.values()) else 1.0
         return dict(up)
 
@@ -230,7 +230,7 @@ def test_what_upsd_says_is_asked_for_in_each_round(world: World) -> None:
 
 
 def test_killed_it_goes_on_where_it_stood(world: World) -> None:
-    world.policy = replace(POLICY, hosts=(NAS, replace(NAS, name="media", limit=50.0)))
+    world.policy = replace(POLICY, machines=(NAS, replace(NAS, name="media", shutdown_limit=50.0)))
     world.power = lambda now: {str(UPS): Reading(True, 1000.0, now)} if now < 5010 else {}
     world.down["nas"] = 10
     world.killed = [20, 40]
@@ -327,7 +327,7 @@ def test_without_report_and_log(world: World, tmp_path: Path) -> None:
 
 def test_what_is_told_has_no_signs_of_its_own(world: World) -> None:
     world.broken = "a\nb\x1b[1m"
-    world.policy = replace(POLICY, hosts=(replace(NAS, expected=0.0),))
+    world.policy = replace(POLICY, machines=(replace(NAS, shutdown_time=0.0),))
     world.run()
     assert any("a\\nb\\x1b[1m" in line for line in world.said)
     assert all(line.isprintable() for line in world.said)

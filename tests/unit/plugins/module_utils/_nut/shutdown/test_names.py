@@ -69,8 +69,15 @@ def test_the_names_of_a_policy(tmp_path: Path) -> None:
         {
             "version": 1,
             "upses": [],
-            "hosts": [
-                {"name": name, "addresses": [address], "ports": [], "guest": guest, "expected": 1, "limit": 2}
+            "machines": [
+                {
+                    "name": name,
+                    "addresses": [address],
+                    "ports": [],
+                    "guest": guest,
+                    "shutdown_time": 1,
+                    "shutdown_limit": 2,
+                }
                 for name, address, guest in (
                     ("nas", "nas", None),
                     ("media", "media", None),
