@@ -110,10 +110,12 @@ def password_problem(text: str) -> str | None:
     """Return why upsmon and TrueNAS cannot use this password, in words that follow "the password"; None if they can.
 
     upsmon sends it as it is, without quoting, and upsd parses what arrives (clients/upsmon.c, do_upsd_auth): what means
-    something to the parser breaks the login. TrueNAS writes it without quotes into its upsmon.conf, and refuses blanks
-    and number signs itself. The answer says what kind of character is wrong, and nothing else of the password.
+    something to the parser breaks the login. upscmd and upsrw do the same. TrueNAS writes it without quotes into its
+    upsmon.conf, and refuses blanks and number signs itself. The answer says what kind of character is wrong, and nothing
+    else of the password.
     """
-    return _credential_problem(text)
+    problem = _credential_problem(text)
+    return f"{problem}. Safe are letters, digits, '.', '_' and '-'" if problem else None
 
 
 def user_problem(text: str) -> str | None:
@@ -121,7 +123,7 @@ def user_problem(text: str) -> str | None:
 
     It takes the same road as a password.
     """
-    return _credential_problem(text)
+    return password_problem(text)
 
 
 _TROUBLE = {

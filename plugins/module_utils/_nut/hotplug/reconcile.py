@@ -42,7 +42,7 @@ from ..usb import bus, fingerprint
 from ..usb import names as usb_names
 from ..usb.bus import Ups, UsbDevice
 from ..usb.policy import Policy
-from . import bundle, decide, glance, quiet
+from . import decide, glance, quiet
 from .memory import Decision, Plugging, State, load, save
 
 MODE = 0o640
@@ -784,10 +784,7 @@ class Host:
             files = {**look.files, str(self.memory): quiet.identity(str(self.memory))}
             until = min([look.time + QUIET_SECONDS, *look.plan.waits.values()])
             text = quiet.describe(self.policy.sysfs, look.glance, files, place, wanted, until=until)
-            note = self.room / QUIET
-            code = bundle.make(note).decode("utf-8", "surrogateescape")
-            # the note last: it is what counts
-            base_files.replace({bundle.place(self.room): code, note: text}, 0o600)
+            base_files.replace({self.room / QUIET: text}, 0o600)
         except (OSError, ValueError, base_files.WriteError) as error:
             self.debug(f"the next run looks at all again: {error}")
 

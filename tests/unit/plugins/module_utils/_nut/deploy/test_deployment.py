@@ -36,8 +36,7 @@ from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy
     told,
     with_text,
 )
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy.test_verify import answers
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers, serving
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
 
 if TYPE_CHECKING:

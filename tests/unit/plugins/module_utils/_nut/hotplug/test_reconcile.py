@@ -23,8 +23,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.reconcile
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import fingerprint, policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import names as usb_names
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy.test_verify import answers
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, answers, serving
 from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, cases
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
 

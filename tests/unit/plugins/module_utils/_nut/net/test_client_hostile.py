@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
     watch,
     watch_loop,
 )
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import ANSWERS, CA, FakeUpsd
+from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import ANSWERS, FakeUpsd
 from ansible_collections.homelab.nut.tests.unit.support.hostile import cases
 
+CA = certificates.make_ca("our CA", datetime.now(timezone.utc))
 CASES = 400
 # What upsd is given, far below what a question may take, far below what an attack goes on for.
 SECONDS = 0.15

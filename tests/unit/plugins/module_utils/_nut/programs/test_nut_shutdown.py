@@ -22,7 +22,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import n
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import live
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate_loop
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 
 ROOT = Path(__file__).resolve().parents[6]
 GUEST = {"name": "vm", "guest": {"kind": "qm", "id": 100}, "shutdown_time": 10, "shutdown_limit": 60}

@@ -24,7 +24,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import gramm
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 
 ROOT = Path(__file__).resolve().parents[6]
 NAS = {"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 60, "shutdown_limit": 120}
