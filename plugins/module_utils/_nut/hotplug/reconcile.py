@@ -65,8 +65,6 @@ PATIENCE = 15.0
 QUIET_SECONDS = 3600.0
 # seen.error if upsd itself could not be asked; not one of upsd's own codes
 UNREACHABLE = "UNREACHABLE"
-# keys of ups.conf that say which device is meant, and not only where it is
-_TELLING = ("vendorid", "productid", "vendor", "product", "serial")
 
 # the units that a note may name, besides the drivers'
 _OWN = (base_systemd.SERVER, base_systemd.MONITOR, base_systemd.ENUMERATOR, base_systemd.DRIVERS, base_systemd.ALL)
@@ -443,7 +441,7 @@ class Host:
     ) -> tuple[tuple[Ups, ...], tuple[str, ...], bool]:
         """Return the UPSes among the devices, those that nut-scanner has been asked about, and whether it failed."""
         sections = [*known.conf.sections.values(), *(known.wanted.sections.values() if known.wanted else ())]
-        telling = [one for one in sections if any(key.lower() in _TELLING for key, _value in one.keys)]
+        telling = [one for one in sections if any(key.lower() in fingerprint.WHICH for key, _value in one.keys)]
 
         def named(device: UsbDevice) -> bool:
             return any(fingerprint.means(one, device) for one in telling)

@@ -27,7 +27,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import qu
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client as net_client
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
-    gate_loop,
+    observe,
     policy,
     stages,
     watch,
@@ -201,7 +201,7 @@ class Asker:
             raise AssertionError("nobody here has a certificate")
 
     def read_ups(self) -> Any:
-        return gate_loop.read_ups(policy.Ups("ups", "127.0.0.1", self.port), time.monotonic, SECONDS)
+        return observe.read_ups(policy.Ups("ups", "127.0.0.1", self.port), time.monotonic, SECONDS)
 
     def ask_upsd(self) -> Any:
         return stages.ask_upsd({"name": "ups", "host": "127.0.0.1", "port": self.port})
