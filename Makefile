@@ -31,7 +31,7 @@ PLAYBOOKS := $(filter-out doctor status,$(notdir $(basename $(wildcard playbooks
 with_inventory = case '$(inventory)' in *,*) ;; *) [ -e '$(inventory)' ] || { echo "inventory=$(inventory): there is no such file or folder" >&2; exit 2; } ;; esac
 with_lab = $(if $(is_lab),$(MAKE) --no-print-directory --silent lab-ready >&2)
 
-.PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units oracle molecule test-vm test-all build lock
+.PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units units-all oracle molecule test-vm test-all build lock
 
 help: ## this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -93,9 +93,9 @@ lab-down: ## remove the lab
 
 # Tests
 
-test: lint ## lint, sanity, units, oracle and molecule: all that CI runs; test-vm is besides
+test: lint ## lint, sanity, units-all, oracle and molecule: all that CI runs; test-vm is besides
 	@echo 'units, oracle and sanity beside each other: what each says comes when it has ended'
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target sanity oracle units
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target sanity oracle units-all
 	@$(MAKE) --no-print-directory molecule
 
 lint: $(VENV)/dev ## ansible-lint, yamllint, ruff, mypy, and the changelog's form
@@ -109,7 +109,10 @@ lint: $(VENV)/dev ## ansible-lint, yamllint, ruff, mypy, and the changelog's for
 sanity: $(VENV)/dev ## ansible-test sanity, all of its tests
 	tools/sanity
 
-units: $(VENV)/dev ## pytest on tests/unit
+units: $(VENV)/dev ## pytest on tests/unit, without what is marked slow: minutes, for after each change
+	pytest -n 3 --dist worksteal -m 'not slow'
+
+units-all: $(VENV)/dev ## pytest on tests/unit, all of it
 	pytest -n 3 --dist worksteal
 
 oracle: $(VENV)/dev ## pytest on tests/oracle: the library against the NUT of Debian 12 and 13, in containers

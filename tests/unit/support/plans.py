@@ -25,10 +25,10 @@ PVE = Machine("pve", "primary", "pve")
 NAS = Machine("truenas", "secondary", "truenas", shutdown_time=60)
 
 
-MEDIA = Machine("media", "guest", "qm", shutdown_time=40, limit=90, needs=("truenas",), guest_id=101)
+MEDIA = Machine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",), guest_id=101)
 
 
-ROUTER = Machine("router", "guest", "qm", shutdown_time=25, limit=90, guest_id=103)
+ROUTER = Machine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90, guest_id=103)
 
 
 UPS = Supply(
@@ -97,10 +97,10 @@ def span(made: Plan, machine: str, what: str, worst: bool = False) -> tuple[floa
 DOCKER = Machine("docker", "secondary", "linux", shutdown_time=20, needs=("truenas",))
 
 
-STORE = Machine("store", "guest", "qm", shutdown_time=20, limit=50, guest_id=110)
+STORE = Machine("store", "guest", "qm", shutdown_time=20, shutdown_limit=50, guest_id=110)
 
 
-CLIENT = Machine("client", "guest", "pct", shutdown_time=20, limit=50, needs=("store",), guest_id=111)
+CLIENT = Machine("client", "guest", "pct", shutdown_time=20, shutdown_limit=50, needs=("store",), guest_id=111)
 
 
 LATER = StagePlan("later", runtime=900)
@@ -169,7 +169,7 @@ def sites(draw: st.DrawFn) -> Site:
         site = site.time(hostsync=needed["hostsync"], guests_time=needed["guests_time"])
         site = site.ups(offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"])
         for name, limit in needed["limits"].items():
-            site = site.machine(name, limit=limit)
+            site = site.machine(name, shutdown_limit=limit)
         needed = site.plan().needed
     if draw(st.booleans()):
         site = site.time(

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any, Callable, NoReturn
 
 from .text import WHOLE, printable, printable_text
@@ -31,13 +32,25 @@ class Left(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that neither prints nor exits by itself: out and err take lines, and it raises Left."""
+    """A parser that neither prints nor exits by itself: out and err take lines, and it raises Left. No option may be abbreviated."""
 
-    def __init__(self, prog: str, description: str, epilog: str, out: Say, err: Say) -> None:
-        super().__init__(
-            prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+    def __init__(self, *, out: Say, err: Say, **words: Any) -> None:
+        """out, err: take lines. words: those of argparse (prog, description, epilog)."""
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **words)
         self.out, self.err = out, err
+        self.color = False  # Python 3.14 would colour the help
+        self.commands: argparse._SubParsersAction[Parser] | None = None
+
+    def add_command(self, name: str, summary: str, epilog: str = "") -> Parser:
+        """Add a subcommand, and return its parser. Its name will be in ``command``. Of all options it takes only those added to it."""
+        if self.commands is None:
+            parser = partial(Parser, out=self.out, err=self.err)
+            self.commands = self.add_subparsers(  # type: ignore[call-overload]
+                title="commands", dest="command", metavar="COMMAND", required=True, parser_class=parser
+            )
+        return self.commands.add_parser(
+            name, help=summary, description=f"{summary[:1].upper()}{summary[1:]}.", epilog=epilog
+        )
 
     def _print_message(self, message: str, file: Any | None = None) -> None:
         (self.out if file is None else self.err)(message.rstrip("\n"))

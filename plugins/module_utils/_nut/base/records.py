@@ -2,27 +2,34 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A dataclass from data that somebody else has sent, by the types of its fields.
+"""A dataclass from data that somebody else has sent, or from a file in which we keep it, by the types of its fields.
 
-What a managed host answers may be anything: another type, a number of a thousand digits, a list of a million. What is made here has the
-types that its class says, and sizes that can be shown.
+What a managed host answers may be anything: another type, a number of a thousand digits, a list of a million. A file may be damaged.
+What is made here has the types that its class says, and sizes that can be shown.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
+from . import jsontext
 from .text import printable
 
 MOST_ITEMS = 5000
 MOST_TEXT = 20_000
 MOST = 1e10
 """A number may be so large: more than the seconds since 1970, and than any time of a plan, and one that each clock can tell."""
+FILE_BYTES = 1 << 20
+"""How large a file may be that holds a record."""
 
 _T = TypeVar("_T")
 Clean = Callable[[str], str]
@@ -35,7 +42,8 @@ class RecordError(ValueError):
 def build(kind: type[_T], data: object, where: str, clean: Clean = str) -> _T:
     """Return the dataclass KIND of which this is the data. clean: is applied to each text. Raises RecordError.
 
-    A field that is missing has its default. One that the class does not have is an error.
+    A field that is missing has its default. One that the class does not have is an error, and so is what the class itself refuses,
+    by raising ValueError in its __post_init__().
     """
     if not isinstance(data, Mapping):
         raise RecordError(f"{where} must be a dictionary, and is {_kind(data)}")
@@ -49,13 +57,46 @@ def build(kind: type[_T], data: object, where: str, clean: Clean = str) -> _T:
     if strange or lacking:
         wrong = f"has an unknown member {printable(repr(strange[0]), 60)}" if strange else f"lacks {lacking[0]}"
         raise RecordError(f"{where} {wrong}")
-    names = vars(sys.modules[kind.__module__])
-    return kind(
-        **{
-            name: _value(str(known[name].type), value, f"{where}.{name}", _Reader(names, clean))
-            for name, value in data.items()
-        }
-    )
+    reader = _Reader(vars(sys.modules[kind.__module__]), clean)
+    values = {name: _value(str(known[name].type), value, f"{where}.{name}", reader) for name, value in data.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise RecordError(f"{where}: {printable(str(error))}") from None
+
+
+def dump(record: Any, version: int) -> str:
+    """Write a dataclass as JSON, in ASCII, for load() to read. version: of its class; another one can't be read."""
+    return json.dumps({"version": version, **asdict(record)}, indent=1, default=sorted) + "\n"
+
+
+def load(kind: type[_T], text: str | bytes, version: int) -> _T:
+    """Return the dataclass that dump() has written. Raises RecordError: half a memory is worse than none."""
+    try:
+        data = jsontext.parse(text)
+    except ValueError as error:
+        raise RecordError(f"it is no JSON: {printable(str(error))}") from None
+    if not isinstance(data, dict) or data.pop("version", None) != version:
+        raise RecordError(f"it is not of version {version}")
+    return build(kind, data, "$")
+
+
+def read(kind: type[_T], path: Path, version: int) -> _T:
+    """Return the dataclass that a file holds. Raises OSError or RecordError. Whatever stands there, it does not hang."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > FILE_BYTES:
+            raise RecordError("it is no file of ours")
+        return load(kind, file.read(FILE_BYTES + 1), version)
+
+
+def recall(kind: type[_T], path: Path, version: int) -> _T | None:
+    """Return the dataclass that a file holds; None if there is no such file, or it is broken. Never raises."""
+    try:
+        return read(kind, path, version)
+    except (OSError, RecordError):
+        return None
 
 
 class _Reader:
@@ -80,7 +121,7 @@ def _fits(spelled: str, value: object) -> bool:
     if spelled in ("int", "float"):
         # in Python true is a number
         return isinstance(value, (int, float) if spelled == "float" else int) and not isinstance(value, bool)
-    kinds = {"bool": bool, "str": str, "tuple": list, "Mapping": Mapping}
+    kinds = {"bool": bool, "str": str, "tuple": list, "frozenset": list, "Mapping": Mapping}
     return isinstance(value, kinds.get(spelled.partition("[")[0], Mapping))
 
 
@@ -97,6 +138,8 @@ def _read(spelled: str, value: Any, where: str, reader: _Reader) -> Any:
     if len(value) > MOST_ITEMS:
         raise RecordError(f"{where} has {len(value)} members, and may have {MOST_ITEMS}")
     inner = _parts(spelled.partition("[")[2][:-1], ",")
+    if spelled.startswith("frozenset"):
+        return frozenset(_value(inner[0], one, f"{where}[{at}]", reader) for at, one in enumerate(value))
     if isinstance(value, list):
         each = inner[:1] * len(value) if inner[1:] == ["..."] else inner
         if len(each) != len(value):

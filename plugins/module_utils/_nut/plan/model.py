@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..inventory import BEGIN_SECONDS
+from ..inventory import BEGIN_SECONDS, usual_limit
 
 PRIMARY, SECONDARY, GUEST = "primary", "secondary", "guest"
 KINDS = {
@@ -56,7 +56,7 @@ class Machine:
     kind: str
     begin_time: float = BEGIN_SECONDS  # from FSD until it begins to go down, at most: its poll and its FINALDELAY
     shutdown_time: float = 60  # from there until it is down, as a rule
-    limit: float | None = None  # the longest that this is waited for; None: half as long again, and 30 s more at least
+    shutdown_limit: float | None = None  # the longest that this is waited for; None: the usual one
     # names of the machines whose storage it uses, so that it must be down before they begin
     needs: tuple[str, ...] = ()
     guest_id: int | None = None  # its number, if it is a guest of the primary, as also a secondary may be
@@ -65,7 +65,7 @@ class Machine:
     @property
     def most(self) -> float:
         """Return how long it may take to go down."""
-        return self.shutdown_time + max(30, self.shutdown_time // 2) if self.limit is None else self.limit
+        return usual_limit(self.shutdown_time) if self.shutdown_limit is None else self.shutdown_limit
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ files: /etc/nut/hotplug.json (policy), /etc/nut/ups.conf, /var/log/nut/hotplug.l
 
 
 def _parser(out: Say, err: Say) -> Parser:
-    parser = Parser("nut-hotplug", DESCRIPTION, EPILOG, out, err)
+    parser = Parser(prog="nut-hotplug", description=DESCRIPTION, epilog=EPILOG, out=out, err=err)
     parser.add_argument("command", choices=("run", "plan", "status"), help="see the examples")
     parser.add_argument("--json", action="store_true", help="plan, status: say it as JSON")
     parser.add_argument("--debug", action="store_true", help="say what led to each decision, on standard error")

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,11 @@ class Outer:
     maybe: float | None = None
     flag: bool = False
     by_name: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.maybe == 13:
+            raise ValueError("13\x1b is never right")
 
 
 DATA: dict[str, Any] = {
@@ -41,12 +48,15 @@ DATA: dict[str, Any] = {
     "maybe": None,
     "flag": True,
     "by_name": {"a": 1.5, "b": {"c": 2}},
+    "names": ["b", "a"],
 }
 
 
 def test_what_fits() -> None:
     made = records.build(Outer, DATA, "it", str.upper)
-    assert made == Outer(Inner("A"), (Inner("B", 2),), (1, "X"), None, True, {"A": 1.5, "B": {"C": 2}})
+    assert made == Outer(
+        Inner("A"), (Inner("B", 2),), (1, "X"), None, True, {"A": 1.5, "B": {"C": 2}}, frozenset({"A", "B"})
+    )
     assert records.build(Outer, {"inner": {"name": ""}}, "it") == Outer(Inner(""))
 
 
@@ -67,6 +77,9 @@ def test_what_fits() -> None:
         ({"maybe": "1"}, "it.maybe must be float | None, and is a text"),
         ({"maybe": float("nan")}, "it.maybe must be a number between"),
         ({"maybe": float("inf")}, "it.maybe must be a number between"),
+        ({"maybe": 13}, r"it: 13\x1b is never right"),
+        ({"names": {"a": 1}}, "it.names must be frozenset[str], and is a dictionary"),
+        ({"names": ["a", []]}, "it.names[1] must be str, and is a list"),
         ({"flag": 1}, "it.flag must be bool, and is a number"),
         ({"by_name": {"a": {"b": {}}}}, "it.by_name.a.b must be float"),
         ({"by_name": {7: 1}}, "a name in it.by_name must be str"),
@@ -105,3 +118,81 @@ def test_each_type_of_what_is_read_is_known() -> None:
         for one in fields(kind):
             with pytest.raises(records.RecordError):
                 records.build(kind, {one.name: json.loads("[[[[0]]]]")}, "it")
+
+
+# In a file
+
+WHOLE = Outer(Inner("a\ud800\n"), (Inner("b", 2),), (1.5, "x"), None, True, {"a": {"b": 1e-9}}, frozenset({"z", "a"}))
+
+
+def test_what_was_dumped_is_loaded() -> None:
+    text = records.dump(WHOLE, 3)
+    assert text.isascii()
+    assert json.loads(text) == {"version": 3, **json.loads(json.dumps(asdict(WHOLE), default=sorted))}
+    assert records.load(Outer, text, 3) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no JSON"),
+        ("nonsense", "no JSON"),
+        (b"\xff\xff", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ('{"version": 1, "inner": ' + '{"a":' * 500 + "1" + "}" * 501, "no JSON"),
+        ("[]", "not of version 1"),
+        ("7", "not of version 1"),
+        ('{"inner": {"name": "a"}}', "not of version 1"),
+        ('{"version": 2, "inner": {"name": "a"}}', "not of version 1"),
+        ('{"version": "1", "inner": {"name": "a"}}', "not of version 1"),
+        ('{"version": 1}', "$ lacks inner"),
+        ('{"version": 1, "inner": {"name": "a"}, "more": 1}', "$ has an unknown member 'more'"),
+        ('{"version": 1, "inner": {"name": "a", "size": ' + "9" * 400 + "}}", "$.inner.size must be int"),
+        ('{"version": 1, "inner": {"name": "a", "size": ' + "9" * 5000 + "}}", "$.inner.size must be int"),
+        ('{"version": 1, "inner": {"name": "a"}, "maybe": NaN}', "$.maybe must be a number between"),
+        ('{"version": 1, "inner": {"name": "a"}, "maybe": -Infinity}', "$.maybe must be a number between"),
+        ('{"version": 1, "inner": {"name": "a"}, "maybe": 1e999}', "$.maybe must be a number between"),
+        ('{"version": 1, "inner": {"name": "a"}, "flag": 0}', "$.flag must be bool"),
+        ('{"version": 1, "inner": {"name": "a"}, "pair": [1, "x", 2]}', "$.pair must have 2 members"),
+    ],
+)
+def test_a_broken_text_is_no_record(tmp_path: Path, text: str | bytes, words: str) -> None:
+    with pytest.raises(records.RecordError) as caught:
+        records.load(Outer, text, 1)
+    assert words in str(caught.value)
+    path = tmp_path / "file"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert records.recall(Outer, path, 1) is None
+
+
+@given(values)
+def test_any_json_is_loaded_or_refused(data: Any) -> None:
+    text = json.dumps({"version": 1, "inner": {"name": "a"}, "by_name": data, "all": data})
+    try:
+        made = records.load(Outer, text, 1)
+    except records.RecordError:
+        return
+    assert records.load(Outer, records.dump(made, 1), 1) == made
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text(records.dump(WHOLE, 1))
+    assert records.read(Outer, path, 1) == records.recall(Outer, path, 1) == WHOLE
+    with pytest.raises(records.RecordError, match="not of version 2"):
+        records.read(Outer, path, 2)
+
+
+def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path) -> None:
+    """A FIFO would hang whoever reads it, and a file may have no end."""
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(records.FILE_BYTES + 1)
+    for name in ("fifo", "large"):
+        with pytest.raises(records.RecordError, match="no file of ours"):
+            records.read(Outer, tmp_path / name, 1)
+        assert records.recall(Outer, tmp_path / name, 1) is None
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises((OSError, records.RecordError)):
+            records.read(Outer, path, 1)
+        assert records.recall(Outer, path, 1) is None

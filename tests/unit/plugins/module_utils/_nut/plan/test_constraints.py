@@ -80,18 +80,18 @@ CASES: dict[str, tuple[Site, str, str, float, Callable[[Site, str], Site]]] = {
     "maxage": (SITE.time(maxage=5), "MAXAGE", "", -1, timed("maxage")),
     "poweroff_wait": (SITE.time(poweroff_wait=99), "POWEROFF_WAIT", "", -1, timed("poweroff_wait")),
     "limit": (
-        SITE.machine("truenas", limit=62),
+        SITE.machine("truenas", shutdown_limit=62),
         "order", "truenas", -1,
-        lambda site, remedy: site.machine("truenas", limit=numbers(remedy)[0]),
+        lambda site, remedy: site.machine("truenas", shutdown_limit=numbers(remedy)[0]),
     ),
-    "guests": (SITE.machine("router", limit=121), "guests", "", -1, timed("guests_time")),
+    "guests": (SITE.machine("router", shutdown_limit=121), "guests", "", -1, timed("guests_time")),
     "a secondary on the NAS": (
         SITE.add(DOCKER),
         "needs", "docker", -50,
         lambda site, _remedy: site.machine("docker", needs=()),
     ),
     "a guest on the NAS": (
-        SITE.add(Machine("db", "guest", "pct", shutdown_time=10, limit=40, needs=("truenas",))),
+        SITE.add(Machine("db", "guest", "pct", shutdown_time=10, shutdown_limit=40, needs=("truenas",))),
         "needs", "db", -40,
         lambda site, _remedy: site.stage(guests=("media", "db")),
     ),
@@ -158,8 +158,8 @@ def test_a_constraint_holds_with_the_last_second(case: str) -> None:
         "deadtime": SITE.time(deadtime=15),
         "maxage": SITE.time(maxage=6),
         "poweroff_wait": SITE.time(poweroff_wait=100),
-        "limit": SITE.machine("truenas", limit=63),
-        "guests": SITE.machine("router", limit=120),
+        "limit": SITE.machine("truenas", shutdown_limit=63),
+        "guests": SITE.machine("router", shutdown_limit=120),
         "low battery": SITE.ups(runtime_low=382),
         "battery": UNSTAGED.ups(runtime=382),
         "reserve": UNSTAGED.time(reserve=438),
@@ -352,7 +352,7 @@ def test_a_stage_that_asks_for_fsd_begins_it_earlier() -> None:
 
 
 def test_what_makes_it_infeasible() -> None:
-    assert SITE.machine("truenas", limit=62).plan().feasible is False
+    assert SITE.machine("truenas", shutdown_limit=62).plan().feasible is False
     assert SITE.time(hostsync=1).plan().feasible is True
     # a guest hangs when its NAS goes first: it does not hold, but that must not stop a deployment
     hangs = replace(SITE, stages=()).plan()
@@ -425,7 +425,7 @@ def test_guests_time_is_judged_only_if_it_was_given() -> None:
     empty = replace(UNSTAGED, machines=(PVE, NAS))
     assert get(empty.plan(Proxmox(seconds=400)), "guests").need == 400
     assert not [one for one in empty.plan(Proxmox(seconds=0)).constraints if one.name == "guests"]
-    assert get(OPEN.machine("router", limit=200).plan(), "guests").holds is False
+    assert get(OPEN.machine("router", shutdown_limit=200).plan(), "guests").holds is False
 
 
 def test_guests_of_proxmox_that_can_not_be_read() -> None:

@@ -15,4 +15,4 @@ def test_the_limit_of_a_machine() -> None:
     assert replace(NAS, shutdown_time=20).most == 50
     assert replace(NAS, shutdown_time=60).most == 90
     assert replace(NAS, shutdown_time=100).most == 150
-    assert replace(NAS, limit=0).most == 0
+    assert replace(NAS, shutdown_limit=0).most == 0

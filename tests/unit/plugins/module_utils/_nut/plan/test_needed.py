@@ -40,7 +40,7 @@ def test_needed_settings() -> None:
 
 
 def test_needed_settings_grow_with_slow_machines() -> None:
-    site = SITE.machine("truenas", begin_time=40.5, limit=10).time(settle=7.5, pollfreq=90).ups(pollinterval=6)
+    site = SITE.machine("truenas", begin_time=40.5, shutdown_limit=10).time(settle=7.5, pollfreq=90).ups(pollinterval=6)
     needed = site.plan().needed
     assert needed["hostsync"] == 46
     assert needed["limits"] == {"truenas": 68}
@@ -70,7 +70,7 @@ def test_needed_settings_together_are_enough(site: Site) -> None:
         offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"],
     )  # fmt: skip
     for name, limit in needed["limits"].items():
-        site = site.machine(name, limit=limit)
+        site = site.machine(name, shutdown_limit=limit)
     users = tuple(one.name for one in site.machines if one.needs)
     if users:
         site = replace(site, stages=(StagePlan("stage", charge=60, guests=users),))

@@ -26,8 +26,8 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
 def test_the_verdict_names_what_waits_for_something() -> None:
     # MAXAGE and DEADTIME are tighter, but nothing there depends on how long a shutdown takes
     assert spell_verdict(SITE.plan()) == "The plan holds. Tightest is HOSTSYNC, with 20 s to spare"
-    assert "order (truenas), with 7 s" in spell_verdict(SITE.machine("truenas", limit=70).plan())
-    failing = spell_verdict(SITE.time(hostsync=1, settle=3.5, deadtime=2).machine("truenas", limit=60).plan())
+    assert "order (truenas), with 7 s" in spell_verdict(SITE.machine("truenas", shutdown_limit=70).plan())
+    failing = spell_verdict(SITE.time(hostsync=1, settle=3.5, deadtime=2).machine("truenas", shutdown_limit=60).plan())
     # what makes it infeasible comes first
     assert failing == "The plan does not hold: order (truenas) lacks 3.5 s, DEADTIME lacks 13 s, HOSTSYNC lacks 9 s"
 

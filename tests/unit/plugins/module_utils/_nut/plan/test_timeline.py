@@ -96,12 +96,12 @@ def test_the_worst_run() -> None:
 
 
 def test_a_fast_secondary_leaves_the_floor() -> None:
-    made = SITE.machine("truenas", shutdown_time=0, limit=5).time(settle=1).plan()
+    made = SITE.machine("truenas", shutdown_time=0, shutdown_limit=5).time(settle=1).plan()
     assert span(made, "pve", GATE) == (15, 16)
 
 
 def test_a_secondary_is_expected_within_its_limit_and_the_gate_within_its_own() -> None:
-    made = SITE.machine("truenas", limit=30).plan()
+    made = SITE.machine("truenas", shutdown_limit=30).plan()
     assert span(made, "truenas", GOES) == (10, 40)
     late = SITE.machine("truenas", begin_time=100).time(hostsync=20).plan()
     assert span(late, "pve", SYNCS) == (2.5, 22.5)

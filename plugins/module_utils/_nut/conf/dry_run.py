@@ -1,0 +1,160 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether the host's own NUT takes a configuration: it reads the files in a scratch directory, before any is put in place.
+
+NUT has no option for this. The daemons' exit codes say nothing either (a driver that meets an unknown key prints
+"Fatal error" and exits 0), so what they print is judged. Seen with the binaries of Debian 12 (2.8.0) and 13 (2.8.1).
+
+The programs run as the user nut, in a directory of root's: who is nut already gains nothing by what they are made to do.
+Nothing of the running NUT is touched: paths for state, pid and configuration point to the scratch directory, and
+upsd listens on a port of the kernel's choice on loopback.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ..base import trust
+from ..base.files import Owner
+from ..base.systemd import Run
+from . import nss, ups_conf
+from .consistency import Find, find
+
+# A process id that no process has: without it upsmon -K of 2.8.0 stops at the upsmon that runs already.
+NO_PID = "4194303"
+# upsd says nothing when it is ready, so it is watched for this long. It reads its files in the first few milliseconds.
+UPSD_SECONDS = "1.5"
+
+_DRIVER = re.compile(r"Fatal error.*|Parse error.*|.*discarding invalid.*|.*is not a valid.*", re.IGNORECASE)
+_UPSMON = re.compile(
+    r".*(?:invalid directive|Parse error|invalid notify|not a valid notify|ignoring invalid|Fatal|discarding|unusable configuration).*",
+    re.IGNORECASE,
+)
+_UPSD = re.compile(
+    r".*(?:invalid directive|Unknown upsmon type|Unrecognized user setting|Parse error|ignoring incomplete|"
+    r"Ignoring duplicate|discarding|Fatal error|not listening|no listening|Invalid|"
+    r"Can not (?:find|initialize|enable|get)|certificate name is not specified).*",
+    re.IGNORECASE,
+)
+
+_UPSSCHED = re.compile(r".*(?:invalid directive|Parse error|must be set before|discarding|Fatal).*", re.IGNORECASE)
+
+
+def check_files(
+    files: Mapping[str, str],
+    runner: Run,
+    finder: Find = find,
+    owner: Owner = ("root", "nut"),
+    *,
+    # a unix socket's path is at most 107 bytes long, so the scratch directory stands near the root
+    room: Path = Path("/run"),
+    tls: nss.Tls | None = None,
+) -> list[str]:
+    """Let the host's own NUT read the files, in a scratch directory. Returns what it complained of, in words.
+
+    tls: the certificates that the files refer to. Where NUT is
+    not installed, nothing is found wrong.
+    """
+    upsmon, server = finder("upsmon"), finder("upsd")
+    if upsmon is None or ("ups.conf" in files and server is None):
+        return []
+    with trust.open_scratch(room, owner) as scratch:
+        if tls:
+            # in a directory that is still root's alone
+            try:
+                nss.make(scratch.folder / "tls", tls, runner, owner)
+            except nss.NssError as error:
+                return [f"TLS: {error}"]
+            files = {name: text.replace(str(nss.path_of(tls)), f"{scratch.folder}/tls") for name, text in files.items()}
+        trust.share(
+            scratch, {name: _deaf(text) if name == "upsd.conf" else text for name, text in files.items()}, owner
+        )
+        return [words.replace(f"{scratch.folder}/", "") for words in _complaints_of_nut(files, scratch, finder, runner)]
+
+
+def _complaints_of_nut(files: Mapping[str, str], scratch: trust.Scratch, finder: Find, runner: Run) -> list[str]:
+    """Have NUT's programs read the files in a scratch directory, as the user nut. Returns complaints."""
+    wrong: list[str] = []
+    if "ups.conf" in files:
+        conf = ups_conf.parse(files["ups.conf"])
+        wrong += [
+            words for name in conf.sections for words in _complaints_of_driver(conf, name, finder, scratch, runner)
+        ]
+        if not wrong:
+            code, said = runner(["timeout", UPSD_SECONDS, *scratch.command, str(finder("upsd")), "-F"])
+            complaints = _complaints(_UPSD, said)
+            # 124: it came up, and was stopped when its time was over
+            if code != 124 and not complaints:
+                complaints = [f"it does not start: {_last(said)}"]
+            wrong += [f"upsd: {words}" for words in complaints]
+    check = [str(finder("upsmon")), "-P", NO_PID, "-K", "-f", str(scratch.folder / "upsmon.conf")]
+    wrong += [f"upsmon.conf: {words}" for words in _ask(scratch, check, _UPSMON, runner)]
+    if "upssched.conf" in files and (upssched := finder("upssched")):
+        # an event that no AT line names: the file is read, and nothing runs
+        check = ["UPSNAME=__none", "NOTIFYTYPE=__none", str(upssched)]
+        wrong += [f"upssched.conf: {words}" for words in dict.fromkeys(_ask(scratch, check, _UPSSCHED, runner))]
+    return wrong
+
+
+def _ask(scratch: trust.Scratch, check: Sequence[str], pattern: re.Pattern[str], runner: Run) -> list[str]:
+    """Run a program whose exit code says nothing. Returns its complaints, or why it could not be run."""
+    code, said = runner([*scratch.command, *check])
+    # 126, 127: env, and setpriv where it can't run env; setpriv's own failures say so
+    not_run = [_last(said)] if code in (126, 127) or said.startswith("setpriv: ") else []
+    return _complaints(pattern, said) or not_run
+
+
+def check_sections(
+    text: str,
+    names: Iterable[str],
+    runner: Run,
+    finder: Find = find,
+    owner: Owner = ("root", "nut"),
+    *,
+    room: Path = Path("/run"),
+) -> dict[str, list[str]]:
+    """Let the drivers of some sections read an ups.conf, in a scratch directory. Returns complaints, by section.
+
+    Raises OSError, and LookupError where there is no such user.
+    """
+    conf = ups_conf.parse(text)
+    with trust.open_scratch(room, owner) as scratch:
+        trust.share(scratch, {"ups.conf": text}, owner)
+        found = {name: _complaints_of_driver(conf, name, finder, scratch, runner) for name in names}
+        return {name: [words.replace(f"{scratch.folder}/", "") for words in said] for name, said in found.items()}
+
+
+def _complaints_of_driver(
+    conf: ups_conf.UpsConf, name: str, finder: Find, scratch: trust.Scratch, runner: Run
+) -> list[str]:
+    driver = dict(conf.sections[name].keys).get("driver") or ""
+    where = f"ups.conf, [{name}]"
+    path = finder(driver) if re.fullmatch(r"[A-Za-z0-9_-]+", driver) else None
+    if path is None:
+        return [f"{where}: this host has no driver {driver!r}. Its name may be wrong, or its package missing"]
+    code, said = runner([*scratch.command, str(path), "-a", name, "-V"])
+    complaints = _complaints(_DRIVER, said)
+    if code and not complaints:
+        complaints = [_last(said)]
+    return [f"{where}: {words}" for words in complaints]
+
+
+def _complaints(pattern: re.Pattern[str], said: str) -> list[str]:
+    # behind a directive that they don't know the daemons print the rest of its line: a password, if it is a MONITOR misspelled
+    told = [re.sub(r"(invalid directive \S+).*", r"\1", line.strip()) for line in said.splitlines()]
+    return [line for line in told if pattern.fullmatch(line)]
+
+
+def _last(said: str) -> str:
+    lines = said.strip().splitlines()
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+def _deaf(upsd_conf: str) -> str:
+    """Make an upsd.conf listen where it disturbs nobody: port 0 is any free one."""
+    kept = [line for line in upsd_conf.splitlines() if not re.match(r"\s*\"?LISTEN\b", line)]
+    return "\n".join([*kept, "LISTEN 127.0.0.1 0", ""])
