@@ -38,7 +38,8 @@ from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
 from ..net.client import Client, UpsdFailure
 from ..proxmox import firewall
-from ..shutdown import flag, gate_loop, stages, watch
+from ..shutdown import flag, stages, watch
+from ..shutdown.names import Names
 from ..usb import bus, policy
 
 SECONDS = 4.0
@@ -422,7 +423,7 @@ class Host:
         places = {name: place.strip("[]") for name, place in self.clients.items()}
         found, problems = hostnames.resolve_all(places.values(), SECONDS, self.resolve)
         # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
-        kept = gate_loop.Names(self._at(ADDRESSES)).kept
+        kept = Names(self._at(ADDRESSES)).known
         addresses: dict[str, tuple[str, ...] | str] = {}
         for name, place in places.items():
             known = found[place] or kept.get(place, ())

@@ -30,8 +30,9 @@ from ..base.clock import boot_id, boottime, stamp
 from ..base.files import Owner
 from ..base.process import Find, find_program
 from ..base.text import printable
-from ..conf import dry_run, grammar, releases, ups_conf, ups_conf_text
+from ..conf import dry_run, enumerator, releases, ups_conf, ups_conf_text
 from ..conf.directives import Release
+from ..conf.redact import redact
 from ..conf.upsmon import local_upsd
 from ..deploy import kits
 from ..deploy.actions import PENDING, Action, stage
@@ -65,8 +66,6 @@ PATIENCE = 15.0
 QUIET_SECONDS = 3600.0
 # seen.error if upsd itself could not be asked; not one of upsd's own codes
 UNREACHABLE = "UNREACHABLE"
-# keys of ups.conf that say which device is meant, and not only where it is
-_TELLING = ("vendorid", "productid", "vendor", "product", "serial")
 
 # the units that a note may name, besides the drivers'
 _OWN = (base_systemd.SERVER, base_systemd.MONITOR, base_systemd.ENUMERATOR, base_systemd.DRIVERS, base_systemd.ALL)
@@ -98,7 +97,7 @@ def describe(device: UsbDevice) -> str:
 
 def difference(before: str, after: str, path: str = "/etc/nut/ups.conf") -> str:
     """Show what changes in ups.conf, as a unified diff without secrets."""
-    was, will = (grammar.redact("ups.conf", text).splitlines() for text in (before, after))
+    was, will = (redact("ups.conf", text).splitlines() for text in (before, after))
     lines = list(difflib.unified_diff(was, will, path, path, n=DIFF_LINES, lineterm=""))
     return "".join(f"{printable(line, 1000)}\n" for line in lines or [f"{path}: only a secret changes"])
 
@@ -443,7 +442,7 @@ class Host:
     ) -> tuple[tuple[Ups, ...], tuple[str, ...], bool]:
         """Return the UPSes among the devices, those that nut-scanner has been asked about, and whether it failed."""
         sections = [*known.conf.sections.values(), *(known.wanted.sections.values() if known.wanted else ())]
-        telling = [one for one in sections if any(key.lower() in _TELLING for key, _value in one.keys)]
+        telling = [one for one in sections if any(key.lower() in fingerprint.WHICH for key, _value in one.keys)]
 
         def named(device: UsbDevice) -> bool:
             return any(fingerprint.means(one, device) for one in telling)
@@ -932,7 +931,9 @@ class _Work:
                 seen = path.read_text(encoding="ascii")
             except (OSError, ValueError):
                 continue
-            now = re.sub(r"(SECTION_CHECKSUM(?:_GLOBAL)?=)[0-9a-f]{32}", rf"\g<1>{ups_conf.digest(text, name)}", seen)
+            now = re.sub(
+                r"(SECTION_CHECKSUM(?:_GLOBAL)?=)[0-9a-f]{32}", rf"\g<1>{enumerator.checksum(text, name)}", seen
+            )
             if now != seen:
                 texts[path] = now
         if texts:

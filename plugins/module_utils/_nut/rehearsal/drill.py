@@ -33,14 +33,14 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..base import jsontext
-from ..base.clock import boottime
+from ..base.clock import Clock, boottime
 from ..base.process import Find, find_program
 from ..base.systemd import Run
 from ..conf import grammar, upsmon
 from ..net import readings, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..plan import model
-from ..shutdown import gate, gate_loop
+from ..shutdown import gate, gate_loop, observe
 from ..shutdown import policy as shutdown_policy
 
 UNIT = "nut-shutdown-drill"
@@ -572,28 +572,25 @@ class Drill:
         policy = shutdown_policy.Policy(
             (ups,), job.policy.machines, job.policy.settle, job.policy.reserve, job.policy.longest
         )
-        asker = gate_loop.Asker(policy.upses, self.clock)
+        asker = observe.Asker(policy.upses, self.clock)
         try:
-            report = gate_loop.run(
+            report = gate_loop.Gate(
                 policy,
-                self.folder / "gate.json",
-                self.folder / "last.json",
-                self.folder / "shutdown.log",
                 log=lambda line: self.say(f"{job.primary}: {line}"),
                 prober=self.look,
                 ask_upsd=asker,
-                clock=self.clock,
-                wall=self.wall,
-                sleep=self.pause,
+                state_path=self.folder / "gate.json",
+                report_path=self.folder / "last.json",
+                log_path=self.folder / "shutdown.log",
                 by="drill",
                 mode="drill",
-            )
+                clock=Clock(self.clock, self.wall, self.pause),
+            ).run()
         finally:
             asker.close()
         end = self.clock()
         self.say(f"{job.primary}: would power off now")
-        rule, reason = report.ended or ("", "")
-        return Seen(self.seen(trigger, end), moment, end - trigger, rule, reason)
+        return Seen(self.seen(trigger, end), moment, end - trigger, report.rule or "", report.reason or "")
 
     def seen(self, trigger: float, end: float) -> dict[str, tuple[float | None, float | None]]:
         found: dict[str, tuple[float | None, float | None]] = {}
@@ -783,7 +780,7 @@ def ask_real(policy: shutdown_policy.Policy) -> float | None:
     left = []
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
+            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                 reading = readings.read_variables(client.list_vars(ups.name))
         except (UpsdFailure, grammar.Unencodable) as error:
             raise Refused(f"nobody can tell whether a real shutdown is near: {error}") from None
@@ -848,7 +845,7 @@ def outside(
     stopped = threading.Event()
     # a little later than it ends by itself
     words = command(starter, program, job.longest + 30, as_json=as_json)
-    asker = gate_loop.Asker(policy.upses, boottime)
+    asker = observe.Asker(policy.upses, boottime)
     try:
         with signals(stopped):
             return _watch(words, job, say, stopped, asker=asker, run=run)

@@ -34,7 +34,7 @@ from ..conf import upsmon as conf_upsmon
 from ..net import readings, snapshot, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..plan import model
-from ..shutdown import gate_loop
+from ..shutdown import observe
 from ..shutdown.policy import TEXT_LIMIT, Policy
 from . import drill
 
@@ -212,14 +212,14 @@ def find(
     *,
     names: hostnames.Resolve = hostnames.resolve,
     conf: Path = drill.CONF,
-    look: Callable[[Policy, Run, hostnames.Resolve], tuple[dict[str, bool | None], Any]] = gate_loop.one_look,
+    look: Callable[[Policy, Run, hostnames.Resolve], tuple[dict[str, bool | None], Any]] = observe.one_look,
 ) -> Found:
     """Look at all that fitness() judges."""
     seen, _readings = look(policy, run, names)
     upses: dict[str, snapshot.UpsState | str] = {}
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
+            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                 upses[str(ups)] = snapshot.snapshot(client, [ups.name])[0]
         except (UpsdFailure, grammar.Unencodable) as error:
             upses[str(ups)] = str(error)
@@ -461,7 +461,7 @@ class Recorder:
         fsd, inside = False, None
         for ups in self.policy.upses:
             try:
-                with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
+                with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                     fsd |= "FSD" in vocabulary.split_status(client.get_var(ups.name, "ups.status"))
                     there = {hostnames.normal_address(one) for one in client.list_clients(ups.name)}
             except (UpsdFailure, grammar.Unencodable):
@@ -482,7 +482,7 @@ def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> No
 
 def record(policy: Policy, wanted: Wanted, log: Say, *, run: Run, names: hostnames.Resolve) -> bool:
     """Be the recorder: what its unit runs. Returns as Recorder.run() does."""
-    looker = gate_loop.Looker(policy.machines, run, boottime, resolve=names)
+    looker = observe.Looker(policy.machines, run, boottime, resolve=names)
     try:
         one = Recorder(
             policy,
