@@ -23,6 +23,7 @@ from ..base import files as base_files
 from ..base import hostnames, jsontext, sets
 from ..base import systemd as base_systemd
 from ..base.files import Owner
+from ..base.process import Find, find_program
 from ..base.text import one_line, well_formed
 from ..conf import consistency, dry_run, enumerator, host, nss, releases, ups_conf, upsmon
 from ..conf.redact import redact
@@ -84,7 +85,7 @@ class Deployment:
     room: Path = Path("/run")
     systemd: Path = Path("/etc/systemd/system")
     owner: Owner = ("root", "nut")
-    finder: consistency.Find = consistency.find
+    finder: Find = find_program
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     done: list[Action] = field(default_factory=list, init=False)

@@ -28,8 +28,9 @@ from ..base import hostnames, jsontext, sets
 from ..base import systemd as base_systemd
 from ..base.clock import boot_id, boottime, stamp
 from ..base.files import Owner
+from ..base.process import Find, find_program
 from ..base.text import printable
-from ..conf import consistency, dry_run, enumerator, releases, ups_conf, ups_conf_text
+from ..conf import dry_run, enumerator, releases, ups_conf, ups_conf_text
 from ..conf.directives import Release
 from ..conf.redact import redact
 from ..conf.upsmon import local_upsd
@@ -242,7 +243,7 @@ class Host:
     files: Sequence[Path] = ()
     tables: Sequence[Path] = ()
     owner: Owner = ("root", "nut")
-    finder: consistency.Find = consistency.find
+    finder: Find = find_program
     clock: Callable[[], float] = boottime
     wall: Callable[[], float] = time.time
     pause: Callable[[float], None] = time.sleep

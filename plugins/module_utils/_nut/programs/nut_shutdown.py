@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from ..base import files, jsontext, systemd
 from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from ..base.clock import CLOCK, boot_id, boottime, stamp
-from ..base.process import runner
+from ..base.process import runner, within
 from ..base.systemd import Run
 from ..shutdown import gate, gate_loop, observe
 from ..shutdown import policy as shutdown_policy
@@ -304,25 +304,13 @@ def _finder(known: Sequence[Stage], options: argparse.Namespace) -> Finder:
 
 def _found(finder: Finder, err: Say) -> Found | None:
     """Have the guests found, within FIND_SECONDS. None if they can't be: that is told."""
-    answers: queue.SimpleQueue[Found | Exception] = queue.SimpleQueue()
-
-    def look() -> None:
-        try:
-            answers.put(finder.look())
-        except Exception as error:
-            answers.put(error)
-
-    # what hangs in the kernel can't be ended, and is left behind
-    threading.Thread(target=look, daemon=True).start()
     try:
-        found = answers.get(timeout=FIND_SECONDS)
-    except queue.Empty:
+        return within(FIND_SECONDS, finder.look)
+    except TimeoutError:
         err(f"Proxmox's files (/etc/pve) can't be read within {FIND_SECONDS:g} s. Is pve-cluster.service well?")
-        return None
-    if isinstance(found, Exception):
-        err(f"the guests of this host can't be found: {found}")
-        return None
-    return found
+    except Exception as error:
+        err(f"the guests of this host can't be found: {error}")
+    return None
 
 
 def _guests(known: Sequence[Stage], options: argparse.Namespace, out: Say, err: Say, run: Run) -> int:

@@ -34,9 +34,9 @@ from typing import Any, Callable
 
 from ..base import jsontext
 from ..base.clock import Clock, boottime
+from ..base.process import Find, find_program
 from ..base.systemd import Run
 from ..conf import grammar, upsmon
-from ..conf.consistency import Find, find
 from ..net import readings, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..plan import model, planner
@@ -492,7 +492,7 @@ class Drill:
         say: Say,
         stopped: threading.Event,
         *,
-        finder: Find = find,
+        finder: Find = find_program,
         clock: Callable[[], float] = boottime,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -740,7 +740,7 @@ def inside(
     as_json: bool,
     room: Path | None = None,
     check: Callable[[], Sequence[str]] = walls,
-    finder: Find = find,
+    finder: Find = find_program,
 ) -> bool:
     """Hold the drill that the first line of SOURCE (a file descriptor) names, and say whether the order held. Raises DrillError.
 

@@ -248,14 +248,14 @@ def _text(path: Path) -> str | None:
 
 def addresses(policy: Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
-    found = {}
-    for host in policy.machines:
-        its: set[str] = set()
-        for name in host.addresses:
-            with contextlib.suppress(OSError):
-                its |= {hostnames.normal_address(one) for one in names(name, NAME_SECONDS)}
-        found[host.name] = frozenset(its)
-    return found
+    wanted = [name for machine in policy.machines for name in machine.addresses]
+    found, _problems = hostnames.resolve_all(wanted, NAME_SECONDS, names)
+    return {
+        machine.name: frozenset(
+            hostnames.normal_address(address) for name in machine.addresses for address in found[name]
+        )
+        for machine in policy.machines
+    }
 
 
 # What is noted. Moments are seconds since 1970: they must mean the same after a reboot.
