@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from ..base import systemd
 from ..conf.ups_conf import Section, UpsConf
-from ..deploy.actions import Action
+from ..deploy.change import Action
 from ..usb import fingerprint
 from ..usb.bus import UsbDevice
 from ..usb.names import DUMMY, Known, Resolution, dummy, is_dummy, others_have, says_more, telling, value, where
