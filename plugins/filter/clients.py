@@ -53,7 +53,7 @@ _value:
       user: truenas
       begin_time: 10
       shutdown_time: 60
-      limit: 90
+      shutdown_limit: 90
       address: 192.0.2.20
       guest: null
 """

@@ -59,7 +59,7 @@ options:
         description: How long it takes from there until it is down, as a rule. Not used of the primary, whose times are in O(timing).
         type: float
         default: 60
-      limit:
+      shutdown_limit:
         description:
           - How long it is waited for at most.
           - If not given, half as long again as O(machines[].shutdown_time), and 30 s more at least.
@@ -297,7 +297,7 @@ EXAMPLES = r"""
     machines:
       - {name: pve, role: primary, kind: pve}
       - {name: truenas, role: secondary, kind: truenas, shutdown_time: 60}
-      - {name: media, role: guest, kind: qm, guest_id: 101, shutdown_time: 40, limit: 90, needs: [truenas]}
+      - {name: media, role: guest, kind: qm, guest_id: 101, shutdown_time: 40, shutdown_limit: 90, needs: [truenas]}
     supplies:
       - {name: ups, runtime_low: 480, ignorelb: true}
     stages:
@@ -504,18 +504,15 @@ from ansible_collections.homelab.nut.plugins.module_utils._command import runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Run
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsmon
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot, vocabulary
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import readings, snapshot
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import Client, UpsdFailure
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, placement
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests as proxmox_guests
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
 
 # what upsd is asked for, and which member of a Supply it is
+READINGS = ("runtime", "runtime_low", "charge", "charge_low")
 NUMBERS = {
-    "runtime": "battery.runtime",
-    "runtime_low": "battery.runtime.low",
-    "charge": "battery.charge",
-    "charge_low": "battery.charge.low",
     "offdelay": "ups.delay.shutdown",
     "ondelay": "ups.delay.start",
     "pollfreq": "driver.parameter.pollfreq",
@@ -534,18 +531,17 @@ STAGE = tuple(one.name for one in fields(model.StagePlan) if one.name != "guests
 
 def filled(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
     """Return a supply with what upsd says of it where nothing was given. Quantities that are none are left out."""
-    supply = dict(given)
-    for name, variable in NUMBERS.items():
-        if supply.get(name) is None:
-            value = vocabulary.typed_value(variable.replace("driver.parameter.", ""), variables.get(variable, ""))
-            supply[name] = value if not isinstance(value, str) and value >= 0 else None
+    supply, reading = dict(given), readings.read_variables(variables)
+    said = {name: getattr(reading, name) for name in READINGS}
+    said |= {name: readings.quantity(variables.get(variable)) for name, variable in NUMBERS.items()}
+    supply.update({name: number for name, number in said.items() if supply.get(name) is None})
     for name, candidates in TEXTS.items():
         if supply.get(name) in {None, "", "auto"}:
             supply[name] = next((variables[each] for each in candidates if variables.get(each)), supply.get(name))
     if supply.get("ignorelb") is None:
         supply["ignorelb"] = variables.get(FLAG) in {"enabled", "1"}
     if supply.get("says_runtime") is None and variables:
-        supply["says_runtime"] = "battery.runtime" in variables
+        supply["says_runtime"] = reading.runtime is not None
     return supply
 
 
@@ -676,14 +672,14 @@ def spec() -> dict[str, Any]:
         "needs": names,
         "address": names,
         "guest_id": {"type": "int"},
-        **numbers("limit", begin_time=10, shutdown_time=60),
+        **numbers("shutdown_limit", begin_time=10, shutdown_time=60),
     }
     supply = {
         "name": {"type": "str", "default": "ups"},
         "ignorelb": {"type": "bool"},
         "says_runtime": {"type": "bool"},
         **{name: {"type": "str"} for name in TEXTS},
-        **numbers(*NUMBERS),
+        **numbers(*READINGS, *NUMBERS),
     }
     timing = {
         "release": {"type": "str"},

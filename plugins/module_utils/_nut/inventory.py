@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .base.allow import ANY, AccessError, parse_allow, parse_source
 from .conf import grammar, upsmon
@@ -33,6 +33,9 @@ FINAL_SECONDS = 5
 BEGIN_SECONDS = POLL_SECONDS + FINAL_SECONDS
 
 
+_Seconds = TypeVar("_Seconds", int, float)
+
+
 class SiteError(ValueError):
     """The inventory does not fit together; the message names the host, the variable and what to do."""
 
@@ -42,7 +45,7 @@ class Client:
     """A secondary. ups and primary_address are what its upsmon is told.
 
     begin_time is how many seconds it takes at most from FSD until it begins to shut down, shutdown_time how many from
-    there until it is down, and limit how many of these the primary waits for it at most. address is where the primary can
+    there until it is down, and shutdown_limit how many of these the primary waits for it at most. address is where the primary can
     see whether it is up; guest, {"kind": "qm" or "pct", "id": number}, what it is on the primary, if it is a guest of it.
     """
 
@@ -55,7 +58,7 @@ class Client:
     user: str
     begin_time: int
     shutdown_time: int
-    limit: int
+    shutdown_limit: int
     address: str
     guest: dict[str, Any] | None
 
@@ -65,9 +68,11 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
 
     groups, hostvars: as Ansible has them. Used are the groups pve, truenas and ups_clients, of each secondary
     nut_client_primary, nut_client_ups, nut_client_user, nut_client_shutdown_time, nut_client_shutdown_limit, nut_client_address
-    and nut_client_guest, and of each primary nut_server_address, nut_server_port and nut_server_devices. Raises SiteError.
+    and nut_client_guest, and of each primary nut_server_user, nut_server_address, nut_server_port and nut_server_devices. Raises SiteError.
     """
     primaries = list(groups.get(PRIMARIES, ()))
+    for name in primaries:
+        _check_user(name, "nut_server_user", str(hostvars[name].get("nut_server_user") or PRIMARY_USER))
     found: list[dict[str, Any]] = []
     for kind in (TRUENAS, CLIENTS):
         for name in groups.get(kind, ()):
@@ -88,6 +93,17 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
     return found
 
 
+def _check_user(host: str, variable: str, user: str) -> None:
+    problem = grammar.user_problem(user)
+    if problem:
+        raise SiteError(f"{host}: {variable} {user!r} can't be used: the user name {problem}")
+
+
+def usual_limit(shutdown_time: _Seconds) -> _Seconds:
+    """Return how many seconds a machine is waited for at most if nobody says so: half as long again, and 30 s more at least."""
+    return shutdown_time + max(30, shutdown_time // 2)
+
+
 def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> Client:
     own = hostvars[name]
     primary = own.get("nut_client_primary") or (primaries[0] if len(primaries) == 1 else "")
@@ -105,17 +121,15 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
     if ups not in names:
         raise SiteError(f"{name}: nut_client_ups is {ups}, and {primary} has {', '.join(names)}")
     user = str(own.get("nut_client_user") or re.sub(r"[^A-Za-z0-9._-]", "_", name))
-    problem = grammar.user_problem(user)
-    if problem:
-        raise SiteError(f"{name}: nut_client_user {user!r} can't be used: the user name {problem}")
+    _check_user(name, "nut_client_user", user)
     # two sections of one name in upsd.users are one user to upsd, with one password
     if user == (its.get("nut_server_user") or PRIMARY_USER):
         raise SiteError(f"{name}: {primary} itself logs in as {user}: set another nut_client_user or nut_server_user")
     shutdown_time = _seconds(name, "nut_client_shutdown_time", own, SHUTDOWN_SECONDS[kind])
-    limit = _seconds(name, "nut_client_shutdown_limit", own, shutdown_time + max(30, shutdown_time // 2))
-    if limit < shutdown_time:
+    shutdown_limit = _seconds(name, "nut_client_shutdown_limit", own, usual_limit(shutdown_time))
+    if shutdown_limit < shutdown_time:
         raise SiteError(
-            f"{name}: nut_client_shutdown_limit is {limit}, and nut_client_shutdown_time {shutdown_time}: the primary would not "
+            f"{name}: nut_client_shutdown_limit is {shutdown_limit}, and nut_client_shutdown_time {shutdown_time}: the primary would not "
             "wait until it is down"
         )
     return Client(
@@ -128,7 +142,7 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
         user=user,
         begin_time=BEGIN_SECONDS if kind == TRUENAS else _begin_time(name, own),
         shutdown_time=shutdown_time,
-        limit=limit,
+        shutdown_limit=shutdown_limit,
         address=_seen_at(name, own),
         guest=_guest(name, own.get("nut_client_guest")),
     )
@@ -178,23 +192,23 @@ def gate_policy(
     The gate begins when the last of them has begun to shut down, or has had its time for that. longest: seconds after which it
     ends whatever it sees; by default half a minute after the last limit. stages: as nut_server_stages. Raises SiteError.
     """
-    hosts = [
+    machines = [
         {
             "name": re.sub(r"[^A-Za-z0-9_.-]", "_", one["name"]).lstrip("_.-") or "host",
             "addresses": [one["address"].strip("[]")],
             "ports": list(PORTS[one["kind"]]),
             "guest": one["guest"],
-            "expected": one["shutdown_time"],
-            "limit": one["limit"],
+            "shutdown_time": one["shutdown_time"],
+            "shutdown_limit": one["shutdown_limit"],
         }
         for one in secondaries
     ]
     if longest is None:
-        longest = max([0, *(one["limit"] for one in secondaries)]) + SPARE_SECONDS
+        longest = max([0, *(one["shutdown_limit"] for one in secondaries)]) + SPARE_SECONDS
     return {
         "version": 1,
         "upses": [{"name": name, "host": "localhost", "port": port} for name in upses],
-        "hosts": hosts,
+        "machines": machines,
         "settle": settle,
         "reserve": reserve,
         "least": least,
@@ -340,7 +354,7 @@ def plan_site(
     kinds = {TRUENAS: "truenas", CLIENTS: "linux"}
     machines: list[dict[str, Any]] = [{"name": primary, "role": "primary", "kind": "pve"}]
     for one in secondaries:
-        machine = {key: one[key] for key in ("name", "begin_time", "shutdown_time", "limit")}
+        machine = {key: one[key] for key in ("name", "begin_time", "shutdown_time", "shutdown_limit")}
         # the name, too: storage of a NAS is often named by it, and may be on another of its addresses
         addresses = dict.fromkeys((one["address"].strip("[]"), one["name"]))
         machine.update(role="secondary", kind=kinds[one["kind"]], address=list(addresses))

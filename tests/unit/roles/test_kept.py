@@ -6,14 +6,12 @@
 
 from __future__ import annotations
 
-import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_play
 
 CHECKOUT = Path(__file__).parents[3]
 INVENTORY = """\
@@ -43,24 +41,10 @@ TASK = """\
 def kept(root: Path, tls: str) -> set[str]:
     """Let both roles make their files, with an open umask, and return what is kept then."""
     for role in ("nut_server", "nut_client"):
-        tasks = root / "roles" / role / "tasks"
-        tasks.mkdir(parents=True)
-        (tasks / "main.yml").write_text(TASK.replace("ROLE", role))
-        for part in ("defaults", "vars", "templates", "meta"):
-            (tasks.parent / part).symlink_to(CHECKOUT / "roles" / role / part)
+        make_role(root, role, TASK.replace("ROLE", role))
     (root / "hosts.yml").write_text(INVENTORY.replace("TLS", tls))
     (root / "site.yml").write_text(PLAYBOOK)
-    (root / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {CHECKOUT / '.collections'}\n")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-    environment.update(
-        ANSIBLE_CONFIG=str(root / "ansible.cfg"),
-        ANSIBLE_HOME=str(root / "home"),
-        ANSIBLE_PYTHON_INTERPRETER=sys.executable,
-    )
-    program = Path(sys.executable).with_name("ansible-playbook")
-    command = [str(program), "-i", "hosts.yml", "-c", "local", "site.yml"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, umask=0, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_play(root, "-i", "hosts.yml", "site.yml", umask=0)
     home = root / ".homelab-nut"
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     return {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file() and path.name != ".lock"}
@@ -99,23 +83,5 @@ def test_the_folder_of_the_picture(tmp_path: Path, folder: str, before: int | No
         {"hosts": "localhost", "gather_facts": False, "vars": {"nut_server_plan_folder": str(path)}, "tasks": [place]}
     ]
     (tmp_path / "play.yml").write_text(yaml.safe_dump(play))
-    (tmp_path / "ansible.cfg").write_text("[defaults]\n")
-    environment = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
-        "ANSIBLE_HOME": str(tmp_path / "home"),
-    }
-    program = Path(sys.executable).with_name("ansible-playbook")
-    command = [
-        str(program),
-        "-c",
-        "local",
-        "-i",
-        "localhost,",
-        "-e",
-        f"ansible_python_interpreter={sys.executable}",
-        "play.yml",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, umask=0, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_play(tmp_path, "-i", "localhost,", "play.yml", umask=0)
     assert stat.S_IMODE(path.stat().st_mode) == after

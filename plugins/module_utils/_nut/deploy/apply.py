@@ -21,8 +21,8 @@ from typing import Callable
 from ..base import files, jsontext, sets
 from ..base import systemd as base_systemd
 from ..base.files import Owner
+from ..base.process import Find, find_program
 from ..base.systemd import Run
-from ..conf import consistency
 from .change import Action
 
 # In /run: what a run has decided on and not lived to do, for the next one. A reboot does it all.
@@ -75,7 +75,7 @@ class LocalNut:
     manifest: Path = sets.MANIFEST
     systemd: Path = Path("/etc/systemd/system")
     owner: Owner = ("root", "nut")
-    finder: consistency.Find = consistency.find
+    finder: Find = find_program
 
     @classmethod
     def below(cls, root: Path, runner: Run) -> LocalNut:

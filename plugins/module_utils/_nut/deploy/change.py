@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from ..base import systemd
 from ..base.text import printable_text
-from ..conf import grammar
+from ..conf.redact import redact
 
 CONTEXT = 3  # lines around each difference that a diff shows
 
@@ -74,7 +74,7 @@ class FileChange:
         if not self.secret:
             return text.splitlines()
         # the files that Debian ships are comment for the most part
-        lines = grammar.redact(self.secret, text).splitlines()
+        lines = redact(self.secret, text).splitlines()
         return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 

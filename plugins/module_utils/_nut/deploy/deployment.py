@@ -21,7 +21,7 @@ from ..base import files as base_files
 from ..base import hostnames, sets
 from ..base import systemd as base_systemd
 from ..base.text import one_line
-from ..conf import consistency, dry_run, host, nss, releases, ups_conf, upsmon
+from ..conf import consistency, dry_run, enumerator, host, nss, releases, ups_conf, upsmon
 from ..conf.directives import Release
 from ..conf.upsmon import local_upsd
 from ..net import snapshot, vocabulary
@@ -180,7 +180,7 @@ class Deployment:
         stale = []
         for name in ups_conf.parse(text).sections:
             kept = base_systemd.checksum(name, self.local.systemd)
-            if kept.exists() and f"SECTION_CHECKSUM={ups_conf.digest(text, name)}'" not in kept.read_text():
+            if kept.exists() and f"SECTION_CHECKSUM={enumerator.checksum(text, name)}'" not in kept.read_text():
                 stale.append(name)
         return stale
 

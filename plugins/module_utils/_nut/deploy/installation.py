@@ -212,7 +212,6 @@ class Installation:
         names = [name for name, place in self.kit.places.items() if self._is_there(place.path)]
         traces = [path for path in self.kit.traces if self._is_there(path)]
         gone = [self.root / path for path in (*(self.kit.places[name].path for name in reversed(names)), *traces)]
-        gone += sorted(self.root.glob(self.kit.compiled)) if self.kit.compiled else []
         gone += self._unmade()
         return Plan(
             before=tuple(before),

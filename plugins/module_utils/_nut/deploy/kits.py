@@ -40,7 +40,6 @@ class Kit:
     rules: str = ""  # which file is udev's
     tmpfiles: str = ""  # and which systemd-tmpfiles'
     traces: tuple[str, ...] = ()  # what it leaves, besides its log, which people may still want to read
-    compiled: str = ""  # a pattern of more of that
     sandboxes: Mapping[str, str] = field(default_factory=dict)  # drop-ins that take rights from a unit: name -> unit
     hardening: str = ""  # the variable of the role that leaves these out
 
@@ -76,8 +75,6 @@ HOTPLUG = Kit(
     hardening="nut_hotplug_hardening",
     rules="63-nut-hotplug.rules",
     traces=(PROGRAM, "run/nut-hotplug.quiet", "var/lib/nut-hotplug"),
-    # its quiet path, one file a release of Python
-    compiled="run/nut-hotplug.*.code",
 )
 PLACES = HOTPLUG.places
 

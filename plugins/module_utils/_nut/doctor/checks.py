@@ -24,7 +24,7 @@ from ..conf import upsmon as conf_upsmon
 from ..conf.directives import NEWEST
 from ..deploy import actions
 from ..deploy import kits as deploy_kits
-from ..net import access, vocabulary
+from ..net import access, readings, vocabulary
 from ..shutdown import gate, stages
 from ..shutdown import policy as shutdown_policy
 from ..shutdown.flag import SET, spare_of
@@ -455,11 +455,11 @@ def status(look: _Look) -> Found:
                 if flag == "ALARM" and "ups.alarm" in state.variables
                 else ""
             )
-            left = _left(state.variables) if flag in ("OB", "LB") else ""
+            left = _left(state.reading) if flag in ("OB", "LB") else ""
             yield look.make("status", verdict, f"{state.name}: {words}{more}{left}", todo.format(name=state.name))
         if not flags:
-            yield look.make("status", OK, f"{state.name}: {doctor_status.state_words(state)}{_left(state.variables)}")
-        load = _number(state.variables.get("ups.load"))
+            yield look.make("status", OK, f"{state.name}: {doctor_status.state_words(state)}{_left(state.reading)}")
+        load = readings.quantity(state.variables.get("ups.load"))
         if load is not None and load > LOAD_PERCENT and "OVER" not in state.status:
             yield look.make(
                 "load",
@@ -471,8 +471,8 @@ def status(look: _Look) -> Found:
             yield look.make("load", OK, f"{state.name}: {load:g} %")
 
 
-def _left(variables: Mapping[str, str]) -> str:
-    charge, runtime = (_number(variables.get(name)) for name in ("battery.charge", "battery.runtime"))
+def _left(reading: readings.Reading) -> str:
+    charge, runtime = reading.charge, reading.runtime
     words = ([f"{charge:g} %"] if charge is not None else []) + ([f"{runtime:g} s left"] if runtime is not None else [])
     return f", {', '.join(words)}" if words else ""
 
@@ -963,7 +963,7 @@ def policy(look: _Look) -> Found:
         yield look.make(
             "policy",
             OK,
-            f"waits for {', '.join(one.name for one in known.hosts) or 'nobody'}, {known.longest:g} s at most",
+            f"waits for {', '.join(one.name for one in known.machines) or 'nobody'}, {known.longest:g} s at most",
         )
 
 
@@ -1253,10 +1253,6 @@ def unexamined(host: str, result: Mapping[str, Any] | None) -> Finding:
     if re.search(r"python\S*: (?:not found|No such file)|interpreter", told):
         return Finding("python", host, FAILURE, f"has no Python that Ansible can use: {told}", "apt install python3")
     return Finding("reachable", host, FAILURE, f"could not be looked at: {told}", "make doctor args=-vvv")
-
-
-def _number(text: str | None) -> float | None:
-    return float(text) if text is not None and re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,6})?", text) else None
 
 
 def _dotted(number: Iterable[int]) -> str:

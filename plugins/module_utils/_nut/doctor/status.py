@@ -19,7 +19,7 @@ from typing import Any
 
 from ..base import hostnames, records
 from ..base.text import printable
-from ..net import snapshot, vocabulary
+from ..net import readings, snapshot
 from ..net.vocabulary import status_words
 
 YEAR = 365.25 * 86400
@@ -216,9 +216,9 @@ def facts(seen: Any, most: int = EVENTS) -> dict[str, Any]:
                 "status": list(one.status),
                 "words": state_words(one),
                 "fresh": one.fresh,
-                "charge": _quantity(one, "battery.charge"),
-                "runtime": _quantity(one, "battery.runtime"),
-                "load": _quantity(one, "ups.load"),
+                "charge": one.reading.charge,
+                "runtime": one.reading.runtime,
+                "load": readings.quantity(one.variables.get("ups.load")),
                 "battery_date": next((one.variables[name] for name in DATES if one.variables.get(name)), None),
                 "model": " ".join(one.variables[name] for name in ("device.mfr", "device.model") if one.variables.get(name)),
                 "clients": list(one.clients),
@@ -228,11 +228,6 @@ def facts(seen: Any, most: int = EVENTS) -> dict[str, Any]:
         "addresses": {name: list(those) for name, those in seen.addresses.items() if not isinstance(those, str)},
         "events": [[at, words] for at, words in events(seen.journal, most)],
     }  # fmt: skip
-
-
-def _quantity(state: snapshot.UpsState, name: str) -> float | None:
-    value = vocabulary.typed_value(name, state.variables.get(name, ""))
-    return None if isinstance(value, str) else value
 
 
 def status(primaries: Mapping[str, object], clients: Sequence[Mapping[str, Any]], *, width: int = WIDTH) -> str:
@@ -289,7 +284,9 @@ def _ups(
     for one in [each for each in clients if each["ups"].lower() == ups.name.lower()]:
         those = set(addresses.get(one["name"], ()))
         how = "logged in" if those & there else "NOT logged in"
-        told.append(f"{one['name']} ({how}; waited for {one['shutdown_time']:g} s, at most {one['limit']:g} s)")
+        told.append(
+            f"{one['name']} ({how}; waited for {one['shutdown_time']:g} s, at most {one['shutdown_limit']:g} s)"
+        )
         there -= those
     own = hostnames.LOOPBACK in there
     others = sorted(there - {hostnames.LOOPBACK})

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from ..base import systemd
 from ..conf.ups_conf import Section, UpsConf
 from ..deploy.change import Action
+from ..net.readings import may_be_outage
 from ..usb import fingerprint
 from ..usb.bus import UsbDevice
 from ..usb.names import DUMMY, Known, Resolution, dummy, is_dummy, others_have, says_more, telling, value, where
@@ -35,8 +36,6 @@ BACKOFF_MOST = 3600.0
 SETTLED = 300.0
 # a driver whose UPS was on battery when it was heard last is left alone for so long; few batteries last longer
 OUTAGE = 1800.0
-
-_ON_BATTERY = frozenset({"OB", "LB", "FSD"})
 
 
 @dataclass(frozen=True)
@@ -255,7 +254,7 @@ class _Planning:
         """Say whether a UPS that is not there must not have a stand-in, or not yet."""
         state = self._of(name)
         if state.last:
-            if "OL" not in state.last or _ON_BATTERY & set(state.last):
+            if "OL" not in state.last or may_be_outage(state.last):
                 self.deferred.append(f"[{name}] gets no stand-in: {' '.join(state.last)} is the last that it said")
                 return True
         elif name in self.known.memory or telling(self.old[name].keys if name in self.old else ()):
@@ -404,7 +403,7 @@ class _Planning:
             return
         # one that came back after that says something new; and no outage that still matters is as old as this
         stale = state.since < plugged or self.now >= state.since + OUTAGE
-        if _ON_BATTERY & set(state.last) and not stale:
+        if may_be_outage(state.last) and not stale:
             self.deferred.append(
                 f"[{name}]: {' '.join(state.last)} is the last that it said, so its driver is left alone for now"
             )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..conf import grammar
-from . import snapshot, vocabulary
+from . import readings, snapshot, vocabulary
 from .client import (
     AccessDenied,
     Client,
@@ -462,15 +462,13 @@ def unfit(variables: Mapping[str, str], least: float = LEAST_CHARGE) -> str | No
 
     least: percent of charge. A UPS that does not tell its charge is let through: its own electronics refuse.
     """
-    status = variables.get("ups.status", "")
-    flags = set(vocabulary.split_status(status))
-    if "OL" not in flags or not vocabulary.CAREFUL.isdisjoint(flags):
+    status, reading = variables.get("ups.status", ""), readings.read_variables(variables)
+    if not reading.is_plainly_on_mains:
         return f"it is not plainly on mains (ups.status: {status or 'none'})"
-    if vocabulary.judge(variables.get(_RESULT, "")) == vocabulary.RUNNING or "TEST" in flags:
+    if vocabulary.judge(variables.get(_RESULT, "")) == vocabulary.RUNNING or "TEST" in reading.flags:
         return f"a test is under way ({variables.get(_RESULT) or status})"
-    charge = vocabulary.typed_value("battery.charge", variables.get("battery.charge", ""))
-    if isinstance(charge, (int, float)) and charge < least:
-        return f"its charge is {charge:g} %, and {least:g} % are asked for (minimum_charge), as the mains may fail meanwhile"
+    if reading.charge is not None and reading.charge < least:
+        return f"its charge is {reading.charge:g} %, and {least:g} % are asked for (minimum_charge), as the mains may fail meanwhile"
     return None
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from ..base import hostnames
 from ..base.hostnames import normal_address
 from .client import MEANINGS, Client, Type, UnknownUps, UpsdError, UpsdFailure, VarNotSupported, reason
-from .vocabulary import CAREFUL, split_status
+from .readings import Reading, read_variables
+from .vocabulary import split_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -62,6 +63,11 @@ class UpsState:
     num_logins: int | None
     commands: Mapping[str, str] = field(default_factory=dict)
     writable: Mapping[str, Writable] = field(default_factory=dict)
+
+    @property
+    def reading(self) -> Reading:
+        """Return what it says of its power."""
+        return read_variables(self.variables, self.status)
 
 
 def snapshot(
@@ -181,9 +187,7 @@ def _described(text: str) -> str:
 
 def careful(states: Iterable[UpsState]) -> list[str]:
     """Name the UPSes that are not plainly on mains, with their status: ``ups (OB LB)``. One without data is not among them."""
-    return [
-        f"{one.name} ({' '.join(one.status)})" for one in states if one.fresh and not CAREFUL.isdisjoint(one.status)
-    ]
+    return [f"{state.name} ({' '.join(state.status)})" for state in states if state.fresh and state.reading.cautions]
 
 
 @dataclass(frozen=True)
@@ -238,12 +242,12 @@ def look(
     logged_in = tuple(dict.fromkeys(normal_address(address) for state in upses for address in state.clients))
     missing: list[Missing] = []
     known: set[str] = set()
+    found, problems = hostnames.resolve_all(expected_clients, client.timeout, addresses_of)
     for name in expected_clients:
-        try:
-            addresses = tuple(dict.fromkeys(normal_address(address) for address in addresses_of(name, client.timeout)))
-        except OSError as error:
-            missing.append(Missing(name, (), f"cannot be resolved ({reason(error)})"))
+        if name in problems:
+            missing.append(Missing(name, (), f"cannot be resolved ({reason(problems[name])})"))
             continue
+        addresses = tuple(dict.fromkeys(map(normal_address, found[name])))
         known.update(addresses)
         if not set(addresses) & set(logged_in):
             missing.append(Missing(name, addresses, "has not logged in"))

@@ -41,9 +41,6 @@ FLAGS = {
 ABSENT = "ABSENT"
 """ups.status of what upsd serves in the place of a UPS that is not there. It is no flag of NUT's."""
 
-CAREFUL = frozenset({"OB", "LB", "FSD", "CAL", "BYPASS", "OFF"})
-"""Flags of a status that says more than "on mains, and well"."""
-
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,9})?")
 
 # These look like numbers at times, but are names: 2.10 is not 2.1, and a serial number may begin with a 0.

@@ -35,7 +35,7 @@ from typing import Any
 from ..base import records
 from ..base.text import printable
 from ..conf.upsmon import IDLE_SECONDS
-from ..inventory import BEGIN_SECONDS, POLL_SECONDS
+from ..inventory import BEGIN_SECONDS, POLL_SECONDS, usual_limit
 
 PRIMARY, SECONDARY, GUEST = "primary", "secondary", "guest"
 KINDS = {
@@ -97,7 +97,7 @@ class Machine:
     """A machine that hangs on the UPS, or a guest of the primary.
 
     begin_time: from FSD until it begins to go down, at most: its poll and its FINALDELAY. shutdown_time: from there until it
-    is down, as a rule. limit: the longest that this is waited for; None: half as long again, and 30 s more at least. needs: names
+    is down, as a rule. shutdown_limit: the longest that this is waited for; None: half as long again, and 30 s more at least. needs: names
     of the machines whose storage it uses, so that it must be down before they begin. guest_id: its number, if it is a guest of the
     primary, as also a secondary may be. address: where it is seen; only to find the guests that use its storage (placement.py).
     Of the primary only the name counts: its times are in Timing.
@@ -108,7 +108,7 @@ class Machine:
     kind: str
     begin_time: float = BEGIN_SECONDS
     shutdown_time: float = 60
-    limit: float | None = None
+    shutdown_limit: float | None = None
     needs: tuple[str, ...] = ()
     guest_id: int | None = None
     address: tuple[str, ...] = ()
@@ -116,7 +116,7 @@ class Machine:
     @property
     def most(self) -> float:
         """Say how long it may take to go down."""
-        return self.shutdown_time + max(30, self.shutdown_time // 2) if self.limit is None else self.limit
+        return usual_limit(self.shutdown_time) if self.shutdown_limit is None else self.shutdown_limit
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..base import hostnames
+from ..base.process import within
 from ..base.systemd import Run
 from ..inventory import CLIENTS, SHUTDOWN_SECONDS
-from ..proxmox import guests, selection
+from ..proxmox import control, guests, selection
 from ..proxmox.guests import Guest
 from ..proxmox.selection import Here, Selector
+from ..proxmox.turns import proxmox_seconds, read_workers
 from .model import GUEST, SECONDARY, Constraint, Machine, PlanError, PlannedGuest, Proxmox, StagePlan
 
 # How long a guest takes as a rule, if nobody has measured it: as a Linux machine does that nobody has measured
@@ -61,26 +62,14 @@ class Placed:
 
 def look(run: Run, root: Path = Path("/"), *, cpus: int | None = None, patience: float = LOOK_SECONDS) -> Host:
     """Ask a host for its guests. cpus: of the host. patience: s. Raises guests.GuestsError, also if its files give no answer."""
-    found: list[Host | guests.GuestsError] = []
-
-    def read() -> None:
-        try:
-            found.append(_read(root, cpus or os.cpu_count() or 1))
-        except guests.GuestsError as error:
-            found.append(error)
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    thread.join(patience)
-    if not found:
+    try:
+        host = within(patience, lambda: _read(root, cpus or os.cpu_count() or 1))
+    except TimeoutError:
         raise guests.GuestsError(
             f"{root / 'etc/pve'} has not answered for {patience:g} s: see to Proxmox's cluster file system (systemctl status "
             "pve-cluster)"
-        )
-    host = found[0]
-    if isinstance(host, guests.GuestsError):
-        raise host
-    return replace(host, running=guests.running(run)) if host.here.guests else host
+        ) from None
+    return replace(host, running=control.running(run)) if host.here.guests else host
 
 
 def _read(root: Path, cpus: int) -> Host:
@@ -88,8 +77,8 @@ def _read(root: Path, cpus: int) -> Host:
     return Host(
         here=selection.look(root),
         ha=guests.ha(root),
-        workers=guests.workers(text, cpus),
-        ha_workers=guests.workers(text, HA_WORKERS),
+        workers=read_workers(text, cpus),
+        ha_workers=read_workers(text, HA_WORKERS),
     )
 
 
@@ -266,11 +255,11 @@ def _stopping(rest: Iterable[Guest], takes: Mapping[int, float], host: Host) -> 
     each = [replace(one, down=math.ceil(takes[one.id]) - forced) for one in rest]
     own = [one for one in each if one.id not in host.ha.managed]
     its = [replace(one, order=None) for one in each if one.id in host.ha.managed]
-    seconds = guests.proxmox_seconds(own, {one.id for one in own}, host.workers)
+    seconds = proxmox_seconds(own, {one.id for one in own}, host.workers)
     turns = _turns(own, takes, host.workers)
     if its:
         turns.update({number: seconds + turn for number, turn in _turns(its, takes, host.ha_workers).items()})
-        seconds += guests.proxmox_seconds(its, {one.id for one in its}, host.ha_workers) + guests.HA_SECONDS
+        seconds += proxmox_seconds(its, {one.id for one in its}, host.ha_workers) + guests.HA_SECONDS
     return seconds, turns
 
 

@@ -20,17 +20,19 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from ..base import files, jsontext, systemd
 from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
-from ..base.clock import boot_id, boottime, stamp
-from ..base.process import runner
+from ..base.clock import CLOCK, boot_id, boottime, stamp
+from ..base.process import runner, within
 from ..base.systemd import Run
-from ..shutdown import gate, gate_loop
+from ..shutdown import gate, gate_loop, observe
 from ..shutdown import policy as shutdown_policy
+from ..shutdown.names import Names
+from ..shutdown.writer import Writer
 
 if TYPE_CHECKING:
     from ..proxmox.selection import Finder, Found
@@ -249,11 +251,11 @@ def _read_stages(policy: shutdown_policy.Policy, path: Path) -> tuple[Stage, ...
 def _check(
     policy: shutdown_policy.Policy, known: Sequence[Stage], options: argparse.Namespace, out: Say, err: Say
 ) -> int:
-    for name in gate_loop.Names(options.report.with_name(ADDRESSES)).learn(policy, NAME_SECONDS):
+    for name in Names(options.report.with_name(ADDRESSES)).learn(policy, NAME_SECONDS):
         err(
             f"{name} has no address here: nut-shutdown will not see when that machine is down, and wait as long as it may take"
         )
-    out(f"{options.policy} is right: {len(policy.hosts)} to wait for, {policy.longest:g} s at most")
+    out(f"{options.policy} is right: {len(policy.machines)} to wait for, {policy.longest:g} s at most")
     untrusted = _untrusted(known)
     for words in untrusted:
         err(words)
@@ -295,32 +297,20 @@ def _finder(known: Sequence[Stage], options: argparse.Namespace) -> Finder:
         {stage.name: stage.select for stage in known},
         options.report.with_name(GUESTS),
         # each time anew: what another run of ours has learned meanwhile must not be lost
-        lambda: gate_loop.Names(options.report.with_name(ADDRESSES)),
+        lambda: Names(options.report.with_name(ADDRESSES)),
         options.root,
     )
 
 
 def _found(finder: Finder, err: Say) -> Found | None:
     """Have the guests found, within FIND_SECONDS. None if they can't be: that is told."""
-    answers: queue.SimpleQueue[Found | Exception] = queue.SimpleQueue()
-
-    def look() -> None:
-        try:
-            answers.put(finder.look())
-        except Exception as error:
-            answers.put(error)
-
-    # what hangs in the kernel can't be ended, and is left behind
-    threading.Thread(target=look, daemon=True).start()
     try:
-        found = answers.get(timeout=FIND_SECONDS)
-    except queue.Empty:
+        return within(FIND_SECONDS, finder.look)
+    except TimeoutError:
         err(f"Proxmox's files (/etc/pve) can't be read within {FIND_SECONDS:g} s. Is pve-cluster.service well?")
-        return None
-    if isinstance(found, Exception):
-        err(f"the guests of this host can't be found: {found}")
-        return None
-    return found
+    except Exception as error:
+        err(f"the guests of this host can't be found: {error}")
+    return None
 
 
 def _guests(known: Sequence[Stage], options: argparse.Namespace, out: Say, err: Say, run: Run) -> int:
@@ -342,31 +332,29 @@ def _gate(
     sleep: Callable[[float], None],
 ) -> None:
     with watchdog() as pet, contextlib.ExitStack() as stack:
-        looker = gate_loop.Looker(
-            policy.hosts, run, boottime, resolve=gate_loop.Names(options.report.with_name(ADDRESSES))
-        )
+        looker = observe.Looker(policy.machines, run, boottime, resolve=Names(options.report.with_name(ADDRESSES)))
         stack.callback(looker.close)
         state = options.state or GATE_STATE
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
         orders = None
-        if gate_loop.in_earnest(policy, state, by):
-            orders = gate_loop.Orders(gate_loop.logins(options.upsmon_conf, policy.upses), news.put)
-        asker = gate_loop.Asker(policy.upses, boottime, orders=orders)
+        if gate_loop.is_real_shutdown(policy, state, by):
+            orders = observe.Orders(observe.logins(options.upsmon_conf, policy.upses), news.put)
+        asker = observe.Asker(policy.upses, boottime, orders=orders)
         stack.callback(asker.close)
-        gate_loop.run(
+        gate_loop.Gate(
             policy,
-            state,
-            options.report,
-            options.log,
             log=out,
             prober=looker,
             ask_upsd=asker,
-            sleep=sleep,
+            state_path=state,
+            report_path=options.report,
+            log_path=options.log,
+            by=by,
+            clock=replace(CLOCK, sleep=sleep),
             alive=pet,
             news=lambda: [news.get() for _unused in range(news.qsize())],
-            by=by,
             shout=lambda words: _shout(words, run),
-        )
+        ).run()
 
 
 def _shout(words: str, run: Run) -> None:
@@ -427,7 +415,7 @@ def _record(policy: shutdown_policy.Policy, options: argparse.Namespace, out: Sa
             program=[sys.executable, "-IS", os.path.realpath(sys.argv[0])],
             # the recorder asks how guests stand; who starts it waits for systemd
             run=run or runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS),
-            names=gate_loop.Names(options.report.with_name(ADDRESSES)),
+            names=Names(options.report.with_name(ADDRESSES)),
         )
     except live.LiveError as error:
         for line in str(error).splitlines():
@@ -441,7 +429,7 @@ def _watch(options: argparse.Namespace, out: Say, run: Run) -> int:
     from ..shutdown import watch, watch_loop  # noqa: PLC0415 - the gate does not need them, and must not fail with them
 
     path = options.state or WATCH_STATE
-    writer = gate_loop.Writer(out)
+    writer = Writer(out)
     writer.start()
 
     def log(line: str) -> None:
@@ -468,7 +456,7 @@ def _stages(
     if not known:
         out(f"{options.policy} has no stages: there is nothing to watch for")
         return OK
-    writer = gate_loop.Writer(out)
+    writer = Writer(out)
     writer.start()
 
     def log(line: str) -> None:
@@ -502,8 +490,8 @@ class Status:
         from ..shutdown import watch  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
         self.policy, self.path = policy, options.policy
-        names = gate_loop.Names(options.report.with_name(ADDRESSES))
-        self.seen, self.power = gate_loop.one_look(policy, run, names)
+        names = Names(options.report.with_name(ADDRESSES))
+        self.seen, self.power = observe.one_look(policy, run, names)
         self.state = _json(options.state or GATE_STATE)
         self.last = _json(options.report)
         self.events = watch.load(_text(options.report.with_name(WATCH_STATE.name)), "").events
@@ -521,10 +509,10 @@ class Status:
                     "name": host.name,
                     "up": self.seen.get(host.name),
                     "how": _how(host),
-                    "expected": host.expected,
-                    "limit": host.limit,
+                    "shutdown_time": host.shutdown_time,
+                    "shutdown_limit": host.shutdown_limit,
                 }
-                for host in self.policy.hosts
+                for host in self.policy.machines
             ],
             "upses": [self.ups(ups) for ups in self.policy.upses],
             "gate": self.state,
@@ -542,12 +530,11 @@ class Status:
         """Return it as text."""
         lines = [f"would wait at most {self.policy.longest:g} s for:"]
         words = {True: "up", False: "down", None: "can't tell"}
-        for host in self.policy.hosts:
+        for host in self.policy.machines:
             now = words[self.seen.get(host.name)]
-            lines.append(
-                f"  {host.name:<20} {now:<11} expected {host.expected:g} s, limit {host.limit:g} s, by {_how(host)}"
-            )
-        lines += [] if self.policy.hosts else ["  nobody"]
+            times = f"shutdown_time {host.shutdown_time:g} s, shutdown_limit {host.shutdown_limit:g} s"
+            lines.append(f"  {host.name:<20} {now:<11} {times}, by {_how(host)}")
+        lines += [] if self.policy.machines else ["  nobody"]
         lines.append(f"but no longer than until a UPS has {self.kept()} left:")
         for ups in self.policy.upses:
             said = self.power[str(ups)]
@@ -584,11 +571,11 @@ class Listing:
     """This host's guests, and what becomes of them in an outage."""
 
     def __init__(self, found: Found, root: Path, run: Run) -> None:
-        from ..proxmox import guests  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+        from ..proxmox import control, guests  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
         self.found, self.down = found, guests.DOWN_SECONDS
         self.guests = [one for one in found.here.guests if not one.template]
-        self.running = guests.running(run) if self.guests else frozenset()
+        self.running = control.running(run) if self.guests else frozenset()
         try:
             self.ha = guests.ha(root)
         except guests.GuestsError as error:
@@ -635,7 +622,7 @@ class Listing:
         return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
-def _how(host: shutdown_policy.Host) -> str:
+def _how(host: shutdown_policy.Machine) -> str:
     return f"{host.guest.kind} status {host.guest.id}" if host.guest else ", ".join(host.addresses)
 
 

@@ -2,26 +2,23 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The guests of a Proxmox VE host: which there are, whose storage they use, how long their stop takes, and how to stop one.
+"""The guests of a Proxmox VE host: which there are, whose storage they use, and what HA does with them.
 
-All of it from plain files below a root, and by the programs qm and pct. No file is looked at that may lie on a server which
-is gone: that would hang. Sources: pve-manager (PVE/API2/Nodes.pm: stopall), qemu-server and pve-container (vm_shutdown,
-vm_stop, the parsers of the configuration), pve-storage (its plugins), pve-ha-manager; releases 8 and 9.
+All of it from plain files below a root. No file is looked at that may lie on a server which is gone: that would hang.
+Sources: qemu-server and pve-container (the parsers of the configuration), pve-storage (its plugins), pve-ha-manager;
+releases 8 and 9.
 """
 
 from __future__ import annotations
 
-import math
 import posixpath
 import re
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
 from ..base import hostnames
-from ..base.systemd import Run
 from ..base.text import printable
 
 KINDS = ("qm", "pct")
@@ -33,19 +30,9 @@ DOWN_SECONDS = 180
 FORCE_SECONDS = 11
 # how long HA may take to do what it was told: its two daemons look every 10 s, and every 5 s
 HA_SECONDS = 20
-# how long `qm status` may take on a busy host; it loads all of Proxmox's Perl
-STATUS_SECONDS = 15
-# `qm start` waits for storages and for a large memory
-START_SECONDS = 150
-# a stop without a shutdown; and what ends a backup
-STOP_SECONDS = 30
-# how often is looked again, and how long after a refusal it is tried again
-PAUSE = 2.0
 # a file of pmxcfs holds 1 MiB at most
 _LIMIT = 1 << 20
 
-Clock = Callable[[], float]
-Pause = Callable[[float], None]
 Resolve = Callable[[str], Sequence[str]]
 
 
@@ -109,19 +96,6 @@ class Ha:
     policy: str = "conditional"
     managed: frozenset[int] = frozenset()
     words: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """What came of a stop. outcome is one of these. "stopped"; "forced": it did not go down by itself; "already": it was down;
-    "gone": there is no such guest here; "runs": nothing helped, or nobody can tell.
-
-    ha: HA did it, and has noted that this guest is not to run. words: for the log.
-    """
-
-    outcome: str
-    words: str
-    ha: bool = False
 
 
 # Files
@@ -387,38 +361,6 @@ def _server_of(path: str, mounted: Sequence[Mount]) -> str:
     return best.server
 
 
-# How long Proxmox takes
-
-
-def proxmox_seconds(
-    guests: Iterable[Guest], running: Collection[int], workers: int | None = None, managed: Collection[int] = ()
-) -> int:
-    """Return how many seconds Proxmox takes at worst to stop its guests when the host goes down.
-
-    running: ids of those that run. workers: how many it stops at a time, see workers(); None: all. managed: ids of what HA
-    works, which stopall leaves out. Those without an order go first, then from the highest order down; one group after the
-    other, within a group the highest id first. It looks once a second.
-    """
-    groups: dict[int | None, list[Guest]] = {}
-    for guest in guests:
-        if guest.id in running and guest.id not in managed and not guest.template:
-            groups.setdefault(guest.order, []).append(guest)
-    total = 0
-    for group in groups.values():
-        lanes = [0] * max(1, min(workers or len(group), len(group)))
-        for guest in sorted(group, key=lambda one: one.id, reverse=True):
-            lane = lanes.index(min(lanes))
-            lanes[lane] += (DOWN_SECONDS if guest.down is None else guest.down) + FORCE_SECONDS + 1
-        total += max(lanes)
-    return total
-
-
-def workers(text: str, cpus: int) -> int:
-    """Return how many guests Proxmox stops at a time: max_workers of datacenter.cfg, else the host's CPUs."""
-    match = re.search(r"^max_workers:\s*([1-9][0-9]{0,3})\s*$", text, re.MULTILINE)
-    return int(match.group(1)) if match else cpus
-
-
 # High availability
 
 _POLICIES = {
@@ -454,132 +396,7 @@ def ha(root: Path = Path("/")) -> Ha:
     return Ha(policy, frozenset(managed), tuple(words))
 
 
-# Programs
-
-
-def status(run: Run, guest: Guest) -> str | None:
-    """Ask how a guest stands: "running", "stopped", or None if that can't be told."""
-    _code, said = _bounded(run, STATUS_SECONDS, guest.kind, "status", str(guest.id))
-    match = re.search(r"^status: (running|stopped)\s*$", said, re.MULTILINE)
-    return match.group(1) if match else None
-
-
-def running(run: Run) -> frozenset[int] | None:
-    """Ask which guests run, VMs that are paused too. None if qm or pct can't say it.
-
-    Both print a table: VMID NAME STATUS MEM(MB) BOOTDISK(GB) PID, where a VM without a name is called `VM 100`, and PID is 0 if it
-    is down; and VMID Status Lock Name. Where there is no guest of their kind they print nothing.
-    """
-    code, vms = _bounded(run, STATUS_SECONDS, "qm", "list")
-    if code:
-        return None
-    code, containers = _bounded(run, STATUS_SECONDS, "pct", "list")
-    if code:
-        return None
-    return frozenset(
-        int(number)
-        for number in (
-            *re.findall(r"^\s*([0-9]{3,9})\s.*\s[1-9][0-9]*[ \t]*$", vms, re.MULTILINE),
-            *re.findall(r"^\s*([0-9]{3,9})\s+running\b", containers, re.MULTILINE),
-        )
-    )
-
-
-def start(run: Run, guest: Guest) -> tuple[int, str]:
-    """Start a guest. Returns the exit code, and what the program said."""
-    return _bounded(run, START_SECONDS, guest.kind, "start", str(guest.id))
-
-
-def longest(seconds: float) -> float:
-    """Return how long stop() takes at most that is given SECONDS."""
-    # the last shutdown, and Proxmox's force; the end of a backup, and ours; the looks after them; what `timeout` itself waits
-    return seconds + FORCE_SECONDS + 10 + 3 * STATUS_SECONDS + 2 * STOP_SECONDS + HA_SECONDS + 20
-
-
-def stop(
-    run: Run, guest: Guest, seconds: float, *, clock: Clock = time.monotonic, pause: Pause = time.sleep
-) -> Stopped:
-    """Shut a guest down that runs, and force it after SECONDS. Never raises; takes longest(seconds) at most.
-
-    A backup keeps a guest locked, and is ended as Proxmox itself does when the host goes down. Of a guest that HA works, HA
-    is told, and it does it in its own time; so only the status says when a guest is down.
-    """
-    return _Stop(run, guest, seconds, clock, pause).result()
-
-
-class _Stop:
-    """One guest, and its way down."""
-
-    def __init__(self, run: Run, guest: Guest, seconds: float, clock: Clock, pause: Pause) -> None:
-        self.run, self.guest, self.seconds, self.clock, self.pause = run, guest, seconds, clock, pause
-        self.began = clock()
-        self.ha = False
-        self.freed = False
-        self.last = ""  # what Proxmox said last
-
-    def result(self) -> Stopped:
-        while True:
-            left = max(1, math.ceil(self.seconds - self._passed()))
-            verdict = self._round(left)
-            if verdict:
-                return replace(verdict, ha=self.ha)
-            if self._passed() + PAUSE >= self.seconds:
-                break
-            self.pause(PAUSE)
-        _code, said = _bounded(self.run, STOP_SECONDS, self.guest.kind, "stop", str(self.guest.id), "--skiplock", "1")
-        said = _last_line(said) or self.last
-        # HA acts some seconds after it was told
-        until = self._passed() + (HA_SECONDS if self.ha else 0)
-        while True:
-            if self._stands() == "stopped":
-                return Stopped("forced", f"{self.guest} was stopped by force after {self._passed():.1f} s", self.ha)
-            if self._passed() >= until:
-                break
-            self.pause(PAUSE)
-        return Stopped("runs", f"{self.guest} could not be stopped within {self._passed():.1f} s: {said}", self.ha)
-
-    def _round(self, left: int) -> Stopped | None:
-        code, said = 0, ""
-        if not self.ha:
-            words = ("shutdown", str(self.guest.id), "--timeout", str(left), "--forceStop", "1")
-            code, said = _bounded(self.run, left + FORCE_SECONDS + 10, self.guest.kind, *words)
-            self.ha = "Requesting HA stop" in said
-            self.last = _last_line(said)
-        stands = self._stands()
-        if stands == "stopped":
-            if code and " not running" in said:
-                return Stopped("already", f"{self.guest} is down already")
-            forced = "terminating now" in said or (code == 0 and not self.ha and self._passed() >= self.seconds)
-            if forced:
-                return Stopped("forced", f"{self.guest} did not go down within {self.seconds:g} s, and was forced")
-            return Stopped("stopped", f"{self.guest} is down, after {self._passed():.1f} s")
-        if code == 127:
-            return Stopped("runs", f"{self.guest} can't be stopped: {self.last}")
-        if stands is None and "does not exist" in said:
-            return Stopped("gone", f"there is no {self.guest} on this host")
-        if "is locked (backup)" in said and not self.freed:
-            self.freed = True
-            _bounded(self.run, STOP_SECONDS, "vzdump", "--stop")
-        return None
-
-    def _stands(self) -> str | None:
-        return status(self.run, self.guest)
-
-    def _passed(self) -> float:
-        return self.clock() - self.began
-
-
-def _bounded(run: Run, seconds: float, *command: str) -> tuple[int, str]:
-    """Run a program that is ended after SECONDS, whatever bounds the runner has."""
-    return run(["timeout", "--kill-after=5", f"{seconds:g}", *command])
-
-
 # Small things
-
-
-def _last_line(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return printable(lines[-1]) if lines else ""
 
 
 def _is_true(value: str) -> bool:

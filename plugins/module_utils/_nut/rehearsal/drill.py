@@ -33,14 +33,14 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..base import jsontext
-from ..base.clock import boottime
+from ..base.clock import Clock, boottime
+from ..base.process import Find, find_program
 from ..base.systemd import Run
 from ..conf import grammar, upsmon
-from ..conf.consistency import Find, find
-from ..net import vocabulary
-from ..net.client import Client, UpsdFailure, VarNotSupported
+from ..net import readings, vocabulary
+from ..net.client import Client, UpsdFailure
 from ..plan import model
-from ..shutdown import gate, gate_loop
+from ..shutdown import gate, gate_loop, observe
 from ..shutdown import policy as shutdown_policy
 
 UNIT = "nut-shutdown-drill"
@@ -188,7 +188,7 @@ def files(folder: Path, job: Job, port: int, password: str) -> dict[str, str]:
             folder / "notes" / PRIMARY, where, PRIMARY, password, job.timing, flag=folder / "killpower"
         ),
     }
-    for number in range(len(job.policy.hosts)):
+    for number in range(len(job.policy.machines)):
         note = folder / "notes" / str(number)
         made[f"{number}.conf"] = upsmon_conf(note, where, "secondary", password, SECONDARY, flag=None)
     return made
@@ -201,8 +201,10 @@ def arithmetic(job: Job) -> model.Plan:
     """Make the plan of this shutdown, as it counts from the low battery on until the primary powers off."""
     seconds: dict[str, Any] = {name.lower(): float(value) for name, value in job.timing.items()}
     machines = [
-        model.Machine(host.name, model.SECONDARY, "linux", shutdown_time=host.expected, limit=host.limit)
-        for host in job.policy.hosts
+        model.Machine(
+            host.name, model.SECONDARY, "linux", shutdown_time=host.shutdown_time, shutdown_limit=host.shutdown_limit
+        )
+        for host in job.policy.machines
     ]
     primary = model.Machine(job.primary, model.PRIMARY, "linux")
     return model.plan([primary, *machines], [model.Supply(UPS)], model.Timing(**seconds, settle=job.policy.settle))
@@ -212,7 +214,7 @@ def planned_of(
     made: model.Plan, policy: shutdown_policy.Policy, primary: str
 ) -> dict[str, tuple[float | None, float | None]]:
     """Say for each machine when it should begin to go down, and be down; of the primary when it should power off. s from the trigger."""
-    found = {one.name: (made.at(model.WAITS, one.name), made.at(model.GOES, one.name)) for one in policy.hosts}
+    found = {one.name: (made.at(model.WAITS, one.name), made.at(model.GOES, one.name)) for one in policy.machines}
     return {**found, primary: (made.at(model.POWEROFF), None)}
 
 
@@ -487,7 +489,7 @@ class Drill:
         say: Say,
         stopped: threading.Event,
         *,
-        finder: Find = find,
+        finder: Find = find_program,
         clock: Callable[[], float] = boottime,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -530,7 +532,7 @@ class Drill:
             (self.folder / name).write_text(text, encoding="utf-8")
             (self.folder / name).chmod(0o600)
         self.supply()
-        hosts = self.job.policy.hosts
+        hosts = self.job.policy.machines
         self.say(f"a simulated UPS, its upsd, upsmon as on this host, and {len(hosts)} more for the others are started")
         for name, arguments in (("dummy-ups", ("-F", "-a", UPS)), ("upsd", ("-F",))):
             self.programs.start(name, found[name] or Path(), *arguments)
@@ -568,36 +570,33 @@ class Drill:
         job = self.job
         ups = shutdown_policy.Ups(UPS, "127.0.0.1", self.port)
         policy = shutdown_policy.Policy(
-            (ups,), job.policy.hosts, job.policy.settle, job.policy.reserve, job.policy.longest
+            (ups,), job.policy.machines, job.policy.settle, job.policy.reserve, job.policy.longest
         )
-        asker = gate_loop.Asker(policy.upses, self.clock)
+        asker = observe.Asker(policy.upses, self.clock)
         try:
-            report = gate_loop.run(
+            report = gate_loop.Gate(
                 policy,
-                self.folder / "gate.json",
-                self.folder / "last.json",
-                self.folder / "shutdown.log",
                 log=lambda line: self.say(f"{job.primary}: {line}"),
                 prober=self.look,
                 ask_upsd=asker,
-                clock=self.clock,
-                wall=self.wall,
-                sleep=self.pause,
+                state_path=self.folder / "gate.json",
+                report_path=self.folder / "last.json",
+                log_path=self.folder / "shutdown.log",
                 by="drill",
                 mode="drill",
-            )
+                clock=Clock(self.clock, self.wall, self.pause),
+            ).run()
         finally:
             asker.close()
         end = self.clock()
         self.say(f"{job.primary}: would power off now")
-        rule, reason = report.ended or ("", "")
-        return Seen(self.seen(trigger, end), moment, end - trigger, rule, reason)
+        return Seen(self.seen(trigger, end), moment, end - trigger, report.rule or "", report.reason or "")
 
     def seen(self, trigger: float, end: float) -> dict[str, tuple[float | None, float | None]]:
         found: dict[str, tuple[float | None, float | None]] = {}
-        for number, host in enumerate(self.job.policy.hosts):
+        for number, host in enumerate(self.job.policy.machines):
             began = self.noted.get(str(number))
-            down = began + host.expected if began is not None and began + host.expected <= end else None
+            down = began + host.shutdown_time if began is not None and began + host.shutdown_time <= end else None
             found[host.name] = (
                 None if began is None else began - trigger,
                 None if down is None else down - trigger,
@@ -609,8 +608,8 @@ class Drill:
         self.hear()
         now = self.clock()
         return {
-            host.name: str(number) not in self.noted or now < self.noted[str(number)] + host.expected
-            for number, host in enumerate(self.job.policy.hosts)
+            host.name: str(number) not in self.noted or now < self.noted[str(number)] + host.shutdown_time
+            for number, host in enumerate(self.job.policy.machines)
         }
 
     # What goes on all the time
@@ -635,7 +634,7 @@ class Drill:
         self.hear()
         for name in ended:
             if name not in self.noted:
-                who = name if not name.isdigit() else f"upsmon of {self.job.policy.hosts[int(name)].name}"
+                who = name if not name.isdigit() else f"upsmon of {self.job.policy.machines[int(name)].name}"
                 raise DrillError(f"{who} ended by itself: {self.programs.last_words(name)}")
 
     def until(self, what: str, done: Callable[[], bool]) -> None:
@@ -663,11 +662,13 @@ class Drill:
 
     def hear(self) -> None:
         """Read the notes."""
-        for number, host in enumerate(self.job.policy.hosts):
+        for number, host in enumerate(self.job.policy.machines):
             name = str(number)
             if self.note(name):
-                self.say(f"{host.name}: upsmon runs its SHUTDOWNCMD, and it begins to go down ({host.expected:g} s)")
-            if name in self.noted and name not in self.down and self.clock() >= self.noted[name] + host.expected:
+                self.say(
+                    f"{host.name}: upsmon runs its SHUTDOWNCMD, and it begins to go down ({host.shutdown_time:g} s)"
+                )
+            if name in self.noted and name not in self.down and self.clock() >= self.noted[name] + host.shutdown_time:
                 self.down.add(name)
                 self.say(f"{host.name}: is down")
         if self.note(PRIMARY):
@@ -736,7 +737,7 @@ def inside(
     as_json: bool,
     room: Path | None = None,
     check: Callable[[], Sequence[str]] = walls,
-    finder: Find = find,
+    finder: Find = find_program,
 ) -> bool:
     """Hold the drill that the first line of SOURCE (a file descriptor) names, and say whether the order held. Raises DrillError.
 
@@ -779,20 +780,16 @@ def ask_real(policy: shutdown_policy.Policy) -> float | None:
     left = []
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
-                flags = vocabulary.split_status(client.get_var(ups.name, "ups.status"))
-                try:
-                    runtime = client.get_var(ups.name, "battery.runtime")
-                except VarNotSupported:
-                    runtime = None
+            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
+                reading = readings.read_variables(client.list_vars(ups.name))
         except (UpsdFailure, grammar.Unencodable) as error:
             raise Refused(f"nobody can tell whether a real shutdown is near: {error}") from None
-        if "OL" not in flags or {"OB", "LB", "FSD"} & set(flags):
+        if not reading.is_plainly_on_mains:
             raise Refused(
-                f"{ups.name} says {' '.join(flags)}: a real shutdown may be near, and goes first. Try again on mains"
+                f"{ups.name} says {' '.join(reading.flags) or 'nothing'}, and must be plainly on mains (OL): a real shutdown may be "
+                "near, and goes first. Wait until it is"
             )
-        said = gate.reading("OL", runtime, 0.0).runtime
-        left += [] if said is None else [said]
+        left += [] if reading.runtime is None else [reading.runtime]
     return min(left, default=None)
 
 
@@ -806,7 +803,7 @@ def make_job(policy: shutdown_policy.Policy, conf: Path, outage: float, primary:
         raise Refused(f"{conf} can't be read: {error.strerror}. The role nut_server writes it") from None
     # an address has nothing to do in there, and a stage is no part of it
     return Job(
-        shutdown_policy.Policy((), policy.hosts, policy.settle, policy.reserve, policy.longest),
+        shutdown_policy.Policy((), policy.machines, policy.settle, policy.reserve, policy.longest),
         timing(text),
         ask_real(policy),
         outage,
@@ -817,7 +814,7 @@ def make_job(policy: shutdown_policy.Policy, conf: Path, outage: float, primary:
 def name_of(policy: shutdown_policy.Policy) -> str:
     """Return this host's name, or what tells it from the others if one of them is called so."""
     name = platform.node().partition(".")[0] or "this host"
-    return f"{name} (this host)" if name in {host.name for host in policy.hosts} else name
+    return f"{name} (this host)" if name in {host.name for host in policy.machines} else name
 
 
 def systemd_run(booted: Path = SYSTEMD, path: str = "/usr/bin:/bin") -> str:
@@ -848,7 +845,7 @@ def outside(
     stopped = threading.Event()
     # a little later than it ends by itself
     words = command(starter, program, job.longest + 30, as_json=as_json)
-    asker = gate_loop.Asker(policy.upses, boottime)
+    asker = observe.Asker(policy.upses, boottime)
     try:
         with signals(stopped):
             return _watch(words, job, say, stopped, asker=asker, run=run)

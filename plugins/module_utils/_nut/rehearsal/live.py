@@ -31,10 +31,10 @@ from ..base.systemd import Run
 from ..base.text import one_line, printable
 from ..conf import grammar
 from ..conf import upsmon as conf_upsmon
-from ..net import snapshot, vocabulary
+from ..net import readings, snapshot, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..plan import model
-from ..shutdown import gate_loop
+from ..shutdown import observe
 from ..shutdown.policy import TEXT_LIMIT, Policy
 from . import drill
 
@@ -140,7 +140,7 @@ def fitness(policy: Policy, found: Found, need: float | None = None) -> Fitness:
         remarks += _comes_back(said, need)
     states = [one for one in found.upses.values() if not isinstance(one, str)]
     inside = {hostnames.normal_address(one) for state in states for one in state.clients}
-    for host in policy.hosts if states else ():
+    for host in policy.machines if states else ():
         if not found.addresses.get(host.name):
             problems.append(f"{host.name} has no address here, so nobody sees when it goes. Is its name right?")
         elif not inside & found.addresses[host.name]:
@@ -177,35 +177,29 @@ def _installed(found: Found) -> Iterator[str]:
         yield f"the SHUTDOWNCMD in {drill.CONF} does not start {GATE_UNIT}: this host would not wait for the others"
 
 
-def _number(state: snapshot.UpsState, name: str) -> float | None:
-    value = vocabulary.typed_value(name, state.variables.get(name, ""))
-    return None if isinstance(value, str) else float(value)
-
-
 def _power(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
     """Say why this UPS stands against it."""
     if not state.fresh:
         yield f"{state.name}: nobody can tell whether it is on mains: {state.error or 'it has no status yet'}"
         return
-    if "OL" not in state.status or not vocabulary.CAREFUL.isdisjoint(state.status):
+    reading = state.reading
+    if not reading.is_plainly_on_mains:
         yield f"{state.name} says {' '.join(state.status)}, and must be plainly on mains (OL). Wait until it is"
-    charge, low = _number(state, "battery.charge"), _number(state, "battery.charge.low") or 0.0
-    if charge is not None and charge <= low:
+    charge, low = reading.charge, reading.charge_low
+    if charge is not None and low is not None and charge <= low:
         yield f"{state.name} is charged to {charge:g} %, and counts as low at {low:g} %. Wait until it is charged"
-    runtime = _number(state, "battery.runtime")
-    if need is not None and runtime is not None and runtime < need:
+    if need is not None and reading.runtime is not None and reading.runtime < need:
         yield (
-            f"{state.name} lasts {runtime:.0f} s, and the plan wants {need:.0f} s, should the mains fail meanwhile. "
+            f"{state.name} lasts {reading.runtime:.0f} s, and the plan wants {need:.0f} s, should the mains fail meanwhile. "
             "Wait until it is charged; or see make plan"
         )
 
 
 def _comes_back(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
     """Say what of this UPS one has to know. ups.delay.start: ondelay; not every UPS can."""
-    if _number(state, "battery.runtime") is None and need is not None:
+    if state.reading.runtime is None and need is not None:
         yield f"{state.name} does not say how long it lasts. Begin only if it is charged"
-    delay = _number(state, "ups.delay.start")
-    if delay is None or delay < 0:
+    if readings.quantity(state.variables.get("ups.delay.start")) is None:
         yield (
             f"{state.name} does not say when it gives power again after it has cut it (ups.delay.start, ondelay): it may stay off. "
             "Be where its button is"
@@ -218,14 +212,14 @@ def find(
     *,
     names: hostnames.Resolve = hostnames.resolve,
     conf: Path = drill.CONF,
-    look: Callable[[Policy, Run, hostnames.Resolve], tuple[dict[str, bool | None], Any]] = gate_loop.one_look,
+    look: Callable[[Policy, Run, hostnames.Resolve], tuple[dict[str, bool | None], Any]] = observe.one_look,
 ) -> Found:
     """Look at all that fitness() judges."""
     seen, _readings = look(policy, run, names)
     upses: dict[str, snapshot.UpsState | str] = {}
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
+            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                 upses[str(ups)] = snapshot.snapshot(client, [ups.name])[0]
         except (UpsdFailure, grammar.Unencodable) as error:
             upses[str(ups)] = str(error)
@@ -253,14 +247,14 @@ def _text(path: Path) -> str | None:
 
 def addresses(policy: Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
-    found = {}
-    for host in policy.hosts:
-        its: set[str] = set()
-        for name in host.addresses:
-            with contextlib.suppress(OSError):
-                its |= {hostnames.normal_address(one) for one in names(name, NAME_SECONDS)}
-        found[host.name] = frozenset(its)
-    return found
+    wanted = [name for machine in policy.machines for name in machine.addresses]
+    found, _problems = hostnames.resolve_all(wanted, NAME_SECONDS, names)
+    return {
+        machine.name: frozenset(
+            hostnames.normal_address(address) for name in machine.addresses for address in found[name]
+        )
+        for machine in policy.machines
+    }
 
 
 # What is noted. Moments are seconds since 1970: they must mean the same after a reboot.
@@ -404,7 +398,7 @@ class Recorder:
             drill.name_of(policy),
             wall(),
             wall(),
-            {host.name: Noted() for host in policy.hosts},
+            {host.name: Noted() for host in policy.machines},
         )
         self.written = -math.inf
 
@@ -467,7 +461,7 @@ class Recorder:
         fsd, inside = False, None
         for ups in self.policy.upses:
             try:
-                with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
+                with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                     fsd |= "FSD" in vocabulary.split_status(client.get_var(ups.name, "ups.status"))
                     there = {hostnames.normal_address(one) for one in client.list_clients(ups.name)}
             except (UpsdFailure, grammar.Unencodable):
@@ -488,7 +482,7 @@ def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> No
 
 def record(policy: Policy, wanted: Wanted, log: Say, *, run: Run, names: hostnames.Resolve) -> bool:
     """Be the recorder: what its unit runs. Returns as Recorder.run() does."""
-    looker = gate_loop.Looker(policy.hosts, run, boottime, resolve=names)
+    looker = observe.Looker(policy.machines, run, boottime, resolve=names)
     try:
         one = Recorder(
             policy,
@@ -565,7 +559,7 @@ class After:
 
 def job(policy: Policy, conf: str, primary: str) -> drill.Job:
     """Return what drill.arithmetic() wants to know."""
-    bare = Policy((), policy.hosts, policy.settle, policy.reserve, policy.longest)
+    bare = Policy((), policy.machines, policy.settle, policy.reserve, policy.longest)
     return drill.Job(bare, drill.timing(conf), None, 0.0, primary)
 
 
@@ -686,7 +680,7 @@ def read_offers(data: object, primary: str, secondaries: Collection[str]) -> lis
 
 def offers(policy: Policy, took: Mapping[str, float | None], primary: str, own: float | None) -> list[Offer]:
     """Say what the inventory should say, where it says something else; a second or a tenth more or less is no difference."""
-    said: list[tuple[str, bool, float | None]] = [(host.name, False, host.expected) for host in policy.hosts]
+    said: list[tuple[str, bool, float | None]] = [(host.name, False, host.shutdown_time) for host in policy.machines]
     said.append((primary, True, own))
     found = []
     for name, its, now in said:

@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ..base import jsontext
-from ..net import vocabulary
-from .policy import DAY, VERSION, Host, Policy
+from ..base import records
+from ..net import readings as net_readings
+from .policy import VERSION, Machine, Policy
 
 RESUME = 120.0
 """Seconds without a look after which a state file is that of another shutdown."""
@@ -107,7 +106,7 @@ def step(
     elapsed = now - state.began
     words: list[str] = []
     hosts = {}
-    for host in policy.hosts:
+    for host in policy.machines:
         before = state.hosts.get(host.name, NEW)
         hosts[host.name] = after = _watch(
             host, before, seen.get(host.name), settle=policy.settle, now=now, asked=asked, elapsed=elapsed
@@ -123,12 +122,12 @@ def step(
 def decide(policy: Policy, state: State) -> Decision:
     """Say whether the gate opens, as things stand."""
     elapsed = state.now - state.began
-    waiting = tuple(host.name for host in policy.hosts if not state.hosts.get(host.name, NEW).settled)
+    waiting = tuple(host.name for host in policy.machines if not state.hosts.get(host.name, NEW).settled)
     still = f"still waiting for {', '.join(waiting)}"
     if not waiting:
         return Decision(True, *_all_settled(policy, state), ())
     left = time_left(policy, state)
-    keeps = policy.keeps([host for host in policy.hosts if host.name in waiting], elapsed)
+    keeps = policy.keeps([host for host in policy.machines if host.name in waiting], elapsed)
     if left is not None and left[1] <= keeps:
         reason = f"{left[0]} has {max(left[1], 0):.0f} s left, and this host needs {keeps:g} s itself; {still}"
         return Decision(True, BATTERY, reason, waiting)
@@ -140,17 +139,17 @@ def decide(policy: Policy, state: State) -> Decision:
 
 
 def _all_settled(policy: Policy, state: State) -> tuple[str, str]:
-    given_up = [host.name for host in policy.hosts if state.hosts[host.name].down is None]
+    given_up = [host.name for host in policy.machines if state.hosts[host.name].down is None]
     assumed = [
         host.name
-        for host in policy.hosts
+        for host in policy.machines
         if state.hosts[host.name].down is not None and state.hosts[host.name].silent is None
     ]
     if given_up:
         return LIMIT, f"{', '.join(given_up)} did not go down within the limit; nobody else is waited for"
     if assumed:
         return ASSUMED, f"nobody can tell about {', '.join(assumed)}, whose time is over; nobody else is waited for"
-    return DOWN, "all are down" if policy.hosts else "there is nobody to wait for"
+    return DOWN, "all are down" if policy.machines else "there is nobody to wait for"
 
 
 def time_left(policy: Policy, state: State) -> tuple[str, float] | None:
@@ -168,7 +167,7 @@ def time_left(policy: Policy, state: State) -> tuple[str, float] | None:
 
 
 def _watch(
-    host: Host, before: Watched, answers: bool | None, *, settle: float, now: float, asked: float, elapsed: float
+    host: Machine, before: Watched, answers: bool | None, *, settle: float, now: float, asked: float, elapsed: float
 ) -> Watched:
     given_up = before.given_up
     if answers is True:
@@ -183,25 +182,25 @@ def _watch(
         silent, assumed, down = before.silent, before.assumed, before.down
     else:
         silent, assumed, down = None, (now if before.assumed is None else before.assumed), None
-        if elapsed >= host.expected and now - assumed >= settle:
+        if elapsed >= host.shutdown_time and now - assumed >= settle:
             down = now
-    if down is None and elapsed >= host.limit:
+    if down is None and elapsed >= host.shutdown_limit:
         given_up = True
     return Watched(silent, assumed, down, given_up)
 
 
-def _tell(host: Host, before: Watched, after: Watched, elapsed: float, now: float) -> list[str]:
+def _tell(host: Machine, before: Watched, after: Watched, elapsed: float, now: float) -> list[str]:
     words = []
     if after.down is not None and before.down is None:
         late = ", after it was given up" if before.given_up else ""
         if after.silent is None:
-            how = f"nobody can tell, and the {host.expected:g} s that it takes are over"
+            how = f"nobody can tell, and the {host.shutdown_time:g} s that it takes are over"
             words.append(f"{host.name} is taken as down{late} ({how})")
         elif host.guest:
-            how = f"{host.guest.kind} status {host.guest.id} says stopped; {host.expected:g} s were expected"
+            how = f"{host.guest.kind} status {host.guest.id} says stopped; {host.shutdown_time:g} s were expected"
             words.append(f"{host.name} is down{late} ({how})")
         else:
-            how = f"silent for {now - after.silent:.1f} s; {host.expected:g} s were expected"
+            how = f"silent for {now - after.silent:.1f} s; {host.shutdown_time:g} s were expected"
             words.append(f"{host.name} is down{late} ({how})")
     elif after.down is None and before.down is not None:
         words.append(f"{host.name} answers again")
@@ -210,9 +209,9 @@ def _tell(host: Host, before: Watched, after: Watched, elapsed: float, now: floa
     elif after.silent is None and before.silent is not None and after.assumed is None:
         words.append(f"{host.name} answers again")
     if after.assumed is not None and before.assumed is None and after.down is None:
-        words.append(f"nobody can tell whether {host.name} is up; it is waited for at least {host.expected:g} s")
+        words.append(f"nobody can tell whether {host.name} is up; it is waited for at least {host.shutdown_time:g} s")
     if after.given_up and not before.given_up:
-        words.append(f"{host.name} is given up: {elapsed:.1f} s are over, and its limit is {host.limit:g} s")
+        words.append(f"{host.name} is given up: {elapsed:.1f} s are over, and its limit is {host.shutdown_limit:g} s")
     return words
 
 
@@ -254,20 +253,9 @@ def _tell_power(policy: Policy, before: Mapping[str, Reading], after: Mapping[st
 
 
 def reading(status: str, runtime: str | None, at: float) -> Reading:
-    """Make a reading of ``ups.status`` and ``battery.runtime`` (seconds), as upsd says them.
-
-    0 counts as not known: some UPSes always say so, and others once in a while. One that has said more before, and is really
-    empty, is known by that and by the time that has passed.
-    """
-    flags = vocabulary.split_status(status)
-    on_battery = True if "OB" in flags else False if "OL" in flags else None
-    try:
-        seconds = float(runtime) if runtime is not None else None
-    except ValueError:
-        seconds = None
-    if seconds is not None and not 0 < seconds <= DAY * 7:  # NaN is not between anything
-        seconds = None
-    return Reading(on_battery, seconds, at, "FSD" in flags)
+    """Make a reading of ``ups.status`` and ``battery.runtime`` (seconds), as upsd says them."""
+    said = net_readings.read_variables({"ups.status": status, "battery.runtime": runtime or ""})
+    return Reading(said.on_battery, said.runtime, at, "FSD" in said.flags)
 
 
 # What is kept
@@ -285,8 +273,8 @@ def resume(text: str | None, boot: str, by: str, now: float) -> State:
     started again comes back within seconds, so one that has not looked for RESUME seconds was another one.
     """
     try:
-        state = _load(text) if text is not None else None
-    except (ValueError, TypeError, LookupError, AttributeError):
+        state = records.load(State, text, VERSION) if text is not None else None
+    except records.RecordError:
         state = None
     if state is None or not boot or state.boot != boot or not state.began <= state.now <= now:
         return begin(boot, by, now)
@@ -295,61 +283,4 @@ def resume(text: str | None, boot: str, by: str, now: float) -> State:
 
 def dump(state: State) -> str:
     """Write the state as JSON."""
-    data = {
-        "version": VERSION,
-        "boot": state.boot,
-        "by": state.by,
-        "began": state.began,
-        "now": state.now,
-        "hosts": {name: [one.silent, one.assumed, one.down, one.given_up] for name, one in state.hosts.items()},
-        "power": {name: [one.on_battery, one.runtime, one.at] for name, one in state.power.items()},
-        "ended": list(state.ended) if state.ended else None,
-        "flag": state.flag,
-    }
-    return json.dumps(data) + "\n"
-
-
-def _load(text: str) -> State:
-    data = jsontext.parse(text)
-    if data["version"] != VERSION:
-        raise ValueError
-    ended = data["ended"]
-    return State(
-        _str(data["boot"]),
-        _str(data["by"]),
-        _number(data["began"]),
-        _number(data["now"]),
-        {
-            name: Watched(_maybe(silent), _maybe(assumed), _maybe(down), _truth(given_up))
-            for name, (silent, assumed, down, given_up) in data["hosts"].items()
-        },
-        {
-            name: Reading(None if on is None else _truth(on), _maybe(runtime), _number(at))
-            for name, (on, runtime, at) in data["power"].items()
-        },
-        None if ended is None else (_str(ended[0]), _str(ended[1])),
-        _truth(data["flag"]),
-    )
-
-
-def _str(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError
-    return value
-
-
-def _truth(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _number(value: object) -> float:
-    found = jsontext.number(value)
-    if found is None:
-        raise ValueError
-    return found
-
-
-def _maybe(value: object) -> float | None:
-    return None if value is None else _number(value)
+    return records.dump(state, VERSION)

@@ -48,15 +48,15 @@ class Guest:
 
 
 @dataclass(frozen=True)
-class Host:
-    """A machine to wait for. expected, limit: seconds from the gate's beginning until it should, and must, be down."""
+class Machine:
+    """A machine to wait for."""
 
     name: str
     addresses: tuple[str, ...]
     ports: tuple[int, ...]
     guest: Guest | None
-    expected: float
-    limit: float
+    shutdown_time: float  # seconds from the gate's beginning until it should be down
+    shutdown_limit: float  # seconds after which it is waited for no longer
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Policy:
     """
 
     upses: tuple[Ups, ...]
-    hosts: tuple[Host, ...]
+    machines: tuple[Machine, ...]
     settle: float
     reserve: float
     longest: float
@@ -76,16 +76,16 @@ class Policy:
     least: float | None = None
     flag: str = ""
 
-    def keeps(self, waiting: Sequence[Host], elapsed: float) -> float:
+    def keeps(self, waiting: Sequence[Machine], elapsed: float) -> float:
         """Say how many seconds of the battery are for this host alone, while these are waited for."""
-        if self.least is None or any(elapsed >= host.expected + self.settle for host in waiting):
+        if self.least is None or any(elapsed >= host.shutdown_time + self.settle for host in waiting):
             return self.reserve
         return min(self.least, self.reserve)
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _UPS = re.compile(r"[^\s@:\x00-\x1f\x7f]{1,255}")
-_MEMBERS = ("version", "upses", "hosts", "settle", "reserve", "least", "longest", "flag", "stages")
+_MEMBERS = ("version", "upses", "machines", "settle", "reserve", "least", "longest", "flag", "stages")
 
 
 def read_policy(text: str | bytes) -> Policy:
@@ -144,12 +144,12 @@ class _Check:
         self.problems.append(f"{path}: {words}")
 
     def policy(self, data: object) -> Policy:
-        given = self.members("$", data, _MEMBERS, needed=("version", "upses", "hosts", "reserve", "longest"))
+        given = self.members("$", data, _MEMBERS, needed=("version", "upses", "machines", "reserve", "longest"))
         if isinstance(given.get("version"), bool) or given.get("version", VERSION) != VERSION:
             self.wrong("$.version", f"must be {VERSION}, the only version there is")
-        hosts = tuple(self.host(path, one) for path, one in self.entries("$.hosts", given.get("hosts", [])))
+        machines = tuple(self.machine(path, one) for path, one in self.entries("$.machines", given.get("machines", [])))
         upses = tuple(self.ups(path, one) for path, one in self.entries("$.upses", given.get("upses", [])))
-        for what, names in (("$.hosts", [one.name for one in hosts]), ("$.upses", [str(one) for one in upses])):
+        for what, names in (("$.machines", [one.name for one in machines]), ("$.upses", [str(one) for one in upses])):
             for name in sorted({name for name in names if names.count(name) > 1 and name}):
                 self.wrong(what, f"{name} stands there twice. Say it once")
         stages = []
@@ -160,7 +160,7 @@ class _Check:
                 self.wrong(path, "must be an object with a name, what starts it, and what it does")
         return Policy(
             upses,
-            hosts,
+            machines,
             settle=self.seconds("$.settle", given.get("settle", 3.0), 0.5, 60),
             reserve=self.seconds("$.reserve", given.get("reserve", 0), 0, DAY),
             longest=self.seconds("$.longest", given.get("longest", 1), 1, DAY),
@@ -237,9 +237,9 @@ class _Check:
                 return value
         return self.text(path, value, _NAME, "an IP address, without brackets, or a host's name")
 
-    def host(self, path: str, data: object) -> Host:
-        known = ("name", "addresses", "ports", "guest", "expected", "limit")
-        given = self.members(path, data, known, needed=("name", "expected", "limit"))
+    def machine(self, path: str, data: object) -> Machine:
+        known = ("name", "addresses", "ports", "guest", "shutdown_time", "shutdown_limit")
+        given = self.members(path, data, known, needed=("name", "shutdown_time", "shutdown_limit"))
         guest = self.guest(f"{path}.guest", given.get("guest"))
         addresses = tuple(
             self.place(where, one) for where, one in self.entries(f"{path}.addresses", given.get("addresses", []))
@@ -250,12 +250,13 @@ class _Check:
         )
         if guest is None and not addresses:
             self.wrong(path, "needs addresses, or guest if it is a guest of this host: how else is it seen to be down?")
-        expected = self.seconds(f"{path}.expected", given.get("expected", 0), 0, DAY)
-        limit = self.seconds(f"{path}.limit", given.get("limit", DAY), 0, DAY)
-        if expected > limit:
-            self.wrong(f"{path}.limit", f"is less than expected ({expected:g} s). Give it more time than it takes")
+        usual = self.seconds(f"{path}.shutdown_time", given.get("shutdown_time", 0), 0, DAY)
+        limit = self.seconds(f"{path}.shutdown_limit", given.get("shutdown_limit", DAY), 0, DAY)
+        if usual > limit:
+            words = f"is less than shutdown_time ({usual:g} s). Give it more time than it takes"
+            self.wrong(f"{path}.shutdown_limit", words)
         name = self.text(f"{path}.name", given["name"], _NAME, "a host's name") if "name" in given else ""
-        return Host(name, addresses, ports, guest, expected, limit)
+        return Machine(name, addresses, ports, guest, usual, limit)
 
     def guest(self, path: str, data: object) -> Guest | None:
         if data is None:

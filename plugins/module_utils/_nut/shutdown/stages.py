@@ -29,8 +29,9 @@ from ..base import files, jsontext
 from ..base.systemd import Run
 from ..base.text import LINE, one_line, printable
 from ..conf import grammar
+from ..net import readings
 from ..net.client import Client, UpsdFailure
-from ..proxmox import guests
+from ..proxmox import control, guests
 from ..proxmox.guests import Guest
 from ..proxmox.selection import NOBODY, Chosen, Selector
 from .fsd import FsdError, request_fsd
@@ -308,28 +309,15 @@ def power(name: str, variables: Mapping[str, str] | None) -> Power:
 
     On battery for a calibration (CAL) is no outage, and whether the mains are there can't be told meanwhile.
     """
-    flags = set((variables or {}).get("ups.status", "").split())
+    reading = readings.read_variables(variables or {})
+    flags = set(reading.flags)
     if (variables or {}).get("ups.test.result", "").casefold() == "in progress":
         flags.add(TEST)
-    on_battery = True if "OB" in flags else False if "OL" in flags else None
+    on_battery = reading.on_battery
     if on_battery and "CAL" in flags:
         on_battery = None
-    return Power(
-        on_battery,
-        _measured((variables or {}).get("battery.charge")),
-        _measured((variables or {}).get("battery.runtime")),
-        frozenset(flags),
-        frozenset([name] if on_battery else ()),
-    )
-
-
-def _measured(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    # some UPSes say -1 for "I don't know"
-    return value if math.isfinite(value) and value >= 0 else None
+    upses = frozenset([name] if on_battery else ())
+    return Power(on_battery, reading.charge, reading.runtime, frozenset(flags), upses)
 
 
 def combine(powers: Mapping[str, Power], were: Collection[str]) -> Power:
@@ -545,7 +533,7 @@ def stopping(state: State, key: Key) -> State:
 
 
 def stopped(state: State, key: Key, outcome: str, ha: bool = False) -> State:
-    """Note what came of a stop. outcome: guests.Stopped's, or "lost". What was down already, or is gone, is not ours."""
+    """Note what came of a stop. outcome: control.Stopped's, or "lost". What was down already, or is gone, is not ours."""
     if key not in state.asked:
         return state  # of an outage that is over
     ours = dict(state.ours)
@@ -735,9 +723,9 @@ def run(
     state_path: Path,
     log: Log,
     run: Run,
-    clock: guests.Clock = base_clock.boottime,
+    clock: control.Clock = base_clock.boottime,
     ask: Ask = ask_upsd,
-    sleep: guests.Pause = time.sleep,
+    sleep: control.Pause = time.sleep,
     boot_id: Callable[[], str] = base_clock.boot_id,
     start: Start = thread,
     set_fsd: Callable[[Run], None] = request_fsd,
@@ -803,9 +791,9 @@ class _Program:
     path: Path
     log: Log
     run: Run
-    clock: guests.Clock
+    clock: control.Clock
     ask: Ask
-    sleep: guests.Pause
+    sleep: control.Pause
     start: Start
     set_fsd: Callable[[Run], None]
     finder: Finder | None
@@ -822,6 +810,7 @@ class _Program:
     _search: _Search | None = field(default=None, init=False)
     _rests: str = field(default="", init=False)
     _shown: dict[str, str] = field(default_factory=dict, init=False)
+    _unknown: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         """Begin now."""
@@ -867,6 +856,7 @@ class _Program:
             decision = decide(self.stages, self.state, now, seen, frozenset(self._jobs), finding=finding)
             self.state = decision.state
             self.narrate(before, seen)
+            self.tell_unknown(seen, now)
             self.save()
         return decision
 
@@ -948,17 +938,30 @@ class _Program:
         else:
             self.say("on mains")
 
+    def tell_unknown(self, seen: Power, now: float) -> None:
+        """Log, once in an outage, what the stages go by and no UPS says."""
+        if self.state.since is None:
+            self._unknown.clear()
+        elif seen.on_battery and now - self.state.since >= HOLD:
+            for what in ("charge", "runtime"):
+                stages = [stage.name for stage in self.stages if getattr(stage, what) is not None]
+                if stages and getattr(seen, what) is None and what not in self._unknown:
+                    self._unknown.add(what)
+                    self.say(
+                        f"battery.{what} is unknown: until a UPS says it, it begins no stage ({', '.join(stages)})"
+                    )
+
     def do(self, action: Action) -> None:
         if action.kind == "notify":
             self.say(f"stage {action.stage} begins: {action.reason}")
             self.notify(action)
         elif action.kind == "stop_guests":
             for target in action.targets:
-                self.begin(target, self.stop, guests.longest(target.seconds))
+                self.begin(target, self.stop, control.longest_stop(target.seconds))
         elif action.kind == "start_guests":
             for target in action.targets:
                 self.say(f"{target.guest} is started: {action.reason}")
-                self.begin(target, self.restart, guests.START_SECONDS + 3 * guests.STATUS_SECONDS)
+                self.begin(target, self.restart, control.START_SECONDS + 3 * control.STATUS_SECONDS)
         else:
             self.fsd(action)
 
@@ -1002,25 +1005,25 @@ class _Program:
     def stop(self, target: Target) -> None:
         key, guest = target.key, target.guest
         ours = key in self.state.ours
-        if guests.status(self.run, guest) == "stopped":
+        if control.status(self.run, guest) == "stopped":
             self.say(f"{guest} is down{', stopped by a run before this one' if ours else ' already'}")
             self.change(lambda state: stopped(state, key, "stopped" if ours else "already"))
             return
         self.change(lambda state: stopping(state, key))
         self.say(f"{guest} is shut down, and has {target.seconds:g} s for it")
-        came = guests.stop(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
+        came = control.stop(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
         self.say(came.words)
         outcome = "stopped" if ours and came.outcome == "already" else came.outcome
         self.change(lambda state: stopped(state, key, outcome, came.ha))
 
     def restart(self, target: Target) -> None:
         key, guest = target.key, target.guest
-        stands = guests.status(self.run, guest)
+        stands = control.status(self.run, guest)
         if stands == "running":
             self.say(f"{guest} runs already: somebody has started it")
             self.change(lambda state: started(state, key, True, self.clock()))
             return
-        code, said = guests.start(self.run, guest) if stands else (1, "its status can't be told")
+        code, said = control.start(self.run, guest) if stands else (1, "its status can't be told")
         if code:
             last = (said.strip().splitlines() or [""])[-1]
             self.say(f"{guest} was not started: {last}")

@@ -15,15 +15,15 @@ DEADTIME (15 s) since the last answer, so there an early restart prevents the sh
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from ..base import jsontext
+from ..base import records
 from ..base.clock import stamp
 from ..base.text import printable
+from ..net.readings import may_be_outage
 from ..net.vocabulary import ABSENT, split_status
 
 if TYPE_CHECKING:
@@ -53,8 +53,6 @@ EVENTS = 50  # how many are kept
 MAINS, BATTERY, UNKNOWN = "mains", "battery", "unknown"
 BLOCKED, FLOODED, RESTARTED, LEFT, LISTENS = "blocked", "flooded", "restarted", "left alone", "listens"
 
-_ON_BATTERY = frozenset({"OB", "LB", "FSD"})
-
 
 # What is seen
 
@@ -74,7 +72,7 @@ def power_of(words: Iterable[str]) -> str:
     A UPS that is not there, and has not been, has no say. One whose data have been stale from the beginning may be on battery.
     """
     flags = [found for found in map(split_status, words) if ABSENT not in found]
-    if any(set(found) & _ON_BATTERY for found in flags):
+    if any(map(may_be_outage, flags)):
         return BATTERY
     return MAINS if flags and all("OL" in found for found in flags) else UNKNOWN
 
@@ -85,7 +83,8 @@ def is_mains_seen(words: Iterable[str], statuses: Iterable[str]) -> bool:
 
 
 def _of_power(status: str) -> bool:
-    return not ({"OL"} | _ON_BATTERY).isdisjoint(split_status(status))
+    flags = split_status(status)
+    return "OL" in flags or may_be_outage(flags)
 
 
 def is_hasty(release: str) -> bool:
@@ -213,52 +212,13 @@ class Memory:
 
 def dump(memory: Memory) -> str:
     """Return the text of the memory's file."""
-    return json.dumps({"version": VERSION, **asdict(memory)}, indent=1) + "\n"
+    return records.dump(memory, VERSION)
 
 
 def load(text: str, boot: str) -> Memory:
     """Read what dump() wrote. Never raises. Of another boot only the events count; of a broken file, nothing."""
     try:
-        memory = _memory(jsontext.parse(text))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        memory = records.load(Memory, text, VERSION)
+    except records.RecordError:
         return Memory(boot)
     return memory if boot and memory.boot == boot else Memory(boot, events=memory.events)
-
-
-def _memory(data: Mapping[str, Any]) -> Memory:
-    if data["version"] != VERSION:
-        raise ValueError
-    return Memory(
-        _text(data["boot"]),
-        tuple(map(_number, _list(data["restarts"]))),
-        tuple(map(_text, _list(data["tried"]))),
-        tuple(map(_event, _list(data["events"])))[-EVENTS:],
-        _text(data["release"]),
-    )
-
-
-def _event(data: Mapping[str, Any]) -> Event:
-    times = data["times"]
-    if isinstance(times, bool) or not isinstance(times, int) or not 0 < times < 1 << 53:
-        raise ValueError
-    texts = [_text(data[name]) for name in ("kind", "address", "words")]
-    return Event(texts[0], texts[1], texts[2], _number(data["first"]), _number(data["last"]), times)
-
-
-def _list(value: object) -> Sequence[Any]:
-    if not isinstance(value, list):
-        raise TypeError
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _number(value: object) -> float:
-    # compared first: a float has no room for each whole number
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e11:
-        raise ValueError
-    return float(value)

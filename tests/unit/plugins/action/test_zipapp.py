@@ -24,6 +24,7 @@ from ansible.plugins import loader as plugins
 from ansible.plugins.loader import connection_loader
 from ansible.template import Templar
 from ansible_collections.homelab.nut.plugins.action import zipapp
+from ansible_collections.homelab.nut.tests.unit.support.plays import run_play
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,24 +138,9 @@ def test_tasks_of_a_play(task: dict[str, object], tmp_path: Path) -> None:
         {"homelab.nut.zipapp": {**task, "head": "head.sh", "dest": str(tmp_path / "headed")}},
         {"ansible.builtin.copy": {"content": "{{ [made, again, checked, other, seen] | to_json }}", "dest": "results"}},
     ]
-    (tmp_path / "ansible.cfg").touch()
     (tmp_path / "files/head.sh").write_text(f'#!/bin/sh\necho begun\nexec {sys.executable} -IS "$0"\n')
     (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": steps}]))
-    environment = {
-        **os.environ,
-        "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / ".collections"),
-        "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
-    }
-    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", "-c", "local", "play.yml"]
-    done = subprocess.run(
-        [*command, "-e", f"ansible_python_interpreter={sys.executable}"],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_play(tmp_path, "-i", "localhost,", "play.yml")
     made, again, checked, mode, seen = json.loads((tmp_path / "results").read_text())
     assert [one["changed"] for one in (made, again, checked, mode)] == [True, False, True, True]
     assert "diff" not in again or not any(again["diff"])

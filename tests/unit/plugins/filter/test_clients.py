@@ -26,7 +26,7 @@ def test_the_secondaries() -> None:
         "user": "nas",
         "begin_time": 10,
         "shutdown_time": 60,
-        "limit": 90,
+        "shutdown_limit": 90,
         "address": "nas",
         "guest": None,
     }

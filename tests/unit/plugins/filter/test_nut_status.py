@@ -42,7 +42,7 @@ UPS = {
     "load": 12.5, "battery_date": "2024-01-01", "model": "APC Back-UPS", "clients": ["127.0.0.1", "192.0.2.20"],
 }  # fmt: skip
 FULL = {**SEEN, "upses": [UPS], "addresses": {"nas": ["192.0.2.20"]}}
-CLIENTS = [{"name": "nas", "primary": "pve", "ups": "ups", "shutdown_time": 60, "limit": 90}]
+CLIENTS = [{"name": "nas", "primary": "pve", "ups": "ups", "shutdown_time": 60, "shutdown_limit": 90}]
 
 
 def shown(seen: Any) -> str:

@@ -17,7 +17,7 @@ NAS = secondaries({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {"ansible_host":
 def test_a_policy() -> None:
     made = policy(NAS, ["ups"], "3493", settle="3", reserve=60)
     assert (made["settle"], made["reserve"], made["longest"]) == (3, 60, 120)
-    assert [one["name"] for one in made["hosts"]] == ["nas"]
+    assert [one["name"] for one in made["machines"]] == ["nas"]
     # what a variable that is not set looks like
     assert policy(NAS, ["ups"], 3493, settle=3, reserve=60, longest="") == made
     assert policy(NAS, ["ups"], 3493, settle=3, reserve=60, longest="200")["longest"] == 200

@@ -23,12 +23,12 @@ def test_the_machines() -> None:
             "name": "nas",
             "kind": "truenas",
             "shutdown_time": 60,
-            "limit": 90,
+            "shutdown_limit": 90,
             "guest_id": 100,
             "address": ["nas"],
             **begin,
         },
-        {"name": "media", "kind": "linux", "shutdown_time": 10, "limit": 40, "address": ["media"], **begin},
+        {"name": "media", "kind": "linux", "shutdown_time": 10, "shutdown_limit": 40, "address": ["media"], **begin},
     ]
 
 

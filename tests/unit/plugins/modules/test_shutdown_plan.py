@@ -46,7 +46,7 @@ MACHINES = [
         "role": "guest",
         "kind": "qm",
         "shutdown_time": 40,
-        "limit": 60,
+        "shutdown_limit": 60,
         "needs": ["truenas"],
         "guest_id": 9,
     },
@@ -192,9 +192,18 @@ def test_what_upsd_does_not_say_well_is_not_known(capfd: pytest.CaptureFixture[s
     assert (supply["runtime"], supply["runtime_low"], supply["ignorelb"]) == (None, None, False)
     assert supply["mfr"] == "CPS"
     assert supply["pollinterval"] == 2
-    assert supply["says_runtime"] is True
+    # NUT, told to decide by it (ignorelb), would take -1 for a battery that is low
+    assert supply["says_runtime"] is False
     del odd["battery.runtime"]
     assert asked(capfd, odd)["plan"]["supplies"][0]["says_runtime"] is False
+
+
+def test_a_ups_that_always_says_runtime_0_is_not_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    result = asked(capfd, {**VARIABLES, "battery.runtime": "0"}, enforce="expected")
+    assert "failed" not in result
+    assert result["feasible"] is None
+    (supply,) = result["plan"]["supplies"]
+    assert (supply["runtime"], supply["charge"], supply["says_runtime"]) == (None, 100, False)
 
 
 def test_a_stale_ups_is_not_known(capfd: pytest.CaptureFixture[str]) -> None:

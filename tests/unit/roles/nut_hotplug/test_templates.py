@@ -7,10 +7,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import yaml
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy, udev
+from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_play
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,25 +129,11 @@ def load(path: str) -> Any:
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What the play saw, by host: `rendered` holds its files, or `refused` why there are none."""
     root = tmp_path_factory.mktemp("site")
-    tasks = root / "roles" / "nut_hotplug" / "tasks"
-    tasks.mkdir(parents=True)
-    (tasks / "main.yml").write_text(TASKS)
+    tasks = make_role(root, "nut_hotplug", TASKS)
     (tasks / "preflight.yml").write_text(yaml.safe_dump(load("tasks/present.yml")[:1]))
-    for part in ("defaults", "vars", "templates", "meta"):
-        (tasks.parent / part).symlink_to(ROLE / part)
     (root / "hosts.yml").write_text(yaml.dump(plain({"pve": {"hosts": HOSTS}}), Dumper=Dumper, sort_keys=False))
     (root / "site.yml").write_text(PLAYBOOK)
-    (root / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {CHECKOUT / '.collections'}\n")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-    environment.update(
-        ANSIBLE_CONFIG=str(root / "ansible.cfg"),
-        ANSIBLE_HOME=str(root / "home"),
-        ANSIBLE_PYTHON_INTERPRETER=sys.executable,
-    )
-    program = Path(sys.executable).with_name("ansible-playbook")
-    command = [str(program), "-i", "hosts.yml", "-c", "local", "site.yml"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_play(root, "-i", "hosts.yml", "site.yml")
     found: dict[str, dict[str, Any]] = json.loads((root / "seen.json").read_text())
     return found
 

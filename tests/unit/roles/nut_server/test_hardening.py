@@ -7,16 +7,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import sandbox
+from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_play
 
 CHECKOUT = Path(__file__).parents[4]
 ROLE = CHECKOUT / "roles" / "nut_server"
@@ -75,24 +73,10 @@ TASKS = """\
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """Return the drop-ins of each host."""
     root = tmp_path_factory.mktemp("site")
-    tasks = root / "roles" / "nut_server" / "tasks"
-    tasks.mkdir(parents=True)
-    (tasks / "main.yml").write_text(TASKS.replace("NAMES", str([SERVER, DRIVER, MONITOR, UPSD])))
-    for part in ("defaults", "vars", "templates", "meta"):
-        (tasks.parent / part).symlink_to(ROLE / part)
+    make_role(root, "nut_server", TASKS.replace("NAMES", str([SERVER, DRIVER, MONITOR, UPSD])))
     (root / "hosts.yml").write_text(yaml.safe_dump({"pve": {"hosts": HOSTS}}, sort_keys=False))
     (root / "site.yml").write_text(PLAYBOOK)
-    (root / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {CHECKOUT / '.collections'}\n")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-    environment.update(
-        ANSIBLE_CONFIG=str(root / "ansible.cfg"),
-        ANSIBLE_HOME=str(root / "home"),
-        ANSIBLE_PYTHON_INTERPRETER=sys.executable,
-    )
-    program = Path(sys.executable).with_name("ansible-playbook")
-    command = [str(program), "-i", "hosts.yml", "-c", "local", "site.yml"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_play(root, "-i", "hosts.yml", "site.yml")
     found: dict[str, dict[str, str]] = json.loads((root / "seen.json").read_text())
     return found
 

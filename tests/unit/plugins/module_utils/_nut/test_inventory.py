@@ -31,7 +31,7 @@ def test_all_by_default() -> None:
     assert inventory.clients(GROUPS, HOSTS) == [
         {
             **{"name": "nas", "kind": "truenas", **primary, "user": "nas", "begin_time": 10, "shutdown_time": 60},
-            **{"limit": 90, "address": HOSTS["nas"].get("ansible_host", "nas"), "guest": None},
+            **{"shutdown_limit": 90, "address": HOSTS["nas"].get("ansible_host", "nas"), "guest": None},
         },
         {
             **{
@@ -42,7 +42,7 @@ def test_all_by_default() -> None:
                 "begin_time": 10,
                 "shutdown_time": 30,
             },
-            **{"limit": 60, "address": HOSTS["media"].get("ansible_host", "media"), "guest": None},
+            **{"shutdown_limit": 60, "address": HOSTS["media"].get("ansible_host", "media"), "guest": None},
         },
     ]
 
@@ -78,7 +78,7 @@ def test_all_that_can_be_said() -> None:
         "user": "truenas-1",
         "begin_time": 10,
         "shutdown_time": 120,
-        "limit": 125,
+        "shutdown_limit": 125,
         "address": "10.0.0.7",
         "guest": {"kind": "qm", "id": 100},
     }
@@ -86,11 +86,11 @@ def test_all_that_can_be_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "limit"), [(20, 50), (60, 90), (61, 91), (100, 150), (0, 30)], ids=lambda one: f"{one} s"
+    ("own", "shutdown_limit"), [(20, 50), (60, 90), (61, 91), (100, 150), (0, 30)], ids=lambda one: f"{one} s"
 )
-def test_how_long_the_primary_waits_for_it(own: int, limit: int) -> None:
+def test_how_long_the_primary_waits_for_it(own: int, shutdown_limit: int) -> None:
     (one,) = inventory.clients({"pve": ["pve"], "truenas": ["nas"]}, hosts(nas={"nut_client_shutdown_time": own}))
-    assert one["limit"] == limit
+    assert one["shutdown_limit"] == shutdown_limit
 
 
 def test_a_limit_that_is_none() -> None:
@@ -129,11 +129,11 @@ def test_what_the_gate_goes_by() -> None:
     )
     policy = inventory.gate_policy(found, ["ups", "ups2"], 3493, settle=3, reserve=60)
     checked = shutdown_policy.check_policy(policy)
-    assert [(one.name, one.addresses, one.expected, one.limit) for one in checked.hosts] == [
+    assert [(one.name, one.addresses, one.shutdown_time, one.shutdown_limit) for one in checked.machines] == [
         ("the_nas", ("fd00::7",), 100, 150),
         ("media", ("media",), 30, 60),
     ]
-    assert checked.hosts[1].guest == shutdown_policy.Guest("pct", 101)
+    assert checked.machines[1].guest == shutdown_policy.Guest("pct", 101)
     assert [str(one) for one in checked.upses] == ["ups@localhost:3493", "ups2@localhost:3493"]
     assert (checked.settle, checked.reserve, checked.longest, checked.stages) == (3, 60, 180, ())
     assert inventory.gate_policy([], ["ups"], 3493, settle=3, reserve=60)["longest"] == 30
@@ -260,6 +260,11 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
         GROUPS,
         hosts(nas={"nut_client_user": "the nas"}),
         "nas: nut_client_user 'the nas' can't be used: the user name holds a space",
+    ),
+    "a user of the primary that NUT can't carry": (
+        {"pve": ["pve"]},
+        hosts(pve={"nut_server_user": "a#b"}),
+        "pve: nut_server_user 'a#b' can't be used: the user name holds a '#'",
     ),
     "seconds by word": (
         GROUPS,

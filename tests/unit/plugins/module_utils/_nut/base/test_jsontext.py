@@ -23,8 +23,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import n
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill, live
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, gate_loop, stages, watch
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, stages, watch
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.fingerprint import Fingerprint
 from hypothesis import HealthCheck, given, settings
@@ -122,9 +123,9 @@ ENTRY = '{"__REALTIME_TIMESTAMP": "1000000000000000", "MESSAGE": "m", "MESSAGE_I
 POLICY = {
     "version": 1,
     "upses": [{"name": "ups", "host": "localhost", "port": 3493}],
-    "hosts": [
-        {"name": "nas", "addresses": ["192.0.2.20"], "ports": [22], "expected": 60, "limit": 120},
-        {"name": "vm", "guest": {"kind": "qm", "id": 100}, "expected": 10, "limit": 40},
+    "machines": [
+        {"name": "nas", "addresses": ["192.0.2.20"], "ports": [22], "shutdown_time": 60, "shutdown_limit": 120},
+        {"name": "vm", "guest": {"kind": "qm", "id": 100}, "shutdown_time": 10, "shutdown_limit": 40},
     ],
     "settle": 3,
     "reserve": 60,
@@ -256,7 +257,7 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "live._gate_says": ({"began": 1000.0, "elapsed": 30.0, "reason": "r"}, lambda path: live._gate_says(path, NOTES)),
     "live._entries": (as_json(ENTRY), by_text(lambda text: live._entries(lambda _command: (0, text), []))),
     "examine._entries": (as_json(ENTRY), by_text(lambda text: list(observe._entries(text)))),
-    "gate.Names": ({"nas": ["192.0.2.20"]}, lambda path: gate_loop.Names(path).kept),
+    "Names": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: Names(path).known),
     "gate_policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.PolicyError)),
     "policy.read": (USB_POLICY, expect(policy.read, policy.PolicyError)),
     "drill.read_job": (as_json(JOB.dump()), by_text(expect(drill.read_job, drill.DrillError))),
@@ -283,7 +284,7 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
         "drill.read_job": JOB,
         "live._gate_says": ("r", 1030.0),
         "live._entries": [(1e9, "i")],
-        "gate.Names": {"nas": ("192.0.2.20",)},
+        "Names": {"nas": ("192.0.2.20",)},
         "watch.load": WATCHED,
         "shutdown_cli._json": whole,
     }

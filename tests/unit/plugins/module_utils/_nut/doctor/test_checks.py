@@ -53,7 +53,7 @@ FILES = {
 POLICY = {
     "version": 1,
     "upses": [{"name": "ups"}],
-    "hosts": [{"name": "nas", "addresses": ["192.0.2.20"], "expected": 60, "limit": 90}],
+    "machines": [{"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 60, "shutdown_limit": 90}],
     "settle": 3,
     "reserve": 30,
     "longest": 120,

@@ -166,9 +166,9 @@ VARIABLES = {
     "device.model": "Back-UPS",
 }
 CLIENTS = [
-    {"name": "nas", "primary": "pve", "ups": "ups", "shutdown_time": 60, "limit": 90},
-    {"name": "media", "primary": "pve", "ups": "UPS", "shutdown_time": 5, "limit": 35},
-    {"name": "other", "primary": "pve2", "ups": "ups", "shutdown_time": 5, "limit": 35},
+    {"name": "nas", "primary": "pve", "ups": "ups", "shutdown_time": 60, "shutdown_limit": 90},
+    {"name": "media", "primary": "pve", "ups": "UPS", "shutdown_time": 5, "shutdown_limit": 35},
+    {"name": "other", "primary": "pve2", "ups": "ups", "shutdown_time": 5, "shutdown_limit": 35},
 ]
 
 
@@ -227,7 +227,7 @@ def test_an_upsd_and_a_host_that_say_nothing() -> None:
 
 def test_it_fits_the_screen() -> None:
     many = [
-        {"name": f"machine-{number}", "primary": "pve", "ups": "ups", "shutdown_time": 60, "limit": 90}
+        {"name": f"machine-{number}", "primary": "pve", "ups": "ups", "shutdown_time": 60, "shutdown_limit": 90}
         for number in range(20)
     ]
     shown = status.status({"pve": facts(state())}, many, width=100)

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 PVE = Machine("pve", "primary", "pve")
 NAS = Machine("truenas", "secondary", "truenas", shutdown_time=60)
-MEDIA = Machine("media", "guest", "qm", shutdown_time=40, limit=90, needs=("truenas",), guest_id=101)
-ROUTER = Machine("router", "guest", "qm", shutdown_time=25, limit=90, guest_id=103)
+MEDIA = Machine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",), guest_id=101)
+ROUTER = Machine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90, guest_id=103)
 UPS = Supply(
     runtime=3000,
     runtime_low=600,
@@ -139,8 +139,8 @@ def delayed(site: Site, remedy: str) -> Site:
 
 
 DOCKER = Machine("docker", "secondary", "linux", shutdown_time=20, needs=("truenas",))
-STORE = Machine("store", "guest", "qm", shutdown_time=20, limit=50, guest_id=110)
-CLIENT = Machine("client", "guest", "pct", shutdown_time=20, limit=50, needs=("store",), guest_id=111)
+STORE = Machine("store", "guest", "qm", shutdown_time=20, shutdown_limit=50, guest_id=110)
+CLIENT = Machine("client", "guest", "pct", shutdown_time=20, shutdown_limit=50, needs=("store",), guest_id=111)
 LATER = StagePlan("later", runtime=900)
 
 CASES: dict[str, tuple[Site, str, str, float, Callable[[Site, str], Site]]] = {
@@ -153,18 +153,18 @@ CASES: dict[str, tuple[Site, str, str, float, Callable[[Site, str], Site]]] = {
     "maxage": (SITE.time(maxage=5), "MAXAGE", "", -1, timed("maxage")),
     "poweroff_wait": (SITE.time(poweroff_wait=99), "POWEROFF_WAIT", "", -1, timed("poweroff_wait")),
     "limit": (
-        SITE.machine("truenas", limit=62),
+        SITE.machine("truenas", shutdown_limit=62),
         "order", "truenas", -1,
-        lambda site, remedy: site.machine("truenas", limit=numbers(remedy)[0]),
+        lambda site, remedy: site.machine("truenas", shutdown_limit=numbers(remedy)[0]),
     ),
-    "guests": (SITE.machine("router", limit=121), "guests", "", -1, timed("guests_time")),
+    "guests": (SITE.machine("router", shutdown_limit=121), "guests", "", -1, timed("guests_time")),
     "a secondary on the NAS": (
         SITE.add(DOCKER),
         "needs", "docker", -50,
         lambda site, _remedy: site.machine("docker", needs=()),
     ),
     "a guest on the NAS": (
-        SITE.add(Machine("db", "guest", "pct", shutdown_time=10, limit=40, needs=("truenas",))),
+        SITE.add(Machine("db", "guest", "pct", shutdown_time=10, shutdown_limit=40, needs=("truenas",))),
         "needs", "db", -40,
         lambda site, _remedy: site.stage(guests=("media", "db")),
     ),
@@ -240,8 +240,8 @@ def test_one_second_is_enough(case: str) -> None:
         "deadtime": SITE.time(deadtime=15),
         "maxage": SITE.time(maxage=6),
         "poweroff_wait": SITE.time(poweroff_wait=100),
-        "limit": SITE.machine("truenas", limit=63),
-        "guests": SITE.machine("router", limit=120),
+        "limit": SITE.machine("truenas", shutdown_limit=63),
+        "guests": SITE.machine("router", shutdown_limit=120),
         "low battery": SITE.ups(runtime_low=382),
         "battery": UNSTAGED.ups(runtime=382),
         "reserve": UNSTAGED.time(reserve=438),
@@ -397,7 +397,7 @@ def test_the_limit() -> None:
     assert replace(NAS, shutdown_time=20).most == 50
     assert replace(NAS, shutdown_time=60).most == 90
     assert replace(NAS, shutdown_time=100).most == 150
-    assert replace(NAS, limit=0).most == 0
+    assert replace(NAS, shutdown_limit=0).most == 0
 
 
 def test_several_upses_each_must_last_and_the_worst_counts() -> None:
@@ -504,7 +504,7 @@ def test_a_stage_that_asks_for_fsd_begins_it_earlier() -> None:
 
 
 def test_what_makes_it_infeasible() -> None:
-    assert SITE.machine("truenas", limit=62).plan().feasible is False
+    assert SITE.machine("truenas", shutdown_limit=62).plan().feasible is False
     assert SITE.time(hostsync=1).plan().feasible is True
     # a guest hangs when its NAS goes first: it does not hold, but that must not stop a deployment
     hangs = replace(SITE, stages=()).plan()
@@ -658,7 +658,7 @@ def test_what_was_worked_out_is_enough_and_what_is_given_may_not_be() -> None:
     empty = replace(UNSTAGED, machines=(PVE, NAS))
     assert get(placed(empty, planning.Proxmox(seconds=400)), "guests").need == 400
     assert not [one for one in placed(empty, planning.Proxmox(seconds=0)).constraints if one.name == "guests"]
-    assert get(OPEN.machine("router", limit=200).plan(), "guests").holds is False
+    assert get(OPEN.machine("router", shutdown_limit=200).plan(), "guests").holds is False
 
 
 def test_guests_that_can_not_be_read() -> None:
@@ -755,12 +755,12 @@ def test_the_worst_run() -> None:
 
 
 def test_a_fast_secondary_leaves_the_floor() -> None:
-    made = SITE.machine("truenas", shutdown_time=0, limit=5).time(settle=1).plan()
+    made = SITE.machine("truenas", shutdown_time=0, shutdown_limit=5).time(settle=1).plan()
     assert span(made, "pve", GATE) == (15, 16)
 
 
 def test_a_secondary_is_expected_within_its_limit_and_the_gate_within_its_own() -> None:
-    made = SITE.machine("truenas", limit=30).plan()
+    made = SITE.machine("truenas", shutdown_limit=30).plan()
     assert span(made, "truenas", GOES) == (10, 40)
     late = SITE.machine("truenas", begin_time=100).time(hostsync=20).plan()
     assert span(late, "pve", SYNCS) == (2.5, 22.5)
@@ -807,7 +807,7 @@ def test_needed() -> None:
 
 
 def test_needed_grows_with_what_is_slow() -> None:
-    site = SITE.machine("truenas", begin_time=40.5, limit=10).time(settle=7.5, pollfreq=90).ups(pollinterval=6)
+    site = SITE.machine("truenas", begin_time=40.5, shutdown_limit=10).time(settle=7.5, pollfreq=90).ups(pollinterval=6)
     needed = site.plan().needed
     assert needed["hostsync"] == 46
     assert needed["limits"] == {"truenas": 68}
@@ -877,7 +877,7 @@ def sites(draw: st.DrawFn) -> Site:
         site = site.time(hostsync=needed["hostsync"], guests_time=needed["guests_time"])
         site = site.ups(offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"])
         for name, limit in needed["limits"].items():
-            site = site.machine(name, limit=limit)
+            site = site.machine(name, shutdown_limit=limit)
         needed = site.plan().needed
     if draw(st.booleans()):
         site = site.time(
@@ -918,7 +918,7 @@ def test_all_that_is_needed_together_is_enough(site: Site) -> None:
         offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"],
     )  # fmt: skip
     for name, limit in needed["limits"].items():
-        site = site.machine(name, limit=limit)
+        site = site.machine(name, shutdown_limit=limit)
     users = tuple(one.name for one in site.machines if one.needs)
     if users:
         site = replace(site, stages=(StagePlan("stage", charge=60, guests=users),))
@@ -1111,10 +1111,10 @@ def test_the_drawn_sites_hold_often_enough() -> None:
 HARM: dict[str, tuple[Site, str]] = {
     "low battery": (UNSTAGED.ups(runtime_low=150), "truenas is up when the primary goes"),
     "battery": (UNSTAGED.ups(runtime=100), "pve is up in the dark"),
-    "order": (SITE.machine("truenas", shutdown_time=200, limit=90), "truenas is up when the primary goes"),
+    "order": (SITE.machine("truenas", shutdown_time=200, shutdown_limit=90), "truenas is up when the primary goes"),
     "offdelay": (SITE.ups(offdelay=1), "pve is up in the dark"),
     "stage": (SITE.stage(runtime=620, fsd=False), "media is up when truenas may begin"),
-    "guests": (SITE.machine("router", limit=150), "router is killed"),
+    "guests": (SITE.machine("router", shutdown_limit=150), "router is killed"),
     "needs": (replace(SITE, stages=()), "media is up when truenas may begin"),
     "reserve": (UNSTAGED.time(reserve=580), "truenas is up when the primary goes"),
     "least": (UNSTAGED.time(reserve=580, least=570), "truenas is up when the primary goes"),
@@ -1163,8 +1163,8 @@ def test_a_plan_that_fails_by_far_does_harm(case: str) -> None:
         (SITE.machine("media", needs=("nas",)), "media: needs names nas"),
         (SITE.machine("media", needs=("media",)), "media: needs names media"),
         (SITE.machine("truenas", begin_time=-1), "truenas: begin_time is -1"),
-        (SITE.machine("truenas", limit=math.inf), "truenas: limit is inf"),
-        (SITE.machine("truenas", limit=math.nan), "truenas: limit is nan"),
+        (SITE.machine("truenas", shutdown_limit=math.inf), "truenas: shutdown_limit is inf"),
+        (SITE.machine("truenas", shutdown_limit=math.nan), "truenas: shutdown_limit is nan"),
         (SITE.stage(guests=("truenas",)), "stage nas-guests: truenas is no guest"),
         (SITE.stage(guests=("nobody",)), "stage nas-guests: nobody is no guest"),
         (SITE.stage(runtime=None), "stage nas-guests: nothing starts it"),
@@ -1209,8 +1209,8 @@ def test_data_that_is_no_plan(change: dict[str, Any]) -> None:
 def test_the_verdict_names_what_waits_for_something() -> None:
     # MAXAGE and DEADTIME are tighter, but nothing there depends on how long a shutdown takes
     assert verdict(SITE.plan()) == "The plan holds. Tightest is HOSTSYNC, with 20 s to spare"
-    assert "order (truenas), with 7 s" in verdict(SITE.machine("truenas", limit=70).plan())
-    failing = verdict(SITE.time(hostsync=1, settle=3.5, deadtime=2).machine("truenas", limit=60).plan())
+    assert "order (truenas), with 7 s" in verdict(SITE.machine("truenas", shutdown_limit=70).plan())
+    failing = verdict(SITE.time(hostsync=1, settle=3.5, deadtime=2).machine("truenas", shutdown_limit=60).plan())
     # what makes it infeasible comes first
     assert failing == "The plan does not hold: order (truenas) lacks 3.5 s, DEADTIME lacks 13 s, HOSTSYNC lacks 9 s"
 

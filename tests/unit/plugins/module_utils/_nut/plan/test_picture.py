@@ -32,8 +32,8 @@ MACHINES = (
     Machine("pve", "primary", "pve"),
     Machine("truenas", "secondary", "truenas", shutdown_time=60),
     Machine("docker", "secondary", "linux", shutdown_time=20),
-    Machine("media", "guest", "qm", shutdown_time=40, limit=90, needs=("truenas",)),
-    Machine("router", "guest", "qm", shutdown_time=25, limit=90),
+    Machine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",)),
+    Machine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90),
 )
 UPS = Supply(runtime=1500, runtime_low=480, offdelay=30, ondelay=60, ignorelb=True)
 STAGE = StagePlan("nas-guests", runtime=700, guests=("media",), fsd=True)

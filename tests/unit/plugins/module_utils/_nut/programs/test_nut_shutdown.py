@@ -21,10 +21,11 @@ from ansible_collections.homelab.nut.plugins.action import zipapp
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import live
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate_loop
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 
 ROOT = Path(__file__).resolve().parents[6]
-GUEST = {"name": "vm", "guest": {"kind": "qm", "id": 100}, "expected": 10, "limit": 60}
+GUEST = {"name": "vm", "guest": {"kind": "qm", "id": 100}, "shutdown_time": 10, "shutdown_limit": 60}
 
 
 class Program:
@@ -41,7 +42,7 @@ class Program:
         self.environment: dict[str, str] = {}
 
     def policy(self, **changes: Any) -> None:
-        whole = {"version": 1, "upses": [], "hosts": [GUEST], "settle": 3, "reserve": 30, "longest": 100, **changes}
+        whole = {"version": 1, "upses": [], "machines": [GUEST], "settle": 3, "reserve": 30, "longest": 100, **changes}
         (self.folder / "shutdown.json").write_text(json.dumps(whole))
 
     def by_systemd(self, unit: str = "nut-shutdown.service") -> None:
@@ -152,7 +153,7 @@ def test_a_crash_is_told_and_waits_a_moment(program: Program, monkeypatch: pytes
     def crash(*arguments: Any, **more: Any) -> None:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr(gate_loop, "run", crash)
+    monkeypatch.setattr(gate_loop.Gate, "run", crash)
     assert program("gate") == 1
     assert program.err[0] == "nut-shutdown gate failed: RuntimeError: odd"
     assert any("Traceback" in line for line in program.err)
@@ -209,18 +210,20 @@ def test_status(program: Program) -> None:
     }
     with serving(answers) as server:
         upses = [{"name": name, "host": "127.0.0.1", "port": server.port} for name in ("ups", "old")]
-        nas = {"name": "nas", "addresses": ["nas.invalid"], "expected": 60, "limit": 120}
-        program.policy(upses=upses, hosts=[GUEST, nas])
+        nas = {"name": "nas", "addresses": ["nas.invalid"], "shutdown_time": 60, "shutdown_limit": 120}
+        program.policy(upses=upses, machines=[GUEST, nas])
         program.says = "status: running"
         assert program("status") == 0
         text = program.out.pop()
         assert program("status", "--json") == 0
         data = json.loads(program.out.pop())
-    assert re.search(r"^  vm +up +expected 10 s, limit 60 s, by qm status 100$", text, re.MULTILINE)
-    assert re.search(r"^  nas +can't tell +expected 60 s, limit 120 s, by nas.invalid$", text, re.MULTILINE)
+    assert re.search(r"^  vm +up +shutdown_time 10 s, shutdown_limit 60 s, by qm status 100$", text, re.MULTILINE)
+    assert re.search(
+        r"^  nas +can't tell +shutdown_time 60 s, shutdown_limit 120 s, by nas.invalid$", text, re.MULTILINE
+    )
     assert "would wait at most 100 s for:" in text
     assert "no longer than until a UPS has 30 s left:" in text
-    program.policy(hosts=[GUEST], least=20)
+    program.policy(machines=[GUEST], least=20)
     assert program("status") == 0
     assert "until a UPS has 20 s, or 30 s where one takes longer than expected, left:" in program.out.pop()
     assert "on battery, 240 s left" in text
@@ -256,7 +259,7 @@ def test_status_tells_how_the_last_one_went(program: Program) -> None:
 
 
 def test_status_where_there_is_nobody(program: Program) -> None:
-    program.policy(hosts=[])
+    program.policy(machines=[])
     program("status")
     assert "  nobody\n" in program.out[0]
     assert "  none is known\n" in program.out[0]
@@ -288,7 +291,7 @@ def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     assert finder.stages == {"first": selection.Selector(((101, 60.0),))}
     assert (finder.path, finder.root) == (program.folder / "guests.json", program.folder)
     names = finder.resolver()
-    assert (type(names), names.path) == (gate_loop.Names, program.folder / "addresses.json")
+    assert (type(names), names.path) == (Names, program.folder / "addresses.json")
     assert finder.resolver() is not names
     assert program.out == ["a stage begins"]
     assert (program.folder / "log").read_text().endswith(" stages: a stage begins\n")
@@ -361,11 +364,10 @@ def test_check_keeps_the_addresses_of_names(program: Program, monkeypatch: pytes
             raise OSError("not known")
         return known[name]
 
-    keeping = gate_loop.Names
-    monkeypatch.setattr(gate_loop, "Names", lambda path: keeping(path, names))
+    monkeypatch.setattr(nut_shutdown, "Names", lambda path: Names(path, names))
     assert program("check") == 0
     assert program.out[1:] == ["stage nas is for VM 103 (onnas)"]
-    assert program.json("addresses.json") == {"nas.lan": ["192.0.2.20"], "truenas.lan": ["192.0.2.20"]}
+    assert program.json("addresses.json")["addresses"] == {"nas.lan": ["192.0.2.20"], "truenas.lan": ["192.0.2.20"]}
     # and when what knew them is gone
     known.clear()
     program.out.clear()
@@ -501,7 +503,7 @@ def test_a_drill(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     def outside(policy: Any, outage: float, say: Any, *, as_json: bool, program: list[str], run: Any) -> int:
-        seen.append((policy.hosts[0].name, outage, as_json, program, run))
+        seen.append((policy.machines[0].name, outage, as_json, program, run))
         say("it is on")
         return 1
 
@@ -561,7 +563,7 @@ def test_a_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def main(policy: Any, wanted: live.Wanted, out: Any, *, program: Any, run: Any, names: Any) -> bool:
-        asked.append((policy.hosts[0].name, wanted, program[:2], run, type(names), names.path))
+        asked.append((policy.machines[0].name, wanted, program[:2], run, type(names), names.path))
         out("it records")
         return not wanted.check
 
@@ -569,7 +571,7 @@ def test_a_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     assert program("record") == 0
     addresses = program.folder / "addresses.json"
     plain = live.Wanted(report=program.folder / "last.json")
-    assert asked == [("vm", plain, [sys.executable, "-IS"], program.qm, gate_loop.Names, addresses)]
+    assert asked == [("vm", plain, [sys.executable, "-IS"], program.qm, Names, addresses)]
     assert program.out == ["it records"]
     words = ("record", "--check", "--show", "--json", "--need", "382.5", "--own", "30", "--inside")
     assert program(*words) == 1
@@ -624,7 +626,7 @@ def _options(folder: Path) -> list[str]:
 
 
 def test_the_program(archive: Path, tmp_path: Path) -> None:
-    whole = {"version": 1, "upses": [], "hosts": [], "settle": 3, "reserve": 30, "longest": 100}
+    whole = {"version": 1, "upses": [], "machines": [], "settle": 3, "reserve": 30, "longest": 100}
     (tmp_path / "policy").write_text(json.dumps(whole))
     done = subprocess.run([archive, "gate", *_options(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -634,8 +636,8 @@ def test_the_program(archive: Path, tmp_path: Path) -> None:
 
 def test_killed_the_program_goes_on(archive: Path, tmp_path: Path) -> None:
     whole = {"version": 1, "upses": [], "reserve": 30, "longest": 3, "settle": 0.5}
-    host = {"name": "here", "addresses": ["127.0.0.1"], "ports": [1], "expected": 1, "limit": 1000}
-    (tmp_path / "policy").write_text(json.dumps({**whole, "hosts": [host]}))
+    host = {"name": "here", "addresses": ["127.0.0.1"], "ports": [1], "shutdown_time": 1, "shutdown_limit": 1000}
+    (tmp_path / "policy").write_text(json.dumps({**whole, "machines": [host]}))
     command = [str(archive), "gate", *_options(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout
@@ -649,7 +651,7 @@ def test_killed_the_program_goes_on(archive: Path, tmp_path: Path) -> None:
 
 
 def test_nobody_reads_what_it_says(archive: Path, tmp_path: Path) -> None:
-    (tmp_path / "policy").write_text('{"version": 1, "upses": [], "hosts": [], "reserve": 30, "longest": 100}')
+    (tmp_path / "policy").write_text('{"version": 1, "upses": [], "machines": [], "reserve": 30, "longest": 100}')
     with subprocess.Popen([archive, "gate", *_options(tmp_path)], stdout=subprocess.PIPE) as program:
         assert program.stdout
         program.stdout.close()

@@ -22,17 +22,17 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock as base_clock
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, upsmon
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, gate_loop
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 
 ROOT = Path(__file__).resolve().parents[6]
-NAS = {"name": "nas", "addresses": ["192.0.2.20"], "expected": 60, "limit": 120}
-VM = {"name": "vm", "guest": {"kind": "qm", "id": 100}, "expected": 10, "limit": 40}
+NAS = {"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 60, "shutdown_limit": 120}
+VM = {"name": "vm", "guest": {"kind": "qm", "id": 100}, "shutdown_time": 10, "shutdown_limit": 40}
 
 
 def policy(*hosts: Any, **changes: Any) -> shutdown_policy.Policy:
-    whole = {"version": 1, "upses": [], "hosts": list(hosts), "settle": 3, "reserve": 30, "longest": 150, **changes}
+    whole = {"version": 1, "upses": [], "machines": list(hosts), "settle": 3, "reserve": 30, "longest": 150, **changes}
     return shutdown_policy.check_policy(whole)
 
 
@@ -386,8 +386,8 @@ def nut(tmp_path: Path) -> Iterator[Nut]:
         os.kill(pid, signal.SIGKILL)
 
 
-QUICK = {"name": "nas", "addresses": ["192.0.2.20"], "expected": 1.2, "limit": 5}
-QUICKER = {"name": "web", "addresses": ["192.0.2.21"], "expected": 0.1, "limit": 5}
+QUICK = {"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 1.2, "shutdown_limit": 5}
+QUICKER = {"name": "web", "addresses": ["192.0.2.21"], "shutdown_time": 0.1, "shutdown_limit": 5}
 
 
 def quick(*hosts: Any, **changes: Any) -> drill.Job:
@@ -452,7 +452,7 @@ def test_a_drill_as_text_and_a_machine_that_does_not_go_down(nut: Nut) -> None:
     # its SHUTDOWNCMD never runs
     nut.mode("drill-0")
     said: list[str] = []
-    hosts = ({**QUICK, "expected": 0.3, "limit": 1}, QUICKER)
+    hosts = ({**QUICK, "shutdown_time": 0.3, "shutdown_limit": 1}, QUICKER)
     assert hold(nut, quick(*hosts), said, as_json=False) is False
     assert "The order did not hold: nas had not begun to go down" in said[-1]
     assert "nas is given up" in "\n".join(said)
@@ -575,25 +575,23 @@ def test_the_battery_counts_down_and_each_word_has_a_time_of_its_own(tmp_path: P
 
 
 def upsd_says(status: str, runtime: str | None = "240") -> dict[str, str]:
-    return {
-        "GET VAR ups ups.status": f'VAR ups ups.status "{status}"\n',
-        "GET VAR ups battery.runtime": f'VAR ups battery.runtime "{runtime}"\n'
-        if runtime
-        else "ERR VAR-NOT-SUPPORTED\n",
-    }
+    lines = f'VAR ups ups.status "{status}"\n' + (f'VAR ups battery.runtime "{runtime}"\n' if runtime else "")
+    return {"LIST VAR ups": f"BEGIN LIST VAR ups\n{lines}END LIST VAR ups\n"}
 
 
-@pytest.mark.parametrize(("runtime", "left"), [("240", 240.0), (None, None), ("soon", None)])
+@pytest.mark.parametrize(("runtime", "left"), [("240", 240.0), (None, None), ("soon", None), ("0", None)])
 def test_the_real_ups_is_asked(runtime: str | None, left: float | None) -> None:
     with serving(upsd_says("OL CHRG", runtime)) as server:
         assert drill.ask_real(policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])) == left
 
 
-@pytest.mark.parametrize("status", ["OB DISCHRG", "OB LB", "FSD OL", "OL LB", "OL OB", "BYPASS", ""])
+@pytest.mark.parametrize(
+    "status", ["OB DISCHRG", "OB LB", "FSD OL", "OL LB", "OL OB", "OL BYPASS", "BYPASS", "OL CAL", "OL OFF", ""]
+)
 def test_no_drill_while_a_shutdown_may_be_near(status: str) -> None:
     with (
         serving(upsd_says(status)) as server,
-        pytest.raises(drill.Refused, match=r"ups says .*: a real shutdown may be near"),
+        pytest.raises(drill.Refused, match=f"ups says {status or 'nothing'}, and must be plainly on mains"),
     ):
         drill.ask_real(policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}]))
 
@@ -706,7 +704,7 @@ def test_the_end_of_the_mains_is_the_end_of_the_drill(tmp_path: Path, monkeypatc
             self.closed = True
 
     made: list[Asker] = []
-    monkeypatch.setattr(gate_loop, "Asker", Asker)
+    monkeypatch.setattr(observe, "Asker", Asker)
     outer = Outer(tmp_path, "read job; touch begun; timeout 30 cat && exit 1; exit 2")
     assert outer() == 1
     assert outer.said == ["ups is on battery, in earnest: the drill ends"]

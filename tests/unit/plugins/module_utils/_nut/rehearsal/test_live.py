@@ -21,10 +21,10 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import syste
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot, vocabulary
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill, live
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 
-NAS = {"name": "nas", "addresses": ["192.0.2.20"], "expected": 60, "limit": 120}
-MEDIA = {"name": "media", "addresses": ["192.0.2.30", "2001:db8::30"], "expected": 5, "limit": 40}
+NAS = {"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 60, "shutdown_limit": 120}
+MEDIA = {"name": "media", "addresses": ["192.0.2.30", "2001:db8::30"], "shutdown_time": 5, "shutdown_limit": 40}
 CONF = """\
 SHUTDOWNCMD "/bin/systemctl start --no-block nut-shutdown.service || /sbin/shutdown -h +0"
 POWERDOWNFLAG /run/nut-killpower
@@ -43,7 +43,13 @@ VARIABLES = {
 
 
 def policy(*hosts: Any, **changes: Any) -> shutdown_policy.Policy:
-    whole = {"version": 1, "upses": [{"name": "ups"}], "hosts": list(hosts or (NAS, MEDIA)), "settle": 3, "reserve": 30}
+    whole = {
+        "version": 1,
+        "upses": [{"name": "ups"}],
+        "machines": list(hosts or (NAS, MEDIA)),
+        "settle": 3,
+        "reserve": 30,
+    }
     return shutdown_policy.check_policy({**whole, "longest": 150, **changes})
 
 
@@ -165,7 +171,7 @@ ANSWERS = {
     "LIST CLIENT ups": "BEGIN LIST CLIENT ups\nCLIENT ups 127.0.0.1\nCLIENT ups 127.0.0.2\nEND LIST CLIENT ups\n",
     "GET VAR ups ups.status": 'VAR ups ups.status "OL"\n',
 }
-NEAR = {"name": "nas", "addresses": ["127.0.0.2"], "ports": [9], "expected": 60, "limit": 120}
+NEAR = {"name": "nas", "addresses": ["127.0.0.2"], "ports": [9], "shutdown_time": 60, "shutdown_limit": 120}
 
 
 def test_all_is_found(tmp_path: Path) -> None:
@@ -654,17 +660,17 @@ def test_offers_that_a_host_has_sent() -> None:
     ],
 )
 def test_only_where_it_differs(measured: float, now: float, *, offered: bool) -> None:
-    one = policy({**NAS, "expected": now})
+    one = policy({**NAS, "shutdown_time": now})
     assert bool(live.offers(one, {"nas": measured}, "pve", None)) is offered
 
 
 def test_nothing_is_offered_of_what_was_not_measured() -> None:
     assert live.offers(policy(), {"nas": None}, "pve", 30) == []
     # less than it takes is never near enough
-    assert live.offers(policy({**MEDIA, "expected": 4}), {"media": 4.1}, "pve", None)[0].value == 5
-    assert live.offers(policy({**MEDIA, "expected": 4}), {"media": 3.9}, "pve", None) == []
-    assert live.offers(policy({**MEDIA, "expected": 5}), {"media": 5.1}, "pve", None)[0].value == 7
-    assert live.offers(policy({**MEDIA, "expected": 20}), {"media": 2.0}, "pve", None)[0].line.endswith(
+    assert live.offers(policy({**MEDIA, "shutdown_time": 4}), {"media": 4.1}, "pve", None)[0].value == 5
+    assert live.offers(policy({**MEDIA, "shutdown_time": 4}), {"media": 3.9}, "pve", None) == []
+    assert live.offers(policy({**MEDIA, "shutdown_time": 5}), {"media": 5.1}, "pve", None)[0].value == 7
+    assert live.offers(policy({**MEDIA, "shutdown_time": 20}), {"media": 2.0}, "pve", None)[0].line.endswith(
         "margin, at least 5"
     )
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Decision, Reading, State, Watched
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Guest, Host, Policy, Ups
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Guest, Machine, Policy, Ups
 from hypothesis import given
 from hypothesis import strategies as st
 
-NAS = Host("nas", ("192.0.2.20",), (22, 443), None, 60.0, 120.0)
-VM = Host("vm", (), (), Guest("qm", 100), 30.0, 90.0)
+NAS = Machine("nas", ("192.0.2.20",), (22, 443), None, 60.0, 120.0)
+VM = Machine("vm", (), (), Guest("qm", 100), 30.0, 90.0)
 UPS = Ups("ups")
 POLICY = Policy((UPS,), (NAS,), settle=3.0, reserve=60.0, longest=600.0)
 
@@ -38,7 +38,7 @@ class Course:
         power: Reading | Mapping[str, Reading] | None = None,
         asked: float | None = None,
     ) -> Decision:
-        seen = seen if isinstance(seen, Mapping) else {host.name: seen for host in self.policy.hosts}
+        seen = seen if isinstance(seen, Mapping) else {host.name: seen for host in self.policy.machines}
         readings = {str(UPS): power} if isinstance(power, Reading) else power or {}
         then = None if asked is None else 1000.0 + asked
         self.state, self.decision, words = gate.step(self.policy, self.state, 1000.0 + now, seen, readings, asked=then)
@@ -70,11 +70,11 @@ def test_a_host_that_answers_in_between_begins_anew() -> None:
 
 
 def test_nobody_to_wait_for() -> None:
-    assert Course(replace(POLICY, hosts=())).at(0) == Decision(True, "down", "there is nobody to wait for", ())
+    assert Course(replace(POLICY, machines=())).at(0) == Decision(True, "down", "there is nobody to wait for", ())
 
 
 def test_all_hosts_are_waited_for() -> None:
-    course = Course(replace(POLICY, hosts=(NAS, replace(NAS, name="media"))))
+    course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media"))))
     course.at(0, {"nas": False, "media": True})
     assert course.at(10, {"nas": False, "media": True}).waiting == ("media",)
     course.at(11, {"nas": False, "media": False})
@@ -82,14 +82,14 @@ def test_all_hosts_are_waited_for() -> None:
 
 
 def test_a_guest_that_has_stopped_is_down_at_once() -> None:
-    course = Course(replace(POLICY, hosts=(VM,)))
+    course = Course(replace(POLICY, machines=(VM,)))
     assert not course.at(1, True).go
     assert course.at(2, False).rule == "down"
     assert course.words == ["+2 vm is down (qm status 100 says stopped; 30 s were expected)"]
 
 
 def test_a_host_is_given_up_at_its_limit_and_the_others_are_waited_for() -> None:
-    course = Course(replace(POLICY, hosts=(NAS, replace(NAS, name="media", limit=200.0))))
+    course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media", shutdown_limit=200.0))))
     assert course.at(119.9).waiting == ("nas", "media")
     assert course.at(120).waiting == ("media",)
     assert course.words == ["+120 nas is given up: 120.0 s are over, and its limit is 120 s"]
@@ -100,7 +100,7 @@ def test_a_host_is_given_up_at_its_limit_and_the_others_are_waited_for() -> None
 
 
 def test_a_host_that_goes_down_after_it_was_given_up_is_told() -> None:
-    course = Course(replace(POLICY, hosts=(NAS, replace(NAS, name="media", limit=200.0))))
+    course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media", shutdown_limit=200.0))))
     course.at(120)
     course.at(121, {"nas": False, "media": True})
     course.at(124, {"nas": False, "media": True})
@@ -110,7 +110,7 @@ def test_a_host_that_goes_down_after_it_was_given_up_is_told() -> None:
 
 
 def test_a_host_that_comes_back_is_waited_for_again_but_not_beyond_its_limit() -> None:
-    course = Course(replace(POLICY, hosts=(NAS, replace(NAS, name="media", limit=200.0))))
+    course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media", shutdown_limit=200.0))))
     course.at(1, {"nas": False, "media": True})
     assert course.at(4, {"nas": False, "media": True}).waiting == ("media",)
     assert course.at(50).waiting == ("nas", "media")
@@ -120,7 +120,7 @@ def test_a_host_that_comes_back_is_waited_for_again_but_not_beyond_its_limit() -
 
 
 def test_a_host_that_comes_back_after_its_limit_is_not_waited_for() -> None:
-    course = Course(replace(POLICY, hosts=(NAS, replace(NAS, name="media", limit=200.0))))
+    course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media", shutdown_limit=200.0))))
     course.at(1, {"nas": False, "media": True})
     course.at(4, {"nas": False, "media": True})
     assert course.at(150).waiting == ("media",)
@@ -208,7 +208,7 @@ def test_a_reading_of_a_moment_that_is_to_come_is_one_of_now() -> None:
 
 
 def test_runtime_is_not_known_and_only_the_longest_time_counts() -> None:
-    course = Course(replace(POLICY, hosts=(replace(NAS, limit=900.0),)))
+    course = Course(replace(POLICY, machines=(replace(NAS, shutdown_limit=900.0),)))
     assert not course.at(599.9, power=_on(None, at=599)).go
     assert course.at(600) == Decision(
         True,
@@ -225,7 +225,7 @@ def test_who_is_down_is_a_better_reason_than_the_battery() -> None:
 
 
 def test_the_battery_is_named_before_the_longest_time() -> None:
-    course = Course(replace(POLICY, hosts=(replace(NAS, limit=900.0),)))
+    course = Course(replace(POLICY, machines=(replace(NAS, shutdown_limit=900.0),)))
     assert course.at(600, power=_on(1, at=600)).rule == "battery"
 
 
@@ -251,7 +251,7 @@ def test_a_network_that_goes_late_must_be_gone_for_the_settle_time() -> None:
 
 
 def test_who_is_down_stays_so_when_nobody_can_tell_any_more() -> None:
-    course = Course(replace(POLICY, hosts=(NAS, replace(NAS, name="media"))))
+    course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media"))))
     course.at(1, {"nas": False, "media": True})
     course.at(4, {"nas": False, "media": True})
     assert course.at(5, {"media": True}).waiting == ("media",)
@@ -281,11 +281,7 @@ def test_status_and_runtime_as_upsd_says_them() -> None:
     assert gate.reading("FSD OL CHRG", "120.5", 5) == Reading(False, 120.5, 5, fsd=True)
     assert gate.reading("OL OB", None, 5) == Reading(True, None, 5)
     assert gate.reading("FSD", "", 5) == Reading(None, None, 5, fsd=True)
-    for nonsense in ("x", "-1", "nan", "inf", "604801"):
-        assert gate.reading("OB", nonsense, 5).runtime is None, nonsense
-    # many a UPS says 0 always, or once in a while
-    for nothing in ("0", "0.0", "-0"):
-        assert gate.reading("OB", nothing, 5).runtime is None
+    assert gate.reading("OB", "0", 5) == Reading(True, None, 5)
 
 
 ANSWER = st.sampled_from([True, False, None])
@@ -296,10 +292,10 @@ SECONDS = st.floats(0, 40, allow_nan=False)
 def policies(draw: st.DrawFn) -> Policy:
     hosts = []
     for name in draw(st.sampled_from(["", "a", "ab", "abc"])):
-        expected = draw(st.integers(0, 60))
-        limit = expected + draw(st.integers(0, 100))
+        usual = draw(st.integers(0, 60))
+        limit = usual + draw(st.integers(0, 100))
         guest = draw(st.sampled_from([None, Guest("qm", 7)]))
-        hosts.append(Host(name, ("192.0.2.1",), (), guest, float(expected), float(limit)))
+        hosts.append(Machine(name, ("192.0.2.1",), (), guest, float(usual), float(limit)))
     upses = tuple(Ups(name) for name in draw(st.sampled_from(["", "u", "uv"])))
     return Policy(
         upses,
@@ -341,7 +337,7 @@ LOOKS = st.lists(
 )
 
 
-def _was_silent(policy: Policy, host: Host, history: list[tuple[float, float, bool | None]]) -> bool:
+def _was_silent(policy: Policy, host: Machine, history: list[tuple[float, float, bool | None]]) -> bool:
     """Say, from all that was seen, whether it has been silent long enough since it last answered, without a doubt between."""
     start: float | None = None
     silent = False
@@ -359,7 +355,9 @@ def _was_silent(policy: Policy, host: Host, history: list[tuple[float, float, bo
 def _kept(policy: Policy, state: State, elapsed: float) -> float:
     """Say what the battery must have: least, as long as nobody who is waited for is late."""
     late = [
-        host for host in policy.hosts if not state.hosts[host.name].settled and elapsed >= host.expected + policy.settle
+        host
+        for host in policy.machines
+        if not state.hosts[host.name].settled and elapsed >= host.shutdown_time + policy.settle
     ]
     return policy.reserve if late or policy.least is None else min(policy.least, policy.reserve)
 
@@ -370,13 +368,13 @@ def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so( 
 ) -> None:
     state = gate.begin("boot", "", 1000.0)
     now = 1000.0
-    history: dict[str, list[tuple[float, float, bool | None]]] = {host.name: [] for host in policy.hosts}
+    history: dict[str, list[tuple[float, float, bool | None]]] = {host.name: [] for host in policy.machines}
     status: dict[str, bool | None] = {}
     runtime: dict[str, tuple[float, float]] = {}
     for look in looks:
         asked = now + look.dt
         now = asked + look.late
-        seen = dict(zip([host.name for host in policy.hosts], look.seen))
+        seen = dict(zip([host.name for host in policy.machines], look.seen))
         readings = {}
         for place, ups in enumerate(policy.upses):
             if look.answered[place]:
@@ -398,7 +396,7 @@ def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so( 
         for name, answer in seen.items():
             history[name].append((asked, now, answer))
         elapsed = now - state.began
-        down = {host.name: _was_silent(policy, host, history[host.name]) for host in policy.hosts}
+        down = {host.name: _was_silent(policy, host, history[host.name]) for host in policy.machines}
         lefts = [
             runtime[name][0] - (now - runtime[name][1])
             for name in map(str, policy.upses)
@@ -406,19 +404,23 @@ def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so( 
         ]
         if not decision.go:
             assert elapsed < policy.longest
-            assert not all(down[host.name] or elapsed >= host.limit for host in policy.hosts)
+            assert not all(down[host.name] or elapsed >= host.shutdown_limit for host in policy.machines)
             assert not lefts or min(lefts) > _kept(policy, state, elapsed)
-            assert set(decision.waiting) == {host.name for host in policy.hosts if not state.hosts[host.name].settled}
+            assert set(decision.waiting) == {
+                host.name for host in policy.machines if not state.hosts[host.name].settled
+            }
             continue
         assert decision.reason
         if decision.rule == "down":
             assert all(down.values())
         elif decision.rule == "assumed":
-            assert all(down[host.name] or elapsed >= host.expected for host in policy.hosts)
+            assert all(down[host.name] or elapsed >= host.shutdown_time for host in policy.machines)
             assert not all(down.values())
         elif decision.rule == "limit":
-            assert all(down[host.name] or elapsed >= min(host.limit, host.expected) for host in policy.hosts)
-            assert any(not down[host.name] and elapsed >= host.limit for host in policy.hosts)
+            assert all(
+                down[host.name] or elapsed >= min(host.shutdown_limit, host.shutdown_time) for host in policy.machines
+            )
+            assert any(not down[host.name] and elapsed >= host.shutdown_limit for host in policy.machines)
         elif decision.rule == "battery":
             assert lefts
             assert min(lefts) <= _kept(policy, state, elapsed) + 1e-6
@@ -429,9 +431,9 @@ def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so( 
     # it goes on without news, and with hosts that never go down
     for _unused in range(1000):
         now += 1
-        state, decision, _words = gate.step(policy, state, now, {host.name: True for host in policy.hosts}, {})
+        state, decision, _words = gate.step(policy, state, now, {host.name: True for host in policy.machines}, {})
         elapsed = now - state.began
-        by = min(policy.longest, max([host.limit for host in policy.hosts], default=0.0))
+        by = min(policy.longest, max([host.shutdown_limit for host in policy.machines], default=0.0))
         if decision.go:
             assert elapsed <= by + 1 or decision.rule == "battery"
             return
@@ -490,10 +492,10 @@ def test_a_gate_that_was_ended_comes_back_within_two_minutes() -> None:
         {"now": float("nan")},
         {"hosts": []},
         {"hosts": {"nas": [1]}},
-        {"hosts": {"nas": [None, None, None, 1]}},
-        {"hosts": {"nas": ["1", None, None, False]}},
-        {"power": {"ups": [1, 2.0, 3.0]}},
-        {"power": {"ups": [True, 2.0, None]}},
+        {"hosts": {"nas": {"given_up": 1}}},
+        {"hosts": {"nas": {"silent": "1"}}},
+        {"power": {"ups": {"on_battery": 1, "runtime": 2.0, "at": 3.0}}},
+        {"power": {"ups": {"on_battery": True, "runtime": 2.0, "at": None}}},
         {"ended": ["down"]},
         {"ended": [1, 2]},
         {"flag": "x"},

@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
     Guest,
-    Host,
+    Machine,
     Policy,
     PolicyError,
     Ups,
@@ -24,16 +24,16 @@ from hypothesis import strategies as st
 WHOLE: dict[str, Any] = {
     "version": 1,
     "upses": [{"name": "ups", "host": "localhost", "port": 3493}],
-    "hosts": [
+    "machines": [
         {
             "name": "truenas",
             "addresses": ["192.0.2.20", "fd00::20", "nas.example"],
             "ports": [22, 80],
             "guest": None,
-            "expected": 60,
-            "limit": 120,
+            "shutdown_time": 60,
+            "shutdown_limit": 120,
         },
-        {"name": "vm", "guest": {"kind": "pct", "id": 101}, "expected": 10, "limit": 10.5},
+        {"name": "vm", "guest": {"kind": "pct", "id": 101}, "shutdown_time": 10, "shutdown_limit": 10.5},
     ],
     "settle": 3.0,
     "reserve": 60,
@@ -48,8 +48,8 @@ def test_a_policy_is_read() -> None:
     assert policy.read_policy(json.dumps(WHOLE).encode()) == Policy(
         (Ups("ups", "localhost", 3493),),
         (
-            Host("truenas", ("192.0.2.20", "fd00::20", "nas.example"), (22, 80), None, 60.0, 120.0),
-            Host("vm", (), (), Guest("pct", 101), 10.0, 10.5),
+            Machine("truenas", ("192.0.2.20", "fd00::20", "nas.example"), (22, 80), None, 60.0, 120.0),
+            Machine("vm", (), (), Guest("pct", 101), 10.0, 10.5),
         ),
         settle=3.0,
         reserve=60.0,
@@ -61,7 +61,7 @@ def test_a_policy_is_read() -> None:
 
 
 def test_what_may_be_left_out_of_a_policy() -> None:
-    small = {"version": 1, "upses": [{"name": "ups"}], "hosts": [], "reserve": 0, "longest": 1}
+    small = {"version": 1, "upses": [{"name": "ups"}], "machines": [], "reserve": 0, "longest": 1}
     assert policy.check_policy(small) == Policy((Ups("ups", "localhost", 3493),), (), 3.0, 0.0, 1.0)
 
 
@@ -83,34 +83,38 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
         (["version"], 2, "$.version: must be 1"),
         (["version"], True, "$.version: must be 1"),
         (["version"], ..., "$: lacks version"),
-        (["hosts"], ..., "$: lacks hosts"),
+        (["machines"], ..., "$: lacks machines"),
         (["upses"], ..., "$: lacks upses"),
         (["reserve"], ..., "$: lacks reserve"),
         (["longest"], ..., "$: lacks longest"),
         (["surprise"], 1, "$: has no member 'surprise'"),
-        (["hosts"], {}, "$.hosts: must be a list"),
-        (["hosts"], [{}] * 101, "$.hosts: has more than 100 entries"),
-        (["hosts", 0], 7, "$.hosts[0]: must be an object"),
-        (["hosts", 0, "name"], ..., "$.hosts[0]: lacks name"),
-        (["hosts", 0, "name"], "a b", "$.hosts[0].name: must be a host's name"),
-        (["hosts", 0, "name"], "vm", "$.hosts: vm stands there twice"),
-        (["hosts", 0, "expected"], ..., "$.hosts[0]: lacks expected"),
-        (["hosts", 0, "limit"], ..., "$.hosts[0]: lacks limit"),
-        (["hosts", 0, "limit"], 59, "$.hosts[0].limit: is less than expected (60 s)"),
-        (["hosts", 0, "limit"], float("nan"), "$.hosts[0].limit: must be a number of seconds from 0 to 86400"),
-        (["hosts", 0, "expected"], -1, "$.hosts[0].expected: must be a number of seconds"),
-        (["hosts", 0, "expected"], True, "$.hosts[0].expected: must be a number of seconds"),
-        (["hosts", 0, "addresses"], [], "$.hosts[0]: needs addresses"),
-        (["hosts", 0, "addresses"], ["-x"], "$.hosts[0].addresses[0]: must be an IP address"),
-        (["hosts", 0, "addresses"], ["fd00::x"], "$.hosts[0].addresses[0]: must be an IP address"),
-        (["hosts", 0, "addresses"], [7], "$.hosts[0].addresses[0]: must be an IP address"),
-        (["hosts", 0, "ports"], [65536], "$.hosts[0].ports[0]: must be a TCP port"),
-        (["hosts", 0, "ports"], [0], "$.hosts[0].ports[0]: must be a TCP port"),
-        (["hosts", 0, "ports"], [True], "$.hosts[0].ports[0]: must be a TCP port"),
-        (["hosts", 0, "ports"], ["22"], "$.hosts[0].ports[0]: must be a TCP port"),
-        (["hosts", 1, "guest", "kind"], "lxc", "$.hosts[1].guest.kind: must be qm"),
-        (["hosts", 1, "guest", "id"], 0, "$.hosts[1].guest.id: must be the guest's number"),
-        (["hosts", 1, "guest", "id"], ..., "$.hosts[1].guest: lacks id"),
+        (["machines"], {}, "$.machines: must be a list"),
+        (["machines"], [{}] * 101, "$.machines: has more than 100 entries"),
+        (["machines", 0], 7, "$.machines[0]: must be an object"),
+        (["machines", 0, "name"], ..., "$.machines[0]: lacks name"),
+        (["machines", 0, "name"], "a b", "$.machines[0].name: must be a host's name"),
+        (["machines", 0, "name"], "vm", "$.machines: vm stands there twice"),
+        (["machines", 0, "shutdown_time"], ..., "$.machines[0]: lacks shutdown_time"),
+        (["machines", 0, "shutdown_limit"], ..., "$.machines[0]: lacks shutdown_limit"),
+        (["machines", 0, "shutdown_limit"], 59, "$.machines[0].shutdown_limit: is less than shutdown_time (60 s)"),
+        (
+            ["machines", 0, "shutdown_limit"],
+            float("nan"),
+            "$.machines[0].shutdown_limit: must be a number of seconds from 0 to 86400",
+        ),
+        (["machines", 0, "shutdown_time"], -1, "$.machines[0].shutdown_time: must be a number of seconds"),
+        (["machines", 0, "shutdown_time"], True, "$.machines[0].shutdown_time: must be a number of seconds"),
+        (["machines", 0, "addresses"], [], "$.machines[0]: needs addresses"),
+        (["machines", 0, "addresses"], ["-x"], "$.machines[0].addresses[0]: must be an IP address"),
+        (["machines", 0, "addresses"], ["fd00::x"], "$.machines[0].addresses[0]: must be an IP address"),
+        (["machines", 0, "addresses"], [7], "$.machines[0].addresses[0]: must be an IP address"),
+        (["machines", 0, "ports"], [65536], "$.machines[0].ports[0]: must be a TCP port"),
+        (["machines", 0, "ports"], [0], "$.machines[0].ports[0]: must be a TCP port"),
+        (["machines", 0, "ports"], [True], "$.machines[0].ports[0]: must be a TCP port"),
+        (["machines", 0, "ports"], ["22"], "$.machines[0].ports[0]: must be a TCP port"),
+        (["machines", 1, "guest", "kind"], "lxc", "$.machines[1].guest.kind: must be qm"),
+        (["machines", 1, "guest", "id"], 0, "$.machines[1].guest.id: must be the guest's number"),
+        (["machines", 1, "guest", "id"], ..., "$.machines[1].guest: lacks id"),
         (["upses", 0, "name"], "a@b", "$.upses[0].name: must be a UPS's name"),
         (["upses", 0, "name"], ..., "$.upses[0]: lacks name"),
         (["upses", 0, "port"], 0, "$.upses[0].port: must be a TCP port"),
@@ -173,12 +177,14 @@ def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(["version", "upses", "hosts", "name", "guest", "id", "limit", "x"]), inner, max_size=4
+                st.sampled_from(["version", "upses", "machines", "name", "guest", "id", "shutdown_limit", "x"]),
+                inner,
+                max_size=4,
             )
         ),
     )
 )
 def test_whatever_is_no_policy_is_refused(data: object) -> None:
-    for whole in (data, {**WHOLE, "hosts": data}, {**WHOLE, "upses": data}, {**WHOLE, "hosts": [data]}):
+    for whole in (data, {**WHOLE, "machines": data}, {**WHOLE, "upses": data}, {**WHOLE, "machines": [data]}):
         with contextlib.suppress(PolicyError):
             policy.read_policy(json.dumps(whole))

@@ -30,7 +30,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stages i
     State,
     Target,
 )
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 from hypothesis import given
 from hypothesis import strategies as st
 from pve import stand_in
@@ -1198,7 +1198,7 @@ def test_a_program_that_never_returns(world: World) -> None:
     world.run = hung  # type: ignore[method-assign]
     world.story((0, OB))
     world.go(NAS)
-    assert 120 + 100 <= world.told[0] <= 120 + 104 + stages.guests.longest(0)
+    assert 120 + 100 <= world.told[0] <= 120 + 104 + stages.control.longest_stop(0)
     assert world.has("is waited for no longer")
 
 
@@ -1391,11 +1391,28 @@ def test_runtime_falls(world: World) -> None:
     assert world.has("runtime 900 s, and 900 s is the limit")
 
 
-@pytest.mark.parametrize("value", ["", "-1", "nan", "inf", "a lot"])
+@pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "a lot"])
 def test_a_value_that_is_none(world: World, value: str) -> None:
     world.story((0, {"ups.status": "OB", "battery.charge": value, "battery.runtime": value}), (100, OL))
     world.go({**CHARGE, "runtime": 900})
     assert world.told == []
+    for what in ("charge", "runtime"):
+        words = f"battery.{what} is unknown: until a UPS says it, it begins no stage (low)"
+        assert sum(words in line for line in world.lines) == 1
+
+
+def test_a_ups_that_always_says_runtime_0_begins_no_stage(world: World) -> None:
+    """At 95 %, 6 s into any flicker, this shut the house down."""
+    world.story((0, ob(95, 0)), (100, OL))
+    world.go(RUNTIME)
+    assert world.told == []
+    assert world.has("battery.runtime is unknown: until a UPS says it, it begins no stage (low)")
+
+
+def test_a_runtime_that_is_unknown_for_a_moment_is_not_told(world: World) -> None:
+    world.story((0, ob(95, 0)), (4, ob(95)), (100, OL))
+    world.go(RUNTIME)
+    assert not any("unknown" in line for line in world.lines)
 
 
 def test_a_low_charge_on_mains_is_no_reason(world: World) -> None:

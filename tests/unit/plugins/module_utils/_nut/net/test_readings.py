@@ -1,0 +1,122 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import readings, vocabulary
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.readings import Reading, read_variables
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.snapshot import UpsState
+
+
+@pytest.mark.parametrize(
+    ("status", "on_battery", "plainly", "cautions", "outage"),
+    [
+        ("OL", False, True, (), False),
+        ("OL CHRG", False, True, (), False),
+        ("ALARM OL RB", False, True, (), False),
+        ("OL TRIM OVER ECO", False, True, (), False),
+        ("OL TEST", False, True, (), False),
+        ("OB DISCHRG", True, False, ("OB",), True),
+        ("OL OB", True, False, ("OB",), True),
+        ("OL LB", False, False, ("LB",), True),
+        ("FSD OL CHRG", False, False, ("FSD",), True),
+        ("FSD OB LB", True, False, ("FSD", "OB", "LB"), True),
+        ("OL CAL", False, False, ("CAL",), False),
+        ("OB CAL", True, False, ("OB", "CAL"), True),
+        ("OL BYPASS", False, False, ("BYPASS",), False),
+        ("BYPASS", None, False, ("BYPASS",), False),
+        ("OL OFF", False, False, ("OFF",), False),
+        ("OFF", None, False, ("OFF",), False),
+        ("FSD", None, False, ("FSD",), True),
+        ("WAIT", None, False, (), False),
+        ("ABSENT", None, False, (), False),
+        ("ol", None, False, (), False),
+        ("", None, False, (), False),
+    ],
+)
+def test_status(status: str, on_battery: bool | None, plainly: bool, cautions: tuple[str, ...], outage: bool) -> None:
+    reading = read_variables({"ups.status": status})
+    assert reading.flags == tuple(status.split())
+    assert reading.on_battery is on_battery
+    assert reading.is_plainly_on_mains is plainly
+    assert reading.cautions == cautions
+    assert readings.may_be_outage(reading.flags) is outage
+
+
+UNKNOWN = [
+    "",
+    "0",
+    "0.0",
+    "-0",
+    "000",
+    "-1",
+    "-0.5",
+    "nan",
+    "NaN",
+    "inf",
+    "-inf",
+    "1e999",
+    "soon",
+    "12 %",
+    "1,5",
+    "0x10",
+]
+
+
+@pytest.mark.parametrize("text", [*UNKNOWN, "604801", "3932100"])
+@pytest.mark.parametrize("name", ["runtime", "runtime_low"])
+def test_unknown_runtime(name: str, text: str) -> None:
+    reading = read_variables({f"battery.{name.replace('_', '.')}": text})
+    assert reading == Reading(())
+
+
+@pytest.mark.parametrize("text", [*UNKNOWN, "100.1", "255", "65535"])
+@pytest.mark.parametrize("name", ["charge", "charge_low"])
+def test_unknown_charge(name: str, text: str) -> None:
+    reading = read_variables({f"battery.{name.replace('_', '.')}": text})
+    assert reading == Reading(())
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1", 1), ("0.5", 0.5), ("100", 100), ("99.90", 99.9), ("020", 20), ("+3", 3), ("1.2e+01", 12)]
+)
+def test_known_numbers(text: str, number: float) -> None:
+    variables = {f"battery.{name}": text for name in ("charge", "runtime", "charge.low", "runtime.low")}
+    assert read_variables(variables) == Reading((), number, number, number, number)
+
+
+def test_runtime_of_up_to_seven_days() -> None:
+    # 65535 is what a UPS says that lasts longer than its field can hold: it is true enough
+    assert read_variables({"battery.runtime": "65535"}).runtime == 65535
+    assert read_variables({"battery.runtime": "604800"}).runtime == 604800
+
+
+def test_what_is_not_said_is_unknown() -> None:
+    assert read_variables({}) == Reading((), None, None, None, None)
+
+
+def test_flags_that_are_given_count() -> None:
+    assert read_variables({"battery.charge": "7"}, ("OL", "CHRG")) == Reading(("OL", "CHRG"), charge=7)
+    assert read_variables({"ups.status": "OL"}, ()).flags == ()
+
+
+def test_reading_of_a_state() -> None:
+    state = UpsState("ups", "", ("OB",), True, None, {"battery.runtime": "0", "battery.charge": "95"}, (), 0)
+    assert state.reading == Reading(("OB",), charge=95)
+    assert replace(state, variables={}).reading == Reading(("OB",))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("12.5", 12.5), ("-1", None), ("nan", None), ("inf", None), ("", None), (None, None), ("a", None)],
+)
+def test_quantity(text: str | None, number: float | None) -> None:
+    assert readings.quantity(text) == number
+
+
+def test_each_flag_that_counts_has_words() -> None:
+    assert set(vocabulary.FLAGS) >= readings.CAUTION
