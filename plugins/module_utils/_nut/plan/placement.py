@@ -53,7 +53,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Placed:
-    """What place() returns, and model.plan() takes."""
+    """What place() returns, and make_plan() takes."""
 
     machines: tuple[Machine, ...]
     stages: tuple[StagePlan, ...]

@@ -39,7 +39,8 @@ from ..base.systemd import Run
 from ..conf import grammar, upsmon
 from ..net import readings, vocabulary
 from ..net.client import Client, UpsdFailure
-from ..plan import model
+from ..plan import model, planner
+from ..plan.text import grid
 from ..shutdown import gate, gate_loop, observe
 from ..shutdown import policy as shutdown_policy
 
@@ -207,7 +208,9 @@ def arithmetic(job: Job) -> model.Plan:
         for host in job.policy.machines
     ]
     primary = model.Machine(job.primary, model.PRIMARY, "linux")
-    return model.plan([primary, *machines], [model.Supply(UPS)], model.Timing(**seconds, settle=job.policy.settle))
+    return planner.make_plan(
+        [primary, *machines], [model.Supply(UPS)], model.Timing(**seconds, settle=job.policy.settle)
+    )
 
 
 def planned_of(
@@ -289,7 +292,7 @@ def table(data: Mapping[str, Any]) -> str:
         rows.append((name, "begins to go down", word(should_begin), word(began)))
         rows.append(("", "is down", word(should_down), word(down)))
     rows.append((data["primary"], "would power off", word(data["planned"][data["primary"]][0]), word(data["poweroff"])))
-    return "\n".join([*model.grid(rows[0], rows[1:], "llrr"), "", data["verdict"]])
+    return "\n".join([*grid(rows[0], rows[1:], "llrr"), "", data["verdict"]])
 
 
 # The walls

@@ -34,6 +34,7 @@ from ..conf import upsmon as conf_upsmon
 from ..net import readings, snapshot, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..plan import model
+from ..plan.text import grid
 from ..shutdown import observe
 from ..shutdown.policy import TEXT_LIMIT, Policy
 from . import drill
@@ -710,7 +711,7 @@ def table(data: Mapping[str, Any]) -> str:
         plans = data["planned"].get(name, (None, None))
         rows.append((name, "powers off" if its else "begins to go down", word(plans[0]), word(began), ""))
         rows.append(("", "is off" if its else "is down", word(plans[1]), word(down), long(name)))
-    lines = [line.rstrip() for line in model.grid(rows[0], rows[1:], "llrrr")]
+    lines = [line.rstrip() for line in grid(rows[0], rows[1:], "llrrr")]
     if data["guests"] is not None:
         lines += [
             "",

@@ -18,7 +18,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import findings, observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data as plan_data
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, planner
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest
@@ -147,7 +148,7 @@ def load_kept_guests(path: Path) -> object:
 def load_plan(path: Path) -> object:
     try:
         data = jsontext.parse(path.read_bytes())
-        return model.from_dict(data)
+        return plan_data.from_dict(data)
     except (ValueError, model.PlanError):
         return None
 
@@ -208,8 +209,8 @@ GUESTS = {"version": selection.VERSION, "stages": {"nas": {
     "guests": [selection._plain(selection.Chosen(Guest(100, "qm", "mail"), 60.0, "why"))],
 }}}  # fmt: skip
 JOB = drill.Job(shutdown_policy.check_policy(POLICY), dict(drill.TIMING), 900.0, 10.0, "pve")
-PLAN = model.to_dict(
-    model.plan(
+PLAN = plan_data.to_dict(
+    planner.make_plan(
         [
             model.Machine("pve", model.PRIMARY, "pve"),
             model.Machine("nas", model.SECONDARY, "truenas"),
