@@ -23,8 +23,10 @@ from ..base import files as base_files
 from ..base import hostnames, jsontext, sets
 from ..base import systemd as base_systemd
 from ..base.files import Owner
+from ..base.process import Find, find_program
 from ..base.text import one_line, well_formed
-from ..conf import consistency, dry_run, grammar, host, nss, releases, ups_conf, upsmon
+from ..conf import consistency, dry_run, enumerator, host, nss, releases, ups_conf, upsmon
+from ..conf.redact import redact
 from ..conf.upsmon import local_upsd
 from ..net import snapshot, vocabulary
 from ..net.client import Client, UpsdFailure
@@ -83,7 +85,7 @@ class Deployment:
     room: Path = Path("/run")
     systemd: Path = Path("/etc/systemd/system")
     owner: Owner = ("root", "nut")
-    finder: consistency.Find = consistency.find
+    finder: Find = find_program
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     done: list[Action] = field(default_factory=list, init=False)
@@ -174,7 +176,7 @@ class Deployment:
             path = str(self.folder / name)
             was, will = self.old.get(name, ""), self._text(name)
             kind = "ups.conf" if name == actions.WANTED else name
-            before, after = (_told(grammar.redact(kind, text)) for text in (was, will))
+            before, after = (_told(redact(kind, text)) for text in (was, will))
             lines = difflib.unified_diff(before, after, path, path, lineterm="", n=1)
             what = "mode or owner is mended" if was == will else "only a secret or a comment changes"
             shown += list(lines) or [f"{path}: {what}"]
@@ -220,7 +222,7 @@ class Deployment:
         stale = []
         for name in ups_conf.parse(text).sections:
             kept = base_systemd.checksum(name, self.systemd)
-            if kept.exists() and f"SECTION_CHECKSUM={ups_conf.digest(text, name)}'" not in kept.read_text():
+            if kept.exists() and f"SECTION_CHECKSUM={enumerator.checksum(text, name)}'" not in kept.read_text():
                 stale.append(name)
         return stale
 

@@ -28,9 +28,11 @@ from ..base import hostnames, jsontext, sets
 from ..base import systemd as base_systemd
 from ..base.clock import boot_id, boottime, stamp
 from ..base.files import Owner
+from ..base.process import Find, find_program
 from ..base.text import printable
-from ..conf import consistency, dry_run, grammar, releases, ups_conf, ups_conf_text
+from ..conf import dry_run, enumerator, releases, ups_conf, ups_conf_text
 from ..conf.directives import Release
+from ..conf.redact import redact
 from ..conf.upsmon import local_upsd
 from ..deploy import kits
 from ..deploy.actions import PENDING, Action, stage
@@ -95,7 +97,7 @@ def describe(device: UsbDevice) -> str:
 
 def difference(before: str, after: str, path: str = "/etc/nut/ups.conf") -> str:
     """Show what changes in ups.conf, as a unified diff without secrets."""
-    was, will = (grammar.redact("ups.conf", text).splitlines() for text in (before, after))
+    was, will = (redact("ups.conf", text).splitlines() for text in (before, after))
     lines = list(difflib.unified_diff(was, will, path, path, n=DIFF_LINES, lineterm=""))
     return "".join(f"{printable(line, 1000)}\n" for line in lines or [f"{path}: only a secret changes"])
 
@@ -241,7 +243,7 @@ class Host:
     files: Sequence[Path] = ()
     tables: Sequence[Path] = ()
     owner: Owner = ("root", "nut")
-    finder: consistency.Find = consistency.find
+    finder: Find = find_program
     clock: Callable[[], float] = boottime
     wall: Callable[[], float] = time.time
     pause: Callable[[float], None] = time.sleep
@@ -929,7 +931,9 @@ class _Work:
                 seen = path.read_text(encoding="ascii")
             except (OSError, ValueError):
                 continue
-            now = re.sub(r"(SECTION_CHECKSUM(?:_GLOBAL)?=)[0-9a-f]{32}", rf"\g<1>{ups_conf.digest(text, name)}", seen)
+            now = re.sub(
+                r"(SECTION_CHECKSUM(?:_GLOBAL)?=)[0-9a-f]{32}", rf"\g<1>{enumerator.checksum(text, name)}", seen
+            )
             if now != seen:
                 texts[path] = now
         if texts:

@@ -34,12 +34,13 @@ from typing import Any, Callable
 
 from ..base import jsontext
 from ..base.clock import Clock, boottime
+from ..base.process import Find, find_program
 from ..base.systemd import Run
 from ..conf import grammar, upsmon
-from ..conf.consistency import Find, find
 from ..net import readings, vocabulary
 from ..net.client import Client, UpsdFailure
-from ..plan import model
+from ..plan import model, planner
+from ..plan.text import grid
 from ..shutdown import gate, gate_loop, observe
 from ..shutdown import policy as shutdown_policy
 
@@ -207,7 +208,9 @@ def arithmetic(job: Job) -> model.Plan:
         for host in job.policy.machines
     ]
     primary = model.Machine(job.primary, model.PRIMARY, "linux")
-    return model.plan([primary, *machines], [model.Supply(UPS)], model.Timing(**seconds, settle=job.policy.settle))
+    return planner.make_plan(
+        [primary, *machines], [model.Supply(UPS)], model.Timing(**seconds, settle=job.policy.settle)
+    )
 
 
 def planned_of(
@@ -289,7 +292,7 @@ def table(data: Mapping[str, Any]) -> str:
         rows.append((name, "begins to go down", word(should_begin), word(began)))
         rows.append(("", "is down", word(should_down), word(down)))
     rows.append((data["primary"], "would power off", word(data["planned"][data["primary"]][0]), word(data["poweroff"])))
-    return "\n".join([*model.grid(rows[0], rows[1:], "llrr"), "", data["verdict"]])
+    return "\n".join([*grid(rows[0], rows[1:], "llrr"), "", data["verdict"]])
 
 
 # The walls
@@ -489,7 +492,7 @@ class Drill:
         say: Say,
         stopped: threading.Event,
         *,
-        finder: Find = find,
+        finder: Find = find_program,
         clock: Callable[[], float] = boottime,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -737,7 +740,7 @@ def inside(
     as_json: bool,
     room: Path | None = None,
     check: Callable[[], Sequence[str]] = walls,
-    finder: Find = find,
+    finder: Find = find_program,
 ) -> bool:
     """Hold the drill that the first line of SOURCE (a file descriptor) names, and say whether the order held. Raises DrillError.
 

@@ -34,6 +34,7 @@ from ..conf import upsmon as conf_upsmon
 from ..net import readings, snapshot, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..plan import model
+from ..plan.text import grid
 from ..shutdown import observe
 from ..shutdown.policy import TEXT_LIMIT, Policy
 from . import drill
@@ -247,14 +248,14 @@ def _text(path: Path) -> str | None:
 
 def addresses(policy: Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
-    found = {}
-    for host in policy.machines:
-        its: set[str] = set()
-        for name in host.addresses:
-            with contextlib.suppress(OSError):
-                its |= {hostnames.normal_address(one) for one in names(name, NAME_SECONDS)}
-        found[host.name] = frozenset(its)
-    return found
+    wanted = [name for machine in policy.machines for name in machine.addresses]
+    found, _problems = hostnames.resolve_all(wanted, NAME_SECONDS, names)
+    return {
+        machine.name: frozenset(
+            hostnames.normal_address(address) for name in machine.addresses for address in found[name]
+        )
+        for machine in policy.machines
+    }
 
 
 # What is noted. Moments are seconds since 1970: they must mean the same after a reboot.
@@ -710,7 +711,7 @@ def table(data: Mapping[str, Any]) -> str:
         plans = data["planned"].get(name, (None, None))
         rows.append((name, "powers off" if its else "begins to go down", word(plans[0]), word(began), ""))
         rows.append(("", "is off" if its else "is down", word(plans[1]), word(down), long(name)))
-    lines = [line.rstrip() for line in model.grid(rows[0], rows[1:], "llrrr")]
+    lines = [line.rstrip() for line in grid(rows[0], rows[1:], "llrrr")]
     if data["guests"] is not None:
         lines += [
             "",

@@ -45,17 +45,19 @@ def look(policy: Policy, stages: Sequence[Stage], names: Names, finder: Finder, 
         return Outcome(not untrusted, (), (*missing, *untrusted))
     try:
         found = find_guests(finder)
-        if keep:
-            finder.keep(found.stages)
     except GuestsError as error:
         return Outcome(True, (), (*missing, str(error)))
+    missing += found.idle
+    try:
+        if keep:
+            finder.keep(found.stages)
     except files.WriteError as error:
         missing.append(str(error))
     lines = [
         f"stage {name} is for {', '.join(str(choice.guest) for choice in chosen) or 'no guest that is here'}"
         for name, chosen in found.stages.items()
     ]
-    return Outcome(True, tuple(lines), (*missing, *found.idle))
+    return Outcome(True, tuple(lines), tuple(missing))
 
 
 def find_untrusted(stages: Sequence[Stage]) -> list[str]:
