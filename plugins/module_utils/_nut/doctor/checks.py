@@ -957,7 +957,7 @@ def policy(look: _Look) -> Found:
             "policy",
             WARNING,
             f"no address is known of {', '.join(blind)}: its end would not be seen, and waited for as long as it may take",
-            "nut-shutdown check; give addresses, or mend the name server",
+            "give addresses, or mend the name server; then nut-shutdown refresh",
         )
     else:
         yield look.make(
