@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ..conf.directives import NEWEST, Release
 from ..conf.ups_conf import Section
@@ -54,8 +54,6 @@ _FEWEST_KINDS = 3
 _PLAIN = re.compile(r"[ -~]+")
 _NOT_PLAIN = frozenset("\"'#\\`^")
 
-_IDS = re.compile(r"[0-9a-f]{4}")
-_PLACE = re.compile(r"[!-~]{0,255}")
 _BLANKS = " \t\n"
 _SPECIAL = frozenset(".[()*+?{|$\\")
 _LITERAL = re.compile(r"[A-Za-z0-9 _,:;/@%=~<>!&-]*")
@@ -99,33 +97,18 @@ def _says_nothing(serial: str, device: UsbDevice) -> bool:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Which UPS it is. serial: a trusted one, else "". place: where it was seen, "" if that is unknown."""
+    """Which UPS it is."""
 
     vendor_id: str
     product_id: str
-    serial: str
-    place: str
+    serial: str  # a trusted one, else ""
+    place: str  # where it was seen; "" if that is unknown
 
     def __str__(self) -> str:
         ids = f"{self.vendor_id}:{self.product_id}"
         if self.serial:
             return f"{ids} {self.serial}"
         return f"{ids} at {self.place}" if self.place else ids
-
-    def to_json(self) -> dict[str, str]:
-        """Return what from_json() takes."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: object) -> Fingerprint:
-        """Make one of what stands in a file. Raises ValueError for anything that can't be one."""
-        if not isinstance(data, dict) or set(data) != {"vendor_id", "product_id", "serial", "place"}:
-            raise ValueError("a fingerprint has vendor_id, product_id, serial and place")
-        for key, value in data.items():
-            pattern = _IDS if key.endswith("_id") else _PLACE
-            if not isinstance(value, str) or not pattern.fullmatch(value):
-                raise ValueError(f"{key} of a fingerprint can't be {value!r}")
-        return cls(**data)
 
 
 def fingerprint(device: UsbDevice) -> Fingerprint:

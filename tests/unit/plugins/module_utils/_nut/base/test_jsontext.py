@@ -255,7 +255,7 @@ NFT = {
 LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "gate_core.resume": (as_json(gate.dump(GATE)), by_text(lambda text: gate.resume(text, "boot", "upsmon", 25.0))),
     "stages.load": (as_json(stages.dump(STAGES)), lambda path: stages.load(path, "boot")),
-    "state.load": (as_json(memory.dump(HOTPLUG)), memory.load),
+    "state.load": (as_json(records.dump(HOTPLUG, memory.VERSION)), memory.load),
     "Finder.kept": (GUESTS, load_kept_guests),
     "live.read_notes": (as_json(NOTES.dump()), expect(live.read_notes, live.LiveError)),
     "live._gate_says": ({"began": 1000.0, "elapsed": 30.0, "reason": "r"}, lambda path: live._gate_says(path, NOTES)),

@@ -623,7 +623,7 @@ def test_a_memory_that_can_not_be_kept(machine: Machine) -> None:
     assert [line for line in machine.said if "can't be remembered" in line]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1, "tries": 7}', "\0\1"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "tries": 7}', "\0\1"])
 def test_a_memory_that_is_broken_costs_one_scan(served: Machine, text: str) -> None:
     (served.root / "state/state.json").write_text(text)
     assert not served.is_quiet

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import string
 import subprocess
 import sys
@@ -196,40 +195,6 @@ def test_as_text() -> None:
     assert str(fingerprint.fingerprint(APC)) == "051d:0002 5B1234T56789"
     assert str(fingerprint.fingerprint(CPS)) == "0764:0501 at pci-0000:00:14.0-usb-0:1.4"
     assert str(fingerprint.fingerprint(replace(CPS, place=""))) == "0764:0501"
-
-
-@given(SERIALS, st.sampled_from(["", APC.place]))
-def test_there_and_back(serial: str, place: str) -> None:
-    one = Fingerprint("051d", "0002", serial, place)
-    assert Fingerprint.from_json(json.loads(json.dumps(one.to_json()))) == one
-
-
-GOOD = {"vendor_id": "051d", "product_id": "0002", "serial": "5B1234T56789", "place": APC.place}
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        None,
-        [],
-        "051d:0002",
-        {},
-        {**GOOD, "more": ""},
-        {key: value for key, value in GOOD.items() if key != "place"},
-        {**GOOD, "vendor_id": "051D"},
-        {**GOOD, "vendor_id": "51d"},
-        {**GOOD, "product_id": 2},
-        {**GOOD, "product_id": "0002\n"},
-        {**GOOD, "serial": None},
-        {**GOOD, "serial": "a b"},
-        {**GOOD, "serial": "x" * 256},
-        {**GOOD, "place": "a\nb"},
-        {**GOOD, "place": ["x"]},
-    ],
-)
-def test_what_is_no_fingerprint(data: object) -> None:
-    with pytest.raises(ValueError, match="fingerprint"):
-        Fingerprint.from_json(data)
 
 
 def test_likeness() -> None:
