@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.process import Find
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enumerator, ups_conf, ups_conf_text
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import decide, quiet, reconcile
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory as hotplug_memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.reconcile import Host, ReconcileError
@@ -164,6 +166,18 @@ class Machine:
     def is_quiet(self) -> bool:
         return quiet.is_quiet(str(self.leaves), self.now)
 
+    def local(self, finder: Find) -> LocalNut:
+        return LocalNut(
+            self.run,
+            folder=self.folder,
+            memory=self.root / "state/state.json",
+            room=self.room,
+            manifest=self.root / "ours/set.json",
+            systemd=self.root / "systemd",
+            owner=(os.getuid(), os.getgid()),
+            finder=finder,
+        )
+
     def host(self, **more: Any) -> Host:
         rules = policy.check({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev), **self.policy})
         for driver in ("usbhid-ups", "nutdrv_qx", "dummy-ups"):
@@ -171,20 +185,13 @@ class Machine:
         given = {
             "release": (2, 8, 1),
             "tables": [self.root / "rules"],
-            "owner": (os.getuid(), os.getgid()),
             "say": self.said.append,
             "boot": lambda: self.boot,
             **more,
         }
         return Host(
             rules,
-            self.run,
-            folder=self.folder,
-            memory=self.root / "state/state.json",
-            room=self.room,
-            manifest=self.root / "ours/set.json",
-            systemd=self.root / "systemd",
-            finder=lambda name: path if (path := self.root / "bin" / name).exists() else None,
+            self.local(lambda name: path if (path := self.root / "bin" / name).exists() else None),
             clock=lambda: self.now,
             wall=lambda: 1_700_000_000.0 + self.now,
             pause=self.pause,
