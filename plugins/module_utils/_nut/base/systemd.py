@@ -114,7 +114,8 @@ def show(names: Sequence[str], runner: Run, booted: float = 0.0) -> dict[str, Un
 
 
 def _unit(block: Mapping[str, str], booted: float) -> Unit:
-    if block.get("LoadState") == ABSENT.load:
+    # one whose files are gone may still run, or be known as failed
+    if block.get("LoadState") == ABSENT.load and block.get("ActiveState") == "inactive":
         return ABSENT
     changed = int(block.get("StateChangeTimestampMonotonic") or 0)
     return Unit(

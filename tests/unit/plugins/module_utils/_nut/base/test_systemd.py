@@ -76,6 +76,11 @@ def test_what_else_is_known_of_a_unit() -> None:
     assert shown == Unit("failed", "enabled", 0, "failed", "loaded", "exit-code", 1004000.0, outdated=True)
 
 
+def test_a_unit_that_failed_and_whose_files_are_gone() -> None:
+    said = "Id=a.service\nLoadState=not-found\nActiveState=failed\nMainPID=0\n"
+    assert systemd.show(["a.service"], Runner(said)) == {"a.service": Unit("failed", "", 0, load="not-found")}
+
+
 def test_an_alias_answers_by_its_place() -> None:
     said = SHOWN.replace("Id=nut-server.service", "Id=upsd.service")
     assert systemd.show([systemd.SERVER, "a", "b", "c"], Runner(said))[systemd.SERVER].pid == 4711
