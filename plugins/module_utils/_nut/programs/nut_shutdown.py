@@ -34,7 +34,7 @@ from ..shutdown import policy as shutdown_policy
 
 if TYPE_CHECKING:
     from ..proxmox.selection import Finder, Found
-    from ..shutdown.stages import Stage
+    from ..shutdown.policy import Stage
 
 STDIN = 0
 
@@ -238,12 +238,10 @@ def _do(
 
 
 def _read_stages(policy: shutdown_policy.Policy, path: Path) -> tuple[Stage, ...]:
-    from ..shutdown import stages  # noqa: PLC0415 - the gate does not need it, and must not fail with it
-
     try:
-        return stages.read(policy.stages)
-    except stages.StagesError as error:
-        raise shutdown_policy.PolicyError(f"{path}: $.{error}") from None
+        return shutdown_policy.read_stages(policy.stages)
+    except shutdown_policy.PolicyError as error:
+        raise error.of(path) from None
 
 
 def _check(
@@ -463,7 +461,7 @@ def _watch(options: argparse.Namespace, out: Say, run: Run) -> int:
 def _stages(
     policy: shutdown_policy.Policy, known: Sequence[Stage], options: argparse.Namespace, out: Say, run: Run
 ) -> int:
-    from ..shutdown import stages  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+    from ..shutdown import stages_loop  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
     if not known:
         out(f"{options.policy} has no stages: there is nothing to watch for")
@@ -477,9 +475,9 @@ def _stages(
 
     try:
         with watchdog(WATCH_HANG) as pet:
-            stages.run(
+            stages_loop.run(
                 known,
-                [{"name": ups.name, "host": ups.host, "port": ups.port} for ups in policy.upses],
+                policy.upses,
                 state_path=options.state or STAGES_STATE,
                 log=log,
                 run=run,
