@@ -506,7 +506,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd impo
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsmon
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import readings, snapshot
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import Client, UpsdFailure
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, placement
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data, model, placement, planner
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import draw_table
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests as proxmox_guests
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
 
@@ -621,7 +622,7 @@ def planned(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> tup
     placed = placement.Placed(machines, tuple(one for one, _unused in stages), model.Proxmox())
     if options["guests"]:
         placed = found(placed, {one.name: chooses for one, chooses in stages}, run, root, options["must_answer"])
-    made = model.plan(
+    made = planner.make_plan(
         placed.machines,
         [model.Supply(**known(one)) for one in supplies],
         model.Timing(**timing),
@@ -720,15 +721,15 @@ def main() -> None:
         made, asked = planned(module.params, runner(module))
     except (model.PlanError, UpsdFailure, proxmox_guests.GuestsError) as error:
         module.fail_json(msg=str(error))
-    data = model.to_dict(made)
+    kept = data.to_dict(made)
     result = {
         "holds": made.holds,
         "feasible": made.feasible,
         "asked": asked,
-        "guests": data["guests"],
-        "ha": data["ha"],
-        "plan": data,
-        "msg": model.table(made),
+        "guests": kept["guests"],
+        "ha": kept["ha"],
+        "plan": kept,
+        "msg": draw_table(made),
     }
     if {"none": True, "expected": made.feasible, "limits": made.holds}[enforce] is False:
         module.fail_json(**result)

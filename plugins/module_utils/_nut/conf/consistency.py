@@ -7,28 +7,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Optional
+from collections.abc import Mapping, Sequence
 
 from . import grammar, releases, ups_conf
 from . import upsmon as conf_upsmon
 from .upsmon import IDLE_SECONDS
 
-# Where Debian keeps the drivers and the real daemons: 2.8.0, 2.8.1, and 2.8.4 or newer, whose daemons are in sbin. What
-# stands in sbin on the first two are shell wrappers, which do nothing unless nut.conf's MODE tells them to.
-PLACES = ("/lib/nut", "/usr/lib/nut", "/usr/libexec/nut", "/usr/sbin")
 # The other modes don't start upsd. Worse, with none Debian 12 and 13 let each reboot cut the power of the UPSes in ups.conf.
 PRIMARY_MODES = ("netserver", "standalone")
 SECONDARY_MODES = ("netclient",)
-
-Find = Callable[[str], Optional[Path]]
-
-
-def find(name: str) -> Path | None:
-    """Find a driver or the real program of a daemon on this host. None if it is not installed."""
-    found = (Path(place, name) for place in PLACES)
-    return next((path for path in found if path.exists()), None)
 
 
 def together(files: Mapping[str, str], release: releases.Release | None = None) -> list[str]:
@@ -64,7 +51,7 @@ def together(files: Mapping[str, str], release: releases.Release | None = None) 
     upsd_conf = files.get("upsd.conf", "")
     if conf_upsmon.directive(upsd_conf, "CERTIDENT") and not conf_upsmon.directive(upsd_conf, "CERTPATH"):
         wrong.append("upsd.conf: CERTIDENT without CERTPATH: upsd would offer no TLS, and not say so. Give both")
-    return wrong + releases.wrong_values(files, release) + _watched(files)
+    return wrong + releases.wrong_values(files, release) + _wrong_logins(files) + _watched(files)
 
 
 def _overlapping(places: Sequence[tuple[str, int]]) -> list[str]:
@@ -83,6 +70,23 @@ def _overlapping(places: Sequence[tuple[str, int]]) -> list[str]:
     return wrong
 
 
+def _wrong_logins(files: Mapping[str, str]) -> list[str]:
+    """Judge every login that the files know: each [user] and each MONITOR. No password is told."""
+    users = conf_upsmon.users(files.get("upsd.users", "")).values()
+    monitors = conf_upsmon.monitors(files.get("upsmon.conf", ""))
+    logins = [(f"upsd.users, [{user.name}]", user.name, user.password) for user in users]
+    logins += [(f"upsmon.conf: MONITOR {watched.system}", watched.user, watched.password) for watched in monitors]
+    wrong = []
+    for where, user, password in logins:
+        for what, problem in (
+            ("user name", grammar.user_problem(user)),
+            ("password", grammar.password_problem(password)),
+        ):
+            if problem:
+                wrong.append(f"{where}: the {what} {problem}")
+    return wrong
+
+
 def _watched(files: Mapping[str, str]) -> list[str]:
     if "upsmon.conf" not in files:
         return []
@@ -94,7 +98,8 @@ def _watched(files: Mapping[str, str]) -> list[str]:
         where = f"upsmon.conf: MONITOR {one.system}"
         # any other word is taken for secondary in silence, and then nobody sets FSD
         if one.type not in conf_upsmon.PRIMARY + conf_upsmon.SECONDARY:
-            wrong.append(f"{where}: the type {one.type!r} is neither primary nor secondary")
+            # what stands there may be a piece of a password
+            wrong.append(f"{where}: its sixth word, the type, is neither primary nor secondary")
         if not one.port:
             wrong.append(f"{where}: its port is no number. Write UPS@HOST:PORT, and an IPv6 address in brackets")
         if served is None or one.host not in ("localhost", "127.0.0.1", "::1"):

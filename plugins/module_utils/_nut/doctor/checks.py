@@ -874,7 +874,7 @@ def the_gate(look: _Look) -> Found:
             file = look.seen.own.get(place.path)
             if text and file is None and each in kit.sandboxes and each in look.seen.refused:
                 why = printable(look.seen.refused[each], 200)
-                before.append(look.make(check, NOTE, why, f"{deploy_kits.remedy(kit)}; {todo}"))
+                before.append(look.make(check, NOTE, why, f"{kit.remedy}; {todo}"))
             elif text and file is None:
                 before.append(look.make(check, FAILURE, f"/{place.path} is missing", todo))
             elif file is not None and file.text != text and not (each == "shutdown.json" and _broken(file.text)):

@@ -26,19 +26,21 @@ from typing import Any, Callable, TypeVar
 
 from ..base import hostnames, jsontext, tcp_table, trust
 from ..base.clock import entry_moment
+from ..base.process import Find, find_program
 from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Run, driver
 from ..base.text import one_line
-from ..conf import consistency, host, releases, ups_conf
+from ..conf import host, releases, ups_conf
 from ..conf import upsmon as conf_upsmon
 from ..conf.directives import Release
 from ..conf.upsmon import local_upsd
-from ..deploy import actions
+from ..deploy import actions, sandbox
 from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
 from ..net.client import Client, UpsdFailure
 from ..proxmox import firewall
-from ..shutdown import flag, gate_loop, watch
+from ..shutdown import flag, watch
 from ..shutdown import policy as shutdown_policy
+from ..shutdown.names import Names
 from ..usb import bus, policy
 
 SECONDS = 4.0
@@ -212,7 +214,7 @@ class Host:
     root: Path = Path("/")
     open_client: Open = lambda host, port: Client(host, port, timeout=SECONDS)
     resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve
-    finder: consistency.Find = consistency.find
+    finder: Find = find_program
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     kept_right: Callable[[], bool | None] | None = None
@@ -244,12 +246,12 @@ class Host:
             devices=self.tried("usb", self._devices, ()) if self.primary else (),
             served=served,
             watched=self._watched(upsmon),
-            addresses={name: self._addresses(place) for name, place in self.clients.items()},
+            addresses=self._addresses(),
             tls=self._tls(files) if self.primary and self.ca else None,
             flags=self.tried("flags", lambda: self._flags(upsmon), {}),
             cut=self.tried("cut", lambda: self._cut(upsmon), None) if self.primary else None,
             untrusted=self.tried("trust", lambda: self._untrusted(upsmon), {}),
-            refused=self.tried("sandboxes", lambda: deploy_kits.read_refused(self.root), {}),
+            refused=self.tried("sandboxes", lambda: sandbox.read_refused(self.root), {}),
             gate=self._json(GATE_STATE),
             last=self._json(REPORT),
             helped=self._helped(),
@@ -419,17 +421,20 @@ class Host:
     def _watched(self, upsmon_conf: str) -> dict[str, Served | str]:
         return {one.system: self._ask(one.host, one.port, [one.ups]) for one in conf_upsmon.monitors(upsmon_conf)}
 
-    def _addresses(self, place: str) -> tuple[str, ...] | str:
-        try:
-            return tuple(
-                dict.fromkeys(hostnames.normal_address(one) for one in self.resolve(place.strip("[]"), SECONDS))
-            )
-        except OSError as error:
-            # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
-            kept = gate_loop.Names(self._at(ADDRESSES)).kept.get(place)
-            if kept:
-                return tuple(dict.fromkeys(map(hostnames.normal_address, kept)))
-            return f"the name {place} has no address here ({error.strerror or error})"
+    def _addresses(self) -> dict[str, tuple[str, ...] | str]:
+        places = {name: place.strip("[]") for name, place in self.clients.items()}
+        found, problems = hostnames.resolve_all(places.values(), SECONDS, self.resolve)
+        # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
+        kept = Names(self._at(ADDRESSES)).known
+        addresses: dict[str, tuple[str, ...] | str] = {}
+        for name, place in places.items():
+            known = found[place] or kept.get(place, ())
+            addresses[name] = tuple(dict.fromkeys(map(hostnames.normal_address, known)))
+            if not known:
+                addresses[name] = (
+                    f"the name {place} has no address here ({problems[place].strerror or problems[place]})"
+                )
+        return addresses
 
     def _tls(self, files: Mapping[str, File]) -> Tls:
         conf = files["upsd.conf"].text if "upsd.conf" in files else ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from ..base import systemd
 from ..conf.ups_conf import Section, UpsConf
-from ..deploy.actions import Action
+from ..deploy.change import Action
 from ..net.readings import may_be_outage
 from ..usb import fingerprint
 from ..usb.bus import UsbDevice

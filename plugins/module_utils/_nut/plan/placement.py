@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..base import hostnames
+from ..base.process import within
 from ..base.systemd import Run
 from ..inventory import LINUX
 from ..proxmox import control, guests, selection
@@ -53,7 +53,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Placed:
-    """What place() returns, and model.plan() takes."""
+    """What place() returns, and make_plan() takes."""
 
     machines: tuple[Machine, ...]
     stages: tuple[StagePlan, ...]
@@ -62,25 +62,13 @@ class Placed:
 
 def look(run: Run, root: Path = Path("/"), *, cpus: int | None = None, patience: float = LOOK_SECONDS) -> Host:
     """Ask a host for its guests. cpus: of the host. patience: s. Raises guests.GuestsError, also if its files give no answer."""
-    found: list[Host | guests.GuestsError] = []
-
-    def read() -> None:
-        try:
-            found.append(_read(root, cpus or os.cpu_count() or 1))
-        except guests.GuestsError as error:
-            found.append(error)
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    thread.join(patience)
-    if not found:
+    try:
+        host = within(patience, lambda: _read(root, cpus or os.cpu_count() or 1))
+    except TimeoutError:
         raise guests.GuestsError(
             f"{root / 'etc/pve'} has not answered for {patience:g} s: see to Proxmox's cluster file system (systemctl status "
             "pve-cluster)"
-        )
-    host = found[0]
-    if isinstance(host, guests.GuestsError):
-        raise host
+        ) from None
     return replace(host, running=control.running(run)) if host.here.guests else host
 
 

@@ -33,14 +33,15 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..base import jsontext
-from ..base.clock import boottime
+from ..base.clock import Clock, boottime
+from ..base.process import Find, find_program
 from ..base.systemd import Run
 from ..conf import grammar, upsmon
-from ..conf.consistency import Find, find
 from ..net import readings, vocabulary
 from ..net.client import Client, UpsdFailure
-from ..plan import model
-from ..shutdown import gate, gate_loop
+from ..plan import model, planner
+from ..plan.text import grid
+from ..shutdown import gate, gate_loop, observe
 from ..shutdown import policy as shutdown_policy
 
 UNIT = "nut-shutdown-drill"
@@ -207,7 +208,9 @@ def arithmetic(job: Job) -> model.Plan:
         for host in job.policy.machines
     ]
     primary = model.Machine(job.primary, model.PRIMARY, "linux")
-    return model.plan([primary, *machines], [model.Supply(UPS)], model.Timing(**seconds, settle=job.policy.settle))
+    return planner.make_plan(
+        [primary, *machines], [model.Supply(UPS)], model.Timing(**seconds, settle=job.policy.settle)
+    )
 
 
 def planned_of(
@@ -289,7 +292,7 @@ def table(data: Mapping[str, Any]) -> str:
         rows.append((name, "begins to go down", word(should_begin), word(began)))
         rows.append(("", "is down", word(should_down), word(down)))
     rows.append((data["primary"], "would power off", word(data["planned"][data["primary"]][0]), word(data["poweroff"])))
-    return "\n".join([*model.grid(rows[0], rows[1:], "llrr"), "", data["verdict"]])
+    return "\n".join([*grid(rows[0], rows[1:], "llrr"), "", data["verdict"]])
 
 
 # The walls
@@ -489,7 +492,7 @@ class Drill:
         say: Say,
         stopped: threading.Event,
         *,
-        finder: Find = find,
+        finder: Find = find_program,
         clock: Callable[[], float] = boottime,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -572,28 +575,25 @@ class Drill:
         policy = shutdown_policy.Policy(
             (ups,), job.policy.machines, job.policy.settle, job.policy.reserve, job.policy.longest
         )
-        asker = gate_loop.Asker(policy.upses, self.clock)
+        asker = observe.Asker(policy.upses, self.clock)
         try:
-            report = gate_loop.run(
+            report = gate_loop.Gate(
                 policy,
-                self.folder / "gate.json",
-                self.folder / "last.json",
-                self.folder / "shutdown.log",
                 log=lambda line: self.say(f"{job.primary}: {line}"),
                 prober=self.look,
                 ask_upsd=asker,
-                clock=self.clock,
-                wall=self.wall,
-                sleep=self.pause,
+                state_path=self.folder / "gate.json",
+                report_path=self.folder / "last.json",
+                log_path=self.folder / "shutdown.log",
                 by="drill",
                 mode="drill",
-            )
+                clock=Clock(self.clock, self.wall, self.pause),
+            ).run()
         finally:
             asker.close()
         end = self.clock()
         self.say(f"{job.primary}: would power off now")
-        rule, reason = report.ended or ("", "")
-        return Seen(self.seen(trigger, end), moment, end - trigger, rule, reason)
+        return Seen(self.seen(trigger, end), moment, end - trigger, report.rule or "", report.reason or "")
 
     def seen(self, trigger: float, end: float) -> dict[str, tuple[float | None, float | None]]:
         found: dict[str, tuple[float | None, float | None]] = {}
@@ -740,7 +740,7 @@ def inside(
     as_json: bool,
     room: Path | None = None,
     check: Callable[[], Sequence[str]] = walls,
-    finder: Find = find,
+    finder: Find = find_program,
 ) -> bool:
     """Hold the drill that the first line of SOURCE (a file descriptor) names, and say whether the order held. Raises DrillError.
 
@@ -783,7 +783,7 @@ def ask_real(policy: shutdown_policy.Policy) -> float | None:
     left = []
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
+            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                 reading = readings.read_variables(client.list_vars(ups.name))
         except (UpsdFailure, grammar.Unencodable) as error:
             raise Refused(f"nobody can tell whether a real shutdown is near: {error}") from None
@@ -848,7 +848,7 @@ def outside(
     stopped = threading.Event()
     # a little later than it ends by itself
     words = command(starter, program, job.longest + 30, as_json=as_json)
-    asker = gate_loop.Asker(policy.upses, boottime)
+    asker = observe.Asker(policy.upses, boottime)
     try:
         with signals(stopped):
             return _watch(words, job, say, stopped, asker=asker, run=run)

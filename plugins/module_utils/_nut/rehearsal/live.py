@@ -34,7 +34,8 @@ from ..conf import upsmon as conf_upsmon
 from ..net import readings, snapshot, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..plan import model
-from ..shutdown import gate_loop
+from ..plan.text import grid
+from ..shutdown import observe
 from ..shutdown.policy import TEXT_LIMIT, Policy
 from . import drill
 
@@ -212,14 +213,14 @@ def find(
     *,
     names: hostnames.Resolve = hostnames.resolve,
     conf: Path = drill.CONF,
-    look: Callable[[Policy, Run, hostnames.Resolve], tuple[dict[str, bool | None], Any]] = gate_loop.one_look,
+    look: Callable[[Policy, Run, hostnames.Resolve], tuple[dict[str, bool | None], Any]] = observe.one_look,
 ) -> Found:
     """Look at all that fitness() judges."""
     seen, _readings = look(policy, run, names)
     upses: dict[str, snapshot.UpsState | str] = {}
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
+            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                 upses[str(ups)] = snapshot.snapshot(client, [ups.name])[0]
         except (UpsdFailure, grammar.Unencodable) as error:
             upses[str(ups)] = str(error)
@@ -247,14 +248,14 @@ def _text(path: Path) -> str | None:
 
 def addresses(policy: Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
-    found = {}
-    for host in policy.machines:
-        its: set[str] = set()
-        for name in host.addresses:
-            with contextlib.suppress(OSError):
-                its |= {hostnames.normal_address(one) for one in names(name, NAME_SECONDS)}
-        found[host.name] = frozenset(its)
-    return found
+    wanted = [name for machine in policy.machines for name in machine.addresses]
+    found, _problems = hostnames.resolve_all(wanted, NAME_SECONDS, names)
+    return {
+        machine.name: frozenset(
+            hostnames.normal_address(address) for name in machine.addresses for address in found[name]
+        )
+        for machine in policy.machines
+    }
 
 
 # What is noted. Moments are seconds since 1970: they must mean the same after a reboot.
@@ -461,7 +462,7 @@ class Recorder:
         fsd, inside = False, None
         for ups in self.policy.upses:
             try:
-                with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
+                with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                     fsd |= "FSD" in vocabulary.split_status(client.get_var(ups.name, "ups.status"))
                     there = {hostnames.normal_address(one) for one in client.list_clients(ups.name)}
             except (UpsdFailure, grammar.Unencodable):
@@ -482,7 +483,7 @@ def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> No
 
 def record(policy: Policy, wanted: Wanted, log: Say, *, run: Run, names: hostnames.Resolve) -> bool:
     """Be the recorder: what its unit runs. Returns as Recorder.run() does."""
-    looker = gate_loop.Looker(policy.machines, run, boottime, resolve=names)
+    looker = observe.Looker(policy.machines, run, boottime, resolve=names)
     try:
         one = Recorder(
             policy,
@@ -710,7 +711,7 @@ def table(data: Mapping[str, Any]) -> str:
         plans = data["planned"].get(name, (None, None))
         rows.append((name, "powers off" if its else "begins to go down", word(plans[0]), word(began), ""))
         rows.append(("", "is off" if its else "is down", word(plans[1]), word(down), long(name)))
-    lines = [line.rstrip() for line in model.grid(rows[0], rows[1:], "llrrr")]
+    lines = [line.rstrip() for line in grid(rows[0], rows[1:], "llrrr")]
     if data["guests"] is not None:
         lines += [
             "",

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, placement
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data, model, placement, planner, text
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests, selection
 from ansible_collections.homelab.nut.plugins.modules import shutdown_plan
 
@@ -105,7 +105,7 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) ->
     result = run(capfd, **GIVEN, _ansible_check_mode=check_mode)
     assert result["changed"] is False
     assert result["holds"] is True
-    expected = model.plan(
+    expected = planner.make_plan(
         [
             model.Machine("pve", "primary", "pve"),
             model.Machine("truenas", "secondary", "truenas"),
@@ -115,8 +115,8 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) ->
         model.Timing(guests_time=120),
         [model.StagePlan("nas-guests", runtime=700, guests=("media",), fsd=True)],
     )
-    assert result["plan"] == model.to_dict(expected)
-    assert result["msg"] == model.table(expected)
+    assert result["plan"] == data.to_dict(expected)
+    assert result["msg"] == text.draw_table(expected)
 
 
 def test_a_plan_that_fails_is_no_failure_unless_it_is_enforced(capfd: pytest.CaptureFixture[str]) -> None:

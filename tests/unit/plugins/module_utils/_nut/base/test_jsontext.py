@@ -18,19 +18,20 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import findings, observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data as plan_data
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, planner
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill, live
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
     gate,
-    gate_loop,
     stages,
     stages_loop,
     watch,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.fingerprint import Fingerprint
 from hypothesis import HealthCheck, given, settings
@@ -152,7 +153,7 @@ def load_kept_guests(path: Path) -> object:
 def load_plan(path: Path) -> object:
     try:
         data = jsontext.parse(path.read_bytes())
-        return model.from_dict(data)
+        return plan_data.from_dict(data)
     except (ValueError, model.PlanError):
         return None
 
@@ -213,8 +214,8 @@ GUESTS = {"version": selection.VERSION, "stages": {"nas": {
     "guests": [selection._plain(selection.Chosen(Guest(100, "qm", "mail"), 60.0, "why"))],
 }}}  # fmt: skip
 JOB = drill.Job(shutdown_policy.check_policy(POLICY), dict(drill.TIMING), 900.0, 10.0, "pve")
-PLAN = model.to_dict(
-    model.plan(
+PLAN = plan_data.to_dict(
+    planner.make_plan(
         [
             model.Machine("pve", model.PRIMARY, "pve"),
             model.Machine("nas", model.SECONDARY, "truenas"),
@@ -262,7 +263,7 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "live._gate_says": ({"began": 1000.0, "elapsed": 30.0, "reason": "r"}, lambda path: live._gate_says(path, NOTES)),
     "live._entries": (as_json(ENTRY), by_text(lambda text: live._entries(lambda _command: (0, text), []))),
     "examine._entries": (as_json(ENTRY), by_text(lambda text: list(observe._entries(text)))),
-    "gate.Names": ({"nas": ["192.0.2.20"]}, lambda path: gate_loop.Names(path).kept),
+    "Names": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: Names(path).known),
     "gate_policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.PolicyError)),
     "policy.read": (USB_POLICY, expect(policy.read, policy.PolicyError)),
     "drill.read_job": (as_json(JOB.dump()), by_text(expect(drill.read_job, drill.DrillError))),
@@ -289,7 +290,7 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
         "drill.read_job": JOB,
         "live._gate_says": ("r", 1030.0),
         "live._entries": [(1e9, "i")],
-        "gate.Names": {"nas": ("192.0.2.20",)},
+        "Names": {"nas": ("192.0.2.20",)},
         "watch.load": WATCHED,
         "shutdown_cli._json": whole,
     }

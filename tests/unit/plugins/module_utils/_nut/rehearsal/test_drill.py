@@ -22,9 +22,9 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock as base_clock
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, upsmon
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, gate_loop
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 
 ROOT = Path(__file__).resolve().parents[6]
 NAS = {"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 60, "shutdown_limit": 120}
@@ -704,7 +704,7 @@ def test_the_end_of_the_mains_is_the_end_of_the_drill(tmp_path: Path, monkeypatc
             self.closed = True
 
     made: list[Asker] = []
-    monkeypatch.setattr(gate_loop, "Asker", Asker)
+    monkeypatch.setattr(observe, "Asker", Asker)
     outer = Outer(tmp_path, "read job; touch begun; timeout 30 cat && exit 1; exit 2")
     assert outer() == 1
     assert outer.said == ["ups is on battery, in earnest: the drill ends"]

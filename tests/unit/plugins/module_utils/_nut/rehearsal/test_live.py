@@ -21,7 +21,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import syste
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot, vocabulary
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill, live
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 
 NAS = {"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 60, "shutdown_limit": 120}
 MEDIA = {"name": "media", "addresses": ["192.0.2.30", "2001:db8::30"], "shutdown_time": 5, "shutdown_limit": 40}

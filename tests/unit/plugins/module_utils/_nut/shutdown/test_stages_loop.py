@@ -23,7 +23,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy i
     read_stages,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stages import Power, State
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 from ansible_collections.homelab.nut.tests.unit.support.stages_world import (
     BOOT,
     NAS,
