@@ -24,7 +24,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import me
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.reconcile import Host, ReconcileError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import fingerprint, policy
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import names as usb_names
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.sections import DUMMY_PORT
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, answers, serving
 from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, cases
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
@@ -398,11 +398,11 @@ def test_dummy(machine: Machine) -> None:
     machine.now += 31
     machine.go()
     keys = dict(machine.conf.sections["ups"].keys)
-    assert (keys["driver"], keys["port"]) == ("dummy-ups", usb_names.DUMMY_PORT)
-    assert (machine.folder / usb_names.DUMMY_PORT).read_text() == reconcile.DUMMY
-    (machine.folder / usb_names.DUMMY_PORT).unlink()
+    assert (keys["driver"], keys["port"]) == ("dummy-ups", DUMMY_PORT)
+    assert (machine.folder / DUMMY_PORT).read_text() == reconcile.DUMMY
+    (machine.folder / DUMMY_PORT).unlink()
     machine.go()
-    assert (machine.folder / usb_names.DUMMY_PORT).read_text() == reconcile.DUMMY
+    assert (machine.folder / DUMMY_PORT).read_text() == reconcile.DUMMY
 
 
 def test_what_dummy_ups_says_is_neither_mains_nor_battery() -> None:
@@ -623,7 +623,7 @@ def test_a_memory_that_can_not_be_kept(machine: Machine) -> None:
     assert [line for line in machine.said if "can't be remembered" in line]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1, "tries": 7}', "\0\1"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "tries": 7}', "\0\1"])
 def test_a_memory_that_is_broken_costs_one_scan(served: Machine, text: str) -> None:
     (served.root / "state/state.json").write_text(text)
     assert not served.is_quiet
