@@ -503,7 +503,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.homelab.nut.plugins.module_utils._command import runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Run
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsmon
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import readings, snapshot
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import Client, UpsdFailure
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data, model, placement, planner
@@ -706,7 +706,7 @@ def spec() -> dict[str, Any]:
         "stages": {"type": "list", "elements": "dict", "default": [], "options": steps},
         "ask": {"type": "bool", "default": False},
         "host": {"type": "str", "default": "localhost"},
-        "port": {"type": "int", "default": upsmon.PORT},
+        "port": {"type": "int", "default": upsd.PORT},
         "timeout": {"type": "int", "default": 5},
         "guests": {"type": "bool", "default": False},
         "must_answer": {"type": "bool", "default": True},

@@ -141,7 +141,7 @@ from ..module_utils._module import Module
 from ..module_utils._nut.base import files, systemd, tcp_table
 from ..module_utils._nut.base.allow import AccessError
 from ..module_utils._nut.base.hostnames import is_address, normal_address, resolve
-from ..module_utils._nut.conf import upsmon
+from ..module_utils._nut.conf import upsd
 from ..module_utils._nut.deploy import kits
 from ..module_utils._nut.deploy.kits import Installation, InstallError, Plan, Step
 from ..module_utils._nut.net import access, snapshot
@@ -158,7 +158,7 @@ def read_file(path: Path) -> str:
 
 def ask_upsd() -> tuple[snapshot.UpsState, ...]:
     """Return what this host's upsd says of its UPSes; () if it does not answer."""
-    host, port = upsmon.local_upsd(read_file(_host.ROOT / "etc/nut/upsd.conf"))[0]
+    host, port = upsd.local_upsd(read_file(_host.ROOT / "etc/nut/upsd.conf"))[0]
     try:
         with Client(host, port, timeout=5) as client:
             return snapshot.snapshot(client)
@@ -168,7 +168,7 @@ def ask_upsd() -> tuple[snapshot.UpsState, ...]:
 
 def find_ports() -> list[int]:
     """Return the ports that upsd listens on by the configuration that is on the host now."""
-    listening = upsmon.listening(read_file(_host.ROOT / "etc/nut/upsd.conf"))
+    listening = upsd.listening(read_file(_host.ROOT / "etc/nut/upsd.conf"))
     return [port for _address, port in listening if 0 < port < 65536]
 
 

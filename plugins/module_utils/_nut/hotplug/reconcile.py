@@ -30,10 +30,11 @@ from ..base.clock import boot_id, boottime, stamp
 from ..base.files import Owner
 from ..base.process import Find, find_program
 from ..base.text import printable
-from ..conf import dry_run, enumerator, releases, ups_conf, ups_conf_text
+from ..conf import dry_run, enumerator, ups_conf, ups_conf_text
 from ..conf.directives import Release
 from ..conf.redact import redact
-from ..conf.upsmon import local_upsd
+from ..conf.release import find_release
+from ..conf.upsd import local_upsd
 from ..deploy import kits
 from ..deploy.actions import PENDING, Action, stage
 from ..deploy.deployment import Deployment
@@ -418,7 +419,7 @@ class Host:
 
     def _release(self) -> Release | None:
         if self.release is None:
-            self.release = releases.installed(self.runner, self.finder)
+            self.release = find_release(self.runner, self.finder)
         return self.release
 
     def _devices(self, remarks: list[str]) -> tuple[tuple[UsbDevice, ...], bool]:

@@ -19,7 +19,7 @@ from typing import Any, Callable, TypeVar
 from ..base import hostnames
 from ..base.clock import boottime
 from ..base.systemd import Run
-from ..conf import grammar, upsmon
+from ..conf import grammar, upsd, upsmon
 from ..net import vocabulary
 from ..net.client import Client, UpsdFailure, VarNotSupported
 from . import probe
@@ -175,7 +175,7 @@ def logins(upsmon_conf: Path, upses: Sequence[Ups]) -> dict[str, tuple[str, str]
         text = upsmon_conf.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return {}
-    own = [one for one in upsmon.monitors(text) if one.type.lower() in upsmon.PRIMARY]
+    own = [one for one in upsmon.monitors(text) if one.type.lower() in upsd.PRIMARY]
     return {
         str(ups): (one.user, one.password)
         for ups in upses

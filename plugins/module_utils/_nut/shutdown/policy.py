@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import hostnames
-from ..conf.upsmon import PORT
+from ..conf.upsd import PORT
 
 VERSION = 1
 TEXT_LIMIT = 1 << 20  # characters of a policy
