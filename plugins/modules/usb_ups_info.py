@@ -140,7 +140,7 @@ from pathlib import Path
 from typing import Any
 
 from ..module_utils._command import runner
-from ..module_utils._host import missing
+from ..module_utils._host import find_lack_of_primary
 from ..module_utils._hotplug import POLICY, chosen, host
 from ..module_utils._module import Module
 from ..module_utils._nut.base.process import find_program
@@ -156,7 +156,7 @@ def main() -> None:
         argument_spec={**POLICY, "all": {"type": "bool", "default": False}},
         supports_check_mode=True,
     )
-    configured = not missing()
+    configured = not find_lack_of_primary()
     status: dict[str, tuple[str, ...]] = {}
     try:
         rules = chosen(module)

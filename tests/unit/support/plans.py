@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import usual_limit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
     Constraint,
     Machine,
@@ -94,7 +95,7 @@ def span(made: Plan, machine: str, what: str, worst: bool = False) -> tuple[floa
     return found.at, found.until
 
 
-DOCKER = Machine("docker", "secondary", "linux", shutdown_time=20, needs=("truenas",))
+DOCKER = Machine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50, needs=("truenas",))
 
 
 STORE = Machine("store", "guest", "qm", shutdown_time=20, shutdown_limit=50, guest_id=110)
@@ -120,7 +121,7 @@ def sites(draw: st.DrawFn) -> Site:
             draw(st.sampled_from(["truenas", "linux"])),
             draw(st.integers(0, 40)),
             shutdown := draw(seconds),
-            draw(st.none() | st.integers(shutdown, shutdown + 60)),
+            draw(st.just(usual_limit(shutdown)) | st.integers(shutdown, shutdown + 60)),
         )
         for number in range(draw(st.integers(0, 3)))
     ]
@@ -130,8 +131,8 @@ def sites(draw: st.DrawFn) -> Site:
             "guest",
             draw(st.sampled_from(["qm", "pct"])),
             0,
-            draw(seconds),
-            draw(st.none() | seconds),
+            shutdown := draw(seconds),
+            draw(st.just(usual_limit(shutdown)) | seconds),
             tuple(one.name for one in secondaries[:1]) if draw(st.booleans()) else (),
         )
         for number in range(draw(st.integers(0, 3)))
@@ -183,7 +184,7 @@ def sites(draw: st.DrawFn) -> Site:
         return site
     kind = draw(st.sampled_from(["runtime", "charge", "on_battery"]))
     value = {
-        "runtime": low + max(one.most for one in guests) + draw(st.integers(0, 90)),
+        "runtime": low + max(one.shutdown_limit for one in guests) + draw(st.integers(0, 90)),
         "charge": draw(st.integers(30, 100)),
         "on_battery": draw(st.integers(0, 200)),
     }[kind]

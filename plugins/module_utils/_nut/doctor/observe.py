@@ -34,7 +34,7 @@ from ..conf import upsmon as conf_upsmon
 from ..conf.directives import Release
 from ..conf.release import find_release
 from ..conf.upsd import local_upsd
-from ..deploy import actions
+from ..deploy import actions, sandbox
 from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
 from ..net.client import Client, UpsdFailure
@@ -251,7 +251,7 @@ class Host:
             flags=self.tried("flags", lambda: self._flags(upsmon), {}),
             cut=self.tried("cut", lambda: self._cut(upsmon), None) if self.primary else None,
             untrusted=self.tried("trust", lambda: self._untrusted(upsmon), {}),
-            refused=self.tried("sandboxes", lambda: deploy_kits.read_refused(self.root), {}),
+            refused=self.tried("sandboxes", lambda: sandbox.read_refused(self.root), {}),
             gate=self._json(GATE_STATE),
             last=self._json(REPORT),
             helped=self._helped(),

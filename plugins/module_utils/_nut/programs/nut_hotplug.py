@@ -18,6 +18,7 @@ from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from ..base.clock import stamp
 from ..base.process import runner
 from ..base.text import LINE, printable
+from ..deploy.apply import LocalNut
 from ..hotplug import reconcile
 from ..hotplug.reconcile import Host, Look, describe
 from ..usb import policy
@@ -126,10 +127,7 @@ def main(arguments: Sequence[str], out: Say, err: Say, program: str = "") -> int
         return USAGE
     host = Host(
         rules,
-        runner(SECONDS),
-        folder=options.conf_dir,
-        memory=options.state,
-        room=options.run_dir,
+        LocalNut(runner(SECONDS), folder=options.conf_dir, memory=options.state, room=options.run_dir),
         files=[options.policy, *([Path(program)] if program else [])],
     )
     if options.command == "run":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Entry, Host, Seen, Served, Socket
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, client
@@ -369,7 +369,7 @@ def test_a_stage_s_program_that_others_can_write(root: Path) -> None:
 
 def test_what_sandboxes_a_host_refused(root: Path) -> None:
     assert host(root).look().refused == {}
-    record = root / kits.REFUSED
+    record = root / sandbox.REFUSED
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text('{"nut-server-hardening.conf": "why"}')
     assert host(root).look().refused == {"nut-server-hardening.conf": "why"}

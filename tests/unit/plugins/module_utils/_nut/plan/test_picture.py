@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 MACHINES = (
     Machine("pve", "primary", "pve"),
     Machine("truenas", "secondary", "truenas", shutdown_time=60),
-    Machine("docker", "secondary", "linux", shutdown_time=20),
+    Machine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50),
     Machine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",)),
     Machine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90),
 )
