@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import usual_limit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
     Constraint,
     Machine,
@@ -20,17 +21,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner impo
 from hypothesis import strategies as st
 
 PVE = Machine("pve", "primary", "pve")
-
-
 NAS = Machine("truenas", "secondary", "truenas", shutdown_time=60)
-
-
 MEDIA = Machine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",), guest_id=101)
-
-
 ROUTER = Machine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90, guest_id=103)
-
-
 UPS = Supply(
     runtime=3000,
     runtime_low=600,
@@ -41,11 +34,7 @@ UPS = Supply(
     driver="usbhid-ups",
     ignorelb=True,
 )
-
-
 TIMING = Timing(guests_time=120, poweroff_wait=200)
-
-
 STAGE = StagePlan("nas-guests", runtime=1000, guests=("media",), fsd=True)
 
 
@@ -79,8 +68,6 @@ class Site:
 
 
 SITE = Site()
-
-
 UNSTAGED = replace(SITE.machine("media", needs=()), stages=())
 
 
@@ -94,18 +81,10 @@ def span(made: Plan, machine: str, what: str, worst: bool = False) -> tuple[floa
     return found.at, found.until
 
 
-DOCKER = Machine("docker", "secondary", "linux", shutdown_time=20, needs=("truenas",))
-
-
+DOCKER = Machine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50, needs=("truenas",))
 STORE = Machine("store", "guest", "qm", shutdown_time=20, shutdown_limit=50, guest_id=110)
-
-
 CLIENT = Machine("client", "guest", "pct", shutdown_time=20, shutdown_limit=50, needs=("store",), guest_id=111)
-
-
 LATER = StagePlan("later", runtime=900)
-
-
 OPEN = UNSTAGED.time(guests_time=None)
 
 
@@ -120,7 +99,7 @@ def sites(draw: st.DrawFn) -> Site:
             draw(st.sampled_from(["truenas", "linux"])),
             draw(st.integers(0, 40)),
             shutdown := draw(seconds),
-            draw(st.none() | st.integers(shutdown, shutdown + 60)),
+            draw(st.just(usual_limit(shutdown)) | st.integers(shutdown, shutdown + 60)),
         )
         for number in range(draw(st.integers(0, 3)))
     ]
@@ -130,8 +109,8 @@ def sites(draw: st.DrawFn) -> Site:
             "guest",
             draw(st.sampled_from(["qm", "pct"])),
             0,
-            draw(seconds),
-            draw(st.none() | seconds),
+            shutdown := draw(seconds),
+            draw(st.just(usual_limit(shutdown)) | seconds),
             tuple(one.name for one in secondaries[:1]) if draw(st.booleans()) else (),
         )
         for number in range(draw(st.integers(0, 3)))
@@ -183,7 +162,7 @@ def sites(draw: st.DrawFn) -> Site:
         return site
     kind = draw(st.sampled_from(["runtime", "charge", "on_battery"]))
     value = {
-        "runtime": low + max(one.most for one in guests) + draw(st.integers(0, 90)),
+        "runtime": low + max(one.shutdown_limit for one in guests) + draw(st.integers(0, 90)),
         "charge": draw(st.integers(30, 100)),
         "on_battery": draw(st.integers(0, 200)),
     }[kind]

@@ -28,6 +28,7 @@ from ..usb import bus, fingerprint
 from ..usb import names as usb_names
 from ..usb.bus import Ups, UsbDevice
 from ..usb.policy import Policy
+from ..usb.sections import DUMMY_PORT
 from . import decide, glance, owed, quiet
 from .look import Look, describe
 from .memory import Plugging, State, load
@@ -398,8 +399,8 @@ class Observer:
         return None if text == old else text
 
     def _lacks(self, conf: ups_conf.UpsConf) -> tuple[str, ...]:
-        needed = any(dict(one.keys).get("port") == usb_names.DUMMY_PORT for one in conf.sections.values())
-        return (usb_names.DUMMY_PORT,) if needed and self._read(usb_names.DUMMY_PORT) != DUMMY else ()
+        needed = any(dict(one.keys).get("port") == DUMMY_PORT for one in conf.sections.values())
+        return (DUMMY_PORT,) if needed and self._read(DUMMY_PORT) != DUMMY else ()
 
     def _pending(self) -> list[Action]:
         names = ups_conf.parse(self._read("ups.conf") or "").sections

@@ -151,7 +151,7 @@ def _poweroff_wait(given: Inputs, needed: Needed) -> Iterator[Constraint]:
 @rule("order", vital=True)
 def _order(given: Inputs, needed: Needed) -> Iterator[Constraint]:
     for secondary in given.secondaries:
-        name, have = secondary.name, secondary.most
+        name, have = secondary.name, secondary.shutdown_limit
         terms = [(secondary.shutdown_time, "its shutdown"), (given.timing.settle, "silence")]
         words = f"{spell_sum(terms)}; the gate waits {spell(have)} s for {name} before {given.primary.name} goes"
         remedy = f"set the limit of {name} to {spell(needed['limits'][name])}"
@@ -169,9 +169,9 @@ def _guests(given: Inputs, needed: Needed) -> Iterator[Constraint]:
         return
     if not is_given and proxmox.seconds is not None:
         return
-    slowest, need = max(given.unstaged, key=lambda guest: guest.most, default=None), proxmox.seconds or 0
-    if slowest is not None and slowest.most >= need:
-        words, need = f"{slowest.name} may take {spell(slowest.most)} s", slowest.most
+    slowest, need = max(given.unstaged, key=lambda guest: guest.shutdown_limit, default=None), proxmox.seconds or 0
+    if slowest is not None and slowest.shutdown_limit >= need:
+        words, need = f"{slowest.name} may take {spell(slowest.shutdown_limit)} s", slowest.shutdown_limit
     elif need:
         words = f"by their startup options the guests may take {spell(need)} s"
         remedy += f", {remedies.SHORTER_STARTUP}"
@@ -201,10 +201,8 @@ def _needs(given: Inputs, needed: Needed) -> Iterator[Constraint]:
                 )
                 yield _unknown(None, words, remedy, user.name)
             elif found := _wrong_order(given, needed, user, owner):
-                words = (
-                    f"{user.name} uses the storage of {owner.name}, and {found[0]}: it takes up to {spell(user.most)} s"
-                )
-                yield _compare(0, max(user.most, 1), words, found[1], user.name)
+                words = f"{user.name} uses the storage of {owner.name}, and {found[0]}: it takes up to {spell(user.shutdown_limit)} s"
+                yield _compare(0, max(user.shutdown_limit, 1), words, found[1], user.name)
 
 
 def _wrong_order(given: Inputs, needed: Needed, user: Machine, owner: Machine) -> tuple[str, str] | None:

@@ -56,16 +56,11 @@ class Machine:
     kind: str
     begin_time: float = BEGIN_SECONDS  # from FSD until it begins to go down, at most: its poll and its FINALDELAY
     shutdown_time: float = 60  # from there until it is down, as a rule
-    shutdown_limit: float | None = None  # the longest that this is waited for; None: the usual one
+    shutdown_limit: float = usual_limit(60)  # the longest that this is waited for
     # names of the machines whose storage it uses, so that it must be down before they begin
     needs: tuple[str, ...] = ()
     guest_id: int | None = None  # its number, if it is a guest of the primary, as also a secondary may be
     address: tuple[str, ...] = ()  # where it is seen; only to find the guests that use its storage (placement.py)
-
-    @property
-    def most(self) -> float:
-        """Return how long it may take to go down."""
-        return usual_limit(self.shutdown_time) if self.shutdown_limit is None else self.shutdown_limit
 
 
 @dataclass(frozen=True)

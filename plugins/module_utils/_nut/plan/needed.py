@@ -41,7 +41,7 @@ def work_out_needs(given: Inputs) -> dict[str, Any]:
     begin = max((secondary.begin_time for secondary in given.secondaries), default=0)
     hostsync = max(LEAST_HOSTSYNC, math.ceil(begin + SYNC_MARGIN))
     limits = {secondary.name: _limit_needed(secondary, timing) for secondary in given.secondaries}
-    guests = max([given.guests_time, given.proxmox.seconds or 0, *(guest.most for guest in given.unstaged)])
+    guests = max([given.guests_time, given.proxmox.seconds or 0, *(guest.shutdown_limit for guest in given.unstaged)])
     polls = {name: min(value, IDLE_SECONDS - 1) for name, value in polls_of(timing).items()}
     settings = Settings(
         max(hostsync, timing.hostsync), max(LEAST_FINALDELAY, timing.finaldelay), max([0, *limits.values()]), guests
@@ -64,7 +64,7 @@ def work_out_needs(given: Inputs) -> dict[str, Any]:
         "poweroff_wait": math.ceil(timing.killpower + max(off.values()) + REBOOT_MARGIN),
         # these by machine
         "limits": limits,
-        "guest_timeouts": {machine.name: machine.most for machine in given.machines if machine.role == GUEST},
+        "guest_timeouts": {machine.name: machine.shutdown_limit for machine in given.machines if machine.role == GUEST},
         # and these by UPS
         "offdelay": off,
         "ondelay": on,
@@ -77,7 +77,7 @@ def polls_of(timing: Timing) -> dict[str, float]:
 
 
 def _limit_needed(secondary: Machine, timing: Timing) -> float:
-    return max(secondary.most, math.ceil(secondary.shutdown_time + timing.settle))
+    return max(secondary.shutdown_limit, math.ceil(secondary.shutdown_time + timing.settle))
 
 
 def _delays_needed(supply: Supply, timing: Timing) -> tuple[float, float]:

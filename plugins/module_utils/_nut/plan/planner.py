@@ -79,7 +79,9 @@ def _guests(given: Inputs) -> Iterator[PlannedGuest]:
         machines, key=lambda guest: (staged.get(guest.name, len(given.stages)), guest.guest_id or 0, guest.name)
     ):
         stage = given.stages[staged[guest.name]].name if guest.name in staged else ""
-        row = found.get(guest.name) or PlannedGuest(guest.name, guest.guest_id, guest.kind, "", stage, guest.most)
+        row = found.get(guest.name) or PlannedGuest(
+            guest.name, guest.guest_id, guest.kind, "", stage, guest.shutdown_limit
+        )
         yield replace(row, stage=stage, needs=guest.needs)
 
 

@@ -108,7 +108,7 @@ def put_into_stage(given: Inputs, guest: Machine, owner: Machine, needed: Mappin
         return f"put {guest.name} into the guests of a stage"
     if given.stages:
         return f"add storage_of: [{owner.name}] to a stage of nut_server_stages"
-    most = max(other.most for other in given.unstaged if owner.name in other.needs)
+    most = max(other.shutdown_limit for other in given.unstaged if owner.name in other.needs)
     runtime = stage_runtime_needed(given, most, needed["runtime_low"])
     stage = f"{{name: guests, runtime: {runtime}, storage_of: [{owner.name}], fsd: true}}"
     return f"add {stage} to nut_server_stages"

@@ -55,7 +55,7 @@ class Inputs:
         if self.timing.guests_time is not None:
             return self.timing.guests_time
         if self.proxmox.seconds is not None:
-            return max([self.proxmox.seconds, *(guest.most for guest in self.unstaged)])
+            return max([self.proxmox.seconds, *(guest.shutdown_limit for guest in self.unstaged)])
         return GUESTS_SECONDS
 
     @property
@@ -69,7 +69,7 @@ class Inputs:
     @property
     def slowest_limit(self) -> float:
         """Return how long the gate waits at most for the secondaries."""
-        return max([0, *(secondary.most for secondary in self.secondaries)])
+        return max([0, *(secondary.shutdown_limit for secondary in self.secondaries)])
 
     @property
     def staged(self) -> dict[str, int]:
@@ -89,7 +89,7 @@ class Inputs:
     def stage_seconds(self, stage: StagePlan) -> float:
         """Return how long a stage's guests may take."""
         named = self.named
-        return max([stage.seconds or 0, *(named[name].most for name in stage.guests)])
+        return max([stage.seconds or 0, *(named[name].shutdown_limit for name in stage.guests)])
 
     def stage_usual(self, stage: StagePlan) -> float:
         """Return how long a stage's guests take as a rule."""
@@ -99,11 +99,11 @@ class Inputs:
 
 def usual_time(machine: Machine) -> float:
     """Return how long a machine takes as a rule. It is not waited for longer than its limit."""
-    return min(machine.shutdown_time, machine.most)
+    return min(machine.shutdown_time, machine.shutdown_limit)
 
 
 def _time(machine: Machine, worst: bool) -> float:
-    return machine.most if worst else usual_time(machine)
+    return machine.shutdown_limit if worst else usual_time(machine)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import ob
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.act import Outcome
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.look import Look
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observe import ReconcileError
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import names as usb_names
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.sections import DUMMY_PORT
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import (
     APC,
@@ -186,11 +186,11 @@ def test_dummy(machine: Machine) -> None:
     machine.now += 31
     machine.go()
     keys = dict(machine.conf.sections["ups"].keys)
-    assert (keys["driver"], keys["port"]) == ("dummy-ups", usb_names.DUMMY_PORT)
-    assert (machine.folder / usb_names.DUMMY_PORT).read_text() == observe.DUMMY
-    (machine.folder / usb_names.DUMMY_PORT).unlink()
+    assert (keys["driver"], keys["port"]) == ("dummy-ups", DUMMY_PORT)
+    assert (machine.folder / DUMMY_PORT).read_text() == observe.DUMMY
+    (machine.folder / DUMMY_PORT).unlink()
     machine.go()
-    assert (machine.folder / usb_names.DUMMY_PORT).read_text() == observe.DUMMY
+    assert (machine.folder / DUMMY_PORT).read_text() == observe.DUMMY
 
 
 def test_what_dummy_ups_says_is_neither_mains_nor_battery() -> None:

@@ -166,7 +166,7 @@ def test_a_stage_chooses() -> None:
     assert web.why == "its number is listed; its disk is on storage shared, on 192.0.2.20"
     assert (old.stage, old.seconds) == ("stage", 70)
     assert dns.stage == ""
-    assert [one.most for one in made.machines[2:]] == [50 + FORCE, 20 + FORCE, 70 + FORCE]
+    assert [one.shutdown_limit for one in made.machines[2:]] == [50 + FORCE, 20 + FORCE, 70 + FORCE]
     assert [one.shutdown_time for one in made.machines[2:]] == [30, 30, 30]
     # what a stage stops Proxmox need not
     assert made.proxmox.seconds == 32
@@ -308,7 +308,7 @@ def test_each_has_its_turn() -> None:
 def test_the_last_turn_ends_when_proxmox_is_done(drawn: list[tuple[int | None, int]], workers: int) -> None:
     found = [Guest(100 + place, "qm", order=order, down=down) for place, (order, down) in enumerate(drawn)]
     made = placed(with_guests(*found, workers=workers))
-    ends = [made.proxmox.turns[one.name][1] + one.most for one in made.machines if one.role == "guest"]
+    ends = [made.proxmox.turns[one.name][1] + one.shutdown_limit for one in made.machines if one.role == "guest"]
     assert made.proxmox.seconds == max(ends, default=0)
 
 

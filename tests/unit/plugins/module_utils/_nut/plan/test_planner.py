@@ -145,7 +145,7 @@ class Run:
             begins = min(due) + self.dice.upto(5)
             for one in self.site.machines:
                 if one.name in stage.guests:
-                    self.down[one.name] = begins + self.dice.upto(one.most)
+                    self.down[one.name] = begins + self.dice.upto(one.shutdown_limit)
             if stage.fsd:
                 found = min(found, max([begins, *(self.down[name] for name in stage.guests)]))
         return found
@@ -155,7 +155,7 @@ class Run:
         begun = [fsd]
         for one in self.hosts:
             begun.append(fsd + self.dice.upto(one.begin_time))
-            self.down[one.name] = begun[-1] + self.dice.upto(max(one.most, one.shutdown_time))
+            self.down[one.name] = begun[-1] + self.dice.upto(max(one.shutdown_limit, one.shutdown_time))
         hangs = bool(self.hosts) and self.dice.chance()
         last = fsd + self.timing.hostsync
         now = began = (last if hangs else min(max(begun), last)) + self.timing.finaldelay
@@ -177,7 +177,7 @@ class Run:
         stopped = poweroff + self.dice.upto(self.timing.guests_time)
         for one in self.site.machines:
             if one.role == "guest" and one.name not in self.down:
-                self.down[one.name] = poweroff + self.dice.upto(one.most)
+                self.down[one.name] = poweroff + self.dice.upto(one.shutdown_limit)
                 if self.down[one.name] > poweroff + self.timing.guests_time:
                     self.harm.append(f"{one.name} is killed")
                 stopped = max(stopped, self.down[one.name])
@@ -210,7 +210,7 @@ def _new_cps(supply: Supply, timing: Timing) -> bool:
 
 def policy_of(site: Site, made: Plan) -> dict[str, Any]:
     """What the gate is told: the plan's reserve, least and longest unless others are set, and the machines' own limits."""
-    limits = {one.name: one.most for one in site.machines if one.role == "secondary"}
+    limits = {one.name: one.shutdown_limit for one in site.machines if one.role == "secondary"}
     reserve = made.needed["reserve"] if site.timing.reserve is None else site.timing.reserve
     least = site.timing.least
     if least is None:
