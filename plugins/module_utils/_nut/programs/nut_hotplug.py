@@ -17,6 +17,7 @@ from ..base import files
 from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from ..base.clock import stamp
 from ..base.process import runner
+from ..base.table import grid
 from ..base.text import LINE, printable
 from ..deploy.apply import LocalNut
 from ..hotplug.look import Look, describe
@@ -253,13 +254,12 @@ def _ups_data(look: Look, ups: Ups, name: str, why_not: str) -> dict[str, Any]:
 def status_text(look: Look) -> str:
     """Return what `status` says."""
     data = status_data(look)
-    lines = ["UPSes on the bus:"]
+    rows = []
     for one, ups in zip(data["upses"], look.upses):
         state_now = one["status"] or one["error"] or one["not_served"] or "no data"
-        words = f"  {one['name'] or '(no name)':<16} {state_now:<16} {one['driver'] or 'no driver':<14}"
-        lines.append(f"{words} {describe(ups.device)}")
-    lines += [] if data["upses"] else ["  none"]
-    lines += [f"  {one['name']:<16} not there; last {one['last'] or 'unknown'}" for one in data["absent"]]
+        rows.append((one["name"] or "(no name)", state_now, one["driver"] or "no driver", describe(ups.device)))
+    lines = ["UPSes on the bus:", *(grid(rows, indent="  ") or ["  none"])]
+    lines += grid([(one["name"], f"not there; last {one['last'] or 'unknown'}") for one in data["absent"]], indent="  ")
     lines += [f"not plainly on mains: {', '.join(data['power'])}"] if data["power"] else []
     lines += [f"deferred since {one['since']}: {one['what']}" for one in data["deferred"]]
     lines += [
