@@ -141,19 +141,19 @@ class Installation:
         now = {**others, **self.refused}
         return None if now == known else now
 
-    def _plan_present(self, shown: Mapping[str, Mapping[str, str]]) -> Plan:
+    def _plan_present(self, shown: Mapping[str, systemd.Unit]) -> Plan:
         wanted = self.wanted or {}
         changed = [name for name in self.kit.places if wanted[name] and self._differs(name)]
         gone = [name for name in self.kit.places if not wanted[name] and self._is_there(self.kit.places[name].path)]
         cut_short = self._mark.exists()
-        late = cut_short or any(unit.get("NeedDaemonReload") == "yes" for unit in shown.values())
+        late = cut_short or any(unit.outdated for unit in shown.values())
         after = self._taken_up([*changed, *gone], late)
         before: list[Step] = []
         for name in self.kit.standing:
             if wanted[name]:
-                after += self._started(name, shown.get(name, {}), [*changed, *gone], cut_short)
+                after += self._started(name, shown.get(name, systemd.ABSENT), [*changed, *gone], cut_short)
             else:
-                before += self._stopped(name, shown.get(name, {}), f"there is nothing for {name} to do")
+                before += self._stopped(name, shown.get(name, systemd.ABSENT), f"there is nothing for {name} to do")
         after += self._made_anew(changed)
         folder = self._at(str(self.log.parent)) if self.log else None
         return Plan(
@@ -168,11 +168,11 @@ class Installation:
             refused=self._find_refused(),
         )
 
-    def _started(self, name: str, unit: Mapping[str, str], changed: Sequence[str], cut_short: bool) -> list[Step]:
+    def _started(self, name: str, unit: systemd.Unit, changed: Sequence[str], cut_short: bool) -> list[Step]:
         steps = []
-        if unit.get("UnitFileState") != "enabled":
+        if unit.enabled != "enabled":
             steps.append(Step(("systemctl", "enable", name), "it must start at boot"))
-        if unit.get("ActiveState") != "active":
+        if unit.active != "active":
             steps.append(Step(("systemctl", "start", name), "it does not run"))
         elif renewed := [file for file in (name, *self.kit.read.get(name, ())) if file in changed]:
             steps.append(Step(("systemctl", "restart", name), f"{renewed[0]} changed"))
@@ -196,18 +196,20 @@ class Installation:
         shown = systemd.show(daemons, self.runner) if daemons else {}
         return tuple(Action("restart", unit, "its sandbox changed") for unit in daemons if shown[unit].runs)
 
-    def _stopped(self, name: str, unit: Mapping[str, str], why: str) -> list[Step]:
-        if unit.get("UnitFileState") == "enabled" or unit.get("ActiveState") == "active":
+    def _stopped(self, name: str, unit: systemd.Unit, why: str) -> list[Step]:
+        if unit.enabled == "enabled" or unit.active == "active":
             return [Step(("systemctl", "disable", "--now", name), why)]
         return []
 
-    def _plan_absent(self, shown: Mapping[str, Mapping[str, str]]) -> Plan:
+    def _plan_absent(self, shown: Mapping[str, systemd.Unit]) -> Plan:
         why = f"{self.kit.name} is removed from this host"
-        before = [step for name in self.kit.standing for step in self._stopped(name, shown.get(name, {}), why)]
-        service = shown.get(self.kit.service, {})
-        if self.kit.service not in self.kit.standing and service.get("ActiveState") in ("active", "activating"):
+        before = [
+            step for name in self.kit.standing for step in self._stopped(name, shown.get(name, systemd.ABSENT), why)
+        ]
+        service = shown.get(self.kit.service, systemd.ABSENT)
+        if self.kit.service not in self.kit.standing and service.active in ("active", "activating"):
             before.append(Step(("systemctl", "stop", self.kit.service), why))
-        if service.get("ActiveState") == "failed":
+        if service.active == "failed":
             before.append(Step(("systemctl", "reset-failed", self.kit.service), why))
         names = [name for name, place in self.kit.places.items() if self._is_there(place.path)]
         traces = [path for path in self.kit.traces if self._is_there(path)]
@@ -250,19 +252,9 @@ class Installation:
         now = _made_by((self.wanted or {}).get(name, ""))
         return [self._at(path) for path in before if path not in now and self._is_there(path)]
 
-    def _units(self) -> dict[str, dict[str, str]]:
-        properties = "--property=LoadState,ActiveState,UnitFileState,NeedDaemonReload"
-        code, said = self.runner(["systemctl", "show", properties, "--", *self.kit.units])
-        if code:
-            raise systemd.UnitError(f"systemctl show: {one_line(said)}")
-        found = [
-            dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-            for block in said.strip().split("\n\n")
-        ]
-        shown = dict(zip(self.kit.units, found))
-        masked = [
-            name for name, one in shown.items() if one.get("LoadState") == "masked" and (self.wanted or {}).get(name)
-        ]
+    def _units(self) -> dict[str, systemd.Unit]:
+        shown = systemd.show(self.kit.units, self.runner)
+        masked = [name for name, unit in shown.items() if unit.load == "masked" and (self.wanted or {}).get(name)]
         if masked:
             raise systemd.UnitError(f"{', '.join(masked)} is masked. Unmask it: systemctl unmask {' '.join(masked)}")
         return shown

@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 from ..base import hostnames
 from ..base.clock import stamp
-from ..base.systemd import MONITOR, SERVER, WATCHER, driver
+from ..base.systemd import ABSENT, MONITOR, SERVER, WATCHER, Entry, driver
 from ..base.text import as_text, one_line, printable
 from ..conf import grammar, ups_conf, upsd
 from ..conf import upsmon as conf_upsmon
@@ -27,7 +27,7 @@ from ..conf.fit import fit_files
 from ..deploy import actions
 from ..deploy import kits as deploy_kits
 from ..net import access, readings, vocabulary
-from ..shutdown import gate, stages
+from ..shutdown import gate
 from ..shutdown import policy as shutdown_policy
 from ..shutdown.flag import SET, spare_of
 from ..usb import bus as usb_bus
@@ -35,7 +35,7 @@ from ..usb import fingerprint
 from ..usb import sections as usb_sections
 from . import status as doctor_status
 from .findings import FAILURE, NOTE, OK, UNKNOWN, WARNING, Finding
-from .observe import Entry, File, Seen, Served, Unit
+from .observe import File, Seen, Served
 
 DAY = 86400.0
 YEAR = 365.25 * DAY
@@ -326,7 +326,7 @@ def restarted(look: _Look) -> Found:
     if look.expected.primary:
         pairs.append((SERVER, ("upsd.conf", "upsd.users")))
     for name, those in pairs:
-        unit = look.seen.units.get(name, Unit("", "", "", "", 0, "", 0.0))
+        unit = look.seen.units.get(name, ABSENT)
         late = [one for one in those if one in look.seen.files and look.seen.files[one].changed > unit.since + 1]
         if not unit.runs or not unit.since or not late:
             continue
@@ -919,8 +919,8 @@ def _kit_units(look: _Look, kit: deploy_kits.Kit, texts: Mapping[str, str], chec
 def _broken(text: str) -> str:
     """Say what is wrong with a policy of the gate, "" if it is right."""
     try:
-        stages.read(shutdown_policy.read_policy(text.encode("utf-8", "surrogateescape")).stages)
-    except (shutdown_policy.PolicyError, stages.StagesError) as error:
+        shutdown_policy.read_stages(shutdown_policy.read_policy(text.encode("utf-8", "surrogateescape")).stages)
+    except shutdown_policy.PolicyError as error:
         return str(error).splitlines()[0]
     return ""
 

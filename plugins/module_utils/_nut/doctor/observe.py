@@ -25,10 +25,8 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from ..base import hostnames, jsontext, tcp_table, trust
-from ..base.clock import entry_moment
 from ..base.process import Find, find_program
-from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Run, driver
-from ..base.text import one_line
+from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Entry, Run, Unit, driver, read_journal, show
 from ..conf import grammar, host, ups_conf, upsd
 from ..conf import upsmon as conf_upsmon
 from ..conf.directives import Release
@@ -39,7 +37,8 @@ from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
 from ..net.client import Client, UpsdFailure
 from ..proxmox import firewall
-from ..shutdown import flag, stages, watch
+from ..shutdown import flag, watch
+from ..shutdown import policy as shutdown_policy
 from ..shutdown.names import Names
 from ..usb import bus, policy
 
@@ -56,7 +55,6 @@ REPORT = "var/lib/nut-shutdown/last.json"
 WATCH_STATE = "var/lib/nut-shutdown/watch.json"
 ADDRESSES = "var/lib/nut-shutdown/addresses.json"
 
-_SHOWN = "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,Result,StateChangeTimestampMonotonic"
 # adjtimex(2): what it returns if nobody keeps the clock right
 _TIME_ERROR = 5
 _TIMEX_BYTES = 512
@@ -75,24 +73,6 @@ class File:
     changed: float
     digest: str
     text: str = ""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """How a unit stands, in systemd's words. since: seconds since 1970 of its last change, a reload too; 0 if there was none."""
-
-    load: str
-    active: str
-    sub: str
-    enabled: str
-    pid: int
-    result: str
-    since: float
-
-    @property
-    def runs(self) -> bool:
-        """Say whether it serves, or is about to."""
-        return self.active in ("active", "activating", "reloading")
 
 
 @dataclass(frozen=True)
@@ -141,15 +121,6 @@ class Cut:
     spare: str
     space: int
     files: int | None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the journal. at: seconds since 1970. unit: which unit's process said it, or which unit systemd spoke of."""
-
-    at: float
-    unit: str
-    words: str
 
 
 @dataclass(frozen=True)
@@ -340,8 +311,9 @@ class Host:
         """Yield the programs that stages run as root."""
         policy = self._json(deploy_kits.SHUTDOWN.places["shutdown.json"].path) or {}
         # a policy that is wrong is told of elsewhere, and nothing of it is run
-        with contextlib.suppress(stages.StagesError):
-            yield from (one.notify[0] for one in stages.read(policy.get("stages", ())) if one.notify)
+        with contextlib.suppress(shutdown_policy.PolicyError):
+            stages = shutdown_policy.read_stages(policy.get("stages"))
+            yield from (stage.notify[0] for stage in stages if stage.notify)
 
     # systemd
 
@@ -351,12 +323,7 @@ class Host:
             names += [SERVER, WATCHER, *map(driver, sections)]
         for kit in self.kits:
             names += kit.units
-        code, said = self.runner(["systemctl", "show", f"--property={_SHOWN}", "--", *names])
-        if code:
-            raise OSError(f"systemctl show: {one_line(said)}")
-        blocks = [block for block in said.split("\n\n") if block.strip()]
-        booted = self.clock() - self.monotonic()
-        return {name: _unit(block, booted) for name, block in zip(names, blocks)}
+        return show(names, self.runner, booted=self.clock() - self.monotonic())
 
     def _journal(self, sections: Sequence[str], now: float) -> tuple[Entry, ...]:
         daemons = [MONITOR, SERVER, *map(driver, sections)] if self.primary else [MONITOR]
@@ -364,21 +331,13 @@ class Host:
         # of what a timer starts each minute only its own words, not systemd's
         matches = [f"_SYSTEMD_UNIT={name}" for name in (*daemons, *quiet)] + [f"UNIT={name}" for name in daemons]
         joined = [word for match in matches for word in (match, "+")][:-1]
-        code, said = self.runner(
-            [
-                "journalctl",
-                "--no-pager",
-                "--quiet",
-                "--output=json",
-                "--output-fields=MESSAGE,_SYSTEMD_UNIT,UNIT",
-                f"--lines={LINES}",
-                f"--since=@{max(now - self.since, 0):.0f}",
-                *joined,
-            ]
-        )
-        if code:
-            raise OSError(f"journalctl: {one_line(said)[:200]}")
-        return tuple(_entries(said))
+        options = [f"--lines={LINES}", f"--since=@{max(now - self.since, 0):.0f}", *joined]
+        # what is said twice in a second, to syslog and to the standard error, counts once
+        told: dict[tuple[int, str], Entry] = {}
+        for entry in read_journal(options, self.runner):
+            if entry.words:
+                told.setdefault((int(entry.at), entry.words), entry)
+        return tuple(told.values())
 
     # Processes and sockets
 
@@ -475,39 +434,6 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-def _unit(block: str, booted: float) -> Unit:
-    """Read what systemctl shows of a unit. booted: seconds since 1970 at which its monotonic clock began."""
-    said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-    moment = int(said.get("StateChangeTimestampMonotonic") or 0)
-    return Unit(
-        load=said.get("LoadState", ""),
-        active=said.get("ActiveState", ""),
-        sub=said.get("SubState", ""),
-        enabled=said.get("UnitFileState", ""),
-        pid=int(said.get("MainPID") or 0),
-        result=said.get("Result", ""),
-        since=booted + moment / 1e6 if moment else 0.0,
-    )
-
-
-def _entries(said: str) -> Iterator[Entry]:
-    """Read journalctl's JSON, a line each. What is said twice in a second, to syslog and to the standard error, is told once."""
-    told: set[tuple[int, str]] = set()
-    for line in said.splitlines():
-        try:
-            data = jsontext.parse(line)
-            at = entry_moment(data)
-        except (ValueError, KeyError, TypeError):
-            continue
-        words = data.get("MESSAGE")
-        if isinstance(words, list):  # bytes that are no UTF-8
-            words = bytes(one & 255 for one in words if isinstance(one, int)).decode("utf-8", "replace")
-        if not isinstance(words, str) or (int(at), words.strip()) in told:
-            continue
-        told.add((int(at), words.strip()))
-        yield Entry(at, str(data.get("UNIT") or data.get("_SYSTEMD_UNIT") or ""), words.strip())
 
 
 def _inodes(folder: Path) -> Iterable[str]:

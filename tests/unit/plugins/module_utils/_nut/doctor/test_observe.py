@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Entry, Host, Seen, Served, Socket
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Host, Seen, Served, Socket
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, client
 from ansible_collections.homelab.nut.tests.unit.support import sysfs_tree
 
