@@ -28,13 +28,13 @@ from typing import Any, Callable
 from ..base import files, hostnames, jsontext, records, systemd
 from ..base.clock import boot_id, boottime, entry_moment
 from ..base.systemd import Run
+from ..base.table import grid
 from ..base.text import one_line, printable
 from ..conf import grammar
 from ..conf import upsmon as conf_upsmon
 from ..net import readings, snapshot, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..plan import model
-from ..plan.text import grid
 from ..shutdown import observe
 from ..shutdown.policy import TEXT_LIMIT, Policy
 from . import drill
@@ -711,7 +711,7 @@ def table(data: Mapping[str, Any]) -> str:
         plans = data["planned"].get(name, (None, None))
         rows.append((name, "powers off" if its else "begins to go down", word(plans[0]), word(began), ""))
         rows.append(("", "is off" if its else "is down", word(plans[1]), word(down), long(name)))
-    lines = [line.rstrip() for line in grid(rows[0], rows[1:], "llrrr")]
+    lines = grid(rows, "llrrr")
     if data["guests"] is not None:
         lines += [
             "",

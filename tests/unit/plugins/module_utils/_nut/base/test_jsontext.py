@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock, jsontext, records, sets
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import findings, observe
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock, jsontext, records, sets, systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import findings
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data as plan_data
@@ -23,7 +23,14 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill, live
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, report, stages, status, watch
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
+    gate,
+    report,
+    stages,
+    stages_loop,
+    status,
+    watch,
+)
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
@@ -254,13 +261,13 @@ NFT = {
 
 LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "gate_core.resume": (as_json(gate.dump(GATE)), by_text(lambda text: gate.resume(text, "boot", "upsmon", 25.0))),
-    "stages.load": (as_json(stages.dump(STAGES)), lambda path: stages.load(path, "boot")),
+    "stages_loop.load": (as_json(records.dump(STAGES, stages_loop.VERSION)), lambda path: stages_loop.load(path, "boot")),
     "state.load": (as_json(records.dump(HOTPLUG, memory.VERSION)), memory.load),
     "Finder.kept": (GUESTS, load_kept_guests),
     "live.read_notes": (as_json(NOTES.dump()), expect(live.read_notes, live.LiveError)),
     "live._gate_says": ({"began": 1000.0, "elapsed": 30.0, "reason": "r"}, lambda path: live._gate_says(path, NOTES)),
     "live._entries": (as_json(ENTRY), by_text(lambda text: live._entries(lambda _command: (0, text), []))),
-    "examine._entries": (as_json(ENTRY), by_text(lambda text: list(observe._entries(text)))),
+    "systemd.read_journal": (as_json(ENTRY), by_text(lambda text: list(systemd.read_journal([], lambda _command: (0, text))))),
     "Names": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: Names(path).known),
     "gate_policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.PolicyError)),
     "policy.read": (USB_POLICY, expect(policy.read, policy.PolicyError)),
@@ -282,7 +289,7 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
     path.write_text(json.dumps(whole))
     wanted = {
         "gate_core.resume": GATE,
-        "stages.load": (STAGES, ""),
+        "stages_loop.load": (STAGES, ""),
         "state.load": HOTPLUG,
         "live.read_notes": NOTES,
         "drill.read_job": JOB,
