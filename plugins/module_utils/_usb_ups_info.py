@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _host
 from ._hotplug import chosen, host
-from ._nut.conf import releases
+from ._nut.conf.release import find_release
 from ._nut.conf.ups_conf import UpsConf
 from ._nut.hotplug.observe import ReconcileError
 from ._nut.usb import bus, fingerprint, names, policy
@@ -58,7 +58,7 @@ def without_nut(
         devices = bus.by_lsusb(local.runner)
     upses = bus.candidates(devices, bus.table(), rules, lambda _device: False)
     known = names.Known(None, UpsConf((), {}))
-    return devices, upses, names.resolve(known, upses, rules, releases.installed(local.runner, local.finder))
+    return devices, upses, names.resolve(known, upses, rules, find_release(local.runner, local.finder))
 
 
 def told(
