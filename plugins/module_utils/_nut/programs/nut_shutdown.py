@@ -388,27 +388,26 @@ def _fsd(out: Say, err: Say, run: Run) -> int:
 
 def _drill(policy: shutdown_policy.Policy | None, options: argparse.Namespace, out: Say, err: Say, run: Run) -> int:
     """Hold a drill. policy: None for the inner half, which is told it."""
-    from ..rehearsal import drill  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+    from ..rehearsal import inside, job, outside  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
     # what happens is for people, and what came of it is for whoever asked
     say = err if options.json else out
     try:
         if policy is None:
-            held = drill.inside(STDIN, say, out, as_json=options.json)
+            held = inside.hold_drill(STDIN, say, out, as_json=options.json)
             return OK if held else FAILED
-        program = [sys.executable, "-IS", os.path.realpath(sys.argv[0])]
-        return drill.outside(policy, options.outage, say, as_json=options.json, program=program, run=run)
-    except drill.Refused as error:
+        return outside.hold_drill(policy, options.outage, job.Host(run, _program()), say, as_json=options.json)
+    except job.Refused as error:
         err(f"nut-shutdown drill: {error}")
         return USAGE
-    except drill.DrillError as error:
+    except job.RehearsalError as error:
         err(f"nut-shutdown drill failed: {error}")
         return FAILED
 
 
 def _record(policy: shutdown_policy.Policy, options: argparse.Namespace, out: Say, err: Say, run: Run | None) -> int:
     """Have a real shutdown recorded, see whether all is fit for one, or show what was recorded."""
-    from ..rehearsal import live  # noqa: PLC0415 - the gate does not need it, and must not fail with it
+    from ..rehearsal import job, live  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
     wanted = live.Wanted(
         check=options.check,
@@ -419,21 +418,21 @@ def _record(policy: shutdown_policy.Policy, options: argparse.Namespace, out: Sa
         own=options.own,
         report=options.report,
     )
+    # the recorder asks how guests stand; who starts it waits for systemd
+    run = run or runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS)
+    names = gate_loop.Names(options.report.with_name(ADDRESSES))
     try:
-        done = live.main(
-            policy,
-            wanted,
-            out,
-            program=[sys.executable, "-IS", os.path.realpath(sys.argv[0])],
-            # the recorder asks how guests stand; who starts it waits for systemd
-            run=run or runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS),
-            names=gate_loop.Names(options.report.with_name(ADDRESSES)),
-        )
-    except live.LiveError as error:
+        done = live.main(policy, wanted, job.Host(run, _program(), names), out)
+    except job.RehearsalError as error:
         for line in str(error).splitlines():
             err(f"nut-shutdown record: {line}")
-        return USAGE if isinstance(error, live.Unfit) else FAILED
+        return USAGE if isinstance(error, job.Refused) else FAILED
     return OK if done else FAILED
+
+
+def _program() -> list[str]:
+    """Return how this program is started."""
+    return [sys.executable, "-IS", os.path.realpath(sys.argv[0])]
 
 
 def _watch(options: argparse.Namespace, out: Say, run: Run) -> int:
