@@ -10,7 +10,7 @@
 The lab is started and deployed first: one of its own, called bench, unless LAB names another. Its UPSes are unplugged and
 plugged in. The seed's way, for comparison: nut-scanner, then lsusb through grep and sort, every 60 s.
 
-Aims: a run that finds nothing costs at most as much as the seed's pipeline, 0.6 of it if possible; a device on the bus costs
+Aims: a run that finds nothing costs at most as much as the seed's pipeline, 0.8 of it if possible; a device on the bus costs
 less than 1 ms; from plug to OL it takes at most 1.5 s longer than the driver alone, for a UPS that ups.conf has. For a new one
 NUT's enumerator, a shell script of some seconds, has to make a unit first. The lab has no udev, so there the agent
 is started when the device appears, as the udev rule does.
@@ -81,7 +81,7 @@ def measure(host: str) -> bool:
     print(f"\n{host}")
     print(f"  {'a run that finds nothing to do':<44} {costs['agent']:8.1f} ms CPU")
     print(f"  {'the seed: nut-scanner; lsusb | grep | sort':<44} {costs['seed']:8.1f} ms CPU")
-    print(f"  {'ratio (at most 1.0, aim 0.6)':<44} {ratio:8.2f}")
+    print(f"  {'ratio (at most 1.0, aim 0.8)':<44} {ratio:8.2f}")
     print(f"  {'a run that looks at all':<44} {costs['full']:8.1f} ms CPU")
     for count, cost in sizes.items():
         words = f"{count} device{'s' if count != '1' else ''} on the bus: quiet, full"

@@ -27,6 +27,11 @@ options:
     type: str
     default: ""
     version_added: 0.2.0
+  given:
+    description: The password that the inventory gives O(user), if it does. It is returned if it can be used.
+    type: str
+    default: ""
+    version_added: 0.2.0
 notes:
   - The inventory gives a secondary's password as C(nut_client_password), a primary's as C(nut_server_password).
   - A password of its own making stands in C(.homelab-nut/passwords/HOST) beside the inventory, mode 0600, in the variable
@@ -97,15 +102,19 @@ class LookupModule(LookupBase):
         user = self.get_option("user")
         try:
             if user:
-                return [self._users(str(host), user, variables or {}) for host in terms]
+                return [self._users(str(host), user, self.get_option("given"), variables or {}) for host in terms]
             return [self._password(str(host), variables or {}) for host in terms]
         except (OSError, ValueError) as error:
             raise AnsibleError(f"a password can't be read or kept: {error}") from error
 
-    def _users(self, host: str, user: str, variables: dict[str, Any]) -> str:
+    def _users(self, host: str, user: str, given: str, variables: dict[str, Any]) -> str:
         problem = grammar.user_problem(user)
-        if problem or "/" in user:
-            raise AnsibleError(f"{host}: {user!r} can't be a user: the name {problem or 'holds a slash'}")
+        if not problem and not given and "/" in user:
+            problem = "holds a slash, and its password's file is called like it: give it a password, or another name"
+        if problem:
+            raise AnsibleError(f"{host}: {user!r} can't be a user: the user name {problem}")
+        if given:
+            return _usable(given, f"{host}: what nut_server_users gives {user}")
         path = self._file(
             f"{user}@{host}", "a password in nut_server_users", variables["hostvars"][host], _checks(variables)
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enumerator, ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import UpsConf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -207,4 +207,4 @@ CONFS = st.builds(
 def test_the_enumerator_computes_the_same_digests(nut: Any, texts: list[str]) -> None:
     names = ["", "a", "b", "f]x"]
     found = nut.ask("checksums", texts=texts, names=[names] * len(texts))
-    assert found == [[ups_conf.digest(text, name) or "" for name in names] for text in texts]
+    assert found == [[enumerator.checksum(text, name) or "" for name in names] for text in texts]

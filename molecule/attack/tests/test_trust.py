@@ -173,7 +173,7 @@ import sys; sys.path.insert(0, "{PROGRAM}")
 from pathlib import Path
 from _nut.shutdown import gate_loop, policy as shutdown_policy
 policy = shutdown_policy.check_policy({dict(policy, machines=[])!r})
-gate_loop.run(policy, Path("/run/nut-trust/gate.json"), None, None, log=print, prober=dict, ask_upsd=dict, by=gate_loop.SYSTEMD)
+gate_loop.Gate(policy, print, dict, dict, Path("/run/nut-trust/gate.json"), by=gate_loop.SYSTEMD).run()
 """
     host.check_output(f": >{FLAG}; python3 -IS -c %s", script)
     assert host.file(FLAG).content_string == TEXT

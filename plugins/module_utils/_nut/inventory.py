@@ -68,9 +68,11 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
 
     groups, hostvars: as Ansible has them. Used are the groups pve, truenas and ups_clients, of each secondary
     nut_client_primary, nut_client_ups, nut_client_user, nut_client_shutdown_time, nut_client_shutdown_limit, nut_client_address
-    and nut_client_guest, and of each primary nut_server_address, nut_server_port and nut_server_devices. Raises SiteError.
+    and nut_client_guest, and of each primary nut_server_user, nut_server_address, nut_server_port and nut_server_devices. Raises SiteError.
     """
     primaries = list(groups.get(PRIMARIES, ()))
+    for name in primaries:
+        _check_user(name, "nut_server_user", str(hostvars[name].get("nut_server_user") or PRIMARY_USER))
     found: list[dict[str, Any]] = []
     for kind in (TRUENAS, CLIENTS):
         for name in groups.get(kind, ()):
@@ -89,6 +91,12 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
                 f"{other} and {one['name']} have the same user {one['user']}: set nut_client_user of one of them"
             )
     return found
+
+
+def _check_user(host: str, variable: str, user: str) -> None:
+    problem = grammar.user_problem(user)
+    if problem:
+        raise SiteError(f"{host}: {variable} {user!r} can't be used: the user name {problem}")
 
 
 def usual_limit(shutdown_time: _Seconds) -> _Seconds:
@@ -113,9 +121,7 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
     if ups not in names:
         raise SiteError(f"{name}: nut_client_ups is {ups}, and {primary} has {', '.join(names)}")
     user = str(own.get("nut_client_user") or re.sub(r"[^A-Za-z0-9._-]", "_", name))
-    problem = grammar.user_problem(user)
-    if problem:
-        raise SiteError(f"{name}: nut_client_user {user!r} can't be used: the user name {problem}")
+    _check_user(name, "nut_client_user", user)
     # two sections of one name in upsd.users are one user to upsd, with one password
     if user == (its.get("nut_server_user") or PRIMARY_USER):
         raise SiteError(f"{name}: {primary} itself logs in as {user}: set another nut_client_user or nut_server_user")

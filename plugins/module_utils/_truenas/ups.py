@@ -184,14 +184,10 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _login_problem(problem: str | None) -> str:
-    return f"{problem}. Safe are letters, digits, '.', '_' and '-'" if problem else ""
-
-
 _OWN_RULES: dict[str, Callable[[str], str]] = {
     "remotehost": _host_problem,
-    "monuser": lambda value: _login_problem(grammar.user_problem(value)),
-    "monpwd": lambda value: _login_problem(grammar.password_problem(value)),
+    "monuser": lambda value: grammar.user_problem(value) or "",
+    "monpwd": lambda value: grammar.password_problem(value) or "",
 }
 
 

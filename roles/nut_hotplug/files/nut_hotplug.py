@@ -2,17 +2,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""nut-hotplug: what the archive /usr/local/sbin/nut-hotplug starts with. It is compiled at each run, so it is short."""
+"""nut-hotplug: what the archive /usr/local/sbin/nut-hotplug starts with, if start.sh did not find that all is quiet."""
 
 import os
 import sys
 
-if sys.argv[1:] == ["run"]:
-    from _nut.hotplug.quiet import is_quiet
-
-    if is_quiet("/run/nut-hotplug.quiet"):
-        # there is nothing to tidy up, and Python's own tidying takes as long as all this
-        os._exit(0)
+from _nut.programs import nut_hotplug
 
 
 def tell(stream, line):
@@ -28,8 +23,6 @@ def tell(stream, line):
 
 def main():
     """Do what the command line says. Returns the exit code."""
-    from _nut.programs import nut_hotplug  # noqa: PLC0415 - hardly any run needs it
-
     return nut_hotplug.main(
         sys.argv[1:],
         lambda line: tell(sys.stdout, line),

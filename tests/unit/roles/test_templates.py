@@ -233,11 +233,17 @@ PRIMARIES: dict[str, dict[str, Any]] = {
         ],
         "nut_server_users": [
             {"name": "viewer"},
-            {"name": "admin", "password": "a'b", "actions": ["SET", "FSD"], "instcmds": ["ALL"], "upsmon": "primary"},
+            {
+                "name": "admin",
+                "password": "a'b\"c",
+                "actions": ["SET", "FSD"],
+                "instcmds": ["ALL"],
+                "upsmon": "primary",
+            },
             {"name": "guest", "instcmds": ["beeper.mute", "test.battery.start"], "upsmon": "secondary"},
         ],
         "nut_server_monitor": [
-            {"system": "far@[2001:db8::2]:5", "powervalue": 1, "username": "u", "password": "p'#", "type": "primary"},
+            {"system": "far@[2001:db8::2]:5", "powervalue": 1, "username": "u", "password": "p'", "type": "primary"},
             {"system": "far@away", "username": "u", "password": "p"},
         ],
     },
@@ -258,12 +264,18 @@ PRIMARIES: dict[str, dict[str, Any]] = {
     "double": {"nut_server_users": [{"name": "a"}, {"name": "a"}]},
     "slash": {"nut_server_users": [{"name": "a/b"}]},
     "broken": {"nut_server_users": [{"name": "a", "password": "b#c"}]},
+    "mute": {"nut_server_monitor": [{"system": "far@away", "username": "u", "password": "a#b=c"}]},
     "unseen": {"nut_server_at": [{"notifytype": "ONBATT", "command": "EXECUTE", "name": "x", "ups": "usp"}]},
     "unheard": {
         "nut_server_at": [{"notifytype": "ONBATT", "command": "EXECUTE", "name": "x"}],
         "nut_server_notifyflag": {"ONBATT": ["SYSLOG"]},
     },
     "truth": {"nut_server_notifymsg": {False: "x"}},
+}
+# of these the files are made, and the host refuses them
+UNFIT = {
+    "mute": "upsmon.conf: MONITOR far@away: the password holds a '#' and a '='",
+    "mute2": "upsmon.conf: MONITOR far@away: the password holds a '#' and a '='",
 }
 BAD = {
     "twins": "nut_server_devices: two devices are called ups",
@@ -272,8 +284,8 @@ BAD = {
     "own": "nut_server_users: monitor is a user already",
     "taken": "nut_server_users: nas4 is a user already",
     "double": "nut_server_users: a is a user already",
-    "slash": "nut_server_users: 'a/b': a name is made of letters",
-    "broken": "nut_server_users: the password of a holds",
+    "slash": "slash: 'a/b' can't be a user: the user name holds a slash",
+    "broken": "broken: what nut_server_users gives a can't be used: the password holds a '#'",
     "unseen": "the AT line ONBATT EXECUTE x: this host watches no UPS called usp",
     "unheard": "the notifyflag of ONBATT is SYSLOG, and without EXEC upssched is not called",
     "truth": "upsmon.conf: NOTIFYMSG: a type of event is no text. Put OFF into quotes",
@@ -306,6 +318,11 @@ SECONDARIES: dict[str, tuple[str, str, dict[str, Any]]] = {
             "nut_client_powervalue": 2,
             "nut_client_monitor": [{"system": "far@away", "username": "u", "password": "p"}],
         },
+    ),
+    "mute2": (
+        "ups_clients",
+        "far",
+        {"nut_client_monitor": [{"system": "far@away", "username": "u", "password": "a#b=c"}]},
     ),
     "desk2": (
         "ups_clients",
@@ -399,8 +416,10 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     return found
 
 
-GOOD = [name for name in PRIMARIES if name not in BAD]
-LINUX = [name for name, (group, _primary, _variables) in SECONDARIES.items() if group == "ups_clients"]
+GOOD = [name for name in PRIMARIES if name not in {**BAD, **UNFIT}]
+LINUX = [
+    name for name, (group, _primary, _variables) in SECONDARIES.items() if group == "ups_clients" and name not in UNFIT
+]
 
 
 @pytest.mark.parametrize("host", [*GOOD, *LINUX])
@@ -409,6 +428,12 @@ def test_files_that_nut_takes(rendered: dict[str, dict[str, Any]], host: str) ->
     assert set(files) == set(FILES["nut_client" if host in LINUX else "nut_server"])
     assert consistency.together(files) == []
     assert all(text.startswith("# Written by Ansible") for text in files.values())
+
+
+@pytest.mark.parametrize(("host", "said"), UNFIT.items())
+def test_files_with_a_login_that_nut_cannot_use(rendered: dict[str, dict[str, Any]], host: str, said: str) -> None:
+    (wrong,) = consistency.together(rendered[host]["rendered"])
+    assert wrong.startswith(said)
 
 
 @pytest.mark.parametrize(("host", "said"), BAD.items())
@@ -598,7 +623,7 @@ def test_further_users(rendered: dict[str, dict[str, Any]]) -> None:
     assert upsmon.users(text) == {
         "monitor": User("monitor", made["odd"], "primary"),
         "viewer": User("viewer", made["viewer@odd"], ""),
-        "admin": User("admin", "a'b", "primary"),
+        "admin": User("admin", "a'b\"c", "primary"),
         "guest": User("guest", made["guest@odd"], "secondary"),
     }
     # one that is given, and those that are refused, have none made
@@ -617,7 +642,7 @@ def test_further_users(rendered: dict[str, dict[str, Any]]) -> None:
 
 def test_further_ups_of_others(rendered: dict[str, dict[str, Any]]) -> None:
     _own, far, away = upsmon.monitors(rendered["odd"]["rendered"]["upsmon.conf"])
-    assert far == Monitor("far@[2001:db8::2]:5", 1, "u", "p'#", "primary")
+    assert far == Monitor("far@[2001:db8::2]:5", 1, "u", "p'", "primary")
     assert away == Monitor("far@away", 0, "u", "p", "secondary")
     own, *others = upsmon.monitors(rendered["odd2"]["rendered"]["upsmon.conf"])
     assert (own.system, own.power, others) == ("ups@far:3493", 2, [away])

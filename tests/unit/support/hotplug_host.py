@@ -20,7 +20,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.homelab.nut.plugins.module_utils import _host, _hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import reconcile
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
 
 ME = (os.getuid(), os.getgid())

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 
 def boottime() -> float:
@@ -24,6 +25,20 @@ def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         return ""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time of a host, and how to let it pass."""
+
+    now: Callable[[], float] = boottime  # seconds of a clock that never goes back
+    wall: Callable[[], float] = time.time  # seconds since 1970
+    sleep: Callable[[float], None] = time.sleep
+    boot: Callable[[], str] = boot_id  # another text after each boot
+
+
+CLOCK = Clock()
+"""This host's."""
 
 
 def stamp(moment: float) -> str:

@@ -64,7 +64,7 @@ def together(files: Mapping[str, str], release: releases.Release | None = None) 
     upsd_conf = files.get("upsd.conf", "")
     if conf_upsmon.directive(upsd_conf, "CERTIDENT") and not conf_upsmon.directive(upsd_conf, "CERTPATH"):
         wrong.append("upsd.conf: CERTIDENT without CERTPATH: upsd would offer no TLS, and not say so. Give both")
-    return wrong + releases.wrong_values(files, release) + _watched(files)
+    return wrong + releases.wrong_values(files, release) + _wrong_logins(files) + _watched(files)
 
 
 def _overlapping(places: Sequence[tuple[str, int]]) -> list[str]:
@@ -83,6 +83,23 @@ def _overlapping(places: Sequence[tuple[str, int]]) -> list[str]:
     return wrong
 
 
+def _wrong_logins(files: Mapping[str, str]) -> list[str]:
+    """Judge every login that the files know: each [user] and each MONITOR. No password is told."""
+    users = conf_upsmon.users(files.get("upsd.users", "")).values()
+    monitors = conf_upsmon.monitors(files.get("upsmon.conf", ""))
+    logins = [(f"upsd.users, [{user.name}]", user.name, user.password) for user in users]
+    logins += [(f"upsmon.conf: MONITOR {watched.system}", watched.user, watched.password) for watched in monitors]
+    wrong = []
+    for where, user, password in logins:
+        for what, problem in (
+            ("user name", grammar.user_problem(user)),
+            ("password", grammar.password_problem(password)),
+        ):
+            if problem:
+                wrong.append(f"{where}: the {what} {problem}")
+    return wrong
+
+
 def _watched(files: Mapping[str, str]) -> list[str]:
     if "upsmon.conf" not in files:
         return []
@@ -94,7 +111,8 @@ def _watched(files: Mapping[str, str]) -> list[str]:
         where = f"upsmon.conf: MONITOR {one.system}"
         # any other word is taken for secondary in silence, and then nobody sets FSD
         if one.type not in conf_upsmon.PRIMARY + conf_upsmon.SECONDARY:
-            wrong.append(f"{where}: the type {one.type!r} is neither primary nor secondary")
+            # what stands there may be a piece of a password
+            wrong.append(f"{where}: its sixth word, the type, is neither primary nor secondary")
         if not one.port:
             wrong.append(f"{where}: its port is no number. Write UPS@HOST:PORT, and an IPv6 address in brackets")
         if served is None or one.host not in ("localhost", "127.0.0.1", "::1"):

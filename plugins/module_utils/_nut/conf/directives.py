@@ -47,6 +47,7 @@ VALUES: Mapping[str, tuple[str, str]] = {
     "delay": (r"[0-9]+(\.[0-9]+)?[smhd]?", "a time as sleep(1) takes it, such as 30s or 15m, without quotes"),
     "word": (r"[^\s]+", "one word"),
     "text": (r"[\s\S]*", "one text, in quotes if it has blanks"),
+    "password": (r"[\s\S]*", "one text, in quotes if it has blanks"),
     "path": (r"/[\s\S]*", "a path that begins with /"),
 }
 # kinds that are no single value, with what they must be
@@ -160,7 +161,7 @@ def _upsd_conf() -> dict[str, Directive]:
 
 def _upsd_users() -> dict[str, Directive]:
     return {
-        "password": Directive(_ALWAYS, "text"),
+        "password": Directive(_ALWAYS, "password"),
         "actions": Directive(_ALWAYS, "words"),
         "instcmds": Directive(_ALWAYS, "words"),
         "upsmon": Directive(_ALWAYS, "primary|secondary|master|slave"),

@@ -10,14 +10,13 @@ import errno
 import hashlib
 import os
 import pwd
-import re
 import shlex
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from ..base import systemd, trust
+from ..base import trust
 from ..base.systemd import Run
 from . import grammar, ups_conf, upsmon
 
@@ -25,20 +24,6 @@ from . import grammar, ups_conf, upsmon
 COMMON_FLAGS = ("/etc/killpower", "/run/nut/killpower")
 # file systems that a reboot empties
 _FORGETFUL = ("tmpfs", "ramfs")
-
-# What drivers say when their UPS is not on the bus, in 2.8.0 to 2.8.5, and what they say besides when it is
-# there and they may not have it.
-_NOTHING_THERE = re.compile(
-    r"No matching (?:USB/HID|HID) UPS found|No matching USB device found|No supported devices found"
-    r"|Unable to find (?:Richcomm|ATCL|POWERWARE)|Unable to open /dev/\S+: No such file"
-)
-_IN_THE_WAY = re.compile(r"[Cc]an't claim|Access denied|Permission denied")
-# keys of a section by which a USB driver knows its UPS
-_TELLS_APART = ("vendorid", "productid", "vendor", "product", "serial")
-# said of a bus without any UPS, or with none but others, too
-_NOT_ALLOWED = "insufficient permissions on everything"
-# how systemd begins its record of one more try
-_TRY = re.compile(r"^Starting .*$", re.MULTILINE)
 
 
 def unbindable(new: str, old: str, serves: bool) -> list[str]:
@@ -234,32 +219,3 @@ def shipped(files: Sequence[Path], runner: Run) -> set[Path]:
         # MD5 is what dpkg keeps; nothing is trusted to it
         if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == sums.get(str(path))
     }
-
-
-def finds_no_ups(section: ups_conf.Section, runner: Run) -> bool:
-    """Say whether the driver of a UPS, which does not run, finds no UPS to drive, by what it said last."""
-    tries = _TRY.split(systemd.last_words(systemd.driver(section.name), runner, lines=60))
-    # the last try may just have begun; what stands before the first is the end of one that is cut off
-    for said in reversed(tries):
-        if _IN_THE_WAY.search(said):
-            return False
-        if _NOTHING_THERE.search(said):
-            # root may open everything: what it finds now, the driver could not have
-            return _NOT_ALLOWED not in said or not _scanned(section, runner)
-    return False
-
-
-def _scanned(section: ups_conf.Section, runner: Run) -> bool:
-    """Say whether nut-scanner finds a UPS on the USB bus that this section may mean."""
-    _unused, said = runner(["nut-scanner", "-U", "-q", "-P"])
-    found = [dict(re.findall(r'(\w+)="([^"]*)"', line)) for line in said.splitlines() if line.startswith("USB:")]
-    wanted = [(key, value) for key, value in section.keys if key in _TELLS_APART and value]
-    return any(all(_means(value, one.get(key, "")) for key, value in wanted) for one in found)
-
-
-def _means(wanted: str, found: str) -> bool:
-    """Compare as the drivers do: an extended regular expression for all of the text, in any case."""
-    try:
-        return re.fullmatch(wanted, found, re.IGNORECASE) is not None
-    except re.error:
-        return wanted == found

@@ -392,7 +392,12 @@ def _wrong_users(text: str, newer: bool) -> list[str]:
     allowed = ", ".join(name for name in known if not known[name].never)
     for one in _lines("upsd.users", text):
         where, what, values = _where("upsd.users", one.section), one.words[0].lower(), one.words[1:]
-        if not one.section:
+        if what.startswith("["):
+            wrong.append(
+                f"upsd.users, line {one.number}: upsd does not take this for a [user]. It must end with ], and a user name has no"
+                " blank, '#' or '='"
+            )
+        elif not one.section:
             wrong.append(f"upsd.users, line {one.number}: it stands before the first [user], so upsd ignores it")
         elif what not in known:
             if not newer:
@@ -408,9 +413,6 @@ def _wrong_users(text: str, newer: bool) -> list[str]:
         elif what == "actions":
             strange = [action for action in values[1:] if action.upper() not in ("SET", "FSD")]
             wrong += [f"{where}: the action {action!r} is neither SET nor FSD" for action in strange]
-    for user in upsmon.users(text).values():
-        if not user.password:
-            wrong.append(f"upsd.users, [{user.name}]: it has no password, so nobody could log in as it")
     return wrong
 
 

@@ -24,7 +24,8 @@ from ..base import hostnames, jsontext, sets
 from ..base import systemd as base_systemd
 from ..base.files import Owner
 from ..base.text import one_line, well_formed
-from ..conf import consistency, dry_run, grammar, host, nss, releases, ups_conf, upsmon
+from ..conf import consistency, dry_run, enumerator, host, nss, releases, ups_conf, upsmon
+from ..conf.redact import redact
 from ..conf.upsmon import local_upsd
 from ..net import snapshot, vocabulary
 from ..net.client import Client, UpsdFailure
@@ -174,7 +175,7 @@ class Deployment:
             path = str(self.folder / name)
             was, will = self.old.get(name, ""), self._text(name)
             kind = "ups.conf" if name == actions.WANTED else name
-            before, after = (_told(grammar.redact(kind, text)) for text in (was, will))
+            before, after = (_told(redact(kind, text)) for text in (was, will))
             lines = difflib.unified_diff(before, after, path, path, lineterm="", n=1)
             what = "mode or owner is mended" if was == will else "only a secret or a comment changes"
             shown += list(lines) or [f"{path}: {what}"]
@@ -220,7 +221,7 @@ class Deployment:
         stale = []
         for name in ups_conf.parse(text).sections:
             kept = base_systemd.checksum(name, self.systemd)
-            if kept.exists() and f"SECTION_CHECKSUM={ups_conf.digest(text, name)}'" not in kept.read_text():
+            if kept.exists() and f"SECTION_CHECKSUM={enumerator.checksum(text, name)}'" not in kept.read_text():
                 stale.append(name)
         return stale
 

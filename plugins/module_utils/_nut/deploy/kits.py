@@ -45,7 +45,7 @@ class Kit:
     places: its files but itself, the policy first: what else is put in place reads it. optional: those that need not be there.
     service: its unit. standing: the units that are enabled and run all the time. helpers: units that come and go with these. read:
     what each of these reads when it starts, besides its own unit. rules, tmpfiles: which file is udev's, and systemd-tmpfiles'.
-    traces: what it leaves, besides its log, which people may still want to read. compiled: a pattern of more of that.
+    traces: what it leaves, besides its log, which people may still want to read.
     sandboxes: drop-ins that take rights from a unit, name -> unit; hardening: the variable of the role that leaves them out.
     """
 
@@ -60,7 +60,6 @@ class Kit:
     rules: str = ""
     tmpfiles: str = ""
     traces: tuple[str, ...] = ()
-    compiled: str = ""
     sandboxes: Mapping[str, str] = field(default_factory=dict)
     hardening: str = ""
 
@@ -93,8 +92,6 @@ HOTPLUG = Kit(
     hardening="nut_hotplug_hardening",
     rules="63-nut-hotplug.rules",
     traces=(PROGRAM, "run/nut-hotplug.quiet", "var/lib/nut-hotplug"),
-    # its quiet path, one file a release of Python
-    compiled="run/nut-hotplug.*.code",
 )
 PLACES = HOTPLUG.places
 
@@ -422,7 +419,6 @@ class Installation:
         names = [name for name, place in self.kit.places.items() if self._is_there(place.path)]
         traces = [path for path in self.kit.traces if self._is_there(path)]
         gone = [self.root / path for path in (*(self.kit.places[name].path for name in reversed(names)), *traces)]
-        gone += sorted(self.root.glob(self.kit.compiled)) if self.kit.compiled else []
         gone += self._unmade()
         return Plan(
             before=tuple(before), gone=tuple(gone), after=tuple(self._taken_up(names, False)), record=self._record()

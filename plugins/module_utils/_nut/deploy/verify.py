@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Callable
 
 from ..base import hostnames, systemd
-from ..conf import host, nss, ups_conf, upsmon
+from ..conf import nss, ups_conf, upsmon
 from ..net import snapshot
 from ..net.client import Client, UpsdFailure
+from ..usb.absent import finds_no_ups
 
 # Seconds until a driver and upsd that have just been started have found each other: no sooner is a UPS called absent
 SETTLE_SECONDS = 10
@@ -111,7 +112,7 @@ class Verifier:
         if section.name.lower() in self.served:
             return False
         # stale: the driver runs, and the UPS does not answer it
-        return why == "DATA-STALE" or (why == "DRIVER-NOT-CONNECTED" and host.finds_no_ups(section, self.runner))
+        return why == "DATA-STALE" or (why == "DRIVER-NOT-CONNECTED" and finds_no_ups(section, self.runner))
 
     def _logged_out(self) -> tuple[list[Trouble], list[Trouble]]:
         """Say to whom this host's upsmon has not logged in: what is broken, and what is merely away."""

@@ -37,7 +37,8 @@ from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
 from ..net.client import Client, UpsdFailure
 from ..proxmox import firewall
-from ..shutdown import flag, gate_loop, stages, watch
+from ..shutdown import flag, stages, watch
+from ..shutdown.names import Names
 from ..usb import bus, policy
 
 SECONDS = 4.0
@@ -424,7 +425,7 @@ class Host:
             )
         except OSError as error:
             # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
-            kept = gate_loop.Names(self._at(ADDRESSES)).kept.get(place)
+            kept = Names(self._at(ADDRESSES)).known.get(place)
             if kept:
                 return tuple(dict.fromkeys(map(hostnames.normal_address, kept)))
             return f"the name {place} has no address here ({error.strerror or error})"

@@ -29,8 +29,9 @@ from ..base import systemd as base_systemd
 from ..base.clock import boot_id, boottime, stamp
 from ..base.files import Owner
 from ..base.text import printable
-from ..conf import consistency, dry_run, grammar, releases, ups_conf, ups_conf_text
+from ..conf import consistency, dry_run, enumerator, releases, ups_conf, ups_conf_text
 from ..conf.directives import Release
+from ..conf.redact import redact
 from ..conf.upsmon import local_upsd
 from ..deploy import kits
 from ..deploy.actions import PENDING, Action, stage
@@ -42,7 +43,7 @@ from ..usb import bus, fingerprint
 from ..usb import names as usb_names
 from ..usb.bus import Ups, UsbDevice
 from ..usb.policy import Policy
-from . import bundle, decide, glance, quiet
+from . import decide, glance, quiet
 from .memory import Decision, Plugging, State, load, save
 
 MODE = 0o640
@@ -64,8 +65,6 @@ PATIENCE = 15.0
 QUIET_SECONDS = 3600.0
 # seen.error if upsd itself could not be asked; not one of upsd's own codes
 UNREACHABLE = "UNREACHABLE"
-# keys of ups.conf that say which device is meant, and not only where it is
-_TELLING = ("vendorid", "productid", "vendor", "product", "serial")
 
 # the units that a note may name, besides the drivers'
 _OWN = (base_systemd.SERVER, base_systemd.MONITOR, base_systemd.ENUMERATOR, base_systemd.DRIVERS, base_systemd.ALL)
@@ -97,7 +96,7 @@ def describe(device: UsbDevice) -> str:
 
 def difference(before: str, after: str, path: str = "/etc/nut/ups.conf") -> str:
     """Show what changes in ups.conf, as a unified diff without secrets."""
-    was, will = (grammar.redact("ups.conf", text).splitlines() for text in (before, after))
+    was, will = (redact("ups.conf", text).splitlines() for text in (before, after))
     lines = list(difflib.unified_diff(was, will, path, path, n=DIFF_LINES, lineterm=""))
     return "".join(f"{printable(line, 1000)}\n" for line in lines or [f"{path}: only a secret changes"])
 
@@ -442,7 +441,7 @@ class Host:
     ) -> tuple[tuple[Ups, ...], tuple[str, ...], bool]:
         """Return the UPSes among the devices, those that nut-scanner has been asked about, and whether it failed."""
         sections = [*known.conf.sections.values(), *(known.wanted.sections.values() if known.wanted else ())]
-        telling = [one for one in sections if any(key.lower() in _TELLING for key, _value in one.keys)]
+        telling = [one for one in sections if any(key.lower() in fingerprint.WHICH for key, _value in one.keys)]
 
         def named(device: UsbDevice) -> bool:
             return any(fingerprint.means(one, device) for one in telling)
@@ -784,10 +783,7 @@ class Host:
             files = {**look.files, str(self.memory): quiet.identity(str(self.memory))}
             until = min([look.time + QUIET_SECONDS, *look.plan.waits.values()])
             text = quiet.describe(self.policy.sysfs, look.glance, files, place, wanted, until=until)
-            note = self.room / QUIET
-            code = bundle.make(note).decode("utf-8", "surrogateescape")
-            # the note last: it is what counts
-            base_files.replace({bundle.place(self.room): code, note: text}, 0o600)
+            base_files.replace({self.room / QUIET: text}, 0o600)
         except (OSError, ValueError, base_files.WriteError) as error:
             self.debug(f"the next run looks at all again: {error}")
 
@@ -934,7 +930,9 @@ class _Work:
                 seen = path.read_text(encoding="ascii")
             except (OSError, ValueError):
                 continue
-            now = re.sub(r"(SECTION_CHECKSUM(?:_GLOBAL)?=)[0-9a-f]{32}", rf"\g<1>{ups_conf.digest(text, name)}", seen)
+            now = re.sub(
+                r"(SECTION_CHECKSUM(?:_GLOBAL)?=)[0-9a-f]{32}", rf"\g<1>{enumerator.checksum(text, name)}", seen
+            )
             if now != seen:
                 texts[path] = now
         if texts:

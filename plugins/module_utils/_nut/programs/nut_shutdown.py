@@ -20,17 +20,19 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from ..base import files, jsontext, systemd
 from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
-from ..base.clock import boot_id, boottime, stamp
+from ..base.clock import CLOCK, boot_id, boottime, stamp
 from ..base.process import runner
 from ..base.systemd import Run
-from ..shutdown import gate, gate_loop
+from ..shutdown import gate, gate_loop, observe
 from ..shutdown import policy as shutdown_policy
+from ..shutdown.names import Names
+from ..shutdown.writer import Writer
 
 if TYPE_CHECKING:
     from ..proxmox.selection import Finder, Found
@@ -249,7 +251,7 @@ def _read_stages(policy: shutdown_policy.Policy, path: Path) -> tuple[Stage, ...
 def _check(
     policy: shutdown_policy.Policy, known: Sequence[Stage], options: argparse.Namespace, out: Say, err: Say
 ) -> int:
-    for name in gate_loop.Names(options.report.with_name(ADDRESSES)).learn(policy, NAME_SECONDS):
+    for name in Names(options.report.with_name(ADDRESSES)).learn(policy, NAME_SECONDS):
         err(
             f"{name} has no address here: nut-shutdown will not see when that machine is down, and wait as long as it may take"
         )
@@ -295,7 +297,7 @@ def _finder(known: Sequence[Stage], options: argparse.Namespace) -> Finder:
         {stage.name: stage.select for stage in known},
         options.report.with_name(GUESTS),
         # each time anew: what another run of ours has learned meanwhile must not be lost
-        lambda: gate_loop.Names(options.report.with_name(ADDRESSES)),
+        lambda: Names(options.report.with_name(ADDRESSES)),
         options.root,
     )
 
@@ -342,31 +344,29 @@ def _gate(
     sleep: Callable[[float], None],
 ) -> None:
     with watchdog() as pet, contextlib.ExitStack() as stack:
-        looker = gate_loop.Looker(
-            policy.machines, run, boottime, resolve=gate_loop.Names(options.report.with_name(ADDRESSES))
-        )
+        looker = observe.Looker(policy.machines, run, boottime, resolve=Names(options.report.with_name(ADDRESSES)))
         stack.callback(looker.close)
         state = options.state or GATE_STATE
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
         orders = None
-        if gate_loop.in_earnest(policy, state, by):
-            orders = gate_loop.Orders(gate_loop.logins(options.upsmon_conf, policy.upses), news.put)
-        asker = gate_loop.Asker(policy.upses, boottime, orders=orders)
+        if gate_loop.is_real_shutdown(policy, state, by):
+            orders = observe.Orders(observe.logins(options.upsmon_conf, policy.upses), news.put)
+        asker = observe.Asker(policy.upses, boottime, orders=orders)
         stack.callback(asker.close)
-        gate_loop.run(
+        gate_loop.Gate(
             policy,
-            state,
-            options.report,
-            options.log,
             log=out,
             prober=looker,
             ask_upsd=asker,
-            sleep=sleep,
+            state_path=state,
+            report_path=options.report,
+            log_path=options.log,
+            by=by,
+            clock=replace(CLOCK, sleep=sleep),
             alive=pet,
             news=lambda: [news.get() for _unused in range(news.qsize())],
-            by=by,
             shout=lambda words: _shout(words, run),
-        )
+        ).run()
 
 
 def _shout(words: str, run: Run) -> None:
@@ -420,7 +420,7 @@ def _record(policy: shutdown_policy.Policy, options: argparse.Namespace, out: Sa
     )
     # the recorder asks how guests stand; who starts it waits for systemd
     run = run or runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS)
-    names = gate_loop.Names(options.report.with_name(ADDRESSES))
+    names = Names(options.report.with_name(ADDRESSES))
     try:
         done = live.main(policy, wanted, job.Host(run, _program(), names), out)
     except job.RehearsalError as error:
@@ -440,7 +440,7 @@ def _watch(options: argparse.Namespace, out: Say, run: Run) -> int:
     from ..shutdown import watch, watch_loop  # noqa: PLC0415 - the gate does not need them, and must not fail with them
 
     path = options.state or WATCH_STATE
-    writer = gate_loop.Writer(out)
+    writer = Writer(out)
     writer.start()
 
     def log(line: str) -> None:
@@ -467,7 +467,7 @@ def _stages(
     if not known:
         out(f"{options.policy} has no stages: there is nothing to watch for")
         return OK
-    writer = gate_loop.Writer(out)
+    writer = Writer(out)
     writer.start()
 
     def log(line: str) -> None:
@@ -501,8 +501,8 @@ class Status:
         from ..shutdown import watch  # noqa: PLC0415 - the gate does not need it, and must not fail with it
 
         self.policy, self.path = policy, options.policy
-        names = gate_loop.Names(options.report.with_name(ADDRESSES))
-        self.seen, self.power = gate_loop.one_look(policy, run, names)
+        names = Names(options.report.with_name(ADDRESSES))
+        self.seen, self.power = observe.one_look(policy, run, names)
         self.state = _json(options.state or GATE_STATE)
         self.last = _json(options.report)
         self.events = watch.load(_text(options.report.with_name(WATCH_STATE.name)), "").events

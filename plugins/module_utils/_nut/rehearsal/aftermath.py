@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..base import jsontext
-from ..base.clock import boot_id, entry_moment
+from ..base.clock import entry_moment
 from ..base.systemd import Run
 from ..shutdown.policy import TEXT_LIMIT
 from .job import Host
@@ -46,7 +46,7 @@ def find_aftermath(notes: Notes, host: Host, report: Path) -> After:
     poweroff = notes.ended if notes.ended is not None else opened
     if not again or poweroff is None:
         return known
-    then = _then(notes, host.root, host.wall() - host.clock())
+    then = _then(notes, host)
     # in reverse: systemd 252 finds nothing at all by --lines with --until
     entry = _entries(host.run, ["--reverse", "--lines=1", *then])
     end = entry[0][0] if entry and entry[0][0] >= poweroff else None
@@ -70,14 +70,14 @@ def _gate_says(report: Path, notes: Notes) -> tuple[str, float | None]:
     return str(reason), began + elapsed
 
 
-def _then(notes: Notes, root: Path, boot: float) -> list[str]:
-    """Return journalctl's options for what was written before this host was started. boot: when its kernel was, s since 1970."""
-    now = boot_id(root / "proc/sys/kernel/random/boot_id")
-    if now != notes.boot:
+def _then(notes: Notes, host: Host) -> list[str]:
+    """Return journalctl's options for what was written before this host was started."""
+    if host.clock.boot() != notes.boot:
         return [f"--boot={notes.boot.replace('-', '')}"]
     # a container: its kernel goes on, and it may have another id. What counts is its first process
+    boot = host.clock.wall() - host.clock.now()
     try:
-        fields = (root / "proc/1/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        fields = (host.root / "proc/1/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         began = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         began = boot

@@ -14,7 +14,7 @@ from ..conf import grammar
 from ..conf import upsmon as conf_upsmon
 from ..net import readings, snapshot
 from ..net.client import Client, UpsdFailure
-from ..shutdown import gate_loop
+from ..shutdown import observe
 from ..shutdown.policy import Policy
 from .job import CONF, Host
 
@@ -122,13 +122,13 @@ def _comes_back(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
         )
 
 
-def observe(policy: Policy, host: Host) -> Found:
+def observe_host(policy: Policy, host: Host) -> Found:
     """Look at all that judge() goes by."""
-    seen, _readings = gate_loop.one_look(policy, host.run, host.names)
+    seen, _readings = observe.one_look(policy, host.run, host.names)
     upses: dict[str, snapshot.UpsState | str] = {}
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
+            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                 upses[str(ups)] = snapshot.snapshot(client, [ups.name])[0]
         except (UpsdFailure, grammar.Unencodable) as error:
             upses[str(ups)] = str(error)

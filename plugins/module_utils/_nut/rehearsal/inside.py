@@ -23,11 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
-from ..base.clock import boottime
+from ..base.clock import CLOCK, Clock
 from ..conf.consistency import Find, find
 from ..net import vocabulary
 from ..net.client import Client, UpsdFailure
-from ..shutdown import gate_loop
+from ..shutdown import gate_loop, observe
 from ..shutdown.policy import TEXT_LIMIT, Ups
 from .job import LOOK, STARTING, Job, Refused, RehearsalError, Say, Stopped, read_job, signals
 from .report import Seen, drill_table
@@ -49,13 +49,11 @@ class Drill:
         stopped: threading.Event,
         *,
         finder: Find = find,
-        clock: Callable[[], float] = boottime,
-        wall: Callable[[], float] = time.time,
+        clock: Clock = CLOCK,
     ) -> None:
         self.job, self.folder, self.stopped, self.finder = job, folder, stopped, finder
-        self.clock, self.wall = clock, wall
-        self.tell = say
-        self.deadline = clock() + job.longest
+        self.clock, self.wall, self.tell = clock.now, clock.wall, say
+        self.deadline = clock.now() + job.longest
         self.programs = Programs(folder)
         self.port = 0
         self.status = "OL"
@@ -129,28 +127,25 @@ class Drill:
     def wait_at_gate(self, trigger: float, moment: float) -> Seen:
         job = self.job
         policy = replace(job.policy, upses=(Ups(UPS, "127.0.0.1", self.port),))
-        asker = gate_loop.Asker(policy.upses, self.clock)
+        asker = observe.Asker(policy.upses, self.clock)
         try:
-            report = gate_loop.run(
+            report = gate_loop.Gate(
                 policy,
-                self.folder / "gate.json",
-                self.folder / "last.json",
-                self.folder / "shutdown.log",
                 log=lambda line: self.say(f"{job.primary}: {line}"),
                 prober=self.look,
                 ask_upsd=asker,
-                clock=self.clock,
-                wall=self.wall,
-                sleep=self.pause,
+                state_path=self.folder / "gate.json",
+                report_path=self.folder / "last.json",
+                log_path=self.folder / "shutdown.log",
                 by="drill",
                 mode="drill",
-            )
+                clock=Clock(self.clock, self.wall, self.pause),
+            ).run()
         finally:
             asker.close()
         end = self.clock()
         self.say(f"{job.primary}: would power off now")
-        rule, reason = report.ended or ("", "")
-        return Seen(self.seen(trigger, end), moment, end - trigger, rule, reason)
+        return Seen(self.seen(trigger, end), moment, end - trigger, report.rule or "", report.reason or "")
 
     def seen(self, trigger: float, end: float) -> dict[str, tuple[float | None, float | None]]:
         found: dict[str, tuple[float | None, float | None]] = {}

@@ -13,14 +13,13 @@ import os
 import platform
 import re
 import signal
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable
 
 from ..base import hostnames, jsontext
-from ..base.clock import boottime
+from ..base.clock import CLOCK, Clock
 from ..base.systemd import Run
 from ..conf import upsmon
 from ..shutdown.policy import VERSION, Policy, check_policy
@@ -62,8 +61,7 @@ class Host:
     program: Sequence[str] = ()  # our own, as its file is run
     names: hostnames.Resolve = hostnames.resolve  # gives the addresses of a name
     root: Path = Path("/")
-    clock: Callable[[], float] = boottime
-    wall: Callable[[], float] = time.time
+    clock: Clock = CLOCK
     user: Callable[[], int] = os.geteuid
 
     @property

@@ -55,7 +55,7 @@ def main(policy: Policy, wanted: Wanted, host: Host, out: Say) -> bool:
         out(json.dumps(data, indent=2) if wanted.as_json else text(data))
         return True
     if wanted.check and wanted.as_json:
-        fit = fitness.judge(policy, fitness.observe(policy, host), wanted.need)
+        fit = fitness.judge(policy, fitness.observe_host(policy, host), wanted.need)
         out(json.dumps(asdict(fit), indent=2))
         return not fit.problems
     fit = (recorder.check if wanted.check else recorder.start)(policy, host, wanted.need)

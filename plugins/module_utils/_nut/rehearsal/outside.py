@@ -17,7 +17,7 @@ from ..base.systemd import Run
 from ..conf import grammar
 from ..net import readings
 from ..net.client import Client, UpsdFailure
-from ..shutdown import gate, gate_loop
+from ..shutdown import gate, observe
 from ..shutdown.policy import Policy
 from . import sandbox
 from .job import ENDING, LOOK, Host, Job, Refused, Say, name_primary, read_timing, signals
@@ -33,7 +33,7 @@ def ask_real(policy: Policy) -> float | None:
     left = []
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
+            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                 reading = readings.read_variables(client.list_vars(ups.name))
         except (UpsdFailure, grammar.Unencodable) as error:
             raise Refused(f"nobody can tell whether a real shutdown is near: {error}") from None
@@ -65,7 +65,7 @@ def hold_drill(policy: Policy, outage: float, host: Host, say: Say, *, as_json: 
     # a little later than it ends by itself
     words = sandbox.command(starter, host.program, job.longest + 30, as_json=as_json)
     stopped = threading.Event()
-    asker = gate_loop.Asker(policy.upses, host.clock)
+    asker = observe.Asker(policy.upses, host.clock.now)
     try:
         with signals(stopped.set):
             return _watch(words, job, say, stopped, asker=asker, run=host.run)

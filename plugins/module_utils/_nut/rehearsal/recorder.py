@@ -17,14 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..base import files, hostnames
-from ..base.clock import boot_id
 from ..base.text import one_line
 from ..conf import grammar
 from ..net import vocabulary
 from ..net.client import Client, UpsdFailure
-from ..shutdown import gate_loop
+from ..shutdown import observe
 from ..shutdown.policy import Policy
-from .fitness import Fitness, find_addresses, judge, observe
+from .fitness import Fitness, find_addresses, judge, observe_host
 from .job import Host, Refused, RehearsalError, Say, name_primary, read_timing, signals
 from .notes import Look, Noted, Notes, note
 from .sandbox import find_systemd_run, unit_command
@@ -57,10 +56,10 @@ class Recorder:
         self.stopped_at: float | None = None
         self.notes = Notes(
             secrets.token_hex(8),
-            boot_id(),
+            host.clock.boot(),
             name_primary(policy),
-            host.wall(),
-            host.wall(),
+            host.clock.wall(),
+            host.clock.wall(),
             {machine.name: Noted() for machine in policy.machines},
         )
         self.written = -math.inf
@@ -68,7 +67,7 @@ class Recorder:
     def stop(self) -> None:
         """Let it end. This moment counts as the begin of this host's own shutdown."""
         if self.stopped_at is None:
-            self.stopped_at = self.host.wall()
+            self.stopped_at = self.host.clock.wall()
         self.stopped.set()
 
     def run(self, ready: Callable[[], None]) -> bool:
@@ -78,12 +77,12 @@ class Recorder:
         # what is not written now could not be written later
         files.replace({self.path: self.notes.dump()}, 0o600)
         files.replace({self.host.token: f"{self.notes.token}\n"}, 0o600)
-        began = self.host.clock()
+        began = self.host.clock.now()
         self.look()
         ready()
         self.log("recording")
         while not self.stopped.is_set():
-            begun = self.host.clock()
+            begun = self.host.clock.now()
             if self.notes.fsd is None and begun - began > PATIENCE:
                 self.log(f"no FSD within {PATIENCE:g} s: nobody wants a record")
                 return False
@@ -91,7 +90,7 @@ class Recorder:
                 self.log("this host should have gone down long ago: the record ends")
                 return False
             self.look()
-            self.stopped.wait(max(TICK - (self.host.clock() - begun), 0.0))
+            self.stopped.wait(max(TICK - (self.host.clock.now() - begun), 0.0))
         self.notes = replace(self.notes, ended=self.stopped_at)
         self.write()
         self.log("this host goes down; the record ends")
@@ -99,7 +98,7 @@ class Recorder:
 
     def look(self) -> None:
         """Look once, and write down what is new."""
-        moment, begun = self.host.wall(), self.host.clock()
+        moment, begun = self.host.clock.wall(), self.host.clock.now()
         fsd, inside = self.ask()
         seen = {} if self.stopped.is_set() else self.prober()
         if self.stopped_at is not None:
@@ -113,7 +112,7 @@ class Recorder:
             self.write()
 
     def write(self) -> None:
-        self.written = self.host.clock()
+        self.written = self.host.clock.now()
         try:
             files.replace({self.path: self.notes.dump()}, 0o600)
         except files.WriteError as error:
@@ -124,7 +123,7 @@ class Recorder:
         fsd, inside = False, None
         for ups in self.policy.upses:
             try:
-                with Client(ups.host, ups.port, gate_loop.ASK_INTERVAL) as client:
+                with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                     fsd |= "FSD" in vocabulary.split_status(client.get_var(ups.name, "ups.status"))
                     there = {hostnames.normal_address(peer) for peer in client.list_clients(ups.name)}
             except (UpsdFailure, grammar.Unencodable):
@@ -145,7 +144,7 @@ def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> No
 
 def record(policy: Policy, host: Host, path: Path, log: Say) -> bool:
     """Be the recorder: what its unit runs. path: of the record. Returns as Recorder.run() does."""
-    looker = gate_loop.Looker(policy.machines, host.run, host.clock, resolve=host.names)
+    looker = observe.Looker(policy.machines, host.run, host.clock.now, resolve=host.names)
     try:
         recorder = Recorder(policy, host, path, log, prober=looker)
         with signals(recorder.stop):
@@ -177,7 +176,7 @@ def start(policy: Policy, host: Host, need: float | None) -> Fitness:
 
 def check(policy: Policy, host: Host, need: float | None) -> Fitness:
     """Return what one has to know before a real shutdown. Raises Refused if anything stands against it."""
-    fit = judge(policy, observe(policy, host), need)
+    fit = judge(policy, observe_host(policy, host), need)
     if fit.problems:
         raise Refused("\n".join(fit.problems))
     return fit

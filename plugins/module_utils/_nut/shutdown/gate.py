@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ..base import jsontext
+from ..base import records
 from ..net import readings as net_readings
 from .policy import VERSION, Machine, Policy
 
@@ -274,8 +273,8 @@ def resume(text: str | None, boot: str, by: str, now: float) -> State:
     started again comes back within seconds, so one that has not looked for RESUME seconds was another one.
     """
     try:
-        state = _load(text) if text is not None else None
-    except (ValueError, TypeError, LookupError, AttributeError):
+        state = records.load(State, text, VERSION) if text is not None else None
+    except records.RecordError:
         state = None
     if state is None or not boot or state.boot != boot or not state.began <= state.now <= now:
         return begin(boot, by, now)
@@ -284,61 +283,4 @@ def resume(text: str | None, boot: str, by: str, now: float) -> State:
 
 def dump(state: State) -> str:
     """Write the state as JSON."""
-    data = {
-        "version": VERSION,
-        "boot": state.boot,
-        "by": state.by,
-        "began": state.began,
-        "now": state.now,
-        "hosts": {name: [one.silent, one.assumed, one.down, one.given_up] for name, one in state.hosts.items()},
-        "power": {name: [one.on_battery, one.runtime, one.at] for name, one in state.power.items()},
-        "ended": list(state.ended) if state.ended else None,
-        "flag": state.flag,
-    }
-    return json.dumps(data) + "\n"
-
-
-def _load(text: str) -> State:
-    data = jsontext.parse(text)
-    if data["version"] != VERSION:
-        raise ValueError
-    ended = data["ended"]
-    return State(
-        _str(data["boot"]),
-        _str(data["by"]),
-        _number(data["began"]),
-        _number(data["now"]),
-        {
-            name: Watched(_maybe(silent), _maybe(assumed), _maybe(down), _truth(given_up))
-            for name, (silent, assumed, down, given_up) in data["hosts"].items()
-        },
-        {
-            name: Reading(None if on is None else _truth(on), _maybe(runtime), _number(at))
-            for name, (on, runtime, at) in data["power"].items()
-        },
-        None if ended is None else (_str(ended[0]), _str(ended[1])),
-        _truth(data["flag"]),
-    )
-
-
-def _str(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError
-    return value
-
-
-def _truth(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _number(value: object) -> float:
-    found = jsontext.number(value)
-    if found is None:
-        raise ValueError
-    return found
-
-
-def _maybe(value: object) -> float | None:
-    return None if value is None else _number(value)
+    return records.dump(state, VERSION)

@@ -8,332 +8,41 @@ NUT's primary goes on when a secondary *begins* to go down (clients/upsmon.c). S
 nut-shutdown.service, which runs this, and powers off when this has ended, however it ended. Nothing in here can power
 anything off.
 
-gate_core decides, from data alone. This is the edge: it looks, asks, waits, and remembers.
+gate.py decides, from data alone; observe.py looks and asks. This is the loop: it waits, tells, and remembers.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import queue
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, TypeVar
+from typing import Callable, TypeVar
 
-from ..base import files, hostnames, jsontext
-from ..base.clock import boot_id, boottime, stamp
-from ..base.systemd import Run
+from ..base import files, records
+from ..base.cli import Say
+from ..base.clock import CLOCK, Clock, boot_id, boottime, stamp
 from ..base.text import printable
-from ..conf import grammar, upsmon
-from ..net import vocabulary
-from ..net.client import Client, UpsdFailure, VarNotSupported
-from . import flag, probe
-from .gate import NEW, Reading, Watched, begin, dump, reading, resume, step
-from .policy import TEXT_LIMIT, VERSION, Guest, Machine, Policy, Ups
+from . import flag, report
+from .gate import Reading, State, begin, dump, resume, step
+from .policy import TEXT_LIMIT, Policy
+from .writer import Writer, replace_file
 
 TICK = 1.0
 """Seconds from one look at the machines to the next."""
 
-ASK_INTERVAL = 2.0
-"""Seconds from one question to upsd, or to Proxmox VE, to the next; and how long upsd has for its answer."""
-
-GUEST_OLD = 10.0
-"""Seconds after which nobody can tell any more whether a guest runs, if Proxmox VE says nothing new."""
-
 SYSTEMD = "systemd"
-"""Who runs it in earnest; see run()."""
+"""Who runs the gate of a real shutdown."""
 
 _STEPS = 500  # lines of a report
 _HISTORY_TEXT = 2000  # characters of a line
 # a flag that upsmon has left, if only an empty one, because there was no space
 _ORDERED = (flag.SET, flag.SPOILED)
 
-Say = Callable[[str], None]
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a gate saw, and how it ended. began: seconds since 1970; elapsed, and the times of steps, seconds since then."""
-
-    mode: str
-    began: float
-    elapsed: float
-    ended: tuple[str, str] | None
-    hosts: tuple[Mapping[str, object], ...]
-    power: tuple[Mapping[str, object], ...]
-    steps: tuple[tuple[float, str], ...]
-
-    def to_json(self) -> dict[str, object]:
-        """Return it as JSON has it."""
-        return {
-            "version": VERSION,
-            "mode": self.mode,
-            "began": round(self.began, 3),
-            "elapsed": round(self.elapsed, 3),
-            "rule": self.ended[0] if self.ended else None,
-            "reason": self.ended[1] if self.ended else None,
-            "hosts": [dict(one) for one in self.hosts],
-            "power": [dict(one) for one in self.power],
-            "steps": [[round(at, 3), words] for at, words in self.steps],
-        }
-
-
-class Background(threading.Thread):
-    """Something that may hang, done again and again beside the gate. ``latest``: what it gave last, and when it was asked."""
-
-    def __init__(self, work: Callable[[], _T], every: float, clock: Callable[[], float]) -> None:
-        super().__init__(daemon=True)
-        self.work, self.every, self.clock = work, every, clock
-        self.latest: tuple[Any, float] | None = None
-        self.halt = threading.Event()
-        self.tried = threading.Event()
-
-    def run(self) -> None:
-        """Work until stopped."""
-        while not self.halt.is_set():
-            asked = self.clock()
-            # whatever goes wrong: it must be asked again, and what it said last goes out of date
-            with contextlib.suppress(Exception):
-                self.latest = (self.work(), asked)
-            self.tried.set()
-            self.halt.wait(self.every)
-
-    def stop(self) -> None:
-        """Let it end when it can."""
-        self.halt.set()
-
-
-class Writer(threading.Thread):
-    """Writes to disks, which may be slow or stuck, beside the gate. What can't be written is told once, and left."""
-
-    def __init__(self, say: Say) -> None:
-        super().__init__(daemon=True)
-        self.say = say
-        self.jobs: queue.SimpleQueue[tuple[Path, Callable[[], None]] | None] = queue.SimpleQueue()
-        self.broken: set[Path] = set()
-        self._texts: dict[Path, str] = {}  # that wait to replace a file: of each file the newest
-        self._lock = threading.Lock()
-
-    def run(self) -> None:
-        """Do one after another."""
-        while (job := self.jobs.get()) is not None:
-            path, work = job
-            try:
-                work()
-            except (OSError, files.WriteError) as error:
-                if path not in self.broken:
-                    self.broken.add(path)
-                    self.say(f"{path} can't be written: {getattr(error, 'strerror', None) or error}")
-
-    def append(self, path: Path, line: str) -> None:
-        """Add a line to a file, so that it lasts over a power cut."""
-        self.jobs.put((path, lambda: _append(path, line)))
-
-    def replace(self, path: Path, text: str) -> None:
-        """Replace a file: whenever the power goes, the old or the new one is there. A text that still waits for that is dropped."""
-        with self._lock:
-            waits = path in self._texts
-            self._texts[path] = text
-        if not waits:
-            self.jobs.put((path, lambda: self._replace(path)))
-
-    def finish(self, seconds: float) -> None:
-        """Wait until all is written, but not longer than this."""
-        self.jobs.put(None)
-        self.join(seconds)
-
-    def _replace(self, path: Path) -> None:
-        with self._lock:
-            text = self._texts.pop(path)
-        _replace(path, text)
-
-
-def _append(path: Path, line: str) -> None:
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    handle = os.open(path, flags, 0o640)
-    try:
-        os.write(handle, f"{line}\n".encode("utf-8", "backslashreplace"))
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.replace({path: text}, 0o600)
-
-
-class Looker:
-    """Tells of each machine whether it is up: by the network, or by Proxmox VE for guests of this host.
-
-    Names are resolved once, here: later there may be no name server.
-    """
-
-    def __init__(
-        self,
-        hosts: Sequence[Machine],
-        run: Run,
-        clock: Callable[[], float],
-        *,
-        edge: probe.Edge = probe.EDGE,
-        seconds: float = ASK_INTERVAL,
-        resolve: hostnames.Resolve = hostnames.resolve,
-    ) -> None:
-        self.clock, self.edge = clock, edge
-        self.patience = seconds  # with the first answers about guests; qm takes a second
-        near = [host for host in hosts if host.guest]
-        self.guests = {
-            host.name: Background(_asking(run, host.guest), ASK_INTERVAL / 2, clock) for host in near if host.guest
-        }
-        for one in self.guests.values():
-            one.start()
-        self.targets = _targets(hosts, seconds, resolve)
-
-    def __call__(self) -> dict[str, bool | None]:
-        """Look once; at most probe.SECONDS, but the first time. Where None stands nobody can tell."""
-        seen = probe.look(self.targets, probe.SECONDS, self.edge) if self.targets else {}
-        deadline = time.monotonic() + self.patience
-        self.patience = 0.0
-        for name, one in self.guests.items():
-            one.tried.wait(max(deadline - time.monotonic(), 0.0))
-            latest = one.latest
-            seen[name] = latest[0] if latest and self.clock() - latest[1] <= GUEST_OLD else None
-        return seen
-
-    def close(self) -> None:
-        """Let the threads end."""
-        for one in self.guests.values():
-            one.stop()
-
-
-def _targets(hosts: Sequence[Machine], seconds: float, resolve: hostnames.Resolve) -> list[probe.Target]:
-    """Return what is looked at by the network: the machines that are no guests of this host."""
-    far = [host for host in hosts if not host.guest]
-    names = sorted({one for host in far for one in host.addresses})
-    addresses, _unused = hostnames.resolve_all(names, seconds, resolve)
-    return [
-        probe.Target(host.name, tuple(number for one in host.addresses for number in addresses[one]), host.ports)
-        for host in far
-    ]
-
-
-def _asking(run: Run, guest: Guest) -> Callable[[], bool | None]:
-    return lambda: probe.guest_runs(run, guest.kind, guest.id)
-
-
-class Names:
-    """Finds the addresses of names, and keeps them in a file: when it matters, what knew them may be down already."""
-
-    def __init__(self, path: Path, resolve: hostnames.Resolve = hostnames.resolve) -> None:
-        self.path, self.resolve = path, resolve
-        self.lock = threading.Lock()
-        try:
-            kept = jsontext.parse(path.read_bytes()[:TEXT_LIMIT])
-        except (OSError, ValueError):
-            kept = {}
-        self.kept: dict[str, tuple[str, ...]] = {
-            str(name): tuple(one for one in found if isinstance(one, str) and hostnames.is_address(one))
-            for name, found in (kept.items() if isinstance(kept, dict) else ())
-            if isinstance(found, list)
-        }
-
-    def __call__(self, name: str, seconds: float) -> tuple[str, ...]:
-        """Return the addresses as the system has them now, else those that it had before. Raises OSError if there are none."""
-        # who waits for this gives up after SECONDS, and a dead name server must not take all of it
-        patience = seconds / 2 if self.kept.get(name) else seconds
-        try:
-            found = tuple(self.resolve(name, patience))
-        except OSError:
-            if not self.kept.get(name):
-                raise
-            return self.kept[name]
-        with self.lock:
-            if self.kept.get(name) != found and not hostnames.is_address(name):
-                self.kept[name] = found
-                # no reason to wait less well: this time they are known
-                with contextlib.suppress(OSError):
-                    _replace(self.path, json.dumps(self.kept, indent=1) + "\n")
-        return found
-
-    def learn(self, policy: Policy, seconds: float) -> list[str]:
-        """Look all names of a policy up. Returns those that have no address, neither now nor before."""
-        names = sorted({one for host in policy.machines if not host.guest for one in host.addresses})
-        return list(hostnames.resolve_all(names, seconds, self)[1])
-
-
-class Asker:
-    """Tells what upsd said last about each UPS. Each is asked beside the gate: no upsd can hold it up."""
-
-    def __init__(
-        self,
-        upses: Sequence[Ups],
-        clock: Callable[[], float],
-        seconds: float = ASK_INTERVAL,
-        orders: Orders | None = None,
-    ) -> None:
-        self.asked = {str(ups): Background(_reader(ups, clock, seconds, orders), ASK_INTERVAL, clock) for ups in upses}
-        for one in self.asked.values():
-            one.start()
-
-    def __call__(self) -> dict[str, Reading]:
-        """Return the last answers; a UPS that never answered is not among them."""
-        return {name: one.latest[0] for name, one in self.asked.items() if one.latest}
-
-    def close(self) -> None:
-        """Let the threads end."""
-        for one in self.asked.values():
-            one.stop()
-
-
-class Orders:
-    """Sets FSD again where upsd has forgotten it, because it was restarted: else secondaries would never hear of it.
-
-    upsmon sets it once, and ends. logins: UPS (as str(Ups) names it) -> its user and password. say: takes what was done, once.
-    """
-
-    def __init__(self, logins: Mapping[str, tuple[str, str]], say: Say) -> None:
-        self.logins, self.say = logins, say
-        self.told: set[str] = set()
-
-    def __call__(self, client: Client, ups: Ups, status: str) -> None:
-        """Give the order, if this status lacks it. Never raises upsd.UpsdFailure: what upsd says else is still worth hearing."""
-        login = self.logins.get(str(ups))
-        if login is None or "FSD" in vocabulary.split_status(status):
-            return
-        words = f"upsd does not say FSD of {ups.name}: it was told again, so that all go down"
-        try:
-            client.authenticate(*login)
-            client.fsd(ups.name)
-        except (UpsdFailure, grammar.Unencodable) as error:
-            words = f"upsd does not say FSD of {ups.name}, and could not be told again: {error}"
-        if words not in self.told:
-            self.told.add(words)
-            self.say(words)
-
-
-def logins(upsmon_conf: Path, upses: Sequence[Ups]) -> dict[str, tuple[str, str]]:
-    """Return by which user and password upsmon is the primary of each UPS. {} if its file can't be read."""
-    try:
-        text = upsmon_conf.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return {}
-    own = [one for one in upsmon.monitors(text) if one.type.lower() in upsmon.PRIMARY]
-    return {
-        str(ups): (one.user, one.password)
-        for ups in upses
-        for one in own
-        if (one.ups, one.host, one.port) == (ups.name, ups.host, ups.port)
-    }
-
-
-def in_earnest(policy: Policy, state_path: Path, by: str) -> bool:
-    """Say whether upsmon has begun this shutdown: it has left its POWERDOWNFLAG, or had when the gate began."""
+def is_real_shutdown(policy: Policy, state_path: Path, by: str) -> bool:
+    """Return whether upsmon has begun this shutdown: it has left its POWERDOWNFLAG, or had when the gate began."""
     if by != SYSTEMD or not policy.flag:
         return False
     try:
@@ -343,113 +52,60 @@ def in_earnest(policy: Policy, state_path: Path, by: str) -> bool:
     return flag.look_at(policy.flag) in _ORDERED or resume(text, boot_id(), by, boottime()).flag
 
 
-def _reader(
-    ups: Ups, clock: Callable[[], float], seconds: float, orders: Orders | None = None
-) -> Callable[[], Reading]:
-    return lambda: read_ups(ups, clock, seconds, orders)
-
-
-def read_ups(
-    ups: Ups, clock: Callable[[], float], seconds: float = ASK_INTERVAL, orders: Orders | None = None
-) -> Reading:
-    """Ask upsd once about a UPS. Raises upsd.UpsdFailure, also if its data are stale, and parseconf.Unencodable."""
-    asked = clock()
-    with Client(ups.host, ups.port, seconds) as client:
-        status = client.get_var(ups.name, "ups.status")
-        try:
-            runtime = client.get_var(ups.name, "battery.runtime")
-        except VarNotSupported:
-            runtime = None
-        if orders:
-            orders(client, ups, status)
-    return reading(status, runtime, asked)
-
-
 def nothing() -> None:
     """Do nothing."""
 
 
-def run(
-    policy: Policy,
-    state_path: Path = Path("/run/nut-shutdown/gate.json"),
-    report_path: Path | None = Path("/var/lib/nut-shutdown/last.json"),
-    log_path: Path | None = Path("/var/log/nut/shutdown.log"),
-    *,
-    log: Say,
-    prober: Callable[[], Mapping[str, bool | None]],
-    ask_upsd: Callable[[], Mapping[str, Reading]],
-    clock: Callable[[], float] = boottime,
-    wall: Callable[[], float] = time.time,
-    sleep: Callable[[float], None] = time.sleep,
-    alive: Callable[[], None] = nothing,
-    news: Callable[[], Sequence[str]] = tuple,
-    boot: str | None = None,
-    by: str = "",
-    mode: str = "gate",
-    shout: Say | None = None,
-) -> Report:
-    """Wait until the gate opens, and return what was seen. That is all it does: who called it goes on.
+@dataclass
+class Gate:
+    """The gate, and what it works with. One gate goes on where another one of the same `by` was ended."""
 
-    prober: does each machine answer? It takes at most a second or so. ask_upsd: what upsd said last; it takes no time.
-    news: what has been done beside it since it was asked last, in words. alive: called in each round, so that somebody else
-    notices when no round comes to its end. by: who runs it, SYSTEMD or somebody else; one gate goes on where another one of the
-    same was ended. mode: a word for the report, such as gate or drill. shout: tells everybody who is logged in.
-    """
-    gate = _Gate(
-        policy,
-        state_path=state_path,
-        report_path=report_path,
-        log_path=log_path,
-        log=log,
-        clock=clock,
-        wall=wall,
-        mode=mode,
-        shout=shout or log,
-    )
-    gate.begin(boot_id() if boot is None else boot, by)
-    try:
-        while gate.state.ended is None:
-            alive()
-            begun = clock()
-            for words in news():
-                gate.say(begun, words)
-            gate.round(begun, prober, ask_upsd)
-            if gate.state.ended is None:
-                sleep(min(max(TICK - (clock() - begun), 0.0), TICK))
-    finally:
-        gate.writer.finish(2.0)
-    return gate.report()
+    policy: Policy
+    log: Say  # takes each line
+    prober: Callable[[], Mapping[str, bool | None]]  # does each machine answer? It takes at most a second or so
+    ask_upsd: Callable[[], Mapping[str, Reading]]  # what upsd said last; it takes no time
+    state_path: Path
+    report_path: Path | None = None
+    log_path: Path | None = None
+    by: str = ""  # who runs it: SYSTEMD, or somebody else
+    mode: str = "gate"  # a word for the report, such as gate or drill
+    clock: Clock = CLOCK
+    # called in each round, so that somebody else notices when no round comes to its end
+    alive: Callable[[], None] = nothing
+    # what has been done beside it since it was asked last, in words
+    news: Callable[[], Sequence[str]] = tuple
+    shout: Say | None = None  # tells everybody who is logged in
+    state: State = field(default_factory=lambda: begin("", "", 0.0), init=False)
+    steps: list[tuple[float, str]] = field(default_factory=list, init=False)
+    told: set[str] = field(default_factory=set, init=False)
 
+    def __post_init__(self) -> None:
+        """Make what writes."""
+        self.writer = Writer(self.log)
 
-class _Gate:
-    def __init__(
-        self,
-        policy: Policy,
-        *,
-        state_path: Path,
-        report_path: Path | None,
-        log_path: Path | None,
-        log: Say,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
-        mode: str,
-        shout: Say,
-    ) -> None:
-        self.policy, self.mode, self.shout = policy, mode, shout
-        self.state_path, self.report_path, self.log_path = state_path, report_path, log_path
-        self.log, self.clock, self.wall = log, clock, wall
-        self.writer = Writer(log)
+    def run(self) -> report.Report:
+        """Wait until the gate opens, and return what was seen. That is all it does: who called it goes on."""
         self.writer.start()
-        self.steps: list[tuple[float, str]] = []
-        self.told: set[str] = set()
-        self.state = begin("", "", 0.0)
+        self.begin()
+        try:
+            while self.state.ended is None:
+                self.alive()
+                begun = self.clock.now()
+                for words in self.news():
+                    self.say(begun, words)
+                self.round(begun)
+                if self.state.ended is None:
+                    self.clock.sleep(min(max(TICK - (self.clock.now() - begun), 0.0), TICK))
+        finally:
+            self.writer.finish(2.0)
+        return self.report()
 
-    def begin(self, boot: str, by: str) -> None:
-        now = self.clock()
+    def begin(self) -> None:
+        now = self.clock.now()
         text = self.old()
-        self.state = resume(text, boot, by, now)
+        self.state = resume(text, self.clock.boot(), self.by, now)
         # by hand it is no shutdown, and nothing may make the UPS cut the power
-        if by == SYSTEMD and self.policy.flag and not self.state.flag:
+        if self.by == SYSTEMD and self.policy.flag and not self.state.flag:
             self.state = replace(self.state, flag=flag.look_at(self.policy.flag) in _ORDERED)
         self.save(changed=False)
         names = ", ".join(f"{host.name} (at most {host.shutdown_limit:g} s)" for host in self.policy.machines)
@@ -474,15 +130,10 @@ class _Gate:
             self.log(f"{self.state_path} can't be read: {error.strerror}")
             return None
 
-    def round(
-        self,
-        begun: float,
-        prober: Callable[[], Mapping[str, bool | None]],
-        ask_upsd: Callable[[], Mapping[str, Reading]],
-    ) -> None:
-        seen = self.tried("looking at the machines", prober)
-        readings = self.tried("asking upsd", ask_upsd)
-        now = self.clock()
+    def round(self, begun: float) -> None:
+        seen = self.tried("looking at the machines", self.prober)
+        readings = self.tried("asking upsd", self.ask_upsd)
+        now = self.clock.now()
         self.state, decision, words = step(self.policy, self.state, now, seen, readings, asked=begun)
         for line in words:
             self.say(now, line)
@@ -511,7 +162,7 @@ class _Gate:
             if words not in self.told:
                 self.told.add(words)
                 self.say(now, words)
-                self.shout(words)
+                (self.shout or self.log)(words)
             return
         why = "was missing" if found == flag.MISSING else "was empty or damaged"
         self.say(now, f"{path} {why}; wrote it again: it tells the UPS to cut the power, so that everything restarts")
@@ -531,7 +182,7 @@ class _Gate:
             words = f"{what} failed: {type(error).__name__}: {error}"
             if words not in self.told:
                 self.told.add(words)
-                self.say(self.clock(), words)
+                self.say(self.clock.now(), words)
             return {}
 
     def say(self, now: float, words: str) -> None:
@@ -543,63 +194,20 @@ class _Gate:
         del self.steps[:-_STEPS]
         if self.log_path:
             kind = "" if self.mode == "gate" else f"{self.mode}: "
-            self.writer.append(self.log_path, f"{stamp(self.wall())} {kind}{line}")
+            self.writer.append(self.log_path, f"{stamp(self.clock.wall())} {kind}{line}")
 
     def save(self, *, changed: bool) -> None:
         text = dump(self.state)
         try:
-            _replace(self.state_path, text)
+            replace_file(self.state_path, text)
         except (OSError, files.WriteError) as error:
             words = f"{self.state_path} can't be written: {error} Killed now, the gate would begin anew"
             if words not in self.told:
                 self.told.add(words)
                 self.log(words)
         if changed and self.report_path:
-            self.writer.replace(self.report_path, json.dumps(self.report().to_json(), indent=1) + "\n")
+            self.writer.replace(self.report_path, records.dump(self.report(), report.VERSION))
 
-    def report(self) -> Report:
-        state = self.state
-        hosts = tuple(_host_report(host, state.hosts.get(host.name, NEW), state.began) for host in self.policy.machines)
-        power = tuple(
-            {
-                "name": str(ups),
-                "on_battery": one.on_battery if one else None,
-                "runtime": one.runtime if one else None,
-                "at": round(one.at - state.began, 3) if one else None,
-            }
-            for ups in self.policy.upses
-            for one in [state.power.get(str(ups))]
-        )
-        elapsed = max(state.now - state.began, 0.0)
-        began = self.wall() - (self.clock() - state.began)
-        return Report(self.mode, began, elapsed, state.ended, hosts, power, tuple(self.steps))
-
-
-def _host_report(host: Machine, seen: Watched, began: float) -> dict[str, object]:
-    """Say what became of a machine. down: seconds from the gate's beginning to its first silence, or None."""
-    since = seen.silent if seen.silent is not None else seen.assumed
-    return {
-        "name": host.name,
-        "shutdown_time": host.shutdown_time,
-        "shutdown_limit": host.shutdown_limit,
-        "down": round(max(since - began, 0.0), 3) if seen.down is not None and since is not None else None,
-        "assumed": seen.down is not None and seen.silent is None,
-        "given_up": seen.given_up,
-    }
-
-
-def one_look(
-    policy: Policy, run: Run, resolve: hostnames.Resolve = hostnames.resolve
-) -> tuple[dict[str, bool | None], dict[str, Reading | str]]:
-    """Look once at all machines and UPSes, for `status`. A UPS that can't be asked has the reason in place of a reading."""
-    seen = probe.look(_targets(policy.machines, ASK_INTERVAL, resolve))
-    for host in policy.machines:
-        if host.guest:
-            seen[host.name] = probe.guest_runs(run, host.guest.kind, host.guest.id)
-    readings: dict[str, Reading | str] = {}
-    for ups in policy.upses:
-        try:
-            readings[str(ups)] = read_ups(ups, boottime)
-        except (UpsdFailure, grammar.Unencodable) as error:
-            readings[str(ups)] = str(error)
-    return seen, readings
+    def report(self) -> report.Report:
+        began = self.clock.wall() - (self.clock.now() - self.state.began)
+        return report.make_report(self.policy, self.state, self.mode, began, self.steps)

@@ -15,13 +15,12 @@ DEADTIME (15 s) since the last answer, so there an early restart prevents the sh
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from ..base import jsontext
+from ..base import records
 from ..base.clock import stamp
 from ..base.text import printable
 from ..net.readings import may_be_outage
@@ -213,52 +212,13 @@ class Memory:
 
 def dump(memory: Memory) -> str:
     """Return the text of the memory's file."""
-    return json.dumps({"version": VERSION, **asdict(memory)}, indent=1) + "\n"
+    return records.dump(memory, VERSION)
 
 
 def load(text: str, boot: str) -> Memory:
     """Read what dump() wrote. Never raises. Of another boot only the events count; of a broken file, nothing."""
     try:
-        memory = _memory(jsontext.parse(text))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        memory = records.load(Memory, text, VERSION)
+    except records.RecordError:
         return Memory(boot)
     return memory if boot and memory.boot == boot else Memory(boot, events=memory.events)
-
-
-def _memory(data: Mapping[str, Any]) -> Memory:
-    if data["version"] != VERSION:
-        raise ValueError
-    return Memory(
-        _text(data["boot"]),
-        tuple(map(_number, _list(data["restarts"]))),
-        tuple(map(_text, _list(data["tried"]))),
-        tuple(map(_event, _list(data["events"])))[-EVENTS:],
-        _text(data["release"]),
-    )
-
-
-def _event(data: Mapping[str, Any]) -> Event:
-    times = data["times"]
-    if isinstance(times, bool) or not isinstance(times, int) or not 0 < times < 1 << 53:
-        raise ValueError
-    texts = [_text(data[name]) for name in ("kind", "address", "words")]
-    return Event(texts[0], texts[1], texts[2], _number(data["first"]), _number(data["last"]), times)
-
-
-def _list(value: object) -> Sequence[Any]:
-    if not isinstance(value, list):
-        raise TypeError
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _number(value: object) -> float:
-    # compared first: a float has no room for each whole number
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e11:
-        raise ValueError
-    return float(value)

@@ -59,7 +59,10 @@ _PLACE = re.compile(r"[!-~]{0,255}")
 _BLANKS = " \t\n"
 _SPECIAL = frozenset(".[()*+?{|$\\")
 _LITERAL = re.compile(r"[A-Za-z0-9 _,:;/@%=~<>!&-]*")
-_KEYS = ("vendorid", "productid", "vendor", "product", "serial", "bus", "busport", "device")
+# the keys of ups.conf by which a driver knows its UPS, in NUT's own order: which it is, and where
+WHICH = ("vendorid", "productid", "vendor", "product", "serial")
+WHERE = ("bus", "busport", "device")
+KEYS = (*WHICH, *WHERE)
 
 
 def trusted_serial(device: UsbDevice) -> str:
@@ -225,7 +228,7 @@ def means(section: Section, device: UsbDevice, release: Release = NEWEST) -> boo
     tables of ids are not asked. A section of a driver that is none for USB means nothing, one of driver auto is read as any
     other. A regular expression that is none means nothing: the driver refuses it.
     """
-    given = {key.lower(): value for key, value in section.keys if value is not None}
+    given = _given(section)
     driver = given.get("driver", HID_DRIVER)
     if driver not in DRIVERS and driver != "auto" and not driver.endswith("_usb"):
         return False
@@ -239,8 +242,19 @@ def means(section: Section, device: UsbDevice, release: Release = NEWEST) -> boo
         f"{device.device:03d}" if numbered else "",
     )
     # of a device that only lsusb knows, the texts and the port are unknown: it may be the one that is meant
-    keys = _KEYS if device.place else tuple(key if key in ("vendorid", "productid", "bus") else "" for key in _KEYS)
+    keys = KEYS if device.place else tuple(key if key in ("vendorid", "productid", "bus") else "" for key in KEYS)
     return all(_matches(given[key], text) for key, text in zip(keys, told) if key in given)
+
+
+def means_model(section: Section, vendor_id: str, product_id: str) -> bool:
+    """Return whether a section's ids let its driver take a device with these; a section without ids takes all."""
+    given = _given(section)
+    told = {"vendorid": vendor_id, "productid": product_id}
+    return all(_matches(given[key], text) for key, text in told.items() if key in given)
+
+
+def _given(section: Section) -> dict[str, str]:
+    return {key.lower(): value for key, value in section.keys if value is not None}
 
 
 def _as_read(text: str) -> str:

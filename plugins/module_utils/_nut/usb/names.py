@@ -36,7 +36,6 @@ _SINCE: Mapping[str, Release] = {"3746:ffff": (2, 8, 3)}
 # bus.candidates() says so of a driver that nobody named, and that only the descriptor speaks for
 _GUESS = "its HID report descriptor"
 
-_TELLING = ("vendorid", "productid", "vendor", "product", "serial", "bus", "busport", "device")
 # pins that only a twin makes necessary
 _OF_TWINS = ("product", "bus", "busport")
 _HEAD = ("driver", "port", "desc")
@@ -90,7 +89,7 @@ def value(section: Section | None, key: str) -> str:
 
 def telling(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
     """Return those keys by which a driver knows its UPS."""
-    return tuple(pair for pair in pairs if pair[0].lower() in _TELLING)
+    return tuple(pair for pair in pairs if pair[0].lower() in fingerprint.KEYS)
 
 
 def _lower(pairs: Iterable[Pair]) -> frozenset[str]:
@@ -356,9 +355,9 @@ class _Sorting:
 
     def _knew(self, name: str, one: _One) -> bool:
         """Say whether the section in ups.conf is for a UPS of this model. Memory may be ahead of a file that has to wait."""
-        ids = tuple(pair for pair in self._own_pins(name) if pair[0].lower() in ("vendorid", "productid"))
-        if ids:
-            return fingerprint.means(Section(name, ids), one.device)
+        pins = self._own_pins(name)
+        if _lower(pins) & {"vendorid", "productid"}:
+            return fingerprint.means_model(Section(name, pins), one.device.vendor_id, one.device.product_id)
         return self._like(name, one) > 0
 
     def _own_pins(self, name: str) -> tuple[Pair, ...]:
@@ -561,7 +560,9 @@ class _Sorting:
             driver, pins = value(old, "driver"), telling(old.keys)
             # what is no more declared goes; what a rule gave stays
             known = {pair for rule in self.policy.rules for pair in rule.options} if declared else {*old.keys}
-            options = tuple(pair for pair in old.keys if pair in known and pair[0].lower() not in (*_HEAD, *_TELLING))
+            options = tuple(
+                pair for pair in old.keys if pair in known and pair[0].lower() not in (*_HEAD, *fingerprint.KEYS)
+            )
         elif memory:
             # behind a stand-in; what is missing comes with its UPS
             pins = (("vendorid", memory.vendor_id), ("productid", memory.product_id))
@@ -651,4 +652,4 @@ def others_have(name: str, known: Known, res: Resolution, work: Container[str]) 
 
 
 def _but_for_pins(section: Section) -> tuple[Pair, ...]:
-    return tuple(pair for pair in section.keys if pair[0].lower() not in _TELLING)
+    return tuple(pair for pair in section.keys if pair[0].lower() not in fingerprint.KEYS)

@@ -37,8 +37,8 @@ def module() -> LookupModule:
     return lookup
 
 
-def look(*names: str, check: bool = False, user: str = "", **hosts: dict[str, Any]) -> list[str]:
-    return module().run(list(names), variables(check, **hosts), user=user)
+def look(*names: str, check: bool = False, user: str = "", given: str = "", **hosts: dict[str, Any]) -> list[str]:
+    return module().run(list(names), variables(check, **hosts), user=user, given=given)
 
 
 def test_given_passwords() -> None:
@@ -117,6 +117,10 @@ def test_a_user_has_a_password_of_its_own(tmp_path: Path) -> None:
     assert (tmp_path / ".homelab-nut" / "passwords" / "admin@pve").read_text().strip() == made
     assert stat.S_IMODE((tmp_path / ".homelab-nut" / "passwords" / "admin@pve").stat().st_mode) == 0o600
     assert look("pve", user="admin", pve=own) == [made]
+
+
+def test_a_user_has_the_password_that_it_is_given() -> None:
+    assert look("pve", user="a/b", given="c", pve={}) == ["c"]
 
 
 @pytest.mark.parametrize("user", ["a b", "../x", "a/b", "x#"])

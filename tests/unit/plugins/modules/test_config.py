@@ -16,7 +16,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import sets, systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import deployment
 from ansible_collections.homelab.nut.plugins.modules import config
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
 from ansible_collections.homelab.nut.tests.unit.support.hostile import unfit
 
 if TYPE_CHECKING:

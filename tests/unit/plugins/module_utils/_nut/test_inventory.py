@@ -261,6 +261,11 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
         hosts(nas={"nut_client_user": "the nas"}),
         "nas: nut_client_user 'the nas' can't be used: the user name holds a space",
     ),
+    "a user of the primary that NUT can't carry": (
+        {"pve": ["pve"]},
+        hosts(pve={"nut_server_user": "a#b"}),
+        "pve: nut_server_user 'a#b' can't be used: the user name holds a '#'",
+    ),
     "seconds by word": (
         GROUPS,
         hosts(nas={"nut_client_shutdown_time": "2m"}),

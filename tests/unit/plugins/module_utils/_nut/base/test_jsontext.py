@@ -23,8 +23,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import n
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import aftermath, job, notes
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, gate_loop, stages, watch
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, stages, watch
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.fingerprint import Fingerprint
 from hypothesis import HealthCheck, given, settings
@@ -256,7 +257,7 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "aftermath._gate_says": ({"began": 1000.0, "elapsed": 30.0, "reason": "r"}, lambda path: aftermath._gate_says(path, NOTES)),
     "aftermath._entries": (as_json(ENTRY), by_text(lambda text: aftermath._entries(lambda _command: (0, text), []))),
     "examine._entries": (as_json(ENTRY), by_text(lambda text: list(observe._entries(text)))),
-    "gate.Names": ({"nas": ["192.0.2.20"]}, lambda path: gate_loop.Names(path).kept),
+    "Names": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: Names(path).known),
     "gate_policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.PolicyError)),
     "policy.read": (USB_POLICY, expect(policy.read, policy.PolicyError)),
     "job.read_job": (as_json(JOB.dump()), by_text(expect(job.read_job, job.RehearsalError))),

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import host
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -195,62 +194,6 @@ def test_what_a_package_has_brought(tmp_path: Path) -> None:
 
     assert host.shipped([ours, theirs, unknown, tmp_path / "missing"], dpkg) == {ours}
     assert host.shipped([ours], lambda _command: (127, "no dpkg here")) == set()
-
-
-FOUND_NONE = """\
-Network UPS Tools - Generic HID driver 0.47 (2.8.0)
-USB communication driver (libusb 1.0) 0.43
-No matching HID UPS found
-Driver failed to start (exit status=1)
-Network UPS Tools - UPS driver controller 2.8.0
-"""
-FAILED = "nut-driver@ups.service: Control process exited, code=exited, status=1/FAILURE\n"
-BEGIN = "Starting nut-driver@ups.service - Network UPS Tools - device driver for NUT device 'ups'...\n"
-JOURNALS = {
-    "no UPS": (BEGIN + FOUND_NONE + FAILED, True),
-    "no UPS, and the next try has begun": (BEGIN + FOUND_NONE + FAILED + BEGIN, True),
-    "cut off at the top": (FOUND_NONE + FAILED, True),
-    "another driver's words": (BEGIN + "No supported devices found. Please check your device availability\n", True),
-    "a serial port that is not there": (BEGIN + "Unable to open /dev/ttyUSB0: No such file or directory\n", True),
-    "there, and taken": (BEGIN + "Can't claim USB device [051d:0002]@0/0: Resource busy\n" + FOUND_NONE, False),
-    "an unknown key": (BEGIN + "Fatal error: 'x' is not a valid variable name for this driver.\n", False),
-    "was away, now it is not allowed": (BEGIN + FOUND_NONE + BEGIN + "Can't claim USB device\n", False),
-    "taken at first": (BEGIN + "Can't claim USB device\n" + BEGIN + FOUND_NONE, True),
-    "nothing": ("", False),
-}
-
-
-@pytest.mark.parametrize(("journal", "absent"), JOURNALS.values(), ids=JOURNALS.keys())
-def test_a_driver_without_a_ups(journal: str, absent: bool) -> None:
-    def runner(command: Sequence[str]) -> tuple[int, str]:
-        assert "--unit=nut-driver@ups.service" in command
-        return 0, journal
-
-    assert host.finds_no_ups(Section("ups", ()), runner) == absent
-
-
-SCANNED = 'USB:driver="usbhid-ups",port="auto",vendorid="051D",productid="0002",product="Smart-UPS (1500)",serial="AS1",bus="001"\n'
-MEANT: dict[str, tuple[str, tuple[tuple[str, str], ...], bool]] = {
-    "an empty bus": ("", (), True),
-    "there": (SCANNED, (), False),
-    "there, and meant": (SCANNED, (("driver", "usbhid-ups"), ("vendorid", "051d"), ("serial", "AS.*")), False),
-    "another make": (SCANNED, (("vendorid", "0764"),), True),
-    "another one alike": (SCANNED, (("vendorid", "051d"), ("serial", "AS2")), True),
-    "a part is not all": (SCANNED, (("serial", "AS"),), True),
-    "no regular expression": (SCANNED, (("serial", "AS("),), True),
-    "nonsense of a scanner": ("USB:\nxx", (), False),
-}
-
-
-@pytest.mark.parametrize(("scanned", "keys", "absent"), MEANT.values(), ids=MEANT.keys())
-def test_a_driver_that_may_open_nothing(scanned: str, keys: tuple[tuple[str, str], ...], absent: bool) -> None:
-    """It says so of a bus with none but others, too. nut-scanner, which root runs, sees what there is."""
-    journal = BEGIN + "libusb1: Could not open any HID devices: insufficient permissions on everything\n" + FOUND_NONE
-
-    def runner(command: Sequence[str]) -> tuple[int, str]:
-        return (0, scanned) if command[0] == "nut-scanner" else (0, journal)
-
-    assert host.finds_no_ups(Section("ups", keys), runner) == absent
 
 
 MISSING = {

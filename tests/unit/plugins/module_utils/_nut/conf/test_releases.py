@@ -519,9 +519,8 @@ WRONG: dict[str, dict[str, str]] = {
     },
     "upsd.users": {
         USERS + "foo = x": "upsd.users, [u]: line 3 is no setting of a user. There are password, actions, instcmds, upsmon",
-        USERS + "[v": "upsd.users, [u]: line 3 is no setting of a user",
+        USERS + "[v": "upsd.users, line 3: upsd does not take this for a [user]. It must end with ], and a user name has no blank",
         USERS + "actions = SET LOGIN": "upsd.users, [u]: the action 'LOGIN' is neither SET nor FSD",
-        "[u]\nupsmon primary": "upsd.users, [u]: it has no password, so nobody could log in as it",
         USERS + "actions SET": "upsd.users, [u]: actions has no = with a value behind it, and upsd ignores it",
         "[u]\npassword = a b": "upsd.users, [u]: the password is more than one word. Put quotes around it",
         USERS + "upsmon primry": "upsd.users, [u]: upsmon is 'primry', and must be primary or secondary or master or slave",

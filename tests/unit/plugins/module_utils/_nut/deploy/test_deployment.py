@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import nss, ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enumerator, nss, ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import MARK
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import deployment as deploy_deployment
@@ -36,8 +36,7 @@ from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy
     told,
     with_text,
 )
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy.test_verify import answers
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers, serving
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
 
 if TYPE_CHECKING:
@@ -354,7 +353,7 @@ def test_a_driver_is_stopped_before_the_enumerator_looks(place: Place) -> None:
 @pytest.mark.parametrize(("kept", "stale"), [("right", []), ("0123", ["ups"]), ("", [])])
 def test_what_the_enumerator_takes_for_changed(place: Place, kept: str, stale: list[str]) -> None:
     """It keeps a sum of each section beside the unit."""
-    digest = ups_conf.digest(PRIMARY["ups.conf"], "ups")
+    digest = enumerator.checksum(PRIMARY["ups.conf"], "ups")
     folder = place.boot.parent / f"{UPS}.d"
     folder.mkdir()
     if kept:

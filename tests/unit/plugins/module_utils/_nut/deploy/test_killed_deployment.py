@@ -21,8 +21,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import dep
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import reconcile
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
 from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.hotplug.test_reconcile import APC, Machine
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import FakeUpsd, serving
 from ansible_collections.homelab.nut.tests.unit.support import killed
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -11,7 +11,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import syste
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsmon
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import verify
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.verify import Trouble, Verdict, Verifier
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers, serving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,18 +35,6 @@ UPS = systemd.driver("ups")
 )
 def test_where_upsd_is_asked(text: str, places: list[tuple[str, int]]) -> None:
     assert upsmon.local_upsd(text) == places
-
-
-def answers(**status: str) -> dict[str, str]:
-    """What upsd says, by UPS: a status, or an ERR."""
-    said = {"LIST UPS": "BEGIN LIST UPS\n" + "".join(f'UPS {name} "x"\n' for name in status) + "END LIST UPS\n"}
-    for name, text in status.items():
-        stale = text.startswith("ERR")
-        variable = f'BEGIN LIST VAR {name}\nVAR {name} ups.status "{text}"\nEND LIST VAR {name}\n'
-        said[f"LIST VAR {name}"] = f"{text}\n" if stale else variable
-        said[f"GET NUMLOGINS {name}"] = f"{text}\n" if stale else f"NUMLOGINS {name} 1\n"
-        said[f"LIST CLIENT {name}"] = f"BEGIN LIST CLIENT {name}\nCLIENT {name} 127.0.0.1\nEND LIST CLIENT {name}\n"
-    return said
 
 
 def primary_at(port: int, *names: str) -> dict[str, str]:

@@ -291,7 +291,9 @@ def test_an_address_that_was_known_before(root: Path) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
     (root / observe.ADDRESSES).parent.mkdir(parents=True)
-    (root / observe.ADDRESSES).write_text('{"nas.lan": ["::ffff:192.0.2.20", "192.0.2.20"]}')
+    (root / observe.ADDRESSES).write_text(
+        '{"version": 1, "addresses": {"nas.lan": ["::ffff:192.0.2.20", "192.0.2.20"]}}'
+    )
     seen = host(root, clients={"nas": "nas.lan"}, resolve=resolve).look()
     assert seen.addresses == {"nas": ("192.0.2.20",)}
 

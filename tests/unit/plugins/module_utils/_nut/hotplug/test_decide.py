@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enumerator, ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section, UpsConf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import (
     MARK,
@@ -1418,8 +1418,8 @@ def test_what_does_not_change_keeps_its_text() -> None:
     assert text == OLD.replace("# Mine.", "# Yours.").replace(MARK + "\n", "").replace(
         "driver = usbhid-ups\nport = auto\n", '    driver = "nutdrv_qx"\n    port = "auto"\n'
     )
-    assert ups_conf.digest(text, "old") == ups_conf.digest(OLD, "old")
-    assert ups_conf.digest(text, "") == ups_conf.digest(OLD, "")
+    assert enumerator.checksum(text, "old") == enumerator.checksum(OLD, "old")
+    assert enumerator.checksum(text, "") == enumerator.checksum(OLD, "")
     assert compose(header_of(OLD), was, found_in(OLD), OLD) == OLD
 
 

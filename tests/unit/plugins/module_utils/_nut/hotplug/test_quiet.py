@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import glance, quiet
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, systemd
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf, ups_conf_text
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enumerator, ups_conf, ups_conf_text
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import decide, quiet, reconcile
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory as hotplug_memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.reconcile import Host, ReconcileError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import fingerprint, policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import names as usb_names
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy.test_verify import answers
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, answers, serving
 from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, cases
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
 
@@ -1047,7 +1046,7 @@ def test_the_enumerator_restarts_no_driver_that_we_leave_alone(served: Machine, 
     for name, path in seen.items():
         path.parent.mkdir(parents=True)
         what = "SECTION_CHECKSUM" if name else "SECTION_CHECKSUM_GLOBAL"
-        path.write_text(f"[Service]\nEnvironment='{what}={ups_conf.digest(served.path.read_text(), name)}'\n")
+        path.write_text(f"[Service]\nEnvironment='{what}={enumerator.checksum(served.path.read_text(), name)}'\n")
     before = {name: path.read_text() for name, path in seen.items()}
     if by_hand:
         served.path.write_text("debug_min = 1\n" + served.path.read_text().replace("[ups]", "[ups]\n    pollfreq = 7"))
@@ -1055,7 +1054,7 @@ def test_the_enumerator_restarts_no_driver_that_we_leave_alone(served: Machine, 
     served.go()
     text = served.path.read_text()
     for name, path in seen.items():
-        assert str(ups_conf.digest(text, name)) in path.read_text()
+        assert str(enumerator.checksum(text, name)) in path.read_text()
         assert (path.read_text() != before[name]) is by_hand
     assert ("daemon-reload daemon-reload" in served.did) is by_hand
     if by_hand:

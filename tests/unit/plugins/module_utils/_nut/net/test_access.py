@@ -5,16 +5,15 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import allow
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.allow import AccessError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.access import Source, make_source
+from ansible_collections.homelab.nut.tests.unit.support.nft import listed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -253,32 +252,6 @@ def test_any_file_can_be_read(text: str) -> None:
 
 
 # The kernel's
-
-
-def listed(
-    allowed: Sequence[Any] = (), refused: Sequence[Any] = (), rules: int = 7, ports: Sequence[int] = (3493,)
-) -> str:
-    """Return what `nft --json list table` of 1.0.6 and 1.1.3 shows of the table, as far as it counts."""
-    about = {"family": "inet", "table": "homelab_nut"}
-    v4 = [one for one in allowed if ":" not in json.dumps(one).replace('": ', "")]
-    v6 = [one for one in allowed if one not in v4]
-    chain = {**about, "name": "input", "handle": 1, "type": "filter", "hook": "input", "prio": -10, "policy": "accept"}
-    return json.dumps(
-        {
-            "nftables": [
-                {"metainfo": {"version": "1.0.6", "json_schema_version": 1}},
-                {"table": {"family": "inet", "name": "homelab_nut", "handle": 3}},
-                {"counter": {**about, "name": "refused", "packets": 5, "bytes": 300}},
-                {"set": {**about, "name": "ports", "type": "inet_service", "elem": list(ports)}},
-                {"set": {**about, "name": "allowed4", "type": "ipv4_addr", "flags": ["interval"], "elem": v4}},
-                {"set": {**about, "name": "allowed6", "type": "ipv6_addr", "flags": ["interval"], "elem": v6}},
-                {"set": {**about, "name": "refused4", "type": "ipv4_addr", "elem": list(refused)}},
-                {"set": {**about, "name": "refused6", "type": "ipv6_addr", "flags": ["timeout"]}},
-                {"chain": chain},
-                *({"rule": {**about, "chain": "input", "handle": number, "expr": []}} for number in range(rules)),
-            ]
-        }
-    )
 
 
 NETWORK = {"prefix": {"addr": "192.0.2.0", "len": 24}}

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,17 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import qu
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client as net_client
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
-    gate_loop,
+    observe,
     policy,
     stages,
     watch,
     watch_loop,
 )
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import ANSWERS, CA, FakeUpsd
+from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import ANSWERS, FakeUpsd
 from ansible_collections.homelab.nut.tests.unit.support.hostile import cases
 
+CA = certificates.make_ca("our CA", datetime.now(timezone.utc))
 CASES = 400
 # What upsd is given, far below what a question may take, far below what an attack goes on for.
 SECONDS = 0.15
@@ -198,7 +201,7 @@ class Asker:
             raise AssertionError("nobody here has a certificate")
 
     def read_ups(self) -> Any:
-        return gate_loop.read_ups(policy.Ups("ups", "127.0.0.1", self.port), time.monotonic, SECONDS)
+        return observe.read_ups(policy.Ups("ups", "127.0.0.1", self.port), time.monotonic, SECONDS)
 
     def ask_upsd(self) -> Any:
         return stages.ask_upsd({"name": "ups", "host": "127.0.0.1", "port": self.port})

@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, sets
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_access
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_access import listed
+from ansible_collections.homelab.nut.tests.unit.support.nft import listed
 
 NAS = access.make_source("nas", "nas.lan")
 TEXT = access.render([3493], {NAS: ["192.0.2.5"]})

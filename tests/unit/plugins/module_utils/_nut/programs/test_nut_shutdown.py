@@ -21,7 +21,8 @@ from ansible_collections.homelab.nut.plugins.action import zipapp
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import inside, job, live, outside
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate_loop
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 
 ROOT = Path(__file__).resolve().parents[6]
 GUEST = {"name": "vm", "guest": {"kind": "qm", "id": 100}, "shutdown_time": 10, "shutdown_limit": 60}
@@ -152,7 +153,7 @@ def test_a_crash_is_told_and_waits_a_moment(program: Program, monkeypatch: pytes
     def crash(*arguments: Any, **more: Any) -> None:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr(gate_loop, "run", crash)
+    monkeypatch.setattr(gate_loop.Gate, "run", crash)
     assert program("gate") == 1
     assert program.err[0] == "nut-shutdown gate failed: RuntimeError: odd"
     assert any("Traceback" in line for line in program.err)
@@ -290,7 +291,7 @@ def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     assert finder.stages == {"first": selection.Selector(((101, 60.0),))}
     assert (finder.path, finder.root) == (program.folder / "guests.json", program.folder)
     names = finder.resolver()
-    assert (type(names), names.path) == (gate_loop.Names, program.folder / "addresses.json")
+    assert (type(names), names.path) == (Names, program.folder / "addresses.json")
     assert finder.resolver() is not names
     assert program.out == ["a stage begins"]
     assert (program.folder / "log").read_text().endswith(" stages: a stage begins\n")
@@ -363,11 +364,10 @@ def test_check_keeps_the_addresses_of_names(program: Program, monkeypatch: pytes
             raise OSError("not known")
         return known[name]
 
-    keeping = gate_loop.Names
-    monkeypatch.setattr(gate_loop, "Names", lambda path: keeping(path, names))
+    monkeypatch.setattr(nut_shutdown, "Names", lambda path: Names(path, names))
     assert program("check") == 0
     assert program.out[1:] == ["stage nas is for VM 103 (onnas)"]
-    assert program.json("addresses.json") == {"nas.lan": ["192.0.2.20"], "truenas.lan": ["192.0.2.20"]}
+    assert program.json("addresses.json")["addresses"] == {"nas.lan": ["192.0.2.20"], "truenas.lan": ["192.0.2.20"]}
     # and when what knew them is gone
     known.clear()
     program.out.clear()
@@ -566,7 +566,7 @@ def test_a_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     assert program("record") == 0
     addresses = program.folder / "addresses.json"
     plain = live.Wanted(report=program.folder / "last.json")
-    assert asked == [("vm", plain, [sys.executable, "-IS"], program.qm, gate_loop.Names, addresses)]
+    assert asked == [("vm", plain, [sys.executable, "-IS"], program.qm, Names, addresses)]
     assert program.out == ["it records"]
     words = ("record", "--check", "--show", "--json", "--need", "382.5", "--own", "30", "--inside")
     assert program(*words) == 1

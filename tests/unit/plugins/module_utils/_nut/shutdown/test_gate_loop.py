@@ -6,20 +6,18 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, gate_loop, probe
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock, records
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import Clock
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, gate_loop
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Reading
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Guest, Policy, Ups
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.shutdown.test_gate import NAS, POLICY, UPS, VM
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.report import MachineReport, Report
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.shutdown.test_gate import NAS, POLICY, UPS
 
 
 class Killed(BaseException):
@@ -66,26 +64,23 @@ class World:
     def alive(self) -> None:
         self.rounds += 1
 
-    def run(self, **more: Any) -> gate_loop.Report:
+    def run(self, **more: Any) -> Report:
         options: dict[str, Any] = {
             "state_path": self.folder / "run/gate.json",
             "report_path": self.folder / "lib/last.json",
             "log_path": self.folder / "log/shutdown.log",
-            "boot": "boot",
             "by": "unit",
             **more,
         }
-        return gate_loop.run(
+        return gate_loop.Gate(
             self.policy,
             log=self.said.append,
             prober=self.prober,
             ask_upsd=lambda: self.power(self.now),
-            clock=lambda: self.now,
-            wall=lambda: 1e9 + self.elapsed,
-            sleep=self.sleep,
+            clock=Clock(lambda: self.now, lambda: 1e9 + self.elapsed, self.sleep, lambda: "boot"),
             alive=self.alive,
             **options,
-        )
+        ).run()
 
 
 @pytest.fixture
@@ -205,24 +200,15 @@ def test_a_flag_that_can_not_be_written_is_told_to_all(world: World, tmp_path: P
 def test_a_run(world: World, tmp_path: Path) -> None:
     world.down["nas"] = 20
     report = world.run()
-    assert report.ended == ("down", "all are down")
+    assert (report.rule, report.reason) == ("down", "all are down")
     assert report.began == pytest.approx(1e9)
     assert 23 <= report.elapsed <= 25
     assert world.said[0] == "+0.0 s  the gate begins: waiting for nas (at most 120 s)"
     assert world.said[-2].endswith("nas is down (silent for 3.0 s; 60 s were expected)")
     assert world.said[-1] == f"+{report.elapsed:.1f} s  the gate ends (down): all are down"
-    assert report.hosts == (
-        {
-            "name": "nas",
-            "shutdown_time": 60.0,
-            "shutdown_limit": 120.0,
-            "down": 20.0,
-            "assumed": False,
-            "given_up": False,
-        },
-    )
+    assert report.hosts == (MachineReport("nas", 60.0, 120.0, down=20.0, assumed=False, given_up=False),)
     written = json.loads((tmp_path / "lib/last.json").read_text())
-    assert written == json.loads(json.dumps(report.to_json()))
+    assert written == json.loads(records.dump(report, 1))
     assert (written["rule"], written["mode"], written["steps"][0][0]) == ("down", "gate", 0.0)
     lines = (tmp_path / "log/shutdown.log").read_text().splitlines()
     assert [line.split(" ", 3)[3] for line in lines] == world.said
@@ -237,11 +223,10 @@ def test_a_run(world: World, tmp_path: Path) -> None:
 def test_what_upsd_says_is_asked_for_in_each_round(world: World) -> None:
     world.power = lambda now: {str(UPS): Reading(True, 100 - (now - 5000), now)}
     report = world.run()
-    assert report.ended
-    assert report.ended[0] == "battery"
+    assert report.rule == "battery"
     assert 40 <= report.elapsed <= 42
-    assert report.power[0]["on_battery"] is True
-    assert report.power[0]["at"] == pytest.approx(report.elapsed)
+    assert report.power[0].on_battery is True
+    assert report.power[0].at == pytest.approx(report.elapsed)
 
 
 def test_killed_it_goes_on_where_it_stood(world: World) -> None:
@@ -254,7 +239,10 @@ def test_killed_it_goes_on_where_it_stood(world: World) -> None:
             world.run()
         world.now += 3
     report = world.run()
-    assert report.ended == ("limit", "media did not go down within the limit; nobody else is waited for")
+    assert (report.rule, report.reason) == (
+        "limit",
+        "media did not go down within the limit; nobody else is waited for",
+    )
     # its limit counts from the first beginning
     assert 50 <= report.elapsed < 53
     assert report.began == pytest.approx(1e9)
@@ -263,7 +251,7 @@ def test_killed_it_goes_on_where_it_stood(world: World) -> None:
         "+43.0 s  the gate was started again, and goes on",
     ]
     assert len([line for line in world.said if "nas is down" in line]) == 1
-    assert report.power[0]["runtime"] == 1000.0
+    assert report.power[0].runtime == 1000.0
 
 
 def test_ended_it_ends_at_once_when_it_is_started_again(world: World) -> None:
@@ -272,7 +260,7 @@ def test_ended_it_ends_at_once_when_it_is_started_again(world: World) -> None:
     looked = len(world.looked)
     second = world.run()
     assert len(world.looked) == looked
-    assert second.ended == first.ended
+    assert (second.rule, second.reason) == (first.rule, first.reason)
     assert world.said[-1].endswith("the gate has ended before: all are down")
 
 
@@ -289,7 +277,7 @@ def test_a_damaged_state_file(world: World, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/gate.json").write_bytes(b"\xff{")
     world.down["nas"] = 2
-    assert world.run().ended
+    assert world.run().rule
     assert any("begins anew" in line for line in world.said)
 
 
@@ -301,7 +289,7 @@ def test_nothing_can_be_written_and_it_waits_all_the_same(world: World, tmp_path
     report = world.run(
         state_path=tmp_path / "file/gate.json", report_path=tmp_path / "file/last.json", log_path=tmp_path / "log"
     )
-    assert report.ended == ("down", "all are down")
+    assert (report.rule, report.reason) == ("down", "all are down")
     assert 13 <= report.elapsed <= 15
     # each is told once
     for path in ("file/gate.json", "file/last.json", "log"):
@@ -311,11 +299,10 @@ def test_nothing_can_be_written_and_it_waits_all_the_same(world: World, tmp_path
 def test_when_looking_fails_nobody_can_tell(world: World) -> None:
     world.broken = "odd"
     report = world.run()
-    assert report.ended
-    assert report.ended[0] == "assumed"
+    assert report.rule == "assumed"
     assert 60 <= report.elapsed <= 62
     assert [line for line in world.said if "odd" in line] == ["+0.0 s  looking at the machines failed: ValueError: odd"]
-    assert report.hosts[0]["assumed"] is True
+    assert report.hosts[0].assumed is True
 
 
 def test_a_drill_says_so(world: World, tmp_path: Path) -> None:
@@ -346,203 +333,6 @@ def test_what_is_told_has_no_signs_of_its_own(world: World) -> None:
     assert all(line.isprintable() for line in world.said)
 
 
-def test_a_disk_that_is_stuck_holds_nobody_up() -> None:
-    said: list[str] = []
-    writer = gate_loop.Writer(said.append)
-    writer.start()
-    stuck = threading.Event()
-    writer.jobs.put((Path("x"), lambda: [None, stuck.wait()][0]))
-    writer.append(Path("/nowhere/at/all"), "line")
-    writer.finish(0.01)
-    assert writer.is_alive()
-    stuck.set()
-    writer.join(10)
-    assert not writer.is_alive()
-
-
-def test_of_one_file_only_the_newest_text_waits_for_a_stuck_disk(tmp_path: Path) -> None:
-    said: list[str] = []
-    writer = gate_loop.Writer(said.append)
-    stuck = threading.Event()
-    writer.jobs.put((Path("x"), lambda: [None, stuck.wait()][0]))
-    for number in range(1000):
-        writer.replace(tmp_path / "a", str(number))
-        writer.replace(tmp_path / "b", str(number))
-    assert writer.jobs.qsize() == 3
-    writer.start()
-    stuck.set()
-    writer.finish(60)
-    assert ((tmp_path / "a").read_text(), (tmp_path / "b").read_text(), said) == ("999", "999", [])
-
-
-# What looks and asks
-
-
-def test_guests_and_hosts_are_looked_at() -> None:
-    asked: list[list[str]] = []
-    answers = {"100": (0, "status: running\n"), "101": (0, "status: stopped\n"), "102": (2, "no such guest\n")}
-
-    def run(command: Any) -> tuple[int, str]:
-        asked.append(list(command))
-        return answers[command[2]]
-
-    hosts = [
-        replace(VM, name="runs"),
-        replace(VM, name="stopped", guest=Guest("pct", 101)),
-        replace(VM, name="unknown", guest=Guest("qm", 102)),
-        replace(NAS, name="here", addresses=("localhost",), ports=(1,)),
-        replace(NAS, name="nobody knows", addresses=("nas.invalid",), ports=(1,)),
-    ]
-
-    def resolve(name: str, seconds: float) -> tuple[str, ...]:
-        if name != "localhost":
-            raise OSError(name)
-        return ("127.0.0.1",)
-
-    looker = gate_loop.Looker(hosts, run, clock.boottime, resolve=resolve)
-    try:
-        assert looker() == {
-            "runs": True,
-            "stopped": False,
-            "unknown": None,
-            "here": True,
-            "nobody knows": None,
-        }
-        assert looker.targets[0] == probe.Target("here", ("127.0.0.1",), (1,))
-    finally:
-        looker.close()
-    assert {tuple(one) for one in asked} == {("qm", "status", "100"), ("pct", "status", "101"), ("qm", "status", "102")}
-
-
-def test_what_proxmox_said_long_ago_does_not_count() -> None:
-    now = [1000.0]
-    looker = gate_loop.Looker([VM], lambda command: (0, "status: running"), lambda: now[0])
-    try:
-        assert looker() == {"vm": True}
-        looker.close()
-        looker.guests["vm"].join(10)
-        now[0] += gate_loop.GUEST_OLD
-        assert looker() == {"vm": True}
-        now[0] += 0.1
-        assert looker() == {"vm": None}
-    finally:
-        looker.close()
-
-
-def test_a_guest_whose_program_hangs_holds_nobody_up() -> None:
-    stuck = threading.Event()
-
-    def run(command: Any) -> tuple[int, str]:
-        stuck.wait()
-        return 0, "status: running"
-
-    looker = gate_loop.Looker([VM], run, clock.boottime, seconds=0.01)
-    try:
-        assert looker() == {"vm": None}
-    finally:
-        looker.close()
-        stuck.set()
-
-
-def test_a_name_that_takes_too_long_holds_nobody_up() -> None:
-    stuck = threading.Event()
-
-    def resolve(name: str, seconds: float) -> tuple[str, ...]:
-        stuck.wait()
-        return ("127.0.0.1",)
-
-    looker = gate_loop.Looker(
-        [replace(NAS, addresses=("slow.example", "192.0.2.7"))],
-        lambda c: (1, ""),
-        clock.boottime,
-        seconds=0.01,
-        resolve=resolve,
-    )
-    stuck.set()
-    assert looker.targets == [probe.Target("nas", ("192.0.2.7",), (22, 443))]
-
-
-def test_upsd_is_asked() -> None:
-    answers = {
-        "GET VAR ups ups.status": 'VAR ups ups.status "FSD OB LB"\n',
-        "GET VAR ups battery.runtime": 'VAR ups battery.runtime "240"\n',
-        "GET VAR bare ups.status": 'VAR bare ups.status "OL"\n',
-        "GET VAR bare battery.runtime": "ERR VAR-NOT-SUPPORTED\n",
-        "GET VAR stale ups.status": "ERR DATA-STALE\n",
-    }
-    with serving(answers) as server:
-        here = {"host": "127.0.0.1", "port": server.port}
-        assert gate_loop.read_ups(Ups("ups", **here), lambda: 7.0) == Reading(True, 240.0, 7.0, fsd=True)
-        assert gate_loop.read_ups(Ups("bare", **here), lambda: 7.0) == Reading(False, None, 7.0)
-        with pytest.raises(client.DataStale):
-            gate_loop.read_ups(Ups("stale", **here), lambda: 7.0)
-        upses = [Ups("ups", **here), Ups("stale", **here)]
-        asker = gate_loop.Asker(upses, lambda: 7.0)
-        for one in asker.asked.values():
-            assert one.tried.wait(10)
-        assert asker() == {str(upses[0]): Reading(True, 240.0, 7.0, fsd=True)}
-        asker.close()
-        for one in asker.asked.values():
-            one.join(10)
-
-
-# FSD again
-
-
-KNOWN = {
-    "GET VAR ups battery.runtime": 'VAR ups battery.runtime "100"\n',
-    "USERNAME monitor": "OK\n",
-    "PASSWORD secret": "OK\n",
-}
-LOGIN = ("monitor", "secret")
-
-
-def test_fsd_is_set_again_where_upsd_has_forgotten_it(tmp_path: Path) -> None:
-    said: list[str] = []
-    answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OL"\n', "FSD ups": "OK FSD-SET\n"}
-    with serving(answers) as server:
-        ups = Ups("ups", "127.0.0.1", server.port)
-        orders = gate_loop.Orders({str(ups): LOGIN}, said.append)
-        assert gate_loop.read_ups(ups, lambda: 7.0, orders=orders).on_battery is False
-        asked = [line for line in server.asked if "GET" not in line]
-        assert asked[:3] == ["USERNAME monitor", "PASSWORD secret", "FSD ups"]
-        # a LOGIN would count as a secondary that is still there
-        assert not any(line.startswith("LOGIN") for line in asked)
-        gate_loop.read_ups(ups, lambda: 8.0, orders=orders)
-    assert said == ["upsd does not say FSD of ups: it was told again, so that all go down"]
-
-
-@pytest.mark.parametrize(("status", "known"), [("OB LB FSD", True), ("FSD OL", True), ("OL", False)])
-def test_fsd_is_set_only_where_it_lacks_and_is_ours(status: str, known: bool) -> None:
-    with serving({**KNOWN, "GET VAR ups ups.status": f'VAR ups ups.status "{status}"\n'}) as server:
-        ups = Ups("ups", "127.0.0.1", server.port)
-        gate_loop.read_ups(ups, lambda: 7.0, orders=gate_loop.Orders({str(ups): LOGIN} if known else {}, pytest.fail))
-        assert not [line for line in server.asked if "FSD" in line or "USERNAME" in line]
-
-
-def test_an_order_that_is_refused_is_told_and_the_reading_counts() -> None:
-    said: list[str] = []
-    answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OB"\n', "FSD ups": "ERR ACCESS-DENIED\n"}
-    with serving(answers) as server:
-        ups = Ups("ups", "127.0.0.1", server.port)
-        orders = gate_loop.Orders({str(ups): LOGIN}, said.append)
-        for _unused in range(2):
-            assert gate_loop.read_ups(ups, lambda: 7.0, orders=orders).on_battery is True
-    assert len(said) == 1
-    assert "could not be told again" in said[0]
-
-
-def test_whose_login_it_is(tmp_path: Path) -> None:
-    conf = tmp_path / "upsmon.conf"
-    conf.write_text(
-        'MONITOR ups@localhost:3493 1 monitor "pass word" primary\nMONITOR other@localhost 0 x y secondary\n'
-        "MONITOR rack@localhost 1 old secret master\nMONITOR ups@192.0.2.9 1 far away primary\n"
-    )
-    upses = [Ups("ups"), Ups("other"), Ups("rack")]
-    assert gate_loop.logins(conf, upses) == {str(upses[0]): ("monitor", "pass word"), str(upses[2]): ("old", "secret")}
-    assert gate_loop.logins(tmp_path / "none", upses) == {}
-
-
 @pytest.mark.parametrize(
     ("by", "flag", "kept", "earnest"),
     [
@@ -561,8 +351,8 @@ def test_nothing_is_ordered_unless_upsmon_has_begun_it(
     if kept:
         now = clock.boottime()
         state.write_text(gate.dump(replace(gate.begin(clock.boot_id(), by, now), flag=True)))
-    assert gate_loop.in_earnest(replace(POLICY, flag=str(path)), state, by) is earnest
-    assert gate_loop.in_earnest(POLICY, state, by) is False
+    assert gate_loop.is_real_shutdown(replace(POLICY, flag=str(path)), state, by) is earnest
+    assert gate_loop.is_real_shutdown(POLICY, state, by) is False
 
 
 def test_what_is_done_beside_it_is_told(world: World) -> None:
@@ -570,84 +360,3 @@ def test_what_is_done_beside_it_is_told(world: World) -> None:
     waiting = ["first", "second"]
     report = world.run(news=lambda: [waiting.pop(0)] if waiting else [])
     assert [words for _at, words in report.steps if words in ("first", "second")] == ["first", "second"]
-
-
-# Names
-
-
-def test_names_are_kept_for_when_nobody_knows_them(tmp_path: Path) -> None:
-    path = tmp_path / "lib" / "addresses.json"
-    path.parent.mkdir()
-    known = {"nas": ("192.0.2.20", "fd00::20")}
-
-    waited: list[float] = []
-
-    def resolve(name: str, seconds: float) -> tuple[str, ...]:
-        waited.append(seconds)
-        if name not in known:
-            raise OSError("no such name")
-        return known[name]
-
-    assert gate_loop.Names(path, resolve)("nas", 1) == known["nas"]
-    was = known.pop("nas")
-    assert gate_loop.Names(path, resolve)("nas", 1) == was
-    assert waited == [1, 0.5]  # time is left for what was kept
-    with pytest.raises(OSError, match="no such name"):
-        gate_loop.Names(path, resolve)("media", 1)
-    known["nas"] = ("192.0.2.21",)
-    assert gate_loop.Names(path, resolve)("nas", 1) == ("192.0.2.21",)
-    del known["nas"]
-    assert gate_loop.Names(path, resolve)("nas", 1) == ("192.0.2.21",)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"nas": "x"}', '{"nas": [1]}', '{"nas": ["not a number"]}', "\x00"])
-def test_kept_names_that_are_none(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "addresses.json"
-    path.write_text(text)
-
-    def resolve(_name: str, _seconds: float) -> tuple[str, ...]:
-        raise OSError("no such name")
-
-    with pytest.raises(OSError, match="no such name"):
-        gate_loop.Names(path, resolve)("nas", 1)
-
-
-def test_a_disk_that_can_t_be_written_keeps_nobody_waiting(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    names = gate_loop.Names(tmp_path / "file" / "addresses.json", lambda _name, _seconds: ("192.0.2.20",))
-    assert names("nas", 1) == ("192.0.2.20",)
-
-
-def test_the_names_of_a_policy(tmp_path: Path) -> None:
-    policy = shutdown_policy.check_policy(
-        {
-            "version": 1,
-            "upses": [],
-            "machines": [
-                {
-                    "name": name,
-                    "addresses": [address],
-                    "ports": [],
-                    "guest": guest,
-                    "shutdown_time": 1,
-                    "shutdown_limit": 2,
-                }
-                for name, address, guest in (
-                    ("nas", "nas", None),
-                    ("media", "media", None),
-                    ("db", "192.0.2.9", None),
-                    ("vm", "vm", {"kind": "qm", "id": 100}),
-                )
-            ],
-            "reserve": 1,
-            "longest": 10,
-        }
-    )
-
-    def resolve(name: str, _seconds: float) -> tuple[str, ...]:
-        if name == "media":
-            raise OSError("no such name")
-        return ("192.0.2.20",)
-
-    assert gate_loop.Names(tmp_path / "addresses.json", resolve).learn(policy, 1) == ["media"]
-    assert json.loads((tmp_path / "addresses.json").read_text()) == {"nas": ["192.0.2.20"]}

@@ -30,7 +30,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stages i
     State,
     Target,
 )
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.net.test_client import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 from hypothesis import given
 from hypothesis import strategies as st
 from pve import stand_in

@@ -627,6 +627,8 @@ FORGED = 'x"\nUSB:driver="riello_usb",port="auto",vendorid="051d",productid="000
 
 @given(st.text(st.characters(exclude_characters="\n"), max_size=255))
 @example('x",driver="evil",vendorid="051d",productid="0002"')
+@example("x\\")
+@example('\\"')
 @example('\x0b\x0c\r\x1c\x85USB:driver="riello_usb",port="auto",vendorid="051d",productid="0002",product="')
 def test_no_text_of_one_line_changes_anything(product: str) -> None:
     assert bus.ask_scanner(says(0, scanned(product))) == HONEST

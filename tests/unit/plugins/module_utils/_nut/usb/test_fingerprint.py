@@ -427,6 +427,44 @@ def test_anything(text: str, pattern: str) -> None:
     assert takes(replace(APC, serial=text), serial=pattern) in (True, False)
 
 
+# as Python's re reads them, they mean something else or nothing: a pattern is POSIX, and that of the C library
+OTHER_DIALECT = [
+    (r"AS\d+", "AS123", False),
+    (r"[\d]+", "d\\", True),
+    ("AS[[:digit:]]+", "AS123", True),
+    ("(?i)as1", "AS1", False),
+    ("(?:AS)1", "AS1", False),
+    ("(?!AS)..", "CP", False),
+    (r"\AAS1\Z", "AS1", False),
+    ("a{2", "a{2", False),
+    ("AS)", "AS)", True),
+    ("AS(", "AS(", False),
+    ("AS++", "ASS", True),
+    (r"AS\w+", "AS12", True),
+]
+
+
+@pytest.mark.parametrize(("pattern", "serial", "taken"), OTHER_DIALECT)
+def test_a_pattern_is_of_posix(pattern: str, serial: str, taken: bool) -> None:
+    assert takes(replace(APC, serial=serial), serial=pattern) is taken
+
+
+@pytest.mark.parametrize(
+    ("keys", "taken"),
+    [
+        ((), True),
+        ((("vendorid", "051D"), ("serial", "other"), ("driver", "apcsmart")), True),
+        ((("VendorID", "05(1d|1e)"), ("productid", "0002")), True),
+        ((("vendorid", "051d"), ("productid", "0003")), False),
+        ((("vendorid", "none"),), False),
+        ((("vendorid", "("),), False),
+        ((("vendorid", None),), True),
+    ],
+)
+def test_the_model_that_a_section_means(keys: tuple[tuple[str, str | None], ...], taken: bool) -> None:
+    assert fingerprint.means_model(Section("ups", keys), "051d", "0002") is taken
+
+
 @given(PRINTABLE, st.text("aAbB.*+?|()[]^$15-", max_size=8))
 @example("a", "a|b")
 @example("B", "[A-C]")

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The addresses of names, remembered: when it matters, the name server may be down already."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..base import hostnames, records
+from . import writer
+from .policy import Policy
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """The addresses that names had last."""
+
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no address."""
+        for found in self.addresses.values():
+            for address in found:
+                if not hostnames.is_address(address):
+                    raise ValueError(f"{address!r} is no address")
+
+
+class Names:
+    """Finds the addresses of names, and remembers them in a file."""
+
+    def __init__(self, path: Path, resolve: hostnames.Resolve = hostnames.resolve) -> None:
+        self.path, self.resolve = path, resolve
+        self.lock = threading.Lock()
+        self.known = dict((records.recall(Addresses, path, VERSION) or Addresses()).addresses)
+
+    def __call__(self, name: str, seconds: float) -> tuple[str, ...]:
+        """Return the addresses as the system has them now, else those that it had before. Raises OSError if there are none."""
+        # who waits for this gives up after SECONDS, and a dead name server must not take all of it
+        patience = seconds / 2 if self.known.get(name) else seconds
+        try:
+            found = tuple(self.resolve(name, patience))
+        except OSError:
+            if not self.known.get(name):
+                raise
+            return self.known[name]
+        with self.lock:
+            if self.known.get(name) != found and not hostnames.is_address(name):
+                self.known[name] = found
+                # no reason to wait less well: this time they are known
+                with contextlib.suppress(OSError):
+                    writer.replace_file(self.path, records.dump(Addresses(self.known), VERSION))
+        return found
+
+    def learn(self, policy: Policy, seconds: float) -> list[str]:
+        """Look all names of a policy up, and remember them. Return those that have no address, neither now nor before."""
+        names = sorted({address for host in policy.machines if not host.guest for address in host.addresses})
+        return list(hostnames.resolve_all(names, seconds, self)[1])

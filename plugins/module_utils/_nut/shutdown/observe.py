@@ -1,0 +1,223 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the gate looks at: each machine, by the network or by Proxmox VE, and what upsd says of each UPS.
+
+Whatever may hang is asked in a thread of its own, beside the gate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Callable, TypeVar
+
+from ..base import hostnames
+from ..base.clock import boottime
+from ..base.systemd import Run
+from ..conf import grammar, upsmon
+from ..net import vocabulary
+from ..net.client import Client, UpsdFailure, VarNotSupported
+from . import probe
+from .gate import Reading, reading
+from .policy import Guest, Machine, Policy, Ups
+
+ASK_INTERVAL = 2.0
+"""Seconds from one question to upsd, or to Proxmox VE, to the next; and how long upsd has for its answer."""
+
+GUEST_OLD = 10.0
+"""Seconds after which nobody can tell any more whether a guest runs, if Proxmox VE says nothing new."""
+
+Say = Callable[[str], None]
+_T = TypeVar("_T")
+
+
+class Background(threading.Thread):
+    """Something that may hang, done again and again beside the gate. ``latest``: what it gave last, and when it was asked."""
+
+    def __init__(self, work: Callable[[], _T], every: float, clock: Callable[[], float]) -> None:
+        super().__init__(daemon=True)
+        self.work, self.every, self.clock = work, every, clock
+        self.latest: tuple[Any, float] | None = None
+        self.halt = threading.Event()
+        self.tried = threading.Event()
+
+    def run(self) -> None:
+        """Work until stopped."""
+        while not self.halt.is_set():
+            asked = self.clock()
+            # whatever goes wrong: it must be asked again, and what it said last goes out of date
+            with contextlib.suppress(Exception):
+                self.latest = (self.work(), asked)
+            self.tried.set()
+            self.halt.wait(self.every)
+
+    def stop(self) -> None:
+        """Let it end when it can."""
+        self.halt.set()
+
+
+class Looker:
+    """Tells of each machine whether it is up: by the network, or by Proxmox VE for guests of this host.
+
+    Names are resolved once, here: later there may be no name server.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[Machine],
+        run: Run,
+        clock: Callable[[], float],
+        *,
+        edge: probe.Edge = probe.EDGE,
+        seconds: float = ASK_INTERVAL,
+        resolve: hostnames.Resolve = hostnames.resolve,
+    ) -> None:
+        self.clock, self.edge = clock, edge
+        self.patience = seconds  # with the first answers about guests; qm takes a second
+        near = [host for host in hosts if host.guest]
+        self.guests = {
+            host.name: Background(_asking(run, host.guest), ASK_INTERVAL / 2, clock) for host in near if host.guest
+        }
+        for one in self.guests.values():
+            one.start()
+        self.targets = _targets(hosts, seconds, resolve)
+
+    def __call__(self) -> dict[str, bool | None]:
+        """Look once; at most probe.SECONDS, but the first time. Where None stands nobody can tell."""
+        seen = probe.look(self.targets, probe.SECONDS, self.edge) if self.targets else {}
+        deadline = time.monotonic() + self.patience
+        self.patience = 0.0
+        for name, one in self.guests.items():
+            one.tried.wait(max(deadline - time.monotonic(), 0.0))
+            latest = one.latest
+            seen[name] = latest[0] if latest and self.clock() - latest[1] <= GUEST_OLD else None
+        return seen
+
+    def close(self) -> None:
+        """Let the threads end."""
+        for one in self.guests.values():
+            one.stop()
+
+
+def _targets(hosts: Sequence[Machine], seconds: float, resolve: hostnames.Resolve) -> list[probe.Target]:
+    """Return what is looked at by the network: the machines that are no guests of this host."""
+    far = [host for host in hosts if not host.guest]
+    names = sorted({one for host in far for one in host.addresses})
+    addresses, _unused = hostnames.resolve_all(names, seconds, resolve)
+    return [
+        probe.Target(host.name, tuple(number for one in host.addresses for number in addresses[one]), host.ports)
+        for host in far
+    ]
+
+
+def _asking(run: Run, guest: Guest) -> Callable[[], bool | None]:
+    return lambda: probe.guest_runs(run, guest.kind, guest.id)
+
+
+class Asker:
+    """Tells what upsd said last about each UPS. Each is asked beside the gate: no upsd can hold it up."""
+
+    def __init__(
+        self,
+        upses: Sequence[Ups],
+        clock: Callable[[], float],
+        seconds: float = ASK_INTERVAL,
+        orders: Orders | None = None,
+    ) -> None:
+        self.asked = {str(ups): Background(_reader(ups, clock, seconds, orders), ASK_INTERVAL, clock) for ups in upses}
+        for one in self.asked.values():
+            one.start()
+
+    def __call__(self) -> dict[str, Reading]:
+        """Return the last answers; a UPS that never answered is not among them."""
+        return {name: one.latest[0] for name, one in self.asked.items() if one.latest}
+
+    def close(self) -> None:
+        """Let the threads end."""
+        for one in self.asked.values():
+            one.stop()
+
+
+class Orders:
+    """Sets FSD again where upsd has forgotten it, because it was restarted: else secondaries would never hear of it.
+
+    upsmon sets it once, and ends. logins: UPS (as str(Ups) names it) -> its user and password. say: takes what was done, once.
+    """
+
+    def __init__(self, logins: Mapping[str, tuple[str, str]], say: Say) -> None:
+        self.logins, self.say = logins, say
+        self.told: set[str] = set()
+
+    def __call__(self, client: Client, ups: Ups, status: str) -> None:
+        """Give the order, if this status lacks it. Never raises UpsdFailure: what upsd says else is still worth hearing."""
+        login = self.logins.get(str(ups))
+        if login is None or "FSD" in vocabulary.split_status(status):
+            return
+        words = f"upsd does not say FSD of {ups.name}: it was told again, so that all go down"
+        try:
+            client.authenticate(*login)
+            client.fsd(ups.name)
+        except (UpsdFailure, grammar.Unencodable) as error:
+            words = f"upsd does not say FSD of {ups.name}, and could not be told again: {error}"
+        if words not in self.told:
+            self.told.add(words)
+            self.say(words)
+
+
+def logins(upsmon_conf: Path, upses: Sequence[Ups]) -> dict[str, tuple[str, str]]:
+    """Return by which user and password upsmon is the primary of each UPS. {} if its file can't be read."""
+    try:
+        text = upsmon_conf.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return {}
+    own = [one for one in upsmon.monitors(text) if one.type.lower() in upsmon.PRIMARY]
+    return {
+        str(ups): (one.user, one.password)
+        for ups in upses
+        for one in own
+        if (one.ups, one.host, one.port) == (ups.name, ups.host, ups.port)
+    }
+
+
+def _reader(
+    ups: Ups, clock: Callable[[], float], seconds: float, orders: Orders | None = None
+) -> Callable[[], Reading]:
+    return lambda: read_ups(ups, clock, seconds, orders)
+
+
+def read_ups(
+    ups: Ups, clock: Callable[[], float], seconds: float = ASK_INTERVAL, orders: Orders | None = None
+) -> Reading:
+    """Ask upsd once about a UPS. Raises UpsdFailure, also if its data are stale, and grammar.Unencodable."""
+    asked = clock()
+    with Client(ups.host, ups.port, seconds) as client:
+        status = client.get_var(ups.name, "ups.status")
+        try:
+            runtime = client.get_var(ups.name, "battery.runtime")
+        except VarNotSupported:
+            runtime = None
+        if orders:
+            orders(client, ups, status)
+    return reading(status, runtime, asked)
+
+
+def one_look(
+    policy: Policy, run: Run, resolve: hostnames.Resolve = hostnames.resolve
+) -> tuple[dict[str, bool | None], dict[str, Reading | str]]:
+    """Look once at all machines and UPSes, for `status`. A UPS that can't be asked has the reason in place of a reading."""
+    seen = probe.look(_targets(policy.machines, ASK_INTERVAL, resolve))
+    for host in policy.machines:
+        if host.guest:
+            seen[host.name] = probe.guest_runs(run, host.guest.kind, host.guest.id)
+    readings: dict[str, Reading | str] = {}
+    for ups in policy.upses:
+        try:
+            readings[str(ups)] = read_ups(ups, boottime)
+        except (UpsdFailure, grammar.Unencodable) as error:
+            readings[str(ups)] = str(error)
+    return seen, readings

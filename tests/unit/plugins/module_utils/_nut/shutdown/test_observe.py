@@ -1,0 +1,184 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import observe, probe
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Reading
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Guest, Ups
+from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.shutdown.test_gate import NAS, VM
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+
+
+def test_guests_and_hosts_are_looked_at() -> None:
+    asked: list[list[str]] = []
+    answers = {"100": (0, "status: running\n"), "101": (0, "status: stopped\n"), "102": (2, "no such guest\n")}
+
+    def run(command: Any) -> tuple[int, str]:
+        asked.append(list(command))
+        return answers[command[2]]
+
+    hosts = [
+        replace(VM, name="runs"),
+        replace(VM, name="stopped", guest=Guest("pct", 101)),
+        replace(VM, name="unknown", guest=Guest("qm", 102)),
+        replace(NAS, name="here", addresses=("localhost",), ports=(1,)),
+        replace(NAS, name="nobody knows", addresses=("nas.invalid",), ports=(1,)),
+    ]
+
+    def resolve(name: str, seconds: float) -> tuple[str, ...]:
+        if name != "localhost":
+            raise OSError(name)
+        return ("127.0.0.1",)
+
+    looker = observe.Looker(hosts, run, clock.boottime, resolve=resolve)
+    try:
+        assert looker() == {
+            "runs": True,
+            "stopped": False,
+            "unknown": None,
+            "here": True,
+            "nobody knows": None,
+        }
+        assert looker.targets[0] == probe.Target("here", ("127.0.0.1",), (1,))
+    finally:
+        looker.close()
+    assert {tuple(one) for one in asked} == {("qm", "status", "100"), ("pct", "status", "101"), ("qm", "status", "102")}
+
+
+def test_what_proxmox_said_long_ago_does_not_count() -> None:
+    now = [1000.0]
+    looker = observe.Looker([VM], lambda command: (0, "status: running"), lambda: now[0])
+    try:
+        assert looker() == {"vm": True}
+        looker.close()
+        looker.guests["vm"].join(10)
+        now[0] += observe.GUEST_OLD
+        assert looker() == {"vm": True}
+        now[0] += 0.1
+        assert looker() == {"vm": None}
+    finally:
+        looker.close()
+
+
+def test_a_guest_whose_program_hangs_holds_nobody_up() -> None:
+    stuck = threading.Event()
+
+    def run(command: Any) -> tuple[int, str]:
+        stuck.wait()
+        return 0, "status: running"
+
+    looker = observe.Looker([VM], run, clock.boottime, seconds=0.01)
+    try:
+        assert looker() == {"vm": None}
+    finally:
+        looker.close()
+        stuck.set()
+
+
+def test_a_name_that_takes_too_long_holds_nobody_up() -> None:
+    stuck = threading.Event()
+
+    def resolve(name: str, seconds: float) -> tuple[str, ...]:
+        stuck.wait()
+        return ("127.0.0.1",)
+
+    looker = observe.Looker(
+        [replace(NAS, addresses=("slow.example", "192.0.2.7"))],
+        lambda c: (1, ""),
+        clock.boottime,
+        seconds=0.01,
+        resolve=resolve,
+    )
+    stuck.set()
+    assert looker.targets == [probe.Target("nas", ("192.0.2.7",), (22, 443))]
+
+
+def test_upsd_is_asked() -> None:
+    answers = {
+        "GET VAR ups ups.status": 'VAR ups ups.status "FSD OB LB"\n',
+        "GET VAR ups battery.runtime": 'VAR ups battery.runtime "240"\n',
+        "GET VAR bare ups.status": 'VAR bare ups.status "OL"\n',
+        "GET VAR bare battery.runtime": "ERR VAR-NOT-SUPPORTED\n",
+        "GET VAR stale ups.status": "ERR DATA-STALE\n",
+    }
+    with serving(answers) as server:
+        here = {"host": "127.0.0.1", "port": server.port}
+        assert observe.read_ups(Ups("ups", **here), lambda: 7.0) == Reading(True, 240.0, 7.0, fsd=True)
+        assert observe.read_ups(Ups("bare", **here), lambda: 7.0) == Reading(False, None, 7.0)
+        with pytest.raises(client.DataStale):
+            observe.read_ups(Ups("stale", **here), lambda: 7.0)
+        upses = [Ups("ups", **here), Ups("stale", **here)]
+        asker = observe.Asker(upses, lambda: 7.0)
+        for one in asker.asked.values():
+            assert one.tried.wait(10)
+        assert asker() == {str(upses[0]): Reading(True, 240.0, 7.0, fsd=True)}
+        asker.close()
+        for one in asker.asked.values():
+            one.join(10)
+
+
+# FSD again
+
+
+KNOWN = {
+    "GET VAR ups battery.runtime": 'VAR ups battery.runtime "100"\n',
+    "USERNAME monitor": "OK\n",
+    "PASSWORD secret": "OK\n",
+}
+LOGIN = ("monitor", "secret")
+
+
+def test_fsd_is_set_again_where_upsd_has_forgotten_it(tmp_path: Path) -> None:
+    said: list[str] = []
+    answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OL"\n', "FSD ups": "OK FSD-SET\n"}
+    with serving(answers) as server:
+        ups = Ups("ups", "127.0.0.1", server.port)
+        orders = observe.Orders({str(ups): LOGIN}, said.append)
+        assert observe.read_ups(ups, lambda: 7.0, orders=orders).on_battery is False
+        asked = [line for line in server.asked if "GET" not in line]
+        assert asked[:3] == ["USERNAME monitor", "PASSWORD secret", "FSD ups"]
+        # a LOGIN would count as a secondary that is still there
+        assert not any(line.startswith("LOGIN") for line in asked)
+        observe.read_ups(ups, lambda: 8.0, orders=orders)
+    assert said == ["upsd does not say FSD of ups: it was told again, so that all go down"]
+
+
+@pytest.mark.parametrize(("status", "known"), [("OB LB FSD", True), ("FSD OL", True), ("OL", False)])
+def test_fsd_is_set_only_where_it_lacks_and_is_ours(status: str, known: bool) -> None:
+    with serving({**KNOWN, "GET VAR ups ups.status": f'VAR ups ups.status "{status}"\n'}) as server:
+        ups = Ups("ups", "127.0.0.1", server.port)
+        observe.read_ups(ups, lambda: 7.0, orders=observe.Orders({str(ups): LOGIN} if known else {}, pytest.fail))
+        assert not [line for line in server.asked if "FSD" in line or "USERNAME" in line]
+
+
+def test_an_order_that_is_refused_is_told_and_the_reading_counts() -> None:
+    said: list[str] = []
+    answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OB"\n', "FSD ups": "ERR ACCESS-DENIED\n"}
+    with serving(answers) as server:
+        ups = Ups("ups", "127.0.0.1", server.port)
+        orders = observe.Orders({str(ups): LOGIN}, said.append)
+        for _unused in range(2):
+            assert observe.read_ups(ups, lambda: 7.0, orders=orders).on_battery is True
+    assert len(said) == 1
+    assert "could not be told again" in said[0]
+
+
+def test_whose_login_it_is(tmp_path: Path) -> None:
+    conf = tmp_path / "upsmon.conf"
+    conf.write_text(
+        'MONITOR ups@localhost:3493 1 monitor "pass word" primary\nMONITOR other@localhost 0 x y secondary\n'
+        "MONITOR rack@localhost 1 old secret master\nMONITOR ups@192.0.2.9 1 far away primary\n"
+    )
+    upses = [Ups("ups"), Ups("other"), Ups("rack")]
+    assert observe.logins(conf, upses) == {str(upses[0]): ("monitor", "pass word"), str(upses[2]): ("old", "secret")}
+    assert observe.logins(tmp_path / "none", upses) == {}

@@ -1,0 +1,39 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.writer import Writer
+
+
+def test_a_disk_that_is_stuck_holds_nobody_up() -> None:
+    said: list[str] = []
+    writer = Writer(said.append)
+    writer.start()
+    stuck = threading.Event()
+    writer.jobs.put((Path("x"), lambda: [None, stuck.wait()][0]))
+    writer.append(Path("/nowhere/at/all"), "line")
+    writer.finish(0.01)
+    assert writer.is_alive()
+    stuck.set()
+    writer.join(10)
+    assert not writer.is_alive()
+
+
+def test_of_one_file_only_the_newest_text_waits_for_a_stuck_disk(tmp_path: Path) -> None:
+    said: list[str] = []
+    writer = Writer(said.append)
+    stuck = threading.Event()
+    writer.jobs.put((Path("x"), lambda: [None, stuck.wait()][0]))
+    for number in range(1000):
+        writer.replace(tmp_path / "a", str(number))
+        writer.replace(tmp_path / "b", str(number))
+    assert writer.jobs.qsize() == 3
+    writer.start()
+    stuck.set()
+    writer.finish(60)
+    assert ((tmp_path / "a").read_text(), (tmp_path / "b").read_text(), said) == ("999", "999", [])
