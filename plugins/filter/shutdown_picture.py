@@ -50,12 +50,12 @@ _value:
 """
 
 
-def shutdown_picture(data: Mapping[str, Any], seen: Mapping[str, Any] | None = None) -> str:
+def shutdown_picture(given: Mapping[str, Any], seen: Mapping[str, Any] | None = None) -> str:
     """Draw a plan."""
-    from ..module_utils._nut.plan import model, picture
+    from ..module_utils._nut.plan import data, model, picture
 
     try:
-        return picture.html(model.from_dict(data), None if seen is None else picture.read_seen(seen))
+        return picture.html(data.from_dict(given), None if seen is None else picture.read_seen(seen))
     except model.PlanError as error:
         raise AnsibleFilterError(f"shutdown_picture: {error}") from None
 

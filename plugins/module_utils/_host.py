@@ -7,20 +7,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ._nut.deploy import kits
+from ._command import runner
+from ._nut.conf import host
+from ._nut.deploy.apply import LocalNut
+
+if TYPE_CHECKING:
+    from ._module import Module
 
 # tests have another one
 ROOT = Path("/")
 
 
-def lacking_nut() -> str:
+def find_lack_of_nut() -> str:
     """Return what the host must have first, NUT, and the remedy; "" if it is there."""
     if (ROOT / "etc/nut").is_dir():
         return ""
     return "NUT is not installed on this host: there is no /etc/nut. Deploy it first: `make pve tags=ups`, or the role nut_server"
 
 
-def missing() -> str:
-    """Say what keeps this host from having USB UPSes served, and the remedy; "" if NUT is configured here."""
-    return kits.missing(ROOT / "etc/nut")
+def find_lack_of_primary() -> str:
+    """Return what keeps this host from having USB UPSes served, and the remedy; "" if NUT is configured here."""
+    return host.find_lack(ROOT / "etc/nut")
+
+
+def local_nut(module: Module) -> LocalNut:
+    """Return the NUT of this host."""
+    return LocalNut.below(ROOT, runner(module))

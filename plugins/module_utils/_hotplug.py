@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _host
-from ._command import runner
-from ._nut.base import sets
 from ._nut.deploy import kits
 from ._nut.hotplug.reconcile import Host
 from ._nut.usb import policy
@@ -33,10 +31,6 @@ def host(module: Module, rules: policy.Policy) -> Host:
     """Return the host that the module runs on."""
     return Host(
         rules,
-        runner(module),
-        folder=_host.ROOT / "etc/nut",
-        memory=_host.ROOT / "var/lib/nut-hotplug/state.json",
-        room=_host.ROOT / "run",
-        manifest=_host.ROOT / sets.MANIFEST.relative_to("/"),
+        _host.local_nut(module),
         files=(Path(module.params["policy_path"]), _host.ROOT / kits.PROGRAM),
     )

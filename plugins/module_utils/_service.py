@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from . import _host
 from ._command import runner, warn
 from ._nut.base import files, sets, systemd
-from ._nut.deploy.kits import Installation, InstallError, Kit, Plan
+from ._nut.deploy.change import FileChange
+from ._nut.deploy.installation import Installation, InstallError, Plan
+from ._nut.deploy.kits import Kit
 
 if TYPE_CHECKING:
     from ._module import Module
@@ -30,56 +32,83 @@ REQUIRED_IF = [("state", "present", ["files"])]
 OWNERS: dict[str, tuple[int, int]] = {}  # group -> ids, for who is not root
 
 
-def run(module: Module, kit: Kit, lacking: Callable[[], str]) -> None:
-    """Put a kit in place, or take it away. lacking: says what the host must have first; "" if it has all. Exits the module."""
-    wanted = None
-    if module.params["state"] == "present":
-        # none at all passes required_if, and must not be taken for absent
-        wanted = {name: str(text) for name, text in (module.params["files"] or {}).items()}
-    log = Path(module.params["log"]) if module.params["log"] else None
-    # looking disturbs nobody
-    locked = contextlib.nullcontext("") if module.check_mode else alone(module, kit)
-    plan = Plan()
-    try:
-        renewed = bool(module.params.get("renewed"))
-        # a check starts nothing, not even what only tries whether it would start
-        probing = not module.check_mode
-        installation = Installation(wanted, runner(module), log, _host.ROOT, OWNERS, kit, renewed, probing)
-        missing = "" if wanted is None else lacking()
-        if missing and module.check_mode:
-            warn(module, f"all would be installed as soon as NUT is there. {missing}")
-            module.exit_json(changed=True, **returned(Plan(changed=tuple(wanted or ()))))
-        if missing:
-            raise InstallError(missing)
-        with locked as found:
-            if found:
-                warn(module, found)
-            plan = installation.plan()
-            for words in installation.warnings():
-                warn(module, words)
-            diff = installation.diff(plan)
-            if not module.check_mode:
-                installation.apply(plan)
-    except (InstallError, systemd.UnitError, files.WriteError, files.Busy, OSError, LookupError) as error:
-        # LookupError: there is no group nut
-        module.fail_json(msg=str(error), **returned(plan))
-    module.exit_json(changed=bool(plan), **returned(plan), **({"diff": [{"prepared": diff}]} if plan else {}))
+class Service:
+    """A kit that is put in place on this host, or taken away: one run of a module."""
 
+    def __init__(self, module: Module, kit: Kit) -> None:
+        self.module, self.kit, self.runner = module, kit, runner(module)
+        self.absent = module.params["state"] == "absent"
+        self.plan = Plan()
 
-def alone(module: Module, kit: Kit) -> AbstractContextManager[str]:
-    """Keep other runs out, and put right what killed ones have left."""
-    folders = [
-        *((_host.ROOT / place.path).parent for place in kit.places.values()),
-        *(_host.ROOT / one for one in kit.traces),
-    ]
-    manifest = _host.ROOT / sets.MANIFEST.relative_to("/")
-    return sets.alone(_host.ROOT / "run", module.params["wait"], folders, manifest=manifest)
+    def run(self) -> None:
+        """Do it, or tell what would be done. Exits the module."""
+        module, check = self.module, self.module.check_mode
+        diff = ""
+        try:
+            wanted = None if self.absent else self.find_wanted()
+            lacks = "" if self.absent else self.find_lack()
+            if lacks and check:
+                warn(module, f"all would be installed as soon as NUT is there. {lacks}")
+                self.plan = Plan(files=tuple(FileChange(name, Path(), None, "") for name in wanted or ()))
+                module.exit_json(changed=True, **self.result())
+            if lacks:
+                raise InstallError(lacks)
+            # looking disturbs nobody
+            with contextlib.nullcontext("") if check else self.alone() as found:
+                if found:
+                    warn(module, found)
+                log = Path(module.params["log"]) if module.params.get("log") else None
+                renewed = bool(module.params.get("renewed"))
+                # a check starts nothing, not even what only tries whether it would start
+                installation = Installation(
+                    wanted, self.runner, log, _host.ROOT, OWNERS, self.kit, renewed, probing=not check
+                )
+                self.plan = self.decide(installation)
+                for words in installation.warnings():
+                    warn(module, words)
+                diff = self.plan.diff()
+                if not check:
+                    self.apply(installation)
+        except (InstallError, systemd.UnitError, files.WriteError, files.Busy, OSError, LookupError) as error:
+            # LookupError: there is no group nut
+            module.fail_json(msg=str(error), **self.result())
+        self.tell()
+        module.exit_json(changed=bool(self.plan), **self.result(), **({"diff": [{"prepared": diff}]} if diff else {}))
 
+    def alone(self) -> AbstractContextManager[str]:
+        """Keep other runs out, and put right what killed ones have left."""
+        folders = [
+            *((_host.ROOT / place.path).parent for place in self.kit.places.values()),
+            *(_host.ROOT / trace for trace in self.kit.traces),
+        ]
+        manifest = _host.ROOT / sets.MANIFEST.relative_to("/")
+        return sets.alone(_host.ROOT / "run", self.module.params["wait"], folders, manifest=manifest)
 
-def returned(plan: Plan) -> dict[str, list[str]]:
-    """Return a plan in the form that the modules' RETURN describes."""
-    return {
-        "files": list(plan.changed),
-        "removed": [str(path) for path in plan.gone],
-        "actions": [str(step) for step in (*plan.before, *plan.after, *plan.later)],
-    }
+    # What may differ from kit to kit
+
+    def find_wanted(self) -> Mapping[str, str]:
+        """Return the kit's files. None at all passes required_if, and must not be taken for absent."""
+        return {name: str(text) for name, text in (self.module.params["files"] or {}).items()}
+
+    def find_lack(self) -> str:
+        """Return what the host must have first, and the remedy; "" if it has all."""
+        return _host.find_lack_of_nut()
+
+    def decide(self, installation: Installation) -> Plan:
+        """Return what is to be done."""
+        return installation.plan()
+
+    def apply(self, installation: Installation) -> None:
+        """Do what was decided."""
+        installation.apply(self.plan)
+
+    def tell(self) -> None:
+        """Warn of what has come of it."""
+
+    def result(self) -> dict[str, Any]:
+        """Return what was done in the form that the module's RETURN describes."""
+        return {
+            "files": list(self.plan.changed),
+            "removed": [str(path) for path in self.plan.gone],
+            "actions": list(self.plan.steps),
+        }

@@ -149,21 +149,17 @@ upses:
 """
 
 import contextlib
-from pathlib import Path
 
-from ..module_utils._command import runner, warn
+from ..module_utils import _host
+from ..module_utils._command import warn
 from ..module_utils._module import Module
-from ..module_utils._nut.base import sets
 from ..module_utils._nut.base.files import Busy, WriteError
 from ..module_utils._nut.base.systemd import UnitError, last_words, sandbox_failure
 from ..module_utils._nut.conf import nss
+from ..module_utils._nut.deploy.apply import LocalNut
 from ..module_utils._nut.deploy.deployment import DeployError, Deployment
-from ..module_utils._nut.hotplug.reconcile import ReconcileError, open_bus
+from ..module_utils._nut.hotplug.reconcile import Host, ReconcileError
 from ..module_utils._nut.usb.policy import PolicyError, check
-
-ROOM = Path("/run")
-FOLDERS = (Path("/etc/nut"), Path("/var/lib/nut-hotplug"))
-MANIFEST = sets.MANIFEST
 
 
 def main() -> None:
@@ -191,13 +187,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     # looking disturbs nobody
-    wait = module.params["wait"]
-    alone = contextlib.nullcontext("") if module.check_mode else sets.alone(ROOM, wait, FOLDERS, manifest=MANIFEST)
+    local = _host.local_nut(module)
+    alone = contextlib.nullcontext("") if module.check_mode else local.alone(module.params["wait"])
     try:
         with alone as found:
             if found:
                 warn(module, found)
-            deployment, result = deploy(module)
+            deployment, result = deploy(module, local)
             if not module.check_mode:
                 result["upses"] = believe(module, deployment, result)
     except (Busy, WriteError, OSError) as error:
@@ -205,7 +201,7 @@ def main() -> None:
     module.exit_json(**result)
 
 
-def deploy(module: Module) -> tuple[Deployment, dict[str, object]]:
+def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, object]]:
     """Bring the host to what it should be. Returns what was done; ends the module where that is impossible."""
     files = None
     if module.params["state"] == "present":
@@ -214,7 +210,7 @@ def deploy(module: Module) -> tuple[Deployment, dict[str, object]]:
     given = nss.Tls(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
     try:
         policy = None if module.params["policy"] is None else check(module.params["policy"])
-        deployment = Deployment(files, runner(module), open_bus, tls=given, policy=policy)
+        deployment = Deployment(files, local, Host, tls=given, policy=policy)
     except (DeployError, PolicyError, ReconcileError, OSError) as error:
         module.fail_json(msg=str(error), changed=False, files=[], actions=[])
     result: dict[str, object] = {}
@@ -231,7 +227,7 @@ def deploy(module: Module) -> tuple[Deployment, dict[str, object]]:
                 )
             else:
                 deployment.check()
-            result["diff"] = [{"prepared": deployment.diff(plan)}]
+            result["diff"] = [{"prepared": plan.diff()}]
         if plan and not module.check_mode:
             # checks take seconds, and the mains are not asked
             deployment.guard(force)
@@ -268,8 +264,8 @@ def believe(module: Module, deployment: Deployment, result: dict[str, object]) -
     if wrong:
         suspects = dict.fromkeys(one.unit for one in wrong)
         said = "\n".join(
-            f"{sandbox_failure(unit, deployment.runner)}{unit} said last:\n"
-            f"{quoted(last_words(unit, deployment.runner))}"
+            f"{sandbox_failure(unit, deployment.local.runner)}{unit} said last:\n"
+            f"{quoted(last_words(unit, deployment.local.runner))}"
             for unit in suspects
         )
         module.fail_json(

@@ -147,7 +147,7 @@ from pathlib import Path
 from typing import Any
 
 from ..module_utils._command import warn
-from ..module_utils._host import missing
+from ..module_utils._host import find_lack_of_primary
 from ..module_utils._hotplug import POLICY, chosen, host
 from ..module_utils._module import Module
 from ..module_utils._nut.base import files, systemd
@@ -166,7 +166,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    lacks = missing()
+    lacks = find_lack_of_primary()
     if lacks and module.check_mode:
         warn(module, f"what would be done can't be told before NUT is there. {lacks}")
         module.exit_json(changed=False, msg=lacks, **returned(None))
@@ -205,7 +205,7 @@ def reconcile(module: Module, here: Host) -> tuple[Look, list[str], tuple[str, .
 
 def text(here: Host) -> str:
     """Read ups.conf."""
-    return (here.folder / "ups.conf").read_bytes().decode("utf-8", "surrogateescape")
+    return (here.local.folder / "ups.conf").read_bytes().decode("utf-8", "surrogateescape")
 
 
 def returned(look: Look | None) -> dict[str, Any]:

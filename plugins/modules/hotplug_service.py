@@ -67,19 +67,28 @@ actions:
 """
 
 
-from ..module_utils import _host, _service
+from ..module_utils import _host
 from ..module_utils._module import Module
 from ..module_utils._nut.deploy import kits
+from ..module_utils._service import OPTIONS, REQUIRED_IF, Service
+
+
+class HotplugService(Service):
+    """nut-hotplug, which needs a NUT that serves."""
+
+    def find_lack(self) -> str:
+        """Return what the host must have first, and the remedy; "" if it has all."""
+        return _host.find_lack_of_primary()
 
 
 def main() -> None:
     """Run the module."""
     module = Module(
-        argument_spec=_service.OPTIONS,
-        required_if=_service.REQUIRED_IF,
+        argument_spec=OPTIONS,
+        required_if=REQUIRED_IF,
         supports_check_mode=True,
     )
-    _service.run(module, kits.HOTPLUG, _host.missing)
+    HotplugService(module, kits.HOTPLUG).run()
 
 
 if __name__ == "__main__":

@@ -217,14 +217,7 @@ options:
       guests:
         description:
           - The names of the guests in O(machines) that it stops.
-          - A number, or a dictionary, is one of O(stages[].ids).
-        type: list
-        elements: raw
-        default: []
-      ids:
-        description:
-          - The numbers of the guests that it stops.
-          - Or dictionaries with C(id) and C(seconds), which is how long this one has.
+          - Or numbers of guests; or dictionaries with C(id) and C(seconds), which is how long this one has.
         type: list
         elements: raw
         default: []
@@ -286,8 +279,8 @@ options:
       - V(expected) fails if the plan is not feasible. A guest that is not stopped before the machine whose storage it uses is no reason for
         that; it does not hold then.
       - V(limits) fails if the plan does not hold.
-      - V(true) means V(limits), and V(false) V(none).
-    type: raw
+    type: str
+    choices: [none, expected, limits]
     default: none
 """
 
@@ -319,7 +312,7 @@ EXAMPLES = r"""
         runtime: 900
         storage_of: [truenas]
         tags: [nas]
-        ids: [101, {id: 102, seconds: 60}]
+        guests: [101, {id: 102, seconds: 60}]
         seconds: 90
     guests: true
     ask: true
@@ -493,244 +486,60 @@ msg:
   type: str
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.homelab.nut.plugins.module_utils._command import runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Run
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsmon
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import readings, snapshot
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import Client, UpsdFailure
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, placement
-from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests as proxmox_guests
-from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
-
-# what upsd is asked for, and which member of a Supply it is
-READINGS = ("runtime", "runtime_low", "charge", "charge_low")
-NUMBERS = {
-    "offdelay": "ups.delay.shutdown",
-    "ondelay": "ups.delay.start",
-    "pollfreq": "driver.parameter.pollfreq",
-    "pollinterval": "driver.parameter.pollinterval",
-}
-TEXTS = {
-    "mfr": ("device.mfr", "ups.mfr"),
-    "driver": ("driver.name",),
-    "vendorid": ("ups.vendorid", "driver.parameter.vendorid"),
-}
-FLAG = "driver.flag.ignorelb"
-ENFORCE = ("none", "expected", "limits")
-# the members of a stage that are a plan's; by the others its guests are chosen, or only the program goes by them
-STAGE = tuple(one.name for one in fields(model.StagePlan) if one.name != "guests")
-
-
-def filled(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return a supply with what upsd says of it where nothing was given. Quantities that are none are left out."""
-    supply, reading = dict(given), readings.read_variables(variables)
-    said = {name: getattr(reading, name) for name in READINGS}
-    said |= {name: readings.quantity(variables.get(variable)) for name, variable in NUMBERS.items()}
-    supply.update({name: number for name, number in said.items() if supply.get(name) is None})
-    for name, candidates in TEXTS.items():
-        if supply.get(name) in {None, "", "auto"}:
-            supply[name] = next((variables[each] for each in candidates if variables.get(each)), supply.get(name))
-    if supply.get("ignorelb") is None:
-        supply["ignorelb"] = variables.get(FLAG) in {"enabled", "1"}
-    if supply.get("says_runtime") is None and variables:
-        supply["says_runtime"] = reading.runtime is not None
-    return supply
-
-
-def ask(
-    open_client: Callable[[], Client], names: Sequence[str], must_answer: bool
-) -> tuple[bool, str | None, dict[str, Mapping[str, str]]]:
-    """Ask upsd. Returns whether it knows all these UPSes, its release, and what it says of each; nothing of one without data.
-
-    Raises UpsdFailure, unless it need not answer.
-    """
-    try:
-        with open_client() as client:
-            release = client.version()
-            served = {
-                one.name.lower(): one.variables for one in snapshot.snapshot(client, names if must_answer else None)
-            }
-    except UpsdFailure:
-        if must_answer:
-            raise
-        return False, None, {}
-    return all(name.lower() in served for name in names), release, served
-
-
-def known(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what was not given, so that the library's own default counts."""
-    return {
-        name: tuple(value) if isinstance(value, list) else value for name, value in options.items() if value is not None
-    }
-
-
-def stage(options: Mapping[str, Any], machines: Sequence[model.Machine]) -> tuple[model.StagePlan, selection.Selector]:
-    """Return a stage, and by what it chooses guests. One that is given with its number needs no choice. Raises PlanError."""
-    names = {one.name for one in machines}
-    listed = [one for one in options["guests"] if (isinstance(one, str) and one in names) or not numbered(one)]
-    others = [one for one in options["guests"] if one not in listed]
-    ids = [number(one, options["name"]) for one in (*options["ids"], *others)]
-    numbers = {each for each, _unused in ids}
-    listed += [one.name for one in machines if one.role == model.GUEST and one.guest_id in numbers]
-    members = {name: options[name] for name in STAGE if options.get(name) is not None}
-    chooses = selection.Selector(tuple(ids), tuple(options["tags"]), tuple(options["storage_of"]), options["seconds"])
-    return model.StagePlan(**{**members, "guests": tuple(dict.fromkeys(listed))}), chooses
-
-
-def numbered(given: Any) -> bool:
-    """Say whether this is the number of a guest, and no name."""
-    return isinstance(given, (int, Mapping)) or (isinstance(given, str) and given.isascii() and given.isdigit())
-
-
-def number(given: Any, name: str) -> tuple[int, float | None]:
-    """Return the number of a guest, and its seconds if it has some of its own. Raises PlanError."""
-    one, seconds = (given.get("id"), given.get("seconds")) if isinstance(given, Mapping) else (given, None)
-    text, known = str(one), set(given) if isinstance(given, Mapping) else {"id"}
-    try:
-        seconds = None if seconds is None else float(seconds)
-    except (TypeError, ValueError, OverflowError):
-        seconds = math.nan
-    fits = text.isascii() and text.isdigit() and 100 <= int(text[:10]) <= 999_999_999
-    if not fits or not known <= {"id", "seconds"} or (seconds is not None and not 0 <= seconds < math.inf):
-        raise model.PlanError(f"stage {name}: {given!r} is no guest's number, as 101 or {{id: 101, seconds: 60}} are")
-    return int(text), seconds
-
-
-def planned(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> tuple[model.Plan, bool]:
-    """Make the plan from the module's options; and say whether upsd was asked. Raises PlanError, UpsdFailure and GuestsError."""
-    supplies, timing, asked = options["supplies"], known(options["timing"]), False
-    if options["ask"]:
-        asked, release, said = ask(
-            lambda: Client(options["host"], options["port"], timeout=options["timeout"]),
-            [one["name"] for one in supplies],
-            options["must_answer"],
-        )
-        supplies = [filled(one, said.get(one["name"].lower(), {})) for one in supplies]
-        if release is not None:
-            timing.setdefault("release", release)
-    machines = tuple(model.Machine(**known(one)) for one in options["machines"])
-    stages = [stage(one, machines) for one in options["stages"]]
-    placed = placement.Placed(machines, tuple(one for one, _unused in stages), model.Proxmox())
-    if options["guests"]:
-        placed = found(placed, {one.name: chooses for one, chooses in stages}, run, root, options["must_answer"])
-    made = model.plan(
-        placed.machines,
-        [model.Supply(**known(one)) for one in supplies],
-        model.Timing(**timing),
-        placed.stages,
-        placed.proxmox,
-    )
-    return made, asked
-
-
-def found(
-    given: placement.Placed, selectors: Mapping[str, selection.Selector], run: Run, root: Path, must_answer: bool
-) -> placement.Placed:
-    """Return the machines and stages with the guests of this host. Raises PlanError, and GuestsError if they must be read."""
-    selectors = {name: placement.addressed(one, given.machines) for name, one in selectors.items()}
-    try:
-        host = placement.look(run, root)
-    except proxmox_guests.GuestsError as error:
-        if must_answer:
-            raise
-        return placement.Placed(given.machines, given.stages, model.Proxmox(problem=str(error)))
-    resolve = placement.resolver(given.machines, selectors.values(), host)
-    return placement.place(given.machines, given.stages, selectors, host, resolve)
-
-
-def enforced(given: Any) -> str:
-    """Return what is enforced; it was true or false once. Raises PlanError."""
-    if given in ENFORCE:
-        return str(given)
-    try:
-        return "limits" if given is not None and boolean(given) else "none"
-    except TypeError:
-        raise model.PlanError(f"enforce must be one of {', '.join(ENFORCE)}, not {given!r}") from None
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import PORT
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import UpsdFailure
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data, model, observe
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import draw_table
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import GuestsError
+from ansible_collections.homelab.nut.plugins.module_utils._options import suboptions_of
 
 
 def spec() -> dict[str, Any]:
     """Return what Ansible checks the options by."""
-
-    def numbers(*names: str, **defaults: float) -> dict[str, Any]:
-        asked: dict[str, Any] = {name: {"type": "float"} for name in names}
-        return {**asked, **{name: {"type": "float", "default": value} for name, value in defaults.items()}}
-
-    names = {"type": "list", "elements": "str", "default": []}
     kinds = list(dict.fromkeys(kind for kinds in model.KINDS.values() for kind in kinds))
-    machine = {
-        "name": {"type": "str", "required": True},
-        "role": {"type": "str", "required": True, "choices": list(model.KINDS)},
-        "kind": {"type": "str", "required": True, "choices": kinds},
-        "needs": names,
-        "address": names,
-        "guest_id": {"type": "int"},
-        **numbers("shutdown_limit", begin_time=10, shutdown_time=60),
-    }
-    supply = {
-        "name": {"type": "str", "default": "ups"},
-        "ignorelb": {"type": "bool"},
-        "says_runtime": {"type": "bool"},
-        **{name: {"type": "str"} for name in TEXTS},
-        **numbers(*READINGS, *NUMBERS),
-    }
-    timing = {
-        "release": {"type": "str"},
-        **numbers(
-            "poweroff_wait", "guests_time", "reserve", "least", settle=3, own_shutdown=30, killpower=10, margin=30
-        ),
-        **numbers(pollfreq=5, pollfreqalert=5, hostsync=30, finaldelay=5, deadtime=15, maxage=15),
-    }
-    raw = {"type": "list", "elements": "raw", "default": []}
-    steps = {
-        "name": {"type": "str", "required": True},
-        "guests": raw,
-        "ids": raw,
+    machine = suboptions_of(model.Machine, without_default=["shutdown_limit"])
+    machine["role"]["choices"], machine["kind"]["choices"] = list(model.KINDS), kinds
+    # upsd may know what is not given
+    asked = [field.name for field in fields(model.Supply) if field.name != "name"]
+    names = {"type": "list", "elements": "str", "default": []}
+    stage = {
+        **suboptions_of(model.StagePlan),
+        "guests": {**names, "elements": "raw"},
         "tags": names,
         "storage_of": names,
-        "fsd": {"type": "bool", "default": False},
-        **numbers("on_battery", "charge", "runtime", "seconds"),
     }
+    timing = suboptions_of(model.Timing, without_default=["release"])
+    supply = suboptions_of(model.Supply, without_default=asked)
     return {
         "machines": {"type": "list", "elements": "dict", "required": True, "options": machine},
         "supplies": {"type": "list", "elements": "dict", "required": True, "options": supply},
         "timing": {"type": "dict", "default": {}, "options": timing},
-        "stages": {"type": "list", "elements": "dict", "default": [], "options": steps},
+        "stages": {"type": "list", "elements": "dict", "default": [], "options": stage},
         "ask": {"type": "bool", "default": False},
         "host": {"type": "str", "default": "localhost"},
-        "port": {"type": "int", "default": upsmon.PORT},
+        "port": {"type": "int", "default": PORT},
         "timeout": {"type": "int", "default": 5},
         "guests": {"type": "bool", "default": False},
         "must_answer": {"type": "bool", "default": True},
-        "enforce": {"type": "raw", "default": "none"},
+        "enforce": {"type": "str", "default": "none", "choices": ["none", "expected", "limits"]},
     }
 
 
 def main() -> None:
     module = Module(argument_spec=spec(), supports_check_mode=True)
     try:
-        enforce = enforced(module.params["enforce"])
-        made, asked = planned(module.params, runner(module))
-    except (model.PlanError, UpsdFailure, proxmox_guests.GuestsError) as error:
+        plan, asked = observe.plan_here(module.params, runner(module))
+    except (model.PlanError, UpsdFailure, GuestsError) as error:
         module.fail_json(msg=str(error))
-    data = model.to_dict(made)
-    result = {
-        "holds": made.holds,
-        "feasible": made.feasible,
-        "asked": asked,
-        "guests": data["guests"],
-        "ha": data["ha"],
-        "plan": data,
-        "msg": model.table(made),
-    }
-    if {"none": True, "expected": made.feasible, "limits": made.holds}[enforce] is False:
+    kept = data.to_dict(plan)
+    result = {name: kept[name] for name in ("holds", "feasible", "guests", "ha")}
+    result.update(asked=asked, plan=kept, msg=draw_table(plan))
+    if {"none": True, "expected": plan.feasible, "limits": plan.holds}[module.params["enforce"]] is False:
         module.fail_json(**result)
     module.exit_json(changed=False, **result)
 

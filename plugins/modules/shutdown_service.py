@@ -80,19 +80,19 @@ actions:
 """
 
 
-from ..module_utils import _host, _service
 from ..module_utils._module import Module
 from ..module_utils._nut.deploy import kits
+from ..module_utils._service import OPTIONS, REQUIRED_IF, Service
 
 
 def main() -> None:
     """Run the module."""
     module = Module(
-        argument_spec={**_service.OPTIONS, "renewed": {"type": "bool", "default": False}},
-        required_if=_service.REQUIRED_IF,
+        argument_spec={**OPTIONS, "renewed": {"type": "bool", "default": False}},
+        required_if=REQUIRED_IF,
         supports_check_mode=True,
     )
-    _service.run(module, kits.SHUTDOWN, _host.lacking_nut)
+    Service(module, kits.SHUTDOWN).run()
 
 
 if __name__ == "__main__":

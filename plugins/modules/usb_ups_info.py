@@ -140,10 +140,11 @@ from pathlib import Path
 from typing import Any
 
 from ..module_utils._command import runner
-from ..module_utils._host import missing
+from ..module_utils._host import find_lack_of_primary
 from ..module_utils._hotplug import POLICY, chosen, host
 from ..module_utils._module import Module
-from ..module_utils._nut.conf import consistency, releases
+from ..module_utils._nut.base.process import find_program
+from ..module_utils._nut.conf import releases
 from ..module_utils._nut.conf.ups_conf import UpsConf
 from ..module_utils._nut.hotplug.reconcile import ReconcileError
 from ..module_utils._nut.usb import bus, fingerprint, names, policy
@@ -155,7 +156,7 @@ def main() -> None:
         argument_spec={**POLICY, "all": {"type": "bool", "default": False}},
         supports_check_mode=True,
     )
-    configured = not missing()
+    configured = not find_lack_of_primary()
     status: dict[str, tuple[str, ...]] = {}
     try:
         rules = chosen(module)
@@ -191,7 +192,7 @@ def without_nut(
         devices = bus.by_lsusb(run)
     upses = bus.candidates(devices, bus.table(), rules, lambda _device: False)
     known = names.Known(None, UpsConf((), {}))
-    return devices, upses, names.resolve(known, upses, rules, releases.installed(run, consistency.find))
+    return devices, upses, names.resolve(known, upses, rules, releases.installed(run, find_program))
 
 
 def told(

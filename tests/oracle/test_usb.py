@@ -20,6 +20,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf imp
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus as usb_bus
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import fingerprint
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbDevice
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.pins import find_pins
 from homelab import CHECKOUT, Lab
 from homelab.images import image
 from homelab.podman import limits, podman
@@ -76,7 +77,7 @@ def test_all_drivers_are_there(nut: Any) -> None:
 @pytest.mark.parametrize("driver", sorted(usb_bus.DRIVERS))
 def test_a_driver_knows_what_is_pinned(nut: Any, driver: str) -> None:
     known = keys(nut, driver)
-    some = [key for key, _value in fingerprint.pins(UPS, [TWIN], nut.version, driver).keys]
+    some = [key for key, _value in find_pins(UPS, [TWIN], nut.version, driver).keys]
     assert set(some) <= known
     # and where nothing is pinned, it is because the driver knows nothing of it
     assert bool(some) == ("vendorid" in known)
@@ -216,7 +217,7 @@ def test_pins_bind_a_driver_to_its_device(bus: Bus) -> None:
     devices = bus.devices()
     assert len(devices) == 6
     for device in devices:
-        pins = fingerprint.pins(device, devices, bus.version)
+        pins = find_pins(device, devices, bus.version)
         assert not pins.remark
         section = Section("ups", (("driver", "usbhid-ups"), ("port", "auto"), *pins.keys))
         assert bus.taken(section) == device.name
@@ -227,7 +228,7 @@ def test_twins_without_serials(bus: Bus) -> None:
         bus.plug(port, "cps")
     devices = bus.devices()
     for device in devices:
-        pins = fingerprint.pins(device, devices, bus.version)
+        pins = find_pins(device, devices, bus.version)
         section = Section("ups", (("driver", "usbhid-ups"), ("port", "auto"), *pins.keys))
         # 2.8.0 takes the one that was plugged in last
         assert bus.taken(section) == (device if bus.version >= (2, 8, 1) else devices[0]).name

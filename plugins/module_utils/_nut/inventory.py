@@ -346,7 +346,7 @@ def plan_site(
     devices: Sequence[Mapping[str, Any]],
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Say what the plan of a shutdown (plan/model.py) has to know of a site: machines, supplies, stages.
+    """Say what the plan of a shutdown (plan/planner.py) has to know of a site: machines, supplies, stages.
 
     secondaries: as `clients` lists them. devices: as nut_server_devices; of their keys those count that NUT itself goes by. stages:
     as nut_server_stages; whom they tell is no matter of the plan's.

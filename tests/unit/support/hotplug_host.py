@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.homelab.nut.plugins.module_utils import _host, _hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import reconcile
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
@@ -84,17 +86,18 @@ def usb_host(root: Path, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) 
     with serving() as upsd:
         found = UsbHost(root, upsd)
         monkeypatch.setattr(_host, "ROOT", root)
-        for one in (_hotplug, *modules):
+        for one in modules:
             monkeypatch.setattr(one, "runner", lambda _module: found.run, raising=False)
+        local = LocalNut.below(root, found.run)
+        local = replace(local, owner=ME, finder=lambda name: Path("/lib/nut", name))
+        monkeypatch.setattr(_host, "local_nut", lambda _module: local)
         monkeypatch.setattr(
             _hotplug,
             "Host",
             partial(
                 reconcile.Host,
-                owner=ME,
                 release=(2, 8, 1),
                 tables=(root / "rules",),
-                finder=lambda name: Path("/lib/nut", name),
                 pause=lambda _seconds: None,
                 boot=lambda: "this boot",
             ),

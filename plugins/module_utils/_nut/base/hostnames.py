@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import ipaddress
-import queue
 import socket
 import threading
 import time
 from typing import TYPE_CHECKING
+
+from .process import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -51,26 +52,14 @@ def resolve(name: str, timeout: float) -> tuple[str, ...]:
         return (str(ipaddress.ip_address(name)),)
     except ValueError:
         pass
-    found: queue.SimpleQueue[tuple[str, ...] | OSError] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-            found.put(tuple(dict.fromkeys(str(answer[4][0]) for answer in answers)))
-        except UnicodeError as error:  # an empty label, or one that is too long
-            found.put(OSError(str(error)))
-        except OSError as error:
-            found.put(error)
-
-    # getaddrinfo() has no timeout of its own, and a dead name server takes long. A thread can be left behind.
-    threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = found.get(timeout=max(timeout, 0.001))
-    except queue.Empty:
+        # getaddrinfo() has no timeout of its own, and a dead name server takes long
+        answers = within(timeout, lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
+    except TimeoutError:
         raise TimeoutError(f"the name was not resolved within {timeout:g} s") from None
-    if isinstance(answer, OSError):
-        raise answer
-    return answer
+    except UnicodeError as error:  # an empty label, or one that is too long
+        raise OSError(str(error)) from None
+    return tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
 def resolve_all(
@@ -88,8 +77,8 @@ def resolve_all(
             found[name] = tuple(ask(name, seconds))
             if not found[name]:
                 raise OSError("it has no address")
-        except OSError as error:
-            problems[name] = error
+        except (OSError, ValueError) as error:
+            problems[name] = error if isinstance(error, OSError) else OSError(str(error))
 
     unknown = [name for name, those in found.items() if not those]
     threads = [threading.Thread(target=look_up, args=(name,), daemon=True) for name in unknown]

@@ -2,15 +2,61 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How our own programs on a host run other programs. Modules of Ansible have their own way."""
+"""Other programs on a host: where they are, how our own programs run them, and work that may hang. Modules of Ansible run them their
+own way."""
 
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
+import threading
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Callable, Optional, TypeVar
 
 from .systemd import Run
+
+T = TypeVar("T")
+Find = Callable[[str], Optional[Path]]
+
+# Where Debian keeps the drivers and the real daemons: 2.8.0, 2.8.1, and 2.8.4 or newer, whose daemons are in sbin. What
+# stands in sbin on the first two are shell wrappers, which do nothing unless nut.conf's MODE tells them to.
+NUT_PLACES = ("/lib/nut", "/usr/lib/nut", "/usr/libexec/nut", "/usr/sbin")
+
+
+def find_program(name: str) -> Path | None:
+    """Return the path of a driver, or of the real program of a daemon of NUT; None if it is not installed."""
+    found = (Path(place, name) for place in NUT_PLACES)
+    return next((path for path in found if path.exists()), None)
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """Return what ``work`` returns, or raise what it raises, but wait no longer for it. Raises TimeoutError.
+
+    What hangs in the kernel can't be ended, so its thread is left behind.
+    """
+    results: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
+
+    def do() -> None:
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+
+            def fail() -> T:
+                raise failure
+
+            results.put(fail)
+        else:
+            results.put(lambda: result)
+
+    threading.Thread(target=do, daemon=True).start()
+    try:
+        ended = results.get(timeout=max(seconds, 0.001))
+    except queue.Empty:
+        raise TimeoutError(f"it did not end within {seconds:g} s") from None
+    return ended()
 
 
 def runner(seconds: float) -> Run:

@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
+from . import jsontext
 from .text import one_line, printable_lines
 
 SERVER = "nut-server.service"
@@ -34,12 +36,16 @@ class UnitError(Exception):
 
 @dataclass(frozen=True)
 class Unit:
-    """How a unit stands. active, enabled, sub: systemd's words ("" where the unit is unknown); pid: 0 if none runs."""
+    """How a unit stands, in systemd's words."""
 
-    active: str
+    active: str  # "" where the unit is unknown
     enabled: str
-    pid: int
+    pid: int  # of its main process; 0 if none runs
     sub: str = ""
+    load: str = "loaded"
+    result: str = ""  # why it ended, if it did
+    since: float = 0.0  # when that changed last, by a reload too; 0 if it never did. See show()
+    outdated: bool = False  # whether systemd knows an older one than its files describe
 
     @property
     def runs(self) -> bool:
@@ -47,7 +53,7 @@ class Unit:
         return self.active in ("active", "activating", "reloading")
 
 
-ABSENT = Unit("", "", 0)
+ABSENT = Unit("", "", 0, load="not-found")
 
 
 def is_main_process(unit: str, environment: Mapping[str, str], root: Path = Path("/")) -> bool:
@@ -93,25 +99,35 @@ def checksum(ups: str, root: Path = Path("/etc/systemd/system")) -> Path:
     return root / f"{driver(ups)}.d" / CHECKSUM
 
 
-def show(names: Sequence[str], runner: Run) -> dict[str, Unit]:
-    """Ask systemd how units stand, all in one call. Every name that was asked for is in the answer."""
-    properties = "--property=Id,LoadState,ActiveState,SubState,UnitFileState,MainPID"
+def show(names: Sequence[str], runner: Run, booted: float = 0.0) -> dict[str, Unit]:
+    """Ask systemd how units stand, all in one call. Every name that was asked for is in the answer. Raises UnitError.
+
+    booted: when the monotonic clock began; Unit.since counts from where that does.
+    """
+    properties = "--property=Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,Result,StateChangeTimestampMonotonic,NeedDaemonReload"
     code, said = runner(["systemctl", "show", properties, "--", *names])
     if code:
         raise UnitError(f"systemctl show: {one_line(said)}")
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in said.split("\n\n")]
     # systemd answers in the order of the question; an alias answers with another Id
-    return {
-        name: Unit(
-            block["ActiveState"],
-            block.get("UnitFileState", ""),
-            int(block.get("MainPID") or 0),
-            block.get("SubState", ""),
-        )
-        if block.get("LoadState") != "not-found"
-        else ABSENT
-        for name, block in zip(names, [block for block in blocks if block])
-    }
+    return {name: _unit(block, booted) for name, block in zip(names, [block for block in blocks if block])}
+
+
+def _unit(block: Mapping[str, str], booted: float) -> Unit:
+    # one whose files are gone may still run, or be known as failed
+    if block.get("LoadState") == ABSENT.load and block.get("ActiveState") == "inactive":
+        return ABSENT
+    changed = int(block.get("StateChangeTimestampMonotonic") or 0)
+    return Unit(
+        block.get("ActiveState", ""),
+        block.get("UnitFileState", ""),
+        int(block.get("MainPID") or 0),
+        block.get("SubState", ""),
+        block.get("LoadState", ""),
+        block.get("Result", ""),
+        booted + changed / 1e6 if changed else 0.0,
+        block.get("NeedDaemonReload") == "yes",
+    )
 
 
 def do(verb: str, *names: str, runner: Run) -> None:
@@ -152,3 +168,40 @@ def last_words(name: str, runner: Run, lines: int = 6) -> str:
     """Return what a unit logged last, in printable lines, for an error message. Empty if the journal can't be read."""
     code, said = runner(["journalctl", f"--unit={name}", f"--lines={lines}", "--output=cat", "--no-pager"])
     return "" if code else "\n".join(printable_lines(said.strip(), WORDS))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the journal."""
+
+    at: float  # seconds since 1970
+    unit: str  # whose process said it, or of which systemd spoke
+    words: str
+    kind: str = ""  # the id of the message, if it has one (systemd.catalog)
+
+
+def read_journal(options: Sequence[str], runner: Run) -> Iterator[Entry]:
+    """Yield the entries that journalctl finds with these options; those that are none are left out. Raises UnitError."""
+    fields = "--output-fields=MESSAGE,MESSAGE_ID,_SYSTEMD_UNIT,UNIT"
+    code, said = runner(["journalctl", "--no-pager", "--quiet", "--output=json", fields, *options])
+    if code:
+        raise UnitError(f"journalctl: {one_line(said)[:200]}")
+    for line in said.splitlines():
+        with contextlib.suppress(ValueError, LookupError, TypeError):
+            yield _entry(jsontext.parse(line))
+
+
+def _entry(data: Mapping[str, Any]) -> Entry:
+    """Return an entry of journalctl's JSON. Raises LookupError, TypeError or ValueError if it does not say when it was written."""
+    microseconds = data["__REALTIME_TIMESTAMP"]
+    if not re.fullmatch(r"[0-9]{1,18}", microseconds):
+        raise ValueError("the time of an entry of the journal is none")
+    words = data.get("MESSAGE")
+    if isinstance(words, list):  # bytes that are no UTF-8
+        words = bytes(number & 255 for number in words if isinstance(number, int)).decode("utf-8", "replace")
+    return Entry(
+        int(microseconds) / 1e6,
+        str(data.get("UNIT") or data.get("_SYSTEMD_UNIT") or ""),
+        words.strip() if isinstance(words, str) else "",
+        str(data.get("MESSAGE_ID", "")),
+    )

@@ -7,28 +7,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Optional
+from collections.abc import Mapping, Sequence
 
 from . import grammar, releases, ups_conf
 from . import upsmon as conf_upsmon
 from .upsmon import IDLE_SECONDS
 
-# Where Debian keeps the drivers and the real daemons: 2.8.0, 2.8.1, and 2.8.4 or newer, whose daemons are in sbin. What
-# stands in sbin on the first two are shell wrappers, which do nothing unless nut.conf's MODE tells them to.
-PLACES = ("/lib/nut", "/usr/lib/nut", "/usr/libexec/nut", "/usr/sbin")
 # The other modes don't start upsd. Worse, with none Debian 12 and 13 let each reboot cut the power of the UPSes in ups.conf.
 PRIMARY_MODES = ("netserver", "standalone")
 SECONDARY_MODES = ("netclient",)
-
-Find = Callable[[str], Optional[Path]]
-
-
-def find(name: str) -> Path | None:
-    """Find a driver or the real program of a daemon on this host. None if it is not installed."""
-    found = (Path(place, name) for place in PLACES)
-    return next((path for path in found if path.exists()), None)
 
 
 def together(files: Mapping[str, str], release: releases.Release | None = None) -> list[str]:

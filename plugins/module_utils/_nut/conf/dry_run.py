@@ -20,9 +20,9 @@ from pathlib import Path
 
 from ..base import trust
 from ..base.files import Owner
+from ..base.process import Find, find_program
 from ..base.systemd import Run
 from . import nss, ups_conf
-from .consistency import Find, find
 
 # A process id that no process has: without it upsmon -K of 2.8.0 stops at the upsmon that runs already.
 NO_PID = "4194303"
@@ -47,7 +47,7 @@ _UPSSCHED = re.compile(r".*(?:invalid directive|Parse error|must be set before|d
 def check_files(
     files: Mapping[str, str],
     runner: Run,
-    finder: Find = find,
+    finder: Find = find_program,
     owner: Owner = ("root", "nut"),
     *,
     # a unix socket's path is at most 107 bytes long, so the scratch directory stands near the root
@@ -112,7 +112,7 @@ def check_sections(
     text: str,
     names: Iterable[str],
     runner: Run,
-    finder: Find = find,
+    finder: Find = find_program,
     owner: Owner = ("root", "nut"),
     *,
     room: Path = Path("/run"),

@@ -27,7 +27,7 @@ AUTO = "auto"
 ANSWER_LIMIT = 512
 
 # upsd looks at these three itself. 2.8.0 dies of one without a value.
-_FIRST = ("driver", "port", "desc")
+FIRST = ("driver", "port", "desc")
 # digits in these are no number: YAML makes 307 of an Eaton's 0463
 _TEXTS = ("vendorid", "productid", "serial")
 # they put a value of the user's in the place of the UPS's own: default.VARIABLE, override.VARIABLE
@@ -88,7 +88,7 @@ def section(device: Mapping[str, object]) -> Section:
             raise DeviceError(
                 f"device {name}: {key} is a number to YAML, which may have changed it. Put it into quotes"
             )
-        if value is True and key in _FIRST:
+        if value is True and key in FIRST:
             raise DeviceError(f"device {name}: {key} must be a text")
         keys[key.lower()] = (key, None if value is True else _text(name, key, value))
     if keys["driver"][1] == AUTO and keys["port"][1] != "auto":
@@ -104,13 +104,13 @@ def section(device: Mapping[str, object]) -> Section:
 
 def _further(name: str, device: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for key, value in device.items():
-        if key in _FIRST or key in ("name", "powervalue"):
+        if key in FIRST or key in ("name", "powervalue"):
             continue
         if key in _VARIABLES:
             yield from _variables(name, key, _mapping(name, key, value))
         elif key == "options":
             for option, one in _mapping(name, key, value).items():
-                if option in (*_FIRST, "name"):
+                if option in (*FIRST, "name"):
                     raise DeviceError(f"device {name}: {option} belongs to the device itself, not under options")
                 yield str(option), one
         elif key == "synchronous" and isinstance(value, bool):

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..base import systemd
 from ..conf import grammar, ups_conf
+from .change import Action, Change, FileChange, in_order, stop_watcher
+
+FOLDER = Path("/etc/nut")
 
 # Files in the order in which they are put in place. nut.conf comes first: with MODE=none and a section in ups.conf,
 # Debian 12 and 13 cut the UPS's power at the next reboot. What is taken away goes in the opposite order.
@@ -25,9 +28,6 @@ SECONDARY_FILES = ("nut.conf", "upssched.conf", "upsmon.conf")
 WANTED = "ups.conf.wanted"
 # hotplug must never meet a new ups.conf with an old one of these
 FILES = ("nut.conf", "upsd.users", "upsd.conf", WANTED, "ups.conf", "upssched.conf", "upsmon.conf")
-
-# In /run: what a run has decided on and not lived to do, for the next one. A reboot does it all.
-PENDING = "homelab-nut-pending.json"
 
 # What stands in the files of a host that is no longer ours. MODE=none is safe beside a ups.conf without sections.
 STUB = "# Emptied by Ansible (homelab.nut), with state absent.\n"
@@ -50,32 +50,6 @@ _START_ONLY = (
 _LATE = ("POWEROFF_WAIT", "POWEROFF_QUIET")
 # read by scripts for sysv's init alone, which Debian's units don't use
 _UNREAD = ("UPSD_OPTIONS", "UPSMON_OPTIONS")
-
-
-@dataclass(frozen=True)
-class Action:
-    """One step: a verb of systemctl, its unit, and the reason."""
-
-    verb: str
-    unit: str
-    reason: str
-
-    def __str__(self) -> str:
-        """Say it in one line."""
-        return f"{self.verb} {self.unit}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be done: before the files are replaced, which files, and what after."""
-
-    changed: tuple[str, ...]
-    before: tuple[Action, ...]
-    after: tuple[Action, ...]
-
-    def __bool__(self) -> bool:
-        """Say whether there is anything to do."""
-        return bool(self.changed or self.before or self.after)
 
 
 def watched_units(files: Mapping[str, str]) -> tuple[str, ...]:
@@ -103,7 +77,8 @@ def plan(
     loose: Sequence[str] = (),
     strays: Sequence[str] = (),
     stale: Sequence[str] = (),
-) -> Plan:
+    folder: Path = FOLDER,
+) -> Change[Action]:
     """Decide what to do.
 
     old, new: name -> text of the files that are there and that should be. found: the units of watched_units(new).
@@ -111,16 +86,11 @@ def plan(
     strays: units of drivers that start at boot, and whose UPS new does not have. stale: UPSes whose section the enumerator
     takes for changed.
     """
-    changed = tuple(name for name in FILES if name in new and (old.get(name) != new[name] or name in loose))
+    changed = [name for name in FILES if name in new and (old.get(name) != new[name] or name in loose)]
     after: list[Action] = []
-    before: list[Action] = []
+    before: tuple[Action, ...] = ()
     if "ups.conf" in new:
-        watcher = found.get(systemd.WATCHER, systemd.ABSENT)
-        if watcher.runs or watcher.enabled == "enabled":
-            # it reacts to each write of ups.conf on its own, and races with what is done here
-            before.append(
-                Action("disable --now", systemd.WATCHER, "the enumerator is called when ups.conf is complete")
-            )
+        before = stop_watcher(found.get(systemd.WATCHER, systemd.ABSENT))
         after += _driver_actions(old, new, found, stale)
         after += [Action("disable --now", name, "ups.conf has no such section") for name in strays]
         after += _server_actions(old, new, found, changed)
@@ -130,22 +100,33 @@ def plan(
     ]
     after += [Action("enable", name, "it must start at boot") for name in off]
     # a unit that this host has no more can't be restarted: a run that tried would fail, and so would each one after it
-    after += [one for one in left if one.unit in watched_units(new) and one.verb != "disable --now"]
-    return Plan(changed, tuple(before), _in_order(after))
+    after += [owed for owed in left if owed.unit in watched_units(new) and owed.verb != "disable --now"]
+    return Change(before, _files(changed, old, new, folder), in_order(after))
 
 
-def plan_absent(old: Mapping[str, str], found: Mapping[str, systemd.Unit], drivers: Sequence[str]) -> Plan:
+def plan_absent(
+    old: Mapping[str, str], found: Mapping[str, systemd.Unit], drivers: Sequence[str], folder: Path = FOLDER
+) -> Change[Action]:
     """Decide how a host is left that shall have no NUT of ours: nothing runs, nothing starts, no UPS can be cut.
 
     old: the files that are there. found: the units of watched_units(old), and drivers: those that start at boot.
     """
-    changed = tuple(name for name in reversed(FILES) if name in old and old[name] != STUBS[name])
+    changed = [name for name in reversed(FILES) if name in old and old[name] != STUBS[name]]
     # upsmon first: it must not take the end of upsd for a UPS that is lost
     first = [name for name in (systemd.MONITOR, systemd.WATCHER, systemd.SERVER) if _is_there(found, name)]
     # the enumerator takes back what it made for each section, and is itself the last to go
     registered = [Action("start", systemd.ENUMERATOR, "ups.conf has no section any more")] if drivers else []
     rest = [*drivers, *(name for name in (systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL) if _is_there(found, name))]
-    return Plan(changed, _stops(first), (*registered, *_stops(rest)))
+    return Change(_stops(first), _files(changed, old, STUBS, folder), (*registered, *_stops(rest)))
+
+
+def _files(
+    names: Sequence[str], old: Mapping[str, str], new: Mapping[str, str], folder: Path
+) -> tuple[FileChange, ...]:
+    return tuple(
+        FileChange(name, folder / name, old.get(name), new[name], "ups.conf" if name == WANTED else name)
+        for name in names
+    )
 
 
 def _stops(names: Sequence[str]) -> tuple[Action, ...]:
@@ -155,28 +136,6 @@ def _stops(names: Sequence[str]) -> tuple[Action, ...]:
 def _is_there(found: Mapping[str, systemd.Unit], name: str) -> bool:
     unit = found.get(name, systemd.ABSENT)
     return unit.runs or unit.enabled in ("enabled", "enabled-runtime")
-
-
-def _in_order(actions: Sequence[Action]) -> tuple[Action, ...]:
-    """Put actions into the order in which units need each other, without those that another of them does as well."""
-    # What is stopped before the enumerator looks stays down until it has looked: a restart noted for another reason, such as a
-    # new sandbox, must not take the place of that stop.
-    stopped = {one.unit for one in actions if one.verb == "stop"}
-    actions = [replace(one, verb="start") if one.verb == "restart" and one.unit in stopped else one for one in actions]
-    # A reload right behind a restart is worse than useless: a SIGHUP that comes before upsd is ready for one ends it.
-    restarted = {one.unit for one in actions if one.verb == "restart"}
-    needed = [one for one in actions if one.unit not in restarted or one.verb in ("restart", "enable")]
-    first = {(one.verb, one.unit): one for one in reversed(needed)}
-    return tuple(sorted((one for one in needed if first[one.verb, one.unit] is one), key=stage))
-
-
-def stage(action: Action) -> int:
-    """Return an action's place in the order in which units need each other."""
-    if action.verb == "enable":
-        return 4
-    if action.verb == "stop":
-        return -1
-    return {systemd.ENUMERATOR: 0, systemd.SERVER: 2, systemd.MONITOR: 3}.get(action.unit, 1)
 
 
 def _boots(unit: str) -> bool:

@@ -4,35 +4,33 @@
 
 """NUT's files on a host, from those that are there to those that should be, taken up by the smallest set of actions.
 
-actions.py decides, writing.py writes, verify.py asks upsd in the end; here it is put together.
+actions.py decides, apply.py does, verify.py asks upsd in the end; here it is put together.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Protocol
 
 from ..base import files as base_files
-from ..base import hostnames, jsontext, sets
+from ..base import hostnames, sets
 from ..base import systemd as base_systemd
-from ..base.files import Owner
-from ..base.text import one_line, well_formed
+from ..base.text import one_line
 from ..conf import consistency, dry_run, enumerator, host, nss, releases, ups_conf, upsmon
-from ..conf.redact import redact
+from ..conf.directives import Release
 from ..conf.upsmon import local_upsd
 from ..net import snapshot, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..usb.names import Resolution
 from ..usb.policy import Policy, PolicyError, read
 from . import actions
-from .actions import Action, Plan
+from .apply import LocalNut
+from .change import Action, Change, FileChange
 from .verify import Verdict, Verifier
 
 MODE = 0o640  # passwords are in them: for root to write, for NUT to read
@@ -45,11 +43,6 @@ KEPT = ".before-homelab-nut"
 
 class DeployError(Exception):
     """The deployment stopped; the message says where, why, and what to do."""
-
-
-def _told(text: str) -> list[str]:
-    """Return the lines that say something: the files that Debian ships are comment for the most part."""
-    return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
 class Bus(Protocol):
@@ -67,24 +60,13 @@ class Bus(Protocol):
 
 @dataclass
 class Deployment:
-    """One host and its NUT, with the files that it should have.
+    """One host and its NUT, with the files that it should have. Only this class touches the host."""
 
-    wanted: name -> text; None, if the host shall have no NUT of ours. tls: the certificates that the files refer to. policy:
-    what becomes of UPSes that nobody declared; None leaves them alone. Only this class touches the host.
-    """
-
-    wanted: Mapping[str, str] | None
-    runner: base_systemd.Run
-    open_bus: Callable[[Deployment, Policy], Bus]
-    tls: nss.Tls | None = None
-    policy: Policy | None = None
-    folder: Path = Path("/etc/nut")
-    memory: Path = Path("/var/lib/nut-hotplug/state.json")
-    manifest: Path = sets.MANIFEST
-    room: Path = Path("/run")
-    systemd: Path = Path("/etc/systemd/system")
-    owner: Owner = ("root", "nut")
-    finder: consistency.Find = consistency.find
+    wanted: Mapping[str, str] | None  # name -> text; None, if the host shall have no NUT of ours
+    local: LocalNut
+    open_bus: Callable[[Policy, LocalNut, Release | None], Bus]
+    tls: nss.Tls | None = None  # the certificates that the files refer to
+    policy: Policy | None = None  # what becomes of UPSes that nobody declared; None leaves them alone
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     done: list[Action] = field(default_factory=list, init=False)
@@ -95,19 +77,19 @@ class Deployment:
 
     def __post_init__(self) -> None:
         """Read what is there. Raises DeployError for a set of files that is none, or that this NUT can't have."""
-        # What is still to be done, where a run that is cut short leaves it to the next, or to nut-hotplug.
-        self.pending = self.room / actions.PENDING
         self.serves = False  # upsd, on this host, as plan() has seen it
         self.bus: Bus | None = None
         self.found: Resolution | None = None
         self.absent = self.wanted is None
         self.new: Mapping[str, str] = self.wanted or {}
-        self.certificates = nss.path_of(self.tls, self.folder) if self.tls else None
+        self.certificates = nss.path_of(self.tls, self.local.folder) if self.tls else None
         self._known()
-        self.release = releases.installed(self.runner, self.finder)
+        self.release = releases.installed(self.local.runner, self.local.finder)
         names = (*self.new, actions.WANTED) if "ups.conf" in self.new else self.new
         self.old = {
-            name: text for name in (actions.FILES if self.absent else names) if (text := self._read(name)) is not None
+            name: text
+            for name in (actions.FILES if self.absent else names)
+            if (text := self.local.read(name)) is not None
         }
         asked = self._complete()
         # as it was asked for: fit() allows that, too, for the day on which the network is not there
@@ -130,7 +112,7 @@ class Deployment:
         auto = any(ups_conf.is_auto(one) for one in ups_conf.parse(text).sections.values())
         if not text or not (auto or self.policy):
             return ""
-        self.bus = self.open_bus(self, self._policy())
+        self.bus = self.open_bus(self._policy(), self.local, self.release)
         completed, found = self.bus.complete(text)
         self.found = found
         self.warnings += found.remarks
@@ -143,7 +125,7 @@ class Deployment:
         if self.policy is not None:
             return self.policy
         try:
-            return read(self.folder / "hotplug.json") or Policy(unknown="")
+            return read(self.local.folder / "hotplug.json") or Policy(unknown="")
         except PolicyError as error:
             raise DeployError(f"{error}. Run with the tag hotplug, or remove it") from None
 
@@ -159,45 +141,21 @@ class Deployment:
         self.new = fitted.files
         self.warnings += fitted.left_out
 
-    def _read(self, name: str) -> str | None:
-        try:
-            # as bytes: as text, a carriage return would be lost, and the file differ from what was written for ever
-            return (self.folder / name).read_bytes().decode("utf-8", "surrogateescape")
-        except FileNotFoundError:
-            return None
-
     # Looking
 
-    def diff(self, decided: Plan) -> str:
-        """Show what changes for NUT, file by file and unit by unit, without secrets and comments."""
-        shown = []
-        for name in decided.changed:
-            path = str(self.folder / name)
-            was, will = self.old.get(name, ""), self._text(name)
-            kind = "ups.conf" if name == actions.WANTED else name
-            before, after = (_told(redact(kind, text)) for text in (was, will))
-            lines = difflib.unified_diff(before, after, path, path, lineterm="", n=1)
-            what = "mode or owner is mended" if was == will else "only a secret or a comment changes"
-            shown += list(lines) or [f"{path}: {what}"]
-        shown += [str(action) for action in (*decided.before, *decided.after)]
-        return well_formed("".join(f"{line}\n" for line in shown))
-
-    def _text(self, name: str) -> str:
-        return actions.STUBS[name] if self.absent else self.new[name]
-
-    def plan(self) -> Plan:
+    def plan(self) -> Change[Action]:
         """Decide what to do on this host. Raises DeployError."""
         files = self.old if self.absent else self.new
-        enabled = base_systemd.drivers_at_boot(self.systemd)
+        enabled = base_systemd.drivers_at_boot(self.local.systemd)
         watched = actions.watched_units(files)
-        found = base_systemd.show(list(dict.fromkeys([*watched, *enabled])), self.runner)
+        found = base_systemd.show(list(dict.fromkeys([*watched, *enabled])), self.local.runner)
         self.serves = bool(found.get(base_systemd.SERVER, base_systemd.ABSENT).pid)
         if self.absent:
             running = [name for name in found if base_systemd.is_driver(name) and found[name].runs]
-            return actions.plan_absent(self.old, found, list(dict.fromkeys([*enabled, *running])))
-        if "ups.conf" not in self.new and ups_conf.parse(self._read("ups.conf") or "").sections:
+            return actions.plan_absent(self.old, found, list(dict.fromkeys([*enabled, *running])), self.local.folder)
+        if "ups.conf" not in self.new and ups_conf.parse(self.local.read("ups.conf") or "").sections:
             raise DeployError(
-                f"{self.folder}/ups.conf has a UPS, so this host is a primary. If it shall be a secondary, run with state absent "
+                f"{self.local.folder}/ups.conf has a UPS, so this host is a primary. If it shall be a secondary, run with state absent "
                 "first, or empty that file"
             )
         masked = [name for name in watched if found[name].enabled.startswith("masked") and name != base_systemd.WATCHER]
@@ -209,10 +167,11 @@ class Deployment:
             self.old,
             self.new,
             found,
-            left=[*self._left(), *self._lost_certificates()],
+            left=[*self._owed(), *self._lost_certificates()],
             loose=self._loose(),
             strays=[name for name in enabled if name not in watched],
             stale=self._stale(),
+            folder=self.local.folder,
         )
 
     def _stale(self) -> list[str]:
@@ -220,7 +179,7 @@ class Deployment:
         text = self.new.get("ups.conf", "")
         stale = []
         for name in ups_conf.parse(text).sections:
-            kept = base_systemd.checksum(name, self.systemd)
+            kept = base_systemd.checksum(name, self.local.systemd)
             if kept.exists() and f"SECTION_CHECKSUM={enumerator.checksum(text, name)}'" not in kept.read_text():
                 stale.append(name)
         return stale
@@ -228,14 +187,14 @@ class Deployment:
     def _loose(self) -> list[str]:
         """Name the files that others than root and NUT may read or write, or that NUT itself may not read."""
         try:
-            owner = base_files.ids(self.owner)
+            owner = base_files.ids(self.local.owner)
         except KeyError:
             return []  # there is no such group yet: NUT is not installed
-        return [name for name in self.old if not base_files.is_kept(self.folder / name, MODE, owner)]
+        return [name for name in self.old if not base_files.is_kept(self.local.folder / name, MODE, owner)]
 
     def _lost_certificates(self) -> list[Action]:
         """Restart what reads the certificates, if their database is not there. A new one has a new path in the files."""
-        if self.certificates is None or nss.is_sound(self.certificates, self.owner):
+        if self.certificates is None or nss.is_sound(self.certificates, self.local.owner):
             return []
         why = f"{self.certificates} is missing, or not as it was made"
         readers = [
@@ -286,11 +245,14 @@ class Deployment:
             return
         wrong = consistency.together(self.new, self.release)
         if self.release is not None and not wrong:
-            wrong = host.unrunnable(self.new, self.runner) + host.missing(self.new, self.certificates)
-            wrong += host.find_untrusted(self.new, self.folder)
+            wrong = host.unrunnable(self.new, self.local.runner) + host.missing(self.new, self.certificates)
+            wrong += host.find_untrusted(self.new, self.local.folder)
             if "upsd.conf" in self.new and not self.may_lack_listeners:
                 wrong += host.unbindable(self.new["upsd.conf"], self.old.get("upsd.conf", ""), self.serves)
-            wrong += dry_run.check_files(self.new, self.runner, self.finder, self.owner, room=self.room, tls=self.tls)
+            local = self.local
+            wrong += dry_run.check_files(
+                self.new, local.runner, local.finder, local.owner, room=local.room, tls=self.tls
+            )
         if wrong:
             raise DeployError(
                 "the new configuration is not right, so the old one stays and nothing was restarted:\n"
@@ -326,100 +288,88 @@ class Deployment:
 
     # Doing
 
-    def apply(self, decided: Plan, force: bool = False) -> None:
+    def apply(self, decided: Change[Action], force: bool = False) -> None:
         """Replace the files and take them up. Raises DeployError; then .written and .done tell how far it came.
 
         Drivers take their time: before upsd is restarted, it is asked once more whether the mains are there, unless FORCE.
         What becomes of a run that is killed here or there: docs/architecture.md, "Killed anywhere".
         """
-        if self.tls and self.certificates and not nss.is_sound(self.certificates, self.owner):
+        if self.tls and self.certificates and not nss.is_sound(self.certificates, self.local.owner):
             shutil.rmtree(self.certificates, ignore_errors=True)
             try:
-                nss.make(self.certificates, self.tls, self.runner, self.owner)
+                nss.make(self.certificates, self.tls, self.local.runner, self.local.owner)
             except nss.NssError as error:
                 raise DeployError(f"{error}. Nothing was changed.") from None
         for action in decided.before:
             self._do(action)
-        self._keep(decided.changed)
+        self._keep(decided.files)
         if self.bus and self.found:
             self.bus.intend(self.new["ups.conf"], self.found)
         self._replace(decided)
         self.written += decided.changed
         if self.bus and self.found:
             self.bus.adopt(self.new["ups.conf"], self.found)
-        for action in decided.after:
+
+        def take(action: Action) -> None:
             if action.unit == base_systemd.SERVER and action.verb == "restart":
                 self.guard(force, "it goes on with what it had. The files are in place, and the next run does the rest")
             self._do(action)
-        self.pending.unlink(missing_ok=True)
+
+        self.local.take_up(decided.after, take)
         if self.absent:
             with contextlib.suppress(OSError):
-                self.manifest.parent.rmdir()
+                self.local.manifest.parent.rmdir()
 
     def tidy(self) -> None:
         """Remove the certificates that no file refers to any more, and those of a run that was killed. Raises OSError."""
-        for old in self.folder.glob(f"{nss.PREFIX}*"):
+        for old in self.local.folder.glob(f"{nss.PREFIX}*"):
             if nss.NAME.fullmatch(old.name) and old != self.certificates:
                 shutil.rmtree(old)
 
-    def _replace(self, decided: Plan) -> None:
+    def _replace(self, decided: Change[Action]) -> None:
         """Replace the files, and note what must follow. Raises DeployError."""
-        texts = {self.folder / name: self._text(name) for name in decided.changed}
-        note = sets.Note(self.pending, json.dumps([asdict(one) for one in decided.after]))
+        pending = self.local.pending
+        texts = {file.path: file.new for file in decided.files if file.new is not None}
+        note = sets.Note(pending.path, pending.as_text(decided.after))
         try:
             if texts:
-                sets.replace(texts, MODE, self.owner, manifest=self.manifest, note=note)
+                sets.replace(texts, MODE, self.local.owner, manifest=self.local.manifest, note=note)
             else:
-                base_files.replace({note.path: note.text}, 0o600)
+                pending.write(decided.after)
         except base_files.WriteError as error:
             raise DeployError(str(error)) from None
 
-    def _keep(self, names: Sequence[str]) -> None:
+    def _keep(self, files: Sequence[FileChange]) -> None:
         """Keep what somebody wrote, beside the file that takes its place."""
-        foreign = [
-            self.folder / name for name in names if name in self.old and _OURS not in self.old[name].partition("\n")[0]
-        ]
-        theirs = [path for path in foreign if path not in host.shipped(foreign, self.runner)] if foreign else []
-        copies = {path: path.with_name(path.name + KEPT) for path in theirs}
+        foreign = {
+            file.path: file.old for file in files if file.old is not None and _OURS not in file.old.partition("\n")[0]
+        }
+        theirs = foreign.keys() - host.shipped([*foreign], self.local.runner) if foreign else ()
+        copies = {path.with_name(path.name + KEPT): text for path, text in foreign.items() if path in theirs}
         # the first one is the one that worked before there was any of ours
-        copies = {path: copy for path, copy in copies.items() if not copy.exists()}
+        copies = {copy: text for copy, text in copies.items() if not copy.exists()}
         try:
-            base_files.replace({copy: self.old[path.name] for path, copy in copies.items()}, MODE, self.owner)
+            base_files.replace(copies, MODE, self.local.owner)
         except base_files.WriteError as error:
             raise DeployError(str(error)) from None
-        self.kept += [str(copy) for copy in copies.values()]
+        self.kept += map(str, copies)
 
     def _do(self, action: Action) -> None:
         try:
-            if action.verb in ("restart", "start"):
-                # systemd gives up on a unit that failed often, and refuses to start it until told to forget
-                self.runner(["systemctl", "reset-failed", action.unit])
-            base_systemd.do(action.verb, action.unit, runner=self.runner)
+            action = self.local.do(action)
         except base_systemd.UnitError as error:
-            if action.verb == "reload" and not base_systemd.show([action.unit], self.runner)[action.unit].runs:
-                # it has ended since the plan was made, and Debian 12 does not start it again
-                self._do(replace(action, verb="restart"))
-                return
             # A UPS that is not there lets its driver fail. What that means is judged when all is done.
             if not base_systemd.is_driver(action.unit):
                 raise DeployError(
-                    f"{error}\n{base_systemd.sandbox_failure(action.unit, self.runner)}"
-                    f"Its last words: {one_line(base_systemd.last_words(action.unit, self.runner))}"
+                    f"{error}\n{base_systemd.sandbox_failure(action.unit, self.local.runner)}"
+                    f"Its last words: {one_line(base_systemd.last_words(action.unit, self.local.runner))}"
                 ) from None
         self.done.append(action)
 
-    def _left(self) -> list[Action]:
-        try:
-            return [Action(**one) for one in jsontext.parse(self.pending.read_text())]
-        except FileNotFoundError:
-            return []
-        except (ValueError, TypeError):
-            # nobody knows what it said: a daemon may run with old files, so all are restarted
-            return [
-                Action("restart", name, f"{self.pending} can't be read")
-                for name in actions.watched_units(self.new)
-                if name.endswith(".service") and name != base_systemd.ENUMERATOR
-            ]
+    def _owed(self) -> list[Action]:
+        """Return what an earlier run did not live to do. What runs may run with old files if nobody knows that."""
+        watched = [name for name in actions.watched_units(self.new) if name.endswith(".service")]
+        return self.local.pending.read(name for name in watched if name != base_systemd.ENUMERATOR)
 
     # Believing
 
@@ -427,6 +377,6 @@ class Deployment:
         """Wait until upsd serves every UPS fresh and lists this host's upsmon as a client, for SECONDS at most."""
         if self.absent:
             return Verdict({})
-        return Verifier(self.new, self.runner, self.tls, self.clock, self.pause, frozenset(self.served)).verify(
+        return Verifier(self.new, self.local.runner, self.tls, self.clock, self.pause, frozenset(self.served)).verify(
             seconds, patient
         )

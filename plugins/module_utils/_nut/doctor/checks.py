@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 from ..base import hostnames
 from ..base.clock import stamp
-from ..base.systemd import MONITOR, SERVER, WATCHER, driver
+from ..base.systemd import ABSENT, MONITOR, SERVER, WATCHER, Entry, driver
 from ..base.text import as_text, one_line, printable
 from ..conf import grammar, releases, ups_conf
 from ..conf import upsmon as conf_upsmon
@@ -30,10 +30,10 @@ from ..shutdown import policy as shutdown_policy
 from ..shutdown.flag import SET, spare_of
 from ..usb import bus as usb_bus
 from ..usb import fingerprint
-from ..usb import names as usb_names
+from ..usb import sections as usb_sections
 from . import status as doctor_status
 from .findings import FAILURE, NOTE, OK, UNKNOWN, WARNING, Finding
-from .observe import Entry, File, Seen, Served, Unit
+from .observe import File, Seen, Served
 
 DAY = 86400.0
 YEAR = 365.25 * DAY
@@ -221,7 +221,7 @@ def _section_differences(look: _Look, wanted: str) -> list[str]:
         other = theirs.sections.get(name)
         if other is None:
             differs.append(f"[{name}] is missing")
-        elif not usb_names.is_dummy(other) or usb_names.is_dummy(section):
+        elif not usb_sections.is_dummy(other) or usb_sections.is_dummy(section):
             free = ("driver", "port") if ups_conf.is_auto(section) else ()
             differs += [
                 f"[{name}] {key}" for key, value in section.keys if (key, value) not in other.keys and key not in free
@@ -326,7 +326,7 @@ def restarted(look: _Look) -> Found:
     if look.expected.primary:
         pairs.append((SERVER, ("upsd.conf", "upsd.users")))
     for name, those in pairs:
-        unit = look.seen.units.get(name, Unit("", "", "", "", 0, "", 0.0))
+        unit = look.seen.units.get(name, ABSENT)
         late = [one for one in those if one in look.seen.files and look.seen.files[one].changed > unit.since + 1]
         if not unit.runs or not unit.since or not late:
             continue
@@ -352,7 +352,7 @@ def usb(look: _Look) -> Found:
         yield from look.blind("usb", "usb")
         return
     for name, section in look.sections.items():
-        if usb_names.is_dummy(section):
+        if usb_sections.is_dummy(section):
             if "ABSENT" in getattr(look.upses.get(name.lower()), "status", ()):
                 yield look.make(
                     "usb",
@@ -361,7 +361,7 @@ def usb(look: _Look) -> Found:
                     "plug it in; lsusb; nut-hotplug status",
                 )
             continue
-        kind = usb_names.value(section, "driver")
+        kind = usb_sections.value(section, "driver")
         if kind not in usb_bus.DRIVERS and not kind.endswith("_usb"):
             continue
         those = [
@@ -369,7 +369,7 @@ def usb(look: _Look) -> Found:
             for one in look.seen.devices
             if not one.hub and fingerprint.means(section, one, look.seen.release or NEWEST)
         ]
-        if not usb_names.telling(section.keys):
+        if not fingerprint.telling(section.keys):
             # without keys its driver takes what it knows; which that is only the driver can say
             those = (
                 those
@@ -874,7 +874,7 @@ def the_gate(look: _Look) -> Found:
             file = look.seen.own.get(place.path)
             if text and file is None and each in kit.sandboxes and each in look.seen.refused:
                 why = printable(look.seen.refused[each], 200)
-                before.append(look.make(check, NOTE, why, f"{deploy_kits.remedy(kit)}; {todo}"))
+                before.append(look.make(check, NOTE, why, f"{kit.remedy}; {todo}"))
             elif text and file is None:
                 before.append(look.make(check, FAILURE, f"/{place.path} is missing", todo))
             elif file is not None and file.text != text and not (each == "shutdown.json" and _broken(file.text)):
@@ -957,7 +957,7 @@ def policy(look: _Look) -> Found:
             "policy",
             WARNING,
             f"no address is known of {', '.join(blind)}: its end would not be seen, and waited for as long as it may take",
-            "nut-shutdown check; give addresses, or mend the name server",
+            "give addresses, or mend the name server; then nut-shutdown refresh",
         )
     else:
         yield look.make(

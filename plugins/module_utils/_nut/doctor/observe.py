@@ -25,14 +25,13 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from ..base import hostnames, jsontext, tcp_table, trust
-from ..base.clock import entry_moment
-from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Run, driver
-from ..base.text import one_line
-from ..conf import consistency, host, releases, ups_conf
+from ..base.process import Find, find_program
+from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Entry, Run, Unit, driver, read_journal, show
+from ..conf import host, releases, ups_conf
 from ..conf import upsmon as conf_upsmon
 from ..conf.directives import Release
 from ..conf.upsmon import local_upsd
-from ..deploy import actions
+from ..deploy import actions, sandbox
 from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
 from ..net.client import Client, UpsdFailure
@@ -54,7 +53,6 @@ REPORT = "var/lib/nut-shutdown/last.json"
 WATCH_STATE = "var/lib/nut-shutdown/watch.json"
 ADDRESSES = "var/lib/nut-shutdown/addresses.json"
 
-_SHOWN = "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,Result,StateChangeTimestampMonotonic"
 # adjtimex(2): what it returns if nobody keeps the clock right
 _TIME_ERROR = 5
 _TIMEX_BYTES = 512
@@ -73,24 +71,6 @@ class File:
     changed: float
     digest: str
     text: str = ""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """How a unit stands, in systemd's words. since: seconds since 1970 of its last change, a reload too; 0 if there was none."""
-
-    load: str
-    active: str
-    sub: str
-    enabled: str
-    pid: int
-    result: str
-    since: float
-
-    @property
-    def runs(self) -> bool:
-        """Say whether it serves, or is about to."""
-        return self.active in ("active", "activating", "reloading")
 
 
 @dataclass(frozen=True)
@@ -139,15 +119,6 @@ class Cut:
     spare: str
     space: int
     files: int | None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the journal. at: seconds since 1970. unit: which unit's process said it, or which unit systemd spoke of."""
-
-    at: float
-    unit: str
-    words: str
 
 
 @dataclass(frozen=True)
@@ -212,7 +183,7 @@ class Host:
     root: Path = Path("/")
     open_client: Open = lambda host, port: Client(host, port, timeout=SECONDS)
     resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve
-    finder: consistency.Find = consistency.find
+    finder: Find = find_program
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     kept_right: Callable[[], bool | None] | None = None
@@ -244,12 +215,12 @@ class Host:
             devices=self.tried("usb", self._devices, ()) if self.primary else (),
             served=served,
             watched=self._watched(upsmon),
-            addresses={name: self._addresses(place) for name, place in self.clients.items()},
+            addresses=self._addresses(),
             tls=self._tls(files) if self.primary and self.ca else None,
             flags=self.tried("flags", lambda: self._flags(upsmon), {}),
             cut=self.tried("cut", lambda: self._cut(upsmon), None) if self.primary else None,
             untrusted=self.tried("trust", lambda: self._untrusted(upsmon), {}),
-            refused=self.tried("sandboxes", lambda: deploy_kits.read_refused(self.root), {}),
+            refused=self.tried("sandboxes", lambda: sandbox.read_refused(self.root), {}),
             gate=self._json(GATE_STATE),
             last=self._json(REPORT),
             helped=self._helped(),
@@ -349,12 +320,7 @@ class Host:
             names += [SERVER, WATCHER, *map(driver, sections)]
         for kit in self.kits:
             names += kit.units
-        code, said = self.runner(["systemctl", "show", f"--property={_SHOWN}", "--", *names])
-        if code:
-            raise OSError(f"systemctl show: {one_line(said)}")
-        blocks = [block for block in said.split("\n\n") if block.strip()]
-        booted = self.clock() - self.monotonic()
-        return {name: _unit(block, booted) for name, block in zip(names, blocks)}
+        return show(names, self.runner, booted=self.clock() - self.monotonic())
 
     def _journal(self, sections: Sequence[str], now: float) -> tuple[Entry, ...]:
         daemons = [MONITOR, SERVER, *map(driver, sections)] if self.primary else [MONITOR]
@@ -362,21 +328,13 @@ class Host:
         # of what a timer starts each minute only its own words, not systemd's
         matches = [f"_SYSTEMD_UNIT={name}" for name in (*daemons, *quiet)] + [f"UNIT={name}" for name in daemons]
         joined = [word for match in matches for word in (match, "+")][:-1]
-        code, said = self.runner(
-            [
-                "journalctl",
-                "--no-pager",
-                "--quiet",
-                "--output=json",
-                "--output-fields=MESSAGE,_SYSTEMD_UNIT,UNIT",
-                f"--lines={LINES}",
-                f"--since=@{max(now - self.since, 0):.0f}",
-                *joined,
-            ]
-        )
-        if code:
-            raise OSError(f"journalctl: {one_line(said)[:200]}")
-        return tuple(_entries(said))
+        options = [f"--lines={LINES}", f"--since=@{max(now - self.since, 0):.0f}", *joined]
+        # what is said twice in a second, to syslog and to the standard error, counts once
+        told: dict[tuple[int, str], Entry] = {}
+        for entry in read_journal(options, self.runner):
+            if entry.words:
+                told.setdefault((int(entry.at), entry.words), entry)
+        return tuple(told.values())
 
     # Processes and sockets
 
@@ -418,17 +376,20 @@ class Host:
     def _watched(self, upsmon_conf: str) -> dict[str, Served | str]:
         return {one.system: self._ask(one.host, one.port, [one.ups]) for one in conf_upsmon.monitors(upsmon_conf)}
 
-    def _addresses(self, place: str) -> tuple[str, ...] | str:
-        try:
-            return tuple(
-                dict.fromkeys(hostnames.normal_address(one) for one in self.resolve(place.strip("[]"), SECONDS))
-            )
-        except OSError as error:
-            # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
-            kept = Names(self._at(ADDRESSES)).known.get(place)
-            if kept:
-                return tuple(dict.fromkeys(map(hostnames.normal_address, kept)))
-            return f"the name {place} has no address here ({error.strerror or error})"
+    def _addresses(self) -> dict[str, tuple[str, ...] | str]:
+        places = {name: place.strip("[]") for name, place in self.clients.items()}
+        found, problems = hostnames.resolve_all(places.values(), SECONDS, self.resolve)
+        # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
+        kept = Names(self._at(ADDRESSES)).known
+        addresses: dict[str, tuple[str, ...] | str] = {}
+        for name, place in places.items():
+            known = found[place] or kept.get(place, ())
+            addresses[name] = tuple(dict.fromkeys(map(hostnames.normal_address, known)))
+            if not known:
+                addresses[name] = (
+                    f"the name {place} has no address here ({problems[place].strerror or problems[place]})"
+                )
+        return addresses
 
     def _tls(self, files: Mapping[str, File]) -> Tls:
         conf = files["upsd.conf"].text if "upsd.conf" in files else ""
@@ -470,39 +431,6 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-def _unit(block: str, booted: float) -> Unit:
-    """Read what systemctl shows of a unit. booted: seconds since 1970 at which its monotonic clock began."""
-    said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-    moment = int(said.get("StateChangeTimestampMonotonic") or 0)
-    return Unit(
-        load=said.get("LoadState", ""),
-        active=said.get("ActiveState", ""),
-        sub=said.get("SubState", ""),
-        enabled=said.get("UnitFileState", ""),
-        pid=int(said.get("MainPID") or 0),
-        result=said.get("Result", ""),
-        since=booted + moment / 1e6 if moment else 0.0,
-    )
-
-
-def _entries(said: str) -> Iterator[Entry]:
-    """Read journalctl's JSON, a line each. What is said twice in a second, to syslog and to the standard error, is told once."""
-    told: set[tuple[int, str]] = set()
-    for line in said.splitlines():
-        try:
-            data = jsontext.parse(line)
-            at = entry_moment(data)
-        except (ValueError, KeyError, TypeError):
-            continue
-        words = data.get("MESSAGE")
-        if isinstance(words, list):  # bytes that are no UTF-8
-            words = bytes(one & 255 for one in words if isinstance(one, int)).decode("utf-8", "replace")
-        if not isinstance(words, str) or (int(at), words.strip()) in told:
-            continue
-        told.add((int(at), words.strip()))
-        yield Entry(at, str(data.get("UNIT") or data.get("_SYSTEMD_UNIT") or ""), words.strip())
 
 
 def _inodes(folder: Path) -> Iterable[str]:

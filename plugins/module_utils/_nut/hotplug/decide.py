@@ -4,7 +4,7 @@
 
 """From names and sections, and how each driver stands, to the smallest list of actions. Nothing is touched here.
 
-naming.py says which UPS has which name, and what its section must be; plan() says what of that is done now, and what else a
+usb/names.py says which UPS has which name, and what its section must be; plan() says what of that is done now, and what else a
 driver needs, given what upsd says of each.
 """
 
@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 
 from ..base import systemd
 from ..conf.ups_conf import Section, UpsConf
-from ..deploy.actions import Action
+from ..deploy.change import Action
 from ..net.readings import may_be_outage
 from ..usb import fingerprint
 from ..usb.bus import UsbDevice
-from ..usb.names import DUMMY, Known, Resolution, dummy, is_dummy, others_have, says_more, telling, value, where
+from ..usb.names import Known, Resolution, others_have, says_more
 from ..usb.policy import Policy
+from ..usb.sections import DUMMY, dummy, is_dummy, value, where
 
 # Seconds, of CLOCK_BOOTTIME.
 # How long a driver is given to find its UPS again by itself: it looks each pollinterval, 2 s
@@ -257,7 +258,7 @@ class _Planning:
             if "OL" not in state.last or may_be_outage(state.last):
                 self.deferred.append(f"[{name}] gets no stand-in: {' '.join(state.last)} is the last that it said")
                 return True
-        elif name in self.known.memory or telling(self.old[name].keys if name in self.old else ()):
+        elif name in self.known.memory or fingerprint.telling(self.old[name].keys if name in self.old else ()):
             # It may have been on battery. A stand-in says that the mains are on, and would hide an outage. Of a UPS that was
             # never there nobody expects the truth.
             self.deferred.append(f"[{name}] gets no stand-in: nobody knows what its UPS said last")

@@ -11,31 +11,26 @@ from __future__ import annotations
 
 import binascii
 import contextlib
-import difflib
 import grp
-import json
 import os
 import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable
 
 from ..base import files as base_files
-from ..base import hostnames, jsontext, sets
+from ..base import hostnames, sets
 from ..base import systemd as base_systemd
 from ..base.clock import boot_id, boottime, stamp
-from ..base.files import Owner
 from ..base.text import printable
-from ..conf import consistency, dry_run, enumerator, releases, ups_conf, ups_conf_text
+from ..conf import dry_run, enumerator, host, releases, ups_conf, ups_conf_text
 from ..conf.directives import Release
-from ..conf.redact import redact
 from ..conf.upsmon import local_upsd
-from ..deploy import kits
-from ..deploy.actions import PENDING, Action, stage
-from ..deploy.deployment import Deployment
+from ..deploy.apply import LocalNut
+from ..deploy.change import Action, FileChange, show, stage, stop_watcher
 from ..net import snapshot
 from ..net.client import Client, UpsdFailure
 from ..net.vocabulary import ABSENT
@@ -43,11 +38,11 @@ from ..usb import bus, fingerprint
 from ..usb import names as usb_names
 from ..usb.bus import Ups, UsbDevice
 from ..usb.policy import Policy
+from ..usb.sections import DUMMY_PORT
 from . import decide, glance, quiet
 from .memory import Decision, Plugging, State, load, save
 
 MODE = 0o640
-DIFF_LINES = 3
 LOCK_SECONDS = 60.0
 QUIET = "nut-hotplug.quiet"
 # A bus on which something is being plugged in is looked at when it has not changed for SETTLE seconds
@@ -96,9 +91,7 @@ def describe(device: UsbDevice) -> str:
 
 def difference(before: str, after: str, path: str = "/etc/nut/ups.conf") -> str:
     """Show what changes in ups.conf, as a unified diff without secrets."""
-    was, will = (redact("ups.conf", text).splitlines() for text in (before, after))
-    lines = list(difflib.unified_diff(was, will, path, path, n=DIFF_LINES, lineterm=""))
-    return "".join(f"{printable(line, 1000)}\n" for line in lines or [f"{path}: only a secret changes"])
+    return show(FileChange("ups.conf", Path(path), before, after, "ups.conf").diff())
 
 
 @dataclass(frozen=True)
@@ -221,28 +214,15 @@ def _silent(line: str) -> None:
 
 @dataclass
 class Host:
-    """One host. Only this class touches it.
-
-    memory: the file of the state. room: where lock, notes and scratch directories are; lost at a reboot. say: takes one
-    line for each decision; debug: what led to it. release: of the host's NUT, which is asked if it is None. files: further
-    ones which, if they change, end the quiet: the policy's, the program's own. tables: where udev's rules are; () is
-    where Debian has them.
-    """
+    """One host. Only this class touches it."""
 
     policy: Policy
-    runner: base_systemd.Run
-    folder: Path = Path("/etc/nut")
-    memory: Path = Path("/var/lib/nut-hotplug/state.json")
-    room: Path = Path("/run")
-    manifest: Path = sets.MANIFEST
-    systemd: Path = Path("/etc/systemd/system")
-    say: Callable[[str], None] = _silent
-    debug: Callable[[str], None] = _silent
-    release: Release | None = None
-    files: Sequence[Path] = ()
-    tables: Sequence[Path] = ()
-    owner: Owner = ("root", "nut")
-    finder: consistency.Find = consistency.find
+    local: LocalNut
+    release: Release | None = None  # of the host's NUT, which is asked if it is None
+    say: Callable[[str], None] = _silent  # takes one line for each decision
+    debug: Callable[[str], None] = _silent  # what led to it
+    files: Sequence[Path] = ()  # further ones which, if they change, end the quiet: the policy's, the program's own
+    tables: Sequence[Path] = ()  # where udev's rules are; () is where Debian has them
     clock: Callable[[], float] = boottime
     wall: Callable[[], float] = time.time
     pause: Callable[[float], None] = time.sleep
@@ -257,14 +237,10 @@ class Host:
     def alone(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         """Keep other runs out, the module config's too, and put right what killed ones have left.
 
-        That is done on battery, too. It touches no daemon, and what is half in place is the worst that one can meet which
-        ends and is started again, or the last step of a shutdown. What was half written was judged as a whole, on mains.
-        Raises writing.Busy after SECONDS, and ReconcileError.
+        Raises files.Busy after SECONDS, and ReconcileError.
         """
-        instances = self.systemd.glob("nut-driver@*.service.d")
-        folders = (self.folder, self.memory.parent, *instances)
         try:
-            with sets.alone(self.room, seconds, folders, manifest=self.manifest, pause=self.pause) as found:
+            with self.local.alone(seconds, self.pause) as found:
                 if found:
                     self.say(printable(found, 500))
                 yield
@@ -302,10 +278,8 @@ class Host:
             plan = decide.plan(resolution, known, seen, server, power, memory.tries, now, self.policy)
             text = self._text(plan, old)
         plan, left = self._with_left(plan, power, known, found)
-        if text is not None and (found[base_systemd.WATCHER].runs or found[base_systemd.WATCHER].enabled == "enabled"):
-            # it reacts to each write of ups.conf on its own, and races with what is done here
-            stop = Action("disable --now", base_systemd.WATCHER, "the enumerator is called when ups.conf is complete")
-            plan = replace(plan, before=(stop, *plan.before))
+        if text is not None:
+            plan = replace(plan, before=(*stop_watcher(found[base_systemd.WATCHER]), *plan.before))
         remarks += [f"{describe(one.device)} is not served: {why}" for one, why in resolution.unserved]
         remarks += resolution.remarks
         return Look(
@@ -325,7 +299,7 @@ class Host:
             state=replace(
                 self._remembered(memory, known, resolution, seen, now=now), asked=asked, bus=_digest(seen_bus)
             ),
-            path=self.folder / "ups.conf",
+            path=self.local.folder / "ups.conf",
             old=old,
             text=text,
             lacks=self._lacks(plan.conf or known.conf),
@@ -368,13 +342,13 @@ class Host:
 
     def adopt(self, text: str, resolution: usb_names.Resolution) -> None:
         """Note what a play has written, if this host has a memory: nobody has edited that by hand."""
-        if self.memory.exists():
+        if self.local.memory.exists():
             written = self._ours(text, resolution)
             self._keep(replace(self._load(), memory=dict(resolution.memory), written=written, intended={}))
 
     def intend(self, text: str, resolution: usb_names.Resolution) -> None:
         """Note what a play is about to write, as begin() does: one that is killed then must not look like somebody's edit."""
-        if self.memory.exists():
+        if self.local.memory.exists():
             self._keep(replace(self._load(), intended=self._ours(text, resolution)))
 
     @staticmethod
@@ -384,22 +358,26 @@ class Host:
 
     def _load(self) -> State:
         if self._state is None:
-            self._state = load(self.memory)
+            self._state = load(self.local.memory)
         return self._state.booted(self.boot())
 
     def _identities(self) -> dict[str, str]:
         names = ("ups.conf", "ups.conf.wanted", "upsd.conf")
         # the directory, the manifest: a run that was killed while it wrote there has left something to finish, or to remove
-        paths = [self.folder, *(self.folder / name for name in names), *self.files, self.manifest, self.room / PENDING]
+        paths = [
+            self.local.folder,
+            *(self.local.folder / name for name in names),
+            *self.files,
+            self.local.manifest,
+            self.local.pending.path,
+        ]
         return {str(path): quiet.identity(str(path)) for path in paths}
 
     def _read(self, name: str) -> str | None:
-        path = self.folder / name
         try:
-            return path.read_bytes().decode("utf-8", "surrogateescape")
-        except FileNotFoundError:
-            return None
+            return self.local.read(name)
         except OSError as error:
+            path = self.local.folder / name
             raise ReconcileError(f"{path} can't be read: {error.strerror}. Nothing was changed") from None
 
     def _known(self, memory: State, wanted: str | None = None) -> tuple[usb_names.Known, str]:
@@ -417,7 +395,7 @@ class Host:
 
     def _release(self) -> Release | None:
         if self.release is None:
-            self.release = releases.installed(self.runner, self.finder)
+            self.release = releases.installed(self.local.runner, self.local.finder)
         return self.release
 
     def _devices(self, remarks: list[str]) -> tuple[tuple[UsbDevice, ...], bool]:
@@ -427,7 +405,7 @@ class Host:
         except bus.UsbError as error:
             remarks.append(f"{error}; lsusb is asked instead")
         try:
-            return bus.by_lsusb(self.runner), False
+            return bus.by_lsusb(self.local.runner), False
         except bus.UsbError as error:
             raise ReconcileError(f"what is on the USB bus can't be found out: {error}. Nothing was changed") from None
 
@@ -456,7 +434,7 @@ class Host:
             return upses, asked, False
         self.debug(f"nut-scanner is asked about {', '.join(map(describe, new))}")
         try:
-            scanned = bus.ask_scanner(self.runner, devices)
+            scanned = bus.ask_scanner(self.local.runner, devices)
         except bus.ScannerError as error:
             remarks.append(f"nut-scanner can't be asked which driver {', '.join(map(describe, new))} needs: {error}")
             return upses, asked, True
@@ -471,7 +449,7 @@ class Host:
         try:
             return base_systemd.show(
                 [*map(base_systemd.driver, names), base_systemd.SERVER, base_systemd.MONITOR, base_systemd.WATCHER],
-                self.runner,
+                self.local.runner,
             )
         except base_systemd.UnitError as error:
             raise ReconcileError(f"systemd can't be asked how NUT stands: {error}. Nothing was changed") from None
@@ -577,8 +555,8 @@ class Host:
         return None if text == old else text
 
     def _lacks(self, conf: ups_conf.UpsConf) -> tuple[str, ...]:
-        needed = any(dict(one.keys).get("port") == usb_names.DUMMY_PORT for one in conf.sections.values())
-        return (usb_names.DUMMY_PORT,) if needed and self._read(usb_names.DUMMY_PORT) != DUMMY else ()
+        needed = any(dict(one.keys).get("port") == DUMMY_PORT for one in conf.sections.values())
+        return (DUMMY_PORT,) if needed and self._read(DUMMY_PORT) != DUMMY else ()
 
     def _with_left(
         self,
@@ -613,22 +591,14 @@ class Host:
         return replace(plan, before=(*plan.before, *before), after=ordered, deferred=(*plan.deferred, *lines)), later
 
     def _pending(self) -> list[Action]:
-        try:
-            data = jsontext.parse((self.room / PENDING).read_text(encoding="ascii"))
-            return [Action(str(one["verb"]), str(one["unit"]), str(one["reason"])) for one in data]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, TypeError, KeyError):
-            # nobody knows what it said: what runs may run with old files
-            names = ups_conf.parse(self._read("ups.conf") or "").sections
-            all_ = (*map(base_systemd.driver, names), base_systemd.SERVER, base_systemd.MONITOR)
-            return [Action("restart", unit, f"{self.room / PENDING} can't be read") for unit in all_]
+        names = ups_conf.parse(self._read("ups.conf") or "").sections
+        return self.local.pending.read([*map(base_systemd.driver, names), base_systemd.SERVER, base_systemd.MONITOR])
 
     # Doing
 
     def act(self, look: Look) -> Outcome:
         """Do what a look has decided on. The caller holds the lock. Never raises for what could not be done."""
-        work = _Work(self, look, self._tell(look))
+        work = _Work(self, look, self._tell(look), noted=[*look.left])
         for node, reason in look.plan.permits:
             work.permit(node, reason)
         wrong = self._check(look)
@@ -640,12 +610,7 @@ class Host:
             for action in look.plan.before:
                 work.do(action)
             if work.write():
-                for action in look.plan.after:
-                    if action.unit == base_systemd.ENUMERATOR:
-                        work.spare()
-                    work.do(action)
-                    work.behind(action)
-                work.end()
+                self.local.take_up(look.plan.after, work.take, work.noted)
         self._keep(work.state.with_history(*work.history))
         return work.outcome()
 
@@ -683,8 +648,8 @@ class Host:
         """Save the memory. A disk that is full, or read-only, is no reason to stop: it is only memory."""
         self._state = new
         try:
-            self.memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            save(self.memory, new)
+            self.local.memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            save(self.local.memory, new)
         except (OSError, base_files.WriteError) as error:
             self._once(f"what was done can't be remembered: {error}")
 
@@ -700,7 +665,9 @@ class Host:
         if not changed:
             return {}
         try:
-            told = dry_run.check_sections(look.text, changed, self.runner, self.finder, self.owner, room=self.room)
+            told = dry_run.check_sections(
+                look.text, changed, self.local.runner, self.local.finder, self.local.owner, room=self.local.room
+            )
             return {name: "; ".join(said) for name, said in told.items() if said}
         except (OSError, LookupError) as error:
             return {"": f"it can't be checked: {error}"}
@@ -713,11 +680,11 @@ class Host:
         Takes the lock. Raises writing.Busy and ReconcileError.
         """
         with self.alone():
-            lacks = kits.missing(self.folder)
+            lacks = host.find_lack(self.local.folder)
             if lacks:
                 raise ReconcileError(lacks)
             self._state = None  # another run may have saved its own, while this one waited
-            (self.room / QUIET).unlink(missing_ok=True)
+            (self.local.room / QUIET).unlink(missing_ok=True)
             end = self.clock() + seconds
             self._settle()
             done: list[str] = []
@@ -780,10 +747,10 @@ class Host:
             wanted[name] = quiet.kind(answer)
         try:
             place = self._answering(wanted) if wanted else ("-", 0)
-            files = {**look.files, str(self.memory): quiet.identity(str(self.memory))}
+            files = {**look.files, str(self.local.memory): quiet.identity(str(self.local.memory))}
             until = min([look.time + QUIET_SECONDS, *look.plan.waits.values()])
             text = quiet.describe(self.policy.sysfs, look.glance, files, place, wanted, until=until)
-            base_files.replace({self.room / QUIET: text}, 0o600)
+            base_files.replace({self.local.room / QUIET: text}, 0o600)
         except (OSError, ValueError, base_files.WriteError) as error:
             self.debug(f"the next run looks at all again: {error}")
 
@@ -840,22 +807,31 @@ class _Work:
 
     def permit(self, node: str, reason: str) -> None:
         try:
-            permit(Path(self.host.policy.dev), node, self.host.owner[1])
+            permit(Path(self.host.policy.dev), node, self.host.local.owner[1])
         except (OSError, KeyError, ValueError) as error:
             self.fail(node, f"permit {node}", f"{getattr(error, 'strerror', None) or error}")
             return
         self.note(node, f"permit {node}", reason)
 
+    def take(self, action: Action) -> None:
+        """Take one step of those behind the file."""
+        if action.unit == base_systemd.ENUMERATOR:
+            self.spare()
+        self.do(action)
+
     def begin(self) -> None:
         """Note what is about to be done, so that a run that is cut short is finished by the next one."""
-        look = self.look
+        look, host = self.look, self.host
         # Whether a driver then runs with its old section nobody knows: so it is restarted.
         noted = [
             replace(one, verb="restart") if one.verb == "start" and base_systemd.is_driver(one.unit) else one
             for one in look.plan.after
         ]
         self.noted = [*noted, *look.left]
-        self._pending(self.noted)
+        try:
+            host.local.pending.write(self.noted)
+        except base_files.WriteError as error:
+            host.debug(str(error))
         if look.text is not None and look.plan.conf is not None:
             fixed = look.resolution.fixed
             # what was edited by hand has not become ours by being written along
@@ -864,18 +840,18 @@ class _Work:
             ours |= {name: ups_conf.render([one]) for name, one in sections.items() if name not in fixed}
             self.state = replace(self.state, written=dict(look.known.written), intended=ours)
         # with the tries, before they are made: who is killed while a driver hangs must not begin anew for ever
-        self.host._keep(self.state)
+        host._keep(self.state)
 
     def write(self) -> bool:
         """Write what is to be written. If it can't be, what was stopped for it is started again by the next look."""
         look, host = self.look, self.host
-        texts = {host.folder / name: DUMMY for name in look.lacks}
+        texts = {host.local.folder / name: DUMMY for name in look.lacks}
         if look.text is not None:
             texts[look.path] = look.text
         if not texts:
             return True
         try:
-            base_files.replace(texts, MODE, host.owner)
+            base_files.replace(texts, MODE, host.local.owner)
         except base_files.WriteError as error:
             self.refuse("", str(error))
             return False
@@ -894,17 +870,9 @@ class _Work:
             else action.unit
         )
         try:
-            if action.verb in ("restart", "start"):
-                # systemd gives up on a unit that failed often, and refuses to start it until told to forget
-                host.runner(["systemctl", "reset-failed", action.unit])
             # a driver whose UPS hangs takes a minute or more to stop, or to start, and nobody shall wait for it
-            late = " --no-block" if base_systemd.is_driver(action.unit) and action.verb in ("restart", "start") else ""
-            base_systemd.do(action.verb + late, action.unit, runner=host.runner)
+            action = host.local.do(action, wait=False)
         except base_systemd.UnitError as error:
-            if action.verb == "reload" and not self._runs(action.unit):
-                # it has ended since the plan was made, and Debian 12 does not start it again
-                self.do(replace(action, verb="restart"))
-                return
             if not base_systemd.is_driver(action.unit):
                 self.fail(name, f"{action.verb} {action.unit}", str(error))
                 return
@@ -925,7 +893,7 @@ class _Work:
         same = [name for name, one in conf.sections.items() if was.sections.get(name) == one]
         texts = {}
         for name in (*same, *([""] if conf.settings == was.settings else [])):
-            path = base_systemd.checksum(name, host.systemd)
+            path = base_systemd.checksum(name, host.local.systemd)
             try:
                 seen = path.read_text(encoding="ascii")
             except (OSError, ValueError):
@@ -940,45 +908,7 @@ class _Work:
                 base_files.replace(texts, 0o644)
             except base_files.WriteError as error:
                 host.debug(str(error))
-            host.runner(["systemctl", "daemon-reload"])
-
-    def behind(self, action: Action) -> None:
-        """Take what is done out of the note: a run that is cut short now does not do it again."""
-        self.noted = [one for one in self.noted if (one.unit, one.reason) != (action.unit, action.reason)]
-        self._pending(self.noted)
-
-    def _runs(self, unit: str) -> bool:
-        try:
-            return base_systemd.show([unit], self.host.runner)[unit].runs
-        except base_systemd.UnitError:
-            return True
-
-    def end(self) -> None:
-        if self.look.left:
-            self._pending(self.look.left)
-        else:
-            (self.host.room / PENDING).unlink(missing_ok=True)
-
-    def _pending(self, actions: Sequence[Action]) -> None:
-        path = self.host.room / PENDING
-        try:
-            base_files.replace({path: json.dumps([asdict(one) for one in actions])}, 0o600)
-        except base_files.WriteError as error:
-            self.host.debug(str(error))
-
-
-def open_bus(deployment: Deployment, policy: Policy) -> Host:
-    """Return the bus of the host that a deployment is for."""
-    return Host(
-        policy,
-        deployment.runner,
-        folder=deployment.folder,
-        memory=deployment.memory,
-        room=deployment.room,
-        release=deployment.release,
-        owner=deployment.owner,
-        finder=deployment.finder,
-    )
+            host.local.runner(["systemctl", "daemon-reload"])
 
 
 def permit(dev: Path, node: str, group: str | int) -> None:

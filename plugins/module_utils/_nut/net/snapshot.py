@@ -242,12 +242,12 @@ def look(
     logged_in = tuple(dict.fromkeys(normal_address(address) for state in upses for address in state.clients))
     missing: list[Missing] = []
     known: set[str] = set()
+    found, problems = hostnames.resolve_all(expected_clients, client.timeout, addresses_of)
     for name in expected_clients:
-        try:
-            addresses = tuple(dict.fromkeys(normal_address(address) for address in addresses_of(name, client.timeout)))
-        except OSError as error:
-            missing.append(Missing(name, (), f"cannot be resolved ({reason(error)})"))
+        if name in problems:
+            missing.append(Missing(name, (), f"cannot be resolved ({reason(problems[name])})"))
             continue
+        addresses = tuple(dict.fromkeys(map(normal_address, found[name])))
         known.update(addresses)
         if not set(addresses) & set(logged_in):
             missing.append(Missing(name, addresses, "has not logged in"))

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 from ..base import records
 from ..base.text import printable
-from . import model as planning
+from . import model
 from .model import Constraint, Event, Machine, Plan, PlanError
+from .text import spell_needs, spell_reason, spell_verdict, stopper_of, title_of
 
 Seen = Mapping[str, "tuple[float | None, float | None]"]
 Span = tuple[float, float]
@@ -143,7 +144,7 @@ def html(plan: Plan, seen: Seen | None = None) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{subject}</title><style>{_STYLE}</style></head><body><main>",
             f"<h1>{subject}</h1>",
-            f'<div class="verdict {kind}"><b aria-hidden="true">{sign}</b><span>{text(planning.verdict(plan))}</span></div>',
+            f'<div class="verdict {kind}"><b aria-hidden="true">{sign}</b><span>{text(spell_verdict(plan))}</span></div>',
             _tiles(plan),
             "<section><h2>Who goes down when</h2>",
             "<p>Minutes and seconds from the trigger: the moment at which the battery is low, or a stage asks for the shutdown.</p>",
@@ -196,24 +197,24 @@ def _tiles(plan: Plan) -> str:
         return f"<div><span>{text(name)}</span><strong>{text(value)}</strong><span>{text(below)}</span></div>"
 
     primary = _primary(plan)
-    off, latest = plan.at(planning.KILLS, primary), plan.at(planning.KILLS, primary, worst=True)
+    off, latest = plan.at(model.KILLS, primary), plan.at(model.KILLS, primary, worst=True)
     tiles = []
     ends = [
         (one.until, one.machine)
         for one in plan.events
-        if one.what == planning.GOES and one.machine in {machine.name for machine in _secondaries(plan)}
+        if one.what == model.GOES and one.machine in {machine.name for machine in _secondaries(plan)}
     ]
     if ends:
         end, name = max(ends)
-        last = plan.at(planning.GOES, name, worst=True)
+        last = plan.at(model.GOES, name, worst=True)
         tiles.append(tile(f"{_short(name)} is down", clock(end), f"at the latest {clock(last or 0)}"))
-    power = plan.at(planning.POWEROFF), plan.at(planning.POWEROFF, worst=True)
+    power = plan.at(model.POWEROFF), plan.at(model.POWEROFF, worst=True)
     tiles.append(tile(f"{_short(primary)} powers off", clock(power[0] or 0), f"at the latest {clock(power[1] or 0)}"))
     tiles.append(tile(f"{_short(primary)} is off", clock(off or 0), f"at the latest {clock(latest or 0)}"))
-    cuts = [(one.at, one.machine) for one in plan.events if one.what == planning.CUT]
-    last = max(one.at for one in plan.worst if one.what == planning.CUT)
+    cuts = [(one.at, one.machine) for one in plan.events if one.what == model.CUT]
+    last = max(one.at for one in plan.worst if one.what == model.CUT)
     tiles.append(tile("the UPS cuts the power", clock(max(cuts)[0]), f"at the latest {clock(last)}"))
-    empty = [one.at for one in plan.worst if one.what == planning.EMPTY]
+    empty = [one.at for one in plan.worst if one.what == model.EMPTY]
     if empty:
         spare = min(empty) - (latest or 0)
         said = f"{clock(abs(spare))} {'to spare' if spare >= 0 else 'too short'}, at worst"
@@ -248,8 +249,8 @@ class Scale:
 def scale(plan: Plan, seen: Seen | None = None) -> Scale:
     """Choose the time that is drawn: until the power is cut at the latest, and what was seen."""
     moments = [each for pair in (seen or {}).values() for each in pair if each is not None]
-    last = max([one.until for one in plan.worst if one.what == planning.CUT] + moments + [10.0])
-    empty = [one.at for one in plan.worst if one.what == planning.EMPTY and one.at <= last * 1.25]
+    last = max([one.until for one in plan.worst if one.what == model.CUT] + moments + [10.0])
+    empty = [one.at for one in plan.worst if one.what == model.EMPTY and one.at <= last * 1.25]
     last = max([last, *empty]) * 1.02
     first = min([0.0, *(one.at for one in (*plan.events, *plan.worst)), *moments])
     return Scale(max(first, -BEFORE * last) - last * 0.02, last)
@@ -267,7 +268,7 @@ def svg(plan: Plan, seen: Seen | None = None) -> str:
     rows += [(name, "stranger") for name in seen or {} if name not in known]
     bottom = top + row * len(rows)
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {bottom + 30}" role="img" aria-label="{text(planning.verdict(plan))}">',
+        f'<svg viewBox="0 0 {WIDTH} {bottom + 30}" role="img" aria-label="{text(spell_verdict(plan))}">',
         *_axis(at, top, bottom),
     ]
     for position, (name, what) in enumerate(rows):
@@ -300,17 +301,17 @@ class Moment:
 def _moments(plan: Plan, at: Scale) -> list[Moment]:
     """Return the lines. The same at the limits only where it is not on the same place."""
     found: list[Moment] = []
-    names = {planning.CUT: "UPS cuts"}
+    names = {model.CUT: "UPS cuts"}
     for worst in (False, True):
         for one in plan.worst if worst else plan.events:
-            if one.what not in {planning.TRIGGER, planning.FSD, planning.POWEROFF, planning.CUT}:
+            if one.what not in {model.TRIGGER, model.FSD, model.POWEROFF, model.CUT}:
                 continue
             which = f" ({_short(one.machine)})" if one.machine and len(plan.supplies) > 1 else ""
             words = f"{names.get(one.what, one.what)}{which} {clock(one.at)}"
-            colour = "var(--trigger)" if one.what in {planning.TRIGGER, planning.CUT} else "var(--mark)"
+            colour = "var(--trigger)" if one.what in {model.TRIGGER, model.CUT} else "var(--mark)"
             if not worst:
                 found.append(Moment(one.at, words, False, colour))
-            elif one.what in {planning.POWEROFF, planning.CUT}:
+            elif one.what in {model.POWEROFF, model.CUT}:
                 found.append(Moment(one.at, f"latest {words}", True, colour))
     return [one for one in found if at.first <= one.at <= at.last]
 
@@ -352,8 +353,8 @@ def _ups_row(plan: Plan, name: str, at: Scale, y: float) -> list[str]:
     def when(what: str, events: Sequence[Event]) -> float | None:
         return next((one.at for one in events if (one.what, one.machine) == (what, name)), None)
 
-    cut, latest = when(planning.CUT, plan.events) or 0.0, when(planning.CUT, plan.worst) or 0.0
-    empty = when(planning.EMPTY, plan.worst)
+    cut, latest = when(model.CUT, plan.events) or 0.0, when(model.CUT, plan.worst) or 0.0
+    empty = when(model.EMPTY, plan.worst)
     below = "empty at: not known" if empty is None else f"empty at {clock(empty)}, at the earliest"
     parts = _names(name, below, y)
     parts.append(_bar(at, (at.first, cut), y, "var(--up)", f"{name} feeds all until {clock(cut)}"))
@@ -368,15 +369,15 @@ def _ups_row(plan: Plan, name: str, at: Scale, y: float) -> list[str]:
 
 def _machine_row(plan: Plan, name: str, at: Scale, y: float, seen: Seen | None) -> list[str]:
     own = [one for one in plan.events if one.machine == name]
-    limit = max((one.until for one in plan.worst if one.machine == name and one.what != planning.DOWN), default=None)
-    off = max((one.until for one in own if one.what != planning.DOWN), default=None)
+    limit = max((one.until for one in plan.worst if one.machine == name and one.what != model.DOWN), default=None)
+    off = max((one.until for one in own if one.what != model.DOWN), default=None)
     below = "not in the plan"
     parts: list[str] = []
     if off is not None and limit is not None:
-        going = min((one.at for one in own if one.what in {planning.GOES, planning.GUESTS}), default=off)
+        going = min((one.at for one in own if one.what in {model.GOES, model.GUESTS}), default=off)
         below = f"down at {clock(off)}, latest {clock(limit)}" if going >= 0 else f"down at {clock(off)}, by a stage"
         parts.append(_bar(at, (at.first, going), y, "var(--up)", f"{name} runs until {clock(going)}"))
-        cuts = max(one.at for one in plan.worst if one.what == planning.CUT)
+        cuts = max(one.at for one in plan.worst if one.what == model.CUT)
         parts.append(_level((at.x(off), at.x(cuts)), y + 8 + BAR / 2, "var(--down)", thick=3))
         for one in own:
             colour, label, kind = _look_of(one)
@@ -395,11 +396,11 @@ def _look_of(one: Event) -> tuple[str, str, str]:
     """Say how a stretch of time looks: its colour, the words in it, and their class; no colour: it is not drawn."""
     length = f"{one.until - one.at:.0f} s"
     return {
-        planning.GOES: ("var(--go)", length, "on-go"),
-        planning.GATE: ("var(--gate)", f"gate {length}", "on-up"),
-        planning.GUESTS: ("var(--go)", f"guests {length}", "on-go"),
-        planning.ITSELF: ("var(--go2)", f"itself {length}", "on-go"),
-        planning.KILLS: ("var(--end)", length, "on-dark"),
+        model.GOES: ("var(--go)", length, "on-go"),
+        model.GATE: ("var(--gate)", f"gate {length}", "on-up"),
+        model.GUESTS: ("var(--go)", f"guests {length}", "on-go"),
+        model.ITSELF: ("var(--go2)", f"itself {length}", "on-go"),
+        model.KILLS: ("var(--end)", length, "on-dark"),
     }.get(one.what, ("", "", ""))
 
 
@@ -491,17 +492,17 @@ def _short(name: str) -> str:
 
 
 def _primary(plan: Plan) -> str:
-    return next(one.name for one in plan.machines if one.role == planning.PRIMARY)
+    return next(one.name for one in plan.machines if one.role == model.PRIMARY)
 
 
 def _secondaries(plan: Plan) -> list[Machine]:
-    return [one for one in plan.machines if one.role == planning.SECONDARY]
+    return [one for one in plan.machines if one.role == model.SECONDARY]
 
 
 def _ordered(plan: Plan) -> list[Machine]:
     """Return the machines in the order in which they are down, the primary last."""
-    ends = {one.machine: one.until for one in plan.events if one.what == planning.GOES}
-    return sorted(plan.machines, key=lambda one: (one.role == planning.PRIMARY, ends.get(one.name, 0.0)))
+    ends = {one.machine: one.until for one in plan.events if one.what == model.GOES}
+    return sorted(plan.machines, key=lambda one: (one.role == model.PRIMARY, ends.get(one.name, 0.0)))
 
 
 # --- below the timeline
@@ -523,7 +524,7 @@ def _table(constraints: Iterable[Constraint]) -> str:
             f'<div class="remedy {kind}">{text(one.remedy[:1].upper() + one.remedy[1:])}</div>' if one.remedy else ""
         )
         rows.append(
-            f'<tr><td class="pill"><span class="{kind}">{said}</span></td><td class="what">{text(planning.title(one))}</td>'
+            f'<tr><td class="pill"><span class="{kind}">{said}</span></td><td class="what">{text(title_of(one))}</td>'
             f'<td class="spare">{_spare(one)}</td><td class="sums">{text(one.words)}{remedy}</td></tr>'
         )
     head = '<tr><th></th><th></th><th style="text-align:right;padding-right:20px">to spare</th><th>how that comes</th></tr>'
@@ -550,8 +551,8 @@ def _guests(plan: Plan) -> list[str]:
     for one in plan.guests:
         number = f'<div class="sums">{text(_KINDS[one.kind])} {one.id}</div>' if one.id is not None else ""
         rows.append(
-            f'<tr><td class="what">{text(one.machine)}{number}</td><td class="by">{text(planning.stopped_by(plan, one))}</td>'
-            f'<td class="spare">{one.seconds:.0f} s</td><td class="sums">{text(planning.guest_words(one))}</td></tr>'
+            f'<tr><td class="what">{text(one.machine)}{number}</td><td class="by">{text(stopper_of(plan, one))}</td>'
+            f'<td class="spare">{one.seconds:.0f} s</td><td class="sums">{text(spell_reason(one))}</td></tr>'
         )
     head = '<tr><th></th><th>stopped by</th><th style="text-align:right;padding-right:20px">has</th><th>why</th></tr>'
     said = f"A stage stops its guests before the battery is low; {_primary(plan)} stops the others when it goes down."
@@ -564,7 +565,7 @@ def _guests(plan: Plan) -> list[str]:
 
 def _needed(plan: Plan) -> str:
     rows = [
-        f"<div><dt>{text(_NEEDED.get(name, name))}</dt><dd>{text(planning.needs_words(value))}</dd></div>"
+        f"<div><dt>{text(_NEEDED.get(name, name))}</dt><dd>{text(spell_needs(value))}</dd></div>"
         for name, value in plan.needed.items()
         if value != {}
     ]

@@ -9,21 +9,21 @@ look() reads the host. place() is a function of what was read.
 
 from __future__ import annotations
 
-import math
 import os
-import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..base import hostnames
+from ..base.process import within
 from ..base.systemd import Run
 from ..inventory import CLIENTS, SHUTDOWN_SECONDS
 from ..proxmox import control, guests, selection
 from ..proxmox.guests import Guest
 from ..proxmox.selection import Here, Selector
-from ..proxmox.turns import proxmox_seconds, read_workers
+from ..proxmox.turns import longest_stop, read_workers, take_turns
 from .model import GUEST, SECONDARY, Constraint, Machine, PlanError, PlannedGuest, Proxmox, StagePlan
+from .timeline import usual_time
 
 # How long a guest takes as a rule, if nobody has measured it: as a Linux machine does that nobody has measured
 USUAL_SECONDS = SHUTDOWN_SECONDS[CLIENTS]
@@ -53,7 +53,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Placed:
-    """What place() returns, and model.plan() takes."""
+    """What place() returns, and make_plan() takes."""
 
     machines: tuple[Machine, ...]
     stages: tuple[StagePlan, ...]
@@ -62,25 +62,13 @@ class Placed:
 
 def look(run: Run, root: Path = Path("/"), *, cpus: int | None = None, patience: float = LOOK_SECONDS) -> Host:
     """Ask a host for its guests. cpus: of the host. patience: s. Raises guests.GuestsError, also if its files give no answer."""
-    found: list[Host | guests.GuestsError] = []
-
-    def read() -> None:
-        try:
-            found.append(_read(root, cpus or os.cpu_count() or 1))
-        except guests.GuestsError as error:
-            found.append(error)
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    thread.join(patience)
-    if not found:
+    try:
+        host = within(patience, lambda: _read(root, cpus or os.cpu_count() or 1))
+    except TimeoutError:
         raise guests.GuestsError(
             f"{root / 'etc/pve'} has not answered for {patience:g} s: see to Proxmox's cluster file system (systemctl status "
             "pve-cluster)"
-        )
-    host = found[0]
-    if isinstance(host, guests.GuestsError):
-        raise host
+        ) from None
     return replace(host, running=control.running(run)) if host.here.guests else host
 
 
@@ -128,56 +116,73 @@ def place(
     machines, stages = tuple(machines), tuple(stages)
     given = _by_number(machines)
     named = {number for selector in selectors.values() for number, _seconds in selector.ids}
-    counting = [one for one in host.here.guests if _counts(one, host, given, named)]
+    counting = [guest for guest in host.here.guests if _counts(guest, host, given, named)]
     chosen, remarks = _choose(stages, selectors, host, resolve, given)
-    names = _names(counting, given, {one.name for one in machines})
+    names = _names(counting, given, {machine.name for machine in machines})
     needs = _needs(machines, counting, host.here, resolve)
     made: dict[int, Machine] = {}
-    rows = []
+    rows: list[PlannedGuest] = []
     for guest in counting:
-        stage, seconds, why = chosen.get(guest.id, ("", _given_by_proxmox(guest, host), ""))
+        choice = chosen.get(guest.id) or _Choice("", _given_by_proxmox(guest, host), "")
+        machine = given.get(guest.id) or _as_machine(guest, names[guest.id], choice.seconds)
         uses = needs.get(guest.id, {})
-        machine = given.get(guest.id)
-        if machine is None:
-            limit = seconds + guests.FORCE_SECONDS + 1
-            machine = Machine(names[guest.id], GUEST, guest.kind, 0, min(USUAL_SECONDS, limit), limit, (), guest.id)
-        else:
-            seconds = machine.most
-        machine = made[guest.id] = replace(machine, needs=tuple(dict.fromkeys((*machine.needs, *uses))))
-        rows.append(
-            PlannedGuest(
-                machine=machine.name,
-                id=guest.id,
-                kind=guest.kind,
-                name=guest.name,
-                stage=stage,
-                seconds=seconds,
-                why=why or "; ".join(dict.fromkeys(uses.values())),
-                needs=machine.needs,
-                ha=guest.id in host.ha.managed,
-            )
-        )
+        made[guest.id] = machine = replace(machine, needs=tuple(dict.fromkeys((*machine.needs, *uses))))
+        if guest.id in given:
+            choice = replace(choice, seconds=machine.shutdown_limit)
+        rows.append(_row(guest, machine, choice, uses, host))
+    stages = tuple(_with_chosen(stage, chosen, names) for stage in stages)
     staged = {name for stage in stages for name in stage.guests}
-    rest = [one for one in counting if one.id not in chosen and names[one.id] not in staged]
-    seconds, latest = _stopping(rest, {one.id: made[one.id].most for one in rest}, host)
-    usual, turns = _stopping(rest, {one.id: min(made[one.id].shutdown_time, made[one.id].most) for one in rest}, host)
-    proxmox = Proxmox(
+    rest = [guest for guest in counting if names[guest.id] not in staged]
+    proxmox = _as_proxmox(rest, made, host)
+    kept = [machine if machine.guest_id is None else made.pop(machine.guest_id, machine) for machine in machines]
+    return Placed((*kept, *made.values()), stages, replace(proxmox, guests=tuple(rows), remarks=tuple(remarks)))
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What stops a guest."""
+
+    stage: str  # the first that chooses it, or "": Proxmox stops it
+    seconds: float  # how long it has for that
+    why: str
+
+
+def _as_machine(guest: Guest, name: str, seconds: float) -> Machine:
+    """Return a guest as a machine that nobody has measured."""
+    limit = longest_stop(seconds)
+    return Machine(name, GUEST, guest.kind, 0, min(USUAL_SECONDS, limit), limit, (), guest.id)
+
+
+def _row(guest: Guest, machine: Machine, choice: _Choice, uses: Mapping[str, str], host: Host) -> PlannedGuest:
+    return PlannedGuest(
+        machine=machine.name,
+        id=guest.id,
+        kind=guest.kind,
+        name=guest.name,
+        stage=choice.stage,
+        seconds=choice.seconds,
+        why=choice.why or "; ".join(dict.fromkeys(uses.values())),
+        needs=machine.needs,
+        ha=guest.id in host.ha.managed,
+    )
+
+
+def _with_chosen(stage: StagePlan, chosen: Mapping[int, _Choice], names: Mapping[int, str]) -> StagePlan:
+    """Return a stage with the guests that it is the first to choose."""
+    found = [names[number] for number, choice in chosen.items() if choice.stage == stage.name]
+    return replace(stage, guests=tuple(dict.fromkeys((*stage.guests, *found))))
+
+
+def _as_proxmox(rest: Sequence[Guest], made: Mapping[int, Machine], host: Host) -> Proxmox:
+    """Return how Proxmox and its HA stop those that no stage stops."""
+    seconds, latest = _stopping(rest, {number: machine.shutdown_limit for number, machine in made.items()}, host)
+    usual, turns = _stopping(rest, {number: usual_time(machine) for number, machine in made.items()}, host)
+    return Proxmox(
         seconds=seconds,
         usual=usual,
-        turns={names[one.id]: (turns[one.id], latest[one.id]) for one in rest},
-        guests=tuple(rows),
+        turns={made[guest.id].name: (turns[guest.id], latest[guest.id]) for guest in rest},
         migrates=bool(host.ha.managed) and host.ha.policy == "migrate",
         ha=host.ha.words,
-        remarks=tuple(remarks),
-    )
-    kept = [made.pop(one.guest_id, one) if one.guest_id is not None else one for one in machines]
-    stops = {
-        one.name: [names[number] for number, (name, *_more) in chosen.items() if name == one.name] for one in stages
-    }
-    return Placed(
-        (*kept, *made.values()),
-        tuple(replace(one, guests=tuple(dict.fromkeys((*one.guests, *stops[one.name])))) for one in stages),
-        proxmox,
     )
 
 
@@ -217,9 +222,9 @@ def _choose(
     host: Host,
     resolve: guests.Resolve,
     given: Mapping[int, Machine],
-) -> tuple[dict[int, tuple[str, float, str]], list[Constraint]]:
-    """Return number -> the first stage that stops it, its seconds, and why; and what is wrong with the choice."""
-    found: dict[int, tuple[str, float, str]] = {}
+) -> tuple[dict[int, _Choice], list[Constraint]]:
+    """Return what stops each guest that a stage chooses, by its number; and what is wrong with the choice."""
+    found: dict[int, _Choice] = {}
     remarks: list[Constraint] = []
     for stage in stages:
         selector = selectors.get(stage.name, selection.NOBODY)
@@ -230,7 +235,7 @@ def _choose(
                 remedy = f"let it not choose {guest.id}: {other.name} goes down by itself at FSD"
                 remarks.append(Constraint(f"stage {stage.name}", other.name, False, None, None, None, words, remedy))
             elif _counts(guest, host, given, {number for number, _seconds in selector.ids}):
-                found.setdefault(guest.id, (stage.name, one.seconds, one.why))
+                found.setdefault(guest.id, _Choice(stage.name, one.seconds, one.why))
         for number in selection.missing(selector, host.here):
             words = f"stage {stage.name} names guest {number}, and there is none of this number on this host"
             remedy = f"take {number} from it, or see on which host it is"
@@ -258,35 +263,16 @@ def _given_by_proxmox(guest: Guest, host: Host) -> float:
 
 
 def _stopping(rest: Iterable[Guest], takes: Mapping[int, float], host: Host) -> tuple[float, dict[int, float]]:
-    """Say how long it takes until these are stopped, if each takes so long; and after how many seconds each has its turn.
+    """Return how long it takes until these are stopped, if each takes so long; and after how many seconds each has its turn.
 
-    Those of HA come after the others, because HA's service ends after Proxmox's own.
+    Those of HA come after the others, because HA's service ends after Proxmox's own. It knows no order.
     """
-    # what proxmox_seconds() adds to each
-    forced = guests.FORCE_SECONDS + 1
-    each = [replace(one, down=math.ceil(takes[one.id]) - forced) for one in rest]
-    own = [one for one in each if one.id not in host.ha.managed]
-    its = [replace(one, order=None) for one in each if one.id in host.ha.managed]
-    seconds = proxmox_seconds(own, {one.id for one in own}, host.workers)
-    turns = _turns(own, takes, host.workers)
-    if its:
-        turns.update({number: seconds + turn for number, turn in _turns(its, takes, host.ha_workers).items()})
-        seconds += proxmox_seconds(its, {one.id for one in its}, host.ha_workers) + guests.HA_SECONDS
-    return seconds, turns
-
-
-def _turns(stopped: Iterable[Guest], takes: Mapping[int, float], workers: int) -> dict[int, float]:
-    """Say after how many seconds each has its turn, in the order that proxmox_seconds() tells of."""
-    found: dict[int, float] = {}
-    groups: dict[float, list[Guest]] = {}
-    for one in stopped:
-        groups.setdefault(math.inf if one.order is None else one.order, []).append(one)
-    begin = 0
-    for order in sorted(groups, reverse=True):
-        lanes = [begin] * workers
-        for one in sorted(groups[order], key=lambda one: one.id, reverse=True):
-            lane = lanes.index(min(lanes))
-            found[one.id] = lanes[lane]
-            lanes[lane] += math.ceil(takes[one.id])
-        begin = max(lanes)
-    return found
+    managed = [replace(guest, order=None) for guest in rest if guest.id in host.ha.managed]
+    turns = take_turns((guest for guest in rest if guest.id not in host.ha.managed), takes, host.workers)
+    seconds = max((end for _begin, end in turns.values()), default=0)
+    begins: dict[int, float] = {number: begin for number, (begin, _end) in turns.items()}
+    if managed:
+        turns = take_turns(managed, takes, host.ha_workers)
+        begins.update({number: seconds + begin for number, (begin, _end) in turns.items()})
+        seconds += max(end for _begin, end in turns.values()) + guests.HA_SECONDS
+    return seconds, begins

@@ -2,133 +2,40 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""nut-access: keeps the table that limits who may connect to upsd true, between two deployments."""
+"""The command line of nut-access: what it takes, and its exit codes."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 
-from ..base import allow, files, hostnames, sets
-from ..base.cli import Say, for_terminals
-from ..base.process import runner
-from ..base.systemd import Run
+from ..base import allow, files
+from ..base.cli import FAILED, OK, Left, Parser
 from ..base.text import printable
-from ..net import access
+from ..net.access_keeper import Keeper
 
-FILE = "etc/nut/access.nft"
-USAGE = """\
-Usage: nut-access refresh    load the table of /etc/nut/access.nft if it is not loaded, and also allow the
-                             current addresses of the names in it
-       nut-access status     show who may connect to upsd, and who was refused"""
-SECONDS = 20
-"""How long one nft may take."""
+EPILOG = """\
+exit codes:
+  0  done, or another run is at work
+  1  something went wrong; of status: the table is not loaded as its file has it
+  2  the command line is wrong
 
-
-@dataclass
-class Host:
-    """A host with the table's file. Only this class touches it."""
-
-    out: Say
-    err: Say
-    root: Path = Path("/")
-    run: Run = field(default_factory=lambda: runner(SECONDS))
-    resolve: access.Resolve = hostnames.resolve
-
-    def __post_init__(self) -> None:
-        """Keep what names and nft say from being obeyed by a terminal."""
-        self.out, self.err = for_terminals(self.out), for_terminals(self.err)
-
-    def read(self) -> str:
-        """Return the text of the table's file."""
-        return (self.root / FILE).read_bytes().decode("utf-8", "replace")
-
-    def look(self) -> access.Loaded | None:
-        """Return the table as the kernel has it."""
-        return access.read_table(self.run)
-
-    def refresh(self) -> int:
-        """Do what is to be done, and say it. Returns the exit code."""
-        # what is known first: name servers may take their time, and may be down
-        code = self.mend()
-        text = self.read()
-        # without the lock: nobody shall wait for name servers
-        wider = access.widen(text, self.resolve)
-        if wider == text:
-            return code
-        with self.alone():
-            if self.read() != text:
-                return 0  # a deployment was at work: the timer comes again
-            path = self.root / FILE
-            files.replace({path: wider}, path.stat().st_mode & 0o777)
-            self.out(f"now also allowed to connect to upsd: {_describe_new(text, wider)}")
-            return self.load()
-
-    def mend(self) -> int:
-        """Load the table of the file if the kernel has none or another, and finish what a killed run has left. Returns the exit code."""
-        pending = os.path.lexists(self.root / sets.MANIFEST.relative_to("/"))
-        if not pending and not access.find_difference(self.look(), self.read()):
-            return 0
-        with self.alone():
-            # a deployment may have been at work until now
-            difference = access.find_difference(self.look(), self.read())
-            if not difference:
-                return 0
-            self.out(f"{difference}; it is loaded again")
-            return self.load()
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other runs out, and tell what a killed one had left. Raises what sets.alone raises."""
-        manifest = self.root / sets.MANIFEST.relative_to("/")
-        with sets.alone(self.root / "run", 0, [(self.root / FILE).parent], manifest=manifest) as left:
-            if left:
-                self.out(left)
-            yield
-
-    def load(self) -> int:
-        """Load the table of the file. Returns the exit code."""
-        code, said = self.run(("nft", "-f", str(self.root / FILE)))
-        if code:
-            self.err(
-                f"access to upsd is NOT limited: nft can't load /etc/nut/access.nft: {printable(said.strip(), 500)}"
-            )
-        return 1 if code else 0
-
-    def status(self) -> int:
-        """Show who may connect. Returns the exit code: 1 if the table is not as the file has it."""
-        text, loaded = self.read(), self.look()
-        for source, those in access.known_sources(text).items():
-            self.out(f"{source.name}: {', '.join(those) or 'has no address'}")
-        difference = access.find_difference(loaded, text)
-        self.out(difference or f"loaded; refused {loaded.refused if loaded else 0} packets since then")
-        self.out(access.explain_refusals(loaded) or "refused nobody in the last day")
-        return 1 if difference else 0
+files: /etc/nut/access.nft (the table, which Ansible writes)
+"""
 
 
-def _describe_new(text: str, wider: str) -> str:
-    before, after = access.known_sources(text), access.known_sources(wider)
-    added = {source.name: [one for one in those if one not in before[source]] for source, those in after.items()}
-    return "; ".join(f"{name} from {', '.join(those)}" for name, those in added.items() if those)
-
-
-def main(arguments: Sequence[str], host: Host) -> int:
+def main(arguments: Sequence[str], keeper: Keeper) -> int:
     """Do what the command line says. Returns the exit code."""
-    word = arguments[0] if len(arguments) == 1 else ""
-    if word in ("-h", "--help"):
-        host.out(USAGE)
-        return 0
-    work = {"refresh": host.refresh, "status": host.status}.get(word)
-    if work is None:
-        host.err(USAGE)
-        return 2
+    words = "Keep the table that limits who may connect to upsd true, between two deployments."
+    parser = Parser(prog="nut-access", description=words, epilog=EPILOG, out=keeper.out, err=keeper.err)
+    words = "load the table if it is not loaded, and also allow the current addresses of the names in it"
+    parser.add_command("refresh", words).set_defaults(do=keeper.refresh)
+    parser.add_command("status", "show who may connect to upsd, and who was refused").set_defaults(do=keeper.status)
     try:
-        return work()
+        return int(parser.parse_args(list(arguments)).do())
+    except Left as left:
+        return left.code
     except files.Busy:
-        return 0  # the timer comes again
+        return OK  # the timer comes again
     except (OSError, allow.AccessError, files.WriteError) as error:
-        host.err(f"nut-access: {printable(str(error), 300)}")
-        return 1
+        keeper.err(f"nut-access: {printable(str(error), 300)}")
+        return FAILED

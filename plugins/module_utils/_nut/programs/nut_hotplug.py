@@ -18,6 +18,7 @@ from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from ..base.clock import stamp
 from ..base.process import runner
 from ..base.text import LINE, printable
+from ..deploy.apply import LocalNut
 from ..hotplug import reconcile
 from ..hotplug.reconcile import Host, Look, describe
 from ..usb import policy
@@ -30,12 +31,7 @@ LOG = Path("/var/log/nut/hotplug.log")
 
 DESCRIPTION = "Keep NUT's drivers in step with the UPSes that are plugged in."
 EPILOG = """\
-examples:
-  nut-hotplug status          what is plugged in, what it is called, what was done last and why
-  nut-hotplug status --json   the same, for machines
-  nut-hotplug plan            what `run` would do now, and how ups.conf would change; changes nothing
-  nut-hotplug run             do it; udev and nut-hotplug.timer start this
-  nut-hotplug run --debug     do it, and say what led to each decision
+Options of a command: nut-hotplug COMMAND --help
 
 exit codes:
   0   done, or nothing to do
@@ -48,20 +44,38 @@ files: /etc/nut/hotplug.json (policy), /etc/nut/ups.conf, /var/log/nut/hotplug.l
 """
 
 
+COMMANDS = {
+    "status": "what is plugged in, what it is called, what was done last and why",
+    "plan": "what `run` would do now, and how ups.conf would change; changes nothing",
+    "run": "bring ups.conf and the drivers in step with the bus; udev and nut-hotplug.timer start this",
+}
+
+
 def _parser(out: Say, err: Say) -> Parser:
     parser = Parser(prog="nut-hotplug", description=DESCRIPTION, epilog=EPILOG, out=out, err=err)
-    parser.add_argument("command", choices=("run", "plan", "status"), help="see the examples")
-    parser.add_argument("--json", action="store_true", help="plan, status: say it as JSON")
-    parser.add_argument("--debug", action="store_true", help="say what led to each decision, on standard error")
-    parser.add_argument("--policy", type=Path, default=Path("/etc/nut/hotplug.json"), metavar="FILE")
-    parser.add_argument("--conf-dir", type=Path, default=Path("/etc/nut"), metavar="DIR", help="NUT's files")
-    parser.add_argument("--state", type=Path, default=Path("/var/lib/nut-hotplug/state.json"), metavar="FILE")
-    parser.add_argument("--run-dir", type=Path, default=Path("/run"), metavar="DIR", help="lock and notes")
-    log = Path(os.environ.get("NUT_HOTPLUG_LOG") or LOG)
-    parser.add_argument(
-        "--log", type=Path, default=log, metavar="FILE", help="default: $NUT_HOTPLUG_LOG, or %(default)s"
-    )
+    for name, summary in COMMANDS.items():
+        _add_options(parser.add_command(name, summary), name)
     return parser
+
+
+def _add_options(command: Parser, name: str) -> None:
+    if name != "run":
+        command.add_argument("--json", action="store_true", help="print JSON")
+    command.add_argument("--debug", action="store_true", help="print what led to each decision, on standard error")
+    for option, default, metavar, words in (
+        ("--policy", "/etc/nut/hotplug.json", "FILE", "the policy"),
+        ("--conf-dir", "/etc/nut", "DIR", "NUT's files"),
+        ("--state", "/var/lib/nut-hotplug/state.json", "FILE", "what is remembered between runs"),
+        ("--run-dir", "/run", "DIR", "lock and notes"),
+    ):
+        command.add_argument(
+            option, type=Path, default=Path(default), metavar=metavar, help=f"{words}; default: %(default)s"
+        )
+    if name == "run":
+        log = Path(os.environ.get("NUT_HOTPLUG_LOG") or LOG)
+        command.add_argument(
+            "--log", type=Path, default=log, metavar="FILE", help="default: $NUT_HOTPLUG_LOG, or %(default)s"
+        )
 
 
 @dataclass
@@ -113,29 +127,33 @@ def main(arguments: Sequence[str], out: Say, err: Say, program: str = "") -> int
         return USAGE
     host = Host(
         rules,
-        runner(SECONDS),
-        folder=options.conf_dir,
-        memory=options.state,
-        room=options.run_dir,
+        LocalNut(runner(SECONDS), folder=options.conf_dir, memory=options.state, room=options.run_dir),
         files=[options.policy, *([Path(program)] if program else [])],
     )
-    log = Log(options.log, err, host.wall, options.debug or rules.debug)
+    if options.command == "run":
+        return _run(host, Log(options.log, err, host.wall, options.debug or rules.debug))
+    if options.debug:
+        host.debug = lambda line: err(f"debug: {printable(line, 500)}")
     try:
-        if options.command == "run":
-            host.say, host.debug = log.say, log.debug
-            return FAILED if host.run().failed else OK
-        if options.debug:
-            host.debug = lambda line: err(f"debug: {printable(line, 500)}")
         look = host.look()
     except reconcile.ReconcileError as error:
-        log.say(printable(str(error), 500)) if options.command == "run" else err(printable(str(error), 500))
+        err(printable(str(error), 500))
+        return FAILED
+    as_data, as_text = (plan_data, plan_text) if options.command == "plan" else (status_data, status_text)
+    out(json.dumps(as_data(look), indent=2) if options.json else as_text(look).rstrip("\n"))
+    return OK
+
+
+def _run(host: Host, log: Log) -> int:
+    host.say, host.debug = log.say, log.debug
+    try:
+        return FAILED if host.run().failed else OK
+    except reconcile.ReconcileError as error:
+        log.say(printable(str(error), 500))
         return FAILED
     except files.Busy as error:
         log.say(printable(str(error), 500))
         return BUSY
-    as_data, as_text = (plan_data, plan_text) if options.command == "plan" else (status_data, status_text)
-    out(json.dumps(as_data(look), indent=2) if options.json else as_text(look).rstrip("\n"))
-    return OK
 
 
 def _policy(path: Path) -> policy.Policy:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,22 +144,8 @@ def look_up(wanted: Sequence[str], resolve: hostnames.Resolve, seconds: float) -
 
     A name server that is gone costs each name its whole patience: one after the other they would take too long.
     """
-    found: dict[str, tuple[str, ...]] = {}
-
-    def ask(name: str) -> None:
-        try:
-            found[name] = tuple(resolve(name, seconds))
-        except (OSError, ValueError):
-            # a name without an address is one that no guest's storage has
-            found[name] = ()
-
-    threads = [threading.Thread(target=ask, args=(name,), daemon=True) for name in wanted]
-    for one in threads:
-        one.start()
-    deadline = time.monotonic() + seconds
-    for one in threads:
-        one.join(max(deadline - time.monotonic(), 0.0))
-    known = dict(found)
+    # a name without an address is one that no guest's storage has
+    known, _problems = hostnames.resolve_all(wanted, seconds, resolve)
 
     def answer(name: str) -> Sequence[str]:
         if not known.get(name):

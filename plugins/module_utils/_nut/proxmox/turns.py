@@ -6,33 +6,37 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 
-from .guests import DOWN_SECONDS, FORCE_SECONDS, Guest
+from .guests import FORCE_SECONDS, Guest
 
 
-def proxmox_seconds(
-    guests: Iterable[Guest], running: Collection[int], workers: int | None = None, managed: Collection[int] = ()
-) -> int:
-    """Return how many seconds Proxmox takes at worst to stop its guests when the host goes down.
+def longest_stop(seconds: float) -> float:
+    """Return how long a stop takes at most that gives a guest so many SECONDS: until it is forced, and seen by a look a second."""
+    return seconds + FORCE_SECONDS + 1
 
-    running: ids of those that run. workers: how many it stops at a time, see read_workers(); None: all. managed: ids of what HA
-    works, which stopall leaves out. Those without an order go first, then from the highest order down; one group after the
-    other, within a group the highest id first. It looks once a second.
+
+def take_turns(guests: Iterable[Guest], takes: Mapping[int, float], workers: int) -> dict[int, tuple[int, int]]:
+    """Return for each guest's id the seconds from the poweroff on in which Proxmox stops it.
+
+    takes: id -> how many seconds its stop takes. workers: how many are stopped at a time, see read_workers(). Those without an order go
+    first, then from the highest order down; one group after the other, within a group the highest id first.
     """
-    groups: dict[int | None, list[Guest]] = {}
+    groups: dict[float, list[Guest]] = {}
     for guest in guests:
-        if guest.id in running and guest.id not in managed and not guest.template:
-            groups.setdefault(guest.order, []).append(guest)
-    total = 0
-    for group in groups.values():
-        lanes = [0] * max(1, min(workers or len(group), len(group)))
-        for guest in sorted(group, key=lambda one: one.id, reverse=True):
+        groups.setdefault(math.inf if guest.order is None else guest.order, []).append(guest)
+    turns: dict[int, tuple[int, int]] = {}
+    begin = 0
+    for order in sorted(groups, reverse=True):
+        lanes = [begin] * workers
+        for guest in sorted(groups[order], key=lambda guest: guest.id, reverse=True):
             lane = lanes.index(min(lanes))
-            lanes[lane] += (DOWN_SECONDS if guest.down is None else guest.down) + FORCE_SECONDS + 1
-        total += max(lanes)
-    return total
+            turns[guest.id] = lanes[lane], lanes[lane] + math.ceil(takes[guest.id])
+            lanes[lane] = turns[guest.id][1]
+        begin = max(lanes)
+    return turns
 
 
 def read_workers(text: str, cpus: int) -> int:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..base.clock import CLOCK, Clock
-from ..conf.consistency import Find, find
+from ..base.process import Find, find_program
 from ..net import vocabulary
 from ..net.client import Client, UpsdFailure
 from ..shutdown import gate_loop, observe
@@ -48,7 +48,7 @@ class Drill:
         say: Say,
         stopped: threading.Event,
         *,
-        finder: Find = find,
+        finder: Find = find_program,
         clock: Clock = CLOCK,
     ) -> None:
         self.job, self.folder, self.stopped, self.finder = job, folder, stopped, finder
@@ -272,7 +272,7 @@ def hold_drill(
     as_json: bool,
     room: Path | None = None,
     check: Callable[[], Sequence[str]] = walls,
-    finder: Find = find,
+    finder: Find = find_program,
 ) -> bool:
     """Hold the drill that the first line of SOURCE (a file descriptor) names, and say whether the order held. Raises RehearsalError.
 

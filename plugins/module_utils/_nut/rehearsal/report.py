@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
-from ..plan import model
+from ..plan import model, planner
+from ..plan.text import grid
 from ..shutdown import gate
 from ..shutdown.policy import Policy
 from .aftermath import After
@@ -36,7 +37,7 @@ def plan_shutdown(policy: Policy, timing: Mapping[str, int], primary: str) -> mo
         for machine in policy.machines
     ]
     machines.insert(0, model.Machine(primary, model.PRIMARY, "linux"))
-    return model.plan(machines, [model.Supply("ups")], model.Timing(**seconds, settle=policy.settle))
+    return planner.make_plan(machines, [model.Supply("ups")], model.Timing(**seconds, settle=policy.settle))
 
 
 def planned_times(plan: model.Plan, policy: Policy, primary: str) -> dict[str, Times]:
@@ -76,7 +77,7 @@ def _table(
             row = (name if first else "", words, word(plan), word(at))
             rows.append(row if took is None else (*row, "" if first else word(took.get(name), "")))
     head = (since, "", "planned", "seen") if took is None else (since, "", "planned", "seen", "took")
-    return [line.rstrip() for line in model.grid(head, rows, f"ll{'r' * len(head[2:])}")]
+    return [line.rstrip() for line in grid(head, rows, f"ll{'r' * len(head[2:])}")]
 
 
 # A drill

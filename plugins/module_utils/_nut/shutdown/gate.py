@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from ..base import records
 from ..net import readings as net_readings
-from .policy import VERSION, Machine, Policy
+from .policy import Machine, Policy
+
+VERSION = 1
 
 RESUME = 120.0
 """Seconds without a look after which a state file is that of another shutdown."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..base import hostnames, records
+from ..base import files, hostnames, records
 from . import writer
 from .policy import Policy
 
@@ -34,10 +34,10 @@ class Addresses:
 
 
 class Names:
-    """Finds the addresses of names, and remembers them in a file."""
+    """Finds the addresses of names, by the file where the system does not know them. keep: whether it writes that file."""
 
-    def __init__(self, path: Path, resolve: hostnames.Resolve = hostnames.resolve) -> None:
-        self.path, self.resolve = path, resolve
+    def __init__(self, path: Path, resolve: hostnames.Resolve = hostnames.resolve, *, keep: bool = True) -> None:
+        self.path, self.resolve, self.keep = path, resolve, keep
         self.lock = threading.Lock()
         self.known = dict((records.recall(Addresses, path, VERSION) or Addresses()).addresses)
 
@@ -54,12 +54,13 @@ class Names:
         with self.lock:
             if self.known.get(name) != found and not hostnames.is_address(name):
                 self.known[name] = found
-                # no reason to wait less well: this time they are known
-                with contextlib.suppress(OSError):
-                    writer.replace_file(self.path, records.dump(Addresses(self.known), VERSION))
+                if self.keep:
+                    # no reason to wait less well: this time they are known
+                    with contextlib.suppress(OSError, files.WriteError):
+                        writer.replace_file(self.path, records.dump(Addresses(self.known), VERSION))
         return found
 
     def learn(self, policy: Policy, seconds: float) -> list[str]:
-        """Look all names of a policy up, and remember them. Return those that have no address, neither now nor before."""
+        """Look all names of a policy up. Return those that have no address, neither now nor before."""
         names = sorted({address for host in policy.machines if not host.guest for address in host.addresses})
         return list(hostnames.resolve_all(names, seconds, self)[1])

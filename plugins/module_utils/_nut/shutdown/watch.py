@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base import records
@@ -206,6 +207,10 @@ class Memory:
             return replace(self, events=(*others, merged)), False
         return replace(self, events=(*self.events, event)[-EVENTS:]), True
 
+    def of_boot(self, boot: str) -> Memory:
+        """Return what of it counts in a boot: of another one, the events alone."""
+        return self if boot and self.boot == boot else Memory(boot, events=self.events)
+
     def _recent(self, now: float) -> tuple[float, ...]:
         return tuple(at for at in self.restarts if 0 <= now - at < RESTART_SECONDS)
 
@@ -216,9 +221,13 @@ def dump(memory: Memory) -> str:
 
 
 def load(text: str, boot: str) -> Memory:
-    """Read what dump() wrote. Never raises. Of another boot only the events count; of a broken file, nothing."""
+    """Read what dump() wrote, for this boot. Never raises: a broken memory is none."""
     try:
-        memory = records.load(Memory, text, VERSION)
+        return records.load(Memory, text, VERSION).of_boot(boot)
     except records.RecordError:
         return Memory(boot)
-    return memory if boot and memory.boot == boot else Memory(boot, events=memory.events)
+
+
+def recall(path: Path, boot: str) -> Memory:
+    """Read the memory's file, for this boot. Never raises: a broken memory is none."""
+    return (records.recall(Memory, path, VERSION) or Memory()).of_boot(boot)

@@ -19,6 +19,7 @@ from typing import Callable, Protocol
 
 from ..base.systemd import Run
 from ..base.text import one_line
+from .hid import is_power_device
 
 HID_DRIVER = "usbhid-ups"
 # NUT's drivers of UPSes on USB, of all releases that are known here, as Debian packages them in nut-server
@@ -37,6 +38,9 @@ DRIVERS = frozenset(
 # NUT 2.8.1 and later name apc_modbus for an id that usbhid-ups has long driven, and still drives. Debian has apc_modbus
 # in a package of its own, and it needs Modbus to be switched on in the UPS.
 _STAND_INS = {"apc_modbus": HID_DRIVER}
+
+# why a device is a UPS whose driver nobody named, and that only the descriptor speaks for
+GUESS = "its HID report descriptor"
 
 # where udev looks, the first first: a file hides those of its name in later folders
 FOLDERS = tuple(
@@ -62,7 +66,6 @@ _PCI_BRIDGE = re.compile(r"pci[0-9a-f]{4,}:[0-9a-f]{2}")
 _HID_CHILD = re.compile(r"[0-9A-F]{4}:[0-9A-F]{4}:[0-9A-F]{4}\.[0-9A-F]{4,}")
 _HUB = "09"
 _HID = "03"
-_POWER_DEVICE = 0x84
 
 _LSUSB = re.compile(r"Bus ([0-9]{3}) Device ([0-9]{3}): ID ([0-9a-f]{4}):([0-9a-f]{4})(?: (.*))?")
 _RULE = re.compile(r'ATTR\{idVendor\}=="([0-9A-Fa-f]{4})", ?ATTR\{idProduct\}=="([0-9A-Fa-f]{4})",.*')
@@ -251,7 +254,7 @@ def _hid_power(path: str, name: str) -> bool | None:
             for child in _names(below)
             if _HID_CHILD.fullmatch(child)
         ]
-        if any(map(power_device, descriptors)):
+        if any(map(is_power_device, descriptors)):
             return True
         # The kernel's usbhid makes the child, and takes it away when NUT's driver claims the interface.
         unknown = unknown or not any(descriptors)
@@ -287,44 +290,6 @@ def _place(parts: list[str]) -> str:
             named.insert(0, f"{kind}-{part}")
         below = kind
     return "-".join([*named, "usb", f"0:{name.partition('-')[2]}"])
-
-
-def power_device(descriptor: bytes) -> bool:
-    """Say whether a HID report descriptor is that of a UPS: an application collection of the page Power Device.
-
-    The page anywhere else proves nothing: keyboards and trackpads describe their own batteries with it, and a UPS's driver
-    would take such a one from the kernel. Never raises. Items: Device Class Definition for HID 1.11, 6.2.2; pages: Usage
-    Tables for HID Power Devices 1.0, 4.
-    """
-    page = position = 0
-    usage: int | None = None
-    stack: list[int] = []
-    while position < len(descriptor):
-        prefix = descriptor[position]
-        if prefix == 0xFE:  # a long item: its size, its tag, its data
-            position += 3 + (descriptor[position + 1] if position + 1 < len(descriptor) else 0)
-            continue
-        size = (0, 1, 2, 4)[prefix & 3]
-        data = descriptor[position + 1 : position + 1 + size]
-        if len(data) < size:
-            break
-        value = int.from_bytes(data, "little")
-        position += 1 + size
-        item = prefix & 0xFC
-        if item == 0x04:  # usage page
-            page = value
-        elif item == 0x08:  # usage; one of four bytes brings its page along
-            usage = value >> 16 if size == 4 else -1
-        elif item == 0xA0 and value == 1 and usage is not None:  # application collection
-            if (page if usage < 0 else usage) == _POWER_DEVICE:
-                return True
-        elif item == 0xA4:  # push
-            stack.append(page)
-        elif item == 0xB4 and stack:  # pop
-            page = stack.pop()
-        if prefix & 0x0C == 0:  # a main item ends the usages before it
-            usage = None
-    return False
 
 
 # The bus, by programs
@@ -445,7 +410,7 @@ def _why(
     if device.ids in scanned:
         return "nut-scanner"
     if device.hid_power:
-        return "its HID report descriptor"
+        return GUESS
     return policy.matches(device) or ("ups.conf names it" if named(device) else "")
 
 

@@ -10,26 +10,16 @@ regular expression, any case, that must match the whole of a text without the bl
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ..conf.directives import NEWEST, Release
-from ..conf.ups_conf import Section
+from ..conf.ups_conf import Pair, Section
 from .bus import DRIVERS, HID_DRIVER, UsbDevice
 
-# What drivers know none of these keys, or know them only since a release. To them a key that they don't know is a fatal
-# error (and exit code 0). Seen in `DRIVER -L` of 2.8.0 and 2.8.1.
-_NEVER: Release = (999, 0, 0)
-_PINS_SINCE: dict[str, Release] = {
-    "bcmxcp_usb": _NEVER,
-    "nutdrv_atcl_usb": _NEVER,
-    "richcomm_usb": _NEVER,
-    "riello_usb": (2, 8, 1),
-}
 # 2.8.0 knows the key device, too, and then takes none: it has not filled in that number (seen in `usbhid-ups -DD`)
-_BUSPORT_SINCE: Release = (2, 8, 1)
+BUSPORT_SINCE: Release = (2, 8, 1)
 
 # Serial numbers that tell nothing. The source is 360 dumps of USB UPSes in networkupstools/nut-ddl, and what people show in
 # issues of NUT, Home Assistant and others: of a third that have something there, these have something else.
@@ -54,10 +44,7 @@ _FEWEST_KINDS = 3
 _PLAIN = re.compile(r"[ -~]+")
 _NOT_PLAIN = frozenset("\"'#\\`^")
 
-_IDS = re.compile(r"[0-9a-f]{4}")
-_PLACE = re.compile(r"[!-~]{0,255}")
-_BLANKS = " \t\n"
-_SPECIAL = frozenset(".[()*+?{|$\\")
+BLANKS = " \t\n"
 _LITERAL = re.compile(r"[A-Za-z0-9 _,:;/@%=~<>!&-]*")
 # the keys of ups.conf by which a driver knows its UPS, in NUT's own order: which it is, and where
 WHICH = ("vendorid", "productid", "vendor", "product", "serial")
@@ -68,14 +55,15 @@ KEYS = (*WHICH, *WHERE)
 def trusted_serial(device: UsbDevice) -> str:
     """Return the serial number if it can tell this UPS from others of its model, without blanks at its ends; else "".
 
-    Two that say the same are told apart by pins(). In doubt it is not trusted: that costs a UPS its name only if two alike
+    Two that say the same are told apart by pins.pins(). In doubt it is not trusted: that costs a UPS its name only if two alike
     change their places.
     """
-    serial = device.serial.strip(_BLANKS)
-    return serial if _plain(serial) and " " not in serial and not _says_nothing(serial.upper(), device) else ""
+    serial = device.serial.strip(BLANKS)
+    return serial if is_plain(serial) and " " not in serial and not _says_nothing(serial.upper(), device) else ""
 
 
-def _plain(text: str) -> bool:
+def is_plain(text: str) -> bool:
+    """Return whether a text can stand in ups.conf, and be a pattern, without harm."""
     return _PLAIN.fullmatch(text) is not None and _NOT_PLAIN.isdisjoint(text)
 
 
@@ -99,33 +87,18 @@ def _says_nothing(serial: str, device: UsbDevice) -> bool:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Which UPS it is. serial: a trusted one, else "". place: where it was seen, "" if that is unknown."""
+    """Which UPS it is."""
 
     vendor_id: str
     product_id: str
-    serial: str
-    place: str
+    serial: str  # a trusted one, else ""
+    place: str  # where it was seen; "" if that is unknown
 
     def __str__(self) -> str:
         ids = f"{self.vendor_id}:{self.product_id}"
         if self.serial:
             return f"{ids} {self.serial}"
         return f"{ids} at {self.place}" if self.place else ids
-
-    def to_json(self) -> dict[str, str]:
-        """Return what from_json() takes."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: object) -> Fingerprint:
-        """Make one of what stands in a file. Raises ValueError for anything that can't be one."""
-        if not isinstance(data, dict) or set(data) != {"vendor_id", "product_id", "serial", "place"}:
-            raise ValueError("a fingerprint has vendor_id, product_id, serial and place")
-        for key, value in data.items():
-            pattern = _IDS if key.endswith("_id") else _PLACE
-            if not isinstance(value, str) or not pattern.fullmatch(value):
-                raise ValueError(f"{key} of a fingerprint can't be {value!r}")
-        return cls(**data)
 
 
 def fingerprint(device: UsbDevice) -> Fingerprint:
@@ -143,86 +116,18 @@ def likeness(known: Fingerprint, seen: Fingerprint) -> int:
 # What NUT's driver takes
 
 
-@dataclass(frozen=True)
-class Pins:
-    """Keys of ups.conf that bind a section to a device. remark: "", or why it can't be told from another."""
-
-    keys: tuple[tuple[str, str], ...]
-    remark: str = ""
+def telling(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    """Return those keys by which a driver knows its UPS."""
+    return tuple(pair for pair in pairs if pair[0].lower() in KEYS)
 
 
-def pins(device: UsbDevice, others: Sequence[UsbDevice], release: Release, driver: str = HID_DRIVER) -> Pins:
-    """Return the keys by which NUT's driver takes this device, and none of the others on the bus.
-
-    others: what else is on the bus; the device itself among them makes no difference. The ids always, the serial if it can
-    be trusted; then as few as do of: the product's text, busport (since 2.8.1), bus. None for a driver that knows none.
-    """
-    # the same one may look another way by now, when a driver has taken its interface
-    twins = [other for other in others if other.ids == device.ids and other.incarnation != device.incarnation]
-    if not is_told_apart(driver, release):
-        return Pins((), _cannot(device, twins, f"{driver} takes the first that it finds") if twins else "")
-    keys = [("vendorid", device.vendor_id), ("productid", device.product_id)]
-    serial = trusted_serial(device)
-    if serial:
-        keys.append(("serial", escape(serial)))
-    best, left = tuple(keys), _taken(keys, twins)
-    for further in _further(device, release):
-        if not left:
-            break
-        rivals = _taken([*keys, *further], twins)
-        if len(rivals) < len(left):
-            best, left = (*keys, *further), rivals
-    return Pins(best, _cannot(device, left, _reason(release)) if left else "")
-
-
-def _further(device: UsbDevice, release: Release) -> Iterator[tuple[tuple[str, str], ...]]:
-    """List keys that may tell a device from its twins, the fewest first, what a new boot may change last."""
-    known = []
-    product = device.product.strip(_BLANKS)
-    if _plain(product):
-        known.append(("product", escape(product)))
-    if release >= _BUSPORT_SINCE and device.port:
-        known.append(("busport", f"{device.port:03d}"))
-    known.append(("bus", f"{device.bus:03d}"))
-    for count in range(1, len(known) + 1):
-        yield from itertools.combinations(known, count)
-
-
-def _taken(keys: Sequence[tuple[str, str]], devices: Sequence[UsbDevice]) -> list[UsbDevice]:
-    section = Section("", tuple(keys))
-    return [device for device in devices if means(section, device)]
-
-
-def _cannot(device: UsbDevice, twins: Sequence[UsbDevice], why: str) -> str:
-    names = ", ".join(sorted(twin.name for twin in twins))
-    return f"{device.ids} at {device.name} can't be told from that at {names}: {why}"
-
-
-def _reason(release: Release) -> str:
-    if release < _BUSPORT_SINCE:
-        return (
-            f"they have no serial numbers of their own, and NUT {'.'.join(map(str, release))} knows only buses. "
-            "Plug one into a port of another USB controller, or use NUT 2.8.1"
-        )
-    return (
-        "they have no serial numbers of their own, and NUT knows only the bus, and the last number of the port. "
-        "Plug one into a port with another number"
-    )
-
-
-def escape(text: str) -> str:
-    """Write a POSIX extended regular expression that matches just this text (as REG_ICASE goes, in any case)."""
-    # a bracket where it can be, and no backslash: the enumerator's shell changes those
-    return "".join(r"\^" if one == "^" else f"[{one}]" if one in _SPECIAL else one for one in text)
-
-
-def is_told_apart(driver: str, release: Release) -> bool:
-    """Say whether a driver knows keys that tell one UPS from another."""
-    return release >= _PINS_SINCE.get(driver, (0, 0, 0))
+def keys_of(pairs: Iterable[Pair]) -> frozenset[str]:
+    """Return the keys of pairs, in lower case: NUT takes them in any."""
+    return frozenset(key.lower() for key, _value in pairs)
 
 
 def means(section: Section, device: UsbDevice, release: Release = NEWEST) -> bool:
-    """Say whether NUT's driver would take the device for this section; without any key that says which, it takes all.
+    """Return whether NUT's driver would take the device for this section; without any key that says which, it takes all.
 
     release: 2.8.0 reads neither port nor device number, so that a section with device takes nothing. The driver's own
     tables of ids are not asked. A section of a driver that is none for USB means nothing, one of driver auto is read as any
@@ -232,7 +137,7 @@ def means(section: Section, device: UsbDevice, release: Release = NEWEST) -> boo
     driver = given.get("driver", HID_DRIVER)
     if driver not in DRIVERS and driver != "auto" and not driver.endswith("_usb"):
         return False
-    numbered = release >= _BUSPORT_SINCE
+    numbered = release >= BUSPORT_SINCE
     told = (
         device.vendor_id,
         device.product_id,
@@ -260,7 +165,7 @@ def _given(section: Section) -> dict[str, str]:
 def _as_read(text: str) -> str:
     """Return a text of the kernel's as a driver reads it by libusb: ? for each unit of UTF-16 that is not ASCII."""
     units = (2 if ord(one) > 0xFFFF else 1 for one in text)
-    return "".join(one if one < "\x80" else "?" * count for one, count in zip(text, units)).strip(_BLANKS)
+    return "".join(one if one < "\x80" else "?" * count for one, count in zip(text, units)).strip(BLANKS)
 
 
 def _matches(pattern: str, text: str) -> bool:

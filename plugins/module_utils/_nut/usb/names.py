@@ -10,22 +10,19 @@ a UPS on the bus. All others are fixed, and never changed.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..conf import releases, ups_conf
+from ..conf import ups_conf
 from ..conf.directives import Release
 from ..conf.ups_conf import Pair, Section, UpsConf
 from . import fingerprint
-from .bus import DRIVERS, HID_DRIVER, Ups, UsbDevice
-from .fingerprint import Fingerprint
-from .policy import NO_USB, Policy, Rule
+from .bus import GUESS, Ups
+from .fingerprint import Fingerprint, keys_of, means, telling
+from .pins import only_adds_pins, own_pins
+from .policy import Policy
+from .sections import Sighting, Writer, is_real, is_usb, value, where
 
-DUMMY = "dummy-ups"
-# a file in /etc/nut, where dummy-ups looks for it
-DUMMY_PORT = "nut-hotplug-absent.dev"
-# a vendor id that no device has: the section takes none
-PARKED = ("vendorid", "none")
 # Sections that we make by ourselves: a device with another serial at each plugging in must not fill ups.conf
 FOUND_MOST = 128
 
@@ -33,12 +30,6 @@ FOUND_MOST = 128
 _OLDEST: Release = (2, 8, 0)
 # No driver takes them before this release, whatever is written (networkupstools/nut#2735)
 _SINCE: Mapping[str, Release] = {"3746:ffff": (2, 8, 3)}
-# bus.candidates() says so of a driver that nobody named, and that only the descriptor speaks for
-_GUESS = "its HID report descriptor"
-
-# pins that only a twin makes necessary
-_OF_TWINS = ("product", "bus", "busport")
-_HEAD = ("driver", "port", "desc")
 
 
 @dataclass(frozen=True)
@@ -79,75 +70,7 @@ class Resolution:
     fixed: frozenset[str] = frozenset()
 
 
-# Sections
-
-
-def value(section: Section | None, key: str) -> str:
-    """Return a key's value, "" if it has none."""
-    return next((value or "" for word, value in section.keys if word.lower() == key), "") if section else ""
-
-
-def telling(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
-    """Return those keys by which a driver knows its UPS."""
-    return tuple(pair for pair in pairs if pair[0].lower() in fingerprint.KEYS)
-
-
-def _lower(pairs: Iterable[Pair]) -> frozenset[str]:
-    return frozenset(key.lower() for key, _unused in pairs)
-
-
-def _without(pairs: Iterable[Pair], stronger: Iterable[Pair]) -> tuple[Pair, ...]:
-    """Leave out what others say."""
-    said = _lower(stronger)
-    return tuple(pair for pair in pairs if pair[0].lower() not in said)
-
-
-def is_dummy(section: Section | None) -> bool:
-    """Say whether this is our stand-in for a UPS that is not there."""
-    return section is not None and (value(section, "driver"), value(section, "port")) == (DUMMY, DUMMY_PORT)
-
-
-def _is_usb(section: Section) -> bool:
-    """Say whether its driver looks for a UPS on the bus."""
-    driver, port = value(section, "driver"), value(section, "port").lower()
-    if driver == "nutdrv_qx" or driver not in DRIVERS:
-        # it may speak to a serial port, or to the network
-        return driver not in ("", *NO_USB) and (
-            port == "auto" or port.startswith(("/dev/bus/usb", "/dev/usb", "/proc/bus/usb"))
-        )
-    return True
-
-
-def _is_real(section: Section | None) -> bool:
-    return section is not None and not is_dummy(section) and value(section, "driver") not in ("", ups_conf.AUTO)
-
-
-def where(device: UsbDevice) -> str:
-    """Name a device in a sentence, by what it can't choose itself."""
-    return f"{device.ids} at {device.place or device.node}"
-
-
 # Which UPS is which
-
-
-@dataclass(eq=False)
-class _One:
-    """A UPS while it is sorted."""
-
-    ups: Ups
-    rule: Rule | None
-    seen: Fingerprint
-
-    @property
-    def device(self) -> UsbDevice:
-        return self.ups.device
-
-    @property
-    def driver(self) -> str:
-        """Return the driver for it, if it had no section before."""
-        return (
-            (self.rule.driver if self.rule else "") or self.ups.driver or (HID_DRIVER if self.device.hid_power else "")
-        )
 
 
 def resolve(known: Known, upses: Sequence[Ups], policy: Policy, release: Release | None) -> Resolution:
@@ -186,13 +109,13 @@ class _Sorting:
         self.devices = [ups.device for ups in upses]
         self.remarks: list[str] = []
         self.unserved: list[tuple[Ups, str]] = []
-        self.given: dict[str, _One] = {}
+        self.given: dict[str, Sighting] = {}
         self.drivers: dict[str, str] = {}
         self.fixed: dict[str, Section] = {}
         self.declared: dict[str, Section] = {}
         self.found: list[str] = []
         self._name(edited)
-        self.left = [_One(ups, policy.rule_for(ups.device), fingerprint.fingerprint(ups.device)) for ups in upses]
+        self.left = [Sighting(ups, policy.rule_for(ups.device), fingerprint.fingerprint(ups.device)) for ups in upses]
         self.ignored = [one for one in self.left if one.rule and one.rule.ignore]
         self.left = [one for one in self.left if one not in self.ignored]
         self.reserved = {rule.name.lower() for rule in policy.rules if rule.name}
@@ -245,14 +168,10 @@ class _Sorting:
         self._ghosts()
         self._takeover()
         self._unknown()
-        sections = {name: self._section(name, one) for name, one in self.given.items() if name not in self.fixed}
-        sections.update({name: self._absent(name) for name in self.free})
-        sections.update(self.fixed)
-        self._loose(sections)
-        conf = self._in_order(sections)
-        remembered = {name: print_ for name, print_ in self.known.memory.items() if name in sections}
+        conf = self._in_order(self._written())
+        remembered = {name: print_ for name, print_ in self.known.memory.items() if name in conf}
         remembered.update({name: one.seen for name, one in self.given.items()})
-        usb = [name for name, section in conf.items() if name not in self.fixed or _is_usb(section)]
+        usb = [name for name, section in conf.items() if name not in self.fixed or is_usb(section)]
         # as with fixed sections; a ups.conf without sections is none yet
         asked = self.known.play or not self.known.conf.sections
         settings = (self.known.wanted if asked and self.known.wanted else self.known.conf).settings
@@ -266,6 +185,23 @@ class _Sorting:
             remarks=tuple(dict.fromkeys(self.remarks)),
             fixed=frozenset(self.fixed),
         )
+
+    def _written(self) -> dict[str, Section]:
+        writer = Writer(
+            conf=self.known.conf.sections,
+            declared=self.declared,
+            memory=self.known.memory,
+            given=self.given,
+            drivers=self.drivers,
+            devices=self.devices,
+            policy=self.policy,
+            release=self.release,
+            remarks=self.remarks,
+        )
+        sections = {name: writer.write_present(name) for name in self.given if name not in self.fixed}
+        sections.update({name: writer.write_absent(name) for name in self.free})
+        writer.check_fixed(self.fixed.values())
+        return {**sections, **self.fixed}
 
     def _served(self, name: str) -> Ups:
         one = self.given[name]
@@ -286,40 +222,36 @@ class _Sorting:
 
     # Who gets what
 
-    def _give(self, name: str, one: _One, driver: str) -> None:
+    def _give(self, name: str, one: Sighting, driver: str) -> None:
         self.given[name] = one
         self.drivers[name] = driver
         self.left.remove(one)
         if name not in self.fixed and name not in self.declared and name not in self.found:
             self.found.append(name)
 
-    def _refuse(self, one: _One, why: str) -> None:
+    def _refuse(self, one: Sighting, why: str) -> None:
         self.unserved.append((one.ups, why))
         self.left.remove(one)
 
-    def _like(self, name: str, one: _One) -> int:
+    def _like(self, name: str, one: Sighting) -> int:
         memory = self.known.memory.get(name)
         return fingerprint.likeness(memory, one.seen) if memory else 0
 
-    def _stayed(self, name: str, one: _One) -> bool:
+    def _stayed(self, name: str, one: Sighting) -> bool:
         memory = self.known.memory.get(name)
         return memory is not None and memory.place == one.seen.place
 
     def _claims(self) -> None:
         """Give fixed sections what their drivers take, those first that are the most particular."""
-        usb = [section for section in self.fixed.values() if _is_usb(section)]
+        usb = [section for section in self.fixed.values() if is_usb(section)]
         for section in sorted(usb, key=lambda one: -len(telling(one.keys))):
             driver = value(section, "driver")
             particular = bool(telling(section.keys))
-            takes = [
-                one
-                for one in self.left
-                if fingerprint.means(section, one.device) and (particular or one.driver == driver)
-            ]
+            takes = [one for one in self.left if means(section, one.device) and (particular or one.driver == driver)]
             if takes:
                 self._give(section.name, min(takes, key=lambda one: self._strangeness(section.name, one)), driver)
 
-    def _strangeness(self, name: str, one: _One) -> int:
+    def _strangeness(self, name: str, one: Sighting) -> int:
         """Rank what a fixed section may mean: what it had before first, what another had last."""
         if self._like(name, one):
             return 3 - self._like(name, one)
@@ -334,43 +266,36 @@ class _Sorting:
                     f"NUT knows it from {_dotted(since)} on, and this host has {_dotted(self.release)}. Use a newer NUT",
                 )
 
-    def _allowed(self, name: str, one: _One) -> bool:
+    def _allowed(self, name: str, one: Sighting) -> bool:
         """Say whether the keys that somebody declared let this name be that UPS's."""
         declared = self.declared.get(name)
         return (
-            declared is None
-            or not telling(declared.keys)
-            or fingerprint.means(Section(name, telling(declared.keys)), one.device)
+            declared is None or not telling(declared.keys) or means(Section(name, telling(declared.keys)), one.device)
         )
 
-    def _driver(self, name: str, one: _One) -> str:
+    def _driver(self, name: str, one: Sighting) -> str:
         """Say which driver a UPS gets under a name; "" if nobody knows one."""
         if one.rule and one.rule.driver:
             return one.rule.driver
         old = self.known.conf.sections.get(name)
         # While a driver runs, the kernel can't tell what its UPS is, and the scanner is not asked each time.
-        if (not one.ups.driver or one.ups.why == _GUESS) and _is_real(old) and self._knew(name, one):
+        if (not one.ups.driver or one.ups.why == GUESS) and is_real(old) and self._knew(name, one):
             return value(old, "driver")
         return one.driver
 
-    def _knew(self, name: str, one: _One) -> bool:
+    def _knew(self, name: str, one: Sighting) -> bool:
         """Say whether the section in ups.conf is for a UPS of this model. Memory may be ahead of a file that has to wait."""
         pins = self._own_pins(name)
-        if _lower(pins) & {"vendorid", "productid"}:
+        if keys_of(pins) & {"vendorid", "productid"}:
             return fingerprint.means_model(Section(name, pins), one.device.vendor_id, one.device.product_id)
         return self._like(name, one) > 0
 
     def _own_pins(self, name: str) -> tuple[Pair, ...]:
-        """Return the pins in ups.conf that are ours and not declared; none if it was parked."""
-        old = self.known.conf.sections.get(name)
-        if old is None or PARKED in old.keys:
-            return ()
-        declared = _lower(self.declared[name].keys) if name in self.declared else frozenset()
-        return tuple(pair for pair in telling(old.keys) if pair[0].lower() not in declared)
+        return own_pins(self.known.conf.sections.get(name), self.declared.get(name))
 
     def _by_rule(self) -> None:
         """Give the names that rules give."""
-        wishes: dict[str, list[_One]] = {}
+        wishes: dict[str, list[Sighting]] = {}
         spelled = {name.lower(): name for name in (*self.fixed, *self.ours)}
         for one in self.left:
             if one.rule and one.rule.name:
@@ -386,13 +311,13 @@ class _Sorting:
             if able:
                 self._give(name, able[0], self._driver(name, able[0]))
 
-    def _may_have(self, name: str, one: _One) -> bool:
+    def _may_have(self, name: str, one: Sighting) -> bool:
         """Say whether a rule can give a name, and why not."""
         why = ""
         if name in self.fixed:
             why = f"[{name}] of ups.conf has a driver of its own. Give it driver auto, or the rule another name"
         elif not self._allowed(name, one):
-            why = f"[{name}] is declared with other {', '.join(sorted(_lower(telling(self.declared[name].keys))))}"
+            why = f"[{name}] is declared with other {', '.join(sorted(keys_of(telling(self.declared[name].keys))))}"
         elif not self._driver(name, one):
             return False  # it is said further on
         if why:
@@ -426,11 +351,11 @@ class _Sorting:
         """Say whether a name never had a UPS."""
         return name not in self.known.memory and not self._own_pins(name)
 
-    def _holds(self, name: str, one: _One) -> bool:
+    def _holds(self, name: str, one: Sighting) -> bool:
         """Say whether a name is that UPS's, by what is remembered, or by its section."""
         if name in self.known.memory:
             return self._like(name, one) == 3
-        return bool(self._own_pins(name)) and fingerprint.means(self.known.conf.sections[name], one.device)
+        return bool(self._own_pins(name)) and means(self.known.conf.sections[name], one.device)
 
     def _ghosts(self) -> None:
         """Let found names go whose UPS has another name by now, or that the policy ignores: nobody declared them."""
@@ -447,16 +372,14 @@ class _Sorting:
         # without memory the section itself still says whom it means
         forgotten = [name for name in self.free if name not in self.known.memory and self._own_pins(name)]
         for name in sorted(forgotten, key=lambda one: -len(self._own_pins(one))):
-            self._back(
-                name, [one for one in self.left if fingerprint.means(self.known.conf.sections[name], one.device)]
-            )
+            self._back(name, [one for one in self.left if means(self.known.conf.sections[name], one.device)])
         # at another place, without a serial: only where nothing else is meant
         alike = {name: [one for one in self.left if self._like(name, one) == 2] for name in self.free}
         for name, those in alike.items():
             if len(those) == 1 and sum(those[0] in others for others in alike.values()) == 1:
                 self._back(name, those)
 
-    def _back(self, name: str, those: Sequence[_One]) -> None:
+    def _back(self, name: str, those: Sequence[Sighting]) -> None:
         one = next((one for one in those if self._allowed(name, one)), None)
         if one is None:
             return
@@ -472,12 +395,12 @@ class _Sorting:
                 name = min(names, key=lambda name: self._fitness(name, one))
                 self._give(name, one, self._driver(name, one))
 
-    def _vacant(self, name: str, one: _One) -> bool:
+    def _vacant(self, name: str, one: Sighting) -> bool:
         if not self._allowed(name, one) or name.lower() in self.reserved:
             return False
         return self.policy.takeover or (name in self.declared and self._is_new(name))
 
-    def _fitness(self, name: str, one: _One) -> tuple[int, bool, int]:
+    def _fitness(self, name: str, one: Sighting) -> tuple[int, bool, int]:
         """Rank names: declared for such a UPS, then of the same model, then in the order of the file."""
         memory = self.known.memory.get(name)
         model = memory is not None and (memory.vendor_id, memory.product_id) == (
@@ -507,117 +430,6 @@ class _Sorting:
                 taken.add(name.lower())
                 self._give(name, one, one.driver)
 
-    # What is written
-
-    def _fitted(self, name: str, driver: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
-        """Leave out what the host's NUT does not know: its driver would not start."""
-        kept = []
-        for pair in pairs:
-            text = ups_conf.render((Section(name, (("driver", driver), pair)),))
-            fit = releases.fit({"ups.conf": text}, self.release)
-            self.remarks += [*fit.left_out, *fit.refused]
-            if not fit.left_out and not fit.refused:
-                kept.append(pair)
-        return tuple(kept)
-
-    def _section(self, name: str, one: _One) -> Section:
-        """Write the section of a UPS that is there."""
-        driver = self.drivers[name]
-        declared = self.declared.get(name, Section(name, ()))
-        rest = self._fitted(name, driver, (pair for pair in declared.keys if pair[0].lower() not in _HEAD))
-        options = self._fitted(name, driver, _without(one.rule.options if one.rule else (), rest))
-        pins = _without(self._pins(name, one, driver), (*rest, *options))
-        return Section(name, (*_head(declared, driver), *pins, *rest, *options))
-
-    def _pins(self, name: str, one: _One, driver: str) -> tuple[Pair, ...]:
-        fresh = fingerprint.pins(one.device, self.devices, self.release, driver)
-        if fresh.remark:
-            self.remarks.append(f"[{name}]: {fresh.remark}")
-        old = self._own_pins(name)
-        more = [key for key, _unused in old if key not in _lower(fresh.keys)]
-        # What told it from a twin stays when the twin has gone, as long as it is true: no driver restarts for that.
-        if (
-            fresh.keys
-            and set(fresh.keys) <= set(old)
-            and set(more) <= set(_OF_TWINS)
-            and self._fitted(name, driver, old) == old
-            and fingerprint.means(Section(name, old), one.device)
-        ):
-            return old
-        return fresh.keys
-
-    def _absent(self, name: str) -> Section:
-        """Write the section of a UPS that is not there: as it was, but for what is declared anew."""
-        old = self.known.conf.sections.get(name, Section(name, ()))
-        declared = self.declared.get(name)
-        if is_dummy(old) and self.policy.absent == "dummy":
-            return dummy(name, declared or old)
-        driver = HID_DRIVER
-        pins: tuple[Pair, ...] = ()
-        options: tuple[Pair, ...] = ()
-        memory = self.known.memory.get(name)
-        if _is_real(old):
-            driver, pins = value(old, "driver"), telling(old.keys)
-            # what is no more declared goes; what a rule gave stays
-            known = {pair for rule in self.policy.rules for pair in rule.options} if declared else {*old.keys}
-            options = tuple(
-                pair for pair in old.keys if pair in known and pair[0].lower() not in (*_HEAD, *fingerprint.KEYS)
-            )
-        elif memory:
-            # behind a stand-in; what is missing comes with its UPS
-            pins = (("vendorid", memory.vendor_id), ("productid", memory.product_id))
-        base = declared or Section(name, tuple(pair for pair in old.keys if pair[0] == "desc"))
-        rest = self._fitted(name, driver, (pair for pair in base.keys if pair[0].lower() not in _HEAD))
-        keys = (*_without(pins, rest), *rest, *_without(options, rest))
-        return self._parked(Section(name, (*_head(base, driver), *keys)), rest)
-
-    def _parked(self, section: Section, declared: Sequence[Pair]) -> Section:
-        """Keep a driver that looks for a UPS in vain from taking one that is served under another name."""
-        rival = self._rival(section)
-        if rival is None:
-            return section
-        if "vendorid" in _lower(declared) or not fingerprint.is_told_apart(value(section, "driver"), self.release):
-            self.remarks.append(
-                f"[{section.name}]: its UPS is not there, and its keys mean {where(rival.device)} as well, which has another name. "
-                "Declare it with its serial"
-            )
-            return section
-        pins = tuple(pair for pair in section.keys if pair[0].lower() not in (*_HEAD, "vendorid"))
-        return Section(section.name, (*(pair for pair in section.keys if pair[0].lower() in _HEAD), PARKED, *pins))
-
-    def _rival(self, section: Section) -> _One | None:
-        """Return a UPS that is served under another name, and that this section's driver would take."""
-        driver = value(section, "driver")
-        return next(
-            (
-                one
-                for name, one in self.given.items()
-                if name != section.name and self.drivers[name] == driver and fingerprint.means(section, one.device)
-            ),
-            None,
-        )
-
-    def _loose(self, sections: Mapping[str, Section]) -> None:
-        for name, section in self.fixed.items():
-            rival = self._rival(sections[name]) if _is_usb(section) else None
-            if rival:
-                self.remarks.append(
-                    f"[{name}]: its keys don't tell its UPS from {where(rival.device)}, so its driver may take that one. "
-                    "Give it vendorid, productid and serial"
-                )
-
-
-def _head(declared: Section, driver: str) -> tuple[Pair, ...]:
-    desc = value(declared, "desc")
-    head: tuple[Pair, ...] = (("driver", driver), ("port", value(declared, "port") or "auto"))
-    return (*head, ("desc", desc)) if desc else head
-
-
-def dummy(name: str, section: Section) -> Section:
-    """Return the stand-in for a UPS that is not there."""
-    head = dict(_head(section, DUMMY))
-    return Section(name, tuple({**head, "port": DUMMY_PORT}.items()))
-
 
 def _dotted(release: Release) -> str:
     return ".".join(map(str, release))
@@ -636,20 +448,13 @@ def says_more(name: str, known: Known, res: Resolution) -> bool:
         return False
     before = known.memory.get(name)
     declared = known.wanted.sections.get(name) if known.wanted else None
-    return (
-        set(telling(declared.keys if declared else ())) <= set(was.keys)
-        and _but_for_pins(was) == _but_for_pins(will)
-        and fingerprint.means(was, res.plugged[name].device)
-        and (before is None or fingerprint.likeness(before, res.memory[name]) > 0)
+    return only_adds_pins(was, will, declared, res.plugged[name].device) and (
+        before is None or fingerprint.likeness(before, res.memory[name]) > 0
     )
 
 
 def others_have(name: str, known: Known, res: Resolution, work: Container[str]) -> bool:
     """Say whether each other UPS that a section means, too, is served: one that is not may be held by this one's driver."""
     was = known.conf.sections[name]
-    others = [other for other in res.plugged if other != name and fingerprint.means(was, res.plugged[other].device)]
+    others = [other for other in res.plugged if other != name and means(was, res.plugged[other].device)]
     return all(other in work for other in others)
-
-
-def _but_for_pins(section: Section) -> tuple[Pair, ...]:
-    return tuple(pair for pair in section.keys if pair[0].lower() not in fingerprint.KEYS)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.nut.plugins.filter import shutdown_picture
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, picture
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data as plan_data
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, picture, planner, text
 from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, changed, unfit, values
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ draw = shutdown_picture.FilterModule().filters()["shutdown_picture"]
 def made(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
     """Return a plan as the module returns it."""
     media = [f"media{number}" for number in range(guests)]
-    planned = model.plan(
+    planned = planner.make_plan(
         [
             model.Machine("pve", "primary", "pve"),
             model.Machine(name, "secondary", "truenas"),
@@ -33,7 +34,7 @@ def made(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
         model.Timing(guests_time=120),
         [model.StagePlan("nas-guests", runtime=700, guests=tuple(media), fsd=True)],
     )
-    data: dict[str, Any] = json.loads(json.dumps(model.to_dict(planned)))
+    data: dict[str, Any] = json.loads(json.dumps(plan_data.to_dict(planned)))
     return data
 
 
@@ -123,12 +124,12 @@ INJECTIONS = (
 
 def test_the_page_is_that_of_the_plan() -> None:
     data = made()
-    assert draw(data) == picture.html(model.from_dict(data))
+    assert draw(data) == picture.html(plan_data.from_dict(data))
     assert "The shutdown, as planned" in draw(data)
     drawn = draw(data, {"truenas": [12, 71.5], "pve": [80, None], "media0": [None, None]})
     assert "The shutdown, planned and seen" in drawn
     assert drawn == picture.html(
-        model.from_dict(data), {"truenas": (12, 71.5), "pve": (80, None), "media0": (None, None)}
+        plan_data.from_dict(data), {"truenas": (12, 71.5), "pve": (80, None), "media0": (None, None)}
     )
     assert is_harmless(draw(data))
     assert is_harmless(drawn)
@@ -225,7 +226,7 @@ def test_whatever_a_host_says(data: Any, seen: Any) -> None:
 @given(changed(DATA))
 def test_the_text_of_a_plan_can_be_made_of_what_was_read(data: Any) -> None:
     try:
-        read = model.from_dict(data)
+        read = plan_data.from_dict(data)
     except model.PlanError:
         return
-    assert model.table(read)
+    assert text.draw_table(read)

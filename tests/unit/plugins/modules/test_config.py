@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import json
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.homelab.nut.plugins.module_utils import _host
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files as base_files
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import sets, systemd
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import deployment
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut
 from ansible_collections.homelab.nut.plugins.modules import config
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
 from ansible_collections.homelab.nut.tests.unit.support.hostile import unfit
@@ -83,22 +83,19 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     with serving(STATUS) as upsd:
         found = Host(tmp_path, upsd)
         monkeypatch.setattr(
-            config,
-            "Deployment",
-            partial(
-                deployment.Deployment,
+            _host,
+            "local_nut",
+            lambda _module: LocalNut(
+                found.run,
                 folder=tmp_path,
                 room=tmp_path,
+                memory=tmp_path / "state.json",
                 manifest=tmp_path / "set.json",
                 systemd=tmp_path,
                 owner=(os.getuid(), os.getgid()),
                 finder=lambda name: Path(name) if found.release and name == "upsmon" else None,
             ),
         )
-        monkeypatch.setattr(config, "ROOM", tmp_path)
-        monkeypatch.setattr(config, "FOLDERS", [tmp_path])
-        monkeypatch.setattr(config, "MANIFEST", tmp_path / "set.json")
-        monkeypatch.setattr(config, "runner", lambda _module: found.run)
         monkeypatch.setattr(config, "last_words", lambda unit, _runner: f"last words of {unit}")
         yield found
 
@@ -213,8 +210,8 @@ def test_a_unit_that_does_not_start(host: Host, run: Any) -> None:
     assert result["actions"] == ["reload nut-server.service: upsd.conf changed"]
 
 
-def test_systemd_that_does_not_answer(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "runner", lambda _module: lambda _command: (1, "no bus"))
+def test_systemd_that_does_not_answer(host: Host, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "run", lambda _command: (1, "no bus"))
     result = run()
     assert result["failed"]
     assert "systemctl show: no bus" in result["msg"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils import _host, _service
+from ansible_collections.homelab.nut.plugins.module_utils import _host, _service, _upsd_access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.snapshot import UpsState
@@ -98,9 +98,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made.known = known  # type: ignore[attr-defined]
     monkeypatch.setattr(_host, "ROOT", tmp_path)
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
-    monkeypatch.setattr(upsd_access, "runner", lambda _module: made)
-    monkeypatch.setattr(upsd_access, "resolve", resolve)
-    monkeypatch.setattr(upsd_access, "ask_upsd", lambda: made.says)
+    monkeypatch.setattr(_service, "runner", lambda _module: made)
+    monkeypatch.setattr(_upsd_access, "resolve", resolve)
+    monkeypatch.setattr(_upsd_access, "ask_upsd", lambda: made.says)
     return made
 
 

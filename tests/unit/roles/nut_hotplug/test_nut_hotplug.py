@@ -63,7 +63,7 @@ class Program:
             "--conf-dir": "nut",
             "--state": "state/state.json",
             "--run-dir": "run",
-            "--log": "log",
+            **({"--log": "log"} if "run" in words else {}),
         }
         options = [word for option, name in places.items() for word in (option, str(self.root / name))]
         return self.bare(*words, *options, **environment)
@@ -88,15 +88,30 @@ def program(tmp_path: Path) -> Program:
 def test_help(program: Program) -> None:
     done = program.bare("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for word in ("status --json", "exit codes:", "75", "--policy FILE", "run", "plan"):
+    for word in ("exit codes:", "75", "status", "run", "plan"):
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("words", [[], ["bogus"], ["run", "--bogus"], ["run", "extra\x1b[31m"]])
+@pytest.mark.parametrize(
+    ("command", "own", "others"),
+    [("run", "--log", "--json"), ("plan", "--json", "--log"), ("status", "--json", "--log")],
+)
+def test_help_of_a_command(program: Program, command: str, own: str, others: str) -> None:
+    done = program.bare(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert own in done.stdout
+    assert "--policy FILE" in done.stdout
+    assert others not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["bogus"], ["run", "--bogus"], ["run", "extra\x1b[31m"], ["run", "--json"], ["plan", "--log", "x"]],
+)
 def test_a_command_line_that_is_wrong(program: Program, words: list[str]) -> None:
     done = program.bare(*words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "See nut-hotplug --help" in done.stderr
+    assert re.search(r"See nut-hotplug (run )?--help", done.stderr)
     assert done.stderr.removesuffix("\n").isprintable()
 
 

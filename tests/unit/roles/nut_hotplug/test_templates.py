@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy, udev
 from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_play
@@ -161,13 +161,13 @@ def test_what_is_refused_before_anything_is_touched(rendered: dict[str, dict[str
 def test_the_sandbox(rendered: dict[str, dict[str, Any]]) -> None:
     """What may fail is in the drop-in, which can be left out, and not in the unit."""
     texts = {host: rendered[host]["rendered"][kits.HOTPLUG_SANDBOX] for host in ("bare", "open", "home")}
-    assert "ProtectHome=yes" in kits.settings(texts["bare"])
+    assert "ProtectHome=yes" in sandbox.settings(texts["bare"])
     assert texts["open"] == ""
-    assert "ProtectHome" not in "".join(kits.settings(texts["home"]))  # its log is there
+    assert "ProtectHome" not in "".join(sandbox.settings(texts["home"]))  # its log is there
     for text in texts.values():
         other = [line for line in text.splitlines() if line and not line.startswith("#")]
-        assert other == (["[Service]", *kits.settings(text)] if text else [])
-    service = kits.settings(rendered["bare"]["rendered"]["nut-hotplug.service"])
+        assert other == (["[Service]", *sandbox.settings(text)] if text else [])
+    service = sandbox.settings(rendered["bare"]["rendered"]["nut-hotplug.service"])
     assert not [
         line for line in service if line.startswith(("Private", "ProtectSystem", "ProtectHome", "ProtectHostname"))
     ]

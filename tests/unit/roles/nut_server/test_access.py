@@ -10,8 +10,7 @@ import re
 from pathlib import Path
 
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
-from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_access
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, access_keeper
 
 TEMPLATES = Path(__file__).parents[4] / "roles/nut_server/templates"
 
@@ -34,7 +33,7 @@ def test_an_nft_that_hangs_does_not_keep_nftables_from_starting() -> None:
 
 def test_a_refresh_has_the_time_that_it_may_take() -> None:
     # looks at the table, and again with the lock; loads it; then the names; loads it with them
-    longest = 4 * nut_access.SECONDS + access.RESOLVE_SECONDS
+    longest = 4 * access_keeper.SECONDS + access.RESOLVE_SECONDS
     assert read_limit("nut-access-refresh.service.j2") > longest
 
 

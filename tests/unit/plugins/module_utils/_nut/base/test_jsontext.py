@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock, jsontext, sets
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock, jsontext, records, sets
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import findings, observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model
-from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data as plan_data
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, planner
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import aftermath, job, notes
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, stages, watch
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, report, stages, status, watch
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
@@ -147,7 +147,7 @@ def load_kept_guests(path: Path) -> object:
 def load_plan(path: Path) -> object:
     try:
         data = jsontext.parse(path.read_bytes())
-        return model.from_dict(data)
+        return plan_data.from_dict(data)
     except (ValueError, model.PlanError):
         return None
 
@@ -192,6 +192,10 @@ GATE = gate.State(
     ("rule", "reason"),
     True,
 )
+GATE_REPORT = report.Report(
+    "gate", 1e9, 24.5, "down", "all are down", (report.MachineReport("nas", 60.0, 120.0, 20.0, False, False),),
+    (report.PowerReport("ups", True, 600.0, 2.0),), ((0.0, "step"),),
+)  # fmt: skip
 STAGES = stages.State(
     boot="boot", since=1.0, mains=2.0, upses=frozenset({"ups"}), low={"nas": 3.0}, begun={"nas": 4.0}, asked={"qm/100": 5.0},
     done={"qm/101": "why"}, fsd=6.0, down=7.0, ours={"qm/101": True}, tries={"qm/101": (1, 8.0)},
@@ -208,8 +212,8 @@ GUESTS = {"version": selection.VERSION, "stages": {"nas": {
     "guests": [selection._plain(selection.Chosen(Guest(100, "qm", "mail"), 60.0, "why"))],
 }}}  # fmt: skip
 JOB = job.Job(shutdown_policy.check_policy(POLICY), dict(job.TIMING), 900.0, 10.0, "pve")
-PLAN = model.to_dict(
-    model.plan(
+PLAN = plan_data.to_dict(
+    planner.make_plan(
         [
             model.Machine("pve", model.PRIMARY, "pve"),
             model.Machine("nas", model.SECONDARY, "truenas"),
@@ -251,7 +255,7 @@ NFT = {
 LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "gate_core.resume": (as_json(gate.dump(GATE)), by_text(lambda text: gate.resume(text, "boot", "upsmon", 25.0))),
     "stages.load": (as_json(stages.dump(STAGES)), lambda path: stages.load(path, "boot")),
-    "state.load": (as_json(memory.dump(HOTPLUG)), memory.load),
+    "state.load": (as_json(records.dump(HOTPLUG, memory.VERSION)), memory.load),
     "Finder.kept": (GUESTS, load_kept_guests),
     "notes.read_notes": (as_json(NOTES.dump()), expect(notes.read_notes, job.RehearsalError)),
     "aftermath._gate_says": ({"began": 1000.0, "elapsed": 30.0, "reason": "r"}, lambda path: aftermath._gate_says(path, NOTES)),
@@ -266,7 +270,7 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "sets._load": (MANIFEST, by_text(load_manifest)),
     "access.parse_table": (NFT, by_text(access.parse_table)),
     "watch.load": (as_json(watch.dump(WATCHED)), by_text(lambda text: watch.load(text, "boot"))),
-    "shutdown_cli._json": ({"began": 1.0, "hosts": []}, nut_shutdown._json),
+    "status.read_last": (as_json(records.dump(GATE_REPORT, report.VERSION)), status.read_last),
 }  # fmt: skip
 
 
@@ -286,7 +290,7 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
         "aftermath._entries": [(1e9, "i")],
         "gate.Names": {"nas": ("192.0.2.20",)},
         "watch.load": WATCHED,
-        "shutdown_cli._json": whole,
+        "status.read_last": GATE_REPORT,
     }
     found = load(path)
     assert found == wanted[name] if name in wanted else found and not isinstance(found, str)

@@ -4,7 +4,12 @@
 
 from __future__ import annotations
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.process import runner
+import threading
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import process
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.process import runner, within
 
 
 def test_what_a_program_says_and_how_it_ends() -> None:
@@ -17,3 +22,42 @@ def test_a_program_that_is_not_there() -> None:
 
 def test_a_program_that_hangs() -> None:
     assert runner(0.2)(("sleep", "60")) == (124, "sleep did not end within 0.2 s")
+
+
+def test_a_program_that_no_host_has() -> None:
+    assert process.find_program("no-such-program-of-nut") is None
+
+
+def test_a_program_is_found_in_the_first_place_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [tmp_path / name for name in ("a", "b", "c")]
+    for place in places:
+        place.mkdir()
+    monkeypatch.setattr(process, "NUT_PLACES", tuple(map(str, places)))
+    for place in places[1:]:
+        (place / "upsd").touch()
+    assert process.find_program("upsd") == places[1] / "upsd"
+    assert process.find_program("upsmon") is None
+
+
+def test_the_wrappers_come_last() -> None:
+    """On Debian 12 and 13 /usr/sbin holds shell scripts of the same names, which say yes to anything."""
+    assert process.NUT_PLACES[-1] == "/usr/sbin"
+    assert {"/lib/nut", "/usr/lib/nut", "/usr/libexec/nut"} == set(process.NUT_PLACES[:-1])
+
+
+def test_work_that_ends_in_time_gives_its_result() -> None:
+    assert within(60, lambda: 42) == 42
+
+
+def test_work_that_fails_raises_its_own_error() -> None:
+    with pytest.raises(ZeroDivisionError):
+        within(60, lambda: 1 // 0)
+
+
+def test_work_that_hangs_is_left_behind() -> None:
+    never = threading.Event()
+    try:
+        with pytest.raises(TimeoutError, match=r"it did not end within 0\.01 s"):
+            within(0.01, lambda: never.wait(60))
+    finally:
+        never.set()

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit, UnitError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Entry, Unit, UnitError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,9 +64,21 @@ def test_how_units_stand() -> None:
         systemd.driver("ups"): ABSENT,
         systemd.driver("spare"): Unit("failed", "", 0),
     }
-    assert runner.run == [
-        ["systemctl", "show", "--property=Id,LoadState,ActiveState,SubState,UnitFileState,MainPID", "--", *names]
-    ]
+    assert [command[:2] + command[3:] for command in runner.run] == [["systemctl", "show", "--", *names]]
+
+
+def test_what_else_is_known_of_a_unit() -> None:
+    said = (
+        "Id=nut-driver@ups.service\nLoadState=loaded\nActiveState=failed\nSubState=failed\nUnitFileState=enabled\nMainPID=0\n"
+        "Result=exit-code\nStateChangeTimestampMonotonic=4000000000\nNeedDaemonReload=yes\n"
+    )
+    shown = systemd.show(["nut-driver@ups.service"], Runner(said), booted=1e6)["nut-driver@ups.service"]
+    assert shown == Unit("failed", "enabled", 0, "failed", "loaded", "exit-code", 1004000.0, outdated=True)
+
+
+def test_a_unit_that_failed_and_whose_files_are_gone() -> None:
+    said = "Id=a.service\nLoadState=not-found\nActiveState=failed\nMainPID=0\n"
+    assert systemd.show(["a.service"], Runner(said)) == {"a.service": Unit("failed", "", 0, load="not-found")}
 
 
 def test_an_alias_answers_by_its_place() -> None:
@@ -167,3 +180,46 @@ def test_last_words_are_fit_for_a_terminal() -> None:
 def test_what_systemctl_says_is_one_line() -> None:
     with pytest.raises(systemd.UnitError, match=r"failed: Job failed\. ok: \[pve\]$"):
         systemd.do("restart", systemd.MONITOR, runner=Runner("Job failed.\nok: [pve]\n", 1))
+
+
+def test_the_journal() -> None:
+    line = {
+        "__REALTIME_TIMESTAMP": "1790000000500000",
+        "_SYSTEMD_UNIT": "nut-monitor.service",
+        "MESSAGE": "on battery ",
+    }
+    lines = [
+        line,
+        {
+            **line,
+            "MESSAGE": "Started it.",
+            "_SYSTEMD_UNIT": "init.scope",
+            "UNIT": "nut-server.service",
+            "MESSAGE_ID": "9d1",
+        },
+        {**line, "MESSAGE": [72, 105, 255]},
+        {**line, "MESSAGE": None},
+        {"MESSAGE": "without a time"},
+        ["no entry"],
+        7,
+    ]
+    runner = Runner("".join(f"{json.dumps(line)}\n" for line in lines) + "no JSON\n")
+    assert list(systemd.read_journal(["--lines=9"], runner)) == [
+        Entry(1790000000.5, "nut-monitor.service", "on battery"),
+        Entry(1790000000.5, "nut-server.service", "Started it.", "9d1"),
+        Entry(1790000000.5, "nut-monitor.service", "Hi\ufffd"),
+        Entry(1790000000.5, "nut-monitor.service", ""),
+    ]
+    assert runner.run[0][0] == "journalctl"
+    assert runner.run[0][-1] == "--lines=9"
+
+
+def test_a_journal_that_can_not_be_read() -> None:
+    with pytest.raises(UnitError, match="journalctl: No journal files"):
+        list(systemd.read_journal([], Runner("No journal files were found.", 1)))
+
+
+@pytest.mark.parametrize("stamp", ["9" * 400, "9" * 5000, "-1", "", "1.5", 10**400, None, [], True])
+def test_an_entry_of_the_journal_whose_time_is_none_is_left_out(stamp: object) -> None:
+    said = json.dumps({"__REALTIME_TIMESTAMP": stamp, "MESSAGE": "x"})
+    assert list(systemd.read_journal([], Runner(said))) == []

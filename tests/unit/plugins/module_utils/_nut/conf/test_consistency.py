@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,30 +135,6 @@ def test_this_host_by_any_name(host: str) -> None:
 def test_each_mistake_is_told_once() -> None:
     files = with_text("nut.conf", "netserver", "none", with_text("upsmon.conf", "ups@", "usp@"))
     assert len(consistency.together(files)) == 2
-
-
-# From here on with a stand-in for NUT's programs. What it says is what those of Debian 12 and 13 say.
-
-
-def test_a_program_that_no_host_has() -> None:
-    assert consistency.find("no-such-program-of-nut") is None
-
-
-def test_a_program_is_found_in_the_first_place_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = [tmp_path / name for name in ("a", "b", "c")]
-    for place in places:
-        place.mkdir()
-    monkeypatch.setattr(consistency, "PLACES", tuple(map(str, places)))
-    for place in places[1:]:
-        (place / "upsd").touch()
-    assert consistency.find("upsd") == places[1] / "upsd"
-    assert consistency.find("upsmon") is None
-
-
-def test_the_wrappers_come_last() -> None:
-    """On Debian 12 and 13 /usr/sbin holds shell scripts of the same names, which say yes to anything."""
-    assert consistency.PLACES[-1] == "/usr/sbin"
-    assert {"/lib/nut", "/usr/lib/nut", "/usr/libexec/nut"} == set(consistency.PLACES[:-1])
 
 
 def test_values_are_looked_at_too() -> None:

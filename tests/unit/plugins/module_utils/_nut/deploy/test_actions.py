@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions as library
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.actions import Action, Plan
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.change import Action, Change
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -338,8 +338,8 @@ def test_what_an_earlier_run_left(
 
 
 def test_an_empty_plan_is_nothing() -> None:
-    assert not Plan((), (), ())
-    assert Plan(("nut.conf",), (), ())
+    assert not Change()
+    assert Change(after=(Action("restart", UPS, "it does not run"),))
 
 
 def test_a_driver_without_a_section_does_not_start_at_boot() -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enume
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import MARK
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import deployment as deploy_deployment
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.deployment import DeployError, Deployment
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.verify import Verdict
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import reconcile
@@ -116,7 +118,7 @@ class Place:
         def pause(seconds: float) -> None:
             self.now += seconds
 
-        given: dict[str, Any] = {
+        here: dict[str, Any] = {
             "folder": self.folder,
             "room": self.room,
             "memory": self.room / "state.json",
@@ -124,12 +126,10 @@ class Place:
             "systemd": self.boot.parent,
             "owner": (os.getuid(), os.getgid()),
             "runner": self.systemd,
-            "open_bus": reconcile.open_bus,
             "finder": lambda _name: None,
-            "clock": lambda: self.now,
-            "pause": pause,
         }
-        return Deployment(new, **{**given, **changes})
+        local = LocalNut(**{name: changes.pop(name, value) for name, value in here.items()})
+        return Deployment(new, local, reconcile.Host, clock=lambda: self.now, pause=pause, **changes)
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_a_first_deployment(place: Place) -> None:
 def test_nothing_is_touched_by_looking(place: Place) -> None:
     place.holds(PRIMARY)
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
-    deployment.diff(deployment.plan())
+    deployment.plan().diff()
     assert place.texts() == PRIMARY
     assert place.systemd.told == []
     assert not list(place.room.iterdir())
@@ -263,7 +263,7 @@ def test_a_run_cut_short_is_ended_by_the_next(place: Place) -> None:
             raise KeyboardInterrupt
         return place.systemd(command)
 
-    first.runner = killed
+    first.local = replace(first.local, runner=killed)
     with pytest.raises(KeyboardInterrupt):
         first.apply(first.plan())
     assert {name: place.texts()[name] for name in new} == new
@@ -306,7 +306,7 @@ def test_a_failed_restart_is_tried_again(place: Place) -> None:
 def test_a_note_that_cannot_be_read_restarts_all(place: Place, text: str) -> None:
     place.holds(PRIMARY)
     deployment = place.deployment(PRIMARY)
-    deployment.pending.write_text(text, errors="surrogateescape")
+    deployment.local.pending.path.write_text(text, errors="surrogateescape")
     decided = deployment.plan()
     assert told(decided.after) == [f"restart {UPS}", RESTART_SERVER, RESTART_MONITOR]
     deployment.apply(decided)
@@ -316,19 +316,23 @@ def test_a_note_that_cannot_be_read_restarts_all(place: Place, text: str) -> Non
 def test_a_note_that_cannot_be_read_on_a_secondary(place: Place) -> None:
     place.holds(SECONDARY)
     deployment = place.deployment(SECONDARY)
-    deployment.pending.write_text("[")
+    deployment.local.pending.path.write_text("[")
     assert told(deployment.plan().after) == [RESTART_MONITOR]
 
 
 def test_the_note_of_an_earlier_run_is_passed_on(place: Place) -> None:
     place.holds(PRIMARY)
-    left = [{"verb": "start", "unit": UPS, "reason": "[ups] changed"}]
+    left = [
+        {"verb": "start", "unit": UPS, "reason": "[ups] changed"},
+        {"verb": "restart", "unit": systemd.MONITOR, "reason": "its sandbox changed"},
+    ]
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
-    deployment.pending.write_text(json.dumps(left))
+    deployment.local.pending.path.write_text(json.dumps(left))
     place.systemd.refused = {RELOAD_SERVER: "no", RESTART_SERVER: "no"}
     with pytest.raises(DeployError, match="no"):
         deployment.apply(deployment.plan())
-    assert [one["verb"] for one in json.loads(deployment.pending.read_text())] == ["start", "reload"]
+    # without what has been done meanwhile
+    assert [one["verb"] for one in json.loads(deployment.local.pending.path.read_text())] == ["reload", "restart"]
 
 
 def edited(place: Place) -> Deployment:
@@ -458,7 +462,7 @@ def test_a_diff_shows_no_secret_and_no_comment(place: Place) -> None:
     place.holds({**PRIMARY, "upsd.users": "# as shipped\n" + PRIMARY["upsd.users"]})
     new = with_text("upsmon.conf", "FINALDELAY 5", "FINALDELAY 65", with_text("upsd.users", "secret1", "geheim9"))
     deployment = place.deployment(new)
-    shown = deployment.diff(deployment.plan())
+    shown = deployment.plan().diff()
     assert "secret1" not in shown
     assert "geheim9" not in shown
     assert "as shipped" not in shown
@@ -582,7 +586,7 @@ def test_a_file_for_others_is_mended(place: Place, mode: int) -> None:
     deployment = place.deployment(PRIMARY)
     decided = deployment.plan()
     assert decided.changed == ("upsd.users",)
-    assert "upsd.users: mode or owner is mended" in deployment.diff(decided)
+    assert "upsd.users: mode or owner is mended" in decided.diff()
     deployment.apply(decided)
     assert (place.folder / "upsd.users").stat().st_mode & 0o777 == 0o640
     assert not place.deployment(PRIMARY).plan()
@@ -813,7 +817,7 @@ def test_bytes_that_are_no_utf8_are_shown_somehow(place: Place) -> None:
     place.holds(PRIMARY)
     (place.folder / "ups.conf").write_bytes(b'[ups]\n driver = usbhid-ups\n port = auto\n desc = "caf\xe9"\n')
     deployment = place.deployment(PRIMARY)
-    deployment.diff(deployment.plan()).encode("utf-8")
+    deployment.plan().diff().encode("utf-8")
 
 
 # What hangs on the USB bus
@@ -853,7 +857,7 @@ def test_a_driver_is_found_out_on_the_host(place: Place, tmp_path: Path) -> None
     assert ups_conf.parse(deployment.new["ups.conf"]).settings == (("maxretry", "3"),)
     decided = deployment.plan()
     assert decided.changed == (actions.WANTED, "ups.conf")
-    assert '+    driver = "auto"' in deployment.diff(decided)
+    assert '+    driver = "auto"' in decided.diff()
     settle(place, deployment)
     assert place.texts()[actions.WANTED] == ASKED
     assert stat.S_IMODE((place.folder / actions.WANTED).stat().st_mode) == 0o640

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files as base_files
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import sets, systemd
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions, apply
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import deployment as deploy_deployment
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import reconcile
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
@@ -105,21 +105,15 @@ class Primary(Machine):
     def deployment(self, files: Mapping[str, str] | None) -> deploy_deployment.Deployment:
         return deploy_deployment.Deployment(
             files,
-            self.run,
-            reconcile.open_bus,
+            self.local(lambda _name: None),
+            reconcile.Host,
             policy=policy.check({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev)}),
-            folder=self.folder,
-            memory=self.root / "state/state.json",
-            manifest=self.root / "ours/set.json",
-            room=self.room,
-            systemd=self.root / "systemd",
-            owner=(os.getuid(), os.getgid()),
-            finder=lambda _name: None,
         )
 
     def play(self, files: Mapping[str, str] | None) -> bool:
         """Deploy as the module config does. Returns whether anything was done."""
-        with sets.alone(self.room, 0, [self.folder], manifest=self.root / "ours/set.json"):
+        deployment = self.deployment(files)
+        with deployment.local.alone(0):
             deployment = self.deployment(files)
             plan = deployment.plan()
             if plan:
@@ -172,7 +166,7 @@ def kill(
     host: Primary,
     files: Mapping[str, str] | None,
     line: int,
-    modules: tuple[ModuleType, ...] = (deploy_deployment, sets),
+    modules: tuple[ModuleType, ...] = (deploy_deployment, apply, sets),
 ) -> bool:
     """Deploy, and be killed at a line of what changes the host."""
     deployment = host.deployment(files)
@@ -203,7 +197,11 @@ def agent_after_a_reboot(host: Primary) -> None:
 
 @pytest.mark.parametrize(
     ("follows", "modules"),
-    [(next_play, (deploy_deployment, sets)), (agent, (deploy_deployment, sets)), (agent_after_a_reboot, (sets,))],
+    [
+        (next_play, (deploy_deployment, apply, sets)),
+        (agent, (deploy_deployment, apply, sets)),
+        (agent_after_a_reboot, (sets,)),
+    ],
 )
 def test_killed_at_each_line(
     primaries: Callable[[], Primary], follows: Callable[[Primary], None], modules: tuple[ModuleType, ...]

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Entry, Unit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits as deploy_kits
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import checks
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import DAY, Expected, Machine
@@ -24,14 +25,12 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings i
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
     Cut,
-    Entry,
     File,
     Process,
     Seen,
     Served,
     Socket,
     Tls,
-    Unit,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, snapshot
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, watch
@@ -95,7 +94,7 @@ def file(text: str = "", mode: int = 0o640, gid: int = NUT, changed: float = NOW
 
 
 def unit(active: str = "active", enabled: str = "enabled", load: str = "loaded", sub: str = "running") -> Unit:
-    return Unit(load, active, sub, enabled, 42, "success", NOW - 1000)
+    return Unit(active, enabled, 42, sub, load, "success", NOW - 1000)
 
 
 def ups(**changes: Any) -> snapshot.UpsState:
@@ -146,7 +145,7 @@ SEEN = Seen(
         "nut-driver@ups.service": unit(),
         "nut-driver-enumerator.path": unit("inactive", "disabled"),
         "nut-shutdown.service": unit("inactive", "static"),
-        "nut-stages.service": Unit("not-found", "inactive", "dead", "", 0, "success", 0.0),
+        "nut-stages.service": ABSENT,
         "nut-watch.service": unit(),
         "nut-hotplug.service": unit("inactive", "static"),
         "nut-hotplug.timer": unit(),

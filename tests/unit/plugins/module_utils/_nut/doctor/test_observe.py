@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Entry, Host, Seen, Served, Socket
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Host, Seen, Served, Socket
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, client
 from ansible_collections.homelab.nut.tests.unit.support import sysfs_tree
 
@@ -277,11 +278,14 @@ def test_a_ups_that_upsd_does_not_know(root: Path) -> None:
 
 def test_a_name_without_an_address(root: Path) -> None:
     def resolve(name: str, seconds: float) -> Sequence[str]:
-        assert name == "fd00::5"  # without the brackets of a MONITOR line
         raise socket.gaierror(-2, "Name or service not known")
 
-    seen = host(root, clients={"nas": "[fd00::5]"}, resolve=resolve).look()
-    assert seen.addresses == {"nas": "the name [fd00::5] has no address here (Name or service not known)"}
+    # an address with the brackets of a MONITOR line needs no name server
+    seen = host(root, clients={"nas": "nas.lan", "other": "[fd00::5]"}, resolve=resolve).look()
+    assert seen.addresses == {
+        "nas": "the name nas.lan has no address here (Name or service not known)",
+        "other": ("fd00::5",),
+    }
 
 
 def test_an_address_that_was_known_before(root: Path) -> None:
@@ -366,7 +370,7 @@ def test_a_stage_s_program_that_others_can_write(root: Path) -> None:
 
 def test_what_sandboxes_a_host_refused(root: Path) -> None:
     assert host(root).look().refused == {}
-    record = root / kits.REFUSED
+    record = root / sandbox.REFUSED
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text('{"nut-server-hardening.conf": "why"}')
     assert host(root).look().refused == {"nut-server-hardening.conf": "why"}

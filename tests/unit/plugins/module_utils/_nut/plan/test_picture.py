@@ -22,16 +22,16 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
     StagePlan,
     Supply,
     Timing,
-    plan,
-    verdict,
 )
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import spell_verdict
 from hypothesis import given
 from hypothesis import strategies as st
 
 MACHINES = (
     Machine("pve", "primary", "pve"),
     Machine("truenas", "secondary", "truenas", shutdown_time=60),
-    Machine("docker", "secondary", "linux", shutdown_time=20),
+    Machine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50),
     Machine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",)),
     Machine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90),
 )
@@ -43,7 +43,7 @@ VOID = {"meta", "br"}
 
 def made(machines: tuple[Machine, ...] = MACHINES, ups: tuple[Supply, ...] = (UPS,), timing: Timing = TIMING) -> Plan:
     names = {one.name for one in machines}
-    return plan(machines, ups, timing, [STAGE] if "media" in names else [])
+    return make_plan(machines, ups, timing, [STAGE] if "media" in names else [])
 
 
 def drawing(one: Plan, seen: picture.Seen | None = None) -> ET.Element:
@@ -150,7 +150,7 @@ def test_words_can_be_read(words: str, ground: str, dark: bool) -> None:
 def test_what_the_page_says() -> None:
     one = made()
     page = Page(picture.html(one))
-    assert verdict(one) in page.text
+    assert spell_verdict(one) in page.text
     for each in one.constraints:
         assert each.words in page.text
     assert "1:14" in page.text
@@ -189,7 +189,7 @@ def test_the_guests_and_who_stops_them() -> None:
         PlannedGuest("101 web", 101, "qm", "web", "", 78, "it has the tag nas"),
         PlannedGuest("router", 7, "pct", "r", "", 60, ha=True),
     )
-    one = plan(
+    one = make_plan(
         machines, [UPS], TIMING, [StagePlan("nas-guests", runtime=700, guests=("101 web",))], Proxmox(guests=rows)
     )
     words = Page(picture.html(one)).words
@@ -207,7 +207,7 @@ def test_the_guests_and_who_stops_them() -> None:
 
 def test_what_has_no_number_has_none_to_spare() -> None:
     ha = ("HA works 1 guest (104)", "shutdown_policy is migrate")
-    fails = Page(picture.html(plan(MACHINES, [UPS], TIMING, [STAGE], Proxmox(ha=ha, migrates=True))))
+    fails = Page(picture.html(make_plan(MACHINES, [UPS], TIMING, [STAGE], Proxmox(ha=ha, migrates=True))))
     place = fails.words.index("HA")
     assert fails.words[place - 1 : place + 3] == [
         "fails", "HA", "HA works 1 guest (104); shutdown_policy is migrate",
@@ -230,7 +230,9 @@ def test_names_are_escaped(name: str) -> None:
     machines = (Machine(name, "primary", "pve"), Machine(name + "2", "secondary", "linux"))
     guest = Machine(name + "4", "guest", "qm", guest_id=1)
     found = Proxmox(guests=(PlannedGuest(guest.name, 1, "qm", name, "", 9, name),), ha=(name,))
-    one = plan((*machines, guest), [Supply(name, mfr=name)], Timing(hostsync=0), [StagePlan(name, runtime=5)], found)
+    one = make_plan(
+        (*machines, guest), [Supply(name, mfr=name)], Timing(hostsync=0), [StagePlan(name, runtime=5)], found
+    )
     seen = {name: (1.0, 2.0), name + "3": (1.0, None)}
     clean = Page(picture.html(made(), {"truenas": (1.0, 2.0)}))
     page = Page(picture.html(one, seen))
@@ -242,14 +244,14 @@ def test_names_are_escaped(name: str) -> None:
 
 @given(st.text(min_size=1, max_size=60))
 def test_any_name_makes_a_page(name: str) -> None:
-    one = plan([Machine(name, "primary", "pve")], [Supply(name)], Timing())
+    one = make_plan([Machine(name, "primary", "pve")], [Supply(name)], Timing())
     drawing(one, {name: (3.0, 4.0)})
     assert set(Page(picture.html(one)).tags) <= set(Page(picture.html(made())).tags) | {"div"}
 
 
 def test_a_long_name_is_cut_short_and_told_in_full() -> None:
     name = "a-very-long-name-of-a-machine-in-the-rack"
-    page = picture.svg(plan([Machine(name, "primary", "pve")], [UPS], Timing()))
+    page = picture.svg(make_plan([Machine(name, "primary", "pve")], [UPS], Timing()))
     assert f"<title>{name}</title>" in page
     assert ">a-very-long-name-of-a-ma\u2026<" in page
 
@@ -336,7 +338,7 @@ def test_an_empty_battery_is_drawn_where_it_is_near() -> None:
 
 def test_a_stage_long_before_the_trigger_does_not_squeeze_the_rest() -> None:
     stage = StagePlan("early", on_battery=10, guests=("media",))
-    one = plan(MACHINES, [Supply(runtime=20_000, runtime_low=480, ignorelb=True)], TIMING, [stage])
+    one = make_plan(MACHINES, [Supply(runtime=20_000, runtime_low=480, ignorelb=True)], TIMING, [stage])
     at = picture.scale(one)
     assert at.first > -at.last
     assert "media goes down" not in " ".join(bars(drawing(one)))

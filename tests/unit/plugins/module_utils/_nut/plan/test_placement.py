@@ -17,9 +17,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
     StagePlan,
     Supply,
     Timing,
-    plan,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.placement import Host, Placed, place
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests, selection
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import (
     Guest,
@@ -67,7 +67,7 @@ def placed(
 def planned(made: Placed) -> Plan:
     """Take what was made as a plan does."""
     supply = Supply(runtime=5000, runtime_low=2000, ignorelb=True)
-    return plan(made.machines, [supply], Timing(), made.stages, made.proxmox)
+    return make_plan(made.machines, [supply], Timing(), made.stages, made.proxmox)
 
 
 def with_guests(*found: Guest, **changes: Any) -> Host:
@@ -166,7 +166,7 @@ def test_a_stage_chooses() -> None:
     assert web.why == "its number is listed; its disk is on storage shared, on 192.0.2.20"
     assert (old.stage, old.seconds) == ("stage", 70)
     assert dns.stage == ""
-    assert [one.most for one in made.machines[2:]] == [50 + FORCE, 20 + FORCE, 70 + FORCE]
+    assert [one.shutdown_limit for one in made.machines[2:]] == [50 + FORCE, 20 + FORCE, 70 + FORCE]
     assert [one.shutdown_time for one in made.machines[2:]] == [30, 30, 30]
     # what a stage stops Proxmox need not
     assert made.proxmox.seconds == 32
@@ -296,7 +296,7 @@ def test_each_has_its_turn() -> None:
     assert events["102 dns"] == (begin + 192, begin + 224)
     assert events["101 web"] == (begin + 224, begin + 224 + 192)
     # given less time than they take, none goes on after it is over
-    short = plan(made.machines, [Supply()], Timing(guests_time=200), made.stages, made.proxmox)
+    short = make_plan(made.machines, [Supply()], Timing(guests_time=200), made.stages, made.proxmox)
     cut = {one.machine: (one.at - begin, one.until - begin) for one in short.worst if one.what == "goes down"}
     assert (cut["102 dns"], cut["101 web"]) == ((192, 200), (200, 200))
 
@@ -308,7 +308,7 @@ def test_each_has_its_turn() -> None:
 def test_the_last_turn_ends_when_proxmox_is_done(drawn: list[tuple[int | None, int]], workers: int) -> None:
     found = [Guest(100 + place, "qm", order=order, down=down) for place, (order, down) in enumerate(drawn)]
     made = placed(with_guests(*found, workers=workers))
-    ends = [made.proxmox.turns[one.name][1] + one.most for one in made.machines if one.role == "guest"]
+    ends = [made.proxmox.turns[one.name][1] + one.shutdown_limit for one in made.machines if one.role == "guest"]
     assert made.proxmox.seconds == max(ends, default=0)
 
 
@@ -397,7 +397,7 @@ def test_names_are_looked_up_at_once() -> None:
     by_name = replace(HERE, storages={"shared": Storage("shared", "nfs", ("filer",))})
     host = replace(HOST, here=by_name)
     found = placement.resolver((PVE, NAS), [Selector(storage_of=("other",))], host, resolve)
-    assert sorted(asked) == ["192.0.2.20", "filer", "nas", "other"]
+    assert sorted(asked) == ["filer", "nas", "other"]
     assert found("filer") == ("192.0.2.20",)
     with pytest.raises(OSError, match="nas"):
         found("nas")

@@ -4,173 +4,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, sets
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
-from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_access
-from ansible_collections.homelab.nut.tests.unit.support.nft import listed
-
-NAS = access.make_source("nas", "nas.lan")
-TEXT = access.render([3493], {NAS: ["192.0.2.5"]})
+from ansible_collections.homelab.nut.tests.unit.support.access_host import Machine
 
 
-class Machine:
-    """A host with the table's file, and an nft that loads what it is given."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.file = root / nut_access.FILE
-        self.file.parent.mkdir(parents=True)
-        (root / "run").mkdir()
-        self.file.write_text(TEXT)
-        self.loaded: list[str] | None = ["192.0.2.5"]
-        self.refuses = False
-        self.now: list[str] = ["192.0.2.5"]
-        self.commands: list[tuple[str, ...]] = []
-        self.out: list[str] = []
-        self.err: list[str] = []
-
-    def nft(self, command: Sequence[str]) -> tuple[int, str]:
-        if tuple(command) == access.LIST:
-            return (1, "No such file or directory") if self.loaded is None else (0, listed(self.loaded))
-        self.commands.append(tuple(command))
-        if self.refuses:
-            return 1, "\x1b[2JOperation not permitted\n"
-        those = access.known_sources(self.file.read_text()).values()
-        self.loaded = [one for addresses in those for one in addresses]
-        return 0, ""
-
-    def resolve(self, _name: str, _seconds: float) -> Sequence[str]:
-        if not self.now:
-            raise OSError("no name server")
-        return self.now
-
-    def main(self, *arguments: str) -> int:
-        self.out.clear()
-        host = nut_access.Host(self.out.append, self.err.append, self.root, self.nft, self.resolve)
-        return nut_access.main(arguments, host)
+@pytest.mark.parametrize("arguments", [(), ("run",), ("refresh", "now"), ("status", "--json"), ("--status",)])
+def test_a_wrong_command_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    machine = Machine(tmp_path)
+    assert machine.main(*arguments) == 2
+    assert "See nut-access" in machine.err[0]
+    assert (machine.out, machine.commands) == ([], [])
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
-
-
-@pytest.mark.parametrize("now", [["192.0.2.5"], []])
-def test_nothing_to_do(machine: Machine, now: list[str]) -> None:
-    """Also where no name server answers, as in a power cut."""
-    machine.now = now
-    before = machine.file.stat()
-    assert machine.main("refresh") == 0
-    assert (machine.out, machine.err, machine.commands) == ([], [], [])
-    assert machine.file.stat() == before
-
-
-def test_another_address(machine: Machine) -> None:
-    machine.file.chmod(0o644)
-    machine.now = ["192.0.2.6"]
-    assert machine.main("refresh") == 0
-    assert machine.out == ["now also allowed to connect to upsd: nas from 192.0.2.6"]
-    assert machine.loaded == ["192.0.2.5", "192.0.2.6"]
-    assert machine.commands == [("nft", "-f", str(machine.file))]
-    assert machine.file.stat().st_mode & 0o777 == 0o644
-    assert machine.main("refresh") == 0
-    assert machine.out == []
-
-
-def test_a_table_that_somebody_flushed(machine: Machine) -> None:
-    machine.loaded = None
-    assert machine.main("refresh") == 0
-    assert machine.out == ["the table inet homelab_nut is not loaded; it is loaded again"]
-    assert machine.loaded == ["192.0.2.5"]
-
-
-def test_a_table_is_loaded_before_a_name_server_is_asked(machine: Machine) -> None:
-    machine.loaded = None
-    loaded: list[object] = []
-    resolve = machine.resolve
-
-    def note(name: str, seconds: float) -> Sequence[str]:
-        loaded.append(machine.loaded)
-        return resolve(name, seconds)
-
-    machine.resolve = note  # type: ignore[method-assign]
-    machine.now = ["192.0.2.6"]
-    assert machine.main("refresh") == 0
-    assert loaded == [["192.0.2.5"]]
-    assert machine.loaded == ["192.0.2.5", "192.0.2.6"]
-
-
-def leave_pending(machine: Machine) -> Path:
-    """Leave what a run leaves that was killed as soon as a set of NUT's files counted."""
-    path = machine.root / "etc/nut/upsd.conf"
-    path.write_text("old\n")
-    manifest = machine.root / sets.MANIFEST.relative_to("/")
-    manifest.parent.mkdir(parents=True)
-
-    def die(_entries: object) -> None:
-        """Do as one who is killed: nothing finishes, and nothing is undone."""
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sets, "_finish", die)
-        with pytest.raises(KeyboardInterrupt):
-            sets.replace({path: "new\n"}, 0o640, manifest=manifest)
-    assert manifest.exists()
-    return path
-
-
-def test_what_a_killed_run_left_is_finished(machine: Machine) -> None:
-    path = leave_pending(machine)
-    assert path.read_text() == "old\n"
-    assert machine.main("refresh") == 0
-    assert path.read_text() == "new\n"
-    assert not (machine.root / sets.MANIFEST.relative_to("/")).exists()
-    (line,) = machine.out
-    assert line.endswith("now all are new")
-    # the table was as it should be
-    assert machine.commands == []
-
-
-def test_a_run_at_work_is_not_taken_for_a_killed_one(machine: Machine) -> None:
-    path = leave_pending(machine)
-    with files.alone(machine.root / "run" / sets.LOCK, 0):
-        assert machine.main("refresh") == 0
-    assert path.read_text() == "old\n"
-
-
-def test_a_table_that_can_not_be_loaded(machine: Machine) -> None:
-    machine.loaded, machine.refuses = None, True
-    assert machine.main("refresh") == 1
-    (line,) = machine.err
-    assert line.startswith("access to upsd is NOT limited: nft can't load")
-    assert line.isprintable()
-
-
-def test_a_deployment_is_at_work(machine: Machine) -> None:
-    machine.now = ["192.0.2.6"]
-    with files.alone(machine.root / "run" / sets.LOCK, 0):
-        assert machine.main("refresh") == 0
-    assert machine.file.read_text() == TEXT
-    assert machine.commands == []
-
-
-def test_status(machine: Machine) -> None:
-    assert machine.main("status") == 0
-    assert machine.out == ["nas: 192.0.2.5", "loaded; refused 5 packets since then", "refused nobody in the last day"]
-    machine.loaded = []
-    assert machine.main("status") == 1
-    assert machine.out[1] == "the loaded table allows no address"
-
-
-def test_the_command_line(machine: Machine) -> None:
+def test_the_help(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
     assert machine.main("--help") == 0
-    assert "Usage: nut-access refresh" in machine.out[0]
-    for arguments in ((), ("run",), ("refresh", "now")):
-        assert machine.main(*arguments) == 2
+    assert "load the table if it is not loaded" in machine.out[0]
+    assert machine.main("status", "--help") == 0
+    assert machine.out[0].startswith("usage: nut-access status [-h]\n")
+
+
+def test_a_table_without_a_file(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
     machine.file.unlink()
     assert machine.main("refresh") == 1
     assert "access.nft" in machine.err[-1]

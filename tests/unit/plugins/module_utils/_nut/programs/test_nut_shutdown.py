@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,61 +21,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import n
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import inside, job, live, outside
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate_loop
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import Program
 
 ROOT = Path(__file__).resolve().parents[6]
-GUEST = {"name": "vm", "guest": {"kind": "qm", "id": 100}, "shutdown_time": 10, "shutdown_limit": 60}
-
-
-class Program:
-    """The program as a host would run it, in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.out: list[str] = []
-        self.err: list[str] = []
-        self.slept: list[float] = []
-        self.ran: list[list[str]] = []
-        self.says = "status: stopped"
-        self.lists: dict[str, str] = {}
-        self.environment: dict[str, str] = {}
-
-    def policy(self, **changes: Any) -> None:
-        whole = {"version": 1, "upses": [], "machines": [GUEST], "settle": 3, "reserve": 30, "longest": 100, **changes}
-        (self.folder / "shutdown.json").write_text(json.dumps(whole))
-
-    def by_systemd(self, unit: str = "nut-shutdown.service") -> None:
-        """Let what follows be run by a unit of systemd's."""
-        self.environment = {"INVOCATION_ID": "5f", "SYSTEMD_EXEC_PID": str(os.getpid())}
-        (self.folder / "proc/self").mkdir(parents=True, exist_ok=True)
-        (self.folder / "proc/self/cgroup").write_text(f"0::/system.slice/{unit}\n")
-
-    def qm(self, command: Any) -> tuple[int, str]:
-        self.ran.append(list(command))
-        return 0, self.lists.get(command[-2], "") if command[-1] == "list" else self.says
-
-    def __call__(self, *words: str) -> int:
-        folder = self.folder
-        options = ["--policy", str(folder / "shutdown.json"), "--state", str(folder / "gate.json")]
-        options += ["--report", str(folder / "last.json"), "--log", str(folder / "log"), "--root", str(folder)]
-        return nut_shutdown.main(
-            [*words, *(options if "--help" not in words else [])],
-            self.out.append,
-            self.err.append,
-            environment=self.environment,
-            run=self.qm,
-            sleep=self.slept.append,
-        )
-
-    def json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text())
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Program:
-    made = Program(tmp_path)
-    made.policy()
-    return made
 
 
 def test_the_gate(program: Program) -> None:
@@ -171,98 +118,53 @@ def test_a_policy_that_is_wrong(program: Program) -> None:
     assert program.out == []
 
 
-def test_check(program: Program) -> None:
-    assert program("check") == 0
-    assert program.out == [f"{program.folder}/shutdown.json is right: 1 to wait for, 100 s at most"]
-    program.policy(stages=[{"name": "first", "surprise": 1}])
-    assert program("check") == 2
-    assert program.err[0].startswith(f"{program.folder}/shutdown.json: $.stages[0]")
-    # the gate waits all the same
-    assert program("gate") == 0
+OWN = {
+    "status": "json policy state report",
+    "guests": "json policy report",
+    "check": "policy report",
+    "refresh": "policy report",
+    "drill": "json outage policy",
+    "record": "check show json need own policy report",
+    "fsd": "policy",
+    "gate": "policy report state log",
+    "stages": "policy report state log",
+    "watch": "state log",
+}
+"""The options that each command shows."""
 
 
-def test_check_refuses_a_program_of_a_stage_that_others_can_write(program: Program) -> None:
-    script = program.folder / "tell"
-    script.write_text("#!/bin/sh\n")
-    program.policy(stages=[{"name": "first", "on_battery": 60, "notify": [str(script), "x"]}])
-    script.chmod(0o755)
-    assert program("check") == 0
-    script.chmod(0o757)
-    assert program("check") == 1
-    assert f"stage first: notify {script}: users other than root can write {script} (mode 0757" in program.err[-1]
-    assert "chmod go-w" in program.err[-1]
-
-
-def test_the_command_line(program: Program) -> None:
+def test_the_help_lists_the_commands(program: Program) -> None:
     assert program("--help") == 0
-    assert "nut-shutdown status --json" in program.out[0]
-    assert program("poweroff") == 2
-    assert "See nut-shutdown --help" in program.err[-1]
-    assert program("gate", "--odd\x1b") == 2
-    assert "\x1b" not in program.err[-1]
+    (text,) = program.out
+    assert re.findall(r"^    ([a-z]+) {2,}\S", text, re.MULTILINE) == list(OWN)
+    assert "2  the command line or the policy is wrong" in text
+    assert "--outage" not in text
 
 
-def test_status(program: Program) -> None:
-    answers = {
-        "GET VAR ups ups.status": 'VAR ups ups.status "OB DISCHRG"\n',
-        "GET VAR ups battery.runtime": 'VAR ups battery.runtime "240"\n',
-        "GET VAR old ups.status": "ERR DATA-STALE\n",
-    }
-    with serving(answers) as server:
-        upses = [{"name": name, "host": "127.0.0.1", "port": server.port} for name in ("ups", "old")]
-        nas = {"name": "nas", "addresses": ["nas.invalid"], "shutdown_time": 60, "shutdown_limit": 120}
-        program.policy(upses=upses, machines=[GUEST, nas])
-        program.says = "status: running"
-        assert program("status") == 0
-        text = program.out.pop()
-        assert program("status", "--json") == 0
-        data = json.loads(program.out.pop())
-    assert re.search(r"^  vm +up +shutdown_time 10 s, shutdown_limit 60 s, by qm status 100$", text, re.MULTILINE)
-    assert re.search(
-        r"^  nas +can't tell +shutdown_time 60 s, shutdown_limit 120 s, by nas.invalid$", text, re.MULTILINE
-    )
-    assert "would wait at most 100 s for:" in text
-    assert "no longer than until a UPS has 30 s left:" in text
-    program.policy(machines=[GUEST], least=20)
-    assert program("status") == 0
-    assert "until a UPS has 20 s, or 30 s where one takes longer than expected, left:" in program.out.pop()
-    assert "on battery, 240 s left" in text
-    assert "DATA-STALE" in text
-    assert text.endswith("last: nothing")
-    assert [(one["name"], one["up"]) for one in data["hosts"]] == [("vm", True), ("nas", None)]
-    assert (data["upses"][0]["runtime"], data["upses"][0]["error"]) == (240.0, None)
-    assert "DATA-STALE" in data["upses"][1]["error"]
-    assert data["gate"] is None
-    assert data["last"] is None
+@pytest.mark.parametrize("command", OWN)
+def test_the_help_of_a_command_shows_its_own_options(program: Program, command: str) -> None:
+    assert program(command, "--help") == 0
+    (text,) = program.out
+    assert text.startswith(f"usage: nut-shutdown {command} [-h]")
+    assert re.findall(r"^  --([a-z-]+)", text, re.MULTILINE) == OWN[command].split()
 
 
-def test_status_tells_how_the_last_one_went(program: Program) -> None:
-    program("gate")
-    program.out.clear()
-    program("status")
-    assert "last: gate, began " in program.out[0]
-    assert "it ended (down): all are down" in program.out[0]
-    assert re.search(r"^  \+0\.\d s  vm is down", program.out[0], re.MULTILINE)
-    program("status", "--json")
-    assert json.loads(program.out[1])["last"] == program.json("last.json")
-    for nonsense in (
-        '{"began": "x"}',
-        '{"began": 1e300, "rule": null, "steps": []}',
-        '{"began": 1, "rule": null, "steps": 7}',
-    ):
-        (program.folder / "last.json").write_text(nonsense)
-        program("status")
-        assert program.out[-1].endswith("last: its report can't be understood")
-    (program.folder / "last.json").write_text("[]")
-    program("status")
-    assert program.out[-1].endswith("last: nothing")
+@pytest.mark.parametrize("command", OWN)
+def test_a_command_refuses_the_options_of_others(program: Program, command: str) -> None:
+    others = {option for options in OWN.values() for option in options.split()} - set(OWN[command].split())
+    for option in sorted(others):
+        assert program(command, f"--{option}=1") == 2
+        assert f"unrecognized arguments: --{option}=1" in program.err[-1]
+    assert program.out == []
+    assert program.ran == []
 
 
-def test_status_where_there_is_nobody(program: Program) -> None:
-    program.policy(machines=[])
-    program("status")
-    assert "  nobody\n" in program.out[0]
-    assert "  none is known\n" in program.out[0]
+def test_a_wrong_command_line(program: Program) -> None:
+    for words in (("poweroff",), ("--json", "status"), ("gate", "--odd\x1b"), ("status", "--js")):
+        assert program(*words) == 2
+        assert "See nut-shutdown" in program.err[-1]
+        assert "\x1b" not in program.err[-1]
+    assert program.out == []
 
 
 STAGE = {"name": "first", "on_battery": 120, "guests": [{"kind": "qm", "id": 101, "seconds": 60}]}
@@ -311,184 +213,6 @@ def test_stages_that_are_wrong(program: Program) -> None:
         assert program.err == []
     # all the others go on without them
     assert program("status") == 0
-
-
-# The guests
-
-
-def proxmox(folder: Path) -> None:
-    local = folder / "etc/pve/local"
-    for name in ("qemu-server", "lxc"):
-        (local / name).mkdir(parents=True)
-    (local / "qemu-server/101.conf").write_text("name: mail\ntags: nas\nscsi0: local:101/a.qcow2\n")
-    (local / "qemu-server/103.conf").write_text("name: onnas\nstartup: down=40\nscsi0: nas:103/a.qcow2\n")
-    (local / "qemu-server/104.conf").write_text("name: other\nscsi0: local:104/a.qcow2\n")
-    (local / "qemu-server/105.conf").write_text("name: model\ntemplate: 1\ntags: nas\n")
-    (local / "lxc/102.conf").write_text("hostname: films\nstartup: down=70\n")
-    (folder / "etc/pve/storage.cfg").write_text("nfs: nas\n\tserver 192.0.2.20\n\tpath /mnt/pve/nas\n")
-
-
-STAGES = [
-    {"name": "nas", "on_battery": 60, "guests": [{"id": 101, "seconds": 90}, 999], "tags": ["none"], "seconds": 30},
-    {"name": "late", "charge": 30, "guests": [101], "storage_of": ["192.0.2.20", "nowhere.invalid"]},
-]
-IDLE = [
-    "stage nas: no guest here has the number 999",
-    "stage nas: no guest here has the tag none",
-    "stage late: nowhere.invalid has no address here, so nobody knows who uses its storage",
-]
-
-
-def test_check_finds_the_guests_and_keeps_them(program: Program) -> None:
-    proxmox(program.folder)
-    program.policy(stages=STAGES)
-    assert program("check") == 0
-    assert program.out[1:] == ["stage nas is for VM 101 (mail)", "stage late is for VM 101 (mail), VM 103 (onnas)"]
-    assert program.err == IDLE
-    kept = program.json("guests.json")["stages"]
-    assert [(one["id"], one["seconds"]) for one in kept["late"]["guests"]] == [(101, 180.0), (103, 40.0)]
-    # nobody is asked whether they run
-    assert program.ran == []
-
-
-def test_check_keeps_the_addresses_of_names(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.homelab.nut.plugins.module_utils._nut.base import hostnames
-
-    proxmox(program.folder)
-    (program.folder / "etc/pve/storage.cfg").write_text("nfs: nas\n\tserver truenas.lan\n\tpath /mnt/pve/nas\n")
-    program.policy(stages=[{"name": "nas", "on_battery": 60, "storage_of": ["nas.lan"]}])
-    known = {"nas.lan": ("192.0.2.20",), "truenas.lan": ("192.0.2.20",)}
-
-    def names(name: str, seconds: float) -> tuple[str, ...]:
-        if name not in known:
-            raise OSError("not known")
-        return known[name]
-
-    monkeypatch.setattr(nut_shutdown, "Names", lambda path: Names(path, names))
-    assert program("check") == 0
-    assert program.out[1:] == ["stage nas is for VM 103 (onnas)"]
-    assert program.json("addresses.json")["addresses"] == {"nas.lan": ["192.0.2.20"], "truenas.lan": ["192.0.2.20"]}
-    # and when what knew them is gone
-    known.clear()
-    program.out.clear()
-    assert program("check") == 0
-    assert program.out[1:] == ["stage nas is for VM 103 (onnas)"]
-    assert program.err == []
-    assert hostnames.resolve is not names
-
-
-def test_check_where_the_guests_can_not_be_found(program: Program) -> None:
-    (program.folder / "etc/pve").mkdir(parents=True)
-    program.policy(stages=STAGES)
-    # the policy is right all the same
-    assert program("check") == 0
-    assert "etc/pve/local is not there: start Proxmox's cluster file system" in program.err[0]
-    assert len(program.err) == 1
-    assert not (program.folder / "guests.json").exists()
-
-
-def test_check_where_the_guests_can_not_be_kept(program: Program) -> None:
-    proxmox(program.folder)
-    program.policy(stages=STAGES)
-    (program.folder / "guests.json").mkdir()
-    assert program("check") == 0
-    assert "guests.json could not be written" in program.err[-1]
-
-
-def test_check_without_guests_looks_at_none(program: Program) -> None:
-    (program.folder / "etc/pve").mkdir(parents=True)
-    program.policy(stages=[{"name": "end", "charge": 30, "fsd": True}])
-    assert program("check") == 0
-    assert program.err == []
-    assert len(program.out) == 1
-
-
-def test_check_where_proxmox_hangs(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    proxmox(program.folder)
-    path = program.folder / "etc/pve/storage.cfg"
-    path.unlink()
-    os.mkfifo(path)
-    monkeypatch.setattr(nut_shutdown, "FIND_SECONDS", 0.05)
-    program.policy(stages=STAGES)
-    assert program("check") == 0
-    assert program.err == ["Proxmox's files (/etc/pve) can't be read within 0.05 s. Is pve-cluster.service well?"]
-    assert program("guests") == 1
-    # let the two threads go
-    path.write_text("")
-
-
-QM = "      VMID NAME\n       101 mail   running  512  8.00 77\n       103 onnas  stopped  512  8.00 0\n"
-PCT = "VMID       Status     Lock         Name\n102        running                 films\n"
-
-
-def test_guests(program: Program) -> None:
-    proxmox(program.folder)
-    (program.folder / "etc/pve/ha").mkdir()
-    (program.folder / "etc/pve/ha/resources.cfg").write_text("ct: 102\n\tstate started\n")
-    program.policy(stages=STAGES)
-    program.lists = {"qm": QM, "pct": PCT}
-    assert program("guests") == 0
-    assert program.out[0].splitlines()[:6] == [
-        "VM 101 (mail)                runs        has 90 s, stopped by stage nas, late: its number is listed",
-        "container 102 (films)        runs        has 70 s, stopped by Proxmox VE, with the host; HA works it",
-        "VM 103 (onnas)               stopped     has 40 s, stopped by stage late: "
-        "its disk is on storage nas, on 192.0.2.20",
-        "VM 104 (other)               stopped     has 180 s, stopped by Proxmox VE, with the host",
-        "",
-        "HA works 1 guest (102)",
-    ]
-    assert program.out[0].splitlines()[-3:] == IDLE
-    assert program("guests", "--json") == 0
-    data = json.loads(program.out[1])
-    assert [(one["id"], one["kind"], one["running"], one["ha"]) for one in data["guests"]] == [
-        (101, "qm", True, False),
-        (102, "pct", True, True),
-        (103, "qm", False, False),
-        (104, "qm", False, False),
-    ]
-    assert data["guests"][0] == {
-        "id": 101,
-        "kind": "qm",
-        "name": "mail",
-        "running": True,
-        "ha": False,
-        "stage": "nas",
-        "stages": ["nas", "late"],
-        "seconds": 90.0,
-        "why": "its number is listed",
-    }
-    assert {key: data["guests"][3][key] for key in ("stage", "stages", "seconds", "why")} == {
-        "stage": None,
-        "stages": [],
-        "seconds": 180,
-        "why": "",
-    }
-    assert data["ha"][0] == "HA works 1 guest (102)"
-    assert data["idle"] == IDLE
-    # it only looks
-    assert not (program.folder / "guests.json").exists()
-
-
-def test_guests_that_nobody_can_tell_of(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    proxmox(program.folder)
-    monkeypatch.setattr(Program, "qm", lambda self, command: (127, "no such program"))
-    assert program("guests") == 0
-    assert "VM 101 (mail)                can't tell  has 180 s, stopped by Proxmox VE" in program.out[0]
-    program("guests", "--json")
-    assert {one["running"] for one in json.loads(program.out[1])["guests"]} == {None}
-
-
-def test_guests_where_there_are_none(program: Program) -> None:
-    assert program("guests") == 0
-    assert program.out == ["this host has no guests of Proxmox VE"]
-    assert program.ran == []
-
-
-def test_guests_where_ha_can_not_be_read(program: Program) -> None:
-    proxmox(program.folder)
-    (program.folder / "etc/pve/datacenter.cfg").mkdir()
-    assert program("guests") == 0
-    assert "datacenter.cfg can't be read" in program.out[0]
 
 
 def test_what_timeout_ends_is_waited_for_as_long() -> None:
@@ -654,29 +378,6 @@ def test_nobody_reads_what_it_says(archive: Path, tmp_path: Path) -> None:
         assert program.stdout
         program.stdout.close()
         assert program.wait(60) == 0
-
-
-def test_a_round_that_does_not_end_ends_the_program(tmp_path: Path) -> None:
-    hangs = (
-        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
-        "from _nut.programs import nut_shutdown\n"
-        "with nut_shutdown.watchdog(0.2) as pet:\n"
-        "    pet()\n"
-        "    time.sleep(1000)\n"
-    )
-    folder = ROOT / "plugins/module_utils"
-    done = subprocess.run(
-        [sys.executable, "-c", hangs, folder], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 1
-    assert "Timeout" in done.stderr
-
-
-def test_the_watchdog_goes_with_the_gate() -> None:
-    with nut_shutdown.watchdog(0.05):
-        pass
-    # would end all tests
-    time.sleep(0.2)
 
 
 def test_nothing_in_the_program_powers_off() -> None:

@@ -10,34 +10,29 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests im
 
 def test_groups_go_one_after_the_other() -> None:
     found = [
-        Guest(100, "qm", down=100),
-        Guest(101, "pct", down=20),
-        Guest(102, "qm", order=2, down=50),
-        Guest(103, "qm", order=1, down=30),
+        Guest(100, "qm"),
+        Guest(101, "pct"),
+        Guest(102, "qm", order=2),
+        Guest(103, "qm", order=1),
         Guest(104, "qm", order=1),
     ]
-    force = FORCE_SECONDS + 1
-    everybody = {one.id for one in found}
-    assert turns.proxmox_seconds(found, everybody) == (100 + force) + (50 + force) + (180 + force)
-    assert turns.proxmox_seconds(found, everybody - {104, 100}) == (20 + force) + (50 + force) + (30 + force)
-    assert turns.proxmox_seconds(found, everybody, managed={104}) == (100 + force) + (50 + force) + (30 + force)
-    assert turns.proxmox_seconds(found, ()) == 0
+    takes = {100: 100, 101: 20, 102: 49.5, 103: 30, 104: 180}
+    assert turns.take_turns(found, takes, 9) == {
+        100: (0, 100), 101: (0, 20), 102: (100, 150), 103: (150, 180), 104: (150, 330),
+    }  # fmt: skip
+    assert turns.take_turns(found[1:4], takes, 1) == {101: (0, 20), 102: (20, 70), 103: (70, 100)}
+    assert turns.take_turns([], {}, 2) == {}
 
 
-def test_workers_are_few() -> None:
-    found = [Guest(100 + place, "pct", down=8 - place) for place in range(4)]
-    force = FORCE_SECONDS + 1
-    everybody = {one.id for one in found}
-    # the highest id first, each to the lane that is free first: 103 (5), 102 (6), then 101 (7) after 103, 100 (8) after 102
-    assert turns.proxmox_seconds(found, everybody, workers=2) == 6 + 8 + 2 * force
-    assert turns.proxmox_seconds(found, everybody, workers=1) == 5 + 6 + 7 + 8 + 4 * force
-    assert turns.proxmox_seconds(found, everybody, workers=9) == 8 + force
+def test_each_goes_to_the_worker_that_is_free_first() -> None:
+    found = [Guest(100 + place, "pct") for place in range(4)]
+    takes = {100: 8, 101: 7, 102: 6, 103: 5}
+    assert turns.take_turns(found, takes, 2) == {103: (0, 5), 102: (0, 6), 101: (5, 12), 100: (6, 14)}
+    assert turns.take_turns(found, takes, 1) == {103: (0, 5), 102: (5, 11), 101: (11, 18), 100: (18, 26)}
 
 
-def test_a_container_has_as_long_as_a_vm_and_a_template_never_runs() -> None:
-    assert turns.proxmox_seconds([Guest(100, "pct")], {100}) == 180 + FORCE_SECONDS + 1
-    assert turns.proxmox_seconds([Guest(100, "qm", down=0)], {100}) == FORCE_SECONDS + 1
-    assert turns.proxmox_seconds([Guest(100, "qm", template=True)], {100}) == 0
+def test_a_stop_that_is_forced() -> None:
+    assert turns.longest_stop(180) == 180 + FORCE_SECONDS + 1
 
 
 def test_workers() -> None:

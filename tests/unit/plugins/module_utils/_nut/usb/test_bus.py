@@ -364,54 +364,6 @@ def test_a_descriptor_that_is_no_file(tree: SysfsTree, make: Callable[[Path], No
     assert plugged(tree)[0].hid_power is None
 
 
-@pytest.mark.parametrize(
-    ("descriptor", "is_ups"),
-    [
-        (UPS_DESCRIPTOR, True),
-        (KEYBOARD_DESCRIPTOR, False),
-        (b"", False),
-        (bytes.fromhex("0584 0904 a101"), True),
-        # of other sizes, the usage before its page, a usage that brings its page
-        (bytes.fromhex("068400 0a0400 a201"), False),
-        (bytes.fromhex("068400 0a0400 a20100"), True),
-        (bytes.fromhex("0784000000 0904 a101"), True),
-        (bytes.fromhex("0904 0584 a101"), True),
-        (bytes.fromhex("0501 0b04008400 a101"), True),
-        (bytes.fromhex("0584 0b02000100 a101"), False),
-        # a battery that is no UPS's, a physical and a logical collection, none at all, no usage
-        (bytes.fromhex("0585 0904 a101"), False),
-        (bytes.fromhex("0584 0904 a100"), False),
-        (bytes.fromhex("0584 0904 a102"), False),
-        (bytes.fromhex("0584 0904 8102"), False),
-        (bytes.fromhex("0584 a101"), False),
-        # a usage counts up to the next main item
-        (bytes.fromhex("0584 0904 8102 a101"), False),
-        (bytes.fromhex("0501 0902 a101 0584 0904 a102 c0 c0 0904 a101"), True),
-        # pushed and popped
-        (bytes.fromhex("0501 a4 0584 b4 0904 a101"), False),
-        (bytes.fromhex("0584 a4 0501 b4 0904 a101"), True),
-        (bytes.fromhex("b4 0584 0904 a101"), True),
-        # long items are skipped, also ones that are cut off
-        (bytes.fromhex("fe0255 0584 0904 a101"), False),
-        (bytes.fromhex("fe0255aabb 0584 0904 a101"), True),
-        (bytes.fromhex("0584 0904 fe"), False),
-        (bytes.fromhex("0584 0904 a1"), False),
-    ],
-)
-def test_power_device(descriptor: bytes, is_ups: bool) -> None:
-    assert bus.power_device(descriptor) is is_ups
-
-
-@given(st.binary(max_size=300))
-@example(b"\xfe\xff")
-@example(b"\xb4" * 9)
-def test_any_descriptor(descriptor: bytes) -> None:
-    found = bus.power_device(descriptor)
-    assert found in (True, False)
-    # what comes behind takes nothing back
-    assert bus.power_device(descriptor + UPS_DESCRIPTOR) or not found
-
-
 # Device nodes
 
 

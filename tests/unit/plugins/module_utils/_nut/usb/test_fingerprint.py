@@ -4,67 +4,26 @@
 
 from __future__ import annotations
 
-import ctypes
-import json
-import string
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import fingerprint
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbDevice
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.fingerprint import Fingerprint, Pins
-from hypothesis import assume, example, given
-from hypothesis import strategies as st
-
-APC = UsbDevice(
-    name="1-1.4",
-    vendor_id="051d",
-    product_id="0002",
-    manufacturer="American Power Conversion",
-    product="Back-UPS ES 700G FW:871.O4 .I USB FW:O4",
-    serial="5B1234T56789",
-    bus=1,
-    device=4,
-    place="pci-0000:00:14.0-usb-0:1.4",
-    hid_power=True,
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.fingerprint import Fingerprint
+from ansible_collections.homelab.nut.tests.unit.support.usb_devices import (
+    APC,
+    CPS,
+    NEW,
+    OLD,
+    PRINTABLE,
+    libc_takes,
 )
-CPS = replace(APC, vendor_id="0764", product_id="0501", manufacturer="CPS", product="CP1500EPFCLCD", serial="")
-IDS = (("vendorid", "0764"), ("productid", "0501"))
-OLD, NEW = (2, 8, 0), (2, 8, 1)
-
-PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=40)
-SERIALS = st.text(string.ascii_letters + string.digits + ".*+?()[]{}|^$-_/:=", min_size=1, max_size=20)
-
-
-def at(name: str, device: int = 9, **further: str) -> UsbDevice:
-    """Return a CyberPower at another port."""
-    told = {"serial": CPS.serial, "product": CPS.product, **further}
-    return replace(
-        CPS,
-        name=name,
-        bus=int(name.partition("-")[0]),
-        device=device,
-        place=f"pci-0000:00:14.0-usb-0:{name.partition('-')[2]}",
-        serial=told["serial"],
-        product=told["product"],
-    )
-
-
-def libc_takes(pattern: str, text: str) -> bool:
-    """Match as NUT's match_regex() does: regcomp with REG_EXTENDED | REG_ICASE, and the match must be the whole."""
-    libc = ctypes.CDLL(None)
-    compiled = ctypes.create_string_buffer(256)
-    span = (ctypes.c_int * 2)()
-    assert libc.regcomp(compiled, pattern.encode("ascii"), 1 | 2) == 0
-    stripped = text.strip(" \t\n").encode("ascii")
-    found: int = libc.regexec(compiled, stripped, ctypes.c_size_t(1), span, 0)
-    libc.regfree(compiled)
-    return found == 0 and list(span) == [0, len(stripped)]
-
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 # Serial numbers
 
@@ -198,40 +157,6 @@ def test_as_text() -> None:
     assert str(fingerprint.fingerprint(replace(CPS, place=""))) == "0764:0501"
 
 
-@given(SERIALS, st.sampled_from(["", APC.place]))
-def test_there_and_back(serial: str, place: str) -> None:
-    one = Fingerprint("051d", "0002", serial, place)
-    assert Fingerprint.from_json(json.loads(json.dumps(one.to_json()))) == one
-
-
-GOOD = {"vendor_id": "051d", "product_id": "0002", "serial": "5B1234T56789", "place": APC.place}
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        None,
-        [],
-        "051d:0002",
-        {},
-        {**GOOD, "more": ""},
-        {key: value for key, value in GOOD.items() if key != "place"},
-        {**GOOD, "vendor_id": "051D"},
-        {**GOOD, "vendor_id": "51d"},
-        {**GOOD, "product_id": 2},
-        {**GOOD, "product_id": "0002\n"},
-        {**GOOD, "serial": None},
-        {**GOOD, "serial": "a b"},
-        {**GOOD, "serial": "x" * 256},
-        {**GOOD, "place": "a\nb"},
-        {**GOOD, "place": ["x"]},
-    ],
-)
-def test_what_is_no_fingerprint(data: object) -> None:
-    with pytest.raises(ValueError, match="fingerprint"):
-        Fingerprint.from_json(data)
-
-
 def test_likeness() -> None:
     apc, cps = fingerprint.fingerprint(APC), fingerprint.fingerprint(CPS)
     assert fingerprint.likeness(apc, apc) == 3
@@ -249,53 +174,6 @@ def test_likeness() -> None:
     ):
         assert fingerprint.likeness(apc, other) == 0
         assert fingerprint.likeness(other, apc) == 0
-
-
-# Patterns
-
-
-@given(PRINTABLE, PRINTABLE)
-@example("*", "")
-@example("a.c", "abc")
-@example("^$", "")
-@example("[a]", "a")
-@example("{1}", "1")
-@example("a{2}", "aa")
-@example("a|b", "a")
-@example("\\w", "w")
-@example("(a)\\1", "aa")
-@example("a+?", "a")
-@example("]}-", "]}-")
-def test_a_pattern_takes_just_its_text(text: str, other: str) -> None:
-    text, other = text.strip(), other.strip()
-    assume(text)
-    assert libc_takes(fingerprint.escape(text), text)
-    assert libc_takes(fingerprint.escape(text), text.swapcase())
-    assert libc_takes(fingerprint.escape(text), other) == (text.lower() == other.lower())
-
-
-@given(PRINTABLE)
-def test_a_pattern_takes_nothing_that_is_nearly_its_text(text: str) -> None:
-    text = text.strip()
-    assume(text)
-    pattern = fingerprint.escape(text)
-    for position in range(len(text)):
-        assert not libc_takes(pattern, f"{text[:position]}{text[position + 1 :]}~".strip("~")[:-1] + "~")
-        changed = "x" if text[position] not in "xX" else "y"
-        assert not libc_takes(pattern, text[:position] + changed + text[position + 1 :])
-
-
-def test_grep_agrees() -> None:
-    text = "*a.c[d]{2}(e|f)^g$+h?\\]}-"
-    done = subprocess.run(
-        ["grep", "-Exi", "--", fingerprint.escape(text)], input=f"{text}\n", text=True, check=True, capture_output=True
-    )
-    assert done.stdout == f"{text}\n"
-
-
-def test_plain_text_stays_as_it_is() -> None:
-    assert fingerprint.escape("5B1234T56789-a_b/c:d=e f") == "5B1234T56789-a_b/c:d=e f"
-    assert fingerprint.escape("FW:871.O4") == "FW:871[.]O4"
 
 
 # What a driver takes
@@ -474,142 +352,6 @@ def test_patterns_mean_what_libc_says(text: str, pattern: str) -> None:
     except AssertionError:
         expected = False
     assert takes(replace(APC, serial=text), serial=pattern) == expected
-
-
-# Keys that bind a section to a device
-
-
-def test_alone_on_the_bus() -> None:
-    assert fingerprint.pins(CPS, (), NEW) == Pins(IDS)
-    assert fingerprint.pins(CPS, [CPS, APC], OLD) == Pins(IDS)
-    # nor is it its own twin, when its driver has taken its interface meanwhile
-    assert fingerprint.pins(CPS, [replace(CPS, hid_power=None)], OLD) == Pins(IDS)
-
-
-def test_a_serial_is_always_pinned() -> None:
-    keys = (("vendorid", "051d"), ("productid", "0002"), ("serial", "5B1234T56789"))
-    assert fingerprint.pins(APC, (), OLD) == Pins(keys)
-    assert fingerprint.pins(replace(APC, serial="AB.7351(9)  "), (), OLD).keys[2] == ("serial", "AB[.]7351[(]9[)]")
-
-
-def test_a_twin_with_another_serial() -> None:
-    twin = replace(APC, name="1-2", device=5, serial="3B1519X19994")
-    pins = fingerprint.pins(APC, [APC, twin], OLD)
-    assert [key for key, _value in pins.keys] == ["vendorid", "productid", "serial"]
-    assert pins.remark == ""
-
-
-def test_a_twin_with_the_same_serial() -> None:
-    twin = replace(APC, name="1-2", device=5, serial="5b1234t56789 ")
-    pins = fingerprint.pins(APC, [APC, twin], NEW)
-    assert pins.keys[3:] == (("busport", "004"),)
-    assert pins.remark == ""
-    assert fingerprint.pins(APC, [APC, twin], OLD).remark
-
-
-def test_another_model_with_the_same_ids() -> None:
-    # Eaton has 0463:ffff for all
-    assert fingerprint.pins(CPS, [at("1-1.5", product="CP900")], OLD) == Pins((*IDS, ("product", "CP1500EPFCLCD")))
-
-
-def test_another_port() -> None:
-    assert fingerprint.pins(CPS, [at("1-1.5"), at("1-2")], NEW) == Pins((*IDS, ("busport", "004")))
-
-
-def test_another_bus() -> None:
-    assert fingerprint.pins(CPS, [at("2-1.5"), at("3-1")], OLD) == Pins((*IDS, ("bus", "001")))
-    # a number of a bus changes at boot, that of a port does not
-    assert fingerprint.pins(CPS, [at("2-1.5"), at("3-1")], NEW) == Pins((*IDS, ("busport", "004")))
-    assert fingerprint.pins(CPS, [at("2-1.4")], NEW) == Pins((*IDS, ("bus", "001")))
-
-
-def test_another_bus_and_another_port() -> None:
-    assert fingerprint.pins(CPS, [at("2-1.4"), at("1-1.5")], NEW) == Pins((*IDS, ("busport", "004"), ("bus", "001")))
-
-
-def test_all_of_it() -> None:
-    others = [at("2-1.4"), at("1-1.5"), at("1-2.4", product="CP900")]
-    further = (("product", "CP1500EPFCLCD"), ("busport", "004"), ("bus", "001"))
-    assert fingerprint.pins(CPS, others, NEW) == Pins((*IDS, *further))
-
-
-def test_what_an_old_release_cannot_tell_apart() -> None:
-    pins = fingerprint.pins(CPS, [CPS, at("1-1.5"), at("2-3"), at("1-2")], OLD)
-    assert pins.keys == (*IDS, ("bus", "001"))
-    assert pins.remark == (
-        "0764:0501 at 1-1.4 can't be told from that at 1-1.5, 1-2: they have no serial numbers of their own, and NUT 2.8.0 "
-        "knows only buses. Plug one into a port of another USB controller, or use NUT 2.8.1"
-    )
-
-
-def test_what_no_release_can_tell_apart() -> None:
-    pins = fingerprint.pins(CPS, [at("1-2.4"), at("1-3")], NEW)
-    assert pins.keys == (*IDS, ("busport", "004"))
-    assert pins.remark == (
-        "0764:0501 at 1-1.4 can't be told from that at 1-2.4: they have no serial numbers of their own, and NUT knows only the "
-        "bus, and the last number of the port. Plug one into a port with another number"
-    )
-
-
-def test_a_device_without_a_known_port() -> None:
-    pins = fingerprint.pins(replace(CPS, name="1-dev4", place=""), [at("1-dev5", 5)], NEW)
-    assert pins.keys == IDS
-    assert pins.remark
-
-
-@pytest.mark.parametrize(
-    ("driver", "release"),
-    [
-        ("bcmxcp_usb", NEW),
-        ("richcomm_usb", NEW),
-        ("nutdrv_atcl_usb", NEW),
-        ("riello_usb", OLD),
-        ("bcmxcp_usb", (2, 8, 5)),
-    ],
-)
-def test_a_driver_without_such_keys(driver: str, release: tuple[int, int, int]) -> None:
-    assert fingerprint.pins(CPS, [CPS, APC], release, driver) == Pins(())
-    pins = fingerprint.pins(CPS, [at("2-1")], release, driver)
-    assert pins.keys == ()
-    assert pins.remark == f"0764:0501 at 1-1.4 can't be told from that at 2-1: {driver} takes the first that it finds"
-
-
-@pytest.mark.parametrize("driver", ["usbhid-ups", "nutdrv_qx", "blazer_usb", "tripplite_usb"])
-def test_a_driver_with_such_keys(driver: str) -> None:
-    assert fingerprint.pins(CPS, (), OLD, driver).keys == IDS
-    assert fingerprint.pins(CPS, (), NEW, "riello_usb").keys == IDS
-
-
-TEXTS = st.one_of(st.sampled_from(["", "5B1234T56789", "000000000", "A.B*12345"]), st.text(max_size=12), SERIALS)
-
-
-@st.composite
-def buses(draw: st.DrawFn) -> list[UsbDevice]:
-    """Draw some devices of two models, each at a port of its own."""
-    names = draw(st.lists(st.from_regex(r"[12]-[1-3](\.[1-3])?", fullmatch=True), min_size=1, max_size=5, unique=True))
-    return [
-        replace(
-            at(name, number), vendor_id=draw(st.sampled_from(["0764", "051d"])), serial=draw(TEXTS), product=draw(TEXTS)
-        )
-        for number, name in enumerate(names, 1)
-    ]
-
-
-@given(buses(), st.sampled_from([OLD, NEW, (2, 8, 5)]))
-def test_pins_take_this_one_and_no_other(bus: list[UsbDevice], release: tuple[int, int, int]) -> None:
-    for device in bus:
-        pins = fingerprint.pins(device, bus, release)
-        section = Section("ups", (("driver", "usbhid-ups"), ("port", "auto"), *pins.keys))
-        assert fingerprint.means(section, device)
-        taken = [other.name for other in bus if other != device and fingerprint.means(section, other)]
-        assert bool(taken) == bool(pins.remark)
-        assert all(name in pins.remark for name in taken)
-        if release < (2, 8, 1):
-            assert "busport" not in dict(pins.keys)
-        text = ups_conf.render([section])
-        assert ups_conf.parse(text).sections["ups"] == section
-        # the enumerator's shell changes backslashes
-        assert "\\" not in text
 
 
 def test_no_pattern_needs_no_ctypes() -> None:

@@ -1,0 +1,154 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Taking up a change on a host: where its NUT is, the lock, the note of what is still owed, and one step after another.
+
+What becomes of a run that is killed here or there: docs/architecture.md, "Killed anywhere".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Callable
+
+from ..base import files, jsontext, sets
+from ..base import systemd as base_systemd
+from ..base.files import Owner
+from ..base.process import Find, find_program
+from ..base.systemd import Run
+from .change import Action
+
+# In /run: what a run has decided on and not lived to do, for the next one. A reboot does it all.
+PENDING = "homelab-nut-pending.json"
+
+
+class Pending:
+    """The note of what is owed: steps that were decided on, for files that are in place, and have not been done yet."""
+
+    def __init__(self, room: Path) -> None:
+        self.path = room / PENDING
+
+    def read(self, units: Iterable[str]) -> list[Action]:
+        """Return what is owed. units: what is restarted if the note can't be read, as nobody knows what it said."""
+        try:
+            data = jsontext.parse(self.path.read_bytes())
+            return [Action(str(step["verb"]), str(step["unit"]), str(step["reason"])) for step in data]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, KeyError):
+            return [Action("restart", unit, f"{self.path} can't be read") for unit in units]
+
+    def as_text(self, actions: Iterable[Action]) -> str:
+        """Return the text of a note."""
+        return json.dumps([asdict(action) for action in actions])
+
+    def write(self, actions: Sequence[Action]) -> None:
+        """Note what is owed; without any, no note is left. Raises WriteError."""
+        if actions:
+            files.replace({self.path: self.as_text(actions)}, 0o600)
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def add(self, actions: Sequence[Action]) -> None:
+        """Add to what is owed. A note that can't be read stays: it has all restarted. Raises WriteError."""
+        owed = self.read([""])
+        more = [action for action in actions if action not in owed]
+        if more and all(action.unit for action in owed):
+            self.write([*owed, *more])
+
+
+@dataclass(frozen=True)
+class LocalNut:
+    """The NUT of this host: where its files are, and how it is reached."""
+
+    runner: Run
+    folder: Path = Path("/etc/nut")
+    room: Path = Path("/run")  # of the lock, notes and scratch directories: empty after a reboot
+    memory: Path = Path("/var/lib/nut-hotplug/state.json")
+    manifest: Path = sets.MANIFEST
+    systemd: Path = Path("/etc/systemd/system")
+    owner: Owner = ("root", "nut")
+    finder: Find = find_program
+
+    @classmethod
+    def below(cls, root: Path, runner: Run) -> LocalNut:
+        """Return the NUT of the host whose files are below a directory."""
+        return cls(
+            runner,
+            folder=root / "etc/nut",
+            room=root / "run",
+            memory=root / "var/lib/nut-hotplug/state.json",
+            manifest=root / sets.MANIFEST.relative_to("/"),
+            systemd=root / "etc/systemd/system",
+        )
+
+    @property
+    def pending(self) -> Pending:
+        """Return the note of what is owed."""
+        return Pending(self.room)
+
+    def alone(self, seconds: float, pause: Callable[[float], None] = time.sleep) -> AbstractContextManager[str]:
+        """Keep other runs out, and put right what killed ones have left; yields what that was.
+
+        That is done on battery, too. It touches no daemon, and what is half in place is the worst that one can meet which
+        ends and is started again, or the last step of a shutdown. What was half written was judged as a whole, on mains.
+        Raises files.Busy after SECONDS, sets.Unfinished, and OSError.
+        """
+        folders = (self.folder, self.memory.parent, *self.systemd.glob("nut-driver@*.service.d"))
+        return sets.alone(self.room, seconds, folders, manifest=self.manifest, pause=pause)
+
+    def read(self, name: str) -> str | None:
+        """Return the text of one of NUT's files; None if there is none. Raises OSError."""
+        try:
+            # as bytes: as text, a carriage return would be lost, and the file differ from what was written for ever
+            return (self.folder / name).read_bytes().decode("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            return None
+
+    def do(self, action: Action, *, wait: bool = True) -> Action:
+        """Take one step. Returns the one that was taken. wait: until a driver has started. Raises systemd.UnitError."""
+        begins = action.verb in ("restart", "start")
+        late = " --no-block" if begins and not wait and base_systemd.is_driver(action.unit) else ""
+        try:
+            if begins:
+                # systemd gives up on a unit that failed often, and refuses to start it until told to forget
+                self.runner(["systemctl", "reset-failed", action.unit])
+            base_systemd.do(action.verb + late, action.unit, runner=self.runner)
+        except base_systemd.UnitError:
+            if action.verb != "reload" or self._runs(action.unit):
+                raise
+            # it has ended since the plan was made, and Debian 12 does not start it again
+            return self.do(replace(action, verb="restart"))
+        return action
+
+    def _runs(self, unit: str) -> bool:
+        try:
+            return base_systemd.show([unit], self.runner)[unit].runs
+        except base_systemd.UnitError:
+            return True
+
+    def take_up(
+        self, actions: Sequence[Action], do: Callable[[Action], None], noted: Sequence[Action] | None = None
+    ) -> None:
+        """Take one step after another, and each out of the note when it is done: a run that is cut short does not do it again.
+
+        noted: what the note says, if that is more than the steps. What is left of it stays.
+        """
+        owed = list(actions if noted is None else noted)
+        for action in actions:
+            do(action)
+            owed = [other for other in owed if (other.unit, other.reason) != (action.unit, action.reason)]
+            self._note(owed)
+        self._note(owed)
+
+    def _note(self, owed: Sequence[Action]) -> None:
+        # else some of it is done again
+        with contextlib.suppress(files.WriteError):
+            self.pending.write(owed)

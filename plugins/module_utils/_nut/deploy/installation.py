@@ -1,0 +1,332 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One of our own programs on a host: its files and units, put in place, taken up, and taken away."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..base import files, systemd
+from ..base.text import one_line
+from . import sandbox
+from .apply import Pending
+from .change import Action, Change, FileChange, Step, show
+from .kits import DRIVER, HARDENING, HOTPLUG, Kit
+
+
+class InstallError(Exception):
+    """Nothing can be installed here; the message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Plan(Change[Step]):
+    """What is to be done, and what is left to others."""
+
+    folder: Path | None = None  # of the log; None if it is there
+    later: tuple[
+        Action, ...
+    ] = ()  # what the module config is told to restart, which asks first whether a UPS is on battery
+    refused: Mapping[str, str] | None = None  # what sandbox.REFUSED must become; None if it is right
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to do."""
+        return super().__bool__() or self.folder is not None or self.refused is not None
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Return the steps, one line each."""
+        return (*super().steps, *map(str, self.later))
+
+    def diff(self) -> str:
+        """Show what changes, file by file and step by step. None of these files holds a secret."""
+        record = [] if self.refused is None else [f"/{sandbox.REFUSED}: {', '.join(sorted(self.refused)) or 'removed'}"]
+        return super().diff() + show(record)
+
+
+def _made_by(tmpfiles: str) -> dict[str, str]:
+    """Return the files that a file of systemd-tmpfiles makes, with their texts; of its kinds of lines only `f+`."""
+    lines = [shlex.split(line) for line in tmpfiles.splitlines() if line.startswith("f+ ")]
+    return {words[1].replace("%%", "%"): words[6] for words in lines}
+
+
+@dataclass
+class Installation:
+    """A kit's files on one host."""
+
+    wanted: Mapping[str, str] | None  # name of its places -> text, "" if it shall not be there; None, if all shall go
+    runner: systemd.Run
+    log: Path | None = None  # where it writes its log
+    root: Path = Path("/")
+    owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # group -> ids, for who is not root
+    kit: Kit = HOTPLUG
+    renewed: bool = False  # whether the program is another one since what runs was started
+    probing: bool = True  # whether sandboxes are tried, or else what the last try has left in sandbox.REFUSED counts
+    refused: dict[str, str] = field(
+        default_factory=dict, init=False
+    )  # sandboxes that this host can't apply: name -> why
+
+    def __post_init__(self) -> None:
+        """Raises InstallError for a set of files that is none."""
+        if self.wanted is not None and set(self.wanted) != set(self.kit.places):
+            raise InstallError(
+                f"files must be {', '.join(self.kit.places)}, not {', '.join(sorted(self.wanted)) or 'none'}",
+            )
+        for name in self.wanted or ():
+            if not (self.wanted or {})[name] and name not in self.kit.optional:
+                raise InstallError(f"files: {name} is empty, and {self.kit.name} can't do without it")
+
+    @property
+    def _mark(self) -> Path:
+        """What is there while files are replaced and not taken up yet. A reboot takes all up: so it is in /run."""
+        return self._at(f"run/{self.kit.name}.pending")
+
+    # Looking
+
+    def plan(self) -> Plan:
+        """Decide what to do. Raises units.UnitError, OSError, and LookupError where there is no group nut."""
+        shown = self._units()
+        if self.wanted is None:
+            return self._plan_absent(shown)
+        self._refuse_sandboxes()
+        return self._plan_present(shown)
+
+    def _refuse_sandboxes(self) -> None:
+        """Do without the sandboxes that this host can't apply: a unit that does not start is worse than one that may too much."""
+        known = {} if self.probing else sandbox.read_refused(self.root)
+        for name, unit in self.kit.sandboxes.items():
+            text = (self.wanted or {})[name]
+            if not text or not self._differs(name):
+                continue
+            if not self.probing and name in known:
+                self.refused[name] = known[name]
+            elif self.probing and (why := sandbox.try_sandbox(text, self.runner)):
+                self.refused[name] = (
+                    f"{unit} runs without its sandbox ({HARDENING}), which this host can't apply: {why}"
+                )
+        self.wanted = {**(self.wanted or {}), **dict.fromkeys(self.refused, "")}
+
+    def warnings(self) -> list[str]:
+        """Return what a person should know, and can do about it."""
+        lost = self._find_confined_drop_ins()
+        words = (
+            f"{', '.join(lost)}: ExecStartPre= and ExecStartPost= run as the user nut there, without capabilities. Write + "
+            "before a command that needs root (ExecStartPre=+/path), or leave the sandboxes out on this host: "
+            f"{self.kit.hardening}=false"
+        )
+        return [*(f"{why}. {self.kit.remedy}" for why in self.refused.values()), *([words] if lost else [])]
+
+    def _find_confined_drop_ins(self) -> list[str]:
+        """Return the drop-ins of somebody else's that give commands to units which a sandbox takes root from."""
+        wanted = self.wanted or {}
+        confined = [unit for name, unit in self.kit.sandboxes.items() if sandbox.takes_root(wanted.get(name, ""))]
+        ours = {f"/{place.path}" for place in self.kit.places.values()}
+        return sandbox.find_confined(self.root, self._instances(confined), ours, self.runner)
+
+    def _instances(self, units: Sequence[str]) -> list[str]:
+        """Return units with those of the drivers, which are made from a template, in its place."""
+        drivers = systemd.drivers_at_boot(self.root / "etc/systemd/system") if DRIVER in units else ()
+        return [*drivers, *(unit for unit in units if unit != DRIVER)]
+
+    def _find_refused(self) -> Mapping[str, str] | None:
+        """Return what REFUSED must become, None if it is right. Other kits' lines stay."""
+        known = sandbox.read_refused(self.root)
+        others = {name: why for name, why in known.items() if name not in self.kit.sandboxes}
+        now = {**others, **self.refused}
+        return None if now == known else now
+
+    def _plan_present(self, shown: Mapping[str, systemd.Unit]) -> Plan:
+        wanted = self.wanted or {}
+        changed = [name for name in self.kit.places if wanted[name] and self._differs(name)]
+        gone = [name for name in self.kit.places if not wanted[name] and self._is_there(self.kit.places[name].path)]
+        cut_short = self._mark.exists()
+        late = cut_short or any(unit.outdated for unit in shown.values())
+        after = self._taken_up([*changed, *gone], late)
+        before: list[Step] = []
+        for name in self.kit.standing:
+            if wanted[name]:
+                after += self._started(name, shown.get(name, systemd.ABSENT), [*changed, *gone], cut_short)
+            else:
+                before += self._stopped(name, shown.get(name, systemd.ABSENT), f"there is nothing for {name} to do")
+        after += self._made_anew(changed)
+        folder = self._at(str(self.log.parent)) if self.log else None
+        return Plan(
+            before=tuple(before),
+            files=(
+                *(self._file(name) for name in changed),
+                *map(_going, (*(self._at(self.kit.places[name].path) for name in gone), *self._unmade())),
+            ),
+            folder=None if folder is None or folder.is_dir() else folder,
+            after=tuple(after),
+            later=self._later(cut_short),
+            refused=self._find_refused(),
+        )
+
+    def _started(self, name: str, unit: systemd.Unit, changed: Sequence[str], cut_short: bool) -> list[Step]:
+        steps = []
+        if unit.enabled != "enabled":
+            steps.append(Step(("systemctl", "enable", name), "it must start at boot"))
+        if unit.active != "active":
+            steps.append(Step(("systemctl", "start", name), "it does not run"))
+        elif renewed := [file for file in (name, *self.kit.read.get(name, ())) if file in changed]:
+            steps.append(Step(("systemctl", "restart", name), f"{renewed[0]} changed"))
+        elif self.renewed or cut_short:
+            steps.append(Step(("systemctl", "restart", name), f"{self.kit.name} changed"))
+        return steps
+
+    def _later(self, cut_short: bool) -> tuple[Action, ...]:
+        """Name the daemons of NUT that still run in the sandbox that they were started in, and must not for ever.
+
+        cut_short: systemd may not have known the new ones yet when somebody did the restarts that the earlier run had noted.
+        """
+        wanted = self.wanted or {}
+        other = [
+            unit
+            for name, unit in self.kit.sandboxes.items()
+            if unit not in self.kit.units
+            and (cut_short or sandbox.settings(wanted[name]) != sandbox.settings(self._text(name) or ""))
+        ]
+        daemons = self._instances(other)
+        shown = systemd.show(daemons, self.runner) if daemons else {}
+        return tuple(Action("restart", unit, "its sandbox changed") for unit in daemons if shown[unit].runs)
+
+    def _stopped(self, name: str, unit: systemd.Unit, why: str) -> list[Step]:
+        if unit.enabled == "enabled" or unit.active == "active":
+            return [Step(("systemctl", "disable", "--now", name), why)]
+        return []
+
+    def _plan_absent(self, shown: Mapping[str, systemd.Unit]) -> Plan:
+        why = f"{self.kit.name} is removed from this host"
+        before = [
+            step for name in self.kit.standing for step in self._stopped(name, shown.get(name, systemd.ABSENT), why)
+        ]
+        service = shown.get(self.kit.service, systemd.ABSENT)
+        if self.kit.service not in self.kit.standing and service.active in ("active", "activating"):
+            before.append(Step(("systemctl", "stop", self.kit.service), why))
+        if service.active == "failed":
+            before.append(Step(("systemctl", "reset-failed", self.kit.service), why))
+        names = [name for name, place in self.kit.places.items() if self._is_there(place.path)]
+        traces = [path for path in self.kit.traces if self._is_there(path)]
+        gone = [self.root / path for path in (*(self.kit.places[name].path for name in reversed(names)), *traces)]
+        gone += self._unmade()
+        return Plan(
+            before=tuple(before),
+            files=tuple(map(_going, gone)),
+            after=tuple(self._taken_up(names, False)),
+            refused=self._find_refused(),
+        )
+
+    def _taken_up(self, names: Sequence[str], late: bool) -> list[Step]:
+        steps = []
+        if late or any(self.kit.places[name].path.startswith("etc/systemd/") for name in names):
+            steps.append(Step(("systemctl", "daemon-reload"), f"the units of {self.kit.name} changed"))
+        # a container has no udevd, and then nobody to tell
+        if self.kit.rules in names and self._is_there("run/udev/control"):
+            steps.append(Step(("udevadm", "control", "--reload"), f"the rules of {self.kit.name} changed"))
+        return steps
+
+    def _made_anew(self, changed: Sequence[str]) -> list[Step]:
+        """Return the step that has systemd-tmpfiles make the kit's files, if one is not as it should be."""
+        name = self.kit.tmpfiles
+        made = _made_by((self.wanted or {}).get(name, ""))
+        lacking = [path for path, text in made.items() if not self._holds(path, text)]
+        if not made or not (lacking or name in changed):
+            return []
+        why = f"{lacking[0]} is not there" if lacking else f"the files of {self.kit.name} changed"
+        return [Step(("systemd-tmpfiles", "--create", f"/{self.kit.places[name].path}"), why)]
+
+    def _holds(self, path: str, text: str) -> bool:
+        found = self._at(path)
+        return found.is_file() and not found.is_symlink() and found.read_bytes() == text.encode()
+
+    def _unmade(self) -> list[Path]:
+        """Return which files systemd-tmpfiles has made for the kit, and would not any more."""
+        name = self.kit.tmpfiles
+        before = _made_by(self._text(name) or "") if name else {}
+        now = _made_by((self.wanted or {}).get(name, ""))
+        return [self._at(path) for path in before if path not in now and self._is_there(path)]
+
+    def _units(self) -> dict[str, systemd.Unit]:
+        shown = systemd.show(self.kit.units, self.runner)
+        masked = [name for name, unit in shown.items() if unit.load == "masked" and (self.wanted or {}).get(name)]
+        if masked:
+            raise systemd.UnitError(f"{', '.join(masked)} is masked. Unmask it: systemctl unmask {' '.join(masked)}")
+        return shown
+
+    def _differs(self, name: str) -> bool:
+        place = self.kit.places[name]
+        path = self._at(place.path)
+        return self._text(name) != (self.wanted or {})[name] or not files.is_kept(path, place.mode, self._ids(name))
+
+    def _file(self, name: str) -> FileChange:
+        path = self._at(self.kit.places[name].path)
+        return FileChange(name, path, self._text(name), (self.wanted or {})[name])
+
+    def _text(self, name: str) -> str | None:
+        try:
+            return self._at(self.kit.places[name].path).read_bytes().decode("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            return None
+
+    def _ids(self, name: str) -> tuple[int, int]:
+        group = self.kit.places[name].group
+        return self.owners[group] if group in self.owners else files.ids(("root", group))
+
+    def _at(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+    def _is_there(self, path: str) -> bool:
+        found = self._at(path)
+        return found.exists() or found.is_symlink()
+
+    # Doing
+
+    def apply(self, decided: Plan) -> None:
+        """Do what was decided. Raises units.UnitError, writing.WriteError and OSError; running it again goes on from there."""
+        if not decided:
+            return
+        self._mark.parent.mkdir(exist_ok=True)
+        self._mark.touch(mode=0o600)
+        for step in decided.before:
+            self._do(step)
+        if decided.folder:
+            decided.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        Pending(self._at("run")).add(decided.later)
+        if decided.refused is not None:
+            sandbox.write_refused(self.root, decided.refused)
+        for file in decided.files:
+            if file.new is None:
+                _remove(file.path)
+                continue
+            # a folder of drop-ins need not be there
+            file.path.parent.mkdir(mode=0o755, exist_ok=True)
+            files.replace({file.path: file.new}, self.kit.places[file.name].mode, self._ids(file.name))
+        for step in decided.after:
+            self._do(step)
+        self._mark.unlink()
+
+    def _do(self, step: Step) -> None:
+        code, said = self.runner(step.command)
+        if code:
+            raise systemd.UnitError(f"{' '.join(step.command)} failed: {one_line(said)}")
+
+
+def _going(path: Path) -> FileChange:
+    return FileChange("", path, None, None)
+
+
+def _remove(path: Path) -> None:
+    """Remove what stands at a path, and a folder of drop-ins that is empty then. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+        return
+    path.unlink()
+    if path.parent.name.endswith(".service.d"):
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()

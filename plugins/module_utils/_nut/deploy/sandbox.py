@@ -1,0 +1,73 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Sandboxes of units, as drop-ins: tried before they are put in place, and remembered where a host can't apply them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
+
+from ..base import files, jsontext, systemd
+
+REFUSED = "var/lib/homelab-nut/refused.json"
+"""Which sandboxes this host could not apply when they were tried last: name -> why. Who only looks starts nothing to find out."""
+
+# a command without + or !, which systemd runs as the unit's user and with its rights
+_CONFINED = re.compile(r"^Exec(?:StartPre|StartPost)[ \t]*=[ \t]*[-@:|]*(?![-@:|+!])\S", re.MULTILINE)
+
+
+def settings(drop_in: str) -> list[str]:
+    """Return what a drop-in says to systemd: a comment is no reason to restart anything."""
+    return [line for line in drop_in.splitlines() if re.match(r"[A-Za-z]+=", line)]
+
+
+def try_sandbox(text: str, runner: systemd.Run) -> str:
+    """Start a program that does nothing in the sandbox that a drop-in describes. Return why that fails; "" if it does not."""
+    given = [f"--property={line}" for line in settings(text)]
+    code, _said = runner(["systemd-run", "--quiet", "--wait", "--collect", "--pipe", *given, "--", "/bin/true"])
+    # what else may go wrong is systemd-run's own trouble, and no sign of the sandbox
+    return systemd.SANDBOX_CODES.get(code, "")
+
+
+def read_refused(root: Path) -> dict[str, str]:
+    """Return what REFUSED says: name of a sandbox -> why this host runs without it. A damaged one says nothing. Raises OSError."""
+    try:
+        found = jsontext.parse((root / REFUSED).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    given = found if isinstance(found, dict) else {}
+    return {name: why for name, why in given.items() if isinstance(why, str)}
+
+
+def write_refused(root: Path, refused: Mapping[str, str]) -> None:
+    """Keep which sandboxes this host can't apply. Raises OSError and files.WriteError."""
+    path = root / REFUSED
+    if refused:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.replace({path: json.dumps(refused, indent=1) + "\n"}, 0o600)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def takes_root(drop_in: str) -> bool:
+    """Return whether a sandbox has a unit's own commands run as another user."""
+    return any(line.startswith("User=") for line in settings(drop_in))
+
+
+def find_confined(root: Path, names: Iterable[str], ours: Container[str], runner: systemd.Run) -> list[str]:
+    """Return the drop-ins of somebody else's that give commands to these units, which a sandbox takes root from."""
+    names = [*names]
+    code, said = runner(["systemctl", "show", "--property=DropInPaths", "--", *names]) if names else (0, "")
+    paths = [] if code else re.findall(r"(?<=[= ])/\S+", said)
+    return [path for path in dict.fromkeys(paths) if path not in ours and _CONFINED.search(_read(root, path))]
+
+
+def _read(root: Path, path: str) -> str:
+    try:
+        return (root / path.lstrip("/")).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""  # it has gone since systemd read it

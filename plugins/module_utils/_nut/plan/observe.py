@@ -1,0 +1,151 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a plan is made from, as this host has it: what was asked for, what upsd says of the UPSes, and Proxmox VE's guests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..base.systemd import Run
+from ..inventory import usual_limit
+from ..net import readings, snapshot
+from ..net.client import Client, UpsdFailure
+from ..proxmox.guests import GuestsError
+from ..proxmox.selection import Selector
+from . import placement
+from .model import GUEST, Machine, Plan, PlanError, Proxmox, StagePlan, Supply, Timing
+from .placement import Placed
+from .planner import make_plan
+
+# which member of a Supply upsd says where
+READINGS = ("runtime", "runtime_low", "charge", "charge_low")
+NUMBERS = {
+    "offdelay": "ups.delay.shutdown",
+    "ondelay": "ups.delay.start",
+    "pollfreq": "driver.parameter.pollfreq",
+    "pollinterval": "driver.parameter.pollinterval",
+}
+TEXTS = {
+    "mfr": ("device.mfr", "ups.mfr"),
+    "driver": ("driver.name",),
+    "vendorid": ("ups.vendorid", "driver.parameter.vendorid"),
+}
+FLAG = "driver.flag.ignorelb"
+# the members of a stage that are a plan's; by the others its guests are chosen
+STAGE = tuple(member.name for member in fields(StagePlan) if member.name != "guests")
+
+
+def plan_here(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> tuple[Plan, bool]:
+    """Make a plan from the options of the module shutdown_plan, and return it with whether upsd knows all its UPSes.
+
+    Raises PlanError; and UpsdFailure and GuestsError, if upsd and Proxmox must answer.
+    """
+    supplies, timing, is_asked = options["supplies"], _given(options["timing"]), False
+    if options["ask"]:
+        is_asked, release, said = _ask_upsd(options, [supply["name"] for supply in supplies])
+        supplies = [fill_supply(supply, said.get(supply["name"].lower(), {})) for supply in supplies]
+        if release is not None:
+            timing.setdefault("release", release)
+    machines = tuple(_read_machine(machine) for machine in options["machines"])
+    stages = [read_stage(stage, machines) for stage in options["stages"]]
+    placed = Placed(machines, tuple(stage for stage, _selector in stages), Proxmox())
+    if options["guests"]:
+        selectors = {stage.name: selector for stage, selector in stages}
+        placed = _find_guests(placed, selectors, run, root, options["must_answer"])
+    plan = make_plan(
+        placed.machines,
+        [Supply(**_given(supply)) for supply in supplies],
+        Timing(**timing),
+        placed.stages,
+        placed.proxmox,
+    )
+    return plan, is_asked
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what was not given, so that the default counts."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items() if value is not None
+    }
+
+
+def _read_machine(options: Mapping[str, Any]) -> Machine:
+    return Machine(**{"shutdown_limit": usual_limit(options["shutdown_time"]), **_given(options)})
+
+
+def read_stage(options: Mapping[str, Any], machines: Sequence[Machine]) -> tuple[StagePlan, Selector]:
+    """Return a stage, and by what it chooses guests. One that is a machine with its number needs no choice. Raises PlanError."""
+    names = {machine.name for machine in machines}
+    listed = [
+        guest for guest in options["guests"] if isinstance(guest, str) and (guest in names or not guest.isdigit())
+    ]
+    ids = [read_guest(guest, options["name"]) for guest in options["guests"] if guest not in listed]
+    numbers = {number for number, _seconds in ids}
+    listed += [machine.name for machine in machines if machine.role == GUEST and machine.guest_id in numbers]
+    members = {name: options[name] for name in STAGE if options.get(name) is not None}
+    selector = Selector(tuple(ids), tuple(options["tags"]), tuple(options["storage_of"]), options["seconds"])
+    return StagePlan(**{**members, "guests": tuple(dict.fromkeys(listed))}), selector
+
+
+def read_guest(given: Any, stage: str) -> tuple[int, float | None]:
+    """Return the number of a guest, and its seconds if it has some of its own. Raises PlanError."""
+    entry = given if isinstance(given, Mapping) else {"id": given}
+    number, seconds = str(entry.get("id")), entry.get("seconds")
+    length = None if seconds is None else readings.quantity(str(seconds))
+    is_number = number.isascii() and number.isdigit() and 100 <= int(number[:10]) <= 999_999_999
+    if not is_number or not set(entry) <= {"id", "kind", "seconds"} or (length is None and seconds is not None):
+        raise PlanError(f"stage {stage}: {given!r} is no guest's number, as 101 or {{id: 101, seconds: 60}} are")
+    return int(number), length
+
+
+def _ask_upsd(
+    options: Mapping[str, Any], names: Sequence[str]
+) -> tuple[bool, str | None, dict[str, Mapping[str, str]]]:
+    """Return whether upsd knows all these UPSes, its release, and what it says of each; nothing of one without data.
+
+    Raises UpsdFailure, unless it need not answer.
+    """
+    try:
+        with Client(options["host"], options["port"], timeout=options["timeout"]) as client:
+            release = client.version()
+            found = snapshot.snapshot(client, names if options["must_answer"] else None)
+    except UpsdFailure:
+        if options["must_answer"]:
+            raise
+        return False, None, {}
+    served = {ups.name.lower(): ups.variables for ups in found}
+    return all(name.lower() in served for name in names), release, served
+
+
+def fill_supply(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
+    """Return a supply with what upsd says of it where nothing was given."""
+    supply, reading = dict(given), readings.read_variables(variables)
+    said = {name: getattr(reading, name) for name in READINGS}
+    said |= {name: readings.quantity(variables.get(variable)) for name, variable in NUMBERS.items()}
+    supply.update({name: number for name, number in said.items() if supply.get(name) is None})
+    for name, candidates in TEXTS.items():
+        if supply.get(name) in {None, "", "auto"}:
+            supply[name] = next((variables[each] for each in candidates if variables.get(each)), supply.get(name))
+    if supply.get("ignorelb") is None:
+        supply["ignorelb"] = variables.get(FLAG) in {"enabled", "1"}
+    if supply.get("says_runtime") is None and variables:
+        supply["says_runtime"] = reading.runtime is not None
+    return supply
+
+
+def _find_guests(given: Placed, selectors: Mapping[str, Selector], run: Run, root: Path, must_answer: bool) -> Placed:
+    """Return the machines and stages with the guests of this host. Raises PlanError, and GuestsError if they must be read."""
+    selectors = {name: placement.addressed(selector, given.machines) for name, selector in selectors.items()}
+    try:
+        host = placement.look(run, root)
+    except GuestsError as error:
+        if must_answer:
+            raise
+        return Placed(given.machines, given.stages, Proxmox(problem=str(error)))
+    resolve = placement.resolver(given.machines, selectors.values(), host)
+    return placement.place(given.machines, given.stages, selectors, host, resolve)

@@ -1,0 +1,73 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""This host's guests, and what becomes of them in an outage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..base.systemd import Run
+from ..proxmox import control, guests
+from ..proxmox.guests import Guest
+from ..proxmox.selection import Found
+
+
+class Listing:
+    """This host's guests, and what becomes of them in an outage."""
+
+    def __init__(self, found: Found, root: Path, run: Run) -> None:
+        self.found, self.down = found, guests.DOWN_SECONDS
+        self.guests = [guest for guest in found.here.guests if not guest.template]
+        self.running = control.running(run) if self.guests else frozenset()
+        try:
+            self.ha = guests.ha(root)
+        except guests.GuestsError as error:
+            self.ha = guests.Ha(words=(str(error),))
+
+    def data(self) -> dict[str, Any]:
+        """Return it as data. stage: the first that stops the guest, None if none does; then Proxmox stops it, with the host."""
+        return {
+            "guests": [self._describe(guest) for guest in self.guests],
+            "ha": list(self.ha.words),
+            "idle": list(self.found.idle),
+        }
+
+    def _describe(self, guest: Guest) -> dict[str, Any]:
+        stages = {
+            name: choice
+            for name, chosen in self.found.stages.items()
+            for choice in chosen
+            if choice.guest.id == guest.id
+        }
+        name, first = next(iter(stages.items()), (None, None))
+        return {
+            "id": guest.id,
+            "kind": guest.kind,
+            "name": guest.name,
+            "running": None if self.running is None else guest.id in self.running,
+            "ha": guest.id in self.ha.managed,
+            "stage": name,
+            "stages": list(stages),
+            "seconds": first.seconds if first else self.down if guest.down is None else guest.down,
+            "why": first.why if first else "",
+        }
+
+    def text(self) -> str:
+        """Return it as text."""
+        lines = []
+        for guest in self.guests:
+            about = self._describe(guest)
+            words = {True: "runs", False: "stopped", None: "can't tell"}
+            when = (
+                f"stopped by stage {', '.join(about['stages'])}: {about['why']}"
+                if about["stages"]
+                else "stopped by Proxmox VE, with the host"
+            )
+            managed = "; HA works it" if about["ha"] else ""
+            lines.append(f"{guest!s:<28} {words[about['running']]:<11} has {about['seconds']:g} s, {when}{managed}")
+        lines = lines or ["this host has no guests of Proxmox VE"]
+        notes = [*self.ha.words, *self.found.idle]
+        return "\n".join([*lines, *(["", *notes] if notes else [])])

@@ -1,0 +1,135 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How things stand: who would be waited for, what the UPSes say, and how the last shutdown went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..base import hostnames, records
+from ..base.clock import stamp
+from ..base.systemd import Run
+from . import gate, observe, report, watch
+from .policy import Machine, Policy, Ups
+
+
+@dataclass(frozen=True)
+class Status:
+    """How all stands that a policy names."""
+
+    path: Path  # of the policy
+    policy: Policy
+    seen: Mapping[str, bool | None]  # is a machine up? None: nobody can tell
+    power: Mapping[str, gate.Reading | str]  # what upsd says of each UPS, or why it says nothing
+    gate: gate.State | None  # of the last gate of this boot
+    last: report.Report | str  # of the last gate; or why there is none
+    events: tuple[watch.Event, ...]  # what nut-watch did for upsd
+
+    def data(self) -> dict[str, Any]:
+        """Return it as data."""
+        return {
+            "policy": str(self.path),
+            "settle": self.policy.settle,
+            "reserve": self.policy.reserve,
+            "least": self.policy.least,
+            "longest": self.policy.longest,
+            "hosts": [
+                {
+                    "name": host.name,
+                    "up": self.seen.get(host.name),
+                    "how": _how(host),
+                    "shutdown_time": host.shutdown_time,
+                    "shutdown_limit": host.shutdown_limit,
+                }
+                for host in self.policy.machines
+            ],
+            "upses": [self.ups(ups) for ups in self.policy.upses],
+            "gate": asdict(self.gate) if self.gate else None,
+            "last": None if isinstance(self.last, str) else asdict(self.last),
+            "upsd": [asdict(event) for event in self.events],
+        }
+
+    def ups(self, ups: Ups) -> dict[str, Any]:
+        said = self.power[str(ups)]
+        if isinstance(said, str):
+            return {"name": str(ups), "on_battery": None, "runtime": None, "error": said}
+        return {"name": str(ups), "on_battery": said.on_battery, "runtime": said.runtime, "error": None}
+
+    def text(self) -> str:
+        """Return it as text."""
+        lines = [f"would wait at most {self.policy.longest:g} s for:"]
+        words = {True: "up", False: "down", None: "can't tell"}
+        for host in self.policy.machines:
+            now = words[self.seen.get(host.name)]
+            times = f"shutdown_time {host.shutdown_time:g} s, shutdown_limit {host.shutdown_limit:g} s"
+            lines.append(f"  {host.name:<20} {now:<11} {times}, by {_how(host)}")
+        lines += [] if self.policy.machines else ["  nobody"]
+        lines.append(f"but no longer than until a UPS has {self.kept()} left:")
+        for ups in self.policy.upses:
+            said = self.power[str(ups)]
+            lines.append(f"  {ups!s:<20} {said if isinstance(said, str) else _power(said)}")
+        lines += [] if self.policy.upses else ["  none is known"]
+        lines += ["", *self.last_text()]
+        if self.events:
+            lines += ["nut-watch, last events:", *(f"  {event}" for event in self.events[-5:])]
+        return "\n".join(lines)
+
+    def kept(self) -> str:
+        reserve, least = self.policy.reserve, self.policy.least
+        if least is None or least >= reserve:
+            return f"{reserve:g} s"
+        return f"{least:g} s, or {reserve:g} s where one takes longer than expected,"
+
+    def last_text(self) -> list[str]:
+        if isinstance(self.last, str):
+            return [f"last: {self.last}"]
+        how = f"it ended ({self.last.rule}): {self.last.reason}" if self.last.rule else "it has not ended"
+        steps = [f"  +{at:.1f} s  {words}" for at, words in self.last.steps]
+        return [f"last: {self.last.mode}, began {stamp(self.last.began)}; {how}", *steps]
+
+
+def look(
+    policy: Policy,
+    run: Run,
+    names: hostnames.Resolve,
+    *,
+    policy_path: Path,
+    state_path: Path,
+    report_path: Path,
+    watch_path: Path,
+) -> Status:
+    """Look once at all that a policy names. run: runs qm and pct."""
+    seen, power = observe.one_look(policy, run, names)
+    return Status(
+        policy_path,
+        policy,
+        seen,
+        power,
+        records.recall(gate.State, state_path, gate.VERSION),
+        read_last(report_path),
+        watch.recall(watch_path, "").events,
+    )
+
+
+def read_last(path: Path) -> report.Report | str:
+    """Return the report of the last gate; or why there is none, in words."""
+    try:
+        return records.read(report.Report, path, report.VERSION)
+    except FileNotFoundError:
+        return "nothing"
+    except (OSError, records.RecordError):
+        return "its report can't be understood"
+
+
+def _how(host: Machine) -> str:
+    return f"{host.guest.kind} status {host.guest.id}" if host.guest else ", ".join(host.addresses)
+
+
+def _power(said: gate.Reading) -> str:
+    left = f", {said.runtime:.0f} s left" if said.runtime is not None else ", does not say how long it lasts"
+    return gate.POWER[said.on_battery] + left

@@ -1,0 +1,18 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import Program
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Return nut-shutdown on a host with a policy."""
+    made = Program(tmp_path)
+    made.policy()
+    return made

@@ -1,0 +1,124 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, sets
+from ansible_collections.homelab.nut.tests.unit.support.access_host import TEXT, Machine
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.mark.parametrize("now", [["192.0.2.5"], []])
+def test_nothing_to_do(machine: Machine, now: list[str]) -> None:
+    """Also where no name server answers, as in a power cut."""
+    machine.now = now
+    before = machine.file.stat()
+    assert machine.main("refresh") == 0
+    assert (machine.out, machine.err, machine.commands) == ([], [], [])
+    assert machine.file.stat() == before
+
+
+def test_another_address(machine: Machine) -> None:
+    machine.file.chmod(0o644)
+    machine.now = ["192.0.2.6"]
+    assert machine.main("refresh") == 0
+    assert machine.out == ["now also allowed to connect to upsd: nas from 192.0.2.6"]
+    assert machine.loaded == ["192.0.2.5", "192.0.2.6"]
+    assert machine.commands == [("nft", "-f", str(machine.file))]
+    assert machine.file.stat().st_mode & 0o777 == 0o644
+    assert machine.main("refresh") == 0
+    assert machine.out == []
+
+
+def test_a_table_that_somebody_flushed(machine: Machine) -> None:
+    machine.loaded = None
+    assert machine.main("refresh") == 0
+    assert machine.out == ["the table inet homelab_nut is not loaded; it is loaded again"]
+    assert machine.loaded == ["192.0.2.5"]
+
+
+def test_a_table_is_loaded_before_a_name_server_is_asked(machine: Machine) -> None:
+    machine.loaded = None
+    loaded: list[object] = []
+    resolve = machine.resolve
+
+    def note(name: str, seconds: float) -> Sequence[str]:
+        loaded.append(machine.loaded)
+        return resolve(name, seconds)
+
+    machine.resolve = note  # type: ignore[method-assign]
+    machine.now = ["192.0.2.6"]
+    assert machine.main("refresh") == 0
+    assert loaded == [["192.0.2.5"]]
+    assert machine.loaded == ["192.0.2.5", "192.0.2.6"]
+
+
+def leave_pending(machine: Machine) -> Path:
+    """Leave what a run leaves that was killed as soon as a set of NUT's files counted."""
+    path = machine.root / "etc/nut/upsd.conf"
+    path.write_text("old\n")
+    manifest = machine.root / sets.MANIFEST.relative_to("/")
+    manifest.parent.mkdir(parents=True)
+
+    def die(_entries: object) -> None:
+        """Do as one who is killed: nothing finishes, and nothing is undone."""
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sets, "_finish", die)
+        with pytest.raises(KeyboardInterrupt):
+            sets.replace({path: "new\n"}, 0o640, manifest=manifest)
+    assert manifest.exists()
+    return path
+
+
+def test_what_a_killed_run_left_is_finished(machine: Machine) -> None:
+    path = leave_pending(machine)
+    assert path.read_text() == "old\n"
+    assert machine.main("refresh") == 0
+    assert path.read_text() == "new\n"
+    assert not (machine.root / sets.MANIFEST.relative_to("/")).exists()
+    (line,) = machine.out
+    assert line.endswith("now all are new")
+    # the table was as it should be
+    assert machine.commands == []
+
+
+def test_a_run_at_work_is_not_taken_for_a_killed_one(machine: Machine) -> None:
+    path = leave_pending(machine)
+    with files.alone(machine.root / "run" / sets.LOCK, 0):
+        assert machine.main("refresh") == 0
+    assert path.read_text() == "old\n"
+
+
+def test_a_table_that_can_not_be_loaded(machine: Machine) -> None:
+    machine.loaded, machine.refuses = None, True
+    assert machine.main("refresh") == 1
+    (line,) = machine.err
+    assert line.startswith("access to upsd is NOT limited: nft can't load")
+    assert line.isprintable()
+
+
+def test_a_deployment_is_at_work(machine: Machine) -> None:
+    machine.now = ["192.0.2.6"]
+    with files.alone(machine.root / "run" / sets.LOCK, 0):
+        assert machine.main("refresh") == 0
+    assert machine.file.read_text() == TEXT
+    assert machine.commands == []
+
+
+def test_status(machine: Machine) -> None:
+    assert machine.main("status") == 0
+    assert machine.out == ["nas: 192.0.2.5", "loaded; refused 5 packets since then", "refused nobody in the last day"]
+    machine.loaded = []
+    assert machine.main("status") == 1
+    assert machine.out[1] == "the loaded table allows no address"

@@ -1,0 +1,46 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.data import from_dict, to_dict
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
+    GOES,
+    PlanError,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import (
+    spell_verdict,
+)
+from ansible_collections.homelab.nut.tests.unit.support.plans import (
+    SITE,
+    UNSTAGED,
+    Site,
+)
+
+
+def test_a_plan_as_data() -> None:
+    made = SITE.plan()
+    data = to_dict(made)
+    assert json.loads(json.dumps(data)) == data
+    assert data["holds"] is True
+    assert data["verdict"] == spell_verdict(made)
+    assert data["machines"][2]["needs"] == ["truenas"]
+    assert {"at": 10.0, "until": 70.0, "machine": "truenas", "what": GOES, "worst": False} in data["events"]
+
+
+@pytest.mark.parametrize("site", [SITE, UNSTAGED, SITE.ups(runtime=None)])
+def test_a_plan_survives_data(site: Site) -> None:
+    made = site.plan()
+    assert from_dict(json.loads(json.dumps(to_dict(made)))) == made
+
+
+@pytest.mark.parametrize("change", [{"events": [{"at": 1}]}, {"needed": ...}, {"machines": 7}, {"worst": [{"odd": 1}]}])
+def test_data_that_is_no_plan_is_refused(change: dict[str, Any]) -> None:
+    data = {**to_dict(SITE.plan()), **change}
+    with pytest.raises(PlanError, match="this is no plan that was kept"):
+        from_dict({name: value for name, value in data.items() if value is not ...})

@@ -1,0 +1,78 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
+    StagePlan,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import LOOK
+from ansible_collections.homelab.nut.tests.unit.support.plans import (
+    SITE,
+    Site,
+    sites,
+)
+from hypothesis import given
+
+
+def test_needed_settings() -> None:
+    assert SITE.plan().needed == {
+        "hostsync": 30,
+        "finaldelay": 2,
+        "deadtime": 15,
+        "pollfreq": 5,
+        "pollfreqalert": 5,
+        "maxage": 15,
+        "guests_time": 120,
+        "runtime_low": 382,
+        "longest": 92,
+        "reserve": 220,
+        "least": 40,
+        "poweroff_wait": 100,
+        "limits": {"truenas": 90},
+        "guest_timeouts": {"media": 90, "router": 90},
+        "offdelay": {"ups": 30},
+        "ondelay": {"ups": 60},
+    }
+
+
+def test_needed_settings_grow_with_slow_machines() -> None:
+    site = SITE.machine("truenas", begin_time=40.5, shutdown_limit=10).time(settle=7.5, pollfreq=90).ups(pollinterval=6)
+    needed = site.plan().needed
+    assert needed["hostsync"] == 46
+    assert needed["limits"] == {"truenas": 68}
+    assert needed["longest"] == 68 + LOOK
+    assert needed["pollfreq"] == 59
+    assert needed["deadtime"] == 177
+    assert needed["maxage"] == 18
+
+
+@given(sites())
+def test_needed_settings_together_are_enough(site: Site) -> None:
+    """Whatever is wrong with the settings: with those that are needed, a long battery, and stages in time, it holds."""
+    needed = site.plan().needed
+    names = (
+        "hostsync",
+        "finaldelay",
+        "deadtime",
+        "pollfreq",
+        "pollfreqalert",
+        "maxage",
+        "guests_time",
+        "poweroff_wait",
+    )
+    site = site.time(**{name: needed[name] for name in names}, reserve=needed["reserve"], least=needed["least"])
+    site = site.ups(
+        runtime=90_000, ignorelb=True, runtime_low=needed["runtime_low"], charge_low=None,
+        offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"],
+    )  # fmt: skip
+    for name, limit in needed["limits"].items():
+        site = site.machine(name, shutdown_limit=limit)
+    users = tuple(one.name for one in site.machines if one.needs)
+    if users:
+        site = replace(site, stages=(StagePlan("stage", charge=60, guests=users),))
+    made = site.plan()
+    assert [one for one in made.constraints if one.holds is not True] == []

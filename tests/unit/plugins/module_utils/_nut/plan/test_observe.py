@@ -1,0 +1,123 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, observe
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests, selection
+from ansible_collections.homelab.nut.plugins.modules import shutdown_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def test_a_machine_may_be_called_by_a_number() -> None:
+    machine = model.Machine("101", "guest", "qm")
+    options = {
+        "name": "s",
+        "guests": [103, "101", "102"],
+        "tags": [],
+        "storage_of": [],
+        "seconds": 7.0,
+        "runtime": 9.0,
+    }
+    made, chooses = observe.read_stage(options, [machine])
+    assert made == model.StagePlan("s", runtime=9, guests=("101",), seconds=7)
+    assert chooses == selection.Selector(((103, None), (102, None)), (), (), 7)
+
+
+@pytest.mark.parametrize(
+    "wrong", [5, 10**9, "x1", True, -101, 1.5, None, {"id": 101, "second": 5}, {"seconds": 5}, {"id": 101, "seconds": "soon"},
+              {"id": 101, "seconds": -1}, {"id": 101, "seconds": "inf"}, {"id": 101, "seconds": 10**400}, "\u0661\u0660\u0661", "9" * 5000],
+)  # fmt: skip
+def test_a_guest_needs_a_number(wrong: Any) -> None:
+    with pytest.raises(model.PlanError, match=r"stage s: .* is no guest's number"):
+        observe.read_guest(wrong, "s")
+
+
+def test_numbers_of_guests() -> None:
+    assert observe.read_guest("101", "s") == (101, None)
+    assert observe.read_guest({"id": "102", "seconds": "60"}, "s") == (102, 60)
+    assert observe.read_guest({"id": 999_999_999, "seconds": 0}, "s") == (999_999_999, 0)
+
+
+def proxmox(root: Path) -> Path:
+    local = root / "etc/pve/local"
+    (local / "qemu-server").mkdir(parents=True)
+    (local / "lxc").mkdir()
+    (local / "qemu-server/100.conf").write_text("name: nas\nonboot: 1\n")
+    (local / "qemu-server/101.conf").write_text("name: web\nscsi0: shared:101/d.raw,size=8G\n")
+    (local / "lxc/105.conf").write_text(
+        "hostname: dns\nrootfs: local:105/d.raw,size=8G\nstartup: down=20\ntags: small\n"
+    )
+    (local / "lxc/106.conf").write_text("hostname: off\nrootfs: local:106/d.raw\n")
+    (root / "etc/pve/storage.cfg").write_text(
+        "nfs: shared\n\tserver 192.0.2.20\n\tpath /mnt/pve/shared\n\nzfspool: local\n\tpool x\n"
+    )
+    (root / "etc/fstab").write_text("")
+    return root
+
+
+def runs(*numbers: int) -> Callable[[Sequence[str]], tuple[int, str]]:
+    def run(command: Sequence[str]) -> tuple[int, str]:
+        if "qm" in command:
+            return 0, "".join(f" {number} name running 512 8.00 77{number}\n" for number in numbers if number < 105)
+        return 0, "".join(f"{number}  running  name\n" for number in numbers if number >= 105)
+
+    return run
+
+
+NAS = {"name": "nas", "role": "secondary", "kind": "truenas", "guest_id": 100, "address": ["192.0.2.20"]}
+SITE = {
+    "machines": [{"name": "pve", "role": "primary", "kind": "pve"}, NAS],
+    "supplies": [{"runtime": 1500, "runtime_low": 480, "ignorelb": True}],
+    "stages": [],
+    "guests": True,
+}
+
+
+def options_of(**given: Any) -> dict[str, Any]:
+    """Return the options as Ansible hands them over."""
+    checked = ArgumentSpecValidator(shutdown_plan.spec()).validate(given)
+    assert not checked.error_messages
+    options: dict[str, Any] = checked.validated_parameters
+    return options
+
+
+def test_the_guests_of_this_host(tmp_path: Path) -> None:
+    stage = {"name": "nas", "runtime": 900, "storage_of": ["nas"], "seconds": 60, "fsd": True}
+    options = options_of(**{**SITE, "stages": [stage]})
+    made, asked_for = observe.plan_here(options, runs(100, 101, 105), proxmox(tmp_path))
+    assert asked_for is False
+    assert [(one.name, one.role, one.shutdown_limit) for one in made.machines] == [
+        ("pve", "primary", 90), ("nas", "secondary", 90), ("101 web", "guest", 72), ("105 dns", "guest", 32),
+    ]  # fmt: skip
+    web, dns = made.guests
+    assert (web.stage, web.seconds, web.needs) == ("nas", 60, ("nas",))
+    assert web.why == "its disk is on storage shared, on 192.0.2.20"
+    assert (dns.stage, dns.seconds, dns.why) == ("", 20, "")
+    assert made.needed["guests_time"] == 32
+    assert made.holds is True
+
+
+def test_guests_that_can_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "etc/pve").mkdir(parents=True)
+    with pytest.raises(guests.GuestsError):
+        observe.plan_here(options_of(**SITE), runs(), tmp_path)
+    made, _asked = observe.plan_here(options_of(**SITE, must_answer=False), runs(), tmp_path)
+    (one,) = (one for one in made.constraints if one.name == "guests")
+    assert one.holds is None
+    assert "etc/pve/local is not there" in one.words
+    assert made.needed["guests_time"] == 180
+
+
+def test_a_host_without_guests(tmp_path: Path) -> None:
+    made, _asked = observe.plan_here(options_of(**SITE), runs(), tmp_path)
+    assert made.needed["guests_time"] == 0
+    assert made.guests == ()

@@ -1,0 +1,123 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
+    CUT,
+    DOWN,
+    EMPTY,
+    FSD,
+    GATE,
+    GOES,
+    GUESTS,
+    ITSELF,
+    KILLS,
+    POWEROFF,
+    SYNCS,
+    TRIGGER,
+    WAITS,
+    Proxmox,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import LOOK
+from ansible_collections.homelab.nut.tests.unit.support.plans import (
+    NAS,
+    OPEN,
+    PVE,
+    SITE,
+    UNSTAGED,
+    Site,
+    span,
+)
+
+
+def test_how_long_the_guests_take() -> None:
+    def took(site: Site, worst: bool, **found: Any) -> float:
+        begin, end = span(site.plan(Proxmox(**found)), "pve", GUESTS, worst)
+        return end - begin
+
+    assert took(OPEN, True) == 180
+    assert took(OPEN, True, problem="no") == 180
+    assert took(OPEN, True, seconds=400) == 400
+    assert took(OPEN, False, seconds=400, usual=150) == 150
+    # a guest that is given may take longer than those that were found
+    assert took(OPEN, True, seconds=10) == 90
+    assert took(OPEN, False, seconds=10, usual=5) == 40
+    assert took(UNSTAGED, True, seconds=400) == 120
+    assert took(UNSTAGED, False, seconds=400, usual=150) == 120
+    empty = replace(OPEN, machines=(PVE, NAS))
+    assert (took(empty, True, seconds=0, usual=0), took(empty, False, seconds=0, usual=0)) == (0, 0)
+    made = OPEN.plan(Proxmox(seconds=400, usual=150))
+    assert made.needed["guests_time"] == 400
+    assert made.needed["reserve"] == 400 + 30 + 10 + 30 + 30
+    assert made.needed["least"] == 40
+    assert UNSTAGED.time(own_shutdown=5).plan().needed["least"] == 30
+    assert UNSTAGED.time(own_shutdown=50.5).plan().needed["least"] == 61
+
+
+def test_the_expected_run() -> None:
+    made = SITE.plan()
+    assert (made.at(TRIGGER), made.at(FSD)) == (0, 2.5)
+    assert span(made, "truenas", WAITS) == (0, 10)
+    assert span(made, "truenas", GOES) == (10, 70)
+    assert span(made, "pve", SYNCS) == (2.5, 10)
+    assert span(made, "pve", GATE) == (15, 70 + 3 + LOOK / 2)
+    assert made.at(POWEROFF) == 74
+    assert span(made, "router", GOES) == (74, 99)
+    assert span(made, "pve", GUESTS) == (74, 99)
+    assert span(made, "pve", ITSELF) == (99, 129)
+    assert span(made, "pve", KILLS) == (129, 139)
+    assert made.at(CUT, "ups") == 139 + 30
+    assert span(made, "media", GOES) == (-40, 0)
+    assert span(made, "media", DOWN) == (0, 169)
+    assert made.at(EMPTY, "ups") == 600 - 15
+    assert made.at(FSD, "nobody") is None
+    assert not any(one.worst for one in made.events)
+    assert [one.at for one in made.events] == sorted(one.at for one in made.events)
+
+
+def test_the_worst_run() -> None:
+    made = SITE.plan()
+    assert made.at(FSD, worst=True) == 5
+    assert span(made, "truenas", GOES, True) == (15, 105)
+    assert span(made, "pve", SYNCS, True) == (5, 35)
+    assert span(made, "pve", GATE, True) == (40, 40 + 90 + LOOK)
+    assert span(made, "pve", GUESTS, True) == (132, 252)
+    assert span(made, "router", GOES, True) == (132, 222)
+    assert made.at(KILLS, "pve", worst=True) == 252 + 30 + 10
+    assert made.at(CUT, "ups", worst=True) == 292 + 30
+    assert span(made, "media", GOES, True) == (-90, 0)
+    assert made.at(EMPTY, "ups", worst=True) == 570
+    assert all(one.worst for one in made.worst)
+
+
+def test_a_fast_secondary_leaves_the_floor() -> None:
+    made = SITE.machine("truenas", shutdown_time=0, shutdown_limit=5).time(settle=1).plan()
+    assert span(made, "pve", GATE) == (15, 16)
+
+
+def test_a_secondary_is_expected_within_its_limit_and_the_gate_within_its_own() -> None:
+    made = SITE.machine("truenas", shutdown_limit=30).plan()
+    assert span(made, "truenas", GOES) == (10, 40)
+    late = SITE.machine("truenas", begin_time=100).time(hostsync=20).plan()
+    assert span(late, "pve", SYNCS) == (2.5, 22.5)
+    assert span(late, "pve", GATE) == (27.5, 27.5 + 90 + LOOK)
+
+
+def test_a_stage_without_fsd_begins_before_low_battery() -> None:
+    made = SITE.stage(fsd=False).plan()
+    assert span(made, "media", GOES, True) == (-(1000 - 600 - 35), -(1000 - 600 - 35) + 90)
+    assert span(made, "media", GOES) == (-(1000 - 600 - 17.5), -(1000 - 600 - 17.5) + 40)
+    unknown = SITE.stage(fsd=False).ups(runtime_low=None, charge_low=None).plan()
+    assert span(unknown, "media", GOES) == (-40, 0)
+    longer = SITE.stage(seconds=150).plan()
+    assert span(longer, "media", GOES, True) == (-150, -60)
+
+
+def test_guests_time_without_named_guests() -> None:
+    made = replace(UNSTAGED, machines=(PVE, NAS)).plan()
+    assert span(made, "pve", GUESTS) == (74, 194)

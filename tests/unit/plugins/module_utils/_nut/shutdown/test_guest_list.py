@@ -1,0 +1,83 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import IDLE, STAGES, Program, proxmox
+
+QM = "      VMID NAME\n       101 mail   running  512  8.00 77\n       103 onnas  stopped  512  8.00 0\n"
+PCT = "VMID       Status     Lock         Name\n102        running                 films\n"
+
+
+def test_guests(program: Program) -> None:
+    proxmox(program.folder)
+    (program.folder / "etc/pve/ha").mkdir()
+    (program.folder / "etc/pve/ha/resources.cfg").write_text("ct: 102\n\tstate started\n")
+    program.policy(stages=STAGES)
+    program.lists = {"qm": QM, "pct": PCT}
+    assert program("guests") == 0
+    assert program.out[0].splitlines()[:6] == [
+        "VM 101 (mail)                runs        has 90 s, stopped by stage nas, late: its number is listed",
+        "container 102 (films)        runs        has 70 s, stopped by Proxmox VE, with the host; HA works it",
+        "VM 103 (onnas)               stopped     has 40 s, stopped by stage late: "
+        "its disk is on storage nas, on 192.0.2.20",
+        "VM 104 (other)               stopped     has 180 s, stopped by Proxmox VE, with the host",
+        "",
+        "HA works 1 guest (102)",
+    ]
+    assert program.out[0].splitlines()[-3:] == IDLE
+    assert program("guests", "--json") == 0
+    data = json.loads(program.out[1])
+    assert [(one["id"], one["kind"], one["running"], one["ha"]) for one in data["guests"]] == [
+        (101, "qm", True, False),
+        (102, "pct", True, True),
+        (103, "qm", False, False),
+        (104, "qm", False, False),
+    ]
+    assert data["guests"][0] == {
+        "id": 101,
+        "kind": "qm",
+        "name": "mail",
+        "running": True,
+        "ha": False,
+        "stage": "nas",
+        "stages": ["nas", "late"],
+        "seconds": 90.0,
+        "why": "its number is listed",
+    }
+    assert {key: data["guests"][3][key] for key in ("stage", "stages", "seconds", "why")} == {
+        "stage": None,
+        "stages": [],
+        "seconds": 180,
+        "why": "",
+    }
+    assert data["ha"][0] == "HA works 1 guest (102)"
+    assert data["idle"] == IDLE
+    # it only looks
+    assert not (program.folder / "guests.json").exists()
+
+
+def test_guests_that_nobody_can_tell_of(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxmox(program.folder)
+    monkeypatch.setattr(Program, "qm", lambda self, command: (127, "no such program"))
+    assert program("guests") == 0
+    assert "VM 101 (mail)                can't tell  has 180 s, stopped by Proxmox VE" in program.out[0]
+    program("guests", "--json")
+    assert {one["running"] for one in json.loads(program.out[1])["guests"]} == {None}
+
+
+def test_guests_where_there_are_none(program: Program) -> None:
+    assert program("guests") == 0
+    assert program.out == ["this host has no guests of Proxmox VE"]
+    assert program.ran == []
+
+
+def test_guests_where_ha_can_not_be_read(program: Program) -> None:
+    proxmox(program.folder)
+    (program.folder / "etc/pve/datacenter.cfg").mkdir()
+    assert program("guests") == 0
+    assert "datacenter.cfg can't be read" in program.out[0]

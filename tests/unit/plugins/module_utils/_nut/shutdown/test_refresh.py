@@ -1,0 +1,138 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import refresh
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
+from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import IDLE, STAGES, Program, proxmox
+
+
+def test_check(program: Program) -> None:
+    assert program("check") == 0
+    assert program.out == [f"{program.folder}/shutdown.json is right: 1 to wait for, 100 s at most"]
+    program.policy(stages=[{"name": "first", "surprise": 1}])
+    assert program("check") == 2
+    assert program.err[0].startswith(f"{program.folder}/shutdown.json: $.stages[0]")
+    # the gate waits all the same
+    assert program("gate") == 0
+
+
+def test_check_refuses_a_program_of_a_stage_that_others_can_write(program: Program) -> None:
+    script = program.folder / "tell"
+    script.write_text("#!/bin/sh\n")
+    program.policy(stages=[{"name": "first", "on_battery": 60, "notify": [str(script), "x"]}])
+    script.chmod(0o755)
+    assert program("check") == 0
+    script.chmod(0o757)
+    assert program("check") == 1
+    assert f"stage first: notify {script}: users other than root can write {script} (mode 0757" in program.err[-1]
+    assert "chmod go-w" in program.err[-1]
+
+
+@pytest.mark.parametrize("command", ["check", "guests", "status"])
+def test_what_only_looks_writes_nothing(program: Program, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    proxmox(program.folder)
+    (program.folder / "etc/pve/storage.cfg").write_text("nfs: nas\n\tserver truenas.lan\n\tpath /mnt/pve/nas\n")
+    program.policy(
+        stages=[{"name": "nas", "on_battery": 60, "storage_of": ["nas.lan"]}],
+        machines=[{"name": "nas", "addresses": ["nas.lan"], "shutdown_time": 10, "shutdown_limit": 60}],
+    )
+
+    def names(name: str, seconds: float) -> tuple[str, ...]:
+        return ("127.0.0.1",)
+
+    monkeypatch.setattr(nut_shutdown, "Names", lambda path, keep: Names(path, names, keep=keep))
+    before = contents(program.folder)
+    assert program(command) == 0
+    assert program.err == []
+    assert contents(program.folder) == before
+    assert program("refresh") == 0
+    assert sorted(contents(program.folder).keys() - before.keys()) == ["addresses.json", "guests.json"]
+
+
+def contents(folder: Path) -> Mapping[str, bytes]:
+    """Return all files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_refresh_finds_the_guests_and_keeps_them(program: Program) -> None:
+    proxmox(program.folder)
+    program.policy(stages=STAGES)
+    assert program("refresh") == 0
+    assert program.out[1:] == ["stage nas is for VM 101 (mail)", "stage late is for VM 101 (mail), VM 103 (onnas)"]
+    assert program.err == IDLE
+    kept = program.json("guests.json")["stages"]
+    assert [(one["id"], one["seconds"]) for one in kept["late"]["guests"]] == [(101, 180.0), (103, 40.0)]
+    # nobody is asked whether they run
+    assert program.ran == []
+
+
+def test_refresh_keeps_the_addresses_of_names(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxmox(program.folder)
+    (program.folder / "etc/pve/storage.cfg").write_text("nfs: nas\n\tserver truenas.lan\n\tpath /mnt/pve/nas\n")
+    program.policy(stages=[{"name": "nas", "on_battery": 60, "storage_of": ["nas.lan"]}])
+    known = {"nas.lan": ("192.0.2.20",), "truenas.lan": ("192.0.2.20",)}
+
+    def names(name: str, seconds: float) -> tuple[str, ...]:
+        if name not in known:
+            raise OSError("not known")
+        return known[name]
+
+    monkeypatch.setattr(nut_shutdown, "Names", lambda path, keep: Names(path, names, keep=keep))
+    assert program("refresh") == 0
+    assert program.out[1:] == ["stage nas is for VM 103 (onnas)"]
+    assert program.json("addresses.json")["addresses"] == {"nas.lan": ["192.0.2.20"], "truenas.lan": ["192.0.2.20"]}
+    # and when what knew them is gone
+    known.clear()
+    program.out.clear()
+    assert program("refresh") == 0
+    assert program.out[1:] == ["stage nas is for VM 103 (onnas)"]
+    assert program.err == []
+
+
+def test_refresh_where_the_guests_can_not_be_found(program: Program) -> None:
+    (program.folder / "etc/pve").mkdir(parents=True)
+    program.policy(stages=STAGES)
+    # the policy is right all the same
+    assert program("refresh") == 0
+    assert "etc/pve/local is not there: start Proxmox's cluster file system" in program.err[0]
+    assert len(program.err) == 1
+    assert not (program.folder / "guests.json").exists()
+
+
+def test_refresh_where_the_guests_can_not_be_kept(program: Program) -> None:
+    proxmox(program.folder)
+    program.policy(stages=STAGES)
+    (program.folder / "guests.json").mkdir()
+    assert program("refresh") == 0
+    assert "guests.json could not be written" in program.err[-1]
+
+
+def test_refresh_without_guests_looks_at_none(program: Program) -> None:
+    (program.folder / "etc/pve").mkdir(parents=True)
+    program.policy(stages=[{"name": "end", "charge": 30, "fsd": True}])
+    assert program("refresh") == 0
+    assert program.err == []
+    assert len(program.out) == 1
+
+
+def test_refresh_where_proxmox_hangs(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxmox(program.folder)
+    path = program.folder / "etc/pve/storage.cfg"
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.setattr(refresh, "FIND_SECONDS", 0.05)
+    program.policy(stages=STAGES)
+    assert program("refresh") == 0
+    assert program.err == ["Proxmox's files (/etc/pve) can't be read within 0.05 s. Is pve-cluster.service well?"]
+    assert program("guests") == 1
+    # let the two threads go
+    path.write_text("")

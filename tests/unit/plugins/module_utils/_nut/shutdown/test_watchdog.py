@@ -1,0 +1,37 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.watchdog import watchdog
+
+ROOT = Path(__file__).resolve().parents[6]
+
+
+def test_a_round_that_does_not_end_ends_the_program(tmp_path: Path) -> None:
+    hangs = (
+        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from _nut.shutdown.watchdog import watchdog\n"
+        "with watchdog(0.2) as pet:\n"
+        "    pet()\n"
+        "    time.sleep(1000)\n"
+    )
+    folder = ROOT / "plugins/module_utils"
+    done = subprocess.run(
+        [sys.executable, "-c", hangs, folder], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr
+
+
+def test_the_watchdog_goes_with_the_gate() -> None:
+    with watchdog(0.05):
+        pass
+    # would end all tests
+    time.sleep(0.2)

@@ -1,0 +1,191 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import usual_limit
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
+    Constraint,
+    Machine,
+    Plan,
+    Proxmox,
+    StagePlan,
+    Supply,
+    Timing,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
+from hypothesis import strategies as st
+
+PVE = Machine("pve", "primary", "pve")
+
+
+NAS = Machine("truenas", "secondary", "truenas", shutdown_time=60)
+
+
+MEDIA = Machine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",), guest_id=101)
+
+
+ROUTER = Machine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90, guest_id=103)
+
+
+UPS = Supply(
+    runtime=3000,
+    runtime_low=600,
+    charge_low=10,
+    charge=100,
+    offdelay=30,
+    ondelay=60,
+    driver="usbhid-ups",
+    ignorelb=True,
+)
+
+
+TIMING = Timing(guests_time=120, poweroff_wait=200)
+
+
+STAGE = StagePlan("nas-guests", runtime=1000, guests=("media",), fsd=True)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a plan is made from, to be changed piece by piece."""
+
+    machines: tuple[Machine, ...] = (PVE, NAS, MEDIA, ROUTER)
+    supplies: tuple[Supply, ...] = (UPS,)
+    timing: Timing = TIMING
+    stages: tuple[StagePlan, ...] = (STAGE,)
+
+    def plan(self, proxmox: Proxmox | None = None) -> Plan:
+        return make_plan(self.machines, self.supplies, self.timing, self.stages, proxmox)
+
+    def machine(self, name: str, /, **changes: Any) -> Site:
+        machines = tuple(replace(one, **changes) if one.name == name else one for one in self.machines)
+        return replace(self, machines=machines)
+
+    def add(self, *machines: Machine) -> Site:
+        return replace(self, machines=(*self.machines, *machines))
+
+    def ups(self, **changes: Any) -> Site:
+        return replace(self, supplies=(replace(self.supplies[0], **changes), *self.supplies[1:]))
+
+    def time(self, **changes: Any) -> Site:
+        return replace(self, timing=replace(self.timing, **changes))
+
+    def stage(self, **changes: Any) -> Site:
+        return replace(self, stages=(replace(self.stages[0], **changes), *self.stages[1:]))
+
+
+SITE = Site()
+
+
+UNSTAGED = replace(SITE.machine("media", needs=()), stages=())
+
+
+def get(made: Plan, name: str, about: str = "") -> Constraint:
+    (found,) = (one for one in made.constraints if (one.name, one.about) == (name, about))
+    return found
+
+
+def span(made: Plan, machine: str, what: str, worst: bool = False) -> tuple[float, float]:
+    (found,) = (one for one in (made.worst if worst else made.events) if (one.machine, one.what) == (machine, what))
+    return found.at, found.until
+
+
+DOCKER = Machine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50, needs=("truenas",))
+
+
+STORE = Machine("store", "guest", "qm", shutdown_time=20, shutdown_limit=50, guest_id=110)
+
+
+CLIENT = Machine("client", "guest", "pct", shutdown_time=20, shutdown_limit=50, needs=("store",), guest_id=111)
+
+
+LATER = StagePlan("later", runtime=900)
+
+
+OPEN = UNSTAGED.time(guests_time=None)
+
+
+@st.composite
+def sites(draw: st.DrawFn) -> Site:
+    """Draw a site that may hold or not; near the edge, where mistakes would be."""
+    seconds = st.integers(0, 90)
+    secondaries = [
+        Machine(
+            f"host{number}",
+            "secondary",
+            draw(st.sampled_from(["truenas", "linux"])),
+            draw(st.integers(0, 40)),
+            shutdown := draw(seconds),
+            draw(st.just(usual_limit(shutdown)) | st.integers(shutdown, shutdown + 60)),
+        )
+        for number in range(draw(st.integers(0, 3)))
+    ]
+    guests = [
+        Machine(
+            f"guest{number}",
+            "guest",
+            draw(st.sampled_from(["qm", "pct"])),
+            0,
+            shutdown := draw(seconds),
+            draw(st.just(usual_limit(shutdown)) | seconds),
+            tuple(one.name for one in secondaries[:1]) if draw(st.booleans()) else (),
+        )
+        for number in range(draw(st.integers(0, 3)))
+    ]
+    users = tuple(one.name for one in guests if one.needs)
+    timing = Timing(
+        pollfreq=draw(st.integers(1, 9)),
+        pollfreqalert=draw(st.integers(1, 5)),
+        hostsync=draw(st.integers(10, 60)),
+        finaldelay=draw(st.integers(0, 20)),
+        deadtime=30,
+        settle=draw(st.sampled_from([0.5, 3, 8])),
+        own_shutdown=draw(seconds),
+        guests_time=draw(st.integers(60, 200)),
+        killpower=draw(st.integers(1, 20)),
+        margin=draw(st.integers(0, 40)),
+        release=draw(st.sampled_from(["2.8.0", "2.8.1", "2.8.3"])),
+    )
+    supply = Supply(
+        offdelay=draw(st.none() | st.integers(0, 130)),
+        ondelay=draw(st.none() | st.integers(60, 300)),
+        mfr=draw(st.sampled_from(["CPS", "APC"])),
+        driver=draw(st.sampled_from(["usbhid-ups", "nutdrv_qx"])),
+        ignorelb=draw(st.booleans()),
+        pollfreq=draw(st.none() | st.integers(1, 40)),
+        pollinterval=draw(st.integers(1, 3)),
+        charge=draw(st.none() | st.integers(20, 100)),
+    )
+    site = Site((PVE, *secondaries, *guests), (supply,), timing, ())
+    if users and draw(st.integers(0, 9)):
+        site = replace(site, stages=(StagePlan("stage", on_battery=1, guests=users, fsd=draw(st.booleans())),))
+    needed = site.plan().needed
+    if draw(st.booleans()):
+        # most sites that are drawn get something wrong; half of them get only the battery wrong
+        site = site.time(hostsync=needed["hostsync"], guests_time=needed["guests_time"])
+        site = site.ups(offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"])
+        for name, limit in needed["limits"].items():
+            site = site.machine(name, shutdown_limit=limit)
+        needed = site.plan().needed
+    if draw(st.booleans()):
+        site = site.time(
+            reserve=max(0, needed["reserve"] + draw(st.integers(-60, 90))), least=draw(st.none() | st.integers(0, 90))
+        )
+    least = needed["runtime_low"]
+    low = max(1, least + draw(st.integers(-60, 60)))
+    full = low + draw(st.integers(-60, 600))
+    site = site.ups(runtime_low=low, runtime=max(1, full), charge_low=draw(st.none() | st.integers(5, 60)))
+    if not site.stages:
+        return site
+    kind = draw(st.sampled_from(["runtime", "charge", "on_battery"]))
+    value = {
+        "runtime": low + max(one.shutdown_limit for one in guests) + draw(st.integers(0, 90)),
+        "charge": draw(st.integers(30, 100)),
+        "on_battery": draw(st.integers(0, 200)),
+    }[kind]
+    return site.stage(**{"on_battery": None, kind: value})
