@@ -21,17 +21,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner impo
 from hypothesis import strategies as st
 
 PVE = Machine("pve", "primary", "pve")
-
-
 NAS = Machine("truenas", "secondary", "truenas", shutdown_time=60)
-
-
 MEDIA = Machine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",), guest_id=101)
-
-
 ROUTER = Machine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90, guest_id=103)
-
-
 UPS = Supply(
     runtime=3000,
     runtime_low=600,
@@ -42,11 +34,7 @@ UPS = Supply(
     driver="usbhid-ups",
     ignorelb=True,
 )
-
-
 TIMING = Timing(guests_time=120, poweroff_wait=200)
-
-
 STAGE = StagePlan("nas-guests", runtime=1000, guests=("media",), fsd=True)
 
 
@@ -80,8 +68,6 @@ class Site:
 
 
 SITE = Site()
-
-
 UNSTAGED = replace(SITE.machine("media", needs=()), stages=())
 
 
@@ -96,17 +82,9 @@ def span(made: Plan, machine: str, what: str, worst: bool = False) -> tuple[floa
 
 
 DOCKER = Machine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50, needs=("truenas",))
-
-
 STORE = Machine("store", "guest", "qm", shutdown_time=20, shutdown_limit=50, guest_id=110)
-
-
 CLIENT = Machine("client", "guest", "pct", shutdown_time=20, shutdown_limit=50, needs=("store",), guest_id=111)
-
-
 LATER = StagePlan("later", runtime=900)
-
-
 OPEN = UNSTAGED.time(guests_time=None)
 
 

@@ -53,7 +53,7 @@ class Watched:
 
     @property
     def settled(self) -> bool:
-        """Say whether it need not be waited for."""
+        """Return whether it need not be waited for."""
         return self.down is not None or self.given_up
 
 
@@ -122,7 +122,7 @@ def step(
 
 
 def decide(policy: Policy, state: State) -> Decision:
-    """Say whether the gate opens, as things stand."""
+    """Return whether the gate opens, as things stand."""
     elapsed = state.now - state.began
     waiting = tuple(host.name for host in policy.machines if not state.hosts.get(host.name, NEW).settled)
     still = f"still waiting for {', '.join(waiting)}"

@@ -169,7 +169,7 @@ class Gate:
 
     def ordered(self, now: float) -> bool:
         """Return whether the UPS must cut the power: upsmon has left its flag, or could not, and FSD shows that it began this."""
-        if not self.state.flag and self.state.by == SYSTEMD and any(one.fsd for one in self.state.power.values()):
+        if not self.state.flag and self.state.by == SYSTEMD and any(said.fsd for said in self.state.power.values()):
             self.say(now, f"upsd says FSD, and upsmon has left no {self.policy.flag}")
             self.state = replace(self.state, flag=True)
         return self.state.flag

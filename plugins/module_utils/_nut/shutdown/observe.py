@@ -13,10 +13,12 @@ import contextlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from ..base import hostnames
+from ..base.cli import Say
 from ..base.clock import boottime
 from ..base.systemd import Run
 from ..conf import grammar, upsmon
@@ -24,7 +26,7 @@ from ..net import vocabulary
 from ..net.client import Client, UpsdFailure, VarNotSupported
 from . import probe
 from .gate import Reading, reading
-from .policy import Guest, Machine, Policy, Ups
+from .policy import Machine, Policy, Ups
 
 ASK_INTERVAL = 2.0
 """Seconds from one question to upsd, or to Proxmox VE, to the next; and how long upsd has for its answer."""
@@ -32,17 +34,16 @@ ASK_INTERVAL = 2.0
 GUEST_OLD = 10.0
 """Seconds after which nobody can tell any more whether a guest runs, if Proxmox VE says nothing new."""
 
-Say = Callable[[str], None]
 _T = TypeVar("_T")
 
 
 class Background(threading.Thread):
-    """Something that may hang, done again and again beside the gate. ``latest``: what it gave last, and when it was asked."""
+    """Something that may hang, done again and again beside the gate."""
 
     def __init__(self, work: Callable[[], _T], every: float, clock: Callable[[], float]) -> None:
         super().__init__(daemon=True)
         self.work, self.every, self.clock = work, every, clock
-        self.latest: tuple[Any, float] | None = None
+        self.latest: tuple[Any, float] | None = None  # what it gave last, and when it was asked
         self.halt = threading.Event()
         self.tried = threading.Event()
 
@@ -69,7 +70,7 @@ class Looker:
 
     def __init__(
         self,
-        hosts: Sequence[Machine],
+        machines: Sequence[Machine],
         run: Run,
         clock: Callable[[], float],
         *,
@@ -79,44 +80,45 @@ class Looker:
     ) -> None:
         self.clock, self.edge = clock, edge
         self.patience = seconds  # with the first answers about guests; qm takes a second
-        near = [host for host in hosts if host.guest]
         self.guests = {
-            host.name: Background(_asking(run, host.guest), ASK_INTERVAL / 2, clock) for host in near if host.guest
+            machine.name: Background(
+                partial(probe.guest_runs, run, machine.guest.kind, machine.guest.id), ASK_INTERVAL / 2, clock
+            )
+            for machine in machines
+            if machine.guest
         }
-        for one in self.guests.values():
-            one.start()
-        self.targets = _targets(hosts, seconds, resolve)
+        for worker in self.guests.values():
+            worker.start()
+        self.targets = _targets(machines, seconds, resolve)
 
     def __call__(self) -> dict[str, bool | None]:
         """Look once; at most probe.SECONDS, but the first time. Where None stands nobody can tell."""
         seen = probe.look(self.targets, probe.SECONDS, self.edge) if self.targets else {}
         deadline = time.monotonic() + self.patience
         self.patience = 0.0
-        for name, one in self.guests.items():
-            one.tried.wait(max(deadline - time.monotonic(), 0.0))
-            latest = one.latest
+        for name, worker in self.guests.items():
+            worker.tried.wait(max(deadline - time.monotonic(), 0.0))
+            latest = worker.latest
             seen[name] = latest[0] if latest and self.clock() - latest[1] <= GUEST_OLD else None
         return seen
 
     def close(self) -> None:
         """Let the threads end."""
-        for one in self.guests.values():
-            one.stop()
+        for worker in self.guests.values():
+            worker.stop()
 
 
-def _targets(hosts: Sequence[Machine], seconds: float, resolve: hostnames.Resolve) -> list[probe.Target]:
+def _targets(machines: Sequence[Machine], seconds: float, resolve: hostnames.Resolve) -> list[probe.Target]:
     """Return what is looked at by the network: the machines that are no guests of this host."""
-    far = [host for host in hosts if not host.guest]
-    names = sorted({one for host in far for one in host.addresses})
+    far = [machine for machine in machines if not machine.guest]
+    names = sorted({name for machine in far for name in machine.addresses})
     addresses, _unused = hostnames.resolve_all(names, seconds, resolve)
     return [
-        probe.Target(host.name, tuple(number for one in host.addresses for number in addresses[one]), host.ports)
-        for host in far
+        probe.Target(
+            machine.name, tuple(found for name in machine.addresses for found in addresses[name]), machine.ports
+        )
+        for machine in far
     ]
-
-
-def _asking(run: Run, guest: Guest) -> Callable[[], bool | None]:
-    return lambda: probe.guest_runs(run, guest.kind, guest.id)
 
 
 class Asker:
@@ -129,18 +131,20 @@ class Asker:
         seconds: float = ASK_INTERVAL,
         orders: Orders | None = None,
     ) -> None:
-        self.asked = {str(ups): Background(_reader(ups, clock, seconds, orders), ASK_INTERVAL, clock) for ups in upses}
-        for one in self.asked.values():
-            one.start()
+        self.asked = {
+            str(ups): Background(partial(read_ups, ups, clock, seconds, orders), ASK_INTERVAL, clock) for ups in upses
+        }
+        for worker in self.asked.values():
+            worker.start()
 
     def __call__(self) -> dict[str, Reading]:
         """Return the last answers; a UPS that never answered is not among them."""
-        return {name: one.latest[0] for name, one in self.asked.items() if one.latest}
+        return {name: worker.latest[0] for name, worker in self.asked.items() if worker.latest}
 
     def close(self) -> None:
         """Let the threads end."""
-        for one in self.asked.values():
-            one.stop()
+        for worker in self.asked.values():
+            worker.stop()
 
 
 class Orders:
@@ -175,19 +179,13 @@ def logins(upsmon_conf: Path, upses: Sequence[Ups]) -> dict[str, tuple[str, str]
         text = upsmon_conf.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return {}
-    own = [one for one in upsmon.monitors(text) if one.type.lower() in upsmon.PRIMARY]
+    own = [monitor for monitor in upsmon.monitors(text) if monitor.type.lower() in upsmon.PRIMARY]
     return {
-        str(ups): (one.user, one.password)
+        str(ups): (monitor.user, monitor.password)
         for ups in upses
-        for one in own
-        if (one.ups, one.host, one.port) == (ups.name, ups.host, ups.port)
+        for monitor in own
+        if (monitor.ups, monitor.host, monitor.port) == (ups.name, ups.host, ups.port)
     }
-
-
-def _reader(
-    ups: Ups, clock: Callable[[], float], seconds: float, orders: Orders | None = None
-) -> Callable[[], Reading]:
-    return lambda: read_ups(ups, clock, seconds, orders)
 
 
 def read_ups(
@@ -211,9 +209,9 @@ def one_look(
 ) -> tuple[dict[str, bool | None], dict[str, Reading | str]]:
     """Look once at all machines and UPSes, for `status`. A UPS that can't be asked has the reason in place of a reading."""
     seen = probe.look(_targets(policy.machines, ASK_INTERVAL, resolve))
-    for host in policy.machines:
-        if host.guest:
-            seen[host.name] = probe.guest_runs(run, host.guest.kind, host.guest.id)
+    for machine in policy.machines:
+        if machine.guest:
+            seen[machine.name] = probe.guest_runs(run, machine.guest.kind, machine.guest.id)
     readings: dict[str, Reading | str] = {}
     for ups in policy.upses:
         try:

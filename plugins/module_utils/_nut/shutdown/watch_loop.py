@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable
 
 from ..base import systemd
-from ..base.clock import boottime
+from ..base.clock import CLOCK, Clock
 from ..base.hostnames import LOOPBACK, join_host
 from ..base.text import printable
 from ..conf import grammar, upsmon
@@ -48,9 +47,7 @@ class Watcher:
     save: Callable[[str], None]
     run: systemd.Run
     alive: Callable[[], None]
-    clock: Callable[[], float] = boottime
-    wall: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
+    clock: Clock = CLOCK
     process: UpsdProcess | None = field(default=None, init=False)
     last_words: dict[str, str] = field(default_factory=dict, init=False)  # of each UPS, about its power
     floods: watch.Floods = field(default_factory=watch.Floods, init=False)
@@ -64,18 +61,18 @@ class Watcher:
 
     def __post_init__(self) -> None:
         """Begin now."""
-        self.silence = watch.Silence(self.clock())
+        self.silence = watch.Silence(self.clock.now())
 
     def watch(self) -> None:
         """Go on for ever."""
         while True:
             self.alive()
             self.round()
-            self.sleep(AGAIN_PAUSE if self.silence.asks else INTERVAL)
+            self.clock.sleep(AGAIN_PAUSE if self.silence.asks else INTERVAL)
 
     def round(self) -> None:
         """Ask upsd once, and do what is to be done."""
-        if self._unsaved and self.clock() - self._saved >= SAVE_INTERVAL:
+        if self._unsaved and self.clock.now() - self._saved >= SAVE_INTERVAL:
             self.save_memory()
         try:
             try:
@@ -83,7 +80,7 @@ class Watcher:
             except (UpsdFailure, grammar.Unencodable, OSError):
                 self.help(self.find_process())
                 return
-            self.silence = watch.Silence(self.clock())
+            self.silence = watch.Silence(self.clock.now())
             self.look_for_floods(self.find_process())
             self.check_listening(statuses)
         except Gone:
@@ -169,7 +166,7 @@ class Watcher:
         if self.process:
             self.process.close()
             self.process, self._closed = None, frozenset()
-        self.silence = watch.Silence(self.clock())
+        self.silence = watch.Silence(self.clock.now())
 
     def sockets(self, process: UpsdProcess) -> Sockets:
         """Return the connections of upsd. Where they can't be had: whether it can be connected to, which is work for it."""
@@ -182,15 +179,15 @@ class Watcher:
 
     def look_for_floods(self, process: UpsdProcess) -> None:
         """Report who sends and does not read, though upsd, with its time limit, is not blocked by that."""
-        for address in self.floods.note(self.sockets(process), self.clock()):
+        for address in self.floods.note(self.sockets(process), self.clock.now()):
             words = f"{address} sends commands to upsd and does not read the answers. upsd drops its connections"
             self.report(watch.FLOODED, address, words)
 
     def help(self, process: UpsdProcess) -> None:
         """Close the connections that block upsd, or restart it, where it sleeps and none does."""
         before = self.sockets(process)
-        self.sleep(SAMPLE_SECONDS)
-        now, activity, moment = self.sockets(process), process.activity(), self.clock()
+        self.clock.sleep(SAMPLE_SECONDS)
+        now, activity, moment = self.sockets(process), process.activity(), self.clock.now()
         silent = moment - self.silence.since
         stuck = [found for found in watch.blocking_connections(before, now) if found.inode not in self._closed]
         if stuck:
@@ -222,7 +219,7 @@ class Watcher:
 
     def restart(self, why: str) -> bool:
         """Restart upsd, which is killed: it would not hear a polite word. Return False where there were enough restarts."""
-        moment = self.clock()
+        moment = self.clock.now()
         if not self.memory.may_restart(moment):
             words = f"{why}. Not restarting it: it was restarted {watch.RESTARTS} times in the last hour"
             self.report(watch.LEFT, "", words)
@@ -241,7 +238,7 @@ class Watcher:
 
     def check_listening(self, statuses: Mapping[str, str]) -> None:
         """Restart upsd, on mains, if it does not listen on an address of upsd.conf that this host has by now."""
-        moment = self.clock()
+        moment = self.clock.now()
         if (
             not watch.is_mains_seen(self.last_words.values(), statuses.values())
             or moment - self._listened < LISTEN_INTERVAL
@@ -266,7 +263,7 @@ class Watcher:
 
     def report(self, kind: str, address: str, words: str) -> None:
         """Remember an event. It is told once, and then only counted for a while; a count is saved now and then."""
-        moment = self.wall()
+        moment = self.clock.wall()
         self.memory, is_news = self.memory.with_event(watch.Event(kind, address, words, moment, moment))
         self._unsaved = True
         if is_news:
@@ -276,7 +273,7 @@ class Watcher:
     def save_memory(self) -> None:
         """Hand over the memory, to be written."""
         self.save(watch.dump(self.memory))
-        self._saved, self._unsaved = self.clock(), False
+        self._saved, self._unsaved = self.clock.now(), False
 
     def say_once(self, words: str) -> None:
         """Tell what does not change by being told again."""

@@ -6,17 +6,11 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from xml.etree import ElementTree as ET
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import picture
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
-    CUT,
-    GATE,
-    GOES,
-    POWEROFF,
     Machine,
-    Plan,
     PlannedGuest,
     Proxmox,
     StagePlan,
@@ -25,44 +19,11 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import spell_verdict
+from ansible_collections.homelab.nut.tests.unit.support.drawn import MACHINES, STAGE, TIMING, UPS, made, parse_drawing
 from hypothesis import given
 from hypothesis import strategies as st
 
-MACHINES = (
-    Machine("pve", "primary", "pve"),
-    Machine("truenas", "secondary", "truenas", shutdown_time=60),
-    Machine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50),
-    Machine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",)),
-    Machine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90),
-)
-UPS = Supply(runtime=1500, runtime_low=480, offdelay=30, ondelay=60, ignorelb=True)
-STAGE = StagePlan("nas-guests", runtime=700, guests=("media",), fsd=True)
-TIMING = Timing(guests_time=120)
 VOID = {"meta", "br"}
-
-
-def made(machines: tuple[Machine, ...] = MACHINES, ups: tuple[Supply, ...] = (UPS,), timing: Timing = TIMING) -> Plan:
-    names = {one.name for one in machines}
-    return make_plan(machines, ups, timing, [STAGE] if "media" in names else [])
-
-
-def drawing(one: Plan, seen: picture.Seen | None = None) -> ET.Element:
-    """Read the drawing as XML, which is stricter than HTML."""
-    return ET.fromstring(picture.svg(one, seen))  # noqa: S314 - our own
-
-
-def bars(root: ET.Element) -> dict[str, dict[str, float]]:
-    """Return the places of all bars by what they say."""
-    found = {}
-    for drawn in root.iter("rect"):
-        (title,) = drawn
-        found[title.text or ""] = {name: float(drawn.attrib[name]) for name in ("x", "y", "width", "height")}
-    return found
-
-
-def starting(root: ET.Element, words: str) -> dict[str, float]:
-    (found,) = (place for said, place in bars(root).items() if said.startswith(words))
-    return found
 
 
 class Page(HTMLParser):
@@ -98,9 +59,6 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return "\n".join(self.words)
-
-
-# --- the page
 
 
 def test_the_page_needs_nothing_but_itself() -> None:
@@ -238,155 +196,12 @@ def test_names_are_escaped(name: str) -> None:
     page = Page(picture.html(one, seen))
     assert set(page.tags) <= {*clean.tags, "div"}
     assert {key for key, _value in page.attributes} <= {key for key, _value in clean.attributes} | {"fill-opacity"}
-    assert drawing(one, seen) is not None
+    assert parse_drawing(one, seen) is not None
     picture.html(one, seen).encode("utf-8")
 
 
 @given(st.text(min_size=1, max_size=60))
 def test_any_name_makes_a_page(name: str) -> None:
     one = make_plan([Machine(name, "primary", "pve")], [Supply(name)], Timing())
-    drawing(one, {name: (3.0, 4.0)})
+    parse_drawing(one, {name: (3.0, 4.0)})
     assert set(Page(picture.html(one)).tags) <= set(Page(picture.html(made())).tags) | {"div"}
-
-
-def test_a_long_name_is_cut_short_and_told_in_full() -> None:
-    name = "a-very-long-name-of-a-machine-in-the-rack"
-    page = picture.svg(make_plan([Machine(name, "primary", "pve")], [UPS], Timing()))
-    assert f"<title>{name}</title>" in page
-    assert ">a-very-long-name-of-a-ma\u2026<" in page
-
-
-# --- the timeline
-
-
-def test_a_bar_is_where_its_time_is() -> None:
-    one = made()
-    at = picture.scale(one)
-    root = drawing(one)
-    goes = starting(root, "truenas goes down")
-    (event,) = (each for each in one.events if (each.machine, each.what) == ("truenas", GOES))
-    assert goes["x"] == pytest.approx(at.x(event.at), abs=0.1)
-    assert goes["x"] + goes["width"] == pytest.approx(at.x(event.until), abs=0.1)
-    gate = starting(root, f"pve {GATE}")
-    assert gate["x"] + gate["width"] == pytest.approx(at.x(one.at(POWEROFF) or 0), abs=0.1)
-    assert starting(root, "truenas runs until")["x"] == pytest.approx(at.x(at.first))
-    # the limit, around it
-    limit = starting(root, "truenas may take until 1:45")
-    assert limit["x"] == pytest.approx(goes["x"], abs=0.1)
-    assert limit["x"] + limit["width"] == pytest.approx(at.x(105), abs=0.1)
-    assert limit["y"] < goes["y"]
-    assert limit["y"] + limit["height"] > goes["y"] + goes["height"]
-    feeds = starting(root, "ups feeds all")
-    assert feeds["x"] + feeds["width"] == pytest.approx(at.x(one.at(CUT, "ups") or 0), abs=0.1)
-
-
-def test_the_rows_are_in_the_order_in_which_they_are_down() -> None:
-    places = bars(drawing(made()))
-    rows = [
-        next(place["y"] for said, place in places.items() if said.startswith(start))
-        for start in ("ups feeds", "media goes", "docker goes", "truenas goes", "router goes", "pve stops")
-    ]
-    assert rows == sorted(rows)
-    assert len(set(rows)) == len(rows)
-
-
-def test_nothing_leaves_the_drawing() -> None:
-    one = made()
-    for seen in (None, {"truenas": (8.0, 2000.0), "ghost": (-500.0, None), "pve": (None, 9.0), "docker": (None, None)}):
-        root = drawing(one, seen)
-        width, height = map(float, root.attrib["viewBox"].split()[2:])
-        for drawn in root.iter("rect"):
-            assert float(drawn.attrib["x"]) >= 0
-            assert float(drawn.attrib["width"]) > 0
-            assert float(drawn.attrib["x"]) + float(drawn.attrib["width"]) <= width
-            assert float(drawn.attrib["y"]) + float(drawn.attrib["height"]) <= height
-        for line in root.iter("line"):
-            assert all(0 <= float(line.attrib[name]) <= width for name in ("x1", "x2"))
-        for words in root.iter("text"):
-            assert float(words.attrib["y"]) <= height
-
-
-@given(st.lists(st.tuples(st.floats(-50, 300), st.integers(1, 30)), max_size=12))
-def test_no_label_covers_another(drawn: list[tuple[float, int]]) -> None:
-    at = picture.Scale(-100, 300)
-    found = picture.lanes([picture.Moment(when, "x" * length) for when, length in drawn], at)
-    assert len(found) == len(drawn)
-    for place, (one, x, lane) in enumerate(found):
-        assert x >= picture.GUTTER
-        assert x + one.width <= picture.WIDTH
-        for other, its_x, its_lane in found[:place]:
-            assert lane != its_lane or x >= its_x + other.width or its_x >= x + one.width
-
-
-def test_the_moments_of_all() -> None:
-    words = [each.text for each in drawing(made()).iter("text")]
-    for label in ("trigger 0:00", "FSD 0:03", "power off 1:14", "UPS cuts 2:49"):
-        assert label in words
-    assert "latest power off 2:12" in words
-    assert "latest UPS cuts 5:22" in words
-    looks = {each.text: each.attrib.get("class") for each in drawing(made()).iter("text")}
-    assert looks["power off 1:14"] != looks["latest power off 2:12"]
-    two = drawing(made(ups=(UPS, Supply("second", 1500, 480, ignorelb=True, offdelay=40, ondelay=60))))
-    assert "UPS cuts (second) 2:59" in [each.text for each in two.iter("text")]
-
-
-def test_an_empty_battery_is_drawn_where_it_is_near() -> None:
-    short = made(ups=(Supply(runtime=900, runtime_low=250, offdelay=30, ondelay=60, ignorelb=True),))
-    assert "battery empty" in [each.text for each in drawing(short).iter("text")]
-    assert "battery empty" not in [each.text for each in drawing(made()).iter("text")]
-
-
-def test_a_stage_long_before_the_trigger_does_not_squeeze_the_rest() -> None:
-    stage = StagePlan("early", on_battery=10, guests=("media",))
-    one = make_plan(MACHINES, [Supply(runtime=20_000, runtime_low=480, ignorelb=True)], TIMING, [stage])
-    at = picture.scale(one)
-    assert at.first > -at.last
-    assert "media goes down" not in " ".join(bars(drawing(one)))
-    assert any((each.text or "").startswith("down at \u22125:") for each in drawing(one).iter("text"))
-
-
-def test_clock() -> None:
-    assert [picture.clock(each) for each in (0, 9.4, 59.5, 74, 3599.4, 3600, -25, -0.2)] == [
-        "0:00", "0:09", "1:00", "1:14", "59:59", "1:00:00", "\u22120:25", "0:00",
-    ]  # fmt: skip
-
-
-@given(st.floats(-5000, 0), st.floats(10, 200_000))
-def test_the_axis_has_some_marks_and_not_too_many(first: float, last: float) -> None:
-    marks = picture.Scale(first, last).marks()
-    assert 1 <= len(marks) <= picture.MARKS + 1
-    assert 0 in marks
-    assert all(first <= mark <= last for mark in marks)
-
-
-# --- what was seen
-
-
-def test_seen_beside_planned() -> None:
-    one = made()
-    seen = {"truenas": (8.2, 61.0), "docker": (7.5, None), "pve": (None, 150.0), "router": (None, None), "nas2": (3, 9)}
-    at = picture.scale(one, seen)
-    root = drawing(one, seen)
-    planned, drawn = starting(root, "truenas goes down"), starting(root, "truenas, seen to be down at 1:01")
-    assert drawn["x"] == pytest.approx(at.x(8.2), abs=0.1)
-    assert drawn["x"] + drawn["width"] == pytest.approx(at.x(61), abs=0.1)
-    assert planned["y"] + planned["height"] < drawn["y"] < planned["y"] + picture.ROW_SEEN
-    # three lines of words fit into a row
-    assert abs(planned["y"] - starting(root, "docker goes down")["y"]) >= 3 * 16 + 8
-    endless = starting(root, "docker, not seen to be down")
-    assert endless["x"] + endless["width"] == pytest.approx(at.x(at.last), abs=0.1)
-    assert not [said for said in bars(root) if said.startswith("router,")]
-    assert not [said for said in bars(root) if said.startswith("pve, seen to be down")]
-    assert starting(root, "pve, seen to run until 2:30")
-    words = ["".join(each.itertext()) for each in root.iter("text")]
-    assert "seen down at 1:01" in words
-    assert "began at 0:08, not seen down" in words
-    assert "not seen" in words
-    assert "nas2nas2" in words  # the name, and the same as a title
-    assert "not in the plan" in words
-
-
-def test_what_was_seen_later_than_planned_is_on_the_drawing() -> None:
-    assert picture.scale(made(), {"truenas": (8, 2000)}).last > 2000
-    assert picture.scale(made(), {"truenas": (-100, None)}).first < -100
-    assert "The shutdown, planned and seen" in picture.html(made(), {})

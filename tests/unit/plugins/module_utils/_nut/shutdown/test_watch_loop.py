@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import CLOCK, Clock
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import upsd_process
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process import NotAllowed, UpsdProcess
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch, watch_loop
@@ -256,7 +257,7 @@ def test_a_stopped_one_with_a_full_connection_is_restarted_too(host: Host) -> No
 def test_no_more_than_three_restarts_an_hour(host: Host) -> None:
     memory = watch.Memory("b")
     for _number in range(watch.RESTARTS):
-        memory = memory.with_restart(watch_loop.boottime())
+        memory = memory.with_restart(CLOCK.now())
     watcher = host.watcher(memory)
     watcher.round()
     assert host.upsd
@@ -394,7 +395,7 @@ def test_what_is_no_news_is_saved_once_a_minute(host: Host) -> None:
     watcher = host.watcher()
     watcher.round()
     before, moment, wall = host.saves, [1000.0], [5000.0]
-    watcher.clock, watcher.wall = lambda: moment[0], lambda: wall[0]
+    watcher.clock = Clock(lambda: moment[0], lambda: wall[0])
     for _number in range(600):
         watcher.report(watch.FLOODED, "192.0.2.9", "192.0.2.9 floods")
         watcher.round()
@@ -439,7 +440,7 @@ def test_an_address_that_came_late(host: Host) -> None:
     host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
     watcher = host.watcher()
     moment = [1000.0]
-    watcher.clock = lambda: moment[0]
+    watcher.clock = Clock(lambda: moment[0])
     for _number in range(6):
         watcher.round()
         moment[0] += watch_loop.LISTEN_INTERVAL
@@ -462,7 +463,7 @@ def test_an_address_that_comes_late_at_boot_is_there_within_about_a_minute(
     try:
         host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 192.0.2.1 {host.port}\n")
         watcher = host.watcher()
-        watcher.clock = lambda: moment[0]
+        watcher.clock = Clock(lambda: moment[0])
         while not host.told and moment[0] < came + 300:
             watcher.round()
             moment[0] += watch_loop.INTERVAL
@@ -479,7 +480,7 @@ def test_an_address_is_tried_later_where_there_were_enough_restarts(host: Host) 
     for _number in range(watch.RESTARTS):
         memory = memory.with_restart(moment[0])
     watcher = host.watcher(memory)
-    watcher.clock = lambda: moment[0]
+    watcher.clock = Clock(lambda: moment[0])
     for _number in range(3):
         watcher.round()
         moment[0] += watch_loop.LISTEN_INTERVAL
@@ -496,7 +497,7 @@ def test_it_waits_for_the_mains(tmp_path: Path, status: str) -> None:
         host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
         watcher = host.watcher()
         moment = [1000.0]
-        watcher.clock = lambda: moment[0]
+        watcher.clock = Clock(lambda: moment[0])
         for _number in range(6):
             watcher.round()
             moment[0] += watch_loop.LISTEN_INTERVAL

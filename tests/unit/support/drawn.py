@@ -1,0 +1,38 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as ET
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import drawing
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
+    Machine,
+    Plan,
+    StagePlan,
+    Supply,
+    Timing,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
+
+MACHINES = (
+    Machine("pve", "primary", "pve"),
+    Machine("truenas", "secondary", "truenas", shutdown_time=60),
+    Machine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50),
+    Machine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",)),
+    Machine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90),
+)
+UPS = Supply(runtime=1500, runtime_low=480, offdelay=30, ondelay=60, ignorelb=True)
+STAGE = StagePlan("nas-guests", runtime=700, guests=("media",), fsd=True)
+TIMING = Timing(guests_time=120)
+
+
+def made(machines: tuple[Machine, ...] = MACHINES, ups: tuple[Supply, ...] = (UPS,), timing: Timing = TIMING) -> Plan:
+    names = {one.name for one in machines}
+    return make_plan(machines, ups, timing, [STAGE] if "media" in names else [])
+
+
+def parse_drawing(one: Plan, seen: drawing.Seen | None = None) -> ET.Element:
+    """Read the drawing as XML, which is stricter than HTML."""
+    return ET.fromstring(drawing.draw(one, seen))  # noqa: S314 - our own
