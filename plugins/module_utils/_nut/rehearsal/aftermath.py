@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Sequence
@@ -14,8 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..base import jsontext
-from ..base.clock import entry_moment
-from ..base.systemd import Run
+from ..base.systemd import Entry, Run, UnitError, read_journal
 from ..shutdown.policy import TEXT_LIMIT
 from .job import Host
 from .notes import Notes
@@ -48,10 +46,10 @@ def find_aftermath(notes: Notes, host: Host, report: Path) -> After:
         return known
     then = _then(notes, host)
     # in reverse: systemd 252 finds nothing at all by --lines with --until
-    entry = _entries(host.run, ["--reverse", "--lines=1", *then])
-    end = entry[0][0] if entry and entry[0][0] >= poweroff else None
+    last = _entries(host.run, ["--reverse", "--lines=1", *then])
+    end = last[0].at if last and last[0].at >= poweroff else None
     units_said = _entries(host.run, [*then, f"--since=@{math.floor(poweroff)}", "UNIT=pve-guests.service"])
-    moments = {kind: at for at, kind in units_said}
+    moments = {entry.kind: entry.at for entry in units_said}
     guests = None
     if _STOPPING in moments and _STOPPED in moments:
         guests = round(max(moments[_STOPPED] - moments[_STOPPING], 0.0), 2)
@@ -84,12 +82,8 @@ def _then(notes: Notes, host: Host) -> list[str]:
     return ["--merge", f"--until=@{began:.3f}"]
 
 
-def _entries(run: Run, options: Sequence[str]) -> list[tuple[float, str]]:
-    """Return entries of the journal: when, s since 1970, and the id of the message."""
-    code, said = run(["journalctl", "--quiet", "--no-pager", "--output=json", *options])
-    found: list[tuple[float, str]] = []
-    for line in said.splitlines() if not code else ():
-        with contextlib.suppress(ValueError, TypeError, LookupError):
-            entry = jsontext.parse(line)
-            found.append((entry_moment(entry), str(entry.get("MESSAGE_ID", ""))))
-    return found
+def _entries(run: Run, options: Sequence[str]) -> list[Entry]:
+    try:
+        return list(read_journal(options, run))
+    except UnitError:
+        return []
