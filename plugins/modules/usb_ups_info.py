@@ -146,7 +146,7 @@ from ..module_utils._module import Module
 from ..module_utils._nut.base.process import find_program
 from ..module_utils._nut.conf import releases
 from ..module_utils._nut.conf.ups_conf import UpsConf
-from ..module_utils._nut.hotplug.reconcile import ReconcileError
+from ..module_utils._nut.hotplug.observe import ReconcileError
 from ..module_utils._nut.usb import bus, fingerprint, names, policy
 
 

@@ -25,7 +25,7 @@ from ..conf.directives import NEWEST
 from ..deploy import actions
 from ..deploy import kits as deploy_kits
 from ..net import access, readings, vocabulary
-from ..shutdown import gate, stages
+from ..shutdown import gate
 from ..shutdown import policy as shutdown_policy
 from ..shutdown.flag import SET, spare_of
 from ..usb import bus as usb_bus
@@ -919,8 +919,8 @@ def _kit_units(look: _Look, kit: deploy_kits.Kit, texts: Mapping[str, str], chec
 def _broken(text: str) -> str:
     """Say what is wrong with a policy of the gate, "" if it is right."""
     try:
-        stages.read(shutdown_policy.read_policy(text.encode("utf-8", "surrogateescape")).stages)
-    except (shutdown_policy.PolicyError, stages.StagesError) as error:
+        shutdown_policy.read_stages(shutdown_policy.read_policy(text.encode("utf-8", "surrogateescape")).stages)
+    except shutdown_policy.PolicyError as error:
         return str(error).splitlines()[0]
     return ""
 

@@ -36,7 +36,8 @@ from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
 from ..net.client import Client, UpsdFailure
 from ..proxmox import firewall
-from ..shutdown import flag, stages, watch
+from ..shutdown import flag, watch
+from ..shutdown import policy as shutdown_policy
 from ..shutdown.names import Names
 from ..usb import bus, policy
 
@@ -309,8 +310,9 @@ class Host:
         """Yield the programs that stages run as root."""
         policy = self._json(deploy_kits.SHUTDOWN.places["shutdown.json"].path) or {}
         # a policy that is wrong is told of elsewhere, and nothing of it is run
-        with contextlib.suppress(stages.StagesError):
-            yield from (one.notify[0] for one in stages.read(policy.get("stages", ())) if one.notify)
+        with contextlib.suppress(shutdown_policy.PolicyError):
+            stages = shutdown_policy.read_stages(policy.get("stages"))
+            yield from (stage.notify[0] for stage in stages if stage.notify)
 
     # systemd
 

@@ -38,7 +38,7 @@ from ..shutdown.writer import Writer
 
 if TYPE_CHECKING:
     from ..proxmox.selection import Finder
-    from ..shutdown.stages import Stage
+    from ..shutdown.policy import Stage
 
 STDIN = 0
 
@@ -132,12 +132,10 @@ class Call:
 
     def stages(self, policy: shutdown_policy.Policy) -> tuple[Stage, ...]:
         """Read the stages of a policy. Raises PolicyError."""
-        from ..shutdown import stages
-
         try:
-            return stages.read(policy.stages)
-        except stages.StagesError as error:
-            raise shutdown_policy.PolicyError(f"{self.options.policy}: $.{error}") from None
+            return shutdown_policy.read_stages(policy.stages)
+        except shutdown_policy.PolicyError as error:
+            raise error.of(self.options.policy) from None
 
     def names(self, *, keep: bool) -> Names:
         """Return what finds the addresses of names. keep: whether it remembers them."""
@@ -418,11 +416,11 @@ def _stages(call: Call) -> int:
         call.out(f"{call.options.policy} has no stages: there is nothing to watch for")
         return OK
     with _logging(call) as (_writer, log), watchdog(WATCH_HANG) as pet:
-        from ..shutdown import stages
+        from ..shutdown import stages_loop
 
-        stages.run(
+        stages_loop.run(
             known,
-            [{"name": ups.name, "host": ups.host, "port": ups.port} for ups in policy.upses],
+            policy.upses,
             state_path=call.options.state,
             log=log,
             run=call.run or patient,

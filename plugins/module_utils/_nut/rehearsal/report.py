@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
+from ..base.table import grid
 from ..plan import model, planner
-from ..plan.text import grid
 from ..shutdown import gate
 from ..shutdown.policy import Policy
 from .aftermath import After
@@ -69,15 +69,14 @@ def _table(
     def word(value: float | None, sign: str = "+") -> str:
         return "-" if value is None else f"{value:{sign}.1f}"
 
-    rows = []
+    rows = [(since, "", "planned", "seen", *([] if took is None else ["took"]))]
     for name, seen in machines.items():
         does = own if name == data["primary"] else ("begins to go down", "is down")
         plans = data["planned"].get(name, (None, None))
         for first, words, plan, at in zip((True, False), does, plans, seen):
             row = (name if first else "", words, word(plan), word(at))
             rows.append(row if took is None else (*row, "" if first else word(took.get(name), "")))
-    head = (since, "", "planned", "seen") if took is None else (since, "", "planned", "seen", "took")
-    return [line.rstrip() for line in grid(head, rows, f"ll{'r' * len(head[2:])}")]
+    return grid(rows, f"ll{'r' * len(rows[0][2:])}")
 
 
 # A drill

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base import jsontext, records, sets
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import jsontext, records, sets, systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import findings
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
@@ -23,7 +23,14 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import aftermath, job, notes
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, report, stages, status, watch
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
+    gate,
+    report,
+    stages,
+    stages_loop,
+    status,
+    watch,
+)
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
@@ -254,7 +261,7 @@ NFT = {
 
 LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "gate_core.resume": (as_json(gate.dump(GATE)), by_text(lambda text: gate.resume(text, "boot", "upsmon", 25.0))),
-    "stages.load": (as_json(stages.dump(STAGES)), lambda path: stages.load(path, "boot")),
+    "stages_loop.load": (as_json(records.dump(STAGES, stages_loop.VERSION)), lambda path: stages_loop.load(path, "boot")),
     "state.load": (as_json(records.dump(HOTPLUG, memory.VERSION)), memory.load),
     "Finder.kept": (GUESTS, load_kept_guests),
     "notes.read_notes": (as_json(NOTES.dump()), expect(notes.read_notes, job.RehearsalError)),
@@ -281,7 +288,7 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
     path.write_text(json.dumps(whole))
     wanted = {
         "gate_core.resume": GATE,
-        "stages.load": (STAGES, ""),
+        "stages_loop.load": (STAGES, ""),
         "state.load": HOTPLUG,
         "notes.read_notes": NOTES,
         "job.read_job": JOB,

@@ -172,7 +172,8 @@ STAGE = {"name": "first", "on_battery": 120, "guests": [{"kind": "qm", "id": 101
 
 def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
-    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages_loop
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Ups
 
     seen: list[Any] = []
 
@@ -180,15 +181,15 @@ def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
         alive()
         seen.append((known, upses, state_path, run, finder))
         log("a stage begins")
-        return stages.BUSY
+        return stages_loop.BUSY
 
-    monkeypatch.setattr(stages, "run", run)
+    monkeypatch.setattr(stages_loop, "run", run)
     program.policy(upses=[{"name": "ups"}], stages=[STAGE])
     # it ends only if another one is at work, and is to be started again then
     assert program("stages") == 1
     known, upses, state, runs, finder = seen[0]
     assert known[0].name == "first"
-    assert upses == [{"name": "ups", "host": "localhost", "port": 3493}]
+    assert upses == (Ups("ups"),)
     assert (state, runs) == (program.folder / "gate.json", program.qm)
     assert finder.stages == {"first": selection.Selector(((101, 60.0),))}
     assert (finder.path, finder.root) == (program.folder / "guests.json", program.folder)
@@ -209,7 +210,7 @@ def test_stages_that_are_wrong(program: Program) -> None:
     program.policy(stages=[{"name": "first", "surprise": 1}])
     for command in ("stages", "guests", "check"):
         assert program(command) == 2
-        assert program.err.pop().startswith(f"{program.folder}/shutdown.json: $.stages[0] has a member 'surprise'")
+        assert program.err.pop().startswith(f"{program.folder}/shutdown.json: $.stages[0].surprise: is not known")
         assert program.err == []
     # all the others go on without them
     assert program("status") == 0
