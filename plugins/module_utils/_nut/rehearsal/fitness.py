@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from ..base import hostnames, systemd
 from ..conf import grammar
-from ..conf import upsmon as conf_upsmon
 from ..net import readings, snapshot
 from ..net.client import Client, UpsdFailure
 from ..shutdown import observe
@@ -70,7 +69,7 @@ def judge(policy: Policy, found: Found, need: float | None = None) -> Fitness:
                 f"{machine.name} is logged in, but {'does not answer' if silent else 'nobody can tell whether it is up'}: this host "
                 "would take it for down. See nut-shutdown status, and its firewall"
             )
-    if found.conf is not None and not conf_upsmon.directive(found.conf, "POWERDOWNFLAG"):
+    if found.conf is not None and not grammar.directive(found.conf, "POWERDOWNFLAG"):
         remarks.append(
             "upsmon.conf has no POWERDOWNFLAG: the UPS is not told to cut the power, so nothing starts again by itself. "
             "Somebody has to press the buttons"
@@ -89,7 +88,7 @@ def _installed(found: Found) -> Iterator[str]:
         yield f"{systemd.MONITOR} does not run: there is no upsmon that could set FSD. systemctl status {systemd.MONITOR}"
     if found.conf is None:
         yield f"{CONF} can't be read. The role nut_server writes it"
-    elif systemd.GATE not in (conf_upsmon.directive(found.conf, "SHUTDOWNCMD") or ""):
+    elif systemd.GATE not in (grammar.directive(found.conf, "SHUTDOWNCMD") or ""):
         yield f"the SHUTDOWNCMD in {CONF} does not start {systemd.GATE}: this host would not wait for the others"
 
 

@@ -21,7 +21,7 @@ from typing import Callable
 from ..base import hostnames, jsontext
 from ..base.clock import CLOCK, Clock
 from ..base.systemd import Run
-from ..conf import upsmon
+from ..conf import grammar
 from ..shutdown.policy import VERSION, Policy, check_policy
 
 CONF = Path("/etc/nut/upsmon.conf")
@@ -118,7 +118,7 @@ def read_timing(upsmon_conf: str) -> dict[str, int]:
     """Read the seconds that count from the text of an upsmon.conf, as upsmon does: what is no number is 0."""
     found = dict(TIMING)
     for name in found:
-        value = upsmon.directive(upsmon_conf, name)
+        value = grammar.directive(upsmon_conf, name)
         if value is not None:
             number = re.match(r"\s*([0-9]{1,9})", value)
             found[name] = int(number[1]) if number else 0
