@@ -36,11 +36,11 @@ from ..base import jsontext
 from ..base.clock import Clock, boottime
 from ..base.process import Find, find_program
 from ..base.systemd import Run
-from ..conf import grammar, upsmon
+from ..base.table import grid
+from ..conf import grammar
 from ..net import readings, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..plan import model, planner
-from ..plan.text import grid
 from ..shutdown import gate, gate_loop, observe
 from ..shutdown import policy as shutdown_policy
 
@@ -129,7 +129,7 @@ def timing(upsmon_conf: str) -> dict[str, int]:
     """Read the seconds that count from the text of an upsmon.conf, as upsmon does: what is no number is 0."""
     found = dict(TIMING)
     for name in found:
-        value = upsmon.directive(upsmon_conf, name)
+        value = grammar.directive(upsmon_conf, name)
         if value is not None:
             number = re.match(r"\s*([0-9]{1,9})", value)
             found[name] = int(number[1]) if number else 0
@@ -292,7 +292,7 @@ def table(data: Mapping[str, Any]) -> str:
         rows.append((name, "begins to go down", word(should_begin), word(began)))
         rows.append(("", "is down", word(should_down), word(down)))
     rows.append((data["primary"], "would power off", word(data["planned"][data["primary"]][0]), word(data["poweroff"])))
-    return "\n".join([*grid(rows[0], rows[1:], "llrr"), "", data["verdict"]])
+    return "\n".join([*grid(rows, "llrr"), "", data["verdict"]])
 
 
 # The walls
