@@ -16,9 +16,10 @@ from typing import Callable
 from ..base import systemd as base_systemd
 from ..base.clock import boot_id, boottime
 from ..base.text import printable
-from ..conf import releases, ups_conf, ups_conf_text
+from ..conf import ups_conf, ups_conf_text
 from ..conf.directives import Release
-from ..conf.upsmon import local_upsd
+from ..conf.release import find_release
+from ..conf.upsd import local_upsd
 from ..deploy.apply import LocalNut
 from ..deploy.change import Action, stop_watcher
 from ..net import snapshot
@@ -239,7 +240,7 @@ class Observer:
 
     def _release(self) -> Release | None:
         if self.release is None:
-            self.release = releases.installed(self.local.runner, self.local.finder)
+            self.release = find_release(self.local.runner, self.local.finder)
         return self.release
 
     def _devices(self, remarks: list[str]) -> tuple[tuple[UsbDevice, ...], bool]:
