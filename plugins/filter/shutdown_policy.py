@@ -84,12 +84,12 @@ def shutdown_policy(
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Compose and check the policy."""
-    from ..module_utils._nut import inventory
+    from ..module_utils._nut.inventory import SiteError
     from ..module_utils._nut.shutdown import policy as shutdown_policy
-    from ..module_utils._nut.shutdown import stages as known
+    from ..module_utils._nut.shutdown.compose import compose_policy
 
     try:
-        policy = inventory.gate_policy(
+        policy = compose_policy(
             clients,
             upses,
             int(port),
@@ -100,18 +100,20 @@ def shutdown_policy(
             flag=flag or "",
             stages=stages,
         )
-        shutdown_policy.check_policy(policy)
-        known.read(policy["stages"])
-    except inventory.SiteError as error:
+        data = shutdown_policy.to_data(policy)
+        shutdown_policy.check_policy(data)
+    except SiteError as error:
         raise AnsibleFilterError(str(error)) from None
-    except known.StagesError as error:
-        raise AnsibleFilterError(f"nut_server_stages can't be used: {error}") from None
     except (shutdown_policy.PolicyError, TypeError, ValueError, OverflowError) as error:
         raise AnsibleFilterError(
             "nut_server_gate_settle, nut_server_gate_reserve, nut_server_gate_least, nut_server_gate_longest, nut_server_powerdownflag "
             f"or a secondary can't be used: {error}"
         ) from None
-    return policy
+    try:
+        shutdown_policy.read_stages(policy.stages)
+    except shutdown_policy.PolicyError as error:
+        raise AnsibleFilterError(f"nut_server_stages can't be used: {error}") from None
+    return data
 
 
 class FilterModule:

@@ -15,23 +15,43 @@ from typing import Any, TypeVar
 from .base.allow import ANY, AccessError, parse_allow, parse_source
 from .conf import grammar, upsmon
 
-PRIMARIES = "pve"
-TRUENAS = "truenas"
-CLIENTS = "ups_clients"
 # Beside the inventory, for secrets. Ansible takes all that is in an inventory's directory for inventory, each password for
 # the name of a host; but not what begins with a dot.
 KEPT = ".homelab-nut"
 # the role's default of nut_server_user, which other hosts' variables don't show
 PRIMARY_USER = "monitor"
 
-# Seconds from the start of a shutdown to the moment that the machine is down, if the inventory does not say. A TrueNAS
-# stops its services and exports its pools; a Linux box stops its services.
-SHUTDOWN_SECONDS = {TRUENAS: 60, CLIENTS: 30}
 # NUT's defaults, and the role's, for a secondary's poll and its FINALDELAY. TrueNAS can't be told others.
 POLL_SECONDS = 5
 FINAL_SECONDS = 5
 BEGIN_SECONDS = POLL_SECONDS + FINAL_SECONDS
 
+
+# what a variable that is not set looks like
+UNSET: tuple[Any, ...] = (None, "", [])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of secondary: all that differs from one kind to another. The role nut_client has tasks/GROUP.yml for it."""
+
+    group: str  # whose hosts are of this kind
+    name: str  # in the plan of the shutdown
+    # seconds from the start of a shutdown to the moment that the machine is down, if the inventory does not say
+    shutdown_time: int
+    # on which a machine that is up says at least no; tried where it does not answer a ping
+    ports: tuple[int, ...]
+    is_configured: (
+        bool  # whether its upsmon has the inventory's POLLFREQ, FINALDELAY and MONITOR lines, or NUT's defaults
+    )
+
+
+PRIMARIES = "pve"
+"""The group of the primaries, and their kind in the plan."""
+# A TrueNAS stops its services and exports its pools; a Linux box stops its services.
+TRUENAS = Kind("truenas", "truenas", 60, (22, 80, 443, 445, 111, 2049), is_configured=False)
+LINUX = Kind("ups_clients", "linux", 30, (22, 80, 443, 3389), is_configured=True)
+KINDS = {kind.group: kind for kind in (TRUENAS, LINUX)}
 
 _Seconds = TypeVar("_Seconds", int, float)
 
@@ -42,25 +62,20 @@ class SiteError(ValueError):
 
 @dataclass(frozen=True)
 class Client:
-    """A secondary. ups and primary_address are what its upsmon is told.
-
-    begin_time is how many seconds it takes at most from FSD until it begins to shut down, shutdown_time how many from
-    there until it is down, and shutdown_limit how many of these the primary waits for it at most. address is where the primary can
-    see whether it is up; guest, {"kind": "qm" or "pct", "id": number}, what it is on the primary, if it is a guest of it.
-    """
+    """A secondary."""
 
     name: str
-    kind: str
+    kind: str  # the group of its Kind
     primary: str
-    primary_address: str
+    primary_address: str  # as its upsmon is told
     primary_port: int
-    ups: str
+    ups: str  # as its upsmon is told
     user: str
-    begin_time: int
-    shutdown_time: int
-    shutdown_limit: int
-    address: str
-    guest: dict[str, Any] | None
+    begin_time: int  # seconds from FSD until it begins to shut down, at most
+    shutdown_time: int  # seconds from there until it is down
+    shutdown_limit: int  # seconds from there that the primary waits for it at most
+    address: str  # where the primary can see whether it is up
+    guest: dict[str, Any] | None  # {"kind": "qm" or "pct", "id": number}, if it is a guest of the primary
 
 
 def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -74,14 +89,15 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
     for name in primaries:
         _check_user(name, "nut_server_user", str(hostvars[name].get("nut_server_user") or PRIMARY_USER))
     found: list[dict[str, Any]] = []
-    for kind in (TRUENAS, CLIENTS):
-        for name in groups.get(kind, ()):
+    for kind in KINDS.values():
+        for name in groups.get(kind.group, ()):
             if name in primaries:
                 raise SiteError(
-                    f"{name} is in group {PRIMARIES} and in group {kind}. A host is a primary or a secondary"
+                    f"{name} is in group {PRIMARIES} and in group {kind.group}. A host is a primary or a secondary"
                 )
-            if name in (one["name"] for one in found):
-                raise SiteError(f"{name} is in group {TRUENAS} and in group {CLIENTS}. It is one or the other")
+            other = next((client["kind"] for client in found if client["name"] == name), "")
+            if other:
+                raise SiteError(f"{name} is in group {other} and in group {kind.group}. It is one or the other")
             found.append(asdict(_client(name, kind, primaries, hostvars)))
     users: dict[tuple[str, str], str] = {}
     for one in found:
@@ -104,7 +120,7 @@ def usual_limit(shutdown_time: _Seconds) -> _Seconds:
     return shutdown_time + max(30, shutdown_time // 2)
 
 
-def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> Client:
+def _client(name: str, kind: Kind, primaries: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> Client:
     own = hostvars[name]
     primary = own.get("nut_client_primary") or (primaries[0] if len(primaries) == 1 else "")
     if primary not in primaries:
@@ -125,7 +141,7 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
     # two sections of one name in upsd.users are one user to upsd, with one password
     if user == (its.get("nut_server_user") or PRIMARY_USER):
         raise SiteError(f"{name}: {primary} itself logs in as {user}: set another nut_client_user or nut_server_user")
-    shutdown_time = _seconds(name, "nut_client_shutdown_time", own, SHUTDOWN_SECONDS[kind])
+    shutdown_time = _seconds(name, "nut_client_shutdown_time", own, kind.shutdown_time)
     shutdown_limit = _seconds(name, "nut_client_shutdown_limit", own, usual_limit(shutdown_time))
     if shutdown_limit < shutdown_time:
         raise SiteError(
@@ -134,13 +150,13 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
         )
     return Client(
         name=name,
-        kind=kind,
+        kind=kind.group,
         primary=primary,
         primary_address=address(primary, its),
         primary_port=_port(primary, its),
         ups=ups,
         user=user,
-        begin_time=BEGIN_SECONDS if kind == TRUENAS else _begin_time(name, own),
+        begin_time=_begin_time(name, own) if kind.is_configured else BEGIN_SECONDS,
         shutdown_time=shutdown_time,
         shutdown_limit=shutdown_limit,
         address=_seen_at(name, own),
@@ -149,7 +165,7 @@ def _client(name: str, kind: str, primaries: Sequence[str], hostvars: Mapping[st
 
 
 def _seen_at(name: str, own: Mapping[str, Any]) -> str:
-    """Say where the primary can see whether a secondary is up. Ansible's own way there may be a tunnel, which tells nothing."""
+    """Return where the primary can see whether a secondary is up. Ansible's own way there may be a tunnel, which tells nothing."""
     host = str(own.get("ansible_host") or name)
     return str(
         own.get("nut_client_address") or (name if host in ("localhost", "::1") or host.startswith("127.") else host)
@@ -168,73 +184,6 @@ def _guest(name: str, given: Any) -> dict[str, Any] | None:
     return {"kind": kind, "id": int(number)}
 
 
-# the ports on which a machine that is up says at least no; tried where it does not answer a ping
-PORTS = {TRUENAS: (22, 80, 443, 445, 111, 2049), CLIENTS: (22, 80, 443, 3389)}
-SPARE_SECONDS = 30
-# what a variable that is not set looks like
-_UNSET: tuple[Any, ...] = (None, "", [])
-
-
-def gate_policy(
-    secondaries: Sequence[Mapping[str, Any]],
-    upses: Sequence[str],
-    port: int,
-    *,
-    settle: float,
-    reserve: float,
-    least: float | None = None,
-    longest: float | None = None,
-    flag: str = "",
-    stages: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
-    """Compose what nut-shutdown goes by (gate_policy.check_policy) from secondaries as `clients` lists them.
-
-    The gate begins when the last of them has begun to shut down, or has had its time for that. longest: seconds after which it
-    ends whatever it sees; by default half a minute after the last limit. stages: as nut_server_stages. Raises SiteError.
-    """
-    machines = [
-        {
-            "name": re.sub(r"[^A-Za-z0-9_.-]", "_", one["name"]).lstrip("_.-") or "host",
-            "addresses": [one["address"].strip("[]")],
-            "ports": list(PORTS[one["kind"]]),
-            "guest": one["guest"],
-            "shutdown_time": one["shutdown_time"],
-            "shutdown_limit": one["shutdown_limit"],
-        }
-        for one in secondaries
-    ]
-    if longest is None:
-        longest = max([0, *(one["shutdown_limit"] for one in secondaries)]) + SPARE_SECONDS
-    return {
-        "version": 1,
-        "upses": [{"name": name, "host": "localhost", "port": port} for name in upses],
-        "machines": machines,
-        "settle": settle,
-        "reserve": reserve,
-        "least": least,
-        "longest": longest,
-        "flag": flag,
-        "stages": [_stage(one, {each["name"]: each["address"].strip("[]") for each in secondaries}) for one in stages],
-    }
-
-
-def _stage(given: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
-    """Give a stage the addresses of the machines whose storage it is about; drop what is not set."""
-    stage = {key: value for key, value in given.items() if value not in _UNSET}
-    if "storage_of" in stage:
-        unknown = [name for name in stage["storage_of"] if name not in addresses and not re.search("[.:]", str(name))]
-        if unknown:
-            known = ", ".join(addresses) or "none"
-            raise SiteError(
-                f"nut_server_stages: stage {given.get('name')}: storage_of names {unknown[0]}, which is no secondary of this primary "
-                f"({known}), nor an address"
-            )
-        # a storage may have the machine's name where the inventory has its address, and the other way round
-        words = [word for name in stage["storage_of"] for word in (addresses.get(name, name), name)]
-        stage["storage_of"] = list(dict.fromkeys(words))
-    return stage
-
-
 def _ups_names(primary: str, its: Mapping[str, Any]) -> list[str]:
     devices = its.get("nut_server_devices") or [{"name": "ups"}]
     if isinstance(devices, (str, Mapping)) or not all(isinstance(one, Mapping) for one in devices):
@@ -250,7 +199,7 @@ def _port(primary: str, its: Mapping[str, Any]) -> int:
 
 
 def address(primary: str, its: Mapping[str, Any]) -> str:
-    """Say under which address secondaries reach a primary: nut_server_address, else what Ansible itself uses."""
+    """Return under which address secondaries reach a primary: nut_server_address, else what Ansible itself uses."""
     found = str(its.get("nut_server_address") or its.get("ansible_host") or primary)
     if found in ("localhost", "::1") or found.startswith("127."):
         raise SiteError(
@@ -292,10 +241,10 @@ def _watchers(
     its = hostvars[primary]
     names = {str(one).strip("[]") for one in (primary, its.get("nut_server_address"), its.get("ansible_host")) if one}
     found = []
-    for kind in (PRIMARIES, CLIENTS):
-        for name in groups.get(kind, ()):
+    for group in (PRIMARIES, *(kind.group for kind in KINDS.values() if kind.is_configured)):
+        for name in groups.get(group, ()):
             own = hostvars[name]
-            lines = own.get("nut_server_monitor" if kind == PRIMARIES else "nut_client_monitor") or ()
+            lines = own.get("nut_server_monitor" if group == PRIMARIES else "nut_client_monitor") or ()
             hosts = {
                 upsmon.Monitor(str(line.get("system")), 0, "", "", "").host
                 for line in lines
@@ -346,23 +295,22 @@ def plan_site(
     devices: Sequence[Mapping[str, Any]],
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Say what the plan of a shutdown (plan/planner.py) has to know of a site: machines, supplies, stages.
+    """Return what the plan of a shutdown (plan/planner.py) has to know of a site: machines, supplies, stages.
 
     secondaries: as `clients` lists them. devices: as nut_server_devices; of their keys those count that NUT itself goes by. stages:
     as nut_server_stages; whom they tell is no matter of the plan's.
     """
-    kinds = {TRUENAS: "truenas", CLIENTS: "linux"}
-    machines: list[dict[str, Any]] = [{"name": primary, "role": "primary", "kind": "pve"}]
+    machines: list[dict[str, Any]] = [{"name": primary, "role": "primary", "kind": PRIMARIES}]
     for one in secondaries:
         machine = {key: one[key] for key in ("name", "begin_time", "shutdown_time", "shutdown_limit")}
         # the name, too: storage of a NAS is often named by it, and may be on another of its addresses
         addresses = dict.fromkeys((one["address"].strip("[]"), one["name"]))
-        machine.update(role="secondary", kind=kinds[one["kind"]], address=list(addresses))
+        machine.update(role="secondary", kind=KINDS[one["kind"]].name, address=list(addresses))
         if one["guest"]:
             machine["guest_id"] = one["guest"]["id"]
         machines.append(machine)
     planned = [
-        {key: one[key] for key in one if key not in ("notify", "message") and one[key] not in _UNSET} for one in stages
+        {key: one[key] for key in one if key not in ("notify", "message") and one[key] not in UNSET} for one in stages
     ]
     return {"machines": machines, "supplies": [_supply(one) for one in devices], "stages": planned}
 

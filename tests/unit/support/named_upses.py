@@ -15,9 +15,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf imp
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide import (
     Plan,
     Seen,
-    Tries,
     plan,
 )
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus, fingerprint
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import Ups, UsbDevice
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import Known, Resolution, resolve

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ..base.table import wrap_row
 from ..base.text import as_text, printable
 
 OK, NOTE, UNKNOWN, WARNING, FAILURE = "ok", "note", "unknown", "warning", "failure"
@@ -171,20 +172,11 @@ def _rows(rows: Sequence[Finding], width: int) -> list[str]:
     rest = max(width - sum(sizes) - 4 * 2, 30)
     seen = rest * 11 // 20
     columns = [*sizes, seen, rest - seen]
-    lines = [*_row(_HEAD, columns), "  ".join("-" * size for size in columns)]
+    lines = [*wrap_row(_HEAD, columns), "  ".join("-" * size for size in columns)]
     before = ""
     for one, cells in zip(rows, short):
         if before and before != one.host:
             lines.append("")
-        lines += _row((cells[0] if before != one.host else "", *cells[1:], one.seen, one.todo), columns)
+        lines += wrap_row((cells[0] if before != one.host else "", *cells[1:], one.seen, one.todo), columns)
         before = one.host
     return lines
-
-
-def _row(cells: Sequence[str], columns: Sequence[int]) -> list[str]:
-    wrapped = [textwrap.wrap(cell, size, break_on_hyphens=False) or [""] for cell, size in zip(cells, columns)]
-    high = max(map(len, wrapped))
-    return [
-        "  ".join((one[line] if line < len(one) else "").ljust(size) for one, size in zip(wrapped, columns)).rstrip()
-        for line in range(high)
-    ]

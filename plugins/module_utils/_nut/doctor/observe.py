@@ -27,16 +27,18 @@ from typing import Any, Callable, TypeVar
 from ..base import hostnames, jsontext, tcp_table, trust
 from ..base.process import Find, find_program
 from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Entry, Run, Unit, driver, read_journal, show
-from ..conf import host, releases, ups_conf
+from ..conf import grammar, host, ups_conf, upsd
 from ..conf import upsmon as conf_upsmon
 from ..conf.directives import Release
-from ..conf.upsmon import local_upsd
+from ..conf.release import find_release
+from ..conf.upsd import local_upsd
 from ..deploy import actions, sandbox
 from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
 from ..net.client import Client, UpsdFailure
 from ..proxmox import firewall
-from ..shutdown import flag, stages, watch
+from ..shutdown import flag, watch
+from ..shutdown import policy as shutdown_policy
 from ..shutdown.names import Names
 from ..usb import bus, policy
 
@@ -205,7 +207,7 @@ class Host:
         return Seen(
             now=now,
             group=_group(),
-            release=self.tried("release", lambda: releases.installed(self.runner, self.finder), None),
+            release=self.tried("release", lambda: find_release(self.runner, self.finder), None),
             installed=installed,
             files=files,
             own=self.tried("own files", self._own, {}),
@@ -287,12 +289,12 @@ class Host:
         return tuple(ups_conf.parse(files["ups.conf"].text).sections) if "ups.conf" in files else ()
 
     def _flags(self, upsmon_conf: str) -> dict[str, float]:
-        paths = dict.fromkeys([conf_upsmon.directive(upsmon_conf, "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
+        paths = dict.fromkeys([grammar.directive(upsmon_conf, "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
         seen = {path: self._at(path) for path in paths if path}
         return {path: one.lstat().st_mtime for path, one in seen.items() if one.is_file()}
 
     def _cut(self, upsmon_conf: str) -> Cut | None:
-        path = conf_upsmon.directive(upsmon_conf, "POWERDOWNFLAG")
+        path = grammar.directive(upsmon_conf, "POWERDOWNFLAG")
         if not path:
             return None
         room = os.statvfs(self._at(path).parent)
@@ -301,7 +303,7 @@ class Host:
         return Cut(path, flag.look_at(flag.spare_of(str(self._at(path)))), room.f_bavail * room.f_frsize, files)
 
     def _untrusted(self, upsmon_conf: str) -> dict[str, str]:
-        given = conf_upsmon.directive(upsmon_conf, "POWERDOWNFLAG")
+        given = grammar.directive(upsmon_conf, "POWERDOWNFLAG")
         paths = [*trust.ROOTS_OWN, *([str(Path(given).parent)] if given else []), *self._notifying()]
         return {path: why for path in paths if (why := trust.find_untrusted(self._at(path)))}
 
@@ -309,8 +311,9 @@ class Host:
         """Yield the programs that stages run as root."""
         policy = self._json(deploy_kits.SHUTDOWN.places["shutdown.json"].path) or {}
         # a policy that is wrong is told of elsewhere, and nothing of it is run
-        with contextlib.suppress(stages.StagesError):
-            yield from (one.notify[0] for one in stages.read(policy.get("stages", ())) if one.notify)
+        with contextlib.suppress(shutdown_policy.PolicyError):
+            stages = shutdown_policy.read_stages(policy.get("stages"))
+            yield from (stage.notify[0] for stage in stages if stage.notify)
 
     # systemd
 
@@ -408,7 +411,7 @@ class Host:
         if not folder.is_dir():
             return None
         conf = files["upsd.conf"].text if "upsd.conf" in files else ""
-        port = (conf_upsmon.listening(conf) or [("", conf_upsmon.PORT)])[0][1]
+        port = (upsd.listening(conf) or [("", upsd.PORT)])[0][1]
         sources = [access.make_source(one, one) for one in self.clients.values()]
         found, problems = access.resolve_sources(sources, self.resolve)
         known = {source.address: those for source, those in found.items()}

@@ -11,7 +11,7 @@ driver needs, given what upsd says of each.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..base import systemd
 from ..conf.ups_conf import Section, UpsConf
@@ -22,6 +22,7 @@ from ..usb.bus import UsbDevice
 from ..usb.names import Known, Resolution, others_have, says_more
 from ..usb.policy import Policy
 from ..usb.sections import DUMMY, dummy, is_dummy, value, where
+from .memory import Tries
 
 # Seconds, of CLOCK_BOOTTIME.
 # How long a driver is given to find its UPS again by itself: it looks each pollinterval, 2 s
@@ -30,9 +31,6 @@ GRACE = 10.0
 HUNG = 60.0
 # gone for so long, a UPS is not about to come back by itself
 DUMMY_AFTER = 30.0
-# between two restarts in a row; it doubles
-BACKOFF = 15.0
-BACKOFF_MOST = 3600.0
 # with data for so long, a driver's restarts are forgotten
 SETTLED = 300.0
 # a driver whose UPS was on battery when it was heard last is left alone for so long; few batteries last longer
@@ -60,25 +58,6 @@ class Seen:
     def fresh(self) -> bool:
         """Say whether upsd serves its data."""
         return bool(self.status) and not self.error
-
-
-@dataclass(frozen=True)
-class Tries:
-    """How often a driver was restarted in a row, and when last. good: since when it has data; None if it has none."""
-
-    count: int = 0
-    last: float = 0.0
-    good: float | None = None
-
-    def due(self, now: float) -> float:
-        """Say when it may be restarted again: at once the first time, and after a reboot, which starts the clock anew."""
-        if not self.count or self.last > now:
-            return now
-        return self.last + min(BACKOFF * 2.0 ** min(self.count - 1, 16), BACKOFF_MOST)
-
-    def again(self, now: float) -> Tries:
-        """Count one more."""
-        return Tries(self.count + 1 if self.last <= now else 1, now)
 
 
 @dataclass(frozen=True)
@@ -119,41 +98,39 @@ def plan(  # noqa: PLR0917 - all that a decision depends on
     res: resolve()'s, of the same known. seen: how the driver of each section stands. server: the unit of upsd. power: UPSes
     that are not plainly on mains, in words; None if upsd can't be asked. tries: the last plan's. now: of CLOCK_BOOTTIME.
     """
-    return _Planning(res, known, seen, server, power, tries=tries, now=now, policy=policy).result()
+    return _Planning(res, known, seen, server, power, tries, now, policy).result()
 
 
+@dataclass
 class _Planning:
     """One plan(), while it goes on."""
 
-    def __init__(
-        self,
-        res: Resolution,
-        known: Known,
-        seen: Mapping[str, Seen],
-        server: systemd.Unit,
-        power: Sequence[str] | None,
-        *,
-        tries: Mapping[str, Tries],
-        now: float,
-        policy: Policy,
-    ) -> None:
-        self.res, self.known, self.seen, self.server, self.now, self.policy = res, known, seen, server, now, policy
-        self.busy = ", ".join(power or ())
-        self.blind = power is None or not server.runs
-        self.old = known.conf.sections
-        self.target: dict[str, Section] = {}
-        self.before: list[Action] = []
-        self.drivers: list[Action] = []
-        self.enumerate: list[str] = []
-        self.permits: dict[str, str] = {}
-        self.waits: dict[str, float] = {}
-        self.deferred: list[str] = []
-        self.tries = self._settled(tries)
+    res: Resolution
+    known: Known
+    seen: Mapping[str, Seen]
+    server: systemd.Unit
+    power: Sequence[str] | None
+    counts: Mapping[str, Tries]  # the last plan's tries
+    now: float
+    policy: Policy
+    target: dict[str, Section] = field(default_factory=dict)  # name -> its section from now on
+    before: list[Action] = field(default_factory=list)
+    drivers: list[Action] = field(default_factory=list)
+    enumerate: list[str] = field(default_factory=list)  # why the enumerator is called, besides the new sections
+    permits: dict[str, str] = field(default_factory=dict)
+    waits: dict[str, float] = field(default_factory=dict)
+    deferred: list[str] = field(default_factory=list)
 
-    def _settled(self, tries: Mapping[str, Tries]) -> dict[str, Tries]:
+    def __post_init__(self) -> None:
+        self.busy = ", ".join(self.power or ())
+        self.blind = self.power is None or not self.server.runs
+        self.old = self.known.conf.sections
+        self.tries = self._settled()
+
+    def _settled(self) -> dict[str, Tries]:
         """Carry on the counts: a driver that had data for long enough starts anew, and so does another UPS."""
         kept = {}
-        for name, one in tries.items():
+        for name, one in self.counts.items():
             if name == "":
                 fresh = self.server.active == "active"
             elif name in self.res.conf.sections:

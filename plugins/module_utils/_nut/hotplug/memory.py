@@ -12,11 +12,13 @@ from pathlib import Path
 
 from ..base import files, records
 from ..usb.fingerprint import Fingerprint
-from .decide import Tries
 
 VERSION = 2
 HISTORY = 50  # decisions
 MODE = 0o600
+# seconds between two restarts of a driver in a row; it doubles
+BACKOFF = 15.0
+BACKOFF_MOST = 3600.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,25 @@ class Decision:
     name: str
     what: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Tries:
+    """How often a driver was restarted in a row, and when last."""
+
+    count: int = 0
+    last: float = 0.0
+    good: float | None = None  # since when it has data
+
+    def due(self, now: float) -> float:
+        """Return when it may be restarted again: at once the first time, and after a reboot, which starts the clock anew."""
+        if not self.count or self.last > now:
+            return now
+        return self.last + min(BACKOFF * 2.0 ** min(self.count - 1, 16), BACKOFF_MOST)
+
+    def again(self, now: float) -> Tries:
+        """Return the count with one more."""
+        return Tries(self.count + 1 if self.last <= now else 1, now)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..base import hostnames
 from ..base.process import within
 from ..base.systemd import Run
-from ..inventory import CLIENTS, SHUTDOWN_SECONDS
+from ..inventory import LINUX
 from ..proxmox import control, guests, selection
 from ..proxmox.guests import Guest
 from ..proxmox.selection import Here, Selector
@@ -25,7 +25,7 @@ from ..proxmox.turns import longest_stop, read_workers, take_turns
 from .model import GUEST, SECONDARY, Constraint, Machine, PlanError, PlannedGuest, Proxmox, StagePlan
 
 # How long a guest takes as a rule, if nobody has measured it: as a Linux machine does that nobody has measured
-USUAL_SECONDS = SHUTDOWN_SECONDS[CLIENTS]
+USUAL_SECONDS = LINUX.shutdown_time
 # What HA gives each guest, whatever its `down` says, and how many it stops at a time if datacenter.cfg does not say: pve-ha-manager,
 # PVE/HA/Resources/PVEVM.pm (shutdown) and PVE/HA/Env/PVE2.pm (get_max_workers)
 HA_STOP_SECONDS = 60

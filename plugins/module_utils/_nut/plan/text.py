@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..base.table import grid
 from . import model
 from .constraints import is_setting
 from .model import Constraint, Plan, PlannedGuest
@@ -79,12 +80,12 @@ def draw_table(plan: Plan) -> str:
     """Return a plan as text of fixed width: the verdict, the two runs, what must be so, and what is needed."""
     times = [(f"{at:+.1f}", f"{last:+.1f}", who, what) for at, last, who, what in list_moments(plan)]
     lines = [*textwrap.wrap(spell_verdict(plan), _WIDTH + 30), ""]
-    lines += [*grid(("expected", "at most", "", "s from the trigger on"), times, "rrll"), ""]
-    lines += [*grid(("", "slack", "", "what must be so"), _constraint_rows(plan), "lrll"), ""]
+    lines += [*grid((("expected", "at most", "", "s from the trigger on"), *times), "rrll"), ""]
+    lines += [*grid((("", "slack", "", "what must be so"), *_constraint_rows(plan)), "lrll"), ""]
     if plan.guests:
-        lines += [*grid(("guest", "stopped by", "s", "why"), _guest_rows(plan), "llrl"), ""]
+        lines += [*grid((("guest", "stopped by", "s", "why"), *_guest_rows(plan)), "llrl"), ""]
     needs = [(name, spell_needs(value)) for name, value in plan.needed.items() if value != {}]
-    return "\n".join(line.rstrip() for line in [*lines, *grid(("needed", ""), needs, "ll")]) + "\n"
+    return "\n".join([*lines, *grid((("needed", ""), *needs))]) + "\n"
 
 
 def _constraint_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
@@ -128,15 +129,3 @@ def spell_needs(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {spell(number)}" for name, number in value.items())
     return spell(value)
-
-
-def grid(head: tuple[str, ...], rows: Iterable[tuple[str, ...]], sides: str) -> list[str]:
-    """Return rows as lines, with each column as wide as its widest cell. sides: of each column, "l" or "r"."""
-    cells = [head, *rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    return [
-        "  ".join(
-            cell.rjust(width) if side == "r" else cell.ljust(width) for cell, width, side in zip(row, widths, sides)
-        )
-        for row in cells
-    ]

@@ -17,10 +17,12 @@ from ..base import files
 from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from ..base.clock import stamp
 from ..base.process import runner
+from ..base.table import grid
 from ..base.text import LINE, printable
 from ..deploy.apply import LocalNut
-from ..hotplug import reconcile
-from ..hotplug.reconcile import Host, Look, describe
+from ..hotplug.look import Look, describe
+from ..hotplug.observe import ReconcileError
+from ..hotplug.reconcile import Host
 from ..usb import policy
 from ..usb.bus import Ups
 
@@ -136,7 +138,7 @@ def main(arguments: Sequence[str], out: Say, err: Say, program: str = "") -> int
         host.debug = lambda line: err(f"debug: {printable(line, 500)}")
     try:
         look = host.look()
-    except reconcile.ReconcileError as error:
+    except ReconcileError as error:
         err(printable(str(error), 500))
         return FAILED
     as_data, as_text = (plan_data, plan_text) if options.command == "plan" else (status_data, status_text)
@@ -148,7 +150,7 @@ def _run(host: Host, log: Log) -> int:
     host.say, host.debug = log.say, log.debug
     try:
         return FAILED if host.run().failed else OK
-    except reconcile.ReconcileError as error:
+    except ReconcileError as error:
         log.say(printable(str(error), 500))
         return FAILED
     except files.Busy as error:
@@ -252,13 +254,12 @@ def _ups_data(look: Look, ups: Ups, name: str, why_not: str) -> dict[str, Any]:
 def status_text(look: Look) -> str:
     """Return what `status` says."""
     data = status_data(look)
-    lines = ["UPSes on the bus:"]
+    rows = []
     for one, ups in zip(data["upses"], look.upses):
         state_now = one["status"] or one["error"] or one["not_served"] or "no data"
-        words = f"  {one['name'] or '(no name)':<16} {state_now:<16} {one['driver'] or 'no driver':<14}"
-        lines.append(f"{words} {describe(ups.device)}")
-    lines += [] if data["upses"] else ["  none"]
-    lines += [f"  {one['name']:<16} not there; last {one['last'] or 'unknown'}" for one in data["absent"]]
+        rows.append((one["name"] or "(no name)", state_now, one["driver"] or "no driver", describe(ups.device)))
+    lines = ["UPSes on the bus:", *(grid(rows, indent="  ") or ["  none"])]
+    lines += grid([(one["name"], f"not there; last {one['last'] or 'unknown'}") for one in data["absent"]], indent="  ")
     lines += [f"not plainly on mains: {', '.join(data['power'])}"] if data["power"] else []
     lines += [f"deferred since {one['since']}: {one['what']}" for one in data["deferred"]]
     lines += [

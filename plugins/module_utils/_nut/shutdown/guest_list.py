@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.systemd import Run
+from ..base.table import grid
 from ..proxmox import control, guests
 from ..proxmox.guests import Guest
 from ..proxmox.selection import Found
@@ -57,7 +58,7 @@ class Listing:
 
     def text(self) -> str:
         """Return it as text."""
-        lines = []
+        rows = []
         for guest in self.guests:
             about = self._describe(guest)
             words = {True: "runs", False: "stopped", None: "can't tell"}
@@ -67,7 +68,7 @@ class Listing:
                 else "stopped by Proxmox VE, with the host"
             )
             managed = "; HA works it" if about["ha"] else ""
-            lines.append(f"{guest!s:<28} {words[about['running']]:<11} has {about['seconds']:g} s, {when}{managed}")
-        lines = lines or ["this host has no guests of Proxmox VE"]
+            rows.append((str(guest), words[about["running"]], f"has {about['seconds']:g} s, {when}{managed}"))
+        lines = grid(rows) or ["this host has no guests of Proxmox VE"]
         notes = [*self.ha.words, *self.found.idle]
         return "\n".join([*lines, *(["", *notes] if notes else [])])

@@ -2,28 +2,36 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the gate is told: whom to wait for, for how long, and what must be left of the battery; read and checked."""
+"""The shutdown's policy: which machines to wait for, for how long, and what must be left of the battery."""
 
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..base import hostnames
-from ..conf.upsmon import PORT
+from ..base.check import Check, Members, read_json
+from ..conf.upsd import PORT
+from ..proxmox import guests
+from ..proxmox.guests import DOWN_SECONDS, KINDS
+from ..proxmox.selection import NOBODY, Selector
 
 VERSION = 1
-TEXT_LIMIT = 1 << 20  # characters of a policy
 DAY = 86400
+MOST_ID = 999_999_999  # of a guest
+TEXT_LIMIT = 1 << 20  # characters of a file of ours, at most
 
 
 class PolicyError(ValueError):
     """A policy can't be used; the message lists all that is wrong with it, a line each, with its JSON path."""
+
+    def of(self, path: Path) -> PolicyError:
+        """Return the error that names the file, too."""
+        return PolicyError("\n".join(f"{path}: {line}" for line in str(self).splitlines()))
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,9 @@ class Ups:
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest on this host. kind: "qm" (virtual machine) or "pct" (container), the program that knows it."""
+    """A guest on this host."""
 
-    kind: str
+    kind: str  # "qm" (virtual machine) or "pct" (container): the program that knows it
     id: int
 
 
@@ -60,24 +68,58 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Policy:
-    """What the gate goes by. settle, reserve, least, longest: seconds. stages: as they stand in the file; stages.py reads them.
+class Target:
+    """A guest that a stage stops."""
 
-    reserve: what the battery must still have for this host itself. least: what it must have in any case; that much alone counts
-    while the machines take no longer than expected. flag: the path of upsmon's POWERDOWNFLAG, "" if it has none.
-    """
+    kind: str
+    id: int
+    seconds: float = DOWN_SECONDS  # that it gets for its shutdown
+    name: str = ""  # for people
+
+    @property
+    def key(self) -> str:
+        """Return its name in the state."""
+        return f"{self.kind}/{self.id}"
+
+    @property
+    def guest(self) -> guests.Guest:
+        """Return what qm and pct need to know of it."""
+        return guests.Guest(self.id, self.kind, self.name)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage. It begins when any of its three triggers is reached."""
+
+    name: str
+    on_battery: float | None = None  # seconds on battery
+    charge: float | None = None  # percent, at or below
+    runtime: float | None = None  # seconds, at or below
+    # the guests that it stops and that are known: until they have been found, those whose kind the policy gives
+    guests: tuple[Target, ...] = ()
+    notify: tuple[str, ...] = ()  # a program and its arguments
+    message: str = ""  # the program's last argument
+    fsd: bool = False  # whether upsmon is told to set FSD when the guests are down
+    select: Selector = NOBODY  # which guests it stops
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What nut-shutdown on a primary goes by: compose.py makes it from the inventory, and shutdown.json keeps it."""
 
     upses: tuple[Ups, ...]
     machines: tuple[Machine, ...]
-    settle: float
-    reserve: float
-    longest: float
-    stages: tuple[Mapping[str, object], ...] = ()
+    settle: float  # seconds that a machine must be silent to count as down
+    reserve: float  # seconds of the battery that this host needs for itself
+    longest: float  # seconds after which the gate ends, whatever it sees
+    # as they stand in the file: read_stages() reads them, for the gate must not fail with a mistake in them
+    stages: tuple[Mapping[str, Any], ...] = ()
+    # seconds of the battery that this host needs in any case; so many alone count while no machine takes longer than its shutdown_time
     least: float | None = None
-    flag: str = ""
+    flag: str = ""  # the path of upsmon's POWERDOWNFLAG, if it has one
 
     def keeps(self, waiting: Sequence[Machine], elapsed: float) -> float:
-        """Say how many seconds of the battery are for this host alone, while these are waited for."""
+        """Return how many seconds of the battery are for this host alone, while these are waited for."""
         if self.least is None or any(elapsed >= host.shutdown_time + self.settle for host in waiting):
             return self.reserve
         return min(self.least, self.reserve)
@@ -85,27 +127,7 @@ class Policy:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _UPS = re.compile(r"[^\s@:\x00-\x1f\x7f]{1,255}")
-_MEMBERS = ("version", "upses", "machines", "settle", "reserve", "least", "longest", "flag", "stages")
-
-
-def read_policy(text: str | bytes) -> Policy:
-    """Read the policy from the text of its file (shutdown.json). Raises PolicyError."""
-    if len(text) > TEXT_LIMIT:
-        raise PolicyError(f"$: more than {TEXT_LIMIT} characters. A policy is a page")
-    try:
-        plain = text.decode() if isinstance(text, bytes) else text.encode().decode()
-        data = json.loads(plain, object_pairs_hook=_object)
-    except UnicodeError:
-        raise PolicyError("$: not UTF-8. Save the file as UTF-8") from None
-    except RecursionError:
-        raise PolicyError("$: too many brackets inside of each other. A policy needs five") from None
-    except json.JSONDecodeError as error:
-        raise PolicyError(
-            f"$: no JSON, line {error.lineno}, column {error.colno}: {error.msg}. Mend it there"
-        ) from None
-    except ValueError:  # a number of thousands of digits
-        raise PolicyError("$: a number is too long. Write seconds as 120 or 2.5") from None
-    return check_policy(data)
+_PATH = re.compile(r"(/.{0,4000})?")
 
 
 def load_policy(path: Path) -> Policy:
@@ -115,154 +137,178 @@ def load_policy(path: Path) -> Policy:
     except OSError as error:
         raise PolicyError(f"{path}: it can't be read: {error.strerror}. The role nut_server writes it") from None
     except PolicyError as error:
-        raise PolicyError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+        raise error.of(path) from None
+
+
+def read_policy(text: str | bytes) -> Policy:
+    """Read the policy from the text of its file (shutdown.json). Raises PolicyError."""
+    return check_policy(read_json(text, PolicyError))
+
+
+def to_data(policy: Policy) -> dict[str, Any]:
+    """Return a policy as its file has it."""
+    return {"version": VERSION, **asdict(policy)}
 
 
 def check_policy(data: object) -> Policy:
     """Turn what JSON or YAML gave into a policy. Raises PolicyError with all that is wrong."""
-    check = _Check()
-    policy = check.policy(data)
-    if check.problems:
-        raise PolicyError("\n".join(check.problems))
+    check = Check()
+    policy = _policy(check, data)
+    check.raise_problems(PolicyError)
     return policy
 
 
-class _Twice(dict[str, object]):
-    """An object of JSON in which a member stands twice."""
+def _policy(check: Check, data: object) -> Policy:
+    known = ("version", *(field.name for field in fields(Policy)))
+    given = check.members("$", data, known, needed=("version", "upses", "machines", "reserve", "longest"))
+    check.version(given, VERSION)
+    upses = tuple(_ups(check, *entry) for entry in check.entries(*given.at("upses")))
+    machines = tuple(_machine(check, *entry) for entry in check.entries(*given.at("machines")))
+    check.differ("$.upses", [str(ups) for ups in upses if ups.name])
+    check.differ("$.machines", [machine.name for machine in machines])
+    return Policy(
+        upses,
+        machines,
+        settle=check.number(*given.at("settle"), 0.5, 60, default=3.0),
+        reserve=check.number(*given.at("reserve"), 0, DAY),
+        longest=check.number(*given.at("longest"), 1, DAY),
+        stages=tuple(dict(check.members(*entry, ())) for entry in check.entries(*given.at("stages"))),
+        least=None if given.get("least") is None else check.number(*given.at("least"), 0, DAY),
+        flag=check.text(*given.at("flag"), _PATH, "the path of a file, from / on"),
+    )
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made = dict(pairs)
-    return made if len(made) == len(pairs) else _Twice(made)
+def _ups(check: Check, path: str, data: object) -> Ups:
+    given = check.members(path, data, ("name", "host", "port"), needed=("name",))
+    return Ups(
+        check.text(*given.at("name"), _UPS, "a UPS's name, as in ups.conf"),
+        _place(check, *given.at("host"), default="localhost"),
+        check.whole(*given.at("port"), 1, 65535, "a TCP port", default=PORT),
+    )
 
 
-class _Check:
-    def __init__(self) -> None:
-        self.problems: list[str] = []
+def _place(check: Check, path: str, value: object, default: str = "") -> str:
+    if isinstance(value, str) and ":" in value:
+        try:
+            ipaddress.ip_address(value.partition("%")[0])
+        except ValueError:
+            pass
+        else:
+            return value
+    return check.text(path, value, _NAME, "an IP address, without brackets, or a host's name", default=default)
 
-    def wrong(self, path: str, words: str) -> None:
-        self.problems.append(f"{path}: {words}")
 
-    def policy(self, data: object) -> Policy:
-        given = self.members("$", data, _MEMBERS, needed=("version", "upses", "machines", "reserve", "longest"))
-        if isinstance(given.get("version"), bool) or given.get("version", VERSION) != VERSION:
-            self.wrong("$.version", f"must be {VERSION}, the only version there is")
-        machines = tuple(self.machine(path, one) for path, one in self.entries("$.machines", given.get("machines", [])))
-        upses = tuple(self.ups(path, one) for path, one in self.entries("$.upses", given.get("upses", [])))
-        for what, names in (("$.machines", [one.name for one in machines]), ("$.upses", [str(one) for one in upses])):
-            for name in sorted({name for name in names if names.count(name) > 1 and name}):
-                self.wrong(what, f"{name} stands there twice. Say it once")
-        stages = []
-        for path, one in self.entries("$.stages", given.get("stages", [])):
-            if isinstance(one, Mapping):
-                stages.append(one)
-            else:
-                self.wrong(path, "must be an object with a name, what starts it, and what it does")
-        return Policy(
-            upses,
-            machines,
-            settle=self.seconds("$.settle", given.get("settle", 3.0), 0.5, 60),
-            reserve=self.seconds("$.reserve", given.get("reserve", 0), 0, DAY),
-            longest=self.seconds("$.longest", given.get("longest", 1), 1, DAY),
-            stages=tuple(stages),
-            least=None if given.get("least") is None else self.seconds("$.least", given["least"], 0, DAY),
-            flag=self.path("$.flag", given.get("flag")),
+def _machine(check: Check, path: str, data: object) -> Machine:
+    known = [field.name for field in fields(Machine)]
+    given = check.members(path, data, known, needed=("name", "shutdown_time", "shutdown_limit"))
+    made = Machine(
+        name=check.text(*given.at("name"), _NAME, "a host's name"),
+        addresses=tuple(_place(check, *entry) for entry in check.entries(*given.at("addresses"))),
+        ports=tuple(check.whole(*entry, 1, 65535, "a TCP port") for entry in check.entries(*given.at("ports"))),
+        guest=None if given.get("guest") is None else _guest(check, *given.at("guest")),
+        shutdown_time=check.number(*given.at("shutdown_time"), 0, DAY),
+        shutdown_limit=check.number(*given.at("shutdown_limit"), 0, DAY, default=DAY),
+    )
+    if made.guest is None and not made.addresses:
+        check.add(path, "needs addresses, or guest if it is a guest of this host: how else is it seen to be down?")
+    if made.shutdown_time > made.shutdown_limit:
+        words = f"is less than shutdown_time ({made.shutdown_time:g} s). Give it more time than it takes"
+        check.add(f"{path}.shutdown_limit", words)
+    return made
+
+
+def _guest(check: Check, path: str, data: object) -> Guest:
+    given = check.members(path, data, ("kind", "id"), needed=("kind", "id"))
+    return Guest(
+        check.choice(*given.at("kind"), KINDS, "qm (virtual machine) or pct (container)"),
+        check.whole(*given.at("id"), 1, MOST_ID, "the guest's number"),
+    )
+
+
+# Its stages
+
+_TRIGGERS = {"on_battery": "a number of seconds", "charge": "a percentage", "runtime": "a number of seconds"}
+MEMBERS = ("name", *_TRIGGERS, "guests", "tags", "storage_of", "seconds", "notify", "message", "fsd")
+"""The members of a stage in the policy."""
+_SECONDS = 1e6  # nothing takes longer
+_STAGE = re.compile(r".{1,64}")
+# what separates tags in Proxmox's files, and what no name or address of a machine has
+_TAG = re.compile(r"[^\s,;]{1,128}")
+_MACHINE = re.compile(r"[^\s/@\[\],;]{1,255}")
+
+
+def read_stages(data: object) -> tuple[Stage, ...]:
+    """Return the stages of the policy, from its member `stages`. Raises PolicyError with all that is wrong."""
+    check = Check()
+    found = tuple(_stage(check, *entry) for entry in check.entries("$.stages", data))
+    check.differ("$.stages", [stage.name for stage in found])
+    check.raise_problems(PolicyError)
+    return found
+
+
+def _stage(check: Check, path: str, data: object) -> Stage:
+    given = check.members(path, data, MEMBERS, needed=("name",))
+    triggers = {
+        name: _number(check, *given.at(name), most=100 if name == "charge" else _SECONDS, what=what)
+        for name, what in _TRIGGERS.items()
+    }
+    if given and not any(name in given and given[name] is not None for name in _TRIGGERS):
+        check.add(path, f"never begins. Set {', '.join(_TRIGGERS)}")
+    select, known = _targets(check, given)
+    stage = Stage(
+        check.text(*given.at("name"), _STAGE, "a text of 1 to 64 characters"),
+        guests=known,
+        notify=_notify(check, *given.at("notify")),
+        message=_argument(check, *given.at("message")),
+        fsd=check.truth(*given.at("fsd")),
+        select=select,
+        **triggers,
+    )
+    if given and not (stage.select or stage.notify or stage.fsd):
+        check.add(path, "does nothing. Give it guests, tags, storage_of, notify or fsd")
+    return stage
+
+
+def _number(
+    check: Check, path: str, value: object, most: float = _SECONDS, what: str = "a number of seconds"
+) -> float | None:
+    return None if value is None else check.number(path, value, 0, most, what=what)
+
+
+def _notify(check: Check, path: str, data: object) -> tuple[str, ...]:
+    words = tuple(_argument(check, *entry) for entry in check.entries(path, data))
+    if words and not words[0].startswith("/"):
+        check.add(f"{path}[0]", "must be a program with its path, from / on")
+    return words
+
+
+def _argument(check: Check, path: str, value: object) -> str:
+    if value is not None and (not isinstance(value, str) or "\0" in value):
+        check.add(path, "must be a text")
+        return ""
+    return value or ""
+
+
+def _targets(check: Check, given: Members) -> tuple[Selector, tuple[Target, ...]]:
+    """Return which guests a stage chooses, and those of them that are known without a look at Proxmox."""
+    seconds = _number(check, *given.at("seconds"))
+    ids: list[tuple[int, float | None]] = []
+    known = []
+    for path, entry in check.entries(*given.at("guests")):
+        # a guest is given by its number, or as an object
+        whole = isinstance(entry, Mapping)
+        guest = check.members(path, entry if whole else {"id": entry}, ("id", "seconds", "kind"), needed=("id",))
+        number = check.whole(
+            guest.at("id")[0] if whole else path, guest.get("id"), 100, MOST_ID, "the number of a guest"
         )
-
-    def path(self, path: str, value: object) -> str:
-        if value in (None, ""):
-            return ""
-        if not isinstance(value, str) or not value.startswith("/") or not value.isprintable() or len(value) > 4000:
-            self.wrong(path, "must be the path of a file, from / on")
-            return ""
-        return value
-
-    def members(self, path: str, data: object, known: Sequence[str], needed: Sequence[str] = ()) -> Mapping[str, Any]:
-        if not isinstance(data, Mapping):
-            self.wrong(path, f"must be an object with the members {', '.join(known)}")
-            return {}
-        if isinstance(data, _Twice):
-            self.wrong(path, "has a member twice. Say it once")
-        for key in data:
-            if key not in known:
-                self.wrong(path, f"has no member {str(key)[:80]!r}. It may have {', '.join(known)}")
-        for key in needed:
-            if key not in data:
-                self.wrong(path, f"lacks {key}")
-        return data
-
-    def entries(self, path: str, data: object) -> list[tuple[str, object]]:
-        if not isinstance(data, (list, tuple)):
-            self.wrong(path, "must be a list")
-            return []
-        if len(data) > 100:
-            self.wrong(path, "has more than 100 entries")
-            return []
-        return [(f"{path}[{number}]", one) for number, one in enumerate(data)]
-
-    def seconds(self, path: str, value: object, least: float, most: float) -> float:
-        # the comparison comes first: a float has no room for each number
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-            self.wrong(path, f"must be a number of seconds from {least:g} to {most:g}")
-            return least
-        return float(value)
-
-    def whole(self, path: str, value: object, most: int, what: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
-            self.wrong(path, f"must be {what}, a whole number from 1 to {most}")
-            return 1
-        return value
-
-    def text(self, path: str, value: object, pattern: re.Pattern[str], what: str) -> str:
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            self.wrong(path, f"must be {what}")
-            return ""
-        return value
-
-    def ups(self, path: str, data: object) -> Ups:
-        given = self.members(path, data, ("name", "host", "port"), needed=("name",))
-        return Ups(
-            self.text(f"{path}.name", given["name"], _UPS, "a UPS's name, as in ups.conf") if "name" in given else "",
-            self.place(f"{path}.host", given.get("host", "localhost")),
-            self.whole(f"{path}.port", given.get("port", PORT), 65535, "a TCP port"),
-        )
-
-    def place(self, path: str, value: object) -> str:
-        if isinstance(value, str) and ":" in value:
-            try:
-                ipaddress.ip_address(value.partition("%")[0])
-            except ValueError:
-                pass
-            else:
-                return value
-        return self.text(path, value, _NAME, "an IP address, without brackets, or a host's name")
-
-    def machine(self, path: str, data: object) -> Machine:
-        known = ("name", "addresses", "ports", "guest", "shutdown_time", "shutdown_limit")
-        given = self.members(path, data, known, needed=("name", "shutdown_time", "shutdown_limit"))
-        guest = self.guest(f"{path}.guest", given.get("guest"))
-        addresses = tuple(
-            self.place(where, one) for where, one in self.entries(f"{path}.addresses", given.get("addresses", []))
-        )
-        ports = tuple(
-            self.whole(where, one, 65535, "a TCP port")
-            for where, one in self.entries(f"{path}.ports", given.get("ports", []))
-        )
-        if guest is None and not addresses:
-            self.wrong(path, "needs addresses, or guest if it is a guest of this host: how else is it seen to be down?")
-        usual = self.seconds(f"{path}.shutdown_time", given.get("shutdown_time", 0), 0, DAY)
-        limit = self.seconds(f"{path}.shutdown_limit", given.get("shutdown_limit", DAY), 0, DAY)
-        if usual > limit:
-            words = f"is less than shutdown_time ({usual:g} s). Give it more time than it takes"
-            self.wrong(f"{path}.shutdown_limit", words)
-        name = self.text(f"{path}.name", given["name"], _NAME, "a host's name") if "name" in given else ""
-        return Machine(name, addresses, ports, guest, usual, limit)
-
-    def guest(self, path: str, data: object) -> Guest | None:
-        if data is None:
-            return None
-        given = self.members(path, data, ("kind", "id"), needed=("kind", "id"))
-        kind = given.get("kind", "qm")
-        if kind not in ("qm", "pct"):
-            self.wrong(f"{path}.kind", "must be qm (virtual machine) or pct (container)")
-        return Guest(str(kind), self.whole(f"{path}.id", given.get("id", 1), 999_999_999, "the guest's number"))
+        own = _number(check, *guest.at("seconds"))
+        ids.append((number, own))
+        if guest.get("kind") is not None:
+            kind = check.choice(*guest.at("kind"), KINDS, "qm (a VM) or pct (a container)")
+            known.append(Target(kind, number, next((x for x in (own, seconds) if x is not None), DOWN_SECONDS)))
+    check.differ(given.at("guests")[0], [number for number, _own in ids])
+    tags = check.texts(*given.at("tags"), _TAG, "a tag, without spaces, commas and semicolons")
+    storage_of = check.texts(
+        *given.at("storage_of"), _MACHINE, "a machine's name or address, without port and brackets"
+    )
+    return Selector(tuple(ids), tags, storage_of, seconds), tuple(known)

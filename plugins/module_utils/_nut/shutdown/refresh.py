@@ -15,8 +15,7 @@ from ..base.process import within
 from ..proxmox.guests import GuestsError
 from ..proxmox.selection import Finder, Found
 from .names import Names
-from .policy import Policy
-from .stages import Stage
+from .policy import Policy, Stage
 
 FIND_SECONDS = 10.0
 """What Proxmox's files have for being read. They are no files of a disk, and may hang."""

@@ -14,6 +14,7 @@ from typing import Any
 from ..base import hostnames, records
 from ..base.clock import stamp
 from ..base.systemd import Run
+from ..base.table import grid
 from . import gate, observe, report, watch
 from .policy import Machine, Policy, Ups
 
@@ -64,15 +65,17 @@ class Status:
         """Return it as text."""
         lines = [f"would wait at most {self.policy.longest:g} s for:"]
         words = {True: "up", False: "down", None: "can't tell"}
+        rows = []
         for host in self.policy.machines:
-            now = words[self.seen.get(host.name)]
             times = f"shutdown_time {host.shutdown_time:g} s, shutdown_limit {host.shutdown_limit:g} s"
-            lines.append(f"  {host.name:<20} {now:<11} {times}, by {_how(host)}")
+            rows.append((host.name, words[self.seen.get(host.name)], f"{times}, by {_how(host)}"))
+        lines += grid(rows, indent="  ")
         lines += [] if self.policy.machines else ["  nobody"]
         lines.append(f"but no longer than until a UPS has {self.kept()} left:")
-        for ups in self.policy.upses:
-            said = self.power[str(ups)]
-            lines.append(f"  {ups!s:<20} {said if isinstance(said, str) else _power(said)}")
+        power = {str(ups): self.power[str(ups)] for ups in self.policy.upses}
+        lines += grid(
+            [(name, said if isinstance(said, str) else _power(said)) for name, said in power.items()], indent="  "
+        )
         lines += [] if self.policy.upses else ["  none is known"]
         lines += ["", *self.last_text()]
         if self.events:

@@ -12,10 +12,10 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils._nut import inventory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.compose import compose_policy
 
 CHECKOUT = Path(__file__).parents[4]
 ROLE = CHECKOUT / "roles" / "nut_server"
@@ -72,7 +72,7 @@ def test_the_places_are_the_same_everywhere() -> None:
 
 def test_the_defaults_are_a_policy() -> None:
     defaults = load("defaults/main.yml")
-    policy = inventory.gate_policy(
+    policy = compose_policy(
         [],
         ["ups"],
         3493,
@@ -82,5 +82,5 @@ def test_the_defaults_are_a_policy() -> None:
         flag=defaults["nut_server_powerdownflag"],
         stages=defaults["nut_server_stages"],
     )
-    read = shutdown_policy.check_policy(policy)
+    read = shutdown_policy.check_policy(shutdown_policy.to_data(policy))
     assert (read.reserve, read.least, read.flag, read.stages) == (30, 40, "/run/nut-killpower", ())

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import inventory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import SiteError
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
 
 GROUPS = {"pve": ["pve"], "truenas": ["nas"], "ups_clients": ["media"], "all": ["pve", "nas", "media", "other"]}
 HOSTS: dict[str, dict[str, Any]] = {
@@ -116,48 +115,6 @@ def test_a_guest_that_is_none(guest: Any) -> None:
 def test_where_it_is_seen(own: dict[str, Any], address: str) -> None:
     (one,) = inventory.clients({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": own})
     assert one["address"] == address
-
-
-def test_what_the_gate_goes_by() -> None:
-    found = inventory.clients(
-        {"pve": ["pve"], "truenas": ["the nas"], "ups_clients": ["media"]},
-        {
-            "pve": {},
-            "the nas": {"nut_client_address": "[fd00::7]", "nut_client_shutdown_time": 100},
-            "media": {"nut_client_guest": {"kind": "pct", "id": 101}},
-        },
-    )
-    policy = inventory.gate_policy(found, ["ups", "ups2"], 3493, settle=3, reserve=60)
-    checked = shutdown_policy.check_policy(policy)
-    assert [(one.name, one.addresses, one.shutdown_time, one.shutdown_limit) for one in checked.machines] == [
-        ("the_nas", ("fd00::7",), 100, 150),
-        ("media", ("media",), 30, 60),
-    ]
-    assert checked.machines[1].guest == shutdown_policy.Guest("pct", 101)
-    assert [str(one) for one in checked.upses] == ["ups@localhost:3493", "ups2@localhost:3493"]
-    assert (checked.settle, checked.reserve, checked.longest, checked.stages) == (3, 60, 180, ())
-    assert inventory.gate_policy([], ["ups"], 3493, settle=3, reserve=60)["longest"] == 30
-    assert inventory.gate_policy(found, ["ups"], 3493, settle=3, reserve=60, longest=99)["longest"] == 99
-
-
-def test_stages_know_the_addresses_of_secondaries() -> None:
-    groups = {"pve": ["pve"], "truenas": ["nas"]}
-    hostvars = {"pve": {}, "nas": {"ansible_host": "[2001:db8::20]"}}
-    found = inventory.clients(groups, hostvars)
-    stage = {
-        "name": "a",
-        "on_battery": 60,
-        "charge": None,
-        "tags": [],
-        "storage_of": ["nas", "192.0.2.9"],
-        "message": "",
-    }
-    policy = inventory.gate_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[stage])
-    assert policy["stages"] == [{"name": "a", "on_battery": 60, "storage_of": ["2001:db8::20", "nas", "192.0.2.9"]}]
-    with pytest.raises(
-        inventory.SiteError, match="stage a: storage_of names other, which is no secondary of this primary"
-    ):
-        inventory.gate_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[{**stage, "storage_of": ["other"]}])
 
 
 def test_a_site_without_secondaries() -> None:

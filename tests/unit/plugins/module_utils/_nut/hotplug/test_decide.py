@@ -16,7 +16,6 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_tex
     found_in,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide import (
-    BACKOFF,
     DUMMY_AFTER,
     GRACE,
     HUNG,
@@ -24,9 +23,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide im
     SETTLED,
     Plan,
     Seen,
-    Tries,
     plan,
 )
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import BACKOFF, Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import sections as usb_sections
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import Ups
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import Known, resolve

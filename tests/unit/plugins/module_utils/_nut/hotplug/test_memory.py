@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, records
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide import Tries
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Decision, Plugging, State
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Decision, Plugging, State, Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.fingerprint import Fingerprint
 from hypothesis import given
 from hypothesis import strategies as st

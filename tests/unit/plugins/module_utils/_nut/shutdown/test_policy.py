@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import Selector
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
     Guest,
     Machine,
     Policy,
     PolicyError,
+    Stage,
+    Target,
     Ups,
+    read_stages,
 )
+from ansible_collections.homelab.nut.tests.unit.support.stages_world import CHARGE, EARLY, FSD, NAS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,9 +91,9 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
         (["upses"], ..., "$: lacks upses"),
         (["reserve"], ..., "$: lacks reserve"),
         (["longest"], ..., "$: lacks longest"),
-        (["surprise"], 1, "$: has no member 'surprise'"),
+        (["surprise"], 1, "$.surprise: is not known"),
         (["machines"], {}, "$.machines: must be a list"),
-        (["machines"], [{}] * 101, "$.machines: has more than 100 entries"),
+        (["machines"], [{}] * 101, "$.machines: has 101 entries"),
         (["machines", 0], 7, "$.machines[0]: must be an object"),
         (["machines", 0, "name"], ..., "$.machines[0]: lacks name"),
         (["machines", 0, "name"], "a b", "$.machines[0].name: must be a host's name"),
@@ -156,7 +161,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         ("1" * 5000, "$: "),
         (" " * (1 << 20) + "1", "$: more than"),
         ("[]", "$: must be an object"),
-        ('{"version": 1, "version": 1}', "$: has a member twice"),
+        ('{"version": 1, "version": 1}', "$.version: is given twice"),
     ],
 )
 def test_what_is_no_policy(text: str | bytes, words: str) -> None:
@@ -195,3 +200,98 @@ def test_whatever_is_no_policy_is_refused(data: object) -> None:
             continue
         assert isinstance(data, list)
         assert len(getattr(read, name)) == len(data)
+
+
+# Stages
+
+
+def test_stages_are_read() -> None:
+    assert read_stages([NAS, FSD, {**CHARGE, "name": "n", "notify": ["/bin/x"], "message": "m", "runtime": 3}]) == (
+        Stage(
+            "nas-guests",
+            on_battery=120,
+            guests=(Target("qm", 101, 100), Target("pct", 102, 60)),
+            fsd=True,
+            select=Selector(((101, 100), (102, 60))),
+        ),
+        Stage("the-end", charge=30, fsd=True),
+        Stage("n", charge=50, runtime=3, notify=("/bin/x",), message="m", fsd=True),
+    )
+    assert read_stages([]) == ()
+    assert read_stages([{**EARLY, "guests": [{"kind": "qm", "id": 101}]}])[0].guests[0].seconds == 180
+
+
+def test_guests_of_a_stage_are_read() -> None:
+    whole = {
+        "name": "nas",
+        "charge": 50,
+        "guests": [
+            101,
+            {"id": 102, "seconds": 60},
+            {"id": 103, "kind": "pct"},
+            {"id": 104, "kind": "qm", "seconds": 0},
+        ],
+        "tags": ["nas", "Web", "nas"],
+        "storage_of": ["192.0.2.20", "nas.lan", "2001:db8::1"],
+        "seconds": 90,
+    }
+    stage = read_stages([whole])[0]
+    assert stage.select == Selector(
+        ((101, None), (102, 60), (103, None), (104, 0)), ("nas", "Web"), ("192.0.2.20", "nas.lan", "2001:db8::1"), 90
+    )
+    # without a look at Proxmox only those can be stopped whose program is known
+    assert stage.guests == (Target("pct", 103, 90), Target("qm", 104, 0))
+    for one in ({"tags": ["nas"]}, {"storage_of": ["nas"]}, {"guests": [101]}):
+        assert read_stages([{"name": "n", "charge": 3, **one}])[0].select
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({}, r"^\$\.stages: must be a list"),
+        ([3], r"^\$\.stages\[0\]: must be an object"),
+        ([{"charge": 3}], r"^\$\.stages\[0\]: lacks name"),
+        ([{**FSD, "name": ""}], r"^\$\.stages\[0\]\.name: must be a text"),
+        ([{**FSD, "name": "a\nb"}], r"^\$\.stages\[0\]\.name: must be a text"),
+        ([FSD, EARLY, FSD], r"^\$\.stages: the-end stands there twice"),
+        ([{**FSD, "extra": 1}], r"^\$\.stages\[0\]\.extra: is not known. Known are name, on_battery"),
+        ([{**FSD, "charge": None}], r"^\$\.stages\[0\]: never begins"),
+        ([{**FSD, "charge": 101}], r"^\$\.stages\[0\]\.charge: must be a percentage from 0 to 100"),
+        ([{**FSD, "charge": True}], r"^\$\.stages\[0\]\.charge: must be a percentage"),
+        ([{**FSD, "runtime": "3"}], r"^\$\.stages\[0\]\.runtime: must be a number"),
+        ([{**FSD, "on_battery": -1}], r"^\$\.stages\[0\]\.on_battery: must be a number"),
+        ([{**FSD, "on_battery": float("nan")}], r"^\$\.stages\[0\]\.on_battery: must be a number"),
+        ([{**FSD, "guests": {"kind": "qm"}}], r"^\$\.stages\[0\]\.guests: must be a list"),
+        ([{**FSD, "guests": [{"kind": "vm", "id": 100}]}], r"^\$\.stages\[0\]\.guests\[0\]\.kind: must be qm"),
+        ([{**FSD, "guests": [{"kind": "qm", "id": 99}]}], r"guests\[0\]\.id: must be the number"),
+        ([{**FSD, "guests": [{"kind": "qm", "id": "100"}]}], r"guests\[0\]\.id: must be the number"),
+        ([{**FSD, "guests": [{"kind": "qm", "id": True}]}], r"guests\[0\]\.id: must be the number"),
+        ([{**FSD, "guests": [{"kind": "qm", "id": 100, "seconds": "x"}]}], r"guests\[0\]\.seconds: must be a number"),
+        ([{**FSD, "guests": [{"kind": "qm"}]}], r"guests\[0\]: lacks id"),
+        ([{**FSD, "guests": [{"id": 100, "secs": 3}]}], r"guests\[0\]\.secs: is not known"),
+        ([{**FSD, "guests": [99]}], r"^\$\.stages\[0\]\.guests\[0\]: must be the number of a guest"),
+        ([{**FSD, "guests": [1000000000]}], r"^\$\.stages\[0\]\.guests\[0\]: must be the number of a guest"),
+        ([{**FSD, "guests": ["101"]}], r"^\$\.stages\[0\]\.guests\[0\]: must be the number of a guest"),
+        ([{**FSD, "guests": [101, {"id": 101}]}], r"^\$\.stages\[0\]\.guests: 101 stands there twice"),
+        ([{**FSD, "tags": "nas"}], r"^\$\.stages\[0\]\.tags: must be a list"),
+        ([{**FSD, "tags": ["nas", "a b"]}], r"^\$\.stages\[0\]\.tags\[1\]: must be a tag"),
+        ([{**FSD, "tags": [""]}], r"^\$\.stages\[0\]\.tags\[0\]: must be a tag"),
+        ([{**FSD, "tags": ["\x1b"]}], r"^\$\.stages\[0\]\.tags\[0\]: must be a tag"),
+        ([{**FSD, "storage_of": [3]}], r"^\$\.stages\[0\]\.storage_of\[0\]: must be a machine's name or address"),
+        ([{**FSD, "storage_of": ["[2001:db8::1]:3260"]}], r"^\$\.stages\[0\]\.storage_of\[0\]: must be a machine's"),
+        ([{**FSD, "seconds": -1}], r"^\$\.stages\[0\]\.seconds: must be a number"),
+        (
+            [{"name": "x", "charge": 3, "guests": [], "tags": [], "storage_of": []}],
+            r"^\$\.stages\[0\]: does nothing. Give it",
+        ),
+        ([{**FSD, "notify": "/bin/x"}], r"^\$\.stages\[0\]\.notify: must be a list"),
+        ([{**FSD, "notify": ["mail"]}], r"^\$\.stages\[0\]\.notify\[0\]: must be a program with its path"),
+        ([{**FSD, "notify": ["/bin/x", 3]}], r"^\$\.stages\[0\]\.notify\[1\]: must be a text"),
+        ([{**FSD, "message": 3}], r"^\$\.stages\[0\]\.message: must be a text"),
+        ([{**FSD, "fsd": 1}], r"^\$\.stages\[0\]\.fsd: must be true or false"),
+        ([{"name": "x", "charge": 3}], r"^\$\.stages\[0\]: does nothing"),
+    ],
+)
+def test_what_is_wrong_with_a_stage_is_told(data: Any, words: str) -> None:
+    with pytest.raises(PolicyError, match=words):
+        read_stages(data)

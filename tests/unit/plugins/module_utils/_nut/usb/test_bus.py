@@ -14,23 +14,12 @@ from pathlib import Path
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import ScannerError, Ups, UsbDevice, UsbError
+from ansible_collections.homelab.nut.tests.unit.support import usb_devices
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import KEYBOARD_DESCRIPTOR, UPS_DESCRIPTOR, SysfsTree
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-APC = UsbDevice(
-    name="1-1.4",
-    vendor_id="051d",
-    product_id="0002",
-    manufacturer="American Power Conversion",
-    product="Back-UPS ES 700G FW:871.O4 .I USB FW:O4",
-    serial="5B1234T56789",
-    bus=1,
-    device=3,
-    place="pci-0000:00:14.0-usb-0:1.4",
-    hid_power=True,
-    accessible=True,
-)
+APC = replace(usb_devices.APC, device=3, accessible=True)
 # another tree for each example would be another run of a fixture
 ONE_TREE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 

@@ -1,0 +1,180 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Data of JSON or YAML that a person wrote, checked: all that is wrong with it is collected, each mistake with its path."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import jsontext
+
+TEXT_LIMIT = 1 << 20  # characters of a policy
+_PLAIN = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+
+class _Object(dict[str, Any]):
+    """An object of JSON that knows which of its members it was given twice."""
+
+    twice: tuple[str, ...] = ()
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> _Object:
+    made = _Object(pairs)
+    names = [name for name, _value in pairs] if len(made) < len(pairs) else []
+    made.twice = tuple(sorted({name for name in names if names.count(name) > 1}))
+    return made
+
+
+def read_json(text: str | bytes, error: type[ValueError]) -> Any:
+    """Return what the text of a policy holds. Raises ERROR, and nothing else, if it is no JSON, or not of a policy's size."""
+    if len(text) > TEXT_LIMIT:
+        raise error(f"$: more than {TEXT_LIMIT} characters. A policy is a page")
+    try:
+        # surrogates stand for bytes that were no UTF-8
+        plain = text.decode() if isinstance(text, bytes) else text.encode().decode()
+        return jsontext.parse(plain, _object)
+    except UnicodeError:
+        raise error("$: not UTF-8. Save the file as UTF-8") from None
+    except json.JSONDecodeError as wrong:
+        raise error(f"$: no JSON, line {wrong.lineno}, column {wrong.colno}: {wrong.msg}. Mend it there") from None
+    except ValueError as wrong:
+        raise error(f"$: {wrong}") from None
+
+
+def member_path(path: str, name: str) -> str:
+    """Return the path of a member of an object."""
+    return f"{path}.{name}" if _PLAIN.fullmatch(name) else f"{path}[{json.dumps(name[:80])}]"
+
+
+class Members(dict[str, Any]):
+    """The members of an object, by their names, and its path."""
+
+    path: str = ""
+
+    def at(self, name: str) -> tuple[str, Any]:
+        """Return the path of a member, and its value; None if it is not there."""
+        return member_path(self.path, name), self.get(name)
+
+
+class Check:
+    """Checks data part by part. Each method returns a value of the type that was asked for, also where it notes a mistake.
+
+    What is None is taken as left out: that is a mistake only where `members` needs it.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def add(self, path: str, words: str) -> None:
+        """Note a mistake."""
+        self.problems.append(f"{path}: {words}")
+
+    def raise_problems(self, error: type[ValueError]) -> None:
+        """Raise ERROR with all mistakes, a line each, if there are any."""
+        if self.problems:
+            raise error("\n".join(self.problems))
+
+    def members(self, path: str, data: object, known: Sequence[str], needed: Sequence[str] = ()) -> Members:
+        """Return the members of an object. known: which it may have; none: any. needed: which of these it must have."""
+        found = Members()
+        found.path = path
+        if not isinstance(data, Mapping):
+            self.add(path, "must be an object" + (f" with the members {', '.join(known)}" if known else ""))
+            return found
+        for name in getattr(data, "twice", ()):
+            self.add(member_path(path, name), "is given twice. Say it once")
+        for name, value in data.items():
+            if not isinstance(name, str) or (known and name not in known):
+                self.add(member_path(path, str(name)), f"is not known. Known are {', '.join(known)}")
+            else:
+                found[name] = value
+        for name in needed:
+            if found.get(name) is None:
+                self.add(path, f"lacks {name}")
+        return found
+
+    def version(self, given: Members, only: int) -> None:
+        """Note if a policy is of another version than the only one."""
+        value = given.get("version", only)
+        if isinstance(value, bool) or value != only:
+            self.add(f"{given.path}.version", f"must be {only}, the only version there is")
+
+    def entries(self, path: str, data: object, most: int = 100) -> list[tuple[str, Any]]:
+        """Return the entries of a list, each with its path."""
+        if data is None:
+            return []
+        if not isinstance(data, (list, tuple)):
+            self.add(path, "must be a list")
+            return []
+        if len(data) > most:
+            self.add(path, f"has {len(data)} entries, and {most} is the most")
+            return []
+        return [(f"{path}[{number}]", entry) for number, entry in enumerate(data)]
+
+    def differ(self, path: str, names: Sequence[object]) -> None:
+        """Note which names stand there more than once."""
+        for name in dict.fromkeys(name for name in names if name and names.count(name) > 1):
+            self.add(path, f"{name} stands there twice. Say it once")
+
+    def number(
+        self,
+        path: str,
+        value: object,
+        least: float,
+        most: float,
+        *,
+        what: str = "a number of seconds",
+        default: float = 0,
+    ) -> float:
+        """Return a number."""
+        if value is None:
+            return default
+        # the comparison comes first: a float has no room for each number
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            self.add(path, f"must be {what} from {least:g} to {most:g}")
+            return least
+        return float(value)
+
+    def whole(self, path: str, value: object, least: int, most: int, what: str, *, default: int = 0) -> int:
+        """Return a whole number."""
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            self.add(path, f"must be {what}, a whole number from {least} to {most}")
+            return least
+        return value
+
+    def truth(self, path: str, value: object, *, default: bool = False) -> bool:
+        """Return a truth value."""
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            self.add(path, "must be true or false")
+        return value is True
+
+    def choice(self, path: str, value: object, words: Sequence[str], what: str) -> str:
+        """Return one of some words, the first by default."""
+        if value is None:
+            return words[0]
+        if value not in words:
+            self.add(path, f"must be {what}")
+            return words[0]
+        return str(value)
+
+    def text(self, path: str, value: object, pattern: re.Pattern[str], what: str, *, default: str = "") -> str:
+        """Return a printable text that matches a pattern."""
+        if value is None:
+            return default
+        if not isinstance(value, str) or not value.isprintable() or not pattern.fullmatch(value):
+            self.add(path, f"must be {what}")
+            return ""
+        return value
+
+    def texts(self, path: str, data: object, pattern: re.Pattern[str], what: str) -> tuple[str, ...]:
+        """Return the texts of a list, each once."""
+        return tuple(dict.fromkeys(self.text(*entry, pattern, what) for entry in self.entries(path, data)))

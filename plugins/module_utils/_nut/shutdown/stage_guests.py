@@ -1,0 +1,125 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which guests the stages stop: found anew when an outage begins, beside the loop, for that may hang."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Callable, Protocol
+
+from ..base import files
+from ..proxmox import control, guests
+from ..proxmox.selection import Chosen
+from .policy import Stage, Target
+
+# How long FSD waits, when an outage begins, until the guests have been found; and when that is tried again if it failed
+FIND_SECONDS = 10.0
+FIND_AGAIN = 30.0
+
+Start = Callable[[Callable[[], None]], None]
+
+
+class Finder(Protocol):
+    """Who finds the guests of the stages: selection.Finder."""
+
+    def find(self) -> Mapping[str, Sequence[Chosen]]:
+        """Find them: name of a stage -> its guests. Raises guests.GuestsError. It may hang."""
+
+    def kept(self) -> Mapping[str, Sequence[Chosen]]:
+        """Return those that were found last."""
+
+    def keep(self, found: Mapping[str, Sequence[Chosen]]) -> bool:
+        """Keep them. Raises files.WriteError."""
+
+
+@dataclass
+class _Search:
+    """One try to find the guests. good: it has found them."""
+
+    began: float
+    ended: bool = False
+    good: bool = False
+    told: bool = False  # that it takes too long
+
+
+@dataclass
+class StageGuests:
+    """The stages with their guests, as they are known at this moment."""
+
+    stages: tuple[Stage, ...]  # with the guests; at first those of the policy
+    finder: Finder | None  # None: there are no others
+    clock: control.Clock
+    start: Start  # does something beside the loop
+    say: Callable[[str], None]
+    complain: Callable[[str], None]
+    _given: tuple[Stage, ...] = field(init=False)  # as the policy has them
+    _search: _Search | None = field(default=None, init=False)
+    _shown: dict[str, str] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with what the policy says."""
+        self._given = self.stages
+
+    def search(self, *, outage: bool) -> bool:
+        """Have the guests found when an outage begins, beside the loop. Returns whether FSD should wait for that."""
+        if self.finder is None or not any(stage.select for stage in self._given):
+            return False
+        one = self._search
+        if not outage:
+            if one and one.ended:
+                self._search = None
+            return False
+        if one is None or (one.ended and not one.good and self.clock() - one.began >= FIND_AGAIN):
+            self.take(self.finder.kept())
+            self._search = one = _Search(self.clock())
+            self.find(self.finder, one)
+        late = self.clock() - one.began >= FIND_SECONDS
+        if late and not one.ended and not one.told:
+            one.told = True
+            self.say(f"the guests of the stages have not been found within {FIND_SECONDS:g} s: those found last count")
+        return not one.ended and not late
+
+    def find(self, finder: Finder, search: _Search) -> None:
+        def whole() -> None:
+            try:
+                found = finder.find()
+                search.good = True
+                self.take(found)
+                self.show()
+                finder.keep(found)
+            except Exception as error:
+                lost = "" if search.good else ": those found last count"
+                self.complain(f"{_words(error)}{lost}")
+            finally:
+                search.ended = True
+
+        self.start(whole)
+
+    def take(self, found: Mapping[str, Sequence[Chosen]]) -> None:
+        """Let these be the guests of the stages. A stage that is not among them stops those whose kind the policy gives."""
+        self.stages = tuple(
+            replace(stage, guests=tuple(_target(one) for one in found[stage.name])) if stage.name in found else stage
+            for stage in self._given
+        )
+
+    def show(self) -> None:
+        """Log who the stages are for, if it is news."""
+        for stage in self.stages:
+            names = ", ".join(str(one.guest) for one in stage.guests)
+            words = f"stage {stage.name} is for {names or 'no guest that is here'}"
+            if stage.select and self._shown.get(stage.name) != words:
+                self._shown[stage.name] = words
+                self.say(words)
+
+
+def _target(one: Chosen) -> Target:
+    return Target(one.guest.kind, one.guest.id, one.seconds, one.guest.name)
+
+
+def _words(error: Exception) -> str:
+    """Return what went wrong: an error of ours by its words alone."""
+    ours = isinstance(error, (guests.GuestsError, files.WriteError))
+    return str(error) if ours else f"the guests of the stages can't be found: {type(error).__name__}: {error}"

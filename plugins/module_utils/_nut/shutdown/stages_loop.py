@@ -1,0 +1,413 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The program around the stages: it asks the UPSes, does what stages.decide() says, and remembers, for as long as the host runs.
+
+It may be killed at any moment and started again: what it was about to do is written down before it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Callable, Optional
+
+from ..base import clock as base_clock
+from ..base import files, records
+from ..base.systemd import Run
+from ..base.text import LINE, one_line, printable
+from ..conf import grammar
+from ..net.client import Client, UpsdFailure
+from ..proxmox import control
+from .fsd import FsdError, request_fsd
+from .policy import Stage, Target, Ups
+from .stage_guests import Finder, StageGuests, Start
+from .stages import HOLD, Action, Decision, Power, State, combine, decide, power, started, stopped, stopping
+
+VERSION = 1  # of the memory
+MODE = 0o600
+
+# How often the UPSes are asked while there is something to do, and while there is not; and how long upsd may take to answer
+POLL = 2.0
+REST_POLL = 5.0
+ASK_SECONDS = 2.0
+NOTIFY_SECONDS = 30.0
+# The same complaint is made once in so many seconds
+COMPLAIN = 60.0
+
+Ask = Callable[[Ups], Optional[Mapping[str, str]]]
+Log = Callable[[str], None]
+
+
+# The file of the memory
+
+
+def load(path: Path, boot: str) -> tuple[State, str]:
+    """Return what is remembered, and what is to be said about it, "" if nothing. Never raises.
+
+    Of another boot only this counts: a guest that HA works, and that we have stopped, is not started by HA, because it has
+    noted that this guest is not to run. The others have been started, or not, by Proxmox.
+    """
+    fresh = State(boot=boot)
+    try:
+        found = records.read(State, path, VERSION)
+    except FileNotFoundError:
+        return fresh, ""
+    except (OSError, records.RecordError) as error:
+        return (
+            fresh,
+            f"{path} can't be used ({error}): the outage counts from now, and no guest is started that it named",
+        )
+    if boot and found.boot == boot:
+        return found, ""
+    kept = {key: ha for key, ha in found.ours.items() if ha}
+    words = f"{path} is of another boot" + (f"; HA is to start {', '.join(kept)} again" if kept else "")
+    return replace(fresh, ours=kept), words
+
+
+def ask_upsd(ups: Ups) -> Mapping[str, str] | None:
+    """Ask upsd for the variables of a UPS. Returns None if it gives none within ASK_SECONDS."""
+    try:
+        with Client(ups.host, ups.port, ASK_SECONDS) as client:
+            return client.list_vars(ups.name)
+    except (UpsdFailure, grammar.Unencodable):
+        return None
+
+
+def thread(job: Callable[[], None]) -> None:
+    """Do a job beside the loop. What still runs when the program ends ends with it."""
+    threading.Thread(target=job, daemon=True).start()
+
+
+def always() -> bool:
+    """Stay."""
+    return True
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+BUSY = "another run is at work"
+"""Why run() ended at once."""
+
+
+def run(
+    stages: Sequence[Stage],
+    upses: Sequence[Ups],
+    *,
+    state_path: Path,
+    log: Log,
+    run: Run,
+    clock: control.Clock = base_clock.boottime,
+    ask: Ask = ask_upsd,
+    sleep: control.Pause = time.sleep,
+    boot_id: Callable[[], str] = base_clock.boot_id,
+    start: Start = thread,
+    set_fsd: Callable[[Run], None] = request_fsd,
+    finder: Finder | None = None,
+    alive: Callable[[], None] = nothing,
+    stay: Callable[[], bool] = always,
+) -> str:
+    """Watch the UPSes, and do what the stages say, for ever. Returns why it ended: BUSY, or what was done when `stay` said no.
+
+    state_path: its folder is made if it is not there. log
+    takes a line for each step. run: runs programs, from several threads at once. Each of them is ended by `timeout`, whose seconds
+    stand at place 2; run may give it up some seconds later, but not before. set_fsd: has upsmon set FSD, or raises FsdError. finder: finds
+    the guests; None: those of the policy whose kind it gives are all. alive: called in each round. stay: whether to go on watching
+    when nothing is left to do.
+    """
+    program = _Program(
+        stages=tuple(stages),
+        upses=tuple(upses),
+        path=state_path,
+        log=log,
+        run=run,
+        clock=clock,
+        ask=ask,
+        sleep=sleep,
+        start=start,
+        set_fsd=set_fsd,
+        finder=finder,
+        alive=alive,
+        stay=stay,
+    )
+    try:
+        with program.alone():
+            return program.watch(boot_id())
+    except files.Busy:
+        log(f"{BUSY}: this one ends")
+        return BUSY
+
+
+@dataclass
+class _Job:
+    """What is being done to a guest. until: when it is given up, if it has not ended."""
+
+    until: float
+    ended: bool = False
+
+
+@dataclass
+class _Program:
+    """The loop, and what it does beside it. The state is changed under the lock alone, and written at each change."""
+
+    stages: tuple[Stage, ...]
+    upses: tuple[Ups, ...]
+    path: Path
+    log: Log
+    run: Run
+    clock: control.Clock
+    ask: Ask
+    sleep: control.Pause
+    start: Start
+    set_fsd: Callable[[Run], None]
+    finder: Finder | None
+    alive: Callable[[], None]
+    stay: Callable[[], bool]
+    guests: StageGuests = field(init=False)
+    state: State = field(default_factory=State, init=False)
+    began: float = field(init=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
+    _saved: str = field(default="", init=False)
+    _jobs: dict[str, _Job] = field(default_factory=dict, init=False)
+    _complained: dict[str, float] = field(default_factory=dict, init=False)
+    _told: tuple[object, ...] = field(default=(), init=False)
+    _rests: str = field(default="", init=False)
+    _unknown: set[str] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        """Begin now."""
+        self.began = self.clock()
+        self.guests = StageGuests(self.stages, self.finder, self.clock, self.start, self.say, self.complain)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep a second run out. Where no lock can be had, go on: a full disk must not cost the shutdown."""
+        lock = self.path.with_name(f"{self.path.name}.lock")
+        with contextlib.ExitStack() as stack:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(files.alone(lock, 0.0, pause=self.sleep))
+                files.sweep([self.path.parent])
+            except OSError as error:
+                self.say(f"{lock} can't be locked: {error.strerror}")
+            yield
+
+    def watch(self, boot: str) -> str:
+        self.state, words = load(self.path, boot)
+        if words:
+            self.say(words)
+        self._saved = "what was there"
+        while True:
+            self.alive()
+            for action in self.look().actions:
+                if action.kind != "rest":
+                    self.do(action)
+                elif not self.rest(action.reason):
+                    return action.reason
+            self.sleep(REST_POLL if self.state.idle and not self._jobs else POLL)
+
+    def look(self) -> Decision:
+        """Ask the UPSes, decide, and remember what was decided."""
+        powers = {ups.name: power(ups.name, self.ask(ups)) for ups in self.upses}
+        self.give_up()
+        with self._lock:
+            seen = combine(powers, self.state.upses)
+            outage = bool(seen.on_battery) or "FSD" in seen.flags or self.state.since is not None
+            finding = self.guests.search(outage=outage)
+            before, now = self.state, self.clock()
+            decision = decide(self.guests.stages, self.state, now, seen, frozenset(self._jobs), finding=finding)
+            self.state = decision.state
+            self.narrate(before, seen)
+            self.tell_unknown(seen, now)
+            self.save()
+        return decision
+
+    def narrate(self, before: State, seen: Power) -> None:
+        """Log what is new about the power."""
+        now = self.state
+        told = (seen.on_battery, now.since is None, "FSD" in seen.flags, "CAL" in seen.flags)
+        if told == self._told:
+            return
+        self._told = told
+        self._rests = ""
+        if "FSD" in seen.flags:
+            self.say("upsd says FSD")
+        elif now.since is None and before.since is not None:
+            self.say("the outage is over")
+        elif seen.on_battery:
+            self.say(f"on battery: {', '.join(sorted(seen.upses))}{_measures(seen)}")
+        elif "CAL" in seen.flags:
+            self.say("a calibration, not an outage")
+        elif seen.on_battery is None:
+            self.say("upsd does not say how the power stands")
+        else:
+            self.say("on mains")
+
+    def tell_unknown(self, seen: Power, now: float) -> None:
+        """Log, once in an outage, what the stages go by and no UPS says."""
+        if self.state.since is None:
+            self._unknown.clear()
+        elif seen.on_battery and now - self.state.since >= HOLD:
+            for what in ("charge", "runtime"):
+                stages = [stage.name for stage in self.guests.stages if getattr(stage, what) is not None]
+                if stages and getattr(seen, what) is None and what not in self._unknown:
+                    self._unknown.add(what)
+                    self.say(
+                        f"battery.{what} is unknown: until a UPS says it, it begins no stage ({', '.join(stages)})"
+                    )
+
+    def do(self, action: Action) -> None:
+        if action.kind == "notify":
+            self.say(f"stage {action.stage} begins: {action.reason}")
+            self.notify(action)
+        elif action.kind == "stop_guests":
+            for target in action.targets:
+                self.begin(target, self.stop, control.longest_stop(target.seconds))
+        elif action.kind == "start_guests":
+            for target in action.targets:
+                self.say(f"{target.guest} is started: {action.reason}")
+                self.begin(target, self.restart, control.START_SECONDS + 3 * control.STATUS_SECONDS)
+        else:
+            self.fsd(action)
+
+    # Beside the loop
+
+    def begin(self, target: Target, work: Callable[[Target], None], seconds: float) -> None:
+        job = _Job(self.clock() + seconds)
+        self._jobs[target.key] = job
+
+        def whole() -> None:
+            try:
+                work(target)
+            except Exception as error:
+                # whatever it is, the loop must go on, and the guest counts as done
+                self.say(f"{target.guest}: {type(error).__name__}: {error}")
+            finally:
+                job.ended = True
+
+        self.start(whole)
+
+    def give_up(self) -> None:
+        """Forget the jobs that have ended, and those that should have long ago."""
+        for key, job in list(self._jobs.items()):
+            late = self.clock() >= job.until
+            if not job.ended and not late:
+                continue
+            del self._jobs[key]
+            with self._lock:
+                if key in self.state.asked and key not in self.state.done:
+                    self.say(f"{key}: its stop has not come to an end, and is waited for no longer")
+                    self.state = stopped(self.state, key, "lost")
+                elif not job.ended and key in self.state.ours:
+                    self.say(f"{key}: its start has not come to an end, and is waited for no longer")
+                    self.state = started(self.state, key, False, self.clock())
+
+    def change(self, new: Callable[[State], State]) -> None:
+        with self._lock:
+            self.state = new(self.state)
+            self.save()
+
+    def stop(self, target: Target) -> None:
+        key, guest = target.key, target.guest
+        ours = key in self.state.ours
+        if control.status(self.run, guest) == "stopped":
+            self.say(f"{guest} is down{', stopped by a run before this one' if ours else ' already'}")
+            self.change(lambda state: stopped(state, key, "stopped" if ours else "already"))
+            return
+        self.change(lambda state: stopping(state, key))
+        self.say(f"{guest} is shut down, and has {target.seconds:g} s for it")
+        came = control.stop(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
+        self.say(came.words)
+        outcome = "stopped" if ours and came.outcome == "already" else came.outcome
+        self.change(lambda state: stopped(state, key, outcome, came.ha))
+
+    def restart(self, target: Target) -> None:
+        key, guest = target.key, target.guest
+        stands = control.status(self.run, guest)
+        if stands == "running":
+            self.say(f"{guest} runs already: somebody has started it")
+            self.change(lambda state: started(state, key, True, self.clock()))
+            return
+        code, said = control.start(self.run, guest) if stands else (1, "its status can't be told")
+        if code:
+            last = (said.strip().splitlines() or [""])[-1]
+            self.say(f"{guest} was not started: {last}")
+        self.change(lambda state: started(state, key, not code, self.clock()))
+        if key not in self.state.ours:
+            self.say(
+                f"{guest} is given up. Start it by hand: {guest.kind} start {guest.id}" if code else f"{guest} runs"
+            )
+
+    def notify(self, action: Action) -> None:
+        stage = next(one for one in self.guests.stages if one.name == action.stage)
+        if not stage.notify:
+            return
+        message = stage.message or f"UPS: stage {stage.name} begins: {action.reason}"
+
+        def tell() -> None:
+            code, said = self.run(["timeout", "--kill-after=5", f"{NOTIFY_SECONDS:g}", *stage.notify, message])
+            if code:
+                self.say(f"{stage.notify[0]} of stage {stage.name} failed with {code}: {one_line(said)[-200:]}")
+
+        self.start(tell)
+
+    def fsd(self, action: Action) -> None:
+        try:
+            self.set_fsd(self.run)
+        except FsdError as error:
+            self.complain(
+                f"upsmon can't be told to set FSD: {one_line(str(error))}. It is tried again every {POLL:g} s"
+            )
+        else:
+            self.say(f"upsmon is told to set FSD: {action.reason}")
+            self.change(lambda state: replace(state, fsd=self.clock()))
+
+    # Words, and the file
+
+    def rest(self, reason: str) -> bool:
+        """There is nothing to do. Say so once, and whether to go on watching."""
+        if self._rests != reason:
+            self._rests = reason
+            self.say(reason)
+        return self.stay()
+
+    def say(self, words: str) -> None:
+        with self._lock:
+            since = self.began if self.state.since is None else self.state.since
+            self.log(f"+{max(0.0, self.clock() - since):.1f} s  {printable(words, LINE)}")
+
+    def complain(self, words: str) -> None:
+        last = self._complained.get(words)
+        if last is None or self.clock() - last >= COMPLAIN:
+            self._complained[words] = self.clock()
+            self.say(words)
+
+    def save(self) -> None:
+        if self.state.idle:
+            if self._saved:
+                with contextlib.suppress(OSError):
+                    self.path.unlink(missing_ok=True)
+                self._saved = ""
+            return
+        text = records.dump(self.state, VERSION)
+        if text == self._saved:
+            return
+        try:
+            files.replace({self.path: text}, MODE)
+            self._saved = text
+        except files.WriteError as error:
+            # the outage is worse than a run that can't go on where this one was killed
+            self.complain(str(error))
+
+
+def _measures(seen: Power) -> str:
+    shown = [f"{seen.charge:g} %"] if seen.charge is not None else []
+    shown += [f"{seen.runtime:g} s left"] if seen.runtime is not None else []
+    return f" ({', '.join(shown)})" if shown else ""

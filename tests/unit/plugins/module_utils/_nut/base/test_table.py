@@ -1,0 +1,32 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.table import grid, wrap_row
+
+
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
+    assert grid([("name", "s", "why"), ("nas", "60", ""), ("a", "100.5", "x")], "lrl") == [
+        "name      s  why",
+        "nas      60",
+        "a     100.5  x",
+    ]
+
+
+def test_columns_are_on_the_left_unless_it_is_said() -> None:
+    assert grid([("a", "bb"), ("aaa", "b")], indent="  ") == ["  a    bb", "  aaa  b"]
+
+
+def test_a_table_without_rows_has_no_lines() -> None:
+    assert grid([]) == []
+
+
+def test_a_row_whose_cells_are_wrapped() -> None:
+    assert wrap_row(("pve", "a text of some length", ""), (4, 10, 3)) == [
+        "pve   a text of",
+        "      some",
+        "      length",
+    ]
+    assert wrap_row(("pve", "", "x"), (4, 3, 3)) == ["pve        x"]

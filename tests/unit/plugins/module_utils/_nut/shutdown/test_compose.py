@@ -1,0 +1,79 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.homelab.nut.plugins.module_utils._nut import inventory
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import StagePlan
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.compose import compose_policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
+    MEMBERS,
+    Guest,
+    Stage,
+    check_policy,
+    to_data,
+)
+from ansible_collections.homelab.nut.plugins.modules import shutdown_plan
+
+ROLE = Path(__file__).resolve().parents[6] / "roles/nut_server"
+
+
+def test_a_policy_is_composed_of_the_secondaries() -> None:
+    found = inventory.clients(
+        {"pve": ["pve"], "truenas": ["the nas"], "ups_clients": ["media"]},
+        {
+            "pve": {},
+            "the nas": {"nut_client_address": "[fd00::7]", "nut_client_shutdown_time": 100},
+            "media": {"nut_client_guest": {"kind": "pct", "id": 101}},
+        },
+    )
+    policy = compose_policy(found, ["ups", "ups2"], 3493, settle=3, reserve=60)
+    checked = check_policy(to_data(policy))
+    assert checked == policy
+    assert [
+        (machine.name, machine.addresses, machine.shutdown_time, machine.shutdown_limit) for machine in checked.machines
+    ] == [
+        ("the_nas", ("fd00::7",), 100, 150),
+        ("media", ("media",), 30, 60),
+    ]
+    assert checked.machines[1].guest == Guest("pct", 101)
+    assert [str(ups) for ups in checked.upses] == ["ups@localhost:3493", "ups2@localhost:3493"]
+    assert (checked.settle, checked.reserve, checked.longest, checked.stages) == (3, 60, 180, ())
+    assert compose_policy([], ["ups"], 3493, settle=3, reserve=60).longest == 30
+    assert compose_policy(found, ["ups"], 3493, settle=3, reserve=60, longest=99).longest == 99
+
+
+def test_stages_know_the_addresses_of_secondaries() -> None:
+    groups = {"pve": ["pve"], "truenas": ["nas"]}
+    hostvars = {"pve": {}, "nas": {"ansible_host": "[2001:db8::20]"}}
+    found = inventory.clients(groups, hostvars)
+    stage = {
+        "name": "a",
+        "on_battery": 60,
+        "charge": None,
+        "tags": [],
+        "storage_of": ["nas", "192.0.2.9"],
+        "message": "",
+    }
+    policy = compose_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[stage])
+    assert policy.stages == ({"name": "a", "on_battery": 60, "storage_of": ["2001:db8::20", "nas", "192.0.2.9"]},)
+    with pytest.raises(
+        inventory.SiteError, match="stage a: storage_of names other, which is no secondary of this primary"
+    ):
+        compose_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[{**stage, "storage_of": ["other"]}])
+
+
+def test_a_stage_has_the_same_members_everywhere() -> None:
+    """A stage is declared in the role, in the policy, in the module and in the plan. None may lack what another one has."""
+    specs = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    chooses, tells = {"guests", "tags", "storage_of", "seconds"}, {"notify", "message"}
+    assert set(specs["nut_server_stages"]["options"]) == set(MEMBERS)
+    assert {field.name for field in fields(Stage)} == {*MEMBERS, "select"} - chooses | {"guests"}
+    assert set(shutdown_plan.spec()["stages"]["options"]) == {*MEMBERS} - tells
+    assert {field.name for field in fields(StagePlan)} == {*MEMBERS} - tells - {"tags", "storage_of"}

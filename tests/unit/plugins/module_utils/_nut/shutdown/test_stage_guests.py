@@ -1,0 +1,230 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest, GuestsError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import Chosen
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stage_guests
+from ansible_collections.homelab.nut.tests.unit.support.stages_world import (
+    BOOT,
+    FSD,
+    OB,
+    OL,
+    Says,
+    World,
+    guests_of,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+class Finds:
+    """A finder: what it finds, and kept, is said beforehand."""
+
+    def __init__(self, world: World, kept: Mapping[str, Sequence[Chosen]] | None = None) -> None:
+        self.world, self.known = world, dict(kept or {})
+        self.found: list[
+            Callable[[], Mapping[str, Sequence[Chosen]]]
+        ] = []  # one try after the other, the last for ever
+        self.tries: list[float] = []
+        self.broken = False
+
+    def find(self) -> Mapping[str, Sequence[Chosen]]:
+        self.tries.append(self.world.now - BOOT)
+        return (self.found.pop(0) if len(self.found) > 1 else self.found[0])()
+
+    def kept(self) -> Mapping[str, Sequence[Chosen]]:
+        return self.known
+
+    def keep(self, found: Mapping[str, Sequence[Chosen]]) -> bool:
+        if self.broken:
+            raise files.WriteError("guests.json could not be written: No space left on device.")
+        self.known = dict(found)
+        return True
+
+
+def chosen(number: int, seconds: float = 60.0) -> Chosen:
+    return Chosen(Guest(number, "pct" if number == 102 else "qm", f"guest{number}"), seconds, "it has the tag nas")
+
+
+TAGGED = {"name": "tagged", "on_battery": 120, "tags": ["nas"], "fsd": True}
+
+
+def finding(world: World, *found: Any, kept: Sequence[Chosen] | None = None) -> Finds:
+    """Let it find these, one after the other: guests, an error, or how many seconds it takes before what comes next."""
+    one = Finds(world, None if kept is None else {"tagged": kept})
+
+    def give(what: Any) -> Mapping[str, Sequence[Chosen]]:
+        if isinstance(what, tuple):
+            world.sleep(what[0])
+            what = what[1]
+        if isinstance(what, Exception):
+            raise what
+        return {"tagged": what}
+
+    one.found = [lambda what=what: give(what) for what in found]  # type: ignore[misc]
+    world.finder = one
+    guests_of(world)
+    world.host.put(103)
+    return one
+
+
+def test_guests_are_found_when_an_outage_begins(world: World) -> None:
+    finds = finding(world, [chosen(101), chosen(102)])
+    world.story((0, OL), (1000, OB))
+    world.stay_until = 999
+    world.go(TAGGED)
+    assert finds.tries == [1000]
+    assert world.running(101, 102, 103) == [103]
+    assert world.seen_at_fsd == [[103]]
+    assert set(finds.known) == {"tagged"}
+    assert world.has("stage tagged is for VM 101 (guest101), container 102 (guest102)")
+    assert world.has("VM 101 (guest101) is shut down, and has 60 s for it")
+
+
+def test_they_are_found_anew_in_each_outage(world: World) -> None:
+    finds = finding(world, [chosen(101)], [chosen(102)])
+    world.story((0, OB), (60, OL), (1000, OB), (1200, OL))
+    world.stay_until = 1100
+    world.go({**TAGGED, "fsd": False})
+    assert finds.tries == [0, 1000]
+    assert (world.count("shutdown", 101), world.count("shutdown", 102)) == (0, 1)
+
+
+def test_fsd_waits_until_they_are_found(world: World) -> None:
+    finding(world, (6, [chosen(101)]))
+    world.story((0, OB))
+    world.go({**TAGGED, "on_battery": 0})
+    assert world.seen_at_fsd == [[102, 103]]
+    assert 26 <= world.told[0] <= 28
+
+
+def test_but_not_for_ever(world: World) -> None:
+    finding(world, (1e6, [chosen(101)]))
+    world.story((0, OB))
+    world.kill_at = BOOT + 400
+    world.stay_until = 86400
+    world.go_killed({**TAGGED, "on_battery": 0})
+    assert world.told[0] == stage_guests.FIND_SECONDS
+    assert world.seen_at_fsd[0] == [101, 102, 103]
+    assert sum("have not been found within 10 s" in line for line in world.lines) == 1
+
+
+def test_it_is_not_tried_again_while_the_first_try_hangs(world: World) -> None:
+    finds = finding(world, (1e6, []))
+    world.story(*((place * 200.0, OB if place % 2 == 0 else OL) for place in range(6)))
+    world.kill_at = BOOT + 1000
+    world.stay_until = 86400
+    world.go_killed(TAGGED)
+    assert finds.tries == [0]
+
+
+@pytest.mark.parametrize("found", [(1e6, []), GuestsError("/etc/pve/local is not there"), ValueError("odd")])
+def test_what_was_kept_counts_where_nothing_is_found(world: World, found: Any) -> None:
+    finding(world, found, kept=[chosen(101), chosen(102)])
+    world.story((0, OB))
+    world.go(TAGGED)
+    assert world.seen_at_fsd == [[103]]
+    assert 140 <= world.told[0] <= 144
+    assert world.has("last count")
+
+
+def test_it_is_tried_again_after_a_failure(world: World) -> None:
+    finds = finding(world, GuestsError("x is not there"), GuestsError("x is not there"), [chosen(101)])
+    world.story((0, OB))
+    world.go(TAGGED)
+    assert finds.tries == [0, 30, 60]
+    assert world.seen_at_fsd == [[102, 103]]
+    assert sum("x is not there: those found last count" in line for line in world.lines) == 1
+
+
+@pytest.mark.parametrize("then", [OB, None])
+def test_killed_in_an_outage_they_are_found_anew(world: World, then: Says) -> None:
+    finds = finding(world, [chosen(101)])
+    world.story((0, OB), (50, then))
+    world.stay_until = 86400
+    world.kill_at = BOOT + 60
+    world.go_killed(TAGGED)
+    world.kill_at = BOOT + 160
+    world.go_killed(TAGGED)
+    assert world.running(101) == []
+    assert finds.tries == [0, 60]
+
+
+def test_what_was_kept_is_stopped_at_once_and_what_is_found_later_too(world: World) -> None:
+    # 101 is not meant any more, and 103 is new
+    finds = finding(world, (130, [chosen(102), chosen(103)]), kept=[chosen(101), chosen(102)])
+    world.story((0, OB))
+    world.host.put(101, shutdown=55)
+    world.go({**TAGGED, "on_battery": 100})
+    # FSD is not sent before what was told to go down has gone, though no stage names it any more
+    assert 155 <= world.told[0] <= 158
+    assert world.seen_at_fsd == [[]]
+    assert [chosen.guest.id for chosen in finds.known["tagged"]] == [102, 103]
+    assert world.count("shutdown", 102) == 1
+    assert set(json.loads(world.state.read_text())["ours"]) == {"qm/101", "pct/102", "qm/103"}
+
+
+def test_what_is_meant_no_more_is_not_stopped(world: World) -> None:
+    finding(world, (5, [chosen(102)]), kept=[chosen(101), chosen(102)])
+    world.story((0, OB))
+    world.go(TAGGED)
+    assert world.seen_at_fsd == [[101, 103]]
+
+
+def test_killed_while_one_goes_down_that_no_stage_names_any_more(world: World) -> None:
+    finding(world, (105, []), [], kept=[chosen(101)])
+    world.host.put(101, shutdown=60)
+    world.story((0, OB))
+    world.kill_at = BOOT + 110
+    world.go_killed({**TAGGED, "on_battery": 100})
+    world.go({**TAGGED, "on_battery": 100})
+    # nobody waits for it, and it comes back with the mains
+    assert 110 <= world.told[0] <= 114
+    assert set(json.loads(world.state.read_text())["ours"]) == {"qm/101"}
+
+
+def test_a_guest_without_a_kind_that_nobody_has_found(world: World) -> None:
+    world.finder = Finds(world)
+    world.finder.found = [lambda: {}]
+    guests_of(world)
+    world.story((0, OB))
+    world.go({**TAGGED, "guests": [101, {"id": 102, "kind": "pct", "seconds": 30}]})
+    # the other one's program is known
+    assert world.seen_at_fsd == [[101]]
+
+
+def test_what_is_found_is_not_looked_for_where_nobody_is_to_be_stopped(world: World) -> None:
+    finds = finding(world, [chosen(101)])
+    world.story((0, OB))
+    world.go(FSD | {"on_battery": 10})
+    assert finds.tries == []
+    assert world.told == [10]
+
+
+def test_what_was_found_can_not_be_kept(world: World) -> None:
+    finds = finding(world, [chosen(101)])
+    finds.broken = True
+    world.story((0, OB))
+    world.go(TAGGED)
+    assert finds.tries == [0]
+    assert world.seen_at_fsd == [[102, 103]]
+    assert world.has("guests.json could not be written: No space left on device.")
+    assert not world.has("last count")
+
+
+@pytest.mark.parametrize("status", ["FSD OB LB", "FSD OL"])
+def test_fsd_of_somebody_else_waits_for_who_is_found(world: World, status: str) -> None:
+    finding(world, (8, [chosen(101)]))
+    world.story((0, {"ups.status": status}))
+    assert "FSD" in world.go(TAGGED)
+    assert world.running(101, 102) == [102]

@@ -1,0 +1,396 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, records
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages, stages_loop
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
+    Ups,
+    read_stages,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stages import Power, State
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.stages_world import (
+    BOOT,
+    NAS,
+    OB,
+    OL,
+    World,
+    guests_of,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from pve import stand_in
+
+if TYPE_CHECKING:
+    pass
+
+# Killed and started again
+
+
+@pytest.mark.parametrize("second", [4, 60, 118])
+def test_killed_before_the_stage(world: World, second: float) -> None:
+    guests_of(world)
+    world.story((0, OB))
+    world.kill_at = BOOT + second
+    world.go_killed(NAS)
+    world.now += 2
+    world.go(NAS)
+    assert 140 <= world.told[0] <= 146
+
+
+def test_killed_while_guests_go_down(world: World) -> None:
+    guests_of(world, first=50)
+    world.story((0, OB))
+    world.kill_at = BOOT + 130
+    world.go_killed(NAS)
+    assert world.told == []
+    world.now += 2
+    world.go(NAS)
+    assert world.running(101, 102) == []
+    assert len(world.told) == 1
+    # what the first run has shut down is ours, though it is down when the second one looks
+    assert json.loads(world.state.read_text())["ours"] == {"qm/101": False, "pct/102": False}
+
+
+def test_killed_and_a_guest_goes_down_just_before_it_is_told_again(world: World) -> None:
+    guests_of(world, first=50)
+    world.story((0, OB))
+    world.kill_at = BOOT + 130
+    world.go_killed(NAS)
+    said = ["status: running\n"]
+
+    def late(command: Sequence[str]) -> tuple[int, str]:
+        if command[3:6] == ["qm", "status", "101"] and said:
+            return 0, said.pop()
+        return World.run(world, command)
+
+    world.run = late  # type: ignore[method-assign]
+    world.host.kill(101)
+    world.now += 2
+    world.go(NAS)
+    assert "qm/101" in json.loads(world.state.read_text())["ours"]
+
+
+def test_killed_while_a_guest_hangs_its_time_goes_on(world: World) -> None:
+    guests_of(world, first=None)
+    world.story((0, OB))
+    world.kill_at = BOOT + 150
+
+    def gone(command: Sequence[str]) -> tuple[int, str]:
+        # the first run is killed before qm has forced the guest
+        if command[3:5] == ["qm", "shutdown"] and world.now < BOOT + 150:
+            world.sleep(1000)
+        return World.run(world, command)
+
+    world.run = gone  # type: ignore[method-assign]
+    world.go_killed(NAS)
+    assert world.running(101) == [101]
+    world.now += 2
+    world.go(NAS)
+    timeouts = [call[4] for call in world.host.calls() if call[1:3] == ["shutdown", "101"]]
+    assert timeouts == ["68"]
+    assert world.running(101) == []
+
+
+def test_killed_between_the_guests_and_fsd(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB))
+    world.kill_before_fsd = True
+    world.go_killed(NAS)
+    assert world.told == []
+    calls = len(world.host.calls())
+    world.now += 2
+    world.go(NAS)
+    assert len(world.told) == 1
+    # nothing is stopped twice
+    assert len(world.host.calls()) == calls
+
+
+def test_killed_and_the_mains_return_meanwhile(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (143, OL))
+    world.kill_before_fsd = True
+    world.go_killed(NAS)
+    world.now = BOOT + 300
+    world.go(NAS)
+    assert world.told == []
+    assert world.running(101, 102) == [101, 102]
+    assert not world.state.exists()
+
+
+def test_killed_after_fsd(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB))
+    world.go(NAS)
+    calls = len(world.host.calls())
+    assert "FSD" in world.go(NAS)
+    assert len(world.told) == 1
+    assert len(world.host.calls()) == calls
+
+
+def test_killed_while_guests_are_started(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (150, OL))
+    stage = {**NAS, "fsd": False}
+    world.kill_at = BOOT + 182
+    world.go_killed(stage)
+    assert len(world.running(101, 102)) == 1
+    world.go(stage)
+    assert world.running(101, 102) == [101, 102]
+    assert world.count("start", 101) == world.count("start", 102) == 1
+
+
+# The state file
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "null", "[]", '{"version": 2}', "\xff", '{"version": 1, "boot": "boot-1", "ours": 3}'],
+)
+def test_a_damaged_state(world: World, text: str) -> None:
+    guests_of(world)
+    world.state.parent.mkdir()
+    world.state.write_text(text, encoding="latin-1")
+    world.story((0, OB))
+    world.go(NAS)
+    assert 140 <= world.told[0] <= 144
+    assert world.has("can't be used")
+
+
+def test_a_state_that_is_no_file(world: World) -> None:
+    guests_of(world)
+    world.state.parent.mkdir()
+    os.mkfifo(world.state)
+    world.story((0, OB))
+    world.go(NAS)
+    assert len(world.told) == 1
+
+
+def test_a_state_of_another_boot(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB))
+    world.kill_at = BOOT + 100
+    world.go_killed(NAS)
+    world.boot = "boot-2"
+    world.story((100, OB))
+    world.go(NAS)
+    assert 240 <= world.told[0] <= 246
+    assert world.has("of another boot")
+
+
+def test_after_the_reboot_proxmox_starts_its_guests_itself(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB))
+    world.go(NAS)
+    world.boot, world.latch = "boot-2", False
+    world.story((0, OL))
+    world.go(NAS)
+    assert world.running(101, 102) == []
+    assert not world.state.exists()
+
+
+def test_after_the_reboot_what_ha_was_told_is_told_otherwise(world: World) -> None:
+    guests_of(world, ha=True)
+    world.story((0, OB))
+    world.go(NAS)
+    assert world.running(101, 102) == []
+    world.boot, world.latch = "boot-2", False
+    world.story((0, OL))
+    world.now = BOOT + 1000
+    world.go(NAS)
+    assert world.running(101, 102) == [101]
+    assert world.now - BOOT >= 1030
+    assert not world.state.exists()
+
+
+def test_after_the_reboot_upsd_takes_its_time(world: World) -> None:
+    guests_of(world, ha=True)
+    world.story((0, OB))
+    world.go(NAS)
+    world.boot, world.latch = "boot-2", False
+    world.now = BOOT
+    world.story((0, None), (400, OL))
+    world.go(NAS)
+    assert world.running(101) == [101]
+
+
+def test_the_state_can_not_be_written(world: World) -> None:
+    guests_of(world)
+    world.state.parent.write_text("no folder")
+    world.story((0, OB))
+    world.go(NAS)
+    assert len(world.told) == 1
+    assert world.has("could not be written")
+
+
+@given(
+    st.sampled_from(sorted(json.loads(records.dump(State(), stages_loop.VERSION)))),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=5,
+    ),
+)
+def test_any_type_in_any_place(tmp_path_factory: pytest.TempPathFactory, name: str, value: Any) -> None:
+    path = tmp_path_factory.mktemp("state") / "stages.json"
+    path.write_text(
+        json.dumps({**json.loads(records.dump(State(boot="b", since=5.0), stages_loop.VERSION)), name: value})
+    )
+    found, _words = stages_loop.load(path, "b")
+    files.replace({path: records.dump(found, stages_loop.VERSION)}, 0o600)
+    assert stages_loop.load(path, "b") == (found, "")
+    stages.decide(read_stages([NAS]), found, 10.0, Power(True))
+
+
+def test_what_is_saved_is_read(tmp_path: Path) -> None:
+    whole = State(
+        boot="b",
+        since=1.0,
+        mains=2.5,
+        upses=frozenset({"ups", "rack"}),
+        low={"nas charge": 3.0},
+        begun={"nas": 4.0},
+        asked={"qm/101": 5.0},
+        done={"qm/101": "stopped"},
+        fsd=6.0,
+        down=6.5,
+        ours={"qm/101": True},
+        tries={"qm/101": (1, 7.0)},
+    )
+    path = tmp_path / "s.json"
+    path.write_text(records.dump(whole, stages_loop.VERSION))
+    assert stages_loop.load(path, "b") == (whole, "")
+    assert stages_loop.load(path, "c")[0] == State(boot="c", ours={"qm/101": True})
+    # a kernel that says no boot id may have been started anew
+    path.write_text(records.dump(replace(whole, boot=""), stages_loop.VERSION))
+    assert stages_loop.load(path, "")[0].since is None
+
+
+def test_a_second_run_ends_at_once(world: World) -> None:
+    world.story((0, OB))
+    world.state.parent.mkdir()
+    with files.alone(world.state.with_name("stages.json.lock"), 0.0):
+        assert world.go(NAS) == "another run is at work"
+    assert world.now == BOOT
+
+
+# The real clock, and the real end of a process
+
+
+def test_ask_upsd() -> None:
+    answers = {"LIST VAR ups": 'BEGIN LIST VAR ups\nVAR ups ups.status "OB LB"\nEND LIST VAR ups\n'}
+    with serving(answers) as server:
+        ups = Ups("ups", "127.0.0.1", server.port)
+        assert stages_loop.ask_upsd(ups) == {"ups.status": "OB LB"}
+        assert stages_loop.ask_upsd(replace(ups, name="other")) is None
+        assert stages_loop.ask_upsd(replace(ups, name="a\nb")) is None
+    assert stages_loop.ask_upsd(ups) is None
+
+
+PROGRAM = """
+import json, subprocess, sys
+from pathlib import Path
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages_loop
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Ups, read_stages
+stages_loop.POLL = 0.02
+folder = Path(sys.argv[1])
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+def log(line):
+    with open(folder / "log", "a") as file:
+        file.write(line + "\\n")
+stages_loop.run(
+    read_stages(json.loads((folder / "stages.json").read_text())), [Ups("ups", "127.0.0.1", int(sys.argv[2]))],
+    state_path=folder / "state.json", log=log, run=run, set_fsd=lambda run: run([str(folder / "bin/upsmon"), "-c", "fsd"]),
+)
+"""
+
+
+def test_kill_9_and_again_with_processes_and_the_real_clock(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "guests").mkdir()
+    host = stand_in.Host(tmp_path / "guests", 1.0)
+    stand_in.programs(tmp_path / "bin", tmp_path / "guests", 1.0)
+    upsmon = tmp_path / "bin/upsmon"
+    upsmon.write_text(f"#!/bin/sh\nls {tmp_path}/guests > {tmp_path}/at-fsd\necho $* >> {tmp_path}/fsd\n")
+    upsmon.chmod(0o755)
+    fifo = tmp_path / "go"
+    os.mkfifo(fifo)
+    host.put(101, shutdown=0.3)
+    # it hangs until it is let go
+    host.put(102, kind="pct", shutdown=None)
+    policy = [
+        {
+            "name": "nas",
+            "on_battery": 0,
+            "fsd": True,
+            "guests": [{"kind": "qm", "id": 101, "seconds": 60}, {"kind": "pct", "id": 102, "seconds": 60}],
+        }
+    ]
+    (tmp_path / "stages.json").write_text(json.dumps(policy))
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+
+    def status(word: str) -> dict[str, str]:
+        return {"LIST VAR ups": f'BEGIN LIST VAR ups\nVAR ups ups.status "{word}"\nEND LIST VAR ups\n'}
+
+    def wait(what: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not what():
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.02)
+
+    with serving(status("OB")) as server:
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(server.port)]
+        first = subprocess.Popen(command, env=environment)
+        try:
+            wait(lambda: "qm/101" in _done(tmp_path) and ["pct", "shutdown"] in [call[:2] for call in host.calls()])
+        finally:
+            first.kill()
+            first.wait()
+        assert host.runs(102)
+        assert not host.runs(101)
+        assert not (tmp_path / "fsd").exists()
+        since = json.loads((tmp_path / "state.json").read_text())["since"]
+        host.kill(102)
+        second = subprocess.Popen(command, env=environment)
+        try:
+            wait((tmp_path / "fsd").exists)
+            assert json.loads((tmp_path / "state.json").read_text())["since"] == since
+            server.answers.update(status("FSD OB"))
+            wait(lambda: "the shutdown goes on" in (tmp_path / "log").read_text())
+            second.terminate()
+            assert second.wait(60) == -signal.SIGTERM
+        finally:
+            second.kill()
+            second.wait()
+    assert (tmp_path / "fsd").read_text() == "-c fsd\n"
+    assert json.loads((tmp_path / "state.json").read_text())["ours"] == {"qm/101": False, "pct/102": False}
+    assert sum(call[:3] == ["qm", "shutdown", "101"] for call in host.calls()) == 1
+
+
+def _done(folder: Path) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads((folder / "state.json").read_text())["done"]
+    except FileNotFoundError:
+        return {}
+    return found

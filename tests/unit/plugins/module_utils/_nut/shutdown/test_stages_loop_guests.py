@@ -1,0 +1,393 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import control
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages
+from ansible_collections.homelab.nut.tests.unit.support.stages_world import (
+    BOOT,
+    CHARGE,
+    EARLY,
+    FSD,
+    NAS,
+    OB,
+    OL,
+    RUNTIME,
+    UPS,
+    World,
+    guests_of,
+    ob,
+)
+
+if TYPE_CHECKING:
+    pass
+
+# Guests
+
+
+def test_two_stages_at_once(world: World) -> None:
+    guests_of(world)
+    one = {"name": "one", "on_battery": 60, "guests": [{"kind": "qm", "id": 101, "seconds": 100}]}
+    two = {
+        "name": "two",
+        "on_battery": 60,
+        "guests": [{"kind": "qm", "id": 101}, {"kind": "pct", "id": 102}],
+        "fsd": True,
+    }
+    world.story((0, OB))
+    world.go(one, two)
+    assert world.count("shutdown", 101) == world.count("shutdown", 102) == 1
+    assert world.seen_at_fsd == [[]]
+
+
+def test_fsd_of_a_later_stage_waits_for_the_guests_of_an_earlier_one(world: World) -> None:
+    guests_of(world, first=90)
+    world.story((0, OB))
+    world.go(EARLY, {**NAS, "on_battery": 80, "guests": []})
+    assert 150 <= world.told[0] <= 154
+    assert world.seen_at_fsd == [[102]]
+
+
+def test_stages_one_after_the_other(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (200, ob(29)))
+    world.go(EARLY, FSD)
+    assert 206 <= world.told[0] <= 212
+    begun = [line for line in world.lines if " begins: " in line]
+    assert [line.split("stage ")[1].split(" ")[0] for line in begun] == ["early", "the-end"]
+
+
+def test_guests_of_a_stage_go_down_at_the_same_time(world: World) -> None:
+    guests_of(world, first=50, second=50)
+    world.story((0, OB))
+    world.go(NAS)
+    assert 170 <= world.told[0] <= 174
+
+
+@pytest.mark.parametrize(("kind", "number", "seconds"), [("qm", 101, 100), ("pct", 102, 60)])
+def test_a_guest_hangs(world: World, kind: str, number: int, seconds: int) -> None:
+    guests_of(world, **{"first" if number == 101 else "second": None})  # type: ignore[arg-type]
+    world.story((0, OB))
+    world.go(NAS)
+    assert world.running(101, 102) == []
+    assert 120 + seconds <= world.told[0] <= 124 + seconds
+    assert world.has(f"did not go down within {seconds} s, and was forced")
+
+
+def test_a_guest_can_not_be_stopped_at_all(world: World) -> None:
+    guests_of(world)
+
+    def broken(command: Sequence[str]) -> tuple[int, str]:
+        if command[3] == "qm":
+            return (0, "status: running\n") if command[4] == "status" else (255, "can't lock file\n")
+        return World.run(world, command)
+
+    world.run = broken  # type: ignore[method-assign]
+    world.story((0, OB))
+    world.go(NAS)
+    # it has its time, and FSD comes all the same
+    assert 218 <= world.told[0] <= 226
+    assert world.has("could not be stopped")
+
+
+def test_a_program_that_never_returns(world: World) -> None:
+    guests_of(world)
+
+    def hung(command: Sequence[str]) -> tuple[int, str]:
+        if command[3] == "qm":
+            world.sleep(1e9)
+        return World.run(world, command)
+
+    world.run = hung  # type: ignore[method-assign]
+    world.story((0, OB))
+    world.go(NAS)
+    assert 120 + 100 <= world.told[0] <= 120 + 104 + control.longest_stop(0)
+    assert world.has("is waited for no longer")
+
+
+def test_a_job_that_fails_is_no_reason_to_stop(world: World) -> None:
+    guests_of(world)
+
+    def bad(command: Sequence[str]) -> tuple[int, str]:
+        if command[3] == "qm":
+            raise ValueError("what is that")
+        return World.run(world, command)
+
+    world.run = bad  # type: ignore[method-assign]
+    world.story((0, OB))
+    world.go(NAS)
+    assert len(world.told) == 1
+    assert world.has("VM 101: ValueError: what is that")
+
+
+def test_a_guest_that_is_down_already_is_not_ours(world: World) -> None:
+    guests_of(world)
+    world.host.kill(101)
+    world.story((0, OB), (150, OL))
+    world.go({**NAS, "fsd": False})
+    assert world.running(101, 102) == [102]
+    assert world.count("shutdown", 101) == 0
+
+
+def test_a_guest_that_goes_down_by_itself_before_it_is_told_is_not_ours(world: World) -> None:
+    guests_of(world)
+
+    def late(command: Sequence[str]) -> tuple[int, str]:
+        came = World.run(world, command)
+        if command[3:6] == ["qm", "status", "101"]:
+            world.host.kill(101)
+        return came
+
+    world.run = late  # type: ignore[method-assign]
+    world.story((0, OB), (200, OL))
+    world.go({**NAS, "fsd": False})
+    assert world.running(101, 102) == [102]
+    assert world.has("VM 101 is down already")
+    assert world.count("start", 101) == 0
+
+
+def test_a_guest_that_is_on_another_node_now(world: World) -> None:
+    world.host.put(102, kind="pct")
+    world.story((0, OB), (200, OL))
+    world.go({**NAS, "fsd": False})
+    assert world.has("there is no VM 101 on this host")
+    assert world.running(102) == [102]
+    assert world.count("start", 101) == 0
+
+
+def test_a_guest_that_a_user_has_started_meanwhile(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (200, OL))
+    world.at(180, lambda: world.host.spawn(101))
+    world.go({**NAS, "fsd": False})
+    assert world.running(101, 102) == [101, 102]
+    # once by us, as it was down; it was not stopped again, nor started
+    assert (world.count("shutdown", 101), world.count("start", 101)) == (1, 0)
+    assert world.has("VM 101 runs already: somebody has started it")
+
+
+def test_a_guest_that_starts_at_the_third_try(world: World) -> None:
+    guests_of(world, starts=2)
+    world.story((0, OB), (200, OL))
+    world.go({**NAS, "fsd": False})
+    assert world.running(101, 102) == [101, 102]
+    assert world.count("start", 101) == 3
+    # 30 s of mains, and twice 10 s in between
+    assert world.now - BOOT >= 250
+    assert world.has("VM 101 was not started: start failed: storage of 101 is not online")
+
+
+def test_a_guest_that_does_not_start(world: World) -> None:
+    guests_of(world, starts=9)
+    world.story((0, OB), (200, OL))
+    world.go({**NAS, "fsd": False})
+    assert world.running(101, 102) == [102]
+    assert world.count("start", 101) == 3
+    assert world.has("VM 101 is given up. Start it by hand: qm start 101")
+    assert not world.state.exists()
+
+
+def test_a_start_that_never_returns(world: World) -> None:
+    guests_of(world)
+
+    def hung(command: Sequence[str]) -> tuple[int, str]:
+        if command[3:5] == ["qm", "start"]:
+            world.sleep(1e9)
+        return World.run(world, command)
+
+    world.run = hung  # type: ignore[method-assign]
+    world.story((0, OB), (200, OL))
+    world.go({**NAS, "fsd": False})
+    assert world.running(101, 102) == [102]
+    assert world.has("qm/101: its start has not come to an end, and is waited for no longer")
+
+
+def test_a_backup_is_ended(world: World) -> None:
+    guests_of(world, lock="backup")
+    world.story((0, OB))
+    world.go(NAS)
+    assert ["vzdump", "--stop"] in world.host.calls()
+    assert world.seen_at_fsd == [[]]
+
+
+def test_somebody_is_told(world: World) -> None:
+    world.story((0, OB))
+    world.go({"name": "mail", "on_battery": 10, "notify": ["/usr/bin/mail", "me"]}, {**FSD, "on_battery": 20})
+    assert world.notified == [["/usr/bin/mail", "me", "UPS: stage mail begins: 10 s on battery, 10 s were allowed"]]
+    # and that it failed holds nothing up
+    assert world.has("/usr/bin/mail of stage mail failed with 1: no mail today")
+    assert 20 <= world.told[0] <= 22
+
+
+def test_who_is_told_may_take_his_time(world: World) -> None:
+    def slow(command: Sequence[str]) -> tuple[int, str]:
+        if command[3] == "/usr/bin/mail":
+            world.sleep(30)
+        return World.run(world, command)
+
+    world.run = slow  # type: ignore[method-assign]
+    world.story((0, OB))
+    world.go({**FSD, "on_battery": 10, "notify": ["/usr/bin/mail"]})
+    assert world.told == [10]
+
+
+def test_somebody_is_told_in_other_words(world: World) -> None:
+    world.story((0, OB), (20, OL))
+    world.go({"name": "mail", "on_battery": 10, "notify": ["/usr/bin/mail"], "message": "power; $(rm) is out"})
+    assert world.notified == [["/usr/bin/mail", "power; $(rm) is out"]]
+
+
+# The battery
+
+
+def test_charge_falls(world: World) -> None:
+    world.story(*((place * 10.0, ob(60 - place)) for place in range(20)))
+    world.go(CHARGE)
+    # 50 % at 100 s, and HOLD
+    assert world.told == [106]
+    assert world.has("stage low begins: charge 50%, and 50% is the limit")
+
+
+def test_noise_at_the_threshold(world: World) -> None:
+    noise = [51, 50, 52, 49, 51, 50, 53, 50]
+    world.story(*((place * 4.0, ob(noise[place % len(noise)])) for place in range(100)), (400, OL))
+    world.go(CHARGE)
+    assert world.told == []
+
+
+def test_a_flap_forgets_how_long_the_charge_was_low(world: World) -> None:
+    world.story((0, ob(49)), (4, OL), (14, ob(49)), (18, ob(60)), (60, OL))
+    world.go(CHARGE)
+    assert world.told == []
+
+
+def test_charge_rises_after_the_stage_began(world: World) -> None:
+    guests_of(world)
+    world.story((0, ob(49)), (8, ob(60)), (60, OL))
+    world.go({**CHARGE, "fsd": False, "guests": NAS["guests"]})
+    assert world.count("shutdown", 101) == 1
+    assert sum(" begins: " in line for line in world.lines) == 1
+
+
+def test_runtime_jumps(world: World) -> None:
+    # what some UPSes say in the first seconds on battery, and at a change of the load
+    world.story((0, ob(100, 0)), (4, ob(99, 2400)), (50, ob(98, 300)), (54, ob(98, 2300)), (100, OL))
+    world.go(RUNTIME)
+    assert world.told == []
+
+
+def test_runtime_falls(world: World) -> None:
+    world.story((0, ob(90, 901)), (40, ob(80, 900)))
+    world.go(RUNTIME)
+    assert world.told == [46]
+    assert world.has("runtime 900 s, and 900 s is the limit")
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "a lot"])
+def test_a_value_that_is_none(world: World, value: str) -> None:
+    world.story((0, {"ups.status": "OB", "battery.charge": value, "battery.runtime": value}), (100, OL))
+    world.go({**CHARGE, "runtime": 900})
+    assert world.told == []
+    for what in ("charge", "runtime"):
+        words = f"battery.{what} is unknown: until a UPS says it, it begins no stage (low)"
+        assert sum(words in line for line in world.lines) == 1
+
+
+def test_a_ups_that_always_says_runtime_0_begins_no_stage(world: World) -> None:
+    """At 95 %, 6 s into any flicker, this shut the house down."""
+    world.story((0, ob(95, 0)), (100, OL))
+    world.go(RUNTIME)
+    assert world.told == []
+    assert world.has("battery.runtime is unknown: until a UPS says it, it begins no stage (low)")
+
+
+def test_a_runtime_that_is_unknown_for_a_moment_is_not_told(world: World) -> None:
+    world.story((0, ob(95, 0)), (4, ob(95)), (100, OL))
+    world.go(RUNTIME)
+    assert not any("unknown" in line for line in world.lines)
+
+
+def test_a_low_charge_on_mains_is_no_reason(world: World) -> None:
+    world.story((0, OB), (20, {"ups.status": "OL CHRG", "battery.charge": "10", "battery.runtime": "60"}))
+    world.go({**CHARGE, "runtime": 900})
+    assert world.told == []
+
+
+def test_the_emptiest_counts(world: World) -> None:
+    world.upses = [UPS, replace(UPS, name="rack")]
+    world.story((0, ob(90)))
+    world.story((0, ob(80)), (50, ob(40)), ups="rack")
+    world.go(CHARGE)
+    assert world.told == [56]
+
+
+def test_a_low_battery_that_is_on_mains_does_not_count(world: World) -> None:
+    world.upses = [UPS, replace(UPS, name="rack")]
+    world.story((0, ob(90)), (100, OL))
+    world.story((0, {**OL, "battery.charge": "5"}), ups="rack")
+    world.go(CHARGE)
+    assert world.told == []
+
+
+def test_a_calibration_is_no_outage(world: World) -> None:
+    guests_of(world)
+    world.story((0, {**ob(20, 100), "ups.status": "OB CAL"}), (1800, {"ups.status": "OL CHRG"}))
+    world.go({**NAS, "charge": 50, "runtime": 900})
+    assert world.told == []
+    assert world.host.calls() == []
+    assert 1800 <= world.now - BOOT <= 1804
+
+
+def test_a_calibration_that_says_ob_first(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (4, {**ob(20), "ups.status": "OB CAL"}), (1800, OL))
+    world.go({**NAS, "charge": 50})
+    assert world.host.calls() == []
+
+
+def test_a_calibration_that_says_ob_first_does_not_start_the_clock(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (4, {**OB, "ups.status": "OB CAL"}), (600, OB))
+    world.go(NAS)
+    assert 740 <= world.told[0] <= 744
+
+
+def test_no_stage_begins_while_a_ups_calibrates(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (70, {**OB, "ups.status": "OB CAL"}), (400, OL))
+    world.go(EARLY, NAS)
+    assert (world.count("shutdown", 101), world.count("shutdown", 102)) == (1, 0)
+    assert world.running(101, 102) == [101, 102]
+
+
+def test_the_power_fails_in_a_calibration(world: World) -> None:
+    guests_of(world)
+    world.story((0, {**OB, "ups.status": "OB CAL"}), (600, OB))
+    world.go(NAS)
+    assert 740 <= world.told[0] <= 744
+
+
+def test_a_self_test_on_battery(world: World) -> None:
+    world.story((0, {**ob(100, 60), "ups.test.result": "In progress"}), (25, OL))
+    world.go({**RUNTIME, "on_battery": 10})
+    assert world.told == []
+
+
+def test_a_test_that_never_ends_stops_no_stage(world: World) -> None:
+    world.story((0, {**ob(100, 60), "ups.test.result": "In progress"}))
+    world.go(RUNTIME)
+    assert stages.TEST_SECONDS <= world.told[0] <= stages.TEST_SECONDS + stages.HOLD + 2
+
+
+def test_a_stand_in_for_a_ups_that_is_not_there_tells_nothing(world: World) -> None:
+    world.story((0, {"ups.status": "ABSENT"}))
+    world.kill_at = BOOT + 1000
+    world.go_killed(NAS)
+    assert world.lines == ["+0.0 s  upsd does not say how the power stands"]

@@ -1,0 +1,425 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ansible_collections.homelab.nut.tests.unit.support.stages_world import (
+    BOOT,
+    EARLY,
+    FSD_SAID,
+    LIMIT,
+    NAS,
+    OB,
+    OL,
+    UPS,
+    World,
+    guests_of,
+    ob,
+)
+
+if TYPE_CHECKING:
+    pass
+
+# Mains return before, during and after each stage
+
+
+def test_to_the_end(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB))
+    assert "FSD" in world.go(NAS)
+    assert world.running(101, 102) == []
+    assert world.seen_at_fsd == [[]]
+    # the slower guest takes 20 s, and two looks are 2 s apart
+    assert 140 <= world.told[0] <= 144
+    assert len(world.told) == 1
+    assert world.has("stage nas-guests begins: 120 s on battery, 120 s were allowed")
+    assert world.has("VM 101 is down, after 20.0 s")
+    assert world.state.exists()
+
+
+def test_mains_were_never_away(world: World) -> None:
+    guests_of(world)
+    world.story((0, OL))
+    assert world.go(NAS) == "the mains are there, and nothing is left to do"
+    assert world.now == BOOT
+    assert not world.state.exists()
+    assert world.host.calls() == []
+
+
+def test_mains_return_before_any_stage(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (110, OL))
+    world.go(NAS)
+    assert world.running(101, 102) == [101, 102]
+    assert not world.state.exists()
+    assert world.told == []
+    assert 140 <= world.now - BOOT <= 144
+
+
+def test_mains_return_after_a_stage_without_fsd(world: World) -> None:
+    guests_of(world)
+    world.host.put(103, running=False)
+    stage = {**NAS, "fsd": False, "guests": [*NAS["guests"], {"kind": "qm", "id": 103}]}  # type: ignore[misc]
+    world.story((0, OB), (200, OL))
+    world.go(stage)
+    assert world.running(101, 102, 103) == [101, 102]
+    assert (world.count("start", 101), world.count("start", 102), world.count("start", 103)) == (1, 1, 0)
+    assert not world.state.exists()
+    # one after the other, and at once when the mains are stable
+    assert 230 <= world.now - BOOT <= 240
+
+
+def test_what_was_stopped_last_is_started_first(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (200, OL))
+    world.go(EARLY, {**NAS, "fsd": False})
+    assert [call[2] for call in world.host.calls() if call[1] == "start"] == ["102", "101"]
+
+
+def test_they_are_started_only_when_the_mains_are_stable(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (100, OL), (125, OB), (130, OL))
+    seen: list[list[int]] = []
+    world.at(158, lambda: seen.append(world.running(101)))
+    world.go(EARLY)
+    assert seen == [[]]
+    assert world.running(101) == [101]
+    assert world.count("start", 101) == 1
+    assert world.count("shutdown", 101) == 1
+
+
+def test_mains_return_while_guests_go_down(world: World) -> None:
+    guests_of(world, first=90)
+    world.story((0, OB), (130, OL))
+    world.go(NAS)
+    # what has been told to go down does so, and comes back; and FSD is not sent
+    assert world.told == []
+    assert world.running(101, 102) == [101, 102]
+    assert world.count("start", 101) == 1
+
+
+def test_mains_return_between_the_guests_and_fsd(world: World) -> None:
+    guests_of(world)
+    world.fsd_codes = [1] * 5
+    world.story((0, OB), (146, OL))
+    world.go(NAS)
+    assert len(world.told) == 3
+    assert world.running(101, 102) == [101, 102]
+    assert not world.state.exists()
+
+
+def test_a_flap_between_the_guests_and_fsd_only_delays_it(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (140, OL), (160, OB))
+    assert "FSD" in world.go(NAS)
+    assert 160 <= world.told[0] <= 164
+    assert world.count("start", 101) == 0
+
+
+def test_mains_return_after_fsd(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (150, OL))
+    assert "FSD" in world.go(NAS)
+    assert world.running(101, 102) == []
+    assert world.count("start", 101) == world.count("start", 102) == 0
+
+
+def test_mains_return_after_fsd_that_nobody_heard(world: World) -> None:
+    guests_of(world)
+    world.fsd_works = False
+    world.story((0, OB), (150, OL))
+    world.go(NAS)
+    assert len(world.told) == 1
+    assert world.running(101, 102) == [101, 102]
+
+
+# It stays
+
+
+def test_it_stays_when_the_mains_are_there(world: World) -> None:
+    guests_of(world)
+    world.story((0, OL))
+    world.stay_until = 86400
+    world.kill_at = BOOT + 3000
+    world.at(100, lambda: world.state.write_text("not touched"))
+    world.go_killed(NAS)
+    assert world.state.read_text() == "not touched"
+    world.state.unlink()
+    # nothing is done, nothing is written, and not more than the two words of its beginning are said
+    assert world.host.calls() == []
+    assert [path.name for path in world.state.parent.iterdir()] == ["stages.json.lock"]
+    assert [line.partition("  ")[2] for line in world.lines] == [
+        "on mains",
+        "the mains are there, and nothing is left to do",
+    ]
+    assert [after - before for before, after in zip(world.looks, world.looks[1:])] == [5] * 599
+
+
+def test_an_outage_costs_nothing_after_it(world: World) -> None:
+    guests_of(world)
+    world.stay_until = 86400
+    stage = {**NAS, "fsd": False}
+    world.story((0, OL), (1000, OB), (1200, OL), (2000, OB), (2200, OL))
+    there: list[bool] = []
+    for second in (900, 1100, 1900, 2100, 2900):
+        world.at(second, lambda: there.append(world.state.exists()))
+    world.kill_at = BOOT + 3000
+    world.go_killed(stage)
+    assert there == [False, True, False, True, False]
+    assert world.running(101, 102) == [101, 102]
+    assert [world.count("shutdown", 101), world.count("start", 101)] == [2, 2]
+    begun = [float(line.split(" s")[0][1:]) for line in world.lines if " begins: " in line]
+    assert begun == [120, 120]
+    pauses = {(round(before // 1000), after - before) for before, after in zip(world.looks, world.looks[1:])}
+    assert {pause for _when, pause in pauses} == {5.0, 2.0}
+    quick = [one for one, after in zip(world.looks, world.looks[1:]) if after - one == 2]
+    assert {1000 <= one <= 1250 or 2000 <= one <= 2250 for one in quick} == {True}
+
+
+def test_after_fsd_it_stays_and_does_nothing_more(world: World) -> None:
+    guests_of(world)
+    world.stay_until = 86400
+    notify = {"name": "late", "on_battery": 300, "notify": ["/bin/mail"], "fsd": True}
+    world.story((0, OB), (1000, None))
+    world.kill_at = BOOT + 1500
+    world.go_killed(NAS, notify)
+    calls = len(world.host.calls())
+    assert world.latch
+    assert len(world.told) == 1
+    assert world.notified == []
+    assert world.running(101, 102) == []
+    # killed and started again while upsd is gone: it knows
+    world.kill_at = BOOT + 3000
+    world.go_killed(NAS, notify)
+    assert len(world.told) == 1
+    assert world.notified == []
+    assert len(world.host.calls()) == calls
+
+
+def test_fsd_that_is_called_off(world: World) -> None:
+    guests_of(world)
+    world.stay_until = 86400
+    world.story((0, OL), (100, FSD_SAID), (200, None), (210, OL), (1000, OB))
+    world.kill_at = BOOT + 1100
+    world.go_killed(NAS)
+    # upsd was started anew: what we have stopped is started, when the mains are stable
+    assert world.count("start", 101) == world.count("start", 102) == 1
+    assert world.running(101, 102) == [101, 102]
+    assert world.told == []
+    # and the next outage is one of its own
+    world.kill_at = LIMIT
+    world.stay_until = 0
+    world.go(NAS)
+    assert 1140 <= world.told[0] <= 1144
+    assert world.count("shutdown", 101) == 2
+
+
+def test_fsd_that_is_called_off_begins_anew_at_once(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (100, FSD_SAID), (200, OL), (210, OB))
+    world.stay_until = 200
+    world.go(NAS)
+    assert 210 + 120 <= world.told[0] <= 210 + 124
+    assert world.count("start", 101) == 0
+
+
+def test_fsd_that_is_called_off_on_battery_is_not_believed(world: World) -> None:
+    guests_of(world)
+    world.stay_until = 86400
+    world.story((0, OB), (30, FSD_SAID), (100, OB))
+    world.kill_at = BOOT + 1000
+    world.go_killed(NAS)
+    assert world.told == []
+    assert not world.has("begins")
+
+
+def test_fsd_while_the_mains_are_there(world: World) -> None:
+    guests_of(world)
+    world.stay_until = 86400
+    world.story((0, OL), (100, {"ups.status": "FSD OL"}), (300, OL))
+    world.kill_at = BOOT + 290
+    world.go_killed(NAS)
+    assert world.running(101, 102) == []
+    world.kill_at = BOOT + 325
+    world.go_killed(NAS)
+    assert world.running(101, 102) == []
+    world.kill_at = BOOT + 400
+    world.go_killed(NAS)
+    assert world.running(101, 102) == [101, 102]
+    # and nothing of it is left over for the next outage
+    world.story((0, OB))
+    world.stay_until = 0
+    world.go(NAS)
+    assert world.running(101, 102) == []
+
+
+def test_fsd_is_called_off_while_a_guest_still_goes_down(world: World) -> None:
+    guests_of(world, first=90)
+    world.story((0, FSD_SAID), (10, OL))
+    world.stay_until = 100
+    world.go(NAS)
+    assert world.running(101, 102) == [101, 102]
+    assert 120 <= world.now - BOOT <= 130
+
+
+# Flaps and the clock
+
+
+def test_a_flap_does_not_set_the_clock_back(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (100, OL), (110, OB))
+    world.go(NAS)
+    assert 140 <= world.told[0] <= 144
+
+
+def test_after_a_long_return_the_clock_begins_anew(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (100, OL))
+    world.go(NAS)
+    world.story((0, OL), (200, OB))
+    world.now = BOOT + 200
+    world.go(NAS)
+    assert 340 <= world.told[0] <= 344
+
+
+def test_many_flaps_in_a_row_are_one_outage(world: World) -> None:
+    guests_of(world)
+    world.story(*((place * 12.0, OB if place % 2 == 0 else OL) for place in range(30)))
+    world.go(NAS)
+    # it never begins, or sends FSD, while the mains are there
+    assert world.told
+    assert world.told[0] % 24 < 12
+
+
+def test_the_outage_comes_back_while_guests_are_started(world: World) -> None:
+    guests_of(world)
+    stage = {**NAS, "on_battery": 60, "fsd": False}
+    world.story((0, OB), (100, OL), (131, OB), (300, OL))
+    world.go(stage)
+    assert world.running(101, 102) == [101, 102]
+    # a new outage, and so the stage begins anew
+    assert sum("begins" in line for line in world.lines) == 2
+    assert world.count("start", 101) + world.count("start", 102) <= 4
+
+
+# upsd, upsmon
+
+
+def test_upsd_dies_on_battery(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (20, None))
+    world.fsd_works = False
+    world.at(180, lambda: world.story((0, {"ups.status": "FSD OB"})))
+    world.go(NAS)
+    assert 140 <= world.told[0] <= 144
+    assert world.has("upsd does not say how the power stands")
+
+
+def test_upsd_dies_and_charge_triggers_nothing(world: World) -> None:
+    guests_of(world)
+    world.story((0, ob(80)), (20, None), (4000, OL))
+    world.go({**NAS, "on_battery": None, "charge": 50})
+    assert world.told == []
+    assert world.running(101, 102) == [101, 102]
+
+
+def test_upsd_dies_when_the_mains_are_back(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (100, OL), (110, None), (1000, OL))
+    world.go(NAS)
+    assert world.told == []
+    assert 1000 <= world.now - BOOT <= 1004
+
+
+def test_upsd_was_never_there(world: World) -> None:
+    world.story((0, None))
+    world.kill_at = BOOT + 1000
+    world.go_killed(NAS)
+    assert world.lines == ["+0.0 s  upsd does not say how the power stands"]
+    assert not world.state.exists()
+
+
+def test_upsd_comes_late(world: World) -> None:
+    guests_of(world)
+    world.story((0, None), (200, OB))
+    world.go(NAS)
+    assert 340 <= world.told[0] <= 344
+
+
+def test_upsmon_does_not_run(world: World) -> None:
+    guests_of(world)
+    world.fsd_codes = [1] * 40
+    world.story((0, OB))
+    world.go(NAS)
+    assert len(world.told) == 41
+    assert [round(after - before) for before, after in zip(world.told, world.told[1:])] == [2] * 40
+    # and it is said once a minute
+    assert sum("can't be told to set FSD: nut-monitor.service is not running" in line for line in world.lines) == 2
+
+
+def test_upsd_does_not_show_fsd(world: World) -> None:
+    guests_of(world)
+    world.fsd_works = False
+    world.story((0, OB), (200, {"ups.status": "FSD OB"}))
+    world.go(NAS)
+    assert [round(after - before) for before, after in zip(world.told, world.told[1:])] == [16, 16, 16]
+    assert world.has("upsd has not shown FSD for 16 s")
+
+
+def test_fsd_comes_from_somebody_else(world: World) -> None:
+    guests_of(world)
+    world.story((0, OB), (30, {"ups.status": "FSD OB LB"}))
+    assert "FSD" in world.go(NAS)
+    # its storage is about to go: the stage's guests are not left running
+    assert world.running(101, 102) == []
+    assert world.told == []
+
+
+def test_fsd_of_another_ups_is_not_ours(world: World) -> None:
+    guests_of(world)
+    world.upses = [UPS, replace(UPS, name="rack")]
+    world.story((0, OL))
+    world.story((0, {"ups.status": "FSD OB LB"}), (50, OL), ups="rack")
+    world.go({**NAS, "on_battery": 1000})
+    assert world.running(101, 102) == [101, 102]
+
+
+def test_two_upses(world: World) -> None:
+    guests_of(world)
+    world.upses = [UPS, replace(UPS, name="rack"), replace(UPS, name="gone")]
+    # the one that comes back first does not end the outage; one that was never heard of does not count
+    world.story((0, OB), (50, OL))
+    world.story((0, OL), (20, OB), (100, None), (110, OB), ups="rack")
+    world.go(NAS)
+    assert 140 <= world.told[0] <= 144
+
+
+def test_two_upses_and_the_one_that_was_on_battery_falls_silent(world: World) -> None:
+    guests_of(world)
+    world.upses = [UPS, replace(UPS, name="rack")]
+    world.story((0, OL))
+    world.story((0, OB), (20, None), ups="rack")
+    world.go(NAS)
+    assert 140 <= world.told[0] <= 144
+
+
+def test_one_ups_is_back_and_the_other_one_falls_silent(world: World) -> None:
+    guests_of(world)
+    world.upses = [UPS, replace(UPS, name="rack")]
+    world.story((0, OB), (30, OL))
+    world.story((0, OB), (20, None), ups="rack")
+    world.go(NAS)
+    assert 140 <= world.told[0] <= 144
+
+
+def test_a_ups_that_was_never_heard_of_keeps_no_outage_alive(world: World) -> None:
+    guests_of(world)
+    world.upses = [UPS, replace(UPS, name="rack")]
+    world.story((0, OB), (50, OL))
+    world.go(NAS)
+    assert 80 <= world.now - BOOT <= 84
+    assert world.told == []

@@ -1,0 +1,241 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A world for the stories of stages_loop: guests are processes, and the time is ours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages_loop
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.fsd import FsdError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
+    Ups,
+    read_stages,
+)
+from pve import stand_in
+
+if TYPE_CHECKING:
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Run
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stage_guests import Finder
+SPEED = 500.0
+BOOT = 5000.0  # CLOCK_BOOTTIME when a story begins
+LIMIT = 3 * 3600.0
+UPS = Ups("ups", "localhost", 3493)
+
+OL = {"ups.status": "OL", "battery.charge": "100", "battery.runtime": "3000"}
+OB = {"ups.status": "OB DISCHRG", "battery.charge": "80", "battery.runtime": "2000"}
+
+Says = "Mapping[str, str] | None"
+
+
+def ob(charge: float, runtime: float = 2000) -> Mapping[str, str]:
+    return {"ups.status": "OB", "battery.charge": f"{charge:g}", "battery.runtime": f"{runtime:g}"}
+
+
+class Killed(BaseException):
+    """kill -9."""
+
+
+class World:
+    """A host with guests. Its time stands still while a program runs, and then makes the step that the program waited for.
+
+    Each thread that sleeps gives way; when all do, it is the next one's moment. So a story goes the same way each time, however
+    slow the machine is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("bin", "guests"):
+            (folder / name).mkdir()
+        self.host = stand_in.Host(folder / "guests", SPEED)
+        stand_in.programs(folder / "bin", folder / "guests", SPEED)
+        self.environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+        self.state = folder / "lib/stages.json"
+        self.boot = "boot-1"
+        self.upses: list[Ups] = [UPS]
+        self.says: dict[str, list[tuple[float, Says]]] = {}
+        self.now = BOOT
+        self.lines: list[str] = []
+        self.told: list[float] = []  # when upsmon was told to set FSD
+        self.fsd_codes: list[int] = []  # what upsmon answers, then 0
+        self.fsd_works = True
+        self.latch = False  # upsd shows FSD
+        self.seen_at_fsd: list[list[int]] = []  # which guests ran then
+        self.notified: list[Sequence[str]] = []
+        self.events: list[tuple[float, Callable[[], None]]] = []
+        self.kill_at = LIMIT
+        self.kill_before_fsd = False
+        self.finder: Finder | None = None
+        self.stay_until = 0.0  # seconds until which the program goes on when nothing is left to do
+        self.looks: list[float] = []  # when upsd was asked
+        self._condition = threading.Condition()
+        self._mine = threading.local()
+        self._busy = 0
+        self._sleepers: list[list[Any]] = []
+        self._life = 0
+
+    # What the program is given
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        with self._condition:
+            target = self.now + seconds
+            if getattr(self._mine, "job", False):
+                me: list[Any] = [target, False]
+                self._sleepers.append(me)
+                self._busy -= 1
+                self._condition.notify_all()
+                life = self._life
+                assert self._condition.wait_for(lambda: me[1] or self._life != life, 60)
+                if self._life != life:
+                    raise Killed
+                return
+            while True:
+                assert self._condition.wait_for(lambda: self._busy == 0, 60), "a job does not end"
+                self.now = min([target, *(one[0] for one in self._sleepers)])
+                due = [one for one in self._sleepers if one[0] <= self.now]
+                for one in due:
+                    one[1] = True
+                    self._sleepers.remove(one)
+                self._busy += len(due)
+                self._condition.notify_all()
+                if not due and self.now >= target:
+                    break
+        if self.now >= self.kill_at:
+            self.kill_at = LIMIT
+            raise Killed
+        assert self.now < BOOT + LIMIT, "\n".join(["the story does not end", *self.lines])
+
+    def start(self, job: Callable[[], None]) -> None:
+        def whole() -> None:
+            self._mine.job = True
+            try:
+                job()
+            except Killed:
+                return  # it counts no more
+            with self._condition:
+                if self._life == life:
+                    self._busy -= 1
+                    self._condition.notify_all()
+
+        with self._condition:
+            self._busy += 1
+            life = self._life
+        threading.Thread(target=whole, daemon=True).start()
+
+    def run(self, command: Sequence[str]) -> tuple[int, str]:
+        assert list(command[:2]) == ["timeout", "--kill-after=5"]
+        what = list(command[3:])
+        if what[0].startswith("/"):
+            self.notified.append(what)
+            return 1, "no mail today"
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        if what[1:2] == ["shutdown"] and done.returncode == 0:
+            guest, limit = self.host.get(int(what[2])), float(what[4])
+            if not guest["ha"]:
+                self.sleep(limit if guest["shutdown"] is None else min(limit, guest["shutdown"]))
+        return done.returncode, done.stdout + done.stderr
+
+    def set_fsd(self, _run: Run) -> None:
+        if self.kill_before_fsd:
+            self.kill_before_fsd = False
+            raise Killed
+        self.told.append(self.now - BOOT)
+        self.seen_at_fsd.append(
+            sorted(int(one.stem) for one in self.host.folder.glob("*.json") if self.host.runs(int(one.stem)))
+        )
+        code = self.fsd_codes.pop(0) if self.fsd_codes else 0
+        if code:
+            raise FsdError("nut-monitor.service is not running")
+        if self.fsd_works:
+            self.latch = True
+
+    def ask(self, ups: Ups) -> Says:
+        self.looks.append(self.now - BOOT)
+        for event in [one for one in self.events if one[0] <= self.now - BOOT]:
+            self.events.remove(event)
+            event[1]()
+        said: Says = None
+        for since, what in self.says.get(ups.name, []):
+            if self.now - BOOT >= since:
+                said = what
+        return {**said, "ups.status": f"FSD {said['ups.status']}"} if said and self.latch else said
+
+    # The story
+
+    def story(self, *steps: tuple[float, Says], ups: str = "ups") -> None:
+        """Say from which second on a UPS says what."""
+        self.says[ups] = list(steps)
+
+    def at(self, seconds: float, event: Callable[[], None]) -> None:
+        self.events.append((seconds, event))
+
+    def go(self, *policy: Mapping[str, Any]) -> str:
+        return stages_loop.run(
+            read_stages(policy),
+            self.upses,
+            state_path=self.state,
+            log=self.lines.append,
+            run=self.run,
+            clock=self.clock,
+            ask=self.ask,
+            sleep=self.sleep,
+            boot_id=lambda: self.boot,
+            start=self.start,
+            set_fsd=self.set_fsd,
+            finder=self.finder,
+            stay=lambda: self.now - BOOT < self.stay_until,
+        )
+
+    def go_killed(self, *policy: Mapping[str, Any]) -> None:
+        """The same, until it is killed; then nothing of it is left."""
+        with pytest.raises(Killed):
+            self.go(*policy)
+        self.kill()
+
+    def kill(self) -> None:
+        with self._condition:
+            self._life += 1
+            self._busy, self._sleepers = 0, []
+            self._condition.notify_all()
+
+    # What came of it
+
+    def running(self, *numbers: int) -> list[int]:
+        return [number for number in numbers if self.host.runs(number)]
+
+    def count(self, verb: str, number: int) -> int:
+        return sum(call[1:3] == [verb, str(number)] for call in self.host.calls())
+
+    def has(self, words: str) -> bool:
+        return any(words in line for line in self.lines)
+
+
+NAS = {
+    "name": "nas-guests",
+    "on_battery": 120,
+    "guests": [{"kind": "qm", "id": 101, "seconds": 100}, {"kind": "pct", "id": 102, "seconds": 60}],
+    "fsd": True,
+}
+EARLY = {"name": "early", "on_battery": 60, "guests": [{"kind": "qm", "id": 101, "seconds": 100}]}
+FSD = {"name": "the-end", "charge": 30, "fsd": True}
+
+
+def guests_of(world: World, first: float | None = 20, second: float | None = 5, **more: Any) -> None:
+    world.host.put(101, kind="qm", shutdown=first, **more)
+    world.host.put(102, kind="pct", shutdown=second)
+
+
+FSD_SAID = {"ups.status": "FSD OB LB"}
+CHARGE = {"name": "low", "charge": 50, "fsd": True}
+RUNTIME = {"name": "low", "runtime": 900, "fsd": True}
