@@ -150,7 +150,7 @@ from ..module_utils._command import warn
 from ..module_utils._host import find_lack_of_primary
 from ..module_utils._hotplug import POLICY, chosen, host
 from ..module_utils._module import Module
-from ..module_utils._nut.base import files, systemd
+from ..module_utils._nut.base import files, paths, systemd
 from ..module_utils._nut.hotplug.reconcile import Host, Look, ReconcileError, describe, difference
 from ..module_utils._nut.programs import nut_hotplug
 from ..module_utils._nut.usb.policy import PolicyError
@@ -161,7 +161,7 @@ def main() -> None:
     module = Module(
         argument_spec={
             **POLICY,
-            "log": {"type": "path", "default": str(nut_hotplug.LOG)},
+            "log": {"type": "path", "default": f"/{paths.HOTPLUG_LOG}"},
             "wait": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
