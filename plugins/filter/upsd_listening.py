@@ -33,10 +33,12 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - V(ports) are the ports, V(own) the addresses that the host must have for itself, and V(reachable) is whether other hosts can connect.
+    - V(ports) are the ports, V(local) those on which the host reaches its own C(upsd) under a
+      loopback address, V(own) the addresses that the host must have for itself, and V(reachable) is whether other hosts can connect.
   type: dict
   sample:
     ports: [3493]
+    local: []
     own: [192.0.2.10]
     reachable: true
 """
@@ -44,13 +46,14 @@ _value:
 
 def upsd_listening(upsd_conf: str) -> dict[str, Any]:
     """Read the LISTEN lines."""
-    from ..module_utils._nut.conf import upsmon
+    from ..module_utils._nut.conf import upsd
 
-    ports = [port for _unused, port in upsmon.listening(upsd_conf)] or [upsmon.PORT]
+    ports = [port for _unused, port in upsd.listening(upsd_conf)] or [upsd.PORT]
     return {
         "ports": sorted(set(ports)),
-        "own": upsmon.own_addresses(upsd_conf),
-        "reachable": upsmon.is_reachable(upsd_conf),
+        "local": sorted(set(upsd.local_ports(upsd_conf))),
+        "own": upsd.own_addresses(upsd_conf),
+        "reachable": upsd.is_reachable(upsd_conf),
     }
 
 

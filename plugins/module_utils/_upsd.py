@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._nut.conf import upsmon
+from ._nut.conf import upsd
 from ._nut.net import client
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 OPTIONS: dict[str, Any] = {
     "host": {"type": "str", "default": "localhost"},
-    "port": {"type": "int", "default": upsmon.PORT},
+    "port": {"type": "int", "default": upsd.PORT},
     "timeout": {"type": "int", "default": 5},
     "tls": {"type": "bool"},
     "ca": {"type": "str"},

@@ -16,7 +16,7 @@ from ._command import warn
 from ._nut.base import systemd, tcp_table
 from ._nut.base.allow import AccessError
 from ._nut.base.hostnames import is_address, normal_address, resolve
-from ._nut.conf import upsmon
+from ._nut.conf import upsd
 from ._nut.deploy import kits
 from ._nut.deploy.change import Step
 from ._nut.deploy.installation import Installation, InstallError, Plan
@@ -158,7 +158,7 @@ def read_file(path: Path) -> str:
 
 def ask_upsd() -> tuple[snapshot.UpsState, ...]:
     """Return what this host's upsd says of its UPSes; () if it does not answer."""
-    host, port = upsmon.local_upsd(read_file(_host.ROOT / "etc/nut/upsd.conf"))[0]
+    host, port = upsd.local_upsd(read_file(_host.ROOT / "etc/nut/upsd.conf"))[0]
     try:
         with Client(host, port, timeout=5) as client:
             return snapshot.snapshot(client)
@@ -168,7 +168,7 @@ def ask_upsd() -> tuple[snapshot.UpsState, ...]:
 
 def find_ports() -> list[int]:
     """Return the ports that upsd listens on by the configuration that is on the host now."""
-    listening = upsmon.listening(read_file(_host.ROOT / "etc/nut/upsd.conf"))
+    listening = upsd.listening(read_file(_host.ROOT / "etc/nut/upsd.conf"))
     return [port for _address, port in listening if 0 < port < 65536]
 
 

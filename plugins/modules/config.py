@@ -158,7 +158,8 @@ from ..module_utils._nut.base.systemd import UnitError, last_words, sandbox_fail
 from ..module_utils._nut.conf import nss
 from ..module_utils._nut.deploy.apply import LocalNut
 from ..module_utils._nut.deploy.deployment import DeployError, Deployment
-from ..module_utils._nut.hotplug.reconcile import Host, ReconcileError
+from ..module_utils._nut.hotplug.observe import ReconcileError
+from ..module_utils._nut.hotplug.reconcile import Host
 from ..module_utils._nut.usb.policy import PolicyError, check
 
 

@@ -151,7 +151,9 @@ from ..module_utils._host import find_lack_of_primary
 from ..module_utils._hotplug import POLICY, chosen, host
 from ..module_utils._module import Module
 from ..module_utils._nut.base import files, paths, systemd
-from ..module_utils._nut.hotplug.reconcile import Host, Look, ReconcileError, describe, difference
+from ..module_utils._nut.hotplug.look import Look, describe, difference
+from ..module_utils._nut.hotplug.observe import ReconcileError
+from ..module_utils._nut.hotplug.reconcile import Host
 from ..module_utils._nut.programs import nut_hotplug
 from ..module_utils._nut.usb.policy import PolicyError
 

@@ -107,7 +107,7 @@ from typing import Any
 from ..module_utils._module import Module
 from ..module_utils._nut.base.allow import AccessError
 from ..module_utils._nut.base.hostnames import resolve
-from ..module_utils._nut.conf import upsmon
+from ..module_utils._nut.conf import upsd
 from ..module_utils._nut.net import access
 from ..module_utils._nut.proxmox import firewall
 
@@ -135,7 +135,7 @@ def main() -> None:
         argument_spec={
             "mode": {"type": "str", "choices": ["hint", "rules", "absent"], "default": "hint"},
             "sources": {"type": "list", "elements": "str", "default": []},
-            "port": {"type": "int", "default": upsmon.PORT},
+            "port": {"type": "int", "default": upsd.PORT},
             "path": {"type": "path", "default": "/etc/pve"},
         },
         supports_check_mode=True,

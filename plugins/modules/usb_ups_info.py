@@ -144,9 +144,9 @@ from ..module_utils._host import find_lack_of_primary
 from ..module_utils._hotplug import POLICY, chosen, host
 from ..module_utils._module import Module
 from ..module_utils._nut.base.process import find_program
-from ..module_utils._nut.conf import releases
+from ..module_utils._nut.conf.release import find_release
 from ..module_utils._nut.conf.ups_conf import UpsConf
-from ..module_utils._nut.hotplug.reconcile import ReconcileError
+from ..module_utils._nut.hotplug.observe import ReconcileError
 from ..module_utils._nut.usb import bus, fingerprint, names, policy
 
 
@@ -192,7 +192,7 @@ def without_nut(
         devices = bus.by_lsusb(run)
     upses = bus.candidates(devices, bus.table(), rules, lambda _device: False)
     known = names.Known(None, UpsConf((), {}))
-    return devices, upses, names.resolve(known, upses, rules, releases.installed(run, find_program))
+    return devices, upses, names.resolve(known, upses, rules, find_release(run, find_program))
 
 
 def told(

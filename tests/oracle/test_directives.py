@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""All that the roles can write is taken by each release, without what releases.fit() leaves out; and that it would not take.
+"""All that the roles can write is taken by each release, without what fit_files() leaves out; and that it would not take.
 
 Of upsd.users also what each user is granted.
 """
@@ -22,11 +22,19 @@ import yaml
 from ansible_collections.homelab.nut.plugins.filter.directives import FilterModule
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import (
     consistency,
+    dry_run,
     grammar,
-    releases,
     ups_conf,
-    upsmon,
+    upsd,
 )
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.directives import (
+    DEVICE,
+    DIRECTIVES,
+    NOTIFY_TYPES,
+    Directive,
+    Release,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.fit import fit_files
 from homelab import CHECKOUT
 
 written = FilterModule().filters()["directives"]
@@ -73,13 +81,13 @@ BY_NAME: dict[str, Any] = {
     },
     **{"PIPEFN": "/run/nut/pipe", "LOCKFN": "/run/nut/lock", "SHUTDOWNCMD": "/bin/echo #1", "MINSUPPLIES": 1},
     **{"NUT_DEBUG_PID": True, "NUT_DEBUG_PROCNAME": True, "POLLFAIL_LOG_THROTTLE_MAX": 5},
-    "NOTIFYMSG": dict.fromkeys(releases.NOTIFY_TYPES, f"%s {ODD}"),
-    "NOTIFYFLAG": {kind: ["SYSLOG", "EXEC"] for kind in releases.NOTIFY_TYPES},
+    "NOTIFYMSG": dict.fromkeys(NOTIFY_TYPES, f"%s {ODD}"),
+    "NOTIFYFLAG": {kind: ["SYSLOG", "EXEC"] for kind in NOTIFY_TYPES},
     "AT": [["ONBATT", "*", "START-TIMER", "early", "30"], ["ONLINE", "*", "CANCEL-TIMER", "early"]],
 }
 
 
-def value(name: str, directive: releases.Directive) -> Any:
+def value(name: str, directive: Directive) -> Any:
     """Choose what a directive is set to."""
     if name in BY_NAME:
         return BY_NAME[name]
@@ -87,12 +95,12 @@ def value(name: str, directive: releases.Directive) -> Any:
     return BY_KIND[directive.kind] if directive.kind in BY_KIND else directive.kind.partition("|")[0]
 
 
-def of(file: str) -> dict[str, releases.Directive]:
+def of(file: str) -> dict[str, Directive]:
     """List the directives of a file that are not refused everywhere."""
-    return {name: directive for name, directive in releases.DIRECTIVES[file].items() if not directive.never}
+    return {name: directive for name, directive in DIRECTIVES[file].items() if not directive.never}
 
 
-def newer(table: dict[str, releases.Directive], version: releases.Release) -> set[str]:
+def newer(table: dict[str, Directive], version: Release) -> set[str]:
     return {name for name, directive in table.items() if directive.since > version}
 
 
@@ -144,19 +152,17 @@ def variables(role: str) -> dict[str, Any]:
     return found
 
 
-def device(version: releases.Release) -> dict[str, Any]:
+def device(version: Release) -> dict[str, Any]:
     """Make a UPS with every key that may be left out where a release does not know it."""
     keys: dict[str, Any] = {"name": "ups", "default": {"battery.charge.low": 30}, "override": {"ups.mfr": ODD}}
-    for name, directive in releases.DEVICE.items():
+    for name, directive in DEVICE.items():
         if not name.endswith(".*") and not (directive.needed and directive.since > version):
             keys[name] = value(name, directive)
     return keys
 
 
 @pytest.fixture(scope="session")
-def rendered(
-    tmp_path_factory: pytest.TempPathFactory, debians: dict[str, releases.Release]
-) -> dict[str, dict[str, Any]]:
+def rendered(tmp_path_factory: pytest.TempPathFactory, debians: dict[str, Release]) -> dict[str, dict[str, Any]]:
     """Let Ansible render the roles' templates: host -> files, tls. A host and its secondary are called as the release."""
     root = tmp_path_factory.mktemp("site")
     for role in FILES:
@@ -207,7 +213,7 @@ def written_in(files: dict[str, str]) -> set[str]:
 @pytest.mark.parametrize("role", FILES)
 def test_nut_takes_all_that_a_role_can_write(nut: Any, rendered: dict[str, dict[str, Any]], role: str) -> None:
     seen = rendered[nut.debian if role == "nut_server" else f"{nut.debian}-2"]
-    fitted = releases.fit(seen["files"], nut.version)
+    fitted = fit_files(seen["files"], nut.version)
     assert fitted.refused == ()
     assert consistency.together(fitted.files, nut.version) == []
     tls = {name: text for name, text in seen["tls"].items() if name != "path"}
@@ -220,7 +226,7 @@ def test_nut_takes_all_that_a_role_can_write(nut: Any, rendered: dict[str, dict[
                 assert f"{file} {name}" in complete
                 assert (f"{file} {name}" in left) == (directive.since <= nut.version)
     if role == "nut_server":
-        for name, directive in releases.DEVICE.items():
+        for name, directive in DEVICE.items():
             if not name.endswith(".*"):
                 assert (f"DEVICE {name}" in left) == (directive.since <= nut.version)
 
@@ -231,7 +237,7 @@ def test_the_user_nut_gains_nothing_while_files_are_checked(
 ) -> None:
     """Who is nut already, by a USB device or over the network, renames and links what it can while root has files checked."""
     seen = rendered[nut.debian]
-    files = releases.fit(seen["files"], nut.version).files
+    files = fit_files(seen["files"], nut.version).files
     tls = {name: text for name, text in seen["tls"].items() if name != "path"}
     assert nut.ask("attack", files=files, tls=tls, aim=aim, times=6) == {
         # nothing else was read than what was given
@@ -265,7 +271,7 @@ DRIVER = {
 def test_each_user_is_granted_what_is_needed_and_no_more(nut: Any, rendered: dict[str, dict[str, Any]]) -> None:
     """Of the role's own upsd.users: the primary's user, a secondary's, and one with all rights, to see that there are any."""
     text = rendered[nut.debian]["files"]["upsd.users"]
-    users = upsmon.users(text)
+    users = upsd.users(text)
     right = {"monitor": {"FSD", "PRIMARY", "MASTER", "LOGIN"}, f"{nut.debian}-2": {"LOGIN"}}
     right["admin"] = {*right["monitor"], "INSTCMD", "SET"}
     assert users.keys() == right.keys()
@@ -295,7 +301,7 @@ def test_each_user_is_granted_what_is_needed_and_no_more(nut: Any, rendered: dic
 
 
 def test_a_driver_stops_at_a_key_that_its_release_does_not_know(nut: Any) -> None:
-    keys = {name.replace("*", "battery.charge.low"): directive for name, directive in releases.DEVICE.items()}
+    keys = {name.replace("*", "battery.charge.low"): directive for name, directive in DEVICE.items()}
     first = {"driver": "usbhid-ups", "port": "auto"}
     text = "".join(
         ups_conf.render(ups_conf.sections([{"name": f"k{n}", **first, name: value(name, directive)}]))
@@ -325,10 +331,10 @@ def test_upsmon_complains_of_a_directive_that_its_release_does_not_know(nut: Any
     ((_code, said),) = nut.ask(
         "run",
         files={"upsmon.conf": text},
-        commands=[["upsmon", "-P", consistency.NO_PID, "-K", "-f", "/run/oracle/upsmon.conf"]],
+        commands=[["upsmon", "-P", dry_run.NO_PID, "-K", "-f", "/run/oracle/upsmon.conf"]],
     )
     assert complaints(said) == newer(table, nut.version)
-    types = {kind for kind, since in releases.NOTIFY_TYPES.items() if since > nut.version}
+    types = {kind for kind, since in NOTIFY_TYPES.items() if since > nut.version}
     assert set(re.findall(r"invalid notify type:? \[?(\w+)", said, re.IGNORECASE)) == types
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import consistency, grammar, upsmon
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import dry_run, grammar, upsd, upsmon
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -81,15 +81,15 @@ def test_upsd_lets_in_whom_users_reads(nut: Any, text: str) -> None:
         ],
     )
     seen = [tuple(line.startswith("OK") for line in answer.splitlines()[2:]) for answer in found["answers"]]
-    users = upsmon.users(text)
+    users = upsd.users(text)
     told = []
     for name, password in tried:
         user = users.get(name)
         right = user is not None and user.password == password
         told.append(
             (
-                right and user is not None and user.type in upsmon.PRIMARY + upsmon.SECONDARY,
-                right and user is not None and user.type in upsmon.PRIMARY,
+                right and user is not None and user.type in upsd.PRIMARY + upsd.SECONDARY,
+                right and user is not None and user.type in upsd.PRIMARY,
             )
         )
     assert seen == told
@@ -115,11 +115,11 @@ MONITORS = st.one_of(
 @given(st.lists(MONITORS, max_size=5).map("\n".join), st.sampled_from(["\n", ""]))
 def test_upsmon_watches_what_monitors_reads(nut: Any, lines: str, end: str) -> None:
     text = lines + end
-    command = ["upsmon", "-P", consistency.NO_PID, "-K", "-f", "/run/oracle/upsmon.conf"]
+    command = ["upsmon", "-P", dry_run.NO_PID, "-K", "-f", "/run/oracle/upsmon.conf"]
     ((_code, said),) = nut.ask("run", files={"upsmon.conf": text}, commands=[command])
     told = []
     for one in upsmon.monitors(text):
-        kind = "primary" if one.type.lower() in upsmon.PRIMARY else "secondary"
+        kind = "primary" if one.type.lower() in upsd.PRIMARY else "secondary"
         told.append(
             f"UPS: {one.system} " + (f"({kind}) (power value {one.power})" if one.power else "(monitoring only)")
         )

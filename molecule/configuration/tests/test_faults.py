@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsmon
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from homelab import Lab
 from homelab.podman import podman
 from support import ended, extra, kill_upsd_when_replaced, nut_processes, status, unit, until
@@ -134,7 +134,7 @@ def test_two_plays_at_once(rack, start, play):
     for one in failed:
         assert "another run is configuring NUT on this host" in one.stdout + one.stderr, one.stdout
     after = texts(rack)
-    written = upsmon.directive(after["upsd.conf"], "MAXAGE"), upsmon.directive(after["upsmon.conf"], "DEADTIME")
+    written = grammar.directive(after["upsd.conf"], "MAXAGE"), grammar.directive(after["upsmon.conf"], "DEADTIME")
     assert written in [(age, age) for age, one in zip(("17", "18"), done, strict=True) if one.returncode == 0]
     assert serves(rack)
     assert litter(rack) == []

@@ -20,9 +20,11 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import (
     directives,
     grammar,
     ups_conf,
+    upsd,
     upsmon,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor, User
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsd import User
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
 from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_play
 
@@ -491,13 +493,13 @@ def test_upsd_conf(rendered: dict[str, dict[str, Any]]) -> None:
 def test_upsd_users(rendered: dict[str, dict[str, Any]]) -> None:
     """Each host that hangs on this primary has a login, with no more rights than it needs, and nobody else."""
     made = rendered["full"]["passwords"]
-    assert upsmon.users(rendered["full"]["rendered"]["upsd.users"]) == {
+    assert upsd.users(rendered["full"]["rendered"]["upsd.users"]) == {
         "root": User("root", PRIMARIES["full"]["nut_server_password"], "primary"),
         "nas": User("nas", made["nas"], "secondary"),
         "media-1": User("media-1", made["media"], "secondary"),
         "desk": User("desk", "x'y;z", "secondary"),
     }
-    assert upsmon.users(rendered["bare"]["rendered"]["upsd.users"]) == {
+    assert upsd.users(rendered["bare"]["rendered"]["upsd.users"]) == {
         "monitor": User("monitor", made["bare"], "primary")
     }
     assert "SET" not in rendered["full"]["rendered"]["upsd.users"]
@@ -538,7 +540,7 @@ def test_the_primary_knows_its_secondary(rendered: dict[str, dict[str, Any]], ho
     """What the one sends is what the other holds, and what is watched is served."""
     primary = rendered[SECONDARIES[host][1]]["rendered"]
     one, *_others = upsmon.monitors(rendered[host]["rendered"]["upsmon.conf"])
-    assert upsmon.users(primary["upsd.users"])[one.user] == User(one.user, one.password, "secondary")
+    assert upsd.users(primary["upsd.users"])[one.user] == User(one.user, one.password, "secondary")
     assert one.ups in ups_conf.parse(primary["ups.conf"]).sections
 
 
@@ -620,7 +622,7 @@ def test_the_odd_device(rendered: dict[str, dict[str, Any]]) -> None:
 def test_further_users(rendered: dict[str, dict[str, Any]]) -> None:
     text = rendered["odd"]["rendered"]["upsd.users"]
     made = rendered["odd"]["passwords"]
-    assert upsmon.users(text) == {
+    assert upsd.users(text) == {
         "monitor": User("monitor", made["odd"], "primary"),
         "viewer": User("viewer", made["viewer@odd"], ""),
         "admin": User("admin", "a'b\"c", "primary"),
@@ -783,7 +785,7 @@ def test_the_library_has_the_same_defaults() -> None:
     """Another host's variables don't hold a role's defaults, so the library has these of its own."""
     defaults = load("nut_server", "defaults/main.yml")
     assert defaults["nut_server_user"] == the_inventory.PRIMARY_USER
-    assert defaults["nut_server_port"] == upsmon.PORT == client.PORT
+    assert defaults["nut_server_port"] == upsd.PORT == client.PORT
     (nas,) = the_inventory.clients({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": {}})
     (device,) = defaults["nut_server_devices"]
     assert (nas["ups"], nas["primary_port"]) == (device["name"], defaults["nut_server_port"])

@@ -98,6 +98,12 @@ def parse(text: str) -> list[Line]:
     ]
 
 
+def directive(text: str, name: str) -> str | None:
+    """Return the value of a directive that stands in no section, None if it is not there. As in NUT, the last counts."""
+    values = [line.words[1] for line in parse(text) if line.words[0] == name and len(line.words) > 1]
+    return values[-1] if values else None
+
+
 def problems(text: str) -> list[Problem]:
     """Return what NUT drops or takes otherwise than written, in the order of the file. It never raises."""
     return list(scan(text).problems)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..base import trust
 from ..base.systemd import Run
-from . import grammar, ups_conf, upsmon
+from . import grammar, ups_conf, upsd
 
 # where NUT's own samples, its newer documentation, and the posts of most people have the flag
 COMMON_FLAGS = ("/etc/killpower", "/run/nut/killpower")
@@ -56,9 +56,9 @@ def unbindable(new: str, old: str, serves: bool) -> list[str]:
     NUT 2.8.0 and 2.8.1 only log most of these, and secondaries then find nobody. old: the file that is there; serves: upsd
     runs, so that the ports of old are its own. A name is tried as upsd would, with all its addresses.
     """
-    own = {port for _unused, port in (upsmon.listening(old) or [("", upsmon.PORT)])} if serves else set()
+    own = {port for _unused, port in (upsd.listening(old) or [("", upsd.PORT)])} if serves else set()
     wrong = []
-    for host, port in upsmon.listening(new):
+    for host, port in upsd.listening(new):
         address = None if host == "*" else host
         try:
             places = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -108,7 +108,7 @@ def unrunnable(files: Mapping[str, str], runner: Run) -> list[str]:
         ("upssched.conf", "CMDSCRIPT"),
     ):
         text = files.get(name, "")
-        command = upsmon.directive(text, directive)
+        command = grammar.directive(text, directive)
         # without AT lines nothing calls it
         if not command or (directive == "CMDSCRIPT" and not any(one.words[0] == "AT" for one in grammar.parse(text))):
             continue
@@ -142,7 +142,7 @@ def find_untrusted(files: Mapping[str, str], folder: Path) -> list[str]:
             f"{why}, so users other than root decide what upsmon runs as root. Run: chown root {folder}; chmod go-w {folder}"
         )
     upsmon_conf = files.get("upsmon.conf", "")
-    if flag := upsmon.directive(upsmon_conf, "POWERDOWNFLAG"):
+    if flag := grammar.directive(upsmon_conf, "POWERDOWNFLAG"):
         path = Path(flag)
         why = f"{flag} is a link" if path.is_symlink() else trust.find_untrusted(path.parent)
         if why:
@@ -150,7 +150,7 @@ def find_untrusted(files: Mapping[str, str], folder: Path) -> list[str]:
                 f"upsmon.conf: POWERDOWNFLAG {flag}: {why}. Whoever can write there can make the next reboot cut the UPS's power, and have "
                 "root's own files overwritten. Name a path in a directory that root alone can write, such as /run/nut-killpower"
             )
-    runs = [("upsmon.conf: SHUTDOWNCMD", _program_of(upsmon.directive(upsmon_conf, "SHUTDOWNCMD") or ""))]
+    runs = [("upsmon.conf: SHUTDOWNCMD", _program_of(grammar.directive(upsmon_conf, "SHUTDOWNCMD") or ""))]
     settings = ups_conf.parse(files.get("ups.conf", "")).settings
     runs += [("ups.conf: driverpath", value) for key, value in settings if key == "driverpath" and value]
     wrong += [
@@ -169,14 +169,14 @@ def missing(files: Mapping[str, str], made: Path | None = None) -> list[str]:
     conf = ups_conf.parse(files.get("ups.conf", ""))
     pairs = [*conf.settings, *(pair for one in conf.sections.values() for pair in one.keys)]
     users = [("ups.conf", value) for key, value in pairs if key == "user"]
-    users.append(("upsmon.conf", upsmon.directive(files.get("upsmon.conf", ""), "RUN_AS_USER")))
+    users.append(("upsmon.conf", grammar.directive(files.get("upsmon.conf", ""), "RUN_AS_USER")))
     wrong = [f"{name}: this host has no user {user}" for name, user in users if user and not _is_user(user)]
     folders = [
-        (name, "CERTPATH", upsmon.directive(files.get(name, ""), "CERTPATH")) for name in ("upsd.conf", "upsmon.conf")
+        (name, "CERTPATH", grammar.directive(files.get(name, ""), "CERTPATH")) for name in ("upsd.conf", "upsmon.conf")
     ]
     folders += [("ups.conf", key, value) for key, value in conf.settings if key in ("driverpath", "statepath")]
     for name, directive in (("upsmon.conf", "POWERDOWNFLAG"), ("upssched.conf", "PIPEFN"), ("upssched.conf", "LOCKFN")):
-        path = upsmon.directive(files.get(name, ""), directive)
+        path = grammar.directive(files.get(name, ""), directive)
         folders.append((name, directive, str(Path(path).parent) if path else None))
     wrong += [
         f"{name}: {directive}: there is no directory {path}. Make it, or name another"
@@ -200,7 +200,7 @@ def old_flags(texts: Iterable[str]) -> list[str]:
     texts: upsmon.conf as it is and as it will be. No shutdown is going on while this runs, so a flag is one that an
     earlier shutdown has left.
     """
-    paths = dict.fromkeys([*(upsmon.directive(text, "POWERDOWNFLAG") or "" for text in texts), *COMMON_FLAGS])
+    paths = dict.fromkeys([*(grammar.directive(text, "POWERDOWNFLAG") or "" for text in texts), *COMMON_FLAGS])
     said = []
     for path in paths:
         if path and Path(path).is_file():
@@ -214,7 +214,7 @@ def old_flags(texts: Iterable[str]) -> list[str]:
 
 def lasting_flag(upsmon_conf: str, mounts: str) -> list[str]:
     """Say whether POWERDOWNFLAG would outlive a reboot. mounts: /proc/self/mounts."""
-    path = upsmon.directive(upsmon_conf, "POWERDOWNFLAG")
+    path = grammar.directive(upsmon_conf, "POWERDOWNFLAG")
     if not path:
         return []
     kinds = {}

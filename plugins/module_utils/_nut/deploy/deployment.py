@@ -21,9 +21,12 @@ from ..base import files as base_files
 from ..base import hostnames, sets
 from ..base import systemd as base_systemd
 from ..base.text import one_line
-from ..conf import consistency, dry_run, enumerator, host, nss, releases, ups_conf, upsmon
+from ..conf import consistency, dry_run, enumerator, grammar, host, nss, ups_conf, upsmon
+from ..conf.advice import advise
 from ..conf.directives import Release
-from ..conf.upsmon import local_upsd
+from ..conf.fit import fit_files
+from ..conf.release import find_release
+from ..conf.upsd import local_upsd
 from ..net import snapshot, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..usb.names import Resolution
@@ -84,7 +87,7 @@ class Deployment:
         self.new: Mapping[str, str] = self.wanted or {}
         self.certificates = nss.path_of(self.tls, self.local.folder) if self.tls else None
         self._known()
-        self.release = releases.installed(self.local.runner, self.local.finder)
+        self.release = find_release(self.local.runner, self.local.finder)
         names = (*self.new, actions.WANTED) if "ups.conf" in self.new else self.new
         self.old = {
             name: text
@@ -93,7 +96,7 @@ class Deployment:
         }
         asked = self._complete()
         # as it was asked for: fit() allows that, too, for the day on which the network is not there
-        told = upsmon.directive(self.new.get("upsd.conf", ""), "ALLOW_NOT_ALL_LISTENERS")
+        told = grammar.directive(self.new.get("upsd.conf", ""), "ALLOW_NOT_ALL_LISTENERS")
         self.may_lack_listeners = (told or "").lower() in ("1", "true", "yes", "on")
         self._fit()
         if asked or actions.WANTED in self.old:
@@ -133,7 +136,7 @@ class Deployment:
         """Leave out what the installed release does not know."""
         if self.release is None:
             return
-        fitted = releases.fit(self.new, self.release)
+        fitted = fit_files(self.new, self.release)
         if fitted.refused:
             raise DeployError(
                 "this host's NUT can't do what is asked, so nothing was changed:\n" + "\n".join(fitted.refused)
@@ -284,7 +287,7 @@ class Deployment:
 
     def advice(self) -> list[str]:
         """Say what the installed release is known to be bad at, as far as it touches this host."""
-        return releases.advice(self.new, self.release) if self.release else []
+        return advise(self.new, self.release) if self.release else []
 
     # Doing
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from ..base import hostnames, systemd
-from ..conf import nss, ups_conf, upsmon
+from ..conf import nss, ups_conf, upsd, upsmon
 from ..net import snapshot
 from ..net.client import Client, UpsdFailure
 from ..usb.absent import finds_no_ups
@@ -96,7 +96,7 @@ class Verifier:
             return {}, (), ()
         sections = ups_conf.parse(self.files["ups.conf"]).sections
         try:
-            with Client(*upsmon.local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
+            with Client(*upsd.local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
                 states = snapshot.snapshot(client, list(sections))
         except UpsdFailure as error:
             return {}, (Trouble(str(error), systemd.SERVER),), ()

@@ -19,9 +19,11 @@ from ..base import hostnames
 from ..base.clock import stamp
 from ..base.systemd import ABSENT, MONITOR, SERVER, WATCHER, Entry, driver
 from ..base.text import as_text, one_line, printable
-from ..conf import grammar, releases, ups_conf
+from ..conf import grammar, ups_conf, upsd
 from ..conf import upsmon as conf_upsmon
+from ..conf.advice import advise
 from ..conf.directives import NEWEST
+from ..conf.fit import fit_files
 from ..deploy import actions
 from ..deploy import kits as deploy_kits
 from ..net import access, readings, vocabulary
@@ -92,7 +94,7 @@ class _Look:
 
     def __init__(self, seen: Seen, expected: Expected) -> None:
         self.seen, self.expected, self.host = seen, expected, expected.name
-        fitted = releases.fit(expected.files, seen.release).files if seen.release else dict(expected.files)
+        fitted = fit_files(expected.files, seen.release).files if seen.release else dict(expected.files)
         self.wanted: Mapping[str, str] = fitted
         self.sections = ups_conf.parse(self.text("ups.conf")).sections
         self.upses = {one.name.lower(): one for one in self.served.report.upses} if self.served else {}
@@ -143,7 +145,7 @@ def release(look: _Look) -> Found:
     """What is this release known to be bad at, with these files?"""
     if look.seen.release is None:
         return
-    advice = releases.advice({name: one.text for name, one in look.seen.files.items()}, look.seen.release)
+    advice = advise({name: one.text for name, one in look.seen.files.items()}, look.seen.release)
     for words in advice:
         yield look.make("release", NOTE, words)
     if not advice:
@@ -251,7 +253,7 @@ def users(look: _Look) -> Found:
     """Does upsd know those who log in, with their passwords? Only that they differ is told."""
     if "upsd.users" not in look.wanted or "upsd.users" not in look.seen.files:
         return
-    ours, theirs = conf_upsmon.users(look.wanted["upsd.users"]), conf_upsmon.users(look.text("upsd.users"))
+    ours, theirs = upsd.users(look.wanted["upsd.users"]), upsd.users(look.text("upsd.users"))
     wrong = []
     for name, user in ours.items():
         other = theirs.get(name)
@@ -259,9 +261,7 @@ def users(look: _Look) -> Found:
             wrong.append(f"{name} is missing")
         elif other.password != user.password:
             wrong.append(f"{name} has another password than the inventory")
-        elif (other.type in conf_upsmon.PRIMARY) != (user.type in conf_upsmon.PRIMARY) or bool(other.type) != bool(
-            user.type
-        ):
+        elif (other.type in upsd.PRIMARY) != (user.type in upsd.PRIMARY) or bool(other.type) != bool(user.type):
             wrong.append(f"{name} is upsmon {other.type or 'nothing'}, and should be {user.type or 'nothing'}")
     extra = [name for name in theirs if name not in ours]
     if wrong:
@@ -588,7 +588,7 @@ def listening(look: _Look) -> Found:
         yield from look.blind("listening", "sockets")
         return
     conf = look.wanted.get("upsd.conf", look.text("upsd.conf"))
-    wanted = conf_upsmon.listening(conf) or [("localhost", conf_upsmon.PORT)]
+    wanted = upsd.listening(conf) or [("localhost", upsd.PORT)]
     unit = look.seen.units.get(SERVER)
     if unit and not unit.runs:
         return  # units() says so
@@ -652,7 +652,7 @@ def shielded(look: _Look) -> Found:
 
 def limited(look: _Look) -> Found:
     """Does the host refuse those who need not connect to upsd, and let in those who must?"""
-    if not look.expected.primary or not conf_upsmon.is_reachable(look.text("upsd.conf")):
+    if not look.expected.primary or not upsd.is_reachable(look.text("upsd.conf")):
         return
     if "access" in look.seen.troubles:
         yield from look.blind("access", "access")
@@ -688,7 +688,7 @@ def _table_problems(look: _Look, text: str) -> Found:
         words = f"who may connect to upsd is not limited as /etc/nut/access.nft has it: {difference}"
         todo = f"journalctl -u {deploy_kits.ACCESS_UNIT} -n 20; systemctl restart {deploy_kits.ACCESS_UNIT}"
         yield look.make("access", FAILURE, words, todo)
-    ports = {port for _unused, port in conf_upsmon.listening(look.text("upsd.conf"))}
+    ports = {port for _unused, port in upsd.listening(look.text("upsd.conf"))}
     # one more is that which upsd had before the last run
     open_ports = sorted(ports - access.known_ports(text))
     if open_ports:
@@ -794,7 +794,7 @@ def _refused(journal: Sequence[Entry]) -> str:
 def upsmon(look: _Look) -> Found:
     """Is upsmon what it should be, and does it run as it should?"""
     watched = conf_upsmon.monitors(look.text("upsmon.conf"))
-    good = conf_upsmon.PRIMARY if look.expected.primary else conf_upsmon.SECONDARY
+    good = upsd.PRIMARY if look.expected.primary else upsd.SECONDARY
     # one with power value 0 is only watched
     own = [
         one
@@ -811,7 +811,7 @@ def upsmon(look: _Look) -> Found:
     else:
         yield look.make("upsmon", OK, f"{good[0]} of {', '.join(one.system for one in own)}")
     users_of = {one.user for one in look.seen.processes if one.name == "upsmon"}
-    wanted = conf_upsmon.directive(look.text("upsmon.conf"), "RUN_AS_USER") or "nut"
+    wanted = grammar.directive(look.text("upsmon.conf"), "RUN_AS_USER") or "nut"
     if users_of and wanted != "root" and wanted not in users_of:
         yield look.make(
             "upsmon",
@@ -825,8 +825,8 @@ def shutdowncmd(look: _Look) -> Found:
     """Does upsmon run what it should at the end?"""
     if "upsmon.conf" not in look.seen.files:
         return
-    there = conf_upsmon.directive(look.text("upsmon.conf"), "SHUTDOWNCMD")
-    wanted = conf_upsmon.directive(look.wanted.get("upsmon.conf", ""), "SHUTDOWNCMD")
+    there = grammar.directive(look.text("upsmon.conf"), "SHUTDOWNCMD")
+    wanted = grammar.directive(look.wanted.get("upsmon.conf", ""), "SHUTDOWNCMD")
     if not there:
         yield look.make("shutdowncmd", FAILURE, "upsmon.conf has no SHUTDOWNCMD: this host would not go down", DEPLOY)
     elif wanted is not None and there != wanted:
@@ -927,7 +927,7 @@ def _broken(text: str) -> str:
 
 def _is_gated(look: _Look) -> bool:
     """Return whether upsmon leaves the shutdown to the gate. Its program is there without that, too: for stages, and for upsd."""
-    return deploy_kits.GATE in (conf_upsmon.directive(look.text("upsmon.conf"), "SHUTDOWNCMD") or "")
+    return deploy_kits.GATE in (grammar.directive(look.text("upsmon.conf"), "SHUTDOWNCMD") or "")
 
 
 def policy(look: _Look) -> Found:
@@ -969,7 +969,7 @@ def policy(look: _Look) -> Found:
 
 def killpower(look: _Look) -> Found:
     """Would the next reboot cut the UPS's power?"""
-    named = conf_upsmon.directive(look.text("upsmon.conf"), "POWERDOWNFLAG")
+    named = grammar.directive(look.text("upsmon.conf"), "POWERDOWNFLAG")
     service = look.seen.units.get(deploy_kits.GATE)
     going = (service is not None and service.active in ("active", "activating")) or any(
         "FSD" in one.status for one in look.upses.values()

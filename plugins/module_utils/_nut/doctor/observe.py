@@ -27,10 +27,11 @@ from typing import Any, Callable, TypeVar
 from ..base import hostnames, jsontext, paths, tcp_table, trust
 from ..base.process import Find, find_program
 from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Entry, Run, Unit, driver, read_journal, show
-from ..conf import host, releases, ups_conf
+from ..conf import grammar, host, ups_conf, upsd
 from ..conf import upsmon as conf_upsmon
 from ..conf.directives import Release
-from ..conf.upsmon import local_upsd
+from ..conf.release import find_release
+from ..conf.upsd import local_upsd
 from ..deploy import actions, sandbox
 from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
@@ -201,7 +202,7 @@ class Host:
         return Seen(
             now=now,
             group=_group(),
-            release=self.tried("release", lambda: releases.installed(self.runner, self.finder), None),
+            release=self.tried("release", lambda: find_release(self.runner, self.finder), None),
             installed=installed,
             files=files,
             own=self.tried("own files", self._own, {}),
@@ -283,12 +284,12 @@ class Host:
         return tuple(ups_conf.parse(files["ups.conf"].text).sections) if "ups.conf" in files else ()
 
     def _flags(self, upsmon_conf: str) -> dict[str, float]:
-        paths = dict.fromkeys([conf_upsmon.directive(upsmon_conf, "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
+        paths = dict.fromkeys([grammar.directive(upsmon_conf, "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
         seen = {path: self._at(path) for path in paths if path}
         return {path: one.lstat().st_mtime for path, one in seen.items() if one.is_file()}
 
     def _cut(self, upsmon_conf: str) -> Cut | None:
-        path = conf_upsmon.directive(upsmon_conf, "POWERDOWNFLAG")
+        path = grammar.directive(upsmon_conf, "POWERDOWNFLAG")
         if not path:
             return None
         room = os.statvfs(self._at(path).parent)
@@ -297,7 +298,7 @@ class Host:
         return Cut(path, flag.look_at(flag.spare_of(str(self._at(path)))), room.f_bavail * room.f_frsize, files)
 
     def _untrusted(self, upsmon_conf: str) -> dict[str, str]:
-        given = conf_upsmon.directive(upsmon_conf, "POWERDOWNFLAG")
+        given = grammar.directive(upsmon_conf, "POWERDOWNFLAG")
         paths = [*trust.ROOTS_OWN, *([str(Path(given).parent)] if given else []), *self._notifying()]
         return {path: why for path in paths if (why := trust.find_untrusted(self._at(path)))}
 
@@ -405,7 +406,7 @@ class Host:
         if not folder.is_dir():
             return None
         conf = files["upsd.conf"].text if "upsd.conf" in files else ""
-        port = (conf_upsmon.listening(conf) or [("", conf_upsmon.PORT)])[0][1]
+        port = (upsd.listening(conf) or [("", upsd.PORT)])[0][1]
         sources = [access.make_source(one, one) for one in self.clients.values()]
         found, problems = access.resolve_sources(sources, self.resolve)
         known = {source.address: those for source, those in found.items()}

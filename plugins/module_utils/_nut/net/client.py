@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..base.hostnames import join_host, normal_address, resolve
 from ..base.text import printable
 from ..conf import grammar
-from ..conf.upsmon import PORT
+from ..conf.upsd import PORT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Callable
 
-from ..conf.upsmon import IDLE_SECONDS
+from ..conf.upsd import IDLE_SECONDS
 from . import remedies
 from .model import GUEST, PRIMARY, SECONDARY, Constraint, Machine, StagePlan, Supply
 from .needed import (

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..conf.upsmon import IDLE_SECONDS
+from ..conf.upsd import IDLE_SECONDS
 from .model import GUEST, LEAST_HOSTSYNC, Machine, Supply, Timing
 from .supplies import CPS_STEP, DELAYS, is_cyberpower, low_marks, notice_time, reading_age, real_delays
 from .timeline import LOOK, Clock, Inputs, stage_delays, work_out_clock

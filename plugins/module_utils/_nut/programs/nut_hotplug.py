@@ -21,8 +21,9 @@ from ..base.process import runner
 from ..base.table import grid
 from ..base.text import LINE, printable
 from ..deploy.apply import LocalNut
-from ..hotplug import reconcile
-from ..hotplug.reconcile import Host, Look, describe
+from ..hotplug.look import Look, describe
+from ..hotplug.observe import ReconcileError
+from ..hotplug.reconcile import Host
 from ..usb import policy
 from ..usb.bus import Ups
 
@@ -131,7 +132,7 @@ def main(arguments: Sequence[str], out: Say, err: Say, program: str = "") -> int
         host.debug = lambda line: err(f"debug: {printable(line, 500)}")
     try:
         look = host.look()
-    except reconcile.ReconcileError as error:
+    except ReconcileError as error:
         err(printable(str(error), 500))
         return FAILED
     as_data, as_text = (plan_data, plan_text) if options.command == "plan" else (status_data, status_text)
@@ -143,7 +144,7 @@ def _run(host: Host, log: Log) -> int:
     host.say, host.debug = log.say, log.debug
     try:
         return FAILED if host.run().failed else OK
-    except reconcile.ReconcileError as error:
+    except ReconcileError as error:
         log.say(printable(str(error), 500))
         return FAILED
     except files.Busy as error:

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Union
 
-from ..conf.upsmon import PORT
+from ..conf.upsd import PORT
 
 MARK = "homelab.nut: a client of upsd"
 CLUSTER = "firewall/cluster.fw"

@@ -37,7 +37,7 @@ from ..base.clock import Clock, boottime
 from ..base.process import Find, find_program
 from ..base.systemd import Run
 from ..base.table import grid
-from ..conf import grammar, upsmon
+from ..conf import grammar
 from ..net import readings, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..plan import model, planner
@@ -129,7 +129,7 @@ def timing(upsmon_conf: str) -> dict[str, int]:
     """Read the seconds that count from the text of an upsmon.conf, as upsmon does: what is no number is 0."""
     found = dict(TIMING)
     for name in found:
-        value = upsmon.directive(upsmon_conf, name)
+        value = grammar.directive(upsmon_conf, name)
         if value is not None:
             number = re.match(r"\s*([0-9]{1,9})", value)
             found[name] = int(number[1]) if number else 0

@@ -31,7 +31,6 @@ from ..base.systemd import Run
 from ..base.table import grid
 from ..base.text import one_line, printable
 from ..conf import grammar
-from ..conf import upsmon as conf_upsmon
 from ..net import readings, snapshot, vocabulary
 from ..net.client import Client, UpsdFailure
 from ..plan import model
@@ -155,7 +154,7 @@ def fitness(policy: Policy, found: Found, need: float | None = None) -> Fitness:
                 f"{host.name} is logged in, but {'does not answer' if silent else 'nobody can tell whether it is up'}: this host "
                 "would take it for down. See nut-shutdown status, and its firewall"
             )
-    if found.conf is not None and not conf_upsmon.directive(found.conf, "POWERDOWNFLAG"):
+    if found.conf is not None and not grammar.directive(found.conf, "POWERDOWNFLAG"):
         remarks.append(
             "upsmon.conf has no POWERDOWNFLAG: the UPS is not told to cut the power, so nothing starts again by itself. "
             "Somebody has to press the buttons"
@@ -174,7 +173,7 @@ def _installed(found: Found) -> Iterator[str]:
         yield f"{systemd.MONITOR} does not run: there is no upsmon that could set FSD. systemctl status {systemd.MONITOR}"
     if found.conf is None:
         yield f"{drill.CONF} can't be read. The role nut_server writes it"
-    elif GATE_UNIT not in (conf_upsmon.directive(found.conf, "SHUTDOWNCMD") or ""):
+    elif GATE_UNIT not in (grammar.directive(found.conf, "SHUTDOWNCMD") or ""):
         yield f"the SHUTDOWNCMD in {drill.CONF} does not start {GATE_UNIT}: this host would not wait for the others"
 
 

@@ -40,21 +40,22 @@ class Reading:
 
 @dataclass(frozen=True)
 class Watched:
-    """What is known of a machine.
+    """What is known of a machine."""
 
-    silent: since when it has been silent, or stopped; None while it answers. assumed: since when nobody can tell. down:
-    since when it counts as down. given_up: it is not waited for any more.
-    """
-
-    silent: float | None = None
-    assumed: float | None = None
-    down: float | None = None
-    given_up: bool = False
+    silent: float | None = None  # since when it has been silent, or stopped; None while it answers
+    assumed: float | None = None  # since when nobody can tell, or has known better for less than the settle time
+    down: float | None = None  # since when it counts as down
+    given_up: bool = False  # it is not waited for any more
 
     @property
     def settled(self) -> bool:
         """Return whether it need not be waited for."""
         return self.down is not None or self.given_up
+
+    @property
+    def is_assumed_down(self) -> bool:
+        """Return whether it counts as down only because nobody could tell, and its time was over."""
+        return self.down is not None and self.assumed is not None
 
 
 NEW = Watched()
@@ -142,11 +143,7 @@ def decide(policy: Policy, state: State) -> Decision:
 
 def _all_settled(policy: Policy, state: State) -> tuple[str, str]:
     given_up = [host.name for host in policy.machines if state.hosts[host.name].down is None]
-    assumed = [
-        host.name
-        for host in policy.machines
-        if state.hosts[host.name].down is not None and state.hosts[host.name].silent is None
-    ]
+    assumed = [host.name for host in policy.machines if state.hosts[host.name].is_assumed_down]
     if given_up:
         return LIMIT, f"{', '.join(given_up)} did not go down within the limit; nobody else is waited for"
     if assumed:
@@ -175,9 +172,11 @@ def _watch(
     if answers is True:
         silent = assumed = down = None
     elif answers is False:
-        silent, assumed, down = (asked if before.silent is None else before.silent), None, before.down
+        silent, down = (asked if before.silent is None else before.silent), before.down
         # of a guest its host knows, and need not wait for another look
-        if down is None and (host.guest or now - silent >= settle):
+        is_down = host.guest is not None or now - silent >= settle
+        assumed = before.assumed if down is not None and not is_down else None
+        if down is None and is_down:
             down = now
     elif before.down is not None:
         # it was down; that nobody can tell now is no news of it

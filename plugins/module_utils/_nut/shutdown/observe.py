@@ -21,7 +21,7 @@ from ..base import hostnames
 from ..base.cli import Say
 from ..base.clock import boottime
 from ..base.systemd import Run
-from ..conf import grammar, upsmon
+from ..conf import grammar, upsd, upsmon
 from ..net import vocabulary
 from ..net.client import Client, UpsdFailure, VarNotSupported
 from . import probe
@@ -179,7 +179,7 @@ def logins(upsmon_conf: Path, upses: Sequence[Ups]) -> dict[str, tuple[str, str]
         text = upsmon_conf.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return {}
-    own = [monitor for monitor in upsmon.monitors(text) if monitor.type.lower() in upsmon.PRIMARY]
+    own = [monitor for monitor in upsmon.monitors(text) if monitor.type.lower() in upsd.PRIMARY]
     return {
         str(ups): (monitor.user, monitor.password)
         for ups in upses

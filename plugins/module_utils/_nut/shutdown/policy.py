@@ -15,7 +15,7 @@ from typing import Any
 
 from ..base import hostnames
 from ..base.check import Check, Members, read_json
-from ..conf.upsmon import PORT
+from ..conf.upsd import PORT
 from ..proxmox import guests
 from ..proxmox.guests import DOWN_SECONDS, KINDS
 from ..proxmox.selection import NOBODY, Selector

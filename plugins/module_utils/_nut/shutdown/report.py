@@ -76,5 +76,4 @@ def make_report(policy: Policy, state: State, mode: str, began: float, steps: Se
 def _report_machine(host: Machine, seen: Watched, began: float) -> MachineReport:
     since = seen.silent if seen.silent is not None else seen.assumed
     down = round(max(since - began, 0.0), 3) if seen.down is not None and since is not None else None
-    assumed = seen.down is not None and seen.silent is None
-    return MachineReport(host.name, host.shutdown_time, host.shutdown_limit, down, assumed, seen.given_up)
+    return MachineReport(host.name, host.shutdown_time, host.shutdown_limit, down, seen.is_assumed_down, seen.given_up)

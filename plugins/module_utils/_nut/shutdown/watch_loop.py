@@ -18,8 +18,8 @@ from ..base import systemd
 from ..base.clock import CLOCK, Clock
 from ..base.hostnames import LOOPBACK, join_host
 from ..base.text import printable
-from ..conf import grammar, upsmon
-from ..conf.upsmon import local_upsd
+from ..conf import grammar, upsd
+from ..conf.upsd import local_upsd
 from ..net.client import Client, Unreachable, UpsdError, UpsdFailure
 from ..net.upsd_process import Connection, Gone, NotAllowed, Sockets, UpsdProcess
 from . import watch
@@ -245,7 +245,7 @@ class Watcher:
         ):
             return
         self._listened = moment
-        deaf = tuple(join_host(*place) for place in upsmon.listening(self.read_conf()) if is_deaf(*place))
+        deaf = tuple(join_host(*place) for place in upsd.listening(self.read_conf()) if is_deaf(*place))
         again = tuple(place for place in deaf if place in self._deaf and place not in self.memory.tried)
         self._deaf = deaf
         if again:

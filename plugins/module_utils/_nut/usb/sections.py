@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..conf import releases, ups_conf
+from ..conf import ups_conf
 from ..conf.directives import Release
+from ..conf.fit import fit_files
 from ..conf.ups_conf import FIRST, Pair, Section
 from .bus import DRIVERS, HID_DRIVER, Ups, UsbDevice
 from .fingerprint import KEYS, Fingerprint, keys_of, means, telling
@@ -111,7 +112,7 @@ class Writer:
         kept = []
         for pair in pairs:
             text = ups_conf.render((Section(name, (("driver", driver), pair)),))
-            fit = releases.fit({"ups.conf": text}, self.release)
+            fit = fit_files({"ups.conf": text}, self.release)
             self.remarks += [*fit.left_out, *fit.refused]
             if not fit.left_out and not fit.refused:
                 kept.append(pair)

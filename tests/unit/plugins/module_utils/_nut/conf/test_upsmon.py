@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsmon
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor, User
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, upsd, upsmon
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsd import User
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_monitor_lines() -> None:
     [("MINSUPPLIES", "3"), ("SHUTDOWNCMD", "/sbin/shutdown -h +0"), ("EMPTY", None), ("minsupplies", None), ("NIX", None)],
 )  # fmt: skip
 def test_a_directive(name: str, value: str | None) -> None:
-    assert upsmon.directive(UPSMON, name) == value
+    assert grammar.directive(UPSMON, name) == value
 
 
 USERS: dict[str, tuple[str, dict[str, User]]] = {
@@ -87,7 +88,7 @@ USERS: dict[str, tuple[str, dict[str, User]]] = {
 
 @pytest.mark.parametrize(("text", "found"), USERS.values(), ids=USERS.keys())
 def test_users(text: str, found: dict[str, User]) -> None:
-    assert upsmon.users(text) == found
+    assert upsd.users(text) == found
 
 
 @pytest.mark.parametrize(

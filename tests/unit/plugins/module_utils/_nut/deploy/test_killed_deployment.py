@@ -20,9 +20,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import act
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import deployment as deploy_deployment
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import reconcile
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.hotplug.test_reconcile import APC, Machine
 from ansible_collections.homelab.nut.tests.unit.support import killed
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import APC, Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

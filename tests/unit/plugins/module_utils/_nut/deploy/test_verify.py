@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsmon
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import verify
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.verify import Trouble, Verdict, Verifier
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers, serving
@@ -34,7 +34,7 @@ UPS = systemd.driver("ups")
     ],
 )
 def test_where_upsd_is_asked(text: str, places: list[tuple[str, int]]) -> None:
-    assert upsmon.local_upsd(text) == places
+    assert upsd.local_upsd(text) == places
 
 
 def primary_at(port: int, *names: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock as base_clock
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, upsmon
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, upsd, upsmon
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
@@ -94,19 +94,19 @@ def test_what_the_simulated_ups_says() -> None:
 def test_the_files(tmp_path: Path) -> None:
     made = drill.files(tmp_path, job(), 40000, "secret")
     assert sorted(made) == ["0.conf", "1.conf", "primary.conf", "ups.conf", "upsd.conf", "upsd.users"]
-    assert upsmon.listening(made["upsd.conf"]) == [("127.0.0.1", 40000)]
-    assert upsmon.users(made["upsd.users"]) == {
-        "primary": upsmon.User("primary", "secret", "primary"),
-        "secondary": upsmon.User("secondary", "secret", "secondary"),
+    assert upsd.listening(made["upsd.conf"]) == [("127.0.0.1", 40000)]
+    assert upsd.users(made["upsd.users"]) == {
+        "primary": upsd.User("primary", "secret", "primary"),
+        "secondary": upsd.User("secondary", "secret", "secondary"),
     }
     assert "[drill]\ndriver = dummy-ups\nport = drill.dev\nmode = dummy-once\n" in made["ups.conf"]
     for name, user in (("primary", "primary"), ("0", "secondary"), ("1", "secondary")):
         text = made[f"{name}.conf"]
         assert upsmon.monitors(text) == (upsmon.Monitor("drill@127.0.0.1:40000", 1, user, "secret", user),)
         # nothing else is run, and nothing else is written
-        assert upsmon.directive(text, "SHUTDOWNCMD") == drill.note_command(tmp_path / "notes" / name)
-        assert upsmon.directive(text, "NOTIFYCMD") is None
-        flag = upsmon.directive(text, "POWERDOWNFLAG")
+        assert grammar.directive(text, "SHUTDOWNCMD") == drill.note_command(tmp_path / "notes" / name)
+        assert grammar.directive(text, "NOTIFYCMD") is None
+        flag = grammar.directive(text, "POWERDOWNFLAG")
         assert flag == (str(tmp_path / "killpower") if name == "primary" else None)
         quiet = [line.words[1:] for line in grammar.parse(text) if line.words[0] == "NOTIFYFLAG"]
         assert len(quiet) == 31

@@ -17,7 +17,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import g
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Reading
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.report import MachineReport, Report
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.shutdown.test_gate import NAS, POLICY, UPS
+from ansible_collections.homelab.nut.tests.unit.support.gate_policy import NAS, POLICY, UPS
 
 
 class Killed(BaseException):

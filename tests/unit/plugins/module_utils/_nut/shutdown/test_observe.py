@@ -15,8 +15,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import observe, probe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Reading
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Guest, Ups
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.shutdown.test_gate import NAS, VM
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.gate_policy import NAS, VM
 
 
 def test_guests_and_hosts_are_looked_at() -> None:

@@ -13,7 +13,6 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process 
     Activity,
     Connection,
     Sockets,
-    parse_stat,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch
 
@@ -291,8 +290,3 @@ GOOD: dict[str, Any] = json.loads(watch.dump(watch.Memory("b", (1.0,), ("x",), (
 )
 def test_a_broken_memory_is_none(text: str) -> None:
     assert watch.load(text, "b") == watch.Memory("b")
-
-
-def test_what_the_kernel_says_of_a_process() -> None:
-    text = "780 (a) S) (upsd) T 1 780 780 0 -1 4194560 1 0 0 0 17 25 0 0 20 0 1 0 9000 1 1 1 1 1"
-    assert parse_stat(text, 100, 1000.0) == Activity("T", 42, 910.0)

@@ -1,0 +1,69 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""NUT's files of a host, as text and as data. What is asked of them several times is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from . import statements, ups_conf, upsd, upsmon
+from .statements import Statement
+from .ups_conf import UpsConf
+from .upsd import User
+from .upsmon import Monitor
+
+
+class NutFiles(Mapping[str, str]):
+    """Name -> text. As data, a file that is not there is an empty one."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self._texts = dict(texts)
+        self._statements: dict[str, tuple[Statement, ...]] = {}
+
+    @classmethod
+    def of(cls, texts: Mapping[str, str]) -> NutFiles:
+        """Return the files as data; as they are, if they are that already."""
+        return texts if isinstance(texts, cls) else cls(texts)
+
+    def __getitem__(self, name: str) -> str:
+        return self._texts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def statements(self, name: str) -> tuple[Statement, ...]:
+        """Return the lines of a file. Not of nut.conf, which a shell reads."""
+        if name not in self._statements:
+            self._statements[name] = statements.read(name, self.get(name, ""))
+        return self._statements[name]
+
+    def directive(self, name: str, directive: str) -> str | None:
+        """Return the value of a directive of upsd.conf or upsmon.conf, None if it has none. As in NUT, the last counts."""
+        values = [line.values[0] for line in self.statements(name) if line.words[0] == directive and line.values]
+        return values[-1] if values else None
+
+    @cached_property
+    def ups_conf(self) -> UpsConf:
+        """ups.conf's settings and sections."""
+        return ups_conf.parse(self.get("ups.conf", ""))
+
+    @cached_property
+    def listening(self) -> list[tuple[str, int]]:
+        """Address and port of each LISTEN of upsd.conf."""
+        return upsd.listening(self.get("upsd.conf", ""))
+
+    @cached_property
+    def users(self) -> dict[str, User]:
+        """The users of upsd.users by name."""
+        return upsd.users(self.get("upsd.users", ""))
+
+    @cached_property
+    def monitors(self) -> tuple[Monitor, ...]:
+        """The MONITOR lines of upsmon.conf."""
+        return upsmon.monitors(self.get("upsmon.conf", ""))

@@ -1,0 +1,125 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""NUT's files without what the host's release of NUT does not know. The tables are in directives.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from . import grammar, statements, upsd
+from .directives import AT_COMMANDS, DIRECTIVES, NOTIFY_TYPES, Directive, Release
+from .release import dotted
+from .statements import ASSIGNMENT
+
+_PHYSICAL = re.compile(r"[^\n]*\n|[^\n]+")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Files without what a release does not know.
+
+    left_out: sentences, one for each directive that is gone, with what that means. refused: sentences for what could not
+    be left out safely; it stays in the text, and these files must not be deployed.
+    """
+
+    files: dict[str, str]
+    left_out: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+def fit_files(files: Mapping[str, str], release: Release) -> Fitted:
+    """Leave out of NUT's files the lines that a release does not know. Every other line stays as it is.
+
+    Only LISTEN lines may change their order, and ALLOW_NOT_ALL_LISTENERS be added, so that an address which is not there does not
+    keep upsd from serving its own host.
+
+    What no table knows stays: the real daemon judges it. So does a file that NUT would not read as it is written;
+    consistency.together() tells of that. Never raises.
+    """
+    fitted: dict[str, str] = {}
+    left_out, refused = [], []
+    for name, text in files.items():
+        lines = _PHYSICAL.findall(text)
+        gone: set[int] = set()
+        for number, where, what, directive in _unknown(name, text, release):
+            sentence = (
+                f"{where}: {what} is known from NUT {dotted(directive.since)} on, and this host has {dotted(release)}."
+            )
+            if directive.needed:
+                refused.append(f"{sentence} It can't be left out: {directive.needed}.")
+            else:
+                left_out.append(f"{sentence} It is left out{directive.without and ': '}{directive.without}.")
+                gone.update(range(number, (number if name == "nut.conf" else _last(lines, number)) + 1))
+        fitted[name] = "".join(line for number, line in enumerate(lines, 1) if number not in gone)
+    if "upsd.conf" in fitted:
+        fitted["upsd.conf"] = _with_lasting_listeners(fitted["upsd.conf"], release)
+    return Fitted(fitted, tuple(dict.fromkeys(left_out)), tuple(dict.fromkeys(refused)))
+
+
+def _with_lasting_listeners(text: str, release: Release) -> str:
+    """Return an upsd.conf with which upsd starts though an address that its host must have for itself is not there.
+
+    2.8.0 insists on the last address, 2.8.1 on the first, and 2.8.2 on every one, unless ALLOW_NOT_ALL_LISTENERS. Loopback is
+    always there.
+    """
+    if grammar.problems(text) or not upsd.own_addresses(text):
+        return text
+    if release >= (2, 8, 2):
+        given = grammar.directive(text, "ALLOW_NOT_ALL_LISTENERS")
+        at_home = any(upsd.is_loopback(address) for address, _unused in upsd.listening(text))
+        end = "" if text.endswith("\n") else "\n"
+        return text if given is not None or not at_home else f"{text}{end}ALLOW_NOT_ALL_LISTENERS true\n"
+    lines = _PHYSICAL.findall(text)
+    listens = [line for line in grammar.parse(text) if line.words[0] == "LISTEN" and len(line.words) > 1]
+    if any(_last(lines, line.number) != line.number for line in listens):
+        return text  # written over several lines
+    order = sorted(listens, key=lambda line: upsd.is_loopback(line.words[1]) == (release < (2, 8, 1)))
+    moved = {place.number: lines[line.number - 1].rstrip("\n") + "\n" for place, line in zip(listens, order)}
+    return "".join(moved.get(number, line) for number, line in enumerate(lines, 1))
+
+
+def _unknown(name: str, text: str, release: Release) -> Iterator[tuple[int, str, str, Directive]]:
+    """Find what is newer than a release: the line of the file, where that is, what it is called, and the directive."""
+    if name == "nut.conf":
+        for number, line in enumerate(text.split("\n"), 1):
+            found = ASSIGNMENT.fullmatch(line)
+            directive = DIRECTIVES[name].get(found[1]) if found else None
+            if found and directive and directive.since > release:
+                yield number, name, found[1], directive
+        return
+    if grammar.problems(text):
+        return
+    for statement in statements.read(name, text):
+        if statement.directive is None:
+            continue
+        for what, needs in (*_parts(statement.name, statement.words), (statement.words[0], statement.directive)):
+            # what is refused everywhere is not left out in silence
+            if needs.since > release and not needs.never:
+                yield statement.number, statement.where, what, needs
+                break
+
+
+def _parts(word: str, words: tuple[str, ...]) -> list[tuple[str, Directive]]:
+    """Return what else of a line has a release of its own: a type of notification, a command of AT."""
+    parts = []
+    if word in ("NOTIFYMSG", "NOTIFYFLAG", "AT") and len(words) > 1 and words[1].upper() in NOTIFY_TYPES:
+        kind = words[1].upper()
+        without = "upsmon never says it there"
+        parts.append((f"{word} {kind}", Directive(NOTIFY_TYPES[kind], "word", without=without)))
+    if word == "AT" and len(words) > 3 and words[3] in AT_COMMANDS:
+        parts.append((f"AT with {words[3]}", AT_COMMANDS[words[3]]))
+    return parts
+
+
+def _last(lines: list[str], number: int) -> int:
+    """Return the last line of the file that belongs to what NUT takes for one line, which begins on ``number``."""
+    for last in range(number, len(lines)):
+        # what follows it is a line of its own, unless a backslash or quotes go on
+        follower = grammar.parse("".join(lines[number - 1 : last]) + "X\n")[-1]
+        if follower == grammar.Line(last - number + 2, ("X",)):
+            return last
+    return len(lines)

@@ -1,0 +1,39 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which release of NUT it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Callable
+
+from ..base.systemd import Run
+from .directives import Release
+
+_VERSION = re.compile(r"Network UPS Tools\b.*?\b([0-9]+)\.([0-9]+)\.([0-9]+)")
+
+
+def dotted(release: Release) -> str:
+    """Write a release as people do: 2.8.0."""
+    return ".".join(map(str, release))
+
+
+def read_release(said: str) -> Release | None:
+    """Find the release in what one of NUT's programs said to -V; None if there is none."""
+    found = _VERSION.search(said)
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def find_release(runner: Run, finder: Callable[[str], Path | None]) -> Release | None:
+    """Ask the host's real upsmon, or upsd, for its release. None if NUT is not installed, or does not say it."""
+    for name in ("upsmon", "upsd"):
+        path = finder(name)
+        if path is not None:
+            _unused, said = runner([str(path), "-V"])
+            found = read_release(said)
+            if found:
+                return found
+    return None

@@ -1,0 +1,83 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lines of NUT's files, each with what the tables of directives.py say of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from . import grammar, ups_conf
+from .directives import DEVICE, DIRECTIVES, SHARED, Directive
+
+# of nut.conf: what a shell and systemd's EnvironmentFile= read alike
+ASSIGNMENT = re.compile(
+    r"""[ \t]*([A-Za-z_][A-Za-z0-9_]*)=((?:[^\s'"\\#$`;&|<>()]|"[^"\\$`\n]*"|'[^'\n]*')*)[ \t]*""", re.ASCII
+)
+_WITH_SECTIONS = ("ups.conf", "upsd.users")
+_FOLDED = {name.lower(): name for name in DEVICE}
+# what NUT takes in any case, although it is no key of a section
+_ANY_CASE = {
+    ("ups.conf", "statepath"): "statepath",
+    ("upsd.conf", "debug_min"): "DEBUG_MIN",
+    ("upsmon.conf", "debug_min"): "DEBUG_MIN",
+}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What NUT takes for one line of a file, the headers of sections apart."""
+
+    file: str
+    number: int  # the line of the file on which it begins, counted from 1
+    section: str  # "" if it stands in none
+    words: tuple[str, ...]
+    name: str  # its first word, as the tables spell it
+    directive: Directive | None  # None: no table has it
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """All but the first word."""
+        return self.words[1:]
+
+    @property
+    def where(self) -> str:
+        """The file and section, for a message."""
+        return f"{self.file}, [{self.section}]" if self.section else self.file
+
+
+def read(file: str, text: str) -> tuple[Statement, ...]:
+    """Read a file as NUT does. Not nut.conf, which a shell reads."""
+    drivers = _drivers(text) if file == "ups.conf" else {}
+    found = []
+    section = ""
+    for line in grammar.parse(text):
+        first = line.words[0]
+        if file in _WITH_SECTIONS and first.startswith("[") and first.endswith("]"):
+            section = first[1:-1]
+            continue
+        name = _spelled(file, section, first)
+        table = DIRECTIVES.get(file, {})
+        if file == "ups.conf" and section:
+            # what other drivers know besides is not known here
+            table = DEVICE if drivers.get(section) == "usbhid-ups" else SHARED
+        found.append(Statement(file, line.number, section, line.words, name, table.get(name)))
+    return tuple(found)
+
+
+def _spelled(file: str, section: str, word: str) -> str:
+    """Return a directive as the tables have it. NUT takes the keys of sections, and a few others, in any case."""
+    low = word.lower()
+    if file == "ups.conf" and section:
+        family = low.partition(".")[0] + ".*"
+        return family if "." in low and family in SHARED else _FOLDED.get(low, word)
+    if file == "upsd.users":
+        return low
+    return _ANY_CASE.get((file, low), word)
+
+
+def _drivers(text: str) -> dict[str, str]:
+    """Map the sections of a ups.conf to their drivers."""
+    return {name: dict(one.keys).get("driver") or "" for name, one in ups_conf.parse(text).sections.items()}

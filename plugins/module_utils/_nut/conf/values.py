@@ -1,0 +1,264 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What NUT would take for something else in silence: values that are not of their directive's kind, words that it does not
+know, and what is refused. The tables are in directives.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from typing import Callable
+
+from .directives import AT_COMMANDS, DETAILED_TYPES, DIRECTIVES, FORMS, NEWEST, NOTIFY_TYPES, VALUES, Directive, Release
+from .files import NutFiles
+from .statements import ASSIGNMENT, Statement
+
+# kinds of lines that often stand there several times, and are told apart by their first value
+_TELLING = ("listen", "monitor", "certhost", "notifymsg", "notifyflag", "at")
+# Debian's, where its drivers put their sockets
+_STATE_PATHS = ("/run/nut", "/var/run/nut")
+
+
+def find_wrong_values(texts: Mapping[str, str], release: Release | None) -> list[str]:
+    """Find values that are not of their directive's kind, unknown words of which NUT says nothing, and what is refused.
+
+    release: of the NUT that will read the files; None if it is not known. A release that is newer than the tables may
+    know more words than they do. Secrets are never in the answer. Never raises.
+    """
+    files = NutFiles.of(texts)
+    newer = release is not None and release > NEWEST
+    wrong: list[str] = []
+    for name, text in files.items():
+        if name == "nut.conf":
+            wrong += _wrong_nut_conf(text, release)
+        elif name == "ups.conf":
+            wrong += _wrong_ups_conf(files.statements(name), newer)
+        elif name == "upsd.users":
+            wrong += _wrong_users(files.statements(name), newer)
+        elif name in DIRECTIVES:
+            wrong += _wrong_directives(files.statements(name), release)
+    return wrong + _wrong_state_path(files, release)
+
+
+def _complaint(what: str, directive: Directive, values: tuple[str, ...]) -> list[str]:
+    """Say what is wrong with the values of a directive, in words that follow the place where it stands."""
+    if directive.never:
+        return [f"{what} is refused: {directive.never}"]
+    if _fits(directive.kind, values):
+        return []
+    kind = directive.kind
+    must = VALUES[kind][1] if kind in VALUES else FORMS.get(kind, " or ".join(kind.split("|")))
+    if "=" in values[:1]:
+        has = "has a = behind it, and NUT takes none there: it"
+    elif not values:
+        has = "has no value, and"
+    elif kind in FORMS:
+        what = f"{what} {values[0]}" if kind in _TELLING else what
+        has = "is not as NUT takes it, and"
+    elif len(values) == 1:
+        has = f"is {values[0]!r}, and"
+    else:
+        has = f"has {len(values)} values, and"
+    return [f"{what} {has} must be {must}"]
+
+
+def _fits(kind: str, values: tuple[str, ...]) -> bool:
+    if kind in VALUES:
+        return len(values) == 1 and re.fullmatch(VALUES[kind][0], values[0]) is not None
+    if kind in _FORMS:
+        return _FORMS[kind](values)
+    return len(values) == 1 and values[0] in kind.split("|")
+
+
+def _is_listen(values: tuple[str, ...]) -> bool:
+    if len(values) not in (1, 2) or (len(values) == 2 and not _is_port(values[1])):
+        return False
+    address = values[0]
+    if re.fullmatch(r"[0-9.]+|.*:.*", address):
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            return False
+    return re.fullmatch(r"\*|[A-Za-z0-9_.:%-]+", address) is not None
+
+
+def _is_port(word: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,5}", word) is not None and 0 < int(word) < 65536
+
+
+def _is_flags(word: str) -> bool:
+    flags = word.split("+")
+    return flags == ["IGNORE"] or set(flags) <= {"SYSLOG", "WALL", "EXEC"}
+
+
+_FORMS: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
+    "flag": lambda values: not values,
+    "number?": lambda values: not values or _fits("number", values),
+    "words": lambda values: bool(values) and "=" not in values,
+    "listen": _is_listen,
+    "monitor": lambda values: len(values) == 5 and _fits("number", values[1:2]),
+    "identity": lambda values: len(values) == 2 and values[0] != "=",
+    "certhost": lambda values: len(values) == 4 and set(values[2:]) <= {"0", "1"},
+    "notifymsg": lambda values: len(values) == 2,
+    "notifyflag": lambda values: len(values) == 2 and _is_flags(values[1]),
+    "at": lambda values: len(values) in (4, 5),
+}
+
+
+def _wrong_nut_conf(text: str, release: Release | None) -> list[str]:
+    """Judge nut.conf, which a shell reads, and systemd. The variables of others may stand there, too."""
+    wrong = []
+    known = DIRECTIVES["nut.conf"]
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = ASSIGNMENT.fullmatch(line)
+        if not found:
+            wrong.append(
+                f"nut.conf, line {number}: this is not NAME=value as the shell and systemd read it. "
+                "Write no blanks around the =, and nothing behind the value"
+            )
+            continue
+        name, written = found[1], found[2]
+        value = re.sub("[\"']", "", written)
+        if name not in known:
+            meant = difflib.get_close_matches(name, known, 1, 0.85)
+            if meant:
+                wrong.append(f"nut.conf: {name} is no variable of NUT. {meant[0]} is")
+        # NUT 2.8.0 takes this one by sed, with its quotes, and sleep(1) fails: the host reboots before its power is cut
+        elif name == "POWEROFF_WAIT" and written != value and (release is None or release < (2, 8, 1)):
+            wrong.append(f"nut.conf: {name} must have no quotes: NUT 2.8.0 would reboot this host at once. Remove them")
+        elif value:
+            wrong += [f"nut.conf: {words}" for words in _complaint(name, known[name], (value,))]
+    return wrong
+
+
+def _wrong_ups_conf(lines: Sequence[Statement], newer: bool) -> list[str]:
+    wrong = []
+    for line in lines:
+        where, what, values, directive = line.where, line.words[0], line.values, line.directive
+        if values and values[0] != "=":
+            wrong.append(f"{where}: {what} has no = before its value, and NUT ignores it. Write {what} = VALUE")
+        elif directive is not None:
+            if values and directive.kind == "flag" and not directive.never:
+                wrong.append(
+                    f"{where}: {what} is set by standing there, whatever is behind its =. Write it alone, or not"
+                )
+            else:
+                wrong += [f"{where}: {words}" for words in _complaint(what, directive, values[1:])]
+        elif not line.section and not newer:
+            wrong.append(
+                f"ups.conf, line {line.number}: {what} is no directive of NUT, which would ignore it in silence"
+            )
+    return wrong
+
+
+def _wrong_users(lines: Sequence[Statement], newer: bool) -> list[str]:
+    """Judge upsd.users. Of a line that is not plainly a setting only its number is told: it may be a password."""
+    wrong = []
+    known = DIRECTIVES["upsd.users"]
+    allowed = ", ".join(name for name in known if not known[name].never)
+    for line in lines:
+        where, what, values = line.where, line.name, line.values
+        if what.startswith("["):
+            wrong.append(
+                f"upsd.users, line {line.number}: upsd does not take this for a [user]. It must end with ], and a user name has no"
+                " blank, '#' or '='"
+            )
+        elif not line.section:
+            wrong.append(f"upsd.users, line {line.number}: it stands before the first [user], so upsd ignores it")
+        elif what not in known:
+            if not newer:
+                wrong.append(f"{where}: line {line.number} is no setting of a user. There are {allowed}")
+        elif what == "upsmon":
+            wrong += [f"{where}: {words}" for words in _complaint(what, known[what], tuple(map(str.lower, values)))]
+        elif known[what].never:
+            wrong += [f"{where}: {words}" for words in _complaint(what, known[what], values)]
+        elif len(values) < 2 or values[0] != "=":
+            wrong.append(f"{where}: {what} has no = with a value behind it, and upsd ignores it. Write {what} = VALUE")
+        elif what == "password" and len(values) > 2:
+            wrong.append(f"{where}: the password is more than one word. Put quotes around it")
+        elif what == "actions":
+            strange = [action for action in values[1:] if action.upper() not in ("SET", "FSD")]
+            wrong += [f"{where}: the action {action!r} is neither SET nor FSD" for action in strange]
+    return wrong
+
+
+def _wrong_directives(lines: Sequence[Statement], release: Release | None) -> list[str]:
+    """Judge upsd.conf, upsmon.conf and upssched.conf."""
+    wrong = []
+    newer = release is not None and release > NEWEST
+    needed = ["CMDSCRIPT", "PIPEFN", "LOCKFN"]
+    for line in lines:
+        file, what, values, directive = line.file, line.name, line.values, line.directive
+        if directive is None:
+            # of the other two files the daemons say it
+            if file == "upssched.conf" and not newer:
+                wrong.append(f"{file}, line {line.number}: {what!r} is no directive of upssched, which would ignore it")
+            continue
+        complaints = _complaint(what, directive, values)
+        if not complaints and directive.kind in ("notifymsg", "notifyflag", "at"):
+            complaints = _wrong_event(what, values, release)
+        wrong += [f"{file}: {words}" for words in complaints]
+        if what in needed:
+            needed.remove(what)
+        elif what == "AT" and needed:
+            missing = " and ".join(needed)
+            wrong.append(f"{file}: {missing} must stand before the first AT, or upssched does nothing at all")
+            needed.clear()
+    return wrong
+
+
+def _wrong_event(what: str, values: tuple[str, ...], release: Release | None) -> list[str]:
+    """Judge what hangs on a type of notification."""
+    kind = values[0].upper()
+    newer = release is not None and release > NEWEST
+    if kind not in NOTIFY_TYPES and not newer:
+        return [f"{what} {values[0]}: NUT has no notification of that type. It has {', '.join(NOTIFY_TYPES)}"]
+    if what == "NOTIFYMSG":
+        # %% is a percent sign. Everything else is a hole that upsmon fills, with what lies about if it has nothing
+        text = values[1].replace("%%", "")
+        detailed = kind in DETAILED_TYPES and (release is None or release >= NOTIFY_TYPES[kind])
+        most = 2 if detailed else 1
+        if text.count("%s") > most or "%" in text.replace("%s", ""):
+            often = "one %s, or two," if detailed else "one %s"
+            return [
+                f"NOTIFYMSG {kind}: its text may have {often} for the UPS, and no other %. Write %% for a percent sign"
+            ]
+    return _wrong_command(kind, values[2], values[3], values[4:], newer) if what == "AT" else []
+
+
+def _wrong_command(kind: str, command: str, name: str, rest: tuple[str, ...], newer: bool) -> list[str]:
+    """Judge what an AT line of upssched.conf does."""
+    known = AT_COMMANDS.get(command)
+    complaint = ""
+    if known is None:
+        complaint = "" if newer else f"upssched has no command {command!r}. It has {', '.join(AT_COMMANDS)}"
+    elif known.never:
+        complaint = f"{command} is refused: {known.never}"
+    elif known.kind == "seconds" and not _fits("seconds", rest):
+        complaint = f"{command} {name} needs a whole number of seconds: NUT takes anything else for 0"
+    elif command == "EXECUTE" and rest:
+        complaint = "EXECUTE takes one word. Put quotes around it"
+    return [f"AT {kind}: {complaint}"] if complaint else []
+
+
+def _wrong_state_path(files: NutFiles, release: Release | None) -> list[str]:
+    """Compare where upsd looks for the drivers' sockets with where these put them."""
+    looks = files.directive("upsd.conf", "STATEPATH")
+    if looks is None or re.search(r"^\s*NUT_STATEPATH=", files.get("nut.conf", ""), re.MULTILINE):
+        return []
+    told = {key.lower(): value for key, value in files.ups_conf.settings}.get("statepath")
+    if release is not None and release < DIRECTIVES["ups.conf"]["statepath"].since:
+        told = None
+    if looks.rstrip("/") in ([told.rstrip("/")] if told else _STATE_PATHS):
+        return []
+    return [
+        f"upsd.conf: STATEPATH is {looks}, but the drivers put their sockets into {told or _STATE_PATHS[0]}, "
+        "so upsd would see no UPS. Leave it out"
+    ]

@@ -1,0 +1,106 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What there is on a host at one moment, and what follows from it; as data, and in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..base import systemd
+from ..base.text import printable
+from ..conf.directives import Release
+from ..conf.ups_conf import Section
+from ..deploy.change import Action, FileChange, show
+from ..usb.bus import Ups, UsbDevice
+from ..usb.names import Known, Resolution
+from . import decide
+from .memory import State
+
+
+def describe(device: UsbDevice) -> str:
+    """Name a device in a line: its ids, what it calls itself, its serial, its place."""
+    names = " ".join(part for part in (device.manufacturer, device.product) if part)
+    parts = [device.ids, printable(names, 80), f"serial {printable(device.serial, 60)}" if device.serial else ""]
+    return " ".join(part for part in [*parts, f"at {printable(device.place or device.name, 80)}"] if part)
+
+
+def difference(before: str, after: str, path: str = "/etc/nut/ups.conf") -> str:
+    """Show what changes in ups.conf, as a unified diff without secrets."""
+    return show(FileChange("ups.conf", Path(path), before, after, "ups.conf").diff())
+
+
+@dataclass(frozen=True)
+class Look:
+    """What there is on a host at one moment, and what follows from it."""
+
+    glance: str  # of the bus, from before anything else was read
+    files: Mapping[str, str]  # path -> quiet.identity, from before the files were read
+    time: float  # CLOCK_BOOTTIME
+    release: Release | None
+    devices: tuple[UsbDevice, ...]
+    upses: tuple[Ups, ...]
+    known: Known
+    resolution: Resolution
+    seen: Mapping[str, decide.Seen]
+    server: systemd.Unit
+    plan: decide.Plan
+    left: tuple[Action, ...]  # what an earlier run did not live to do, and can't be done now either
+    power: tuple[str, ...]  # the UPSes that are not plainly on mains
+    state: State  # the memory, with what this look adds to it
+    path: Path  # of ups.conf
+    old: str  # the ups.conf that is there
+    text: str | None  # the new one; None if it stays
+    lacks: tuple[str, ...]  # further files that NUT needs and that are not there
+    remarks: tuple[str, ...]  # what a person should know
+    troubled: bool  # something could not be found out, and should be tried again
+
+    @property
+    def changes(self) -> bool:
+        """Say whether act() would do anything to the host."""
+        return self.text is not None or bool(self.plan or self.lacks)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Say what act() would do, one line a step."""
+        permits = [f"permit {printable(node)}: {reason}" for node, reason in self.plan.permits]
+        written = [f"write {self.path}: {why}" for why in self.changed().values()] if self.text is not None else []
+        lines = [*permits, *map(str, self.plan.before), *written, *map(str, self.plan.after)]
+        return tuple(printable(line, 500) for line in lines)
+
+    def diff(self) -> str:
+        """Show what changes in ups.conf, as a unified diff without secrets. Empty if it stays."""
+        if self.text is None:
+            return ""
+        return difference(self.old, self.text, str(self.path))
+
+    @property
+    def deferred(self) -> dict[str, float]:
+        """Return what waits, in words, and since when (seconds since 1970); 0.0 if it was not noted before."""
+        since = {gist(line): moment for line, moment in self.state.deferred.items()}
+        return {line: since.get(gist(line), 0.0) for line in self.plan.deferred}
+
+    def changed(self) -> dict[str, str]:
+        """Name the sections that the plan adds, changes or takes away, each with what it is now. "" is the global part."""
+        conf, was = self.plan.conf, self.known.conf
+        if conf is None:
+            return {}
+        told = {name: self._becomes(name, one) for name, one in conf.sections.items() if was.sections.get(name) != one}
+        told |= {name: f"[{name}] goes" for name in was.sections if name not in conf.sections}
+        return told or {"": "its sections stay, and the rest follows ups.conf.wanted"}
+
+    def _becomes(self, name: str, section: Section) -> str:
+        driver = dict(section.keys).get("driver")
+        plugged = self.resolution.plugged.get(name)
+        if plugged is None:
+            return f"[{name}] has driver {driver}, its UPS is not there"
+        return f"[{name}] is {describe(plugged.device)}, driver {driver} ({plugged.why})"
+
+
+def gist(line: str) -> str:
+    """Return what stays the same of a line about something that waits: not the charge, nor the seconds."""
+    return re.sub("[0-9]+", "#", line.partition(": ")[0])

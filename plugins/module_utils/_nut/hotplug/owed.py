@@ -1,0 +1,89 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What an earlier run, or a play, has noted and not lived to do: what of it still has a meaning, and what waits for the mains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..base import systemd
+from ..deploy.change import Action, stage
+from .decide import Plan
+
+# the units that a note may name, besides the drivers'
+_OWN = (systemd.SERVER, systemd.MONITOR, systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL)
+_RUNS = systemd.Unit("active", "", 0)  # of which nothing is known
+
+
+def add_owed(
+    plan: Plan,
+    noted: Sequence[Action],
+    drivers: Sequence[str],
+    power: Sequence[str] | None,
+    found: Mapping[str, systemd.Unit],
+) -> tuple[Plan, tuple[Action, ...]]:
+    """Return a plan with what is owed, and what of that must wait for the mains.
+
+    drivers: the units of ups.conf's sections. power: UPSes that are not plainly on mains; None if upsd does not say.
+    """
+    planned = {one.unit: one.verb for one in (*plan.before, *plan.after)}
+    left = [
+        one
+        for one in _owed(noted, drivers)
+        if one.verb == "enable"
+        or one.unit not in planned
+        # a reload does not do what a restart was noted for
+        or (one.verb == "restart" and planned[one.unit] == "reload")
+    ]
+    later: tuple[Action, ...] = ()
+    if power or power is None:
+        later = tuple(one for one in left if _disturbs(one, found))
+        left = [one for one in left if one not in later]
+    before: list[Action] = []
+    if any(one.unit == systemd.ENUMERATOR for one in (*plan.after, *left)):
+        before, left = _apart(left, found)
+    restarted = {one.unit for one in left if one.verb == "restart"}
+    after = [one for one in plan.after if one.verb != "reload" or one.unit not in restarted]
+    why = ", ".join(power) if power else "upsd does not say whether the power is on"
+    lines = tuple(f"{one.verb} {one.unit} waits: {why}: {one.reason}" for one in later)
+    ordered = tuple(sorted([*after, *left], key=stage)) if left else plan.after
+    return replace(plan, before=(*plan.before, *before), after=ordered, deferred=(*plan.deferred, *lines)), later
+
+
+def _owed(noted: Sequence[Action], drivers: Sequence[str]) -> list[Action]:
+    """Return what of a note still has a meaning with these drivers. One that was to be stopped and started is restarted."""
+    stopped = {action.unit for action in noted if action.verb == "stop"}
+    owed: dict[tuple[str, str], Action] = {}
+    for action in noted:
+        if action.verb == "disable --now":
+            # what a play takes away, it takes away itself; but for a driver whose section has gone
+            if systemd.is_driver(action.unit) and action.unit not in drivers:
+                owed.setdefault((action.verb, action.unit), action)
+        elif action.unit in drivers:
+            again = replace(action, verb="restart") if action.unit in stopped else action
+            owed.setdefault(("", action.unit), again)
+        elif action.unit in _OWN:
+            owed.setdefault((action.verb, action.unit), action)
+    return list(owed.values())
+
+
+def _apart(left: Sequence[Action], found: Mapping[str, systemd.Unit]) -> tuple[list[Action], list[Action]]:
+    """Turn restarts of drivers that run into stops and starts, so that the enumerator of 2.8.1 does not have them reload."""
+    running = [
+        one
+        for one in left
+        if one.verb == "restart" and systemd.is_driver(one.unit) and found.get(one.unit, systemd.ABSENT).runs
+    ]
+    stops = [replace(one, verb="stop") for one in running]
+    return stops, [replace(one, verb="start") if one in running else one for one in left]
+
+
+def _disturbs(action: Action, found: Mapping[str, systemd.Unit]) -> bool:
+    """Return whether a step must wait for the mains. What does not run can be started at any time, what runs stays as it is."""
+    if action.verb == "enable" or (action.verb == "start" and systemd.is_driver(action.unit)):
+        return False
+    # the enumerator ends drivers whose section has gone
+    return found.get(systemd.SERVER if action.unit == systemd.ENUMERATOR else action.unit, _RUNS).runs

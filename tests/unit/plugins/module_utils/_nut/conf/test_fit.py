@@ -1,0 +1,338 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import directives, grammar, upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.advice import advise
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.directives import (
+    DEVICE,
+    DIRECTIVES,
+    NOTIFY_TYPES,
+    Release,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.fit import Fitted, fit_files
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.values import find_wrong_values
+from hypothesis import given
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BOOKWORM, TRIXIE, SID = (2, 8, 0), (2, 8, 1), (2, 8, 5)
+RELEASES = [(2, 7, 4), BOOKWORM, TRIXIE, (2, 8, 2), (2, 8, 3), (2, 8, 4), SID]
+USERS = "[u]\npassword = p\n"
+SCHED = "CMDSCRIPT /bin/x\nPIPEFN /run/nut/p\nLOCKFN /run/nut/l\n"
+HID = "[ups]\n    driver = usbhid-ups\n    port = auto\n"
+
+LEFT_OUT: dict[str, tuple[str, Release, str, str, str]] = {
+    "upsmon.conf": (
+        "upsmon.conf", BOOKWORM, "MINSUPPLIES 1\nOFFDURATION 30 # why\nDEADTIME 15\n", "MINSUPPLIES 1\nDEADTIME 15\n",
+        "upsmon.conf: OFFDURATION is known from NUT 2.8.1 on, and this host has 2.8.0. "
+        "It is left out: a UPS that is OFF is then no reason to shut down.",
+    ),
+    "without a meaning": (
+        "upsmon.conf", (2, 7, 4), "NOTIFYFLAG CAL EXEC\n", "",
+        "upsmon.conf: NOTIFYFLAG CAL is known from NUT 2.8.0 on, and this host has 2.7.4. "
+        "It is left out: upsmon never says it there.",
+    ),
+    "a key of all drivers": (
+        "ups.conf", TRIXIE, "[a]\ndriver = dummy-ups\nport = x\nmaxretry = 3\ndesc = b\n", "[a]\ndriver = dummy-ups\nport = x\ndesc = b\n",
+        "ups.conf, [a]: maxretry is known from NUT 2.8.3 on, and this host has 2.8.1. "
+        "It is left out: the global one holds for all UPSes.",
+    ),
+    "a key of usbhid-ups, in capital letters": (
+        "ups.conf", BOOKWORM, HID + "WaitBeforeReconnect = 30\n", HID,
+        "ups.conf, [ups]: WaitBeforeReconnect is known from NUT 2.8.1 on, and this host has 2.8.0. "
+        "It is left out: the driver tries to reconnect at once.",
+    ),
+    "the global part": (
+        "ups.conf", TRIXIE, "maxretry = 3\nSTATEPATH = /run/x\n" + HID, "maxretry = 3\n" + HID,
+        "ups.conf: STATEPATH is known from NUT 2.8.3 on, and this host has 2.8.1. "
+        "It is left out: the drivers put their sockets where Debian's NUT has them.",
+    ),
+    "nut.conf": (
+        "nut.conf", BOOKWORM, "MODE=netserver\n# NUT_DEBUG_LEVEL=1\n NUT_DEBUG_LEVEL=\"3\"\nPOWEROFF_WAIT=30s\n",
+        "MODE=netserver\n# NUT_DEBUG_LEVEL=1\nPOWEROFF_WAIT=30s\n",
+        "nut.conf: NUT_DEBUG_LEVEL is known from NUT 2.8.1 on, and this host has 2.8.0. It is left out: only the logs differ.",
+    ),
+    "upsd.conf": (
+        "upsd.conf", TRIXIE, "ALLOW_NOT_ALL_LISTENERS true\nLISTEN 0.0.0.0\n", "LISTEN 0.0.0.0\n",
+        "upsd.conf: ALLOW_NOT_ALL_LISTENERS is known from NUT 2.8.2 on, and this host has 2.8.1. "
+        "It is left out: older ones never insist on all addresses.",
+    ),
+    "any case": (
+        "upsmon.conf", (2, 7, 4), "debug_min 1\n", "",
+        "upsmon.conf: debug_min is known from NUT 2.8.0 on, and this host has 2.7.4. It is left out: only the logs differ.",
+    ),
+    "a message": (
+        "upsmon.conf", TRIXIE, 'NOTIFYMSG ONBATT "a %s"\nNOTIFYMSG eco "b %s"\n', 'NOTIFYMSG ONBATT "a %s"\n',
+        "upsmon.conf: NOTIFYMSG ECO is known from NUT 2.8.3 on, and this host has 2.8.1. "
+        "It is left out: upsmon never says it there.",
+    ),
+    "an AT": (
+        "upssched.conf", BOOKWORM, "AT ONBATT * EXECUTE a\nAT OFF * EXECUTE b\n", "AT ONBATT * EXECUTE a\n",
+        "upssched.conf: AT OFF is known from NUT 2.8.1 on, and this host has 2.8.0. It is left out: upsmon never says it there.",
+    ),
+    "an AT that never comes, with a command that is unknown": (
+        "upssched.conf", BOOKWORM, "AT ECO * START-TIMER-SHARED a 5\n", "",
+        "upssched.conf: AT ECO is known from NUT 2.8.3 on, and this host has 2.8.0. It is left out: upsmon never says it there.",
+    ),
+    "a line in pieces": (
+        "upsmon.conf", BOOKWORM, "HOSTSYNC 30\nOFFDURATION \\\n30 \\\n# still\nDEADTIME 15\n", "HOSTSYNC 30\nDEADTIME 15\n",
+        "upsmon.conf: OFFDURATION is known from NUT 2.8.1 on, and this host has 2.8.0. "
+        "It is left out: a UPS that is OFF is then no reason to shut down.",
+    ),
+    "quotes over two lines": (
+        "upsmon.conf", BOOKWORM, 'NOTIFYMSG OFF "a \\\n DEADTIME 3" # b\nDEADTIME 15\n', "DEADTIME 15\n",
+        "upsmon.conf: NOTIFYMSG OFF is known from NUT 2.8.1 on, and this host has 2.8.0. "
+        "It is left out: upsmon never says it there.",
+    ),
+    "the end of a file without a newline": (
+        "upsmon.conf", BOOKWORM, "# a\nOFFDURATION \\\n30", "# a\n",
+        "upsmon.conf: OFFDURATION is known from NUT 2.8.1 on, and this host has 2.8.0. "
+        "It is left out: a UPS that is OFF is then no reason to shut down.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "release", "text", "fitted", "said"), LEFT_OUT.values(), ids=LEFT_OUT.keys())
+def test_left_out(name: str, release: Release, text: str, fitted: str, said: str) -> None:
+    other = {"other.conf": "OFFDURATION 30\n"}
+    assert fit_files({name: text, **other}, release) == Fitted({name: fitted, **other}, (said,), ())
+
+
+KEPT: dict[str, tuple[str, Release, str]] = {
+    "known": ("upsmon.conf", TRIXIE, "OFFDURATION 30\n"),
+    "known to nobody": ("upsmon.conf", BOOKWORM, "OFDURATION 30\nNOTIFYMSG FOO a\n"),
+    "misspelled, as the daemon will say": ("upsmon.conf", BOOKWORM, "offduration 30\n"),
+    "a comment": ("upsmon.conf", BOOKWORM, "# OFFDURATION 30\n"),
+    "inside a text": ("upsmon.conf", BOOKWORM, 'SHUTDOWNCMD "OFFDURATION \\\nOFFDURATION 30"\n'),
+    "another driver's key": ("ups.conf", BOOKWORM, "[a]\ndriver = nutdrv_qx\nport = auto\nbusport = 001\n"),
+    "a section without a driver": ("ups.conf", BOOKWORM, "[a]\nport = auto\nwaitbeforereconnect = 1\n"),
+    "a variable of others": ("nut.conf", BOOKWORM, "TZ=UTC\nexport NUT_DEBUG_LEVEL=1\nNUT_DEBUG_LEVEL = 1\n"),
+    "families": ("ups.conf", BOOKWORM, HID + "default.battery.charge.low = 30\noverride.ups.mfr = X\n"),
+    "what NUT reads otherwise than written": ("upsmon.conf", BOOKWORM, 'NOTIFYMSG ONBATT "a\nOFFDURATION 30\n"\n'),
+    "what is refused everywhere": ("upsmon.conf", BOOKWORM, "CERTFILE /x\n"),
+    "a command that is refused everywhere": ("upssched.conf", BOOKWORM, "AT ONLINE * CANCEL-TIMER-MATCHED a\n"),
+    "no newline": ("upsmon.conf", BOOKWORM, "DEADTIME 15"),
+    "strange newlines": ("upsmon.conf", BOOKWORM, "DEADTIME 15\r\n# \x0b\x0c\u2028\n\n\n"),
+}
+
+
+@pytest.mark.parametrize(("name", "release", "text"), KEPT.values(), ids=KEPT.keys())
+def test_kept(name: str, release: Release, text: str) -> None:
+    assert fit_files({name: text}, release) == Fitted({name: text}, (), ())
+
+
+def test_a_sentence_is_said_once() -> None:
+    fitted = fit_files({"upssched.conf": "AT OFF * EXECUTE a\nAT OFF u@h EXECUTE b\n"}, BOOKWORM)
+    assert fitted.files == {"upssched.conf": ""}
+    assert len(fitted.left_out) == 1
+
+
+REFUSED: dict[str, tuple[str, Release, str, str]] = {
+    "busport": (
+        "ups.conf", BOOKWORM, HID + 'busport = "004"\n',
+        "ups.conf, [ups]: busport is known from NUT 2.8.1 on, and this host has 2.8.0. It can't be left out: UPSes that",
+    ),
+    "subdriver": ("ups.conf", BOOKWORM, HID + "subdriver = MGE\n", "It can't be left out: the driver would choose"),
+    "onlinedischarge_onbattery": ("ups.conf", TRIXIE, HID + "onlinedischarge_onbattery\n", "call it onlinedischarge: write that"),
+    "sdcommands of any driver": (
+        "ups.conf", TRIXIE, "[a]\ndriver = nutdrv_qx\nport = auto\nsdcommands = load.off\n", "ups.conf, [a]: sdcommands is known",
+    ),
+    "a timer that would not run": ("upssched.conf", TRIXIE, "AT ONBATT * START-TIMER-SHARED a 5\n", "Use START-TIMER on this host."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "release", "text", "said"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused_where_leaving_it_out_is_unsafe(name: str, release: Release, text: str, said: str) -> None:
+    fitted = fit_files({name: text}, release)
+    assert (fitted.files, fitted.left_out) == ({name: text}, ())
+    (sentence,) = fitted.refused
+    assert said in sentence
+
+
+# One value of each kind that NUT takes
+SAMPLES = {
+    **{"number": "1", "positive": "2", "integer": "-1", "seconds": "5", "boolean": "True", "exit": "no", "hex": "0x81"},
+    **{
+        "delay": "30s",
+        "word": "abc",
+        "text": '"a b"',
+        "path": "/run/nut",
+        "flag": "",
+        "number?": "",
+        "words": "SET FSD",
+    },
+    **{"listen": "192.0.2.1 3493", "monitor": "u@h 1 a b primary", "identity": "a b", "certhost": "h c 1 0"},
+    **{"notifymsg": 'ONBATT "a %s"', "notifyflag": "ONBATT SYSLOG+EXEC", "at": "ONLINE * EXECUTE a"},
+}
+
+
+def sample(kind: str) -> str:
+    return SAMPLES[kind] if kind in SAMPLES else kind.partition("|")[0]
+
+
+def written(name: str, word: str, one: directives.Directive) -> str:
+    value = sample(one.kind)
+    if word in ("actions", "instcmds", "password"):
+        return f"{word} = {value}"
+    if name == "ups.conf":
+        return f"{word.replace('*', 'a.b')} = {value}" if value else word
+    return f"{word}={value}" if name == "nut.conf" else f"{word} {value}"
+
+
+Known = tuple[str, "Release"]
+
+
+def known(name: str, table: Mapping[str, directives.Directive]) -> list[Known]:
+    lines = [(written(name, word, one), one.since) for word, one in table.items() if not one.needed + one.never]
+    if name == "upsmon.conf":
+        for kind, since in NOTIFY_TYPES.items():
+            lines += [(f'NOTIFYMSG {kind} "a %s"', since), (f"NOTIFYFLAG {kind} IGNORE", since)]
+    return lines
+
+
+def around(name: str) -> st.SearchStrategy[str]:
+    return st.sampled_from(["", "# OFFDURATION 5\n", "\n", "  \t\n", "# ü\n", "# NUT_DEBUG_LEVEL=1\n"])
+
+
+def decorated(name: str, line: str) -> st.SearchStrategy[str]:
+    forms = [f"{line}\n", f"  {line} \n"]
+    if name != "nut.conf":
+        forms += [f"{line} # a \\\n", re.sub(r" (?=\w)", " \\\\\n", line, count=1) + "\n"]
+        # a backslash behind quotes would begin another word
+        forms += [] if line.endswith('"') else [f"{line}\\\n\n"]
+    return st.sampled_from(forms)
+
+
+@st.composite
+def files(draw: st.DrawFn) -> tuple[str, list[tuple[str, Release]]]:
+    """Make a file as pieces of text, each with the release since which NUT knows it."""
+    name = draw(st.sampled_from(sorted(DIRECTIVES)))
+    pieces: list[tuple[str, Release]] = []
+
+    def some(table: Mapping[str, directives.Directive]) -> None:
+        for line, since in draw(st.lists(st.sampled_from(known(name, table)), max_size=6)):
+            pieces.append((draw(around(name)), RELEASES[0]))
+            pieces.append((draw(decorated(name, line)), since))
+
+    if name == "upssched.conf":
+        pieces.append((SCHED, RELEASES[0]))
+    if name != "upsd.users":
+        some(DIRECTIVES[name])
+    if name == "ups.conf":
+        for header in draw(st.lists(st.sampled_from("abc"), unique=True)):
+            pieces.append((f"[{header}]\ndriver = usbhid-ups\nport = auto\n", RELEASES[0]))
+            some({key: one for key, one in DEVICE.items() if key not in ("driver", "port")})
+    if name == "upsd.users":
+        pieces.append(("[u]\n", RELEASES[0]))
+        some(DIRECTIVES[name])
+    return name, pieces
+
+
+@given(files(), st.sampled_from(RELEASES))
+def test_what_a_release_knows_survives_byte_for_byte(
+    made: tuple[str, list[tuple[str, Release]]], release: Release
+) -> None:
+    name, pieces = made
+    text = "".join(piece for piece, _unused in pieces)
+    fitted = fit_files({name: text}, release)
+    assert fitted.files == {name: "".join(piece for piece, since in pieces if since <= release)}
+    assert fitted.refused == ()
+    assert bool(fitted.left_out) == any(since > release for _unused, since in pieces)
+    again = fit_files(fitted.files, release)
+    assert again == Fitted(fitted.files, (), ())
+    assert find_wrong_values({name: text.replace("[u]", "[u]\npassword = x")}, release) == []
+
+
+GARBAGE = st.one_of(
+    st.text(),
+    st.text(alphabet=' \t\n\\"#=[]%+*aA1_'),
+    st.lists(
+        st.sampled_from(
+            [
+                *chain(*DIRECTIVES.values()),
+                *DEVICE,
+                *NOTIFY_TYPES,
+                "=",
+                "\n",
+                "\\",
+                '"',
+                "#",
+                " ",
+                "[u]",
+                "%",
+                "-1",
+                "START-TIMER",
+            ]
+        )
+    ).map(" ".join),
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted([*DIRECTIVES, "x"])), GARBAGE), st.sampled_from([*RELEASES, (3, 0, 0)]))
+def test_garbage(made: Mapping[str, str], release: Release) -> None:
+    fitted = fit_files(made, release)
+    assert fit_files(fitted.files, release).files == fitted.files
+    assert advise(made, release) == [*dict.fromkeys(advise(made, release))]
+    for one in (release, None):
+        assert all(isinstance(words, str) for words in find_wrong_values(made, one))
+    # what is left is read as it was read before
+    for name in set(made) - {"nut.conf", "x"}:
+        before = [line.words for line in grammar.parse(made[name])]
+        after = [line.words for line in grammar.parse(fitted.files[name])]
+        rest = iter(before)
+        assert all(words in rest for words in after)
+
+
+# What NUT would take for something else in silence
+
+
+# Addresses that may not be there
+
+
+@pytest.mark.parametrize("order", [("127.0.0.1", "192.0.2.1"), ("192.0.2.1", "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("release", "first", "more"),
+    [
+        (BOOKWORM, "192.0.2.1", ""),
+        (TRIXIE, "127.0.0.1", ""),
+        ((2, 8, 2), None, "ALLOW_NOT_ALL_LISTENERS true\n"),
+    ],
+)
+def test_upsd_starts_though_an_address_is_not_there(
+    order: tuple[str, str], release: Release, first: str | None, more: str
+) -> None:
+    """2.8.0 insists on the last LISTEN, 2.8.1 on the first, later ones on all: it must be loopback, which is always there."""
+    text = f"# ours\nLISTEN {order[0]} 3493\nMAXAGE 15\nLISTEN {order[1]} 3493"
+    fitted = fit_files({"upsd.conf": text}, release).files["upsd.conf"]
+    others = [one for one in order if one != first]
+    expected = (first, *others) if first else order
+    assert [address for address, _port in upsd.listening(fitted)] == list(expected)
+    assert fitted.startswith("# ours\nLISTEN")
+    assert "\nMAXAGE 15\n" in fitted
+    assert fitted.endswith(more)
+    assert fit_files({"upsd.conf": fitted}, release).files["upsd.conf"] == fitted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "LISTEN 0.0.0.0\n",
+        "LISTEN 127.0.0.1\nLISTEN ::1\n",
+        "LISTEN 192.0.2.1\n",
+        "ALLOW_NOT_ALL_LISTENERS false\nLISTEN 127.0.0.1\nLISTEN 192.0.2.1\n",
+        "MAXAGE 15\n",
+        "",
+    ],
+)
+def test_where_nothing_has_to_be_done_for_that(text: str) -> None:
+    assert fit_files({"upsd.conf": text}, (2, 8, 2)).files["upsd.conf"] == text

@@ -1,0 +1,128 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import fingerprint
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, cases
+from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import (
+    APC,
+    CPS,
+    Machine,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+HOSTILE = ["a\nb", 'x"]\n[evil]\n driver = x', "# \\", "$(reboot)", "\x1b[2J", "é" * 126, "", "\u202e", "a]b[c"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_device_breaks_nothing(machine: Machine, text: str) -> None:
+    machine.bus.plug("1-1", APC, manufacturer=text, product=text, serial=text)
+    machine.go()
+    assert list(machine.conf.sections) == ["ups"]
+    assert "evil" not in machine.conf.sections
+    assert all(line.isprintable() for line in machine.said)
+    assert all(line.isprintable() for line in machine.host().look().steps)
+    assert machine.path.read_text().isascii()
+
+
+# What devices say, and the drivers that are theirs: by the rules, and the last one by its descriptor and nut-scanner
+DRIVER_OF = {APC: "usbhid-ups", CPS: "usbhid-ups", "0665:5161": "nutdrv_qx", "0463:ffff": "usbhid-ups"}
+
+
+PIECES = (
+    *(*HOSTILE, *NASTY[:-1]),
+    *("\n[evil]\n\tdriver = dummy-ups\n", "]\n[evil]", '"', "\\", "#", "'", "`id`", "$(touch /tmp/pwned)", "{{ lookup('pipe', 'id') }}"),
+    *("{% raw %}", "\nuser = root\n", "\n# Found", "=", "\t", "%s%n", "((((", "[[:alpha:]]*", "\\0", "x" * 300, "\udcff\udc80", "\x00"),
+    *("5B1234T56789", "A1", "ABC-77231", " ", "Back-UPS", ".", "ups", "漢" * 100),
+)  # fmt: skip
+
+
+SCANNED = 'USB:driver="usbhid-ups",port="auto",vendorid="0463",productid="FFFF"'
+
+
+LINE = re.compile(
+    r"#.*|\[ups[0-9]*\]|    (?:driver|port|vendorid|productid|serial|product|bus|busport) = \"(?:[^\"\\#]|\\[\"\\#])*\"|"
+)
+
+
+def evil(chance: random.Random) -> bytes:
+    """Return what a device says of itself."""
+    if chance.random() < 0.2:
+        return chance.randbytes(chance.randint(0, 250))
+    text = "".join(chance.choice(PIECES) for _piece in range(chance.randint(1, 4)))
+    return text.encode("utf-8", "surrogatepass")[:300]
+
+
+def replug(machine: Machine, plugged: set[str], chance: random.Random) -> None:
+    """Pull some devices out, put others in, and let nut-scanner repeat what they say, as it does."""
+    for name in [name for name in sorted(plugged) if chance.random() < 0.4]:
+        machine.bus.unplug(name)
+        plugged.discard(name)
+    for port in chance.sample(range(1, 8), chance.randint(1, 4)):
+        if (name := f"1-{port}") not in plugged:
+            ids, strings = chance.choice([*DRIVER_OF]), [evil(chance) for _string in range(3)]
+            machine.bus.plug(name, ids, *strings)
+            plugged.add(name)
+            product = strings[1].decode("latin-1")
+            machine.scanner = 0, f'{SCANNED},product="{product}"\n'
+
+
+def check_no_harm(machine: Machine, plugged: set[str]) -> int:
+    """Hold ups.conf and all that is said against what is plugged in. Return how many sections there are."""
+    text, look = machine.path.read_text(), machine.host().look()
+    assert text.isascii()
+    assert [line for line in text.split("\n") if not LINE.fullmatch(line)] == []
+    conf = ups_conf.parse(text)
+    assert conf.settings == ()
+    # each has one section, which is for it alone
+    assert {ups.device.name for ups in look.resolution.plugged.values()} == plugged
+    for name, ups in look.resolution.plugged.items():
+        section, device = conf.sections[name], ups.device
+        keys = dict(section.keys)
+        assert len(keys) == len(section.keys)
+        wanted = {
+            "driver": DRIVER_OF[device.ids],
+            "port": "auto",
+            "vendorid": device.vendor_id,
+            "productid": device.product_id,
+        }
+        assert keys.items() >= wanted.items()
+        due = look.resolution.conf.sections[name]
+        waits = [line for line in look.deferred if line.startswith(f"[{name}] of ups.conf stays as it is for now")]
+        assert section == due or waits
+        assert [seen.name for seen in look.devices if fingerprint.means(due, seen)] == [device.name]
+    told = [*machine.said, *look.steps, *look.remarks, *look.deferred]
+    told += [f"{entry.name} {entry.what} {entry.reason}" for entry in machine.memory.history]
+    for shown in (nut_hotplug.status_text(look), nut_hotplug.plan_text(look), look.diff()):
+        told += shown.split("\n")
+    assert [line for line in told if not line.isprintable()] == []
+    assert set(machine.units) <= {"nut-server.service", *(systemd.driver(name) for name in conf.sections)}
+    return len(conf.sections)
+
+
+def test_hostile_buses(tmp_path: Path, machine: Machine) -> None:
+    """30 buses, the same in each run; HOSTILE_TIMES=10 makes 300, HOSTILE_SEED=1 others."""
+    sections = 0
+    for number, (case, chance) in enumerate(cases(30)):
+        print(case)  # seen if it fails
+        (root := tmp_path / str(number)).mkdir()
+        bus, plugged = Machine(root, machine.server), set[str]()
+        for _round in range(3):
+            replug(bus, plugged, chance)
+            bus.go()
+            sections += check_no_harm(bus, plugged)
+    assert sections > 200

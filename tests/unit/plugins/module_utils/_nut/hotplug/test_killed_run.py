@@ -1,0 +1,144 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory as hotplug_memory
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import (
+    APC,
+    CPS,
+    Machine,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Killed(BaseException):
+    """The run ends here, as by a power cut."""
+
+
+def killed_at(machine: Machine, step: int) -> bool:
+    """Run the agent, and cut it at its STEP-th touch of disk or systemd. False if it came to its end."""
+    left = [step]
+    run, write = machine.run, files.replace
+
+    def touch() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+
+    def dying_run(command: Sequence[str]) -> tuple[int, str]:
+        if command[0] == "systemctl" and command[1] not in ("show", "reset-failed"):
+            touch()
+        return run(command)
+
+    def dying_replace(texts: Any, mode: int, owner: Any = None) -> None:
+        touch()
+        write(texts, mode, owner)
+
+    machine.run, files.replace = dying_run, dying_replace  # type: ignore[method-assign]
+    try:
+        machine.go()
+        return False
+    except Killed:
+        return True
+    finally:
+        machine.run, files.replace = run, write  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(tmp_path: Path, reboot: bool) -> None:
+    step, killed = 0, True
+    while killed:
+        with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server:
+            root = tmp_path / f"{reboot}{step}"
+            root.mkdir()
+            machine = Machine(root, server)
+            machine.coarse = 1.0
+            machine.bus.plug("1-1", APC)
+            machine.go()
+            machine.bus.unplug("1-1")
+            machine.status["ups"] = "ERR DATA-STALE"
+            machine.go()
+            machine.bus.plug("1-1", CPS, serial="CPS123456789")
+            machine.now += 100
+
+            def restarted(machine: Machine = machine) -> None:
+                # only a driver that is started anew finds the other UPS
+                if [
+                    line
+                    for line in machine.did
+                    if line in ("start nut-driver@ups.service", "restart nut-driver@ups.service")
+                ]:
+                    machine.status.clear()
+
+            machine.events = [restarted] * 400
+            killed = killed_at(machine, step)
+            restarted()
+            if killed and reboot:
+                (machine.room / "homelab-nut-pending.json").unlink(missing_ok=True)
+                machine.boot = "another"
+                machine.now = 50.0
+                machine.units["nut-driver@ups.service"] = ("active", "enabled")
+                if "0764" in machine.path.read_text():
+                    machine.status.clear()
+            for _run in range(3):
+                machine.events = [restarted] * 400
+                machine.go()
+                restarted()
+                machine.now += 60
+            machine.go()
+            assert dict(machine.conf.sections["ups"].keys)["vendorid"] == "0764", step
+            assert machine.status == {}, (step, machine.did)
+            assert machine.units["nut-driver@ups.service"][0] == "active", step
+            assert not [one for one in machine.host().look().remarks if "by hand" in one], step
+            assert machine.did == [], step
+            assert machine.is_quiet, step
+        step += 1
+    assert step > 6
+
+
+def test_what_was_about_to_be_written_is_not_taken_for_somebodys(served: Machine) -> None:
+    """The power went behind ups.conf and before the notes, and another UPS is there afterwards."""
+    path = served.root / "state/state.json"
+    ours = ups_conf.render([served.conf.sections["ups"]])
+    hotplug_memory.save(
+        path, replace(served.memory, written={"ups": "[ups]\n    driver = x\n"}, intended={"ups": ours})
+    )
+    served.bus.unplug("1-1")
+    served.status["ups"] = "ERR DATA-STALE"
+    served.bus.plug("1-1", CPS, serial="CPS123456789")
+    served.units["nut-driver@ups.service"] = ("failed", "enabled")
+    served.go()
+    assert dict(served.conf.sections["ups"].keys)["vendorid"] == "0764"
+
+
+def test_the_note_has_a_driver_restarted_that_may_run_with_its_old_section(served: Machine) -> None:
+    served.bus.unplug("1-1")
+    served.status["ups"] = "ERR DATA-STALE"
+    served.go()
+    served.now += 100
+    served.bus.plug("1-1", CPS, serial="CPS123456789")
+    run = served.run
+
+    def dying(command: Sequence[str]) -> tuple[int, str]:
+        if command[:2] == ["systemctl", "start"]:
+            raise Killed
+        return run(command)
+
+    served.run = dying  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        served.go()
+    noted = json.loads((served.room / "homelab-nut-pending.json").read_text())
+    assert [one["verb"] for one in noted if one["unit"] == "nut-driver@ups.service"] == ["restart"]

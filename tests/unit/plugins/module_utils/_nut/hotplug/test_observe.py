@@ -1,0 +1,262 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import decide
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observe import ReconcileError
+from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import (
+    APC,
+    CPS,
+    ENUMERATE,
+    WANTED,
+    Machine,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def test_a_look_changes_nothing(machine: Machine) -> None:
+    machine.bus.plug("1-1", APC)
+    machine.serve()
+    before = {path: path.stat() for path in machine.root.rglob("*")}
+    look = machine.host().look()
+    assert look.changes
+    assert look.steps[1:] == (
+        f"{ENUMERATE}: [ups] is 051d:0002 at pci-0000:00:14.0-usb-0:1, which is new",
+        "reload nut-server.service: ups.conf has other sections",
+    )
+    assert look.steps[0].startswith(f"write {machine.path}: [ups] is 051d:0002 American")
+    assert "+[ups]\n" in look.diff()
+    assert {path: path.stat() for path in machine.root.rglob("*") if "bin" not in path.parts} == {
+        path: seen for path, seen in before.items() if "bin" not in path.parts
+    }
+    assert machine.did == []
+
+
+def test_systemd_that_does_not_answer(machine: Machine) -> None:
+    machine.systemctl = lambda words: (1, "no bus")  # type: ignore[method-assign]
+    with pytest.raises(ReconcileError, match=r"systemd can't be asked.*no bus"):
+        machine.host().look()
+
+
+def test_ups_conf_that_can_not_be_read(machine: Machine) -> None:
+    machine.path.unlink()
+    machine.path.mkdir()
+    with pytest.raises(ReconcileError, match=r"ups\.conf can't be read"):
+        machine.host().look()
+
+
+def test_a_upsd_that_is_down(served: Machine) -> None:
+    (served.folder / "upsd.conf").write_text("LISTEN 127.0.0.1 1\n")
+    served.go()
+    assert served.did == []
+    assert not served.leaves.exists()
+
+
+def test_sysfs_that_can_not_be_read(machine: Machine) -> None:
+    machine.policy["sysfs"] = str(machine.root / "none")
+    machine.scanner = (0, "")
+    run = machine.run
+
+    def with_lsusb(command: Sequence[str]) -> tuple[int, str]:
+        if command[0] == "lsusb":
+            return 0, "Bus 001 Device 004: ID 051d:0002 American Power Conversion Uninterruptible Power Supply\n"
+        return run(command)
+
+    machine.run = with_lsusb  # type: ignore[method-assign]
+    machine.go()
+    assert "ups" in machine.conf.sections
+    assert [line for line in machine.said if "lsusb is asked instead" in line]
+
+
+def test_neither_sysfs_nor_lsusb(machine: Machine) -> None:
+    machine.policy["sysfs"] = str(machine.root / "none")
+    run = machine.run
+    machine.run = lambda command: (127, "not found") if command[0] == "lsusb" else run(command)  # type: ignore[method-assign]
+    with pytest.raises(ReconcileError, match="USB bus"):
+        machine.go()
+
+
+def test_the_scanner_is_asked_for_what_nobody_knows(machine: Machine) -> None:
+    machine.policy["patterns"] = ["1234:*"]
+    machine.scanner = (0, 'USB:driver="nutdrv_qx",port="auto",vendorid="1234",productid="5678",bus="001"\n')
+    machine.bus.plug("1-1", "1234:5678", hid=False)
+    machine.go()
+    assert dict(machine.conf.sections["ups"].keys)["driver"] == "nutdrv_qx"
+    machine.go()
+    assert ["nut-scanner", "-U", "-q", "-P"] not in machine.asked
+
+
+@pytest.mark.parametrize("ids", [APC, CPS])
+def test_the_scanner_is_not_asked_for_what_is_known(machine: Machine, ids: str) -> None:
+    machine.bus.plug("1-1", ids)
+    machine.bus.plug("1-2", "8087:0024", hid=False)
+    machine.go()
+    assert ["nut-scanner", "-U", "-q", "-P"] not in machine.asked
+
+
+def test_what_the_scanner_does_not_know_is_asked_once(machine: Machine) -> None:
+    machine.policy["patterns"] = ["1234:*"]
+    machine.bus.plug("1-1", "1234:5678", hid=False)
+    machine.go()
+    assert machine.asked.count(["nut-scanner", "-U", "-q", "-P"]) == 1
+    assert [line for line in machine.said if "is not served" in line]
+    assert machine.is_quiet
+    machine.go()
+    assert ["nut-scanner", "-U", "-q", "-P"] not in machine.asked
+    assert machine.said == []
+    machine.bus.unplug("1-1")
+    machine.go()
+    assert machine.memory.asked == ()
+    machine.bus.plug("1-1", "1234:5678", hid=False)
+    machine.go()
+    assert machine.asked.count(["nut-scanner", "-U", "-q", "-P"]) == 1
+
+
+def test_a_scanner_that_fails_is_asked_again(machine: Machine) -> None:
+    machine.policy["patterns"] = ["1234:*"]
+    machine.scanner = (255, "no such option")
+    machine.bus.plug("1-1", "1234:5678", hid=False)
+    machine.go()
+    assert [line for line in machine.said if "no such option" in line]
+    assert not machine.leaves.exists()
+    machine.go()
+    assert ["nut-scanner", "-U", "-q", "-P"] in machine.asked
+
+
+def test_a_rule_with_a_driver_needs_no_scanner(machine: Machine) -> None:
+    machine.policy["patterns"] = ["1234:*"]
+    machine.policy["rules"] = [{"vendor": "1234", "driver": "nutdrv_qx"}]
+    machine.bus.plug("1-1", "1234:5678", hid=False)
+    machine.go()
+    assert ["nut-scanner", "-U", "-q", "-P"] not in machine.asked
+    assert "ups" in machine.conf.sections
+
+
+def test_complete_for_a_play(machine: Machine) -> None:
+    machine.bus.plug("1-1", APC)
+    text, resolution = machine.host().complete(WANTED)
+    conf = ups_conf.parse(text)
+    assert dict(conf.sections["ups"].keys)["vendorid"] == "051d"
+    assert conf.settings == (("maxretry", "3"),)
+    assert text.startswith("# Written by Ansible\n")
+    assert resolution.plugged["ups"].device.ids == APC
+    assert machine.did == []
+
+
+def test_a_play_overrules_what_was_edited_by_hand(served: Machine) -> None:
+    (served.folder / "ups.conf.wanted").write_text(WANTED)
+    served.go()
+    served.path.write_text(
+        served.path.read_text().replace("[ups]", "[ups]\n    pollfreq = 7")
+        + "\n[mine]\n    driver = snmp-ups\n    port = x\n"
+    )
+    text, _resolution = served.host().complete(WANTED)
+    assert "pollfreq" not in text
+    assert "[mine]" not in text
+
+
+def test_what_a_play_wrote_is_not_an_edit_by_hand(served: Machine) -> None:
+    """The agent has its own notes of what stood there before the play."""
+    wanted = WANTED + "    pollinterval = 5\n"
+    text, resolution = served.host().complete(wanted)
+    (served.folder / "ups.conf.wanted").write_text(wanted)
+    served.path.write_text(text)
+    served.host().adopt(text, resolution)
+    served.bus.unplug("1-1")
+    served.bus.plug("1-1", CPS, serial="CPS123456789")
+    served.go()
+    assert not [line for line in served.said if "by hand" in line]
+    assert dict(served.conf.sections["ups"].keys)["vendorid"] == "0764"
+
+
+def test_what_agrees_with_us_is_ours(served: Machine) -> None:
+    wanted = WANTED + "    pollinterval = 5\n"
+    text, _resolution = served.host().complete(wanted)
+    (served.folder / "ups.conf.wanted").write_text(wanted)
+    served.path.write_text(text)
+    assert not served.go().written
+    assert served.memory.written["ups"] == ups_conf.render([served.conf.sections["ups"]])
+
+
+def test_a_play_leaves_a_driver_that_works_as_the_agent_does(machine: Machine) -> None:
+    """The UPS was absent at the first play, and its driver found it by itself."""
+    (machine.folder / "ups.conf.wanted").write_text(WANTED)
+    machine.path.write_text('[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n')
+    machine.units["nut-driver@ups.service"] = ("active", "enabled")
+    machine.bus.plug("1-1", APC)
+    machine.go()
+    text, _resolution = machine.host().complete(WANTED)
+    assert "vendorid" not in text
+    machine.status["ups"] = "ERR DATA-STALE"
+    machine.serve()
+    text, _resolution = machine.host().complete(WANTED)
+    assert "vendorid" in text
+    # what people declare is more than a pin of ours
+    machine.status.clear()
+    machine.serve()
+    text, _resolution = machine.host().complete(WANTED + "    serial = 5B.*\n")
+    assert "5B.*" in text
+
+
+def test_of_what_lsusb_tells_nothing_that_is_there_is_changed(served: Machine) -> None:
+    before = served.path.read_text()
+    served.bus.unplug("1-1")
+    shutil.rmtree(served.bus.sysfs / "bus")
+    served.lsusb = f"Bus 001 Device 009: ID {APC} American Power Conversion\n"
+    served.go()
+    assert served.path.read_text() == before
+
+
+def test_a_memory_that_was_lost_makes_nothing_new(served: Machine) -> None:
+    (served.root / "state/state.json").unlink()
+    begin = served.now
+    served.go()
+    assert served.now - begin < decide.GRACE
+    assert served.did == []
+
+
+def test_lsusb_makes_no_new_names_of_what_is_declared(machine: Machine) -> None:
+    """It tells no serials, so the UPS that a fixed section means by its serial could be taken for an unknown one."""
+    fixed = '[rack]\n    driver = "usbhid-ups"\n    port = "auto"\n    serial = "5B1234T56789"\n'
+    shutil.rmtree(machine.bus.sysfs / "bus")
+    machine.lsusb = f"Bus 001 Device 009: ID {APC} American Power Conversion\n"
+    text, resolution = machine.host().complete(fixed)
+    assert list(ups_conf.parse(text).sections) == ["rack"]
+    assert set(resolution.plugged) == {"rack"}
+    # nor does a name that waits for any UPS take it
+    text, resolution = machine.host().complete(fixed + '\n[other]\n    driver = "auto"\n    port = "auto"\n')
+    assert set(resolution.plugged) == {"rack"}
+
+
+def test_while_nut_is_installed_anew_nothing_is_changed(served: Machine) -> None:
+    (served.folder / "ups.conf.wanted").write_text(WANTED + "    waitbeforereconnect = 3\n")
+    served.go()
+    before = served.path.read_text()
+    served.bus.plug("1-2", CPS, serial="CPS123456789")
+    outcome = served.go(release=None)
+    assert not [name for name in served.did if "driver@ups." in name]
+    assert served.path.read_text().startswith(before)
+    assert outcome.look.troubled
+
+
+def test_nothing_is_left_to_the_host_any_more(served: Machine) -> None:
+    (served.folder / "ups.conf.wanted").write_text("# emptied\n")
+    outcome = served.go()
+    assert not [one for one in outcome.look.remarks if "by hand" in one]
+    assert not outcome.changed
+
+
+def test_found_ones_stay_through_a_play(served: Machine) -> None:
+    served.bus.plug("1-2", CPS, serial="CPS123456789")
+    served.go()
+    text, _resolution = served.host().complete(WANTED.replace("[ups]", "[rack]"))
+    assert {"rack"} < set(ups_conf.parse(text).sections)

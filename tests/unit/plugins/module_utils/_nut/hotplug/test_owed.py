@@ -1,0 +1,84 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
+from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import (
+    Machine,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+def test_a_note_that_can_not_be_read(served: Machine) -> None:
+    (served.room / "homelab-nut-pending.json").write_text("{")
+    served.go()
+    assert served.did == [f"restart {unit}" for unit in ("nut-driver@ups.service", systemd.SERVER, systemd.MONITOR)]
+    served.go()
+    assert served.did == []
+
+
+@pytest.mark.parametrize(
+    "note", ["[1]", '[{"verb": "restart"}]', "{}x", '[{"verb": "restart", "unit": "sshd.service", "reason": ""}]']
+)
+def test_a_note_of_anything_touches_no_other_unit(served: Machine, note: str) -> None:
+    (served.room / "homelab-nut-pending.json").write_text(note)
+    served.go()
+    ours = ("nut-driver@ups.service", systemd.SERVER, systemd.MONITOR)
+    assert set(served.did) <= {f"restart {unit}" for unit in ours}
+
+
+def test_what_was_left_waits_for_the_mains_if_it_works(served: Machine) -> None:
+    note = [{"verb": "restart", "unit": "nut-driver@ups.service", "reason": "[ups] changed"}]
+    (served.room / "homelab-nut-pending.json").write_text(json.dumps(note))
+    served.status["ups"] = "OB"
+    served.go()
+    assert served.did == []
+    assert not served.leaves.exists()
+    assert served.said == ["deferred: restart nut-driver@ups.service waits: ups (OB): [ups] changed"]
+    served.status.clear()
+    served.go()
+    assert served.did == ["restart nut-driver@ups.service"]
+    assert not (served.room / "homelab-nut-pending.json").exists()
+
+
+def test_what_was_left_and_does_not_run_is_started_at_once(served: Machine) -> None:
+    note = [{"verb": "restart", "unit": "nut-driver@ups.service", "reason": "[ups] changed"}]
+    (served.room / "homelab-nut-pending.json").write_text(json.dumps(note))
+    served.units["nut-driver@ups.service"] = ("inactive", "enabled")
+    served.units["nut-driver@other.service"] = ("active", "enabled")
+    served.path.write_text(served.path.read_text() + "\n[other]\n    driver = snmp-ups\n    port = 192.0.2.1\n")
+    served.status["other"] = "OB"
+    served.go()
+    assert served.did == ["restart nut-driver@ups.service"]
+
+
+@pytest.mark.parametrize("more", [[], [{"verb": "restart", "unit": "nut-driver@ups.service", "reason": "its sandbox"}]])
+def test_a_driver_that_a_play_meant_to_stop_is_down_while_the_enumerator_looks(
+    served: Machine, more: list[dict[str, str]]
+) -> None:
+    """The play died when ups.conf was new and the driver still ran. 2.8.1's enumerator would have it reload, and spin."""
+    driver = "nut-driver@ups.service"
+    steps = [("stop", driver), ("start", systemd.ENUMERATOR), ("start", driver)]
+    note = [*more, *({"verb": verb, "unit": unit, "reason": "[ups] changed"} for verb, unit in steps)]
+    (served.room / "homelab-nut-pending.json").write_text(json.dumps(note))
+    served.go()
+    assert served.did == [" ".join(step) for step in steps]
+
+
+def test_a_noted_restart_waits_until_the_mains_are_back_though_the_enumerator_is_noted_too(served: Machine) -> None:
+    note = [
+        {"verb": "restart", "unit": "nut-driver@ups.service", "reason": "its sandbox"},
+        {"verb": "start", "unit": systemd.ENUMERATOR, "reason": "[ups] changed"},
+    ]
+    (served.room / "homelab-nut-pending.json").write_text(json.dumps(note))
+    served.status["ups"] = "OB"
+    served.go()
+    assert served.did == []

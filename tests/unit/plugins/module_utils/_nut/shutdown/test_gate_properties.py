@@ -1,0 +1,171 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The gate against any course of things: it ends in time, and not before, unless a rule says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Reading, State
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Guest, Machine, Policy, Ups
+from hypothesis import given
+from hypothesis import strategies as st
+
+ANSWER = st.sampled_from([True, False, None])
+SECONDS = st.floats(0, 40, allow_nan=False)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    hosts = []
+    for name in draw(st.sampled_from(["", "a", "ab", "abc"])):
+        usual = draw(st.integers(0, 60))
+        limit = usual + draw(st.integers(0, 100))
+        guest = draw(st.sampled_from([None, Guest("qm", 7)]))
+        hosts.append(Machine(name, ("192.0.2.1",), (), guest, float(usual), float(limit)))
+    upses = tuple(Ups(name) for name in draw(st.sampled_from(["", "u", "uv"])))
+    return Policy(
+        upses,
+        tuple(hosts),
+        draw(st.sampled_from([0.5, 3.0, 10.0])),
+        float(draw(st.integers(0, 100))),
+        float(draw(st.integers(1, 200))),
+        least=draw(st.sampled_from([None, 0.0, 10.0, 50.0])),
+    )
+
+
+@dataclass(frozen=True)
+class Look:
+    """dt: seconds since the last look. late: how long the machines took to (not) answer. back: seconds the clock goes back."""
+
+    dt: float
+    late: float
+    seen: tuple[bool | None, ...]
+    on: tuple[bool | None, ...]
+    runtime: tuple[float | None, ...]
+    answered: tuple[bool, ...]
+    back: float
+    restarted: bool
+
+
+LOOKS = st.lists(
+    st.builds(
+        Look,
+        SECONDS,
+        st.floats(0, 1),
+        st.tuples(ANSWER, ANSWER, ANSWER),
+        st.tuples(ANSWER, ANSWER),
+        st.tuples(*[st.none() | st.floats(0, 400)] * 2),
+        st.tuples(st.booleans(), st.booleans()),
+        st.sampled_from([0.0, 0.0, 0.0, 5.0]),
+        st.booleans(),
+    ),
+    max_size=25,
+)
+
+
+def _was_silent(policy: Policy, host: Machine, history: list[tuple[float, float, bool | None]]) -> bool:
+    """Say, from all that was seen, whether it has been silent long enough since it last answered, without a doubt between."""
+    start: float | None = None
+    silent = False
+    for asked, now, answer in history:
+        if answer is True:
+            silent, start = False, None
+        elif answer is False:
+            start = asked if start is None else start
+            silent = silent or host.guest is not None or now - start >= policy.settle
+        elif not silent:
+            start = None
+    return silent
+
+
+def _kept(policy: Policy, state: State, elapsed: float) -> float:
+    """Say what the battery must have: least, as long as nobody who is waited for is late."""
+    late = [
+        host
+        for host in policy.machines
+        if not state.hosts[host.name].settled and elapsed >= host.shutdown_time + policy.settle
+    ]
+    return policy.reserve if late or policy.least is None else min(policy.least, policy.reserve)
+
+
+@given(policies(), LOOKS)
+def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so(  # noqa: PLR0912, PLR0915 - it tells the rules anew
+    policy: Policy, looks: list[Look]
+) -> None:
+    state = gate.begin("boot", "", 1000.0)
+    now = 1000.0
+    history: dict[str, list[tuple[float, float, bool | None]]] = {host.name: [] for host in policy.machines}
+    status: dict[str, bool | None] = {}
+    runtime: dict[str, tuple[float, float]] = {}
+    for look in looks:
+        asked = now + look.dt
+        now = asked + look.late
+        seen = dict(zip([host.name for host in policy.machines], look.seen))
+        readings = {}
+        for place, ups in enumerate(policy.upses):
+            if look.answered[place]:
+                name = str(ups)
+                readings[name] = Reading(look.on[place], look.runtime[place], asked)
+                status[name] = look.on[place] if look.on[place] is not None else status.get(name)
+                left = look.runtime[place]
+                if left is not None:
+                    # the clock that went back counts: nothing is newer than now
+                    runtime[name] = (left, min(asked, max(now - look.back, state.now)))
+                elif look.on[place] is False:
+                    runtime.pop(name, None)
+        if look.restarted:
+            state = gate.resume(gate.dump(state), "boot", "", now)
+        state, decision, _words = gate.step(policy, state, now - look.back, seen, readings, asked=asked)
+        # the clock went back: to us it has stood still
+        now = state.now
+        asked = min(asked, now)
+        for name, answer in seen.items():
+            history[name].append((asked, now, answer))
+        elapsed = now - state.began
+        down = {host.name: _was_silent(policy, host, history[host.name]) for host in policy.machines}
+        lefts = [
+            runtime[name][0] - (now - runtime[name][1])
+            for name in map(str, policy.upses)
+            if name in runtime and status.get(name) is not False
+        ]
+        if not decision.go:
+            assert elapsed < policy.longest
+            assert not all(down[host.name] or elapsed >= host.shutdown_limit for host in policy.machines)
+            assert not lefts or min(lefts) > _kept(policy, state, elapsed)
+            assert set(decision.waiting) == {
+                host.name for host in policy.machines if not state.hosts[host.name].settled
+            }
+            continue
+        assert decision.reason
+        if decision.rule == "down":
+            assert all(down.values())
+        elif decision.rule == "assumed":
+            assert all(down[host.name] or elapsed >= host.shutdown_time for host in policy.machines)
+            assert not all(down.values())
+        elif decision.rule == "limit":
+            assert all(
+                down[host.name] or elapsed >= min(host.shutdown_limit, host.shutdown_time) for host in policy.machines
+            )
+            assert any(not down[host.name] and elapsed >= host.shutdown_limit for host in policy.machines)
+        elif decision.rule == "battery":
+            assert lefts
+            assert min(lefts) <= _kept(policy, state, elapsed) + 1e-6
+        else:
+            assert decision.rule == "longest"
+            assert elapsed >= policy.longest
+        return
+    # it goes on without news, and with hosts that never go down
+    for _unused in range(1000):
+        now += 1
+        state, decision, _words = gate.step(policy, state, now, {host.name: True for host in policy.machines}, {})
+        elapsed = now - state.began
+        by = min(policy.longest, max([host.shutdown_limit for host in policy.machines], default=0.0))
+        if decision.go:
+            assert elapsed <= by + 1 or decision.rule == "battery"
+            return
+        assert elapsed < by
+    raise AssertionError("it does not end")
