@@ -56,10 +56,10 @@ _value:
 def shutdown_times(offers: Sequence[Any], primary: str, secondaries: Iterable[str]) -> list[str]:
     """Write the lines."""
     from ..module_utils._nut.base import records
-    from ..module_utils._nut.rehearsal import live
+    from ..module_utils._nut.rehearsal import offers as measured
 
     try:
-        return [one.line for one in live.read_offers(offers, primary, list(secondaries))]
+        return [offer.line for offer in measured.read_offers(offers, primary, list(secondaries))]
     except records.RecordError as error:
         raise AnsibleFilterError(f"shutdown_times: {error}") from None
 

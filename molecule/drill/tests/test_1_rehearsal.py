@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill as library
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import sandbox
 from drill.primary import INVENTORY, UNIT
 from support import ended, until
 
@@ -180,7 +180,7 @@ def test_attacks_from_between_the_walls(primaries):
         lines.append("echo tried all")
         script = "\n".join(lines)
         one.host.check_output(f"cat >/usr/local/bin/evil <<'END'\n{script}\nEND")
-        given = " ".join(f"'--property={value}'" for value in library.properties(300))
+        given = " ".join(f"'--property={value}'" for value in sandbox.properties(300))
         done = one.host.run(
             f"systemd-run --quiet --pipe --wait --collect --unit={UNIT} {given} -- /bin/sh /usr/local/bin/evil"
         )

@@ -52,6 +52,13 @@ class Parser(argparse.ArgumentParser):
             name, help=summary, description=f"{summary[:1].upper()}{summary[1:]}.", epilog=epilog
         )
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what this parser does not know; argparse leaves that to the program's, which would name its own help."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
     def _print_message(self, message: str, file: Any | None = None) -> None:
         (self.out if file is None else self.err)(message.rstrip("\n"))
 

@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 
 def boottime() -> float:
@@ -44,14 +42,3 @@ CLOCK = Clock()
 def stamp(moment: float) -> str:
     """Write a moment (seconds since 1970) in the local time zone, as the environment's TZ has it."""
     return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(moment))
-
-
-def entry_moment(entry: Mapping[str, Any]) -> float:
-    """Return when an entry of the journal (journalctl's JSON) was written, in seconds since 1970.
-
-    Raises LookupError, TypeError or ValueError if it does not say.
-    """
-    microseconds = entry["__REALTIME_TIMESTAMP"]
-    if not re.fullmatch(r"[0-9]{1,18}", microseconds):
-        raise ValueError("the time of an entry of the journal is none")
-    return int(microseconds) / 1e6

@@ -63,6 +63,10 @@ class Machine:
     guest_id: int | None = None  # its number, if it is a guest of the primary, as also a secondary may be
     address: tuple[str, ...] = ()  # where it is seen; only to find the guests that use its storage (placement.py)
 
+    def takes(self, *, worst: bool) -> float:
+        """Return how long it takes to go down: at most, or as a rule. It is not waited for longer than its limit."""
+        return self.shutdown_limit if worst else min(self.shutdown_time, self.shutdown_limit)
+
 
 @dataclass(frozen=True)
 class Supply:

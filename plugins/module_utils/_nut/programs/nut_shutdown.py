@@ -291,28 +291,28 @@ def _refresh(call: Call) -> int:
 
 def _drill(call: Call) -> int:
     """Hold a drill."""
-    from ..rehearsal import drill
+    from ..rehearsal import inside, job, outside
 
     options = call.options
     # what happens is for people, and what came of it is for whoever asked
     say = call.err if options.json else call.out
     try:
         if options.inside:  # the inner half, which is told the policy
-            held = drill.inside(STDIN, say, call.out, as_json=options.json)
+            held = inside.hold_drill(STDIN, say, call.out, as_json=options.json)
             return OK if held else FAILED
-        run = call.run or runner(STOP_SECONDS)
-        return drill.outside(call.policy(), options.outage, say, as_json=options.json, program=_own_program(), run=run)
-    except drill.Refused as error:
+        host = job.Host(call.run or runner(STOP_SECONDS), _own_program())
+        return outside.hold_drill(call.policy(), options.outage, host, say, as_json=options.json)
+    except job.Refused as error:
         call.err(f"nut-shutdown drill: {error}")
         return USAGE
-    except drill.DrillError as error:
+    except job.RehearsalError as error:
         call.err(f"nut-shutdown drill failed: {error}")
         return FAILED
 
 
 def _record(call: Call) -> int:
     """Have a real shutdown recorded, see whether all is fit for one, or show what was recorded."""
-    from ..rehearsal import live
+    from ..rehearsal import job, live
 
     options = call.options
     wanted = live.Wanted(
@@ -326,12 +326,13 @@ def _record(call: Call) -> int:
     )
     # the recorder asks how guests stand; who starts it waits for systemd
     run = call.run or runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS)
+    host = job.Host(run, _own_program(), call.names(keep=True))
     try:
-        done = live.main(call.policy(), wanted, call.out, program=_own_program(), run=run, names=call.names(keep=True))
-    except live.LiveError as error:
+        done = live.main(call.policy(), wanted, host, call.out)
+    except job.RehearsalError as error:
         for line in str(error).splitlines():
             call.err(f"nut-shutdown record: {line}")
-        return USAGE if isinstance(error, live.Unfit) else FAILED
+        return USAGE if isinstance(error, job.Refused) else FAILED
     return OK if done else FAILED
 
 

@@ -39,9 +39,9 @@ def test_a_command_takes_its_own_options() -> None:
     [
         ((), "it: the following arguments are required: COMMAND. See it --help"),
         (("dance",), "invalid choice: 'dance' (choose from"),
-        (("look", "--force"), "unrecognized arguments: --force"),
+        (("look", "--force"), "it look: unrecognized arguments: --force. See it look --help"),
         (("act", "--json"), "unrecognized arguments: --json"),
-        (("--json", "look"), "unrecognized arguments: --json"),
+        (("--json", "look"), "it: unrecognized arguments: --json. See it --help"),
         (("look", "--js"), "unrecognized arguments: --js"),
         (("look", "\x1b[2J"), r"unrecognized arguments: \x1b[2J"),
     ],

@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import records
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import status
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model
-from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import live
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.offers import Offer
 from ansible_collections.homelab.nut.tests.unit.support.hostile import values
 from hypothesis import given
 
@@ -95,7 +95,7 @@ def test_what_does_not(change: dict[str, Any], words: str) -> None:
 
 @given(values)
 def test_anything_is_read_or_refused(data: Any) -> None:
-    for kind in (Outer, status.Facts, model.Plan, live.Offer):
+    for kind in (Outer, status.Facts, model.Plan, Offer):
         try:
             made: Any = records.build(kind, data, "it")
         except records.RecordError:
@@ -114,7 +114,7 @@ def test_each_type_of_what_is_read_is_known() -> None:
         model.StagePlan,
         model.PlannedGuest,
     ]
-    for kind in (*kinds, status.Facts, status.UpsFacts, live.Offer):
+    for kind in (*kinds, status.Facts, status.UpsFacts, Offer):
         for one in fields(kind):
             with pytest.raises(records.RecordError):
                 records.build(kind, {one.name: json.loads("[[[[0]]]]")}, "it")

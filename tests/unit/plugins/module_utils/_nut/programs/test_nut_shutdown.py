@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from ansible_collections.homelab.nut.plugins.action import zipapp
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
-from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import live
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import inside, job, live, outside
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate_loop
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
 from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import Program
@@ -223,16 +223,14 @@ def test_what_timeout_ends_is_waited_for_as_long() -> None:
 
 
 def test_a_drill(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill
-
     seen: list[Any] = []
 
-    def outside(policy: Any, outage: float, say: Any, *, as_json: bool, program: list[str], run: Any) -> int:
-        seen.append((policy.machines[0].name, outage, as_json, program, run))
+    def hold(policy: Any, outage: float, host: job.Host, say: Any, *, as_json: bool) -> int:
+        seen.append((policy.machines[0].name, outage, as_json, host.program, host.run))
         say("it is on")
         return 1
 
-    monkeypatch.setattr(drill, "outside", outside)
+    monkeypatch.setattr(outside, "hold_drill", hold)
     monkeypatch.setattr(sys, "argv", ["/usr/local/sbin/nut-shutdown"])
     assert program("drill") == 1
     words = [sys.executable, "-IS", "/usr/local/sbin/nut-shutdown"]
@@ -246,17 +244,15 @@ def test_a_drill(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_inner_half_of_a_drill_reads_no_policy(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill
-
     held = True
 
-    def inside(source: int, say: Any, out: Any, *, as_json: bool) -> bool:
+    def hold(source: int, say: Any, out: Any, *, as_json: bool) -> bool:
         assert source == 0
         say("it is on")
         out("done")
         return held
 
-    monkeypatch.setattr(drill, "inside", inside)
+    monkeypatch.setattr(inside, "hold_drill", hold)
     (program.folder / "shutdown.json").unlink()
     assert program("drill", "--inside", "--json") == 0
     assert (program.out, program.err) == (["done"], ["it is on"])
@@ -269,17 +265,15 @@ def test_the_inner_half_of_a_drill_reads_no_policy(program: Program, monkeypatch
 
 
 def test_a_drill_that_can_not_be_held(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import drill
-
     for error, code, words in (
-        (drill.Refused("not now"), 2, "nut-shutdown drill: not now"),
-        (drill.DrillError("odd"), 1, "nut-shutdown drill failed: odd"),
+        (job.Refused("not now"), 2, "nut-shutdown drill: not now"),
+        (job.RehearsalError("odd"), 1, "nut-shutdown drill failed: odd"),
     ):
 
         def fail(*arguments: Any, error: Exception = error, **more: Any) -> int:
             raise error
 
-        monkeypatch.setattr(drill, "outside", fail)
+        monkeypatch.setattr(outside, "hold_drill", fail)
         assert program("drill") == code
         assert program.err.pop() == words
 
@@ -287,8 +281,9 @@ def test_a_drill_that_can_not_be_held(program: Program, monkeypatch: pytest.Monk
 def test_a_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def main(policy: Any, wanted: live.Wanted, out: Any, *, program: Any, run: Any, names: Any) -> bool:
-        asked.append((policy.machines[0].name, wanted, program[:2], run, type(names), names.path))
+    def main(policy: Any, wanted: live.Wanted, host: job.Host, out: Any) -> bool:
+        names: Any = host.names
+        asked.append((policy.machines[0].name, wanted, host.program[:2], host.run, type(names), names.path))
         out("it records")
         return not wanted.check
 
@@ -305,7 +300,10 @@ def test_a_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_record_that_can_not_be(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    error: list[Exception] = [live.Unfit("ups is on battery\nnas is not logged in"), live.LiveError("run it as root")]
+    error: list[Exception] = [
+        job.Refused("ups is on battery\nnas is not logged in"),
+        job.RehearsalError("run it as root"),
+    ]
 
     def main(*_args: Any, **_more: Any) -> bool:
         raise error.pop(0)

@@ -1,0 +1,159 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""NUT on a simulated UPS: the files of its programs, and the programs themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..conf import grammar
+from .job import ENDING, TIMING, Job
+
+UPS = "drill"
+PRIMARY = "primary"
+
+# all there are up to 2.8.5; one that an older release does not know it complains about, and goes on
+_NOTIFY = """
+ONLINE ONBATT LOWBATT FSD COMMOK COMMBAD SHUTDOWN REPLBATT NOCOMM NOPARENT CAL NOTCAL OFF NOTOFF BYPASS NOTBYPASS ECO NOTECO ALARM
+NOTALARM OVER NOTOVER TRIM NOTTRIM BOOST NOTBOOST OTHER NOTOTHER SUSPEND_STARTING SUSPEND_FINISHED SHUTDOWN_HOSTSYNC
+"""
+
+
+def note_command(note: Path) -> str:
+    """Return what stands in the place of a shutdown: it writes down when that would have begun. Whole, or not at all."""
+    return f"cat /proc/uptime >{note}.new && mv {note}.new {note}"
+
+
+def noted(text: str, uptime: str, now: float) -> float | None:
+    """Return when a note was written, in the clock that says NOW, as /proc/uptime says UPTIME. None: it is no note."""
+    try:
+        then, since = float(text.split(maxsplit=1)[0]), float(uptime.split(maxsplit=1)[0])
+    except (ValueError, IndexError):
+        return None
+    # the kernel's own numbers have two places
+    return now - max(since - then, 0.0) if math.isfinite(then) and math.isfinite(since) else None
+
+
+def dev(status: str, runtime: float | None) -> str:
+    """Return what the simulated UPS says (dummy-ups: drill.dev). runtime: s, None if the real one does not say it either."""
+    left = "" if runtime is None else f"battery.runtime: {max(runtime, 0):.0f}\n"
+    return f"device.mfr: homelab.nut\ndevice.model: drill\nups.status: {status}\n{left}"
+
+
+def upsmon_conf(
+    note: Path, where: str, user: str, password: str, seconds: Mapping[str, int], *, flag: Path | None
+) -> str:
+    """Return an upsmon.conf whose SHUTDOWNCMD only writes a note. user: what it logs in as, and is: primary or secondary."""
+    lines = [
+        f"MONITOR {UPS}@{where} 1 {user} {password} {'primary' if user == PRIMARY else 'secondary'}",
+        "MINSUPPLIES 1",
+        f"SHUTDOWNCMD {grammar.encode(note_command(note))}",
+        *([f"POWERDOWNFLAG {flag}"] if flag else []),
+        *(f"{name} {value}" for name, value in seconds.items()),
+        # nobody shall read on his screen that the power fails
+        *(f"NOTIFYFLAG {name} IGNORE" for name in _NOTIFY.split()),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def files(folder: Path, job: Job, port: int, password: str) -> dict[str, str]:
+    """Return NUT's files for the simulated UPS: name below FOLDER -> text. The secondaries are called by their number."""
+    where = f"127.0.0.1:{port}"
+    made = {
+        "ups.conf": f"pollinterval = 1\n[{UPS}]\ndriver = dummy-ups\nport = {UPS}.dev\nmode = dummy-once\n",
+        "upsd.conf": f"LISTEN 127.0.0.1 {port}\n",
+        "upsd.users": (
+            f"[{PRIMARY}]\npassword = {password}\nupsmon primary\n[secondary]\npassword = {password}\nupsmon secondary\n"
+        ),
+        f"{PRIMARY}.conf": upsmon_conf(
+            folder / "notes" / PRIMARY, where, PRIMARY, password, job.timing, flag=folder / "killpower"
+        ),
+    }
+    for number in range(len(job.policy.machines)):
+        note = folder / "notes" / str(number)
+        made[f"{number}.conf"] = upsmon_conf(note, where, "secondary", password, TIMING, flag=None)
+    return made
+
+
+def _dead(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether it has ended, without reaping it: so its process group's number is not given to another."""
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+class Programs:
+    """NUT's programs of a drill, each with all that it starts in a process group of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "C",
+            "NUT_CONFPATH": str(folder),
+            **{name: str(folder / "state") for name in ("NUT_STATEPATH", "NUT_ALTPIDPATH", "NUT_PIDPATH")},
+        }
+        self.started: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, program: Path, *arguments: str) -> None:
+        """Start one. upsmon gets a name of its own here, for its pid file is called so; a driver must keep its own."""
+        if program.name == "upsmon":
+            link = self.folder / "bin" / f"drill-{name}"
+            link.symlink_to(program)
+            program = link
+        with (self.folder / f"{name}.log").open("wb") as log:
+            # programs of the host: there is no AnsibleModule whose run_command could be called
+            self.started[name] = subprocess.Popen(  # pylint: disable=ansible-bad-function,consider-using-with
+                [str(program), *arguments],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def ended(self) -> list[str]:
+        """Name those that have ended."""
+        return [name for name, process in self.started.items() if _dead(process)]
+
+    def last_words(self, name: str) -> str:
+        """Return the end of what one said, on one line."""
+        text = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+        return "; ".join(line.strip() for line in text.splitlines()[-3:]) or "it said nothing"
+
+    def end(self, seconds: float = ENDING) -> None:
+        """End all of them, those that watch first: one that misses its upsd takes that for the end of the world."""
+        for process in reversed(self.started.values()):
+            _signal(process, signal.SIGTERM)
+        deadline = time.monotonic() + seconds
+        while len(self.ended()) < len(self.started) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for process in self.started.values():
+            # what is left of the group, too
+            _signal(process, signal.SIGKILL)
+            process.wait()
+        self.started.clear()
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def free_port() -> int:
+    """Return a port of loopback on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

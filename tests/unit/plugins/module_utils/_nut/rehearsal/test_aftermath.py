@@ -1,0 +1,87 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import Clock
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.aftermath import After, find_aftermath
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.notes import Notes
+from ansible_collections.homelab.nut.tests.unit.support.rehearsal import SEEN, Journal, make_host
+
+STOPPING, STOPPED = "de5b426a63be47a7b6ac3eaac82e2f6f", "9d1aaa27d60140bd96365438aad20286"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for path in ("proc/1", "run/nut-shutdown", "var"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "proc/1/stat").write_text(f"1 (a (b) c) S {' '.join(['0'] * 18)} {100 * os.sysconf('SC_CLK_TCK')} 0\n")
+    return tmp_path
+
+
+def ask(root: Path, journal: Journal, seen: Notes = SEEN) -> After:
+    clock = Clock(lambda: 800.0, lambda: 3000.0, boot=lambda: "b1")
+    return find_aftermath(seen, make_host(root, journal, clock=clock), root / "var/last.json")
+
+
+def test_it_has_not_been_off_yet(root: Path) -> None:
+    (root / "run/nut-shutdown/live").write_text("t0\n")
+    journal = Journal()
+    assert ask(root, journal) == After(False)
+    assert journal.asked == []
+
+
+def test_the_last_line_of_the_journal_and_the_guests(root: Path) -> None:
+    report = {"began": 1040.0, "elapsed": 39.5, "reason": "all are down"}
+    (root / "var/last.json").write_text(json.dumps(report))
+    # a token of another record is of another boot
+    (root / "run/nut-shutdown/live").write_text("t1\n")
+    journal = Journal((1090.0, ""), (1120.25, ""), (1081.0, STOPPING), (1111.5, STOPPED))
+    one = dataclasses.replace(SEEN, boot="b0-0f")
+    assert ask(root, journal, one) == After(True, 1120.25, 30.5, "all are down", 1079.5)
+    assert all("--boot=b00f" in command for command in journal.asked)
+    assert all("--merge" not in command for command in journal.asked)
+    assert "--since=@1080" in journal.asked[1]
+
+
+def test_a_container_knows_its_boots_by_its_first_process(root: Path) -> None:
+    journal = Journal((1120.25, ""))
+    assert ask(root, journal, dataclasses.replace(SEEN, boot="b1")).end == 1120.25
+    # 3000 - 800 is when the kernel was started, 100 s later that process
+    assert [word for word in journal.asked[0] if word.startswith(("--until", "--merge"))] == [
+        "--merge",
+        "--until=@2300.000",
+    ]
+    (root / "proc/1/stat").unlink()
+    ask(root, journal, dataclasses.replace(SEEN, boot="b1"))
+    assert "--until=@2200.000" in journal.asked[-1]
+
+
+def test_a_journal_that_does_not_tell(root: Path) -> None:
+    assert ask(root, Journal()) == After(True)
+    assert ask(root, Journal((1120.0, ""), code=1)) == After(True)
+    # what stands there is older than the shutdown: it was not kept
+    assert ask(root, Journal((1079.0, ""))) == After(True)
+    assert ask(root, Journal((1120.0, ""), (1081.0, STOPPING))).guests is None
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"began": 1, "elapsed": 2, "reason": "of another shutdown"}',
+        '{"began": 1040, "elapsed": 3, "reason": null}',
+    ],
+)
+def test_a_report_of_the_gate_that_says_nothing(root: Path, report: str) -> None:
+    (root / "var/last.json").write_text(report)
+    assert ask(root, Journal(), dataclasses.replace(SEEN, ended=None)) == After(True)

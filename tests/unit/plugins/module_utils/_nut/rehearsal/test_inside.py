@@ -1,0 +1,233 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import Clock
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import (
+    inside,
+    job,
+    sandbox,
+    simulation,
+)
+from ansible_collections.homelab.nut.tests.unit.support.fake_nut import Nut
+from ansible_collections.homelab.nut.tests.unit.support.rehearsal import make_drill_job, make_policy
+
+
+def test_these_tests_themselves_run_where_harm_could_be_done() -> None:
+    assert sandbox.walls() != []
+    out: list[str] = []
+    with pytest.raises(job.Refused, match="only where it can do no harm"):
+        inside.hold_drill(-1, out.append, out.append, as_json=False)
+    assert out == []
+
+
+@pytest.fixture
+def nut(tmp_path: Path) -> Iterator[Nut]:
+    made = Nut(tmp_path)
+    yield made
+    for pid in made.running():
+        os.kill(pid, signal.SIGKILL)
+
+
+QUICK = {"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 1.2, "shutdown_limit": 5}
+
+
+QUICKER = {"name": "web", "addresses": ["192.0.2.21"], "shutdown_time": 0.1, "shutdown_limit": 5}
+
+
+def quick(*hosts: Any, **changes: Any) -> job.Job:
+    timing = {"POLLFREQ": 1, "POLLFREQALERT": 1, "HOSTSYNC": 1, "DEADTIME": 3, "FINALDELAY": 0}
+    made = make_policy(*(hosts or (QUICK, QUICKER)), settle=0.5, longest=8)
+    return job.Job(made, **{"timing": timing, "runtime": 900.0, "outage": 0.2, "primary": "pve", **changes})
+
+
+class Pipe:
+    """What the inner half reads: its job, and then nothing, until it is closed."""
+
+    def __init__(self, line: str) -> None:
+        self.source, self.writer = os.pipe()
+        os.write(self.writer, f"{line}\n".encode())
+
+    def close(self) -> None:
+        os.close(self.writer)
+
+
+def hold(nut: Nut, drill: job.Job, said: list[str], *, as_json: bool = True) -> bool:
+    pipe = Pipe(drill.dump())
+    try:
+        return inside.hold_drill(
+            pipe.source,
+            said.append,
+            said.append,
+            as_json=as_json,
+            room=nut.folder,
+            check=lambda: [],
+            finder=nut.find,
+        )
+    finally:
+        pipe.close()
+
+
+def test_a_drill(nut: Nut) -> None:
+    said: list[str] = []
+    assert hold(nut, quick(), said) is True
+    data = json.loads(said.pop())
+    assert data["held"] is True
+    assert data["decision"] == {"rule": "down", "reason": "all are down"}
+    for name, takes in (("nas", 1.2), ("web", 0.1)):
+        began, down = data["machines"][name]
+        assert down == pytest.approx(began + takes, abs=0.011)
+    last = max(down for _began, down in data["machines"].values())
+    assert data["poweroff"] >= last + 0.5 - 0.011
+    assert abs(data["trigger"] - time.time()) < 60
+    text = "\n".join(said)
+    assert all(re.match(r"\d\d:\d\d:\d\d  ", line) for line in said)
+    for words in (
+        "2 more for the others", "the UPS: on battery, 900 s left", "the UPS: the battery is low", "nas: upsmon runs its SHUTDOWNCMD",
+        "nas: is down", "web: is down", "pve: upsmon runs its SHUTDOWNCMD", "pve: +0.0 s  the gate begins", "drill is on battery",
+        "the gate ends (down): all are down", "pve: would power off now",
+    ):  # fmt: skip
+        assert words in text
+    assert len(nut.pids()) == 2 + 2 * 3
+    assert nut.running() == []
+    assert nut.folders() == []
+
+
+def test_a_drill_as_text_and_a_machine_that_does_not_go_down(nut: Nut) -> None:
+    # its SHUTDOWNCMD never runs
+    nut.mode("drill-0")
+    said: list[str] = []
+    hosts = ({**QUICK, "shutdown_time": 0.3, "shutdown_limit": 1}, QUICKER)
+    assert hold(nut, quick(*hosts), said, as_json=False) is False
+    assert "The order did not hold: nas had not begun to go down" in said[-1]
+    assert "nas is given up" in "\n".join(said)
+    assert nut.running() == []
+    assert nut.folders() == []
+
+
+def test_a_program_that_ends_by_itself(nut: Nut) -> None:
+    nut.mode("upsd-dies")
+    with pytest.raises(job.RehearsalError, match="upsd ended by itself: no mood for it"):
+        hold(nut, quick(), [])
+    assert nut.running() == []
+    nut.mode("drill-1-dies")
+    with pytest.raises(job.RehearsalError, match="upsmon of web ended by itself: no mood for it"):
+        hold(nut, quick(), [])
+    assert nut.running() == []
+    assert nut.folders() == []
+
+
+def test_nut_is_not_there(nut: Nut) -> None:
+    (nut.folder / "upsmon").unlink()
+    with pytest.raises(job.RehearsalError, match="NUT's upsmon is not installed"):
+        hold(nut, quick(), [])
+    assert nut.pids() == []
+    assert nut.folders() == []
+
+
+def test_programs_that_do_not_want_to_end(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation.Programs.end, "__defaults__", (0.3,))
+    nut.mode("deaf")
+    assert hold(nut, quick(), []) is True
+    assert len(nut.pids()) == 8
+    assert nut.running() == []
+
+
+def test_it_does_not_last_for_ever(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job.Job, "longest", property(lambda _job: 3.0))
+    with pytest.raises(job.RehearsalError, match="not over after 3 s"):
+        hold(nut, quick(outage=100.0), [])
+    assert nut.running() == []
+    assert nut.folders() == []
+
+
+def test_upsmon_that_does_not_come_to_its_shutdown(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job.Job, "longest", property(lambda _job: 12.0))
+    nut.mode("drill-primary")
+    with pytest.raises(job.RehearsalError, match="did not come to its SHUTDOWNCMD"):
+        hold(nut, quick(), [])
+    assert nut.running() == []
+
+
+INSIDE = """\
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from _nut.rehearsal import inside, job
+folder = Path(sys.argv[2])
+try:
+    inside.hold_drill(0, lambda line: print(line, flush=True), print, as_json=False, room=folder, check=lambda: [],
+                 finder=lambda name: folder / name)
+except job.RehearsalError as error:
+    print(error)
+    sys.exit(7)
+"""
+
+
+def _interrupted(nut: Nut, how: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
+    words = [sys.executable, "-c", INSIDE, str(Path(inside.__file__).parents[2]), str(nut.folder)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(f"{quick(outage=1000.0).dump()}\n")
+        process.stdin.flush()
+        assert any("on battery" in line for line in iter(process.stdout.readline, ""))
+        assert len(nut._running()) == 8
+        how(process)
+        code = process.wait(60)
+        return code, process.stdout.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_in_order(nut: Nut, number: int) -> None:
+    assert _interrupted(nut, lambda process: process.send_signal(number)) == (7, "the drill was stopped\n")
+    assert nut.running() == []
+    assert nut.folders() == []
+
+
+def test_it_ends_when_nobody_wants_it_any_more(nut: Nut) -> None:
+    def close(process: subprocess.Popen[str]) -> None:
+        assert process.stdin
+        process.stdin.close()
+
+    assert _interrupted(nut, close) == (7, "the drill was stopped\n")
+    assert nut.running() == []
+    assert nut.folders() == []
+
+
+def test_the_battery_counts_down_and_each_word_has_a_time_of_its_own(tmp_path: Path) -> None:
+    now = [100.0]
+    one = inside.Drill(
+        make_drill_job(), tmp_path, print, threading.Event(), clock=Clock(lambda: now[0], lambda: 5000.7)
+    )
+    one.supply()
+    path = tmp_path / "drill.dev"
+    assert path.read_text() == simulation.dev("OL", 900)
+    assert path.stat().st_mtime == 5000
+    one.since = 100.0
+    now[0] = 130.0
+    one.set("OB")
+    assert path.read_text() == simulation.dev("OB", 870)
+    assert path.stat().st_mtime == 5001
+    # two seconds later it says so by itself
+    now[0] = 131.9
+    one.tick()
+    assert path.stat().st_mtime == 5001
+    now[0] = 132.0
+    one.tick()
+    assert path.read_text() == simulation.dev("OB", 868)

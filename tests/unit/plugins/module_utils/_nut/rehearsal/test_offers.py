@@ -1,0 +1,66 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import (
+    offers,
+)
+from ansible_collections.homelab.nut.tests.unit.support.rehearsal import MEDIA, NAS, make_house
+
+
+@pytest.mark.parametrize(
+    ("seconds", "better"), [(43.2, 52), (10.0, 12), (10.1, 13), (0.0, 5), (4.1, 5), (4.2, 6), (100.0, 120), (12.5, 15)]
+)
+def test_the_time_to_write_down(seconds: float, better: int) -> None:
+    assert offers.fair(seconds) == better
+
+
+def test_what_is_offered() -> None:
+    offered = offers.find_offers(make_house(), {"nas": 43.2, "media": 2.5, "pve": 12.0}, "pve", 30)
+    assert [one.line for one in offered] == [
+        "host_vars/nas.yml: nut_client_shutdown_time: 52  # measured 43.2 s, rounded up with 20 % margin",
+        "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 15  # measured 12.0 s, rounded up with 20 % margin",
+    ]
+    assert [(one.name, one.now, one.value) for one in offered] == [("nas", 60.0, 52), ("pve", 30, 15)]
+
+
+def test_offers_that_a_host_has_sent() -> None:
+    """They come as JSON; the primary may call itself by its own name."""
+    offered = offers.find_offers(make_house(), {"nas": 43.2, "pve": 12.0}, "pve", 30)
+    sent = json.loads(json.dumps([dataclasses.asdict(one) for one in offered]))
+    assert offers.read_offers(sent, "pve", ["nas"]) == offered
+    assert [one.name for one in offers.read_offers(sent, "proxmox", ["nas"])] == ["nas", "proxmox"]
+
+
+@pytest.mark.parametrize(
+    ("measured", "now", "offered"),
+    [
+        (50.0, 60, False),
+        (49.0, 60, False),
+        (45.0, 60, False),
+        (44.1, 60, True),
+        (55.0, 60, False),
+        (55.1, 60, True),
+        (56.0, 61, True),
+    ],
+)
+def test_only_where_it_differs(measured: float, now: float, *, offered: bool) -> None:
+    one = make_house({**NAS, "shutdown_time": now})
+    assert bool(offers.find_offers(one, {"nas": measured}, "pve", None)) is offered
+
+
+def test_nothing_is_offered_of_what_was_not_measured() -> None:
+    assert offers.find_offers(make_house(), {"nas": None}, "pve", 30) == []
+    # less than it takes is never near enough
+    assert offers.find_offers(make_house({**MEDIA, "shutdown_time": 4}), {"media": 4.1}, "pve", None)[0].value == 5
+    assert offers.find_offers(make_house({**MEDIA, "shutdown_time": 4}), {"media": 3.9}, "pve", None) == []
+    assert offers.find_offers(make_house({**MEDIA, "shutdown_time": 5}), {"media": 5.1}, "pve", None)[0].value == 7
+    assert offers.find_offers(make_house({**MEDIA, "shutdown_time": 20}), {"media": 2.0}, "pve", None)[0].line.endswith(
+        "margin, at least 5"
+    )

@@ -1,0 +1,152 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import (
+    job,
+    outside,
+    simulation,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, observe
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.rehearsal import NAS, Systemd, make_host, make_policy
+
+
+def upsd_says(status: str, runtime: str | None = "240") -> dict[str, str]:
+    lines = f'VAR ups ups.status "{status}"\n' + (f'VAR ups battery.runtime "{runtime}"\n' if runtime else "")
+    return {"LIST VAR ups": f"BEGIN LIST VAR ups\n{lines}END LIST VAR ups\n"}
+
+
+@pytest.mark.parametrize(("runtime", "left"), [("240", 240.0), (None, None), ("soon", None), ("0", None)])
+def test_the_real_ups_is_asked(runtime: str | None, left: float | None) -> None:
+    with serving(upsd_says("OL CHRG", runtime)) as server:
+        assert outside.ask_real(make_policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])) == left
+
+
+@pytest.mark.parametrize(
+    "status", ["OB DISCHRG", "OB LB", "FSD OL", "OL LB", "OL OB", "OL BYPASS", "BYPASS", "OL CAL", "OL OFF", ""]
+)
+def test_no_drill_while_a_shutdown_may_be_near(status: str) -> None:
+    with (
+        serving(upsd_says(status)) as server,
+        pytest.raises(job.Refused, match=f"ups says {status or 'nothing'}, and must be plainly on mains"),
+    ):
+        outside.ask_real(make_policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}]))
+
+
+def test_no_drill_if_nobody_can_tell() -> None:
+    upses = [{"name": "ups", "host": "127.0.0.1", "port": simulation.free_port()}]
+    with pytest.raises(job.Refused, match="nobody can tell whether a real shutdown is near"):
+        outside.ask_real(make_policy(upses=upses))
+
+
+def test_the_emptiest_counts() -> None:
+    with serving(upsd_says("OL", "240")) as one, serving(upsd_says("OL", "120")) as other:
+        upses = [{"name": "ups", "host": "127.0.0.1", "port": each.port} for each in (one, other)]
+        assert outside.ask_real(make_policy(upses=upses)) == 120
+
+
+def test_the_job_is_made_of_the_real_files(tmp_path: Path) -> None:
+    host = make_host(tmp_path, conf=None)
+    with pytest.raises(job.Refused, match=f"{host.conf} can't be read"):
+        outside.make_job(make_policy(NAS), 10, host)
+    host = make_host(tmp_path, conf="HOSTSYNC 42\n")
+    with serving(upsd_says("OL")) as server:
+        upses = [{"name": "ups", "host": "127.0.0.1", "port": server.port}]
+        made = outside.make_job(make_policy(NAS, upses=upses, stages=[{"name": "x"}]), 10, host)
+    name = job.name_primary(make_policy(NAS))
+    assert made == job.Job(make_policy(NAS), {**job.TIMING, "HOSTSYNC": 42}, 240.0, 10, name)
+    for outage in (-1, 3601, float("nan")):
+        with pytest.raises(job.Refused, match="--outage must be from 0 to 3600 s"):
+            outside.make_job(make_policy(NAS), outage, host)
+
+
+class Outer:
+    """The outer half, with something else in the place of systemd-run."""
+
+    def __init__(self, folder: Path, script: str, upses: Any = ()) -> None:
+        self.said: list[str] = []
+        self.run = Systemd()
+        self.host = make_host(folder, self.run, conf="")
+        program = folder / "bin/systemd-run"
+        program.write_text(f'#!/bin/sh\ncd {folder}\necho "$@" >words\n{script}\n')
+        program.chmod(0o755)
+        self.policy = make_policy(NAS, upses=list(upses))
+
+    def __call__(self, user: int = 0) -> int:
+        host = dataclasses.replace(self.host, user=lambda: user)
+        return outside.hold_drill(self.policy, 10, host, self.said.append, as_json=True)
+
+
+@pytest.mark.parametrize(("code", "gives"), [(0, 0), (1, 1), (2, 2), (247, 1)])
+def test_the_outer_half(tmp_path: Path, code: int, gives: int) -> None:
+    outer = Outer(tmp_path, f"head -n 1 >job; exit {code}")
+    assert outer() == gives
+    made = job.read_job((tmp_path / "job").read_text())
+    assert (made.policy, made.runtime, made.outage) == (make_policy(NAS), None, 10)
+    words = (tmp_path / "words").read_text().split()
+    assert f"--property=RuntimeMaxSec={made.longest + 30:.0f}" in words
+    assert words[-5:] == ["python", "me", "drill", "--inside", "--json"]
+    assert outer.said == ([f"the drill was ended from outside ({code})"] if gives != code else [])
+    assert outer.run.ran == []
+
+
+def test_only_root_may_begin_one(tmp_path: Path) -> None:
+    with pytest.raises(job.Refused, match="run it as root"):
+        Outer(tmp_path, "")(user=1000)
+    assert not (tmp_path / "words").exists()
+
+
+def test_the_end_of_the_mains_is_the_end_of_the_drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asker:
+        """Says that the mains are there until the drill has begun, then that nobody can tell, then that they are gone."""
+
+        def __init__(self, upses: Any, clock: Any) -> None:
+            self.asked: list[bool | None] = []
+            self.closed = False
+            made.append(self)
+
+        def __call__(self) -> dict[str, gate.Reading]:
+            begun = (tmp_path / "begun").exists()
+            self.asked.append((True if None in self.asked else None) if begun else False)
+            return {"ups": gate.Reading(self.asked[-1], 100.0, 1.0)}
+
+        def close(self) -> None:
+            self.closed = True
+
+    made: list[Asker] = []
+    monkeypatch.setattr(observe, "Asker", Asker)
+    outer = Outer(tmp_path, "read job; touch begun; timeout 30 cat && exit 1; exit 2")
+    assert outer() == 1
+    assert outer.said == ["ups is on battery, in earnest: the drill ends"]
+    assert made[0].asked[-1] is True
+    assert made[0].closed
+
+
+def test_one_that_does_not_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "ENDING", 0.1)
+    outer = Outer(tmp_path, "touch begun; trap '' TERM; sleep 2; exit 1")
+
+    def interrupt() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    before = signal.getsignal(signal.SIGTERM)
+    assert outer() == 1
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert outer.run.ran == [["systemctl", "stop", "--", "nut-shutdown-drill.service"]]

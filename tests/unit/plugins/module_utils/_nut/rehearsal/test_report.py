@@ -1,0 +1,149 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import (
+    aftermath,
+    job,
+    notes,
+    report,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
+from ansible_collections.homelab.nut.tests.unit.support.rehearsal import (
+    AFTER,
+    CONF,
+    SEEN,
+    make_drill_job,
+    make_house,
+    make_notes,
+)
+
+
+def seen(rule: str = gate.DOWN, **machines: Any) -> report.Seen:
+    return report.Seen(machines or {"nas": (10.0, 70.0), "vm": (8.0, 18.0)}, 1e9, 73.5, rule, "words")
+
+
+def test_whether_the_order_held() -> None:
+    assert seen().problems() == []
+    assert seen().verdict() == "The order held: nas was the last to be down, 3.5 s before this host"
+    assert seen(gate.ASSUMED).problems() == []
+    assert dataclasses.replace(seen(), machines={}).verdict() == "The order held: there is nobody to wait for"
+    late = "nas was not down when this host would have powered off"
+    assert seen(nas=(10.0, None)).problems() == [late]
+    assert seen(nas=(10.0, 73.6)).problems() == [late]
+    assert seen(nas=(10.0, 73.5)).problems() == []
+    never = seen(nas=(None, None), vm=(8.0, 18.0))
+    assert never.problems() == ["nas had not begun to go down when this host would have powered off"]
+    assert never.verdict() == f"The order did not hold: {never.problems()[0]}"
+    for rule in (gate.LIMIT, gate.BATTERY, gate.LONGEST, ""):
+        assert seen(rule).problems() == ["the wait ended because words"]
+
+
+def test_what_was_planned() -> None:
+    # half a poll, half a poll and FINALDELAY, and its own time
+    given = make_drill_job()
+    plan = report.plan_shutdown(given.policy, given.timing, given.primary)
+    assert report.planned_times(plan, given.policy, given.primary) == {
+        "nas": (10.0, 70.0),
+        "vm": (10.0, 20.0),
+        "pve": (74.0, None),
+    }
+
+
+def test_the_data_and_the_table() -> None:
+    data = seen(nas=(10.123, 70.456), vm=(None, None)).data(make_drill_job())
+    assert json.loads(json.dumps(data)) == data
+    assert data["machines"] == {"nas": [10.12, 70.46], "vm": [None, None]}
+    assert (data["trigger"], data["poweroff"], data["held"]) == (1e9, 73.5, False)
+    assert data["decision"] == {"rule": "down", "reason": "words"}
+    assert data["planned"]["pve"] == [74.0, None]
+    lines = report.drill_table(data).splitlines()
+    assert [line.split() for line in lines[1:6]] == [
+        ["nas", "begins", "to", "go", "down", "+10.0", "+10.1"],
+        ["is", "down", "+70.0", "+70.5"],
+        ["vm", "begins", "to", "go", "down", "+10.0", "-"],
+        ["is", "down", "+20.0", "-"],
+        ["pve", "would", "power", "off", "+74.0", "+73.5"],
+    ]
+    assert lines[0].split()[-2:] == ["planned", "seen"]
+    assert len({len(line) for line in lines[:6]}) == 1
+    assert lines[-1] == data["verdict"]
+
+
+def test_the_result() -> None:
+    data = report.record_report(SEEN, make_house(), CONF, AFTER, 40)
+    assert data["machines"] == {"nas": [6.0, 66.5], "media": [5.5, 8.0], "pve": [78.0, 118.0]}
+    assert data["took"] == {"nas": 60.5, "media": 2.5, "pve": 10.0}
+    assert data["guests"] == 30.0
+    # the plan counts from the low battery on, and here FSD is the beginning
+    made = report.plan_shutdown(make_house(), job.read_timing(CONF), "pve")
+    poll = made.at("FSD") or 0.0
+    assert poll > 0
+    whole = report.planned_times(made, make_house(), "pve")
+    assert data["planned"]["nas"] == [round((one or 0) - poll, 2) for one in whole["nas"]]
+    assert data["planned"]["pve"] == [round((whole["pve"][0] or 0) - poll, 2), None]
+    assert data["seen"]["nas"] == [6.0 + poll, 66.5 + poll]
+    assert data["held"] is True
+    assert data["verdict"] == "The order held: all were down before this host began to power off"
+    assert data["steps"] == [[0.0, "pve: upsmon has set FSD"]]
+    assert (data["again"], data["primary"], data["reason"], data["fsd"]) == (True, "pve", "all are down", 1002.0)
+    assert json.loads(json.dumps(data)) == data
+
+
+def test_the_timing_of_upsmon_counts_in_the_plan() -> None:
+    slow = report.record_report(SEEN, make_house(), CONF + "POLLFREQ 20\nPOLLFREQALERT 20\n", AFTER)
+    quick = report.record_report(SEEN, make_house(), CONF, AFTER)
+    assert slow["seen"]["nas"][0] > quick["seen"]["nas"][0]
+
+
+@pytest.mark.parametrize(
+    ("machines", "changes", "words"),
+    [
+        ({"nas": notes.Noted(True, 1008.0, 1081.0)}, {}, "nas was not down when pve powered off"),
+        ({"nas": notes.Noted(True, 1008.0, None)}, {}, "nas was not down when pve powered off"),
+        ({"nas": notes.Noted(True, None, 1050.0)}, {}, "nas fell silent without having logged out"),
+        ({}, {"fsd": None}, "no FSD was seen"),
+    ],
+)
+def test_an_order_that_did_not_hold(machines: dict[str, notes.Noted], changes: Any, words: str) -> None:
+    one = dataclasses.replace(SEEN, machines={**SEEN.machines, **machines}, **changes)
+    data = report.record_report(one, make_house(), CONF, AFTER)
+    assert data["held"] is False
+    assert data["verdict"] == f"The order did not hold: {words}"
+    assert data["table"].endswith(words)
+
+
+def test_while_it_is_under_way_and_where_the_recorder_was_killed() -> None:
+    one = dataclasses.replace(SEEN, ended=None)
+    assert report.record_report(one, make_house(), CONF, aftermath.After(False))["verdict"].endswith("pve still waits")
+    assert report.record_report(one, make_house(), CONF, aftermath.After(True))["verdict"].endswith(
+        "nobody saw when pve powered off"
+    )
+    # the gate knows it, too
+    assert report.record_report(one, make_house(), CONF, AFTER)["machines"]["pve"] == [77.5, 118.0]
+    assert (
+        report.record_report(make_notes(machines={}, fsd=1, ended=2), make_house(), CONF, AFTER)["verdict"]
+        == "The order held: there was nobody to wait for"
+    )
+
+
+def test_the_table() -> None:
+    lines = report.record_table(report.record_report(SEEN, make_house(), CONF, AFTER)).splitlines()
+    assert re.split(r"  +", lines[0]) == ["s from FSD on", "planned", "seen", "took"]
+    assert re.split(r"  +", lines[1])[:2] == ["nas", "begins to go down"]
+    assert lines[1].endswith("+6.0")
+    assert lines[2].endswith("+66.5  60.5")
+    assert re.split(r"  +", lines[5])[:2] == ["pve", "powers off"]
+    assert lines[6].split() == ["is", "off", "-", "+118.0", "10.0"]
+    assert "Its guests took 30.0 s of that" in lines[8]
+    without = report.record_table(report.record_report(SEEN, make_house(), CONF, aftermath.After(False)))
+    assert "guests" not in without
+    assert without.splitlines()[6].split() == ["is", "off", "-", "-", "-"]
