@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..base import systemd
 from ..base.systemd import Entry
 from ..base.text import printable
 
@@ -70,7 +71,7 @@ _PATTERNS = (
     _p(r"^Stopped .*(?:power devices information server|upsd)", "upsd was stopped"),
 )  # fmt: skip
 # what our own programs say is in plain words already
-_OURS = ("nut-shutdown.service", "nut-stages.service", "nut-watch.service", "nut-hotplug.service")
+_OURS = (systemd.GATE, systemd.STAGES, systemd.WATCH, systemd.HOTPLUG)
 _SYSTEMDS = re.compile(
     r"(?:Starting|Started|Stopping|Stopped|Reloading|Reloaded|Finished|Deactivated) "
     r"|.*: (?:Deactivated|Succeeded|Consumed|Main process|Failed with|Scheduled|Control process|Killing|Unit process|Found left-over)"
