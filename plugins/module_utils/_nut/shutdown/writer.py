@@ -58,7 +58,7 @@ class Writer(threading.Thread):
     def _replace(self, path: Path) -> None:
         with self._lock:
             text = self._texts.pop(path)
-        replace_file(path, text)
+        files.replace_own(path, text)
 
 
 def _append(path: Path, line: str) -> None:
@@ -70,9 +70,3 @@ def _append(path: Path, line: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Replace a file, and make its folder if it is not there. Raises OSError or files.WriteError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.replace({path: text}, 0o600)
