@@ -21,7 +21,7 @@ from ansible.plugins.action import ActionBase
 
 from ..module_utils._nut.base import records
 from ..module_utils._nut.deploy import kits
-from ..module_utils._nut.doctor import checks
+from ..module_utils._nut.doctor import checks_others
 from .zipapp import OPTIONS, build
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -66,6 +66,6 @@ class ActionModule(ActionBase):
         # the host may answer anything; what is none of the doctor's, doctor_report says so of
         if isinstance(found, list) and isinstance(now, (int, float)) and 0 <= now < records.MOST:
             middle = (before + after) / 2
-            skew = checks.skew(str(arguments["name"]), now - middle, (after - before) / 2)
+            skew = checks_others.judge_skew(str(arguments["name"]), now - middle, (after - before) / 2)
             found.append(asdict(skew))
         return result

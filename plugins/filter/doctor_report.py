@@ -63,16 +63,16 @@ _WRONG = (TypeError, ValueError, LookupError, AttributeError, OverflowError, Rec
 
 def _of(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
     """Judge what was registered on a host. One that has sent something else hides no other."""
-    from ..module_utils._nut.doctor import checks
+    from ..module_utils._nut.doctor import checks_others
 
     try:
         return _judged(host, own, primaries)
     except _WRONG as error:
-        return [checks.unexamined(host, {"msg": f"its answer can't be read: {type(error).__name__}: {error}"})]
+        return [checks_others.unexamined(host, {"msg": f"its answer can't be read: {type(error).__name__}: {error}"})]
 
 
 def _judged(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
-    from ..module_utils._nut.doctor import checks, findings
+    from ..module_utils._nut.doctor import checks_others, findings
 
     found: list[findings.Finding] = []
     result = own.get("nut_server_doctor", own.get("nut_client_doctor"))
@@ -82,15 +82,15 @@ def _judged(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> 
             one for one in findings.from_json(result).findings if one.host == host or primaries.get(one.host) == host
         ]
     if isinstance(own.get("nut_client_doctor_truenas"), Mapping):
-        found += checks.truenas(host, own["nut_client_doctor_truenas"])
+        found += checks_others.judge_truenas(host, own["nut_client_doctor_truenas"])
     login = own.get("nut_client_doctor_login")
     # skipped where the primary is looked at itself, and tells of it
     if isinstance(login, Mapping) and not login.get("skipped"):
-        found += checks.seen_from(primaries.get(host, "its primary"), host, login)
+        found += checks_others.judge_login(primaries.get(host, "its primary"), host, login)
     if own.get("nut_doctor_trouble"):
-        found.append(checks.unexamined(host, own["nut_doctor_trouble"]))
+        found.append(checks_others.unexamined(host, own["nut_doctor_trouble"]))
     elif not found:
-        found.append(checks.unexamined(host, result if isinstance(result, Mapping) else None))
+        found.append(checks_others.unexamined(host, result if isinstance(result, Mapping) else None))
     return found
 
 

@@ -148,19 +148,8 @@ upses:
   sample: {"ups": "OL CHRG"}
 """
 
-import contextlib
-
-from ..module_utils import _host
-from ..module_utils._command import warn
+from ..module_utils import _config
 from ..module_utils._module import Module
-from ..module_utils._nut.base.files import Busy, WriteError
-from ..module_utils._nut.base.systemd import UnitError, last_words, sandbox_failure
-from ..module_utils._nut.conf import nss
-from ..module_utils._nut.deploy.apply import LocalNut
-from ..module_utils._nut.deploy.deployment import DeployError, Deployment
-from ..module_utils._nut.hotplug.observe import ReconcileError
-from ..module_utils._nut.hotplug.reconcile import Host
-from ..module_utils._nut.usb.policy import PolicyError, check
 
 
 def main() -> None:
@@ -187,99 +176,7 @@ def main() -> None:
         required_if=[("state", "present", ["files"])],
         supports_check_mode=True,
     )
-    # looking disturbs nobody
-    local = _host.local_nut(module)
-    alone = contextlib.nullcontext("") if module.check_mode else local.alone(module.params["wait"])
-    try:
-        with alone as found:
-            if found:
-                warn(module, found)
-            deployment, result = deploy(module, local)
-            if not module.check_mode:
-                result["upses"] = believe(module, deployment, result)
-    except (Busy, WriteError, OSError) as error:
-        module.fail_json(msg=f"{error}", changed=False)
-    module.exit_json(**result)
-
-
-def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, object]]:
-    """Bring the host to what it should be. Returns what was done; ends the module where that is impossible."""
-    files = None
-    if module.params["state"] == "present":
-        files = {name: str(text) for name, text in (module.params["files"] or {}).items()}
-    tls = module.params["tls"]
-    given = nss.Tls(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
-    try:
-        policy = None if module.params["policy"] is None else check(module.params["policy"])
-        deployment = Deployment(files, local, Host, tls=given, policy=policy)
-    except (DeployError, PolicyError, ReconcileError, OSError) as error:
-        module.fail_json(msg=str(error), changed=False, files=[], actions=[])
-    result: dict[str, object] = {}
-    force = module.params["force"]
-    try:
-        plan = deployment.plan()
-        deployment.look_around()
-        if plan:
-            deployment.guard(force)
-            if module.check_mode and given and not module.get_bin_path("certutil"):
-                warn(
-                    module,
-                    "the files were not checked, because certutil is not here yet, which makes their certificates ready",
-                )
-            else:
-                deployment.check()
-            result["diff"] = [{"prepared": plan.diff()}]
-        if plan and not module.check_mode:
-            # checks take seconds, and the mains are not asked
-            deployment.guard(force)
-            deployment.apply(plan, force)
-        if not module.check_mode:
-            deployment.tidy()
-    except (DeployError, UnitError, OSError, LookupError) as error:  # LookupError: there is no group nut
-        done = {"files": deployment.written, "actions": [str(one) for one in deployment.done]}
-        module.fail_json(msg=str(error), changed=any(done.values()), **done)
-    finally:
-        for words in deployment.warnings:
-            warn(module, words)
-    result.update(
-        changed=bool(plan),
-        files=list(plan.changed),
-        actions=[str(one) for one in (*plan.before, *plan.after)],
-        kept=deployment.kept,
-        release=".".join(str(part) for part in deployment.release or ()),
-        advice=deployment.advice(),
-    )
-    return deployment, result
-
-
-def believe(module: Module, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
-    """See that NUT serves. Returns the status of each UPS; ends the module where something is broken."""
-    patient = module.params["require_ups"]
-    verdict = deployment.verify(module.params["wait"], patient)
-    for unit in verdict.mended:
-        warn(module, f"{unit} had ended, and was started again: `journalctl -u {unit}` tells of it")
-    wrong = [*verdict.broken, *(verdict.absent if patient else ())]
-    if not patient:
-        for one in verdict.absent:
-            warn(module, f"{one.words}. NUT is ready for it. Is it plugged in, and switched on?")
-    if wrong:
-        suspects = dict.fromkeys(one.unit for one in wrong)
-        said = "\n".join(
-            f"{sandbox_failure(unit, deployment.local.runner)}{unit} said last:\n"
-            f"{quoted(last_words(unit, deployment.local.runner))}"
-            for unit in suspects
-        )
-        module.fail_json(
-            msg="the configuration is in place, but after "
-            f"{module.params['wait']} s NUT does not serve: {'; '.join(one.words for one in wrong)}.\n{said}",
-            **{**result, "upses": dict(verdict.status)},
-        )
-    return dict(verdict.status)
-
-
-def quoted(said: str) -> str:
-    """Return what somebody else has said so that none of its lines looks like one of Ansible's."""
-    return "\n".join(f"  {line}" for line in said.splitlines())
+    _config.run(module)
 
 
 if __name__ == "__main__":

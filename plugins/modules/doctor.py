@@ -169,7 +169,10 @@ from typing import Any
 
 from ansible_collections.homelab.nut.plugins.module_utils._command import runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import checks, findings, observe, status
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import findings, observe, status
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks_shutdown import KITS
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.look import Expected, Machine
 
 SECONDS = 15
 """How long one program may take."""
@@ -200,31 +203,31 @@ def main() -> None:
         supports_check_mode=True,
     )
     options: dict[str, Any] = module.params
-    strange = sorted(set(options["kits"]) - set(checks.KITS))
+    strange = sorted(set(options["kits"]) - set(KITS))
     if strange:
-        module.fail_json(msg=f"kits: there is no {', '.join(strange)}. There are {', '.join(checks.KITS)}")
+        module.fail_json(msg=f"kits: there is no {', '.join(strange)}. There are {', '.join(KITS)}")
     host = observe.Host(
         primary=options["role"] == "primary",
         runner=runner(module, SECONDS),
         clients={one["name"]: one["address"] for one in options["clients"]},
-        kits=[checks.KITS[name] for name in options["kits"]],
+        kits=[KITS[name] for name in options["kits"]],
         ca=options["ca"],
         server=options["certificate_name"],
         shielded=options["firewall"],
         since=options["hours"] * 3600.0,
     )
-    expected = checks.Expected(
+    expected = Expected(
         name=options["name"] or platform.node(),
         primary=options["role"] == "primary",
         files={name: str(text) for name, text in options["files"].items()},
         kits={name: {file: str(text) for file, text in texts.items()} for name, texts in options["kits"].items()},
         digests=options["digests"] or {},
-        clients=tuple(checks.Machine(**one) for one in options["clients"]),
+        clients=tuple(Machine(**one) for one in options["clients"]),
         tls=bool(options["ca"]),
         plan=options["plan"],
     )
     seen = host.look()
-    report = findings.report([expected.name], checks.examine(seen, expected))
+    report = findings.report([expected.name], examine(seen, expected))
     module.exit_json(
         changed=False,
         findings=report.to_json()["findings"],

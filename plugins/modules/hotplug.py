@@ -143,19 +143,10 @@ msg:
   type: str
 """
 
-from pathlib import Path
-from typing import Any
-
-from ..module_utils._command import warn
-from ..module_utils._host import find_lack_of_primary
-from ..module_utils._hotplug import POLICY, chosen, host
+from ..module_utils import _hotplug_run
+from ..module_utils._hotplug import POLICY
 from ..module_utils._module import Module
-from ..module_utils._nut.base import files, systemd
-from ..module_utils._nut.hotplug.look import Look, describe, difference
-from ..module_utils._nut.hotplug.observe import ReconcileError
-from ..module_utils._nut.hotplug.reconcile import Host
-from ..module_utils._nut.programs import nut_hotplug
-from ..module_utils._nut.usb.policy import PolicyError
+from ..module_utils._nut.base import paths
 
 
 def main() -> None:
@@ -163,77 +154,12 @@ def main() -> None:
     module = Module(
         argument_spec={
             **POLICY,
-            "log": {"type": "path", "default": str(nut_hotplug.LOG)},
+            "log": {"type": "path", "default": f"/{paths.HOTPLUG_LOG}"},
             "wait": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )
-    lacks = find_lack_of_primary()
-    if lacks and module.check_mode:
-        warn(module, f"what would be done can't be told before NUT is there. {lacks}")
-        module.exit_json(changed=False, msg=lacks, **returned(None))
-    if lacks:
-        module.fail_json(msg=lacks)
-    try:
-        look, actions, failed, before, after = reconcile(module, host(module, chosen(module)))
-    except (PolicyError, ReconcileError, files.Busy, files.WriteError, systemd.UnitError, OSError) as error:
-        module.fail_json(msg=str(error))
-    result = returned(look)
-    for words in (*result["remarks"], *(f"this waits: {line}" for line in result["deferred"])):
-        warn(module, words)
-    for name, ups in result["names"].items():
-        if not ups["status"] and not module.check_mode:
-            warn(module, f"{name} ({ups['ids']}) is plugged in, and upsd has no fresh data of it: {ups['error']}")
-    result.update(changed=bool(actions), actions=actions, msg="; ".join(actions) or "nothing had to be done")
-    if before != after:
-        result["diff"] = [{"prepared": difference(before, after)}]
-    if failed:
-        module.fail_json(**{**result, "msg": f"this could not be done: {'; '.join(failed)}"})
-    module.exit_json(**result)
-
-
-def reconcile(module: Module, here: Host) -> tuple[Look, list[str], tuple[str, ...], str, str]:
-    """Do it, or tell what would be done: the last look, the steps, those that failed, and ups.conf before and after."""
-    if module.check_mode:
-        look = here.look()
-        return look, list(look.steps), (), look.old, look.old if look.text is None else look.text
-    # it is the same log as that of the runs that udev starts; module.log is the journal
-    log = nut_hotplug.Log(Path(module.params["log"]), module.log, here.wall, here.policy.debug)
-    here.say, here.debug = log.say, log.debug
-    before = text(here)
-    outcome = here.run(module.params["wait"])
-    return outcome.look, list(outcome.done), outcome.failed, before, text(here)
-
-
-def text(here: Host) -> str:
-    """Read ups.conf."""
-    return (here.local.folder / "ups.conf").read_bytes().decode("utf-8", "surrogateescape")
-
-
-def returned(look: Look | None) -> dict[str, Any]:
-    """Return a look in the form that RETURN describes."""
-    if look is None:
-        return {"actions": [], "names": {}, "absent": [], "unserved": [], "deferred": [], "remarks": []}
-    names = {}
-    for name, ups in look.resolution.plugged.items():
-        seen, device = look.seen.get(name), ups.device
-        names[name] = {
-            "ids": device.ids,
-            "manufacturer": device.manufacturer,
-            "product": device.product,
-            "serial": device.serial,
-            "place": device.place,
-            "driver": ups.driver,
-            "status": list(seen.status) if seen else [],
-            "error": seen.error if seen else "",
-        }
-    return {
-        "names": names,
-        "absent": list(look.resolution.absent),
-        "unserved": [f"{describe(ups.device)}: {why}" for ups, why in look.resolution.unserved],
-        "deferred": list(look.plan.deferred),
-        "remarks": list(look.remarks),
-    }
+    _hotplug_run.run(module)
 
 
 if __name__ == "__main__":

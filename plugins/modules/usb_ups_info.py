@@ -136,18 +136,9 @@ configured:
   type: bool
 """
 
-from pathlib import Path
-from typing import Any
-
-from ..module_utils._command import runner
-from ..module_utils._host import find_lack_of_primary
-from ..module_utils._hotplug import POLICY, chosen, host
+from ..module_utils import _usb_ups_info
+from ..module_utils._hotplug import POLICY
 from ..module_utils._module import Module
-from ..module_utils._nut.base.process import find_program
-from ..module_utils._nut.conf.release import find_release
-from ..module_utils._nut.conf.ups_conf import UpsConf
-from ..module_utils._nut.hotplug.observe import ReconcileError
-from ..module_utils._nut.usb import bus, fingerprint, names, policy
 
 
 def main() -> None:
@@ -156,74 +147,7 @@ def main() -> None:
         argument_spec={**POLICY, "all": {"type": "bool", "default": False}},
         supports_check_mode=True,
     )
-    configured = not find_lack_of_primary()
-    status: dict[str, tuple[str, ...]] = {}
-    try:
-        rules = chosen(module)
-        if configured:
-            look = host(module, rules).look()
-            devices, upses, resolution, remarks = look.devices, look.upses, look.resolution, look.remarks
-            status = {name: seen.status for name, seen in look.seen.items()}
-        else:
-            devices, upses, resolution = without_nut(module, rules)
-            remarks = resolution.remarks
-    except (policy.PolicyError, ReconcileError, bus.UsbError, OSError) as error:
-        module.fail_json(msg=str(error))
-    listed = [ups.device for ups in upses]
-    if module.params["all"]:
-        listed += [device for device in devices if device not in listed]
-    module.exit_json(
-        changed=False,
-        configured=configured,
-        devices=[told(device, upses, resolution, status) for device in listed],
-        absent=list(resolution.absent),
-        remarks=list(remarks),
-    )
-
-
-def without_nut(
-    module: Module, rules: policy.Policy
-) -> tuple[tuple[bus.UsbDevice, ...], tuple[bus.Ups, ...], names.Resolution]:
-    """Look at the bus of a host on which NUT is not configured. Raises usb.UsbError."""
-    run = runner(module)
-    try:
-        devices = bus.scan(Path(rules.sysfs), Path(rules.dev))
-    except bus.UsbError:
-        devices = bus.by_lsusb(run)
-    upses = bus.candidates(devices, bus.table(), rules, lambda _device: False)
-    known = names.Known(None, UpsConf((), {}))
-    return devices, upses, names.resolve(known, upses, rules, find_release(run, find_program))
-
-
-def told(
-    device: bus.UsbDevice,
-    upses: tuple[bus.Ups, ...],
-    resolution: names.Resolution,
-    status: dict[str, tuple[str, ...]],
-) -> dict[str, Any]:
-    """Return a device in the form that RETURN describes."""
-    ups = next((one for one in upses if one.device == device), None)
-    name = next((name for name, one in resolution.plugged.items() if one.device == device), "")
-    named = resolution.plugged[name] if name else ups
-    return {
-        "ids": device.ids,
-        "manufacturer": device.manufacturer,
-        "product": device.product,
-        "serial": device.serial,
-        "serial_trusted": bool(fingerprint.trusted_serial(device)),
-        "bus": f"{device.bus:03d}",
-        "device": f"{device.device:03d}",
-        "busport": f"{device.port:03d}",
-        "port": device.name,
-        "place": device.place,
-        "accessible": device.accessible,
-        "ups": ups is not None,
-        "why": ups.why if ups else "",
-        "driver": named.driver if named else "",
-        "name": name,
-        "unserved": next((why for one, why in resolution.unserved if one.device == device), ""),
-        "status": list(status.get(name, ())),
-    }
+    _usb_ups_info.run(module)
 
 
 if __name__ == "__main__":

@@ -100,11 +100,11 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
                 raise SiteError(f"{name} is in group {other} and in group {kind.group}. It is one or the other")
             found.append(asdict(_client(name, kind, primaries, hostvars)))
     users: dict[tuple[str, str], str] = {}
-    for one in found:
-        other = users.setdefault((one["primary"], one["user"]), one["name"])
-        if other != one["name"]:
+    for client in found:
+        other = users.setdefault((client["primary"], client["user"]), client["name"])
+        if other != client["name"]:
             raise SiteError(
-                f"{other} and {one['name']} have the same user {one['user']}: set nut_client_user of one of them"
+                f"{other} and {client['name']} have the same user {client['user']}: set nut_client_user of one of them"
             )
     return found
 
@@ -186,9 +186,9 @@ def _guest(name: str, given: Any) -> dict[str, Any] | None:
 
 def _ups_names(primary: str, its: Mapping[str, Any]) -> list[str]:
     devices = its.get("nut_server_devices") or [{"name": "ups"}]
-    if isinstance(devices, (str, Mapping)) or not all(isinstance(one, Mapping) for one in devices):
+    if isinstance(devices, (str, Mapping)) or not all(isinstance(device, Mapping) for device in devices):
         raise SiteError(f"{primary}: nut_server_devices must be a list of UPSes, each with a name")
-    return [str(one.get("name")) for one in devices]
+    return [str(device.get("name")) for device in devices]
 
 
 def _port(primary: str, its: Mapping[str, Any]) -> int:
@@ -219,19 +219,19 @@ def upsd_access(
     try:
         given = parse_allow(allow)
         sources = [
-            {"name": one["name"], "address": one["address"]}
-            for one in clients(groups, hostvars)
-            if one["primary"] == primary
+            {"name": client["name"], "address": client["address"]}
+            for client in clients(groups, hostvars)
+            if client["primary"] == primary
         ]
-        sources += _watchers(groups, hostvars, primary, {one["name"] for one in sources})
+        sources += _watchers(groups, hostvars, primary, {source["name"] for source in sources})
         for source in sources:
             source["address"] = parse_source(source["address"])
     except AccessError as error:
         raise SiteError(f"{primary}: nut_server_allow, or the address of a secondary: {error}") from None
-    sources += [{"name": one, "address": one} for one in given if one != ANY]
+    sources += [{"name": source, "address": source} for source in given if source != ANY]
     limited = ANY not in given
     listen = _listen(primary, hostvars[primary]) if sources or not limited else ["127.0.0.1"]
-    return {"limited": limited, "sources": sources, "listen": [{"address": one} for one in listen]}
+    return {"limited": limited, "sources": sources, "listen": [{"address": address} for address in listen]}
 
 
 def _watchers(
@@ -239,7 +239,9 @@ def _watchers(
 ) -> list[dict[str, str]]:
     """Find the hosts whose nut_server_monitor or nut_client_monitor names a primary by one of its names."""
     its = hostvars[primary]
-    names = {str(one).strip("[]") for one in (primary, its.get("nut_server_address"), its.get("ansible_host")) if one}
+    names = {
+        str(name).strip("[]") for name in (primary, its.get("nut_server_address"), its.get("ansible_host")) if name
+    }
     found = []
     for group in (PRIMARIES, *(kind.group for kind in KINDS.values() if kind.is_configured)):
         for name in groups.get(group, ()):
@@ -301,18 +303,19 @@ def plan_site(
     as nut_server_stages; whom they tell is no matter of the plan's.
     """
     machines: list[dict[str, Any]] = [{"name": primary, "role": "primary", "kind": PRIMARIES}]
-    for one in secondaries:
-        machine = {key: one[key] for key in ("name", "begin_time", "shutdown_time", "shutdown_limit")}
+    for secondary in secondaries:
+        machine = {key: secondary[key] for key in ("name", "begin_time", "shutdown_time", "shutdown_limit")}
         # the name, too: storage of a NAS is often named by it, and may be on another of its addresses
-        addresses = dict.fromkeys((one["address"].strip("[]"), one["name"]))
-        machine.update(role="secondary", kind=KINDS[one["kind"]].name, address=list(addresses))
-        if one["guest"]:
-            machine["guest_id"] = one["guest"]["id"]
+        addresses = dict.fromkeys((secondary["address"].strip("[]"), secondary["name"]))
+        machine.update(role="secondary", kind=KINDS[secondary["kind"]].name, address=list(addresses))
+        if secondary["guest"]:
+            machine["guest_id"] = secondary["guest"]["id"]
         machines.append(machine)
     planned = [
-        {key: one[key] for key in one if key not in ("notify", "message") and one[key] not in UNSET} for one in stages
+        {key: stage[key] for key in stage if key not in ("notify", "message") and stage[key] not in UNSET}
+        for stage in stages
     ]
-    return {"machines": machines, "supplies": [_supply(one) for one in devices], "stages": planned}
+    return {"machines": machines, "supplies": [_supply(device) for device in devices], "stages": planned}
 
 
 def _supply(device: Mapping[str, Any]) -> dict[str, Any]:
@@ -327,7 +330,7 @@ def _supply(device: Mapping[str, Any]) -> dict[str, Any]:
             for key in ("offdelay", "ondelay", "pollfreq", "pollinterval", "driver", "vendorid", "ignorelb")
         ),
     ):
-        values = [one[name] for name in names for one in (forced, device) if one.get(name) not in (None, "")]
+        values = [given[name] for name in names for given in (forced, device) if given.get(name) not in (None, "")]
         # what is no number is a mistake in ups.conf, which is judged where that is made, by its file and line
         if values and (key in ("driver", "vendorid", "ignorelb") or _is_number(values[0])):
             found[key] = values[0]

@@ -81,13 +81,11 @@ class UsbHost:
 
 
 @contextmanager
-def usb_host(root: Path, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> Iterator[UsbHost]:
+def usb_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UsbHost]:
     """Let modules run on a host below ROOT."""
     with serving() as upsd:
         found = UsbHost(root, upsd)
         monkeypatch.setattr(_host, "ROOT", root)
-        for one in modules:
-            monkeypatch.setattr(one, "runner", lambda _module: found.run, raising=False)
         local = LocalNut.below(root, found.run)
         local = replace(local, owner=ME, finder=lambda name: Path("/lib/nut", name))
         monkeypatch.setattr(_host, "local_nut", lambda _module: local)

@@ -46,18 +46,31 @@ def fit_files(files: Mapping[str, str], release: Release) -> Fitted:
         lines = _PHYSICAL.findall(text)
         gone: set[int] = set()
         for number, where, what, directive in _unknown(name, text, release):
-            sentence = (
-                f"{where}: {what} is known from NUT {dotted(directive.since)} on, and this host has {dotted(release)}."
-            )
+            sentence = _lacks(where, what, directive, release)
             if directive.needed:
-                refused.append(f"{sentence} It can't be left out: {directive.needed}.")
+                refused.append(sentence)
             else:
-                left_out.append(f"{sentence} It is left out{directive.without and ': '}{directive.without}.")
+                left_out.append(sentence)
                 gone.update(range(number, (number if name == "nut.conf" else _last(lines, number)) + 1))
         fitted[name] = "".join(line for number, line in enumerate(lines, 1) if number not in gone)
     if "upsd.conf" in fitted:
         fitted["upsd.conf"] = _with_lasting_listeners(fitted["upsd.conf"], release)
     return Fitted(fitted, tuple(dict.fromkeys(left_out)), tuple(dict.fromkeys(refused)))
+
+
+def unfit_key(section: str, driver: str, key: str, release: Release) -> str:
+    """Return why a section of ups.conf with this driver can't have a key on a host with this release; "" if it can."""
+    directive = statements.key_of_device(driver, key)
+    if directive is None or directive.since <= release or directive.never:
+        return ""
+    return _lacks(f"ups.conf, [{section}]", key, directive, release)
+
+
+def _lacks(where: str, what: str, directive: Directive, release: Release) -> str:
+    sentence = f"{where}: {what} is known from NUT {dotted(directive.since)} on, and this host has {dotted(release)}."
+    if directive.needed:
+        return f"{sentence} It can't be left out: {directive.needed}."
+    return f"{sentence} It is left out{directive.without and ': '}{directive.without}."
 
 
 def _with_lasting_listeners(text: str, release: Release) -> str:

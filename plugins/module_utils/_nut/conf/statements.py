@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from . import grammar, ups_conf
@@ -61,10 +62,19 @@ def read(file: str, text: str) -> tuple[Statement, ...]:
         name = _spelled(file, section, first)
         table = DIRECTIVES.get(file, {})
         if file == "ups.conf" and section:
-            # what other drivers know besides is not known here
-            table = DEVICE if drivers.get(section) == "usbhid-ups" else SHARED
+            table = _of_driver(drivers.get(section, ""))
         found.append(Statement(file, line.number, section, line.words, name, table.get(name)))
     return tuple(found)
+
+
+def key_of_device(driver: str, key: str) -> Directive | None:
+    """Return what the tables say of a key in a section of ups.conf with this driver; None if they do not have it."""
+    return _of_driver(driver).get(_spelled("ups.conf", "-", key))
+
+
+def _of_driver(driver: str) -> Mapping[str, Directive]:
+    # what other drivers know besides is not known here
+    return DEVICE if driver == "usbhid-ups" else SHARED
 
 
 def _spelled(file: str, section: str, word: str) -> str:

@@ -21,7 +21,6 @@ from .needed import (
     LOOKS,
     REBOOT_MARGIN,
     polls_of,
-    settings_now,
     terms_as_expected,
     terms_at_limits,
     total,
@@ -243,7 +242,7 @@ def _begin(given: Inputs, supply: Supply) -> _Begin:
         words = f"{supply.name} says with {spell(mark)} s left that it is low"
     found = _Begin(mark, notice_time(supply, given.timing.release) / 2, words)
     for stage in given.stages:
-        taken = given.stage_usual(stage)
+        taken = given.stage_takes(stage, worst=False)
         left = max((early - late / 2 - taken for early, late in stage_starts(given, stage, full)), default=None)
         if stage.fsd and left is not None and left > (found.left or 0) - found.noticed:
             found = _Begin(left, 0, f"stage {stage.name} asks for FSD with {spell(left)} s left")
@@ -270,7 +269,7 @@ def _as_expected(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Cons
 @rule("low battery", "supplies")
 def _low_battery(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
     name, have = supply.name, low_marks(supply)[0]
-    terms = terms_at_limits(given, supply, settings_now(given), ignorelb=supply.ignorelb)
+    terms = terms_at_limits(given, supply)
     words, remedy = (
         f"{spell_sum(terms)} must be left when the battery is low;",
         remedies.earlier_mark(given, supply, needed),
@@ -286,7 +285,7 @@ def _low_battery(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Cons
 @rule("battery", "supplies")
 def _battery(given: Inputs, _needed: Needed, supply: Supply) -> Iterator[Constraint]:
     name, have = supply.name, supply.runtime
-    need = total(terms_at_limits(given, supply, settings_now(given), ignorelb=supply.ignorelb))
+    need = total(terms_at_limits(given, supply))
     words = f"{spell(need)} s are needed;"
     if have is None:
         words = f"{words} how long the battery of {name} lasts is not known"
@@ -307,7 +306,7 @@ def _reserve(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Constrai
     if not given.secondaries or reserve is None or have is None:
         return
     have = have if supply.runtime is None else min(have, supply.runtime)
-    waits = waits_at_limits(given, supply, settings_now(given), ignorelb=supply.ignorelb)
+    waits = waits_at_limits(given, supply)
     need = total(waits) + reserve
     words = (
         f"{spell_sum([*waits, (reserve, 'reserve')])} must be left when the battery is low, or at the limits the gate ends before the "
@@ -388,7 +387,7 @@ def _stage(given: Inputs, needed: Needed, stage: StagePlan) -> Iterator[Constrai
     terms = [
         (room.low, f"low battery of {supply.name}"),
         (room.late, "until it is noticed"),
-        (given.stage_seconds(stage), "its guests"),
+        (given.stage_takes(stage, worst=True), "its guests"),
     ]
     words = f"{spell_sum(terms)}; the stage ({trigger}) starts with {spell(room.early)} s left"
     if stage.guests:

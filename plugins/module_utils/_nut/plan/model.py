@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..inventory import BEGIN_SECONDS, usual_limit
+from .. import inventory
+from ..inventory import BEGIN_SECONDS, PRIMARIES, TRUENAS, usual_limit
 
 PRIMARY, SECONDARY, GUEST = "primary", "secondary", "guest"
 KINDS = {
-    PRIMARY: ("pve", "linux"),
-    SECONDARY: ("truenas", "linux", "pve"),
+    PRIMARY: (PRIMARIES, "linux"),
+    SECONDARY: (*(kind.name for kind in inventory.KINDS.values()), PRIMARIES),
     GUEST: ("qm", "pct"),
 }
 
@@ -55,12 +56,16 @@ class Machine:
     role: str
     kind: str
     begin_time: float = BEGIN_SECONDS  # from FSD until it begins to go down, at most: its poll and its FINALDELAY
-    shutdown_time: float = 60  # from there until it is down, as a rule
-    shutdown_limit: float = usual_limit(60)  # the longest that this is waited for
+    shutdown_time: float = TRUENAS.shutdown_time  # from there until it is down, as a rule
+    shutdown_limit: float = usual_limit(TRUENAS.shutdown_time)  # the longest that this is waited for
     # names of the machines whose storage it uses, so that it must be down before they begin
     needs: tuple[str, ...] = ()
     guest_id: int | None = None  # its number, if it is a guest of the primary, as also a secondary may be
     address: tuple[str, ...] = ()  # where it is seen; only to find the guests that use its storage (placement.py)
+
+    def takes(self, *, worst: bool) -> float:
+        """Return how long it takes to go down: at most, or as a rule. It is not waited for longer than its limit."""
+        return self.shutdown_limit if worst else min(self.shutdown_time, self.shutdown_limit)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from ..conf.upsd import IDLE_SECONDS
@@ -43,10 +43,20 @@ def work_out_needs(given: Inputs) -> dict[str, Any]:
     limits = {secondary.name: _limit_needed(secondary, timing) for secondary in given.secondaries}
     guests = max([given.guests_time, given.proxmox.seconds or 0, *(guest.shutdown_limit for guest in given.unstaged)])
     polls = {name: min(value, IDLE_SECONDS - 1) for name, value in polls_of(timing).items()}
-    settings = Settings(
-        max(hostsync, timing.hostsync), max(LEAST_FINALDELAY, timing.finaldelay), max([0, *limits.values()]), guests
+    mended = replace(
+        given,
+        machines=tuple(
+            replace(each, shutdown_limit=limits.get(each.name, each.shutdown_limit)) for each in given.machines
+        ),
+        supplies=tuple(replace(supply, ignorelb=True) for supply in given.supplies),
+        timing=replace(
+            timing,
+            hostsync=max(hostsync, timing.hostsync),
+            finaldelay=max(LEAST_FINALDELAY, timing.finaldelay),
+            guests_time=guests,
+        ),
     )
-    lowest = [total(terms_at_limits(given, supply, settings, ignorelb=True)) for supply in given.supplies]
+    lowest = [total(terms_at_limits(mended, supply)) for supply in mended.supplies]
     delays = {supply.name: _delays_needed(supply, timing) for supply in given.supplies}
     off, on = ({name: pair[place] for name, pair in delays.items()} for place in (0, 1))
     return {
@@ -57,9 +67,9 @@ def work_out_needs(given: Inputs) -> dict[str, Any]:
         "maxage": math.ceil(max(15, LOOKS * max(supply.pollinterval for supply in given.supplies))),
         "guests_time": guests,
         "runtime_low": math.ceil(max(lowest)),
-        "longest": math.ceil(max([0, *limits.values()]) + LOOK),
+        "longest": math.ceil(mended.slowest_limit + LOOK),
         # what the primary wants from its own poweroff on; and that without guests, and without anything kept back
-        "reserve": math.ceil(total(_reserve(given, guests))),
+        "reserve": math.ceil(total(_reserve(mended))),
         "least": math.ceil(max(LEAST_LEFT, timing.own_shutdown + timing.killpower)),
         "poweroff_wait": math.ceil(timing.killpower + max(off.values()) + REBOOT_MARGIN),
         # these by machine
@@ -102,44 +112,29 @@ def stage_runtime_needed(given: Inputs, seconds: float, runtime_low: float) -> i
 # At the limits
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the time from the low mark to the cut depends on, and may be changed."""
-
-    hostsync: float
-    finaldelay: float
-    limit: float
-    guests: float
-
-
-def settings_now(given: Inputs) -> Settings:
-    """Return the settings as they are."""
-    return Settings(given.timing.hostsync, given.timing.finaldelay, given.slowest_limit, given.guests_time)
-
-
-def terms_at_limits(given: Inputs, supply: Supply, settings: Settings, *, ignorelb: bool) -> Terms:
+def terms_at_limits(given: Inputs, supply: Supply) -> Terms:
     """Return what the battery must last from its low mark on."""
-    return [*waits_at_limits(given, supply, settings, ignorelb=ignorelb), *_reserve(given, settings.guests)]
+    return [*waits_at_limits(given, supply), *_reserve(given)]
 
 
-def waits_at_limits(given: Inputs, supply: Supply, settings: Settings, *, ignorelb: bool) -> Terms:
+def waits_at_limits(given: Inputs, supply: Supply) -> Terms:
     """Return what passes at most from the low mark until the gate is over."""
     timing = given.timing
     return [
-        (notice_time(supply, timing.release, ignorelb=ignorelb), "until upsd says so"),
+        (notice_time(supply, timing.release), "until upsd says so"),
         (timing.poll, "poll"),
-        (settings.hostsync if given.secondaries else 0, "HOSTSYNC"),
-        (settings.finaldelay, "FINALDELAY"),
-        (settings.limit, "limit of the slowest"),
+        (timing.hostsync if given.secondaries else 0, "HOSTSYNC"),
+        (timing.finaldelay, "FINALDELAY"),
+        (given.slowest_limit, "limit of the slowest"),
         (LOOK, "look"),
     ]
 
 
-def _reserve(given: Inputs, guests: float) -> Terms:
+def _reserve(given: Inputs) -> Terms:
     """Return what the primary needs from its poweroff on. The time left that the gate sees may be old."""
     timing = given.timing
     return [
-        (guests, "guests"),
+        (given.guests_time, "guests"),
         (timing.own_shutdown, "the primary itself"),
         (timing.killpower, "killpower"),
         (max(reading_age(supply, timing.release) for supply in given.supplies), "age of the reading"),

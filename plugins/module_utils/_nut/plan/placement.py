@@ -23,7 +23,6 @@ from ..proxmox.guests import Guest
 from ..proxmox.selection import Here, Selector
 from ..proxmox.turns import longest_stop, read_workers, take_turns
 from .model import GUEST, SECONDARY, Constraint, Machine, PlanError, PlannedGuest, Proxmox, StagePlan
-from .timeline import usual_time
 
 # How long a guest takes as a rule, if nobody has measured it: as a Linux machine does that nobody has measured
 USUAL_SECONDS = LINUX.shutdown_time
@@ -175,8 +174,8 @@ def _with_chosen(stage: StagePlan, chosen: Mapping[int, _Choice], names: Mapping
 
 def _as_proxmox(rest: Sequence[Guest], made: Mapping[int, Machine], host: Host) -> Proxmox:
     """Return how Proxmox and its HA stop those that no stage stops."""
-    seconds, latest = _stopping(rest, {number: machine.shutdown_limit for number, machine in made.items()}, host)
-    usual, turns = _stopping(rest, {number: usual_time(machine) for number, machine in made.items()}, host)
+    seconds, latest = _stopping(rest, {number: machine.takes(worst=True) for number, machine in made.items()}, host)
+    usual, turns = _stopping(rest, {number: machine.takes(worst=False) for number, machine in made.items()}, host)
     return Proxmox(
         seconds=seconds,
         usual=usual,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .model import Machine, StagePlan, Supply
@@ -70,7 +71,7 @@ def earlier_mark(given: Inputs, supply: Supply, needed: Mapping[str, Any]) -> st
     is known (drivers/main.c).
     """
     name, full = supply.name, when_charged(supply).runtime
-    noticed = notice_time(supply, given.timing.release, ignorelb=True) / 2
+    noticed = notice_time(replace(supply, ignorelb=True), given.timing.release) / 2
     expected = math.ceil(total(terms_as_expected(given, noticed)))
     want = needed["runtime_low"]
     if full is not None and want >= full:
@@ -98,7 +99,7 @@ def earlier_mark(given: Inputs, supply: Supply, needed: Mapping[str, Any]) -> st
 
 def set_stage_runtime(given: Inputs, stage: StagePlan, needed: Mapping[str, Any]) -> str:
     """Return when a stage must begin."""
-    runtime = stage_runtime_needed(given, given.stage_seconds(stage), needed["runtime_low"])
+    runtime = stage_runtime_needed(given, given.stage_takes(stage, worst=True), needed["runtime_low"])
     return f"set runtime of stage {stage.name} to {runtime}"
 
 

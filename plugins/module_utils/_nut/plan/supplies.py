@@ -69,10 +69,9 @@ def reading_age(supply: Supply, release: str) -> float:
     return READS_CPS if is_cyberpower(supply) and parse_release(release) >= CPS_SINCE else READS
 
 
-def notice_time(supply: Supply, release: str, *, ignorelb: bool | None = None) -> float:
+def notice_time(supply: Supply, release: str) -> float:
     """Return how long it takes until upsd says LB: as often as the status is read, or the values are that NUT decides by."""
-    ignorelb = supply.ignorelb if ignorelb is None else ignorelb
-    return reading_age(supply, release) if ignorelb else supply.pollinterval
+    return reading_age(supply, release) if supply.ignorelb else supply.pollinterval
 
 
 def low_marks(supply: Supply) -> tuple[float | None, float | None]:

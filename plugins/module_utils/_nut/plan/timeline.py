@@ -86,24 +86,11 @@ class Inputs:
         staged = self.staged
         return [machine for machine in self.machines if machine.role == GUEST and machine.name not in staged]
 
-    def stage_seconds(self, stage: StagePlan) -> float:
-        """Return how long a stage's guests may take."""
+    def stage_takes(self, stage: StagePlan, *, worst: bool) -> float:
+        """Return how long the guests of a stage take, all at once: at most, or as a rule."""
         named = self.named
-        return max([stage.seconds or 0, *(named[name].shutdown_limit for name in stage.guests)])
-
-    def stage_usual(self, stage: StagePlan) -> float:
-        """Return how long a stage's guests take as a rule."""
-        named = self.named
-        return max([0.0, *(usual_time(named[name]) for name in stage.guests)])
-
-
-def usual_time(machine: Machine) -> float:
-    """Return how long a machine takes as a rule. It is not waited for longer than its limit."""
-    return min(machine.shutdown_time, machine.shutdown_limit)
-
-
-def _time(machine: Machine, worst: bool) -> float:
-    return machine.shutdown_limit if worst else usual_time(machine)
+        taken = max([0.0, *(named[name].takes(worst=worst) for name in stage.guests)])
+        return max(taken, stage.seconds or 0) if worst else taken
 
 
 @dataclass(frozen=True)
@@ -129,7 +116,7 @@ def work_out_clock(given: Inputs, *, worst: bool) -> Clock:
         machine.name: fsd + machine.begin_time - (0 if worst else min(POLL_SECONDS, machine.begin_time) / 2)
         for machine in given.secondaries
     }
-    down = {machine.name: begun[machine.name] + _time(machine, worst) for machine in given.secondaries}
+    down = {machine.name: begun[machine.name] + machine.takes(worst=worst) for machine in given.secondaries}
     synced = fsd
     if begun:
         synced = fsd + timing.hostsync if worst else min(max(begun.values()), fsd + timing.hostsync)
@@ -144,7 +131,7 @@ def work_out_clock(given: Inputs, *, worst: bool) -> Clock:
 
 def _guests_seconds(given: Inputs, worst: bool) -> float:
     """Return how long Proxmox stops guests. As expected: as it was found out, and as the slowest that is named, if any is."""
-    usual = [_time(guest, worst) for guest in given.unstaged]
+    usual = [guest.takes(worst=worst) for guest in given.unstaged]
     if given.proxmox.usual is not None:
         usual.append(given.proxmox.usual)
     return given.guests_time if worst or not usual else min(given.guests_time, max(usual))
@@ -183,11 +170,11 @@ def _going(given: Inputs, clock: Clock, worst: bool) -> Iterator[tuple[str, tupl
         yield name, (begun, clock.down[name])
     for guest in given.unstaged:
         begin = min(clock.poweroff + given.proxmox.turns.get(guest.name, (0, 0))[worst], clock.stopped)
-        yield guest.name, (begin, min(begin + _time(guest, worst), clock.stopped))
+        yield guest.name, (begin, min(begin + guest.takes(worst=worst), clock.stopped))
     named = given.named
     for name, position in given.staged.items():
         begin = _stage_begin(given, given.stages[position], worst)
-        yield name, (begin, begin + _time(named[name], worst))
+        yield name, (begin, begin + named[name].takes(worst=worst))
 
 
 def _empty(given: Inputs, worst: bool) -> Iterator[tuple[str, float]]:
@@ -217,12 +204,9 @@ class Room:
 
 def _stage_begin(given: Inputs, stage: StagePlan, worst: bool) -> float:
     """Return when a stage begins. One that asks for FSD makes the trigger itself, when its guests are down."""
-    named = given.named
-    taken = max([0.0, *(_time(named[name], worst) for name in stage.guests)])
-    if stage.fsd:
-        return -max(taken, stage.seconds or 0) if worst else -taken
+    taken = given.stage_takes(stage, worst=worst)
     rooms = [room for room in (stage_room(given, stage, supply) for supply in given.supplies) if room is not None]
-    if not rooms:
+    if stage.fsd or not rooms:
         return -taken
     room = min(rooms, key=lambda room: room.seconds)
     return -room.seconds if worst else -(room.seconds + room.late / 2)

@@ -120,7 +120,7 @@ class Policy:
 
     def keeps(self, waiting: Sequence[Machine], elapsed: float) -> float:
         """Return how many seconds of the battery are for this host alone, while these are waited for."""
-        if self.least is None or any(elapsed >= host.shutdown_time + self.settle for host in waiting):
+        if self.least is None or any(elapsed >= machine.shutdown_time + self.settle for machine in waiting):
             return self.reserve
         return min(self.least, self.reserve)
 

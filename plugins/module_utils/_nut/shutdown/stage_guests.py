@@ -67,20 +67,20 @@ class StageGuests:
         """Have the guests found when an outage begins, beside the loop. Returns whether FSD should wait for that."""
         if self.finder is None or not any(stage.select for stage in self._given):
             return False
-        one = self._search
+        search = self._search
         if not outage:
-            if one and one.ended:
+            if search and search.ended:
                 self._search = None
             return False
-        if one is None or (one.ended and not one.good and self.clock() - one.began >= FIND_AGAIN):
+        if search is None or (search.ended and not search.good and self.clock() - search.began >= FIND_AGAIN):
             self.take(self.finder.kept())
-            self._search = one = _Search(self.clock())
-            self.find(self.finder, one)
-        late = self.clock() - one.began >= FIND_SECONDS
-        if late and not one.ended and not one.told:
-            one.told = True
+            self._search = search = _Search(self.clock())
+            self.find(self.finder, search)
+        late = self.clock() - search.began >= FIND_SECONDS
+        if late and not search.ended and not search.told:
+            search.told = True
             self.say(f"the guests of the stages have not been found within {FIND_SECONDS:g} s: those found last count")
-        return not one.ended and not late
+        return not search.ended and not late
 
     def find(self, finder: Finder, search: _Search) -> None:
         def whole() -> None:
@@ -101,22 +101,24 @@ class StageGuests:
     def take(self, found: Mapping[str, Sequence[Chosen]]) -> None:
         """Let these be the guests of the stages. A stage that is not among them stops those whose kind the policy gives."""
         self.stages = tuple(
-            replace(stage, guests=tuple(_target(one) for one in found[stage.name])) if stage.name in found else stage
+            replace(stage, guests=tuple(_target(guest) for guest in found[stage.name]))
+            if stage.name in found
+            else stage
             for stage in self._given
         )
 
     def show(self) -> None:
         """Log who the stages are for, if it is news."""
         for stage in self.stages:
-            names = ", ".join(str(one.guest) for one in stage.guests)
+            names = ", ".join(str(target.guest) for target in stage.guests)
             words = f"stage {stage.name} is for {names or 'no guest that is here'}"
             if stage.select and self._shown.get(stage.name) != words:
                 self._shown[stage.name] = words
                 self.say(words)
 
 
-def _target(one: Chosen) -> Target:
-    return Target(one.guest.kind, one.guest.id, one.seconds, one.guest.name)
+def _target(chosen: Chosen) -> Target:
+    return Target(chosen.guest.kind, chosen.guest.id, chosen.seconds, chosen.guest.name)
 
 
 def _words(error: Exception) -> str:

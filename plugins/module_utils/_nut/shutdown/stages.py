@@ -128,20 +128,20 @@ def combine(powers: Mapping[str, Power], were: Collection[str]) -> Power:
     One on battery is an outage. It is over when all that were on battery are back; one that says nothing, and was not, does not
     count: it may have been unplugged long ago.
     """
-    flags = frozenset(flag for one in powers.values() for flag in one.flags)
-    if any("FSD" not in one.flags for one in powers.values() if one.flags):
+    flags = frozenset(flag for power in powers.values() for flag in power.flags)
+    if any("FSD" not in power.flags for power in powers.values() if power.flags):
         # upsmon sets it for all of its UPSes; for one alone it is somebody else's
         flags -= {"FSD"}
-    on = [one for one in powers.values() if one.on_battery]
+    on = [power for power in powers.values() if power.on_battery]
     if on:
-        charges = [one.charge for one in on if one.charge is not None]
-        runtimes = [one.runtime for one in on if one.runtime is not None]
-        upses = frozenset(name for one in on for name in one.upses)
+        charges = [power.charge for power in on if power.charge is not None]
+        runtimes = [power.runtime for power in on if power.runtime is not None]
+        upses = frozenset(name for power in on for name in power.upses)
         return Power(True, min(charges, default=None), min(runtimes, default=None), flags, upses)
-    concerned = [one for name, one in powers.items() if name in were]
+    concerned = [power for name, power in powers.items() if name in were]
     if concerned:
-        return Power(None if any(one.on_battery is None for one in concerned) else False, flags=flags)
-    return Power(False if any(one.on_battery is False for one in powers.values()) else None, flags=flags)
+        return Power(None if any(power.on_battery is None for power in concerned) else False, flags=flags)
+    return Power(False if any(power.on_battery is False for power in powers.values()) else None, flags=flags)
 
 
 # The decision

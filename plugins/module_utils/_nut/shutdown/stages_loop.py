@@ -346,7 +346,7 @@ class _Program:
             )
 
     def notify(self, action: Action) -> None:
-        stage = next(one for one in self.guests.stages if one.name == action.stage)
+        stage = next(stage for stage in self.guests.stages if stage.name == action.stage)
         if not stage.notify:
             return
         message = stage.message or f"UPS: stage {stage.name} begins: {action.reason}"

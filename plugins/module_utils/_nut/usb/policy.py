@@ -66,7 +66,9 @@ def _glob(pattern: str, *texts: str) -> bool:
     try:
         # Python's own pattern for it does not go back over what a star took, so the cost is bounded by the lengths
         return any(
-            fnmatch.fnmatchcase(text, pattern.lower()) for one in texts for text in (one.lower(), one.strip().lower())
+            fnmatch.fnmatchcase(text, pattern.lower())
+            for shown in texts
+            for text in (shown.lower(), shown.strip().lower())
         )
     except re.error:  # a range such as [z-a], to older Pythons
         return False
@@ -135,7 +137,7 @@ class Policy:
         rule = self.rule_for(device)
         if rule:
             return "" if rule.ignore else str(rule)
-        return next((f"pattern {one}" for one in self.patterns if _takes(one, device)), "")
+        return next((f"pattern {pattern}" for pattern in self.patterns if _takes(pattern, device)), "")
 
 
 def _takes(pattern: str, device: UsbDevice) -> bool:

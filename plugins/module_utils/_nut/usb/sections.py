@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..conf import ups_conf
 from ..conf.directives import Release
-from ..conf.fit import fit_files
+from ..conf.fit import unfit_key
 from ..conf.ups_conf import FIRST, Pair, Section
 from .bus import DRIVERS, HID_DRIVER, Ups, UsbDevice
 from .fingerprint import KEYS, Fingerprint, keys_of, means, telling
@@ -111,10 +111,10 @@ class Writer:
         """Leave out what the host's NUT does not know: its driver would not start."""
         kept = []
         for pair in pairs:
-            text = ups_conf.render((Section(name, (("driver", driver), pair)),))
-            fit = fit_files({"ups.conf": text}, self.release)
-            self.remarks += [*fit.left_out, *fit.refused]
-            if not fit.left_out and not fit.refused:
+            why = unfit_key(name, driver, pair[0], self.release)
+            if why:
+                self.remarks.append(why)
+            else:
                 kept.append(pair)
         return tuple(kept)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils import _host
+from ansible_collections.homelab.nut.plugins.module_utils import _config, _host
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files as base_files
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import sets, systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut
@@ -96,7 +96,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
                 finder=lambda name: Path(name) if found.release and name == "upsmon" else None,
             ),
         )
-        monkeypatch.setattr(config, "last_words", lambda unit, _runner: f"last words of {unit}")
+        monkeypatch.setattr(_config, "last_words", lambda unit, _runner: f"last words of {unit}")
         yield found
 
 
@@ -240,7 +240,7 @@ def test_what_a_driver_logged_does_nothing_to_the_terminal(
 ) -> None:
     """A driver logs what a device says of itself, and Ansible prints the message as it comes."""
     host.upsd.answers.update(STALE)
-    monkeypatch.setattr(config, "last_words", systemd.last_words)
+    monkeypatch.setattr(_config, "last_words", systemd.last_words)
     host.logged = "evil \x1b[2J\x1b]0;pwn\x07 text\u202e\nok: [pve]\n"
     result = run(changes=maxage(host), require_ups=True)
     assert not unfit(result["msg"])

@@ -16,7 +16,7 @@ from ansible_collections.homelab.nut.tests.unit.support.hotplug_host import UsbH
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UsbHost]:
-    with usb_host(tmp_path, monkeypatch, usb_ups_info) as found:
+    with usb_host(tmp_path, monkeypatch) as found:
         yield found
 
 

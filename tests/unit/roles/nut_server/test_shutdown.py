@@ -12,8 +12,8 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
-from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.compose import compose_policy
 
@@ -64,10 +64,10 @@ def test_the_places_are_the_same_everywhere() -> None:
     variables, defaults = load("vars/main.yml"), load("defaults/main.yml")
     assert set(variables["__nut_server_shutdown_files"]) == set(kits.SHUTDOWN.places)
     assert variables["__nut_server_shutdown_program"] == f"/{kits.SHUTDOWN.program}"
-    assert f"/{kits.SHUTDOWN.places['shutdown.json'].path}" == str(nut_shutdown.POLICY)
+    assert kits.SHUTDOWN.places["shutdown.json"].path == paths.SHUTDOWN_POLICY
     assert kits.SHUTDOWN.service in defaults["nut_server_shutdowncmd"]
     assert kits.SHUTDOWN.service in variables["__nut_server_gated"]
-    assert str(nut_shutdown.LOG) in (ROLE / "templates/nut-shutdown-logrotate.j2").read_text()
+    assert f"/{paths.SHUTDOWN_LOG}" in (ROLE / "templates/nut-shutdown-logrotate.j2").read_text()
 
 
 def test_the_defaults_are_a_policy() -> None:

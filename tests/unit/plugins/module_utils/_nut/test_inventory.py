@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import inventory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import SiteError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model
 
+ROOT = Path(__file__).resolve().parents[5]
 GROUPS = {"pve": ["pve"], "truenas": ["nas"], "ups_clients": ["media"], "all": ["pve", "nas", "media", "other"]}
 HOSTS: dict[str, dict[str, Any]] = {
     "pve": {"ansible_host": "192.0.2.10"},
@@ -23,6 +26,16 @@ TWO_PRIMARIES = {**GROUPS, "pve": ["pve", "pve2"]}
 def hosts(**variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """HOSTS, and these variables of theirs."""
     return {name: {**HOSTS.get(name, {}), **variables.get(name, {})} for name in {**HOSTS, **variables}}
+
+
+@pytest.mark.parametrize("kind", inventory.KINDS.values(), ids=lambda kind: kind.group)
+def test_a_kind_of_secondary_is_known_to_the_role_and_the_playbooks(kind: inventory.Kind) -> None:
+    for name in (kind.group, f"doctor_{kind.group}"):
+        assert (ROOT / f"roles/nut_client/tasks/{name}.yml").exists()
+    for name in ("pve", "doctor"):
+        assert f"groups.{kind.group} |" in (ROOT / f"playbooks/{name}.yml").read_text()
+    assert kind.name in model.KINDS[model.SECONDARY]
+    assert f"{kind.shutdown_time} for " in (ROOT / "roles/nut_client/meta/argument_specs.yml").read_text()
 
 
 def test_all_by_default() -> None:

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import directives, grammar, upsd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import directives, grammar, ups_conf, upsd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.advice import advise
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.directives import (
     DEVICE,
@@ -17,7 +17,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.directives i
     NOTIFY_TYPES,
     Release,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.fit import Fitted, fit_files
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.fit import Fitted, fit_files, unfit_key
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.values import find_wrong_values
 from hypothesis import given
 from hypothesis import strategies as st
@@ -336,3 +337,13 @@ def test_upsd_starts_though_an_address_is_not_there(
 )
 def test_where_nothing_has_to_be_done_for_that(text: str) -> None:
     assert fit_files({"upsd.conf": text}, (2, 8, 2)).files["upsd.conf"] == text
+
+
+@pytest.mark.parametrize("release", [(2, 8, 0), (2, 8, 1), (2, 8, 3), (2, 9, 0)])
+@pytest.mark.parametrize("driver", ["usbhid-ups", "nutdrv_qx"])
+def test_a_key_alone_is_judged_as_in_its_file(driver: str, release: Release) -> None:
+    keys = [key.replace("*", "x") for key in directives.DEVICE]
+    for key in (*keys, "POLLFREQ", "default.battery.charge", "no-such-key"):
+        text = ups_conf.render((Section("ups", (("driver", driver), (key, "1"))),))
+        fitted = fit_files({"ups.conf": text}, release)
+        assert unfit_key("ups", driver, key, release) == "".join((*fitted.left_out, *fitted.refused))

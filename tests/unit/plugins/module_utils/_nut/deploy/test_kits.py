@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd as base_systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.installation import (
@@ -242,7 +243,7 @@ def test_away(machine: Machine) -> None:
     assert left == {"etc/nut/nut.conf", "etc/nut/ups.conf", "run/udev/control", "var/log/nut/hotplug.log"}
     assert not (machine.root / "var/lib/nut-hotplug").exists()
     # what starts the program goes before the program
-    names = ["program" if path == machine.root / kits.PROGRAM else path.name for path in plan.gone]
+    names = ["program" if path == machine.root / paths.HOTPLUG_PROGRAM else path.name for path in plan.gone]
     assert (
         names.index(RULES) < names.index("nut-hotplug.service") < names.index("hotplug.json") < names.index("program")
     )

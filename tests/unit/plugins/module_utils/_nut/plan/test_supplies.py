@@ -68,4 +68,3 @@ def test_how_old_a_reading_may_be() -> None:
     assert supplies.reading_age(Supply(pollfreq=1, pollinterval=5), "2.8.1") == 5
     assert supplies.notice_time(Supply(), "2.8.1") == 2
     assert supplies.notice_time(Supply(ignorelb=True), "2.8.1") == 30
-    assert supplies.notice_time(Supply(), "2.8.1", ignorelb=True) == 30

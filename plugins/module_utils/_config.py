@@ -1,0 +1,121 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Private to this collection: NUT's configuration of a host, as the module config brings it about."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from . import _host
+from ._command import warn
+from ._nut.base.files import Busy, WriteError
+from ._nut.base.systemd import UnitError, last_words, sandbox_failure
+from ._nut.conf import nss
+from ._nut.deploy.apply import LocalNut
+from ._nut.deploy.deployment import DeployError, Deployment
+from ._nut.hotplug.observe import ReconcileError
+from ._nut.hotplug.reconcile import Host
+from ._nut.usb.policy import PolicyError, check
+
+if TYPE_CHECKING:
+    from ._module import Module
+
+
+def run(module: Module) -> None:
+    """Do it, or tell what would be done. Exits the module."""
+    # looking disturbs nobody
+    local = _host.local_nut(module)
+    alone = contextlib.nullcontext("") if module.check_mode else local.alone(module.params["wait"])
+    try:
+        with alone as found:
+            if found:
+                warn(module, found)
+            deployment, result = deploy(module, local)
+            if not module.check_mode:
+                result["upses"] = believe(module, deployment, result)
+    except (Busy, WriteError, OSError) as error:
+        module.fail_json(msg=f"{error}", changed=False)
+    module.exit_json(**result)
+
+
+def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, object]]:
+    """Bring the host to what it should be. Returns what was done; ends the module where that is impossible."""
+    files = None
+    if module.params["state"] == "present":
+        files = {name: str(text) for name, text in (module.params["files"] or {}).items()}
+    tls = module.params["tls"]
+    given = nss.Tls(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
+    try:
+        policy = None if module.params["policy"] is None else check(module.params["policy"])
+        deployment = Deployment(files, local, Host, tls=given, policy=policy)
+    except (DeployError, PolicyError, ReconcileError, OSError) as error:
+        module.fail_json(msg=str(error), changed=False, files=[], actions=[])
+    result: dict[str, object] = {}
+    force = module.params["force"]
+    try:
+        plan = deployment.plan()
+        deployment.look_around()
+        if plan:
+            deployment.guard(force)
+            if module.check_mode and given and not module.get_bin_path("certutil"):
+                warn(
+                    module,
+                    "the files were not checked, because certutil is not here yet, which makes their certificates ready",
+                )
+            else:
+                deployment.check()
+            result["diff"] = [{"prepared": plan.diff()}]
+        if plan and not module.check_mode:
+            # checks take seconds, and the mains are not asked
+            deployment.guard(force)
+            deployment.apply(plan, force)
+        if not module.check_mode:
+            deployment.tidy()
+    except (DeployError, UnitError, OSError, LookupError) as error:  # LookupError: there is no group nut
+        done = {"files": deployment.written, "actions": [str(one) for one in deployment.done]}
+        module.fail_json(msg=str(error), changed=any(done.values()), **done)
+    finally:
+        for words in deployment.warnings:
+            warn(module, words)
+    result.update(
+        changed=bool(plan),
+        files=list(plan.changed),
+        actions=[str(one) for one in (*plan.before, *plan.after)],
+        kept=deployment.kept,
+        release=".".join(str(part) for part in deployment.release or ()),
+        advice=deployment.advice(),
+    )
+    return deployment, result
+
+
+def believe(module: Module, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
+    """See that NUT serves. Returns the status of each UPS; ends the module where something is broken."""
+    patient = module.params["require_ups"]
+    verdict = deployment.verify(module.params["wait"], patient)
+    for unit in verdict.mended:
+        warn(module, f"{unit} had ended, and was started again: `journalctl -u {unit}` tells of it")
+    wrong = [*verdict.broken, *(verdict.absent if patient else ())]
+    if not patient:
+        for one in verdict.absent:
+            warn(module, f"{one.words}. NUT is ready for it. Is it plugged in, and switched on?")
+    if wrong:
+        suspects = dict.fromkeys(one.unit for one in wrong)
+        said = "\n".join(
+            f"{sandbox_failure(unit, deployment.local.runner)}{unit} said last:\n"
+            f"{quoted(last_words(unit, deployment.local.runner))}"
+            for unit in suspects
+        )
+        module.fail_json(
+            msg="the configuration is in place, but after "
+            f"{module.params['wait']} s NUT does not serve: {'; '.join(one.words for one in wrong)}.\n{said}",
+            **{**result, "upses": dict(verdict.status)},
+        )
+    return dict(verdict.status)
+
+
+def quoted(said: str) -> str:
+    """Return what somebody else has said so that none of its lines looks like one of Ansible's."""
+    return "\n".join(f"  {line}" for line in said.splitlines())

@@ -1,0 +1,249 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""upsd: answering, reachable by those who need it and by nobody else, and with everyone logged in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..base import hostnames
+from ..base.systemd import MONITOR, SERVER, Entry
+from ..base.text import printable
+from ..conf import upsd
+from ..deploy import kits as deploy_kits
+from ..net import access
+from .findings import FAILURE, WARNING
+from .look import DAY, DEPLOY, PRIMARY, TROUBLES, Found, Look, Registry
+from .observe import Served
+
+check = Registry()
+
+
+@check("upsd", "port")
+def check_upsd(look: Look) -> Found:
+    """Does upsd answer, here and to whoever watches it from here, and does it know the UPS?"""
+    if isinstance(look.seen.served, str):
+        yield look.fail(
+            "upsd",
+            printable(look.seen.served),
+            "systemctl status nut-server; ss -tlnp | grep 3493; journalctl -u nut-server -n 50",
+        )
+    elif look.served:
+        yield look.ok(
+            "upsd",
+            f"upsd {look.served.report.version} answers, and serves {', '.join(one.name for one in look.served.report.upses) or 'no UPS'}",
+        )
+    if look.expected.primary and isinstance(look.seen.served, str):
+        return
+    for system, said in look.seen.watched.items():
+        if isinstance(said, str):
+            place = system.partition("@")[2]
+            todo = f"on {place}: ss -tlnp | grep 3493, and its firewall (pve-firewall status; iptables -S; nft list ruleset)"
+            yield look.fail("port", f"{system} can't be asked from here: {printable(said)}", todo)
+            continue
+        stale = [f"{name}: {why}" for name, why in said.report.stale]
+        if stale and not look.expected.primary:
+            words = f"{system} can be reached, and has no fresh data: {'; '.join(stale)}"
+            yield look.warn("port", words, "see the primary")
+        else:
+            yield look.ok("port", f"{system} can be reached from here")
+
+
+HELPED_DAYS = 7
+_PEER_TODO = (
+    "find the program there that does it (ss -tnp dport = :3493); a machine that is not a secondary needs no access "
+    "to upsd (nut_server_allow)"
+)
+_HANG_TODO = "journalctl -u nut-watch -u nut-server; `nut-shutdown status` has the last events"
+
+
+@check("upsd-watch", on=PRIMARY)
+def check_what_upsd_needed(look: Look) -> Found:
+    """Did upsd need help lately: did somebody block it, or was it restarted because it hung?"""
+    recent = [event for event in look.seen.helped if look.seen.now - event.last < HELPED_DAYS * DAY]
+    for event in recent[-TROUBLES:]:
+        yield look.warn("upsd-watch", str(event), _PEER_TODO if event.address else _HANG_TODO)
+    if not recent:
+        yield look.ok("upsd-watch", f"nobody blocked upsd in the last {HELPED_DAYS} days, and it did not hang")
+
+
+@check("listening", on=PRIMARY)
+def check_listening(look: Look) -> Found:
+    """Does upsd listen where it should, and nowhere else?"""
+    if "sockets" in look.seen.troubles:
+        yield from look.blind("listening", "sockets")
+        return
+    conf = look.wanted.get("upsd.conf", look.text("upsd.conf"))
+    wanted = upsd.listening(conf) or [("localhost", upsd.PORT)]
+    unit = look.seen.units.get(SERVER)
+    if unit and not unit.runs:
+        return  # check_units() says so
+    upsds = [(one.address, one.port) for one in look.seen.sockets if one.process == "upsd"]
+    # a container may not look into other users' processes
+    there = upsds or [(one.address, one.port) for one in look.seen.sockets]
+    missing = [place for place in wanted if not any(_covers(one, place) for one in there)]
+    extra = [one for one in upsds if not any(_covers(one, place) for place in wanted)]
+    if missing:
+        where = ", ".join(hostnames.join_host(*one) for one in upsds) or "nowhere"
+        words = (
+            f"upsd should listen on {', '.join(hostnames.join_host(*one) for one in missing)}, and listens on {where}"
+        )
+        todo = f"ss -tlnp | grep upsd; {DEPLOY.format(host=look.host)}; systemctl restart nut-server (LISTEN counts at its start only)"
+        yield look.fail("listening", words, todo)
+    elif extra:
+        words = (
+            f"upsd listens on {', '.join(hostnames.join_host(*one) for one in extra)}, which the inventory does not say"
+        )
+        yield look.warn(
+            "listening", words, f"{DEPLOY.format(host=look.host)}; systemctl restart nut-server, while on mains"
+        )
+    else:
+        yield look.ok("listening", f"upsd listens on {', '.join(hostnames.join_host(*one) for one in upsds or wanted)}")
+
+
+def _covers(there: tuple[str, int], wanted: tuple[str, int]) -> bool:
+    """Say whether a socket is one that a LISTEN line asks for. Of a name any address may be it."""
+    (address, port), (name, number) = there, wanted
+    if port != number:
+        return False
+    if name == "*":
+        return address in ("0.0.0.0", "::")
+    if name == "localhost":
+        return address in ("127.0.0.1", "::1")
+    if re.fullmatch(r"[0-9.]+|.*:.*", name):
+        return (
+            hostnames.normal_address(address) == hostnames.normal_address(name)
+            if name not in ("0.0.0.0", "::")
+            else address == name
+        )
+    return True
+
+
+@check("firewall", on=PRIMARY)
+def check_firewall(look: Look) -> Found:
+    """Does Proxmox VE's firewall let the secondaries in?"""
+    yield from look.blind("firewall", "firewall")
+    if look.seen.firewall:
+        words, *rest = look.seen.firewall
+        yield look.fail("firewall", words, " ".join(rest) or "nut_server_firewall: rules lets the role do it")
+    elif look.seen.firewall is not None:
+        yield look.ok("firewall", "Proxmox VE's firewall lets the secondaries in, or is off")
+
+
+@check("access", on=PRIMARY)
+def check_access(look: Look) -> Found:
+    """Does the host refuse those who need not connect to upsd, and let in those who must?"""
+    if not upsd.is_reachable(look.text("upsd.conf")):
+        return
+    if "access" in look.seen.troubles:
+        yield from look.blind("access", "access")
+        return
+    if deploy_kits.ACCESS.name not in look.expected.kits:
+        if look.seen.access is None:
+            words = "any machine on the network may connect to upsd, and blocking upsd takes no login"
+            yield look.note(
+                "access", words, "nut_server_allow without `any`: then only the secondaries and what it lists"
+            )
+        return
+    table = look.seen.own.get(deploy_kits.ACCESS.places[deploy_kits.ACCESS_TABLE].path)
+    if table is None:
+        return  # check_kits() says so
+    problems = list(_table_problems(look, table.text))
+    yield from problems
+    refusals = access.explain_refusals(look.seen.access)
+    if refusals:
+        words, _unused, todo = refusals.partition(". ")
+        yield look.note("access", words, todo)
+    elif not problems:
+        names = [source.name for source in access.known_sources(table.text)]
+        yield look.ok("access", f"may connect to upsd: this host, {', '.join(names) or 'nobody else'}")
+
+
+def _table_problems(look: Look, text: str) -> Found:
+    difference = access.find_difference(look.seen.access, text)
+    if difference:
+        words = f"who may connect to upsd is not limited as /etc/nut/access.nft has it: {difference}"
+        todo = f"journalctl -u {deploy_kits.ACCESS_UNIT} -n 20; systemctl restart {deploy_kits.ACCESS_UNIT}"
+        yield look.fail("access", words, todo)
+    ports = {port for _unused, port in look.files.listening}
+    # one more is that which upsd had before the last run
+    open_ports = sorted(ports - access.known_ports(text))
+    if open_ports:
+        words = f"upsd listens on port {', '.join(map(str, open_ports))}, which /etc/nut/access.nft does not cover"
+        yield look.fail("access", words, DEPLOY)
+    networks = access.collapse(one for those in access.known_sources(text).values() for one in those)
+    for client in look.expected.clients:
+        those = look.seen.addresses.get(client.name, "its address was not looked up")
+        if isinstance(those, str):
+            continue  # check_logins() says so
+        refused = [one for one in those if not access.is_allowed(one, networks)]
+        if refused:
+            words = f"{client.name} has the address {', '.join(refused)}, which /etc/nut/access.nft does not allow"
+            yield look.judge("access", FAILURE if len(refused) == len(those) else WARNING, words, DEPLOY, client.name)
+
+
+@check("login", "strangers")
+def check_logins(look: Look) -> Found:
+    """Is everyone logged in who should be? Findings about a secondary have its name."""
+    if look.expected.primary:
+        if look.served is None:
+            for one in look.expected.clients:
+                words = f"upsd on {look.host} does not answer, so {one.name} can't be logged in"
+                yield look.fail("login", words, f"see {look.host}", one.name)
+            return
+        yield from _expected_logins(look, look.served)
+    refused = _refused(look.seen.journal)
+    for system, said in look.seen.watched.items():
+        if isinstance(said, str) or (look.expected.primary and not said.report.upses):
+            continue
+        clients = {hostnames.normal_address(one) for state in said.report.upses for one in state.clients}
+        if hostnames.normal_address(said.here) in clients:
+            yield look.ok("login", f"upsmon is logged in to {system}")
+        else:
+            why = f"; upsd refuses its password ({refused})" if refused else ""
+            todo = f"journalctl -u {MONITOR} -n 50; {DEPLOY.format(host=look.host)}"
+            yield look.fail("login", f"upsmon of this host ({said.here}) is not logged in to {system}{why}", todo)
+
+
+def _expected_logins(look: Look, served: Served) -> Found:
+    known = {hostnames.LOOPBACK, hostnames.normal_address(served.here)}
+    for one in look.expected.clients:
+        state = look.upses.get(one.ups.lower())
+        those = look.seen.addresses.get(one.name, "its address was not looked up")
+        if state is None:
+            yield look.fail(
+                "login", f"upsd on {look.host} does not serve {one.ups}, which {one.name} watches", DEPLOY, one.name
+            )
+            continue
+        if isinstance(those, str):
+            words = f"seen from {look.host}: {those}"
+            yield look.unknown("login", words, "set nut_client_address to the address from which it comes", one.name)
+            continue
+        known.update(those)
+        clients = {hostnames.normal_address(each) for each in state.clients}
+        if clients & set(those):
+            yield look.ok("login", f"logged in to {one.ups} on {look.host}", "", one.name)
+        else:
+            there = ", ".join(sorted(clients)) or "nobody"
+            refusals = access.explain_refusals(look.seen.access)
+            words = f"not logged in to {one.ups} on {look.host}, where {there} is. It would not be told of a power cut"
+            words += f". Addresses {refusals}" if refusals else ""
+            todo = (
+                f"is it on, and its UPS service? Can it reach {look.host} (upsc {one.ups}@{look.host} there)? Is its password right "
+                f"(journalctl -u nut-server)? {DEPLOY.format(host=one.name)}"
+            )
+            yield look.fail("login", words, todo, one.name)
+    others = sorted({hostnames.normal_address(each) for state in look.upses.values() for each in state.clients} - known)
+    if others:
+        words = f"logged in, and not in the inventory: {', '.join(others)}. HOSTSYNC is waited for each"
+        yield look.note("strangers", words, "put it into the inventory, or stop its upsmon")
+    else:
+        yield look.ok("strangers", "nobody is logged in who is not in the inventory")
+
+
+def _refused(journal: Sequence[Entry]) -> str:
+    found = [one.words for one in journal if "ACCESS-DENIED" in one.words]
+    return printable(found[-1], 80) if found else ""

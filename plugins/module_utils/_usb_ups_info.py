@@ -1,0 +1,92 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Private to this collection: what hangs on a host's USB bus, as the module usb_ups_info tells it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import _host
+from ._hotplug import chosen, host
+from ._nut.conf.release import find_release
+from ._nut.conf.ups_conf import UpsConf
+from ._nut.hotplug.observe import ReconcileError
+from ._nut.usb import bus, fingerprint, names, policy
+
+if TYPE_CHECKING:
+    from ._module import Module
+
+
+def run(module: Module) -> None:
+    """Look, and tell. Exits the module."""
+    configured = not _host.find_lack_of_primary()
+    status: dict[str, tuple[str, ...]] = {}
+    try:
+        rules = chosen(module)
+        if configured:
+            look = host(module, rules).look()
+            devices, upses, resolution, remarks = look.devices, look.upses, look.resolution, look.remarks
+            status = {name: seen.status for name, seen in look.seen.items()}
+        else:
+            devices, upses, resolution = without_nut(module, rules)
+            remarks = resolution.remarks
+    except (policy.PolicyError, ReconcileError, bus.UsbError, OSError) as error:
+        module.fail_json(msg=str(error))
+    listed = [ups.device for ups in upses]
+    if module.params["all"]:
+        listed += [device for device in devices if device not in listed]
+    module.exit_json(
+        changed=False,
+        configured=configured,
+        devices=[told(device, upses, resolution, status) for device in listed],
+        absent=list(resolution.absent),
+        remarks=list(remarks),
+    )
+
+
+def without_nut(
+    module: Module, rules: policy.Policy
+) -> tuple[tuple[bus.UsbDevice, ...], tuple[bus.Ups, ...], names.Resolution]:
+    """Look at the bus of a host on which NUT is not configured. Raises usb.UsbError."""
+    local = _host.local_nut(module)
+    try:
+        devices = bus.scan(Path(rules.sysfs), Path(rules.dev))
+    except bus.UsbError:
+        devices = bus.by_lsusb(local.runner)
+    upses = bus.candidates(devices, bus.table(), rules, lambda _device: False)
+    known = names.Known(None, UpsConf((), {}))
+    return devices, upses, names.resolve(known, upses, rules, find_release(local.runner, local.finder))
+
+
+def told(
+    device: bus.UsbDevice,
+    upses: tuple[bus.Ups, ...],
+    resolution: names.Resolution,
+    status: dict[str, tuple[str, ...]],
+) -> dict[str, Any]:
+    """Return a device in the form that RETURN describes."""
+    ups = next((one for one in upses if one.device == device), None)
+    name = next((name for name, one in resolution.plugged.items() if one.device == device), "")
+    named = resolution.plugged[name] if name else ups
+    return {
+        "ids": device.ids,
+        "manufacturer": device.manufacturer,
+        "product": device.product,
+        "serial": device.serial,
+        "serial_trusted": bool(fingerprint.trusted_serial(device)),
+        "bus": f"{device.bus:03d}",
+        "device": f"{device.device:03d}",
+        "busport": f"{device.port:03d}",
+        "port": device.name,
+        "place": device.place,
+        "accessible": device.accessible,
+        "ups": ups is not None,
+        "why": ups.why if ups else "",
+        "driver": named.driver if named else "",
+        "name": name,
+        "unserved": next((why for one, why in resolution.unserved if one.device == device), ""),
+        "status": list(status.get(name, ())),
+    }

@@ -1,0 +1,99 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks_others import (
+    judge_login,
+    judge_skew,
+    judge_truenas,
+    unexamined,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
+    FAILURE,
+    NOTE,
+    OK,
+    UNKNOWN,
+    WARNING,
+)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "unsure", "verdict"),
+    [(0.2, 1, OK), (5.9, 1, OK), (-7, 1, NOTE), (62, 1, WARNING), (-70, 1, WARNING), (70, 30, NOTE)],
+)
+def test_the_clock_of_the_controller(ahead: float, unsure: float, verdict: str) -> None:
+    found = judge_skew("pve", ahead, unsure)
+    assert (found.check, found.host, found.verdict) == ("skew", "pve", verdict)
+    if verdict != OK:
+        assert ("behind" in found.seen) == (ahead < 0)
+
+
+def test_truenas_as_it_should_be() -> None:
+    found = judge_truenas("nas", {"actions": [], "version": "25.10.1"})
+    assert [(one.check, one.verdict) for one in found] == [("settings", OK), ("service", OK)]
+    assert "25.10.1" in found[0].seen
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (
+            {"actions": ["set monpwd, shutdown; TrueNAS restarted its UPS service"]},
+            [("settings", FAILURE, "has them: monpwd, shutdown"), ("service", OK, "")],
+        ),
+        ({"actions": ["started the UPS service"]}, [("settings", OK, ""), ("service", FAILURE, "does not run")]),
+        (
+            {"actions": ["enabled the UPS service on boot"]},
+            [("settings", OK, ""), ("service", WARNING, "does not start at boot")],
+        ),
+        ({"failed": True, "msg": "login refused: wrong API key"}, [("settings", UNKNOWN, "wrong API key")]),
+        ({"unreachable": True, "msg": "no route"}, [("settings", UNKNOWN, "no route")]),
+        ({"skipped": True}, [("settings", UNKNOWN, "not asked")]),
+    ],
+)
+def test_what_is_wrong_with_truenas(result: dict[str, Any], expected: list[tuple[str, str, str]]) -> None:
+    found = judge_truenas("nas", result)
+    assert [(one.check, one.verdict) for one in found] == [(check, verdict) for check, verdict, _words in expected]
+    assert all(words in one.seen for one, (_check, _verdict, words) in zip(found, expected))
+
+
+@pytest.mark.parametrize(
+    ("result", "verdict"),
+    [
+        ({"missing_clients": []}, OK),
+        ({"missing_clients": ["nas"]}, FAILURE),
+        ({"failed": True, "msg": "no"}, UNKNOWN),
+        ({"unreachable": True}, UNKNOWN),
+    ],
+)
+def test_a_login_as_its_primary_told_it(result: dict[str, Any], verdict: str) -> None:
+    found = judge_login("pve", "nas", result)
+    assert [(one.check, one.host, one.verdict) for one in found] == [("login", "nas", verdict)]
+
+
+@pytest.mark.parametrize(
+    ("result", "check", "words"),
+    [
+        (None, "reachable", "no answer"),
+        (
+            {"unreachable": True, "msg": "Failed to connect\nto the host"},
+            "reachable",
+            "can't be reached: Failed to connect to the host",
+        ),
+        ({"failed": True, "msg": "/bin/sh: 1: /usr/bin/python3: not found"}, "python", "no Python"),
+        (
+            {"failed": True, "msg": "the group pve is empty"},
+            "reachable",
+            "could not be looked at: the group pve is empty",
+        ),
+    ],
+)
+def test_a_host_that_could_not_be_looked_at(result: dict[str, Any] | None, check: str, words: str) -> None:
+    found = unexamined("pve", result)
+    assert (found.check, found.verdict) == (check, FAILURE)
+    assert words in found.seen

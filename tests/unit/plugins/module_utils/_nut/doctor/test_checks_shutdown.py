@@ -1,0 +1,120 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
+    FAILURE,
+    NOTE,
+    OK,
+    UNKNOWN,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
+from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
+    EXPECTED,
+    FILES,
+    GATE_COMMAND,
+    GATE_FILES,
+    GATE_POLICY,
+    NOW,
+    SEEN,
+    bad,
+    state,
+    text,
+    unit,
+    units,
+)
+
+
+def test_a_host_without_the_gate_is_not_judged_by_it() -> None:
+    command = "/sbin/shutdown -h +0"
+    direct = replace(EXPECTED, files={**FILES, "upsmon.conf": FILES["upsmon.conf"].replace(GATE_COMMAND, command)})
+    late = {"mode": "gate", "began": NOW - 90, "rule": "battery", "reason": "r", "hosts": []}
+    seen = text("upsmon.conf", lambda one: one.replace(GATE_COMMAND, command))
+    seen = replace(seen, last=late, addresses={"nas": "the name nas has no address here"})
+    assert {one.check for one in bad(seen, direct)} == {"login"}
+    found = {one.check: one.seen for one in examine(seen, direct)}
+    assert "last-shutdown" not in found
+    assert found["policy"] == "it can be used; SHUTDOWNCMD waits for nobody"
+    # the stages read it all the same
+    broken = replace(seen, own={**seen.own, GATE_POLICY: replace(seen.own[GATE_POLICY], text="{")})
+    assert {one.check for one in bad(broken, direct)} == {"login", "policy"}
+
+
+def test_a_sandbox_that_the_host_refused_is_a_note_with_the_reason() -> None:
+    wanted = replace(
+        EXPECTED,
+        kits={**EXPECTED.kits, "nut-shutdown": {**GATE_FILES, "nut-server-hardening.conf": "[Service]\n"}},
+    )
+    (missing,) = bad(SEEN, wanted)
+    assert (missing.verdict, "homelab-nut-hardening.conf is missing" in missing.seen) == (FAILURE, True)
+    refused = replace(SEEN, refused={"nut-server-hardening.conf": "226/NAMESPACE\x1b"})
+    assert bad(refused, wanted) == []
+    (note,) = [one for one in examine(refused, wanted) if one.check == "gate"]
+    assert note.verdict == NOTE
+    assert note.seen.startswith("226/NAMESPACE")
+    assert "\x1b" not in note.seen
+    assert "nut_server_hardening=false" in note.todo
+
+
+def test_a_flag_while_the_shutdown_runs_is_as_it_should_be() -> None:
+    seen = replace(units("nut-shutdown.service", unit("activating", "static")), flags={"/run/nut-killpower": NOW})
+    assert [one.verdict for one in examine(seen, EXPECTED) if one.check == "killpower"] == [NOTE]
+
+
+def test_a_wait_that_was_cut_short_is_a_note() -> None:
+    found = examine(replace(SEEN, gate={"ended": None}), EXPECTED)
+    assert [one.verdict for one in found if one.check == "last-shutdown"] == [NOTE, OK]
+
+
+@pytest.mark.parametrize("rule", [gate.DOWN, gate.ASSUMED])
+def test_a_shutdown_that_ended_well(rule: str) -> None:
+    last = {"mode": "gate", "began": NOW, "rule": rule, "reason": "r", "hosts": [{"name": "nas", "down": 12.0}]}
+    assert [one.verdict for one in examine(replace(SEEN, last=last), EXPECTED) if one.check == "last-shutdown"] == [OK]
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {},
+        {"began": "x"},
+        {"began": 1e300, "rule": "down", "reason": "", "hosts": []},
+        {"began": 1, "rule": 1, "reason": 1, "hosts": 1},
+    ],
+)
+def test_a_report_that_is_none_is_a_note(last: dict[str, Any]) -> None:
+    assert [one.verdict for one in examine(replace(SEEN, last=last), EXPECTED) if one.check == "last-shutdown"] == [
+        NOTE
+    ]
+
+
+@pytest.mark.parametrize(
+    ("holds", "feasible", "verdict"),
+    [(True, True, OK), (False, True, NOTE), (False, False, FAILURE), (False, None, FAILURE), (None, None, UNKNOWN)],
+)
+def test_the_plan(holds: bool | None, feasible: bool | None, verdict: str) -> None:
+    constraints = [{"holds": False, "remedy": "set nut_server_runtime_low to 400"}, {"holds": True, "remedy": "no"}]
+    planned = {"holds": holds, "feasible": feasible, "plan": {"verdict": "as it is", "constraints": constraints}}
+    found = [one for one in examine(SEEN, replace(EXPECTED, plan=planned)) if one.check == "plan"]
+    assert [(one.verdict, one.seen) for one in found] == [(verdict, "as it is")]
+    if holds is False:
+        assert "set nut_server_runtime_low to 400" in found[0].todo
+        assert "no" not in found[0].todo.split("; ")
+
+
+def test_a_plan_that_lacks_a_ups_without_data_is_no_trouble_of_its_own() -> None:
+    planned = {"holds": None, "plan": {"verdict": "too little is known", "constraints": []}}
+    seen = state(fresh=False, error="DATA-STALE", variables={})
+    assert [one.verdict for one in examine(seen, replace(EXPECTED, plan=planned)) if one.check == "plan"] == [NOTE]
+
+
+def test_a_plan_that_could_not_be_made() -> None:
+    found = bad(SEEN, replace(EXPECTED, plan={"holds": None, "plan": None, "msg": "machines: no"}))
+    assert [(one.check, one.verdict) for one in found] == [("plan", UNKNOWN)]
+    assert "machines: no" in found[0].seen

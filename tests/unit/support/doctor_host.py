@@ -1,0 +1,230 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A primary and a secondary on which all is well, as the doctor sees them, and what breaks on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits as deploy_kits
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import checks
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
+    NOTE,
+    OK,
+    Finding,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.look import Expected, Machine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
+    Cut,
+    File,
+    Process,
+    Seen,
+    Served,
+    Socket,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, snapshot
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus
+
+NOW = 1_790_000_000.0
+NUT = 118
+
+GATE_COMMAND = "/bin/systemctl start --no-block nut-shutdown.service || /sbin/shutdown -h +0"
+FILES = {
+    "nut.conf": "# ours\nMODE=netserver\n",
+    "ups.conf": 'maxretry = 3\n[ups]\n  driver = usbhid-ups\n  port = auto\n  vendorid = "051d"\n',
+    "upsd.conf": "LISTEN 0.0.0.0 3493\nMAXAGE 15\n",
+    "upsd.users": "[monitor]\n  password = one\n  upsmon primary\n[nas]\n  password = two\n  upsmon secondary\n",
+    "upsmon.conf": "MONITOR ups@localhost:3493 1 monitor one primary\nMINSUPPLIES 1\nFINALDELAY 5\n"
+    f'SHUTDOWNCMD "{GATE_COMMAND}"\nPOWERDOWNFLAG /run/nut-killpower\nOFFDURATION 30\n',
+    "upssched.conf": "# none\n",
+}
+POLICY = {
+    "version": 1,
+    "upses": [{"name": "ups"}],
+    "machines": [{"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 60, "shutdown_limit": 90}],
+    "settle": 3,
+    "reserve": 30,
+    "longest": 120,
+}
+GATE_FILES = {
+    "shutdown.json": json.dumps(POLICY),
+    "nut-shutdown.service": "[Service]\n",
+    "nut-stages.service": "",
+    "nut-watch.service": "[Unit]\n",
+    "nut-monitor.conf": "[Unit]\n",
+    "logrotate": "x\n",
+    "tmpfiles": "",
+}
+HOTPLUG_FILES = {
+    "hotplug.json": "{}\n",
+    "nut-hotplug.service": "[Service]\n",
+    "nut-hotplug.timer": "[Timer]\n",
+    "63-nut-hotplug.rules": "\n",
+    "logrotate": "y\n",
+}
+ACCESS_FILES = {name: "z\n" for name in deploy_kits.ACCESS.places if name != deploy_kits.ACCESS_TABLE}
+TABLE = access.render([3493], {access.make_source("nas", "nas.lan"): ["192.0.2.20"]})
+TABLE_PATH = deploy_kits.ACCESS.places[deploy_kits.ACCESS_TABLE].path
+LOADED = access.Loaded(frozenset({3493}), access.collapse(["192.0.2.20"]), 7, True, 0, ())
+GATE_PROGRAM, HOTPLUG_PROGRAM = deploy_kits.SHUTDOWN.program, deploy_kits.HOTPLUG.program
+VARIABLES = {
+    "ups.status": "OL CHRG",
+    "battery.charge": "100",
+    "battery.runtime": "1800",
+    "ups.load": "20",
+    "battery.date": "2025/06/01",
+    "ups.test.result": "Done and passed",
+    "driver.name": "usbhid-ups",
+}
+
+
+def file(text: str = "", mode: int = 0o640, gid: int = NUT, changed: float = NOW - 5000, digest: str = "d") -> File:
+    return File(mode, 0, gid, changed, digest, text)
+
+
+def unit(active: str = "active", enabled: str = "enabled", load: str = "loaded", sub: str = "running") -> Unit:
+    return Unit(active, enabled, 42, sub, load, "success", NOW - 1000)
+
+
+def ups(**changes: Any) -> snapshot.UpsState:
+    given = {
+        "name": "ups",
+        "description": "",
+        "status": ("OL", "CHRG"),
+        "fresh": True,
+        "error": None,
+        "variables": VARIABLES,
+        "clients": ("127.0.0.1", "192.0.2.20"),
+        "num_logins": 2,
+    }
+    return snapshot.UpsState(**{**given, **changes})
+
+
+def served(*states: snapshot.UpsState, here: str = "127.0.0.1") -> Served:
+    stale = tuple((one.name, one.error or "") for one in states if not one.fresh)
+    return Served(snapshot.Report("2.8.1", "1.3", states, (), stale, ""), here)
+
+
+DEVICE = bus.UsbDevice(
+    "1-1", "051d", "0002", "APC", "Back-UPS", "123", 1, 4, "pci-0000:00:14.0-usb-0:1", True, accessible=True
+)
+
+
+def own(kit: deploy_kits.Kit, texts: dict[str, str]) -> dict[str, File]:
+    found = {kit.places[name].path: file(text) for name, text in texts.items() if text}
+    return {**found, kit.program: file(mode=0o755, digest=f"digest of {kit.name}")}
+
+
+CUT = Cut("/run/nut-killpower", "set", 1 << 20, 1000)
+SEEN = Seen(
+    now=NOW,
+    group=NUT,
+    release=(2, 8, 1),
+    installed=("upsmon", "upsd"),
+    files={name: file(text) for name, text in FILES.items()},
+    own={
+        **own(deploy_kits.SHUTDOWN, GATE_FILES),
+        **own(deploy_kits.HOTPLUG, HOTPLUG_FILES),
+        **own(deploy_kits.ACCESS, {**ACCESS_FILES, deploy_kits.ACCESS_TABLE: TABLE}),
+    },
+    units={
+        "nut-monitor.service": unit(),
+        "nut-server.service": unit(),
+        "nut.target": unit(),
+        "nut-driver@ups.service": unit(),
+        "nut-driver-enumerator.path": unit("inactive", "disabled"),
+        "nut-shutdown.service": unit("inactive", "static"),
+        "nut-stages.service": ABSENT,
+        "nut-watch.service": unit(),
+        "nut-hotplug.service": unit("inactive", "static"),
+        "nut-hotplug.timer": unit(),
+        "nut-access.service": unit(sub="exited"),
+        "nut-access-refresh.timer": unit(enabled="static"),
+    },
+    processes=(Process("upsd", 1, "nut"), Process("upsmon", 2, "root"), Process("upsmon", 3, "nut")),
+    sockets=(Socket("0.0.0.0", 22, ""), Socket("0.0.0.0", 3493, "upsd")),
+    devices=(DEVICE,),
+    served=served(ups()),
+    watched={"ups@localhost:3493": served(ups())},
+    addresses={"nas": ("192.0.2.20",)},
+    cut=CUT,
+    firewall=(),
+    access=LOADED,
+    synchronized=True,
+)
+EXPECTED = Expected(
+    name="pve",
+    primary=True,
+    files=FILES,
+    kits={"nut-shutdown": GATE_FILES, "nut-hotplug": HOTPLUG_FILES, "nut-access": ACCESS_FILES},
+    digests={GATE_PROGRAM: "digest of nut-shutdown", HOTPLUG_PROGRAM: "digest of nut-hotplug"},
+    clients=(Machine("nas", "192.0.2.20", "ups"),),
+    plan={"holds": True, "feasible": True, "plan": {"verdict": "The plan holds", "constraints": []}},
+)
+
+CLIENT_FILES = {
+    "nut.conf": "MODE=netclient\n",
+    "upsmon.conf": "MONITOR ups@pve:3493 1 media three secondary\nMINSUPPLIES 1\nFINALDELAY 5\nOFFDURATION 30\n"
+    'SHUTDOWNCMD "/sbin/shutdown -h +0"\n',
+    "upssched.conf": "\n",
+}
+CLIENT = Seen(
+    now=NOW,
+    group=NUT,
+    release=(2, 8, 1),
+    installed=("upsmon",),
+    files={name: file(text) for name, text in CLIENT_FILES.items()},
+    units={"nut-monitor.service": unit(), "nut.target": unit()},
+    processes=(Process("upsmon", 2, "root"), Process("upsmon", 3, "nut")),
+    watched={"ups@pve:3493": served(ups(clients=("192.0.2.30", "127.0.0.1")), here="192.0.2.30")},
+    synchronized=True,
+)
+CLIENT_EXPECTED = Expected(name="media", primary=False, files=CLIENT_FILES)
+
+
+def bad(seen: Seen = SEEN, expected: Expected = EXPECTED) -> list[Finding]:
+    return [one for one in checks.examine(seen, expected) if one.verdict not in (OK, NOTE)]
+
+
+def text(name: str, change: Callable[[str], str], seen: Seen = SEEN) -> Seen:
+    before = seen.files[name]
+    return replace(seen, files={**seen.files, name: replace(before, text=change(before.text))})
+
+
+def units(name: str, one: Unit | None, seen: Seen = SEEN) -> Seen:
+    rest = {key: value for key, value in seen.units.items() if key != name}
+    return replace(seen, units={**rest, **({name: one} if one else {})})
+
+
+def state(**changes: Any) -> Seen:
+    one = ups(**changes)
+    return replace(SEEN, served=served(one), watched={"ups@localhost:3493": served(one)})
+
+
+def variables(**changes: str) -> Seen:
+    return state(variables={**VARIABLES, **{name.replace("_", "."): value for name, value in changes.items()}})
+
+
+def without(name: str) -> Seen:
+    return replace(SEEN, files={key: value for key, value in SEEN.files.items() if key != name})
+
+
+def own_file(path: str, change: Callable[[File], File | None]) -> Seen:
+    changed = change(SEEN.own[path])
+    rest = {key: value for key, value in SEEN.own.items() if key != path}
+    return replace(SEEN, own={**rest, **({path: changed} if changed else {})})
+
+
+def nothing_of(kit: deploy_kits.Kit) -> Seen:
+    ours = {kit.program, *(place.path for place in kit.places.values())}
+    return replace(SEEN, own={key: value for key, value in SEEN.own.items() if key not in ours})
+
+
+GATE_POLICY = deploy_kits.SHUTDOWN.places["shutdown.json"].path
+GATE_UNIT = deploy_kits.SHUTDOWN.places["nut-shutdown.service"].path
