@@ -263,7 +263,7 @@ NFT = {
 }
 
 LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
-    "gate_core.resume": (as_json(gate.dump(GATE)), by_text(lambda text: gate.resume(text, "boot", "upsmon", 25.0))),
+    "gate.resume": (as_json(gate.dump(GATE)), by_text(lambda text: gate.resume(text, "boot", "upsmon", 25.0))),
     "stages_loop.load": (as_json(records.dump(STAGES, stages_loop.VERSION)), lambda path: stages_loop.load(path, "boot")),
     "state.load": (as_json(records.dump(HOTPLUG, memory.VERSION)), memory.load),
     "Finder.kept": (GUESTS, load_kept_guests),
@@ -271,7 +271,7 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "aftermath._gate_says": ({"began": 1000.0, "elapsed": 30.0, "reason": "r"}, lambda path: aftermath._gate_says(path, NOTES)),
     "systemd.read_journal": (as_json(ENTRY), by_text(lambda text: list(systemd.read_journal([], lambda _command: (0, text))))),
     "Names": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: Names(path).known),
-    "gate_policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.PolicyError)),
+    "policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.PolicyError)),
     "policy.read": (USB_POLICY, expect(policy.read, policy.PolicyError)),
     "job.read_job": (as_json(JOB.dump()), by_text(expect(job.read_job, job.RehearsalError))),
     "plan.from_dict": (PLAN, load_plan),
@@ -290,7 +290,7 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / "file.json"
     path.write_text(json.dumps(whole))
     wanted = {
-        "gate_core.resume": GATE,
+        "gate.resume": GATE,
         "stages_loop.load": (STAGES, ""),
         "state.load": HOTPLUG,
         "notes.read_notes": NOTES,
