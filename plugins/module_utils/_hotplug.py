@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _host
-from ._nut.deploy import kits
+from ._nut.base import paths
 from ._nut.hotplug.reconcile import Host
 from ._nut.usb import policy
 
 if TYPE_CHECKING:
     from ._module import Module
 
-POLICY = {"policy": {"type": "dict"}, "policy_path": {"type": "path", "default": "/etc/nut/hotplug.json"}}
+POLICY = {"policy": {"type": "dict"}, "policy_path": {"type": "path", "default": f"/{paths.HOTPLUG_POLICY}"}}
 
 
 def chosen(module: Module) -> policy.Policy:
@@ -32,5 +32,5 @@ def host(module: Module, rules: policy.Policy) -> Host:
     return Host(
         rules,
         _host.local_nut(module),
-        files=(Path(module.params["policy_path"]), _host.ROOT / kits.PROGRAM),
+        files=(Path(module.params["policy_path"]), _host.ROOT / paths.HOTPLUG_PROGRAM),
     )

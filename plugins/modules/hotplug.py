@@ -146,7 +146,7 @@ msg:
 from ..module_utils import _hotplug_run
 from ..module_utils._hotplug import POLICY
 from ..module_utils._module import Module
-from ..module_utils._nut.programs import nut_hotplug
+from ..module_utils._nut.base import paths
 
 
 def main() -> None:
@@ -154,7 +154,7 @@ def main() -> None:
     module = Module(
         argument_spec={
             **POLICY,
-            "log": {"type": "path", "default": str(nut_hotplug.LOG)},
+            "log": {"type": "path", "default": f"/{paths.HOTPLUG_LOG}"},
             "wait": {"type": "int", "default": 60},
         },
         supports_check_mode=True,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, access_keeper
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.access_keeper import Keeper
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_access
 from ansible_collections.homelab.nut.tests.unit.support.nft import listed
@@ -23,7 +24,7 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.file = root / access_keeper.FILE
+        self.file = root / paths.ACCESS_TABLE
         self.file.parent.mkdir(parents=True)
         (root / "run").mkdir()
         self.file.write_text(TEXT)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from . import jsontext
+from .paths import UNITS
 from .text import one_line, printable_lines
 
 SERVER = "nut-server.service"
@@ -23,7 +24,14 @@ ENUMERATOR = "nut-driver-enumerator.service"
 WATCHER = "nut-driver-enumerator.path"
 DRIVERS = "nut-driver.target"
 ALL = "nut.target"
+DRIVER_TEMPLATE = "nut-driver@.service"
 GATE = "nut-shutdown.service"
+STAGES = "nut-stages.service"
+WATCH = "nut-watch.service"
+HOTPLUG = "nut-hotplug.service"
+HOTPLUG_TIMER = "nut-hotplug.timer"
+HARDENING = "homelab-nut-hardening.conf"
+"""The drop-in with a unit's sandbox."""
 WORDS = 500  # characters of a line that a unit logged
 
 # Runs a program without a shell and returns its exit code and what it said on both streams. One that is missing is 127.
@@ -84,7 +92,7 @@ def is_driver(unit: str) -> bool:
     return unit.startswith("nut-driver@") and unit.endswith(".service")
 
 
-def drivers_at_boot(root: Path = Path("/etc/systemd/system")) -> tuple[str, ...]:
+def drivers_at_boot(root: Path = Path("/", UNITS)) -> tuple[str, ...]:
     """Name the units of drivers that start at boot: the enumerator enables one a section, and people do by hand."""
     folder = root / "nut-driver.target.wants"
     return tuple(sorted(path.name for path in folder.glob("nut-driver@*.service"))) if folder.is_dir() else ()
@@ -94,7 +102,7 @@ CHECKSUM = "nut-driver-enumerator-generated-checksum.conf"
 """The enumerator's note of what it has seen of a section, in the directory of drop-ins of the driver's unit."""
 
 
-def checksum(ups: str, root: Path = Path("/etc/systemd/system")) -> Path:
+def checksum(ups: str, root: Path = Path("/", UNITS)) -> Path:
     """Name the file with the enumerator's checksum of a section; "" is the part before the sections."""
     return root / f"{driver(ups)}.d" / CHECKSUM
 
@@ -157,9 +165,9 @@ def sandbox_failure(name: str, runner: Run) -> str:
     why = next((SANDBOX_CODES[int(status)] for status in found if int(status) in SANDBOX_CODES), None)
     if why is None:
         return ""
-    kind = "nut-driver@.service" if is_driver(name) else name
+    kind = DRIVER_TEMPLATE if is_driver(name) else name
     return (
-        f"systemd can't start {name} in its sandbox ({why}). Either remove /etc/systemd/system/{kind}.d/homelab-nut-hardening.conf "
+        f"systemd can't start {name} in its sandbox ({why}). Either remove /etc/systemd/system/{kind}.d/{HARDENING} "
         "(nut_server_hardening=false) or fix the cause that its log shows; a container needs nesting\n"
     )
 

@@ -13,11 +13,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..base import systemd
+from ..base import paths, systemd
 from ..conf import grammar, ups_conf
 from .change import Action, Change, FileChange, in_order, stop_watcher
 
-FOLDER = Path("/etc/nut")
+FOLDER = Path("/", paths.NUT)
 
 # Files in the order in which they are put in place. nut.conf comes first: with MODE=none and a section in ups.conf,
 # Debian 12 and 13 cut the UPS's power at the next reboot. What is taken away goes in the opposite order.

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Callable
 
-from ..base import files, jsontext, sets
+from ..base import files, jsontext, paths, sets
 from ..base import systemd as base_systemd
 from ..base.files import Owner
 from ..base.process import Find, find_program
@@ -69,11 +69,11 @@ class LocalNut:
     """The NUT of this host: where its files are, and how it is reached."""
 
     runner: Run
-    folder: Path = Path("/etc/nut")
+    folder: Path = Path("/", paths.NUT)
     room: Path = Path("/run")  # of the lock, notes and scratch directories: empty after a reboot
-    memory: Path = Path("/var/lib/nut-hotplug/state.json")
+    memory: Path = Path("/", paths.HOTPLUG_STATE)
     manifest: Path = sets.MANIFEST
-    systemd: Path = Path("/etc/systemd/system")
+    systemd: Path = Path("/", paths.UNITS)
     owner: Owner = ("root", "nut")
     finder: Find = find_program
 
@@ -82,11 +82,11 @@ class LocalNut:
         """Return the NUT of the host whose files are below a directory."""
         return cls(
             runner,
-            folder=root / "etc/nut",
+            folder=root / paths.NUT,
             room=root / "run",
-            memory=root / "var/lib/nut-hotplug/state.json",
+            memory=root / paths.HOTPLUG_STATE,
             manifest=root / sets.MANIFEST.relative_to("/"),
-            systemd=root / "etc/systemd/system",
+            systemd=root / paths.UNITS,
         )
 
     @property

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..base import files, systemd
+from ..base import files, paths, systemd
 from ..base.text import one_line
 from . import sandbox
 from .apply import Pending
 from .change import Action, Change, FileChange, Step, show
-from .kits import DRIVER, HARDENING, HOTPLUG, Kit
+from .kits import HOTPLUG, Kit
 
 
 class InstallError(Exception):
@@ -108,7 +108,7 @@ class Installation:
                 self.refused[name] = known[name]
             elif self.probing and (why := sandbox.try_sandbox(text, self.runner)):
                 self.refused[name] = (
-                    f"{unit} runs without its sandbox ({HARDENING}), which this host can't apply: {why}"
+                    f"{unit} runs without its sandbox ({systemd.HARDENING}), which this host can't apply: {why}"
                 )
         self.wanted = {**(self.wanted or {}), **dict.fromkeys(self.refused, "")}
 
@@ -131,8 +131,8 @@ class Installation:
 
     def _instances(self, units: Sequence[str]) -> list[str]:
         """Return units with those of the drivers, which are made from a template, in its place."""
-        drivers = systemd.drivers_at_boot(self.root / "etc/systemd/system") if DRIVER in units else ()
-        return [*drivers, *(unit for unit in units if unit != DRIVER)]
+        drivers = systemd.drivers_at_boot(self.root / paths.UNITS) if systemd.DRIVER_TEMPLATE in units else ()
+        return [*drivers, *(unit for unit in units if unit != systemd.DRIVER_TEMPLATE)]
 
     def _find_refused(self) -> Mapping[str, str] | None:
         """Return what REFUSED must become, None if it is right. Other kits' lines stay."""
@@ -224,7 +224,7 @@ class Installation:
 
     def _taken_up(self, names: Sequence[str], late: bool) -> list[Step]:
         steps = []
-        if late or any(self.kit.places[name].path.startswith("etc/systemd/") for name in names):
+        if late or any(self.kit.places[name].path.startswith(paths.UNITS) for name in names):
             steps.append(Step(("systemctl", "daemon-reload"), f"the units of {self.kit.name} changed"))
         # a container has no udevd, and then nobody to tell
         if self.kit.rules in names and self._is_there("run/udev/control"):

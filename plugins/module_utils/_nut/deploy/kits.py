@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..base import systemd
-
-SERVICE = "nut-hotplug.service"
-TIMER = "nut-hotplug.timer"
-PROGRAM = "usr/local/sbin/nut-hotplug"
+from ..base import paths, systemd
+from ..base.systemd import DRIVER_TEMPLATE, HARDENING, HOTPLUG_TIMER, STAGES, WATCH
+from ..base.systemd import HOTPLUG as HOTPLUG_SERVICE
 
 
 class Place(NamedTuple):
@@ -54,40 +52,36 @@ class Kit:
         return f"In a container, enable nesting. To turn it off on this host: {self.hardening}=false"
 
 
-HARDENING = "homelab-nut-hardening.conf"
 HOTPLUG_SANDBOX = "nut-hotplug-hardening.conf"
 
 HOTPLUG = Kit(
     name="nut-hotplug",
-    program=PROGRAM,
+    program=paths.HOTPLUG_PROGRAM,
     places={
-        "hotplug.json": Place("etc/nut/hotplug.json", 0o640, "nut"),
-        SERVICE: Place(f"etc/systemd/system/{SERVICE}"),
-        TIMER: Place(f"etc/systemd/system/{TIMER}"),
-        HOTPLUG_SANDBOX: Place(f"etc/systemd/system/{SERVICE}.d/{HARDENING}"),
+        "hotplug.json": Place(paths.HOTPLUG_POLICY, 0o640, "nut"),
+        HOTPLUG_SERVICE: Place(f"{paths.UNITS}/{HOTPLUG_SERVICE}"),
+        HOTPLUG_TIMER: Place(f"{paths.UNITS}/{HOTPLUG_TIMER}"),
+        HOTPLUG_SANDBOX: Place(f"{paths.UNITS}/{HOTPLUG_SERVICE}.d/{HARDENING}"),
         "63-nut-hotplug.rules": Place("etc/udev/rules.d/63-nut-hotplug.rules"),
         "logrotate": Place("etc/logrotate.d/nut-hotplug"),
     },
-    service=SERVICE,
-    standing=(TIMER,),
+    service=HOTPLUG_SERVICE,
+    standing=(HOTPLUG_TIMER,),
     optional=(HOTPLUG_SANDBOX,),
-    sandboxes={HOTPLUG_SANDBOX: SERVICE},
+    sandboxes={HOTPLUG_SANDBOX: HOTPLUG_SERVICE},
     hardening="nut_hotplug_hardening",
     rules="63-nut-hotplug.rules",
-    traces=(PROGRAM, "run/nut-hotplug.quiet", "var/lib/nut-hotplug"),
+    traces=(paths.HOTPLUG_PROGRAM, "run/nut-hotplug.quiet", paths.HOTPLUG_FOLDER),
 )
 PLACES = HOTPLUG.places
 
 GATE = systemd.GATE
-STAGES = "nut-stages.service"
-WATCH = "nut-watch.service"
 MONITOR = "nut-monitor.conf"
 SERVER = "nut-server.conf"
 # makes the spare of POWERDOWNFLAG; see flag.py
 TMPFILES = "tmpfiles"
-DRIVER = "nut-driver@.service"
 SANDBOXES = {
-    "nut-driver-hardening.conf": DRIVER,
+    "nut-driver-hardening.conf": DRIVER_TEMPLATE,
     "nut-server-hardening.conf": systemd.SERVER,
     "nut-monitor-hardening.conf": systemd.MONITOR,
     "nut-watch-hardening.conf": WATCH,
@@ -95,15 +89,15 @@ SANDBOXES = {
 # upsmon starts the service, and the service the poweroff
 SHUTDOWN = Kit(
     name="nut-shutdown",
-    program="usr/local/sbin/nut-shutdown",
+    program=paths.SHUTDOWN_PROGRAM,
     places={
-        "shutdown.json": Place("etc/nut/shutdown.json", 0o640, "nut"),
-        GATE: Place(f"etc/systemd/system/{GATE}"),
-        STAGES: Place(f"etc/systemd/system/{STAGES}"),
-        WATCH: Place(f"etc/systemd/system/{WATCH}"),
-        MONITOR: Place("etc/systemd/system/nut-monitor.service.d/homelab-nut.conf"),
-        SERVER: Place("etc/systemd/system/nut-server.service.d/homelab-nut.conf"),
-        **{name: Place(f"etc/systemd/system/{unit}.d/{HARDENING}") for name, unit in SANDBOXES.items()},
+        "shutdown.json": Place(paths.SHUTDOWN_POLICY, 0o640, "nut"),
+        GATE: Place(f"{paths.UNITS}/{GATE}"),
+        STAGES: Place(f"{paths.UNITS}/{STAGES}"),
+        WATCH: Place(f"{paths.UNITS}/{WATCH}"),
+        MONITOR: Place(f"{paths.UNITS}/nut-monitor.service.d/homelab-nut.conf"),
+        SERVER: Place(f"{paths.UNITS}/nut-server.service.d/homelab-nut.conf"),
+        **{name: Place(f"{paths.UNITS}/{unit}.d/{HARDENING}") for name, unit in SANDBOXES.items()},
         "logrotate": Place("etc/logrotate.d/nut-shutdown"),
         TMPFILES: Place("etc/tmpfiles.d/nut-shutdown.conf"),
     },
@@ -114,7 +108,7 @@ SHUTDOWN = Kit(
     tmpfiles=TMPFILES,
     sandboxes=SANDBOXES,
     hardening="nut_server_hardening",
-    traces=("usr/local/sbin/nut-shutdown", "run/nut-shutdown", "var/lib/nut-shutdown"),
+    traces=(paths.SHUTDOWN_PROGRAM, paths.SHUTDOWN_RUN, paths.SHUTDOWN_FOLDER),
 )
 
 ACCESS_UNIT = "nut-access.service"
@@ -124,18 +118,18 @@ ACCESS_TIMER = "nut-access-refresh.timer"
 # nft loads the table; the program only looks whether names have other addresses by now, and whether somebody has emptied the ruleset
 ACCESS = Kit(
     name="nut-access",
-    program="usr/local/sbin/nut-access",
+    program=paths.ACCESS_PROGRAM,
     places={
-        ACCESS_TABLE: Place("etc/nut/access.nft"),
-        ACCESS_UNIT: Place(f"etc/systemd/system/{ACCESS_UNIT}"),
-        ACCESS_REFRESH: Place(f"etc/systemd/system/{ACCESS_REFRESH}"),
-        ACCESS_TIMER: Place(f"etc/systemd/system/{ACCESS_TIMER}"),
+        ACCESS_TABLE: Place(paths.ACCESS_TABLE),
+        ACCESS_UNIT: Place(f"{paths.UNITS}/{ACCESS_UNIT}"),
+        ACCESS_REFRESH: Place(f"{paths.UNITS}/{ACCESS_REFRESH}"),
+        ACCESS_TIMER: Place(f"{paths.UNITS}/{ACCESS_TIMER}"),
         # nftables.service empties the ruleset
-        "nftables.conf": Place("etc/systemd/system/nftables.service.d/homelab-nut.conf"),
+        "nftables.conf": Place(f"{paths.UNITS}/nftables.service.d/homelab-nut.conf"),
     },
     service=ACCESS_UNIT,
     standing=(ACCESS_UNIT,),
     helpers=(ACCESS_TIMER,),
     read={ACCESS_UNIT: (ACCESS_TABLE, ACCESS_TIMER)},
-    traces=("usr/local/sbin/nut-access",),
+    traces=(paths.ACCESS_PROGRAM,),
 )

@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-from ..base import hostnames, jsontext, tcp_table, trust
+from ..base import hostnames, jsontext, paths, tcp_table, trust
 from ..base.process import Find, find_program
 from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Entry, Run, Unit, driver, read_journal, show
 from ..conf import grammar, host, ups_conf, upsd
@@ -49,11 +49,6 @@ LINES = 1500
 """Lines of the journal, the last ones."""
 
 FILE_LIMIT = 1 << 20
-
-GATE_STATE = "run/nut-shutdown/gate.json"
-REPORT = "var/lib/nut-shutdown/last.json"
-WATCH_STATE = "var/lib/nut-shutdown/watch.json"
-ADDRESSES = "var/lib/nut-shutdown/addresses.json"
 
 # adjtimex(2): what it returns if nobody keeps the clock right
 _TIME_ERROR = 5
@@ -223,8 +218,8 @@ class Host:
             cut=self.tried("cut", lambda: self._cut(upsmon), None) if self.primary else None,
             untrusted=self.tried("trust", lambda: self._untrusted(upsmon), {}),
             refused=self.tried("sandboxes", lambda: sandbox.read_refused(self.root), {}),
-            gate=self._json(GATE_STATE),
-            last=self._json(REPORT),
+            gate=self._json(paths.GATE_STATE),
+            last=self._json(paths.GATE_REPORT),
             helped=self._helped(),
             firewall=self.tried("firewall", lambda: self._firewall(files), None)
             if self.primary and self.shielded
@@ -265,7 +260,7 @@ class Host:
 
     def _files(self) -> dict[str, File]:
         names = (*actions.PRIMARY_FILES, actions.WANTED) if self.primary else actions.SECONDARY_FILES
-        found = {name: self._file(self._at("etc/nut") / name) for name in names}
+        found = {name: self._file(self._at(paths.NUT) / name) for name in names}
         return {name: one for name, one in found.items() if one}
 
     def _own(self) -> dict[str, File]:
@@ -282,7 +277,7 @@ class Host:
         return None
 
     def _helped(self) -> tuple[watch.Event, ...]:
-        file = self._file(self._at(WATCH_STATE)) if self.primary else None
+        file = self._file(self._at(paths.WATCH_STATE)) if self.primary else None
         return watch.load(file.text, "").events if file else ()
 
     def _sections(self, files: Mapping[str, File]) -> tuple[str, ...]:
@@ -359,7 +354,7 @@ class Host:
     # USB
 
     def _devices(self) -> tuple[bus.UsbDevice, ...]:
-        places = policy.read(self._at("etc/nut/hotplug.json")) or policy.Policy()
+        places = policy.read(self._at(paths.HOTPLUG_POLICY)) or policy.Policy()
         return bus.scan(self._at(places.sysfs), self._at(places.dev))
 
     # upsd
@@ -383,7 +378,7 @@ class Host:
         places = {name: place.strip("[]") for name, place in self.clients.items()}
         found, problems = hostnames.resolve_all(places.values(), SECONDS, self.resolve)
         # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
-        kept = Names(self._at(ADDRESSES)).known
+        kept = Names(self._at(paths.ADDRESSES)).known
         addresses: dict[str, tuple[str, ...] | str] = {}
         for name, place in places.items():
             known = found[place] or kept.get(place, ())

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..base import hostnames, records
+from ..base import hostnames, records, systemd
 from ..base.text import printable
 from ..net import readings, snapshot
 from ..net.vocabulary import status_words
@@ -82,7 +82,7 @@ _PATTERNS = (
     _p(r"^Stopped .*(?:power devices information server|upsd)", "upsd was stopped"),
 )  # fmt: skip
 # what our own programs say is in plain words already
-_OURS = ("nut-shutdown.service", "nut-stages.service", "nut-watch.service", "nut-hotplug.service")
+_OURS = (systemd.GATE, systemd.STAGES, systemd.WATCH, systemd.HOTPLUG)
 _SYSTEMDS = re.compile(
     r"(?:Starting|Started|Stopping|Stopped|Reloading|Reloaded|Finished|Deactivated) "
     r"|.*: (?:Deactivated|Succeeded|Consumed|Main process|Failed with|Scheduled|Control process|Killing|Unit process|Found left-over)"

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from ..base import files, hostnames, sets
 from ..base.cli import Say, for_terminals
+from ..base.paths import ACCESS_TABLE
 from ..base.process import runner
 from ..base.systemd import Run
 from ..base.text import printable
 from . import access
 
-FILE = "etc/nut/access.nft"
 SECONDS = 20
 """How long one nft may take."""
 
@@ -40,7 +40,7 @@ class Keeper:
 
     def read(self) -> str:
         """Return the text of the table's file."""
-        return (self.root / FILE).read_bytes().decode("utf-8", "replace")
+        return (self.root / ACCESS_TABLE).read_bytes().decode("utf-8", "replace")
 
     def look(self) -> access.Loaded | None:
         """Return the table as the kernel has it."""
@@ -58,7 +58,7 @@ class Keeper:
         with self.alone():
             if self.read() != text:
                 return 0  # a deployment was at work: the timer comes again
-            path = self.root / FILE
+            path = self.root / ACCESS_TABLE
             files.replace({path: wider}, path.stat().st_mode & 0o777)
             self.out(f"now also allowed to connect to upsd: {_describe_new(text, wider)}")
             return self.load()
@@ -80,14 +80,14 @@ class Keeper:
     def alone(self) -> Iterator[None]:
         """Keep other runs out, and tell what a killed one had left. Raises what sets.alone raises."""
         manifest = self.root / sets.MANIFEST.relative_to("/")
-        with sets.alone(self.root / "run", 0, [(self.root / FILE).parent], manifest=manifest) as left:
+        with sets.alone(self.root / "run", 0, [(self.root / ACCESS_TABLE).parent], manifest=manifest) as left:
             if left:
                 self.out(left)
             yield
 
     def load(self) -> int:
         """Load the table of the file. Returns the exit code."""
-        code, said = self.run(("nft", "-f", str(self.root / FILE)))
+        code, said = self.run(("nft", "-f", str(self.root / ACCESS_TABLE)))
         if code:
             self.err(
                 f"access to upsd is NOT limited: nft can't load /etc/nut/access.nft: {printable(said.strip(), 500)}"

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from ..base import files
+from ..base import files, paths
 from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from ..base.clock import stamp
+from ..base.log import append_line
 from ..base.process import runner
 from ..base.table import grid
 from ..base.text import LINE, printable
@@ -29,7 +30,6 @@ from ..usb.bus import Ups
 BUSY = 75
 # Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
 SECONDS = 120
-LOG = Path("/var/log/nut/hotplug.log")
 
 DESCRIPTION = "Keep NUT's drivers in step with the UPSes that are plugged in."
 EPILOG = """\
@@ -65,16 +65,16 @@ def _add_options(command: Parser, name: str) -> None:
         command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("--debug", action="store_true", help="print what led to each decision, on standard error")
     for option, default, metavar, words in (
-        ("--policy", "/etc/nut/hotplug.json", "FILE", "the policy"),
-        ("--conf-dir", "/etc/nut", "DIR", "NUT's files"),
-        ("--state", "/var/lib/nut-hotplug/state.json", "FILE", "what is remembered between runs"),
-        ("--run-dir", "/run", "DIR", "lock and notes"),
+        ("--policy", paths.HOTPLUG_POLICY, "FILE", "the policy"),
+        ("--conf-dir", paths.NUT, "DIR", "NUT's files"),
+        ("--state", paths.HOTPLUG_STATE, "FILE", "what is remembered between runs"),
+        ("--run-dir", "run", "DIR", "lock and notes"),
     ):
         command.add_argument(
-            option, type=Path, default=Path(default), metavar=metavar, help=f"{words}; default: %(default)s"
+            option, type=Path, default=Path("/", default), metavar=metavar, help=f"{words}; default: %(default)s"
         )
     if name == "run":
-        log = Path(os.environ.get("NUT_HOTPLUG_LOG") or LOG)
+        log = Path(os.environ.get("NUT_HOTPLUG_LOG") or f"/{paths.HOTPLUG_LOG}")
         command.add_argument(
             "--log", type=Path, default=log, metavar="FILE", help="default: $NUT_HOTPLUG_LOG, or %(default)s"
         )
@@ -101,14 +101,8 @@ class Log:
             self.say(f"debug: {printable(line, 500)}")
 
     def _append(self, line: str) -> None:
-        text = f"{stamp(self.wall())} {printable(line, LINE)}\n".encode("utf-8", "backslashreplace")
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            handle = os.open(self.path, flags, 0o640)
-            try:
-                os.write(handle, text)
-            finally:
-                os.close(handle)
+            append_line(self.path, f"{stamp(self.wall())} {printable(line, LINE)}")
         except OSError as error:
             if not self.broken:
                 self.broken = True

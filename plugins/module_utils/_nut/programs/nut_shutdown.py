@@ -25,10 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from ..base import systemd
+from ..base import paths, systemd
 from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from ..base.clock import CLOCK, boot_id, boottime, stamp
-from ..base.process import runner
+from ..base.process import run_timeout, runner
 from ..base.systemd import Run
 from ..shutdown import gate_loop, observe
 from ..shutdown import policy as shutdown_policy
@@ -41,18 +41,6 @@ if TYPE_CHECKING:
     from ..shutdown.policy import Stage
 
 STDIN = 0
-
-POLICY = Path("/etc/nut/shutdown.json")
-UPSMON_CONF = Path("/etc/nut/upsmon.conf")
-GATE_STATE = Path("/run/nut-shutdown/gate.json")
-STAGES_STATE = Path("/var/lib/nut-shutdown/stages.json")
-WATCH_STATE = Path("/var/lib/nut-shutdown/watch.json")
-UPSD_CONF = Path("/etc/nut/upsd.conf")
-REPORT = Path("/var/lib/nut-shutdown/last.json")
-ADDRESSES = "addresses.json"
-GUESTS = "guests.json"
-"""Beside the report: the addresses of names, and the guests of the stages, as they were found last."""
-LOG = Path("/var/log/nut/shutdown.log")
 
 HANG = 20
 """Seconds without the end of a round of the gate (it takes two) after which the program ends itself, to be started again."""
@@ -93,10 +81,10 @@ _SECONDS = {"type": float, "metavar": "SECONDS"}
 _HIDDEN = argparse.SUPPRESS
 OPTIONS: dict[str, dict[str, Any]] = {
     "--json": {"action": "store_true", "help": "say it as JSON"},
-    "--policy": {**_FILE, "default": POLICY, "help": "default: %(default)s"},
+    "--policy": {**_FILE, "default": Path("/", paths.SHUTDOWN_POLICY), "help": "default: %(default)s"},
     "--state": {**_FILE, "help": "where it stands, should it be started again; default: %(default)s"},
-    "--report": {**_FILE, "default": REPORT, "help": "what the gate saw; default: %(default)s"},
-    "--log": {**_FILE, "default": LOG, "help": "default: %(default)s"},
+    "--report": {**_FILE, "default": Path("/", paths.GATE_REPORT), "help": "what the gate saw; default: %(default)s"},
+    "--log": {**_FILE, "default": Path("/", paths.SHUTDOWN_LOG), "help": "default: %(default)s"},
     "--outage": {
         **_SECONDS,
         "default": 10.0,
@@ -108,8 +96,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--own": {**_SECONDS, "help": "with --show: nut_server_shutdown_time, to say what it should be"},
     # how a drill starts its other half, between walls; and a record its unit
     "--inside": {"action": "store_true", "help": _HIDDEN},
-    "--upsmon-conf": {**_FILE, "default": UPSMON_CONF, "help": _HIDDEN},
-    "--upsd-conf": {**_FILE, "default": UPSD_CONF, "help": _HIDDEN},
+    "--upsmon-conf": {**_FILE, "default": Path("/", paths.NUT, "upsmon.conf"), "help": _HIDDEN},
+    "--upsd-conf": {**_FILE, "default": Path("/", paths.NUT, "upsd.conf"), "help": _HIDDEN},
     # where /etc/pve and /proc are looked for
     "--root": {"type": Path, "default": Path("/"), "help": _HIDDEN},
 }
@@ -139,7 +127,7 @@ class Call:
 
     def names(self, *, keep: bool) -> Names:
         """Return what finds the addresses of names. keep: whether it remembers them."""
-        return Names(self.options.report.with_name(ADDRESSES), keep=keep)
+        return Names(self.options.report.with_name(Path(paths.ADDRESSES).name), keep=keep)
 
     def finder(self, stages: Sequence[Stage], *, keep: bool) -> Finder:
         """Return what finds the guests of the stages. keep: whether the addresses that it finds are remembered."""
@@ -147,7 +135,7 @@ class Call:
 
         return selection.Finder(
             {stage.name: stage.select for stage in stages},
-            self.options.report.with_name(GUESTS),
+            self.options.report.with_name(Path(paths.GUESTS).name),
             # each time anew: what another run of ours has learned meanwhile must not be lost
             lambda: self.names(keep=keep),
             self.options.root,
@@ -164,15 +152,15 @@ Do = Callable[[Call], int]
 def _parser(out: Say, err: Say) -> Parser:
     parser = Parser(prog="nut-shutdown", description=DESCRIPTION, epilog=EPILOG, out=out, err=err)
 
-    def add(name: str, do: Do, summary: str, options: str, *, state: Path | None = None, epilog: str = "") -> None:
+    def add(name: str, do: Do, summary: str, options: str, *, state: str = "", epilog: str = "") -> None:
         command = parser.add_command(name, summary, epilog)
         for option in options.split():
             command.add_argument(option, **OPTIONS[option])
-        command.set_defaults(do=do, **({"state": state} if state else {}))
+        command.set_defaults(do=do, **({"state": Path("/", state)} if state else {}))
 
     found = "--policy --report --root"
     words = "show who would be waited for, whether each is up now, and how the last shutdown went"
-    add("status", _status, words, "--json --policy --state --report", state=GATE_STATE)
+    add("status", _status, words, "--json --policy --state --report", state=paths.GATE_STATE)
     words = "show this host's guests: whether each runs, which stage stops it and why, what HA works"
     add("guests", _guests, words, f"--json {found}")
     add("check", _check, "check the policy, and whether all that it names can be found; changes nothing", found)
@@ -189,17 +177,12 @@ def _parser(out: Say, err: Say) -> Parser:
     add("record", _record, words, options, epilog=RECORD_EPILOG)
     add("fsd", _fsd, "begin the real shutdown of everything now, as upsmon does when the battery is low", "--policy")
     words = "wait until the others are down; nut-shutdown.service runs this, and powers off when it has ended"
-    add("gate", _gate, words, f"{found} --state --log --upsmon-conf", state=GATE_STATE)
+    add("gate", _gate, words, f"{found} --state --log --upsmon-conf", state=paths.GATE_STATE)
     words = "watch the UPSes, and do what the stages say; nut-stages.service runs this all the time"
-    add("stages", _stages, words, f"{found} --state --log", state=STAGES_STATE)
+    add("stages", _stages, words, f"{found} --state --log", state=paths.STAGES_STATE)
     words = "watch upsd: close connections that block it, restart it if it hangs; nut-watch.service runs this"
-    add("watch", _watch, words, "--state --log --upsd-conf", state=WATCH_STATE)
+    add("watch", _watch, words, "--state --log --upsd-conf", state=paths.WATCH_STATE)
     return parser
-
-
-def patient(command: Sequence[str]) -> tuple[int, str]:
-    """Run a program that `timeout` ends, with its seconds at place 2. Left behind is one that even `timeout` can't end."""
-    return runner(float(command[2]) + 10)(command)
 
 
 def main(
@@ -248,7 +231,7 @@ def _status(call: Call) -> int:
             policy_path=call.options.policy,
             state_path=call.options.state,
             report_path=report,
-            watch_path=report.with_name(WATCH_STATE.name),
+            watch_path=report.with_name(Path(paths.WATCH_STATE).name),
         )
     )
     return OK
@@ -264,7 +247,7 @@ def _guests(call: Call) -> int:
     except GuestsError as error:
         call.err(str(error))
         return FAILED
-    call.show(guest_list.Listing(found, call.options.root, call.run or patient))
+    call.show(guest_list.Listing(found, call.options.root, call.run or run_timeout))
     return OK
 
 
@@ -345,7 +328,7 @@ def _fsd(call: Call) -> int:
 
     call.policy()  # without it nobody would be waited for
     try:
-        fsd.request_fsd(call.run or patient)
+        fsd.request_fsd(call.run or run_timeout)
     except fsd.FsdError as error:
         call.err(f"nut-shutdown fsd failed: {error}. Nothing goes down")
         return FAILED
@@ -423,7 +406,7 @@ def _stages(call: Call) -> int:
             policy.upses,
             state_path=call.options.state,
             log=log,
-            run=call.run or patient,
+            run=call.run or run_timeout,
             finder=call.finder(known, keep=True),
             alive=pet,
         )

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Callable
 
 from ..base import files
 from ..base.cli import Say
+from ..base.log import append_line
 
 
 class Writer(threading.Thread):
@@ -40,7 +40,7 @@ class Writer(threading.Thread):
 
     def append(self, path: Path, line: str) -> None:
         """Add a line to a file, so that it lasts over a power cut."""
-        self.jobs.put((path, lambda: _append(path, line)))
+        self.jobs.put((path, lambda: append_line(path, line)))
 
     def replace(self, path: Path, text: str) -> None:
         """Replace a file: whenever the power goes, the old or the new one is there. A text that still waits for that is dropped."""
@@ -58,21 +58,4 @@ class Writer(threading.Thread):
     def _replace(self, path: Path) -> None:
         with self._lock:
             text = self._texts.pop(path)
-        replace_file(path, text)
-
-
-def _append(path: Path, line: str) -> None:
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    handle = os.open(path, flags, 0o640)
-    try:
-        os.write(handle, f"{line}\n".encode("utf-8", "backslashreplace"))
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Replace a file, and make its folder if it is not there. Raises OSError or files.WriteError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.replace({path: text}, 0o600)
+        files.replace_own(path, text)

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.module_utils import _host, _service
 from ansible_collections.homelab.nut.plugins.modules import hotplug_service
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy.test_kits import FILES, OWNERS, Machine
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_host import run_module
+from ansible_collections.homelab.nut.tests.unit.support.kit_host import FILES, OWNERS, Machine
 
 
 @pytest.fixture

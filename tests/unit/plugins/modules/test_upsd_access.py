@@ -17,8 +17,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.snapshot import UpsState
 from ansible_collections.homelab.nut.plugins.modules import upsd_access
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy.test_kits import OWNERS
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_host import run_module
+from ansible_collections.homelab.nut.tests.unit.support.kit_host import OWNERS
 from ansible_collections.homelab.nut.tests.unit.support.nft import listed
 
 FILES = {name: f"text of {name}\n" for name in kits.ACCESS.places if name != kits.ACCESS_TABLE}

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy, udev
@@ -215,7 +216,7 @@ def test_the_service(rendered: dict[str, dict[str, Any]]) -> None:
     bare = unit(rendered["bare"]["rendered"]["nut-hotplug.service"])
     full = unit(rendered["full"]["rendered"]["nut-hotplug.service"])
     # exactly this: it is by these words that the program looks whether there is anything to do at all
-    assert bare["Service"]["ExecStart"] == [f"/{kits.PROGRAM} run"]
+    assert bare["Service"]["ExecStart"] == [f"/{paths.HOTPLUG_PROGRAM} run"]
     assert bare["Service"]["Type"] == ["oneshot"]
     assert bare["Service"]["StateDirectory"] == ["nut-hotplug"]
     assert "Environment" not in bare["Service"]
@@ -232,7 +233,7 @@ def test_the_service(rendered: dict[str, dict[str, Any]]) -> None:
 
 def test_the_log_s_default_is_the_program_s() -> None:
     path = load("defaults/main.yml")["nut_hotplug_log"]
-    assert path == str(nut_hotplug.LOG)
+    assert path == f"/{paths.HOTPLUG_LOG}"
     assert f"nut_hotplug_log != '{path}'" in (ROLE / "templates/nut-hotplug.service.j2").read_text()
 
 
@@ -371,4 +372,4 @@ def test_the_documentation_knows_the_policy() -> None:
 
 def test_the_label() -> None:
     assert load("vars/main.yml")["__nut_hotplug_label"] == udev.DECIDED
-    assert load("vars/main.yml")["__nut_hotplug_program"] == f"/{kits.PROGRAM}"
+    assert load("vars/main.yml")["__nut_hotplug_program"] == f"/{paths.HOTPLUG_PROGRAM}"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
@@ -294,10 +295,8 @@ def test_an_address_that_was_known_before(root: Path) -> None:
     def resolve(name: str, seconds: float) -> Sequence[str]:
         raise socket.gaierror(-2, "Name or service not known")
 
-    (root / observe.ADDRESSES).parent.mkdir(parents=True)
-    (root / observe.ADDRESSES).write_text(
-        '{"version": 1, "addresses": {"nas.lan": ["::ffff:192.0.2.20", "192.0.2.20"]}}'
-    )
+    (root / paths.ADDRESSES).parent.mkdir(parents=True)
+    (root / paths.ADDRESSES).write_text('{"version": 1, "addresses": {"nas.lan": ["::ffff:192.0.2.20", "192.0.2.20"]}}')
     seen = host(root, clients={"nas": "nas.lan"}, resolve=resolve).look()
     assert seen.addresses == {"nas": ("192.0.2.20",)}
 
@@ -377,13 +376,13 @@ def test_what_sandboxes_a_host_refused(root: Path) -> None:
 
 
 def test_the_gate_s_own_notes(root: Path) -> None:
-    for path, text in ((observe.GATE_STATE, '{"ended": null}'), (observe.REPORT, "[1]")):
+    for path, text in ((paths.GATE_STATE, '{"ended": null}'), (paths.GATE_REPORT, "[1]")):
         (root / path).parent.mkdir(parents=True)
         (root / path).write_text(text)
     seen = host(root).look()
     assert seen.gate == {"ended": None}
     assert seen.last is None
-    (root / observe.GATE_STATE).write_text("{")
+    (root / paths.GATE_STATE).write_text("{")
     assert host(root).look().gate is None
 
 

@@ -1,0 +1,159 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut, Pending
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.change import Action
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+DRIVER = "nut-driver@ups.service"
+RESTART = Action("restart", systemd.MONITOR, "upsmon.conf changed")
+RELOAD = Action("reload", systemd.SERVER, "upsd.conf changed")
+
+
+class Units:
+    """systemd, which refuses what it is told to."""
+
+    def __init__(self, *refused: str, active: str = "active") -> None:
+        self.refused, self.active = refused, active
+        self.told: list[str] = []
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        words = " ".join(word for word in command[1:] if word != "--")
+        if words.startswith("show "):
+            return 0, f"LoadState=loaded\nActiveState={self.active}\n"
+        self.told.append(words)
+        return (1, "no") if words in self.refused else (0, "")
+
+
+def host(root: Path, units: Units) -> LocalNut:
+    (root / "run").mkdir()
+    return LocalNut.below(root, units)
+
+
+# The note
+
+
+@pytest.fixture
+def pending(tmp_path: Path) -> Pending:
+    return Pending(tmp_path)
+
+
+def test_no_note_owes_nothing(pending: Pending) -> None:
+    assert pending.read([DRIVER]) == []
+
+
+def test_note_there_and_back(pending: Pending) -> None:
+    pending.write([RESTART, RELOAD])
+    assert pending.read([]) == [RESTART, RELOAD]
+    assert stat.S_IMODE(pending.path.stat().st_mode) == 0o600
+    pending.write([])
+    assert not pending.path.exists()
+
+
+@pytest.mark.parametrize("text", ["", "[", "7", '["restart"]', '[{"verb": "restart"}]', "\udcff", "null"])
+def test_note_that_can_not_be_read_has_all_restarted(pending: Pending, text: str) -> None:
+    pending.path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    read = pending.read([DRIVER, systemd.SERVER])
+    assert [(action.verb, action.unit) for action in read] == [("restart", DRIVER), ("restart", systemd.SERVER)]
+    # what is added must not make it readable
+    pending.add([RESTART])
+    assert pending.path.read_bytes() == text.encode("utf-8", "surrogateescape")
+
+
+def test_what_is_added_is_there_once(pending: Pending) -> None:
+    pending.add([])
+    assert not pending.path.exists()
+    pending.add([RESTART])
+    pending.add([RESTART, RELOAD])
+    assert pending.read([]) == [RESTART, RELOAD]
+
+
+# Steps
+
+
+def test_driver_may_be_left_to_start_by_itself(tmp_path: Path) -> None:
+    units = Units()
+    local = host(tmp_path, units)
+    for action in (Action("restart", DRIVER, ""), Action("stop", DRIVER, ""), RESTART):
+        assert local.do(action, wait=False) == action
+    assert [words for words in units.told if "reset-failed" not in words] == [
+        f"restart --no-block {DRIVER}",
+        f"stop {DRIVER}",
+        f"restart {systemd.MONITOR}",
+    ]
+
+
+def test_unit_that_has_ended_is_restarted_instead_of_reloaded(tmp_path: Path) -> None:
+    units = Units(f"reload {systemd.SERVER}", active="failed")
+    done = host(tmp_path, units).do(RELOAD)
+    assert (done.verb, done.reason) == ("restart", RELOAD.reason)
+    assert units.told == [
+        f"reload {systemd.SERVER}",
+        f"reset-failed {systemd.SERVER}",
+        f"restart {systemd.SERVER}",
+    ]
+
+
+def test_unit_that_runs_is_not_restarted_because_its_reload_fails(tmp_path: Path) -> None:
+    units = Units(f"reload {systemd.SERVER}")
+    with pytest.raises(systemd.UnitError, match="no"):
+        host(tmp_path, units).do(RELOAD)
+    assert units.told == [f"reload {systemd.SERVER}"]
+
+
+def test_note_says_at_each_step_what_is_owed(tmp_path: Path) -> None:
+    local = host(tmp_path, Units())
+    later = Action("restart", DRIVER, "it waits for the mains")
+    local.pending.write([RELOAD, RESTART, later])
+    owed = []
+
+    def do(_action: Action) -> None:
+        owed.append(local.pending.read([]))
+
+    local.take_up([RELOAD, RESTART], do, [RELOAD, RESTART, later])
+    assert owed == [[RELOAD, RESTART, later], [RESTART, later]]
+    assert local.pending.read([]) == [later]
+    local.take_up([], do)
+    assert not local.pending.path.exists()
+
+
+def test_step_that_fails_is_owed(tmp_path: Path) -> None:
+    local = host(tmp_path, Units(f"restart {systemd.MONITOR}"))
+    local.pending.write([RELOAD, RESTART])
+    with pytest.raises(systemd.UnitError):
+        local.take_up([RELOAD, RESTART], local.do)
+    assert local.pending.read([]) == [RESTART]
+
+
+def test_note_that_can_not_be_written_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise files.WriteError("the disk is full")
+
+    units = Units()
+    local = host(tmp_path, units)
+    monkeypatch.setattr(files, "replace", refuse)
+    local.take_up([RELOAD, RESTART], local.do)
+    assert units.told[-1] == f"restart {systemd.MONITOR}"
+
+
+# The lock
+
+
+def test_two_runs_at_once(tmp_path: Path) -> None:
+    (tmp_path / "var/lib").mkdir(parents=True)
+    local = host(tmp_path, Units())
+    with local.alone(0) as found:
+        assert found == ""
+        with pytest.raises(files.Busy), local.alone(0):
+            pass

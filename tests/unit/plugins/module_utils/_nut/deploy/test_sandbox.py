@@ -1,0 +1,221 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd as base_systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
+from ansible_collections.homelab.nut.tests.unit.support.kit_host import (
+    PENDING,
+    RUNS,
+    SANDBOX,
+    SANDBOXED,
+    Systemd,
+    gate_on,
+    sandboxed,
+)
+
+
+class RefusingReload(Systemd):
+    """One that can't read units anew."""
+
+    def __init__(self, other: Systemd) -> None:
+        self.__dict__ = other.__dict__
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        return (1, "no.") if command == ("systemctl", "daemon-reload") else super().__call__(command)
+
+
+def test_a_sandbox_is_tried_before_it_is_put_in_place(tmp_path: Path) -> None:
+    systemd = Systemd()
+    installation, _plan = sandboxed(tmp_path, systemd)
+    assert [list(command[4:]) for command in systemd.tried] == [
+        [
+            "--pipe",
+            "--property=ProtectSystem=strict",
+            "--property=SystemCallFilter=~@mount",
+            "--property=NoNewPrivileges=yes",
+            "--",
+            "/bin/true",
+        ]
+    ] * len(kits.SANDBOXES)
+    assert not installation.warnings()
+    for unit in ("nut-driver@", "nut-server", "nut-monitor", "nut-watch"):
+        path = tmp_path / f"etc/systemd/system/{unit}.service.d/homelab-nut-hardening.conf"
+        assert path.read_text() == SANDBOX
+    # nothing of it is tried again, and a check starts nothing
+    systemd.tried.clear()
+    assert not gate_on(tmp_path, systemd, SANDBOXED).plan()
+    checked = gate_on(tmp_path, systemd, {**SANDBOXED, "nut-server-hardening.conf": "[Service]\nPrivateTmp=yes\n"})
+    checked.probing = False
+    assert checked.plan().changed == ("nut-server-hardening.conf",)
+    assert systemd.tried == []
+
+
+@pytest.mark.parametrize("code", sorted(base_systemd.SANDBOX_CODES))
+def test_a_host_that_can_t_apply_a_sandbox_does_without(tmp_path: Path, code: int) -> None:
+    wanted = {**SANDBOXED, "nut-monitor-hardening.conf": "[Service]\nNoNewPrivileges=yes\n"}
+    sandboxed(tmp_path, Systemd(), {**wanted, "nut-server-hardening.conf": "[Service]\nNoNewPrivileges=no\n"})
+    systemd = Systemd(stages=RUNS)
+    systemd.sandbox["--property=ProtectSystem=strict"] = code
+    installation, plan = sandboxed(tmp_path, systemd, wanted)
+    (warning,) = installation.warnings()
+    for word in ("nut-server.service", "homelab-nut-hardening.conf", base_systemd.SANDBOX_CODES[code]):
+        assert word in warning
+    assert "nut_server_hardening=false" in warning
+    # the old one would not do for ever either: nobody wants it
+    assert not (tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf").exists()
+    assert (tmp_path / "etc/systemd/system/nut-monitor.service.d/homelab-nut-hardening.conf").exists()
+    # and the next run has nothing to do, and says so again
+    installation, plan = sandboxed(tmp_path, systemd, wanted)
+    assert not plan
+    assert len(installation.warnings()) == 1
+
+
+def test_what_a_host_refused_is_known_to_who_only_looks(tmp_path: Path) -> None:
+    record = tmp_path / sandbox.REFUSED
+    systemd = Systemd()
+    systemd.sandbox["--property=ProtectSystem=strict"] = 226
+    wanted = {**SANDBOXED, **dict.fromkeys(list(kits.SANDBOXES)[1:], "[Service]\nNoNewPrivileges=yes\n")}
+    record.parent.mkdir(parents=True)
+    record.write_text('{"nut-hotplug-hardening.conf": "another kit\'s"}')
+    installation, plan = sandboxed(tmp_path, systemd, wanted)
+    assert f"/{sandbox.REFUSED}: nut-driver-hardening.conf, nut-hotplug-hardening.conf\n" in plan.diff()
+    known = sandbox.read_refused(tmp_path)
+    assert list(known) == ["nut-hotplug-hardening.conf", "nut-driver-hardening.conf"]
+    assert "226/NAMESPACE" in known["nut-driver-hardening.conf"]
+    assert record.stat().st_mode & 0o777 == 0o600
+    systemd.tried.clear()
+    checked = gate_on(tmp_path, systemd, wanted)
+    checked.probing = False
+    assert not checked.plan()
+    assert checked.warnings() == installation.warnings()
+    assert systemd.tried == []
+    # the host has learned it
+    systemd.sandbox.clear()
+    installation, plan = sandboxed(tmp_path, systemd, wanted)
+    assert plan.changed == ("nut-driver-hardening.conf",)
+    assert sandbox.read_refused(tmp_path) == {"nut-hotplug-hardening.conf": "another kit's"}
+
+
+def test_the_record_of_refusals_goes_with_the_last_one(tmp_path: Path) -> None:
+    systemd = Systemd()
+    systemd.sandbox["--property=ProtectSystem=strict"] = 226
+    sandboxed(tmp_path, systemd)
+    assert len(sandbox.read_refused(tmp_path)) == len(kits.SANDBOXES)
+    gone = gate_on(tmp_path, systemd, None)
+    gone.apply(gone.plan())
+    assert not (tmp_path / sandbox.REFUSED).exists()
+
+
+@pytest.mark.parametrize("damaged", ["{", "[1]", '{"nut-driver-hardening.conf": 1}'])
+def test_a_damaged_record_of_refusals_says_nothing(tmp_path: Path, damaged: str) -> None:
+    (tmp_path / sandbox.REFUSED).parent.mkdir(parents=True)
+    (tmp_path / sandbox.REFUSED).write_text(damaged)
+    assert sandbox.read_refused(tmp_path) == {}
+
+
+def test_restarts_that_were_done_with_the_old_units_are_noted_again(tmp_path: Path) -> None:
+    """The run failed before daemon-reload, and nut-hotplug restarted what it had noted, in the units that systemd knew."""
+    systemd = Systemd()
+    systemd.running = ("nut-driver@ups.service", "nut-server.service")
+    with pytest.raises(base_systemd.UnitError):
+        sandboxed(tmp_path, RefusingReload(systemd))
+    (tmp_path / PENDING).unlink()
+    _installation, plan = sandboxed(tmp_path, systemd)
+    assert plan.changed == ()
+    noted = json.loads((tmp_path / PENDING).read_text())
+    assert [one["unit"] for one in noted] == ["nut-driver@ups.service", "nut-server.service"]
+    (tmp_path / PENDING).unlink()
+    _installation, plan = sandboxed(tmp_path, systemd)
+    assert not plan
+    assert not (tmp_path / PENDING).exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "warned"),
+    [
+        ("ExecStartPre=/usr/local/sbin/reset-usb", True),
+        ("ExecStartPre=-@/usr/local/sbin/reset-usb reset", True),
+        ("ExecStartPost = /bin/true", True),
+        ("ExecStartPre=+/usr/local/sbin/reset-usb", False),
+        ("ExecStartPre=-+/usr/local/sbin/reset-usb", False),
+        ("ExecStartPost=!/bin/true", False),
+        ("ExecStartPre=", False),
+        ("# ExecStartPre=/bin/true", False),
+        ("Environment=ExecStartPre=/bin/true", False),
+    ],
+)
+def test_commands_of_a_drop_in_that_lose_root_are_told(tmp_path: Path, command: str, warned: bool) -> None:
+    folder = "/etc/systemd/system/nut-driver@.service.d"
+    own, gone = f"{folder}/own.conf", f"{folder}/gone.conf"
+    ours = f"/{kits.SHUTDOWN.places['nut-driver-hardening.conf'].path}"
+    as_nut = {**SANDBOXED, "nut-driver-hardening.conf": f"[Service]\nUser=nut\n{command}\n"}
+    systemd = Systemd()
+    systemd.drop_ins = {"nut-driver@ups.service": f"{ours} {own} {gone}", "nut-server.service": own}
+    (tmp_path / folder[1:]).mkdir(parents=True)
+    (tmp_path / own[1:]).write_text(f"[Service]\n{command}\n")
+    installation, _plan = sandboxed(tmp_path, systemd, as_nut)
+    assert [word.partition(":")[0] for word in installation.warnings()] == ([own] if warned else [])
+    # nobody takes root from upsd here
+    del systemd.drop_ins["nut-driver@ups.service"]
+    assert not installation.warnings()
+    systemd.drop_ins["nut-driver@ups.service"] = own
+    installation, _plan = sandboxed(tmp_path, systemd)
+    assert not installation.warnings()
+
+
+@pytest.mark.parametrize("code", [1, 124, 127])
+def test_what_says_nothing_of_a_sandbox(tmp_path: Path, code: int) -> None:
+    systemd = Systemd()
+    systemd.sandbox["--property=ProtectSystem=strict"] = code
+    installation, _plan = sandboxed(tmp_path, systemd)
+    assert not installation.warnings()
+    assert (tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf").exists()
+
+
+def test_daemons_that_run_are_left_to_who_asks_for_the_power_first(tmp_path: Path) -> None:
+    systemd = Systemd()
+    systemd.running = ("nut-driver@ups.service", "nut-server.service")
+    _installation, plan = sandboxed(tmp_path, systemd)
+    restarts = [
+        {"verb": "restart", "unit": "nut-driver@ups.service", "reason": "its sandbox changed"},
+        {"verb": "restart", "unit": "nut-server.service", "reason": "its sandbox changed"},
+    ]
+    assert [str(one) for one in plan.later] == [f"restart {one['unit']}: its sandbox changed" for one in restarts]
+    assert json.loads((tmp_path / PENDING).read_text()) == restarts
+    assert not [command for command in systemd.told if "nut-server" in command or "driver" in command]
+    # what is there is kept, and nothing is there twice
+    other = {"verb": "reload", "unit": "nut-server.service", "reason": "x"}
+    (tmp_path / PENDING).write_text(json.dumps([other, restarts[1]]))
+    sandboxed(tmp_path, systemd, {**SANDBOXED, **dict.fromkeys(kits.SANDBOXES, "")})
+    assert json.loads((tmp_path / PENDING).read_text()) == [other, restarts[1], restarts[0]]
+
+
+@pytest.mark.parametrize("text", [SANDBOX + "# one more\n", SANDBOX])
+def test_a_comment_or_a_mode_restarts_nothing(tmp_path: Path, text: str) -> None:
+    systemd = Systemd()
+    sandboxed(tmp_path, systemd)
+    systemd.running = ("nut-driver@ups.service", "nut-server.service", "nut-monitor.service")
+    path = tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf"
+    path.chmod(0o600)
+    _installation, plan = sandboxed(tmp_path, systemd, {**SANDBOXED, "nut-server-hardening.conf": text})
+    assert plan.changed == ("nut-server-hardening.conf",)
+    assert not plan.later
+    assert not (tmp_path / PENDING).exists()
+
+
+def test_a_pending_note_that_can_t_be_read_stays(tmp_path: Path) -> None:
+    """It makes the module config restart all of them."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / PENDING).write_text("{")
+    systemd = Systemd()
+    systemd.running = ("nut-server.service",)
+    sandboxed(tmp_path, systemd)
+    assert (tmp_path / PENDING).read_text() == "{"
