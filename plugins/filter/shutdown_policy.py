@@ -44,7 +44,7 @@ options:
     type: float
     required: true
   least:
-    description: How many seconds of battery it keeps in any case. Only so many count while no machine takes longer than its C(shutdown_time).
+    description: How many seconds of battery it keeps in any case. So many count while no machine takes longer than its C(shutdown_time).
     type: float
   flag:
     description: The POWERDOWNFLAG of C(upsmon), which it gives back should it be lost meanwhile.
