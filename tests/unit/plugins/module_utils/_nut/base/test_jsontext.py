@@ -21,7 +21,6 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data as plan_data
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, planner
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
-from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import aftermath, job, notes
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
     gate,
@@ -124,7 +123,7 @@ def test_numbers(value: object, number: float | None) -> None:
 
 
 FINGERPRINT = Fingerprint("051d", "0002", "5B1234T56789", "1-4")
-FINDER = selection.Finder({"nas": selection.Selector(ids=(("nas", None),), tags=("nas",))}, Path("/dev/null"))
+FINDER = selection.Finder({"nas": selection.Selector(ids=((100, None),), tags=("nas",))}, Path("/dev/null"))
 NOTED = notes.Noted(True, 1010.0, 1020.0)
 ENTRY = '{"__REALTIME_TIMESTAMP": "1000000000000000", "MESSAGE": "m", "MESSAGE_ID": "i", "_SYSTEMD_UNIT": "u"}'
 POLICY = {
@@ -214,10 +213,14 @@ HOTPLUG = memory.State(
     history=(memory.Decision(8.0, "ups", "what", "why"),),
 )  # fmt: skip
 NOTES = notes.Notes("token", "boot", "pve", 1000.0, 1030.0, {"nas": NOTED}, 1001.5, 1025.0, ((0.5, "step"),))
-GUESTS = {"version": selection.VERSION, "stages": {"nas": {
-    "select": selection._select(FINDER.stages["nas"]),
-    "guests": [selection._plain(selection.Chosen(Guest(100, "qm", "mail"), 60.0, "why"))],
-}}}  # fmt: skip
+GUESTS = json.loads(
+    records.dump(
+        selection.Kept(
+            {"nas": selection.KeptStage(FINDER.stages["nas"], (selection.KeptGuest("qm", 100, "mail", 60.0, "why"),))}
+        ),
+        selection.VERSION,
+    )
+)
 JOB = job.Job(shutdown_policy.check_policy(POLICY), dict(job.TIMING), 900.0, 10.0, "pve")
 PLAN = plan_data.to_dict(
     planner.make_plan(
