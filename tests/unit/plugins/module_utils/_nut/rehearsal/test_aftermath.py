@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import records
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import Clock
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.aftermath import After, find_aftermath
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.notes import Notes
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.report import VERSION, Report
 from ansible_collections.homelab.nut.tests.unit.support.rehearsal import SEEN, Journal, make_host
 
 STOPPING, STOPPED = "de5b426a63be47a7b6ac3eaac82e2f6f", "9d1aaa27d60140bd96365438aad20286"
@@ -24,6 +25,10 @@ def root(tmp_path: Path) -> Path:
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "proc/1/stat").write_text(f"1 (a (b) c) S {' '.join(['0'] * 18)} {100 * os.sysconf('SC_CLK_TCK')} 0\n")
     return tmp_path
+
+
+def gate_report(began: float, reason: str | None) -> str:
+    return records.dump(Report("gate", began, 39.5, reason and "down", reason, (), (), ()), VERSION)
 
 
 def ask(root: Path, journal: Journal, seen: Notes = SEEN) -> After:
@@ -39,8 +44,7 @@ def test_it_has_not_been_off_yet(root: Path) -> None:
 
 
 def test_the_last_line_of_the_journal_and_the_guests(root: Path) -> None:
-    report = {"began": 1040.0, "elapsed": 39.5, "reason": "all are down"}
-    (root / "var/last.json").write_text(json.dumps(report))
+    (root / "var/last.json").write_text(gate_report(1040.0, "all are down"))
     # a token of another record is of another boot
     (root / "run/nut-shutdown/live").write_text("t1\n")
     journal = Journal((1090.0, ""), (1120.25, ""), (1081.0, STOPPING), (1111.5, STOPPED))
@@ -78,8 +82,8 @@ def test_a_journal_that_does_not_tell(root: Path) -> None:
         "",
         "[]",
         "{}",
-        '{"began": 1, "elapsed": 2, "reason": "of another shutdown"}',
-        '{"began": 1040, "elapsed": 3, "reason": null}',
+        gate_report(1.0, "of another shutdown"),
+        gate_report(1040.0, None),
     ],
 )
 def test_a_report_of_the_gate_that_says_nothing(root: Path, report: str) -> None:
