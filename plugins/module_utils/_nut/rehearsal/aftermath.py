@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..base import records
 from ..base.systemd import Entry, Run, UnitError, read_journal
-from ..shutdown.report import VERSION, Report
+from ..shutdown import report as gate_report
 from .job import Host
 from .notes import Notes
 
@@ -56,9 +56,9 @@ def find_aftermath(notes: Notes, host: Host, report: Path) -> After:
     return replace(known, end=end, guests=guests)
 
 
-def _gate_says(path: Path, notes: Notes) -> tuple[str, float | None]:
-    """Return why the gate of this shutdown ended, and when. path: of its report."""
-    said = records.recall(Report, path, VERSION)
+def _gate_says(report: Path, notes: Notes) -> tuple[str, float | None]:
+    """Return why the gate of this shutdown ended, and when."""
+    said = records.recall(gate_report.Report, report, gate_report.VERSION)
     if said is None or said.began < notes.began or not said.reason:
         return "", None
     return said.reason, said.began + said.elapsed

@@ -21,7 +21,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data as plan_data
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, planner
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
-from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import job, notes
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import aftermath, job, notes
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
     gate,
     report,
@@ -268,6 +268,7 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "state.load": (as_json(records.dump(HOTPLUG, memory.VERSION)), memory.load),
     "Finder.kept": (GUESTS, load_kept_guests),
     "notes.read_notes": (as_json(NOTES.dump()), expect(notes.read_notes, job.RehearsalError)),
+    "aftermath._gate_says": (as_json(records.dump(GATE_REPORT, report.VERSION)), lambda path: aftermath._gate_says(path, NOTES)),
     "systemd.read_journal": (as_json(ENTRY), by_text(lambda text: list(systemd.read_journal([], lambda _command: (0, text))))),
     "Names": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: Names(path).known),
     "policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.PolicyError)),
@@ -294,6 +295,7 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
         "state.load": HOTPLUG,
         "notes.read_notes": NOTES,
         "job.read_job": JOB,
+        "aftermath._gate_says": ("all are down", 1e9 + 24.5),
         "Names": {"nas": ("192.0.2.20",)},
         "watch.load": WATCHED,
         "status.read_last": GATE_REPORT,
