@@ -16,8 +16,8 @@ from ._nut.base.systemd import UnitError, last_words, sandbox_failure
 from ._nut.conf import nss
 from ._nut.deploy.apply import LocalNut
 from ._nut.deploy.deployment import DeployError, Deployment
+from ._nut.hotplug.act import Actor
 from ._nut.hotplug.observe import ReconcileError
-from ._nut.hotplug.reconcile import Host
 from ._nut.usb.policy import PolicyError, check
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
     given = nss.Tls(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
     try:
         policy = None if module.params["policy"] is None else check(module.params["policy"])
-        deployment = Deployment(files, local, Host, tls=given, policy=policy)
+        deployment = Deployment(files, local, Actor, tls=given, policy=policy)
     except (DeployError, PolicyError, ReconcileError, OSError) as error:
         module.fail_json(msg=str(error), changed=False, files=[], actions=[])
     result: dict[str, object] = {}

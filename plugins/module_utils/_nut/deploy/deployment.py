@@ -49,7 +49,7 @@ class DeployError(Exception):
 
 
 class Bus(Protocol):
-    """The host's USB bus with the UPSes on it; see hotplug/reconcile.py, which stands above this file."""
+    """The host's USB bus with the UPSes on it; see hotplug/act.py, which stands above this file."""
 
     def complete(self, wanted: str) -> tuple[str, Resolution]:
         """Return ups.conf with what is plugged in filled in, and how its names were found."""
