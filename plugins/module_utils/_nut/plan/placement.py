@@ -38,16 +38,13 @@ NAME_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Host:
-    """What a Proxmox VE host has; all empty if it is none. running: numbers of the guests that run; None: not known.
-
-    workers, ha_workers: how many Proxmox, and its HA, stop at a time.
-    """
+    """What a Proxmox VE host has; all empty if it is none."""
 
     here: Here = field(default_factory=Here)
-    running: frozenset[int] | None = frozenset()
+    running: frozenset[int] | None = frozenset()  # numbers of the guests that run; None: not known
     ha: guests.Ha = field(default_factory=guests.Ha)
-    workers: int = 1
-    ha_workers: int = HA_WORKERS
+    workers: int = 1  # how many guests Proxmox stops at a time
+    ha_workers: int = HA_WORKERS  # how many its HA does
 
 
 @dataclass(frozen=True)
@@ -88,13 +85,13 @@ def resolver(
     resolve: hostnames.Resolve = hostnames.resolve,
 ) -> guests.Resolve:
     """Look up all names that place() would ask for, at once, within NAME_SECONDS."""
-    asked = Selector(storage_of=tuple(address for one in machines for address in one.address))
+    asked = Selector(storage_of=tuple(address for machine in machines for address in machine.address))
     return selection.look_up(selection.names([asked, *selectors], host.here), resolve, NAME_SECONDS)
 
 
 def addressed(selector: Selector, machines: Iterable[Machine]) -> Selector:
     """Put the addresses of machines in place of their names. What names none of them is an address itself, or a name to look up."""
-    known = {one.name: one.address for one in machines}
+    known = {machine.name: machine.address for machine in machines}
     found = [address for name in selector.storage_of for address in known.get(name) or (name,)]
     return replace(selector, storage_of=tuple(dict.fromkeys(found)))
 
@@ -188,16 +185,16 @@ def _as_proxmox(rest: Sequence[Guest], made: Mapping[int, Machine], host: Host) 
 def _by_number(machines: Iterable[Machine]) -> dict[int, Machine]:
     """Return the machines that are guests of this host, secondaries too, by their number. Raises PlanError."""
     found: dict[int, Machine] = {}
-    for one in machines:
-        if one.guest_id is not None and found.setdefault(one.guest_id, one) is not one:
+    for machine in machines:
+        if machine.guest_id is not None and found.setdefault(machine.guest_id, machine) is not machine:
             raise PlanError(
-                f"{one.name}: guest_id {one.guest_id} is that of {found[one.guest_id].name}, too; each has its own"
+                f"{machine.name}: guest_id {machine.guest_id} is that of {found[machine.guest_id].name}, too; each has its own"
             )
     return found
 
 
 def _counts(guest: Guest, host: Host, given: Mapping[int, Machine], named: Collection[int]) -> bool:
-    """Say whether a guest is one of those that must be stopped, and no secondary, which goes by itself."""
+    """Return whether a guest is one of those that must be stopped, and no secondary, which goes by itself."""
     if guest.template or (guest.id in given and given[guest.id].role != GUEST):
         return False
     return guest.onboot or host.running is None or guest.id in {*host.running, *named, *given}
@@ -227,14 +224,14 @@ def _choose(
     remarks: list[Constraint] = []
     for stage in stages:
         selector = selectors.get(stage.name, selection.NOBODY)
-        for one in selection.choose(selector, host.here, resolve):
-            guest, other = one.guest, given.get(one.guest.id)
+        for choice in selection.choose(selector, host.here, resolve):
+            guest, other = choice.guest, given.get(choice.guest.id)
             if other is not None and other.role != GUEST:
-                words = f"stage {stage.name} stops {guest}, which is {other.name}, before FSD: {one.why}"
+                words = f"stage {stage.name} stops {guest}, which is {other.name}, before FSD: {choice.why}"
                 remedy = f"let it not choose {guest.id}: {other.name} goes down by itself at FSD"
                 remarks.append(Constraint(f"stage {stage.name}", other.name, False, None, None, None, words, remedy))
             elif _counts(guest, host, given, {number for number, _seconds in selector.ids}):
-                found.setdefault(guest.id, _Choice(stage.name, one.seconds, one.why))
+                found.setdefault(guest.id, _Choice(stage.name, choice.seconds, choice.why))
         for number in selection.missing(selector, host.here):
             words = f"stage {stage.name} names guest {number}, and there is none of this number on this host"
             remedy = f"take {number} from it, or see on which host it is"
@@ -247,21 +244,21 @@ def _needs(
 ) -> dict[int, dict[str, str]]:
     """Return number -> name of the secondary whose storage it uses -> why that is so."""
     found: dict[int, dict[str, str]] = {}
-    for one in machines:
-        if one.role == SECONDARY and one.address:
-            for guest, words in guests.on(counting, here.storages, one.address, here.mounts, resolve).items():
-                found.setdefault(guest.id, {})[one.name] = words
+    for machine in machines:
+        if machine.role == SECONDARY and machine.address:
+            for guest, words in guests.on(counting, here.storages, machine.address, here.mounts, resolve).items():
+                found.setdefault(guest.id, {})[machine.name] = words
     return found
 
 
 def _given_by_proxmox(guest: Guest, host: Host) -> float:
-    """Say how long a guest has that no stage stops."""
+    """Return how long a guest has that no stage stops."""
     if guest.id in host.ha.managed:
         return HA_STOP_SECONDS
     return guests.DOWN_SECONDS if guest.down is None else guest.down
 
 
-def _stopping(rest: Iterable[Guest], takes: Mapping[int, float], host: Host) -> tuple[float, dict[int, float]]:
+def _stopping(rest: Sequence[Guest], takes: Mapping[int, float], host: Host) -> tuple[float, dict[int, float]]:
     """Return how long it takes until these are stopped, if each takes so long; and after how many seconds each has its turn.
 
     Those of HA come after the others, because HA's service ends after Proxmox's own. It knows no order.
