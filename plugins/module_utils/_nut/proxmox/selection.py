@@ -265,7 +265,7 @@ def _chosen(data: Mapping[str, Any]) -> Chosen:
         kind in guests.KINDS
         and isinstance(number, int)
         and not isinstance(number, bool)
-        and 100 <= number <= 999_999_999
+        and number in guests.IDS
         and isinstance(name, str)
         and isinstance(why, str)
         and length is not None
