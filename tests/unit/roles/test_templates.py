@@ -26,7 +26,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import (
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsd import User
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
-from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_play
+from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_roles
 
 CHECKOUT = Path(__file__).parents[3]
 ROLES = ("nut_server", "nut_client")
@@ -353,52 +353,14 @@ TASKS = """\
         seen:
           refused: "{{ ansible_failed_result.msg }}"
 """
-PLAYBOOK = """\
-- hosts: pve
-  gather_facts: false
-  roles: [nut_server]
-- hosts: truenas:ups_clients
-  gather_facts: false
-  roles: [nut_client]
-- hosts: all
-  gather_facts: false
-  tasks:
-    - ansible.builtin.copy:
-        content: "{{ dict(groups.all | zip(groups.all | map('extract', hostvars, 'seen'))) | to_json }}"
-        dest: "{{ playbook_dir }}/seen.json"
-        mode: "0600"
-      run_once: true
-      delegate_to: localhost
-"""
 
 
 def inventory() -> dict[str, Any]:
-    """PRIMARIES and SECONDARIES as a YAML inventory. Text is marked where braces are meant as such."""
+    """PRIMARIES and SECONDARIES as a inventory."""
     groups: dict[str, Any] = {"pve": {"hosts": PRIMARIES}, "truenas": {"hosts": {}}, "ups_clients": {"hosts": {}}}
     for name, (group, primary, variables) in SECONDARIES.items():
         groups[group]["hosts"][name] = {"nut_client_primary": primary, **variables}
     return groups
-
-
-class Unsafe(str):
-    """Text that Ansible takes as it is."""
-
-    __slots__ = ()
-
-
-def plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [plain(one) for one in value]
-    return Unsafe(value) if isinstance(value, str) and "{{" in value else value
-
-
-class Dumper(yaml.SafeDumper):
-    """Writes Unsafe with the tag that Ansible knows."""
-
-
-Dumper.add_representer(Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"'))
 
 
 @pytest.fixture(scope="module")
@@ -407,10 +369,8 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     root = tmp_path_factory.mktemp("site")
     for name in ROLES:
         make_role(root, name, TASKS.replace("FILES", f"__{name}_files"))
-    (root / "hosts.yml").write_text(yaml.dump(plain(inventory()), Dumper=Dumper, sort_keys=False))
-    (root / "site.yml").write_text(PLAYBOOK)
-    run_play(root, "-i", "hosts.yml", "-e", json.dumps(TLS), "site.yml")
-    found: dict[str, dict[str, Any]] = json.loads((root / "seen.json").read_text())
+    roles = {"pve": "nut_server", "truenas:ups_clients": "nut_client"}
+    found: dict[str, dict[str, Any]] = run_roles(root, roles, inventory(), "-e", json.dumps(TLS))
     for host in found.values():
         host["passwords"] = {
             path.name: path.read_text().strip() for path in (root / ".homelab-nut" / "passwords").glob("[!.]*")

@@ -6,16 +6,55 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 COMMAND = (
     *(str(Path(sys.executable).with_name("ansible-playbook")), "--connection", "local"),
     *("--extra-vars", f"ansible_python_interpreter={sys.executable}"),
 )
+
+# what each host has in the fact `seen`, as one file
+COLLECT = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.copy:
+        content: "{{ dict(groups.all | zip(groups.all | map('extract', hostvars, 'seen'))) | to_json }}"
+        dest: "{{ playbook_dir }}/seen.json"
+        mode: "0600"
+      run_once: true
+      delegate_to: localhost
+"""
+
+
+class _Unsafe(str):
+    """Text that Ansible takes as it is."""
+
+    __slots__ = ()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes _Unsafe with the tag that Ansible knows."""
+
+
+_Dumper.add_representer(_Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"'))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return _Unsafe(value) if isinstance(value, str) and "{{" in value else value
 
 
 def make_role(root: Path, name: str, tasks: str) -> Path:
@@ -47,3 +86,16 @@ def run_play(root: Path, *arguments: str, umask: int = -1) -> None:
         umask=umask,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def run_roles(root: Path, roles: Mapping[str, str], groups: Mapping[str, Any], *arguments: str) -> dict[str, Any]:
+    """Run roles of make_role(), and return what each host then has in its fact `seen`.
+
+    roles: hosts, as a play names them -> the role. groups: of the inventory; braces in a text are meant as such.
+    """
+    plays = [f"- hosts: {hosts}\n  gather_facts: false\n  roles: [{role}]\n" for hosts, role in roles.items()]
+    (root / "hosts.yml").write_text(yaml.dump(_plain(dict(groups)), Dumper=_Dumper, sort_keys=False))
+    (root / "site.yml").write_text("".join([*plays, COLLECT]))
+    run_play(root, "-i", "hosts.yml", *arguments, "site.yml")
+    seen: dict[str, Any] = json.loads((root / "seen.json").read_text())
+    return seen

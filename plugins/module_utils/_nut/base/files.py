@@ -73,6 +73,15 @@ def replace(texts: Mapping[Path, str], mode: int, owner: Owner | None = None) ->
     sync({path.parent for path in texts})
 
 
+def replace_own(path: Path, text: str) -> None:
+    """Replace a file that is for root alone, and make its folder if it is not there. Raises WriteError."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{path} could not be written: {error.strerror}.") from None
+    replace({path: text}, 0o600)
+
+
 @contextlib.contextmanager
 def _staged(path: Path, text: str, mode: int, owner: Owner | None) -> Iterator[Path]:
     scratch, handle = stage(path, text, mode, owner)

@@ -31,6 +31,12 @@ def find_program(name: str) -> Path | None:
     return next((path for path in found if path.exists()), None)
 
 
+def read_status(folder: Path) -> dict[str, str]:
+    """Return what the kernel says of a process in ``status``. folder: of the process, below /proc. Raises OSError, if it has ended."""
+    lines = (folder / "status").read_text(encoding="ascii", errors="replace").splitlines()
+    return {name: value.strip() for name, _colon, value in (line.partition(":") for line in lines)}
+
+
 def within(seconds: float, work: Callable[[], T]) -> T:
     """Return what ``work`` returns, or raise what it raises, but wait no longer for it. Raises TimeoutError.
 
@@ -86,3 +92,8 @@ def runner(seconds: float) -> Run:
         return process.returncode, said.decode("utf-8", "replace")
 
     return run
+
+
+def run_timeout(command: Sequence[str]) -> tuple[int, str]:
+    """Run a program that `timeout` ends, with its seconds at place 2. Left behind is one that even `timeout` can't end."""
+    return runner(float(command[2]) + 10)(command)

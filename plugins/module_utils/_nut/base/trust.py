@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import files
+from . import files, paths
 from .files import Owner, ids
 
 PREFIX = files.CHECK
@@ -27,16 +27,16 @@ PREFIX = files.CHECK
 
 # The rule in docs/architecture.md, "Directories that root trusts".
 ROOTS_OWN = (
-    "/etc/nut",
-    "/etc/systemd/system",
+    f"/{paths.NUT}",
+    f"/{paths.UNITS}",
     "/etc/tmpfiles.d",
     "/etc/udev/rules.d",
     "/run",
-    "/run/nut-shutdown",
+    f"/{paths.SHUTDOWN_RUN}",
     "/usr/local/sbin",
     "/var/lib/homelab-nut",
-    "/var/lib/nut-hotplug",
-    "/var/lib/nut-shutdown",
+    f"/{paths.HOTPLUG_FOLDER}",
+    f"/{paths.SHUTDOWN_FOLDER}",
     "/var/log/nut",
 )
 """Directories that root alone can write: what stands there root believes and runs."""

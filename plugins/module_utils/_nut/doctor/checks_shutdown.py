@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
+from ..base import paths
 from ..base.clock import stamp
 from ..base.systemd import MONITOR
 from ..base.text import printable
@@ -161,7 +162,7 @@ def check_policy(look: Look) -> Found:
         return
     wrong = _broken(file.text)
     if wrong:
-        words = f"/etc/nut/shutdown.json can't be used: {printable(wrong, 150)}"
+        words = f"/{paths.SHUTDOWN_POLICY} can't be used: {printable(wrong, 150)}"
         yield look.fail("policy", words, "nut-shutdown check; " + DEPLOY.format(host=look.host))
         return
     if not _is_gated(look):
@@ -244,7 +245,7 @@ def check_last_shutdown(look: Look) -> Found:
         return
     state, service = look.seen.gate, look.seen.units.get(deploy_kits.GATE)
     if state is not None and not state.get("ended") and not (service and service.active in ("active", "activating")):
-        words = "/run/nut-shutdown/gate.json is of a wait that did not come to its end; it does not count any more"
+        words = f"/{paths.GATE_STATE} is of a wait that did not come to its end; it does not count any more"
         yield look.note("last-shutdown", words, "nut-shutdown status")
     last = look.seen.last
     if last is None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..base import hostnames, records, systemd
 from ..base.text import printable
+from ..conf.release import dotted
 from ..net import readings, snapshot
 from ..net.vocabulary import status_words
 
@@ -207,7 +208,7 @@ def facts(seen: Any, most: int = EVENTS) -> dict[str, Any]:
     upses = [] if served is None or isinstance(served, str) else served.report.upses
     return {
         "now": seen.now,
-        "release": ".".join(map(str, seen.release)) if seen.release else None,
+        "release": dotted(seen.release) if seen.release else None,
         "upsd": served if isinstance(served, str) else None,
         "upses": [
             {

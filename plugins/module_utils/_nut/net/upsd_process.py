@@ -27,6 +27,7 @@ from pathlib import Path
 
 from ..base.clock import boottime
 from ..base.hostnames import join_host, normal_address
+from ..base.process import read_status
 
 SEND_MICROSECONDS = 1000
 """How long upsd may wait to write to a client whose buffer is full. The kernel rounds it up to its tick, 1 to 10 ms."""
@@ -163,10 +164,9 @@ class UpsdProcess:
     def _table_size(self) -> int:
         """Return how many descriptors the kernel has room for in the process: no number is higher."""
         try:
-            status = (self._folder / "status").read_text(encoding="ascii", errors="replace")
+            return int(read_status(self._folder)["FDSize"])
         except (FileNotFoundError, ProcessLookupError):
             raise Gone from None
-        return int(status.partition("\nFDSize:")[2].split()[0])
 
     def _copy(self, number: int) -> int | None:
         """Return a copy of a descriptor of the process; None if it has none of this number."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from ..base import paths, systemd
 from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
 from ..base.clock import CLOCK, boot_id, boottime, stamp
-from ..base.process import runner
+from ..base.process import run_timeout, runner
 from ..base.systemd import Run
 from ..shutdown import gate_loop, observe
 from ..shutdown import policy as shutdown_policy
@@ -185,11 +185,6 @@ def _parser(out: Say, err: Say) -> Parser:
     return parser
 
 
-def patient(command: Sequence[str]) -> tuple[int, str]:
-    """Run a program that `timeout` ends, with its seconds at place 2. Left behind is one that even `timeout` can't end."""
-    return runner(float(command[2]) + 10)(command)
-
-
 def main(
     arguments: Sequence[str],
     out: Say,
@@ -252,7 +247,7 @@ def _guests(call: Call) -> int:
     except GuestsError as error:
         call.err(str(error))
         return FAILED
-    call.show(guest_list.Listing(found, call.options.root, call.run or patient))
+    call.show(guest_list.Listing(found, call.options.root, call.run or run_timeout))
     return OK
 
 
@@ -333,7 +328,7 @@ def _fsd(call: Call) -> int:
 
     call.policy()  # without it nobody would be waited for
     try:
-        fsd.request_fsd(call.run or patient)
+        fsd.request_fsd(call.run or run_timeout)
     except fsd.FsdError as error:
         call.err(f"nut-shutdown fsd failed: {error}. Nothing goes down")
         return FAILED
@@ -411,7 +406,7 @@ def _stages(call: Call) -> int:
             policy.upses,
             state_path=call.options.state,
             log=log,
-            run=call.run or patient,
+            run=call.run or run_timeout,
             finder=call.finder(known, keep=True),
             alive=pet,
         )

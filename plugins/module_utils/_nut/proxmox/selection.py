@@ -10,22 +10,18 @@ when /etc/pve, a file system of Proxmox's own program, can't be read, or hangs.
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
-from ..base import files, hostnames, jsontext
+from ..base import files, hostnames, records
 from ..base.text import printable
 from . import guests
 from .guests import Guest, Mount, Storage
 
 VERSION = 1
-MODE = 0o600
-# of the file of what was found; a guest takes 200 bytes or so
-_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -167,6 +163,47 @@ class Found:
     idle: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class KeptGuest:
+    """A guest that was chosen, as it is kept."""
+
+    kind: str
+    id: int
+    name: str
+    seconds: float
+    why: str
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be: half of a list may be the wrong half."""
+        if self.kind not in guests.KINDS or not self.id in guests.IDS or self.seconds < 0:
+            raise ValueError("there is no such guest")
+
+    @classmethod
+    def of(cls, chosen: Chosen) -> KeptGuest:
+        """Return what is kept of a guest that was chosen."""
+        return cls(chosen.guest.kind, chosen.guest.id, chosen.guest.name, chosen.seconds, chosen.why)
+
+    @property
+    def chosen(self) -> Chosen:
+        """Return the guest as it was chosen."""
+        return Chosen(Guest(self.id, self.kind, printable(self.name)), self.seconds, printable(self.why))
+
+
+@dataclass(frozen=True)
+class KeptStage:
+    """The guests of a stage, and what it meant when they were chosen."""
+
+    select: Selector
+    guests: tuple[KeptGuest, ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The file of what was found last, by the names of stages."""
+
+    stages: Mapping[str, KeptStage] = field(default_factory=dict)
+
+
 class Finder:
     """Finds the guests of the stages of this host, and keeps them. stages: name -> selector. path: of the file.
 
@@ -200,77 +237,22 @@ class Finder:
 
     def kept(self) -> dict[str, tuple[Chosen, ...]]:
         """Return what was kept last, of the stages that still mean the same guests. Never raises; {} if there is nothing."""
-        try:
-            # whatever stands there must not stop us
-            with open(self.path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-                data = jsontext.parse(file.read(_LIMIT))
-            return {
-                name: tuple(_chosen(guest) for guest in data["stages"][name]["guests"])
-                for name, selector in self.stages.items()
-                if data["version"] == VERSION
-                and name in data["stages"]
-                and data["stages"][name]["select"] == _select(selector)
-            }
-        except (OSError, ValueError, TypeError, LookupError, AttributeError):
-            return {}
+        kept = records.recall(Kept, self.path, VERSION) or Kept()
+        return {
+            name: tuple(guest.chosen for guest in kept.stages[name].guests)
+            for name, selector in self.stages.items()
+            if name in kept.stages and kept.stages[name].select == selector
+        }
 
     def keep(self, found: Mapping[str, Sequence[Chosen]]) -> bool:
-        """Keep what was found, if it is not what is kept already. Says whether it was written. Raises writing.WriteError."""
-        data = {
-            "version": VERSION,
-            "stages": {
-                name: {"select": _select(selector), "guests": [_plain(one) for one in found.get(name, ())]}
-                for name, selector in self.stages.items()
-            },
+        """Keep what was found, if it is not what is kept already. Returns whether it was written. Raises files.WriteError."""
+        stages = {
+            name: KeptStage(selector, tuple(KeptGuest.of(chosen) for chosen in found.get(name, ())))
+            for name, selector in self.stages.items()
         }
-        text = json.dumps(data, indent=1) + "\n"
-        try:
+        text = records.dump(Kept(stages), VERSION)
+        with contextlib.suppress(OSError):
             if self.path.read_bytes() == text.encode("ascii"):
                 return False
-        except OSError:
-            pass
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise files.WriteError(f"{self.path} could not be written: {error.strerror}.") from None
-        files.replace({self.path: text}, MODE)
+        files.replace_own(self.path, text)
         return True
-
-
-def _select(selector: Selector) -> dict[str, Any]:
-    """Return a selector as JSON gives it back."""
-    return {
-        "ids": [list(one) for one in selector.ids],
-        "tags": list(selector.tags),
-        "storage_of": list(selector.storage_of),
-        "seconds": selector.seconds,
-    }
-
-
-def _plain(one: Chosen) -> dict[str, Any]:
-    return {
-        "kind": one.guest.kind,
-        "id": one.guest.id,
-        "name": one.guest.name,
-        "seconds": one.seconds,
-        "why": one.why,
-    }
-
-
-def _chosen(data: Mapping[str, Any]) -> Chosen:
-    """Read what _plain() made. Raises ValueError: half of a list may be the wrong half."""
-    kind, number, name, seconds, why = (data[key] for key in ("kind", "id", "name", "seconds", "why"))
-    length = jsontext.number(seconds)
-    fits = (
-        kind in guests.KINDS
-        and isinstance(number, int)
-        and not isinstance(number, bool)
-        and number in guests.IDS
-        and isinstance(name, str)
-        and isinstance(why, str)
-        and length is not None
-        and length >= 0
-    )
-    if not fits:
-        raise ValueError("it names guests that can't be")
-    return Chosen(Guest(number, kind, printable(name)), length or 0.0, printable(why))

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable
 
-from ..base import hostnames, jsontext
+from ..base import hostnames, jsontext, paths
 from ..base.clock import CLOCK, Clock
 from ..base.systemd import Run
 from ..conf import grammar
@@ -72,7 +72,7 @@ class Host:
     @property
     def token(self) -> Path:
         """Return where a recorder writes its token. It is gone after a reboot; the kernel's own id of a boot is none of a container's."""
-        return self.root / "run/nut-shutdown/live"
+        return self.root / paths.SHUTDOWN_RUN / "live"
 
     def upsmon_conf(self) -> str | None:
         """Return the text of its upsmon.conf, None if it can't be read."""

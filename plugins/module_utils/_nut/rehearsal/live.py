@@ -16,14 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..base import paths
 from ..shutdown.policy import Policy
 from . import fitness, notes, recorder
 from .aftermath import find_aftermath
 from .job import Host, Say
 from .offers import Offer
 from .report import record_report
-
-REPORT = Path("/var/lib/nut-shutdown/last.json")
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Wanted:
     as_json: bool = False
     need: float | None = None  # s that the plan wants of the battery
     own: float | None = None  # s, nut_server_shutdown_time
-    report: Path = REPORT  # of the gate; the record is kept beside it
+    report: Path = Path("/", paths.GATE_REPORT)  # of the gate; the record is kept beside it
 
     @property
     def notes(self) -> Path:

@@ -72,11 +72,9 @@ class Recorder:
 
     def run(self, ready: Callable[[], None]) -> bool:
         """Record. ready: called as soon as each machine has been seen once. Returns False if nobody set FSD, or it took too long."""
-        self.host.token.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # what is not written now could not be written later
-        files.replace({self.path: self.notes.dump()}, 0o600)
-        files.replace({self.host.token: f"{self.notes.token}\n"}, 0o600)
+        files.replace_own(self.path, self.notes.dump())
+        files.replace_own(self.host.token, f"{self.notes.token}\n")
         began = self.host.clock.now()
         self.look()
         ready()
@@ -114,7 +112,7 @@ class Recorder:
     def write(self) -> None:
         self.written = self.host.clock.now()
         try:
-            files.replace({self.path: self.notes.dump()}, 0o600)
+            files.replace_own(self.path, self.notes.dump())
         except files.WriteError as error:
             self.log(str(error))
 

@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..base.process import read_status
 from .job import ENDING, Host, Refused
 
 UNIT = "nut-shutdown-drill"
@@ -125,17 +126,16 @@ def walls(
     groups = (os.getgid(), *os.getgroups()) if groups is None else groups
     wrong = []
     try:
-        lines = (root / "proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        status = dict(line.split(":", 1) for line in lines if ":" in line)
+        status = read_status(root / "proc/self")
         network = (root / "proc/self/net/dev").read_text(encoding="ascii", errors="replace").splitlines()[2:]
     except OSError as error:
         return [f"nobody can tell what it may do: {error}"]
     if 0 in ids:
         wrong.append("it is root")
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-        if status.get(name, "?").strip().strip("0"):
+        if status.get(name, "?").strip("0"):
             wrong.append(f"it has capabilities ({name})")
-    if status.get("NoNewPrivs", "").strip() != "1":
+    if status.get("NoNewPrivs") != "1":
         wrong.append("it may get new privileges")
     with contextlib.suppress(KeyError):
         nut = pwd.getpwnam("nut")

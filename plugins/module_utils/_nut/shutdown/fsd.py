@@ -20,6 +20,7 @@ import signal
 from pathlib import Path
 from typing import Callable
 
+from ..base.process import read_status
 from ..base.systemd import MONITOR, Run
 from ..base.text import one_line
 
@@ -83,7 +84,6 @@ def _children(proc: Path, main: int) -> list[int]:
 def _status(proc: Path, pid: int) -> dict[str, str]:
     """Return what the kernel says of a process; {} if it has ended."""
     try:
-        lines = (proc / str(pid) / "status").read_text(encoding="ascii", errors="replace").splitlines()
+        return read_status(proc / str(pid))
     except OSError:
         return {}
-    return {name: value.strip() for name, _colon, value in (line.partition(":") for line in lines)}

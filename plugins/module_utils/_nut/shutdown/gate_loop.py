@@ -25,7 +25,7 @@ from ..base.text import printable
 from . import flag, report
 from .gate import Reading, State, begin, dump, resume, step
 from .policy import TEXT_LIMIT, Policy
-from .writer import Writer, replace_file
+from .writer import Writer
 
 TICK = 1.0
 """Seconds from one look at the machines to the next."""
@@ -199,7 +199,7 @@ class Gate:
     def save(self, *, changed: bool) -> None:
         text = dump(self.state)
         try:
-            replace_file(self.state_path, text)
+            files.replace_own(self.state_path, text)
         except (OSError, files.WriteError) as error:
             words = f"{self.state_path} can't be written: {error} Killed now, the gate would begin anew"
             if words not in self.told:

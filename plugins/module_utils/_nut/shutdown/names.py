@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..base import files, hostnames, records
-from . import writer
 from .policy import Policy
 
 VERSION = 1
@@ -57,7 +56,7 @@ class Names:
                 if self.keep:
                     # no reason to wait less well: this time they are known
                     with contextlib.suppress(OSError, files.WriteError):
-                        writer.replace_file(self.path, records.dump(Addresses(self.known), VERSION))
+                        files.replace_own(self.path, records.dump(Addresses(self.known), VERSION))
         return found
 
     def learn(self, policy: Policy, seconds: float) -> list[str]:

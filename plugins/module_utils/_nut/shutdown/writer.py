@@ -58,10 +58,4 @@ class Writer(threading.Thread):
     def _replace(self, path: Path) -> None:
         with self._lock:
             text = self._texts.pop(path)
-        replace_file(path, text)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Replace a file, and make its folder if it is not there. Raises OSError or files.WriteError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.replace({path: text}, 0o600)
+        files.replace_own(path, text)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from ..conf import ups_conf
 from ..conf.directives import Release
+from ..conf.release import dotted
 from ..conf.ups_conf import Pair, Section, UpsConf
 from . import fingerprint
 from .bus import GUESS, Ups
@@ -263,7 +264,7 @@ class _Sorting:
             if since and self.release < since and not (one.rule and one.rule.driver):
                 self._refuse(
                     one,
-                    f"NUT knows it from {_dotted(since)} on, and this host has {_dotted(self.release)}. Use a newer NUT",
+                    f"NUT knows it from {dotted(since)} on, and this host has {dotted(self.release)}. Use a newer NUT",
                 )
 
     def _allowed(self, name: str, one: Sighting) -> bool:
@@ -429,13 +430,6 @@ class _Sorting:
                     number += 1
                 taken.add(name.lower())
                 self._give(name, one, one.driver)
-
-
-def _dotted(release: Release) -> str:
-    return ".".join(map(str, release))
-
-
-# What is no reason to restart a driver
 
 
 def says_more(name: str, known: Known, res: Resolution) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..conf.directives import Release
+from ..conf.release import dotted
 from ..conf.ups_conf import FIRST, Pair, Section
 from .bus import HID_DRIVER, UsbDevice
 from .fingerprint import BLANKS, BUSPORT_SINCE, KEYS, is_plain, keys_of, means, telling, trusted_serial
@@ -89,7 +90,7 @@ def _cannot(device: UsbDevice, twins: Sequence[UsbDevice], why: str) -> str:
 def _reason(release: Release) -> str:
     if release < BUSPORT_SINCE:
         return (
-            f"they have no serial numbers of their own, and NUT {'.'.join(map(str, release))} knows only buses. "
+            f"they have no serial numbers of their own, and NUT {dotted(release)} knows only buses. "
             "Plug one into a port of another USB controller, or use NUT 2.8.1"
         )
     return (

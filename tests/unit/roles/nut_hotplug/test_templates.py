@@ -18,7 +18,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy, udev
-from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_play
+from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_roles
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,41 +85,6 @@ TASKS = """\
         seen:
           refused: "{{ ansible_failed_result.msg }}"
 """
-PLAYBOOK = """\
-- hosts: pve
-  gather_facts: false
-  roles: [nut_hotplug]
-- hosts: all
-  gather_facts: false
-  tasks:
-    - ansible.builtin.copy:
-        content: "{{ dict(groups.all | zip(groups.all | map('extract', hostvars, 'seen'))) | to_json }}"
-        dest: "{{ playbook_dir }}/seen.json"
-        mode: "0600"
-      run_once: true
-      delegate_to: localhost
-"""
-
-
-class Unsafe(str):
-    """Text that Ansible takes as it is."""
-
-    __slots__ = ()
-
-
-def plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [plain(one) for one in value]
-    return Unsafe(value) if isinstance(value, str) and "{{" in value else value
-
-
-class Dumper(yaml.SafeDumper):
-    """Writes Unsafe with the tag that Ansible knows."""
-
-
-Dumper.add_representer(Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"'))
 
 
 def load(path: str) -> Any:
@@ -132,11 +97,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     root = tmp_path_factory.mktemp("site")
     tasks = make_role(root, "nut_hotplug", TASKS)
     (tasks / "preflight.yml").write_text(yaml.safe_dump(load("tasks/present.yml")[:1]))
-    (root / "hosts.yml").write_text(yaml.dump(plain({"pve": {"hosts": HOSTS}}), Dumper=Dumper, sort_keys=False))
-    (root / "site.yml").write_text(PLAYBOOK)
-    run_play(root, "-i", "hosts.yml", "site.yml")
-    found: dict[str, dict[str, Any]] = json.loads((root / "seen.json").read_text())
-    return found
+    return run_roles(root, {"pve": "nut_hotplug"}, {"pve": {"hosts": HOSTS}})
 
 
 GOOD = [name for name in HOSTS if name not in REFUSED]

@@ -6,15 +6,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import sandbox
-from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_play
+from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_roles
 
 CHECKOUT = Path(__file__).parents[4]
 ROLE = CHECKOUT / "roles" / "nut_server"
@@ -47,20 +45,6 @@ HOSTS: dict[str, dict[str, Any]] = {
     "shutdown": {"nut_server_shutdowncmd": "/root/bye; /bin/systemctl start nut-shutdown.service"},
     "extra": {"nut_server_upsmon_conf_extra": "NOTIFYCMD /usr/local/bin/tell"},
 }
-PLAYBOOK = """\
-- hosts: pve
-  gather_facts: false
-  roles: [nut_server]
-- hosts: all
-  gather_facts: false
-  tasks:
-    - ansible.builtin.copy:
-        content: "{{ dict(groups.all | zip(groups.all | map('extract', hostvars, 'seen'))) | to_json }}"
-        dest: "{{ playbook_dir }}/seen.json"
-        mode: "0600"
-      run_once: true
-      delegate_to: localhost
-"""
 TASKS = """\
 - ansible.builtin.set_fact:
     seen: "{{ dict(names | zip(names | map('extract', __nut_server_shutdown_files))) }}"
@@ -74,11 +58,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
     """Return the drop-ins of each host."""
     root = tmp_path_factory.mktemp("site")
     make_role(root, "nut_server", TASKS.replace("NAMES", str([SERVER, DRIVER, MONITOR, UPSD])))
-    (root / "hosts.yml").write_text(yaml.safe_dump({"pve": {"hosts": HOSTS}}, sort_keys=False))
-    (root / "site.yml").write_text(PLAYBOOK)
-    run_play(root, "-i", "hosts.yml", "site.yml")
-    found: dict[str, dict[str, str]] = json.loads((root / "seen.json").read_text())
-    return found
+    return run_roles(root, {"pve": "nut_server"}, {"pve": {"hosts": HOSTS}})
 
 
 Rendered = dict[str, dict[str, str]]

@@ -21,7 +21,6 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data as plan_data
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, planner
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
-from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import aftermath, job, notes
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
     gate,
@@ -124,7 +123,7 @@ def test_numbers(value: object, number: float | None) -> None:
 
 
 FINGERPRINT = Fingerprint("051d", "0002", "5B1234T56789", "1-4")
-FINDER = selection.Finder({"nas": selection.Selector(ids=(("nas", None),), tags=("nas",))}, Path("/dev/null"))
+FINDER = selection.Finder({"nas": selection.Selector(ids=((100, None),), tags=("nas",))}, Path("/dev/null"))
 NOTED = notes.Noted(True, 1010.0, 1020.0)
 ENTRY = '{"__REALTIME_TIMESTAMP": "1000000000000000", "MESSAGE": "m", "MESSAGE_ID": "i", "_SYSTEMD_UNIT": "u"}'
 POLICY = {
@@ -214,10 +213,14 @@ HOTPLUG = memory.State(
     history=(memory.Decision(8.0, "ups", "what", "why"),),
 )  # fmt: skip
 NOTES = notes.Notes("token", "boot", "pve", 1000.0, 1030.0, {"nas": NOTED}, 1001.5, 1025.0, ((0.5, "step"),))
-GUESTS = {"version": selection.VERSION, "stages": {"nas": {
-    "select": selection._select(FINDER.stages["nas"]),
-    "guests": [selection._plain(selection.Chosen(Guest(100, "qm", "mail"), 60.0, "why"))],
-}}}  # fmt: skip
+GUESTS = json.loads(
+    records.dump(
+        selection.Kept(
+            {"nas": selection.KeptStage(FINDER.stages["nas"], (selection.KeptGuest("qm", 100, "mail", 60.0, "why"),))}
+        ),
+        selection.VERSION,
+    )
+)
 JOB = job.Job(shutdown_policy.check_policy(POLICY), dict(job.TIMING), 900.0, 10.0, "pve")
 PLAN = plan_data.to_dict(
     planner.make_plan(
@@ -260,7 +263,7 @@ NFT = {
 }
 
 LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
-    "gate_core.resume": (as_json(gate.dump(GATE)), by_text(lambda text: gate.resume(text, "boot", "upsmon", 25.0))),
+    "gate.resume": (as_json(gate.dump(GATE)), by_text(lambda text: gate.resume(text, "boot", "upsmon", 25.0))),
     "stages_loop.load": (as_json(records.dump(STAGES, stages_loop.VERSION)), lambda path: stages_loop.load(path, "boot")),
     "state.load": (as_json(records.dump(HOTPLUG, memory.VERSION)), memory.load),
     "Finder.kept": (GUESTS, load_kept_guests),
@@ -268,7 +271,7 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "aftermath._gate_says": ({"began": 1000.0, "elapsed": 30.0, "reason": "r"}, lambda path: aftermath._gate_says(path, NOTES)),
     "systemd.read_journal": (as_json(ENTRY), by_text(lambda text: list(systemd.read_journal([], lambda _command: (0, text))))),
     "Names": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: Names(path).known),
-    "gate_policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.PolicyError)),
+    "policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.PolicyError)),
     "policy.read": (USB_POLICY, expect(policy.read, policy.PolicyError)),
     "job.read_job": (as_json(JOB.dump()), by_text(expect(job.read_job, job.RehearsalError))),
     "plan.from_dict": (PLAN, load_plan),
@@ -287,7 +290,7 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / "file.json"
     path.write_text(json.dumps(whole))
     wanted = {
-        "gate_core.resume": GATE,
+        "gate.resume": GATE,
         "stages_loop.load": (STAGES, ""),
         "state.load": HOTPLUG,
         "notes.read_notes": NOTES,

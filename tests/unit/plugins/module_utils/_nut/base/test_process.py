@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import process
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.process import runner, within
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.process import run_timeout, runner, within
 
 
 def test_what_a_program_says_and_how_it_ends() -> None:
@@ -22,6 +22,16 @@ def test_a_program_that_is_not_there() -> None:
 
 def test_a_program_that_hangs() -> None:
     assert runner(0.2)(("sleep", "60")) == (124, "sleep did not end within 0.2 s")
+
+
+def test_what_timeout_ends_is_waited_for_as_long() -> None:
+    # that one has nothing to say; what is left behind would be named
+    assert run_timeout(["timeout", "--kill-after=5", "0.05", "sleep", "1000"]) == (124, "")
+    assert run_timeout(["timeout", "--kill-after=5", "60", "sh", "-c", "sleep 0.3; echo a"]) == (0, "a\n")
+
+
+def test_a_program_runs_in_the_c_locale_and_may_say_anything() -> None:
+    assert runner(10)(("sh", "-c", r"printf '%s \377' $LC_ALL")) == (0, "C \ufffd")
 
 
 def test_a_program_that_no_host_has() -> None:

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import re
 from pathlib import Path
 
 import pytest
@@ -133,21 +131,3 @@ def test_no_rehearsal_without_systemd_run(tmp_path: Path) -> None:
     (tmp_path / "bin/systemd-run").unlink()
     with pytest.raises(job.Refused, match="nothing that keeps a drill from doing harm"):
         sandbox.find_systemd_run(host)
-
-
-FILES = sorted(path for path in Path(sandbox.__file__).parent.glob("*.py") if path.name != "__init__.py")
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_nothing_in_a_rehearsal_powers_off_or_sets_fsd(path: Path) -> None:
-    words = re.compile(
-        r"poweroff\.target|reboot\.target|systemctl poweroff|shutdown -|/sbin/shutdown|upsmon -|-c fsd|FSD ups|sysrq-trigger$"
-    )
-    tree = ast.parse(path.read_text())
-    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    # this one is named to be looked at
-    named = ["proc/sysrq-trigger"] if path.name == "sandbox.py" else []
-    assert [text for text in texts if words.search(text)] == named
-    assert "-c" not in texts
-    calls = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert calls.isdisjoint({"system", "popen", "execv", "kill", "run_command", "call", "check_call", "set_fsd"})
