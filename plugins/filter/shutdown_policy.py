@@ -44,7 +44,7 @@ options:
     type: float
     required: true
   least:
-    description: How many seconds of battery it keeps in any case. Only so many count while nobody takes longer than it should.
+    description: How many seconds of battery it keeps in any case. So many count while no machine takes longer than its C(shutdown_time).
     type: float
   flag:
     description: The POWERDOWNFLAG of C(upsmon), which it gives back should it be lost meanwhile.
@@ -54,7 +54,7 @@ options:
     type: list
     elements: dict
   longest:
-    description: After how many seconds it waits no longer, whatever it sees. By default half a minute after the last limit.
+    description: After how many seconds it waits no longer, whatever it sees. By default half a minute after the longest C(shutdown_limit).
     type: float
 """
 

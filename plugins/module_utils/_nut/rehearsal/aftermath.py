@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..base import jsontext
+from ..base import records
 from ..base.systemd import Entry, Run, UnitError, read_journal
-from ..shutdown.policy import TEXT_LIMIT
+from ..shutdown import report as gate_report
 from .job import Host
 from .notes import Notes
 
@@ -58,14 +58,10 @@ def find_aftermath(notes: Notes, host: Host, report: Path) -> After:
 
 def _gate_says(report: Path, notes: Notes) -> tuple[str, float | None]:
     """Return why the gate of this shutdown ended, and when."""
-    try:
-        data = jsontext.parse(report.read_bytes()[:TEXT_LIMIT])
-        began, elapsed, reason = float(data["began"]), float(data["elapsed"]), data["reason"]
-    except (OSError, ValueError, TypeError, LookupError):
+    said = records.recall(gate_report.Report, report, gate_report.VERSION)
+    if said is None or said.began < notes.began or not said.reason:
         return "", None
-    if began < notes.began or not reason:
-        return "", None
-    return str(reason), began + elapsed
+    return said.reason, said.began + said.elapsed
 
 
 def _then(notes: Notes, host: Host) -> list[str]:

@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import records
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import Clock
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.aftermath import After, find_aftermath
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.notes import Notes
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import report as gate_report
 from ansible_collections.homelab.nut.tests.unit.support.rehearsal import SEEN, Journal, make_host
 
 STOPPING, STOPPED = "de5b426a63be47a7b6ac3eaac82e2f6f", "9d1aaa27d60140bd96365438aad20286"
@@ -24,6 +25,11 @@ def root(tmp_path: Path) -> Path:
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "proc/1/stat").write_text(f"1 (a (b) c) S {' '.join(['0'] * 18)} {100 * os.sysconf('SC_CLK_TCK')} 0\n")
     return tmp_path
+
+
+def report(began: float, elapsed: float, reason: str | None) -> str:
+    """Return the text of a report of the gate."""
+    return records.dump(gate_report.Report("gate", began, elapsed, "down", reason, (), (), ()), gate_report.VERSION)
 
 
 def ask(root: Path, journal: Journal, seen: Notes = SEEN) -> After:
@@ -39,8 +45,7 @@ def test_it_has_not_been_off_yet(root: Path) -> None:
 
 
 def test_the_last_line_of_the_journal_and_the_guests(root: Path) -> None:
-    report = {"began": 1040.0, "elapsed": 39.5, "reason": "all are down"}
-    (root / "var/last.json").write_text(json.dumps(report))
+    (root / "var/last.json").write_text(report(began=1040.0, elapsed=39.5, reason="all are down"))
     # a token of another record is of another boot
     (root / "run/nut-shutdown/live").write_text("t1\n")
     journal = Journal((1090.0, ""), (1120.25, ""), (1081.0, STOPPING), (1111.5, STOPPED))
@@ -73,15 +78,15 @@ def test_a_journal_that_does_not_tell(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "report",
+    "text",
     [
         "",
         "[]",
         "{}",
-        '{"began": 1, "elapsed": 2, "reason": "of another shutdown"}',
-        '{"began": 1040, "elapsed": 3, "reason": null}',
+        report(began=1.0, elapsed=2.0, reason="of another shutdown"),
+        report(began=1040.0, elapsed=3.0, reason=None),
     ],
 )
-def test_a_report_of_the_gate_that_says_nothing(root: Path, report: str) -> None:
-    (root / "var/last.json").write_text(report)
+def test_a_report_of_the_gate_that_says_nothing(root: Path, text: str) -> None:
+    (root / "var/last.json").write_text(text)
     assert ask(root, Journal(), dataclasses.replace(SEEN, ended=None)) == After(True)

@@ -246,7 +246,9 @@ def test_the_state_can_not_be_written(world: World) -> None:
         max_leaves=5,
     ),
 )
-def test_any_type_in_any_place(tmp_path_factory: pytest.TempPathFactory, name: str, value: Any) -> None:
+def test_a_memory_with_any_type_in_any_place_is_read_or_dropped(
+    tmp_path_factory: pytest.TempPathFactory, name: str, value: Any
+) -> None:
     path = tmp_path_factory.mktemp("state") / "stages.json"
     path.write_text(
         json.dumps({**json.loads(records.dump(State(boot="b", since=5.0), stages_loop.VERSION)), name: value})
@@ -257,7 +259,7 @@ def test_any_type_in_any_place(tmp_path_factory: pytest.TempPathFactory, name: s
     stages.decide(read_stages([NAS]), found, 10.0, Power(True))
 
 
-def test_what_is_saved_is_read(tmp_path: Path) -> None:
+def test_a_memory_is_read_as_it_was_saved(tmp_path: Path) -> None:
     whole = State(
         boot="b",
         since=1.0,
@@ -292,7 +294,7 @@ def test_a_second_run_ends_at_once(world: World) -> None:
 # The real clock, and the real end of a process
 
 
-def test_ask_upsd() -> None:
+def test_ask_upsd_returns_the_variables_or_none() -> None:
     answers = {"LIST VAR ups": 'BEGIN LIST VAR ups\nVAR ups ups.status "OB LB"\nEND LIST VAR ups\n'}
     with serving(answers) as server:
         ups = Ups("ups", "127.0.0.1", server.port)

@@ -217,7 +217,7 @@ def test_a_backup_is_ended(world: World) -> None:
     assert world.seen_at_fsd == [[]]
 
 
-def test_somebody_is_told(world: World) -> None:
+def test_notify_gets_the_reason_by_default(world: World) -> None:
     world.story((0, OB))
     world.go({"name": "mail", "on_battery": 10, "notify": ["/usr/bin/mail", "me"]}, {**FSD, "on_battery": 20})
     assert world.notified == [["/usr/bin/mail", "me", "UPS: stage mail begins: 10 s on battery, 10 s were allowed"]]
@@ -226,7 +226,7 @@ def test_somebody_is_told(world: World) -> None:
     assert 20 <= world.told[0] <= 22
 
 
-def test_who_is_told_may_take_his_time(world: World) -> None:
+def test_a_notify_program_that_takes_long_delays_nothing(world: World) -> None:
     def slow(command: Sequence[str]) -> tuple[int, str]:
         if command[3] == "/usr/bin/mail":
             world.sleep(30)
@@ -238,7 +238,7 @@ def test_who_is_told_may_take_his_time(world: World) -> None:
     assert world.told == [10]
 
 
-def test_somebody_is_told_in_other_words(world: World) -> None:
+def test_notify_gets_the_message_of_the_stage(world: World) -> None:
     world.story((0, OB), (20, OL))
     world.go({"name": "mail", "on_battery": 10, "notify": ["/usr/bin/mail"], "message": "power; $(rm) is out"})
     assert world.notified == [["/usr/bin/mail", "power; $(rm) is out"]]
@@ -291,7 +291,7 @@ def test_runtime_falls(world: World) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "a lot"])
-def test_a_value_that_is_none(world: World, value: str) -> None:
+def test_a_reading_that_is_none_begins_no_stage(world: World, value: str) -> None:
     world.story((0, {"ups.status": "OB", "battery.charge": value, "battery.runtime": value}), (100, OL))
     world.go({**CHARGE, "runtime": 900})
     assert world.told == []
@@ -320,7 +320,7 @@ def test_a_low_charge_on_mains_is_no_reason(world: World) -> None:
     assert world.told == []
 
 
-def test_the_emptiest_counts(world: World) -> None:
+def test_the_emptiest_ups_on_battery_counts(world: World) -> None:
     world.upses = [UPS, replace(UPS, name="rack")]
     world.story((0, ob(90)))
     world.story((0, ob(80)), (50, ob(40)), ups="rack")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Mains return before, during and after each stage
 
 
-def test_to_the_end(world: World) -> None:
+def test_an_outage_ends_in_fsd_after_the_guests(world: World) -> None:
     guests_of(world)
     world.story((0, OB))
     assert "FSD" in world.go(NAS)
@@ -73,14 +73,14 @@ def test_mains_return_after_a_stage_without_fsd(world: World) -> None:
     assert 230 <= world.now - BOOT <= 240
 
 
-def test_what_was_stopped_last_is_started_first(world: World) -> None:
+def test_the_guest_stopped_last_is_started_first(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (200, OL))
     world.go(EARLY, {**NAS, "fsd": False})
     assert [call[2] for call in world.host.calls() if call[1] == "start"] == ["102", "101"]
 
 
-def test_they_are_started_only_when_the_mains_are_stable(world: World) -> None:
+def test_guests_are_started_only_when_the_mains_are_stable(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (100, OL), (125, OB), (130, OL))
     seen: list[list[int]] = []
@@ -140,7 +140,7 @@ def test_mains_return_after_fsd_that_nobody_heard(world: World) -> None:
 # It stays
 
 
-def test_it_stays_when_the_mains_are_there(world: World) -> None:
+def test_the_program_stays_when_the_mains_are_there(world: World) -> None:
     guests_of(world)
     world.story((0, OL))
     world.stay_until = 86400
@@ -180,7 +180,7 @@ def test_an_outage_costs_nothing_after_it(world: World) -> None:
     assert {1000 <= one <= 1250 or 2000 <= one <= 2250 for one in quick} == {True}
 
 
-def test_after_fsd_it_stays_and_does_nothing_more(world: World) -> None:
+def test_the_program_stays_after_fsd_and_does_nothing_more(world: World) -> None:
     guests_of(world)
     world.stay_until = 86400
     notify = {"name": "late", "on_battery": 300, "notify": ["/bin/mail"], "fsd": True}
