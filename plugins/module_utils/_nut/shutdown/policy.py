@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,16 @@ def read_policy(text: str | bytes) -> Policy:
 
 def to_data(policy: Policy) -> dict[str, Any]:
     """Return a policy as its file has it."""
-    return {"version": VERSION, **asdict(policy)}
+    return {"version": VERSION, **_plain(policy)}
+
+
+def _plain(value: Any) -> Any:
+    # not asdict(): what Ansible's templates give a stage can't be copied by its type
+    if isinstance(value, Mapping):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return {field.name: _plain(getattr(value, field.name)) for field in fields(value)} if is_dataclass(value) else value
 
 
 def check_policy(data: object) -> Policy:
