@@ -22,6 +22,7 @@ from ..base import hostnames
 from ..base.text import printable
 
 KINDS = ("qm", "pct")
+IDS = range(100, 1_000_000_000)  # the numbers that a guest may have
 # the files of the two kinds, below etc/pve/local
 _FOLDERS = {"qm": "qemu-server", "pct": "lxc"}
 # what Proxmox gives a guest without `down`: both kinds alike since pve-manager 7.3; before, a container had 60 s
