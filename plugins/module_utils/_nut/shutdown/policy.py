@@ -17,12 +17,11 @@ from ..base import hostnames
 from ..base.check import Check, Members, read_json
 from ..conf.upsd import PORT
 from ..proxmox import guests
-from ..proxmox.guests import DOWN_SECONDS, KINDS
+from ..proxmox.guests import DOWN_SECONDS, IDS, KINDS
 from ..proxmox.selection import NOBODY, Selector
 
 VERSION = 1
 DAY = 86400
-MOST_ID = 999_999_999  # of a guest
 TEXT_LIMIT = 1 << 20  # characters of a file of ours, at most
 
 
@@ -230,7 +229,7 @@ def _guest(check: Check, path: str, data: object) -> Guest:
     given = check.members(path, data, ("kind", "id"), needed=("kind", "id"))
     return Guest(
         check.choice(*given.at("kind"), KINDS, "qm (virtual machine) or pct (container)"),
-        check.whole(*given.at("id"), 1, MOST_ID, "the guest's number"),
+        check.whole(*given.at("id"), 1, IDS[-1], "the guest's number"),
     )
 
 
@@ -308,7 +307,7 @@ def _targets(check: Check, given: Members) -> tuple[Selector, tuple[Target, ...]
         whole = isinstance(entry, Mapping)
         guest = check.members(path, entry if whole else {"id": entry}, ("id", "seconds", "kind"), needed=("id",))
         number = check.whole(
-            guest.at("id")[0] if whole else path, guest.get("id"), 100, MOST_ID, "the number of a guest"
+            guest.at("id")[0] if whole else path, guest.get("id"), IDS[0], IDS[-1], "the number of a guest"
         )
         own = _number(check, *guest.at("seconds"))
         ids.append((number, own))
