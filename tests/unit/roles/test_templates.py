@@ -358,7 +358,7 @@ TASKS = """\
 
 
 def inventory() -> dict[str, Any]:
-    """PRIMARIES and SECONDARIES as a inventory."""
+    """PRIMARIES and SECONDARIES as an inventory."""
     groups: dict[str, Any] = {"pve": {"hosts": PRIMARIES}, "truenas": {"hosts": {}}, "ups_clients": {"hosts": {}}}
     for name, (group, primary, variables) in SECONDARIES.items():
         groups[group]["hosts"][name] = {"nut_client_primary": primary, **variables}
