@@ -27,6 +27,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsd import 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor
 from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_roles
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).parents[3]
 ROLES = ("nut_server", "nut_client")
 

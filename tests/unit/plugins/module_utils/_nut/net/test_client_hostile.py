@@ -39,6 +39,8 @@ from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import ANSWERS, FakeUpsd
 from ansible_collections.homelab.nut.tests.unit.support.hostile import cases
 
+pytestmark = pytest.mark.slow
+
 CA = certificates.make_ca("our CA", datetime.now(timezone.utc))
 CASES = 400
 # What upsd is given, far below what a question may take, far below what an attack goes on for.
