@@ -25,7 +25,6 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import (
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsd import User
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
 from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_roles
 
 pytestmark = pytest.mark.slow
@@ -747,7 +746,7 @@ def test_the_library_has_the_same_defaults() -> None:
     """Another host's variables don't hold a role's defaults, so the library has these of its own."""
     defaults = load("nut_server", "defaults/main.yml")
     assert defaults["nut_server_user"] == the_inventory.PRIMARY_USER
-    assert defaults["nut_server_port"] == upsd.PORT == client.PORT
+    assert defaults["nut_server_port"] == upsd.PORT
     (nas,) = the_inventory.clients({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": {}})
     (device,) = defaults["nut_server_devices"]
     assert (nas["ups"], nas["primary_port"]) == (device["name"], defaults["nut_server_port"])

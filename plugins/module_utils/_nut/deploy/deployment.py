@@ -29,7 +29,8 @@ from ..conf.fit import fit_files
 from ..conf.release import find_release
 from ..conf.upsd import local_upsd
 from ..net import snapshot, vocabulary
-from ..net.client import Client, UpsdFailure
+from ..net.client import Client
+from ..net.errors import UpsdFailure
 from ..usb.names import Resolution
 from ..usb.policy import Policy, PolicyError, read
 from . import actions
