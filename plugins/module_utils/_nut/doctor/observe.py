@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-from ..base import hostnames, jsontext, paths, tcp_table, trust
+from ..base import hostnames, paths, records, tcp_table, trust
 from ..base.process import Find, find_program
 from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Entry, Run, Unit, driver, read_journal, show
 from ..conf import grammar, host, ups_conf, upsd
@@ -37,7 +37,7 @@ from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
 from ..net.client import Client, UpsdFailure
 from ..proxmox import firewall
-from ..shutdown import flag, watch
+from ..shutdown import flag, gate, report, watch
 from ..shutdown import policy as shutdown_policy
 from ..shutdown.names import Names
 from ..usb import bus, policy
@@ -151,8 +151,8 @@ class Seen:
     refused: Mapping[str, str] = field(
         default_factory=dict
     )  # sandboxes that this host can't apply, see install.REFUSED
-    gate: Mapping[str, Any] | None = None
-    last: Mapping[str, Any] | None = None
+    gate: gate.State | None = None
+    last: report.Report | str | None = None
     helped: tuple[watch.Event, ...] = ()  # what nut-watch did for upsd
     firewall: tuple[str, ...] | None = None
     access: access.Loaded | None = None
@@ -218,8 +218,8 @@ class Host:
             cut=self.tried("cut", lambda: self._cut(upsmon), None) if self.primary else None,
             untrusted=self.tried("trust", lambda: self._untrusted(upsmon), {}),
             refused=self.tried("sandboxes", lambda: sandbox.read_refused(self.root), {}),
-            gate=self._json(paths.GATE_STATE),
-            last=self._json(paths.GATE_REPORT),
+            gate=records.recall(gate.State, self._at(paths.GATE_STATE), gate.VERSION),
+            last=report.read_last(self._at(paths.GATE_REPORT)),
             helped=self._helped(),
             firewall=self.tried("firewall", lambda: self._firewall(files), None)
             if self.primary and self.shielded
@@ -270,15 +270,8 @@ class Host:
             found.update({place.path: self._file(self._at(place.path)) for place in kit.places.values()})
         return {path: one for path, one in found.items() if one}
 
-    def _json(self, path: str) -> Mapping[str, Any] | None:
-        with contextlib.suppress(OSError, ValueError):
-            data = jsontext.parse(self._at(path).read_bytes()[:FILE_LIMIT])
-            return data if isinstance(data, dict) else None
-        return None
-
     def _helped(self) -> tuple[watch.Event, ...]:
-        file = self._file(self._at(paths.WATCH_STATE)) if self.primary else None
-        return watch.load(file.text, "").events if file else ()
+        return watch.recall(self._at(paths.WATCH_STATE), "").events if self.primary else ()
 
     def _sections(self, files: Mapping[str, File]) -> tuple[str, ...]:
         return tuple(ups_conf.parse(files["ups.conf"].text).sections) if "ups.conf" in files else ()
@@ -304,11 +297,10 @@ class Host:
 
     def _notifying(self) -> Iterator[str]:
         """Yield the programs that stages run as root."""
-        policy = self._json(deploy_kits.SHUTDOWN.places["shutdown.json"].path) or {}
         # a policy that is wrong is told of elsewhere, and nothing of it is run
         with contextlib.suppress(shutdown_policy.PolicyError):
-            stages = shutdown_policy.read_stages(policy.get("stages"))
-            yield from (stage.notify[0] for stage in stages if stage.notify)
+            policy = shutdown_policy.load_policy(self._at(paths.SHUTDOWN_POLICY))
+            yield from (stage.notify[0] for stage in shutdown_policy.read_stages(policy.stages) if stage.notify)
 
     # systemd
 
