@@ -16,8 +16,8 @@ from ._nut.base.systemd import UnitError, last_words, sandbox_failure
 from ._nut.conf import nss
 from ._nut.deploy.apply import LocalNut
 from ._nut.deploy.deployment import DeployError, Deployment
+from ._nut.hotplug.act import Actor
 from ._nut.hotplug.observe import ReconcileError
-from ._nut.hotplug.reconcile import Host
 from ._nut.usb.policy import PolicyError, check
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
     given = nss.Tls(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
     try:
         policy = None if module.params["policy"] is None else check(module.params["policy"])
-        deployment = Deployment(files, local, Host, tls=given, policy=policy)
+        deployment = Deployment(files, local, Actor, tls=given, policy=policy)
     except (DeployError, PolicyError, ReconcileError, OSError) as error:
         module.fail_json(msg=str(error), changed=False, files=[], actions=[])
     result: dict[str, object] = {}
@@ -75,7 +75,7 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
         if not module.check_mode:
             deployment.tidy()
     except (DeployError, UnitError, OSError, LookupError) as error:  # LookupError: there is no group nut
-        done = {"files": deployment.written, "actions": [str(one) for one in deployment.done]}
+        done = {"files": deployment.written, "actions": [str(action) for action in deployment.done]}
         module.fail_json(msg=str(error), changed=any(done.values()), **done)
     finally:
         for words in deployment.warnings:
@@ -83,7 +83,7 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
     result.update(
         changed=bool(plan),
         files=list(plan.changed),
-        actions=[str(one) for one in (*plan.before, *plan.after)],
+        actions=[str(action) for action in (*plan.before, *plan.after)],
         kept=deployment.kept,
         release=".".join(str(part) for part in deployment.release or ()),
         advice=deployment.advice(),
@@ -99,10 +99,10 @@ def believe(module: Module, deployment: Deployment, result: dict[str, object]) -
         warn(module, f"{unit} had ended, and was started again: `journalctl -u {unit}` tells of it")
     wrong = [*verdict.broken, *(verdict.absent if patient else ())]
     if not patient:
-        for one in verdict.absent:
-            warn(module, f"{one.words}. NUT is ready for it. Is it plugged in, and switched on?")
+        for trouble in verdict.absent:
+            warn(module, f"{trouble.words}. NUT is ready for it. Is it plugged in, and switched on?")
     if wrong:
-        suspects = dict.fromkeys(one.unit for one in wrong)
+        suspects = dict.fromkeys(trouble.unit for trouble in wrong)
         said = "\n".join(
             f"{sandbox_failure(unit, deployment.local.runner)}{unit} said last:\n"
             f"{quoted(last_words(unit, deployment.local.runner))}"
@@ -110,7 +110,7 @@ def believe(module: Module, deployment: Deployment, result: dict[str, object]) -
         )
         module.fail_json(
             msg="the configuration is in place, but after "
-            f"{module.params['wait']} s NUT does not serve: {'; '.join(one.words for one in wrong)}.\n{said}",
+            f"{module.params['wait']} s NUT does not serve: {'; '.join(trouble.words for trouble in wrong)}.\n{said}",
             **{**result, "upses": dict(verdict.status)},
         )
     return dict(verdict.status)

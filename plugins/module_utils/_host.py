@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._command import runner
-from ._nut.conf import host
+from ._nut.conf import nut_conf
 from ._nut.deploy.apply import LocalNut
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def find_lack_of_nut() -> str:
 
 def find_lack_of_primary() -> str:
     """Return what keeps this host from having USB UPSes served, and the remedy; "" if NUT is configured here."""
-    return host.find_lack(ROOT / "etc/nut")
+    return nut_conf.find_lack(ROOT / "etc/nut")
 
 
 def local_nut(module: Module) -> LocalNut:

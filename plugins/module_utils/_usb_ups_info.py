@@ -68,8 +68,8 @@ def told(
     status: dict[str, tuple[str, ...]],
 ) -> dict[str, Any]:
     """Return a device in the form that RETURN describes."""
-    ups = next((one for one in upses if one.device == device), None)
-    name = next((name for name, one in resolution.plugged.items() if one.device == device), "")
+    ups = next((candidate for candidate in upses if candidate.device == device), None)
+    name = next((name for name, plugged in resolution.plugged.items() if plugged.device == device), "")
     named = resolution.plugged[name] if name else ups
     return {
         "ids": device.ids,
@@ -87,6 +87,6 @@ def told(
         "why": ups.why if ups else "",
         "driver": named.driver if named else "",
         "name": name,
-        "unserved": next((why for one, why in resolution.unserved if one.device == device), ""),
+        "unserved": next((why for candidate, why in resolution.unserved if candidate.device == device), ""),
         "status": list(status.get(name, ())),
     }

@@ -224,7 +224,7 @@ from typing import Any
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
 from ansible_collections.homelab.nut.plugins.module_utils._command import warn
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client, commands
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import battery_test, client, commands
 
 
 def wanted(variables: dict[str, Any]) -> dict[str, str]:
@@ -346,11 +346,11 @@ def main() -> None:
             "command": {"type": "str"},
             "value": {"type": "str"},
             "variables": {"type": "dict"},
-            "test": {"type": "str", "choices": [commands.QUICK, commands.DEEP]},
+            "test": {"type": "str", "choices": [battery_test.QUICK, battery_test.DEEP]},
             "fsd": {"type": "bool", "default": False},
             "tracking": {"type": "bool", "default": True},
             "wait": {"type": "int"},
-            "minimum_charge": {"type": "int", "default": int(commands.LEAST_CHARGE)},
+            "minimum_charge": {"type": "int", "default": int(battery_test.LEAST_CHARGE)},
             "may_cut_power": {"type": "bool", "default": False},
             "may_drain_battery": {"type": "bool", "default": False},
         },

@@ -28,6 +28,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon impor
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
 from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_roles
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).parents[3]
 ROLES = ("nut_server", "nut_client")
 
@@ -356,7 +358,7 @@ TASKS = """\
 
 
 def inventory() -> dict[str, Any]:
-    """PRIMARIES and SECONDARIES as a inventory."""
+    """PRIMARIES and SECONDARIES as an inventory."""
     groups: dict[str, Any] = {"pve": {"hosts": PRIMARIES}, "truenas": {"hosts": {}}, "ups_clients": {"hosts": {}}}
     for name, (group, primary, variables) in SECONDARIES.items():
         groups[group]["hosts"][name] = {"nut_client_primary": primary, **variables}

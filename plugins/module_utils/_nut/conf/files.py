@@ -58,6 +58,16 @@ class NutFiles(Mapping[str, str]):
         """Address and port of each LISTEN of upsd.conf."""
         return upsd.listening(self.get("upsd.conf", ""))
 
+    @property
+    def ports(self) -> list[int]:
+        """The ports that upsd listens on, in the order of LISTEN."""
+        return [port for _address, port in self.listening] or [upsd.PORT]
+
+    @property
+    def local_upsd(self) -> list[tuple[str, int]]:
+        """Where this host's upsd can be asked, the best place first."""
+        return upsd.local_upsd(self.get("upsd.conf", ""))
+
     @cached_property
     def users(self) -> dict[str, User]:
         """The users of upsd.users by name."""

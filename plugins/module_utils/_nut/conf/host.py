@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import pwd
-import re
 import shlex
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,35 +18,13 @@ from pathlib import Path
 
 from ..base import trust
 from ..base.systemd import Run
-from . import grammar, ups_conf, upsd
+from . import grammar, upsd
+from .files import NutFiles
 
 # where NUT's own samples, its newer documentation, and the posts of most people have the flag
 COMMON_FLAGS = ("/etc/killpower", "/run/nut/killpower")
 # file systems that a reboot empties
 _FORGETFUL = ("tmpfs", "ramfs")
-
-# a MODE with which upsd is started, as a shell reads it
-_SERVES = re.compile(r"""^[ \t]*MODE=["']?(netserver|standalone)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
-
-
-def find_lack(folder: Path = Path("/etc/nut")) -> str:
-    """Return what this host lacks, and what to do about it; "" if NUT is configured here as the one with the UPS.
-
-    With another MODE nobody serves, and a section in ups.conf lets the next reboot cut the UPS's power.
-    """
-    remedy = "Deploy it first: `make pve tags=ups`, or the role nut_server"
-    try:
-        conf = (folder / "nut.conf").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return f"NUT is not installed on this host: there is no {folder}/nut.conf. {remedy}"
-    # as the shell reads it: the last one counts
-    modes = re.findall(r"^[ \t]*MODE=.*$", conf, re.MULTILINE)
-    if not modes or not _SERVES.match(modes[-1]):
-        why = f"MODE of {folder}/nut.conf is neither netserver nor standalone"
-        return f"NUT is not configured on this host as the one with the UPS: {why}. {remedy}"
-    if not (folder / "ups.conf").is_file():
-        return f"NUT is not configured on this host: there is no {folder}/ups.conf. {remedy}"
-    return ""
 
 
 def unbindable(new: str, old: str, serves: bool) -> list[str]:
@@ -99,18 +76,18 @@ def _refused(family: int, kind: int, number: int, place: tuple[object, ...]) -> 
     return 0
 
 
-def unrunnable(files: Mapping[str, str], runner: Run) -> list[str]:
+def unrunnable(texts: Mapping[str, str], runner: Run) -> list[str]:
     """Say which programs that the files name are not there, or can't be run: NUT tells only when it needs them."""
+    files = NutFiles.of(texts)
     wrong = []
     for name, directive in (
         ("upsmon.conf", "SHUTDOWNCMD"),
         ("upsmon.conf", "NOTIFYCMD"),
         ("upssched.conf", "CMDSCRIPT"),
     ):
-        text = files.get(name, "")
-        command = grammar.directive(text, directive)
+        command = files.directive(name, directive)
         # without AT lines nothing calls it
-        if not command or (directive == "CMDSCRIPT" and not any(one.words[0] == "AT" for one in grammar.parse(text))):
+        if not command or (name == "upssched.conf" and all(line.words[0] != "AT" for line in files.statements(name))):
             continue
         program = _program_of(command)
         # words of the shell are programs, too; an assignment is none
@@ -134,15 +111,15 @@ def _program_of(command: str) -> str:
         return ""
 
 
-def find_untrusted(files: Mapping[str, str], folder: Path) -> list[str]:
+def find_untrusted(texts: Mapping[str, str], folder: Path) -> list[str]:
     """Return which paths that root goes by others than root can change, in words. folder: where the files will stand."""
+    files = NutFiles.of(texts)
     wrong = []
     if why := trust.find_untrusted(folder):
         wrong.append(
             f"{why}, so users other than root decide what upsmon runs as root. Run: chown root {folder}; chmod go-w {folder}"
         )
-    upsmon_conf = files.get("upsmon.conf", "")
-    if flag := grammar.directive(upsmon_conf, "POWERDOWNFLAG"):
+    if flag := files.directive("upsmon.conf", "POWERDOWNFLAG"):
         path = Path(flag)
         why = f"{flag} is a link" if path.is_symlink() else trust.find_untrusted(path.parent)
         if why:
@@ -150,9 +127,8 @@ def find_untrusted(files: Mapping[str, str], folder: Path) -> list[str]:
                 f"upsmon.conf: POWERDOWNFLAG {flag}: {why}. Whoever can write there can make the next reboot cut the UPS's power, and have "
                 "root's own files overwritten. Name a path in a directory that root alone can write, such as /run/nut-killpower"
             )
-    runs = [("upsmon.conf: SHUTDOWNCMD", _program_of(grammar.directive(upsmon_conf, "SHUTDOWNCMD") or ""))]
-    settings = ups_conf.parse(files.get("ups.conf", "")).settings
-    runs += [("ups.conf: driverpath", value) for key, value in settings if key == "driverpath" and value]
+    runs = [("upsmon.conf: SHUTDOWNCMD", _program_of(files.directive("upsmon.conf", "SHUTDOWNCMD") or ""))]
+    runs += [("ups.conf: driverpath", value) for key, value in files.ups_conf.settings if key == "driverpath" and value]
     wrong += [
         f"{where} {program}: {why}. root runs it, so only root may be able to write there"
         for where, program in runs
@@ -161,22 +137,21 @@ def find_untrusted(files: Mapping[str, str], folder: Path) -> list[str]:
     return wrong
 
 
-def missing(files: Mapping[str, str], made: Path | None = None) -> list[str]:
+def missing(texts: Mapping[str, str], made: Path | None = None) -> list[str]:
     """Say which users and directories that the files name are not there: NUT looks at them at its start, or when it is late.
 
     made: a directory that will have been made by then.
     """
-    conf = ups_conf.parse(files.get("ups.conf", ""))
-    pairs = [*conf.settings, *(pair for one in conf.sections.values() for pair in one.keys)]
+    files = NutFiles.of(texts)
+    conf = files.ups_conf
+    pairs = [*conf.settings, *(pair for section in conf.sections.values() for pair in section.keys)]
     users = [("ups.conf", value) for key, value in pairs if key == "user"]
-    users.append(("upsmon.conf", grammar.directive(files.get("upsmon.conf", ""), "RUN_AS_USER")))
+    users.append(("upsmon.conf", files.directive("upsmon.conf", "RUN_AS_USER")))
     wrong = [f"{name}: this host has no user {user}" for name, user in users if user and not _is_user(user)]
-    folders = [
-        (name, "CERTPATH", grammar.directive(files.get(name, ""), "CERTPATH")) for name in ("upsd.conf", "upsmon.conf")
-    ]
+    folders = [(name, "CERTPATH", files.directive(name, "CERTPATH")) for name in ("upsd.conf", "upsmon.conf")]
     folders += [("ups.conf", key, value) for key, value in conf.settings if key in ("driverpath", "statepath")]
     for name, directive in (("upsmon.conf", "POWERDOWNFLAG"), ("upssched.conf", "PIPEFN"), ("upssched.conf", "LOCKFN")):
-        path = grammar.directive(files.get(name, ""), directive)
+        path = files.directive(name, directive)
         folders.append((name, directive, str(Path(path).parent) if path else None))
     wrong += [
         f"{name}: {directive}: there is no directory {path}. Make it, or name another"

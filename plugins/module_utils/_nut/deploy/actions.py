@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from ..base import paths, systemd
 from ..conf import grammar, ups_conf
+from ..conf.redact import redact
 from .change import Action, Change, FileChange, in_order, stop_watcher
 
 FOLDER = Path("/", paths.NUT)
@@ -53,7 +55,7 @@ _UNREAD = ("UPSD_OPTIONS", "UPSMON_OPTIONS")
 
 
 def watched_units(files: Mapping[str, str]) -> tuple[str, ...]:
-    """Name the units that a host with these files has."""
+    """Return the units that a host with these files has."""
     if "ups.conf" not in files:
         return (systemd.MONITOR, systemd.ALL)
     drivers = [systemd.driver(name) for name in ups_conf.parse(files["ups.conf"]).sections]
@@ -124,7 +126,9 @@ def _files(
     names: Sequence[str], old: Mapping[str, str], new: Mapping[str, str], folder: Path
 ) -> tuple[FileChange, ...]:
     return tuple(
-        FileChange(name, folder / name, old.get(name), new[name], "ups.conf" if name == WANTED else name)
+        FileChange(
+            name, folder / name, old.get(name), new[name], partial(redact, "ups.conf" if name == WANTED else name)
+        )
         for name in names
     )
 
@@ -139,7 +143,7 @@ def _is_there(found: Mapping[str, systemd.Unit], name: str) -> bool:
 
 
 def _boots(unit: str) -> bool:
-    """Say whether a unit is enabled by us. A driver's instance is enabled by the enumerator."""
+    """Return whether a unit is enabled by us. A driver's instance is enabled by the enumerator."""
     return unit != systemd.WATCHER and not systemd.is_driver(unit)
 
 
@@ -150,8 +154,8 @@ def _driver_actions(
     everywhere = was.settings != will.settings
     edited = [
         name
-        for name, one in will.sections.items()
-        if name in was.sections and (everywhere or was.sections[name] != one)
+        for name, section in will.sections.items()
+        if name in was.sections and (everywhere or was.sections[name] != section)
     ]
     unknown = [name for name in will.sections if found.get(systemd.driver(name), systemd.ABSENT).enabled != "enabled"]
     idle = [name for name in will.sections if name not in unknown and not found[systemd.driver(name)].runs]

@@ -14,11 +14,10 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Callable, Generic, TypeVar
 
 from ..base import systemd
 from ..base.text import printable_text
-from ..conf.redact import redact
 
 CONTEXT = 3  # lines around each difference that a diff shows
 
@@ -59,7 +58,7 @@ class FileChange:
     path: Path
     old: str | None  # None: it is not there, or not a text of ours
     new: str | None  # None: it goes
-    secret: str = ""  # the name of NUT's file by whose grammar it is read, if there may be secrets in it
+    redact: Callable[[str], str] | None = None  # takes the secrets from such a text; None: there are none
 
     def diff(self) -> list[str]:
         """Show what changes, line by line; of NUT's own files what NUT reads, without secrets and comments."""
@@ -71,10 +70,10 @@ class FileChange:
         return list(lines) or [f"{self.path}: {same}"]
 
     def _shown(self, text: str) -> list[str]:
-        if not self.secret:
+        if self.redact is None:
             return text.splitlines()
         # the files that Debian ships are comment for the most part
-        lines = redact(self.secret, text).splitlines()
+        lines = self.redact(text).splitlines()
         return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 

@@ -49,7 +49,7 @@ class DeployError(Exception):
 
 
 class Bus(Protocol):
-    """The host's USB bus with the UPSes on it; see hotplug/reconcile.py, which stands above this file."""
+    """The host's USB bus with the UPSes on it; see hotplug/act.py, which stands above this file."""
 
     def complete(self, wanted: str) -> tuple[str, Resolution]:
         """Return ups.conf with what is plugged in filled in, and how its names were found."""
@@ -112,7 +112,7 @@ class Deployment:
     def _complete(self) -> str:
         """Complete ups.conf by what is plugged in. Returns the text that it was made of; "" if nothing is left to the host."""
         text = self.new.get("ups.conf", "")
-        auto = any(ups_conf.is_auto(one) for one in ups_conf.parse(text).sections.values())
+        auto = any(ups_conf.is_auto(section) for section in ups_conf.parse(text).sections.values())
         if not text or not (auto or self.policy):
             return ""
         self.bus = self.open_bus(self._policy(), self.local, self.release)
@@ -178,7 +178,7 @@ class Deployment:
         )
 
     def _stale(self) -> list[str]:
-        """Name the sections that the enumerator would take for changed: NUT 2.8.1 forgets what it let a driver reload."""
+        """Return the sections that the enumerator would take for changed: NUT 2.8.1 forgets what it let a driver reload."""
         text = self.new.get("ups.conf", "")
         stale = []
         for name in ups_conf.parse(text).sections:
@@ -188,7 +188,7 @@ class Deployment:
         return stale
 
     def _loose(self) -> list[str]:
-        """Name the files that others than root and NUT may read or write, or that NUT itself may not read."""
+        """Return the files that others than root and NUT may read or write, or that NUT itself may not read."""
         try:
             owner = base_files.ids(self.local.owner)
         except KeyError:
@@ -219,9 +219,9 @@ class Deployment:
                 if names is None:
                     # what stands in for a UPS that is not there was never served
                     self.served |= {
-                        one.name.lower() for one in states if one.fresh and vocabulary.ABSENT not in one.status
+                        state.name.lower() for state in states if state.fresh and vocabulary.ABSENT not in state.status
                     }
-                busy = snapshot.careful([one for one in states if names is None or one.name.lower() in names])
+                busy = snapshot.careful([state for state in states if names is None or state.name.lower() in names])
             except UpsdFailure:
                 continue
             if busy and not force:
@@ -236,10 +236,10 @@ class Deployment:
         for files in (self.old, self.new or self.old):
             if "ups.conf" in files:
                 asked.update(dict.fromkeys(local_upsd(files.get("upsd.conf", ""))))
-            for one in upsmon.monitors(files.get("upsmon.conf", "")):
-                names = asked.setdefault((one.host, one.port), [])
+            for monitor in upsmon.monitors(files.get("upsmon.conf", "")):
+                names = asked.setdefault((monitor.host, monitor.port), [])
                 if names is not None:
-                    names.append(one.ups.lower())
+                    names.append(monitor.ups.lower())
         return asked
 
     def check(self) -> None:
@@ -273,20 +273,20 @@ class Deployment:
             self.warnings += self._abandoned()
 
     def _abandoned(self) -> list[str]:
-        """Name who is still logged in to a upsd that is about to go."""
+        """Return who is still logged in to a upsd that is about to go."""
         if "ups.conf" not in self.old:
             return []
         try:
             with Client(*local_upsd(self.old.get("upsd.conf", ""))[0], timeout=5) as client:
-                names = [one.name for one in snapshot.snapshot(client)]
+                names = [state.name for state in snapshot.snapshot(client)]
                 seen = {address for name in names for address in client.list_clients(name)}
         except UpsdFailure:
             return []
-        others = sorted(one for one in seen if hostnames.normal_address(one) != hostnames.LOOPBACK)
+        others = sorted(address for address in seen if hostnames.normal_address(address) != hostnames.LOOPBACK)
         return [f"{', '.join(others)} are still logged in, and lose their UPS by this"] if others else []
 
     def advice(self) -> list[str]:
-        """Say what the installed release is known to be bad at, as far as it touches this host."""
+        """Return what the installed release is known to be bad at, as far as it touches this host."""
         return advise(self.new, self.release) if self.release else []
 
     # Doing

@@ -76,7 +76,7 @@ class Verifier:
 
     def _mend(self, verdict: Verdict, starts: dict[str, int]) -> None:
         """Start what has ended. Debian 12 restarts neither upsd nor upsmon by itself."""
-        suspects = [one.unit for one in verdict.broken if one.unit in (systemd.SERVER, systemd.MONITOR)]
+        suspects = [trouble.unit for trouble in verdict.broken if trouble.unit in (systemd.SERVER, systemd.MONITOR)]
         if not suspects:
             return
         for name, unit in systemd.show(list(dict.fromkeys(suspects)), self.runner).items():
@@ -100,10 +100,10 @@ class Verifier:
                 states = snapshot.snapshot(client, list(sections))
         except UpsdFailure as error:
             return {}, (Trouble(str(error), systemd.SERVER),), ()
-        status = {one.name: " ".join(one.status) if one.fresh else one.error or "no data" for one in states}
+        status = {state.name: " ".join(state.status) if state.fresh else state.error or "no data" for state in states}
         broken: list[Trouble] = []
         absent: list[Trouble] = []
-        for name in (one.name for one in states if not one.fresh):
+        for name in (state.name for state in states if not state.fresh):
             trouble = Trouble(f"upsd does not serve {name} fresh: {status[name]}", systemd.driver(name))
             (absent if self._is_absent(sections[name], status[name]) else broken).append(trouble)
         return status, tuple(broken), tuple(absent)
@@ -115,24 +115,24 @@ class Verifier:
         return why == "DATA-STALE" or (why == "DRIVER-NOT-CONNECTED" and finds_no_ups(section, self.runner))
 
     def _logged_out(self) -> tuple[list[Trouble], list[Trouble]]:
-        """Say to whom this host's upsmon has not logged in: what is broken, and what is merely away."""
+        """Return to whom this host's upsmon has not logged in: what is broken, and what is merely away."""
         missing: list[Trouble] = []
         away: list[Trouble] = []
-        for one in upsmon.monitors(self.files["upsmon.conf"]):
+        for monitor in upsmon.monitors(self.files["upsmon.conf"]):
             try:
-                with Client(one.host, one.port, timeout=5) as client:
-                    name = upsmon.certificate_name(self.files["upsmon.conf"], one.host)
+                with Client(monitor.host, monitor.port, timeout=5) as client:
+                    name = upsmon.certificate_name(self.files["upsmon.conf"], monitor.host)
                     if self.tls and name:
                         # upsmon logs in only if this works, too
                         client.starttls(self.tls.ca, name)
-                    clients = client.list_clients(one.ups)
+                    clients = client.list_clients(monitor.ups)
                     address = client.local_address
             except UpsdFailure as error:
                 # one that feeds nothing here is only watched: that it is away hurts nobody
-                (missing if one.power else away).append(Trouble(f"{one.system}: {error}", systemd.MONITOR))
+                (missing if monitor.power else away).append(Trouble(f"{monitor.system}: {error}", systemd.MONITOR))
                 continue
             if hostnames.normal_address(address) not in {hostnames.normal_address(other) for other in clients}:
                 seen = ", ".join(clients) or "nobody"
-                words = f"upsmon of this host ({address}) has not logged in to {one.system} as {one.user}; upsd lists {seen}"
+                words = f"upsmon of this host ({address}) has not logged in to {monitor.system} as {monitor.user}; upsd lists {seen}"
                 missing.append(Trouble(words, systemd.MONITOR))
         return missing, away

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from ..base.clock import stamp
 from ..base.text import printable
-from . import status as doctor_status
 from .findings import OK, WARNING
+from .journal import troubles as find_troubles
 from .look import DAY, DEPLOY, TROUBLES, Found, Look, Registry
 
 check = Registry()
@@ -53,7 +53,7 @@ def check_clock(look: Look) -> Found:
 def check_journal(look: Look) -> Found:
     """What went wrong in the last day?"""
     yield from look.blind("journal", "journal")
-    troubles = doctor_status.troubles(look.seen.journal)
+    troubles = find_troubles(look.seen.journal)
     said = [
         f"{words} ({f'{times} times, last' if times > 1 else 'once,'} {stamp(last)})" for words, times, last in troubles
     ]

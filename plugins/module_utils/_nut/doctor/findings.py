@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What checks find, in order, as a table for people, and as data for machines. checks.py makes them."""
+"""What checks find, in order, as a table for people, and as data for machines. checks_*.py make them."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from typing import Any, Callable
 from ..base.text import printable
 from ..conf.files import NutFiles
 from ..conf.fit import fit_files
-from . import status
 from .findings import FAILURE, NOTE, OK, UNKNOWN, WARNING, Finding
+from .journal import is_systemds
 from .observe import Seen, Served
 
 DAY = 86400.0
@@ -104,9 +104,7 @@ class Look:
 
     def last_words(self, unit: str) -> str:
         """Return what a unit said last about itself, in brackets."""
-        said = [
-            entry.words for entry in self.seen.journal if entry.unit == unit and not status.is_systemds(entry.words)
-        ]
+        said = [entry.words for entry in self.seen.journal if entry.unit == unit and not is_systemds(entry.words)]
         return f" (it said last: {printable(said[-1], 120)})" if said else ""
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is to be seen on a host that has to do with its UPSes. checks.py judges it.
+"""What is to be seen on a host that has to do with its UPSes. checks_*.py judge it.
 
 Nothing is changed: no file is written, no unit is touched, and nobody logs in to upsd. What can't be seen is no error here: it
 stands in Seen.troubles, by the name of what was looked for.
@@ -27,11 +27,10 @@ from typing import Any, Callable, TypeVar
 from ..base import hostnames, paths, records, tcp_table, trust
 from ..base.process import Find, find_program
 from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Entry, Run, Unit, driver, read_journal, show
-from ..conf import grammar, host, ups_conf, upsd
-from ..conf import upsmon as conf_upsmon
+from ..conf import host
 from ..conf.directives import Release
+from ..conf.files import NutFiles
 from ..conf.release import find_release
-from ..conf.upsd import local_upsd
 from ..deploy import actions, sandbox
 from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
@@ -148,11 +147,10 @@ class Seen:
     flags: Mapping[str, float] = field(default_factory=dict)
     cut: Cut | None = None
     untrusted: Mapping[str, str] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(
-        default_factory=dict
-    )  # sandboxes that this host can't apply, see install.REFUSED
-    gate: gate.State | None = None
-    last: report.Report | str | None = None
+    # sandboxes that this host can't apply
+    refused: Mapping[str, str] = field(default_factory=dict)
+    gate: gate.State | None = None  # of the last gate of this boot
+    last: report.Report | str | None = None  # of the last gate; why it can't be used
     helped: tuple[watch.Event, ...] = ()  # what nut-watch did for upsd
     firewall: tuple[str, ...] | None = None
     access: access.Loaded | None = None
@@ -194,11 +192,11 @@ class Host:
         )
         nothing: dict[str, File] = {}
         files = self.tried("files", self._files, nothing)
-        upsmon = files["upsmon.conf"].text if "upsmon.conf" in files else ""
-        names = self._sections(files)
+        nut = NutFiles({name: file.text for name, file in files.items()})
+        names = tuple(nut.ups_conf.sections)
         none: tuple[tuple[Socket, ...], tuple[Process, ...]] = ((), ())
         sockets, processes = self.tried("sockets", self._network, none)
-        served = self._served(files) if self.primary and installed else None
+        served = self._served(nut) if self.primary and installed else None
         return Seen(
             now=now,
             group=_group(),
@@ -211,17 +209,17 @@ class Host:
             sockets=sockets,
             devices=self.tried("usb", self._devices, ()) if self.primary else (),
             served=served,
-            watched=self._watched(upsmon),
+            watched=self._watched(nut),
             addresses=self._addresses(),
-            tls=self._tls(files) if self.primary and self.ca else None,
-            flags=self.tried("flags", lambda: self._flags(upsmon), {}),
-            cut=self.tried("cut", lambda: self._cut(upsmon), None) if self.primary else None,
-            untrusted=self.tried("trust", lambda: self._untrusted(upsmon), {}),
+            tls=self._tls(nut) if self.primary and self.ca else None,
+            flags=self.tried("flags", lambda: self._flags(nut), {}),
+            cut=self.tried("cut", lambda: self._cut(nut), None) if self.primary else None,
+            untrusted=self.tried("trust", lambda: self._untrusted(nut), {}),
             refused=self.tried("sandboxes", lambda: sandbox.read_refused(self.root), {}),
             gate=records.recall(gate.State, self._at(paths.GATE_STATE), gate.VERSION),
             last=report.read_last(self._at(paths.GATE_REPORT)),
             helped=self._helped(),
-            firewall=self.tried("firewall", lambda: self._firewall(files), None)
+            firewall=self.tried("firewall", lambda: self._firewall(nut), None)
             if self.primary and self.shielded
             else None,
             access=self.tried("access", self._access, None) if self.primary else None,
@@ -273,16 +271,13 @@ class Host:
     def _helped(self) -> tuple[watch.Event, ...]:
         return watch.recall(self._at(paths.WATCH_STATE), "").events if self.primary else ()
 
-    def _sections(self, files: Mapping[str, File]) -> tuple[str, ...]:
-        return tuple(ups_conf.parse(files["ups.conf"].text).sections) if "ups.conf" in files else ()
-
-    def _flags(self, upsmon_conf: str) -> dict[str, float]:
-        paths = dict.fromkeys([grammar.directive(upsmon_conf, "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
+    def _flags(self, nut: NutFiles) -> dict[str, float]:
+        paths = dict.fromkeys([nut.directive("upsmon.conf", "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
         seen = {path: self._at(path) for path in paths if path}
         return {path: one.lstat().st_mtime for path, one in seen.items() if one.is_file()}
 
-    def _cut(self, upsmon_conf: str) -> Cut | None:
-        path = grammar.directive(upsmon_conf, "POWERDOWNFLAG")
+    def _cut(self, nut: NutFiles) -> Cut | None:
+        path = nut.directive("upsmon.conf", "POWERDOWNFLAG")
         if not path:
             return None
         room = os.statvfs(self._at(path).parent)
@@ -290,8 +285,8 @@ class Host:
         files = room.f_favail if room.f_files else None
         return Cut(path, flag.look_at(flag.spare_of(str(self._at(path)))), room.f_bavail * room.f_frsize, files)
 
-    def _untrusted(self, upsmon_conf: str) -> dict[str, str]:
-        given = grammar.directive(upsmon_conf, "POWERDOWNFLAG")
+    def _untrusted(self, nut: NutFiles) -> dict[str, str]:
+        given = nut.directive("upsmon.conf", "POWERDOWNFLAG")
         paths = [*trust.ROOTS_OWN, *([str(Path(given).parent)] if given else []), *self._notifying()]
         return {path: why for path in paths if (why := trust.find_untrusted(self._at(path)))}
 
@@ -351,9 +346,8 @@ class Host:
 
     # upsd
 
-    def _served(self, files: Mapping[str, File]) -> Served | str:
-        conf = files["upsd.conf"].text if "upsd.conf" in files else ""
-        return self._ask(*local_upsd(conf)[0])
+    def _served(self, nut: NutFiles) -> Served | str:
+        return self._ask(*nut.local_upsd[0])
 
     def _ask(self, host: str, port: int, names: Sequence[str] | None = None) -> Served | str:
         try:
@@ -363,8 +357,8 @@ class Host:
         except (UpsdFailure, ValueError) as error:
             return str(error)
 
-    def _watched(self, upsmon_conf: str) -> dict[str, Served | str]:
-        return {one.system: self._ask(one.host, one.port, [one.ups]) for one in conf_upsmon.monitors(upsmon_conf)}
+    def _watched(self, nut: NutFiles) -> dict[str, Served | str]:
+        return {one.system: self._ask(one.host, one.port, [one.ups]) for one in nut.monitors}
 
     def _addresses(self) -> dict[str, tuple[str, ...] | str]:
         places = {name: place.strip("[]") for name, place in self.clients.items()}
@@ -381,10 +375,9 @@ class Host:
                 )
         return addresses
 
-    def _tls(self, files: Mapping[str, File]) -> Tls:
-        conf = files["upsd.conf"].text if "upsd.conf" in files else ""
+    def _tls(self, nut: NutFiles) -> Tls:
         try:
-            with self.open_client(*local_upsd(conf)[0]) as client:
+            with self.open_client(*nut.local_upsd[0]) as client:
                 client.starttls(self.ca, self.server)
                 ends = client.peer_not_after
                 return Tls(client.tls_version or "", ends.timestamp() if isinstance(ends, datetime) else 0.0)
@@ -393,12 +386,11 @@ class Host:
 
     # Proxmox VE
 
-    def _firewall(self, files: Mapping[str, File]) -> tuple[str, ...] | None:
+    def _firewall(self, nut: NutFiles) -> tuple[str, ...] | None:
         folder = self._at("etc/pve")
         if not folder.is_dir():
             return None
-        conf = files["upsd.conf"].text if "upsd.conf" in files else ""
-        port = (upsd.listening(conf) or [("", upsd.PORT)])[0][1]
+        port = nut.ports[0]
         sources = [access.make_source(one, one) for one in self.clients.values()]
         found, problems = access.resolve_sources(sources, self.resolve)
         known = {source.address: those for source, those in found.items()}

@@ -2,10 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How it stands, on one screen: each UPS, who is logged in and would be waited for, and what happened last, in plain words.
-
-The texts of NUT's daemons are those of 2.8.0 to 2.8.5 (clients/upsmon.c, server/*.c, drivers/).
-"""
+"""How it stands, on one screen: each UPS, who is logged in and would be waited for, and what happened last, in plain words."""
 
 from __future__ import annotations
 
@@ -13,129 +10,23 @@ import calendar
 import re
 import textwrap
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..base import hostnames, records, systemd
+from ..base import hostnames, records
 from ..base.text import printable
 from ..conf.release import dotted
 from ..net import readings, snapshot
 from ..net.vocabulary import status_words
+from .journal import events
+from .observe import Seen, Served
 
 YEAR = 365.25 * 86400
 EVENTS = 12
 WIDTH = 120
 DATES = ("battery.date", "battery.mfr.date")
 """Where a UPS says how old its battery is."""
-
-
-@dataclass(frozen=True)
-class _Pattern:
-    """How a daemon says something, and what it means. {0} is what the first group of the pattern found. bad: it is a trouble."""
-
-    said: re.Pattern[str]
-    words: str
-    bad: bool = False
-
-
-def _p(said: str, words: str, bad: bool = False) -> _Pattern:
-    return _Pattern(re.compile(said), words, bad)
-
-
-_UPS = r"(?:UPS )?\[?([A-Za-z0-9_.-]+)(?:@[^\s\]]*)?\]?"
-_PATTERNS = (
-    _p(rf"{_UPS} on battery$", "mains failed: {0} is on battery"),
-    _p(rf"{_UPS} on line power$", "mains are back: {0}"),
-    _p(rf"{_UPS} battery is low$", "battery of {0} is low"),
-    _p(rf"{_UPS}: forced shutdown in progress$", "shutdown of all on {0} has begun (FSD)"),
-    _p(r"Auto logout and shutdown proceeding", "this host's shutdown begins"),
-    _p(r"Executing automatic power-fail shutdown", "upsmon begins the shutdown"),
-    _p(rf"Communications with {_UPS} lost$", "contact with {0} lost", bad=True),
-    _p(rf"Communications with {_UPS} established$", "contact with {0} is there again"),
-    _p(rf"{_UPS} is unavailable$", "{0} has been without contact for long", bad=True),
-    _p(rf"{_UPS} battery needs to be replaced$", "battery of {0} wants to be replaced", bad=True),
-    _p(rf"{_UPS}: calibration in progress$", "{0} calibrates"),
-    _p(rf"{_UPS}: calibration finished$", "{0} has calibrated"),
-    _p(r"upsmon parent process died - shutdown impossible", "upsmon's parent died: it could not shut down", bad=True),
-    _p(rf"Login on {_UPS} failed - got \[(.*)\]", "upsd refused upsmon's login to {0} ({1})", bad=True),
-    _p(rf"Poll {_UPS} failed - (.*)", "upsmon could not ask for {0}: {1}", bad=True),
-    _p(rf"{_UPS}: connect failed: (.*)", "upsmon could not reach upsd of {0}: {1}", bad=True),
-    _p(rf"Data for {_UPS} is stale - check driver", "driver of {0} hears nothing from it", bad=True),
-    _p(rf"{_UPS} data is no longer stale", "driver of {0} hears from it again"),
-    _p(rf"Can't connect to {_UPS} \(.*\): (.*)", "upsd can't reach the driver of {0}: {1}", bad=True),
-    _p(rf"Connected to {_UPS}: ", "upsd has found the driver of {0}"),
-    _p(r"User (\S+?)@(\S+) logged into UPS \[(\S+)\]", "{0} ({1}) logged in to {2}"),
-    _p(r"User (\S+?)@(\S+) logged out from UPS \[(\S+)\]", "{0} ({1}) logged out from {2}"),
-    _p(r"Client (\S+?)@(\S+) set FSD on UPS \[(\S+)\]", "{0} ({1}) began the shutdown of {2}"),
-    _p(r"not listening on (.*)", "upsd could not listen on {0}", bad=True),
-    _p(r"Can't bind TCP socket: (.*)", "upsd could not listen: {0}", bad=True),
-    _p(r"insufficient permissions on everything", "driver may not use its USB device", bad=True),
-    _p(r"No matching (?:USB/)?HID UPS found|No matching USB device found|No supported devices found", "driver found no UPS", bad=True),
-    _p(r"[Cc]an't claim USB device (.*)", "driver can't have the USB device {0}", bad=True),
-    _p(r"Fatal error: (.*)", "driver refuses its section of ups.conf: {0}", bad=True),
-    _p(r"upsmon.conf line (\d+): invalid directive (.*)", "upsmon ignores line {0} of upsmon.conf", bad=True),
-    _p(r"Parse error: (\S+): line (\d+): (.*)", "{0}, line {1} can't be read: {2}", bad=True),
-    _p(r"Failed with result '(.*)'", "the unit failed ({0})", bad=True),
-    _p(r"^Started nut-monitor|^Started .*(?:power device monitor|upsmon)", "upsmon was started"),
-    _p(r"^Stopped .*(?:power device monitor|upsmon)", "upsmon was stopped"),
-    _p(r"^Started .*(?:power devices information server|upsd)", "upsd was started"),
-    _p(r"^Stopped .*(?:power devices information server|upsd)", "upsd was stopped"),
-)  # fmt: skip
-# what our own programs say is in plain words already
-_OURS = (systemd.GATE, systemd.STAGES, systemd.WATCH, systemd.HOTPLUG)
-_SYSTEMDS = re.compile(
-    r"(?:Starting|Started|Stopping|Stopped|Reloading|Reloaded|Finished|Deactivated) "
-    r"|.*: (?:Deactivated|Succeeded|Consumed|Main process|Failed with|Scheduled|Control process|Killing|Unit process|Found left-over)"
-)
-
-
-def is_systemds(words: str) -> bool:
-    """Say whether a line of a unit's journal is systemd's, about it."""
-    return _SYSTEMDS.match(words) is not None
-
-
-def in_words(unit: str, words: str) -> tuple[str, bool] | None:
-    """Say in plain words what a line of the journal means, and whether it is a trouble. None if it says nothing to people."""
-    for pattern in _PATTERNS:
-        found = pattern.said.search(words)
-        if found:
-            who = f" ({unit.removesuffix('.service')})" if pattern.words.startswith(("the unit", "driver ")) else ""
-            told = pattern.words.format(*(printable(one or "", 80) for one in found.groups()))
-            return told + ("" if "driver of {0}" in pattern.words else who), pattern.bad
-    if unit in _OURS and not is_systemds(words):
-        return f"{unit.removesuffix('.service')}: {printable(words, 150)}", False
-    return None
-
-
-def events(journal: Iterable[Any], most: int = EVENTS) -> list[tuple[float, str]]:
-    """Return the last events of a journal (examine.Entry): when, and what in words; the newest last. Equal ones in a row are one."""
-    found: list[tuple[float, str]] = []
-    times = 1
-    for entry in sorted(journal, key=lambda one: one.at):
-        told = in_words(entry.unit, entry.words)
-        if told is None:
-            continue
-        plain = re.sub(r" \([0-9]+ times\)$", "", found[-1][1]) if found else ""
-        if told[0] == plain:
-            times += 1
-            found[-1] = entry.at, f"{plain} ({times} times)"
-        else:
-            times = 1
-            found.append((entry.at, told[0]))
-    return found[-most:]
-
-
-def troubles(journal: Iterable[Any]) -> list[tuple[str, int, float]]:
-    """Return what went wrong: in words, how often, and when last; what was last comes first."""
-    found: dict[str, tuple[int, float]] = {}
-    for entry in journal:
-        told = in_words(entry.unit, entry.words)
-        if told and told[1]:
-            times, last = found.get(told[0], (0, 0.0))
-            found[told[0]] = times + 1, max(last, entry.at)
-    return sorted(((words, times, last) for words, (times, last) in found.items()), key=lambda one: -one[2])
-
 
 _DATE = (
     (re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})"), (0, 1, 2)),
@@ -202,33 +93,35 @@ def read_facts(data: object) -> Facts:
     return records.build(Facts, data, "seen", lambda text: printable(text, 300))
 
 
-def facts(seen: Any, most: int = EVENTS) -> dict[str, Any]:
-    """Return what status() shows of a primary, from examine.Seen, as data for JSON."""
+def facts(seen: Seen, most: int = EVENTS) -> dict[str, Any]:
+    """Return Facts of a primary, as data for JSON."""
     served = seen.served
-    upses = [] if served is None or isinstance(served, str) else served.report.upses
-    return {
-        "now": seen.now,
-        "release": dotted(seen.release) if seen.release else None,
-        "upsd": served if isinstance(served, str) else None,
-        "upses": [
-            {
-                "name": one.name,
-                "description": one.description,
-                "status": list(one.status),
-                "words": state_words(one),
-                "fresh": one.fresh,
-                "charge": one.reading.charge,
-                "runtime": one.reading.runtime,
-                "load": readings.quantity(one.variables.get("ups.load")),
-                "battery_date": next((one.variables[name] for name in DATES if one.variables.get(name)), None),
-                "model": " ".join(one.variables[name] for name in ("device.mfr", "device.model") if one.variables.get(name)),
-                "clients": list(one.clients),
-            }
-            for one in upses
-        ],
-        "addresses": {name: list(those) for name, those in seen.addresses.items() if not isinstance(those, str)},
-        "events": [[at, words] for at, words in events(seen.journal, most)],
-    }  # fmt: skip
+    return asdict(
+        Facts(
+            now=seen.now,
+            release=dotted(seen.release) if seen.release else None,
+            upsd=served if isinstance(served, str) else None,
+            upses=tuple(map(_facts_of, served.report.upses)) if isinstance(served, Served) else (),
+            addresses={name: those for name, those in seen.addresses.items() if not isinstance(those, str)},
+            events=tuple(events(seen.journal, most)),
+        )
+    )
+
+
+def _facts_of(ups: snapshot.UpsState) -> UpsFacts:
+    return UpsFacts(
+        name=ups.name,
+        description=ups.description,
+        status=tuple(ups.status),
+        words=state_words(ups),
+        fresh=ups.fresh,
+        charge=ups.reading.charge,
+        runtime=ups.reading.runtime,
+        load=readings.quantity(ups.variables.get("ups.load")),
+        battery_date=next((ups.variables[name] for name in DATES if ups.variables.get(name)), None),
+        model=" ".join(ups.variables[name] for name in ("device.mfr", "device.model") if ups.variables.get(name)),
+        clients=tuple(ups.clients),
+    )
 
 
 def status(primaries: Mapping[str, object], clients: Sequence[Mapping[str, Any]], *, width: int = WIDTH) -> str:

@@ -41,7 +41,7 @@ class Outcome:
 
     @property
     def changed(self) -> bool:
-        """Say whether anything was done to the host."""
+        """Return whether anything was done to the host."""
         return bool(self.done or self.written)
 
 
@@ -63,7 +63,7 @@ class Actor(Observer):
     @staticmethod
     def _ours(text: str, resolution: usb_names.Resolution) -> dict[str, str]:
         sections = ups_conf.parse(text).sections
-        return {name: ups_conf.render([one]) for name, one in sections.items() if name not in resolution.fixed}
+        return {name: ups_conf.render([section]) for name, section in sections.items() if name not in resolution.fixed}
 
     def act(self, look: Look) -> Outcome:
         """Do what a look has decided on. The caller holds the lock. Never raises for what could not be done."""
@@ -84,7 +84,7 @@ class Actor(Observer):
         return work.outcome()
 
     def _tell(self, look: Look) -> State:
-        """Say what has not been said, and what waits. Returns the memory with that."""
+        """Tell what has not been told, and what waits. Returns the memory with that."""
         memory = look.state
         for line in look.remarks:
             if line not in memory.told:
@@ -202,8 +202,10 @@ class _Work:
         look, host = self.look, self.host
         # Whether a driver then runs with its old section nobody knows: so it is restarted.
         noted = [
-            replace(one, verb="restart") if one.verb == "start" and base_systemd.is_driver(one.unit) else one
-            for one in look.plan.after
+            replace(action, verb="restart")
+            if action.verb == "start" and base_systemd.is_driver(action.unit)
+            else action
+            for action in look.plan.after
         ]
         self.noted = [*noted, *look.left]
         try:
@@ -215,7 +217,7 @@ class _Work:
             # what was edited by hand has not become ours by being written along
             ours = {name: text for name, text in look.known.written.items() if name in fixed}
             sections = look.plan.conf.sections
-            ours |= {name: ups_conf.render([one]) for name, one in sections.items() if name not in fixed}
+            ours |= {name: ups_conf.render([section]) for name, section in sections.items() if name not in fixed}
             self.state = replace(self.state, written=dict(look.known.written), intended=ours)
         # with the tries, before they are made: who is killed while a driver hangs must not begin anew for ever
         host._keep(self.state)
@@ -268,7 +270,7 @@ class _Work:
         """
         host, text = self.host, self.look.text or self.look.old
         conf, was = ups_conf.parse(text), self.look.known.conf
-        same = [name for name, one in conf.sections.items() if was.sections.get(name) == one]
+        same = [name for name, section in conf.sections.items() if was.sections.get(name) == section]
         texts = {}
         for name in (*same, *([""] if conf.settings == was.settings else [])):
             path = base_systemd.checksum(name, host.local.systemd)

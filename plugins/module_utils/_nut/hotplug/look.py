@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..base import systemd
 from ..base.text import printable
 from ..conf.directives import Release
+from ..conf.redact import redact
 from ..conf.ups_conf import Section
 from ..deploy.change import Action, FileChange, show
 from ..usb.bus import Ups, UsbDevice
@@ -23,7 +25,7 @@ from .memory import State
 
 
 def describe(device: UsbDevice) -> str:
-    """Name a device in a line: its ids, what it calls itself, its serial, its place."""
+    """Return a device in a line: its ids, what it calls itself, its serial, its place."""
     names = " ".join(part for part in (device.manufacturer, device.product) if part)
     parts = [device.ids, printable(names, 80), f"serial {printable(device.serial, 60)}" if device.serial else ""]
     return " ".join(part for part in [*parts, f"at {printable(device.place or device.name, 80)}"] if part)
@@ -31,7 +33,7 @@ def describe(device: UsbDevice) -> str:
 
 def difference(before: str, after: str, path: str = "/etc/nut/ups.conf") -> str:
     """Show what changes in ups.conf, as a unified diff without secrets."""
-    return show(FileChange("ups.conf", Path(path), before, after, "ups.conf").diff())
+    return show(FileChange("ups.conf", Path(path), before, after, partial(redact, "ups.conf")).diff())
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ class Look:
 
     @property
     def changes(self) -> bool:
-        """Say whether act() would do anything to the host."""
+        """Return whether act() would do anything to the host."""
         return self.text is not None or bool(self.plan or self.lacks)
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """Say what act() would do, one line a step."""
+        """Return what act() would do, one line a step."""
         permits = [f"permit {printable(node)}: {reason}" for node, reason in self.plan.permits]
         written = [f"write {self.path}: {why}" for why in self.changed().values()] if self.text is not None else []
         lines = [*permits, *map(str, self.plan.before), *written, *map(str, self.plan.after)]
@@ -85,11 +87,15 @@ class Look:
         return {line: since.get(gist(line), 0.0) for line in self.plan.deferred}
 
     def changed(self) -> dict[str, str]:
-        """Name the sections that the plan adds, changes or takes away, each with what it is now. "" is the global part."""
+        """Return the sections that the plan adds, changes or takes away, each with what it is now. "" is the global part."""
         conf, was = self.plan.conf, self.known.conf
         if conf is None:
             return {}
-        told = {name: self._becomes(name, one) for name, one in conf.sections.items() if was.sections.get(name) != one}
+        told = {
+            name: self._becomes(name, section)
+            for name, section in conf.sections.items()
+            if was.sections.get(name) != section
+        }
         told |= {name: f"[{name}] goes" for name in was.sections if name not in conf.sections}
         return told or {"": "its sections stay, and the rest follows ups.conf.wanted"}
 

@@ -79,13 +79,13 @@ def _with_old(resolution: usb_names.Resolution, known: usb_names.Known, names: I
         resolution,
         conf=ups_conf.UpsConf(resolution.conf.settings, kept),
         found=resolution.found & kept.keys(),
-        plugged={name: one for name, one in resolution.plugged.items() if name in kept},
-        memory={name: one for name, one in resolution.memory.items() if name in kept},
+        plugged={name: ups for name, ups in resolution.plugged.items() if name in kept},
+        memory={name: identity for name, identity in resolution.memory.items() if name in kept},
     )
 
 
 def _silent(line: str) -> None:
-    """Say nothing."""
+    """Do nothing."""
 
 
 @dataclass
@@ -141,7 +141,7 @@ class Observer:
         plan, left = owed.add_owed(plan, self._pending(), drivers, power, found)
         if text is not None:
             plan = replace(plan, before=(*stop_watcher(found[base_systemd.WATCHER]), *plan.before))
-        remarks += [f"{describe(one.device)} is not served: {why}" for one, why in resolution.unserved]
+        remarks += [f"{describe(ups.device)} is not served: {why}" for ups, why in resolution.unserved]
         remarks += resolution.remarks
         return Look(
             glance=seen_bus,
@@ -164,7 +164,7 @@ class Observer:
             old=old,
             text=text,
             lacks=self._lacks(plan.conf or known.conf),
-            remarks=tuple(dict.fromkeys(printable(one, 500) for one in remarks)),
+            remarks=tuple(dict.fromkeys(printable(remark, 500) for remark in remarks)),
             troubled=troubled or bool(self._refused) or (power is None and bool(names)),
         )
 
@@ -178,8 +178,8 @@ class Observer:
         if known.wanted is not None:
             # a play overrules what was edited by hand, and takes away what nobody declared
             kept = {
-                name: one
-                for name, one in known.conf.sections.items()
+                name: section
+                for name, section in known.conf.sections.items()
                 if name in known.wanted.sections or name in known.found
             }
             known = replace(known, conf=replace(known.conf, sections=kept), written={}, play=True)
@@ -194,7 +194,7 @@ class Observer:
         ), resolution
 
     def _working(self, known: usb_names.Known, resolution: usb_names.Resolution) -> list[str]:
-        """Name the sections that would only say more of a UPS that is served, and whose driver is not restarted for that."""
+        """Return the sections that would only say more of a UPS that is served, and whose driver is not restarted for that."""
         names = [name for name in resolution.plugged if usb_names.says_more(name, known, resolution)]
         if not names:
             return []
@@ -231,8 +231,8 @@ class Observer:
         conf, found = ups_conf.parse(old), ups_conf_text.found_in(old)
         # A run that was cut short has written ups.conf or not: what stands there tells which.
         written = dict(memory.written)
-        for name, one in conf.sections.items():
-            if name in memory.intended and memory.intended[name] == ups_conf.render([one]):
+        for name, section in conf.sections.items():
+            if name in memory.intended and memory.intended[name] == ups_conf.render([section]):
                 written[name] = memory.intended[name]
         parsed = ups_conf.parse(wanted or "")
         # emptied by the module config when nothing is left to the host any more
@@ -264,17 +264,19 @@ class Observer:
     ) -> tuple[tuple[Ups, ...], tuple[str, ...], bool]:
         """Return the UPSes among the devices, those that nut-scanner has been asked about, and whether it failed."""
         sections = [*known.conf.sections.values(), *(known.wanted.sections.values() if known.wanted else ())]
-        telling = [one for one in sections if any(key.lower() in fingerprint.WHICH for key, _value in one.keys)]
+        telling = [
+            section for section in sections if any(key.lower() in fingerprint.WHICH for key, _value in section.keys)
+        ]
 
         def named(device: UsbDevice) -> bool:
-            return any(fingerprint.means(one, device) for one in telling)
+            return any(fingerprint.means(section, device) for section in telling)
 
         table = bus.table(self.tables) if self.tables else bus.table()
         upses = bus.candidates(devices, table, self.policy, named)
-        unknown = [one.device for one in upses if not one.driver and not named(one.device) and not self._ruled(one)]
-        present = {f"{one.ids} {one.bus} {one.device}" for one in devices}
-        asked = tuple(one for one in memory.asked if one in present)
-        new = [one for one in unknown if f"{one.ids} {one.bus} {one.device}" not in asked]
+        unknown = [ups.device for ups in upses if not ups.driver and not named(ups.device) and not self._ruled(ups)]
+        present = {f"{device.ids} {device.bus} {device.device}" for device in devices}
+        asked = tuple(key for key in memory.asked if key in present)
+        new = [device for device in unknown if f"{device.ids} {device.bus} {device.device}" not in asked]
         if not new:
             return upses, asked, False
         self.debug(f"nut-scanner is asked about {', '.join(map(describe, new))}")
@@ -283,7 +285,7 @@ class Observer:
         except bus.ScannerError as error:
             remarks.append(f"nut-scanner can't be asked which driver {', '.join(map(describe, new))} needs: {error}")
             return upses, asked, True
-        asked += tuple(f"{one.ids} {one.bus} {one.device}" for one in new if one.ids not in scanned)
+        asked += tuple(f"{device.ids} {device.bus} {device.device}" for device in new if device.ids not in scanned)
         return bus.candidates(devices, table, self.policy, named, scanned), asked, False
 
     def _ruled(self, ups: Ups) -> bool:
@@ -310,15 +312,15 @@ class Observer:
         except UpsdFailure as error:
             self.debug(str(error))
             return _Said({}, dict.fromkeys(names, UNREACHABLE), None)
-        by_name = {one.name.lower(): one for one in states}
+        by_name = {state.name.lower(): state for state in states}
         status: dict[str, tuple[str, ...]] = {}
         errors: dict[str, str] = {}
         for name in names:
-            one = by_name.get(name.lower())
-            if one is not None and one.fresh:
-                status[name] = one.status
+            state = by_name.get(name.lower())
+            if state is not None and state.fresh:
+                status[name] = state.status
             else:
-                errors[name] = "UNKNOWN-UPS" if one is None else one.error or "WAIT"
+                errors[name] = "UNKNOWN-UPS" if state is None else state.error or "WAIT"
         return _Said(status, errors, tuple(snapshot.careful(states)))
 
     @staticmethod
@@ -355,8 +357,8 @@ class Observer:
         """Leave the sections as they are that NUT has refused in this run; the others need not wait for them."""
         refused = {
             name: words
-            for name, one in resolution.conf.sections.items()
-            if (words := self._refused.get(ups_conf.render([one])))
+            for name, section in resolution.conf.sections.items()
+            if (words := self._refused.get(ups_conf.render([section])))
         }
         remarks += refused.values()
         return _with_old(resolution, known, refused)
@@ -371,23 +373,23 @@ class Observer:
         now: float,
     ) -> State:
         plugged = {
-            name: Plugging(*one.device.incarnation, now if (since := seen[name].plugged) is None else since)
-            for name, one in resolution.plugged.items()
+            name: Plugging(*ups.device.incarnation, now if (since := seen[name].plugged) is None else since)
+            for name, ups in resolution.plugged.items()
             if name in seen
         }
         # what a play has written is not an edit by hand
         agreed = {
-            name: ups_conf.render([one])
-            for name, one in known.conf.sections.items()
-            if name not in resolution.fixed and resolution.conf.sections.get(name) == one
+            name: ups_conf.render([section])
+            for name, section in known.conf.sections.items()
+            if name not in resolution.fixed and resolution.conf.sections.get(name) == section
         }
         return replace(
             memory,
             memory=dict(resolution.memory),
             written={**{name: text for name, text in known.written.items() if name in known.conf.sections}, **agreed},
             plugged=plugged,
-            silent={name: one.since for name, one in seen.items() if not one.status},
-            last={name: one.last for name, one in seen.items() if one.last},
+            silent={name: state.since for name, state in seen.items() if not state.status},
+            last={name: state.last for name, state in seen.items() if state.last},
         )
 
     def _text(self, plan: decide.Plan, old: str) -> str | None:
@@ -400,7 +402,7 @@ class Observer:
         return None if text == old else text
 
     def _lacks(self, conf: ups_conf.UpsConf) -> tuple[str, ...]:
-        needed = any(dict(one.keys).get("port") == DUMMY_PORT for one in conf.sections.values())
+        needed = any(dict(section.keys).get("port") == DUMMY_PORT for section in conf.sections.values())
         return (DUMMY_PORT,) if needed and self._read(DUMMY_PORT) != DUMMY else ()
 
     def _pending(self) -> list[Action]:

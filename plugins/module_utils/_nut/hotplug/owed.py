@@ -29,26 +29,26 @@ def add_owed(
 
     drivers: the units of ups.conf's sections. power: UPSes that are not plainly on mains; None if upsd does not say.
     """
-    planned = {one.unit: one.verb for one in (*plan.before, *plan.after)}
+    planned = {action.unit: action.verb for action in (*plan.before, *plan.after)}
     left = [
-        one
-        for one in _owed(noted, drivers)
-        if one.verb == "enable"
-        or one.unit not in planned
+        action
+        for action in _owed(noted, drivers)
+        if action.verb == "enable"
+        or action.unit not in planned
         # a reload does not do what a restart was noted for
-        or (one.verb == "restart" and planned[one.unit] == "reload")
+        or (action.verb == "restart" and planned[action.unit] == "reload")
     ]
     later: tuple[Action, ...] = ()
     if power or power is None:
-        later = tuple(one for one in left if _disturbs(one, found))
-        left = [one for one in left if one not in later]
+        later = tuple(action for action in left if _disturbs(action, found))
+        left = [action for action in left if action not in later]
     before: list[Action] = []
-    if any(one.unit == systemd.ENUMERATOR for one in (*plan.after, *left)):
+    if any(action.unit == systemd.ENUMERATOR for action in (*plan.after, *left)):
         before, left = _apart(left, found)
-    restarted = {one.unit for one in left if one.verb == "restart"}
-    after = [one for one in plan.after if one.verb != "reload" or one.unit not in restarted]
+    restarted = {action.unit for action in left if action.verb == "restart"}
+    after = [action for action in plan.after if action.verb != "reload" or action.unit not in restarted]
     why = ", ".join(power) if power else "upsd does not say whether the power is on"
-    lines = tuple(f"{one.verb} {one.unit} waits: {why}: {one.reason}" for one in later)
+    lines = tuple(f"{action.verb} {action.unit} waits: {why}: {action.reason}" for action in later)
     ordered = tuple(sorted([*after, *left], key=stage)) if left else plan.after
     return replace(plan, before=(*plan.before, *before), after=ordered, deferred=(*plan.deferred, *lines)), later
 
@@ -73,12 +73,12 @@ def _owed(noted: Sequence[Action], drivers: Sequence[str]) -> list[Action]:
 def _apart(left: Sequence[Action], found: Mapping[str, systemd.Unit]) -> tuple[list[Action], list[Action]]:
     """Turn restarts of drivers that run into stops and starts, so that the enumerator of 2.8.1 does not have them reload."""
     running = [
-        one
-        for one in left
-        if one.verb == "restart" and systemd.is_driver(one.unit) and found.get(one.unit, systemd.ABSENT).runs
+        action
+        for action in left
+        if action.verb == "restart" and systemd.is_driver(action.unit) and found.get(action.unit, systemd.ABSENT).runs
     ]
-    stops = [replace(one, verb="stop") for one in running]
-    return stops, [replace(one, verb="start") if one in running else one for one in left]
+    stops = [replace(action, verb="stop") for action in running]
+    return stops, [replace(action, verb="start") if action in running else action for action in left]
 
 
 def _disturbs(action: Action, found: Mapping[str, systemd.Unit]) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ..base import files as base_files
 from ..base import hostnames, sets
 from ..base.text import printable
-from ..conf import host
+from ..conf import nut_conf
 from . import glance, quiet
 from .act import Actor, Outcome
 from .look import Look
@@ -64,7 +64,7 @@ class Host(Actor):
         Takes the lock. Raises writing.Busy and ReconcileError.
         """
         with self.alone():
-            lacks = host.find_lack(self.local.folder)
+            lacks = nut_conf.find_lack(self.local.folder)
             if lacks:
                 raise ReconcileError(lacks)
             self._state = None  # another run may have saved its own, while this one waited

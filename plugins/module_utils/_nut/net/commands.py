@@ -11,14 +11,15 @@ the caller's that says so, and what is not known to be harmless could.
 
 from __future__ import annotations
 
-import enum
 import re
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..conf import grammar
-from . import readings, snapshot, vocabulary
+from . import snapshot, vocabulary
+from .battery_test import LEAST_CHARGE, RESULT, Verdict, Watch, unfit
+from .battery_test import SECONDS as TEST_SECONDS
 from .client import (
     AccessDenied,
     Client,
@@ -30,121 +31,17 @@ from .client import (
     UpsdFailure,
     VarNotSupported,
 )
+from .danger import Danger, Effect, find_danger, find_danger_of_variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-QUICK, DEEP = "quick", "deep"
-
 SECONDS = 10.0
 """How long an order is waited for, unless the caller says otherwise."""
-
-TEST_SECONDS = {QUICK: 120.0, DEEP: 4 * 3600.0}
-"""How long a battery test is waited for, unless the caller says otherwise. A deep one empties the battery."""
-
-SETTLE = 35.0
-"""Seconds after which a driver has asked its UPS for everything: usbhid-ups does every 30 (pollfreq)."""
-
-LEAST_CHARGE = 90.0
-"""Percent of charge below which no test begins: if the mains fail then, what is left has to do."""
 
 
 class Refused(Exception):
     """The order was not given, for the reason that the message says. Nothing has been changed."""
-
-
-class Effect(enum.Enum):
-    """What an order may do to the battery, or to the power of what hangs on the UPS."""
-
-    BATTERY = "battery"
-    DRAIN = "drain"
-    POWER = "power"
-
-
-@dataclass(frozen=True)
-class Danger:
-    """What an order may do, and why it counts as able to."""
-
-    effect: Effect
-    why: str
-
-
-_OUTLET = r"(outlet(\.group)?\.[0-9]+\.)?"
-
-# docs/nut-names.txt and data/cmdvartab of 2.8.1. Not on the list, with reason: bypass.stop (a faulty inverter drops the
-# load), reset.watchdog (a watchdog that runs reboots the load), test.system.start and test.failure.start (nobody says
-# what they do; the second one is a power cut to all hosts), driver.* (a driver that does not come back counts as lost).
-_HARMLESS = re.compile(
-    r"beeper\.(enable|disable|mute|toggle|on|off)"
-    rf"|{_OUTLET}load\.on(\.delay)?"
-    rf"|{_OUTLET}shutdown\.stop"
-    r"|test\.panel\.(start|stop)"
-    r"|test\.(battery|failure)\.stop"
-    r"|calibrate\.stop"
-    r"|reset\.input\.minmax"
-)
-
-_WHY = (
-    (r".*load\.(off|cycle).*", "it switches the load off"),
-    (r".*shutdown\..*", "it lets the UPS cut the power"),
-    (r"bypass\..*", "with the bypass on, or while it is switched, the battery protects nothing"),
-    (r"driver\.killpower", "it lets the UPS cut the power"),
-    (r"driver\..*", "a driver that does not come back counts as lost, and on battery that is a shutdown"),
-    (r"test\.failure\.start", "all hosts take it for a power cut, and go down"),
-    (r"reset\.watchdog", "a watchdog that runs reboots the load when nobody resets it again"),
-)
-
-_DRAIN = {
-    "test.battery.start": "NUT does not say which test it is: it may be a deep one",
-    "test.battery.start.deep": "a deep test empties the battery until it is low",
-    "calibrate.start": "a calibration empties the battery until it is low",
-}
-
-_AFTER = (
-    "; if the mains fail then, or soon after, nothing is left,"
-    " and where the UPS does not call it CAL all hosts go down as in a power cut"
-)
-
-# Variables that are written in daily use and cut nothing by themselves: delays of a shutdown that somebody else begins,
-# the limits of LB, names and dates, the test interval, the beeper. Not on the list, with reason: ups.timer.* (begins a
-# shutdown), outlet.*.switch and *.status (switch), *.autoswitch.* and battery.energysave* (switch off by themselves),
-# input.transfer.* (a wrong one keeps the UPS on battery), driver.flag.allow_killpower, ups.status (dummy-ups).
-_HARMLESS_VARIABLE = re.compile(
-    r"(ups|outlet(\.group)?(\.[0-9]+)?)\.delay\.(shutdown|start|reboot)"
-    r"|battery\.(charge|runtime)\.(low|warning|restart)"
-    r"|battery\.((mfr\.)?date|packs|packs\.external)"
-    r"|(ups|device|outlet\.[0-9]+|outlet\.group\.[0-9]+)\.(id|name|desc|description|contact|location)"
-    r"|ups\.(date|time|display\.language|contacts)"
-    r"|ups\.test\.interval"
-    r"|ups\.beeper\.status"
-    r"|input\.(sensitivity|quality)"
-    r"|driver\.debug"
-)
-
-
-def danger(command: str) -> Danger | None:
-    """Return what an instant command may do to battery and power; None if it is known to be harmless.
-
-    upsd takes a command in any case; so does this.
-    """
-    name = command.lower()
-    if _HARMLESS.fullmatch(name):
-        return None
-    if name == "test.battery.start.quick":
-        return Danger(Effect.BATTERY, "it puts the load on the battery for some seconds")
-    if name in _DRAIN:
-        return Danger(Effect.DRAIN, _DRAIN[name] + _AFTER)
-    for pattern, why in _WHY:
-        if re.fullmatch(pattern, name):
-            return Danger(Effect.POWER, why)
-    return Danger(Effect.POWER, "it is not among the commands that are known to be harmless")
-
-
-def danger_of_variable(name: str) -> Danger | None:
-    """Return what setting a variable may do to the power; None if it is known to be harmless."""
-    if _HARMLESS_VARIABLE.fullmatch(name.lower()):
-        return None
-    return Danger(Effect.POWER, "it is not among the variables that are known to cut no power")
 
 
 @dataclass(frozen=True)
@@ -179,16 +76,6 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a battery test showed. verdict: "passed", "failed", or "unknown". result: ups.test.result in the end, or ""."""
-
-    verdict: str
-    words: str
-    result: str
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Operator:
     """Who gives orders to one UPS.
 
@@ -208,13 +95,13 @@ class Operator:
 
     def plan_command(self, command: str, leave: Leave) -> str:
         """Return the command as the UPS spells it, if it has it, and if it may be given now."""
-        self._allow(command, danger(command), leave)
+        self._allow(command, find_danger(command), leave)
         with self.open_client() as client:
             return self._plan_command(client, command, leave)
 
     def command(self, command: str, value: str | None, leave: Leave, wait: float = SECONDS) -> Outcome:
         """Give an instant command, and wait up to ``wait`` seconds for what becomes of it."""
-        self._allow(command, danger(command), leave)
+        self._allow(command, find_danger(command), leave)
         with self.open_client() as client:
             name = self._plan_command(client, command, leave)
             tracked = self._log_on(client, f"instcmds = {name}", name)
@@ -274,8 +161,8 @@ class Operator:
         end = self.clock() + (TEST_SECONDS[kind] if wait is None else wait)
         outcome = self.command(command, None, leave, SECONDS)
         if outcome.result == "failed":
-            return Verdict(vocabulary.UNKNOWN, f"the test did not begin: {outcome.words}", before.get(_RESULT, ""), 0.0)
-        watch = _Watch(kind, before, self.clock())
+            return Verdict(vocabulary.UNKNOWN, f"the test did not begin: {outcome.words}", before.get(RESULT, ""), 0.0)
+        watch = Watch(kind, before, self.clock())
         while True:
             verdict = None
             try:
@@ -315,7 +202,7 @@ class Operator:
         there = {name.lower(): name for name in client.list_cmds(self.ups)}
         if command.lower() not in there:
             raise Refused(f"{self.ups} has no command {command}. It has {', '.join(there.values()) or 'none at all'}")
-        found = danger(command)
+        found = find_danger(command)
         if found is not None and found.effect is not Effect.POWER:
             reason = unfit(client.list_vars(self.ups), leave.charge)
             if reason:
@@ -337,7 +224,7 @@ class Operator:
             if vocabulary.same_value(known.value, value):
                 continue
             setting = Setting(known.name, known.value, fitting(known, value))
-            self._allow(f"setting {setting.name}", danger_of_variable(name), leave)
+            self._allow(f"setting {setting.name}", find_danger_of_variable(name), leave)
             settings.append(setting)
         return tuple(settings)
 
@@ -435,7 +322,6 @@ class Operator:
 
 
 _FIRST_PAUSE = 0.1
-_RESULT, _DATE = "ups.test.result", "ups.test.date"
 _ANSWERS = {
     "UNKNOWN": ": it does not know it, whatever upsd lists",
     "INVALID-ARGUMENT": ": the value is none that it takes",
@@ -455,21 +341,6 @@ def _advice(username: str, right: str) -> str:
         f". upsd.users of that host needs `{right}` in the section [{name}], with this collection"
         f" nut_server_users: [{{name: {name}, {key}: [{value}]}}], and upsd has to be reloaded then"
     )
-
-
-def unfit(variables: Mapping[str, str], least: float = LEAST_CHARGE) -> str | None:
-    """Return why a UPS should not have its battery tested now, going by its variables; None if it may.
-
-    least: percent of charge. A UPS that does not tell its charge is let through: its own electronics refuse.
-    """
-    status, reading = variables.get("ups.status", ""), readings.read_variables(variables)
-    if not reading.is_plainly_on_mains:
-        return f"it is not plainly on mains (ups.status: {status or 'none'})"
-    if vocabulary.judge(variables.get(_RESULT, "")) == vocabulary.RUNNING or "TEST" in reading.flags:
-        return f"a test is under way ({variables.get(_RESULT) or status})"
-    if reading.charge is not None and reading.charge < least:
-        return f"its charge is {reading.charge:g} %, and {least:g} % are asked for (minimum_charge), as the mains may fail meanwhile"
-    return None
 
 
 def fitting(known: snapshot.Writable, value: str) -> str:
@@ -494,82 +365,3 @@ def _within(ranges: tuple[tuple[int, int], ...], value: str) -> bool:
     if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", value):
         return False
     return any(least <= float(value) <= most for least, most in ranges)
-
-
-class _Watch:
-    """What was seen of a battery test since it began."""
-
-    def __init__(self, kind: str, before: Mapping[str, str], now: float) -> None:
-        self._kind = kind
-        self._before = before
-        self._flags_before = set(vocabulary.split_status(before.get("ups.status", "")))
-        self._began = now
-        self._ran = False  # the UPS was seen to test
-        self._told = False  # ups.test.result or its date is not what it was before
-        self._low = False
-        self._quiet_since: float | None = None
-        self._variables: Mapping[str, str] = before
-        self._trouble = ""
-
-    def miss(self, trouble: str) -> None:
-        """Note a look that failed."""
-        self._trouble = trouble
-        self._quiet_since = None
-
-    def see(self, variables: Mapping[str, str], now: float) -> Verdict | None:
-        """Take one look in; return the verdict if there is one."""
-        self._trouble = ""
-        self._variables = variables
-        flags = set(vocabulary.split_status(variables.get("ups.status", "")))
-        result = variables.get(_RESULT, "")
-        said = vocabulary.judge(result)
-        busy = bool(flags & {"OB", "CAL", "TEST"} or (flags - self._flags_before) & {"DISCHRG"})
-        busy = busy or said == vocabulary.RUNNING
-        self._low = self._low or "LB" in flags
-        self._told = self._told or any(variables.get(key) != self._before.get(key) for key in (_RESULT, _DATE))
-        self._ran = self._ran or busy
-        if busy or not flags:
-            self._quiet_since = None
-            return None
-        if self._quiet_since is None:
-            self._quiet_since = now
-        if "RB" in flags and "RB" not in self._flags_before:
-            return self._verdict(vocabulary.FAILED, "it says that its battery has to be replaced (RB)", now)
-        if self._told and said in (vocabulary.PASSED, vocabulary.FAILED):
-            return self._verdict(self._with_low(said), f"it says {result!r}", now)
-        # what it says may be of the last test: a driver does not ask for the result in each of its polls
-        if (self._ran or self._told) and now - self._quiet_since >= SETTLE:
-            return self._judge(said, result, now)
-        return None
-
-    def give_up(self, now: float) -> Verdict:
-        """Return the verdict of what was seen until now, when no time is left."""
-        result = self._variables.get(_RESULT, "")
-        said = vocabulary.judge(result)
-        status = self._variables.get("ups.status", "")
-        if self._trouble:
-            return self._verdict(vocabulary.UNKNOWN, f"in the end {self._trouble}", now)
-        if self._quiet_since is None:
-            words = f"the test is not over (ups.status: {status}{', ' + result if result else ''})"
-            return self._verdict(vocabulary.UNKNOWN, words, now)
-        if self._ran or self._told:
-            return self._judge(said, result, now)
-        words = "the UPS showed no sign of a test"
-        return self._verdict(vocabulary.UNKNOWN, f"{words}; its last result is {result!r}" if result else words, now)
-
-    def _judge(self, said: str, result: str, now: float) -> Verdict:
-        """Judge a test that is over."""
-        if result and said != vocabulary.UNKNOWN:
-            return self._verdict(self._with_low(said), f"it says {result!r}", now)
-        if self._told or not self._ran:
-            return self._verdict(vocabulary.UNKNOWN, f"it says {result!r}", now)
-        words = "it was on battery and came back, without RB; it tells no result"
-        return self._verdict(self._with_low(vocabulary.PASSED), words, now)
-
-    def _with_low(self, verdict: str) -> str:
-        """A battery that is low after some seconds has not passed, whatever the UPS makes of it."""
-        return vocabulary.FAILED if self._low and self._kind == QUICK else verdict
-
-    def _verdict(self, verdict: str, words: str, now: float) -> Verdict:
-        low = "; its battery was low (LB) within a quick test" if self._low and self._kind == QUICK else ""
-        return Verdict(verdict, words + low, self._variables.get(_RESULT, ""), now - self._began)

@@ -153,7 +153,7 @@ def _order(given: Inputs, needed: Needed) -> Iterator[Constraint]:
         name, have = secondary.name, secondary.shutdown_limit
         terms = [(secondary.shutdown_time, "its shutdown"), (given.timing.settle, "silence")]
         words = f"{spell_sum(terms)}; the gate waits {spell(have)} s for {name} before {given.primary.name} goes"
-        remedy = f"set the limit of {name} to {spell(needed['limits'][name])}"
+        remedy = f"set nut_client_shutdown_limit of {name} to {spell(needed['limits'][name])}"
         yield _compare(have, total(terms), words, remedy, name)
 
 

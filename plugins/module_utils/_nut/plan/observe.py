@@ -15,7 +15,7 @@ from ..base.systemd import Run
 from ..inventory import usual_limit
 from ..net import readings, snapshot
 from ..net.client import Client, UpsdFailure
-from ..proxmox.guests import GuestsError
+from ..proxmox.guests import IDS, GuestsError
 from ..proxmox.selection import Selector
 from . import placement
 from .model import GUEST, Machine, Plan, PlanError, Proxmox, StagePlan, Supply, Timing
@@ -97,7 +97,7 @@ def read_guest(given: Any, stage: str) -> tuple[int, float | None]:
     entry = given if isinstance(given, Mapping) else {"id": given}
     number, seconds = str(entry.get("id")), entry.get("seconds")
     length = None if seconds is None else readings.quantity(str(seconds))
-    is_number = number.isascii() and number.isdigit() and 100 <= int(number[:10]) <= 999_999_999
+    is_number = number.isascii() and number.isdigit() and int(number[:10]) in IDS
     if not is_number or not set(entry) <= {"id", "kind", "seconds"} or (length is None and seconds is not None):
         raise PlanError(f"stage {stage}: {given!r} is no guest's number, as 101 or {{id: 101, seconds: 60}} are")
     return int(number), length

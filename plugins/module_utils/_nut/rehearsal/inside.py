@@ -159,7 +159,7 @@ class Drill:
         return found
 
     def look(self) -> dict[str, bool | None]:
-        """Say which machines are up, in the place of pings: each is until it has had its time since its SHUTDOWNCMD."""
+        """Return which machines are up, in the place of pings: each is until it has had its time since its SHUTDOWNCMD."""
         self.hear()
         now = self.clock()
         return {

@@ -131,7 +131,7 @@ class Recorder:
 
 
 def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> None:
-    """Say something to the systemd that started us (sd_notify(3)); nothing, if it did not."""
+    """Tell something to the systemd that started us (sd_notify(3)); nothing, if it did not."""
     where = (os.environ if environment is None else environment).get("NOTIFY_SOCKET", "")
     if not where:
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from ..base import hostnames
 from ..base.check import Check, Members, read_json
 from ..conf.upsd import PORT
 from ..proxmox import guests
-from ..proxmox.guests import DOWN_SECONDS, KINDS
+from ..proxmox.guests import DOWN_SECONDS, IDS, KINDS
 from ..proxmox.selection import NOBODY, Selector
 
 VERSION = 1
 DAY = 86400
-MOST_ID = 999_999_999  # of a guest
 TEXT_LIMIT = 1 << 20  # characters of a file of ours, at most
 
 
@@ -147,7 +146,16 @@ def read_policy(text: str | bytes) -> Policy:
 
 def to_data(policy: Policy) -> dict[str, Any]:
     """Return a policy as its file has it."""
-    return {"version": VERSION, **asdict(policy)}
+    return {"version": VERSION, **_plain(policy)}
+
+
+def _plain(value: Any) -> Any:
+    # not asdict(): what Ansible's templates give a stage can't be copied by its type
+    if isinstance(value, Mapping):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return {field.name: _plain(getattr(value, field.name)) for field in fields(value)} if is_dataclass(value) else value
 
 
 def check_policy(data: object) -> Policy:
@@ -221,7 +229,7 @@ def _guest(check: Check, path: str, data: object) -> Guest:
     given = check.members(path, data, ("kind", "id"), needed=("kind", "id"))
     return Guest(
         check.choice(*given.at("kind"), KINDS, "qm (virtual machine) or pct (container)"),
-        check.whole(*given.at("id"), 1, MOST_ID, "the guest's number"),
+        check.whole(*given.at("id"), 1, IDS[-1], "the guest's number"),
     )
 
 
@@ -253,7 +261,7 @@ def _stage(check: Check, path: str, data: object) -> Stage:
         for name, what in _TRIGGERS.items()
     }
     if given and not any(name in given and given[name] is not None for name in _TRIGGERS):
-        check.add(path, f"never begins. Set {', '.join(_TRIGGERS)}")
+        check.add(path, "never begins. Set on_battery, charge or runtime")
     select, known = _targets(check, given)
     stage = Stage(
         check.text(*given.at("name"), _STAGE, "a text of 1 to 64 characters"),
@@ -299,7 +307,7 @@ def _targets(check: Check, given: Members) -> tuple[Selector, tuple[Target, ...]
         whole = isinstance(entry, Mapping)
         guest = check.members(path, entry if whole else {"id": entry}, ("id", "seconds", "kind"), needed=("id",))
         number = check.whole(
-            guest.at("id")[0] if whole else path, guest.get("id"), 100, MOST_ID, "the number of a guest"
+            guest.at("id")[0] if whole else path, guest.get("id"), IDS[0], IDS[-1], "the number of a guest"
         )
         own = _number(check, *guest.at("seconds"))
         ids.append((number, own))

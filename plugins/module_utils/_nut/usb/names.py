@@ -115,13 +115,13 @@ class _Sorting:
         self.fixed: dict[str, Section] = {}
         self.declared: dict[str, Section] = {}
         self.found: list[str] = []
-        self._name(edited)
+        self._sort_sections(edited)
         self.left = [Sighting(ups, policy.rule_for(ups.device), fingerprint.fingerprint(ups.device)) for ups in upses]
-        self.ignored = [one for one in self.left if one.rule and one.rule.ignore]
-        self.left = [one for one in self.left if one not in self.ignored]
+        self.ignored = [sighting for sighting in self.left if sighting.rule and sighting.rule.ignore]
+        self.left = [sighting for sighting in self.left if sighting not in self.ignored]
         self.reserved = {rule.name.lower() for rule in policy.rules if rule.name}
 
-    def _name(self, edited: frozenset[str]) -> None:
+    def _sort_sections(self, edited: frozenset[str]) -> None:
         """Tell the kinds of sections apart."""
         wanted = self.known.wanted.sections if self.known.wanted else {}
         conf = self.known.conf.sections
@@ -161,17 +161,17 @@ class _Sorting:
         return [name for name in self.ours if name not in self.given]
 
     def result(self) -> Resolution:
-        self._claims()
-        self._too_new()
-        self._by_rule()
-        self._declared_since()
-        self._by_memory()
-        self._ghosts()
-        self._takeover()
-        self._unknown()
-        conf = self._in_order(self._written())
+        self._give_to_fixed()
+        self._refuse_too_new()
+        self._give_by_rule()
+        self._rename_found()
+        self._give_back()
+        self._drop_ghosts()
+        self._hand_over()
+        self._name_unknown()
+        conf = self._in_order(self._write())
         remembered = {name: print_ for name, print_ in self.known.memory.items() if name in conf}
-        remembered.update({name: one.seen for name, one in self.given.items()})
+        remembered.update({name: sighting.seen for name, sighting in self.given.items()})
         usb = [name for name, section in conf.items() if name not in self.fixed or is_usb(section)]
         # as with fixed sections; a ups.conf without sections is none yet
         asked = self.known.play or not self.known.conf.sections
@@ -187,7 +187,7 @@ class _Sorting:
             fixed=frozenset(self.fixed),
         )
 
-    def _written(self) -> dict[str, Section]:
+    def _write(self) -> dict[str, Section]:
         writer = Writer(
             conf=self.known.conf.sections,
             declared=self.declared,
@@ -205,9 +205,9 @@ class _Sorting:
         return {**sections, **self.fixed}
 
     def _served(self, name: str) -> Ups:
-        one = self.given[name]
-        by_rule = one.rule and one.rule.driver and name not in self.fixed
-        return replace(one.ups, driver=self.drivers[name], why=str(one.rule) if by_rule else one.ups.why)
+        sighting = self.given[name]
+        by_rule = sighting.rule and sighting.rule.driver and name not in self.fixed
+        return replace(sighting.ups, driver=self.drivers[name], why=str(sighting.rule) if by_rule else sighting.ups.why)
 
     def _in_order(self, sections: Mapping[str, Section]) -> dict[str, Section]:
         """Keep the order of the file. What is new and wanted stands behind what it stands behind in the inventory."""
@@ -223,217 +223,233 @@ class _Sorting:
 
     # Who gets what
 
-    def _give(self, name: str, one: Sighting, driver: str) -> None:
-        self.given[name] = one
+    def _give(self, name: str, sighting: Sighting, driver: str) -> None:
+        self.given[name] = sighting
         self.drivers[name] = driver
-        self.left.remove(one)
+        self.left.remove(sighting)
         if name not in self.fixed and name not in self.declared and name not in self.found:
             self.found.append(name)
 
-    def _refuse(self, one: Sighting, why: str) -> None:
-        self.unserved.append((one.ups, why))
-        self.left.remove(one)
+    def _refuse(self, sighting: Sighting, why: str) -> None:
+        self.unserved.append((sighting.ups, why))
+        self.left.remove(sighting)
 
-    def _like(self, name: str, one: Sighting) -> int:
+    def _likeness(self, name: str, sighting: Sighting) -> int:
         memory = self.known.memory.get(name)
-        return fingerprint.likeness(memory, one.seen) if memory else 0
+        return fingerprint.likeness(memory, sighting.seen) if memory else 0
 
-    def _stayed(self, name: str, one: Sighting) -> bool:
+    def _stayed(self, name: str, sighting: Sighting) -> bool:
         memory = self.known.memory.get(name)
-        return memory is not None and memory.place == one.seen.place
+        return memory is not None and memory.place == sighting.seen.place
 
-    def _claims(self) -> None:
+    def _give_to_fixed(self) -> None:
         """Give fixed sections what their drivers take, those first that are the most particular."""
         usb = [section for section in self.fixed.values() if is_usb(section)]
-        for section in sorted(usb, key=lambda one: -len(telling(one.keys))):
+        for section in sorted(usb, key=lambda section: -len(telling(section.keys))):
             driver = value(section, "driver")
             particular = bool(telling(section.keys))
-            takes = [one for one in self.left if means(section, one.device) and (particular or one.driver == driver)]
+            takes = [
+                sighting
+                for sighting in self.left
+                if means(section, sighting.device) and (particular or sighting.driver == driver)
+            ]
             if takes:
-                self._give(section.name, min(takes, key=lambda one: self._strangeness(section.name, one)), driver)
+                self._give(
+                    section.name, min(takes, key=lambda sighting: self._strangeness(section.name, sighting)), driver
+                )
 
-    def _strangeness(self, name: str, one: Sighting) -> int:
+    def _strangeness(self, name: str, sighting: Sighting) -> int:
         """Rank what a fixed section may mean: what it had before first, what another had last."""
-        if self._like(name, one):
-            return 3 - self._like(name, one)
-        return 3 if any(self._like(other, one) == 3 for other in self.ours) else 2
+        if self._likeness(name, sighting):
+            return 3 - self._likeness(name, sighting)
+        return 3 if any(self._likeness(other, sighting) == 3 for other in self.ours) else 2
 
-    def _too_new(self) -> None:
-        for one in tuple(self.left):
-            since = _SINCE.get(one.device.ids)
-            if since and self.release < since and not (one.rule and one.rule.driver):
+    def _refuse_too_new(self) -> None:
+        for sighting in tuple(self.left):
+            since = _SINCE.get(sighting.device.ids)
+            if since and self.release < since and not (sighting.rule and sighting.rule.driver):
                 self._refuse(
-                    one,
+                    sighting,
                     f"NUT knows it from {dotted(since)} on, and this host has {dotted(self.release)}. Use a newer NUT",
                 )
 
-    def _allowed(self, name: str, one: Sighting) -> bool:
-        """Say whether the keys that somebody declared let this name be that UPS's."""
+    def _is_allowed(self, name: str, sighting: Sighting) -> bool:
+        """Return whether the keys that somebody declared let this name be that UPS's."""
         declared = self.declared.get(name)
         return (
-            declared is None or not telling(declared.keys) or means(Section(name, telling(declared.keys)), one.device)
+            declared is None
+            or not telling(declared.keys)
+            or means(Section(name, telling(declared.keys)), sighting.device)
         )
 
-    def _driver(self, name: str, one: Sighting) -> str:
-        """Say which driver a UPS gets under a name; "" if nobody knows one."""
-        if one.rule and one.rule.driver:
-            return one.rule.driver
+    def _driver_for(self, name: str, sighting: Sighting) -> str:
+        """Return which driver a UPS gets under a name; "" if nobody knows one."""
+        if sighting.rule and sighting.rule.driver:
+            return sighting.rule.driver
         old = self.known.conf.sections.get(name)
         # While a driver runs, the kernel can't tell what its UPS is, and the scanner is not asked each time.
-        if (not one.ups.driver or one.ups.why == GUESS) and is_real(old) and self._knew(name, one):
+        if (not sighting.ups.driver or sighting.ups.why == GUESS) and is_real(old) and self._knew_model(name, sighting):
             return value(old, "driver")
-        return one.driver
+        return sighting.driver
 
-    def _knew(self, name: str, one: Sighting) -> bool:
-        """Say whether the section in ups.conf is for a UPS of this model. Memory may be ahead of a file that has to wait."""
+    def _knew_model(self, name: str, sighting: Sighting) -> bool:
+        """Return whether the section in ups.conf is for a UPS of this model. Memory may be ahead of a file that has to wait."""
         pins = self._own_pins(name)
         if keys_of(pins) & {"vendorid", "productid"}:
-            return fingerprint.means_model(Section(name, pins), one.device.vendor_id, one.device.product_id)
-        return self._like(name, one) > 0
+            return fingerprint.means_model(Section(name, pins), sighting.device.vendor_id, sighting.device.product_id)
+        return self._likeness(name, sighting) > 0
 
     def _own_pins(self, name: str) -> tuple[Pair, ...]:
         return own_pins(self.known.conf.sections.get(name), self.declared.get(name))
 
-    def _by_rule(self) -> None:
+    def _give_by_rule(self) -> None:
         """Give the names that rules give."""
         wishes: dict[str, list[Sighting]] = {}
         spelled = {name.lower(): name for name in (*self.fixed, *self.ours)}
-        for one in self.left:
-            if one.rule and one.rule.name:
-                wishes.setdefault(spelled.get(one.rule.name.lower(), one.rule.name), []).append(one)
+        for sighting in self.left:
+            if sighting.rule and sighting.rule.name:
+                wishes.setdefault(spelled.get(sighting.rule.name.lower(), sighting.rule.name), []).append(sighting)
         for name, wishers in wishes.items():
-            able = [one for one in wishers if self._may_have(name, one)]
-            able.sort(key=lambda one: (-self._like(name, one), not self._stayed(name, one)))
-            for one in able[1:]:
+            able = [sighting for sighting in wishers if self._may_have(name, sighting)]
+            able.sort(key=lambda sighting: (-self._likeness(name, sighting), not self._stayed(name, sighting)))
+            for sighting in able[1:]:
                 self.remarks.append(
-                    f"{where(one.device)}: {one.rule} calls it {name}, and so it calls {where(able[0].device)}. "
+                    f"{where(sighting.device)}: {sighting.rule} calls it {name}, and so it calls {where(able[0].device)}. "
                     "Tell them apart by serial or port in the rules"
                 )
             if able:
-                self._give(name, able[0], self._driver(name, able[0]))
+                self._give(name, able[0], self._driver_for(name, able[0]))
 
-    def _may_have(self, name: str, one: Sighting) -> bool:
-        """Say whether a rule can give a name, and why not."""
+    def _may_have(self, name: str, sighting: Sighting) -> bool:
+        """Return whether a rule can give a name, and why not."""
         why = ""
         if name in self.fixed:
             why = f"[{name}] of ups.conf has a driver of its own. Give it driver auto, or the rule another name"
-        elif not self._allowed(name, one):
+        elif not self._is_allowed(name, sighting):
             why = f"[{name}] is declared with other {', '.join(sorted(keys_of(telling(self.declared[name].keys))))}"
-        elif not self._driver(name, one):
+        elif not self._driver_for(name, sighting):
             return False  # it is said further on
         if why:
-            self.remarks.append(f"{where(one.device)}: {one.rule} calls it {name}, but {why}")
+            self.remarks.append(f"{where(sighting.device)}: {sighting.rule} calls it {name}, but {why}")
         return not why
 
-    def _declared_since(self) -> None:
+    def _rename_found(self) -> None:
         """Give a name that was declared, and never had a UPS, the one that was merely found before; the found name goes.
 
         Secondaries and dashboards know the declared one. Which UPS is meant is plain if keys tell it, or if there is one only.
         """
-        nameless = [one for one in self.left if not any(self._holds(name, one) for name in self.ours)]
+        nameless = [sighting for sighting in self.left if not any(self._holds(name, sighting) for name in self.ours)]
         for name in [name for name in self.free if name in self.declared and self._is_new(name)]:
             held = {
-                other: one
+                other: sighting
                 for other in self.free
                 if other in self.found
-                for one in self.left
-                if self._holds(other, one) and self._allowed(name, one)
+                for sighting in self.left
+                if self._holds(other, sighting) and self._is_allowed(name, sighting)
             }
-            plain = bool(telling(self.declared[name].keys)) and not any(self._allowed(name, one) for one in nameless)
+            plain = bool(telling(self.declared[name].keys)) and not any(
+                self._is_allowed(name, sighting) for sighting in nameless
+            )
             if not held or not (plain or (len(held) == 1 and not nameless)):
                 continue
-            other, one = next(iter(held.items()))
-            driver = self._driver(other, one)
+            other, sighting = next(iter(held.items()))
+            driver = self._driver_for(other, sighting)
             if driver:
-                self._give(name, one, driver)
+                self._give(name, sighting, driver)
                 self.found.remove(other)
 
     def _is_new(self, name: str) -> bool:
-        """Say whether a name never had a UPS."""
+        """Return whether a name never had a UPS."""
         return name not in self.known.memory and not self._own_pins(name)
 
-    def _holds(self, name: str, one: Sighting) -> bool:
-        """Say whether a name is that UPS's, by what is remembered, or by its section."""
+    def _holds(self, name: str, sighting: Sighting) -> bool:
+        """Return whether a name is that UPS's, by what is remembered, or by its section."""
         if name in self.known.memory:
-            return self._like(name, one) == 3
-        return bool(self._own_pins(name)) and means(self.known.conf.sections[name], one.device)
+            return self._likeness(name, sighting) == 3
+        return bool(self._own_pins(name)) and means(self.known.conf.sections[name], sighting.device)
 
-    def _ghosts(self) -> None:
+    def _drop_ghosts(self) -> None:
         """Let found names go whose UPS has another name by now, or that the policy ignores: nobody declared them."""
         for name in [name for name in self.free if name in self.found]:
-            if any(self._holds(name, one) for one in (*self.given.values(), *self.ignored)):
+            if any(self._holds(name, sighting) for sighting in (*self.given.values(), *self.ignored)):
                 self.found.remove(name)
 
-    def _by_memory(self) -> None:
+    def _give_back(self) -> None:
         """Give each name back to the UPS that had it."""
         for stayed in (True, False):
             for name in self.free:
-                same = [one for one in self.left if self._like(name, one) == 3]
-                self._back(name, [one for one in same if not stayed or self._stayed(name, one)])
+                same = [sighting for sighting in self.left if self._likeness(name, sighting) == 3]
+                self._give_first(name, [sighting for sighting in same if not stayed or self._stayed(name, sighting)])
         # without memory the section itself still says whom it means
         forgotten = [name for name in self.free if name not in self.known.memory and self._own_pins(name)]
-        for name in sorted(forgotten, key=lambda one: -len(self._own_pins(one))):
-            self._back(name, [one for one in self.left if means(self.known.conf.sections[name], one.device)])
+        for name in sorted(forgotten, key=lambda name: -len(self._own_pins(name))):
+            self._give_first(
+                name, [sighting for sighting in self.left if means(self.known.conf.sections[name], sighting.device)]
+            )
         # at another place, without a serial: only where nothing else is meant
-        alike = {name: [one for one in self.left if self._like(name, one) == 2] for name in self.free}
+        alike = {
+            name: [sighting for sighting in self.left if self._likeness(name, sighting) == 2] for name in self.free
+        }
         for name, those in alike.items():
             if len(those) == 1 and sum(those[0] in others for others in alike.values()) == 1:
-                self._back(name, those)
+                self._give_first(name, those)
 
-    def _back(self, name: str, those: Sequence[Sighting]) -> None:
-        one = next((one for one in those if self._allowed(name, one)), None)
-        if one is None:
+    def _give_first(self, name: str, those: Sequence[Sighting]) -> None:
+        sighting = next((sighting for sighting in those if self._is_allowed(name, sighting)), None)
+        if sighting is None:
             return
-        driver = self._driver(name, one)
+        driver = self._driver_for(name, sighting)
         if driver:
-            self._give(name, one, driver)
+            self._give(name, sighting, driver)
 
-    def _takeover(self) -> None:
+    def _hand_over(self) -> None:
         """Give what is left the names of those that are not there."""
-        for one in tuple(self.left):
-            names = [name for name in self.free if self._vacant(name, one) and self._driver(name, one)]
+        for sighting in tuple(self.left):
+            names = [name for name in self.free if self._is_vacant(name, sighting) and self._driver_for(name, sighting)]
             if names:
-                name = min(names, key=lambda name: self._fitness(name, one))
-                self._give(name, one, self._driver(name, one))
+                name = min(names, key=lambda name: self._fitness(name, sighting))
+                self._give(name, sighting, self._driver_for(name, sighting))
 
-    def _vacant(self, name: str, one: Sighting) -> bool:
-        if not self._allowed(name, one) or name.lower() in self.reserved:
+    def _is_vacant(self, name: str, sighting: Sighting) -> bool:
+        if not self._is_allowed(name, sighting) or name.lower() in self.reserved:
             return False
         return self.policy.takeover or (name in self.declared and self._is_new(name))
 
-    def _fitness(self, name: str, one: Sighting) -> tuple[int, bool, int]:
+    def _fitness(self, name: str, sighting: Sighting) -> tuple[int, bool, int]:
         """Rank names: declared for such a UPS, then of the same model, then in the order of the file."""
         memory = self.known.memory.get(name)
         model = memory is not None and (memory.vendor_id, memory.product_id) == (
-            one.seen.vendor_id,
-            one.seen.product_id,
+            sighting.seen.vendor_id,
+            sighting.seen.product_id,
         )
         declared = self.declared.get(name)
         return (-len(telling(declared.keys)) if declared else 0, not model, self.ours.index(name))
 
-    def _unknown(self) -> None:
+    def _name_unknown(self) -> None:
         taken = {name.lower() for name in (*self.fixed, *self.ours)} | self.reserved
-        for one in tuple(self.left):
-            if not one.driver:
+        for sighting in tuple(self.left):
+            if not sighting.driver:
                 self._refuse(
-                    one, "nobody knows a driver for it. Name one in a rule of the policy, or leave it out by ignore"
+                    sighting,
+                    "nobody knows a driver for it. Name one in a rule of the policy, or leave it out by ignore",
                 )
             elif len(self.found) >= FOUND_MOST:
                 self._refuse(
-                    one, f"{FOUND_MOST} UPSes were found here already. Declare it, or take some of them away by a play"
+                    sighting,
+                    f"{FOUND_MOST} UPSes were found here already. Declare it, or take some of them away by a play",
                 )
             elif not self.policy.unknown:
-                self._refuse(one, "the policy leaves unknown UPSes alone. Declare it, or give it a name in a rule")
+                self._refuse(sighting, "the policy leaves unknown UPSes alone. Declare it, or give it a name in a rule")
             else:
                 number = 1
                 while (name := f"{self.policy.unknown}{number if number > 1 else ''}").lower() in taken:
                     number += 1
                 taken.add(name.lower())
-                self._give(name, one, one.driver)
+                self._give(name, sighting, sighting.driver)
 
 
 def says_more(name: str, known: Known, res: Resolution) -> bool:
-    """Say whether a section changes in nothing but by which keys its driver knows the UPS that it has already.
+    """Return whether a section changes in nothing but by which keys its driver knows the UPS that it has already.
 
     Such a change is no reason to restart a driver that works.
     """
@@ -448,7 +464,7 @@ def says_more(name: str, known: Known, res: Resolution) -> bool:
 
 
 def others_have(name: str, known: Known, res: Resolution, work: Container[str]) -> bool:
-    """Say whether each other UPS that a section means, too, is served: one that is not may be held by this one's driver."""
+    """Return whether each other UPS that a section means, too, is served: one that is not may be held by this one's driver."""
     was = known.conf.sections[name]
     others = [other for other in res.plugged if other != name and means(was, res.plugged[other].device)]
     return all(other in work for other in others)

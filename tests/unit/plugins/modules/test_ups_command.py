@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import commands
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import battery_test, commands
 from ansible_collections.homelab.nut.plugins.modules import ups_command
 
 if TYPE_CHECKING:
@@ -313,4 +313,4 @@ def test_the_wait_that_is_documented() -> None:
         "10 for a command and for each variable, 120 for a quick test, and 14400 for a deep"
         in ups_command.DOCUMENTATION
     )
-    assert (commands.SECONDS, commands.TEST_SECONDS) == (10, {"quick": 120, "deep": 14400})
+    assert (commands.SECONDS, battery_test.SECONDS) == (10, {"quick": 120, "deep": 14400})

@@ -250,35 +250,3 @@ def test_a_directory_of_ups_conf(key: str) -> None:
     assert host.missing({"ups.conf": f"{key} = /no/such\n"}) == [
         f"ups.conf: {key}: there is no directory /no/such. Make it, or name another"
     ]
-
-
-@pytest.mark.parametrize(
-    ("conf", "said"),
-    [
-        (None, "NUT is not installed"),
-        ("", "nut.conf is neither"),
-        ("MODE=none\n", "MODE of"),
-        ("MODE=netclient\n", "MODE of"),
-        ("#MODE=netserver\n", "MODE of"),
-        ("MODE=netserver\nMODE=none\n", "MODE of"),
-        ("MODE=netserver\n", ""),
-        ("MODE=none\n MODE='standalone' # x\n", ""),
-        ('MODE="netserver"\n', ""),
-    ],
-)
-def test_a_host_where_nut_is_not_configured(tmp_path: Path, conf: str | None, said: str) -> None:
-    path = tmp_path / "nut.conf"
-    (tmp_path / "ups.conf").touch()
-    if conf is not None:
-        path.write_text(conf)
-    missing = host.find_lack(tmp_path)
-    if said:
-        assert said in missing
-        assert "make pve tags=ups" in missing
-    else:
-        assert missing == ""
-
-
-def test_a_host_without_ups_conf(tmp_path: Path) -> None:
-    (tmp_path / "nut.conf").write_text("MODE=netserver\n")
-    assert "/ups.conf. Deploy it first" in host.find_lack(tmp_path)

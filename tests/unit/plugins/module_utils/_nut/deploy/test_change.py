@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.redact import redact
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.change import (
     Action,
     Change,
@@ -21,7 +23,9 @@ USERS = "[monitor]\n    password = {}\n    upsmon primary\n"
 
 
 def users(old: str | None, new: str | None, kind: str = "upsd.users") -> list[str]:
-    return FileChange("upsd.users", Path("/etc/nut/upsd.users"), old, new, kind).diff()
+    return FileChange(
+        "upsd.users", Path("/etc/nut/upsd.users"), old, new, partial(redact, kind) if kind else None
+    ).diff()
 
 
 def test_diff_of_a_file_that_goes() -> None:

@@ -18,115 +18,6 @@ MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driv
 
 
 @pytest.mark.parametrize(
-    ("said", "words", "bad"),
-    [
-        ("UPS ups@localhost:3493 on battery", "mains failed: ups is on battery", False),
-        ("UPS ups@localhost on line power", "mains are back: ups", False),
-        ("UPS ups@pve battery is low", "battery of ups is low", False),
-        ("UPS ups@pve: forced shutdown in progress", "shutdown of all on ups has begun (FSD)", False),
-        ("Auto logout and shutdown proceeding", "this host's shutdown begins", False),
-        ("Executing automatic power-fail shutdown", "upsmon begins the shutdown", False),
-        ("Communications with UPS ups@pve lost", "contact with ups lost", True),
-        ("Communications with UPS ups@pve established", "contact with ups is there again", False),
-        ("UPS ups@pve is unavailable", "ups has been without contact for long", True),
-        ("UPS ups@pve battery needs to be replaced", "battery of ups wants to be replaced", True),
-        ("upsmon parent process died - shutdown impossible", "upsmon's parent died: it could not shut down", True),
-        (
-            "Login on UPS [ups@pve:3493] failed - got [ERR ACCESS-DENIED]",
-            "upsd refused upsmon's login to ups (ERR ACCESS-DENIED)",
-            True,
-        ),
-        ("Poll UPS [ups@pve] failed - Data stale", "upsmon could not ask for ups: Data stale", True),
-        (
-            "UPS [ups@pve]: connect failed: Connection failure: Connection refused",
-            "upsmon could not reach upsd of ups: Connection failure: Connection refused",
-            True,
-        ),
-        ("Data for UPS [ups] is stale - check driver", "driver of ups hears nothing from it", True),
-        ("UPS [ups] data is no longer stale", "driver of ups hears from it again", False),
-        (
-            "Can't connect to UPS [ups] (usbhid-ups-ups): No such file or directory",
-            "upsd can't reach the driver of ups: No such file or directory",
-            True,
-        ),
-        ("Connected to UPS [ups]: usbhid-ups-ups", "upsd has found the driver of ups", False),
-        ("User nas@192.0.2.20 logged into UPS [ups]", "nas (192.0.2.20) logged in to ups", False),
-        ("User nas@192.0.2.20 logged out from UPS [ups]", "nas (192.0.2.20) logged out from ups", False),
-        ("Client monitor@127.0.0.1 set FSD on UPS [ups]", "monitor (127.0.0.1) began the shutdown of ups", False),
-        ("not listening on 192.0.2.1 port 3493", "upsd could not listen on 192.0.2.1 port 3493", True),
-        ("upsmon.conf line 3: invalid directive SHUTDOWNCND", "upsmon ignores line 3 of upsmon.conf", True),
-    ],
-)
-def test_what_daemons_say_in_plain_words(said: str, words: str, bad: bool) -> None:
-    assert status.in_words(MONITOR, said) == (words, bad)
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "libusb1: Could not open any HID devices: insufficient permissions on everything",
-        "No matching HID UPS found",
-        "Can't claim USB device [051d:0002]@0/0: Entity not found",
-        "Fatal error: 'x' is not a valid variable name for this driver.",
-    ],
-)
-def test_what_a_driver_says_names_its_unit(said: str) -> None:
-    words, bad = status.in_words(DRIVER, said) or ("", False)
-    assert bad
-    assert words.endswith(" (nut-driver@ups)")
-
-
-def test_systemd_is_told_from_the_daemons() -> None:
-    assert status.is_systemds(
-        "Started nut-monitor.service - Network UPS Tools - power device monitor and shutdown controller."
-    )
-    assert status.is_systemds("nut-server.service: Failed with result 'exit-code'.")
-    assert not status.is_systemds("UPS ups@localhost on battery")
-    assert status.in_words(MONITOR, "Started Network UPS Tools - power device monitor and shutdown controller.") == (
-        "upsmon was started",
-        False,
-    )
-    assert status.in_words(SERVER, "Stopped Network UPS Tools - power devices information server.") == (
-        "upsd was stopped",
-        False,
-    )
-    assert status.in_words(SERVER, "nut-server.service: Failed with result 'exit-code'.") == (
-        "the unit failed (exit-code) (nut-server)",
-        True,
-    )
-
-
-def test_our_own_programs_are_plain_already() -> None:
-    assert status.in_words("nut-shutdown.service", "waiting for nas") == ("nut-shutdown: waiting for nas", False)
-    assert status.in_words("nut-hotplug.service", "nut-hotplug.service: Deactivated successfully.") is None
-    assert status.in_words(MONITOR, "some chatter") is None
-
-
-def entries(*said: str) -> list[Entry]:
-    return [Entry(float(at), MONITOR, words) for at, words in enumerate(said)]
-
-
-def test_the_last_events_come_last_and_equal_ones_are_one() -> None:
-    lost, back = "Communications with UPS ups@pve lost", "Communications with UPS ups@pve established"
-    told = status.events(entries(back, lost, lost, lost, "chatter", back), 2)
-    assert told == [(3.0, "contact with ups lost (3 times)"), (5.0, "contact with ups is there again")]
-    assert status.events(reversed(entries(lost, back))) == [
-        (0.0, "contact with ups lost"),
-        (1.0, "contact with ups is there again"),
-    ]
-    assert status.events(entries(lost, back, lost))[-1] == (2.0, "contact with ups lost")
-
-
-def test_troubles_are_counted_and_the_last_comes_first() -> None:
-    lost = "Communications with UPS ups@pve lost"
-    stale = "Data for UPS [ups] is stale - check driver"
-    assert status.troubles(entries(lost, "UPS ups@pve on battery", stale, stale)) == [
-        ("driver of ups hears nothing from it", 2, 3.0),
-        ("contact with ups lost", 1, 0.0),
-    ]
-
-
-@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("2023/05/31", (2023, 5, 31)),
@@ -188,7 +79,10 @@ def facts(*states: snapshot.UpsState, **changes: Any) -> dict[str, Any]:
         "release": (2, 8, 1),
         "served": said,
         "addresses": {"nas": ("192.0.2.20",), "media": "none"},
-        "journal": tuple(entries("UPS ups@pve on battery", "UPS ups@pve on line power")),
+        "journal": (
+            Entry(0.0, "nut-monitor.service", "UPS ups@pve on battery"),
+            Entry(1.0, "nut-monitor.service", "UPS ups@pve on line power"),
+        ),
     }
     made: dict[str, Any] = json.loads(json.dumps(status.facts(Seen(**{**given, **changes}))))
     return made

@@ -29,13 +29,15 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapsh
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
     observe,
     policy,
-    stages,
+    stages_loop,
     watch,
     watch_loop,
 )
 from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import ANSWERS, FakeUpsd
 from ansible_collections.homelab.nut.tests.unit.support.hostile import cases
+
+pytestmark = pytest.mark.slow
 
 CA = certificates.make_ca("our CA", datetime.now(timezone.utc))
 CASES = 400
@@ -204,7 +206,7 @@ class Asker:
         return observe.read_ups(policy.Ups("ups", "127.0.0.1", self.port), time.monotonic, SECONDS)
 
     def ask_upsd(self) -> Any:
-        return stages.ask_upsd({"name": "ups", "host": "127.0.0.1", "port": self.port})
+        return stages_loop.ask_upsd(policy.Ups("ups", "127.0.0.1", self.port))
 
     def quiet(self) -> Any:
         # its answers are compared, and shown to nobody
@@ -248,7 +250,7 @@ def server() -> Iterator[HostileUpsd]:
 
 
 def test_a_hostile_upsd(server: HostileUpsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "ASK_SECONDS", SECONDS)
+    monkeypatch.setattr(stages_loop, "ASK_SECONDS", SECONDS)
     asker = Asker(server.port, tmp_path / "upsd.conf")
     faults: list[str] = []
     seen: set[tuple[str, bool]] = set()

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -67,6 +69,23 @@ def test_stages_know_the_addresses_of_secondaries() -> None:
         inventory.SiteError, match="stage a: storage_of names other, which is no secondary of this primary"
     ):
         compose_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[{**stage, "storage_of": ["other"]}])
+
+
+class Lazy(list[Any]):
+    """A list as Ansible's templates give it: nobody else may make one."""
+
+    def __init__(self, *made_of: Any) -> None:
+        assert not made_of, "Direct construction of lazy containers is not supported"
+        super().__init__()
+
+
+def test_a_policy_is_plain_data_whatever_its_stages_are_made_of() -> None:
+    tags = Lazy()
+    tags.append("nas")
+    made = compose_policy([], ["ups"], 3493, settle=3, reserve=60, stages=[{"name": "a", "charge": 50, "tags": tags}])
+    data = to_data(made)
+    assert type(data["stages"][0]["tags"]) is type(data["upses"]) is list
+    assert json.loads(json.dumps(data)) == data
 
 
 def test_a_stage_has_the_same_members_everywhere() -> None:

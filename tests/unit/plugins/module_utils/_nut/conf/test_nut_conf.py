@@ -1,0 +1,45 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import nut_conf
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("conf", "said"),
+    [
+        (None, "NUT is not installed"),
+        ("", "nut.conf is neither"),
+        ("MODE=none\n", "MODE of"),
+        ("MODE=netclient\n", "MODE of"),
+        ("#MODE=netserver\n", "MODE of"),
+        ("MODE=netserver\nMODE=none\n", "MODE of"),
+        ("MODE=netserver\n", ""),
+        ("MODE=none\n MODE='standalone' # x\n", ""),
+        ('MODE="netserver"\n', ""),
+    ],
+)
+def test_a_host_where_nut_is_not_configured(tmp_path: Path, conf: str | None, said: str) -> None:
+    path = tmp_path / "nut.conf"
+    (tmp_path / "ups.conf").touch()
+    if conf is not None:
+        path.write_text(conf)
+    missing = nut_conf.find_lack(tmp_path)
+    if said:
+        assert said in missing
+        assert "make pve tags=ups" in missing
+    else:
+        assert missing == ""
+
+
+def test_a_host_without_ups_conf(tmp_path: Path) -> None:
+    (tmp_path / "nut.conf").write_text("MODE=netserver\n")
+    assert "/ups.conf. Deploy it first" in nut_conf.find_lack(tmp_path)

@@ -1,0 +1,160 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""An upsd that takes orders, and an operator who gives them to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import commands as net_commands
+
+CUTS = [
+    *("load.off", "LOAD.OFF", "load.off.delay", "load.cycle", "outlet.1.load.off", "outlet.12.load.cycle"),
+    *("shutdown.return", "shutdown.stayoff", "shutdown.reboot", "shutdown.reboot.graceful", "shutdown.default"),
+    *("outlet.2.shutdown.return", "outlet.group.1.load.off", "bypass.start", "bypass.stop", "driver.killpower"),
+    *("driver.reload", "driver.reload-or-exit", "test.failure.start", "test.system.start", "reset.watchdog", "x.y", ""),
+    *("beeper.mute.x", "xbeeper.mute", "load.on.off", "beeper mute", "shutdown.stopx", "beeper.mute\n"),
+]
+DRAINS = ["test.battery.start", "test.battery.start.deep", "Test.Battery.Start.DEEP", "calibrate.start"]
+
+
+class Clock:
+    """Time that passes only while somebody sleeps; what shall happen then does."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.later: list[tuple[float, Callable[[], None]]] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+        for when, happens in [one for one in self.later if one[0] <= self.now]:
+            self.later.remove((when, happens))
+            happens()
+
+
+@dataclass
+class FakeUpsd:
+    """upsd, its driver and its UPS, as a client sees them. Errors: what a method raises."""
+
+    variables: dict[str, str] = field(
+        default_factory=lambda: {
+            "ups.status": "OL CHRG",
+            "battery.charge": "100",
+            "ups.delay.shutdown": "020",
+            "ups.id": "x",
+            "ups.timer.shutdown": "-1",
+            "input.sensitivity": "low",
+            "battery.charge.low": "10",
+        }
+    )
+    commands: tuple[str, ...] = ("beeper.mute", "load.off", "test.battery.start.quick", "test.battery.start.deep")
+    tracking: list[str] = field(default_factory=lambda: ["PENDING", "PENDING", "SUCCESS"])
+    errors: dict[str, Exception] = field(default_factory=dict)
+    old: bool = False
+    obeys: bool = True
+    said: list[tuple[str, ...]] = field(default_factory=list)
+    opened: int = 0
+    tracks: bool = False
+    on: Callable[[tuple[str, ...]], None] = lambda words: None
+    where: str = "pve:3493"
+
+    def __enter__(self) -> FakeUpsd:
+        self.opened += 1
+        self.tracks = False
+        self._raise("open")
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        pass
+
+    def _raise(self, what: str) -> None:
+        if what in self.errors:
+            raise self.errors[what]
+
+    def _say(self, *words: str) -> None:
+        self.said.append(words)
+        self._raise(words[0])
+        self.on(words)
+
+    def renew(self) -> None:
+        pass
+
+    def list_ups(self) -> dict[str, str]:
+        return {"a": "", "b": ""}
+
+    def list_cmds(self, ups: str) -> tuple[str, ...]:
+        return self.commands
+
+    def list_vars(self, ups: str) -> dict[str, str]:
+        self._raise("list_vars")
+        return dict(self.variables)
+
+    def list_rw(self, ups: str) -> dict[str, str]:
+        return {name: value for name, value in self.variables.items() if name not in ("ups.status", "battery.charge")}
+
+    def get_var(self, ups: str, name: str) -> str:
+        self._raise("get_var")
+        if name not in self.variables:
+            raise client.VarNotSupported("VAR-NOT-SUPPORTED", self.where, name)
+        return self.variables[name]
+
+    def get_type(self, ups: str, name: str) -> client.Type:
+        return client.Type(True, name == "input.sensitivity", "delay" in name, 5 if name == "ups.id" else None, True)
+
+    def get_desc(self, ups: str, name: str) -> str:
+        return ""
+
+    def list_enum(self, ups: str, name: str) -> tuple[str, ...]:
+        return ("low", "medium", "010")
+
+    def list_range(self, ups: str, name: str) -> tuple[tuple[int, int], ...]:
+        return ((0, 60), (120, 180))
+
+    def authenticate(self, username: str, password: str) -> None:
+        self._say("authenticate", username, password)
+
+    def set_tracking(self) -> None:
+        if self.old:
+            raise client.InvalidArgument("INVALID-ARGUMENT", self.where, "SET TRACKING ON")
+        self.tracks = True
+
+    def instcmd(self, ups: str, command: str, value: str | None = None) -> str | None:
+        self._say("instcmd", ups, command, *([value] if value is not None else []))
+        return "id" if self.tracks else None
+
+    def set_var(self, ups: str, name: str, value: str) -> str | None:
+        self._say("set_var", ups, name, value)
+        if self.obeys:
+            self.variables[name] = value
+        return "id" if self.tracks else None
+
+    def get_tracking(self, tracking: str) -> str:
+        assert tracking == "id"
+        self._raise("get_tracking")
+        return self.tracking.pop(0) if len(self.tracking) > 1 else self.tracking[0]
+
+    def fsd(self, ups: str) -> None:
+        self._say("fsd", ups)
+
+    @property
+    def orders(self) -> list[tuple[str, ...]]:
+        """What was said, without who said it."""
+        return [one for one in self.said if one[0] != "authenticate"]
+
+
+def operator(server: FakeUpsd, clock: Clock, **more: Any) -> net_commands.Operator:
+    given = {"username": "admin", "password": "s3cret", **more}
+    return net_commands.Operator(lambda: cast("client.Client", server), "a", clock=clock, sleep=clock.sleep, **given)
+
+
+NO_RIGHT = client.AccessDenied("ACCESS-DENIED", "pve:3493", "it")
+GONE = client.Unreachable("pve", 3493, "no complete answer in time")
