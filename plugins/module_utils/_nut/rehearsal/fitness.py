@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ..base import hostnames, systemd
 from ..conf import grammar
 from ..net import readings, snapshot
-from ..net.client import Client, UpsdFailure
+from ..net.client import Client
+from ..net.errors import UpsdFailure
 from ..shutdown import observe
 from ..shutdown.policy import Policy
 from .job import CONF, Host

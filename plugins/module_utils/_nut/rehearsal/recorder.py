@@ -20,7 +20,8 @@ from ..base import files, hostnames
 from ..base.text import one_line
 from ..conf import grammar
 from ..net import vocabulary
-from ..net.client import Client, UpsdFailure
+from ..net.client import Client
+from ..net.errors import UpsdFailure
 from ..shutdown import observe
 from ..shutdown.policy import Policy
 from .fitness import Fitness, find_addresses, judge, observe_host

@@ -25,6 +25,8 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import quiet
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client as net_client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import connection as net_connection
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
     observe,
@@ -199,7 +201,7 @@ class Asker:
             return snapshot.look(client, None, ["192.0.2.3"], lambda name, _seconds: [name], snapshot.GATHER)
 
     def encrypted(self) -> Any:
-        with net_client.Client("127.0.0.1", self.port, SECONDS, net_client.Tls(CA.certificate, "localhost")):
+        with net_client.Client("127.0.0.1", self.port, SECONDS, net_connection.Tls(CA.certificate, "localhost")):
             raise AssertionError("nobody here has a certificate")
 
     def read_ups(self) -> Any:
@@ -222,7 +224,7 @@ class Asker:
                 watcher._client.close()
 
 
-FAILURES = (net_client.UpsdFailure, grammar.Unencodable)
+FAILURES = (net_errors.UpsdFailure, grammar.Unencodable)
 # what each may raise, by its documentation
 ASKS: dict[str, tuple[type[Exception], ...]] = {
     **dict.fromkeys(("look", "encrypted", "read_ups"), FAILURES),
