@@ -802,7 +802,7 @@ def kinds() -> list[tuple[str, str, directives.Directive, dict[str, Any]]]:
 
 TYPES = {
     **dict.fromkeys(("number", "positive", "integer", "seconds", "number?"), "int"),
-    **dict.fromkeys(("boolean", "true|false", "0|1", "flag"), "bool"),
+    **dict.fromkeys(("boolean", "true|false", "0|1", "flag", "present"), "bool"),
     **dict.fromkeys(("path", "text", "word", "hex", "delay"), "str"),
     **dict.fromkeys(("identity", "notifymsg", "notifyflag"), "dict"),
     **dict.fromkeys(("certhost", "at"), "list"),
@@ -820,8 +820,6 @@ def test_an_option_is_as_its_directive(
         if name == "MODE":
             words -= {"none", "netclient"}  # that would not be a primary
         assert (option["type"], set(option["choices"]) - {""}) == ("str", words)
-    elif name in ("NUT_DEBUG_PID", "NUT_DEBUG_PROCNAME"):
-        assert option["type"] == "bool"
     elif name == "POWERDOWNFLAG":
         assert option["type"] == "path"
     else:
