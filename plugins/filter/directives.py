@@ -60,11 +60,6 @@ _value:
   type: str
 """
 
-# the kinds that are a yes or no
-TRUTHS = ("boolean", "true|false", "0|1")
-# NUT asks only whether these are set, to whatever it be
-PRESENT = ("NUT_DEBUG_PID", "NUT_DEBUG_PROCNAME")
-
 
 def _words(value: Any) -> list[str]:
     """Turn what stands behind a directive on one line into words. NUT's yes and no are those of SHUTDOWNEXIT."""
@@ -92,9 +87,10 @@ def _shell(name: str, value: Any) -> str:
 def _lines(name: str, value: Any, file: str) -> list[str]:
     if value is None or (isinstance(value, (str, Sequence, Mapping)) and not value):
         return []
-    if table.DIRECTIVES[file][name].kind in TRUTHS or name in PRESENT:
+    kind = table.DIRECTIVES[file][name].kind
+    if kind in (*table.TRUTHS, "present"):
         value = boolean(value)
-        if name in PRESENT and not value:
+        if kind == "present" and not value:
             return []
         value = str(value).lower() if file == "nut.conf" else int(value)
     if file == "nut.conf":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._nut.conf import upsd
 from ._nut.net import client
+from ._nut.net import connection as net_connection
 
 if TYPE_CHECKING:
     from ._module import Module
@@ -44,5 +45,5 @@ def opener(module: Module) -> Callable[[], client.Client]:
         wanted = ca is not None or bool(options["server_name"])
     if not wanted and (ca is not None or options["server_name"]):
         module.fail_json(msg="tls is false, and ca, ca_path or server_name are given: take them away, or say tls: true")
-    tls = client.Tls(ca, options["server_name"] or "") if wanted else None
+    tls = net_connection.Tls(ca, options["server_name"] or "") if wanted else None
     return lambda: client.Client(options["host"], options["port"], options["timeout"], tls)

@@ -21,7 +21,8 @@ from ._nut.deploy import kits
 from ._nut.deploy.change import Step
 from ._nut.deploy.installation import Installation, InstallError, Plan
 from ._nut.net import access, snapshot
-from ._nut.net.client import Client, UpsdFailure
+from ._nut.net.client import Client
+from ._nut.net.errors import UpsdFailure
 from ._service import Service
 
 if TYPE_CHECKING:

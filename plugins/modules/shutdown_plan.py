@@ -492,7 +492,7 @@ from typing import Any
 from ansible_collections.homelab.nut.plugins.module_utils._command import runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsd import PORT
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import UpsdFailure
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.errors import UpsdFailure
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data, model, observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import draw_table
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import GuestsError

@@ -224,7 +224,8 @@ from typing import Any
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
 from ansible_collections.homelab.nut.plugins.module_utils._command import warn
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import battery_test, client, commands
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import battery_test, commands
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 
 
 def wanted(variables: dict[str, Any]) -> dict[str, str]:
@@ -375,7 +376,7 @@ def main() -> None:
     do = {"command": give, "variables": put, "test": examine, "fsd": force}[asked[0]]
     try:
         result = do(module, operator, leave)
-    except (commands.Refused, client.UpsdFailure) as error:
+    except (commands.Refused, net_errors.UpsdFailure) as error:
         module.fail_json(msg=str(error))
     if result.pop("failed", False):
         module.fail_json(**result)

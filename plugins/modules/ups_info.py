@@ -259,7 +259,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._command import runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.hostnames import LOOPBACK, normal_address
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, snapshot, vocabulary
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import UpsdFailure
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.errors import UpsdFailure
 
 
 def returned(report: snapshot.Report, gather: list[str]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ import inside
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, nss
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client as net_client
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import commands as net_commands
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import connection as net_connection
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
 
 # what a driver says of an order (drivers/upshandler.h)
@@ -104,7 +106,7 @@ def attempt(ask: Callable[[], Any]) -> Any:
     """Return the answer; or the kind and the words of the error."""
     try:
         return plain(ask())
-    except (net_client.UpsdFailure, net_commands.Refused) as error:
+    except (net_errors.UpsdFailure, net_commands.Refused) as error:
         return [type(error).__name__, str(error)]
 
 
@@ -161,7 +163,7 @@ def encrypted(job: dict[str, Any]) -> list[Any]:
     for ca, name in job["trust"]:
 
         def see(ca: str = ca, name: str = name) -> Any:
-            with client(tls=net_client.Tls(ca, name)) as one:
+            with client(tls=net_connection.Tls(ca, name)) as one:
                 expires = one.peer_not_after
                 return [one.version(), one.tls_version, expires.isoformat() if expires else None, one.list_vars("a")]
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted(CHECKOUT.glob("molecule/*/molecule.yml"))
 PLAYBOOKS = ("pve", "plan", "drill")

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_play
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).parents[3]
 INVENTORY = """\
 pve:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import commands as net_commands
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 
 CUTS = [
     *("load.off", "LOAD.OFF", "load.off.delay", "load.cycle", "outlet.1.load.off", "outlet.12.load.cycle"),
@@ -104,7 +105,7 @@ class FakeUpsd:
     def get_var(self, ups: str, name: str) -> str:
         self._raise("get_var")
         if name not in self.variables:
-            raise client.VarNotSupported("VAR-NOT-SUPPORTED", self.where, name)
+            raise net_errors.VarNotSupported("VAR-NOT-SUPPORTED", self.where, name)
         return self.variables[name]
 
     def get_type(self, ups: str, name: str) -> client.Type:
@@ -124,7 +125,7 @@ class FakeUpsd:
 
     def set_tracking(self) -> None:
         if self.old:
-            raise client.InvalidArgument("INVALID-ARGUMENT", self.where, "SET TRACKING ON")
+            raise net_errors.InvalidArgument("INVALID-ARGUMENT", self.where, "SET TRACKING ON")
         self.tracks = True
 
     def instcmd(self, ups: str, command: str, value: str | None = None) -> str | None:
@@ -156,5 +157,5 @@ def operator(server: FakeUpsd, clock: Clock, **more: Any) -> net_commands.Operat
     return net_commands.Operator(lambda: cast("client.Client", server), "a", clock=clock, sleep=clock.sleep, **given)
 
 
-NO_RIGHT = client.AccessDenied("ACCESS-DENIED", "pve:3493", "it")
-GONE = client.Unreachable("pve", 3493, "no complete answer in time")
+NO_RIGHT = net_errors.AccessDenied("ACCESS-DENIED", "pve:3493", "it")
+GONE = net_errors.Unreachable("pve", 3493, "no complete answer in time")

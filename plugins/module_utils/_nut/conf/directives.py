@@ -47,6 +47,7 @@ VALUES: Mapping[str, tuple[str, str]] = {
     "delay": (r"[0-9]+(\.[0-9]+)?[smhd]?", "a time as sleep(1) takes it, such as 30s or 15m, without quotes"),
     "word": (r"[^\s]+", "one word"),
     "text": (r"[\s\S]*", "one text, in quotes if it has blanks"),
+    "present": (r"[\s\S]*", "anything: NUT asks only whether it is set"),
     "password": (r"[\s\S]*", "one text, in quotes if it has blanks"),
     "path": (r"/[\s\S]*", "a path that begins with /"),
 }
@@ -63,6 +64,9 @@ FORMS: Mapping[str, str] = {
     "notifyflag": "a type of notification and SYSLOG, WALL, EXEC with + between, or IGNORE alone",
     "at": "a type of notification, a UPS (or *), a command, a name, and for START-TIMER the seconds",
 }
+TRUTHS = ("boolean", "true|false", "0|1")
+"""The kinds that are a yes or no."""
+
 KINDS = frozenset({*VALUES, *FORMS})
 """The words that a Directive's kind may be, besides a choice such as yes|no|auto."""
 
@@ -100,8 +104,8 @@ def _nut_conf() -> dict[str, Directive]:
         "POWEROFF_WAIT": Directive(_ALWAYS, "delay"),
         "POWEROFF_QUIET": Directive(_1, "true|false", without="the end of a shutdown says what it does"),
         "NUT_DEBUG_LEVEL": Directive(_1, "number", without=_LOGS_ONLY),
-        "NUT_DEBUG_PID": Directive(_1, "text", without=_LOGS_ONLY),
-        "NUT_DEBUG_PROCNAME": Directive(_5, "text", without=_LOGS_ONLY),
+        "NUT_DEBUG_PID": Directive(_1, "present", without=_LOGS_ONLY),
+        "NUT_DEBUG_PROCNAME": Directive(_5, "present", without=_LOGS_ONLY),
         "NUT_DEBUG_SYSLOG": Directive(_3, "stderr|none|default", without=_LOGS_ONLY),
         "NUT_IGNORE_CHECKPROCNAME": Directive(_3, "boolean", without="older ones don't check the names of processes"),
         "NUT_QUIET_INIT_UPSNOTIFY": Directive(_1, "boolean", without=_LOGS_ONLY),

@@ -24,11 +24,13 @@ from ..base.text import one_line
 from ..conf import consistency, dry_run, enumerator, grammar, host, nss, ups_conf, upsmon
 from ..conf.advice import advise
 from ..conf.directives import Release
+from ..conf.files import NutFiles
 from ..conf.fit import fit_files
 from ..conf.release import find_release
 from ..conf.upsd import local_upsd
 from ..net import snapshot, vocabulary
-from ..net.client import Client, UpsdFailure
+from ..net.client import Client
+from ..net.errors import UpsdFailure
 from ..usb.names import Resolution
 from ..usb.policy import Policy, PolicyError, read
 from . import actions
@@ -141,7 +143,7 @@ class Deployment:
             raise DeployError(
                 "this host's NUT can't do what is asked, so nothing was changed:\n" + "\n".join(fitted.refused)
             )
-        self.new = fitted.files
+        self.new = NutFiles(fitted.files)
         self.warnings += fitted.left_out
 
     # Looking

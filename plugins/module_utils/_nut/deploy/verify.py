@@ -14,7 +14,8 @@ from typing import Callable
 from ..base import hostnames, systemd
 from ..conf import nss, ups_conf, upsd, upsmon
 from ..net import snapshot
-from ..net.client import Client, UpsdFailure
+from ..net.client import Client
+from ..net.errors import UpsdFailure
 from ..usb.absent import finds_no_ups
 
 # Seconds until a driver and upsd that have just been started have found each other: no sooner is a UPS called absent

@@ -23,7 +23,8 @@ from ..conf.upsd import local_upsd
 from ..deploy.apply import LocalNut
 from ..deploy.change import Action, stop_watcher
 from ..net import snapshot
-from ..net.client import Client, UpsdFailure
+from ..net.client import Client
+from ..net.errors import UpsdFailure
 from ..net.vocabulary import ABSENT
 from ..usb import bus, fingerprint
 from ..usb import names as usb_names

@@ -20,9 +20,10 @@ from ..conf import grammar
 from . import snapshot, vocabulary
 from .battery_test import LEAST_CHARGE, RESULT, Verdict, Watch, unfit
 from .battery_test import SECONDS as TEST_SECONDS
-from .client import (
+from .client import Client
+from .danger import Danger, Effect, find_danger, find_danger_of_variable
+from .errors import (
     AccessDenied,
-    Client,
     InvalidArgument,
     UnknownCommand,
     UnknownUps,
@@ -31,7 +32,6 @@ from .client import (
     UpsdFailure,
     VarNotSupported,
 )
-from .danger import Danger, Effect, find_danger, find_danger_of_variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

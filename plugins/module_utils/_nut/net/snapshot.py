@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..base import hostnames
 from ..base.hostnames import normal_address
-from .client import MEANINGS, Client, Type, UnknownUps, UpsdError, UpsdFailure, VarNotSupported, reason
+from .client import Client, Type
+from .errors import MEANINGS, UnknownUps, UpsdError, UpsdFailure, VarNotSupported, reason
 from .readings import Reading, read_variables
 from .vocabulary import split_status
 

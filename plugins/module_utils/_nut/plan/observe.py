@@ -14,7 +14,8 @@ from typing import Any
 from ..base.systemd import Run
 from ..inventory import usual_limit
 from ..net import readings, snapshot
-from ..net.client import Client, UpsdFailure
+from ..net.client import Client
+from ..net.errors import UpsdFailure
 from ..proxmox.guests import IDS, GuestsError
 from ..proxmox.selection import Selector
 from . import placement

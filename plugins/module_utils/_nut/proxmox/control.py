@@ -34,15 +34,15 @@ Pause = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Stopped:
-    """What came of a stop. outcome is one of these. "stopped"; "forced": it did not go down by itself; "already": it was down;
-    "gone": there is no such guest here; "runs": nothing helped, or nobody can tell.
+    """What came of a stop.
 
-    ha: HA did it, and has noted that this guest is not to run. words: for the log.
+    outcome is one of these. "stopped"; "forced": it did not go down by itself; "already": it was down; "gone": there is no such guest
+    here; "runs": nothing helped, or nobody can tell.
     """
 
     outcome: str
-    words: str
-    ha: bool = False
+    words: str  # for the log
+    ha: bool = False  # whether HA did it, and has noted that this guest is not to run
 
 
 def status(run: Run, guest: Guest) -> str | None:

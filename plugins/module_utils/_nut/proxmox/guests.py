@@ -43,23 +43,18 @@ class GuestsError(Exception):
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest on this host. kind: the program that works it, "qm" (a VM) or "pct" (a container); id: its number.
+    """A guest on this host."""
 
-    order: Proxmox starts low ones first and stops them last; None comes after all numbers. up, down: seconds of the option
-    startup, None if it does not say. storages: ids of what its disks lie on, and also its CDs. paths: absolute paths on the
-    host that it uses: bind mounts, devices, shared directories.
-    """
-
-    id: int
-    kind: str
+    id: int  # its number
+    kind: str  # the program that works it: "qm" (a VM) or "pct" (a container)
     name: str = ""
     tags: tuple[str, ...] = ()
     onboot: bool = False
-    order: int | None = None
-    up: int | None = None
-    down: int | None = None
-    storages: frozenset[str] = frozenset()
-    paths: frozenset[str] = frozenset()
+    order: int | None = None  # Proxmox starts low ones first and stops them last; None comes after all numbers
+    up: int | None = None  # s, of the option startup; None if it does not say
+    down: int | None = None  # the same
+    storages: frozenset[str] = frozenset()  # ids of what its disks lie on, and also its CDs
+    paths: frozenset[str] = frozenset()  # absolute, on the host: bind mounts, devices, shared directories
     template: bool = False
 
     def __str__(self) -> str:
@@ -70,16 +65,13 @@ class Guest:
 
 @dataclass(frozen=True)
 class Storage:
-    """A section of storage.cfg. servers: where it lies, names or addresses without ports; () if on this host.
-
-    path: of a directory. base: the id of the storage on whose volume a volume group lies. Each is "" if there is none.
-    """
+    """A section of storage.cfg."""
 
     id: str
     type: str
-    servers: tuple[str, ...] = ()
-    path: str = ""
-    base: str = ""
+    servers: tuple[str, ...] = ()  # where it lies, names or addresses without ports; () if on this host
+    path: str = ""  # of a directory, "" if there is none
+    base: str = ""  # the id of the storage on whose volume a volume group lies, "" if there is none
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,7 @@ def load(root: Path = Path("/")) -> list[Guest]:
         for path in sorted((local / folder).glob("*.conf")):
             if re.fullmatch(r"[1-9][0-9]{2,8}", path.stem):
                 found.append(parse(int(path.stem), kind, text_of(path), shared))
-    return sorted(found, key=lambda one: one.id)
+    return sorted(found, key=lambda guest: guest.id)
 
 
 def parse(number: int, kind: str, text: str, shared: Mapping[str, Collection[str]] | None = None) -> Guest:
@@ -145,7 +137,7 @@ def parse(number: int, kind: str, text: str, shared: Mapping[str, Collection[str
         id=number,
         kind=kind,
         name=printable(values.get("name" if kind == "qm" else "hostname", "")),
-        tags=tuple(printable(one) for one in re.split(r"[;,\s]+", values.get("tags", "")) if one),
+        tags=tuple(printable(tag) for tag in re.split(r"[;,\s]+", values.get("tags", "")) if tag),
         onboot=_is_true(values.get("onboot", "")),
         order=order,
         up=up,
@@ -286,7 +278,7 @@ def _iscsi(path: str) -> str:
 
 def with_tag(guests: Iterable[Guest], tag: str) -> list[Guest]:
     """Return the guests that have a tag; as in Proxmox, upper and lower case are the same."""
-    return [one for one in guests if tag.casefold() in (word.casefold() for word in one.tags)]
+    return [guest for guest in guests if tag.casefold() in (word.casefold() for word in guest.tags)]
 
 
 def on(
@@ -310,10 +302,10 @@ def on(
                 answers = resolve(name)
             except OSError:
                 answers = ()
-            seen[name] = frozenset(hostnames.normal_address(one) for one in (name.casefold(), *answers))
+            seen[name] = frozenset(hostnames.normal_address(address) for address in (name.casefold(), *answers))
         return seen[name]
 
-    wanted = frozenset(one for name in addresses for one in all_of(name))
+    wanted = frozenset(address for name in addresses for address in all_of(name))
 
     def is_there(server: str) -> bool:
         return bool(server) and not wanted.isdisjoint(all_of(server))
@@ -356,9 +348,10 @@ def _server_of(path: str, mounted: Sequence[Mount]) -> str:
         return server
     path = posixpath.normpath(path)
     best = Mount("", "")
-    for one in mounted:
-        if (path == one.point or path.startswith(one.point.rstrip("/") + "/")) and len(one.point) >= len(best.point):
-            best = one
+    for mount in mounted:
+        is_below = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
+        if is_below and len(mount.point) >= len(best.point):
+            best = mount
     return best.server
 
 
@@ -376,7 +369,7 @@ _POLICIES = {
 
 
 def ha(root: Path = Path("/")) -> Ha:
-    """Say what HA works on this cluster, and what its policy means when this host powers off. Raises GuestsError."""
+    """Return what HA works on this cluster, and what its policy means when this host powers off. Raises GuestsError."""
     cluster = root / "etc/pve"
     match = re.search(r"^ha:\s*(\S.*?)\s*$", text_of(cluster / "datacenter.cfg"), re.MULTILINE)
     values = dict(part.partition("=")[::2] for part in match.group(1).split(",")) if match else {}

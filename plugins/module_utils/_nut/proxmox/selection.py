@@ -37,7 +37,7 @@ class Selector:
     seconds: float | None = None
 
     def __bool__(self) -> bool:
-        """Say whether it could choose any guest at all."""
+        """Return whether it could choose any guest at all."""
         return bool(self.ids or self.tags or self.storage_of)
 
 
@@ -81,33 +81,33 @@ def choose(selector: Selector, here: Here, resolve: guests.Resolve) -> tuple[Cho
     Proxmox gives those without.
     """
     own = dict(selector.ids)
-    known = [one for one in here.guests if not one.template]
-    reasons: dict[int, list[str]] = {one.id: ["its number is listed"] for one in known if one.id in own}
+    known = sorted((guest for guest in here.guests if not guest.template), key=lambda guest: guest.id)
+    reasons: dict[int, list[str]] = {guest.id: ["its number is listed"] for guest in known if guest.id in own}
     for tag in selector.tags:
-        for one in guests.with_tag(known, tag):
-            reasons.setdefault(one.id, []).append(f"it has the tag {tag}")
+        for guest in guests.with_tag(known, tag):
+            reasons.setdefault(guest.id, []).append(f"it has the tag {tag}")
     if selector.storage_of:
-        for one, words in guests.on(known, here.storages, selector.storage_of, here.mounts, resolve).items():
-            reasons.setdefault(one.id, []).append(words)
+        for guest, words in guests.on(known, here.storages, selector.storage_of, here.mounts, resolve).items():
+            reasons.setdefault(guest.id, []).append(words)
     return tuple(
-        Chosen(one, _seconds(own.get(one.id), selector.seconds, one.down), "; ".join(reasons[one.id]))
-        for one in sorted(known, key=lambda one: one.id)
-        if one.id in reasons
+        Chosen(guest, _seconds(own.get(guest.id), selector.seconds, guest.down), "; ".join(reasons[guest.id]))
+        for guest in known
+        if guest.id in reasons
     )
 
 
 def _seconds(*given: float | None) -> float:
-    return float(next((one for one in given if one is not None), guests.DOWN_SECONDS))
+    return float(next((seconds for seconds in given if seconds is not None), guests.DOWN_SECONDS))
 
 
 def missing(selector: Selector, here: Here) -> tuple[int, ...]:
     """Return the numbers that no guest here has. A template is none: it never runs."""
-    there = {one.id for one in here.guests if not one.template}
+    there = {guest.id for guest in here.guests if not guest.template}
     return tuple(number for number, _seconds_ in selector.ids if number not in there)
 
 
 def idle(selector: Selector, here: Here, resolve: guests.Resolve) -> tuple[str, ...]:
-    """Say in words which numbers, tags and machines of a selector choose no guest here."""
+    """Return in words which numbers, tags and machines of a selector choose no guest here."""
     words = [f"no guest here has the number {number}" for number in missing(selector, here)]
     words += [
         f"no guest here has the tag {tag}" for tag in selector.tags if not choose(Selector(tags=(tag,)), here, resolve)
@@ -132,7 +132,7 @@ def names(selectors: Iterable[Selector], here: Here) -> tuple[str, ...]:
     if not asked:
         return ()
     servers = {server for storage in here.storages.values() for server in storage.servers}
-    return tuple(sorted(asked | servers | {one.server for one in here.mounts if one.server}))
+    return tuple(sorted(asked | servers | {mount.server for mount in here.mounts if mount.server}))
 
 
 def look_up(wanted: Sequence[str], resolve: hostnames.Resolve, seconds: float) -> guests.Resolve:
@@ -231,8 +231,12 @@ class Finder:
         resolve = look_up(names(self.stages.values(), here), self.resolver(), self.NAME_SECONDS)
         return Found(
             here,
-            {name: choose(one, here, resolve) for name, one in self.stages.items()},
-            tuple(f"stage {name}: {words}" for name, one in self.stages.items() for words in idle(one, here, resolve)),
+            {name: choose(selector, here, resolve) for name, selector in self.stages.items()},
+            tuple(
+                f"stage {name}: {words}"
+                for name, selector in self.stages.items()
+                for words in idle(selector, here, resolve)
+            ),
         )
 
     def kept(self) -> dict[str, tuple[Chosen, ...]]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ..base import hostnames, systemd
 from ..conf import grammar
 from ..net import readings, snapshot
-from ..net.client import Client, UpsdFailure
+from ..net.client import Client
+from ..net.errors import UpsdFailure
 from ..shutdown import observe
 from ..shutdown.policy import Policy
 from .job import CONF, Host
@@ -78,6 +79,7 @@ def judge(policy: Policy, found: Found, need: float | None = None) -> Fitness:
 
 
 def _installed(found: Found) -> Iterator[str]:
+    """Yield what of the host's own programs stands against it."""
     if not found.gate.active:
         yield f"{systemd.GATE} is not installed: this host would not wait for the others. Run the play (nut_server_gate)"
     elif found.gate.enabled.startswith("masked"):
@@ -93,7 +95,7 @@ def _installed(found: Found) -> Iterator[str]:
 
 
 def _power(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
-    """Say why this UPS stands against it."""
+    """Yield why this UPS stands against it."""
     if not state.fresh:
         yield f"{state.name}: nobody can tell whether it is on mains: {state.error or 'it has no status yet'}"
         return
@@ -111,7 +113,7 @@ def _power(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
 
 
 def _comes_back(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
-    """Say what of this UPS one has to know. ups.delay.start: ondelay; not every UPS can."""
+    """Yield what one has to know of this UPS. ups.delay.start: ondelay; not every UPS can."""
     if state.reading.runtime is None and need is not None:
         yield f"{state.name} does not say how long it lasts. Begin only if it is charged"
     if readings.quantity(state.variables.get("ups.delay.start")) is None:

@@ -26,7 +26,8 @@ from typing import Any, Callable
 from ..base.clock import CLOCK, Clock
 from ..base.process import Find, find_program
 from ..net import vocabulary
-from ..net.client import Client, UpsdFailure
+from ..net.client import Client
+from ..net.errors import UpsdFailure
 from ..shutdown import gate_loop, observe
 from ..shutdown.policy import TEXT_LIMIT, Ups
 from .job import LOOK, STARTING, Job, Refused, RehearsalError, Say, Stopped, read_job, signals
@@ -159,7 +160,7 @@ class Drill:
         return found
 
     def look(self) -> dict[str, bool | None]:
-        """Say which machines are up, in the place of pings: each is until it has had its time since its SHUTDOWNCMD."""
+        """Return which machines are up, in the place of pings: each is until it has had its time since its SHUTDOWNCMD."""
         self.hear()
         now = self.clock()
         return {

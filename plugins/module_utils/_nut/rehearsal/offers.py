@@ -54,13 +54,13 @@ def read_offers(data: object, primary: str, secondaries: Collection[str]) -> lis
     """Return the offers that a host has sent. Only times come from there: the names are the inventory's. Raises RecordError."""
     if not isinstance(data, list) or len(data) > records.MOST_ITEMS:
         raise records.RecordError("what was measured is no list of times")
-    found = [records.build(Offer, one, f"what was measured [{position}]") for position, one in enumerate(data)]
+    found = [records.build(Offer, offer, f"what was measured [{position}]") for position, offer in enumerate(data)]
     # the primary may call itself by another name than the inventory does
-    found = [replace(one, name=primary) if one.own else one for one in found]
-    for one in found:
-        if one.name not in (primary, *secondaries) or not 0 <= one.measured <= MOST_MEASURED:
+    found = [replace(offer, name=primary) if offer.own else offer for offer in found]
+    for offer in found:
+        if offer.name not in (primary, *secondaries) or not 0 <= offer.measured <= MOST_MEASURED:
             raise records.RecordError(
-                f"{printable(one.name, 60)} is no host of this primary, or its time is none: {one.measured:g} s"
+                f"{printable(offer.name, 60)} is no host of this primary, or its time is none: {offer.measured:g} s"
             )
     return found
 

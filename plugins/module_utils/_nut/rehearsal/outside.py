@@ -16,7 +16,8 @@ from typing import Callable
 from ..base.systemd import Run
 from ..conf import grammar
 from ..net import readings
-from ..net.client import Client, UpsdFailure
+from ..net.client import Client
+from ..net.errors import UpsdFailure
 from ..shutdown import gate, observe
 from ..shutdown.policy import Policy
 from . import sandbox

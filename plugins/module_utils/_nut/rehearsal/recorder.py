@@ -20,7 +20,8 @@ from ..base import files, hostnames
 from ..base.text import one_line
 from ..conf import grammar
 from ..net import vocabulary
-from ..net.client import Client, UpsdFailure
+from ..net.client import Client
+from ..net.errors import UpsdFailure
 from ..shutdown import observe
 from ..shutdown.policy import Policy
 from .fitness import Fitness, find_addresses, judge, observe_host
@@ -131,7 +132,7 @@ class Recorder:
 
 
 def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> None:
-    """Say something to the systemd that started us (sd_notify(3)); nothing, if it did not."""
+    """Tell something to the systemd that started us (sd_notify(3)); nothing, if it did not."""
     where = (os.environ if environment is None else environment).get("NOTIFY_SOCKET", "")
     if not where:
         return

@@ -23,7 +23,8 @@ from ..base.clock import boottime
 from ..base.systemd import Run
 from ..conf import grammar, upsd, upsmon
 from ..net import vocabulary
-from ..net.client import Client, UpsdFailure, VarNotSupported
+from ..net.client import Client
+from ..net.errors import UpsdFailure, VarNotSupported
 from . import probe
 from .gate import Reading, reading
 from .policy import Machine, Policy, Ups

@@ -261,7 +261,7 @@ def _stage(check: Check, path: str, data: object) -> Stage:
         for name, what in _TRIGGERS.items()
     }
     if given and not any(name in given and given[name] is not None for name in _TRIGGERS):
-        check.add(path, f"never begins. Set {', '.join(_TRIGGERS)}")
+        check.add(path, "never begins. Set on_battery, charge or runtime")
     select, known = _targets(check, given)
     stage = Stage(
         check.text(*given.at("name"), _STAGE, "a text of 1 to 64 characters"),

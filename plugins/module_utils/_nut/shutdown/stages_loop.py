@@ -22,7 +22,8 @@ from ..base import files, records
 from ..base.systemd import Run
 from ..base.text import LINE, one_line, printable
 from ..conf import grammar
-from ..net.client import Client, UpsdFailure
+from ..net.client import Client
+from ..net.errors import UpsdFailure
 from ..proxmox import control
 from .fsd import FsdError, request_fsd
 from .policy import Stage, Target, Ups

@@ -20,7 +20,8 @@ from ..base.hostnames import LOOPBACK, join_host
 from ..base.text import printable
 from ..conf import grammar, upsd
 from ..conf.upsd import local_upsd
-from ..net.client import Client, Unreachable, UpsdError, UpsdFailure
+from ..net.client import Client
+from ..net.errors import Unreachable, UpsdError, UpsdFailure
 from ..net.upsd_process import Connection, Gone, NotAllowed, Sockets, UpsdProcess
 from . import watch
 

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import websocket
 
+pytestmark = pytest.mark.slow
+
 SLAVE = {"mode": "SLAVE", "remotehost": "192.0.2.10", "shutdown": "LOWBATT"}
 LOUD = {"silent": False}
 PASSWORD = {"mechanism": "PASSWORD_PLAIN", "username": "root", "password": "pw"}

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from truenas.releases import RELEASES
 
+pytestmark = pytest.mark.slow
+
 LIBRARY = Path(__file__).parents[4] / "lab"
 PROGRAM = LIBRARY / "truenas" / "files" / "midclt"
 SLAVE = {"mode": "SLAVE", "remotehost": "192.0.2.10", "shutdown": "LOWBATT"}

@@ -29,6 +29,8 @@ from ansible_collections.homelab.nut.tests.unit.support.plays import run_play
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[4]
 PYTHON = f"{sys.executable} -IS"
 

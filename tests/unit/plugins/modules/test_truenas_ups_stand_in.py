@@ -32,6 +32,8 @@ from truenas.middleware import Middleware
 from truenas.releases import RELEASES
 from truenas.service import ServiceState, StateFile
 
+pytestmark = pytest.mark.slow
+
 KEY = "7-" + "k" * 64
 NEW_PASSWORD = "Canary-new_1"
 USERS: dict[str, dict[str, Any]] = {

@@ -20,6 +20,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
 
+pytestmark = pytest.mark.slow
+
 FILES = Path(__file__).resolve().parents[4] / "roles/nut_hotplug/files"
 APC = "051d:0002"
 SYSTEMCTL = """\

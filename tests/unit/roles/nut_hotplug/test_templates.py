@@ -22,6 +22,8 @@ from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, 
 from hypothesis import given
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).parents[4]
 ROLE = CHECKOUT / "roles" / "nut_hotplug"
 

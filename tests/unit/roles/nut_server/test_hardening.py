@@ -14,6 +14,8 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import sandbox
 from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_roles
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).parents[4]
 ROLE = CHECKOUT / "roles" / "nut_server"
 SERVER, DRIVER, MONITOR = "nut-server-hardening.conf", "nut-driver-hardening.conf", "nut-monitor-hardening.conf"

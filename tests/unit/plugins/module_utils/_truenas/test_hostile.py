@@ -31,6 +31,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware im
 )
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.stream import Deadline
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 1.0
 # Far from both: what we wait, and for how long a server goes on.
 LATEST = 10.0

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
 
+pytestmark = pytest.mark.slow
+
 DRIVER = "nut-driver@ups.service"
 READS = {
     DRIVER: ("ups.conf",),

@@ -23,6 +23,8 @@ from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+pytestmark = pytest.mark.slow
+
 
 class Killed(BaseException):
     """The run ends here, as by a power cut."""

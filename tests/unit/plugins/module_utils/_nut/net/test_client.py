@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client as net_client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import connection as net_connection
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
 from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import ANSWERS, FakeUpsd, serving
@@ -83,7 +85,7 @@ def test_orders(server: FakeUpsd) -> None:
         client.primary("old")
         client.login("ups")
         client.logout()
-        with pytest.raises(net_client.Unreachable, match="closed"):
+        with pytest.raises(net_errors.Unreachable, match="closed"):
             client.net_version()
 
 
@@ -137,9 +139,9 @@ def test_an_answer_to_an_order_that_breaks_the_protocol(
     request_line: str, answer: str, ask: Callable[[net_client.Client], object]
 ) -> None:
     with serving({request_line: answer}) as server, server.client() as client:
-        with pytest.raises(net_client.BadAnswer, match=f"127.0.0.1:{server.port}"):
+        with pytest.raises(net_errors.BadAnswer, match=f"127.0.0.1:{server.port}"):
             ask(client)
-        with pytest.raises(net_client.Unreachable, match="closed"):
+        with pytest.raises(net_errors.Unreachable, match="closed"):
             client.net_version()
 
 
@@ -165,7 +167,7 @@ def test_a_password_is_in_no_error(answer: str) -> None:
     """A server that is none may send back what it was sent."""
     answers = {"PASSWORD s3cret-word": answer}
     with serving(answers) as server, server.client() as client:
-        with pytest.raises(net_client.UpsdFailure, match="PASSWORD") as caught:
+        with pytest.raises(net_errors.UpsdFailure, match="PASSWORD") as caught:
             client.authenticate("admin", "s3cret-word")
         assert f"127.0.0.1:{server.port}" in str(caught.value)
         assert "s3cret" not in str(caught.value)
@@ -203,7 +205,7 @@ WORD = st.text(st.characters(max_codepoint=0x7E, min_codepoint=0x20), max_size=g
 
 @given(st.lists(WORD, min_size=1, max_size=grammar.WORDS_LIMIT))
 def test_words_come_back_as_they_were_joined(words: list[str]) -> None:
-    assert net_client.split(grammar.join(words)) == tuple(words)
+    assert net_connection.split(grammar.join(words)) == tuple(words)
 
 
 LINE = st.one_of(
@@ -225,7 +227,7 @@ LINE = st.one_of(
 def test_a_line_is_split_as_the_parser_does_it(line: str) -> None:
     """Most lines take a short cut, which must make no difference."""
     lines = grammar.parse(line + "\n")
-    assert net_client.split(line) == (lines[0].words if len(lines) == 1 and "\x7f" not in line else None)
+    assert net_connection.split(line) == (lines[0].words if len(lines) == 1 and "\x7f" not in line else None)
 
 
 def test_it_never_logs_in(server: FakeUpsd) -> None:
@@ -237,29 +239,29 @@ def test_it_never_logs_in(server: FakeUpsd) -> None:
 @pytest.mark.parametrize(
     ("ask", "kind", "code"),
     [
-        (lambda client: client.list_vars("spare"), net_client.DataStale, "DATA-STALE"),
-        (lambda client: client.list_vars("dead"), net_client.DriverNotConnected, "DRIVER-NOT-CONNECTED"),
-        (lambda client: client.list_vars("nix"), net_client.UnknownUps, "UNKNOWN-UPS"),
-        (lambda client: client.list_clients("secret"), net_client.AccessDenied, "ACCESS-DENIED"),
-        (lambda client: client.get_var("ups", "nix"), net_client.VarNotSupported, "VAR-NOT-SUPPORTED"),
-        (lambda client: client.get_var("ups", 'x "#'), net_client.InvalidArgument, "INVALID-ARGUMENT"),
-        (lambda client: client.list_vars("odd"), net_client.UnknownCommand, "UNKNOWN-COMMAND"),
-        (lambda client: client.instcmd("ups", "nix"), net_client.CmdNotSupported, "CMD-NOT-SUPPORTED"),
-        (lambda client: client.instcmd("ups", "load.off"), net_client.AccessDenied, "USERNAME-REQUIRED"),
-        (lambda client: client.set_var("ups", "a", "1"), net_client.ReadOnly, "READONLY"),
-        (lambda client: client.set_var("ups", "a", "2"), net_client.InvalidValue, "INVALID-VALUE"),
-        (lambda client: client.set_var("ups", "a", "3"), net_client.TooLong, "TOO-LONG"),
-        (lambda client: client.set_var("ups", "a", "4"), net_client.UpsdError, "SET-FAILED"),
-        (lambda client: client.get_tracking("denied"), net_client.AccessDenied, "ACCESS-DENIED"),
-        (lambda client: client.get_tracking("off"), net_client.NoTls, "FEATURE-NOT-CONFIGURED"),
-        (lambda client: client.primary("denied"), net_client.AccessDenied, "ACCESS-DENIED"),
+        (lambda client: client.list_vars("spare"), net_errors.DataStale, "DATA-STALE"),
+        (lambda client: client.list_vars("dead"), net_errors.DriverNotConnected, "DRIVER-NOT-CONNECTED"),
+        (lambda client: client.list_vars("nix"), net_errors.UnknownUps, "UNKNOWN-UPS"),
+        (lambda client: client.list_clients("secret"), net_errors.AccessDenied, "ACCESS-DENIED"),
+        (lambda client: client.get_var("ups", "nix"), net_errors.VarNotSupported, "VAR-NOT-SUPPORTED"),
+        (lambda client: client.get_var("ups", 'x "#'), net_errors.InvalidArgument, "INVALID-ARGUMENT"),
+        (lambda client: client.list_vars("odd"), net_errors.UnknownCommand, "UNKNOWN-COMMAND"),
+        (lambda client: client.instcmd("ups", "nix"), net_errors.CmdNotSupported, "CMD-NOT-SUPPORTED"),
+        (lambda client: client.instcmd("ups", "load.off"), net_errors.AccessDenied, "USERNAME-REQUIRED"),
+        (lambda client: client.set_var("ups", "a", "1"), net_errors.ReadOnly, "READONLY"),
+        (lambda client: client.set_var("ups", "a", "2"), net_errors.InvalidValue, "INVALID-VALUE"),
+        (lambda client: client.set_var("ups", "a", "3"), net_errors.TooLong, "TOO-LONG"),
+        (lambda client: client.set_var("ups", "a", "4"), net_errors.UpsdError, "SET-FAILED"),
+        (lambda client: client.get_tracking("denied"), net_errors.AccessDenied, "ACCESS-DENIED"),
+        (lambda client: client.get_tracking("off"), net_errors.NoTls, "FEATURE-NOT-CONFIGURED"),
+        (lambda client: client.primary("denied"), net_errors.AccessDenied, "ACCESS-DENIED"),
     ],
 )
 def test_an_error_has_a_code_and_does_not_end_the_connection(
-    server: FakeUpsd, ask: Callable[[net_client.Client], object], kind: type[net_client.UpsdError], code: str
+    server: FakeUpsd, ask: Callable[[net_client.Client], object], kind: type[net_errors.UpsdError], code: str
 ) -> None:
     with server.client() as client:
-        with pytest.raises(net_client.UpsdError, match=code) as caught:
+        with pytest.raises(net_errors.UpsdError, match=code) as caught:
             ask(client)
         assert type(caught.value) is kind
         assert f"upsd at 127.0.0.1:{server.port} answered {code}" in str(caught.value)
@@ -271,7 +273,7 @@ def test_the_error_of_a_version_is_an_error() -> None:
     with (
         serving({"VER": "ERR ACCESS-DENIED\n"}) as server,
         server.client() as client,
-        pytest.raises(net_client.AccessDenied),
+        pytest.raises(net_errors.AccessDenied),
     ):
         client.version()
 
@@ -315,13 +317,13 @@ def test_names_are_compared_as_upsd_does() -> None:
 )
 def test_an_answer_that_breaks_the_protocol(answer: str) -> None:
     with serving({"LIST VAR ups": answer}) as server, server.client() as client:
-        with pytest.raises(net_client.UpsdFailure) as caught:
+        with pytest.raises(net_errors.UpsdFailure) as caught:
             client.list_vars("ups")
         if answer != "ERR\n":
-            assert isinstance(caught.value, net_client.BadAnswer)
+            assert isinstance(caught.value, net_errors.BadAnswer)
             assert f"127.0.0.1:{server.port}" in str(caught.value)
             # Nobody knows what would come next.
-            with pytest.raises(net_client.Unreachable, match="closed"):
+            with pytest.raises(net_errors.Unreachable, match="closed"):
                 client.net_version()
 
 
@@ -339,7 +341,7 @@ def test_an_answer_that_breaks_the_protocol(answer: str) -> None:
 def test_a_single_answer_that_breaks_the_protocol(
     request_line: str, answer: str, ask: Callable[[net_client.Client], object]
 ) -> None:
-    with serving({request_line: answer}) as server, server.client() as client, pytest.raises(net_client.BadAnswer):
+    with serving({request_line: answer}) as server, server.client() as client, pytest.raises(net_errors.BadAnswer):
         ask(client)
 
 
@@ -405,7 +407,7 @@ def truncated(connection: socket.socket, request: str) -> None:
 def test_a_hostile_server_is_left_in_time(misbehave: Callable[[socket.socket, str], None]) -> None:
     begin = time.monotonic()
     with serving(misbehave=misbehave) as server:
-        with server.client(timeout=0.5) as client, pytest.raises(net_client.Unreachable) as caught:
+        with server.client(timeout=0.5) as client, pytest.raises(net_errors.Unreachable) as caught:
             client.list_vars("ups")
         assert time.monotonic() - begin < 3
         assert caught.value.port == server.port
@@ -416,7 +418,7 @@ def test_an_error_in_the_middle_of_a_list() -> None:
     with (
         serving(misbehave=err_in_the_middle) as server,
         server.client() as client,
-        pytest.raises(net_client.DataStale, match=f"127.0.0.1:{server.port} answered DATA-STALE"),
+        pytest.raises(net_errors.DataStale, match=f"127.0.0.1:{server.port} answered DATA-STALE"),
     ):
         client.list_vars("ups")
 
@@ -427,7 +429,7 @@ def test_a_server_that_never_accepts() -> None:
         port = listener.getsockname()[1]
         with (
             net_client.Client("127.0.0.1", port, 0.3) as client,
-            pytest.raises(net_client.Unreachable, match=f"{port} .* in time"),
+            pytest.raises(net_errors.Unreachable, match=f"{port} .* in time"),
         ):
             client.version()
 
@@ -442,7 +444,7 @@ def test_a_server_where_the_line_is_full() -> None:
             waiting.setblocking(False)
             waiting.connect_ex(("127.0.0.1", port))
         with pytest.raises(
-            net_client.Unreachable, match=f"127.0.0.1:{port} cannot be reached: no complete answer in time"
+            net_errors.Unreachable, match=f"127.0.0.1:{port} cannot be reached: no complete answer in time"
         ):
             net_client.Client("127.0.0.1", port, 0.3).__enter__()
 
@@ -463,7 +465,7 @@ def test_each_receipt_is_confirmed_at_once(
         calls.append(("recv",))
         return real_recv(self, *words)
 
-    monkeypatch.setattr(net_client, "_QUICKACK", option)
+    monkeypatch.setattr(net_connection, "_QUICKACK", option)
     monkeypatch.setattr(socket.socket, "setsockopt", set_)
     monkeypatch.setattr(socket.socket, "recv", recv)
     with server.client() as client:
@@ -480,7 +482,7 @@ def test_renewing_gives_the_rest_of_the_talk_its_time(server: FakeUpsd) -> None:
             client.renew()
             assert client.net_version() == "1.3"
         threading.Event().wait(0.5)
-        with pytest.raises(net_client.Unreachable, match="in time"):
+        with pytest.raises(net_errors.Unreachable, match="in time"):
             client.net_version()
 
 
@@ -491,7 +493,7 @@ def test_too_much_is_refused_long_before_the_timeout(misbehave: Callable[[socket
     with (
         serving(misbehave=misbehave) as server,
         server.client(timeout=60) as client,
-        pytest.raises(net_client.BadAnswer, match=why),
+        pytest.raises(net_errors.BadAnswer, match=why),
     ):
         client.list_vars("ups")
 
@@ -502,31 +504,31 @@ def test_the_timeout_bounds_all_answers_together(server: FakeUpsd) -> None:
         while time.monotonic() < end:
             client.net_version()
 
-    with server.client(timeout=0.3) as client, pytest.raises(net_client.Unreachable, match="in time"):
+    with server.client(timeout=0.3) as client, pytest.raises(net_errors.Unreachable, match="in time"):
         ask_for_ever(client)
 
 
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(net_client.Unreachable, match=f"127.0.0.1:{port} cannot be reached: connection refused"):
+    with pytest.raises(net_errors.Unreachable, match=f"127.0.0.1:{port} cannot be reached: connection refused"):
         net_client.Client("127.0.0.1", port).__enter__()
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70])
 def test_a_name_that_does_not_resolve(host: str) -> None:
-    with pytest.raises(net_client.Unreachable, match=f"upsd at {host}:3493 cannot be reached"):
+    with pytest.raises(net_errors.Unreachable, match=f"upsd at {host}:3493 cannot be reached"):
         net_client.Client(host).__enter__()
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536, 70000])
 def test_a_port_that_does_not_exist(port: int) -> None:
-    with pytest.raises(net_client.Unreachable, match="no such port"):
+    with pytest.raises(net_errors.Unreachable, match="no such port"):
         net_client.Client("127.0.0.1", port).__enter__()
 
 
 def test_a_closed_client_says_so() -> None:
-    with pytest.raises(net_client.Unreachable, match="closed"):
+    with pytest.raises(net_errors.Unreachable, match="closed"):
         net_client.Client("127.0.0.1").list_ups()
 
 
@@ -579,7 +581,7 @@ def test_encrypted_from_the_beginning(
     encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str
 ) -> None:
     with serving(misbehave=encrypting()) as server:
-        with net_client.Client("127.0.0.1", server.port, tls=net_client.Tls(CA.certificate, name)) as client:
+        with net_client.Client("127.0.0.1", server.port, tls=net_connection.Tls(CA.certificate, name)) as client:
             report = snapshot.look(client, ["ups"])
         assert (report.tls_version, report.tls_expires) == ("TLSv1.3", (NOW + certificates.LIFE).replace(microsecond=0))
         assert server.asked == ["STARTTLS"]
@@ -587,10 +589,10 @@ def test_encrypted_from_the_beginning(
 
 def test_a_connection_that_can_not_be_encrypted_is_none() -> None:
     with serving({"STARTTLS": "ERR FEATURE-NOT-CONFIGURED\n"}) as server:
-        client = net_client.Client("127.0.0.1", server.port, tls=net_client.Tls(CA.certificate))
-        with pytest.raises(net_client.NoTls):
+        client = net_client.Client("127.0.0.1", server.port, tls=net_connection.Tls(CA.certificate))
+        with pytest.raises(net_errors.NoTls):
             client.__enter__()
-        with pytest.raises(net_client.Unreachable, match="closed"):
+        with pytest.raises(net_errors.Unreachable, match="closed"):
             client.version()
 
 
@@ -599,15 +601,15 @@ def test_the_system_does_not_know_our_authority(
 ) -> None:
     with (
         serving(misbehave=encrypting()) as server,
-        pytest.raises(net_client.Untrusted, match="not to be trusted for localhost"),
+        pytest.raises(net_errors.Untrusted, match="not to be trusted for localhost"),
     ):
-        net_client.Client("127.0.0.1", server.port, tls=net_client.Tls(None, "localhost")).__enter__()
+        net_client.Client("127.0.0.1", server.port, tls=net_connection.Tls(None, "localhost")).__enter__()
 
 
 @pytest.mark.parametrize("code", ["FEATURE-NOT-CONFIGURED", "FEATURE-NOT-SUPPORTED"])
 def test_a_server_without_tls(code: str) -> None:
     with serving({"STARTTLS": f"ERR {code}\n"}) as server, server.client() as client:
-        with pytest.raises(net_client.NoTls, match=rf"answered {code} to STARTTLS: it .* TLS"):
+        with pytest.raises(net_errors.NoTls, match=rf"answered {code} to STARTTLS: it .* TLS"):
             client.starttls(CA.certificate, "localhost")
         assert client.net_version() == "1.3"
 
@@ -617,19 +619,19 @@ def test_a_certificate_for_another_name(
     encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str
 ) -> None:
     with serving(misbehave=encrypting()) as server, server.client() as client:
-        with pytest.raises(net_client.WrongName, match=f"not to be trusted for {name}: .*mismatch") as caught:
+        with pytest.raises(net_errors.WrongName, match=f"not to be trusted for {name}: .*mismatch") as caught:
             client.starttls(CA.certificate, name)
         assert caught.value.port == server.port
-        with pytest.raises(net_client.Unreachable, match="closed"):
+        with pytest.raises(net_errors.Unreachable, match="closed"):
             client.net_version()
 
 
 def test_another_authority_of_the_same_name(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
     other = certificates.make_ca("our CA", NOW)
     with serving(misbehave=encrypting(ca=other)) as server, server.client() as client:
-        with pytest.raises(net_client.Untrusted, match="not to be trusted for localhost") as caught:
+        with pytest.raises(net_errors.Untrusted, match="not to be trusted for localhost") as caught:
             client.starttls(CA.certificate, "localhost")
-        assert not isinstance(caught.value, net_client.WrongName)
+        assert not isinstance(caught.value, net_errors.WrongName)
 
 
 def test_one_authority_of_several(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
@@ -664,7 +666,7 @@ def test_an_expired_certificate(encrypting: Callable[..., Callable[[socket.socke
     with (
         serving(misbehave=encrypting(made=long_ago)) as server,
         server.client() as client,
-        pytest.raises(net_client.Untrusted, match="certificate has expired"),
+        pytest.raises(net_errors.Untrusted, match="certificate has expired"),
     ):
         client.starttls(CA.certificate, "localhost")
 
@@ -674,7 +676,7 @@ def test_a_ca_that_is_none(encrypting: Callable[..., Callable[[socket.socket, st
     with (
         serving(misbehave=encrypting()) as server,
         server.client() as client,
-        pytest.raises(net_client.Untrusted, match="the text of the CA holds no certificate"),
+        pytest.raises(net_errors.Untrusted, match="the text of the CA holds no certificate"),
     ):
         client.starttls(text, "localhost")
 
@@ -686,7 +688,7 @@ def test_a_name_that_nobody_can_have(
     with (
         serving(misbehave=encrypting()) as server,
         server.client() as client,
-        pytest.raises(net_client.Untrusted, match="not to be trusted for"),
+        pytest.raises(net_errors.Untrusted, match="not to be trusted for"),
     ):
         client.starttls(CA.certificate, name)
 
@@ -695,9 +697,9 @@ def test_a_name_that_nobody_can_have(
 def test_an_answer_to_starttls_that_breaks_the_protocol(answer: str) -> None:
     """Words that come before the encryption may be anybody's."""
     with serving({"STARTTLS": answer}) as server, server.client() as client:
-        with pytest.raises(net_client.BadAnswer, match="answered STARTTLS with"):
+        with pytest.raises(net_errors.BadAnswer, match="answered STARTTLS with"):
             client.starttls(CA.certificate, "localhost")
-        with pytest.raises(net_client.Unreachable, match="closed"):
+        with pytest.raises(net_errors.Unreachable, match="closed"):
             client.net_version()
 
 
@@ -731,15 +733,15 @@ def closes_after_ok(connection: socket.socket, request: str) -> None:
 @pytest.mark.parametrize(
     ("misbehave", "kind", "why"),
     [
-        (silent, net_client.Unreachable, "in time"),
-        (hangs_after_ok, net_client.Unreachable, "in time"),
-        (drips_records, net_client.Unreachable, "in time"),
-        (talks_no_tls, net_client.BadAnswer, "TLS can't be agreed on"),
-        (closes_after_ok, net_client.Unreachable, "cannot be reached: "),
+        (silent, net_errors.Unreachable, "in time"),
+        (hangs_after_ok, net_errors.Unreachable, "in time"),
+        (drips_records, net_errors.Unreachable, "in time"),
+        (talks_no_tls, net_errors.BadAnswer, "TLS can't be agreed on"),
+        (closes_after_ok, net_errors.Unreachable, "cannot be reached: "),
     ],
 )
 def test_a_hostile_server_of_tls_is_left_in_time(
-    misbehave: Callable[[socket.socket, str], None], kind: type[net_client.Unreachable], why: str
+    misbehave: Callable[[socket.socket, str], None], kind: type[net_errors.Unreachable], why: str
 ) -> None:
     begin = time.monotonic()
     with serving(misbehave=misbehave) as server:
@@ -759,7 +761,7 @@ def test_a_server_that_ends_the_encryption(encrypting: Callable[..., Callable[[s
 
     with serving(misbehave=leave) as server, server.client() as client:
         client.starttls(CA.certificate, "localhost")
-        with pytest.raises(net_client.Unreachable, match="closed the connection before its answer was complete"):
+        with pytest.raises(net_errors.Unreachable, match="closed the connection before its answer was complete"):
             client.list_vars("nobody")
-        with pytest.raises(net_client.Unreachable, match="closed"):
+        with pytest.raises(net_errors.Unreachable, match="closed"):
             _unused = client.tls_version

@@ -25,17 +25,21 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import quiet
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client as net_client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import connection as net_connection
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
     observe,
     policy,
-    stages,
+    stages_loop,
     watch,
     watch_loop,
 )
 from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import ANSWERS, FakeUpsd
 from ansible_collections.homelab.nut.tests.unit.support.hostile import cases
+
+pytestmark = pytest.mark.slow
 
 CA = certificates.make_ca("our CA", datetime.now(timezone.utc))
 CASES = 400
@@ -197,14 +201,14 @@ class Asker:
             return snapshot.look(client, None, ["192.0.2.3"], lambda name, _seconds: [name], snapshot.GATHER)
 
     def encrypted(self) -> Any:
-        with net_client.Client("127.0.0.1", self.port, SECONDS, net_client.Tls(CA.certificate, "localhost")):
+        with net_client.Client("127.0.0.1", self.port, SECONDS, net_connection.Tls(CA.certificate, "localhost")):
             raise AssertionError("nobody here has a certificate")
 
     def read_ups(self) -> Any:
         return observe.read_ups(policy.Ups("ups", "127.0.0.1", self.port), time.monotonic, SECONDS)
 
     def ask_upsd(self) -> Any:
-        return stages.ask_upsd({"name": "ups", "host": "127.0.0.1", "port": self.port})
+        return stages_loop.ask_upsd(policy.Ups("ups", "127.0.0.1", self.port))
 
     def quiet(self) -> Any:
         # its answers are compared, and shown to nobody
@@ -220,7 +224,7 @@ class Asker:
                 watcher._client.close()
 
 
-FAILURES = (net_client.UpsdFailure, grammar.Unencodable)
+FAILURES = (net_errors.UpsdFailure, grammar.Unencodable)
 # what each may raise, by its documentation
 ASKS: dict[str, tuple[type[Exception], ...]] = {
     **dict.fromkeys(("look", "encrypted", "read_ups"), FAILURES),
@@ -248,7 +252,7 @@ def server() -> Iterator[HostileUpsd]:
 
 
 def test_a_hostile_upsd(server: HostileUpsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "ASK_SECONDS", SECONDS)
+    monkeypatch.setattr(stages_loop, "ASK_SECONDS", SECONDS)
     asker = Asker(server.port, tmp_path / "upsd.conf")
     faults: list[str] = []
     seen: set[tuple[str, bool]] = set()

@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import commands as net_commands
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.commands import Leave, Refused
 from ansible_collections.homelab.nut.tests.unit.support.commanded_upsd import (
     CUTS,
@@ -80,9 +81,9 @@ def test_a_server_that_goes_away(server: FakeUpsd, clock: Clock, where: str, wor
 
 
 def test_an_order_that_upsd_can_not_hand_on(server: FakeUpsd, clock: Clock) -> None:
-    server.errors["instcmd"] = client.UpsdError("INSTCMD-FAILED", "pve:3493", "INSTCMD")
+    server.errors["instcmd"] = net_errors.UpsdError("INSTCMD-FAILED", "pve:3493", "INSTCMD")
     assert operator(server, clock).command("beeper.mute", None, Leave()).result == "failed"
-    server.errors["set_var"] = client.UpsdError("SET-FAILED", "pve:3493", "SET VAR")
+    server.errors["set_var"] = net_errors.UpsdError("SET-FAILED", "pve:3493", "SET VAR")
     ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Leave())
     assert (outcome.result, outcome.value) == ("failed", "x")
 
@@ -129,7 +130,7 @@ def test_a_command_that_there_is_not(server: FakeUpsd, clock: Clock) -> None:
 def test_a_ups_that_there_is_not(server: FakeUpsd, clock: Clock, ask: str) -> None:
     one = net_commands.Operator(lambda: cast("client.Client", server), "nix")
     given: dict[str, list[Any]] = {"plan_command": ["beeper.mute"], "plan_settings": [{"ups.id": "y"}], "plan_fsd": []}
-    with pytest.raises(client.UnknownUps, match="it serves a, b"):
+    with pytest.raises(net_errors.UnknownUps, match="it serves a, b"):
         getattr(one, ask)(*given[ask], Leave(cut_power=True))
 
 

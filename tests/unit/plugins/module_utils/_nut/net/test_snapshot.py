@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client as net_client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
 
@@ -65,7 +66,7 @@ def test_writable_of(server: FakeUpsd) -> None:
         assert found is not None
         assert (found.name, found.value) == ("ups.id", "x y")
         assert snapshot.writable_of(client, "ups", "ups.status") is None
-        with pytest.raises(net_client.VarNotSupported):
+        with pytest.raises(net_errors.VarNotSupported):
             snapshot.writable_of(client, "ups", "nix")
 
 
@@ -100,7 +101,7 @@ def test_snapshot_of_some(server: FakeUpsd) -> None:
     with server.client() as client:
         assert [state.name for state in snapshot.snapshot(client, ["UPS"])] == ["ups"]
         assert snapshot.snapshot(client, []) == ()
-        with pytest.raises(net_client.UnknownUps, match="UNKNOWN-UPS to the question for 'nix': it serves ups, spare"):
+        with pytest.raises(net_errors.UnknownUps, match="UNKNOWN-UPS to the question for 'nix': it serves ups, spare"):
             snapshot.snapshot(client, ["ups", "nix"])
 
 
@@ -217,9 +218,9 @@ def test_waiting_for_a_server_that_starts() -> None:
     assert clock.now == 102
 
 
-@pytest.mark.parametrize(("ups", "kind"), [(["nix"], net_client.UnknownUps), (None, net_client.Unreachable)])
+@pytest.mark.parametrize(("ups", "kind"), [(["nix"], net_errors.UnknownUps), (None, net_errors.Unreachable)])
 def test_what_is_still_wrong_after_waiting_is_raised(
-    server: FakeUpsd, ups: list[str] | None, kind: type[net_client.UpsdFailure]
+    server: FakeUpsd, ups: list[str] | None, kind: type[net_errors.UpsdFailure]
 ) -> None:
     if ups is None:
         server.answers["VER"] = "SSH-2.0\n"

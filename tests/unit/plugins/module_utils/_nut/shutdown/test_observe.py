@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import observe, probe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Reading
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Guest, Ups
@@ -115,7 +115,7 @@ def test_upsd_is_asked() -> None:
         here = {"host": "127.0.0.1", "port": server.port}
         assert observe.read_ups(Ups("ups", **here), lambda: 7.0) == Reading(True, 240.0, 7.0, fsd=True)
         assert observe.read_ups(Ups("bare", **here), lambda: 7.0) == Reading(False, None, 7.0)
-        with pytest.raises(client.DataStale):
+        with pytest.raises(net_errors.DataStale):
             observe.read_ups(Ups("stale", **here), lambda: 7.0)
         upses = [Ups("ups", **here), Ups("stale", **here)]
         asker = observe.Asker(upses, lambda: 7.0)

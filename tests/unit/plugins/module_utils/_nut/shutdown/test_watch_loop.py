@@ -25,6 +25,8 @@ from ansible_collections.homelab.nut.tests.unit.support.blocked_upsd import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
