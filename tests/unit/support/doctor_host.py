@@ -29,6 +29,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe im
     Socket,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, snapshot
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import report
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus
 
 NOW = 1_790_000_000.0
@@ -228,3 +229,9 @@ def nothing_of(kit: deploy_kits.Kit) -> Seen:
 
 GATE_POLICY = deploy_kits.SHUTDOWN.places["shutdown.json"].path
 GATE_UNIT = deploy_kits.SHUTDOWN.places["nut-shutdown.service"].path
+
+
+def last_report(rule: str | None, reason: str | None = "r", down: float | None = 12.0) -> report.Report:
+    """Return the gate's report of a shutdown, of one machine. down: when that was down."""
+    machine = report.MachineReport("nas", 60.0, 120.0, down, assumed=False, given_up=down is None)
+    return report.Report("gate", NOW - 90, 30.0, rule, reason, (machine,), (), ())

@@ -245,26 +245,22 @@ def check_last_shutdown(look: Look) -> Found:
     if deploy_kits.SHUTDOWN.name not in look.expected.kits or not _is_gated(look):
         return
     state, service = look.seen.gate, look.seen.units.get(deploy_kits.GATE)
-    if state is not None and not state.get("ended") and not (service and service.active in ("active", "activating")):
+    if state is not None and not state.ended and not (service and service.active in ("active", "activating")):
         words = f"/{paths.GATE_STATE} is of a wait that did not come to its end; it does not count any more"
         yield look.note("last-shutdown", words, "nut-shutdown status")
     last = look.seen.last
     if last is None:
         yield look.ok("last-shutdown", "there was none yet")
         return
-    try:
-        began, rule, reason = stamp(float(last["began"])), last["rule"], str(last["reason"])
-        late = [str(host["name"]) for host in last["hosts"] if host["down"] is None]
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+    if isinstance(last, str):
         yield look.note("last-shutdown", "its report (/var/lib/nut-shutdown/last.json) can't be understood")
         return
-    what = (
-        "the last shutdown" if last.get("mode") == "gate" else f"the last wait ({printable(str(last.get('mode')), 20)})"
-    )
-    if rule in (gate.DOWN, gate.ASSUMED) and not late:
-        yield look.ok("last-shutdown", f"{what}, {began}: all were down")
+    what = "the last shutdown" if last.mode == "gate" else f"the last wait ({printable(last.mode, 20)})"
+    what = f"{what}, {stamp(last.began)}"
+    if last.rule in (gate.DOWN, gate.ASSUMED) and all(machine.down is not None for machine in last.hosts):
+        yield look.ok("last-shutdown", f"{what}: all were down")
     else:
-        words = f"{what}, {began}, did not end well: {printable(reason, 120) if rule else 'it has no end'}"
+        words = f"{what}, did not end well: {printable(last.reason or '', 120) if last.rule else 'it has no end'}"
         yield look.warn("last-shutdown", words, "nut-shutdown status; make plan")
 
 

@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-from ..base import hostnames, jsontext, paths, tcp_table, trust
+from ..base import hostnames, paths, records, tcp_table, trust
 from ..base.process import Find, find_program
 from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Entry, Run, Unit, driver, read_journal, show
 from ..conf import host
@@ -37,7 +37,7 @@ from ..net import access, snapshot
 from ..net.client import Client
 from ..net.errors import UpsdFailure
 from ..proxmox import firewall
-from ..shutdown import flag, watch
+from ..shutdown import flag, gate, report, watch
 from ..shutdown import policy as shutdown_policy
 from ..shutdown.names import Names
 from ..usb import bus, policy
@@ -150,8 +150,8 @@ class Seen:
     untrusted: Mapping[str, str] = field(default_factory=dict)
     # sandboxes that this host can't apply
     refused: Mapping[str, str] = field(default_factory=dict)
-    gate: Mapping[str, Any] | None = None
-    last: Mapping[str, Any] | None = None
+    gate: gate.State | None = None  # of the last gate of this boot
+    last: report.Report | str | None = None  # of the last gate; why it can't be used
     helped: tuple[watch.Event, ...] = ()  # what nut-watch did for upsd
     firewall: tuple[str, ...] | None = None
     access: access.Loaded | None = None
@@ -217,8 +217,8 @@ class Host:
             cut=self.tried("cut", lambda: self._cut(nut), None) if self.primary else None,
             untrusted=self.tried("trust", lambda: self._untrusted(nut), {}),
             refused=self.tried("sandboxes", lambda: sandbox.read_refused(self.root), {}),
-            gate=self._json(paths.GATE_STATE),
-            last=self._json(paths.GATE_REPORT),
+            gate=records.recall(gate.State, self._at(paths.GATE_STATE), gate.VERSION),
+            last=report.read_last(self._at(paths.GATE_REPORT)),
             helped=self._helped(),
             firewall=self.tried("firewall", lambda: self._firewall(nut), None)
             if self.primary and self.shielded
@@ -269,15 +269,8 @@ class Host:
             found.update({place.path: self._file(self._at(place.path)) for place in kit.places.values()})
         return {path: one for path, one in found.items() if one}
 
-    def _json(self, path: str) -> Mapping[str, Any] | None:
-        with contextlib.suppress(OSError, ValueError):
-            data = jsontext.parse(self._at(path).read_bytes()[:FILE_LIMIT])
-            return data if isinstance(data, dict) else None
-        return None
-
     def _helped(self) -> tuple[watch.Event, ...]:
-        file = self._file(self._at(paths.WATCH_STATE)) if self.primary else None
-        return watch.load(file.text, "").events if file else ()
+        return watch.recall(self._at(paths.WATCH_STATE), "").events if self.primary else ()
 
     def _flags(self, nut: NutFiles) -> dict[str, float]:
         paths = dict.fromkeys([nut.directive("upsmon.conf", "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
@@ -300,11 +293,10 @@ class Host:
 
     def _notifying(self) -> Iterator[str]:
         """Yield the programs that stages run as root."""
-        policy = self._json(deploy_kits.SHUTDOWN.places["shutdown.json"].path) or {}
         # a policy that is wrong is told of elsewhere, and nothing of it is run
         with contextlib.suppress(shutdown_policy.PolicyError):
-            stages = shutdown_policy.read_stages(policy.get("stages"))
-            yield from (stage.notify[0] for stage in stages if stage.notify)
+            policy = shutdown_policy.load_policy(self._at(paths.SHUTDOWN_POLICY))
+            yield from (stage.notify[0] for stage in shutdown_policy.read_stages(policy.stages) if stage.notify)
 
     # systemd
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from ..base import records
 from .gate import NEW, State, Watched
 from .policy import Machine, Policy
 
@@ -49,6 +51,16 @@ class Report:
     hosts: tuple[MachineReport, ...]
     power: tuple[PowerReport, ...]
     steps: tuple[tuple[float, str], ...]  # seconds since the beginning, and what happened
+
+
+def read_last(path: Path) -> Report | str | None:
+    """Return the report of the last gate; None if there was none; or why it can't be used, in words."""
+    try:
+        return records.read(Report, path, VERSION)
+    except FileNotFoundError:
+        return None
+    except (OSError, records.RecordError):
+        return "its report can't be understood"
 
 
 def make_report(policy: Policy, state: State, mode: str, began: float, steps: Sequence[tuple[float, str]]) -> Report:

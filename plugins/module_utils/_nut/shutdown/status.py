@@ -28,7 +28,7 @@ class Status:
     seen: Mapping[str, bool | None]  # is a machine up? None: nobody can tell
     power: Mapping[str, gate.Reading | str]  # what upsd says of each UPS, or why it says nothing
     gate: gate.State | None  # of the last gate of this boot
-    last: report.Report | str  # of the last gate; or why there is none
+    last: report.Report | str | None  # of the last gate; None if there was none; or why it can't be used
     events: tuple[watch.Event, ...]  # what nut-watch did for upsd
 
     def data(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Status:
             ],
             "upses": [self.ups(ups) for ups in self.policy.upses],
             "gate": asdict(self.gate) if self.gate else None,
-            "last": None if isinstance(self.last, str) else asdict(self.last),
+            "last": asdict(self.last) if isinstance(self.last, report.Report) else None,
             "upsd": [asdict(event) for event in self.events],
         }
 
@@ -89,8 +89,8 @@ class Status:
         return f"{least:g} s, or {reserve:g} s where one takes longer than expected,"
 
     def last_text(self) -> list[str]:
-        if isinstance(self.last, str):
-            return [f"last: {self.last}"]
+        if not isinstance(self.last, report.Report):
+            return [f"last: {self.last or 'nothing'}"]
         how = f"it ended ({self.last.rule}): {self.last.reason}" if self.last.rule else "it has not ended"
         steps = [f"  +{at:.1f} s  {words}" for at, words in self.last.steps]
         return [f"last: {self.last.mode}, began {stamp(self.last.began)}; {how}", *steps]
@@ -114,19 +114,9 @@ def look(
         seen,
         power,
         records.recall(gate.State, state_path, gate.VERSION),
-        read_last(report_path),
+        report.read_last(report_path),
         watch.recall(watch_path, "").events,
     )
-
-
-def read_last(path: Path) -> report.Report | str:
-    """Return the report of the last gate; or why there is none, in words."""
-    try:
-        return records.read(report.Report, path, report.VERSION)
-    except FileNotFoundError:
-        return "nothing"
-    except (OSError, records.RecordError):
-        return "its report can't be understood"
 
 
 def _how(host: Machine) -> str:

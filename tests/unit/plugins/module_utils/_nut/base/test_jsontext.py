@@ -27,7 +27,6 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
     report,
     stages,
     stages_loop,
-    status,
     watch,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
@@ -279,7 +278,7 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "sets._load": (MANIFEST, by_text(load_manifest)),
     "access.parse_table": (NFT, by_text(access.parse_table)),
     "watch.load": (as_json(watch.dump(WATCHED)), by_text(lambda text: watch.load(text, "boot"))),
-    "status.read_last": (as_json(records.dump(GATE_REPORT, report.VERSION)), status.read_last),
+    "report.read_last": (as_json(records.dump(GATE_REPORT, report.VERSION)), report.read_last),
 }  # fmt: skip
 
 
@@ -298,7 +297,7 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
         "aftermath._gate_says": ("all are down", 1e9 + 24.5),
         "Names": {"nas": ("192.0.2.20",)},
         "watch.load": WATCHED,
-        "status.read_last": GATE_REPORT,
+        "report.read_last": GATE_REPORT,
     }
     found = load(path)
     assert found == wanted[name] if name in wanted else found and not isinstance(found, str)

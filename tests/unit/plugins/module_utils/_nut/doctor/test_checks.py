@@ -47,6 +47,7 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
     VARIABLES,
     bad,
     file,
+    last_report,
     nothing_of,
     own_file,
     served,
@@ -262,15 +263,15 @@ BROKEN: dict[str, tuple[Seen, str, str, str]] = {
         replace(SEEN, untrusted={"/etc/nut": "/etc/nut belongs to the user nut"}), "trust", FAILURE, "root trusts and runs",
     ),
     "the last shutdown ended by the battery": (
-        replace(SEEN, last={"mode": "gate", "began": NOW - 90, "rule": "battery", "reason": "ups had 20 s left", "hosts": []}),
+        replace(SEEN, last=last_report("battery", "ups had 20 s left")),
         "last-shutdown", WARNING, "ups had 20 s left",
     ),
     "the last shutdown left one": (
-        replace(SEEN, last={"mode": "gate", "began": NOW - 90, "rule": "down", "reason": "r", "hosts": [{"name": "nas", "down": None}]}),
+        replace(SEEN, last=last_report("down", down=None)),
         "last-shutdown", WARNING, "did not end well",
     ),
     "the last shutdown has no end": (
-        replace(SEEN, last={"mode": "gate", "began": NOW - 90, "rule": None, "reason": None, "hosts": []}),
+        replace(SEEN, last=last_report(None, None)),
         "last-shutdown", WARNING, "it has no end",
     ),
     "the clock can't be asked": (replace(SEEN, troubles={"clock": "OSError: x"}), "clock", UNKNOWN, "OSError"),

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine
@@ -25,6 +24,7 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
     NOW,
     SEEN,
     bad,
+    last_report,
     state,
     text,
     unit,
@@ -35,9 +35,8 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
 def test_a_host_without_the_gate_is_not_judged_by_it() -> None:
     command = "/sbin/shutdown -h +0"
     direct = replace(EXPECTED, files={**FILES, "upsmon.conf": FILES["upsmon.conf"].replace(GATE_COMMAND, command)})
-    late = {"mode": "gate", "began": NOW - 90, "rule": "battery", "reason": "r", "hosts": []}
     seen = text("upsmon.conf", lambda one: one.replace(GATE_COMMAND, command))
-    seen = replace(seen, last=late, addresses={"nas": "the name nas has no address here"})
+    seen = replace(seen, last=last_report("battery"), addresses={"nas": "the name nas has no address here"})
     assert {one.check for one in bad(seen, direct)} == {"login"}
     found = {one.check: one.seen for one in examine(seen, direct)}
     assert "last-shutdown" not in found
@@ -69,29 +68,19 @@ def test_a_flag_while_the_shutdown_runs_is_as_it_should_be() -> None:
 
 
 def test_a_wait_that_was_cut_short_is_a_note() -> None:
-    found = examine(replace(SEEN, gate={"ended": None}), EXPECTED)
+    found = examine(replace(SEEN, gate=gate.begin("boot", "systemd", NOW)), EXPECTED)
     assert [one.verdict for one in found if one.check == "last-shutdown"] == [NOTE, OK]
 
 
 @pytest.mark.parametrize("rule", [gate.DOWN, gate.ASSUMED])
 def test_a_shutdown_that_ended_well(rule: str) -> None:
-    last = {"mode": "gate", "began": NOW, "rule": rule, "reason": "r", "hosts": [{"name": "nas", "down": 12.0}]}
-    assert [one.verdict for one in examine(replace(SEEN, last=last), EXPECTED) if one.check == "last-shutdown"] == [OK]
+    found = examine(replace(SEEN, last=last_report(rule)), EXPECTED)
+    assert [finding.verdict for finding in found if finding.check == "last-shutdown"] == [OK]
 
 
-@pytest.mark.parametrize(
-    "last",
-    [
-        {},
-        {"began": "x"},
-        {"began": 1e300, "rule": "down", "reason": "", "hosts": []},
-        {"began": 1, "rule": 1, "reason": 1, "hosts": 1},
-    ],
-)
-def test_a_report_that_is_none_is_a_note(last: dict[str, Any]) -> None:
-    assert [one.verdict for one in examine(replace(SEEN, last=last), EXPECTED) if one.check == "last-shutdown"] == [
-        NOTE
-    ]
+def test_a_report_that_is_none_is_a_note() -> None:
+    found = examine(replace(SEEN, last="its report can't be understood"), EXPECTED)
+    assert [finding.verdict for finding in found if finding.check == "last-shutdown"] == [NOTE]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Host, Seen, Served, Socket
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
 from ansible_collections.homelab.nut.tests.unit.support import sysfs_tree
 
 NOW = 1_790_000_000.0
@@ -358,11 +359,14 @@ def test_a_stage_s_program_that_others_can_write(root: Path) -> None:
     script.chmod(0o757)
     policy = root / "etc/nut/shutdown.json"
     stage = {"name": "first", "on_battery": 60, "notify": ["/srv/tell"]}
-    policy.write_text(json.dumps({"stages": [stage, {"name": "second", "on_battery": 9, "fsd": True}]}))
+    stages = [stage, {"name": "second", "on_battery": 9, "fsd": True}]
+    whole = {"version": 1, "upses": [], "machines": [], "reserve": 0, "longest": 100, "stages": stages}
+    policy.write_text(json.dumps(whole))
     assert "users other than root can write" in host(root).look().untrusted["/srv/tell"]
     script.chmod(0o755)
     assert host(root).look().untrusted == {}
-    for wrong in ('{"stages": 1}', "{"):
+    script.chmod(0o757)
+    for wrong in (json.dumps({**whole, "stages": 1}), json.dumps({**whole, "longest": 0}), "{"):
         policy.write_text(wrong)
         assert host(root).look().untrusted == {}
 
@@ -376,12 +380,14 @@ def test_what_sandboxes_a_host_refused(root: Path) -> None:
 
 
 def test_the_gate_s_own_notes(root: Path) -> None:
-    for path, text in ((paths.GATE_STATE, '{"ended": null}'), (paths.GATE_REPORT, "[1]")):
+    assert (host(root).look().gate, host(root).look().last) == (None, None)
+    state = gate.begin("boot", "systemd", 10.0)
+    for path, text in ((paths.GATE_STATE, gate.dump(state)), (paths.GATE_REPORT, "[1]")):
         (root / path).parent.mkdir(parents=True)
         (root / path).write_text(text)
     seen = host(root).look()
-    assert seen.gate == {"ended": None}
-    assert seen.last is None
+    assert seen.gate == state
+    assert seen.last == "its report can't be understood"
     (root / paths.GATE_STATE).write_text("{")
     assert host(root).look().gate is None
 
