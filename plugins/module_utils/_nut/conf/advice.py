@@ -87,117 +87,77 @@ _KEEPS_THE_ORDER = (
 _ROWS: tuple[_Row, ...] = (
     # seen with dummy-ups: OL CAL, OL, OB LB, and upsmon of 2.8.0 and 2.8.1 says "it is also calibrating" for ever
     _Row(
-        (2, 8, 0),
-        (2, 8, 2),
-        "upsmon.conf",
-        _all,
+        (2, 8, 0), (2, 8, 2), "upsmon.conf", _all,
         "once a UPS has calibrated (status CAL, also in some self-tests), upsmon takes it for calibrating for ever "
         "and never shuts down. Restart nut-monitor after each calibration, while on mains",
     ),
     _Row(
-        (2, 8, 1),
-        (2, 8, 3),
-        "upsmon.conf",
-        _all,
+        (2, 8, 1), (2, 8, 3), "upsmon.conf", _all,
         "upsmon ignores DEADTIME when contact is lost while on battery, and shuts this host down at once. "
         "Never restart NUT or the network in an outage; this role does not",
     ),
     _Row(
-        (2, 8, 1),
-        _NEVER,
-        "upsmon.conf",
-        _if(lambda files: not _has("upsmon.conf", "OFFDURATION")(files)),
+        (2, 8, 1), _NEVER, "upsmon.conf", _if(lambda files: not _has("upsmon.conf", "OFFDURATION")(files)),
         "a UPS that says OFF for 30 s counts as lost, although OFFDURATION is not set. "
         "Set OFFDURATION to -1 if yours says OFF while it feeds this host",
     ),
     _Row(
-        _FIRST,
-        (2, 8, 1),
-        "upsmon.conf",
-        _if(lambda files: "ups.conf" not in files),
+        _FIRST, (2, 8, 1), "upsmon.conf", _if(lambda files: "ups.conf" not in files),
         "this secondary logs out as soon as its shutdown begins, and has no SHUTDOWNEXIT to change that. "
         + _KEEPS_THE_ORDER,
     ),
     _Row(
-        (2, 8, 1),
-        (2, 8, 5),
-        "upsmon.conf",
-        _if(_logs_out),
+        (2, 8, 1), (2, 8, 5), "upsmon.conf", _if(_logs_out),
         "SHUTDOWNEXIT holds the login for 60 s at most, because upsd drops a silent client then. " + _KEEPS_THE_ORDER,
     ),
     _Row(_FIRST, (2, 8, 3), "upsmon.conf", _if(_has("upsmon.conf", "NOTIFYCMD")), _BEFORE_A_SHELL),
     _Row(
-        (2, 8, 3),
-        (2, 8, 6),
-        "upsmon.conf",
-        _details_for_a_shell,
+        (2, 8, 3), (2, 8, 6), "upsmon.conf", _details_for_a_shell,
         "upsmon gives what a UPS says of its alarms to a shell (CVE-2026-54161), and NOTIFYFLAG {} has EXEC. "
         "Take EXEC from it, unless your distribution has mended that",
     ),
     _Row(
-        (2, 8, 3),
-        (2, 8, 6),
-        "upsmon.conf",
+        (2, 8, 3), (2, 8, 6), "upsmon.conf",
         _if(lambda files: _has("upsmon.conf", "NOTIFYCMD")(files) and not _details_for_a_shell(files)),
         _BEFORE_A_SHELL,
     ),
     _Row(
-        (2, 8, 0),
-        (2, 8, 1),
-        "upssched.conf",
+        (2, 8, 0), (2, 8, 1), "upssched.conf",
         _if(lambda files: any("START-TIMER" in line.words for line in files.statements("upssched.conf"))),
         "upssched takes a whole processor while a timer runs. Keep the timers short, or use EXECUTE",
     ),
     # seen on 2.8.0 and 2.8.1: upsd waits for the rest of a handshake without a limit, and upsmon reads without one
     _Row(
-        _FIRST,
-        _NEVER,
-        "upsd.conf",
-        _if(lambda files: bool(files.directive("upsd.conf", "CERTPATH"))),
+        _FIRST, _NEVER, "upsd.conf", _if(lambda files: bool(files.directive("upsd.conf", "CERTPATH"))),
         "with TLS, a machine that begins a handshake and does not finish it blocks every shutdown until nut-watch restarts upsd: "
         "after 6 s, on battery up to 20 s. Keep nut_server_allow to machines that you trust",
     ),
     _Row(_FIRST, (2, 8, 1), "upsd.conf", _several_listen, _ONE_LISTEN.format("last")),
     _Row((2, 8, 1), (2, 8, 2), "upsd.conf", _several_listen, _ONE_LISTEN.format("first")),
     _Row(
-        (2, 8, 1),
-        _NEVER,
-        "upsd.conf",
-        _if(_only_v6),
+        (2, 8, 1), _NEVER, "upsd.conf", _if(_only_v6),
         "LISTEN :: is for IPv6 alone. Clients that come by IPv4 need LISTEN 0.0.0.0 beside it",
     ),
     _Row(
-        (2, 8, 2),
-        (2, 8, 3),
-        "ups.conf",
-        _if(lambda files: bool(files.ups_conf.sections)),
+        (2, 8, 2), (2, 8, 3), "ups.conf", _if(lambda files: bool(files.ups_conf.sections)),
         "the enumerator does not restart a driver whose section was changed by hand. "
         "Change ups.conf by this role, or restart nut-driver@NAME while on mains",
     ),
     _Row(
-        (2, 8, 1),
-        (2, 8, 3),
-        "ups.conf",
-        _sections_with("allow_killpower"),
+        (2, 8, 1), (2, 8, 3), "ups.conf", _sections_with("allow_killpower"),
         "allow_killpower of [{}] does nothing in ups.conf. Set it with upsrw when it is needed",
     ),
     _Row(
-        (2, 8, 1),
-        (2, 8, 2),
-        "ups.conf",
-        _sections_with("onlinedischarge_calibration"),
+        (2, 8, 1), (2, 8, 2), "ups.conf", _sections_with("onlinedischarge_calibration"),
         "onlinedischarge_calibration of [{}] makes a calibration of each discharge, after which upsmon never shuts down. "
         "Leave it out before NUT 2.8.2",
     ),
     _Row(
-        _FIRST,
-        _NEVER,
-        "ups.conf",
-        _sections_with("device"),
+        _FIRST, _NEVER, "ups.conf", _sections_with("device"),
         "[{}] is told by device, a number that changes each time the UPS is plugged in or resets, "
         "and its driver would never find it again. Tell it by serial, or by vendorid and productid",
     ),
-)
+)  # fmt: skip
 
 
 def advise(texts: Mapping[str, str], release: Release) -> list[str]:
