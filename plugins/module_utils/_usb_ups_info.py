@@ -15,6 +15,7 @@ from ._nut.conf.release import find_release
 from ._nut.conf.ups_conf import UpsConf
 from ._nut.hotplug.observe import ReconcileError
 from ._nut.usb import bus, fingerprint, names, policy
+from ._nut.usb.resolution import Known, Resolution
 
 if TYPE_CHECKING:
     from ._module import Module
@@ -49,7 +50,7 @@ def run(module: Module) -> None:
 
 def without_nut(
     module: Module, rules: policy.Policy
-) -> tuple[tuple[bus.UsbDevice, ...], tuple[bus.Ups, ...], names.Resolution]:
+) -> tuple[tuple[bus.UsbDevice, ...], tuple[bus.Ups, ...], Resolution]:
     """Look at the bus of a host on which NUT is not configured. Raises usb.UsbError."""
     local = _host.local_nut(module)
     try:
@@ -57,14 +58,14 @@ def without_nut(
     except bus.UsbError:
         devices = bus.by_lsusb(local.runner)
     upses = bus.candidates(devices, bus.table(), rules, lambda _device: False)
-    known = names.Known(None, UpsConf((), {}))
+    known = Known(None, UpsConf((), {}))
     return devices, upses, names.resolve(known, upses, rules, find_release(local.runner, local.finder))
 
 
 def told(
     device: bus.UsbDevice,
     upses: tuple[bus.Ups, ...],
-    resolution: names.Resolution,
+    resolution: Resolution,
     status: dict[str, tuple[str, ...]],
 ) -> dict[str, Any]:
     """Return a device in the form that RETURN describes."""

@@ -20,8 +20,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide im
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus, fingerprint
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import Ups, UsbDevice
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import Known, Resolution, resolve
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import resolve
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import Policy, check
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.resolution import Known, Resolution
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:

@@ -201,7 +201,7 @@ _ROWS: tuple[_Row, ...] = (
 
 
 def advise(texts: Mapping[str, str], release: Release) -> list[str]:
-    """Tell what this release is known to be bad at, as far as these files are concerned, and what to do. Never raises."""
+    """Return what this release is known to be bad at, as far as these files are concerned, and what to do. Never raises."""
     files = NutFiles.of(texts)
     return [
         f"NUT {dotted(release)}: {row.words.format(name)}."

@@ -96,7 +96,7 @@ def _with_lasting_listeners(text: str, release: Release) -> str:
 
 
 def _unknown(name: str, text: str, release: Release) -> Iterator[tuple[int, str, str, Directive]]:
-    """Find what is newer than a release: the line of the file, where that is, what it is called, and the directive."""
+    """Yield what is newer than a release: the line of the file, where that is, what it is called, and the directive."""
     if name == "nut.conf":
         for number, line in enumerate(text.split("\n"), 1):
             found = ASSIGNMENT.fullmatch(line)

@@ -28,7 +28,7 @@ _FORGETFUL = ("tmpfs", "ramfs")
 
 
 def unbindable(new: str, old: str, serves: bool) -> list[str]:
-    """Say at which LISTEN lines of a new upsd.conf upsd could not listen.
+    """Return at which LISTEN lines of a new upsd.conf upsd could not listen.
 
     NUT 2.8.0 and 2.8.1 only log most of these, and secondaries then find nobody. old: the file that is there; serves: upsd
     runs, so that the ports of old are its own. A name is tried as upsd would, with all its addresses.
@@ -77,7 +77,7 @@ def _refused(family: int, kind: int, number: int, place: tuple[object, ...]) -> 
 
 
 def unrunnable(texts: Mapping[str, str], runner: Run) -> list[str]:
-    """Say which programs that the files name are not there, or can't be run: NUT tells only when it needs them."""
+    """Return which programs that the files name are not there, or can't be run: NUT tells only when it needs them."""
     files = NutFiles.of(texts)
     wrong = []
     for name, directive in (
@@ -138,7 +138,7 @@ def find_untrusted(texts: Mapping[str, str], folder: Path) -> list[str]:
 
 
 def missing(texts: Mapping[str, str], made: Path | None = None) -> list[str]:
-    """Say which users and directories that the files name are not there: NUT looks at them at its start, or when it is late.
+    """Return which users and directories that the files name are not there: NUT looks at them at its start, or when it is late.
 
     made: a directory that will have been made by then.
     """
@@ -170,7 +170,7 @@ def _is_user(name: str) -> bool:
 
 
 def old_flags(texts: Iterable[str]) -> list[str]:
-    """Find the flags that tell the end of a shutdown to cut the UPS's power, and say what they mean.
+    """Return which flags are there that tell the end of a shutdown to cut the UPS's power, and what they mean.
 
     texts: upsmon.conf as it is and as it will be. No shutdown is going on while this runs, so a flag is one that an
     earlier shutdown has left.
@@ -188,7 +188,7 @@ def old_flags(texts: Iterable[str]) -> list[str]:
 
 
 def lasting_flag(upsmon_conf: str, mounts: str) -> list[str]:
-    """Say whether POWERDOWNFLAG would outlive a reboot. mounts: /proc/self/mounts."""
+    """Return that POWERDOWNFLAG would outlive a reboot, in words, if it would. mounts: /proc/self/mounts."""
     path = grammar.directive(upsmon_conf, "POWERDOWNFLAG")
     if not path:
         return []

@@ -52,7 +52,7 @@ class Tls:
 
 
 def path_of(tls: Tls, folder: Path = Path("/etc/nut")) -> Path:
-    """Say where the database of these certificates stands: a path that no others have.
+    """Return where the database of these certificates stands: a path that no others have.
 
     So a renewal changes CERTPATH, which shows the deployment what to restart; and what a running daemon has open stays.
     """
@@ -62,7 +62,7 @@ def path_of(tls: Tls, folder: Path = Path("/etc/nut")) -> Path:
 
 
 def is_sound(folder: Path, owner: Owner = ("root", "nut")) -> bool:
-    """Say whether a database is there with all its files, for root and NUT alone."""
+    """Return whether a database is there with all its files, for root and NUT alone."""
     try:
         whose = ids(owner)
         return is_kept(folder, 0o750, whose) and all(is_kept(folder / name, 0o640, whose) for name in _FILES)

@@ -22,7 +22,7 @@ def dotted(release: Release) -> str:
 
 
 def read_release(said: str) -> Release | None:
-    """Find the release in what one of NUT's programs said to -V; None if there is none."""
+    """Return the release in what one of NUT's programs said to -V; None if there is none."""
     found = _VERSION.search(said)
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 

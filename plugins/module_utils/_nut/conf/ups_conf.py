@@ -148,7 +148,7 @@ def _text(name: str, key: str, value: object) -> str:
 
 
 def is_auto(one: Section) -> bool:
-    """Say whether the driver of a section is still to be found."""
+    """Return whether the driver of a section is still to be found."""
     return ("driver", AUTO) in one.keys
 
 

@@ -93,7 +93,7 @@ def header_of(text: str) -> str:
 
 
 def found_in(text: str) -> frozenset[str]:
-    """Name the sections that our mark stands before."""
+    """Return the sections that our mark stands before."""
     lines = text.split("\n")
     return frozenset(
         line.words[0][1:-1]

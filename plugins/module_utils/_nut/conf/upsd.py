@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ..base.hostnames import normal_address
 from . import grammar
 
 PRIMARY = ("primary", "master")
@@ -53,6 +54,21 @@ def is_loopback(address: str) -> bool:
 def is_everywhere(address: str) -> bool:
     """Return whether an address of LISTEN stands for all that the host has, of one family at least."""
     return address in ("0.0.0.0", "*", "::")
+
+
+def is_listen(listen: tuple[str, int], place: tuple[str, int]) -> bool:
+    """Return whether a socket, by its address and port, is one that a LISTEN line asks for. Of a name any address may be it."""
+    (name, wanted_port), (address, port) = listen, place
+    if port != wanted_port:
+        return False
+    if name == "*":
+        return is_everywhere(address)
+    if name == "localhost":
+        return address in ("127.0.0.1", "::1")
+    if re.fullmatch(r"[0-9.]+|.*:.*", name):
+        # a socket for all of IPv4 is none for all of IPv6
+        return address == name if is_everywhere(name) else normal_address(address) == normal_address(name)
+    return True
 
 
 def own_addresses(upsd_conf: str) -> list[str]:

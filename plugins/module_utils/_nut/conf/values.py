@@ -25,7 +25,7 @@ _STATE_PATHS = ("/run/nut", "/var/run/nut")
 
 
 def find_wrong_values(texts: Mapping[str, str], release: Release | None) -> list[str]:
-    """Find values that are not of their directive's kind, unknown words of which NUT says nothing, and what is refused.
+    """Return values that are not of their directive's kind, unknown words of which NUT says nothing, and what is refused.
 
     release: of the NUT that will read the files; None if it is not known. A release that is newer than the tables may
     know more words than they do. Secrets are never in the answer. Never raises.
@@ -46,7 +46,7 @@ def find_wrong_values(texts: Mapping[str, str], release: Release | None) -> list
 
 
 def _complaint(what: str, directive: Directive, values: tuple[str, ...]) -> list[str]:
-    """Say what is wrong with the values of a directive, in words that follow the place where it stands."""
+    """Return what is wrong with the values of a directive, in words that follow the place where it stands."""
     if directive.never:
         return [f"{what} is refused: {directive.never}"]
     if _fits(directive.kind, values):

@@ -31,8 +31,8 @@ from ..conf.upsd import local_upsd
 from ..net import snapshot, vocabulary
 from ..net.client import Client
 from ..net.errors import UpsdFailure
-from ..usb.names import Resolution
 from ..usb.policy import Policy, PolicyError, read
+from ..usb.resolution import Resolution
 from . import actions
 from .apply import LocalNut
 from .change import Action, Change, FileChange

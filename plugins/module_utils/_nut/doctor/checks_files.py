@@ -75,10 +75,10 @@ def check_files(look: Look) -> Found:
                 f"/etc/nut/{name} {loose}",
                 f"chown root:nut /etc/nut/{name}; chmod 640 /etc/nut/{name}",
             )
-        differs = [one for one in _differences(look, name, text) if one != "SHUTDOWNCMD"]
+        differs = [directive for directive in _differences(look, name, text) if directive != "SHUTDOWNCMD"]
         if differs:
             wrong = True
-            grave = any(one in _GRAVE for one in differs)
+            grave = any(directive in _GRAVE for directive in differs)
             words = f"/etc/nut/{name} is not as the inventory has it: {', '.join(differs)}"
             yield look.judge("files", FAILURE if grave else WARNING, words, DEPLOY)
     if not wrong and look.wanted and "files" not in look.seen.troubles:
@@ -97,7 +97,7 @@ def _loose(look: Look, file: File) -> str:
 
 
 def _differences(look: Look, name: str, wanted: str) -> list[str]:
-    """Name the directives in which a file differs: never a value, which may be a password."""
+    """Return the directives in which a file differs: never a value, which may be a password."""
     if name == "upsd.users":
         return []  # check_users() tells it better
     if name == "ups.conf":
@@ -228,12 +228,12 @@ def check_restarted(look: Look) -> Found:
         pairs.append((SERVER, ("upsd.conf", "upsd.users")))
     for name, those in pairs:
         unit = look.seen.units.get(name, ABSENT)
-        late = [one for one in those if one in look.seen.files and look.seen.files[one].changed > unit.since + 1]
+        late = [file for file in those if file in look.seen.files and look.seen.files[file].changed > unit.since + 1]
         if not unit.runs or not unit.since or not late:
             continue
         good = False
         # a comment that changed is no reason to restart anything: then the file is as it should be
-        grave = any(_differences(look, one, look.wanted.get(one, "")) for one in late)
+        grave = any(_differences(look, file, look.wanted.get(file, "")) for file in late)
         words = f"{', '.join(late)} changed at {stamp(look.seen.files[late[0]].changed)}, after {name} had read it"
         yield look.judge(
             "restarted", WARNING if grave else NOTE, words, f"systemctl restart {name}, while on mains" if grave else ""

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from ..base import hostnames
@@ -34,7 +33,7 @@ def check_upsd(look: Look) -> Found:
     elif look.served:
         yield look.ok(
             "upsd",
-            f"upsd {look.served.report.version} answers, and serves {', '.join(one.name for one in look.served.report.upses) or 'no UPS'}",
+            f"upsd {look.served.report.version} answers, and serves {', '.join(ups.name for ups in look.served.report.upses) or 'no UPS'}",
         )
     if look.expected.primary and isinstance(look.seen.served, str):
         return
@@ -81,45 +80,25 @@ def check_listening(look: Look) -> Found:
     unit = look.seen.units.get(SERVER)
     if unit and not unit.runs:
         return  # check_units() says so
-    upsds = [(one.address, one.port) for one in look.seen.sockets if one.process == "upsd"]
+    upsds = [(socket.address, socket.port) for socket in look.seen.sockets if socket.process == "upsd"]
     # a container may not look into other users' processes
-    there = upsds or [(one.address, one.port) for one in look.seen.sockets]
-    missing = [place for place in wanted if not any(_covers(one, place) for one in there)]
-    extra = [one for one in upsds if not any(_covers(one, place) for place in wanted)]
+    there = upsds or [(socket.address, socket.port) for socket in look.seen.sockets]
+    missing = [listen for listen in wanted if not any(upsd.is_listen(listen, place) for place in there)]
+    extra = [place for place in upsds if not any(upsd.is_listen(listen, place) for listen in wanted)]
     if missing:
-        where = ", ".join(hostnames.join_host(*one) for one in upsds) or "nowhere"
-        words = (
-            f"upsd should listen on {', '.join(hostnames.join_host(*one) for one in missing)}, and listens on {where}"
-        )
+        where = ", ".join(hostnames.join_host(*place) for place in upsds) or "nowhere"
+        words = f"upsd should listen on {', '.join(hostnames.join_host(*place) for place in missing)}, and listens on {where}"
         todo = f"ss -tlnp | grep upsd; {DEPLOY.format(host=look.host)}; systemctl restart nut-server (LISTEN counts at its start only)"
         yield look.fail("listening", words, todo)
     elif extra:
-        words = (
-            f"upsd listens on {', '.join(hostnames.join_host(*one) for one in extra)}, which the inventory does not say"
-        )
+        words = f"upsd listens on {', '.join(hostnames.join_host(*place) for place in extra)}, which the inventory does not say"
         yield look.warn(
             "listening", words, f"{DEPLOY.format(host=look.host)}; systemctl restart nut-server, while on mains"
         )
     else:
-        yield look.ok("listening", f"upsd listens on {', '.join(hostnames.join_host(*one) for one in upsds or wanted)}")
-
-
-def _covers(there: tuple[str, int], wanted: tuple[str, int]) -> bool:
-    """Say whether a socket is one that a LISTEN line asks for. Of a name any address may be it."""
-    (address, port), (name, number) = there, wanted
-    if port != number:
-        return False
-    if name == "*":
-        return address in ("0.0.0.0", "::")
-    if name == "localhost":
-        return address in ("127.0.0.1", "::1")
-    if re.fullmatch(r"[0-9.]+|.*:.*", name):
-        return (
-            hostnames.normal_address(address) == hostnames.normal_address(name)
-            if name not in ("0.0.0.0", "::")
-            else address == name
+        yield look.ok(
+            "listening", f"upsd listens on {', '.join(hostnames.join_host(*place) for place in upsds or wanted)}"
         )
-    return True
 
 
 @check("firewall", on=PRIMARY)
@@ -174,12 +153,12 @@ def _table_problems(look: Look, text: str) -> Found:
     if open_ports:
         words = f"upsd listens on port {', '.join(map(str, open_ports))}, which /etc/nut/access.nft does not cover"
         yield look.fail("access", words, DEPLOY)
-    networks = access.collapse(one for those in access.known_sources(text).values() for one in those)
+    networks = access.collapse(network for those in access.known_sources(text).values() for network in those)
     for client in look.expected.clients:
         those = look.seen.addresses.get(client.name, "its address was not looked up")
         if isinstance(those, str):
             continue  # check_logins() says so
-        refused = [one for one in those if not access.is_allowed(one, networks)]
+        refused = [address for address in those if not access.is_allowed(address, networks)]
         if refused:
             words = f"{client.name} has the address {', '.join(refused)}, which /etc/nut/access.nft does not allow"
             yield look.judge("access", FAILURE if len(refused) == len(those) else WARNING, words, DEPLOY, client.name)
@@ -190,16 +169,16 @@ def check_logins(look: Look) -> Found:
     """Is everyone logged in who should be? Findings about a secondary have its name."""
     if look.expected.primary:
         if look.served is None:
-            for one in look.expected.clients:
-                words = f"upsd on {look.host} does not answer, so {one.name} can't be logged in"
-                yield look.fail("login", words, f"see {look.host}", one.name)
+            for client in look.expected.clients:
+                words = f"upsd on {look.host} does not answer, so {client.name} can't be logged in"
+                yield look.fail("login", words, f"see {look.host}", client.name)
             return
         yield from _expected_logins(look, look.served)
     refused = _refused(look.seen.journal)
     for system, said in look.seen.watched.items():
         if isinstance(said, str) or (look.expected.primary and not said.report.upses):
             continue
-        clients = {hostnames.normal_address(one) for state in said.report.upses for one in state.clients}
+        clients = {hostnames.normal_address(address) for state in said.report.upses for address in state.clients}
         if hostnames.normal_address(said.here) in clients:
             yield look.ok("login", f"upsmon is logged in to {system}")
         else:
@@ -210,32 +189,37 @@ def check_logins(look: Look) -> Found:
 
 def _expected_logins(look: Look, served: Served) -> Found:
     known = {hostnames.LOOPBACK, hostnames.normal_address(served.here)}
-    for one in look.expected.clients:
-        state = look.upses.get(one.ups.lower())
-        those = look.seen.addresses.get(one.name, "its address was not looked up")
+    for client in look.expected.clients:
+        state = look.upses.get(client.ups.lower())
+        those = look.seen.addresses.get(client.name, "its address was not looked up")
         if state is None:
             yield look.fail(
-                "login", f"upsd on {look.host} does not serve {one.ups}, which {one.name} watches", DEPLOY, one.name
+                "login",
+                f"upsd on {look.host} does not serve {client.ups}, which {client.name} watches",
+                DEPLOY,
+                client.name,
             )
             continue
         if isinstance(those, str):
             words = f"seen from {look.host}: {those}"
-            yield look.unknown("login", words, "set nut_client_address to the address from which it comes", one.name)
+            yield look.unknown("login", words, "set nut_client_address to the address from which it comes", client.name)
             continue
         known.update(those)
         clients = {hostnames.normal_address(each) for each in state.clients}
         if clients & set(those):
-            yield look.ok("login", f"logged in to {one.ups} on {look.host}", "", one.name)
+            yield look.ok("login", f"logged in to {client.ups} on {look.host}", "", client.name)
         else:
             there = ", ".join(sorted(clients)) or "nobody"
             refusals = access.explain_refusals(look.seen.access)
-            words = f"not logged in to {one.ups} on {look.host}, where {there} is. It would not be told of a power cut"
+            words = (
+                f"not logged in to {client.ups} on {look.host}, where {there} is. It would not be told of a power cut"
+            )
             words += f". Addresses {refusals}" if refusals else ""
             todo = (
-                f"is it on, and its UPS service? Can it reach {look.host} (upsc {one.ups}@{look.host} there)? Is its password right "
-                f"(journalctl -u nut-server)? {DEPLOY.format(host=one.name)}"
+                f"is it on, and its UPS service? Can it reach {look.host} (upsc {client.ups}@{look.host} there)? Is its password right "
+                f"(journalctl -u nut-server)? {DEPLOY.format(host=client.name)}"
             )
-            yield look.fail("login", words, todo, one.name)
+            yield look.fail("login", words, todo, client.name)
     others = sorted({hostnames.normal_address(each) for state in look.upses.values() for each in state.clients} - known)
     if others:
         words = f"logged in, and not in the inventory: {', '.join(others)}. HOSTSYNC is waited for each"
@@ -245,5 +229,5 @@ def _expected_logins(look: Look, served: Served) -> Found:
 
 
 def _refused(journal: Sequence[Entry]) -> str:
-    found = [one.words for one in journal if "ACCESS-DENIED" in one.words]
+    found = [entry.words for entry in journal if "ACCESS-DENIED" in entry.words]
     return printable(found[-1], 80) if found else ""

@@ -45,9 +45,9 @@ def judge_truenas(host: str, result: Mapping[str, Any]) -> list[Finding]:
                 "see docs/truenas.md, Troubles",
             )
         ]
-    done = [str(one) for one in result.get("actions", ())]
-    sets = [one for one in done if one.startswith("set ")]
-    other = [one for one in done if not one.startswith("set ")]
+    done = [str(action) for action in result.get("actions", ())]
+    sets = [action for action in done if action.startswith("set ")]
+    other = [action for action in done if not action.startswith("set ")]
     todo = f"make pve tags=ups limit={host}"
     found = []
     if sets:
@@ -66,9 +66,10 @@ def judge_truenas(host: str, result: Mapping[str, Any]) -> list[Finding]:
         )
     if other:
         lacks = [
-            {"started": "does not run", "enabled": "does not start at boot"}.get(one.split()[0], one) for one in other
+            {"started": "does not run", "enabled": "does not start at boot"}.get(action.split()[0], action)
+            for action in other
         ]
-        grave = any(one.startswith("started") for one in other)
+        grave = any(action.startswith("started") for action in other)
         found.append(
             Finding("service", host, FAILURE if grave else WARNING, f"its UPS service {' and '.join(lacks)}", todo)
         )
@@ -96,7 +97,7 @@ def judge_login(primary: str, host: str, result: Mapping[str, Any]) -> list[Find
 
 
 def unexamined(host: str, result: Mapping[str, Any] | None) -> Finding:
-    """Say why a host could not be looked at."""
+    """Return why a host could not be looked at."""
     told = printable(one_line(as_text((result or {}).get("msg") or "no answer")), 300)
     if (result or {}).get("unreachable") or result is None:
         return Finding("reachable", host, FAILURE, f"can't be reached: {told}", f"is it on? ansible -m ping {host}")

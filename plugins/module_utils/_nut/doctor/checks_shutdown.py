@@ -41,11 +41,12 @@ def check_upsmon(look: Look) -> Found:
     good = upsd.PRIMARY if look.expected.primary else upsd.SECONDARY
     # one with power value 0 is only watched
     own = [
-        one
-        for one in watched
-        if one.power and (not look.expected.primary or one.ups.lower() in {name.lower() for name in look.sections})
+        monitor
+        for monitor in watched
+        if monitor.power
+        and (not look.expected.primary or monitor.ups.lower() in {name.lower() for name in look.sections})
     ]
-    wrong = [f"{one.system} as {one.type}" for one in own if one.type not in good]
+    wrong = [f"{monitor.system} as {monitor.type}" for monitor in own if monitor.type not in good]
     if not own:
         yield look.fail("upsmon", "upsmon.conf watches no UPS that feeds this host", DEPLOY)
     elif wrong:
@@ -53,8 +54,8 @@ def check_upsmon(look: Look) -> Found:
         effect = ": this host would go down first" if look.expected.primary else ": this host would not be waited for"
         yield look.fail("upsmon", words + effect, DEPLOY)
     else:
-        yield look.ok("upsmon", f"{good[0]} of {', '.join(one.system for one in own)}")
-    users_of = {one.user for one in look.seen.processes if one.name == "upsmon"}
+        yield look.ok("upsmon", f"{good[0]} of {', '.join(monitor.system for monitor in own)}")
+    users_of = {process.user for process in look.seen.processes if process.name == "upsmon"}
     wanted = look.files.directive("upsmon.conf", "RUN_AS_USER") or "nut"
     if users_of and wanted != "root" and wanted not in users_of:
         words = f"upsmon runs as {', '.join(sorted(users_of))}, and should as {wanted}"
@@ -139,7 +140,7 @@ def _kit_units(look: Look, kit: deploy_kits.Kit, texts: Mapping[str, str], check
 
 
 def _broken(text: str) -> str:
-    """Say what is wrong with a policy of the gate, "" if it is right."""
+    """Return what is wrong with a policy of the gate, "" if it is right."""
     try:
         shutdown_policy.read_stages(shutdown_policy.read_policy(text.encode("utf-8", "surrogateescape")).stages)
     except shutdown_policy.PolicyError as error:
@@ -169,7 +170,7 @@ def check_policy(look: Look) -> Found:
         yield look.ok("policy", "it can be used; SHUTDOWNCMD waits for nobody")
         return
     known = shutdown_policy.read_policy(file.text.encode("utf-8", "surrogateescape"))
-    names = {one.name: one.address for one in look.expected.clients}
+    names = {client.name: client.address for client in look.expected.clients}
     blind = [f"{name} ({address})" for name, address in names.items() if isinstance(look.seen.addresses.get(name), str)]
     if blind:
         words = f"no address is known of {', '.join(blind)}: its end would not be seen, and waited for as long as it may take"
@@ -177,7 +178,7 @@ def check_policy(look: Look) -> Found:
     else:
         yield look.ok(
             "policy",
-            f"waits for {', '.join(one.name for one in known.machines) or 'nobody'}, {known.longest:g} s at most",
+            f"waits for {', '.join(machine.name for machine in known.machines) or 'nobody'}, {known.longest:g} s at most",
         )
 
 
@@ -187,7 +188,7 @@ def check_killpower(look: Look) -> Found:
     named = look.files.directive("upsmon.conf", "POWERDOWNFLAG")
     service = look.seen.units.get(deploy_kits.GATE)
     going = (service is not None and service.active in ("active", "activating")) or any(
-        "FSD" in one.status for one in look.upses.values()
+        "FSD" in ups.status for ups in look.upses.values()
     )
     stale = False
     for path, since in look.seen.flags.items():
@@ -274,12 +275,12 @@ def check_plan(look: Look) -> Found:
         words = f"the shutdown could not be planned: {printable(str(planned.get('msg') or 'no answer'))}"
         yield look.unknown("plan", words, "make plan")
         return
-    wrong = [one for one in made.get("constraints", ()) if one.get("holds") is False]
-    remedies = "; ".join(dict.fromkeys(str(one["remedy"]) for one in wrong if one.get("remedy")))
+    wrong = [constraint for constraint in made.get("constraints", ()) if constraint.get("holds") is False]
+    remedies = "; ".join(dict.fromkeys(str(constraint["remedy"]) for constraint in wrong if constraint.get("remedy")))
     words = str(made.get("verdict", ""))
     if planned.get("holds") is None:
         # a UPS that says nothing is told of elsewhere
-        silent = not look.upses or not all(one.fresh for one in look.upses.values())
+        silent = not look.upses or not all(ups.fresh for ups in look.upses.values())
         yield look.judge("plan", NOTE if silent else UNKNOWN, words, "make plan")
     elif planned["holds"]:
         yield look.ok("plan", words)

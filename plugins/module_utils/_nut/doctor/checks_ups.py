@@ -41,22 +41,22 @@ def check_usb(look: Look) -> Found:
         if kind not in usb_bus.DRIVERS and not kind.endswith("_usb"):
             continue
         those = [
-            one
-            for one in look.seen.devices
-            if not one.hub and fingerprint.means(section, one, look.seen.release or NEWEST)
+            device
+            for device in look.seen.devices
+            if not device.hub and fingerprint.means(section, device, look.seen.release or NEWEST)
         ]
         if not fingerprint.telling(section.keys):
             # without keys its driver takes what it knows; which that is only the driver can say
             those = (
                 those
                 if name.lower() in look.upses and look.upses[name.lower()].fresh
-                else [one for one in those if one.hid_power is not False]
+                else [device for device in those if device.hid_power is not False]
             )
         if not those:
             words = f"{name} is not on the USB bus ({_bus(look)})"
             yield look.fail("usb", words, "look at its cable and its switch; lsusb; nut-hotplug status")
             continue
-        shut = [one for one in those if one.accessible is False]
+        shut = [device for device in those if device.accessible is False]
         if shut:
             node = shut[0].node
             words = f"{name} is on the bus, and its driver may not use {node}: group nut has no right to write"
@@ -69,7 +69,7 @@ def check_usb(look: Look) -> Found:
 
 
 def _bus(look: Look) -> str:
-    others = [one.ids for one in look.seen.devices if not one.hub]
+    others = [device.ids for device in look.seen.devices if not device.hub]
     return f"there are {', '.join(others)}" if others else "no device is there"
 
 

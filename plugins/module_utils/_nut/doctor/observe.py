@@ -417,7 +417,7 @@ def _user(uid: int) -> str:
 
 
 def _inodes(folder: Path) -> Iterable[str]:
-    """Name the sockets that a process has open, by their inodes."""
+    """Yield the sockets that a process has open, by their inodes."""
     with contextlib.suppress(OSError):
         for one in (folder / "fd").iterdir():
             with contextlib.suppress(OSError):

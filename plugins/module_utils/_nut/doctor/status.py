@@ -52,7 +52,7 @@ def date(text: str) -> float | None:
 
 
 def state_words(state: snapshot.UpsState) -> str:
-    """Say how a UPS stands: on mains, charging."""
+    """Return how a UPS stands: on mains, charging."""
     return status_words(state.status) if state.fresh else f"no data ({state.error or 'its driver is starting'})"
 
 

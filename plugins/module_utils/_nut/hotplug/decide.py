@@ -19,8 +19,8 @@ from ..deploy.change import Action
 from ..net.readings import may_be_outage
 from ..usb import fingerprint
 from ..usb.bus import UsbDevice
-from ..usb.names import Known, Resolution, others_have, says_more
 from ..usb.policy import Policy
+from ..usb.resolution import Known, Resolution, others_have, says_more
 from ..usb.sections import DUMMY, dummy, is_dummy, value, where
 from .memory import Tries
 

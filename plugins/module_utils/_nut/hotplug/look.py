@@ -19,7 +19,7 @@ from ..conf.redact import redact
 from ..conf.ups_conf import Section
 from ..deploy.change import Action, FileChange, show
 from ..usb.bus import Ups, UsbDevice
-from ..usb.names import Known, Resolution
+from ..usb.resolution import Known, Resolution
 from . import decide
 from .memory import State
 

@@ -30,6 +30,7 @@ from ..usb import bus, fingerprint
 from ..usb import names as usb_names
 from ..usb.bus import Ups, UsbDevice
 from ..usb.policy import Policy
+from ..usb.resolution import Known, Resolution, others_have, says_more
 from ..usb.sections import DUMMY_PORT
 from . import decide, glance, owed, quiet
 from .look import Look, describe
@@ -68,7 +69,7 @@ class _Said:
     power: tuple[str, ...] | None
 
 
-def _with_old(resolution: usb_names.Resolution, known: usb_names.Known, names: Iterable[str]) -> usb_names.Resolution:
+def _with_old(resolution: Resolution, known: Known, names: Iterable[str]) -> Resolution:
     """Return a resolution in which these sections are as they were; one that was not is not."""
     kept = dict(resolution.conf.sections)
     for name in [name for name in names if name in kept]:
@@ -169,7 +170,7 @@ class Observer:
             troubled=troubled or bool(self._refused) or (power is None and bool(names)),
         )
 
-    def complete(self, wanted: str) -> tuple[str, usb_names.Resolution]:
+    def complete(self, wanted: str) -> tuple[str, Resolution]:
         """Return the ups.conf that follows from WANTED (the text of ups.conf.wanted) and from what is plugged in now.
 
         For the module config, which writes both files itself. Raises ReconcileError.
@@ -194,13 +195,13 @@ class Observer:
             ups_conf_text.header_of(wanted), resolution.conf, resolution.found, old
         ), resolution
 
-    def _working(self, known: usb_names.Known, resolution: usb_names.Resolution) -> list[str]:
+    def _working(self, known: Known, resolution: Resolution) -> list[str]:
         """Return the sections that would only say more of a UPS that is served, and whose driver is not restarted for that."""
-        names = [name for name in resolution.plugged if usb_names.says_more(name, known, resolution)]
+        names = [name for name in resolution.plugged if says_more(name, known, resolution)]
         if not names:
             return []
         fresh = self._ask(list(resolution.plugged)).status
-        return [name for name in names if name in fresh and usb_names.others_have(name, known, resolution, fresh)]
+        return [name for name in names if name in fresh and others_have(name, known, resolution, fresh)]
 
     def _load(self) -> State:
         if self._state is None:
@@ -226,7 +227,7 @@ class Observer:
             path = self.local.folder / name
             raise ReconcileError(f"{path} can't be read: {error.strerror}. Nothing was changed") from None
 
-    def _known(self, memory: State, wanted: str | None = None) -> tuple[usb_names.Known, str]:
+    def _known(self, memory: State, wanted: str | None = None) -> tuple[Known, str]:
         old = self._read("ups.conf") or ""
         wanted = self._read("ups.conf.wanted") if wanted is None else wanted
         conf, found = ups_conf.parse(old), ups_conf_text.found_in(old)
@@ -237,7 +238,7 @@ class Observer:
                 written[name] = memory.intended[name]
         parsed = ups_conf.parse(wanted or "")
         # emptied by the module config when nothing is left to the host any more
-        return usb_names.Known(parsed if parsed.sections else None, conf, found, memory.memory, written), old
+        return Known(parsed if parsed.sections else None, conf, found, memory.memory, written), old
 
     def _release(self) -> Release | None:
         if self.release is None:
@@ -255,13 +256,13 @@ class Observer:
         except bus.UsbError as error:
             raise ReconcileError(f"what is on the USB bus can't be found out: {error}. Nothing was changed") from None
 
-    def _prudent(self, known: usb_names.Known, whole: bool) -> Policy:
+    def _prudent(self, known: Known, whole: bool) -> Policy:
         """Return the policy, without new names where too little is known of the UPSes to tell that they have none."""
         named = known.conf.sections or known.wanted
         return replace(self.policy, unknown="") if named and not whole else self.policy
 
     def _upses(
-        self, devices: tuple[UsbDevice, ...], known: usb_names.Known, memory: State, remarks: list[str]
+        self, devices: tuple[UsbDevice, ...], known: Known, memory: State, remarks: list[str]
     ) -> tuple[tuple[Ups, ...], tuple[str, ...], bool]:
         """Return the UPSes among the devices, those that nut-scanner has been asked about, and whether it failed."""
         sections = [*known.conf.sections.values(), *(known.wanted.sections.values() if known.wanted else ())]
@@ -328,7 +329,7 @@ class Observer:
     def _seen(
         name: str,
         found: Mapping[str, base_systemd.Unit],
-        resolution: usb_names.Resolution,
+        resolution: Resolution,
         said: _Said,
         *,
         memory: State,
@@ -352,9 +353,7 @@ class Observer:
             last=memory.last.get(name, ()) if stands_in else said.status.get(name, memory.last.get(name, ())),
         )
 
-    def _but_for_refused(
-        self, resolution: usb_names.Resolution, known: usb_names.Known, remarks: list[str]
-    ) -> usb_names.Resolution:
+    def _but_for_refused(self, resolution: Resolution, known: Known, remarks: list[str]) -> Resolution:
         """Leave the sections as they are that NUT has refused in this run; the others need not wait for them."""
         refused = {
             name: words
@@ -367,8 +366,8 @@ class Observer:
     @staticmethod
     def _remembered(
         memory: State,
-        known: usb_names.Known,
-        resolution: usb_names.Resolution,
+        known: Known,
+        resolution: Resolution,
         seen: Mapping[str, decide.Seen],
         *,
         now: float,

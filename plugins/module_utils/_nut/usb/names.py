@@ -10,8 +10,8 @@ a UPS on the bus. All others are fixed, and never changed.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..conf import ups_conf
 from ..conf.directives import Release
@@ -19,9 +19,10 @@ from ..conf.release import dotted
 from ..conf.ups_conf import Pair, Section, UpsConf
 from . import fingerprint
 from .bus import GUESS, Ups
-from .fingerprint import Fingerprint, keys_of, means, telling
-from .pins import only_adds_pins, own_pins
+from .fingerprint import keys_of, means, telling
+from .pins import own_pins
 from .policy import Policy
+from .resolution import Known, Resolution
 from .sections import Sighting, Writer, is_real, is_usb, value, where
 
 # Sections that we make by ourselves: a device with another serial at each plugging in must not fill ups.conf
@@ -31,47 +32,6 @@ FOUND_MOST = 128
 _OLDEST: Release = (2, 8, 0)
 # No driver takes them before this release, whatever is written (networkupstools/nut#2735)
 _SINCE: Mapping[str, Release] = {"3746:ffff": (2, 8, 3)}
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known before the bus is looked at.
-
-    wanted: ups.conf as the inventory wants it; None if nobody said. conf: ups.conf as it is. found: names of found sections,
-    see found_in(). memory: name -> the UPS that had it last. written: name -> ups_conf.render() of the section as we wrote it
-    last: a section that differs was edited by hand, and is left alone, so what Resolution calls fixed must keep the entry that it
-    has, or none. play: whether it is a play that asks. Then wanted counts for fixed sections and for what stands before the
-    sections, and nobody has edited anything; else they stay as conf has them. Sections that a play takes away are not in conf.
-    """
-
-    wanted: UpsConf | None
-    conf: UpsConf
-    found: frozenset[str] = frozenset()
-    memory: Mapping[str, Fingerprint] = field(default_factory=dict)
-    written: Mapping[str, str] = field(default_factory=dict)
-    play: bool = False
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """Which UPS is which, and the ups.conf that follows.
-
-    found: names of found sections in conf. plugged: name -> what is there under it, with the driver that it gets; fixed
-    sections, too. absent: names of USB sections whose UPS is not there, in the order of the file. unserved: UPSes without a
-    name, with the reason. remarks: what can't be done, or is not as it seems, and the remedy. fixed: names of fixed sections.
-    """
-
-    conf: UpsConf
-    found: frozenset[str]
-    plugged: Mapping[str, Ups]
-    absent: tuple[str, ...]
-    memory: Mapping[str, Fingerprint]
-    unserved: tuple[tuple[Ups, str], ...]
-    remarks: tuple[str, ...]
-    fixed: frozenset[str] = frozenset()
-
-
-# Which UPS is which
 
 
 def resolve(known: Known, upses: Sequence[Ups], policy: Policy, release: Release | None) -> Resolution:
@@ -446,25 +406,3 @@ class _Sorting:
                     number += 1
                 taken.add(name.lower())
                 self._give(name, sighting, sighting.driver)
-
-
-def says_more(name: str, known: Known, res: Resolution) -> bool:
-    """Return whether a section changes in nothing but by which keys its driver knows the UPS that it has already.
-
-    Such a change is no reason to restart a driver that works.
-    """
-    was, will = known.conf.sections.get(name), res.conf.sections.get(name)
-    if was is None or will is None or name not in res.plugged:
-        return False
-    before = known.memory.get(name)
-    declared = known.wanted.sections.get(name) if known.wanted else None
-    return only_adds_pins(was, will, declared, res.plugged[name].device) and (
-        before is None or fingerprint.likeness(before, res.memory[name]) > 0
-    )
-
-
-def others_have(name: str, known: Known, res: Resolution, work: Container[str]) -> bool:
-    """Return whether each other UPS that a section means, too, is served: one that is not may be held by this one's driver."""
-    was = known.conf.sections[name]
-    others = [other for other in res.plugged if other != name and means(was, res.plugged[other].device)]
-    return all(other in work for other in others)

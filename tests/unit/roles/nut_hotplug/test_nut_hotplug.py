@@ -113,7 +113,7 @@ def test_help_of_a_command(program: Program, command: str, own: str, others: str
 def test_a_command_line_that_is_wrong(program: Program, words: list[str]) -> None:
     done = program.bare(*words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.search(r"See nut-hotplug (run )?--help", done.stderr)
+    assert re.search(r"See nut-hotplug (run |plan )?--help", done.stderr)
     assert done.stderr.removesuffix("\n").isprintable()
 
 

@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, upsd, upsmon
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsd import User
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, upsmon
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor
 
 
@@ -63,32 +62,6 @@ def test_monitor_lines() -> None:
 )  # fmt: skip
 def test_a_directive(name: str, value: str | None) -> None:
     assert grammar.directive(UPSMON, name) == value
-
-
-USERS: dict[str, tuple[str, dict[str, User]]] = {
-    "both types": (
-        '[monitor]\n  password = "a b"\n  upsmon primary\n\n[media]\n  password = s\n  upsmon secondary\n',
-        {"monitor": User("monitor", "a b", "primary"), "media": User("media", "s", "secondary")},
-    ),
-    "in any case": ("[x]\nPassWord = a\nUPSMON master\n", {"x": User("x", "a", "master")}),
-    "with = all the same": ("[x]\npassword=a\nupsmon = slave\n", {"x": User("x", "a", "slave")}),
-    "the first password counts": ("[x]\npassword = a\npassword = b\n", {"x": User("x", "a", "")}),
-    "also of two sections": (
-        "[x]\npassword = a\n[y]\n[x]\npassword = b\nupsmon primary\n",
-        {"x": User("x", "a", ""), "y": User("y", "b", "primary")},
-    ),
-    "names in their case": ("[x]\npassword = a\n[X]\npassword = b\n", {"x": User("x", "a", ""), "X": User("X", "b", "")}),
-    "without a user": ("password = a\nupsmon primary\n", {}),
-    "password without =": ("[x]\npassword a\n", {"x": User("x", "", "")}),
-    "a header that is none": ("[x]\n[y\npassword = a\n", {"x": User("x", "a", "")}),
-    "other rights": ("[x]\nactions = SET\ninstcmds = ALL\n", {"x": User("x", "", "")}),
-    "nothing": ("# [x]\n", {}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("text", "found"), USERS.values(), ids=USERS.keys())
-def test_users(text: str, found: dict[str, User]) -> None:
-    assert upsd.users(text) == found
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,63 +11,28 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import syste
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions as library
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.change import Action, Change
+from ansible_collections.homelab.nut.tests.unit.support.nut_host import (
+    ENUMERATE,
+    FAILED,
+    OFF,
+    PRIMARY,
+    RELOAD_SERVER,
+    RESTART_MONITOR,
+    RESTART_SERVER,
+    SECONDARY,
+    SPARE,
+    START_UPS,
+    STOP_UPS,
+    STOPPED,
+    TWO,
+    UPS,
+    standing,
+    told,
+    with_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-UPS = "nut-driver@ups.service"
-SPARE = "nut-driver@spare.service"
-
-PRIMARY = {
-    "nut.conf": "MODE=netserver\n",
-    "upsd.users": '[monitor]\n    password = "secret1"\n    upsmon primary\n',
-    "upsd.conf": 'LISTEN "127.0.0.1" 3493\nMAXAGE 15\n',
-    "ups.conf": 'maxretry = 3\n\n[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n',
-    "upssched.conf": "CMDSCRIPT /bin/true\n",
-    "upsmon.conf": "MONITOR ups@localhost:3493 1 monitor secret1 primary\nMINSUPPLIES 1\nFINALDELAY 5\nSHUTDOWNCMD /bin/true\n",
-}
-SECONDARY = {
-    "nut.conf": "MODE=netclient\n",
-    "upssched.conf": "CMDSCRIPT /bin/true\n",
-    "upsmon.conf": "MONITOR ups@192.0.2.1:3493 1 media secret2 secondary\nMINSUPPLIES 1\nSHUTDOWNCMD /bin/true\n",
-}
-TWO = PRIMARY["ups.conf"] + '\n[spare]\n    driver = "usbhid-ups"\n    port = "auto"\n'
-
-
-def with_text(name: str, old: str, new: str, files: Mapping[str, str] | None = None) -> dict[str, str]:
-    files = files or PRIMARY
-    assert old in files[name]
-    return {**files, name: files[name].replace(old, new)}
-
-
-def standing(*drivers: str, **changes: Unit) -> dict[str, Unit]:
-    """How the units of a host stand on which all is well. changes: by the last word of the unit's name."""
-    running = Unit("active", "enabled", 1)
-    found = {
-        systemd.SERVER: replace(running, pid=11),
-        systemd.MONITOR: replace(running, pid=12),
-        systemd.ALL: replace(running, pid=0),
-        systemd.DRIVERS: replace(running, pid=0),
-        systemd.ENUMERATOR: Unit("inactive", "enabled", 0),
-        systemd.WATCHER: Unit("inactive", "disabled", 0),
-    }
-    found.update({name: replace(running, pid=20 + number) for number, name in enumerate(drivers or (UPS,))})
-    names = {"server": systemd.SERVER, "monitor": systemd.MONITOR, "watcher": systemd.WATCHER, "ups": UPS}
-    found.update({names[name]: unit for name, unit in changes.items()})
-    return found
-
-
-def told(actions: Sequence[Action]) -> list[str]:
-    return [f"{one.verb} {one.unit}" for one in actions]
-
-
-STOPPED = Unit("inactive", "enabled", 0)
-FAILED = Unit("failed", "enabled", 0)
-ENUMERATE = f"start {systemd.ENUMERATOR}"
-RESTART_SERVER = f"restart {systemd.SERVER}"
-RESTART_MONITOR = f"restart {systemd.MONITOR}"
-STOP_UPS, START_UPS = f"stop {UPS}", f"start {UPS}"
-RELOAD_SERVER = f"reload {systemd.SERVER}"
 
 PLANS: dict[str, tuple[Mapping[str, str], Mapping[str, str], dict[str, Unit], list[str], list[str]]] = {
     "nothing changed": (PRIMARY, PRIMARY, standing(), [], []),
@@ -354,7 +318,6 @@ def test_a_stray_that_an_earlier_run_left_is_looked_at_again() -> None:
 
 
 GONE = {name: library.STUBS[name] for name in PRIMARY}
-OFF = Unit("inactive", "disabled", 0)
 
 
 def test_a_primary_that_goes() -> None:

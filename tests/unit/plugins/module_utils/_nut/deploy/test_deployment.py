@@ -10,21 +10,18 @@ import os
 import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enumerator, nss, ups_conf
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import MARK
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enumerator
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import deployment as deploy_deployment
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.deployment import DeployError, Deployment
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.verify import Verdict
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import reconcile
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import Policy
-from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy.test_actions import (
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers, serving
+from ansible_collections.homelab.nut.tests.unit.support.nut_host import (
     FAILED,
     OFF,
     PRIMARY,
@@ -33,108 +30,17 @@ from ansible_collections.homelab.nut.tests.unit.plugins.module_utils._nut.deploy
     RESTART_SERVER,
     SECONDARY,
     SPARE,
+    SPARE_SECTION,
     UPS,
+    Place,
+    primary_at,
     standing,
     told,
     with_text,
 )
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers, serving
-from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-
-SPARE_SECTION = '\n[spare]\n    driver = "usbhid-ups"\n    port = "auto"\n'
-
-
-class Systemd:
-    """Units that start when they are told to, and note what they were told."""
-
-    def __init__(self, found: dict[str, Unit]) -> None:
-        self.found = dict(found)
-        self.told: list[str] = []
-        self.refused: dict[str, str] = {}
-        self.enumerator: Callable[[], None] = lambda: None
-        self.journal: dict[str, str] = {}
-        self.shipped = ""  # what dpkg knows of files
-        self._pid = 1000
-
-    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
-        program, *words = command
-        if program == "journalctl":
-            return 0, self.journal.get(words[0].partition("=")[2], "")
-        if program == "dpkg-query":
-            return 0, self.shipped
-        assert program == "systemctl"
-        names = words[words.index("--") + 1 :] if "--" in words else words[1:]
-        if words[0] == "show":
-            return 0, "\n".join(map(self._shown, names))
-        (name,) = names
-        verb = " ".join(word for word in words if word not in ("--", name))
-        self.told.append(f"{verb} {name}")
-        if self.told[-1] in self.refused:
-            return 1, self.refused[self.told[-1]]
-        if verb in ("start", "restart"):
-            self.begin(name)
-            if name == systemd.ENUMERATOR:
-                self.enumerator()
-        return 0, ""
-
-    def begin(self, name: str) -> None:
-        """Give a unit a process of its own."""
-        self._pid += 1
-        self.found[name] = Unit("active", "enabled", self._pid)
-
-    def _shown(self, name: str) -> str:
-        unit = self.found.get(name, ABSENT)
-        load = "not-found" if unit == ABSENT else "loaded"
-        return (
-            f"Id={name}\nLoadState={load}\nActiveState={unit.active or 'inactive'}\n"
-            f"UnitFileState={unit.enabled}\nMainPID={unit.pid}\n"
-        )
-
-
-class Place:
-    """A host: a folder for NUT's files, one for what is gone with a reboot, its systemd, and a clock that waits."""
-
-    def __init__(self, root: Path) -> None:
-        self.folder, self.room, self.boot = root / "nut", root / "run", root / "nut-driver.target.wants"
-        for folder in (self.folder, self.room, self.boot):
-            folder.mkdir()
-        self.manifest = root / "ours" / "set.json"
-        self.systemd = Systemd(standing())
-        self.now = 0.0
-
-    def holds(self, files: Mapping[str, str]) -> None:
-        for name, text in files.items():
-            (self.folder / name).write_text(text)
-            (self.folder / name).chmod(0o640)
-
-    def texts(self) -> dict[str, str]:
-        return {path.name: path.read_text() for path in self.folder.iterdir() if path.is_file()}
-
-    def deployment(self, new: Mapping[str, str] | None, **changes: Any) -> Deployment:
-        def pause(seconds: float) -> None:
-            self.now += seconds
-
-        here: dict[str, Any] = {
-            "folder": self.folder,
-            "room": self.room,
-            "memory": self.room / "state.json",
-            "manifest": self.manifest,
-            "systemd": self.boot.parent,
-            "owner": (os.getuid(), os.getgid()),
-            "runner": self.systemd,
-            "finder": lambda _name: None,
-        }
-        local = LocalNut(**{name: changes.pop(name, value) for name, value in here.items()})
-        return Deployment(new, local, reconcile.Host, clock=lambda: self.now, pause=pause, **changes)
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+    from collections.abc import Mapping, Sequence
 
 
 @pytest.mark.parametrize(
@@ -372,30 +278,6 @@ def test_what_the_enumerator_takes_for_changed(place: Place, kept: str, stale: l
     ]
 
 
-def test_the_mains_are_looked_for_again_before_upsd_is_restarted(place: Place) -> None:
-    """Drivers and certificates take their time, and an outage may begin meanwhile."""
-    with serving(answers(ups="OL")) as fake:
-        files = primary_at(fake.port)
-        place.holds(files)
-        new = with_text(
-            "upsd.conf", "127.0.0.1", "0.0.0.0", with_text("ups.conf", '"auto"\n', '"auto"\n    ignorelb\n', files)
-        )
-        deployment = place.deployment(new)
-        decided = deployment.plan()
-        assert RESTART_SERVER in told(decided.after)
-        deployment.guard()
-        place.systemd.enumerator = lambda: fake.answers.update(answers(ups="OB"))
-        with pytest.raises(DeployError, match=r"ups \(OB\).*so it goes on with what it had\. The files are in place"):
-            deployment.apply(decided)
-        assert RESTART_SERVER not in place.systemd.told
-        # the next run, with the mains back, does the rest
-        place.systemd.enumerator = lambda: None
-        fake.answers.update(answers(ups="OL"))
-        assert RESTART_SERVER in told(place.deployment(new).plan().after)
-        place.deployment(new).apply(place.deployment(new).plan())
-        assert RESTART_SERVER in place.systemd.told
-
-
 def test_a_primary_does_not_become_a_secondary_by_the_way(place: Place) -> None:
     """Its upsd and drivers would go on, and nobody would ask them."""
     place.holds(PRIMARY)
@@ -418,38 +300,11 @@ def test_a_ups_that_the_run_has_lost_is_no_absent_one(place: Place) -> None:
         assert place.deployment(primary_at(fake.port)).verify(0).broken == ()
 
 
-def test_force_sees_and_goes_on(place: Place) -> None:
-    with serving(answers(ups="OB")) as fake:
-        place.holds(primary_at(fake.port))
-        deployment = place.deployment(primary_at(fake.port))
-        deployment.guard(force=True)
-        assert deployment.served == {"ups"}
-
-
 def test_carriage_returns_are_no_change_for_ever(place: Place) -> None:
     new = with_text("upsmon.conf", "MINSUPPLIES 1\n", "MINSUPPLIES 1\r\n")
     deployment = place.deployment(new)
     deployment.apply(deployment.plan())
     assert not place.deployment(new).plan()
-
-
-def test_a_directory_of_the_users_own_stays(place: Place, databases: list[Path]) -> None:
-    mine = place.folder / "tls-mine"
-    mine.mkdir()
-    place.holds(PRIMARY)
-    deployment = place.deployment(WITH_TLS, tls=TLS)
-    deployment.apply(deployment.plan())
-    assert mine.is_dir()
-    assert databases
-
-
-def test_the_guard_of_a_primary_asks_for_ups_of_other_hosts_too(place: Place, unused_port: int) -> None:
-    with serving(answers(far="OB", theirs="OL")) as fake:
-        line = f"MONITOR far@127.0.0.1:{fake.port} 0 u p secondary\n"
-        files = primary_at(unused_port)
-        place.holds(files)
-        with pytest.raises(DeployError, match=r"far \(OB\)"):
-            place.deployment({**files, "upsmon.conf": files["upsmon.conf"] + line}).guard()
 
 
 def test_systemd_that_does_not_answer(place: Place) -> None:
@@ -500,84 +355,6 @@ def test_files_that_fit(place: Place) -> None:
     place.deployment(SECONDARY).check()
 
 
-# From here on with a stand-in for upsd
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with serving() as fake:
-        return fake.port
-
-
-def primary_at(port: int) -> dict[str, str]:
-    files = with_text("upsmon.conf", "3493", str(port))
-    return with_text("upsd.conf", "3493", str(port), files)
-
-
-@pytest.mark.parametrize("status", ["OB DISCHRG", "OL LB", "FSD OL", "OFF"])
-@pytest.mark.parametrize("where", ["old", "new"])
-def test_the_guard_of_a_primary(place: Place, unused_port: int, where: str, status: str) -> None:
-    with serving(answers(spare="OL", ups=status)) as fake:
-        ports = (fake.port, unused_port) if where == "old" else (unused_port, fake.port)
-        place.holds(primary_at(ports[0]))
-        with pytest.raises(DeployError) as caught:
-            place.deployment(primary_at(ports[1])).guard()
-    assert f"upsd at 127.0.0.1:{fake.port} says that ups ({status}): not plainly on mains" in str(caught.value)
-    assert "spare" not in str(caught.value)
-
-
-@pytest.mark.parametrize("status", ["OL", "OL CHRG", "ERR DATA-STALE", "ERR DRIVER-NOT-CONNECTED"])
-def test_the_guard_lets_pass(place: Place, status: str) -> None:
-    """One without data is no reason to stop: it may be what this run repairs."""
-    with serving(answers(ups=status)) as fake:
-        place.holds(primary_at(fake.port))
-        place.deployment(primary_at(fake.port)).guard()
-        assert fake.looks == 2  # as this host's upsd, and as the one that its upsmon watches
-        assert "LIST VAR ups" in fake.asked
-
-
-def test_the_guard_lets_pass_where_nobody_answers(place: Place, unused_port: int) -> None:
-    place.holds(primary_at(unused_port))
-    place.deployment(primary_at(unused_port)).guard()
-
-
-def secondary_at(port: int, ups: str = "ups") -> dict[str, str]:
-    return with_text("upsmon.conf", "ups@192.0.2.1:3493", f"{ups}@127.0.0.1:{port}", SECONDARY)
-
-
-@pytest.mark.parametrize(("name", "served"), [("ups", "ups"), ("UPS", "ups"), ("ups", "Ups")])
-@pytest.mark.parametrize("where", ["old", "new"])
-def test_the_guard_of_a_secondary(place: Place, unused_port: int, where: str, name: str, served: str) -> None:
-    with serving(answers(**{served: "OB", "spare": "OL"})) as fake:
-        ports = (fake.port, unused_port) if where == "old" else (unused_port, fake.port)
-        place.holds(secondary_at(ports[0], name))
-        with pytest.raises(DeployError, match=rf"{served} \(OB\): not plainly on mains"):
-            place.deployment(secondary_at(ports[1], name)).guard()
-
-
-def test_the_guard_of_a_secondary_asks_for_its_own_ups_alone(place: Place) -> None:
-    with serving(answers(ups="OL", spare="OB")) as fake:
-        place.holds(secondary_at(fake.port))
-        place.deployment(secondary_at(fake.port)).guard()
-        assert "LIST UPS" in fake.asked
-
-
-def test_the_guard_asks_every_upsd(place: Place) -> None:
-    with serving(answers(ups="OL")) as well, serving(answers(spare="OB")) as busy:
-        one, other = (secondary_at(fake.port, name) for fake, name in ((well, "ups"), (busy, "spare")))
-        both = {**one, "upsmon.conf": one["upsmon.conf"] + other["upsmon.conf"]}
-        place.holds(both)
-        with pytest.raises(DeployError, match=rf"127\.0\.0\.1:{busy.port} says that spare \(OB\)"):
-            place.deployment(both).guard()
-
-
-def test_the_guard_survives_an_old_file_that_is_no_good(place: Place) -> None:
-    place.holds(with_text("upsmon.conf", "192.0.2.1:3493", "127.0.0.1:nut", SECONDARY))
-    with serving(answers(ups="OL")) as fake:
-        place.deployment(secondary_at(fake.port)).guard()
-        assert fake.looks == 1
-
-
 @pytest.mark.parametrize("mode", [0o644, 0o600, 0o666])
 def test_a_file_for_others_is_mended(place: Place, mode: int) -> None:
     """Its text is right, so nothing else would touch it; upsd may die of it at the next start."""
@@ -598,9 +375,6 @@ def test_a_masked_unit_stops_the_run_before_anything(place: Place, name: str) ->
     with pytest.raises(DeployError, match=f"Run: systemctl unmask {name}"):
         place.deployment(PRIMARY).plan()
     assert place.texts() == {}
-
-
-# What is there before us
 
 
 def test_what_somebody_wrote_is_kept(place: Place) -> None:
@@ -644,9 +418,6 @@ def test_a_missing_ups_is_no_reason_to_stop(place: Place) -> None:
     assert told(deployment.done) == [f"start {UPS}", RESTART_MONITOR]
 
 
-# What the installed release knows
-
-
 def released(place: Place, new: Mapping[str, str], release: str) -> Deployment:
     def runner(command: Sequence[str]) -> tuple[int, str]:
         if command[-1] == "-V":
@@ -681,9 +452,6 @@ def test_without_nut_nothing_is_left_out(place: Place) -> None:
     assert deployment.advice() == []
 
 
-# Nothing of ours
-
-
 def test_a_primary_that_goes(place: Place) -> None:
     place.holds(PRIMARY)
     (place.boot / UPS).touch()
@@ -706,13 +474,6 @@ def test_a_host_that_never_had_nut(place: Place) -> None:
     assert place.deployment(None).verify(60) == Verdict({})
 
 
-def test_the_guard_of_a_primary_that_goes(place: Place) -> None:
-    with serving(answers(ups="OB")) as fake:
-        place.holds(primary_at(fake.port))
-        with pytest.raises(DeployError, match="not plainly on mains"):
-            place.deployment(None).guard()
-
-
 def test_who_loses_a_ups_is_named(place: Place) -> None:
     said = {
         **answers(ups="OL"),
@@ -725,69 +486,6 @@ def test_who_loses_a_ups_is_named(place: Place) -> None:
     assert [one for one in deployment.warnings if "logged in" in one] == [
         "192.0.2.7 are still logged in, and lose their UPS by this"
     ]
-
-
-# Certificates
-
-TLS = nss.Tls("ca", "certificate", "key")
-WITH_TLS = {**PRIMARY, "upsd.conf": PRIMARY["upsd.conf"] + f"CERTPATH {nss.path_of(TLS)}\n"}
-
-
-@pytest.fixture
-def databases(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """What would be made by certutil."""
-    made: list[Path] = []
-
-    def make(folder: Path, *_arguments: Any, **_options: Any) -> None:
-        folder.mkdir()
-        made.append(folder)
-
-    monkeypatch.setattr(nss, "make", make)
-    monkeypatch.setattr(nss, "is_sound", lambda folder, _owner: folder.is_dir())
-    return made
-
-
-def test_certificates_come_before_the_files_that_name_them(place: Place, databases: list[Path]) -> None:
-    place.holds(PRIMARY)
-    old = place.folder / f"{nss.PREFIX}0123456789ab"
-    old.mkdir()
-    deployment = place.deployment(WITH_TLS, tls=TLS)
-    decided = deployment.plan()
-    assert RESTART_SERVER in told(decided.after)
-    refuse = {RESTART_SERVER: "no"}
-    place.systemd.refused = refuse
-    with pytest.raises(DeployError):
-        deployment.apply(decided)
-    assert databases == [nss.path_of(TLS, place.folder)]
-    assert old.is_dir()  # upsd may still have it open
-    refuse.clear()
-    again = place.deployment(WITH_TLS, tls=TLS)
-    again.apply(again.plan())
-    again.tidy()
-    assert not old.is_dir()
-    assert databases[0].is_dir()
-    assert not place.deployment(WITH_TLS, tls=TLS).plan()
-
-
-def test_a_lost_database_is_made_again(place: Place, databases: list[Path]) -> None:
-    place.holds(WITH_TLS)
-    deployment = place.deployment(WITH_TLS, tls=TLS)
-    assert told(deployment.plan().after) == [RESTART_SERVER, RESTART_MONITOR]
-    deployment.apply(deployment.plan())
-    assert len(databases) == 1
-
-
-def test_certificates_that_can_not_be_used_change_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(*_arguments: Any, **_options: Any) -> None:
-        raise nss.NssError("the key does not fit the certificate")
-
-    monkeypatch.setattr(nss, "make", make)
-    place.holds(PRIMARY)
-    deployment = place.deployment(WITH_TLS, tls=TLS)
-    with pytest.raises(DeployError, match=r"the key does not fit the certificate\. Nothing was changed"):
-        deployment.apply(deployment.plan())
-    assert place.texts() == PRIMARY
-    assert place.systemd.told == []
 
 
 def test_a_daemon_that_can_not_reload_is_restarted(place: Place) -> None:
@@ -818,97 +516,3 @@ def test_bytes_that_are_no_utf8_are_shown_somehow(place: Place) -> None:
     (place.folder / "ups.conf").write_bytes(b'[ups]\n driver = usbhid-ups\n port = auto\n desc = "caf\xe9"\n')
     deployment = place.deployment(PRIMARY)
     deployment.plan().diff().encode("utf-8")
-
-
-# What hangs on the USB bus
-
-ASKED = '# Written by Ansible (homelab.nut)\nmaxretry = 3\n\n[ups]\n    driver = "auto"\n    port = "auto"\n    desc = "Rack"\n'
-
-
-def on_bus(tree: SysfsTree, **changes: Any) -> Policy:
-    return Policy(sysfs=str(tree.sysfs), dev=str(tree.dev), **changes)
-
-
-def section(text: str, name: str = "ups") -> dict[str, str | None]:
-    return dict(ups_conf.parse(text).sections[name].keys)
-
-
-def settle(place: Place, deployment: Deployment) -> None:
-    decided = deployment.plan()
-    deployment.apply(decided)
-    for name in ups_conf.parse(deployment.new["ups.conf"]).sections:
-        place.systemd.begin(systemd.driver(name))
-
-
-def test_a_driver_is_found_out_on_the_host(place: Place, tmp_path: Path) -> None:
-    tree = SysfsTree(tmp_path)
-    place.holds(PRIMARY)
-    files = {**PRIMARY, "ups.conf": ASKED}
-    policy = on_bus(tree, unknown="")
-    deployment = place.deployment(files, policy=policy)
-    assert section(deployment.new["ups.conf"]) == {"driver": "usbhid-ups", "port": "auto", "desc": "Rack"}
-    tree.plug()
-    deployment = place.deployment(files, policy=policy)
-    completed = section(deployment.new["ups.conf"])
-    assert (
-        completed.items()
-        >= {"driver": "usbhid-ups", "vendorid": "051d", "serial": "5B1234T56789", "desc": "Rack"}.items()
-    )
-    assert ups_conf.parse(deployment.new["ups.conf"]).settings == (("maxretry", "3"),)
-    decided = deployment.plan()
-    assert decided.changed == (actions.WANTED, "ups.conf")
-    assert '+    driver = "auto"' in decided.diff()
-    settle(place, deployment)
-    assert place.texts()[actions.WANTED] == ASKED
-    assert stat.S_IMODE((place.folder / actions.WANTED).stat().st_mode) == 0o640
-    again = place.deployment(files, policy=policy)
-    assert not again.plan()
-    tree.unplug("1-1")
-    assert not place.deployment(files, policy=policy).plan(), "the name and its section stay"
-
-
-def test_without_a_policy_other_upses_are_left_alone(place: Place, tmp_path: Path) -> None:
-    tree = SysfsTree(tmp_path)
-    place.holds(PRIMARY)
-    tree.plug()
-    tree.plug("1-2", "0764:0501", "CPS", "CP1500", None)
-    fixed = place.deployment(PRIMARY)
-    assert not fixed.plan()
-    found = place.deployment(PRIMARY, policy=on_bus(tree))
-    assert set(ups_conf.parse(found.new["ups.conf"]).sections) == {"ups", "ups2"}
-    assert MARK in found.new["ups.conf"]
-    assert actions.WANTED not in found.new
-    settle(place, found)
-    tree.unplug("1-2")
-    later = place.deployment(PRIMARY, policy=on_bus(tree))
-    assert not later.plan(), "what was found once keeps its name"
-
-
-def test_a_driver_that_is_declared_again(place: Place, tmp_path: Path) -> None:
-    tree = SysfsTree(tmp_path)
-    place.holds(PRIMARY)
-    settle(place, place.deployment({**PRIMARY, "ups.conf": ASKED}, policy=on_bus(tree)))
-    deployment = place.deployment(PRIMARY, policy=on_bus(tree))
-    assert deployment.new["ups.conf"] == PRIMARY["ups.conf"]
-    deployment.check()
-    settle(place, deployment)
-    assert place.texts()[actions.WANTED] == "\n"
-    assert not place.deployment(PRIMARY, policy=on_bus(tree)).plan()
-
-
-def test_what_is_left_to_the_host_is_emptied_with_all_else(place: Place, tmp_path: Path) -> None:
-    place.holds({**PRIMARY, actions.WANTED: ASKED})
-    deployment = place.deployment(None)
-    deployment.apply(deployment.plan())
-    assert ups_conf.parse(place.texts()[actions.WANTED]).sections == {}
-
-
-def test_a_section_by_hand_goes_and_an_edited_one_is_put_right(place: Place, tmp_path: Path) -> None:
-    tree = SysfsTree(tmp_path)
-    tree.plug()
-    files = {**PRIMARY, "ups.conf": ASKED}
-    place.holds(PRIMARY)
-    settle(place, place.deployment(files, policy=on_bus(tree)))
-    right = place.texts()["ups.conf"]
-    place.holds({"ups.conf": right.replace("5B1234T56789", "OTHER") + SPARE_SECTION})
-    assert place.deployment(files, policy=on_bus(tree)).new["ups.conf"] == right

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import upsd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import verify
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.verify import Trouble, Verdict, Verifier
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers, serving
@@ -17,24 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 UPS = systemd.driver("ups")
-
-
-@pytest.mark.parametrize(
-    ("text", "places"),
-    [
-        ("", [("localhost", 3493)]),
-        ("LISTEN 0.0.0.0\n", [("127.0.0.1", 3493)]),
-        ("LISTEN 0.0.0.0 4000\n", [("127.0.0.1", 4000)]),
-        ("LISTEN * 4000\n", [("127.0.0.1", 4000)]),
-        ("LISTEN 192.0.2.1 4000\nLISTEN 127.0.0.1 5000\n", [("127.0.0.1", 5000), ("192.0.2.1", 4000)]),
-        ("LISTEN :: 4000\n", [("::1", 4000)]),
-        # of its addresses upsd takes the first that it can have, and that may be ::1
-        ("LISTEN localhost 4001\n", [("localhost", 4001)]),
-        ("LISTEN 192.0.2.1 4000\nLISTEN 192.0.2.2 5000\n", [("192.0.2.1", 4000), ("192.0.2.2", 5000)]),
-    ],
-)
-def test_where_upsd_is_asked(text: str, places: list[tuple[str, int]]) -> None:
-    assert upsd.local_upsd(text) == places
 
 
 def primary_at(port: int, *names: str) -> dict[str, str]:

@@ -28,8 +28,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide im
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import BACKOFF, Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import sections as usb_sections
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import Ups
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import Known, resolve
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import resolve
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import Policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.resolution import Known
 from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     ANEW,
     APC,

@@ -16,8 +16,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_tex
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus, fingerprint
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import Ups
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import FOUND_MOST, Known, Resolution, resolve
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import FOUND_MOST, resolve
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import Policy, check
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.resolution import Known, Resolution
 from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     APC,
     APC_ELSEWHERE,

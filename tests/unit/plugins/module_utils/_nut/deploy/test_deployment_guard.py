@@ -1,0 +1,131 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.deployment import DeployError
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers, serving
+from ansible_collections.homelab.nut.tests.unit.support.nut_host import (
+    RESTART_SERVER,
+    SECONDARY,
+    Place,
+    primary_at,
+    secondary_at,
+    told,
+    with_text,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+def test_the_mains_are_looked_for_again_before_upsd_is_restarted(place: Place) -> None:
+    """Drivers and certificates take their time, and an outage may begin meanwhile."""
+    with serving(answers(ups="OL")) as fake:
+        files = primary_at(fake.port)
+        place.holds(files)
+        new = with_text(
+            "upsd.conf", "127.0.0.1", "0.0.0.0", with_text("ups.conf", '"auto"\n', '"auto"\n    ignorelb\n', files)
+        )
+        deployment = place.deployment(new)
+        decided = deployment.plan()
+        assert RESTART_SERVER in told(decided.after)
+        deployment.guard()
+        place.systemd.enumerator = lambda: fake.answers.update(answers(ups="OB"))
+        with pytest.raises(DeployError, match=r"ups \(OB\).*so it goes on with what it had\. The files are in place"):
+            deployment.apply(decided)
+        assert RESTART_SERVER not in place.systemd.told
+        # the next run, with the mains back, does the rest
+        place.systemd.enumerator = lambda: None
+        fake.answers.update(answers(ups="OL"))
+        assert RESTART_SERVER in told(place.deployment(new).plan().after)
+        place.deployment(new).apply(place.deployment(new).plan())
+        assert RESTART_SERVER in place.systemd.told
+
+
+def test_force_sees_and_goes_on(place: Place) -> None:
+    with serving(answers(ups="OB")) as fake:
+        place.holds(primary_at(fake.port))
+        deployment = place.deployment(primary_at(fake.port))
+        deployment.guard(force=True)
+        assert deployment.served == {"ups"}
+
+
+def test_the_guard_of_a_primary_asks_for_ups_of_other_hosts_too(place: Place, unused_port: int) -> None:
+    with serving(answers(far="OB", theirs="OL")) as fake:
+        line = f"MONITOR far@127.0.0.1:{fake.port} 0 u p secondary\n"
+        files = primary_at(unused_port)
+        place.holds(files)
+        with pytest.raises(DeployError, match=r"far \(OB\)"):
+            place.deployment({**files, "upsmon.conf": files["upsmon.conf"] + line}).guard()
+
+
+@pytest.mark.parametrize("status", ["OB DISCHRG", "OL LB", "FSD OL", "OFF"])
+@pytest.mark.parametrize("where", ["old", "new"])
+def test_the_guard_of_a_primary(place: Place, unused_port: int, where: str, status: str) -> None:
+    with serving(answers(spare="OL", ups=status)) as fake:
+        ports = (fake.port, unused_port) if where == "old" else (unused_port, fake.port)
+        place.holds(primary_at(ports[0]))
+        with pytest.raises(DeployError) as caught:
+            place.deployment(primary_at(ports[1])).guard()
+    assert f"upsd at 127.0.0.1:{fake.port} says that ups ({status}): not plainly on mains" in str(caught.value)
+    assert "spare" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", ["OL", "OL CHRG", "ERR DATA-STALE", "ERR DRIVER-NOT-CONNECTED"])
+def test_the_guard_lets_pass(place: Place, status: str) -> None:
+    """One without data is no reason to stop: it may be what this run repairs."""
+    with serving(answers(ups=status)) as fake:
+        place.holds(primary_at(fake.port))
+        place.deployment(primary_at(fake.port)).guard()
+        assert fake.looks == 2  # as this host's upsd, and as the one that its upsmon watches
+        assert "LIST VAR ups" in fake.asked
+
+
+def test_the_guard_lets_pass_where_nobody_answers(place: Place, unused_port: int) -> None:
+    place.holds(primary_at(unused_port))
+    place.deployment(primary_at(unused_port)).guard()
+
+
+@pytest.mark.parametrize(("name", "served"), [("ups", "ups"), ("UPS", "ups"), ("ups", "Ups")])
+@pytest.mark.parametrize("where", ["old", "new"])
+def test_the_guard_of_a_secondary(place: Place, unused_port: int, where: str, name: str, served: str) -> None:
+    with serving(answers(**{served: "OB", "spare": "OL"})) as fake:
+        ports = (fake.port, unused_port) if where == "old" else (unused_port, fake.port)
+        place.holds(secondary_at(ports[0], name))
+        with pytest.raises(DeployError, match=rf"{served} \(OB\): not plainly on mains"):
+            place.deployment(secondary_at(ports[1], name)).guard()
+
+
+def test_the_guard_of_a_secondary_asks_for_its_own_ups_alone(place: Place) -> None:
+    with serving(answers(ups="OL", spare="OB")) as fake:
+        place.holds(secondary_at(fake.port))
+        place.deployment(secondary_at(fake.port)).guard()
+        assert "LIST UPS" in fake.asked
+
+
+def test_the_guard_asks_every_upsd(place: Place) -> None:
+    with serving(answers(ups="OL")) as well, serving(answers(spare="OB")) as busy:
+        one, other = (secondary_at(fake.port, name) for fake, name in ((well, "ups"), (busy, "spare")))
+        both = {**one, "upsmon.conf": one["upsmon.conf"] + other["upsmon.conf"]}
+        place.holds(both)
+        with pytest.raises(DeployError, match=rf"127\.0\.0\.1:{busy.port} says that spare \(OB\)"):
+            place.deployment(both).guard()
+
+
+def test_the_guard_survives_an_old_file_that_is_no_good(place: Place) -> None:
+    place.holds(with_text("upsmon.conf", "192.0.2.1:3493", "127.0.0.1:nut", SECONDARY))
+    with serving(answers(ups="OL")) as fake:
+        place.deployment(secondary_at(fake.port)).guard()
+        assert fake.looks == 1
+
+
+def test_the_guard_of_a_primary_that_goes(place: Place) -> None:
+    with serving(answers(ups="OB")) as fake:
+        place.holds(primary_at(fake.port))
+        with pytest.raises(DeployError, match="not plainly on mains"):
+            place.deployment(None).guard()

@@ -1,0 +1,93 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import nss
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.deployment import DeployError
+from ansible_collections.homelab.nut.tests.unit.support.nut_host import (
+    PRIMARY,
+    RESTART_MONITOR,
+    RESTART_SERVER,
+    Place,
+    told,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+def test_a_directory_of_the_users_own_stays(place: Place, databases: list[Path]) -> None:
+    mine = place.folder / "tls-mine"
+    mine.mkdir()
+    place.holds(PRIMARY)
+    deployment = place.deployment(WITH_TLS, tls=TLS)
+    deployment.apply(deployment.plan())
+    assert mine.is_dir()
+    assert databases
+
+
+TLS = nss.Tls("ca", "certificate", "key")
+WITH_TLS = {**PRIMARY, "upsd.conf": PRIMARY["upsd.conf"] + f"CERTPATH {nss.path_of(TLS)}\n"}
+
+
+@pytest.fixture
+def databases(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What would be made by certutil."""
+    made: list[Path] = []
+
+    def make(folder: Path, *_arguments: Any, **_options: Any) -> None:
+        folder.mkdir()
+        made.append(folder)
+
+    monkeypatch.setattr(nss, "make", make)
+    monkeypatch.setattr(nss, "is_sound", lambda folder, _owner: folder.is_dir())
+    return made
+
+
+def test_certificates_come_before_the_files_that_name_them(place: Place, databases: list[Path]) -> None:
+    place.holds(PRIMARY)
+    old = place.folder / f"{nss.PREFIX}0123456789ab"
+    old.mkdir()
+    deployment = place.deployment(WITH_TLS, tls=TLS)
+    decided = deployment.plan()
+    assert RESTART_SERVER in told(decided.after)
+    refuse = {RESTART_SERVER: "no"}
+    place.systemd.refused = refuse
+    with pytest.raises(DeployError):
+        deployment.apply(decided)
+    assert databases == [nss.path_of(TLS, place.folder)]
+    assert old.is_dir()  # upsd may still have it open
+    refuse.clear()
+    again = place.deployment(WITH_TLS, tls=TLS)
+    again.apply(again.plan())
+    again.tidy()
+    assert not old.is_dir()
+    assert databases[0].is_dir()
+    assert not place.deployment(WITH_TLS, tls=TLS).plan()
+
+
+def test_a_lost_database_is_made_again(place: Place, databases: list[Path]) -> None:
+    place.holds(WITH_TLS)
+    deployment = place.deployment(WITH_TLS, tls=TLS)
+    assert told(deployment.plan().after) == [RESTART_SERVER, RESTART_MONITOR]
+    deployment.apply(deployment.plan())
+    assert len(databases) == 1
+
+
+def test_certificates_that_can_not_be_used_change_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(*_arguments: Any, **_options: Any) -> None:
+        raise nss.NssError("the key does not fit the certificate")
+
+    monkeypatch.setattr(nss, "make", make)
+    place.holds(PRIMARY)
+    deployment = place.deployment(WITH_TLS, tls=TLS)
+    with pytest.raises(DeployError, match=r"the key does not fit the certificate\. Nothing was changed"):
+        deployment.apply(deployment.plan())
+    assert place.texts() == PRIMARY
+    assert place.systemd.told == []
