@@ -179,8 +179,9 @@ def _watch(
         if down is None and is_down:
             down = now
     elif before.down is not None:
-        # it was down; that nobody can tell now is no news of it
-        silent, assumed, down = before.silent, before.assumed, before.down
+        # It was down, and that nobody can tell now is no news of it. If it was only taken as down, its silence begins anew.
+        silent = before.silent if before.assumed is None else None
+        assumed, down = before.assumed, before.down
     else:
         silent, assumed, down = None, (now if before.assumed is None else before.assumed), None
         if elapsed >= host.shutdown_time and now - assumed >= settle:

@@ -265,6 +265,15 @@ def test_who_was_taken_as_down_is_known_to_be_so_after_the_settle_time(since: fl
     assert course.at(70, {"nas": False, "media": False}).rule == rule
 
 
+def test_the_silence_of_who_was_taken_as_down_begins_anew_after_a_doubt() -> None:
+    course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media"))))
+    course.at(1, {"media": True})
+    assert course.at(60, {"media": True}).waiting == ("media",)
+    course.at(66, {"nas": False, "media": True})
+    course.at(67, {"media": False})
+    assert course.at(70, {"nas": False, "media": False}).rule == "assumed"
+
+
 def test_silence_before_the_network_went_does_not_count() -> None:
     course = Course()
     course.at(1, False)
