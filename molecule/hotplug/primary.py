@@ -29,11 +29,10 @@ import json
 path, seconds = {path!r}, {seconds}
 state = json.load(open(path))
 state["silent"] = {{name: since - seconds for name, since in state["silent"].items()}}
-state["plugged"] = {{name: [bus, device, since - seconds] for name, (bus, device, since) in state["plugged"].items()}}
-state["tries"] = {{
-    name: [count, last - seconds, good if good is None else good - seconds]
-    for name, (count, last, good) in state["tries"].items()
-}}
+state["plugged"] = {{name: {{**seen, "since": seen["since"] - seconds}} for name, seen in state["plugged"].items()}}
+for tries in state["tries"].values():
+    tries["last"] -= seconds
+    tries["good"] = tries["good"] if tries["good"] is None else tries["good"] - seconds
 json.dump(state, open(path, "w"))
 """
 
@@ -42,7 +41,7 @@ json.dump(state, open(path, "w"))
 BEFORE = """
 import json, time
 boot = open("/proc/sys/kernel/random/boot_id").read().strip()
-plugged = {{"ups": [1, {number}, time.clock_gettime(time.CLOCK_BOOTTIME) - 600]}}
+plugged = {{"ups": {{"bus": 1, "device": {number}, "since": time.clock_gettime(time.CLOCK_BOOTTIME) - 600}}}}
 nothing = {{"tries": {{}}, "silent": {{}}, "deferred": {{}}, "told": [], "history": []}}
 json.dump({{**{state!r}, **nothing, "boot": boot, "plugged": plugged}}, open({path!r}, "w"))
 """
