@@ -48,7 +48,8 @@ SECONDS = 4.0
 LINES = 1500
 """Lines of the journal, the last ones."""
 
-FILE_LIMIT = 1 << 20
+TEXT_BYTES = 1 << 20  # of a file whose text counts
+PROGRAM_BYTES = 16 << 20  # of a program, of which only the digest counts; ours have somewhat more than 1 MiB
 
 # adjtimex(2): what it returns if nobody keeps the clock right
 _TIME_ERROR = 5
@@ -245,7 +246,10 @@ class Host:
     def _file(self, path: Path, text: bool = True) -> File | None:
         try:
             about = path.stat()
-            data = path.read_bytes()[:FILE_LIMIT] if stat.S_ISREG(about.st_mode) else b""
+            data = b""
+            if stat.S_ISREG(about.st_mode):
+                with path.open("rb") as file:
+                    data = file.read(TEXT_BYTES if text else PROGRAM_BYTES)
         except FileNotFoundError:
             return None
         return File(

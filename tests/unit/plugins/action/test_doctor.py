@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.action import doctor, zipapp
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 
@@ -64,6 +65,7 @@ def test_the_digests_are_those_of_what_the_roles_install() -> None:
     access = zipapp.build(CHECKOUT / "roles/nut_server/files/nut_access.py", "_nut", b"#!/usr/bin/python3 -IS\n")
     head = (CHECKOUT / "roles/nut_hotplug/files/start.sh").read_bytes()
     hotplug = zipapp.build(CHECKOUT / "roles/nut_hotplug/files/nut_hotplug.py", "_nut", head)
+    assert max(map(len, (shutdown, access, hotplug))) < observe.PROGRAM_BYTES / 4
     doctor.digests.cache_clear()
     assert doctor.digests() == {
         "usr/local/sbin/nut-shutdown": hashlib.sha256(shutdown).hexdigest(),

@@ -191,14 +191,15 @@ def test_a_secondary_has_fewer_files_and_no_upsd(root: Path, server: Upsd) -> No
     assert seen.installed == ("upsmon",)
 
 
-def test_our_programs_are_told_by_their_digest(root: Path) -> None:
+@pytest.mark.parametrize("data", [b"\xffPK", bytes(observe.TEXT_BYTES) + b"end"])
+def test_our_programs_are_told_by_the_digest_of_all_of_it(root: Path, data: bytes) -> None:
     program = root / kits.SHUTDOWN.program
     program.parent.mkdir(parents=True)
-    program.write_bytes(b"\xffPK")
+    program.write_bytes(data)
     policy = root / "etc/nut/shutdown.json"
     policy.write_text("{}")
     own = host(root, kits=[kits.SHUTDOWN]).look().own
-    assert own[kits.SHUTDOWN.program].digest == hashlib.sha256(b"\xffPK").hexdigest()
+    assert own[kits.SHUTDOWN.program].digest == hashlib.sha256(data).hexdigest()
     assert own[kits.SHUTDOWN.program].text == ""
     assert own["etc/nut/shutdown.json"].text == "{}"
     assert len(own) == 2
