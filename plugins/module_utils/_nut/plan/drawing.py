@@ -209,7 +209,7 @@ class _Row:
         if seen:
             self.parts.append(_words(seen, 8, self.y + 52, style="fill:var(--seen)"))
 
-    def bar(self, span: Span, colour: str, said: str) -> None:
+    def draw_bar(self, span: Span, colour: str, said: str) -> None:
         """Draw what lasts for a time. said: is shown where the mouse is."""
         self.parts.append(_rect((self.scale.x(span[0]), self.scale.x(span[1])), self.y + 8, BAR, colour, said))
 
@@ -234,7 +234,7 @@ def _draw_ups(row: _Row, plan: Plan) -> None:
     cut, latest = when(model.CUT, plan.events) or 0.0, when(model.CUT, plan.worst) or 0.0
     empty = when(model.EMPTY, plan.worst)
     row.label("empty at: not known" if empty is None else f"empty at {clock(empty)}, at the earliest")
-    row.bar((scale.first, cut), "var(--up)", f"{name} feeds all until {clock(cut)}")
+    row.draw_bar((scale.first, cut), "var(--up)", f"{name} feeds all until {clock(cut)}")
     row.words("on battery", scale.x(scale.first) + 8, "on-up")
     row.limit((cut, latest), f"{name} cuts at {clock(latest)} at the latest")
     if empty is not None and empty <= scale.last:
@@ -254,7 +254,7 @@ def _draw_machine(row: _Row, plan: Plan, seen: Seen | None) -> None:
         off, limit = (max(event.until for event in events) for events in (own, worst))
         going = min((event.at for event in own if event.what in {model.GOES, model.GUESTS}), default=off)
         below = f"down at {clock(off)}, latest {clock(limit)}" if going >= 0 else f"down at {clock(off)}, by a stage"
-        row.bar((scale.first, going), "var(--up)", f"{name} runs until {clock(going)}")
+        row.draw_bar((scale.first, going), "var(--up)", f"{name} runs until {clock(going)}")
         cuts, middle = max(event.at for event in plan.worst if event.what == model.CUT), row.y + 8 + BAR / 2
         row.parts.append(_line((scale.x(off), scale.x(cuts)), (middle, middle), "var(--down)", stroke_width=3))
         for event in own:
@@ -279,7 +279,7 @@ def _draw_event(row: _Row, event: Event) -> None:
     }.get(event.what, ("", "", ""))
     if colour:
         span = clock(event.at), clock(event.until)
-        row.bar((event.at, event.until), colour, f"{row.name} {event.what}: {' to '.join(span)}, {length}")
+        row.draw_bar((event.at, event.until), colour, f"{row.name} {event.what}: {' to '.join(span)}, {length}")
         left, right = row.scale.x(event.at), row.scale.x(event.until)
         if right - left >= len(words) * CHARACTER + 8:
             row.words(words, round((left + right) / 2, 2), kind, text_anchor="middle")

@@ -15,7 +15,9 @@ from ..base import hostnames, records
 from ..base.clock import stamp
 from ..base.systemd import Run
 from ..base.table import grid
-from . import gate, observe, report, watch
+from . import observe, report, watch
+from .gate import POWER, Reading, State
+from .gate import VERSION as GATE_VERSION
 from .policy import Machine, Policy, Ups
 
 
@@ -26,8 +28,8 @@ class Status:
     path: Path  # of the policy
     policy: Policy
     seen: Mapping[str, bool | None]  # is a machine up? None: nobody can tell
-    power: Mapping[str, gate.Reading | str]  # what upsd says of each UPS, or why it says nothing
-    gate: gate.State | None  # of the last gate of this boot
+    power: Mapping[str, Reading | str]  # what upsd says of each UPS, or why it says nothing
+    gate: State | None  # of the last gate of this boot
     last: report.Report | str | None  # of the last gate; None if there was none; or why it can't be used
     events: tuple[watch.Event, ...]  # what nut-watch did for upsd
 
@@ -113,7 +115,7 @@ def look(
         policy,
         seen,
         power,
-        records.recall(gate.State, state_path, gate.VERSION),
+        records.recall(State, state_path, GATE_VERSION),
         report.read_last(report_path),
         watch.recall(watch_path, "").events,
     )
@@ -123,6 +125,6 @@ def _how(host: Machine) -> str:
     return f"{host.guest.kind} status {host.guest.id}" if host.guest else ", ".join(host.addresses)
 
 
-def _power(said: gate.Reading) -> str:
+def _power(said: Reading) -> str:
     left = f", {said.runtime:.0f} s left" if said.runtime is not None else ", does not say how long it lasts"
-    return gate.POWER[said.on_battery] + left
+    return POWER[said.on_battery] + left

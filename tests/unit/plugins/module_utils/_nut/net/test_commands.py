@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import commands as net_commands
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import Client
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.commands import Leave, Refused
 from ansible_collections.homelab.nut.tests.unit.support.commanded_upsd import (
     CUTS,
@@ -128,7 +128,7 @@ def test_a_command_that_there_is_not(server: FakeUpsd, clock: Clock) -> None:
 
 @pytest.mark.parametrize("ask", ["plan_command", "plan_settings", "plan_fsd"])
 def test_a_ups_that_there_is_not(server: FakeUpsd, clock: Clock, ask: str) -> None:
-    one = net_commands.Operator(lambda: cast("client.Client", server), "nix")
+    one = net_commands.Operator(lambda: cast(Client, server), "nix")
     given: dict[str, list[Any]] = {"plan_command": ["beeper.mute"], "plan_settings": [{"ups.id": "y"}], "plan_fsd": []}
     with pytest.raises(net_errors.UnknownUps, match="it serves a, b"):
         getattr(one, ask)(*given[ask], Leave(cut_power=True))
