@@ -18,7 +18,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.installati
 
 ME = (os.getuid(), os.getgid())
 OWNERS = {"root": ME, "nut": ME}
-FILES = {name: f"text of {name}\n" for name in kits.PLACES}
+FILES = {name: f"text of {name}\n" for name in kits.HOTPLUG.places}
 RULES = "63-nut-hotplug.rules"
 LOG = Path("/var/log/nut/hotplug.log")
 
@@ -28,7 +28,7 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for place in kits.PLACES.values():
+        for place in kits.HOTPLUG.places.values():
             (root / place.path).parent.mkdir(parents=True, exist_ok=True)
         for folder in ("run/udev", "usr/local/sbin", "var/lib", "var/log/nut"):
             (root / folder).mkdir(parents=True)

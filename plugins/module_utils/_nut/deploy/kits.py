@@ -73,7 +73,6 @@ HOTPLUG = Kit(
     rules="63-nut-hotplug.rules",
     traces=(paths.HOTPLUG_PROGRAM, "run/nut-hotplug.quiet", paths.HOTPLUG_FOLDER),
 )
-PLACES = HOTPLUG.places
 
 GATE = systemd.GATE
 MONITOR = "nut-monitor.conf"

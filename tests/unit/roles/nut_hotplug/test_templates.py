@@ -108,7 +108,7 @@ GOOD = [name for name in HOSTS if name not in REFUSED]
 @pytest.mark.parametrize("host", GOOD)
 def test_a_set_that_the_module_takes(rendered: dict[str, dict[str, Any]], host: str) -> None:
     files = rendered[host]["rendered"]
-    assert set(files) == set(kits.PLACES)
+    assert set(files) == set(kits.HOTPLUG.places)
     assert all(files[name] or name in kits.HOTPLUG.optional for name in files)
     assert all(text.endswith("\n") and not text.endswith("\n\n") for text in files.values() if text)
     assert all(

@@ -12,28 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import dry_run, nss
+from ansible_collections.homelab.nut.tests.unit.support.nut_files import PRIMARY, SECONDARY, with_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-PRIMARY = {
-    "nut.conf": "# as shipped: MODE = none\nMODE=netserver\n",
-    "upsd.users": '[monitor]\n    password = "secret1"\n    upsmon primary\n\n[media]\n    password = "s"\n    upsmon secondary\n',
-    "upsd.conf": "LISTEN 0.0.0.0 3493\nMAXAGE 15\n",
-    "ups.conf": '[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n',
-    "upsmon.conf": 'MONITOR ups@localhost:3493 1 monitor "secret1" primary\nMINSUPPLIES 1\nSHUTDOWNCMD /bin/true\n',
-}
-SECONDARY = {
-    "nut.conf": "MODE=netclient\n",
-    "upsmon.conf": "MONITOR ups@192.0.2.1:3493 1 media s secondary\nMINSUPPLIES 1\nSHUTDOWNCMD /bin/true\n",
-}
-
-
-def with_text(name: str, old: str, new: str, files: Mapping[str, str] | None = None) -> dict[str, str]:
-    files = files or PRIMARY
-    assert old in files[name]
-    return {**files, name: files[name].replace(old, new)}
-
 
 QUIET = {
     "usbhid-ups": (0, "Network UPS Tools - Generic HID driver 0.52 (2.8.1)\nUSB communication driver (libusb 1.0) 0.46\n"),

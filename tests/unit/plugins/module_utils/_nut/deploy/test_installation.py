@@ -37,14 +37,14 @@ def machine(tmp_path: Path) -> Machine:
 
 def test_the_first_time(machine: Machine) -> None:
     plan = machine.install()
-    assert plan.changed == tuple(kits.PLACES)
+    assert plan.changed == tuple(kits.HOTPLUG.places)
     assert machine.told == [
         "systemctl daemon-reload",
         "udevadm control --reload",
         "systemctl enable nut-hotplug.timer",
         "systemctl start nut-hotplug.timer",
     ]
-    for name, place in kits.PLACES.items():
+    for name, place in kits.HOTPLUG.places.items():
         path = machine.root / place.path
         assert path.read_text() == FILES[name]
         assert path.stat().st_mode & 0o777 == (0o640 if name == "hotplug.json" else 0o644)
@@ -75,7 +75,7 @@ def test_a_change(machine: Machine, name: str, told: list[str]) -> None:
     plan = machine.install({**FILES, name: "new\n"})
     assert plan.changed == (name,)
     assert machine.told == told
-    assert (machine.root / kits.PLACES[name].path).read_text() == "new\n"
+    assert (machine.root / kits.HOTPLUG.places[name].path).read_text() == "new\n"
 
 
 @pytest.mark.parametrize("step", ["systemctl daemon-reload", "systemctl restart nut-hotplug.timer"])
@@ -93,14 +93,14 @@ def test_a_run_that_was_cut_short_is_finished_by_the_next(machine: Machine, step
     assert not machine.install(changed)
 
 
-@pytest.mark.parametrize("name", kits.PLACES)
+@pytest.mark.parametrize("name", kits.HOTPLUG.places)
 def test_a_mode_is_mended(machine: Machine, name: str) -> None:
     machine.install()
-    (machine.root / kits.PLACES[name].path).chmod(0o666)
+    (machine.root / kits.HOTPLUG.places[name].path).chmod(0o666)
     installation = Installation(FILES, machine.run, LOG, machine.root, OWNERS)
     plan = installation.plan()
     assert plan.changed == (name,)
-    assert f"/{kits.PLACES[name].path}: mode or owner is mended\n" in plan.diff()
+    assert f"/{kits.HOTPLUG.places[name].path}: mode or owner is mended\n" in plan.diff()
     installation.apply(plan)
     assert not machine.install()
 
