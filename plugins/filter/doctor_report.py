@@ -68,7 +68,9 @@ def _of(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list
     try:
         return _judged(host, own, primaries)
     except _WRONG as error:
-        return [checks_others.unexamined(host, {"msg": f"its answer can't be read: {type(error).__name__}: {error}"})]
+        return [
+            checks_others.judge_unexamined(host, {"msg": f"its answer can't be read: {type(error).__name__}: {error}"})
+        ]
 
 
 def _judged(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
@@ -88,9 +90,9 @@ def _judged(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> 
     if isinstance(login, Mapping) and not login.get("skipped"):
         found += checks_others.judge_login(primaries.get(host, "its primary"), host, login)
     if own.get("nut_doctor_trouble"):
-        found.append(checks_others.unexamined(host, own["nut_doctor_trouble"]))
+        found.append(checks_others.judge_unexamined(host, own["nut_doctor_trouble"]))
     elif not found:
-        found.append(checks_others.unexamined(host, result if isinstance(result, Mapping) else None))
+        found.append(checks_others.judge_unexamined(host, result if isinstance(result, Mapping) else None))
     return found
 
 
@@ -103,7 +105,7 @@ def doctor_report(
     primaries = {one["name"]: one["primary"] for one in clients}
     all_found = [one for host in hosts for one in _of(host, hostvars[host], primaries)]
     # a secondary that was left out of the run is not judged by the way
-    return findings.report(hosts, [one for one in all_found if one.host in hosts]).to_json()
+    return findings.merge_findings(hosts, [one for one in all_found if one.host in hosts]).to_json()
 
 
 class FilterModule:

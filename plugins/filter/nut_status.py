@@ -62,7 +62,7 @@ def nut_status(
         said = one_line(as_text(result.get("msg") or "no answer"))
         seen = result.get("seen", said)
         primaries[name] = f"can't be asked: {said}" if isinstance(seen, str) else seen
-    return status.status(primaries, clients)
+    return status.format_status(primaries, clients)
 
 
 class FilterModule:
