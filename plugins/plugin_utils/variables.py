@@ -59,7 +59,7 @@ def _host_problems(own: Mapping[str, Any], names: Iterable[str]) -> Iterator[str
             continue
         if name not in specs:
             yield f"{name} is not a variable of this collection. {_suggest_variable(name)}"
-        elif "options" in specs[name] and name in own:
+        elif "options" in specs[name]:
             with contextlib.suppress(Exception):  # a template that fails now is reported where it is used
                 yield from _key_problems(name, own[name], specs[name]["options"])
 
