@@ -233,16 +233,16 @@ def wanted(variables: dict[str, Any]) -> dict[str, str]:
     found = {}
     for name, value in variables.items():
         if isinstance(value, bool):
-            raise commands.Refused(
+            raise commands.OrderRefused(
                 f"{name} is {str(value).lower()}, which YAML made of a word like yes or off: put the word in quotes"
             )
         if not isinstance(value, (str, int, float)):
-            raise commands.Refused(f"{name} is {value!r}: a variable is a text or a number")
+            raise commands.OrderRefused(f"{name} is {value!r}: a variable is a text or a number")
         found[str(name)] = str(value)
     return found
 
 
-def give(module: Module, operator: commands.Operator, leave: commands.Leave) -> dict[str, Any]:
+def give(module: Module, operator: commands.Operator, leave: commands.Permission) -> dict[str, Any]:
     """Give a command."""
     options = module.params
     command, ups = options["command"], options["ups"]
@@ -261,7 +261,7 @@ def give(module: Module, operator: commands.Operator, leave: commands.Leave) -> 
     }
 
 
-def put(module: Module, operator: commands.Operator, leave: commands.Leave) -> dict[str, Any]:
+def put(module: Module, operator: commands.Operator, leave: commands.Permission) -> dict[str, Any]:
     """Set variables."""
     options = module.params
     settings = wanted(options["variables"])
@@ -289,7 +289,7 @@ def put(module: Module, operator: commands.Operator, leave: commands.Leave) -> d
     }
 
 
-def row(setting: commands.Setting, outcome: commands.Outcome | None) -> dict[str, Any]:
+def row(setting: commands.Setting, outcome: commands.OrderOutcome | None) -> dict[str, Any]:
     """Return a variable in the form that RETURN describes."""
     return {
         "name": setting.name,
@@ -300,7 +300,7 @@ def row(setting: commands.Setting, outcome: commands.Outcome | None) -> dict[str
     }
 
 
-def examine(module: Module, operator: commands.Operator, leave: commands.Leave) -> dict[str, Any]:
+def examine(module: Module, operator: commands.Operator, leave: commands.Permission) -> dict[str, Any]:
     """Test the battery."""
     options = module.params
     kind, ups = options["test"], options["ups"]
@@ -322,7 +322,7 @@ def examine(module: Module, operator: commands.Operator, leave: commands.Leave) 
     }
 
 
-def force(module: Module, operator: commands.Operator, leave: commands.Leave) -> dict[str, Any]:
+def force(module: Module, operator: commands.Operator, leave: commands.Permission) -> dict[str, Any]:
     """Set FSD."""
     ups = module.params["ups"]
     if module.check_mode:
@@ -372,11 +372,11 @@ def main() -> None:
     operator = commands.Operator(
         _upsd.opener(module), options["ups"], options["username"] or "", options["password"] or "", options["tracking"]
     )
-    leave = commands.Leave(options["may_cut_power"], options["may_drain_battery"], options["minimum_charge"])
+    leave = commands.Permission(options["may_cut_power"], options["may_drain_battery"], options["minimum_charge"])
     do = {"command": give, "variables": put, "test": examine, "fsd": force}[asked[0]]
     try:
         result = do(module, operator, leave)
-    except (commands.Refused, net_errors.UpsdFailure) as error:
+    except (commands.OrderRefused, net_errors.UpsdFailure) as error:
         module.fail_json(msg=str(error))
     if result.pop("failed", False):
         module.fail_json(**result)

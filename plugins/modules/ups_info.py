@@ -262,7 +262,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.errors import UpsdFailure
 
 
-def returned(report: snapshot.Report, gather: list[str]) -> dict[str, Any]:
+def returned(report: snapshot.UpsdReport, gather: list[str]) -> dict[str, Any]:
     """Return a report in the form that RETURN describes."""
     expires = report.tls_expires
     return {
@@ -276,7 +276,7 @@ def returned(report: snapshot.Report, gather: list[str]) -> dict[str, Any]:
         "missing_clients": [client.name for client in report.missing],
         "unexpected_clients": list(report.unexpected),
         "stale": [{"name": name, "reason": reason} for name, reason in report.stale],
-        "not_on_mains": snapshot.careful(report.upses),
+        "not_on_mains": snapshot.list_not_on_mains(report.upses),
         "ok": report.ok,
         "msg": report.message,
     }

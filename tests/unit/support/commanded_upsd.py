@@ -108,8 +108,10 @@ class FakeUpsd:
             raise net_errors.VarNotSupported("VAR-NOT-SUPPORTED", self.where, name)
         return self.variables[name]
 
-    def get_type(self, ups: str, name: str) -> client.Type:
-        return client.Type(True, name == "input.sensitivity", "delay" in name, 5 if name == "ups.id" else None, True)
+    def get_type(self, ups: str, name: str) -> client.VariableType:
+        return client.VariableType(
+            True, name == "input.sensitivity", "delay" in name, 5 if name == "ups.id" else None, True
+        )
 
     def get_desc(self, ups: str, name: str) -> str:
         return ""
@@ -154,7 +156,9 @@ class FakeUpsd:
 
 def operator(server: FakeUpsd, clock: Clock, **more: Any) -> net_commands.Operator:
     given = {"username": "admin", "password": "s3cret", **more}
-    return net_commands.Operator(lambda: cast("client.Client", server), "a", clock=clock, sleep=clock.sleep, **given)
+    return net_commands.Operator(
+        lambda: cast("client.UpsdClient", server), "a", clock=clock, sleep=clock.sleep, **given
+    )
 
 
 NO_RIGHT = net_errors.AccessDenied("ACCESS-DENIED", "pve:3493", "it")

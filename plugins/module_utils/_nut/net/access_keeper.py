@@ -25,7 +25,7 @@ SECONDS = 20
 
 
 @dataclass
-class Keeper:
+class AccessKeeper:
     """Keeps the loaded table as its file has it, and the file as the names in it have it. out, err: take lines."""
 
     out: Say
@@ -42,7 +42,7 @@ class Keeper:
         """Return the text of the table's file."""
         return (self.root / ACCESS_TABLE).read_bytes().decode("utf-8", "replace")
 
-    def look(self) -> access.Loaded | None:
+    def look(self) -> access.LoadedTable | None:
         """Return the table as the kernel has it."""
         return access.read_table(self.run)
 
@@ -52,7 +52,7 @@ class Keeper:
         code = self.mend()
         text = self.read()
         # without the lock: nobody shall wait for name servers
-        wider = access.widen(text, self.resolve)
+        wider = access.widen_table(text, self.resolve)
         if wider == text:
             return code
         with self.alone():
@@ -97,7 +97,7 @@ class Keeper:
     def status(self) -> int:
         """Show who may connect. Returns the exit code: 1 if the table is not as the file has it."""
         text, loaded = self.read(), self.look()
-        for source, those in access.known_sources(text).items():
+        for source, those in access.parse_sources(text).items():
             self.out(f"{source.name}: {', '.join(those) or 'has no address'}")
         difference = access.find_difference(loaded, text)
         self.out(difference or f"loaded; refused {loaded.refused if loaded else 0} packets since then")
@@ -106,7 +106,7 @@ class Keeper:
 
 
 def _describe_new(text: str, wider: str) -> str:
-    before, after = access.known_sources(text), access.known_sources(wider)
+    before, after = access.parse_sources(text), access.parse_sources(wider)
     added = {
         source.name: [address for address in those if address not in before[source]] for source, those in after.items()
     }

@@ -29,7 +29,7 @@ RESULT, _DATE = "ups.test.result", "ups.test.date"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class BatteryVerdict:
     """What a battery test showed. verdict: "passed", "failed", or "unknown". result: ups.test.result in the end, or ""."""
 
     verdict: str
@@ -38,7 +38,7 @@ class Verdict:
     seconds: float
 
 
-def unfit(variables: Mapping[str, str], least: float = LEAST_CHARGE) -> str | None:
+def find_obstacle(variables: Mapping[str, str], least: float = LEAST_CHARGE) -> str | None:
     """Return why a UPS should not have its battery tested now, going by its variables; None if it may.
 
     least: percent of charge. A UPS that does not tell its charge is let through: its own electronics refuse.
@@ -53,7 +53,7 @@ def unfit(variables: Mapping[str, str], least: float = LEAST_CHARGE) -> str | No
     return None
 
 
-class Watch:
+class BatteryTestWatch:
     """What was seen of a battery test since it began."""
 
     def __init__(self, kind: str, before: Mapping[str, str], now: float) -> None:
@@ -73,7 +73,7 @@ class Watch:
         self._trouble = trouble
         self._quiet_since = None
 
-    def see(self, variables: Mapping[str, str], now: float) -> Verdict | None:
+    def see(self, variables: Mapping[str, str], now: float) -> BatteryVerdict | None:
         """Take one look in; return the verdict if there is one."""
         self._trouble = ""
         self._variables = variables
@@ -99,7 +99,7 @@ class Watch:
             return self._judge(said, result, now)
         return None
 
-    def give_up(self, now: float) -> Verdict:
+    def give_up(self, now: float) -> BatteryVerdict:
         """Return the verdict of what was seen until now, when no time is left."""
         result = self._variables.get(RESULT, "")
         said = vocabulary.judge(result)
@@ -114,7 +114,7 @@ class Watch:
         words = "the UPS showed no sign of a test"
         return self._verdict(vocabulary.UNKNOWN, f"{words}; its last result is {result!r}" if result else words, now)
 
-    def _judge(self, said: str, result: str, now: float) -> Verdict:
+    def _judge(self, said: str, result: str, now: float) -> BatteryVerdict:
         """Judge a test that is over."""
         if result and said != vocabulary.UNKNOWN:
             return self._verdict(self._with_low(said), f"it says {result!r}", now)
@@ -127,6 +127,6 @@ class Watch:
         """A battery that is low after some seconds has not passed, whatever the UPS makes of it."""
         return vocabulary.FAILED if self._low and self._kind == QUICK else verdict
 
-    def _verdict(self, verdict: str, words: str, now: float) -> Verdict:
+    def _verdict(self, verdict: str, words: str, now: float) -> BatteryVerdict:
         low = "; its battery was low (LB) within a quick test" if self._low and self._kind == QUICK else ""
-        return Verdict(verdict, words + low, self._variables.get(RESULT, ""), now - self._began)
+        return BatteryVerdict(verdict, words + low, self._variables.get(RESULT, ""), now - self._began)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .connection import Connection
+from .connection import UpsdConnection
 from .errors import MEANINGS, BadAnswer, UnknownCommand, UpsdError
 
 LINES_LIMIT = 10000
@@ -25,7 +25,7 @@ _NO_TRACKING = frozenset({"ACCESS-DENIED", "FEATURE-NOT-CONFIGURED", "UNKNOWN-CO
 
 
 @dataclass(frozen=True)
-class Type:
+class VariableType:
     """What upsd says of the type of a variable.
 
     length: the most characters of a text; None if it is none. Since 2.8.0 upsd calls a NUMBER whatever has no other
@@ -39,7 +39,7 @@ class Type:
     number: bool
 
 
-class Client(Connection):
+class UpsdClient(UpsdConnection):
     """A connection on which upsd is asked.
 
     Each method raises UpsdError (or the subclass for its code) if upsd answers so, after which the connection can still
@@ -103,14 +103,14 @@ class Client(Connection):
         """Return one variable of a UPS. Raises VarNotSupported, besides what list_vars raises."""
         return self._get("VAR", ups, name)
 
-    def get_type(self, ups: str, name: str) -> Type:
+    def get_type(self, ups: str, name: str) -> VariableType:
         """Return what upsd says of the type of a variable. Raises what get_var raises."""
         words = self._answer(self._ask("GET", "TYPE", ups, name), f"GET TYPE of {ups} {name}")
         if len(words) < 3 or words[0] != "TYPE" or not _same(words[1], ups) or not _same(words[2], name):
             raise self._nonsense("GET TYPE", words)
         said = words[3:]
         lengths = [found.group(1) for found in (re.fullmatch(r"STRING:([0-9]{1,9})", word) for word in said) if found]
-        return Type(
+        return VariableType(
             writable="RW" in said,
             enum="ENUM" in said,
             range="RANGE" in said,

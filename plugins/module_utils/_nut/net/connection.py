@@ -43,18 +43,18 @@ _WRONG_NAME = (62, 64)
 
 
 _F = TypeVar("_F", bound=Unreachable)
-_C = TypeVar("_C", bound="Connection")
+_C = TypeVar("_C", bound="UpsdConnection")
 
 
 @dataclass(frozen=True)
-class Tls:
+class TlsOptions:
     """How a Client encrypts. ca: as starttls. server_name: whom the certificate must be for; "" is the Client's host."""
 
     ca: str | None = None
     server_name: str = ""
 
 
-class Connection:
+class UpsdConnection:
     """A connection to upsd, as a context manager.
 
     ``timeout`` (seconds) bounds everything from the connection to the last answer, the resolving of the name included.
@@ -62,7 +62,7 @@ class Connection:
     ``tls``: the connection is encrypted from its beginning, or not made (raises what starttls raises).
     """
 
-    def __init__(self, host: str, port: int = PORT, timeout: float = 5.0, tls: Tls | None = None) -> None:
+    def __init__(self, host: str, port: int = PORT, timeout: float = 5.0, tls: TlsOptions | None = None) -> None:
         self.host = host
         self.port = port
         self.timeout = timeout
@@ -126,7 +126,7 @@ class Connection:
         trusted = f"its certificate is not to be trusted for {server_name}"
         try:
             connection.settimeout(self._left())
-            self._socket = _context(ca_pem).wrap_socket(connection, server_hostname=server_name)
+            self._socket = _make_tls_context(ca_pem).wrap_socket(connection, server_hostname=server_name)
         except ssl.SSLCertVerificationError as error:
             kind = WrongName if error.verify_code in _WRONG_NAME else Untrusted
             raise self._failed(kind, f"{trusted}: {error.verify_message}") from error
@@ -187,7 +187,7 @@ class Connection:
 
     def _answer(self, line: str, about: str) -> tuple[str, ...]:
         """Return the words of a line. An ERR becomes an exception."""
-        found = split(line)
+        found = split_line(line)
         if found is None:
             raise self._nonsense(about, (line,))
         if found[0] == "ERR":
@@ -238,7 +238,7 @@ class Connection:
         raise Unreachable(self.host, self.port, ", ".join(dict.fromkeys(reasons)))
 
 
-def split(line: str) -> tuple[str, ...] | None:
+def split_line(line: str) -> tuple[str, ...] | None:
     """Return the words of a line without its newline, as NUT's parser reads it; None if it has none, or breaks it.
 
     DEL is the one control character that NUT's parser lets through, and that we could not ask for again: it breaks it.
@@ -254,7 +254,7 @@ def split(line: str) -> tuple[str, ...] | None:
     return lines[0].words if len(lines) == 1 and "\x7f" not in line else None
 
 
-def _context(ca_pem: str | None) -> ssl.SSLContext:
+def _make_tls_context(ca_pem: str | None) -> ssl.SSLContext:
     """Return what verifies a server against these certificates and the name that it is asked for."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -41,11 +41,11 @@ _BACKLOG_OFFSET = 24  # of tcpi_unacked in struct tcp_info; of a listening socke
 _TCP_INFO_BYTES = 28
 
 
-class Gone(Exception):
+class ProcessEnded(Exception):
     """The process has ended."""
 
 
-class NotAllowed(Exception):
+class SocketAccessDenied(Exception):
     """The kernel, or a container, does not let this process see another one's sockets; the message says why."""
 
 
@@ -59,7 +59,7 @@ class Activity:
 
 
 @dataclass(frozen=True)
-class Connection:
+class ClientConnection:
     """A client's connection to upsd. inode: the socket's number. unread, queued, room: bytes."""
 
     inode: int
@@ -83,7 +83,7 @@ class Connection:
 class Sockets:
     """The TCP sockets of upsd. waiting: connections that it has not accepted yet."""
 
-    connections: tuple[Connection, ...]
+    connections: tuple[ClientConnection, ...]
     waiting: int
 
     @property
@@ -101,9 +101,9 @@ class UpsdProcess:
         try:
             self._pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
-            raise Gone from None
+            raise ProcessEnded from None
         except (AttributeError, OSError) as error:
-            raise NotAllowed(f"pidfd_open: {getattr(error, 'strerror', error)}") from None
+            raise SocketAccessDenied(f"pidfd_open: {getattr(error, 'strerror', error)}") from None
 
     def close(self) -> None:
         """Let go of it."""
@@ -120,7 +120,7 @@ class UpsdProcess:
         try:
             text = (self._folder / "stat").read_text(encoding="ascii", errors="replace")
         except (FileNotFoundError, ProcessLookupError):
-            raise Gone from None
+            raise ProcessEnded from None
         return parse_stat(text, os.sysconf("SC_CLK_TCK"), boottime())
 
     def limit_sends(self) -> None:
@@ -134,9 +134,9 @@ class UpsdProcess:
         for inode, found in self._tcp_sockets():
             with contextlib.suppress(OSError):  # one that has just been closed
                 if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    waiting += _backlog(found)
+                    waiting += _count_waiting(found)
                 else:
-                    connections.append(_connection(inode, found))
+                    connections.append(_read_connection(inode, found))
         return Sockets(tuple(connections), waiting)
 
     def hang_up(self, inodes: frozenset[int]) -> None:
@@ -166,7 +166,7 @@ class UpsdProcess:
         try:
             return int(read_status(self._folder)["FDSize"])
         except (FileNotFoundError, ProcessLookupError):
-            raise Gone from None
+            raise ProcessEnded from None
 
     def _copy(self, number: int) -> int | None:
         """Return a copy of a descriptor of the process; None if it has none of this number."""
@@ -178,8 +178,8 @@ class UpsdProcess:
         if code == errno.EBADF:
             return None
         if code == errno.ESRCH:
-            raise Gone
-        raise NotAllowed(f"pidfd_getfd: {os.strerror(code)}")
+            raise ProcessEnded
+        raise SocketAccessDenied(f"pidfd_getfd: {os.strerror(code)}")
 
 
 def parse_stat(text: str, ticks_per_second: int, uptime: float) -> Activity:
@@ -188,13 +188,13 @@ def parse_stat(text: str, ticks_per_second: int, uptime: float) -> Activity:
     return Activity(fields[0], int(fields[11]) + int(fields[12]), uptime - int(fields[19]) / ticks_per_second)
 
 
-def _backlog(listener: socket.socket) -> int:
+def _count_waiting(listener: socket.socket) -> int:
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
     return int(struct.unpack_from("I", info, _BACKLOG_OFFSET)[0])
 
 
-def _connection(inode: int, found: socket.socket) -> Connection:
+def _read_connection(inode: int, found: socket.socket) -> ClientConnection:
     address, port = found.getpeername()[:2]
     memory = _MEMINFO.unpack(found.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
     unread = struct.unpack("i", fcntl.ioctl(found, termios.FIONREAD, b"\0" * 4))[0]
-    return Connection(inode, normal_address(address), port, unread, queued=memory[5], room=memory[3])
+    return ClientConnection(inode, normal_address(address), port, unread, queued=memory[5], room=memory[3])

@@ -14,7 +14,7 @@ from typing import Any
 from ..base.systemd import Run
 from ..inventory import usual_limit
 from ..net import readings, snapshot
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..proxmox.guests import IDS, GuestsError
 from ..proxmox.selection import Selector
@@ -112,9 +112,9 @@ def _ask_upsd(
     Raises UpsdFailure, unless it need not answer.
     """
     try:
-        with Client(options["host"], options["port"], timeout=options["timeout"]) as client:
+        with UpsdClient(options["host"], options["port"], timeout=options["timeout"]) as client:
             release = client.version()
-            found = snapshot.snapshot(client, names if options["must_answer"] else None)
+            found = snapshot.take_snapshot(client, names if options["must_answer"] else None)
     except UpsdFailure:
         if options["must_answer"]:
             raise

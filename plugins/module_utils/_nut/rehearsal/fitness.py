@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..base import hostnames, systemd
 from ..conf import grammar
 from ..net import readings, snapshot
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import observe
 from ..shutdown.policy import Policy
@@ -129,8 +129,8 @@ def observe_host(policy: Policy, host: Host) -> Found:
     upses: dict[str, snapshot.UpsState | str] = {}
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
-                upses[str(ups)] = snapshot.snapshot(client, [ups.name])[0]
+            with UpsdClient(ups.host, ups.port, observe.ASK_INTERVAL) as client:
+                upses[str(ups)] = snapshot.take_snapshot(client, [ups.name])[0]
         except (UpsdFailure, grammar.Unencodable) as error:
             upses[str(ups)] = str(error)
     try:

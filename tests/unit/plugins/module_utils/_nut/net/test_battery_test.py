@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import battery_test
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.commands import Leave, Refused
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.commands import OrderRefused, Permission
 from ansible_collections.homelab.nut.tests.unit.support.commanded_upsd import GONE, Clock, FakeUpsd, operator
 
 
@@ -41,20 +41,20 @@ def test_when_no_test_begins(server: FakeUpsd, clock: Clock, variables: dict[str
     server.variables.update(variables)
     mine = operator(server, clock)
     for ask in (
-        lambda: mine.test("quick", Leave()),
-        lambda: mine.plan_test("quick", Leave()),
-        lambda: mine.plan_test("deep", Leave(drain_battery=True)),
-        lambda: mine.command("test.battery.start.quick", None, Leave()),
+        lambda: mine.test("quick", Permission()),
+        lambda: mine.plan_test("quick", Permission()),
+        lambda: mine.plan_test("deep", Permission(drain_battery=True)),
+        lambda: mine.command("test.battery.start.quick", None, Permission()),
     ):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(OrderRefused) as caught:
             ask()
         assert words in str(caught.value)
     assert server.orders == []
 
 
 def test_a_deep_test_needs_leave(server: FakeUpsd, clock: Clock) -> None:
-    with pytest.raises(Refused, match="may_drain_battery: true"):
-        operator(server, clock).test("deep", Leave(cut_power=True))
+    with pytest.raises(OrderRefused, match="may_drain_battery: true"):
+        operator(server, clock).test("deep", Permission(cut_power=True))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_deep_test_needs_leave(server: FakeUpsd, clock: Clock) -> None:
 )
 def test_when_a_test_may_begin(server: FakeUpsd, clock: Clock, variables: dict[str, str]) -> None:
     server.variables.update(variables)
-    assert operator(server, clock).plan_test("quick", Leave(charge=50)) == "test.battery.start.quick"
+    assert operator(server, clock).plan_test("quick", Permission(charge=50)) == "test.battery.start.quick"
 
 
 Step = tuple[float, dict[str, str]]
@@ -71,7 +71,7 @@ RESULT = "ups.test.result"
 
 def watched(
     server: FakeUpsd, clock: Clock, steps: list[Step], kind: str = "quick", **more: Any
-) -> battery_test.Verdict:
+) -> battery_test.BatteryVerdict:
     """Test the battery of a UPS that does so: what changes so many seconds after the command."""
 
     def begin(words: tuple[str, ...]) -> None:
@@ -87,7 +87,7 @@ def watched(
             server.errors.pop("list_vars", None)
 
     server.on = begin
-    return operator(server, clock).test(kind, Leave(drain_battery=True), **more)
+    return operator(server, clock).test(kind, Permission(drain_battery=True), **more)
 
 
 OUT: Step = (2, {"ups.status": "OB DISCHRG"})

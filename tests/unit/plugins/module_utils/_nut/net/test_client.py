@@ -60,9 +60,9 @@ def test_what_can_be_set_and_done(server: FakeUpsd) -> None:
         assert client.list_cmds("ups") == ("beeper.mute", "load.off")
         assert client.list_enum("ups", "ups.id") == ("x y", "z")
         assert client.list_range("ups", "ups.delay.shutdown") == ((-1, 300),)
-        assert client.get_type("ups", "ups.id") == net_client.Type(True, True, False, 32, False)
-        assert client.get_type("ups", "ups.delay.shutdown") == net_client.Type(True, False, True, None, True)
-        assert client.get_type("ups", "ups.odd") == net_client.Type(False, False, False, None, False)
+        assert client.get_type("ups", "ups.id") == net_client.VariableType(True, True, False, 32, False)
+        assert client.get_type("ups", "ups.delay.shutdown") == net_client.VariableType(True, False, True, None, True)
+        assert client.get_type("ups", "ups.odd") == net_client.VariableType(False, False, False, None, False)
         assert client.get_desc("ups", "ups.delay.shutdown") == "Seconds"
         assert client.get_cmddesc("ups", "beeper.mute") == "Be quiet"
         assert client.ups_desc("ups") == "Rack"
@@ -136,7 +136,7 @@ def test_orders(server: FakeUpsd) -> None:
     ],
 )
 def test_an_answer_to_an_order_that_breaks_the_protocol(
-    request_line: str, answer: str, ask: Callable[[net_client.Client], object]
+    request_line: str, answer: str, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
     with serving({request_line: answer}) as server, server.client() as client:
         with pytest.raises(net_errors.BadAnswer, match=f"127.0.0.1:{server.port}"):
@@ -191,7 +191,7 @@ def test_a_password_that_can_not_be_sent_is_not_sent(server: FakeUpsd) -> None:
     ],
 )
 def test_what_upsd_would_read_otherwise_is_not_sent(
-    server: FakeUpsd, ask: Callable[[net_client.Client], object]
+    server: FakeUpsd, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
     with server.client() as client:
         with pytest.raises(grammar.Unencodable):
@@ -205,7 +205,7 @@ WORD = st.text(st.characters(max_codepoint=0x7E, min_codepoint=0x20), max_size=g
 
 @given(st.lists(WORD, min_size=1, max_size=grammar.WORDS_LIMIT))
 def test_words_come_back_as_they_were_joined(words: list[str]) -> None:
-    assert net_connection.split(grammar.join(words)) == tuple(words)
+    assert net_connection.split_line(grammar.join(words)) == tuple(words)
 
 
 LINE = st.one_of(
@@ -227,12 +227,12 @@ LINE = st.one_of(
 def test_a_line_is_split_as_the_parser_does_it(line: str) -> None:
     """Most lines take a short cut, which must make no difference."""
     lines = grammar.parse(line + "\n")
-    assert net_connection.split(line) == (lines[0].words if len(lines) == 1 and "\x7f" not in line else None)
+    assert net_connection.split_line(line) == (lines[0].words if len(lines) == 1 and "\x7f" not in line else None)
 
 
 def test_it_never_logs_in(server: FakeUpsd) -> None:
     with server.client() as client:
-        snapshot.look(client, gather=snapshot.GATHER)
+        snapshot.observe_upsd(client, gather=snapshot.GATHER)
     assert {request.split()[0] for request in server.asked} == {"VER", "NETVER", "LIST", "GET"}
 
 
@@ -258,7 +258,7 @@ def test_it_never_logs_in(server: FakeUpsd) -> None:
     ],
 )
 def test_an_error_has_a_code_and_does_not_end_the_connection(
-    server: FakeUpsd, ask: Callable[[net_client.Client], object], kind: type[net_errors.UpsdError], code: str
+    server: FakeUpsd, ask: Callable[[net_client.UpsdClient], object], kind: type[net_errors.UpsdError], code: str
 ) -> None:
     with server.client() as client:
         with pytest.raises(net_errors.UpsdError, match=code) as caught:
@@ -339,7 +339,7 @@ def test_an_answer_that_breaks_the_protocol(answer: str) -> None:
     ],
 )
 def test_a_single_answer_that_breaks_the_protocol(
-    request_line: str, answer: str, ask: Callable[[net_client.Client], object]
+    request_line: str, answer: str, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
     with serving({request_line: answer}) as server, server.client() as client, pytest.raises(net_errors.BadAnswer):
         ask(client)
@@ -428,7 +428,7 @@ def test_a_server_that_never_accepts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with (
-            net_client.Client("127.0.0.1", port, 0.3) as client,
+            net_client.UpsdClient("127.0.0.1", port, 0.3) as client,
             pytest.raises(net_errors.Unreachable, match=f"{port} .* in time"),
         ):
             client.version()
@@ -446,7 +446,7 @@ def test_a_server_where_the_line_is_full() -> None:
         with pytest.raises(
             net_errors.Unreachable, match=f"127.0.0.1:{port} cannot be reached: no complete answer in time"
         ):
-            net_client.Client("127.0.0.1", port, 0.3).__enter__()
+            net_client.UpsdClient("127.0.0.1", port, 0.3).__enter__()
 
 
 @pytest.mark.parametrize("option", [None, socket.TCP_QUICKACK])
@@ -499,7 +499,7 @@ def test_too_much_is_refused_long_before_the_timeout(misbehave: Callable[[socket
 
 
 def test_the_timeout_bounds_all_answers_together(server: FakeUpsd) -> None:
-    def ask_for_ever(client: net_client.Client) -> None:
+    def ask_for_ever(client: net_client.UpsdClient) -> None:
         end = time.monotonic() + 5
         while time.monotonic() < end:
             client.net_version()
@@ -512,24 +512,24 @@ def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(net_errors.Unreachable, match=f"127.0.0.1:{port} cannot be reached: connection refused"):
-        net_client.Client("127.0.0.1", port).__enter__()
+        net_client.UpsdClient("127.0.0.1", port).__enter__()
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70])
 def test_a_name_that_does_not_resolve(host: str) -> None:
     with pytest.raises(net_errors.Unreachable, match=f"upsd at {host}:3493 cannot be reached"):
-        net_client.Client(host).__enter__()
+        net_client.UpsdClient(host).__enter__()
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536, 70000])
 def test_a_port_that_does_not_exist(port: int) -> None:
     with pytest.raises(net_errors.Unreachable, match="no such port"):
-        net_client.Client("127.0.0.1", port).__enter__()
+        net_client.UpsdClient("127.0.0.1", port).__enter__()
 
 
 def test_a_closed_client_says_so() -> None:
     with pytest.raises(net_errors.Unreachable, match="closed"):
-        net_client.Client("127.0.0.1").list_ups()
+        net_client.UpsdClient("127.0.0.1").list_ups()
 
 
 # TLS
@@ -581,15 +581,17 @@ def test_encrypted_from_the_beginning(
     encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str
 ) -> None:
     with serving(misbehave=encrypting()) as server:
-        with net_client.Client("127.0.0.1", server.port, tls=net_connection.Tls(CA.certificate, name)) as client:
-            report = snapshot.look(client, ["ups"])
+        with net_client.UpsdClient(
+            "127.0.0.1", server.port, tls=net_connection.TlsOptions(CA.certificate, name)
+        ) as client:
+            report = snapshot.observe_upsd(client, ["ups"])
         assert (report.tls_version, report.tls_expires) == ("TLSv1.3", (NOW + certificates.LIFE).replace(microsecond=0))
         assert server.asked == ["STARTTLS"]
 
 
 def test_a_connection_that_can_not_be_encrypted_is_none() -> None:
     with serving({"STARTTLS": "ERR FEATURE-NOT-CONFIGURED\n"}) as server:
-        client = net_client.Client("127.0.0.1", server.port, tls=net_connection.Tls(CA.certificate))
+        client = net_client.UpsdClient("127.0.0.1", server.port, tls=net_connection.TlsOptions(CA.certificate))
         with pytest.raises(net_errors.NoTls):
             client.__enter__()
         with pytest.raises(net_errors.Unreachable, match="closed"):
@@ -603,7 +605,7 @@ def test_the_system_does_not_know_our_authority(
         serving(misbehave=encrypting()) as server,
         pytest.raises(net_errors.Untrusted, match="not to be trusted for localhost"),
     ):
-        net_client.Client("127.0.0.1", server.port, tls=net_connection.Tls(None, "localhost")).__enter__()
+        net_client.UpsdClient("127.0.0.1", server.port, tls=net_connection.TlsOptions(None, "localhost")).__enter__()
 
 
 @pytest.mark.parametrize("code", ["FEATURE-NOT-CONFIGURED", "FEATURE-NOT-SUPPORTED"])

@@ -38,11 +38,11 @@ def test_an_ended_process() -> None:
     assert not process.has_ended()
     child.communicate()
     assert process.has_ended()
-    with pytest.raises(upsd_process.Gone):
+    with pytest.raises(upsd_process.ProcessEnded):
         process.activity()
-    with pytest.raises(upsd_process.Gone):
+    with pytest.raises(upsd_process.ProcessEnded):
         process.sockets()
-    with pytest.raises(upsd_process.Gone):
+    with pytest.raises(upsd_process.ProcessEnded):
         UpsdProcess(child.pid)
     process.close()
 
