@@ -137,7 +137,7 @@ def echo(job: dict[str, Any]) -> list[Any]:
     with client() as one:
         one.authenticate("admin", job["password"])
         for value in job["values"]:
-            one.renew()
+            one.renew_timeout()
             one.set_var("a", "ups.id", value)
             end = time.monotonic() + 3
             while one.get_var("a", "ups.id") != value and time.monotonic() < end:
@@ -151,8 +151,8 @@ def orders(job: dict[str, Any]) -> list[Any]:
     found = []
     for username, password, method, words, keywords in job["orders"]:
         operator = net_commands.Operator(client, "a", username, password)
-        leave = net_commands.Permission(**keywords.pop("leave", {}))
-        arguments = [*words, leave] if method != "fsd" else [leave]
+        permission = net_commands.Permission(**keywords.pop("permission", {}))
+        arguments = [*words, permission] if method != "set_fsd" else [permission]
         found.append(attempt(partial(getattr(operator, method), *arguments, **keywords)))
     return found
 
@@ -165,7 +165,12 @@ def encrypted(job: dict[str, Any]) -> list[Any]:
         def see(ca: str = ca, name: str = name) -> Any:
             with client(tls=net_connection.TlsOptions(ca, name)) as one:
                 expires = one.peer_not_after
-                return [one.version(), one.tls_version, expires.isoformat() if expires else None, one.list_vars("a")]
+                return [
+                    one.get_version(),
+                    one.tls_version,
+                    expires.isoformat() if expires else None,
+                    one.list_vars("a"),
+                ]
 
         found.append(attempt(see))
     return found

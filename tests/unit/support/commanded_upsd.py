@@ -66,7 +66,7 @@ class FakeUpsd:
     opened: int = 0
     tracks: bool = False
     on: Callable[[tuple[str, ...]], None] = lambda words: None
-    where: str = "pve:3493"
+    address: str = "pve:3493"
 
     def __enter__(self) -> FakeUpsd:
         self.opened += 1
@@ -86,7 +86,7 @@ class FakeUpsd:
         self._raise(words[0])
         self.on(words)
 
-    def renew(self) -> None:
+    def renew_timeout(self) -> None:
         pass
 
     def list_ups(self) -> dict[str, str]:
@@ -105,7 +105,7 @@ class FakeUpsd:
     def get_var(self, ups: str, name: str) -> str:
         self._raise("get_var")
         if name not in self.variables:
-            raise net_errors.VarNotSupported("VAR-NOT-SUPPORTED", self.where, name)
+            raise net_errors.VarNotSupported("VAR-NOT-SUPPORTED", self.address, name)
         return self.variables[name]
 
     def get_type(self, ups: str, name: str) -> client.VariableType:
@@ -127,7 +127,7 @@ class FakeUpsd:
 
     def set_tracking(self) -> None:
         if self.old:
-            raise net_errors.InvalidArgument("INVALID-ARGUMENT", self.where, "SET TRACKING ON")
+            raise net_errors.InvalidArgument("INVALID-ARGUMENT", self.address, "SET TRACKING ON")
         self.tracks = True
 
     def instcmd(self, ups: str, command: str, value: str | None = None) -> str | None:

@@ -129,7 +129,7 @@ def check_status(look: Look) -> Found:
             yield look.judge("status", verdict, f"{state.name}: {words}{more}{left}", todo.format(name=state.name))
         if not flags:
             yield look.ok("status", f"{state.name}: {doctor_status.state_words(state)}{_left(state.reading)}")
-        load = readings.quantity(state.variables.get("ups.load"))
+        load = readings.parse_quantity(state.variables.get("ups.load"))
         if load is not None and load > LOAD_PERCENT and "OVER" not in state.status:
             words = f"{state.name} is loaded with {load:g} %, and more than {LOAD_PERCENT} % ages it and leaves it little time"
             yield look.warn("load", words, "take machines off it")
@@ -182,7 +182,7 @@ def check_self_test(look: Look) -> Found:
             continue
         when = state.variables.get("ups.test.date", "")
         words = f"{state.name}: {printable(result, 60)}{f', {printable(when, 30)}' if when else ''}"
-        bad = vocabulary.judge(result) == vocabulary.FAILED
+        bad = vocabulary.judge_test_result(result) == vocabulary.FAILED
         yield look.judge(
             "self-test",
             WARNING if bad else OK,

@@ -62,7 +62,7 @@ class OrderOutcome:
     """
 
     result: str
-    words: str
+    explanation: str
     value: str | None = None
 
 
@@ -93,84 +93,88 @@ class Operator:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
-    def plan_command(self, command: str, leave: Permission) -> str:
+    def plan_command(self, command: str, permission: Permission) -> str:
         """Return the command as the UPS spells it, if it has it, and if it may be given now."""
-        self._allow(command, find_danger(command), leave)
+        self._check_permission(command, find_danger(command), permission)
         with self.open_client() as client:
-            return self._plan_command(client, command, leave)
+            return self._plan_command(client, command, permission)
 
-    def command(self, command: str, value: str | None, leave: Permission, wait: float = SECONDS) -> OrderOutcome:
+    def give_command(
+        self, command: str, value: str | None, permission: Permission, wait: float = SECONDS
+    ) -> OrderOutcome:
         """Give an instant command, and wait up to ``wait`` seconds for what becomes of it."""
-        self._allow(command, find_danger(command), leave)
+        self._check_permission(command, find_danger(command), permission)
         with self.open_client() as client:
-            name = self._plan_command(client, command, leave)
-            tracked = self._log_on(client, f"instcmds = {name}", name)
-            return self._command(client, name, value, tracked, wait)
+            name = self._plan_command(client, command, permission)
+            tracked = self._authenticate(client, f"instcmds = {name}", name)
+            return self._send_command(client, name, value, tracked, wait)
 
-    def plan_settings(self, wanted: Mapping[str, str], leave: Permission) -> tuple[Setting, ...]:
+    def plan_settings(self, wanted: Mapping[str, str], permission: Permission) -> tuple[Setting, ...]:
         """Return what has to be set so that the variables are as wanted: without those that are already."""
         with self.open_client() as client:
-            return self._plan_settings(client, wanted, leave)
+            return self._plan_settings(client, wanted, permission)
 
     def set_variables(
-        self, wanted: Mapping[str, str], leave: Permission, wait: float = SECONDS
+        self, wanted: Mapping[str, str], permission: Permission, wait: float = SECONDS
     ) -> list[tuple[Setting, OrderOutcome]]:
         """Set what is not as wanted, each waited for ``wait`` seconds; stop at the first that is no success."""
         done: list[tuple[Setting, OrderOutcome]] = []
         with self.open_client() as client:
-            settings = self._plan_settings(client, wanted, leave)
+            settings = self._plan_settings(client, wanted, permission)
             if not settings:
                 return []
-            tracked = self._log_on(client, "actions = SET", "set variables")
+            tracked = self._authenticate(client, "actions = SET", "set variables")
             for setting in settings:
-                outcome = self._set(client, setting, tracked, wait)
+                outcome = self._set_variable(client, setting, tracked, wait)
                 done.append((setting, outcome))
                 if outcome.result != "success":
                     break
         return done
 
-    def plan_fsd(self, leave: Permission) -> None:
+    def check_fsd(self, permission: Permission) -> None:
         """See that FSD may be set, as far as that can be seen without doing it."""
         why = "every host on this UPS goes down, and then the primary may let it cut the power; nothing takes it back"
-        self._allow("FSD", Danger(Effect.POWER, why), leave)
+        self._check_permission("FSD", Danger(Effect.POWER, why), permission)
         with self.open_client() as client:
-            self._served(client)
+            self._check_ups(client)
 
-    def fsd(self, leave: Permission) -> OrderOutcome:
+    def set_fsd(self, permission: Permission) -> OrderOutcome:
         """Set FSD."""
-        self.plan_fsd(leave)
+        self.check_fsd(permission)
         with self.open_client() as client:
-            self._log_on(client, "actions = FSD", "set FSD")
+            self._authenticate(client, "actions = FSD", "set FSD")
             try:
                 client.fsd(self.ups)
             except AccessDenied as error:
-                raise self._no_right(error, "actions = FSD", "set FSD") from error
+                raise self._explain_denial(error, "actions = FSD", "set FSD") from error
         return OrderOutcome("success", f"{self.ups} has the flag FSD: all hosts on it go down")
 
-    def plan_test(self, kind: str, leave: Permission) -> str:
+    def plan_battery_test(self, kind: str, permission: Permission) -> str:
         """Return the command that begins a battery test, QUICK or DEEP, if it may begin now."""
-        return self.plan_command(f"test.battery.start.{kind}", leave)
+        return self.plan_command(f"test.battery.start.{kind}", permission)
 
-    def test(self, kind: str, leave: Permission, wait: float | None = None, interval: float = 2.0) -> BatteryVerdict:
+    def test_battery(
+        self, kind: str, permission: Permission, wait: float | None = None, interval: float = 2.0
+    ) -> BatteryVerdict:
         """Test the battery, and watch until it is over, or ``wait`` seconds are; say what it showed.
 
         interval: seconds between two looks.
         """
-        command = self.plan_test(kind, leave)
-        before = self._variables()
+        command = self.plan_battery_test(kind, permission)
+        before = self._list_variables()
         end = self.clock() + (TEST_SECONDS[kind] if wait is None else wait)
-        outcome = self.command(command, None, leave, SECONDS)
+        outcome = self.give_command(command, None, permission, SECONDS)
         if outcome.result == "failed":
             return BatteryVerdict(
-                vocabulary.UNKNOWN, f"the test did not begin: {outcome.words}", before.get(RESULT, ""), 0.0
+                vocabulary.UNKNOWN, f"the test did not begin: {outcome.explanation}", before.get(RESULT, ""), 0.0
             )
         watch = BatteryTestWatch(kind, before, self.clock())
         while True:
             verdict = None
             try:
-                verdict = watch.see(self._variables(), self.clock())
+                verdict = watch.note_variables(self._list_variables(), self.clock())
             except UpsdFailure as error:
-                watch.miss(str(error))
+                watch.note_failure(str(error))
             left = end - self.clock()
             if verdict is not None:
                 return verdict
@@ -180,27 +184,27 @@ class Operator:
 
     # The parts
 
-    def _variables(self) -> dict[str, str]:
+    def _list_variables(self) -> dict[str, str]:
         with self.open_client() as client:
             return client.list_vars(self.ups)
 
-    def _allow(self, name: str, found: Danger | None, leave: Permission) -> None:
+    def _check_permission(self, name: str, found: Danger | None, permission: Permission) -> None:
         if found is None or found.effect is Effect.BATTERY:
             return
         option = "may_cut_power" if found.effect is Effect.POWER else "may_drain_battery"
-        allowed = leave.cut_power if found.effect is Effect.POWER else leave.drain_battery
+        allowed = permission.cut_power if found.effect is Effect.POWER else permission.drain_battery
         what = "could cut the power of what hangs on" if found.effect is Effect.POWER else "could empty the battery of"
         if not allowed:
             raise OrderRefused(f"{name} {what} {self.ups}: {found.why}. If that is what you want, say {option}: true")
 
-    def _served(self, client: UpsdClient) -> None:
+    def _check_ups(self, client: UpsdClient) -> None:
         served = client.list_ups()
         if self.ups.lower() not in {name.lower() for name in served}:
             others = ", ".join(served) or "none at all"
-            raise UnknownUps("UNKNOWN-UPS", client.where, f"the question for {self.ups!r}", f"it serves {others}")
+            raise UnknownUps("UNKNOWN-UPS", client.address, f"the question for {self.ups!r}", f"it serves {others}")
 
-    def _plan_command(self, client: UpsdClient, command: str, leave: Permission) -> str:
-        self._served(client)
+    def _plan_command(self, client: UpsdClient, command: str, permission: Permission) -> str:
+        self._check_ups(client)
         there = {name.lower(): name for name in client.list_cmds(self.ups)}
         if command.lower() not in there:
             raise OrderRefused(
@@ -208,38 +212,40 @@ class Operator:
             )
         found = find_danger(command)
         if found is not None and found.effect is not Effect.POWER:
-            reason = find_obstacle(client.list_vars(self.ups), leave.charge)
+            reason = find_obstacle(client.list_vars(self.ups), permission.charge)
             if reason:
                 raise OrderRefused(f"no test of the battery of {self.ups} now: {reason}")
         return there[command.lower()]
 
-    def _plan_settings(self, client: UpsdClient, wanted: Mapping[str, str], leave: Permission) -> tuple[Setting, ...]:
-        self._served(client)
+    def _plan_settings(
+        self, client: UpsdClient, wanted: Mapping[str, str], permission: Permission
+    ) -> tuple[Setting, ...]:
+        self._check_ups(client)
         settings = []
         for name, value in wanted.items():
             try:
                 known = snapshot.find_writable(client, self.ups, name)
             except VarNotSupported:
-                raise OrderRefused(f"{self.ups} has no variable {name}{self._settable(client)}") from None
+                raise OrderRefused(f"{self.ups} has no variable {name}{self._list_settable(client)}") from None
             except grammar.Unencodable as error:
                 raise OrderRefused(f"the variable {name!r}: {error}") from None
             if known is None:
-                raise OrderRefused(f"{name} of {self.ups} can't be set{self._settable(client)}")
-            if vocabulary.same_value(known.value, value):
+                raise OrderRefused(f"{name} of {self.ups} can't be set{self._list_settable(client)}")
+            if vocabulary.is_same_value(known.value, value):
                 continue
             setting = Setting(known.name, known.value, fit_value(known, value))
-            self._allow(f"setting {setting.name}", find_danger_of_variable(name), leave)
+            self._check_permission(f"setting {setting.name}", find_danger_of_variable(name), permission)
             settings.append(setting)
         return tuple(settings)
 
-    def _settable(self, client: UpsdClient) -> str:
+    def _list_settable(self, client: UpsdClient) -> str:
         return f". What can be set: {', '.join(client.list_rw(self.ups)) or 'nothing at all'}"
 
-    def _log_on(self, client: UpsdClient, right: str, what: str) -> bool:
+    def _authenticate(self, client: UpsdClient, right: str, what: str) -> bool:
         """Authenticate. Says whether orders are tracked."""
         if not self.username:
             raise OrderRefused(
-                f"to {_phrase_order(what)}, upsd at {client.where} wants a username and a password{_advise_right('', right)}"
+                f"to {_phrase_order(what)}, upsd at {client.address} wants a username and a password{_advise_right('', right)}"
             )
         try:
             client.authenticate(self.username, self.password)
@@ -253,65 +259,69 @@ class Operator:
             return False
         return True
 
-    def _no_right(self, error: AccessDenied, right: str, what: str) -> OrderRefused:
+    def _explain_denial(self, error: AccessDenied, right: str, what: str) -> OrderRefused:
         return OrderRefused(
             f"upsd does not let the user {self.username} {_phrase_order(what)} ({error.code}). Its password may be wrong, or it has"
             f" no right to{_advise_right(self.username, right)}"
         )
 
-    def _command(self, client: UpsdClient, name: str, value: str | None, tracked: bool, wait: float) -> OrderOutcome:
-        client.renew()
+    def _send_command(
+        self, client: UpsdClient, name: str, value: str | None, tracked: bool, wait: float
+    ) -> OrderOutcome:
+        client.renew_timeout()
         try:
             tracking = client.instcmd(self.ups, name, value)
         except AccessDenied as error:
-            raise self._no_right(error, f"instcmds = {name}", name) from error
+            raise self._explain_denial(error, f"instcmds = {name}", name) from error
         except UpsdError as error:
             return OrderOutcome("failed", str(error))
         except Unreachable as error:
             return OrderOutcome("unknown", f"nobody knows whether the driver was told: {error}")
         except grammar.Unencodable as error:
             raise OrderRefused(f"the value of {name}: {error}") from None
-        return self._follow(client, tracking if tracked else None, wait)
+        return self._wait_for_result(client, tracking if tracked else None, wait)
 
-    def _set(self, client: UpsdClient, setting: Setting, tracked: bool, wait: float) -> OrderOutcome:
-        client.renew()
+    def _set_variable(self, client: UpsdClient, setting: Setting, tracked: bool, wait: float) -> OrderOutcome:
+        client.renew_timeout()
         end = self.clock() + wait
         try:
             tracking = client.set_var(self.ups, setting.name, setting.after)
         except AccessDenied as error:
-            raise self._no_right(error, "actions = SET", "set variables") from error
+            raise self._explain_denial(error, "actions = SET", "set variables") from error
         except UpsdError as error:
             return OrderOutcome("failed", str(error), setting.before)
         except Unreachable as error:
             return OrderOutcome("unknown", f"nobody knows whether the driver was told: {error}", setting.before)
         except grammar.Unencodable as error:
             raise OrderRefused(f"the value of {setting.name}: {error}") from None
-        outcome = self._follow(client, tracking if tracked else None, wait)
+        outcome = self._wait_for_result(client, tracking if tracked else None, wait)
         if outcome.result == "failed":
             return outcome
         value = setting.before
         pause = _FIRST_PAUSE
         while True:
             try:
-                client.renew()
+                client.renew_timeout()
                 value = client.get_var(self.ups, setting.name)
             except UpsdFailure as error:
-                return replace(outcome, words=f"{outcome.words}; then {error}", value=value)
+                return replace(outcome, explanation=f"{outcome.explanation}; then {error}", value=value)
             left = end - self.clock()
-            if vocabulary.same_value(value, setting.after):
+            if vocabulary.is_same_value(value, setting.after):
                 return OrderOutcome("success", f"it is {value} now", value)
             if left <= 0:
-                return replace(outcome, words=f"{outcome.words}, but after {wait:g} s it is {value}", value=value)
+                return replace(
+                    outcome, explanation=f"{outcome.explanation}, but after {wait:g} s it is {value}", value=value
+                )
             self.sleep(min(pause, left))
             pause = min(2 * pause, 1.0)
 
-    def _follow(self, client: UpsdClient, tracking: str | None, wait: float) -> OrderOutcome:
+    def _wait_for_result(self, client: UpsdClient, tracking: str | None, wait: float) -> OrderOutcome:
         if tracking is None:
             return OrderOutcome("unknown", "the driver was told; without tracking nobody knows whether it did it")
         end = self.clock() + wait
         pause = _FIRST_PAUSE
         while True:
-            client.renew()
+            client.renew_timeout()
             try:
                 said = client.get_tracking(tracking)
             except UpsdFailure as error:
@@ -353,7 +363,7 @@ def fit_value(known: snapshot.WritableVariable, value: str) -> str:
     """Return a value as the UPS spells it. Raises Refused if it is none that the variable may have."""
     if known.values:
         for one in known.values:
-            if vocabulary.same_value(one, value):
+            if vocabulary.is_same_value(one, value):
                 return one
     if known.ranges and _is_within(known.ranges, value):
         return value

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..base import hostnames
 from ..base.hostnames import normal_address
 from .client import UpsdClient, VariableType
-from .errors import MEANINGS, UnknownUps, UpsdError, UpsdFailure, VarNotSupported, reason
+from .errors import MEANINGS, UnknownUps, UpsdError, UpsdFailure, VarNotSupported, explain_error
 from .readings import Reading, read_variables
 from .vocabulary import split_status
 
@@ -86,7 +86,7 @@ def take_snapshot(
         for name in names:
             if name.lower() not in known:
                 others = ", ".join(served) or "none at all"
-                raise UnknownUps("UNKNOWN-UPS", client.where, f"the question for {name!r}", f"it serves {others}")
+                raise UnknownUps("UNKNOWN-UPS", client.address, f"the question for {name!r}", f"it serves {others}")
         asked = {name.lower() for name in names}
         wanted = [name for name in served if name.lower() in asked]
     descriptions: dict[str, str] = {}
@@ -222,7 +222,7 @@ class UpsdReport:
     tls_expires: datetime | None = None
 
     @property
-    def ok(self) -> bool:
+    def is_ok(self) -> bool:
         """Whether there is a UPS, each is fresh, and each expected client has logged in."""
         return bool(self.upses) and not self.stale and not self.missing
 
@@ -239,7 +239,7 @@ def observe_upsd(
     An expected client is an address or a name; it is there if any of its addresses is logged in to any of these UPSes.
     gather: as snapshot; with expected clients the clients are asked for in any case. Raises what snapshot raises.
     """
-    version, protocol = client.version(), client.net_version()
+    version, protocol = client.get_version(), client.get_net_version()
     upses = take_snapshot(client, ups, {*gather, CLIENTS} if expected_clients else gather)
     tls_version, tls_expires = client.tls_version, client.peer_not_after
     logged_in = tuple(dict.fromkeys(normal_address(address) for state in upses for address in state.clients))
@@ -248,14 +248,14 @@ def observe_upsd(
     found, problems = hostnames.resolve_all(expected_clients, client.timeout, addresses_of)
     for name in expected_clients:
         if name in problems:
-            missing.append(MissingClient(name, (), f"cannot be resolved ({reason(problems[name])})"))
+            missing.append(MissingClient(name, (), f"cannot be resolved ({explain_error(problems[name])})"))
             continue
         addresses = tuple(dict.fromkeys(map(normal_address, found[name])))
         known.update(addresses)
         if not set(addresses) & set(logged_in):
             missing.append(MissingClient(name, addresses, "has not logged in"))
     stale = tuple((state.name, _explain_stale(state)) for state in upses if not state.fresh)
-    message = _compose_message(client.where, upses, logged_in, missing, expected_clients)
+    message = _compose_message(client.address, upses, logged_in, missing, expected_clients)
     unexpected = tuple(address for address in logged_in if address not in known) if expected_clients else ()
     return UpsdReport(version, protocol, upses, tuple(missing), stale, message, unexpected, tls_version, tls_expires)
 
@@ -282,7 +282,7 @@ def wait_until_ok(
         try:
             with open_client() as client:
                 report = observe_upsd(client, ups, expected_clients, addresses_of, gather)
-            if report.ok:
+            if report.is_ok:
                 return report
         except UpsdFailure as error:
             failure = error

@@ -115,7 +115,7 @@ class UpsdProcess:
         poll.register(self._pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
-    def activity(self) -> Activity:
+    def read_activity(self) -> Activity:
         """Return what the process does now."""
         try:
             text = (self._folder / "stat").read_text(encoding="ascii", errors="replace")
@@ -123,12 +123,12 @@ class UpsdProcess:
             raise ProcessEnded from None
         return parse_stat(text, os.sysconf("SC_CLK_TCK"), boottime())
 
-    def limit_sends(self) -> None:
+    def limit_write_time(self) -> None:
         """Give upsd a time limit for its writes: on each TCP socket, and so on each one that it accepts from now on."""
         for _inode, found in self._tcp_sockets():
             found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(0, SEND_MICROSECONDS))
 
-    def sockets(self) -> Sockets:
+    def read_sockets(self) -> Sockets:
         """Return the connections of its clients, and how many wait to be accepted."""
         connections, waiting = [], 0
         for inode, found in self._tcp_sockets():
@@ -139,7 +139,7 @@ class UpsdProcess:
                     connections.append(_read_connection(inode, found))
         return Sockets(tuple(connections), waiting)
 
-    def hang_up(self, inodes: frozenset[int]) -> None:
+    def close_connections(self, inodes: frozenset[int]) -> None:
         """Close connections at once. upsd's write fails then, and it forgets the client; what was queued is thrown away."""
         for inode, found in self._tcp_sockets():
             if inode in inodes:
@@ -150,7 +150,7 @@ class UpsdProcess:
     def _tcp_sockets(self) -> Iterator[tuple[int, socket.socket]]:
         # not by /proc/PID/fd: that folder is nut's alone, and root may lack the capability to look into it, as in containers
         for number in range(self._table_size()):
-            descriptor = self._copy(number)
+            descriptor = self._copy_descriptor(number)
             if descriptor is None:
                 continue
             about = os.fstat(descriptor)
@@ -168,7 +168,7 @@ class UpsdProcess:
         except (FileNotFoundError, ProcessLookupError):
             raise ProcessEnded from None
 
-    def _copy(self, number: int) -> int | None:
+    def _copy_descriptor(self, number: int) -> int | None:
         """Return a copy of a descriptor of the process; None if it has none of this number."""
         libc = ctypes.CDLL(None, use_errno=True)
         descriptor = libc.syscall(_PIDFD_GETFD, self._pidfd, number, 0)

@@ -116,7 +116,7 @@ def _comes_back(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
     """Yield what one has to know of this UPS. ups.delay.start: ondelay; not every UPS can."""
     if state.reading.runtime is None and need is not None:
         yield f"{state.name} does not say how long it lasts. Begin only if it is charged"
-    if readings.quantity(state.variables.get("ups.delay.start")) is None:
+    if readings.parse_quantity(state.variables.get("ups.delay.start")) is None:
         yield (
             f"{state.name} does not say when it gives power again after it has cut it (ups.delay.start, ondelay): it may stay off. "
             "Be where its button is"

@@ -102,7 +102,7 @@ class Watcher:
             self._client = self.connect(seconds)
         try:
             self._client.timeout = seconds
-            self._client.renew()
+            self._client.renew_timeout()
             names = self._client.list_ups()
             self.last_words = {name: self.last_words.get(name, "") for name in names}
             statuses = {}
@@ -123,7 +123,7 @@ class Watcher:
         host, port = local_upsd(self.read_conf())[0]
         with contextlib.ExitStack() as stack:
             client = stack.enter_context(UpsdClient(host, port, seconds))
-            release = client.version()
+            release = client.get_version()
             stack.pop_all()
         if release != self.memory.release:
             self.memory = replace(self.memory, release=release)
@@ -157,7 +157,7 @@ class Watcher:
                 raise ProcessEnded
             self.process = UpsdProcess(pid)
             try:
-                self.process.limit_sends()
+                self.process.limit_write_time()
             except SocketAccessDenied as error:
                 self.say_once(f"can't reach upsd's connections ({error}): if upsd hangs, nut-watch can only restart it")
         return self.process
@@ -172,7 +172,7 @@ class Watcher:
     def sockets(self, process: UpsdProcess) -> Sockets:
         """Return the connections of upsd. Where they can't be had: whether it can be connected to, which is work for it."""
         try:
-            return process.sockets()
+            return process.read_sockets()
         except SocketAccessDenied:
             return Sockets((), int(is_open(*local_upsd(self.read_conf())[0])))
 
@@ -188,12 +188,12 @@ class Watcher:
         """Close the connections that block upsd, or restart it, where it sleeps and none does."""
         before = self.sockets(process)
         self.clock.sleep(SAMPLE_SECONDS)
-        now, activity, moment = self.sockets(process), process.activity(), self.clock.now()
+        now, activity, moment = self.sockets(process), process.read_activity(), self.clock.now()
         silent = moment - self.silence.since
         stuck = [found for found in watch.blocking_connections(before, now) if found.inode not in self._closed]
         if stuck:
             inodes = frozenset(connection.inode for connection in stuck)
-            process.hang_up(inodes)
+            process.close_connections(inodes)
             self._closed |= inodes
             self.report_blocked(stuck, silent)
         self.silence = self.silence.noted(moment, activity, now.has_work)

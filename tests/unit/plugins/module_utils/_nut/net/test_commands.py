@@ -34,14 +34,14 @@ def clock() -> Clock:
 
 
 def test_a_command(server: FakeUpsd, clock: Clock) -> None:
-    outcome = operator(server, clock).command("Beeper.mute", None, Permission())
+    outcome = operator(server, clock).give_command("Beeper.mute", None, Permission())
     assert outcome == net_commands.OrderOutcome("success", "the driver did it")
     assert server.said == [("authenticate", "admin", "s3cret"), ("instcmd", "a", "beeper.mute")]
     assert clock.now == pytest.approx(100.3)
 
 
 def test_a_command_with_a_value(server: FakeUpsd, clock: Clock) -> None:
-    operator(server, clock).command("beeper.mute", "", Permission())
+    operator(server, clock).give_command("beeper.mute", "", Permission())
     assert server.orders == [("instcmd", "a", "beeper.mute", "")]
 
 
@@ -57,32 +57,32 @@ def test_a_command_with_a_value(server: FakeUpsd, clock: Clock) -> None:
 )
 def test_a_command_that_comes_to_nothing(server: FakeUpsd, clock: Clock, said: str, result: str, words: str) -> None:
     server.tracking = [said]
-    outcome = operator(server, clock).command("beeper.mute", None, Permission(), 3)
+    outcome = operator(server, clock).give_command("beeper.mute", None, Permission(), 3)
     assert outcome.result == result
-    assert words in outcome.words
+    assert words in outcome.explanation
     assert clock.now <= 103
 
 
 @pytest.mark.parametrize("tracked", [True, False])
 def test_without_tracking_the_result_is_unknown(server: FakeUpsd, clock: Clock, tracked: bool) -> None:
     server.old = tracked
-    outcome = operator(server, clock, tracked=tracked).command("beeper.mute", None, Permission())
+    outcome = operator(server, clock, tracked=tracked).give_command("beeper.mute", None, Permission())
     assert outcome.result == "unknown"
-    assert "without tracking" in outcome.words
+    assert "without tracking" in outcome.explanation
 
 
 @pytest.mark.parametrize(("where", "words"), [("instcmd", "nobody knows whether"), ("get_tracking", "was told; then")])
 def test_a_server_that_goes_away(server: FakeUpsd, clock: Clock, where: str, words: str) -> None:
     server.errors[where] = GONE
-    outcome = operator(server, clock).command("beeper.mute", None, Permission())
+    outcome = operator(server, clock).give_command("beeper.mute", None, Permission())
     assert outcome.result == "unknown"
-    assert words in outcome.words
-    assert "pve:3493" in outcome.words
+    assert words in outcome.explanation
+    assert "pve:3493" in outcome.explanation
 
 
 def test_an_order_that_upsd_can_not_hand_on(server: FakeUpsd, clock: Clock) -> None:
     server.errors["instcmd"] = net_errors.UpsdError("INSTCMD-FAILED", "pve:3493", "INSTCMD")
-    assert operator(server, clock).command("beeper.mute", None, Permission()).result == "failed"
+    assert operator(server, clock).give_command("beeper.mute", None, Permission()).result == "failed"
     server.errors["set_var"] = net_errors.UpsdError("SET-FAILED", "pve:3493", "SET VAR")
     ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission())
     assert (outcome.result, outcome.value) == ("failed", "x")
@@ -99,21 +99,21 @@ def test_what_needs_leave(server: FakeUpsd, clock: Clock, command: str, option: 
     server.commands = (*CUTS, *DRAINS)
     other = Permission(drain_battery=option == "may_cut_power", cut_power=option == "may_drain_battery")
     for ask in (
-        lambda leave: operator(server, clock).command(command, None, leave),
-        lambda leave: operator(server, clock).plan_command(command, leave),
+        lambda permission: operator(server, clock).give_command(command, None, permission),
+        lambda permission: operator(server, clock).plan_command(command, permission),
     ):
-        for leave in (Permission(), other):
+        for permission in (Permission(), other):
             with pytest.raises(OrderRefused, match=f"{option}: true") as caught:
-                ask(leave)
+                ask(permission)
             assert word in str(caught.value)
     # nobody was asked even
     assert (server.opened, server.said) == (0, [])
 
 
 def test_what_is_allowed_is_done(server: FakeUpsd, clock: Clock) -> None:
-    assert operator(server, clock).command("load.off", None, Permission(cut_power=True)).result == "success"
+    assert operator(server, clock).give_command("load.off", None, Permission(cut_power=True)).result == "success"
     assert (
-        operator(server, clock).command("test.battery.start.deep", None, Permission(drain_battery=True)).result
+        operator(server, clock).give_command("test.battery.start.deep", None, Permission(drain_battery=True)).result
         == "success"
     )
     assert [one[2] for one in server.orders] == ["load.off", "test.battery.start.deep"]
@@ -121,16 +121,16 @@ def test_what_is_allowed_is_done(server: FakeUpsd, clock: Clock) -> None:
 
 def test_a_command_that_there_is_not(server: FakeUpsd, clock: Clock) -> None:
     with pytest.raises(OrderRefused, match=r"a has no command beeper\.enable\. It has beeper\.mute, load\.off, test"):
-        operator(server, clock).command("beeper.enable", None, Permission())
+        operator(server, clock).give_command("beeper.enable", None, Permission())
     server.commands = ()
     with pytest.raises(OrderRefused, match="It has none at all"):
         operator(server, clock).plan_command("beeper.enable", Permission())
 
 
-@pytest.mark.parametrize("ask", ["plan_command", "plan_settings", "plan_fsd"])
+@pytest.mark.parametrize("ask", ["plan_command", "plan_settings", "check_fsd"])
 def test_a_ups_that_there_is_not(server: FakeUpsd, clock: Clock, ask: str) -> None:
     one = net_commands.Operator(lambda: cast(UpsdClient, server), "nix")
-    given: dict[str, list[Any]] = {"plan_command": ["beeper.mute"], "plan_settings": [{"ups.id": "y"}], "plan_fsd": []}
+    given: dict[str, list[Any]] = {"plan_command": ["beeper.mute"], "plan_settings": [{"ups.id": "y"}], "check_fsd": []}
     with pytest.raises(net_errors.UnknownUps, match="it serves a, b"):
         getattr(one, ask)(*given[ask], Permission(cut_power=True))
 
@@ -140,21 +140,21 @@ def test_without_a_right(server: FakeUpsd, clock: Clock) -> None:
     with pytest.raises(
         OrderRefused, match=r"the user admin give the command beeper\.mute .*`instcmds = beeper\.mute` in .*\[admin\]"
     ) as caught:
-        operator(server, clock).command("beeper.mute", None, Permission())
+        operator(server, clock).give_command("beeper.mute", None, Permission())
     assert "nut_server_users: [{name: admin, instcmds: [beeper.mute]}]" in str(caught.value)
     assert "s3cret" not in str(caught.value)
     with pytest.raises(OrderRefused, match=r"`actions = SET` in the section \[admin\]"):
         operator(server, clock).set_variables({"ups.id": "y"}, Permission())
     with pytest.raises(OrderRefused, match=r"`actions = FSD` in the section \[admin\]"):
-        operator(server, clock).fsd(Permission(cut_power=True))
+        operator(server, clock).set_fsd(Permission(cut_power=True))
 
 
 def test_without_a_user(server: FakeUpsd, clock: Clock) -> None:
     nobody = operator(server, clock, username="", password="")
     for ask in (
-        lambda: nobody.command("beeper.mute", None, Permission()),
+        lambda: nobody.give_command("beeper.mute", None, Permission()),
         lambda: nobody.set_variables({"ups.id": "y"}, Permission()),
-        lambda: nobody.fsd(Permission(cut_power=True)),
+        lambda: nobody.set_fsd(Permission(cut_power=True)),
     ):
         with pytest.raises(OrderRefused, match="wants a username and a password"):
             ask()
@@ -166,12 +166,12 @@ def test_without_a_user(server: FakeUpsd, clock: Clock) -> None:
 def test_words_that_can_not_be_sent(server: FakeUpsd, clock: Clock) -> None:
     server.errors = dict.fromkeys(("instcmd", "set_var"), grammar.Unencodable("character 1 is not ASCII"))
     with pytest.raises(OrderRefused, match=r"the value of beeper\.mute: character 1"):
-        operator(server, clock).command("beeper.mute", "\xe9", Permission())
+        operator(server, clock).give_command("beeper.mute", "\xe9", Permission())
     with pytest.raises(OrderRefused, match=r"the value of ups\.id: character 1"):
         operator(server, clock).set_variables({"ups.id": "\xe9"}, Permission())
     server.errors = {"authenticate": grammar.Unencodable("character 1 is not ASCII")}
     with pytest.raises(OrderRefused, match="username or password"):
-        operator(server, clock).command("beeper.mute", None, Permission())
+        operator(server, clock).give_command("beeper.mute", None, Permission())
     server.errors = {"get_var": grammar.Unencodable("character 1 is not ASCII")}
     with pytest.raises(OrderRefused, match="the variable '\xe9': character 1"):
         operator(server, clock).set_variables({"\xe9": "1"}, Permission())
@@ -279,7 +279,7 @@ def test_it_stops_at_the_first_that_fails(server: FakeUpsd, clock: Clock) -> Non
 def test_a_server_that_goes_away_after_a_setting(server: FakeUpsd, clock: Clock) -> None:
     server.errors["get_var"] = GONE
     ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission())
-    assert (outcome.result, "pve:3493" in outcome.words) == ("success", True)
+    assert (outcome.result, "pve:3493" in outcome.explanation) == ("success", True)
     server.errors = {"set_var": GONE}
     server.variables["ups.id"] = "x"
     ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission())
@@ -290,11 +290,11 @@ def test_a_server_that_goes_away_after_a_setting(server: FakeUpsd, clock: Clock)
 
 
 def test_fsd(server: FakeUpsd, clock: Clock) -> None:
-    for ask in (operator(server, clock).fsd, operator(server, clock).plan_fsd):
+    for ask in (operator(server, clock).set_fsd, operator(server, clock).check_fsd):
         with pytest.raises(OrderRefused, match="may_cut_power: true"):
             ask(Permission(drain_battery=True))
     assert server.opened == 0
-    operator(server, clock).plan_fsd(Permission(cut_power=True))
+    operator(server, clock).check_fsd(Permission(cut_power=True))
     assert server.said == []
-    assert operator(server, clock).fsd(Permission(cut_power=True)).result == "success"
+    assert operator(server, clock).set_fsd(Permission(cut_power=True)).result == "success"
     assert server.orders == [("fsd", "a")]

@@ -118,7 +118,7 @@ def test_a_driver_that_is_still_starting_is_not_fresh(status: str) -> None:
     with serving(answers) as server, server.client() as client:
         (state,) = snapshot.take_snapshot(client, ["ups"])
         assert (state.fresh, state.error) == (False, None)
-        assert not snapshot.observe_upsd(client, ["ups"]).ok
+        assert not snapshot.observe_upsd(client, ["ups"]).is_ok
 
 
 NAMES = {"pve": ("127.0.1.1",), "nas": ("2001:db8::3", "192.0.2.3"), "vm": ("192.0.2.4",)}
@@ -134,7 +134,7 @@ def addresses_of(name: str, timeout: float) -> Sequence[str]:
 def test_all_is_well(server: FakeUpsd) -> None:
     with server.client() as client:
         report = snapshot.observe_upsd(client, ["ups"], ["pve", "nas"], addresses_of)
-    assert report.ok
+    assert report.is_ok
     assert report.message == (
         f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) fresh; logged in as expected: pve, nas"
     )
@@ -148,7 +148,7 @@ def test_what_is_wrong_is_said_in_one_line(server: FakeUpsd) -> None:
             ["pve", "vm", "nowhere", "192.0.2.5"],
             lambda name, timeout: (name,) if name[0].isdigit() else addresses_of(name, timeout),
         )
-    assert not report.ok
+    assert not report.is_ok
     assert [missing.name for missing in report.missing] == ["vm", "nowhere", "192.0.2.5"]
     assert report.stale == (("spare", "DATA-STALE: the driver has had no news from the UPS for too long"),)
     assert report.message == (
@@ -163,7 +163,7 @@ def test_what_is_wrong_is_said_in_one_line(server: FakeUpsd) -> None:
 def test_a_server_without_a_ups_is_not_well() -> None:
     with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server, server.client() as client:
         report = snapshot.observe_upsd(client, None, ["pve"], addresses_of)
-    assert not report.ok
+    assert not report.is_ok
     assert report.message.endswith("serves no UPS; pve (127.0.0.1) has not logged in: logged in is nobody")
 
 
@@ -192,7 +192,7 @@ def test_waiting_ends_when_the_last_client_has_logged_in(server: FakeUpsd) -> No
     report = snapshot.wait_until_ok(
         server.client, ["ups"], ["vm"], wait=60, addresses_of=addresses_of, clock=clock, sleep=clock.sleep
     )
-    assert report.ok
+    assert report.is_ok
     assert clock.now == 103
 
 
@@ -207,7 +207,7 @@ def test_waiting_ends_in_time(server: FakeUpsd) -> None:
 
 def test_without_wait_there_is_one_look(server: FakeUpsd) -> None:
     clock = Clock()
-    assert not snapshot.wait_until_ok(server.client, clock=clock, sleep=clock.sleep).ok
+    assert not snapshot.wait_until_ok(server.client, clock=clock, sleep=clock.sleep).is_ok
     assert server.looks == 1
     assert clock.now == 100
 
@@ -221,7 +221,7 @@ def test_waiting_for_a_server_that_starts() -> None:
         report = snapshot.wait_until_ok(
             lambda: net_client.UpsdClient("127.0.0.1", next(ports)), ["ups"], wait=10, clock=clock, sleep=clock.sleep
         )
-    assert report.ok
+    assert report.is_ok
     assert clock.now == 102
 
 

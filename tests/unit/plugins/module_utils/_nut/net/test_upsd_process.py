@@ -25,8 +25,8 @@ def test_an_ipv4_client_of_an_ipv6_socket_has_its_own_address() -> None:
             with accepted:
                 client.sendall(b"GET VAR ups ups.status\n")
                 process = UpsdProcess(os.getpid())
-                until(lambda: process.sockets().has_work, "what was sent arrives")
-                ours = [found for found in process.sockets().connections if found.port == client.getsockname()[1]]
+                until(lambda: process.read_sockets().has_work, "what was sent arrives")
+                ours = [found for found in process.read_sockets().connections if found.port == client.getsockname()[1]]
                 assert [(found.address, found.unread, found.is_full) for found in ours] == [("127.0.0.1", 23, False)]
                 assert str(ours[0]) == f"127.0.0.1:{ours[0].port}"
                 process.close()
@@ -39,9 +39,9 @@ def test_an_ended_process() -> None:
     child.communicate()
     assert process.has_ended()
     with pytest.raises(upsd_process.ProcessEnded):
-        process.activity()
+        process.read_activity()
     with pytest.raises(upsd_process.ProcessEnded):
-        process.sockets()
+        process.read_sockets()
     with pytest.raises(upsd_process.ProcessEnded):
         UpsdProcess(child.pid)
     process.close()

@@ -38,7 +38,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 @pytest.fixture
 def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let upsd wait for ever when it writes, as with TLS."""
-    monkeypatch.setattr(UpsdProcess, "limit_sends", lambda _self: None)
+    monkeypatch.setattr(UpsdProcess, "limit_write_time", lambda _self: None)
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_where_its_sockets_can_t_be_had_a_restart_is_left(host: Host, monkeypatc
     def refuse(*_unused: object) -> None:
         raise SocketAccessDenied("pidfd_getfd: Operation not permitted")
 
-    monkeypatch.setattr(UpsdProcess, "_copy", refuse)
+    monkeypatch.setattr(UpsdProcess, "_copy_descriptor", refuse)
     watcher = host.watcher()
     for _number in range(3):
         watcher.round()
