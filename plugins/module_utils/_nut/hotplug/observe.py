@@ -32,7 +32,7 @@ from ..usb.bus import Ups, UsbDevice
 from ..usb.policy import Policy
 from ..usb.resolution import Known, Resolution, others_have, says_more
 from ..usb.sections import DUMMY_PORT
-from . import decide, glance, owed, quiet
+from . import decide, owed, quiet
 from .look import Look, describe
 from .memory import Plugging, State, load
 
@@ -111,7 +111,7 @@ class Observer:
 
     def look(self) -> Look:
         """Read all, and decide. Changes nothing. Raises ReconcileError."""
-        seen_bus = glance.bus(self.policy.sysfs)
+        seen_bus = quiet.describe_bus(self.policy.sysfs)
         now = self.clock()
         files = self._identities()
         memory = self._load()
@@ -218,7 +218,7 @@ class Observer:
             self.local.manifest,
             self.local.pending.path,
         ]
-        return {str(path): quiet.identity(str(path)) for path in paths}
+        return {str(path): quiet.identify_file(str(path)) for path in paths}
 
     def _read(self, name: str) -> str | None:
         try:

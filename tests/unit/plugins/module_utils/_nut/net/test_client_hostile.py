@@ -214,7 +214,7 @@ class Asker:
 
     def quiet(self) -> Any:
         # its answers are compared, and shown to nobody
-        return len(quiet.ask("127.0.0.1", self.port, ["ups", "spare"], SECONDS))
+        return len(quiet.ask_upsd("127.0.0.1", self.port, ["ups", "spare"], SECONDS))
 
     def watch(self) -> Any:
         memory = watch.Memory("b")
