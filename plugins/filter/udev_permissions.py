@@ -22,7 +22,7 @@ author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   _input:
-    description: The policy, as in the variable C(nut_hotplug_policy). It is checked.
+    description: The policy, as in the variable C(__nut_hotplug_policy). It is checked.
     type: dict
     required: true
 """

@@ -67,15 +67,15 @@ def make_role(root: Path, name: str, tasks: str) -> Path:
     return folder
 
 
-def run_play(root: Path, *arguments: str, umask: int = -1) -> None:
-    """Run ansible-playbook in ROOT, with nothing of this machine's configuration. Fails with what it said if it fails.
+def try_play(root: Path, *arguments: str, umask: int = -1) -> subprocess.CompletedProcess[str]:
+    """Run ansible-playbook in ROOT, with nothing of this machine's configuration. Return how it ended.
 
     arguments: the playbook, and the inventory: `-i hosts.yml`.
     """
     (root / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {CHECKOUT / '.collections'}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     environment.update(ANSIBLE_CONFIG=str(root / "ansible.cfg"), ANSIBLE_HOME=str(root / "home"))
-    done = subprocess.run(
+    return subprocess.run(
         [*COMMAND, *arguments],
         cwd=root,
         env=environment,
@@ -85,6 +85,11 @@ def run_play(root: Path, *arguments: str, umask: int = -1) -> None:
         check=False,
         umask=umask,
     )
+
+
+def run_play(root: Path, *arguments: str, umask: int = -1) -> None:
+    """Run ansible-playbook as try_play() does. Fails with what it said if it fails."""
+    done = try_play(root, *arguments, umask=umask)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -67,7 +67,7 @@ HOSTS: dict[str, dict[str, Any]] = {
     "percent": {"nut_hotplug_timezone": "%h"},
 }
 REFUSED = {
-    "number": "nut_hotplug_policy: $.rules[0].vendor",
+    "number": "__nut_hotplug_policy: $.rules[0].vendor",
     "wrong": "$.unknown",
     **dict.fromkeys(
         ("fast", "slow", "blank", "folder", "relative", "line", "zone", "percent"), "nut_hotplug_scan_interval must be"
@@ -296,7 +296,7 @@ def from_template(given_policy: dict[str, Any]) -> str:
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 - no HTML
     environment.filters["homelab.nut.udev_permissions"] = udev.permissions
     template = environment.from_string((ROLE / "templates/63-nut-hotplug.rules.j2").read_text())
-    return template.render(nut_hotplug_policy=given_policy, **load("vars/main.yml"))
+    return template.render(__nut_hotplug_policy=given_policy, **load("vars/main.yml"))
 
 
 def test_the_same_template(rendered: dict[str, dict[str, Any]]) -> None:
@@ -328,7 +328,7 @@ def test_a_default_is_documented_as_it_is() -> None:
 
 def test_the_documentation_knows_the_policy() -> None:
     options = load("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    assert set(load("defaults/main.yml")["nut_hotplug_policy"]) == set(policy.KEYS)
+    assert set(load("defaults/main.yml")["__nut_hotplug_policy"]) == set(policy.KEYS)
     assert set(options["nut_hotplug_rules"]["options"]) == set(policy.RULE_KEYS)
     assert tuple(options["nut_hotplug_absent"]["choices"]) == policy.ABSENT
 
