@@ -70,9 +70,9 @@ HOTPLUG_FILES = {
     "logrotate": "y\n",
 }
 ACCESS_FILES = {name: "z\n" for name in deploy_kits.ACCESS.places if name != deploy_kits.ACCESS_TABLE}
-TABLE = access.render([3493], {access.make_source("nas", "nas.lan"): ["192.0.2.20"]})
+TABLE = access.render_table([3493], {access.make_source("nas", "nas.lan"): ["192.0.2.20"]})
 TABLE_PATH = deploy_kits.ACCESS.places[deploy_kits.ACCESS_TABLE].path
-LOADED = access.Loaded(frozenset({3493}), access.collapse(["192.0.2.20"]), 7, True, 0, ())
+LOADED = access.LoadedTable(frozenset({3493}), access.collapse_networks(["192.0.2.20"]), 7, True, 0, ())
 GATE_PROGRAM, HOTPLUG_PROGRAM = deploy_kits.SHUTDOWN.program, deploy_kits.HOTPLUG.program
 VARIABLES = {
     "ups.status": "OL CHRG",
@@ -111,7 +111,7 @@ def make_ups(**changes: Any) -> snapshot.UpsState:
 
 def upsd_answer(*states: snapshot.UpsState, own_address: str = "127.0.0.1") -> UpsdAnswer:
     stale = tuple((one.name, one.error or "") for one in states if not one.fresh)
-    return UpsdAnswer(snapshot.Report("2.8.1", "1.3", states, (), stale, ""), own_address)
+    return UpsdAnswer(snapshot.UpsdReport("2.8.1", "1.3", states, (), stale, ""), own_address)
 
 
 DEVICE = bus.UsbDevice(

@@ -29,7 +29,7 @@ from ..conf.fit import fit_files
 from ..conf.release import find_release
 from ..conf.upsd import local_upsd
 from ..net import snapshot, vocabulary
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..usb.policy import Policy, PolicyError, read
 from ..usb.resolution import Resolution
@@ -215,15 +215,17 @@ class Deployment:
         """
         for (name, port), names in sorted(self._asked().items()):
             try:
-                with Client(name, port, timeout=5) as client:
-                    states = snapshot.snapshot(client)
+                with UpsdClient(name, port, timeout=5) as client:
+                    states = snapshot.take_snapshot(client)
                 # as in NUT, a name counts in any case
                 if names is None:
                     # what stands in for a UPS that is not there was never served
                     self.served |= {
                         state.name.lower() for state in states if state.fresh and vocabulary.ABSENT not in state.status
                     }
-                busy = snapshot.careful([state for state in states if names is None or state.name.lower() in names])
+                busy = snapshot.list_not_on_mains(
+                    [state for state in states if names is None or state.name.lower() in names]
+                )
             except UpsdFailure:
                 continue
             if busy and not force:
@@ -279,8 +281,8 @@ class Deployment:
         if "ups.conf" not in self.old:
             return []
         try:
-            with Client(*local_upsd(self.old.get("upsd.conf", ""))[0], timeout=5) as client:
-                names = [state.name for state in snapshot.snapshot(client)]
+            with UpsdClient(*local_upsd(self.old.get("upsd.conf", ""))[0], timeout=5) as client:
+                names = [state.name for state in snapshot.take_snapshot(client)]
                 seen = {address for name in names for address in client.list_clients(name)}
         except UpsdFailure:
             return []

@@ -137,7 +137,7 @@ def check_access(exam: Exam) -> Findings:
         words, _unused, todo = refusals.partition(". ")
         yield exam.note("access", words, todo)
     elif not problems:
-        names = [source.name for source in access.known_sources(table.text)]
+        names = [source.name for source in access.parse_sources(table.text)]
         yield exam.ok("access", f"may connect to upsd: this host, {', '.join(names) or 'nobody else'}")
 
 
@@ -149,11 +149,11 @@ def _table_problems(exam: Exam, text: str) -> Findings:
         yield exam.fail("access", words, todo)
     ports = {port for _unused, port in exam.files.listening}
     # one more is that which upsd had before the last run
-    open_ports = sorted(ports - access.known_ports(text))
+    open_ports = sorted(ports - access.parse_ports(text))
     if open_ports:
         words = f"upsd listens on port {', '.join(map(str, open_ports))}, which /etc/nut/access.nft does not cover"
         yield exam.fail("access", words, DEPLOY)
-    networks = access.collapse(network for those in access.known_sources(text).values() for network in those)
+    networks = access.collapse_networks(network for those in access.parse_sources(text).values() for network in those)
     for client in exam.expected.clients:
         those = exam.seen.addresses.get(client.name, "its address was not looked up")
         if isinstance(those, str):

@@ -133,7 +133,7 @@ def check_status(exam: Exam) -> Findings:
             yield exam.ok(
                 "status", f"{state.name}: {doctor_status.describe_state(state)}{_battery_left(state.reading)}"
             )
-        load = readings.quantity(state.variables.get("ups.load"))
+        load = readings.parse_quantity(state.variables.get("ups.load"))
         if load is not None and load > LOAD_PERCENT and "OVER" not in state.status:
             words = f"{state.name} is loaded with {load:g} %, and more than {LOAD_PERCENT} % ages it and leaves it little time"
             yield exam.warn("load", words, "take machines off it")
@@ -186,7 +186,7 @@ def check_self_test(exam: Exam) -> Findings:
             continue
         when = state.variables.get("ups.test.date", "")
         words = f"{state.name}: {printable(result, 60)}{f', {printable(when, 30)}' if when else ''}"
-        bad = vocabulary.judge(result) == vocabulary.FAILED
+        bad = vocabulary.judge_test_result(result) == vocabulary.FAILED
         yield exam.make_finding(
             "self-test",
             WARNING if bad else OK,

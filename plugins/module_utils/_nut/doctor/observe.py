@@ -34,7 +34,7 @@ from ..conf.release import find_release
 from ..deploy import actions, sandbox
 from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..proxmox import firewall
 from ..shutdown import flag, gate, report, watch
@@ -56,7 +56,7 @@ _TIME_ERROR = 5
 _TIMEX_BYTES = 512
 
 _T = TypeVar("_T")
-Open = Callable[[str, int], Client]
+Open = Callable[[str, int], UpsdClient]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Socket:
 class UpsdAnswer:
     """What an upsd said, and as whom it sees this host."""
 
-    report: snapshot.Report
+    report: snapshot.UpsdReport
     own_address: str
 
 
@@ -155,7 +155,7 @@ class Observation:
     last_gate: report.Report | str | None = None  # of the last gate; why it can't be used
     upsd_events: tuple[watch.Event, ...] = ()  # what nut-watch did for upsd
     firewall: tuple[str, ...] | None = None
-    access: access.Loaded | None = None
+    access: access.LoadedTable | None = None
     synchronized: bool | None = None
     journal: tuple[Entry, ...] = ()
     troubles: Mapping[str, str] = field(default_factory=dict)
@@ -178,7 +178,7 @@ class HostObserver:
     check_firewall: bool = True
     since: float = 86400.0
     root: Path = Path("/")
-    open_client: Open = lambda host, port: Client(host, port, timeout=SECONDS)
+    open_client: Open = lambda host, port: UpsdClient(host, port, timeout=SECONDS)
     resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve
     finder: Find = find_program
     clock: Callable[[], float] = time.time
@@ -361,7 +361,7 @@ class HostObserver:
     def _ask_upsd(self, host: str, port: int, names: Sequence[str] | None = None) -> UpsdAnswer | str:
         try:
             with self.open_client(host, port) as client:
-                report = snapshot.look(client, names)
+                report = snapshot.observe_upsd(client, names)
                 return UpsdAnswer(report, client.local_address)
         except (UpsdFailure, ValueError) as error:
             return str(error)
@@ -406,7 +406,7 @@ class HostObserver:
         state = firewall.state(*firewall.read(folder), [one for those in known.values() for one in those], port)
         return (*firewall.hint(state, known, port, folder / firewall.HOST), *([] if state.off else problems.values()))
 
-    def _read_access_table(self) -> access.Loaded | None:
+    def _read_access_table(self) -> access.LoadedTable | None:
         return access.read_table(self.runner)
 
 

@@ -18,7 +18,7 @@ from ..base import hostnames, records
 from ..base.text import printable
 from ..conf.release import dotted
 from ..net import readings, snapshot
-from ..net.vocabulary import status_words
+from ..net.vocabulary import describe_status
 from .journal import list_events
 from .observe import Observation, UpsdAnswer
 
@@ -53,7 +53,7 @@ def parse_date(text: str) -> float | None:
 
 def describe_state(state: snapshot.UpsState) -> str:
     """Return how a UPS stands: on mains, charging."""
-    return status_words(state.status) if state.fresh else f"no data ({state.error or 'its driver is starting'})"
+    return describe_status(state.status) if state.fresh else f"no data ({state.error or 'its driver is starting'})"
 
 
 # One screen
@@ -117,7 +117,7 @@ def _ups_facts(ups: snapshot.UpsState) -> UpsFacts:
         fresh=ups.fresh,
         charge=ups.reading.charge,
         runtime=ups.reading.runtime,
-        load=readings.quantity(ups.variables.get("ups.load")),
+        load=readings.parse_quantity(ups.variables.get("ups.load")),
         battery_date=next((ups.variables[name] for name in DATES if ups.variables.get(name)), None),
         model=" ".join(ups.variables[name] for name in ("device.mfr", "device.model") if ups.variables.get(name)),
         clients=tuple(ups.clients),

@@ -23,7 +23,7 @@ from ..conf.upsd import local_upsd
 from ..deploy.apply import LocalNut
 from ..deploy.change import Action, stop_watcher
 from ..net import snapshot
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..net.vocabulary import ABSENT
 from ..usb import bus, fingerprint
@@ -309,8 +309,8 @@ class Observer:
     def _ask(self, names: Sequence[str]) -> _Said:
         """Ask upsd for the UPSes of these names. One that hangs is waited for UPSD_SECONDS."""
         try:
-            with Client(*self._place(), timeout=UPSD_SECONDS) as client:
-                states = snapshot.snapshot(client)
+            with UpsdClient(*self._place(), timeout=UPSD_SECONDS) as client:
+                states = snapshot.take_snapshot(client)
         except UpsdFailure as error:
             self.debug(str(error))
             return _Said({}, dict.fromkeys(names, UNREACHABLE), None)
@@ -323,7 +323,7 @@ class Observer:
                 status[name] = state.status
             else:
                 errors[name] = "UNKNOWN-UPS" if state is None else state.error or "WAIT"
-        return _Said(status, errors, tuple(snapshot.careful(states)))
+        return _Said(status, errors, tuple(snapshot.list_not_on_mains(states)))
 
     @staticmethod
     def _seen(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..base import hostnames, systemd
 from ..conf import grammar
 from ..net import readings, snapshot
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import observe
 from ..shutdown.policy import Policy
@@ -116,7 +116,7 @@ def _power_remarks(state: snapshot.UpsState, need: float | None) -> Iterator[str
     """Yield what one has to know of this UPS. ups.delay.start: ondelay; not every UPS can."""
     if state.reading.runtime is None and need is not None:
         yield f"{state.name} does not say how long it lasts. Begin only if it is charged"
-    if readings.quantity(state.variables.get("ups.delay.start")) is None:
+    if readings.parse_quantity(state.variables.get("ups.delay.start")) is None:
         yield (
             f"{state.name} does not say when it gives power again after it has cut it (ups.delay.start, ondelay): it may stay off. "
             "Be where its button is"
@@ -129,8 +129,8 @@ def observe_host(policy: Policy, host: RehearsalHost) -> FitnessFacts:
     upses: dict[str, snapshot.UpsState | str] = {}
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
-                upses[str(ups)] = snapshot.snapshot(client, [ups.name])[0]
+            with UpsdClient(ups.host, ups.port, observe.ASK_INTERVAL) as client:
+                upses[str(ups)] = snapshot.take_snapshot(client, [ups.name])[0]
         except (UpsdFailure, grammar.Unencodable) as error:
             upses[str(ups)] = str(error)
     try:

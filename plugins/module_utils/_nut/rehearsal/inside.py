@@ -26,7 +26,7 @@ from typing import Any, Callable
 from ..base.clock import CLOCK, Clock
 from ..base.process import Find, find_program
 from ..net import vocabulary
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import gate_loop, observe
 from ..shutdown.policy import TEXT_LIMIT, Ups
@@ -271,7 +271,7 @@ class Drill:
     def ask_upsd(self, what: str) -> Any:
         """Ask the simulated upsd: for the "status" of its UPS, or the number of its "logins". None: it does not say."""
         try:
-            with Client("127.0.0.1", self.port, 2.0) as client:
+            with UpsdClient("127.0.0.1", self.port, 2.0) as client:
                 return client.num_logins(UPS) if what == "logins" else client.get_var(UPS, "ups.status")
         except UpsdFailure:
             return None

@@ -16,7 +16,7 @@ from typing import Callable
 from ..base.systemd import Run
 from ..conf import grammar
 from ..net import readings
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import gate, observe
 from ..shutdown.policy import Policy
@@ -34,7 +34,7 @@ def ask_real_upsd(policy: Policy) -> float | None:
     left = []
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
+            with UpsdClient(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                 reading = readings.read_variables(client.list_vars(ups.name))
         except (UpsdFailure, grammar.Unencodable) as error:
             raise RehearsalRefused(f"nobody can tell whether a real shutdown is near: {error}") from None

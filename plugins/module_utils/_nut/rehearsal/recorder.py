@@ -20,7 +20,7 @@ from ..base import files, hostnames
 from ..base.text import one_line
 from ..conf import grammar
 from ..net import vocabulary
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import observe
 from ..shutdown.policy import Policy
@@ -128,7 +128,7 @@ class Recorder:
         fsd, inside = False, None
         for ups in self.policy.upses:
             try:
-                with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
+                with UpsdClient(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                     fsd |= "FSD" in vocabulary.split_status(client.get_var(ups.name, "ups.status"))
                     there = {hostnames.normal_address(peer) for peer in client.list_clients(ups.name)}
             except (UpsdFailure, grammar.Unencodable):

@@ -22,7 +22,7 @@ from ..base import files, records
 from ..base.systemd import Run
 from ..base.text import LINE, one_line, printable
 from ..conf import grammar
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..proxmox import control
 from .fsd import FsdError, request_fsd
@@ -74,7 +74,7 @@ def load(path: Path, boot: str) -> tuple[State, str]:
 def ask_upsd(ups: Ups) -> Mapping[str, str] | None:
     """Ask upsd for the variables of a UPS. Returns None if it gives none within ASK_SECONDS."""
     try:
-        with Client(ups.host, ups.port, ASK_SECONDS) as client:
+        with UpsdClient(ups.host, ups.port, ASK_SECONDS) as client:
             return client.list_vars(ups.name)
     except (UpsdFailure, grammar.Unencodable):
         return None

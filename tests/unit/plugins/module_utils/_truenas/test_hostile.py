@@ -257,7 +257,7 @@ def test_one_deadline_from_the_first_packet_to_the_open_websocket(
 
     def slow(stream: socket.socket, deadline: Deadline, size: int) -> jsonrpc.BoundedStream:
         time.sleep(TIMEOUT / 2)
-        given.append(deadline.left())
+        given.append(deadline.seconds_left())
         return real(stream, deadline, size)
 
     monkeypatch.setattr(jsonrpc, "BoundedStream", slow)

@@ -124,7 +124,7 @@ def test_a_table_that_is_not_loaded() -> None:
 
 
 def test_a_table_that_lets_in_others() -> None:
-    loaded = replace(LOADED, allowed=access.collapse(["192.0.2.0/24"]))
+    loaded = replace(LOADED, allowed=access.collapse_networks(["192.0.2.0/24"]))
     ((verdict, _host, words),) = access_findings(replace(SEEN, access=loaded))
     assert verdict == FAILURE
     assert words.endswith("the loaded table allows 192.0.2.0/24")
@@ -147,7 +147,7 @@ def test_another_port() -> None:
 
 
 def test_the_port_that_upsd_had_before_may_be_covered_until_the_next_run() -> None:
-    table = access.render([3493, 4000], access.known_sources(TABLE))
+    table = access.render_table([3493, 4000], access.parse_sources(TABLE))
     seen = with_own_file(TABLE_PATH, lambda was: replace(was, text=table))
     assert access_findings(replace(seen, access=replace(LOADED, ports=frozenset({3493, 4000})))) == []
 

@@ -321,7 +321,7 @@ def test_tls_that_upsd_does_not_offer(root: Path) -> None:
 
 
 def test_tls_as_it_is(root: Path) -> None:
-    class Encrypted(client.Client):
+    class Encrypted(client.UpsdClient):
         tls_version = "TLSv1.3"
 
         def starttls(self, ca_pem: str, server_name: str) -> None:

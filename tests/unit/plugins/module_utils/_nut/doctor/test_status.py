@@ -73,7 +73,7 @@ def state(**changes: Any) -> snapshot.UpsState:
 
 
 def facts(*states: snapshot.UpsState, **changes: Any) -> dict[str, Any]:
-    said = UpsdAnswer(snapshot.Report("2.8.1", "1.3", states, (), (), ""), "127.0.0.1")
+    said = UpsdAnswer(snapshot.UpsdReport("2.8.1", "1.3", states, (), (), ""), "127.0.0.1")
     given: dict[str, Any] = {
         "now": 100.0,
         "release": (2, 8, 1),

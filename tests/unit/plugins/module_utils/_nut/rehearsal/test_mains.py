@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import Client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import UpsdClient
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import fitness, outside
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.job import RehearsalRefused
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
@@ -51,9 +51,9 @@ def test_whether_all_three_go_ahead(tmp_path: Path, status: str, *, goes: bool) 
             with pytest.raises(RehearsalRefused, match=f"ups says {status}, and must be plainly on mains"):
                 outside.ask_real_upsd(house)
         problems = fitness.judge_fitness(house, fitness.observe_host(house, make_host(tmp_path))).problems
-        with Client("127.0.0.1", server.port, 5.0) as client:
+        with UpsdClient("127.0.0.1", server.port, 5.0) as client:
             # what a deployment goes by
-            busy = snapshot.careful(snapshot.snapshot(client, ["ups"]))
+            busy = snapshot.list_not_on_mains(snapshot.take_snapshot(client, ["ups"]))
     assert [f"ups says {status}, and must be plainly on mains (OL). Wait until it is"] == list(problems) or goes
     assert (not problems) is goes
     assert busy == ([] if goes else [f"ups ({status})"])
