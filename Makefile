@@ -31,7 +31,7 @@ PLAYBOOKS := $(filter-out doctor status,$(notdir $(basename $(wildcard playbooks
 with_inventory = case '$(inventory)' in *,*) ;; *) [ -e '$(inventory)' ] || { echo "inventory=$(inventory): there is no such file or folder" >&2; exit 2; } ;; esac
 with_lab = $(if $(is_lab),$(MAKE) --no-print-directory --silent lab-ready >&2)
 
-.PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units units-all oracle molecule test-vm test-all build lock
+.PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units units-all oracle molecule test-vm test-all docs build lock
 
 help: ## this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -130,6 +130,9 @@ test-all: ## all of test, with each long test and each power cut of lab/lab case
 test-vm: $(VENV)/dev ## molecule's scenario vm: USB hotplug on a virtual machine with a real kernel, udev and power loss (half an hour)
 	@tools/packages $(LAB_PACKAGES) $(VM_PACKAGES)
 	molecule test --scenario-name vm
+
+docs: ## docs/directives.md, from the tables of NUT's directives
+	@tools/directives.py
 
 build: $(VENV)/run ## the collection as a file for ansible-galaxy
 	ansible-galaxy collection build --force

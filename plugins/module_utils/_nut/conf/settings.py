@@ -19,8 +19,9 @@ from . import grammar, ups_conf
 from .directives import DEVICE, DIRECTIVES, NEWEST, TRUTHS, Directive
 from .values import find_wrong_lines
 
-# directives that are lists of lines -> the variable that makes them
-_LISTS = {"MONITOR": "extra_monitors", "LISTEN": "listen", "AT": "upssched_rules"}
+LISTS: Mapping[str, str] = {"MONITOR": "extra_monitors", "LISTEN": "listen", "AT": "upssched_rules"}
+"""Directives that are lists of lines -> the variable that makes them, without its role."""
+
 # A secondary has neither drivers nor upsd, is always a netclient, and must not cut the power of a UPS.
 PRIMARY_ONLY = frozenset({
     *("MODE", "ALLOW_NO_DEVICE", "ALLOW_NOT_ALL_LISTENERS", "UPSD_OPTIONS", "POWEROFF_WAIT", "POWEROFF_QUIET"),
@@ -145,8 +146,8 @@ def _find_wrong_name(name: str, file: str, role: str) -> str:
     """Return why a dict can't have this key, and what to do; "" if it can."""
     known = DIRECTIVES[file]
     if name in known:
-        if name in _LISTS:
-            return f"{name} lines are made of {role}_{_LISTS[name]}. Set that"
+        if name in LISTS:
+            return f"{name} lines are made of {role}_{LISTS[name]}. Set that"
         if name in PRIMARY_ONLY and role != "nut_server":
             return f"{name} is for a host with a UPS, not for a secondary. Leave it out"
         return ""
