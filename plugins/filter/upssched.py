@@ -24,7 +24,7 @@ author:
 positional: systems, notifyflag
 options:
   _input:
-    description: The AT lines, as in the variable C(nut_server_at).
+    description: The AT lines, as in the variable C(nut_server_upssched_rules).
     type: list
     elements: dict
     required: true
@@ -33,7 +33,7 @@ options:
     type: dict
     required: true
   notifyflag:
-    description: The flags that are set anyway, as in the variable C(nut_server_notifyflag).
+    description: The flags that are set anyway, as C(NOTIFYFLAG) in the variable C(nut_server_upsmon_conf).
     type: dict
     default: {}
 """
@@ -94,6 +94,8 @@ def upssched(
     at: Sequence[Mapping[str, Any]], systems: Mapping[str, str], notifyflag: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, Any]:
     """Make AT lines and the flags that they need. Raises AnsibleFilterError for a line that could do nothing."""
+    from ..module_utils._nut.conf.settings import find_wrong_rules
+
     flags: dict[str, Sequence[str]] = {
         kind: words.split("+") if isinstance(words, str) else words for kind, words in (notifyflag or {}).items()
     }
@@ -104,8 +106,12 @@ def upssched(
                 f"the AT line {kind} {line['command']} {line['name']}: the notifyflag of {kind} is {'+'.join(flags[kind])},"
                 " and without EXEC upssched is not called. Add EXEC to it, or leave it out"
             )
+    rows = [_words(line, systems) for line in at]
+    wrong = find_wrong_rules(rows)
+    if wrong:
+        raise AnsibleFilterError(f"the {wrong[0]}")
     return {
-        "at": [_words(line, systems) for line in at],
+        "at": rows,
         "notifyflag": {kind: "+".join(words) for kind, words in flags.items()},
     }
 
