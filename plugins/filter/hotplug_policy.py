@@ -44,8 +44,8 @@ def hotplug_policy(policy: Mapping[str, Any]) -> Mapping[str, Any]:
     from ..module_utils._nut.usb import policy as library
 
     try:
-        library.check(policy)
-    except library.PolicyError as error:
+        library.check_policy(policy)
+    except library.UsbPolicyError as error:
         raise AnsibleFilterError(f"__nut_hotplug_policy: {error}") from None
     return policy
 

@@ -37,15 +37,15 @@ def check_usb(exam: Exam) -> Findings:
                 words = f"{name} is not plugged in; a stand-in is served for it"
                 yield exam.fail("usb", words, "plug it in; lsusb; nut-hotplug status")
             continue
-        kind = usb_sections.value(section, "driver")
+        kind = usb_sections.get_value(section, "driver")
         if kind not in usb_bus.DRIVERS and not kind.endswith("_usb"):
             continue
         those = [
             device
             for device in exam.seen.devices
-            if not device.hub and fingerprint.means(section, device, exam.seen.release or NEWEST)
+            if not device.hub and fingerprint.matches_device(section, device, exam.seen.release or NEWEST)
         ]
-        if not fingerprint.telling(section.keys):
+        if not fingerprint.identifying_pairs(section.keys):
             # without keys its driver takes what it knows; which that is only the driver can say
             those = (
                 those

@@ -350,8 +350,8 @@ class HostObserver:
     # USB
 
     def _scan_usb(self) -> tuple[bus.UsbDevice, ...]:
-        places = policy.read(self._path_below_root(paths.HOTPLUG_POLICY)) or policy.Policy()
-        return bus.scan(self._path_below_root(places.sysfs), self._path_below_root(places.dev))
+        places = policy.read_policy(self._path_below_root(paths.HOTPLUG_POLICY)) or policy.UsbPolicy()
+        return bus.scan_bus(self._path_below_root(places.sysfs), self._path_below_root(places.dev))
 
     # upsd
 

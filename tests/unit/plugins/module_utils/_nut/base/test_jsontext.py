@@ -271,7 +271,7 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "systemd.read_journal": (as_json(ENTRY), by_text(lambda text: list(systemd.read_journal([], lambda _command: (0, text))))),
     "Names": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: Names(path).known),
     "policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.PolicyError)),
-    "policy.read": (USB_POLICY, expect(policy.read, policy.PolicyError)),
+    "policy.read_policy": (USB_POLICY, expect(policy.read_policy, policy.UsbPolicyError)),
     "job.read_job": (as_json(JOB.to_json()), by_text(expect(job.read_job, job.RehearsalError))),
     "plan.from_dict": (PLAN, load_plan),
     "findings.from_json": (REPORT, load_report),
