@@ -280,8 +280,8 @@ BAD = {
     "double": "nut_server_users: a is a user already",
     "slash": "slash: 'a/b' can't be a user: the user name holds a slash",
     "broken": "broken: what nut_server_users gives a can't be used: the password holds a '#'",
-    "unseen": "the AT line ONBATT EXECUTE x: this host watches no UPS called usp",
-    "unheard": "the notifyflag of ONBATT is SYSLOG, and without EXEC upssched is not called",
+    "unseen": "nut_server_upssched_rules: ONBATT EXECUTE x: this host watches no UPS called usp",
+    "unheard": "nut_server_upssched_rules: ONBATT EXECUTE x: NOTIFYFLAG of ONBATT is SYSLOG, and without EXEC upssched is not called",
     "truth": "nut_server_upsmon_conf: NOTIFYMSG: a type of event is not text. Put OFF into quotes",
     "typo": "nut_server_upsmon_conf: OFDURATION is not a directive of upsmon.conf. Did you mean OFFDURATION?"
     " nut_server_upsmon_conf: OFFDURATION is 'soon', and must be a whole number",

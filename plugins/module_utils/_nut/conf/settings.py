@@ -116,13 +116,6 @@ def write_devices(devices: Sequence[Mapping[str, Any]]) -> str:
     return ups_conf.render(sections)
 
 
-def find_wrong_rules(rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Return which AT lines of upssched.conf, each as its words, hold a type of event or a command that NUT does not have."""
-    before = "CMDSCRIPT /x\nPIPEFN /x\nLOCKFN /x\n"  # upssched takes no AT without them
-    text = before + write_settings({"AT": [list(row) for row in rows]}, "upssched.conf") + "\n"
-    return [words.partition(": ")[2] for words in find_wrong_lines({"upssched.conf": text}, NEWEST)]
-
-
 def _join_sentences(variable: str, sentences: Iterable[str]) -> str:
     return " ".join(f"{variable}: {words}" if words[-1] in ".?" else f"{variable}: {words}." for words in sentences)
 
