@@ -440,6 +440,13 @@ def test_ups_conf(rendered: dict[str, dict[str, Any]]) -> None:
     }
 
 
+def test_null_takes_the_role_s_own_setting_away(rendered: dict[str, dict[str, Any]]) -> None:
+    files = rendered["less"]["rendered"]
+    assert dict(ups_conf.parse(files["ups.conf"]).settings) == {"pollinterval": "2"}
+    assert "HOSTSYNC" not in settings(rendered, "less")
+    assert settings(rendered, "less").keys() == settings(rendered, "bare").keys() - {"HOSTSYNC"}
+
+
 def test_upsd_conf(rendered: dict[str, dict[str, Any]]) -> None:
     # nobody else may connect
     assert words(rendered["bare"]["rendered"]["upsd.conf"]) == [["LISTEN", "127.0.0.1", "3493"], ["MAXAGE", "15"]]
