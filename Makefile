@@ -143,7 +143,7 @@ test-vm: $(VENV)/dev ## molecule's scenario vm: USB hotplug on a virtual machine
 	molecule test --scenario-name vm
 
 docs: ## docs/directives.md, from the tables of NUT's directives
-	@tools/directives.py
+	@python3 tools/directives.py
 
 build: $(VENV)/run ## the collection as a file for ansible-galaxy
 	ansible-galaxy collection build --force
