@@ -81,7 +81,7 @@ def judge_fitness(policy: Policy, found: FitnessFacts, need: float | None = None
 def _program_problems(found: FitnessFacts) -> Iterator[str]:
     """Yield what of the host's own programs stands against it."""
     if not found.gate.active:
-        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Run the play (nut_server_gate)"
+        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Run the play (nut_server_gate.enabled)"
     elif found.gate.enabled.startswith("masked"):
         yield f"{systemd.GATE} is masked: this host would not power off by it. systemctl unmask {systemd.GATE}"
     elif found.gate.runs:
