@@ -17,7 +17,6 @@ from ansible.module_utils.common.yaml import yaml_load
 
 from ..module_utils._nut.base.spelling import suggest
 from ..module_utils._nut.conf import settings
-from ..module_utils._nut.conf.directives import DIRECTIVES
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 # a message names this many hosts that share a mistake
@@ -85,10 +84,7 @@ def _key_problems(path: str, value: Any, options: Specs) -> Iterator[str]:
 def _suggest_variable(name: str) -> str:
     """Return the role's nearest variable, key of a variable that is a dictionary, or directive of NUT's, as a question."""
     role = next(prefix for prefix in list_prefixes() if name.startswith(prefix))
-    candidates: dict[str, str] = {}
-    for file in reversed(settings.FILES.get(role.rstrip("_"), ())):
-        variable = settings.variable_of(role.rstrip("_"), file)
-        candidates.update({directive.lower(): f"{variable}.{directive}" for directive in DIRECTIVES[file]})
+    candidates = settings.places_of_directives(role.rstrip("_"))
     for variable, spec in read_specs().items():
         prefix, _underscore, suffix = variable.partition(role)
         if not prefix:

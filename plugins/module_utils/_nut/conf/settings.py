@@ -50,6 +50,18 @@ def variable_of(role: str, file: str) -> str:
     return f"{role}_{file.replace('.', '_')}"
 
 
+def places_of_directives(role: str) -> dict[str, str]:
+    """Return where each directive is set, by its name in lower case: alone, and after the name of its file (upsd_debug_min)."""
+    places: dict[str, str] = {}
+    for file in reversed(FILES.get(role, ())):
+        for name in DIRECTIVES[file]:
+            place = f"{role}_{LISTS[name]}" if name in LISTS else f"{variable_of(role, file)}.{name}"
+            places[f"{file.partition('.')[0]}_{name}".lower()] = place
+            if name != "user":  # whose user? The drivers' is meant least often
+                places[name.lower()] = place
+    return places
+
+
 def merge_settings(given: Mapping[str, Any] | None, own: Mapping[str, Any], file: str, role: str) -> dict[str, Any]:
     """Return a role's own settings of a file, with those that a user gives in their place. What is unset is left out.
 

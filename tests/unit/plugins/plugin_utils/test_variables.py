@@ -33,6 +33,11 @@ UNKNOWN = "is not a variable of this collection."
             {"nut_server_offduration": 30},
             f"nut_server_offduration {UNKNOWN} Did you mean nut_server_upsmon_conf.OFFDURATION?",
         ),
+        ({"nut_server_at": []}, f"nut_server_at {UNKNOWN} Did you mean nut_server_upssched_rules?"),
+        (
+            {"nut_server_upsd_debug_min": 1},
+            f"nut_server_upsd_debug_min {UNKNOWN} Did you mean nut_server_upsd_conf.DEBUG_MIN?",
+        ),
         (
             {"nut_client_pollfrq": 3},
             f"nut_client_pollfrq {UNKNOWN} Did you mean nut_client_upsmon_conf.POLLFREQ?",
