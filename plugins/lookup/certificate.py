@@ -98,7 +98,7 @@ class _Folder:
             yield
             return
         with kept.alone(self.path):
-            files.sweep([self.path])
+            files.sweep_temporary_files([self.path])
             yield
 
     def read(self, name: str) -> Pair:
@@ -114,7 +114,7 @@ class _Folder:
             _made[self.path, name] = pair
         else:
             certificate, key = self._paths(name)
-            files.replace({key: pair.key, certificate: pair.certificate}, kept.FILE_MODE)
+            files.replace_files({key: pair.key, certificate: pair.certificate}, kept.FILE_MODE)
         return pair
 
     def _paths(self, name: str) -> tuple[Path, Path]:

@@ -134,7 +134,7 @@ def observe_host(policy: Policy, host: RehearsalHost) -> FitnessFacts:
         except (UpsdFailure, grammar.Unencodable) as error:
             upses[str(ups)] = str(error)
     try:
-        units = systemd.show([systemd.GATE, systemd.MONITOR], host.run)
+        units = systemd.show_units([systemd.GATE, systemd.MONITOR], host.run)
     except systemd.UnitError:
         units = {}
     gate, upsmon = (units.get(name, systemd.ABSENT) for name in (systemd.GATE, systemd.MONITOR))
@@ -144,7 +144,7 @@ def observe_host(policy: Policy, host: RehearsalHost) -> FitnessFacts:
 def find_addresses(policy: Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
     wanted = {name for machine in policy.machines for name in machine.addresses}
-    found, _problems = hostnames.resolve_all(wanted, NAME_SECONDS, names)
+    found, _problems = hostnames.resolve_names(wanted, NAME_SECONDS, names)
     return {
         machine.name: frozenset(
             hostnames.normal_address(address) for name in machine.addresses for address in found[name]

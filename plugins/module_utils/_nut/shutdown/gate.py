@@ -275,7 +275,7 @@ def resume(text: str | None, boot: str, by: str, now: float) -> State:
     started again comes back within seconds, so one that has not looked for RESUME seconds was another one.
     """
     try:
-        state = records.load(State, text, VERSION) if text is not None else None
+        state = records.load_record(State, text, VERSION) if text is not None else None
     except records.RecordError:
         state = None
     if state is None or not boot or state.boot != boot or not state.began <= state.now <= now:
@@ -285,4 +285,4 @@ def resume(text: str | None, boot: str, by: str, now: float) -> State:
 
 def dump(state: State) -> str:
     """Write the state as JSON."""
-    return records.dump(state, VERSION)
+    return records.dump_record(state, VERSION)

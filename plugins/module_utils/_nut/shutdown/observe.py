@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from ..base import hostnames
-from ..base.cli import Say
-from ..base.clock import boottime
+from ..base.cli import PrintText
+from ..base.clock import read_boottime
 from ..base.systemd import Run
 from ..conf import grammar, upsd, upsmon
 from ..net import vocabulary
@@ -77,7 +77,7 @@ class Looker:
         *,
         edge: probe.Edge = probe.EDGE,
         seconds: float = ASK_INTERVAL,
-        resolve: hostnames.Resolve = hostnames.resolve,
+        resolve: hostnames.Resolve = hostnames.resolve_name,
     ) -> None:
         self.clock, self.edge = clock, edge
         self.patience = seconds  # with the first answers about guests; qm takes a second
@@ -113,7 +113,7 @@ def _targets(machines: Sequence[Machine], seconds: float, resolve: hostnames.Res
     """Return what is looked at by the network: the machines that are no guests of this host."""
     far = [machine for machine in machines if not machine.guest]
     names = sorted({name for machine in far for name in machine.addresses})
-    addresses, _unused = hostnames.resolve_all(names, seconds, resolve)
+    addresses, _unused = hostnames.resolve_names(names, seconds, resolve)
     return [
         probe.Target(
             machine.name, tuple(found for name in machine.addresses for found in addresses[name]), machine.ports
@@ -154,7 +154,7 @@ class Orders:
     upsmon sets it once, and ends. logins: UPS (as str(Ups) names it) -> its user and password. say: takes what was done, once.
     """
 
-    def __init__(self, logins: Mapping[str, tuple[str, str]], say: Say) -> None:
+    def __init__(self, logins: Mapping[str, tuple[str, str]], say: PrintText) -> None:
         self.logins, self.say = logins, say
         self.told: set[str] = set()
 
@@ -206,7 +206,7 @@ def read_ups(
 
 
 def one_look(
-    policy: Policy, run: Run, resolve: hostnames.Resolve = hostnames.resolve
+    policy: Policy, run: Run, resolve: hostnames.Resolve = hostnames.resolve_name
 ) -> tuple[dict[str, bool | None], dict[str, Reading | str]]:
     """Look once at all machines and UPSes, for `status`. A UPS that can't be asked has the reason in place of a reading."""
     seen = probe.look(_targets(policy.machines, ASK_INTERVAL, resolve))
@@ -216,7 +216,7 @@ def one_look(
     readings: dict[str, Reading | str] = {}
     for ups in policy.upses:
         try:
-            readings[str(ups)] = read_ups(ups, boottime)
+            readings[str(ups)] = read_ups(ups, read_boottime)
         except (UpsdFailure, grammar.Unencodable) as error:
             readings[str(ups)] = str(error)
     return seen, readings

@@ -56,7 +56,7 @@ class Report:
 def read_last(path: Path) -> Report | str | None:
     """Return the report of the last gate; None if there was none; or why it can't be used, in words."""
     try:
-        return records.read(Report, path, VERSION)
+        return records.read_record(Report, path, VERSION)
     except FileNotFoundError:
         return None
     except (OSError, records.RecordError):

@@ -56,7 +56,7 @@ def load(path: Path, boot: str) -> tuple[State, str]:
     """
     fresh = State(boot=boot)
     try:
-        found = records.read(State, path, VERSION)
+        found = records.read_record(State, path, VERSION)
     except FileNotFoundError:
         return fresh, ""
     except (OSError, records.RecordError) as error:
@@ -105,10 +105,10 @@ def run(
     state_path: Path,
     log: Log,
     run: Run,
-    clock: control.Clock = base_clock.boottime,
+    clock: control.Clock = base_clock.read_boottime,
     ask: Ask = ask_upsd,
     sleep: control.Pause = time.sleep,
-    boot_id: Callable[[], str] = base_clock.boot_id,
+    boot_id: Callable[[], str] = base_clock.read_boot_id,
     start: Start = thread,
     set_fsd: Callable[[Run], None] = request_fsd,
     finder: Finder | None = None,
@@ -194,8 +194,8 @@ class _Program:
         with contextlib.ExitStack() as stack:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(files.alone(lock, 0.0, pause=self.sleep))
-                files.sweep([self.path.parent])
+                stack.enter_context(files.hold_lock(lock, 0.0, pause=self.sleep))
+                files.sweep_temporary_files([self.path.parent])
             except OSError as error:
                 self.say(f"{lock} can't be locked: {error.strerror}")
             yield
@@ -397,11 +397,11 @@ class _Program:
                     self.path.unlink(missing_ok=True)
                 self._saved = ""
             return
-        text = records.dump(self.state, VERSION)
+        text = records.dump_record(self.state, VERSION)
         if text == self._saved:
             return
         try:
-            files.replace({self.path: text}, MODE)
+            files.replace_files({self.path: text}, MODE)
             self._saved = text
         except files.WriteError as error:
             # the outage is worse than a run that can't go on where this one was killed
