@@ -39,7 +39,7 @@ from ..net.errors import UpsdFailure
 from ..proxmox import firewall
 from ..shutdown import flag, gate, report, watch
 from ..shutdown import policy as shutdown_policy
-from ..shutdown.names import Names
+from ..shutdown.names import AddressCache
 from ..usb import bus, policy
 
 SECONDS = 4.0
@@ -151,9 +151,9 @@ class Seen:
     untrusted: Mapping[str, str] = field(default_factory=dict)
     # sandboxes that this host can't apply
     refused: Mapping[str, str] = field(default_factory=dict)
-    gate: gate.State | None = None  # of the last gate of this boot
-    last: report.Report | str | None = None  # of the last gate; why it can't be used
-    helped: tuple[watch.Event, ...] = ()  # what nut-watch did for upsd
+    gate: gate.GateState | None = None  # of the last gate of this boot
+    last: report.GateReport | str | None = None  # of the last gate; why it can't be used
+    helped: tuple[watch.WatchEvent, ...] = ()  # what nut-watch did for upsd
     firewall: tuple[str, ...] | None = None
     access: access.Loaded | None = None
     synchronized: bool | None = None
@@ -218,8 +218,8 @@ class Host:
             cut=self.tried("cut", lambda: self._cut(nut), None) if self.primary else None,
             untrusted=self.tried("trust", lambda: self._untrusted(nut), {}),
             refused=self.tried("sandboxes", lambda: sandbox.read_refused(self.root), {}),
-            gate=records.recall(gate.State, self._at(paths.GATE_STATE), gate.VERSION),
-            last=report.read_last(self._at(paths.GATE_REPORT)),
+            gate=records.recall(gate.GateState, self._at(paths.GATE_STATE), gate.VERSION),
+            last=report.read_report(self._at(paths.GATE_REPORT)),
             helped=self._helped(),
             firewall=self.tried("firewall", lambda: self._firewall(nut), None)
             if self.primary and self.shielded
@@ -273,8 +273,8 @@ class Host:
             found.update({place.path: self._file(self._at(place.path)) for place in kit.places.values()})
         return {path: one for path, one in found.items() if one}
 
-    def _helped(self) -> tuple[watch.Event, ...]:
-        return watch.recall(self._at(paths.WATCH_STATE), "").events if self.primary else ()
+    def _helped(self) -> tuple[watch.WatchEvent, ...]:
+        return watch.recall_memory(self._at(paths.WATCH_STATE), "").events if self.primary else ()
 
     def _flags(self, nut: NutFiles) -> dict[str, float]:
         paths = dict.fromkeys([nut.directive("upsmon.conf", "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
@@ -288,7 +288,7 @@ class Host:
         room = os.statvfs(self._at(path).parent)
         # a file system that does not count its files has 0 of them
         files = room.f_favail if room.f_files else None
-        return Cut(path, flag.look_at(flag.spare_of(str(self._at(path)))), room.f_bavail * room.f_frsize, files)
+        return Cut(path, flag.read_flag(flag.spare_path(str(self._at(path)))), room.f_bavail * room.f_frsize, files)
 
     def _untrusted(self, nut: NutFiles) -> dict[str, str]:
         given = nut.directive("upsmon.conf", "POWERDOWNFLAG")
@@ -298,7 +298,7 @@ class Host:
     def _notifying(self) -> Iterator[str]:
         """Yield the programs that stages run as root."""
         # a policy that is wrong is told of elsewhere, and nothing of it is run
-        with contextlib.suppress(shutdown_policy.PolicyError):
+        with contextlib.suppress(shutdown_policy.ShutdownPolicyError):
             policy = shutdown_policy.load_policy(self._at(paths.SHUTDOWN_POLICY))
             yield from (stage.notify[0] for stage in shutdown_policy.read_stages(policy.stages) if stage.notify)
 
@@ -369,7 +369,7 @@ class Host:
         places = {name: place.strip("[]") for name, place in self.clients.items()}
         found, problems = hostnames.resolve_all(places.values(), SECONDS, self.resolve)
         # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
-        kept = Names(self._at(paths.ADDRESSES)).known
+        kept = AddressCache(self._at(paths.ADDRESSES)).known
         addresses: dict[str, tuple[str, ...] | str] = {}
         for name, place in places.items():
             known = found[place] or kept.get(place, ())

@@ -15,7 +15,7 @@ from ..net import readings, snapshot
 from ..net.client import Client
 from ..net.errors import UpsdFailure
 from ..shutdown import observe
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 from .job import CONF, Host
 
 NAME_SECONDS = 5.0
@@ -41,7 +41,7 @@ class Found:
     upsmon: systemd.Unit
 
 
-def judge(policy: Policy, found: Found, need: float | None = None) -> Fitness:
+def judge(policy: ShutdownPolicy, found: Found, need: float | None = None) -> Fitness:
     """Return what stands against a real shutdown. need: seconds that the plan wants of the battery from FSD on, None if not known."""
     problems = list(_installed(found))
     remarks: list[str] = []
@@ -123,9 +123,9 @@ def _comes_back(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
         )
 
 
-def observe_host(policy: Policy, host: Host) -> Found:
+def observe_host(policy: ShutdownPolicy, host: Host) -> Found:
     """Look at all that judge() goes by."""
-    seen, _readings = observe.one_look(policy, host.run, host.names)
+    seen, _readings = observe.observe_once(policy, host.run, host.names)
     upses: dict[str, snapshot.UpsState | str] = {}
     for ups in policy.upses:
         try:
@@ -141,7 +141,7 @@ def observe_host(policy: Policy, host: Host) -> Found:
     return Found(upses, find_addresses(policy, host.names), seen, host.upsmon_conf(), gate, upsmon)
 
 
-def find_addresses(policy: Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
+def find_addresses(policy: ShutdownPolicy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
     wanted = {name for machine in policy.machines for name in machine.addresses}
     found, _problems = hostnames.resolve_all(wanted, NAME_SECONDS, names)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import paths
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 from . import fitness, notes, recorder
 from .aftermath import find_aftermath
 from .job import Host, Say
@@ -43,7 +43,7 @@ class Wanted:
         return self.report.with_name(notes.NAME)
 
 
-def main(policy: Policy, wanted: Wanted, host: Host, out: Say) -> bool:
+def main(policy: ShutdownPolicy, wanted: Wanted, host: Host, out: Say) -> bool:
     """Do what is wanted, and return whether it went well. Raises RehearsalError."""
     if wanted.inside:
         return recorder.record(policy, host, wanted.notes, out)

@@ -23,7 +23,7 @@ from ..net import vocabulary
 from ..net.client import Client
 from ..net.errors import UpsdFailure
 from ..shutdown import observe
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 from .fitness import Fitness, find_addresses, judge, observe_host
 from .job import Host, Refused, RehearsalError, Say, name_primary, read_timing, signals
 from .notes import Look, Noted, Notes, note
@@ -47,7 +47,13 @@ class Recorder:
     """Looks, and writes down what it sees, until it is told to end."""
 
     def __init__(
-        self, policy: Policy, host: Host, path: Path, log: Say, *, prober: Callable[[], Mapping[str, bool | None]]
+        self,
+        policy: ShutdownPolicy,
+        host: Host,
+        path: Path,
+        log: Say,
+        *,
+        prober: Callable[[], Mapping[str, bool | None]],
     ) -> None:
         self.policy, self.host, self.path, self.log, self.prober = policy, host, path, log, prober
         self.known = find_addresses(policy, host.names)
@@ -141,9 +147,9 @@ def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> No
         sender.sendto(words.encode(), address)
 
 
-def record(policy: Policy, host: Host, path: Path, log: Say) -> bool:
+def record(policy: ShutdownPolicy, host: Host, path: Path, log: Say) -> bool:
     """Be the recorder: what its unit runs. path: of the record. Returns as Recorder.run() does."""
-    looker = observe.Looker(policy.machines, host.run, host.clock.now, resolve=host.names)
+    looker = observe.MachineObserver(policy.machines, host.run, host.clock.now, resolve=host.names)
     try:
         recorder = Recorder(policy, host, path, log, prober=looker)
         with signals(recorder.stop):
@@ -158,7 +164,7 @@ def command(starter: str, program: Sequence[str]) -> list[str]:
     return unit_command(starter, UNIT, given, [*program, "record", "--inside"])
 
 
-def start(policy: Policy, host: Host, need: float | None) -> Fitness:
+def start(policy: ShutdownPolicy, host: Host, need: float | None) -> Fitness:
     """See that all is fit, and have systemd start the recorder. When this returns, it records. Raises RehearsalError.
 
     need: seconds that the plan wants of the battery, None if not known.
@@ -173,7 +179,7 @@ def start(policy: Policy, host: Host, need: float | None) -> Fitness:
     return fit
 
 
-def check(policy: Policy, host: Host, need: float | None) -> Fitness:
+def check(policy: ShutdownPolicy, host: Host, need: float | None) -> Fitness:
     """Return what one has to know before a real shutdown. Raises Refused if anything stands against it."""
     fit = judge(policy, observe_host(policy, host), need)
     if fit.problems:

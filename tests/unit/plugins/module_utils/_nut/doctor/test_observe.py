@@ -382,8 +382,8 @@ def test_what_sandboxes_a_host_refused(root: Path) -> None:
 
 def test_the_gate_s_own_notes(root: Path) -> None:
     assert (host(root).look().gate, host(root).look().last) == (None, None)
-    state = gate.begin("boot", "systemd", 10.0)
-    for path, text in ((paths.GATE_STATE, gate.dump(state)), (paths.GATE_REPORT, "[1]")):
+    state = gate.new_state("boot", "systemd", 10.0)
+    for path, text in ((paths.GATE_STATE, gate.dump_state(state)), (paths.GATE_REPORT, "[1]")):
         (root / path).parent.mkdir(parents=True)
         (root / path).write_text(text)
     seen = host(root).look()
