@@ -18,7 +18,7 @@ from ._nut.deploy.apply import LocalNut
 from ._nut.deploy.deployment import DeployError, Deployment
 from ._nut.hotplug.act import Actor
 from ._nut.hotplug.observe import ReconcileError
-from ._nut.usb.policy import PolicyError, check
+from ._nut.usb.policy import UsbPolicyError, check_policy
 
 if TYPE_CHECKING:
     from ._module import Module
@@ -49,9 +49,9 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
     tls = module.params["tls"]
     given = nss.Tls(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
     try:
-        policy = None if module.params["policy"] is None else check(module.params["policy"])
+        policy = None if module.params["policy"] is None else check_policy(module.params["policy"])
         deployment = Deployment(files, local, Actor, tls=given, policy=policy)
-    except (DeployError, PolicyError, ReconcileError, OSError) as error:
+    except (DeployError, UsbPolicyError, ReconcileError, OSError) as error:
         module.fail_json(msg=str(error), changed=False, files=[], actions=[])
     result: dict[str, object] = {}
     force = module.params["force"]

@@ -279,16 +279,16 @@ def block(cure: str) -> dict[str, Any]:
         peer = stack.enter_context(connect(upsd) or socket.socket())
         process = upsd_process.UpsdProcess(upsd.pid)
         if cure == "limit":
-            process.limit_sends()
+            process.limit_write_time()
             # one that is accepted from now on has the limit, too
             peer = stack.enter_context(connect(upsd) or socket.socket())
         dropped = not _overfill(peer)
         before = _answers(2.0)
-        seen = process.sockets()
+        seen = process.read_sockets()
         time.sleep(0.2)
-        stuck = watch.blocking_connections(seen, process.sockets())
+        stuck = watch.blocking_connections(seen, process.read_sockets())
         if cure == "close":
-            process.hang_up(frozenset(connection.inode for connection in stuck))
+            process.close_connections(frozenset(connection.inode for connection in stuck))
         return {"dropped": dropped, "before": before, "stuck": len(stuck), "after": _answers(5.0)}
 
 

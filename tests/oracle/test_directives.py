@@ -24,6 +24,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import (
     consistency,
     dry_run,
     grammar,
+    settings,
     ups_conf,
     upsd,
 )
@@ -106,8 +107,8 @@ def newer(table: dict[str, Directive], version: Release) -> set[str]:
 
 # What the roles write
 
-# the roles make these of other variables
-MADE = {"LISTEN", "MONITOR", "CERTHOST", "AT", "CERTPATH", "CERTIDENT", "NOTIFYFLAG", "MODE"}
+# the roles make these of other variables, or of nut_server_tls
+MADE = {"LISTEN", "MONITOR", "CERTHOST", "AT", "CERTPATH", "CERTIDENT", "MODE"}
 TASKS = """\
 - ansible.builtin.set_fact:
     seen: {{files: "{{{{ __{role}_files }}}}", tls: "{{{{ __{role}_tls }}}}"}}
@@ -130,22 +131,24 @@ PLAYBOOK = """\
 
 
 def variables(role: str) -> dict[str, Any]:
-    """Set every variable of a role that stands for a directive."""
-    known = yaml.safe_load((CHECKOUT / "roles" / role / "defaults" / "main.yml").read_text())
-    found: dict[str, Any] = {f"{role}_notifyflag": BY_NAME["NOTIFYFLAG"]}
-    for file in set(FILES[role]) - {"upsd.users"}:
-        for name, directive in of(file).items():
-            # where two files have one of a name, the file stands between
-            own = f"{role}_{file.partition('.')[0]}_{name.lower()}"
-            variable = own if own in known else f"{role}_{name.lower()}"
-            if name not in MADE and variable in known:
-                found[variable] = value(name, directive)
+    """Set every directive that a role takes."""
+    found: dict[str, Any] = {}
+    for file in settings.FILES[role]:
+        found[settings.variable_of(role, file)] = {
+            name: value(name, directive)
+            for name, directive in of(file).items()
+            if name not in MADE and (role == "nut_server" or name not in settings.PRIMARY_ONLY)
+        }
     timer = {"notifytype": "ONBATT", "command": "START-TIMER", "name": "early", "seconds": 30}
-    found[f"{role}_at"] = [timer, {"notifytype": "ONLINE", "command": "CANCEL-TIMER", "name": "early", "then": "back"}]
-    found[f"{role}_upsmon_certident"] = {"nickname": "nut", "password": ODD}
+    found[f"{role}_upssched_rules"] = [
+        timer,
+        {"notifytype": "ONLINE", "command": "CANCEL-TIMER", "name": "early", "then": "back"},
+    ]
+    upsmon_conf = found[f"{role}_upsmon_conf"]
+    upsmon_conf["CERTIDENT"] = {"nickname": "nut", "password": ODD}
     far = {"system": "far@127.0.0.2", "username": "u", "password": "p'q", "powervalue": 0}
-    found[f"{role}_monitor"] = [far]
-    found[f"{role}_certhost"] = [
+    found[f"{role}_extra_monitors"] = [far]
+    upsmon_conf["CERTHOST"] = [
         {"host": "localhost", "certname": "pve"},
         {"host": "a", "certname": "b", "forcessl": False},
     ]

@@ -137,7 +137,7 @@ def test_a_second_play_changes_nothing(pve, play):
 def test_upsd_is_killed_during_a_play(pve, lab, start):
     """NUT of Debian 12 does not start a daemon again that dies."""
     killer = kill_upsd_when_replaced(lab, "pve8", "/etc/nut/upsd.conf")
-    again = ("--limit", "pve8", *extra(nut_server_maxage=19))
+    again = ("--limit", "pve8", *extra(nut_server_upsd_conf={"MAXAGE": 19}))
     done = ended(start(*again))
     assert ended(killer, 60).returncode == 0
     assert "Traceback" not in done.stdout + done.stderr

@@ -20,7 +20,7 @@ INVENTORY = """\
 pve:
   hosts:
     proxmox:
-      nut_server_upses: [{name: ups, driver: dummy-ups, port: ups.dev}]
+      nut_server_devices: [{name: ups, driver: dummy-ups, port: ups.dev}]
       nut_server_tls: TLS
 ups_clients:
   hosts:

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
-    GuestId,
     AwaitedMachine,
+    GuestId,
     ShutdownPolicy,
     UpsAddress,
 )

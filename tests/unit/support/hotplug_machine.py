@@ -171,7 +171,7 @@ class Machine:
         )
 
     def host(self, **more: Any) -> Host:
-        rules = policy.check({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev), **self.policy})
+        rules = policy.check_policy({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev), **self.policy})
         for driver in ("usbhid-ups", "nutdrv_qx", "dummy-ups"):
             (self.root / "bin" / driver).touch()
         given = {

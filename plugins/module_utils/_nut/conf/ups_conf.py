@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Union
 
+from ..base.spelling import read_truth, suggest
 from . import grammar
+from .directives import DEVICE
 
 # A name is also the instance of a systemd unit (nut-driver@NAME). The enumerator turns anything else into an MD5 sum.
 NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -34,6 +36,11 @@ _TEXTS = ("vendorid", "productid", "serial")
 _VARIABLES = ("default", "override")
 # upsdrvctl 2.8.0 looks for these only on the line that makes its entry, so nothing may stand before them
 _RANKS = {"driver": 0, "port": 1}
+
+
+# what may stand beside a device; NUT takes keys in any case
+_KEYS = {name.lower(): directive for name, directive in DEVICE.items() if not name.endswith(".*")}
+_OWN_KEYS = ("name", "powervalue", *_VARIABLES, "options")
 
 
 class DeviceError(ValueError):
@@ -59,9 +66,9 @@ class UpsConf:
 def section(device: Mapping[str, object]) -> Section:
     """Turn a device of a playbook into a section.
 
-    device: name, driver (default usbhid-ups; auto is for USB), port (default auto), desc, and any other key of NUT or of the driver: a
+    device: name, driver (default usbhid-ups; auto is for USB), port (default auto), desc, and any other key that the tables know: a
     text, a number, true for a bare flag. One that is false, None or "" is left out. default and override map variables
-    to values. options maps keys that have no place of their own to values; there "" is written. Its powervalue is for
+    to values. options maps keys that the tables don't know to values; there "" is written. Its powervalue is for
     upsmon.conf. driver, port and desc come first, then the others in their order. Raises DeviceError.
     """
     name = str(device.get("name") or "")
@@ -109,14 +116,32 @@ def _further(name: str, device: Mapping[str, object]) -> Iterator[tuple[str, obj
         if key in _VARIABLES:
             yield from _variables(name, key, _mapping(name, key, value))
         elif key == "options":
-            for option, one in _mapping(name, key, value).items():
+            for option, setting in _mapping(name, key, value).items():
                 if option in (*FIRST, "name"):
                     raise DeviceError(f"device {name}: {option} belongs to the device itself, not under options")
-                yield str(option), one
-        elif key == "synchronous" and isinstance(value, bool):
-            yield key, "yes" if value else "no"
-        elif value != "":
-            yield str(key), value
+                yield str(option), setting
+        else:
+            yield str(key), _known_setting(name, str(key), value)
+
+
+def _known_setting(name: str, key: str, value: object) -> object:
+    """Return the value of a key that stands beside a device, which must be one of the tables'. "" is None."""
+    directive = _KEYS.get(key.lower())
+    if directive is None and KEY.fullmatch(key):
+        hint = suggest(key, [*DEVICE, *_OWN_KEYS]) or "A key of a driver other than usbhid-ups goes under options"
+        raise DeviceError(f"device {name}: there is no key {key}. {hint}")
+    if directive is None:
+        return value  # no key at all, which section() refuses
+    if value in (None, ""):
+        return None
+    if directive.kind == "flag":
+        try:
+            return read_truth(value)
+        except ValueError as error:
+            raise DeviceError(f"device {name}: {key}: {error}") from None
+    if directive.kind == "yes|no|auto" and isinstance(value, bool):
+        return "yes" if value else "no"
+    return value
 
 
 def _variables(name: str, key: str, values: Mapping[str, object]) -> Iterator[tuple[str, object]]:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Callable
 
+from ..base.spelling import suggest
 from .directives import AT_COMMANDS, DETAILED_TYPES, DIRECTIVES, FORMS, NEWEST, NOTIFY_TYPES, VALUES, Directive, Release
 from .files import NutFiles
 from .statements import ASSIGNMENT, Statement
@@ -31,6 +32,12 @@ def find_wrong_values(texts: Mapping[str, str], release: Release | None) -> list
     know more words than they do. Secrets are never in the answer. Never raises.
     """
     files = NutFiles.of(texts)
+    return find_wrong_lines(files, release) + _wrong_state_path(files, release)
+
+
+def find_wrong_lines(texts: Mapping[str, str], release: Release | None) -> list[str]:
+    """Return what find_wrong_values() does of single lines, whatever the other lines and files have."""
+    files = NutFiles.of(texts)
     newer = release is not None and release > NEWEST
     wrong: list[str] = []
     for name, text in files.items():
@@ -42,7 +49,7 @@ def find_wrong_values(texts: Mapping[str, str], release: Release | None) -> list
             wrong += _wrong_users(files.statements(name), newer)
         elif name in DIRECTIVES:
             wrong += _wrong_directives(files.statements(name), release)
-    return wrong + _wrong_state_path(files, release)
+    return wrong
 
 
 def _complaint(what: str, directive: Directive, values: tuple[str, ...]) -> list[str]:
@@ -219,7 +226,8 @@ def _wrong_event(what: str, values: tuple[str, ...], release: Release | None) ->
     kind = values[0].upper()
     newer = release is not None and release > NEWEST
     if kind not in NOTIFY_TYPES and not newer:
-        return [f"{what} {values[0]}: NUT has no notification of that type. It has {', '.join(NOTIFY_TYPES)}"]
+        hint = suggest(kind, NOTIFY_TYPES) or f"It has {', '.join(NOTIFY_TYPES)}"
+        return [f"{what} {values[0]}: NUT has no notification of that type. {hint}"]
     if what == "NOTIFYMSG":
         # %% is a percent sign. Everything else is a hole that upsmon fills, with what lies about if it has nothing
         text = values[1].replace("%%", "")
@@ -238,7 +246,8 @@ def _wrong_command(kind: str, command: str, name: str, rest: tuple[str, ...], ne
     known = AT_COMMANDS.get(command)
     complaint = ""
     if known is None:
-        complaint = "" if newer else f"upssched has no command {command!r}. It has {', '.join(AT_COMMANDS)}"
+        hint = suggest(command, AT_COMMANDS) or f"It has {', '.join(AT_COMMANDS)}"
+        complaint = "" if newer else f"upssched has no command {command!r}. {hint}"
     elif known.never:
         complaint = f"{command} is refused: {known.never}"
     elif known.kind == "seconds" and not _fits("seconds", rest):

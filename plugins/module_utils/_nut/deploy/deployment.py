@@ -29,10 +29,10 @@ from ..conf.fit import fit_files
 from ..conf.release import find_release
 from ..conf.upsd import local_upsd
 from ..net import snapshot, vocabulary
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
-from ..usb.policy import Policy, PolicyError, read
-from ..usb.resolution import Resolution
+from ..usb.policy import UsbPolicy, UsbPolicyError, read_policy
+from ..usb.resolution import NameResolution
 from . import actions
 from .apply import LocalNut
 from .change import Action, Change, FileChange
@@ -53,13 +53,13 @@ class DeployError(Exception):
 class Bus(Protocol):
     """The host's USB bus with the UPSes on it; see hotplug/act.py, which stands above this file."""
 
-    def complete(self, wanted: str) -> tuple[str, Resolution]:
+    def complete(self, wanted: str) -> tuple[str, NameResolution]:
         """Return ups.conf with what is plugged in filled in, and how its names were found."""
 
-    def intend(self, text: str, resolution: Resolution) -> None:
+    def intend(self, text: str, resolution: NameResolution) -> None:
         """Note what is about to be written, for whoever comes after a crash."""
 
-    def adopt(self, text: str, resolution: Resolution) -> None:
+    def adopt(self, text: str, resolution: NameResolution) -> None:
         """Remember what was written."""
 
 
@@ -69,9 +69,9 @@ class Deployment:
 
     wanted: Mapping[str, str] | None  # name -> text; None, if the host shall have no NUT of ours
     local: LocalNut
-    open_bus: Callable[[Policy, LocalNut, Release | None], Bus]
+    open_bus: Callable[[UsbPolicy, LocalNut, Release | None], Bus]
     tls: nss.Tls | None = None  # the certificates that the files refer to
-    policy: Policy | None = None  # what becomes of UPSes that nobody declared; None leaves them alone
+    policy: UsbPolicy | None = None  # what becomes of UPSes that nobody declared; None leaves them alone
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     done: list[Action] = field(default_factory=list, init=False)
@@ -84,7 +84,7 @@ class Deployment:
         """Read what is there. Raises DeployError for a set of files that is none, or that this NUT can't have."""
         self.serves = False  # upsd, on this host, as plan() has seen it
         self.bus: Bus | None = None
-        self.found: Resolution | None = None
+        self.found: NameResolution | None = None
         self.absent = self.wanted is None
         self.new: Mapping[str, str] = self.wanted or {}
         self.certificates = nss.path_of(self.tls, self.local.folder) if self.tls else None
@@ -125,13 +125,13 @@ class Deployment:
             self.new = {**self.new, "ups.conf": completed}
         return text if auto else ""
 
-    def _policy(self) -> Policy:
+    def _policy(self) -> UsbPolicy:
         """Return the given policy, or that of the host's own nut-hotplug, or one that leaves unknown UPSes alone."""
         if self.policy is not None:
             return self.policy
         try:
-            return read(self.local.folder / "hotplug.json") or Policy(unknown="")
-        except PolicyError as error:
+            return read_policy(self.local.folder / "hotplug.json") or UsbPolicy(unknown="")
+        except UsbPolicyError as error:
             raise DeployError(f"{error}. Run with the tag hotplug, or remove it") from None
 
     def _fit(self) -> None:
@@ -215,15 +215,17 @@ class Deployment:
         """
         for (name, port), names in sorted(self._asked().items()):
             try:
-                with Client(name, port, timeout=5) as client:
-                    states = snapshot.snapshot(client)
+                with UpsdClient(name, port, timeout=5) as client:
+                    states = snapshot.take_snapshot(client)
                 # as in NUT, a name counts in any case
                 if names is None:
                     # what stands in for a UPS that is not there was never served
                     self.served |= {
                         state.name.lower() for state in states if state.fresh and vocabulary.ABSENT not in state.status
                     }
-                busy = snapshot.careful([state for state in states if names is None or state.name.lower() in names])
+                busy = snapshot.list_not_on_mains(
+                    [state for state in states if names is None or state.name.lower() in names]
+                )
             except UpsdFailure:
                 continue
             if busy and not force:
@@ -279,8 +281,8 @@ class Deployment:
         if "ups.conf" not in self.old:
             return []
         try:
-            with Client(*local_upsd(self.old.get("upsd.conf", ""))[0], timeout=5) as client:
-                names = [state.name for state in snapshot.snapshot(client)]
+            with UpsdClient(*local_upsd(self.old.get("upsd.conf", ""))[0], timeout=5) as client:
+                names = [state.name for state in snapshot.take_snapshot(client)]
                 seen = {address for name in names for address in client.list_clients(name)}
         except UpsdFailure:
             return []

@@ -14,7 +14,7 @@ from typing import Callable
 from ..base import hostnames, systemd
 from ..conf import nss, ups_conf, upsd, upsmon
 from ..net import snapshot
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..usb.absent import finds_no_ups
 
@@ -97,8 +97,8 @@ class Verifier:
             return {}, (), ()
         sections = ups_conf.parse(self.files["ups.conf"]).sections
         try:
-            with Client(*upsd.local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
-                states = snapshot.snapshot(client, list(sections))
+            with UpsdClient(*upsd.local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
+                states = snapshot.take_snapshot(client, list(sections))
         except UpsdFailure as error:
             return {}, (Trouble(str(error), systemd.SERVER),), ()
         status = {state.name: " ".join(state.status) if state.fresh else state.error or "no data" for state in states}
@@ -121,7 +121,7 @@ class Verifier:
         away: list[Trouble] = []
         for monitor in upsmon.monitors(self.files["upsmon.conf"]):
             try:
-                with Client(monitor.host, monitor.port, timeout=5) as client:
+                with UpsdClient(monitor.host, monitor.port, timeout=5) as client:
                     name = upsmon.certificate_name(self.files["upsmon.conf"], monitor.host)
                     if self.tls and name:
                         # upsmon logs in only if this works, too

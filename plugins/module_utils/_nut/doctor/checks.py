@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from ..base.text import printable
 from . import checks_files, checks_host, checks_logins, checks_shutdown, checks_ups
+from .exam import PRIMARY, Exam, Expected, HostCheck
 from .findings import FAILURE, UNKNOWN, Finding
-from .look import PRIMARY, Check, Expected, Look
-from .observe import Seen
+from .observe import Observation
 
-CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[HostCheck, ...] = (
     *checks_files.check,
     *checks_ups.check,
     *checks_logins.check,
@@ -24,21 +24,21 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def examine(seen: Seen, expected: Expected) -> list[Finding]:
+def examine_host(seen: Observation, expected: Expected) -> list[Finding]:
     """Judge a host. Raises nothing: a check that fails itself says so."""
-    look = Look(seen, expected)
-    first = list(checks_files.check_installed(look))
+    exam = Exam(seen, expected)
+    first = list(checks_files.check_installed(exam))
     if any(finding.verdict == FAILURE for finding in first):
         return first
     found: list[Finding] = []
     for check in CHECKS:
-        if check.on == PRIMARY and not expected.primary:
+        if check.where == PRIMARY and not expected.primary:
             continue
         try:
-            found += check.run(look)
+            found += check.examine(exam)
         except Exception as error:
             words = f"the check itself failed: {type(error).__name__}: {printable(str(error))}"
             found.append(
-                look.judge(check.names[0], UNKNOWN, words, "this is a mistake in homelab.nut: please report it")
+                exam.make_finding(check.names[0], UNKNOWN, words, "this is a mistake in homelab.nut: please report it")
             )
     return found

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is judged without a look at the host itself: TrueNAS, a clock, a login as the primary sees it, a host that can't be reached."""
+"""What is judged without a exam at the host itself: TrueNAS, a clock, a login as the primary sees it, a host that can't be reached."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def judge_login(primary: str, host: str, result: Mapping[str, Any]) -> list[Find
     return [Finding("login", host, OK, f"logged in on {primary}")]
 
 
-def unexamined(host: str, result: Mapping[str, Any] | None) -> Finding:
+def judge_unexamined(host: str, result: Mapping[str, Any] | None) -> Finding:
     """Return why a host could not be looked at."""
     told = printable(one_line(as_text((result or {}).get("msg") or "no answer")), 300)
     if (result or {}).get("unreachable") or result is None:

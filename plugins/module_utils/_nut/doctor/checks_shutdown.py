@@ -19,8 +19,8 @@ from ..shutdown import gate
 from ..shutdown import policy as shutdown_policy
 from ..shutdown.flag import SET, spare_path
 from .checks_files import unit_problems
+from .exam import DEPLOY, PRIMARY, Exam, Findings, Registry
 from .findings import FAILURE, NOTE, UNKNOWN, WARNING, Finding
-from .look import DEPLOY, PRIMARY, Found, Look, Registry
 
 check = Registry()
 
@@ -35,111 +35,113 @@ KITS: Mapping[str, deploy_kits.Kit] = {
 
 
 @check("upsmon")
-def check_upsmon(look: Look) -> Found:
+def check_upsmon(exam: Exam) -> Findings:
     """Is upsmon what it should be, and does it run as it should?"""
-    watched = look.files.monitors
-    good = upsd.PRIMARY if look.expected.primary else upsd.SECONDARY
+    watched = exam.files.monitors
+    good = upsd.PRIMARY if exam.expected.primary else upsd.SECONDARY
     # one with power value 0 is only watched
     own = [
         monitor
         for monitor in watched
         if monitor.power
-        and (not look.expected.primary or monitor.ups.lower() in {name.lower() for name in look.sections})
+        and (not exam.expected.primary or monitor.ups.lower() in {name.lower() for name in exam.sections})
     ]
     wrong = [f"{monitor.system} as {monitor.type}" for monitor in own if monitor.type not in good]
     if not own:
-        yield look.fail("upsmon", "upsmon.conf watches no UPS that feeds this host", DEPLOY)
+        yield exam.fail("upsmon", "upsmon.conf watches no UPS that feeds this host", DEPLOY)
     elif wrong:
         words = f"upsmon.conf has {', '.join(wrong)}, and must have {good[0]}"
-        effect = ": this host would go down first" if look.expected.primary else ": this host would not be waited for"
-        yield look.fail("upsmon", words + effect, DEPLOY)
+        effect = ": this host would go down first" if exam.expected.primary else ": this host would not be waited for"
+        yield exam.fail("upsmon", words + effect, DEPLOY)
     else:
-        yield look.ok("upsmon", f"{good[0]} of {', '.join(monitor.system for monitor in own)}")
-    users_of = {process.user for process in look.seen.processes if process.name == "upsmon"}
-    wanted = look.files.directive("upsmon.conf", "RUN_AS_USER") or "nut"
+        yield exam.ok("upsmon", f"{good[0]} of {', '.join(monitor.system for monitor in own)}")
+    users_of = {process.user for process in exam.seen.processes if process.name == "upsmon"}
+    wanted = exam.files.directive("upsmon.conf", "RUN_AS_USER") or "nut"
     if users_of and wanted != "root" and wanted not in users_of:
         words = f"upsmon runs as {', '.join(sorted(users_of))}, and should as {wanted}"
-        yield look.warn("upsmon", words, f"systemctl restart {MONITOR}, while on mains")
+        yield exam.warn("upsmon", words, f"systemctl restart {MONITOR}, while on mains")
 
 
 @check("shutdowncmd")
-def check_shutdowncmd(look: Look) -> Found:
+def check_shutdowncmd(exam: Exam) -> Findings:
     """Does upsmon run what it should at the end?"""
-    if "upsmon.conf" not in look.seen.files:
+    if "upsmon.conf" not in exam.seen.files:
         return
-    there = look.files.directive("upsmon.conf", "SHUTDOWNCMD")
-    wanted = look.wanted.directive("upsmon.conf", "SHUTDOWNCMD")
+    there = exam.files.directive("upsmon.conf", "SHUTDOWNCMD")
+    wanted = exam.wanted.directive("upsmon.conf", "SHUTDOWNCMD")
     if not there:
-        yield look.fail("shutdowncmd", "upsmon.conf has no SHUTDOWNCMD: this host would not go down", DEPLOY)
+        yield exam.fail("shutdowncmd", "upsmon.conf has no SHUTDOWNCMD: this host would not go down", DEPLOY)
     elif wanted is not None and there != wanted:
         words = f"SHUTDOWNCMD is {printable(there, 100)!r}, and the inventory has {printable(wanted, 100)!r}"
-        yield look.fail("shutdowncmd", words, DEPLOY)
+        yield exam.fail("shutdowncmd", words, DEPLOY)
     else:
-        yield look.ok("shutdowncmd", printable(there, 100))
+        yield exam.ok("shutdowncmd", printable(there, 100))
 
 
 @check("gate", "hotplug", "access", on=PRIMARY)
-def check_kits(look: Look) -> Found:
+def check_kits(exam: Exam) -> Findings:
     """Are nut-shutdown, nut-hotplug and nut-access there, current, and able to run?"""
-    for name, texts in look.expected.kits.items():
+    for name, texts in exam.expected.kits.items():
         kit = KITS[name]
         check = _CHECK_OF[name]
         tag = "hotplug" if kit is deploy_kits.HOTPLUG else "ups"
-        todo = f"make pve tags={tag} limit={look.host}"
+        todo = f"make pve tags={tag} limit={exam.host}"
         before: list[Finding] = []
-        if not {kit.program, *(place.path for place in kit.places.values())} & set(look.seen.own):
+        if not {kit.program, *(place.path for place in kit.places.values())} & set(exam.seen.own_files):
             # one who deploys by tags has none of it; without it no UPS is lost, as long as none comes or goes
             verdict = WARNING if kit is deploy_kits.HOTPLUG else FAILURE
-            yield look.judge(check, verdict, f"{kit.name} is not installed, and the inventory has it", todo)
+            yield exam.make_finding(check, verdict, f"{kit.name} is not installed, and the inventory has it", todo)
             continue
-        program = look.seen.own.get(kit.program)
+        program = exam.seen.own_files.get(kit.program)
         if program is None:
-            before.append(look.fail(check, f"/{kit.program} is missing", todo))
+            before.append(exam.fail(check, f"/{kit.program} is missing", todo))
         elif not program.mode & 0o100:
             before.append(
-                look.fail(check, f"/{kit.program} can't be run (mode {program.mode:04o})", f"chmod 755 /{kit.program}")
+                exam.fail(check, f"/{kit.program} can't be run (mode {program.mode:04o})", f"chmod 755 /{kit.program}")
             )
-        elif program.digest != look.expected.digests.get(kit.program, program.digest):
-            before.append(look.warn(check, f"/{kit.program} is not the one that this collection installs", todo))
+        elif program.digest != exam.expected.digests.get(kit.program, program.digest):
+            before.append(exam.warn(check, f"/{kit.program} is not the one that this collection installs", todo))
         for each, text in texts.items():
             place = kit.places[each]
-            file = look.seen.own.get(place.path)
-            if text and file is None and each in kit.sandboxes and each in look.seen.refused:
-                why = printable(look.seen.refused[each], 200)
-                before.append(look.note(check, why, f"{kit.remedy}; {todo}"))
+            file = exam.seen.own_files.get(place.path)
+            if text and file is None and each in kit.sandboxes and each in exam.seen.refused_sandboxes:
+                why = printable(exam.seen.refused_sandboxes[each], 200)
+                before.append(exam.note(check, why, f"{kit.remedy}; {todo}"))
             elif text and file is None:
-                before.append(look.fail(check, f"/{place.path} is missing", todo))
-            elif file is not None and file.text != text and not (each == "shutdown.json" and _broken(file.text)):
+                before.append(exam.fail(check, f"/{place.path} is missing", todo))
+            elif (
+                file is not None and file.text != text and not (each == "shutdown.json" and _policy_problem(file.text))
+            ):
                 words = (
                     f"/{place.path} is not as the inventory has it"
                     if text
                     else f"/{place.path} is there, and should not be"
                 )
-                before.append(look.warn(check, words, todo))
-        before += list(_kit_units(look, kit, texts, check))
+                before.append(exam.warn(check, words, todo))
+        before += list(_kit_units(exam, kit, texts, check))
         yield from before
         if not before:
-            yield look.ok(check, f"/{kit.program} and what belongs to it are there, as this collection installs them")
+            yield exam.ok(check, f"/{kit.program} and what belongs to it are there, as this collection installs them")
 
 
-def _kit_units(look: Look, kit: deploy_kits.Kit, texts: Mapping[str, str], check: str) -> Found:
-    unit = look.seen.units.get(kit.service)
+def _kit_units(exam: Exam, kit: deploy_kits.Kit, texts: Mapping[str, str], check: str) -> Findings:
+    unit = exam.seen.units.get(kit.service)
     if unit and unit.load == "masked":
-        yield look.fail(check, f"{kit.service} is masked: it can't be started", f"systemctl unmask {kit.service}")
+        yield exam.fail(check, f"{kit.service} is masked: it can't be started", f"systemctl unmask {kit.service}")
     elif unit and unit.load in ("error", "bad-setting"):
         words = f"systemd can't load {kit.service} ({unit.load})"
-        yield look.fail(check, words, f"systemd-analyze verify {kit.service}")
-    elif unit and unit.load == "not-found" and f"etc/systemd/system/{kit.service}" in look.seen.own:
-        yield look.fail(check, f"systemd does not know {kit.service} yet", "systemctl daemon-reload")
+        yield exam.fail(check, words, f"systemd-analyze verify {kit.service}")
+    elif unit and unit.load == "not-found" and f"etc/systemd/system/{kit.service}" in exam.seen.own_files:
+        yield exam.fail(check, f"systemd does not know {kit.service} yet", "systemctl daemon-reload")
     elif unit and unit.active == "failed":
-        words = f"{kit.service} failed when it ran last{look.last_words(kit.service)}"
-        yield look.warn(check, words, f"journalctl -u {kit.service} -n 50")
+        words = f"{kit.service} failed when it ran last{exam.last_words(kit.service)}"
+        yield exam.warn(check, words, f"journalctl -u {kit.service} -n 50")
     for name in (*kit.standing, *kit.helpers):
         if texts.get(name):
-            yield from unit_problems(look, name, check)
+            yield from unit_problems(exam, name, check)
 
 
-def _broken(text: str) -> str:
+def _policy_problem(text: str) -> str:
     """Return what is wrong with a policy of the gate, "" if it is right."""
     try:
         shutdown_policy.read_stages(shutdown_policy.read_policy(text.encode("utf-8", "surrogateescape")).stages)
@@ -148,143 +150,143 @@ def _broken(text: str) -> str:
     return ""
 
 
-def _is_gated(look: Look) -> bool:
+def _is_gated(exam: Exam) -> bool:
     """Return whether upsmon leaves the shutdown to the gate. Its program is there without that, too: for stages, and for upsd."""
-    return deploy_kits.GATE in (look.files.directive("upsmon.conf", "SHUTDOWNCMD") or "")
+    return deploy_kits.GATE in (exam.files.directive("upsmon.conf", "SHUTDOWNCMD") or "")
 
 
 @check("policy")
-def check_policy(look: Look) -> Found:
+def check_policy(exam: Exam) -> Findings:
     """Is the gate's policy one, and does it know where everybody is?"""
-    if deploy_kits.SHUTDOWN.name not in look.expected.kits:
+    if deploy_kits.SHUTDOWN.name not in exam.expected.kits:
         return
-    file = look.seen.own.get(deploy_kits.SHUTDOWN.places["shutdown.json"].path)
+    file = exam.seen.own_files.get(deploy_kits.SHUTDOWN.places["shutdown.json"].path)
     if file is None:
         return
-    wrong = _broken(file.text)
+    wrong = _policy_problem(file.text)
     if wrong:
         words = f"/{paths.SHUTDOWN_POLICY} can't be used: {printable(wrong, 150)}"
-        yield look.fail("policy", words, "nut-shutdown check; " + DEPLOY.format(host=look.host))
+        yield exam.fail("policy", words, "nut-shutdown check; " + DEPLOY.format(host=exam.host))
         return
-    if not _is_gated(look):
-        yield look.ok("policy", "it can be used; SHUTDOWNCMD waits for nobody")
+    if not _is_gated(exam):
+        yield exam.ok("policy", "it can be used; SHUTDOWNCMD waits for nobody")
         return
     known = shutdown_policy.read_policy(file.text.encode("utf-8", "surrogateescape"))
-    names = {client.name: client.address for client in look.expected.clients}
-    blind = [f"{name} ({address})" for name, address in names.items() if isinstance(look.seen.addresses.get(name), str)]
+    names = {client.name: client.address for client in exam.expected.clients}
+    blind = [f"{name} ({address})" for name, address in names.items() if isinstance(exam.seen.addresses.get(name), str)]
     if blind:
         words = f"no address is known of {', '.join(blind)}: its end would not be seen, and waited for as long as it may take"
-        yield look.warn("policy", words, "give addresses, or mend the name server; then nut-shutdown refresh")
+        yield exam.warn("policy", words, "give addresses, or mend the name server; then nut-shutdown refresh")
     else:
-        yield look.ok(
+        yield exam.ok(
             "policy",
             f"waits for {', '.join(machine.name for machine in known.machines) or 'nobody'}, {known.longest:g} s at most",
         )
 
 
 @check("killpower")
-def check_killpower(look: Look) -> Found:
+def check_killpower(exam: Exam) -> Findings:
     """Would the next reboot cut the UPS's power?"""
-    named = look.files.directive("upsmon.conf", "POWERDOWNFLAG")
-    service = look.seen.units.get(deploy_kits.GATE)
+    named = exam.files.directive("upsmon.conf", "POWERDOWNFLAG")
+    service = exam.seen.units.get(deploy_kits.GATE)
     going = (service is not None and service.active in ("active", "activating")) or any(
-        "FSD" in ups.status for ups in look.upses.values()
+        "FSD" in ups.status for ups in exam.upses.values()
     )
     stale = False
-    for path, since in look.seen.flags.items():
+    for path, since in exam.seen.flags.items():
         stale = True
         if going:
-            yield look.note("killpower", f"{path} is there: a shutdown is going on")
+            yield exam.note("killpower", f"{path} is there: a shutdown is going on")
         elif path == named:
             words = f"{path} is there since {stamp(since)}, and no shutdown is going on: the next reboot cuts the UPS's power"
-            yield look.fail("killpower", words, f"rm {shlex.quote(path)}")
+            yield exam.fail("killpower", words, f"rm {shlex.quote(path)}")
         else:
             words = f"{path} is there since {stamp(since)}, left by an earlier shutdown"
-            yield look.warn("killpower", words, f"rm {path}")
+            yield exam.warn("killpower", words, f"rm {path}")
     if not stale and named:
-        yield look.ok("killpower", f"{named} is not there")
+        yield exam.ok("killpower", f"{named} is not there")
 
 
 @check("cut")
-def check_cut(look: Look) -> Found:
+def check_cut(exam: Exam) -> Findings:
     """Will the UPS be told to cut the power, even if there is no space when it matters?"""
-    yield from look.blind("cut", "cut")
-    seen = look.seen.cut
+    yield from exam.report_unseen("cut", "cut")
+    seen = exam.seen.cut
     if seen is None:
         return
     folder, good = seen.path.rpartition("/")[0] or "/", True
-    if deploy_kits.SHUTDOWN.name in look.expected.kits and seen.spare != SET:
+    if deploy_kits.SHUTDOWN.name in exam.expected.kits and seen.spare != SET:
         good = False
         words = f"the spare flag {spare_path(seen.path)} is not usable ({seen.spare}): with a full {folder} the UPS might not cut the power"
-        yield look.warn(
+        yield exam.warn(
             "cut", words, f"systemd-tmpfiles --create /{deploy_kits.SHUTDOWN.places[deploy_kits.TMPFILES].path}"
         )
     if seen.space < LEAST_SPACE or (seen.files is not None and seen.files < LEAST_FILES):
         good = False
         files = "" if seen.files is None else f" and {seen.files} files"
         words = f"the file system of {folder}, where {seen.path} is written, has room for only {seen.space // 1024} KiB{files}"
-        yield look.warn("cut", words, f"df -h {folder}; df -i {folder}; du -xah {folder} | sort -h | tail")
+        yield exam.warn("cut", words, f"df -h {folder}; df -i {folder}; du -xah {folder} | sort -h | tail")
     if good:
-        yield look.ok("cut", f"there is space for {seen.path}, and a spare of it")
+        yield exam.ok("cut", f"there is space for {seen.path}, and a spare of it")
 
 
 @check("trust")
-def check_trust(look: Look) -> Found:
+def check_trust(exam: Exam) -> Findings:
     """Can others than root change what root believes and runs?"""
-    yield from look.blind("trust", "trust")
-    for path, why in look.seen.untrusted.items():
+    yield from exam.report_unseen("trust", "trust")
+    for path, why in exam.seen.untrusted.items():
         words = f"{path}: {why}, and root trusts and runs what is there"
-        yield look.fail("trust", words, f"chown root {shlex.quote(path)}; chmod go-w {shlex.quote(path)}; make pve")
-    if not look.seen.untrusted and "trust" not in look.seen.troubles:
-        yield look.ok("trust", "root alone can change what root believes and runs")
+        yield exam.fail("trust", words, f"chown root {shlex.quote(path)}; chmod go-w {shlex.quote(path)}; make pve")
+    if not exam.seen.untrusted and "trust" not in exam.seen.troubles:
+        yield exam.ok("trust", "root alone can change what root believes and runs")
 
 
 @check("last-shutdown")
-def check_last_shutdown(look: Look) -> Found:
+def check_last_shutdown(exam: Exam) -> Findings:
     """How did the last shutdown go, and did it end?"""
-    if deploy_kits.SHUTDOWN.name not in look.expected.kits or not _is_gated(look):
+    if deploy_kits.SHUTDOWN.name not in exam.expected.kits or not _is_gated(exam):
         return
-    state, service = look.seen.gate, look.seen.units.get(deploy_kits.GATE)
+    state, service = exam.seen.gate_state, exam.seen.units.get(deploy_kits.GATE)
     if state is not None and not state.ended and not (service and service.active in ("active", "activating")):
         words = f"/{paths.GATE_STATE} is of a wait that did not come to its end; it does not count any more"
-        yield look.note("last-shutdown", words, "nut-shutdown status")
-    last = look.seen.last
+        yield exam.note("last-shutdown", words, "nut-shutdown status")
+    last = exam.seen.last_gate
     if last is None:
-        yield look.ok("last-shutdown", "there was none yet")
+        yield exam.ok("last-shutdown", "there was none yet")
         return
     if isinstance(last, str):
-        yield look.note("last-shutdown", "its report (/var/lib/nut-shutdown/last.json) can't be understood")
+        yield exam.note("last-shutdown", "its report (/var/lib/nut-shutdown/last.json) can't be understood")
         return
     what = "the last shutdown" if last.mode == "gate" else f"the last wait ({printable(last.mode, 20)})"
     what = f"{what}, {stamp(last.began)}"
     if last.rule in (gate.DOWN, gate.ASSUMED) and all(machine.down is not None for machine in last.hosts):
-        yield look.ok("last-shutdown", f"{what}: all were down")
+        yield exam.ok("last-shutdown", f"{what}: all were down")
     else:
         words = f"{what}, did not end well: {printable(last.reason or '', 120) if last.rule else 'it has no end'}"
-        yield look.warn("last-shutdown", words, "nut-shutdown status; make plan")
+        yield exam.warn("last-shutdown", words, "nut-shutdown status; make plan")
 
 
 @check("plan")
-def check_plan(look: Look) -> Found:
+def check_plan(exam: Exam) -> Findings:
     """Does the battery last for the shutdown as it is planned?"""
-    planned = look.expected.plan
+    planned = exam.expected.plan
     if planned is None:
         return
     made = planned.get("plan")
     if not isinstance(made, Mapping):
         words = f"the shutdown could not be planned: {printable(str(planned.get('msg') or 'no answer'))}"
-        yield look.unknown("plan", words, "make plan")
+        yield exam.unknown("plan", words, "make plan")
         return
     wrong = [constraint for constraint in made.get("constraints", ()) if constraint.get("holds") is False]
     remedies = "; ".join(dict.fromkeys(str(constraint["remedy"]) for constraint in wrong if constraint.get("remedy")))
     words = str(made.get("verdict", ""))
     if planned.get("holds") is None:
         # a UPS that says nothing is told of elsewhere
-        silent = not look.upses or not all(ups.fresh for ups in look.upses.values())
-        yield look.judge("plan", NOTE if silent else UNKNOWN, words, "make plan")
+        silent = not exam.upses or not all(ups.fresh for ups in exam.upses.values())
+        yield exam.make_finding("plan", NOTE if silent else UNKNOWN, words, "make plan")
     elif planned["holds"]:
-        yield look.ok("plan", words)
+        yield exam.ok("plan", words)
     else:
         # as the role's own default of nut_server_plan_enforce has it
         verdict = NOTE if planned.get("feasible") else FAILURE
-        yield look.judge("plan", verdict, words, f"make plan; {remedies}" if remedies else "make plan")
+        yield exam.make_finding("plan", verdict, words, f"make plan; {remedies}" if remedies else "make plan")

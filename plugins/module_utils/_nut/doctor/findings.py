@@ -51,21 +51,21 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class DoctorReport:
     """All findings: hosts in the order of the inventory, of each the worst first."""
 
     findings: tuple[Finding, ...]
 
     @property
-    def worst(self) -> str:
+    def worst_verdict(self) -> str:
         """The worst verdict."""
         found = {one.verdict for one in self.findings}
         return next((verdict for verdict in VERDICTS if verdict in found), OK)
 
     @property
-    def code(self) -> int:
+    def exit_code(self) -> int:
         """The exit code."""
-        return CODES[self.worst]
+        return CODES[self.worst_verdict]
 
     @property
     def summary(self) -> str:
@@ -84,14 +84,14 @@ class Report:
         """Return it for machines."""
         return {
             "format": FORMAT,
-            "verdict": self.worst,
-            "code": self.code,
+            "verdict": self.worst_verdict,
+            "code": self.exit_code,
             "summary": self.summary,
             "findings": [asdict(one) for one in self.findings],
         }
 
 
-def from_json(data: Mapping[str, Any]) -> Report:
+def from_json(data: Mapping[str, Any]) -> DoctorReport:
     """Read what Report.to_json made. Raises KeyError, TypeError and ValueError for anything else."""
     given = data["findings"]
     if not isinstance(given, list) or len(given) > _FINDINGS:
@@ -99,10 +99,10 @@ def from_json(data: Mapping[str, Any]) -> Report:
     found = tuple(Finding(one["check"], one["host"], one["verdict"], one["seen"], one.get("todo", "")) for one in given)
     if not all(one.verdict in VERDICTS for one in found):
         raise ValueError("it has another verdict than there are")
-    return Report(found)
+    return DoctorReport(found)
 
 
-def report(hosts: Sequence[str], findings: Iterable[Finding]) -> Report:
+def merge_findings(hosts: Sequence[str], findings: Iterable[Finding]) -> DoctorReport:
     """Put the findings of all hosts in order. What two hosts found of one thing stands there once, by its worse verdict."""
     best: dict[tuple[str, str], list[Finding]] = {}
     for one in findings:
@@ -117,25 +117,25 @@ def report(hosts: Sequence[str], findings: Iterable[Finding]) -> Report:
             kept += dict.fromkeys(bad or those)
     order = {name: number for number, name in enumerate(hosts)}
     kept.sort(key=lambda one: (order.get(one.host, len(order)), VERDICTS.index(one.verdict)))
-    return Report(tuple(kept))
+    return DoctorReport(tuple(kept))
 
 
 _HEAD = ("HOST", "CHECK", "VERDICT", "SEEN", "TO DO")
 
 
-def table(made: Report, *, everything: bool = False, width: int = _WIDTH) -> str:
+def format_table(made: DoctorReport, *, everything: bool = False, width: int = _WIDTH) -> str:
     """Show a report as a table of WIDTH columns.
 
     Notes stand below it, what several hosts share once; what is ok is only named there. EVERYTHING: each finding has a row.
     """
     rows = [one for one in made.findings if everything or one.verdict not in (OK, NOTE)]
-    lines = [*_rows(rows, width), ""] if rows else []
+    lines = [*_table_lines(rows, width), ""] if rows else []
     if not everything:
-        lines += [*_notes(made, width), *_good(made, width)]
+        lines += [*_note_lines(made, width), *_ok_lines(made, width)]
     return "\n".join([*lines, made.summary])
 
 
-def _notes(made: Report, width: int) -> list[str]:
+def _note_lines(made: DoctorReport, width: int) -> list[str]:
     notes: dict[tuple[str, str], list[str]] = {}
     for one in made.findings:
         if one.verdict == NOTE:
@@ -144,12 +144,12 @@ def _notes(made: Report, width: int) -> list[str]:
     lines = [
         line
         for (check, words), hosts in notes.items()
-        for line in _wrapped(f"note, {', '.join(hosts)}, {check}: {words}", width)
+        for line in _wrap_line(f"note, {', '.join(hosts)}, {check}: {words}", width)
     ]
     return [*lines, ""] if lines else []
 
 
-def _good(made: Report, width: int) -> list[str]:
+def _ok_lines(made: DoctorReport, width: int) -> list[str]:
     good: dict[str, list[str]] = {}
     for one in made.findings:
         if one.verdict == OK:
@@ -157,16 +157,16 @@ def _good(made: Report, width: int) -> list[str]:
     lines = [
         line
         for host, names in good.items()
-        for line in _wrapped(f"ok, {host}: {', '.join(dict.fromkeys(names))}", width)
+        for line in _wrap_line(f"ok, {host}: {', '.join(dict.fromkeys(names))}", width)
     ]
     return [*lines, ""] if lines else []
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def _wrap_line(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _rows(rows: Sequence[Finding], width: int) -> list[str]:
+def _table_lines(rows: Sequence[Finding], width: int) -> list[str]:
     short = [(one.host, one.check, one.verdict.upper() if one.verdict == FAILURE else one.verdict) for one in rows]
     sizes = [min(max(len(one[column]) for one in (*short, _HEAD)), _NAME) for column in range(3)]
     rest = max(width - sum(sizes) - 4 * 2, 30)

@@ -78,12 +78,12 @@ _SYSTEMDS = re.compile(
 )
 
 
-def is_systemds(words: str) -> bool:
+def is_from_systemd(words: str) -> bool:
     """Return whether a line of a unit's journal is systemd's, about it."""
     return _SYSTEMDS.match(words) is not None
 
 
-def in_words(unit: str, words: str) -> tuple[str, bool] | None:
+def explain_line(unit: str, words: str) -> tuple[str, bool] | None:
     """Return in plain words what a line of the journal means, and whether it is a trouble. None if it says nothing to people."""
     for pattern in _PATTERNS:
         found = pattern.said.search(words)
@@ -91,17 +91,17 @@ def in_words(unit: str, words: str) -> tuple[str, bool] | None:
             who = f" ({unit.removesuffix('.service')})" if pattern.words.startswith(("the unit", "driver ")) else ""
             told = pattern.words.format(*(printable(group or "", 80) for group in found.groups()))
             return told + ("" if "driver of {0}" in pattern.words else who), pattern.bad
-    if unit in _OURS and not is_systemds(words):
+    if unit in _OURS and not is_from_systemd(words):
         return f"{unit.removesuffix('.service')}: {printable(words, 150)}", False
     return None
 
 
-def events(journal: Iterable[Entry], most: int) -> list[tuple[float, str]]:
+def list_events(journal: Iterable[Entry], most: int) -> list[tuple[float, str]]:
     """Return the last events of a journal: when, and what in words; the newest last. Equal ones in a row are one."""
     found: list[tuple[float, str]] = []
     times = 1
     for entry in sorted(journal, key=lambda entry: entry.at):
-        told = in_words(entry.unit, entry.words)
+        told = explain_line(entry.unit, entry.words)
         if told is None:
             continue
         plain = re.sub(r" \([0-9]+ times\)$", "", found[-1][1]) if found else ""
@@ -114,11 +114,11 @@ def events(journal: Iterable[Entry], most: int) -> list[tuple[float, str]]:
     return found[-most:]
 
 
-def troubles(journal: Iterable[Entry]) -> list[tuple[str, int, float]]:
+def list_troubles(journal: Iterable[Entry]) -> list[tuple[str, int, float]]:
     """Return what went wrong: in words, how often, and when last; what was last comes first."""
     found: dict[str, tuple[int, float]] = {}
     for entry in journal:
-        told = in_words(entry.unit, entry.words)
+        told = explain_line(entry.unit, entry.words)
         if told and told[1]:
             times, last = found.get(told[0], (0, 0.0))
             found[told[0]] = times + 1, max(last, entry.at)

@@ -34,7 +34,7 @@ from ..conf.release import find_release
 from ..deploy import actions, sandbox
 from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..proxmox import firewall
 from ..shutdown import flag, gate, report, watch
@@ -56,7 +56,7 @@ _TIME_ERROR = 5
 _TIMEX_BYTES = 512
 
 _T = TypeVar("_T")
-Open = Callable[[str, int], Client]
+Open = Callable[[str, int], UpsdClient]
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,15 @@ class Socket:
 
 
 @dataclass(frozen=True)
-class Served:
+class UpsdAnswer:
     """What an upsd said, and as whom it sees this host."""
 
-    report: snapshot.Report
-    here: str
+    report: snapshot.UpsdReport
+    own_address: str
 
 
 @dataclass(frozen=True)
-class Tls:
+class TlsResult:
     """What STARTTLS came to. ends: when the certificate expires, in seconds since 1970."""
 
     version: str
@@ -107,7 +107,7 @@ class Tls:
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutFlag:
     """What it takes to tell the UPS to cut the power. spare: how the spare of the flag at ``path`` stands, as flag.py says.
 
     space, files: bytes, and files, that its file system still takes; None if it takes any number.
@@ -120,7 +120,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """All that was seen on a host. troubles: what could not be looked at -> why.
 
     files: those of NUT, by their names. own: those of our programs, by paths. served: what this host's upsd said, None if it has
@@ -137,32 +137,32 @@ class Seen:
     release: Release | None = None
     installed: tuple[str, ...] = ()
     files: Mapping[str, File] = field(default_factory=dict)
-    own: Mapping[str, File] = field(default_factory=dict)
+    own_files: Mapping[str, File] = field(default_factory=dict)
     units: Mapping[str, Unit] = field(default_factory=dict)
     processes: tuple[Process, ...] = ()
     sockets: tuple[Socket, ...] = ()
     devices: tuple[bus.UsbDevice, ...] = ()
-    served: Served | str | None = None
-    watched: Mapping[str, Served | str] = field(default_factory=dict)
+    served: UpsdAnswer | str | None = None
+    watched: Mapping[str, UpsdAnswer | str] = field(default_factory=dict)
     addresses: Mapping[str, tuple[str, ...] | str] = field(default_factory=dict)
-    tls: Tls | None = None
+    tls: TlsResult | None = None
     flags: Mapping[str, float] = field(default_factory=dict)
-    cut: Cut | None = None
+    cut: CutFlag | None = None
     untrusted: Mapping[str, str] = field(default_factory=dict)
     # sandboxes that this host can't apply
-    refused: Mapping[str, str] = field(default_factory=dict)
-    gate: gate.GateState | None = None  # of the last gate of this boot
-    last: report.GateReport | str | None = None  # of the last gate; why it can't be used
-    helped: tuple[watch.WatchEvent, ...] = ()  # what nut-watch did for upsd
+    refused_sandboxes: Mapping[str, str] = field(default_factory=dict)
+    gate_state: gate.GateState | None = None  # of the last gate of this boot
+    last_gate: report.GateReport | str | None = None  # of the last gate; why it can't be used
+    upsd_events: tuple[watch.WatchEvent, ...] = ()  # what nut-watch did for upsd
     firewall: tuple[str, ...] | None = None
-    access: access.Loaded | None = None
+    access: access.LoadedTable | None = None
     synchronized: bool | None = None
     journal: tuple[Entry, ...] = ()
     troubles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
-class Host:
+class HostObserver:
     """A host to look at. clients: name of each machine that ought to be logged in -> its address or name.
 
     kits: our programs that ought to be here. open_client: opens upsd at a place. ca: what TLS is checked by, "" without it; server:
@@ -175,62 +175,62 @@ class Host:
     kits: Sequence[deploy_kits.Kit] = ()
     ca: str = ""
     server: str = ""
-    shielded: bool = True
+    check_firewall: bool = True
     since: float = 86400.0
     root: Path = Path("/")
-    open_client: Open = lambda host, port: Client(host, port, timeout=SECONDS)
+    open_client: Open = lambda host, port: UpsdClient(host, port, timeout=SECONDS)
     resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve
     finder: Find = find_program
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
-    kept_right: Callable[[], bool | None] | None = None
+    ask_clock: Callable[[], bool | None] | None = None
     troubles: dict[str, str] = field(default_factory=dict, init=False)
 
-    def look(self) -> Seen:
+    def observe_host(self) -> Observation:
         """Look at all there is. Raises nothing that a host's state could bring about."""
         now = self.clock()
         installed = tuple(
             name for name in (("upsmon", "upsd") if self.primary else ("upsmon",)) if self.finder(name) is not None
         )
         nothing: dict[str, File] = {}
-        files = self.tried("files", self._files, nothing)
+        files = self.try_part("files", self._read_nut_files, nothing)
         nut = NutFiles({name: file.text for name, file in files.items()})
         names = tuple(nut.ups_conf.sections)
         none: tuple[tuple[Socket, ...], tuple[Process, ...]] = ((), ())
-        sockets, processes = self.tried("sockets", self._network, none)
-        served = self._served(nut) if self.primary and installed else None
-        return Seen(
+        sockets, processes = self.try_part("sockets", self._find_sockets, none)
+        served = self._ask_own_upsd(nut) if self.primary and installed else None
+        return Observation(
             now=now,
-            group=_group(),
-            release=self.tried("release", lambda: find_release(self.runner, self.finder), None),
+            group=_nut_group(),
+            release=self.try_part("release", lambda: find_release(self.runner, self.finder), None),
             installed=installed,
             files=files,
-            own=self.tried("own files", self._own, {}),
-            units=self.tried("units", lambda: self._units(names), {}),
+            own_files=self.try_part("own files", self._read_own_files, {}),
+            units=self.try_part("units", lambda: self._show_units(names), {}),
             processes=processes,
             sockets=sockets,
-            devices=self.tried("usb", self._devices, ()) if self.primary else (),
+            devices=self.try_part("usb", self._scan_usb, ()) if self.primary else (),
             served=served,
-            watched=self._watched(nut),
-            addresses=self._addresses(),
-            tls=self._tls(nut) if self.primary and self.ca else None,
-            flags=self.tried("flags", lambda: self._flags(nut), {}),
-            cut=self.tried("cut", lambda: self._cut(nut), None) if self.primary else None,
-            untrusted=self.tried("trust", lambda: self._untrusted(nut), {}),
-            refused=self.tried("sandboxes", lambda: sandbox.read_refused(self.root), {}),
-            gate=records.recall(gate.GateState, self._at(paths.GATE_STATE), gate.VERSION),
-            last=report.read_report(self._at(paths.GATE_REPORT)),
-            helped=self._helped(),
-            firewall=self.tried("firewall", lambda: self._firewall(nut), None)
-            if self.primary and self.shielded
+            watched=self._ask_watched_upsds(nut),
+            addresses=self._look_up_clients(),
+            tls=self._try_tls(nut) if self.primary and self.ca else None,
+            flags=self.try_part("flags", lambda: self._find_flags(nut), {}),
+            cut=self.try_part("cut", lambda: self._observe_cut(nut), None) if self.primary else None,
+            untrusted=self.try_part("trust", lambda: self._find_untrusted(nut), {}),
+            refused_sandboxes=self.try_part("sandboxes", lambda: sandbox.read_refused(self.root), {}),
+            gate_state=records.recall(gate.GateState, self._path_below_root(paths.GATE_STATE), gate.VERSION),
+            last_gate=report.read_report(self._path_below_root(paths.GATE_REPORT)),
+            upsd_events=self._upsd_events(),
+            firewall=self.try_part("firewall", lambda: self._firewall_hints(nut), None)
+            if self.primary and self.check_firewall
             else None,
-            access=self.tried("access", self._access, None) if self.primary else None,
-            synchronized=self.tried("clock", self.kept_right or is_synchronized, None),
-            journal=self.tried("journal", lambda: self._journal(names, now), ()),
+            access=self.try_part("access", self._read_access_table, None) if self.primary else None,
+            synchronized=self.try_part("clock", self.ask_clock or is_synchronized, None),
+            journal=self.try_part("journal", lambda: self._read_journal(names, now), ()),
             troubles=dict(self.troubles),
         )
 
-    def tried(self, what: str, work: Callable[[], _T], otherwise: _T) -> _T:
+    def try_part(self, what: str, work: Callable[[], _T], otherwise: _T) -> _T:
         """Look at one thing; what goes wrong is noted."""
         try:
             return work()
@@ -240,10 +240,10 @@ class Host:
 
     # Files
 
-    def _at(self, path: str) -> Path:
+    def _path_below_root(self, path: str) -> Path:
         return self.root / path.lstrip("/")
 
-    def _file(self, path: Path, text: bool = True) -> File | None:
+    def _read_file(self, path: Path, text: bool = True) -> File | None:
         try:
             about = path.stat()
             data = b""
@@ -261,50 +261,57 @@ class Host:
             text=data.decode("utf-8", "surrogateescape") if text else "",
         )
 
-    def _files(self) -> dict[str, File]:
+    def _read_nut_files(self) -> dict[str, File]:
         names = (*actions.PRIMARY_FILES, actions.WANTED) if self.primary else actions.SECONDARY_FILES
-        found = {name: self._file(self._at(paths.NUT) / name) for name in names}
+        found = {name: self._read_file(self._path_below_root(paths.NUT) / name) for name in names}
         return {name: one for name, one in found.items() if one}
 
-    def _own(self) -> dict[str, File]:
+    def _read_own_files(self) -> dict[str, File]:
         found: dict[str, File | None] = {}
         for kit in self.kits:
-            found[kit.program] = self._file(self._at(kit.program), text=False)
-            found.update({place.path: self._file(self._at(place.path)) for place in kit.places.values()})
+            found[kit.program] = self._read_file(self._path_below_root(kit.program), text=False)
+            found.update(
+                {place.path: self._read_file(self._path_below_root(place.path)) for place in kit.places.values()}
+            )
         return {path: one for path, one in found.items() if one}
 
-    def _helped(self) -> tuple[watch.WatchEvent, ...]:
-        return watch.recall_memory(self._at(paths.WATCH_STATE), "").events if self.primary else ()
+    def _upsd_events(self) -> tuple[watch.WatchEvent, ...]:
+        return watch.recall_memory(self._path_below_root(paths.WATCH_STATE), "").events if self.primary else ()
 
-    def _flags(self, nut: NutFiles) -> dict[str, float]:
+    def _find_flags(self, nut: NutFiles) -> dict[str, float]:
         paths = dict.fromkeys([nut.directive("upsmon.conf", "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
-        seen = {path: self._at(path) for path in paths if path}
+        seen = {path: self._path_below_root(path) for path in paths if path}
         return {path: one.lstat().st_mtime for path, one in seen.items() if one.is_file()}
 
-    def _cut(self, nut: NutFiles) -> Cut | None:
+    def _observe_cut(self, nut: NutFiles) -> CutFlag | None:
         path = nut.directive("upsmon.conf", "POWERDOWNFLAG")
         if not path:
             return None
-        room = os.statvfs(self._at(path).parent)
+        room = os.statvfs(self._path_below_root(path).parent)
         # a file system that does not count its files has 0 of them
         files = room.f_favail if room.f_files else None
-        return Cut(path, flag.read_flag(flag.spare_path(str(self._at(path)))), room.f_bavail * room.f_frsize, files)
+        return CutFlag(
+            path,
+            flag.read_flag(flag.spare_path(str(self._path_below_root(path)))),
+            room.f_bavail * room.f_frsize,
+            files,
+        )
 
-    def _untrusted(self, nut: NutFiles) -> dict[str, str]:
+    def _find_untrusted(self, nut: NutFiles) -> dict[str, str]:
         given = nut.directive("upsmon.conf", "POWERDOWNFLAG")
-        paths = [*trust.ROOTS_OWN, *([str(Path(given).parent)] if given else []), *self._notifying()]
-        return {path: why for path in paths if (why := trust.find_untrusted(self._at(path)))}
+        paths = [*trust.ROOTS_OWN, *([str(Path(given).parent)] if given else []), *self._notify_programs()]
+        return {path: why for path in paths if (why := trust.find_untrusted(self._path_below_root(path)))}
 
-    def _notifying(self) -> Iterator[str]:
+    def _notify_programs(self) -> Iterator[str]:
         """Yield the programs that stages run as root."""
         # a policy that is wrong is told of elsewhere, and nothing of it is run
         with contextlib.suppress(shutdown_policy.ShutdownPolicyError):
-            policy = shutdown_policy.load_policy(self._at(paths.SHUTDOWN_POLICY))
+            policy = shutdown_policy.load_policy(self._path_below_root(paths.SHUTDOWN_POLICY))
             yield from (stage.notify[0] for stage in shutdown_policy.read_stages(policy.stages) if stage.notify)
 
     # systemd
 
-    def _units(self, sections: Sequence[str]) -> dict[str, Unit]:
+    def _show_units(self, sections: Sequence[str]) -> dict[str, Unit]:
         names = [MONITOR, ALL]
         if self.primary:
             names += [SERVER, WATCHER, *map(driver, sections)]
@@ -312,7 +319,7 @@ class Host:
             names += kit.units
         return show(names, self.runner, booted=self.clock() - self.monotonic())
 
-    def _journal(self, sections: Sequence[str], now: float) -> tuple[Entry, ...]:
+    def _read_journal(self, sections: Sequence[str], now: float) -> tuple[Entry, ...]:
         daemons = [MONITOR, SERVER, *map(driver, sections)] if self.primary else [MONITOR]
         quiet = [name for kit in self.kits for name in kit.units if name.endswith(".service")]
         # of what a timer starts each minute only its own words, not systemd's
@@ -328,15 +335,15 @@ class Host:
 
     # Processes and sockets
 
-    def _network(self) -> tuple[tuple[Socket, ...], tuple[Process, ...]]:
+    def _find_sockets(self) -> tuple[tuple[Socket, ...], tuple[Process, ...]]:
         processes, owners = [], {}
-        for folder in sorted(self._at("proc").glob("[0-9]*")):
+        for folder in sorted(self._path_below_root("proc").glob("[0-9]*")):
             with contextlib.suppress(OSError):
                 name = (folder / "comm").read_text(encoding="utf-8", errors="replace").strip()
                 if name not in ("upsd", "upsmon"):
                     continue
-                processes.append(Process(name, int(folder.name), _user(folder.stat().st_uid)))
-                owners.update(dict.fromkeys(_inodes(folder), name))
+                processes.append(Process(name, int(folder.name), _user_name(folder.stat().st_uid)))
+                owners.update(dict.fromkeys(_socket_inodes(folder), name))
         sockets = [
             Socket(found.address, found.port, owners.get(found.inode, ""))
             for found in tcp_table.read_sockets(self.root, tcp_table.LISTEN)
@@ -345,31 +352,31 @@ class Host:
 
     # USB
 
-    def _devices(self) -> tuple[bus.UsbDevice, ...]:
-        places = policy.read(self._at(paths.HOTPLUG_POLICY)) or policy.Policy()
-        return bus.scan(self._at(places.sysfs), self._at(places.dev))
+    def _scan_usb(self) -> tuple[bus.UsbDevice, ...]:
+        places = policy.read_policy(self._path_below_root(paths.HOTPLUG_POLICY)) or policy.UsbPolicy()
+        return bus.scan_bus(self._path_below_root(places.sysfs), self._path_below_root(places.dev))
 
     # upsd
 
-    def _served(self, nut: NutFiles) -> Served | str:
-        return self._ask(*nut.local_upsd[0])
+    def _ask_own_upsd(self, nut: NutFiles) -> UpsdAnswer | str:
+        return self._ask_upsd(*nut.local_upsd[0])
 
-    def _ask(self, host: str, port: int, names: Sequence[str] | None = None) -> Served | str:
+    def _ask_upsd(self, host: str, port: int, names: Sequence[str] | None = None) -> UpsdAnswer | str:
         try:
             with self.open_client(host, port) as client:
-                report = snapshot.look(client, names)
-                return Served(report, client.local_address)
+                report = snapshot.observe_upsd(client, names)
+                return UpsdAnswer(report, client.local_address)
         except (UpsdFailure, ValueError) as error:
             return str(error)
 
-    def _watched(self, nut: NutFiles) -> dict[str, Served | str]:
-        return {one.system: self._ask(one.host, one.port, [one.ups]) for one in nut.monitors}
+    def _ask_watched_upsds(self, nut: NutFiles) -> dict[str, UpsdAnswer | str]:
+        return {one.system: self._ask_upsd(one.host, one.port, [one.ups]) for one in nut.monitors}
 
-    def _addresses(self) -> dict[str, tuple[str, ...] | str]:
+    def _look_up_clients(self) -> dict[str, tuple[str, ...] | str]:
         places = {name: place.strip("[]") for name, place in self.clients.items()}
         found, problems = hostnames.resolve_all(places.values(), SECONDS, self.resolve)
         # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
-        kept = AddressCache(self._at(paths.ADDRESSES)).known
+        kept = AddressCache(self._path_below_root(paths.ADDRESSES)).known
         addresses: dict[str, tuple[str, ...] | str] = {}
         for name, place in places.items():
             known = found[place] or kept.get(place, ())
@@ -380,19 +387,19 @@ class Host:
                 )
         return addresses
 
-    def _tls(self, nut: NutFiles) -> Tls:
+    def _try_tls(self, nut: NutFiles) -> TlsResult:
         try:
             with self.open_client(*nut.local_upsd[0]) as client:
                 client.starttls(self.ca, self.server)
                 ends = client.peer_not_after
-                return Tls(client.tls_version or "", ends.timestamp() if isinstance(ends, datetime) else 0.0)
+                return TlsResult(client.tls_version or "", ends.timestamp() if isinstance(ends, datetime) else 0.0)
         except UpsdFailure as error:
-            return Tls("", 0.0, str(error))
+            return TlsResult("", 0.0, str(error))
 
     # Proxmox VE
 
-    def _firewall(self, nut: NutFiles) -> tuple[str, ...] | None:
-        folder = self._at("etc/pve")
+    def _firewall_hints(self, nut: NutFiles) -> tuple[str, ...] | None:
+        folder = self._path_below_root("etc/pve")
         if not folder.is_dir():
             return None
         port = nut.ports[0]
@@ -402,25 +409,25 @@ class Host:
         state = firewall.state(*firewall.read(folder), [one for those in known.values() for one in those], port)
         return (*firewall.hint(state, known, port, folder / firewall.HOST), *([] if state.off else problems.values()))
 
-    def _access(self) -> access.Loaded | None:
+    def _read_access_table(self) -> access.LoadedTable | None:
         return access.read_table(self.runner)
 
 
-def _group() -> int | None:
+def _nut_group() -> int | None:
     try:
         return grp.getgrnam("nut").gr_gid
     except KeyError:
         return None
 
 
-def _user(uid: int) -> str:
+def _user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
 
 
-def _inodes(folder: Path) -> Iterable[str]:
+def _socket_inodes(folder: Path) -> Iterable[str]:
     """Yield the sockets that a process has open, by their inodes."""
     with contextlib.suppress(OSError):
         for one in (folder / "fd").iterdir():

@@ -18,9 +18,9 @@ from ..base import hostnames, records
 from ..base.text import printable
 from ..conf.release import dotted
 from ..net import readings, snapshot
-from ..net.vocabulary import status_words
-from .journal import events
-from .observe import Seen, Served
+from ..net.vocabulary import describe_status
+from .journal import list_events
+from .observe import Observation, UpsdAnswer
 
 YEAR = 365.25 * 86400
 EVENTS = 12
@@ -35,7 +35,7 @@ _DATE = (
 )
 
 
-def date(text: str) -> float | None:
+def parse_date(text: str) -> float | None:
     """Read a date of a battery as makers write it (2023/05/31, 05/31/23, 2023-05). Seconds since 1970, or None if it is none.
 
     APC's 05/31/23 has the month first.
@@ -51,9 +51,9 @@ def date(text: str) -> float | None:
     return None
 
 
-def state_words(state: snapshot.UpsState) -> str:
+def describe_state(state: snapshot.UpsState) -> str:
     """Return how a UPS stands: on mains, charging."""
-    return status_words(state.status) if state.fresh else f"no data ({state.error or 'its driver is starting'})"
+    return describe_status(state.status) if state.fresh else f"no data ({state.error or 'its driver is starting'})"
 
 
 # One screen
@@ -93,7 +93,7 @@ def read_facts(data: object) -> Facts:
     return records.build(Facts, data, "seen", lambda text: printable(text, 300))
 
 
-def facts(seen: Seen, most: int = EVENTS) -> dict[str, Any]:
+def collect_facts(seen: Observation, most: int = EVENTS) -> dict[str, Any]:
     """Return Facts of a primary, as data for JSON."""
     served = seen.served
     return asdict(
@@ -101,30 +101,30 @@ def facts(seen: Seen, most: int = EVENTS) -> dict[str, Any]:
             now=seen.now,
             release=dotted(seen.release) if seen.release else None,
             upsd=served if isinstance(served, str) else None,
-            upses=tuple(map(_facts_of, served.report.upses)) if isinstance(served, Served) else (),
+            upses=tuple(map(_ups_facts, served.report.upses)) if isinstance(served, UpsdAnswer) else (),
             addresses={name: those for name, those in seen.addresses.items() if not isinstance(those, str)},
-            events=tuple(events(seen.journal, most)),
+            events=tuple(list_events(seen.journal, most)),
         )
     )
 
 
-def _facts_of(ups: snapshot.UpsState) -> UpsFacts:
+def _ups_facts(ups: snapshot.UpsState) -> UpsFacts:
     return UpsFacts(
         name=ups.name,
         description=ups.description,
         status=tuple(ups.status),
-        words=state_words(ups),
+        words=describe_state(ups),
         fresh=ups.fresh,
         charge=ups.reading.charge,
         runtime=ups.reading.runtime,
-        load=readings.quantity(ups.variables.get("ups.load")),
+        load=readings.parse_quantity(ups.variables.get("ups.load")),
         battery_date=next((ups.variables[name] for name in DATES if ups.variables.get(name)), None),
         model=" ".join(ups.variables[name] for name in ("device.mfr", "device.model") if ups.variables.get(name)),
         clients=tuple(ups.clients),
     )
 
 
-def status(primaries: Mapping[str, object], clients: Sequence[Mapping[str, Any]], *, width: int = WIDTH) -> str:
+def format_status(primaries: Mapping[str, object], clients: Sequence[Mapping[str, Any]], *, width: int = WIDTH) -> str:
     """Show it on one screen. primaries: name -> facts(), or why there are none. clients: the secondaries, as site.clients lists them.
 
     A host whose facts are none hides no other.
@@ -141,32 +141,32 @@ def status(primaries: Mapping[str, object], clients: Sequence[Mapping[str, Any]]
         if isinstance(seen, str):
             lines += textwrap.wrap(f"{name}: {printable(seen, 300)}", width, subsequent_indent="  ")
         else:
-            lines += _primary(name, seen, [one for one in clients if one["primary"] == name], width)
+            lines += _primary_lines(name, seen, [one for one in clients if one["primary"] == name], width)
     return "\n".join(lines)
 
 
-def _primary(name: str, seen: Facts, clients: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+def _primary_lines(name: str, seen: Facts, clients: Sequence[Mapping[str, Any]], width: int) -> list[str]:
     lines = [name + (f", NUT {seen.release}" if seen.release else "")]
     if seen.upsd:
         lines += textwrap.wrap(f"  {seen.upsd}", width, subsequent_indent="  ")
     for ups in seen.upses:
-        lines += _ups(ups, clients, seen.addresses, width)
+        lines += _ups_lines(ups, clients, seen.addresses, width)
     if not seen.events:
         return [*lines, "  no events in the journal"]
     lines.append("  last events:")
     for at, words in seen.events:
-        lines += textwrap.wrap(f"    {_moment(at)}  {words}", width, subsequent_indent=" " * 24)
+        lines += textwrap.wrap(f"    {_format_time(at)}  {words}", width, subsequent_indent=" " * 24)
     return lines
 
 
-def _ups(
+def _ups_lines(
     ups: UpsFacts, clients: Sequence[Mapping[str, Any]], addresses: Mapping[str, Sequence[str]], width: int
 ) -> list[str]:
     numbers = [
         f"{label} {value:g} %" for label, value in (("charge", ups.charge), ("load", ups.load)) if value is not None
     ]
     if ups.runtime is not None:
-        numbers.insert(1 if ups.charge is not None else 0, f"lasts {duration(ups.runtime)}")
+        numbers.insert(1 if ups.charge is not None else 0, f"lasts {format_duration(ups.runtime)}")
     if ups.battery_date:
         numbers.append(f"battery of {printable(ups.battery_date, 20)}")
     model = f" ({printable(ups.model, 60)})" if ups.model else ""
@@ -191,7 +191,7 @@ def _ups(
     return lines + textwrap.wrap(f"    on it: {', '.join(told)}", width, subsequent_indent="      ")
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Write a time that a battery lasts: 95 s, 12 min, 2 h 5 min."""
     if seconds < 120:
         return f"{seconds:.0f} s"
@@ -199,5 +199,5 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _moment(at: float) -> str:
+def _format_time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -19,7 +19,7 @@ from ..base.clock import stamp
 from ..base.text import printable
 from ..conf import dry_run, enumerator, ups_conf
 from ..deploy.change import Action
-from ..usb.resolution import Resolution
+from ..usb.resolution import NameResolution
 from .look import Look, gist
 from .memory import Decision, State, save
 from .observe import DUMMY, Observer
@@ -49,19 +49,19 @@ class Outcome:
 class Actor(Observer):
     """One host, on which something is done."""
 
-    def adopt(self, text: str, resolution: Resolution) -> None:
+    def adopt(self, text: str, resolution: NameResolution) -> None:
         """Note what a play has written, if this host has a memory: nobody has edited that by hand."""
         if self.local.memory.exists():
             written = self._ours(text, resolution)
             self._keep(replace(self._load(), memory=dict(resolution.memory), written=written, intended={}))
 
-    def intend(self, text: str, resolution: Resolution) -> None:
+    def intend(self, text: str, resolution: NameResolution) -> None:
         """Note what a play is about to write, as begin() does: one that is killed then must not look like somebody's edit."""
         if self.local.memory.exists():
             self._keep(replace(self._load(), intended=self._ours(text, resolution)))
 
     @staticmethod
-    def _ours(text: str, resolution: Resolution) -> dict[str, str]:
+    def _ours(text: str, resolution: NameResolution) -> dict[str, str]:
         sections = ups_conf.parse(text).sections
         return {name: ups_conf.render([section]) for name, section in sections.items() if name not in resolution.fixed}
 

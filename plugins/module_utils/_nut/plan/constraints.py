@@ -27,7 +27,7 @@ from .needed import (
     waits_as_expected,
     waits_at_limits,
 )
-from .remedies import set_variable, spell, spell_sum
+from .remedies import set_directive, set_variable, spell, spell_sum
 from .supplies import is_cyberpower, low_marks, notice_time, real_delays, when_charged
 from .timeline import Inputs, stage_room, stage_starts, work_out_clock
 
@@ -104,13 +104,13 @@ def _hostsync(given: Inputs, needed: Needed) -> Iterator[Constraint]:
         slowest = max(given.secondaries, key=lambda secondary: secondary.begin_time)
         have, need = given.timing.hostsync, slowest.begin_time
         words = f"{slowest.name} begins to go down up to {spell(need)} s after FSD; HOSTSYNC gives {spell(have)} s"
-        yield _compare(have, need, words, set_variable("hostsync", needed["hostsync"]))
+        yield _compare(have, need, words, set_directive("HOSTSYNC", needed["hostsync"]))
 
 
 def _poll(given: Inputs, needed: Needed, name: str) -> Iterator[Constraint]:
     value = polls_of(given.timing)[name]
     words = f"upsd drops a client that is silent for {IDLE_SECONDS} s; upsmon is for {spell(value)} s"
-    yield _compare(IDLE_SECONDS - 1, value, words, f"{set_variable(name, needed[name])} or less")
+    yield _compare(IDLE_SECONDS - 1, value, words, f"{set_directive(name.upper(), needed[name])} or less")
 
 
 for _name in ("pollfreq", "pollfreqalert"):
@@ -122,7 +122,7 @@ def _deadtime(given: Inputs, needed: Needed) -> Iterator[Constraint]:
     have, poll = given.timing.deadtime, given.timing.poll
     need = LOOKS * poll
     words = f"{LOOKS} looks, {spell(poll)} s apart, are {spell(need)} s; DEADTIME gives {spell(have)} s"
-    yield _compare(have, need, words, set_variable("deadtime", needed["deadtime"]))
+    yield _compare(have, need, words, set_directive("DEADTIME", needed["deadtime"]))
 
 
 @rule("MAXAGE", setting=True)
@@ -130,7 +130,7 @@ def _maxage(given: Inputs, needed: Needed) -> Iterator[Constraint]:
     have, interval = given.timing.maxage, max(supply.pollinterval for supply in given.supplies)
     need = LOOKS * interval
     words = f"{LOOKS} looks at the UPS, {spell(interval)} s apart, are {spell(need)} s; MAXAGE gives {spell(have)} s"
-    yield _compare(have, need, words, set_variable("maxage", needed["maxage"]))
+    yield _compare(have, need, words, set_directive("MAXAGE", needed["maxage"], "upsd.conf"))
 
 
 @rule("POWEROFF_WAIT", setting=True)
@@ -140,7 +140,7 @@ def _poweroff_wait(given: Inputs, needed: Needed) -> Iterator[Constraint]:
         off = max(real_delays(supply, timing.release)[0] or 0 for supply in given.supplies)
         terms = [(timing.killpower, "killpower"), (off, "offdelay"), (REBOOT_MARGIN, "margin")]
         words = f"{spell_sum(terms)}; after POWEROFF_WAIT, {spell(timing.poweroff_wait)} s, the host is rebooted"
-        remedy = f"{set_variable('poweroff_wait', needed['poweroff_wait'])}s"
+        remedy = set_directive("POWEROFF_WAIT", needed["poweroff_wait"], "nut.conf", unit="s")
         yield _compare(timing.poweroff_wait, total(terms), words, remedy)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..conf.settings import variable_of
 from .model import Machine, StagePlan, Supply
 from .needed import stage_runtime_needed, terms_as_expected, total
 from .supplies import notice_time, when_charged
@@ -45,6 +46,11 @@ def spell_trigger(stage: StagePlan) -> str:
 def set_variable(name: str, value: float) -> str:
     """Name a variable of the role nut_server, and what it must be."""
     return f"set nut_server_{name} to {spell(value)}"
+
+
+def set_directive(name: str, value: float, file: str = "upsmon.conf", unit: str = "") -> str:
+    """Name a directive of one of NUT's files, the variable that holds it, and what it must be."""
+    return f"set {name} in {variable_of('nut_server', file)} to {spell(value)}{unit}"
 
 
 def set_delays(supply: Supply, **delays: float) -> str:

@@ -25,7 +25,7 @@ from ..hotplug.look import Look, describe
 from ..hotplug.observe import ReconcileError
 from ..hotplug.reconcile import Host
 from ..usb import policy
-from ..usb.bus import Ups
+from ..usb.bus import UsbUps
 
 BUSY = 75
 # Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str], out: Say, err: Say, program: str = "") -> int
         return left.code
     try:
         rules = _policy(options.policy)
-    except policy.PolicyError as error:
+    except policy.UsbPolicyError as error:
         err(f"{options.policy}: {error}")
         return USAGE
     host = Host(
@@ -152,15 +152,15 @@ def _run(host: Host, log: Log) -> int:
         return BUSY
 
 
-def _policy(path: Path) -> policy.Policy:
+def _policy(path: Path) -> policy.UsbPolicy:
     """Read the policy. None at all is the default one."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return policy.Policy()
+        return policy.UsbPolicy()
     except (OSError, ValueError) as error:
-        raise policy.PolicyError(f"it can't be read: {error}") from None
-    return policy.load(text)
+        raise policy.UsbPolicyError(f"it can't be read: {error}") from None
+    return policy.parse_policy(text)
 
 
 # What is said
@@ -227,7 +227,7 @@ def status_data(look: Look) -> dict[str, Any]:
     }
 
 
-def _ups_data(look: Look, ups: Ups, name: str, why_not: str) -> dict[str, Any]:
+def _ups_data(look: Look, ups: UsbUps, name: str, why_not: str) -> dict[str, Any]:
     device, seen = ups.device, look.seen.get(name)
     return {
         "name": name,

@@ -283,9 +283,9 @@ def _drill(call: Call) -> int:
         if options.inside:  # the inner half, which is told the policy
             held = inside.hold_drill(STDIN, say, call.out, as_json=options.json)
             return OK if held else FAILED
-        host = job.Host(call.run or runner(STOP_SECONDS), _own_program())
+        host = job.RehearsalHost(call.run or runner(STOP_SECONDS), _own_program())
         return outside.hold_drill(call.policy(), options.outage, host, say, as_json=options.json)
-    except job.Refused as error:
+    except job.RehearsalRefused as error:
         call.err(f"nut-shutdown drill: {error}")
         return USAGE
     except job.RehearsalError as error:
@@ -298,7 +298,7 @@ def _record(call: Call) -> int:
     from ..rehearsal import job, live
 
     options = call.options
-    wanted = live.Wanted(
+    wanted = live.RecordOptions(
         check=options.check,
         show=options.show,
         inside=options.inside,
@@ -309,13 +309,13 @@ def _record(call: Call) -> int:
     )
     # the recorder asks how guests stand; who starts it waits for systemd
     run = call.run or runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS)
-    host = job.Host(run, _own_program(), call.names(keep=True))
+    host = job.RehearsalHost(run, _own_program(), call.names(keep=True))
     try:
         done = live.main(call.policy(), wanted, host, call.out)
     except job.RehearsalError as error:
         for line in str(error).splitlines():
             call.err(f"nut-shutdown record: {line}")
-        return USAGE if isinstance(error, job.Refused) else FAILED
+        return USAGE if isinstance(error, job.RehearsalRefused) else FAILED
     return OK if done else FAILED
 
 

@@ -38,23 +38,23 @@ ENDING = 5.0
 LOOK = 0.2
 """Seconds from one look to the next."""
 
-Say = Callable[[str], None]
+Output = Callable[[str], None]
 
 
 class RehearsalError(Exception):
     """A rehearsal can't be held, or could not be ended; the message says why."""
 
 
-class Refused(RehearsalError):
+class RehearsalRefused(RehearsalError):
     """There is none now, and nothing was done; the message says why, and what to do, a line each."""
 
 
-class Stopped(RehearsalError):
+class RehearsalStopped(RehearsalError):
     """Somebody wants it to end."""
 
 
 @dataclass(frozen=True)
-class Host:
+class RehearsalHost:
     """This host, as a rehearsal asks and works it."""
 
     run: Run  # runs a program of it
@@ -65,19 +65,19 @@ class Host:
     user: Callable[[], int] = os.geteuid
 
     @property
-    def conf(self) -> Path:
+    def conf_path(self) -> Path:
         """Return where its upsmon.conf is."""
         return self.root / CONF.relative_to("/")
 
     @property
-    def token(self) -> Path:
+    def token_path(self) -> Path:
         """Return where a recorder writes its token. It is gone after a reboot; the kernel's own id of a boot is none of a container's."""
         return self.root / paths.SHUTDOWN_RUN / "live"
 
     def upsmon_conf(self) -> str | None:
         """Return the text of its upsmon.conf, None if it can't be read."""
         try:
-            return self.conf.read_text(encoding="utf-8", errors="replace")
+            return self.conf_path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return None
 
@@ -93,13 +93,13 @@ class Job:
     primary: str
 
     @property
-    def longest(self) -> float:
+    def time_limit(self) -> float:
         """Return after how many seconds it must be over, whatever happens."""
         wait = 2 * max(self.timing["POLLFREQ"], self.timing["POLLFREQALERT"])
         waits = self.timing["HOSTSYNC"] + self.timing["FINALDELAY"] + wait + self.timing["DEADTIME"]
         return math.ceil(STARTING + self.outage + waits + self.policy.longest + 60)
 
-    def dump(self) -> str:
+    def to_json(self) -> str:
         """Write it as one line of JSON."""
         return json.dumps({**asdict(self), "policy": {"version": VERSION, **asdict(self.policy)}})
 
@@ -132,7 +132,7 @@ def name_primary(policy: ShutdownPolicy) -> str:
 
 
 @contextlib.contextmanager
-def signals(stop: Callable[[], None]) -> Iterator[None]:
+def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Have SIGTERM, SIGINT and SIGHUP call STOP. Nothing is broken off where it stands: what was started is ended in order."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.signal(number, lambda _number, _frame: stop()) for number in numbers}

@@ -22,7 +22,7 @@ MOST_MEASURED = 86400.0
 """Seconds above which a time is none that a shutdown takes."""
 
 
-def fair(seconds: float) -> int:
+def round_up(seconds: float) -> int:
     """Return the time to write into the inventory for one that was measured."""
     return max(math.ceil(round(seconds * MARGIN, 6)), LEAST_TIME)
 
@@ -37,17 +37,17 @@ class Offer:
     measured: float  # s
 
     @property
-    def value(self) -> int:
+    def shutdown_time(self) -> int:
         """The time to write down."""
-        return fair(self.measured)
+        return round_up(self.measured)
 
     @property
-    def line(self) -> str:
+    def inventory_line(self) -> str:
         """Where it belongs, and the line in YAML."""
         how = f"measured {self.measured:.1f} s, rounded up with {MARGIN - 1:.0%} margin".replace("%", " %")
-        how += f", at least {LEAST_TIME}" if self.value == LEAST_TIME else ""
+        how += f", at least {LEAST_TIME}" if self.shutdown_time == LEAST_TIME else ""
         file = f"host_vars/{self.name}.yml" + (", or group_vars/pve.yml" if self.own else "")
-        return f"{file}: nut_{'server' if self.own else 'client'}_shutdown_time: {self.value}  # {how}"
+        return f"{file}: nut_{'server' if self.own else 'client'}_shutdown_time: {self.shutdown_time}  # {how}"
 
 
 def read_offers(data: object, primary: str, secondaries: Collection[str]) -> list[Offer]:
@@ -78,7 +78,7 @@ def find_offers(
         measured = took.get(name)
         if measured is None or now is None:
             continue
-        better = fair(measured)
+        better = round_up(measured)
         if abs(better - now) <= max(1.0, now / 10) and now >= measured:
             continue
         found.append(Offer(name, its, now, measured))

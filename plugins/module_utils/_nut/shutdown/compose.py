@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..inventory import KINDS, UNSET, SiteError
-from .policy import GuestId, AwaitedMachine, ShutdownPolicy, UpsAddress
+from .policy import AwaitedMachine, GuestId, ShutdownPolicy, UpsAddress
 
 SPARE_SECONDS = 30
 

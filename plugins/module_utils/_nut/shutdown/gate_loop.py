@@ -23,7 +23,7 @@ from ..base.cli import Say
 from ..base.clock import CLOCK, Clock, boot_id, boottime, stamp
 from ..base.text import printable
 from . import flag, report
-from .gate import GateReading, GateState, new_state, dump_state, resume_state, advance_gate
+from .gate import GateReading, GateState, advance_gate, dump_state, new_state, resume_state
 from .policy import OWN_FILE_LIMIT, ShutdownPolicy
 from .writer import BackgroundWriter
 

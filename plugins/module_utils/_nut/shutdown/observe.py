@@ -23,7 +23,7 @@ from ..base.clock import boottime
 from ..base.systemd import Run
 from ..conf import grammar, upsd, upsmon
 from ..net import vocabulary
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure, VarNotSupported
 from . import probe
 from .gate import GateReading, make_reading
@@ -161,7 +161,7 @@ class Orders:
         self.logins, self.say = logins, say
         self.told: set[str] = set()
 
-    def __call__(self, client: Client, ups: UpsAddress, status: str) -> None:
+    def __call__(self, client: UpsdClient, ups: UpsAddress, status: str) -> None:
         """Give the order, if this status lacks it. Never raises UpsdFailure: what upsd says else is still worth hearing."""
         login = self.logins.get(str(ups))
         if login is None or "FSD" in vocabulary.split_status(status):
@@ -197,7 +197,7 @@ def read_ups(
 ) -> GateReading:
     """Ask upsd once about a UPS. Raises UpsdFailure, also if its data are stale, and grammar.Unencodable."""
     asked = clock()
-    with Client(ups.host, ups.port, seconds) as client:
+    with UpsdClient(ups.host, ups.port, seconds) as client:
         status = client.get_var(ups.name, "ups.status")
         try:
             runtime = client.get_var(ups.name, "battery.runtime")

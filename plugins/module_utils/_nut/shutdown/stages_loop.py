@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The program around the stages: it asks the UPSes, does what stages.decide() says, and remembers, for as long as the host runs.
+"""The program around the stages: it asks the UPSes, does what decide_stages() says, and remembers, for as long as the host runs.
 
 It may be killed at any moment and started again: what it was about to do is written down before it is done.
 """
@@ -22,7 +22,7 @@ from ..base import files, records
 from ..base.systemd import Run
 from ..base.text import LINE, one_line, printable
 from ..conf import grammar
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..proxmox import control
 from .fsd import FsdError, request_fsd
@@ -30,16 +30,16 @@ from .policy import Stage, StageGuest, UpsAddress
 from .stage_guests import GuestSource, StageResolver, Start
 from .stages import (
     HOLD_SECONDS,
+    Power,
     StageAction,
     StagesDecision,
-    Power,
     StagesState,
     combine_power,
     decide_stages,
-    read_power,
     note_started,
     note_stopped,
     note_stopping,
+    read_power,
 )
 
 VERSION = 1  # of the memory
@@ -86,7 +86,7 @@ def load_state(path: Path, boot: str) -> tuple[StagesState, str]:
 def ask_upsd(ups: UpsAddress) -> Mapping[str, str] | None:
     """Ask upsd for the variables of a UPS. Returns None if it gives none within ASK_SECONDS."""
     try:
-        with Client(ups.host, ups.port, ASK_SECONDS) as client:
+        with UpsdClient(ups.host, ups.port, ASK_SECONDS) as client:
             return client.list_vars(ups.name)
     except (UpsdFailure, grammar.Unencodable):
         return None
@@ -174,7 +174,7 @@ class _StagesLoop:
     upses: tuple[UpsAddress, ...]
     path: Path
     log: Log
-    run_stages: Run
+    run: Run
     clock: control.Clock
     ask: Ask
     sleep: control.Pause

@@ -28,7 +28,7 @@ from ..net.readings import may_be_outage
 from ..net.vocabulary import ABSENT, split_status
 
 if TYPE_CHECKING:
-    from ..net.upsd_process import Activity, Connection, Sockets
+    from ..net.upsd_process import Activity, ClientConnection, Sockets
 
 VERSION = 1
 
@@ -94,7 +94,7 @@ def is_hasty(release: str) -> bool:
     return found is None or (2, 8, 1) <= tuple(map(int, found.groups())) < (2, 8, 3)
 
 
-def blocking_connections(before: Sockets, now: Sockets) -> tuple[Connection, ...]:
+def blocking_connections(before: Sockets, now: Sockets) -> tuple[ClientConnection, ...]:
     """Return the connections to close while upsd is silent: those that block it, and those that would do so next.
 
     One that was full at two looks blocks it. Of a client that reads slowly some may have moved: it blocks upsd all the same. Of the

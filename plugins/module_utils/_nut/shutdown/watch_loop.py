@@ -20,9 +20,9 @@ from ..base.hostnames import LOOPBACK, join_host
 from ..base.text import printable
 from ..conf import grammar, upsd
 from ..conf.upsd import local_upsd
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import Unreachable, UpsdError, UpsdFailure
-from ..net.upsd_process import Connection, Gone, NotAllowed, Sockets, UpsdProcess
+from ..net.upsd_process import ClientConnection, ProcessEnded, SocketAccessDenied, Sockets, UpsdProcess
 from . import watch
 
 INTERVAL = 1.0
@@ -52,7 +52,7 @@ class Watcher:
     process: UpsdProcess | None = field(default=None, init=False)
     last_words: dict[str, str] = field(default_factory=dict, init=False)  # of each UPS, about its power
     floods: watch.Floods = field(default_factory=watch.Floods, init=False)
-    _client: Client | None = field(default=None, init=False)
+    _client: UpsdClient | None = field(default=None, init=False)
     _closed: frozenset[int] = field(default=frozenset(), init=False)  # sockets that upsd, being stopped, may still have
     _told: set[str] = field(default_factory=set, init=False)
     _listened: float = field(default=0.0, init=False)
@@ -84,9 +84,9 @@ class Watcher:
             self.silence = watch.Silence(self.clock.now())
             self.look_for_floods(self.find_process())
             self.check_listening(statuses)
-        except Gone:
+        except ProcessEnded:
             self.lose_process()
-        except (NotAllowed, systemd.UnitError) as error:
+        except (SocketAccessDenied, systemd.UnitError) as error:
             self.say_once(f"upsd can't be watched: {error}")
 
     @property
@@ -102,7 +102,7 @@ class Watcher:
             self._client = self.connect(seconds)
         try:
             self._client.timeout = seconds
-            self._client.renew()
+            self._client.renew_timeout()
             names = self._client.list_ups()
             self.last_words = {name: self.last_words.get(name, "") for name in names}
             statuses = {}
@@ -115,15 +115,15 @@ class Watcher:
             raise
         return statuses
 
-    def connect(self, seconds: float) -> Client:
+    def connect(self, seconds: float) -> UpsdClient:
         """Return a connection to upsd. It may be another release by now; one that does not answer is what it was.
 
         A connection alone is no answer: the kernel makes it, in the place of a upsd that hangs.
         """
         host, port = local_upsd(self.read_conf())[0]
         with contextlib.ExitStack() as stack:
-            client = stack.enter_context(Client(host, port, seconds))
-            release = client.version()
+            client = stack.enter_context(UpsdClient(host, port, seconds))
+            release = client.get_version()
             stack.pop_all()
         if release != self.memory.release:
             self.memory = replace(self.memory, release=release)
@@ -131,7 +131,7 @@ class Watcher:
         return client
 
     @staticmethod
-    def ask_status(client: Client, name: str) -> str:
+    def ask_status(client: UpsdClient, name: str) -> str:
         """Return the status of a UPS; "" if its data are stale, which is an answer, too."""
         try:
             return client.get_var(name, "ups.status")
@@ -154,11 +154,11 @@ class Watcher:
         if self.process is None:
             pid = systemd.show([systemd.SERVER], self.run)[systemd.SERVER].pid
             if not pid:
-                raise Gone
+                raise ProcessEnded
             self.process = UpsdProcess(pid)
             try:
-                self.process.limit_sends()
-            except NotAllowed as error:
+                self.process.limit_write_time()
+            except SocketAccessDenied as error:
                 self.say_once(f"can't reach upsd's connections ({error}): if upsd hangs, nut-watch can only restart it")
         return self.process
 
@@ -172,8 +172,8 @@ class Watcher:
     def sockets(self, process: UpsdProcess) -> Sockets:
         """Return the connections of upsd. Where they can't be had: whether it can be connected to, which is work for it."""
         try:
-            return process.sockets()
-        except NotAllowed:
+            return process.read_sockets()
+        except SocketAccessDenied:
             return Sockets((), int(is_open(*local_upsd(self.read_conf())[0])))
 
     # What is done
@@ -188,12 +188,12 @@ class Watcher:
         """Close the connections that block upsd, or restart it, where it sleeps and none does."""
         before = self.sockets(process)
         self.clock.sleep(SAMPLE_SECONDS)
-        now, activity, moment = self.sockets(process), process.activity(), self.clock.now()
+        now, activity, moment = self.sockets(process), process.read_activity(), self.clock.now()
         silent = moment - self.silence.since
         stuck = [found for found in watch.blocking_connections(before, now) if found.inode not in self._closed]
         if stuck:
             inodes = frozenset(connection.inode for connection in stuck)
-            process.hang_up(inodes)
+            process.close_connections(inodes)
             self._closed |= inodes
             self.report_blocked(stuck, silent)
         self.silence = self.silence.noted(moment, activity, now.has_work)
@@ -208,7 +208,7 @@ class Watcher:
         if due and not stuck:
             self.restart(f"upsd said nothing for {silent:.0f} s")
 
-    def report_blocked(self, stuck: Sequence[Connection], silent: float) -> None:
+    def report_blocked(self, stuck: Sequence[ClientConnection], silent: float) -> None:
         """Report whose connections were closed."""
         for address in sorted({connection.address for connection in stuck}):
             ports = sorted(connection.port for connection in stuck if connection.address == address)

@@ -47,4 +47,4 @@ def _is_model_there(section: Section, runner: systemd.Run) -> bool:
         found = bus.ask_scanner(runner)
     except bus.ScannerError:
         return False
-    return any(fingerprint.means_model(section, *ids.split(":")) for ids in found)
+    return any(fingerprint.matches_model(section, *ids.split(":")) for ids in found)

@@ -64,7 +64,9 @@ def test_the_digests_are_those_of_what_the_roles_install() -> None:
     shutdown = zipapp.build(CHECKOUT / "roles/nut_server/files/nut_shutdown.py", "_nut", b"#!/usr/bin/python3 -IS\n")
     access = zipapp.build(CHECKOUT / "roles/nut_server/files/nut_access.py", "_nut", b"#!/usr/bin/python3 -IS\n")
     head = (CHECKOUT / "roles/nut_hotplug/files/start.sh").read_bytes()
-    hotplug = zipapp.build(CHECKOUT / "roles/nut_hotplug/files/nut_hotplug.py", "_nut", head)
+    hotplug = zipapp.build(
+        CHECKOUT / "roles/nut_hotplug/files/nut_hotplug.py", "_nut", head, first="_nut/hotplug/quiet.py"
+    )
     assert max(map(len, (shutdown, access, hotplug))) < observe.PROGRAM_BYTES / 4
     doctor.digests.cache_clear()
     assert doctor.digests() == {
@@ -83,6 +85,7 @@ def test_the_roles_install_them_so(role: str, tasks: str, head: str | None) -> N
     text = (CHECKOUT / "roles" / role / f"tasks/{tasks}.yml").read_text()
     task = text[text.index("homelab.nut.zipapp:") :].split("\n\n")[0]
     assert ("head: start.sh" in task) == (head is not None)
+    assert ("first: _nut/hotplug/quiet.py" in task) == (head is not None)
     assert "shebang" not in task
     assert "package" not in task
 

@@ -247,9 +247,9 @@ def sent(spec: dict[str, Any], field: str, value: Any) -> dict[str, Any] | None:
     """What the module sends for this option; None if it refuses it, or Ansible does."""
     checked = ArgumentSpecValidator({field: spec[field]}).validate({field: value})
     given = {field: checked.validated_parameters[field]}
-    if checked.error_messages or ups.problems(given):
+    if checked.error_messages or ups.find_problems(given):
         return None
-    return ups.normalise(given)
+    return ups.normalise_settings(given)
 
 
 def test_enough_of_them() -> None:

@@ -123,7 +123,7 @@ def test_numbers(value: object, number: float | None) -> None:
 
 FINGERPRINT = Fingerprint("051d", "0002", "5B1234T56789", "1-4")
 FINDER = selection.Finder({"nas": selection.Selector(ids=((100, None),), tags=("nas",))}, Path("/dev/null"))
-NOTED = notes.Noted(True, 1010.0, 1020.0)
+NOTED = notes.MachineNotes(True, 1010.0, 1020.0)
 ENTRY = '{"__REALTIME_TIMESTAMP": "1000000000000000", "MESSAGE": "m", "MESSAGE_ID": "i", "_SYSTEMD_UNIT": "u"}'
 POLICY = {
     "version": 1,
@@ -262,23 +262,23 @@ NFT = {
 }
 
 LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
-    "gate.resume": (as_json(gate.dump_state(GATE)), by_text(lambda text: gate.resume_state(text, "boot", "upsmon", 25.0))),
-    "stages_loop.load": (as_json(records.dump(STAGES, stages_loop.VERSION)), lambda path: stages_loop.load_state(path, "boot")),
+    "gate.resume_state": (as_json(gate.dump_state(GATE)), by_text(lambda text: gate.resume_state(text, "boot", "upsmon", 25.0))),
+    "stages_loop.load_state": (as_json(records.dump(STAGES, stages_loop.VERSION)), lambda path: stages_loop.load_state(path, "boot")),
     "state.load": (as_json(records.dump(HOTPLUG, memory.VERSION)), memory.load),
     "Finder.kept": (GUESTS, load_kept_guests),
-    "notes.read_notes": (as_json(NOTES.dump()), expect(notes.read_notes, job.RehearsalError)),
-    "aftermath._gate_says": (as_json(records.dump(GATE_REPORT, report.VERSION)), lambda path: aftermath._gate_says(path, NOTES)),
+    "notes.read_notes": (as_json(NOTES.to_json()), expect(notes.read_notes, job.RehearsalError)),
+    "aftermath._gate_result": (as_json(records.dump(GATE_REPORT, report.VERSION)), lambda path: aftermath._gate_result(path, NOTES)),
     "systemd.read_journal": (as_json(ENTRY), by_text(lambda text: list(systemd.read_journal([], lambda _command: (0, text))))),
-    "Names": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: AddressCache(path).known),
+    "AddressCache": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: AddressCache(path).known),
     "policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.ShutdownPolicyError)),
-    "policy.read": (USB_POLICY, expect(policy.read, policy.PolicyError)),
-    "job.read_job": (as_json(JOB.dump()), by_text(expect(job.read_job, job.RehearsalError))),
+    "policy.read_policy": (USB_POLICY, expect(policy.read_policy, policy.UsbPolicyError)),
+    "job.read_job": (as_json(JOB.to_json()), by_text(expect(job.read_job, job.RehearsalError))),
     "plan.from_dict": (PLAN, load_plan),
     "findings.from_json": (REPORT, load_report),
     "sets._load": (MANIFEST, by_text(load_manifest)),
     "access.parse_table": (NFT, by_text(access.parse_table)),
-    "watch.load": (as_json(watch.dump_memory(WATCHED)), by_text(lambda text: watch.load_memory(text, "boot"))),
-    "report.read_last": (as_json(records.dump(GATE_REPORT, report.VERSION)), report.read_report),
+    "watch.load_memory": (as_json(watch.dump_memory(WATCHED)), by_text(lambda text: watch.load_memory(text, "boot"))),
+    "report.read_report": (as_json(records.dump(GATE_REPORT, report.VERSION)), report.read_report),
 }  # fmt: skip
 
 
@@ -289,15 +289,15 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / "file.json"
     path.write_text(json.dumps(whole))
     wanted = {
-        "gate.resume": GATE,
-        "stages_loop.load": (STAGES, ""),
+        "gate.resume_state": GATE,
+        "stages_loop.load_state": (STAGES, ""),
         "state.load": HOTPLUG,
         "notes.read_notes": NOTES,
         "job.read_job": JOB,
-        "aftermath._gate_says": ("all are down", 1e9 + 24.5),
-        "Names": {"nas": ("192.0.2.20",)},
-        "watch.load": WATCHED,
-        "report.read_last": GATE_REPORT,
+        "aftermath._gate_result": ("all are down", 1e9 + 24.5),
+        "AddressCache": {"nas": ("192.0.2.20",)},
+        "watch.load_memory": WATCHED,
+        "report.read_report": GATE_REPORT,
     }
     found = load(path)
     assert found == wanted[name] if name in wanted else found and not isinstance(found, str)

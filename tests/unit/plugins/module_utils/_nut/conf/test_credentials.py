@@ -62,7 +62,7 @@ def of_upsd(user: str, password: str) -> list[str]:
 
 
 def of_truenas(user: str, password: str) -> list[str]:
-    return [str(problem) for problem in truenas.problems({"monuser": user, "monpwd": password})]
+    return [str(problem) for problem in truenas.find_problems({"monuser": user, "monpwd": password})]
 
 
 DOORS: Mapping[str, Callable[[str, str], list[str]]] = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.directives import DEVICE
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import DeviceError, Section, UpsConf
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,6 +123,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a key with a blank": ({"name": "ups", "options": {"a b": 1}}, "device ups: 'a b' is no key of ups.conf"),
     "a key that ends the section": ({"name": "ups", "options": {"x\n[y]": 1}}, "is no key of ups.conf"),
     "a key beside it with a blank": ({"name": "ups", "a b": 1}, "device ups: 'a b' is no key of ups.conf"),
+    "a misspelled key beside it": ({"name": "ups", "ofdelay": 1}, "there is no key ofdelay. Did you mean offdelay?"),
+    "a key of another driver beside it": (
+        {"name": "ups", "driver": "snmp-ups", "community": "x"},
+        "there is no key community. A key of a driver other than usbhid-ups goes under options",
+    ),
+    "a flag that is neither true nor false": (
+        {"name": "ups", "pollonly": "perhaps"},
+        "device ups: pollonly: 'perhaps' is neither true nor false",
+    ),
     "a key beside it and under options": (
         {"name": "ups", "serial": "1", "options": {"serial": "1"}},
         "device ups: serial is given twice, once perhaps under options. Say it once",
@@ -242,7 +252,13 @@ KEY = st.from_regex(ups_conf.KEY, fullmatch=True).map(str.lower)
 VALUES = st.dictionaries(KEY, st.one_of(TEXT, st.integers()), max_size=2)
 KEYS_OF_DRIVERS = st.dictionaries(KEY, st.one_of(TEXT, st.integers(), st.just(True)), max_size=4)
 OPTIONS = KEYS_OF_DRIVERS.map(lambda keys: {f"o.{key}": value for key, value in keys.items()})
-BESIDE = KEYS_OF_DRIVERS.map(lambda keys: {f"b.{key}": value for key, value in keys.items()})
+BESIDE = st.dictionaries(
+    st.sampled_from(
+        sorted(key for key, directive in DEVICE.items() if directive.kind in ("seconds", "integer", "word"))
+    ),
+    TEXT,
+    max_size=4,
+)
 
 
 @given(

@@ -16,7 +16,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_tex
     found_in,
     header_of,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import resolve
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import resolve_names
 from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     APC,
     AUTO,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def test_the_file_as_it_is_written() -> None:
-    res = resolve(known("maxretry = 3\n" + AUTO), [APC, CPS_ELSEWHERE], DEFAULT, R81)
+    res = resolve_names(known("maxretry = 3\n" + AUTO), [APC, CPS_ELSEWHERE], DEFAULT, R81)
     text = compose("# Written by Ansible.\n# Twice.\n", res.conf, res.found)
     assert text == (
         '# Written by Ansible.\n# Twice.\n\nmaxretry = "3"\n\n'

@@ -13,7 +13,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_c
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import MARK
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.deployment import Deployment
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import Policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import UsbPolicy
 from ansible_collections.homelab.nut.tests.unit.support.nut_host import (
     PRIMARY,
     SPARE_SECTION,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 ASKED = '# Written by Ansible (homelab.nut)\nmaxretry = 3\n\n[ups]\n    driver = "auto"\n    port = "auto"\n    desc = "Rack"\n'
 
 
-def on_bus(tree: SysfsTree, **changes: Any) -> Policy:
-    return Policy(sysfs=str(tree.sysfs), dev=str(tree.dev), **changes)
+def on_bus(tree: SysfsTree, **changes: Any) -> UsbPolicy:
+    return UsbPolicy(sysfs=str(tree.sysfs), dev=str(tree.dev), **changes)
 
 
 def section(text: str, name: str = "ups") -> dict[str, str | None]:

@@ -11,7 +11,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks_oth
     judge_login,
     judge_skew,
     judge_truenas,
-    unexamined,
+    judge_unexamined,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
     FAILURE,
@@ -94,6 +94,6 @@ def test_a_login_as_its_primary_told_it(result: dict[str, Any], verdict: str) ->
     ],
 )
 def test_a_host_that_could_not_be_looked_at(result: dict[str, Any] | None, check: str, words: str) -> None:
-    found = unexamined("pve", result)
+    found = judge_unexamined("pve", result)
     assert (found.check, found.verdict) == (check, FAILURE)
     assert words in found.seen

@@ -15,8 +15,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings i
     OK,
     UNKNOWN,
     WARNING,
+    DoctorReport,
     Finding,
-    Report,
 )
 
 
@@ -38,12 +38,14 @@ def one(
     ],
 )
 def test_the_exit_code_is_that_of_the_worst(verdicts: list[str], worst: str, code: int) -> None:
-    report = findings.report(["pve"], [one(str(number), verdict=verdict) for number, verdict in enumerate(verdicts)])
-    assert (report.worst, report.code) == (worst, code)
+    report = findings.merge_findings(
+        ["pve"], [one(str(number), verdict=verdict) for number, verdict in enumerate(verdicts)]
+    )
+    assert (report.worst_verdict, report.exit_code) == (worst, code)
 
 
 def test_hosts_come_in_the_order_of_the_inventory_and_of_each_the_worst_first() -> None:
-    report = findings.report(
+    report = findings.merge_findings(
         ["b", "a"],
         [one("1", "a", NOTE), one("2", "a", FAILURE), one("3", "b", OK), one("4", "b", WARNING), one("5", "stranger")],
     )
@@ -52,25 +54,27 @@ def test_hosts_come_in_the_order_of_the_inventory_and_of_each_the_worst_first() 
 
 def test_what_is_ok_gives_way_to_what_is_not_of_the_same_check() -> None:
     found = [one("units", verdict=OK), one("units", seen="a"), one("units", seen="b"), one("units", seen="a")]
-    assert [each.seen for each in findings.report(["pve"], found).findings] == ["a", "b"]
+    assert [each.seen for each in findings.merge_findings(["pve"], found).findings] == ["a", "b"]
 
 
 def test_a_login_that_two_have_looked_at_stands_there_once_by_its_worse_verdict() -> None:
     found = [one("login", verdict=OK), one("login", seen="out"), one("login", verdict=UNKNOWN)]
-    assert [(each.verdict, each.seen) for each in findings.report(["pve"], found).findings] == [(FAILURE, "out")]
+    assert [(each.verdict, each.seen) for each in findings.merge_findings(["pve"], found).findings] == [
+        (FAILURE, "out")
+    ]
 
 
 def test_the_summary_counts() -> None:
-    report = findings.report(
+    report = findings.merge_findings(
         ["a", "b"], [one("1", "a"), one("2", "a"), one("3", "b", OK), one("4", "b", UNKNOWN), one("5", "b", WARNING)]
     )
     assert report.summary == "2 hosts, 5 checks: 2 failures, 1 warning, 1 unknown, 1 ok"
-    assert Report(()).summary == "0 hosts, 0 checks: 0 ok"
-    assert findings.report(["a"], [one("1", "a", NOTE)]).summary == "1 host, 1 checks: 1 note, 0 ok"
+    assert DoctorReport(()).summary == "0 hosts, 0 checks: 0 ok"
+    assert findings.merge_findings(["a"], [one("1", "a", NOTE)]).summary == "1 host, 1 checks: 1 note, 0 ok"
 
 
 def test_it_goes_through_json_and_back() -> None:
-    report = findings.report(["pve"], [one(todo="do it"), one("x", verdict=OK)])
+    report = findings.merge_findings(["pve"], [one(todo="do it"), one("x", verdict=OK)])
     data = json.loads(json.dumps(report.to_json()))
     assert (data["format"], data["verdict"], data["code"]) == (1, "failure", 2)
     assert data["summary"] == report.summary
@@ -96,20 +100,20 @@ LONG = "its driver runs, and hears nothing from it (DATA-STALE); " * 4
 
 
 def test_the_table_fits_and_loses_nothing() -> None:
-    report = findings.report(
+    report = findings.merge_findings(
         ["a-host-with-a-very-long-name.example"],
         [one(host="a-host-with-a-very-long-name.example", seen=LONG, todo=LONG)],
     )
     for width in (80, 100, 120):
-        shown = findings.table(report, width=width)
+        shown = findings.format_table(report, width=width)
         assert all(len(line) <= width for line in shown.splitlines())
         assert shown.count("(DATA-STALE)") == 8
         assert shown.splitlines()[-1] == report.summary
 
 
 def test_a_failure_is_seen_at_once() -> None:
-    lines = findings.table(
-        findings.report(["pve"], [one(todo="look"), one("status", verdict=WARNING, seen="on battery")])
+    lines = findings.format_table(
+        findings.merge_findings(["pve"], [one(todo="look"), one("status", verdict=WARNING, seen="on battery")])
     ).splitlines()
     assert lines[0].split() == ["HOST", "CHECK", "VERDICT", "SEEN", "TO", "DO"]
     assert lines[2].split() == ["pve", "driver", "FAILURE", "it", "is", "stale", "look"]
@@ -117,7 +121,7 @@ def test_a_failure_is_seen_at_once() -> None:
 
 
 def test_notes_stand_below_and_once_for_several_hosts() -> None:
-    report = findings.report(
+    report = findings.merge_findings(
         ["a", "b"],
         [
             one("clock", "a", NOTE, "not kept right", "x"),
@@ -125,7 +129,7 @@ def test_notes_stand_below_and_once_for_several_hosts() -> None:
             one("users", "b", OK),
         ],
     )
-    assert findings.table(report).splitlines() == [
+    assert findings.format_table(report).splitlines() == [
         "note, a, b, clock: not kept right -> x",
         "",
         "ok, b: users",
@@ -135,16 +139,16 @@ def test_notes_stand_below_and_once_for_several_hosts() -> None:
 
 
 def test_everything_has_a_row_if_asked_for() -> None:
-    report = findings.report(["a"], [one("clock", "a", NOTE), one("users", "a", OK, "2 users")])
-    shown = findings.table(report, everything=True)
+    report = findings.merge_findings(["a"], [one("clock", "a", NOTE), one("users", "a", OK, "2 users")])
+    shown = findings.format_table(report, everything=True)
     assert [line.split()[-1] for line in shown.splitlines()[2:4]] == ["stale", "users"]
     assert "note, a" not in shown
     assert "ok, a" not in shown
 
 
 def test_a_text_of_somebody_elses_does_no_harm_to_a_terminal() -> None:
-    shown = findings.table(
-        findings.report(["a"], [one(host="a", seen="\x1b[31mred\n"), one("n", "a", NOTE, "\x1b]0;x\x07")])
+    shown = findings.format_table(
+        findings.merge_findings(["a"], [one(host="a", seen="\x1b[31mred\n"), one("n", "a", NOTE, "\x1b]0;x\x07")])
     )
     assert "\x1b" not in shown
     assert "\x07" not in shown

@@ -52,7 +52,7 @@ MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driv
     ],
 )
 def test_what_daemons_say_in_plain_words(said: str, words: str, bad: bool) -> None:
-    assert journal.in_words(MONITOR, said) == (words, bad)
+    assert journal.explain_line(MONITOR, said) == (words, bad)
 
 
 @pytest.mark.parametrize(
@@ -65,35 +65,37 @@ def test_what_daemons_say_in_plain_words(said: str, words: str, bad: bool) -> No
     ],
 )
 def test_what_a_driver_says_names_its_unit(said: str) -> None:
-    words, bad = journal.in_words(DRIVER, said) or ("", False)
+    words, bad = journal.explain_line(DRIVER, said) or ("", False)
     assert bad
     assert words.endswith(" (nut-driver@ups)")
 
 
 def test_systemd_is_told_from_the_daemons() -> None:
-    assert journal.is_systemds(
+    assert journal.is_from_systemd(
         "Started nut-monitor.service - Network UPS Tools - power device monitor and shutdown controller."
     )
-    assert journal.is_systemds("nut-server.service: Failed with result 'exit-code'.")
-    assert not journal.is_systemds("UPS ups@localhost on battery")
-    assert journal.in_words(MONITOR, "Started Network UPS Tools - power device monitor and shutdown controller.") == (
+    assert journal.is_from_systemd("nut-server.service: Failed with result 'exit-code'.")
+    assert not journal.is_from_systemd("UPS ups@localhost on battery")
+    assert journal.explain_line(
+        MONITOR, "Started Network UPS Tools - power device monitor and shutdown controller."
+    ) == (
         "upsmon was started",
         False,
     )
-    assert journal.in_words(SERVER, "Stopped Network UPS Tools - power devices information server.") == (
+    assert journal.explain_line(SERVER, "Stopped Network UPS Tools - power devices information server.") == (
         "upsd was stopped",
         False,
     )
-    assert journal.in_words(SERVER, "nut-server.service: Failed with result 'exit-code'.") == (
+    assert journal.explain_line(SERVER, "nut-server.service: Failed with result 'exit-code'.") == (
         "the unit failed (exit-code) (nut-server)",
         True,
     )
 
 
 def test_our_own_programs_are_plain_already() -> None:
-    assert journal.in_words("nut-shutdown.service", "waiting for nas") == ("nut-shutdown: waiting for nas", False)
-    assert journal.in_words("nut-hotplug.service", "nut-hotplug.service: Deactivated successfully.") is None
-    assert journal.in_words(MONITOR, "some chatter") is None
+    assert journal.explain_line("nut-shutdown.service", "waiting for nas") == ("nut-shutdown: waiting for nas", False)
+    assert journal.explain_line("nut-hotplug.service", "nut-hotplug.service: Deactivated successfully.") is None
+    assert journal.explain_line(MONITOR, "some chatter") is None
 
 
 def entries(*said: str) -> list[Entry]:
@@ -102,19 +104,19 @@ def entries(*said: str) -> list[Entry]:
 
 def test_the_last_events_come_last_and_equal_ones_are_one() -> None:
     lost, back = "Communications with UPS ups@pve lost", "Communications with UPS ups@pve established"
-    told = journal.events(entries(back, lost, lost, lost, "chatter", back), 2)
+    told = journal.list_events(entries(back, lost, lost, lost, "chatter", back), 2)
     assert told == [(3.0, "contact with ups lost (3 times)"), (5.0, "contact with ups is there again")]
-    assert journal.events(reversed(entries(lost, back)), 9) == [
+    assert journal.list_events(reversed(entries(lost, back)), 9) == [
         (0.0, "contact with ups lost"),
         (1.0, "contact with ups is there again"),
     ]
-    assert journal.events(entries(lost, back, lost), 9)[-1] == (2.0, "contact with ups lost")
+    assert journal.list_events(entries(lost, back, lost), 9)[-1] == (2.0, "contact with ups lost")
 
 
 def test_troubles_are_counted_and_the_last_comes_first() -> None:
     lost = "Communications with UPS ups@pve lost"
     stale = "Data for UPS [ups] is stale - check driver"
-    assert journal.troubles(entries(lost, "UPS ups@pve on battery", stale, stale)) == [
+    assert journal.list_troubles(entries(lost, "UPS ups@pve on battery", stale, stale)) == [
         ("driver of ups hears nothing from it", 2, 3.0),
         ("contact with ups lost", 1, 0.0),
     ]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import status
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Seen, Served
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Observation, UpsdAnswer
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
 
 MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driver@ups.service"
@@ -36,14 +36,14 @@ MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driv
     ],
 )
 def test_dates_of_batteries(text: str, expected: tuple[int, int, int] | None) -> None:
-    assert status.date(text) == (None if expected is None else calendar.timegm((*expected, 0, 0, 0)))
+    assert status.parse_date(text) == (None if expected is None else calendar.timegm((*expected, 0, 0, 0)))
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0, "0 s"), (119.4, "119 s"), (120, "2 min"), (2400, "40 min"), (7500, "2 h 5 min")]
 )
 def test_how_long_it_lasts(seconds: float, words: str) -> None:
-    assert status.duration(seconds) == words
+    assert status.format_duration(seconds) == words
 
 
 # The screen
@@ -73,7 +73,7 @@ def state(**changes: Any) -> snapshot.UpsState:
 
 
 def facts(*states: snapshot.UpsState, **changes: Any) -> dict[str, Any]:
-    said = Served(snapshot.Report("2.8.1", "1.3", states, (), (), ""), "127.0.0.1")
+    said = UpsdAnswer(snapshot.UpsdReport("2.8.1", "1.3", states, (), (), ""), "127.0.0.1")
     given: dict[str, Any] = {
         "now": 100.0,
         "release": (2, 8, 1),
@@ -84,12 +84,12 @@ def facts(*states: snapshot.UpsState, **changes: Any) -> dict[str, Any]:
             Entry(1.0, "nut-monitor.service", "UPS ups@pve on line power"),
         ),
     }
-    made: dict[str, Any] = json.loads(json.dumps(status.facts(Seen(**{**given, **changes}))))
+    made: dict[str, Any] = json.loads(json.dumps(status.collect_facts(Observation(**{**given, **changes}))))
     return made
 
 
 def test_one_screen() -> None:
-    shown = status.status({"pve": facts(state())}, CLIENTS)
+    shown = status.format_status({"pve": facts(state())}, CLIENTS)
     lines = shown.splitlines()
     assert lines[:4] == [
         "pve, NUT 2.8.1",
@@ -102,12 +102,12 @@ def test_one_screen() -> None:
 
 
 def test_a_ups_without_data() -> None:
-    shown = status.status({"pve": facts(state(fresh=False, error="DATA-STALE", variables={}, clients=()))}, [])
+    shown = status.format_status({"pve": facts(state(fresh=False, error="DATA-STALE", variables={}, clients=()))}, [])
     assert "  ups: no data (DATA-STALE)\n    on it: this host (NOT logged in)" in shown
 
 
 def test_an_upsd_and_a_host_that_say_nothing() -> None:
-    shown = status.status(
+    shown = status.format_status(
         {"pve": facts(served="upsd at localhost:3493 cannot be reached", journal=()), "pve2": "can't be asked: off"},
         CLIENTS,
     )
@@ -125,7 +125,7 @@ def test_it_fits_the_screen() -> None:
         {"name": f"machine-{number}", "primary": "pve", "ups": "ups", "shutdown_time": 60, "shutdown_limit": 90}
         for number in range(20)
     ]
-    shown = status.status({"pve": facts(state())}, many, width=100)
+    shown = status.format_status({"pve": facts(state())}, many, width=100)
     assert all(len(line) <= 100 for line in shown.splitlines())
     assert "machine-19" in shown
 

@@ -104,7 +104,7 @@ def check_no_harm(machine: Machine, plugged: set[str]) -> int:
         due = look.resolution.conf.sections[name]
         waits = [line for line in look.deferred if line.startswith(f"[{name}] of ups.conf stays as it is for now")]
         assert section == due or waits
-        assert [seen.name for seen in look.devices if fingerprint.means(due, seen)] == [device.name]
+        assert [seen.name for seen in look.devices if fingerprint.matches_device(due, seen)] == [device.name]
     told = [*machine.said, *look.steps, *look.remarks, *look.deferred]
     told += [f"{entry.name} {entry.what} {entry.reason}" for entry in machine.memory.history]
     for shown in (nut_hotplug.status_text(look), nut_hotplug.plan_text(look), look.diff()):

@@ -195,7 +195,7 @@ def test_dummy(machine: Machine) -> None:
 
 def test_what_dummy_ups_says_is_neither_mains_nor_battery() -> None:
     status = next(line for line in observe.DUMMY.splitlines() if line.startswith("ups.status:"))
-    assert quiet.kind(f'VAR ups ups.status "{status.partition(": ")[2]}"') == ""
+    assert quiet.classify_answer(f'VAR ups ups.status "{status.partition(": ")[2]}"') == ""
 
 
 # Drivers

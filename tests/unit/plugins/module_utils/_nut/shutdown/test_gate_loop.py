@@ -16,7 +16,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, gate_loop
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import GateReading
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import ShutdownPolicy
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.report import MachineReport, GateReport
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.report import GateReport, MachineReport
 from ansible_collections.homelab.nut.tests.unit.support.gate_policy import NAS, POLICY, UPS
 
 

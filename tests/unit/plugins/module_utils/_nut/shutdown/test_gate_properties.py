@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import GateReading, GateState
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
-    GuestId,
     AwaitedMachine,
+    GuestId,
     ShutdownPolicy,
     UpsAddress,
 )

@@ -12,8 +12,8 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import Selector
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
-    GuestId,
     AwaitedMachine,
+    GuestId,
     ShutdownPolicy,
     ShutdownPolicyError,
     Stage,

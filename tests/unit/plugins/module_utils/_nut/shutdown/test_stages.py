@@ -12,7 +12,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy i
     StageGuest,
     read_stages,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stages import StageAction, Power, StagesState
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stages import Power, StageAction, StagesState
 from ansible_collections.homelab.nut.tests.unit.support.stages_world import (
     EARLY,
     FSD,

@@ -308,7 +308,7 @@ PROGRAM = """
 import json, subprocess, sys
 from pathlib import Path
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages_loop
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Ups, read_stages
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import UpsAddress, read_stages
 stages_loop.POLL = 0.02
 folder = Path(sys.argv[1])
 def run(command):
@@ -318,7 +318,7 @@ def log(line):
     with open(folder / "log", "a") as file:
         file.write(line + "\\n")
 stages_loop.run_stages(
-    read_stages(json.loads((folder / "stages.json").read_text())), [Ups("ups", "127.0.0.1", int(sys.argv[2]))],
+    read_stages(json.loads((folder / "stages.json").read_text())), [UpsAddress("ups", "127.0.0.1", int(sys.argv[2]))],
     state_path=folder / "state.json", log=log, run=run, set_fsd=lambda run: run([str(folder / "bin/upsmon"), "-c", "fsd"]),
 )
 """

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process import (
     Activity,
-    Connection,
+    ClientConnection,
     Sockets,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch
@@ -88,11 +88,11 @@ FULL = {"queued": 4_000_000, "room": 4_194_304}
 
 def connection(
     inode: int, address: str = "192.0.2.9", *, unread: int = 0, queued: int = 0, room: int = 87040
-) -> Connection:
-    return Connection(inode, address, 50000 + inode, unread, queued, room)
+) -> ClientConnection:
+    return ClientConnection(inode, address, 50000 + inode, unread, queued, room)
 
 
-def closed(before: list[Connection], now: list[Connection]) -> list[int]:
+def closed(before: list[ClientConnection], now: list[ClientConnection]) -> list[int]:
     return [found.inode for found in watch.blocking_connections(Sockets(tuple(before), 0), Sockets(tuple(now), 0))]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import CLOCK, Clock
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process import NotAllowed, UpsdProcess
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process import SocketAccessDenied, UpsdProcess
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch, watch_loop
 from ansible_collections.homelab.nut.tests.unit.support.blocked_upsd import (
     SECONDS,
@@ -38,7 +38,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 @pytest.fixture
 def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let upsd wait for ever when it writes, as with TLS."""
-    monkeypatch.setattr(UpsdProcess, "limit_sends", lambda _self: None)
+    monkeypatch.setattr(UpsdProcess, "limit_write_time", lambda _self: None)
 
 
 @pytest.fixture
@@ -250,9 +250,9 @@ def test_one_that_does_not_run_is_not_hung(host: Host) -> None:
 @pytest.mark.usefixtures("grown_up")
 def test_where_its_sockets_can_t_be_had_a_restart_is_left(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_unused: object) -> None:
-        raise NotAllowed("pidfd_getfd: Operation not permitted")
+        raise SocketAccessDenied("pidfd_getfd: Operation not permitted")
 
-    monkeypatch.setattr(UpsdProcess, "_copy", refuse)
+    monkeypatch.setattr(UpsdProcess, "_copy_descriptor", refuse)
     watcher = host.watcher()
     for _number in range(3):
         watcher.round()

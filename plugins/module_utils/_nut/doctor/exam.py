@@ -14,8 +14,8 @@ from ..base.text import printable
 from ..conf.files import NutFiles
 from ..conf.fit import fit_files
 from .findings import FAILURE, NOTE, OK, UNKNOWN, WARNING, Finding
-from .journal import is_systemds
-from .observe import Seen, Served
+from .journal import is_from_systemd
+from .observe import Observation, UpsdAnswer
 
 DAY = 86400.0
 DEPLOY = "make pve tags=ups limit={host}"
@@ -24,7 +24,7 @@ TROUBLES = 6
 
 
 @dataclass(frozen=True)
-class Machine:
+class ExpectedClient:
     """A secondary as the inventory has it."""
 
     name: str
@@ -45,18 +45,18 @@ class Expected:
     files: Mapping[str, str] = field(default_factory=dict)
     kits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
-    clients: tuple[Machine, ...] = ()
+    clients: tuple[ExpectedClient, ...] = ()
     tls: bool = False
     plan: Mapping[str, Any] | None = None
 
 
-Found = Iterator[Finding]
+Findings = Iterator[Finding]
 
 
-class Look:
+class Exam:
     """A host as it is, beside what the inventory says of it."""
 
-    def __init__(self, seen: Seen, expected: Expected) -> None:
+    def __init__(self, seen: Observation, expected: Expected) -> None:
         self.seen, self.expected, self.host = seen, expected, expected.name
         self.files = NutFiles({name: file.text for name, file in seen.files.items()})
         self.wanted = NutFiles(fit_files(expected.files, seen.release).files if seen.release else expected.files)
@@ -64,47 +64,47 @@ class Look:
         self.upses = {state.name.lower(): state for state in self.served.report.upses} if self.served else {}
 
     @property
-    def served(self) -> Served | None:
+    def served(self) -> UpsdAnswer | None:
         """What upsd said, None if it did not answer."""
-        return self.seen.served if isinstance(self.seen.served, Served) else None
+        return self.seen.served if isinstance(self.seen.served, UpsdAnswer) else None
 
-    def text(self, name: str) -> str:
+    def nut_file_text(self, name: str) -> str:
         """Return the text of one of NUT's files, "" if it is not there."""
         return self.files.get(name, "")
 
-    def judge(self, check: str, verdict: str, words: str, todo: str = "", host: str = "") -> Finding:
+    def make_finding(self, check: str, verdict: str, words: str, todo: str = "", host: str = "") -> Finding:
         """Return a finding, of this host unless another is named."""
         todo = todo.format(host=self.host) if todo == DEPLOY else todo
         return Finding(check, host or self.host, verdict, words, todo)
 
     def fail(self, check: str, words: str, todo: str = "", host: str = "") -> Finding:
         """Return a failure."""
-        return self.judge(check, FAILURE, words, todo, host)
+        return self.make_finding(check, FAILURE, words, todo, host)
 
     def warn(self, check: str, words: str, todo: str = "", host: str = "") -> Finding:
         """Return a warning."""
-        return self.judge(check, WARNING, words, todo, host)
+        return self.make_finding(check, WARNING, words, todo, host)
 
     def note(self, check: str, words: str, todo: str = "", host: str = "") -> Finding:
         """Return a note."""
-        return self.judge(check, NOTE, words, todo, host)
+        return self.make_finding(check, NOTE, words, todo, host)
 
     def unknown(self, check: str, words: str, todo: str = "", host: str = "") -> Finding:
         """Return that something can't be told."""
-        return self.judge(check, UNKNOWN, words, todo, host)
+        return self.make_finding(check, UNKNOWN, words, todo, host)
 
     def ok(self, check: str, words: str, todo: str = "", host: str = "") -> Finding:
         """Return that all is well."""
-        return self.judge(check, OK, words, todo, host)
+        return self.make_finding(check, OK, words, todo, host)
 
-    def blind(self, check: str, part: str) -> Found:
+    def report_unseen(self, check: str, part: str) -> Findings:
         """Yield why a part could not be looked at; nothing if it could."""
         if part in self.seen.troubles:
             yield self.unknown(check, f"could not be looked at: {printable(self.seen.troubles[part])}")
 
     def last_words(self, unit: str) -> str:
         """Return what a unit said last about itself, in brackets."""
-        said = [entry.words for entry in self.seen.journal if entry.unit == unit and not is_systemds(entry.words)]
+        said = [entry.words for entry in self.seen.journal if entry.unit == unit and not is_from_systemd(entry.words)]
         return f" (it said last: {printable(said[-1], 120)})" if said else ""
 
 
@@ -112,22 +112,24 @@ PRIMARY, BOTH = "P", "P L"
 
 
 @dataclass(frozen=True)
-class Check:
+class HostCheck:
     """A check: the names of its findings, the first of which is its own, as docs/doctor.md has them; and where it looks."""
 
     names: tuple[str, ...]
-    on: str
-    run: Callable[[Look], Found]
+    where: str
+    examine: Callable[[Exam], Findings]
 
 
-class Registry(list[Check]):
+class Registry(list[HostCheck]):
     """The checks of a subject, in their order."""
 
-    def __call__(self, *names: str, on: str = BOTH) -> Callable[[Callable[[Look], Found]], Callable[[Look], Found]]:
+    def __call__(
+        self, *names: str, on: str = BOTH
+    ) -> Callable[[Callable[[Exam], Findings]], Callable[[Exam], Findings]]:
         """Register a check by the names of its findings."""
 
-        def register(run: Callable[[Look], Found]) -> Callable[[Look], Found]:
-            self.append(Check(names, on, run))
+        def register(run: Callable[[Exam], Findings]) -> Callable[[Exam], Findings]:
+            self.append(HostCheck(names, on, run))
             return run
 
         return register
