@@ -106,7 +106,7 @@ def shutdown_policy(
         raise AnsibleFilterError(str(error)) from None
     except (shutdown_policy.ShutdownPolicyError, TypeError, ValueError, OverflowError) as error:
         raise AnsibleFilterError(
-            "nut_server_gate_settle, nut_server_gate_reserve, nut_server_gate_least, nut_server_gate_longest, POWERDOWNFLAG "
+            "nut_server_gate (settle, reserve, reserve_minimum, timeout), POWERDOWNFLAG "
             f"or a secondary can't be used: {error}"
         ) from None
     try:

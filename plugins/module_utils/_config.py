@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from . import _host
 from ._command import warn
 from ._nut.base.files import Busy, WriteError
-from ._nut.base.systemd import UnitError, last_words, sandbox_failure
+from ._nut.base.systemd import UnitError, last_log_lines, sandbox_failure
 from ._nut.conf import nss
 from ._nut.deploy.apply import LocalNut
 from ._nut.deploy.deployment import DeployError, Deployment
@@ -105,7 +105,7 @@ def believe(module: Module, deployment: Deployment, result: dict[str, object]) -
         suspects = dict.fromkeys(trouble.unit for trouble in wrong)
         said = "\n".join(
             f"{sandbox_failure(unit, deployment.local.runner)}{unit} said last:\n"
-            f"{quoted(last_words(unit, deployment.local.runner))}"
+            f"{quoted(last_log_lines(unit, deployment.local.runner))}"
             for unit in suspects
         )
         module.fail_json(

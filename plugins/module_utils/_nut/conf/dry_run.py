@@ -70,7 +70,7 @@ def check_files(
             except nss.NssError as error:
                 return [f"TLS: {error}"]
             files = {name: text.replace(str(nss.path_of(tls)), f"{scratch.folder}/tls") for name, text in files.items()}
-        trust.share(
+        trust.share_scratch(
             scratch, {name: _deaf(text) if name == "upsd.conf" else text for name, text in files.items()}, owner
         )
         return [words.replace(f"{scratch.folder}/", "") for words in _complaints_of_nut(files, scratch, finder, runner)]
@@ -123,7 +123,7 @@ def check_sections(
     """
     conf = ups_conf.parse(text)
     with trust.open_scratch(room, owner) as scratch:
-        trust.share(scratch, {"ups.conf": text}, owner)
+        trust.share_scratch(scratch, {"ups.conf": text}, owner)
         found = {name: _complaints_of_driver(conf, name, finder, scratch, runner) for name in names}
         return {name: [words.replace(f"{scratch.folder}/", "") for words in said] for name, said in found.items()}
 

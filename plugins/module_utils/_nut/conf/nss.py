@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.files import Owner, ids, is_kept, sync
+from ..base.files import Owner, has_mode_and_owner, resolve_owner, sync_paths
 from ..base.systemd import Run
 
 PREFIX = "tls-"
@@ -64,8 +64,10 @@ def path_of(tls: Tls, folder: Path = Path("/etc/nut")) -> Path:
 def is_sound(folder: Path, owner: Owner = ("root", "nut")) -> bool:
     """Return whether a database is there with all its files, for root and NUT alone."""
     try:
-        whose = ids(owner)
-        return is_kept(folder, 0o750, whose) and all(is_kept(folder / name, 0o640, whose) for name in _FILES)
+        whose = resolve_owner(owner)
+        return has_mode_and_owner(folder, 0o750, whose) and all(
+            has_mode_and_owner(folder / name, 0o640, whose) for name in _FILES
+        )
     except (OSError, KeyError):
         return False
 
@@ -85,9 +87,9 @@ def make(folder: Path, tls: Tls, runner: Run, owner: Owner = ("root", "nut")) ->
             shutil.chown(path, *owner)
             path.chmod(0o750 if path == new else 0o640)
         # what refers to it lasts over a power cut, so it must, too
-        sync((*new.iterdir(), new))
+        sync_paths((*new.iterdir(), new))
         new.rename(folder)
-        sync([folder.parent])
+        sync_paths([folder.parent])
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

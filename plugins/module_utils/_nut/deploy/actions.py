@@ -58,7 +58,7 @@ def watched_units(files: Mapping[str, str]) -> tuple[str, ...]:
     """Return the units that a host with these files has."""
     if "ups.conf" not in files:
         return (systemd.MONITOR, systemd.ALL)
-    drivers = [systemd.driver(name) for name in ups_conf.parse(files["ups.conf"]).sections]
+    drivers = [systemd.driver_unit(name) for name in ups_conf.parse(files["ups.conf"]).sections]
     return (
         systemd.SERVER,
         systemd.MONITOR,
@@ -157,17 +157,19 @@ def _driver_actions(
         for name, section in will.sections.items()
         if name in was.sections and (everywhere or was.sections[name] != section)
     ]
-    unknown = [name for name in will.sections if found.get(systemd.driver(name), systemd.ABSENT).enabled != "enabled"]
-    idle = [name for name in will.sections if name not in unknown and not found[systemd.driver(name)].runs]
+    unknown = [
+        name for name in will.sections if found.get(systemd.driver_unit(name), systemd.ABSENT).enabled != "enabled"
+    ]
+    idle = [name for name in will.sections if name not in unknown and not found[systemd.driver_unit(name)].runs]
     actions = []
     if was != will or unknown:
         # A driver that runs would be told to reload by the enumerator of 2.8.1: it takes up half, spins, and is taken for
         # changed by each later run. One that does not run gets a new unit.
         for name in (*edited, *(name for name in stale if name in will.sections and name not in edited)):
-            actions.append(Action("stop", systemd.driver(name), f"[{name}] changed"))
+            actions.append(Action("stop", systemd.driver_unit(name), f"[{name}] changed"))
             idle.append(name)
         actions.append(Action("start", systemd.ENUMERATOR, "ups.conf has other sections, or one without a unit"))
-    actions += [Action("start", systemd.driver(name), "it does not run") for name in dict.fromkeys(idle)]
+    actions += [Action("start", systemd.driver_unit(name), "it does not run") for name in dict.fromkeys(idle)]
     return actions
 
 

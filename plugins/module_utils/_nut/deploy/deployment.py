@@ -153,7 +153,7 @@ class Deployment:
         files = self.old if self.absent else self.new
         enabled = base_systemd.drivers_at_boot(self.local.systemd)
         watched = actions.watched_units(files)
-        found = base_systemd.show(list(dict.fromkeys([*watched, *enabled])), self.local.runner)
+        found = base_systemd.show_units(list(dict.fromkeys([*watched, *enabled])), self.local.runner)
         self.serves = bool(found.get(base_systemd.SERVER, base_systemd.ABSENT).pid)
         if self.absent:
             running = [name for name in found if base_systemd.is_driver(name) and found[name].runs]
@@ -184,7 +184,7 @@ class Deployment:
         text = self.new.get("ups.conf", "")
         stale = []
         for name in ups_conf.parse(text).sections:
-            kept = base_systemd.checksum(name, self.local.systemd)
+            kept = base_systemd.checksum_path(name, self.local.systemd)
             if kept.exists() and f"SECTION_CHECKSUM={enumerator.checksum(text, name)}'" not in kept.read_text():
                 stale.append(name)
         return stale
@@ -192,10 +192,10 @@ class Deployment:
     def _loose(self) -> list[str]:
         """Return the files that others than root and NUT may read or write, or that NUT itself may not read."""
         try:
-            owner = base_files.ids(self.local.owner)
+            owner = base_files.resolve_owner(self.local.owner)
         except KeyError:
             return []  # there is no such group yet: NUT is not installed
-        return [name for name in self.old if not base_files.is_kept(self.local.folder / name, MODE, owner)]
+        return [name for name in self.old if not base_files.has_mode_and_owner(self.local.folder / name, MODE, owner)]
 
     def _lost_certificates(self) -> list[Action]:
         """Restart what reads the certificates, if their database is not there. A new one has a new path in the files."""
@@ -340,7 +340,7 @@ class Deployment:
         note = sets.Note(pending.path, pending.as_text(decided.after))
         try:
             if texts:
-                sets.replace(texts, MODE, self.local.owner, manifest=self.local.manifest, note=note)
+                sets.replace_set(texts, MODE, self.local.owner, manifest=self.local.manifest, note=note)
             else:
                 pending.write(decided.after)
         except base_files.WriteError as error:
@@ -356,7 +356,7 @@ class Deployment:
         # the first one is the one that worked before there was any of ours
         copies = {copy: text for copy, text in copies.items() if not copy.exists()}
         try:
-            base_files.replace(copies, MODE, self.local.owner)
+            base_files.replace_files(copies, MODE, self.local.owner)
         except base_files.WriteError as error:
             raise DeployError(str(error)) from None
         self.kept += map(str, copies)
@@ -369,7 +369,7 @@ class Deployment:
             if not base_systemd.is_driver(action.unit):
                 raise DeployError(
                     f"{error}\n{base_systemd.sandbox_failure(action.unit, self.local.runner)}"
-                    f"Its last words: {one_line(base_systemd.last_words(action.unit, self.local.runner))}"
+                    f"Its last words: {one_line(base_systemd.last_log_lines(action.unit, self.local.runner))}"
                 ) from None
         self.done.append(action)
 

@@ -80,7 +80,7 @@ class Verifier:
         suspects = [trouble.unit for trouble in verdict.broken if trouble.unit in (systemd.SERVER, systemd.MONITOR)]
         if not suspects:
             return
-        for name, unit in systemd.show(list(dict.fromkeys(suspects)), self.runner).items():
+        for name, unit in systemd.show_units(list(dict.fromkeys(suspects)), self.runner).items():
             if not unit.runs and starts.get(name, 0) < STARTS:
                 starts[name] = starts.get(name, 0) + 1
                 self.runner(["systemctl", "reset-failed", name])
@@ -105,7 +105,7 @@ class Verifier:
         broken: list[Trouble] = []
         absent: list[Trouble] = []
         for name in (state.name for state in states if not state.fresh):
-            trouble = Trouble(f"upsd does not serve {name} fresh: {status[name]}", systemd.driver(name))
+            trouble = Trouble(f"upsd does not serve {name} fresh: {status[name]}", systemd.driver_unit(name))
             (absent if self._is_absent(sections[name], status[name]) else broken).append(trouble)
         return status, tuple(broken), tuple(absent)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from ..base.clock import stamp
-from ..base.systemd import ABSENT, MONITOR, SERVER, WATCHER, driver
+from ..base.clock import format_time
+from ..base.systemd import ABSENT, MONITOR, SERVER, WATCHER, driver_unit
 from ..conf import grammar, ups_conf, upsd
 from ..conf.advice import advise
 from ..conf.release import dotted
@@ -185,7 +185,7 @@ def check_units(exam: Exam) -> Findings:
     if "units" in exam.seen.troubles:
         yield from exam.report_unseen("units", "units")
         return
-    wanted = [MONITOR, *([SERVER, *map(driver, exam.sections)] if exam.expected.primary else [])]
+    wanted = [MONITOR, *([SERVER, *map(driver_unit, exam.sections)] if exam.expected.primary else [])]
     good = []
     for name in wanted:
         problems = list(unit_problems(exam, name))
@@ -234,7 +234,9 @@ def check_restarted(exam: Exam) -> Findings:
         good = False
         # a comment that changed is no reason to restart anything: then the file is as it should be
         grave = any(_differing_directives(exam, file, exam.wanted.get(file, "")) for file in late)
-        words = f"{', '.join(late)} changed at {stamp(exam.seen.files[late[0]].changed)}, after {name} had read it"
+        words = (
+            f"{', '.join(late)} changed at {format_time(exam.seen.files[late[0]].changed)}, after {name} had read it"
+        )
         yield exam.make_finding(
             "restarted", WARNING if grave else NOTE, words, f"systemctl restart {name}, while on mains" if grave else ""
         )

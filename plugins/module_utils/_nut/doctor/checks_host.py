@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ..base.clock import stamp
+from ..base.clock import format_time
 from ..base.text import printable
 from .exam import DAY, DEPLOY, TROUBLES, Exam, Findings, Registry
 from .findings import OK, WARNING
@@ -55,7 +55,8 @@ def check_journal(exam: Exam) -> Findings:
     yield from exam.report_unseen("journal", "journal")
     troubles = find_troubles(exam.seen.journal)
     said = [
-        f"{words} ({f'{times} times, last' if times > 1 else 'once,'} {stamp(last)})" for words, times, last in troubles
+        f"{words} ({f'{times} times, last' if times > 1 else 'once,'} {format_time(last)})"
+        for words, times, last in troubles
     ]
     if said:
         more = f"; and {len(said) - TROUBLES} more" if len(said) > TROUBLES else ""

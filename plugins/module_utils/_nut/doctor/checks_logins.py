@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..base import hostnames
-from ..base.systemd import MONITOR, SERVER, Entry
+from ..base.systemd import MONITOR, SERVER, JournalEntry
 from ..base.text import printable
 from ..conf import upsd
 from ..deploy import kits as deploy_kits
@@ -232,6 +232,6 @@ def _expected_logins(exam: Exam, served: UpsdAnswer) -> Findings:
         yield exam.ok("strangers", "nobody is logged in who is not in the inventory")
 
 
-def _last_refusal(journal: Sequence[Entry]) -> str:
+def _last_refusal(journal: Sequence[JournalEntry]) -> str:
     found = [entry.words for entry in journal if "ACCESS-DENIED" in entry.words]
     return printable(found[-1], 80) if found else ""

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping
 
 from ..base import paths
-from ..base.clock import stamp
+from ..base.clock import format_time
 from ..base.systemd import MONITOR
 from ..base.text import printable
 from ..conf import upsd
@@ -198,10 +198,10 @@ def check_killpower(exam: Exam) -> Findings:
         if going:
             yield exam.note("killpower", f"{path} is there: a shutdown is going on")
         elif path == named:
-            words = f"{path} is there since {stamp(since)}, and no shutdown is going on: the next reboot cuts the UPS's power"
+            words = f"{path} is there since {format_time(since)}, and no shutdown is going on: the next reboot cuts the UPS's power"
             yield exam.fail("killpower", words, f"rm {shlex.quote(path)}")
         else:
-            words = f"{path} is there since {stamp(since)}, left by an earlier shutdown"
+            words = f"{path} is there since {format_time(since)}, left by an earlier shutdown"
             yield exam.warn("killpower", words, f"rm {path}")
     if not stale and named:
         yield exam.ok("killpower", f"{named} is not there")
@@ -258,7 +258,7 @@ def check_last_shutdown(exam: Exam) -> Findings:
         yield exam.note("last-shutdown", "its report (/var/lib/nut-shutdown/last.json) can't be understood")
         return
     what = "the last shutdown" if last.mode == "gate" else f"the last wait ({printable(last.mode, 20)})"
-    what = f"{what}, {stamp(last.began)}"
+    what = f"{what}, {format_time(last.began)}"
     if last.rule in (gate.DOWN, gate.ASSUMED) and all(machine.down is not None for machine in last.hosts):
         yield exam.ok("last-shutdown", f"{what}: all were down")
     else:

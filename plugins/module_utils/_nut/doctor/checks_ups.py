@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ..base.systemd import driver
+from ..base.systemd import driver_unit
 from ..base.text import printable
 from ..conf.directives import NEWEST
 from ..net import readings, vocabulary
@@ -86,7 +86,7 @@ def check_drivers(exam: Exam) -> Findings:
         return
     for name in exam.sections:
         state = exam.upses.get(name.lower())
-        unit = driver(name)
+        unit = driver_unit(name)
         if state is None:
             words = f"upsd does not serve {name}, which stands in ups.conf"
             yield exam.fail("driver", words, "systemctl reload nut-server; journalctl -u nut-server -n 50")

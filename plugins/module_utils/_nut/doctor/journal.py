@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..base import systemd
-from ..base.systemd import Entry
+from ..base.systemd import JournalEntry
 from ..base.text import printable
 
 
@@ -96,7 +96,7 @@ def explain_line(unit: str, words: str) -> tuple[str, bool] | None:
     return None
 
 
-def list_events(journal: Iterable[Entry], most: int) -> list[tuple[float, str]]:
+def list_events(journal: Iterable[JournalEntry], most: int) -> list[tuple[float, str]]:
     """Return the last events of a journal: when, and what in words; the newest last. Equal ones in a row are one."""
     found: list[tuple[float, str]] = []
     times = 1
@@ -114,7 +114,7 @@ def list_events(journal: Iterable[Entry], most: int) -> list[tuple[float, str]]:
     return found[-most:]
 
 
-def list_troubles(journal: Iterable[Entry]) -> list[tuple[str, int, float]]:
+def list_troubles(journal: Iterable[JournalEntry]) -> list[tuple[str, int, float]]:
     """Return what went wrong: in words, how often, and when last; what was last comes first."""
     found: dict[str, tuple[int, float]] = {}
     for entry in journal:

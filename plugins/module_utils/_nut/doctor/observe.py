@@ -26,7 +26,7 @@ from typing import Any, Callable, TypeVar
 
 from ..base import hostnames, paths, records, tcp_table, trust
 from ..base.process import Find, find_program
-from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Entry, Run, Unit, driver, read_journal, show
+from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, JournalEntry, Run, Unit, driver_unit, read_journal, show_units
 from ..conf import host
 from ..conf.directives import Release
 from ..conf.files import NutFiles
@@ -157,7 +157,7 @@ class Observation:
     firewall: tuple[str, ...] | None = None
     access: access.LoadedTable | None = None
     synchronized: bool | None = None
-    journal: tuple[Entry, ...] = ()
+    journal: tuple[JournalEntry, ...] = ()
     troubles: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -179,7 +179,7 @@ class HostObserver:
     since: float = 86400.0
     root: Path = Path("/")
     open_client: Open = lambda host, port: UpsdClient(host, port, timeout=SECONDS)
-    resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve
+    resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve_name
     finder: Find = find_program
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -218,7 +218,7 @@ class HostObserver:
             cut=self.try_part("cut", lambda: self._observe_cut(nut), None) if self.primary else None,
             untrusted=self.try_part("trust", lambda: self._find_untrusted(nut), {}),
             refused_sandboxes=self.try_part("sandboxes", lambda: sandbox.read_refused(self.root), {}),
-            gate_state=records.recall(gate.GateState, self._path_below_root(paths.GATE_STATE), gate.VERSION),
+            gate_state=records.recall_record(gate.GateState, self._path_below_root(paths.GATE_STATE), gate.VERSION),
             last_gate=report.read_report(self._path_below_root(paths.GATE_REPORT)),
             upsd_events=self._upsd_events(),
             firewall=self.try_part("firewall", lambda: self._firewall_hints(nut), None)
@@ -314,20 +314,20 @@ class HostObserver:
     def _show_units(self, sections: Sequence[str]) -> dict[str, Unit]:
         names = [MONITOR, ALL]
         if self.primary:
-            names += [SERVER, WATCHER, *map(driver, sections)]
+            names += [SERVER, WATCHER, *map(driver_unit, sections)]
         for kit in self.kits:
             names += kit.units
-        return show(names, self.runner, booted=self.clock() - self.monotonic())
+        return show_units(names, self.runner, booted=self.clock() - self.monotonic())
 
-    def _read_journal(self, sections: Sequence[str], now: float) -> tuple[Entry, ...]:
-        daemons = [MONITOR, SERVER, *map(driver, sections)] if self.primary else [MONITOR]
+    def _read_journal(self, sections: Sequence[str], now: float) -> tuple[JournalEntry, ...]:
+        daemons = [MONITOR, SERVER, *map(driver_unit, sections)] if self.primary else [MONITOR]
         quiet = [name for kit in self.kits for name in kit.units if name.endswith(".service")]
         # of what a timer starts each minute only its own words, not systemd's
         matches = [f"_SYSTEMD_UNIT={name}" for name in (*daemons, *quiet)] + [f"UNIT={name}" for name in daemons]
         joined = [word for match in matches for word in (match, "+")][:-1]
         options = [f"--lines={LINES}", f"--since=@{max(now - self.since, 0):.0f}", *joined]
         # what is said twice in a second, to syslog and to the standard error, counts once
-        told: dict[tuple[int, str], Entry] = {}
+        told: dict[tuple[int, str], JournalEntry] = {}
         for entry in read_journal(options, self.runner):
             if entry.words:
                 told.setdefault((int(entry.at), entry.words), entry)
@@ -374,7 +374,7 @@ class HostObserver:
 
     def _look_up_clients(self) -> dict[str, tuple[str, ...] | str]:
         places = {name: place.strip("[]") for name, place in self.clients.items()}
-        found, problems = hostnames.resolve_all(places.values(), SECONDS, self.resolve)
+        found, problems = hostnames.resolve_names(places.values(), SECONDS, self.resolve)
         # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
         kept = AddressCache(self._path_below_root(paths.ADDRESSES)).known
         addresses: dict[str, tuple[str, ...] | str] = {}

@@ -90,7 +90,7 @@ class Facts:
 
 def read_facts(data: object) -> Facts:
     """Return what a host has sent as facts(), with the right types and nothing in it that a terminal obeys. Raises RecordError."""
-    return records.build(Facts, data, "seen", lambda text: printable(text, 300))
+    return records.build_record(Facts, data, "seen", lambda text: printable(text, 300))
 
 
 def collect_facts(seen: Observation, most: int = EVENTS) -> dict[str, Any]:

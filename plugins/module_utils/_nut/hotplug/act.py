@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..base import files as base_files
 from ..base import systemd as base_systemd
-from ..base.clock import stamp
+from ..base.clock import format_time
 from ..base.text import printable
 from ..conf import dry_run, enumerator, ups_conf
 from ..deploy.change import Action
@@ -100,7 +100,7 @@ class Actor(Observer):
         decided = []
         for line in before.values():
             how = "now done" if look.changes else "no longer needed"
-            since = f"deferred since {stamp(memory.deferred[line])}"
+            since = f"deferred since {format_time(memory.deferred[line])}"
             self.say(f"{how} ({since}): {printable(line, 500)}")
             decided.append(Decision(now, "", how, f"{since}: {line}"))
         for name, until in look.plan.waits.items():
@@ -231,7 +231,7 @@ class _Work:
         if not texts:
             return True
         try:
-            base_files.replace(texts, MODE, host.local.owner)
+            base_files.replace_files(texts, MODE, host.local.owner)
         except base_files.WriteError as error:
             self.refuse("", str(error))
             return False
@@ -273,7 +273,7 @@ class _Work:
         same = [name for name, section in conf.sections.items() if was.sections.get(name) == section]
         texts = {}
         for name in (*same, *([""] if conf.settings == was.settings else [])):
-            path = base_systemd.checksum(name, host.local.systemd)
+            path = base_systemd.checksum_path(name, host.local.systemd)
             try:
                 seen = path.read_text(encoding="ascii")
             except (OSError, ValueError):
@@ -285,7 +285,7 @@ class _Work:
                 texts[path] = now
         if texts:
             try:
-                base_files.replace(texts, 0o644)
+                base_files.replace_files(texts, 0o644)
             except base_files.WriteError as error:
                 host.debug(str(error))
             host.local.runner(["systemctl", "daemon-reload"])

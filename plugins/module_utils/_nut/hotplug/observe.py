@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..base import systemd as base_systemd
-from ..base.clock import boot_id, boottime
+from ..base.clock import read_boot_id, read_boottime
 from ..base.text import printable
 from ..conf import ups_conf, ups_conf_text
 from ..conf.directives import Release
@@ -101,10 +101,10 @@ class Observer:
     debug: Callable[[str], None] = _silent  # what led to it
     files: Sequence[Path] = ()  # further ones which, if they change, end the quiet: the policy's, the program's own
     tables: Sequence[Path] = ()  # where udev's rules are; () is where Debian has them
-    clock: Callable[[], float] = boottime
+    clock: Callable[[], float] = read_boottime
     wall: Callable[[], float] = time.time
     pause: Callable[[float], None] = time.sleep
-    boot: Callable[[], str] = boot_id
+    boot: Callable[[], str] = read_boot_id
     _told: set[str] = field(default_factory=set, init=False)
     _refused: dict[str, str] = field(default_factory=dict, init=False)  # text of a section, or of ups.conf -> why not
     _state: State | None = field(default=None, init=False)
@@ -139,7 +139,7 @@ class Observer:
             resolution = replace(resolution, conf=known.conf, found=known.found)
             plan = decide.plan(resolution, known, seen, server, power, memory.tries, now, self.policy)
             text = self._text(plan, old)
-        drivers = [base_systemd.driver(name) for name in (plan.conf or known.conf).sections]
+        drivers = [base_systemd.driver_unit(name) for name in (plan.conf or known.conf).sections]
         plan, left = owed.add_owed(plan, self._pending(), drivers, power, found)
         if text is not None:
             plan = replace(plan, before=(*stop_watcher(found[base_systemd.WATCHER]), *plan.before))
@@ -298,8 +298,13 @@ class Observer:
 
     def _units(self, names: Sequence[str]) -> dict[str, base_systemd.Unit]:
         try:
-            return base_systemd.show(
-                [*map(base_systemd.driver, names), base_systemd.SERVER, base_systemd.MONITOR, base_systemd.WATCHER],
+            return base_systemd.show_units(
+                [
+                    *map(base_systemd.driver_unit, names),
+                    base_systemd.SERVER,
+                    base_systemd.MONITOR,
+                    base_systemd.WATCHER,
+                ],
                 self.local.runner,
             )
         except base_systemd.UnitError as error:
@@ -345,7 +350,7 @@ class Observer:
         # a memory that was lost makes nothing new of what is served
         lost = not memory.memory and name in said.status
         return decide.Seen(
-            unit=found[base_systemd.driver(name)],
+            unit=found[base_systemd.driver_unit(name)],
             status=said.status.get(name, ()),
             error=said.errors.get(name, ""),
             since=now if name in said.status else memory.silent.get(name, now),
@@ -409,7 +414,9 @@ class Observer:
 
     def _pending(self) -> list[Action]:
         names = ups_conf.parse(self._read("ups.conf") or "").sections
-        return self.local.pending.read([*map(base_systemd.driver, names), base_systemd.SERVER, base_systemd.MONITOR])
+        return self.local.pending.read(
+            [*map(base_systemd.driver_unit, names), base_systemd.SERVER, base_systemd.MONITOR]
+        )
 
 
 def digest(text: str) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TypeVar
 
-from ..base.hostnames import join_host, normal_address, resolve
+from ..base.hostnames import join_host, normal_address, resolve_name
 from ..base.text import printable
 from ..conf import grammar
 from ..conf.upsd import PORT
@@ -222,7 +222,7 @@ class UpsdConnection:
             # The system would take the rest of a division by 65536.
             raise Unreachable(self.host, self.port, "there is no such port")
         try:
-            addresses = resolve(self.host, self._seconds_left())
+            addresses = resolve_name(self.host, self._seconds_left())
         except socket.gaierror as error:
             raise Unreachable(self.host, self.port, f"the name cannot be resolved ({error.strerror})") from error
         except OSError as error:

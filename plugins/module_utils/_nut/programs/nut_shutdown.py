@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from ..base import paths, systemd
-from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
-from ..base.clock import CLOCK, boot_id, boottime, stamp
-from ..base.process import run_timeout, runner
+from ..base.cli import FAILED, OK, USAGE, Parser, PrintText, ProgramExit, make_printing
+from ..base.clock import CLOCK, format_time, read_boot_id, read_boottime
+from ..base.process import make_runner, run_timeout
 from ..base.systemd import Run
 from ..shutdown import gate_loop, observe
 from ..shutdown import policy as shutdown_policy
@@ -108,8 +108,8 @@ class Call:
     """A call of the program: what is asked of it, and by what means it does that."""
 
     options: argparse.Namespace
-    out: Say
-    err: Say
+    out: PrintText
+    err: PrintText
     environment: Mapping[str, str]
     run: Run | None  # runs programs, in the place of all others
     sleep: Callable[[float], None]
@@ -149,7 +149,7 @@ class Call:
 Do = Callable[[Call], int]
 
 
-def _parser(out: Say, err: Say) -> Parser:
+def _parser(out: PrintText, err: PrintText) -> Parser:
     parser = Parser(prog="nut-shutdown", description=DESCRIPTION, epilog=EPILOG, out=out, err=err)
 
     def add(name: str, do: Do, summary: str, options: str, *, state: str = "", epilog: str = "") -> None:
@@ -187,20 +187,20 @@ def _parser(out: Say, err: Say) -> Parser:
 
 def main(
     arguments: Sequence[str],
-    out: Say,
-    err: Say,
+    out: PrintText,
+    err: PrintText,
     *,
     environment: Mapping[str, str] | None = None,
     run: Run | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Do what the command line says, and return the exit code. out, err: take lines. run: runs all programs."""
-    out, err = for_terminals(out), for_terminals(err)
+    out, err = make_printing(out), make_printing(err)
     try:
         options = _parser(out, err).parse_args(list(arguments))
         call = Call(options, out, err, os.environ if environment is None else environment, run, sleep)
         return int(options.do(call))
-    except Left as left:
+    except ProgramExit as left:
         return left.code
     except shutdown_policy.ShutdownPolicyError as error:
         err(str(error))
@@ -221,7 +221,7 @@ def _status(call: Call) -> int:
     from ..shutdown import status
 
     policy = call.policy()
-    run = call.run or runner(PROGRAM_SECONDS)
+    run = call.run or make_runner(PROGRAM_SECONDS)
     report = call.options.report
     call.show(
         status.observe_status(
@@ -283,7 +283,7 @@ def _drill(call: Call) -> int:
         if options.inside:  # the inner half, which is told the policy
             held = inside.hold_drill(STDIN, say, call.out, as_json=options.json)
             return OK if held else FAILED
-        host = job.RehearsalHost(call.run or runner(STOP_SECONDS), _own_program())
+        host = job.RehearsalHost(call.run or make_runner(STOP_SECONDS), _own_program())
         return outside.hold_drill(call.policy(), options.outage, host, say, as_json=options.json)
     except job.RehearsalRefused as error:
         call.err(f"nut-shutdown drill: {error}")
@@ -308,7 +308,7 @@ def _record(call: Call) -> int:
         report=options.report,
     )
     # the recorder asks how guests stand; who starts it waits for systemd
-    run = call.run or runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS)
+    run = call.run or make_runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS)
     host = job.RehearsalHost(run, _own_program(), call.names(keep=True))
     try:
         done = live.main(call.policy(), wanted, host, call.out)
@@ -340,7 +340,7 @@ def _fsd(call: Call) -> int:
 
 
 @contextlib.contextmanager
-def _logging(call: Call) -> Iterator[tuple[BackgroundWriter, Say]]:
+def _logging(call: Call) -> Iterator[tuple[BackgroundWriter, PrintText]]:
     """Yield what writes to disks, and what tells a line, also to the log."""
     options = call.options
     writer = BackgroundWriter(call.out)
@@ -348,7 +348,7 @@ def _logging(call: Call) -> Iterator[tuple[BackgroundWriter, Say]]:
 
     def log(line: str) -> None:
         call.out(line)
-        writer.append(options.log, f"{stamp(time.time())} {options.command}: {line}")
+        writer.append(options.log, f"{format_time(time.time())} {options.command}: {line}")
 
     try:
         yield writer, log
@@ -357,18 +357,18 @@ def _logging(call: Call) -> Iterator[tuple[BackgroundWriter, Say]]:
 
 
 def _gate(call: Call) -> int:
-    policy, options, run = call.policy(), call.options, call.run or runner(PROGRAM_SECONDS)
+    policy, options, run = call.policy(), call.options, call.run or make_runner(PROGRAM_SECONDS)
     # what is done in a real shutdown alone, FSD and the flag, is done for systemd alone
     is_unit = systemd.is_main_process(systemd.GATE, call.environment, options.root)
     by = gate_loop.SYSTEMD if is_unit else "hand"
     with watchdog(HANG) as pet, contextlib.ExitStack() as stack:
-        looker = observe.MachineObserver(policy.machines, run, boottime, resolve=call.names(keep=True))
+        looker = observe.MachineObserver(policy.machines, run, read_boottime, resolve=call.names(keep=True))
         stack.callback(looker.close)
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
         orders = None
         if gate_loop.is_real_shutdown(policy, options.state, by):
             orders = observe.Orders(observe.read_primary_logins(options.upsmon_conf, policy.upses), news.put)
-        asker = observe.UpsObserver(policy.upses, boottime, orders=orders)
+        asker = observe.UpsObserver(policy.upses, read_boottime, orders=orders)
         stack.callback(asker.close)
         gate_loop.Gate(
             policy,
@@ -422,10 +422,10 @@ def _watch(call: Call) -> int:
     with _logging(call) as (writer, log), watchdog(WATCH_HANG) as pet:
         watch_loop.Watcher(
             call.options.upsd_conf,
-            watch.recall_memory(path, boot_id()),
+            watch.recall_memory(path, read_boot_id()),
             log=log,
             save=lambda text: writer.replace(path, text),
-            run=call.run or runner(WATCH_PROGRAM_SECONDS),
+            run=call.run or make_runner(WATCH_PROGRAM_SECONDS),
             alive=pet,
         ).watch()
     return FAILED

@@ -81,7 +81,7 @@ def judge_fitness(policy: ShutdownPolicy, found: FitnessFacts, need: float | Non
 def _program_problems(found: FitnessFacts) -> Iterator[str]:
     """Yield what of the host's own programs stands against it."""
     if not found.gate.active:
-        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Run the play (nut_server_gate)"
+        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Run the play (nut_server_gate.enabled)"
     elif found.gate.enabled.startswith("masked"):
         yield f"{systemd.GATE} is masked: this host would not power off by it. systemctl unmask {systemd.GATE}"
     elif found.gate.runs:
@@ -134,7 +134,7 @@ def observe_host(policy: ShutdownPolicy, host: RehearsalHost) -> FitnessFacts:
         except (UpsdFailure, grammar.Unencodable) as error:
             upses[str(ups)] = str(error)
     try:
-        units = systemd.show([systemd.GATE, systemd.MONITOR], host.run)
+        units = systemd.show_units([systemd.GATE, systemd.MONITOR], host.run)
     except systemd.UnitError:
         units = {}
     gate, upsmon = (units.get(name, systemd.ABSENT) for name in (systemd.GATE, systemd.MONITOR))
@@ -144,7 +144,7 @@ def observe_host(policy: ShutdownPolicy, host: RehearsalHost) -> FitnessFacts:
 def find_addresses(policy: ShutdownPolicy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
     wanted = {name for machine in policy.machines for name in machine.addresses}
-    found, _problems = hostnames.resolve_all(wanted, NAME_SECONDS, names)
+    found, _problems = hostnames.resolve_names(wanted, NAME_SECONDS, names)
     return {
         machine.name: frozenset(
             hostnames.normal_address(address) for name in machine.addresses for address in found[name]

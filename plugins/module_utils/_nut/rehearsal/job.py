@@ -59,7 +59,7 @@ class RehearsalHost:
 
     run: Run  # runs a program of it
     program: Sequence[str] = ()  # our own, as its file is run
-    names: hostnames.Resolve = hostnames.resolve  # gives the addresses of a name
+    names: hostnames.Resolve = hostnames.resolve_name  # gives the addresses of a name
     root: Path = Path("/")
     clock: Clock = CLOCK
     user: Callable[[], int] = os.geteuid
@@ -107,7 +107,7 @@ class Job:
 def read_job(text: str) -> Job:
     """Read what dump() wrote. Raises RehearsalError."""
     try:
-        data = jsontext.parse(text)
+        data = jsontext.parse_json(text)
         data["policy"] = check_policy(data["policy"])
         return Job(**data)
     except (ValueError, TypeError, LookupError) as error:

@@ -52,9 +52,11 @@ class Offer:
 
 def read_offers(data: object, primary: str, secondaries: Collection[str]) -> list[Offer]:
     """Return the offers that a host has sent. Only times come from there: the names are the inventory's. Raises RecordError."""
-    if not isinstance(data, list) or len(data) > records.MOST_ITEMS:
+    if not isinstance(data, list) or len(data) > records.ITEMS_LIMIT:
         raise records.RecordError("what was measured is no list of times")
-    found = [records.build(Offer, offer, f"what was measured [{position}]") for position, offer in enumerate(data)]
+    found = [
+        records.build_record(Offer, offer, f"what was measured [{position}]") for position, offer in enumerate(data)
+    ]
     # the primary may call itself by another name than the inventory does
     found = [replace(offer, name=primary) if offer.own else offer for offer in found]
     for offer in found:

@@ -80,8 +80,8 @@ class Recorder:
     def run(self, ready: Callable[[], None]) -> bool:
         """Record. ready: called as soon as each machine has been seen once. Returns False if nobody set FSD, or it took too long."""
         # what is not written now could not be written later
-        files.replace_own(self.path, self.notes.to_json())
-        files.replace_own(self.host.token_path, f"{self.notes.token}\n")
+        files.replace_private_file(self.path, self.notes.to_json())
+        files.replace_private_file(self.host.token_path, f"{self.notes.token}\n")
         began = self.host.clock.now()
         self.take_look()
         ready()
@@ -119,7 +119,7 @@ class Recorder:
     def write_notes(self) -> None:
         self.written = self.host.clock.now()
         try:
-            files.replace_own(self.path, self.notes.to_json())
+            files.replace_private_file(self.path, self.notes.to_json())
         except files.WriteError as error:
             self.log(str(error))
 

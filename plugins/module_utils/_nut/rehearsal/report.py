@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
-from ..base.table import grid
+from ..base.table import format_grid
 from ..plan import model, planner
 from ..shutdown import gate
 from ..shutdown.policy import ShutdownPolicy
@@ -76,7 +76,7 @@ def _format_times(
         for first, words, plan, at in zip((True, False), does, plans, seen):
             row = (name if first else "", words, word(plan), word(at))
             rows.append(row if took is None else (*row, "" if first else word(took.get(name), "")))
-    return grid(rows, f"ll{'r' * len(rows[0][2:])}")
+    return format_grid(rows, f"ll{'r' * len(rows[0][2:])}")
 
 
 # A drill

@@ -286,7 +286,7 @@ def resume_state(text: str | None, boot: str, by: str, now: float) -> GateState:
     started again comes back within seconds, so one that has not looked for RESUME seconds was another one.
     """
     try:
-        state = records.load(GateState, text, VERSION) if text is not None else None
+        state = records.load_record(GateState, text, VERSION) if text is not None else None
     except records.RecordError:
         state = None
     if state is None or not boot or state.boot != boot or not state.began <= state.now <= now:
@@ -296,4 +296,4 @@ def resume_state(text: str | None, boot: str, by: str, now: float) -> GateState:
 
 def dump_state(state: GateState) -> str:
     """Write the state as JSON."""
-    return records.dump(state, VERSION)
+    return records.dump_record(state, VERSION)

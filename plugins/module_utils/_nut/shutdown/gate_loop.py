@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Callable, TypeVar
 
 from ..base import files, records
-from ..base.cli import Say
-from ..base.clock import CLOCK, Clock, boot_id, boottime, stamp
+from ..base.cli import PrintText
+from ..base.clock import CLOCK, Clock, format_time, read_boot_id, read_boottime
 from ..base.text import printable
 from . import flag, report
 from .gate import GateReading, GateState, advance_gate, dump_state, new_state, resume_state
@@ -49,7 +49,7 @@ def is_real_shutdown(policy: ShutdownPolicy, state_path: Path, by: str) -> bool:
         text = state_path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = None
-    return flag.read_flag(policy.flag) in _ORDERED or resume_state(text, boot_id(), by, boottime()).flag
+    return flag.read_flag(policy.flag) in _ORDERED or resume_state(text, read_boot_id(), by, read_boottime()).flag
 
 
 def nothing() -> None:
@@ -61,7 +61,7 @@ class Gate:
     """The gate, and what it works with. One gate goes on where another one of the same `by` was ended."""
 
     policy: ShutdownPolicy
-    log: Say  # takes each line
+    log: PrintText  # takes each line
     prober: Callable[[], Mapping[str, bool | None]]  # does each machine answer? It takes at most a second or so
     ask_upsd: Callable[[], Mapping[str, GateReading]]  # what upsd said last; it takes no time
     state_path: Path
@@ -74,7 +74,7 @@ class Gate:
     alive: Callable[[], None] = nothing
     # what has been done beside it since it was asked last, in words
     news: Callable[[], Sequence[str]] = tuple
-    shout: Say | None = None  # tells everybody who is logged in
+    shout: PrintText | None = None  # tells everybody who is logged in
     state: GateState = field(default_factory=lambda: new_state("", "", 0.0), init=False)
     steps: list[tuple[float, str]] = field(default_factory=list, init=False)
     told: set[str] = field(default_factory=set, init=False)
@@ -194,19 +194,19 @@ class Gate:
         del self.steps[:-_STEPS]
         if self.log_path:
             kind = "" if self.mode == "gate" else f"{self.mode}: "
-            self.writer.append(self.log_path, f"{stamp(self.clock.wall())} {kind}{line}")
+            self.writer.append(self.log_path, f"{format_time(self.clock.wall())} {kind}{line}")
 
     def save(self, *, changed: bool) -> None:
         text = dump_state(self.state)
         try:
-            files.replace_own(self.state_path, text)
+            files.replace_private_file(self.state_path, text)
         except (OSError, files.WriteError) as error:
             words = f"{self.state_path} can't be written: {error} Killed now, the gate would begin anew"
             if words not in self.told:
                 self.told.add(words)
                 self.log(words)
         if changed and self.report_path:
-            self.writer.replace(self.report_path, records.dump(self.report(), report.VERSION))
+            self.writer.replace(self.report_path, records.dump_record(self.report(), report.VERSION))
 
     def report(self) -> report.GateReport:
         began = self.clock.wall() - (self.clock.now() - self.state.began)

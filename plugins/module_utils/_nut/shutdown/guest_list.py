@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.systemd import Run
-from ..base.table import grid
+from ..base.table import format_grid
 from ..proxmox import control, guests
 from ..proxmox.guests import Guest
 from ..proxmox.selection import Found
@@ -69,6 +69,6 @@ class GuestListing:
             )
             managed = "; HA works it" if about["ha"] else ""
             rows.append((str(guest), words[about["running"]], f"has {about['seconds']:g} s, {when}{managed}"))
-        lines = grid(rows) or ["this host has no guests of Proxmox VE"]
+        lines = format_grid(rows) or ["this host has no guests of Proxmox VE"]
         notes = [*self.ha.words, *self.found.idle]
         return "\n".join([*lines, *(["", *notes] if notes else [])])

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from ..base import hostnames
-from ..base.cli import Say
-from ..base.clock import boottime
+from ..base.cli import PrintText
+from ..base.clock import read_boottime
 from ..base.systemd import Run
 from ..conf import grammar, upsd, upsmon
 from ..net import vocabulary
@@ -77,7 +77,7 @@ class MachineObserver:
         *,
         edge: probe.ProbeIO = probe.SYSTEM_IO,
         seconds: float = ASK_INTERVAL,
-        resolve: hostnames.Resolve = hostnames.resolve,
+        resolve: hostnames.Resolve = hostnames.resolve_name,
     ) -> None:
         self.clock, self.edge = clock, edge
         self.patience = seconds  # with the first answers about guests; qm takes a second
@@ -115,7 +115,7 @@ def _probe_targets(
     """Return what is looked at by the network: the machines that are no guests of this host."""
     far = [machine for machine in machines if not machine.guest]
     names = sorted({name for machine in far for name in machine.addresses})
-    addresses, _unused = hostnames.resolve_all(names, seconds, resolve)
+    addresses, _unused = hostnames.resolve_names(names, seconds, resolve)
     return [
         probe.ProbeTarget(
             machine.name, tuple(found for name in machine.addresses for found in addresses[name]), machine.ports
@@ -157,7 +157,7 @@ class Orders:
     upsmon sets it once, and ends. logins: UPS (as str(Ups) names it) -> its user and password. say: takes what was done, once.
     """
 
-    def __init__(self, logins: Mapping[str, tuple[str, str]], say: Say) -> None:
+    def __init__(self, logins: Mapping[str, tuple[str, str]], say: PrintText) -> None:
         self.logins, self.say = logins, say
         self.told: set[str] = set()
 
@@ -209,7 +209,7 @@ def read_ups(
 
 
 def observe_once(
-    policy: ShutdownPolicy, run: Run, resolve: hostnames.Resolve = hostnames.resolve
+    policy: ShutdownPolicy, run: Run, resolve: hostnames.Resolve = hostnames.resolve_name
 ) -> tuple[dict[str, bool | None], dict[str, GateReading | str]]:
     """Look once at all machines and UPSes, for `status`. A UPS that can't be asked has the reason in place of a reading."""
     seen = probe.probe_machines(_probe_targets(policy.machines, ASK_INTERVAL, resolve))
@@ -219,7 +219,7 @@ def observe_once(
     readings: dict[str, GateReading | str] = {}
     for ups in policy.upses:
         try:
-            readings[str(ups)] = read_ups(ups, boottime)
+            readings[str(ups)] = read_ups(ups, read_boottime)
         except (UpsdFailure, grammar.Unencodable) as error:
             readings[str(ups)] = str(error)
     return seen, readings

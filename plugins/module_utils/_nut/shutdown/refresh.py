@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base import files, trust
-from ..base.process import within
+from ..base.process import run_within
 from ..proxmox.guests import GuestsError
 from ..proxmox.selection import Finder, Found
 from .names import AddressCache
@@ -75,7 +75,7 @@ def find_untrusted(stages: Sequence[Stage]) -> list[str]:
 def find_guests(finder: Finder) -> Found:
     """Have the guests of this host found, within FIND_SECONDS. Raises guests.GuestsError."""
     try:
-        return within(FIND_SECONDS, finder.look)
+        return run_within(FIND_SECONDS, finder.look)
     except TimeoutError:
         words = f"Proxmox's files (/etc/pve) can't be read within {FIND_SECONDS:g} s. Is pve-cluster.service well?"
     except Exception as error:

@@ -56,7 +56,7 @@ class GateReport:
 def read_report(path: Path) -> GateReport | str | None:
     """Return the report of the last gate; None if there was none; or why it can't be used, in words."""
     try:
-        return records.read(GateReport, path, VERSION)
+        return records.read_record(GateReport, path, VERSION)
     except FileNotFoundError:
         return None
     except (OSError, records.RecordError):

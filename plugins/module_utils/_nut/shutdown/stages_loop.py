@@ -68,7 +68,7 @@ def load_state(path: Path, boot: str) -> tuple[StagesState, str]:
     """
     fresh = StagesState(boot=boot)
     try:
-        found = records.read(StagesState, path, VERSION)
+        found = records.read_record(StagesState, path, VERSION)
     except FileNotFoundError:
         return fresh, ""
     except (OSError, records.RecordError) as error:
@@ -117,10 +117,10 @@ def run_stages(
     state_path: Path,
     log: Log,
     run: Run,
-    clock: control.Clock = base_clock.boottime,
+    clock: control.Clock = base_clock.read_boottime,
     ask: Ask = ask_upsd,
     sleep: control.Pause = time.sleep,
-    boot_id: Callable[[], str] = base_clock.boot_id,
+    boot_id: Callable[[], str] = base_clock.read_boot_id,
     start: Start = start_thread,
     set_fsd: Callable[[Run], None] = request_fsd,
     finder: GuestSource | None = None,
@@ -206,8 +206,8 @@ class _StagesLoop:
         with contextlib.ExitStack() as stack:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(files.alone(lock, 0.0, pause=self.sleep))
-                files.sweep([self.path.parent])
+                stack.enter_context(files.hold_lock(lock, 0.0, pause=self.sleep))
+                files.sweep_temporary_files([self.path.parent])
             except OSError as error:
                 self.say(f"{lock} can't be locked: {error.strerror}")
             yield
@@ -409,11 +409,11 @@ class _StagesLoop:
                     self.path.unlink(missing_ok=True)
                 self._saved = ""
             return
-        text = records.dump(self.state, VERSION)
+        text = records.dump_record(self.state, VERSION)
         if text == self._saved:
             return
         try:
-            files.replace({self.path: text}, MODE)
+            files.replace_files({self.path: text}, MODE)
             self._saved = text
         except files.WriteError as error:
             # the outage is worse than a run that can't go on where this one was killed

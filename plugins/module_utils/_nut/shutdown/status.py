@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..base import hostnames, records
-from ..base.clock import stamp
+from ..base.clock import format_time
 from ..base.systemd import Run
-from ..base.table import grid
+from ..base.table import format_grid
 from . import observe, report, watch
 from .gate import POWER_TEXT, GateReading, GateState
 from .gate import VERSION as GATE_VERSION
@@ -71,11 +71,11 @@ class ShutdownStatus:
         for host in self.policy.machines:
             times = f"shutdown_time {host.shutdown_time:g} s, shutdown_limit {host.shutdown_limit:g} s"
             rows.append((host.name, words[self.seen.get(host.name)], f"{times}, by {_describe_check(host)}"))
-        lines += grid(rows, indent="  ")
+        lines += format_grid(rows, indent="  ")
         lines += [] if self.policy.machines else ["  nobody"]
         lines.append(f"but no longer than until a UPS has {self.kept()} left:")
         power = {str(ups): self.power[str(ups)] for ups in self.policy.upses}
-        lines += grid(
+        lines += format_grid(
             [(name, said if isinstance(said, str) else _describe_power(said)) for name, said in power.items()],
             indent="  ",
         )
@@ -96,7 +96,7 @@ class ShutdownStatus:
             return [f"last: {self.last or 'nothing'}"]
         how = f"it ended ({self.last.rule}): {self.last.reason}" if self.last.rule else "it has not ended"
         steps = [f"  +{at:.1f} s  {words}" for at, words in self.last.steps]
-        return [f"last: {self.last.mode}, began {stamp(self.last.began)}; {how}", *steps]
+        return [f"last: {self.last.mode}, began {format_time(self.last.began)}; {how}", *steps]
 
 
 def observe_status(
@@ -116,7 +116,7 @@ def observe_status(
         policy,
         seen,
         power,
-        records.recall(GateState, state_path, GATE_VERSION),
+        records.recall_record(GateState, state_path, GATE_VERSION),
         report.read_report(report_path),
         watch.recall_memory(watch_path, "").events,
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base import records
-from ..base.clock import stamp
+from ..base.clock import format_time
 from ..base.text import printable
 from ..net.readings import may_be_outage
 from ..net.vocabulary import ABSENT, split_status
@@ -172,8 +172,8 @@ class WatchEvent:
 
     def __str__(self) -> str:
         """Return it in one line."""
-        again = f" ({self.times} times, until {stamp(self.last)})" if self.times > 1 else ""
-        return f"{stamp(self.first)}  {printable(self.words, 300)}{again}"
+        again = f" ({self.times} times, until {format_time(self.last)})" if self.times > 1 else ""
+        return f"{format_time(self.first)}  {printable(self.words, 300)}{again}"
 
 
 @dataclass(frozen=True)
@@ -217,17 +217,17 @@ class Memory:
 
 def dump_memory(memory: Memory) -> str:
     """Return the text of the memory's file."""
-    return records.dump(memory, VERSION)
+    return records.dump_record(memory, VERSION)
 
 
 def load_memory(text: str, boot: str) -> Memory:
     """Read what dump() wrote, for this boot. Never raises: a broken memory is none."""
     try:
-        return records.load(Memory, text, VERSION).of_boot(boot)
+        return records.load_record(Memory, text, VERSION).of_boot(boot)
     except records.RecordError:
         return Memory(boot)
 
 
 def recall_memory(path: Path, boot: str) -> Memory:
     """Read the memory's file, for this boot. Never raises: a broken memory is none."""
-    return (records.recall(Memory, path, VERSION) or Memory()).of_boot(boot)
+    return (records.recall_record(Memory, path, VERSION) or Memory()).of_boot(boot)

@@ -152,7 +152,7 @@ class Watcher:
         if self.process and self.process.has_ended():
             self.lose_process()
         if self.process is None:
-            pid = systemd.show([systemd.SERVER], self.run)[systemd.SERVER].pid
+            pid = systemd.show_units([systemd.SERVER], self.run)[systemd.SERVER].pid
             if not pid:
                 raise ProcessEnded
             self.process = UpsdProcess(pid)

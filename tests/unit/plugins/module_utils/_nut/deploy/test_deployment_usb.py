@@ -40,7 +40,7 @@ def settle(place: Place, deployment: Deployment) -> None:
     decided = deployment.plan()
     deployment.apply(decided)
     for name in ups_conf.parse(deployment.new["ups.conf"]).sections:
-        place.systemd.begin(systemd.driver(name))
+        place.systemd.begin(systemd.driver_unit(name))
 
 
 def test_a_driver_is_found_out_on_the_host(place: Place, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits as deploy_kits
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import checks, checks_others, exam
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
@@ -363,7 +363,7 @@ CLIENT_BROKEN: dict[str, tuple[Observation, str, str, str]] = {
         replace(
             CLIENT,
             watched={"ups@pve:3493": upsd_answer(make_ups(clients=()), own_address="192.0.2.30")},
-            journal=(Entry(NOW, "nut-monitor.service", "Login on UPS [ups@pve:3493] failed - got [ERR ACCESS-DENIED]"),),
+            journal=(JournalEntry(NOW, "nut-monitor.service", "Login on UPS [ups@pve:3493] failed - got [ERR ACCESS-DENIED]"),),
         ),
         "login", FAILURE, "refuses its password",
     ),

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
@@ -256,10 +256,10 @@ def test_the_journal(root: Path) -> None:
     ]
     journal = host(root, runner, since=3600.0).observe_host().journal
     assert journal == (
-        Entry(1790000000.5, "nut-monitor.service", "UPS on battery"),
-        Entry(1790000003.0, "nut-monitor.service", "UPS on battery"),
-        Entry(1790000000.5, "nut-server.service", "Started it."),
-        Entry(1790000000.5, "nut-monitor.service", "Hi\ufffd"),
+        JournalEntry(1790000000.5, "nut-monitor.service", "UPS on battery"),
+        JournalEntry(1790000003.0, "nut-monitor.service", "UPS on battery"),
+        JournalEntry(1790000000.5, "nut-server.service", "Started it."),
+        JournalEntry(1790000000.5, "nut-monitor.service", "Hi\ufffd"),
     )
     command = next(one for one in runner.commands if one[0] == "journalctl")
     assert f"--since=@{NOW - 3600:.0f}" in command

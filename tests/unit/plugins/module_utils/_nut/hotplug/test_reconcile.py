@@ -337,7 +337,7 @@ def test_no_secret_in_a_diff(machine: Machine) -> None:
 
 def test_two_at_once(served: Machine) -> None:
     with (
-        files.alone(served.room / "homelab-nut.lock", 1),
+        files.hold_lock(served.room / "homelab-nut.lock", 1),
         pytest.raises(files.Busy),
         served.host().alone(0.0),
     ):

@@ -129,7 +129,7 @@ def test_the_end_of_the_mains_is_the_end_of_the_drill(tmp_path: Path, monkeypatc
             self.closed = True
 
     made: list[Asker] = []
-    monkeypatch.setattr(observe, "Asker", Asker)
+    monkeypatch.setattr(observe, "UpsObserver", Asker)
     outer = Outer(tmp_path, "read job; touch begun; timeout 30 cat && exit 1; exit 2")
     assert outer() == 1
     assert outer.said == ["ups is on battery, in earnest: the drill ends"]

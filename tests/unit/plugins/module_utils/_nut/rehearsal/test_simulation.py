@@ -19,7 +19,7 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import make_dr
 def test_a_note(tmp_path: Path) -> None:
     note = tmp_path / "nas"
     subprocess.run(["/bin/sh", "-c", simulation.note_command(note)], check=True)
-    now = base_clock.boottime()
+    now = base_clock.read_boottime()
     uptime = Path("/proc/uptime").read_text()
     when = simulation.parse_note(note.read_text(), uptime, now)
     assert when is not None

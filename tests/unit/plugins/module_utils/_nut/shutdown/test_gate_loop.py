@@ -208,7 +208,7 @@ def test_a_run(world: World, tmp_path: Path) -> None:
     assert world.said[-1] == f"+{report.elapsed:.1f} s  the gate ends (down): all are down"
     assert report.hosts == (MachineReport("nas", 60.0, 120.0, down=20.0, assumed=False, given_up=False),)
     written = json.loads((tmp_path / "lib/last.json").read_text())
-    assert written == json.loads(records.dump(report, 1))
+    assert written == json.loads(records.dump_record(report, 1))
     assert (written["rule"], written["mode"], written["steps"][0][0]) == ("down", "gate", 0.0)
     lines = (tmp_path / "log/shutdown.log").read_text().splitlines()
     assert [line.split(" ", 3)[3] for line in lines] == world.said
@@ -349,8 +349,8 @@ def test_nothing_is_ordered_unless_upsmon_has_begun_it(
     if flag:
         path.write_text("upsmon-shutdown-file")
     if kept:
-        now = clock.boottime()
-        state.write_text(gate.dump_state(replace(gate.new_state(clock.boot_id(), by, now), flag=True)))
+        now = clock.read_boottime()
+        state.write_text(gate.dump_state(replace(gate.new_state(clock.read_boot_id(), by, now), flag=True)))
     assert gate_loop.is_real_shutdown(replace(POLICY, flag=str(path)), state, by) is earnest
     assert gate_loop.is_real_shutdown(POLICY, state, by) is False
 

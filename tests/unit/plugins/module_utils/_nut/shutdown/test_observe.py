@@ -40,7 +40,7 @@ def test_guests_and_hosts_are_looked_at() -> None:
             raise OSError(name)
         return ("127.0.0.1",)
 
-    looker = observe.MachineObserver(hosts, run, clock.boottime, resolve=resolve)
+    looker = observe.MachineObserver(hosts, run, clock.read_boottime, resolve=resolve)
     try:
         assert looker() == {
             "runs": True,
@@ -77,7 +77,7 @@ def test_a_guest_whose_program_hangs_holds_nobody_up() -> None:
         stuck.wait()
         return 0, "status: running"
 
-    looker = observe.MachineObserver([VM], run, clock.boottime, seconds=0.01)
+    looker = observe.MachineObserver([VM], run, clock.read_boottime, seconds=0.01)
     try:
         assert looker() == {"vm": None}
     finally:
@@ -95,7 +95,7 @@ def test_a_name_that_takes_too_long_holds_nobody_up() -> None:
     looker = observe.MachineObserver(
         [replace(NAS, addresses=("slow.example", "192.0.2.7"))],
         lambda c: (1, ""),
-        clock.boottime,
+        clock.read_boottime,
         seconds=0.01,
         resolve=resolve,
     )

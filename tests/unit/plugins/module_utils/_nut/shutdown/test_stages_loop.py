@@ -239,7 +239,7 @@ def test_the_state_can_not_be_written(world: World) -> None:
 
 
 @given(
-    st.sampled_from(sorted(json.loads(records.dump(StagesState(), stages_loop.VERSION)))),
+    st.sampled_from(sorted(json.loads(records.dump_record(StagesState(), stages_loop.VERSION)))),
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -251,10 +251,12 @@ def test_a_memory_with_any_type_in_any_place_is_read_or_dropped(
 ) -> None:
     path = tmp_path_factory.mktemp("state") / "stages.json"
     path.write_text(
-        json.dumps({**json.loads(records.dump(StagesState(boot="b", since=5.0), stages_loop.VERSION)), name: value})
+        json.dumps(
+            {**json.loads(records.dump_record(StagesState(boot="b", since=5.0), stages_loop.VERSION)), name: value}
+        )
     )
     found, _words = stages_loop.load_state(path, "b")
-    files.replace({path: records.dump(found, stages_loop.VERSION)}, 0o600)
+    files.replace_files({path: records.dump_record(found, stages_loop.VERSION)}, 0o600)
     assert stages_loop.load_state(path, "b") == (found, "")
     stages.decide_stages(read_stages([NAS]), found, 10.0, Power(True))
 
@@ -275,18 +277,18 @@ def test_a_memory_is_read_as_it_was_saved(tmp_path: Path) -> None:
         tries={"qm/101": (1, 7.0)},
     )
     path = tmp_path / "s.json"
-    path.write_text(records.dump(whole, stages_loop.VERSION))
+    path.write_text(records.dump_record(whole, stages_loop.VERSION))
     assert stages_loop.load_state(path, "b") == (whole, "")
     assert stages_loop.load_state(path, "c")[0] == StagesState(boot="c", ours={"qm/101": True})
     # a kernel that says no boot id may have been started anew
-    path.write_text(records.dump(replace(whole, boot=""), stages_loop.VERSION))
+    path.write_text(records.dump_record(replace(whole, boot=""), stages_loop.VERSION))
     assert stages_loop.load_state(path, "")[0].since is None
 
 
 def test_a_second_run_ends_at_once(world: World) -> None:
     world.story((0, OB))
     world.state.parent.mkdir()
-    with files.alone(world.state.with_name("stages.json.lock"), 0.0):
+    with files.hold_lock(world.state.with_name("stages.json.lock"), 0.0):
         assert world.go(NAS) == "another run is at work"
     assert world.now == BOOT
 
