@@ -29,12 +29,12 @@ options:
     choices: [all, ca, name]
     default: all
 notes:
-  - The inventory gives a certificate as C(nut_server_tls_ca), C(nut_server_tls_certificate) (intermediates may follow) and
-    C(nut_server_tls_key), all of them or none. Each is text in PEM or the path of a file on the controller, relative to the
+  - The inventory gives a certificate as C(nut_server_tls.ca), C(nut_server_tls.certificate) (intermediates may follow) and
+    C(nut_server_tls.key), all of them or none. Each is text in PEM or the path of a file on the controller, relative to the
     inventory, which may be encrypted by Ansible Vault.
   - Those of our own making stand in C(.homelab-nut/tls/) beside the inventory, or in the directory that C(nut_tls_directory) names.
     C(ca.key) there can sign certificates that all secondaries trust. In check mode nothing is written.
-  - They cover the host's name, C(ansible_host), C(nut_server_address), C(nut_server_tls_names) and the loopback addresses.
+  - They cover the host's name, C(ansible_host), C(nut_server_address), C(nut_server_tls.names) and the loopback addresses.
 seealso:
   - plugin: homelab.nut.password
     plugin_type: lookup
@@ -140,7 +140,7 @@ class LookupModule(LookupBase):
         if part == "name":
             return name
         now = datetime.now(timezone.utc)
-        given = [name for name in GIVEN if own.get(_variable(name))]
+        given = [name for name in GIVEN if _settings(own).get(name)]
         if given:
             return _result(host, self._checked(host, own, name, given, now), part)
         folder = _Folder(_path(host, own), bool(variables.get("ansible_check_mode")))
@@ -158,7 +158,7 @@ class LookupModule(LookupBase):
                 f"{host}: {' and '.join(map(_variable, given))} without {' and '.join(missing)}: set all three, or none,"
                 " and certificates are made"
             )
-        ca, certificate, key = (self._text(host, _variable(part), own) for part in GIVEN)
+        ca, certificate, key = (self._text(host, part, own) for part in GIVEN)
         try:
             checked = certificates.check(ca, certificate, key, name, now)
         except CertificateError as error:
@@ -167,8 +167,8 @@ class LookupModule(LookupBase):
             display.warning(f"{host}: {warning}")
         return nss.TlsMaterial(checked.ca, checked.certificate, checked.key)
 
-    def _text(self, host: str, variable: str, own: Any) -> str:
-        value = str(own[variable])
+    def _text(self, host: str, part: str, own: Any) -> str:
+        value = str(_settings(own)[part])
         if "-----BEGIN" in value:
             return value
         path = Path(own.get("inventory_dir") or "", value).expanduser()
@@ -176,12 +176,16 @@ class LookupModule(LookupBase):
             return str(self._loader.get_text_file_contents(str(path)))
         except AnsibleError as error:
             raise AnsibleError(
-                f"{host}: {variable} is neither text in PEM nor a file on this machine that can be read: {path}: {error}"
+                f"{host}: {_variable(part)} is neither text in PEM nor a file on this machine that can be read: {path}: {error}"
             ) from error
 
 
 def _variable(part: str) -> str:
-    return f"nut_server_tls_{part}"
+    return f"nut_server_tls.{part}"
+
+
+def _settings(own: Any) -> dict[str, Any]:
+    return own.get("nut_server_tls") or {}
 
 
 def _path(host: str, own: Any) -> Path:
@@ -200,12 +204,12 @@ def _path(host: str, own: Any) -> Path:
 
 def _names(host: str, own: Any, name: str) -> list[str]:
     """Say which names a certificate of our own covers."""
-    wanted = own.get("nut_server_tls_names") or []
+    wanted = _settings(own).get("names") or []
     for entry in (name, *wanted):
         if not certificates.is_name(str(entry)):
             raise AnsibleError(
                 f"{host}: {entry!r} is neither a DNS name nor an IP address, so no certificate can be for it: set"
-                " nut_server_address or nut_server_tls_names"
+                " nut_server_address or nut_server_tls.names"
             )
     # the inventory may call a host what it likes
     also = [entry for entry in (host, str(own.get("ansible_host") or host)) if certificates.is_name(entry)]

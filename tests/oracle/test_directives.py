@@ -175,7 +175,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory, debians: dict[str, Releas
         for part in ("defaults", "vars", "templates"):
             (tasks.parent / part).symlink_to(CHECKOUT / "roles" / role / part)
     users = [{"name": "admin", "password": "a'b", "actions": ["SET", "FSD"], "instcmds": ["ALL"], "upsmon": "primary"}]
-    server = {**variables("nut_server"), "nut_server_tls": True, "nut_server_users": users}
+    server = {**variables("nut_server"), "nut_server_tls": {"enabled": True}, "nut_server_users": users}
     server.update(nut_server_address="192.0.2.1", nut_server_listen=[{"address": "127.0.0.1", "port": 4000}])
     inventory = {
         "pve": {

@@ -201,9 +201,9 @@ PRIMARIES: dict[str, dict[str, Any]] = {
         },
     },
     "less": {"nut_server_ups_conf": {"maxretry": None, "retrydelay": ""}, "nut_server_upsmon_conf": {"HOSTSYNC": None}},
-    "margin": {"nut_server_shutdown_margin": 20, "nut_server_gate": False},
+    "margin": {"nut_server_shutdown_margin": 20, "nut_server_gate": {"enabled": False}},
     "fixed": {"nut_server_upsmon_conf": {"FINALDELAY": 7}},
-    "linux": {"nut_server_gate": False},
+    "linux": {"nut_server_gate": {"enabled": False}},
     "odd": {
         **odd("nut_server"),
         "nut_server_devices": [
@@ -235,7 +235,7 @@ PRIMARIES: dict[str, dict[str, Any]] = {
             {"system": "far@away", "username": "u", "password": "p"},
         ],
     },
-    "safe": {"nut_server_tls": True},
+    "safe": {"nut_server_tls": {"enabled": True}},
     "far": {},
     "timed": {
         "nut_server_port": 1,
@@ -292,7 +292,7 @@ BAD = {
 }
 # What the lookup homelab.nut.certificate tells.
 TLS = {
-    "__nut_server_tls": {
+    "__nut_server_certificate": {
         "ca": "a",
         "certificate": "b",
         "key": "c",

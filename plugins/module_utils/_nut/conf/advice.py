@@ -89,7 +89,7 @@ _BEFORE_A_SHELL = (
     "and from 2.8.3 on EXEC off the type ALARM (CVE-2026-54161)"
 )
 _KEEPS_THE_ORDER = (
-    "Only a primary that waits until this host is down (nut_server_gate), or long enough (FINALDELAY), keeps the order"
+    "Only a primary that waits until this host is down (nut_server_gate) or long enough (FINALDELAY), keeps the order"
 )
 
 _ROWS: tuple[_Advice, ...] = (

@@ -15,7 +15,7 @@ from ..net import readings, snapshot
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import observe
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 from .job import CONF, RehearsalHost
 
 NAME_SECONDS = 5.0
@@ -41,7 +41,7 @@ class FitnessFacts:
     upsmon: systemd.Unit
 
 
-def judge_fitness(policy: Policy, found: FitnessFacts, need: float | None = None) -> Fitness:
+def judge_fitness(policy: ShutdownPolicy, found: FitnessFacts, need: float | None = None) -> Fitness:
     """Return what stands against a real shutdown. need: seconds that the plan wants of the battery from FSD on, None if not known."""
     problems = list(_program_problems(found))
     remarks: list[str] = []
@@ -81,7 +81,7 @@ def judge_fitness(policy: Policy, found: FitnessFacts, need: float | None = None
 def _program_problems(found: FitnessFacts) -> Iterator[str]:
     """Yield what of the host's own programs stands against it."""
     if not found.gate.active:
-        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Run the play (nut_server_gate)"
+        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Run the play (nut_server_gate.enabled)"
     elif found.gate.enabled.startswith("masked"):
         yield f"{systemd.GATE} is masked: this host would not power off by it. systemctl unmask {systemd.GATE}"
     elif found.gate.runs:
@@ -123,9 +123,9 @@ def _power_remarks(state: snapshot.UpsState, need: float | None) -> Iterator[str
         )
 
 
-def observe_host(policy: Policy, host: RehearsalHost) -> FitnessFacts:
+def observe_host(policy: ShutdownPolicy, host: RehearsalHost) -> FitnessFacts:
     """Look at all that judge() goes by."""
-    seen, _readings = observe.one_look(policy, host.run, host.names)
+    seen, _readings = observe.observe_once(policy, host.run, host.names)
     upses: dict[str, snapshot.UpsState | str] = {}
     for ups in policy.upses:
         try:
@@ -141,7 +141,7 @@ def observe_host(policy: Policy, host: RehearsalHost) -> FitnessFacts:
     return FitnessFacts(upses, find_addresses(policy, host.names), seen, host.upsmon_conf(), gate, upsmon)
 
 
-def find_addresses(policy: Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
+def find_addresses(policy: ShutdownPolicy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
     wanted = {name for machine in policy.machines for name in machine.addresses}
     found, _problems = hostnames.resolve_names(wanted, NAME_SECONDS, names)

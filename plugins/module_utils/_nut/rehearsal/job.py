@@ -22,7 +22,7 @@ from ..base import hostnames, jsontext, paths
 from ..base.clock import CLOCK, Clock
 from ..base.systemd import Run
 from ..conf import grammar
-from ..shutdown.policy import VERSION, Policy, check_policy
+from ..shutdown.policy import VERSION, ShutdownPolicy, check_policy
 
 CONF = Path("/etc/nut/upsmon.conf")
 
@@ -86,7 +86,7 @@ class RehearsalHost:
 class Job:
     """What the inner half has to know, and can't look up."""
 
-    policy: Policy  # of the machines alone: without UPSes and stages
+    policy: ShutdownPolicy  # of the machines alone: without UPSes and stages
     timing: Mapping[str, int]  # of the primary's upsmon, s
     runtime: float | None  # of the real UPS, s; None if it does not say
     outage: float  # s on battery, before that is low
@@ -125,7 +125,7 @@ def read_timing(upsmon_conf: str) -> dict[str, int]:
     return found
 
 
-def name_primary(policy: Policy) -> str:
+def name_primary(policy: ShutdownPolicy) -> str:
     """Return this host's name, or what tells it from the others if one of them is called so."""
     name = platform.node().partition(".")[0] or "this host"
     return f"{name} (this host)" if name in {machine.name for machine in policy.machines} else name
