@@ -11,8 +11,8 @@ import re
 from ..base.clock import format_time
 from ..base.systemd import ABSENT, MONITOR, SERVER, WATCHER, driver_unit
 from ..conf import grammar, ups_conf, upsd
-from ..conf.advice import advise
-from ..conf.release import dotted
+from ..conf.advice import list_advice
+from ..conf.release import format_release
 from ..deploy import actions
 from ..usb import sections as usb_sections
 from .exam import DEPLOY, Exam, Findings, Registry
@@ -40,7 +40,7 @@ def check_installed(exam: Exam) -> Findings:
     elif exam.seen.release is None:
         yield exam.unknown("installed", "NUT is installed, and does not say its release")
     else:
-        yield exam.ok("installed", f"NUT {dotted(exam.seen.release)}")
+        yield exam.ok("installed", f"NUT {format_release(exam.seen.release)}")
 
 
 @check("release")
@@ -48,11 +48,11 @@ def check_release(exam: Exam) -> Findings:
     """What is this release known to be bad at, with these files?"""
     if exam.seen.release is None:
         return
-    advice = advise(exam.files, exam.seen.release)
+    advice = list_advice(exam.files, exam.seen.release)
     for words in advice:
         yield exam.note("release", words)
     if not advice:
-        yield exam.ok("release", f"nothing is known against NUT {dotted(exam.seen.release)} here")
+        yield exam.ok("release", f"nothing is known against NUT {format_release(exam.seen.release)} here")
 
 
 @check("files")
@@ -108,16 +108,16 @@ def _differing_directives(exam: Exam, name: str, wanted: str) -> list[str]:
             {tuple(line.split("=", 1)) for line in text.splitlines() if _is_setting(line)} for text in (wanted, there)
         )
     else:
-        ours, theirs = ({line.words for line in grammar.parse(text)} for text in (wanted, there))
+        ours, theirs = ({line.words for line in grammar.parse_lines(text)} for text in (wanted, there))
     return list(dict.fromkeys(words[0] for words in sorted(ours ^ theirs)))
 
 
 def _section_differences(exam: Exam, wanted: str) -> list[str]:
     """Compare ups.conf. What nut-hotplug adds, pins and found UPSes, is no difference."""
-    ours, theirs = ups_conf.parse(wanted), ups_conf.parse(exam.nut_file_text("ups.conf"))
+    ours, theirs = ups_conf.parse_ups_conf(wanted), ups_conf.parse_ups_conf(exam.nut_file_text("ups.conf"))
     differs = [key for key, value in ours.settings if (key, value) not in theirs.settings]
     if actions.WANTED in exam.seen.files and any(map(ups_conf.is_auto, ours.sections.values())):
-        kept = ups_conf.parse(exam.seen.files[actions.WANTED].text)
+        kept = ups_conf.parse_ups_conf(exam.seen.files[actions.WANTED].text)
         differs += [
             f"[{name}] (in {actions.WANTED})"
             for name in ours.sections

@@ -76,7 +76,7 @@ def check_listening(exam: Exam) -> Findings:
         yield from exam.report_unseen("listening", "sockets")
         return
     conf = exam.wanted.get("upsd.conf", exam.nut_file_text("upsd.conf"))
-    wanted = upsd.listening(conf) or [("localhost", upsd.PORT)]
+    wanted = upsd.read_listen_lines(conf) or [("localhost", upsd.PORT)]
     unit = exam.seen.units.get(SERVER)
     if unit and not unit.runs:
         return  # check_units() says so

@@ -17,7 +17,7 @@ from ..conf import upsd
 from ..deploy import kits as deploy_kits
 from ..shutdown import gate
 from ..shutdown import policy as shutdown_policy
-from ..shutdown.flag import SET, spare_of
+from ..shutdown.flag import SET, spare_path
 from .checks_files import unit_problems
 from .exam import DEPLOY, PRIMARY, Exam, Findings, Registry
 from .findings import FAILURE, NOTE, UNKNOWN, WARNING, Finding
@@ -145,7 +145,7 @@ def _policy_problem(text: str) -> str:
     """Return what is wrong with a policy of the gate, "" if it is right."""
     try:
         shutdown_policy.read_stages(shutdown_policy.read_policy(text.encode("utf-8", "surrogateescape")).stages)
-    except shutdown_policy.PolicyError as error:
+    except shutdown_policy.ShutdownPolicyError as error:
         return str(error).splitlines()[0]
     return ""
 
@@ -217,7 +217,7 @@ def check_cut(exam: Exam) -> Findings:
     folder, good = seen.path.rpartition("/")[0] or "/", True
     if deploy_kits.SHUTDOWN.name in exam.expected.kits and seen.spare != SET:
         good = False
-        words = f"the spare flag {spare_of(seen.path)} is not usable ({seen.spare}): with a full {folder} the UPS might not cut the power"
+        words = f"the spare flag {spare_path(seen.path)} is not usable ({seen.spare}): with a full {folder} the UPS might not cut the power"
         yield exam.warn(
             "cut", words, f"systemd-tmpfiles --create /{deploy_kits.SHUTDOWN.places[deploy_kits.TMPFILES].path}"
         )

@@ -39,7 +39,7 @@ from ..net.errors import UpsdFailure
 from ..proxmox import firewall
 from ..shutdown import flag, gate, report, watch
 from ..shutdown import policy as shutdown_policy
-from ..shutdown.names import Names
+from ..shutdown.names import AddressCache
 from ..usb import bus, policy
 
 SECONDS = 4.0
@@ -151,9 +151,9 @@ class Observation:
     untrusted: Mapping[str, str] = field(default_factory=dict)
     # sandboxes that this host can't apply
     refused_sandboxes: Mapping[str, str] = field(default_factory=dict)
-    gate_state: gate.State | None = None  # of the last gate of this boot
-    last_gate: report.Report | str | None = None  # of the last gate; why it can't be used
-    upsd_events: tuple[watch.Event, ...] = ()  # what nut-watch did for upsd
+    gate_state: gate.GateState | None = None  # of the last gate of this boot
+    last_gate: report.GateReport | str | None = None  # of the last gate; why it can't be used
+    upsd_events: tuple[watch.WatchEvent, ...] = ()  # what nut-watch did for upsd
     firewall: tuple[str, ...] | None = None
     access: access.LoadedTable | None = None
     synchronized: bool | None = None
@@ -218,8 +218,8 @@ class HostObserver:
             cut=self.try_part("cut", lambda: self._observe_cut(nut), None) if self.primary else None,
             untrusted=self.try_part("trust", lambda: self._find_untrusted(nut), {}),
             refused_sandboxes=self.try_part("sandboxes", lambda: sandbox.read_refused(self.root), {}),
-            gate_state=records.recall_record(gate.State, self._path_below_root(paths.GATE_STATE), gate.VERSION),
-            last_gate=report.read_last(self._path_below_root(paths.GATE_REPORT)),
+            gate_state=records.recall_record(gate.GateState, self._path_below_root(paths.GATE_STATE), gate.VERSION),
+            last_gate=report.read_report(self._path_below_root(paths.GATE_REPORT)),
             upsd_events=self._upsd_events(),
             firewall=self.try_part("firewall", lambda: self._firewall_hints(nut), None)
             if self.primary and self.check_firewall
@@ -275,8 +275,8 @@ class HostObserver:
             )
         return {path: one for path, one in found.items() if one}
 
-    def _upsd_events(self) -> tuple[watch.Event, ...]:
-        return watch.recall(self._path_below_root(paths.WATCH_STATE), "").events if self.primary else ()
+    def _upsd_events(self) -> tuple[watch.WatchEvent, ...]:
+        return watch.recall_memory(self._path_below_root(paths.WATCH_STATE), "").events if self.primary else ()
 
     def _find_flags(self, nut: NutFiles) -> dict[str, float]:
         paths = dict.fromkeys([nut.directive("upsmon.conf", "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
@@ -291,7 +291,10 @@ class HostObserver:
         # a file system that does not count its files has 0 of them
         files = room.f_favail if room.f_files else None
         return CutFlag(
-            path, flag.look_at(flag.spare_of(str(self._path_below_root(path)))), room.f_bavail * room.f_frsize, files
+            path,
+            flag.read_flag(flag.spare_path(str(self._path_below_root(path)))),
+            room.f_bavail * room.f_frsize,
+            files,
         )
 
     def _find_untrusted(self, nut: NutFiles) -> dict[str, str]:
@@ -302,7 +305,7 @@ class HostObserver:
     def _notify_programs(self) -> Iterator[str]:
         """Yield the programs that stages run as root."""
         # a policy that is wrong is told of elsewhere, and nothing of it is run
-        with contextlib.suppress(shutdown_policy.PolicyError):
+        with contextlib.suppress(shutdown_policy.ShutdownPolicyError):
             policy = shutdown_policy.load_policy(self._path_below_root(paths.SHUTDOWN_POLICY))
             yield from (stage.notify[0] for stage in shutdown_policy.read_stages(policy.stages) if stage.notify)
 
@@ -373,7 +376,7 @@ class HostObserver:
         places = {name: place.strip("[]") for name, place in self.clients.items()}
         found, problems = hostnames.resolve_names(places.values(), SECONDS, self.resolve)
         # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
-        kept = Names(self._path_below_root(paths.ADDRESSES)).known
+        kept = AddressCache(self._path_below_root(paths.ADDRESSES)).known
         addresses: dict[str, tuple[str, ...] | str] = {}
         for name, place in places.items():
             known = found[place] or kept.get(place, ())

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..base import hostnames, records
 from ..base.text import printable
-from ..conf.release import dotted
+from ..conf.release import format_release
 from ..net import readings, snapshot
 from ..net.vocabulary import describe_status
 from .journal import list_events
@@ -99,7 +99,7 @@ def collect_facts(seen: Observation, most: int = EVENTS) -> dict[str, Any]:
     return asdict(
         Facts(
             now=seen.now,
-            release=dotted(seen.release) if seen.release else None,
+            release=format_release(seen.release) if seen.release else None,
             upsd=served if isinstance(served, str) else None,
             upses=tuple(map(_ups_facts, served.report.upses)) if isinstance(served, UpsdAnswer) else (),
             addresses={name: those for name, those in seen.addresses.items() if not isinstance(those, str)},

@@ -32,9 +32,9 @@ from ..base.process import make_runner, run_timeout
 from ..base.systemd import Run
 from ..shutdown import gate_loop, observe
 from ..shutdown import policy as shutdown_policy
-from ..shutdown.names import Names
+from ..shutdown.names import AddressCache
 from ..shutdown.watchdog import watchdog
-from ..shutdown.writer import Writer
+from ..shutdown.writer import BackgroundWriter
 
 if TYPE_CHECKING:
     from ..proxmox.selection import Finder
@@ -114,20 +114,20 @@ class Call:
     run: Run | None  # runs programs, in the place of all others
     sleep: Callable[[float], None]
 
-    def policy(self) -> shutdown_policy.Policy:
+    def policy(self) -> shutdown_policy.ShutdownPolicy:
         """Read the policy. Raises PolicyError."""
         return shutdown_policy.load_policy(self.options.policy)
 
-    def stages(self, policy: shutdown_policy.Policy) -> tuple[Stage, ...]:
+    def stages(self, policy: shutdown_policy.ShutdownPolicy) -> tuple[Stage, ...]:
         """Read the stages of a policy. Raises PolicyError."""
         try:
             return shutdown_policy.read_stages(policy.stages)
-        except shutdown_policy.PolicyError as error:
+        except shutdown_policy.ShutdownPolicyError as error:
             raise error.of(self.options.policy) from None
 
-    def names(self, *, keep: bool) -> Names:
+    def names(self, *, keep: bool) -> AddressCache:
         """Return what finds the addresses of names. keep: whether it remembers them."""
-        return Names(self.options.report.with_name(Path(paths.ADDRESSES).name), keep=keep)
+        return AddressCache(self.options.report.with_name(Path(paths.ADDRESSES).name), keep=keep)
 
     def finder(self, stages: Sequence[Stage], *, keep: bool) -> Finder:
         """Return what finds the guests of the stages. keep: whether the addresses that it finds are remembered."""
@@ -202,7 +202,7 @@ def main(
         return int(options.do(call))
     except ProgramExit as left:
         return left.code
-    except shutdown_policy.PolicyError as error:
+    except shutdown_policy.ShutdownPolicyError as error:
         err(str(error))
         return USAGE
     except Exception as error:
@@ -224,7 +224,7 @@ def _status(call: Call) -> int:
     run = call.run or make_runner(PROGRAM_SECONDS)
     report = call.options.report
     call.show(
-        status.look(
+        status.observe_status(
             policy,
             run,
             call.names(keep=False),
@@ -247,7 +247,7 @@ def _guests(call: Call) -> int:
     except GuestsError as error:
         call.err(str(error))
         return FAILED
-    call.show(guest_list.Listing(found, call.options.root, call.run or run_timeout))
+    call.show(guest_list.GuestListing(found, call.options.root, call.run or run_timeout))
     return OK
 
 
@@ -256,7 +256,7 @@ def _check(call: Call, *, keep: bool = False) -> int:
 
     policy = call.policy()
     stages = call.stages(policy)
-    outcome = refresh.look(policy, stages, call.names(keep=keep), call.finder(stages, keep=keep), keep=keep)
+    outcome = refresh.refresh_known(policy, stages, call.names(keep=keep), call.finder(stages, keep=keep), keep=keep)
     call.out(f"{call.options.policy} is right: {len(policy.machines)} to wait for, {policy.longest:g} s at most")
     for line in outcome.found:
         call.out(line)
@@ -340,10 +340,10 @@ def _fsd(call: Call) -> int:
 
 
 @contextlib.contextmanager
-def _logging(call: Call) -> Iterator[tuple[Writer, PrintText]]:
+def _logging(call: Call) -> Iterator[tuple[BackgroundWriter, PrintText]]:
     """Yield what writes to disks, and what tells a line, also to the log."""
     options = call.options
-    writer = Writer(call.out)
+    writer = BackgroundWriter(call.out)
     writer.start()
 
     def log(line: str) -> None:
@@ -362,13 +362,13 @@ def _gate(call: Call) -> int:
     is_unit = systemd.is_main_process(systemd.GATE, call.environment, options.root)
     by = gate_loop.SYSTEMD if is_unit else "hand"
     with watchdog(HANG) as pet, contextlib.ExitStack() as stack:
-        looker = observe.Looker(policy.machines, run, read_boottime, resolve=call.names(keep=True))
+        looker = observe.MachineObserver(policy.machines, run, read_boottime, resolve=call.names(keep=True))
         stack.callback(looker.close)
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
         orders = None
         if gate_loop.is_real_shutdown(policy, options.state, by):
-            orders = observe.Orders(observe.logins(options.upsmon_conf, policy.upses), news.put)
-        asker = observe.Asker(policy.upses, read_boottime, orders=orders)
+            orders = observe.Orders(observe.read_primary_logins(options.upsmon_conf, policy.upses), news.put)
+        asker = observe.UpsObserver(policy.upses, read_boottime, orders=orders)
         stack.callback(asker.close)
         gate_loop.Gate(
             policy,
@@ -401,7 +401,7 @@ def _stages(call: Call) -> int:
     with _logging(call) as (_writer, log), watchdog(WATCH_HANG) as pet:
         from ..shutdown import stages_loop
 
-        stages_loop.run(
+        stages_loop.run_stages(
             known,
             policy.upses,
             state_path=call.options.state,
@@ -422,7 +422,7 @@ def _watch(call: Call) -> int:
     with _logging(call) as (writer, log), watchdog(WATCH_HANG) as pet:
         watch_loop.Watcher(
             call.options.upsd_conf,
-            watch.recall(path, read_boot_id()),
+            watch.recall_memory(path, read_boot_id()),
             log=log,
             save=lambda text: writer.replace(path, text),
             run=call.run or make_runner(WATCH_PROGRAM_SECONDS),

@@ -58,7 +58,7 @@ def find_aftermath(notes: Notes, host: RehearsalHost, report: Path) -> Aftermath
 
 def _gate_result(report: Path, notes: Notes) -> tuple[str, float | None]:
     """Return why the gate of this shutdown ended, and when."""
-    said = records.recall_record(gate_report.Report, report, gate_report.VERSION)
+    said = records.recall_record(gate_report.GateReport, report, gate_report.VERSION)
     if said is None or said.began < notes.began or not said.reason:
         return "", None
     return said.reason, said.began + said.elapsed

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..base import records
 from ..base.text import printable
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 
 MARGIN = 1.2
 LEAST_TIME = 5
@@ -67,7 +67,9 @@ def read_offers(data: object, primary: str, secondaries: Collection[str]) -> lis
     return found
 
 
-def find_offers(policy: Policy, took: Mapping[str, float | None], primary: str, own: float | None) -> list[Offer]:
+def find_offers(
+    policy: ShutdownPolicy, took: Mapping[str, float | None], primary: str, own: float | None
+) -> list[Offer]:
     """Return what the inventory should say, where it says something else; a second or a tenth more or less is no difference."""
     said: list[tuple[str, bool, float | None]] = [
         (machine.name, False, machine.shutdown_time) for machine in policy.machines

@@ -16,7 +16,7 @@ from ..proxmox.guests import Guest
 from ..proxmox.selection import Found
 
 
-class Listing:
+class GuestListing:
     """This host's guests, and what becomes of them in an outage."""
 
     def __init__(self, found: Found, root: Path, run: Run) -> None:

@@ -16,7 +16,7 @@ from ..base.cli import PrintText
 from ..base.log import append_line
 
 
-class Writer(threading.Thread):
+class BackgroundWriter(threading.Thread):
     """Writes to disks, which may be slow or stuck, in a thread. What can't be written is told once, and left."""
 
     def __init__(self, say: PrintText) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from ..conf import ups_conf
 from ..conf.directives import Release
-from ..conf.release import dotted
+from ..conf.release import format_release
 from ..conf.ups_conf import Pair, Section, UpsConf
 from . import fingerprint
 from .bus import GUESS, UsbUps
@@ -58,7 +58,7 @@ def _find_edited(known: KnownUpses) -> frozenset[str]:
         for name, section in known.conf.sections.items()
         if (name in wanted or name in known.found)
         and wanted.get(name) != section
-        and known.written.get(name) not in (None, ups_conf.render((section,)))
+        and known.written.get(name) not in (None, ups_conf.render_sections((section,)))
     )
 
 
@@ -239,7 +239,7 @@ class _Resolver:
             if since and self.release < since and not (sighting.rule and sighting.rule.driver):
                 self._refuse_ups(
                     sighting,
-                    f"NUT knows it from {dotted(since)} on, and this host has {dotted(self.release)}. Use a newer NUT",
+                    f"NUT knows it from {format_release(since)} on, and this host has {format_release(self.release)}. Use a newer NUT",
                 )
 
     def _is_allowed(self, name: str, sighting: Sighting) -> bool:

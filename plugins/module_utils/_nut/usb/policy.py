@@ -262,7 +262,7 @@ def _read_options(check: Check, path: str, data: object) -> tuple[ups_conf.Pair,
         check.add(path, "has a key twice, in different case. Drivers make no difference: say it once")
         return ()
     try:
-        made = ups_conf.section({"name": "ups", "options": kept})
+        made = ups_conf.build_section({"name": "ups", "options": kept})
     except ups_conf.DeviceError as error:
         check.add(path, str(error).partition(": ")[2])
         return ()

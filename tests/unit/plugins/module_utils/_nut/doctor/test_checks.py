@@ -207,11 +207,13 @@ BROKEN: dict[str, tuple[Observation, str, str, str]] = {
         replace(SEEN, sockets=(*SEEN.sockets, Socket("::1", 3493, "upsd"))), "listening", WARNING, "[::1]:3493, which the inventory",
     ),
     "somebody blocked upsd": (
-        replace(SEEN, upsd_events=(watch.Event(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked\x1b upsd", NOW - 9 * DAY, NOW - DAY, 7),)),
+        replace(SEEN, upsd_events=(
+            watch.WatchEvent(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked\x1b upsd", NOW - 9 * DAY, NOW - DAY, 7),)),
         "upsd-watch", WARNING, "192.0.2.9 blocked\\x1b upsd (7 times, until",
     ),
     "upsd hung": (
-        replace(SEEN, upsd_events=(watch.Event(watch.RESTARTED, "", "upsd said nothing for 7 s. Restarted it", NOW - DAY, NOW - DAY),)),
+        replace(SEEN, upsd_events=(
+            watch.WatchEvent(watch.RESTARTED, "", "upsd said nothing for 7 s. Restarted it", NOW - DAY, NOW - DAY),)),
         "upsd-watch", WARNING, "Restarted it",
     ),
     "the watch of upsd does not run": (

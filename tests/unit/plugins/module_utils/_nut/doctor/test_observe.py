@@ -401,8 +401,8 @@ def test_what_sandboxes_a_host_refused(root: Path) -> None:
 
 def test_the_gate_s_own_notes(root: Path) -> None:
     assert (host(root).observe_host().gate_state, host(root).observe_host().last_gate) == (None, None)
-    state = gate.begin("boot", "systemd", 10.0)
-    for path, text in ((paths.GATE_STATE, gate.dump(state)), (paths.GATE_REPORT, "[1]")):
+    state = gate.new_state("boot", "systemd", 10.0)
+    for path, text in ((paths.GATE_STATE, gate.dump_state(state)), (paths.GATE_REPORT, "[1]")):
         (root / path).parent.mkdir(parents=True)
         (root / path).write_text(text)
     seen = host(root).observe_host()

@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 def report(began: float, elapsed: float, reason: str | None) -> str:
     """Return the text of a report of the gate."""
     return records.dump_record(
-        gate_report.Report("gate", began, elapsed, "down", reason, (), (), ()), gate_report.VERSION
+        gate_report.GateReport("gate", began, elapsed, "down", reason, (), (), ()), gate_report.VERSION
     )
 
 

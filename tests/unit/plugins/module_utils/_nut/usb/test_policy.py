@@ -354,4 +354,4 @@ def test_options_that_are_taken_can_be_written_to_ups_conf(data: Any) -> None:
         return
     for rule in policy.rules:
         made = ups_conf.Section("x", (("driver", "x"), *rule.options))
-        assert ups_conf.parse(ups_conf.render((made,))).sections == {"x": made}
+        assert ups_conf.parse_ups_conf(ups_conf.render_sections((made,))).sections == {"x": made}
