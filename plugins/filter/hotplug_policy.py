@@ -44,9 +44,9 @@ def hotplug_policy(policy: Mapping[str, Any]) -> Mapping[str, Any]:
     from ..module_utils._nut.usb import policy as library
 
     try:
-        library.check(policy)
-    except library.PolicyError as error:
-        raise AnsibleFilterError(f"__nut_hotplug_policy: {error}") from None
+        library.check_policy(policy)
+    except library.UsbPolicyError as error:
+        raise AnsibleFilterError(str(error).replace("$.", "nut_hotplug_")) from None
     return policy
 
 

@@ -44,7 +44,7 @@ def udev_permissions(policy: Mapping[str, Any]) -> str:
     """Write the lines."""
     from ..module_utils._nut.usb import udev
 
-    return udev.permissions(hotplug_policy(policy))
+    return udev.render_permissions(hotplug_policy(policy))
 
 
 class FilterModule:

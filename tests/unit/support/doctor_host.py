@@ -233,7 +233,7 @@ GATE_POLICY = deploy_kits.SHUTDOWN.places["shutdown.json"].path
 GATE_UNIT = deploy_kits.SHUTDOWN.places["nut-shutdown.service"].path
 
 
-def last_report(rule: str | None, reason: str | None = "r", down: float | None = 12.0) -> report.Report:
+def last_report(rule: str | None, reason: str | None = "r", down: float | None = 12.0) -> report.GateReport:
     """Return the gate's report of a shutdown of one machine. down: seconds until it was down, None if never."""
     machine = report.MachineReport("nas", 60.0, 120.0, down, assumed=False, given_up=down is None)
-    return report.Report("gate", NOW - 90, 30.0, rule, reason, (machine,), (), ())
+    return report.GateReport("gate", NOW - 90, 30.0, rule, reason, (machine,), (), ())

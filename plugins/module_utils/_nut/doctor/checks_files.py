@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 
-from ..base.clock import stamp
-from ..base.systemd import ABSENT, MONITOR, SERVER, WATCHER, driver
+from ..base.clock import format_time
+from ..base.systemd import ABSENT, MONITOR, SERVER, WATCHER, driver_unit
 from ..conf import grammar, ups_conf, upsd
-from ..conf.advice import advise
-from ..conf.release import dotted
+from ..conf.advice import list_advice
+from ..conf.release import format_release
 from ..deploy import actions
 from ..usb import sections as usb_sections
 from .exam import DEPLOY, Exam, Findings, Registry
@@ -40,7 +40,7 @@ def check_installed(exam: Exam) -> Findings:
     elif exam.seen.release is None:
         yield exam.unknown("installed", "NUT is installed, but its release can't be determined")
     else:
-        yield exam.ok("installed", f"NUT {dotted(exam.seen.release)}")
+        yield exam.ok("installed", f"NUT {format_release(exam.seen.release)}")
 
 
 @check("release")
@@ -48,11 +48,11 @@ def check_release(exam: Exam) -> Findings:
     """List the known problems of this release with these files."""
     if exam.seen.release is None:
         return
-    advice = advise(exam.files, exam.seen.release)
+    advice = list_advice(exam.files, exam.seen.release)
     for message in advice:
         yield exam.note("release", message)
     if not advice:
-        yield exam.ok("release", f"NUT {dotted(exam.seen.release)} has no known problem with these files")
+        yield exam.ok("release", f"NUT {format_release(exam.seen.release)} has no known problem with these files")
 
 
 @check("files")
@@ -109,16 +109,16 @@ def _differing_directives(exam: Exam, name: str, wanted: str) -> list[str]:
             {tuple(line.split("=", 1)) for line in text.splitlines() if _is_setting(line)} for text in (wanted, actual)
         )
     else:
-        ours, theirs = ({line.words for line in grammar.parse(text)} for text in (wanted, actual))
+        ours, theirs = ({line.words for line in grammar.parse_lines(text)} for text in (wanted, actual))
     return list(dict.fromkeys(directive[0] for directive in sorted(ours ^ theirs)))
 
 
 def _section_differences(exam: Exam, wanted: str) -> list[str]:
     """Compare ups.conf. Pins and UPSes that nut-hotplug adds are not differences."""
-    ours, theirs = ups_conf.parse(wanted), ups_conf.parse(exam.nut_file_text("ups.conf"))
+    ours, theirs = ups_conf.parse_ups_conf(wanted), ups_conf.parse_ups_conf(exam.nut_file_text("ups.conf"))
     differs = [key for key, value in ours.settings if (key, value) not in theirs.settings]
     if actions.WANTED in exam.seen.files and any(map(ups_conf.is_auto, ours.sections.values())):
-        kept = ups_conf.parse(exam.seen.files[actions.WANTED].text)
+        kept = ups_conf.parse_ups_conf(exam.seen.files[actions.WANTED].text)
         differs += [
             f"[{name}] (in {actions.WANTED})"
             for name in ours.sections
@@ -186,7 +186,7 @@ def check_units(exam: Exam) -> Findings:
     if "units" in exam.seen.troubles:
         yield from exam.report_unseen("units", "units")
         return
-    wanted = [MONITOR, *([SERVER, *map(driver, exam.sections)] if exam.expected.primary else [])]
+    wanted = [MONITOR, *([SERVER, *map(driver_unit, exam.sections)] if exam.expected.primary else [])]
     good = []
     for name in wanted:
         problems = list(unit_problems(exam, name))
@@ -236,7 +236,7 @@ def check_restarted(exam: Exam) -> Findings:
         good = False
         # If only a comment changed, nothing needs a restart.
         differs = any(_differing_directives(exam, file, exam.wanted.get(file, "")) for file in late)
-        message = f"{', '.join(late)} changed at {stamp(exam.seen.files[late[0]].changed)}, after {name} read it"
+        message = f"{', '.join(late)} changed at {format_time(exam.seen.files[late[0]].changed)}, after {name} read it"
         yield exam.make_finding(
             "restarted",
             WARNING if differs else NOTE,

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ..base.clock import stamp
+from ..base.clock import format_time
 from ..base.text import printable
 from .exam import DAY, DEPLOY, TROUBLES, Exam, Findings, Registry
 from .findings import OK, WARNING
@@ -55,7 +55,7 @@ def check_journal(exam: Exam) -> Findings:
     yield from exam.report_unseen("journal", "journal")
     troubles = list_troubles(exam.seen.journal)
     lines = [
-        f"{message} ({f'{times} times, last' if times > 1 else 'once,'} {stamp(last)})"
+        f"{message} ({f'{times} times, last' if times > 1 else 'once,'} {format_time(last)})"
         for message, times, last in troubles
     ]
     if lines:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..base import hostnames
-from ..base.systemd import MONITOR, SERVER, Entry
+from ..base.systemd import MONITOR, SERVER, JournalEntry
 from ..base.text import printable
 from ..conf import upsd
 from ..deploy import kits as deploy_kits
@@ -75,7 +75,7 @@ def check_listening(exam: Exam) -> Findings:
         yield from exam.report_unseen("listening", "sockets")
         return
     conf = exam.wanted.get("upsd.conf", exam.nut_file_text("upsd.conf"))
-    wanted = upsd.listening(conf) or [("localhost", upsd.PORT)]
+    wanted = upsd.read_listen_lines(conf) or [("localhost", upsd.PORT)]
     unit = exam.seen.units.get(SERVER)
     if unit and not unit.runs:
         return  # check_units() reports it
@@ -237,7 +237,7 @@ def _expected_logins(exam: Exam, served: UpsdAnswer) -> Findings:
         yield exam.ok("strangers", "all logged-in machines are in the inventory")
 
 
-def _last_refusal(journal: Sequence[Entry]) -> str:
+def _last_refusal(journal: Sequence[JournalEntry]) -> str:
     """Return the last log line in which upsd rejected a password, "" if there is none."""
     found = [entry.words for entry in journal if "ACCESS-DENIED" in entry.words]
     return printable(found[-1], 80) if found else ""

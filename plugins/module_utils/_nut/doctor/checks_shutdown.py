@@ -10,14 +10,14 @@ import shlex
 from collections.abc import Mapping
 
 from ..base import paths
-from ..base.clock import stamp
+from ..base.clock import format_time
 from ..base.systemd import MONITOR
 from ..base.text import printable
 from ..conf import upsd
 from ..deploy import kits as deploy_kits
 from ..shutdown import gate
 from ..shutdown import policy as shutdown_policy
-from ..shutdown.flag import SET, spare_of
+from ..shutdown.flag import SET, spare_path
 from .checks_files import unit_problems
 from .exam import DEPLOY, PRIMARY, Exam, Findings, Registry
 from .findings import FAILURE, NOTE, UNKNOWN, WARNING, Finding
@@ -148,7 +148,7 @@ def _policy_problem(text: str) -> str:
     """Return what is wrong with the text of a shutdown policy, "" if it is valid."""
     try:
         shutdown_policy.read_stages(shutdown_policy.read_policy(text.encode("utf-8", "surrogateescape")).stages)
-    except shutdown_policy.PolicyError as error:
+    except shutdown_policy.ShutdownPolicyError as error:
         return str(error).splitlines()[0]
     return ""
 
@@ -201,10 +201,10 @@ def check_killpower(exam: Exam) -> Findings:
         if shutting_down:
             yield exam.note("killpower", f"{path} exists: a shutdown is in progress")
         elif path == configured:
-            message = f"{path} has existed since {stamp(since)}, but no shutdown is in progress: the next reboot cuts the UPS's power"
+            message = f"{path} has existed since {format_time(since)}, but no shutdown is in progress: the next reboot cuts the UPS's power"
             yield exam.fail("killpower", message, f"rm {shlex.quote(path)}")
         else:
-            message = f"{path} has existed since {stamp(since)}, left over from an earlier shutdown"
+            message = f"{path} has existed since {format_time(since)}, left over from an earlier shutdown"
             yield exam.warn("killpower", message, f"rm {path}")
     if not stale and configured:
         yield exam.ok("killpower", f"{configured} does not exist")
@@ -220,7 +220,7 @@ def check_cut(exam: Exam) -> Findings:
     folder, good = seen.path.rpartition("/")[0] or "/", True
     if deploy_kits.SHUTDOWN.name in exam.expected.kits and seen.spare != SET:
         good = False
-        message = f"the spare flag {spare_of(seen.path)} is {seen.spare}: if {folder} is full, the UPS might not cut the power"
+        message = f"the spare flag {spare_path(seen.path)} is {seen.spare}: if {folder} is full, the UPS might not cut the power"
         yield exam.warn(
             "cut", message, f"systemd-tmpfiles --create /{deploy_kits.SHUTDOWN.places[deploy_kits.TMPFILES].path}"
         )
@@ -263,7 +263,7 @@ def check_last_shutdown(exam: Exam) -> Findings:
         yield exam.note("last-shutdown", "/var/lib/nut-shutdown/last.json can't be read")
         return
     what = "the last shutdown" if last.mode == "gate" else f"the last wait ({printable(last.mode, 20)})"
-    what = f"{what}, {stamp(last.began)}"
+    what = f"{what}, {format_time(last.began)}"
     if last.rule in (gate.DOWN, gate.ASSUMED) and all(machine.down is not None for machine in last.hosts):
         yield exam.ok("last-shutdown", f"{what}: all machines were down")
     else:

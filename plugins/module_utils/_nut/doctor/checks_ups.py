@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ..base.systemd import driver
+from ..base.systemd import driver_unit
 from ..base.text import printable
 from ..conf.directives import NEWEST
 from ..net import readings, vocabulary
@@ -37,15 +37,15 @@ def check_usb(exam: Exam) -> Findings:
                 message = f"{name} is not plugged in; upsd serves a placeholder for it"
                 yield exam.fail("usb", message, "plug it in; lsusb; nut-hotplug status")
             continue
-        kind = usb_sections.value(section, "driver")
+        kind = usb_sections.get_value(section, "driver")
         if kind not in usb_bus.DRIVERS and not kind.endswith("_usb"):
             continue
         devices = [
             device
             for device in exam.seen.devices
-            if not device.hub and fingerprint.means(section, device, exam.seen.release or NEWEST)
+            if not device.hub and fingerprint.matches_device(section, device, exam.seen.release or NEWEST)
         ]
-        if not fingerprint.telling(section.keys):
+        if not fingerprint.identifying_pairs(section.keys):
             # Without matching keys the driver takes any device that it supports; only the driver knows which.
             devices = (
                 devices
@@ -87,7 +87,7 @@ def check_drivers(exam: Exam) -> Findings:
         return
     for name in exam.sections:
         state = exam.upses.get(name.lower())
-        unit = driver(name)
+        unit = driver_unit(name)
         if state is None:
             message = f"upsd does not serve {name}, although ups.conf has it"
             yield exam.fail("driver", message, "systemctl reload nut-server; journalctl -u nut-server -n 50")

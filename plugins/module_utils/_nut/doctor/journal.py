@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..base import systemd
-from ..base.systemd import Entry
+from ..base.systemd import JournalEntry
 from ..base.text import printable
 
 
@@ -93,7 +93,7 @@ def explain_line(unit: str, line: str) -> tuple[str, bool] | None:
     return None
 
 
-def list_events(journal: Iterable[Entry], most: int) -> list[tuple[float, str]]:
+def list_events(journal: Iterable[JournalEntry], most: int) -> list[tuple[float, str]]:
     """Return the last MOST events of a journal as (seconds since 1970, meaning), newest last. Repeated events are merged."""
     events: list[tuple[float, str]] = []
     times = 1
@@ -111,7 +111,7 @@ def list_events(journal: Iterable[Entry], most: int) -> list[tuple[float, str]]:
     return events[-most:]
 
 
-def list_troubles(journal: Iterable[Entry]) -> list[tuple[str, int, float]]:
+def list_troubles(journal: Iterable[JournalEntry]) -> list[tuple[str, int, float]]:
     """Return the problems in a journal as (meaning, how often, last time), most recent first."""
     counted: dict[str, tuple[int, float]] = {}
     for entry in journal:

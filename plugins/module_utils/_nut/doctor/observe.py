@@ -26,7 +26,7 @@ from typing import Any, Callable, TypeVar
 
 from ..base import hostnames, paths, records, tcp_table, trust
 from ..base.process import Find, find_program
-from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Entry, Run, Unit, driver, read_journal, show
+from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, JournalEntry, Run, Unit, driver_unit, read_journal, show_units
 from ..conf import host
 from ..conf.directives import Release
 from ..conf.files import NutFiles
@@ -39,7 +39,7 @@ from ..net.errors import UpsdFailure
 from ..proxmox import firewall
 from ..shutdown import flag, gate, report, watch
 from ..shutdown import policy as shutdown_policy
-from ..shutdown.names import Names
+from ..shutdown.names import AddressCache
 from ..usb import bus, policy
 
 SECONDS = 4.0
@@ -140,13 +140,13 @@ class Observation:
     cut: CutFlag | None = None  # None without POWERDOWNFLAG
     untrusted: Mapping[str, str] = field(default_factory=dict)  # path that root trusts -> why others could change it
     refused_sandboxes: Mapping[str, str] = field(default_factory=dict)  # sandbox that this host can't apply -> why
-    gate_state: gate.State | None = None  # of the last gate of this boot
-    last_gate: report.Report | str | None = None  # report of the last gate, or why it can't be read
-    upsd_events: tuple[watch.Event, ...] = ()  # what nut-watch did for upsd
+    gate_state: gate.GateState | None = None  # of the last gate of this boot
+    last_gate: report.GateReport | str | None = None  # report of the last gate, or why it can't be read
+    upsd_events: tuple[watch.WatchEvent, ...] = ()  # what nut-watch did for upsd
     firewall: tuple[str, ...] | None = None  # what is missing, then how to add it; None without Proxmox VE's firewall
     access: access.LoadedTable | None = None  # the table that limits access to upsd, None if not loaded
     synchronized: bool | None = None  # the clock; None if unknown
-    journal: tuple[Entry, ...] = ()
+    journal: tuple[JournalEntry, ...] = ()
     troubles: Mapping[str, str] = field(default_factory=dict)  # part that could not be observed -> why
 
 
@@ -164,7 +164,7 @@ class HostObserver:
     since: float = 86400.0  # seconds of the journal to read
     root: Path = Path("/")
     open_client: Open = lambda host, port: UpsdClient(host, port, timeout=SECONDS)
-    resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve
+    resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve_name
     finder: Find = find_program
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -203,8 +203,8 @@ class HostObserver:
             cut=self.try_part("cut", lambda: self._observe_cut(nut), None) if self.primary else None,
             untrusted=self.try_part("trust", lambda: self._find_untrusted(nut), {}),
             refused_sandboxes=self.try_part("sandboxes", lambda: sandbox.read_refused(self.root), {}),
-            gate_state=records.recall(gate.State, self._path_below_root(paths.GATE_STATE), gate.VERSION),
-            last_gate=report.read_last(self._path_below_root(paths.GATE_REPORT)),
+            gate_state=records.recall_record(gate.GateState, self._path_below_root(paths.GATE_STATE), gate.VERSION),
+            last_gate=report.read_report(self._path_below_root(paths.GATE_REPORT)),
             upsd_events=self._upsd_events(),
             firewall=self.try_part("firewall", lambda: self._firewall_hints(nut), None)
             if self.primary and self.check_firewall
@@ -260,8 +260,8 @@ class HostObserver:
             )
         return {path: file for path, file in found.items() if file}
 
-    def _upsd_events(self) -> tuple[watch.Event, ...]:
-        return watch.recall(self._path_below_root(paths.WATCH_STATE), "").events if self.primary else ()
+    def _upsd_events(self) -> tuple[watch.WatchEvent, ...]:
+        return watch.recall_memory(self._path_below_root(paths.WATCH_STATE), "").events if self.primary else ()
 
     def _find_flags(self, nut: NutFiles) -> dict[str, float]:
         paths = dict.fromkeys([nut.directive("upsmon.conf", "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
@@ -276,7 +276,10 @@ class HostObserver:
         # A file system without a limit reports 0 files.
         files = room.f_favail if room.f_files else None
         return CutFlag(
-            path, flag.look_at(flag.spare_of(str(self._path_below_root(path)))), room.f_bavail * room.f_frsize, files
+            path,
+            flag.read_flag(flag.spare_path(str(self._path_below_root(path)))),
+            room.f_bavail * room.f_frsize,
+            files,
         )
 
     def _find_untrusted(self, nut: NutFiles) -> dict[str, str]:
@@ -287,7 +290,7 @@ class HostObserver:
     def _notify_programs(self) -> Iterator[str]:
         """Yield the programs that shutdown stages run as root."""
         # check_policy() reports a broken policy, and nothing in it is run.
-        with contextlib.suppress(shutdown_policy.PolicyError):
+        with contextlib.suppress(shutdown_policy.ShutdownPolicyError):
             policy = shutdown_policy.load_policy(self._path_below_root(paths.SHUTDOWN_POLICY))
             yield from (stage.notify[0] for stage in shutdown_policy.read_stages(policy.stages) if stage.notify)
 
@@ -296,20 +299,20 @@ class HostObserver:
     def _show_units(self, sections: Sequence[str]) -> dict[str, Unit]:
         names = [MONITOR, ALL]
         if self.primary:
-            names += [SERVER, WATCHER, *map(driver, sections)]
+            names += [SERVER, WATCHER, *map(driver_unit, sections)]
         for kit in self.kits:
             names += kit.units
-        return show(names, self.runner, booted=self.clock() - self.monotonic())
+        return show_units(names, self.runner, booted=self.clock() - self.monotonic())
 
-    def _read_journal(self, sections: Sequence[str], now: float) -> tuple[Entry, ...]:
-        daemons = [MONITOR, SERVER, *map(driver, sections)] if self.primary else [MONITOR]
+    def _read_journal(self, sections: Sequence[str], now: float) -> tuple[JournalEntry, ...]:
+        daemons = [MONITOR, SERVER, *map(driver_unit, sections)] if self.primary else [MONITOR]
         quiet = [name for kit in self.kits for name in kit.units if name.endswith(".service")]
         # Of the units that a timer starts each minute, read only their own lines, not systemd's.
         matches = [f"_SYSTEMD_UNIT={name}" for name in (*daemons, *quiet)] + [f"UNIT={name}" for name in daemons]
         joined = [word for match in matches for word in (match, "+")][:-1]
         options = [f"--lines={LINES}", f"--since=@{max(now - self.since, 0):.0f}", *joined]
         # Daemons log both to syslog and to stderr: count a line that appears twice in a second once.
-        entries: dict[tuple[int, str], Entry] = {}
+        entries: dict[tuple[int, str], JournalEntry] = {}
         for entry in read_journal(options, self.runner):
             if entry.words:
                 entries.setdefault((int(entry.at), entry.words), entry)
@@ -335,8 +338,8 @@ class HostObserver:
     # USB
 
     def _scan_usb(self) -> tuple[bus.UsbDevice, ...]:
-        places = policy.read(self._path_below_root(paths.HOTPLUG_POLICY)) or policy.Policy()
-        return bus.scan(self._path_below_root(places.sysfs), self._path_below_root(places.dev))
+        places = policy.read_policy(self._path_below_root(paths.HOTPLUG_POLICY)) or policy.UsbPolicy()
+        return bus.scan_bus(self._path_below_root(places.sysfs), self._path_below_root(places.dev))
 
     # upsd
 
@@ -356,9 +359,9 @@ class HostObserver:
 
     def _look_up_clients(self) -> dict[str, tuple[str, ...] | str]:
         places = {name: place.strip("[]") for name, place in self.clients.items()}
-        found, problems = hostnames.resolve_all(places.values(), SECONDS, self.resolve)
+        found, problems = hostnames.resolve_names(places.values(), SECONDS, self.resolve)
         # The same as nut-shutdown does. Don't run it instead: it would save the addresses that it finds.
-        kept = Names(self._path_below_root(paths.ADDRESSES)).known
+        kept = AddressCache(self._path_below_root(paths.ADDRESSES)).known
         addresses: dict[str, tuple[str, ...] | str] = {}
         for name, place in places.items():
             known = found[place] or kept.get(place, ())

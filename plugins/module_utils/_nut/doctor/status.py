@@ -16,7 +16,7 @@ from typing import Any
 
 from ..base import hostnames, records
 from ..base.text import printable
-from ..conf.release import dotted
+from ..conf.release import format_release
 from ..net import readings, snapshot
 from ..net.vocabulary import describe_status
 from .journal import list_events
@@ -90,7 +90,7 @@ class Facts:
 
 def read_facts(data: object) -> Facts:
     """Return the facts that a host has sent: with checked types, and without terminal control characters. Raises RecordError."""
-    return records.build(Facts, data, "seen", lambda text: printable(text, 300))
+    return records.build_record(Facts, data, "seen", lambda text: printable(text, 300))
 
 
 def collect_facts(seen: Observation, most: int = EVENTS) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def collect_facts(seen: Observation, most: int = EVENTS) -> dict[str, Any]:
     return asdict(
         Facts(
             now=seen.now,
-            release=dotted(seen.release) if seen.release else None,
+            release=format_release(seen.release) if seen.release else None,
             upsd=served if isinstance(served, str) else None,
             upses=tuple(map(_ups_facts, served.report.upses)) if isinstance(served, UpsdAnswer) else (),
             addresses={name: given for name, given in seen.addresses.items() if not isinstance(given, str)},

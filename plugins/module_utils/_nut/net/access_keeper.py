@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..base import files, hostnames, sets
-from ..base.cli import Say, for_terminals
+from ..base.cli import PrintText, make_printing
 from ..base.paths import ACCESS_TABLE
-from ..base.process import runner
+from ..base.process import make_runner
 from ..base.systemd import Run
 from ..base.text import printable
 from . import access
@@ -28,15 +28,15 @@ SECONDS = 20
 class AccessKeeper:
     """Keeps the loaded table as its file has it, and the file as the names in it have it. out, err: take lines."""
 
-    out: Say
-    err: Say
+    out: PrintText
+    err: PrintText
     root: Path = Path("/")
-    run: Run = field(default_factory=lambda: runner(SECONDS))
-    resolve: access.Resolve = hostnames.resolve
+    run: Run = field(default_factory=lambda: make_runner(SECONDS))
+    resolve: access.Resolve = hostnames.resolve_name
 
     def __post_init__(self) -> None:
         """Keep what names and nft say from being obeyed by a terminal."""
-        self.out, self.err = for_terminals(self.out), for_terminals(self.err)
+        self.out, self.err = make_printing(self.out), make_printing(self.err)
 
     def read_file(self) -> str:
         """Return the text of the table's file."""
@@ -59,7 +59,7 @@ class AccessKeeper:
             if self.read_file() != text:
                 return 0  # a deployment was at work: the timer comes again
             path = self.root / ACCESS_TABLE
-            files.replace({path: wider}, path.stat().st_mode & 0o777)
+            files.replace_files({path: wider}, path.stat().st_mode & 0o777)
             self.out(f"now also allowed to connect to upsd: {_describe_new(text, wider)}")
             return self.load_table()
 
@@ -78,9 +78,11 @@ class AccessKeeper:
 
     @contextlib.contextmanager
     def lock_others_out(self) -> Iterator[None]:
-        """Keep other runs out, and tell what a killed one had left. Raises what sets.alone raises."""
+        """Keep other runs out, and tell what a killed one had left. Raises what sets.hold_lock_and_recover raises."""
         manifest = self.root / sets.MANIFEST.relative_to("/")
-        with sets.alone(self.root / "run", 0, [(self.root / ACCESS_TABLE).parent], manifest=manifest) as left:
+        with sets.hold_lock_and_recover(
+            self.root / "run", 0, [(self.root / ACCESS_TABLE).parent], manifest=manifest
+        ) as left:
             if left:
                 self.out(left)
             yield

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits as deploy_kits
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import checks, checks_others, exam
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
@@ -213,11 +213,13 @@ BROKEN: dict[str, tuple[Observation, str, str, str]] = {
         replace(SEEN, sockets=(*SEEN.sockets, Socket("::1", 3493, "upsd"))), "listening", WARNING, "also listens on [::1]:3493",
     ),
     "somebody blocked upsd": (
-        replace(SEEN, upsd_events=(watch.Event(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked\x1b upsd", NOW - 9 * DAY, NOW - DAY, 7),)),
+        replace(SEEN, upsd_events=(
+            watch.WatchEvent(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked\x1b upsd", NOW - 9 * DAY, NOW - DAY, 7),)),
         "upsd-watch", WARNING, "192.0.2.9 blocked\\x1b upsd (7 times, until",
     ),
     "upsd hung": (
-        replace(SEEN, upsd_events=(watch.Event(watch.RESTARTED, "", "upsd said nothing for 7 s. Restarted it", NOW - DAY, NOW - DAY),)),
+        replace(SEEN, upsd_events=(
+            watch.WatchEvent(watch.RESTARTED, "", "upsd said nothing for 7 s. Restarted it", NOW - DAY, NOW - DAY),)),
         "upsd-watch", WARNING, "Restarted it",
     ),
     "the watch of upsd does not run": (
@@ -378,7 +380,7 @@ CLIENT_BROKEN: dict[str, tuple[Observation, str, str, str]] = {
         replace(
             CLIENT,
             watched={"ups@pve:3493": upsd_answer(make_ups(clients=()), own_address="192.0.2.30")},
-            journal=(Entry(NOW, "nut-monitor.service", "Login on UPS [ups@pve:3493] failed - got [ERR ACCESS-DENIED]"),),
+            journal=(JournalEntry(NOW, "nut-monitor.service", "Login on UPS [ups@pve:3493] failed - got [ERR ACCESS-DENIED]"),),
         ),
         "login", FAILURE, "rejects its password",
     ),

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
     FAILURE,
@@ -30,7 +30,7 @@ def test_troubles_of_the_last_day_are_notes() -> None:
     seen = replace(
         SEEN,
         journal=tuple(
-            Entry(NOW - at, "nut-server.service", "Data for UPS [ups] is stale - check driver") for at in (9, 5)
+            JournalEntry(NOW - at, "nut-server.service", "Data for UPS [ups] is stale - check driver") for at in (9, 5)
         ),
     )
     found = [finding for finding in examine_host(seen, EXPECTED) if finding.check == "journal"]

@@ -70,7 +70,7 @@ def test_a_flag_while_the_shutdown_runs_is_as_it_should_be() -> None:
 
 
 def test_a_wait_that_was_cut_short_is_a_note() -> None:
-    found = examine_host(replace(SEEN, gate_state=gate.begin("boot", "systemd", NOW)), EXPECTED)
+    found = examine_host(replace(SEEN, gate_state=gate.new_state("boot", "systemd", NOW)), EXPECTED)
     assert [finding.verdict for finding in found if finding.check == "last-shutdown"] == [NOTE, OK]
 
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import journal
 
 MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driver@ups.service"
@@ -98,8 +98,8 @@ def test_our_own_programs_are_plain_already() -> None:
     assert journal.explain_line(MONITOR, "some chatter") is None
 
 
-def entries(*said: str) -> list[Entry]:
-    return [Entry(float(at), MONITOR, words) for at, words in enumerate(said)]
+def entries(*said: str) -> list[JournalEntry]:
+    return [JournalEntry(float(at), MONITOR, words) for at, words in enumerate(said)]
 
 
 def test_the_last_events_come_last_and_equal_ones_are_one() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
@@ -258,10 +258,10 @@ def test_the_journal(root: Path) -> None:
     ]
     journal = host(root, runner, since=3600.0).observe_host().journal
     assert journal == (
-        Entry(1790000000.5, "nut-monitor.service", "UPS on battery"),
-        Entry(1790000003.0, "nut-monitor.service", "UPS on battery"),
-        Entry(1790000000.5, "nut-server.service", "Started it."),
-        Entry(1790000000.5, "nut-monitor.service", "Hi\ufffd"),
+        JournalEntry(1790000000.5, "nut-monitor.service", "UPS on battery"),
+        JournalEntry(1790000003.0, "nut-monitor.service", "UPS on battery"),
+        JournalEntry(1790000000.5, "nut-server.service", "Started it."),
+        JournalEntry(1790000000.5, "nut-monitor.service", "Hi\ufffd"),
     )
     command = next(command for command in runner.commands if command[0] == "journalctl")
     assert f"--since=@{NOW - 3600:.0f}" in command
@@ -403,8 +403,8 @@ def test_what_sandboxes_a_host_refused(root: Path) -> None:
 
 def test_the_gate_s_own_notes(root: Path) -> None:
     assert (host(root).observe_host().gate_state, host(root).observe_host().last_gate) == (None, None)
-    state = gate.begin("boot", "systemd", 10.0)
-    for path, text in ((paths.GATE_STATE, gate.dump(state)), (paths.GATE_REPORT, "[1]")):
+    state = gate.new_state("boot", "systemd", 10.0)
+    for path, text in ((paths.GATE_STATE, gate.dump_state(state)), (paths.GATE_REPORT, "[1]")):
         (root / path).parent.mkdir(parents=True)
         (root / path).write_text(text)
     seen = host(root).observe_host()

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import status
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Observation, UpsdAnswer
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
@@ -80,8 +80,8 @@ def facts(*states: snapshot.UpsState, **changes: Any) -> dict[str, Any]:
         "served": said,
         "addresses": {"nas": ("192.0.2.20",), "media": "none"},
         "journal": (
-            Entry(0.0, "nut-monitor.service", "UPS ups@pve on battery"),
-            Entry(1.0, "nut-monitor.service", "UPS ups@pve on line power"),
+            JournalEntry(0.0, "nut-monitor.service", "UPS ups@pve on battery"),
+            JournalEntry(1.0, "nut-monitor.service", "UPS ups@pve on line power"),
         ),
     }
     made: dict[str, Any] = json.loads(json.dumps(status.collect_facts(Observation(**{**given, **changes}))))
