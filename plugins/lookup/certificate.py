@@ -147,11 +147,11 @@ class LookupModule(LookupBase):
         with folder.alone():
             ca = _authority(folder, now)
             if part == "ca":
-                return _result(host, nss.Tls(ca.certificate), part)
+                return _result(host, nss.TlsMaterial(ca.certificate), part)
             pair = _own(folder, host, ca, _names(host, own, name), now)
-        return _result(host, nss.Tls(ca.certificate, pair.certificate, pair.key), part)
+        return _result(host, nss.TlsMaterial(ca.certificate, pair.certificate, pair.key), part)
 
-    def _checked(self, host: str, own: Any, name: str, given: list[str], now: datetime) -> nss.Tls:
+    def _checked(self, host: str, own: Any, name: str, given: list[str], now: datetime) -> nss.TlsMaterial:
         missing = [_variable(part) for part in GIVEN if part not in given]
         if missing:
             raise AnsibleError(
@@ -165,7 +165,7 @@ class LookupModule(LookupBase):
             raise AnsibleError(f"{host}: {_variable(error.part)} can't be used: {error}") from None
         for warning in checked.warnings:
             display.warning(f"{host}: {warning}")
-        return nss.Tls(checked.ca, checked.certificate, checked.key)
+        return nss.TlsMaterial(checked.ca, checked.certificate, checked.key)
 
     def _text(self, host: str, part: str, own: Any) -> str:
         value = str(_settings(own)[part])
@@ -250,16 +250,16 @@ def _own(folder: _Folder, host: str, ca: Pair, names: list[str], now: datetime) 
     return folder.keep(host, certificates.issue(ca, host, names, now))
 
 
-def _result(host: str, tls: nss.Tls, part: str) -> dict[str, str]:
+def _result(host: str, tls: nss.TlsMaterial, part: str) -> dict[str, str]:
     if part == "ca":
-        tls = nss.Tls(tls.ca)
-        return {"ca": tls.ca, "path": str(nss.path_of(tls))}
+        tls = nss.TlsMaterial(tls.ca)
+        return {"ca": tls.ca, "path": str(nss.database_path(tls))}
     # a colon would end the name of a token
-    tls = nss.Tls(tls.ca, tls.certificate, tls.key, re.sub(r"[^A-Za-z0-9._-]", "_", host))
+    tls = nss.TlsMaterial(tls.ca, tls.certificate, tls.key, re.sub(r"[^A-Za-z0-9._-]", "_", host))
     return {
         "ca": tls.ca,
         "certificate": tls.certificate,
         "key": tls.key,
         "nickname": tls.nickname,
-        "path": str(nss.path_of(tls)),
+        "path": str(nss.database_path(tls)),
     }

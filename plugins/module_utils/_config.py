@@ -47,7 +47,7 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
     if module.params["state"] == "present":
         files = {name: str(text) for name, text in (module.params["files"] or {}).items()}
     tls = module.params["tls"]
-    given = nss.Tls(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
+    given = nss.TlsMaterial(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
     try:
         policy = None if module.params["policy"] is None else check_policy(module.params["policy"])
         deployment = Deployment(files, local, Actor, tls=given, policy=policy)

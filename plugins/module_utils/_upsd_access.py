@@ -169,7 +169,7 @@ def ask_upsd() -> tuple[snapshot.UpsState, ...]:
 
 def find_ports() -> list[int]:
     """Return the ports that upsd listens on by the configuration that is on the host now."""
-    listening = upsd.listening(read_file(_host.ROOT / "etc/nut/upsd.conf"))
+    listening = upsd.read_listen_lines(read_file(_host.ROOT / "etc/nut/upsd.conf"))
     return [port for _address, port in listening if 0 < port < 65536]
 
 

@@ -114,7 +114,7 @@ def write_devices(devices: Sequence[Mapping[str, Any]]) -> str:
     """Write the sections of ups.conf from a playbook's devices. Raises SettingsError."""
     variable = "nut_server_devices"
     try:
-        sections = ups_conf.sections(devices)
+        sections = ups_conf.build_sections(devices)
     except ups_conf.DeviceError as error:
         raise SettingsError(f"{variable}: {error}") from None
     # which driver auto finds, only the host knows; the keys beside it are most likely those of usbhid-ups
@@ -122,10 +122,10 @@ def write_devices(devices: Sequence[Mapping[str, Any]]) -> str:
         replace(section, keys=(*section.keys[1:], ("driver", "usbhid-ups"))) if ups_conf.is_auto(section) else section
         for section in sections
     ]
-    wrong = find_wrong_lines({"ups.conf": ups_conf.render(likely)}, NEWEST)
+    wrong = find_wrong_lines({"ups.conf": ups_conf.render_sections(likely)}, NEWEST)
     if wrong:
         raise SettingsError(_join_sentences(variable, [words.replace("ups.conf, ", "", 1) for words in wrong]))
-    return ups_conf.render(sections)
+    return ups_conf.render_sections(sections)
 
 
 def _join_sentences(variable: str, sentences: Iterable[str]) -> str:
@@ -194,7 +194,7 @@ def _write_lines(name: str, value: Any, file: str) -> list[str]:
         if file == "nut.conf":
             return [_write_for_shell(name, value)]
         sign = " =" if file == "ups.conf" else ""
-        return [f"{name}{sign} {grammar.join(row)}" for row in _split_rows(directive, value)]
+        return [f"{name}{sign} {grammar.join_words(row)}" for row in _split_rows(directive, value)]
     except (grammar.Unencodable, ValueError) as error:
         raise SettingsError(f"{name}: {error}") from None
 
@@ -202,7 +202,7 @@ def _write_lines(name: str, value: Any, file: str) -> list[str]:
 def _write_for_shell(name: str, value: Any) -> str:
     """Write a line of nut.conf, which a shell and systemd read: both know these quotes."""
     text = _to_word(value)
-    grammar.encode(text)  # for what it refuses
+    grammar.quote_word(text)  # for what it refuses
     return f"{name}={shlex.quote(text)}"
 
 

@@ -58,7 +58,7 @@ def watched_units(files: Mapping[str, str]) -> tuple[str, ...]:
     """Return the units that a host with these files has."""
     if "ups.conf" not in files:
         return (systemd.MONITOR, systemd.ALL)
-    drivers = [systemd.driver_unit(name) for name in ups_conf.parse(files["ups.conf"]).sections]
+    drivers = [systemd.driver_unit(name) for name in ups_conf.parse_ups_conf(files["ups.conf"]).sections]
     return (
         systemd.SERVER,
         systemd.MONITOR,
@@ -150,7 +150,7 @@ def _boots(unit: str) -> bool:
 def _driver_actions(
     old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit], stale: Sequence[str]
 ) -> list[Action]:
-    was, will = ups_conf.parse(old.get("ups.conf", "")), ups_conf.parse(new["ups.conf"])
+    was, will = ups_conf.parse_ups_conf(old.get("ups.conf", "")), ups_conf.parse_ups_conf(new["ups.conf"])
     everywhere = was.settings != will.settings
     edited = [
         name
@@ -205,7 +205,7 @@ def _environment(files: Mapping[str, str]) -> dict[str, str]:
 
 def _words(text: str) -> list[tuple[str, ...]]:
     """Return what NUT reads: a comment is no reason to restart anything."""
-    return [line.words for line in grammar.parse(text)]
+    return [line.words for line in grammar.parse_lines(text)]
 
 
 def _start_only(upsd_conf: str) -> list[tuple[str, ...]]:

@@ -62,8 +62,12 @@ class Actor(Observer):
 
     @staticmethod
     def _ours(text: str, resolution: NameResolution) -> dict[str, str]:
-        sections = ups_conf.parse(text).sections
-        return {name: ups_conf.render([section]) for name, section in sections.items() if name not in resolution.fixed}
+        sections = ups_conf.parse_ups_conf(text).sections
+        return {
+            name: ups_conf.render_sections([section])
+            for name, section in sections.items()
+            if name not in resolution.fixed
+        }
 
     def act(self, look: Look) -> Outcome:
         """Do what a look has decided on. The caller holds the lock. Never raises for what could not be done."""
@@ -175,7 +179,7 @@ class _Work:
         conf = self.look.plan.conf
         section = conf.sections.get(name) if conf else None
         what = f"[{name}] of {self.look.path} is not changed" if section else f"{self.look.path} is not changed"
-        text = ups_conf.render([section]) if section else self.look.text or ""
+        text = ups_conf.render_sections([section]) if section else self.look.text or ""
         self.host._refused[text] = printable(f"{what}: {reason}", 500)
         self.state = replace(self.state, tries=self.look.state.tries)
         self.fail(name, what, reason)
@@ -217,7 +221,9 @@ class _Work:
             # what was edited by hand has not become ours by being written along
             ours = {name: text for name, text in look.known.written.items() if name in fixed}
             sections = look.plan.conf.sections
-            ours |= {name: ups_conf.render([section]) for name, section in sections.items() if name not in fixed}
+            ours |= {
+                name: ups_conf.render_sections([section]) for name, section in sections.items() if name not in fixed
+            }
             self.state = replace(self.state, written=dict(look.known.written), intended=ours)
         # with the tries, before they are made: who is killed while a driver hangs must not begin anew for ever
         host._keep(self.state)
@@ -269,7 +275,7 @@ class _Work:
         forgets what it had a driver reload.
         """
         host, text = self.host, self.look.text or self.look.old
-        conf, was = ups_conf.parse(text), self.look.known.conf
+        conf, was = ups_conf.parse_ups_conf(text), self.look.known.conf
         same = [name for name, section in conf.sections.items() if was.sections.get(name) == section]
         texts = {}
         for name in (*same, *([""] if conf.settings == was.settings else [])):
@@ -279,7 +285,7 @@ class _Work:
             except (OSError, ValueError):
                 continue
             now = re.sub(
-                r"(SECTION_CHECKSUM(?:_GLOBAL)?=)[0-9a-f]{32}", rf"\g<1>{enumerator.checksum(text, name)}", seen
+                r"(SECTION_CHECKSUM(?:_GLOBAL)?=)[0-9a-f]{32}", rf"\g<1>{enumerator.section_checksum(text, name)}", seen
             )
             if now != seen:
                 texts[path] = now

@@ -191,7 +191,7 @@ class Observer:
         resolution = usb_names.resolve_names(known, upses, self._prudent(known, whole), self._release())
         resolution = _with_old(resolution, known, self._working(known, resolution))
         resolution = replace(resolution, remarks=(*remarks, *resolution.remarks))
-        return ups_conf_text.compose(
+        return ups_conf_text.compose_text(
             ups_conf_text.header_of(wanted), resolution.conf, resolution.found, old
         ), resolution
 
@@ -230,13 +230,13 @@ class Observer:
     def _known(self, memory: State, wanted: str | None = None) -> tuple[KnownUpses, str]:
         old = self._read("ups.conf") or ""
         wanted = self._read("ups.conf.wanted") if wanted is None else wanted
-        conf, found = ups_conf.parse(old), ups_conf_text.found_in(old)
+        conf, found = ups_conf.parse_ups_conf(old), ups_conf_text.found_sections(old)
         # A run that was cut short has written ups.conf or not: what stands there tells which.
         written = dict(memory.written)
         for name, section in conf.sections.items():
-            if name in memory.intended and memory.intended[name] == ups_conf.render([section]):
+            if name in memory.intended and memory.intended[name] == ups_conf.render_sections([section]):
                 written[name] = memory.intended[name]
-        parsed = ups_conf.parse(wanted or "")
+        parsed = ups_conf.parse_ups_conf(wanted or "")
         # emptied by the module config when nothing is left to the host any more
         return KnownUpses(parsed if parsed.sections else None, conf, found, memory.memory, written), old
 
@@ -259,7 +259,7 @@ class Observer:
     def _prudent(self, known: KnownUpses, whole: bool) -> UsbPolicy:
         """Return the policy, without new names where too little is known of the UPSes to tell that they have none."""
         named = known.conf.sections or known.wanted
-        return replace(self.policy, unknown="") if named and not whole else self.policy
+        return replace(self.policy, default_name="") if named and not whole else self.policy
 
     def _upses(
         self, devices: tuple[UsbDevice, ...], known: KnownUpses, memory: State, remarks: list[str]
@@ -365,7 +365,7 @@ class Observer:
         refused = {
             name: words
             for name, section in resolution.conf.sections.items()
-            if (words := self._refused.get(ups_conf.render([section])))
+            if (words := self._refused.get(ups_conf.render_sections([section])))
         }
         remarks += refused.values()
         return _with_old(resolution, known, refused)
@@ -386,7 +386,7 @@ class Observer:
         }
         # what a play has written is not an edit by hand
         agreed = {
-            name: ups_conf.render([section])
+            name: ups_conf.render_sections([section])
             for name, section in known.conf.sections.items()
             if name not in resolution.fixed and resolution.conf.sections.get(name) == section
         }
@@ -403,7 +403,7 @@ class Observer:
         if plan.conf is None:
             return None
         wanted = self._read("ups.conf.wanted")
-        text = ups_conf_text.compose(
+        text = ups_conf_text.compose_text(
             ups_conf_text.header_of(old if wanted is None else wanted), plan.conf, plan.found, old
         )
         return None if text == old else text
@@ -413,7 +413,7 @@ class Observer:
         return (DUMMY_PORT,) if needed and self._read(DUMMY_PORT) != DUMMY else ()
 
     def _pending(self) -> list[Action]:
-        names = ups_conf.parse(self._read("ups.conf") or "").sections
+        names = ups_conf.parse_ups_conf(self._read("ups.conf") or "").sections
         return self.local.pending.read(
             [*map(base_systemd.driver_unit, names), base_systemd.SERVER, base_systemd.MONITOR]
         )

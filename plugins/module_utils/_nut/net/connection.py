@@ -155,7 +155,7 @@ class UpsdConnection:
 
     def _send_request(self, *words: str) -> str:
         """Send a command, and return the first line of the answer."""
-        request = grammar.join(words).encode("ascii") + b"\n"
+        request = grammar.join_words(words).encode("ascii") + b"\n"
         connection = self._get_socket()
         try:
             connection.settimeout(self._seconds_left())
@@ -254,7 +254,7 @@ def split_line(line: str) -> tuple[str, ...] | None:
         found = tuple(bare.split(" ")) if quoted is None else (*bare.split(" "), quoted)
         if len(found) <= grammar.WORDS_LIMIT and max(map(len, found)) <= grammar.WORD_LIMIT:
             return found
-    lines = grammar.parse(line + "\n")
+    lines = grammar.parse_lines(line + "\n")
     return lines[0].words if len(lines) == 1 and "\x7f" not in line else None
 
 

@@ -70,7 +70,7 @@ def judge_fitness(policy: ShutdownPolicy, found: FitnessFacts, need: float | Non
                 f"{machine.name} is logged in, but {'does not answer' if silent else 'nobody can tell whether it is up'}: this host "
                 "would take it for down. See nut-shutdown status, and its firewall"
             )
-    if found.conf is not None and not grammar.directive(found.conf, "POWERDOWNFLAG"):
+    if found.conf is not None and not grammar.find_directive(found.conf, "POWERDOWNFLAG"):
         remarks.append(
             "upsmon.conf has no POWERDOWNFLAG: the UPS is not told to cut the power, so nothing starts again by itself. "
             "Somebody has to press the buttons"
@@ -90,7 +90,7 @@ def _program_problems(found: FitnessFacts) -> Iterator[str]:
         yield f"{systemd.MONITOR} does not run: there is no upsmon that could set FSD. systemctl status {systemd.MONITOR}"
     if found.conf is None:
         yield f"{CONF} can't be read. The role nut_server writes it"
-    elif systemd.GATE not in (grammar.directive(found.conf, "SHUTDOWNCMD") or ""):
+    elif systemd.GATE not in (grammar.find_directive(found.conf, "SHUTDOWNCMD") or ""):
         yield f"the SHUTDOWNCMD in {CONF} does not start {systemd.GATE}: this host would not wait for the others"
 
 

@@ -118,7 +118,7 @@ def read_timing(upsmon_conf: str) -> dict[str, int]:
     """Read the seconds that count from the text of an upsmon.conf, as upsmon does: what is no number is 0."""
     found = dict(TIMING)
     for name in found:
-        value = grammar.directive(upsmon_conf, name)
+        value = grammar.find_directive(upsmon_conf, name)
         if value is not None:
             number = re.match(r"\s*([0-9]{1,9})", value)
             found[name] = int(number[1]) if number else 0

@@ -183,7 +183,7 @@ def read_primary_logins(upsmon_conf: Path, upses: Sequence[UpsAddress]) -> dict[
         text = upsmon_conf.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return {}
-    own = [monitor for monitor in upsmon.monitors(text) if monitor.type.lower() in upsd.PRIMARY]
+    own = [monitor for monitor in upsmon.read_monitors(text) if monitor.type.lower() in upsd.PRIMARY]
     return {
         str(ups): (monitor.user, monitor.password)
         for ups in upses

@@ -246,7 +246,7 @@ class Watcher:
         ):
             return
         self._listened = moment
-        deaf = tuple(join_host(*place) for place in upsd.listening(self.read_conf()) if is_deaf(*place))
+        deaf = tuple(join_host(*place) for place in upsd.read_listen_lines(self.read_conf()) if is_deaf(*place))
         again = tuple(place for place in deaf if place in self._deaf and place not in self.memory.tried)
         self._deaf = deaf
         if again:

@@ -93,7 +93,9 @@ def test_one_is_made_and_kept(tmp_path: Path) -> None:
     assert {stat.S_IMODE((kept / name).stat().st_mode) for name in files if not name.startswith(".")} == {0o600}
     assert certificates.fits(files["ca.pem"], files["ca.key"])
     assert found["nickname"] == "pve"
-    assert found["path"] == str(nss.path_of(nss.Tls(found["ca"], found["certificate"], found["key"], "pve")))
+    assert found["path"] == str(
+        nss.database_path(nss.TlsMaterial(found["ca"], found["certificate"], found["key"], "pve"))
+    )
 
 
 def test_the_next_run_changes_nothing(tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_what_a_secondary_gets(tmp_path: Path) -> None:
     found = look("pve", part="ca", pve=pve)
     assert sorted(found) == ["ca", "path"]
     assert not (tmp_path / ".homelab-nut" / "tls" / "pve.pem").exists()
-    assert found["path"] == str(nss.path_of(nss.Tls(found["ca"])))
+    assert found["path"] == str(nss.database_path(nss.TlsMaterial(found["ca"])))
     primary = look("pve", pve=pve)
     assert primary["ca"] == found["ca"]
     assert primary["path"] != found["path"]
@@ -339,7 +341,7 @@ def test_given_ones(tmp_path: Path, warnings: list[str]) -> None:
     assert (found["ca"], found["certificate"], found["key"]) == tuple(TEXTS.values())
     assert look("pve", part="ca", pve=pve) == {
         "ca": AUTHORITY.certificate,
-        "path": str(nss.path_of(nss.Tls(AUTHORITY.certificate))),
+        "path": str(nss.database_path(nss.TlsMaterial(AUTHORITY.certificate))),
     }
     assert look("pve", part="name", pve=pve) == "192.0.2.2"
     assert list(tmp_path.iterdir()) == []

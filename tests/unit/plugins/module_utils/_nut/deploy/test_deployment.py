@@ -263,7 +263,7 @@ def test_a_driver_is_stopped_before_the_enumerator_looks(place: Place) -> None:
 @pytest.mark.parametrize(("kept", "stale"), [("right", []), ("0123", ["ups"]), ("", [])])
 def test_what_the_enumerator_takes_for_changed(place: Place, kept: str, stale: list[str]) -> None:
     """It keeps a sum of each section beside the unit."""
-    digest = enumerator.checksum(PRIMARY["ups.conf"], "ups")
+    digest = enumerator.section_checksum(PRIMARY["ups.conf"], "ups")
     folder = place.boot.parent / f"{UPS}.d"
     folder.mkdir()
     if kept:

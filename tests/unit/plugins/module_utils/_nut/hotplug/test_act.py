@@ -153,7 +153,9 @@ def test_the_enumerator_restarts_no_driver_that_we_leave_alone(served: Machine, 
     for name, path in seen.items():
         path.parent.mkdir(parents=True)
         what = "SECTION_CHECKSUM" if name else "SECTION_CHECKSUM_GLOBAL"
-        path.write_text(f"[Service]\nEnvironment='{what}={enumerator.checksum(served.path.read_text(), name)}'\n")
+        path.write_text(
+            f"[Service]\nEnvironment='{what}={enumerator.section_checksum(served.path.read_text(), name)}'\n"
+        )
     before = {name: path.read_text() for name, path in seen.items()}
     if by_hand:
         served.path.write_text("debug_min = 1\n" + served.path.read_text().replace("[ups]", "[ups]\n    pollfreq = 7"))
@@ -161,7 +163,7 @@ def test_the_enumerator_restarts_no_driver_that_we_leave_alone(served: Machine, 
     served.go()
     text = served.path.read_text()
     for name, path in seen.items():
-        assert str(enumerator.checksum(text, name)) in path.read_text()
+        assert str(enumerator.section_checksum(text, name)) in path.read_text()
         assert (path.read_text() != before[name]) is by_hand
     assert ("daemon-reload daemon-reload" in served.did) is by_hand
     if by_hand:

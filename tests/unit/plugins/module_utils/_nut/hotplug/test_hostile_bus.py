@@ -86,7 +86,7 @@ def check_no_harm(machine: Machine, plugged: set[str]) -> int:
     text, look = machine.path.read_text(), machine.host().look()
     assert text.isascii()
     assert [line for line in text.split("\n") if not LINE.fullmatch(line)] == []
-    conf = ups_conf.parse(text)
+    conf = ups_conf.parse_ups_conf(text)
     assert conf.settings == ()
     # each has one section, which is for it alone
     assert {ups.device.name for ups in look.resolution.plugged.values()} == plugged

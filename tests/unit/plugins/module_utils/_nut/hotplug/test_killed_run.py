@@ -114,7 +114,7 @@ def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(tmp_path: Path
 def test_what_was_about_to_be_written_is_not_taken_for_somebodys(served: Machine) -> None:
     """The power went behind ups.conf and before the notes, and another UPS is there afterwards."""
     path = served.root / "state/state.json"
-    ours = ups_conf.render([served.conf.sections["ups"]])
+    ours = ups_conf.render_sections([served.conf.sections["ups"]])
     hotplug_memory.save(
         path, replace(served.memory, written={"ups": "[ups]\n    driver = x\n"}, intended={"ups": ours})
     )
