@@ -142,8 +142,10 @@ test-vm: $(VENV)/dev ## molecule's scenario vm: USB hotplug on a virtual machine
 	@tools/packages $(LAB_PACKAGES) $(VM_PACKAGES)
 	molecule test --scenario-name vm
 
-docs: ## docs/directives.md, from the tables of NUT's directives
+docs: $(VENV)/run ## what is written by programs: docs/directives.md, docs/timeline.svg, the variables in the READMEs of the roles
 	@python3 tools/directives.py
+	@python3 tools/timeline.py
+	@python3 tools/variables.py
 
 build: $(VENV)/run ## the collection as a file for ansible-galaxy
 	ansible-galaxy collection build --force

@@ -15,3 +15,15 @@ CHECKOUT = Path(__file__).parents[2]
 def test_docs_directives_is_what_the_tables_say() -> None:
     tool = runpy.run_path(str(CHECKOUT / "tools" / "directives.py"))
     assert tool["PAGE"].read_text() == tool["render_page"](), "docs/directives.md is stale: run `make docs`"
+
+
+def test_docs_timeline_is_the_plan_of_the_example() -> None:
+    tool = runpy.run_path(str(CHECKOUT / "tools" / "timeline.py"))
+    assert tool["PAGE"].read_text() == tool["render_page"](), "docs/timeline.svg is stale: run `make docs`"
+
+
+def test_readmes_of_the_roles_list_the_variables_of_argument_specs() -> None:
+    tool = runpy.run_path(str(CHECKOUT / "tools" / "variables.py"))
+    assert [page.parent.name for page in tool["PAGES"]] == ["nut_client", "nut_hotplug", "nut_server"]
+    for page in tool["PAGES"]:
+        assert page.read_text() == tool["render_page"](page), f"{page} is stale: run `make docs`"
