@@ -114,7 +114,7 @@ def said() -> str:
     """Return what the play said that took the host over."""
     told = Path(os.environ["PLAYS_LOG"]).read_text()
     prepared = told.rindex("PLAY [A host with NUT, configured by hand]")
-    return told[told.index("PLAY [Primaries", prepared) :]
+    return told[told.index("PLAY [Check the command line", prepared) :]
 
 
 def test_a_flag_that_was_left_was_reported(pve, said):
