@@ -45,7 +45,7 @@ with_lab = $(if $(is_lab),$(MAKE) --no-print-directory --silent lab-ready >&2)
 
 .PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units units-all oracle molecule test-vm test-all docs build lock
 
-help: ## this list
+help: ## show this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
 	@echo
 	@echo 'Targets:'
@@ -53,13 +53,13 @@ help: ## this list
 	@for playbook in $(PLAYBOOKS); do printf '  %-10s %s\n' $$playbook "$$(sed -n '2s/^# *//p' playbooks/$${playbook//-/_}.yml)"; done
 	@echo
 	@echo 'Variables of a playbook (any playbooks/X.yml runs as make X):'
-	@echo '  tags=ups           only what has this tag'
-	@echo '  limit=HOST,...     only these hosts'
-	@echo '  inventory=PATH     this inventory (else inventories/homelab if you made one, else the built-in lab)'
-	@echo '  check=1            change nothing, show what would change'
-	@echo '  json=1             doctor, status: for machines'
-	@echo '  all=1              doctor: also what is well'
-	@echo "  args='...'         anything else for ansible-playbook, such as args=-vvv"
+	@echo '  tags=ups           run only this part (ups, hotplug)'
+	@echo '  limit=HOST,...     run only on these hosts'
+	@echo '  inventory=PATH     use this inventory (default: inventories/homelab if it exists, else the built-in lab)'
+	@echo '  check=1            show what would change, and change nothing'
+	@echo '  json=1             doctor, status: print JSON'
+	@echo '  all=1              doctor: also list what is well'
+	@echo "  args='...'         pass anything else to ansible-playbook, such as args=-vvv"
 
 # Playbooks
 
@@ -74,23 +74,23 @@ $(PLAYBOOKS): %: $(VENV)/run
 	@$(with_lab)
 	@ansible-playbook playbooks/$(subst -,_,$*).yml --inventory '$(inventory)' $(if $(tags),--tags '$(tags)') $(if $(limit),--limit '$(limit)') $(if $(filter-out 0 no false,$(check)),--check --diff) $(args)
 
-doctor: $(VENV)/run ## is all well? each check on all hosts at once, as a table
+doctor: $(VENV)/run ## check every host, and say what is wrong and what to do
 	@$(with_inventory)
 	@$(with_lab)
 	@tools/doctor doctor $(if $(filter-out 0 no false,$(json)),--json) $(if $(filter-out 0 no false,$(all)),--all) --inventory '$(inventory)' $(if $(limit),--limit '$(limit)') $(args)
 
-status: $(VENV)/run ## each UPS, who is logged in, and what happened last, on one screen
+status: $(VENV)/run ## show each UPS, the logins, and the last events, on one screen
 	@$(with_inventory)
 	@$(with_lab)
 	@tools/doctor status $(if $(filter-out 0 no false,$(json)),--json) --inventory '$(inventory)' $(if $(limit),--limit '$(limit)') $(args)
 
 # The lab
 
-demo: $(VENV)/run ## a power cut in the built-in lab, from deployment to the last host going down
+demo: $(VENV)/run ## play a power cut in the built-in lab, from deployment to the last host going down
 	@tools/packages $(LAB_PACKAGES)
 	@tools/demo
 
-lab: ## start the lab, or what is missing of it (sites='pve8 pve9 rack')
+lab: ## start the lab (sites='pve8 pve9 rack')
 	@tools/packages $(LAB_PACKAGES)
 	@lab/lab up $(sites)
 	@lab/lab status
@@ -104,12 +104,12 @@ lab-down: ## remove the lab
 
 # Tests
 
-test: lint ## lint, sanity, units-all, oracle and molecule: all that CI runs; test-vm is besides
+test: lint ## run lint, sanity, units-all, oracle and molecule, as CI does
 	@echo 'units, oracle and sanity beside each other: what each says comes when it has ended'
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target sanity oracle units-all
 	@$(MAKE) --no-print-directory molecule
 
-lint: $(VENV)/dev ## ansible-lint, yamllint, ruff, mypy, and the changelog's form
+lint: $(VENV)/dev ## run ansible-lint, yamllint, ruff, mypy, and lint the changelog
 	yamllint --strict .
 	ruff check
 	ruff format --check
@@ -117,37 +117,37 @@ lint: $(VENV)/dev ## ansible-lint, yamllint, ruff, mypy, and the changelog's for
 	ansible-lint
 	antsibull-changelog lint
 
-sanity: $(VENV)/dev ## ansible-test sanity, all of its tests
+sanity: $(VENV)/dev ## run all tests of ansible-test sanity
 	tools/sanity
 
-units: $(VENV)/dev ## pytest on tests/unit, without what is marked slow: minutes, for after each change
+units: $(VENV)/dev ## run the unit tests, except slow ones: minutes, for after each change
 	pytest -n 3 --dist worksteal -m 'not slow'
 
-units-all: $(VENV)/dev ## pytest on tests/unit, all of it
+units-all: $(VENV)/dev ## run all unit tests
 	pytest -n 3 --dist worksteal
 
-oracle: $(VENV)/dev ## pytest on tests/oracle: the library against the NUT of Debian 12 and 13, in containers
+oracle: $(VENV)/dev ## test the library against the real NUT of Debian 12 and 13, in containers
 	@tools/packages $(LAB_PACKAGES)
 	pytest tests/oracle
 
-molecule: $(VENV)/dev ## the scenarios of molecule: the roles on all sites of the lab, faults, a take-over, drills, power cuts, the doctor
+molecule: $(VENV)/dev ## run molecule's scenarios in the lab: deployment, faults, take-over, drills, power cuts, doctor
 	@tools/packages $(LAB_PACKAGES)
 	tools/molecule
 
-test-all: ## all of test, with each long test and each power cut of lab/lab cases, and test-vm: before a release (hours)
+test-all: ## run test with every long test and power cut, and test-vm: before a release (hours)
 	@$(MAKE) --no-print-directory test TESTS=all
 	@$(MAKE) --no-print-directory test-vm
 
-test-vm: $(VENV)/dev ## molecule's scenario vm: USB hotplug on a virtual machine with a real kernel, udev and power loss (half an hour)
+test-vm: $(VENV)/dev ## test USB hotplug on a virtual machine with a real kernel, udev and power loss (half an hour)
 	@tools/packages $(LAB_PACKAGES) $(VM_PACKAGES)
 	molecule test --scenario-name vm
 
-docs: $(VENV)/run ## what is written by programs: docs/directives.md, docs/timeline.svg, the variables in the READMEs of the roles
+docs: $(VENV)/run ## write the generated docs: directives.md, timeline.svg, the variables in the roles' READMEs
 	@python3 tools/directives.py
 	@python3 tools/timeline.py
 	@python3 tools/variables.py
 
-build: $(VENV)/run ## the collection as a file for ansible-galaxy
+build: $(VENV)/run ## build the collection for ansible-galaxy
 	ansible-galaxy collection build --force
 
 # The virtual environment: run is what a playbook needs, dev is that and the tests' tools.
@@ -160,5 +160,5 @@ $(VENV)/dev: requirements-dev.txt $(VENV)/run
 	@tools/venv $(VENV) requirements-dev.txt
 	@touch $@
 
-lock: $(VENV)/dev ## renew requirements*.txt, the exact versions and the hashes of their files, from requirements*.in
+lock: $(VENV)/dev ## pin new versions in requirements*.txt, with hashes, from requirements*.in
 	@for name in requirements requirements-dev; do uv pip compile --quiet --no-config --universal --upgrade --generate-hashes --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links $$name.in --output-file $$name.txt; done
