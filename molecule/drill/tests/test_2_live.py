@@ -105,7 +105,8 @@ def test_the_measured_times_are_offered(lived):
         out,
     )
     assert offered, out
-    assert float(offered[2]) * 1.2 <= int(offered[1]) <= float(offered[2]) * 1.2 + 1
+    # the measured time is shown to a tenth of a second
+    assert (float(offered[2]) - 0.05) * 1.2 <= int(offered[1]) <= (float(offered[2]) + 0.05) * 1.2 + 1
     assert "nut_server_shutdown_time: " in out
     assert "The order held" in out
     assert "All are back" in out
