@@ -246,11 +246,3 @@ def test_who_reads_has_gone(program: Program) -> None:
     command = f"{program.path} --help | true"
     done = subprocess.run(["sh", "-c", command], check=False, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
-
-
-def test_a_program_that_hangs_is_ended() -> None:
-    run = nut_hotplug.runner(0.2)
-    assert run(["sleep", "60"])[0] == 124
-    assert run(["none-of-this-name"])[0] == 127
-    assert run(["sh", "-c", "echo out; echo err >&2; exit 3"]) == (3, "out\nerr\n")
-    assert run(["sh", "-c", "cat; echo $LC_ALL"]) == (0, "C\n")

@@ -71,3 +71,7 @@ def test_work_that_hangs_is_left_behind() -> None:
             run_within(0.01, lambda: never.wait(60))
     finally:
         never.set()
+
+
+def test_a_program_gets_no_standard_input() -> None:
+    assert make_runner(10)(("cat",)) == (0, "")
