@@ -111,7 +111,7 @@ def newer(table: dict[str, Directive], version: Release) -> set[str]:
 MADE = {"LISTEN", "MONITOR", "CERTHOST", "AT", "CERTPATH", "CERTIDENT", "MODE"}
 TASKS = """\
 - ansible.builtin.set_fact:
-    seen: {{files: "{{{{ __{role}_files }}}}", tls: "{{{{ __{role}_tls }}}}"}}
+    seen: {{files: "{{{{ __{role}_files }}}}", tls: "{{{{ __{role}_certificate }}}}"}}
 """
 PLAYBOOK = """\
 - hosts: pve

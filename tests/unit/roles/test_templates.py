@@ -299,7 +299,7 @@ TLS = {
         "nickname": "safe_1",
         "path": "/etc/nut/tls/server",
     },
-    "__nut_client_tls": {"ca": "a", "path": "/etc/nut/tls/client"},
+    "__nut_client_certificate": {"ca": "a", "path": "/etc/nut/tls/client"},
 }
 SECONDARIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "nas": ("truenas", "full", {"nut_client_ups": "right"}),
