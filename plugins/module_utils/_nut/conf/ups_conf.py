@@ -126,7 +126,8 @@ def _further(name: str, device: Mapping[str, object]) -> Iterator[tuple[str, obj
 
 def _known_setting(name: str, key: str, value: object) -> object:
     """Return the value of a key that stands beside a device, which must be one of the tables'. "" is None."""
-    directive = _KEYS.get(key.lower())
+    family = f"{key.partition('.')[0]}.*".lower()  # such as override.battery.charge.low
+    directive = _KEYS.get(key.lower()) or DEVICE.get(family)
     if directive is None and KEY.fullmatch(key):
         hint = suggest(key, [*DEVICE, *_OWN_KEYS]) or "A key of a driver other than usbhid-ups goes under options"
         raise DeviceError(f"device {name}: there is no key {key}. {hint}")
