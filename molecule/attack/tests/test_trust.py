@@ -39,6 +39,12 @@ def as_nut(host, script: str, *arguments: str):
     return host.run(f"runuser -u nut -- sh -c {script!r}", *arguments)
 
 
+def check(play, host, **directives):
+    """Play on a primary in check mode, with other directives in its upsmon.conf, so that all is checked."""
+    settings = extra(nut_server_upsmon_conf=directives)
+    return play("--limit", host.backend.host.name, "--tags", "ups", "--check", *settings)
+
+
 @pytest.fixture(params=PRIMARIES)
 def host(on, request) -> Iterator:
     """Return a primary whose processes are as they were when the test began, at its end, too."""
@@ -75,14 +81,7 @@ def test_a_play_runs_nothing_of_nuts_as_root(host, play):
     pid = host.check_output("runuser -u nut -- python3 -c %s >/dev/null 2>&1 & echo $!", ATTACK)
     try:
         # something differs, so all is checked
-        done = play(
-            "--limit",
-            host.backend.host.name,
-            "--tags",
-            "ups",
-            "--check",
-            *extra(nut_server_upsmon_conf={"RBWARNTIME": 40001}),
-        )
+        done = check(play, host, RBWARNTIME=40001)
     finally:
         host.run(f"pkill -P {pid}; kill {pid}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -141,14 +140,7 @@ def test_nut_can_not_order_that_the_ups_cuts(host):
 
 
 def test_a_flag_where_nut_can_write_is_refused(host, play):
-    done = play(
-        "--limit",
-        host.backend.host.name,
-        "--tags",
-        "ups",
-        "--check",
-        *extra(nut_server_upsmon_conf={"POWERDOWNFLAG": "/run/nut/killpower"}),
-    )
+    done = check(play, host, POWERDOWNFLAG="/run/nut/killpower")
     assert done.returncode != 0
     # Debian 13 gives the directory to the user, Debian 12 to the group
     assert re.search(
@@ -156,14 +148,7 @@ def test_a_flag_where_nut_can_write_is_refused(host, play):
         done.stdout,
     )
     host.check_output(f"ln -s /root/victim {FLAG}")
-    done = play(
-        "--limit",
-        host.backend.host.name,
-        "--tags",
-        "ups",
-        "--check",
-        *extra(nut_server_upsmon_conf={"RBWARNTIME": 40001}),
-    )
+    done = check(play, host, RBWARNTIME=40001)
     assert done.returncode != 0
     assert f"POWERDOWNFLAG {FLAG}: {FLAG} is a link" in done.stdout
 
