@@ -61,7 +61,7 @@ class Members(dict[str, Any]):
         return member_path(self.path, name), self.get(name)
 
 
-class Check:
+class Checker:
     """Checks data part by part. Each method returns a value of the type that was asked for, also where it notes a mistake.
 
     What is None is taken as left out: that is a mistake only where `members` needs it.
