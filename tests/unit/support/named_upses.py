@@ -245,7 +245,7 @@ POLICIES = st.builds(
     st.fixed_dictionaries(
         {},
         optional={
-            "unknown": st.sampled_from(["", "ups", "my-ups"]),
+            "default_name": st.sampled_from(["", "ups", "my-ups"]),
             "takeover": st.booleans(),
             "absent": st.sampled_from(["keep", "dummy"]),
             "rules": st.lists(

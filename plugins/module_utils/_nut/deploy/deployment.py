@@ -130,7 +130,7 @@ class Deployment:
         if self.policy is not None:
             return self.policy
         try:
-            return read_policy(self.local.folder / "hotplug.json") or UsbPolicy(unknown="")
+            return read_policy(self.local.folder / "hotplug.json") or UsbPolicy(default_name="")
         except UsbPolicyError as error:
             raise DeployError(f"{error}. Run with the tag hotplug, or remove it") from None
 

@@ -259,7 +259,7 @@ class Observer:
     def _prudent(self, known: KnownUpses, whole: bool) -> UsbPolicy:
         """Return the policy, without new names where too little is known of the UPSes to tell that they have none."""
         named = known.conf.sections or known.wanted
-        return replace(self.policy, unknown="") if named and not whole else self.policy
+        return replace(self.policy, default_name="") if named and not whole else self.policy
 
     def _upses(
         self, devices: tuple[UsbDevice, ...], known: KnownUpses, memory: State, remarks: list[str]

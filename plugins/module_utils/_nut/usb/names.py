@@ -417,13 +417,13 @@ class _Resolver:
                     sighting,
                     f"{FOUND_MOST} UPSes were found here already. Declare it, or take some of them away by a play",
                 )
-            elif not self.policy.unknown:
+            elif not self.policy.default_name:
                 self._refuse_ups(
                     sighting, "the policy leaves unknown UPSes alone. Declare it, or give it a name in a rule"
                 )
             else:
                 number = 1
-                while (name := f"{self.policy.unknown}{number if number > 1 else ''}").lower() in taken:
+                while (name := f"{self.policy.default_name}{number if number > 1 else ''}").lower() in taken:
                     number += 1
                 taken.add(name.lower())
                 self._give_name(name, sighting, sighting.driver)

@@ -47,7 +47,7 @@ def test_a_driver_is_found_out_on_the_host(place: Place, tmp_path: Path) -> None
     tree = SysfsTree(tmp_path)
     place.holds(PRIMARY)
     files = {**PRIMARY, "ups.conf": ASKED}
-    policy = on_bus(tree, unknown="")
+    policy = on_bus(tree, default_name="")
     deployment = place.deployment(files, policy=policy)
     assert section(deployment.new["ups.conf"]) == {"driver": "usbhid-ups", "port": "auto", "desc": "Rack"}
     tree.plug()

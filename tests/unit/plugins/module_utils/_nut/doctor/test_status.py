@@ -93,17 +93,20 @@ def test_one_screen() -> None:
     lines = shown.splitlines()
     assert lines[:4] == [
         "pve, NUT 2.8.1",
-        "  ups (APC Back-UPS): on mains, charging, charge 98 %, lasts 40 min, load 12 %, battery of 2023/05/31",
-        "    on it: nas (logged in; waited for 60 s, at most 90 s), media (NOT logged in; waited for 5 s, at most 35 s), this",
-        "      host (logged in), 192.0.2.99 (not in the inventory)",
+        "  ups (APC Back-UPS): on mains, charging, charge 98 %, lasts 40 min, load 12 %, battery from 2023/05/31",
+        "    machines: nas (logged in; takes 60 s, at most 90 s), media (NOT logged in; takes 5 s, at most 35 s), this host",
+        "      (logged in), 192.0.2.99 (not in the inventory)",
     ]
     assert lines[4] == "  last events:"
-    assert [line.split("  ")[-1] for line in lines[5:]] == ["mains failed: ups is on battery", "mains are back: ups"]
+    assert [line.split("  ")[-1] for line in lines[5:]] == [
+        "power failure: ups is on battery",
+        "power is back: ups is on mains",
+    ]
 
 
 def test_a_ups_without_data() -> None:
     shown = status.format_status({"pve": facts(state(fresh=False, error="DATA-STALE", variables={}, clients=()))}, [])
-    assert "  ups: no data (DATA-STALE)\n    on it: this host (NOT logged in)" in shown
+    assert "  ups: no data (DATA-STALE)\n    machines: this host (NOT logged in)" in shown
 
 
 def test_an_upsd_and_a_host_that_say_nothing() -> None:

@@ -181,7 +181,7 @@ def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
         log("a stage begins")
         return stages_loop.BUSY
 
-    monkeypatch.setattr(stages_loop, "run", run)
+    monkeypatch.setattr(stages_loop, "run_stages", run)
     program.policy(upses=[{"name": "ups"}], stages=[STAGE])
     # it ends only if another one is at work, and is to be started again then
     assert program("stages") == 1

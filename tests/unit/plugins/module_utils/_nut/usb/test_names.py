@@ -172,7 +172,7 @@ def test_a_second_ups_is_found_and_changes_nothing() -> None:
 
 
 def test_unknown_ones_are_left_alone_if_so_wished() -> None:
-    host = Host(policy=UsbPolicy(unknown=""))
+    host = Host(policy=UsbPolicy(default_name=""))
     host.settle(APC)
     res = host.resolve(APC, CPS_ELSEWHERE)
     assert list(res.conf.sections) == ["ups"]
