@@ -97,7 +97,7 @@ class _Folder:
         if self.check:
             yield
             return
-        with kept.alone(self.path):
+        with kept.hold_folder(self.path):
             files.sweep_temporary_files([self.path])
             yield
 
@@ -142,27 +142,27 @@ class LookupModule(LookupBase):
         now = datetime.now(timezone.utc)
         given = [name for name in GIVEN if _settings(own).get(name)]
         if given:
-            return _result(host, self._checked(host, own, name, given, now), part)
-        folder = _Folder(_path(host, own), bool(variables.get("ansible_check_mode")))
+            return _describe_result(host, self._checked(host, own, name, given, now), part)
+        folder = _Folder(_folder_of(host, own), bool(variables.get("ansible_check_mode")))
         with folder.alone():
-            ca = _authority(folder, now)
+            ca = _get_authority(folder, now)
             if part == "ca":
-                return _result(host, nss.TlsMaterial(ca.certificate), part)
-            pair = _own(folder, host, ca, _names(host, own, name), now)
-        return _result(host, nss.TlsMaterial(ca.certificate, pair.certificate, pair.key), part)
+                return _describe_result(host, nss.TlsMaterial(ca.certificate), part)
+            pair = _get_certificate(folder, host, ca, _names_to_cover(host, own, name), now)
+        return _describe_result(host, nss.TlsMaterial(ca.certificate, pair.certificate, pair.key), part)
 
     def _checked(self, host: str, own: Any, name: str, given: list[str], now: datetime) -> nss.TlsMaterial:
-        missing = [_variable(part) for part in GIVEN if part not in given]
+        missing = [_variable_name(part) for part in GIVEN if part not in given]
         if missing:
             raise AnsibleError(
-                f"{host}: {' and '.join(map(_variable, given))} without {' and '.join(missing)}: set all three, or none,"
+                f"{host}: {' and '.join(map(_variable_name, given))} without {' and '.join(missing)}: set all three, or none,"
                 " and certificates are made"
             )
         ca, certificate, key = (self._text(host, part, own) for part in GIVEN)
         try:
-            checked = certificates.check(ca, certificate, key, name, now)
+            checked = certificates.check_certificates(ca, certificate, key, name, now)
         except CertificateError as error:
-            raise AnsibleError(f"{host}: {_variable(error.part)} can't be used: {error}") from None
+            raise AnsibleError(f"{host}: {_variable_name(error.part)} can't be used: {error}") from None
         for warning in checked.warnings:
             display.warning(f"{host}: {warning}")
         return nss.TlsMaterial(checked.ca, checked.certificate, checked.key)
@@ -176,11 +176,11 @@ class LookupModule(LookupBase):
             return str(self._loader.get_text_file_contents(str(path)))
         except AnsibleError as error:
             raise AnsibleError(
-                f"{host}: {_variable(part)} is neither text in PEM nor a file on this machine that can be read: {path}: {error}"
+                f"{host}: {_variable_name(part)} is neither text in PEM nor a file on this machine that can be read: {path}: {error}"
             ) from error
 
 
-def _variable(part: str) -> str:
+def _variable_name(part: str) -> str:
     return f"nut_server_tls.{part}"
 
 
@@ -188,21 +188,21 @@ def _settings(own: Any) -> dict[str, Any]:
     return own.get("nut_server_tls") or {}
 
 
-def _path(host: str, own: Any) -> Path:
+def _folder_of(host: str, own: Any) -> Path:
     folder = own.get("nut_tls_directory") or (
         own.get("inventory_dir") and f"{own['inventory_dir']}/{inventory.KEPT}/tls"
     )
     if not folder:
         raise AnsibleError(
             f"{host}: no directory beside the inventory can keep its certificate: set nut_tls_directory, or"
-            f" {', '.join(map(_variable, GIVEN))}"
+            f" {', '.join(map(_variable_name, GIVEN))}"
         )
     if host == CA:
         raise AnsibleError(f"{host}: the files of a host of this name would be the authority's: give it another name")
     return Path(folder)
 
 
-def _names(host: str, own: Any, name: str) -> list[str]:
+def _names_to_cover(host: str, own: Any, name: str) -> list[str]:
     """Say which names a certificate of our own covers."""
     wanted = _settings(own).get("names") or []
     for entry in (name, *wanted):
@@ -216,7 +216,7 @@ def _names(host: str, own: Any, name: str) -> list[str]:
     return list(dict.fromkeys([name, *also, *map(str, wanted), *LOOPBACK]))
 
 
-def _authority(folder: _Folder, now: datetime) -> Pair:
+def _get_authority(folder: _Folder, now: datetime) -> Pair:
     """Return our authority, made or renewed if need be. Its key is empty if it is kept elsewhere."""
     ca = folder.read(CA)
     where = folder.path / f"{CA}.pem"
@@ -224,11 +224,11 @@ def _authority(folder: _Folder, now: datetime) -> Pair:
         # a name of its own: two authorities of one name confuse whoever verifies
         return folder.keep(CA, certificates.make_ca(f"homelab.nut CA {os.urandom(4).hex()}", now))
     try:
-        if ca.key and not certificates.fits(ca.certificate, ca.key):
+        if ca.key and not certificates.is_key_of(ca.certificate, ca.key):
             raise AnsibleError(f"{where} and {CA}.key beside it do not belong together: restore them, or delete both")
-        if ca.key and certificates.ca_ends(ca.certificate, now):
+        if ca.key and certificates.is_ca_ending(ca.certificate, now):
             return folder.keep(CA, certificates.make_ca("", now, ca))
-        certificates.one(CA, ca.certificate)
+        certificates.read_certificate(CA, ca.certificate)
     except CertificateError as error:
         raise AnsibleError(
             f"{where.with_suffix('.key' if error.part == 'key' else '.pem')} can't be used: {error}. Restore it"
@@ -236,7 +236,7 @@ def _authority(folder: _Folder, now: datetime) -> Pair:
     return ca
 
 
-def _own(folder: _Folder, host: str, ca: Pair, names: list[str], now: datetime) -> Pair:
+def _get_certificate(folder: _Folder, host: str, ca: Pair, names: list[str], now: datetime) -> Pair:
     """Return a host's certificate from our authority, made or renewed if need be."""
     pair = folder.read(host)
     why = certificates.needs_renewal(pair, ca.certificate, names, now) if pair.certificate else "it is not there"
@@ -247,10 +247,10 @@ def _own(folder: _Folder, host: str, ca: Pair, names: list[str], now: datetime) 
             f"{host}: {folder.path / host}.pem is to be signed ({why}), and {folder.path / CA}.key is missing: restore it; or"
             f" delete {CA}.pem, and run for all hosts: a new authority is made, which each of them must learn"
         )
-    return folder.keep(host, certificates.issue(ca, host, names, now))
+    return folder.keep(host, certificates.issue_certificate(ca, host, names, now))
 
 
-def _result(host: str, tls: nss.TlsMaterial, part: str) -> dict[str, str]:
+def _describe_result(host: str, tls: nss.TlsMaterial, part: str) -> dict[str, str]:
     if part == "ca":
         tls = nss.TlsMaterial(tls.ca)
         return {"ca": tls.ca, "path": str(nss.database_path(tls))}

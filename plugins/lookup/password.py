@@ -78,18 +78,18 @@ LENGTH = 24
 CHARACTERS = string.ascii_letters + string.digits
 
 
-def _usable(password: str, where: str) -> str:
+def _require_usable(password: str, where: str) -> str:
     problem = grammar.find_password_problem(password)
     if problem:
         raise AnsibleError(f"{where} can't be used: the password {problem}")
     return password
 
 
-def _made() -> str:
+def _make_password() -> str:
     return "".join(secrets.choice(CHARACTERS) for _place in range(LENGTH))
 
 
-def _checks(variables: dict[str, Any]) -> bool:
+def _is_check_mode(variables: dict[str, Any]) -> bool:
     return bool(variables.get("ansible_check_mode"))
 
 
@@ -114,11 +114,11 @@ class LookupModule(LookupBase):
         if problem:
             raise AnsibleError(f"{host}: {user!r} can't be a user: the user name {problem}")
         if given:
-            return _usable(given, f"{host}: what nut_server_users gives {user}")
+            return _require_usable(given, f"{host}: what nut_server_users gives {user}")
         path = self._file(
-            f"{user}@{host}", "a password in nut_server_users", variables["hostvars"][host], _checks(variables)
+            f"{user}@{host}", "a password in nut_server_users", variables["hostvars"][host], _is_check_mode(variables)
         )
-        return _usable(self._own(path, variables), f"{host}: what {path} holds")
+        return _require_usable(self._own(path, variables), f"{host}: what {path} holds")
 
     def _password(self, host: str, variables: dict[str, Any]) -> str:
         own = variables["hostvars"][host]
@@ -127,9 +127,9 @@ class LookupModule(LookupBase):
         )
         given = own.get(name)
         if given is not None and str(given):
-            return _usable(str(given), f"{host}: {name}")
-        path = self._file(host, name, own, _checks(variables))
-        return _usable(self._own(path, variables), f"{host}: what {path} holds")
+            return _require_usable(str(given), f"{host}: {name}")
+        path = self._file(host, name, own, _is_check_mode(variables))
+        return _require_usable(self._own(path, variables), f"{host}: what {path} holds")
 
     def _file(self, host: str, name: str, own: Any, check: bool) -> Path:
         given, beside = own.get("nut_password_directory"), own.get("inventory_dir")
@@ -151,7 +151,7 @@ class LookupModule(LookupBase):
         return path
 
     def _own(self, path: Path, variables: dict[str, Any]) -> str:
-        if _checks(variables):
+        if _is_check_mode(variables):
             return (path.read_text("utf-8", "replace").rstrip() if path.exists() else "") or TO_BE_MADE
-        with kept.alone(path.parent):
-            return kept.make_once(path, _made)
+        with kept.hold_folder(path.parent):
+            return kept.make_once(path, _make_password)

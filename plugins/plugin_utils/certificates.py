@@ -77,40 +77,40 @@ class Checked:
 
 def make_ca(name: str, now: datetime, old: Pair | None = None) -> Pair:
     """Make an authority. With OLD it is the same one again, with a new life: what either signed, both verify."""
-    key = _key(old.key) if old else ec.generate_private_key(ec.SECP256R1())
-    subject = one("ca", old.certificate).subject if old else _name(name)
-    usage = _usage(key_cert_sign=True, crl_sign=True)
+    key = _read_key(old.key) if old else ec.generate_private_key(ec.SECP256R1())
+    subject = read_certificate("ca", old.certificate).subject if old else _common_name(name)
+    usage = _key_usage(key_cert_sign=True, crl_sign=True)
     builder = (
-        _builder(subject, subject, key, now, CA_LIFE)
+        _start_builder(subject, subject, key, now, CA_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
     )
-    return Pair(_pem(builder.sign(key, hashes.SHA256())), _key_pem(key))
+    return Pair(_to_pem(builder.sign(key, hashes.SHA256())), _key_pem(key))
 
 
-def issue(ca: Pair, name: str, names: Iterable[str], now: datetime) -> Pair:
+def issue_certificate(ca: Pair, name: str, names: Iterable[str], now: datetime) -> Pair:
     """Make a certificate for a server, with a key of its own. names: what is_name accepts."""
-    signer, authority = _key(ca.key), one("ca", ca.certificate)
+    signer, authority = _read_key(ca.key), read_certificate("ca", ca.certificate)
     key = ec.generate_private_key(ec.SECP256R1())
     identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
-        _builder(_name(name), authority.subject, key, now, LIFE)
+        _start_builder(_common_name(name), authority.subject, key, now, LIFE)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(_key_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_general(entry) for entry in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_to_general_name(entry) for entry in names]), critical=False)
         # by the key alone, which a renewed CA keeps
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
     )
-    return Pair(_pem(builder.sign(signer, hashes.SHA256())), _key_pem(key))
+    return Pair(_to_pem(builder.sign(signer, hashes.SHA256())), _key_pem(key))
 
 
 def is_name(text: str) -> bool:
     """Say whether a certificate can carry this name: an IP address, or a DNS name."""
-    return _address(text) is not None or (len(text) < 254 and _LABELS.fullmatch(text) is not None)
+    return _parse_address(text) is not None or (len(text) < 254 and _LABELS.fullmatch(text) is not None)
 
 
-def _builder(
+def _start_builder(
     subject: x509.Name, issuer: x509.Name, key: Key, now: datetime, life: timedelta
 ) -> x509.CertificateBuilder:
     return (
@@ -125,7 +125,7 @@ def _builder(
     )
 
 
-def _usage(digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
+def _key_usage(digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=digital_signature,
         content_commitment=False,
@@ -139,7 +139,7 @@ def _usage(digital_signature: bool = False, key_cert_sign: bool = False, crl_sig
     )
 
 
-def _name(text: str) -> x509.Name:
+def _common_name(text: str) -> x509.Name:
     # 64 characters is X.509's limit
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
 
@@ -153,52 +153,56 @@ def needs_renewal(pair: Pair, ca: str, names: Iterable[str], now: datetime) -> s
     A name that it covers without need is no reason: a renewal restarts the power protection.
     """
     try:
-        certificate = one("certificate", pair.certificate)
-        _fits(certificate, pair.key)
-        _chain(certificate, [], several("ca", ca), now)
+        certificate = read_certificate("certificate", pair.certificate)
+        _require_key_of(certificate, pair.key)
+        _find_chain(certificate, [], read_certificates("ca", ca), now)
     except CertificateError as error:
         return str(error)
     if certificate.not_valid_after_utc - now < LEFT:
-        return f"it ends at {_day(certificate)}"
-    missing = [name for name in names if not covers(certificate, name)]
+        return f"it ends at {_end_day(certificate)}"
+    missing = [name for name in names if not covers_name(certificate, name)]
     return f"it does not cover {', '.join(missing)}" if missing else ""
 
 
-def ca_ends(ca: str, now: datetime) -> bool:
+def is_ca_ending(ca: str, now: datetime) -> bool:
     """Say whether an authority of our own should get a new life."""
-    return one("ca", ca).not_valid_after_utc - now < CA_LEFT
+    return read_certificate("ca", ca).not_valid_after_utc - now < CA_LEFT
 
 
-def fits(certificate: str, key: str) -> bool:
+def is_key_of(certificate: str, key: str) -> bool:
     """Say whether a private key is the certificate's. Raises CertificateError if either can't be read."""
-    return one("certificate", certificate).public_key() == _key(key).public_key()
+    return read_certificate("certificate", certificate).public_key() == _read_key(key).public_key()
 
 
-def check(ca: str, certificate: str, key: str, name: str, now: datetime) -> Checked:
+def check_certificates(ca: str, certificate: str, key: str, name: str, now: datetime) -> Checked:
     """Check certificates that somebody else has made, for a server that its clients call NAME.
 
     Raises CertificateError for what upsd or upsmon would refuse.
     """
-    authorities = several("ca", ca)
-    given = several("certificate", certificate)
+    authorities = read_certificates("ca", ca)
+    given = read_certificates("certificate", certificate)
     own = given[0]
-    _fits(own, key)
-    _serves(own)
-    if not covers(own, name):
+    _require_key_of(own, key)
+    _require_server_use(own)
+    if not covers_name(own, name):
         raise CertificateError(
             "certificate",
-            f"it is for {', '.join(_names(own)) or 'no name at all (subjectAltName)'}, and not for {name}, by which"
+            f"it is for {', '.join(_list_names(own)) or 'no name at all (subjectAltName)'}, and not for {name}, by which"
             " secondaries call this host: get one that covers it, or set nut_server_address",
         )
-    chain = [own, *_chain(own, given[1:], authorities, now)]
+    chain = [own, *_find_chain(own, given[1:], authorities, now)]
     ends = min(chain, key=lambda entry: entry.not_valid_after_utc)
     warnings = []
     if ends.not_valid_after_utc - now < SOON:
-        warnings.append(f"{_who(ends)} ends at {_day(ends)}. No upsmon can log in from then on: renew it in time")
-    return Checked("".join(map(_pem, authorities)), "".join(map(_pem, given)), _key_pem(_key(key)), tuple(warnings))
+        warnings.append(
+            f"{_describe_subject(ends)} ends at {_end_day(ends)}. No upsmon can log in from then on: renew it in time"
+        )
+    return Checked(
+        "".join(map(_to_pem, authorities)), "".join(map(_to_pem, given)), _key_pem(_read_key(key)), tuple(warnings)
+    )
 
 
-def several(part: str, text: str) -> list[x509.Certificate]:
+def read_certificates(part: str, text: str) -> list[x509.Certificate]:
     """Read the certificates of a PEM text, at least one. Raises CertificateError."""
     try:
         return x509.load_pem_x509_certificates(text.encode())
@@ -206,23 +210,23 @@ def several(part: str, text: str) -> list[x509.Certificate]:
         raise CertificateError(part, "it holds no certificate in PEM (BEGIN CERTIFICATE), or a broken one") from None
 
 
-def one(part: str, text: str) -> x509.Certificate:
+def read_certificate(part: str, text: str) -> x509.Certificate:
     """Read the first certificate of a PEM text. Raises CertificateError."""
-    return several(part, text)[0]
+    return read_certificates(part, text)[0]
 
 
-def covers(certificate: x509.Certificate, name: str) -> bool:
+def covers_name(certificate: x509.Certificate, name: str) -> bool:
     """Say whether a server with this certificate may be called NAME, an IP address or a DNS name."""
-    wanted = _address(name)
+    wanted = _parse_address(name)
     for entry in _general_names(certificate):
         if isinstance(entry, x509.IPAddress) and entry.value == wanted:
             return True
-        if isinstance(entry, x509.DNSName) and wanted is None and _matches(entry.value.lower(), name.lower()):
+        if isinstance(entry, x509.DNSName) and wanted is None and _matches_pattern(entry.value.lower(), name.lower()):
             return True
     return False
 
 
-def _matches(pattern: str, name: str) -> bool:
+def _matches_pattern(pattern: str, name: str) -> bool:
     first, _dot, rest = name.partition(".")
     # neither NSS nor OpenSSL takes *.lan
     return pattern == name or (first != "" and "." in rest and pattern == f"*.{rest}")
@@ -235,11 +239,11 @@ def _general_names(certificate: x509.Certificate) -> Sequence[x509.GeneralName]:
         return []
 
 
-def _names(certificate: x509.Certificate) -> list[str]:
+def _list_names(certificate: x509.Certificate) -> list[str]:
     return [str(entry.value) for entry in _general_names(certificate)]
 
 
-def _serves(certificate: x509.Certificate) -> None:
+def _require_server_use(certificate: x509.Certificate) -> None:
     """Raises CertificateError for what NSS takes for no server's certificate."""
     try:
         purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
@@ -259,12 +263,14 @@ def _serves(certificate: x509.Certificate) -> None:
         )
 
 
-def _fits(certificate: x509.Certificate, key: str) -> None:
-    if certificate.public_key() != _key(key).public_key():
-        raise CertificateError("key", f"it is not the key of {_who(certificate)}, the first in the certificate's text")
+def _require_key_of(certificate: x509.Certificate, key: str) -> None:
+    if certificate.public_key() != _read_key(key).public_key():
+        raise CertificateError(
+            "key", f"it is not the key of {_describe_subject(certificate)}, the first in the certificate's text"
+        )
 
 
-def _chain(
+def _find_chain(
     certificate: x509.Certificate,
     others: Iterable[x509.Certificate],
     authorities: Iterable[x509.Certificate],
@@ -274,26 +280,26 @@ def _chain(
     left = list(others)
     chain: list[x509.Certificate] = []
     current = certificate
-    _lives("certificate", current, now)
+    _require_in_force("certificate", current, now)
     while True:
-        signer = next((entry for entry in authorities if _signed(current, entry)), None)
+        signer = next((entry for entry in authorities if _is_signed_by(current, entry)), None)
         if signer is not None:
-            _lives("ca", signer, now)
+            _require_in_force("ca", signer, now)
             return [*chain, signer]
-        signer = next((entry for entry in left if _signed(current, entry)), None)
+        signer = next((entry for entry in left if _is_signed_by(current, entry)), None)
         if signer is None:
             raise CertificateError(
                 "certificate",
-                f"{_who(current)} was signed by {current.issuer.rfc4514_string()}, which is neither the CA nor an"
+                f"{_describe_subject(current)} was signed by {current.issuer.rfc4514_string()}, which is neither the CA nor an"
                 " intermediate in the certificate's text",
             )
-        _lives("certificate", signer, now)
+        _require_in_force("certificate", signer, now)
         left.remove(signer)
         chain.append(signer)
         current = signer
 
 
-def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
         return issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
@@ -301,17 +307,20 @@ def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
         return False
 
 
-def _lives(part: str, certificate: x509.Certificate, now: datetime) -> None:
+def _require_in_force(part: str, certificate: x509.Certificate, now: datetime) -> None:
     if now > certificate.not_valid_after_utc:
-        raise CertificateError(part, f"{_who(certificate)} has expired, at {_day(certificate)}: renew it")
+        raise CertificateError(
+            part, f"{_describe_subject(certificate)} has expired, at {_end_day(certificate)}: renew it"
+        )
     if now < certificate.not_valid_before_utc:
         raise CertificateError(
             part,
-            f"{_who(certificate)} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}. Is this machine's clock right?",
+            f"{_describe_subject(certificate)} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}."
+            " Is this machine's clock right?",
         )
 
 
-def _key(text: str) -> Key:
+def _read_key(text: str) -> Key:
     try:
         key = serialization.load_pem_private_key(text.encode(), password=None)
     except TypeError:
@@ -325,27 +334,27 @@ def _key(text: str) -> Key:
     raise CertificateError("key", "NUT takes RSA, and ECDSA with P-256, P-384 or P-521 only")
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(text.partition("%")[0])  # a certificate knows no zones
     except ValueError:
         return None
 
 
-def _general(name: str) -> x509.GeneralName:
-    address = _address(name)
+def _to_general_name(name: str) -> x509.GeneralName:
+    address = _parse_address(name)
     return x509.DNSName(name) if address is None else x509.IPAddress(address)
 
 
-def _who(certificate: x509.Certificate) -> str:
+def _describe_subject(certificate: x509.Certificate) -> str:
     return certificate.subject.rfc4514_string() or "a certificate without a subject"
 
 
-def _day(certificate: x509.Certificate) -> str:
+def _end_day(certificate: x509.Certificate) -> str:
     return f"{certificate.not_valid_after_utc:%Y-%m-%d}"
 
 
-def _pem(certificate: x509.Certificate) -> str:
+def _to_pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 

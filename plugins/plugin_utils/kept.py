@@ -30,10 +30,10 @@ def make_folder(path: Path) -> None:
             if not folder.exists():
                 folder.mkdir(mode=FOLDER_MODE)
         if inventory.KEPT in folder.parts:
-            _tighten(folder)
+            _close_to_others(folder)
 
 
-def _tighten(folder: Path) -> None:
+def _close_to_others(folder: Path) -> None:
     mode = folder.stat().st_mode & 0o7777
     if mode & ~FOLDER_MODE:
         # somebody else's: who may enter it is theirs to say
@@ -49,7 +49,7 @@ def file_in(folder: Path, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def hold_folder(folder: Path) -> Iterator[None]:
     """Make a folder, and keep others of ours out of it: Ansible's forks, and several runs, ask at the same time."""
     make_folder(folder)
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)

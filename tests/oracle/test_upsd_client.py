@@ -225,7 +225,7 @@ def test_orders_of_the_module(nut: Any) -> None:
 def test_encrypted(nut: Any) -> None:
     now = datetime.now(timezone.utc)
     ca, other = certificates.make_ca("ours", now), certificates.make_ca("another", now)
-    pair = certificates.issue(ca, "pve", ["pve.home.lan", "127.0.0.1"], now)
+    pair = certificates.issue_certificate(ca, "pve", ["pve.home.lan", "127.0.0.1"], now)
     tls = {"ca": ca.certificate, "certificate": pair.certificate, "key": pair.key, "nickname": "pve"}
     conf = 'LISTEN 127.0.0.1 4000\nCERTPATH /run/oracle/tls\nCERTIDENT "pve" ""\nDISABLE_WEAK_SSL true\n'
     trust = [[ca.certificate, ""], [ca.certificate, "pve.home.lan"], [ca.certificate, "nas"], [other.certificate, ""]]

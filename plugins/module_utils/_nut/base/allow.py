@@ -14,7 +14,7 @@ from typing import Union
 from . import text as base_text
 
 ANY = "any"
-"""In nut_server_allow: whoever likes may connect, and there is no table."""
+"""In nut_server_allow: anybody may connect, and no table is written."""
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
@@ -24,11 +24,11 @@ _NAME = re.compile(
 
 
 class AccessError(ValueError):
-    """This can't be allowed; the message says what is wrong and what to write instead."""
+    """An entry of nut_server_allow is invalid; the message says what is wrong and what to write instead."""
 
 
 def parse_source(text: object) -> str:
-    """Return an address, a network or a name in its usual form. Raises AccessError for what is none of them."""
+    """Return an address, a network or a name in its usual form. Raise AccessError for anything else."""
     given = str(text).strip()
     bare = given[1:-1] if given.startswith("[") and given.endswith("]") else given
     try:
@@ -45,7 +45,7 @@ def parse_source(text: object) -> str:
         raise
     except ValueError:
         pass
-    # no name ends in a number: it is an address with a mistake, or a range
+    # no host name ends in a number, so this is a mistyped address or a range
     if not _NAME.fullmatch(bare) or bare.rpartition(".")[2].isdigit():
         shown = base_text.printable(given, 60)
         raise AccessError(f"{shown!r} is not an address, a network (such as 192.0.2.0/24) or a name of a host")
@@ -61,7 +61,7 @@ def _parse_host(address: Address, given: str) -> str:
 
 
 def parse_allow(given: object) -> tuple[str, ...]:
-    """Return nut_server_allow as sources in their usual form, in order and once each; ANY stays. Raises AccessError."""
+    """Return nut_server_allow as sources in their usual form, in order and without duplicates; ANY stays. Raise AccessError."""
     if given is None or isinstance(given, str):
         given = [given] if given else []
     if not isinstance(given, Sequence):
@@ -70,5 +70,5 @@ def parse_allow(given: object) -> tuple[str, ...]:
 
 
 def is_literal(text: str) -> bool:
-    """Return whether a source, as parse_source returns it, is an address or a network, and needs no name server."""
+    """Return whether a source, as parse_source returns it, is an address or a network, so that no name server is needed."""
     return "/" in text or ":" in text or re.fullmatch(r"[0-9.]+", text) is not None

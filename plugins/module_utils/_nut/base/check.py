@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Data of JSON or YAML that a person wrote, checked: all that is wrong with it is collected, each mistake with its path."""
+"""Checks of JSON or YAML that a person wrote. All mistakes are collected, each with its path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLAIN = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 class _Object(dict[str, Any]):
-    """An object of JSON that knows which of its members it was given twice."""
+    """A JSON object that remembers which members were given twice."""
 
     twice: tuple[str, ...] = ()
 
@@ -31,11 +31,11 @@ def _build_object(pairs: Sequence[tuple[str, Any]]) -> _Object:
 
 
 def read_json(text: str | bytes, error: type[ValueError]) -> Any:
-    """Return what the text of a policy holds. Raises ERROR, and nothing else, if it is no JSON, or not of a policy's size."""
+    """Return the value of a policy's JSON text. Raise ERROR, and nothing else, if it is not JSON or too long."""
     if len(text) > TEXT_LIMIT:
         raise error(f"$: more than {TEXT_LIMIT} characters. A policy is a page")
     try:
-        # surrogates stand for bytes that were no UTF-8
+        # surrogates stand for bytes that were not UTF-8
         plain = text.decode() if isinstance(text, bytes) else text.encode().decode()
         return jsontext.parse_json(plain, _build_object)
     except UnicodeError:
@@ -57,14 +57,14 @@ class Members(dict[str, Any]):
     path: str = ""
 
     def at(self, name: str) -> tuple[str, Any]:
-        """Return the path of a member, and its value; None if it is not there."""
+        """Return the path of a member and its value; the value is None if the member is missing."""
         return member_path(self.path, name), self.get(name)
 
 
-class Check:
-    """Checks data part by part. Each method returns a value of the type that was asked for, also where it notes a mistake.
+class Checker:
+    """Checks data part by part. Each method returns a value of the requested type, even after noting a mistake.
 
-    What is None is taken as left out: that is a mistake only where `members` needs it.
+    None counts as left out, which is a mistake only for a member that `members` requires.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Check:
             raise error("\n".join(self.problems))
 
     def members(self, path: str, data: object, known: Sequence[str], needed: Sequence[str] = ()) -> Members:
-        """Return the members of an object. known: which it may have; none: any. needed: which of these it must have."""
+        """Return the members of an object. known: allowed names (empty: any); needed: required names."""
         found = Members()
         found.path = path
         if not isinstance(data, Mapping):
@@ -99,7 +99,7 @@ class Check:
         return found
 
     def version(self, given: Members, only: int) -> None:
-        """Note if a policy is of another version than the only one."""
+        """Note a mistake if a policy has another version than the only one there is."""
         value = given.get("version", only)
         if isinstance(value, bool) or value != only:
             self.add(f"{given.path}.version", f"must be {only}, the only version there is")
@@ -117,7 +117,7 @@ class Check:
         return [(f"{path}[{number}]", entry) for number, entry in enumerate(data)]
 
     def differ(self, path: str, names: Sequence[object]) -> None:
-        """Note which names stand there more than once."""
+        """Note each name that occurs more than once."""
         for name in dict.fromkeys(name for name in names if name and names.count(name) > 1):
             self.add(path, f"{name} stands there twice. Say it once")
 
@@ -134,7 +134,7 @@ class Check:
         """Return a number."""
         if value is None:
             return default
-        # the comparison comes first: a float has no room for each number
+        # compare before float(): a huge int does not fit into a float
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
             self.add(path, f"must be {what} from {least:g} to {most:g}")
             return least

@@ -18,13 +18,13 @@ OK, FAILED, USAGE = 0, 1, 2
 
 
 def make_printing(say: PrintText) -> PrintText:
-    """Return what says a text of one or more lines in a form that a terminal and the journal may have."""
-    # what stands in it as JSON is one line, however long
+    """Return a function that prints text, of one or more lines, made safe for a terminal and the journal."""
+    # JSON is one line of any length, so nothing is cut
     return lambda text: say(printable_text(text, WHOLE, WHOLE))
 
 
 class ProgramExit(Exception):
-    """argparse would end the program: with this code, having said this."""
+    """Raised where argparse would end the program, with its exit code."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -32,17 +32,17 @@ class ProgramExit(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that neither prints nor exits by itself: out and err take lines, and it raises ProgramExit. No option may be abbreviated."""
+    """A parser that neither prints nor exits: it calls out and err, and raises ProgramExit. Options can't be abbreviated."""
 
     def __init__(self, *, out: PrintText, err: PrintText, **words: Any) -> None:
-        """out, err: take lines. words: those of argparse (prog, description, epilog)."""
+        """out, err: print a text. words: arguments of ArgumentParser (prog, description, epilog)."""
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **words)
         self.out, self.err = out, err
         self.color = False  # Python 3.14 would colour the help
         self.commands: argparse._SubParsersAction[Parser] | None = None
 
     def add_command(self, name: str, summary: str, epilog: str = "") -> Parser:
-        """Add a subcommand, and return its parser. Its name will be in ``command``. Of all options it takes only those added to it."""
+        """Add a subcommand and return its parser. The chosen name will be in ``command``. Options of the main parser are not inherited."""
         if self.commands is None:
             parser = partial(Parser, out=self.out, err=self.err)
             self.commands = self.add_subparsers(  # type: ignore[call-overload]
@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuse what this parser does not know; argparse leaves that to the program's, which would name its own help."""
+        """Refuse unknown arguments here: otherwise the error would name the main program's --help instead of the subcommand's."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Time on a host: its clock that never goes back, which boot it is, and how a moment is written."""
+"""Time on a host: a clock that never goes back, the id of the boot, and how a time is written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Callable
 
 
 def read_boottime() -> float:
-    """Return the seconds since this host was started, those of its sleep too (CLOCK_BOOTTIME)."""
+    """Return the seconds since this host booted, including time asleep (CLOCK_BOOTTIME)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def read_boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
-    """Return what is another text after each boot of this host; "" if the kernel does not say."""
+    """Return an id that changes with each boot; "" if the kernel does not give one."""
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
@@ -27,18 +27,18 @@ def read_boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
 
 @dataclass(frozen=True)
 class Clock:
-    """The time of a host, and how to let it pass."""
+    """The clocks of a host, and how to wait."""
 
     now: Callable[[], float] = read_boottime  # seconds of a clock that never goes back
     wall: Callable[[], float] = time.time  # seconds since 1970
     sleep: Callable[[float], None] = time.sleep
-    boot: Callable[[], str] = read_boot_id  # another text after each boot
+    boot: Callable[[], str] = read_boot_id  # changes with each boot
 
 
 CLOCK = Clock()
-"""This host's."""
+"""The clock of this host."""
 
 
 def format_time(moment: float) -> str:
-    """Write a moment (seconds since 1970) in the local time zone, as the environment's TZ has it."""
+    """Return a time (seconds since 1970) as text, in the local time zone (TZ)."""
     return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(moment))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Put files in place, each at once or not at all; remove what killed writers left; and keep two runs from writing at one time.
+"""Atomic replacement of single files, removal of what killed writers left, and the lock that keeps runs apart.
 
 Files that must change together: see sets.py.
 """
@@ -24,9 +24,9 @@ from typing import Callable, Union
 
 Owner = tuple[Union[str, int], Union[str, int]]
 
-# what the names of our temporary files begin with: a sweep takes no others
+# prefix of our temporary files: only these are ever swept
 PREFIX = ".homelab-nut-"
-# and of the directories in /run in which a configuration is tried out
+# prefix of the directories in /run in which a configuration is tried out
 CHECK = "homelab-nut-check-"
 
 
@@ -39,23 +39,23 @@ class Busy(Exception):
 
 
 def resolve_owner(owner: Owner) -> tuple[int, int]:
-    """Turn the names of a user and a group into numbers. Raises KeyError."""
+    """Return the uid and gid of a user and a group. Raise KeyError if there is no such user or group."""
     user, group = owner
     uid = pwd.getpwnam(user).pw_uid if isinstance(user, str) else user
     return uid, grp.getgrnam(group).gr_gid if isinstance(group, str) else group
 
 
 def has_mode_and_owner(path: Path, mode: int, owner: tuple[int, int]) -> bool:
-    """Say whether what stands at PATH has this mode and these ids, so that nobody else may read or write it. Raises OSError."""
+    """Return whether a file or directory has exactly this mode and owner (uid, gid). Raise OSError."""
     seen = path.stat()
     return (stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid) == (mode, *owner)
 
 
 def replace_files(texts: Mapping[Path, str], mode: int, owner: Owner | None = None) -> None:
-    """Replace files, each at once: whoever reads one, and a power cut, meets the old one or the new one. Raises WriteError.
+    """Replace files, each atomically: a reader, or a power cut, sees the old file or the new one. Raise WriteError.
 
-    All of them are on the disk before the first takes its place: a disk that is full stops the run while nothing has changed.
-    Then each takes its place by itself, in the order given. Files that must change together go through sets.replace_set.
+    All are written to disk before the first is renamed, so that a full disk stops the run with nothing changed.
+    They are then renamed one by one, in the order given. Files that must change together go through sets.replace_set.
     """
     staged: dict[Path, Path] = {}
     done: list[str] = []
@@ -74,7 +74,7 @@ def replace_files(texts: Mapping[Path, str], mode: int, owner: Owner | None = No
 
 
 def replace_private_file(path: Path, text: str) -> None:
-    """Replace a file that is for root alone, and make its folder if it is not there. Raises WriteError."""
+    """Replace a file that only root may read, and make its folder if necessary. Raise WriteError."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -93,9 +93,9 @@ def _staged_file(path: Path, text: str, mode: int, owner: Owner | None) -> Itera
 
 
 def stage_file(path: Path, text: str, mode: int, owner: Owner | None = None) -> tuple[Path, int]:
-    """Write a new file beside PATH, and make it last. Returns its name, and itself, open: until that is closed no sweep takes it.
+    """Write a new file beside PATH and sync it. Return its path and its open handle, which protects it from sweeps.
 
-    Raises OSError, and LookupError for a user or a group that there is not.
+    Raise OSError, and LookupError if there is no such user or group.
     """
     scratch, handle = _create_temporary_file(path.parent)
     try:
@@ -117,18 +117,18 @@ def _create_temporary_file(folder: Path) -> tuple[Path, int]:
         handle, name = tempfile.mkstemp(prefix=PREFIX, dir=folder)
         if _lock_new(handle):
             return Path(name), handle
-        # a sweep came between the file and its lock
+        # a sweep removed the file before it was locked
         os.close(handle)
 
 
 def _lock_new(handle: int) -> bool:
-    """Lock what was just made, until its maker ends. Returns False if a sweep was faster, and has removed it."""
+    """Lock a file or directory just made, until the process ends. Return False if a sweep has already removed it."""
     fcntl.flock(handle, fcntl.LOCK_EX)
     return os.fstat(handle).st_nlink > 0
 
 
 def sync_paths(paths: Iterable[Path]) -> None:
-    """Make files, and the names in directories, last over a power cut. Raises OSError."""
+    """Sync files, and the names in directories, to disk, so that they survive a power cut. Raise OSError."""
     for path in paths:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -137,18 +137,18 @@ def sync_paths(paths: Iterable[Path]) -> None:
             os.close(handle)
 
 
-# What a run that was killed has left
+# Leftovers of killed runs
 
 
 def sweep_temporary_files(folders: Iterable[Path]) -> None:
-    """Remove the temporary files of writers that were killed. Whoever still writes has a lock on his, and is left alone.
+    """Remove the temporary files of killed writers. A file that is still being written is locked, and stays.
 
     The names are ours, and only root (or, on the controller, the user) can write in these directories.
     """
     for folder in folders:
         for path in _list_entries(folder, PREFIX):
             with contextlib.suppress(OSError):
-                if path.is_symlink():  # the second name of an old file that was one
+                if path.is_symlink():  # the backup name of a file that was a symlink
                     path.unlink()
                 else:
                     _remove_abandoned(path, os.O_NONBLOCK, os.unlink)
@@ -156,7 +156,7 @@ def sweep_temporary_files(folders: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def make_scratch_folder(room: Path) -> Iterator[Path]:
-    """Make a directory for what is tried out, for its maker alone, and remove it in the end. Raises OSError."""
+    """Make a private directory for trying things out, and remove it at the end. Raise OSError."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=CHECK, dir=room))
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -171,7 +171,7 @@ def make_scratch_folder(room: Path) -> Iterator[Path]:
 
 
 def sweep_scratch_folders(room: Path) -> None:
-    """Remove the scratch directories of runs that were killed: there are passwords in them."""
+    """Remove the scratch directories of killed runs: they contain passwords."""
     for folder in _list_entries(room, CHECK):
         with contextlib.suppress(OSError):
             if folder.lstat().st_uid == os.geteuid():
@@ -187,7 +187,7 @@ def _list_entries(folder: Path, prefix: str) -> list[Path]:
 
 
 def _remove_abandoned(path: Path, flags: int, remover: Callable[[Path], object]) -> None:
-    """Remove what nobody holds. Raises OSError if somebody does, or it is a link."""
+    """Remove a file or directory that is not locked. Raise OSError if it is locked, or a symlink."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -203,12 +203,12 @@ def hold_lock(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[None]:
-    """Keep other runs out while this one works. Waits SECONDS for one that is at work, then raises Busy.
+    """Hold the lock that keeps other runs out. Wait at most SECONDS for another run, then raise Busy.
 
     The kernel drops the lock with the process, however it ends.
     """
     deadline = clock() + seconds
-    # for root alone: who may open it may hold it
+    # for root alone: anybody who can open it could hold it
     with open(path, "a", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         while True:
             try:
@@ -217,7 +217,7 @@ def hold_lock(
             except BlockingIOError:
                 if clock() >= deadline:
                     raise Busy(
-                        f"another run is configuring NUT on this host, and holds {path}. It was waited for {seconds:g} s. "
+                        f"another run is configuring NUT on this host and holds {path}. Waited {seconds:g} s for it. "
                         "Run again when it is done"
                     ) from None
                 pause(0.2)

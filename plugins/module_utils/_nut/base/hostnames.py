@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Resolve = Callable[[str, float], "Sequence[str]"]
 
 LOOPBACK = "127.0.0.1"
-"""What normal_address makes of every address of the loopback interface."""
+"""normal_address() returns this for every loopback address."""
 
 
 def join_host(host: str, port: int) -> str:
@@ -29,7 +29,7 @@ def join_host(host: str, port: int) -> str:
 
 
 def normal_address(text: str) -> str:
-    """Return an IP address so that two spellings of it compare equal; what is no IP address comes back as it is.
+    """Return an IP address in a form in which two spellings compare equal; any other text is returned unchanged.
 
     IPv4 mapped into IPv6 becomes IPv4: a upsd that listens on :: shows IPv4 clients that way. All of the loopback
     interface becomes 127.0.0.1, because Debian gives a host's own name the address 127.0.1.1. A zone (%eth0) goes.
@@ -44,7 +44,7 @@ def normal_address(text: str) -> str:
 
 
 def resolve_name(name: str, timeout: float) -> tuple[str, ...]:
-    """Return the addresses of ``name``, as the system's resolver gives them, at most ``timeout`` seconds from now.
+    """Return the addresses of ``name`` from the system's resolver, within ``timeout`` seconds.
 
     Raises OSError: socket.gaierror if it has none, TimeoutError if the answer takes too long.
     """
@@ -65,9 +65,9 @@ def resolve_name(name: str, timeout: float) -> tuple[str, ...]:
 def resolve_names(
     names: Iterable[str], seconds: float, ask: Resolve = resolve_name
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, OSError]]:
-    """Return the addresses of each name, () if it has none, and why those have none. All are looked up at once.
+    """Return the addresses of each name (() if none), and the error of each name without one. All are looked up in parallel.
 
-    It takes no more than ``seconds``, however many names there are.
+    The whole lookup takes at most ``seconds``.
     """
     found: dict[str, tuple[str, ...]] = {name: (name,) if is_address(name) else () for name in names}
     problems: dict[str, OSError] = {}
@@ -87,14 +87,14 @@ def resolve_names(
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
-    # copies: a thread that is late must not change what the caller has
+    # copies: a late thread must not change what the caller got
     answers, refusals = dict(found), dict(problems)
     late = TimeoutError(f"the name was not resolved within {seconds:g} s")
     return answers, {name: refusals.get(name, late) for name, those in answers.items() if not those}
 
 
 def is_address(text: str) -> bool:
-    """Return whether this is an IP address, with a zone or without, and no name."""
+    """Return whether a text is an IP address, with or without a zone."""
     try:
         ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

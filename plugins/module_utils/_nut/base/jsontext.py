@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""JSON that somebody else wrote, or that may be damaged: what comes of it can be worked with, or it is a ValueError."""
+"""Reads JSON that is foreign or may be damaged: the result is safe to work with, or a ValueError is raised."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Python reads hundreds of brackets inside of each other, and then fails to write or compare what it has read.
+# Python reads hundreds of nested brackets, but then fails to write or compare the result.
 DEPTH = 60
 # 64 bits. A longer one may fit no float, and one of a million digits takes older Pythons minutes.
 _DIGITS = 20
 
 
 def parse_json(text: str | bytes, pairs: Callable[[Sequence[tuple[str, Any]]], Any] | None = None) -> Any:
-    """Return what a JSON text holds. Raises ValueError, and nothing else, for all that is not plain JSON.
+    """Return the value of a JSON text. Raise ValueError, and nothing else, if it is not plain JSON.
 
-    Lists and objects are at most DEPTH deep. A whole number of more than 64 bits is a float. As Python reads and writes NaN
-    and Infinity, to_finite_number() tells whether one can be calculated with. pairs: see json.loads().
+    Lists and objects are at most DEPTH deep. A whole number of more than 64 bits is a float. Python accepts NaN
+    and Infinity: use to_finite_number() before calculating. pairs: object_pairs_hook of json.loads().
     """
     try:
         value = json.loads(text, object_pairs_hook=pairs, parse_int=_parse_whole)
@@ -36,7 +36,7 @@ def parse_json(text: str | bytes, pairs: Callable[[Sequence[tuple[str, Any]]], A
 
 
 def to_finite_number(value: object) -> float | None:
-    """Return a number of JSON or YAML as a float. None for anything else, also for True, NaN and what fits no float."""
+    """Return a number from JSON or YAML as a float; None for anything else, including True, NaN and what does not fit a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Log files of our own programs. They lie in a directory of the group nut, so what stands there is not trusted."""
+"""Log files of our own programs. The group nut can write to their directory, so its contents are not trusted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK 
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, so that it lasts over a power cut. Makes its directory. Raises OSError."""
+    """Append a line to a file and sync it to disk. Make its directory if necessary. Raise OSError."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     handle = os.open(path, _FLAGS, 0o640)
     try:

@@ -2,8 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Other programs on a host: where they are, how our own programs run them, and work that may hang. Modules of Ansible run them their
-own way."""
+"""Programs of a host: where they are, how our own programs run them, and time limits. Ansible modules run programs through _command.py."""
 
 from __future__ import annotations
 
@@ -32,15 +31,15 @@ def find_program(name: str) -> Path | None:
 
 
 def read_status(folder: Path) -> dict[str, str]:
-    """Return what the kernel says of a process in ``status``. folder: of the process, below /proc. Raises OSError, if it has ended."""
+    """Return the fields of ``/proc/PID/status``. folder: /proc/PID. Raise OSError if the process has ended."""
     lines = (folder / "status").read_text(encoding="ascii", errors="replace").splitlines()
     return {name: value.strip() for name, _colon, value in (line.partition(":") for line in lines)}
 
 
 def run_within(seconds: float, work: Callable[[], T]) -> T:
-    """Return what ``work`` returns, or raise what it raises, but wait no longer for it. Raises TimeoutError.
+    """Return what ``work`` returns or raise what it raises. Raise TimeoutError after SECONDS.
 
-    What hangs in the kernel can't be ended, so its thread is left behind.
+    Work that hangs in the kernel can't be ended, so its thread is left behind.
     """
     results: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
 
@@ -66,12 +65,12 @@ def run_within(seconds: float, work: Callable[[], T]) -> T:
 
 
 def make_runner(seconds: float) -> Run:
-    """Return what the library runs programs with. One that hangs for SECONDS is left behind, with exit code 124."""
+    """Return the function that runs programs for the library. After SECONDS a program is left behind, with exit code 124."""
     environment = {**os.environ, "LC_ALL": "C"}
 
     def run(command: Sequence[str]) -> tuple[int, str]:
         try:
-            # a program of its own on the host: there is no AnsibleModule whose run_command could be called
+            # our own programs have no AnsibleModule, and so no run_command
             process = subprocess.Popen(  # pylint: disable=ansible-bad-function
                 list(command),
                 env=environment,
@@ -84,7 +83,7 @@ def make_runner(seconds: float) -> Run:
         try:
             said, _nothing = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            # subprocess.run() would wait for its end; but what hangs in the kernel has none
+            # subprocess.run() would wait for ever for a process that hangs in the kernel
             process.kill()
             if process.stdout:
                 process.stdout.close()
@@ -95,5 +94,5 @@ def make_runner(seconds: float) -> Run:
 
 
 def run_timeout(command: Sequence[str]) -> tuple[int, str]:
-    """Run a program that `timeout` ends, with its seconds at place 2. Left behind is one that even `timeout` can't end."""
+    """Run a `timeout` command whose third word is the seconds. Leave it behind if even `timeout` can't end it."""
     return make_runner(float(command[2]) + 10)(command)

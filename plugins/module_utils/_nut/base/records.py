@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A dataclass from data that somebody else has sent, or from a file in which we keep it, by the types of its fields.
+"""Reads a dataclass from foreign data, or from a file of ours, by the types of its fields.
 
-What a managed host answers may be anything: another type, a number of a thousand digits, a list of a million. A file may be damaged.
-What is made here has the types that its class says, and sizes that can be shown.
+A managed host may answer anything: another type, a number of a thousand digits, a list of a million. A file may be damaged.
+The dataclass that is returned has the declared types, and its sizes are bounded.
 """
 
 from __future__ import annotations
@@ -27,23 +27,22 @@ from .text import printable
 ITEMS_LIMIT = 5000
 TEXT_LIMIT = 20_000
 NUMBER_LIMIT = 1e10
-"""A number may be so large: more than the seconds since 1970, and than any time of a plan, and one that each clock can tell."""
+"""The largest number: more than the seconds since 1970 or any time in a plan, and valid as a time on every clock."""
 FILE_BYTES = 1 << 20
-"""How large a file may be that holds a record."""
+"""The largest file that is read, in bytes."""
 
 _T = TypeVar("_T")
 Clean = Callable[[str], str]
 
 
 class RecordError(ValueError):
-    """The data is not what the class says; the message names the place and what is wrong there."""
+    """The data does not fit the class; the message names the place and the mistake."""
 
 
 def build_record(kind: type[_T], data: object, where: str, clean: Clean = str) -> _T:
-    """Return the dataclass KIND of which this is the data. clean: is applied to each text. Raises RecordError.
+    """Return a dataclass KIND built from its data. clean: applied to each text. Raise RecordError.
 
-    A field that is missing has its default. One that the class does not have is an error, and so is what the class itself refuses,
-    by raising ValueError in its __post_init__().
+    A missing field gets its default. An unknown field is an error, and so is a ValueError from the class's __post_init__().
     """
     if not isinstance(data, Mapping):
         raise RecordError(f"{where} must be a dictionary, and is {_describe_type(data)}")
@@ -68,12 +67,12 @@ def build_record(kind: type[_T], data: object, where: str, clean: Clean = str) -
 
 
 def dump_record(record: Any, version: int) -> str:
-    """Write a dataclass as JSON, in ASCII, for load_record() to read. version: of its class; another one can't be read."""
+    """Return a dataclass as ASCII JSON for load_record(). version: of the class; load_record() refuses any other."""
     return json.dumps({"version": version, **asdict(record)}, indent=1, default=sorted) + "\n"
 
 
 def load_record(kind: type[_T], text: str | bytes, version: int) -> _T:
-    """Return the dataclass that dump_record() has written. Raises RecordError: half a memory is worse than none."""
+    """Return the dataclass that dump_record() wrote. Raise RecordError if any of it is wrong: half a record is worse than none."""
     try:
         data = jsontext.parse_json(text)
     except ValueError as error:
@@ -84,7 +83,7 @@ def load_record(kind: type[_T], text: str | bytes, version: int) -> _T:
 
 
 def read_record(kind: type[_T], path: Path, version: int) -> _T:
-    """Return the dataclass that a file holds. Raises OSError or RecordError. Whatever stands there, it does not hang."""
+    """Return the dataclass in a file. Raise OSError or RecordError. Never hangs, even if the path is a fifo."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         about = os.fstat(handle)
@@ -94,7 +93,7 @@ def read_record(kind: type[_T], path: Path, version: int) -> _T:
 
 
 def recall_record(kind: type[_T], path: Path, version: int) -> _T | None:
-    """Return the dataclass that a file holds; None if there is no such file, or it is broken. Never raises."""
+    """Return the dataclass in a file; None if the file is missing or broken. Never raises."""
     try:
         return read_record(kind, path, version)
     except (OSError, RecordError):
@@ -102,7 +101,7 @@ def recall_record(kind: type[_T], path: Path, version: int) -> _T | None:
 
 
 class _Reader:
-    """What all values of one dataclass are read with."""
+    """What is needed to read the values of a dataclass."""
 
     def __init__(self, names: Mapping[str, Any], clean: Clean) -> None:
         self.names = names  # of the module of the class: others are found there
@@ -110,7 +109,7 @@ class _Reader:
 
 
 def _convert_value(spelled: str, value: object, where: str, reader: _Reader) -> Any:
-    """Return a value that has the type which an annotation spells. Annotations are texts, so that Python 3.9 can read them, too."""
+    """Return a value converted to the type of an annotation. Annotations are texts, because Python 3.9 can't evaluate `X | Y`."""
     for each in _split_type(spelled, "|"):
         if _has_type(each, value):
             return _read_value(each, value, where, reader)
@@ -129,7 +128,7 @@ def _has_type(spelled: str, value: object) -> bool:
 
 def _read_value(spelled: str, value: Any, where: str, reader: _Reader) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and not -NUMBER_LIMIT < value < NUMBER_LIMIT:
-        # also what is no number: it is not less than anything
+        # catches NaN, too: it is not less than anything
         raise RecordError(f"{where} must be a number between {-NUMBER_LIMIT:g} and {NUMBER_LIMIT:g}")
     if isinstance(value, str) and len(value) > TEXT_LIMIT:
         raise RecordError(f"{where} has {len(value)} characters, and may have {TEXT_LIMIT}")
@@ -141,26 +140,26 @@ def _read_value(spelled: str, value: Any, where: str, reader: _Reader) -> Any:
         raise RecordError(f"{where} has {len(value)} members, and may have {ITEMS_LIMIT}")
     inner = _split_type(spelled.partition("[")[2][:-1], ",")
     if spelled.startswith("frozenset"):
-        return frozenset(_convert_value(inner[0], one, f"{where}[{at}]", reader) for at, one in enumerate(value))
+        return frozenset(_convert_value(inner[0], member, f"{where}[{at}]", reader) for at, member in enumerate(value))
     if isinstance(value, list):
         each = inner[:1] * len(value) if inner[1:] == ["..."] else inner
         if len(each) != len(value):
             raise RecordError(f"{where} must have {len(each)} members, and has {len(value)}")
         return tuple(
-            _convert_value(kind, one, f"{where}[{at}]", reader) for at, (kind, one) in enumerate(zip(each, value))
+            _convert_value(kind, member, f"{where}[{at}]", reader) for at, (kind, member) in enumerate(zip(each, value))
         )
     if spelled.startswith("Mapping"):
         return {
             _convert_value(inner[0], key, f"a name in {where}", reader): _convert_value(
-                inner[1], one, f"{where}.{printable(str(key), 60)}", reader
+                inner[1], member, f"{where}.{printable(str(key), 60)}", reader
             )
-            for key, one in value.items()
+            for key, member in value.items()
         }
     return build_record(reader.names[spelled], value, where, reader.clean)
 
 
 def _split_type(spelled: str, sign: str) -> list[str]:
-    """Divide the spelling of a type at a sign that stands outside of all brackets."""
+    """Split an annotation at a sign that is outside all brackets."""
     found, depth = [""], 0
     for each in re.split(r"([\[\],|])", spelled):
         depth += {"[": 1, "]": -1}.get(each, 0)

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Replace a set of files as a whole: all of it or none, also if the writer is killed or the power goes at any moment.
+"""Replaces a set of files as a whole: all or none, even if the writer is killed or the power fails at any moment.
 
 The new files are written beside the old ones first, and each old one gets a second name. Then a manifest is written, which
-says what goes where. From then on the set counts: whoever finds a manifest finishes what it says, or, if that can't be done,
-undoes it. Each step lasts over a power cut before the next one begins.
+says what goes where. From then on the set counts: the next run that finds the manifest finishes the set, or, if that is impossible,
+undoes it. Each step is synced to disk before the next one begins.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, Callable
 from . import files, jsontext
 from .files import Owner, WriteError
 
-# On a disk, as it must survive a power cut, and in a directory of root's own: what it says is done as root.
+# On disk, because it must survive a power cut, and in a directory of root's own, because root acts on it.
 MANIFEST = Path("/var/lib/homelab-nut/set.json")
 LOCK = "homelab-nut.lock"
 _VERSION = 1
@@ -33,12 +33,12 @@ _LIMIT = 1 << 20  # bytes
 
 
 class UnfinishedSet(WriteError):
-    """A set can be neither finished nor undone; the message names the files, and tells what to do."""
+    """A set can be neither finished nor undone; the message names the files and says what to do."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """What is to be done once the set is in place, for whoever finishes it: a text, and the file that it belongs into."""
+    """What remains to be done once the set is in place, for the run that finishes it."""
 
     path: Path
     text: str
@@ -49,13 +49,13 @@ class StagedFile:
     """One file of a set."""
 
     path: Path
-    staged: Path  # the new file, beside it
-    kept: Path | None  # the second name of the old one; None if there was none
-    digest: str  # of the new one
+    staged: Path  # the new file, beside the old one
+    kept: Path | None  # backup name of the old file; None if there was none
+    digest: str  # SHA-256 of the new file
 
     @property
     def is_ready(self) -> bool:
-        """Return whether the new file can take its place, or has."""
+        """Return whether the new file is complete, in place or beside it."""
         return self.digest == _file_digest(self.staged if os.path.lexists(self.staged) else self.path)
 
 
@@ -67,9 +67,9 @@ def replace_set(
     manifest: Path = MANIFEST,
     note: Note | None = None,
 ) -> None:
-    """Replace files, all or none. They take their places in the order given. The caller holds the lock. Raises WriteError.
+    """Replace files, all or none, in the order given. The caller holds the lock. Raise WriteError.
 
-    note: is put in place with them, before the first of them.
+    note: written before the first of them is replaced.
     """
     entries: list[StagedFile] = []
     before = _read_text(note.path) if note else None
@@ -106,7 +106,7 @@ def _stage_file(path: Path, text: str, mode: int, owner: Owner | None) -> Staged
     os.close(handle)
     kept = None
     try:
-        # a directory gets none, and can't be replaced
+        # a directory has no backup name, and can't be replaced
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             kept = _backup_path(staged)
             os.link(path, kept, follow_symlinks=False)
@@ -121,7 +121,7 @@ def _backup_path(staged: Path) -> Path:
 
 
 def _put_in_place(entries: Sequence[StagedFile]) -> None:
-    """Let the new files take their places. Raises OSError."""
+    """Rename the new files into place. Raise OSError or WriteError."""
     for entry in entries:
         if os.path.lexists(entry.staged):
             try:
@@ -132,7 +132,7 @@ def _put_in_place(entries: Sequence[StagedFile]) -> None:
 
 
 def _put_back(entries: Sequence[StagedFile], manifest: Path) -> None:
-    """Let the old files take their places again. Raises UnfinishedSet."""
+    """Rename the old files back into place. Raise UnfinishedSet."""
     try:
         for entry in reversed(entries):
             if entry.kept is None:
@@ -151,7 +151,7 @@ def _put_back(entries: Sequence[StagedFile], manifest: Path) -> None:
 
 
 def _clean_up(manifest: Path, entries: Iterable[StagedFile]) -> None:
-    """End a set that is in place, or is not to be. The manifest first: it names the others."""
+    """Remove the files of a set that is finished or given up. The manifest goes first, as it names the others."""
     if os.path.lexists(manifest):
         manifest.unlink()
         files.sync_paths([manifest.parent])
@@ -162,7 +162,7 @@ def _clean_up(manifest: Path, entries: Iterable[StagedFile]) -> None:
 
 
 def recover_set(manifest: Path = MANIFEST) -> str:
-    """Finish the set that a killed run has left half in place, or undo it. Returns what was done, "" if there was nothing to do.
+    """Finish or undo the set that a killed run left half in place. Return what was done; "" if there was nothing to do.
 
     The caller holds the lock. Raises UnfinishedSet.
     """
@@ -178,7 +178,7 @@ def recover_set(manifest: Path = MANIFEST) -> str:
     late = [entry for entry in entries if os.path.lexists(entry.staged)]
     if all(entry.is_ready for entry in entries):
         try:
-            # after a reboot it is gone, and daemons were started with some of the old files; else it may not have come so far
+            # a reboot empties /run, and the daemons then started with some old files; or the run was killed before writing the note
             if late and note:
                 files.replace_files({note.path: note.text}, 0o600)
             _put_in_place(entries)
@@ -200,13 +200,13 @@ def hold_lock_and_recover(
     manifest: Path = MANIFEST,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[str]:
-    """Keep other runs out while this one works on NUT's files, and put right what killed ones have left. Yields what that was.
+    """Keep other runs away from NUT's files, and repair what killed runs left. Yield what was repaired, in words.
 
     room: where the lock is. folders: where the caller writes. Raises files.Busy after SECONDS, UnfinishedSet, and OSError.
     """
     with files.hold_lock(room / LOCK, seconds, pause=pause):
         found = recover_set(manifest)
-        # not before: the manifest names temporary files
+        # after recover_set(): the manifest names temporary files
         files.sweep_temporary_files({*folders, room, manifest.parent})
         files.sweep_scratch_folders(room)
         yield found
@@ -250,11 +250,11 @@ def _dump_manifest(entries: Sequence[StagedFile], note: Note | None) -> str:
 
 
 def _load_manifest(text: str) -> tuple[list[StagedFile], Note | None]:
-    """Read a manifest. Raises ValueError, TypeError and LookupError for one that is none of ours."""
+    """Read a manifest. Raises ValueError, TypeError and LookupError if it is not one of ours."""
     data = jsontext.parse_json(text)
     if data["version"] != _VERSION:
         raise ValueError(data["version"])
-    return [_read_entry(one) for one in data["files"]], _read_note(data["note"])
+    return [_read_entry(entry) for entry in data["files"]], _read_note(data["note"])
 
 
 def _read_entry(data: Mapping[str, Any]) -> StagedFile:

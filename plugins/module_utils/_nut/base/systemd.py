@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""NUT's systemd units: what they are, how they stand, and the few things done to them."""
+"""NUT's systemd units: their names, their state, and the few commands run on them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HARDENING = "homelab-nut-hardening.conf"
 """The drop-in with a unit's sandbox."""
 WORDS = 500  # characters of a line that a unit logged
 
-# Runs a program without a shell and returns its exit code and what it said on both streams. One that is missing is 127.
+# Runs a program without a shell; returns its exit code (127 if it is missing) and what it printed, stdout and stderr.
 Run = Callable[[Sequence[str]], "tuple[int, str]"]
 
 
@@ -44,7 +44,7 @@ class UnitError(Exception):
 
 @dataclass(frozen=True)
 class Unit:
-    """How a unit stands, in systemd's words."""
+    """The state of a unit, in systemd's words."""
 
     active: str  # "" where the unit is unknown
     enabled: str
@@ -57,7 +57,7 @@ class Unit:
 
     @property
     def runs(self) -> bool:
-        """Say whether it serves, or is about to."""
+        """Return whether the unit runs or is about to."""
         return self.active in ("active", "activating", "reloading")
 
 
@@ -65,10 +65,10 @@ ABSENT = Unit("", "", 0, load="not-found")
 
 
 def is_main_process(unit: str, environment: Mapping[str, str], root: Path = Path("/")) -> bool:
-    """Return whether systemd itself started this very process, for this unit.
+    """Return whether systemd started this very process for this unit.
 
-    INVOCATION_ID would not tell: whatever a service or a session of a user starts inherits it. The kernel's word for where a
-    process belongs can't be inherited from another unit, and SYSTEMD_EXEC_PID (from systemd 248 on) is true of one process.
+    INVOCATION_ID does not prove it: every child of a service or a user session inherits it. The cgroup is given by the kernel and
+    can't come from another unit, and SYSTEMD_EXEC_PID (systemd 248 and newer) holds for one process only.
     """
     pid = environment.get("SYSTEMD_EXEC_PID")
     if pid is not None and pid != str(os.getpid()):
@@ -76,39 +76,39 @@ def is_main_process(unit: str, environment: Mapping[str, str], root: Path = Path
     try:
         groups = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        # a shutdown must not be taken for a try because /proc is gone
+        # a real shutdown must not be mistaken for a trial run because /proc is gone
         return pid is not None
-    # of version 1 a line for each hierarchy, of version 2 one line
+    # cgroup v1 has a line per hierarchy, v2 a single line
     return any(group.rpartition("/")[2] == unit for group in groups)
 
 
 def driver_unit(ups: str) -> str:
-    """Name the unit that runs a UPS's driver."""
+    """Return the name of the unit that runs a UPS's driver."""
     return f"nut-driver@{ups}.service"
 
 
 def is_driver(unit: str) -> bool:
-    """Say whether a unit runs a UPS's driver."""
+    """Return whether a unit runs a UPS's driver."""
     return unit.startswith("nut-driver@") and unit.endswith(".service")
 
 
 def drivers_at_boot(root: Path = Path("/", UNITS)) -> tuple[str, ...]:
-    """Name the units of drivers that start at boot: the enumerator enables one a section, and people do by hand."""
+    """Return the driver units enabled at boot, by the enumerator (one per section) or by hand."""
     folder = root / "nut-driver.target.wants"
     return tuple(sorted(path.name for path in folder.glob("nut-driver@*.service"))) if folder.is_dir() else ()
 
 
 CHECKSUM = "nut-driver-enumerator-generated-checksum.conf"
-"""The enumerator's note of what it has seen of a section, in the directory of drop-ins of the driver's unit."""
+"""The drop-in of a driver's unit in which the enumerator keeps the checksum of its section."""
 
 
 def checksum_path(ups: str, root: Path = Path("/", UNITS)) -> Path:
-    """Name the file with the enumerator's checksum of a section; "" is the part before the sections."""
+    """Return the path of the enumerator's checksum of a section; "" is the part before the sections."""
     return root / f"{driver_unit(ups)}.d" / CHECKSUM
 
 
 def show_units(names: Sequence[str], runner: Run, booted: float = 0.0) -> dict[str, Unit]:
-    """Ask systemd how units stand, all in one call. Every name that was asked for is in the answer. Raises UnitError.
+    """Return the state of units, asked in one call. Every requested name is in the result. Raise UnitError.
 
     booted: when the monotonic clock began; Unit.since counts from where that does.
     """
@@ -122,7 +122,7 @@ def show_units(names: Sequence[str], runner: Run, booted: float = 0.0) -> dict[s
 
 
 def _parse_unit(block: Mapping[str, str], booted: float) -> Unit:
-    # one whose files are gone may still run, or be known as failed
+    # a unit whose files are gone may still run, or be listed as failed
     if block.get("LoadState") == ABSENT.load and block.get("ActiveState") == "inactive":
         return ABSENT
     changed = int(block.get("StateChangeTimestampMonotonic") or 0)
@@ -145,7 +145,7 @@ def run_systemctl(verb: str, *names: str, runner: Run) -> None:
         raise UnitError(f"systemctl {verb} {' '.join(names)} failed: {one_line(said)}")
 
 
-# how systemd says that it could not make the surroundings that a unit asks for: the exit codes of what it started
+# exit codes by which systemd reports that it could not set up a unit's sandbox
 SANDBOX_CODES = {
     216: "216/GROUP",
     217: "217/USER",
@@ -158,8 +158,8 @@ SANDBOX_CODES = {
 
 
 def sandbox_failure(name: str, runner: Run) -> str:
-    """Return a line about a unit that could not be started in its sandbox, and what to do; "" if that is not its trouble."""
-    # of a driver, which forks, there is no main process yet
+    """Return a line on why a unit could not start in its sandbox, with the remedy; "" if the sandbox is not the cause."""
+    # a driver forks, so it has no main process yet
     code, said = runner(["systemctl", "show", "--property=ExecMainStatus,ExecStart", "--", name])
     found = [] if code else re.findall(r"(?:ExecMainStatus|status)=(\d+)", said)
     why = next((SANDBOX_CODES[int(status)] for status in found if int(status) in SANDBOX_CODES), None)
@@ -173,7 +173,7 @@ def sandbox_failure(name: str, runner: Run) -> str:
 
 
 def last_log_lines(name: str, runner: Run, lines: int = 6) -> str:
-    """Return what a unit logged last, in printable lines, for an error message. Empty if the journal can't be read."""
+    """Return the last lines that a unit logged, printable, for an error message; "" if the journal can't be read."""
     code, said = runner(["journalctl", f"--unit={name}", f"--lines={lines}", "--output=cat", "--no-pager"])
     return "" if code else "\n".join(printable_lines(said.strip(), WORDS))
 
@@ -183,13 +183,13 @@ class JournalEntry:
     """A line of the journal."""
 
     at: float  # seconds since 1970
-    unit: str  # whose process said it, or of which systemd spoke
+    unit: str  # the unit that logged it, or that systemd's message is about
     words: str
     kind: str = ""  # the id of the message, if it has one (systemd.catalog)
 
 
 def read_journal(options: Sequence[str], runner: Run) -> Iterator[JournalEntry]:
-    """Yield the entries that journalctl finds with these options; those that are none are left out. Raises UnitError."""
+    """Yield the entries that journalctl finds with these options; malformed ones are skipped. Raise UnitError."""
     fields = "--output-fields=MESSAGE,MESSAGE_ID,_SYSTEMD_UNIT,UNIT"
     code, said = runner(["journalctl", "--no-pager", "--quiet", "--output=json", fields, *options])
     if code:
@@ -203,9 +203,9 @@ def _parse_entry(data: Mapping[str, Any]) -> JournalEntry:
     """Return an entry of journalctl's JSON. Raises LookupError, TypeError or ValueError if it does not say when it was written."""
     microseconds = data["__REALTIME_TIMESTAMP"]
     if not re.fullmatch(r"[0-9]{1,18}", microseconds):
-        raise ValueError("the time of an entry of the journal is none")
+        raise ValueError("a journal entry has no valid timestamp")
     words = data.get("MESSAGE")
-    if isinstance(words, list):  # bytes that are no UTF-8
+    if isinstance(words, list):  # bytes that are not UTF-8
         words = bytes(number & 255 for number in words if isinstance(number, int)).decode("utf-8", "replace")
     return JournalEntry(
         int(microseconds) / 1e6,

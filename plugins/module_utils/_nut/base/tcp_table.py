@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The kernel's TCP sockets, as /proc/net/tcp and tcp6 have them: who listens where, and who is connected."""
+"""The kernel's TCP sockets from /proc/net/tcp and tcp6: listening sockets and connected peers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TcpSocket:
 
 
 def read_sockets(root: Path, state: str) -> Iterator[TcpSocket]:
-    """Read the sockets in a state. A kernel without IPv6 has no tcp6."""
+    """Yield the sockets in a state. A kernel without IPv6 has no tcp6."""
     for table in ("proc/net/tcp", "proc/net/tcp6"):
         try:
             lines = (root / table).read_text(encoding="ascii", errors="replace").splitlines()[1:]
@@ -44,9 +44,9 @@ def read_sockets(root: Path, state: str) -> Iterator[TcpSocket]:
 
 
 def find_peers(root: Path, ports: Collection[int]) -> tuple[frozenset[str], frozenset[str]]:
-    """Return who is connected to these ports now, and the addresses of this host that peers are connected to.
+    """Return the peers connected to these ports, and the addresses of this host that they are connected to.
 
-    Of the peers this host itself is none, by whichever of its addresses.
+    This host itself does not count as a peer, by any of its addresses.
     """
     pairs = {
         (normal_address(socket.address), normal_address(socket.peer))

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where root and the user nut meet: which paths root may believe, and how root has NUT's programs run without being root.
+"""The border between root and the user nut: which paths root may trust, and how root runs NUT's programs unprivileged.
 
-Drivers read what USB devices say, and upsd what the network says. So the user nut, and every file and directory that it can
+Drivers read from USB devices, and upsd from the network. So the user nut, and every file and directory that it can
 write, is hostile input. docs/architecture.md has the rule and the table of directories.
 """
 
@@ -23,7 +23,7 @@ from . import files, paths
 from .files import Owner, resolve_owner
 
 PREFIX = files.CHECK
-"""What the name of each scratch directory begins with."""
+"""Prefix of the scratch directories' names."""
 
 # The rule in docs/architecture.md, "Directories that root trusts".
 ROOTS_OWN = (
@@ -39,28 +39,28 @@ ROOTS_OWN = (
     f"/{paths.SHUTDOWN_FOLDER}",
     "/var/log/nut",
 )
-"""Directories that root alone can write: what stands there root believes and runs."""
+"""Directories that only root can write: root trusts and runs what they contain."""
 
 NUTS_OWN = ("/run/nut", "/var/lib/nut")
-"""Directories that the user or group nut can write: root reads, writes, follows and believes nothing there."""
+"""Directories that the user or group nut can write: root does not read, write, follow or trust anything there."""
 
 STATE = "state"
-_LINKS = 40  # symbolic links on the way to a file, as the kernel has it
+_LINKS = 40  # the kernel's limit of symbolic links in a path
 
 
-# Which paths root may believe
+# Which paths root may trust
 
 
 def is_trusted(path: Path) -> bool:
-    """Return whether nobody but root can change what stands at a path, or put something there."""
+    """Return whether only root can change what is at a path, or create something there."""
     return not find_untrusted(path)
 
 
 def find_untrusted(path: Path) -> str:
-    """Return what on the way to a path somebody else than root can change, in words; "" if root alone can.
+    """Return which part of a path users other than root can change, in words; "" if there is none.
 
-    Symbolic links of root's are followed. What does not exist is trusted if only root could make it. Besides root, the user who
-    runs this is trusted. In a sticky directory, such as /tmp, only what root owns and what is there already is safe.
+    Root's symbolic links are followed. A missing path is trusted if only root could create it. The user who runs this is
+    trusted, too. In a sticky directory, such as /tmp, only an existing entry that root owns is safe.
     """
     trusted = {0, os.geteuid()}
     here, rest, links = Path("/"), [*path.parts[1:]], 0
@@ -96,7 +96,7 @@ def _others_write(about: os.stat_result) -> bool:
 
 
 def _has_members(gid: int) -> bool:
-    """Return whether a group is somebody's: Debian's staff, which may write to /usr/local, is nobody's unless an admin says so."""
+    """Return whether a group has members: Debian's staff, which may write to /usr/local, has none unless an admin adds one."""
     try:
         named = grp.getgrgid(gid).gr_mem
     except KeyError:
@@ -127,7 +127,7 @@ def _describe_group(gid: int) -> str:
 
 @dataclass(frozen=True)
 class Scratch:
-    """A directory of root's, in which NUT's programs read files. command: what stands before such a program and its arguments."""
+    """A directory of root's in which NUT's programs read files. command: the prefix that runs a program there."""
 
     folder: Path
     command: tuple[str, ...]
@@ -135,7 +135,7 @@ class Scratch:
 
 @contextlib.contextmanager
 def open_scratch(room: Path, owner: Owner) -> Iterator[Scratch]:
-    """Make a scratch directory for root alone, and remove it in the end. Raises OSError, and LookupError without such a user.
+    """Make a scratch directory for root alone, and remove it at the end. Raise OSError, and LookupError without such a user.
 
     Fill it, then call `share`, and run programs with `Scratch.command`: they are not root, whatever they are made to do. At no
     time can anybody else put, rename or replace something in the directory itself. owner: root, and the group that may read,
@@ -144,7 +144,7 @@ def open_scratch(room: Path, owner: Owner) -> Iterator[Scratch]:
     """
     group = owner[1]
     uid, gid = resolve_owner((group, group) if isinstance(group, str) else owner)
-    # as upsd is started, which may read what another group of its user's may, such as ssl-cert's key
+    # like upsd itself, which may read what its user's other groups may, such as ssl-cert's key
     groups = "--init-groups" if _is_named(uid) else "--clear-groups"
     become = ["setpriv", f"--reuid={uid}", f"--regid={gid}", groups, "--no-new-privs", "--"]
     with files.make_scratch_folder(room) as folder:
@@ -153,26 +153,26 @@ def open_scratch(room: Path, owner: Owner) -> Iterator[Scratch]:
         try:
             yield Scratch(folder, (*become, "env", *paths))
         finally:
-            # what is still running there can't add to it any more
+            # a program that still runs there can no longer add files
             for path in (folder, state):
                 with contextlib.suppress(OSError):
                     path.chmod(0o700)
 
 
 def share_scratch(scratch: Scratch, texts: Mapping[str, str], owner: Owner) -> None:
-    """Put the files into a scratch directory, and let the group read them. After this root writes nothing there."""
-    whose = resolve_owner(owner)
+    """Write the files into a scratch directory and let the group read them. Root writes nothing there afterwards."""
+    uid_gid = resolve_owner(owner)
     for name, text in texts.items():
         handle = os.open(
             scratch.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
         )
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
-            os.fchown(handle, *whose)
+            os.fchown(handle, *uid_gid)
             os.fchmod(handle, 0o640)
     # for sockets and process ids: the one place where the programs may write
     state = scratch.folder / STATE
     state.mkdir(mode=0o700)
     for path, mode in ((state, 0o770), (scratch.folder, 0o750)):
-        os.chown(path, *whose, follow_symlinks=False)
+        os.chown(path, *uid_gid, follow_symlinks=False)
         path.chmod(mode)

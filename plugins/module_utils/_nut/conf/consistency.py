@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether a set of NUT's files is right, as far as the files themselves show; what the host's NUT says of them: dry_run.py."""
+"""Checks a set of NUT's files by themselves. What the host's NUT says of them: dry_run.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECONDARY_MODES = ("netclient",)
 
 
 def find_inconsistencies(texts: Mapping[str, str], release: Release | None = None) -> list[str]:
-    """Check what no daemon checks: values, and that the files fit each other. Returns what is wrong, in words.
+    """Return mistakes that no daemon reports, in words: wrong values, and files that contradict each other.
 
     texts: name -> text, all of a primary's or of a secondary's. release: of the NUT that will read them; None if unknown.
     """
@@ -56,7 +56,7 @@ def find_inconsistencies(texts: Mapping[str, str], release: Release | None = Non
 
 
 def _find_overlapping_listens(places: Sequence[tuple[str, int]]) -> list[str]:
-    """Return which addresses of LISTEN another one includes: upsd gets one of them, and only logs that (2.8.1: the smaller)."""
+    """Return LISTEN addresses that another one includes: upsd gets only one of them, and merely logs it (2.8.1: the smaller)."""
     wrong = []
     for everything, form in ((("0.0.0.0", "*"), "[0-9.]+"), (("::",), "[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")):
         for everywhere in {port for address, port in places if address in everything}:
@@ -75,7 +75,7 @@ def _find_overlapping_listens(places: Sequence[tuple[str, int]]) -> list[str]:
 
 
 def _find_wrong_logins(files: NutFiles) -> list[str]:
-    """Judge every login that the files know: each [user] and each MONITOR. No password is told."""
+    """Return what is wrong with the logins in the files: each [user] and each MONITOR. No password is shown."""
     logins = [(f"upsd.users, [{user.name}]", user.name, user.password) for user in files.users.values()]
     logins += [(f"upsmon.conf: MONITOR {monitor.system}", monitor.user, monitor.password) for monitor in files.monitors]
     wrong = []
@@ -96,12 +96,12 @@ def _find_wrong_monitors(files: NutFiles) -> list[str]:
     served = files.ups_conf.sections if "ups.conf" in files else None
     for monitor in files.monitors:
         where = f"upsmon.conf: MONITOR {monitor.system}"
-        # any other word is taken for secondary in silence, and then nobody sets FSD
+        # NUT silently takes any other word for secondary, and then no upsmon sets FSD
         if monitor.type not in upsd.PRIMARY + upsd.SECONDARY:
-            # what stands there may be a piece of a password
+            # the word may be a piece of a password, so it is not shown
             wrong.append(f"{where}: its sixth word, the type, is neither primary nor secondary")
         if not monitor.port:
-            wrong.append(f"{where}: its port is no number. Write UPS@HOST:PORT, and an IPv6 address in brackets")
+            wrong.append(f"{where}: its port is not a number. Write UPS@HOST:PORT, and an IPv6 address in brackets")
         if served is None or monitor.host not in ("localhost", "127.0.0.1", "::1"):
             continue
         # without a LISTEN, upsd listens on its own port
@@ -116,12 +116,12 @@ def _find_wrong_monitors(files: NutFiles) -> list[str]:
         elif user.password != monitor.password:
             wrong.append(f"{where}: the password is not the one of [{monitor.user}] in upsd.users")
         elif monitor.type in upsd.PRIMARY and user.type not in upsd.PRIMARY:
-            wrong.append(f"{where}: [{monitor.user}] in upsd.users is no primary, so it could not set FSD")
+            wrong.append(f"{where}: [{monitor.user}] in upsd.users is not a primary, so upsmon could not set FSD")
     return wrong + _find_shutdown_blockers(files)
 
 
 def _find_shutdown_blockers(files: NutFiles) -> list[str]:
-    """Return by what a host would not shut down, or its upsmon not run."""
+    """Return settings with which the host would not shut down, or upsmon would not run."""
     wrong = []
     if not (files.directive("upsmon.conf", "SHUTDOWNCMD") or "").strip():
         wrong.append("upsmon.conf: SHUTDOWNCMD is missing or empty, so this host would never shut down")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What nut-driver-enumerator sees of a ups.conf.
+"""The checksums that nut-driver-enumerator computes from a ups.conf.
 
 It is a shell script that keeps a checksum of each section, and restarts or reloads the driver of one whose checksum
 differs. It does not parse: it tidies lines with sed, and its shell's `read` and `echo` change what holds backslashes.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""NUT's files of a host, as text and as data. What is asked of them several times is read once."""
+"""NUT's files of a host, as text and as data. Each file is parsed once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .upsmon import Monitor
 
 
 class NutFiles(Mapping[str, str]):
-    """Name -> text. As data, a file that is not there is an empty one."""
+    """Name -> text. As data, a missing file counts as empty."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         self._texts = dict(texts)
@@ -25,7 +25,7 @@ class NutFiles(Mapping[str, str]):
 
     @classmethod
     def of(cls, texts: Mapping[str, str]) -> NutFiles:
-        """Return the files as data; as they are, if they are that already."""
+        """Return the files as NutFiles; unchanged if they are NutFiles already."""
         return texts if isinstance(texts, cls) else cls(texts)
 
     def __getitem__(self, name: str) -> str:

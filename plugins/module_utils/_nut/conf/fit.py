@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""NUT's files without what the host's release of NUT does not know. The tables are in directives.py."""
+"""Removes from NUT's files what the host's release of NUT does not know. The tables are in directives.py."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Fitted:
 def fit_files(files: Mapping[str, str], release: Release) -> Fitted:
     """Leave out of NUT's files the lines that a release does not know. Every other line stays as it is.
 
-    Only LISTEN lines may change their order, and ALLOW_NOT_ALL_LISTENERS be added, so that an address which is not there does not
-    keep upsd from serving its own host.
+    Exceptions: LISTEN lines may be reordered and ALLOW_NOT_ALL_LISTENERS added, so that a missing address does not keep upsd
+    from serving its own host.
 
-    What no table knows stays: the real daemon judges it. So does a file that NUT would not read as it is written;
+    Lines that no table knows stay, for the real daemon to judge. So does a file that NUT would misread;
     consistency.find_inconsistencies() reports that. Never raises.
     """
     fitted: dict[str, str] = {}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What no file of NUT's shows: whether this host can do what they ask, and what an earlier shutdown or hand has left."""
+"""Checks NUT's files against this host: addresses, programs, users, directories, and flags left by earlier shutdowns."""
 
 from __future__ import annotations
 

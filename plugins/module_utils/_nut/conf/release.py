@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which release of NUT it is."""
+"""The release of NUT on a host."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _VERSION = re.compile(r"Network UPS Tools\b.*?\b([0-9]+)\.([0-9]+)\.([0-9]+)")
 
 
 def format_release(release: Release) -> str:
-    """Write a release as people do: 2.8.0."""
+    """Return a release as text, such as 2.8.0."""
     return ".".join(map(str, release))
 
 
 def read_release(said: str) -> Release | None:
-    """Return the release in what one of NUT's programs said to -V; None if there is none."""
+    """Return the release in the output of a NUT program's -V; None if there is none."""
     found = _VERSION.search(said)
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 

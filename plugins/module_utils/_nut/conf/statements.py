@@ -90,4 +90,6 @@ def _canonical_name(file: str, section: str, word: str) -> str:
 
 def _drivers_by_section(text: str) -> dict[str, str]:
     """Map the sections of a ups.conf to their drivers."""
-    return {name: dict(one.keys).get("driver") or "" for name, one in ups_conf.parse_ups_conf(text).sections.items()}
+    return {
+        name: dict(section.keys).get("driver") or "" for name, section in ups_conf.parse_ups_conf(text).sections.items()
+    }

@@ -85,7 +85,7 @@ def build_section(device: Mapping[str, object]) -> Section:
     keys: dict[str, Pair] = {}
     for key, value in pairs:
         if not KEY.fullmatch(key):
-            raise DeviceError(f"device {name}: {key!r} is no key of ups.conf")
+            raise DeviceError(f"device {name}: {key!r} is not a key of ups.conf")
         if value is None or value is False:
             continue
         # drivers make no difference between Serial and serial
@@ -173,16 +173,16 @@ def _format_value(name: str, key: str, value: object) -> str:
     return text
 
 
-def is_auto(one: Section) -> bool:
+def is_auto(section: Section) -> bool:
     """Return whether the driver of a section is still to be found."""
-    return ("driver", AUTO) in one.keys
+    return ("driver", AUTO) in section.keys
 
 
 def build_sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ...]:
     """Turn a playbook's devices into sections. Raises DeviceError, also for two of one name."""
     made = tuple(build_section(device) for device in devices)
     # upsd makes no difference between ups and UPS
-    names = [one.name.lower() for one in made]
+    names = [section.name.lower() for section in made]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DeviceError(f"two devices are called {', '.join(twice)}. Each UPS needs a name of its own")
@@ -192,10 +192,10 @@ def build_sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ..
 def render_sections(made: Sequence[Section]) -> str:
     """Write sections as NUT reads them: every value quoted, driver and port first, a newline at the end."""
     blocks = []
-    for one in made:
-        keys = sorted(one.keys, key=lambda pair: _RANKS.get(pair[0], len(_RANKS)))
+    for section in made:
+        keys = sorted(section.keys, key=lambda pair: _RANKS.get(pair[0], len(_RANKS)))
         blocks.append(
-            "\n".join([_quote_if_needed(f"[{one.name}]"), *(f"    {_format_pair(*pair)}" for pair in keys)]) + "\n"
+            "\n".join([_quote_if_needed(f"[{section.name}]"), *(f"    {_format_pair(*pair)}" for pair in keys)]) + "\n"
         )
     return "\n".join(blocks)
 

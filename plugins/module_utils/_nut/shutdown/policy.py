@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import hostnames
-from ..base.check import Check, Members, read_json
+from ..base.check import Checker, Members, read_json
 from ..conf.upsd import PORT
 from ..proxmox import guests
 from ..proxmox.guests import DOWN_SECONDS, IDS, KINDS
@@ -164,13 +164,13 @@ def _to_plain(value: Any) -> Any:
 
 def check_policy(data: object) -> ShutdownPolicy:
     """Turn what JSON or YAML gave into a policy. Raises PolicyError with all that is wrong."""
-    check = Check()
+    check = Checker()
     policy = _parse_policy(check, data)
     check.raise_problems(ShutdownPolicyError)
     return policy
 
 
-def _parse_policy(check: Check, data: object) -> ShutdownPolicy:
+def _parse_policy(check: Checker, data: object) -> ShutdownPolicy:
     known = ("version", *(field.name for field in fields(ShutdownPolicy)))
     given = check.members("$", data, known, needed=("version", "upses", "machines", "reserve", "longest"))
     check.version(given, VERSION)
@@ -190,7 +190,7 @@ def _parse_policy(check: Check, data: object) -> ShutdownPolicy:
     )
 
 
-def _parse_ups(check: Check, path: str, data: object) -> UpsAddress:
+def _parse_ups(check: Checker, path: str, data: object) -> UpsAddress:
     given = check.members(path, data, ("name", "host", "port"), needed=("name",))
     return UpsAddress(
         check.text(*given.at("name"), _UPS, "a UPS's name, as in ups.conf"),
@@ -199,7 +199,7 @@ def _parse_ups(check: Check, path: str, data: object) -> UpsAddress:
     )
 
 
-def _parse_address(check: Check, path: str, value: object, default: str = "") -> str:
+def _parse_address(check: Checker, path: str, value: object, default: str = "") -> str:
     if isinstance(value, str) and ":" in value:
         try:
             ipaddress.ip_address(value.partition("%")[0])
@@ -210,7 +210,7 @@ def _parse_address(check: Check, path: str, value: object, default: str = "") ->
     return check.text(path, value, _NAME, "an IP address, without brackets, or a host's name", default=default)
 
 
-def _parse_machine(check: Check, path: str, data: object) -> AwaitedMachine:
+def _parse_machine(check: Checker, path: str, data: object) -> AwaitedMachine:
     known = [field.name for field in fields(AwaitedMachine)]
     given = check.members(path, data, known, needed=("name", "shutdown_time", "shutdown_limit"))
     made = AwaitedMachine(
@@ -229,7 +229,7 @@ def _parse_machine(check: Check, path: str, data: object) -> AwaitedMachine:
     return made
 
 
-def _parse_guest(check: Check, path: str, data: object) -> GuestId:
+def _parse_guest(check: Checker, path: str, data: object) -> GuestId:
     given = check.members(path, data, ("kind", "id"), needed=("kind", "id"))
     return GuestId(
         check.choice(*given.at("kind"), KINDS, "qm (virtual machine) or pct (container)"),
@@ -251,14 +251,14 @@ _MACHINE = re.compile(r"[^\s/@\[\],;]{1,255}")
 
 def read_stages(data: object) -> tuple[Stage, ...]:
     """Return the stages of the policy, from its member `stages`. Raises PolicyError with all that is wrong."""
-    check = Check()
+    check = Checker()
     found = tuple(_parse_stage(check, *entry) for entry in check.entries("$.stages", data))
     check.differ("$.stages", [stage.name for stage in found])
     check.raise_problems(ShutdownPolicyError)
     return found
 
 
-def _parse_stage(check: Check, path: str, data: object) -> Stage:
+def _parse_stage(check: Checker, path: str, data: object) -> Stage:
     given = check.members(path, data, MEMBERS, needed=("name",))
     triggers = {
         name: _parse_number(check, *given.at(name), most=100 if name == "charge" else _SECONDS, what=what)
@@ -282,26 +282,26 @@ def _parse_stage(check: Check, path: str, data: object) -> Stage:
 
 
 def _parse_number(
-    check: Check, path: str, value: object, most: float = _SECONDS, what: str = "a number of seconds"
+    check: Checker, path: str, value: object, most: float = _SECONDS, what: str = "a number of seconds"
 ) -> float | None:
     return None if value is None else check.number(path, value, 0, most, what=what)
 
 
-def _parse_command(check: Check, path: str, data: object) -> tuple[str, ...]:
+def _parse_command(check: Checker, path: str, data: object) -> tuple[str, ...]:
     words = tuple(_parse_argument(check, *entry) for entry in check.entries(path, data))
     if words and not words[0].startswith("/"):
         check.add(f"{path}[0]", "must be a program with its path, from / on")
     return words
 
 
-def _parse_argument(check: Check, path: str, value: object) -> str:
+def _parse_argument(check: Checker, path: str, value: object) -> str:
     if value is not None and (not isinstance(value, str) or "\0" in value):
         check.add(path, "must be a text")
         return ""
     return value or ""
 
 
-def _parse_selection(check: Check, given: Members) -> tuple[Selector, tuple[StageGuest, ...]]:
+def _parse_selection(check: Checker, given: Members) -> tuple[Selector, tuple[StageGuest, ...]]:
     """Return which guests a stage chooses, and those of them that are known without a look at Proxmox."""
     seconds = _parse_number(check, *given.at("seconds"))
     ids: list[tuple[int, float | None]] = []

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..base.check import Check, member_path, read_json
+from ..base.check import Checker, member_path, read_json
 from ..conf import ups_conf
 
 if TYPE_CHECKING:
@@ -167,13 +167,13 @@ def read_policy(path: Path) -> UsbPolicy | None:
 
 def check_policy(data: object) -> UsbPolicy:
     """Turn what JSON or YAML gave into a policy. Raises PolicyError, with all that is wrong."""
-    found = Check()
+    found = Checker()
     policy = _read_members(found, data)
     found.raise_problems(UsbPolicyError)
     return policy
 
 
-def _read_members(check: Check, data: object) -> UsbPolicy:
+def _read_members(check: Checker, data: object) -> UsbPolicy:
     given = check.members("$", data, KEYS)
     check.version(given, 1)
     return UsbPolicy(
@@ -195,7 +195,7 @@ def _read_members(check: Check, data: object) -> UsbPolicy:
     )
 
 
-def _read_text(check: Check, path: str, value: object, most: int, default: str = "") -> str:
+def _read_text(check: Checker, path: str, value: object, most: int, default: str = "") -> str:
     """Return a text of 1 to MOST characters that can be written; else "", with its problem noted."""
     problem = ""
     if value is None:
@@ -213,21 +213,21 @@ def _read_text(check: Check, path: str, value: object, most: int, default: str =
     return "" if problem else str(value)
 
 
-def _read_folder(check: Check, path: str, value: object, default: str) -> str:
+def _read_folder(check: Checker, path: str, value: object, default: str) -> str:
     text = _read_text(check, path, value, 4096, default)
     if text and not text.startswith("/"):
         check.add(path, "must be a path that begins with /")
     return text
 
 
-def _read_name(check: Check, path: str, value: object, default: str = "") -> str:
+def _read_name(check: Checker, path: str, value: object, default: str = "") -> str:
     text = _read_text(check, path, value, NAME_LIMIT, default)
     if text and (not ups_conf.NAME.fullmatch(text) or text == "default"):
         check.add(path, "must be made of letters, digits, hyphen and underscore, and not be 'default'")
     return text
 
 
-def _read_pattern(check: Check, path: str, value: object) -> str:
+def _read_pattern(check: Checker, path: str, value: object) -> str:
     text = _read_text(check, path, value, GLOB_LIMIT)
     if text and not _IDS.fullmatch(text) and _NEARLY_IDS.fullmatch(text):
         check.add(path, "must be VID:PID in four hexadecimal digits each, such as 3746:ffff or 3746:*")
@@ -236,7 +236,7 @@ def _read_pattern(check: Check, path: str, value: object) -> str:
     return text
 
 
-def _read_rule(check: Check, number: int, path: str, data: object) -> DeviceRule:
+def _read_rule(check: Checker, number: int, path: str, data: object) -> DeviceRule:
     given = check.members(path, data, RULE_KEYS)
     texts = {key: _read_text(check, *given.at(key), GLOB_LIMIT) for key in _MATCHERS if given.get(key) is not None}
     for key in ("vendor", "product"):
@@ -255,7 +255,7 @@ def _read_rule(check: Check, number: int, path: str, data: object) -> DeviceRule
     return DeviceRule(number=number, ignore=ignore, name=name, driver=driver, options=options, **texts)
 
 
-def _read_options(check: Check, path: str, data: object) -> tuple[ups_conf.Pair, ...]:
+def _read_options(check: Checker, path: str, data: object) -> tuple[ups_conf.Pair, ...]:
     given = check.members(path, data, ())
     kept = {key: value for key, value in given.items() if _is_option(check, member_path(path, key), key, value)}
     if len({key.lower() for key in kept}) < len(kept):
@@ -269,7 +269,7 @@ def _read_options(check: Check, path: str, data: object) -> tuple[ups_conf.Pair,
     return tuple(pair for pair in made.keys if pair[0] not in _OWN)
 
 
-def _is_option(check: Check, path: str, key: str, value: object) -> bool:
+def _is_option(check: Checker, path: str, key: str, value: object) -> bool:
     before = len(check.problems)
     if not ups_conf.KEY.fullmatch(key):
         check.add(path, "is no key of ups.conf")

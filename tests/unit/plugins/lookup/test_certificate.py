@@ -74,7 +74,7 @@ def look(host: str, part: str = "all", check: bool = False, loader: Any = None, 
 
 
 def names(found: dict[str, str]) -> set[str]:
-    return set(certificates._names(certificates.one("certificate", found["certificate"])))
+    return set(certificates._list_names(certificates.read_certificate("certificate", found["certificate"])))
 
 
 # Of our own making
@@ -91,7 +91,7 @@ def test_one_is_made_and_kept(tmp_path: Path) -> None:
     assert {name for name in files if not name.startswith(".")} == {"ca.pem", "ca.key", "pve.pem", "pve.key"}
     assert (files["ca.pem"], files["pve.pem"], files["pve.key"]) == (found["ca"], found["certificate"], found["key"])
     assert {stat.S_IMODE((kept / name).stat().st_mode) for name in files if not name.startswith(".")} == {0o600}
-    assert certificates.fits(files["ca.pem"], files["ca.key"])
+    assert certificates.is_key_of(files["ca.pem"], files["ca.key"])
     assert found["nickname"] == "pve"
     assert found["path"] == str(
         nss.database_path(nss.TlsMaterial(found["ca"], found["certificate"], found["key"], "pve"))
@@ -249,7 +249,7 @@ def test_a_host_s_certificate_is_renewed_in_time(tmp_path: Path, clock: type[Clo
     assert renewed["ca"] == found["ca"]
     assert renewed["certificate"] != found["certificate"]
     assert renewed["path"] != found["path"]
-    assert certificates.fits(renewed["certificate"], renewed["key"])
+    assert certificates.is_key_of(renewed["certificate"], renewed["key"])
 
 
 def test_an_authority_is_renewed_in_time(tmp_path: Path, clock: type[Clock]) -> None:
@@ -263,7 +263,9 @@ def test_an_authority_is_renewed_in_time(tmp_path: Path, clock: type[Clock]) -> 
     # who has not been there yet goes on
     for ca in (found["ca"], renewed["ca"]):
         for one in (found, renewed):
-            assert certificates.check(ca, one["certificate"], one["key"], "pve", NOW + clock.ahead).ca == ca
+            assert (
+                certificates.check_certificates(ca, one["certificate"], one["key"], "pve", NOW + clock.ahead).ca == ca
+            )
 
 
 def test_a_new_name_renews_and_one_less_does_not(tmp_path: Path) -> None:
@@ -331,7 +333,7 @@ def test_an_authority_with_the_key_of_another(tmp_path: Path) -> None:
 # The user's own
 
 AUTHORITY = certificates.make_ca("root", NOW)
-PVE = certificates.issue(AUTHORITY, "pve", ["pve", "192.0.2.2"], NOW)
+PVE = certificates.issue_certificate(AUTHORITY, "pve", ["pve", "192.0.2.2"], NOW)
 TEXTS = dict(zip(GIVEN, (AUTHORITY.certificate, PVE.certificate, PVE.key)))
 
 

@@ -219,7 +219,7 @@ def test_it_never_goes_on_without_tls(capfd: pytest.CaptureFixture[str], options
 def test_encrypted(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     now = datetime.now(timezone.utc)
     ca = certificates.make_ca("ours", now)
-    pair = certificates.issue(ca, "pve", ["pve.home.lan"], now)
+    pair = certificates.issue_certificate(ca, "pve", ["pve.home.lan"], now)
     (tmp_path / "pem").write_text(pair.key + pair.certificate)
     (tmp_path / "ca").write_text(ca.certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -31,14 +31,14 @@ def ca() -> Pair:
 
 @pytest.fixture(scope="module")
 def own(ca: Pair) -> Pair:
-    return certificates.issue(ca, "pve", NAMES, NOW)
+    return certificates.issue_certificate(ca, "pve", NAMES, NOW)
 
 
 def verified(pair: Pair, ca: Pair, name: str, now: datetime = NOW) -> None:
     """Verify by the rules of the web's browsers, which are stricter than NSS. Raises VerificationError."""
-    store = Store([certificates.one("ca", ca.certificate)])
+    store = Store([certificates.read_certificate("ca", ca.certificate)])
     verifier = PolicyBuilder().store(store).time(now).build_server_verifier(x509.DNSName(name))
-    verifier.verify(certificates.one("certificate", pair.certificate), [])
+    verifier.verify(certificates.read_certificate("certificate", pair.certificate), [])
 
 
 # Making
@@ -53,7 +53,7 @@ def test_what_is_made_verifies_by_other_people_s_rules(ca: Pair, own: Pair) -> N
 
 
 def test_the_form_of_a_ca(ca: Pair) -> None:
-    made = certificates.one("ca", ca.certificate)
+    made = certificates.read_certificate("ca", ca.certificate)
     constraints = made.extensions.get_extension_for_class(x509.BasicConstraints)
     usage = made.extensions.get_extension_for_class(x509.KeyUsage)
     assert (constraints.critical, constraints.value.ca, constraints.value.path_length) == (True, True, 0)
@@ -63,14 +63,16 @@ def test_the_form_of_a_ca(ca: Pair) -> None:
 
 
 def test_the_form_of_a_host_s_certificate(ca: Pair, own: Pair) -> None:
-    made = certificates.one("certificate", own.certificate)
+    made = certificates.read_certificate("certificate", own.certificate)
     find = made.extensions.get_extension_for_class
     assert list(find(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)) == ["pve", "localhost"]
     assert [str(ip) for ip in find(x509.SubjectAlternativeName).value.get_values_for_type(x509.IPAddress)] == NAMES[1:3]
     assert find(x509.BasicConstraints).critical
     assert not find(x509.BasicConstraints).value.ca
     assert list(find(x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.SERVER_AUTH]
-    authority = certificates.one("ca", ca.certificate).extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    authority = certificates.read_certificate("ca", ca.certificate).extensions.get_extension_for_class(
+        x509.SubjectKeyIdentifier
+    )
     assert find(x509.AuthorityKeyIdentifier).value.key_identifier == authority.value.digest
     # a renewed CA has another number
     assert find(x509.AuthorityKeyIdentifier).value.authority_cert_serial_number is None
@@ -78,9 +80,9 @@ def test_the_form_of_a_host_s_certificate(ca: Pair, own: Pair) -> None:
 
 
 def test_each_has_a_key_of_its_own(ca: Pair, own: Pair) -> None:
-    assert len({ca.key, own.key, certificates.issue(ca, "pve", NAMES, NOW).key}) == 3
-    assert certificates.fits(own.certificate, own.key)
-    assert not certificates.fits(own.certificate, ca.key)
+    assert len({ca.key, own.key, certificates.issue_certificate(ca, "pve", NAMES, NOW).key}) == 3
+    assert certificates.is_key_of(own.certificate, own.key)
+    assert not certificates.is_key_of(own.certificate, ca.key)
 
 
 def test_a_renewed_ca_and_the_old_one_verify_each_other_s(ca: Pair, own: Pair) -> None:
@@ -89,20 +91,22 @@ def test_a_renewed_ca_and_the_old_one_verify_each_other_s(ca: Pair, own: Pair) -
     assert renewed.key == ca.key
     assert renewed.certificate != ca.certificate
     verified(own, renewed, "pve", later)
-    verified(certificates.issue(renewed, "pve", NAMES, later), ca, "pve", later)
-    assert certificates.one("ca", renewed.certificate).not_valid_after_utc == later + 20 * YEAR
+    verified(certificates.issue_certificate(renewed, "pve", NAMES, later), ca, "pve", later)
+    assert certificates.read_certificate("ca", renewed.certificate).not_valid_after_utc == later + 20 * YEAR
 
 
 def test_a_host_with_a_long_name(ca: Pair) -> None:
-    made = certificates.one("certificate", certificates.issue(ca, "x" * 70, NAMES, NOW).certificate)
+    made = certificates.read_certificate(
+        "certificate", certificates.issue_certificate(ca, "x" * 70, NAMES, NOW).certificate
+    )
     assert made.subject.rfc4514_string() == "CN=" + "x" * 64
 
 
 @pytest.mark.parametrize("name", ["pve", "pve-1.home.lan", "a_b", "192.0.2.2", "fd00::2", "fe80::1%eth0", "*.home.lan"])
 def test_names_that_a_certificate_can_carry(ca: Pair, name: str) -> None:
     assert certificates.is_name(name)
-    made = certificates.issue(ca, "pve", [name], NOW)
-    assert certificates.covers(certificates.one("certificate", made.certificate), name)
+    made = certificates.issue_certificate(ca, "pve", [name], NOW)
+    assert certificates.covers_name(certificates.read_certificate("certificate", made.certificate), name)
 
 
 @pytest.mark.parametrize("name", ["", "büro", "a b", "a..b", ".a", "a.", "x" * 64, "pve:3493", "[::1]", "a.*", "a/b"])
@@ -147,8 +151,8 @@ def test_files_that_are_broken(ca: Pair, own: Pair) -> None:
 
 
 def test_a_ca_is_renewed_while_it_outlives_what_it_signs(ca: Pair) -> None:
-    assert not certificates.ca_ends(ca.certificate, NOW + 8 * YEAR)
-    assert certificates.ca_ends(ca.certificate, NOW + 8 * YEAR + DAY)
+    assert not certificates.is_ca_ending(ca.certificate, NOW + 8 * YEAR)
+    assert certificates.is_ca_ending(ca.certificate, NOW + 8 * YEAR + DAY)
     assert certificates.CA_LEFT > certificates.LIFE
 
 
@@ -170,7 +174,7 @@ class Kind:
 def sign(subject: str, key: Any, signer: Pair | None = None, kind: Kind | None = None) -> Pair:
     kind = kind or Kind()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
-    issuer = certificates.one("ca", signer.certificate).subject if signer else name
+    issuer = certificates.read_certificate("ca", signer.certificate).subject if signer else name
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -182,7 +186,7 @@ def sign(subject: str, key: Any, signer: Pair | None = None, kind: Kind | None =
         .add_extension(x509.BasicConstraints(kind.authority, None), critical=True)
     )
     if kind.names:
-        entries = [certificates._general(entry) for entry in kind.names]
+        entries = [certificates._to_general_name(entry) for entry in kind.names]
         builder = builder.add_extension(x509.SubjectAlternativeName(entries), critical=False)
     if kind.usages:
         every = "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign"
@@ -219,7 +223,7 @@ def root() -> Pair:
 
 def refused(part: str, ca: Pair, pair: Pair, name: str = "pve", key: str = "") -> str:
     with pytest.raises(CertificateError) as caught:
-        certificates.check(ca.certificate, pair.certificate, key or pair.key, name, NOW)
+        certificates.check_certificates(ca.certificate, pair.certificate, key or pair.key, name, NOW)
     assert caught.value.part == part
     return str(caught.value)
 
@@ -236,10 +240,10 @@ def refused(part: str, ca: Pair, pair: Pair, name: str = "pve", key: str = "") -
 )
 def test_what_will_do(root: Pair, key: Any) -> None:
     pair = sign("pve", key, root)
-    checked = certificates.check(root.certificate, pair.certificate, pair.key, "pve", NOW)
+    checked = certificates.check_certificates(root.certificate, pair.certificate, pair.key, "pve", NOW)
     assert (checked.ca, checked.certificate, checked.warnings) == (root.certificate, pair.certificate, ())
     assert checked.key.startswith("-----BEGIN PRIVATE KEY-----\n")
-    assert certificates.fits(checked.certificate, checked.key)
+    assert certificates.is_key_of(checked.certificate, checked.key)
 
 
 def test_texts_as_people_have_them(root: Pair) -> None:
@@ -247,7 +251,9 @@ def test_texts_as_people_have_them(root: Pair) -> None:
     pair = sign("pve", p256(), root)
     curve = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
     both = f"Certificate:\r\n    Data:\n{pair.key}{pair.certificate}"
-    checked = certificates.check(f"# our root\n{root.certificate}", both, f"\n{curve}{pair.key}", "pve", NOW)
+    checked = certificates.check_certificates(
+        f"# our root\n{root.certificate}", both, f"\n{curve}{pair.key}", "pve", NOW
+    )
     assert (checked.ca, checked.certificate) == (root.certificate, pair.certificate)
 
 
@@ -257,9 +263,12 @@ def test_intermediates(root: Pair) -> None:
     pair = sign("pve", p256(), second)
     # in any order, and with the root, which some send along
     text = pair.certificate + root.certificate + first.certificate + second.certificate
-    assert certificates.check(root.certificate, text, pair.key, "pve", NOW).certificate == text
+    assert certificates.check_certificates(root.certificate, text, pair.key, "pve", NOW).certificate == text
     # who trusts an intermediate needs no root
-    assert certificates.check(second.certificate, pair.certificate, pair.key, "pve", NOW).ca == second.certificate
+    assert (
+        certificates.check_certificates(second.certificate, pair.certificate, pair.key, "pve", NOW).ca
+        == second.certificate
+    )
     lacking = refused("certificate", root, Pair(pair.certificate + first.certificate, pair.key))
     assert lacking.startswith("CN=pve was signed by CN=second, which is neither the CA nor an intermediate")
 
@@ -268,12 +277,12 @@ def test_several_authorities(root: Pair) -> None:
     other = sign("other", p256(), kind=AUTHORITY)
     pair = sign("pve", p256(), root)
     both = other.certificate + root.certificate
-    assert certificates.check(both, pair.certificate, pair.key, "pve", NOW).ca == both
+    assert certificates.check_certificates(both, pair.certificate, pair.key, "pve", NOW).ca == both
 
 
 def test_a_certificate_that_is_its_own_authority() -> None:
     pair = sign("pve", p256(), kind=Kind(authority=True))
-    assert certificates.check(pair.certificate, pair.certificate, pair.key, "pve", NOW)
+    assert certificates.check_certificates(pair.certificate, pair.certificate, pair.key, "pve", NOW)
     # NSS refuses one that is not marked so
     pair = sign("pve", p256())
     assert "was signed by CN=pve, which is neither" in refused("certificate", pair, pair)
@@ -304,7 +313,7 @@ def test_a_signature_of_somebody_else_by_the_same_name(root: Pair) -> None:
 @pytest.mark.parametrize("name", ["pve.home.lan", "PVE.Home.LAN", "nut.lan", "192.0.2.2", "2001:db8:0::2"])
 def test_names_that_are_covered(root: Pair, name: str) -> None:
     pair = sign("pve", p256(), root, Kind(names=("*.home.lan", "NUT.lan", "192.0.2.2", "2001:db8::2")))
-    assert certificates.check(root.certificate, pair.certificate, pair.key, name, NOW)
+    assert certificates.check_certificates(root.certificate, pair.certificate, pair.key, name, NOW)
 
 
 @pytest.mark.parametrize("name", ["home.lan", ".home.lan", "pve.lan", "a.pve.home.lan", "192.0.2.3", "192.0.2", "pve"])
@@ -341,7 +350,7 @@ def test_an_end_that_is_near(days: int, warns: bool) -> None:
     soon = Kind(names=(), authority=True, ends=days * DAY)
     root = sign("root", p256(), kind=soon)
     pair = sign("pve", p256(), root)
-    checked = certificates.check(root.certificate, pair.certificate, pair.key, "pve", NOW)
+    checked = certificates.check_certificates(root.certificate, pair.certificate, pair.key, "pve", NOW)
     assert [one.partition(" ends at ")[0] for one in checked.warnings] == ["CN=root"] * warns
 
 
@@ -350,7 +359,7 @@ def test_what_nss_takes_for_no_server(root: Pair) -> None:
     both = Kind(purposes=[ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
     assert "serverAuth" in refused("certificate", root, sign("pve", p256(), root, client))
     pair = sign("pve", p256(), root, both)
-    assert certificates.check(root.certificate, pair.certificate, pair.key, "pve", NOW)
+    assert certificates.check_certificates(root.certificate, pair.certificate, pair.key, "pve", NOW)
 
 
 def test_nss_wants_key_encipherment_of_rsa(root: Pair) -> None:
@@ -358,7 +367,7 @@ def test_nss_wants_key_encipherment_of_rsa(root: Pair) -> None:
     signs, enciphers = Kind(usages=["digital_signature"]), Kind(usages=["digital_signature", "key_encipherment"])
     assert "keyEncipherment" in refused("certificate", root, sign("pve", key, root, signs))
     for pair in (sign("pve", key, root, enciphers), sign("pve", p256(), root, signs)):
-        assert certificates.check(root.certificate, pair.certificate, pair.key, "pve", NOW)
+        assert certificates.check_certificates(root.certificate, pair.certificate, pair.key, "pve", NOW)
 
 
 def test_a_key_of_another(root: Pair) -> None:

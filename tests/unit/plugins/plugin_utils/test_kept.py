@@ -20,7 +20,7 @@ def test_an_open_folder_is_closed(tmp_path: Path, before: int) -> None:
     home = tmp_path / ".homelab-nut"
     home.mkdir()
     home.chmod(before)
-    with kept.alone(home / "tls"):
+    with kept.hold_folder(home / "tls"):
         assert (mode(home), mode(home / "tls"), mode(home / "tls/.lock")) == (0o700, 0o700, 0o600)
     assert mode(tmp_path) == 0o700
 

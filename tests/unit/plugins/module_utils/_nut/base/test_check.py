@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.check import TEXT_LIMIT, Check, read_json
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.check import TEXT_LIMIT, Checker, read_json
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,13 +44,13 @@ def test_read_json_raises_nothing_else(text: str | bytes) -> None:
 
 
 def test_a_member_that_is_given_twice_is_told_by_its_path() -> None:
-    check = Check()
+    check = Checker()
     check.members("$", read_json('{"a b": 1, "a b": 2, "c": 3}', MistakeError), ())
     assert check.problems == ['$["a b"]: is given twice. Say it once']
 
 
 def test_unknown_and_lacking_members_are_told() -> None:
-    check = Check()
+    check = Checker()
     given_ = check.members("$", {"name": "x", "odd": 1, 7: 2, "port": None}, ("name", "port", "host"), ("host", "port"))
     assert given_ == {"name": "x", "port": None}
     assert given_.at("name") == ("$.name", "x")
@@ -89,13 +89,13 @@ def test_unknown_and_lacking_members_are_told() -> None:
     ],
 )
 def test_values_are_returned_or_told(method: str, value: Any, rest: Any, found: Any, problem: str) -> None:
-    check = Check()
+    check = Checker()
     assert getattr(check, method)("$.x", value, *rest) == found
     assert check.problems == ([f"$.x: {problem}"] if problem else [])
 
 
 def test_all_problems_are_raised_at_once() -> None:
-    check = Check()
+    check = Checker()
     check.raise_problems(MistakeError)
     check.differ("$.x", ["a", "b", "a", "", ""])
     check.version(check.members("$", json.loads('{"version": true}'), ("version",)), 1)

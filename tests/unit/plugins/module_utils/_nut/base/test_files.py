@@ -199,7 +199,7 @@ def test_another_run_is_waited_for(tmp_path: Path) -> None:
     path, clock = tmp_path / "lock", Clock()
     with (
         held(path),
-        pytest.raises(files.Busy, match=r"another run is configuring NUT.*waited for 3 s"),
+        pytest.raises(files.Busy, match=r"another run is configuring NUT.*Waited 3 s"),
         files.hold_lock(path, 3, clock, clock.pause),
     ):
         pass

@@ -65,10 +65,10 @@ WRONG: dict[str, tuple[Mapping[str, str], str]] = {
     ),
     "a secondary that says primary": (
         with_text("upsmon.conf", 'monitor "secret1"', "media s"),
-        "[media] in upsd.users is no primary, so it could not set FSD",
+        "[media] in upsd.users is not a primary, so upsmon could not set FSD",
     ),
     "unknown type": (with_text("upsmon.conf", "primary", "primry"), "its sixth word, the type, is neither primary nor secondary"),
-    "port": (with_text("upsmon.conf", ":3493", ":nut", SECONDARY), "MONITOR ups@192.0.2.1:nut: its port is no number"),
+    "port": (with_text("upsmon.conf", ":3493", ":nut", SECONDARY), "MONITOR ups@192.0.2.1:nut: its port is not a number"),
     "IPv6 without brackets": (with_text("upsmon.conf", "192.0.2.1:3493", "2001:db8::1", SECONDARY), "an IPv6 address in brackets"),
     "too little power": (
         with_text("upsmon.conf", "MINSUPPLIES 1", "MINSUPPLIES 2"),

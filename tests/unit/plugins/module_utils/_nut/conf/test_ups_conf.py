@@ -120,9 +120,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         f"{key} under options": ({"name": "ups", "options": {key: "x"}}, f"device ups: {key} belongs to the device itself")
         for key in ("driver", "port", "desc", "name")
     },
-    "a key with a blank": ({"name": "ups", "options": {"a b": 1}}, "device ups: 'a b' is no key of ups.conf"),
-    "a key that ends the section": ({"name": "ups", "options": {"x\n[y]": 1}}, "is no key of ups.conf"),
-    "a key beside it with a blank": ({"name": "ups", "a b": 1}, "device ups: 'a b' is no key of ups.conf"),
+    "a key with a blank": ({"name": "ups", "options": {"a b": 1}}, "device ups: 'a b' is not a key of ups.conf"),
+    "a key that ends the section": ({"name": "ups", "options": {"x\n[y]": 1}}, "is not a key of ups.conf"),
+    "a key beside it with a blank": ({"name": "ups", "a b": 1}, "device ups: 'a b' is not a key of ups.conf"),
     "a misspelled key beside it": ({"name": "ups", "ofdelay": 1}, "there is no key ofdelay. Did you mean offdelay?"),
     "a key of another driver beside it": (
         {"name": "ups", "driver": "snmp-ups", "community": "x"},
@@ -146,7 +146,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"name": "ups", "override": {"ups.start.auto": False}},
         "device ups: override.ups.start.auto is a truth value, and needs NUT's own word. Put it into quotes",
     ),
-    "a variable with a blank": ({"name": "ups", "override": {"a b": 1}}, "device ups: 'override.a b' is no key of ups.conf"),
+    "a variable with a blank": ({"name": "ups", "override": {"a b": 1}}, "device ups: 'override.a b' is not a key of ups.conf"),
     "a mapping for a key": ({"name": "ups", "serial": {"a": 1}}, "device ups: serial must be a text, a number, or true"),
     **{
         f"{key} as a flag": ({"name": "ups", key: True}, f"device ups: {key} must be a text") for key in ("driver", "port", "desc")
@@ -155,7 +155,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"name": "ups", "desc": "#" * 249},
         "device ups: desc has 249 characters, and upsd can't send it in an answer of 512 bytes",
     ),
-    "an empty key": ({"name": "ups", "options": {"": 1}}, "'' is no key of ups.conf"),
+    "an empty key": ({"name": "ups", "options": {"": 1}}, "'' is not a key of ups.conf"),
     "a list as value": ({"name": "ups", "options": {"serial": [1]}}, "device ups: serial must be a text, a number, or true"),
     "newline": ({"name": "ups", "desc": "a\nb"}, "device ups: desc: character 2 (U+000A) is a control character"),
     "not ASCII": ({"name": "ups", "desc": "Büro"}, "device ups: desc: character 2 (U+00FC) is not ASCII"),

@@ -545,7 +545,7 @@ def encrypting(tmp_path: Path) -> Callable[..., Callable[[socket.socket, str], N
     def make(
         names: Sequence[str] = ("localhost", "127.0.0.1"), ca: certificates.Pair = CA, made: datetime = NOW
     ) -> Callable[[socket.socket, str], None]:
-        pair = certificates.issue(ca, "pve", names, made)
+        pair = certificates.issue_certificate(ca, "pve", names, made)
         (tmp_path / "pem").write_text(pair.key + pair.certificate)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tmp_path / "pem")
