@@ -738,7 +738,7 @@ def closes_after_ok(connection: socket.socket, request: str) -> None:
         (silent, net_errors.Unreachable, "in time"),
         (hangs_after_ok, net_errors.Unreachable, "in time"),
         (drips_records, net_errors.Unreachable, "in time"),
-        (talks_no_tls, net_errors.BadAnswer, "TLS can't be agreed on"),
+        (talks_no_tls, net_errors.BadAnswer, "the TLS handshake failed"),
         (closes_after_ok, net_errors.Unreachable, "cannot be reached: "),
     ],
 )
