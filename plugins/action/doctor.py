@@ -64,7 +64,7 @@ class ActionModule(ActionBase):
         seen, found = result.get("seen"), result.get("findings")
         now = seen.get("now") if isinstance(seen, Mapping) else None
         # the host may answer anything; what is none of the doctor's, doctor_report says so of
-        if isinstance(found, list) and isinstance(now, (int, float)) and 0 <= now < records.MOST:
+        if isinstance(found, list) and isinstance(now, (int, float)) and 0 <= now < records.NUMBER_LIMIT:
             middle = (before + after) / 2
             skew = checks_others.judge_skew(str(arguments["name"]), now - middle, (after - before) / 2)
             found.append(asdict(skew))

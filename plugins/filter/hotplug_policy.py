@@ -46,7 +46,7 @@ def hotplug_policy(policy: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         library.check_policy(policy)
     except library.UsbPolicyError as error:
-        raise AnsibleFilterError(f"__nut_hotplug_policy: {error}") from None
+        raise AnsibleFilterError(str(error).replace("$.", "nut_hotplug_")) from None
     return policy
 
 

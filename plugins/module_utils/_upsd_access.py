@@ -15,7 +15,7 @@ from . import _host
 from ._command import warn
 from ._nut.base import systemd, tcp_table
 from ._nut.base.allow import AccessError
-from ._nut.base.hostnames import is_address, normal_address, resolve
+from ._nut.base.hostnames import is_address, normal_address, resolve_name
 from ._nut.conf import upsd
 from ._nut.deploy import kits
 from ._nut.deploy.change import Step
@@ -49,7 +49,7 @@ class AccessService(Service):
     def _make_table(self) -> str:
         params = self.module.params
         sources = [access.make_source(source["name"], source["address"]) for source in params["sources"]]
-        found, problems = access.resolve_sources(sources, resolve)
+        found, problems = access.resolve_sources(sources, resolve_name)
         known_before = access.parse_sources(read_file(_host.ROOT / kits.ACCESS.places[kits.ACCESS_TABLE].path))
         known, warnings = access.keep_known_addresses(found, problems, known_before)
         self.allowed = {source.name: list(those) for source, those in known.items()}
@@ -132,7 +132,7 @@ class AccessService(Service):
         self.loaded = not self.absent and not self.trouble
         if self.absent or self.loaded or self.module.check_mode:
             return
-        said = systemd.last_words(kits.ACCESS_UNIT, self.runner)
+        said = systemd.last_log_lines(kits.ACCESS_UNIT, self.runner)
         warn(
             self.module,
             "ACCESS TO UPSD IS NOT LIMITED on this host, and blocking upsd takes no login: the table that "
@@ -169,7 +169,7 @@ def ask_upsd() -> tuple[snapshot.UpsState, ...]:
 
 def find_ports() -> list[int]:
     """Return the ports that upsd listens on by the configuration that is on the host now."""
-    listening = upsd.listening(read_file(_host.ROOT / "etc/nut/upsd.conf"))
+    listening = upsd.read_listen_lines(read_file(_host.ROOT / "etc/nut/upsd.conf"))
     return [port for _address, port in listening if 0 < port < 65536]
 
 

@@ -124,7 +124,7 @@ findings:
     seen:
       description: What was seen.
       type: str
-      sample: "ups: its driver runs, and hears nothing from it (DATA-STALE)"
+      sample: "ups: its driver is running, but gets no data from it (DATA-STALE)"
     todo:
       description: What to do, or empty.
       type: str
@@ -156,7 +156,7 @@ seen:
       description: The last events of the journal, the newest last; the time in seconds since 1970, and what happened.
       type: list
       elements: list
-      sample: [[1790000000.5, "mains failed: ups is on battery"]]
+      sample: [[1790000000.5, "power failure: ups is on battery"]]
 msg:
   description: The findings that are not ok, in one line.
   returned: always

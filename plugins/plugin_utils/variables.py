@@ -15,6 +15,9 @@ from typing import Any
 
 from ansible.module_utils.common.yaml import yaml_load
 
+from ..module_utils._nut.base.spelling import suggest
+from ..module_utils._nut.conf import settings
+
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 # a message names this many hosts that share a mistake
 _HOSTS_SHOWN = 3
@@ -72,17 +75,16 @@ def _key_problems(path: str, value: Any, options: Specs) -> Iterator[str]:
     elif isinstance(value, Mapping):
         for key in value:
             if key not in options:
-                near = difflib.get_close_matches(str(key), options, 1)
-                hint = f"Did you mean {near[0]}?" if near else f"Its keys are {', '.join(options)}."
+                hint = suggest(key, options) or f"Its keys are {', '.join(options)}."
                 yield f"{path} has no key {key}. {hint}"
             elif "options" in options[key]:
                 yield from _key_problems(f"{path}.{key}", value[key], options[key]["options"])
 
 
 def _suggest_variable(name: str) -> str:
-    """Return the role's nearest variable, or key of a variable that is a dictionary, as a question."""
+    """Return the role's nearest variable, key of a variable that is a dictionary, or directive of NUT's, as a question."""
     role = next(prefix for prefix in list_prefixes() if name.startswith(prefix))
-    candidates = {}
+    candidates = settings.places_of_directives(role.rstrip("_"))
     for variable, spec in read_specs().items():
         prefix, _underscore, suffix = variable.partition(role)
         if not prefix:

@@ -203,7 +203,7 @@ def check(files: Mapping[str, str], tls: Mapping[str, str]) -> list[str]:
     """Let the library check the files with this machine's NUT, as the module does on a host."""
     from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import dry_run, nss
 
-    return dry_run.check_files(files, runner, tls=nss.Tls(**tls))
+    return dry_run.check_files(files, runner, tls=nss.TlsMaterial(**tls))
 
 
 # What the user nut may do to whatever the library makes below /run while it checks files, again and again. Its arguments: names to

@@ -175,7 +175,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory, debians: dict[str, Releas
         for part in ("defaults", "vars", "templates"):
             (tasks.parent / part).symlink_to(CHECKOUT / "roles" / role / part)
     users = [{"name": "admin", "password": "a'b", "actions": ["SET", "FSD"], "instcmds": ["ALL"], "upsmon": "primary"}]
-    server = {**variables("nut_server"), "nut_server_tls": True, "nut_server_users": users}
+    server = {**variables("nut_server"), "nut_server_tls": {"enabled": True}, "nut_server_users": users}
     server.update(nut_server_address="192.0.2.1", nut_server_listen=[{"address": "127.0.0.1", "port": 4000}])
     inventory = {
         "pve": {
@@ -205,11 +205,11 @@ def written_in(files: dict[str, str]) -> set[str]:
     found = {f"nut.conf {name}" for name in re.findall(r"^(\w+)=", files["nut.conf"], re.MULTILINE)}
     for name, text in files.items():
         if name == "ups.conf":
-            conf = ups_conf.parse(text)
+            conf = ups_conf.parse_ups_conf(text)
             found |= {f"ups.conf {key}" for key, _value in conf.settings}
             found |= {f"DEVICE {key}" for one in conf.sections.values() for key, _value in one.keys}
         elif name != "nut.conf":
-            found |= {f"{name} {line.words[0]}" for line in grammar.parse(text)}
+            found |= {f"{name} {line.words[0]}" for line in grammar.parse_lines(text)}
     return found
 
 
@@ -218,7 +218,7 @@ def test_nut_takes_all_that_a_role_can_write(nut: Any, rendered: dict[str, dict[
     seen = rendered[nut.debian if role == "nut_server" else f"{nut.debian}-2"]
     fitted = fit_files(seen["files"], nut.version)
     assert fitted.refused == ()
-    assert consistency.together(fitted.files, nut.version) == []
+    assert consistency.find_inconsistencies(fitted.files, nut.version) == []
     tls = {name: text for name, text in seen["tls"].items() if name != "path"}
     assert nut.ask("check", files=fitted.files, tls=tls) == []
     # and nothing was forgotten
@@ -274,18 +274,18 @@ DRIVER = {
 def test_each_user_is_granted_what_is_needed_and_no_more(nut: Any, rendered: dict[str, dict[str, Any]]) -> None:
     """Of the role's own upsd.users: the primary's user, a secondary's, and one with all rights, to see that there are any."""
     text = rendered[nut.debian]["files"]["upsd.users"]
-    users = upsd.users(text)
+    users = upsd.read_users(text)
     right = {"monitor": {"FSD", "PRIMARY", "MASTER", "LOGIN"}, f"{nut.debian}-2": {"LOGIN"}}
     right["admin"] = {*right["monitor"], "INSTCMD", "SET"}
     assert users.keys() == right.keys()
-    logins = {(name, grammar.encode(user.password)): right[name] for name, user in users.items()}
+    logins = {(name, grammar.quote_word(user.password)): right[name] for name, user in users.items()}
     logins |= {(name, password): set() for name in (*users, "unknown", '""') for password in ("wrong", '""')}
     talks = [[f"USERNAME {name}", f"PASSWORD {password}", *ORDERS] for name, password in logins]
     # who gives no name at all, or no password
     talks += [
         [*ORDERS],
         ["USERNAME admin", *ORDERS],
-        [f"PASSWORD {grammar.encode(users['admin'].password)}", *ORDERS],
+        [f"PASSWORD {grammar.quote_word(users['admin'].password)}", *ORDERS],
     ]
     job = {"operation": "said", "drivers": {"ups": DRIVER}, "conversations": talks}
     files = {"ups.conf": "[ups]\ndriver = fake\nport = x\n", "upsd.conf": "LISTEN 127.0.0.1 4000\n", "upsd.users": text}
@@ -307,7 +307,7 @@ def test_a_driver_stops_at_a_key_that_its_release_does_not_know(nut: Any) -> Non
     keys = {name.replace("*", "battery.charge.low"): directive for name, directive in DEVICE.items()}
     first = {"driver": "usbhid-ups", "port": "auto"}
     text = "".join(
-        ups_conf.render(ups_conf.sections([{"name": f"k{n}", **first, name: value(name, directive)}]))
+        ups_conf.render_sections(ups_conf.build_sections([{"name": f"k{n}", **first, name: value(name, directive)}]))
         for n, (name, directive) in enumerate(keys.items())
     )
     commands = [["usbhid-ups", "-a", f"k{n}", "-V"] for n in range(len(keys))]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 PASSWORD = 's3 cr"et#=\\'
 USERS = f"""[admin]
-password = {grammar.encode(PASSWORD)}
+password = {grammar.quote_word(PASSWORD)}
 actions = SET
 actions = FSD
 instcmds = ALL

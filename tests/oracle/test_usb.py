@@ -145,7 +145,7 @@ class Bus:
 
     def taken(self, section: Section) -> str:
         """Let the real driver look for the device of a section, and return its name; "" if it takes none."""
-        (self._folder / "ups.conf").write_text(ups_conf.render([section]))
+        (self._folder / "ups.conf").write_text(ups_conf.render_sections([section]))
         _code, said = self.runner(["/lib/nut/usbhid-ups", "-u", "root", "-a", section.name, "-d", "1", "-DD"])
         verdicts = re.findall(r"Checking device|Device (matches|does not match)", said)
         looked = [one for one in verdicts if one]

@@ -64,7 +64,7 @@ class Driver:
                     self._answer(line, lambda said, to=connection: to.sendall(f"{said}\n".encode("latin-1")))
 
     def _answer(self, line: str, say: Callable[[str], None]) -> None:
-        words = list(grammar.parse(line)[0].words)
+        words = list(grammar.parse_lines(line)[0].words)
         if words[0] == "PING":
             say("PONG")
         elif words[0] == "DUMPALL":
@@ -75,7 +75,7 @@ class Driver:
             self.heard.append(words[:tracking])
             outcome = self.commands.get(words[1], "done") if words[0] == "INSTCMD" else "done"
             if words[0] == "SET":
-                say(f"SETINFO {words[1]} {grammar.encode(words[2])}")
+                say(f"SETINFO {words[1]} {grammar.quote_word(words[2])}")
             if outcome != "mute" and tracking < len(words):
                 say(f"TRACKING {words[tracking + 1]} {CODES[outcome] if isinstance(outcome, str) else 0}")
             if isinstance(outcome, list):
@@ -204,7 +204,7 @@ def main() -> None:
         Driver(name, one["lines"], one.get("commands", {}))
     if "tls" in job:
         folder = inside.HERE / "tls"
-        nss.make(folder, nss.Tls(**job["tls"]), inside.runner)
+        nss.make_database(folder, nss.TlsMaterial(**job["tls"]), inside.runner)
     dummies = job.get("dummies", [])
     with inside.ExitStack() as stack:
         for name in dummies:

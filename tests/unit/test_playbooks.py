@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,22 @@ def test_tags_that_a_playbook_has_are_those_that_are_let_through(tmp_path: Path,
     listed = try_play(tmp_path, "-i", "hosts.yml", "--list-tags", str(path)).stdout
     tags = {tag for line in re.findall(r"TASK TAGS: \[(.*)\]", listed) for tag in line.split(", ") if tag}
     assert tags - {"always"} == set(yaml.safe_load(path.read_text())[0]["vars"]["__nut_tags"])
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("pve tag=ups", "make pve has no variable tag. Did you mean tags=?"),
+        ("drill-live limits=pve", "make drill-live has no variable limits. Did you mean limit=?"),
+        ("doctor tags=ups", "make doctor has no variable tags. It has inventory, limit, json, all, args"),
+        ("drill live=1", "make drill has no variable live. A real shutdown is `make drill-live`"),
+        ("units foo=1", "make units has no variable foo. It has none"),
+    ],
+)
+def test_unknown_variable_of_make_is_refused(command: str, message: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", *command.split()], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert message in done.stderr

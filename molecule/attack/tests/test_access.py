@@ -293,7 +293,7 @@ def test_where_an_address_is_known_upsd_listens_there_and_at_home(on: On, play: 
 
 @pytest.mark.long
 def test_without_the_gate_it_is_there_too(on: On, play: Play) -> None:
-    done = play("--limit", "pve9", *extra(nut_server_gate=False))
+    done = play("--limit", "pve9", *extra(nut_server_gate={"enabled": False}))
     assert done.returncode == 0, done.stdout
     assert not on("pve9").file("/usr/local/sbin/nut-shutdown").exists
     assert is_loaded(on("pve9"))

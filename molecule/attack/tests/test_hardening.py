@@ -238,7 +238,7 @@ def test_tls_and_drivers_that_read_files(primary, play, name):
         {"name": "file", "driver": "dummy-ups", "port": "file.dev", "powervalue": 0},
         {"name": "far", "driver": "dummy-ups", "port": "file@localhost", "powervalue": 0},
     ]
-    done = play("--limit", name, "--tags", "ups", *extra(nut_server_tls=True, nut_server_devices=devices))
+    done = play("--limit", name, "--tags", "ups", *extra(nut_server_tls={"enabled": True}, nut_server_devices=devices))
     assert done.returncode == 0, done.stdout + done.stderr
     for ups in ("ups", "file", "far"):
         until(lambda ups=ups: serves(primary, ups), 60, f"{ups} is served")

@@ -155,7 +155,10 @@ def test_two_plays_at_once(rack, start, play):
     for one in failed:
         assert "another run is configuring NUT on this host" in one.stdout + one.stderr, one.stdout
     after = texts(rack)
-    written = grammar.directive(after["upsd.conf"], "MAXAGE"), grammar.directive(after["upsmon.conf"], "DEADTIME")
+    written = (
+        grammar.find_directive(after["upsd.conf"], "MAXAGE"),
+        grammar.find_directive(after["upsmon.conf"], "DEADTIME"),
+    )
     assert written in [(age, age) for age, one in zip(("17", "18"), done, strict=True) if one.returncode == 0]
     assert serves(rack)
     assert litter(rack) == []

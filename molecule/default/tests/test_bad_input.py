@@ -43,7 +43,7 @@ CASES = {
         ["nut_client_password can't be used: the password"],
     ),
     "Proxmox before TrueNAS": (
-        extra(nut_server_gate=False, nut_server_upsmon_conf={"FINALDELAY": 5}),
+        extra(nut_server_gate={"enabled": False}, nut_server_upsmon_conf={"FINALDELAY": 5}),
         ["would go down before its secondaries", "FINALDELAY gives them 5 s"],
     ),
     "a host that never goes down": (

@@ -60,7 +60,7 @@ def test_a_second_ups(on, lab, play):
     lab.ups("pve8", "plug", "eaton", "--port", "2")
     try:
         # else nut-hotplug serves the second all the same when it is no longer declared, under a name of its own
-        quiet = {"nut_hotplug_unknown": ""}
+        quiet = {"nut_hotplug_default_name": ""}
         done = play("--limit", "pve8", *extra(nut_server_devices=TWO, **quiet))
         assert done.returncode == 0, done.stdout
         assert status(host)[0] == "OL"

@@ -111,7 +111,7 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
 
 
 def _check_user(host: str, variable: str, user: str) -> None:
-    problem = grammar.user_problem(user)
+    problem = grammar.find_user_problem(user)
     if problem:
         raise SiteError(f"{host}: {variable} {user!r} can't be used: the user name {problem}")
 

@@ -200,7 +200,7 @@ class JsonRpc:
         except ConnectionLost as error:
             raise lost_answer(self.host, method, str(error)) from error
         try:
-            answer = jsontext.parse(text)
+            answer = jsontext.parse_json(text)
         except ValueError:
             raise self._make_not_an_answer(method, text) from None
         if not isinstance(answer, dict):
@@ -219,7 +219,7 @@ def _describe_text(text: str) -> str:
     if text.lstrip().startswith("<"):
         return "a page of HTML"
     try:
-        jsontext.parse(text)
+        jsontext.parse_json(text)
     except ValueError:
         return f"{len(text)} characters that are no JSON"
     return "JSON that does not belong to this call"
@@ -244,7 +244,7 @@ def open_jsonrpc(endpoint: Endpoint, tls: ServerTrust, timeout: float) -> JsonRp
 
 def _connect_socket(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
     """Connect to the first address of the host that answers. Each has its share of the time that is left. Raises OSError."""
-    addresses = hostnames.resolve(endpoint.host, deadline.seconds_left())
+    addresses = hostnames.resolve_name(endpoint.host, deadline.seconds_left())
     problem: OSError | None = None
     for number, address in enumerate(addresses):
         try:

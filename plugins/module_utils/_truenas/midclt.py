@@ -268,7 +268,7 @@ class Midclt:
         if text != "null" and not text.startswith(("{", "[")) and text:
             return text
         try:
-            return jsontext.parse(text)
+            return jsontext.parse_json(text)
         except ValueError:
             raise NotAnAnswer(
                 f"{self.host}: what midclt printed for {method} is not an answer of TrueNAS, but {len(out)} characters "

@@ -186,8 +186,8 @@ def _is_ipv6(text: str) -> bool:
 
 _OWN_RULES: dict[str, Callable[[str], str]] = {
     "remotehost": _host_problem,
-    "monuser": lambda value: grammar.user_problem(value) or "",
-    "monpwd": lambda value: grammar.password_problem(value) or "",
+    "monuser": lambda value: grammar.find_user_problem(value) or "",
+    "monpwd": lambda value: grammar.find_password_problem(value) or "",
 }
 
 

@@ -21,7 +21,7 @@ pve:
   hosts:
     proxmox:
       nut_server_devices: [{name: ups, driver: dummy-ups, port: ups.dev}]
-      nut_server_tls: TLS
+      nut_server_tls: {enabled: TLS}
 ups_clients:
   hosts:
     media:

@@ -201,9 +201,9 @@ PRIMARIES: dict[str, dict[str, Any]] = {
         },
     },
     "less": {"nut_server_ups_conf": {"maxretry": None, "retrydelay": ""}, "nut_server_upsmon_conf": {"HOSTSYNC": None}},
-    "margin": {"nut_server_shutdown_margin": 20, "nut_server_gate": False},
+    "margin": {"nut_server_shutdown_margin": 20, "nut_server_gate": {"enabled": False}},
     "fixed": {"nut_server_upsmon_conf": {"FINALDELAY": 7}},
-    "linux": {"nut_server_gate": False},
+    "linux": {"nut_server_gate": {"enabled": False}},
     "odd": {
         **odd("nut_server"),
         "nut_server_devices": [
@@ -235,7 +235,7 @@ PRIMARIES: dict[str, dict[str, Any]] = {
             {"system": "far@away", "username": "u", "password": "p"},
         ],
     },
-    "safe": {"nut_server_tls": True},
+    "safe": {"nut_server_tls": {"enabled": True}},
     "far": {},
     "timed": {
         "nut_server_port": 1,
@@ -280,8 +280,8 @@ BAD = {
     "double": "nut_server_users: a is a user already",
     "slash": "slash: 'a/b' can't be a user: the user name holds a slash",
     "broken": "broken: what nut_server_users gives a can't be used: the password holds a '#'",
-    "unseen": "the AT line ONBATT EXECUTE x: this host watches no UPS called usp",
-    "unheard": "the notifyflag of ONBATT is SYSLOG, and without EXEC upssched is not called",
+    "unseen": "nut_server_upssched_rules: ONBATT EXECUTE x: this host watches no UPS called usp",
+    "unheard": "nut_server_upssched_rules: ONBATT EXECUTE x: NOTIFYFLAG of ONBATT is SYSLOG, and without EXEC upssched is not called",
     "truth": "nut_server_upsmon_conf: NOTIFYMSG: a type of event is not text. Put OFF into quotes",
     "typo": "nut_server_upsmon_conf: OFDURATION is not a directive of upsmon.conf. Did you mean OFFDURATION?"
     " nut_server_upsmon_conf: OFFDURATION is 'soon', and must be a whole number",
@@ -292,7 +292,7 @@ BAD = {
 }
 # What the lookup homelab.nut.certificate tells.
 TLS = {
-    "__nut_server_tls": {
+    "__nut_server_certificate": {
         "ca": "a",
         "certificate": "b",
         "key": "c",
@@ -388,13 +388,13 @@ LINUX = [
 def test_files_that_nut_takes(rendered: dict[str, dict[str, Any]], host: str) -> None:
     files = rendered[host]["rendered"]
     assert set(files) == set(FILES["nut_client" if host in LINUX else "nut_server"])
-    assert consistency.together(files) == []
+    assert consistency.find_inconsistencies(files) == []
     assert all(text.startswith("# Written by Ansible") for text in files.values())
 
 
 @pytest.mark.parametrize(("host", "said"), UNFIT.items())
 def test_files_with_a_login_that_nut_cannot_use(rendered: dict[str, dict[str, Any]], host: str, said: str) -> None:
-    (wrong,) = consistency.together(rendered[host]["rendered"])
+    (wrong,) = consistency.find_inconsistencies(rendered[host]["rendered"])
     assert wrong.startswith(said)
 
 
@@ -405,7 +405,7 @@ def test_files_that_are_not_made(rendered: dict[str, dict[str, Any]], host: str,
 
 
 def words(text: str) -> list[list[str]]:
-    return [list(line.words) for line in grammar.parse(text)]
+    return [list(line.words) for line in grammar.parse_lines(text)]
 
 
 def test_nut_conf(rendered: dict[str, dict[str, Any]]) -> None:
@@ -422,10 +422,10 @@ def test_nut_conf(rendered: dict[str, dict[str, Any]]) -> None:
 
 
 def test_ups_conf(rendered: dict[str, dict[str, Any]]) -> None:
-    bare = ups_conf.parse(rendered["bare"]["rendered"]["ups.conf"])
+    bare = ups_conf.parse_ups_conf(rendered["bare"]["rendered"]["ups.conf"])
     assert dict(bare.settings) == {"maxretry": "3", "retrydelay": "5", "pollinterval": "2"}
     assert {name: dict(one.keys) for name, one in bare.sections.items()} == {"ups": {"driver": "auto", "port": "auto"}}
-    full = ups_conf.parse(rendered["full"]["rendered"]["ups.conf"])
+    full = ups_conf.parse_ups_conf(rendered["full"]["rendered"]["ups.conf"])
     assert dict(full.settings) == {"maxretry": "4", "retrydelay": "6", "pollinterval": "3"}
     assert {name: dict(one.keys) for name, one in full.sections.items()} == {
         "left": {
@@ -438,6 +438,13 @@ def test_ups_conf(rendered: dict[str, dict[str, Any]]) -> None:
         },
         "right": {"driver": "dummy-ups", "port": "right.dev"},
     }
+
+
+def test_null_takes_the_role_s_own_setting_away(rendered: dict[str, dict[str, Any]]) -> None:
+    files = rendered["less"]["rendered"]
+    assert dict(ups_conf.parse_ups_conf(files["ups.conf"]).settings) == {"pollinterval": "2"}
+    assert "HOSTSYNC" not in settings(rendered, "less")
+    assert settings(rendered, "less").keys() == settings(rendered, "bare").keys() - {"HOSTSYNC"}
 
 
 def test_upsd_conf(rendered: dict[str, dict[str, Any]]) -> None:
@@ -453,13 +460,13 @@ def test_upsd_conf(rendered: dict[str, dict[str, Any]]) -> None:
 def test_upsd_users(rendered: dict[str, dict[str, Any]]) -> None:
     """Each host that hangs on this primary has a login, with no more rights than it needs, and nobody else."""
     made = rendered["full"]["passwords"]
-    assert upsd.users(rendered["full"]["rendered"]["upsd.users"]) == {
+    assert upsd.read_users(rendered["full"]["rendered"]["upsd.users"]) == {
         "root": User("root", PRIMARIES["full"]["nut_server_password"], "primary"),
         "nas": User("nas", made["nas"], "secondary"),
         "media-1": User("media-1", made["media"], "secondary"),
         "desk": User("desk", "x'y;z", "secondary"),
     }
-    assert upsd.users(rendered["bare"]["rendered"]["upsd.users"]) == {
+    assert upsd.read_users(rendered["bare"]["rendered"]["upsd.users"]) == {
         "monitor": User("monitor", made["bare"], "primary")
     }
     assert "SET" not in rendered["full"]["rendered"]["upsd.users"]
@@ -474,24 +481,24 @@ def test_passwords_are_made_for_those_without_one(rendered: dict[str, dict[str, 
 
 def test_monitors_of_a_primary(rendered: dict[str, dict[str, Any]]) -> None:
     secret = PRIMARIES["full"]["nut_server_password"]
-    assert upsmon.monitors(rendered["full"]["rendered"]["upsmon.conf"]) == (
+    assert upsmon.read_monitors(rendered["full"]["rendered"]["upsmon.conf"]) == (
         Monitor("left@localhost:1234", 2, "root", secret, "primary"),
         Monitor("right@localhost:1234", 0, "root", secret, "primary"),
     )
     made = rendered["bare"]["passwords"]["bare"]
-    assert upsmon.monitors(rendered["bare"]["rendered"]["upsmon.conf"]) == (
+    assert upsmon.read_monitors(rendered["bare"]["rendered"]["upsmon.conf"]) == (
         Monitor("ups@localhost:3493", 1, "monitor", made, "primary"),
     )
 
 
 def test_monitor_of_a_secondary(rendered: dict[str, dict[str, Any]]) -> None:
     made = rendered["media"]["passwords"]["media"]
-    (media,) = upsmon.monitors(rendered["media"]["rendered"]["upsmon.conf"])
+    (media,) = upsmon.read_monitors(rendered["media"]["rendered"]["upsmon.conf"])
     assert media == Monitor("left@[2001:db8::1]:1234", 1, "media-1", made, "secondary")
     assert (media.host, media.port) == ("2001:db8::1", 1234)
-    (desk,) = upsmon.monitors(rendered["desk"]["rendered"]["upsmon.conf"])
+    (desk,) = upsmon.read_monitors(rendered["desk"]["rendered"]["upsmon.conf"])
     assert (desk.user, desk.password) == ("desk", "x'y;z")
-    (desk2,) = upsmon.monitors(rendered["desk2"]["rendered"]["upsmon.conf"])
+    (desk2,) = upsmon.read_monitors(rendered["desk2"]["rendered"]["upsmon.conf"])
     assert (desk2.system, desk2.user) == ("ups@linux:3493", "desk2")
 
 
@@ -499,9 +506,9 @@ def test_monitor_of_a_secondary(rendered: dict[str, dict[str, Any]]) -> None:
 def test_the_primary_knows_its_secondary(rendered: dict[str, dict[str, Any]], host: str) -> None:
     """What the one sends is what the other holds, and what is watched is served."""
     primary = rendered[SECONDARIES[host][1]]["rendered"]
-    one, *_others = upsmon.monitors(rendered[host]["rendered"]["upsmon.conf"])
-    assert upsd.users(primary["upsd.users"])[one.user] == User(one.user, one.password, "secondary")
-    assert one.ups in ups_conf.parse(primary["ups.conf"]).sections
+    one, *_others = upsmon.read_monitors(rendered[host]["rendered"]["upsmon.conf"])
+    assert upsd.read_users(primary["upsd.users"])[one.user] == User(one.user, one.password, "secondary")
+    assert one.ups in ups_conf.parse_ups_conf(primary["ups.conf"]).sections
 
 
 def settings(rendered: dict[str, dict[str, Any]], host: str) -> dict[str, str]:
@@ -539,7 +546,7 @@ def test_every_setting_is_read_as_it_was_set(rendered: dict[str, dict[str, Any]]
         done = subprocess.run(["sh", "-c", f"{text}\n{shown}"], capture_output=True, text=True, check=True, env={})
         found = {name: [value] for name, value in zip(wanted, done.stdout.splitlines(), strict=True)}
     elif file == "ups.conf":
-        found = {name: [] if value is None else [value] for name, value in ups_conf.parse(text).settings}
+        found = {name: [] if value is None else [value] for name, value in ups_conf.parse_ups_conf(text).settings}
     else:
         for line in words(text):
             if line[0] not in ("MONITOR", "LISTEN"):
@@ -564,7 +571,7 @@ def test_unset_settings_are_not_written(rendered: dict[str, dict[str, Any]]) -> 
 
 
 def test_the_odd_device(rendered: dict[str, dict[str, Any]]) -> None:
-    conf = ups_conf.parse(rendered["odd"]["rendered"]["ups.conf"])
+    conf = ups_conf.parse_ups_conf(rendered["odd"]["rendered"]["ups.conf"])
     assert {name: dict(one.keys) for name, one in conf.sections.items()} == {
         "ups": {
             "driver": "usbhid-ups",
@@ -582,7 +589,7 @@ def test_the_odd_device(rendered: dict[str, dict[str, Any]]) -> None:
 def test_further_users(rendered: dict[str, dict[str, Any]]) -> None:
     text = rendered["odd"]["rendered"]["upsd.users"]
     made = rendered["odd"]["passwords"]
-    assert upsd.users(text) == {
+    assert upsd.read_users(text) == {
         "monitor": User("monitor", made["odd"], "primary"),
         "viewer": User("viewer", made["viewer@odd"], ""),
         "admin": User("admin", "a'b\"c", "primary"),
@@ -603,10 +610,10 @@ def test_further_users(rendered: dict[str, dict[str, Any]]) -> None:
 
 
 def test_further_ups_of_others(rendered: dict[str, dict[str, Any]]) -> None:
-    _own, far, away = upsmon.monitors(rendered["odd"]["rendered"]["upsmon.conf"])
+    _own, far, away = upsmon.read_monitors(rendered["odd"]["rendered"]["upsmon.conf"])
     assert far == Monitor("far@[2001:db8::2]:5", 1, "u", "p'", "primary")
     assert away == Monitor("far@away", 0, "u", "p", "secondary")
-    own, *others = upsmon.monitors(rendered["odd2"]["rendered"]["upsmon.conf"])
+    own, *others = upsmon.read_monitors(rendered["odd2"]["rendered"]["upsmon.conf"])
     assert (own.system, own.power, others) == ("ups@far:3493", 2, [away])
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A primary and a secondary on which all is well, as the doctor sees them, and what breaks on them."""
+"""A healthy primary and secondary as the doctor observes them, and functions that break them."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def make_ups(**changes: Any) -> snapshot.UpsState:
 
 
 def upsd_answer(*states: snapshot.UpsState, own_address: str = "127.0.0.1") -> UpsdAnswer:
-    stale = tuple((one.name, one.error or "") for one in states if not one.fresh)
+    stale = tuple((state.name, state.error or "") for state in states if not state.fresh)
     return UpsdAnswer(snapshot.UpsdReport("2.8.1", "1.3", states, (), stale, ""), own_address)
 
 
@@ -192,7 +192,7 @@ CLIENT_EXPECTED = Expected(name="media", primary=False, files=CLIENT_FILES)
 
 
 def find_problems(seen: Observation = SEEN, expected: Expected = EXPECTED) -> list[Finding]:
-    return [one for one in checks.examine_host(seen, expected) if one.verdict not in (OK, NOTE)]
+    return [finding for finding in checks.examine_host(seen, expected) if finding.verdict not in (OK, NOTE)]
 
 
 def with_text(name: str, change: Callable[[str], str], seen: Observation = SEEN) -> Observation:
@@ -200,14 +200,14 @@ def with_text(name: str, change: Callable[[str], str], seen: Observation = SEEN)
     return replace(seen, files={**seen.files, name: replace(before, text=change(before.text))})
 
 
-def with_unit(name: str, one: Unit | None, seen: Observation = SEEN) -> Observation:
+def with_unit(name: str, unit: Unit | None, seen: Observation = SEEN) -> Observation:
     rest = {key: value for key, value in seen.units.items() if key != name}
-    return replace(seen, units={**rest, **({name: one} if one else {})})
+    return replace(seen, units={**rest, **({name: unit} if unit else {})})
 
 
 def with_ups(**changes: Any) -> Observation:
-    one = make_ups(**changes)
-    return replace(SEEN, served=upsd_answer(one), watched={"ups@localhost:3493": upsd_answer(one)})
+    state = make_ups(**changes)
+    return replace(SEEN, served=upsd_answer(state), watched={"ups@localhost:3493": upsd_answer(state)})
 
 
 def with_variables(**changes: str) -> Observation:
@@ -233,7 +233,7 @@ GATE_POLICY = deploy_kits.SHUTDOWN.places["shutdown.json"].path
 GATE_UNIT = deploy_kits.SHUTDOWN.places["nut-shutdown.service"].path
 
 
-def last_report(rule: str | None, reason: str | None = "r", down: float | None = 12.0) -> report.Report:
-    """Return the gate's report of a shutdown, of one machine. down: when that was down."""
+def last_report(rule: str | None, reason: str | None = "r", down: float | None = 12.0) -> report.GateReport:
+    """Return the gate's report of a shutdown of one machine. down: seconds until it was down, None if never."""
     machine = report.MachineReport("nas", 60.0, 120.0, down, assumed=False, given_up=down is None)
-    return report.Report("gate", NOW - 90, 30.0, rule, reason, (machine,), (), ())
+    return report.GateReport("gate", NOW - 90, 30.0, rule, reason, (machine,), (), ())

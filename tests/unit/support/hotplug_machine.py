@@ -144,7 +144,7 @@ class Machine:
 
     @property
     def conf(self) -> ups_conf.UpsConf:
-        return ups_conf.parse(self.path.read_text() if self.path.exists() else "")
+        return ups_conf.parse_ups_conf(self.path.read_text() if self.path.exists() else "")
 
     @property
     def memory(self) -> hotplug_memory.State:

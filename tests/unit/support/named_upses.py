@@ -80,7 +80,7 @@ NUL = UpsConf((), {})
 
 
 def conf(text: str) -> UpsConf:
-    return ups_conf.parse(text)
+    return ups_conf.parse_ups_conf(text)
 
 
 def keys(section: Section) -> dict[str, str | None]:
@@ -94,7 +94,7 @@ def known(wanted: str | None = AUTO, now: str | UpsConf = NUL, **more: Any) -> K
 
 def noted(was: KnownUpses, now: UpsConf, res: NameResolution) -> dict[str, str]:
     """The notes of what was written: what is not ours was not written by us."""
-    made = {name: ups_conf.render((one,)) for name, one in now.sections.items() if name not in res.fixed}
+    made = {name: ups_conf.render_sections((one,)) for name, one in now.sections.items() if name not in res.fixed}
     return {**{name: text for name, text in was.written.items() if name in res.fixed}, **made}
 
 
@@ -227,7 +227,9 @@ def knowns(draw: st.DrawFn) -> KnownUpses:
     some = st.sets(st.sampled_from(names)) if names else st.just(set[str]())
     prints = st.builds(lambda one: fingerprint.make_fingerprint(one.device), UPSES)
     written = {
-        name: ups_conf.render((now[name],)) + ("" if draw(st.booleans()) else "#") for name in draw(some) if name in now
+        name: ups_conf.render_sections((now[name],)) + ("" if draw(st.booleans()) else "#")
+        for name in draw(some)
+        if name in now
     }
     return KnownUpses(
         wanted,
@@ -243,7 +245,7 @@ POLICIES = st.builds(
     st.fixed_dictionaries(
         {},
         optional={
-            "unknown": st.sampled_from(["", "ups", "my-ups"]),
+            "default_name": st.sampled_from(["", "ups", "my-ups"]),
             "takeover": st.booleans(),
             "absent": st.sampled_from(["keep", "dummy"]),
             "rules": st.lists(

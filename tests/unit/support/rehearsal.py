@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.aftermath import Aftermath
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.job import TIMING, Job, RehearsalHost
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.notes import MachineNotes, Notes
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Policy, check_policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import ShutdownPolicy, check_policy
 
 NAS = {"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 60, "shutdown_limit": 120}
 MEDIA = {"name": "media", "addresses": ["192.0.2.30", "2001:db8::30"], "shutdown_time": 5, "shutdown_limit": 40}
@@ -38,12 +38,12 @@ ANSWERS = {
 }
 
 
-def make_policy(*machines: Any, **changes: Any) -> Policy:
+def make_policy(*machines: Any, **changes: Any) -> ShutdownPolicy:
     whole = {"version": 1, "upses": [], "machines": list(machines), "settle": 3, "reserve": 30, "longest": 150}
     return check_policy({**whole, **changes})
 
 
-def make_house(*machines: Any, **changes: Any) -> Policy:
+def make_house(*machines: Any, **changes: Any) -> ShutdownPolicy:
     """Return a policy with a UPS and two machines, if no others are given."""
     return make_policy(*(machines or (NAS, MEDIA)), **{"upses": [{"name": "ups"}], **changes})
 

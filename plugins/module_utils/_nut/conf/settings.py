@@ -19,8 +19,9 @@ from . import grammar, ups_conf
 from .directives import DEVICE, DIRECTIVES, NEWEST, TRUTHS, Directive
 from .values import find_wrong_lines
 
-# directives that are lists of lines -> the variable that makes them
-_LISTS = {"MONITOR": "extra_monitors", "LISTEN": "listen", "AT": "upssched_rules"}
+LISTS: Mapping[str, str] = {"MONITOR": "extra_monitors", "LISTEN": "listen", "AT": "upssched_rules"}
+"""Directives that are lists of lines -> the variable that makes them, without its role."""
+
 # A secondary has neither drivers nor upsd, is always a netclient, and must not cut the power of a UPS.
 PRIMARY_ONLY = frozenset({
     *("MODE", "ALLOW_NO_DEVICE", "ALLOW_NOT_ALL_LISTENERS", "UPSD_OPTIONS", "POWEROFF_WAIT", "POWEROFF_QUIET"),
@@ -47,6 +48,18 @@ class SettingsError(ValueError):
 def variable_of(role: str, file: str) -> str:
     """Return the variable that holds the directives of a file."""
     return f"{role}_{file.replace('.', '_')}"
+
+
+def places_of_directives(role: str) -> dict[str, str]:
+    """Return where each directive is set, by its name in lower case: alone, and after the name of its file (upsd_debug_min)."""
+    places: dict[str, str] = {}
+    for file in reversed(FILES.get(role, ())):
+        for name in DIRECTIVES[file]:
+            place = f"{role}_{LISTS[name]}" if name in LISTS else f"{variable_of(role, file)}.{name}"
+            places[f"{file.partition('.')[0]}_{name}".lower()] = place
+            if name != "user":  # whose user? The drivers' is meant least often
+                places[name.lower()] = place
+    return places
 
 
 def merge_settings(given: Mapping[str, Any] | None, own: Mapping[str, Any], file: str, role: str) -> dict[str, Any]:
@@ -101,7 +114,7 @@ def write_devices(devices: Sequence[Mapping[str, Any]]) -> str:
     """Write the sections of ups.conf from a playbook's devices. Raises SettingsError."""
     variable = "nut_server_devices"
     try:
-        sections = ups_conf.sections(devices)
+        sections = ups_conf.build_sections(devices)
     except ups_conf.DeviceError as error:
         raise SettingsError(f"{variable}: {error}") from None
     # which driver auto finds, only the host knows; the keys beside it are most likely those of usbhid-ups
@@ -109,17 +122,10 @@ def write_devices(devices: Sequence[Mapping[str, Any]]) -> str:
         replace(section, keys=(*section.keys[1:], ("driver", "usbhid-ups"))) if ups_conf.is_auto(section) else section
         for section in sections
     ]
-    wrong = find_wrong_lines({"ups.conf": ups_conf.render(likely)}, NEWEST)
+    wrong = find_wrong_lines({"ups.conf": ups_conf.render_sections(likely)}, NEWEST)
     if wrong:
         raise SettingsError(_join_sentences(variable, [words.replace("ups.conf, ", "", 1) for words in wrong]))
-    return ups_conf.render(sections)
-
-
-def find_wrong_rules(rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Return which AT lines of upssched.conf, each as its words, hold a type of event or a command that NUT does not have."""
-    before = "CMDSCRIPT /x\nPIPEFN /x\nLOCKFN /x\n"  # upssched takes no AT without them
-    text = before + write_settings({"AT": [list(row) for row in rows]}, "upssched.conf") + "\n"
-    return [words.partition(": ")[2] for words in find_wrong_lines({"upssched.conf": text}, NEWEST)]
+    return ups_conf.render_sections(sections)
 
 
 def _join_sentences(variable: str, sentences: Iterable[str]) -> str:
@@ -145,8 +151,8 @@ def _find_wrong_name(name: str, file: str, role: str) -> str:
     """Return why a dict can't have this key, and what to do; "" if it can."""
     known = DIRECTIVES[file]
     if name in known:
-        if name in _LISTS:
-            return f"{name} lines are made of {role}_{_LISTS[name]}. Set that"
+        if name in LISTS:
+            return f"{name} lines are made of {role}_{LISTS[name]}. Set that"
         if name in PRIMARY_ONLY and role != "nut_server":
             return f"{name} is for a host with a UPS, not for a secondary. Leave it out"
         return ""
@@ -188,7 +194,7 @@ def _write_lines(name: str, value: Any, file: str) -> list[str]:
         if file == "nut.conf":
             return [_write_for_shell(name, value)]
         sign = " =" if file == "ups.conf" else ""
-        return [f"{name}{sign} {grammar.join(row)}" for row in _split_rows(directive, value)]
+        return [f"{name}{sign} {grammar.join_words(row)}" for row in _split_rows(directive, value)]
     except (grammar.Unencodable, ValueError) as error:
         raise SettingsError(f"{name}: {error}") from None
 
@@ -196,7 +202,7 @@ def _write_lines(name: str, value: Any, file: str) -> list[str]:
 def _write_for_shell(name: str, value: Any) -> str:
     """Write a line of nut.conf, which a shell and systemd read: both know these quotes."""
     text = _to_word(value)
-    grammar.encode(text)  # for what it refuses
+    grammar.quote_word(text)  # for what it refuses
     return f"{name}={shlex.quote(text)}"
 
 

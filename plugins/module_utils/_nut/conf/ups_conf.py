@@ -63,7 +63,7 @@ class UpsConf:
     sections: Mapping[str, Section]
 
 
-def section(device: Mapping[str, object]) -> Section:
+def build_section(device: Mapping[str, object]) -> Section:
     """Turn a device of a playbook into a section.
 
     device: name, driver (default usbhid-ups; auto is for USB), port (default auto), desc, and any other key that the tables know: a
@@ -97,11 +97,11 @@ def section(device: Mapping[str, object]) -> Section:
             )
         if value is True and key in FIRST:
             raise DeviceError(f"device {name}: {key} must be a text")
-        keys[key.lower()] = (key, None if value is True else _text(name, key, value))
+        keys[key.lower()] = (key, None if value is True else _format_value(name, key, value))
     if keys["driver"][1] == AUTO and keys["port"][1] != "auto":
         raise DeviceError(f"device {name}: driver auto finds a UPS on the USB bus, so its port must be auto, too")
     desc = keys.get("desc", ("desc", None))[1]
-    if desc is not None and len(f"UPSDESC {name} {grammar.encode(desc)}\n") > ANSWER_LIMIT:
+    if desc is not None and len(f"UPSDESC {name} {grammar.quote_word(desc)}\n") > ANSWER_LIMIT:
         raise DeviceError(
             f"device {name}: desc has {len(desc)} characters, and upsd can't send it in an answer of {ANSWER_LIMIT} bytes. "
             "Shorten it"
@@ -114,7 +114,7 @@ def _further(name: str, device: Mapping[str, object]) -> Iterator[tuple[str, obj
         if key in FIRST or key in ("name", "powervalue"):
             continue
         if key in _VARIABLES:
-            yield from _variables(name, key, _mapping(name, key, value))
+            yield from _variable_pairs(name, key, _mapping(name, key, value))
         elif key == "options":
             for option, setting in _mapping(name, key, value).items():
                 if option in (*FIRST, "name"):
@@ -144,7 +144,7 @@ def _known_setting(name: str, key: str, value: object) -> object:
     return value
 
 
-def _variables(name: str, key: str, values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+def _variable_pairs(name: str, key: str, values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for variable, value in values.items():
         # YAML takes a bare yes for true, and NUT's variables say yes, no, enabled...
         if isinstance(value, bool):
@@ -161,12 +161,12 @@ def _mapping(name: str, key: str, value: object) -> Mapping[str, object]:
     return found
 
 
-def _text(name: str, key: str, value: object) -> str:
+def _format_value(name: str, key: str, value: object) -> str:
     if not isinstance(value, (str, int, float)):
         raise DeviceError(f"device {name}: {key} must be a text, a number, or true for a bare flag")
     text = str(value)
     try:
-        grammar.encode(text)
+        grammar.quote_word(text)
     except grammar.Unencodable as error:
         raise DeviceError(f"device {name}: {key}: {error}") from None
     return text
@@ -177,9 +177,9 @@ def is_auto(one: Section) -> bool:
     return ("driver", AUTO) in one.keys
 
 
-def sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ...]:
+def build_sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ...]:
     """Turn a playbook's devices into sections. Raises DeviceError, also for two of one name."""
-    made = tuple(section(device) for device in devices)
+    made = tuple(build_section(device) for device in devices)
     # upsd makes no difference between ups and UPS
     names = [one.name.lower() for one in made]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -188,37 +188,39 @@ def sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ...]:
     return made
 
 
-def render(made: Sequence[Section]) -> str:
+def render_sections(made: Sequence[Section]) -> str:
     """Write sections as NUT reads them: every value quoted, driver and port first, a newline at the end."""
     blocks = []
     for one in made:
         keys = sorted(one.keys, key=lambda pair: _RANKS.get(pair[0], len(_RANKS)))
-        blocks.append("\n".join([_bare(f"[{one.name}]"), *(f"    {_line(*pair)}" for pair in keys)]) + "\n")
+        blocks.append(
+            "\n".join([_quote_if_needed(f"[{one.name}]"), *(f"    {_format_pair(*pair)}" for pair in keys)]) + "\n"
+        )
     return "\n".join(blocks)
 
 
-def render_all(conf: UpsConf) -> str:
-    """Write a whole ups.conf. parse() reads the same out of it, but for driver and port, which come first."""
-    settings = "".join(f"{_line(*pair)}\n" for pair in conf.settings)
-    made = render(tuple(conf.sections.values()))
+def render_conf(conf: UpsConf) -> str:
+    """Write a whole ups.conf. parse_ups_conf() reads the same out of it, but for driver and port, which come first."""
+    settings = "".join(f"{_format_pair(*pair)}\n" for pair in conf.settings)
+    made = render_sections(tuple(conf.sections.values()))
     return f"{settings}\n{made}" if settings and made else settings + made
 
 
-def _line(key: str, value: str | None) -> str:
-    return _bare(key) if value is None else f"{_bare(key)} = {grammar.encode(value)}"
+def _format_pair(key: str, value: str | None) -> str:
+    return _quote_if_needed(key) if value is None else f"{_quote_if_needed(key)} = {grammar.quote_word(value)}"
 
 
-def _bare(word: str) -> str:
+def _quote_if_needed(word: str) -> str:
     """Write a word without quotes where NUT needs none: the enumerator does not know a header or a key in quotes."""
-    return word if [line.words for line in grammar.parse(f"{word}\n")] == [(word,)] else grammar.encode(word)
+    return word if [line.words for line in grammar.parse_lines(f"{word}\n")] == [(word,)] else grammar.quote_word(word)
 
 
-def parse(text: str) -> UpsConf:
-    """Read a ups.conf as NUT does (common/upsconf.c). What NUT skips is left out; grammar.problems() tells of some."""
+def parse_ups_conf(text: str) -> UpsConf:
+    """Read a ups.conf as NUT does (common/upsconf.c). What NUT skips is left out; grammar.find_problems() names some."""
     settings: list[Pair] = []
     found: dict[str, list[Pair]] = {}
     keys = settings
-    for line in grammar.parse(text):
+    for line in grammar.parse_lines(text):
         first = line.words[0]
         if first.startswith("[") and first.endswith("]"):
             # whatever else stands on the line

@@ -52,11 +52,11 @@ def find_wrong_lines(texts: Mapping[str, str], release: Release | None) -> list[
     return wrong
 
 
-def _complaint(what: str, directive: Directive, values: tuple[str, ...]) -> list[str]:
+def _describe_problem(what: str, directive: Directive, values: tuple[str, ...]) -> list[str]:
     """Return what is wrong with the values of a directive, in words that follow the place where it stands."""
     if directive.never:
         return [f"{what} is refused: {directive.never}"]
-    if _fits(directive.kind, values):
+    if _fits_kind(directive.kind, values):
         return []
     kind = directive.kind
     must = VALUES[kind][1] if kind in VALUES else FORMS.get(kind, " or ".join(kind.split("|")))
@@ -74,7 +74,7 @@ def _complaint(what: str, directive: Directive, values: tuple[str, ...]) -> list
     return [f"{what} {has} must be {must}"]
 
 
-def _fits(kind: str, values: tuple[str, ...]) -> bool:
+def _fits_kind(kind: str, values: tuple[str, ...]) -> bool:
     if kind in VALUES:
         return len(values) == 1 and re.fullmatch(VALUES[kind][0], values[0]) is not None
     if kind in _FORMS:
@@ -105,10 +105,10 @@ def _is_flags(word: str) -> bool:
 
 _FORMS: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
     "flag": lambda values: not values,
-    "number?": lambda values: not values or _fits("number", values),
+    "number?": lambda values: not values or _fits_kind("number", values),
     "words": lambda values: bool(values) and "=" not in values,
     "listen": _is_listen,
-    "monitor": lambda values: len(values) == 5 and _fits("number", values[1:2]),
+    "monitor": lambda values: len(values) == 5 and _fits_kind("number", values[1:2]),
     "identity": lambda values: len(values) == 2 and values[0] != "=",
     "certhost": lambda values: len(values) == 4 and set(values[2:]) <= {"0", "1"},
     "notifymsg": lambda values: len(values) == 2,
@@ -141,7 +141,7 @@ def _wrong_nut_conf(text: str, release: Release | None) -> list[str]:
         elif name == "POWEROFF_WAIT" and written != value and (release is None or release < (2, 8, 1)):
             wrong.append(f"nut.conf: {name} must have no quotes: NUT 2.8.0 would reboot this host at once. Remove them")
         elif value:
-            wrong += [f"nut.conf: {words}" for words in _complaint(name, known[name], (value,))]
+            wrong += [f"nut.conf: {words}" for words in _describe_problem(name, known[name], (value,))]
     return wrong
 
 
@@ -157,7 +157,7 @@ def _wrong_ups_conf(lines: Sequence[Statement], newer: bool) -> list[str]:
                     f"{where}: {what} is set by standing there, whatever is behind its =. Write it alone, or not"
                 )
             else:
-                wrong += [f"{where}: {words}" for words in _complaint(what, directive, values[1:])]
+                wrong += [f"{where}: {words}" for words in _describe_problem(what, directive, values[1:])]
         elif not line.section and not newer:
             wrong.append(
                 f"ups.conf, line {line.number}: {what} is no directive of NUT, which would ignore it in silence"
@@ -183,9 +183,11 @@ def _wrong_users(lines: Sequence[Statement], newer: bool) -> list[str]:
             if not newer:
                 wrong.append(f"{where}: line {line.number} is no setting of a user. There are {allowed}")
         elif what == "upsmon":
-            wrong += [f"{where}: {words}" for words in _complaint(what, known[what], tuple(map(str.lower, values)))]
+            wrong += [
+                f"{where}: {words}" for words in _describe_problem(what, known[what], tuple(map(str.lower, values)))
+            ]
         elif known[what].never:
-            wrong += [f"{where}: {words}" for words in _complaint(what, known[what], values)]
+            wrong += [f"{where}: {words}" for words in _describe_problem(what, known[what], values)]
         elif len(values) < 2 or values[0] != "=":
             wrong.append(f"{where}: {what} has no = with a value behind it, and upsd ignores it. Write {what} = VALUE")
         elif what == "password" and len(values) > 2:
@@ -208,7 +210,7 @@ def _wrong_directives(lines: Sequence[Statement], release: Release | None) -> li
             if file == "upssched.conf" and not newer:
                 wrong.append(f"{file}, line {line.number}: {what!r} is no directive of upssched, which would ignore it")
             continue
-        complaints = _complaint(what, directive, values)
+        complaints = _describe_problem(what, directive, values)
         if not complaints and directive.kind in ("notifymsg", "notifyflag", "at"):
             complaints = _wrong_event(what, values, release)
         wrong += [f"{file}: {words}" for words in complaints]
@@ -250,7 +252,7 @@ def _wrong_command(kind: str, command: str, name: str, rest: tuple[str, ...], ne
         complaint = "" if newer else f"upssched has no command {command!r}. {hint}"
     elif known.never:
         complaint = f"{command} is refused: {known.never}"
-    elif known.kind == "seconds" and not _fits("seconds", rest):
+    elif known.kind == "seconds" and not _fits_kind("seconds", rest):
         complaint = f"{command} {name} needs a whole number of seconds: NUT takes anything else for 0"
     elif command == "EXECUTE" and rest:
         complaint = "EXECUTE takes one word. Put quotes around it"

@@ -52,7 +52,7 @@ class Verifier:
 
     files: Mapping[str, str]
     runner: systemd.Run
-    tls: nss.Tls | None = None
+    tls: nss.TlsMaterial | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     served: frozenset[str] = (
@@ -80,7 +80,7 @@ class Verifier:
         suspects = [trouble.unit for trouble in verdict.broken if trouble.unit in (systemd.SERVER, systemd.MONITOR)]
         if not suspects:
             return
-        for name, unit in systemd.show(list(dict.fromkeys(suspects)), self.runner).items():
+        for name, unit in systemd.show_units(list(dict.fromkeys(suspects)), self.runner).items():
             if not unit.runs and starts.get(name, 0) < STARTS:
                 starts[name] = starts.get(name, 0) + 1
                 self.runner(["systemctl", "reset-failed", name])
@@ -95,7 +95,7 @@ class Verifier:
         """Ask this host's upsd for its UPSes: the status of each, and what is broken or absent."""
         if "ups.conf" not in self.files:
             return {}, (), ()
-        sections = ups_conf.parse(self.files["ups.conf"]).sections
+        sections = ups_conf.parse_ups_conf(self.files["ups.conf"]).sections
         try:
             with UpsdClient(*upsd.local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
                 states = snapshot.take_snapshot(client, list(sections))
@@ -105,7 +105,7 @@ class Verifier:
         broken: list[Trouble] = []
         absent: list[Trouble] = []
         for name in (state.name for state in states if not state.fresh):
-            trouble = Trouble(f"upsd does not serve {name} fresh: {status[name]}", systemd.driver(name))
+            trouble = Trouble(f"upsd does not serve {name} fresh: {status[name]}", systemd.driver_unit(name))
             (absent if self._is_absent(sections[name], status[name]) else broken).append(trouble)
         return status, tuple(broken), tuple(absent)
 
@@ -119,7 +119,7 @@ class Verifier:
         """Return to whom this host's upsmon has not logged in: what is broken, and what is merely away."""
         missing: list[Trouble] = []
         away: list[Trouble] = []
-        for monitor in upsmon.monitors(self.files["upsmon.conf"]):
+        for monitor in upsmon.read_monitors(self.files["upsmon.conf"]):
             try:
                 with UpsdClient(monitor.host, monitor.port, timeout=5) as client:
                     name = upsmon.certificate_name(self.files["upsmon.conf"], monitor.host)

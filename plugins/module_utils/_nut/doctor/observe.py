@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is to be seen on a host that has to do with its UPSes. checks_*.py judge it.
+"""Observe everything on a host that concerns its UPSes. checks_*.py judge it.
 
-Nothing is changed: no file is written, no unit is touched, and nobody logs in to upsd. What can't be seen is no error here: it
-stands in Seen.troubles, by the name of what was looked for.
+Nothing is changed: no file is written, no unit is touched, and nothing logs in to upsd. A part that can't be observed raises
+nothing; Observation.troubles has the reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, Callable, TypeVar
 
 from ..base import hostnames, paths, records, tcp_table, trust
 from ..base.process import Find, find_program
-from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Entry, Run, Unit, driver, read_journal, show
+from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, JournalEntry, Run, Unit, driver_unit, read_journal, show_units
 from ..conf import host
 from ..conf.directives import Release
 from ..conf.files import NutFiles
@@ -39,19 +39,19 @@ from ..net.errors import UpsdFailure
 from ..proxmox import firewall
 from ..shutdown import flag, gate, report, watch
 from ..shutdown import policy as shutdown_policy
-from ..shutdown.names import Names
+from ..shutdown.names import AddressCache
 from ..usb import bus, policy
 
 SECONDS = 4.0
-"""How long one question over the network may take."""
+"""Time limit of one query over the network."""
 
 LINES = 1500
-"""Lines of the journal, the last ones."""
+"""How many lines of the journal to read, from its end."""
 
-TEXT_BYTES = 1 << 20  # of a file whose text counts
-PROGRAM_BYTES = 16 << 20  # of a program, of which only the digest counts; ours have somewhat more than 1 MiB
+TEXT_BYTES = 1 << 20  # read of a file whose text matters
+PROGRAM_BYTES = 16 << 20  # read of a program, for its digest; ours are slightly larger than 1 MiB
 
-# adjtimex(2): what it returns if nobody keeps the clock right
+# adjtimex(2) returns this for a clock that is not synchronized.
 _TIME_ERROR = 5
 _TIMEX_BYTES = 512
 
@@ -61,19 +61,19 @@ Open = Callable[[str, int], UpsdClient]
 
 @dataclass(frozen=True)
 class File:
-    """A file as it is. text: "" where only its digest (SHA-256, hex) counts. changed: when, in seconds since 1970."""
+    """A file on the host."""
 
     mode: int
     uid: int
     gid: int
-    changed: float
-    digest: str
-    text: str = ""
+    changed: float  # seconds since 1970
+    digest: str  # SHA-256, hex
+    text: str = ""  # "" for programs, of which only the digest matters
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process of NUT."""
+    """A process of upsd or upsmon."""
 
     name: str
     pid: int
@@ -82,16 +82,16 @@ class Process:
 
 @dataclass(frozen=True)
 class Socket:
-    """Where something listens. process: its name, "" if that is not known."""
+    """A listening TCP socket."""
 
     address: str
     port: int
-    process: str
+    process: str  # name, "" if unknown
 
 
 @dataclass(frozen=True)
 class UpsdAnswer:
-    """What an upsd said, and as whom it sees this host."""
+    """What an upsd answered, and the address from which this host reaches it."""
 
     report: snapshot.UpsdReport
     own_address: str
@@ -99,87 +99,72 @@ class UpsdAnswer:
 
 @dataclass(frozen=True)
 class TlsResult:
-    """What STARTTLS came to. ends: when the certificate expires, in seconds since 1970."""
+    """The result of STARTTLS with this host's upsd."""
 
-    version: str
-    ends: float
-    trouble: str = ""
+    version: str  # of TLS
+    ends: float  # when the certificate expires, seconds since 1970
+    trouble: str = ""  # why it failed
 
 
 @dataclass(frozen=True)
 class CutFlag:
-    """What it takes to tell the UPS to cut the power. spare: how the spare of the flag at ``path`` stands, as flag.py says.
-
-    space, files: bytes, and files, that its file system still takes; None if it takes any number.
-    """
+    """Whether POWERDOWNFLAG, which makes the UPS cut the power, could be written."""
 
     path: str
-    spare: str
-    space: int
-    files: int | None
+    spare: str  # state of its spare file, as flag.py names it
+    space: int  # free bytes on its file system
+    files: int | None  # how many more files its file system can hold, None if unlimited
 
 
 @dataclass(frozen=True)
 class Observation:
-    """All that was seen on a host. troubles: what could not be looked at -> why.
+    """Everything observed on a host."""
 
-    files: those of NUT, by their names. own: those of our programs, by paths. served: what this host's upsd said, None if it has
-    none. watched: system of each MONITOR line -> what that upsd said, or why it can't be asked. addresses: name of an expected
-    client -> its addresses, or why it has none. flags: path of a POWERDOWNFLAG that is there -> since when. firewall: what lacks,
-    in lines; None if there is no Proxmox VE's firewall. untrusted: path that root goes by -> why others could change it. cut: None
-    without a POWERDOWNFLAG. access: the table that limits who may connect to upsd, None if none is loaded. synchronized: whether
-    something keeps the clock right, None if that can't
-    be told.
-    """
-
-    now: float
-    group: int | None = None
+    now: float  # seconds since 1970
+    group: int | None = None  # id of the group nut
     release: Release | None = None
     installed: tuple[str, ...] = ()
-    files: Mapping[str, File] = field(default_factory=dict)
-    own_files: Mapping[str, File] = field(default_factory=dict)
+    files: Mapping[str, File] = field(default_factory=dict)  # NUT's, by name
+    own_files: Mapping[str, File] = field(default_factory=dict)  # of our programs, by path
     units: Mapping[str, Unit] = field(default_factory=dict)
     processes: tuple[Process, ...] = ()
     sockets: tuple[Socket, ...] = ()
     devices: tuple[bus.UsbDevice, ...] = ()
-    served: UpsdAnswer | str | None = None
+    served: UpsdAnswer | str | None = None  # answer of this host's upsd, or why there is none; None on a secondary
+    # MONITOR's system -> answer of that upsd, or why there is none
     watched: Mapping[str, UpsdAnswer | str] = field(default_factory=dict)
+    # expected client -> its addresses, or why it has none
     addresses: Mapping[str, tuple[str, ...] | str] = field(default_factory=dict)
     tls: TlsResult | None = None
-    flags: Mapping[str, float] = field(default_factory=dict)
-    cut: CutFlag | None = None
-    untrusted: Mapping[str, str] = field(default_factory=dict)
-    # sandboxes that this host can't apply
-    refused_sandboxes: Mapping[str, str] = field(default_factory=dict)
-    gate_state: gate.State | None = None  # of the last gate of this boot
-    last_gate: report.Report | str | None = None  # of the last gate; why it can't be used
-    upsd_events: tuple[watch.Event, ...] = ()  # what nut-watch did for upsd
-    firewall: tuple[str, ...] | None = None
-    access: access.LoadedTable | None = None
-    synchronized: bool | None = None
-    journal: tuple[Entry, ...] = ()
-    troubles: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, float] = field(default_factory=dict)  # path of an existing POWERDOWNFLAG -> since when
+    cut: CutFlag | None = None  # None without POWERDOWNFLAG
+    untrusted: Mapping[str, str] = field(default_factory=dict)  # path that root trusts -> why others could change it
+    refused_sandboxes: Mapping[str, str] = field(default_factory=dict)  # sandbox that this host can't apply -> why
+    gate_state: gate.GateState | None = None  # of the last gate of this boot
+    last_gate: report.GateReport | str | None = None  # report of the last gate, or why it can't be read
+    upsd_events: tuple[watch.WatchEvent, ...] = ()  # what nut-watch did for upsd
+    firewall: tuple[str, ...] | None = None  # what is missing, then how to add it; None without Proxmox VE's firewall
+    access: access.LoadedTable | None = None  # the table that limits access to upsd, None if not loaded
+    synchronized: bool | None = None  # the clock; None if unknown
+    journal: tuple[JournalEntry, ...] = ()
+    troubles: Mapping[str, str] = field(default_factory=dict)  # part that could not be observed -> why
 
 
 @dataclass
 class HostObserver:
-    """A host to look at. clients: name of each machine that ought to be logged in -> its address or name.
-
-    kits: our programs that ought to be here. open_client: opens upsd at a place. ca: what TLS is checked by, "" without it; server:
-    the name in upsd's certificate. pve: where Proxmox VE keeps its configuration. since: seconds of the journal to read.
-    """
+    """Observes this host."""
 
     primary: bool
     runner: Run
-    clients: Mapping[str, str] = field(default_factory=dict)
-    kits: Sequence[deploy_kits.Kit] = ()
-    ca: str = ""
-    server: str = ""
+    clients: Mapping[str, str] = field(default_factory=dict)  # expected client -> its address or name
+    kits: Sequence[deploy_kits.Kit] = ()  # our programs that should be installed
+    ca: str = ""  # certificates (PEM) to check TLS with, "" without TLS
+    server: str = ""  # name in upsd's certificate
     check_firewall: bool = True
-    since: float = 86400.0
+    since: float = 86400.0  # seconds of the journal to read
     root: Path = Path("/")
     open_client: Open = lambda host, port: UpsdClient(host, port, timeout=SECONDS)
-    resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve
+    resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve_name
     finder: Find = find_program
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -187,7 +172,7 @@ class HostObserver:
     troubles: dict[str, str] = field(default_factory=dict, init=False)
 
     def observe_host(self) -> Observation:
-        """Look at all there is. Raises nothing that a host's state could bring about."""
+        """Observe everything. No state of the host makes this raise."""
         now = self.clock()
         installed = tuple(
             name for name in (("upsmon", "upsd") if self.primary else ("upsmon",)) if self.finder(name) is not None
@@ -218,8 +203,8 @@ class HostObserver:
             cut=self.try_part("cut", lambda: self._observe_cut(nut), None) if self.primary else None,
             untrusted=self.try_part("trust", lambda: self._find_untrusted(nut), {}),
             refused_sandboxes=self.try_part("sandboxes", lambda: sandbox.read_refused(self.root), {}),
-            gate_state=records.recall(gate.State, self._path_below_root(paths.GATE_STATE), gate.VERSION),
-            last_gate=report.read_last(self._path_below_root(paths.GATE_REPORT)),
+            gate_state=records.recall_record(gate.GateState, self._path_below_root(paths.GATE_STATE), gate.VERSION),
+            last_gate=report.read_report(self._path_below_root(paths.GATE_REPORT)),
             upsd_events=self._upsd_events(),
             firewall=self.try_part("firewall", lambda: self._firewall_hints(nut), None)
             if self.primary and self.check_firewall
@@ -231,10 +216,10 @@ class HostObserver:
         )
 
     def try_part(self, what: str, work: Callable[[], _T], otherwise: _T) -> _T:
-        """Look at one thing; what goes wrong is noted."""
+        """Return the result of WORK. If it fails, note why in troubles and return OTHERWISE."""
         try:
             return work()
-        except Exception as error:  # whatever is odd on a host, the other checks still say what they see
+        except Exception as error:  # one odd part of a host must not hide the others
             self.troubles[what] = f"{type(error).__name__}: {error}"
             return otherwise
 
@@ -264,7 +249,7 @@ class HostObserver:
     def _read_nut_files(self) -> dict[str, File]:
         names = (*actions.PRIMARY_FILES, actions.WANTED) if self.primary else actions.SECONDARY_FILES
         found = {name: self._read_file(self._path_below_root(paths.NUT) / name) for name in names}
-        return {name: one for name, one in found.items() if one}
+        return {name: file for name, file in found.items() if file}
 
     def _read_own_files(self) -> dict[str, File]:
         found: dict[str, File | None] = {}
@@ -273,25 +258,28 @@ class HostObserver:
             found.update(
                 {place.path: self._read_file(self._path_below_root(place.path)) for place in kit.places.values()}
             )
-        return {path: one for path, one in found.items() if one}
+        return {path: file for path, file in found.items() if file}
 
-    def _upsd_events(self) -> tuple[watch.Event, ...]:
-        return watch.recall(self._path_below_root(paths.WATCH_STATE), "").events if self.primary else ()
+    def _upsd_events(self) -> tuple[watch.WatchEvent, ...]:
+        return watch.recall_memory(self._path_below_root(paths.WATCH_STATE), "").events if self.primary else ()
 
     def _find_flags(self, nut: NutFiles) -> dict[str, float]:
         paths = dict.fromkeys([nut.directive("upsmon.conf", "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
-        seen = {path: self._path_below_root(path) for path in paths if path}
-        return {path: one.lstat().st_mtime for path, one in seen.items() if one.is_file()}
+        flags = {path: self._path_below_root(path) for path in paths if path}
+        return {path: file.lstat().st_mtime for path, file in flags.items() if file.is_file()}
 
     def _observe_cut(self, nut: NutFiles) -> CutFlag | None:
         path = nut.directive("upsmon.conf", "POWERDOWNFLAG")
         if not path:
             return None
         room = os.statvfs(self._path_below_root(path).parent)
-        # a file system that does not count its files has 0 of them
+        # A file system without a limit reports 0 files.
         files = room.f_favail if room.f_files else None
         return CutFlag(
-            path, flag.look_at(flag.spare_of(str(self._path_below_root(path)))), room.f_bavail * room.f_frsize, files
+            path,
+            flag.read_flag(flag.spare_path(str(self._path_below_root(path)))),
+            room.f_bavail * room.f_frsize,
+            files,
         )
 
     def _find_untrusted(self, nut: NutFiles) -> dict[str, str]:
@@ -300,9 +288,9 @@ class HostObserver:
         return {path: why for path in paths if (why := trust.find_untrusted(self._path_below_root(path)))}
 
     def _notify_programs(self) -> Iterator[str]:
-        """Yield the programs that stages run as root."""
-        # a policy that is wrong is told of elsewhere, and nothing of it is run
-        with contextlib.suppress(shutdown_policy.PolicyError):
+        """Yield the programs that shutdown stages run as root."""
+        # check_policy() reports a broken policy, and nothing in it is run.
+        with contextlib.suppress(shutdown_policy.ShutdownPolicyError):
             policy = shutdown_policy.load_policy(self._path_below_root(paths.SHUTDOWN_POLICY))
             yield from (stage.notify[0] for stage in shutdown_policy.read_stages(policy.stages) if stage.notify)
 
@@ -311,24 +299,24 @@ class HostObserver:
     def _show_units(self, sections: Sequence[str]) -> dict[str, Unit]:
         names = [MONITOR, ALL]
         if self.primary:
-            names += [SERVER, WATCHER, *map(driver, sections)]
+            names += [SERVER, WATCHER, *map(driver_unit, sections)]
         for kit in self.kits:
             names += kit.units
-        return show(names, self.runner, booted=self.clock() - self.monotonic())
+        return show_units(names, self.runner, booted=self.clock() - self.monotonic())
 
-    def _read_journal(self, sections: Sequence[str], now: float) -> tuple[Entry, ...]:
-        daemons = [MONITOR, SERVER, *map(driver, sections)] if self.primary else [MONITOR]
+    def _read_journal(self, sections: Sequence[str], now: float) -> tuple[JournalEntry, ...]:
+        daemons = [MONITOR, SERVER, *map(driver_unit, sections)] if self.primary else [MONITOR]
         quiet = [name for kit in self.kits for name in kit.units if name.endswith(".service")]
-        # of what a timer starts each minute only its own words, not systemd's
+        # Of the units that a timer starts each minute, read only their own lines, not systemd's.
         matches = [f"_SYSTEMD_UNIT={name}" for name in (*daemons, *quiet)] + [f"UNIT={name}" for name in daemons]
         joined = [word for match in matches for word in (match, "+")][:-1]
         options = [f"--lines={LINES}", f"--since=@{max(now - self.since, 0):.0f}", *joined]
-        # what is said twice in a second, to syslog and to the standard error, counts once
-        told: dict[tuple[int, str], Entry] = {}
+        # Daemons log both to syslog and to stderr: count a line that appears twice in a second once.
+        entries: dict[tuple[int, str], JournalEntry] = {}
         for entry in read_journal(options, self.runner):
             if entry.words:
-                told.setdefault((int(entry.at), entry.words), entry)
-        return tuple(told.values())
+                entries.setdefault((int(entry.at), entry.words), entry)
+        return tuple(entries.values())
 
     # Processes and sockets
 
@@ -342,8 +330,8 @@ class HostObserver:
                 processes.append(Process(name, int(folder.name), _user_name(folder.stat().st_uid)))
                 owners.update(dict.fromkeys(_socket_inodes(folder), name))
         sockets = [
-            Socket(found.address, found.port, owners.get(found.inode, ""))
-            for found in tcp_table.read_sockets(self.root, tcp_table.LISTEN)
+            Socket(socket.address, socket.port, owners.get(socket.inode, ""))
+            for socket in tcp_table.read_sockets(self.root, tcp_table.LISTEN)
         ]
         return tuple(sockets), tuple(processes)
 
@@ -367,21 +355,19 @@ class HostObserver:
             return str(error)
 
     def _ask_watched_upsds(self, nut: NutFiles) -> dict[str, UpsdAnswer | str]:
-        return {one.system: self._ask_upsd(one.host, one.port, [one.ups]) for one in nut.monitors}
+        return {monitor.system: self._ask_upsd(monitor.host, monitor.port, [monitor.ups]) for monitor in nut.monitors}
 
     def _look_up_clients(self) -> dict[str, tuple[str, ...] | str]:
         places = {name: place.strip("[]") for name, place in self.clients.items()}
-        found, problems = hostnames.resolve_all(places.values(), SECONDS, self.resolve)
-        # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
-        kept = Names(self._path_below_root(paths.ADDRESSES)).known
+        found, problems = hostnames.resolve_names(places.values(), SECONDS, self.resolve)
+        # The same as nut-shutdown does. Don't run it instead: it would save the addresses that it finds.
+        kept = AddressCache(self._path_below_root(paths.ADDRESSES)).known
         addresses: dict[str, tuple[str, ...] | str] = {}
         for name, place in places.items():
             known = found[place] or kept.get(place, ())
             addresses[name] = tuple(dict.fromkeys(map(hostnames.normal_address, known)))
             if not known:
-                addresses[name] = (
-                    f"the name {place} has no address here ({problems[place].strerror or problems[place]})"
-                )
+                addresses[name] = f"can't resolve {place} ({problems[place].strerror or problems[place]})"
         return addresses
 
     def _try_tls(self, nut: NutFiles) -> TlsResult:
@@ -400,10 +386,12 @@ class HostObserver:
         if not folder.is_dir():
             return None
         port = nut.ports[0]
-        sources = [access.make_source(one, one) for one in self.clients.values()]
+        sources = [access.make_source(address, address) for address in self.clients.values()]
         found, problems = access.resolve_sources(sources, self.resolve)
-        known = {source.address: those for source, those in found.items()}
-        state = firewall.state(*firewall.read(folder), [one for those in known.values() for one in those], port)
+        known = {source.address: networks for source, networks in found.items()}
+        state = firewall.state(
+            *firewall.read(folder), [network for networks in known.values() for network in networks], port
+        )
         return (*firewall.hint(state, known, port, folder / firewall.HOST), *([] if state.off else problems.values()))
 
     def _read_access_table(self) -> access.LoadedTable | None:
@@ -411,6 +399,7 @@ class HostObserver:
 
 
 def _nut_group() -> int | None:
+    """Return the id of the group nut, None if there is no such group."""
     try:
         return grp.getgrnam("nut").gr_gid
     except KeyError:
@@ -425,21 +414,21 @@ def _user_name(uid: int) -> str:
 
 
 def _socket_inodes(folder: Path) -> Iterable[str]:
-    """Yield the sockets that a process has open, by their inodes."""
+    """Yield the inodes of the sockets that a process has open."""
     with contextlib.suppress(OSError):
-        for one in (folder / "fd").iterdir():
+        for descriptor in (folder / "fd").iterdir():
             with contextlib.suppress(OSError):
-                target = str(one.readlink())
+                target = str(descriptor.readlink())
                 if target.startswith("socket:["):
                     yield target[len("socket:[") : -1]
 
 
 def is_synchronized(libc: Any = None) -> bool | None:
-    """Ask the kernel whether something (chrony, systemd-timesyncd) keeps its clock right. None if it does not say.
+    """Return whether the kernel considers the clock synchronized (by chrony, systemd-timesyncd, ...). None if unknown.
 
-    adjtimex(2), without a change. No program is asked: timedatectl would start a service.
+    Uses adjtimex(2), because timedatectl would start a service.
     """
-    # struct timex: modes, the first number, 0 asks for nothing to be changed
+    # struct timex begins with modes: 0 changes nothing
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
     state = (libc or ctypes.CDLL(None)).adjtimex(buffer)
     return None if state < 0 else state != _TIME_ERROR

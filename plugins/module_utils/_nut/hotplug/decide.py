@@ -171,7 +171,7 @@ class _Planning:
         for name in self.old:
             if name not in self.target and self._of(name).unit.runs:
                 # or the enumerator starts the driver that takes its place first, and that finds the UPS taken
-                self.before.append(Action("stop", systemd.driver(name), f"[{name}] is gone"))
+                self.before.append(Action("stop", systemd.driver_unit(name), f"[{name}] is gone"))
         after = [*self._enumerator(changed), *self.drivers, *self._serve(changed)]
         conf = UpsConf(self.res.conf.settings, self.target)
         found = frozenset(
@@ -280,7 +280,7 @@ class _Planning:
 
     def _replace(self, name: str) -> None:
         """Have a driver started with the section that it has now."""
-        state, unit = self._of(name), systemd.driver(name)
+        state, unit = self._of(name), systemd.driver_unit(name)
         why = self._why(name)
         self._permit(name)
         if name in self.res.plugged:
@@ -356,7 +356,7 @@ class _Planning:
             self._try(name, "start", f"{self._here(name)}, and its driver does not run")
         else:
             self.deferred.append(
-                f"[{name}]: its driver was stopped by hand. To have it back: systemctl start {systemd.driver(name)}"
+                f"[{name}]: its driver was stopped by hand. To have it back: systemctl start {systemd.driver_unit(name)}"
             )
 
     def _here(self, name: str) -> str:
@@ -423,7 +423,7 @@ class _Planning:
         elif due > self.now:
             self.waits[name] = due
         else:
-            self.drivers.append(Action(verb, systemd.driver(name), reason))
+            self.drivers.append(Action(verb, systemd.driver_unit(name), reason))
             self.tries[name] = self.tries.get(name, Tries()).again(self.now)
 
     # upsd

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..base import systemd as base_systemd
-from ..base.clock import boot_id, boottime
+from ..base.clock import read_boot_id, read_boottime
 from ..base.text import printable
 from ..conf import ups_conf, ups_conf_text
 from ..conf.directives import Release
@@ -101,10 +101,10 @@ class Observer:
     debug: Callable[[str], None] = _silent  # what led to it
     files: Sequence[Path] = ()  # further ones which, if they change, end the quiet: the policy's, the program's own
     tables: Sequence[Path] = ()  # where udev's rules are; () is where Debian has them
-    clock: Callable[[], float] = boottime
+    clock: Callable[[], float] = read_boottime
     wall: Callable[[], float] = time.time
     pause: Callable[[float], None] = time.sleep
-    boot: Callable[[], str] = boot_id
+    boot: Callable[[], str] = read_boot_id
     _told: set[str] = field(default_factory=set, init=False)
     _refused: dict[str, str] = field(default_factory=dict, init=False)  # text of a section, or of ups.conf -> why not
     _state: State | None = field(default=None, init=False)
@@ -139,7 +139,7 @@ class Observer:
             resolution = replace(resolution, conf=known.conf, found=known.found)
             plan = decide.plan(resolution, known, seen, server, power, memory.tries, now, self.policy)
             text = self._text(plan, old)
-        drivers = [base_systemd.driver(name) for name in (plan.conf or known.conf).sections]
+        drivers = [base_systemd.driver_unit(name) for name in (plan.conf or known.conf).sections]
         plan, left = owed.add_owed(plan, self._pending(), drivers, power, found)
         if text is not None:
             plan = replace(plan, before=(*stop_watcher(found[base_systemd.WATCHER]), *plan.before))
@@ -191,7 +191,7 @@ class Observer:
         resolution = usb_names.resolve_names(known, upses, self._prudent(known, whole), self._release())
         resolution = _with_old(resolution, known, self._working(known, resolution))
         resolution = replace(resolution, remarks=(*remarks, *resolution.remarks))
-        return ups_conf_text.compose(
+        return ups_conf_text.compose_text(
             ups_conf_text.header_of(wanted), resolution.conf, resolution.found, old
         ), resolution
 
@@ -230,13 +230,13 @@ class Observer:
     def _known(self, memory: State, wanted: str | None = None) -> tuple[KnownUpses, str]:
         old = self._read("ups.conf") or ""
         wanted = self._read("ups.conf.wanted") if wanted is None else wanted
-        conf, found = ups_conf.parse(old), ups_conf_text.found_in(old)
+        conf, found = ups_conf.parse_ups_conf(old), ups_conf_text.found_sections(old)
         # A run that was cut short has written ups.conf or not: what stands there tells which.
         written = dict(memory.written)
         for name, section in conf.sections.items():
-            if name in memory.intended and memory.intended[name] == ups_conf.render([section]):
+            if name in memory.intended and memory.intended[name] == ups_conf.render_sections([section]):
                 written[name] = memory.intended[name]
-        parsed = ups_conf.parse(wanted or "")
+        parsed = ups_conf.parse_ups_conf(wanted or "")
         # emptied by the module config when nothing is left to the host any more
         return KnownUpses(parsed if parsed.sections else None, conf, found, memory.memory, written), old
 
@@ -259,7 +259,7 @@ class Observer:
     def _prudent(self, known: KnownUpses, whole: bool) -> UsbPolicy:
         """Return the policy, without new names where too little is known of the UPSes to tell that they have none."""
         named = known.conf.sections or known.wanted
-        return replace(self.policy, unknown="") if named and not whole else self.policy
+        return replace(self.policy, default_name="") if named and not whole else self.policy
 
     def _upses(
         self, devices: tuple[UsbDevice, ...], known: KnownUpses, memory: State, remarks: list[str]
@@ -298,8 +298,13 @@ class Observer:
 
     def _units(self, names: Sequence[str]) -> dict[str, base_systemd.Unit]:
         try:
-            return base_systemd.show(
-                [*map(base_systemd.driver, names), base_systemd.SERVER, base_systemd.MONITOR, base_systemd.WATCHER],
+            return base_systemd.show_units(
+                [
+                    *map(base_systemd.driver_unit, names),
+                    base_systemd.SERVER,
+                    base_systemd.MONITOR,
+                    base_systemd.WATCHER,
+                ],
                 self.local.runner,
             )
         except base_systemd.UnitError as error:
@@ -345,7 +350,7 @@ class Observer:
         # a memory that was lost makes nothing new of what is served
         lost = not memory.memory and name in said.status
         return decide.Seen(
-            unit=found[base_systemd.driver(name)],
+            unit=found[base_systemd.driver_unit(name)],
             status=said.status.get(name, ()),
             error=said.errors.get(name, ""),
             since=now if name in said.status else memory.silent.get(name, now),
@@ -360,7 +365,7 @@ class Observer:
         refused = {
             name: words
             for name, section in resolution.conf.sections.items()
-            if (words := self._refused.get(ups_conf.render([section])))
+            if (words := self._refused.get(ups_conf.render_sections([section])))
         }
         remarks += refused.values()
         return _with_old(resolution, known, refused)
@@ -381,7 +386,7 @@ class Observer:
         }
         # what a play has written is not an edit by hand
         agreed = {
-            name: ups_conf.render([section])
+            name: ups_conf.render_sections([section])
             for name, section in known.conf.sections.items()
             if name not in resolution.fixed and resolution.conf.sections.get(name) == section
         }
@@ -398,7 +403,7 @@ class Observer:
         if plan.conf is None:
             return None
         wanted = self._read("ups.conf.wanted")
-        text = ups_conf_text.compose(
+        text = ups_conf_text.compose_text(
             ups_conf_text.header_of(old if wanted is None else wanted), plan.conf, plan.found, old
         )
         return None if text == old else text
@@ -408,8 +413,10 @@ class Observer:
         return (DUMMY_PORT,) if needed and self._read(DUMMY_PORT) != DUMMY else ()
 
     def _pending(self) -> list[Action]:
-        names = ups_conf.parse(self._read("ups.conf") or "").sections
-        return self.local.pending.read([*map(base_systemd.driver, names), base_systemd.SERVER, base_systemd.MONITOR])
+        names = ups_conf.parse_ups_conf(self._read("ups.conf") or "").sections
+        return self.local.pending.read(
+            [*map(base_systemd.driver_unit, names), base_systemd.SERVER, base_systemd.MONITOR]
+        )
 
 
 def digest(text: str) -> str:

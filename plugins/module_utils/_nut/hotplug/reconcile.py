@@ -55,7 +55,7 @@ class Host(Actor):
                 if found:
                     self.say(printable(found, 500))
                 yield
-        except sets.Unfinished as error:
+        except sets.UnfinishedSet as error:
             raise ReconcileError(str(error)) from None
 
     def run(self, seconds: float = RUN_SECONDS) -> Outcome:
@@ -134,14 +134,14 @@ class Host(Actor):
             files = {**look.files, str(self.local.memory): quiet.identify_file(str(self.local.memory))}
             until = min([look.time + QUIET_SECONDS, *look.plan.waits.values()])
             text = quiet_note.compose(self.policy.sysfs, look.glance, files, place, wanted, until=until)
-            base_files.replace({self.local.room / QUIET: text}, 0o600)
+            base_files.replace_files({self.local.room / QUIET: text}, 0o600)
         except (OSError, ValueError, base_files.WriteError) as error:
             self.debug(f"the next run looks at all again: {error}")
 
     def _answering(self, wanted: Mapping[str, str]) -> tuple[str, int]:
         """Return the address at which upsd gives these answers. Raises OSError if there is none."""
         host, port = self._place()
-        for address in hostnames.resolve(host, UPSD_SECONDS):
+        for address in hostnames.resolve_name(host, UPSD_SECONDS):
             with contextlib.suppress(OSError):
                 if quiet.ask_upsd(address, port, list(wanted)) == list(wanted.values()):
                     return address, port

@@ -90,13 +90,13 @@ def resolve_sources(
 ) -> tuple[dict[AllowedSource, tuple[str, ...]], dict[AllowedSource, str]]:
     """Return the addresses and networks of each source; for each source without any, return a sentence that says why.
 
-    resolve: has the signature of hostnames.resolve.
+    resolve: has the signature of hostnames.resolve_name.
     """
     resolved: dict[AllowedSource, tuple[str, ...]] = {}
     problems: dict[AllowedSource, str] = {}
     wanted = dict.fromkeys(sources)
     names = dict.fromkeys(source.address for source in wanted if not is_literal(source.address))
-    answers, errors = hostnames.resolve_all(names, RESOLVE_SECONDS, resolve)
+    answers, errors = hostnames.resolve_names(names, RESOLVE_SECONDS, resolve)
     for source in wanted:
         label = source.name if source.name == source.address else f"{source.name} ({source.address})"
         error = errors.get(source.address)
@@ -245,7 +245,7 @@ def read_table(run: Run) -> LoadedTable | None:
 def parse_table(listed: str) -> LoadedTable | None:
     """Return the table in the output of LIST; None if it is not our table."""
     try:
-        entries = jsontext.parse(listed)["nftables"]
+        entries = jsontext.parse_json(listed)["nftables"]
         sets = {entry["set"]["name"]: entry["set"].get("elem", []) for entry in entries if "set" in entry}
         chains = [entry["chain"] for entry in entries if "chain" in entry]
         counters = {entry["counter"]["name"]: entry["counter"]["packets"] for entry in entries if "counter" in entry}

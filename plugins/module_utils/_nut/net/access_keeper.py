@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..base import files, hostnames, sets
-from ..base.cli import Say, for_terminals
+from ..base.cli import PrintText, make_printing
 from ..base.paths import ACCESS_TABLE
-from ..base.process import runner
+from ..base.process import make_runner
 from ..base.systemd import Run
 from ..base.text import printable
 from . import access
@@ -28,15 +28,15 @@ SECONDS = 20
 class AccessKeeper:
     """Keeps the loaded table equal to its file, and the file up to date with the names in it."""
 
-    out: Say  # takes lines
-    err: Say  # takes lines
+    out: PrintText  # takes lines
+    err: PrintText  # takes lines
     root: Path = Path("/")
-    run: Run = field(default_factory=lambda: runner(SECONDS))
-    resolve: access.Resolve = hostnames.resolve
+    run: Run = field(default_factory=lambda: make_runner(SECONDS))
+    resolve: access.Resolve = hostnames.resolve_name
 
     def __post_init__(self) -> None:
         """Keep a terminal from interpreting control characters in names and in nft's output."""
-        self.out, self.err = for_terminals(self.out), for_terminals(self.err)
+        self.out, self.err = make_printing(self.out), make_printing(self.err)
 
     def read_file(self) -> str:
         """Return the text of the table's file."""
@@ -59,7 +59,7 @@ class AccessKeeper:
             if self.read_file() != text:
                 return 0  # a deployment has just written the file; the timer will run again
             path = self.root / ACCESS_TABLE
-            files.replace({path: wider}, path.stat().st_mode & 0o777)
+            files.replace_files({path: wider}, path.stat().st_mode & 0o777)
             self.out(f"now also allowed to connect to upsd: {_describe_new(text, wider)}")
             return self.load_table()
 
@@ -78,9 +78,11 @@ class AccessKeeper:
 
     @contextlib.contextmanager
     def lock_others_out(self) -> Iterator[None]:
-        """Hold the lock that excludes other runs, and report what a killed run had left. Raises what sets.alone raises."""
+        """Hold the lock that excludes other runs, and report what a killed run had left. Raises what sets.hold_lock_and_recover raises."""
         manifest = self.root / sets.MANIFEST.relative_to("/")
-        with sets.alone(self.root / "run", 0, [(self.root / ACCESS_TABLE).parent], manifest=manifest) as left:
+        with sets.hold_lock_and_recover(
+            self.root / "run", 0, [(self.root / ACCESS_TABLE).parent], manifest=manifest
+        ) as left:
             if left:
                 self.out(left)
             yield

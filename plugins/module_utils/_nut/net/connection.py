@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TypeVar
 
-from ..base.hostnames import join_host, normal_address, resolve
+from ..base.hostnames import join_host, normal_address, resolve_name
 from ..base.text import printable
 from ..conf import grammar
 from ..conf.upsd import PORT
@@ -155,7 +155,7 @@ class UpsdConnection:
 
     def _send_request(self, *words: str) -> str:
         """Send a command, and return the first line of the answer."""
-        request = grammar.join(words).encode("ascii") + b"\n"
+        request = grammar.join_words(words).encode("ascii") + b"\n"
         connection = self._get_socket()
         try:
             connection.settimeout(self._seconds_left())
@@ -222,7 +222,7 @@ class UpsdConnection:
             # The system would silently use the port modulo 65536.
             raise Unreachable(self.host, self.port, "there is no such port")
         try:
-            addresses = resolve(self.host, self._seconds_left())
+            addresses = resolve_name(self.host, self._seconds_left())
         except socket.gaierror as error:
             raise Unreachable(self.host, self.port, f"the name cannot be resolved ({error.strerror})") from error
         except OSError as error:
@@ -254,7 +254,7 @@ def split_line(line: str) -> tuple[str, ...] | None:
         words = tuple(bare.split(" ")) if quoted is None else (*bare.split(" "), quoted)
         if len(words) <= grammar.WORDS_LIMIT and max(map(len, words)) <= grammar.WORD_LIMIT:
             return words
-    lines = grammar.parse(line + "\n")
+    lines = grammar.parse_lines(line + "\n")
     return lines[0].words if len(lines) == 1 and "\x7f" not in line else None
 
 

@@ -220,7 +220,7 @@ def observe_upsd(
     client: UpsdClient,
     ups: Sequence[str] | None = None,
     expected_clients: Sequence[str] = (),
-    addresses_of: hostnames.Resolve = hostnames.resolve,
+    addresses_of: hostnames.Resolve = hostnames.resolve_name,
     gather: Collection[str] = GATHER_DEFAULT,
 ) -> UpsdReport:
     """Query upsd once, through an open client, for the named UPSes (default: all) and the clients logged in to them.
@@ -234,7 +234,7 @@ def observe_upsd(
     logged_in = tuple(dict.fromkeys(normal_address(address) for state in upses for address in state.clients))
     missing: list[MissingClient] = []
     known: set[str] = set()
-    resolved, problems = hostnames.resolve_all(expected_clients, client.timeout, addresses_of)
+    resolved, problems = hostnames.resolve_names(expected_clients, client.timeout, addresses_of)
     for name in expected_clients:
         if name in problems:
             missing.append(MissingClient(name, (), f"cannot be resolved ({explain_error(problems[name])})"))
@@ -256,7 +256,7 @@ def wait_until_ok(
     *,
     wait: float = 0.0,
     gather: Collection[str] = GATHER_DEFAULT,
-    addresses_of: hostnames.Resolve = hostnames.resolve,
+    addresses_of: hostnames.Resolve = hostnames.resolve_name,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> UpsdReport:

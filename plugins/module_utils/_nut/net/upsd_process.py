@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.clock import boottime
+from ..base.clock import read_boottime
 from ..base.hostnames import join_host, normal_address
 from ..base.process import read_status
 
@@ -121,7 +121,7 @@ class UpsdProcess:
             text = (self._folder / "stat").read_text(encoding="ascii", errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             raise ProcessEnded from None
-        return parse_stat(text, os.sysconf("SC_CLK_TCK"), boottime())
+        return parse_stat(text, os.sysconf("SC_CLK_TCK"), read_boottime())
 
     def limit_write_time(self) -> None:
         """Give upsd a time limit for its writes: on each TCP socket, and so on each one that it accepts from now on."""

@@ -315,7 +315,7 @@ def _reserve(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Constrai
     remedy = remedies.earlier_mark(given, supply, needed)
     if reserve > needed["reserve"]:
         is_enough = have >= need - reserve + needed["reserve"]
-        remedy = set_variable("gate_reserve", needed["reserve"]) + ("" if is_enough else f", and {remedy}")
+        remedy = set_variable("gate.reserve", needed["reserve"]) + ("" if is_enough else f", and {remedy}")
     yield _compare(have, need, words, remedy)
 
 
@@ -331,7 +331,8 @@ def _least(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Constraint
     words = f"{spell_sum(terms)}, or the gate ends before the machines are down as expected; {begin.words}"
     remedy = remedies.earlier_mark(given, supply, needed)
     if least > needed["least"]:
-        remedy = f"{set_variable(f'gate_{name}', needed['least'])}, or {remedy}"
+        key = "reserve" if name == "reserve" else "reserve_minimum"
+        remedy = f"{set_variable(f'gate.{key}', needed['least'])}, or {remedy}"
     yield _compare(have, total(terms), words, remedy)
 
 

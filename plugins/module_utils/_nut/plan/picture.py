@@ -144,7 +144,7 @@ def html(plan: Plan, seen: Seen | None = None) -> str:
 def read_seen(data: object) -> dict[str, tuple[float | None, float | None]]:
     """Return what was seen of a shutdown, as html() takes it, from what a host has sent. Raises PlanError."""
     try:
-        return dict(records.build(_SeenRecord, {"seen": data}, "what was seen").seen)
+        return dict(records.build_record(_SeenRecord, {"seen": data}, "what was seen").seen)
     except records.RecordError as error:
         raise PlanError(str(error)) from None
 

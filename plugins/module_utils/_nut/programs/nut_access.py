@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..base import allow, files
-from ..base.cli import FAILED, OK, Left, Parser
+from ..base.cli import FAILED, OK, Parser, ProgramExit
 from ..base.text import printable
 from ..net.access_keeper import AccessKeeper
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str], keeper: AccessKeeper) -> int:
     )
     try:
         return int(parser.parse_args(list(arguments)).do())
-    except Left as left:
+    except ProgramExit as left:
         return left.code
     except files.Busy:
         return OK  # the timer comes again

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..base import records
-from ..base.systemd import Entry, Run, UnitError, read_journal
+from ..base.systemd import JournalEntry, Run, UnitError, read_journal
 from ..shutdown import report as gate_report
 from .job import RehearsalHost
 from .notes import Notes
@@ -58,7 +58,7 @@ def find_aftermath(notes: Notes, host: RehearsalHost, report: Path) -> Aftermath
 
 def _gate_result(report: Path, notes: Notes) -> tuple[str, float | None]:
     """Return why the gate of this shutdown ended, and when."""
-    said = records.recall(gate_report.Report, report, gate_report.VERSION)
+    said = records.recall_record(gate_report.GateReport, report, gate_report.VERSION)
     if said is None or said.began < notes.began or not said.reason:
         return "", None
     return said.reason, said.began + said.elapsed
@@ -78,7 +78,7 @@ def _previous_boot_options(notes: Notes, host: RehearsalHost) -> list[str]:
     return ["--merge", f"--until=@{began:.3f}"]
 
 
-def _read_entries(run: Run, options: Sequence[str]) -> list[Entry]:
+def _read_entries(run: Run, options: Sequence[str]) -> list[JournalEntry]:
     try:
         return list(read_journal(options, run))
     except UnitError:

@@ -15,7 +15,7 @@ from ..net import readings, snapshot
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import observe
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 from .job import CONF, RehearsalHost
 
 NAME_SECONDS = 5.0
@@ -41,7 +41,7 @@ class FitnessFacts:
     upsmon: systemd.Unit
 
 
-def judge_fitness(policy: Policy, found: FitnessFacts, need: float | None = None) -> Fitness:
+def judge_fitness(policy: ShutdownPolicy, found: FitnessFacts, need: float | None = None) -> Fitness:
     """Return what stands against a real shutdown. need: seconds that the plan wants of the battery from FSD on, None if not known."""
     problems = list(_program_problems(found))
     remarks: list[str] = []
@@ -70,7 +70,7 @@ def judge_fitness(policy: Policy, found: FitnessFacts, need: float | None = None
                 f"{machine.name} is logged in, but {'does not answer' if silent else 'nobody can tell whether it is up'}: this host "
                 "would take it for down. See nut-shutdown status, and its firewall"
             )
-    if found.conf is not None and not grammar.directive(found.conf, "POWERDOWNFLAG"):
+    if found.conf is not None and not grammar.find_directive(found.conf, "POWERDOWNFLAG"):
         remarks.append(
             "upsmon.conf has no POWERDOWNFLAG: the UPS is not told to cut the power, so nothing starts again by itself. "
             "Somebody has to press the buttons"
@@ -81,7 +81,7 @@ def judge_fitness(policy: Policy, found: FitnessFacts, need: float | None = None
 def _program_problems(found: FitnessFacts) -> Iterator[str]:
     """Yield what of the host's own programs stands against it."""
     if not found.gate.active:
-        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Run the play (nut_server_gate)"
+        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Run the play (nut_server_gate.enabled)"
     elif found.gate.enabled.startswith("masked"):
         yield f"{systemd.GATE} is masked: this host would not power off by it. systemctl unmask {systemd.GATE}"
     elif found.gate.runs:
@@ -90,7 +90,7 @@ def _program_problems(found: FitnessFacts) -> Iterator[str]:
         yield f"{systemd.MONITOR} does not run: there is no upsmon that could set FSD. systemctl status {systemd.MONITOR}"
     if found.conf is None:
         yield f"{CONF} can't be read. The role nut_server writes it"
-    elif systemd.GATE not in (grammar.directive(found.conf, "SHUTDOWNCMD") or ""):
+    elif systemd.GATE not in (grammar.find_directive(found.conf, "SHUTDOWNCMD") or ""):
         yield f"the SHUTDOWNCMD in {CONF} does not start {systemd.GATE}: this host would not wait for the others"
 
 
@@ -123,9 +123,9 @@ def _power_remarks(state: snapshot.UpsState, need: float | None) -> Iterator[str
         )
 
 
-def observe_host(policy: Policy, host: RehearsalHost) -> FitnessFacts:
+def observe_host(policy: ShutdownPolicy, host: RehearsalHost) -> FitnessFacts:
     """Look at all that judge() goes by."""
-    seen, _readings = observe.one_look(policy, host.run, host.names)
+    seen, _readings = observe.observe_once(policy, host.run, host.names)
     upses: dict[str, snapshot.UpsState | str] = {}
     for ups in policy.upses:
         try:
@@ -134,17 +134,17 @@ def observe_host(policy: Policy, host: RehearsalHost) -> FitnessFacts:
         except (UpsdFailure, grammar.Unencodable) as error:
             upses[str(ups)] = str(error)
     try:
-        units = systemd.show([systemd.GATE, systemd.MONITOR], host.run)
+        units = systemd.show_units([systemd.GATE, systemd.MONITOR], host.run)
     except systemd.UnitError:
         units = {}
     gate, upsmon = (units.get(name, systemd.ABSENT) for name in (systemd.GATE, systemd.MONITOR))
     return FitnessFacts(upses, find_addresses(policy, host.names), seen, host.upsmon_conf(), gate, upsmon)
 
 
-def find_addresses(policy: Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
+def find_addresses(policy: ShutdownPolicy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
     wanted = {name for machine in policy.machines for name in machine.addresses}
-    found, _problems = hostnames.resolve_all(wanted, NAME_SECONDS, names)
+    found, _problems = hostnames.resolve_names(wanted, NAME_SECONDS, names)
     return {
         machine.name: frozenset(
             hostnames.normal_address(address) for name in machine.addresses for address in found[name]

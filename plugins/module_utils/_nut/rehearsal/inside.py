@@ -29,7 +29,7 @@ from ..net import vocabulary
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import gate_loop, observe
-from ..shutdown.policy import TEXT_LIMIT, Ups
+from ..shutdown.policy import OWN_FILE_LIMIT, UpsAddress
 from .job import (
     LOOK,
     STARTING,
@@ -139,8 +139,8 @@ class Drill:
 
     def run_gate(self, trigger: float, moment: float) -> DrillResult:
         job = self.job
-        policy = replace(job.policy, upses=(Ups(UPS, "127.0.0.1", self.port),))
-        asker = observe.Asker(policy.upses, self.clock)
+        policy = replace(job.policy, upses=(UpsAddress(UPS, "127.0.0.1", self.port),))
+        asker = observe.UpsObserver(policy.upses, self.clock)
         try:
             report = gate_loop.Gate(
                 policy,
@@ -280,7 +280,7 @@ class Drill:
 def _read_line(source: int) -> str:
     """Read a line, and not a byte more. Without a buffer: no thread that reads on shall hold one when the program ends."""
     with os.fdopen(os.dup(source), "rb", buffering=0) as file:
-        return file.readline(TEXT_LIMIT).decode("utf-8", "replace")
+        return file.readline(OWN_FILE_LIMIT).decode("utf-8", "replace")
 
 
 def hold_drill(

@@ -22,7 +22,7 @@ from ..base import hostnames, jsontext, paths
 from ..base.clock import CLOCK, Clock
 from ..base.systemd import Run
 from ..conf import grammar
-from ..shutdown.policy import VERSION, Policy, check_policy
+from ..shutdown.policy import VERSION, ShutdownPolicy, check_policy
 
 CONF = Path("/etc/nut/upsmon.conf")
 
@@ -59,7 +59,7 @@ class RehearsalHost:
 
     run: Run  # runs a program of it
     program: Sequence[str] = ()  # our own, as its file is run
-    names: hostnames.Resolve = hostnames.resolve  # gives the addresses of a name
+    names: hostnames.Resolve = hostnames.resolve_name  # gives the addresses of a name
     root: Path = Path("/")
     clock: Clock = CLOCK
     user: Callable[[], int] = os.geteuid
@@ -86,7 +86,7 @@ class RehearsalHost:
 class Job:
     """What the inner half has to know, and can't look up."""
 
-    policy: Policy  # of the machines alone: without UPSes and stages
+    policy: ShutdownPolicy  # of the machines alone: without UPSes and stages
     timing: Mapping[str, int]  # of the primary's upsmon, s
     runtime: float | None  # of the real UPS, s; None if it does not say
     outage: float  # s on battery, before that is low
@@ -107,7 +107,7 @@ class Job:
 def read_job(text: str) -> Job:
     """Read what dump() wrote. Raises RehearsalError."""
     try:
-        data = jsontext.parse(text)
+        data = jsontext.parse_json(text)
         data["policy"] = check_policy(data["policy"])
         return Job(**data)
     except (ValueError, TypeError, LookupError) as error:
@@ -118,14 +118,14 @@ def read_timing(upsmon_conf: str) -> dict[str, int]:
     """Read the seconds that count from the text of an upsmon.conf, as upsmon does: what is no number is 0."""
     found = dict(TIMING)
     for name in found:
-        value = grammar.directive(upsmon_conf, name)
+        value = grammar.find_directive(upsmon_conf, name)
         if value is not None:
             number = re.match(r"\s*([0-9]{1,9})", value)
             found[name] = int(number[1]) if number else 0
     return found
 
 
-def name_primary(policy: Policy) -> str:
+def name_primary(policy: ShutdownPolicy) -> str:
     """Return this host's name, or what tells it from the others if one of them is called so."""
     name = platform.node().partition(".")[0] or "this host"
     return f"{name} (this host)" if name in {machine.name for machine in policy.machines} else name

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import paths
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 from . import fitness, notes, recorder
 from .aftermath import find_aftermath
 from .job import Output, RehearsalHost
@@ -43,7 +43,7 @@ class RecordOptions:
         return self.report.with_name(notes.NAME)
 
 
-def main(policy: Policy, options: RecordOptions, host: RehearsalHost, out: Output) -> bool:
+def main(policy: ShutdownPolicy, options: RecordOptions, host: RehearsalHost, out: Output) -> bool:
     """Do what is options, and return whether it went well. Raises RehearsalError."""
     if options.inside:
         return recorder.run_recorder(policy, host, options.notes_path, out)

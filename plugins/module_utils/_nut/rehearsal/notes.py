@@ -45,13 +45,13 @@ class Notes:
 
     def to_json(self) -> str:
         """Write it as JSON."""
-        return records.dump(self, VERSION)
+        return records.dump_record(self, VERSION)
 
 
 def read_notes(path: Path) -> Notes:
     """Read what was noted. Raises RehearsalError."""
     try:
-        return records.read(Notes, path, VERSION)
+        return records.read_record(Notes, path, VERSION)
     except FileNotFoundError:
         raise RehearsalError(f"{path} is not there: no real shutdown was recorded on this host") from None
     except (OSError, records.RecordError) as error:

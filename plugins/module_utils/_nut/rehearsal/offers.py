@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..base import records
 from ..base.text import printable
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 
 MARGIN = 1.2
 LEAST_TIME = 5
@@ -52,9 +52,11 @@ class Offer:
 
 def read_offers(data: object, primary: str, secondaries: Collection[str]) -> list[Offer]:
     """Return the offers that a host has sent. Only times come from there: the names are the inventory's. Raises RecordError."""
-    if not isinstance(data, list) or len(data) > records.MOST_ITEMS:
+    if not isinstance(data, list) or len(data) > records.ITEMS_LIMIT:
         raise records.RecordError("what was measured is no list of times")
-    found = [records.build(Offer, offer, f"what was measured [{position}]") for position, offer in enumerate(data)]
+    found = [
+        records.build_record(Offer, offer, f"what was measured [{position}]") for position, offer in enumerate(data)
+    ]
     # the primary may call itself by another name than the inventory does
     found = [replace(offer, name=primary) if offer.own else offer for offer in found]
     for offer in found:
@@ -65,7 +67,9 @@ def read_offers(data: object, primary: str, secondaries: Collection[str]) -> lis
     return found
 
 
-def find_offers(policy: Policy, took: Mapping[str, float | None], primary: str, own: float | None) -> list[Offer]:
+def find_offers(
+    policy: ShutdownPolicy, took: Mapping[str, float | None], primary: str, own: float | None
+) -> list[Offer]:
     """Return what the inventory should say, where it says something else; a second or a tenth more or less is no difference."""
     said: list[tuple[str, bool, float | None]] = [
         (machine.name, False, machine.shutdown_time) for machine in policy.machines

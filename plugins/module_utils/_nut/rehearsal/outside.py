@@ -19,14 +19,14 @@ from ..net import readings
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import gate, observe
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 from . import sandbox
 from .job import ENDING, LOOK, Job, Output, RehearsalHost, RehearsalRefused, name_primary, read_timing, stop_on_signals
 
 OUTAGE_MOST = 3600.0
 
 
-def ask_real_upsd(policy: Policy) -> float | None:
+def ask_real_upsd(policy: ShutdownPolicy) -> float | None:
     """Ask the real upsd: return what the emptiest UPS has left, in s, or None if none says it.
 
     Raises Refused, if it is no time for a drill.
@@ -47,7 +47,7 @@ def ask_real_upsd(policy: Policy) -> float | None:
     return min(left, default=None)
 
 
-def make_job(policy: Policy, outage: float, host: RehearsalHost) -> Job:
+def make_job(policy: ShutdownPolicy, outage: float, host: RehearsalHost) -> Job:
     """Gather what the inner half has to know. Raises Refused."""
     if not 0 <= outage <= OUTAGE_MOST:
         raise RehearsalRefused(f"--outage must be from 0 to {OUTAGE_MOST:g} s")
@@ -55,18 +55,18 @@ def make_job(policy: Policy, outage: float, host: RehearsalHost) -> Job:
     if conf is None:
         raise RehearsalRefused(f"{host.conf_path} can't be read. The role nut_server writes it")
     # an address has nothing to do in there, and a stage is no part of it
-    bare = Policy((), policy.machines, policy.settle, policy.reserve, policy.longest)
+    bare = ShutdownPolicy((), policy.machines, policy.settle, policy.reserve, policy.longest)
     return Job(bare, read_timing(conf), ask_real_upsd(policy), outage, name_primary(policy))
 
 
-def hold_drill(policy: Policy, outage: float, host: RehearsalHost, say: Output, *, as_json: bool) -> int:
+def hold_drill(policy: ShutdownPolicy, outage: float, host: RehearsalHost, say: Output, *, as_json: bool) -> int:
     """Hold a drill, and return the exit code of its inner half, which says on this process's own streams what happens. Raises Refused."""
     starter = sandbox.find_systemd_run(host)
     job = make_job(policy, outage, host)
     # a little later than it ends by itself
     words = sandbox.drill_command(starter, host.program, job.time_limit + 30, as_json=as_json)
     stopped = threading.Event()
-    asker = observe.Asker(policy.upses, host.clock.now)
+    asker = observe.UpsObserver(policy.upses, host.clock.now)
     try:
         with stop_on_signals(stopped.set):
             return _watch_drill(words, job, say, stopped, asker=asker, run=host.run)
@@ -80,7 +80,7 @@ def _watch_drill(
     say: Output,
     stopped: threading.Event,
     *,
-    asker: Callable[[], Mapping[str, gate.Reading]],
+    asker: Callable[[], Mapping[str, gate.GateReading]],
     run: Run,
 ) -> int:
     # a session of its own: Ctrl-C is for this half, which ends the other one in order

@@ -23,7 +23,7 @@ from ..net import vocabulary
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import observe
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 from .fitness import Fitness, find_addresses, judge_fitness, observe_host
 from .job import Output, RehearsalError, RehearsalHost, RehearsalRefused, name_primary, read_timing, stop_on_signals
 from .notes import MachineNotes, Notes, RecorderLook, add_look
@@ -48,7 +48,7 @@ class Recorder:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: ShutdownPolicy,
         host: RehearsalHost,
         path: Path,
         log: Output,
@@ -80,8 +80,8 @@ class Recorder:
     def run(self, ready: Callable[[], None]) -> bool:
         """Record. ready: called as soon as each machine has been seen once. Returns False if nobody set FSD, or it took too long."""
         # what is not written now could not be written later
-        files.replace_own(self.path, self.notes.to_json())
-        files.replace_own(self.host.token_path, f"{self.notes.token}\n")
+        files.replace_private_file(self.path, self.notes.to_json())
+        files.replace_private_file(self.host.token_path, f"{self.notes.token}\n")
         began = self.host.clock.now()
         self.take_look()
         ready()
@@ -119,7 +119,7 @@ class Recorder:
     def write_notes(self) -> None:
         self.written = self.host.clock.now()
         try:
-            files.replace_own(self.path, self.notes.to_json())
+            files.replace_private_file(self.path, self.notes.to_json())
         except files.WriteError as error:
             self.log(str(error))
 
@@ -147,9 +147,9 @@ def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> No
         sender.sendto(words.encode(), address)
 
 
-def run_recorder(policy: Policy, host: RehearsalHost, path: Path, log: Output) -> bool:
+def run_recorder(policy: ShutdownPolicy, host: RehearsalHost, path: Path, log: Output) -> bool:
     """Be the recorder: what its unit runs. path: of the record. Returns as Recorder.run() does."""
-    looker = observe.Looker(policy.machines, host.run, host.clock.now, resolve=host.names)
+    looker = observe.MachineObserver(policy.machines, host.run, host.clock.now, resolve=host.names)
     try:
         recorder = Recorder(policy, host, path, log, prober=looker)
         with stop_on_signals(recorder.stop):
@@ -164,7 +164,7 @@ def recorder_command(starter: str, program: Sequence[str]) -> list[str]:
     return unit_command(starter, UNIT, given, [*program, "record", "--inside"])
 
 
-def start_recorder(policy: Policy, host: RehearsalHost, need: float | None) -> Fitness:
+def start_recorder(policy: ShutdownPolicy, host: RehearsalHost, need: float | None) -> Fitness:
     """See that all is fit, and have systemd start the recorder. When this returns, it records. Raises RehearsalError.
 
     need: seconds that the plan wants of the battery, None if not known.
@@ -179,7 +179,7 @@ def start_recorder(policy: Policy, host: RehearsalHost, need: float | None) -> F
     return fit
 
 
-def check_fitness(policy: Policy, host: RehearsalHost, need: float | None) -> Fitness:
+def check_fitness(policy: ShutdownPolicy, host: RehearsalHost, need: float | None) -> Fitness:
     """Return what one has to know before a real shutdown. Raises Refused if anything stands against it."""
     fit = judge_fitness(policy, observe_host(policy, host), need)
     if fit.problems:

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
-from ..base.table import grid
+from ..base.table import format_grid
 from ..plan import model, planner
 from ..shutdown import gate
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 from .aftermath import Aftermath
 from .job import Job, read_timing
 from .notes import Notes
@@ -23,7 +23,7 @@ Times = Sequence[Optional[float]]
 """When a machine began to go down, and was down, s; None if it never was so, or nobody can tell."""
 
 
-def plan_shutdown(policy: Policy, timing: Mapping[str, int], primary: str) -> model.Plan:
+def plan_shutdown(policy: ShutdownPolicy, timing: Mapping[str, int], primary: str) -> model.Plan:
     """Return the plan of a shutdown, as it counts from the low battery on until the primary powers off."""
     seconds: dict[str, Any] = {name.lower(): float(value) for name, value in timing.items()}
     machines = [
@@ -40,7 +40,7 @@ def plan_shutdown(policy: Policy, timing: Mapping[str, int], primary: str) -> mo
     return planner.make_plan(machines, [model.Supply("ups")], model.Timing(**seconds, settle=policy.settle))
 
 
-def planned_times(plan: model.Plan, policy: Policy, primary: str) -> dict[str, Times]:
+def planned_times(plan: model.Plan, policy: ShutdownPolicy, primary: str) -> dict[str, Times]:
     """Return when each machine should begin to go down, and be down, and the primary should power off; s from the low battery on."""
     names = [machine.name for machine in policy.machines]
     return {
@@ -76,7 +76,7 @@ def _format_times(
         for first, words, plan, at in zip((True, False), does, plans, seen):
             row = (name if first else "", words, word(plan), word(at))
             rows.append(row if took is None else (*row, "" if first else word(took.get(name), "")))
-    return grid(rows, f"ll{'r' * len(rows[0][2:])}")
+    return format_grid(rows, f"ll{'r' * len(rows[0][2:])}")
 
 
 # A drill
@@ -138,7 +138,7 @@ def drill_table(data: Mapping[str, Any]) -> str:
 
 
 def record_report(
-    notes: Notes, policy: Policy, conf: str, after: Aftermath, own: float | None = None
+    notes: Notes, policy: ShutdownPolicy, conf: str, after: Aftermath, own: float | None = None
 ) -> dict[str, Any]:
     """Put together what was planned and what was seen, in seconds from FSD on.
 

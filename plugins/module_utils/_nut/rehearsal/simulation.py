@@ -57,7 +57,7 @@ def upsmon_conf(
     lines = [
         f"MONITOR {UPS}@{where} 1 {user} {password} {'primary' if user == PRIMARY else 'secondary'}",
         "MINSUPPLIES 1",
-        f"SHUTDOWNCMD {grammar.encode(note_command(note))}",
+        f"SHUTDOWNCMD {grammar.quote_word(note_command(note))}",
         *([f"POWERDOWNFLAG {flag}"] if flag else []),
         *(f"{name} {value}" for name, value in seconds.items()),
         # nobody shall read on his screen that the power fails

@@ -92,7 +92,7 @@ class Watcher:
     @property
     def power(self) -> str:
         """Where the power comes from, as far as upsd said before it fell silent."""
-        return watch.power_of(self.last_words.values())
+        return watch.power_source(self.last_words.values())
 
     # Asking
 
@@ -108,7 +108,7 @@ class Watcher:
             statuses = {}
             for name in names:
                 statuses[name] = self.ask_status(self._client, name)
-                self.last_words[name] = watch.last_word(self.last_words[name], statuses[name])
+                self.last_words[name] = watch.latest_power_status(self.last_words[name], statuses[name])
         except (Unreachable, OSError):
             self._client.close()
             self._client = None
@@ -152,7 +152,7 @@ class Watcher:
         if self.process and self.process.has_ended():
             self.lose_process()
         if self.process is None:
-            pid = systemd.show([systemd.SERVER], self.run)[systemd.SERVER].pid
+            pid = systemd.show_units([systemd.SERVER], self.run)[systemd.SERVER].pid
             if not pid:
                 raise ProcessEnded
             self.process = UpsdProcess(pid)
@@ -246,7 +246,7 @@ class Watcher:
         ):
             return
         self._listened = moment
-        deaf = tuple(join_host(*place) for place in upsd.listening(self.read_conf()) if is_deaf(*place))
+        deaf = tuple(join_host(*place) for place in upsd.read_listen_lines(self.read_conf()) if is_deaf(*place))
         again = tuple(place for place in deaf if place in self._deaf and place not in self.memory.tried)
         self._deaf = deaf
         if again:
@@ -265,7 +265,7 @@ class Watcher:
     def report(self, kind: str, address: str, words: str) -> None:
         """Remember an event. It is told once, and then only counted for a while; a count is saved now and then."""
         moment = self.clock.wall()
-        self.memory, is_news = self.memory.with_event(watch.Event(kind, address, words, moment, moment))
+        self.memory, is_news = self.memory.with_event(watch.WatchEvent(kind, address, words, moment, moment))
         self._unsaved = True
         if is_news:
             self.save_memory()
@@ -273,7 +273,7 @@ class Watcher:
 
     def save_memory(self) -> None:
         """Hand over the memory, to be written."""
-        self.save(watch.dump(self.memory))
+        self.save(watch.dump_memory(self.memory))
         self._saved, self._unsaved = self.clock.now(), False
 
     def say_once(self, words: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from ..conf import ups_conf
 from ..conf.directives import Release
-from ..conf.release import dotted
+from ..conf.release import format_release
 from ..conf.ups_conf import Pair, Section, UpsConf
 from . import fingerprint
 from .bus import GUESS, UsbUps
@@ -58,7 +58,7 @@ def _find_edited(known: KnownUpses) -> frozenset[str]:
         for name, section in known.conf.sections.items()
         if (name in wanted or name in known.found)
         and wanted.get(name) != section
-        and known.written.get(name) not in (None, ups_conf.render((section,)))
+        and known.written.get(name) not in (None, ups_conf.render_sections((section,)))
     )
 
 
@@ -239,7 +239,7 @@ class _Resolver:
             if since and self.release < since and not (sighting.rule and sighting.rule.driver):
                 self._refuse_ups(
                     sighting,
-                    f"NUT knows it from {dotted(since)} on, and this host has {dotted(self.release)}. Use a newer NUT",
+                    f"NUT knows it from {format_release(since)} on, and this host has {format_release(self.release)}. Use a newer NUT",
                 )
 
     def _is_allowed(self, name: str, sighting: Sighting) -> bool:
@@ -417,13 +417,13 @@ class _Resolver:
                     sighting,
                     f"{FOUND_MOST} UPSes were found here already. Declare it, or take some of them away by a play",
                 )
-            elif not self.policy.unknown:
+            elif not self.policy.default_name:
                 self._refuse_ups(
                     sighting, "the policy leaves unknown UPSes alone. Declare it, or give it a name in a rule"
                 )
             else:
                 number = 1
-                while (name := f"{self.policy.unknown}{number if number > 1 else ''}").lower() in taken:
+                while (name := f"{self.policy.default_name}{number if number > 1 else ''}").lower() in taken:
                     number += 1
                 taken.add(name.lower())
                 self._give_name(name, sighting, sighting.driver)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..conf.directives import Release
-from ..conf.release import dotted
+from ..conf.release import format_release
 from ..conf.ups_conf import FIRST, Pair, Section
 from .bus import HID_DRIVER, UsbDevice
 from .fingerprint import (
@@ -99,7 +99,7 @@ def _explain_twins(device: UsbDevice, twins: Sequence[UsbDevice], why: str) -> s
 def _explain_lack(release: Release) -> str:
     if release < BUSPORT_SINCE:
         return (
-            f"they have no serial numbers of their own, and NUT {dotted(release)} knows only buses. "
+            f"they have no serial numbers of their own, and NUT {format_release(release)} knows only buses. "
             "Plug one into a port of another USB controller, or use NUT 2.8.1"
         )
     return (

@@ -53,7 +53,7 @@ _TEXTS = ("vendorid", "productid", "serial")
 
 _MATCHERS = ("vendor", "product", "serial", "port")
 RULE_KEYS = (*_MATCHERS, "ignore", "name", "driver", "options")
-KEYS = ("version", "sysfs", "dev", "unknown", "takeover", "absent", "patterns", "rules", "debug")
+KEYS = ("version", "sysfs", "dev", "default_name", "takeover", "absent", "patterns", "rules", "debug")
 ABSENT = ("keep", "dummy")
 
 
@@ -112,11 +112,11 @@ class DeviceRule:
 
 @dataclass(frozen=True)
 class UsbPolicy:
-    """The policy of a host. sysfs, dev: where to look. unknown: what an unknown UPS is called; "" leaves it alone."""
+    """The policy of a host. sysfs, dev: where to look. default_name: what an undeclared UPS is called; "" leaves it alone."""
 
     sysfs: str = "/sys"
     dev: str = "/dev"
-    unknown: str = "ups"
+    default_name: str = "ups"
     takeover: bool = True
     absent: str = "keep"
     patterns: tuple[str, ...] = ()
@@ -179,7 +179,9 @@ def _read_members(check: Check, data: object) -> UsbPolicy:
     return UsbPolicy(
         sysfs=_read_folder(check, *given.at("sysfs"), default="/sys"),
         dev=_read_folder(check, *given.at("dev"), default="/dev"),
-        unknown="" if given.get("unknown") == "" else _read_name(check, *given.at("unknown"), default="ups"),
+        default_name=""
+        if given.get("default_name") == ""
+        else _read_name(check, *given.at("default_name"), default="ups"),
         takeover=check.truth(*given.at("takeover"), default=True),
         absent=check.choice(*given.at("absent"), ABSENT, " or ".join(ABSENT)),
         patterns=tuple(
@@ -260,7 +262,7 @@ def _read_options(check: Check, path: str, data: object) -> tuple[ups_conf.Pair,
         check.add(path, "has a key twice, in different case. Drivers make no difference: say it once")
         return ()
     try:
-        made = ups_conf.section({"name": "ups", "options": kept})
+        made = ups_conf.build_section({"name": "ups", "options": kept})
     except ups_conf.DeviceError as error:
         check.add(path, str(error).partition(": ")[2])
         return ()

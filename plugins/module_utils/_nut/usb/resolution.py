@@ -21,9 +21,9 @@ class KnownUpses:
 
     wanted: UpsConf | None  # ups.conf as the inventory wants it; None if nobody said
     conf: UpsConf  # ups.conf as it is
-    found: frozenset[str] = frozenset()  # names of found sections: ups_conf_text.found_in()
+    found: frozenset[str] = frozenset()  # names of found sections: ups_conf_text.found_sections()
     memory: Mapping[str, Fingerprint] = field(default_factory=dict)  # name -> the UPS that had it last
-    # name -> ups_conf.render() of the section as we wrote it last. A section that differs was edited by hand, and is left alone,
+    # name -> ups_conf.render_sections() of the section as we wrote it last. A section that differs was edited by hand, and is left alone,
     # so what Resolution calls fixed must keep the entry that it has, or none.
     written: Mapping[str, str] = field(default_factory=dict)
     # Whether a play asks. Then wanted counts for fixed sections and for what stands before the sections, and nobody has edited

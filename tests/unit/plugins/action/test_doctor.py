@@ -39,7 +39,9 @@ def test_what_the_module_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     result, given = run(monkeypatch, {"role": "primary"}, {"seen": {"now": 101.0}, "findings": []}, [100.0, 102.0])
     assert given["name"] == "pve"
     assert given["digests"] == doctor.digests()
-    assert [(one["check"], one["host"], one["verdict"]) for one in result["findings"]] == [("skew", "pve", "ok")]
+    assert [(finding["check"], finding["host"], finding["verdict"]) for finding in result["findings"]] == [
+        ("skew", "pve", "ok")
+    ]
 
 
 def test_a_clock_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,8 +52,8 @@ def test_a_clock_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
         [100.0, 102.0],
     )
     assert given == {"role": "primary", "name": "other", "digests": {}}
-    assert [(one["host"], one["verdict"], one["seen"]) for one in result["findings"]] == [
-        ("other", "warning", "its clock is 100 s behind the one where Ansible runs")
+    assert [(finding["host"], finding["verdict"], finding["seen"]) for finding in result["findings"]] == [
+        ("other", "warning", "the clock is 100 s behind the Ansible controller's")
     ]
 
 

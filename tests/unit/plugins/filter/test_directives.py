@@ -110,7 +110,7 @@ def test_what_can_not_be_written(name: str, value: Any, said: str) -> None:
 
 @given(ASCII)
 def test_nut_reads_any_text_back(text: str) -> None:
-    (line,) = grammar.parse(directives({"CERTIDENT": [text, "end"]}, "upsd.conf") + "\n")
+    (line,) = grammar.parse_lines(directives({"CERTIDENT": [text, "end"]}, "upsd.conf") + "\n")
     assert line.words == ("CERTIDENT", text, "end")
 
 

@@ -70,7 +70,7 @@ def test_a_secondary_that_was_left_out_is_not_judged() -> None:
     [
         ({}, "can't be reached: no answer"),
         ({"__nut_server_doctor": {"unreachable": True, "msg": "no route"}}, "can't be reached: no route"),
-        ({"__nut_server_doctor": {"failed": True, "msg": "MODULE FAILURE"}}, "could not be looked at: MODULE FAILURE"),
+        ({"__nut_server_doctor": {"failed": True, "msg": "MODULE FAILURE"}}, "could not be checked: MODULE FAILURE"),
         ({"__nut_doctor_trouble": {"msg": "nut_server_devices must be a list"}}, "nut_server_devices must be a list"),
         (
             {"__nut_doctor_trouble": {"msg": "gone", "unreachable": True}, "__nut_server_doctor": {"skipped": True}},
@@ -128,7 +128,10 @@ def test_a_host_tells_only_of_itself_and_of_its_secondaries() -> None:
     made = report(
         ["pve", "pve2", "nas"], pve={"__nut_server_doctor": {"findings": lies}}, pve2={"__nut_server_doctor": {}}
     )
-    assert [one for one in told(made) if one[0] != "reachable"] == [("usb", "pve", "ok"), ("login", "nas", "ok")]
+    assert [finding for finding in told(made) if finding[0] != "reachable"] == [
+        ("usb", "pve", "ok"),
+        ("login", "nas", "ok"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -157,5 +160,5 @@ def test_whatever_a_host_says(own: dict[str, Any]) -> None:
     media = {"__nut_client_doctor": {"findings": [finding("port", "media", "ok")]}}
     made = report(["pve", "media"], pve=own, media=media)
     assert ("port", "media", "ok") in told(made)
-    assert any(one["host"] == "pve" for one in made["findings"])
+    assert any(finding["host"] == "pve" for finding in made["findings"])
     assert not unfit(shown(made))

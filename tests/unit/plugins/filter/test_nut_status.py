@@ -18,7 +18,7 @@ SEEN = {
     "upsd": None,
     "upses": [],
     "addresses": {},
-    "events": [[0.0, "mains failed: ups is on battery"]],
+    "events": [[0.0, "power failure: ups is on battery"]],
 }
 
 status = nut_status.FilterModule().filters()["nut_status"]
@@ -32,7 +32,7 @@ def test_a_primary_that_answers_and_one_that_does_not() -> None:
     }
     shown = status(["pve", "pve2", "pve3"], hostvars, [])
     assert "pve, NUT 2.8.1" in shown
-    assert "mains failed: ups is on battery" in shown
+    assert "power failure: ups is on battery" in shown
     assert "pve2: can't be asked: no route" in shown
     assert "pve3: can't be asked: no answer" in shown
 
@@ -58,8 +58,8 @@ def shown(seen: Any) -> str:
 )
 def test_another_result_hides_no_other_host(seen: Any) -> None:
     text = shown(seen)
-    assert "bad: its answer can't be read: seen" in text
-    assert "nas (logged in; waited for 60 s, at most 90 s)" in text
+    assert "bad: bad answer: seen" in text
+    assert "nas (logged in; takes 60 s, at most 90 s)" in text
 
 
 @pytest.mark.parametrize("nasty", NASTY)

@@ -45,7 +45,9 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.
         ca="CA",
     )
     assert result["changed"] is False
-    assert ("files", "pve", "failure") in {(one["check"], one["host"], one["verdict"]) for one in result["findings"]}
+    assert ("files", "pve", "failure") in {
+        (finding["check"], finding["host"], finding["verdict"]) for finding in result["findings"]
+    }
     assert set(result["findings"][0]) == {"check", "host", "verdict", "seen", "todo"}
     assert result["seen"]["now"] == 1.0
     assert "failure" in result["msg"]

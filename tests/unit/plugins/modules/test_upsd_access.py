@@ -99,7 +99,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(_host, "ROOT", tmp_path)
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
     monkeypatch.setattr(_service, "runner", lambda _module: made)
-    monkeypatch.setattr(_upsd_access, "resolve", resolve)
+    monkeypatch.setattr(_upsd_access, "resolve_name", resolve)
     monkeypatch.setattr(_upsd_access, "ask_upsd", lambda: made.says)
     return made
 

@@ -26,8 +26,21 @@ UNKNOWN = "is not a variable of this collection."
             f"nut_hotplug_xyz {UNKNOWN} `ansible-doc -t role homelab.nut.nut_hotplug` lists them.",
         ),
         (
-            {"nut_server_devices": [{"name": "ups", "drivr": "auto"}]},
-            "nut_server_devices[0] has no key drivr. Did you mean driver?",
+            {"nut_server_users": [{"name": "me", "actons": ["SET"]}]},
+            "nut_server_users[0] has no key actons. Did you mean actions?",
+        ),
+        (
+            {"nut_server_offduration": 30},
+            f"nut_server_offduration {UNKNOWN} Did you mean nut_server_upsmon_conf.OFFDURATION?",
+        ),
+        ({"nut_server_at": []}, f"nut_server_at {UNKNOWN} Did you mean nut_server_upssched_rules?"),
+        (
+            {"nut_server_upsd_debug_min": 1},
+            f"nut_server_upsd_debug_min {UNKNOWN} Did you mean nut_server_upsd_conf.DEBUG_MIN?",
+        ),
+        (
+            {"nut_client_pollfrq": 3},
+            f"nut_client_pollfrq {UNKNOWN} Did you mean nut_client_upsmon_conf.POLLFREQ?",
         ),
         ({"nut_client_guest": {"xyz": 1}}, "nut_client_guest has no key xyz. Its keys are kind, id."),
     ],

@@ -33,7 +33,7 @@ HOSTS: dict[str, dict[str, Any]] = {
     "bare": {},
     "full": {
         "nut_hotplug_scan_interval": 15,
-        "nut_hotplug_unknown": "my-ups",
+        "nut_hotplug_default_name": "my-ups",
         "nut_hotplug_takeover": "no",
         "nut_hotplug_absent": "dummy",
         "nut_hotplug_patterns": ["1234:*", "*delta*", HOSTILE],
@@ -56,7 +56,7 @@ HOSTS: dict[str, dict[str, Any]] = {
     "open": {"nut_hotplug_hardening": "no"},
     "home": {"nut_hotplug_log": "/home/me/ups.log"},
     "number": {"nut_hotplug_rules": [{"vendor": 307}]},
-    "wrong": {"nut_hotplug_unknown": "a b", "nut_hotplug_patterns": ["1234:00"]},
+    "wrong": {"nut_hotplug_default_name": "a b", "nut_hotplug_patterns": ["1234:00"]},
     "fast": {"nut_hotplug_scan_interval": 4},
     "slow": {"nut_hotplug_scan_interval": 86401},
     "blank": {"nut_hotplug_log": "/var/log/a b"},
@@ -67,8 +67,8 @@ HOSTS: dict[str, dict[str, Any]] = {
     "percent": {"nut_hotplug_timezone": "%h"},
 }
 REFUSED = {
-    "number": "__nut_hotplug_policy: $.rules[0].vendor",
-    "wrong": "$.unknown",
+    "number": "nut_hotplug_rules[0].vendor",
+    "wrong": "nut_hotplug_default_name",
     **dict.fromkeys(
         ("fast", "slow", "blank", "folder", "relative", "line", "zone", "percent"), "nut_hotplug_scan_interval must be"
     ),
@@ -153,7 +153,7 @@ def test_the_policy(rendered: dict[str, dict[str, Any]]) -> None:
         "version": 1,
         "sysfs": "/run/usb/sys",
         "dev": "/run/usb/dev",
-        "unknown": "my-ups",
+        "default_name": "my-ups",
         "takeover": False,
         "absent": "dummy",
         "patterns": HOSTS["full"]["nut_hotplug_patterns"],
@@ -317,7 +317,7 @@ def test_no_pattern_breaks_the_rule(patterns: list[str], made: list[dict[str, An
 
 def test_a_default_is_documented_as_it_is() -> None:
     options = load("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    defaults = load("defaults/main.yml")
+    defaults = {name: value for name, value in load("defaults/main.yml").items() if not name.startswith("__")}
     assert set(defaults) == set(options)
     for name, value in defaults.items():
         if isinstance(value, dict) or (isinstance(value, str) and "{{" in value):

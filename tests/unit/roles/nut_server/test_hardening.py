@@ -42,7 +42,7 @@ HOSTS: dict[str, dict[str, Any]] = {
     "low_extra": {"nut_server_extra_lines": {"upsd.conf": "LISTEN 127.0.0.1 80"}},
     "high_port": {"nut_server_port": 1024, "nut_server_listen": [{"address": "10.0.0.1"}]},
     "no_flag": {"nut_server_upsmon_conf": {"POWERDOWNFLAG": None}},
-    "no_gate": {"nut_server_gate": False},
+    "no_gate": {"nut_server_gate": {"enabled": False}},
     "notify": {"nut_server_upsmon_conf": {"NOTIFYCMD": "/usr/local/bin/tell"}},
     "upssched": {"nut_server_upssched_rules": [{"notifytype": "ONBATT", "command": "EXECUTE", "name": "x"}]},
     "shutdown": {"nut_server_upsmon_conf": {"SHUTDOWNCMD": "/root/bye; /bin/systemctl start nut-shutdown.service"}},

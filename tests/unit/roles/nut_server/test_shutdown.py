@@ -61,11 +61,12 @@ def test_the_places_are_the_same_everywhere() -> None:
 
 def test_the_defaults_are_a_policy() -> None:
     defaults = load("defaults/main.yml")
+    gate = load("meta/argument_specs.yml")["argument_specs"]["main"]["options"]["nut_server_gate"]["options"]
     policy = compose_policy(
         [],
         ["ups"],
         3493,
-        settle=defaults["nut_server_gate_settle"],
+        settle=gate["settle"]["default"],
         reserve=defaults["nut_server_shutdown_time"],
         least=defaults["nut_server_shutdown_time"] + 10,
         flag=load("vars/main.yml")["__nut_server_own_settings"]["upsmon.conf"]["POWERDOWNFLAG"],

@@ -140,7 +140,7 @@ def test_accepted_values(option: str, value: Any) -> None:
 def test_accepted_login_word_survives_nut(value: str) -> None:
     """In `MONITOR ups@host 1 user WORD SLAVE` NUT must read an accepted word as one word, letter by letter."""
     if not find_problems({"monpwd": value}):
-        (line,) = grammar.parse(f"MONITOR ups@host 1 user {value} SLAVE\n")
+        (line,) = grammar.parse_lines(f"MONITOR ups@host 1 user {value} SLAVE\n")
         assert line.words == ("MONITOR", "ups@host", "1", "user", value, "SLAVE")
 
 

@@ -40,7 +40,7 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
 
 
 def logins(seen: Observation, expected: Expected = EXPECTED) -> list[tuple[str, str]]:
-    return [(one.host, one.verdict) for one in find_problems(seen, expected) if one.check == "login"]
+    return [(finding.host, finding.verdict) for finding in find_problems(seen, expected) if finding.check == "login"]
 
 
 def test_a_secondary_that_is_not_logged_in_is_a_failure_of_its_own() -> None:
@@ -66,16 +66,18 @@ def test_any_address_of_a_secondary_counts_and_any_spelling() -> None:
         with_ups(clients=("127.0.0.1", "::ffff:192.0.2.21")), addresses={"nas": ("192.0.2.20", "192.0.2.21")}
     )
     assert logins(seen) == []
-    assert not [one for one in examine_host(seen, EXPECTED) if one.check == "strangers" and one.verdict != OK]
+    assert not [
+        finding for finding in examine_host(seen, EXPECTED) if finding.check == "strangers" and finding.verdict != OK
+    ]
 
 
 def test_who_is_not_in_the_inventory_is_noted() -> None:
     found = [
-        one
-        for one in examine_host(with_ups(clients=("127.0.0.1", "192.0.2.20", "192.0.2.99")), EXPECTED)
-        if one.check == "strangers"
+        finding
+        for finding in examine_host(with_ups(clients=("127.0.0.1", "192.0.2.20", "192.0.2.99")), EXPECTED)
+        if finding.check == "strangers"
     ]
-    assert [(one.verdict, "192.0.2.99" in one.seen) for one in found] == [(NOTE, True)]
+    assert [(finding.verdict, "192.0.2.99" in finding.seen) for finding in found] == [(NOTE, True)]
 
 
 @pytest.mark.parametrize(
@@ -94,27 +96,29 @@ def test_who_is_not_in_the_inventory_is_noted() -> None:
 def test_where_upsd_listens(places: list[tuple[str, int]], wanted: str, verdict: str) -> None:
     files = {**FILES, "upsd.conf": wanted}
     seen = replace(
-        with_text("upsd.conf", lambda one: wanted), sockets=tuple(Socket(*place, "upsd") for place in places)
+        with_text("upsd.conf", lambda _text: wanted), sockets=tuple(Socket(*place, "upsd") for place in places)
     )
-    assert [one.verdict for one in examine_host(seen, replace(EXPECTED, files=files)) if one.check == "listening"] == [
-        verdict
-    ]
+    assert [
+        finding.verdict
+        for finding in examine_host(seen, replace(EXPECTED, files=files))
+        if finding.check == "listening"
+    ] == [verdict]
 
 
 def test_sockets_whose_owner_can_not_be_told_count_as_upsd_s() -> None:
     seen = replace(SEEN, sockets=(Socket("0.0.0.0", 22, ""), Socket("0.0.0.0", 3493, "")))
-    found = [one for one in examine_host(seen, EXPECTED) if one.check == "listening"]
-    assert [(one.verdict, one.seen) for one in found] == [(OK, "upsd listens on 0.0.0.0:3493")]
+    found = [finding for finding in examine_host(seen, EXPECTED) if finding.check == "listening"]
+    assert [(finding.verdict, finding.seen) for finding in found] == [(OK, "upsd listens on 0.0.0.0:3493")]
     assert [
-        one.verdict
-        for one in find_problems(replace(SEEN, sockets=(Socket("0.0.0.0", 22, ""),)))
-        if one.check == "listening"
+        finding.verdict
+        for finding in find_problems(replace(SEEN, sockets=(Socket("0.0.0.0", 22, ""),)))
+        if finding.check == "listening"
     ] == [FAILURE]
 
 
 def access_findings(seen: Observation, expected: Expected = EXPECTED) -> list[tuple[str, str, str]]:
-    found = [one for one in examine_host(seen, expected) if one.check == "access" and one.verdict != OK]
-    return [(one.verdict, one.host, one.seen) for one in found]
+    found = [finding for finding in examine_host(seen, expected) if finding.check == "access" and finding.verdict != OK]
+    return [(finding.verdict, finding.host, finding.seen) for finding in found]
 
 
 def test_a_table_that_is_not_loaded() -> None:
@@ -140,7 +144,7 @@ def test_a_secondary_with_another_address(kept: str) -> None:
 
 
 def test_another_port() -> None:
-    seen = with_text("upsd.conf", lambda was: was + "LISTEN 0.0.0.0 4000\n")
+    seen = with_text("upsd.conf", lambda text: text + "LISTEN 0.0.0.0 4000\n")
     ((verdict, _host, words),) = access_findings(seen)
     assert verdict == FAILURE
     assert "upsd listens on port 4000, which /etc/nut/access.nft does not cover" in words
@@ -148,7 +152,7 @@ def test_another_port() -> None:
 
 def test_the_port_that_upsd_had_before_may_be_covered_until_the_next_run() -> None:
     table = access.render_table([3493, 4000], access.parse_sources(TABLE))
-    seen = with_own_file(TABLE_PATH, lambda was: replace(was, text=table))
+    seen = with_own_file(TABLE_PATH, lambda file: replace(file, text=table))
     assert access_findings(replace(seen, access=replace(LOADED, ports=frozenset({3493, 4000})))) == []
 
 
@@ -161,7 +165,7 @@ def test_nothing_of_it_is_installed() -> None:
 def test_its_timer_does_not_run() -> None:
     ((verdict, _host, words),) = access_findings(with_unit("nut-access-refresh.timer", make_unit("inactive", "static")))
     assert verdict == FAILURE
-    assert "nut-access-refresh.timer does not run" in words
+    assert "nut-access-refresh.timer is not running" in words
 
 
 def test_upsd_that_everybody_can_reach() -> None:
@@ -170,8 +174,8 @@ def test_upsd_that_everybody_can_reach() -> None:
     open_to_all = replace(without_kit(deploy_kits.ACCESS), access=None)
     ((verdict, _host, words),) = access_findings(open_to_all, replace(EXPECTED, kits=kits))
     assert verdict == NOTE
-    assert "blocking upsd takes no login" in words
-    at_home = with_text("upsd.conf", lambda _was: "LISTEN 127.0.0.1 3493\n", open_to_all)
+    assert "can block it without a login" in words
+    at_home = with_text("upsd.conf", lambda _text: "LISTEN 127.0.0.1 3493\n", open_to_all)
     assert access_findings(at_home, replace(EXPECTED, kits=kits)) == []
 
 
@@ -180,7 +184,9 @@ def test_who_was_refused_is_named_where_a_secondary_is_missing() -> None:
     ((verdict, _host, words),) = access_findings(seen)
     assert verdict == NOTE
     assert words == "refused in the last day: 192.0.2.99"
-    (login,) = [one for one in examine_host(seen, EXPECTED) if one.check == "login" and one.host == "nas"]
+    (login,) = [
+        finding for finding in examine_host(seen, EXPECTED) if finding.check == "login" and finding.host == "nas"
+    ]
     assert "Addresses refused in the last day: 192.0.2.99" in login.seen
 
 

@@ -30,16 +30,16 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
 
 def test_a_stand_in_for_an_absent_ups_is_a_ups_that_is_not_there() -> None:
     seen = with_text(
-        "ups.conf", lambda one: "maxretry = 3\n[ups]\n  driver = dummy-ups\n  port = nut-hotplug-absent.dev\n"
+        "ups.conf", lambda _text: "maxretry = 3\n[ups]\n  driver = dummy-ups\n  port = nut-hotplug-absent.dev\n"
     )
     absent = make_ups(status=("ABSENT",))
     seen = replace(seen, served=upsd_answer(absent), watched={"ups@localhost:3493": upsd_answer(absent)}, devices=())
-    assert [(one.check, one.verdict) for one in find_problems(seen)] == [("usb", FAILURE)]
+    assert [(finding.check, finding.verdict) for finding in find_problems(seen)] == [("usb", FAILURE)]
 
 
 def test_a_ups_without_keys_is_there_if_it_is_served() -> None:
     plain = {**FILES, "ups.conf": "maxretry = 3\n[ups]\n  driver = usbhid-ups\n  port = auto\n"}
-    seen = with_text("ups.conf", lambda one: plain["ups.conf"])
+    seen = with_text("ups.conf", lambda _text: plain["ups.conf"])
     unclear = replace(DEVICE, hid_power=None)
     assert find_problems(replace(seen, devices=(unclear,)), replace(EXPECTED, files=plain)) == []
     mouse = replace(DEVICE, hid_power=False)
@@ -47,12 +47,12 @@ def test_a_ups_without_keys_is_there_if_it_is_served() -> None:
     gone = replace(
         seen, devices=(mouse,), served=upsd_answer(stale), watched={"ups@localhost:3493": upsd_answer(stale)}
     )
-    assert [one.check for one in find_problems(gone, replace(EXPECTED, files=plain))] == ["usb", "driver"]
+    assert [finding.check for finding in find_problems(gone, replace(EXPECTED, files=plain))] == ["usb", "driver"]
 
 
 def test_a_driver_that_is_none_for_usb_has_nothing_on_the_bus() -> None:
     snmp = {**FILES, "ups.conf": "maxretry = 3\n[ups]\n  driver = snmp-ups\n  port = 192.0.2.9\n"}
-    seen = replace(with_text("ups.conf", lambda one: snmp["ups.conf"]), devices=())
+    seen = replace(with_text("ups.conf", lambda _text: snmp["ups.conf"]), devices=())
     assert find_problems(seen, replace(EXPECTED, files=snmp)) == []
 
 
@@ -61,10 +61,14 @@ def test_a_driver_that_is_none_for_usb_has_nothing_on_the_bus() -> None:
 )
 def test_the_battery_ages(date: str, verdict: str) -> None:
     assert [
-        one.verdict for one in examine_host(with_variables(battery_date=date), EXPECTED) if one.check == "battery"
+        finding.verdict
+        for finding in examine_host(with_variables(battery_date=date), EXPECTED)
+        if finding.check == "battery"
     ] == [verdict]
 
 
 def test_a_battery_that_does_not_say_its_age_is_told_as_such() -> None:
     seen = with_ups(variables={key: value for key, value in VARIABLES.items() if key != "battery.date"})
-    assert "does not say how old" in next(one.seen for one in examine_host(seen, EXPECTED) if one.check == "battery")
+    assert "does not report its battery's age" in next(
+        finding.seen for finding in examine_host(seen, EXPECTED) if finding.check == "battery"
+    )

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
@@ -54,7 +54,7 @@ class Upsd:
         threading.Thread(target=self.serve, daemon=True).start()
 
     def stop(self) -> None:
-        # close() alone would leave the one that waits in accept()
+        # close() alone would leave the thread that waits in accept()
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
@@ -76,9 +76,9 @@ class Upsd:
 
 @pytest.fixture
 def server() -> Iterator[Upsd]:
-    one = Upsd()
-    yield one
-    one.stop()
+    upsd = Upsd()
+    yield upsd
+    upsd.stop()
 
 
 class Runner:
@@ -99,7 +99,9 @@ class Runner:
             ]
             return self.code, "\n\n".join(told) + "\n"
         if command[0] == "journalctl":
-            return self.code, "".join(f"{one if isinstance(one, str) else json.dumps(one)}\n" for one in self.journal)
+            return self.code, "".join(
+                f"{entry if isinstance(entry, str) else json.dumps(entry)}\n" for entry in self.journal
+            )
         return 0, "Network UPS Tools upsmon 2.8.1\n"
 
 
@@ -224,8 +226,8 @@ def test_units(root: Path) -> None:
     )
     runner.units["nut-hotplug.timer"] = "Id=nut-hotplug.timer\nLoadState=not-found\nActiveState=inactive\nMainPID=0"
     units = host(root, runner, kits=[kits.HOTPLUG]).observe_host().units
-    one = units["nut-driver@ups.service"]
-    assert (one.active, one.enabled, one.result, one.since, one.runs) == (
+    unit = units["nut-driver@ups.service"]
+    assert (unit.active, unit.enabled, unit.result, unit.since, unit.runs) == (
         "failed",
         "enabled",
         "exit-code",
@@ -256,12 +258,12 @@ def test_the_journal(root: Path) -> None:
     ]
     journal = host(root, runner, since=3600.0).observe_host().journal
     assert journal == (
-        Entry(1790000000.5, "nut-monitor.service", "UPS on battery"),
-        Entry(1790000003.0, "nut-monitor.service", "UPS on battery"),
-        Entry(1790000000.5, "nut-server.service", "Started it."),
-        Entry(1790000000.5, "nut-monitor.service", "Hi\ufffd"),
+        JournalEntry(1790000000.5, "nut-monitor.service", "UPS on battery"),
+        JournalEntry(1790000003.0, "nut-monitor.service", "UPS on battery"),
+        JournalEntry(1790000000.5, "nut-server.service", "Started it."),
+        JournalEntry(1790000000.5, "nut-monitor.service", "Hi\ufffd"),
     )
-    command = next(one for one in runner.commands if one[0] == "journalctl")
+    command = next(command for command in runner.commands if command[0] == "journalctl")
     assert f"--since=@{NOW - 3600:.0f}" in command
     assert "UNIT=nut-driver@ups.service" in command
     assert command[-1] != "+"
@@ -281,13 +283,13 @@ def test_an_upsd_that_is_not_there(root: Path, server: Upsd) -> None:
     server.stop()
     seen = host(root).observe_host()
     assert "cannot be reached" in str(seen.served)
-    assert all("cannot be reached" in str(one) for one in seen.watched.values())
+    assert all("cannot be reached" in str(answer) for answer in seen.watched.values())
 
 
 def test_a_ups_that_upsd_does_not_know(root: Path) -> None:
     path = root / "etc/nut/upsmon.conf"
     path.write_text(path.read_text().replace("MONITOR ups@", "MONITOR other@"))
-    assert ["UNKNOWN-UPS" in str(one) for one in host(root).observe_host().watched.values()] == [True]
+    assert ["UNKNOWN-UPS" in str(answer) for answer in host(root).observe_host().watched.values()] == [True]
 
 
 def test_a_name_without_an_address(root: Path) -> None:
@@ -297,7 +299,7 @@ def test_a_name_without_an_address(root: Path) -> None:
     # an address with the brackets of a MONITOR line needs no name server
     seen = host(root, clients={"nas": "nas.lan", "other": "[fd00::5]"}, resolve=resolve).observe_host()
     assert seen.addresses == {
-        "nas": "the name nas.lan has no address here (Name or service not known)",
+        "nas": "can't resolve nas.lan (Name or service not known)",
         "other": ("fd00::5",),
     }
 
@@ -401,8 +403,8 @@ def test_what_sandboxes_a_host_refused(root: Path) -> None:
 
 def test_the_gate_s_own_notes(root: Path) -> None:
     assert (host(root).observe_host().gate_state, host(root).observe_host().last_gate) == (None, None)
-    state = gate.begin("boot", "systemd", 10.0)
-    for path, text in ((paths.GATE_STATE, gate.dump(state)), (paths.GATE_REPORT, "[1]")):
+    state = gate.new_state("boot", "systemd", 10.0)
+    for path, text in ((paths.GATE_STATE, gate.dump_state(state)), (paths.GATE_REPORT, "[1]")):
         (root / path).parent.mkdir(parents=True)
         (root / path).write_text(text)
     seen = host(root).observe_host()
@@ -417,7 +419,7 @@ def test_the_usb_bus_where_the_policy_has_it(root: Path) -> None:
     tree.plug()
     policy = {"version": 1, "sysfs": "/elsewhere/sys", "dev": "/elsewhere/dev"}
     (root / "etc/nut/hotplug.json").write_text(json.dumps(policy))
-    assert "051d:0002" in [one.ids for one in host(root).observe_host().devices]
+    assert "051d:0002" in [device.ids for device in host(root).observe_host().devices]
 
 
 # /proc
@@ -455,7 +457,7 @@ def test_who_listens_where(root: Path) -> None:
         Socket("127.0.0.1", 22, ""),
         Socket("::1", 3493, ""),
     )
-    assert [(one.name, one.pid) for one in seen.processes] == [("upsd", 12), ("upsmon", 13)]
+    assert [(process.name, process.pid) for process in seen.processes] == [("upsd", 12), ("upsmon", 13)]
 
 
 def test_a_kernel_without_ipv6(root: Path) -> None:

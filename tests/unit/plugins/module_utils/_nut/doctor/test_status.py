@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import status
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Observation, UpsdAnswer
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
@@ -80,8 +80,8 @@ def facts(*states: snapshot.UpsState, **changes: Any) -> dict[str, Any]:
         "served": said,
         "addresses": {"nas": ("192.0.2.20",), "media": "none"},
         "journal": (
-            Entry(0.0, "nut-monitor.service", "UPS ups@pve on battery"),
-            Entry(1.0, "nut-monitor.service", "UPS ups@pve on line power"),
+            JournalEntry(0.0, "nut-monitor.service", "UPS ups@pve on battery"),
+            JournalEntry(1.0, "nut-monitor.service", "UPS ups@pve on line power"),
         ),
     }
     made: dict[str, Any] = json.loads(json.dumps(status.collect_facts(Observation(**{**given, **changes}))))
@@ -93,17 +93,20 @@ def test_one_screen() -> None:
     lines = shown.splitlines()
     assert lines[:4] == [
         "pve, NUT 2.8.1",
-        "  ups (APC Back-UPS): on mains, charging, charge 98 %, lasts 40 min, load 12 %, battery of 2023/05/31",
-        "    on it: nas (logged in; waited for 60 s, at most 90 s), media (NOT logged in; waited for 5 s, at most 35 s), this",
-        "      host (logged in), 192.0.2.99 (not in the inventory)",
+        "  ups (APC Back-UPS): on mains, charging, charge 98 %, lasts 40 min, load 12 %, battery from 2023/05/31",
+        "    machines: nas (logged in; takes 60 s, at most 90 s), media (NOT logged in; takes 5 s, at most 35 s), this host",
+        "      (logged in), 192.0.2.99 (not in the inventory)",
     ]
     assert lines[4] == "  last events:"
-    assert [line.split("  ")[-1] for line in lines[5:]] == ["mains failed: ups is on battery", "mains are back: ups"]
+    assert [line.split("  ")[-1] for line in lines[5:]] == [
+        "power failure: ups is on battery",
+        "power is back: ups is on mains",
+    ]
 
 
 def test_a_ups_without_data() -> None:
     shown = status.format_status({"pve": facts(state(fresh=False, error="DATA-STALE", variables={}, clients=()))}, [])
-    assert "  ups: no data (DATA-STALE)\n    on it: this host (NOT logged in)" in shown
+    assert "  ups: no data (DATA-STALE)\n    machines: this host (NOT logged in)" in shown
 
 
 def test_an_upsd_and_a_host_that_say_nothing() -> None:

@@ -12,8 +12,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd impo
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section, UpsConf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import (
-    compose,
-    found_in,
+    compose_text,
+    found_sections,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide import (
     DUMMY_AFTER,
@@ -718,8 +718,8 @@ def test_properties_of_a_plan(  # noqa: PLR0917 - one for each strategy
         if made.conf is not None and name in made.conf.sections:
             assert made.conf.sections[name] in (was.conf.sections.get(name), res.conf.sections[name])
     if made.conf is not None:
-        text = compose("# Header", made.conf, made.found)
-        assert (ups_conf.parse(text), found_in(text)) == (made.conf, made.found)
+        text = compose_text("# Header", made.conf, made.found)
+        assert (ups_conf.parse_ups_conf(text), found_sections(text)) == (made.conf, made.found)
     assert len({(one.verb, one.unit) for one in acts}) == len(acts)
     assert all(until > NOW for until in made.waits.values())
     assert all(line.isprintable() for line in (*made.deferred, *(one.reason for one in acts)))

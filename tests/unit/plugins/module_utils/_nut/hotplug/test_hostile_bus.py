@@ -86,7 +86,7 @@ def check_no_harm(machine: Machine, plugged: set[str]) -> int:
     text, look = machine.path.read_text(), machine.host().look()
     assert text.isascii()
     assert [line for line in text.split("\n") if not LINE.fullmatch(line)] == []
-    conf = ups_conf.parse(text)
+    conf = ups_conf.parse_ups_conf(text)
     assert conf.settings == ()
     # each has one section, which is for it alone
     assert {ups.device.name for ups in look.resolution.plugged.values()} == plugged
@@ -110,7 +110,7 @@ def check_no_harm(machine: Machine, plugged: set[str]) -> int:
     for shown in (nut_hotplug.status_text(look), nut_hotplug.plan_text(look), look.diff()):
         told += shown.split("\n")
     assert [line for line in told if not line.isprintable()] == []
-    assert set(machine.units) <= {"nut-server.service", *(systemd.driver(name) for name in conf.sections)}
+    assert set(machine.units) <= {"nut-server.service", *(systemd.driver_unit(name) for name in conf.sections)}
     return len(conf.sections)
 
 

@@ -207,10 +207,10 @@ class Asker:
             raise AssertionError("nobody here has a certificate")
 
     def read_ups(self) -> Any:
-        return observe.read_ups(policy.Ups("ups", "127.0.0.1", self.port), time.monotonic, SECONDS)
+        return observe.read_ups(policy.UpsAddress("ups", "127.0.0.1", self.port), time.monotonic, SECONDS)
 
     def ask_upsd(self) -> Any:
-        return stages_loop.ask_upsd(policy.Ups("ups", "127.0.0.1", self.port))
+        return stages_loop.ask_upsd(policy.UpsAddress("ups", "127.0.0.1", self.port))
 
     def quiet(self) -> Any:
         # its answers are compared, and shown to nobody

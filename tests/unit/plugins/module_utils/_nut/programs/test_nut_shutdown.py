@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.action import zipapp
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import inside, job, live, outside
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate_loop
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import AddressCache
 from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import Program
 
 ROOT = Path(__file__).resolve().parents[6]
@@ -171,7 +171,7 @@ STAGE = {"name": "first", "on_battery": 120, "guests": [{"kind": "qm", "id": 101
 def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
     from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages_loop
-    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Ups
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import UpsAddress
 
     seen: list[Any] = []
 
@@ -181,18 +181,18 @@ def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
         log("a stage begins")
         return stages_loop.BUSY
 
-    monkeypatch.setattr(stages_loop, "run", run)
+    monkeypatch.setattr(stages_loop, "run_stages", run)
     program.policy(upses=[{"name": "ups"}], stages=[STAGE])
     # it ends only if another one is at work, and is to be started again then
     assert program("stages") == 1
     known, upses, state, runs, finder = seen[0]
     assert known[0].name == "first"
-    assert upses == (Ups("ups"),)
+    assert upses == (UpsAddress("ups"),)
     assert (state, runs) == (program.folder / "gate.json", program.qm)
     assert finder.stages == {"first": selection.Selector(((101, 60.0),))}
     assert (finder.path, finder.root) == (program.folder / "guests.json", program.folder)
     names = finder.resolver()
-    assert (type(names), names.path) == (Names, program.folder / "addresses.json")
+    assert (type(names), names.path) == (AddressCache, program.folder / "addresses.json")
     assert finder.resolver() is not names
     assert program.out == ["a stage begins"]
     assert (program.folder / "log").read_text().endswith(" stages: a stage begins\n")
@@ -283,7 +283,7 @@ def test_a_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     assert program("record") == 0
     addresses = program.folder / "addresses.json"
     plain = live.RecordOptions(report=program.folder / "last.json")
-    assert asked == [("vm", plain, [sys.executable, "-IS"], program.qm, Names, addresses)]
+    assert asked == [("vm", plain, [sys.executable, "-IS"], program.qm, AddressCache, addresses)]
     assert program.out == ["it records"]
     words = ("record", "--check", "--show", "--json", "--need", "382.5", "--own", "30", "--inside")
     assert program(*words) == 1

@@ -29,7 +29,9 @@ def root(tmp_path: Path) -> Path:
 
 def report(began: float, elapsed: float, reason: str | None) -> str:
     """Return the text of a report of the gate."""
-    return records.dump(gate_report.Report("gate", began, elapsed, "down", reason, (), (), ()), gate_report.VERSION)
+    return records.dump_record(
+        gate_report.GateReport("gate", began, elapsed, "down", reason, (), (), ()), gate_report.VERSION
+    )
 
 
 def ask(root: Path, journal: Journal, seen: Notes = SEEN) -> Aftermath:

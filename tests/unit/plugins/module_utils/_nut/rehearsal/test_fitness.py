@@ -56,7 +56,7 @@ def found(one: snapshot.UpsState | str | None = None, **changes: Any) -> fitness
     upses = {"ups@localhost": state() if one is None else one}
     where = fitness.find_addresses(make_house(), resolve)
     whole = fitness.FitnessFacts(
-        {str(shutdown_policy.Ups("ups")): upses["ups@localhost"]},
+        {str(shutdown_policy.UpsAddress("ups")): upses["ups@localhost"]},
         where,
         {"nas": True, "media": True},
         CONF,

@@ -120,16 +120,16 @@ def test_the_end_of_the_mains_is_the_end_of_the_drill(tmp_path: Path, monkeypatc
             self.closed = False
             made.append(self)
 
-        def __call__(self) -> dict[str, gate.Reading]:
+        def __call__(self) -> dict[str, gate.GateReading]:
             begun = (tmp_path / "begun").exists()
             self.asked.append((True if None in self.asked else None) if begun else False)
-            return {"ups": gate.Reading(self.asked[-1], 100.0, 1.0)}
+            return {"ups": gate.GateReading(self.asked[-1], 100.0, 1.0)}
 
         def close(self) -> None:
             self.closed = True
 
     made: list[Asker] = []
-    monkeypatch.setattr(observe, "Asker", Asker)
+    monkeypatch.setattr(observe, "UpsObserver", Asker)
     outer = Outer(tmp_path, "read job; touch begun; timeout 30 cat && exit 1; exit 2")
     assert outer() == 1
     assert outer.said == ["ups is on battery, in earnest: the drill ends"]

@@ -150,7 +150,7 @@ def test_a_disk_that_is_full_stops_nothing(world: World, monkeypatch: pytest.Mon
         def replace(*_args: Any) -> None:
             raise recorder.files.WriteError("no space")
 
-        monkeypatch.setattr(recorder.files, "replace", replace)
+        monkeypatch.setattr(recorder.files, "replace_files", replace)
 
     world.events = {3: full, 30: world.recorder.stop}
     assert world.recorder.run(lambda: None)

@@ -84,7 +84,7 @@ def test_the_connection_that_blocks_it_is_closed(host: Host) -> None:
     assert host.told == []
     assert host.lines[0].startswith("127.0.0.1 blocked upsd for ")
     assert f"from port {port}" in host.lines[0]
-    assert watch.load(host.saved, "b") == watcher.memory
+    assert watch.load_memory(host.saved, "b") == watcher.memory
 
 
 @pytest.mark.usefixtures("no_limit")
@@ -175,7 +175,7 @@ def test_a_release_that_is_known_stays_known_while_upsd_hangs(
         assert host.upsd
         os.kill(host.upsd.pid, signal.SIGSTOP)
         if starts_late:
-            watcher = host.watcher(watch.load(host.saved, "b"))
+            watcher = host.watcher(watch.load_memory(host.saved, "b"))
         rounds_until(watcher, lambda: host.told, "it is restarted")
     finally:
         host.stop()
@@ -188,7 +188,7 @@ def test_another_release_is_noticed(host: Host) -> None:
     host.release = "2.8.5"
     host.start()
     rounds_until(watcher, lambda: watcher.memory.release == "2.8.5", "it is asked again")
-    assert watch.load(host.saved, "b").release == "2.8.5"
+    assert watch.load_memory(host.saved, "b").release == "2.8.5"
 
 
 def test_what_was_heard_before_upsd_fell_silent_counts(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_what_is_no_news_is_saved_once_a_minute(host: Host) -> None:
     assert host.saves - before <= 1 + 600 / watch_loop.SAVE_INTERVAL
     moment[0] += watch_loop.SAVE_INTERVAL
     watcher.round()  # and what came last, when it is over
-    assert watch.load(host.saved, "b").events[-1].times == 600
+    assert watch.load_memory(host.saved, "b").events[-1].times == 600
     before = host.saves
     moment[0] += 1000
     watcher.round()
@@ -292,7 +292,7 @@ def test_each_restart_is_saved_before_it_is_done(host: Host) -> None:
     for number in (1, 2):
         host.told.clear()
         watcher.restart("upsd said nothing")
-        assert len(watch.load(host.saved, "b").restarts) == number
+        assert len(watch.load_memory(host.saved, "b").restarts) == number
 
 
 # Where it listens

@@ -138,7 +138,7 @@ def test_a_serial_is_not_trusted(serial: str) -> None:
 def test_of_any_serial_none_is_trusted_that_could_do_harm(serial: str) -> None:
     trusted = fingerprint.trusted_serial(replace(APC, serial=serial))
     assert trusted in serial
-    assert grammar.parse(f"serial = {grammar.encode(trusted)}\n")
+    assert grammar.parse_lines(f"serial = {grammar.quote_word(trusted)}\n")
     assert trusted.isascii()
     assert not set(trusted) & set(" \"'#\\`^\n\t")
 

@@ -11,8 +11,8 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section, UpsConf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import (
-    compose,
-    found_in,
+    compose_text,
+    found_sections,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus, fingerprint
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbUps
@@ -172,7 +172,7 @@ def test_a_second_ups_is_found_and_changes_nothing() -> None:
 
 
 def test_unknown_ones_are_left_alone_if_so_wished() -> None:
-    host = Host(policy=UsbPolicy(unknown=""))
+    host = Host(policy=UsbPolicy(default_name=""))
     host.settle(APC)
     res = host.resolve(APC, CPS_ELSEWHERE)
     assert list(res.conf.sections) == ["ups"]
@@ -673,9 +673,9 @@ def test_properties_of_a_resolution(
 ) -> None:
     res = resolve_names(was, upses, policy, release)
     # NUT reads what is meant
-    text = compose("# Header", res.conf, res.found)
-    assert ups_conf.parse(text) == res.conf
-    assert found_in(text) == res.found
+    text = compose_text("# Header", res.conf, res.found)
+    assert ups_conf.parse_ups_conf(text) == res.conf
+    assert found_sections(text) == res.found
     assert res.found <= res.conf.sections.keys()
     # no fixed section changes
     wanted = was.wanted.sections if was.wanted else {}

@@ -204,7 +204,7 @@ def test_pins_take_this_one_and_no_other(bus: list[UsbDevice], release: tuple[in
         assert all(name in pins.remark for name in taken)
         if release < (2, 8, 1):
             assert "busport" not in dict(pins.keys)
-        text = ups_conf.render([section])
-        assert ups_conf.parse(text).sections["ups"] == section
+        text = ups_conf.render_sections([section])
+        assert ups_conf.parse_ups_conf(text).sections["ups"] == section
         # the enumerator's shell changes backslashes
         assert "\\" not in text

@@ -46,7 +46,7 @@ def refusal(data: object) -> list[str]:
 
 def test_the_default_is_an_empty_object() -> None:
     assert check_policy({}) == parse_policy("{}") == UsbPolicy()
-    assert (UsbPolicy().unknown, UsbPolicy().takeover, UsbPolicy().absent) == ("ups", True, "keep")
+    assert (UsbPolicy().default_name, UsbPolicy().takeover, UsbPolicy().absent) == ("ups", True, "keep")
     assert (UsbPolicy().sysfs, UsbPolicy().dev, UsbPolicy().debug, UsbPolicy().patterns) == ("/sys", "/dev", False, ())
 
 
@@ -55,7 +55,7 @@ def test_all_that_can_be_said() -> None:
         "version": 1,
         "sysfs": "/mock/sys",
         "dev": "/x",
-        "unknown": "",
+        "default_name": "",
         "takeover": False,
         "absent": "dummy",
         "patterns": ["3746:FFFF", "1234:*", "*delta*"],
@@ -94,10 +94,10 @@ WRONG: dict[str, tuple[object, list[tuple[str, str]]]] = {
     "version": ({"version": 2}, [("$.version", "must be 1")]),
     "version true": ({"version": True}, [("$.version", "must be 1")]),
     "relative": ({"sysfs": "sys"}, [("$.sysfs", "begins with /")]),
-    "name": ({"unknown": "my ups"}, [("$.unknown", "letters")]),
-    "newline in a name": ({"unknown": "ups\n"}, [("$.unknown", "control")]),
-    "default": ({"unknown": "default"}, [("$.unknown", "default")]),
-    "long name": ({"unknown": "a" * 65}, [("$.unknown", "Shorten")]),
+    "name": ({"default_name": "my ups"}, [("$.default_name", "letters")]),
+    "newline in a name": ({"default_name": "ups\n"}, [("$.default_name", "control")]),
+    "default": ({"default_name": "default"}, [("$.default_name", "default")]),
+    "long name": ({"default_name": "a" * 65}, [("$.default_name", "Shorten")]),
     "truth": ({"takeover": "yes"}, [("$.takeover", "true or false")]),
     "number for a truth": ({"debug": 1}, [("$.debug", "true or false")]),
     "absent": ({"absent": "gone"}, [("$.absent", "keep or dummy")]),
@@ -167,11 +167,11 @@ def test_what_is_wrong_is_named_with_its_path_and_the_remedy(case: str) -> None:
 
 TEXTS: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "line 1"),
-    "cut": ('{"unknown": "ups"\n', "line 2"),
+    "cut": ('{"default_name": "ups"\n', "line 2"),
     "deep": ("[" * 100_000, "brackets"),
     "deep in a rule": ('{"rules":' * 100_000, "brackets"),
-    "latin": (b'{"unknown": "\xe4"}', "UTF-8"),
-    "surrogate": ('{"unknown": "\udce4"}', "UTF-8"),
+    "latin": (b'{"default_name": "\xe4"}', "UTF-8"),
+    "surrogate": ('{"default_name": "\udce4"}', "UTF-8"),
     "half a character": (r'{"patterns": ["\ud800"]}', "$.patterns[0]"),
     "long": (" " * (TEXT_LIMIT + 1), "characters"),
     "digits": ('{"version": ' + "1" * 500_000 + "}", "$.version"),
@@ -327,7 +327,7 @@ POLICIES = st.fixed_dictionaries(
     optional={
         **{
             key: st.one_of(WORDS, VALUES)
-            for key in ("version", "sysfs", "dev", "unknown", "takeover", "absent", "debug")
+            for key in ("version", "sysfs", "dev", "default_name", "takeover", "absent", "debug")
         },
         "patterns": st.one_of(st.lists(WORDS, max_size=3), ANYTHING),
         "rules": st.one_of(st.lists(RULES, max_size=3), ANYTHING),
@@ -354,4 +354,4 @@ def test_options_that_are_taken_can_be_written_to_ups_conf(data: Any) -> None:
         return
     for rule in policy.rules:
         made = ups_conf.Section("x", (("driver", "x"), *rule.options))
-        assert ups_conf.parse(ups_conf.render((made,))).sections == {"x": made}
+        assert ups_conf.parse_ups_conf(ups_conf.render_sections((made,))).sections == {"x": made}
