@@ -216,7 +216,7 @@ msg:
   description: What was done and seen, in one line.
   returned: always
   type: str
-  sample: "test.battery.start.quick on ups: passed: it says 'Done and passed'"
+  sample: "test.battery.start.quick on ups: passed: the UPS reports 'Done and passed'"
 """
 
 from typing import Any

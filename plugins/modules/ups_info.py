@@ -218,7 +218,7 @@ stale:
     reason:
       description: Why, in words.
       type: str
-      sample: "DATA-STALE: the driver has had no news from the UPS for too long"
+      sample: "DATA-STALE: the driver has not heard from the UPS for too long"
 not_on_mains:
   description:
     - The UPSes that are not plainly on mains, with their flags, so on battery, calibrating, bypassed or off. A restart of NUT
@@ -249,7 +249,7 @@ msg:
   description: What was seen, in one line.
   returned: always
   type: str
-  sample: "upsd at pve:3493 serves ups (OL) fresh; truenas (192.0.2.3) has not logged in: logged in are 127.0.0.1"
+  sample: "upsd at pve:3493 serves ups (OL) fresh; truenas (192.0.2.3) has not logged in (logged in: 127.0.0.1)"
 """
 
 from typing import Any
@@ -336,7 +336,7 @@ def main() -> None:
                 "type": "list",
                 "elements": "str",
                 "choices": list(snapshot.GATHER),
-                "default": list(snapshot.SEEN_ALWAYS),
+                "default": list(snapshot.GATHER_DEFAULT),
             },
             "facts": {"type": "bool", "default": False},
             "wait": {"type": "int", "default": 0},

@@ -218,7 +218,7 @@ def test_orders_of_the_module(nut: Any) -> None:
     assert forced["result"] == "success"
     assert busy == [
         "OrderRefused",
-        "no test of the battery of a now: it is not plainly on mains (ups.status: FSD OL CHRG)",
+        "the battery of a can't be tested now: it is not plainly on mains (ups.status: FSD OL CHRG)",
     ]
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The table that limits who may connect to upsd, kept true between two deployments. access.py has what it says."""
+"""Keep the table that limits who may connect to upsd up to date between deployments. access.py has its text."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ..base.text import printable
 from . import access
 
 SECONDS = 20
-"""How long one nft may take."""
+"""Time limit for one nft."""
 
 
 @dataclass
 class AccessKeeper:
-    """Keeps the loaded table as its file has it, and the file as the names in it have it. out, err: take lines."""
+    """Keeps the loaded table equal to its file, and the file up to date with the names in it."""
 
-    out: PrintText
-    err: PrintText
+    out: PrintText  # takes lines
+    err: PrintText  # takes lines
     root: Path = Path("/")
     run: Run = field(default_factory=lambda: make_runner(SECONDS))
     resolve: access.Resolve = hostnames.resolve_name
 
     def __post_init__(self) -> None:
-        """Keep what names and nft say from being obeyed by a terminal."""
+        """Keep a terminal from interpreting control characters in names and in nft's output."""
         self.out, self.err = make_printing(self.out), make_printing(self.err)
 
     def read_file(self) -> str:
@@ -47,38 +47,38 @@ class AccessKeeper:
         return access.read_table(self.run)
 
     def refresh_table(self) -> int:
-        """Do what is to be done, and say it. Returns the exit code."""
-        # what is known first: name servers may take their time, and may be down
+        """Load the table if it differs from its file, then add addresses that names have gained. Return the exit code."""
+        # first what needs no name server: it may be slow, or down
         code = self.repair_table()
         text = self.read_file()
-        # without the lock: nobody shall wait for name servers
+        # without the lock, so that no other run waits for name servers
         wider = access.widen_table(text, self.resolve)
         if wider == text:
             return code
         with self.lock_others_out():
             if self.read_file() != text:
-                return 0  # a deployment was at work: the timer comes again
+                return 0  # a deployment has just written the file; the timer will run again
             path = self.root / ACCESS_TABLE
             files.replace_files({path: wider}, path.stat().st_mode & 0o777)
             self.out(f"now also allowed to connect to upsd: {_describe_new(text, wider)}")
             return self.load_table()
 
     def repair_table(self) -> int:
-        """Load the table of the file if the kernel has none or another, and finish what a killed run has left. Returns the exit code."""
+        """Load the table from its file if the kernel's differs, and finish what a killed run left behind. Return the exit code."""
         pending = os.path.lexists(self.root / sets.MANIFEST.relative_to("/"))
         if not pending and not access.find_difference(self.read_table(), self.read_file()):
             return 0
         with self.lock_others_out():
-            # a deployment may have been at work until now
+            # a deployment may have been running until now
             difference = access.find_difference(self.read_table(), self.read_file())
             if not difference:
                 return 0
-            self.out(f"{difference}; it is loaded again")
+            self.out(f"{difference}; loading it again")
             return self.load_table()
 
     @contextlib.contextmanager
     def lock_others_out(self) -> Iterator[None]:
-        """Keep other runs out, and tell what a killed one had left. Raises what sets.hold_lock_and_recover raises."""
+        """Hold the lock that excludes other runs, and report what a killed run had left. Raises what sets.hold_lock_and_recover raises."""
         manifest = self.root / sets.MANIFEST.relative_to("/")
         with sets.hold_lock_and_recover(
             self.root / "run", 0, [(self.root / ACCESS_TABLE).parent], manifest=manifest
@@ -88,28 +88,29 @@ class AccessKeeper:
             yield
 
     def load_table(self) -> int:
-        """Load the table of the file. Returns the exit code."""
-        code, said = self.run(("nft", "-f", str(self.root / ACCESS_TABLE)))
+        """Load the table from its file. Return the exit code."""
+        code, output = self.run(("nft", "-f", str(self.root / ACCESS_TABLE)))
         if code:
             self.err(
-                f"access to upsd is NOT limited: nft can't load /etc/nut/access.nft: {printable(said.strip(), 500)}"
+                f"access to upsd is NOT limited: nft can't load /etc/nut/access.nft: {printable(output.strip(), 500)}"
             )
         return 1 if code else 0
 
     def show_status(self) -> int:
-        """Show who may connect. Returns the exit code: 1 if the table is not as the file has it."""
+        """Show which addresses may connect. Return the exit code: 1 if the loaded table differs from its file."""
         text, loaded = self.read_file(), self.read_table()
-        for source, those in access.parse_sources(text).items():
-            self.out(f"{source.name}: {', '.join(those) or 'has no address'}")
+        for source, addresses in access.parse_sources(text).items():
+            self.out(f"{source.name}: {', '.join(addresses) or 'has no address'}")
         difference = access.find_difference(loaded, text)
         self.out(difference or f"loaded; refused {loaded.refused if loaded else 0} packets since then")
-        self.out(access.explain_refusals(loaded) or "refused nobody in the last day")
+        self.out(access.explain_refusals(loaded) or "no address was refused in the last day")
         return 1 if difference else 0
 
 
 def _describe_new(text: str, wider: str) -> str:
     before, after = access.parse_sources(text), access.parse_sources(wider)
     added = {
-        source.name: [address for address in those if address not in before[source]] for source, those in after.items()
+        source.name: [address for address in addresses if address not in before[source]]
+        for source, addresses in after.items()
     }
-    return "; ".join(f"{name} from {', '.join(those)}" for name, those in added.items() if those)
+    return "; ".join(f"{name} from {', '.join(addresses)}" for name, addresses in added.items() if addresses)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Battery tests: whether one may begin, and what it showed."""
+"""Battery tests: whether a test may begin, and whether the battery passed."""
 
 from __future__ import annotations
 
@@ -17,71 +17,71 @@ if TYPE_CHECKING:
 QUICK, DEEP = "quick", "deep"
 
 SECONDS = {QUICK: 120.0, DEEP: 4 * 3600.0}
-"""How long a battery test is waited for, unless the caller says otherwise. A deep one empties the battery."""
+"""How long to wait for a battery test by default. A deep test empties the battery."""
 
 SETTLE = 35.0
-"""Seconds after which a driver has asked its UPS for everything: usbhid-ups does every 30 (pollfreq)."""
+"""Seconds within which a driver has read every variable of its UPS: usbhid-ups does so every 30 s (pollfreq)."""
 
 LEAST_CHARGE = 90.0
-"""Percent of charge below which no test begins: if the mains fail then, what is left has to do."""
+"""Percent of charge below which no test begins: if the mains fail during the test, the rest must be enough."""
 
 RESULT, _DATE = "ups.test.result", "ups.test.date"
 
 
 @dataclass(frozen=True)
 class BatteryVerdict:
-    """What a battery test showed. verdict: "passed", "failed", or "unknown". result: ups.test.result in the end, or ""."""
+    """The outcome of a battery test."""
 
-    verdict: str
+    verdict: str  # "passed", "failed", or "unknown"
     explanation: str
-    result: str
-    seconds: float
+    result: str  # ups.test.result at the end; "" if the UPS has none
+    seconds: float  # how long the test was watched
 
 
 def find_obstacle(variables: Mapping[str, str], least: float = LEAST_CHARGE) -> str | None:
-    """Return why a UPS should not have its battery tested now, going by its variables; None if it may.
+    """Return why the battery of a UPS with these variables must not be tested now; None if it may.
 
-    least: percent of charge. A UPS that does not tell its charge is let through: its own electronics refuse.
+    least: percent of charge. A UPS that does not report its charge may be tested: its own electronics refuse if need be.
     """
     status, reading = variables.get("ups.status", ""), readings.read_variables(variables)
     if not reading.is_plainly_on_mains:
         return f"it is not plainly on mains (ups.status: {status or 'none'})"
     if vocabulary.judge_test_result(variables.get(RESULT, "")) == vocabulary.RUNNING or "TEST" in reading.flags:
-        return f"a test is under way ({variables.get(RESULT) or status})"
+        return f"a test is already running ({variables.get(RESULT) or status})"
     if reading.charge is not None and reading.charge < least:
-        return f"its charge is {reading.charge:g} %, and {least:g} % are asked for (minimum_charge), as the mains may fail meanwhile"
+        return f"its charge is {reading.charge:g} %, below the required {least:g} % (minimum_charge)"
     return None
 
 
 class BatteryTestWatch:
-    """What was seen of a battery test since it began."""
+    """Follows a battery test from its start, and judges it."""
 
     def __init__(self, kind: str, before: Mapping[str, str], now: float) -> None:
         self._kind = kind
         self._before = before
         self._flags_before = set(vocabulary.split_status(before.get("ups.status", "")))
         self._began = now
-        self._ran = False  # the UPS was seen to test
-        self._told = False  # ups.test.result or its date is not what it was before
-        self._low = False
-        self._quiet_since: float | None = None
+        self._ran = False  # whether the UPS reported at any time that it was testing
+        self._told = False  # whether ups.test.result or its date has changed since before the test
+        self._low = False  # whether the battery was low at any time
+        self._quiet_since: float | None = None  # when the UPS last stopped testing
         self._variables: Mapping[str, str] = before
         self._trouble = ""
 
     def note_failure(self, trouble: str) -> None:
-        """Note a look that failed."""
+        """Note that the variables could not be read. trouble: why, as a clause."""
         self._trouble = trouble
         self._quiet_since = None
 
     def note_variables(self, variables: Mapping[str, str], now: float) -> BatteryVerdict | None:
-        """Take one look in; return the verdict if there is one."""
+        """Note the variables as they are now; return the verdict once there is one."""
         self._trouble = ""
         self._variables = variables
         flags = set(vocabulary.split_status(variables.get("ups.status", "")))
         result = variables.get(RESULT, "")
-        said = vocabulary.judge_test_result(result)
+        judgement = vocabulary.judge_test_result(result)
         busy = bool(flags & {"OB", "CAL", "TEST"} or (flags - self._flags_before) & {"DISCHRG"})
-        busy = busy or said == vocabulary.RUNNING
+        busy = busy or judgement == vocabulary.RUNNING
         self._low = self._low or "LB" in flags
         self._told = self._told or any(variables.get(key) != self._before.get(key) for key in (RESULT, _DATE))
         self._ran = self._ran or busy
@@ -91,44 +91,41 @@ class BatteryTestWatch:
         if self._quiet_since is None:
             self._quiet_since = now
         if "RB" in flags and "RB" not in self._flags_before:
-            return self._make_verdict(vocabulary.FAILED, "it says that its battery has to be replaced (RB)", now)
-        if self._told and said in (vocabulary.PASSED, vocabulary.FAILED):
-            return self._make_verdict(self._fail_if_low(said), f"it says {result!r}", now)
-        # what it says may be of the last test: a driver does not ask for the result in each of its polls
+            return self._make_verdict(vocabulary.FAILED, "the UPS reports that its battery must be replaced (RB)", now)
+        if self._told and judgement in (vocabulary.PASSED, vocabulary.FAILED):
+            return self._make_verdict(self._fail_if_low(judgement), f"the UPS reports {result!r}", now)
+        # the result may still be that of an earlier test: a driver does not read it at each poll
         if (self._ran or self._told) and now - self._quiet_since >= SETTLE:
-            return self._judge_finished(said, result, now)
+            return self._judge_finished(judgement, result, now)
         return None
 
     def give_up(self, now: float) -> BatteryVerdict:
-        """Return the verdict of what was seen until now, when no time is left."""
+        """Return the verdict by what was noted so far, because the time is up."""
         result = self._variables.get(RESULT, "")
-        said = vocabulary.judge_test_result(result)
         status = self._variables.get("ups.status", "")
         if self._trouble:
-            return self._make_verdict(vocabulary.UNKNOWN, f"in the end {self._trouble}", now)
+            return self._make_verdict(vocabulary.UNKNOWN, f"at the end {self._trouble}", now)
         if self._quiet_since is None:
-            words = f"the test is not over (ups.status: {status}{', ' + result if result else ''})"
-            return self._make_verdict(vocabulary.UNKNOWN, words, now)
+            why = f"the test has not ended (ups.status: {status}{', ' + result if result else ''})"
+            return self._make_verdict(vocabulary.UNKNOWN, why, now)
         if self._ran or self._told:
-            return self._judge_finished(said, result, now)
-        words = "the UPS showed no sign of a test"
-        return self._make_verdict(
-            vocabulary.UNKNOWN, f"{words}; its last result is {result!r}" if result else words, now
-        )
+            return self._judge_finished(vocabulary.judge_test_result(result), result, now)
+        why = "the UPS showed no sign of a test"
+        return self._make_verdict(vocabulary.UNKNOWN, f"{why}; its last result is {result!r}" if result else why, now)
 
-    def _judge_finished(self, said: str, result: str, now: float) -> BatteryVerdict:
-        """Judge a test that is over."""
-        if result and said != vocabulary.UNKNOWN:
-            return self._make_verdict(self._fail_if_low(said), f"it says {result!r}", now)
+    def _judge_finished(self, judgement: str, result: str, now: float) -> BatteryVerdict:
+        """Judge a test that has ended."""
+        if result and judgement != vocabulary.UNKNOWN:
+            return self._make_verdict(self._fail_if_low(judgement), f"the UPS reports {result!r}", now)
         if self._told or not self._ran:
-            return self._make_verdict(vocabulary.UNKNOWN, f"it says {result!r}", now)
-        words = "it was on battery and came back, without RB; it tells no result"
-        return self._make_verdict(self._fail_if_low(vocabulary.PASSED), words, now)
+            return self._make_verdict(vocabulary.UNKNOWN, f"the UPS reports {result!r}", now)
+        why = "the UPS ran on battery and returned to mains without RB; it reports no result"
+        return self._make_verdict(self._fail_if_low(vocabulary.PASSED), why, now)
 
     def _fail_if_low(self, verdict: str) -> str:
-        """A battery that is low after some seconds has not passed, whatever the UPS makes of it."""
+        """Return FAILED instead if the battery was low during a quick test, which takes only seconds."""
         return vocabulary.FAILED if self._low and self._kind == QUICK else verdict
 
-    def _make_verdict(self, verdict: str, words: str, now: float) -> BatteryVerdict:
-        low = "; its battery was low (LB) within a quick test" if self._low and self._kind == QUICK else ""
-        return BatteryVerdict(verdict, words + low, self._variables.get(RESULT, ""), now - self._began)
+    def _make_verdict(self, verdict: str, explanation: str, now: float) -> BatteryVerdict:
+        low = "; its battery was low (LB) during a quick test" if self._low and self._kind == QUICK else ""
+        return BatteryVerdict(verdict, explanation + low, self._variables.get(RESULT, ""), now - self._began)

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Orders to a UPS: what each does to the power of what hangs on it, and giving them up to the real result.
+"""Give orders to a UPS: commands, settings, battery tests, FSD. Each is followed to its real result.
 
-upsd's OK means that the driver was told, and no more. Whether the driver did it is known by tracking (since 2.8.0), and
-whether the UPS did it by looking again. Nothing here that could cut power or empty a battery is done without a word of
-the caller's that says so, and what is not known to be harmless could.
+upsd's OK means only that the driver has received the order. Tracking (since 2.8.0) tells whether the driver carried it out,
+and reading the variables again tells whether the UPS did. Orders that could cut power or empty the battery need the caller's
+explicit permission, and an order counts as dangerous unless it is known to be harmless.
 """
 
 from __future__ import annotations
@@ -37,64 +37,59 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 SECONDS = 10.0
-"""How long an order is waited for, unless the caller says otherwise."""
+"""How long to wait for the result of an order by default."""
 
 
 class OrderRefused(Exception):
-    """The order was not given, for the reason that the message says. Nothing has been changed."""
+    """The order was not given; the message says why. Nothing was changed."""
 
 
 @dataclass(frozen=True)
 class Permission:
-    """What the caller allows. charge: percent of the battery below which no test begins."""
+    """What the caller allows."""
 
     cut_power: bool = False
     drain_battery: bool = False
-    charge: float = LEAST_CHARGE
+    charge: float = LEAST_CHARGE  # percent of the battery below which no test begins
 
 
 @dataclass(frozen=True)
 class OrderOutcome:
-    """What became of an order.
+    """The result of an order."""
 
-    result: "success"; "failed": driver or UPS did not do it; "pending": the driver has not answered within the time;
-    "unknown": it was sent, and nothing can tell more. words: the same for people. value: of a variable, as it is now.
-    """
-
+    # "success"; "failed": driver or UPS did not do it; "pending": no answer of the driver in time; "unknown": it was sent, and
+    # nothing more is known
     result: str
     explanation: str
-    value: str | None = None
+    value: str | None = None  # of the variable that was set, as it is now
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A variable to be set: what it is, and what it shall be, as the UPS spells it."""
+    """A variable that has to be set."""
 
-    name: str
-    before: str
-    after: str
+    name: str  # as the UPS spells it
+    before: str  # its value now
+    after: str  # the value to set, as the UPS spells it
 
 
 @dataclass(frozen=True)
 class Operator:
-    """Who gives orders to one UPS.
+    """Gives orders to one UPS.
 
-    open_client: gives a new Client, not yet connected. username, password: of upsd.users; "" if there is none, which
-    does for plans. tracked: whether to ask upsd to track orders. clock, sleep: as time's.
-
-    Methods raise Refused, and upsd.UpsdFailure if upsd can't be talked to, or has no data of the UPS.
+    Methods raise OrderRefused, and UpsdFailure if upsd can't be reached or has no data of the UPS.
     """
 
-    open_client: Callable[[], UpsdClient]
+    open_client: Callable[[], UpsdClient]  # returns a new client, not yet connected
     ups: str
-    username: str = ""
+    username: str = ""  # of upsd.users; plans don't need one
     password: str = ""
-    tracked: bool = True
+    tracked: bool = True  # whether to have upsd track orders
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
     def plan_command(self, command: str, permission: Permission) -> str:
-        """Return the command as the UPS spells it, if it has it, and if it may be given now."""
+        """Return the command as the UPS spells it. Raises OrderRefused if the UPS lacks it or it must not be given now."""
         self._check_permission(command, find_danger(command), permission)
         with self.open_client() as client:
             return self._plan_command(client, command, permission)
@@ -102,7 +97,7 @@ class Operator:
     def give_command(
         self, command: str, value: str | None, permission: Permission, wait: float = SECONDS
     ) -> OrderOutcome:
-        """Give an instant command, and wait up to ``wait`` seconds for what becomes of it."""
+        """Give an instant command, and wait up to ``wait`` seconds for its result."""
         self._check_permission(command, find_danger(command), permission)
         with self.open_client() as client:
             name = self._plan_command(client, command, permission)
@@ -110,14 +105,14 @@ class Operator:
             return self._send_command(client, name, value, tracked, wait)
 
     def plan_settings(self, wanted: Mapping[str, str], permission: Permission) -> tuple[Setting, ...]:
-        """Return what has to be set so that the variables are as wanted: without those that are already."""
+        """Return the variables that must be set because their value differs from the wanted one."""
         with self.open_client() as client:
             return self._plan_settings(client, wanted, permission)
 
     def set_variables(
         self, wanted: Mapping[str, str], permission: Permission, wait: float = SECONDS
     ) -> list[tuple[Setting, OrderOutcome]]:
-        """Set what is not as wanted, each waited for ``wait`` seconds; stop at the first that is no success."""
+        """Set the variables that differ, waiting up to ``wait`` seconds for each; stop at the first that does not succeed."""
         done: list[tuple[Setting, OrderOutcome]] = []
         with self.open_client() as client:
             settings = self._plan_settings(client, wanted, permission)
@@ -132,8 +127,8 @@ class Operator:
         return done
 
     def check_fsd(self, permission: Permission) -> None:
-        """See that FSD may be set, as far as that can be seen without doing it."""
-        why = "every host on this UPS goes down, and then the primary may let it cut the power; nothing takes it back"
+        """Raise OrderRefused if FSD must not be set, as far as that can be known without setting it."""
+        why = "every host on this UPS shuts down, and then the primary may have it cut the power; it can't be undone"
         self._check_permission("FSD", Danger(Effect.POWER, why), permission)
         with self.open_client() as client:
             self._check_ups(client)
@@ -147,18 +142,18 @@ class Operator:
                 client.fsd(self.ups)
             except AccessDenied as error:
                 raise self._explain_denial(error, "actions = FSD", "set FSD") from error
-        return OrderOutcome("success", f"{self.ups} has the flag FSD: all hosts on it go down")
+        return OrderOutcome("success", f"{self.ups} has the flag FSD: all hosts powered by it shut down")
 
     def plan_battery_test(self, kind: str, permission: Permission) -> str:
-        """Return the command that begins a battery test, QUICK or DEEP, if it may begin now."""
+        """Return the command that starts a battery test (QUICK or DEEP). Raises OrderRefused if it must not start now."""
         return self.plan_command(f"test.battery.start.{kind}", permission)
 
     def test_battery(
         self, kind: str, permission: Permission, wait: float | None = None, interval: float = 2.0
     ) -> BatteryVerdict:
-        """Test the battery, and watch until it is over, or ``wait`` seconds are; say what it showed.
+        """Test the battery and watch until the test ends, or for ``wait`` seconds; return the verdict.
 
-        interval: seconds between two looks.
+        interval: seconds between two reads of the variables.
         """
         command = self.plan_battery_test(kind, permission)
         before = self._list_variables()
@@ -166,7 +161,7 @@ class Operator:
         outcome = self.give_command(command, None, permission, SECONDS)
         if outcome.result == "failed":
             return BatteryVerdict(
-                vocabulary.UNKNOWN, f"the test did not begin: {outcome.explanation}", before.get(RESULT, ""), 0.0
+                vocabulary.UNKNOWN, f"the test did not start: {outcome.explanation}", before.get(RESULT, ""), 0.0
             )
         watch = BatteryTestWatch(kind, before, self.clock())
         while True:
@@ -182,20 +177,20 @@ class Operator:
                 return watch.give_up(self.clock())
             self.sleep(min(interval, left))
 
-    # The parts
-
+    # Steps of the orders above
     def _list_variables(self) -> dict[str, str]:
         with self.open_client() as client:
             return client.list_vars(self.ups)
 
-    def _check_permission(self, name: str, found: Danger | None, permission: Permission) -> None:
-        if found is None or found.effect is Effect.BATTERY:
+    def _check_permission(self, name: str, danger: Danger | None, permission: Permission) -> None:
+        if danger is None or danger.effect is Effect.BATTERY:
             return
-        option = "may_cut_power" if found.effect is Effect.POWER else "may_drain_battery"
-        allowed = permission.cut_power if found.effect is Effect.POWER else permission.drain_battery
-        what = "could cut the power of what hangs on" if found.effect is Effect.POWER else "could empty the battery of"
+        if danger.effect is Effect.POWER:
+            allowed, option, risk = permission.cut_power, "may_cut_power", "cut the power of the machines on"
+        else:
+            allowed, option, risk = permission.drain_battery, "may_drain_battery", "empty the battery of"
         if not allowed:
-            raise OrderRefused(f"{name} {what} {self.ups}: {found.why}. If that is what you want, say {option}: true")
+            raise OrderRefused(f"{name} could {risk} {self.ups}: {danger.why}. If you want that, set {option}: true")
 
     def _check_ups(self, client: UpsdClient) -> None:
         served = client.list_ups()
@@ -205,17 +200,17 @@ class Operator:
 
     def _plan_command(self, client: UpsdClient, command: str, permission: Permission) -> str:
         self._check_ups(client)
-        there = {name.lower(): name for name in client.list_cmds(self.ups)}
-        if command.lower() not in there:
+        known = {name.lower(): name for name in client.list_cmds(self.ups)}
+        if command.lower() not in known:
             raise OrderRefused(
-                f"{self.ups} has no command {command}. It has {', '.join(there.values()) or 'none at all'}"
+                f"{self.ups} has no command {command}. It has {', '.join(known.values()) or 'none at all'}"
             )
-        found = find_danger(command)
-        if found is not None and found.effect is not Effect.POWER:
-            reason = find_obstacle(client.list_vars(self.ups), permission.charge)
-            if reason:
-                raise OrderRefused(f"no test of the battery of {self.ups} now: {reason}")
-        return there[command.lower()]
+        danger = find_danger(command)
+        if danger is not None and danger.effect is not Effect.POWER:
+            obstacle = find_obstacle(client.list_vars(self.ups), permission.charge)
+            if obstacle:
+                raise OrderRefused(f"the battery of {self.ups} can't be tested now: {obstacle}")
+        return known[command.lower()]
 
     def _plan_settings(
         self, client: UpsdClient, wanted: Mapping[str, str], permission: Permission
@@ -239,18 +234,22 @@ class Operator:
         return tuple(settings)
 
     def _list_settable(self, client: UpsdClient) -> str:
-        return f". What can be set: {', '.join(client.list_rw(self.ups)) or 'nothing at all'}"
+        return f". Variables that can be set: {', '.join(client.list_rw(self.ups)) or 'none'}"
 
-    def _authenticate(self, client: UpsdClient, right: str, what: str) -> bool:
-        """Authenticate. Says whether orders are tracked."""
+    def _authenticate(self, client: UpsdClient, right: str, order: str) -> bool:
+        """Send username and password, and have orders tracked. Return whether upsd tracks them.
+
+        For messages, right is what upsd.users must grant, and order a command's name or a phrase.
+        """
         if not self.username:
             raise OrderRefused(
-                f"to {_phrase_order(what)}, upsd at {client.address} wants a username and a password{_advise_right('', right)}"
+                f"upsd at {client.address} requires a username and password to {_phrase_order(order)}"
+                f"{_advise_right('', right)}"
             )
         try:
             client.authenticate(self.username, self.password)
         except grammar.Unencodable as error:
-            raise OrderRefused(f"username or password can't be sent to upsd: {error}") from None
+            raise OrderRefused(f"the username or password can't be sent to upsd: {error}") from None
         if not self.tracked:
             return False
         try:
@@ -259,10 +258,10 @@ class Operator:
             return False
         return True
 
-    def _explain_denial(self, error: AccessDenied, right: str, what: str) -> OrderRefused:
+    def _explain_denial(self, error: AccessDenied, right: str, order: str) -> OrderRefused:
         return OrderRefused(
-            f"upsd does not let the user {self.username} {_phrase_order(what)} ({error.code}). Its password may be wrong, or it has"
-            f" no right to{_advise_right(self.username, right)}"
+            f"upsd does not let the user {self.username} {_phrase_order(order)} ({error.code}). The password may be wrong, or"
+            f" the user lacks the right{_advise_right(self.username, right)}"
         )
 
     def _send_command(
@@ -276,7 +275,9 @@ class Operator:
         except UpsdError as error:
             return OrderOutcome("failed", str(error))
         except Unreachable as error:
-            return OrderOutcome("unknown", f"nobody knows whether the driver was told: {error}")
+            return OrderOutcome(
+                "unknown", f"the connection broke, so the driver may or may not have received it: {error}"
+            )
         except grammar.Unencodable as error:
             raise OrderRefused(f"the value of {name}: {error}") from None
         return self._wait_for_result(client, tracking if tracked else None, wait)
@@ -291,7 +292,11 @@ class Operator:
         except UpsdError as error:
             return OrderOutcome("failed", str(error), setting.before)
         except Unreachable as error:
-            return OrderOutcome("unknown", f"nobody knows whether the driver was told: {error}", setting.before)
+            return OrderOutcome(
+                "unknown",
+                f"the connection broke, so the driver may or may not have received it: {error}",
+                setting.before,
+            )
         except grammar.Unencodable as error:
             raise OrderRefused(f"the value of {setting.name}: {error}") from None
         outcome = self._wait_for_result(client, tracking if tracked else None, wait)
@@ -304,7 +309,7 @@ class Operator:
                 client.renew_timeout()
                 value = client.get_var(self.ups, setting.name)
             except UpsdFailure as error:
-                return replace(outcome, explanation=f"{outcome.explanation}; then {error}", value=value)
+                return replace(outcome, explanation=f"{outcome.explanation}; afterwards {error}", value=value)
             left = end - self.clock()
             if vocabulary.is_same_value(value, setting.after):
                 return OrderOutcome("success", f"it is {value} now", value)
@@ -317,69 +322,68 @@ class Operator:
 
     def _wait_for_result(self, client: UpsdClient, tracking: str | None, wait: float) -> OrderOutcome:
         if tracking is None:
-            return OrderOutcome("unknown", "the driver was told; without tracking nobody knows whether it did it")
+            return OrderOutcome(
+                "unknown", "the driver has received it; without tracking, upsd can't report whether it was done"
+            )
         end = self.clock() + wait
         pause = _FIRST_PAUSE
         while True:
             client.renew_timeout()
             try:
-                said = client.get_tracking(tracking)
+                answer = client.get_tracking(tracking)
             except UpsdFailure as error:
-                return OrderOutcome("unknown", f"the driver was told; then {error}")
-            if said == "SUCCESS":
+                return OrderOutcome("unknown", f"the driver has received it; afterwards {error}")
+            if answer == "SUCCESS":
                 return OrderOutcome("success", "the driver did it")
-            if said != "PENDING":
-                return OrderOutcome("failed", f"the driver answered {said}{_ANSWERS.get(said, '')}")
+            if answer != "PENDING":
+                return OrderOutcome("failed", f"the driver answered {answer}{_ANSWERS.get(answer, '')}")
             left = end - self.clock()
             if left <= 0:
-                return OrderOutcome("pending", f"the driver was told, and has not answered within {wait:g} s")
+                return OrderOutcome("pending", f"the driver has received it, and has not answered within {wait:g} s")
             self.sleep(min(pause, left))
             pause = min(2 * pause, 1.0)
 
 
 _FIRST_PAUSE = 0.1
 _ANSWERS = {
-    "UNKNOWN": ": it does not know it, whatever upsd lists",
-    "INVALID-ARGUMENT": ": the value is none that it takes",
-    "FAILED": ": it or the UPS could not do it",
+    "UNKNOWN": ": it does not support this, although upsd lists it",
+    "INVALID-ARGUMENT": ": it does not accept this value",
+    "FAILED": ": the driver or the UPS could not do it",
 }
 
 
-def _phrase_order(what: str) -> str:
-    return what if " " in what else f"give the command {what}"
+def _phrase_order(order: str) -> str:
+    return order if " " in order else f"give the command {order}"
 
 
 def _advise_right(username: str, right: str) -> str:
-    """Say what upsd.users has to hold."""
+    """Return what upsd.users must contain, as the end of a message. right: such as "actions = SET"."""
     key, _equals, value = right.partition(" = ")
     name = username or "NAME"
     return (
-        f". upsd.users of that host needs `{right}` in the section [{name}], with this collection"
-        f" nut_server_users: [{{name: {name}, {key}: [{value}]}}], and upsd has to be reloaded then"
+        f". upsd.users on that host needs `{right}` in the section [{name}]; with this collection, set"
+        f" nut_server_users: [{{name: {name}, {key}: [{value}]}}]. Then upsd must be reloaded"
     )
 
 
 def fit_value(known: snapshot.WritableVariable, value: str) -> str:
-    """Return a value as the UPS spells it. Raises Refused if it is none that the variable may have."""
-    if known.values:
-        for one in known.values:
-            if vocabulary.is_same_value(one, value):
-                return one
+    """Return a value as the UPS spells it. Raises OrderRefused if the variable can't have this value."""
+    for allowed_value in known.values:
+        if vocabulary.is_same_value(allowed_value, value):
+            return allowed_value
     if known.ranges and _is_within(known.ranges, value):
         return value
     if known.values or known.ranges:
         allowed = [*known.values, *(f"{least} to {most}" for least, most in known.ranges)]
-        raise OrderRefused(f"{known.name} can't be {value!r}: it may be {', '.join(allowed)}")
+        raise OrderRefused(f"{known.name} can't be {value!r}. Allowed: {', '.join(allowed)}")
     length = known.type.length
     if length is not None and len(value) > length:
-        raise OrderRefused(
-            f"{known.name} can't be {value!r}: it has {len(value)} characters, and {length} are the most"
-        )
+        raise OrderRefused(f"{known.name} can't be {value!r}: it has {len(value)} characters, the limit is {length}")
     return value
 
 
 def _is_within(ranges: tuple[tuple[int, int], ...], value: str) -> bool:
-    """upsd takes a word for 0 (atoi); here it is refused."""
+    """Return whether a value is a number in one of the ranges. upsd itself would take a word for 0 (atoi)."""
     if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", value):
         return False
     return any(least <= float(value) <= most for least, most in ranges)

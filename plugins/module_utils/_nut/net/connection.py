@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A connection to upsd, line by line (RFC 9271).
+"""A connection to upsd that exchanges lines (RFC 9271).
 
-It trusts nobody: whatever the other side sends or does not send, it comes to an end within its timeout. With starttls it sees whom
-it speaks to, and speaks on encrypted.
+It does not trust the other side: whatever that sends or fails to send, the connection ends within its timeout. starttls
+verifies upsd's certificate and encrypts the connection.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 LINE_LIMIT = 4096
-"""Bytes of a line of an answer. upsd cuts a value at 512 characters; twice that if each has a backslash."""
+"""Maximum bytes of a line. upsd cuts a value at 512 characters, or twice that if each is escaped with a backslash."""
 
-# upsd writes each line by itself, and its system holds the second one back until we have confirmed the first, which ours
-# would do 40 ms later: on each list. Linux forgets the option after a while, so it is set for each receipt.
+# upsd writes each line separately. Its kernel holds back the second line until the first is acknowledged, which ours delays by
+# 40 ms: for each list. Linux forgets the option after a while, so it is set again before each receive.
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
-# How a line looks almost always: words without anything to quote, one blank between them, the last in quotes perhaps.
+# What nearly all lines look like: plain words, separated by one blank; the last one may be in quotes.
 _PLAIN = re.compile(r'([A-Za-z0-9_.,:;@/+*%-]+(?: [A-Za-z0-9_.,:;@/+*%-]+)*)(?: "([^"#\\\x00-\x1f\x7f-\xff]*)")?')
 
-# OpenSSL's verdicts (x509_vfy.h) of a certificate that is for another host name, and for another address.
+# OpenSSL's error codes (x509_vfy.h) for a certificate with another host name, and with another address.
 _WRONG_NAME = (62, 64)
 
 
@@ -48,18 +48,18 @@ _C = TypeVar("_C", bound="UpsdConnection")
 
 @dataclass(frozen=True)
 class TlsOptions:
-    """How a Client encrypts. ca: as starttls. server_name: whom the certificate must be for; "" is the Client's host."""
+    """How to encrypt a connection, and which certificate to expect."""
 
-    ca: str | None = None
-    server_name: str = ""
+    ca: str | None = None  # trusted certificates (PEM); None: those that the system trusts
+    server_name: str = ""  # the name or address in upsd's certificate; "": the host that is connected to
 
 
 class UpsdConnection:
     """A connection to upsd, as a context manager.
 
-    ``timeout`` (seconds) bounds everything from the connection to the last answer, the resolving of the name included.
-    So who waits for something to change opens a new one for each look, or calls renew; upsd drops a silent one after 60 s anyway.
-    ``tls``: the connection is encrypted from its beginning, or not made (raises what starttls raises).
+    ``timeout`` (seconds) limits everything from resolving the name to the last answer. To wait for a change, open a new
+    connection for each query, or call renew_timeout(); upsd drops silent connections after 60 s anyway.
+    ``tls``: encrypt from the start; if that fails, there is no connection (raises what starttls raises).
     """
 
     def __init__(self, host: str, port: int = PORT, timeout: float = 5.0, tls: TlsOptions | None = None) -> None:
@@ -79,7 +79,7 @@ class UpsdConnection:
             try:
                 self.starttls(self.tls.ca, self.tls.server_name or self.host)
             except BaseException:
-                self.close()  # who gets no connection can't close it
+                self.close()  # __exit__ is not called if __enter__ raises
                 raise
         return self
 
@@ -89,13 +89,13 @@ class UpsdConnection:
         self.close()
 
     def close(self) -> None:
-        """Hang up. upsd needs no LOGOUT from a client that did not log in."""
+        """Close the connection. upsd needs no LOGOUT from a client that did not log in."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def renew_timeout(self) -> None:
-        """Let the timeout begin anew: from now on, the rest of the talk has this long."""
+        """Restart the timeout: from now on, the remaining requests may take ``timeout`` seconds."""
         self._deadline = time.monotonic() + self.timeout
 
     @property
@@ -105,53 +105,53 @@ class UpsdConnection:
 
     @property
     def local_address(self) -> str:
-        """The address by which upsd sees us, if no NAT is in between; in the form of normal_address."""
+        """Our address as upsd sees it, unless there is NAT in between; in the form of normal_address."""
         try:
             return normal_address(str(self._get_socket().getsockname()[0]))
         except OSError as error:
             raise self._give_up(Unreachable, explain_error(error)) from error
 
     def starttls(self, ca_pem: str | None, server_name: str) -> None:
-        """Encrypt all further talk, with an upsd that a certificate from ``ca_pem`` shows to be ``server_name``.
+        """Encrypt the connection from now on, after verifying that upsd's certificate is for ``server_name``.
 
-        ``ca_pem``: the certificates (PEM) that are trusted, and no others; None: those that the system trusts.
-        ``server_name``: a DNS name, or an IP address without brackets. Raises NoTls, after which the connection can still
-        be used; WrongName, or Untrusted, also if ``ca_pem`` holds no certificate; BadAnswer if what comes is no TLS.
+        ``ca_pem``: the only trusted certificates (PEM); None: those that the system trusts. ``server_name``: a DNS name, or an
+        IP address without brackets. Raises NoTls, after which the connection can still be used; WrongName; Untrusted, also if
+        ``ca_pem`` holds no certificate; BadAnswer if the answer is not TLS.
         """
         words = self._parse_answer(self._send_request("STARTTLS"), "STARTTLS")
-        # What came with the answer, unencrypted, may be anybody's.
+        # Unencrypted data behind the answer may come from an attacker.
         if words != ("OK", "STARTTLS") or self._buffer:
             raise self._reject_answer("STARTTLS", (*words, self._buffer.decode("latin-1")))
         connection = self._get_socket()
-        trusted = f"its certificate is not to be trusted for {server_name}"
+        untrusted = f"its certificate can't be trusted for {server_name}"
         try:
             connection.settimeout(self._seconds_left())
             self._socket = _make_tls_context(ca_pem).wrap_socket(connection, server_hostname=server_name)
         except ssl.SSLCertVerificationError as error:
             kind = WrongName if error.verify_code in _WRONG_NAME else Untrusted
-            raise self._give_up(kind, f"{trusted}: {error.verify_message}") from error
+            raise self._give_up(kind, f"{untrusted}: {error.verify_message}") from error
         except ssl.SSLError as error:
-            raise self._give_up(BadAnswer, f"TLS can't be agreed on ({error.reason or error.strerror})") from error
+            raise self._give_up(BadAnswer, f"the TLS handshake failed ({error.reason or error.strerror})") from error
         except OSError as error:
             raise self._give_up(Unreachable, explain_error(error)) from error
-        except ValueError as error:  # of the CA's text, or of a name that nobody can have
-            raise self._give_up(Untrusted, f"{trusted}: {error}") from error
+        except ValueError as error:  # from the text of the CA, or from an impossible server name
+            raise self._give_up(Untrusted, f"{untrusted}: {error}") from error
 
     @property
     def tls_version(self) -> str | None:
-        """The version of TLS, such as ``TLSv1.3``. None if nothing is encrypted."""
+        """The TLS version, such as ``TLSv1.3``; None if the connection is not encrypted."""
         connection = self._get_socket()
         return connection.version() if isinstance(connection, ssl.SSLSocket) else None
 
     @property
     def peer_not_after(self) -> datetime | None:
-        """When upsd's certificate expires. None if nothing is encrypted."""
+        """When upsd's certificate expires; None if the connection is not encrypted."""
         connection = self._get_socket()
         if not isinstance(connection, ssl.SSLSocket):
             return None
-        # starttls lets nobody pass without a certificate
-        ends = str((connection.getpeercert() or {})["notAfter"])
-        return datetime.fromtimestamp(ssl.cert_time_to_seconds(ends), timezone.utc)
+        # starttls accepts no upsd without a certificate
+        expiry = str((connection.getpeercert() or {})["notAfter"])
+        return datetime.fromtimestamp(ssl.cert_time_to_seconds(expiry), timezone.utc)
 
     def _send_request(self, *words: str) -> str:
         """Send a command, and return the first line of the answer."""
@@ -182,26 +182,26 @@ class UpsdConnection:
         line, _newline, self._buffer = self._buffer.partition(b"\n")
         if len(line) > LINE_LIMIT:
             raise self._give_up(BadAnswer, f"it sent a line of more than {LINE_LIMIT} bytes")
-        # NUT's own parser drops what is not ASCII; so does ours, from whatever this makes of it.
+        # The parser drops the non-ASCII characters that this makes, as NUT's own parser does.
         return line.decode("latin-1")
 
     def _parse_answer(self, line: str, about: str) -> tuple[str, ...]:
-        """Return the words of a line. An ERR becomes an exception."""
-        found = split_line(line)
-        if found is None:
+        """Return the words of a line. Raises UpsdError (or the subclass for its code) for an ERR. about: the request."""
+        words = split_line(line)
+        if words is None:
             raise self._reject_answer(about, (line,))
-        if found[0] == "ERR":
-            code = printable(found[1], 80) if len(found) > 1 else "(none)"
-            detail = printable(" ".join(found[2:]))
+        if words[0] == "ERR":
+            code = printable(words[1], 80) if len(words) > 1 else "(none)"
+            detail = printable(" ".join(words[2:]))
             raise ERRORS.get(code, UpsdError)(code, self.address, about, detail)
-        return found
+        return words
 
     def _reject_answer(self, about: str, words: Sequence[str]) -> BadAnswer:
         shown = repr(" ".join(words)[:80]) if words else "something"
         return self._give_up(BadAnswer, f"it answered {about} with {shown}, which is not NUT's protocol")
 
     def _give_up(self, kind: type[_F], why: str) -> _F:
-        """Hang up, because nobody knows which answer would come next; return the exception to raise."""
+        """Close the connection, which is out of step after a failure; return the exception to raise."""
         self.close()
         return kind(self.host, self.port, why)
 
@@ -211,7 +211,7 @@ class UpsdConnection:
         return self._socket
 
     def _seconds_left(self) -> float:
-        """Return the seconds that are left. Raises TimeoutError if there are none; that is an OSError."""
+        """Return the remaining seconds. Raises TimeoutError, which is an OSError, if there are none."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -219,7 +219,7 @@ class UpsdConnection:
 
     def _open_socket(self) -> socket.socket:
         if not 0 < self.port < 65536:
-            # The system would take the rest of a division by 65536.
+            # The system would silently use the port modulo 65536.
             raise Unreachable(self.host, self.port, "there is no such port")
         try:
             addresses = resolve_name(self.host, self._seconds_left())
@@ -230,7 +230,7 @@ class UpsdConnection:
         reasons: list[str] = []
         for position, address in enumerate(addresses):
             try:
-                # An address that swallows everything must leave time for the ones after it.
+                # An address that never answers must leave time for those after it.
                 share = self._seconds_left() / (len(addresses) - position)
                 return socket.create_connection((address, self.port), timeout=share)
             except OSError as error:
@@ -243,26 +243,26 @@ class UpsdConnection:
 
 
 def split_line(line: str) -> tuple[str, ...] | None:
-    """Return the words of a line without its newline, as NUT's parser reads it; None if it has none, or breaks it.
+    """Return the words of a line (without newline) as NUT's parser reads it; None if it has no words or breaks the rules.
 
-    DEL is the one control character that NUT's parser lets through, and that we could not ask for again: it breaks it.
+    DEL is refused: it is the only control character that NUT's parser accepts, and a name with it could not be sent back.
     """
-    # parseconf goes letter by letter: 20 times as slow, and a server with 500 UPSes has 20000 lines
+    # the full parser reads character by character and is 20 times as slow; a server with 500 UPSes sends 20000 lines
     plain = _PLAIN.fullmatch(line)
     if plain is not None:
         bare, quoted = plain.groups()
-        found = tuple(bare.split(" ")) if quoted is None else (*bare.split(" "), quoted)
-        if len(found) <= grammar.WORDS_LIMIT and max(map(len, found)) <= grammar.WORD_LIMIT:
-            return found
+        words = tuple(bare.split(" ")) if quoted is None else (*bare.split(" "), quoted)
+        if len(words) <= grammar.WORDS_LIMIT and max(map(len, words)) <= grammar.WORD_LIMIT:
+            return words
     lines = grammar.parse_lines(line + "\n")
     return lines[0].words if len(lines) == 1 and "\x7f" not in line else None
 
 
 def _make_tls_context(ca_pem: str | None) -> ssl.SSLContext:
-    """Return what verifies a server against these certificates and the name that it is asked for."""
+    """Return a TLS context that verifies servers against these certificates; None: against those that the system trusts."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # NSS takes any CA that it is told to trust for an anchor, OpenSSL a self-signed one only. 3.9 does not know the flag.
+    # NSS accepts any trusted CA as an anchor, OpenSSL by default only a self-signed one. Python 3.9 lacks the flag.
     context.verify_flags |= getattr(ssl, "VERIFY_X509_PARTIAL_CHAIN", 0)
     if ca_pem is None:
         context.load_default_certs()
@@ -270,5 +270,5 @@ def _make_tls_context(ca_pem: str | None) -> ssl.SSLContext:
     try:
         context.load_verify_locations(cadata=ca_pem)
     except (ssl.SSLError, ValueError) as error:
-        raise ValueError("the text of the CA holds no certificate in PEM") from error
+        raise ValueError("the CA text contains no certificate in PEM") from error
     return context

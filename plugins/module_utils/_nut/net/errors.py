@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What may go wrong when upsd is asked."""
+"""The errors of requests to upsd."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..base.hostnames import join_host
 
 
 class UpsdFailure(Exception):
-    """upsd could not be asked, or would not answer."""
+    """upsd could not be reached, or answered with an error."""
 
 
 class UpsdError(UpsdFailure):
@@ -26,11 +26,11 @@ class UpsdError(UpsdFailure):
 
 
 class DataStale(UpsdError):
-    """The driver runs, but has heard nothing from its UPS for longer than MAXAGE."""
+    """The driver runs, but its UPS has sent nothing for longer than MAXAGE."""
 
 
 class DriverNotConnected(UpsdError):
-    """No driver of this name runs, or upsd cannot reach it."""
+    """The driver of this UPS does not run, or upsd cannot reach it."""
 
 
 class UnknownUps(UpsdError):
@@ -38,7 +38,7 @@ class UnknownUps(UpsdError):
 
 
 class AccessDenied(UpsdError):
-    """upsd wants a login, or does not like our address."""
+    """upsd requires a user, or the user or our address lacks the right."""
 
 
 class VarNotSupported(UpsdError):
@@ -50,15 +50,15 @@ class CmdNotSupported(UpsdError):
 
 
 class InvalidArgument(UpsdError):
-    """upsd does not understand the request, or the value of a command."""
+    """upsd does not understand the request, or the value of a command is wrong."""
 
 
 class InvalidValue(UpsdError):
-    """The value is not among those that the variable may have."""
+    """The variable can't have this value."""
 
 
 class TooLong(UpsdError):
-    """The value has more characters than the variable may have."""
+    """The value has too many characters for the variable."""
 
 
 class ReadOnly(UpsdError):
@@ -74,7 +74,7 @@ class NoTls(UpsdError):
 
 
 class Unreachable(UpsdFailure):
-    """No upsd could be talked to at ``host`` and ``port`` for the reason ``why``."""
+    """upsd at ``host`` and ``port`` can't be reached; ``why`` says why."""
 
     def __init__(self, host: str, port: int, why: str) -> None:
         super().__init__(f"upsd at {join_host(host, port)} cannot be reached: {why}")
@@ -84,39 +84,39 @@ class Unreachable(UpsdFailure):
 
 
 class BadAnswer(Unreachable):
-    """Something listens there, but what it says is not NUT's protocol."""
+    """Something listens there, but does not speak NUT's protocol."""
 
 
 class Untrusted(Unreachable):
-    """upsd's certificate can't be trusted: it does not come from our CA, or has expired."""
+    """upsd's certificate can't be trusted: it was not issued by our CA, or has expired."""
 
 
 class WrongName(Untrusted):
-    """upsd's certificate is good, and for another name."""
+    """upsd's certificate is valid, but for another name."""
 
 
 MEANINGS = {
-    "ACCESS-DENIED": "it does not let this host or user ask that",
+    "ACCESS-DENIED": "it does not allow this to this host or user",
     "ALREADY-ATTACHED": "this connection is logged in already",
     "ALREADY-LOGGED-IN": "this connection is logged in already",
     "ALREADY-SET-PASSWORD": "this connection has a password already",
     "ALREADY-SET-USERNAME": "this connection has a user already",
     "ALREADY-SSL-MODE": "this connection is encrypted already",
     "CMD-NOT-SUPPORTED": "the UPS has no such command",
-    "DATA-STALE": "the driver has had no news from the UPS for too long",
+    "DATA-STALE": "the driver has not heard from the UPS for too long",
     "DRIVER-NOT-CONNECTED": "the driver of this UPS does not run",
     "FEATURE-NOT-CONFIGURED": "it has no TLS, or could not read its certificate when it started (see its journal)",
     "FEATURE-NOT-SUPPORTED": "it was built without TLS",
     "INSTCMD-FAILED": "it could not hand the command to the driver",
     "INVALID-ARGUMENT": "it does not understand the request",
     "INVALID-VALUE": "the variable can't have this value",
-    "PASSWORD-REQUIRED": "it wants a password",
+    "PASSWORD-REQUIRED": "it requires a password",
     "READONLY": "the variable can't be set",
     "SET-FAILED": "it could not hand the value to the driver",
     "TOO-LONG": "the value is too long",
     "UNKNOWN-COMMAND": "it does not know this request",
     "UNKNOWN-UPS": "it has no UPS of this name",
-    "USERNAME-REQUIRED": "it wants a user and a password",
+    "USERNAME-REQUIRED": "it requires a user and a password",
     "VAR-NOT-SUPPORTED": "the UPS has no such variable",
 }
 ERRORS: dict[str, type[UpsdError]] = {
@@ -139,6 +139,7 @@ ERRORS: dict[str, type[UpsdError]] = {
 
 
 def explain_error(error: OSError) -> str:
+    """Return why a connection failed, in a few words."""
     if isinstance(error, (TimeoutError, socket.timeout)):  # two classes before Python 3.10
         return "no complete answer in time"
     if isinstance(error, ConnectionRefusedError):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What upsd serves, and who is logged in: looked at once, or until all is well. Nothing here logs in."""
+"""What upsd serves and which clients are logged in: queried once, or until everything is as expected. Nothing here logs in."""
 
 from __future__ import annotations
 
@@ -26,57 +26,51 @@ VARIABLES, CLIENTS, COMMANDS, WRITABLE = "variables", "clients", "commands", "wr
 GATHER = (VARIABLES, CLIENTS, COMMANDS, WRITABLE)
 """What a snapshot can hold of a UPS, besides its name, description and status."""
 
-SEEN_ALWAYS = (VARIABLES, CLIENTS)
-"""What a snapshot holds unless it is told otherwise."""
+GATHER_DEFAULT = (VARIABLES, CLIENTS)
+"""What a snapshot holds by default."""
 
 _RETRY_INTERVAL = 1.0
 
 
 @dataclass(frozen=True)
 class WritableVariable:
-    """A variable that can be set. values, ranges: what it may be, as upsd lists it; () if it lists nothing."""
+    """A variable that can be set."""
 
     name: str
     value: str
     description: str
     type: VariableType
-    values: tuple[str, ...] = ()
-    ranges: tuple[tuple[int, int], ...] = ()
+    values: tuple[str, ...] = ()  # allowed values; () if upsd lists none
+    ranges: tuple[tuple[int, int], ...] = ()  # allowed ranges (minimum, maximum); () if upsd lists none
 
 
 @dataclass(frozen=True)
 class UpsState:
-    """What upsd says about one UPS at one moment.
-
-    ``fresh``: upsd serves its data, and they have a status. If not, ``error`` is upsd's code (DATA-STALE,
-    DRIVER-NOT-CONNECTED, ...) or None while the driver is still starting, and status and variables are what there is.
-    ``clients`` are the addresses of those who are logged in, as upsd writes them; ``num_logins`` is None if upsd would
-    not say.
-    """
+    """What upsd reports about one UPS at one moment."""
 
     name: str
     description: str
-    status: tuple[str, ...]
-    fresh: bool
-    error: str | None
+    status: tuple[str, ...]  # flags of ups.status
+    fresh: bool  # whether upsd serves its data, with a status
+    error: str | None  # upsd's code if not fresh, such as DATA-STALE; None while the driver is still starting
     variables: Mapping[str, str]
-    clients: tuple[str, ...]
-    num_logins: int | None
-    commands: Mapping[str, str] = field(default_factory=dict)
+    clients: tuple[str, ...]  # addresses of the clients that are logged in, as upsd writes them
+    num_logins: int | None  # None if upsd does not answer
+    commands: Mapping[str, str] = field(default_factory=dict)  # name -> description
     writable: Mapping[str, WritableVariable] = field(default_factory=dict)
 
     @property
     def reading(self) -> Reading:
-        """Return what it says of its power."""
+        """Return the reading of its power."""
         return read_variables(self.variables, self.status)
 
 
 def take_snapshot(
-    client: UpsdClient, names: Iterable[str] | None = None, gather: Collection[str] = SEEN_ALWAYS
+    client: UpsdClient, names: Iterable[str] | None = None, gather: Collection[str] = GATHER_DEFAULT
 ) -> tuple[UpsState, ...]:
-    """Return the state of the UPSes with these names (in any case), or of all that upsd serves, in upsd's order.
+    """Return the state of the UPSes with these names (case does not matter), by default of all, in upsd's order.
 
-    gather: what is wanted (GATHER). Without VARIABLES only the status is asked for; what is not asked for is empty.
+    gather: what to query (members of GATHER); the rest stays empty. The status is queried even without VARIABLES.
     Raises UnknownUps if upsd does not serve one of the names, and Unreachable.
     """
     served = client.list_ups()
@@ -85,7 +79,7 @@ def take_snapshot(
         known = {name.lower(): name for name in served}
         for name in names:
             if name.lower() not in known:
-                others = ", ".join(served) or "none at all"
+                others = ", ".join(served) or "none"
                 raise UnknownUps("UNKNOWN-UPS", client.address, f"the question for {name!r}", f"it serves {others}")
         asked = {name.lower() for name in names}
         wanted = [name for name in served if name.lower() in asked]
@@ -96,7 +90,7 @@ def take_snapshot(
 def _read_state(
     client: UpsdClient, name: str, description: str, gather: Collection[str], descriptions: dict[str, str]
 ) -> UpsState:
-    """descriptions: upsd's of commands and variables so far, which are the same for all UPSes."""
+    """Return the state of a UPS. descriptions: those known so far of commands and variables, the same for all UPSes."""
     error: str | None = None
     variables: dict[str, str] = {}
     status: tuple[str, ...] = ()
@@ -128,7 +122,7 @@ def _read_state(
         name=name,
         description=description,
         status=status,
-        # A driver that has not yet heard from its UPS has no status, or says WAIT.
+        # A driver that has not heard from its UPS yet has no status, or the status WAIT.
         fresh=error is None and bool(status) and "WAIT" not in status,
         error=error,
         variables=variables,
@@ -147,18 +141,18 @@ def _read_status(client: UpsdClient, ups: str) -> tuple[str, ...]:
 
 
 def describe_commands(client: UpsdClient, ups: str, descriptions: dict[str, str]) -> dict[str, str]:
-    """Return the commands of a UPS with upsd's descriptions. Those that descriptions has are not asked for again."""
-    found = {}
+    """Return the commands of a UPS with upsd's descriptions. Descriptions that are known already are not queried again."""
+    described = {}
     for command in client.list_cmds(ups):
         key = f"command {command.lower()}"
         if key not in descriptions:
             descriptions[key] = _clean_description(client.get_cmddesc(ups, command))
-        found[command] = descriptions[key]
-    return found
+        described[command] = descriptions[key]
+    return described
 
 
 def find_writable(client: UpsdClient, ups: str, name: str) -> WritableVariable | None:
-    """Return what a variable may be set to; None if it can't be set. Raises what get_var raises."""
+    """Return a variable with its allowed values; None if it can't be set. Raises what get_var raises."""
     for known, value in client.list_rw(ups).items():
         if known.lower() == name.lower():
             return _read_writable(client, ups, known, value, {})
@@ -184,46 +178,41 @@ def _read_writable(
 
 
 def _clean_description(text: str) -> str:
-    """What upsd says where it has no description is none (server/netget.c)."""
+    """Return a description, "" for upsd's placeholder (server/netget.c)."""
     return "" if text == "Description unavailable" else text
 
 
 def list_not_on_mains(states: Iterable[UpsState]) -> list[str]:
-    """Name the UPSes that are not plainly on mains, with their status: ``ups (OB LB)``. One without data is not among them."""
+    """Return the UPSes that are not plainly on mains, with their status: ``ups (OB LB)``. UPSes without data are left out."""
     return [f"{state.name} ({' '.join(state.status)})" for state in states if state.fresh and state.reading.cautions]
 
 
 @dataclass(frozen=True)
 class MissingClient:
-    """A client that is expected and has not logged in. ``addresses`` is empty if the name could not be resolved."""
+    """An expected client that is not logged in."""
 
     name: str
-    addresses: tuple[str, ...]
+    addresses: tuple[str, ...]  # () if the name could not be resolved
     why: str
 
 
 @dataclass(frozen=True)
 class UpsdReport:
-    """What a look at upsd saw.
+    """What upsd serves, and how that compares to what is expected."""
 
-    ``stale`` pairs the name of a UPS that is not fresh with the reason. ``unexpected``: the addresses that are logged in
-    and belong to none of the expected clients; it counts for nothing, and is () where nobody was expected.
-    ``tls_version`` and ``tls_expires``: of the connection and of upsd's certificate; None if it was not encrypted.
-    """
-
-    version: str
-    protocol: str
+    version: str  # of upsd
+    protocol: str  # its version
     upses: tuple[UpsState, ...]
     missing: tuple[MissingClient, ...]
-    stale: tuple[tuple[str, str], ...]
-    message: str
-    unexpected: tuple[str, ...] = ()
-    tls_version: str | None = None
-    tls_expires: datetime | None = None
+    stale: tuple[tuple[str, str], ...]  # the name of each UPS that is not fresh, with the reason
+    message: str  # all of it in one line
+    unexpected: tuple[str, ...] = ()  # addresses logged in that are no expected client's; () if none was expected
+    tls_version: str | None = None  # None if the connection was not encrypted
+    tls_expires: datetime | None = None  # of upsd's certificate; None if the connection was not encrypted
 
     @property
     def is_ok(self) -> bool:
-        """Whether there is a UPS, each is fresh, and each expected client has logged in."""
+        """Return whether there is a UPS, every UPS is fresh, and every expected client is logged in."""
         return bool(self.upses) and not self.stale and not self.missing
 
 
@@ -232,12 +221,12 @@ def observe_upsd(
     ups: Sequence[str] | None = None,
     expected_clients: Sequence[str] = (),
     addresses_of: hostnames.Resolve = hostnames.resolve_name,
-    gather: Collection[str] = SEEN_ALWAYS,
+    gather: Collection[str] = GATHER_DEFAULT,
 ) -> UpsdReport:
-    """Look once, through an open client, at the UPSes named (default: all), and at who is logged in to them.
+    """Query upsd once, through an open client, for the named UPSes (default: all) and the clients logged in to them.
 
-    An expected client is an address or a name; it is there if any of its addresses is logged in to any of these UPSes.
-    gather: as snapshot; with expected clients the clients are asked for in any case. Raises what snapshot raises.
+    An expected client is an address or a name; it is present if one of its addresses is logged in to any of these UPSes.
+    gather: as for take_snapshot(); CLIENTS is implied by expected clients. Raises what take_snapshot() raises.
     """
     version, protocol = client.get_version(), client.get_net_version()
     upses = take_snapshot(client, ups, {*gather, CLIENTS} if expected_clients else gather)
@@ -245,12 +234,12 @@ def observe_upsd(
     logged_in = tuple(dict.fromkeys(normal_address(address) for state in upses for address in state.clients))
     missing: list[MissingClient] = []
     known: set[str] = set()
-    found, problems = hostnames.resolve_names(expected_clients, client.timeout, addresses_of)
+    resolved, problems = hostnames.resolve_names(expected_clients, client.timeout, addresses_of)
     for name in expected_clients:
         if name in problems:
             missing.append(MissingClient(name, (), f"cannot be resolved ({explain_error(problems[name])})"))
             continue
-        addresses = tuple(dict.fromkeys(map(normal_address, found[name])))
+        addresses = tuple(dict.fromkeys(map(normal_address, resolved[name])))
         known.update(addresses)
         if not set(addresses) & set(logged_in):
             missing.append(MissingClient(name, addresses, "has not logged in"))
@@ -266,15 +255,15 @@ def wait_until_ok(
     expected_clients: Sequence[str] = (),
     *,
     wait: float = 0.0,
-    gather: Collection[str] = SEEN_ALWAYS,
+    gather: Collection[str] = GATHER_DEFAULT,
     addresses_of: hostnames.Resolve = hostnames.resolve_name,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> UpsdReport:
-    """Look, once a second, until all is well or ``wait`` seconds are over; return the last look.
+    """Query upsd once a second until everything is as expected, or for ``wait`` seconds; return the last report.
 
-    Each look is a connection of its own. If the last look failed, its exception is raised: Unreachable, or UnknownUps
-    (a UPS may be missing for a moment while upsd reads its files). An earlier failure does not count.
+    Each query uses its own connection. If the last query failed, its exception is raised: Unreachable, or UnknownUps (a UPS
+    may be missing for a moment while upsd reads its files). Earlier failures are ignored.
     """
     end = clock() + wait
     while True:
@@ -319,8 +308,8 @@ def _compose_message(
     if present:
         parts.append(f"logged in as expected: {', '.join(present)}")
     for client in missing:
-        # An address does not need itself in brackets.
+        # don't repeat an address in brackets
         others = [address for address in client.addresses if address != normal_address(client.name)]
         parts.append(f"{client.name}{' (' + ', '.join(others) + ')' if others else ''} {client.why}")
     text = "; ".join(parts)
-    return f"{text}: logged in {'are ' + ', '.join(logged_in) if logged_in else 'is nobody'}" if missing else text
+    return f"{text} (logged in: {', '.join(logged_in) or 'none'})" if missing else text

@@ -239,7 +239,7 @@ def test_a_battery_test(capfd: pytest.CaptureFixture[str]) -> None:
         result = run(capfd, asked, test="quick")
     assert (result["changed"], result["verdict"], result["test_result"]) == (True, "passed", "Done and passed")
     assert (result["result"], result["seconds"]) == ("success", 0)
-    assert result["msg"] == "test.battery.start.quick on ups: passed: it says 'Done and passed'"
+    assert result["msg"] == "test.battery.start.quick on ups: passed: the UPS reports 'Done and passed'"
     assert asked.orders == ["INSTCMD ups test.battery.start.quick"]
 
 

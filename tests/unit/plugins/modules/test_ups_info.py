@@ -115,7 +115,7 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) ->
         "ok": False,
         "msg": (
             f"upsd at 127.0.0.1:{port} serves ups (OL) fresh; logged in as expected: 127.0.0.1;"
-            " 192.0.2.9 has not logged in: logged in are 127.0.0.1"
+            " 192.0.2.9 has not logged in (logged in: 127.0.0.1)"
         ),
     }
 

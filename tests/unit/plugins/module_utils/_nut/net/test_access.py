@@ -158,7 +158,7 @@ def test_what_was_known_stays_and_is_told() -> None:
     assert allowed == {NAS: ALLOWED[NAS], new: ()}
     assert warnings == [
         "nas does not resolve. Until then it may connect from 198.51.100.5, 2001:db8::5, as before",
-        "tv does not resolve. Until then it can't connect, and won't hear of a power cut",
+        "tv does not resolve. Until then it can't connect, and is not told about a power cut",
     ]
     # an address of another time, of a source that is written otherwise by now, does not count
     assert access.keep_known_addresses({}, {make_source("nas", "nas.home"): "x"}, before)[0] == {
@@ -288,10 +288,13 @@ def test_neighbours_as_a_range() -> None:
         ),
         (listed(AS_IT_SHOULD_BE[:1]), "the loaded table allows 192.0.2.0/24"),
         (listed([]), "the loaded table allows no address"),
-        (listed(AS_IT_SHOULD_BE, rules=6), "its rules were changed"),
-        (listed(AS_IT_SHOULD_BE, rules=8), "its rules were changed"),
-        (listed(AS_IT_SHOULD_BE).replace('"input"', '"forward"'), "its rules were changed"),
-        (listed(AS_IT_SHOULD_BE).replace('"policy": "accept"', '"policy": "drop"'), "its rules were changed"),
+        (listed(AS_IT_SHOULD_BE, rules=6), "the rules of the loaded table were changed"),
+        (listed(AS_IT_SHOULD_BE, rules=8), "the rules of the loaded table were changed"),
+        (listed(AS_IT_SHOULD_BE).replace('"input"', '"forward"'), "the rules of the loaded table were changed"),
+        (
+            listed(AS_IT_SHOULD_BE).replace('"policy": "accept"', '"policy": "drop"'),
+            "the rules of the loaded table were changed",
+        ),
         (listed(AS_IT_SHOULD_BE, ports=[3493, 22]), "the loaded table covers other ports"),
         (listed(AS_IT_SHOULD_BE, ports=[]), "the loaded table covers other ports"),
         ("", "the table inet homelab_nut is not loaded"),

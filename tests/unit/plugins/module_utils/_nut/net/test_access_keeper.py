@@ -42,7 +42,7 @@ def test_another_address(machine: Machine) -> None:
 def test_a_table_that_somebody_flushed(machine: Machine) -> None:
     machine.loaded = None
     assert machine.main("refresh") == 0
-    assert machine.out == ["the table inet homelab_nut is not loaded; it is loaded again"]
+    assert machine.out == ["the table inet homelab_nut is not loaded; loading it again"]
     assert machine.loaded == ["192.0.2.5"]
 
 
@@ -118,7 +118,11 @@ def test_a_deployment_is_at_work(machine: Machine) -> None:
 
 def test_status(machine: Machine) -> None:
     assert machine.main("status") == 0
-    assert machine.out == ["nas: 192.0.2.5", "loaded; refused 5 packets since then", "refused nobody in the last day"]
+    assert machine.out == [
+        "nas: 192.0.2.5",
+        "loaded; refused 5 packets since then",
+        "no address was refused in the last day",
+    ]
     machine.loaded = []
     assert machine.main("status") == 1
     assert machine.out[1] == "the loaded table allows no address"

@@ -31,9 +31,9 @@ def clock() -> Clock:
         ({"ups.status": "FSD OL"}, "FSD OL"),
         ({"ups.status": "OL BYPASS"}, "BYPASS"),
         ({"ups.status": ""}, "ups.status: none"),
-        ({"ups.status": "OL TEST"}, "a test is under way"),
-        ({"ups.test.result": "In progress"}, "a test is under way (In progress)"),
-        ({"battery.charge": "89"}, "its charge is 89 %, and 90 % are asked for (minimum_charge)"),
+        ({"ups.status": "OL TEST"}, "a test is already running"),
+        ({"ups.test.result": "In progress"}, "a test is already running (In progress)"),
+        ({"battery.charge": "89"}, "its charge is 89 %, below the required 90 % (minimum_charge)"),
         ({"battery.charge": "89.9"}, "89.9"),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_test_that_is_passed(server: FakeUpsd, clock: Clock) -> None:
     verdict = watched(server, clock, steps)
     assert (verdict.verdict, verdict.explanation, verdict.result) == (
         "passed",
-        "it says 'Done and passed'",
+        "the UPS reports 'Done and passed'",
         "Done and passed",
     )
     assert 14 <= verdict.seconds <= 18
@@ -108,7 +108,7 @@ def test_a_test_that_is_passed(server: FakeUpsd, clock: Clock) -> None:
 
 def test_a_test_that_is_not_passed(server: FakeUpsd, clock: Clock) -> None:
     verdict = watched(server, clock, [OUT, BACK, (15.0, {RESULT: "Done and error"})])
-    assert (verdict.verdict, verdict.explanation) == ("failed", "it says 'Done and error'")
+    assert (verdict.verdict, verdict.explanation) == ("failed", "the UPS reports 'Done and error'")
 
 
 def test_an_old_result_is_not_taken_for_the_new_one(server: FakeUpsd, clock: Clock) -> None:
@@ -123,7 +123,7 @@ def test_an_old_result_is_not_taken_for_the_new_one(server: FakeUpsd, clock: Clo
 def test_a_result_that_stays_is_believed_after_a_while(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     verdict = watched(server, clock, [OUT, BACK])
-    assert (verdict.verdict, verdict.explanation) == ("passed", "it says 'Done and passed'")
+    assert (verdict.verdict, verdict.explanation) == ("passed", "the UPS reports 'Done and passed'")
     assert 14 + battery_test.SETTLE - 2 <= verdict.seconds <= 14 + battery_test.SETTLE + 4
 
 
@@ -138,7 +138,7 @@ def test_a_new_date_makes_a_result_new(server: FakeUpsd, clock: Clock) -> None:
 def test_a_ups_that_tells_no_result(server: FakeUpsd, clock: Clock, flags: str) -> None:
     verdict = watched(server, clock, [(2.0, {"ups.status": flags}), BACK])
     assert verdict.verdict == "passed"
-    assert "tells no result" in verdict.explanation
+    assert "reports no result" in verdict.explanation
 
 
 def test_a_flag_that_was_there_before_is_no_test(server: FakeUpsd, clock: Clock) -> None:
@@ -150,11 +150,11 @@ def test_a_flag_that_was_there_before_is_no_test(server: FakeUpsd, clock: Clock)
 def test_a_test_that_only_the_result_shows(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     verdict = watched(server, clock, [(3.0, {RESULT: "In progress"}), (70.0, {RESULT: "Done and error"})])
-    assert (verdict.verdict, verdict.explanation) == ("failed", "it says 'Done and error'")
+    assert (verdict.verdict, verdict.explanation) == ("failed", "the UPS reports 'Done and error'")
     verdict = watched(server, clock, [(1.0, {RESULT: "Test scheduled"})], wait=100)
     assert (verdict.verdict, verdict.explanation) == (
         "unknown",
-        "the test is not over (ups.status: OL CHRG, Test scheduled)",
+        "the test has not ended (ups.status: OL CHRG, Test scheduled)",
     )
 
 
@@ -193,19 +193,19 @@ def test_a_battery_that_is_low_at_once(server: FakeUpsd, clock: Clock, result: s
 def test_a_deep_test_ends_with_a_low_battery(server: FakeUpsd, clock: Clock) -> None:
     low: list[Step] = [OUT, (3000.0, {"ups.status": "OB LB"}), (3100.0, {"ups.status": "OL CHRG", RESULT: "OK"})]
     verdict = watched(server, clock, low, "deep")
-    assert (verdict.verdict, verdict.explanation) == ("passed", "it says 'OK'")
+    assert (verdict.verdict, verdict.explanation) == ("passed", "the UPS reports 'OK'")
     assert server.orders == [("instcmd", "a", "test.battery.start.deep")]
 
 
 def test_a_test_that_does_not_end(server: FakeUpsd, clock: Clock) -> None:
     verdict = watched(server, clock, [OUT], wait=60)
-    assert (verdict.verdict, verdict.explanation) == ("unknown", "the test is not over (ups.status: OB DISCHRG)")
+    assert (verdict.verdict, verdict.explanation) == ("unknown", "the test has not ended (ups.status: OB DISCHRG)")
     assert clock.now == pytest.approx(160)
 
 
 def test_a_test_that_was_aborted(server: FakeUpsd, clock: Clock) -> None:
     verdict = watched(server, clock, [OUT, (5.0, {"ups.status": "OL CHRG", RESULT: "Aborted"})])
-    assert (verdict.verdict, verdict.explanation) == ("unknown", "it says 'Aborted'")
+    assert (verdict.verdict, verdict.explanation) == ("unknown", "the UPS reports 'Aborted'")
 
 
 def test_a_word_on_the_way_is_not_the_last_one(server: FakeUpsd, clock: Clock) -> None:
@@ -219,7 +219,7 @@ def test_looks_that_fail(server: FakeUpsd, clock: Clock) -> None:
     assert watched(server, clock, steps).verdict == "passed"
     server.variables[RESULT] = ""
     verdict = watched(server, clock, [OUT, (5.0, {"error": "now"})], wait=30)
-    assert (verdict.verdict, "in the end upsd at pve:3493" in verdict.explanation) == ("unknown", True)
+    assert (verdict.verdict, "at the end upsd at pve:3493" in verdict.explanation) == ("unknown", True)
 
 
 def test_what_was_not_seen_does_not_count(server: FakeUpsd, clock: Clock) -> None:
@@ -237,7 +237,7 @@ def test_a_ups_without_a_status_has_not_ended_its_test(server: FakeUpsd, clock: 
 def test_a_test_that_did_not_begin(server: FakeUpsd, clock: Clock) -> None:
     server.tracking = ["FAILED"]
     verdict = watched(server, clock, [OUT, BACK])
-    assert (verdict.verdict, verdict.explanation.startswith("the test did not begin: the driver answered FAILED")) == (
+    assert (verdict.verdict, verdict.explanation.startswith("the test did not start: the driver answered FAILED")) == (
         "unknown",
         True,
     )

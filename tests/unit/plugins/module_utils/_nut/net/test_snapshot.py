@@ -150,13 +150,13 @@ def test_what_is_wrong_is_said_in_one_line(server: FakeUpsd) -> None:
         )
     assert not report.is_ok
     assert [missing.name for missing in report.missing] == ["vm", "nowhere", "192.0.2.5"]
-    assert report.stale == (("spare", "DATA-STALE: the driver has had no news from the UPS for too long"),)
+    assert report.stale == (("spare", "DATA-STALE: the driver has not heard from the UPS for too long"),)
     assert report.message == (
         f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) fresh,"
-        " spare not fresh (DATA-STALE: the driver has had no news from the UPS for too long);"
+        " spare not fresh (DATA-STALE: the driver has not heard from the UPS for too long);"
         " logged in as expected: pve; vm (192.0.2.4) has not logged in;"
-        " nowhere cannot be resolved (Name or service not known); 192.0.2.5 has not logged in:"
-        " logged in are 127.0.0.1, 192.0.2.3"
+        " nowhere cannot be resolved (Name or service not known); 192.0.2.5 has not logged in"
+        " (logged in: 127.0.0.1, 192.0.2.3)"
     )
 
 
@@ -164,7 +164,7 @@ def test_a_server_without_a_ups_is_not_well() -> None:
     with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server, server.client() as client:
         report = snapshot.observe_upsd(client, None, ["pve"], addresses_of)
     assert not report.is_ok
-    assert report.message.endswith("serves no UPS; pve (127.0.0.1) has not logged in: logged in is nobody")
+    assert report.message.endswith("serves no UPS; pve (127.0.0.1) has not logged in (logged in: none)")
 
 
 class Clock:
