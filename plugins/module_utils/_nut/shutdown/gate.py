@@ -132,12 +132,10 @@ def decide_gate(policy: ShutdownPolicy, state: GateState) -> GateDecision:
     left = time_left(policy, state)
     keeps = policy.keeps([host for host in policy.machines if host.name in waiting], elapsed)
     if left is not None and left[1] <= keeps:
-        reason = f"{left[0]} has {max(left[1], 0):.0f} s left, and this host needs {keeps:g} s itself; {still}"
+        reason = f"{left[0]} has {max(left[1], 0):.0f} s left, and this host needs {keeps:g} s for itself; {still}"
         return GateDecision(True, BATTERY, reason, waiting)
     if elapsed >= policy.longest:
-        return GateDecision(
-            True, LONGEST, f"{policy.longest:g} s are over, the longest that is waited at all; {still}", waiting
-        )
+        return GateDecision(True, LONGEST, f"the gate's limit of {policy.longest:g} s is over; {still}", waiting)
     return GateDecision(False, "", still, waiting)
 
 
@@ -145,10 +143,13 @@ def _all_settled(policy: ShutdownPolicy, state: GateState) -> tuple[str, str]:
     given_up = [host.name for host in policy.machines if state.hosts[host.name].down is None]
     assumed = [host.name for host in policy.machines if state.hosts[host.name].is_assumed_down]
     if given_up:
-        return LIMIT, f"{', '.join(given_up)} did not go down within the limit; nobody else is waited for"
+        return LIMIT, f"{', '.join(given_up)} did not go down within the limit; nothing else to wait for"
     if assumed:
-        return ASSUMED, f"nobody can tell about {', '.join(assumed)}, whose time is over; nobody else is waited for"
-    return DOWN, "all are down" if policy.machines else "there is nobody to wait for"
+        return (
+            ASSUMED,
+            f"cannot tell whether {', '.join(assumed)} is down, but the usual time is over; nothing else to wait for",
+        )
+    return DOWN, "all are down" if policy.machines else "no machines to wait for"
 
 
 def time_left(policy: ShutdownPolicy, state: GateState) -> tuple[str, float] | None:
@@ -203,15 +204,15 @@ def _describe_machine(
 ) -> list[str]:
     words = []
     if after.down is not None and before.down is None:
-        late = ", after it was given up" if before.given_up else ""
+        late = ", after the gate gave up on it" if before.given_up else ""
         if after.silent is None:
-            how = f"nobody can tell, and the {host.shutdown_time:g} s that it takes are over"
-            words.append(f"{host.name} is taken as down{late} ({how})")
+            how = f"cannot tell, but its shutdown_time of {host.shutdown_time:g} s is over"
+            words.append(f"{host.name} is assumed down{late} ({how})")
         elif host.guest:
-            how = f"{host.guest.kind} status {host.guest.id} says stopped; {host.shutdown_time:g} s were expected"
+            how = f"{host.guest.kind} status {host.guest.id} says stopped; expected {host.shutdown_time:g} s"
             words.append(f"{host.name} is down{late} ({how})")
         else:
-            how = f"silent for {now - after.silent:.1f} s; {host.shutdown_time:g} s were expected"
+            how = f"silent for {now - after.silent:.1f} s; expected {host.shutdown_time:g} s"
             words.append(f"{host.name} is down{late} ({how})")
     elif after.down is None and before.down is not None:
         words.append(f"{host.name} answers again")
@@ -220,9 +221,9 @@ def _describe_machine(
     elif after.silent is None and before.silent is not None and after.assumed is None:
         words.append(f"{host.name} answers again")
     if after.assumed is not None and before.assumed is None and after.down is None:
-        words.append(f"nobody can tell whether {host.name} is up; it is waited for at least {host.shutdown_time:g} s")
+        words.append(f"cannot tell whether {host.name} is up; waiting at least {host.shutdown_time:g} s")
     if after.given_up and not before.given_up:
-        words.append(f"{host.name} is given up: {elapsed:.1f} s are over, and its limit is {host.shutdown_limit:g} s")
+        words.append(f"giving up on {host.name} after {elapsed:.1f} s: its shutdown_limit is {host.shutdown_limit:g} s")
     return words
 
 
@@ -248,7 +249,7 @@ def _merge_readings(
     return power
 
 
-POWER_TEXT = {True: "on battery", False: "on mains", None: "neither on battery nor on mains, says upsd"}
+POWER_TEXT = {True: "on battery", False: "on mains", None: "neither on battery nor on mains, according to upsd"}
 
 
 def _describe_power(

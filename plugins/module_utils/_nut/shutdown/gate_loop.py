@@ -110,13 +110,13 @@ class Gate:
         self.save(changed=False)
         names = ", ".join(f"{host.name} (at most {host.shutdown_limit:g} s)" for host in self.policy.machines)
         if self.state.ended:
-            self.say(now, f"the gate has ended before: {self.state.ended[1]}")
+            self.say(now, f"the gate has already ended: {self.state.ended[1]}")
         elif self.state.began < now:
-            self.say(now, "the gate was started again, and goes on")
+            self.say(now, "the gate was restarted, and continues")
         else:
             if text is not None:
-                self.say(now, f"{self.state_path} is not of this shutdown, or damaged: the gate begins anew")
-            self.say(now, f"the gate begins: {f'waiting for {names}' if names else 'there is nobody to wait for'}")
+                self.say(now, f"{self.state_path} is from another shutdown, or damaged: starting over")
+            self.say(now, f"the gate begins: {f'waiting for {names}' if names else 'no machines to wait for'}")
         self.keep_flag(now)
         self.save(changed=True)
 
@@ -131,7 +131,7 @@ class Gate:
             return None
 
     def round(self, begun: float) -> None:
-        seen = self.tried("looking at the machines", self.prober)
+        seen = self.tried("probing the machines", self.prober)
         readings = self.tried("asking upsd", self.ask_upsd)
         now = self.clock.now()
         self.state, decision, words = advance_gate(self.policy, self.state, now, seen, readings, asked=begun)
@@ -157,7 +157,7 @@ class Gate:
         except OSError as error:
             words = (
                 f"{path} can't be written: {error.strerror}. The UPS will NOT cut the power: machines that are down stay off when "
-                "the mains return, until somebody starts them"
+                "the mains return, until you start them"
             )
             if words not in self.told:
                 self.told.add(words)
@@ -170,7 +170,7 @@ class Gate:
     def ordered(self, now: float) -> bool:
         """Return whether the UPS must cut the power: upsmon has left its flag, or could not, and FSD shows that it began this."""
         if not self.state.flag and self.state.by == SYSTEMD and any(said.fsd for said in self.state.power.values()):
-            self.say(now, f"upsd says FSD, and upsmon has left no {self.policy.flag}")
+            self.say(now, f"upsd reports FSD, but upsmon has not written {self.policy.flag}")
             self.state = replace(self.state, flag=True)
         return self.state.flag
 
@@ -201,7 +201,7 @@ class Gate:
         try:
             files.replace_private_file(self.state_path, text)
         except (OSError, files.WriteError) as error:
-            words = f"{self.state_path} can't be written: {error} Killed now, the gate would begin anew"
+            words = f"{self.state_path} can't be written: {error} If the gate is restarted now, it starts over"
             if words not in self.told:
                 self.told.add(words)
                 self.log(words)

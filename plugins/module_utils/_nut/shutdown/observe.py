@@ -166,12 +166,12 @@ class Orders:
         login = self.logins.get(str(ups))
         if login is None or "FSD" in vocabulary.split_status(status):
             return
-        words = f"upsd does not say FSD of {ups.name}: it was told again, so that all go down"
+        words = f"upsd did not report FSD for {ups.name}: set it again, so that all machines shut down"
         try:
             client.authenticate(*login)
             client.fsd(ups.name)
         except (UpsdFailure, grammar.Unencodable) as error:
-            words = f"upsd does not say FSD of {ups.name}, and could not be told again: {error}"
+            words = f"upsd does not report FSD for {ups.name}, and setting it again failed: {error}"
         if words not in self.told:
             self.told.add(words)
             self.say(words)

@@ -222,9 +222,12 @@ def _parse_machine(check: Checker, path: str, data: object) -> AwaitedMachine:
         shutdown_limit=check.number(*given.at("shutdown_limit"), 0, DAY, default=DAY),
     )
     if made.guest is None and not made.addresses:
-        check.add(path, "needs addresses, or guest if it is a guest of this host: how else is it seen to be down?")
+        check.add(
+            path,
+            "needs addresses, or guest if it is a guest of this host: otherwise nut-shutdown can't tell when it is down",
+        )
     if made.shutdown_time > made.shutdown_limit:
-        words = f"is less than shutdown_time ({made.shutdown_time:g} s). Give it more time than it takes"
+        words = f"is less than shutdown_time ({made.shutdown_time:g} s). Set it to shutdown_time or more"
         check.add(f"{path}.shutdown_limit", words)
     return made
 

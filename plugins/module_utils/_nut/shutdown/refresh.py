@@ -38,7 +38,7 @@ def refresh_known(
 ) -> RefreshResult:
     """Look for all that the policy names. keep: remember which guests were found; which addresses, names decides."""
     missing = [
-        f"{name} has no address here: nut-shutdown will not see when that machine is down, and wait as long as it may take"
+        f"{name} has no address here: nut-shutdown can't see when that machine is down, and will wait for its whole shutdown_time"
         for name in names.learn(policy, NAME_SECONDS)
     ]
     untrusted = find_untrusted(stages)
@@ -55,7 +55,7 @@ def refresh_known(
     except files.WriteError as error:
         missing.append(str(error))
     lines = [
-        f"stage {name} is for {', '.join(str(choice.guest) for choice in chosen) or 'no guest that is here'}"
+        f"stage {name} stops {', '.join(str(choice.guest) for choice in chosen) or 'no guest of this host'}"
         for name, chosen in found.stages.items()
     ]
     return RefreshResult(True, tuple(lines), tuple(missing))
@@ -77,7 +77,7 @@ def find_guests(finder: Finder) -> Found:
     try:
         return run_within(FIND_SECONDS, finder.look)
     except TimeoutError:
-        words = f"Proxmox's files (/etc/pve) can't be read within {FIND_SECONDS:g} s. Is pve-cluster.service well?"
+        words = f"Proxmox's files (/etc/pve) can't be read within {FIND_SECONDS:g} s. Is pve-cluster.service running?"
     except Exception as error:
         words = f"the guests of this host can't be found: {error}"
     raise GuestsError(words)

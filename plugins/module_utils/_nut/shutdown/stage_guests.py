@@ -79,7 +79,7 @@ class StageResolver:
         late = self.clock() - search.began >= FIND_SECONDS
         if late and not search.ended and not search.told:
             search.told = True
-            self.say(f"the guests of the stages have not been found within {FIND_SECONDS:g} s: those found last count")
+            self.say(f"the stages' guests were not found within {FIND_SECONDS:g} s: using those found last")
         return not search.ended and not late
 
     def find(self, finder: GuestSource, search: _GuestSearch) -> None:
@@ -91,7 +91,7 @@ class StageResolver:
                 self.show()
                 finder.keep(found)
             except Exception as error:
-                lost = "" if search.good else ": those found last count"
+                lost = "" if search.good else ": using those found last"
                 self.complain(f"{_describe_error(error)}{lost}")
             finally:
                 search.ended = True
@@ -111,7 +111,7 @@ class StageResolver:
         """Log who the stages are for, if it is news."""
         for stage in self.stages:
             names = ", ".join(str(target.guest) for target in stage.guests)
-            words = f"stage {stage.name} is for {names or 'no guest that is here'}"
+            words = f"stage {stage.name} stops {names or 'no guest of this host'}"
             if stage.select and self._shown.get(stage.name) != words:
                 self._shown[stage.name] = words
                 self.say(words)

@@ -71,9 +71,9 @@ class StagesState:
     )  # guest -> how often its start failed, and when last
 
     def __post_init__(self) -> None:
-        """Raise ValueError if it names guests that can't be."""
+        """Raise ValueError if it names impossible guests."""
         if not all(_is_key(key) for key in self.ours):
-            raise ValueError("it names guests that can't be")
+            raise ValueError("it names impossible guests")
 
     @property
     def idle(self) -> bool:
@@ -243,13 +243,13 @@ class _StagesDecider:
         if self.seen.on_battery is None or self.busy:
             return
         if not self.state.ours:
-            self.actions.append(StageAction("rest", "the mains are there, and nothing is left to do"))
+            self.actions.append(StageAction("rest", "on mains, and nothing is left to do"))
         elif self._is_back():
             for key in reversed(list(self.state.ours)):
                 count, last = self.state.tries.get(key, (0, -math.inf))
                 if not count or self.now - last >= START_AGAIN_SECONDS:
                     kind, _slash, number = key.partition("/")
-                    reason = f"the mains have been back for {STABLE_SECONDS:g} s, and we had stopped it"
+                    reason = f"the mains have been back for {STABLE_SECONDS:g} s, and a stage had stopped it"
                     self.actions.append(StageAction("start_guests", reason, targets=(StageGuest(kind, int(number)),)))
                     break
 
@@ -285,12 +285,12 @@ class _StagesDecider:
 
     def _reason(self, stage: Stage, time_on: float) -> str:
         if stage.on_battery is not None and time_on >= stage.on_battery:
-            return f"{time_on:.0f} s on battery, {stage.on_battery:g} s were allowed"
+            return f"{time_on:.0f} s on battery (limit {stage.on_battery:g} s)"
         for what, unit in (("charge", "%"), ("runtime", " s")):
             value, limit = getattr(self.seen, what), getattr(stage, what)
             since = self.state.low.get(f"{stage.name} {what}")
             if value is not None and since is not None and self.now - since >= HOLD_SECONDS:
-                return f"{what} {value:g}{unit}, and {limit:g}{unit} is the limit"
+                return f"{what} {value:g}{unit} (limit {limit:g}{unit})"
         return ""
 
     def _stop(self, stages: Sequence[Stage] | None = None) -> None:
@@ -319,7 +319,7 @@ class _StagesDecider:
             if self.state.fsd is None:
                 self.actions.append(StageAction("fsd", f"stage {last[0].name}", last[0].name))
             elif self.now - self.state.fsd >= FSD_AGAIN_SECONDS:
-                reason = f"upsd has not shown FSD for {self.now - self.state.fsd:.0f} s"
+                reason = f"upsd has not reported FSD for {self.now - self.state.fsd:.0f} s"
                 self.actions.append(StageAction("fsd", reason, last[0].name))
 
     def _begun(self) -> list[Stage]:

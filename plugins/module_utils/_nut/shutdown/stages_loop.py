@@ -74,12 +74,12 @@ def load_state(path: Path, boot: str) -> tuple[StagesState, str]:
     except (OSError, records.RecordError) as error:
         return (
             fresh,
-            f"{path} can't be used ({error}): the outage counts from now, and no guest is started that it named",
+            f"{path} can't be used ({error}): the outage counts from now on, and the guests that it lists are not started",
         )
     if boot and found.boot == boot:
         return found, ""
     kept = {key: ha for key, ha in found.ours.items() if ha}
-    words = f"{path} is of another boot" + (f"; HA is to start {', '.join(kept)} again" if kept else "")
+    words = f"{path} is from another boot" + (f"; HA will be told to start {', '.join(kept)} again" if kept else "")
     return replace(fresh, ours=kept), words
 
 
@@ -106,7 +106,7 @@ def nothing() -> None:
     """Do nothing."""
 
 
-BUSY = "another run is at work"
+BUSY = "another instance is running"
 """Why run() ended at once."""
 
 
@@ -154,7 +154,7 @@ def run_stages(
         with program.alone():
             return program.watch(boot_id())
     except files.Busy:
-        log(f"{BUSY}: this one ends")
+        log(f"{BUSY}: exiting")
         return BUSY
 
 
@@ -257,9 +257,9 @@ class _StagesLoop:
         elif seen.on_battery:
             self.say(f"on battery: {', '.join(sorted(seen.upses))}{_describe_readings(seen)}")
         elif "CAL" in seen.flags:
-            self.say("a calibration, not an outage")
+            self.say("calibration in progress: not an outage")
         elif seen.on_battery is None:
-            self.say("upsd does not say how the power stands")
+            self.say("upsd does not say whether the mains are on")
         else:
             self.say("on mains")
 
@@ -273,7 +273,7 @@ class _StagesLoop:
                 if stages and getattr(seen, what) is None and what not in self._unknown:
                     self._unknown.add(what)
                     self.say(
-                        f"battery.{what} is unknown: until a UPS says it, it begins no stage ({', '.join(stages)})"
+                        f"battery.{what} is unknown: no stage begins because of it until a UPS reports it ({', '.join(stages)})"
                     )
 
     def do(self, action: StageAction) -> None:
@@ -285,7 +285,7 @@ class _StagesLoop:
                 self.begin(target, self.stop, control.longest_stop(target.seconds))
         elif action.kind == "start_guests":
             for target in action.targets:
-                self.say(f"{target.guest} is started: {action.reason}")
+                self.say(f"starting {target.guest}: {action.reason}")
                 self.begin(target, self.restart, control.START_SECONDS + 3 * control.STATUS_SECONDS)
         else:
             self.fsd(action)
@@ -316,10 +316,10 @@ class _StagesLoop:
             del self._jobs[key]
             with self._lock:
                 if key in self.state.asked and key not in self.state.done:
-                    self.say(f"{key}: its stop has not come to an end, and is waited for no longer")
+                    self.say(f"{key}: stop timed out; continuing without it")
                     self.state = note_stopped(self.state, key, "lost")
                 elif not job.ended and key in self.state.ours:
-                    self.say(f"{key}: its start has not come to an end, and is waited for no longer")
+                    self.say(f"{key}: start timed out; continuing without it")
                     self.state = note_started(self.state, key, False, self.clock())
 
     def change(self, new: Callable[[StagesState], StagesState]) -> None:
@@ -331,11 +331,11 @@ class _StagesLoop:
         key, guest = target.key, target.guest
         ours = key in self.state.ours
         if control.status(self.run, guest) == "stopped":
-            self.say(f"{guest} is down{', stopped by a run before this one' if ours else ' already'}")
+            self.say(f"{guest} is {'down, stopped before nut-shutdown was restarted' if ours else 'already down'}")
             self.change(lambda state: note_stopped(state, key, "stopped" if ours else "already"))
             return
         self.change(lambda state: note_stopping(state, key))
-        self.say(f"{guest} is shut down, and has {target.seconds:g} s for it")
+        self.say(f"shutting down {guest}, within {target.seconds:g} s")
         came = control.stop(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
         self.say(came.words)
         outcome = "stopped" if ours and came.outcome == "already" else came.outcome
@@ -345,17 +345,19 @@ class _StagesLoop:
         key, guest = target.key, target.guest
         stands = control.status(self.run, guest)
         if stands == "running":
-            self.say(f"{guest} runs already: somebody has started it")
+            self.say(f"{guest} is already running: it was not started here")
             self.change(lambda state: note_started(state, key, True, self.clock()))
             return
-        code, said = control.start(self.run, guest) if stands else (1, "its status can't be told")
+        code, said = control.start(self.run, guest) if stands else (1, "its status is unknown")
         if code:
             last = (said.strip().splitlines() or [""])[-1]
-            self.say(f"{guest} was not started: {last}")
+            self.say(f"{guest} could not be started: {last}")
         self.change(lambda state: note_started(state, key, not code, self.clock()))
         if key not in self.state.ours:
             self.say(
-                f"{guest} is given up. Start it by hand: {guest.kind} start {guest.id}" if code else f"{guest} runs"
+                f"giving up on {guest}. Start it by hand: {guest.kind} start {guest.id}"
+                if code
+                else f"{guest} is running"
             )
 
     def notify(self, action: StageAction) -> None:
@@ -375,11 +377,9 @@ class _StagesLoop:
         try:
             self.set_fsd(self.run)
         except FsdError as error:
-            self.complain(
-                f"upsmon can't be told to set FSD: {one_line(str(error))}. It is tried again every {POLL:g} s"
-            )
+            self.complain(f"can't tell upsmon to set FSD: {one_line(str(error))}. Trying again every {POLL:g} s")
         else:
-            self.say(f"upsmon is told to set FSD: {action.reason}")
+            self.say(f"told upsmon to set FSD: {action.reason}")
             self.change(lambda state: replace(state, fsd=self.clock()))
 
     # Words, and the file

@@ -72,14 +72,14 @@ class ShutdownStatus:
             times = f"shutdown_time {host.shutdown_time:g} s, shutdown_limit {host.shutdown_limit:g} s"
             rows.append((host.name, words[self.seen.get(host.name)], f"{times}, by {_describe_check(host)}"))
         lines += format_grid(rows, indent="  ")
-        lines += [] if self.policy.machines else ["  nobody"]
-        lines.append(f"but no longer than until a UPS has {self.kept()} left:")
+        lines += [] if self.policy.machines else ["  no machines"]
+        lines.append(f"or until a UPS has only {self.kept()}:")
         power = {str(ups): self.power[str(ups)] for ups in self.policy.upses}
         lines += format_grid(
             [(name, said if isinstance(said, str) else _describe_power(said)) for name, said in power.items()],
             indent="  ",
         )
-        lines += [] if self.policy.upses else ["  none is known"]
+        lines += [] if self.policy.upses else ["  no UPSes"]
         lines += ["", *self.last_text()]
         if self.events:
             lines += ["nut-watch, last events:", *(f"  {event}" for event in self.events[-5:])]
@@ -88,8 +88,8 @@ class ShutdownStatus:
     def kept(self) -> str:
         reserve, least = self.policy.reserve, self.policy.least
         if least is None or least >= reserve:
-            return f"{reserve:g} s"
-        return f"{least:g} s, or {reserve:g} s where one takes longer than expected,"
+            return f"{reserve:g} s left"
+        return f"{least:g} s left, or {reserve:g} s if a machine takes longer than its shutdown_time"
 
     def last_text(self) -> list[str]:
         if not isinstance(self.last, report.GateReport):

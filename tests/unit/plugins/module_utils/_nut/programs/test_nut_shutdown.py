@@ -39,11 +39,11 @@ def test_what_was_waited_for_by_hand_does_not_count_for_systemd(program: Program
     program.out.clear()
     program.by_systemd()
     assert program("gate") == 0
-    assert not any("has ended before" in line for line in program.out)
+    assert not any("has already ended" in line for line in program.out)
     assert program.json("gate.json")["by"] == "systemd"
     # but the next of systemd's own has nothing to do
     assert program("gate") == 0
-    assert program.out[-1].endswith("the gate has ended before: all are down")
+    assert program.out[-1].endswith("the gate has already ended: all are down")
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_the_program(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "policy").write_text(json.dumps(whole))
     done = subprocess.run([archive, "gate", *_options(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].endswith("there is nobody to wait for")
+    assert done.stdout.splitlines()[-1].endswith("no machines to wait for")
     assert subprocess.run([archive, "odd"], capture_output=True, check=False).returncode == 2
 
 
@@ -344,7 +344,7 @@ def test_killed_the_program_goes_on(archive: Path, tmp_path: Path) -> None:
         began = json.loads((tmp_path / "state").read_text())["began"]
         first.send_signal(signal.SIGKILL)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "the gate was started again, and goes on" in done.stdout
+    assert "the gate was restarted, and continues" in done.stdout
     assert "the gate ends (longest)" in done.stdout
     assert json.loads((tmp_path / "state").read_text())["began"] == began
 

@@ -59,7 +59,7 @@ def test_it_opens_when_the_host_has_been_silent_for_the_settle_time() -> None:
     assert not course.at(20, False, asked=19).go
     assert not course.at(21.9, False, asked=21).go
     assert course.at(22, False, asked=21) == GateDecision(True, "down", "all are down", ())
-    assert course.words == ["+20 nas is silent", "+22 nas is down (silent for 3.0 s; 60 s were expected)"]
+    assert course.words == ["+20 nas is silent", "+22 nas is down (silent for 3.0 s; expected 60 s)"]
 
 
 def test_a_host_that_answers_in_between_begins_anew() -> None:
@@ -73,7 +73,7 @@ def test_a_host_that_answers_in_between_begins_anew() -> None:
 
 
 def test_nobody_to_wait_for() -> None:
-    assert Course(replace(POLICY, machines=())).at(0) == GateDecision(True, "down", "there is nobody to wait for", ())
+    assert Course(replace(POLICY, machines=())).at(0) == GateDecision(True, "down", "no machines to wait for", ())
 
 
 def test_all_hosts_are_waited_for() -> None:
@@ -88,17 +88,17 @@ def test_a_guest_that_has_stopped_is_down_at_once() -> None:
     course = Course(replace(POLICY, machines=(VM,)))
     assert not course.at(1, True).go
     assert course.at(2, False).rule == "down"
-    assert course.words == ["+2 vm is down (qm status 100 says stopped; 30 s were expected)"]
+    assert course.words == ["+2 vm is down (qm status 100 says stopped; expected 30 s)"]
 
 
 def test_a_host_is_given_up_at_its_limit_and_the_others_are_waited_for() -> None:
     course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media", shutdown_limit=200.0))))
     assert course.at(119.9).waiting == ("nas", "media")
     assert course.at(120).waiting == ("media",)
-    assert course.words == ["+120 nas is given up: 120.0 s are over, and its limit is 120 s"]
+    assert course.words == ["+120 giving up on nas after 120.0 s: its shutdown_limit is 120 s"]
     course.at(130, {"nas": True, "media": False})
     assert course.at(133, {"nas": True, "media": False}) == GateDecision(
-        True, "limit", "nas did not go down within the limit; nobody else is waited for", ()
+        True, "limit", "nas did not go down within the limit; nothing else to wait for", ()
     )
 
 
@@ -107,7 +107,7 @@ def test_a_host_that_goes_down_after_it_was_given_up_is_told() -> None:
     course.at(120)
     course.at(121, {"nas": False, "media": True})
     course.at(124, {"nas": False, "media": True})
-    assert course.words[-1] == "+124 nas is down, after it was given up (silent for 3.0 s; 60 s were expected)"
+    assert course.words[-1] == "+124 nas is down, after the gate gave up on it (silent for 3.0 s; expected 60 s)"
     assert course.state.hosts["nas"] == MachineState(silent=1121.0, down=1124.0, given_up=True)
     assert course.at(200).rule == "limit"
 
@@ -134,7 +134,7 @@ def test_the_battery_ends_it() -> None:
     assert not course.at(10, power=_on(61, at=10)).go
     assert course.words == ["+10 ups is on battery, 61 s left"]
     assert course.at(12, power=_on(60, at=12)) == GateDecision(
-        True, "battery", "ups has 60 s left, and this host needs 60 s itself; still waiting for nas", ("nas",)
+        True, "battery", "ups has 60 s left, and this host needs 60 s for itself; still waiting for nas", ("nas",)
     )
 
 
@@ -142,10 +142,14 @@ def test_while_nobody_is_late_only_the_least_is_kept() -> None:
     # 60 s are expected of it, and 3 s of silence
     course = Course(replace(POLICY, least=20.0))
     assert not course.at(10, power=_on(21, at=10)).go
-    assert course.at(12, power=_on(20, at=12)).reason.startswith("ups has 20 s left, and this host needs 20 s itself")
+    assert course.at(12, power=_on(20, at=12)).reason.startswith(
+        "ups has 20 s left, and this host needs 20 s for itself"
+    )
     course = Course(replace(POLICY, least=20.0))
     assert not course.at(62.9, power=_on(60, at=62.9)).go
-    assert course.at(63, power=_on(60, at=63)).reason.startswith("ups has 60 s left, and this host needs 60 s itself")
+    assert course.at(63, power=_on(60, at=63)).reason.startswith(
+        "ups has 60 s left, and this host needs 60 s for itself"
+    )
 
 
 def test_the_least_is_never_more_than_the_reserve() -> None:
@@ -216,7 +220,7 @@ def test_runtime_is_not_known_and_only_the_longest_time_counts() -> None:
     assert course.at(600) == GateDecision(
         True,
         "longest",
-        "600 s are over, the longest that is waited at all; still waiting for nas",
+        "the gate's limit of 600 s is over; still waiting for nas",
         ("nas",),
     )
 
@@ -237,11 +241,11 @@ def test_where_nobody_can_tell_the_expected_time_is_waited() -> None:
     course.at(1, None)
     assert not course.at(59.9, None).go
     assert course.at(60, None) == GateDecision(
-        True, "assumed", "nobody can tell about nas, whose time is over; nobody else is waited for", ()
+        True, "assumed", "cannot tell whether nas is down, but the usual time is over; nothing else to wait for", ()
     )
     assert course.words == [
-        "+1 nobody can tell whether nas is up; it is waited for at least 60 s",
-        "+60 nas is taken as down (nobody can tell, and the 60 s that it takes are over)",
+        "+1 cannot tell whether nas is up; waiting at least 60 s",
+        "+60 nas is assumed down (cannot tell, but its shutdown_time of 60 s is over)",
     ]
 
 

@@ -204,7 +204,7 @@ def test_a_run(world: World, tmp_path: Path) -> None:
     assert report.began == pytest.approx(1e9)
     assert 23 <= report.elapsed <= 25
     assert world.said[0] == "+0.0 s  the gate begins: waiting for nas (at most 120 s)"
-    assert world.said[-2].endswith("nas is down (silent for 3.0 s; 60 s were expected)")
+    assert world.said[-2].endswith("nas is down (silent for 3.0 s; expected 60 s)")
     assert world.said[-1] == f"+{report.elapsed:.1f} s  the gate ends (down): all are down"
     assert report.hosts == (MachineReport("nas", 60.0, 120.0, down=20.0, assumed=False, given_up=False),)
     written = json.loads((tmp_path / "lib/last.json").read_text())
@@ -241,14 +241,14 @@ def test_killed_it_goes_on_where_it_stood(world: World) -> None:
     report = world.run()
     assert (report.rule, report.reason) == (
         "limit",
-        "media did not go down within the limit; nobody else is waited for",
+        "media did not go down within the limit; nothing else to wait for",
     )
     # its limit counts from the first beginning
     assert 50 <= report.elapsed < 53
     assert report.began == pytest.approx(1e9)
-    assert [line for line in world.said if "the gate was started again" in line] == [
-        "+23.0 s  the gate was started again, and goes on",
-        "+43.0 s  the gate was started again, and goes on",
+    assert [line for line in world.said if "the gate was restarted" in line] == [
+        "+23.0 s  the gate was restarted, and continues",
+        "+43.0 s  the gate was restarted, and continues",
     ]
     assert len([line for line in world.said if "nas is down" in line]) == 1
     assert report.power[0].runtime == 1000.0
@@ -261,7 +261,7 @@ def test_ended_it_ends_at_once_when_it_is_started_again(world: World) -> None:
     second = world.run()
     assert len(world.looked) == looked
     assert (second.rule, second.reason) == (first.rule, first.reason)
-    assert world.said[-1].endswith("the gate has ended before: all are down")
+    assert world.said[-1].endswith("the gate has already ended: all are down")
 
 
 def test_ended_by_hand_it_begins_anew_for_systemd(world: World) -> None:
@@ -270,7 +270,7 @@ def test_ended_by_hand_it_begins_anew_for_systemd(world: World) -> None:
     world.down["nas"] = world.elapsed + 20
     report = world.run(by="other")
     assert 23 <= report.elapsed <= 25
-    assert any("is not of this shutdown, or damaged: the gate begins anew" in line for line in world.said)
+    assert any("is from another shutdown, or damaged: starting over" in line for line in world.said)
 
 
 def test_a_damaged_state_file(world: World, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_damaged_state_file(world: World, tmp_path: Path) -> None:
     (tmp_path / "run/gate.json").write_bytes(b"\xff{")
     world.down["nas"] = 2
     assert world.run().rule
-    assert any("begins anew" in line for line in world.said)
+    assert any("starting over" in line for line in world.said)
 
 
 def test_nothing_can_be_written_and_it_waits_all_the_same(world: World, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_when_looking_fails_nobody_can_tell(world: World) -> None:
     report = world.run()
     assert report.rule == "assumed"
     assert 60 <= report.elapsed <= 62
-    assert [line for line in world.said if "odd" in line] == ["+0.0 s  looking at the machines failed: ValueError: odd"]
+    assert [line for line in world.said if "odd" in line] == ["+0.0 s  probing the machines failed: ValueError: odd"]
     assert report.hosts[0].assumed is True
 
 

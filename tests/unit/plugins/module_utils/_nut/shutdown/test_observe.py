@@ -150,7 +150,7 @@ def test_fsd_is_set_again_where_upsd_has_forgotten_it(tmp_path: Path) -> None:
         # a LOGIN would count as a secondary that is still there
         assert not any(line.startswith("LOGIN") for line in asked)
         observe.read_ups(ups, lambda: 8.0, orders=orders)
-    assert said == ["upsd does not say FSD of ups: it was told again, so that all go down"]
+    assert said == ["upsd did not report FSD for ups: set it again, so that all machines shut down"]
 
 
 @pytest.mark.parametrize(("status", "known"), [("OB LB FSD", True), ("FSD OL", True), ("OL", False)])
@@ -170,7 +170,7 @@ def test_an_order_that_is_refused_is_told_and_the_reading_counts() -> None:
         for _unused in range(2):
             assert observe.read_ups(ups, lambda: 7.0, orders=orders).on_battery is True
     assert len(said) == 1
-    assert "could not be told again" in said[0]
+    assert "setting it again failed" in said[0]
 
 
 def test_whose_login_it_is(tmp_path: Path) -> None:

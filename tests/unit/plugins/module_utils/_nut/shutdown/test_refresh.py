@@ -67,7 +67,7 @@ def test_refresh_finds_the_guests_and_keeps_them(program: Program) -> None:
     proxmox(program.folder)
     program.policy(stages=STAGES)
     assert program("refresh") == 0
-    assert program.out[1:] == ["stage nas is for VM 101 (mail)", "stage late is for VM 101 (mail), VM 103 (onnas)"]
+    assert program.out[1:] == ["stage nas stops VM 101 (mail)", "stage late stops VM 101 (mail), VM 103 (onnas)"]
     assert program.err == IDLE
     kept = program.json("guests.json")["stages"]
     assert [(one["id"], one["seconds"]) for one in kept["late"]["guests"]] == [(101, 180.0), (103, 40.0)]
@@ -88,13 +88,13 @@ def test_refresh_keeps_the_addresses_of_names(program: Program, monkeypatch: pyt
 
     monkeypatch.setattr(nut_shutdown, "AddressCache", lambda path, keep: AddressCache(path, names, keep=keep))
     assert program("refresh") == 0
-    assert program.out[1:] == ["stage nas is for VM 103 (onnas)"]
+    assert program.out[1:] == ["stage nas stops VM 103 (onnas)"]
     assert program.json("addresses.json")["addresses"] == {"nas.lan": ["192.0.2.20"], "truenas.lan": ["192.0.2.20"]}
     # and when what knew them is gone
     known.clear()
     program.out.clear()
     assert program("refresh") == 0
-    assert program.out[1:] == ["stage nas is for VM 103 (onnas)"]
+    assert program.out[1:] == ["stage nas stops VM 103 (onnas)"]
     assert program.err == []
 
 
@@ -132,7 +132,7 @@ def test_refresh_where_proxmox_hangs(program: Program, monkeypatch: pytest.Monke
     monkeypatch.setattr(refresh, "FIND_SECONDS", 0.05)
     program.policy(stages=STAGES)
     assert program("refresh") == 0
-    assert program.err == ["Proxmox's files (/etc/pve) can't be read within 0.05 s. Is pve-cluster.service well?"]
+    assert program.err == ["Proxmox's files (/etc/pve) can't be read within 0.05 s. Is pve-cluster.service running?"]
     assert program("guests") == 1
     # let the two threads go
     path.write_text("")

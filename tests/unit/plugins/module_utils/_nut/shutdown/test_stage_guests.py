@@ -87,8 +87,8 @@ def test_guests_are_found_when_an_outage_begins(world: World) -> None:
     assert world.running(101, 102, 103) == [103]
     assert world.seen_at_fsd == [[103]]
     assert set(finds.known) == {"tagged"}
-    assert world.has("stage tagged is for VM 101 (guest101), container 102 (guest102)")
-    assert world.has("VM 101 (guest101) is shut down, and has 60 s for it")
+    assert world.has("stage tagged stops VM 101 (guest101), container 102 (guest102)")
+    assert world.has("shutting down VM 101 (guest101), within 60 s")
 
 
 def test_guests_are_found_anew_in_each_outage(world: World) -> None:
@@ -116,7 +116,7 @@ def test_fsd_waits_at_most_10_s_for_guests_to_be_found(world: World) -> None:
     world.go_killed({**TAGGED, "on_battery": 0})
     assert world.told[0] == stage_guests.FIND_SECONDS
     assert world.seen_at_fsd[0] == [101, 102, 103]
-    assert sum("have not been found within 10 s" in line for line in world.lines) == 1
+    assert sum("were not found within 10 s" in line for line in world.lines) == 1
 
 
 def test_a_search_that_hangs_is_not_started_again(world: World) -> None:
@@ -135,7 +135,7 @@ def test_guests_found_last_count_where_a_search_fails(world: World, found: Any) 
     world.go(TAGGED)
     assert world.seen_at_fsd == [[103]]
     assert 140 <= world.told[0] <= 144
-    assert world.has("last count")
+    assert world.has("using those found last")
 
 
 def test_a_search_that_failed_is_started_again(world: World) -> None:
@@ -144,7 +144,7 @@ def test_a_search_that_failed_is_started_again(world: World) -> None:
     world.go(TAGGED)
     assert finds.tries == [0, 30, 60]
     assert world.seen_at_fsd == [[102, 103]]
-    assert sum("x is not there: those found last count" in line for line in world.lines) == 1
+    assert sum("x is not there: using those found last" in line for line in world.lines) == 1
 
 
 @pytest.mark.parametrize("then", [OB, None])
@@ -219,7 +219,7 @@ def test_guests_that_can_not_be_kept_are_stopped_all_the_same(world: World) -> N
     assert finds.tries == [0]
     assert world.seen_at_fsd == [[102, 103]]
     assert world.has("guests.json could not be written: No space left on device.")
-    assert not world.has("last count")
+    assert not world.has("using those found last")
 
 
 @pytest.mark.parametrize("status", ["FSD OB LB", "FSD OL"])

@@ -190,7 +190,7 @@ def test_a_state_of_another_boot(world: World) -> None:
     world.story((100, OB))
     world.go(NAS)
     assert 240 <= world.told[0] <= 246
-    assert world.has("of another boot")
+    assert world.has("from another boot")
 
 
 def test_after_the_reboot_proxmox_starts_its_guests_itself(world: World) -> None:
@@ -289,7 +289,7 @@ def test_a_second_run_ends_at_once(world: World) -> None:
     world.story((0, OB))
     world.state.parent.mkdir()
     with files.hold_lock(world.state.with_name("stages.json.lock"), 0.0):
-        assert world.go(NAS) == "another run is at work"
+        assert world.go(NAS) == "another instance is running"
     assert world.now == BOOT
 
 

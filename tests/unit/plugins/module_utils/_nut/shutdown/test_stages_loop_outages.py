@@ -36,7 +36,7 @@ def test_an_outage_ends_in_fsd_after_the_guests(world: World) -> None:
     # the slower guest takes 20 s, and two looks are 2 s apart
     assert 140 <= world.told[0] <= 144
     assert len(world.told) == 1
-    assert world.has("stage nas-guests begins: 120 s on battery, 120 s were allowed")
+    assert world.has("stage nas-guests begins: 120 s on battery (limit 120 s)")
     assert world.has("VM 101 is down, after 20.0 s")
     assert world.state.exists()
 
@@ -44,7 +44,7 @@ def test_an_outage_ends_in_fsd_after_the_guests(world: World) -> None:
 def test_mains_were_never_away(world: World) -> None:
     guests_of(world)
     world.story((0, OL))
-    assert world.go(NAS) == "the mains are there, and nothing is left to do"
+    assert world.go(NAS) == "on mains, and nothing is left to do"
     assert world.now == BOOT
     assert not world.state.exists()
     assert world.host.calls() == []
@@ -154,7 +154,7 @@ def test_the_program_stays_when_the_mains_are_there(world: World) -> None:
     assert [path.name for path in world.state.parent.iterdir()] == ["stages.json.lock"]
     assert [line.partition("  ")[2] for line in world.lines] == [
         "on mains",
-        "the mains are there, and nothing is left to do",
+        "on mains, and nothing is left to do",
     ]
     assert [after - before for before, after in zip(world.looks, world.looks[1:])] == [5] * 599
 
@@ -316,7 +316,7 @@ def test_upsd_dies_on_battery(world: World) -> None:
     world.at(180, lambda: world.story((0, {"ups.status": "FSD OB"})))
     world.go(NAS)
     assert 140 <= world.told[0] <= 144
-    assert world.has("upsd does not say how the power stands")
+    assert world.has("upsd does not say whether the mains are on")
 
 
 def test_upsd_dies_and_charge_triggers_nothing(world: World) -> None:
@@ -339,7 +339,7 @@ def test_upsd_was_never_there(world: World) -> None:
     world.story((0, None))
     world.kill_at = BOOT + 1000
     world.go_killed(NAS)
-    assert world.lines == ["+0.0 s  upsd does not say how the power stands"]
+    assert world.lines == ["+0.0 s  upsd does not say whether the mains are on"]
     assert not world.state.exists()
 
 
@@ -358,7 +358,7 @@ def test_upsmon_does_not_run(world: World) -> None:
     assert len(world.told) == 41
     assert [round(after - before) for before, after in zip(world.told, world.told[1:])] == [2] * 40
     # and it is said once a minute
-    assert sum("can't be told to set FSD: nut-monitor.service is not running" in line for line in world.lines) == 2
+    assert sum("can't tell upsmon to set FSD: nut-monitor.service is not running" in line for line in world.lines) == 2
 
 
 def test_upsd_does_not_show_fsd(world: World) -> None:
@@ -367,7 +367,7 @@ def test_upsd_does_not_show_fsd(world: World) -> None:
     world.story((0, OB), (200, {"ups.status": "FSD OB"}))
     world.go(NAS)
     assert [round(after - before) for before, after in zip(world.told, world.told[1:])] == [16, 16, 16]
-    assert world.has("upsd has not shown FSD for 16 s")
+    assert world.has("upsd has not reported FSD for 16 s")
 
 
 def test_fsd_comes_from_somebody_else(world: World) -> None:

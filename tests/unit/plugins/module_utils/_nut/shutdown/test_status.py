@@ -31,10 +31,12 @@ def test_status(program: Program) -> None:
         r"^  nas +can't tell +shutdown_time 60 s, shutdown_limit 120 s, by nas.invalid$", text, re.MULTILINE
     )
     assert "would wait at most 100 s for:" in text
-    assert "no longer than until a UPS has 30 s left:" in text
+    assert "or until a UPS has only 30 s left:" in text
     program.policy(machines=[GUEST], least=20)
     assert program("status") == 0
-    assert "until a UPS has 20 s, or 30 s where one takes longer than expected, left:" in program.out.pop()
+    assert (
+        "until a UPS has only 20 s left, or 30 s if a machine takes longer than its shutdown_time:" in program.out.pop()
+    )
     assert "on battery, 240 s left" in text
     assert "DATA-STALE" in text
     assert text.endswith("last: nothing")
@@ -68,5 +70,5 @@ def test_status_tells_how_the_last_one_went(program: Program) -> None:
 def test_status_where_there_is_nobody(program: Program) -> None:
     program.policy(machines=[])
     program("status")
-    assert "  nobody\n" in program.out[0]
-    assert "  none is known\n" in program.out[0]
+    assert "  no machines\n" in program.out[0]
+    assert "  no UPSes\n" in program.out[0]
