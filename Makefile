@@ -25,27 +25,38 @@ VM_PACKAGES += fakeroot uidmap
 endif
 
 # two of them are asked by tools/doctor, which says what they found, and nothing else
-PLAYBOOKS := $(filter-out doctor status,$(notdir $(basename $(wildcard playbooks/*.yml))))
+PLAYBOOKS := $(subst _,-,$(filter-out doctor status,$(notdir $(basename $(wildcard playbooks/*.yml)))))
+
+# A variable on the command line that its target does not have is a mistake. make passes variables on to the makes that it starts.
+ifeq ($(MAKELEVEL),0)
+variables = LAB TESTS HOSTILE_TIMES VM_RELEASES VENV $(if $(filter $(PLAYBOOKS),$(1)),inventory limit tags check args) \
+    $(if $(filter doctor,$(1)),inventory limit json all args) $(if $(filter status,$(1)),inventory limit json args) $(if $(filter lab,$(1)),sites)
+known := $(foreach goal,$(or $(MAKECMDGOALS),help),$(call variables,$(goal)))
+given := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+unknown := $(filter-out $(known),$(given))
+ifneq ($(unknown),)
+$(error $(shell tools/unknown-variable 'make $(MAKECMDGOALS)' '$(firstword $(unknown))' $(known)))
+endif
+endif
 
 # what runs on an inventory that is not there, and on a lab that is not up
 with_inventory = case '$(inventory)' in *,*) ;; *) [ -e '$(inventory)' ] || { echo "inventory=$(inventory): there is no such file or folder" >&2; exit 2; } ;; esac
 with_lab = $(if $(is_lab),$(MAKE) --no-print-directory --silent lab-ready >&2)
 
-.PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units units-all oracle molecule test-vm test-all build lock
+.PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units units-all oracle molecule test-vm test-all docs build lock
 
 help: ## this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
 	@echo
 	@echo 'Targets:'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
-	@for playbook in $(PLAYBOOKS); do printf '  %-10s %s\n' $$playbook "$$(sed -n '2s/^# *//p' playbooks/$$playbook.yml)"; done
+	@for playbook in $(PLAYBOOKS); do printf '  %-10s %s\n' $$playbook "$$(sed -n '2s/^# *//p' playbooks/$${playbook//-/_}.yml)"; done
 	@echo
 	@echo 'Variables of a playbook (any playbooks/X.yml runs as make X):'
 	@echo '  tags=ups           only what has this tag'
 	@echo '  limit=HOST,...     only these hosts'
 	@echo '  inventory=PATH     this inventory (else inventories/homelab if you made one, else the built-in lab)'
 	@echo '  check=1            change nothing, show what would change'
-	@echo '  live=1             drill only: the real thing, which asks first'
 	@echo '  json=1             doctor, status: for machines'
 	@echo '  all=1              doctor: also what is well'
 	@echo "  args='...'         anything else for ansible-playbook, such as args=-vvv"
@@ -61,7 +72,7 @@ $(PLAYBOOKS): %: $(VENV)/run
 	@$(with_inventory)
 	@echo "inventory: $(inventory)$(if $(is_lab), (the built-in lab; make inventories/homelab from inventories/example for your own hosts))" >&2
 	@$(with_lab)
-	@ansible-playbook playbooks/$*.yml --inventory '$(inventory)' $(if $(tags),--tags '$(tags)') $(if $(limit),--limit '$(limit)') $(if $(filter-out 0 no false,$(check)),--check --diff) $(if $(filter-out 0 no false,$(live)),--extra-vars nut_server_live=true) $(args)
+	@ansible-playbook playbooks/$(subst -,_,$*).yml --inventory '$(inventory)' $(if $(tags),--tags '$(tags)') $(if $(limit),--limit '$(limit)') $(if $(filter-out 0 no false,$(check)),--check --diff) $(args)
 
 doctor: $(VENV)/run ## is all well? each check on all hosts at once, as a table
 	@$(with_inventory)
@@ -130,6 +141,9 @@ test-all: ## all of test, with each long test and each power cut of lab/lab case
 test-vm: $(VENV)/dev ## molecule's scenario vm: USB hotplug on a virtual machine with a real kernel, udev and power loss (half an hour)
 	@tools/packages $(LAB_PACKAGES) $(VM_PACKAGES)
 	molecule test --scenario-name vm
+
+docs: ## docs/directives.md, from the tables of NUT's directives
+	@python3 tools/directives.py
 
 build: $(VENV)/run ## the collection as a file for ansible-galaxy
 	ansible-galaxy collection build --force

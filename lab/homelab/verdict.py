@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SETTLE = 3.0  # nut_server_gate_settle, as the lab's inventory leaves it
+SETTLE = 3.0  # nut_server_gate.settle, as the lab's inventory leaves it
 SOON = 8.0
 """Seconds from the end of the last secondary to the begin of the primary's shutdown, at most: SETTLE, up to 3 s for a look at the
 machines and for systemd, and FINALDELAY, if that secondary is down as soon as it has logged out."""

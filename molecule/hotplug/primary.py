@@ -150,7 +150,7 @@ class Primary:
 
     def sections(self) -> dict[str, dict[str, str]]:
         """Return the sections of ups.conf, as NUT reads them."""
-        parsed = ups_conf.parse(self.text(CONF))
+        parsed = ups_conf.parse_ups_conf(self.text(CONF))
         return {name: dict(section.keys) for name, section in parsed.sections.items()}
 
     def clients(self) -> set[str]:

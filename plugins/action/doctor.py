@@ -28,11 +28,11 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 
 _OPTIONS: dict[str, Any] = OPTIONS
 _SHEBANG = _OPTIONS["shebang"]["default"]
-# the kit, its main file, and what its archive begins with, as the roles' tasks have it
-_PROGRAMS: tuple[tuple[kits.Kit, str, str], ...] = (
-    (kits.SHUTDOWN, "nut_server/files/nut_shutdown.py", ""),
-    (kits.ACCESS, "nut_server/files/nut_access.py", ""),
-    (kits.HOTPLUG, "nut_hotplug/files/nut_hotplug.py", "nut_hotplug/files/start.sh"),
+# the kit, its main file, what its archive begins with, and the first file in it, as in the roles' tasks
+_PROGRAMS: tuple[tuple[kits.Kit, str, str, str], ...] = (
+    (kits.SHUTDOWN, "nut_server/files/nut_shutdown.py", "", ""),
+    (kits.ACCESS, "nut_server/files/nut_access.py", "", ""),
+    (kits.HOTPLUG, "nut_hotplug/files/nut_hotplug.py", "nut_hotplug/files/start.sh", "_nut/hotplug/quiet.py"),
 )
 
 
@@ -40,9 +40,9 @@ _PROGRAMS: tuple[tuple[kits.Kit, str, str], ...] = (
 def digests() -> dict[str, str]:
     """Return the SHA-256 sums of the programs that this collection installs, by their paths."""
     found = {}
-    for kit, main, head in _PROGRAMS:
+    for kit, main, head, first in _PROGRAMS:
         start = (ROLES / head).read_bytes() if head else f"#!{_SHEBANG}\n".encode()
-        found[kit.program] = hashlib.sha256(build(ROLES / main, "_nut", start)).hexdigest()
+        found[kit.program] = hashlib.sha256(build(ROLES / main, "_nut", start, first=first)).hexdigest()
     return found
 
 
@@ -64,7 +64,7 @@ class ActionModule(ActionBase):
         seen, found = result.get("seen"), result.get("findings")
         now = seen.get("now") if isinstance(seen, Mapping) else None
         # the host may answer anything; what is none of the doctor's, doctor_report says so of
-        if isinstance(found, list) and isinstance(now, (int, float)) and 0 <= now < records.MOST:
+        if isinstance(found, list) and isinstance(now, (int, float)) and 0 <= now < records.NUMBER_LIMIT:
             middle = (before + after) / 2
             skew = checks_others.judge_skew(str(arguments["name"]), now - middle, (after - before) / 2)
             found.append(asdict(skew))

@@ -24,19 +24,22 @@ OPTIONS = {
     "dest": {"type": "path", "required": True},
     "shebang": {"type": "str", "default": "/usr/bin/python3 -IS"},
     "head": {"type": "path"},
+    "first": {"type": "str"},
     "owner": {"type": "str"},
     "group": {"type": "str"},
     "mode": {"type": "raw", "default": "0755"},
 }
 
 
-def build(main: Path, package: str, head: bytes, folder: Path = MODULE_UTILS) -> bytes:
+def build(main: Path, package: str, head: bytes, *, first: str | None = None, folder: Path = MODULE_UTILS) -> bytes:
     """Pack a script and the package that it uses, so that the same sources give the same bytes at any time and place.
 
     main: becomes __main__.py. package: a package in FOLDER, and beside __main__.py in the archive. head: what the file begins
-    with, such as #! and an interpreter. Nothing is compressed: to unpack costs each start more than the bytes are worth.
+    with, such as #! and an interpreter. first: the file of the package that comes right behind it. Nothing is compressed:
+    unpacking would cost each start more than the bytes are worth.
     """
-    sources = {"__main__.py": main}
+    sources = {first: folder / first} if first else {}
+    sources["__main__.py"] = main
     sources |= {path.relative_to(folder).as_posix(): path for path in sorted((folder / package).rglob("*.py"))}
     archive = io.BytesIO(head)
     archive.seek(0, io.SEEK_END)
@@ -66,7 +69,7 @@ class ActionModule(ActionBase):
         head = self._find_needle("files", options["head"]) if options["head"] else None
         try:
             start = Path(head).read_bytes() if head else f"#!{options['shebang']}\n".encode()
-            data = build(main, package, start)
+            data = build(main, package, start, first=options["first"])
         except OSError as error:
             raise AnsibleActionFail(f"{error.filename} can't be read: {error.strerror}") from error
         with tempfile.NamedTemporaryFile(prefix="zipapp-") as archive:

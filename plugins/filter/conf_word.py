@@ -65,7 +65,7 @@ def conf_word(value: Any) -> str:
             f"homelab.nut.conf_word: a value of the type {type(value).__name__} is not a word: give a text or a number"
         )
     try:
-        return grammar.encode(str(value))
+        return grammar.quote_word(str(value))
     except grammar.Unencodable as error:
         raise AnsibleFilterError(f"homelab.nut.conf_word: NUT could not read this value back: {error}") from error
 

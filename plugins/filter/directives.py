@@ -6,15 +6,10 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible.module_utils.parsing.convert_bool import boolean
-
-from ..module_utils._nut.conf import directives as table
-from ..module_utils._nut.conf import grammar
 
 DOCUMENTATION = r"""
 name: directives
@@ -23,7 +18,7 @@ version_added: 0.2.0
 description:
   - Writes each directive as the file takes it, C(NAME value), C(name = value) in C(ups.conf), C(NAME=value) in C(nut.conf),
     every word quoted that needs it.
-  - A directive whose value is none or empty is left out, so that NUT's own default counts.
+  - A directive whose value is null or empty is left out, so NUT's default applies.
   - A boolean becomes the words that the file has for it, also if it is given as text, such as C(yes) from the command line.
   - Stops at a directive that the file does not have, and at what NUT would change in silence, as P(homelab.nut.conf_word#filter) does.
 author:
@@ -34,6 +29,8 @@ options:
     description:
       - What stands in the file, in this order. A value that is a list is one line of several words, a list of lists is a line for
         each, and a dictionary is a line for each of its keys.
+      - C(CERTIDENT) also takes a dictionary of C(nickname) and C(password), C(CERTHOST) a list of dictionaries of C(host), C(certname),
+        C(certverify) and C(forcessl), and C(NOTIFYFLAG) a list of flags for each type of event.
     type: dict
     required: true
   file:
@@ -43,6 +40,8 @@ options:
     required: true
 seealso:
   - plugin: homelab.nut.conf_word
+    plugin_type: filter
+  - plugin: homelab.nut.merge_directives
     plugin_type: filter
 """
 
@@ -61,55 +60,14 @@ _value:
 """
 
 
-def _words(value: Any) -> list[str]:
-    """Turn what stands behind a directive on one line into words. NUT's yes and no are those of SHUTDOWNEXIT."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [("yes" if one else "no") if isinstance(one, bool) else str(one) for one in values]
-
-
-def _rows(value: Any) -> list[Any]:
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError("a type of event is no text. Put OFF into quotes: YAML takes it for false")
-        return [[key, *_words(text)] for key, text in value.items()]
-    if isinstance(value, (list, tuple)) and isinstance(value[0], (list, tuple)):
-        return list(value)
-    return [value]
-
-
-def _shell(name: str, value: Any) -> str:
-    """Write a line of nut.conf, which a shell and systemd read: both know these quotes."""
-    text = str(value)
-    grammar.encode(text)  # for what it refuses
-    return f"{name}={shlex.quote(text)}"
-
-
-def _lines(name: str, value: Any, file: str) -> list[str]:
-    if value is None or (isinstance(value, (str, Sequence, Mapping)) and not value):
-        return []
-    kind = table.DIRECTIVES[file][name].kind
-    if kind in (*table.TRUTHS, "present"):
-        value = boolean(value)
-        if kind == "present" and not value:
-            return []
-        value = str(value).lower() if file == "nut.conf" else int(value)
-    if file == "nut.conf":
-        return [_shell(name, value)]
-    sign = " =" if file == "ups.conf" else ""
-    return [f"{name}{sign} {grammar.join(_words(row))}" for row in _rows(value)]
-
-
 def directives(settings: Mapping[str, Any], file: str) -> str:
     """Write the lines of a file. Raises AnsibleFilterError for what NUT could not read back."""
-    lines: list[str] = []
-    for name, value in settings.items():
-        if name not in table.DIRECTIVES[file]:
-            raise AnsibleFilterError(f"{file} has no directive {name}")
-        try:
-            lines += _lines(name, value, file)
-        except (grammar.Unencodable, TypeError) as error:
-            raise AnsibleFilterError(f"{file}: {name}: {error}") from None
-    return "\n".join(lines)
+    from ..module_utils._nut.conf import settings as library
+
+    try:
+        return library.write_settings(settings, file)
+    except library.SettingsError as error:
+        raise AnsibleFilterError(str(error)) from None
 
 
 class FilterModule:

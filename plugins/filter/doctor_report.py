@@ -30,9 +30,9 @@ options:
     required: true
   hostvars:
     description:
-      - The variable C(hostvars). Used of each host are C(nut_server_doctor) or C(nut_client_doctor), the result of
-        M(homelab.nut.doctor); C(nut_client_doctor_truenas), that of M(homelab.nut.truenas_ups) in check mode;
-        C(nut_client_doctor_login), that of M(homelab.nut.ups_info) on its primary; and C(nut_doctor_trouble), the result of what
+      - The variable C(hostvars). Used of each host are C(__nut_server_doctor) or C(__nut_client_doctor), the result of
+        M(homelab.nut.doctor); C(__nut_client_doctor_truenas), that of M(homelab.nut.truenas_ups) in check mode;
+        C(__nut_client_doctor_login), that of M(homelab.nut.ups_info) on its primary; and C(__nut_doctor_trouble), the result of what
         stopped the examination.
     type: dict
     required: true
@@ -68,29 +68,31 @@ def _of(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list
     try:
         return _judged(host, own, primaries)
     except _WRONG as error:
-        return [checks_others.unexamined(host, {"msg": f"its answer can't be read: {type(error).__name__}: {error}"})]
+        return [
+            checks_others.judge_unexamined(host, {"msg": f"its answer can't be read: {type(error).__name__}: {error}"})
+        ]
 
 
 def _judged(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
     from ..module_utils._nut.doctor import checks_others, findings
 
     found: list[findings.Finding] = []
-    result = own.get("nut_server_doctor", own.get("nut_client_doctor"))
+    result = own.get("__nut_server_doctor", own.get("__nut_client_doctor"))
     if isinstance(result, Mapping) and "findings" in result:
         # of others it may tell only what it sees as their primary
         found += [
             one for one in findings.from_json(result).findings if one.host == host or primaries.get(one.host) == host
         ]
-    if isinstance(own.get("nut_client_doctor_truenas"), Mapping):
-        found += checks_others.judge_truenas(host, own["nut_client_doctor_truenas"])
-    login = own.get("nut_client_doctor_login")
+    if isinstance(own.get("__nut_client_doctor_truenas"), Mapping):
+        found += checks_others.judge_truenas(host, own["__nut_client_doctor_truenas"])
+    login = own.get("__nut_client_doctor_login")
     # skipped where the primary is looked at itself, and tells of it
     if isinstance(login, Mapping) and not login.get("skipped"):
         found += checks_others.judge_login(primaries.get(host, "its primary"), host, login)
-    if own.get("nut_doctor_trouble"):
-        found.append(checks_others.unexamined(host, own["nut_doctor_trouble"]))
+    if own.get("__nut_doctor_trouble"):
+        found.append(checks_others.judge_unexamined(host, own["__nut_doctor_trouble"]))
     elif not found:
-        found.append(checks_others.unexamined(host, result if isinstance(result, Mapping) else None))
+        found.append(checks_others.judge_unexamined(host, result if isinstance(result, Mapping) else None))
     return found
 
 
@@ -103,7 +105,7 @@ def doctor_report(
     primaries = {one["name"]: one["primary"] for one in clients}
     all_found = [one for host in hosts for one in _of(host, hostvars[host], primaries)]
     # a secondary that was left out of the run is not judged by the way
-    return findings.report(hosts, [one for one in all_found if one.host in hosts]).to_json()
+    return findings.merge_findings(hosts, [one for one in all_found if one.host in hosts]).to_json()
 
 
 class FilterModule:

@@ -56,7 +56,7 @@ def doctor_table(report: Mapping[str, Any], everything: bool = False, width: int
         made = findings.from_json(report)
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"doctor_table: this is no report of doctor_report: {error}") from None
-    return findings.table(made, everything=bool(everything), width=int(width))
+    return findings.format_table(made, everything=bool(everything), width=int(width))
 
 
 class FilterModule:

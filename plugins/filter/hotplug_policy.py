@@ -21,7 +21,7 @@ author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   _input:
-    description: The policy, as in the variable C(nut_hotplug_policy).
+    description: The policy, as in the variable C(__nut_hotplug_policy).
     type: dict
     required: true
 """
@@ -29,7 +29,7 @@ options:
 EXAMPLES = r"""
 - name: Show the policy as the host reads it
   ansible.builtin.debug:
-    msg: "{{ nut_hotplug_policy | homelab.nut.hotplug_policy | to_nice_json }}"
+    msg: "{{ __nut_hotplug_policy | homelab.nut.hotplug_policy | to_nice_json }}"
 """
 
 RETURN = r"""
@@ -44,9 +44,9 @@ def hotplug_policy(policy: Mapping[str, Any]) -> Mapping[str, Any]:
     from ..module_utils._nut.usb import policy as library
 
     try:
-        library.check(policy)
-    except library.PolicyError as error:
-        raise AnsibleFilterError(f"nut_hotplug_policy: {error}") from None
+        library.check_policy(policy)
+    except library.UsbPolicyError as error:
+        raise AnsibleFilterError(str(error).replace("$.", "nut_hotplug_")) from None
     return policy
 
 

@@ -25,7 +25,7 @@ options:
     elements: str
     required: true
   hostvars:
-    description: The variable C(hostvars). Used of each primary is C(nut_status), the result of M(homelab.nut.doctor).
+    description: The variable C(hostvars). Used of each primary is C(__nut_status), the result of M(homelab.nut.doctor).
     type: dict
     required: true
   clients:
@@ -57,12 +57,12 @@ def nut_status(
 
     primaries: dict[str, object] = {}
     for name in hosts:
-        result = hostvars[name].get("nut_status")
+        result = hostvars[name].get("__nut_status")
         result = result if isinstance(result, Mapping) else {}
         said = one_line(as_text(result.get("msg") or "no answer"))
         seen = result.get("seen", said)
         primaries[name] = f"can't be asked: {said}" if isinstance(seen, str) else seen
-    return status.status(primaries, clients)
+    return status.format_status(primaries, clients)
 
 
 class FilterModule:

@@ -104,14 +104,14 @@ def shutdown_policy(
         shutdown_policy.check_policy(data)
     except SiteError as error:
         raise AnsibleFilterError(str(error)) from None
-    except (shutdown_policy.PolicyError, TypeError, ValueError, OverflowError) as error:
+    except (shutdown_policy.ShutdownPolicyError, TypeError, ValueError, OverflowError) as error:
         raise AnsibleFilterError(
-            "nut_server_gate_settle, nut_server_gate_reserve, nut_server_gate_least, nut_server_gate_longest, nut_server_powerdownflag "
+            "nut_server_gate (settle, reserve, reserve_minimum, timeout), POWERDOWNFLAG "
             f"or a secondary can't be used: {error}"
         ) from None
     try:
         shutdown_policy.read_stages(policy.stages)
-    except shutdown_policy.PolicyError as error:
+    except shutdown_policy.ShutdownPolicyError as error:
         raise AnsibleFilterError(f"nut_server_stages can't be used: {error}") from None
     return data
 

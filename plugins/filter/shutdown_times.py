@@ -59,7 +59,7 @@ def shutdown_times(offers: Sequence[Any], primary: str, secondaries: Iterable[st
     from ..module_utils._nut.rehearsal import offers as measured
 
     try:
-        return [offer.line for offer in measured.read_offers(offers, primary, list(secondaries))]
+        return [offer.inventory_line for offer in measured.read_offers(offers, primary, list(secondaries))]
     except records.RecordError as error:
         raise AnsibleFilterError(f"shutdown_times: {error}") from None
 

@@ -22,7 +22,7 @@ author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   _input:
-    description: The policy, as in the variable C(nut_hotplug_policy). It is checked.
+    description: The policy, as in the variable C(__nut_hotplug_policy). It is checked.
     type: dict
     required: true
 """
@@ -44,7 +44,7 @@ def udev_permissions(policy: Mapping[str, Any]) -> str:
     """Write the lines."""
     from ..module_utils._nut.usb import udev
 
-    return udev.permissions(hotplug_policy(policy))
+    return udev.render_permissions(hotplug_policy(policy))
 
 
 class FilterModule:

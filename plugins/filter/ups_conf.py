@@ -17,8 +17,8 @@ short_description: The sections of a ups.conf
 version_added: 0.1.0
 description:
   - Writes the sections of C(ups.conf) as NUT reads them, every value quoted, C(driver) and C(port) first.
-  - Stops at two devices of one name, at a name that no systemd unit can have, at a key that is given twice, and at text that NUT
-    would change.
+  - Stops at two devices of one name, at a name that no systemd unit can have, at a key that is unknown or given twice, at a
+    value that is not of its key's kind, and at text that NUT would change.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
@@ -47,12 +47,12 @@ _value:
 
 def ups_conf(devices: Sequence[Mapping[str, Any]]) -> str:
     """Render devices."""
-    from ..module_utils._nut.conf import ups_conf as library
+    from ..module_utils._nut.conf import settings
 
     try:
-        return library.render(library.sections(devices))
-    except library.DeviceError as error:
-        raise AnsibleFilterError(f"nut_server_devices: {error}") from None
+        return settings.write_devices(devices)
+    except settings.SettingsError as error:
+        raise AnsibleFilterError(str(error)) from None
 
 
 class FilterModule:

@@ -17,8 +17,8 @@ short_description: Who may connect to a primary's C(upsd)
 version_added: 0.2.0
 description:
   - Works out from the inventory who connects to the C(upsd) of a primary, and where that listens if nobody says so.
-  - These are its secondaries, the hosts that only watch one of its UPSes (C(nut_server_monitor), C(nut_client_monitor)), and what is
-    allowed besides.
+  - These are its secondaries, the hosts that only watch one of its UPSes (C(nut_server_extra_monitors), C(nut_client_extra_monitors)), and
+    what is allowed besides.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: hostvars, primary, allow

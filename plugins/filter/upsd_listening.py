@@ -48,7 +48,7 @@ def upsd_listening(upsd_conf: str) -> dict[str, Any]:
     """Read the LISTEN lines."""
     from ..module_utils._nut.conf import upsd
 
-    ports = [port for _unused, port in upsd.listening(upsd_conf)] or [upsd.PORT]
+    ports = [port for _unused, port in upsd.read_listen_lines(upsd_conf)] or [upsd.PORT]
     return {
         "ports": sorted(set(ports)),
         "local": sorted(set(upsd.local_ports(upsd_conf))),

@@ -29,12 +29,12 @@ options:
     choices: [all, ca, name]
     default: all
 notes:
-  - The inventory gives a certificate as C(nut_server_tls_ca), C(nut_server_tls_certificate) (intermediates may follow) and
-    C(nut_server_tls_key), all of them or none. Each is text in PEM or the path of a file on the controller, relative to the
+  - The inventory gives a certificate as C(nut_server_tls.ca), C(nut_server_tls.certificate) (intermediates may follow) and
+    C(nut_server_tls.key), all of them or none. Each is text in PEM or the path of a file on the controller, relative to the
     inventory, which may be encrypted by Ansible Vault.
   - Those of our own making stand in C(.homelab-nut/tls/) beside the inventory, or in the directory that C(nut_tls_directory) names.
     C(ca.key) there can sign certificates that all secondaries trust. In check mode nothing is written.
-  - They cover the host's name, C(ansible_host), C(nut_server_address), C(nut_server_tls_names) and the loopback addresses.
+  - They cover the host's name, C(ansible_host), C(nut_server_address), C(nut_server_tls.names) and the loopback addresses.
 seealso:
   - plugin: homelab.nut.password
     plugin_type: lookup
@@ -98,7 +98,7 @@ class _Folder:
             yield
             return
         with kept.alone(self.path):
-            files.sweep([self.path])
+            files.sweep_temporary_files([self.path])
             yield
 
     def read(self, name: str) -> Pair:
@@ -114,7 +114,7 @@ class _Folder:
             _made[self.path, name] = pair
         else:
             certificate, key = self._paths(name)
-            files.replace({key: pair.key, certificate: pair.certificate}, kept.FILE_MODE)
+            files.replace_files({key: pair.key, certificate: pair.certificate}, kept.FILE_MODE)
         return pair
 
     def _paths(self, name: str) -> tuple[Path, Path]:
@@ -140,35 +140,35 @@ class LookupModule(LookupBase):
         if part == "name":
             return name
         now = datetime.now(timezone.utc)
-        given = [name for name in GIVEN if own.get(_variable(name))]
+        given = [name for name in GIVEN if _settings(own).get(name)]
         if given:
             return _result(host, self._checked(host, own, name, given, now), part)
         folder = _Folder(_path(host, own), bool(variables.get("ansible_check_mode")))
         with folder.alone():
             ca = _authority(folder, now)
             if part == "ca":
-                return _result(host, nss.Tls(ca.certificate), part)
+                return _result(host, nss.TlsMaterial(ca.certificate), part)
             pair = _own(folder, host, ca, _names(host, own, name), now)
-        return _result(host, nss.Tls(ca.certificate, pair.certificate, pair.key), part)
+        return _result(host, nss.TlsMaterial(ca.certificate, pair.certificate, pair.key), part)
 
-    def _checked(self, host: str, own: Any, name: str, given: list[str], now: datetime) -> nss.Tls:
+    def _checked(self, host: str, own: Any, name: str, given: list[str], now: datetime) -> nss.TlsMaterial:
         missing = [_variable(part) for part in GIVEN if part not in given]
         if missing:
             raise AnsibleError(
                 f"{host}: {' and '.join(map(_variable, given))} without {' and '.join(missing)}: set all three, or none,"
                 " and certificates are made"
             )
-        ca, certificate, key = (self._text(host, _variable(part), own) for part in GIVEN)
+        ca, certificate, key = (self._text(host, part, own) for part in GIVEN)
         try:
             checked = certificates.check(ca, certificate, key, name, now)
         except CertificateError as error:
             raise AnsibleError(f"{host}: {_variable(error.part)} can't be used: {error}") from None
         for warning in checked.warnings:
             display.warning(f"{host}: {warning}")
-        return nss.Tls(checked.ca, checked.certificate, checked.key)
+        return nss.TlsMaterial(checked.ca, checked.certificate, checked.key)
 
-    def _text(self, host: str, variable: str, own: Any) -> str:
-        value = str(own[variable])
+    def _text(self, host: str, part: str, own: Any) -> str:
+        value = str(_settings(own)[part])
         if "-----BEGIN" in value:
             return value
         path = Path(own.get("inventory_dir") or "", value).expanduser()
@@ -176,12 +176,16 @@ class LookupModule(LookupBase):
             return str(self._loader.get_text_file_contents(str(path)))
         except AnsibleError as error:
             raise AnsibleError(
-                f"{host}: {variable} is neither text in PEM nor a file on this machine that can be read: {path}: {error}"
+                f"{host}: {_variable(part)} is neither text in PEM nor a file on this machine that can be read: {path}: {error}"
             ) from error
 
 
 def _variable(part: str) -> str:
-    return f"nut_server_tls_{part}"
+    return f"nut_server_tls.{part}"
+
+
+def _settings(own: Any) -> dict[str, Any]:
+    return own.get("nut_server_tls") or {}
 
 
 def _path(host: str, own: Any) -> Path:
@@ -200,12 +204,12 @@ def _path(host: str, own: Any) -> Path:
 
 def _names(host: str, own: Any, name: str) -> list[str]:
     """Say which names a certificate of our own covers."""
-    wanted = own.get("nut_server_tls_names") or []
+    wanted = _settings(own).get("names") or []
     for entry in (name, *wanted):
         if not certificates.is_name(str(entry)):
             raise AnsibleError(
                 f"{host}: {entry!r} is neither a DNS name nor an IP address, so no certificate can be for it: set"
-                " nut_server_address or nut_server_tls_names"
+                " nut_server_address or nut_server_tls.names"
             )
     # the inventory may call a host what it likes
     also = [entry for entry in (host, str(own.get("ansible_host") or host)) if certificates.is_name(entry)]
@@ -246,16 +250,16 @@ def _own(folder: _Folder, host: str, ca: Pair, names: list[str], now: datetime) 
     return folder.keep(host, certificates.issue(ca, host, names, now))
 
 
-def _result(host: str, tls: nss.Tls, part: str) -> dict[str, str]:
+def _result(host: str, tls: nss.TlsMaterial, part: str) -> dict[str, str]:
     if part == "ca":
-        tls = nss.Tls(tls.ca)
-        return {"ca": tls.ca, "path": str(nss.path_of(tls))}
+        tls = nss.TlsMaterial(tls.ca)
+        return {"ca": tls.ca, "path": str(nss.database_path(tls))}
     # a colon would end the name of a token
-    tls = nss.Tls(tls.ca, tls.certificate, tls.key, re.sub(r"[^A-Za-z0-9._-]", "_", host))
+    tls = nss.TlsMaterial(tls.ca, tls.certificate, tls.key, re.sub(r"[^A-Za-z0-9._-]", "_", host))
     return {
         "ca": tls.ca,
         "certificate": tls.certificate,
         "key": tls.key,
         "nickname": tls.nickname,
-        "path": str(nss.path_of(tls)),
+        "path": str(nss.database_path(tls)),
     }

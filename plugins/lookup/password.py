@@ -79,7 +79,7 @@ CHARACTERS = string.ascii_letters + string.digits
 
 
 def _usable(password: str, where: str) -> str:
-    problem = grammar.password_problem(password)
+    problem = grammar.find_password_problem(password)
     if problem:
         raise AnsibleError(f"{where} can't be used: the password {problem}")
     return password
@@ -108,7 +108,7 @@ class LookupModule(LookupBase):
             raise AnsibleError(f"a password can't be read or kept: {error}") from error
 
     def _users(self, host: str, user: str, given: str, variables: dict[str, Any]) -> str:
-        problem = grammar.user_problem(user)
+        problem = grammar.find_user_problem(user)
         if not problem and not given and "/" in user:
             problem = "holds a slash, and its password's file is called like it: give it a password, or another name"
         if problem:

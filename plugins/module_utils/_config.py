@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from . import _host
 from ._command import warn
 from ._nut.base.files import Busy, WriteError
-from ._nut.base.systemd import UnitError, last_words, sandbox_failure
+from ._nut.base.systemd import UnitError, last_log_lines, sandbox_failure
 from ._nut.conf import nss
 from ._nut.deploy.apply import LocalNut
 from ._nut.deploy.deployment import DeployError, Deployment
 from ._nut.hotplug.act import Actor
 from ._nut.hotplug.observe import ReconcileError
-from ._nut.usb.policy import PolicyError, check
+from ._nut.usb.policy import UsbPolicyError, check_policy
 
 if TYPE_CHECKING:
     from ._module import Module
@@ -47,11 +47,11 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
     if module.params["state"] == "present":
         files = {name: str(text) for name, text in (module.params["files"] or {}).items()}
     tls = module.params["tls"]
-    given = nss.Tls(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
+    given = nss.TlsMaterial(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
     try:
-        policy = None if module.params["policy"] is None else check(module.params["policy"])
+        policy = None if module.params["policy"] is None else check_policy(module.params["policy"])
         deployment = Deployment(files, local, Actor, tls=given, policy=policy)
-    except (DeployError, PolicyError, ReconcileError, OSError) as error:
+    except (DeployError, UsbPolicyError, ReconcileError, OSError) as error:
         module.fail_json(msg=str(error), changed=False, files=[], actions=[])
     result: dict[str, object] = {}
     force = module.params["force"]
@@ -105,7 +105,7 @@ def believe(module: Module, deployment: Deployment, result: dict[str, object]) -
         suspects = dict.fromkeys(trouble.unit for trouble in wrong)
         said = "\n".join(
             f"{sandbox_failure(unit, deployment.local.runner)}{unit} said last:\n"
-            f"{quoted(last_words(unit, deployment.local.runner))}"
+            f"{quoted(last_log_lines(unit, deployment.local.runner))}"
             for unit in suspects
         )
         module.fail_json(

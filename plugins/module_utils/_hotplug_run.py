@@ -17,7 +17,7 @@ from ._nut.hotplug.look import Look, describe, difference
 from ._nut.hotplug.observe import ReconcileError
 from ._nut.hotplug.reconcile import Host
 from ._nut.programs import nut_hotplug
-from ._nut.usb.policy import PolicyError
+from ._nut.usb.policy import UsbPolicyError
 
 if TYPE_CHECKING:
     from ._module import Module
@@ -33,7 +33,7 @@ def run(module: Module) -> None:
         module.fail_json(msg=lacks)
     try:
         look, actions, failed, before, after = reconcile(module, host(module, chosen(module)))
-    except (PolicyError, ReconcileError, files.Busy, files.WriteError, systemd.UnitError, OSError) as error:
+    except (UsbPolicyError, ReconcileError, files.Busy, files.WriteError, systemd.UnitError, OSError) as error:
         module.fail_json(msg=str(error))
     result = returned(look)
     for words in (*result["remarks"], *(f"this waits: {line}" for line in result["deferred"])):

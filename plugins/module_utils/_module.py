@@ -15,7 +15,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.parameters import remove_values
 
-from ._nut.base.text import LINE, each_text, printable, printable_text, well_formed
+from ._nut.base.text import LINE, change_texts, printable, printable_text, well_formed
 
 # what a result holds for people to read; all else is data
 _SHOWN = ("msg", "diff")
@@ -38,7 +38,7 @@ class Module(AnsibleModule):
 
     def _fit(self, value: Any, *, shown: bool = True) -> Any:
         """Return a member of a result that is fit for a terminal if it is SHOWN, and else for JSON."""
-        return each_text(self._masked(value), printable_text) if shown else each_text(value, well_formed)
+        return change_texts(self._masked(value), printable_text) if shown else change_texts(value, well_formed)
 
     def _masked(self, value: Any) -> Any:
         """Return it without secrets. Ansible does that, too, but would not know one again whose characters are escaped."""

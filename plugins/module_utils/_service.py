@@ -82,7 +82,7 @@ class Service:
             *(_host.ROOT / trace for trace in self.kit.traces),
         ]
         manifest = _host.ROOT / sets.MANIFEST.relative_to("/")
-        return sets.alone(_host.ROOT / "run", self.module.params["wait"], folders, manifest=manifest)
+        return sets.hold_lock_and_recover(_host.ROOT / "run", self.module.params["wait"], folders, manifest=manifest)
 
     # What may differ from kit to kit
 

@@ -29,8 +29,8 @@ OPTIONS: dict[str, Any] = {
 MUTUALLY_EXCLUSIVE = [("ca", "ca_path")]
 
 
-def opener(module: Module) -> Callable[[], client.Client]:
-    """Return what makes a Client as the options say, not yet connected. Ends the module if they don't fit together."""
+def opener(module: Module) -> Callable[[], client.UpsdClient]:
+    """Return what makes an UpsdClient as the options say, not yet connected. Ends the module if they don't fit together."""
     options = module.params
     ca = options["ca"]
     if options["timeout"] <= 0:
@@ -45,5 +45,5 @@ def opener(module: Module) -> Callable[[], client.Client]:
         wanted = ca is not None or bool(options["server_name"])
     if not wanted and (ca is not None or options["server_name"]):
         module.fail_json(msg="tls is false, and ca, ca_path or server_name are given: take them away, or say tls: true")
-    tls = net_connection.Tls(ca, options["server_name"] or "") if wanted else None
-    return lambda: client.Client(options["host"], options["port"], options["timeout"], tls)
+    tls = net_connection.TlsOptions(ca, options["server_name"] or "") if wanted else None
+    return lambda: client.UpsdClient(options["host"], options["port"], options["timeout"], tls)

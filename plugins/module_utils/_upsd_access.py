@@ -15,13 +15,13 @@ from . import _host
 from ._command import warn
 from ._nut.base import systemd, tcp_table
 from ._nut.base.allow import AccessError
-from ._nut.base.hostnames import is_address, normal_address, resolve
+from ._nut.base.hostnames import is_address, normal_address, resolve_name
 from ._nut.conf import upsd
 from ._nut.deploy import kits
 from ._nut.deploy.change import Step
 from ._nut.deploy.installation import Installation, InstallError, Plan
 from ._nut.net import access, snapshot
-from ._nut.net.client import Client
+from ._nut.net.client import UpsdClient
 from ._nut.net.errors import UpsdFailure
 from ._service import Service
 
@@ -49,15 +49,15 @@ class AccessService(Service):
     def _make_table(self) -> str:
         params = self.module.params
         sources = [access.make_source(source["name"], source["address"]) for source in params["sources"]]
-        found, problems = access.resolve_sources(sources, resolve)
-        known_before = access.known_sources(read_file(_host.ROOT / kits.ACCESS.places[kits.ACCESS_TABLE].path))
-        known, warnings = access.keep_known(found, problems, known_before)
+        found, problems = access.resolve_sources(sources, resolve_name)
+        known_before = access.parse_sources(read_file(_host.ROOT / kits.ACCESS.places[kits.ACCESS_TABLE].path))
+        known, warnings = access.keep_known_addresses(found, problems, known_before)
         self.allowed = {source.name: list(those) for source, those in known.items()}
         for words in warnings:
             warn(self.module, words)
         # upsd keeps its port until the module config has changed it, and must not be open if that fails
         ports = {*params["ports"], *(find_ports() if params["ports"] else ())}
-        self.table = access.render(ports, known)
+        self.table = access.render_table(ports, known)
         return self.table
 
     def decide(self, installation: Installation) -> Plan:
@@ -84,11 +84,11 @@ class AccessService(Service):
         """Return whether the kernel has a table of this name, whatever it holds."""
         return self.runner(access.LIST)[0] == 0
 
-    def _guard(self, loaded: access.Loaded | None) -> None:
+    def _guard(self, loaded: access.LoadedTable | None) -> None:
         """Raise InstallError if a table that is new or changes would do harm now; warn of who is cut off besides."""
         module, force = self.module, self.module.params["force"]
         states = ask_upsd()
-        busy = snapshot.careful(states)
+        busy = snapshot.list_not_on_mains(states)
         # one who is cut off on battery may shut down at once
         if busy and not module.check_mode and not force:
             raise InstallError(
@@ -132,7 +132,7 @@ class AccessService(Service):
         self.loaded = not self.absent and not self.trouble
         if self.absent or self.loaded or self.module.check_mode:
             return
-        said = systemd.last_words(kits.ACCESS_UNIT, self.runner)
+        said = systemd.last_log_lines(kits.ACCESS_UNIT, self.runner)
         warn(
             self.module,
             "ACCESS TO UPSD IS NOT LIMITED on this host, and blocking upsd takes no login: the table that "
@@ -161,23 +161,23 @@ def ask_upsd() -> tuple[snapshot.UpsState, ...]:
     """Return what this host's upsd says of its UPSes; () if it does not answer."""
     host, port = upsd.local_upsd(read_file(_host.ROOT / "etc/nut/upsd.conf"))[0]
     try:
-        with Client(host, port, timeout=5) as client:
-            return snapshot.snapshot(client)
+        with UpsdClient(host, port, timeout=5) as client:
+            return snapshot.take_snapshot(client)
     except UpsdFailure:
         return ()
 
 
 def find_ports() -> list[int]:
     """Return the ports that upsd listens on by the configuration that is on the host now."""
-    listening = upsd.listening(read_file(_host.ROOT / "etc/nut/upsd.conf"))
+    listening = upsd.read_listen_lines(read_file(_host.ROOT / "etc/nut/upsd.conf"))
     return [port for _address, port in listening if 0 < port < 65536]
 
 
 def find_shut_out(
-    table: str, loaded: access.Loaded | None, states: Iterable[snapshot.UpsState]
+    table: str, loaded: access.LoadedTable | None, states: Iterable[snapshot.UpsState]
 ) -> tuple[list[str], list[str]]:
     """Return whom a table would cut off now: those who are logged in to upsd, and others who are connected."""
-    peers, own = tcp_table.find_peers(_host.ROOT, access.known_ports(table))
+    peers, own = tcp_table.find_peers(_host.ROOT, access.parse_ports(table))
     clients = {normal_address(client) for state in states for client in state.clients}
     logged_in = {client for client in clients if is_address(client)} - own
     return access.find_shut_out(logged_in, table, loaded), access.find_shut_out(peers - logged_in, table, loaded)

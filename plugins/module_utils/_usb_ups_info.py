@@ -15,7 +15,7 @@ from ._nut.conf.release import find_release
 from ._nut.conf.ups_conf import UpsConf
 from ._nut.hotplug.observe import ReconcileError
 from ._nut.usb import bus, fingerprint, names, policy
-from ._nut.usb.resolution import Known, Resolution
+from ._nut.usb.resolution import KnownUpses, NameResolution
 
 if TYPE_CHECKING:
     from ._module import Module
@@ -34,7 +34,7 @@ def run(module: Module) -> None:
         else:
             devices, upses, resolution = without_nut(module, rules)
             remarks = resolution.remarks
-    except (policy.PolicyError, ReconcileError, bus.UsbError, OSError) as error:
+    except (policy.UsbPolicyError, ReconcileError, bus.UsbError, OSError) as error:
         module.fail_json(msg=str(error))
     listed = [ups.device for ups in upses]
     if module.params["all"]:
@@ -49,23 +49,23 @@ def run(module: Module) -> None:
 
 
 def without_nut(
-    module: Module, rules: policy.Policy
-) -> tuple[tuple[bus.UsbDevice, ...], tuple[bus.Ups, ...], Resolution]:
+    module: Module, rules: policy.UsbPolicy
+) -> tuple[tuple[bus.UsbDevice, ...], tuple[bus.UsbUps, ...], NameResolution]:
     """Look at the bus of a host on which NUT is not configured. Raises usb.UsbError."""
     local = _host.local_nut(module)
     try:
-        devices = bus.scan(Path(rules.sysfs), Path(rules.dev))
+        devices = bus.scan_bus(Path(rules.sysfs), Path(rules.dev))
     except bus.UsbError:
-        devices = bus.by_lsusb(local.runner)
-    upses = bus.candidates(devices, bus.table(), rules, lambda _device: False)
-    known = Known(None, UpsConf((), {}))
-    return devices, upses, names.resolve(known, upses, rules, find_release(local.runner, local.finder))
+        devices = bus.scan_with_lsusb(local.runner)
+    upses = bus.find_upses(devices, bus.read_id_table(), rules, lambda _device: False)
+    known = KnownUpses(None, UpsConf((), {}))
+    return devices, upses, names.resolve_names(known, upses, rules, find_release(local.runner, local.finder))
 
 
 def told(
     device: bus.UsbDevice,
-    upses: tuple[bus.Ups, ...],
-    resolution: Resolution,
+    upses: tuple[bus.UsbUps, ...],
+    resolution: NameResolution,
     status: dict[str, tuple[str, ...]],
 ) -> dict[str, Any]:
     """Return a device in the form that RETURN describes."""

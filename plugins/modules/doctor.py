@@ -124,7 +124,7 @@ findings:
     seen:
       description: What was seen.
       type: str
-      sample: "ups: its driver runs, and hears nothing from it (DATA-STALE)"
+      sample: "ups: its driver is running, but gets no data from it (DATA-STALE)"
     todo:
       description: What to do, or empty.
       type: str
@@ -156,7 +156,7 @@ seen:
       description: The last events of the journal, the newest last; the time in seconds since 1970, and what happened.
       type: list
       elements: list
-      sample: [[1790000000.5, "mains failed: ups is on battery"]]
+      sample: [[1790000000.5, "power failure: ups is on battery"]]
 msg:
   description: The findings that are not ok, in one line.
   returned: always
@@ -170,9 +170,9 @@ from typing import Any
 from ansible_collections.homelab.nut.plugins.module_utils._command import runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import findings, observe, status
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks_shutdown import KITS
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.look import Expected, Machine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.exam import Expected, ExpectedClient
 
 SECONDS = 15
 """How long one program may take."""
@@ -206,14 +206,14 @@ def main() -> None:
     strange = sorted(set(options["kits"]) - set(KITS))
     if strange:
         module.fail_json(msg=f"kits: there is no {', '.join(strange)}. There are {', '.join(KITS)}")
-    host = observe.Host(
+    host = observe.HostObserver(
         primary=options["role"] == "primary",
         runner=runner(module, SECONDS),
         clients={one["name"]: one["address"] for one in options["clients"]},
         kits=[KITS[name] for name in options["kits"]],
         ca=options["ca"],
         server=options["certificate_name"],
-        shielded=options["firewall"],
+        check_firewall=options["firewall"],
         since=options["hours"] * 3600.0,
     )
     expected = Expected(
@@ -222,16 +222,16 @@ def main() -> None:
         files={name: str(text) for name, text in options["files"].items()},
         kits={name: {file: str(text) for file, text in texts.items()} for name, texts in options["kits"].items()},
         digests=options["digests"] or {},
-        clients=tuple(Machine(**one) for one in options["clients"]),
+        clients=tuple(ExpectedClient(**one) for one in options["clients"]),
         tls=bool(options["ca"]),
         plan=options["plan"],
     )
-    seen = host.look()
-    report = findings.report([expected.name], examine(seen, expected))
+    seen = host.observe_host()
+    report = findings.merge_findings([expected.name], examine_host(seen, expected))
     module.exit_json(
         changed=False,
         findings=report.to_json()["findings"],
-        seen=status.facts(seen, options["events"]),
+        seen=status.collect_facts(seen, options["events"]),
         msg=report.summary,
     )
 

@@ -22,7 +22,7 @@ author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   policy:
-    description: The policy, as in the variable C(nut_hotplug_policy) of the role nut_hotplug. Without it, O(policy_path) is read.
+    description: The policy, as in the variable C(__nut_hotplug_policy) of the role nut_hotplug. Without it, O(policy_path) is read.
     type: dict
   policy_path:
     description: The file with the policy. If it is not there, the default policy counts.

@@ -106,7 +106,7 @@ from typing import Any
 
 from ..module_utils._module import Module
 from ..module_utils._nut.base.allow import AccessError
-from ..module_utils._nut.base.hostnames import resolve
+from ..module_utils._nut.base.hostnames import resolve_name
 from ..module_utils._nut.conf import upsd
 from ..module_utils._nut.net import access
 from ..module_utils._nut.proxmox import firewall
@@ -114,7 +114,7 @@ from ..module_utils._nut.proxmox import firewall
 
 def find_addresses(sources: list[str]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """Return the addresses of each source, and a sentence for each that has none."""
-    found, problems = access.resolve_sources([access.make_source(one, one) for one in sources], resolve)
+    found, problems = access.resolve_sources([access.make_source(one, one) for one in sources], resolve_name)
     return {source.address: those for source, those in found.items()}, list(problems.values())
 
 

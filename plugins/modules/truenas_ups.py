@@ -324,7 +324,7 @@ version:
 """
 
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import Doors, run
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import Doors, run_module
 
 
 def main(doors: Doors | None = None) -> None:
@@ -364,7 +364,7 @@ def main(doors: Doors | None = None) -> None:
         },
         supports_check_mode=True,
     )
-    run(module, doors)
+    run_module(module, doors)
 
 
 if __name__ == "__main__":

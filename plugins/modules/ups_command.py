@@ -233,49 +233,49 @@ def wanted(variables: dict[str, Any]) -> dict[str, str]:
     found = {}
     for name, value in variables.items():
         if isinstance(value, bool):
-            raise commands.Refused(
+            raise commands.OrderRefused(
                 f"{name} is {str(value).lower()}, which YAML made of a word like yes or off: put the word in quotes"
             )
         if not isinstance(value, (str, int, float)):
-            raise commands.Refused(f"{name} is {value!r}: a variable is a text or a number")
+            raise commands.OrderRefused(f"{name} is {value!r}: a variable is a text or a number")
         found[str(name)] = str(value)
     return found
 
 
-def give(module: Module, operator: commands.Operator, leave: commands.Leave) -> dict[str, Any]:
+def give(module: Module, operator: commands.Operator, permission: commands.Permission) -> dict[str, Any]:
     """Give a command."""
     options = module.params
     command, ups = options["command"], options["ups"]
     if module.check_mode:
-        name = operator.plan_command(command, leave)
+        name = operator.plan_command(command, permission)
         return {"changed": True, "result": "planned", "command": name, "msg": f"{name} would be given to {ups}"}
-    outcome = operator.command(command, options["value"], leave, seconds(options))
+    outcome = operator.give_command(command, options["value"], permission, seconds(options))
     if outcome.result == "unknown":
-        warn(module, f"{command} on {ups}: {outcome.words}")
+        warn(module, f"{command} on {ups}: {outcome.explanation}")
     return {
         "failed": outcome.result in ("failed", "pending"),
         "changed": outcome.result != "failed",
         "result": outcome.result,
         "command": command,
-        "msg": f"{command} on {ups}: {outcome.words}",
+        "msg": f"{command} on {ups}: {outcome.explanation}",
     }
 
 
-def put(module: Module, operator: commands.Operator, leave: commands.Leave) -> dict[str, Any]:
+def put(module: Module, operator: commands.Operator, permission: commands.Permission) -> dict[str, Any]:
     """Set variables."""
     options = module.params
     settings = wanted(options["variables"])
     if module.check_mode:
-        planned = operator.plan_settings(settings, leave)
+        planned = operator.plan_settings(settings, permission)
         rows = [row(one, None) for one in planned]
         result = "planned" if planned else "none"
         said = ", ".join(f"{one.name} would be {one.after}, is {one.before}" for one in planned)
     else:
-        done = operator.set_variables(settings, leave, seconds(options))
+        done = operator.set_variables(settings, permission, seconds(options))
         planned = tuple(setting for setting, _unused in done)
         rows = [row(one, outcome) for one, outcome in done]
         result = done[-1][1].result if done else "none"
-        said = "; ".join(f"{one.name}: {outcome.words}" for one, outcome in done)
+        said = "; ".join(f"{one.name}: {outcome.explanation}" for one, outcome in done)
     return {
         "failed": result in ("failed", "pending", "unknown"),
         "changed": any(one["result"] != "failed" for one in rows),
@@ -289,7 +289,7 @@ def put(module: Module, operator: commands.Operator, leave: commands.Leave) -> d
     }
 
 
-def row(setting: commands.Setting, outcome: commands.Outcome | None) -> dict[str, Any]:
+def row(setting: commands.Setting, outcome: commands.OrderOutcome | None) -> dict[str, Any]:
     """Return a variable in the form that RETURN describes."""
     return {
         "name": setting.name,
@@ -300,16 +300,16 @@ def row(setting: commands.Setting, outcome: commands.Outcome | None) -> dict[str
     }
 
 
-def examine(module: Module, operator: commands.Operator, leave: commands.Leave) -> dict[str, Any]:
+def examine(module: Module, operator: commands.Operator, permission: commands.Permission) -> dict[str, Any]:
     """Test the battery."""
     options = module.params
     kind, ups = options["test"], options["ups"]
-    command = operator.plan_test(kind, leave)
+    command = operator.plan_battery_test(kind, permission)
     if module.check_mode:
         return {"changed": True, "result": "planned", "command": command, "msg": f"{command} would be given to {ups}"}
-    verdict = operator.test(kind, leave, options["wait"])
+    verdict = operator.test_battery(kind, permission, options["wait"])
     if verdict.verdict == "unknown":
-        warn(module, f"{command} on {ups}: {verdict.words}")
+        warn(module, f"{command} on {ups}: {verdict.explanation}")
     return {
         "failed": verdict.verdict == "failed",
         "changed": True,
@@ -318,18 +318,18 @@ def examine(module: Module, operator: commands.Operator, leave: commands.Leave) 
         "verdict": verdict.verdict,
         "test_result": verdict.result,
         "seconds": int(verdict.seconds),
-        "msg": f"{command} on {ups}: {verdict.verdict}: {verdict.words}",
+        "msg": f"{command} on {ups}: {verdict.verdict}: {verdict.explanation}",
     }
 
 
-def force(module: Module, operator: commands.Operator, leave: commands.Leave) -> dict[str, Any]:
+def force(module: Module, operator: commands.Operator, permission: commands.Permission) -> dict[str, Any]:
     """Set FSD."""
     ups = module.params["ups"]
     if module.check_mode:
-        operator.plan_fsd(leave)
+        operator.check_fsd(permission)
         return {"changed": True, "result": "planned", "msg": f"{ups} would be given the flag FSD"}
-    outcome = operator.fsd(leave)
-    return {"changed": True, "result": outcome.result, "msg": outcome.words}
+    outcome = operator.set_fsd(permission)
+    return {"changed": True, "result": outcome.result, "msg": outcome.explanation}
 
 
 def seconds(options: dict[str, Any]) -> float:
@@ -372,11 +372,11 @@ def main() -> None:
     operator = commands.Operator(
         _upsd.opener(module), options["ups"], options["username"] or "", options["password"] or "", options["tracking"]
     )
-    leave = commands.Leave(options["may_cut_power"], options["may_drain_battery"], options["minimum_charge"])
+    permission = commands.Permission(options["may_cut_power"], options["may_drain_battery"], options["minimum_charge"])
     do = {"command": give, "variables": put, "test": examine, "fsd": force}[asked[0]]
     try:
-        result = do(module, operator, leave)
-    except (commands.Refused, net_errors.UpsdFailure) as error:
+        result = do(module, operator, permission)
+    except (commands.OrderRefused, net_errors.UpsdFailure) as error:
         module.fail_json(msg=str(error))
     if result.pop("failed", False):
         module.fail_json(**result)

@@ -262,7 +262,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.errors import UpsdFailure
 
 
-def returned(report: snapshot.Report, gather: list[str]) -> dict[str, Any]:
+def returned(report: snapshot.UpsdReport, gather: list[str]) -> dict[str, Any]:
     """Return a report in the form that RETURN describes."""
     expires = report.tls_expires
     return {
@@ -276,8 +276,8 @@ def returned(report: snapshot.Report, gather: list[str]) -> dict[str, Any]:
         "missing_clients": [client.name for client in report.missing],
         "unexpected_clients": list(report.unexpected),
         "stale": [{"name": name, "reason": reason} for name, reason in report.stale],
-        "not_on_mains": snapshot.careful(report.upses),
-        "ok": report.ok,
+        "not_on_mains": snapshot.list_not_on_mains(report.upses),
+        "ok": report.is_ok,
         "msg": report.message,
     }
 
@@ -288,12 +288,12 @@ def one_ups(state: snapshot.UpsState, gather: list[str]) -> dict[str, Any]:
         "name": state.name,
         "description": state.description,
         "status": list(state.status),
-        "status_words": vocabulary.status_words(state.status),
+        "status_words": vocabulary.describe_status(state.status),
         "fresh": state.fresh,
         "error": state.error,
     }
     if snapshot.VARIABLES in gather:
-        found["variables"] = {name: vocabulary.typed_value(name, value) for name, value in state.variables.items()}
+        found["variables"] = {name: vocabulary.convert_value(name, value) for name, value in state.variables.items()}
     if snapshot.CLIENTS in gather:
         found["clients"] = list(state.clients)
         found["num_logins"] = state.num_logins
@@ -302,11 +302,11 @@ def one_ups(state: snapshot.UpsState, gather: list[str]) -> dict[str, Any]:
     if snapshot.WRITABLE in gather:
         found["writable"] = {
             name: {
-                "value": vocabulary.typed_value(name, one.value),
+                "value": vocabulary.convert_value(name, one.value),
                 "description": one.description,
                 "type": "string" if one.type.length is not None else "number",
                 "length": one.type.length,
-                "values": [vocabulary.typed_value(name, value) for value in one.values],
+                "values": [vocabulary.convert_value(name, value) for value in one.values],
                 "ranges": [list(span) for span in one.ranges],
             }
             for name, one in state.writable.items()

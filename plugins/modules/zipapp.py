@@ -42,6 +42,11 @@ options:
       - A file, searched for in C(files) of the role, that the program begins with instead of O(shebang).
       - "A script of the shell, for example, that runs the archive with C(python3 $0). Its last line must C(exec) or C(exit)."
     type: path
+  first:
+    description:
+      - A file of the package, such as C(_nut/hotplug/quiet.py), that is put before all others, right behind O(head).
+      - What stands in O(head) can then read it without knowing the format of the archive.
+    type: str
   owner:
     description: Who owns the program. If it is not given, the user that Ansible works as.
     type: str

@@ -203,7 +203,7 @@ def check(files: Mapping[str, str], tls: Mapping[str, str]) -> list[str]:
     """Let the library check the files with this machine's NUT, as the module does on a host."""
     from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import dry_run, nss
 
-    return dry_run.check_files(files, runner, tls=nss.Tls(**tls))
+    return dry_run.check_files(files, runner, tls=nss.TlsMaterial(**tls))
 
 
 # What the user nut may do to whatever the library makes below /run while it checks files, again and again. Its arguments: names to
@@ -279,16 +279,16 @@ def block(cure: str) -> dict[str, Any]:
         peer = stack.enter_context(connect(upsd) or socket.socket())
         process = upsd_process.UpsdProcess(upsd.pid)
         if cure == "limit":
-            process.limit_sends()
+            process.limit_write_time()
             # one that is accepted from now on has the limit, too
             peer = stack.enter_context(connect(upsd) or socket.socket())
         dropped = not _overfill(peer)
         before = _answers(2.0)
-        seen = process.sockets()
+        seen = process.read_sockets()
         time.sleep(0.2)
-        stuck = watch.blocking_connections(seen, process.sockets())
+        stuck = watch.blocking_connections(seen, process.read_sockets())
         if cure == "close":
-            process.hang_up(frozenset(connection.inode for connection in stuck))
+            process.close_connections(frozenset(connection.inode for connection in stuck))
         return {"dropped": dropped, "before": before, "stuck": len(stuck), "after": _answers(5.0)}
 
 

@@ -24,6 +24,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import (
     consistency,
     dry_run,
     grammar,
+    settings,
     ups_conf,
     upsd,
 )
@@ -106,8 +107,8 @@ def newer(table: dict[str, Directive], version: Release) -> set[str]:
 
 # What the roles write
 
-# the roles make these of other variables
-MADE = {"LISTEN", "MONITOR", "CERTHOST", "AT", "CERTPATH", "CERTIDENT", "NOTIFYFLAG", "MODE"}
+# the roles make these of other variables, or of nut_server_tls
+MADE = {"LISTEN", "MONITOR", "CERTHOST", "AT", "CERTPATH", "CERTIDENT", "MODE"}
 TASKS = """\
 - ansible.builtin.set_fact:
     seen: {{files: "{{{{ __{role}_files }}}}", tls: "{{{{ __{role}_tls }}}}"}}
@@ -130,22 +131,24 @@ PLAYBOOK = """\
 
 
 def variables(role: str) -> dict[str, Any]:
-    """Set every variable of a role that stands for a directive."""
-    known = yaml.safe_load((CHECKOUT / "roles" / role / "defaults" / "main.yml").read_text())
-    found: dict[str, Any] = {f"{role}_notifyflag": BY_NAME["NOTIFYFLAG"]}
-    for file in set(FILES[role]) - {"upsd.users"}:
-        for name, directive in of(file).items():
-            # where two files have one of a name, the file stands between
-            own = f"{role}_{file.partition('.')[0]}_{name.lower()}"
-            variable = own if own in known else f"{role}_{name.lower()}"
-            if name not in MADE and variable in known:
-                found[variable] = value(name, directive)
+    """Set every directive that a role takes."""
+    found: dict[str, Any] = {}
+    for file in settings.FILES[role]:
+        found[settings.variable_of(role, file)] = {
+            name: value(name, directive)
+            for name, directive in of(file).items()
+            if name not in MADE and (role == "nut_server" or name not in settings.PRIMARY_ONLY)
+        }
     timer = {"notifytype": "ONBATT", "command": "START-TIMER", "name": "early", "seconds": 30}
-    found[f"{role}_at"] = [timer, {"notifytype": "ONLINE", "command": "CANCEL-TIMER", "name": "early", "then": "back"}]
-    found[f"{role}_upsmon_certident"] = {"nickname": "nut", "password": ODD}
+    found[f"{role}_upssched_rules"] = [
+        timer,
+        {"notifytype": "ONLINE", "command": "CANCEL-TIMER", "name": "early", "then": "back"},
+    ]
+    upsmon_conf = found[f"{role}_upsmon_conf"]
+    upsmon_conf["CERTIDENT"] = {"nickname": "nut", "password": ODD}
     far = {"system": "far@127.0.0.2", "username": "u", "password": "p'q", "powervalue": 0}
-    found[f"{role}_monitor"] = [far]
-    found[f"{role}_certhost"] = [
+    found[f"{role}_extra_monitors"] = [far]
+    upsmon_conf["CERTHOST"] = [
         {"host": "localhost", "certname": "pve"},
         {"host": "a", "certname": "b", "forcessl": False},
     ]
@@ -172,7 +175,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory, debians: dict[str, Releas
         for part in ("defaults", "vars", "templates"):
             (tasks.parent / part).symlink_to(CHECKOUT / "roles" / role / part)
     users = [{"name": "admin", "password": "a'b", "actions": ["SET", "FSD"], "instcmds": ["ALL"], "upsmon": "primary"}]
-    server = {**variables("nut_server"), "nut_server_tls": True, "nut_server_users": users}
+    server = {**variables("nut_server"), "nut_server_tls": {"enabled": True}, "nut_server_users": users}
     server.update(nut_server_address="192.0.2.1", nut_server_listen=[{"address": "127.0.0.1", "port": 4000}])
     inventory = {
         "pve": {
@@ -202,11 +205,11 @@ def written_in(files: dict[str, str]) -> set[str]:
     found = {f"nut.conf {name}" for name in re.findall(r"^(\w+)=", files["nut.conf"], re.MULTILINE)}
     for name, text in files.items():
         if name == "ups.conf":
-            conf = ups_conf.parse(text)
+            conf = ups_conf.parse_ups_conf(text)
             found |= {f"ups.conf {key}" for key, _value in conf.settings}
             found |= {f"DEVICE {key}" for one in conf.sections.values() for key, _value in one.keys}
         elif name != "nut.conf":
-            found |= {f"{name} {line.words[0]}" for line in grammar.parse(text)}
+            found |= {f"{name} {line.words[0]}" for line in grammar.parse_lines(text)}
     return found
 
 
@@ -215,7 +218,7 @@ def test_nut_takes_all_that_a_role_can_write(nut: Any, rendered: dict[str, dict[
     seen = rendered[nut.debian if role == "nut_server" else f"{nut.debian}-2"]
     fitted = fit_files(seen["files"], nut.version)
     assert fitted.refused == ()
-    assert consistency.together(fitted.files, nut.version) == []
+    assert consistency.find_inconsistencies(fitted.files, nut.version) == []
     tls = {name: text for name, text in seen["tls"].items() if name != "path"}
     assert nut.ask("check", files=fitted.files, tls=tls) == []
     # and nothing was forgotten
@@ -271,18 +274,18 @@ DRIVER = {
 def test_each_user_is_granted_what_is_needed_and_no_more(nut: Any, rendered: dict[str, dict[str, Any]]) -> None:
     """Of the role's own upsd.users: the primary's user, a secondary's, and one with all rights, to see that there are any."""
     text = rendered[nut.debian]["files"]["upsd.users"]
-    users = upsd.users(text)
+    users = upsd.read_users(text)
     right = {"monitor": {"FSD", "PRIMARY", "MASTER", "LOGIN"}, f"{nut.debian}-2": {"LOGIN"}}
     right["admin"] = {*right["monitor"], "INSTCMD", "SET"}
     assert users.keys() == right.keys()
-    logins = {(name, grammar.encode(user.password)): right[name] for name, user in users.items()}
+    logins = {(name, grammar.quote_word(user.password)): right[name] for name, user in users.items()}
     logins |= {(name, password): set() for name in (*users, "unknown", '""') for password in ("wrong", '""')}
     talks = [[f"USERNAME {name}", f"PASSWORD {password}", *ORDERS] for name, password in logins]
     # who gives no name at all, or no password
     talks += [
         [*ORDERS],
         ["USERNAME admin", *ORDERS],
-        [f"PASSWORD {grammar.encode(users['admin'].password)}", *ORDERS],
+        [f"PASSWORD {grammar.quote_word(users['admin'].password)}", *ORDERS],
     ]
     job = {"operation": "said", "drivers": {"ups": DRIVER}, "conversations": talks}
     files = {"ups.conf": "[ups]\ndriver = fake\nport = x\n", "upsd.conf": "LISTEN 127.0.0.1 4000\n", "upsd.users": text}
@@ -304,7 +307,7 @@ def test_a_driver_stops_at_a_key_that_its_release_does_not_know(nut: Any) -> Non
     keys = {name.replace("*", "battery.charge.low"): directive for name, directive in DEVICE.items()}
     first = {"driver": "usbhid-ups", "port": "auto"}
     text = "".join(
-        ups_conf.render(ups_conf.sections([{"name": f"k{n}", **first, name: value(name, directive)}]))
+        ups_conf.render_sections(ups_conf.build_sections([{"name": f"k{n}", **first, name: value(name, directive)}]))
         for n, (name, directive) in enumerate(keys.items())
     )
     commands = [["usbhid-ups", "-a", f"k{n}", "-V"] for n in range(len(keys))]

@@ -22,7 +22,10 @@ ODD = [
 
 def test_a_login_is_refused_if_upsmon_fails_with_it(nut: Any) -> None:
     logins = [*((f"u{n}", odd) for n, odd in enumerate(ODD)), *((odd, f"p{n}") for n, odd in enumerate(ODD))]
-    written = [(grammar.encode(f"[{user}]"), grammar.encode(user), grammar.encode(secret)) for user, secret in logins]
+    written = [
+        (grammar.quote_word(f"[{user}]"), grammar.quote_word(user), grammar.quote_word(secret))
+        for user, secret in logins
+    ]
     files = {
         "ups.conf": "".join(f"[w{n}]\ndriver = x\nport = y\n" for n in range(len(logins))),
         "upsd.users": "".join(
@@ -34,7 +37,7 @@ def test_a_login_is_refused_if_upsmon_fails_with_it(nut: Any) -> None:
         for n, (_header, user, secret) in enumerate(written)
     ]
     entered = nut.ask("log_in", files=files, monitors=watching)
-    problems = [grammar.user_problem(user) or grammar.password_problem(secret) for user, secret in logins]
+    problems = [grammar.find_user_problem(user) or grammar.find_password_problem(secret) for user, secret in logins]
     assert {
         login: problem
         for login, inside, problem in zip(logins, entered, problems, strict=True)
@@ -52,7 +55,7 @@ LINES = st.one_of(
         st.sampled_from(["password", "\tPassWord", '"password"', "pasword"]),
         st.sampled_from(["=", "=", "=", ""]),
         st.sampled_from(PASSWORDS).flatmap(
-            lambda word: st.sampled_from([grammar.encode(word), word.replace(" ", "\\ ")])
+            lambda word: st.sampled_from([grammar.quote_word(word), word.replace(" ", "\\ ")])
         ),
         st.sampled_from(["", " # x", " more"]),
     ),
@@ -76,12 +79,12 @@ def test_upsd_lets_in_whom_users_reads(nut: Any, text: str) -> None:
         "ask_upsd",
         files={"ups.conf": "[w]\ndriver = x\nport = y\n", "upsd.users": text},
         conversations=[
-            [f"USERNAME {name}", f"PASSWORD {grammar.encode(password)}", "LOGIN w", "PRIMARY w"]
+            [f"USERNAME {name}", f"PASSWORD {grammar.quote_word(password)}", "LOGIN w", "PRIMARY w"]
             for name, password in tried
         ],
     )
     seen = [tuple(line.startswith("OK") for line in answer.splitlines()[2:]) for answer in found["answers"]]
-    users = upsd.users(text)
+    users = upsd.read_users(text)
     told = []
     for name, password in tried:
         user = users.get(name)
@@ -118,13 +121,13 @@ def test_upsmon_watches_what_monitors_reads(nut: Any, lines: str, end: str) -> N
     command = ["upsmon", "-P", dry_run.NO_PID, "-K", "-f", "/run/oracle/upsmon.conf"]
     ((_code, said),) = nut.ask("run", files={"upsmon.conf": text}, commands=[command])
     told = []
-    for one in upsmon.monitors(text):
+    for one in upsmon.read_monitors(text):
         kind = "primary" if one.type.lower() in upsd.PRIMARY else "secondary"
         told.append(
             f"UPS: {one.system} " + (f"({kind}) (power value {one.power})" if one.power else "(monitoring only)")
         )
     seen = re.findall(r"^UPS: .*$", said, re.MULTILINE)
     # it stops at a line that has all but one of its words
-    short = [line for line in grammar.parse(text) if line.words[0] == "MONITOR" and len(line.words) == 5]
+    short = [line for line in grammar.parse_lines(text) if line.words[0] == "MONITOR" and len(line.words) == 5]
     assert ("unusable configuration" in said) == bool(short)
     assert seen == (told[: len(seen)] if short else told)

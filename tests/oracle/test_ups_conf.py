@@ -79,7 +79,7 @@ def dies(conf: UpsConf, version: tuple[int, int, int]) -> bool:
 @example(f"[{'a' * 105}]\ndriver = x\nport = y\n")
 @example(f"[{'a' * 106}]\ndriver = x\nport = y\n")
 def test_upsd_serves_what_parse_reads(nut: Any, text: str) -> None:
-    conf = ups_conf.parse(text)
+    conf = ups_conf.parse_ups_conf(text)
     found = nut.ask("ask_upsd", files={"ups.conf": text}, conversations=[["LIST UPS"]])
     if dies(conf, nut.version):
         assert found["answers"] is None
@@ -146,13 +146,13 @@ def variables(said: str) -> list[str]:
 
 def test_upsd_and_drivers_see_the_same_when_a_ups_conf_is_written_anew(nut: Any) -> None:
     before = list(CORPUS.values())
-    after = [ups_conf.render_all(ups_conf.parse(text)) for text in before]
+    after = [ups_conf.render_conf(ups_conf.parse_ups_conf(text)) for text in before]
     asked = [["LIST UPS"]]
     for kind, old, new in zip(CORPUS, before, after, strict=True):
         seen = nut.ask("ask_upsd", files={"ups.conf": old}, conversations=asked)["answers"]
         assert seen is not None
         assert nut.ask("ask_upsd", files={"ups.conf": new}, conversations=asked)["answers"] == seen, kind
-    names = [[name for _driver, name, _desc in served(ups_conf.parse(text))] for text in before]
+    names = [[name for _driver, name, _desc in served(ups_conf.parse_ups_conf(text))] for text in before]
     told = nut.ask("dump", texts=[*before, *after], names=[*names, *names])
     for kind, old, new in zip(CORPUS, told[: len(before)], told[len(before) :], strict=True):
         for (old_code, old_said), (new_code, new_said) in zip(old, new, strict=True):
@@ -207,4 +207,4 @@ CONFS = st.builds(
 def test_the_enumerator_computes_the_same_digests(nut: Any, texts: list[str]) -> None:
     names = ["", "a", "b", "f]x"]
     found = nut.ask("checksums", texts=texts, names=[names] * len(texts))
-    assert found == [[enumerator.checksum(text, name) or "" for name in names] for text in texts]
+    assert found == [[enumerator.section_checksum(text, name) or "" for name in names] for text in texts]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 PASSWORD = 's3 cr"et#=\\'
 USERS = f"""[admin]
-password = {grammar.encode(PASSWORD)}
+password = {grammar.quote_word(PASSWORD)}
 actions = SET
 actions = FSD
 instcmds = ALL
@@ -85,8 +85,8 @@ def ask(nut: Any, operation: str, drivers: Any = None, files: Any = None, **job:
 
 def test_all_that_can_be_asked(nut: Any) -> None:
     asked = {
-        ("version",): ".".join(map(str, nut.version)),
-        ("net_version",): "1.3",
+        ("get_version",): ".".join(map(str, nut.version)),
+        ("get_net_version",): "1.3",
         ("list_ups",): {"a": 'Rack "A" #1 \\'},
         ("ups_desc", "A"): 'Rack "A" #1 \\',
         ("list_rw", "a"): {"input.sensitivity": "medium", "ups.delay.shutdown": "020", "ups.id": "x"},
@@ -123,7 +123,7 @@ def test_errors_are_of_their_kinds(nut: Any) -> None:
         (("instcmd", "a", "beeper.mute"), "AccessDenied"),
         (("set_var", "a", "ups.id", "y"), "AccessDenied"),
         (("fsd", "a"), "AccessDenied"),
-        (("primary", "a"), "AccessDenied"),
+        (("check_primary", "a"), "AccessDenied"),
         (admin, None),
         (admin, "UpsdError"),
         (("instcmd", "a", "nix"), "CmdNotSupported"),
@@ -133,10 +133,10 @@ def test_errors_are_of_their_kinds(nut: Any) -> None:
         (("set_var", "a", "input.sensitivity", "x" * 11), "TooLong"),
         (("set_var", "a", "ups.delay.shutdown", "301"), "InvalidValue"),
         (("login", "a"), "AccessDenied"),
-        (("primary", "a"), "AccessDenied"),
+        (("check_primary", "a"), "AccessDenied"),
         (("set_var", "a", "ups.id", 'a "b" #\\='), None),
         (("logout",), None),
-        (("version",), "Unreachable"),
+        (("get_version",), "Unreachable"),
     ]
     two = {"ups.conf": UPS + "[b]\ndriver = fake\nport = x\n"}
     answers = ask(nut, "conversation", ask=[list(one) for one, _unused in asked], files=two)
@@ -160,7 +160,7 @@ def test_orders_are_tracked_to_their_results(nut: Any) -> None:
 def test_a_primary_and_a_login(nut: Any) -> None:
     asked = [
         ["authenticate", "first", "x"],
-        ["primary", "a"],
+        ["check_primary", "a"],
         ["num_logins", "a"],
         ["login", "a"],
         ["num_logins", "a"],
@@ -183,40 +183,43 @@ def test_any_value_comes_back_as_it_was_sent(nut: Any, values: list[str]) -> Non
 def test_orders_of_the_module(nut: Any) -> None:
     admin = ["admin", PASSWORD]
     given = [
-        [*admin, "command", ["BEEPER.mute", None], {}],
-        [*admin, "command", ["beeper.disable", None], {}],
-        [*admin, "command", ["load.on", None], {"wait": 0.5}],
-        ["quiet", "x", "command", ["beeper.enable", None], {}],
-        ["admin", "wrong", "command", ["beeper.mute", None], {}],
+        [*admin, "give_command", ["BEEPER.mute", None], {}],
+        [*admin, "give_command", ["beeper.disable", None], {}],
+        [*admin, "give_command", ["load.on", None], {"wait": 0.5}],
+        ["quiet", "x", "give_command", ["beeper.enable", None], {}],
+        ["admin", "wrong", "give_command", ["beeper.mute", None], {}],
         [*admin, "set_variables", [{"ups.delay.shutdown": "20.0", "ups.id": "new"}], {}],
         [*admin, "set_variables", [{"ups.delay.shutdown": "400"}], {}],
         ["quiet", "x", "set_variables", [{"ups.id": "y"}], {}],
-        [*admin, "test", ["quick"], {"interval": 0.1, "wait": 10}],
-        ["quiet", "x", "fsd", [], {"leave": {"cut_power": True}}],
-        [*admin, "fsd", [], {"leave": {"cut_power": True}}],
-        [*admin, "test", ["quick"], {"interval": 0.1, "wait": 10}],
+        [*admin, "test_battery", ["quick"], {"interval": 0.1, "wait": 10}],
+        ["quiet", "x", "set_fsd", [], {"permission": {"cut_power": True}}],
+        [*admin, "set_fsd", [], {"permission": {"cut_power": True}}],
+        [*admin, "test_battery", ["quick"], {"interval": 0.1, "wait": 10}],
     ]
     answers = ask(nut, "orders", orders=given)
     done, failed, pending, no_right, wrong, set_, invalid, no_set, tested, no_fsd, forced, busy = answers
-    assert done == {"result": "success", "words": "the driver did it", "value": None}
+    assert done == {"result": "success", "explanation": "the driver did it", "value": None}
     assert failed["result"] == "failed"
-    assert "FAILED" in failed["words"]
+    assert "FAILED" in failed["explanation"]
     assert pending["result"] == "pending"
-    assert no_right[0] == wrong[0] == no_set[0] == no_fsd[0] == "Refused"
+    assert no_right[0] == wrong[0] == no_set[0] == no_fsd[0] == "OrderRefused"
     assert "`instcmds = beeper.enable` in the section [quiet]" in no_right[1]
     assert "`actions = SET` in the section [quiet]" in no_set[1]
     assert "`actions = FSD` in the section [quiet]" in no_fsd[1]
     assert set_ == [
         [
             {"name": "ups.id", "before": "x", "after": "new"},
-            {"result": "success", "words": "it is new now", "value": "new"},
+            {"result": "success", "explanation": "it is new now", "value": "new"},
         ]
     ]
-    assert invalid[0] == "Refused"
+    assert invalid[0] == "OrderRefused"
     assert "0 to 300, 600 to 900" in invalid[1]
     assert (tested["verdict"], tested["result"]) == ("passed", "Done and passed")
     assert forced["result"] == "success"
-    assert busy == ["Refused", "no test of the battery of a now: it is not plainly on mains (ups.status: FSD OL CHRG)"]
+    assert busy == [
+        "OrderRefused",
+        "no test of the battery of a now: it is not plainly on mains (ups.status: FSD OL CHRG)",
+    ]
 
 
 def test_encrypted(nut: Any) -> None:

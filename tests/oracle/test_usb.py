@@ -53,7 +53,7 @@ def keys(nut: Any, driver: str) -> set[str]:
 @pytest.fixture
 def shipped(nut: Any, tmp_path: Path) -> dict[str, str]:
     (tmp_path / Path(RULES).name).write_text(run(nut, "/bin/cat", RULES)[1])
-    return usb_bus.table([tmp_path])
+    return usb_bus.read_id_table([tmp_path])
 
 
 def test_the_rules_are_read_completely(nut: Any, shipped: dict[str, str]) -> None:
@@ -135,7 +135,7 @@ class Bus:
     def devices(self) -> list[UsbDevice]:
         """Return what is plugged in, but for the root hub, the last first: the order in which drivers look at them."""
         root = self._folder / "bus"
-        found = [device for device in usb_bus.scan(root / "sys", root / "dev") if not device.hub]
+        found = [device for device in usb_bus.scan_bus(root / "sys", root / "dev") if not device.hub]
         return sorted(found, key=lambda device: -device.device)
 
     def runner(self, command: Sequence[str]) -> tuple[int, str]:
@@ -145,7 +145,7 @@ class Bus:
 
     def taken(self, section: Section) -> str:
         """Let the real driver look for the device of a section, and return its name; "" if it takes none."""
-        (self._folder / "ups.conf").write_text(ups_conf.render([section]))
+        (self._folder / "ups.conf").write_text(ups_conf.render_sections([section]))
         _code, said = self.runner(["/lib/nut/usbhid-ups", "-u", "root", "-a", section.name, "-d", "1", "-DD"])
         verdicts = re.findall(r"Checking device|Device (matches|does not match)", said)
         looked = [one for one in verdicts if one]
@@ -197,7 +197,7 @@ def test_the_scanner_and_a_liar(bus: Bus) -> None:
 def test_lsusb_agrees_with_sysfs(bus: Bus) -> None:
     bus.plug(1, "apc")
     bus.plug(4, "cps")
-    seen = {(device.ids, device.incarnation) for device in usb_bus.by_lsusb(bus.runner) if not device.hub}
+    seen = {(device.ids, device.incarnation) for device in usb_bus.scan_with_lsusb(bus.runner) if not device.hub}
     assert seen == {(device.ids, device.incarnation) for device in bus.devices()}
 
 
@@ -265,5 +265,5 @@ def test_patterns_mean_what_the_driver_makes_of_them(bus: Bus) -> None:
     devices = bus.devices()
     for key, value in PATTERNS:
         section = Section("ups", (("driver", "usbhid-ups"), ("port", "auto"), (key, value)))
-        meant = [device for device in devices if fingerprint.means(section, device, bus.version)]
+        meant = [device for device in devices if fingerprint.matches_device(section, device, bus.version)]
         assert bus.taken(section) == (meant[0].name if meant else ""), (key, value)

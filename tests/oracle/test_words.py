@@ -30,7 +30,7 @@ def descs(nut: Any, written: list[str]) -> list[str]:
     """Let upsd read texts, each as the desc of a section, and tell what it read."""
     text = "".join(f"[w{n}]\ndriver = x\nport = y\ndesc = {one}\n" for n, one in enumerate(written))
     (answer,) = nut.ask("ask_upsd", files={"ups.conf": text}, conversations=[["LIST UPS"]])["answers"]
-    lines = [line.words for line in grammar.parse(answer)]
+    lines = [line.words for line in grammar.parse_lines(answer)]
     assert lines[0] == ("BEGIN", "LIST", "UPS")
     assert lines[-1] == ("END", "LIST", "UPS")
     found = {name: desc for _ups, name, desc in lines[1:-1]}
@@ -51,9 +51,9 @@ def keys(nut: Any, written: list[str]) -> list[str]:
 @REPEATABLE
 @given(st.lists(SHORT, max_size=40), st.lists(LONG, max_size=3))
 def test_words_come_back(nut: Any, short: list[str], long: list[str]) -> None:
-    assert descs(nut, [grammar.encode(word) for word in short]) == short
-    assert descs(nut, [grammar.join([word]) for word in short]) == short
-    assert keys(nut, [grammar.encode(word) for word in long]) == long
+    assert descs(nut, [grammar.quote_word(word) for word in short]) == short
+    assert descs(nut, [grammar.join_words([word]) for word in short]) == short
+    assert keys(nut, [grammar.quote_word(word) for word in long]) == long
 
 
 def test_a_character_is_refused_if_nut_changes_it(nut: Any) -> None:
@@ -63,7 +63,7 @@ def test_a_character_is_refused_if_nut_changes_it(nut: Any) -> None:
     refused = set()
     for character in characters:
         try:
-            grammar.encode(f"a{character}b")
+            grammar.quote_word(f"a{character}b")
         except grammar.Unencodable:
             refused.add(ord(character))
     assert refused == changed
@@ -73,10 +73,10 @@ def test_a_character_is_refused_if_nut_changes_it(nut: Any) -> None:
 def test_a_word_is_refused_if_nut_cuts_it(nut: Any, filler: str) -> None:
     longest = (filler * grammar.WORD_LIMIT)[: grammar.WORD_LIMIT]
     with pytest.raises(grammar.Unencodable):
-        grammar.encode(longest + "x")
-    written = [grammar.encode(longest), bluntly(longest + "x")]
+        grammar.quote_word(longest + "x")
+    written = [grammar.quote_word(longest), bluntly(longest + "x")]
     assert keys(nut, written) == [longest, longest]
-    assert [grammar.parse(f"{one} = 1\n")[0].words[0] for one in written] == [longest, longest]
+    assert [grammar.parse_lines(f"{one} = 1\n")[0].words[0] for one in written] == [longest, longest]
 
 
 # of a line that upsd repeats
@@ -97,4 +97,6 @@ def test_parse_reads_words_as_nut_does(nut: Any, text: str) -> None:
     files = {"ups.conf": "", "upsd.conf": f"LISTEN 127.0.0.1 4000\nALLOW_NO_DEVICE true\n{text}"}
     said = nut.ask("ask_upsd", files=files, conversations=[["LIST UPS"]])["said"]
     told = [line[:MUCH] for line in said.split("\n") if line.startswith("upsd.conf: invalid directive")]
-    assert told == [" ".join(("upsd.conf: invalid directive", *line.words))[:MUCH] for line in grammar.parse(text)]
+    assert told == [
+        " ".join(("upsd.conf: invalid directive", *line.words))[:MUCH] for line in grammar.parse_lines(text)
+    ]

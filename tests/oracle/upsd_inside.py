@@ -64,7 +64,7 @@ class Driver:
                     self._answer(line, lambda said, to=connection: to.sendall(f"{said}\n".encode("latin-1")))
 
     def _answer(self, line: str, say: Callable[[str], None]) -> None:
-        words = list(grammar.parse(line)[0].words)
+        words = list(grammar.parse_lines(line)[0].words)
         if words[0] == "PING":
             say("PONG")
         elif words[0] == "DUMPALL":
@@ -75,7 +75,7 @@ class Driver:
             self.heard.append(words[:tracking])
             outcome = self.commands.get(words[1], "done") if words[0] == "INSTCMD" else "done"
             if words[0] == "SET":
-                say(f"SETINFO {words[1]} {grammar.encode(words[2])}")
+                say(f"SETINFO {words[1]} {grammar.quote_word(words[2])}")
             if outcome != "mute" and tracking < len(words):
                 say(f"TRACKING {words[tracking + 1]} {CODES[outcome] if isinstance(outcome, str) else 0}")
             if isinstance(outcome, list):
@@ -89,8 +89,8 @@ class Driver:
                 say(line)
 
 
-def client(**more: Any) -> net_client.Client:
-    return net_client.Client("127.0.0.1", inside.PORT, timeout=5, **more)
+def client(**more: Any) -> net_client.UpsdClient:
+    return net_client.UpsdClient("127.0.0.1", inside.PORT, timeout=5, **more)
 
 
 def plain(value: Any) -> Any:
@@ -106,7 +106,7 @@ def attempt(ask: Callable[[], Any]) -> Any:
     """Return the answer; or the kind and the words of the error."""
     try:
         return plain(ask())
-    except (net_errors.UpsdFailure, net_commands.Refused) as error:
+    except (net_errors.UpsdFailure, net_commands.OrderRefused) as error:
         return [type(error).__name__, str(error)]
 
 
@@ -137,7 +137,7 @@ def echo(job: dict[str, Any]) -> list[Any]:
     with client() as one:
         one.authenticate("admin", job["password"])
         for value in job["values"]:
-            one.renew()
+            one.renew_timeout()
             one.set_var("a", "ups.id", value)
             end = time.monotonic() + 3
             while one.get_var("a", "ups.id") != value and time.monotonic() < end:
@@ -151,8 +151,8 @@ def orders(job: dict[str, Any]) -> list[Any]:
     found = []
     for username, password, method, words, keywords in job["orders"]:
         operator = net_commands.Operator(client, "a", username, password)
-        leave = net_commands.Leave(**keywords.pop("leave", {}))
-        arguments = [*words, leave] if method != "fsd" else [leave]
+        permission = net_commands.Permission(**keywords.pop("permission", {}))
+        arguments = [*words, permission] if method != "set_fsd" else [permission]
         found.append(attempt(partial(getattr(operator, method), *arguments, **keywords)))
     return found
 
@@ -163,9 +163,14 @@ def encrypted(job: dict[str, Any]) -> list[Any]:
     for ca, name in job["trust"]:
 
         def see(ca: str = ca, name: str = name) -> Any:
-            with client(tls=net_connection.Tls(ca, name)) as one:
+            with client(tls=net_connection.TlsOptions(ca, name)) as one:
                 expires = one.peer_not_after
-                return [one.version(), one.tls_version, expires.isoformat() if expires else None, one.list_vars("a")]
+                return [
+                    one.get_version(),
+                    one.tls_version,
+                    expires.isoformat() if expires else None,
+                    one.list_vars("a"),
+                ]
 
         found.append(attempt(see))
     return found
@@ -177,7 +182,7 @@ def looked(job: dict[str, Any]) -> list[Any]:
         in_front.authenticate("look", "x")
         in_front.login("a")
         with client() as one:
-            report = snapshot.look(one, job.get("ups"), job.get("expected", ()), gather=snapshot.GATHER)
+            report = snapshot.observe_upsd(one, job.get("ups"), job.get("expected", ()), gather=snapshot.GATHER)
         answer = plain(report)
         in_front.logout()
     with client() as one:
@@ -199,7 +204,7 @@ def main() -> None:
         Driver(name, one["lines"], one.get("commands", {}))
     if "tls" in job:
         folder = inside.HERE / "tls"
-        nss.make(folder, nss.Tls(**job["tls"]), inside.runner)
+        nss.make_database(folder, nss.TlsMaterial(**job["tls"]), inside.runner)
     dummies = job.get("dummies", [])
     with inside.ExitStack() as stack:
         for name in dummies:
@@ -227,7 +232,7 @@ def wait_for_data(drivers: dict[str, Any], dummies: list[str]) -> None:
     end = time.monotonic() + inside.SECONDS / 2
     while time.monotonic() < end:
         with client() as one:
-            states = snapshot.snapshot(one, sorted([*drivers, *dummies]), gather)
+            states = snapshot.take_snapshot(one, sorted([*drivers, *dummies]), gather)
             if all(
                 state.fresh and told.get(state.name, set()) <= {*state.variables, *state.commands} for state in states
             ):

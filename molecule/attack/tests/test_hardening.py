@@ -238,7 +238,7 @@ def test_tls_and_drivers_that_read_files(primary, play, name):
         {"name": "file", "driver": "dummy-ups", "port": "file.dev", "powervalue": 0},
         {"name": "far", "driver": "dummy-ups", "port": "file@localhost", "powervalue": 0},
     ]
-    done = play("--limit", name, "--tags", "ups", *extra(nut_server_tls=True, nut_server_devices=devices))
+    done = play("--limit", name, "--tags", "ups", *extra(nut_server_tls={"enabled": True}, nut_server_devices=devices))
     assert done.returncode == 0, done.stdout + done.stderr
     for ups in ("ups", "file", "far"):
         until(lambda ups=ups: serves(primary, ups), 60, f"{ups} is served")
@@ -307,7 +307,7 @@ def test_a_host_that_loses_them_is_told_of(primary, play, name):
     """The sandbox stands, and systemd can't make it any more: the message has its name and the way out, and that works."""
     primary.check_output("mv /run/systemd/propagate /run/systemd/propagate.aside; touch /run/systemd/propagate")
     try:
-        done = play("--limit", name, "--tags", "ups", *extra(nut_server_maxconn=200, nut_server_wait=15))
+        done = play("--limit", name, "--tags", "ups", *extra(nut_server_upsd_conf={"MAXCONN": 200}, nut_server_wait=15))
         said = re.sub(r"\s+", " ", done.stdout + done.stderr)
         assert done.returncode != 0, said
         assert "can't start nut-server.service in its sandbox (226/NAMESPACE)" in said
@@ -315,7 +315,9 @@ def test_a_host_that_loses_them_is_told_of(primary, play, name):
         assert "nut_server_hardening=false" in said
         # the lab's own way to its devices takes a namespace, too
         primary.check_output(f"mv {LAB} /run/lab-usb.conf; systemctl daemon-reload")
-        done = play("--limit", name, "--tags", "ups", *extra(nut_server_maxconn=200, nut_server_hardening=False))
+        done = play(
+            "--limit", name, "--tags", "ups", *extra(nut_server_upsd_conf={"MAXCONN": 200}, nut_server_hardening=False)
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert serves(primary)
     finally:

@@ -75,7 +75,14 @@ def test_a_play_runs_nothing_of_nuts_as_root(host, play):
     pid = host.check_output("runuser -u nut -- python3 -c %s >/dev/null 2>&1 & echo $!", ATTACK)
     try:
         # something differs, so all is checked
-        done = play("--limit", host.backend.host.name, "--tags", "ups", "--check", *extra(nut_server_rbwarntime=40001))
+        done = play(
+            "--limit",
+            host.backend.host.name,
+            "--tags",
+            "ups",
+            "--check",
+            *extra(nut_server_upsmon_conf={"RBWARNTIME": 40001}),
+        )
     finally:
         host.run(f"pkill -P {pid}; kill {pid}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -140,7 +147,7 @@ def test_a_flag_where_nut_can_write_is_refused(host, play):
         "--tags",
         "ups",
         "--check",
-        *extra(nut_server_powerdownflag="/run/nut/killpower"),
+        *extra(nut_server_upsmon_conf={"POWERDOWNFLAG": "/run/nut/killpower"}),
     )
     assert done.returncode != 0
     # Debian 13 gives the directory to the user, Debian 12 to the group
@@ -149,7 +156,14 @@ def test_a_flag_where_nut_can_write_is_refused(host, play):
         done.stdout,
     )
     host.check_output(f"ln -s /root/victim {FLAG}")
-    done = play("--limit", host.backend.host.name, "--tags", "ups", "--check", *extra(nut_server_rbwarntime=40001))
+    done = play(
+        "--limit",
+        host.backend.host.name,
+        "--tags",
+        "ups",
+        "--check",
+        *extra(nut_server_upsmon_conf={"RBWARNTIME": 40001}),
+    )
     assert done.returncode != 0
     assert f"POWERDOWNFLAG {FLAG}: {FLAG} is a link" in done.stdout
 

@@ -96,7 +96,7 @@ def site(inventory: Path):
 def users(on):
     """Return the users of upsd: name -> password."""
     told = on("rack").file("/etc/nut/upsd.users").content_string
-    return {name: user.password for name, user in upsd.users(told).items()}
+    return {name: user.password for name, user in upsd.read_users(told).items()}
 
 
 @pytest.fixture(scope="module")
@@ -180,12 +180,12 @@ def test_options_reach_their_driver_and_no_other(on):
 def test_the_host_needs_both_its_power_supplies(on):
     """The third UPS feeds others only."""
     told = on("rack").file("/etc/nut/upsmon.conf").content_string
-    assert {one.ups: one.power for one in upsmon.monitors(told)} == {
+    assert {one.ups: one.power for one in upsmon.read_monitors(told)} == {
         "rack-left": 1,
         "Rack_Right": 1,
         "desk-3_EATON": 0,
     }
-    assert grammar.directive(told, "MINSUPPLIES") == "2"
+    assert grammar.find_directive(told, "MINSUPPLIES") == "2"
 
 
 @pytest.mark.parametrize("ups", WIRED)
@@ -309,14 +309,14 @@ def test_a_client_with_another_authority_does_not_log_in(on, name):
 def test_nobody_logs_in_in_clear_text(on, name):
     """Without these two upsmon goes on in clear text as soon as something is wrong with the certificates."""
     told = on(name).file("/etc/nut/upsmon.conf").content_string
-    assert grammar.directive(told, "FORCESSL") == "1"
-    assert grammar.directive(told, "CERTVERIFY") == "1"
+    assert grammar.find_directive(told, "FORCESSL") == "1"
+    assert grammar.find_directive(told, "CERTVERIFY") == "1"
 
 
 def test_keys_are_for_nut_alone(on):
     """upsd runs as nut, and nobody else must be able to pass for it."""
     rack = on("rack")
-    folder = grammar.directive(rack.file("/etc/nut/upsd.conf").content_string, "CERTPATH")
+    folder = grammar.find_directive(rack.file("/etc/nut/upsd.conf").content_string, "CERTPATH")
     listed = rack.check_output("find %s -printf '%%y %%m %%u %%g %%p\\n'", folder).splitlines()
     assert any(line.endswith("/key4.db") for line in listed)
     for line in listed:

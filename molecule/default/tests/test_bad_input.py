@@ -22,6 +22,14 @@ CASES = {
         extra(nut_server_devices=[{"name": "ups", "driver": "usbhid-upps"}]),
         ["no driver 'usbhid-upps'"],
     ),
+    "directive that is misspelled": (
+        extra(nut_server_upsmon_conf={"OFDURATION": 30}),
+        ["nut_server_upsmon_conf: OFDURATION is not a directive of upsmon.conf. Did you mean OFFDURATION?"],
+    ),
+    "key of a device that is misspelled": (
+        extra(nut_server_devices=[{"name": "ups", "ofdelay": 30}]),
+        ["nut_server_devices: device ups: there is no key ofdelay. Did you mean offdelay?"],
+    ),
     "two devices of one name": (
         extra(nut_server_devices=[{"name": "ups"}, {"name": "ups"}]),
         ["two devices are called ups"],
@@ -35,11 +43,11 @@ CASES = {
         ["nut_client_password can't be used: the password"],
     ),
     "Proxmox before TrueNAS": (
-        extra(nut_server_gate=False, nut_server_finaldelay=5),
-        ["would go down before its secondaries", "nut_server_finaldelay gives them 5 s"],
+        extra(nut_server_gate={"enabled": False}, nut_server_upsmon_conf={"FINALDELAY": 5}),
+        ["would go down before its secondaries", "FINALDELAY gives them 5 s"],
     ),
     "a host that never goes down": (
-        extra(nut_server_shutdowncmd=""),
+        extra(nut_server_upsmon_conf={"SHUTDOWNCMD": ""}),
         ["SHUTDOWNCMD is missing or empty"],
     ),
     "secondary without a primary": (
@@ -71,6 +79,8 @@ CASES = {
 
 # what the inventory alone shows is found before anything is touched
 AT_ONCE = (
+    "directive that is misspelled",
+    "key of a device that is misspelled",
     "two devices of one name",
     "password that NUT can't carry",
     "Proxmox before TrueNAS",
@@ -128,7 +138,7 @@ def test_nothing_is_touched_while_on_battery(on, play, lab):
     lab.ups("pve8", "mains", "off")
     try:
         until(lambda: "OB" in status(on("pve8")), 30, "on battery")
-        done = play("--limit", "pve8", *extra(nut_server_maxage=20))
+        done = play("--limit", "pve8", *extra(nut_server_upsd_conf={"MAXAGE": 20}))
         assert done.returncode != 0
         assert "not plainly on mains" in done.stdout + done.stderr
         assert "MAXAGE 15" in on("pve8").file("/etc/nut/upsd.conf").content_string

@@ -93,7 +93,9 @@ def test_a_change_waits_for_the_mains(truenas, on, play, lab):
         until(lambda: "OB" in status(on("pve8")), 30, "on battery")
         same = play("--limit", "truenas", *extra(nut_client_truenas_transport="midclt"))
         assert same.returncode == 0, same.stdout
-        other = play("--limit", "truenas", *extra(nut_client_truenas_transport="midclt", nut_client_hostsync=40))
+        other = play(
+            "--limit", "truenas", *extra(nut_client_truenas_transport="midclt", nut_client_upsmon_conf={"HOSTSYNC": 40})
+        )
         assert other.returncode != 0
         assert "not plainly on mains" in other.stdout
         assert "set hostsync" in other.stdout
@@ -107,11 +109,11 @@ def test_settings_that_were_saved_though_the_service_failed(truenas, play):
     """It is told as what it is, and the next run mends it."""
     midclt = {"nut_client_truenas_transport": "midclt"}
     truenas.run(f"""printf '{{"service_start": "no UPS for you"}}' > {FAULTS}""")
-    broken = play("--limit", "truenas", *extra(nut_client_hostsync=41, **midclt))
+    broken = play("--limit", "truenas", *extra(nut_client_upsmon_conf={"HOSTSYNC": 41}, **midclt))
     assert broken.returncode != 0
     assert "the settings were saved" in broken.stdout
     assert "NOT protected" in broken.stdout
     truenas.run(f"rm {FAULTS}")
-    mended = play("--limit", "truenas", *extra(nut_client_hostsync=41, **midclt))
+    mended = play("--limit", "truenas", *extra(nut_client_upsmon_conf={"HOSTSYNC": 41}, **midclt))
     assert mended.returncode == 0, mended.stdout
     assert settings(truenas)["ups"]["hostsync"] == 41

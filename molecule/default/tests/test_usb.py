@@ -60,7 +60,7 @@ def test_a_second_ups(on, lab, play):
     lab.ups("pve8", "plug", "eaton", "--port", "2")
     try:
         # else nut-hotplug serves the second all the same when it is no longer declared, under a name of its own
-        quiet = {"nut_hotplug_unknown": ""}
+        quiet = {"nut_hotplug_default_name": ""}
         done = play("--limit", "pve8", *extra(nut_server_devices=TWO, **quiet))
         assert done.returncode == 0, done.stdout
         assert status(host)[0] == "OL"
@@ -86,15 +86,17 @@ def test_a_ups_that_is_not_there(on, lab, play, name):
     lab.ups(name, "unplug", "--port", "1")
     try:
         until(lambda: status(on(name)) == [], 30, "data are stale")
-        done = play("--limit", name, *extra(nut_server_maxage=16))
+        done = play("--limit", name, *extra(nut_server_upsd_conf={"MAXAGE": 16}))
         assert done.returncode == 0, done.stdout
         assert f"{name}: upsd does not serve ups fresh: DATA-STALE. NUT is ready for it" in said(done)
         # its driver ends, too, where it never found one
         on(name).check_output("systemctl restart nut-driver@ups || true")
-        done = play("--limit", name, *extra(nut_server_maxage=16))
+        done = play("--limit", name, *extra(nut_server_upsd_conf={"MAXAGE": 16}))
         assert done.returncode == 0, done.stdout
         assert f"{name}: upsd does not serve ups fresh: DRIVER-NOT-CONNECTED. NUT is ready for it" in said(done)
-        done = play("--limit", name, *extra(nut_server_maxage=16, nut_server_require_ups=True, nut_server_wait=3))
+        done = play(
+            "--limit", name, *extra(nut_server_upsd_conf={"MAXAGE": 16}, nut_server_require_ups=True, nut_server_wait=3)
+        )
         assert done.returncode != 0
         assert "does not serve ups fresh: DRIVER-NOT-CONNECTED" in said(done)
     finally:

@@ -280,4 +280,4 @@ def test_the_status_shows_everyone(on: On) -> None:
     assert "on mains" in shown
     assert "truenas (logged in" in shown
     assert "media (logged in" in shown
-    assert "upsmon could not ask for ups" in shown or "contact with ups lost" in shown
+    assert "upsmon could not query ups" in shown or "lost contact with ups" in shown

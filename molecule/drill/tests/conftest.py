@@ -27,13 +27,12 @@ def primaries(lab: Lab, on: Callable[[str], Host]) -> dict[str, Primary]:
     return found
 
 
-@pytest.fixture(scope="session")
-def drill() -> Callable[..., subprocess.Popen[str]]:
-    """Return a function that starts the playbook of the drill, with further arguments of ansible-playbook."""
+def _starter(playbook: str) -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts a playbook as a user does, with further arguments of ansible-playbook."""
 
     def begin(*arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["ansible-playbook", str(CHECKOUT / "playbooks" / "drill.yml"), "--inventory", str(INVENTORY), *arguments],
+            ["ansible-playbook", str(CHECKOUT / "playbooks" / playbook), "--inventory", str(INVENTORY), *arguments],
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -48,3 +47,15 @@ def drill() -> Callable[..., subprocess.Popen[str]]:
         )
 
     return begin
+
+
+@pytest.fixture(scope="session")
+def drill() -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts the rehearsal."""
+    return _starter("drill.yml")
+
+
+@pytest.fixture(scope="session")
+def drill_live() -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts the real shutdown."""
+    return _starter("drill_live.yml")

@@ -35,7 +35,8 @@ def rehearsed(primaries, drill):
 def test_the_order_is_seen_to_hold(rehearsed):
     """Each site says so, and who was the last."""
     out, _said = rehearsed
-    assert "The order held: truenas was the last to be down" in out
+    # on a busy machine media may begin so late that it is down after truenas, which takes 20 s
+    assert re.search("The order held: (truenas|media) was the last to be down", out), out
     assert "The order held: truenas9 was the last to be down" in out
     for name in ("pve8", "pve9"):
         words = [line for line in out.splitlines() if f"{name}: " in line or "truenas" in line]
@@ -180,7 +181,7 @@ def test_attacks_from_between_the_walls(primaries):
         lines.append("echo tried all")
         script = "\n".join(lines)
         one.host.check_output(f"cat >/usr/local/bin/evil <<'END'\n{script}\nEND")
-        given = " ".join(f"'--property={value}'" for value in sandbox.properties(300))
+        given = " ".join(f"'--property={value}'" for value in sandbox.sandbox_properties(300))
         done = one.host.run(
             f"systemd-run --quiet --pipe --wait --collect --unit={UNIT} {given} -- /bin/sh /usr/local/bin/evil"
         )

@@ -18,18 +18,18 @@ SECONDS = 12  # what TrueNAS takes
 
 
 def live(**more):
-    return (*extra(nut_server_live=True, **more), "--limit", "pve8")
+    return (*extra(**more), "--limit", "pve8")
 
 
-def test_nothing_happens_without_the_confirmation(primaries, drill):
+def test_nothing_happens_without_the_confirmation(primaries, drill_live):
     """No terminal, and no name; or a wrong one; or two primaries; or check mode. Each at once, for none may do anything."""
     runs = {
         "Nothing was done. To have a real shutdown the name of the primary must be typed": live(),
-        "the name of the primary must be typed, pve8": live(nut_server_live_yes="pve9"),
-        "A live drill is about one primary at a time": extra(nut_server_live=True, nut_server_live_yes="pve8"),
-        "In check mode nothing more happens": (*live(nut_server_live_yes="pve8"), "--check"),
+        "the name of the primary must be typed, pve8": live(nut_server_live_confirm="pve9"),
+        "A live drill is about one primary at a time": extra(nut_server_live_confirm="pve8"),
+        "In check mode nothing more happens": (*live(nut_server_live_confirm="pve8"), "--check"),
     }
-    running = {words: drill(*arguments) for words, arguments in runs.items()}
+    running = {words: drill_live(*arguments) for words, arguments in runs.items()}
     for words, one in running.items():
         done = ended(one)
         assert words in re.sub(r"\s+", " ", done.stdout), done.stdout
@@ -39,13 +39,13 @@ def test_nothing_happens_without_the_confirmation(primaries, drill):
         assert one.host.run("systemctl is-active nut-shutdown-record").stdout.strip() == "inactive"
 
 
-def test_it_refuses(primaries, on, drill):
+def test_it_refuses(primaries, on, drill_live):
     """A secondary would not hear of it."""
     one = primaries["pve8"]
     on("truenas").check_output("systemctl stop nut-monitor")
     try:
         until(lambda: len(one.clients()) == 2, 30, "it has logged out")
-        done = ended(drill(*live(nut_server_live_yes="pve8")))
+        done = ended(drill_live(*live(nut_server_live_confirm="pve8")))
     finally:
         on("truenas").check_output("systemctl start nut-monitor")
     assert done.returncode != 0
@@ -56,11 +56,11 @@ def test_it_refuses(primaries, on, drill):
 
 
 @pytest.fixture(scope="module")
-def lived(primaries, lab, on, drill):
+def lived(primaries, lab, on, drill_live):
     """Hold a live drill; return what the playbook said, and how the machines went down, as they say themselves."""
     assert primaries
     on("truenas").check_output(f"echo {SECONDS} >/etc/lab/shutdown-seconds")
-    process = drill(*live(nut_server_live_yes="pve8", nut_server_live_wait=300))
+    process = drill_live(*live(nut_server_live_confirm="pve8", nut_server_live_timeout=300))
     said = []
     reader = threading.Thread(target=lambda: said.extend(process.stdout), daemon=True)
     reader.start()

@@ -49,7 +49,12 @@ def instances(host: Host) -> set[str]:
 
 def test_what_was_there_was_odd(pve):
     """So that the rest proves something: two sections whose names are none for a unit, which got others, and never worked."""
-    assert list(ups_conf.parse((BEFORE / "ups.conf").read_text()).sections) == ["myups", "ups", "old,ups", "old/ups"]
+    assert list(ups_conf.parse_ups_conf((BEFORE / "ups.conf").read_text()).sections) == [
+        "myups",
+        "ups",
+        "old,ups",
+        "old/ups",
+    ]
     said = pve.check_output("journalctl -o cat -u nut-driver-enumerator.service")
     assert "Enabled instance: 'nut-driver@MD5_" in said
     assert "/etc/systemd/system/nut-driver.target.wants/nut-driver@old\\x2cups.service" in said
@@ -137,7 +142,7 @@ def test_a_second_play_changes_nothing(pve, play):
 def test_upsd_is_killed_during_a_play(pve, lab, start):
     """NUT of Debian 12 does not start a daemon again that dies."""
     killer = kill_upsd_when_replaced(lab, "pve8", "/etc/nut/upsd.conf")
-    again = ("--limit", "pve8", *extra(nut_server_maxage=19))
+    again = ("--limit", "pve8", *extra(nut_server_upsd_conf={"MAXAGE": 19}))
     done = ended(start(*again))
     assert ended(killer, 60).returncode == 0
     assert "Traceback" not in done.stdout + done.stderr
@@ -186,7 +191,7 @@ def test_no_secret_of_ours_is_left(pve):
 @pytest.mark.usefixtures("absent")
 def test_the_end_of_a_shutdown_leaves_the_ups_alone(pve: Host, lab: Lab):
     """With MODE=none and a section in ups.conf, Debian's NUT would cut the power at every reboot; so would a flag that is left."""
-    assert not ups_conf.parse(pve.file("/etc/nut/ups.conf").content_string).sections
+    assert not ups_conf.parse_ups_conf(pve.file("/etc/nut/ups.conf").content_string).sections
     assert pve.file("/etc/killpower").exists
     told = json.loads(lab.ups("pve8", "status", "--json"))["upses"][0]["events"]
     pve.run("/sbin/upsdrvctl shutdown")

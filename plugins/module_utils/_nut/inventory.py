@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from .base.allow import ANY, AccessError, parse_allow, parse_source
-from .conf import grammar, upsmon
+from .conf import grammar, settings, upsmon
 
 # Beside the inventory, for secrets. Ansible takes all that is in an inventory's directory for inventory, each password for
 # the name of a host; but not what begins with a dot.
 KEPT = ".homelab-nut"
-# the role's default of nut_server_user, which other hosts' variables don't show
+# the role's default of nut_server_upsmon_user, which other hosts' variables don't show
 PRIMARY_USER = "monitor"
 
 # NUT's defaults, and the role's, for a secondary's poll and its FINALDELAY. TrueNAS can't be told others.
@@ -82,12 +82,13 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
     """List the secondaries of an inventory.
 
     groups, hostvars: as Ansible has them. Used are the groups pve, truenas and ups_clients, of each secondary
-    nut_client_primary, nut_client_ups, nut_client_user, nut_client_shutdown_time, nut_client_shutdown_limit, nut_client_address
-    and nut_client_guest, and of each primary nut_server_user, nut_server_address, nut_server_port and nut_server_devices. Raises SiteError.
+    nut_client_primary, nut_client_ups, nut_client_user, nut_client_shutdown_time, nut_client_shutdown_limit, nut_client_address,
+    nut_client_guest and, on Linux, nut_client_upsmon_conf, and of each primary nut_server_upsmon_user, nut_server_address,
+    nut_server_port and nut_server_devices. Raises SiteError.
     """
     primaries = list(groups.get(PRIMARIES, ()))
     for name in primaries:
-        _check_user(name, "nut_server_user", str(hostvars[name].get("nut_server_user") or PRIMARY_USER))
+        _check_user(name, "nut_server_upsmon_user", str(hostvars[name].get("nut_server_upsmon_user") or PRIMARY_USER))
     found: list[dict[str, Any]] = []
     for kind in KINDS.values():
         for name in groups.get(kind.group, ()):
@@ -110,7 +111,7 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
 
 
 def _check_user(host: str, variable: str, user: str) -> None:
-    problem = grammar.user_problem(user)
+    problem = grammar.find_user_problem(user)
     if problem:
         raise SiteError(f"{host}: {variable} {user!r} can't be used: the user name {problem}")
 
@@ -139,8 +140,10 @@ def _client(name: str, kind: Kind, primaries: Sequence[str], hostvars: Mapping[s
     user = str(own.get("nut_client_user") or re.sub(r"[^A-Za-z0-9._-]", "_", name))
     _check_user(name, "nut_client_user", user)
     # two sections of one name in upsd.users are one user to upsd, with one password
-    if user == (its.get("nut_server_user") or PRIMARY_USER):
-        raise SiteError(f"{name}: {primary} itself logs in as {user}: set another nut_client_user or nut_server_user")
+    if user == (its.get("nut_server_upsmon_user") or PRIMARY_USER):
+        raise SiteError(
+            f"{name}: {primary} itself logs in as {user}: set another nut_client_user or nut_server_upsmon_user"
+        )
     shutdown_time = _seconds(name, "nut_client_shutdown_time", own, kind.shutdown_time)
     shutdown_limit = _seconds(name, "nut_client_shutdown_limit", own, usual_limit(shutdown_time))
     if shutdown_limit < shutdown_time:
@@ -237,7 +240,7 @@ def upsd_access(
 def _watchers(
     groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], primary: str, known: Collection[str]
 ) -> list[dict[str, str]]:
-    """Find the hosts whose nut_server_monitor or nut_client_monitor names a primary by one of its names."""
+    """Find the hosts whose nut_server_extra_monitors or nut_client_extra_monitors names a primary by one of its names."""
     its = hostvars[primary]
     names = {
         str(name).strip("[]") for name in (primary, its.get("nut_server_address"), its.get("ansible_host")) if name
@@ -246,7 +249,7 @@ def _watchers(
     for group in (PRIMARIES, *(kind.group for kind in KINDS.values() if kind.is_configured)):
         for name in groups.get(group, ()):
             own = hostvars[name]
-            lines = own.get("nut_server_monitor" if group == PRIMARIES else "nut_client_monitor") or ()
+            lines = own.get("nut_server_extra_monitors" if group == PRIMARIES else "nut_client_extra_monitors") or ()
             hosts = {
                 upsmon.Monitor(str(line.get("system")), 0, "", "", "").host
                 for line in lines
@@ -272,10 +275,13 @@ def _listen(primary: str, its: Mapping[str, Any]) -> list[str]:
 
 def _begin_time(name: str, own: Mapping[str, Any]) -> int:
     """Add up a Linux secondary's longest poll and its FINALDELAY, which come before its shutdown command."""
-    polls = [
-        _seconds(name, variable, own, POLL_SECONDS) for variable in ("nut_client_pollfreq", "nut_client_pollfreqalert")
-    ]
-    return max(polls) + _seconds(name, "nut_client_finaldelay", own, FINAL_SECONDS)
+    variable = "nut_client_upsmon_conf"
+    try:
+        upsmon_conf = settings.merge_settings(own.get(variable), {}, "upsmon.conf", "nut_client")
+    except settings.SettingsError as error:
+        raise SiteError(f"{name}: {error}") from None
+    polls = [int(upsmon_conf.get(directive, POLL_SECONDS)) for directive in ("POLLFREQ", "POLLFREQALERT")]
+    return max(polls) + int(upsmon_conf.get("FINALDELAY", FINAL_SECONDS))
 
 
 def _seconds(name: str, variable: str, own: Mapping[str, Any], otherwise: int) -> int:

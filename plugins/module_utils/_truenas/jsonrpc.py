@@ -30,13 +30,13 @@ from .._nut.base import hostnames, jsontext
 from .middleware import (
     ACTION_SECONDS,
     SLOW_METHODS,
-    BadAnswer,
     ConnectionFailed,
     ConnectionLost,
     NoJsonRpc,
+    NotAnAnswer,
     OptionError,
     call_error,
-    lost,
+    lost_answer,
     run_job,
 )
 from .stream import BoundedStream, Deadline, TooMuch
@@ -126,7 +126,7 @@ def show_fingerprint(digits: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tls:
+class ServerTrust:
     """How the server proves itself. A fingerprint (64 hex digits) pins one certificate and replaces the CA check."""
 
     validate: bool = True
@@ -175,11 +175,11 @@ class JsonRpc:
         deadline = Deadline(seconds, self._clock)
         self._channel.send(json.dumps(request), seconds)
         while True:
-            answer = self._answer(method, deadline)
+            answer = self._receive_answer(method, deadline)
             if "method" in answer and "id" not in answer:
                 continue  # an event: TrueNAS may send some that nobody asked for
             if answer.get("id") != self._last_id or ("result" in answer) == ("error" in answer):
-                raise self._no_answer(method, json.dumps(answer))
+                raise self._make_not_an_answer(method, json.dumps(answer))
             if "error" in answer:
                 raise call_error(self.host, method, answer["error"])
             return answer["result"]
@@ -192,40 +192,40 @@ class JsonRpc:
         """See Middleware.close."""
         self._channel.close()
 
-    def _answer(self, method: str, deadline: Deadline) -> dict[str, Any]:
+    def _receive_answer(self, method: str, deadline: Deadline) -> dict[str, Any]:
         try:
-            text = self._channel.receive(deadline.left())
+            text = self._channel.receive(deadline.seconds_left())
         except socket.timeout as error:
-            raise lost(self.host, method, f"no answer in {deadline.seconds:.0f} s") from error
+            raise lost_answer(self.host, method, f"no answer in {deadline.seconds:.0f} s") from error
         except ConnectionLost as error:
-            raise lost(self.host, method, str(error)) from error
+            raise lost_answer(self.host, method, str(error)) from error
         try:
-            answer = jsontext.parse(text)
+            answer = jsontext.parse_json(text)
         except ValueError:
-            raise self._no_answer(method, text) from None
+            raise self._make_not_an_answer(method, text) from None
         if not isinstance(answer, dict):
-            raise self._no_answer(method, text)
+            raise self._make_not_an_answer(method, text)
         return answer
 
-    def _no_answer(self, method: str, text: str) -> BadAnswer:
-        return BadAnswer(
-            f"{self.host}: what came back for {method} is not an answer of TrueNAS, but {_shape(text)}. "
+    def _make_not_an_answer(self, method: str, text: str) -> NotAnAnswer:
+        return NotAnAnswer(
+            f"{self.host}: what came back for {method} is not an answer of TrueNAS, but {_describe_text(text)}. "
             "Is url really a TrueNAS, with no other server before it?"
         )
 
 
-def _shape(text: str) -> str:
+def _describe_text(text: str) -> str:
     """What this is, without a letter of it: it may hold settings, and so a password."""
     if text.lstrip().startswith("<"):
         return "a page of HTML"
     try:
-        jsontext.parse(text)
+        jsontext.parse_json(text)
     except ValueError:
         return f"{len(text)} characters that are no JSON"
     return "JSON that does not belong to this call"
 
 
-def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> JsonRpc:
+def open_jsonrpc(endpoint: Endpoint, tls: ServerTrust, timeout: float) -> JsonRpc:
     """Open a connection, within `timeout` seconds in all. Raises ConnectionFailed.
 
     The server's certificate is checked before anything is sent.
@@ -236,19 +236,21 @@ def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> JsonRpc:
         if endpoint.secure:
             stream = _start_tls(stream, endpoint, tls, deadline)
         bounded = BoundedStream(stream, deadline, HEAD_LIMIT)
-        return JsonRpc(_WebSocketChannel(_upgrade(bounded, endpoint, timeout), bounded), endpoint.label, timeout)
+        return JsonRpc(_WebSocketChannel(_open_websocket(bounded, endpoint, timeout), bounded), endpoint.label, timeout)
     except BaseException:
         stream.close()
         raise
 
 
-def _dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
+def _connect_socket(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
     """Connect to the first address of the host that answers. Each has its share of the time that is left. Raises OSError."""
-    addresses = hostnames.resolve(endpoint.host, deadline.left())
+    addresses = hostnames.resolve_name(endpoint.host, deadline.seconds_left())
     problem: OSError | None = None
     for number, address in enumerate(addresses):
         try:
-            return socket.create_connection((address, endpoint.port), deadline.left() / (len(addresses) - number))
+            return socket.create_connection(
+                (address, endpoint.port), deadline.seconds_left() / (len(addresses) - number)
+            )
         except OSError as error:
             problem = error
     raise problem or OSError("this name has no address")
@@ -257,7 +259,7 @@ def _dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
 def _open_tcp(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
     at = f"{endpoint.label}: no connection to port {endpoint.port}"
     try:
-        return _dial(endpoint, deadline)
+        return _connect_socket(endpoint, deadline)
     except socket.gaierror as error:
         raise ConnectionFailed(
             f"{endpoint.label}: this name is not known ({error.strerror}). Check url and the name server."
@@ -274,7 +276,7 @@ def _open_tcp(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
         ) from error
 
 
-def _context(tls: Tls, endpoint: Endpoint) -> ssl.SSLContext:
+def _tls_context(tls: ServerTrust, endpoint: Endpoint) -> ssl.SSLContext:
     if tls.fingerprint or not tls.validate:
         return _context_without_checks()
     if tls.ca_path is None:
@@ -296,15 +298,15 @@ def _context_without_checks() -> ssl.SSLContext:
     return context
 
 
-def _start_tls(stream: socket.socket, endpoint: Endpoint, tls: Tls, deadline: Deadline) -> ssl.SSLSocket:
-    context = _context(tls, endpoint)
+def _start_tls(stream: socket.socket, endpoint: Endpoint, tls: ServerTrust, deadline: Deadline) -> ssl.SSLSocket:
+    context = _tls_context(tls, endpoint)
     try:
-        stream.settimeout(deadline.left())  # for a handshake as a whole
+        stream.settimeout(deadline.seconds_left())  # for a handshake as a whole
         secured = context.wrap_socket(stream, server_hostname=endpoint.host)
     except ssl.SSLCertVerificationError as error:
         raise ConnectionFailed(
             f"{endpoint.label}: its certificate does not pass ({error.verify_message.rstrip('.')}). "
-            f"{_advice(endpoint, deadline)}"
+            f"{_certificate_advice(endpoint, deadline)}"
         ) from error
     except ssl.SSLError as error:
         raise ConnectionFailed(
@@ -322,7 +324,7 @@ def _start_tls(stream: socket.socket, endpoint: Endpoint, tls: Tls, deadline: De
             "Is it the https port, and does TrueNAS allow this address (System > General > GUI allow list)?"
         ) from error
     if tls.fingerprint:
-        seen = _fingerprint(secured)
+        seen = _certificate_fingerprint(secured)
         if seen != tls.fingerprint:
             secured.close()
             raise ConnectionFailed(
@@ -333,26 +335,26 @@ def _start_tls(stream: socket.socket, endpoint: Endpoint, tls: Tls, deadline: De
     return secured
 
 
-def _fingerprint(secured: ssl.SSLSocket) -> str:
+def _certificate_fingerprint(secured: ssl.SSLSocket) -> str:
     return hashlib.sha256(secured.getpeercert(binary_form=True) or b"").hexdigest()
 
 
-def _advice(endpoint: Endpoint, deadline: Deadline) -> str:
+def _certificate_advice(endpoint: Endpoint, deadline: Deadline) -> str:
     """What to do about a certificate that does not pass, with its fingerprint if it can still be had."""
     other = "Set ca_path to the CA that signed it, and url to a name that it is made out to"
     # A refused handshake yields no certificate. So one more, in which nothing is sent, to be able to show it.
     try:
         with contextlib.ExitStack() as opened:
-            stream = opened.enter_context(_dial(endpoint, deadline))
-            stream.settimeout(deadline.left())
+            stream = opened.enter_context(_connect_socket(endpoint, deadline))
+            stream.settimeout(deadline.seconds_left())
             secured = _context_without_checks().wrap_socket(stream, server_hostname=endpoint.host)
-            seen = show_fingerprint(_fingerprint(opened.enter_context(secured)))
+            seen = show_fingerprint(_certificate_fingerprint(opened.enter_context(secured)))
     except OSError:
         return f"{other}, or pin it with fingerprint."
     return f"{other}; or, if TrueNAS itself shows this SHA-256 for its certificate, pin it: fingerprint: {seen}"
 
 
-def _upgrade(stream: BoundedStream, endpoint: Endpoint, timeout: float) -> Any:
+def _open_websocket(stream: BoundedStream, endpoint: Endpoint, timeout: float) -> Any:
     """From a stream to a WebSocket. Returns websocket-client's object."""
     client = websocket.WebSocket(
         skip_utf8_validation=True
@@ -415,7 +417,7 @@ class _WebSocketChannel:
         self._stream = stream
 
     def send(self, text: str, seconds: float) -> None:
-        self._stream.allow(seconds, MESSAGE_LIMIT)
+        self._stream.allow_exchange(seconds, MESSAGE_LIMIT)
         try:
             self._client.send(text)
         except (websocket.WebSocketException, OSError):
@@ -423,7 +425,7 @@ class _WebSocketChannel:
             return
 
     def receive(self, seconds: float) -> str:
-        self._stream.allow(seconds, MESSAGE_LIMIT)
+        self._stream.allow_exchange(seconds, MESSAGE_LIMIT)
         opcode: int = websocket.ABNF.OPCODE_PING
         frame: Any = None
         try:
@@ -443,7 +445,7 @@ class _WebSocketChannel:
         return bytes(frame.data).decode("utf-8", "replace")
 
     def close(self) -> None:
-        self._stream.allow(CLOSE_SECONDS, MESSAGE_LIMIT)
+        self._stream.allow_exchange(CLOSE_SECONDS, MESSAGE_LIMIT)
         with contextlib.suppress(Exception):
             self._client.close(timeout=CLOSE_SECONDS)
         self._stream.close()

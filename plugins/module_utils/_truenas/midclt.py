@@ -35,12 +35,12 @@ from .middleware import (
     AS_ROOT,
     METHOD_NOT_FOUND,
     SLOW_METHODS,
-    BadAnswer,
     ConnectionFailed,
     ConnectionLost,
     LoginFailed,
+    NotAnAnswer,
     call_error,
-    lost,
+    lost_answer,
     run_job,
 )
 from .stream import Deadline, TooMuch
@@ -80,7 +80,7 @@ class Completed:
     err: str
 
 
-class Run(Protocol):
+class RunProgram(Protocol):
     """Runs a program."""
 
     def __call__(self, argv: Sequence[str], stdin: str | None, seconds: float) -> Completed:
@@ -103,7 +103,7 @@ def run_program(argv: Sequence[str], stdin: str | None, seconds: float) -> Compl
         start_new_session=True,
     ) as process:
         try:
-            out, err = _exchange(process, (stdin or "").encode(), Deadline(seconds))
+            out, err = _exchange_data(process, (stdin or "").encode(), Deadline(seconds))
         except BaseException as error:
             with contextlib.suppress(OSError):
                 os.killpg(process.pid, signal.SIGKILL)  # also what it may have started
@@ -116,7 +116,7 @@ def run_program(argv: Sequence[str], stdin: str | None, seconds: float) -> Compl
     return Completed(process.returncode, out, err)
 
 
-def _exchange(process: subprocess.Popen[bytes], given: bytes, deadline: Deadline) -> tuple[str, str]:
+def _exchange_data(process: subprocess.Popen[bytes], given: bytes, deadline: Deadline) -> tuple[str, str]:
     """Give a program its input, and return what it prints until its end. Raises socket.timeout, TimeoutExpired and TooMuch.
 
     subprocess.communicate() keeps whatever comes.
@@ -130,20 +130,20 @@ def _exchange(process: subprocess.Popen[bytes], given: bytes, deadline: Deadline
         for stream in said:
             waiting.register(stream, selectors.EVENT_READ)
         while waiting.get_map():
-            for key, _events in waiting.select(deadline.left()):
+            for key, _events in waiting.select(deadline.seconds_left()):
                 if key.fileobj is stdin:
-                    given = _feed(key.fd, given)
+                    given = _write_some(key.fd, given)
                     more = bool(given)
                 else:
-                    more = _take(key.fd, said[key.fileobj])  # type: ignore[index]
+                    more = _read_some(key.fd, said[key.fileobj])  # type: ignore[index]
                 if not more:
                     waiting.unregister(key.fileobj)
                     key.fileobj.close()  # type: ignore[union-attr]
-    process.wait(deadline.left())
+    process.wait(deadline.seconds_left())
     return said[stdout].decode("utf-8", "replace"), said[stderr].decode("utf-8", "replace")
 
 
-def _feed(pipe: int, given: bytes) -> bytes:
+def _write_some(pipe: int, given: bytes) -> bytes:
     """Write some of it to a pipe that has room, and return the rest. What nobody reads is left out."""
     try:
         return given[os.write(pipe, given[: select.PIPE_BUF]) :]
@@ -151,7 +151,7 @@ def _feed(pipe: int, given: bytes) -> bytes:
         return b""
 
 
-def _take(pipe: int, said: bytearray) -> bool:
+def _read_some(pipe: int, said: bytearray) -> bool:
     """Read some of what a program prints; whether there may be more. Raises TooMuch."""
     data = os.read(pipe, 65536)
     said += data
@@ -164,15 +164,15 @@ def _search_path(path: str | None) -> str:
     return os.pathsep.join([*filter(None, (path or "").split(os.pathsep)), *DIRECTORIES])
 
 
-def find(path: str | None = None) -> str | None:
+def find_midclt(path: str | None = None) -> str | None:
     """Where midclt is on this machine, if it is. `path`: where to look, as in PATH; by default PATH and DIRECTORIES."""
     return shutil.which(PROGRAM, path=_search_path(os.environ.get("PATH")) if path is None else path)
 
 
-def connect(timeout: float, *, path: str | None = None, run: Run = run_program) -> Midclt:
+def open_midclt(timeout: float, *, path: str | None = None, run: RunProgram = run_program) -> Midclt:
     """Find midclt. `timeout` in seconds is for each call. Raises ConnectionFailed; nothing is asked yet."""
     host = platform.node()
-    program = find(path)
+    program = find_midclt(path)
     if program is None:
         raise ConnectionFailed(
             f"{host}: there is no midclt here, so this is no TrueNAS. Run this on TrueNAS itself (over ssh, as root), "
@@ -193,7 +193,7 @@ class Midclt:
         host: str,
         timeout: float = 30,
         *,
-        run: Run = run_program,
+        run: RunProgram = run_program,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -204,7 +204,7 @@ class Midclt:
         self._clock = clock
         self._sleep = sleep
         self._takes_input: bool | None = None
-        self._interpreter = _interpreter(Path(program))
+        self._interpreter = _find_interpreter(Path(program))
 
     def call(self, method: str, *params: Any) -> Any:
         """See Middleware.call. Waits `timeout` seconds, longer where TrueNAS itself works for longer."""
@@ -213,16 +213,16 @@ class Midclt:
         given = [json.dumps(param) for param in params]
         argv, stdin = [self._program, *words, *given], None
         if method in _SECRET_METHODS:
-            argv, stdin = self._unseen(words, given)
+            argv, stdin = self._hide_parameters(words, given)
         try:
             done = self._run(argv, stdin, seconds + START_SECONDS)
         except ConnectionLost as error:
-            raise lost(self.host, method, str(error)) from error
+            raise lost_answer(self.host, method, str(error)) from error
         except OSError as error:
             raise ConnectionFailed(self._cannot_run(error)) from error
         if done.code != 0:
-            self._fail(method, done, seconds)
-        return self._result(method, done.out)
+            self._raise_failure(method, done, seconds)
+        return self._parse_result(method, done.out)
 
     def job(self, method: str, *params: Any) -> Any:
         """See Middleware.job. midclt's own option -j draws progress bars, and is another one in each release."""
@@ -233,7 +233,7 @@ class Midclt:
 
     # How parameters travel
 
-    def _unseen(self, words: list[str], given: list[str]) -> tuple[list[str], str]:
+    def _hide_parameters(self, words: list[str], given: list[str]) -> tuple[list[str], str]:
         """Arguments and input for a call whose parameters nobody may see."""
         (payload,) = given
         # To an old midclt that is no Python script `-` is a text, which TrueNAS refuses, having done nothing.
@@ -256,7 +256,7 @@ class Midclt:
 
     # What comes back
 
-    def _result(self, method: str, out: str) -> Any:
+    def _parse_result(self, method: str, out: str) -> Any:
         """What midclt printed: JSON of a list, an object or null, else the bare text of a str, an int or a bool."""
         text = out[:-1] if out.endswith("\n") else out
         if text.startswith("Failed to login:"):  # on standard output, with exit code 0, in all releases
@@ -268,14 +268,14 @@ class Midclt:
         if text != "null" and not text.startswith(("{", "[")) and text:
             return text
         try:
-            return jsontext.parse(text)
+            return jsontext.parse_json(text)
         except ValueError:
-            raise BadAnswer(
+            raise NotAnAnswer(
                 f"{self.host}: what midclt printed for {method} is not an answer of TrueNAS, but {len(out)} characters "
                 "that are no JSON. Whether it was carried out is not known. Is this release supported?"
             ) from None
 
-    def _fail(self, method: str, done: Completed, seconds: float) -> NoReturn:
+    def _raise_failure(self, method: str, done: Completed, seconds: float) -> NoReturn:
         """Raise what midclt's exit means."""
         if done.code == 2 and re.search(r"^usage: ", done.err, re.MULTILINE):
             raise ConnectionFailed(
@@ -286,18 +286,18 @@ class Midclt:
         if re.search(r"Daemon not running\?", reason):
             raise ConnectionFailed(self._no_daemon())
         if reason == "Call timeout":
-            raise lost(self.host, method, f"no answer in {seconds:.0f} s")
+            raise lost_answer(self.host, method, f"no answer in {seconds:.0f} s")
         if re.match(r"WebSocket connection closed|Connection (to the server )?closed", reason):
-            raise lost(self.host, method, "the connection broke")
+            raise lost_answer(self.host, method, "the connection broke")
         if not reason:
-            self._crash(method, done)
+            self._raise_crash(method, done)
         found = re.match(r"\[(E[A-Z]+)\]", reason)
         errname = found[1] if found else _PLAIN_TEXTS.get(reason, "")
         if errname == "ENOTAUTHENTICATED":
             raise LoginFailed(f"{self.host}: midclt was not let in. {AS_ROOT}")
         error = {
             "code": METHOD_NOT_FOUND if reason in ("Method does not exist", "Method not found") else None,
-            "data": {"errname": errname, "reason": reason, "extra": _refused(lines)},
+            "data": {"errname": errname, "reason": reason, "extra": _refused_values(lines)},
         }
         raise call_error(self.host, method, error, local=True)
 
@@ -307,7 +307,7 @@ class Midclt:
             "help, look at the service middlewared."
         )
 
-    def _crash(self, method: str, done: Completed) -> NoReturn:
+    def _raise_crash(self, method: str, done: Completed) -> NoReturn:
         """midclt itself ended with a traceback, a signal or in silence."""
         last = _last_of_traceback(done.err)
         name = last.partition(":")[0].rpartition(".")[2]
@@ -316,7 +316,7 @@ class Midclt:
         if name == "PermissionError":
             raise LoginFailed(f"{self.host}: midclt was not let in. {AS_ROOT}")
         how = f"was ended by signal {-done.code}" if done.code < 0 else f"ended with exit code {done.code}"
-        raise BadAnswer(
+        raise NotAnAnswer(
             f"{self.host}: midclt {how} while waiting for {method}{f': {last}' if last else ''}. "
             "Whether it was carried out is not known; run again."
         )
@@ -326,7 +326,7 @@ class Midclt:
 _PLAIN_TEXTS = {"Not authenticated": "ENOTAUTHENTICATED", "Not authorized": "EACCES"}
 
 
-def _interpreter(program: Path) -> list[str] | None:
+def _find_interpreter(program: Path) -> list[str] | None:
     """The Python that runs this script, with its options, as its first line has it; None if it is no Python script."""
     try:
         with program.open("rb") as file:
@@ -354,7 +354,7 @@ def _error_lines(err: str) -> list[str]:
     return found[start:]
 
 
-def _refused(lines: Sequence[str]) -> list[list[str]]:
+def _refused_values(lines: Sequence[str]) -> list[list[str]]:
     """The refused values, [attribute, text] each, if that is what these lines tell: `[EINVAL] ups_update.port: text`."""
     refused: list[list[str]] = []
     for line in lines:

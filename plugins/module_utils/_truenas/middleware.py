@@ -74,7 +74,7 @@ class ConnectionLost(TruenasError):
     """The answer to a call never came: whether TrueNAS carried it out is not known."""
 
 
-class BadAnswer(ConnectionLost):
+class NotAnAnswer(ConnectionLost):
     """Something came that is not an answer. What was asked may have happened all the same."""
 
 
@@ -112,14 +112,14 @@ class MethodMissing(CallFailed):
     """This release has no such method (JSON-RPC -32601)."""
 
 
-def lost(host: str, method: str, why: str) -> ConnectionLost:
+def lost_answer(host: str, method: str, why: str) -> ConnectionLost:
     """The exception for a call whose answer never came."""
     return ConnectionLost(
         f"{host}: {why} while waiting for {method}. Whether it was carried out is not known; run again."
     )
 
 
-class Timed:
+class TimedMiddleware:
     """A connection whose calls have a deadline together: none is begun after it. Each has a limit of its own besides."""
 
     def __init__(self, middleware: Middleware, deadline: Deadline) -> None:
@@ -129,21 +129,21 @@ class Timed:
 
     def call(self, method: str, *params: Any) -> Any:
         """See Middleware.call."""
-        self._check(method)
+        self._check_deadline(method)
         return self._middleware.call(method, *params)
 
     def job(self, method: str, *params: Any) -> Any:
         """See Middleware.job."""
-        self._check(method)
+        self._check_deadline(method)
         return self._middleware.job(method, *params)
 
     def close(self) -> None:
         """See Middleware.close."""
         self._middleware.close()
 
-    def _check(self, method: str) -> None:
+    def _check_deadline(self, method: str) -> None:
         try:
-            self._deadline.left()
+            self._deadline.seconds_left()
         except socket.timeout:
             raise ConnectionLost(
                 f"{self.host}: this run has taken more than {self._deadline.seconds:.0f} s, so {method} was not called. "
@@ -265,7 +265,7 @@ class Credentials:
         return f"Credentials(username={self.username!r})"  # a secret must not come out in a traceback
 
 
-def login(middleware: Middleware, credentials: Credentials) -> None:
+def log_in(middleware: Middleware, credentials: Credentials) -> None:
     """Log in, once. Raises LoginFailed in clear words for each outcome that TrueNAS knows, Redirected for a standby node.
 
     auth.login_ex (25.04+) answers a failed login with a normal result; its response_type is the outcome.
@@ -280,33 +280,33 @@ def login(middleware: Middleware, credentials: Credentials) -> None:
     options = {"login_options": {"user_info": False}}
     try:
         answer = middleware.call("auth.login_ex", {**secret, **options})
-        code_sent = _outcome(answer) == "OTP_REQUIRED" and bool(credentials.otp)
+        code_sent = _login_outcome(answer) == "OTP_REQUIRED" and bool(credentials.otp)
         if code_sent:
             token: dict[str, str | None] = {"mechanism": "OTP_TOKEN", "otp_token": credentials.otp}
             answer = middleware.call("auth.login_ex_continue", {**token, **options})
     except CallFailed as error:
         raise LoginFailed(str(error)) from error
-    outcome = _outcome(answer)
+    outcome = _login_outcome(answer)
     if outcome == "SUCCESS":
         return
     text = f"{middleware.host}: {_why_not(answer, credentials.username, kind, code_sent)}"
     if outcome == "REDIRECT" and not code_sent:  # a code works once, and has been used
-        raise Redirected(text, _urls(answer))
+        raise Redirected(text, _named_urls(answer))
     raise LoginFailed(text)
 
 
-def _urls(answer: Any) -> list[str]:
+def _named_urls(answer: Any) -> list[str]:
     urls = answer.get("urls")
     return [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
 
 
-def _outcome(answer: Any) -> str:
+def _login_outcome(answer: Any) -> str:
     return str(answer.get("response_type", "")) if isinstance(answer, dict) else ""
 
 
 def _why_not(answer: Any, user: str, kind: str, code_sent: bool) -> str:
     """A failed login in words. `user` is named, the secret is not."""
-    outcome = _outcome(answer)
+    outcome = _login_outcome(answer)
     counted = "TrueNAS counts failed logins, so set it right before the next run."
     if code_sent and outcome in ("OTP_REQUIRED", "AUTH_ERR"):
         return (
@@ -314,7 +314,7 @@ def _why_not(answer: Any, user: str, kind: str, code_sent: bool) -> str:
             f"A code lasts about 30 seconds and works once. {counted}"
         )
     if outcome == "REDIRECT":
-        others = ", ".join(_urls(answer)) or "not named by TrueNAS"
+        others = ", ".join(_named_urls(answer)) or "not named by TrueNAS"
         return f"this is the standby node of a pair and takes no logins. Set url to the active one: {others}."
     if outcome == "EXPIRED" and kind == "API key":
         return (
@@ -335,19 +335,19 @@ def _why_not(answer: Any, user: str, kind: str, code_sent: bool) -> str:
     }.get(outcome, f"login of user {user!r} ended in an unknown way ({outcome[:40]!a}). Is this release supported?")
 
 
-def scrub(text: str, secrets: Iterable[str]) -> str:
+def mask_secrets(text: str, secrets: Iterable[str]) -> str:
     """Mask each secret in a text that TrueNAS sent, also in the forms that JSON and Python write it in.
 
     Longest first, so that no rest of one stays. A short one is masked only as a word of its own: its letters stand in
     other words too.
     """
-    for form in sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True):
+    for form in sorted({form for secret in secrets for form in _written_forms(secret)}, key=len, reverse=True):
         pattern = re.escape(form)
         text = re.sub(pattern if len(form) >= SHORT_SECRET else rf"(?<!\w){pattern}(?!\w)", SECRET_MASK, text)
     return text
 
 
-def _forms(secret: str) -> set[str]:
+def _written_forms(secret: str) -> set[str]:
     """How a secret may stand in a text: whole, or, if it is some lines of a file, any of its lines or their values."""
     lines = [" ".join(line.split()) for line in secret.splitlines()] if "\n" in secret or "=" in secret else []
     values = [line.partition("=")[2].strip(" \"'") for line in lines]

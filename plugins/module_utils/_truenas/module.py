@@ -27,11 +27,11 @@ from .middleware import (
     NoJsonRpc,
     OptionError,
     Redirected,
-    Timed,
+    TimedMiddleware,
     TruenasError,
-    login,
+    log_in,
+    mask_secrets,
     run_seconds,
-    scrub,
 )
 from .stream import Deadline
 
@@ -42,7 +42,7 @@ DAY = 86400
 MAX_NODES = 4
 SECRET_OPTIONS = ("password", "api_key", "otp", *ups.SECRETS)
 
-Connect = Callable[[jsonrpc.Endpoint, jsonrpc.Tls, float], Middleware]
+Connect = Callable[[jsonrpc.Endpoint, jsonrpc.ServerTrust, float], Middleware]
 ConnectHere = Callable[[float], Middleware]
 Dial = Callable[[jsonrpc.Endpoint], Middleware]
 Warn = Callable[[str], None]
@@ -53,7 +53,7 @@ class Remote:
     """What JSON-RPC needs to know."""
 
     endpoint: jsonrpc.Endpoint
-    tls: jsonrpc.Tls
+    tls: jsonrpc.ServerTrust
     credentials: Credentials
 
 
@@ -64,16 +64,16 @@ class Request:
     remote: Remote | None
     or_here: bool
     timeout: float
-    wanted: ups.Wanted
+    wanted: ups.WantedSettings
 
 
 @dataclasses.dataclass(frozen=True)
 class Doors:
     """What reaches out of this process. `import_error` is the traceback if the library of `connect` is missing."""
 
-    connect: Connect = jsonrpc.connect
-    connect_here: ConnectHere = midclt.connect
-    is_here: Callable[[], bool] = lambda: midclt.find() is not None
+    connect: Connect = jsonrpc.open_jsonrpc
+    connect_here: ConnectHere = midclt.open_midclt
+    is_here: Callable[[], bool] = lambda: midclt.find_midclt() is not None
     import_error: str | None = jsonrpc.IMPORT_ERROR
     clock: Callable[[], float] = time.monotonic
 
@@ -104,23 +104,23 @@ def read_params(params: Mapping[str, Any]) -> Request:
     endpoint = jsonrpc.parse_url(params["url"]) if over_net else None
     try:
         # first of all: a key that would be revoked must not hide behind another mistake
-        remote = _remote(params, endpoint) if endpoint else None
+        remote = _read_remote(params, endpoint) if endpoint else None
         if not 1 <= params["timeout"] <= DAY:
             raise OptionError(f"timeout: must be from 1 to {DAY} seconds")
         present = params["state"] == "present"
         given = {name: params[name] for name in ups.SETTINGS if params[name] is not None}
-        found = ups.problems(given) if present else []
+        found = ups.find_problems(given) if present else []
         if found:
             raise OptionError("; ".join(found))
     except OptionError as error:
         label = endpoint.label if endpoint else platform.node()
         raise OptionError(f"{label}: {error}. Nothing was sent.") from error
-    return Request(remote, transport == AUTO, float(params["timeout"]), ups.Wanted(present, given))
+    return Request(remote, transport == AUTO, float(params["timeout"]), ups.WantedSettings(present, given))
 
 
-def _remote(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Remote:
-    credentials = _credentials(params, endpoint)
-    tls = jsonrpc.Tls(
+def _read_remote(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Remote:
+    credentials = _read_credentials(params, endpoint)
+    tls = jsonrpc.ServerTrust(
         validate=params["validate_certs"],
         ca_path=params["ca_path"] or None,
         fingerprint=jsonrpc.parse_fingerprint(params["fingerprint"]) if params["fingerprint"] else None,
@@ -130,7 +130,7 @@ def _remote(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Remote:
     return Remote(endpoint, tls, credentials)
 
 
-def _credentials(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Credentials:
+def _read_credentials(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Credentials:
     """An empty string counts as not given: that is what an unset variable of a role looks like."""
     password, api_key = params["password"] or None, params["api_key"] or None
     if not params["username"]:
@@ -155,7 +155,7 @@ def _credentials(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Crede
 
 
 @contextlib.contextmanager
-def session(request: Request, doors: Doors, warn: Warn) -> Iterator[Session]:
+def open_session(request: Request, doors: Doors, warn: Warn) -> Iterator[Session]:
     """A connection that is let in, closed at the end. Raises TruenasError.
 
     There is one way round: where the web server has no JSON-RPC API, and no login was tried, midclt on this machine.
@@ -163,40 +163,42 @@ def session(request: Request, doors: Doors, warn: Warn) -> Iterator[Session]:
     deadline = Deadline(run_seconds(request.timeout), doors.clock)
     with contextlib.ExitStack() as opened:
         if request.remote is None:
-            yield _here(request, doors, deadline, opened)
+            yield _open_midclt(request, doors, deadline, opened)
             return
         try:
-            entered = _over_net(request.remote, _dialing(request.remote, request, doors, deadline), opened, warn)
+            entered = _over_net(request.remote, _make_dialer(request.remote, request, doors, deadline), opened, warn)
         except NoJsonRpc as error:
             if not request.or_here or not doors.is_here():
                 raise
             warn(f"{str(error).rstrip('.')}. Going on with midclt on this machine, {platform.node()}")
-            entered = _here(request, doors, deadline, opened)
+            entered = _open_midclt(request, doors, deadline, opened)
         yield entered
 
 
-def _here(request: Request, doors: Doors, deadline: Deadline, opened: contextlib.ExitStack) -> Session:
-    middleware = opened.enter_context(contextlib.closing(Timed(doors.connect_here(request.timeout), deadline)))
+def _open_midclt(request: Request, doors: Doors, deadline: Deadline, opened: contextlib.ExitStack) -> Session:
+    middleware = opened.enter_context(
+        contextlib.closing(TimedMiddleware(doors.connect_here(request.timeout), deadline))
+    )
     return Session(middleware, MIDCLT, middleware.host)
 
 
-def _dialing(remote: Remote, request: Request, doors: Doors, deadline: Deadline) -> Dial:
+def _make_dialer(remote: Remote, request: Request, doors: Doors, deadline: Deadline) -> Dial:
     """Return what connects to a node."""
     if doors.import_error is not None:
         raise LibraryMissing(missing_required_lib(LIBRARY))
-    return lambda endpoint: Timed(doors.connect(endpoint, remote.tls, request.timeout), deadline)
+    return lambda endpoint: TimedMiddleware(doors.connect(endpoint, remote.tls, request.timeout), deadline)
 
 
 def _over_net(remote: Remote, dial: Dial, opened: contextlib.ExitStack, warn: Warn) -> Session:
     """Log in, once; where that is the standby node of a pair, which lets nobody in, on the other node, once."""
-    risk = _risk(remote)
+    risk = _find_risk(remote)
     if risk:
         warn(f"{remote.endpoint.label}: {risk}")
 
     def enter(endpoint: jsonrpc.Endpoint) -> Session:
         with contextlib.ExitStack() as tried:
             middleware = tried.enter_context(contextlib.closing(dial(endpoint)))
-            login(middleware, remote.credentials)
+            log_in(middleware, remote.credentials)
             opened.push(tried.pop_all())
         return Session(middleware, JSONRPC, endpoint.host)
 
@@ -230,7 +232,7 @@ def _over_net(remote: Remote, dial: Dial, opened: contextlib.ExitStack, warn: Wa
             return entered
 
 
-def _risk(remote: Remote) -> str:
+def _find_risk(remote: Remote) -> str:
     """Return how somebody between here and TrueNAS can learn the secrets; "" if nobody can."""
     if not remote.endpoint.secure:
         return "the password and monpwd travel in clear; write wss:// in url"
@@ -264,7 +266,9 @@ def _other_nodes(urls: Iterable[str], first: jsonrpc.Endpoint) -> list[jsonrpc.E
 # The work
 
 
-def manage(middleware: Middleware, wanted: ups.Wanted, check_mode: bool, progress: ups.Progress) -> dict[str, Any]:
+def manage_service(
+    middleware: Middleware, wanted: ups.WantedSettings, check_mode: bool, progress: ups.Progress
+) -> dict[str, Any]:
     """Bring the UPS service of a logged-in connection to what is wanted. Returns the result without `changed`.
 
     `progress` is filled on the way, so that it tells the truth after an exception too. In check mode nothing is called
@@ -274,27 +278,27 @@ def manage(middleware: Middleware, wanted: ups.Wanted, check_mode: bool, progres
     progress.secrets.extend(str(before[name]) for name in ups.SECRETS if before.get(name))
     service_before = ups.read_service(middleware)
     try:
-        steps = ups.plan(before, service_before, wanted)
+        steps = ups.plan_steps(before, service_before, wanted)
     except OptionError as error:
         raise OptionError(f"{middleware.host}: {error}. Nothing was changed.") from error
-    after, service_after = ups.predict(before, service_before, steps)
+    after, service_after = ups.predict_result(before, service_before, steps)
     if check_mode:
         progress.changed = bool(steps)
-        progress.actions.extend(step.words for step in steps)
+        progress.actions.extend(step.description for step in steps)
     elif steps:
-        ups.apply(middleware, steps, progress)
+        ups.apply_steps(middleware, steps, progress)
         after, service_after = ups.read_settings(middleware), ups.read_service(middleware)
     return {
-        "settings": ups.redact(after),
+        "settings": ups.redact_settings(after),
         "service": dataclasses.asdict(service_after),
         "diff": {
-            "before": {"settings": ups.redact(before), "service": dataclasses.asdict(service_before)},
-            "after": {"settings": ups.redact(after, before), "service": dataclasses.asdict(service_after)},
+            "before": {"settings": ups.redact_settings(before), "service": dataclasses.asdict(service_before)},
+            "after": {"settings": ups.redact_settings(after, before), "service": dataclasses.asdict(service_after)},
         },
     }
 
 
-def _version(middleware: Middleware) -> str | None:
+def _read_version(middleware: Middleware) -> str | None:
     """The release, which every logged-in user may ask for. Not worth a failure."""
     try:
         version = middleware.call("system.version")
@@ -303,7 +307,7 @@ def _version(middleware: Middleware) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def run(module: Any, doors: Doors | None = None) -> None:
+def run_module(module: Any, doors: Doors | None = None) -> None:
     """Run the Ansible module: exits through its exit_json or fail_json. A test gives its own doors."""
     doors = doors or Doors()
     progress = ups.Progress()
@@ -311,15 +315,15 @@ def run(module: Any, doors: Doors | None = None) -> None:
     invocation = _without_short_secrets(module)
     try:
         request = read_params(module.params)
-        with session(request, doors, module.warn) as entered:
-            result = manage(entered.middleware, request.wanted, module.check_mode, progress)
-            version = _version(entered.middleware)
+        with open_session(request, doors, module.warn) as entered:
+            result = manage_service(entered.middleware, request.wanted, module.check_mode, progress)
+            version = _read_version(entered.middleware)
     except LibraryMissing as error:
         module.fail_json(msg=str(error), exception=doors.import_error, invocation=invocation)
     except TruenasError as error:
         done = f" Done before: {'; '.join(progress.actions)}." if progress.actions else ""
         module.fail_json(
-            msg=scrub(f"{error}{done}", secrets + progress.secrets),
+            msg=mask_secrets(f"{error}{done}", secrets + progress.secrets),
             changed=progress.changed,
             actions=progress.actions,
             invocation=invocation,

@@ -27,7 +27,7 @@ class Deadline:
         self._clock = clock
         self._ends = clock() + seconds
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Return the seconds that are left, more than 0. Raises socket.timeout when there are none."""
         left = self._ends - self._clock()
         if left <= 0:
@@ -43,14 +43,14 @@ class BoundedStream:
         self._deadline = deadline
         self._room = size
 
-    def allow(self, seconds: float, size: int) -> None:
+    def allow_exchange(self, seconds: float, size: int) -> None:
         """Begin the next exchange: so many seconds, and so many bytes of the other side's."""
         self._deadline = Deadline(seconds)
         self._room = size
 
     def recv(self, size: int) -> bytes:
         """Read at most SIZE bytes. Raises socket.timeout and TooMuch."""
-        self._stream.settimeout(self._deadline.left())
+        self._stream.settimeout(self._deadline.seconds_left())
         data = self._stream.recv(size)
         self._room -= len(data)
         if self._room < 0:
@@ -59,7 +59,7 @@ class BoundedStream:
 
     def send(self, data: bytes) -> int:
         """Write some of it, and return how much. Raises socket.timeout."""
-        self._stream.settimeout(self._deadline.left())
+        self._stream.settimeout(self._deadline.seconds_left())
         return self._stream.send(data)
 
     def settimeout(self, seconds: float | None) -> None:

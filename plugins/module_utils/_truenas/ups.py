@@ -80,7 +80,7 @@ _FORMS = {  # what the whole value must match, and the reason to give if it does
 
 
 @dataclasses.dataclass(frozen=True)
-class Service:
+class ServiceState:
     """The UPS service: started on boot or not, and its state (RUNNING, STOPPED, UNKNOWN)."""
 
     enable: bool
@@ -88,7 +88,7 @@ class Service:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class WantedSettings:
     """What shall be. `settings` holds only what was given; the rest stays as it is."""
 
     present: bool
@@ -96,7 +96,7 @@ class Wanted:
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class UpsStep:
     """One thing to do: stop, update, enable, disable or start. `live`: TrueNAS restarts the service by itself."""
 
     action: str
@@ -104,7 +104,7 @@ class Step:
     live: bool = False
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What was done, once it is done."""
         if self.action == "update":
             restarted = "; TrueNAS restarted its UPS service" if self.live else ""
@@ -130,7 +130,7 @@ class Progress:
 # Options
 
 
-def problems(settings: Mapping[str, Any]) -> list[str]:
+def find_problems(settings: Mapping[str, Any]) -> list[str]:
     """Every value that TrueNAS or its upsmon could not live with, as 'option: reason'. Never repeats a value.
 
     TrueNAS lets some through that then break its own upsmon.conf: a newline in identifier or remotehost, a backslash
@@ -138,13 +138,13 @@ def problems(settings: Mapping[str, Any]) -> list[str]:
     """
     found = []
     for option, value in settings.items():
-        reason = _problem(option, value)
+        reason = _value_problem(option, value)
         if reason:
             found.append(f"{option}: {reason}")
     return found
 
 
-def _problem(option: str, value: Any) -> str:
+def _value_problem(option: str, value: Any) -> str:
     """Why this value of this option is refused; '' if it is not."""
     if option in _RANGES:
         low, high = _RANGES[option]
@@ -186,12 +186,12 @@ def _is_ipv6(text: str) -> bool:
 
 _OWN_RULES: dict[str, Callable[[str], str]] = {
     "remotehost": _host_problem,
-    "monuser": lambda value: grammar.user_problem(value) or "",
-    "monpwd": lambda value: grammar.password_problem(value) or "",
+    "monuser": lambda value: grammar.find_user_problem(value) or "",
+    "monpwd": lambda value: grammar.find_password_problem(value) or "",
 }
 
 
-def normalise(settings: Mapping[str, Any]) -> dict[str, Any]:
+def normalise_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Values in the form that TrueNAS keeps: no shutdowncmd is null, and so is no nocommwarntime."""
     return {
         name: None if name in ("shutdowncmd", "nocommwarntime") and not value else value
@@ -203,26 +203,26 @@ def normalise(settings: Mapping[str, Any]) -> dict[str, Any]:
 # Plan
 
 
-def plan(current: Mapping[str, Any], service: Service, wanted: Wanted) -> tuple[Step, ...]:
+def plan_steps(current: Mapping[str, Any], service: ServiceState, wanted: WantedSettings) -> tuple[UpsStep, ...]:
     """The steps from what is to what is wanted; none if nothing differs. Raises OptionError for an impossible goal."""
     if not wanted.present:
         return _plan_absent(current, service)
-    changes = _differences(current, wanted.settings)
+    changes = _find_differences(current, wanted.settings)
     _check_goal({**current, **changes})
     steps = []
     if changes:
-        steps.append(Step("update", changes, live=service.state == RUNNING))
+        steps.append(UpsStep("update", changes, live=service.state == RUNNING))
     if not service.enable:
-        steps.append(Step("enable"))
+        steps.append(UpsStep("enable"))
     if service.state not in (RUNNING, STOPPED):
         # TrueNAS could not tell. It would not restart such a service for new settings, so it is done here.
-        steps.append(Step("stop"))
+        steps.append(UpsStep("stop"))
     if service.state != RUNNING:
-        steps.append(Step("start"))
+        steps.append(UpsStep("start"))
     return tuple(steps)
 
 
-def _plan_absent(current: Mapping[str, Any], service: Service) -> tuple[Step, ...]:
+def _plan_absent(current: Mapping[str, Any], service: ServiceState) -> tuple[UpsStep, ...]:
     """Stopped, not started on boot, and a secondary's login forgotten.
 
     A fresh TrueNAS is MASTER without a driver, yet ups.update refuses exactly that ("port: This field is required").
@@ -231,22 +231,22 @@ def _plan_absent(current: Mapping[str, Any], service: Service) -> tuple[Step, ..
     """
     steps = []
     if service.state != STOPPED:
-        steps.append(Step("stop"))
+        steps.append(UpsStep("stop"))
     if service.enable:
-        steps.append(Step("disable"))
+        steps.append(UpsStep("disable"))
     if current.get("mode") == "SLAVE":
         goal = dict(FACTORY_LOGIN)
         if current.get("driver") and current.get("port"):
             goal = {"mode": "MASTER", **goal}
-        changes = _differences(current, goal)
+        changes = _find_differences(current, goal)
         if changes:
-            steps.append(Step("update", changes))
+            steps.append(UpsStep("update", changes))
     return tuple(steps)
 
 
-def _differences(current: Mapping[str, Any], goal: Mapping[str, Any]) -> dict[str, Any]:
-    now = normalise(current)
-    return {name: value for name, value in normalise(goal).items() if now.get(name) != value}
+def _find_differences(current: Mapping[str, Any], goal: Mapping[str, Any]) -> dict[str, Any]:
+    now = normalise_settings(current)
+    return {name: value for name, value in normalise_settings(goal).items() if now.get(name) != value}
 
 
 def _check_goal(goal: Mapping[str, Any]) -> None:
@@ -259,7 +259,9 @@ def _check_goal(goal: Mapping[str, Any]) -> None:
         raise OptionError("remotehost: needed for mode SLAVE, and not set on TrueNAS either; name the NUT server")
 
 
-def predict(current: Mapping[str, Any], service: Service, steps: Iterable[Step]) -> tuple[dict[str, Any], Service]:
+def predict_result(
+    current: Mapping[str, Any], service: ServiceState, steps: Iterable[UpsStep]
+) -> tuple[dict[str, Any], ServiceState]:
     """What the steps lead to if all goes well."""
     settings = dict(current)
     for step in steps:
@@ -275,7 +277,7 @@ def predict(current: Mapping[str, Any], service: Service, steps: Iterable[Step])
     return settings, service
 
 
-def redact(settings: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def redact_settings(settings: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Settings to show. A secret that differs from the one in `other` is told apart, and still not shown."""
 
     def hide(name: str, value: Any) -> Any:
@@ -298,30 +300,30 @@ def read_settings(middleware: Middleware) -> dict[str, Any]:
     return config
 
 
-def read_service(middleware: Middleware) -> Service:
+def read_service(middleware: Middleware) -> ServiceState:
     """service.query for the UPS service."""
     row = middleware.call("service.query", [["service", "=", SERVICE]], {"get": True})
     if not isinstance(row, dict) or "enable" not in row or "state" not in row:
         raise ServiceFailed(f"{middleware.host}: service.query knows no UPS service. Is this release supported?")
-    return Service(enable=bool(row["enable"]), state=str(row["state"]))
+    return ServiceState(enable=bool(row["enable"]), state=str(row["state"]))
 
 
-def apply(middleware: Middleware, steps: Iterable[Step], progress: Progress) -> None:
+def apply_steps(middleware: Middleware, steps: Iterable[UpsStep], progress: Progress) -> None:
     """Take the steps. Raises TruenasError. `progress` gets what was done, so it also tells how far a failure came."""
     runs = False
     for step in steps:
         try:
             if step.action == "update":
-                _update(middleware, step, progress)
+                _update_settings(middleware, step, progress)
             elif step.action in ("enable", "disable"):
                 middleware.call("service.update", SERVICE, {"enable": step.action == "enable"})
             else:
-                _control(middleware, step.action)
+                _control_service(middleware, step.action)
         except ConnectionLost:
             progress.changed = True  # nobody knows; ok would be the worse answer
             raise
         progress.changed = True
-        progress.actions.append(step.words)
+        progress.actions.append(step.description)
         if step.action == "stop":
             _expect_stopped(middleware)
         runs = runs or step.live or step.action == "start"
@@ -329,7 +331,7 @@ def apply(middleware: Middleware, steps: Iterable[Step], progress: Progress) -> 
         _expect_running(middleware, progress)
 
 
-def _update(middleware: Middleware, step: Step, progress: Progress) -> None:
+def _update_settings(middleware: Middleware, step: UpsStep, progress: Progress) -> None:
     try:
         answer = middleware.call("ups.update", dict(step.settings))
     except CallFailed as error:
@@ -344,7 +346,7 @@ def _update(middleware: Middleware, step: Step, progress: Progress) -> None:
             "on TrueNAS; the next run starts it again."
         ) from error
     stored = answer if isinstance(answer, dict) else {}
-    lost = sorted(_differences(stored, step.settings))
+    lost = sorted(_find_differences(stored, step.settings))
     if lost:
         progress.changed = True
         raise ServiceFailed(
@@ -353,7 +355,7 @@ def _update(middleware: Middleware, step: Step, progress: Progress) -> None:
         )
 
 
-def _control(middleware: Middleware, verb: str) -> None:
+def _control_service(middleware: Middleware, verb: str) -> None:
     """Start or stop the service. silent false: else a failed start would be a success with the result false."""
     options = {"silent": False}
     try:
@@ -388,8 +390,8 @@ def _expect_running(middleware: Middleware, progress: Progress) -> None:
     if read_service(middleware).state == RUNNING:
         return
     progress.changed = True
-    _control(middleware, "stop")
-    _control(middleware, "start")
+    _control_service(middleware, "stop")
+    _control_service(middleware, "start")
     progress.actions.append("found the UPS service not running after that, and stopped and started it")
     state = read_service(middleware).state
     if state != RUNNING:

@@ -7,7 +7,7 @@
 import os
 import sys
 
-from _nut.net.access_keeper import Keeper
+from _nut.net.access_keeper import AccessKeeper
 from _nut.programs import nut_access
 
 
@@ -17,6 +17,6 @@ def tell(file):
 
 
 if __name__ == "__main__":
-    code = nut_access.main(sys.argv[1:], Keeper(tell(sys.stdout), tell(sys.stderr)))
+    code = nut_access.main(sys.argv[1:], AccessKeeper(tell(sys.stdout), tell(sys.stderr)))
     # a name server that does not answer leaves a thread behind, which nobody waits for
     os._exit(code)

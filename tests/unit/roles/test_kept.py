@@ -20,8 +20,8 @@ INVENTORY = """\
 pve:
   hosts:
     proxmox:
-      nut_server_upses: [{name: ups, driver: dummy-ups, port: ups.dev}]
-      nut_server_tls: TLS
+      nut_server_devices: [{name: ups, driver: dummy-ups, port: ups.dev}]
+      nut_server_tls: {enabled: TLS}
 ups_clients:
   hosts:
     media:

@@ -23,6 +23,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import (
     upsd,
     upsmon,
 )
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import settings as settings_library
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsd import User
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor
 from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_roles
@@ -133,19 +134,6 @@ ODD_SETTINGS: dict[str, dict[str, Told]] = {
         ),
     },
 }
-# Where two files have a directive of one name, or the name is taken, the file stands in the variable's name.
-BETWEEN = {
-    "nut.conf": ("nut", {"allow_no_device", "allow_not_all_listeners"}),
-    "ups.conf": ("ups", {"user", "group", "statepath", "debug_min"}),
-    "upsd.conf": ("upsd", {"statepath", "certpath", "certident", "debug_min"}),
-    "upsmon.conf": ("upsmon", {"certpath", "certident", "debug_min"}),
-    "upssched.conf": ("upssched", {"debug_min"}),
-}
-# A secondary has neither drivers nor upsd, is always a netclient, and must not cut the power of a UPS.
-NOT_OF_A_SECONDARY = {
-    *("MODE", "ALLOW_NO_DEVICE", "ALLOW_NOT_ALL_LISTENERS", "UPSD_OPTIONS", "POWEROFF_WAIT", "POWEROFF_QUIET"),
-    "POWERDOWNFLAG",
-}
 FILES = {
     "nut_server": ("nut.conf", "ups.conf", "upsd.conf", "upsd.users", "upsmon.conf", "upssched.conf"),
     "nut_client": ("nut.conf", "upsmon.conf", "upssched.conf"),
@@ -163,23 +151,19 @@ EXTRA = {
 }
 
 
-def variable(role: str, file: str, directive: str) -> str:
-    """Name the variable of a directive."""
-    name = directive.lower()
-    stands, taken = BETWEEN[file]
-    return f"{role}_{stands}_{name}" if name in taken else f"{role}_{name}"
-
-
 def of(role: str, file: str) -> list[str]:
     """List the directives of a file that a role has variables for."""
-    return [name for name in ODD_SETTINGS[file] if role == "nut_server" or name not in NOT_OF_A_SECONDARY]
+    return [name for name in ODD_SETTINGS[file] if role == "nut_server" or name not in settings_library.PRIMARY_ONLY]
 
 
 def odd(role: str) -> dict[str, Any]:
-    """Give every directive's variable its odd value, and each file an extra."""
-    found = {f"{role}_{file.replace('.', '_')}_extra": EXTRA[file] for file in FILES[role]}
+    """Give every directive its odd value, and each file an extra."""
+    found: dict[str, Any] = {f"{role}_extra_lines": {file: EXTRA[file] for file in FILES[role]}}
     for file in set(FILES[role]) - {"upsd.users"}:
-        found.update({variable(role, file, name): ODD_SETTINGS[file][name][0] for name in of(role, file)})
+        found[settings_library.variable_of(role, file)] = {
+            name: ODD_SETTINGS[file][name][0] for name in of(role, file) if name != "AT"
+        }
+    found[f"{role}_upssched_rules"] = ODD_SETTINGS["upssched.conf"]["AT"][0]
     return found
 
 
@@ -199,26 +183,27 @@ PRIMARIES: dict[str, dict[str, Any]] = {
             },
             {"name": "right", "driver": "dummy-ups", "port": "right.dev", "powervalue": 0},
         ],
-        "nut_server_user": "root",
+        "nut_server_upsmon_user": "root",
         "nut_server_password": "a'b!$%&*()+,-./:;<>?@[]^_`{|}~",
-        "nut_server_minsupplies": 2,
-        "nut_server_poweroff_wait": "10m",
-        "nut_server_hostsync": 45,
-        "nut_server_shutdowncmd": '/bin/sh -c "echo #1; shutdown -h +0"',
-        "nut_server_powerdownflag": "/run/nut/kill power",
-        "nut_server_maxage": 25,
-        "nut_server_maxretry": 4,
-        "nut_server_retrydelay": 6,
-        "nut_server_pollinterval": 3,
-        "nut_server_pollfreq": 7,
-        "nut_server_pollfreqalert": 6,
-        "nut_server_deadtime": 21,
-        "nut_server_rbwarntime": 100,
-        "nut_server_nocommwarntime": 200,
+        "nut_server_nut_conf": {"POWEROFF_WAIT": "10m"},
+        "nut_server_ups_conf": {"maxretry": 4, "retrydelay": 6, "pollinterval": 3},
+        "nut_server_upsd_conf": {"MAXAGE": 25},
+        "nut_server_upsmon_conf": {
+            "MINSUPPLIES": 2,
+            "HOSTSYNC": 45,
+            "SHUTDOWNCMD": '/bin/sh -c "echo #1; shutdown -h +0"',
+            "POWERDOWNFLAG": "/run/nut/kill power",
+            "POLLFREQ": 7,
+            "POLLFREQALERT": 6,
+            "DEADTIME": 21,
+            "RBWARNTIME": 100,
+            "NOCOMMWARNTIME": 200,
+        },
     },
-    "margin": {"nut_server_shutdown_margin": 20, "nut_server_gate": False},
-    "fixed": {"nut_server_finaldelay": 7},
-    "linux": {"nut_server_gate": False},
+    "less": {"nut_server_ups_conf": {"maxretry": None, "retrydelay": ""}, "nut_server_upsmon_conf": {"HOSTSYNC": None}},
+    "margin": {"nut_server_shutdown_margin": 20, "nut_server_gate": {"enabled": False}},
+    "fixed": {"nut_server_upsmon_conf": {"FINALDELAY": 7}},
+    "linux": {"nut_server_gate": {"enabled": False}},
     "odd": {
         **odd("nut_server"),
         "nut_server_devices": [
@@ -245,17 +230,17 @@ PRIMARIES: dict[str, dict[str, Any]] = {
             },
             {"name": "guest", "instcmds": ["beeper.mute", "test.battery.start"], "upsmon": "secondary"},
         ],
-        "nut_server_monitor": [
+        "nut_server_extra_monitors": [
             {"system": "far@[2001:db8::2]:5", "powervalue": 1, "username": "u", "password": "p'", "type": "primary"},
             {"system": "far@away", "username": "u", "password": "p"},
         ],
     },
-    "safe": {"nut_server_tls": True},
+    "safe": {"nut_server_tls": {"enabled": True}},
     "far": {},
     "timed": {
         "nut_server_port": 1,
         "nut_server_devices": [{"name": "left"}, {"name": "right"}],
-        "nut_server_at": [
+        "nut_server_upssched_rules": [
             {"notifytype": "ONBATT", "ups": "right", "command": "START-TIMER", "name": "early", "seconds": 300}
         ],
     },
@@ -267,13 +252,19 @@ PRIMARIES: dict[str, dict[str, Any]] = {
     "double": {"nut_server_users": [{"name": "a"}, {"name": "a"}]},
     "slash": {"nut_server_users": [{"name": "a/b"}]},
     "broken": {"nut_server_users": [{"name": "a", "password": "b#c"}]},
-    "mute": {"nut_server_monitor": [{"system": "far@away", "username": "u", "password": "a#b=c"}]},
-    "unseen": {"nut_server_at": [{"notifytype": "ONBATT", "command": "EXECUTE", "name": "x", "ups": "usp"}]},
-    "unheard": {
-        "nut_server_at": [{"notifytype": "ONBATT", "command": "EXECUTE", "name": "x"}],
-        "nut_server_notifyflag": {"ONBATT": ["SYSLOG"]},
+    "mute": {"nut_server_extra_monitors": [{"system": "far@away", "username": "u", "password": "a#b=c"}]},
+    "unseen": {
+        "nut_server_upssched_rules": [{"notifytype": "ONBATT", "command": "EXECUTE", "name": "x", "ups": "usp"}]
     },
-    "truth": {"nut_server_notifymsg": {False: "x"}},
+    "unheard": {
+        "nut_server_upssched_rules": [{"notifytype": "ONBATT", "command": "EXECUTE", "name": "x"}],
+        "nut_server_upsmon_conf": {"NOTIFYFLAG": {"ONBATT": ["SYSLOG"]}},
+    },
+    "truth": {"nut_server_upsmon_conf": {"NOTIFYMSG": {False: "x"}}},
+    "typo": {"nut_server_upsmon_conf": {"OFDURATION": 30, "OFFDURATION": "soon"}},
+    "typo_device": {"nut_server_devices": [{"name": "ups", "ofdelay": 30}]},
+    "typo_file": {"nut_server_extra_lines": {"upsmon": "X"}},
+    "kind": {"nut_server_devices": [{"name": "ups", "driver": "auto", "offdelay": "soon"}]},
 }
 # of these the files are made, and the host refuses them
 UNFIT = {
@@ -289,13 +280,19 @@ BAD = {
     "double": "nut_server_users: a is a user already",
     "slash": "slash: 'a/b' can't be a user: the user name holds a slash",
     "broken": "broken: what nut_server_users gives a can't be used: the password holds a '#'",
-    "unseen": "the AT line ONBATT EXECUTE x: this host watches no UPS called usp",
-    "unheard": "the notifyflag of ONBATT is SYSLOG, and without EXEC upssched is not called",
-    "truth": "upsmon.conf: NOTIFYMSG: a type of event is no text. Put OFF into quotes",
+    "unseen": "nut_server_upssched_rules: ONBATT EXECUTE x: this host watches no UPS called usp",
+    "unheard": "nut_server_upssched_rules: ONBATT EXECUTE x: NOTIFYFLAG of ONBATT is SYSLOG, and without EXEC upssched is not called",
+    "truth": "nut_server_upsmon_conf: NOTIFYMSG: a type of event is not text. Put OFF into quotes",
+    "typo": "nut_server_upsmon_conf: OFDURATION is not a directive of upsmon.conf. Did you mean OFFDURATION?"
+    " nut_server_upsmon_conf: OFFDURATION is 'soon', and must be a whole number",
+    "typo_device": "nut_server_devices: device ups: there is no key ofdelay. Did you mean offdelay?",
+    "typo_file": "nut_server_extra_lines: upsmon is not one of nut.conf, ups.conf, upsd.conf, upsmon.conf, upssched.conf, upsd.users."
+    " Did you mean upsmon.conf?",
+    "kind": "nut_server_devices: [ups]: offdelay is 'soon', and must be a whole number of seconds",
 }
 # What the lookup homelab.nut.certificate tells.
 TLS = {
-    "__nut_server_tls": {
+    "__nut_server_certificate": {
         "ca": "a",
         "certificate": "b",
         "key": "c",
@@ -319,26 +316,28 @@ SECONDARIES: dict[str, tuple[str, str, dict[str, Any]]] = {
         {
             **odd("nut_client"),
             "nut_client_powervalue": 2,
-            "nut_client_monitor": [{"system": "far@away", "username": "u", "password": "p"}],
+            "nut_client_extra_monitors": [{"system": "far@away", "username": "u", "password": "p"}],
         },
     ),
     "mute2": (
         "ups_clients",
         "far",
-        {"nut_client_monitor": [{"system": "far@away", "username": "u", "password": "a#b=c"}]},
+        {"nut_client_extra_monitors": [{"system": "far@away", "username": "u", "password": "a#b=c"}]},
     ),
     "desk2": (
         "ups_clients",
         "linux",
         {
-            "nut_client_pollfreq": 8,
-            "nut_client_pollfreqalert": 9,
-            "nut_client_deadtime": 27,
-            "nut_client_rbwarntime": 100,
-            "nut_client_nocommwarntime": 200,
-            "nut_client_hostsync": 20,
-            "nut_client_finaldelay": 3,
-            "nut_client_shutdowncmd": '/bin/sh -c "echo #1"',
+            "nut_client_upsmon_conf": {
+                "POLLFREQ": 8,
+                "POLLFREQALERT": 9,
+                "DEADTIME": 27,
+                "RBWARNTIME": 100,
+                "NOCOMMWARNTIME": 200,
+                "HOSTSYNC": 20,
+                "FINALDELAY": 3,
+                "SHUTDOWNCMD": '/bin/sh -c "echo #1"',
+            },
         },
     ),
 }
@@ -389,13 +388,13 @@ LINUX = [
 def test_files_that_nut_takes(rendered: dict[str, dict[str, Any]], host: str) -> None:
     files = rendered[host]["rendered"]
     assert set(files) == set(FILES["nut_client" if host in LINUX else "nut_server"])
-    assert consistency.together(files) == []
+    assert consistency.find_inconsistencies(files) == []
     assert all(text.startswith("# Written by Ansible") for text in files.values())
 
 
 @pytest.mark.parametrize(("host", "said"), UNFIT.items())
 def test_files_with_a_login_that_nut_cannot_use(rendered: dict[str, dict[str, Any]], host: str, said: str) -> None:
-    (wrong,) = consistency.together(rendered[host]["rendered"])
+    (wrong,) = consistency.find_inconsistencies(rendered[host]["rendered"])
     assert wrong.startswith(said)
 
 
@@ -406,7 +405,7 @@ def test_files_that_are_not_made(rendered: dict[str, dict[str, Any]], host: str,
 
 
 def words(text: str) -> list[list[str]]:
-    return [list(line.words) for line in grammar.parse(text)]
+    return [list(line.words) for line in grammar.parse_lines(text)]
 
 
 def test_nut_conf(rendered: dict[str, dict[str, Any]]) -> None:
@@ -423,10 +422,10 @@ def test_nut_conf(rendered: dict[str, dict[str, Any]]) -> None:
 
 
 def test_ups_conf(rendered: dict[str, dict[str, Any]]) -> None:
-    bare = ups_conf.parse(rendered["bare"]["rendered"]["ups.conf"])
+    bare = ups_conf.parse_ups_conf(rendered["bare"]["rendered"]["ups.conf"])
     assert dict(bare.settings) == {"maxretry": "3", "retrydelay": "5", "pollinterval": "2"}
     assert {name: dict(one.keys) for name, one in bare.sections.items()} == {"ups": {"driver": "auto", "port": "auto"}}
-    full = ups_conf.parse(rendered["full"]["rendered"]["ups.conf"])
+    full = ups_conf.parse_ups_conf(rendered["full"]["rendered"]["ups.conf"])
     assert dict(full.settings) == {"maxretry": "4", "retrydelay": "6", "pollinterval": "3"}
     assert {name: dict(one.keys) for name, one in full.sections.items()} == {
         "left": {
@@ -439,6 +438,13 @@ def test_ups_conf(rendered: dict[str, dict[str, Any]]) -> None:
         },
         "right": {"driver": "dummy-ups", "port": "right.dev"},
     }
+
+
+def test_null_takes_the_role_s_own_setting_away(rendered: dict[str, dict[str, Any]]) -> None:
+    files = rendered["less"]["rendered"]
+    assert dict(ups_conf.parse_ups_conf(files["ups.conf"]).settings) == {"pollinterval": "2"}
+    assert "HOSTSYNC" not in settings(rendered, "less")
+    assert settings(rendered, "less").keys() == settings(rendered, "bare").keys() - {"HOSTSYNC"}
 
 
 def test_upsd_conf(rendered: dict[str, dict[str, Any]]) -> None:
@@ -454,13 +460,13 @@ def test_upsd_conf(rendered: dict[str, dict[str, Any]]) -> None:
 def test_upsd_users(rendered: dict[str, dict[str, Any]]) -> None:
     """Each host that hangs on this primary has a login, with no more rights than it needs, and nobody else."""
     made = rendered["full"]["passwords"]
-    assert upsd.users(rendered["full"]["rendered"]["upsd.users"]) == {
+    assert upsd.read_users(rendered["full"]["rendered"]["upsd.users"]) == {
         "root": User("root", PRIMARIES["full"]["nut_server_password"], "primary"),
         "nas": User("nas", made["nas"], "secondary"),
         "media-1": User("media-1", made["media"], "secondary"),
         "desk": User("desk", "x'y;z", "secondary"),
     }
-    assert upsd.users(rendered["bare"]["rendered"]["upsd.users"]) == {
+    assert upsd.read_users(rendered["bare"]["rendered"]["upsd.users"]) == {
         "monitor": User("monitor", made["bare"], "primary")
     }
     assert "SET" not in rendered["full"]["rendered"]["upsd.users"]
@@ -475,24 +481,24 @@ def test_passwords_are_made_for_those_without_one(rendered: dict[str, dict[str, 
 
 def test_monitors_of_a_primary(rendered: dict[str, dict[str, Any]]) -> None:
     secret = PRIMARIES["full"]["nut_server_password"]
-    assert upsmon.monitors(rendered["full"]["rendered"]["upsmon.conf"]) == (
+    assert upsmon.read_monitors(rendered["full"]["rendered"]["upsmon.conf"]) == (
         Monitor("left@localhost:1234", 2, "root", secret, "primary"),
         Monitor("right@localhost:1234", 0, "root", secret, "primary"),
     )
     made = rendered["bare"]["passwords"]["bare"]
-    assert upsmon.monitors(rendered["bare"]["rendered"]["upsmon.conf"]) == (
+    assert upsmon.read_monitors(rendered["bare"]["rendered"]["upsmon.conf"]) == (
         Monitor("ups@localhost:3493", 1, "monitor", made, "primary"),
     )
 
 
 def test_monitor_of_a_secondary(rendered: dict[str, dict[str, Any]]) -> None:
     made = rendered["media"]["passwords"]["media"]
-    (media,) = upsmon.monitors(rendered["media"]["rendered"]["upsmon.conf"])
+    (media,) = upsmon.read_monitors(rendered["media"]["rendered"]["upsmon.conf"])
     assert media == Monitor("left@[2001:db8::1]:1234", 1, "media-1", made, "secondary")
     assert (media.host, media.port) == ("2001:db8::1", 1234)
-    (desk,) = upsmon.monitors(rendered["desk"]["rendered"]["upsmon.conf"])
+    (desk,) = upsmon.read_monitors(rendered["desk"]["rendered"]["upsmon.conf"])
     assert (desk.user, desk.password) == ("desk", "x'y;z")
-    (desk2,) = upsmon.monitors(rendered["desk2"]["rendered"]["upsmon.conf"])
+    (desk2,) = upsmon.read_monitors(rendered["desk2"]["rendered"]["upsmon.conf"])
     assert (desk2.system, desk2.user) == ("ups@linux:3493", "desk2")
 
 
@@ -500,9 +506,9 @@ def test_monitor_of_a_secondary(rendered: dict[str, dict[str, Any]]) -> None:
 def test_the_primary_knows_its_secondary(rendered: dict[str, dict[str, Any]], host: str) -> None:
     """What the one sends is what the other holds, and what is watched is served."""
     primary = rendered[SECONDARIES[host][1]]["rendered"]
-    one, *_others = upsmon.monitors(rendered[host]["rendered"]["upsmon.conf"])
-    assert upsd.users(primary["upsd.users"])[one.user] == User(one.user, one.password, "secondary")
-    assert one.ups in ups_conf.parse(primary["ups.conf"]).sections
+    one, *_others = upsmon.read_monitors(rendered[host]["rendered"]["upsmon.conf"])
+    assert upsd.read_users(primary["upsd.users"])[one.user] == User(one.user, one.password, "secondary")
+    assert one.ups in ups_conf.parse_ups_conf(primary["ups.conf"]).sections
 
 
 def settings(rendered: dict[str, dict[str, Any]], host: str) -> dict[str, str]:
@@ -523,7 +529,7 @@ def test_every_setting_is_read_as_it_was_set(rendered: dict[str, dict[str, Any]]
     text = rendered[host]["rendered"][file]
     # the user's own text comes last, behind a line that says where it is from
     *before, last = text.partition("\n[ups]")[0].rstrip().splitlines()
-    assert (before[-1], last) == (f"# {role}_{file.replace('.', '_')}_extra", EXTRA[file].rstrip())
+    assert (before[-1], last) == (f"# {role}_extra_lines", EXTRA[file].rstrip())
     assert text.endswith("\n")
     text = "\n".join([*before, ""])
     if file == "upsd.users":
@@ -540,7 +546,7 @@ def test_every_setting_is_read_as_it_was_set(rendered: dict[str, dict[str, Any]]
         done = subprocess.run(["sh", "-c", f"{text}\n{shown}"], capture_output=True, text=True, check=True, env={})
         found = {name: [value] for name, value in zip(wanted, done.stdout.splitlines(), strict=True)}
     elif file == "ups.conf":
-        found = {name: [] if value is None else [value] for name, value in ups_conf.parse(text).settings}
+        found = {name: [] if value is None else [value] for name, value in ups_conf.parse_ups_conf(text).settings}
     else:
         for line in words(text):
             if line[0] not in ("MONITOR", "LISTEN"):
@@ -565,7 +571,7 @@ def test_unset_settings_are_not_written(rendered: dict[str, dict[str, Any]]) -> 
 
 
 def test_the_odd_device(rendered: dict[str, dict[str, Any]]) -> None:
-    conf = ups_conf.parse(rendered["odd"]["rendered"]["ups.conf"])
+    conf = ups_conf.parse_ups_conf(rendered["odd"]["rendered"]["ups.conf"])
     assert {name: dict(one.keys) for name, one in conf.sections.items()} == {
         "ups": {
             "driver": "usbhid-ups",
@@ -583,7 +589,7 @@ def test_the_odd_device(rendered: dict[str, dict[str, Any]]) -> None:
 def test_further_users(rendered: dict[str, dict[str, Any]]) -> None:
     text = rendered["odd"]["rendered"]["upsd.users"]
     made = rendered["odd"]["passwords"]
-    assert upsd.users(text) == {
+    assert upsd.read_users(text) == {
         "monitor": User("monitor", made["odd"], "primary"),
         "viewer": User("viewer", made["viewer@odd"], ""),
         "admin": User("admin", "a'b\"c", "primary"),
@@ -604,10 +610,10 @@ def test_further_users(rendered: dict[str, dict[str, Any]]) -> None:
 
 
 def test_further_ups_of_others(rendered: dict[str, dict[str, Any]]) -> None:
-    _own, far, away = upsmon.monitors(rendered["odd"]["rendered"]["upsmon.conf"])
+    _own, far, away = upsmon.read_monitors(rendered["odd"]["rendered"]["upsmon.conf"])
     assert far == Monitor("far@[2001:db8::2]:5", 1, "u", "p'", "primary")
     assert away == Monitor("far@away", 0, "u", "p", "secondary")
-    own, *others = upsmon.monitors(rendered["odd2"]["rendered"]["upsmon.conf"])
+    own, *others = upsmon.read_monitors(rendered["odd2"]["rendered"]["upsmon.conf"])
     assert (own.system, own.power, others) == ("ups@far:3493", 2, [away])
 
 
@@ -745,15 +751,11 @@ def test_every_option_is_of_its_role_and_used(role: str) -> None:
 def test_the_library_has_the_same_defaults() -> None:
     """Another host's variables don't hold a role's defaults, so the library has these of its own."""
     defaults = load("nut_server", "defaults/main.yml")
-    assert defaults["nut_server_user"] == the_inventory.PRIMARY_USER
+    assert defaults["nut_server_upsmon_user"] == the_inventory.PRIMARY_USER
     assert defaults["nut_server_port"] == upsd.PORT
     (nas,) = the_inventory.clients({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": {}})
     (device,) = defaults["nut_server_devices"]
     assert (nas["ups"], nas["primary_port"]) == (device["name"], defaults["nut_server_port"])
-    options = load("nut_server", "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    keys = options["nut_server_devices"]["options"]
-    assert dict(ups_conf.section({"name": "ups"}).keys) == {key: keys[key]["default"] for key in ("driver", "port")}
-    assert ups_conf.section({key: "1" for key in keys if keys[key]["type"] != "dict"}).name == "1"
 
 
 def options_of(role: str) -> dict[str, Any]:
@@ -762,77 +764,27 @@ def options_of(role: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_directive_of_nut_has_a_variable(role: str) -> None:
-    """But for those that this collection refuses everywhere."""
-    options, defaults = options_of(role), load(role, "defaults/main.yml")
-    for file in set(FILES[role]) - {"upsd.users"}:
-        own = {name for name, one in directives.DIRECTIVES[file].items() if not one.never}
-        if role == "nut_client":
-            own -= NOT_OF_A_SECONDARY
-        for name in own:
-            assert variable(role, file, name) in options, name
-            assert variable(role, file, name) in defaults, name
-        # the list above is complete, but for those that other tests are about
-        assert own - set(of(role, file)) <= {"LISTEN", "MONITOR"}
-    if role == "nut_server":
-        users = {name for name, one in directives.DIRECTIVES["upsd.users"].items() if not one.never}
-        assert users < set(options["nut_server_users"]["options"])
-
-
-def test_every_key_of_a_device_has_a_place() -> None:
-    keys = options_of("nut_server")["nut_server_devices"]["options"]
-    known = {name.removesuffix(".*") for name, one in directives.DEVICE.items() if not one.never}
-    # winhid does something on Windows only
-    assert known - set(keys) == {"winhid"} & known
-    assert set(keys) - known == {"name", "powervalue", "options"}
-
-
-def kinds() -> list[tuple[str, str, directives.Directive, dict[str, Any]]]:
-    """List each role's options that are one directive: where, its name, what NUT knows of it, and the option."""
-    found = []
-    for role in ROLES:
-        options = options_of(role)
-        for file in (one for one in FILES[role] if one != "upsd.users"):
-            for name in of(role, file):
-                found.append((role, name, directives.DIRECTIVES[file][name], options[variable(role, file, name)]))
-    keys = options_of("nut_server")["nut_server_devices"]["options"]
-    found += [("device", name, one, keys[name]) for name, one in directives.DEVICE.items() if name in keys]
-    return found
-
-
-TYPES = {
-    **dict.fromkeys(("number", "positive", "integer", "seconds", "number?"), "int"),
-    **dict.fromkeys(("boolean", "true|false", "0|1", "flag", "present"), "bool"),
-    **dict.fromkeys(("path", "text", "word", "hex", "delay"), "str"),
-    **dict.fromkeys(("identity", "notifymsg", "notifyflag"), "dict"),
-    **dict.fromkeys(("certhost", "at"), "list"),
-    "exit": "raw",
-}
-
-
-@pytest.mark.parametrize(("where", "name", "known", "option"), kinds())
-def test_an_option_is_as_its_directive(
-    where: str, name: str, known: directives.Directive, option: dict[str, Any]
-) -> None:
-    """Of its type, with its words, and with the release that it is new in."""
-    if "|" in known.kind and known.kind not in TYPES:
-        words = set(known.kind.split("|"))
-        if name == "MODE":
-            words -= {"none", "netclient"}  # that would not be a primary
-        assert (option["type"], set(option["choices"]) - {""}) == ("str", words)
-    elif name == "POWERDOWNFLAG":
-        assert option["type"] == "path"
-    else:
-        assert option["type"] == TYPES[known.kind]
-    said = " ".join([option["description"]] if isinstance(option["description"], str) else option["description"])
-    told = f"From NUT {'.'.join(map(str, known.since))} on" in said
-    assert told == (known.since > (2, 8, 0)), said
-    if where != "device":
-        assert f"({name})" in said
+def test_odd_settings_have_every_directive(role: str) -> None:
+    """But for those that are refused everywhere, and those that other tests are about."""
+    for file in settings_library.FILES[role]:
+        known = {name for name, directive in directives.DIRECTIVES[file].items() if not directive.never}
+        assert known - set(ODD_SETTINGS[file]) <= {"LISTEN", "MONITOR"}
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_what_upssched_may_be_told(role: str) -> None:
-    line = options_of(role)[f"{role}_at"]["options"]
-    assert line["notifytype"]["choices"] == list(directives.NOTIFY_TYPES)
-    assert set(line["command"]["choices"]) == {name for name, one in directives.AT_COMMANDS.items() if not one.never}
+def test_each_file_has_a_variable_that_tells_the_role_s_own_settings(role: str) -> None:
+    options, own = options_of(role), load(role, "vars/main.yml")[f"__{role}_own_settings"]
+    assert set(own) == set(settings_library.FILES[role])
+    for file, values in own.items():
+        option = options[settings_library.variable_of(role, file)]
+        assert (option["type"], option["default"]) == ("dict", {})
+        told = " ".join(option["description"])
+        assert f"directives of {file}".lower() in told.lower().replace("c(", "").replace(")", "")
+        assert "does not merge dictionaries" in told
+        assert [name for name in values if name not in told] == []
+        assert set(values) <= set(directives.DIRECTIVES[file])
+
+
+def test_a_user_of_upsd_may_have_all_that_nut_knows() -> None:
+    users = {name for name, directive in directives.DIRECTIVES["upsd.users"].items() if not directive.never}
+    assert users < set(options_of("nut_server")["nut_server_users"]["options"])

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.access_keeper import Keeper
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.access_keeper import AccessKeeper
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_access
 from ansible_collections.homelab.nut.tests.unit.support.nft import listed
 
 NAS = access.make_source("nas", "nas.lan")
-TEXT = access.render([3493], {NAS: ["192.0.2.5"]})
+TEXT = access.render_table([3493], {NAS: ["192.0.2.5"]})
 
 
 class Machine:
@@ -41,7 +41,7 @@ class Machine:
         self.commands.append(tuple(command))
         if self.refuses:
             return 1, "\x1b[2JOperation not permitted\n"
-        those = access.known_sources(self.file.read_text()).values()
+        those = access.parse_sources(self.file.read_text()).values()
         self.loaded = [address for addresses in those for address in addresses]
         return 0, ""
 
@@ -53,5 +53,5 @@ class Machine:
     def main(self, *arguments: str) -> int:
         self.out.clear()
         self.err.clear()
-        keeper = Keeper(self.out.append, self.err.append, self.root, self.nft, self.resolve)
+        keeper = AccessKeeper(self.out.append, self.err.append, self.root, self.nft, self.resolve)
         return nut_access.main(arguments, keeper)

@@ -66,7 +66,7 @@ class FakeUpsd:
     opened: int = 0
     tracks: bool = False
     on: Callable[[tuple[str, ...]], None] = lambda words: None
-    where: str = "pve:3493"
+    address: str = "pve:3493"
 
     def __enter__(self) -> FakeUpsd:
         self.opened += 1
@@ -86,7 +86,7 @@ class FakeUpsd:
         self._raise(words[0])
         self.on(words)
 
-    def renew(self) -> None:
+    def renew_timeout(self) -> None:
         pass
 
     def list_ups(self) -> dict[str, str]:
@@ -105,11 +105,13 @@ class FakeUpsd:
     def get_var(self, ups: str, name: str) -> str:
         self._raise("get_var")
         if name not in self.variables:
-            raise net_errors.VarNotSupported("VAR-NOT-SUPPORTED", self.where, name)
+            raise net_errors.VarNotSupported("VAR-NOT-SUPPORTED", self.address, name)
         return self.variables[name]
 
-    def get_type(self, ups: str, name: str) -> client.Type:
-        return client.Type(True, name == "input.sensitivity", "delay" in name, 5 if name == "ups.id" else None, True)
+    def get_type(self, ups: str, name: str) -> client.VariableType:
+        return client.VariableType(
+            True, name == "input.sensitivity", "delay" in name, 5 if name == "ups.id" else None, True
+        )
 
     def get_desc(self, ups: str, name: str) -> str:
         return ""
@@ -125,7 +127,7 @@ class FakeUpsd:
 
     def set_tracking(self) -> None:
         if self.old:
-            raise net_errors.InvalidArgument("INVALID-ARGUMENT", self.where, "SET TRACKING ON")
+            raise net_errors.InvalidArgument("INVALID-ARGUMENT", self.address, "SET TRACKING ON")
         self.tracks = True
 
     def instcmd(self, ups: str, command: str, value: str | None = None) -> str | None:
@@ -154,7 +156,9 @@ class FakeUpsd:
 
 def operator(server: FakeUpsd, clock: Clock, **more: Any) -> net_commands.Operator:
     given = {"username": "admin", "password": "s3cret", **more}
-    return net_commands.Operator(lambda: cast("client.Client", server), "a", clock=clock, sleep=clock.sleep, **given)
+    return net_commands.Operator(
+        lambda: cast("client.UpsdClient", server), "a", clock=clock, sleep=clock.sleep, **given
+    )
 
 
 NO_RIGHT = net_errors.AccessDenied("ACCESS-DENIED", "pve:3493", "it")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A primary and a secondary on which all is well, as the doctor sees them, and what breaks on them."""
+"""A healthy primary and secondary as the doctor observes them, and functions that break them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Any
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits as deploy_kits
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import checks
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.exam import Expected, ExpectedClient
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
     NOTE,
     OK,
     Finding,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.look import Expected, Machine
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
-    Cut,
+    CutFlag,
     File,
+    Observation,
     Process,
-    Seen,
-    Served,
     Socket,
+    UpsdAnswer,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, snapshot
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import report
@@ -70,9 +70,9 @@ HOTPLUG_FILES = {
     "logrotate": "y\n",
 }
 ACCESS_FILES = {name: "z\n" for name in deploy_kits.ACCESS.places if name != deploy_kits.ACCESS_TABLE}
-TABLE = access.render([3493], {access.make_source("nas", "nas.lan"): ["192.0.2.20"]})
+TABLE = access.render_table([3493], {access.make_source("nas", "nas.lan"): ["192.0.2.20"]})
 TABLE_PATH = deploy_kits.ACCESS.places[deploy_kits.ACCESS_TABLE].path
-LOADED = access.Loaded(frozenset({3493}), access.collapse(["192.0.2.20"]), 7, True, 0, ())
+LOADED = access.LoadedTable(frozenset({3493}), access.collapse_networks(["192.0.2.20"]), 7, True, 0, ())
 GATE_PROGRAM, HOTPLUG_PROGRAM = deploy_kits.SHUTDOWN.program, deploy_kits.HOTPLUG.program
 VARIABLES = {
     "ups.status": "OL CHRG",
@@ -85,15 +85,17 @@ VARIABLES = {
 }
 
 
-def file(text: str = "", mode: int = 0o640, gid: int = NUT, changed: float = NOW - 5000, digest: str = "d") -> File:
+def make_file(
+    text: str = "", mode: int = 0o640, gid: int = NUT, changed: float = NOW - 5000, digest: str = "d"
+) -> File:
     return File(mode, 0, gid, changed, digest, text)
 
 
-def unit(active: str = "active", enabled: str = "enabled", load: str = "loaded", sub: str = "running") -> Unit:
+def make_unit(active: str = "active", enabled: str = "enabled", load: str = "loaded", sub: str = "running") -> Unit:
     return Unit(active, enabled, 42, sub, load, "success", NOW - 1000)
 
 
-def ups(**changes: Any) -> snapshot.UpsState:
+def make_ups(**changes: Any) -> snapshot.UpsState:
     given = {
         "name": "ups",
         "description": "",
@@ -107,9 +109,9 @@ def ups(**changes: Any) -> snapshot.UpsState:
     return snapshot.UpsState(**{**given, **changes})
 
 
-def served(*states: snapshot.UpsState, here: str = "127.0.0.1") -> Served:
-    stale = tuple((one.name, one.error or "") for one in states if not one.fresh)
-    return Served(snapshot.Report("2.8.1", "1.3", states, (), stale, ""), here)
+def upsd_answer(*states: snapshot.UpsState, own_address: str = "127.0.0.1") -> UpsdAnswer:
+    stale = tuple((state.name, state.error or "") for state in states if not state.fresh)
+    return UpsdAnswer(snapshot.UpsdReport("2.8.1", "1.3", states, (), stale, ""), own_address)
 
 
 DEVICE = bus.UsbDevice(
@@ -117,42 +119,42 @@ DEVICE = bus.UsbDevice(
 )
 
 
-def own(kit: deploy_kits.Kit, texts: dict[str, str]) -> dict[str, File]:
-    found = {kit.places[name].path: file(text) for name, text in texts.items() if text}
-    return {**found, kit.program: file(mode=0o755, digest=f"digest of {kit.name}")}
+def kit_files(kit: deploy_kits.Kit, texts: dict[str, str]) -> dict[str, File]:
+    found = {kit.places[name].path: make_file(text) for name, text in texts.items() if text}
+    return {**found, kit.program: make_file(mode=0o755, digest=f"digest of {kit.name}")}
 
 
-CUT = Cut("/run/nut-killpower", "set", 1 << 20, 1000)
-SEEN = Seen(
+CUT = CutFlag("/run/nut-killpower", "set", 1 << 20, 1000)
+SEEN = Observation(
     now=NOW,
     group=NUT,
     release=(2, 8, 1),
     installed=("upsmon", "upsd"),
-    files={name: file(text) for name, text in FILES.items()},
-    own={
-        **own(deploy_kits.SHUTDOWN, GATE_FILES),
-        **own(deploy_kits.HOTPLUG, HOTPLUG_FILES),
-        **own(deploy_kits.ACCESS, {**ACCESS_FILES, deploy_kits.ACCESS_TABLE: TABLE}),
+    files={name: make_file(text) for name, text in FILES.items()},
+    own_files={
+        **kit_files(deploy_kits.SHUTDOWN, GATE_FILES),
+        **kit_files(deploy_kits.HOTPLUG, HOTPLUG_FILES),
+        **kit_files(deploy_kits.ACCESS, {**ACCESS_FILES, deploy_kits.ACCESS_TABLE: TABLE}),
     },
     units={
-        "nut-monitor.service": unit(),
-        "nut-server.service": unit(),
-        "nut.target": unit(),
-        "nut-driver@ups.service": unit(),
-        "nut-driver-enumerator.path": unit("inactive", "disabled"),
-        "nut-shutdown.service": unit("inactive", "static"),
+        "nut-monitor.service": make_unit(),
+        "nut-server.service": make_unit(),
+        "nut.target": make_unit(),
+        "nut-driver@ups.service": make_unit(),
+        "nut-driver-enumerator.path": make_unit("inactive", "disabled"),
+        "nut-shutdown.service": make_unit("inactive", "static"),
         "nut-stages.service": ABSENT,
-        "nut-watch.service": unit(),
-        "nut-hotplug.service": unit("inactive", "static"),
-        "nut-hotplug.timer": unit(),
-        "nut-access.service": unit(sub="exited"),
-        "nut-access-refresh.timer": unit(enabled="static"),
+        "nut-watch.service": make_unit(),
+        "nut-hotplug.service": make_unit("inactive", "static"),
+        "nut-hotplug.timer": make_unit(),
+        "nut-access.service": make_unit(sub="exited"),
+        "nut-access-refresh.timer": make_unit(enabled="static"),
     },
     processes=(Process("upsd", 1, "nut"), Process("upsmon", 2, "root"), Process("upsmon", 3, "nut")),
     sockets=(Socket("0.0.0.0", 22, ""), Socket("0.0.0.0", 3493, "upsd")),
     devices=(DEVICE,),
-    served=served(ups()),
-    watched={"ups@localhost:3493": served(ups())},
+    served=upsd_answer(make_ups()),
+    watched={"ups@localhost:3493": upsd_answer(make_ups())},
     addresses={"nas": ("192.0.2.20",)},
     cut=CUT,
     firewall=(),
@@ -165,7 +167,7 @@ EXPECTED = Expected(
     files=FILES,
     kits={"nut-shutdown": GATE_FILES, "nut-hotplug": HOTPLUG_FILES, "nut-access": ACCESS_FILES},
     digests={GATE_PROGRAM: "digest of nut-shutdown", HOTPLUG_PROGRAM: "digest of nut-hotplug"},
-    clients=(Machine("nas", "192.0.2.20", "ups"),),
+    clients=(ExpectedClient("nas", "192.0.2.20", "ups"),),
     plan={"holds": True, "feasible": True, "plan": {"verdict": "The plan holds", "constraints": []}},
 )
 
@@ -175,63 +177,63 @@ CLIENT_FILES = {
     'SHUTDOWNCMD "/sbin/shutdown -h +0"\n',
     "upssched.conf": "\n",
 }
-CLIENT = Seen(
+CLIENT = Observation(
     now=NOW,
     group=NUT,
     release=(2, 8, 1),
     installed=("upsmon",),
-    files={name: file(text) for name, text in CLIENT_FILES.items()},
-    units={"nut-monitor.service": unit(), "nut.target": unit()},
+    files={name: make_file(text) for name, text in CLIENT_FILES.items()},
+    units={"nut-monitor.service": make_unit(), "nut.target": make_unit()},
     processes=(Process("upsmon", 2, "root"), Process("upsmon", 3, "nut")),
-    watched={"ups@pve:3493": served(ups(clients=("192.0.2.30", "127.0.0.1")), here="192.0.2.30")},
+    watched={"ups@pve:3493": upsd_answer(make_ups(clients=("192.0.2.30", "127.0.0.1")), own_address="192.0.2.30")},
     synchronized=True,
 )
 CLIENT_EXPECTED = Expected(name="media", primary=False, files=CLIENT_FILES)
 
 
-def bad(seen: Seen = SEEN, expected: Expected = EXPECTED) -> list[Finding]:
-    return [one for one in checks.examine(seen, expected) if one.verdict not in (OK, NOTE)]
+def find_problems(seen: Observation = SEEN, expected: Expected = EXPECTED) -> list[Finding]:
+    return [finding for finding in checks.examine_host(seen, expected) if finding.verdict not in (OK, NOTE)]
 
 
-def text(name: str, change: Callable[[str], str], seen: Seen = SEEN) -> Seen:
+def with_text(name: str, change: Callable[[str], str], seen: Observation = SEEN) -> Observation:
     before = seen.files[name]
     return replace(seen, files={**seen.files, name: replace(before, text=change(before.text))})
 
 
-def units(name: str, one: Unit | None, seen: Seen = SEEN) -> Seen:
+def with_unit(name: str, unit: Unit | None, seen: Observation = SEEN) -> Observation:
     rest = {key: value for key, value in seen.units.items() if key != name}
-    return replace(seen, units={**rest, **({name: one} if one else {})})
+    return replace(seen, units={**rest, **({name: unit} if unit else {})})
 
 
-def state(**changes: Any) -> Seen:
-    one = ups(**changes)
-    return replace(SEEN, served=served(one), watched={"ups@localhost:3493": served(one)})
+def with_ups(**changes: Any) -> Observation:
+    state = make_ups(**changes)
+    return replace(SEEN, served=upsd_answer(state), watched={"ups@localhost:3493": upsd_answer(state)})
 
 
-def variables(**changes: str) -> Seen:
-    return state(variables={**VARIABLES, **{name.replace("_", "."): value for name, value in changes.items()}})
+def with_variables(**changes: str) -> Observation:
+    return with_ups(variables={**VARIABLES, **{name.replace("_", "."): value for name, value in changes.items()}})
 
 
-def without(name: str) -> Seen:
+def without_file(name: str) -> Observation:
     return replace(SEEN, files={key: value for key, value in SEEN.files.items() if key != name})
 
 
-def own_file(path: str, change: Callable[[File], File | None]) -> Seen:
-    changed = change(SEEN.own[path])
-    rest = {key: value for key, value in SEEN.own.items() if key != path}
-    return replace(SEEN, own={**rest, **({path: changed} if changed else {})})
+def with_own_file(path: str, change: Callable[[File], File | None]) -> Observation:
+    changed = change(SEEN.own_files[path])
+    rest = {key: value for key, value in SEEN.own_files.items() if key != path}
+    return replace(SEEN, own_files={**rest, **({path: changed} if changed else {})})
 
 
-def nothing_of(kit: deploy_kits.Kit) -> Seen:
+def without_kit(kit: deploy_kits.Kit) -> Observation:
     ours = {kit.program, *(place.path for place in kit.places.values())}
-    return replace(SEEN, own={key: value for key, value in SEEN.own.items() if key not in ours})
+    return replace(SEEN, own_files={key: value for key, value in SEEN.own_files.items() if key not in ours})
 
 
 GATE_POLICY = deploy_kits.SHUTDOWN.places["shutdown.json"].path
 GATE_UNIT = deploy_kits.SHUTDOWN.places["nut-shutdown.service"].path
 
 
-def last_report(rule: str | None, reason: str | None = "r", down: float | None = 12.0) -> report.Report:
-    """Return the gate's report of a shutdown, of one machine. down: when that was down."""
+def last_report(rule: str | None, reason: str | None = "r", down: float | None = 12.0) -> report.GateReport:
+    """Return the gate's report of a shutdown of one machine. down: seconds until it was down, None if never."""
     machine = report.MachineReport("nas", 60.0, 120.0, down, assumed=False, given_up=down is None)
-    return report.Report("gate", NOW - 90, 30.0, rule, reason, (machine,), (), ())
+    return report.GateReport("gate", NOW - 90, 30.0, rule, reason, (machine,), (), ())

@@ -11,7 +11,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import Client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import UpsdClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,8 +136,8 @@ class FakeUpsd:
             assert not thread.is_alive()
         self._listener.close()
 
-    def client(self, timeout: float = 5.0) -> Client:
-        return Client("127.0.0.1", self.port, timeout=timeout)
+    def client(self, timeout: float = 5.0) -> UpsdClient:
+        return UpsdClient("127.0.0.1", self.port, timeout=timeout)
 
 
 @contextmanager

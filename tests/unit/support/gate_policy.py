@@ -6,9 +6,14 @@
 
 from __future__ import annotations
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Guest, Machine, Policy, Ups
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
+    AwaitedMachine,
+    GuestId,
+    ShutdownPolicy,
+    UpsAddress,
+)
 
-NAS = Machine("nas", ("192.0.2.20",), (22, 443), None, 60.0, 120.0)
-VM = Machine("vm", (), (), Guest("qm", 100), 30.0, 90.0)
-UPS = Ups("ups")
-POLICY = Policy((UPS,), (NAS,), settle=3.0, reserve=60.0, longest=600.0)
+NAS = AwaitedMachine("nas", ("192.0.2.20",), (22, 443), None, 60.0, 120.0)
+VM = AwaitedMachine("vm", (), (), GuestId("qm", 100), 30.0, 90.0)
+UPS = UpsAddress("ups")
+POLICY = ShutdownPolicy((UPS,), (NAS,), settle=3.0, reserve=60.0, longest=600.0)

@@ -144,7 +144,7 @@ class Machine:
 
     @property
     def conf(self) -> ups_conf.UpsConf:
-        return ups_conf.parse(self.path.read_text() if self.path.exists() else "")
+        return ups_conf.parse_ups_conf(self.path.read_text() if self.path.exists() else "")
 
     @property
     def memory(self) -> hotplug_memory.State:
@@ -171,7 +171,7 @@ class Machine:
         )
 
     def host(self, **more: Any) -> Host:
-        rules = policy.check({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev), **self.policy})
+        rules = policy.check_policy({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev), **self.policy})
         for driver in ("usbhid-ups", "nutdrv_qx", "dummy-ups"):
             (self.root / "bin" / driver).touch()
         given = {

@@ -19,10 +19,10 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide im
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus, fingerprint
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import Ups, UsbDevice
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import resolve
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import Policy, check
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.resolution import Known, Resolution
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbDevice, UsbUps
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import resolve_names
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import UsbPolicy, check_policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.resolution import KnownUpses, NameResolution
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ NOW = 100_000.0
 LONG = NOW - 10_000
 ENDED = Unit("activating", "enabled", 0, "auto-restart")
 STOPS = Unit("deactivating", "enabled", 7, "stop-sigterm")
-DEFAULT = Policy()
+DEFAULT = UsbPolicy()
 
 
-def ups(ids: str = "051d:0002", serial: str = "", port: str = "1-1", driver: str = "usbhid-ups", **more: Any) -> Ups:
+def ups(ids: str = "051d:0002", serial: str = "", port: str = "1-1", driver: str = "usbhid-ups", **more: Any) -> UsbUps:
     vendor, product = ids.split(":")
     bus, path = port.split("-")
     controller = more.pop("controller", f"0000:00:1{bus}.0")
@@ -58,7 +58,7 @@ def ups(ids: str = "051d:0002", serial: str = "", port: str = "1-1", driver: str
         accessible=more.pop("accessible", True),
         hid_power=more.pop("hid_power", True),
     )
-    return Ups(device, driver, more.pop("why", "NUT's table"))
+    return UsbUps(device, driver, more.pop("why", "NUT's table"))
 
 
 APC = ups("051d:0002", "5B1234T56789")
@@ -80,28 +80,28 @@ NUL = UpsConf((), {})
 
 
 def conf(text: str) -> UpsConf:
-    return ups_conf.parse(text)
+    return ups_conf.parse_ups_conf(text)
 
 
 def keys(section: Section) -> dict[str, str | None]:
     return dict(section.keys)
 
 
-def known(wanted: str | None = AUTO, now: str | UpsConf = NUL, **more: Any) -> Known:
+def known(wanted: str | None = AUTO, now: str | UpsConf = NUL, **more: Any) -> KnownUpses:
     parsed = conf(wanted) if wanted is not None else None
-    return Known(parsed, conf(now) if isinstance(now, str) else now, **more)
+    return KnownUpses(parsed, conf(now) if isinstance(now, str) else now, **more)
 
 
-def noted(was: Known, now: UpsConf, res: Resolution) -> dict[str, str]:
+def noted(was: KnownUpses, now: UpsConf, res: NameResolution) -> dict[str, str]:
     """The notes of what was written: what is not ours was not written by us."""
-    made = {name: ups_conf.render((one,)) for name, one in now.sections.items() if name not in res.fixed}
+    made = {name: ups_conf.render_sections((one,)) for name, one in now.sections.items() if name not in res.fixed}
     return {**{name: text for name, text in was.written.items() if name in res.fixed}, **made}
 
 
-def after(was: Known, res: Resolution) -> Known:
+def after(was: KnownUpses, res: NameResolution) -> KnownUpses:
     """What is known when a resolution was put in place."""
     written = noted(was, res.conf, res)
-    return Known(was.wanted, res.conf, res.found, res.memory, written)
+    return KnownUpses(was.wanted, res.conf, res.found, res.memory, written)
 
 
 @dataclass
@@ -109,10 +109,10 @@ class Host:
     """A host that does what resolve() and plan() say, with drivers that do as they are told."""
 
     wanted: str | None = AUTO
-    policy: Policy = DEFAULT
+    policy: UsbPolicy = DEFAULT
     release: tuple[int, int, int] = R81
     now: float = NOW
-    known: Known = field(init=False)
+    known: KnownUpses = field(init=False)
     seen: dict[str, Seen] = field(default_factory=dict)
     tries: Mapping[str, Tries] = field(default_factory=dict)
     incarnations: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -120,10 +120,10 @@ class Host:
     def __post_init__(self) -> None:
         self.known = known(self.wanted)
 
-    def resolve(self, *upses: Ups) -> Resolution:
-        return resolve(self.known, upses, self.policy, self.release)
+    def resolve(self, *upses: UsbUps) -> NameResolution:
+        return resolve_names(self.known, upses, self.policy, self.release)
 
-    def settle(self, *upses: Ups) -> Resolution:
+    def settle(self, *upses: UsbUps) -> NameResolution:
         """Have UPSes plugged in for long, and all drivers serve."""
         res = self.resolve(*upses)
         self.known = after(self.known, res)
@@ -140,7 +140,7 @@ class Host:
         return res
 
     def plan(
-        self, *upses: Ups, power: Sequence[str] | None = (), server: Unit = SERVER, **seen: dict[str, Any]
+        self, *upses: UsbUps, power: Sequence[str] | None = (), server: Unit = SERVER, **seen: dict[str, Any]
     ) -> Plan:
         res = self.resolve(*upses)
         for name, changes in seen.items():
@@ -149,7 +149,7 @@ class Host:
         self.tries = made.tries
         return made
 
-    def apply(self, made: Plan, *upses: Ups) -> None:
+    def apply(self, made: Plan, *upses: UsbUps) -> None:
         res = self.resolve(*upses)
         self.known = replace(self.known, memory=res.memory)
         if made.conf is not None:
@@ -220,16 +220,18 @@ def sections(draw: st.DrawFn, drivers: st.SearchStrategy[str]) -> dict[str, Sect
 
 
 @st.composite
-def knowns(draw: st.DrawFn) -> Known:
+def knowns(draw: st.DrawFn) -> KnownUpses:
     wanted = UpsConf((("maxretry", "3"),), draw(sections(DRIVERS))) if draw(st.booleans()) else None
     now = draw(sections(st.sampled_from(["usbhid-ups", "nutdrv_qx", "dummy-ups", "apcsmart"])))
     names = [*now, *(wanted.sections if wanted else ())]
     some = st.sets(st.sampled_from(names)) if names else st.just(set[str]())
-    prints = st.builds(lambda one: fingerprint.fingerprint(one.device), UPSES)
+    prints = st.builds(lambda one: fingerprint.make_fingerprint(one.device), UPSES)
     written = {
-        name: ups_conf.render((now[name],)) + ("" if draw(st.booleans()) else "#") for name in draw(some) if name in now
+        name: ups_conf.render_sections((now[name],)) + ("" if draw(st.booleans()) else "#")
+        for name in draw(some)
+        if name in now
     }
-    return Known(
+    return KnownUpses(
         wanted,
         UpsConf(draw(st.sampled_from([(), (("maxretry", "3"),), (("pollinterval", "9"),)])), now),
         frozenset(draw(some)) & now.keys(),
@@ -239,11 +241,11 @@ def knowns(draw: st.DrawFn) -> Known:
 
 
 POLICIES = st.builds(
-    check,
+    check_policy,
     st.fixed_dictionaries(
         {},
         optional={
-            "unknown": st.sampled_from(["", "ups", "my-ups"]),
+            "default_name": st.sampled_from(["", "ups", "my-ups"]),
             "takeover": st.booleans(),
             "absent": st.sampled_from(["keep", "dummy"]),
             "rules": st.lists(

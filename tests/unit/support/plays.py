@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[3]
+COLLECTIONS = CHECKOUT / ".collections"
 COMMAND = (
     *(str(Path(sys.executable).with_name("ansible-playbook")), "--connection", "local"),
     *("--extra-vars", f"ansible_python_interpreter={sys.executable}"),
@@ -67,15 +68,17 @@ def make_role(root: Path, name: str, tasks: str) -> Path:
     return folder
 
 
-def run_play(root: Path, *arguments: str, umask: int = -1) -> None:
-    """Run ansible-playbook in ROOT, with nothing of this machine's configuration. Fails with what it said if it fails.
+def try_play(
+    root: Path, *arguments: str, umask: int = -1, collections: Path = COLLECTIONS
+) -> subprocess.CompletedProcess[str]:
+    """Run ansible-playbook in ROOT, with nothing of this machine's configuration. Return how it ended.
 
     arguments: the playbook, and the inventory: `-i hosts.yml`.
     """
-    (root / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {CHECKOUT / '.collections'}\n")
+    (root / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {collections}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     environment.update(ANSIBLE_CONFIG=str(root / "ansible.cfg"), ANSIBLE_HOME=str(root / "home"))
-    done = subprocess.run(
+    return subprocess.run(
         [*COMMAND, *arguments],
         cwd=root,
         env=environment,
@@ -85,10 +88,21 @@ def run_play(root: Path, *arguments: str, umask: int = -1) -> None:
         check=False,
         umask=umask,
     )
+
+
+def run_play(root: Path, *arguments: str, umask: int = -1, collections: Path = COLLECTIONS) -> None:
+    """Run ansible-playbook as try_play() does. Fails with what it said if it fails."""
+    done = try_play(root, *arguments, umask=umask, collections=collections)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def run_roles(root: Path, roles: Mapping[str, str], groups: Mapping[str, Any], *arguments: str) -> dict[str, Any]:
+def run_roles(
+    root: Path,
+    roles: Mapping[str, str],
+    groups: Mapping[str, Any],
+    *arguments: str,
+    collections: Path = COLLECTIONS,
+) -> dict[str, Any]:
     """Run roles of make_role(), and return what each host then has in its fact `seen`.
 
     roles: hosts, as a play names them -> the role. groups: of the inventory; braces in a text are meant as such.
@@ -96,6 +110,6 @@ def run_roles(root: Path, roles: Mapping[str, str], groups: Mapping[str, Any], *
     plays = [f"- hosts: {hosts}\n  gather_facts: false\n  roles: [{role}]\n" for hosts, role in roles.items()]
     (root / "hosts.yml").write_text(yaml.dump(_plain(dict(groups)), Dumper=_Dumper, sort_keys=False))
     (root / "site.yml").write_text("".join([*plays, COLLECT]))
-    run_play(root, "-i", "hosts.yml", *arguments, "site.yml")
+    run_play(root, "-i", "hosts.yml", *arguments, "site.yml", collections=collections)
     seen: dict[str, Any] = json.loads((root / "seen.json").read_text())
     return seen

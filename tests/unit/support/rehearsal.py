@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.aftermath import After
-from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.job import TIMING, Host, Job
-from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.notes import Noted, Notes
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Policy, check_policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.aftermath import Aftermath
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.job import TIMING, Job, RehearsalHost
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.notes import MachineNotes, Notes
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import ShutdownPolicy, check_policy
 
 NAS = {"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 60, "shutdown_limit": 120}
 MEDIA = {"name": "media", "addresses": ["192.0.2.30", "2001:db8::30"], "shutdown_time": 5, "shutdown_limit": 40}
@@ -38,12 +38,12 @@ ANSWERS = {
 }
 
 
-def make_policy(*machines: Any, **changes: Any) -> Policy:
+def make_policy(*machines: Any, **changes: Any) -> ShutdownPolicy:
     whole = {"version": 1, "upses": [], "machines": list(machines), "settle": 3, "reserve": 30, "longest": 150}
     return check_policy({**whole, **changes})
 
 
-def make_house(*machines: Any, **changes: Any) -> Policy:
+def make_house(*machines: Any, **changes: Any) -> ShutdownPolicy:
     """Return a policy with a UPS and two machines, if no others are given."""
     return make_policy(*(machines or (NAS, MEDIA)), **{"upses": [{"name": "ups"}], **changes})
 
@@ -54,17 +54,17 @@ def make_drill_job(*machines: Any, **changes: Any) -> Job:
 
 
 def make_notes(**changes: Any) -> Notes:
-    machines = {"nas": Noted(True), "media": Noted(True)}
+    machines = {"nas": MachineNotes(True), "media": MachineNotes(True)}
     return dataclasses.replace(Notes("t0", "b0", "pve", 1000.0, 1000.0, machines), **changes)
 
 
 SEEN = make_notes(
     fsd=1002.0,
     ended=1080.0,
-    machines={"nas": Noted(True, 1008.0, 1068.5), "media": Noted(True, 1007.5, 1010.0)},
+    machines={"nas": MachineNotes(True, 1008.0, 1068.5), "media": MachineNotes(True, 1007.5, 1010.0)},
     steps=((1002.0, "pve: upsmon has set FSD"),),
 )
-AFTER = After(True, end=1120.0, guests=30.0, reason="all are down", poweroff=1079.5)
+AFTER = Aftermath(True, end=1120.0, guests=30.0, reason="all are down", poweroff=1079.5)
 
 
 def resolve(name: str, seconds: float) -> tuple[str, ...]:
@@ -74,12 +74,12 @@ def resolve(name: str, seconds: float) -> tuple[str, ...]:
     return (name,)
 
 
-def make_host(root: Path, run: Any = None, *, conf: str | None = CONF, **changes: Any) -> Host:
+def make_host(root: Path, run: Any = None, *, conf: str | None = CONF, **changes: Any) -> RehearsalHost:
     """Return a host below ROOT that has an upsmon.conf, systemd and systemd-run. run: systemd alone, if none is given."""
-    host = Host(run or Systemd(), ["python", "me"], resolve, root, **{"user": lambda: 0, **changes})
+    host = RehearsalHost(run or Systemd(), ["python", "me"], resolve, root, **{"user": lambda: 0, **changes})
     if conf is not None:
-        host.conf.parent.mkdir(parents=True, exist_ok=True)
-        host.conf.write_text(conf)
+        host.conf_path.parent.mkdir(parents=True, exist_ok=True)
+        host.conf_path.write_text(conf)
     (root / "run/systemd/system").mkdir(parents=True, exist_ok=True)
     (root / "bin").mkdir(exist_ok=True)
     (root / "bin/systemd-run").touch(0o755)

@@ -17,18 +17,18 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages_loop
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.fsd import FsdError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
-    Ups,
+    UpsAddress,
     read_stages,
 )
 from pve import stand_in
 
 if TYPE_CHECKING:
     from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Run
-    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stage_guests import Finder
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stage_guests import GuestSource
 SPEED = 500.0
 BOOT = 5000.0  # CLOCK_BOOTTIME when a story begins
 LIMIT = 3 * 3600.0
-UPS = Ups("ups", "localhost", 3493)
+UPS = UpsAddress("ups", "localhost", 3493)
 
 OL = {"ups.status": "OL", "battery.charge": "100", "battery.runtime": "3000"}
 OB = {"ups.status": "OB DISCHRG", "battery.charge": "80", "battery.runtime": "2000"}
@@ -60,7 +60,7 @@ class World:
         self.environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         self.state = folder / "lib/stages.json"
         self.boot = "boot-1"
-        self.upses: list[Ups] = [UPS]
+        self.upses: list[UpsAddress] = [UPS]
         self.says: dict[str, list[tuple[float, Says]]] = {}
         self.now = BOOT
         self.lines: list[str] = []
@@ -73,7 +73,7 @@ class World:
         self.events: list[tuple[float, Callable[[], None]]] = []
         self.kill_at = LIMIT
         self.kill_before_fsd = False
-        self.finder: Finder | None = None
+        self.finder: GuestSource | None = None
         self.stay_until = 0.0  # seconds until which the program goes on when nothing is left to do
         self.looks: list[float] = []  # when upsd was asked
         self._condition = threading.Condition()
@@ -160,7 +160,7 @@ class World:
         if self.fsd_works:
             self.latch = True
 
-    def ask(self, ups: Ups) -> Says:
+    def ask(self, ups: UpsAddress) -> Says:
         self.looks.append(self.now - BOOT)
         for event in [one for one in self.events if one[0] <= self.now - BOOT]:
             self.events.remove(event)
@@ -181,7 +181,7 @@ class World:
         self.events.append((seconds, event))
 
     def go(self, *policy: Mapping[str, Any]) -> str:
-        return stages_loop.run(
+        return stages_loop.run_stages(
             read_stages(policy),
             self.upses,
             state_path=self.state,

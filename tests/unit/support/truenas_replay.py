@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import Endpoint, JsonRpc, Tls
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import Endpoint, JsonRpc, ServerTrust
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import ConnectionLost
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "truenas"
@@ -150,7 +150,7 @@ class Replay:
     def logins(self) -> int:
         return sum(each["method"].startswith("auth.login") for each in self.sent)
 
-    def connect(self, endpoint: Endpoint, tls: Tls, timeout: float) -> JsonRpc:
+    def connect(self, endpoint: Endpoint, tls: ServerTrust, timeout: float) -> JsonRpc:
         """In the place of jsonrpc.connect."""
         return JsonRpc(self, endpoint.label, timeout, sleep=lambda _seconds: None)
 

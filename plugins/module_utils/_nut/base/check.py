@@ -23,7 +23,7 @@ class _Object(dict[str, Any]):
     twice: tuple[str, ...] = ()
 
 
-def _object(pairs: Sequence[tuple[str, Any]]) -> _Object:
+def _build_object(pairs: Sequence[tuple[str, Any]]) -> _Object:
     made = _Object(pairs)
     names = [name for name, _value in pairs] if len(made) < len(pairs) else []
     made.twice = tuple(sorted({name for name in names if names.count(name) > 1}))
@@ -37,7 +37,7 @@ def read_json(text: str | bytes, error: type[ValueError]) -> Any:
     try:
         # surrogates stand for bytes that were no UTF-8
         plain = text.decode() if isinstance(text, bytes) else text.encode().decode()
-        return jsontext.parse(plain, _object)
+        return jsontext.parse_json(plain, _build_object)
     except UnicodeError:
         raise error("$: not UTF-8. Save the file as UTF-8") from None
     except json.JSONDecodeError as wrong:

@@ -12,18 +12,18 @@ from typing import Any, Callable, NoReturn
 
 from .text import WHOLE, printable, printable_text
 
-Say = Callable[[str], None]
+PrintText = Callable[[str], None]
 
 OK, FAILED, USAGE = 0, 1, 2
 
 
-def for_terminals(say: Say) -> Say:
+def make_printing(say: PrintText) -> PrintText:
     """Return what says a text of one or more lines in a form that a terminal and the journal may have."""
     # what stands in it as JSON is one line, however long
     return lambda text: say(printable_text(text, WHOLE, WHOLE))
 
 
-class Left(Exception):
+class ProgramExit(Exception):
     """argparse would end the program: with this code, having said this."""
 
     def __init__(self, code: int) -> None:
@@ -32,9 +32,9 @@ class Left(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that neither prints nor exits by itself: out and err take lines, and it raises Left. No option may be abbreviated."""
+    """A parser that neither prints nor exits by itself: out and err take lines, and it raises ProgramExit. No option may be abbreviated."""
 
-    def __init__(self, *, out: Say, err: Say, **words: Any) -> None:
+    def __init__(self, *, out: PrintText, err: PrintText, **words: Any) -> None:
         """out, err: take lines. words: those of argparse (prog, description, epilog)."""
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **words)
         self.out, self.err = out, err
@@ -68,8 +68,8 @@ class Parser(argparse.ArgumentParser):
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         if message:
             self.err(message.rstrip("\n"))
-        raise Left(status)
+        raise ProgramExit(status)
 
     def error(self, message: str) -> NoReturn:
         self.err(f"{self.prog}: {printable(message)}. See {self.prog} --help")
-        raise Left(USAGE)
+        raise ProgramExit(USAGE)

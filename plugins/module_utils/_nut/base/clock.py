@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Callable
 
 
-def boottime() -> float:
+def read_boottime() -> float:
     """Return the seconds since this host was started, those of its sleep too (CLOCK_BOOTTIME)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
+def read_boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
     """Return what is another text after each boot of this host; "" if the kernel does not say."""
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
@@ -29,16 +29,16 @@ def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
 class Clock:
     """The time of a host, and how to let it pass."""
 
-    now: Callable[[], float] = boottime  # seconds of a clock that never goes back
+    now: Callable[[], float] = read_boottime  # seconds of a clock that never goes back
     wall: Callable[[], float] = time.time  # seconds since 1970
     sleep: Callable[[float], None] = time.sleep
-    boot: Callable[[], str] = boot_id  # another text after each boot
+    boot: Callable[[], str] = read_boot_id  # another text after each boot
 
 
 CLOCK = Clock()
 """This host's."""
 
 
-def stamp(moment: float) -> str:
+def format_time(moment: float) -> str:
     """Write a moment (seconds since 1970) in the local time zone, as the environment's TZ has it."""
     return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(moment))

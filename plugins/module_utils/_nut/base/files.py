@@ -38,24 +38,24 @@ class Busy(Exception):
     """Another run is at work; the message says since when."""
 
 
-def ids(owner: Owner) -> tuple[int, int]:
+def resolve_owner(owner: Owner) -> tuple[int, int]:
     """Turn the names of a user and a group into numbers. Raises KeyError."""
     user, group = owner
     uid = pwd.getpwnam(user).pw_uid if isinstance(user, str) else user
     return uid, grp.getgrnam(group).gr_gid if isinstance(group, str) else group
 
 
-def is_kept(path: Path, mode: int, owner: tuple[int, int]) -> bool:
+def has_mode_and_owner(path: Path, mode: int, owner: tuple[int, int]) -> bool:
     """Say whether what stands at PATH has this mode and these ids, so that nobody else may read or write it. Raises OSError."""
     seen = path.stat()
     return (stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid) == (mode, *owner)
 
 
-def replace(texts: Mapping[Path, str], mode: int, owner: Owner | None = None) -> None:
+def replace_files(texts: Mapping[Path, str], mode: int, owner: Owner | None = None) -> None:
     """Replace files, each at once: whoever reads one, and a power cut, meets the old one or the new one. Raises WriteError.
 
     All of them are on the disk before the first takes its place: a disk that is full stops the run while nothing has changed.
-    Then each takes its place by itself, in the order given. Files that must change together go through sets.replace.
+    Then each takes its place by itself, in the order given. Files that must change together go through sets.replace_set.
     """
     staged: dict[Path, Path] = {}
     done: list[str] = []
@@ -63,28 +63,28 @@ def replace(texts: Mapping[Path, str], mode: int, owner: Owner | None = None) ->
     try:
         with contextlib.ExitStack() as stack:
             for path, text in texts.items():
-                staged[path] = stack.enter_context(_staged(path, text, mode, owner))
+                staged[path] = stack.enter_context(_staged_file(path, text, mode, owner))
             for path, scratch in staged.items():
                 scratch.replace(path)
                 done.append(str(path))
     except (OSError, LookupError) as error:  # LookupError: there is no such user or group
         rest = f"{', '.join(done)} had been replaced before it" if done else "The files are as they were"
         raise WriteError(f"{path} could not be written: {getattr(error, 'strerror', error)}. {rest}.") from None
-    sync({path.parent for path in texts})
+    sync_paths({path.parent for path in texts})
 
 
-def replace_own(path: Path, text: str) -> None:
+def replace_private_file(path: Path, text: str) -> None:
     """Replace a file that is for root alone, and make its folder if it is not there. Raises WriteError."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"{path} could not be written: {error.strerror}.") from None
-    replace({path: text}, 0o600)
+    replace_files({path: text}, 0o600)
 
 
 @contextlib.contextmanager
-def _staged(path: Path, text: str, mode: int, owner: Owner | None) -> Iterator[Path]:
-    scratch, handle = stage(path, text, mode, owner)
+def _staged_file(path: Path, text: str, mode: int, owner: Owner | None) -> Iterator[Path]:
+    scratch, handle = stage_file(path, text, mode, owner)
     try:
         yield scratch
     finally:
@@ -92,12 +92,12 @@ def _staged(path: Path, text: str, mode: int, owner: Owner | None) -> Iterator[P
         os.close(handle)
 
 
-def stage(path: Path, text: str, mode: int, owner: Owner | None = None) -> tuple[Path, int]:
+def stage_file(path: Path, text: str, mode: int, owner: Owner | None = None) -> tuple[Path, int]:
     """Write a new file beside PATH, and make it last. Returns its name, and itself, open: until that is closed no sweep takes it.
 
     Raises OSError, and LookupError for a user or a group that there is not.
     """
-    scratch, handle = _create(path.parent)
+    scratch, handle = _create_temporary_file(path.parent)
     try:
         with os.fdopen(os.dup(handle), "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
@@ -112,22 +112,22 @@ def stage(path: Path, text: str, mode: int, owner: Owner | None = None) -> tuple
     return scratch, handle
 
 
-def _create(folder: Path) -> tuple[Path, int]:
+def _create_temporary_file(folder: Path) -> tuple[Path, int]:
     while True:
         handle, name = tempfile.mkstemp(prefix=PREFIX, dir=folder)
-        if _hold(handle):
+        if _lock_new(handle):
             return Path(name), handle
         # a sweep came between the file and its lock
         os.close(handle)
 
 
-def _hold(handle: int) -> bool:
+def _lock_new(handle: int) -> bool:
     """Lock what was just made, until its maker ends. Returns False if a sweep was faster, and has removed it."""
     fcntl.flock(handle, fcntl.LOCK_EX)
     return os.fstat(handle).st_nlink > 0
 
 
-def sync(paths: Iterable[Path]) -> None:
+def sync_paths(paths: Iterable[Path]) -> None:
     """Make files, and the names in directories, last over a power cut. Raises OSError."""
     for path in paths:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -140,27 +140,27 @@ def sync(paths: Iterable[Path]) -> None:
 # What a run that was killed has left
 
 
-def sweep(folders: Iterable[Path]) -> None:
+def sweep_temporary_files(folders: Iterable[Path]) -> None:
     """Remove the temporary files of writers that were killed. Whoever still writes has a lock on his, and is left alone.
 
     The names are ours, and only root (or, on the controller, the user) can write in these directories.
     """
     for folder in folders:
-        for path in _named(folder, PREFIX):
+        for path in _list_entries(folder, PREFIX):
             with contextlib.suppress(OSError):
                 if path.is_symlink():  # the second name of an old file that was one
                     path.unlink()
                 else:
-                    _remove(path, os.O_NONBLOCK, os.unlink)
+                    _remove_abandoned(path, os.O_NONBLOCK, os.unlink)
 
 
 @contextlib.contextmanager
-def scratch(room: Path) -> Iterator[Path]:
+def make_scratch_folder(room: Path) -> Iterator[Path]:
     """Make a directory for what is tried out, for its maker alone, and remove it in the end. Raises OSError."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=CHECK, dir=room))
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if _hold(handle):
+        if _lock_new(handle):
             break
         os.close(handle)
     try:
@@ -170,15 +170,15 @@ def scratch(room: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def sweep_scratch(room: Path) -> None:
+def sweep_scratch_folders(room: Path) -> None:
     """Remove the scratch directories of runs that were killed: there are passwords in them."""
-    for folder in _named(room, CHECK):
+    for folder in _list_entries(room, CHECK):
         with contextlib.suppress(OSError):
             if folder.lstat().st_uid == os.geteuid():
-                _remove(folder, os.O_DIRECTORY, lambda path: shutil.rmtree(path, ignore_errors=True))
+                _remove_abandoned(folder, os.O_DIRECTORY, lambda path: shutil.rmtree(path, ignore_errors=True))
 
 
-def _named(folder: Path, prefix: str) -> list[Path]:
+def _list_entries(folder: Path, prefix: str) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             return [folder / entry.name for entry in entries if entry.name.startswith(prefix)]
@@ -186,7 +186,7 @@ def _named(folder: Path, prefix: str) -> list[Path]:
         return []
 
 
-def _remove(path: Path, flags: int, remover: Callable[[Path], object]) -> None:
+def _remove_abandoned(path: Path, flags: int, remover: Callable[[Path], object]) -> None:
     """Remove what nobody holds. Raises OSError if somebody does, or it is a link."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags)
     try:
@@ -197,7 +197,7 @@ def _remove(path: Path, flags: int, remover: Callable[[Path], object]) -> None:
 
 
 @contextlib.contextmanager
-def alone(
+def hold_lock(
     path: Path,
     seconds: float,
     clock: Callable[[], float] = time.monotonic,

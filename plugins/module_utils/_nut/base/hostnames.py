@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from .process import within
+from .process import run_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -43,7 +43,7 @@ def normal_address(text: str) -> str:
     return LOOPBACK if address.is_loopback else str(address)
 
 
-def resolve(name: str, timeout: float) -> tuple[str, ...]:
+def resolve_name(name: str, timeout: float) -> tuple[str, ...]:
     """Return the addresses of ``name``, as the system's resolver gives them, at most ``timeout`` seconds from now.
 
     Raises OSError: socket.gaierror if it has none, TimeoutError if the answer takes too long.
@@ -54,7 +54,7 @@ def resolve(name: str, timeout: float) -> tuple[str, ...]:
         pass
     try:
         # getaddrinfo() has no timeout of its own, and a dead name server takes long
-        answers = within(timeout, lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
+        answers = run_within(timeout, lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
     except TimeoutError:
         raise TimeoutError(f"the name was not resolved within {timeout:g} s") from None
     except UnicodeError as error:  # an empty label, or one that is too long
@@ -62,8 +62,8 @@ def resolve(name: str, timeout: float) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
-def resolve_all(
-    names: Iterable[str], seconds: float, ask: Resolve = resolve
+def resolve_names(
+    names: Iterable[str], seconds: float, ask: Resolve = resolve_name
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, OSError]]:
     """Return the addresses of each name, () if it has none, and why those have none. All are looked up at once.
 

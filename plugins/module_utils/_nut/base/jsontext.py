@@ -17,25 +17,25 @@ DEPTH = 60
 _DIGITS = 20
 
 
-def parse(text: str | bytes, pairs: Callable[[Sequence[tuple[str, Any]]], Any] | None = None) -> Any:
+def parse_json(text: str | bytes, pairs: Callable[[Sequence[tuple[str, Any]]], Any] | None = None) -> Any:
     """Return what a JSON text holds. Raises ValueError, and nothing else, for all that is not plain JSON.
 
     Lists and objects are at most DEPTH deep. A whole number of more than 64 bits is a float. As Python reads and writes NaN
-    and Infinity, number() tells whether one can be calculated with. pairs: see json.loads().
+    and Infinity, to_finite_number() tells whether one can be calculated with. pairs: see json.loads().
     """
     try:
-        value = json.loads(text, object_pairs_hook=pairs, parse_int=_whole)
+        value = json.loads(text, object_pairs_hook=pairs, parse_int=_parse_whole)
     except RecursionError:
         raise ValueError("too many brackets inside of each other") from None
     level = [value]
     for _floor in range(DEPTH):
-        level = [inner for outer in level for inner in _inside(outer)]
+        level = [inner for outer in level for inner in _children_of(outer)]
         if not level:
             return value
     raise ValueError("too many brackets inside of each other")
 
 
-def number(value: object) -> float | None:
+def to_finite_number(value: object) -> float | None:
     """Return a number of JSON or YAML as a float. None for anything else, also for True, NaN and what fits no float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
@@ -46,11 +46,11 @@ def number(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _inside(value: Any) -> Sequence[Any]:
+def _children_of(value: Any) -> Sequence[Any]:
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, list) else ()
 
 
-def _whole(digits: str) -> int | float:
+def _parse_whole(digits: str) -> int | float:
     return int(digits) if len(digits) <= _DIGITS else float(digits)

@@ -37,7 +37,7 @@ def read_status(folder: Path) -> dict[str, str]:
     return {name: value.strip() for name, _colon, value in (line.partition(":") for line in lines)}
 
 
-def within(seconds: float, work: Callable[[], T]) -> T:
+def run_within(seconds: float, work: Callable[[], T]) -> T:
     """Return what ``work`` returns, or raise what it raises, but wait no longer for it. Raises TimeoutError.
 
     What hangs in the kernel can't be ended, so its thread is left behind.
@@ -65,7 +65,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     return ended()
 
 
-def runner(seconds: float) -> Run:
+def make_runner(seconds: float) -> Run:
     """Return what the library runs programs with. One that hangs for SECONDS is left behind, with exit code 124."""
     environment = {**os.environ, "LC_ALL": "C"}
 
@@ -96,4 +96,4 @@ def runner(seconds: float) -> Run:
 
 def run_timeout(command: Sequence[str]) -> tuple[int, str]:
     """Run a program that `timeout` ends, with its seconds at place 2. Left behind is one that even `timeout` can't end."""
-    return runner(float(command[2]) + 10)(command)
+    return make_runner(float(command[2]) + 10)(command)

@@ -24,9 +24,9 @@ from typing import Any, TypeVar
 from . import jsontext
 from .text import printable
 
-MOST_ITEMS = 5000
-MOST_TEXT = 20_000
-MOST = 1e10
+ITEMS_LIMIT = 5000
+TEXT_LIMIT = 20_000
+NUMBER_LIMIT = 1e10
 """A number may be so large: more than the seconds since 1970, and than any time of a plan, and one that each clock can tell."""
 FILE_BYTES = 1 << 20
 """How large a file may be that holds a record."""
@@ -39,14 +39,14 @@ class RecordError(ValueError):
     """The data is not what the class says; the message names the place and what is wrong there."""
 
 
-def build(kind: type[_T], data: object, where: str, clean: Clean = str) -> _T:
+def build_record(kind: type[_T], data: object, where: str, clean: Clean = str) -> _T:
     """Return the dataclass KIND of which this is the data. clean: is applied to each text. Raises RecordError.
 
     A field that is missing has its default. One that the class does not have is an error, and so is what the class itself refuses,
     by raising ValueError in its __post_init__().
     """
     if not isinstance(data, Mapping):
-        raise RecordError(f"{where} must be a dictionary, and is {_kind(data)}")
+        raise RecordError(f"{where} must be a dictionary, and is {_describe_type(data)}")
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     strange = [name for name in data if name not in known]
     lacking = [
@@ -58,43 +58,45 @@ def build(kind: type[_T], data: object, where: str, clean: Clean = str) -> _T:
         wrong = f"has an unknown member {printable(repr(strange[0]), 60)}" if strange else f"lacks {lacking[0]}"
         raise RecordError(f"{where} {wrong}")
     reader = _Reader(vars(sys.modules[kind.__module__]), clean)
-    values = {name: _value(str(known[name].type), value, f"{where}.{name}", reader) for name, value in data.items()}
+    values = {
+        name: _convert_value(str(known[name].type), value, f"{where}.{name}", reader) for name, value in data.items()
+    }
     try:
         return kind(**values)
     except ValueError as error:
         raise RecordError(f"{where}: {printable(str(error))}") from None
 
 
-def dump(record: Any, version: int) -> str:
-    """Write a dataclass as JSON, in ASCII, for load() to read. version: of its class; another one can't be read."""
+def dump_record(record: Any, version: int) -> str:
+    """Write a dataclass as JSON, in ASCII, for load_record() to read. version: of its class; another one can't be read."""
     return json.dumps({"version": version, **asdict(record)}, indent=1, default=sorted) + "\n"
 
 
-def load(kind: type[_T], text: str | bytes, version: int) -> _T:
-    """Return the dataclass that dump() has written. Raises RecordError: half a memory is worse than none."""
+def load_record(kind: type[_T], text: str | bytes, version: int) -> _T:
+    """Return the dataclass that dump_record() has written. Raises RecordError: half a memory is worse than none."""
     try:
-        data = jsontext.parse(text)
+        data = jsontext.parse_json(text)
     except ValueError as error:
         raise RecordError(f"it is no JSON: {printable(str(error))}") from None
     if not isinstance(data, dict) or data.pop("version", None) != version:
         raise RecordError(f"it is not of version {version}")
-    return build(kind, data, "$")
+    return build_record(kind, data, "$")
 
 
-def read(kind: type[_T], path: Path, version: int) -> _T:
+def read_record(kind: type[_T], path: Path, version: int) -> _T:
     """Return the dataclass that a file holds. Raises OSError or RecordError. Whatever stands there, it does not hang."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode) or about.st_size > FILE_BYTES:
             raise RecordError("it is no file of ours")
-        return load(kind, file.read(FILE_BYTES + 1), version)
+        return load_record(kind, file.read(FILE_BYTES + 1), version)
 
 
-def recall(kind: type[_T], path: Path, version: int) -> _T | None:
+def recall_record(kind: type[_T], path: Path, version: int) -> _T | None:
     """Return the dataclass that a file holds; None if there is no such file, or it is broken. Never raises."""
     try:
-        return read(kind, path, version)
+        return read_record(kind, path, version)
     except (OSError, RecordError):
         return None
 
@@ -107,15 +109,15 @@ class _Reader:
         self.clean = clean
 
 
-def _value(spelled: str, value: object, where: str, reader: _Reader) -> Any:
+def _convert_value(spelled: str, value: object, where: str, reader: _Reader) -> Any:
     """Return a value that has the type which an annotation spells. Annotations are texts, so that Python 3.9 can read them, too."""
-    for each in _parts(spelled, "|"):
-        if _fits(each, value):
-            return _read(each, value, where, reader)
-    raise RecordError(f"{where} must be {spelled}, and is {_kind(value)}")
+    for each in _split_type(spelled, "|"):
+        if _has_type(each, value):
+            return _read_value(each, value, where, reader)
+    raise RecordError(f"{where} must be {spelled}, and is {_describe_type(value)}")
 
 
-def _fits(spelled: str, value: object) -> bool:
+def _has_type(spelled: str, value: object) -> bool:
     if spelled == "None":
         return value is None
     if spelled in ("int", "float"):
@@ -125,37 +127,39 @@ def _fits(spelled: str, value: object) -> bool:
     return isinstance(value, kinds.get(spelled.partition("[")[0], Mapping))
 
 
-def _read(spelled: str, value: Any, where: str, reader: _Reader) -> Any:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and not -MOST < value < MOST:
+def _read_value(spelled: str, value: Any, where: str, reader: _Reader) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not -NUMBER_LIMIT < value < NUMBER_LIMIT:
         # also what is no number: it is not less than anything
-        raise RecordError(f"{where} must be a number between {-MOST:g} and {MOST:g}")
-    if isinstance(value, str) and len(value) > MOST_TEXT:
-        raise RecordError(f"{where} has {len(value)} characters, and may have {MOST_TEXT}")
+        raise RecordError(f"{where} must be a number between {-NUMBER_LIMIT:g} and {NUMBER_LIMIT:g}")
+    if isinstance(value, str) and len(value) > TEXT_LIMIT:
+        raise RecordError(f"{where} has {len(value)} characters, and may have {TEXT_LIMIT}")
     if isinstance(value, str):
         return reader.clean(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    if len(value) > MOST_ITEMS:
-        raise RecordError(f"{where} has {len(value)} members, and may have {MOST_ITEMS}")
-    inner = _parts(spelled.partition("[")[2][:-1], ",")
+    if len(value) > ITEMS_LIMIT:
+        raise RecordError(f"{where} has {len(value)} members, and may have {ITEMS_LIMIT}")
+    inner = _split_type(spelled.partition("[")[2][:-1], ",")
     if spelled.startswith("frozenset"):
-        return frozenset(_value(inner[0], one, f"{where}[{at}]", reader) for at, one in enumerate(value))
+        return frozenset(_convert_value(inner[0], one, f"{where}[{at}]", reader) for at, one in enumerate(value))
     if isinstance(value, list):
         each = inner[:1] * len(value) if inner[1:] == ["..."] else inner
         if len(each) != len(value):
             raise RecordError(f"{where} must have {len(each)} members, and has {len(value)}")
-        return tuple(_value(kind, one, f"{where}[{at}]", reader) for at, (kind, one) in enumerate(zip(each, value)))
+        return tuple(
+            _convert_value(kind, one, f"{where}[{at}]", reader) for at, (kind, one) in enumerate(zip(each, value))
+        )
     if spelled.startswith("Mapping"):
         return {
-            _value(inner[0], key, f"a name in {where}", reader): _value(
+            _convert_value(inner[0], key, f"a name in {where}", reader): _convert_value(
                 inner[1], one, f"{where}.{printable(str(key), 60)}", reader
             )
             for key, one in value.items()
         }
-    return build(reader.names[spelled], value, where, reader.clean)
+    return build_record(reader.names[spelled], value, where, reader.clean)
 
 
-def _parts(spelled: str, sign: str) -> list[str]:
+def _split_type(spelled: str, sign: str) -> list[str]:
     """Divide the spelling of a type at a sign that stands outside of all brackets."""
     found, depth = [""], 0
     for each in re.split(r"([\[\],|])", spelled):
@@ -167,7 +171,7 @@ def _parts(spelled: str, sign: str) -> list[str]:
     return [each.strip() for each in found]
 
 
-def _kind(value: object) -> str:
+def _describe_type(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, float) and not math.isfinite(value):

@@ -82,7 +82,7 @@ def is_main_process(unit: str, environment: Mapping[str, str], root: Path = Path
     return any(group.rpartition("/")[2] == unit for group in groups)
 
 
-def driver(ups: str) -> str:
+def driver_unit(ups: str) -> str:
     """Name the unit that runs a UPS's driver."""
     return f"nut-driver@{ups}.service"
 
@@ -102,12 +102,12 @@ CHECKSUM = "nut-driver-enumerator-generated-checksum.conf"
 """The enumerator's note of what it has seen of a section, in the directory of drop-ins of the driver's unit."""
 
 
-def checksum(ups: str, root: Path = Path("/", UNITS)) -> Path:
+def checksum_path(ups: str, root: Path = Path("/", UNITS)) -> Path:
     """Name the file with the enumerator's checksum of a section; "" is the part before the sections."""
-    return root / f"{driver(ups)}.d" / CHECKSUM
+    return root / f"{driver_unit(ups)}.d" / CHECKSUM
 
 
-def show(names: Sequence[str], runner: Run, booted: float = 0.0) -> dict[str, Unit]:
+def show_units(names: Sequence[str], runner: Run, booted: float = 0.0) -> dict[str, Unit]:
     """Ask systemd how units stand, all in one call. Every name that was asked for is in the answer. Raises UnitError.
 
     booted: when the monotonic clock began; Unit.since counts from where that does.
@@ -118,10 +118,10 @@ def show(names: Sequence[str], runner: Run, booted: float = 0.0) -> dict[str, Un
         raise UnitError(f"systemctl show: {one_line(said)}")
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in said.split("\n\n")]
     # systemd answers in the order of the question; an alias answers with another Id
-    return {name: _unit(block, booted) for name, block in zip(names, [block for block in blocks if block])}
+    return {name: _parse_unit(block, booted) for name, block in zip(names, [block for block in blocks if block])}
 
 
-def _unit(block: Mapping[str, str], booted: float) -> Unit:
+def _parse_unit(block: Mapping[str, str], booted: float) -> Unit:
     # one whose files are gone may still run, or be known as failed
     if block.get("LoadState") == ABSENT.load and block.get("ActiveState") == "inactive":
         return ABSENT
@@ -138,7 +138,7 @@ def _unit(block: Mapping[str, str], booted: float) -> Unit:
     )
 
 
-def do(verb: str, *names: str, runner: Run) -> None:
+def run_systemctl(verb: str, *names: str, runner: Run) -> None:
     """Run `systemctl VERB NAMES` and wait for it. Raises UnitError."""
     code, said = runner(["systemctl", *verb.split(), "--", *names])
     if code:
@@ -172,14 +172,14 @@ def sandbox_failure(name: str, runner: Run) -> str:
     )
 
 
-def last_words(name: str, runner: Run, lines: int = 6) -> str:
+def last_log_lines(name: str, runner: Run, lines: int = 6) -> str:
     """Return what a unit logged last, in printable lines, for an error message. Empty if the journal can't be read."""
     code, said = runner(["journalctl", f"--unit={name}", f"--lines={lines}", "--output=cat", "--no-pager"])
     return "" if code else "\n".join(printable_lines(said.strip(), WORDS))
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """A line of the journal."""
 
     at: float  # seconds since 1970
@@ -188,7 +188,7 @@ class Entry:
     kind: str = ""  # the id of the message, if it has one (systemd.catalog)
 
 
-def read_journal(options: Sequence[str], runner: Run) -> Iterator[Entry]:
+def read_journal(options: Sequence[str], runner: Run) -> Iterator[JournalEntry]:
     """Yield the entries that journalctl finds with these options; those that are none are left out. Raises UnitError."""
     fields = "--output-fields=MESSAGE,MESSAGE_ID,_SYSTEMD_UNIT,UNIT"
     code, said = runner(["journalctl", "--no-pager", "--quiet", "--output=json", fields, *options])
@@ -196,10 +196,10 @@ def read_journal(options: Sequence[str], runner: Run) -> Iterator[Entry]:
         raise UnitError(f"journalctl: {one_line(said)[:200]}")
     for line in said.splitlines():
         with contextlib.suppress(ValueError, LookupError, TypeError):
-            yield _entry(jsontext.parse(line))
+            yield _parse_entry(jsontext.parse_json(line))
 
 
-def _entry(data: Mapping[str, Any]) -> Entry:
+def _parse_entry(data: Mapping[str, Any]) -> JournalEntry:
     """Return an entry of journalctl's JSON. Raises LookupError, TypeError or ValueError if it does not say when it was written."""
     microseconds = data["__REALTIME_TIMESTAMP"]
     if not re.fullmatch(r"[0-9]{1,18}", microseconds):
@@ -207,7 +207,7 @@ def _entry(data: Mapping[str, Any]) -> Entry:
     words = data.get("MESSAGE")
     if isinstance(words, list):  # bytes that are no UTF-8
         words = bytes(number & 255 for number in words if isinstance(number, int)).decode("utf-8", "replace")
-    return Entry(
+    return JournalEntry(
         int(microseconds) / 1e6,
         str(data.get("UNIT") or data.get("_SYSTEMD_UNIT") or ""),
         words.strip() if isinstance(words, str) else "",

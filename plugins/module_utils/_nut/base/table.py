@@ -12,21 +12,21 @@ from collections.abc import Iterable, Sequence
 GAP = "  "
 
 
-def grid(rows: Iterable[Sequence[str]], sides: str = "", indent: str = "") -> list[str]:
+def format_grid(rows: Iterable[Sequence[str]], sides: str = "", indent: str = "") -> list[str]:
     """Return rows as lines, each column as wide as its widest cell. sides: "l" or "r" for each column; "l" if not given."""
     cells = [tuple(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    return [indent + _line(row, widths, sides) for row in cells]
+    return [indent + _format_row(row, widths, sides) for row in cells]
 
 
 def wrap_row(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
     """Return one row as lines, with each cell wrapped to the width of its column."""
     wrapped = [textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(cells, widths)]
     lines = range(max(map(len, wrapped)))
-    return [_line([cell[line] if line < len(cell) else "" for cell in wrapped], widths) for line in lines]
+    return [_format_row([cell[line] if line < len(cell) else "" for cell in wrapped], widths) for line in lines]
 
 
-def _line(cells: Iterable[str], widths: Iterable[int], sides: str = "") -> str:
+def _format_row(cells: Iterable[str], widths: Iterable[int], sides: str = "") -> str:
     placed = [
         cell.rjust(width) if sides[column : column + 1] == "r" else cell.ljust(width)
         for column, (cell, width) in enumerate(zip(cells, widths))

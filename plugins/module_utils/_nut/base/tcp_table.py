@@ -38,7 +38,9 @@ def read_sockets(root: Path, state: str) -> Iterator[TcpSocket]:
             words = line.split()
             if len(words) > 9 and words[3] == state:
                 address, _unused, port = words[1].partition(":")
-                yield TcpSocket(_address(address), int(port, 16), _address(words[2].partition(":")[0]), words[9])
+                yield TcpSocket(
+                    _parse_address(address), int(port, 16), _parse_address(words[2].partition(":")[0]), words[9]
+                )
 
 
 def find_peers(root: Path, ports: Collection[int]) -> tuple[frozenset[str], frozenset[str]]:
@@ -55,7 +57,7 @@ def find_peers(root: Path, ports: Collection[int]) -> tuple[frozenset[str], froz
     return frozenset(peer for _address, peer in pairs) - own, own
 
 
-def _address(digits: str) -> str:
+def _parse_address(digits: str) -> str:
     """Read an address of /proc/net: words of 32 bits in the machine's own order of bytes."""
     raw = bytes.fromhex(digits)
     if sys.byteorder == "little":

@@ -35,7 +35,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def printable(text: str, limit: int = LIMIT) -> str:
     """Return a text as one line that is fit for a terminal and a log: printable characters only, and at most LIMIT of them."""
     # cut first: what others say may be long
-    shown = _escaped(text[: limit + 1])
+    shown = _escape_unprintable(text[: limit + 1])
     return shown if len(shown) <= limit and len(text) <= limit else f"{shown[: limit - 3]}..."
 
 
@@ -72,18 +72,18 @@ def well_formed(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text)
 
 
-def each_text(data: Any, change: Callable[[str], str]) -> Any:
+def change_texts(data: Any, change: Callable[[str], str]) -> Any:
     """Return data with each text in it changed, keys too. What is no text, list or dictionary stays as it is."""
     if isinstance(data, str):
         return change(data)
     if isinstance(data, dict):
-        return {each_text(key, change): each_text(value, change) for key, value in data.items()}
+        return {change_texts(key, change): change_texts(value, change) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
-        return [each_text(value, change) for value in data]
+        return [change_texts(value, change) for value in data]
     return data
 
 
-def _escaped(text: str) -> str:
+def _escape_unprintable(text: str) -> str:
     if text.isprintable() and not _UNSEEN.search(text):
         return text
     return "".join(

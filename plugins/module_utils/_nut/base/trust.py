@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import files, paths
-from .files import Owner, ids
+from .files import Owner, resolve_owner
 
 PREFIX = files.CHECK
 """What the name of each scratch directory begins with."""
@@ -67,9 +67,9 @@ def find_untrusted(path: Path) -> str:
     while True:
         about = here.lstat()
         if about.st_uid not in trusted:
-            return f"{here} belongs to {_user(about.st_uid)}"
+            return f"{here} belongs to {_describe_user(about.st_uid)}"
         if _others_write(about) and not (rest and about.st_mode & stat.S_ISVTX and os.path.lexists(here / rest[0])):
-            return f"users other than root can write {here} (mode {stat.S_IMODE(about.st_mode):04o}, group {_group(about.st_gid)})"
+            return f"users other than root can write {here} (mode {stat.S_IMODE(about.st_mode):04o}, group {_describe_group(about.st_gid)})"
         if not rest:
             return ""
         name = rest.pop(0)
@@ -79,7 +79,7 @@ def find_untrusted(path: Path) -> str:
             if links > _LINKS:
                 return f"{there} is a symlink loop"
             if there.lstat().st_uid not in trusted:
-                return f"{there} is a link of {_user(there.lstat().st_uid)}"
+                return f"{there} is a link of {_describe_user(there.lstat().st_uid)}"
             target = there.readlink()
             rest = [*(target.parts[1:] if target.is_absolute() else target.parts), *rest]
             here = Path("/") if target.is_absolute() else here
@@ -104,7 +104,7 @@ def _has_members(gid: int) -> bool:
     return bool(named) or any(user.pw_gid == gid for user in pwd.getpwall())
 
 
-def _user(uid: int) -> str:
+def _describe_user(uid: int) -> str:
     with contextlib.suppress(KeyError):
         return f"the user {pwd.getpwuid(uid).pw_name}"
     return f"the user {uid}"
@@ -116,7 +116,7 @@ def _is_named(uid: int) -> bool:
     return False
 
 
-def _group(gid: int) -> str:
+def _describe_group(gid: int) -> str:
     with contextlib.suppress(KeyError):
         return grp.getgrgid(gid).gr_name
     return str(gid)
@@ -143,11 +143,11 @@ def open_scratch(room: Path, owner: Owner) -> Iterator[Scratch]:
     the root.
     """
     group = owner[1]
-    uid, gid = ids((group, group) if isinstance(group, str) else owner)
+    uid, gid = resolve_owner((group, group) if isinstance(group, str) else owner)
     # as upsd is started, which may read what another group of its user's may, such as ssl-cert's key
     groups = "--init-groups" if _is_named(uid) else "--clear-groups"
     become = ["setpriv", f"--reuid={uid}", f"--regid={gid}", groups, "--no-new-privs", "--"]
-    with files.scratch(room) as folder:
+    with files.make_scratch_folder(room) as folder:
         state = folder / STATE
         paths = [f"NUT_CONFPATH={folder}", f"NUT_STATEPATH={state}", f"NUT_ALTPIDPATH={state}", f"NUT_PIDPATH={state}"]
         try:
@@ -159,9 +159,9 @@ def open_scratch(room: Path, owner: Owner) -> Iterator[Scratch]:
                     path.chmod(0o700)
 
 
-def share(scratch: Scratch, texts: Mapping[str, str], owner: Owner) -> None:
+def share_scratch(scratch: Scratch, texts: Mapping[str, str], owner: Owner) -> None:
     """Put the files into a scratch directory, and let the group read them. After this root writes nothing there."""
-    whose = ids(owner)
+    whose = resolve_owner(owner)
     for name, text in texts.items():
         handle = os.open(
             scratch.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600

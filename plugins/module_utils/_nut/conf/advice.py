@@ -13,7 +13,7 @@ from typing import Callable
 
 from .directives import DETAILED_TYPES, Release
 from .files import NutFiles
-from .release import dotted
+from .release import format_release
 from .upsd import IDLE_SECONDS, is_loopback
 
 _FIRST: Release = (0, 0, 0)
@@ -21,7 +21,7 @@ _NEVER: Release = (999, 0, 0)
 
 
 @dataclass(frozen=True)
-class _Row:
+class _Advice:
     since: Release  # the first release that is bad at it
     mended: Release  # the first one that is not
     file: str  # where this is not among the host's files, it does not matter
@@ -31,15 +31,15 @@ class _Row:
     words: str
 
 
-def _all(_files: NutFiles) -> Iterable[str]:
+def _concerns_all(_files: NutFiles) -> Iterable[str]:
     return [""]
 
 
-def _if(condition: Callable[[NutFiles], bool]) -> Callable[[NutFiles], Iterable[str]]:
+def _concerned_if(condition: Callable[[NutFiles], bool]) -> Callable[[NutFiles], Iterable[str]]:
     return lambda files: [""] if condition(files) else []
 
 
-def _has(file: str, directive: str) -> Callable[[NutFiles], bool]:
+def _has_directive(file: str, directive: str) -> Callable[[NutFiles], bool]:
     return lambda files: any(line.words[0] == directive for line in files.statements(file))
 
 
@@ -55,15 +55,21 @@ def _details_for_a_shell(files: NutFiles) -> list[str]:
     """Return the first type that NOTIFYCMD is told of and whose text has a second part, which upsd says."""
     flags = [line.values for line in files.statements("upsmon.conf") if line.words[0] == "NOTIFYFLAG"]
     told = [values[0].upper() for values in flags if len(values) > 1 and "EXEC" in values[1]]
-    return [kind for kind in told if kind in DETAILED_TYPES][:1] if _has("upsmon.conf", "NOTIFYCMD")(files) else []
+    return (
+        [kind for kind in told if kind in DETAILED_TYPES][:1]
+        if _has_directive("upsmon.conf", "NOTIFYCMD")(files)
+        else []
+    )
 
 
-def _addresses(files: NutFiles) -> list[str]:
+def _listen_addresses(files: NutFiles) -> list[str]:
     return [address for address, _port in files.listening]
 
 
 def _only_v6(files: NutFiles) -> bool:
-    return "::" in _addresses(files) and all(":" in address or is_loopback(address) for address in _addresses(files))
+    return "::" in _listen_addresses(files) and all(
+        ":" in address or is_loopback(address) for address in _listen_addresses(files)
+    )
 
 
 def _sections_with(key: str) -> Callable[[NutFiles], Iterable[str]]:
@@ -71,7 +77,9 @@ def _sections_with(key: str) -> Callable[[NutFiles], Iterable[str]]:
 
 
 # fit_files() sees to it that loopback, where it is among them, is the one that counts
-_several_listen = _if(lambda files: len(files.listening) > 1 and not any(map(is_loopback, _addresses(files))))
+_several_listen = _concerned_if(
+    lambda files: len(files.listening) > 1 and not any(map(is_loopback, _listen_addresses(files)))
+)
 _ONE_LISTEN = (
     "of several LISTEN only the {} one must work, and upsd merely logs that it can't have another. "
     "See which it has with ss -ltn, or LISTEN on 0.0.0.0 alone"
@@ -81,78 +89,78 @@ _BEFORE_A_SHELL = (
     "and from 2.8.3 on EXEC off the type ALARM (CVE-2026-54161)"
 )
 _KEEPS_THE_ORDER = (
-    "Only a primary that waits until this host is down (nut_server_gate), or long enough (FINALDELAY), keeps the order"
+    "Only a primary that waits until this host is down (nut_server_gate) or long enough (FINALDELAY), keeps the order"
 )
 
-_ROWS: tuple[_Row, ...] = (
+_ROWS: tuple[_Advice, ...] = (
     # seen with dummy-ups: OL CAL, OL, OB LB, and upsmon of 2.8.0 and 2.8.1 says "it is also calibrating" for ever
-    _Row(
-        (2, 8, 0), (2, 8, 2), "upsmon.conf", _all,
+    _Advice(
+        (2, 8, 0), (2, 8, 2), "upsmon.conf", _concerns_all,
         "once a UPS has calibrated (status CAL, also in some self-tests), upsmon takes it for calibrating for ever "
         "and never shuts down. Restart nut-monitor after each calibration, while on mains",
     ),
-    _Row(
-        (2, 8, 1), (2, 8, 3), "upsmon.conf", _all,
+    _Advice(
+        (2, 8, 1), (2, 8, 3), "upsmon.conf", _concerns_all,
         "upsmon ignores DEADTIME when contact is lost while on battery, and shuts this host down at once. "
         "Never restart NUT or the network in an outage; this role does not",
     ),
-    _Row(
-        (2, 8, 1), _NEVER, "upsmon.conf", _if(lambda files: not _has("upsmon.conf", "OFFDURATION")(files)),
+    _Advice(
+        (2, 8, 1), _NEVER, "upsmon.conf", _concerned_if(lambda files: not _has_directive("upsmon.conf", "OFFDURATION")(files)),
         "a UPS that says OFF for 30 s counts as lost, although OFFDURATION is not set. "
         "Set OFFDURATION to -1 if yours says OFF while it feeds this host",
     ),
-    _Row(
-        _FIRST, (2, 8, 1), "upsmon.conf", _if(lambda files: "ups.conf" not in files),
+    _Advice(
+        _FIRST, (2, 8, 1), "upsmon.conf", _concerned_if(lambda files: "ups.conf" not in files),
         "this secondary logs out as soon as its shutdown begins, and has no SHUTDOWNEXIT to change that. "
         + _KEEPS_THE_ORDER,
     ),
-    _Row(
-        (2, 8, 1), (2, 8, 5), "upsmon.conf", _if(_logs_out),
+    _Advice(
+        (2, 8, 1), (2, 8, 5), "upsmon.conf", _concerned_if(_logs_out),
         "SHUTDOWNEXIT holds the login for 60 s at most, because upsd drops a silent client then. " + _KEEPS_THE_ORDER,
     ),
-    _Row(_FIRST, (2, 8, 3), "upsmon.conf", _if(_has("upsmon.conf", "NOTIFYCMD")), _BEFORE_A_SHELL),
-    _Row(
+    _Advice(_FIRST, (2, 8, 3), "upsmon.conf", _concerned_if(_has_directive("upsmon.conf", "NOTIFYCMD")), _BEFORE_A_SHELL),
+    _Advice(
         (2, 8, 3), (2, 8, 6), "upsmon.conf", _details_for_a_shell,
         "upsmon gives what a UPS says of its alarms to a shell (CVE-2026-54161), and NOTIFYFLAG {} has EXEC. "
         "Take EXEC from it, unless your distribution has mended that",
     ),
-    _Row(
+    _Advice(
         (2, 8, 3), (2, 8, 6), "upsmon.conf",
-        _if(lambda files: _has("upsmon.conf", "NOTIFYCMD")(files) and not _details_for_a_shell(files)),
+        _concerned_if(lambda files: _has_directive("upsmon.conf", "NOTIFYCMD")(files) and not _details_for_a_shell(files)),
         _BEFORE_A_SHELL,
     ),
-    _Row(
+    _Advice(
         (2, 8, 0), (2, 8, 1), "upssched.conf",
-        _if(lambda files: any("START-TIMER" in line.words for line in files.statements("upssched.conf"))),
+        _concerned_if(lambda files: any("START-TIMER" in line.words for line in files.statements("upssched.conf"))),
         "upssched takes a whole processor while a timer runs. Keep the timers short, or use EXECUTE",
     ),
     # seen on 2.8.0 and 2.8.1: upsd waits for the rest of a handshake without a limit, and upsmon reads without one
-    _Row(
-        _FIRST, _NEVER, "upsd.conf", _if(lambda files: bool(files.directive("upsd.conf", "CERTPATH"))),
+    _Advice(
+        _FIRST, _NEVER, "upsd.conf", _concerned_if(lambda files: bool(files.directive("upsd.conf", "CERTPATH"))),
         "with TLS, a machine that begins a handshake and does not finish it blocks every shutdown until nut-watch restarts upsd: "
         "after 6 s, on battery up to 20 s. Keep nut_server_allow to machines that you trust",
     ),
-    _Row(_FIRST, (2, 8, 1), "upsd.conf", _several_listen, _ONE_LISTEN.format("last")),
-    _Row((2, 8, 1), (2, 8, 2), "upsd.conf", _several_listen, _ONE_LISTEN.format("first")),
-    _Row(
-        (2, 8, 1), _NEVER, "upsd.conf", _if(_only_v6),
+    _Advice(_FIRST, (2, 8, 1), "upsd.conf", _several_listen, _ONE_LISTEN.format("last")),
+    _Advice((2, 8, 1), (2, 8, 2), "upsd.conf", _several_listen, _ONE_LISTEN.format("first")),
+    _Advice(
+        (2, 8, 1), _NEVER, "upsd.conf", _concerned_if(_only_v6),
         "LISTEN :: is for IPv6 alone. Clients that come by IPv4 need LISTEN 0.0.0.0 beside it",
     ),
-    _Row(
-        (2, 8, 2), (2, 8, 3), "ups.conf", _if(lambda files: bool(files.ups_conf.sections)),
+    _Advice(
+        (2, 8, 2), (2, 8, 3), "ups.conf", _concerned_if(lambda files: bool(files.ups_conf.sections)),
         "the enumerator does not restart a driver whose section was changed by hand. "
         "Change ups.conf by this role, or restart nut-driver@NAME while on mains",
     ),
-    _Row(
+    _Advice(
         (2, 8, 1), (2, 8, 3), "ups.conf", _sections_with("allow_killpower"),
         "allow_killpower of [{}] does nothing in ups.conf. Set it with upsrw when it is needed",
     ),
-    _Row(
+    _Advice(
         (2, 8, 1), (2, 8, 2), "ups.conf", _sections_with("onlinedischarge_calibration"),
         "onlinedischarge_calibration of [{}] makes a calibration of each discharge, after which upsmon never shuts down. "
         "Leave it out before NUT 2.8.2",
     ),
-    _Row(
+    _Advice(
         _FIRST, _NEVER, "ups.conf", _sections_with("device"),
         "[{}] is told by device, a number that changes each time the UPS is plugged in or resets, "
         "and its driver would never find it again. Tell it by serial, or by vendorid and productid",
@@ -160,11 +168,11 @@ _ROWS: tuple[_Row, ...] = (
 )  # fmt: skip
 
 
-def advise(texts: Mapping[str, str], release: Release) -> list[str]:
+def list_advice(texts: Mapping[str, str], release: Release) -> list[str]:
     """Return what this release is known to be bad at, as far as these files are concerned, and what to do. Never raises."""
     files = NutFiles.of(texts)
     return [
-        f"NUT {dotted(release)}: {row.words.format(name)}."
+        f"NUT {format_release(release)}: {row.words.format(name)}."
         for row in _ROWS
         if row.file in files and row.since <= release < row.mended
         for name in row.concerned(files)

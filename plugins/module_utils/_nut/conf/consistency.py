@@ -20,7 +20,7 @@ PRIMARY_MODES = ("netserver", "standalone")
 SECONDARY_MODES = ("netclient",)
 
 
-def together(texts: Mapping[str, str], release: Release | None = None) -> list[str]:
+def find_inconsistencies(texts: Mapping[str, str], release: Release | None = None) -> list[str]:
     """Check what no daemon checks: values, and that the files fit each other. Returns what is wrong, in words.
 
     texts: name -> text, all of a primary's or of a secondary's. release: of the NUT that will read them; None if unknown.
@@ -31,7 +31,7 @@ def together(texts: Mapping[str, str], release: Release | None = None) -> list[s
         if not text.endswith("\n"):
             wrong.append(f"{name}: the last line has no newline, and NUT loses it")
         if name != "nut.conf":
-            wrong += [f"{name}, line {problem.line}: {problem.message}" for problem in grammar.problems(text)]
+            wrong += [f"{name}, line {problem.line}: {problem.message}" for problem in grammar.find_problems(text)]
     # a shell reads it: the last one counts, and blanks before it do not
     mode = ["", *re.findall(r"^[ \t]*MODE=(.*)$", files.get("nut.conf", ""), re.MULTILINE)][-1].strip("\"'")
     modes = PRIMARY_MODES if "ups.conf" in files else SECONDARY_MODES
@@ -47,15 +47,15 @@ def together(texts: Mapping[str, str], release: Release | None = None) -> list[s
             )
         if [other.lower() for other in names].count(name.lower()) > 1:
             wrong.append(f"ups.conf: [{name}]: upsd makes no difference between names that differ in case alone")
-    wrong += _overlapping(files.listening)
+    wrong += _find_overlapping_listens(files.listening)
     if files.directive("upsmon.conf", "CERTVERIFY") == "1" and not files.directive("upsmon.conf", "CERTPATH"):
         wrong.append("upsmon.conf: CERTVERIFY without CERTPATH: upsmon would connect to nobody. Give both")
     if files.directive("upsd.conf", "CERTIDENT") and not files.directive("upsd.conf", "CERTPATH"):
         wrong.append("upsd.conf: CERTIDENT without CERTPATH: upsd would offer no TLS, and not say so. Give both")
-    return wrong + find_wrong_values(files, release) + _wrong_logins(files) + _watched(files)
+    return wrong + find_wrong_values(files, release) + _find_wrong_logins(files) + _find_wrong_monitors(files)
 
 
-def _overlapping(places: Sequence[tuple[str, int]]) -> list[str]:
+def _find_overlapping_listens(places: Sequence[tuple[str, int]]) -> list[str]:
     """Return which addresses of LISTEN another one includes: upsd gets one of them, and only logs that (2.8.1: the smaller)."""
     wrong = []
     for everything, form in ((("0.0.0.0", "*"), "[0-9.]+"), (("::",), "[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")):
@@ -74,22 +74,22 @@ def _overlapping(places: Sequence[tuple[str, int]]) -> list[str]:
     return wrong
 
 
-def _wrong_logins(files: NutFiles) -> list[str]:
+def _find_wrong_logins(files: NutFiles) -> list[str]:
     """Judge every login that the files know: each [user] and each MONITOR. No password is told."""
     logins = [(f"upsd.users, [{user.name}]", user.name, user.password) for user in files.users.values()]
     logins += [(f"upsmon.conf: MONITOR {monitor.system}", monitor.user, monitor.password) for monitor in files.monitors]
     wrong = []
     for where, user, password in logins:
         for what, problem in (
-            ("user name", grammar.user_problem(user)),
-            ("password", grammar.password_problem(password)),
+            ("user name", grammar.find_user_problem(user)),
+            ("password", grammar.find_password_problem(password)),
         ):
             if problem:
                 wrong.append(f"{where}: the {what} {problem}")
     return wrong
 
 
-def _watched(files: NutFiles) -> list[str]:
+def _find_wrong_monitors(files: NutFiles) -> list[str]:
     if "upsmon.conf" not in files:
         return []
     wrong = []
@@ -117,10 +117,10 @@ def _watched(files: NutFiles) -> list[str]:
             wrong.append(f"{where}: the password is not the one of [{monitor.user}] in upsd.users")
         elif monitor.type in upsd.PRIMARY and user.type not in upsd.PRIMARY:
             wrong.append(f"{where}: [{monitor.user}] in upsd.users is no primary, so it could not set FSD")
-    return wrong + _never_down(files)
+    return wrong + _find_shutdown_blockers(files)
 
 
-def _never_down(files: NutFiles) -> list[str]:
+def _find_shutdown_blockers(files: NutFiles) -> list[str]:
     """Return by what a host would not shut down, or its upsmon not run."""
     wrong = []
     if not (files.directive("upsmon.conf", "SHUTDOWNCMD") or "").strip():

@@ -52,7 +52,7 @@ def check_files(
     *,
     # a unix socket's path is at most 107 bytes long, so the scratch directory stands near the root
     room: Path = Path("/run"),
-    tls: nss.Tls | None = None,
+    tls: nss.TlsMaterial | None = None,
 ) -> list[str]:
     """Let the host's own NUT read the files, in a scratch directory. Returns what it complained of, in words.
 
@@ -66,12 +66,16 @@ def check_files(
         if tls:
             # in a directory that is still root's alone
             try:
-                nss.make(scratch.folder / "tls", tls, runner, owner)
+                nss.make_database(scratch.folder / "tls", tls, runner, owner)
             except nss.NssError as error:
                 return [f"TLS: {error}"]
-            files = {name: text.replace(str(nss.path_of(tls)), f"{scratch.folder}/tls") for name, text in files.items()}
-        trust.share(
-            scratch, {name: _deaf(text) if name == "upsd.conf" else text for name, text in files.items()}, owner
+            files = {
+                name: text.replace(str(nss.database_path(tls)), f"{scratch.folder}/tls") for name, text in files.items()
+            }
+        trust.share_scratch(
+            scratch,
+            {name: _without_listen(text) if name == "upsd.conf" else text for name, text in files.items()},
+            owner,
         )
         return [words.replace(f"{scratch.folder}/", "") for words in _complaints_of_nut(files, scratch, finder, runner)]
 
@@ -80,32 +84,37 @@ def _complaints_of_nut(files: Mapping[str, str], scratch: trust.Scratch, finder:
     """Have NUT's programs read the files in a scratch directory, as the user nut. Returns complaints."""
     wrong: list[str] = []
     if "ups.conf" in files:
-        conf = ups_conf.parse(files["ups.conf"])
+        conf = ups_conf.parse_ups_conf(files["ups.conf"])
         wrong += [
             words for name in conf.sections for words in _complaints_of_driver(conf, name, finder, scratch, runner)
         ]
         if not wrong:
             code, said = runner(["timeout", UPSD_SECONDS, *scratch.command, str(finder("upsd")), "-F"])
-            complaints = _complaints(_UPSD, said)
+            complaints = _find_complaints(_UPSD, said)
             # 124: it came up, and was stopped when its time was over
             if code != 124 and not complaints:
-                complaints = [f"it does not start: {_last(said)}"]
+                complaints = [f"it does not start: {_last_output_line(said)}"]
             wrong += [f"upsd: {words}" for words in complaints]
     check = [str(finder("upsmon")), "-P", NO_PID, "-K", "-f", str(scratch.folder / "upsmon.conf")]
-    wrong += [f"upsmon.conf: {words}" for words in _ask(scratch, check, _UPSMON, runner)]
+    wrong += [f"upsmon.conf: {words}" for words in _complaints_of_program(scratch, check, _UPSMON, runner)]
     if "upssched.conf" in files and (upssched := finder("upssched")):
         # an event that no AT line names: the file is read, and nothing runs
         check = ["UPSNAME=__none", "NOTIFYTYPE=__none", str(upssched)]
-        wrong += [f"upssched.conf: {words}" for words in dict.fromkeys(_ask(scratch, check, _UPSSCHED, runner))]
+        wrong += [
+            f"upssched.conf: {words}"
+            for words in dict.fromkeys(_complaints_of_program(scratch, check, _UPSSCHED, runner))
+        ]
     return wrong
 
 
-def _ask(scratch: trust.Scratch, check: Sequence[str], pattern: re.Pattern[str], runner: Run) -> list[str]:
+def _complaints_of_program(
+    scratch: trust.Scratch, check: Sequence[str], pattern: re.Pattern[str], runner: Run
+) -> list[str]:
     """Run a program whose exit code says nothing. Returns its complaints, or why it could not be run."""
     code, said = runner([*scratch.command, *check])
     # 126, 127: env, and setpriv where it can't run env; setpriv's own failures say so
-    not_run = [_last(said)] if code in (126, 127) or said.startswith("setpriv: ") else []
-    return _complaints(pattern, said) or not_run
+    not_run = [_last_output_line(said)] if code in (126, 127) or said.startswith("setpriv: ") else []
+    return _find_complaints(pattern, said) or not_run
 
 
 def check_sections(
@@ -121,9 +130,9 @@ def check_sections(
 
     Raises OSError, and LookupError where there is no such user.
     """
-    conf = ups_conf.parse(text)
+    conf = ups_conf.parse_ups_conf(text)
     with trust.open_scratch(room, owner) as scratch:
-        trust.share(scratch, {"ups.conf": text}, owner)
+        trust.share_scratch(scratch, {"ups.conf": text}, owner)
         found = {name: _complaints_of_driver(conf, name, finder, scratch, runner) for name in names}
         return {name: [words.replace(f"{scratch.folder}/", "") for words in said] for name, said in found.items()}
 
@@ -137,24 +146,24 @@ def _complaints_of_driver(
     if path is None:
         return [f"{where}: this host has no driver {driver!r}. Its name may be wrong, or its package missing"]
     code, said = runner([*scratch.command, str(path), "-a", name, "-V"])
-    complaints = _complaints(_DRIVER, said)
+    complaints = _find_complaints(_DRIVER, said)
     if code and not complaints:
-        complaints = [_last(said)]
+        complaints = [_last_output_line(said)]
     return [f"{where}: {words}" for words in complaints]
 
 
-def _complaints(pattern: re.Pattern[str], said: str) -> list[str]:
+def _find_complaints(pattern: re.Pattern[str], said: str) -> list[str]:
     # behind a directive that they don't know the daemons print the rest of its line: a password, if it is a MONITOR misspelled
     told = [re.sub(r"(invalid directive \S+).*", r"\1", line.strip()) for line in said.splitlines()]
     return [line for line in told if pattern.fullmatch(line)]
 
 
-def _last(said: str) -> str:
+def _last_output_line(said: str) -> str:
     lines = said.strip().splitlines()
     return lines[-1].strip() if lines else "it said nothing"
 
 
-def _deaf(upsd_conf: str) -> str:
+def _without_listen(upsd_conf: str) -> str:
     """Make an upsd.conf listen where it disturbs nobody: port 0 is any free one."""
     kept = [line for line in upsd_conf.splitlines() if not re.match(r"\s*\"?LISTEN\b", line)]
     return "\n".join([*kept, "LISTEN 127.0.0.1 0", ""])

@@ -15,7 +15,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from .ups_conf import UpsConf, render_all
+from .ups_conf import UpsConf, render_conf
 
 # its bracket expressions hold a backslash too
 _BLANK = " \t\\"
@@ -30,25 +30,25 @@ _ESCAPE = re.compile(r"\\(?:0?([0-7]{1,3})|([abcefnrtv\\]))")
 _ESCAPED = dict(zip("abefnrtv\\", "\a\b\x1b\f\n\r\t\v\\"))
 
 
-def checksum(conf: str | UpsConf, name: str = "") -> str | None:
+def section_checksum(conf: str | UpsConf, name: str = "") -> str | None:
     """Return the checksum that nut-driver-enumerator keeps of the section NAME, or of the global part ("").
 
-    conf: the text of a ups.conf, or what render_all() is to make a text of. None: the enumerator sees no such section,
+    conf: the text of a ups.conf, or what render_conf() is to make a text of. None: the enumerator sees no such section,
     and runs no driver for it. Comments, indents, blank lines, and quotes around a value without blanks make no
     difference; the order of keys does, and so does each comment behind a value. Of two parts of a section it sees the
     first. To systemd it is SECTION_CHECKSUM of the unit nut-driver@NAME, and SECTION_CHECKSUM_GLOBAL of all of them.
     """
-    text = conf if isinstance(conf, str) else render_all(conf)
+    text = conf if isinstance(conf, str) else render_conf(conf)
     # a character a byte: an escape may name any
-    lines = _tidied(text.encode("utf-8", "surrogateescape").decode("latin-1"))
-    own = _block(lines, name)
+    lines = _tidy_lines(text.encode("utf-8", "surrogateescape").decode("latin-1"))
+    own = _section_lines(lines, name)
     if own is None:
         return None
-    kept = _echo("\n".join(own)).rstrip("\n").replace("\0", "") if own else ""
-    return hashlib.md5(_echo(kept).encode("latin-1"), usedforsecurity=False).hexdigest()
+    kept = _echo_like_dash("\n".join(own)).rstrip("\n").replace("\0", "") if own else ""
+    return hashlib.md5(_echo_like_dash(kept).encode("latin-1"), usedforsecurity=False).hexdigest()
 
 
-def _tidied(text: str) -> list[str]:
+def _tidy_lines(text: str) -> list[str]:
     lines = []
     for line in text.split("\n"):
         bare = line.lstrip(_BLANK)
@@ -62,7 +62,7 @@ def _tidied(text: str) -> list[str]:
     return [re.sub(r"\\(.)", r"\1", _LOST.sub("", line)) for line in lines] if any(map(_A_UPS.search, lines)) else []
 
 
-def _block(lines: Sequence[str], name: str) -> list[str] | None:
+def _section_lines(lines: Sequence[str], name: str) -> list[str] | None:
     """Return the lines of a section with its header, of the global part without one; None if it is not there."""
     own: list[str] = []
     found = inside = not name
@@ -78,7 +78,7 @@ def _block(lines: Sequence[str], name: str) -> list[str] | None:
     return own if found else None
 
 
-def _echo(text: str) -> str:
+def _echo_like_dash(text: str) -> str:
     r"""Print as dash's echo does: \n is a newline, \101 an A, and behind \c comes nothing, not even the last newline."""
     printed: list[str] = []
     end = 0

@@ -40,7 +40,7 @@ class NutFiles(Mapping[str, str]):
     def statements(self, name: str) -> tuple[Statement, ...]:
         """Return the lines of a file. Not of nut.conf, which a shell reads."""
         if name not in self._statements:
-            self._statements[name] = statements.read(name, self.get(name, ""))
+            self._statements[name] = statements.read_statements(name, self.get(name, ""))
         return self._statements[name]
 
     def directive(self, name: str, directive: str) -> str | None:
@@ -51,12 +51,12 @@ class NutFiles(Mapping[str, str]):
     @cached_property
     def ups_conf(self) -> UpsConf:
         """ups.conf's settings and sections."""
-        return ups_conf.parse(self.get("ups.conf", ""))
+        return ups_conf.parse_ups_conf(self.get("ups.conf", ""))
 
     @cached_property
     def listening(self) -> list[tuple[str, int]]:
         """Address and port of each LISTEN of upsd.conf."""
-        return upsd.listening(self.get("upsd.conf", ""))
+        return upsd.read_listen_lines(self.get("upsd.conf", ""))
 
     @property
     def ports(self) -> list[int]:
@@ -71,9 +71,9 @@ class NutFiles(Mapping[str, str]):
     @cached_property
     def users(self) -> dict[str, User]:
         """The users of upsd.users by name."""
-        return upsd.users(self.get("upsd.users", ""))
+        return upsd.read_users(self.get("upsd.users", ""))
 
     @cached_property
     def monitors(self) -> tuple[Monitor, ...]:
         """The MONITOR lines of upsmon.conf."""
-        return upsmon.monitors(self.get("upsmon.conf", ""))
+        return upsmon.read_monitors(self.get("upsmon.conf", ""))

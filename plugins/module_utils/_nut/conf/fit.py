@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from . import grammar, statements, upsd
 from .directives import AT_COMMANDS, DIRECTIVES, NOTIFY_TYPES, Directive, Release
-from .release import dotted
+from .release import format_release
 from .statements import ASSIGNMENT
 
 _PHYSICAL = re.compile(r"[^\n]*\n|[^\n]+")
@@ -38,20 +38,20 @@ def fit_files(files: Mapping[str, str], release: Release) -> Fitted:
     keep upsd from serving its own host.
 
     What no table knows stays: the real daemon judges it. So does a file that NUT would not read as it is written;
-    consistency.together() tells of that. Never raises.
+    consistency.find_inconsistencies() reports that. Never raises.
     """
     fitted: dict[str, str] = {}
     left_out, refused = [], []
     for name, text in files.items():
         lines = _PHYSICAL.findall(text)
         gone: set[int] = set()
-        for number, where, what, directive in _unknown(name, text, release):
-            sentence = _lacks(where, what, directive, release)
+        for number, where, what, directive in _find_unknown(name, text, release):
+            sentence = _describe_lack(where, what, directive, release)
             if directive.needed:
                 refused.append(sentence)
             else:
                 left_out.append(sentence)
-                gone.update(range(number, (number if name == "nut.conf" else _last(lines, number)) + 1))
+                gone.update(range(number, (number if name == "nut.conf" else _last_line(lines, number)) + 1))
         fitted[name] = "".join(line for number, line in enumerate(lines, 1) if number not in gone)
     if "upsd.conf" in fitted:
         fitted["upsd.conf"] = _with_lasting_listeners(fitted["upsd.conf"], release)
@@ -60,14 +60,14 @@ def fit_files(files: Mapping[str, str], release: Release) -> Fitted:
 
 def unfit_key(section: str, driver: str, key: str, release: Release) -> str:
     """Return why a section of ups.conf with this driver can't have a key on a host with this release; "" if it can."""
-    directive = statements.key_of_device(driver, key)
+    directive = statements.find_device_key(driver, key)
     if directive is None or directive.since <= release or directive.never:
         return ""
-    return _lacks(f"ups.conf, [{section}]", key, directive, release)
+    return _describe_lack(f"ups.conf, [{section}]", key, directive, release)
 
 
-def _lacks(where: str, what: str, directive: Directive, release: Release) -> str:
-    sentence = f"{where}: {what} is known from NUT {dotted(directive.since)} on, and this host has {dotted(release)}."
+def _describe_lack(where: str, what: str, directive: Directive, release: Release) -> str:
+    sentence = f"{where}: {what} is known from NUT {format_release(directive.since)} on, and this host has {format_release(release)}."
     if directive.needed:
         return f"{sentence} It can't be left out: {directive.needed}."
     return f"{sentence} It is left out{directive.without and ': '}{directive.without}."
@@ -79,23 +79,23 @@ def _with_lasting_listeners(text: str, release: Release) -> str:
     2.8.0 insists on the last address, 2.8.1 on the first, and 2.8.2 on every one, unless ALLOW_NOT_ALL_LISTENERS. Loopback is
     always there.
     """
-    if grammar.problems(text) or not upsd.own_addresses(text):
+    if grammar.find_problems(text) or not upsd.own_addresses(text):
         return text
     if release >= (2, 8, 2):
-        given = grammar.directive(text, "ALLOW_NOT_ALL_LISTENERS")
-        at_home = any(upsd.is_loopback(address) for address, _unused in upsd.listening(text))
+        given = grammar.find_directive(text, "ALLOW_NOT_ALL_LISTENERS")
+        at_home = any(upsd.is_loopback(address) for address, _unused in upsd.read_listen_lines(text))
         end = "" if text.endswith("\n") else "\n"
         return text if given is not None or not at_home else f"{text}{end}ALLOW_NOT_ALL_LISTENERS true\n"
     lines = _PHYSICAL.findall(text)
-    listens = [line for line in grammar.parse(text) if line.words[0] == "LISTEN" and len(line.words) > 1]
-    if any(_last(lines, line.number) != line.number for line in listens):
+    listens = [line for line in grammar.parse_lines(text) if line.words[0] == "LISTEN" and len(line.words) > 1]
+    if any(_last_line(lines, line.number) != line.number for line in listens):
         return text  # written over several lines
     order = sorted(listens, key=lambda line: upsd.is_loopback(line.words[1]) == (release < (2, 8, 1)))
     moved = {place.number: lines[line.number - 1].rstrip("\n") + "\n" for place, line in zip(listens, order)}
     return "".join(moved.get(number, line) for number, line in enumerate(lines, 1))
 
 
-def _unknown(name: str, text: str, release: Release) -> Iterator[tuple[int, str, str, Directive]]:
+def _find_unknown(name: str, text: str, release: Release) -> Iterator[tuple[int, str, str, Directive]]:
     """Yield what is newer than a release: the line of the file, where that is, what it is called, and the directive."""
     if name == "nut.conf":
         for number, line in enumerate(text.split("\n"), 1):
@@ -104,19 +104,22 @@ def _unknown(name: str, text: str, release: Release) -> Iterator[tuple[int, str,
             if found and directive and directive.since > release:
                 yield number, name, found[1], directive
         return
-    if grammar.problems(text):
+    if grammar.find_problems(text):
         return
-    for statement in statements.read(name, text):
+    for statement in statements.read_statements(name, text):
         if statement.directive is None:
             continue
-        for what, needs in (*_parts(statement.name, statement.words), (statement.words[0], statement.directive)):
+        for what, needs in (
+            *_versioned_parts(statement.name, statement.words),
+            (statement.words[0], statement.directive),
+        ):
             # what is refused everywhere is not left out in silence
             if needs.since > release and not needs.never:
                 yield statement.number, statement.where, what, needs
                 break
 
 
-def _parts(word: str, words: tuple[str, ...]) -> list[tuple[str, Directive]]:
+def _versioned_parts(word: str, words: tuple[str, ...]) -> list[tuple[str, Directive]]:
     """Return what else of a line has a release of its own: a type of notification, a command of AT."""
     parts = []
     if word in ("NOTIFYMSG", "NOTIFYFLAG", "AT") and len(words) > 1 and words[1].upper() in NOTIFY_TYPES:
@@ -128,11 +131,11 @@ def _parts(word: str, words: tuple[str, ...]) -> list[tuple[str, Directive]]:
     return parts
 
 
-def _last(lines: list[str], number: int) -> int:
+def _last_line(lines: list[str], number: int) -> int:
     """Return the last line of the file that belongs to what NUT takes for one line, which begins on ``number``."""
     for last in range(number, len(lines)):
         # what follows it is a line of its own, unless a backslash or quotes go on
-        follower = grammar.parse("".join(lines[number - 1 : last]) + "X\n")[-1]
+        follower = grammar.parse_lines("".join(lines[number - 1 : last]) + "X\n")[-1]
         if follower == grammar.Line(last - number + 2, ("X",)):
             return last
     return len(lines)

@@ -61,7 +61,7 @@ class Problem:
     message: str
 
 
-def encode(word: str) -> str:
+def quote_word(word: str) -> str:
     """Return ``word`` in double quotes, so that NUT reads back exactly ``word``.
 
     Raises Unencodable for a control character, a character outside ASCII, or more than 512 characters: NUT would drop
@@ -78,38 +78,38 @@ def encode(word: str) -> str:
     return '"' + re.sub(r'([\\"#])', r"\\\1", word) + '"'
 
 
-def join(words: Iterable[str]) -> str:
+def join_words(words: Iterable[str]) -> str:
     """Return one line, without its newline, that NUT reads back as exactly ``words``.
 
-    Words that need no quotes get none. Raises Unencodable as encode does, and for more than 32 words.
+    Words that need no quotes get none. Raises Unencodable as quote_word does, and for more than 32 words.
     """
     line = tuple(words)
     if len(line) > WORDS_LIMIT:
         raise Unencodable(f"the line has {len(line)} words: NUT keeps only the first {WORDS_LIMIT}")
-    return " ".join(word if len(word) <= WORD_LIMIT and _BARE.fullmatch(word) else encode(word) for word in line)
+    return " ".join(word if len(word) <= WORD_LIMIT and _BARE.fullmatch(word) else quote_word(word) for word in line)
 
 
-def parse(text: str) -> list[Line]:
+def parse_lines(text: str) -> list[Line]:
     """Return what NUT understands of a file: the lines with words, without those that NUT drops. It never raises."""
     return [
         Line(piece.number, tuple(word.text for word in piece.words))
-        for piece in scan(text).pieces
+        for piece in scan_text(text).pieces
         if piece.words and not piece.dropped
     ]
 
 
-def directive(text: str, name: str) -> str | None:
+def find_directive(text: str, name: str) -> str | None:
     """Return the value of a directive that stands in no section, None if it is not there. As in NUT, the last counts."""
-    values = [line.words[1] for line in parse(text) if line.words[0] == name and len(line.words) > 1]
+    values = [line.words[1] for line in parse_lines(text) if line.words[0] == name and len(line.words) > 1]
     return values[-1] if values else None
 
 
-def problems(text: str) -> list[Problem]:
+def find_problems(text: str) -> list[Problem]:
     """Return what NUT drops or takes otherwise than written, in the order of the file. It never raises."""
-    return list(scan(text).problems)
+    return list(scan_text(text).problems)
 
 
-def password_problem(text: str) -> str | None:
+def find_password_problem(text: str) -> str | None:
     """Return why upsmon and TrueNAS cannot use this password, in words that follow "the password"; None if they can.
 
     upsmon sends it as it is, without quoting, and upsd parses what arrives (clients/upsmon.c, do_upsd_auth): what means
@@ -121,12 +121,12 @@ def password_problem(text: str) -> str | None:
     return f"{problem}. Safe are letters, digits, '.', '_' and '-'" if problem else None
 
 
-def user_problem(text: str) -> str | None:
+def find_user_problem(text: str) -> str | None:
     """Return why this cannot be the name of a user of upsd, in words that follow "the user name"; None if it can.
 
     It takes the same road as a password.
     """
-    return password_problem(text)
+    return find_password_problem(text)
 
 
 _TROUBLE = {
@@ -157,7 +157,7 @@ def _credential_problem(text: str) -> str | None:
     return problem
 
 
-class _State(enum.Enum):
+class _ScanState(enum.Enum):
     BETWEEN = enum.auto()
     WORD = enum.auto()
     WORD_ESCAPE = enum.auto()
@@ -204,7 +204,7 @@ class _Scanner:
         self._begin(0, after_error=False)
 
     def _begin(self, start: int, *, after_error: bool) -> None:
-        self._state = _State.BETWEEN
+        self._state = _ScanState.BETWEEN
         self._start = start
         self._first_number = self._number
         self._words: list[Word] = []
@@ -220,49 +220,49 @@ class _Scanner:
             self._read(offset, character)
             if character == "\n":
                 self._number += 1
-                if self._state is _State.BETWEEN and self._start > offset:
+                if self._state is _ScanState.BETWEEN and self._start > offset:
                     self._first_number = self._number
         self._finish()
         return Scan(tuple(self._pieces), tuple(self._problems))
 
     def _read(self, offset: int, character: str) -> None:
         state = self._state
-        if state is _State.BETWEEN:
+        if state is _ScanState.BETWEEN:
             self._between(offset, character)
-        elif state is _State.WORD:
+        elif state is _ScanState.WORD:
             self._in_word(offset, character)
-        elif state is _State.QUOTED:
+        elif state is _ScanState.QUOTED:
             self._in_quotes(offset, character)
-        elif state is _State.COMMENT:
+        elif state is _ScanState.COMMENT:
             if character == "\n":
                 self._end_line(offset)
         else:
             # After a backslash everything is a letter. Only a newline is nothing: the word goes on on the next line.
             if character != "\n":
                 self._add(character)
-            self._state = _State.WORD if state is _State.WORD_ESCAPE else _State.QUOTED
+            self._state = _ScanState.WORD if state is _ScanState.WORD_ESCAPE else _ScanState.QUOTED
 
     def _between(self, offset: int, character: str) -> None:
         if character == "\n":
             self._end_line(offset)
         elif character == "#":
             self._comment = offset
-            self._state = _State.COMMENT
+            self._state = _ScanState.COMMENT
         elif character not in _BLANKS:
             self._word_start = offset
             if character == "\\":
-                self._state = _State.WORD_ESCAPE
+                self._state = _ScanState.WORD_ESCAPE
             elif character == '"':
-                self._state = _State.QUOTED
+                self._state = _ScanState.QUOTED
             else:
                 self._add(character)
-                self._state = _State.WORD
+                self._state = _ScanState.WORD
                 if character == "=":
                     self._end_word(offset + 1)
 
     def _in_word(self, offset: int, character: str) -> None:
         if character == "\\":
-            self._state = _State.WORD_ESCAPE
+            self._state = _ScanState.WORD_ESCAPE
         elif character in _BLANKS or character in "#=":
             self._end_word(offset)
             self._between(offset, character)
@@ -273,7 +273,7 @@ class _Scanner:
         if character == '"':
             self._end_word(offset + 1)
         elif character == "\\":
-            self._state = _State.QUOTED_ESCAPE
+            self._state = _ScanState.QUOTED_ESCAPE
         elif character == "#":
             self._complain(
                 "a # inside quotes needs a backslash before it:"
@@ -300,7 +300,7 @@ class _Scanner:
         else:
             self._complain(f"the line has more than {WORDS_LIMIT} words: NUT drops the rest")
         self._word = []
-        self._state = _State.BETWEEN
+        self._state = _ScanState.BETWEEN
 
     def _end_line(self, offset: int, *, after_error: bool = False) -> None:
         self._keep(offset, dropped=after_error)
@@ -309,9 +309,9 @@ class _Scanner:
     def _finish(self) -> None:
         """Take what stands behind the last newline."""
         end = len(self._text)
-        if self._state in (_State.QUOTED, _State.QUOTED_ESCAPE):
+        if self._state in (_ScanState.QUOTED, _ScanState.QUOTED_ESCAPE):
             self._complain("quotes are still open at the end of the file")
-        if self._state in (_State.BETWEEN, _State.COMMENT):
+        if self._state in (_ScanState.BETWEEN, _ScanState.COMMENT):
             if self._start < end:
                 self._keep(end, dropped=False)
             return
@@ -344,5 +344,5 @@ class _Scanner:
             self._problems.append(Problem(self._number, message))
 
 
-def scan(text: str) -> Scan:
+def scan_text(text: str) -> Scan:
     return _Scanner(text).scan()

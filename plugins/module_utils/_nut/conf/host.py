@@ -27,15 +27,15 @@ COMMON_FLAGS = ("/etc/killpower", "/run/nut/killpower")
 _FORGETFUL = ("tmpfs", "ramfs")
 
 
-def unbindable(new: str, old: str, serves: bool) -> list[str]:
+def find_unbindable(new: str, old: str, serves: bool) -> list[str]:
     """Return at which LISTEN lines of a new upsd.conf upsd could not listen.
 
     NUT 2.8.0 and 2.8.1 only log most of these, and secondaries then find nobody. old: the file that is there; serves: upsd
     runs, so that the ports of old are its own. A name is tried as upsd would, with all its addresses.
     """
-    own = {port for _unused, port in (upsd.listening(old) or [("", upsd.PORT)])} if serves else set()
+    own = {port for _unused, port in (upsd.read_listen_lines(old) or [("", upsd.PORT)])} if serves else set()
     wrong = []
-    for host, port in upsd.listening(new):
+    for host, port in upsd.read_listen_lines(new):
         address = None if host == "*" else host
         try:
             places = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -44,7 +44,7 @@ def unbindable(new: str, old: str, serves: bool) -> list[str]:
             continue
         # port 0: any that is free, to see whether the address is this host's
         why = [
-            _refused(family, kind, number, (place[0], 0 if port in own else port, *place[2:]))
+            _try_bind(family, kind, number, (place[0], 0 if port in own else port, *place[2:]))
             for family, kind, number, _unused, place in places
         ]
         # of the addresses of a name upsd takes the first that it can have, and asks for no more
@@ -64,7 +64,7 @@ def unbindable(new: str, old: str, serves: bool) -> list[str]:
     return wrong
 
 
-def _refused(family: int, kind: int, number: int, place: tuple[object, ...]) -> int:
+def _try_bind(family: int, kind: int, number: int, place: tuple[object, ...]) -> int:
     try:
         with socket.socket(family, kind, number) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -76,7 +76,7 @@ def _refused(family: int, kind: int, number: int, place: tuple[object, ...]) -> 
     return 0
 
 
-def unrunnable(texts: Mapping[str, str], runner: Run) -> list[str]:
+def find_unrunnable(texts: Mapping[str, str], runner: Run) -> list[str]:
     """Return which programs that the files name are not there, or can't be run: NUT tells only when it needs them."""
     files = NutFiles.of(texts)
     wrong = []
@@ -137,7 +137,7 @@ def find_untrusted(texts: Mapping[str, str], folder: Path) -> list[str]:
     return wrong
 
 
-def missing(texts: Mapping[str, str], made: Path | None = None) -> list[str]:
+def find_missing(texts: Mapping[str, str], made: Path | None = None) -> list[str]:
     """Return which users and directories that the files name are not there: NUT looks at them at its start, or when it is late.
 
     made: a directory that will have been made by then.
@@ -169,13 +169,13 @@ def _is_user(name: str) -> bool:
     return True
 
 
-def old_flags(texts: Iterable[str]) -> list[str]:
+def find_old_flags(texts: Iterable[str]) -> list[str]:
     """Return which flags are there that tell the end of a shutdown to cut the UPS's power, and what they mean.
 
     texts: upsmon.conf as it is and as it will be. No shutdown is going on while this runs, so a flag is one that an
     earlier shutdown has left.
     """
-    paths = dict.fromkeys([*(grammar.directive(text, "POWERDOWNFLAG") or "" for text in texts), *COMMON_FLAGS])
+    paths = dict.fromkeys([*(grammar.find_directive(text, "POWERDOWNFLAG") or "" for text in texts), *COMMON_FLAGS])
     said = []
     for path in paths:
         if path and Path(path).is_file():
@@ -187,9 +187,9 @@ def old_flags(texts: Iterable[str]) -> list[str]:
     return said
 
 
-def lasting_flag(upsmon_conf: str, mounts: str) -> list[str]:
+def find_lasting_flag(upsmon_conf: str, mounts: str) -> list[str]:
     """Return that POWERDOWNFLAG would outlive a reboot, in words, if it would. mounts: /proc/self/mounts."""
-    path = grammar.directive(upsmon_conf, "POWERDOWNFLAG")
+    path = grammar.find_directive(upsmon_conf, "POWERDOWNFLAG")
     if not path:
         return []
     kinds = {}
@@ -208,7 +208,7 @@ def lasting_flag(upsmon_conf: str, mounts: str) -> list[str]:
     ]
 
 
-def shipped(files: Sequence[Path], runner: Run) -> set[Path]:
+def find_shipped(files: Sequence[Path], runner: Run) -> set[Path]:
     """Return those of these files that are as a Debian package brought them: nobody's work is in them."""
     code, said = runner(["dpkg-query", "--show", "--showformat=${Conffiles}\\n", "nut-client", "nut-server"])
     sums = dict(line.split()[:2] for line in said.splitlines() if len(line.split()) >= 2) if code in (0, 1) else {}

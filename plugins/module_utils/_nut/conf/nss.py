@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.files import Owner, ids, is_kept, sync
+from ..base.files import Owner, has_mode_and_owner, resolve_owner, sync_paths
 from ..base.systemd import Run
 
 PREFIX = "tls-"
@@ -39,7 +39,7 @@ class NssError(Exception):
 
 
 @dataclass(frozen=True)
-class Tls:
+class TlsMaterial:
     """What a database holds, in PEM. certificate (with its intermediates), key and nickname are empty for a secondary.
 
     nickname: what CERTIDENT calls the certificate. It must have no colon, which ends the name of a token.
@@ -51,7 +51,7 @@ class Tls:
     nickname: str = ""
 
 
-def path_of(tls: Tls, folder: Path = Path("/etc/nut")) -> Path:
+def database_path(tls: TlsMaterial, folder: Path = Path("/etc/nut")) -> Path:
     """Return where the database of these certificates stands: a path that no others have.
 
     So a renewal changes CERTPATH, which shows the deployment what to restart; and what a running daemon has open stays.
@@ -64,13 +64,15 @@ def path_of(tls: Tls, folder: Path = Path("/etc/nut")) -> Path:
 def is_sound(folder: Path, owner: Owner = ("root", "nut")) -> bool:
     """Return whether a database is there with all its files, for root and NUT alone."""
     try:
-        whose = ids(owner)
-        return is_kept(folder, 0o750, whose) and all(is_kept(folder / name, 0o640, whose) for name in _FILES)
+        whose = resolve_owner(owner)
+        return has_mode_and_owner(folder, 0o750, whose) and all(
+            has_mode_and_owner(folder / name, 0o640, whose) for name in _FILES
+        )
     except (OSError, KeyError):
         return False
 
 
-def make(folder: Path, tls: Tls, runner: Run, owner: Owner = ("root", "nut")) -> None:
+def make_database(folder: Path, tls: TlsMaterial, runner: Run, owner: Owner = ("root", "nut")) -> None:
     """Make the database as FOLDER, which must not be there yet: at once, or not at all.
 
     Raises NssError; OSError and LookupError (no such group) as the system has them.
@@ -79,43 +81,43 @@ def make(folder: Path, tls: Tls, runner: Run, owner: Owner = ("root", "nut")) ->
     shutil.rmtree(new, ignore_errors=True)  # of a run that was cut short
     new.mkdir(mode=0o700)
     try:
-        _fill(new, tls, runner)
+        _fill_database(new, tls, runner)
         # root writes, NUT's group reads: upsd and upsmon open it when they have become the user nut already
         for path in (*new.iterdir(), new):
             shutil.chown(path, *owner)
             path.chmod(0o750 if path == new else 0o640)
         # what refers to it lasts over a power cut, so it must, too
-        sync((*new.iterdir(), new))
+        sync_paths((*new.iterdir(), new))
         new.rename(folder)
-        sync([folder.parent])
+        sync_paths([folder.parent])
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _fill(new: Path, tls: Tls, runner: Run) -> None:
+def _fill_database(new: Path, tls: TlsMaterial, runner: Run) -> None:
     database = f"sql:{new}"
     work = new / "import"
     work.mkdir(mode=0o700)
-    _do(["certutil", "-N", "-d", database, "--empty-password"], runner)
+    _run_tool(["certutil", "-N", "-d", database, "--empty-password"], runner)
     authorities = _CERTIFICATE.findall(tls.ca)
     if not authorities:
         raise NssError("the CA's text holds no certificate in PEM")
     for number, text in enumerate(authorities, 1):
         path = work / f"{number}.pem"
         path.write_text(f"{text}\n", encoding="ascii")
-        _do(["certutil", "-A", "-d", database, "-n", f"CA {number}", "-t", TRUST, "-a", "-i", str(path)], runner)
+        _run_tool(["certutil", "-A", "-d", database, "-n", f"CA {number}", "-t", TRUST, "-a", "-i", str(path)], runner)
     if tls.certificate:
         pem, packed = work / "certificate.pem", work / "packed.p12"
         # openssl takes the certificate that fits the key, and packs the others with it
         pem.write_text(f"{tls.key.strip()}\n{tls.certificate.strip()}\n", encoding="ascii")
         # in a directory of root's alone a password would protect nothing
         out = ["-name", tls.nickname, "-out", str(packed), "-passout", "pass:"]
-        _do(["openssl", "pkcs12", "-export", "-in", str(pem), *out], runner)
-        _do(["pk12util", "-i", str(packed), "-d", database, "-W", "", "-K", ""], runner)
+        _run_tool(["openssl", "pkcs12", "-export", "-in", str(pem), *out], runner)
+        _run_tool(["pk12util", "-i", str(packed), "-d", database, "-W", "", "-K", ""], runner)
     shutil.rmtree(work)
 
 
-def _do(command: Sequence[str], runner: Run) -> None:
+def _run_tool(command: Sequence[str], runner: Run) -> None:
     code, said = runner(command)
     if code == 127:
         raise NssError(

@@ -62,7 +62,7 @@ def redact(file_name: str, text: str) -> str:
         return re.sub(r"[^\n]*[^\s][^\n]*", MARK, text)
     edits: list[tuple[int, int, str]] = []
     whole: list[tuple[int, int]] = []
-    for piece in grammar.scan(text).pieces:
+    for piece in grammar.scan_text(text).pieces:
         shown = _judge(name, piece, text)
         if shown is _Shown.NOTHING:
             whole.append((piece.start, piece.end))

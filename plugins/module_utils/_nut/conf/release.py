@@ -16,7 +16,7 @@ from .directives import Release
 _VERSION = re.compile(r"Network UPS Tools\b.*?\b([0-9]+)\.([0-9]+)\.([0-9]+)")
 
 
-def dotted(release: Release) -> str:
+def format_release(release: Release) -> str:
     """Write a release as people do: 2.8.0."""
     return ".".join(map(str, release))
 

@@ -49,35 +49,35 @@ class Statement:
         return f"{self.file}, [{self.section}]" if self.section else self.file
 
 
-def read(file: str, text: str) -> tuple[Statement, ...]:
+def read_statements(file: str, text: str) -> tuple[Statement, ...]:
     """Read a file as NUT does. Not nut.conf, which a shell reads."""
-    drivers = _drivers(text) if file == "ups.conf" else {}
+    drivers = _drivers_by_section(text) if file == "ups.conf" else {}
     found = []
     section = ""
-    for line in grammar.parse(text):
+    for line in grammar.parse_lines(text):
         first = line.words[0]
         if file in _WITH_SECTIONS and first.startswith("[") and first.endswith("]"):
             section = first[1:-1]
             continue
-        name = _spelled(file, section, first)
+        name = _canonical_name(file, section, first)
         table = DIRECTIVES.get(file, {})
         if file == "ups.conf" and section:
-            table = _of_driver(drivers.get(section, ""))
+            table = _keys_of_driver(drivers.get(section, ""))
         found.append(Statement(file, line.number, section, line.words, name, table.get(name)))
     return tuple(found)
 
 
-def key_of_device(driver: str, key: str) -> Directive | None:
+def find_device_key(driver: str, key: str) -> Directive | None:
     """Return what the tables say of a key in a section of ups.conf with this driver; None if they do not have it."""
-    return _of_driver(driver).get(_spelled("ups.conf", "-", key))
+    return _keys_of_driver(driver).get(_canonical_name("ups.conf", "-", key))
 
 
-def _of_driver(driver: str) -> Mapping[str, Directive]:
+def _keys_of_driver(driver: str) -> Mapping[str, Directive]:
     # what other drivers know besides is not known here
     return DEVICE if driver == "usbhid-ups" else SHARED
 
 
-def _spelled(file: str, section: str, word: str) -> str:
+def _canonical_name(file: str, section: str, word: str) -> str:
     """Return a directive as the tables have it. NUT takes the keys of sections, and a few others, in any case."""
     low = word.lower()
     if file == "ups.conf" and section:
@@ -88,6 +88,6 @@ def _spelled(file: str, section: str, word: str) -> str:
     return _ANY_CASE.get((file, low), word)
 
 
-def _drivers(text: str) -> dict[str, str]:
+def _drivers_by_section(text: str) -> dict[str, str]:
     """Map the sections of a ups.conf to their drivers."""
-    return {name: dict(one.keys).get("driver") or "" for name, one in ups_conf.parse(text).sections.items()}
+    return {name: dict(one.keys).get("driver") or "" for name, one in ups_conf.parse_ups_conf(text).sections.items()}

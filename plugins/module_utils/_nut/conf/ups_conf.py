@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Union
 
+from ..base.spelling import read_truth, suggest
 from . import grammar
+from .directives import DEVICE
 
 # A name is also the instance of a systemd unit (nut-driver@NAME). The enumerator turns anything else into an MD5 sum.
 NAME = re.compile(r"[A-Za-z0-9_-]+")
-KEY = re.compile(r"[A-Za-z0-9_.-]+")
+KEY = re.compile(r"[A-Za-z0-9_.-]{1,512}")  # grammar.WORD_LIMIT
 
 Value = Union[str, int, float, bool]
 Pair = tuple[str, Union[str, None]]
@@ -34,6 +36,11 @@ _TEXTS = ("vendorid", "productid", "serial")
 _VARIABLES = ("default", "override")
 # upsdrvctl 2.8.0 looks for these only on the line that makes its entry, so nothing may stand before them
 _RANKS = {"driver": 0, "port": 1}
+
+
+# what may stand beside a device; NUT takes keys in any case
+_KEYS = {name.lower(): directive for name, directive in DEVICE.items() if not name.endswith(".*")}
+_OWN_KEYS = ("name", "powervalue", *_VARIABLES, "options")
 
 
 class DeviceError(ValueError):
@@ -56,12 +63,12 @@ class UpsConf:
     sections: Mapping[str, Section]
 
 
-def section(device: Mapping[str, object]) -> Section:
+def build_section(device: Mapping[str, object]) -> Section:
     """Turn a device of a playbook into a section.
 
-    device: name, driver (default usbhid-ups; auto is for USB), port (default auto), desc, and any other key of NUT or of the driver: a
+    device: name, driver (default usbhid-ups; auto is for USB), port (default auto), desc, and any other key that the tables know: a
     text, a number, true for a bare flag. One that is false, None or "" is left out. default and override map variables
-    to values. options maps keys that have no place of their own to values; there "" is written. Its powervalue is for
+    to values. options maps keys that the tables don't know to values; there "" is written. Its powervalue is for
     upsmon.conf. driver, port and desc come first, then the others in their order. Raises DeviceError.
     """
     name = str(device.get("name") or "")
@@ -90,11 +97,11 @@ def section(device: Mapping[str, object]) -> Section:
             )
         if value is True and key in FIRST:
             raise DeviceError(f"device {name}: {key} must be a text")
-        keys[key.lower()] = (key, None if value is True else _text(name, key, value))
+        keys[key.lower()] = (key, None if value is True else _format_value(name, key, value))
     if keys["driver"][1] == AUTO and keys["port"][1] != "auto":
         raise DeviceError(f"device {name}: driver auto finds a UPS on the USB bus, so its port must be auto, too")
     desc = keys.get("desc", ("desc", None))[1]
-    if desc is not None and len(f"UPSDESC {name} {grammar.encode(desc)}\n") > ANSWER_LIMIT:
+    if desc is not None and len(f"UPSDESC {name} {grammar.quote_word(desc)}\n") > ANSWER_LIMIT:
         raise DeviceError(
             f"device {name}: desc has {len(desc)} characters, and upsd can't send it in an answer of {ANSWER_LIMIT} bytes. "
             "Shorten it"
@@ -107,19 +114,37 @@ def _further(name: str, device: Mapping[str, object]) -> Iterator[tuple[str, obj
         if key in FIRST or key in ("name", "powervalue"):
             continue
         if key in _VARIABLES:
-            yield from _variables(name, key, _mapping(name, key, value))
+            yield from _variable_pairs(name, key, _mapping(name, key, value))
         elif key == "options":
-            for option, one in _mapping(name, key, value).items():
+            for option, setting in _mapping(name, key, value).items():
                 if option in (*FIRST, "name"):
                     raise DeviceError(f"device {name}: {option} belongs to the device itself, not under options")
-                yield str(option), one
-        elif key == "synchronous" and isinstance(value, bool):
-            yield key, "yes" if value else "no"
-        elif value != "":
-            yield str(key), value
+                yield str(option), setting
+        else:
+            yield str(key), _known_setting(name, str(key), value)
 
 
-def _variables(name: str, key: str, values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+def _known_setting(name: str, key: str, value: object) -> object:
+    """Return the value of a key that stands beside a device, which must be one of the tables'. "" is None."""
+    directive = _KEYS.get(key.lower())
+    if directive is None and KEY.fullmatch(key):
+        hint = suggest(key, [*DEVICE, *_OWN_KEYS]) or "A key of a driver other than usbhid-ups goes under options"
+        raise DeviceError(f"device {name}: there is no key {key}. {hint}")
+    if directive is None:
+        return value  # no key at all, which section() refuses
+    if value in (None, ""):
+        return None
+    if directive.kind == "flag":
+        try:
+            return read_truth(value)
+        except ValueError as error:
+            raise DeviceError(f"device {name}: {key}: {error}") from None
+    if directive.kind == "yes|no|auto" and isinstance(value, bool):
+        return "yes" if value else "no"
+    return value
+
+
+def _variable_pairs(name: str, key: str, values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for variable, value in values.items():
         # YAML takes a bare yes for true, and NUT's variables say yes, no, enabled...
         if isinstance(value, bool):
@@ -136,12 +161,12 @@ def _mapping(name: str, key: str, value: object) -> Mapping[str, object]:
     return found
 
 
-def _text(name: str, key: str, value: object) -> str:
+def _format_value(name: str, key: str, value: object) -> str:
     if not isinstance(value, (str, int, float)):
         raise DeviceError(f"device {name}: {key} must be a text, a number, or true for a bare flag")
     text = str(value)
     try:
-        grammar.encode(text)
+        grammar.quote_word(text)
     except grammar.Unencodable as error:
         raise DeviceError(f"device {name}: {key}: {error}") from None
     return text
@@ -152,9 +177,9 @@ def is_auto(one: Section) -> bool:
     return ("driver", AUTO) in one.keys
 
 
-def sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ...]:
+def build_sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ...]:
     """Turn a playbook's devices into sections. Raises DeviceError, also for two of one name."""
-    made = tuple(section(device) for device in devices)
+    made = tuple(build_section(device) for device in devices)
     # upsd makes no difference between ups and UPS
     names = [one.name.lower() for one in made]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -163,37 +188,39 @@ def sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ...]:
     return made
 
 
-def render(made: Sequence[Section]) -> str:
+def render_sections(made: Sequence[Section]) -> str:
     """Write sections as NUT reads them: every value quoted, driver and port first, a newline at the end."""
     blocks = []
     for one in made:
         keys = sorted(one.keys, key=lambda pair: _RANKS.get(pair[0], len(_RANKS)))
-        blocks.append("\n".join([_bare(f"[{one.name}]"), *(f"    {_line(*pair)}" for pair in keys)]) + "\n")
+        blocks.append(
+            "\n".join([_quote_if_needed(f"[{one.name}]"), *(f"    {_format_pair(*pair)}" for pair in keys)]) + "\n"
+        )
     return "\n".join(blocks)
 
 
-def render_all(conf: UpsConf) -> str:
-    """Write a whole ups.conf. parse() reads the same out of it, but for driver and port, which come first."""
-    settings = "".join(f"{_line(*pair)}\n" for pair in conf.settings)
-    made = render(tuple(conf.sections.values()))
+def render_conf(conf: UpsConf) -> str:
+    """Write a whole ups.conf. parse_ups_conf() reads the same out of it, but for driver and port, which come first."""
+    settings = "".join(f"{_format_pair(*pair)}\n" for pair in conf.settings)
+    made = render_sections(tuple(conf.sections.values()))
     return f"{settings}\n{made}" if settings and made else settings + made
 
 
-def _line(key: str, value: str | None) -> str:
-    return _bare(key) if value is None else f"{_bare(key)} = {grammar.encode(value)}"
+def _format_pair(key: str, value: str | None) -> str:
+    return _quote_if_needed(key) if value is None else f"{_quote_if_needed(key)} = {grammar.quote_word(value)}"
 
 
-def _bare(word: str) -> str:
+def _quote_if_needed(word: str) -> str:
     """Write a word without quotes where NUT needs none: the enumerator does not know a header or a key in quotes."""
-    return word if [line.words for line in grammar.parse(f"{word}\n")] == [(word,)] else grammar.encode(word)
+    return word if [line.words for line in grammar.parse_lines(f"{word}\n")] == [(word,)] else grammar.quote_word(word)
 
 
-def parse(text: str) -> UpsConf:
-    """Read a ups.conf as NUT does (common/upsconf.c). What NUT skips is left out; grammar.problems() tells of some."""
+def parse_ups_conf(text: str) -> UpsConf:
+    """Read a ups.conf as NUT does (common/upsconf.c). What NUT skips is left out; grammar.find_problems() names some."""
     settings: list[Pair] = []
     found: dict[str, list[Pair]] = {}
     keys = settings
-    for line in grammar.parse(text):
+    for line in grammar.parse_lines(text):
         first = line.words[0]
         if first.startswith("[") and first.endswith("]"):
             # whatever else stands on the line

@@ -14,37 +14,37 @@ from .ups_conf import Pair, Section, UpsConf
 MARK = "# Found on the bus by nut-hotplug."
 
 
-def compose(header: str, conf: UpsConf, found: Iterable[str], old: str = "") -> str:
+def compose_text(header: str, conf: UpsConf, found: Iterable[str], old: str = "") -> str:
     """Return the text of ups.conf: header, settings, sections, those that were found with their mark.
 
     header: comment lines; see header_of(). old: the file as it is. What does not change in it keeps its text, with comments,
-    because the enumerator restarts the driver of a section that is merely written otherwise. parse() reads conf out of it.
+    because the enumerator restarts the driver of a section that is merely written otherwise. parse_ups_conf() reads conf out of it.
     """
     names = frozenset(found)
-    written = _composed(header, conf, names, old)
-    if old and (ups_conf.parse(written) != conf or found_in(written) != names & conf.sections.keys()):
+    written = _compose_once(header, conf, names, old)
+    if old and (ups_conf.parse_ups_conf(written) != conf or found_sections(written) != names & conf.sections.keys()):
         # some quote or backslash reaches over the end of its part
-        return _composed(header, conf, names, "")
+        return _compose_once(header, conf, names, "")
     return written
 
 
-def _composed(header: str, conf: UpsConf, found: frozenset[str], old: str) -> str:
-    settings, parts = _parts(old)
-    was = ups_conf.parse(old)
+def _compose_once(header: str, conf: UpsConf, found: frozenset[str], old: str) -> str:
+    settings, parts = _split_sections(old)
+    was = ups_conf.parse_ups_conf(old)
     if was.settings != conf.settings or not settings:
-        settings = _pairs(conf.settings)
-    texts = [_comment(header), settings]
+        settings = _render_settings(conf.settings)
+    texts = [_comment_lines(header), settings]
     for name, section in conf.sections.items():
-        text = parts[name] if was.sections.get(name) == section and name in parts else _in_order(section)
+        text = parts[name] if was.sections.get(name) == section and name in parts else _render_in_order(section)
         texts.append(f"{MARK}\n{text}" if name in found else text)
     return "\n".join(filter(None, texts))
 
 
-def _parts(text: str) -> tuple[str, dict[str, str]]:
+def _split_sections(text: str) -> tuple[str, dict[str, str]]:
     """Cut a ups.conf into what stands before its sections, without the header, and the sections with their comments."""
     lines = text.split("\n")
     starts: list[tuple[int, str]] = []
-    for line in grammar.parse(text):
+    for line in grammar.parse_lines(text):
         if line.words[0].startswith("[") and line.words[0].endswith("]"):
             first = line.number - 1
             while first and lines[first - 1].startswith("#"):
@@ -54,31 +54,31 @@ def _parts(text: str) -> tuple[str, dict[str, str]]:
     ends = [*(first for first, _unused in starts), len(lines)]
     twice = [name for _unused, name in starts]
     parts = {
-        name: _cut(lines[max(first, begin) : end])
+        name: _join_lines(lines[max(first, begin) : end])
         for (first, name), end in zip(starts, ends[1:])
         if twice.count(name) == 1
     }
-    return _cut(lines[begin : ends[0]]), parts
+    return _join_lines(lines[begin : ends[0]]), parts
 
 
-def _cut(lines: Sequence[str]) -> str:
+def _join_lines(lines: Sequence[str]) -> str:
     text = "\n".join(line for line in lines if line.strip() != MARK).strip("\n")
     return f"{text}\n" if text else ""
 
 
-def _pairs(pairs: Iterable[Pair]) -> str:
-    return ups_conf.render_all(UpsConf(tuple(pairs), {}))
+def _render_settings(pairs: Iterable[Pair]) -> str:
+    return ups_conf.render_conf(UpsConf(tuple(pairs), {}))
 
 
-def _in_order(section: Section) -> str:
-    """Render a section with its keys in their order: ups_conf.render() puts driver and port first, ours have them there."""
-    first = ups_conf.render((Section(section.name, ()),))
+def _render_in_order(section: Section) -> str:
+    """Render a section with its keys in their order: ups_conf.render_sections() puts driver and port first, ours have them there."""
+    first = ups_conf.render_sections((Section(section.name, ()),))
     return first + "".join(
-        ups_conf.render((Section(section.name, (pair,)),)).removeprefix(first) for pair in section.keys
+        ups_conf.render_sections((Section(section.name, (pair,)),)).removeprefix(first) for pair in section.keys
     )
 
 
-def _comment(header: str) -> str:
+def _comment_lines(header: str) -> str:
     return "".join(f"{line}\n" for line in header_of(header).splitlines())
 
 
@@ -92,12 +92,12 @@ def header_of(text: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def found_in(text: str) -> frozenset[str]:
+def found_sections(text: str) -> frozenset[str]:
     """Return the sections that our mark stands before."""
     lines = text.split("\n")
     return frozenset(
         line.words[0][1:-1]
-        for line in grammar.parse(text)
+        for line in grammar.parse_lines(text)
         if line.words[0].startswith("[")
         and line.words[0].endswith("]")
         and line.number > 1

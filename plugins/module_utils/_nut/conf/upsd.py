@@ -40,9 +40,11 @@ class User:
     type: str
 
 
-def listening(upsd_conf: str) -> list[tuple[str, int]]:
+def read_listen_lines(upsd_conf: str) -> list[tuple[str, int]]:
     """Read the LISTEN lines of an upsd.conf: address, as it is written, and port."""
-    listen = [line.words[1:] for line in grammar.parse(upsd_conf) if line.words[0] == "LISTEN" and len(line.words) > 1]
+    listen = [
+        line.words[1:] for line in grammar.parse_lines(upsd_conf) if line.words[0] == "LISTEN" and len(line.words) > 1
+    ]
     return [(words[0], int(words[1]) if len(words) > 1 and words[1].isdigit() else PORT) for words in listen]
 
 
@@ -73,31 +75,31 @@ def is_listen(listen: tuple[str, int], place: tuple[str, int]) -> bool:
 
 def own_addresses(upsd_conf: str) -> list[str]:
     """Return the addresses of LISTEN that this host must have for itself: neither all of them, nor loopback."""
-    addresses = [address for address, _unused in listening(upsd_conf)]
+    addresses = [address for address, _unused in read_listen_lines(upsd_conf)]
     return [address for address in addresses if not is_everywhere(address) and not is_loopback(address)]
 
 
 def is_reachable(upsd_conf: str) -> bool:
     """Return whether upsd listens for more than its own host."""
-    return any(not is_loopback(address) for address, _unused in listening(upsd_conf))
+    return any(not is_loopback(address) for address, _unused in read_listen_lines(upsd_conf))
 
 
 def local_ports(upsd_conf: str) -> list[int]:
     """Return the ports of LISTEN on which this host reaches its own upsd under a loopback address."""
-    return [port for address, port in listening(upsd_conf) if address in _HERE]
+    return [port for address, port in read_listen_lines(upsd_conf) if address in _HERE]
 
 
 def local_upsd(upsd_conf: str) -> list[tuple[str, int]]:
     """Return where this host's upsd can be asked, by its LISTEN lines; the best place first. NUT may not have had them all."""
-    places = [(_HERE.get(name, name), port) for name, port in listening(upsd_conf)]
+    places = [(_HERE.get(name, name), port) for name, port in read_listen_lines(upsd_conf)]
     return sorted(places, key=lambda place: place[0] not in _HERE) or [("localhost", PORT)]
 
 
-def users(upsd_users: str) -> dict[str, User]:
+def read_users(upsd_users: str) -> dict[str, User]:
     """Read upsd.users as upsd does (server/user.c): the first password of a user counts, and all that upsmon gives it."""
     found: dict[str, User] = {}
     name = ""
-    for line in grammar.parse(upsd_users):
+    for line in grammar.parse_lines(upsd_users):
         first, *rest = line.words
         if first.startswith("[") and first.endswith("]"):
             # upsd ignores the header of a user that it has: what follows still belongs to the one before

@@ -49,10 +49,10 @@ class Monitor:
         return host, (int(port) if re.fullmatch("[0-9]{1,5}", port) else 0) if port else PORT
 
 
-def monitors(upsmon_conf: str) -> tuple[Monitor, ...]:
+def read_monitors(upsmon_conf: str) -> tuple[Monitor, ...]:
     """Read the MONITOR lines of an upsmon.conf. As in NUT, the first one of a system counts."""
     found: dict[str, Monitor] = {}
-    for line in grammar.parse(upsmon_conf):
+    for line in grammar.parse_lines(upsmon_conf):
         if line.words[0] == "MONITOR" and len(line.words) >= 6 and line.words[2].isdigit():
             _unused, system, power, user, password, kind = line.words[:6]
             found.setdefault(system, Monitor(system, int(power), user, password, kind))
@@ -66,9 +66,9 @@ def certificate_name(upsmon_conf: str, host: str) -> str:
     """
     found = [
         line.words[2:]
-        for line in grammar.parse(upsmon_conf)
+        for line in grammar.parse_lines(upsmon_conf)
         if line.words[:2] == ("CERTHOST", host) and len(line.words) == 5
     ]
     # upsmon takes the last
-    name, verify = found[-1][:2] if found else (host, grammar.directive(upsmon_conf, "CERTVERIFY") or "0")
+    name, verify = found[-1][:2] if found else (host, grammar.find_directive(upsmon_conf, "CERTVERIFY") or "0")
     return name if verify == "1" else ""

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Callable
 
+from ..base.spelling import suggest
 from .directives import AT_COMMANDS, DETAILED_TYPES, DIRECTIVES, FORMS, NEWEST, NOTIFY_TYPES, VALUES, Directive, Release
 from .files import NutFiles
 from .statements import ASSIGNMENT, Statement
@@ -31,6 +32,12 @@ def find_wrong_values(texts: Mapping[str, str], release: Release | None) -> list
     know more words than they do. Secrets are never in the answer. Never raises.
     """
     files = NutFiles.of(texts)
+    return find_wrong_lines(files, release) + _wrong_state_path(files, release)
+
+
+def find_wrong_lines(texts: Mapping[str, str], release: Release | None) -> list[str]:
+    """Return what find_wrong_values() does of single lines, whatever the other lines and files have."""
+    files = NutFiles.of(texts)
     newer = release is not None and release > NEWEST
     wrong: list[str] = []
     for name, text in files.items():
@@ -42,14 +49,14 @@ def find_wrong_values(texts: Mapping[str, str], release: Release | None) -> list
             wrong += _wrong_users(files.statements(name), newer)
         elif name in DIRECTIVES:
             wrong += _wrong_directives(files.statements(name), release)
-    return wrong + _wrong_state_path(files, release)
+    return wrong
 
 
-def _complaint(what: str, directive: Directive, values: tuple[str, ...]) -> list[str]:
+def _describe_problem(what: str, directive: Directive, values: tuple[str, ...]) -> list[str]:
     """Return what is wrong with the values of a directive, in words that follow the place where it stands."""
     if directive.never:
         return [f"{what} is refused: {directive.never}"]
-    if _fits(directive.kind, values):
+    if _fits_kind(directive.kind, values):
         return []
     kind = directive.kind
     must = VALUES[kind][1] if kind in VALUES else FORMS.get(kind, " or ".join(kind.split("|")))
@@ -67,7 +74,7 @@ def _complaint(what: str, directive: Directive, values: tuple[str, ...]) -> list
     return [f"{what} {has} must be {must}"]
 
 
-def _fits(kind: str, values: tuple[str, ...]) -> bool:
+def _fits_kind(kind: str, values: tuple[str, ...]) -> bool:
     if kind in VALUES:
         return len(values) == 1 and re.fullmatch(VALUES[kind][0], values[0]) is not None
     if kind in _FORMS:
@@ -98,10 +105,10 @@ def _is_flags(word: str) -> bool:
 
 _FORMS: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
     "flag": lambda values: not values,
-    "number?": lambda values: not values or _fits("number", values),
+    "number?": lambda values: not values or _fits_kind("number", values),
     "words": lambda values: bool(values) and "=" not in values,
     "listen": _is_listen,
-    "monitor": lambda values: len(values) == 5 and _fits("number", values[1:2]),
+    "monitor": lambda values: len(values) == 5 and _fits_kind("number", values[1:2]),
     "identity": lambda values: len(values) == 2 and values[0] != "=",
     "certhost": lambda values: len(values) == 4 and set(values[2:]) <= {"0", "1"},
     "notifymsg": lambda values: len(values) == 2,
@@ -134,7 +141,7 @@ def _wrong_nut_conf(text: str, release: Release | None) -> list[str]:
         elif name == "POWEROFF_WAIT" and written != value and (release is None or release < (2, 8, 1)):
             wrong.append(f"nut.conf: {name} must have no quotes: NUT 2.8.0 would reboot this host at once. Remove them")
         elif value:
-            wrong += [f"nut.conf: {words}" for words in _complaint(name, known[name], (value,))]
+            wrong += [f"nut.conf: {words}" for words in _describe_problem(name, known[name], (value,))]
     return wrong
 
 
@@ -150,7 +157,7 @@ def _wrong_ups_conf(lines: Sequence[Statement], newer: bool) -> list[str]:
                     f"{where}: {what} is set by standing there, whatever is behind its =. Write it alone, or not"
                 )
             else:
-                wrong += [f"{where}: {words}" for words in _complaint(what, directive, values[1:])]
+                wrong += [f"{where}: {words}" for words in _describe_problem(what, directive, values[1:])]
         elif not line.section and not newer:
             wrong.append(
                 f"ups.conf, line {line.number}: {what} is no directive of NUT, which would ignore it in silence"
@@ -176,9 +183,11 @@ def _wrong_users(lines: Sequence[Statement], newer: bool) -> list[str]:
             if not newer:
                 wrong.append(f"{where}: line {line.number} is no setting of a user. There are {allowed}")
         elif what == "upsmon":
-            wrong += [f"{where}: {words}" for words in _complaint(what, known[what], tuple(map(str.lower, values)))]
+            wrong += [
+                f"{where}: {words}" for words in _describe_problem(what, known[what], tuple(map(str.lower, values)))
+            ]
         elif known[what].never:
-            wrong += [f"{where}: {words}" for words in _complaint(what, known[what], values)]
+            wrong += [f"{where}: {words}" for words in _describe_problem(what, known[what], values)]
         elif len(values) < 2 or values[0] != "=":
             wrong.append(f"{where}: {what} has no = with a value behind it, and upsd ignores it. Write {what} = VALUE")
         elif what == "password" and len(values) > 2:
@@ -201,7 +210,7 @@ def _wrong_directives(lines: Sequence[Statement], release: Release | None) -> li
             if file == "upssched.conf" and not newer:
                 wrong.append(f"{file}, line {line.number}: {what!r} is no directive of upssched, which would ignore it")
             continue
-        complaints = _complaint(what, directive, values)
+        complaints = _describe_problem(what, directive, values)
         if not complaints and directive.kind in ("notifymsg", "notifyflag", "at"):
             complaints = _wrong_event(what, values, release)
         wrong += [f"{file}: {words}" for words in complaints]
@@ -219,7 +228,8 @@ def _wrong_event(what: str, values: tuple[str, ...], release: Release | None) ->
     kind = values[0].upper()
     newer = release is not None and release > NEWEST
     if kind not in NOTIFY_TYPES and not newer:
-        return [f"{what} {values[0]}: NUT has no notification of that type. It has {', '.join(NOTIFY_TYPES)}"]
+        hint = suggest(kind, NOTIFY_TYPES) or f"It has {', '.join(NOTIFY_TYPES)}"
+        return [f"{what} {values[0]}: NUT has no notification of that type. {hint}"]
     if what == "NOTIFYMSG":
         # %% is a percent sign. Everything else is a hole that upsmon fills, with what lies about if it has nothing
         text = values[1].replace("%%", "")
@@ -238,10 +248,11 @@ def _wrong_command(kind: str, command: str, name: str, rest: tuple[str, ...], ne
     known = AT_COMMANDS.get(command)
     complaint = ""
     if known is None:
-        complaint = "" if newer else f"upssched has no command {command!r}. It has {', '.join(AT_COMMANDS)}"
+        hint = suggest(command, AT_COMMANDS) or f"It has {', '.join(AT_COMMANDS)}"
+        complaint = "" if newer else f"upssched has no command {command!r}. {hint}"
     elif known.never:
         complaint = f"{command} is refused: {known.never}"
-    elif known.kind == "seconds" and not _fits("seconds", rest):
+    elif known.kind == "seconds" and not _fits_kind("seconds", rest):
         complaint = f"{command} {name} needs a whole number of seconds: NUT takes anything else for 0"
     elif command == "EXECUTE" and rest:
         complaint = "EXECUTE takes one word. Put quotes around it"

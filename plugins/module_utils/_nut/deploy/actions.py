@@ -58,7 +58,7 @@ def watched_units(files: Mapping[str, str]) -> tuple[str, ...]:
     """Return the units that a host with these files has."""
     if "ups.conf" not in files:
         return (systemd.MONITOR, systemd.ALL)
-    drivers = [systemd.driver(name) for name in ups_conf.parse(files["ups.conf"]).sections]
+    drivers = [systemd.driver_unit(name) for name in ups_conf.parse_ups_conf(files["ups.conf"]).sections]
     return (
         systemd.SERVER,
         systemd.MONITOR,
@@ -150,24 +150,26 @@ def _boots(unit: str) -> bool:
 def _driver_actions(
     old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit], stale: Sequence[str]
 ) -> list[Action]:
-    was, will = ups_conf.parse(old.get("ups.conf", "")), ups_conf.parse(new["ups.conf"])
+    was, will = ups_conf.parse_ups_conf(old.get("ups.conf", "")), ups_conf.parse_ups_conf(new["ups.conf"])
     everywhere = was.settings != will.settings
     edited = [
         name
         for name, section in will.sections.items()
         if name in was.sections and (everywhere or was.sections[name] != section)
     ]
-    unknown = [name for name in will.sections if found.get(systemd.driver(name), systemd.ABSENT).enabled != "enabled"]
-    idle = [name for name in will.sections if name not in unknown and not found[systemd.driver(name)].runs]
+    unknown = [
+        name for name in will.sections if found.get(systemd.driver_unit(name), systemd.ABSENT).enabled != "enabled"
+    ]
+    idle = [name for name in will.sections if name not in unknown and not found[systemd.driver_unit(name)].runs]
     actions = []
     if was != will or unknown:
         # A driver that runs would be told to reload by the enumerator of 2.8.1: it takes up half, spins, and is taken for
         # changed by each later run. One that does not run gets a new unit.
         for name in (*edited, *(name for name in stale if name in will.sections and name not in edited)):
-            actions.append(Action("stop", systemd.driver(name), f"[{name}] changed"))
+            actions.append(Action("stop", systemd.driver_unit(name), f"[{name}] changed"))
             idle.append(name)
         actions.append(Action("start", systemd.ENUMERATOR, "ups.conf has other sections, or one without a unit"))
-    actions += [Action("start", systemd.driver(name), "it does not run") for name in dict.fromkeys(idle)]
+    actions += [Action("start", systemd.driver_unit(name), "it does not run") for name in dict.fromkeys(idle)]
     return actions
 
 
@@ -203,7 +205,7 @@ def _environment(files: Mapping[str, str]) -> dict[str, str]:
 
 def _words(text: str) -> list[tuple[str, ...]]:
     """Return what NUT reads: a comment is no reason to restart anything."""
-    return [line.words for line in grammar.parse(text)]
+    return [line.words for line in grammar.parse_lines(text)]
 
 
 def _start_only(upsd_conf: str) -> list[tuple[str, ...]]:

@@ -38,7 +38,7 @@ class Pending:
     def read(self, units: Iterable[str]) -> list[Action]:
         """Return what is owed. units: what is restarted if the note can't be read, as nobody knows what it said."""
         try:
-            data = jsontext.parse(self.path.read_bytes())
+            data = jsontext.parse_json(self.path.read_bytes())
             return [Action(str(step["verb"]), str(step["unit"]), str(step["reason"])) for step in data]
         except FileNotFoundError:
             return []
@@ -52,7 +52,7 @@ class Pending:
     def write(self, actions: Sequence[Action]) -> None:
         """Note what is owed; without any, no note is left. Raises WriteError."""
         if actions:
-            files.replace({self.path: self.as_text(actions)}, 0o600)
+            files.replace_files({self.path: self.as_text(actions)}, 0o600)
         else:
             self.path.unlink(missing_ok=True)
 
@@ -99,10 +99,10 @@ class LocalNut:
 
         That is done on battery, too. It touches no daemon, and what is half in place is the worst that one can meet which
         ends and is started again, or the last step of a shutdown. What was half written was judged as a whole, on mains.
-        Raises files.Busy after SECONDS, sets.Unfinished, and OSError.
+        Raises files.Busy after SECONDS, sets.UnfinishedSet, and OSError.
         """
         folders = (self.folder, self.memory.parent, *self.systemd.glob("nut-driver@*.service.d"))
-        return sets.alone(self.room, seconds, folders, manifest=self.manifest, pause=pause)
+        return sets.hold_lock_and_recover(self.room, seconds, folders, manifest=self.manifest, pause=pause)
 
     def read(self, name: str) -> str | None:
         """Return the text of one of NUT's files; None if there is none. Raises OSError."""
@@ -120,7 +120,7 @@ class LocalNut:
             if begins:
                 # systemd gives up on a unit that failed often, and refuses to start it until told to forget
                 self.runner(["systemctl", "reset-failed", action.unit])
-            base_systemd.do(action.verb + late, action.unit, runner=self.runner)
+            base_systemd.run_systemctl(action.verb + late, action.unit, runner=self.runner)
         except base_systemd.UnitError:
             if action.verb != "reload" or self._runs(action.unit):
                 raise
@@ -130,7 +130,7 @@ class LocalNut:
 
     def _runs(self, unit: str) -> bool:
         try:
-            return base_systemd.show([unit], self.runner)[unit].runs
+            return base_systemd.show_units([unit], self.runner)[unit].runs
         except base_systemd.UnitError:
             return True
 

@@ -22,17 +22,17 @@ from ..base import hostnames, sets
 from ..base import systemd as base_systemd
 from ..base.text import one_line
 from ..conf import consistency, dry_run, enumerator, grammar, host, nss, ups_conf, upsmon
-from ..conf.advice import advise
+from ..conf.advice import list_advice
 from ..conf.directives import Release
 from ..conf.files import NutFiles
 from ..conf.fit import fit_files
 from ..conf.release import find_release
 from ..conf.upsd import local_upsd
 from ..net import snapshot, vocabulary
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
-from ..usb.policy import Policy, PolicyError, read
-from ..usb.resolution import Resolution
+from ..usb.policy import UsbPolicy, UsbPolicyError, read_policy
+from ..usb.resolution import NameResolution
 from . import actions
 from .apply import LocalNut
 from .change import Action, Change, FileChange
@@ -53,13 +53,13 @@ class DeployError(Exception):
 class Bus(Protocol):
     """The host's USB bus with the UPSes on it; see hotplug/act.py, which stands above this file."""
 
-    def complete(self, wanted: str) -> tuple[str, Resolution]:
+    def complete(self, wanted: str) -> tuple[str, NameResolution]:
         """Return ups.conf with what is plugged in filled in, and how its names were found."""
 
-    def intend(self, text: str, resolution: Resolution) -> None:
+    def intend(self, text: str, resolution: NameResolution) -> None:
         """Note what is about to be written, for whoever comes after a crash."""
 
-    def adopt(self, text: str, resolution: Resolution) -> None:
+    def adopt(self, text: str, resolution: NameResolution) -> None:
         """Remember what was written."""
 
 
@@ -69,9 +69,9 @@ class Deployment:
 
     wanted: Mapping[str, str] | None  # name -> text; None, if the host shall have no NUT of ours
     local: LocalNut
-    open_bus: Callable[[Policy, LocalNut, Release | None], Bus]
-    tls: nss.Tls | None = None  # the certificates that the files refer to
-    policy: Policy | None = None  # what becomes of UPSes that nobody declared; None leaves them alone
+    open_bus: Callable[[UsbPolicy, LocalNut, Release | None], Bus]
+    tls: nss.TlsMaterial | None = None  # the certificates that the files refer to
+    policy: UsbPolicy | None = None  # what becomes of UPSes that nobody declared; None leaves them alone
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     done: list[Action] = field(default_factory=list, init=False)
@@ -84,10 +84,10 @@ class Deployment:
         """Read what is there. Raises DeployError for a set of files that is none, or that this NUT can't have."""
         self.serves = False  # upsd, on this host, as plan() has seen it
         self.bus: Bus | None = None
-        self.found: Resolution | None = None
+        self.found: NameResolution | None = None
         self.absent = self.wanted is None
         self.new: Mapping[str, str] = self.wanted or {}
-        self.certificates = nss.path_of(self.tls, self.local.folder) if self.tls else None
+        self.certificates = nss.database_path(self.tls, self.local.folder) if self.tls else None
         self._known()
         self.release = find_release(self.local.runner, self.local.finder)
         names = (*self.new, actions.WANTED) if "ups.conf" in self.new else self.new
@@ -98,7 +98,7 @@ class Deployment:
         }
         asked = self._complete()
         # as it was asked for: fit() allows that, too, for the day on which the network is not there
-        told = grammar.directive(self.new.get("upsd.conf", ""), "ALLOW_NOT_ALL_LISTENERS")
+        told = grammar.find_directive(self.new.get("upsd.conf", ""), "ALLOW_NOT_ALL_LISTENERS")
         self.may_lack_listeners = (told or "").lower() in ("1", "true", "yes", "on")
         self._fit()
         if asked or actions.WANTED in self.old:
@@ -114,24 +114,24 @@ class Deployment:
     def _complete(self) -> str:
         """Complete ups.conf by what is plugged in. Returns the text that it was made of; "" if nothing is left to the host."""
         text = self.new.get("ups.conf", "")
-        auto = any(ups_conf.is_auto(section) for section in ups_conf.parse(text).sections.values())
+        auto = any(ups_conf.is_auto(section) for section in ups_conf.parse_ups_conf(text).sections.values())
         if not text or not (auto or self.policy):
             return ""
         self.bus = self.open_bus(self._policy(), self.local, self.release)
         completed, found = self.bus.complete(text)
         self.found = found
         self.warnings += found.remarks
-        if found.found or ups_conf.parse(completed) != ups_conf.parse(text):
+        if found.found or ups_conf.parse_ups_conf(completed) != ups_conf.parse_ups_conf(text):
             self.new = {**self.new, "ups.conf": completed}
         return text if auto else ""
 
-    def _policy(self) -> Policy:
+    def _policy(self) -> UsbPolicy:
         """Return the given policy, or that of the host's own nut-hotplug, or one that leaves unknown UPSes alone."""
         if self.policy is not None:
             return self.policy
         try:
-            return read(self.local.folder / "hotplug.json") or Policy(unknown="")
-        except PolicyError as error:
+            return read_policy(self.local.folder / "hotplug.json") or UsbPolicy(default_name="")
+        except UsbPolicyError as error:
             raise DeployError(f"{error}. Run with the tag hotplug, or remove it") from None
 
     def _fit(self) -> None:
@@ -153,12 +153,12 @@ class Deployment:
         files = self.old if self.absent else self.new
         enabled = base_systemd.drivers_at_boot(self.local.systemd)
         watched = actions.watched_units(files)
-        found = base_systemd.show(list(dict.fromkeys([*watched, *enabled])), self.local.runner)
+        found = base_systemd.show_units(list(dict.fromkeys([*watched, *enabled])), self.local.runner)
         self.serves = bool(found.get(base_systemd.SERVER, base_systemd.ABSENT).pid)
         if self.absent:
             running = [name for name in found if base_systemd.is_driver(name) and found[name].runs]
             return actions.plan_absent(self.old, found, list(dict.fromkeys([*enabled, *running])), self.local.folder)
-        if "ups.conf" not in self.new and ups_conf.parse(self.local.read("ups.conf") or "").sections:
+        if "ups.conf" not in self.new and ups_conf.parse_ups_conf(self.local.read("ups.conf") or "").sections:
             raise DeployError(
                 f"{self.local.folder}/ups.conf has a UPS, so this host is a primary. If it shall be a secondary, run with state absent "
                 "first, or empty that file"
@@ -183,19 +183,19 @@ class Deployment:
         """Return the sections that the enumerator would take for changed: NUT 2.8.1 forgets what it let a driver reload."""
         text = self.new.get("ups.conf", "")
         stale = []
-        for name in ups_conf.parse(text).sections:
-            kept = base_systemd.checksum(name, self.local.systemd)
-            if kept.exists() and f"SECTION_CHECKSUM={enumerator.checksum(text, name)}'" not in kept.read_text():
+        for name in ups_conf.parse_ups_conf(text).sections:
+            kept = base_systemd.checksum_path(name, self.local.systemd)
+            if kept.exists() and f"SECTION_CHECKSUM={enumerator.section_checksum(text, name)}'" not in kept.read_text():
                 stale.append(name)
         return stale
 
     def _loose(self) -> list[str]:
         """Return the files that others than root and NUT may read or write, or that NUT itself may not read."""
         try:
-            owner = base_files.ids(self.local.owner)
+            owner = base_files.resolve_owner(self.local.owner)
         except KeyError:
             return []  # there is no such group yet: NUT is not installed
-        return [name for name in self.old if not base_files.is_kept(self.local.folder / name, MODE, owner)]
+        return [name for name in self.old if not base_files.has_mode_and_owner(self.local.folder / name, MODE, owner)]
 
     def _lost_certificates(self) -> list[Action]:
         """Restart what reads the certificates, if their database is not there. A new one has a new path in the files."""
@@ -215,15 +215,17 @@ class Deployment:
         """
         for (name, port), names in sorted(self._asked().items()):
             try:
-                with Client(name, port, timeout=5) as client:
-                    states = snapshot.snapshot(client)
+                with UpsdClient(name, port, timeout=5) as client:
+                    states = snapshot.take_snapshot(client)
                 # as in NUT, a name counts in any case
                 if names is None:
                     # what stands in for a UPS that is not there was never served
                     self.served |= {
                         state.name.lower() for state in states if state.fresh and vocabulary.ABSENT not in state.status
                     }
-                busy = snapshot.careful([state for state in states if names is None or state.name.lower() in names])
+                busy = snapshot.list_not_on_mains(
+                    [state for state in states if names is None or state.name.lower() in names]
+                )
             except UpsdFailure:
                 continue
             if busy and not force:
@@ -238,7 +240,7 @@ class Deployment:
         for files in (self.old, self.new or self.old):
             if "ups.conf" in files:
                 asked.update(dict.fromkeys(local_upsd(files.get("upsd.conf", ""))))
-            for monitor in upsmon.monitors(files.get("upsmon.conf", "")):
+            for monitor in upsmon.read_monitors(files.get("upsmon.conf", "")):
                 names = asked.setdefault((monitor.host, monitor.port), [])
                 if names is not None:
                     names.append(monitor.ups.lower())
@@ -248,12 +250,12 @@ class Deployment:
         """Check the files together, against this host, and by its own NUT. Raises DeployError with all that is wrong."""
         if self.absent:
             return
-        wrong = consistency.together(self.new, self.release)
+        wrong = consistency.find_inconsistencies(self.new, self.release)
         if self.release is not None and not wrong:
-            wrong = host.unrunnable(self.new, self.local.runner) + host.missing(self.new, self.certificates)
+            wrong = host.find_unrunnable(self.new, self.local.runner) + host.find_missing(self.new, self.certificates)
             wrong += host.find_untrusted(self.new, self.local.folder)
             if "upsd.conf" in self.new and not self.may_lack_listeners:
-                wrong += host.unbindable(self.new["upsd.conf"], self.old.get("upsd.conf", ""), self.serves)
+                wrong += host.find_unbindable(self.new["upsd.conf"], self.old.get("upsd.conf", ""), self.serves)
             local = self.local
             wrong += dry_run.check_files(
                 self.new, local.runner, local.finder, local.owner, room=local.room, tls=self.tls
@@ -267,10 +269,10 @@ class Deployment:
     def look_around(self) -> None:
         """Warn of what is no mistake in the files and can still cut the power at the wrong time."""
         texts = [files["upsmon.conf"] for files in (self.old, self.new) if "upsmon.conf" in files]
-        self.warnings += host.old_flags(texts)
+        self.warnings += host.find_old_flags(texts)
         if "upsmon.conf" in self.new:
             mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
-            self.warnings += host.lasting_flag(self.new["upsmon.conf"], mounts)
+            self.warnings += host.find_lasting_flag(self.new["upsmon.conf"], mounts)
         if self.absent:
             self.warnings += self._abandoned()
 
@@ -279,8 +281,8 @@ class Deployment:
         if "ups.conf" not in self.old:
             return []
         try:
-            with Client(*local_upsd(self.old.get("upsd.conf", ""))[0], timeout=5) as client:
-                names = [state.name for state in snapshot.snapshot(client)]
+            with UpsdClient(*local_upsd(self.old.get("upsd.conf", ""))[0], timeout=5) as client:
+                names = [state.name for state in snapshot.take_snapshot(client)]
                 seen = {address for name in names for address in client.list_clients(name)}
         except UpsdFailure:
             return []
@@ -289,7 +291,7 @@ class Deployment:
 
     def advice(self) -> list[str]:
         """Return what the installed release is known to be bad at, as far as it touches this host."""
-        return advise(self.new, self.release) if self.release else []
+        return list_advice(self.new, self.release) if self.release else []
 
     # Doing
 
@@ -302,7 +304,7 @@ class Deployment:
         if self.tls and self.certificates and not nss.is_sound(self.certificates, self.local.owner):
             shutil.rmtree(self.certificates, ignore_errors=True)
             try:
-                nss.make(self.certificates, self.tls, self.local.runner, self.local.owner)
+                nss.make_database(self.certificates, self.tls, self.local.runner, self.local.owner)
             except nss.NssError as error:
                 raise DeployError(f"{error}. Nothing was changed.") from None
         for action in decided.before:
@@ -338,7 +340,7 @@ class Deployment:
         note = sets.Note(pending.path, pending.as_text(decided.after))
         try:
             if texts:
-                sets.replace(texts, MODE, self.local.owner, manifest=self.local.manifest, note=note)
+                sets.replace_set(texts, MODE, self.local.owner, manifest=self.local.manifest, note=note)
             else:
                 pending.write(decided.after)
         except base_files.WriteError as error:
@@ -349,12 +351,12 @@ class Deployment:
         foreign = {
             file.path: file.old for file in files if file.old is not None and _OURS not in file.old.partition("\n")[0]
         }
-        theirs = foreign.keys() - host.shipped([*foreign], self.local.runner) if foreign else ()
+        theirs = foreign.keys() - host.find_shipped([*foreign], self.local.runner) if foreign else ()
         copies = {path.with_name(path.name + KEPT): text for path, text in foreign.items() if path in theirs}
         # the first one is the one that worked before there was any of ours
         copies = {copy: text for copy, text in copies.items() if not copy.exists()}
         try:
-            base_files.replace(copies, MODE, self.local.owner)
+            base_files.replace_files(copies, MODE, self.local.owner)
         except base_files.WriteError as error:
             raise DeployError(str(error)) from None
         self.kept += map(str, copies)
@@ -367,7 +369,7 @@ class Deployment:
             if not base_systemd.is_driver(action.unit):
                 raise DeployError(
                     f"{error}\n{base_systemd.sandbox_failure(action.unit, self.local.runner)}"
-                    f"Its last words: {one_line(base_systemd.last_words(action.unit, self.local.runner))}"
+                    f"Its last words: {one_line(base_systemd.last_log_lines(action.unit, self.local.runner))}"
                 ) from None
         self.done.append(action)
 

@@ -193,7 +193,7 @@ class Installation:
             and (cut_short or sandbox.settings(wanted[name]) != sandbox.settings(self._text(name) or ""))
         ]
         daemons = self._instances(other)
-        shown = systemd.show(daemons, self.runner) if daemons else {}
+        shown = systemd.show_units(daemons, self.runner) if daemons else {}
         return tuple(Action("restart", unit, "its sandbox changed") for unit in daemons if shown[unit].runs)
 
     def _stopped(self, name: str, unit: systemd.Unit, why: str) -> list[Step]:
@@ -253,7 +253,7 @@ class Installation:
         return [self._at(path) for path in before if path not in now and self._is_there(path)]
 
     def _units(self) -> dict[str, systemd.Unit]:
-        shown = systemd.show(self.kit.units, self.runner)
+        shown = systemd.show_units(self.kit.units, self.runner)
         masked = [name for name, unit in shown.items() if unit.load == "masked" and (self.wanted or {}).get(name)]
         if masked:
             raise systemd.UnitError(f"{', '.join(masked)} is masked. Unmask it: systemctl unmask {' '.join(masked)}")
@@ -262,7 +262,9 @@ class Installation:
     def _differs(self, name: str) -> bool:
         place = self.kit.places[name]
         path = self._at(place.path)
-        return self._text(name) != (self.wanted or {})[name] or not files.is_kept(path, place.mode, self._ids(name))
+        return self._text(name) != (self.wanted or {})[name] or not files.has_mode_and_owner(
+            path, place.mode, self._ids(name)
+        )
 
     def _file(self, name: str) -> FileChange:
         path = self._at(self.kit.places[name].path)
@@ -276,7 +278,7 @@ class Installation:
 
     def _ids(self, name: str) -> tuple[int, int]:
         group = self.kit.places[name].group
-        return self.owners[group] if group in self.owners else files.ids(("root", group))
+        return self.owners[group] if group in self.owners else files.resolve_owner(("root", group))
 
     def _at(self, path: str) -> Path:
         return self.root / path.lstrip("/")
@@ -306,7 +308,7 @@ class Installation:
                 continue
             # a folder of drop-ins need not be there
             file.path.parent.mkdir(mode=0o755, exist_ok=True)
-            files.replace({file.path: file.new}, self.kit.places[file.name].mode, self._ids(file.name))
+            files.replace_files({file.path: file.new}, self.kit.places[file.name].mode, self._ids(file.name))
         for step in decided.after:
             self._do(step)
         self._mark.unlink()

@@ -36,7 +36,7 @@ def try_sandbox(text: str, runner: systemd.Run) -> str:
 def read_refused(root: Path) -> dict[str, str]:
     """Return what REFUSED says: name of a sandbox -> why this host runs without it. A damaged one says nothing. Raises OSError."""
     try:
-        found = jsontext.parse((root / REFUSED).read_bytes())
+        found = jsontext.parse_json((root / REFUSED).read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
     given = found if isinstance(found, dict) else {}
@@ -48,7 +48,7 @@ def write_refused(root: Path, refused: Mapping[str, str]) -> None:
     path = root / REFUSED
     if refused:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.replace({path: json.dumps(refused, indent=1) + "\n"}, 0o600)
+        files.replace_files({path: json.dumps(refused, indent=1) + "\n"}, 0o600)
     else:
         path.unlink(missing_ok=True)
 

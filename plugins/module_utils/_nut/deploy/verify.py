@@ -14,7 +14,7 @@ from typing import Callable
 from ..base import hostnames, systemd
 from ..conf import nss, ups_conf, upsd, upsmon
 from ..net import snapshot
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..usb.absent import finds_no_ups
 
@@ -52,7 +52,7 @@ class Verifier:
 
     files: Mapping[str, str]
     runner: systemd.Run
-    tls: nss.Tls | None = None
+    tls: nss.TlsMaterial | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     served: frozenset[str] = (
@@ -80,7 +80,7 @@ class Verifier:
         suspects = [trouble.unit for trouble in verdict.broken if trouble.unit in (systemd.SERVER, systemd.MONITOR)]
         if not suspects:
             return
-        for name, unit in systemd.show(list(dict.fromkeys(suspects)), self.runner).items():
+        for name, unit in systemd.show_units(list(dict.fromkeys(suspects)), self.runner).items():
             if not unit.runs and starts.get(name, 0) < STARTS:
                 starts[name] = starts.get(name, 0) + 1
                 self.runner(["systemctl", "reset-failed", name])
@@ -95,17 +95,17 @@ class Verifier:
         """Ask this host's upsd for its UPSes: the status of each, and what is broken or absent."""
         if "ups.conf" not in self.files:
             return {}, (), ()
-        sections = ups_conf.parse(self.files["ups.conf"]).sections
+        sections = ups_conf.parse_ups_conf(self.files["ups.conf"]).sections
         try:
-            with Client(*upsd.local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
-                states = snapshot.snapshot(client, list(sections))
+            with UpsdClient(*upsd.local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
+                states = snapshot.take_snapshot(client, list(sections))
         except UpsdFailure as error:
             return {}, (Trouble(str(error), systemd.SERVER),), ()
         status = {state.name: " ".join(state.status) if state.fresh else state.error or "no data" for state in states}
         broken: list[Trouble] = []
         absent: list[Trouble] = []
         for name in (state.name for state in states if not state.fresh):
-            trouble = Trouble(f"upsd does not serve {name} fresh: {status[name]}", systemd.driver(name))
+            trouble = Trouble(f"upsd does not serve {name} fresh: {status[name]}", systemd.driver_unit(name))
             (absent if self._is_absent(sections[name], status[name]) else broken).append(trouble)
         return status, tuple(broken), tuple(absent)
 
@@ -119,9 +119,9 @@ class Verifier:
         """Return to whom this host's upsmon has not logged in: what is broken, and what is merely away."""
         missing: list[Trouble] = []
         away: list[Trouble] = []
-        for monitor in upsmon.monitors(self.files["upsmon.conf"]):
+        for monitor in upsmon.read_monitors(self.files["upsmon.conf"]):
             try:
-                with Client(monitor.host, monitor.port, timeout=5) as client:
+                with UpsdClient(monitor.host, monitor.port, timeout=5) as client:
                     name = upsmon.certificate_name(self.files["upsmon.conf"], monitor.host)
                     if self.tls and name:
                         # upsmon logs in only if this works, too

@@ -2,20 +2,20 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Is all well? From what was seen on a host (observe.py), and what the inventory says, to findings.
+"""Compare what was observed on a host (observe.py) with what the inventory says, and return findings.
 
-The checks stand by subject in checks_*.py, each registered with the names that docs/doctor.md lists.
+The checks live in checks_*.py, one file a subject. Each is registered with the names that docs/doctor.md lists.
 """
 
 from __future__ import annotations
 
 from ..base.text import printable
 from . import checks_files, checks_host, checks_logins, checks_shutdown, checks_ups
+from .exam import PRIMARY, Exam, Expected, HostCheck
 from .findings import FAILURE, UNKNOWN, Finding
-from .look import PRIMARY, Check, Expected, Look
-from .observe import Seen
+from .observe import Observation
 
-CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[HostCheck, ...] = (
     *checks_files.check,
     *checks_ups.check,
     *checks_logins.check,
@@ -24,21 +24,21 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def examine(seen: Seen, expected: Expected) -> list[Finding]:
-    """Judge a host. Raises nothing: a check that fails itself says so."""
-    look = Look(seen, expected)
-    first = list(checks_files.check_installed(look))
-    if any(finding.verdict == FAILURE for finding in first):
-        return first
-    found: list[Finding] = []
+def examine_host(seen: Observation, expected: Expected) -> list[Finding]:
+    """Run all checks on a host. Never raises: a check that crashes becomes a finding."""
+    exam = Exam(seen, expected)
+    installed = list(checks_files.check_installed(exam))
+    if any(finding.verdict == FAILURE for finding in installed):
+        return installed
+    results: list[Finding] = []
     for check in CHECKS:
-        if check.on == PRIMARY and not expected.primary:
+        if check.where == PRIMARY and not expected.primary:
             continue
         try:
-            found += check.run(look)
+            results += check.examine(exam)
         except Exception as error:
-            words = f"the check itself failed: {type(error).__name__}: {printable(str(error))}"
-            found.append(
-                look.judge(check.names[0], UNKNOWN, words, "this is a mistake in homelab.nut: please report it")
+            message = f"this check crashed: {type(error).__name__}: {printable(str(error))}"
+            results.append(
+                exam.make_finding(check.names[0], UNKNOWN, message, "this is a bug in homelab.nut: please report it")
             )
-    return found
+    return results

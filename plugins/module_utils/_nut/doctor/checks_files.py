@@ -2,122 +2,123 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""NUT's files and daemons: installed, current, running, and with the files as they are now."""
+"""NUT's files and daemons: installed, up to date, running, and with the current files read."""
 
 from __future__ import annotations
 
 import re
 
-from ..base.clock import stamp
-from ..base.systemd import ABSENT, MONITOR, SERVER, WATCHER, driver
+from ..base.clock import format_time
+from ..base.systemd import ABSENT, MONITOR, SERVER, WATCHER, driver_unit
 from ..conf import grammar, ups_conf, upsd
-from ..conf.advice import advise
-from ..conf.release import dotted
+from ..conf.advice import list_advice
+from ..conf.release import format_release
 from ..deploy import actions
 from ..usb import sections as usb_sections
+from .exam import DEPLOY, Exam, Findings, Registry
 from .findings import FAILURE, NOTE, WARNING
-from .look import DEPLOY, Found, Look, Registry
 from .observe import File
 
 check = Registry()
 
 
 _MODE = 0o640
-# what decides whether, when and how a host goes down; another value there is worse than another text
-_GRAVE = ("MONITOR", "SHUTDOWNCMD", "MODE", "MINSUPPLIES", "POWERDOWNFLAG")
+# These decide whether, when and how a host shuts down, so a difference in them is a failure. Elsewhere it is a warning.
+_CRITICAL = ("MONITOR", "SHUTDOWNCMD", "MODE", "MINSUPPLIES", "POWERDOWNFLAG")
 
 
 @check("installed")
-def check_installed(look: Look) -> Found:
-    """Is NUT there?"""
-    lacking = [
+def check_installed(exam: Exam) -> Findings:
+    """Check that NUT is installed."""
+    missing = [
         name
-        for name in (("upsmon", "upsd") if look.expected.primary else ("upsmon",))
-        if name not in look.seen.installed
+        for name in (("upsmon", "upsd") if exam.expected.primary else ("upsmon",))
+        if name not in exam.seen.installed
     ]
-    if lacking:
-        yield look.fail("installed", f"NUT's {' and '.join(lacking)} not installed", DEPLOY)
-    elif look.seen.release is None:
-        yield look.unknown("installed", "NUT is installed, and does not say its release")
+    if missing:
+        yield exam.fail("installed", f"not installed: {' and '.join(missing)}", DEPLOY)
+    elif exam.seen.release is None:
+        yield exam.unknown("installed", "NUT is installed, but its release can't be determined")
     else:
-        yield look.ok("installed", f"NUT {dotted(look.seen.release)}")
+        yield exam.ok("installed", f"NUT {format_release(exam.seen.release)}")
 
 
 @check("release")
-def check_release(look: Look) -> Found:
-    """What is this release known to be bad at, with these files?"""
-    if look.seen.release is None:
+def check_release(exam: Exam) -> Findings:
+    """List the known problems of this release with these files."""
+    if exam.seen.release is None:
         return
-    advice = advise(look.files, look.seen.release)
-    for words in advice:
-        yield look.note("release", words)
+    advice = list_advice(exam.files, exam.seen.release)
+    for message in advice:
+        yield exam.note("release", message)
     if not advice:
-        yield look.ok("release", f"nothing is known against NUT {dotted(look.seen.release)} here")
+        yield exam.ok("release", f"NUT {format_release(exam.seen.release)} has no known problem with these files")
 
 
 @check("files")
-def check_files(look: Look) -> Found:
-    """Are NUT's files there, whose they should be, and as the inventory has them?"""
-    yield from look.blind("files", "files")
+def check_files(exam: Exam) -> Findings:
+    """Check that NUT's files exist, have the right owner and mode, and match the inventory."""
+    yield from exam.report_unseen("files", "files")
     wrong = False
-    for name, text in look.wanted.items():
-        file = look.seen.files.get(name)
+    for name, text in exam.wanted.items():
+        file = exam.seen.files.get(name)
         if file is None:
             wrong = True
-            yield look.fail("files", f"/etc/nut/{name} is missing", DEPLOY)
+            yield exam.fail("files", f"/etc/nut/{name} is missing", DEPLOY)
             continue
-        loose = _loose(look, file)
-        if loose:
+        problem = _permission_problem(exam, file)
+        if problem:
             wrong = True
-            yield look.judge(
+            yield exam.make_finding(
                 "files",
-                FAILURE if "not be read" in loose else WARNING,
-                f"/etc/nut/{name} {loose}",
+                FAILURE if "can't read" in problem else WARNING,
+                f"/etc/nut/{name}: {problem}",
                 f"chown root:nut /etc/nut/{name}; chmod 640 /etc/nut/{name}",
             )
-        differs = [directive for directive in _differences(look, name, text) if directive != "SHUTDOWNCMD"]
+        differs = [directive for directive in _differing_directives(exam, name, text) if directive != "SHUTDOWNCMD"]
         if differs:
             wrong = True
-            grave = any(directive in _GRAVE for directive in differs)
-            words = f"/etc/nut/{name} is not as the inventory has it: {', '.join(differs)}"
-            yield look.judge("files", FAILURE if grave else WARNING, words, DEPLOY)
-    if not wrong and look.wanted and "files" not in look.seen.troubles:
-        yield look.ok("files", f"{len(look.wanted)} files as the inventory has them")
+            critical = any(directive in _CRITICAL for directive in differs)
+            message = f"/etc/nut/{name} differs from the inventory: {', '.join(differs)}"
+            yield exam.make_finding("files", FAILURE if critical else WARNING, message, DEPLOY)
+    if not wrong and exam.wanted and "files" not in exam.seen.troubles:
+        yield exam.ok("files", f"{len(exam.wanted)} files match the inventory")
 
 
-def _loose(look: Look, file: File) -> str:
-    if look.seen.group is None:
+def _permission_problem(exam: Exam, file: File) -> str:
+    """Return what is wrong with a file's owner or mode, "" if nothing is."""
+    if exam.seen.group is None:
         return ""
-    readable = file.mode & 0o040 if file.gid == look.seen.group else file.mode & 0o004
+    readable = file.mode & 0o040 if file.gid == exam.seen.group else file.mode & 0o004
     if not readable:
-        return f"can not be read by NUT (mode {file.mode:04o})"
-    if (file.mode, file.uid, file.gid) != (_MODE, 0, look.seen.group):
-        return f"has mode {file.mode:04o} and owner {file.uid}:{file.gid}, and should have 0640 and root:nut"
+        return f"NUT can't read it (mode {file.mode:04o})"
+    if (file.mode, file.uid, file.gid) != (_MODE, 0, exam.seen.group):
+        return f"mode is {file.mode:04o} and owner {file.uid}:{file.gid}, should be 0640 and root:nut"
     return ""
 
 
-def _differences(look: Look, name: str, wanted: str) -> list[str]:
-    """Return the directives in which a file differs: never a value, which may be a password."""
+def _differing_directives(exam: Exam, name: str, wanted: str) -> list[str]:
+    """Return the names of the directives in which a file differs from the inventory. Values may be passwords, so none is returned."""
     if name == "upsd.users":
-        return []  # check_users() tells it better
+        return []  # check_users() reports it in more detail
     if name == "ups.conf":
-        return _section_differences(look, wanted)
-    there = look.text(name)
+        return _section_differences(exam, wanted)
+    actual = exam.nut_file_text(name)
     if name == "nut.conf":
         ours, theirs = (
-            {tuple(line.split("=", 1)) for line in text.splitlines() if _told(line)} for text in (wanted, there)
+            {tuple(line.split("=", 1)) for line in text.splitlines() if _is_setting(line)} for text in (wanted, actual)
         )
     else:
-        ours, theirs = ({line.words for line in grammar.parse(text)} for text in (wanted, there))
-    return list(dict.fromkeys(words[0] for words in sorted(ours ^ theirs)))
+        ours, theirs = ({line.words for line in grammar.parse_lines(text)} for text in (wanted, actual))
+    return list(dict.fromkeys(directive[0] for directive in sorted(ours ^ theirs)))
 
 
-def _section_differences(look: Look, wanted: str) -> list[str]:
-    """Compare ups.conf. What nut-hotplug adds, pins and found UPSes, is no difference."""
-    ours, theirs = ups_conf.parse(wanted), ups_conf.parse(look.text("ups.conf"))
+def _section_differences(exam: Exam, wanted: str) -> list[str]:
+    """Compare ups.conf. Pins and UPSes that nut-hotplug adds are not differences."""
+    ours, theirs = ups_conf.parse_ups_conf(wanted), ups_conf.parse_ups_conf(exam.nut_file_text("ups.conf"))
     differs = [key for key, value in ours.settings if (key, value) not in theirs.settings]
-    if actions.WANTED in look.seen.files and any(map(ups_conf.is_auto, ours.sections.values())):
-        kept = ups_conf.parse(look.seen.files[actions.WANTED].text)
+    if actions.WANTED in exam.seen.files and any(map(ups_conf.is_auto, ours.sections.values())):
+        kept = ups_conf.parse_ups_conf(exam.seen.files[actions.WANTED].text)
         differs += [
             f"[{name}] (in {actions.WANTED})"
             for name in ours.sections
@@ -135,108 +136,112 @@ def _section_differences(look: Look, wanted: str) -> list[str]:
     return list(dict.fromkeys(differs))
 
 
-def _told(line: str) -> bool:
+def _is_setting(line: str) -> bool:
     return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
 @check("mode")
-def check_mode(look: Look) -> Found:
-    """Does MODE let this host do its part?"""
-    if "nut.conf" not in look.seen.files:
+def check_mode(exam: Exam) -> Findings:
+    """Check that MODE in nut.conf suits this host's role."""
+    if "nut.conf" not in exam.seen.files:
         return
-    found = re.findall(r"^[ \t]*MODE=[\"']?(\w*)", look.text("nut.conf"), re.MULTILINE)
-    good = ("netserver", "standalone") if look.expected.primary else ("netclient",)
+    found = re.findall(r"^[ \t]*MODE=[\"']?(\w*)", exam.nut_file_text("nut.conf"), re.MULTILINE)
+    good = ("netserver", "standalone") if exam.expected.primary else ("netclient",)
     if not found or found[-1] not in good:
-        words = f"MODE is {found[-1] or 'empty' if found else 'missing'} in /etc/nut/nut.conf, and must be {good[0]}"
-        cuts = ". The next reboot may cut the UPS's power" if look.sections and found[-1:] == ["none"] else ""
-        yield look.fail("mode", words + cuts, DEPLOY)
+        message = f"MODE is {found[-1] or 'empty' if found else 'missing'} in /etc/nut/nut.conf, must be {good[0]}"
+        risk = ". The next reboot may cut the UPS's power" if exam.sections and found[-1:] == ["none"] else ""
+        yield exam.fail("mode", message + risk, DEPLOY)
     else:
-        yield look.ok("mode", f"MODE={found[-1]}")
+        yield exam.ok("mode", f"MODE={found[-1]}")
 
 
 @check("users")
-def check_users(look: Look) -> Found:
-    """Does upsd know those who log in, with their passwords? Only that they differ is told."""
-    if "upsd.users" not in look.wanted or "upsd.users" not in look.seen.files:
+def check_users(exam: Exam) -> Findings:
+    """Check that upsd.users has the right users, passwords and roles. Passwords are compared, never shown."""
+    if "upsd.users" not in exam.wanted or "upsd.users" not in exam.seen.files:
         return
-    ours, theirs = look.wanted.users, look.files.users
+    ours, theirs = exam.wanted.users, exam.files.users
     wrong = []
     for name, user in ours.items():
         other = theirs.get(name)
         if other is None:
             wrong.append(f"{name} is missing")
         elif other.password != user.password:
-            wrong.append(f"{name} has another password than the inventory")
+            wrong.append(f"{name} has a password that differs from the inventory")
         elif (other.type in upsd.PRIMARY) != (user.type in upsd.PRIMARY) or bool(other.type) != bool(user.type):
-            wrong.append(f"{name} is upsmon {other.type or 'nothing'}, and should be {user.type or 'nothing'}")
+            wrong.append(f"{name} has upsmon role {other.type or 'none'}, should be {user.type or 'none'}")
     extra = [name for name in theirs if name not in ours]
     if wrong:
-        yield look.fail("users", f"/etc/nut/upsd.users: {'; '.join(wrong)}", DEPLOY)
+        yield exam.fail("users", f"/etc/nut/upsd.users: {'; '.join(wrong)}", DEPLOY)
     if extra:
-        words = f"/etc/nut/upsd.users has {', '.join(extra)} besides, who may log in"
-        yield look.warn("users", words, DEPLOY)
+        message = f"/etc/nut/upsd.users lets users log in who are not in the inventory: {', '.join(extra)}"
+        yield exam.warn("users", message, DEPLOY)
     if not wrong and not extra:
-        yield look.ok("users", f"{len(ours)} users as the inventory has them")
+        yield exam.ok("users", f"{len(ours)} users match the inventory")
 
 
 @check("units")
-def check_units(look: Look) -> Found:
-    """Does each unit run, and start at boot?"""
-    if "units" in look.seen.troubles:
-        yield from look.blind("units", "units")
+def check_units(exam: Exam) -> Findings:
+    """Check that each unit is running and starts at boot."""
+    if "units" in exam.seen.troubles:
+        yield from exam.report_unseen("units", "units")
         return
-    wanted = [MONITOR, *([SERVER, *map(driver, look.sections)] if look.expected.primary else [])]
+    wanted = [MONITOR, *([SERVER, *map(driver_unit, exam.sections)] if exam.expected.primary else [])]
     good = []
     for name in wanted:
-        problems = list(unit_problems(look, name))
+        problems = list(unit_problems(exam, name))
         yield from problems
         if not problems:
             good.append(name)
-    watcher = look.seen.units.get(WATCHER)
+    watcher = exam.seen.units.get(WATCHER)
     if watcher and (watcher.runs or watcher.enabled == "enabled"):
-        words = f"{WATCHER} is enabled: it restarts drivers on its own at each write of ups.conf"
-        yield look.warn("units", words, f"systemctl disable --now {WATCHER}")
+        message = f"{WATCHER} is enabled: it restarts drivers whenever ups.conf is written"
+        yield exam.warn("units", message, f"systemctl disable --now {WATCHER}")
     if len(good) == len(wanted):
-        yield look.ok("units", f"running, and started at boot: {', '.join(good)}")
+        yield exam.ok("units", f"running and enabled at boot: {', '.join(good)}")
 
 
-def unit_problems(look: Look, name: str, check: str = "units") -> Found:
-    unit = look.seen.units.get(name)
+def unit_problems(exam: Exam, name: str, check: str = "units") -> Findings:
+    """Yield why a unit is not running, or would not start at boot."""
+    unit = exam.seen.units.get(name)
     if unit is None or unit.load == "not-found":
-        yield look.fail(check, f"there is no unit {name}", DEPLOY)
+        yield exam.fail(check, f"unit {name} does not exist", DEPLOY)
     elif unit.load == "masked" or unit.enabled.startswith("masked"):
-        words = f"{name} is masked: it can't be started"
-        yield look.fail(check, words, f"systemctl unmask {name}; systemctl start {name}")
+        message = f"{name} is masked, so it can't be started"
+        yield exam.fail(check, message, f"systemctl unmask {name}; systemctl start {name}")
     elif not unit.runs:
         how = f"{unit.active} ({unit.result})" if unit.result not in ("", "success") else unit.active
-        words = f"{name} does not run: {how}{look.last_words(name)}"
+        message = f"{name} is not running: {how}{exam.last_words(name)}"
         todo = f"journalctl -u {name} -n 50; systemctl reset-failed {name}; systemctl start {name}"
-        yield look.fail(check, words, todo)
+        yield exam.fail(check, message, todo)
     elif unit.sub == "auto-restart":
-        words = f"{name} ends again and again, and systemd restarts it{look.last_words(name)}"
-        yield look.fail(check, words, f"journalctl -u {name} -n 50")
+        message = f"{name} keeps exiting and is restarted by systemd{exam.last_words(name)}"
+        yield exam.fail(check, message, f"journalctl -u {name} -n 50")
     elif unit.enabled not in ("enabled", "enabled-runtime", "static", "generated", "alias", "indirect"):
-        yield look.warn(check, f"{name} runs, and is not started at boot", f"systemctl enable {name}")
+        yield exam.warn(check, f"{name} is running, but not enabled at boot", f"systemctl enable {name}")
 
 
 @check("restarted")
-def check_restarted(look: Look) -> Found:
-    """Have the daemons read their files as they are now?"""
+def check_restarted(exam: Exam) -> Findings:
+    """Check that the daemons have read the current files."""
     good = True
     pairs: list[tuple[str, tuple[str, ...]]] = [(MONITOR, ("upsmon.conf",))]
-    if look.expected.primary:
+    if exam.expected.primary:
         pairs.append((SERVER, ("upsd.conf", "upsd.users")))
-    for name, those in pairs:
-        unit = look.seen.units.get(name, ABSENT)
-        late = [file for file in those if file in look.seen.files and look.seen.files[file].changed > unit.since + 1]
+    for name, names in pairs:
+        unit = exam.seen.units.get(name, ABSENT)
+        late = [file for file in names if file in exam.seen.files and exam.seen.files[file].changed > unit.since + 1]
         if not unit.runs or not unit.since or not late:
             continue
         good = False
-        # a comment that changed is no reason to restart anything: then the file is as it should be
-        grave = any(_differences(look, file, look.wanted.get(file, "")) for file in late)
-        words = f"{', '.join(late)} changed at {stamp(look.seen.files[late[0]].changed)}, after {name} had read it"
-        yield look.judge(
-            "restarted", WARNING if grave else NOTE, words, f"systemctl restart {name}, while on mains" if grave else ""
+        # If only a comment changed, nothing needs a restart.
+        differs = any(_differing_directives(exam, file, exam.wanted.get(file, "")) for file in late)
+        message = f"{', '.join(late)} changed at {format_time(exam.seen.files[late[0]].changed)}, after {name} read it"
+        yield exam.make_finding(
+            "restarted",
+            WARNING if differs else NOTE,
+            message,
+            f"systemctl restart {name}, while on mains" if differs else "",
         )
     if good:
-        yield look.ok("restarted", "the daemons have read their files as they are")
+        yield exam.ok("restarted", "the daemons have read the current files")

@@ -2,232 +2,242 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""upsd: answering, reachable by those who need it and by nobody else, and with everyone logged in."""
+"""upsd: does it answer, can only the right machines reach it, and are all secondaries logged in?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ..base import hostnames
-from ..base.systemd import MONITOR, SERVER, Entry
+from ..base.systemd import MONITOR, SERVER, JournalEntry
 from ..base.text import printable
 from ..conf import upsd
 from ..deploy import kits as deploy_kits
 from ..net import access
+from .exam import DAY, DEPLOY, PRIMARY, TROUBLES, Exam, Findings, Registry
 from .findings import FAILURE, WARNING
-from .look import DAY, DEPLOY, PRIMARY, TROUBLES, Found, Look, Registry
-from .observe import Served
+from .observe import UpsdAnswer
 
 check = Registry()
 
 
 @check("upsd", "port")
-def check_upsd(look: Look) -> Found:
-    """Does upsd answer, here and to whoever watches it from here, and does it know the UPS?"""
-    if isinstance(look.seen.served, str):
-        yield look.fail(
+def check_upsd(exam: Exam) -> Findings:
+    """Check that this host's upsd answers, and each upsd that this host's upsmon watches."""
+    if isinstance(exam.seen.served, str):
+        yield exam.fail(
             "upsd",
-            printable(look.seen.served),
+            printable(exam.seen.served),
             "systemctl status nut-server; ss -tlnp | grep 3493; journalctl -u nut-server -n 50",
         )
-    elif look.served:
-        yield look.ok(
+    elif exam.served:
+        yield exam.ok(
             "upsd",
-            f"upsd {look.served.report.version} answers, and serves {', '.join(ups.name for ups in look.served.report.upses) or 'no UPS'}",
+            f"upsd {exam.served.report.version} answers and serves {', '.join(ups.name for ups in exam.served.report.upses) or 'no UPS'}",
         )
-    if look.expected.primary and isinstance(look.seen.served, str):
+    if exam.expected.primary and isinstance(exam.seen.served, str):
         return
-    for system, said in look.seen.watched.items():
-        if isinstance(said, str):
+    for system, answer in exam.seen.watched.items():
+        if isinstance(answer, str):
             place = system.partition("@")[2]
-            todo = f"on {place}: ss -tlnp | grep 3493, and its firewall (pve-firewall status; iptables -S; nft list ruleset)"
-            yield look.fail("port", f"{system} can't be asked from here: {printable(said)}", todo)
+            todo = f"on {place}, check: ss -tlnp | grep 3493; its firewall (pve-firewall status; iptables -S; nft list ruleset)"
+            yield exam.fail("port", f"{system} can't be reached from here: {printable(answer)}", todo)
             continue
-        stale = [f"{name}: {why}" for name, why in said.report.stale]
-        if stale and not look.expected.primary:
-            words = f"{system} can be reached, and has no fresh data: {'; '.join(stale)}"
-            yield look.warn("port", words, "see the primary")
+        stale = [f"{name}: {why}" for name, why in answer.report.stale]
+        if stale and not exam.expected.primary:
+            message = f"{system} is reachable, but has no fresh data: {'; '.join(stale)}"
+            yield exam.warn("port", message, "check the primary")
         else:
-            yield look.ok("port", f"{system} can be reached from here")
+            yield exam.ok("port", f"{system} is reachable from here")
 
 
-HELPED_DAYS = 7
+WATCH_DAYS = 7
 _PEER_TODO = (
-    "find the program there that does it (ss -tnp dport = :3493); a machine that is not a secondary needs no access "
-    "to upsd (nut_server_allow)"
+    "find the program on that machine (ss -tnp dport = :3493); only secondaries need access to upsd (nut_server_allow)"
 )
-_HANG_TODO = "journalctl -u nut-watch -u nut-server; `nut-shutdown status` has the last events"
+_HANG_TODO = "journalctl -u nut-watch -u nut-server; nut-shutdown status"
 
 
-@check("upsd-watch", on=PRIMARY)
-def check_what_upsd_needed(look: Look) -> Found:
-    """Did upsd need help lately: did somebody block it, or was it restarted because it hung?"""
-    recent = [event for event in look.seen.helped if look.seen.now - event.last < HELPED_DAYS * DAY]
+@check("upsd-watch", where=PRIMARY)
+def check_upsd_watch(exam: Exam) -> Findings:
+    """Report whether a machine recently blocked upsd, or upsd hung and was restarted."""
+    recent = [event for event in exam.seen.upsd_events if exam.seen.now - event.last < WATCH_DAYS * DAY]
     for event in recent[-TROUBLES:]:
-        yield look.warn("upsd-watch", str(event), _PEER_TODO if event.address else _HANG_TODO)
+        yield exam.warn("upsd-watch", str(event), _PEER_TODO if event.address else _HANG_TODO)
     if not recent:
-        yield look.ok("upsd-watch", f"nobody blocked upsd in the last {HELPED_DAYS} days, and it did not hang")
+        yield exam.ok("upsd-watch", f"upsd was not blocked and did not hang in the last {WATCH_DAYS} days")
 
 
-@check("listening", on=PRIMARY)
-def check_listening(look: Look) -> Found:
-    """Does upsd listen where it should, and nowhere else?"""
-    if "sockets" in look.seen.troubles:
-        yield from look.blind("listening", "sockets")
+@check("listening", where=PRIMARY)
+def check_listening(exam: Exam) -> Findings:
+    """Check that upsd listens on the right addresses, and on no others."""
+    if "sockets" in exam.seen.troubles:
+        yield from exam.report_unseen("listening", "sockets")
         return
-    conf = look.wanted.get("upsd.conf", look.text("upsd.conf"))
-    wanted = upsd.listening(conf) or [("localhost", upsd.PORT)]
-    unit = look.seen.units.get(SERVER)
+    conf = exam.wanted.get("upsd.conf", exam.nut_file_text("upsd.conf"))
+    wanted = upsd.read_listen_lines(conf) or [("localhost", upsd.PORT)]
+    unit = exam.seen.units.get(SERVER)
     if unit and not unit.runs:
-        return  # check_units() says so
-    upsds = [(socket.address, socket.port) for socket in look.seen.sockets if socket.process == "upsd"]
-    # a container may not look into other users' processes
-    there = upsds or [(socket.address, socket.port) for socket in look.seen.sockets]
-    missing = [listen for listen in wanted if not any(upsd.is_listen(listen, place) for place in there)]
+        return  # check_units() reports it
+    upsds = [(socket.address, socket.port) for socket in exam.seen.sockets if socket.process == "upsd"]
+    # In a container the processes behind the sockets may be unknown.
+    sockets = upsds or [(socket.address, socket.port) for socket in exam.seen.sockets]
+    missing = [listen for listen in wanted if not any(upsd.is_listen(listen, place) for place in sockets)]
     extra = [place for place in upsds if not any(upsd.is_listen(listen, place) for listen in wanted)]
     if missing:
         where = ", ".join(hostnames.join_host(*place) for place in upsds) or "nowhere"
-        words = f"upsd should listen on {', '.join(hostnames.join_host(*place) for place in missing)}, and listens on {where}"
-        todo = f"ss -tlnp | grep upsd; {DEPLOY.format(host=look.host)}; systemctl restart nut-server (LISTEN counts at its start only)"
-        yield look.fail("listening", words, todo)
+        message = f"upsd should listen on {', '.join(hostnames.join_host(*place) for place in missing)}, but listens on {where}"
+        todo = f"ss -tlnp | grep upsd; {DEPLOY.format(host=exam.host)}; systemctl restart nut-server (it reads LISTEN only at start)"
+        yield exam.fail("listening", message, todo)
     elif extra:
-        words = f"upsd listens on {', '.join(hostnames.join_host(*place) for place in extra)}, which the inventory does not say"
-        yield look.warn(
-            "listening", words, f"{DEPLOY.format(host=look.host)}; systemctl restart nut-server, while on mains"
+        message = f"upsd also listens on {', '.join(hostnames.join_host(*place) for place in extra)}, which is not in the inventory"
+        yield exam.warn(
+            "listening", message, f"{DEPLOY.format(host=exam.host)}; systemctl restart nut-server, while on mains"
         )
     else:
-        yield look.ok(
+        yield exam.ok(
             "listening", f"upsd listens on {', '.join(hostnames.join_host(*place) for place in upsds or wanted)}"
         )
 
 
-@check("firewall", on=PRIMARY)
-def check_firewall(look: Look) -> Found:
-    """Does Proxmox VE's firewall let the secondaries in?"""
-    yield from look.blind("firewall", "firewall")
-    if look.seen.firewall:
-        words, *rest = look.seen.firewall
-        yield look.fail("firewall", words, " ".join(rest) or "nut_server_firewall: rules lets the role do it")
-    elif look.seen.firewall is not None:
-        yield look.ok("firewall", "Proxmox VE's firewall lets the secondaries in, or is off")
+@check("firewall", where=PRIMARY)
+def check_firewall(exam: Exam) -> Findings:
+    """Check that Proxmox VE's firewall lets the secondaries reach upsd."""
+    yield from exam.report_unseen("firewall", "firewall")
+    if exam.seen.firewall:
+        message, *rest = exam.seen.firewall
+        yield exam.fail(
+            "firewall", message, " ".join(rest) or "set nut_server_firewall: rules, and the role adds the rules"
+        )
+    elif exam.seen.firewall is not None:
+        yield exam.ok("firewall", "Proxmox VE's firewall lets the secondaries in, or is off")
 
 
-@check("access", on=PRIMARY)
-def check_access(look: Look) -> Found:
-    """Does the host refuse those who need not connect to upsd, and let in those who must?"""
-    if not upsd.is_reachable(look.text("upsd.conf")):
+@check("access", where=PRIMARY)
+def check_access(exam: Exam) -> Findings:
+    """Check that exactly the right machines can connect to upsd."""
+    if not upsd.is_reachable(exam.nut_file_text("upsd.conf")):
         return
-    if "access" in look.seen.troubles:
-        yield from look.blind("access", "access")
+    if "access" in exam.seen.troubles:
+        yield from exam.report_unseen("access", "access")
         return
-    if deploy_kits.ACCESS.name not in look.expected.kits:
-        if look.seen.access is None:
-            words = "any machine on the network may connect to upsd, and blocking upsd takes no login"
-            yield look.note(
-                "access", words, "nut_server_allow without `any`: then only the secondaries and what it lists"
+    if deploy_kits.ACCESS.name not in exam.expected.kits:
+        if exam.seen.access is None:
+            message = "any machine on the network can connect to upsd, and can block it without a login"
+            yield exam.note(
+                "access",
+                message,
+                "remove `any` from nut_server_allow: only secondaries and listed networks can connect then",
             )
         return
-    table = look.seen.own.get(deploy_kits.ACCESS.places[deploy_kits.ACCESS_TABLE].path)
+    table = exam.seen.own_files.get(deploy_kits.ACCESS.places[deploy_kits.ACCESS_TABLE].path)
     if table is None:
-        return  # check_kits() says so
-    problems = list(_table_problems(look, table.text))
+        return  # check_kits() reports it
+    problems = list(_table_problems(exam, table.text))
     yield from problems
-    refusals = access.explain_refusals(look.seen.access)
+    refusals = access.explain_refusals(exam.seen.access)
     if refusals:
-        words, _unused, todo = refusals.partition(". ")
-        yield look.note("access", words, todo)
+        message, _unused, todo = refusals.partition(". ")
+        yield exam.note("access", message, todo)
     elif not problems:
-        names = [source.name for source in access.known_sources(table.text)]
-        yield look.ok("access", f"may connect to upsd: this host, {', '.join(names) or 'nobody else'}")
+        names = [source.name for source in access.parse_sources(table.text)]
+        yield exam.ok("access", f"only these can connect to upsd: {', '.join(['this host', *names])}")
 
 
-def _table_problems(look: Look, text: str) -> Found:
-    difference = access.find_difference(look.seen.access, text)
+def _table_problems(exam: Exam, text: str) -> Findings:
+    difference = access.find_difference(exam.seen.access, text)
     if difference:
-        words = f"who may connect to upsd is not limited as /etc/nut/access.nft has it: {difference}"
+        message = f"access to upsd is not limited as in /etc/nut/access.nft: {difference}"
         todo = f"journalctl -u {deploy_kits.ACCESS_UNIT} -n 20; systemctl restart {deploy_kits.ACCESS_UNIT}"
-        yield look.fail("access", words, todo)
-    ports = {port for _unused, port in look.files.listening}
-    # one more is that which upsd had before the last run
-    open_ports = sorted(ports - access.known_ports(text))
+        yield exam.fail("access", message, todo)
+    ports = {port for _unused, port in exam.files.listening}
+    # The file may cover one port more: the one that upsd had before the last run.
+    open_ports = sorted(ports - access.parse_ports(text))
     if open_ports:
-        words = f"upsd listens on port {', '.join(map(str, open_ports))}, which /etc/nut/access.nft does not cover"
-        yield look.fail("access", words, DEPLOY)
-    networks = access.collapse(network for those in access.known_sources(text).values() for network in those)
-    for client in look.expected.clients:
-        those = look.seen.addresses.get(client.name, "its address was not looked up")
-        if isinstance(those, str):
-            continue  # check_logins() says so
-        refused = [address for address in those if not access.is_allowed(address, networks)]
+        message = f"upsd listens on port {', '.join(map(str, open_ports))}, which /etc/nut/access.nft does not cover"
+        yield exam.fail("access", message, DEPLOY)
+    networks = access.collapse_networks(network for source in access.parse_sources(text).values() for network in source)
+    for client in exam.expected.clients:
+        addresses = exam.seen.addresses.get(client.name, "its address was not resolved")
+        if isinstance(addresses, str):
+            continue  # check_logins() reports it
+        refused = [address for address in addresses if not access.is_allowed(address, networks)]
         if refused:
-            words = f"{client.name} has the address {', '.join(refused)}, which /etc/nut/access.nft does not allow"
-            yield look.judge("access", FAILURE if len(refused) == len(those) else WARNING, words, DEPLOY, client.name)
+            message = f"{client.name} has the address {', '.join(refused)}, which /etc/nut/access.nft does not allow"
+            yield exam.make_finding(
+                "access", FAILURE if len(refused) == len(addresses) else WARNING, message, DEPLOY, client.name
+            )
 
 
 @check("login", "strangers")
-def check_logins(look: Look) -> Found:
-    """Is everyone logged in who should be? Findings about a secondary have its name."""
-    if look.expected.primary:
-        if look.served is None:
-            for client in look.expected.clients:
-                words = f"upsd on {look.host} does not answer, so {client.name} can't be logged in"
-                yield look.fail("login", words, f"see {look.host}", client.name)
+def check_logins(exam: Exam) -> Findings:
+    """Check that every secondary is logged in to upsd. A finding about a secondary carries the secondary's name as host."""
+    if exam.expected.primary:
+        if exam.served is None:
+            for client in exam.expected.clients:
+                message = f"upsd on {exam.host} does not answer, so {client.name} is not logged in"
+                yield exam.fail("login", message, f"make doctor limit={exam.host}", client.name)
             return
-        yield from _expected_logins(look, look.served)
-    refused = _refused(look.seen.journal)
-    for system, said in look.seen.watched.items():
-        if isinstance(said, str) or (look.expected.primary and not said.report.upses):
+        yield from _expected_logins(exam, exam.served)
+    refused = _last_refusal(exam.seen.journal)
+    for system, answer in exam.seen.watched.items():
+        if isinstance(answer, str) or (exam.expected.primary and not answer.report.upses):
             continue
-        clients = {hostnames.normal_address(address) for state in said.report.upses for address in state.clients}
-        if hostnames.normal_address(said.here) in clients:
-            yield look.ok("login", f"upsmon is logged in to {system}")
+        clients = {hostnames.normal_address(address) for state in answer.report.upses for address in state.clients}
+        if hostnames.normal_address(answer.own_address) in clients:
+            yield exam.ok("login", f"upsmon is logged in to {system}")
         else:
-            why = f"; upsd refuses its password ({refused})" if refused else ""
-            todo = f"journalctl -u {MONITOR} -n 50; {DEPLOY.format(host=look.host)}"
-            yield look.fail("login", f"upsmon of this host ({said.here}) is not logged in to {system}{why}", todo)
+            why = f"; upsd rejects its password ({refused})" if refused else ""
+            todo = f"journalctl -u {MONITOR} -n 50; {DEPLOY.format(host=exam.host)}"
+            yield exam.fail(
+                "login", f"this host's upsmon ({answer.own_address}) is not logged in to {system}{why}", todo
+            )
 
 
-def _expected_logins(look: Look, served: Served) -> Found:
-    known = {hostnames.LOOPBACK, hostnames.normal_address(served.here)}
-    for client in look.expected.clients:
-        state = look.upses.get(client.ups.lower())
-        those = look.seen.addresses.get(client.name, "its address was not looked up")
+def _expected_logins(exam: Exam, served: UpsdAnswer) -> Findings:
+    known = {hostnames.LOOPBACK, hostnames.normal_address(served.own_address)}
+    for client in exam.expected.clients:
+        state = exam.upses.get(client.ups.lower())
+        addresses = exam.seen.addresses.get(client.name, "its address was not resolved")
         if state is None:
-            yield look.fail(
+            yield exam.fail(
                 "login",
-                f"upsd on {look.host} does not serve {client.ups}, which {client.name} watches",
+                f"upsd on {exam.host} does not serve {client.ups}, which {client.name} watches",
                 DEPLOY,
                 client.name,
             )
             continue
-        if isinstance(those, str):
-            words = f"seen from {look.host}: {those}"
-            yield look.unknown("login", words, "set nut_client_address to the address from which it comes", client.name)
+        if isinstance(addresses, str):
+            message = f"on {exam.host}: {addresses}"
+            yield exam.unknown("login", message, "set nut_client_address to the address it connects from", client.name)
             continue
-        known.update(those)
-        clients = {hostnames.normal_address(each) for each in state.clients}
-        if clients & set(those):
-            yield look.ok("login", f"logged in to {client.ups} on {look.host}", "", client.name)
+        known.update(addresses)
+        clients = {hostnames.normal_address(address) for address in state.clients}
+        if clients & set(addresses):
+            yield exam.ok("login", f"logged in to {client.ups} on {exam.host}", "", client.name)
         else:
-            there = ", ".join(sorted(clients)) or "nobody"
-            refusals = access.explain_refusals(look.seen.access)
-            words = (
-                f"not logged in to {client.ups} on {look.host}, where {there} is. It would not be told of a power cut"
-            )
-            words += f". Addresses {refusals}" if refusals else ""
+            logged_in = ", ".join(sorted(clients)) or "none"
+            refusals = access.explain_refusals(exam.seen.access)
+            message = f"not logged in to {client.ups}@{exam.host} (logged in: {logged_in}), so it would not shut down in a power cut"
+            message += f". Addresses {refusals}" if refusals else ""
             todo = (
-                f"is it on, and its UPS service? Can it reach {look.host} (upsc {client.ups}@{look.host} there)? Is its password right "
-                f"(journalctl -u nut-server)? {DEPLOY.format(host=client.name)}"
+                f"check that it is on, its UPS service is running, it reaches {exam.host} (upsc {client.ups}@{exam.host}), "
+                f"and its password is right (journalctl -u nut-server); {DEPLOY.format(host=client.name)}"
             )
-            yield look.fail("login", words, todo, client.name)
-    others = sorted({hostnames.normal_address(each) for state in look.upses.values() for each in state.clients} - known)
+            yield exam.fail("login", message, todo, client.name)
+    others = sorted(
+        {hostnames.normal_address(address) for state in exam.upses.values() for address in state.clients} - known
+    )
     if others:
-        words = f"logged in, and not in the inventory: {', '.join(others)}. HOSTSYNC is waited for each"
-        yield look.note("strangers", words, "put it into the inventory, or stop its upsmon")
+        message = (
+            f"logged in, but not in the inventory: {', '.join(others)}. The primary waits for them, up to HOSTSYNC"
+        )
+        yield exam.note("strangers", message, "add it to the inventory, or stop its upsmon")
     else:
-        yield look.ok("strangers", "nobody is logged in who is not in the inventory")
+        yield exam.ok("strangers", "all logged-in machines are in the inventory")
 
 
-def _refused(journal: Sequence[Entry]) -> str:
+def _last_refusal(journal: Sequence[JournalEntry]) -> str:
+    """Return the last log line in which upsd rejected a password, "" if there is none."""
     found = [entry.words for entry in journal if "ACCESS-DENIED" in entry.words]
     return printable(found[-1], 80) if found else ""

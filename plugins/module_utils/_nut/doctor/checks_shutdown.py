@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The shutdown: upsmon, our programs, the order to cut the power, and whether the battery lasts."""
+"""The shutdown: upsmon, our own programs, the flag that makes the UPS cut the power, and whether the battery lasts."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import shlex
 from collections.abc import Mapping
 
 from ..base import paths
-from ..base.clock import stamp
+from ..base.clock import format_time
 from ..base.systemd import MONITOR
 from ..base.text import printable
 from ..conf import upsd
 from ..deploy import kits as deploy_kits
 from ..shutdown import gate
 from ..shutdown import policy as shutdown_policy
-from ..shutdown.flag import SET, spare_of
+from ..shutdown.flag import SET, spare_path
 from .checks_files import unit_problems
+from .exam import DEPLOY, PRIMARY, Exam, Findings, Registry
 from .findings import FAILURE, NOTE, UNKNOWN, WARNING, Finding
-from .look import DEPLOY, PRIMARY, Found, Look, Registry
 
 check = Registry()
 
 
-# what the file system of POWERDOWNFLAG should still take: far more than the flag, as what fills it fills more
+# Free bytes and files for POWERDOWNFLAG. The flag needs far less, but whatever is filling the disk will go on.
 LEAST_SPACE, LEAST_FILES = 1 << 20, 100
 
 _CHECK_OF = {deploy_kits.SHUTDOWN.name: "gate", deploy_kits.HOTPLUG.name: "hotplug", deploy_kits.ACCESS.name: "access"}
@@ -35,256 +35,265 @@ KITS: Mapping[str, deploy_kits.Kit] = {
 
 
 @check("upsmon")
-def check_upsmon(look: Look) -> Found:
-    """Is upsmon what it should be, and does it run as it should?"""
-    watched = look.files.monitors
-    good = upsd.PRIMARY if look.expected.primary else upsd.SECONDARY
-    # one with power value 0 is only watched
+def check_upsmon(exam: Exam) -> Findings:
+    """Check that upsmon has the right role for name UPS, and runs as the right user."""
+    watched = exam.files.monitors
+    good = upsd.PRIMARY if exam.expected.primary else upsd.SECONDARY
+    # A power value of 0 means that the UPS is only monitored.
     own = [
         monitor
         for monitor in watched
         if monitor.power
-        and (not look.expected.primary or monitor.ups.lower() in {name.lower() for name in look.sections})
+        and (not exam.expected.primary or monitor.ups.lower() in {name.lower() for name in exam.sections})
     ]
     wrong = [f"{monitor.system} as {monitor.type}" for monitor in own if monitor.type not in good]
     if not own:
-        yield look.fail("upsmon", "upsmon.conf watches no UPS that feeds this host", DEPLOY)
+        yield exam.fail("upsmon", "upsmon.conf has no MONITOR line for a UPS that powers this host", DEPLOY)
     elif wrong:
-        words = f"upsmon.conf has {', '.join(wrong)}, and must have {good[0]}"
-        effect = ": this host would go down first" if look.expected.primary else ": this host would not be waited for"
-        yield look.fail("upsmon", words + effect, DEPLOY)
+        message = f"upsmon.conf monitors {', '.join(wrong)}, must be {good[0]}"
+        effect = (
+            ": this host would shut down first"
+            if exam.expected.primary
+            else ": the primary would not wait for this host"
+        )
+        yield exam.fail("upsmon", message + effect, DEPLOY)
     else:
-        yield look.ok("upsmon", f"{good[0]} of {', '.join(monitor.system for monitor in own)}")
-    users_of = {process.user for process in look.seen.processes if process.name == "upsmon"}
-    wanted = look.files.directive("upsmon.conf", "RUN_AS_USER") or "nut"
-    if users_of and wanted != "root" and wanted not in users_of:
-        words = f"upsmon runs as {', '.join(sorted(users_of))}, and should as {wanted}"
-        yield look.warn("upsmon", words, f"systemctl restart {MONITOR}, while on mains")
+        yield exam.ok("upsmon", f"{good[0]} of {', '.join(monitor.system for monitor in own)}")
+    users = {process.user for process in exam.seen.processes if process.name == "upsmon"}
+    wanted = exam.files.directive("upsmon.conf", "RUN_AS_USER") or "nut"
+    if users and wanted != "root" and wanted not in users:
+        message = f"upsmon runs as {', '.join(sorted(users))}, should run as {wanted}"
+        yield exam.warn("upsmon", message, f"systemctl restart {MONITOR}, while on mains")
 
 
 @check("shutdowncmd")
-def check_shutdowncmd(look: Look) -> Found:
-    """Does upsmon run what it should at the end?"""
-    if "upsmon.conf" not in look.seen.files:
+def check_shutdowncmd(exam: Exam) -> Findings:
+    """Check that SHUTDOWNCMD is set and matches the inventory."""
+    if "upsmon.conf" not in exam.seen.files:
         return
-    there = look.files.directive("upsmon.conf", "SHUTDOWNCMD")
-    wanted = look.wanted.directive("upsmon.conf", "SHUTDOWNCMD")
-    if not there:
-        yield look.fail("shutdowncmd", "upsmon.conf has no SHUTDOWNCMD: this host would not go down", DEPLOY)
-    elif wanted is not None and there != wanted:
-        words = f"SHUTDOWNCMD is {printable(there, 100)!r}, and the inventory has {printable(wanted, 100)!r}"
-        yield look.fail("shutdowncmd", words, DEPLOY)
+    actual = exam.files.directive("upsmon.conf", "SHUTDOWNCMD")
+    wanted = exam.wanted.directive("upsmon.conf", "SHUTDOWNCMD")
+    if not actual:
+        yield exam.fail("shutdowncmd", "upsmon.conf has no SHUTDOWNCMD, so this host would not shut down", DEPLOY)
+    elif wanted is not None and actual != wanted:
+        message = f"SHUTDOWNCMD is {printable(actual, 100)!r}, should be {printable(wanted, 100)!r}"
+        yield exam.fail("shutdowncmd", message, DEPLOY)
     else:
-        yield look.ok("shutdowncmd", printable(there, 100))
+        yield exam.ok("shutdowncmd", printable(actual, 100))
 
 
-@check("gate", "hotplug", "access", on=PRIMARY)
-def check_kits(look: Look) -> Found:
-    """Are nut-shutdown, nut-hotplug and nut-access there, current, and able to run?"""
-    for name, texts in look.expected.kits.items():
-        kit = KITS[name]
-        check = _CHECK_OF[name]
+@check("gate", "hotplug", "access", where=PRIMARY)
+def check_kits(exam: Exam) -> Findings:
+    """Check that nut-shutdown, nut-hotplug and nut-access are installed, up to date, and able to run."""
+    for kit_name, texts in exam.expected.kits.items():
+        kit = KITS[kit_name]
+        check = _CHECK_OF[kit_name]
         tag = "hotplug" if kit is deploy_kits.HOTPLUG else "ups"
-        todo = f"make pve tags={tag} limit={look.host}"
-        before: list[Finding] = []
-        if not {kit.program, *(place.path for place in kit.places.values())} & set(look.seen.own):
-            # one who deploys by tags has none of it; without it no UPS is lost, as long as none comes or goes
+        todo = f"make pve tags={tag} limit={exam.host}"
+        problems: list[Finding] = []
+        if not {kit.program, *(place.path for place in kit.places.values())} & set(exam.seen.own_files):
+            # A deployment by tags may leave nut-hotplug out. Without it all goes well until a UPS is plugged in or out.
             verdict = WARNING if kit is deploy_kits.HOTPLUG else FAILURE
-            yield look.judge(check, verdict, f"{kit.name} is not installed, and the inventory has it", todo)
+            yield exam.make_finding(check, verdict, f"{kit.name} is not installed, but the inventory wants it", todo)
             continue
-        program = look.seen.own.get(kit.program)
+        program = exam.seen.own_files.get(kit.program)
         if program is None:
-            before.append(look.fail(check, f"/{kit.program} is missing", todo))
+            problems.append(exam.fail(check, f"/{kit.program} is missing", todo))
         elif not program.mode & 0o100:
-            before.append(
-                look.fail(check, f"/{kit.program} can't be run (mode {program.mode:04o})", f"chmod 755 /{kit.program}")
+            problems.append(
+                exam.fail(check, f"/{kit.program} can't be run (mode {program.mode:04o})", f"chmod 755 /{kit.program}")
             )
-        elif program.digest != look.expected.digests.get(kit.program, program.digest):
-            before.append(look.warn(check, f"/{kit.program} is not the one that this collection installs", todo))
-        for each, text in texts.items():
-            place = kit.places[each]
-            file = look.seen.own.get(place.path)
-            if text and file is None and each in kit.sandboxes and each in look.seen.refused:
-                why = printable(look.seen.refused[each], 200)
-                before.append(look.note(check, why, f"{kit.remedy}; {todo}"))
+        elif program.digest != exam.expected.digests.get(kit.program, program.digest):
+            problems.append(exam.warn(check, f"/{kit.program} differs from the one in this collection", todo))
+        for name, text in texts.items():
+            place = kit.places[name]
+            file = exam.seen.own_files.get(place.path)
+            if text and file is None and name in kit.sandboxes and name in exam.seen.refused_sandboxes:
+                why = printable(exam.seen.refused_sandboxes[name], 200)
+                problems.append(exam.note(check, why, f"{kit.remedy}; {todo}"))
             elif text and file is None:
-                before.append(look.fail(check, f"/{place.path} is missing", todo))
-            elif file is not None and file.text != text and not (each == "shutdown.json" and _broken(file.text)):
-                words = (
-                    f"/{place.path} is not as the inventory has it"
-                    if text
-                    else f"/{place.path} is there, and should not be"
+                problems.append(exam.fail(check, f"/{place.path} is missing", todo))
+            elif (
+                file is not None and file.text != text and not (name == "shutdown.json" and _policy_problem(file.text))
+            ):
+                message = (
+                    f"/{place.path} differs from the inventory" if text else f"/{place.path} exists, but should not"
                 )
-                before.append(look.warn(check, words, todo))
-        before += list(_kit_units(look, kit, texts, check))
-        yield from before
-        if not before:
-            yield look.ok(check, f"/{kit.program} and what belongs to it are there, as this collection installs them")
+                problems.append(exam.warn(check, message, todo))
+        problems += list(_kit_units(exam, kit, texts, check))
+        yield from problems
+        if not problems:
+            yield exam.ok(check, f"/{kit.program} and its files are installed and up to date")
 
 
-def _kit_units(look: Look, kit: deploy_kits.Kit, texts: Mapping[str, str], check: str) -> Found:
-    unit = look.seen.units.get(kit.service)
+def _kit_units(exam: Exam, kit: deploy_kits.Kit, texts: Mapping[str, str], check: str) -> Findings:
+    """Yield what is wrong with the units of one of our programs."""
+    unit = exam.seen.units.get(kit.service)
     if unit and unit.load == "masked":
-        yield look.fail(check, f"{kit.service} is masked: it can't be started", f"systemctl unmask {kit.service}")
+        yield exam.fail(check, f"{kit.service} is masked, so it can't be started", f"systemctl unmask {kit.service}")
     elif unit and unit.load in ("error", "bad-setting"):
-        words = f"systemd can't load {kit.service} ({unit.load})"
-        yield look.fail(check, words, f"systemd-analyze verify {kit.service}")
-    elif unit and unit.load == "not-found" and f"etc/systemd/system/{kit.service}" in look.seen.own:
-        yield look.fail(check, f"systemd does not know {kit.service} yet", "systemctl daemon-reload")
+        message = f"systemd can't load {kit.service} ({unit.load})"
+        yield exam.fail(check, message, f"systemd-analyze verify {kit.service}")
+    elif unit and unit.load == "not-found" and f"etc/systemd/system/{kit.service}" in exam.seen.own_files:
+        yield exam.fail(check, f"systemd does not know {kit.service} yet", "systemctl daemon-reload")
     elif unit and unit.active == "failed":
-        words = f"{kit.service} failed when it ran last{look.last_words(kit.service)}"
-        yield look.warn(check, words, f"journalctl -u {kit.service} -n 50")
+        message = f"the last run of {kit.service} failed{exam.last_words(kit.service)}"
+        yield exam.warn(check, message, f"journalctl -u {kit.service} -n 50")
     for name in (*kit.standing, *kit.helpers):
         if texts.get(name):
-            yield from unit_problems(look, name, check)
+            yield from unit_problems(exam, name, check)
 
 
-def _broken(text: str) -> str:
-    """Return what is wrong with a policy of the gate, "" if it is right."""
+def _policy_problem(text: str) -> str:
+    """Return what is wrong with the text of a shutdown policy, "" if it is valid."""
     try:
         shutdown_policy.read_stages(shutdown_policy.read_policy(text.encode("utf-8", "surrogateescape")).stages)
-    except shutdown_policy.PolicyError as error:
+    except shutdown_policy.ShutdownPolicyError as error:
         return str(error).splitlines()[0]
     return ""
 
 
-def _is_gated(look: Look) -> bool:
-    """Return whether upsmon leaves the shutdown to the gate. Its program is there without that, too: for stages, and for upsd."""
-    return deploy_kits.GATE in (look.files.directive("upsmon.conf", "SHUTDOWNCMD") or "")
+def _is_gated(exam: Exam) -> bool:
+    """Return whether SHUTDOWNCMD starts the gate. Without it nut-shutdown is still installed, for stages and for nut-watch."""
+    return deploy_kits.GATE in (exam.files.directive("upsmon.conf", "SHUTDOWNCMD") or "")
 
 
 @check("policy")
-def check_policy(look: Look) -> Found:
-    """Is the gate's policy one, and does it know where everybody is?"""
-    if deploy_kits.SHUTDOWN.name not in look.expected.kits:
+def check_policy(exam: Exam) -> Findings:
+    """Check that the shutdown policy is valid, and that each machine in it has an address."""
+    if deploy_kits.SHUTDOWN.name not in exam.expected.kits:
         return
-    file = look.seen.own.get(deploy_kits.SHUTDOWN.places["shutdown.json"].path)
+    file = exam.seen.own_files.get(deploy_kits.SHUTDOWN.places["shutdown.json"].path)
     if file is None:
         return
-    wrong = _broken(file.text)
+    wrong = _policy_problem(file.text)
     if wrong:
-        words = f"/{paths.SHUTDOWN_POLICY} can't be used: {printable(wrong, 150)}"
-        yield look.fail("policy", words, "nut-shutdown check; " + DEPLOY.format(host=look.host))
+        message = f"/{paths.SHUTDOWN_POLICY} can't be used: {printable(wrong, 150)}"
+        yield exam.fail("policy", message, "nut-shutdown check; " + DEPLOY.format(host=exam.host))
         return
-    if not _is_gated(look):
-        yield look.ok("policy", "it can be used; SHUTDOWNCMD waits for nobody")
+    if not _is_gated(exam):
+        yield exam.ok("policy", "valid; SHUTDOWNCMD does not wait for other machines")
         return
-    known = shutdown_policy.read_policy(file.text.encode("utf-8", "surrogateescape"))
-    names = {client.name: client.address for client in look.expected.clients}
-    blind = [f"{name} ({address})" for name, address in names.items() if isinstance(look.seen.addresses.get(name), str)]
+    policy = shutdown_policy.read_policy(file.text.encode("utf-8", "surrogateescape"))
+    names = {client.name: client.address for client in exam.expected.clients}
+    blind = [f"{name} ({address})" for name, address in names.items() if isinstance(exam.seen.addresses.get(name), str)]
     if blind:
-        words = f"no address is known of {', '.join(blind)}: its end would not be seen, and waited for as long as it may take"
-        yield look.warn("policy", words, "give addresses, or mend the name server; then nut-shutdown refresh")
+        message = f"no address for {', '.join(blind)}: the gate can't see it go down, and waits its full shutdown_limit"
+        yield exam.warn("policy", message, "use addresses, or fix name resolution; then run nut-shutdown refresh")
     else:
-        yield look.ok(
+        yield exam.ok(
             "policy",
-            f"waits for {', '.join(machine.name for machine in known.machines) or 'nobody'}, {known.longest:g} s at most",
+            f"waits for {', '.join(machine.name for machine in policy.machines) or 'no machine'}, {policy.longest:g} s at most",
         )
 
 
 @check("killpower")
-def check_killpower(look: Look) -> Found:
-    """Would the next reboot cut the UPS's power?"""
-    named = look.files.directive("upsmon.conf", "POWERDOWNFLAG")
-    service = look.seen.units.get(deploy_kits.GATE)
-    going = (service is not None and service.active in ("active", "activating")) or any(
-        "FSD" in ups.status for ups in look.upses.values()
+def check_killpower(exam: Exam) -> Findings:
+    """Check that no stale POWERDOWNFLAG makes the next reboot cut the UPS's power."""
+    configured = exam.files.directive("upsmon.conf", "POWERDOWNFLAG")
+    service = exam.seen.units.get(deploy_kits.GATE)
+    shutting_down = (service is not None and service.active in ("active", "activating")) or any(
+        "FSD" in ups.status for ups in exam.upses.values()
     )
     stale = False
-    for path, since in look.seen.flags.items():
+    for path, since in exam.seen.flags.items():
         stale = True
-        if going:
-            yield look.note("killpower", f"{path} is there: a shutdown is going on")
-        elif path == named:
-            words = f"{path} is there since {stamp(since)}, and no shutdown is going on: the next reboot cuts the UPS's power"
-            yield look.fail("killpower", words, f"rm {shlex.quote(path)}")
+        if shutting_down:
+            yield exam.note("killpower", f"{path} exists: a shutdown is in progress")
+        elif path == configured:
+            message = f"{path} has existed since {format_time(since)}, but no shutdown is in progress: the next reboot cuts the UPS's power"
+            yield exam.fail("killpower", message, f"rm {shlex.quote(path)}")
         else:
-            words = f"{path} is there since {stamp(since)}, left by an earlier shutdown"
-            yield look.warn("killpower", words, f"rm {path}")
-    if not stale and named:
-        yield look.ok("killpower", f"{named} is not there")
+            message = f"{path} has existed since {format_time(since)}, left over from an earlier shutdown"
+            yield exam.warn("killpower", message, f"rm {path}")
+    if not stale and configured:
+        yield exam.ok("killpower", f"{configured} does not exist")
 
 
 @check("cut")
-def check_cut(look: Look) -> Found:
-    """Will the UPS be told to cut the power, even if there is no space when it matters?"""
-    yield from look.blind("cut", "cut")
-    seen = look.seen.cut
+def check_cut(exam: Exam) -> Findings:
+    """Check that upsmon could write POWERDOWNFLAG even with a full disk, so that the UPS cuts the power."""
+    yield from exam.report_unseen("cut", "cut")
+    seen = exam.seen.cut
     if seen is None:
         return
     folder, good = seen.path.rpartition("/")[0] or "/", True
-    if deploy_kits.SHUTDOWN.name in look.expected.kits and seen.spare != SET:
+    if deploy_kits.SHUTDOWN.name in exam.expected.kits and seen.spare != SET:
         good = False
-        words = f"the spare flag {spare_of(seen.path)} is not usable ({seen.spare}): with a full {folder} the UPS might not cut the power"
-        yield look.warn(
-            "cut", words, f"systemd-tmpfiles --create /{deploy_kits.SHUTDOWN.places[deploy_kits.TMPFILES].path}"
+        message = f"the spare flag {spare_path(seen.path)} is {seen.spare}: if {folder} is full, the UPS might not cut the power"
+        yield exam.warn(
+            "cut", message, f"systemd-tmpfiles --create /{deploy_kits.SHUTDOWN.places[deploy_kits.TMPFILES].path}"
         )
     if seen.space < LEAST_SPACE or (seen.files is not None and seen.files < LEAST_FILES):
         good = False
         files = "" if seen.files is None else f" and {seen.files} files"
-        words = f"the file system of {folder}, where {seen.path} is written, has room for only {seen.space // 1024} KiB{files}"
-        yield look.warn("cut", words, f"df -h {folder}; df -i {folder}; du -xah {folder} | sort -h | tail")
+        message = (
+            f"the file system of {folder}, which holds {seen.path}, has room for only {seen.space // 1024} KiB{files}"
+        )
+        yield exam.warn("cut", message, f"df -h {folder}; df -i {folder}; du -xah {folder} | sort -h | tail")
     if good:
-        yield look.ok("cut", f"there is space for {seen.path}, and a spare of it")
+        yield exam.ok("cut", f"{seen.path} has space and a spare")
 
 
 @check("trust")
-def check_trust(look: Look) -> Found:
-    """Can others than root change what root believes and runs?"""
-    yield from look.blind("trust", "trust")
-    for path, why in look.seen.untrusted.items():
-        words = f"{path}: {why}, and root trusts and runs what is there"
-        yield look.fail("trust", words, f"chown root {shlex.quote(path)}; chmod go-w {shlex.quote(path)}; make pve")
-    if not look.seen.untrusted and "trust" not in look.seen.troubles:
-        yield look.ok("trust", "root alone can change what root believes and runs")
+def check_trust(exam: Exam) -> Findings:
+    """Check that only root can change what root trusts and runs."""
+    yield from exam.report_unseen("trust", "trust")
+    for path, why in exam.seen.untrusted.items():
+        message = f"{path}: {why}, but root trusts and runs what it holds"
+        yield exam.fail("trust", message, f"chown root {shlex.quote(path)}; chmod go-w {shlex.quote(path)}; make pve")
+    if not exam.seen.untrusted and "trust" not in exam.seen.troubles:
+        yield exam.ok("trust", "only root can change what root trusts and runs")
 
 
 @check("last-shutdown")
-def check_last_shutdown(look: Look) -> Found:
-    """How did the last shutdown go, and did it end?"""
-    if deploy_kits.SHUTDOWN.name not in look.expected.kits or not _is_gated(look):
+def check_last_shutdown(exam: Exam) -> Findings:
+    """Report how the last shutdown ended."""
+    if deploy_kits.SHUTDOWN.name not in exam.expected.kits or not _is_gated(exam):
         return
-    state, service = look.seen.gate, look.seen.units.get(deploy_kits.GATE)
+    state, service = exam.seen.gate_state, exam.seen.units.get(deploy_kits.GATE)
     if state is not None and not state.ended and not (service and service.active in ("active", "activating")):
-        words = f"/{paths.GATE_STATE} is of a wait that did not come to its end; it does not count any more"
-        yield look.note("last-shutdown", words, "nut-shutdown status")
-    last = look.seen.last
+        message = f"/{paths.GATE_STATE} is left over from an interrupted wait; it is ignored"
+        yield exam.note("last-shutdown", message, "nut-shutdown status")
+    last = exam.seen.last_gate
     if last is None:
-        yield look.ok("last-shutdown", "there was none yet")
+        yield exam.ok("last-shutdown", "no shutdown so far")
         return
     if isinstance(last, str):
-        yield look.note("last-shutdown", "its report (/var/lib/nut-shutdown/last.json) can't be understood")
+        yield exam.note("last-shutdown", "/var/lib/nut-shutdown/last.json can't be read")
         return
     what = "the last shutdown" if last.mode == "gate" else f"the last wait ({printable(last.mode, 20)})"
-    what = f"{what}, {stamp(last.began)}"
+    what = f"{what}, {format_time(last.began)}"
     if last.rule in (gate.DOWN, gate.ASSUMED) and all(machine.down is not None for machine in last.hosts):
-        yield look.ok("last-shutdown", f"{what}: all were down")
+        yield exam.ok("last-shutdown", f"{what}: all machines were down")
     else:
-        words = f"{what}, did not end well: {printable(last.reason or '', 120) if last.rule else 'it has no end'}"
-        yield look.warn("last-shutdown", words, "nut-shutdown status; make plan")
+        message = (
+            f"{what}, did not end well: {printable(last.reason or '', 120) if last.rule else 'it was interrupted'}"
+        )
+        yield exam.warn("last-shutdown", message, "nut-shutdown status; make plan")
 
 
 @check("plan")
-def check_plan(look: Look) -> Found:
-    """Does the battery last for the shutdown as it is planned?"""
-    planned = look.expected.plan
+def check_plan(exam: Exam) -> Findings:
+    """Check that the battery outlasts the planned shutdown."""
+    planned = exam.expected.plan
     if planned is None:
         return
     made = planned.get("plan")
     if not isinstance(made, Mapping):
-        words = f"the shutdown could not be planned: {printable(str(planned.get('msg') or 'no answer'))}"
-        yield look.unknown("plan", words, "make plan")
+        message = f"the shutdown could not be planned: {printable(str(planned.get('msg') or 'no answer'))}"
+        yield exam.unknown("plan", message, "make plan")
         return
     wrong = [constraint for constraint in made.get("constraints", ()) if constraint.get("holds") is False]
     remedies = "; ".join(dict.fromkeys(str(constraint["remedy"]) for constraint in wrong if constraint.get("remedy")))
-    words = str(made.get("verdict", ""))
+    message = str(made.get("verdict", ""))
     if planned.get("holds") is None:
-        # a UPS that says nothing is told of elsewhere
-        silent = not look.upses or not all(ups.fresh for ups in look.upses.values())
-        yield look.judge("plan", NOTE if silent else UNKNOWN, words, "make plan")
+        # check_drivers() reports a UPS without data.
+        silent = not exam.upses or not all(ups.fresh for ups in exam.upses.values())
+        yield exam.make_finding("plan", NOTE if silent else UNKNOWN, message, "make plan")
     elif planned["holds"]:
-        yield look.ok("plan", words)
+        yield exam.ok("plan", message)
     else:
-        # as the role's own default of nut_server_plan_enforce has it
+        # The same distinction as the default of nut_server_plan_enforce.
         verdict = NOTE if planned.get("feasible") else FAILURE
-        yield look.judge("plan", verdict, words, f"make plan; {remedies}" if remedies else "make plan")
+        yield exam.make_finding("plan", verdict, message, f"make plan; {remedies}" if remedies else "make plan")

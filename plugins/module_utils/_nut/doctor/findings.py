@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What checks find, in order, as a table for people, and as data for machines. checks_*.py make them."""
+"""The findings of checks_*.py, in order: as a table for people, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -16,167 +16,172 @@ from ..base.text import as_text, printable
 
 OK, NOTE, UNKNOWN, WARNING, FAILURE = "ok", "note", "unknown", "warning", "failure"
 VERDICTS = (FAILURE, WARNING, UNKNOWN, NOTE, OK)
-"""The worst first."""
+"""Worst first."""
 
 CODES = {OK: 0, NOTE: 0, UNKNOWN: 1, WARNING: 1, FAILURE: 2}
-"""The exit code by the worst verdict."""
+"""The exit code for the worst verdict."""
 
 FORMAT = 1
-"""Of the report for machines; see docs/doctor.md."""
+"""Format of the JSON report; see docs/doctor.md."""
 
 _WIDTH = 120
 _MOST = 2000
 _FINDINGS = 5000
 _NAME = 20
-"""Columns that a name may take; a longer one is wrapped."""
+"""Columns for a host or a check; longer names are wrapped."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found. seen: what was seen, in words. todo: what to do, "" where there is nothing to do.
+    """What a check found on a host.
 
-    Much of that is what others have said. Here it becomes fit for a terminal, whoever makes a finding, and from whatever.
+    Much of the text comes from hosts, devices and peers. All of it is made safe for a terminal here, in one place.
     """
 
     check: str
     host: str
     verdict: str
-    seen: str
-    todo: str = ""
+    seen: str  # what was observed, in words
+    todo: str = ""  # what to do about it, "" if nothing
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            # a frozen one can't be set in another way
+            # The only way to set a field of a frozen dataclass.
             object.__setattr__(self, field.name, printable(as_text(getattr(self, field.name)), _MOST))
 
 
 @dataclass(frozen=True)
-class Report:
-    """All findings: hosts in the order of the inventory, of each the worst first."""
+class DoctorReport:
+    """All findings: hosts in inventory order, and of each host the worst finding first."""
 
     findings: tuple[Finding, ...]
 
     @property
-    def worst(self) -> str:
-        """The worst verdict."""
-        found = {one.verdict for one in self.findings}
-        return next((verdict for verdict in VERDICTS if verdict in found), OK)
+    def worst_verdict(self) -> str:
+        """The worst verdict of all findings."""
+        present = {finding.verdict for finding in self.findings}
+        return next((verdict for verdict in VERDICTS if verdict in present), OK)
 
     @property
-    def code(self) -> int:
-        """The exit code."""
-        return CODES[self.worst]
+    def exit_code(self) -> int:
+        """The exit code of tools/doctor."""
+        return CODES[self.worst_verdict]
 
     @property
     def summary(self) -> str:
-        """Count them, in one line."""
-        count = {verdict: sum(one.verdict == verdict for one in self.findings) for verdict in VERDICTS}
-        hosts = len({one.host for one in self.findings})
+        """The number of findings by verdict, in one line."""
+        count = {verdict: sum(finding.verdict == verdict for finding in self.findings) for verdict in VERDICTS}
+        hosts = len({finding.host for finding in self.findings})
         names = {FAILURE: "failure", WARNING: "warning", UNKNOWN: "unknown", NOTE: "note"}
-        said = [
-            f"{count[one]} {word}{'s' if count[one] != 1 and one != UNKNOWN else ''}"
-            for one, word in names.items()
-            if count[one]
+        counted = [
+            f"{count[verdict]} {name}{'s' if count[verdict] != 1 and verdict != UNKNOWN else ''}"
+            for verdict, name in names.items()
+            if count[verdict]
         ]
-        return f"{hosts} host{'s' if hosts != 1 else ''}, {len(self.findings)} checks: {', '.join([*said, f'{count[OK]} ok'])}"
+        return f"{hosts} host{'s' if hosts != 1 else ''}, {len(self.findings)} checks: {', '.join([*counted, f'{count[OK]} ok'])}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the report as data for JSON."""
         return {
             "format": FORMAT,
-            "verdict": self.worst,
-            "code": self.code,
+            "verdict": self.worst_verdict,
+            "code": self.exit_code,
             "summary": self.summary,
-            "findings": [asdict(one) for one in self.findings],
+            "findings": [asdict(finding) for finding in self.findings],
         }
 
 
-def from_json(data: Mapping[str, Any]) -> Report:
-    """Read what Report.to_json made. Raises KeyError, TypeError and ValueError for anything else."""
+def from_json(data: Mapping[str, Any]) -> DoctorReport:
+    """Read the data that DoctorReport.to_json() report. Raises KeyError, TypeError or ValueError for anything else."""
     given = data["findings"]
     if not isinstance(given, list) or len(given) > _FINDINGS:
-        raise ValueError(f"it has no list of at most {_FINDINGS} findings")
-    found = tuple(Finding(one["check"], one["host"], one["verdict"], one["seen"], one.get("todo", "")) for one in given)
-    if not all(one.verdict in VERDICTS for one in found):
-        raise ValueError("it has another verdict than there are")
-    return Report(found)
+        raise ValueError(f"findings is not a list of at most {_FINDINGS}")
+    findings = tuple(
+        Finding(item["check"], item["host"], item["verdict"], item["seen"], item.get("todo", "")) for item in given
+    )
+    if not all(finding.verdict in VERDICTS for finding in findings):
+        raise ValueError("a finding has an unknown verdict")
+    return DoctorReport(findings)
 
 
-def report(hosts: Sequence[str], findings: Iterable[Finding]) -> Report:
-    """Put the findings of all hosts in order. What two hosts found of one thing stands there once, by its worse verdict."""
-    best: dict[tuple[str, str], list[Finding]] = {}
-    for one in findings:
-        best.setdefault((one.host, one.check), []).append(one)
+def merge_findings(hosts: Sequence[str], findings: Iterable[Finding]) -> DoctorReport:
+    """Put the findings of all hosts in order. Where two hosts checked the same login, keep the worse verdict."""
+    grouped: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        grouped.setdefault((finding.host, finding.check), []).append(finding)
     kept: list[Finding] = []
-    for those in best.values():
-        bad = [one for one in those if one.verdict != OK]
-        if those[0].check == "login":
-            # the primary and the machine itself have looked at one thing
-            kept.append(min(those, key=lambda one: VERDICTS.index(one.verdict)))
+    for group in grouped.values():
+        bad = [finding for finding in group if finding.verdict != OK]
+        if group[0].check == "login":
+            # The primary and the secondary have both checked this login.
+            kept.append(min(group, key=lambda finding: VERDICTS.index(finding.verdict)))
         else:
-            kept += dict.fromkeys(bad or those)
+            kept += dict.fromkeys(bad or group)
     order = {name: number for number, name in enumerate(hosts)}
-    kept.sort(key=lambda one: (order.get(one.host, len(order)), VERDICTS.index(one.verdict)))
-    return Report(tuple(kept))
+    kept.sort(key=lambda finding: (order.get(finding.host, len(order)), VERDICTS.index(finding.verdict)))
+    return DoctorReport(tuple(kept))
 
 
 _HEAD = ("HOST", "CHECK", "VERDICT", "SEEN", "TO DO")
 
 
-def table(made: Report, *, everything: bool = False, width: int = _WIDTH) -> str:
-    """Show a report as a table of WIDTH columns.
+def format_table(report: DoctorReport, *, everything: bool = False, width: int = _WIDTH) -> str:
+    """Return a report as a table of WIDTH columns, with notes and the names of the ok checks below it.
 
-    Notes stand below it, what several hosts share once; what is ok is only named there. EVERYTHING: each finding has a row.
+    everything: give each finding a row, notes and ok ones too.
     """
-    rows = [one for one in made.findings if everything or one.verdict not in (OK, NOTE)]
-    lines = [*_rows(rows, width), ""] if rows else []
+    rows = [finding for finding in report.findings if everything or finding.verdict not in (OK, NOTE)]
+    lines = [*_table_lines(rows, width), ""] if rows else []
     if not everything:
-        lines += [*_notes(made, width), *_good(made, width)]
-    return "\n".join([*lines, made.summary])
+        lines += [*_note_lines(report, width), *_ok_lines(report, width)]
+    return "\n".join([*lines, report.summary])
 
 
-def _notes(made: Report, width: int) -> list[str]:
+def _note_lines(report: DoctorReport, width: int) -> list[str]:
+    """Return the notes as lines. Hosts with the same note share one."""
     notes: dict[tuple[str, str], list[str]] = {}
-    for one in made.findings:
-        if one.verdict == NOTE:
-            words = one.seen + (f" -> {one.todo}" if one.todo else "")
-            notes.setdefault((one.check, words), []).append(one.host)
+    for finding in report.findings:
+        if finding.verdict == NOTE:
+            text = finding.seen + (f" -> {finding.todo}" if finding.todo else "")
+            notes.setdefault((finding.check, text), []).append(finding.host)
     lines = [
         line
-        for (check, words), hosts in notes.items()
-        for line in _wrapped(f"note, {', '.join(hosts)}, {check}: {words}", width)
+        for (check, text), hosts in notes.items()
+        for line in _wrap_line(f"note, {', '.join(hosts)}, {check}: {text}", width)
     ]
     return [*lines, ""] if lines else []
 
 
-def _good(made: Report, width: int) -> list[str]:
-    good: dict[str, list[str]] = {}
-    for one in made.findings:
-        if one.verdict == OK:
-            good.setdefault(one.host, []).append(one.check)
+def _ok_lines(report: DoctorReport, width: int) -> list[str]:
+    """Return the names of the ok checks, a line for each host."""
+    passed: dict[str, list[str]] = {}
+    for finding in report.findings:
+        if finding.verdict == OK:
+            passed.setdefault(finding.host, []).append(finding.check)
     lines = [
         line
-        for host, names in good.items()
-        for line in _wrapped(f"ok, {host}: {', '.join(dict.fromkeys(names))}", width)
+        for host, names in passed.items()
+        for line in _wrap_line(f"ok, {host}: {', '.join(dict.fromkeys(names))}", width)
     ]
     return [*lines, ""] if lines else []
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def _wrap_line(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _rows(rows: Sequence[Finding], width: int) -> list[str]:
-    short = [(one.host, one.check, one.verdict.upper() if one.verdict == FAILURE else one.verdict) for one in rows]
-    sizes = [min(max(len(one[column]) for one in (*short, _HEAD)), _NAME) for column in range(3)]
+def _table_lines(rows: Sequence[Finding], width: int) -> list[str]:
+    """Return findings as the lines of a table, with a heading and an empty line between hosts."""
+    short = [(row.host, row.check, row.verdict.upper() if row.verdict == FAILURE else row.verdict) for row in rows]
+    sizes = [min(max(len(cells[column]) for cells in (*short, _HEAD)), _NAME) for column in range(3)]
     rest = max(width - sum(sizes) - 4 * 2, 30)
     seen = rest * 11 // 20
     columns = [*sizes, seen, rest - seen]
     lines = [*wrap_row(_HEAD, columns), "  ".join("-" * size for size in columns)]
     before = ""
-    for one, cells in zip(rows, short):
-        if before and before != one.host:
+    for row, cells in zip(rows, short):
+        if before and before != row.host:
             lines.append("")
-        lines += wrap_row((cells[0] if before != one.host else "", *cells[1:], one.seen, one.todo), columns)
-        before = one.host
+        lines += wrap_row((cells[0] if before != row.host else "", *cells[1:], row.seen, row.todo), columns)
+        before = row.host
     return lines

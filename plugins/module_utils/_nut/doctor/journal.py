@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What NUT's daemons and our own programs say in the journal, in plain words.
+"""Translate log lines of NUT's daemons and of our own programs into plain English.
 
-The texts of NUT's daemons are those of 2.8.0 to 2.8.5 (clients/upsmon.c, server/*.c, drivers/).
+The log lines are those of NUT 2.8.0 to 2.8.5 (clients/upsmon.c, server/*.c, drivers/).
 """
 
 from __future__ import annotations
@@ -14,63 +14,59 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..base import systemd
-from ..base.systemd import Entry
+from ..base.systemd import JournalEntry
 from ..base.text import printable
 
 
 @dataclass(frozen=True)
 class _Pattern:
-    """How a daemon says something, and what it means."""
+    """A log line and its meaning."""
 
-    said: re.Pattern[str]
-    words: str  # {0} is what the first group of the pattern found
-    bad: bool = False  # it is a trouble
-
-
-def _p(said: str, words: str, bad: bool = False) -> _Pattern:
-    return _Pattern(re.compile(said), words, bad)
+    line: str  # a regular expression
+    meaning: str  # {0} stands for the first group of the expression
+    bad: bool = False  # whether it is a problem
 
 
 _UPS = r"(?:UPS )?\[?([A-Za-z0-9_.-]+)(?:@[^\s\]]*)?\]?"
 _PATTERNS = (
-    _p(rf"{_UPS} on battery$", "mains failed: {0} is on battery"),
-    _p(rf"{_UPS} on line power$", "mains are back: {0}"),
-    _p(rf"{_UPS} battery is low$", "battery of {0} is low"),
-    _p(rf"{_UPS}: forced shutdown in progress$", "shutdown of all on {0} has begun (FSD)"),
-    _p(r"Auto logout and shutdown proceeding", "this host's shutdown begins"),
-    _p(r"Executing automatic power-fail shutdown", "upsmon begins the shutdown"),
-    _p(rf"Communications with {_UPS} lost$", "contact with {0} lost", bad=True),
-    _p(rf"Communications with {_UPS} established$", "contact with {0} is there again"),
-    _p(rf"{_UPS} is unavailable$", "{0} has been without contact for long", bad=True),
-    _p(rf"{_UPS} battery needs to be replaced$", "battery of {0} wants to be replaced", bad=True),
-    _p(rf"{_UPS}: calibration in progress$", "{0} calibrates"),
-    _p(rf"{_UPS}: calibration finished$", "{0} has calibrated"),
-    _p(r"upsmon parent process died - shutdown impossible", "upsmon's parent died: it could not shut down", bad=True),
-    _p(rf"Login on {_UPS} failed - got \[(.*)\]", "upsd refused upsmon's login to {0} ({1})", bad=True),
-    _p(rf"Poll {_UPS} failed - (.*)", "upsmon could not ask for {0}: {1}", bad=True),
-    _p(rf"{_UPS}: connect failed: (.*)", "upsmon could not reach upsd of {0}: {1}", bad=True),
-    _p(rf"Data for {_UPS} is stale - check driver", "driver of {0} hears nothing from it", bad=True),
-    _p(rf"{_UPS} data is no longer stale", "driver of {0} hears from it again"),
-    _p(rf"Can't connect to {_UPS} \(.*\): (.*)", "upsd can't reach the driver of {0}: {1}", bad=True),
-    _p(rf"Connected to {_UPS}: ", "upsd has found the driver of {0}"),
-    _p(r"User (\S+?)@(\S+) logged into UPS \[(\S+)\]", "{0} ({1}) logged in to {2}"),
-    _p(r"User (\S+?)@(\S+) logged out from UPS \[(\S+)\]", "{0} ({1}) logged out from {2}"),
-    _p(r"Client (\S+?)@(\S+) set FSD on UPS \[(\S+)\]", "{0} ({1}) began the shutdown of {2}"),
-    _p(r"not listening on (.*)", "upsd could not listen on {0}", bad=True),
-    _p(r"Can't bind TCP socket: (.*)", "upsd could not listen: {0}", bad=True),
-    _p(r"insufficient permissions on everything", "driver may not use its USB device", bad=True),
-    _p(r"No matching (?:USB/)?HID UPS found|No matching USB device found|No supported devices found", "driver found no UPS", bad=True),
-    _p(r"[Cc]an't claim USB device (.*)", "driver can't have the USB device {0}", bad=True),
-    _p(r"Fatal error: (.*)", "driver refuses its section of ups.conf: {0}", bad=True),
-    _p(r"upsmon.conf line (\d+): invalid directive (.*)", "upsmon ignores line {0} of upsmon.conf", bad=True),
-    _p(r"Parse error: (\S+): line (\d+): (.*)", "{0}, line {1} can't be read: {2}", bad=True),
-    _p(r"Failed with result '(.*)'", "the unit failed ({0})", bad=True),
-    _p(r"^Started nut-monitor|^Started .*(?:power device monitor|upsmon)", "upsmon was started"),
-    _p(r"^Stopped .*(?:power device monitor|upsmon)", "upsmon was stopped"),
-    _p(r"^Started .*(?:power devices information server|upsd)", "upsd was started"),
-    _p(r"^Stopped .*(?:power devices information server|upsd)", "upsd was stopped"),
+    _Pattern(rf"{_UPS} on battery$", "power failure: {0} is on battery"),
+    _Pattern(rf"{_UPS} on line power$", "power is back: {0} is on mains"),
+    _Pattern(rf"{_UPS} battery is low$", "battery of {0} is low"),
+    _Pattern(rf"{_UPS}: forced shutdown in progress$", "shutdown of all machines on {0} began (FSD)"),
+    _Pattern(r"Auto logout and shutdown proceeding", "this host is shutting down"),
+    _Pattern(r"Executing automatic power-fail shutdown", "upsmon is starting the shutdown"),
+    _Pattern(rf"Communications with {_UPS} lost$", "lost contact with {0}", bad=True),
+    _Pattern(rf"Communications with {_UPS} established$", "contact with {0} restored"),
+    _Pattern(rf"{_UPS} is unavailable$", "no contact with {0} for a long time", bad=True),
+    _Pattern(rf"{_UPS} battery needs to be replaced$", "battery of {0} needs to be replaced", bad=True),
+    _Pattern(rf"{_UPS}: calibration in progress$", "{0} is calibrating"),
+    _Pattern(rf"{_UPS}: calibration finished$", "{0} finished calibrating"),
+    _Pattern(r"upsmon parent process died - shutdown impossible", "upsmon's parent died, so it could not shut down", bad=True),
+    _Pattern(rf"Login on {_UPS} failed - got \[(.*)\]", "upsd rejected upsmon's login to {0} ({1})", bad=True),
+    _Pattern(rf"Poll {_UPS} failed - (.*)", "upsmon could not query {0}: {1}", bad=True),
+    _Pattern(rf"{_UPS}: connect failed: (.*)", "upsmon could not reach the upsd of {0}: {1}", bad=True),
+    _Pattern(rf"Data for {_UPS} is stale - check driver", "driver of {0} gets no data from it", bad=True),
+    _Pattern(rf"{_UPS} data is no longer stale", "driver of {0} gets data again"),
+    _Pattern(rf"Can't connect to {_UPS} \(.*\): (.*)", "upsd can't reach the driver of {0}: {1}", bad=True),
+    _Pattern(rf"Connected to {_UPS}: ", "upsd connected to the driver of {0}"),
+    _Pattern(r"User (\S+?)@(\S+) logged into UPS \[(\S+)\]", "{0} ({1}) logged in to {2}"),
+    _Pattern(r"User (\S+?)@(\S+) logged out from UPS \[(\S+)\]", "{0} ({1}) logged out from {2}"),
+    _Pattern(r"Client (\S+?)@(\S+) set FSD on UPS \[(\S+)\]", "{0} ({1}) started the shutdown of {2}"),
+    _Pattern(r"not listening on (.*)", "upsd could not listen on {0}", bad=True),
+    _Pattern(r"Can't bind TCP socket: (.*)", "upsd could not listen: {0}", bad=True),
+    _Pattern(r"insufficient permissions on everything", "driver has no permission to use its USB device", bad=True),
+    _Pattern(r"No matching (?:USB/)?HID UPS found|No matching USB device found|No supported devices found", "driver found no UPS", True),
+    _Pattern(r"[Cc]an't claim USB device (.*)", "driver can't claim the USB device {0}", bad=True),
+    _Pattern(r"Fatal error: (.*)", "driver rejects its section of ups.conf: {0}", bad=True),
+    _Pattern(r"upsmon.conf line (\d+): invalid directive (.*)", "upsmon ignores line {0} of upsmon.conf", bad=True),
+    _Pattern(r"Parse error: (\S+): line (\d+): (.*)", "{0}, line {1}: parse error: {2}", bad=True),
+    _Pattern(r"Failed with result '(.*)'", "the unit failed ({0})", bad=True),
+    _Pattern(r"^Started nut-monitor|^Started .*(?:power device monitor|upsmon)", "upsmon was started"),
+    _Pattern(r"^Stopped .*(?:power device monitor|upsmon)", "upsmon was stopped"),
+    _Pattern(r"^Started .*(?:power devices information server|upsd)", "upsd was started"),
+    _Pattern(r"^Stopped .*(?:power devices information server|upsd)", "upsd was stopped"),
 )  # fmt: skip
-# what our own programs say is in plain words already
+# Our own programs log in plain English already.
 _OURS = (systemd.GATE, systemd.STAGES, systemd.WATCH, systemd.HOTPLUG)
 _SYSTEMDS = re.compile(
     r"(?:Starting|Started|Stopping|Stopped|Reloading|Reloaded|Finished|Deactivated) "
@@ -78,48 +74,51 @@ _SYSTEMDS = re.compile(
 )
 
 
-def is_systemds(words: str) -> bool:
-    """Return whether a line of a unit's journal is systemd's, about it."""
-    return _SYSTEMDS.match(words) is not None
+def is_from_systemd(line: str) -> bool:
+    """Return whether a line in a unit's journal is systemd's own, about the unit."""
+    return _SYSTEMDS.match(line) is not None
 
 
-def in_words(unit: str, words: str) -> tuple[str, bool] | None:
-    """Return in plain words what a line of the journal means, and whether it is a trouble. None if it says nothing to people."""
+def explain_line(unit: str, line: str) -> tuple[str, bool] | None:
+    """Return the meaning of a log line, and whether it is a problem. None if it is of no interest."""
     for pattern in _PATTERNS:
-        found = pattern.said.search(words)
-        if found:
-            who = f" ({unit.removesuffix('.service')})" if pattern.words.startswith(("the unit", "driver ")) else ""
-            told = pattern.words.format(*(printable(group or "", 80) for group in found.groups()))
-            return told + ("" if "driver of {0}" in pattern.words else who), pattern.bad
-    if unit in _OURS and not is_systemds(words):
-        return f"{unit.removesuffix('.service')}: {printable(words, 150)}", False
+        match = re.search(pattern.line, line)
+        if match:
+            meaning = pattern.meaning.format(*(printable(group or "", 80) for group in match.groups()))
+            if pattern.meaning.startswith(("the unit", "driver ")) and "driver of {0}" not in pattern.meaning:
+                meaning += f" ({unit.removesuffix('.service')})"
+            return meaning, pattern.bad
+    if unit in _OURS and not is_from_systemd(line):
+        return f"{unit.removesuffix('.service')}: {printable(line, 150)}", False
     return None
 
 
-def events(journal: Iterable[Entry], most: int) -> list[tuple[float, str]]:
-    """Return the last events of a journal: when, and what in words; the newest last. Equal ones in a row are one."""
-    found: list[tuple[float, str]] = []
+def list_events(journal: Iterable[JournalEntry], most: int) -> list[tuple[float, str]]:
+    """Return the last MOST events of a journal as (seconds since 1970, meaning), newest last. Repeated events are merged."""
+    events: list[tuple[float, str]] = []
     times = 1
     for entry in sorted(journal, key=lambda entry: entry.at):
-        told = in_words(entry.unit, entry.words)
-        if told is None:
+        explained = explain_line(entry.unit, entry.words)
+        if explained is None:
             continue
-        plain = re.sub(r" \([0-9]+ times\)$", "", found[-1][1]) if found else ""
-        if told[0] == plain:
+        last = re.sub(r" \([0-9]+ times\)$", "", events[-1][1]) if events else ""
+        if explained[0] == last:
             times += 1
-            found[-1] = entry.at, f"{plain} ({times} times)"
+            events[-1] = entry.at, f"{last} ({times} times)"
         else:
             times = 1
-            found.append((entry.at, told[0]))
-    return found[-most:]
+            events.append((entry.at, explained[0]))
+    return events[-most:]
 
 
-def troubles(journal: Iterable[Entry]) -> list[tuple[str, int, float]]:
-    """Return what went wrong: in words, how often, and when last; what was last comes first."""
-    found: dict[str, tuple[int, float]] = {}
+def list_troubles(journal: Iterable[JournalEntry]) -> list[tuple[str, int, float]]:
+    """Return the problems in a journal as (meaning, how often, last time), most recent first."""
+    counted: dict[str, tuple[int, float]] = {}
     for entry in journal:
-        told = in_words(entry.unit, entry.words)
-        if told and told[1]:
-            times, last = found.get(told[0], (0, 0.0))
-            found[told[0]] = times + 1, max(last, entry.at)
-    return sorted(((words, times, last) for words, (times, last) in found.items()), key=lambda trouble: -trouble[2])
+        explained = explain_line(entry.unit, entry.words)
+        if explained and explained[1]:
+            times, last = counted.get(explained[0], (0, 0.0))
+            counted[explained[0]] = times + 1, max(last, entry.at)
+    return sorted(
+        ((meaning, times, last) for meaning, (times, last) in counted.items()), key=lambda trouble: -trouble[2]
+    )

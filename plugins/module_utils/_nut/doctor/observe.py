@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is to be seen on a host that has to do with its UPSes. checks_*.py judge it.
+"""Observe everything on a host that concerns its UPSes. checks_*.py judge it.
 
-Nothing is changed: no file is written, no unit is touched, and nobody logs in to upsd. What can't be seen is no error here: it
-stands in Seen.troubles, by the name of what was looked for.
+Nothing is changed: no file is written, no unit is touched, and nothing logs in to upsd. A part that can't be observed raises
+nothing; Observation.troubles has the reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, Callable, TypeVar
 
 from ..base import hostnames, paths, records, tcp_table, trust
 from ..base.process import Find, find_program
-from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, Entry, Run, Unit, driver, read_journal, show
+from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, JournalEntry, Run, Unit, driver_unit, read_journal, show_units
 from ..conf import host
 from ..conf.directives import Release
 from ..conf.files import NutFiles
@@ -34,46 +34,46 @@ from ..conf.release import find_release
 from ..deploy import actions, sandbox
 from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..proxmox import firewall
 from ..shutdown import flag, gate, report, watch
 from ..shutdown import policy as shutdown_policy
-from ..shutdown.names import Names
+from ..shutdown.names import AddressCache
 from ..usb import bus, policy
 
 SECONDS = 4.0
-"""How long one question over the network may take."""
+"""Time limit of one query over the network."""
 
 LINES = 1500
-"""Lines of the journal, the last ones."""
+"""How many lines of the journal to read, from its end."""
 
-TEXT_BYTES = 1 << 20  # of a file whose text counts
-PROGRAM_BYTES = 16 << 20  # of a program, of which only the digest counts; ours have somewhat more than 1 MiB
+TEXT_BYTES = 1 << 20  # read of a file whose text matters
+PROGRAM_BYTES = 16 << 20  # read of a program, for its digest; ours are slightly larger than 1 MiB
 
-# adjtimex(2): what it returns if nobody keeps the clock right
+# adjtimex(2) returns this for a clock that is not synchronized.
 _TIME_ERROR = 5
 _TIMEX_BYTES = 512
 
 _T = TypeVar("_T")
-Open = Callable[[str, int], Client]
+Open = Callable[[str, int], UpsdClient]
 
 
 @dataclass(frozen=True)
 class File:
-    """A file as it is. text: "" where only its digest (SHA-256, hex) counts. changed: when, in seconds since 1970."""
+    """A file on the host."""
 
     mode: int
     uid: int
     gid: int
-    changed: float
-    digest: str
-    text: str = ""
+    changed: float  # seconds since 1970
+    digest: str  # SHA-256, hex
+    text: str = ""  # "" for programs, of which only the digest matters
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process of NUT."""
+    """A process of upsd or upsmon."""
 
     name: str
     pid: int
@@ -82,168 +82,153 @@ class Process:
 
 @dataclass(frozen=True)
 class Socket:
-    """Where something listens. process: its name, "" if that is not known."""
+    """A listening TCP socket."""
 
     address: str
     port: int
-    process: str
+    process: str  # name, "" if unknown
 
 
 @dataclass(frozen=True)
-class Served:
-    """What an upsd said, and as whom it sees this host."""
+class UpsdAnswer:
+    """What an upsd answered, and the address from which this host reaches it."""
 
-    report: snapshot.Report
-    here: str
-
-
-@dataclass(frozen=True)
-class Tls:
-    """What STARTTLS came to. ends: when the certificate expires, in seconds since 1970."""
-
-    version: str
-    ends: float
-    trouble: str = ""
+    report: snapshot.UpsdReport
+    own_address: str
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What it takes to tell the UPS to cut the power. spare: how the spare of the flag at ``path`` stands, as flag.py says.
+class TlsResult:
+    """The result of STARTTLS with this host's upsd."""
 
-    space, files: bytes, and files, that its file system still takes; None if it takes any number.
-    """
+    version: str  # of TLS
+    ends: float  # when the certificate expires, seconds since 1970
+    trouble: str = ""  # why it failed
+
+
+@dataclass(frozen=True)
+class CutFlag:
+    """Whether POWERDOWNFLAG, which makes the UPS cut the power, could be written."""
 
     path: str
-    spare: str
-    space: int
-    files: int | None
+    spare: str  # state of its spare file, as flag.py names it
+    space: int  # free bytes on its file system
+    files: int | None  # how many more files its file system can hold, None if unlimited
 
 
 @dataclass(frozen=True)
-class Seen:
-    """All that was seen on a host. troubles: what could not be looked at -> why.
+class Observation:
+    """Everything observed on a host."""
 
-    files: those of NUT, by their names. own: those of our programs, by paths. served: what this host's upsd said, None if it has
-    none. watched: system of each MONITOR line -> what that upsd said, or why it can't be asked. addresses: name of an expected
-    client -> its addresses, or why it has none. flags: path of a POWERDOWNFLAG that is there -> since when. firewall: what lacks,
-    in lines; None if there is no Proxmox VE's firewall. untrusted: path that root goes by -> why others could change it. cut: None
-    without a POWERDOWNFLAG. access: the table that limits who may connect to upsd, None if none is loaded. synchronized: whether
-    something keeps the clock right, None if that can't
-    be told.
-    """
-
-    now: float
-    group: int | None = None
+    now: float  # seconds since 1970
+    group: int | None = None  # id of the group nut
     release: Release | None = None
     installed: tuple[str, ...] = ()
-    files: Mapping[str, File] = field(default_factory=dict)
-    own: Mapping[str, File] = field(default_factory=dict)
+    files: Mapping[str, File] = field(default_factory=dict)  # NUT's, by name
+    own_files: Mapping[str, File] = field(default_factory=dict)  # of our programs, by path
     units: Mapping[str, Unit] = field(default_factory=dict)
     processes: tuple[Process, ...] = ()
     sockets: tuple[Socket, ...] = ()
     devices: tuple[bus.UsbDevice, ...] = ()
-    served: Served | str | None = None
-    watched: Mapping[str, Served | str] = field(default_factory=dict)
+    served: UpsdAnswer | str | None = None  # answer of this host's upsd, or why there is none; None on a secondary
+    # MONITOR's system -> answer of that upsd, or why there is none
+    watched: Mapping[str, UpsdAnswer | str] = field(default_factory=dict)
+    # expected client -> its addresses, or why it has none
     addresses: Mapping[str, tuple[str, ...] | str] = field(default_factory=dict)
-    tls: Tls | None = None
-    flags: Mapping[str, float] = field(default_factory=dict)
-    cut: Cut | None = None
-    untrusted: Mapping[str, str] = field(default_factory=dict)
-    # sandboxes that this host can't apply
-    refused: Mapping[str, str] = field(default_factory=dict)
-    gate: gate.State | None = None  # of the last gate of this boot
-    last: report.Report | str | None = None  # of the last gate; why it can't be used
-    helped: tuple[watch.Event, ...] = ()  # what nut-watch did for upsd
-    firewall: tuple[str, ...] | None = None
-    access: access.Loaded | None = None
-    synchronized: bool | None = None
-    journal: tuple[Entry, ...] = ()
-    troubles: Mapping[str, str] = field(default_factory=dict)
+    tls: TlsResult | None = None
+    flags: Mapping[str, float] = field(default_factory=dict)  # path of an existing POWERDOWNFLAG -> since when
+    cut: CutFlag | None = None  # None without POWERDOWNFLAG
+    untrusted: Mapping[str, str] = field(default_factory=dict)  # path that root trusts -> why others could change it
+    refused_sandboxes: Mapping[str, str] = field(default_factory=dict)  # sandbox that this host can't apply -> why
+    gate_state: gate.GateState | None = None  # of the last gate of this boot
+    last_gate: report.GateReport | str | None = None  # report of the last gate, or why it can't be read
+    upsd_events: tuple[watch.WatchEvent, ...] = ()  # what nut-watch did for upsd
+    firewall: tuple[str, ...] | None = None  # what is missing, then how to add it; None without Proxmox VE's firewall
+    access: access.LoadedTable | None = None  # the table that limits access to upsd, None if not loaded
+    synchronized: bool | None = None  # the clock; None if unknown
+    journal: tuple[JournalEntry, ...] = ()
+    troubles: Mapping[str, str] = field(default_factory=dict)  # part that could not be observed -> why
 
 
 @dataclass
-class Host:
-    """A host to look at. clients: name of each machine that ought to be logged in -> its address or name.
-
-    kits: our programs that ought to be here. open_client: opens upsd at a place. ca: what TLS is checked by, "" without it; server:
-    the name in upsd's certificate. pve: where Proxmox VE keeps its configuration. since: seconds of the journal to read.
-    """
+class HostObserver:
+    """Observes this host."""
 
     primary: bool
     runner: Run
-    clients: Mapping[str, str] = field(default_factory=dict)
-    kits: Sequence[deploy_kits.Kit] = ()
-    ca: str = ""
-    server: str = ""
-    shielded: bool = True
-    since: float = 86400.0
+    clients: Mapping[str, str] = field(default_factory=dict)  # expected client -> its address or name
+    kits: Sequence[deploy_kits.Kit] = ()  # our programs that should be installed
+    ca: str = ""  # certificates (PEM) to check TLS with, "" without TLS
+    server: str = ""  # name in upsd's certificate
+    check_firewall: bool = True
+    since: float = 86400.0  # seconds of the journal to read
     root: Path = Path("/")
-    open_client: Open = lambda host, port: Client(host, port, timeout=SECONDS)
-    resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve
+    open_client: Open = lambda host, port: UpsdClient(host, port, timeout=SECONDS)
+    resolve: Callable[[str, float], Sequence[str]] = hostnames.resolve_name
     finder: Find = find_program
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
-    kept_right: Callable[[], bool | None] | None = None
+    ask_clock: Callable[[], bool | None] | None = None
     troubles: dict[str, str] = field(default_factory=dict, init=False)
 
-    def look(self) -> Seen:
-        """Look at all there is. Raises nothing that a host's state could bring about."""
+    def observe_host(self) -> Observation:
+        """Observe everything. No state of the host makes this raise."""
         now = self.clock()
         installed = tuple(
             name for name in (("upsmon", "upsd") if self.primary else ("upsmon",)) if self.finder(name) is not None
         )
         nothing: dict[str, File] = {}
-        files = self.tried("files", self._files, nothing)
+        files = self.try_part("files", self._read_nut_files, nothing)
         nut = NutFiles({name: file.text for name, file in files.items()})
         names = tuple(nut.ups_conf.sections)
         none: tuple[tuple[Socket, ...], tuple[Process, ...]] = ((), ())
-        sockets, processes = self.tried("sockets", self._network, none)
-        served = self._served(nut) if self.primary and installed else None
-        return Seen(
+        sockets, processes = self.try_part("sockets", self._find_sockets, none)
+        served = self._ask_own_upsd(nut) if self.primary and installed else None
+        return Observation(
             now=now,
-            group=_group(),
-            release=self.tried("release", lambda: find_release(self.runner, self.finder), None),
+            group=_nut_group(),
+            release=self.try_part("release", lambda: find_release(self.runner, self.finder), None),
             installed=installed,
             files=files,
-            own=self.tried("own files", self._own, {}),
-            units=self.tried("units", lambda: self._units(names), {}),
+            own_files=self.try_part("own files", self._read_own_files, {}),
+            units=self.try_part("units", lambda: self._show_units(names), {}),
             processes=processes,
             sockets=sockets,
-            devices=self.tried("usb", self._devices, ()) if self.primary else (),
+            devices=self.try_part("usb", self._scan_usb, ()) if self.primary else (),
             served=served,
-            watched=self._watched(nut),
-            addresses=self._addresses(),
-            tls=self._tls(nut) if self.primary and self.ca else None,
-            flags=self.tried("flags", lambda: self._flags(nut), {}),
-            cut=self.tried("cut", lambda: self._cut(nut), None) if self.primary else None,
-            untrusted=self.tried("trust", lambda: self._untrusted(nut), {}),
-            refused=self.tried("sandboxes", lambda: sandbox.read_refused(self.root), {}),
-            gate=records.recall(gate.State, self._at(paths.GATE_STATE), gate.VERSION),
-            last=report.read_last(self._at(paths.GATE_REPORT)),
-            helped=self._helped(),
-            firewall=self.tried("firewall", lambda: self._firewall(nut), None)
-            if self.primary and self.shielded
+            watched=self._ask_watched_upsds(nut),
+            addresses=self._look_up_clients(),
+            tls=self._try_tls(nut) if self.primary and self.ca else None,
+            flags=self.try_part("flags", lambda: self._find_flags(nut), {}),
+            cut=self.try_part("cut", lambda: self._observe_cut(nut), None) if self.primary else None,
+            untrusted=self.try_part("trust", lambda: self._find_untrusted(nut), {}),
+            refused_sandboxes=self.try_part("sandboxes", lambda: sandbox.read_refused(self.root), {}),
+            gate_state=records.recall_record(gate.GateState, self._path_below_root(paths.GATE_STATE), gate.VERSION),
+            last_gate=report.read_report(self._path_below_root(paths.GATE_REPORT)),
+            upsd_events=self._upsd_events(),
+            firewall=self.try_part("firewall", lambda: self._firewall_hints(nut), None)
+            if self.primary and self.check_firewall
             else None,
-            access=self.tried("access", self._access, None) if self.primary else None,
-            synchronized=self.tried("clock", self.kept_right or is_synchronized, None),
-            journal=self.tried("journal", lambda: self._journal(names, now), ()),
+            access=self.try_part("access", self._read_access_table, None) if self.primary else None,
+            synchronized=self.try_part("clock", self.ask_clock or is_synchronized, None),
+            journal=self.try_part("journal", lambda: self._read_journal(names, now), ()),
             troubles=dict(self.troubles),
         )
 
-    def tried(self, what: str, work: Callable[[], _T], otherwise: _T) -> _T:
-        """Look at one thing; what goes wrong is noted."""
+    def try_part(self, what: str, work: Callable[[], _T], otherwise: _T) -> _T:
+        """Return the result of WORK. If it fails, note why in troubles and return OTHERWISE."""
         try:
             return work()
-        except Exception as error:  # whatever is odd on a host, the other checks still say what they see
+        except Exception as error:  # one odd part of a host must not hide the others
             self.troubles[what] = f"{type(error).__name__}: {error}"
             return otherwise
 
     # Files
 
-    def _at(self, path: str) -> Path:
+    def _path_below_root(self, path: str) -> Path:
         return self.root / path.lstrip("/")
 
-    def _file(self, path: Path, text: bool = True) -> File | None:
+    def _read_file(self, path: Path, text: bool = True) -> File | None:
         try:
             about = path.stat()
             data = b""
@@ -261,181 +246,189 @@ class Host:
             text=data.decode("utf-8", "surrogateescape") if text else "",
         )
 
-    def _files(self) -> dict[str, File]:
+    def _read_nut_files(self) -> dict[str, File]:
         names = (*actions.PRIMARY_FILES, actions.WANTED) if self.primary else actions.SECONDARY_FILES
-        found = {name: self._file(self._at(paths.NUT) / name) for name in names}
-        return {name: one for name, one in found.items() if one}
+        found = {name: self._read_file(self._path_below_root(paths.NUT) / name) for name in names}
+        return {name: file for name, file in found.items() if file}
 
-    def _own(self) -> dict[str, File]:
+    def _read_own_files(self) -> dict[str, File]:
         found: dict[str, File | None] = {}
         for kit in self.kits:
-            found[kit.program] = self._file(self._at(kit.program), text=False)
-            found.update({place.path: self._file(self._at(place.path)) for place in kit.places.values()})
-        return {path: one for path, one in found.items() if one}
+            found[kit.program] = self._read_file(self._path_below_root(kit.program), text=False)
+            found.update(
+                {place.path: self._read_file(self._path_below_root(place.path)) for place in kit.places.values()}
+            )
+        return {path: file for path, file in found.items() if file}
 
-    def _helped(self) -> tuple[watch.Event, ...]:
-        return watch.recall(self._at(paths.WATCH_STATE), "").events if self.primary else ()
+    def _upsd_events(self) -> tuple[watch.WatchEvent, ...]:
+        return watch.recall_memory(self._path_below_root(paths.WATCH_STATE), "").events if self.primary else ()
 
-    def _flags(self, nut: NutFiles) -> dict[str, float]:
+    def _find_flags(self, nut: NutFiles) -> dict[str, float]:
         paths = dict.fromkeys([nut.directive("upsmon.conf", "POWERDOWNFLAG") or "", *host.COMMON_FLAGS])
-        seen = {path: self._at(path) for path in paths if path}
-        return {path: one.lstat().st_mtime for path, one in seen.items() if one.is_file()}
+        flags = {path: self._path_below_root(path) for path in paths if path}
+        return {path: file.lstat().st_mtime for path, file in flags.items() if file.is_file()}
 
-    def _cut(self, nut: NutFiles) -> Cut | None:
+    def _observe_cut(self, nut: NutFiles) -> CutFlag | None:
         path = nut.directive("upsmon.conf", "POWERDOWNFLAG")
         if not path:
             return None
-        room = os.statvfs(self._at(path).parent)
-        # a file system that does not count its files has 0 of them
+        room = os.statvfs(self._path_below_root(path).parent)
+        # A file system without a limit reports 0 files.
         files = room.f_favail if room.f_files else None
-        return Cut(path, flag.look_at(flag.spare_of(str(self._at(path)))), room.f_bavail * room.f_frsize, files)
+        return CutFlag(
+            path,
+            flag.read_flag(flag.spare_path(str(self._path_below_root(path)))),
+            room.f_bavail * room.f_frsize,
+            files,
+        )
 
-    def _untrusted(self, nut: NutFiles) -> dict[str, str]:
+    def _find_untrusted(self, nut: NutFiles) -> dict[str, str]:
         given = nut.directive("upsmon.conf", "POWERDOWNFLAG")
-        paths = [*trust.ROOTS_OWN, *([str(Path(given).parent)] if given else []), *self._notifying()]
-        return {path: why for path in paths if (why := trust.find_untrusted(self._at(path)))}
+        paths = [*trust.ROOTS_OWN, *([str(Path(given).parent)] if given else []), *self._notify_programs()]
+        return {path: why for path in paths if (why := trust.find_untrusted(self._path_below_root(path)))}
 
-    def _notifying(self) -> Iterator[str]:
-        """Yield the programs that stages run as root."""
-        # a policy that is wrong is told of elsewhere, and nothing of it is run
-        with contextlib.suppress(shutdown_policy.PolicyError):
-            policy = shutdown_policy.load_policy(self._at(paths.SHUTDOWN_POLICY))
+    def _notify_programs(self) -> Iterator[str]:
+        """Yield the programs that shutdown stages run as root."""
+        # check_policy() reports a broken policy, and nothing in it is run.
+        with contextlib.suppress(shutdown_policy.ShutdownPolicyError):
+            policy = shutdown_policy.load_policy(self._path_below_root(paths.SHUTDOWN_POLICY))
             yield from (stage.notify[0] for stage in shutdown_policy.read_stages(policy.stages) if stage.notify)
 
     # systemd
 
-    def _units(self, sections: Sequence[str]) -> dict[str, Unit]:
+    def _show_units(self, sections: Sequence[str]) -> dict[str, Unit]:
         names = [MONITOR, ALL]
         if self.primary:
-            names += [SERVER, WATCHER, *map(driver, sections)]
+            names += [SERVER, WATCHER, *map(driver_unit, sections)]
         for kit in self.kits:
             names += kit.units
-        return show(names, self.runner, booted=self.clock() - self.monotonic())
+        return show_units(names, self.runner, booted=self.clock() - self.monotonic())
 
-    def _journal(self, sections: Sequence[str], now: float) -> tuple[Entry, ...]:
-        daemons = [MONITOR, SERVER, *map(driver, sections)] if self.primary else [MONITOR]
+    def _read_journal(self, sections: Sequence[str], now: float) -> tuple[JournalEntry, ...]:
+        daemons = [MONITOR, SERVER, *map(driver_unit, sections)] if self.primary else [MONITOR]
         quiet = [name for kit in self.kits for name in kit.units if name.endswith(".service")]
-        # of what a timer starts each minute only its own words, not systemd's
+        # Of the units that a timer starts each minute, read only their own lines, not systemd's.
         matches = [f"_SYSTEMD_UNIT={name}" for name in (*daemons, *quiet)] + [f"UNIT={name}" for name in daemons]
         joined = [word for match in matches for word in (match, "+")][:-1]
         options = [f"--lines={LINES}", f"--since=@{max(now - self.since, 0):.0f}", *joined]
-        # what is said twice in a second, to syslog and to the standard error, counts once
-        told: dict[tuple[int, str], Entry] = {}
+        # Daemons log both to syslog and to stderr: count a line that appears twice in a second once.
+        entries: dict[tuple[int, str], JournalEntry] = {}
         for entry in read_journal(options, self.runner):
             if entry.words:
-                told.setdefault((int(entry.at), entry.words), entry)
-        return tuple(told.values())
+                entries.setdefault((int(entry.at), entry.words), entry)
+        return tuple(entries.values())
 
     # Processes and sockets
 
-    def _network(self) -> tuple[tuple[Socket, ...], tuple[Process, ...]]:
+    def _find_sockets(self) -> tuple[tuple[Socket, ...], tuple[Process, ...]]:
         processes, owners = [], {}
-        for folder in sorted(self._at("proc").glob("[0-9]*")):
+        for folder in sorted(self._path_below_root("proc").glob("[0-9]*")):
             with contextlib.suppress(OSError):
                 name = (folder / "comm").read_text(encoding="utf-8", errors="replace").strip()
                 if name not in ("upsd", "upsmon"):
                     continue
-                processes.append(Process(name, int(folder.name), _user(folder.stat().st_uid)))
-                owners.update(dict.fromkeys(_inodes(folder), name))
+                processes.append(Process(name, int(folder.name), _user_name(folder.stat().st_uid)))
+                owners.update(dict.fromkeys(_socket_inodes(folder), name))
         sockets = [
-            Socket(found.address, found.port, owners.get(found.inode, ""))
-            for found in tcp_table.read_sockets(self.root, tcp_table.LISTEN)
+            Socket(socket.address, socket.port, owners.get(socket.inode, ""))
+            for socket in tcp_table.read_sockets(self.root, tcp_table.LISTEN)
         ]
         return tuple(sockets), tuple(processes)
 
     # USB
 
-    def _devices(self) -> tuple[bus.UsbDevice, ...]:
-        places = policy.read(self._at(paths.HOTPLUG_POLICY)) or policy.Policy()
-        return bus.scan(self._at(places.sysfs), self._at(places.dev))
+    def _scan_usb(self) -> tuple[bus.UsbDevice, ...]:
+        places = policy.read_policy(self._path_below_root(paths.HOTPLUG_POLICY)) or policy.UsbPolicy()
+        return bus.scan_bus(self._path_below_root(places.sysfs), self._path_below_root(places.dev))
 
     # upsd
 
-    def _served(self, nut: NutFiles) -> Served | str:
-        return self._ask(*nut.local_upsd[0])
+    def _ask_own_upsd(self, nut: NutFiles) -> UpsdAnswer | str:
+        return self._ask_upsd(*nut.local_upsd[0])
 
-    def _ask(self, host: str, port: int, names: Sequence[str] | None = None) -> Served | str:
+    def _ask_upsd(self, host: str, port: int, names: Sequence[str] | None = None) -> UpsdAnswer | str:
         try:
             with self.open_client(host, port) as client:
-                report = snapshot.look(client, names)
-                return Served(report, client.local_address)
+                report = snapshot.observe_upsd(client, names)
+                return UpsdAnswer(report, client.local_address)
         except (UpsdFailure, ValueError) as error:
             return str(error)
 
-    def _watched(self, nut: NutFiles) -> dict[str, Served | str]:
-        return {one.system: self._ask(one.host, one.port, [one.ups]) for one in nut.monitors}
+    def _ask_watched_upsds(self, nut: NutFiles) -> dict[str, UpsdAnswer | str]:
+        return {monitor.system: self._ask_upsd(monitor.host, monitor.port, [monitor.ups]) for monitor in nut.monitors}
 
-    def _addresses(self) -> dict[str, tuple[str, ...] | str]:
+    def _look_up_clients(self) -> dict[str, tuple[str, ...] | str]:
         places = {name: place.strip("[]") for name, place in self.clients.items()}
-        found, problems = hostnames.resolve_all(places.values(), SECONDS, self.resolve)
-        # as nut-shutdown would; it must not be asked itself, because it keeps what it finds
-        kept = Names(self._at(paths.ADDRESSES)).known
+        found, problems = hostnames.resolve_names(places.values(), SECONDS, self.resolve)
+        # The same as nut-shutdown does. Don't run it instead: it would save the addresses that it finds.
+        kept = AddressCache(self._path_below_root(paths.ADDRESSES)).known
         addresses: dict[str, tuple[str, ...] | str] = {}
         for name, place in places.items():
             known = found[place] or kept.get(place, ())
             addresses[name] = tuple(dict.fromkeys(map(hostnames.normal_address, known)))
             if not known:
-                addresses[name] = (
-                    f"the name {place} has no address here ({problems[place].strerror or problems[place]})"
-                )
+                addresses[name] = f"can't resolve {place} ({problems[place].strerror or problems[place]})"
         return addresses
 
-    def _tls(self, nut: NutFiles) -> Tls:
+    def _try_tls(self, nut: NutFiles) -> TlsResult:
         try:
             with self.open_client(*nut.local_upsd[0]) as client:
                 client.starttls(self.ca, self.server)
                 ends = client.peer_not_after
-                return Tls(client.tls_version or "", ends.timestamp() if isinstance(ends, datetime) else 0.0)
+                return TlsResult(client.tls_version or "", ends.timestamp() if isinstance(ends, datetime) else 0.0)
         except UpsdFailure as error:
-            return Tls("", 0.0, str(error))
+            return TlsResult("", 0.0, str(error))
 
     # Proxmox VE
 
-    def _firewall(self, nut: NutFiles) -> tuple[str, ...] | None:
-        folder = self._at("etc/pve")
+    def _firewall_hints(self, nut: NutFiles) -> tuple[str, ...] | None:
+        folder = self._path_below_root("etc/pve")
         if not folder.is_dir():
             return None
         port = nut.ports[0]
-        sources = [access.make_source(one, one) for one in self.clients.values()]
+        sources = [access.make_source(address, address) for address in self.clients.values()]
         found, problems = access.resolve_sources(sources, self.resolve)
-        known = {source.address: those for source, those in found.items()}
-        state = firewall.state(*firewall.read(folder), [one for those in known.values() for one in those], port)
+        known = {source.address: networks for source, networks in found.items()}
+        state = firewall.state(
+            *firewall.read(folder), [network for networks in known.values() for network in networks], port
+        )
         return (*firewall.hint(state, known, port, folder / firewall.HOST), *([] if state.off else problems.values()))
 
-    def _access(self) -> access.Loaded | None:
+    def _read_access_table(self) -> access.LoadedTable | None:
         return access.read_table(self.runner)
 
 
-def _group() -> int | None:
+def _nut_group() -> int | None:
+    """Return the id of the group nut, None if there is no such group."""
     try:
         return grp.getgrnam("nut").gr_gid
     except KeyError:
         return None
 
 
-def _user(uid: int) -> str:
+def _user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
 
 
-def _inodes(folder: Path) -> Iterable[str]:
-    """Yield the sockets that a process has open, by their inodes."""
+def _socket_inodes(folder: Path) -> Iterable[str]:
+    """Yield the inodes of the sockets that a process has open."""
     with contextlib.suppress(OSError):
-        for one in (folder / "fd").iterdir():
+        for descriptor in (folder / "fd").iterdir():
             with contextlib.suppress(OSError):
-                target = str(one.readlink())
+                target = str(descriptor.readlink())
                 if target.startswith("socket:["):
                     yield target[len("socket:[") : -1]
 
 
 def is_synchronized(libc: Any = None) -> bool | None:
-    """Ask the kernel whether something (chrony, systemd-timesyncd) keeps its clock right. None if it does not say.
+    """Return whether the kernel considers the clock synchronized (by chrony, systemd-timesyncd, ...). None if unknown.
 
-    adjtimex(2), without a change. No program is asked: timedatectl would start a service.
+    Uses adjtimex(2), because timedatectl would start a service.
     """
-    # struct timex: modes, the first number, 0 asks for nothing to be changed
+    # struct timex begins with modes: 0 changes nothing
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
     state = (libc or ctypes.CDLL(None)).adjtimex(buffer)
     return None if state < 0 else state != _TIME_ERROR

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How it stands, on one screen: each UPS, who is logged in and would be waited for, and what happened last, in plain words."""
+"""The status on one screen: each UPS, the machines that are logged in to it, and the last events."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any
 
 from ..base import hostnames, records
 from ..base.text import printable
-from ..conf.release import dotted
+from ..conf.release import format_release
 from ..net import readings, snapshot
-from ..net.vocabulary import status_words
-from .journal import events
-from .observe import Seen, Served
+from ..net.vocabulary import describe_status
+from .journal import list_events
+from .observe import Observation, UpsdAnswer
 
 YEAR = 365.25 * 86400
 EVENTS = 12
 WIDTH = 120
 DATES = ("battery.date", "battery.mfr.date")
-"""Where a UPS says how old its battery is."""
+"""Variables with the date of the battery, best first."""
 
 _DATE = (
     (re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})"), (0, 1, 2)),
@@ -35,25 +35,25 @@ _DATE = (
 )
 
 
-def date(text: str) -> float | None:
-    """Read a date of a battery as makers write it (2023/05/31, 05/31/23, 2023-05). Seconds since 1970, or None if it is none.
+def parse_date(text: str) -> float | None:
+    """Return a battery date as seconds since 1970, None if the text is not a date.
 
-    APC's 05/31/23 has the month first.
+    Vendors write 2023/05/31, 2023-05, or 05/31/23 (APC: month first).
     """
     for pattern, (year, month, day) in _DATE:
-        found = pattern.fullmatch(text.strip())
-        if found:
-            numbers = [int(one) for one in found.groups()]
-            given = numbers[year] + (2000 if numbers[year] < 100 else 0)
-            when = (given, numbers[month], 1 if day is None else numbers[day])
+        match = pattern.fullmatch(text.strip())
+        if match:
+            numbers = [int(number) for number in match.groups()]
+            century = 2000 if numbers[year] < 100 else 0
+            when = (century + numbers[year], numbers[month], 1 if day is None else numbers[day])
             if 1990 <= when[0] <= 2099 and 1 <= when[1] <= 12 and 1 <= when[2] <= calendar.monthrange(*when[:2])[1]:
                 return float(calendar.timegm((*when, 0, 0, 0)))
     return None
 
 
-def state_words(state: snapshot.UpsState) -> str:
-    """Return how a UPS stands: on mains, charging."""
-    return status_words(state.status) if state.fresh else f"no data ({state.error or 'its driver is starting'})"
+def describe_state(state: snapshot.UpsState) -> str:
+    """Return the state of a UPS in words, such as "on mains, charging"."""
+    return describe_status(state.status) if state.fresh else f"no data ({state.error or 'its driver is starting'})"
 
 
 # One screen
@@ -61,7 +61,7 @@ def state_words(state: snapshot.UpsState) -> str:
 
 @dataclass(frozen=True)
 class UpsFacts:
-    """What status() shows of a UPS. None: not known, or it does not say so."""
+    """What the status shows of a UPS. None: not known."""
 
     name: str
     description: str
@@ -78,56 +78,56 @@ class UpsFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What status() shows of a primary."""
+    """What the status shows of a primary."""
 
     now: float
     release: str | None
-    upsd: str | None  # why upsd could not be asked
+    upsd: str | None  # why upsd could not be queried
     upses: tuple[UpsFacts, ...]
-    addresses: Mapping[str, tuple[str, ...]]  # of the secondaries
+    addresses: Mapping[str, tuple[str, ...]]  # of the secondaries, by name
     events: tuple[tuple[float, str], ...]
 
 
 def read_facts(data: object) -> Facts:
-    """Return what a host has sent as facts(), with the right types and nothing in it that a terminal obeys. Raises RecordError."""
-    return records.build(Facts, data, "seen", lambda text: printable(text, 300))
+    """Return the facts that a host has sent: with checked types, and without terminal control characters. Raises RecordError."""
+    return records.build_record(Facts, data, "seen", lambda text: printable(text, 300))
 
 
-def facts(seen: Seen, most: int = EVENTS) -> dict[str, Any]:
-    """Return Facts of a primary, as data for JSON."""
+def collect_facts(seen: Observation, most: int = EVENTS) -> dict[str, Any]:
+    """Return the Facts of a primary, as data for JSON."""
     served = seen.served
     return asdict(
         Facts(
             now=seen.now,
-            release=dotted(seen.release) if seen.release else None,
+            release=format_release(seen.release) if seen.release else None,
             upsd=served if isinstance(served, str) else None,
-            upses=tuple(map(_facts_of, served.report.upses)) if isinstance(served, Served) else (),
-            addresses={name: those for name, those in seen.addresses.items() if not isinstance(those, str)},
-            events=tuple(events(seen.journal, most)),
+            upses=tuple(map(_ups_facts, served.report.upses)) if isinstance(served, UpsdAnswer) else (),
+            addresses={name: given for name, given in seen.addresses.items() if not isinstance(given, str)},
+            events=tuple(list_events(seen.journal, most)),
         )
     )
 
 
-def _facts_of(ups: snapshot.UpsState) -> UpsFacts:
+def _ups_facts(ups: snapshot.UpsState) -> UpsFacts:
     return UpsFacts(
         name=ups.name,
         description=ups.description,
         status=tuple(ups.status),
-        words=state_words(ups),
+        words=describe_state(ups),
         fresh=ups.fresh,
         charge=ups.reading.charge,
         runtime=ups.reading.runtime,
-        load=readings.quantity(ups.variables.get("ups.load")),
+        load=readings.parse_quantity(ups.variables.get("ups.load")),
         battery_date=next((ups.variables[name] for name in DATES if ups.variables.get(name)), None),
         model=" ".join(ups.variables[name] for name in ("device.mfr", "device.model") if ups.variables.get(name)),
         clients=tuple(ups.clients),
     )
 
 
-def status(primaries: Mapping[str, object], clients: Sequence[Mapping[str, Any]], *, width: int = WIDTH) -> str:
-    """Show it on one screen. primaries: name -> facts(), or why there are none. clients: the secondaries, as site.clients lists them.
+def format_status(primaries: Mapping[str, object], clients: Sequence[Mapping[str, Any]], *, width: int = WIDTH) -> str:
+    """Return the status as text. A host with bad facts does not hide the others.
 
-    A host whose facts are none hides no other.
+    primaries: name -> the data of collect_facts(), or why there is none. clients: the secondaries, as the filter clients lists them.
     """
     lines: list[str] = []
     for name, given in primaries.items():
@@ -137,67 +137,63 @@ def status(primaries: Mapping[str, object], clients: Sequence[Mapping[str, Any]]
             try:
                 seen = read_facts(given)
             except records.RecordError as error:
-                seen = f"its answer can't be read: {error}"
+                seen = f"bad answer: {error}"
         if isinstance(seen, str):
             lines += textwrap.wrap(f"{name}: {printable(seen, 300)}", width, subsequent_indent="  ")
         else:
-            lines += _primary(name, seen, [one for one in clients if one["primary"] == name], width)
+            lines += _primary_lines(name, seen, [client for client in clients if client["primary"] == name], width)
     return "\n".join(lines)
 
 
-def _primary(name: str, seen: Facts, clients: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+def _primary_lines(name: str, seen: Facts, clients: Sequence[Mapping[str, Any]], width: int) -> list[str]:
     lines = [name + (f", NUT {seen.release}" if seen.release else "")]
     if seen.upsd:
         lines += textwrap.wrap(f"  {seen.upsd}", width, subsequent_indent="  ")
     for ups in seen.upses:
-        lines += _ups(ups, clients, seen.addresses, width)
+        lines += _ups_lines(ups, clients, seen.addresses, width)
     if not seen.events:
         return [*lines, "  no events in the journal"]
     lines.append("  last events:")
     for at, words in seen.events:
-        lines += textwrap.wrap(f"    {_moment(at)}  {words}", width, subsequent_indent=" " * 24)
+        lines += textwrap.wrap(f"    {_format_time(at)}  {words}", width, subsequent_indent=" " * 24)
     return lines
 
 
-def _ups(
+def _ups_lines(
     ups: UpsFacts, clients: Sequence[Mapping[str, Any]], addresses: Mapping[str, Sequence[str]], width: int
 ) -> list[str]:
     numbers = [
         f"{label} {value:g} %" for label, value in (("charge", ups.charge), ("load", ups.load)) if value is not None
     ]
     if ups.runtime is not None:
-        numbers.insert(1 if ups.charge is not None else 0, f"lasts {duration(ups.runtime)}")
+        numbers.insert(1 if ups.charge is not None else 0, f"lasts {format_duration(ups.runtime)}")
     if ups.battery_date:
-        numbers.append(f"battery of {printable(ups.battery_date, 20)}")
+        numbers.append(f"battery from {printable(ups.battery_date, 20)}")
     model = f" ({printable(ups.model, 60)})" if ups.model else ""
     lines = textwrap.wrap(
         f"  {ups.name}{model}: {', '.join([ups.words or 'no status', *numbers])}", width, subsequent_indent="    "
     )
-    there = {hostnames.normal_address(one) for one in ups.clients}
-    told: list[str] = []
-    for one in [each for each in clients if each["ups"].lower() == ups.name.lower()]:
-        those = set(addresses.get(one["name"], ()))
-        how = "logged in" if those & there else "NOT logged in"
-        told.append(
-            f"{one['name']} ({how}; waited for {one['shutdown_time']:g} s, at most {one['shutdown_limit']:g} s)"
+    logged_in = {hostnames.normal_address(address) for address in ups.clients}
+    machines: list[str] = []
+    for client in [client for client in clients if client["ups"].lower() == ups.name.lower()]:
+        own_addresses = set(addresses.get(client["name"], ()))
+        login = "logged in" if own_addresses & logged_in else "NOT logged in"
+        machines.append(
+            f"{client['name']} ({login}; takes {client['shutdown_time']:g} s, at most {client['shutdown_limit']:g} s)"
         )
-        there -= those
-    own = hostnames.LOOPBACK in there
-    others = sorted(there - {hostnames.LOOPBACK})
-    told += [
-        f"this host ({'logged in' if own else 'NOT logged in'})",
-        *(f"{one} (not in the inventory)" for one in others),
-    ]
-    return lines + textwrap.wrap(f"    on it: {', '.join(told)}", width, subsequent_indent="      ")
+        logged_in -= own_addresses
+    machines.append(f"this host ({'logged in' if hostnames.LOOPBACK in logged_in else 'NOT logged in'})")
+    machines += [f"{address} (not in the inventory)" for address in sorted(logged_in - {hostnames.LOOPBACK})]
+    return lines + textwrap.wrap(f"    machines: {', '.join(machines)}", width, subsequent_indent="      ")
 
 
-def duration(seconds: float) -> str:
-    """Write a time that a battery lasts: 95 s, 12 min, 2 h 5 min."""
+def format_duration(seconds: float) -> str:
+    """Return a runtime as text: 95 s, 12 min, 2 h 5 min."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _moment(at: float) -> str:
+def _format_time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from ..base import files as base_files
 from ..base import systemd as base_systemd
-from ..base.clock import stamp
+from ..base.clock import format_time
 from ..base.text import printable
 from ..conf import dry_run, enumerator, ups_conf
 from ..deploy.change import Action
-from ..usb.resolution import Resolution
+from ..usb.resolution import NameResolution
 from .look import Look, gist
 from .memory import Decision, State, save
 from .observe import DUMMY, Observer
@@ -49,21 +49,25 @@ class Outcome:
 class Actor(Observer):
     """One host, on which something is done."""
 
-    def adopt(self, text: str, resolution: Resolution) -> None:
+    def adopt(self, text: str, resolution: NameResolution) -> None:
         """Note what a play has written, if this host has a memory: nobody has edited that by hand."""
         if self.local.memory.exists():
             written = self._ours(text, resolution)
             self._keep(replace(self._load(), memory=dict(resolution.memory), written=written, intended={}))
 
-    def intend(self, text: str, resolution: Resolution) -> None:
+    def intend(self, text: str, resolution: NameResolution) -> None:
         """Note what a play is about to write, as begin() does: one that is killed then must not look like somebody's edit."""
         if self.local.memory.exists():
             self._keep(replace(self._load(), intended=self._ours(text, resolution)))
 
     @staticmethod
-    def _ours(text: str, resolution: Resolution) -> dict[str, str]:
-        sections = ups_conf.parse(text).sections
-        return {name: ups_conf.render([section]) for name, section in sections.items() if name not in resolution.fixed}
+    def _ours(text: str, resolution: NameResolution) -> dict[str, str]:
+        sections = ups_conf.parse_ups_conf(text).sections
+        return {
+            name: ups_conf.render_sections([section])
+            for name, section in sections.items()
+            if name not in resolution.fixed
+        }
 
     def act(self, look: Look) -> Outcome:
         """Do what a look has decided on. The caller holds the lock. Never raises for what could not be done."""
@@ -100,7 +104,7 @@ class Actor(Observer):
         decided = []
         for line in before.values():
             how = "now done" if look.changes else "no longer needed"
-            since = f"deferred since {stamp(memory.deferred[line])}"
+            since = f"deferred since {format_time(memory.deferred[line])}"
             self.say(f"{how} ({since}): {printable(line, 500)}")
             decided.append(Decision(now, "", how, f"{since}: {line}"))
         for name, until in look.plan.waits.items():
@@ -175,7 +179,7 @@ class _Work:
         conf = self.look.plan.conf
         section = conf.sections.get(name) if conf else None
         what = f"[{name}] of {self.look.path} is not changed" if section else f"{self.look.path} is not changed"
-        text = ups_conf.render([section]) if section else self.look.text or ""
+        text = ups_conf.render_sections([section]) if section else self.look.text or ""
         self.host._refused[text] = printable(f"{what}: {reason}", 500)
         self.state = replace(self.state, tries=self.look.state.tries)
         self.fail(name, what, reason)
@@ -217,7 +221,9 @@ class _Work:
             # what was edited by hand has not become ours by being written along
             ours = {name: text for name, text in look.known.written.items() if name in fixed}
             sections = look.plan.conf.sections
-            ours |= {name: ups_conf.render([section]) for name, section in sections.items() if name not in fixed}
+            ours |= {
+                name: ups_conf.render_sections([section]) for name, section in sections.items() if name not in fixed
+            }
             self.state = replace(self.state, written=dict(look.known.written), intended=ours)
         # with the tries, before they are made: who is killed while a driver hangs must not begin anew for ever
         host._keep(self.state)
@@ -231,7 +237,7 @@ class _Work:
         if not texts:
             return True
         try:
-            base_files.replace(texts, MODE, host.local.owner)
+            base_files.replace_files(texts, MODE, host.local.owner)
         except base_files.WriteError as error:
             self.refuse("", str(error))
             return False
@@ -269,23 +275,23 @@ class _Work:
         forgets what it had a driver reload.
         """
         host, text = self.host, self.look.text or self.look.old
-        conf, was = ups_conf.parse(text), self.look.known.conf
+        conf, was = ups_conf.parse_ups_conf(text), self.look.known.conf
         same = [name for name, section in conf.sections.items() if was.sections.get(name) == section]
         texts = {}
         for name in (*same, *([""] if conf.settings == was.settings else [])):
-            path = base_systemd.checksum(name, host.local.systemd)
+            path = base_systemd.checksum_path(name, host.local.systemd)
             try:
                 seen = path.read_text(encoding="ascii")
             except (OSError, ValueError):
                 continue
             now = re.sub(
-                r"(SECTION_CHECKSUM(?:_GLOBAL)?=)[0-9a-f]{32}", rf"\g<1>{enumerator.checksum(text, name)}", seen
+                r"(SECTION_CHECKSUM(?:_GLOBAL)?=)[0-9a-f]{32}", rf"\g<1>{enumerator.section_checksum(text, name)}", seen
             )
             if now != seen:
                 texts[path] = now
         if texts:
             try:
-                base_files.replace(texts, 0o644)
+                base_files.replace_files(texts, 0o644)
             except base_files.WriteError as error:
                 host.debug(str(error))
             host.local.runner(["systemctl", "daemon-reload"])

@@ -19,9 +19,9 @@ from ..deploy.change import Action
 from ..net.readings import may_be_outage
 from ..usb import fingerprint
 from ..usb.bus import UsbDevice
-from ..usb.policy import Policy
-from ..usb.resolution import Known, Resolution, others_have, says_more
-from ..usb.sections import DUMMY, dummy, is_dummy, value, where
+from ..usb.policy import UsbPolicy
+from ..usb.resolution import KnownUpses, NameResolution, are_others_served, only_adds_keys
+from ..usb.sections import DUMMY, describe_device, get_value, is_dummy, make_dummy
 from .memory import Tries
 
 # Seconds, of CLOCK_BOOTTIME.
@@ -84,14 +84,14 @@ class Plan:
 
 
 def plan(  # noqa: PLR0917 - all that a decision depends on
-    res: Resolution,
-    known: Known,
+    res: NameResolution,
+    known: KnownUpses,
     seen: Mapping[str, Seen],
     server: systemd.Unit,
     power: Sequence[str] | None,
     tries: Mapping[str, Tries],
     now: float,
-    policy: Policy,
+    policy: UsbPolicy,
 ) -> Plan:
     """Decide what is done now.
 
@@ -105,14 +105,14 @@ def plan(  # noqa: PLR0917 - all that a decision depends on
 class _Planning:
     """One plan(), while it goes on."""
 
-    res: Resolution
-    known: Known
+    res: NameResolution
+    known: KnownUpses
     seen: Mapping[str, Seen]
     server: systemd.Unit
     power: Sequence[str] | None
     counts: Mapping[str, Tries]  # the last plan's tries
     now: float
-    policy: Policy
+    policy: UsbPolicy
     target: dict[str, Section] = field(default_factory=dict)  # name -> its section from now on
     before: list[Action] = field(default_factory=list)
     drivers: list[Action] = field(default_factory=list)
@@ -138,7 +138,7 @@ class _Planning:
             else:
                 continue
             was, is_ = self.known.memory.get(name), self.res.memory.get(name)
-            if was and is_ and name in self.res.plugged and not fingerprint.likeness(was, is_):
+            if was and is_ and name in self.res.plugged and not fingerprint.compare_fingerprints(was, is_):
                 continue
             good = (self.now if one.good is None or one.good > self.now else one.good) if fresh else None
             if one.count and not (good is not None and self.now - good >= SETTLED):
@@ -171,7 +171,7 @@ class _Planning:
         for name in self.old:
             if name not in self.target and self._of(name).unit.runs:
                 # or the enumerator starts the driver that takes its place first, and that finds the UPS taken
-                self.before.append(Action("stop", systemd.driver(name), f"[{name}] is gone"))
+                self.before.append(Action("stop", systemd.driver_unit(name), f"[{name}] is gone"))
         after = [*self._enumerator(changed), *self.drivers, *self._serve(changed)]
         conf = UpsConf(self.res.conf.settings, self.target)
         found = frozenset(
@@ -226,7 +226,7 @@ class _Planning:
             or is_dummy(section)
         ):
             return section
-        return section if self._must_stay(name) else dummy(name, section)
+        return section if self._must_stay(name) else make_dummy(name, section)
 
     def _must_stay(self, name: str) -> bool:
         """Say whether a UPS that is not there must not have a stand-in, or not yet."""
@@ -235,7 +235,9 @@ class _Planning:
             if "OL" not in state.last or may_be_outage(state.last):
                 self.deferred.append(f"[{name}] gets no stand-in: {' '.join(state.last)} is the last that it said")
                 return True
-        elif name in self.known.memory or fingerprint.telling(self.old[name].keys if name in self.old else ()):
+        elif name in self.known.memory or fingerprint.identifying_pairs(
+            self.old[name].keys if name in self.old else ()
+        ):
             # It may have been on battery. A stand-in says that the mains are on, and would hide an outage. Of a UPS that was
             # never there nobody expects the truth.
             self.deferred.append(f"[{name}] gets no stand-in: nobody knows what its UPS said last")
@@ -268,7 +270,7 @@ class _Planning:
     def _says_more(self, name: str) -> bool:
         # what has not had the time to show that it does not work counts as if it did
         work = {other for other in self.res.plugged if self._of(other).fresh or self._is_young(other)}
-        return says_more(name, self.known, self.res) and others_have(name, self.known, self.res, work)
+        return only_adds_keys(name, self.known, self.res) and are_others_served(name, self.known, self.res, work)
 
     def _is_young(self, name: str) -> bool:
         state = self._of(name)
@@ -278,7 +280,7 @@ class _Planning:
 
     def _replace(self, name: str) -> None:
         """Have a driver started with the section that it has now."""
-        state, unit = self._of(name), systemd.driver(name)
+        state, unit = self._of(name), systemd.driver_unit(name)
         why = self._why(name)
         self._permit(name)
         if name in self.res.plugged:
@@ -299,11 +301,11 @@ class _Planning:
             return f"[{name}]: its UPS is not there, and {DUMMY} stands in"
         if name not in self.res.plugged:
             return f"[{name}] changed"
-        here = f"[{name}] is {where(self._ups(name))}"
+        here = f"[{name}] is {describe_device(self._ups(name))}"
         if was is None:
             return f"{here}, which is new"
         before = self.known.memory.get(name)
-        if before and not fingerprint.likeness(before, self.res.memory[name]):
+        if before and not fingerprint.compare_fingerprints(before, self.res.memory[name]):
             return f"{here}, which takes over from {before}"
         return f"{here}, and its section changed"
 
@@ -321,7 +323,7 @@ class _Planning:
     def _permit(self, name: str) -> None:
         if name in self.res.plugged and self._ups(name).accessible is False and not self._of(name).fresh:
             self.permits[self._ups(name).node] = (
-                f"NUT's group can't write to {where(self._ups(name))}, which is [{name}]"
+                f"NUT's group can't write to {describe_device(self._ups(name))}, which is [{name}]"
             )
 
     def _is_owed(self, name: str) -> bool:
@@ -354,11 +356,11 @@ class _Planning:
             self._try(name, "start", f"{self._here(name)}, and its driver does not run")
         else:
             self.deferred.append(
-                f"[{name}]: its driver was stopped by hand. To have it back: systemctl start {systemd.driver(name)}"
+                f"[{name}]: its driver was stopped by hand. To have it back: systemctl start {systemd.driver_unit(name)}"
             )
 
     def _here(self, name: str) -> str:
-        return f"{where(self._ups(name))} is there as [{name}]"
+        return f"{describe_device(self._ups(name))} is there as [{name}]"
 
     def _watch(self, name: str, state: Seen) -> None:
         """Look again soon: what upsd still has may be from before the UPS was plugged in anew."""
@@ -421,7 +423,7 @@ class _Planning:
         elif due > self.now:
             self.waits[name] = due
         else:
-            self.drivers.append(Action(verb, systemd.driver(name), reason))
+            self.drivers.append(Action(verb, systemd.driver_unit(name), reason))
             self.tries[name] = self.tries.get(name, Tries()).again(self.now)
 
     # upsd
@@ -442,4 +444,4 @@ class _Planning:
 
 def _of_upsd(section: Section) -> tuple[str, str]:
     """Return what upsd itself reads of a section."""
-    return value(section, "driver"), value(section, "desc")
+    return get_value(section, "driver"), get_value(section, "desc")

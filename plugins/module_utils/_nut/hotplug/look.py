@@ -18,8 +18,8 @@ from ..conf.directives import Release
 from ..conf.redact import redact
 from ..conf.ups_conf import Section
 from ..deploy.change import Action, FileChange, show
-from ..usb.bus import Ups, UsbDevice
-from ..usb.resolution import Known, Resolution
+from ..usb.bus import UsbDevice, UsbUps
+from ..usb.resolution import KnownUpses, NameResolution
 from . import decide
 from .memory import State
 
@@ -45,9 +45,9 @@ class Look:
     time: float  # CLOCK_BOOTTIME
     release: Release | None
     devices: tuple[UsbDevice, ...]
-    upses: tuple[Ups, ...]
-    known: Known
-    resolution: Resolution
+    upses: tuple[UsbUps, ...]
+    known: KnownUpses
+    resolution: NameResolution
     seen: Mapping[str, decide.Seen]
     server: systemd.Unit
     plan: decide.Plan

@@ -91,9 +91,9 @@ class State:
 
 def load(path: Path) -> State:
     """Return what the file holds; an empty state if it is not there, or is not one of ours. Never raises."""
-    return records.recall(State, path, VERSION) or State()
+    return records.recall_record(State, path, VERSION) or State()
 
 
 def save(path: Path, state: State) -> None:
     """Replace the file: whenever the power goes, the old or the new one is there. Raises files.WriteError."""
-    files.replace({path: records.dump(state, VERSION)}, MODE)
+    files.replace_files({path: records.dump_record(state, VERSION)}, MODE)

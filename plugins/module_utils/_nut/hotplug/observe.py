@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..base import systemd as base_systemd
-from ..base.clock import boot_id, boottime
+from ..base.clock import read_boot_id, read_boottime
 from ..base.text import printable
 from ..conf import ups_conf, ups_conf_text
 from ..conf.directives import Release
@@ -23,16 +23,16 @@ from ..conf.upsd import local_upsd
 from ..deploy.apply import LocalNut
 from ..deploy.change import Action, stop_watcher
 from ..net import snapshot
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..net.vocabulary import ABSENT
 from ..usb import bus, fingerprint
 from ..usb import names as usb_names
-from ..usb.bus import Ups, UsbDevice
-from ..usb.policy import Policy
-from ..usb.resolution import Known, Resolution, others_have, says_more
+from ..usb.bus import UsbDevice, UsbUps
+from ..usb.policy import UsbPolicy
+from ..usb.resolution import KnownUpses, NameResolution, are_others_served, only_adds_keys
 from ..usb.sections import DUMMY_PORT
-from . import decide, glance, owed, quiet
+from . import decide, owed, quiet
 from .look import Look, describe
 from .memory import Plugging, State, load
 
@@ -69,7 +69,7 @@ class _Said:
     power: tuple[str, ...] | None
 
 
-def _with_old(resolution: Resolution, known: Known, names: Iterable[str]) -> Resolution:
+def _with_old(resolution: NameResolution, known: KnownUpses, names: Iterable[str]) -> NameResolution:
     """Return a resolution in which these sections are as they were; one that was not is not."""
     kept = dict(resolution.conf.sections)
     for name in [name for name in names if name in kept]:
@@ -94,24 +94,24 @@ def _silent(line: str) -> None:
 class Observer:
     """One host, looked at."""
 
-    policy: Policy
+    policy: UsbPolicy
     local: LocalNut
     release: Release | None = None  # of the host's NUT, which is asked if it is None
     say: Callable[[str], None] = _silent  # takes one line for each decision
     debug: Callable[[str], None] = _silent  # what led to it
     files: Sequence[Path] = ()  # further ones which, if they change, end the quiet: the policy's, the program's own
     tables: Sequence[Path] = ()  # where udev's rules are; () is where Debian has them
-    clock: Callable[[], float] = boottime
+    clock: Callable[[], float] = read_boottime
     wall: Callable[[], float] = time.time
     pause: Callable[[float], None] = time.sleep
-    boot: Callable[[], str] = boot_id
+    boot: Callable[[], str] = read_boot_id
     _told: set[str] = field(default_factory=set, init=False)
     _refused: dict[str, str] = field(default_factory=dict, init=False)  # text of a section, or of ups.conf -> why not
     _state: State | None = field(default=None, init=False)
 
     def look(self) -> Look:
         """Read all, and decide. Changes nothing. Raises ReconcileError."""
-        seen_bus = glance.bus(self.policy.sysfs)
+        seen_bus = quiet.describe_bus(self.policy.sysfs)
         now = self.clock()
         files = self._identities()
         memory = self._load()
@@ -120,7 +120,7 @@ class Observer:
         remarks: list[str] = []
         devices, whole = self._devices(remarks)
         upses, asked, troubled = self._upses(devices, known, memory, remarks)
-        resolution = usb_names.resolve(known, upses, self._prudent(known, whole), release)
+        resolution = usb_names.resolve_names(known, upses, self._prudent(known, whole), release)
         resolution = self._but_for_refused(resolution, known, remarks)
         if known.conf.sections and (release is None or not whole):
             # NUT is being installed anew, or only lsusb could be asked: too little is known to change what there is
@@ -139,7 +139,7 @@ class Observer:
             resolution = replace(resolution, conf=known.conf, found=known.found)
             plan = decide.plan(resolution, known, seen, server, power, memory.tries, now, self.policy)
             text = self._text(plan, old)
-        drivers = [base_systemd.driver(name) for name in (plan.conf or known.conf).sections]
+        drivers = [base_systemd.driver_unit(name) for name in (plan.conf or known.conf).sections]
         plan, left = owed.add_owed(plan, self._pending(), drivers, power, found)
         if text is not None:
             plan = replace(plan, before=(*stop_watcher(found[base_systemd.WATCHER]), *plan.before))
@@ -170,7 +170,7 @@ class Observer:
             troubled=troubled or bool(self._refused) or (power is None and bool(names)),
         )
 
-    def complete(self, wanted: str) -> tuple[str, Resolution]:
+    def complete(self, wanted: str) -> tuple[str, NameResolution]:
         """Return the ups.conf that follows from WANTED (the text of ups.conf.wanted) and from what is plugged in now.
 
         For the module config, which writes both files itself. Raises ReconcileError.
@@ -188,20 +188,20 @@ class Observer:
         remarks: list[str] = []
         devices, whole = self._devices(remarks)
         upses, _asked, _troubled = self._upses(devices, known, memory, remarks)
-        resolution = usb_names.resolve(known, upses, self._prudent(known, whole), self._release())
+        resolution = usb_names.resolve_names(known, upses, self._prudent(known, whole), self._release())
         resolution = _with_old(resolution, known, self._working(known, resolution))
         resolution = replace(resolution, remarks=(*remarks, *resolution.remarks))
-        return ups_conf_text.compose(
+        return ups_conf_text.compose_text(
             ups_conf_text.header_of(wanted), resolution.conf, resolution.found, old
         ), resolution
 
-    def _working(self, known: Known, resolution: Resolution) -> list[str]:
+    def _working(self, known: KnownUpses, resolution: NameResolution) -> list[str]:
         """Return the sections that would only say more of a UPS that is served, and whose driver is not restarted for that."""
-        names = [name for name in resolution.plugged if says_more(name, known, resolution)]
+        names = [name for name in resolution.plugged if only_adds_keys(name, known, resolution)]
         if not names:
             return []
         fresh = self._ask(list(resolution.plugged)).status
-        return [name for name in names if name in fresh and others_have(name, known, resolution, fresh)]
+        return [name for name in names if name in fresh and are_others_served(name, known, resolution, fresh)]
 
     def _load(self) -> State:
         if self._state is None:
@@ -218,7 +218,7 @@ class Observer:
             self.local.manifest,
             self.local.pending.path,
         ]
-        return {str(path): quiet.identity(str(path)) for path in paths}
+        return {str(path): quiet.identify_file(str(path)) for path in paths}
 
     def _read(self, name: str) -> str | None:
         try:
@@ -227,18 +227,18 @@ class Observer:
             path = self.local.folder / name
             raise ReconcileError(f"{path} can't be read: {error.strerror}. Nothing was changed") from None
 
-    def _known(self, memory: State, wanted: str | None = None) -> tuple[Known, str]:
+    def _known(self, memory: State, wanted: str | None = None) -> tuple[KnownUpses, str]:
         old = self._read("ups.conf") or ""
         wanted = self._read("ups.conf.wanted") if wanted is None else wanted
-        conf, found = ups_conf.parse(old), ups_conf_text.found_in(old)
+        conf, found = ups_conf.parse_ups_conf(old), ups_conf_text.found_sections(old)
         # A run that was cut short has written ups.conf or not: what stands there tells which.
         written = dict(memory.written)
         for name, section in conf.sections.items():
-            if name in memory.intended and memory.intended[name] == ups_conf.render([section]):
+            if name in memory.intended and memory.intended[name] == ups_conf.render_sections([section]):
                 written[name] = memory.intended[name]
-        parsed = ups_conf.parse(wanted or "")
+        parsed = ups_conf.parse_ups_conf(wanted or "")
         # emptied by the module config when nothing is left to the host any more
-        return Known(parsed if parsed.sections else None, conf, found, memory.memory, written), old
+        return KnownUpses(parsed if parsed.sections else None, conf, found, memory.memory, written), old
 
     def _release(self) -> Release | None:
         if self.release is None:
@@ -248,33 +248,35 @@ class Observer:
     def _devices(self, remarks: list[str]) -> tuple[tuple[UsbDevice, ...], bool]:
         """Return what is on the bus, and whether all is known of it: lsusb tells neither serials nor places."""
         try:
-            return bus.scan(Path(self.policy.sysfs), Path(self.policy.dev)), True
+            return bus.scan_bus(Path(self.policy.sysfs), Path(self.policy.dev)), True
         except bus.UsbError as error:
             remarks.append(f"{error}; lsusb is asked instead")
         try:
-            return bus.by_lsusb(self.local.runner), False
+            return bus.scan_with_lsusb(self.local.runner), False
         except bus.UsbError as error:
             raise ReconcileError(f"what is on the USB bus can't be found out: {error}. Nothing was changed") from None
 
-    def _prudent(self, known: Known, whole: bool) -> Policy:
+    def _prudent(self, known: KnownUpses, whole: bool) -> UsbPolicy:
         """Return the policy, without new names where too little is known of the UPSes to tell that they have none."""
         named = known.conf.sections or known.wanted
-        return replace(self.policy, unknown="") if named and not whole else self.policy
+        return replace(self.policy, default_name="") if named and not whole else self.policy
 
     def _upses(
-        self, devices: tuple[UsbDevice, ...], known: Known, memory: State, remarks: list[str]
-    ) -> tuple[tuple[Ups, ...], tuple[str, ...], bool]:
+        self, devices: tuple[UsbDevice, ...], known: KnownUpses, memory: State, remarks: list[str]
+    ) -> tuple[tuple[UsbUps, ...], tuple[str, ...], bool]:
         """Return the UPSes among the devices, those that nut-scanner has been asked about, and whether it failed."""
         sections = [*known.conf.sections.values(), *(known.wanted.sections.values() if known.wanted else ())]
         telling = [
-            section for section in sections if any(key.lower() in fingerprint.WHICH for key, _value in section.keys)
+            section
+            for section in sections
+            if any(key.lower() in fingerprint.IDENTITY_KEYS for key, _value in section.keys)
         ]
 
         def named(device: UsbDevice) -> bool:
-            return any(fingerprint.means(section, device) for section in telling)
+            return any(fingerprint.matches_device(section, device) for section in telling)
 
-        table = bus.table(self.tables) if self.tables else bus.table()
-        upses = bus.candidates(devices, table, self.policy, named)
+        table = bus.read_id_table(self.tables) if self.tables else bus.read_id_table()
+        upses = bus.find_upses(devices, table, self.policy, named)
         unknown = [ups.device for ups in upses if not ups.driver and not named(ups.device) and not self._ruled(ups)]
         present = {f"{device.ids} {device.bus} {device.device}" for device in devices}
         asked = tuple(key for key in memory.asked if key in present)
@@ -288,16 +290,21 @@ class Observer:
             remarks.append(f"nut-scanner can't be asked which driver {', '.join(map(describe, new))} needs: {error}")
             return upses, asked, True
         asked += tuple(f"{device.ids} {device.bus} {device.device}" for device in new if device.ids not in scanned)
-        return bus.candidates(devices, table, self.policy, named, scanned), asked, False
+        return bus.find_upses(devices, table, self.policy, named, scanned), asked, False
 
-    def _ruled(self, ups: Ups) -> bool:
+    def _ruled(self, ups: UsbUps) -> bool:
         rule = self.policy.rule_for(ups.device)
         return rule is not None and bool(rule.driver)
 
     def _units(self, names: Sequence[str]) -> dict[str, base_systemd.Unit]:
         try:
-            return base_systemd.show(
-                [*map(base_systemd.driver, names), base_systemd.SERVER, base_systemd.MONITOR, base_systemd.WATCHER],
+            return base_systemd.show_units(
+                [
+                    *map(base_systemd.driver_unit, names),
+                    base_systemd.SERVER,
+                    base_systemd.MONITOR,
+                    base_systemd.WATCHER,
+                ],
                 self.local.runner,
             )
         except base_systemd.UnitError as error:
@@ -309,8 +316,8 @@ class Observer:
     def _ask(self, names: Sequence[str]) -> _Said:
         """Ask upsd for the UPSes of these names. One that hangs is waited for UPSD_SECONDS."""
         try:
-            with Client(*self._place(), timeout=UPSD_SECONDS) as client:
-                states = snapshot.snapshot(client)
+            with UpsdClient(*self._place(), timeout=UPSD_SECONDS) as client:
+                states = snapshot.take_snapshot(client)
         except UpsdFailure as error:
             self.debug(str(error))
             return _Said({}, dict.fromkeys(names, UNREACHABLE), None)
@@ -323,13 +330,13 @@ class Observer:
                 status[name] = state.status
             else:
                 errors[name] = "UNKNOWN-UPS" if state is None else state.error or "WAIT"
-        return _Said(status, errors, tuple(snapshot.careful(states)))
+        return _Said(status, errors, tuple(snapshot.list_not_on_mains(states)))
 
     @staticmethod
     def _seen(
         name: str,
         found: Mapping[str, base_systemd.Unit],
-        resolution: Resolution,
+        resolution: NameResolution,
         said: _Said,
         *,
         memory: State,
@@ -343,7 +350,7 @@ class Observer:
         # a memory that was lost makes nothing new of what is served
         lost = not memory.memory and name in said.status
         return decide.Seen(
-            unit=found[base_systemd.driver(name)],
+            unit=found[base_systemd.driver_unit(name)],
             status=said.status.get(name, ()),
             error=said.errors.get(name, ""),
             since=now if name in said.status else memory.silent.get(name, now),
@@ -353,12 +360,12 @@ class Observer:
             last=memory.last.get(name, ()) if stands_in else said.status.get(name, memory.last.get(name, ())),
         )
 
-    def _but_for_refused(self, resolution: Resolution, known: Known, remarks: list[str]) -> Resolution:
+    def _but_for_refused(self, resolution: NameResolution, known: KnownUpses, remarks: list[str]) -> NameResolution:
         """Leave the sections as they are that NUT has refused in this run; the others need not wait for them."""
         refused = {
             name: words
             for name, section in resolution.conf.sections.items()
-            if (words := self._refused.get(ups_conf.render([section])))
+            if (words := self._refused.get(ups_conf.render_sections([section])))
         }
         remarks += refused.values()
         return _with_old(resolution, known, refused)
@@ -366,8 +373,8 @@ class Observer:
     @staticmethod
     def _remembered(
         memory: State,
-        known: Known,
-        resolution: Resolution,
+        known: KnownUpses,
+        resolution: NameResolution,
         seen: Mapping[str, decide.Seen],
         *,
         now: float,
@@ -379,7 +386,7 @@ class Observer:
         }
         # what a play has written is not an edit by hand
         agreed = {
-            name: ups_conf.render([section])
+            name: ups_conf.render_sections([section])
             for name, section in known.conf.sections.items()
             if name not in resolution.fixed and resolution.conf.sections.get(name) == section
         }
@@ -396,7 +403,7 @@ class Observer:
         if plan.conf is None:
             return None
         wanted = self._read("ups.conf.wanted")
-        text = ups_conf_text.compose(
+        text = ups_conf_text.compose_text(
             ups_conf_text.header_of(old if wanted is None else wanted), plan.conf, plan.found, old
         )
         return None if text == old else text
@@ -406,8 +413,10 @@ class Observer:
         return (DUMMY_PORT,) if needed and self._read(DUMMY_PORT) != DUMMY else ()
 
     def _pending(self) -> list[Action]:
-        names = ups_conf.parse(self._read("ups.conf") or "").sections
-        return self.local.pending.read([*map(base_systemd.driver, names), base_systemd.SERVER, base_systemd.MONITOR])
+        names = ups_conf.parse_ups_conf(self._read("ups.conf") or "").sections
+        return self.local.pending.read(
+            [*map(base_systemd.driver_unit, names), base_systemd.SERVER, base_systemd.MONITOR]
+        )
 
 
 def digest(text: str) -> str:

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether all is as the last run left it, found out with next to nothing: nearly each run of the agent ends here.
+"""Find out at next to no cost whether everything is as the last run left it: nearly each run of the agent ends here.
 
-The last run leaves a text that says how the bus, the files and the answers of upsd look while all is well. Here they are
-compared. No other process is started, and no module is imported that this does not use: the program keeps no compiled
-code, so each line counts, and socket, json, subprocess and dataclasses would cost more than all the rest.
+The last run leaves a note of how the bus, the files and upsd's answers look while all is well (see quiet_note.py). This file
+compares. start.sh runs it by itself, before Python knows of the archive: it is compiled at each run and no other file is read,
+so it is short, and imports nothing of ours and nothing that Python has not built in.
 """
 
 from __future__ import annotations
@@ -15,31 +15,59 @@ import _socket
 import os
 import time
 
-from .glance import bus
-
 TYPE_CHECKING = False  # importing it from typing would take as long as all the rest
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 FIRST = "nut-hotplug: all is well 1"
 LAST = "end"
-SECONDS = 2.0  # for all answers of upsd; it needs a millisecond
+SECONDS = 2.0  # for all of upsd's answers; they take a millisecond
 LIMIT = 4 << 20
-# the flags of ups.status that say where the power comes from, and that a UPS is busy
+_UEVENT_BYTES = 4096  # a uevent file has some 200
+# flags of ups.status that say where the power comes from, or that the UPS is busy
 _POWER = ("OL", "OB", "LB", "FSD", "CAL", "BYPASS", "OFF", "WAIT")
 
 
-def identity(path: str) -> str:
-    """Say which file stands at PATH, as it was last written: another text for each other one. "-" if there is none."""
+def describe_bus(sysfs: str = "/sys") -> str:
+    """Return a sorted line for each USB device and hub: its name in sysfs, a blank, its uevent file on one line.
+
+    Interfaces and devices that vanish while they are read are left out; "" without a bus. uevent holds bus and device number,
+    so the text changes whenever a device comes, goes or is replugged. Raises OSError if the directory can't be read.
+    """
+    folder = f"{sysfs}/bus/usb/devices"
     try:
-        seen = os.stat(path)  # noqa: PTH116 - pathlib is dear
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if ":" not in entry.name)
+    except FileNotFoundError:
+        return ""
+    lines = []
+    for name in names:
+        try:
+            # O_NONBLOCK: a FIFO in its place must not stop us
+            file = os.open(f"{folder}/{name}/uevent", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            text = os.read(file, _UEVENT_BYTES)
+        except OSError:
+            continue
+        finally:
+            os.close(file)
+        lines.append(f"{name} {' '.join(text.decode('utf-8', 'replace').split())}")
+    return "\n".join(lines)
+
+
+def identify_file(path: str) -> str:
+    """Return a text that changes whenever the file at PATH is written or replaced. "-" if there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - pathlib is dear
     except FileNotFoundError:
         return "-"
-    return f"{seen.st_mtime_ns} {seen.st_size} {seen.st_ino}"
+    return f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
 
 
-def kind(answer: str) -> str:
-    """Reduce an answer to GET VAR NAME ups.status to what matters: the flags about power, or the error. Charging does not."""
+def classify_answer(answer: str) -> str:
+    """Return the flags about power in an answer to GET VAR NAME ups.status, or the error. Charging is left out."""
     parts = answer.split('"')
     if answer.startswith("ERR "):
         return answer
@@ -49,10 +77,10 @@ def kind(answer: str) -> str:
     return " ".join([flag for flag in _POWER if flag in words])
 
 
-def ask(address: str, port: int, names: Sequence[str], seconds: float = SECONDS) -> list[str]:
-    """Ask upsd for the status of UPSes, all at once, and return the kinds of its answers. address: numeric.
+def ask_upsd(address: str, port: int, names: Sequence[str], seconds: float = SECONDS) -> list[str]:
+    """Ask upsd at a numeric address for the status of UPSes, all at once, and return the answers, classified.
 
-    Raises OSError, also if it takes longer than SECONDS (TimeoutError), or hangs up.
+    Raises OSError if upsd can't be reached or hangs up, and TimeoutError after SECONDS.
     """
     deadline = time.monotonic() + seconds
     connection = _socket.socket(_socket.AF_INET6 if ":" in address else _socket.AF_INET, _socket.SOCK_STREAM)
@@ -60,75 +88,46 @@ def ask(address: str, port: int, names: Sequence[str], seconds: float = SECONDS)
         connection.settimeout(seconds)
         connection.connect((address, port))
         connection.send("".join([f"GET VAR {name} ups.status\n" for name in names]).encode("ascii"))
-        said = b""
-        while said.count(b"\n") < len(names):
+        answers = b""
+        while answers.count(b"\n") < len(names):
             left = deadline - time.monotonic()
-            if left <= 0 or len(said) > LIMIT:
+            if left <= 0 or len(answers) > LIMIT:
                 raise TimeoutError
             connection.settimeout(left)
             more = connection.recv(65536)
             if not more:
                 raise OSError("upsd hung up")
-            said += more
+            answers += more
     finally:
         connection.close()
-    return [kind(line) for line in said.decode("latin-1").split("\n")[:-1]]
-
-
-def describe(
-    sysfs: str,
-    seen: str,
-    files: Mapping[str, str],
-    place: tuple[str, int],
-    answers: Mapping[str, str],
-    *,
-    until: float,
-) -> str:
-    """Write down how it looks while all is well, for is_quiet().
-
-    seen: glance.bus(sysfs). files: path -> identity(path). place: where upsd is asked, a numeric address and a port. answers:
-    name of a UPS -> kind of its answer. until: seconds of CLOCK_BOOTTIME, after which the whole is looked at in any case.
-    Raises ValueError for a name or path that has no place in a line.
-    """
-    fields = [
-        FIRST,
-        f"until {int(until)}",
-        f"upsd {place[0]} {place[1]}",
-        *(f"ups {name} {answer}" for name, answer in answers.items()),
-        *(f"file {known} {path}" for path, known in ((path, known.replace(" ", ",")) for path, known in files.items())),
-        f"bus {sysfs}",
-    ]
-    strange = [one for one in [*fields, *answers] if not one.isprintable()]
-    strange += [name for name in answers if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii()]
-    if strange:
-        raise ValueError(f"{strange[0]!r} can't be asked for in passing")
-    return "\n".join([*fields, seen, LAST, ""])
+    return [classify_answer(line) for line in answers.decode("latin-1").split("\n")[:-1]]
 
 
 def is_quiet(path: str, now: float | None = None) -> bool:
-    """Say whether all is as the text at PATH has it. Whatever is odd, there or elsewhere, is not quiet. Never raises.
+    """Return whether everything is as the note at PATH says. False for anything odd. Never raises.
 
-    now: seconds of CLOCK_BOOTTIME, if the kernel's are not to count.
+    now: seconds of CLOCK_BOOTTIME; the kernel's by default.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            left = os.read(handle, LIMIT)
+            note = os.read(handle, LIMIT)
         finally:
             os.close(handle)
-        return _agrees(
-            left.decode("utf-8", "surrogateescape"), time.clock_gettime(time.CLOCK_BOOTTIME) if now is None else now
+        return _agrees_with_note(
+            note.decode("utf-8", "surrogateescape"), time.clock_gettime(time.CLOCK_BOOTTIME) if now is None else now
         )
-    except Exception:  # whatever it is, the long way finds out, and says so
+    except Exception:  # the full run finds out what it is, and reports it
         return False
 
 
-def _agrees(left: str, now: float) -> bool:
-    head, marker, seen = left.partition("\nbus ")
+def _agrees_with_note(note: str, now: float) -> bool:
+    """Compare. The lines of a note are those that quiet_note.compose() writes."""
+    head, marker, bus = note.partition("\nbus ")
     lines = head.split("\n")
     if not marker or lines[0] != FIRST:
         return False
-    sysfs, _newline, rest = seen.partition("\n")
+    sysfs, _newline, rest = bus.partition("\n")
     address, port = "", 0
     expected = {}
     for line in lines[1:]:
@@ -141,8 +140,8 @@ def _agrees(left: str, now: float) -> bool:
             address, port = value, int(more)
         elif word == "ups":
             expected[value] = more
-        elif word != "file" or identity(more).replace(" ", ",") != value:
+        elif word != "file" or identify_file(more).replace(" ", ",") != value:
             return False
-    if rest != f"{bus(sysfs)}\n{LAST}\n":
+    if rest != f"{describe_bus(sysfs)}\n{LAST}\n":
         return False
-    return not expected or ask(address, port, list(expected)) == list(expected.values())
+    return not expected or ask_upsd(address, port, list(expected)) == list(expected.values())

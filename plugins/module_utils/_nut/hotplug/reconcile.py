@@ -19,7 +19,7 @@ from ..base import files as base_files
 from ..base import hostnames, sets
 from ..base.text import printable
 from ..conf import nut_conf
-from . import glance, quiet
+from . import quiet, quiet_note
 from .act import Actor, Outcome
 from .look import Look
 from .observe import UPSD_SECONDS, ReconcileError, digest
@@ -55,7 +55,7 @@ class Host(Actor):
                 if found:
                     self.say(printable(found, 500))
                 yield
-        except sets.Unfinished as error:
+        except sets.UnfinishedSet as error:
             raise ReconcileError(str(error)) from None
 
     def run(self, seconds: float = RUN_SECONDS) -> Outcome:
@@ -87,19 +87,19 @@ class Host(Actor):
                 if not outcome.changed and not outcome.failed:
                     self._leave_quiet(look)
                 # as late as can be: an event that comes while this service runs starts no other run
-                if late or glance.bus(self.policy.sysfs) == look.glance:
+                if late or quiet.describe_bus(self.policy.sysfs) == look.glance:
                     break
             return Outcome(look, tuple(done), tuple(dict.fromkeys(failed)), written)
 
     def _settle(self) -> None:
         """Wait until a bus that has changed since the last run changes no more: a hub brings its devices one by one."""
-        seen = glance.bus(self.policy.sysfs)
+        seen = quiet.describe_bus(self.policy.sysfs)
         if digest(seen) == self._load().bus:
             return
         end = self.clock() + SETTLE_MOST
         while self.clock() < end:
             self.pause(SETTLE)
-            before, seen = seen, glance.bus(self.policy.sysfs)
+            before, seen = seen, quiet.describe_bus(self.policy.sysfs)
             if seen == before:
                 return
         self.debug("the bus does not come to rest")
@@ -114,35 +114,35 @@ class Host(Actor):
         while True:
             self.pause(POLL)
             now = self.clock()
-            if now >= min([end, *soon.values()]) or glance.bus(self.policy.sysfs) != look.glance:
+            if now >= min([end, *soon.values()]) or quiet.describe_bus(self.policy.sysfs) != look.glance:
                 return True
             status = self._ask(list(soon)).status
             if any(name in look.seen and (name in status) != look.seen[name].fresh for name in soon):
                 return True
 
     def _leave_quiet(self, look: Look) -> None:
-        """Write down how all looks now, if there is nothing to do before something changes. See quiet.py."""
+        """Write down how all looks now, if there is nothing to do before something changes. See quiet_note.py."""
         if look.changes or look.left or look.troubled:
             return
         wanted = {}
         for name in look.known.conf.sections:
             seen = look.seen[name]
             answer = f'VAR {name} ups.status "{" ".join(seen.status)}"' if seen.fresh else f"ERR {seen.error}"
-            wanted[name] = quiet.kind(answer)
+            wanted[name] = quiet.classify_answer(answer)
         try:
             place = self._answering(wanted) if wanted else ("-", 0)
-            files = {**look.files, str(self.local.memory): quiet.identity(str(self.local.memory))}
+            files = {**look.files, str(self.local.memory): quiet.identify_file(str(self.local.memory))}
             until = min([look.time + QUIET_SECONDS, *look.plan.waits.values()])
-            text = quiet.describe(self.policy.sysfs, look.glance, files, place, wanted, until=until)
-            base_files.replace({self.local.room / QUIET: text}, 0o600)
+            text = quiet_note.compose(self.policy.sysfs, look.glance, files, place, wanted, until=until)
+            base_files.replace_files({self.local.room / QUIET: text}, 0o600)
         except (OSError, ValueError, base_files.WriteError) as error:
             self.debug(f"the next run looks at all again: {error}")
 
     def _answering(self, wanted: Mapping[str, str]) -> tuple[str, int]:
         """Return the address at which upsd gives these answers. Raises OSError if there is none."""
         host, port = self._place()
-        for address in hostnames.resolve(host, UPSD_SECONDS):
+        for address in hostnames.resolve_name(host, UPSD_SECONDS):
             with contextlib.suppress(OSError):
-                if quiet.ask(address, port, list(wanted)) == list(wanted.values()):
+                if quiet.ask_upsd(address, port, list(wanted)) == list(wanted.values()):
                     return address, port
         raise OSError("upsd says something else by now")

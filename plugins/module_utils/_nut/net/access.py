@@ -58,7 +58,7 @@ _RULES = (
 
 
 @dataclass(frozen=True)
-class Source:
+class AllowedSource:
     """Somebody who may connect."""
 
     name: str  # in the inventory, or as it stands in nut_server_allow; a word
@@ -66,7 +66,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedTable:
     """The table as the kernel has it."""
 
     ports: frozenset[int]
@@ -80,23 +80,23 @@ class Loaded:
 # Who
 
 
-def make_source(name: str, address: str) -> Source:
+def make_source(name: str, address: str) -> AllowedSource:
     """Return a source in its usual form. Raises AccessError."""
-    return Source(re.sub("[^A-Za-z0-9_.:/-]", "_", name) or "_", parse_source(address))
+    return AllowedSource(re.sub("[^A-Za-z0-9_.:/-]", "_", name) or "_", parse_source(address))
 
 
 def resolve_sources(
-    sources: Iterable[Source], resolve: Resolve
-) -> tuple[dict[Source, tuple[str, ...]], dict[Source, str]]:
+    sources: Iterable[AllowedSource], resolve: Resolve
+) -> tuple[dict[AllowedSource, tuple[str, ...]], dict[AllowedSource, str]]:
     """Return the addresses and networks of each source, and for each that has none a sentence that says why.
 
-    resolve: as hostnames.resolve.
+    resolve: as hostnames.resolve_name.
     """
-    found: dict[Source, tuple[str, ...]] = {}
-    problems: dict[Source, str] = {}
+    found: dict[AllowedSource, tuple[str, ...]] = {}
+    problems: dict[AllowedSource, str] = {}
     wanted = dict.fromkeys(sources)
     names = dict.fromkeys(source.address for source in wanted if not is_literal(source.address))
-    answers, errors = hostnames.resolve_all(names, RESOLVE_SECONDS, resolve)
+    answers, errors = hostnames.resolve_names(names, RESOLVE_SECONDS, resolve)
     for source in wanted:
         label = source.name if source.name == source.address else f"{source.name} ({source.address})"
         error = errors.get(source.address)
@@ -118,13 +118,13 @@ def resolve_sources(
     return found, problems
 
 
-def keep_known(
-    found: Mapping[Source, Sequence[str]],
-    problems: Mapping[Source, str],
-    before: Mapping[Source, Sequence[str]],
-) -> tuple[dict[Source, tuple[str, ...]], list[str]]:
+def keep_known_addresses(
+    found: Mapping[AllowedSource, Sequence[str]],
+    problems: Mapping[AllowedSource, str],
+    before: Mapping[AllowedSource, Sequence[str]],
+) -> tuple[dict[AllowedSource, tuple[str, ...]], list[str]]:
     """Return who is allowed, with what was known before of those who have no address now, and what to warn of."""
-    allowed: dict[Source, tuple[str, ...]] = {source: tuple(those) for source, those in found.items()}
+    allowed: dict[AllowedSource, tuple[str, ...]] = {source: tuple(those) for source, those in found.items()}
     warnings = []
     for source, sentence in problems.items():
         allowed[source] = tuple(before.get(source, ()))
@@ -137,46 +137,46 @@ def keep_known(
     return allowed, warnings
 
 
-def widen(text: str, resolve: Resolve) -> str:
+def widen_table(text: str, resolve: Resolve) -> str:
     """Return a file that render() made with the addresses that its names have by now; the text itself if these are in it.
 
     Nobody is shut out by this, whatever a name server says, as that could shut down a secondary that is on battery. The next
     deployment does so. Of a name whose addresses change again and again the last ones count.
     """
-    before = known_sources(text)
+    before = parse_sources(text)
     names = [source for source in before if not is_literal(source.address)]
     found, _unused = resolve_sources(names, resolve)
     new = {source: [one for one in those if one not in before[source]] for source, those in found.items()}
     if not any(new.values()):
         return text
     after = {source: (*those, *new.get(source, ()))[-_MOST:] for source, those in before.items()}
-    return render(known_ports(text), after)
+    return render_table(parse_ports(text), after)
 
 
 # The text
 
 
-def render(ports: Iterable[int], allowed: Mapping[Source, Sequence[str]]) -> str:
+def render_table(ports: Iterable[int], allowed: Mapping[AllowedSource, Sequence[str]]) -> str:
     """Return the file that nft loads. allowed: the addresses and networks of each source. Raises AccessError."""
     numbers = sorted(set(ports))
     wrong = [port for port in numbers if isinstance(port, bool) or not 0 < port < 65536]
     if wrong or not numbers:
         raise AccessError(f"upsd's port must be a number from 1 to 65535, not {wrong[0] if wrong else 'none'}")
-    networks = collapse(one for those in allowed.values() for one in those)
+    networks = collapse_networks(one for those in allowed.values() for one in those)
     known = "".join(f"{_KNOWN}{' '.join((source.name, source.address, *those))}\n" for source, those in allowed.items())
     sets = [
-        _set("ports", "inet_service", ", ".join(map(str, numbers))),
+        _render_set("ports", "inet_service", ", ".join(map(str, numbers))),
         *(
-            _set(
+            _render_set(
                 f"allowed{suffix}",
                 f"{kind}_addr",
-                ", ".join(_written(one) for one in networks if one.version == version),
+                ", ".join(_format_network(one) for one in networks if one.version == version),
                 "interval",
             )
             for suffix, kind, version in (("4", "ipv4", 4), ("6", "ipv6", 6))
         ),
         *(
-            _set(f"refused{suffix}", f"{kind}_addr", "", "dynamic,timeout", "size 1024", "timeout 1d")
+            _render_set(f"refused{suffix}", f"{kind}_addr", "", "dynamic,timeout", "size 1024", "timeout 1d")
             for suffix, kind in (("4", "ipv4"), ("6", "ipv6"))
         ),
     ]
@@ -188,17 +188,17 @@ def render(ports: Iterable[int], allowed: Mapping[Source, Sequence[str]]) -> str
     )
 
 
-def _set(name: str, kind: str, elements: str, flags: str = "", *more: str) -> str:
+def _render_set(name: str, kind: str, elements: str, flags: str = "", *more: str) -> str:
     lines = [f"type {kind}", *([f"flags {flags}"] if flags else []), *more]
     lines += [f"elements = {{ {elements} }}"] if elements else []
     return f"\tset {name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
 
 
-def _written(network: Network) -> str:
+def _format_network(network: Network) -> str:
     return str(network.network_address) if network.num_addresses == 1 else str(network)
 
 
-def collapse(texts: Iterable[str]) -> tuple[Network, ...]:
+def collapse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
     """Return the smallest list of networks that has these addresses and networks: nft refuses a set whose parts overlap."""
     networks = [ipaddress.ip_network(one) for one in texts]
     v4 = [one for one in networks if isinstance(one, ipaddress.IPv4Network)]
@@ -206,15 +206,15 @@ def collapse(texts: Iterable[str]) -> tuple[Network, ...]:
     return (*ipaddress.collapse_addresses(v4), *ipaddress.collapse_addresses(v6))
 
 
-def known_sources(text: str) -> dict[Source, tuple[str, ...]]:
+def parse_sources(text: str) -> dict[AllowedSource, tuple[str, ...]]:
     """Return who is allowed by a file that render() made, with the addresses and networks; what is no such file has nobody."""
-    found: dict[Source, tuple[str, ...]] = {}
+    found: dict[AllowedSource, tuple[str, ...]] = {}
     for line in text.splitlines():
         if not line.startswith(_KNOWN):
             continue
         try:
             name, address, *those = line.removeprefix(_KNOWN).split()
-            collapse(those)
+            collapse_networks(those)
             source = make_source(name, address)
         except ValueError:
             continue
@@ -222,7 +222,7 @@ def known_sources(text: str) -> dict[Source, tuple[str, ...]]:
     return found
 
 
-def known_ports(text: str) -> frozenset[int]:
+def parse_ports(text: str) -> frozenset[int]:
     """Return the ports that a file which render() made is about."""
     found = re.search(r"set ports \{\s*type inet_service\s*elements = \{ ([0-9, ]+) \}", text)
     return frozenset(map(int, found[1].split(", "))) if found else frozenset()
@@ -231,36 +231,36 @@ def known_ports(text: str) -> frozenset[int]:
 # The kernel's
 
 
-def read_table(run: Run) -> Loaded | None:
+def read_table(run: Run) -> LoadedTable | None:
     """Return the table as the kernel has it; None if it has none of ours, or nft is not there."""
     code, said = run(LIST)
     return None if code else parse_table(said)
 
 
-def parse_table(listed: str) -> Loaded | None:
+def parse_table(listed: str) -> LoadedTable | None:
     """Read what LIST shows; None if that is no table of ours."""
     try:
-        entries = jsontext.parse(listed)["nftables"]
+        entries = jsontext.parse_json(listed)["nftables"]
         sets = {entry["set"]["name"]: entry["set"].get("elem", []) for entry in entries if "set" in entry}
         chains = [entry["chain"] for entry in entries if "chain" in entry]
         counters = {entry["counter"]["name"]: entry["counter"]["packets"] for entry in entries if "counter" in entry}
-        return Loaded(
+        return LoadedTable(
             ports=frozenset(int(port) for port in sets["ports"]),
-            allowed=collapse(
-                one for name in ("allowed4", "allowed6") for each in sets.get(name, []) for one in _element(each)
+            allowed=collapse_networks(
+                one for name in ("allowed4", "allowed6") for each in sets.get(name, []) for one in _parse_element(each)
             ),
             rules=sum(1 for entry in entries if "rule" in entry),
             hooked=[(one.get("hook"), one.get("policy")) for one in chains] == [("input", "accept")],
             refused=int(counters["refused"]),
             refused_from=tuple(
-                one for name in ("refused4", "refused6") for each in sets.get(name, []) for one in _element(each)
+                one for name in ("refused4", "refused6") for each in sets.get(name, []) for one in _parse_element(each)
             ),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
 
 
-def _element(given: Any) -> list[str]:
+def _parse_element(given: Any) -> list[str]:
     """Return an element of a set as addresses and networks. nft may show neighbours as a range."""
     if isinstance(given, Mapping) and "elem" in given:
         given = given["elem"]["val"]
@@ -272,7 +272,7 @@ def _element(given: Any) -> list[str]:
     return [str(given)]
 
 
-def explain_refusals(loaded: Loaded | None, limit: int = 6) -> str:
+def explain_refusals(loaded: LoadedTable | None, limit: int = 6) -> str:
     """Return a sentence on who was refused, for a machine that is missing among those who are logged in; "" if nobody was."""
     if loaded is None or not loaded.refused_from:
         return ""
@@ -284,17 +284,17 @@ def explain_refusals(loaded: Loaded | None, limit: int = 6) -> str:
     )
 
 
-def find_difference(loaded: Loaded | None, text: str) -> str:
+def find_difference(loaded: LoadedTable | None, text: str) -> str:
     """Return how the loaded table differs from a file that render() made; "" if it does not."""
     if loaded is None:
         return f"the table {FAMILY} {TABLE} is not loaded"
-    if loaded.ports != known_ports(text):
+    if loaded.ports != parse_ports(text):
         return "the loaded table covers other ports"
     if loaded.rules != len(_RULES) or not loaded.hooked:
         return "its rules were changed"
-    wanted = collapse(one for those in known_sources(text).values() for one in those)
+    wanted = collapse_networks(one for those in parse_sources(text).values() for one in those)
     if loaded.allowed != wanted:
-        return f"the loaded table allows {', '.join(map(_written, loaded.allowed)) or 'no address'}"
+        return f"the loaded table allows {', '.join(map(_format_network, loaded.allowed)) or 'no address'}"
     return ""
 
 
@@ -304,11 +304,11 @@ def is_allowed(address: str, networks: Iterable[Network]) -> bool:
     return host.is_loopback or any(host in one for one in networks)
 
 
-def find_shut_out(addresses: Iterable[str], text: str, loaded: Loaded | None) -> list[str]:
+def find_shut_out(addresses: Iterable[str], text: str, loaded: LoadedTable | None) -> list[str]:
     """Return who of these may connect now, and could not once the file that render() made is loaded."""
-    wanted = collapse(one for those in known_sources(text).values() for one in those)
+    wanted = collapse_networks(one for those in parse_sources(text).values() for one in those)
     limited = loaded is not None and loaded.hooked and loaded.rules == len(_RULES)
-    now = loaded.allowed if loaded is not None and limited and known_ports(text) <= loaded.ports else None
+    now = loaded.allowed if loaded is not None and limited and parse_ports(text) <= loaded.ports else None
     out = [
         address
         for address in set(addresses)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..base import files, hostnames, sets
-from ..base.cli import Say, for_terminals
+from ..base.cli import PrintText, make_printing
 from ..base.paths import ACCESS_TABLE
-from ..base.process import runner
+from ..base.process import make_runner
 from ..base.systemd import Run
 from ..base.text import printable
 from . import access
@@ -25,67 +25,69 @@ SECONDS = 20
 
 
 @dataclass
-class Keeper:
+class AccessKeeper:
     """Keeps the loaded table as its file has it, and the file as the names in it have it. out, err: take lines."""
 
-    out: Say
-    err: Say
+    out: PrintText
+    err: PrintText
     root: Path = Path("/")
-    run: Run = field(default_factory=lambda: runner(SECONDS))
-    resolve: access.Resolve = hostnames.resolve
+    run: Run = field(default_factory=lambda: make_runner(SECONDS))
+    resolve: access.Resolve = hostnames.resolve_name
 
     def __post_init__(self) -> None:
         """Keep what names and nft say from being obeyed by a terminal."""
-        self.out, self.err = for_terminals(self.out), for_terminals(self.err)
+        self.out, self.err = make_printing(self.out), make_printing(self.err)
 
-    def read(self) -> str:
+    def read_file(self) -> str:
         """Return the text of the table's file."""
         return (self.root / ACCESS_TABLE).read_bytes().decode("utf-8", "replace")
 
-    def look(self) -> access.Loaded | None:
+    def read_table(self) -> access.LoadedTable | None:
         """Return the table as the kernel has it."""
         return access.read_table(self.run)
 
-    def refresh(self) -> int:
+    def refresh_table(self) -> int:
         """Do what is to be done, and say it. Returns the exit code."""
         # what is known first: name servers may take their time, and may be down
-        code = self.mend()
-        text = self.read()
+        code = self.repair_table()
+        text = self.read_file()
         # without the lock: nobody shall wait for name servers
-        wider = access.widen(text, self.resolve)
+        wider = access.widen_table(text, self.resolve)
         if wider == text:
             return code
-        with self.alone():
-            if self.read() != text:
+        with self.lock_others_out():
+            if self.read_file() != text:
                 return 0  # a deployment was at work: the timer comes again
             path = self.root / ACCESS_TABLE
-            files.replace({path: wider}, path.stat().st_mode & 0o777)
+            files.replace_files({path: wider}, path.stat().st_mode & 0o777)
             self.out(f"now also allowed to connect to upsd: {_describe_new(text, wider)}")
-            return self.load()
+            return self.load_table()
 
-    def mend(self) -> int:
+    def repair_table(self) -> int:
         """Load the table of the file if the kernel has none or another, and finish what a killed run has left. Returns the exit code."""
         pending = os.path.lexists(self.root / sets.MANIFEST.relative_to("/"))
-        if not pending and not access.find_difference(self.look(), self.read()):
+        if not pending and not access.find_difference(self.read_table(), self.read_file()):
             return 0
-        with self.alone():
+        with self.lock_others_out():
             # a deployment may have been at work until now
-            difference = access.find_difference(self.look(), self.read())
+            difference = access.find_difference(self.read_table(), self.read_file())
             if not difference:
                 return 0
             self.out(f"{difference}; it is loaded again")
-            return self.load()
+            return self.load_table()
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other runs out, and tell what a killed one had left. Raises what sets.alone raises."""
+    def lock_others_out(self) -> Iterator[None]:
+        """Keep other runs out, and tell what a killed one had left. Raises what sets.hold_lock_and_recover raises."""
         manifest = self.root / sets.MANIFEST.relative_to("/")
-        with sets.alone(self.root / "run", 0, [(self.root / ACCESS_TABLE).parent], manifest=manifest) as left:
+        with sets.hold_lock_and_recover(
+            self.root / "run", 0, [(self.root / ACCESS_TABLE).parent], manifest=manifest
+        ) as left:
             if left:
                 self.out(left)
             yield
 
-    def load(self) -> int:
+    def load_table(self) -> int:
         """Load the table of the file. Returns the exit code."""
         code, said = self.run(("nft", "-f", str(self.root / ACCESS_TABLE)))
         if code:
@@ -94,10 +96,10 @@ class Keeper:
             )
         return 1 if code else 0
 
-    def status(self) -> int:
+    def show_status(self) -> int:
         """Show who may connect. Returns the exit code: 1 if the table is not as the file has it."""
-        text, loaded = self.read(), self.look()
-        for source, those in access.known_sources(text).items():
+        text, loaded = self.read_file(), self.read_table()
+        for source, those in access.parse_sources(text).items():
             self.out(f"{source.name}: {', '.join(those) or 'has no address'}")
         difference = access.find_difference(loaded, text)
         self.out(difference or f"loaded; refused {loaded.refused if loaded else 0} packets since then")
@@ -106,7 +108,7 @@ class Keeper:
 
 
 def _describe_new(text: str, wider: str) -> str:
-    before, after = access.known_sources(text), access.known_sources(wider)
+    before, after = access.parse_sources(text), access.parse_sources(wider)
     added = {
         source.name: [address for address in those if address not in before[source]] for source, those in after.items()
     }

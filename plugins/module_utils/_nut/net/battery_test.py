@@ -29,16 +29,16 @@ RESULT, _DATE = "ups.test.result", "ups.test.date"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class BatteryVerdict:
     """What a battery test showed. verdict: "passed", "failed", or "unknown". result: ups.test.result in the end, or ""."""
 
     verdict: str
-    words: str
+    explanation: str
     result: str
     seconds: float
 
 
-def unfit(variables: Mapping[str, str], least: float = LEAST_CHARGE) -> str | None:
+def find_obstacle(variables: Mapping[str, str], least: float = LEAST_CHARGE) -> str | None:
     """Return why a UPS should not have its battery tested now, going by its variables; None if it may.
 
     least: percent of charge. A UPS that does not tell its charge is let through: its own electronics refuse.
@@ -46,14 +46,14 @@ def unfit(variables: Mapping[str, str], least: float = LEAST_CHARGE) -> str | No
     status, reading = variables.get("ups.status", ""), readings.read_variables(variables)
     if not reading.is_plainly_on_mains:
         return f"it is not plainly on mains (ups.status: {status or 'none'})"
-    if vocabulary.judge(variables.get(RESULT, "")) == vocabulary.RUNNING or "TEST" in reading.flags:
+    if vocabulary.judge_test_result(variables.get(RESULT, "")) == vocabulary.RUNNING or "TEST" in reading.flags:
         return f"a test is under way ({variables.get(RESULT) or status})"
     if reading.charge is not None and reading.charge < least:
         return f"its charge is {reading.charge:g} %, and {least:g} % are asked for (minimum_charge), as the mains may fail meanwhile"
     return None
 
 
-class Watch:
+class BatteryTestWatch:
     """What was seen of a battery test since it began."""
 
     def __init__(self, kind: str, before: Mapping[str, str], now: float) -> None:
@@ -68,18 +68,18 @@ class Watch:
         self._variables: Mapping[str, str] = before
         self._trouble = ""
 
-    def miss(self, trouble: str) -> None:
+    def note_failure(self, trouble: str) -> None:
         """Note a look that failed."""
         self._trouble = trouble
         self._quiet_since = None
 
-    def see(self, variables: Mapping[str, str], now: float) -> Verdict | None:
+    def note_variables(self, variables: Mapping[str, str], now: float) -> BatteryVerdict | None:
         """Take one look in; return the verdict if there is one."""
         self._trouble = ""
         self._variables = variables
         flags = set(vocabulary.split_status(variables.get("ups.status", "")))
         result = variables.get(RESULT, "")
-        said = vocabulary.judge(result)
+        said = vocabulary.judge_test_result(result)
         busy = bool(flags & {"OB", "CAL", "TEST"} or (flags - self._flags_before) & {"DISCHRG"})
         busy = busy or said == vocabulary.RUNNING
         self._low = self._low or "LB" in flags
@@ -91,42 +91,44 @@ class Watch:
         if self._quiet_since is None:
             self._quiet_since = now
         if "RB" in flags and "RB" not in self._flags_before:
-            return self._verdict(vocabulary.FAILED, "it says that its battery has to be replaced (RB)", now)
+            return self._make_verdict(vocabulary.FAILED, "it says that its battery has to be replaced (RB)", now)
         if self._told and said in (vocabulary.PASSED, vocabulary.FAILED):
-            return self._verdict(self._with_low(said), f"it says {result!r}", now)
+            return self._make_verdict(self._fail_if_low(said), f"it says {result!r}", now)
         # what it says may be of the last test: a driver does not ask for the result in each of its polls
         if (self._ran or self._told) and now - self._quiet_since >= SETTLE:
-            return self._judge(said, result, now)
+            return self._judge_finished(said, result, now)
         return None
 
-    def give_up(self, now: float) -> Verdict:
+    def give_up(self, now: float) -> BatteryVerdict:
         """Return the verdict of what was seen until now, when no time is left."""
         result = self._variables.get(RESULT, "")
-        said = vocabulary.judge(result)
+        said = vocabulary.judge_test_result(result)
         status = self._variables.get("ups.status", "")
         if self._trouble:
-            return self._verdict(vocabulary.UNKNOWN, f"in the end {self._trouble}", now)
+            return self._make_verdict(vocabulary.UNKNOWN, f"in the end {self._trouble}", now)
         if self._quiet_since is None:
             words = f"the test is not over (ups.status: {status}{', ' + result if result else ''})"
-            return self._verdict(vocabulary.UNKNOWN, words, now)
+            return self._make_verdict(vocabulary.UNKNOWN, words, now)
         if self._ran or self._told:
-            return self._judge(said, result, now)
+            return self._judge_finished(said, result, now)
         words = "the UPS showed no sign of a test"
-        return self._verdict(vocabulary.UNKNOWN, f"{words}; its last result is {result!r}" if result else words, now)
+        return self._make_verdict(
+            vocabulary.UNKNOWN, f"{words}; its last result is {result!r}" if result else words, now
+        )
 
-    def _judge(self, said: str, result: str, now: float) -> Verdict:
+    def _judge_finished(self, said: str, result: str, now: float) -> BatteryVerdict:
         """Judge a test that is over."""
         if result and said != vocabulary.UNKNOWN:
-            return self._verdict(self._with_low(said), f"it says {result!r}", now)
+            return self._make_verdict(self._fail_if_low(said), f"it says {result!r}", now)
         if self._told or not self._ran:
-            return self._verdict(vocabulary.UNKNOWN, f"it says {result!r}", now)
+            return self._make_verdict(vocabulary.UNKNOWN, f"it says {result!r}", now)
         words = "it was on battery and came back, without RB; it tells no result"
-        return self._verdict(self._with_low(vocabulary.PASSED), words, now)
+        return self._make_verdict(self._fail_if_low(vocabulary.PASSED), words, now)
 
-    def _with_low(self, verdict: str) -> str:
+    def _fail_if_low(self, verdict: str) -> str:
         """A battery that is low after some seconds has not passed, whatever the UPS makes of it."""
         return vocabulary.FAILED if self._low and self._kind == QUICK else verdict
 
-    def _verdict(self, verdict: str, words: str, now: float) -> Verdict:
+    def _make_verdict(self, verdict: str, words: str, now: float) -> BatteryVerdict:
         low = "; its battery was low (LB) within a quick test" if self._low and self._kind == QUICK else ""
-        return Verdict(verdict, words + low, self._variables.get(RESULT, ""), now - self._began)
+        return BatteryVerdict(verdict, words + low, self._variables.get(RESULT, ""), now - self._began)

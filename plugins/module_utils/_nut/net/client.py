@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .connection import Connection
+from .connection import UpsdConnection
 from .errors import MEANINGS, BadAnswer, UnknownCommand, UpsdError
 
 LINES_LIMIT = 10000
@@ -25,7 +25,7 @@ _NO_TRACKING = frozenset({"ACCESS-DENIED", "FEATURE-NOT-CONFIGURED", "UNKNOWN-CO
 
 
 @dataclass(frozen=True)
-class Type:
+class VariableType:
     """What upsd says of the type of a variable.
 
     length: the most characters of a text; None if it is none. Since 2.8.0 upsd calls a NUMBER whatever has no other
@@ -39,7 +39,7 @@ class Type:
     number: bool
 
 
-class Client(Connection):
+class UpsdClient(UpsdConnection):
     """A connection on which upsd is asked.
 
     Each method raises UpsdError (or the subclass for its code) if upsd answers so, after which the connection can still
@@ -47,70 +47,75 @@ class Client(Connection):
     answer that breaks the protocol. A name that cannot be written raises grammar.Unencodable.
     """
 
-    def version(self) -> str:
+    def get_version(self) -> str:
         """Return upsd's release, such as ``2.8.1``."""
-        line = self._ask("VER")
+        line = self._send_request("VER")
         if line.startswith("ERR "):
-            self._answer(line, "VER")
+            self._parse_answer(line, "VER")
         found = re.search(r"\bupsd (\S+)", line)
         if found is None:
-            raise self._nonsense("VER", (line,))
+            raise self._reject_answer("VER", (line,))
         return found.group(1)
 
-    def net_version(self) -> str:
+    def get_net_version(self) -> str:
         """Return the version of the protocol, such as ``1.3``."""
-        words = self._answer(self._ask("NETVER"), "NETVER")
+        words = self._parse_answer(self._send_request("NETVER"), "NETVER")
         if len(words) != 1 or not re.fullmatch(r"[0-9.]{1,20}", words[0]):
-            raise self._nonsense("NETVER", words)
+            raise self._reject_answer("NETVER", words)
         return words[0]
 
     def list_ups(self) -> dict[str, str]:
         """Return the names of all UPSes and their descriptions (``desc`` of ups.conf), in upsd's order."""
-        return {row[0]: row[1] for row in self._list("UPS", (), 2)}
+        return {row[0]: row[1] for row in self._list_rows("UPS", (), 2)}
 
     def list_vars(self, ups: str) -> dict[str, str]:
         """Return all variables of a UPS. Raises DataStale and DriverNotConnected, besides UnknownUps."""
-        return {row[0]: row[1] for row in self._list("VAR", (ups,), 2)}
+        return {row[0]: row[1] for row in self._list_rows("VAR", (ups,), 2)}
 
     def list_clients(self, ups: str) -> tuple[str, ...]:
         """Return the addresses of those who are logged in to a UPS: each running upsmon once for each of its MONITORs.
 
         upsd answers this even if the data of the UPS is stale.
         """
-        return tuple(row[0] for row in self._list("CLIENT", (ups,), 1))
+        return tuple(row[0] for row in self._list_rows("CLIENT", (ups,), 1))
 
     def list_rw(self, ups: str) -> dict[str, str]:
         """Return the variables that can be set. Raises what list_vars raises."""
-        return {row[0]: row[1] for row in self._list("RW", (ups,), 2)}
+        return {row[0]: row[1] for row in self._list_rows("RW", (ups,), 2)}
 
     def list_cmds(self, ups: str) -> tuple[str, ...]:
         """Return the instant commands of a UPS. Raises what list_vars raises."""
-        return tuple(row[0] for row in self._list("CMD", (ups,), 1))
+        return tuple(row[0] for row in self._list_rows("CMD", (ups,), 1))
 
     def list_enum(self, ups: str, name: str) -> tuple[str, ...]:
         """Return the values that a variable may have; () if there is no list of them. Raises what get_var raises."""
-        return tuple(row[0] for row in self._list("ENUM", (ups, name), 1))
+        return tuple(row[0] for row in self._list_rows("ENUM", (ups, name), 1))
 
     def list_range(self, ups: str, name: str) -> tuple[tuple[int, int], ...]:
         """Return from where to where a variable may go; () if nothing says so. Raises what get_var raises."""
-        rows = self._list("RANGE", (ups, name), 2)
+        rows = self._list_rows("RANGE", (ups, name), 2)
         for row in rows:
             if not all(re.fullmatch(r"-?[0-9]{1,15}", word) for word in row):
-                raise self._nonsense("LIST RANGE", row)
+                raise self._reject_answer("LIST RANGE", row)
         return tuple((int(least), int(most)) for least, most in rows)
 
     def get_var(self, ups: str, name: str) -> str:
         """Return one variable of a UPS. Raises VarNotSupported, besides what list_vars raises."""
-        return self._get("VAR", ups, name)
+        return self._get_value("VAR", ups, name)
 
-    def get_type(self, ups: str, name: str) -> Type:
+    def get_type(self, ups: str, name: str) -> VariableType:
         """Return what upsd says of the type of a variable. Raises what get_var raises."""
-        words = self._answer(self._ask("GET", "TYPE", ups, name), f"GET TYPE of {ups} {name}")
-        if len(words) < 3 or words[0] != "TYPE" or not _same(words[1], ups) or not _same(words[2], name):
-            raise self._nonsense("GET TYPE", words)
+        words = self._parse_answer(self._send_request("GET", "TYPE", ups, name), f"GET TYPE of {ups} {name}")
+        if (
+            len(words) < 3
+            or words[0] != "TYPE"
+            or not _is_same_name(words[1], ups)
+            or not _is_same_name(words[2], name)
+        ):
+            raise self._reject_answer("GET TYPE", words)
         said = words[3:]
         lengths = [found.group(1) for found in (re.fullmatch(r"STRING:([0-9]{1,9})", word) for word in said) if found]
-        return Type(
+        return VariableType(
             writable="RW" in said,
             enum="ENUM" in said,
             range="RANGE" in said,
@@ -120,21 +125,21 @@ class Client(Connection):
 
     def get_desc(self, ups: str, name: str) -> str:
         """Return upsd's description of a variable. It says ``Description unavailable`` where it has none."""
-        return self._get("DESC", ups, name)
+        return self._get_value("DESC", ups, name)
 
     def get_cmddesc(self, ups: str, command: str) -> str:
         """Return upsd's description of an instant command. It says ``Description unavailable`` where it has none."""
-        return self._get("CMDDESC", ups, command)
+        return self._get_value("CMDDESC", ups, command)
 
     def ups_desc(self, ups: str) -> str:
         """Return the description of a UPS (``desc`` of ups.conf). It says ``Unavailable`` where it has none."""
-        return self._get("UPSDESC", ups)
+        return self._get_value("UPSDESC", ups)
 
     def num_logins(self, ups: str) -> int:
         """Return how many are logged in to a UPS. Raises DataStale and DriverNotConnected, besides UnknownUps."""
-        text = self._get("NUMLOGINS", ups)
+        text = self._get_value("NUMLOGINS", ups)
         if not re.fullmatch(r"[0-9]{1,9}", text):
-            raise self._nonsense("GET NUMLOGINS", (text,))
+            raise self._reject_answer("GET NUMLOGINS", (text,))
         return int(text)
 
     def authenticate(self, username: str, password: str) -> None:
@@ -143,15 +148,15 @@ class Client(Connection):
         upsd says OK to all; whether it is right shows with the first order: AccessDenied. Without TLS the password is
         to be read on the way. No error names it. Raises UpsdError if it was done before.
         """
-        self._order(("USERNAME", username), "USERNAME")
-        self._order(("PASSWORD", password), "PASSWORD", secret=True)
+        self._send_order(("USERNAME", username), "USERNAME")
+        self._send_order(("PASSWORD", password), "PASSWORD", secret=True)
 
     def set_tracking(self) -> None:
         """Have orders of this connection tracked. Raises UnknownCommand or InvalidArgument if upsd is older than 2.8.0.
 
         It needs authenticate (server/netcmds.h), but no right: else AccessDenied.
         """
-        self._order(("SET", "TRACKING", "ON"), "SET TRACKING ON")
+        self._send_order(("SET", "TRACKING", "ON"), "SET TRACKING ON")
 
     def get_tracking(self, tracking: str) -> str:
         """Return what became of an order: PENDING, SUCCESS, or why not: UNKNOWN, INVALID-ARGUMENT, FAILED.
@@ -160,13 +165,13 @@ class Client(Connection):
         TRACKINGDELAY (an hour). UNKNOWN: the driver does not know the command or variable, or upsd not the id.
         """
         try:
-            words = self._answer(self._ask("GET", "TRACKING", tracking), "GET TRACKING")
+            words = self._parse_answer(self._send_request("GET", "TRACKING", tracking), "GET TRACKING")
         except UpsdError as error:
             if error.code in _NO_TRACKING:
                 raise
             return error.code
         if words not in {("PENDING",), ("SUCCESS",)}:
-            raise self._nonsense("GET TRACKING", words)
+            raise self._reject_answer("GET TRACKING", words)
         return words[0]
 
     def instcmd(self, ups: str, command: str, value: str | None = None) -> str | None:
@@ -175,96 +180,102 @@ class Client(Connection):
         It says only that the driver was told. Raises CmdNotSupported, AccessDenied, and what list_vars raises.
         """
         words = ("INSTCMD", ups, command) if value is None else ("INSTCMD", ups, command, value)
-        return self._tracked(words, f"INSTCMD {ups} {command}")
+        return self._send_tracked(words, f"INSTCMD {ups} {command}")
 
     def set_var(self, ups: str, name: str, value: str) -> str | None:
         """Have the driver set a variable. Returns as instcmd does.
 
         Raises AccessDenied, VarNotSupported, ReadOnly, InvalidValue, TooLong, and what list_vars raises.
         """
-        return self._tracked(("SET", "VAR", ups, name, value), f"SET VAR {ups} {name}")
+        return self._send_tracked(("SET", "VAR", ups, name, value), f"SET VAR {ups} {name}")
 
     def fsd(self, ups: str) -> None:
         """Set the flag FSD: every host on this UPS goes down, and the primary may cut its power. Nothing takes it back.
 
         Raises AccessDenied for a user without ``actions = FSD`` or ``upsmon primary``.
         """
-        self._order(("FSD", ups), f"FSD {ups}", "FSD-SET")
+        self._send_order(("FSD", ups), f"FSD {ups}", "FSD-SET")
 
-    def primary(self, ups: str) -> None:
+    def check_primary(self, ups: str) -> None:
         """Prove that the user may be a primary of this UPS; it has no effect. Raises AccessDenied if not.
 
         A secondary can't be proven so: only by login.
         """
         try:
-            self._order(("PRIMARY", ups), f"PRIMARY {ups}", "PRIMARY-GRANTED")
+            self._send_order(("PRIMARY", ups), f"PRIMARY {ups}", "PRIMARY-GRANTED")
         except UnknownCommand:  # older than 2.8.0
-            self._order(("MASTER", ups), f"MASTER {ups}", "MASTER-GRANTED")
+            self._send_order(("MASTER", ups), f"MASTER {ups}", "MASTER-GRANTED")
 
     def login(self, ups: str) -> None:
         """Count as a system that hangs on this UPS, until the connection ends. Never for a look: a primary waits for us."""
-        self._order(("LOGIN", ups), f"LOGIN {ups}")
+        self._send_order(("LOGIN", ups), f"LOGIN {ups}")
 
     def logout(self) -> None:
         """Say good-bye, and hang up."""
-        words = self._answer(self._ask("LOGOUT"), "LOGOUT")
+        words = self._parse_answer(self._send_request("LOGOUT"), "LOGOUT")
         if words[:1] != ("OK",) and words != ("Goodbye...",):
-            raise self._nonsense("LOGOUT", words)
+            raise self._reject_answer("LOGOUT", words)
         self.close()
 
-    def _order(self, words: tuple[str, ...], about: str, granted: str = "", secret: bool = False) -> None:
+    def _send_order(self, words: tuple[str, ...], about: str, granted: str = "", secret: bool = False) -> None:
         """Say something that upsd answers with OK. secret: what it answers is not shown, as it could be what we said."""
         try:
-            answer = self._answer(self._ask(*words), about)
+            answer = self._parse_answer(self._send_request(*words), about)
         except UpsdError as error:
             if secret:
-                raise type(error)(error.code if error.code in MEANINGS else "an error", self.where, about) from None
+                raise type(error)(error.code if error.code in MEANINGS else "an error", self.address, about) from None
             raise
         except BadAnswer:
             if secret:
-                raise self._nonsense(about, ()) from None
+                raise self._reject_answer(about, ()) from None
             raise
         # an older upsd has other words after the OK
         if answer[0] != "OK" or (granted and answer[1:2] != (granted,)):
-            raise self._nonsense(about, () if secret else answer)
+            raise self._reject_answer(about, () if secret else answer)
 
-    def _tracked(self, words: tuple[str, ...], about: str) -> str | None:
-        answer = self._answer(self._ask(*words), about)
+    def _send_tracked(self, words: tuple[str, ...], about: str) -> str | None:
+        answer = self._parse_answer(self._send_request(*words), about)
         if answer[0] != "OK" or (len(answer) > 1 and (len(answer) != 3 or answer[1] != "TRACKING")):
-            raise self._nonsense(about, answer)
+            raise self._reject_answer(about, answer)
         return answer[2] if len(answer) > 1 else None
 
-    def _get(self, what: str, ups: str, *names: str) -> str:
-        words = self._answer(self._ask("GET", what, ups, *names), f"GET {what} of {' '.join((ups, *names))}")
-        if len(words) != len(names) + 3 or (words[0], *words[2:-1]) != (what, *names) or not _same(words[1], ups):
-            raise self._nonsense(f"GET {what}", words)
+    def _get_value(self, what: str, ups: str, *names: str) -> str:
+        words = self._parse_answer(
+            self._send_request("GET", what, ups, *names), f"GET {what} of {' '.join((ups, *names))}"
+        )
+        if (
+            len(words) != len(names) + 3
+            or (words[0], *words[2:-1]) != (what, *names)
+            or not _is_same_name(words[1], ups)
+        ):
+            raise self._reject_answer(f"GET {what}", words)
         return words[-1]
 
-    def _list(self, what: str, of: tuple[str, ...], columns: int) -> list[tuple[str, ...]]:
+    def _list_rows(self, what: str, of: tuple[str, ...], columns: int) -> list[tuple[str, ...]]:
         """Return the rows of a LIST, without the words that are the same in each."""
         about = " ".join(("LIST", what, *of))
-        words = self._answer(self._ask("LIST", what, *of), about)
-        if not self._frames("BEGIN", what, of, words):
-            raise self._nonsense(about, words)
+        words = self._parse_answer(self._send_request("LIST", what, *of), about)
+        if not self._is_list_edge("BEGIN", what, of, words):
+            raise self._reject_answer(about, words)
         rows: list[tuple[str, ...]] = []
         for _line in range(LINES_LIMIT):
-            words = self._answer(self._line(), about)
-            if self._frames("END", what, of, words):
+            words = self._parse_answer(self._read_line(), about)
+            if self._is_list_edge("END", what, of, words):
                 return rows
             own = words[1 : 1 + len(of)]
-            if words[:1] != (what,) or len(words) != 1 + len(of) + columns or not all(map(_same, own, of)):
-                raise self._nonsense(about, words)
+            if words[:1] != (what,) or len(words) != 1 + len(of) + columns or not all(map(_is_same_name, own, of)):
+                raise self._reject_answer(about, words)
             rows.append(words[1 + len(of) :])
-        raise self._failed(BadAnswer, f"its answer to {about} has more than {LINES_LIMIT} lines")
+        raise self._give_up(BadAnswer, f"its answer to {about} has more than {LINES_LIMIT} lines")
 
     @staticmethod
-    def _frames(edge: str, what: str, of: tuple[str, ...], words: tuple[str, ...]) -> bool:
+    def _is_list_edge(edge: str, what: str, of: tuple[str, ...], words: tuple[str, ...]) -> bool:
         # upsd 2.7.4 ends a list of ranges with the word of another list
         kinds = {what, "ENUM"} if (edge, what) == ("END", "RANGE") else {what}
         begin = words[:2] == (edge, "LIST") and len(words) == 3 + len(of)
-        return begin and words[2] in kinds and all(map(_same, words[3:], of))
+        return begin and words[2] in kinds and all(map(_is_same_name, words[3:], of))
 
 
-def _same(left: str, right: str) -> bool:
+def _is_same_name(left: str, right: str) -> bool:
     """upsd compares names of UPSes without regard to case, and repeats them now as asked, now as configured."""
     return left.lower() == right.lower()

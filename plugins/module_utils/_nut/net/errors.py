@@ -138,7 +138,7 @@ ERRORS: dict[str, type[UpsdError]] = {
 }
 
 
-def reason(error: OSError) -> str:
+def explain_error(error: OSError) -> str:
     if isinstance(error, (TimeoutError, socket.timeout)):  # two classes before Python 3.10
         return "no complete answer in time"
     if isinstance(error, ConnectionRefusedError):

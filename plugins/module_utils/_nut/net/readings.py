@@ -60,7 +60,7 @@ def read_variables(variables: Mapping[str, str], flags: Iterable[str] | None = N
     """Return the reading in the variables of a UPS, as upsd serves them. flags: of its ups.status, if not among them."""
 
     def within(name: str, most: float) -> float | None:
-        number = quantity(variables.get(name))
+        number = parse_quantity(variables.get(name))
         return number if number is not None and 0 < number <= most else None
 
     return Reading(
@@ -77,7 +77,7 @@ def may_be_outage(flags: Iterable[str]) -> bool:
     return not OUTAGE.isdisjoint(flags)
 
 
-def quantity(text: str | None) -> float | None:
+def parse_quantity(text: str | None) -> float | None:
     """Return a number that a UPS says; None if it says none, or one below 0."""
     try:
         number = float(text or "")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..base import hostnames
 from ..base.hostnames import normal_address
-from .client import Client, Type
-from .errors import MEANINGS, UnknownUps, UpsdError, UpsdFailure, VarNotSupported, reason
+from .client import UpsdClient, VariableType
+from .errors import MEANINGS, UnknownUps, UpsdError, UpsdFailure, VarNotSupported, explain_error
 from .readings import Reading, read_variables
 from .vocabulary import split_status
 
@@ -33,13 +33,13 @@ _RETRY_INTERVAL = 1.0
 
 
 @dataclass(frozen=True)
-class Writable:
+class WritableVariable:
     """A variable that can be set. values, ranges: what it may be, as upsd lists it; () if it lists nothing."""
 
     name: str
     value: str
     description: str
-    type: Type
+    type: VariableType
     values: tuple[str, ...] = ()
     ranges: tuple[tuple[int, int], ...] = ()
 
@@ -63,7 +63,7 @@ class UpsState:
     clients: tuple[str, ...]
     num_logins: int | None
     commands: Mapping[str, str] = field(default_factory=dict)
-    writable: Mapping[str, Writable] = field(default_factory=dict)
+    writable: Mapping[str, WritableVariable] = field(default_factory=dict)
 
     @property
     def reading(self) -> Reading:
@@ -71,8 +71,8 @@ class UpsState:
         return read_variables(self.variables, self.status)
 
 
-def snapshot(
-    client: Client, names: Iterable[str] | None = None, gather: Collection[str] = SEEN_ALWAYS
+def take_snapshot(
+    client: UpsdClient, names: Iterable[str] | None = None, gather: Collection[str] = SEEN_ALWAYS
 ) -> tuple[UpsState, ...]:
     """Return the state of the UPSes with these names (in any case), or of all that upsd serves, in upsd's order.
 
@@ -86,15 +86,15 @@ def snapshot(
         for name in names:
             if name.lower() not in known:
                 others = ", ".join(served) or "none at all"
-                raise UnknownUps("UNKNOWN-UPS", client.where, f"the question for {name!r}", f"it serves {others}")
+                raise UnknownUps("UNKNOWN-UPS", client.address, f"the question for {name!r}", f"it serves {others}")
         asked = {name.lower() for name in names}
         wanted = [name for name in served if name.lower() in asked]
     descriptions: dict[str, str] = {}
-    return tuple(_state(client, name, served[name], gather, descriptions) for name in wanted)
+    return tuple(_read_state(client, name, served[name], gather, descriptions) for name in wanted)
 
 
-def _state(
-    client: Client, name: str, description: str, gather: Collection[str], descriptions: dict[str, str]
+def _read_state(
+    client: UpsdClient, name: str, description: str, gather: Collection[str], descriptions: dict[str, str]
 ) -> UpsState:
     """descriptions: upsd's of commands and variables so far, which are the same for all UPSes."""
     error: str | None = None
@@ -103,20 +103,20 @@ def _state(
     clients: tuple[str, ...] = ()
     num_logins: int | None = None
     commands: dict[str, str] = {}
-    writable: dict[str, Writable] = {}
+    writable: dict[str, WritableVariable] = {}
     try:
         if VARIABLES in gather:
             variables = client.list_vars(name)
             status = split_status(variables.get("ups.status", ""))
         else:
-            status = _status(client, name)
+            status = _read_status(client, name)
         if CLIENTS in gather:
             num_logins = client.num_logins(name)
         if COMMANDS in gather:
-            commands = commands_of(client, name, descriptions)
+            commands = describe_commands(client, name, descriptions)
         if WRITABLE in gather:
             for variable, value in client.list_rw(name).items():
-                writable[variable] = _writable(client, name, variable, value, descriptions)
+                writable[variable] = _read_writable(client, name, variable, value, descriptions)
     except UpsdError as trouble:
         error = trouble.code
     if CLIENTS in gather:
@@ -139,39 +139,41 @@ def _state(
     )
 
 
-def _status(client: Client, ups: str) -> tuple[str, ...]:
+def _read_status(client: UpsdClient, ups: str) -> tuple[str, ...]:
     try:
         return split_status(client.get_var(ups, "ups.status"))
     except VarNotSupported:
         return ()
 
 
-def commands_of(client: Client, ups: str, descriptions: dict[str, str]) -> dict[str, str]:
+def describe_commands(client: UpsdClient, ups: str, descriptions: dict[str, str]) -> dict[str, str]:
     """Return the commands of a UPS with upsd's descriptions. Those that descriptions has are not asked for again."""
     found = {}
     for command in client.list_cmds(ups):
         key = f"command {command.lower()}"
         if key not in descriptions:
-            descriptions[key] = _described(client.get_cmddesc(ups, command))
+            descriptions[key] = _clean_description(client.get_cmddesc(ups, command))
         found[command] = descriptions[key]
     return found
 
 
-def writable_of(client: Client, ups: str, name: str) -> Writable | None:
+def find_writable(client: UpsdClient, ups: str, name: str) -> WritableVariable | None:
     """Return what a variable may be set to; None if it can't be set. Raises what get_var raises."""
     for known, value in client.list_rw(ups).items():
         if known.lower() == name.lower():
-            return _writable(client, ups, known, value, {})
+            return _read_writable(client, ups, known, value, {})
     client.get_var(ups, name)
     return None
 
 
-def _writable(client: Client, ups: str, name: str, value: str, descriptions: dict[str, str]) -> Writable:
+def _read_writable(
+    client: UpsdClient, ups: str, name: str, value: str, descriptions: dict[str, str]
+) -> WritableVariable:
     key = f"variable {name.lower()}"
     if key not in descriptions:
-        descriptions[key] = _described(client.get_desc(ups, name))
+        descriptions[key] = _clean_description(client.get_desc(ups, name))
     kind = client.get_type(ups, name)
-    return Writable(
+    return WritableVariable(
         name=name,
         value=value,
         description=descriptions[key],
@@ -181,18 +183,18 @@ def _writable(client: Client, ups: str, name: str, value: str, descriptions: dic
     )
 
 
-def _described(text: str) -> str:
+def _clean_description(text: str) -> str:
     """What upsd says where it has no description is none (server/netget.c)."""
     return "" if text == "Description unavailable" else text
 
 
-def careful(states: Iterable[UpsState]) -> list[str]:
+def list_not_on_mains(states: Iterable[UpsState]) -> list[str]:
     """Name the UPSes that are not plainly on mains, with their status: ``ups (OB LB)``. One without data is not among them."""
     return [f"{state.name} ({' '.join(state.status)})" for state in states if state.fresh and state.reading.cautions]
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingClient:
     """A client that is expected and has not logged in. ``addresses`` is empty if the name could not be resolved."""
 
     name: str
@@ -201,7 +203,7 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Report:
+class UpsdReport:
     """What a look at upsd saw.
 
     ``stale`` pairs the name of a UPS that is not fresh with the reason. ``unexpected``: the addresses that are logged in
@@ -212,7 +214,7 @@ class Report:
     version: str
     protocol: str
     upses: tuple[UpsState, ...]
-    missing: tuple[Missing, ...]
+    missing: tuple[MissingClient, ...]
     stale: tuple[tuple[str, str], ...]
     message: str
     unexpected: tuple[str, ...] = ()
@@ -220,55 +222,55 @@ class Report:
     tls_expires: datetime | None = None
 
     @property
-    def ok(self) -> bool:
+    def is_ok(self) -> bool:
         """Whether there is a UPS, each is fresh, and each expected client has logged in."""
         return bool(self.upses) and not self.stale and not self.missing
 
 
-def look(
-    client: Client,
+def observe_upsd(
+    client: UpsdClient,
     ups: Sequence[str] | None = None,
     expected_clients: Sequence[str] = (),
-    addresses_of: hostnames.Resolve = hostnames.resolve,
+    addresses_of: hostnames.Resolve = hostnames.resolve_name,
     gather: Collection[str] = SEEN_ALWAYS,
-) -> Report:
+) -> UpsdReport:
     """Look once, through an open client, at the UPSes named (default: all), and at who is logged in to them.
 
     An expected client is an address or a name; it is there if any of its addresses is logged in to any of these UPSes.
     gather: as snapshot; with expected clients the clients are asked for in any case. Raises what snapshot raises.
     """
-    version, protocol = client.version(), client.net_version()
-    upses = snapshot(client, ups, {*gather, CLIENTS} if expected_clients else gather)
+    version, protocol = client.get_version(), client.get_net_version()
+    upses = take_snapshot(client, ups, {*gather, CLIENTS} if expected_clients else gather)
     tls_version, tls_expires = client.tls_version, client.peer_not_after
     logged_in = tuple(dict.fromkeys(normal_address(address) for state in upses for address in state.clients))
-    missing: list[Missing] = []
+    missing: list[MissingClient] = []
     known: set[str] = set()
-    found, problems = hostnames.resolve_all(expected_clients, client.timeout, addresses_of)
+    found, problems = hostnames.resolve_names(expected_clients, client.timeout, addresses_of)
     for name in expected_clients:
         if name in problems:
-            missing.append(Missing(name, (), f"cannot be resolved ({reason(problems[name])})"))
+            missing.append(MissingClient(name, (), f"cannot be resolved ({explain_error(problems[name])})"))
             continue
         addresses = tuple(dict.fromkeys(map(normal_address, found[name])))
         known.update(addresses)
         if not set(addresses) & set(logged_in):
-            missing.append(Missing(name, addresses, "has not logged in"))
-    stale = tuple((state.name, _staleness(state)) for state in upses if not state.fresh)
-    message = _message(client.where, upses, logged_in, missing, expected_clients)
+            missing.append(MissingClient(name, addresses, "has not logged in"))
+    stale = tuple((state.name, _explain_stale(state)) for state in upses if not state.fresh)
+    message = _compose_message(client.address, upses, logged_in, missing, expected_clients)
     unexpected = tuple(address for address in logged_in if address not in known) if expected_clients else ()
-    return Report(version, protocol, upses, tuple(missing), stale, message, unexpected, tls_version, tls_expires)
+    return UpsdReport(version, protocol, upses, tuple(missing), stale, message, unexpected, tls_version, tls_expires)
 
 
 def wait_until_ok(
-    open_client: Callable[[], Client],
+    open_client: Callable[[], UpsdClient],
     ups: Sequence[str] | None = None,
     expected_clients: Sequence[str] = (),
     *,
     wait: float = 0.0,
     gather: Collection[str] = SEEN_ALWAYS,
-    addresses_of: hostnames.Resolve = hostnames.resolve,
+    addresses_of: hostnames.Resolve = hostnames.resolve_name,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Report:
+) -> UpsdReport:
     """Look, once a second, until all is well or ``wait`` seconds are over; return the last look.
 
     Each look is a connection of its own. If the last look failed, its exception is raised: Unreachable, or UnknownUps
@@ -279,8 +281,8 @@ def wait_until_ok(
         failure: UpsdFailure | None = None
         try:
             with open_client() as client:
-                report = look(client, ups, expected_clients, addresses_of, gather)
-            if report.ok:
+                report = observe_upsd(client, ups, expected_clients, addresses_of, gather)
+            if report.is_ok:
                 return report
         except UpsdFailure as error:
             failure = error
@@ -292,23 +294,23 @@ def wait_until_ok(
         sleep(min(_RETRY_INTERVAL, left))
 
 
-def _staleness(state: UpsState) -> str:
+def _explain_stale(state: UpsState) -> str:
     if state.error is not None:
         return f"{state.error}: {MEANINGS[state.error]}" if state.error in MEANINGS else state.error
     return "its driver has no status yet"
 
 
-def _message(
+def _compose_message(
     where: str,
     upses: Sequence[UpsState],
     logged_in: Sequence[str],
-    missing: Sequence[Missing],
+    missing: Sequence[MissingClient],
     expected: Sequence[str],
 ) -> str:
     served = [
         f"{state.name} ({' '.join(state.status)}) fresh"
         if state.fresh
-        else f"{state.name} not fresh ({_staleness(state)})"
+        else f"{state.name} not fresh ({_explain_stale(state)})"
         for state in upses
     ]
     parts = [f"upsd at {where} serves {', '.join(served) or 'no UPS'}"]

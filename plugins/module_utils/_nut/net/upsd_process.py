@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.clock import boottime
+from ..base.clock import read_boottime
 from ..base.hostnames import join_host, normal_address
 from ..base.process import read_status
 
@@ -41,11 +41,11 @@ _BACKLOG_OFFSET = 24  # of tcpi_unacked in struct tcp_info; of a listening socke
 _TCP_INFO_BYTES = 28
 
 
-class Gone(Exception):
+class ProcessEnded(Exception):
     """The process has ended."""
 
 
-class NotAllowed(Exception):
+class SocketAccessDenied(Exception):
     """The kernel, or a container, does not let this process see another one's sockets; the message says why."""
 
 
@@ -59,7 +59,7 @@ class Activity:
 
 
 @dataclass(frozen=True)
-class Connection:
+class ClientConnection:
     """A client's connection to upsd. inode: the socket's number. unread, queued, room: bytes."""
 
     inode: int
@@ -83,7 +83,7 @@ class Connection:
 class Sockets:
     """The TCP sockets of upsd. waiting: connections that it has not accepted yet."""
 
-    connections: tuple[Connection, ...]
+    connections: tuple[ClientConnection, ...]
     waiting: int
 
     @property
@@ -101,9 +101,9 @@ class UpsdProcess:
         try:
             self._pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
-            raise Gone from None
+            raise ProcessEnded from None
         except (AttributeError, OSError) as error:
-            raise NotAllowed(f"pidfd_open: {getattr(error, 'strerror', error)}") from None
+            raise SocketAccessDenied(f"pidfd_open: {getattr(error, 'strerror', error)}") from None
 
     def close(self) -> None:
         """Let go of it."""
@@ -115,31 +115,31 @@ class UpsdProcess:
         poll.register(self._pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
-    def activity(self) -> Activity:
+    def read_activity(self) -> Activity:
         """Return what the process does now."""
         try:
             text = (self._folder / "stat").read_text(encoding="ascii", errors="replace")
         except (FileNotFoundError, ProcessLookupError):
-            raise Gone from None
-        return parse_stat(text, os.sysconf("SC_CLK_TCK"), boottime())
+            raise ProcessEnded from None
+        return parse_stat(text, os.sysconf("SC_CLK_TCK"), read_boottime())
 
-    def limit_sends(self) -> None:
+    def limit_write_time(self) -> None:
         """Give upsd a time limit for its writes: on each TCP socket, and so on each one that it accepts from now on."""
         for _inode, found in self._tcp_sockets():
             found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(0, SEND_MICROSECONDS))
 
-    def sockets(self) -> Sockets:
+    def read_sockets(self) -> Sockets:
         """Return the connections of its clients, and how many wait to be accepted."""
         connections, waiting = [], 0
         for inode, found in self._tcp_sockets():
             with contextlib.suppress(OSError):  # one that has just been closed
                 if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    waiting += _backlog(found)
+                    waiting += _count_waiting(found)
                 else:
-                    connections.append(_connection(inode, found))
+                    connections.append(_read_connection(inode, found))
         return Sockets(tuple(connections), waiting)
 
-    def hang_up(self, inodes: frozenset[int]) -> None:
+    def close_connections(self, inodes: frozenset[int]) -> None:
         """Close connections at once. upsd's write fails then, and it forgets the client; what was queued is thrown away."""
         for inode, found in self._tcp_sockets():
             if inode in inodes:
@@ -150,7 +150,7 @@ class UpsdProcess:
     def _tcp_sockets(self) -> Iterator[tuple[int, socket.socket]]:
         # not by /proc/PID/fd: that folder is nut's alone, and root may lack the capability to look into it, as in containers
         for number in range(self._table_size()):
-            descriptor = self._copy(number)
+            descriptor = self._copy_descriptor(number)
             if descriptor is None:
                 continue
             about = os.fstat(descriptor)
@@ -166,9 +166,9 @@ class UpsdProcess:
         try:
             return int(read_status(self._folder)["FDSize"])
         except (FileNotFoundError, ProcessLookupError):
-            raise Gone from None
+            raise ProcessEnded from None
 
-    def _copy(self, number: int) -> int | None:
+    def _copy_descriptor(self, number: int) -> int | None:
         """Return a copy of a descriptor of the process; None if it has none of this number."""
         libc = ctypes.CDLL(None, use_errno=True)
         descriptor = libc.syscall(_PIDFD_GETFD, self._pidfd, number, 0)
@@ -178,8 +178,8 @@ class UpsdProcess:
         if code == errno.EBADF:
             return None
         if code == errno.ESRCH:
-            raise Gone
-        raise NotAllowed(f"pidfd_getfd: {os.strerror(code)}")
+            raise ProcessEnded
+        raise SocketAccessDenied(f"pidfd_getfd: {os.strerror(code)}")
 
 
 def parse_stat(text: str, ticks_per_second: int, uptime: float) -> Activity:
@@ -188,13 +188,13 @@ def parse_stat(text: str, ticks_per_second: int, uptime: float) -> Activity:
     return Activity(fields[0], int(fields[11]) + int(fields[12]), uptime - int(fields[19]) / ticks_per_second)
 
 
-def _backlog(listener: socket.socket) -> int:
+def _count_waiting(listener: socket.socket) -> int:
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
     return int(struct.unpack_from("I", info, _BACKLOG_OFFSET)[0])
 
 
-def _connection(inode: int, found: socket.socket) -> Connection:
+def _read_connection(inode: int, found: socket.socket) -> ClientConnection:
     address, port = found.getpeername()[:2]
     memory = _MEMINFO.unpack(found.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
     unread = struct.unpack("i", fcntl.ioctl(found, termios.FIONREAD, b"\0" * 4))[0]
-    return Connection(inode, normal_address(address), port, unread, queued=memory[5], room=memory[3])
+    return ClientConnection(inode, normal_address(address), port, unread, queued=memory[5], room=memory[3])

@@ -70,14 +70,14 @@ _RESULTS = (
 )
 
 
-def status_words(flags: Iterable[str]) -> str:
+def describe_status(flags: Iterable[str]) -> str:
     """Return the flags of a ups.status in words: ``("OL", "CHRG")`` gives ``on mains, charging``. "" if there are none."""
     given = list(dict.fromkeys(flags))
     known = [FLAGS[flag] for flag in FLAGS if flag in given]
     return ", ".join([*known, *(printable(flag, 40) for flag in given if flag not in FLAGS)])
 
 
-def judge(text: str) -> str:
+def judge_test_result(text: str) -> str:
     """Return what a ups.test.result says: PASSED, FAILED, RUNNING, or UNKNOWN if it is not about a test that ended."""
     for verdict, pattern in _RESULTS:
         if re.search(pattern, text, re.IGNORECASE):
@@ -90,7 +90,7 @@ def split_status(status: str) -> tuple[str, ...]:
     return tuple(status.split())
 
 
-def typed_value(name: str, value: str) -> str | int | float:
+def convert_value(name: str, value: str) -> str | int | float:
     """Return the value of a variable as a number if it is a quantity; names, releases and dates stay text.
 
     It goes by the name (docs/nut-names.txt) and by the form. upsd's own word for it, TYPE, is of no use: it calls
@@ -101,7 +101,7 @@ def typed_value(name: str, value: str) -> str | int | float:
     return float(value) if "." in value else int(value)
 
 
-def same_value(left: str, right: str) -> bool:
+def is_same_value(left: str, right: str) -> bool:
     """Say whether two values of a variable mean the same: numbers are compared as numbers, so 020 is 20.0."""
     number = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,9})?")
     if number.fullmatch(left) and number.fullmatch(right):

@@ -27,7 +27,7 @@ from .needed import (
     waits_as_expected,
     waits_at_limits,
 )
-from .remedies import set_variable, spell_number, spell_sum
+from .remedies import set_directive, set_variable, spell_number, spell_sum
 from .supplies import is_cyberpower, low_marks, notice_time, real_delays, when_charged
 from .timeline import PlanInputs, compute_milestones, stage_room, stage_trigger_points
 
@@ -104,13 +104,13 @@ def _check_hostsync(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
         slowest = max(given.secondaries, key=lambda secondary: secondary.begin_time)
         have, need = given.timing.hostsync, slowest.begin_time
         words = f"{slowest.name} begins to go down up to {spell_number(need)} s after FSD; HOSTSYNC gives {spell_number(have)} s"
-        yield _compared(have, need, words, set_variable("hostsync", needed["hostsync"]))
+        yield _compared(have, need, words, set_directive("HOSTSYNC", needed["hostsync"]))
 
 
 def _check_poll(given: PlanInputs, needed: Needed, name: str) -> Iterator[Constraint]:
     value = polls_of(given.timing)[name]
     words = f"upsd drops a client that is silent for {IDLE_SECONDS} s; upsmon is for {spell_number(value)} s"
-    yield _compared(IDLE_SECONDS - 1, value, words, f"{set_variable(name, needed[name])} or less")
+    yield _compared(IDLE_SECONDS - 1, value, words, f"{set_directive(name.upper(), needed[name])} or less")
 
 
 for _name in ("pollfreq", "pollfreqalert"):
@@ -122,7 +122,7 @@ def _check_deadtime(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
     have, poll = given.timing.deadtime, given.timing.poll
     need = LOOKS * poll
     words = f"{LOOKS} looks, {spell_number(poll)} s apart, are {spell_number(need)} s; DEADTIME gives {spell_number(have)} s"
-    yield _compared(have, need, words, set_variable("deadtime", needed["deadtime"]))
+    yield _compared(have, need, words, set_directive("DEADTIME", needed["deadtime"]))
 
 
 @constraint_rule("MAXAGE", setting=True)
@@ -130,7 +130,7 @@ def _check_maxage(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
     have, interval = given.timing.maxage, max(supply.pollinterval for supply in given.supplies)
     need = LOOKS * interval
     words = f"{LOOKS} looks at the UPS, {spell_number(interval)} s apart, are {spell_number(need)} s; MAXAGE gives {spell_number(have)} s"
-    yield _compared(have, need, words, set_variable("maxage", needed["maxage"]))
+    yield _compared(have, need, words, set_directive("MAXAGE", needed["maxage"], "upsd.conf"))
 
 
 @constraint_rule("POWEROFF_WAIT", setting=True)
@@ -140,7 +140,7 @@ def _check_poweroff_wait(given: PlanInputs, needed: Needed) -> Iterator[Constrai
         off = max(real_delays(supply, timing.release)[0] or 0 for supply in given.supplies)
         terms = [(timing.killpower, "killpower"), (off, "offdelay"), (REBOOT_MARGIN, "margin")]
         words = f"{spell_sum(terms)}; after POWEROFF_WAIT, {spell_number(timing.poweroff_wait)} s, the host is rebooted"
-        remedy = f"{set_variable('poweroff_wait', needed['poweroff_wait'])}s"
+        remedy = set_directive("POWEROFF_WAIT", needed["poweroff_wait"], "nut.conf", unit="s")
         yield _compared(timing.poweroff_wait, sum_terms(terms), words, remedy)
 
 
@@ -201,9 +201,11 @@ def _check_needs(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
                     "from its needs"
                 )
                 yield _undecided(None, words, remedy, user.name)
-            elif found := _find_wrong_order(given, needed, user, owner):
-                words = f"{user.name} uses the storage of {owner.name}, and {found[0]}: it takes up to {spell_number(user.shutdown_limit)} s"
-                yield _compared(0, max(user.shutdown_limit, 1), words, found[1], user.name)
+            elif problem := _find_wrong_order(given, needed, user, owner):
+                reason, remedy = problem
+                limit = user.shutdown_limit
+                words = f"{user.name} uses the storage of {owner.name}, and {reason}; it takes up to {spell_number(limit)} s"
+                yield _compared(0, max(limit, 1), words, remedy, user.name)
 
 
 def _find_wrong_order(
@@ -319,7 +321,7 @@ def _check_reserve(given: PlanInputs, needed: Needed, supply: Supply) -> Iterato
     remedy = remedies.earlier_mark(given, supply, needed)
     if reserve > needed["reserve"]:
         is_enough = have >= need - reserve + needed["reserve"]
-        remedy = set_variable("gate_reserve", needed["reserve"]) + ("" if is_enough else f", and {remedy}")
+        remedy = set_variable("gate.reserve", needed["reserve"]) + ("" if is_enough else f", and {remedy}")
     yield _compared(have, need, words, remedy)
 
 
@@ -335,7 +337,8 @@ def _check_least(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[
     words = f"{spell_sum(terms)}, or the gate ends before the machines are down as expected; {begin.words}"
     remedy = remedies.earlier_mark(given, supply, needed)
     if least > needed["least"]:
-        remedy = f"{set_variable(f'gate_{name}', needed['least'])}, or {remedy}"
+        key = "reserve" if name == "reserve" else "reserve_minimum"
+        remedy = f"{set_variable(f'gate.{key}', needed['least'])}, or {remedy}"
     yield _compared(have, sum_terms(terms), words, remedy)
 
 
@@ -365,7 +368,10 @@ def _check_offdelay(given: PlanInputs, needed: Needed, supply: Supply) -> Iterat
 def _check_ondelay(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
     off, on = real_delays(supply, given.timing.release)
     if off is not None and on is not None:
-        words = f"{supply.name} cuts {spell_number(off)} s after the order, and gives power again after {spell_number(on)} s, which must be later"
+        words = (
+            f"{supply.name} cuts the power {spell_number(off)} s after the order and restores it after {spell_number(on)} s, "
+            "which must be later"
+        )
         remedy = remedies.set_delays(supply, ondelay=needed["ondelay"][supply.name])
         yield _compared(on, off + 1, words + _explain_rounding(supply, off), remedy)
 

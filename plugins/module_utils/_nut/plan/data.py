@@ -32,7 +32,7 @@ def plan_from_dict(data: Mapping[str, Any]) -> Plan:
         if not isinstance(data, Mapping):
             raise records.RecordError("it is no dictionary")
         # the verdict is worked out anew
-        plan = records.build(Plan, {name: value for name, value in data.items() if name != "verdict"}, "plan")
+        plan = records.build_record(Plan, {name: value for name, value in data.items() if name != "verdict"}, "plan")
         _check_whole(plan)
     except records.RecordError as error:
         raise PlanError(f"this is no plan that was kept: {error}") from None

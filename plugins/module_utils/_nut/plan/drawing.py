@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..base.records import MOST_TEXT
+from ..base.records import TEXT_LIMIT
 from ..base.text import printable
 from . import model
 from .model import PRIMARY, Plan, PlanEvent
@@ -40,7 +40,7 @@ _NAME_MOST = 25
 
 def escape_text(value: object) -> str:
     """Escape what a page shows. What is not printable is spelled: also what turns the direction of writing round."""
-    return html.escape(printable(str(value), MOST_TEXT))
+    return html.escape(printable(str(value), TEXT_LIMIT))
 
 
 def shorten_name(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from ..base.systemd import Run
 from ..inventory import usual_limit
 from ..net import readings, snapshot
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..proxmox.guests import IDS, GuestsError
 from ..proxmox.selection import Selector
@@ -97,7 +97,7 @@ def read_guest(given: Any, stage: str) -> tuple[int, float | None]:
     """Return the number of a guest, and its seconds if it has some of its own. Raises PlanError."""
     entry = given if isinstance(given, Mapping) else {"id": given}
     number, seconds = str(entry.get("id")), entry.get("seconds")
-    length = None if seconds is None else readings.quantity(str(seconds))
+    length = None if seconds is None else readings.parse_quantity(str(seconds))
     is_number = number.isascii() and number.isdigit() and int(number[:10]) in IDS
     if not is_number or not set(entry) <= {"id", "kind", "seconds"} or (length is None and seconds is not None):
         raise PlanError(f"stage {stage}: {given!r} is no guest's number, as 101 or {{id: 101, seconds: 60}} are")
@@ -112,9 +112,9 @@ def _ask_upsd(
     Raises UpsdFailure, unless it need not answer.
     """
     try:
-        with Client(options["host"], options["port"], timeout=options["timeout"]) as client:
-            release = client.version()
-            found = snapshot.snapshot(client, names if options["must_answer"] else None)
+        with UpsdClient(options["host"], options["port"], timeout=options["timeout"]) as client:
+            release = client.get_version()
+            found = snapshot.take_snapshot(client, names if options["must_answer"] else None)
     except UpsdFailure:
         if options["must_answer"]:
             raise
@@ -127,7 +127,7 @@ def fill_supply(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[
     """Return a supply with what upsd says of it where nothing was given."""
     supply, reading = dict(given), readings.read_variables(variables)
     said = {name: getattr(reading, name) for name in READINGS}
-    said |= {name: readings.quantity(variables.get(variable)) for name, variable in NUMBERS.items()}
+    said |= {name: readings.parse_quantity(variables.get(variable)) for name, variable in NUMBERS.items()}
     supply.update({name: number for name, number in said.items() if supply.get(name) is None})
     for name, candidates in TEXTS.items():
         if supply.get(name) in {None, "", "auto"}:

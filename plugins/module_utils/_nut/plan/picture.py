@@ -144,7 +144,7 @@ def draw_page(plan: Plan, seen: ObservedTimes | None = None) -> str:
 def read_observed(data: object) -> dict[str, tuple[float | None, float | None]]:
     """Return what was seen of a shutdown, as html() takes it, from what a host has sent. Raises PlanError."""
     try:
-        return dict(records.build(_ObservedRecord, {"seen": data}, "what was seen").seen)
+        return dict(records.build_record(_ObservedRecord, {"seen": data}, "what was seen").seen)
     except records.RecordError as error:
         raise PlanError(str(error)) from None
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..base import hostnames
-from ..base.process import within
+from ..base.process import run_within
 from ..base.systemd import Run
 from ..inventory import LINUX
 from ..proxmox import control, guests, selection
@@ -61,7 +61,7 @@ def observe_host(
 ) -> ProxmoxHost:
     """Ask a host for its guests. cpus: of the host. patience: s. Raises guests.GuestsError, also if its files give no answer."""
     try:
-        host = within(patience, lambda: _read_host(root, cpus or os.cpu_count() or 1))
+        host = run_within(patience, lambda: _read_host(root, cpus or os.cpu_count() or 1))
     except TimeoutError:
         raise guests.GuestsError(
             f"{root / 'etc/pve'} has not answered for {patience:g} s: see to Proxmox's cluster file system (systemctl status "
@@ -84,7 +84,7 @@ def look_up_names(
     machines: Iterable[PlanMachine],
     selectors: Iterable[Selector],
     host: ProxmoxHost,
-    resolve: hostnames.Resolve = hostnames.resolve,
+    resolve: hostnames.Resolve = hostnames.resolve_name,
 ) -> guests.Resolve:
     """Look up all names that place() would ask for, at once, within NAME_SECONDS."""
     asked = Selector(storage_of=tuple(address for machine in machines for address in machine.address))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..conf.settings import variable_of
 from .model import PlanMachine, StagePlan, Supply
 from .needed import needed_stage_runtime, sum_terms, terms_as_expected
 from .supplies import notice_time, when_charged
@@ -45,6 +46,11 @@ def spell_trigger(stage: StagePlan) -> str:
 def set_variable(name: str, value: float) -> str:
     """Name a variable of the role nut_server, and what it must be."""
     return f"set nut_server_{name} to {spell_number(value)}"
+
+
+def set_directive(name: str, value: float, file: str = "upsmon.conf", unit: str = "") -> str:
+    """Name a directive of one of NUT's files, the variable that holds it, and what it must be."""
+    return f"set {name} in {variable_of('nut_server', file)} to {spell_number(value)}{unit}"
 
 
 def set_delays(supply: Supply, **delays: float) -> str:

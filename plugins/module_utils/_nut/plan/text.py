@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..base.table import grid
+from ..base.table import format_grid
 from . import model
 from .constraints import is_setting
 from .model import Constraint, Plan, PlannedGuest
@@ -79,12 +79,12 @@ def draw_table(plan: Plan) -> str:
     """Return a plan as text of fixed width: the verdict, the two runs, what must be so, and what is needed."""
     times = [(f"{at:+.1f}", f"{last:+.1f}", who, what) for at, last, who, what in list_moments(plan)]
     lines = [*textwrap.wrap(spell_verdict(plan), _WIDTH + 30), ""]
-    lines += [*grid((("expected", "at most", "", "s from the trigger on"), *times), "rrll"), ""]
-    lines += [*grid((("", "slack", "", "what must be so"), *_constraint_rows(plan)), "lrll"), ""]
+    lines += [*format_grid((("expected", "at most", "", "s from the trigger on"), *times), "rrll"), ""]
+    lines += [*format_grid((("", "slack", "", "what must be so"), *_constraint_rows(plan)), "lrll"), ""]
     if plan.guests:
-        lines += [*grid((("guest", "stopped by", "s", "why"), *_guest_rows(plan)), "llrl"), ""]
+        lines += [*format_grid((("guest", "stopped by", "s", "why"), *_guest_rows(plan)), "llrl"), ""]
     needs = [(name, spell_needs(value)) for name, value in plan.needed.items() if value != {}]
-    return "\n".join([*lines, *grid((("needed", ""), *needs))]) + "\n"
+    return "\n".join([*lines, *format_grid((("needed", ""), *needs))]) + "\n"
 
 
 def _constraint_rows(plan: Plan) -> Iterator[tuple[str, ...]]:

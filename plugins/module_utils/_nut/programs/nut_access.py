@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..base import allow, files
-from ..base.cli import FAILED, OK, Left, Parser
+from ..base.cli import FAILED, OK, Parser, ProgramExit
 from ..base.text import printable
-from ..net.access_keeper import Keeper
+from ..net.access_keeper import AccessKeeper
 
 EPILOG = """\
 exit codes:
@@ -23,16 +23,18 @@ files: /etc/nut/access.nft (the table, which Ansible writes)
 """
 
 
-def main(arguments: Sequence[str], keeper: Keeper) -> int:
+def main(arguments: Sequence[str], keeper: AccessKeeper) -> int:
     """Do what the command line says. Returns the exit code."""
     words = "Keep the table that limits who may connect to upsd true, between two deployments."
     parser = Parser(prog="nut-access", description=words, epilog=EPILOG, out=keeper.out, err=keeper.err)
     words = "load the table if it is not loaded, and also allow the current addresses of the names in it"
-    parser.add_command("refresh", words).set_defaults(do=keeper.refresh)
-    parser.add_command("status", "show who may connect to upsd, and who was refused").set_defaults(do=keeper.status)
+    parser.add_command("refresh", words).set_defaults(do=keeper.refresh_table)
+    parser.add_command("status", "show who may connect to upsd, and who was refused").set_defaults(
+        do=keeper.show_status
+    )
     try:
         return int(parser.parse_args(list(arguments)).do())
-    except Left as left:
+    except ProgramExit as left:
         return left.code
     except files.Busy:
         return OK  # the timer comes again

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..base import files, paths
-from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
-from ..base.clock import stamp
+from ..base.cli import FAILED, OK, USAGE, Parser, PrintText, ProgramExit, make_printing
+from ..base.clock import format_time
 from ..base.log import append_line
-from ..base.process import runner
-from ..base.table import grid
+from ..base.process import make_runner
+from ..base.table import format_grid
 from ..base.text import LINE, printable
 from ..deploy.apply import LocalNut
 from ..hotplug.look import Look, describe
 from ..hotplug.observe import ReconcileError
 from ..hotplug.reconcile import Host
 from ..usb import policy
-from ..usb.bus import Ups
+from ..usb.bus import UsbUps
 
 BUSY = 75
 # Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
@@ -53,7 +53,7 @@ COMMANDS = {
 }
 
 
-def _parser(out: Say, err: Say) -> Parser:
+def _parser(out: PrintText, err: PrintText) -> Parser:
     parser = Parser(prog="nut-hotplug", description=DESCRIPTION, epilog=EPILOG, out=out, err=err)
     for name, summary in COMMANDS.items():
         _add_options(parser.add_command(name, summary), name)
@@ -85,7 +85,7 @@ class Log:
     """Where decisions are told: on standard error, which is the journal's for a service, and in a file."""
 
     path: Path
-    err: Say
+    err: PrintText
     wall: Callable[[], float]
     debugs: bool = False
     broken: bool = field(default=False, init=False)
@@ -102,28 +102,28 @@ class Log:
 
     def _append(self, line: str) -> None:
         try:
-            append_line(self.path, f"{stamp(self.wall())} {printable(line, LINE)}")
+            append_line(self.path, f"{format_time(self.wall())} {printable(line, LINE)}")
         except OSError as error:
             if not self.broken:
                 self.broken = True
                 self.err(f"{self.path} can't be written: {error.strerror}")
 
 
-def main(arguments: Sequence[str], out: Say, err: Say, program: str = "") -> int:
+def main(arguments: Sequence[str], out: PrintText, err: PrintText, program: str = "") -> int:
     """Do what the command line says, and return the exit code. out, err: take lines. program: the path of the program."""
-    out, err = for_terminals(out), for_terminals(err)
+    out, err = make_printing(out), make_printing(err)
     try:
         options = _parser(out, err).parse_args(list(arguments))
-    except Left as left:
+    except ProgramExit as left:
         return left.code
     try:
         rules = _policy(options.policy)
-    except policy.PolicyError as error:
+    except policy.UsbPolicyError as error:
         err(f"{options.policy}: {error}")
         return USAGE
     host = Host(
         rules,
-        LocalNut(runner(SECONDS), folder=options.conf_dir, memory=options.state, room=options.run_dir),
+        LocalNut(make_runner(SECONDS), folder=options.conf_dir, memory=options.state, room=options.run_dir),
         files=[options.policy, *([Path(program)] if program else [])],
     )
     if options.command == "run":
@@ -152,15 +152,15 @@ def _run(host: Host, log: Log) -> int:
         return BUSY
 
 
-def _policy(path: Path) -> policy.Policy:
+def _policy(path: Path) -> policy.UsbPolicy:
     """Read the policy. None at all is the default one."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return policy.Policy()
+        return policy.UsbPolicy()
     except (OSError, ValueError) as error:
-        raise policy.PolicyError(f"it can't be read: {error}") from None
-    return policy.load(text)
+        raise policy.UsbPolicyError(f"it can't be read: {error}") from None
+    return policy.parse_policy(text)
 
 
 # What is said
@@ -204,7 +204,7 @@ def status_data(look: Look) -> dict[str, Any]:
             for name in look.resolution.absent
         ],
         "deferred": [
-            {"what": printable(line, 500), "since": stamp(since) if since else "now"}
+            {"what": printable(line, 500), "since": format_time(since) if since else "now"}
             for line, since in look.deferred.items()
         ],
         "backing_off": [
@@ -217,7 +217,7 @@ def status_data(look: Look) -> dict[str, Any]:
         "would_do": list(look.steps),
         "history": [
             {
-                "time": stamp(one.time),
+                "time": format_time(one.time),
                 "name": one.name,
                 "what": printable(one.what),
                 "reason": printable(one.reason, 500),
@@ -227,7 +227,7 @@ def status_data(look: Look) -> dict[str, Any]:
     }
 
 
-def _ups_data(look: Look, ups: Ups, name: str, why_not: str) -> dict[str, Any]:
+def _ups_data(look: Look, ups: UsbUps, name: str, why_not: str) -> dict[str, Any]:
     device, seen = ups.device, look.seen.get(name)
     return {
         "name": name,
@@ -252,8 +252,10 @@ def status_text(look: Look) -> str:
     for one, ups in zip(data["upses"], look.upses):
         state_now = one["status"] or one["error"] or one["not_served"] or "no data"
         rows.append((one["name"] or "(no name)", state_now, one["driver"] or "no driver", describe(ups.device)))
-    lines = ["UPSes on the bus:", *(grid(rows, indent="  ") or ["  none"])]
-    lines += grid([(one["name"], f"not there; last {one['last'] or 'unknown'}") for one in data["absent"]], indent="  ")
+    lines = ["UPSes on the bus:", *(format_grid(rows, indent="  ") or ["  none"])]
+    lines += format_grid(
+        [(one["name"], f"not there; last {one['last'] or 'unknown'}") for one in data["absent"]], indent="  "
+    )
     lines += [f"not plainly on mains: {', '.join(data['power'])}"] if data["power"] else []
     lines += [f"deferred since {one['since']}: {one['what']}" for one in data["deferred"]]
     lines += [

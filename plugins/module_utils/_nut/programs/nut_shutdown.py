@@ -26,15 +26,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from ..base import paths, systemd
-from ..base.cli import FAILED, OK, USAGE, Left, Parser, Say, for_terminals
-from ..base.clock import CLOCK, boot_id, boottime, stamp
-from ..base.process import run_timeout, runner
+from ..base.cli import FAILED, OK, USAGE, Parser, PrintText, ProgramExit, make_printing
+from ..base.clock import CLOCK, format_time, read_boot_id, read_boottime
+from ..base.process import make_runner, run_timeout
 from ..base.systemd import Run
 from ..shutdown import gate_loop, observe
 from ..shutdown import policy as shutdown_policy
-from ..shutdown.names import Names
+from ..shutdown.names import AddressCache
 from ..shutdown.watchdog import watchdog
-from ..shutdown.writer import Writer
+from ..shutdown.writer import BackgroundWriter
 
 if TYPE_CHECKING:
     from ..proxmox.selection import Finder
@@ -108,26 +108,26 @@ class Call:
     """A call of the program: what is asked of it, and by what means it does that."""
 
     options: argparse.Namespace
-    out: Say
-    err: Say
+    out: PrintText
+    err: PrintText
     environment: Mapping[str, str]
     run: Run | None  # runs programs, in the place of all others
     sleep: Callable[[float], None]
 
-    def policy(self) -> shutdown_policy.Policy:
+    def policy(self) -> shutdown_policy.ShutdownPolicy:
         """Read the policy. Raises PolicyError."""
         return shutdown_policy.load_policy(self.options.policy)
 
-    def stages(self, policy: shutdown_policy.Policy) -> tuple[Stage, ...]:
+    def stages(self, policy: shutdown_policy.ShutdownPolicy) -> tuple[Stage, ...]:
         """Read the stages of a policy. Raises PolicyError."""
         try:
             return shutdown_policy.read_stages(policy.stages)
-        except shutdown_policy.PolicyError as error:
+        except shutdown_policy.ShutdownPolicyError as error:
             raise error.of(self.options.policy) from None
 
-    def names(self, *, keep: bool) -> Names:
+    def names(self, *, keep: bool) -> AddressCache:
         """Return what finds the addresses of names. keep: whether it remembers them."""
-        return Names(self.options.report.with_name(Path(paths.ADDRESSES).name), keep=keep)
+        return AddressCache(self.options.report.with_name(Path(paths.ADDRESSES).name), keep=keep)
 
     def finder(self, stages: Sequence[Stage], *, keep: bool) -> Finder:
         """Return what finds the guests of the stages. keep: whether the addresses that it finds are remembered."""
@@ -149,7 +149,7 @@ class Call:
 Do = Callable[[Call], int]
 
 
-def _parser(out: Say, err: Say) -> Parser:
+def _parser(out: PrintText, err: PrintText) -> Parser:
     parser = Parser(prog="nut-shutdown", description=DESCRIPTION, epilog=EPILOG, out=out, err=err)
 
     def add(name: str, do: Do, summary: str, options: str, *, state: str = "", epilog: str = "") -> None:
@@ -187,22 +187,22 @@ def _parser(out: Say, err: Say) -> Parser:
 
 def main(
     arguments: Sequence[str],
-    out: Say,
-    err: Say,
+    out: PrintText,
+    err: PrintText,
     *,
     environment: Mapping[str, str] | None = None,
     run: Run | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Do what the command line says, and return the exit code. out, err: take lines. run: runs all programs."""
-    out, err = for_terminals(out), for_terminals(err)
+    out, err = make_printing(out), make_printing(err)
     try:
         options = _parser(out, err).parse_args(list(arguments))
         call = Call(options, out, err, os.environ if environment is None else environment, run, sleep)
         return int(options.do(call))
-    except Left as left:
+    except ProgramExit as left:
         return left.code
-    except shutdown_policy.PolicyError as error:
+    except shutdown_policy.ShutdownPolicyError as error:
         err(str(error))
         return USAGE
     except Exception as error:
@@ -221,10 +221,10 @@ def _status(call: Call) -> int:
     from ..shutdown import status
 
     policy = call.policy()
-    run = call.run or runner(PROGRAM_SECONDS)
+    run = call.run or make_runner(PROGRAM_SECONDS)
     report = call.options.report
     call.show(
-        status.look(
+        status.observe_status(
             policy,
             run,
             call.names(keep=False),
@@ -247,7 +247,7 @@ def _guests(call: Call) -> int:
     except GuestsError as error:
         call.err(str(error))
         return FAILED
-    call.show(guest_list.Listing(found, call.options.root, call.run or run_timeout))
+    call.show(guest_list.GuestListing(found, call.options.root, call.run or run_timeout))
     return OK
 
 
@@ -256,7 +256,7 @@ def _check(call: Call, *, keep: bool = False) -> int:
 
     policy = call.policy()
     stages = call.stages(policy)
-    outcome = refresh.look(policy, stages, call.names(keep=keep), call.finder(stages, keep=keep), keep=keep)
+    outcome = refresh.refresh_known(policy, stages, call.names(keep=keep), call.finder(stages, keep=keep), keep=keep)
     call.out(f"{call.options.policy} is right: {len(policy.machines)} to wait for, {policy.longest:g} s at most")
     for line in outcome.found:
         call.out(line)
@@ -283,9 +283,9 @@ def _drill(call: Call) -> int:
         if options.inside:  # the inner half, which is told the policy
             held = inside.hold_drill(STDIN, say, call.out, as_json=options.json)
             return OK if held else FAILED
-        host = job.Host(call.run or runner(STOP_SECONDS), _own_program())
+        host = job.RehearsalHost(call.run or make_runner(STOP_SECONDS), _own_program())
         return outside.hold_drill(call.policy(), options.outage, host, say, as_json=options.json)
-    except job.Refused as error:
+    except job.RehearsalRefused as error:
         call.err(f"nut-shutdown drill: {error}")
         return USAGE
     except job.RehearsalError as error:
@@ -298,7 +298,7 @@ def _record(call: Call) -> int:
     from ..rehearsal import job, live
 
     options = call.options
-    wanted = live.Wanted(
+    wanted = live.RecordOptions(
         check=options.check,
         show=options.show,
         inside=options.inside,
@@ -308,14 +308,14 @@ def _record(call: Call) -> int:
         report=options.report,
     )
     # the recorder asks how guests stand; who starts it waits for systemd
-    run = call.run or runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS)
-    host = job.Host(run, _own_program(), call.names(keep=True))
+    run = call.run or make_runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS)
+    host = job.RehearsalHost(run, _own_program(), call.names(keep=True))
     try:
         done = live.main(call.policy(), wanted, host, call.out)
     except job.RehearsalError as error:
         for line in str(error).splitlines():
             call.err(f"nut-shutdown record: {line}")
-        return USAGE if isinstance(error, job.Refused) else FAILED
+        return USAGE if isinstance(error, job.RehearsalRefused) else FAILED
     return OK if done else FAILED
 
 
@@ -340,15 +340,15 @@ def _fsd(call: Call) -> int:
 
 
 @contextlib.contextmanager
-def _logging(call: Call) -> Iterator[tuple[Writer, Say]]:
+def _logging(call: Call) -> Iterator[tuple[BackgroundWriter, PrintText]]:
     """Yield what writes to disks, and what tells a line, also to the log."""
     options = call.options
-    writer = Writer(call.out)
+    writer = BackgroundWriter(call.out)
     writer.start()
 
     def log(line: str) -> None:
         call.out(line)
-        writer.append(options.log, f"{stamp(time.time())} {options.command}: {line}")
+        writer.append(options.log, f"{format_time(time.time())} {options.command}: {line}")
 
     try:
         yield writer, log
@@ -357,18 +357,18 @@ def _logging(call: Call) -> Iterator[tuple[Writer, Say]]:
 
 
 def _gate(call: Call) -> int:
-    policy, options, run = call.policy(), call.options, call.run or runner(PROGRAM_SECONDS)
+    policy, options, run = call.policy(), call.options, call.run or make_runner(PROGRAM_SECONDS)
     # what is done in a real shutdown alone, FSD and the flag, is done for systemd alone
     is_unit = systemd.is_main_process(systemd.GATE, call.environment, options.root)
     by = gate_loop.SYSTEMD if is_unit else "hand"
     with watchdog(HANG) as pet, contextlib.ExitStack() as stack:
-        looker = observe.Looker(policy.machines, run, boottime, resolve=call.names(keep=True))
+        looker = observe.MachineObserver(policy.machines, run, read_boottime, resolve=call.names(keep=True))
         stack.callback(looker.close)
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
         orders = None
         if gate_loop.is_real_shutdown(policy, options.state, by):
-            orders = observe.Orders(observe.logins(options.upsmon_conf, policy.upses), news.put)
-        asker = observe.Asker(policy.upses, boottime, orders=orders)
+            orders = observe.Orders(observe.read_primary_logins(options.upsmon_conf, policy.upses), news.put)
+        asker = observe.UpsObserver(policy.upses, read_boottime, orders=orders)
         stack.callback(asker.close)
         gate_loop.Gate(
             policy,
@@ -401,7 +401,7 @@ def _stages(call: Call) -> int:
     with _logging(call) as (_writer, log), watchdog(WATCH_HANG) as pet:
         from ..shutdown import stages_loop
 
-        stages_loop.run(
+        stages_loop.run_stages(
             known,
             policy.upses,
             state_path=call.options.state,
@@ -422,10 +422,10 @@ def _watch(call: Call) -> int:
     with _logging(call) as (writer, log), watchdog(WATCH_HANG) as pet:
         watch_loop.Watcher(
             call.options.upsd_conf,
-            watch.recall(path, boot_id()),
+            watch.recall_memory(path, read_boot_id()),
             log=log,
             save=lambda text: writer.replace(path, text),
-            run=call.run or runner(WATCH_PROGRAM_SECONDS),
+            run=call.run or make_runner(WATCH_PROGRAM_SECONDS),
             alive=pet,
         ).watch()
     return FAILED

@@ -141,7 +141,7 @@ def look_up(wanted: Sequence[str], resolve: hostnames.Resolve, seconds: float) -
     A name server that is gone costs each name its whole patience: one after the other they would take too long.
     """
     # a name without an address is one that no guest's storage has
-    known, _problems = hostnames.resolve_all(wanted, seconds, resolve)
+    known, _problems = hostnames.resolve_names(wanted, seconds, resolve)
 
     def answer(name: str) -> Sequence[str]:
         if not known.get(name):
@@ -216,7 +216,7 @@ class Finder:
         self,
         stages: Mapping[str, Selector],
         path: Path,
-        resolver: Callable[[], hostnames.Resolve] = lambda: hostnames.resolve,
+        resolver: Callable[[], hostnames.Resolve] = lambda: hostnames.resolve_name,
         root: Path = Path("/"),
     ) -> None:
         self.stages, self.path, self.resolver, self.root = dict(stages), path, resolver, root
@@ -241,7 +241,7 @@ class Finder:
 
     def kept(self) -> dict[str, tuple[Chosen, ...]]:
         """Return what was kept last, of the stages that still mean the same guests. Never raises; {} if there is nothing."""
-        kept = records.recall(Kept, self.path, VERSION) or Kept()
+        kept = records.recall_record(Kept, self.path, VERSION) or Kept()
         return {
             name: tuple(guest.chosen for guest in kept.stages[name].guests)
             for name, selector in self.stages.items()
@@ -254,9 +254,9 @@ class Finder:
             name: KeptStage(selector, tuple(KeptGuest.of(chosen) for chosen in found.get(name, ())))
             for name, selector in self.stages.items()
         }
-        text = records.dump(Kept(stages), VERSION)
+        text = records.dump_record(Kept(stages), VERSION)
         with contextlib.suppress(OSError):
             if self.path.read_bytes() == text.encode("ascii"):
                 return False
-        files.replace_own(self.path, text)
+        files.replace_private_file(self.path, text)
         return True

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..base import records
-from ..base.systemd import Entry, Run, UnitError, read_journal
+from ..base.systemd import JournalEntry, Run, UnitError, read_journal
 from ..shutdown import report as gate_report
-from .job import Host
+from .job import RehearsalHost
 from .notes import Notes
 
 # systemd's messages "Stopping ..." and "Stopped ..." (systemd.catalog)
@@ -23,7 +23,7 @@ _STOPPING, _STOPPED = "de5b426a63be47a7b6ac3eaac82e2f6f", "9d1aaa27d60140bd96365
 
 
 @dataclass(frozen=True)
-class After:
+class Aftermath:
     """What this host knows in the end, or up to now."""
 
     again: bool  # whether it has been started again since
@@ -33,22 +33,22 @@ class After:
     poweroff: float | None = None  # when it did
 
 
-def find_aftermath(notes: Notes, host: Host, report: Path) -> After:
+def find_aftermath(notes: Notes, host: RehearsalHost, report: Path) -> Aftermath:
     """Find out what became of this host. report: of the gate."""
     try:
-        again = host.token.read_text(encoding="ascii", errors="replace").strip() != notes.token
+        again = host.token_path.read_text(encoding="ascii", errors="replace").strip() != notes.token
     except OSError:
         again = True
-    reason, opened = _gate_says(report, notes)
-    known = After(again, reason=reason, poweroff=opened)
+    reason, opened = _gate_result(report, notes)
+    known = Aftermath(again, reason=reason, poweroff=opened)
     poweroff = notes.ended if notes.ended is not None else opened
     if not again or poweroff is None:
         return known
-    then = _then(notes, host)
+    then = _previous_boot_options(notes, host)
     # in reverse: systemd 252 finds nothing at all by --lines with --until
-    last = _entries(host.run, ["--reverse", "--lines=1", *then])
+    last = _read_entries(host.run, ["--reverse", "--lines=1", *then])
     end = last[0].at if last and last[0].at >= poweroff else None
-    units_said = _entries(host.run, [*then, f"--since=@{math.floor(poweroff)}", "UNIT=pve-guests.service"])
+    units_said = _read_entries(host.run, [*then, f"--since=@{math.floor(poweroff)}", "UNIT=pve-guests.service"])
     moments = {entry.kind: entry.at for entry in units_said}
     guests = None
     if _STOPPING in moments and _STOPPED in moments:
@@ -56,15 +56,15 @@ def find_aftermath(notes: Notes, host: Host, report: Path) -> After:
     return replace(known, end=end, guests=guests)
 
 
-def _gate_says(report: Path, notes: Notes) -> tuple[str, float | None]:
+def _gate_result(report: Path, notes: Notes) -> tuple[str, float | None]:
     """Return why the gate of this shutdown ended, and when."""
-    said = records.recall(gate_report.Report, report, gate_report.VERSION)
+    said = records.recall_record(gate_report.GateReport, report, gate_report.VERSION)
     if said is None or said.began < notes.began or not said.reason:
         return "", None
     return said.reason, said.began + said.elapsed
 
 
-def _then(notes: Notes, host: Host) -> list[str]:
+def _previous_boot_options(notes: Notes, host: RehearsalHost) -> list[str]:
     """Return journalctl's options for what was written before this host was started."""
     if host.clock.boot() != notes.boot:
         return [f"--boot={notes.boot.replace('-', '')}"]
@@ -78,7 +78,7 @@ def _then(notes: Notes, host: Host) -> list[str]:
     return ["--merge", f"--until=@{began:.3f}"]
 
 
-def _entries(run: Run, options: Sequence[str]) -> list[Entry]:
+def _read_entries(run: Run, options: Sequence[str]) -> list[JournalEntry]:
     try:
         return list(read_journal(options, run))
     except UnitError:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from ..base import hostnames, systemd
 from ..conf import grammar
 from ..net import readings, snapshot
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import observe
-from ..shutdown.policy import Policy
-from .job import CONF, Host
+from ..shutdown.policy import ShutdownPolicy
+from .job import CONF, RehearsalHost
 
 NAME_SECONDS = 5.0
 
@@ -30,7 +30,7 @@ class Fitness:
 
 
 @dataclass(frozen=True)
-class Found:
+class FitnessFacts:
     """What there is on the host."""
 
     upses: Mapping[str, snapshot.UpsState | str]  # what upsd says of each, or why it says nothing
@@ -41,9 +41,9 @@ class Found:
     upsmon: systemd.Unit
 
 
-def judge(policy: Policy, found: Found, need: float | None = None) -> Fitness:
+def judge_fitness(policy: ShutdownPolicy, found: FitnessFacts, need: float | None = None) -> Fitness:
     """Return what stands against a real shutdown. need: seconds that the plan wants of the battery from FSD on, None if not known."""
-    problems = list(_installed(found))
+    problems = list(_program_problems(found))
     remarks: list[str] = []
     if not policy.upses:
         problems.append("the policy names no UPS, so there is nothing whose shutdown could begin")
@@ -52,8 +52,8 @@ def judge(policy: Policy, found: Found, need: float | None = None) -> Fitness:
         if isinstance(said, str):
             problems.append(f"{ups}: nobody can tell whether it is on mains: {said}")
             continue
-        problems += _power(said, need)
-        remarks += _comes_back(said, need)
+        problems += _power_problems(said, need)
+        remarks += _power_remarks(said, need)
     states = [state for state in found.upses.values() if not isinstance(state, str)]
     inside = {hostnames.normal_address(client) for state in states for client in state.clients}
     for machine in policy.machines if states else ():
@@ -70,7 +70,7 @@ def judge(policy: Policy, found: Found, need: float | None = None) -> Fitness:
                 f"{machine.name} is logged in, but {'does not answer' if silent else 'nobody can tell whether it is up'}: this host "
                 "would take it for down. See nut-shutdown status, and its firewall"
             )
-    if found.conf is not None and not grammar.directive(found.conf, "POWERDOWNFLAG"):
+    if found.conf is not None and not grammar.find_directive(found.conf, "POWERDOWNFLAG"):
         remarks.append(
             "upsmon.conf has no POWERDOWNFLAG: the UPS is not told to cut the power, so nothing starts again by itself. "
             "Somebody has to press the buttons"
@@ -78,10 +78,10 @@ def judge(policy: Policy, found: Found, need: float | None = None) -> Fitness:
     return Fitness(tuple(problems), tuple(remarks))
 
 
-def _installed(found: Found) -> Iterator[str]:
+def _program_problems(found: FitnessFacts) -> Iterator[str]:
     """Yield what of the host's own programs stands against it."""
     if not found.gate.active:
-        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Run the play (nut_server_gate)"
+        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Run the play (nut_server_gate.enabled)"
     elif found.gate.enabled.startswith("masked"):
         yield f"{systemd.GATE} is masked: this host would not power off by it. systemctl unmask {systemd.GATE}"
     elif found.gate.runs:
@@ -90,11 +90,11 @@ def _installed(found: Found) -> Iterator[str]:
         yield f"{systemd.MONITOR} does not run: there is no upsmon that could set FSD. systemctl status {systemd.MONITOR}"
     if found.conf is None:
         yield f"{CONF} can't be read. The role nut_server writes it"
-    elif systemd.GATE not in (grammar.directive(found.conf, "SHUTDOWNCMD") or ""):
+    elif systemd.GATE not in (grammar.find_directive(found.conf, "SHUTDOWNCMD") or ""):
         yield f"the SHUTDOWNCMD in {CONF} does not start {systemd.GATE}: this host would not wait for the others"
 
 
-def _power(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
+def _power_problems(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
     """Yield why this UPS stands against it."""
     if not state.fresh:
         yield f"{state.name}: nobody can tell whether it is on mains: {state.error or 'it has no status yet'}"
@@ -112,39 +112,39 @@ def _power(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
         )
 
 
-def _comes_back(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
+def _power_remarks(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
     """Yield what one has to know of this UPS. ups.delay.start: ondelay; not every UPS can."""
     if state.reading.runtime is None and need is not None:
         yield f"{state.name} does not say how long it lasts. Begin only if it is charged"
-    if readings.quantity(state.variables.get("ups.delay.start")) is None:
+    if readings.parse_quantity(state.variables.get("ups.delay.start")) is None:
         yield (
             f"{state.name} does not say when it gives power again after it has cut it (ups.delay.start, ondelay): it may stay off. "
             "Be where its button is"
         )
 
 
-def observe_host(policy: Policy, host: Host) -> Found:
+def observe_host(policy: ShutdownPolicy, host: RehearsalHost) -> FitnessFacts:
     """Look at all that judge() goes by."""
-    seen, _readings = observe.one_look(policy, host.run, host.names)
+    seen, _readings = observe.observe_once(policy, host.run, host.names)
     upses: dict[str, snapshot.UpsState | str] = {}
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
-                upses[str(ups)] = snapshot.snapshot(client, [ups.name])[0]
+            with UpsdClient(ups.host, ups.port, observe.ASK_INTERVAL) as client:
+                upses[str(ups)] = snapshot.take_snapshot(client, [ups.name])[0]
         except (UpsdFailure, grammar.Unencodable) as error:
             upses[str(ups)] = str(error)
     try:
-        units = systemd.show([systemd.GATE, systemd.MONITOR], host.run)
+        units = systemd.show_units([systemd.GATE, systemd.MONITOR], host.run)
     except systemd.UnitError:
         units = {}
     gate, upsmon = (units.get(name, systemd.ABSENT) for name in (systemd.GATE, systemd.MONITOR))
-    return Found(upses, find_addresses(policy, host.names), seen, host.upsmon_conf(), gate, upsmon)
+    return FitnessFacts(upses, find_addresses(policy, host.names), seen, host.upsmon_conf(), gate, upsmon)
 
 
-def find_addresses(policy: Policy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
+def find_addresses(policy: ShutdownPolicy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
     wanted = {name for machine in policy.machines for name in machine.addresses}
-    found, _problems = hostnames.resolve_all(wanted, NAME_SECONDS, names)
+    found, _problems = hostnames.resolve_names(wanted, NAME_SECONDS, names)
     return {
         machine.name: frozenset(
             hostnames.normal_address(address) for name in machine.addresses for address in found[name]

@@ -26,14 +26,24 @@ from typing import Any, Callable
 from ..base.clock import CLOCK, Clock
 from ..base.process import Find, find_program
 from ..net import vocabulary
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import gate_loop, observe
-from ..shutdown.policy import TEXT_LIMIT, Ups
-from .job import LOOK, STARTING, Job, Refused, RehearsalError, Say, Stopped, read_job, signals
-from .report import Seen, drill_table
-from .sandbox import walls
-from .simulation import PRIMARY, UPS, Programs, dev, files, free_port, noted
+from ..shutdown.policy import OWN_FILE_LIMIT, UpsAddress
+from .job import (
+    LOOK,
+    STARTING,
+    Job,
+    Output,
+    RehearsalError,
+    RehearsalRefused,
+    RehearsalStopped,
+    read_job,
+    stop_on_signals,
+)
+from .report import DrillResult, drill_table
+from .sandbox import find_holes
+from .simulation import PRIMARY, UPS, Programs, free_port, nut_files, parse_note, ups_data
 
 SUPPLY = 2.0
 """Seconds from one word of the simulated UPS about its battery to the next."""
@@ -46,7 +56,7 @@ class Drill:
         self,
         job: Job,
         folder: Path,
-        say: Say,
+        say: Output,
         stopped: threading.Event,
         *,
         finder: Find = find_program,
@@ -54,7 +64,7 @@ class Drill:
     ) -> None:
         self.job, self.folder, self.stopped, self.finder = job, folder, stopped, finder
         self.clock, self.wall, self.tell = clock.now, clock.wall, say
-        self.deadline = clock.now() + job.longest
+        self.deadline = clock.now() + job.time_limit
         self.programs = Programs(folder)
         self.port = 0
         self.status = "OL"
@@ -62,21 +72,21 @@ class Drill:
         self.fsd = False  # was it seen?
         self.written = -math.inf
         self.changed = 0  # the time of drill.dev, whole seconds
-        self.noted: dict[str, float] = {}
+        self.note_times: dict[str, float] = {}
         self.down: set[str] = set()
 
-    def say(self, words: str) -> None:
+    def print_step(self, words: str) -> None:
         self.tell(f"{time.strftime('%H:%M:%S', time.localtime(self.wall()))}  {words}")
 
-    def run(self) -> Seen:
+    def run(self) -> DrillResult:
         """Hold it. Raises RehearsalError. Whatever happens, nothing of it runs when this has ended."""
         try:
-            self.begin()
-            return self.hold()
+            self.start_programs()
+            return self.fail_power()
         finally:
-            self.programs.end()
+            self.programs.stop_all()
 
-    def begin(self) -> None:
+    def start_programs(self) -> None:
         """Start NUT's programs, and wait until all are logged in."""
         found = {name: self.finder(name) for name in ("dummy-ups", "upsd", "upsmon")}
         missing = [name for name, path in found.items() if path is None]
@@ -87,71 +97,75 @@ class Drill:
         for name in ("bin", "state", "notes"):
             (self.folder / name).mkdir(mode=0o700)
         self.port = free_port()
-        for name, text in files(self.folder, self.job, self.port, secrets.token_hex(16)).items():
+        for name, text in nut_files(self.folder, self.job, self.port, secrets.token_hex(16)).items():
             (self.folder / name).write_text(text, encoding="utf-8")
             (self.folder / name).chmod(0o600)
-        self.supply()
+        self.write_supply()
         hosts = self.job.policy.machines
-        self.say(f"a simulated UPS, its upsd, upsmon as on this host, and {len(hosts)} more for the others are started")
+        self.print_step(
+            f"a simulated UPS, its upsd, upsmon as on this host, and {len(hosts)} more for the others are started"
+        )
         for name, arguments in (("dummy-ups", ("-F", "-a", UPS)), ("upsd", ("-F",))):
-            self.programs.start(name, found[name] or Path(), *arguments)
-        self.wait_until_ready("the simulated UPS answers", lambda: self.flags() == ("OL",))
+            self.programs.start_program(name, found[name] or Path(), *arguments)
+        self.wait_until_ready("the simulated UPS answers", lambda: self.read_flags() == ("OL",))
         for name in (PRIMARY, *map(str, range(len(hosts)))):
             conf = str(self.folder / f"{name}.conf")
-            self.programs.start(name, found["upsmon"] or Path(), "-F", "-f", conf)
-        self.wait_until_ready("all are logged in", lambda: (self.ask("logins") or 0) > len(hosts))
-        self.say("all are logged in, the UPS is on mains")
+            self.programs.start_program(name, found["upsmon"] or Path(), "-F", "-f", conf)
+        self.wait_until_ready("all are logged in", lambda: (self.ask_upsd("logins") or 0) > len(hosts))
+        self.print_step("all are logged in, the UPS is on mains")
 
-    def hold(self) -> Seen:
+    def fail_power(self) -> DrillResult:
         """Let the power fail, and see what follows."""
         job = self.job
         self.since = self.clock()
         left = "" if job.runtime is None else f", {job.runtime:.0f} s left"
-        self.set("OB")
-        self.say(f"the UPS: on battery{left}")
-        self.pause(job.outage)
-        self.set("OB LB")
-        self.wait_until_ready("upsd says that the battery is low", lambda: "LB" in self.flags())
+        self.set_status("OB")
+        self.print_step(f"the UPS: on battery{left}")
+        self.let_time_pass(job.outage)
+        self.set_status("OB LB")
+        self.wait_until_ready("upsd says that the battery is low", lambda: "LB" in self.read_flags())
         trigger, moment = self.clock(), self.wall()
-        self.say("the UPS: the battery is low. The times at the end count from here")
+        self.print_step("the UPS: the battery is low. The times at the end count from here")
         late = "upsmon of this host did not come to its SHUTDOWNCMD; see HOSTSYNC and FINALDELAY"
-        self.wait_until(self.primary_goes, self.deadline - job.policy.longest, late)
-        return self.wait_at_gate(trigger, moment)
+        self.wait_until(self.has_primary_shut_down, self.deadline - job.policy.longest, late)
+        return self.run_gate(trigger, moment)
 
-    def primary_goes(self) -> bool:
+    def has_primary_shut_down(self) -> bool:
         """Return whether the primary's upsmon has run its SHUTDOWNCMD, and tell once that it has set FSD."""
-        if not self.fsd and "FSD" in self.flags():
+        if not self.fsd and "FSD" in self.read_flags():
             self.fsd = True
-            self.say(f"{self.job.primary}: upsmon sets FSD")
-        return PRIMARY in self.noted
+            self.print_step(f"{self.job.primary}: upsmon sets FSD")
+        return PRIMARY in self.note_times
 
-    def wait_at_gate(self, trigger: float, moment: float) -> Seen:
+    def run_gate(self, trigger: float, moment: float) -> DrillResult:
         job = self.job
-        policy = replace(job.policy, upses=(Ups(UPS, "127.0.0.1", self.port),))
-        asker = observe.Asker(policy.upses, self.clock)
+        policy = replace(job.policy, upses=(UpsAddress(UPS, "127.0.0.1", self.port),))
+        asker = observe.UpsObserver(policy.upses, self.clock)
         try:
             report = gate_loop.Gate(
                 policy,
-                log=lambda line: self.say(f"{job.primary}: {line}"),
-                prober=self.look,
+                log=lambda line: self.print_step(f"{job.primary}: {line}"),
+                prober=self.probe_machines,
                 ask_upsd=asker,
                 state_path=self.folder / "gate.json",
                 report_path=self.folder / "last.json",
                 log_path=self.folder / "shutdown.log",
                 by="drill",
                 mode="drill",
-                clock=Clock(self.clock, self.wall, self.pause),
+                clock=Clock(self.clock, self.wall, self.let_time_pass),
             ).run()
         finally:
             asker.close()
         end = self.clock()
-        self.say(f"{job.primary}: would power off now")
-        return Seen(self.seen(trigger, end), moment, end - trigger, report.rule or "", report.reason or "")
+        self.print_step(f"{job.primary}: would power off now")
+        return DrillResult(
+            self.machine_times(trigger, end), moment, end - trigger, report.rule or "", report.reason or ""
+        )
 
-    def seen(self, trigger: float, end: float) -> dict[str, tuple[float | None, float | None]]:
+    def machine_times(self, trigger: float, end: float) -> dict[str, tuple[float | None, float | None]]:
         found: dict[str, tuple[float | None, float | None]] = {}
         for number, host in enumerate(self.job.policy.machines):
-            began = self.noted.get(str(number))
+            began = self.note_times.get(str(number))
             down = began + host.shutdown_time if began is not None and began + host.shutdown_time <= end else None
             found[host.name] = (
                 None if began is None else began - trigger,
@@ -159,37 +173,37 @@ class Drill:
             )
         return found
 
-    def look(self) -> dict[str, bool | None]:
+    def probe_machines(self) -> dict[str, bool | None]:
         """Return which machines are up, in the place of pings: each is until it has had its time since its SHUTDOWNCMD."""
-        self.hear()
+        self.read_notes()
         now = self.clock()
         return {
-            host.name: str(number) not in self.noted or now < self.noted[str(number)] + host.shutdown_time
+            host.name: str(number) not in self.note_times or now < self.note_times[str(number)] + host.shutdown_time
             for number, host in enumerate(self.job.policy.machines)
         }
 
     # What goes on all the time
 
-    def pause(self, seconds: float) -> None:
+    def let_time_pass(self, seconds: float) -> None:
         """Let time pass. Raises RehearsalError if it shall, or must, go on no longer."""
         end = self.clock() + seconds
-        self.tick()
+        self.check_progress()
         while (left := end - self.clock()) > 0:
             self.stopped.wait(min(left, LOOK))
-            self.tick()
+            self.check_progress()
 
-    def tick(self) -> None:
+    def check_progress(self) -> None:
         if self.stopped.is_set():
-            raise Stopped("the drill was stopped")
+            raise RehearsalStopped("the drill was stopped")
         if self.clock() > self.deadline:
-            raise RehearsalError(f"the drill is not over after {self.job.longest:g} s")
+            raise RehearsalError(f"the drill is not over after {self.job.time_limit:g} s")
         if self.clock() - self.written >= SUPPLY and self.since is not None:
-            self.supply()
+            self.write_supply()
         # one that has run its SHUTDOWNCMD may end; the note was there first
-        ended = self.programs.ended()
-        self.hear()
+        ended = self.programs.list_exited()
+        self.read_notes()
         for name in ended:
-            if name not in self.noted:
+            if name not in self.note_times:
                 who = name if not name.isdigit() else f"upsmon of {self.job.policy.machines[int(name)].name}"
                 raise RehearsalError(f"{who} ended by itself: {self.programs.last_words(name)}")
 
@@ -200,41 +214,45 @@ class Drill:
         while not done():
             if self.clock() > deadline:
                 raise RehearsalError(late)
-            self.pause(LOOK)
+            self.let_time_pass(LOOK)
 
-    def set(self, status: str) -> None:
+    def set_status(self, status: str) -> None:
         self.status = status
-        self.supply()
+        self.write_supply()
 
-    def supply(self) -> None:
+    def write_supply(self) -> None:
         """Let the simulated UPS say how it stands. dummy-ups looks at the file's time, in whole seconds."""
         now, left = self.clock(), self.job.runtime
         if left is not None and self.since is not None:
             left -= now - self.since
         self.changed = max(self.changed + 1, int(self.wall()))
         path, new = self.folder / f"{UPS}.dev", self.folder / f"{UPS}.new"
-        new.write_text(dev(self.status, left), encoding="utf-8")
+        new.write_text(ups_data(self.status, left), encoding="utf-8")
         os.utime(new, (self.changed, self.changed))
         new.replace(path)
         self.written = now
 
-    def hear(self) -> None:
+    def read_notes(self) -> None:
         """Read the notes."""
         for number, host in enumerate(self.job.policy.machines):
             name = str(number)
-            if self.note(name):
-                self.say(
+            if self.read_note(name):
+                self.print_step(
                     f"{host.name}: upsmon runs its SHUTDOWNCMD, and it begins to go down ({host.shutdown_time:g} s)"
                 )
-            if name in self.noted and name not in self.down and self.clock() >= self.noted[name] + host.shutdown_time:
+            if (
+                name in self.note_times
+                and name not in self.down
+                and self.clock() >= self.note_times[name] + host.shutdown_time
+            ):
                 self.down.add(name)
-                self.say(f"{host.name}: is down")
-        if self.note(PRIMARY):
-            self.say(f"{self.job.primary}: upsmon runs its SHUTDOWNCMD")
+                self.print_step(f"{host.name}: is down")
+        if self.read_note(PRIMARY):
+            self.print_step(f"{self.job.primary}: upsmon runs its SHUTDOWNCMD")
 
-    def note(self, name: str) -> bool:
+    def read_note(self, name: str) -> bool:
         """Take up a note, if there is a new one."""
-        if name in self.noted:
+        if name in self.note_times:
             return False
         try:
             text = (self.folder / "notes" / name).read_text(encoding="ascii", errors="replace")
@@ -242,37 +260,37 @@ class Drill:
         except OSError:
             return False
         now = self.clock()
-        when = noted(text, uptime, now)
-        self.noted[name] = now if when is None else when
+        when = parse_note(text, uptime, now)
+        self.note_times[name] = now if when is None else when
         return True
 
-    def flags(self) -> tuple[str, ...]:
-        status = self.ask("status")
+    def read_flags(self) -> tuple[str, ...]:
+        status = self.ask_upsd("status")
         return vocabulary.split_status(status) if isinstance(status, str) else ()
 
-    def ask(self, what: str) -> Any:
+    def ask_upsd(self, what: str) -> Any:
         """Ask the simulated upsd: for the "status" of its UPS, or the number of its "logins". None: it does not say."""
         try:
-            with Client("127.0.0.1", self.port, 2.0) as client:
+            with UpsdClient("127.0.0.1", self.port, 2.0) as client:
                 return client.num_logins(UPS) if what == "logins" else client.get_var(UPS, "ups.status")
         except UpsdFailure:
             return None
 
 
-def _line(source: int) -> str:
+def _read_line(source: int) -> str:
     """Read a line, and not a byte more. Without a buffer: no thread that reads on shall hold one when the program ends."""
     with os.fdopen(os.dup(source), "rb", buffering=0) as file:
-        return file.readline(TEXT_LIMIT).decode("utf-8", "replace")
+        return file.readline(OWN_FILE_LIMIT).decode("utf-8", "replace")
 
 
 def hold_drill(
     source: int,
-    say: Say,
-    out: Say,
+    say: Output,
+    out: Output,
     *,
     as_json: bool,
     room: Path | None = None,
-    check: Callable[[], Sequence[str]] = walls,
+    check: Callable[[], Sequence[str]] = find_holes,
     finder: Find = find_program,
 ) -> bool:
     """Hold the drill that the first line of SOURCE (a file descriptor) names, and say whether the order held. Raises RehearsalError.
@@ -281,10 +299,10 @@ def hold_drill(
     """
     wrong = check()
     if wrong:
-        raise Refused(
+        raise RehearsalRefused(
             f"the drill runs only where it can do no harm, and here {'; '.join(wrong)}. Run `nut-shutdown drill`"
         )
-    job = read_job(_line(source))
+    job = read_job(_read_line(source))
     stopped = threading.Event()
 
     def listen() -> None:
@@ -294,12 +312,12 @@ def hold_drill(
         stopped.set()
 
     threading.Thread(target=listen, daemon=True).start()
-    with signals(stopped.set):
+    with stop_on_signals(stopped.set):
         folder = Path(tempfile.mkdtemp(prefix="d", dir=room or os.environ.get("RUNTIME_DIRECTORY") or "/run"))
         try:
             seen = Drill(job, folder, say, stopped, finder=finder).run()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    data = seen.data(job)
+    data = seen.to_data(job)
     out(json.dumps(data, indent=2) if as_json else f"\n{drill_table(data)}")
     return bool(data["held"])

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from ..base import paths
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 from . import fitness, notes, recorder
 from .aftermath import find_aftermath
-from .job import Host, Say
+from .job import Output, RehearsalHost
 from .offers import Offer
 from .report import record_report
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RecordOptions:
     """What `nut-shutdown record` is asked for."""
 
     check: bool = False
@@ -38,38 +38,38 @@ class Wanted:
     report: Path = Path("/", paths.GATE_REPORT)  # of the gate; the record is kept beside it
 
     @property
-    def notes(self) -> Path:
+    def notes_path(self) -> Path:
         """Where the record is kept."""
         return self.report.with_name(notes.NAME)
 
 
-def main(policy: Policy, wanted: Wanted, host: Host, out: Say) -> bool:
-    """Do what is wanted, and return whether it went well. Raises RehearsalError."""
-    if wanted.inside:
-        return recorder.record(policy, host, wanted.notes, out)
-    if wanted.show:
-        seen = notes.read_notes(wanted.notes)
-        after = find_aftermath(seen, host, wanted.report)
-        data = record_report(seen, policy, host.upsmon_conf() or "", after, wanted.own)
-        out(json.dumps(data, indent=2) if wanted.as_json else text(data))
+def main(policy: ShutdownPolicy, options: RecordOptions, host: RehearsalHost, out: Output) -> bool:
+    """Do what is options, and return whether it went well. Raises RehearsalError."""
+    if options.inside:
+        return recorder.run_recorder(policy, host, options.notes_path, out)
+    if options.show:
+        seen = notes.read_notes(options.notes_path)
+        after = find_aftermath(seen, host, options.report)
+        data = record_report(seen, policy, host.upsmon_conf() or "", after, options.own)
+        out(json.dumps(data, indent=2) if options.as_json else format_record(data))
         return True
-    if wanted.check and wanted.as_json:
-        fit = fitness.judge(policy, fitness.observe_host(policy, host), wanted.need)
+    if options.check and options.as_json:
+        fit = fitness.judge_fitness(policy, fitness.observe_host(policy, host), options.need)
         out(json.dumps(asdict(fit), indent=2))
         return not fit.problems
-    fit = (recorder.check if wanted.check else recorder.start)(policy, host, wanted.need)
+    fit = (recorder.check_fitness if options.check else recorder.start_recorder)(policy, host, options.need)
     for words in fit.remarks:
         out(words)
     out(
         "all is fit for a real shutdown"
-        if wanted.check
+        if options.check
         else f"{recorder.UNIT}.service records from now on, until this host goes down"
     )
     return True
 
 
-def text(data: Mapping[str, Any]) -> str:
+def format_record(data: Mapping[str, Any]) -> str:
     """Show record_report() to people."""
     lines = [f"{at:+8.1f} s  {words}" for at, words in data["steps"]]
-    offered = [Offer(**offer).line for offer in data["offers"]]
+    offered = [Offer(**offer).inventory_line for offer in data["offers"]]
     return "\n".join([*lines, "", data["table"], *(["", "For the inventory:", *offered] if offered else [])])

@@ -21,7 +21,7 @@ NAME = "live.json"
 
 
 @dataclass(frozen=True)
-class Noted:
+class MachineNotes:
     """What is known of a machine."""
 
     logged_in: bool = False
@@ -38,20 +38,20 @@ class Notes:
     primary: str
     began: float  # its first look
     last: float  # its last look
-    machines: Mapping[str, Noted] = field(default_factory=dict)
+    machines: Mapping[str, MachineNotes] = field(default_factory=dict)
     fsd: float | None = None  # when FSD was set
     ended: float | None = None  # when it was told to end, and so this host goes down
     steps: tuple[tuple[float, str], ...] = ()  # what happened, in words
 
-    def dump(self) -> str:
+    def to_json(self) -> str:
         """Write it as JSON."""
-        return records.dump(self, VERSION)
+        return records.dump_record(self, VERSION)
 
 
 def read_notes(path: Path) -> Notes:
     """Read what was noted. Raises RehearsalError."""
     try:
-        return records.read(Notes, path, VERSION)
+        return records.read_record(Notes, path, VERSION)
     except FileNotFoundError:
         raise RehearsalError(f"{path} is not there: no real shutdown was recorded on this host") from None
     except (OSError, records.RecordError) as error:
@@ -59,7 +59,7 @@ def read_notes(path: Path) -> Notes:
 
 
 @dataclass(frozen=True)
-class Look:
+class RecorderLook:
     """One look."""
 
     at: float  # when it began
@@ -68,7 +68,7 @@ class Look:
     seen: Mapping[str, bool | None]  # whether each machine is up
 
 
-def note(notes: Notes, look: Look) -> Notes:
+def add_look(notes: Notes, look: RecorderLook) -> Notes:
     """Take in what a look has seen."""
     steps: list[str] = []
     fsd = notes.fsd
@@ -77,7 +77,7 @@ def note(notes: Notes, look: Look) -> Notes:
         steps.append(f"{notes.primary}: upsmon has set FSD")
     machines = {}
     for name, before in notes.machines.items():
-        machines[name] = after = _after(name, before, look)
+        machines[name] = after = _note_machine(name, before, look)
         if after.left is not None and before.left is None:
             steps.append(f"{name} has logged out: it begins to go down")
         if after.silent is not None and before.silent is None:
@@ -88,7 +88,7 @@ def note(notes: Notes, look: Look) -> Notes:
     return replace(notes, machines=machines, fsd=fsd, last=look.at, steps=(*notes.steps, *told))
 
 
-def _after(name: str, before: Noted, look: Look) -> Noted:
+def _note_machine(name: str, before: MachineNotes, look: RecorderLook) -> MachineNotes:
     after = before
     if look.inside is not None:
         if name in look.inside:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..base import records
 from ..base.text import printable
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 
 MARGIN = 1.2
 LEAST_TIME = 5
@@ -22,7 +22,7 @@ MOST_MEASURED = 86400.0
 """Seconds above which a time is none that a shutdown takes."""
 
 
-def fair(seconds: float) -> int:
+def round_up(seconds: float) -> int:
     """Return the time to write into the inventory for one that was measured."""
     return max(math.ceil(round(seconds * MARGIN, 6)), LEAST_TIME)
 
@@ -37,24 +37,26 @@ class Offer:
     measured: float  # s
 
     @property
-    def value(self) -> int:
+    def shutdown_time(self) -> int:
         """The time to write down."""
-        return fair(self.measured)
+        return round_up(self.measured)
 
     @property
-    def line(self) -> str:
+    def inventory_line(self) -> str:
         """Where it belongs, and the line in YAML."""
         how = f"measured {self.measured:.1f} s, rounded up with {MARGIN - 1:.0%} margin".replace("%", " %")
-        how += f", at least {LEAST_TIME}" if self.value == LEAST_TIME else ""
+        how += f", at least {LEAST_TIME}" if self.shutdown_time == LEAST_TIME else ""
         file = f"host_vars/{self.name}.yml" + (", or group_vars/pve.yml" if self.own else "")
-        return f"{file}: nut_{'server' if self.own else 'client'}_shutdown_time: {self.value}  # {how}"
+        return f"{file}: nut_{'server' if self.own else 'client'}_shutdown_time: {self.shutdown_time}  # {how}"
 
 
 def read_offers(data: object, primary: str, secondaries: Collection[str]) -> list[Offer]:
     """Return the offers that a host has sent. Only times come from there: the names are the inventory's. Raises RecordError."""
-    if not isinstance(data, list) or len(data) > records.MOST_ITEMS:
+    if not isinstance(data, list) or len(data) > records.ITEMS_LIMIT:
         raise records.RecordError("what was measured is no list of times")
-    found = [records.build(Offer, offer, f"what was measured [{position}]") for position, offer in enumerate(data)]
+    found = [
+        records.build_record(Offer, offer, f"what was measured [{position}]") for position, offer in enumerate(data)
+    ]
     # the primary may call itself by another name than the inventory does
     found = [replace(offer, name=primary) if offer.own else offer for offer in found]
     for offer in found:
@@ -65,7 +67,9 @@ def read_offers(data: object, primary: str, secondaries: Collection[str]) -> lis
     return found
 
 
-def find_offers(policy: Policy, took: Mapping[str, float | None], primary: str, own: float | None) -> list[Offer]:
+def find_offers(
+    policy: ShutdownPolicy, took: Mapping[str, float | None], primary: str, own: float | None
+) -> list[Offer]:
     """Return what the inventory should say, where it says something else; a second or a tenth more or less is no difference."""
     said: list[tuple[str, bool, float | None]] = [
         (machine.name, False, machine.shutdown_time) for machine in policy.machines
@@ -76,7 +80,7 @@ def find_offers(policy: Policy, took: Mapping[str, float | None], primary: str, 
         measured = took.get(name)
         if measured is None or now is None:
             continue
-        better = fair(measured)
+        better = round_up(measured)
         if abs(better - now) <= max(1.0, now / 10) and now >= measured:
             continue
         found.append(Offer(name, its, now, measured))

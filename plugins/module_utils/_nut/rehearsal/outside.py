@@ -16,17 +16,17 @@ from typing import Callable
 from ..base.systemd import Run
 from ..conf import grammar
 from ..net import readings
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import gate, observe
-from ..shutdown.policy import Policy
+from ..shutdown.policy import ShutdownPolicy
 from . import sandbox
-from .job import ENDING, LOOK, Host, Job, Refused, Say, name_primary, read_timing, signals
+from .job import ENDING, LOOK, Job, Output, RehearsalHost, RehearsalRefused, name_primary, read_timing, stop_on_signals
 
 OUTAGE_MOST = 3600.0
 
 
-def ask_real(policy: Policy) -> float | None:
+def ask_real_upsd(policy: ShutdownPolicy) -> float | None:
     """Ask the real upsd: return what the emptiest UPS has left, in s, or None if none says it.
 
     Raises Refused, if it is no time for a drill.
@@ -34,12 +34,12 @@ def ask_real(policy: Policy) -> float | None:
     left = []
     for ups in policy.upses:
         try:
-            with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
+            with UpsdClient(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                 reading = readings.read_variables(client.list_vars(ups.name))
         except (UpsdFailure, grammar.Unencodable) as error:
-            raise Refused(f"nobody can tell whether a real shutdown is near: {error}") from None
+            raise RehearsalRefused(f"nobody can tell whether a real shutdown is near: {error}") from None
         if not reading.is_plainly_on_mains:
-            raise Refused(
+            raise RehearsalRefused(
                 f"{ups.name} says {' '.join(reading.flags) or 'nothing'}, and must be plainly on mains (OL): a real shutdown may be "
                 "near, and goes first. Wait until it is"
             )
@@ -47,40 +47,40 @@ def ask_real(policy: Policy) -> float | None:
     return min(left, default=None)
 
 
-def make_job(policy: Policy, outage: float, host: Host) -> Job:
+def make_job(policy: ShutdownPolicy, outage: float, host: RehearsalHost) -> Job:
     """Gather what the inner half has to know. Raises Refused."""
     if not 0 <= outage <= OUTAGE_MOST:
-        raise Refused(f"--outage must be from 0 to {OUTAGE_MOST:g} s")
+        raise RehearsalRefused(f"--outage must be from 0 to {OUTAGE_MOST:g} s")
     conf = host.upsmon_conf()
     if conf is None:
-        raise Refused(f"{host.conf} can't be read. The role nut_server writes it")
+        raise RehearsalRefused(f"{host.conf_path} can't be read. The role nut_server writes it")
     # an address has nothing to do in there, and a stage is no part of it
-    bare = Policy((), policy.machines, policy.settle, policy.reserve, policy.longest)
-    return Job(bare, read_timing(conf), ask_real(policy), outage, name_primary(policy))
+    bare = ShutdownPolicy((), policy.machines, policy.settle, policy.reserve, policy.longest)
+    return Job(bare, read_timing(conf), ask_real_upsd(policy), outage, name_primary(policy))
 
 
-def hold_drill(policy: Policy, outage: float, host: Host, say: Say, *, as_json: bool) -> int:
+def hold_drill(policy: ShutdownPolicy, outage: float, host: RehearsalHost, say: Output, *, as_json: bool) -> int:
     """Hold a drill, and return the exit code of its inner half, which says on this process's own streams what happens. Raises Refused."""
     starter = sandbox.find_systemd_run(host)
     job = make_job(policy, outage, host)
     # a little later than it ends by itself
-    words = sandbox.command(starter, host.program, job.longest + 30, as_json=as_json)
+    words = sandbox.drill_command(starter, host.program, job.time_limit + 30, as_json=as_json)
     stopped = threading.Event()
-    asker = observe.Asker(policy.upses, host.clock.now)
+    asker = observe.UpsObserver(policy.upses, host.clock.now)
     try:
-        with signals(stopped.set):
-            return _watch(words, job, say, stopped, asker=asker, run=host.run)
+        with stop_on_signals(stopped.set):
+            return _watch_drill(words, job, say, stopped, asker=asker, run=host.run)
     finally:
         asker.close()
 
 
-def _watch(
+def _watch_drill(
     words: Sequence[str],
     job: Job,
-    say: Say,
+    say: Output,
     stopped: threading.Event,
     *,
-    asker: Callable[[], Mapping[str, gate.Reading]],
+    asker: Callable[[], Mapping[str, gate.GateReading]],
     run: Run,
 ) -> int:
     # a session of its own: Ctrl-C is for this half, which ends the other one in order
@@ -91,7 +91,7 @@ def _watch(
         try:
             with contextlib.suppress(BrokenPipeError):
                 if source:
-                    source.write(f"{job.dump()}\n".encode())
+                    source.write(f"{job.to_json()}\n".encode())
                     source.flush()
             while process.poll() is None and not stopped.wait(LOOK):
                 lost = [name for name, reading in asker().items() if reading.on_battery]

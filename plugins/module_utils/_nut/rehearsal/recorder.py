@@ -20,13 +20,13 @@ from ..base import files, hostnames
 from ..base.text import one_line
 from ..conf import grammar
 from ..net import vocabulary
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..shutdown import observe
-from ..shutdown.policy import Policy
-from .fitness import Fitness, find_addresses, judge, observe_host
-from .job import Host, Refused, RehearsalError, Say, name_primary, read_timing, signals
-from .notes import Look, Noted, Notes, note
+from ..shutdown.policy import ShutdownPolicy
+from .fitness import Fitness, find_addresses, judge_fitness, observe_host
+from .job import Output, RehearsalError, RehearsalHost, RehearsalRefused, name_primary, read_timing, stop_on_signals
+from .notes import MachineNotes, Notes, RecorderLook, add_look
 from .sandbox import find_systemd_run, unit_command
 
 UNIT = "nut-shutdown-record"
@@ -47,12 +47,18 @@ class Recorder:
     """Looks, and writes down what it sees, until it is told to end."""
 
     def __init__(
-        self, policy: Policy, host: Host, path: Path, log: Say, *, prober: Callable[[], Mapping[str, bool | None]]
+        self,
+        policy: ShutdownPolicy,
+        host: RehearsalHost,
+        path: Path,
+        log: Output,
+        *,
+        prober: Callable[[], Mapping[str, bool | None]],
     ) -> None:
         self.policy, self.host, self.path, self.log, self.prober = policy, host, path, log, prober
         self.known = find_addresses(policy, host.names)
         timing = read_timing(host.upsmon_conf() or "")
-        self.longest = timing["HOSTSYNC"] + timing["FINALDELAY"] + policy.longest + SPARE
+        self.time_limit = timing["HOSTSYNC"] + timing["FINALDELAY"] + policy.longest + SPARE
         self.stopped = threading.Event()
         self.stopped_at: float | None = None
         self.notes = Notes(
@@ -61,7 +67,7 @@ class Recorder:
             name_primary(policy),
             host.clock.wall(),
             host.clock.wall(),
-            {machine.name: Noted() for machine in policy.machines},
+            {machine.name: MachineNotes() for machine in policy.machines},
         )
         self.written = -math.inf
 
@@ -74,10 +80,10 @@ class Recorder:
     def run(self, ready: Callable[[], None]) -> bool:
         """Record. ready: called as soon as each machine has been seen once. Returns False if nobody set FSD, or it took too long."""
         # what is not written now could not be written later
-        files.replace_own(self.path, self.notes.dump())
-        files.replace_own(self.host.token, f"{self.notes.token}\n")
+        files.replace_private_file(self.path, self.notes.to_json())
+        files.replace_private_file(self.host.token_path, f"{self.notes.token}\n")
         began = self.host.clock.now()
-        self.look()
+        self.take_look()
         ready()
         self.log("recording")
         while not self.stopped.is_set():
@@ -85,44 +91,44 @@ class Recorder:
             if self.notes.fsd is None and begun - began > PATIENCE:
                 self.log(f"no FSD within {PATIENCE:g} s: nobody wants a record")
                 return False
-            if begun - began > PATIENCE + self.longest:
+            if begun - began > PATIENCE + self.time_limit:
                 self.log("this host should have gone down long ago: the record ends")
                 return False
-            self.look()
+            self.take_look()
             self.stopped.wait(max(TICK - (self.host.clock.now() - begun), 0.0))
         self.notes = replace(self.notes, ended=self.stopped_at)
-        self.write()
+        self.write_notes()
         self.log("this host goes down; the record ends")
         return True
 
-    def look(self) -> None:
+    def take_look(self) -> None:
         """Look once, and write down what is new."""
         moment, begun = self.host.clock.wall(), self.host.clock.now()
-        fsd, inside = self.ask()
+        fsd, inside = self.ask_upsd()
         seen = {} if self.stopped.is_set() else self.prober()
         if self.stopped_at is not None:
             # what is seen now is seen through a network that goes down itself
             return
         before = len(self.notes.steps)
-        self.notes = note(self.notes, Look(moment, fsd, inside, seen))
+        self.notes = add_look(self.notes, RecorderLook(moment, fsd, inside, seen))
         for _at, words in self.notes.steps[before:]:
             self.log(words)
         if len(self.notes.steps) > before or begun - self.written >= BEAT:
-            self.write()
+            self.write_notes()
 
-    def write(self) -> None:
+    def write_notes(self) -> None:
         self.written = self.host.clock.now()
         try:
-            files.replace_own(self.path, self.notes.dump())
+            files.replace_private_file(self.path, self.notes.to_json())
         except files.WriteError as error:
             self.log(str(error))
 
-    def ask(self) -> tuple[bool, frozenset[str] | None]:
+    def ask_upsd(self) -> tuple[bool, frozenset[str] | None]:
         """Ask upsd whether FSD is set, and who is logged in. What one UPS does not say, another may; None: none says it."""
         fsd, inside = False, None
         for ups in self.policy.upses:
             try:
-                with Client(ups.host, ups.port, observe.ASK_INTERVAL) as client:
+                with UpsdClient(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                     fsd |= "FSD" in vocabulary.split_status(client.get_var(ups.name, "ups.status"))
                     there = {hostnames.normal_address(peer) for peer in client.list_clients(ups.name)}
             except (UpsdFailure, grammar.Unencodable):
@@ -141,30 +147,30 @@ def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> No
         sender.sendto(words.encode(), address)
 
 
-def record(policy: Policy, host: Host, path: Path, log: Say) -> bool:
+def run_recorder(policy: ShutdownPolicy, host: RehearsalHost, path: Path, log: Output) -> bool:
     """Be the recorder: what its unit runs. path: of the record. Returns as Recorder.run() does."""
-    looker = observe.Looker(policy.machines, host.run, host.clock.now, resolve=host.names)
+    looker = observe.MachineObserver(policy.machines, host.run, host.clock.now, resolve=host.names)
     try:
         recorder = Recorder(policy, host, path, log, prober=looker)
-        with signals(recorder.stop):
+        with stop_on_signals(recorder.stop):
             return recorder.run(lambda: tell_systemd("READY=1"))
     finally:
         looker.close()
 
 
-def command(starter: str, program: Sequence[str]) -> list[str]:
+def recorder_command(starter: str, program: Sequence[str]) -> list[str]:
     """Return what starts the recorder. It comes back when that records, for the unit is ready then; and it ends with the host."""
     given = ["Type=notify", "NotifyAccess=main", "TimeoutStartSec=25", "TimeoutStopSec=5", "OOMScoreAdjust=-500"]
     return unit_command(starter, UNIT, given, [*program, "record", "--inside"])
 
 
-def start(policy: Policy, host: Host, need: float | None) -> Fitness:
+def start_recorder(policy: ShutdownPolicy, host: RehearsalHost, need: float | None) -> Fitness:
     """See that all is fit, and have systemd start the recorder. When this returns, it records. Raises RehearsalError.
 
     need: seconds that the plan wants of the battery, None if not known.
     """
-    words = command(find_systemd_run(host), host.program)
-    fit = check(policy, host, need)
+    words = recorder_command(find_systemd_run(host), host.program)
+    fit = check_fitness(policy, host, need)
     # one that was forgotten
     host.run(["systemctl", "stop", "--", f"{UNIT}.service"])
     code, said = host.run(words)
@@ -173,9 +179,9 @@ def start(policy: Policy, host: Host, need: float | None) -> Fitness:
     return fit
 
 
-def check(policy: Policy, host: Host, need: float | None) -> Fitness:
+def check_fitness(policy: ShutdownPolicy, host: RehearsalHost, need: float | None) -> Fitness:
     """Return what one has to know before a real shutdown. Raises Refused if anything stands against it."""
-    fit = judge(policy, observe_host(policy, host), need)
+    fit = judge_fitness(policy, observe_host(policy, host), need)
     if fit.problems:
-        raise Refused("\n".join(fit.problems))
+        raise RehearsalRefused("\n".join(fit.problems))
     return fit

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
-from ..base.table import grid
+from ..base.table import format_grid
 from ..plan import model, planner
 from ..shutdown import gate
-from ..shutdown.policy import Policy
-from .aftermath import After
+from ..shutdown.policy import ShutdownPolicy
+from .aftermath import Aftermath
 from .job import Job, read_timing
 from .notes import Notes
 from .offers import find_offers
@@ -23,7 +23,7 @@ Times = Sequence[Optional[float]]
 """When a machine began to go down, and was down, s; None if it never was so, or nobody can tell."""
 
 
-def plan_shutdown(policy: Policy, timing: Mapping[str, int], primary: str) -> model.Plan:
+def plan_shutdown(policy: ShutdownPolicy, timing: Mapping[str, int], primary: str) -> model.Plan:
     """Return the plan of a shutdown, as it counts from the low battery on until the primary powers off."""
     seconds: dict[str, Any] = {name.lower(): float(value) for name, value in timing.items()}
     machines = [
@@ -40,7 +40,7 @@ def plan_shutdown(policy: Policy, timing: Mapping[str, int], primary: str) -> mo
     return planner.make_plan(machines, [model.Supply("ups")], model.Timing(**seconds, settle=policy.settle))
 
 
-def planned_times(plan: model.Plan, policy: Policy, primary: str) -> dict[str, Times]:
+def planned_times(plan: model.Plan, policy: ShutdownPolicy, primary: str) -> dict[str, Times]:
     """Return when each machine should begin to go down, and be down, and the primary should power off; s from the low battery on."""
     names = [machine.name for machine in policy.machines]
     return {
@@ -49,15 +49,15 @@ def planned_times(plan: model.Plan, policy: Policy, primary: str) -> dict[str, T
     }
 
 
-def _shifted(machines: Mapping[str, Times], by: float = 0.0) -> dict[str, list[float | None]]:
+def _shift_times(machines: Mapping[str, Times], by: float = 0.0) -> dict[str, list[float | None]]:
     return {name: [None if at is None else round(at + by, 2) for at in times] for name, times in machines.items()}
 
 
-def _verdict(wrong: Sequence[str], order: str) -> str:
+def _format_verdict(wrong: Sequence[str], order: str) -> str:
     return f"The order did not hold: {'; '.join(wrong)}" if wrong else f"The order held: {order}"
 
 
-def _table(
+def _format_times(
     since: str,
     machines: Mapping[str, Times],
     data: Mapping[str, Any],
@@ -76,14 +76,14 @@ def _table(
         for first, words, plan, at in zip((True, False), does, plans, seen):
             row = (name if first else "", words, word(plan), word(at))
             rows.append(row if took is None else (*row, "" if first else word(took.get(name), "")))
-    return grid(rows, f"ll{'r' * len(rows[0][2:])}")
+    return format_grid(rows, f"ll{'r' * len(rows[0][2:])}")
 
 
 # A drill
 
 
 @dataclass(frozen=True)
-class Seen:
+class DrillResult:
     """What a drill saw."""
 
     machines: Mapping[str, Times]  # s from the trigger
@@ -92,7 +92,7 @@ class Seen:
     rule: str  # why then, as the gate says
     reason: str  # the same in words
 
-    def problems(self) -> list[str]:
+    def list_problems(self) -> list[str]:
         """Return what was out of order; nothing, if the order held."""
         wrong = []
         for name, (began, down) in self.machines.items():
@@ -104,40 +104,42 @@ class Seen:
             wrong.append(f"the wait ended because {self.reason}")
         return wrong
 
-    def verdict(self) -> str:
+    def format_verdict(self) -> str:
         """Return in a line whether the order held."""
         last = max(((times[1] or 0.0, name) for name, times in self.machines.items()), default=None)
         if last is None:
-            return _verdict(self.problems(), "there is nobody to wait for")
+            return _format_verdict(self.list_problems(), "there is nobody to wait for")
         words = f"{last[1]} was the last to be down, {self.poweroff - last[0]:.1f} s before this host"
-        return _verdict(self.problems(), words)
+        return _format_verdict(self.list_problems(), words)
 
-    def data(self, job: Job) -> dict[str, Any]:
+    def to_data(self, job: Job) -> dict[str, Any]:
         """Return it as JSON has it."""
         plan = plan_shutdown(job.policy, job.timing, job.primary)
         return {
-            "machines": _shifted(self.machines),
+            "machines": _shift_times(self.machines),
             "trigger": round(self.trigger, 3),
             "poweroff": round(self.poweroff, 2),
             "decision": {"rule": self.rule, "reason": self.reason},
             "primary": job.primary,
-            "planned": _shifted(planned_times(plan, job.policy, job.primary)),
-            "held": not self.problems(),
-            "verdict": self.verdict(),
+            "planned": _shift_times(planned_times(plan, job.policy, job.primary)),
+            "held": not self.list_problems(),
+            "verdict": self.format_verdict(),
         }
 
 
 def drill_table(data: Mapping[str, Any]) -> str:
     """Show what Seen.data() says, and the verdict."""
     machines = {**data["machines"], data["primary"]: (data["poweroff"],)}
-    lines = _table("s from the trigger on", machines, data, ["would power off"])
+    lines = _format_times("s from the trigger on", machines, data, ["would power off"])
     return "\n".join([*lines, "", data["verdict"]])
 
 
 # A real shutdown
 
 
-def record_report(notes: Notes, policy: Policy, conf: str, after: After, own: float | None = None) -> dict[str, Any]:
+def record_report(
+    notes: Notes, policy: ShutdownPolicy, conf: str, after: Aftermath, own: float | None = None
+) -> dict[str, Any]:
     """Put together what was planned and what was seen, in seconds from FSD on.
 
     own: nut_server_shutdown_time of this host, s. "seen" is for the picture: the plan counts from the low battery on, and FSD comes
@@ -148,36 +150,36 @@ def record_report(notes: Notes, policy: Policy, conf: str, after: After, own: fl
     zero = notes.fsd if notes.fsd is not None else notes.began
     poweroff = notes.ended if notes.ended is not None else after.poweroff
     moments: dict[str, Times] = {name: (noted.left, noted.silent) for name, noted in notes.machines.items()}
-    machines = _shifted({**moments, notes.primary: (poweroff, after.end)}, -zero)
-    took = {name: _took(times) for name, times in machines.items()}
+    machines = _shift_times({**moments, notes.primary: (poweroff, after.end)}, -zero)
+    took = {name: _time_taken(times) for name, times in machines.items()}
     if after.guests is not None and took[notes.primary] is not None:
         took[notes.primary] = round(max((took[notes.primary] or 0.0) - after.guests, 0.0), 2)
-    wrong = _wrong(notes, machines, after)
+    wrong = _record_problems(notes, machines, after)
     order = "all were down before this host began to power off" if notes.machines else "there was nobody to wait for"
     data = {
         "again": after.again,
         "primary": notes.primary,
         "fsd": notes.fsd,
         "machines": machines,
-        "planned": _shifted(planned_times(plan, policy, notes.primary), -poll),
-        "seen": _shifted(machines, poll),
+        "planned": _shift_times(planned_times(plan, policy, notes.primary), -poll),
+        "seen": _shift_times(machines, poll),
         "took": took,
         "guests": after.guests,
         "reason": after.reason,
         "held": not wrong,
-        "verdict": _verdict(wrong, order),
+        "verdict": _format_verdict(wrong, order),
         "offers": [asdict(offer) for offer in find_offers(policy, took, notes.primary, own)],
         "steps": [[round(at - zero, 2), words] for at, words in notes.steps],
     }
     return {**data, "table": record_table(data)}
 
 
-def _took(times: Sequence[float | None]) -> float | None:
+def _time_taken(times: Sequence[float | None]) -> float | None:
     began, down = times
     return None if began is None or down is None or down < began else round(down - began, 2)
 
 
-def _wrong(notes: Notes, machines: Mapping[str, Sequence[float | None]], after: After) -> list[str]:
+def _record_problems(notes: Notes, machines: Mapping[str, Sequence[float | None]], after: Aftermath) -> list[str]:
     if notes.fsd is None:
         return ["no FSD was seen"]
     poweroff = machines[notes.primary][0]
@@ -196,7 +198,7 @@ def _wrong(notes: Notes, machines: Mapping[str, Sequence[float | None]], after: 
 
 def record_table(data: Mapping[str, Any]) -> str:
     """Show what record_report() says, what each machine took, and the verdict."""
-    lines = _table("s from FSD on", data["machines"], data, ["powers off", "is off"], data["took"])
+    lines = _format_times("s from FSD on", data["machines"], data, ["powers off", "is off"], data["took"])
     if data["guests"] is not None:
         words = f"Its guests took {data['guests']:.1f} s of that, which {data['primary']}'s own time does not count."
         lines += ["", words]

@@ -19,18 +19,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..base.process import read_status
-from .job import ENDING, Host, Refused
+from .job import ENDING, RehearsalHost, RehearsalRefused
 
 UNIT = "nut-shutdown-drill"
 
 
-def find_systemd_run(host: Host) -> str:
+def find_systemd_run(host: RehearsalHost) -> str:
     """Return the program that starts a transient unit. Raises Refused where there is none, no systemd, or no right to ask it."""
     if host.user() != 0:
-        raise Refused("run it as root: it asks systemd for a unit of its own")
+        raise RehearsalRefused("run it as root: it asks systemd for a unit of its own")
     found = shutil.which("systemd-run", path=f"{host.root / 'usr/bin'}:{host.root / 'bin'}")
     if found is None or not (host.root / "run/systemd/system").is_dir():
-        raise Refused("without systemd and its systemd-run there is nothing that keeps a drill from doing harm")
+        raise RehearsalRefused(
+            "without systemd and its systemd-run there is nothing that keeps a drill from doing harm"
+        )
     return found
 
 
@@ -40,13 +42,13 @@ def unit_command(starter: str, unit: str, given: Sequence[str], program: Sequenc
     return [starter, *wanted, "--", *program]
 
 
-def command(starter: str, program: Sequence[str], seconds: float, *, as_json: bool) -> list[str]:
+def drill_command(starter: str, program: Sequence[str], seconds: float, *, as_json: bool) -> list[str]:
     """Return what starts the inner half of a drill. program: this program, as its file is run."""
     inner = [*program, "drill", "--inside", *(["--json"] if as_json else [])]
-    return unit_command(starter, UNIT, properties(seconds), inner, "--pipe", "--wait")
+    return unit_command(starter, UNIT, sandbox_properties(seconds), inner, "--pipe", "--wait")
 
 
-def properties(seconds: float) -> list[str]:
+def sandbox_properties(seconds: float) -> list[str]:
     """Return the properties of the unit in which the inner half runs, for at most so many seconds.
 
     Each takes a way to power off, to reach a real UPS or a real upsd, or to leave something behind. walls() looks whether they stand.
@@ -118,7 +120,7 @@ _OFF_LIMITS = (
 )
 
 
-def walls(
+def find_holes(
     root: Path = Path("/"), *, ids: Sequence[int] | None = None, groups: Sequence[int] | None = None
 ) -> list[str]:
     """Return with what this process could still do harm: nothing, if the walls stand. ids, groups: its own."""

@@ -34,7 +34,7 @@ def note_command(note: Path) -> str:
     return f"cat /proc/uptime >{note}.new && mv {note}.new {note}"
 
 
-def noted(text: str, uptime: str, now: float) -> float | None:
+def parse_note(text: str, uptime: str, now: float) -> float | None:
     """Return when a note was written, in the clock that says NOW, as /proc/uptime says UPTIME. None: it is no note."""
     try:
         then, since = float(text.split(maxsplit=1)[0]), float(uptime.split(maxsplit=1)[0])
@@ -44,7 +44,7 @@ def noted(text: str, uptime: str, now: float) -> float | None:
     return now - max(since - then, 0.0) if math.isfinite(then) and math.isfinite(since) else None
 
 
-def dev(status: str, runtime: float | None) -> str:
+def ups_data(status: str, runtime: float | None) -> str:
     """Return what the simulated UPS says (dummy-ups: drill.dev). runtime: s, None if the real one does not say it either."""
     left = "" if runtime is None else f"battery.runtime: {max(runtime, 0):.0f}\n"
     return f"device.mfr: homelab.nut\ndevice.model: drill\nups.status: {status}\n{left}"
@@ -57,7 +57,7 @@ def upsmon_conf(
     lines = [
         f"MONITOR {UPS}@{where} 1 {user} {password} {'primary' if user == PRIMARY else 'secondary'}",
         "MINSUPPLIES 1",
-        f"SHUTDOWNCMD {grammar.encode(note_command(note))}",
+        f"SHUTDOWNCMD {grammar.quote_word(note_command(note))}",
         *([f"POWERDOWNFLAG {flag}"] if flag else []),
         *(f"{name} {value}" for name, value in seconds.items()),
         # nobody shall read on his screen that the power fails
@@ -66,7 +66,7 @@ def upsmon_conf(
     return "".join(f"{line}\n" for line in lines)
 
 
-def files(folder: Path, job: Job, port: int, password: str) -> dict[str, str]:
+def nut_files(folder: Path, job: Job, port: int, password: str) -> dict[str, str]:
     """Return NUT's files for the simulated UPS: name below FOLDER -> text. The secondaries are called by their number."""
     where = f"127.0.0.1:{port}"
     made = {
@@ -85,7 +85,7 @@ def files(folder: Path, job: Job, port: int, password: str) -> dict[str, str]:
     return made
 
 
-def _dead(process: subprocess.Popen[bytes]) -> bool:
+def _has_exited(process: subprocess.Popen[bytes]) -> bool:
     """Return whether it has ended, without reaping it: so its process group's number is not given to another."""
     try:
         return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -106,7 +106,7 @@ class Programs:
         }
         self.started: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, program: Path, *arguments: str) -> None:
+    def start_program(self, name: str, program: Path, *arguments: str) -> None:
         """Start one. upsmon gets a name of its own here, for its pid file is called so; a driver must keep its own."""
         if program.name == "upsmon":
             link = self.folder / "bin" / f"drill-{name}"
@@ -124,30 +124,30 @@ class Programs:
                 start_new_session=True,
             )
 
-    def ended(self) -> list[str]:
+    def list_exited(self) -> list[str]:
         """Name those that have ended."""
-        return [name for name, process in self.started.items() if _dead(process)]
+        return [name for name, process in self.started.items() if _has_exited(process)]
 
     def last_words(self, name: str) -> str:
         """Return the end of what one said, on one line."""
         text = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
         return "; ".join(line.strip() for line in text.splitlines()[-3:]) or "it said nothing"
 
-    def end(self, seconds: float = ENDING) -> None:
+    def stop_all(self, seconds: float = ENDING) -> None:
         """End all of them, those that watch first: one that misses its upsd takes that for the end of the world."""
         for process in reversed(self.started.values()):
-            _signal(process, signal.SIGTERM)
+            _send_signal(process, signal.SIGTERM)
         deadline = time.monotonic() + seconds
-        while len(self.ended()) < len(self.started) and time.monotonic() < deadline:
+        while len(self.list_exited()) < len(self.started) and time.monotonic() < deadline:
             time.sleep(0.05)
         for process in self.started.values():
             # what is left of the group, too
-            _signal(process, signal.SIGKILL)
+            _send_signal(process, signal.SIGKILL)
             process.wait()
         self.started.clear()
 
 
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+def _send_signal(process: subprocess.Popen[bytes], number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 

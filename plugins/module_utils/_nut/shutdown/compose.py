@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..inventory import KINDS, UNSET, SiteError
-from .policy import Guest, Machine, Policy, Ups
+from .policy import AwaitedMachine, GuestId, ShutdownPolicy, UpsAddress
 
 SPARE_SECONDS = 30
 
@@ -24,37 +24,37 @@ def compose_policy(
     longest: float | None = None,
     stages: Sequence[Mapping[str, Any]] = (),
     **timings: Any,
-) -> Policy:
+) -> ShutdownPolicy:
     """Return the policy for secondaries as inventory.clients() lists them. Raises SiteError.
 
     The gate begins when the last of them has begun to shut down, or has had its time for that. longest: by default half a minute
     after the last shutdown_limit. stages: as nut_server_stages. timings: more members of the policy.
     """
-    machines = tuple(_machine(secondary) for secondary in secondaries)
+    machines = tuple(_compose_machine(secondary) for secondary in secondaries)
     if longest is None:
         longest = max([0, *(machine.shutdown_limit for machine in machines)]) + SPARE_SECONDS
     addresses = {secondary["name"]: secondary["address"].strip("[]") for secondary in secondaries}
-    return Policy(
-        tuple(Ups(name, "localhost", port) for name in upses),
+    return ShutdownPolicy(
+        tuple(UpsAddress(name, "localhost", port) for name in upses),
         machines,
         longest=longest,
-        stages=tuple(_stage(stage, addresses) for stage in stages),
+        stages=tuple(_compose_stage(stage, addresses) for stage in stages),
         **timings,
     )
 
 
-def _machine(secondary: Mapping[str, Any]) -> Machine:
-    return Machine(
+def _compose_machine(secondary: Mapping[str, Any]) -> AwaitedMachine:
+    return AwaitedMachine(
         name=re.sub(r"[^A-Za-z0-9_.-]", "_", secondary["name"]).lstrip("_.-") or "host",
         addresses=(secondary["address"].strip("[]"),),
         ports=KINDS[secondary["kind"]].ports,
-        guest=Guest(**secondary["guest"]) if secondary["guest"] else None,
+        guest=GuestId(**secondary["guest"]) if secondary["guest"] else None,
         shutdown_time=secondary["shutdown_time"],
         shutdown_limit=secondary["shutdown_limit"],
     )
 
 
-def _stage(given: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
+def _compose_stage(given: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
     """Give a stage the addresses of the machines whose storage it is about; drop what is not set."""
     stage = {key: value for key, value in given.items() if value not in UNSET}
     if "storage_of" in stage:

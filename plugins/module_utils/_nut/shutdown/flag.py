@@ -27,12 +27,12 @@ SPARE = ".spare"
 SET, SPOILED, FOREIGN, MISSING = "set", "spoiled", "foreign", "missing"
 
 
-def spare_of(path: str) -> str:
+def spare_path(path: str) -> str:
     """Return the path of the spare of a flag."""
     return f"{path}{SPARE}"
 
 
-def look_at(path: str) -> str:
+def read_flag(path: str) -> str:
     """Return how a flag stands: SET, SPOILED, FOREIGN or MISSING. No link is followed, and only root's own file counts."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -52,23 +52,23 @@ def look_at(path: str) -> str:
     return SET if text == TEXT else SPOILED if TEXT.startswith(text) else FOREIGN
 
 
-def write(path: str) -> None:
+def write_flag(path: str) -> None:
     """Put a flag in place, whatever stands there; the spare, where there is no space for a new one. Raises OSError.
 
     A file takes the place of what was there at once, so nothing is written through a link.
     """
     try:
-        new = _make(f"{path}.new")
+        new = _make_flag_file(f"{path}.new")
     except OSError as error:
-        new = spare_of(path)
-        if look_at(new) != SET:
+        new = spare_path(path)
+        if read_flag(new) != SET:
             raise OSError(error.errno, error.strerror) from None
     Path(new).replace(path)
-    if look_at(path) != SET:
+    if read_flag(path) != SET:
         raise OSError(errno.EIO, "it does not hold what was written")
 
 
-def _make(path: str) -> str:
+def _make_flag_file(path: str) -> str:
     Path(path).unlink(missing_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:

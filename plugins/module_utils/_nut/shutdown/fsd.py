@@ -49,14 +49,14 @@ def request_fsd(run: Run, proc: Path = Path("/proc"), send: Send | None = None) 
     main = int(said)
     if not main:
         raise FsdError(f"{MONITOR} is not running")
-    for pid in [main, *_children(proc, main)]:
+    for pid in [main, *_child_pids(proc, main)]:
         try:
             held = os.pidfd_open(pid)
         except OSError:
             continue  # it has ended
         try:
             # looked at while it is held: the number can't have gone to another process since
-            if _is_meant(proc, pid, main):
+            if _sets_fsd(proc, pid, main):
                 send(held, signal.SIGUSR1)
                 return
         except OSError as error:
@@ -66,9 +66,9 @@ def request_fsd(run: Run, proc: Path = Path("/proc"), send: Send | None = None) 
     raise FsdError(f"{MONITOR} has no process of upsmon that sets FSD")
 
 
-def _is_meant(proc: Path, pid: int, main: int) -> bool:
+def _sets_fsd(proc: Path, pid: int, main: int) -> bool:
     """Return whether a process is the half of upsmon that sets FSD: its main process, unless that is root's, or a child of it."""
-    about = _status(proc, pid)
+    about = _read_status(proc, pid)
     if about.get("Name") != _NAME:
         return False
     if pid == main:
@@ -76,12 +76,12 @@ def _is_meant(proc: Path, pid: int, main: int) -> bool:
     return about["PPid"] == str(main)
 
 
-def _children(proc: Path, main: int) -> list[int]:
+def _child_pids(proc: Path, main: int) -> list[int]:
     found = [int(folder.name) for folder in proc.iterdir() if folder.name.isdigit()]
-    return sorted(pid for pid in found if _status(proc, pid).get("PPid") == str(main))
+    return sorted(pid for pid in found if _read_status(proc, pid).get("PPid") == str(main))
 
 
-def _status(proc: Path, pid: int) -> dict[str, str]:
+def _read_status(proc: Path, pid: int) -> dict[str, str]:
     """Return what the kernel says of a process; {} if it has ended."""
     try:
         return read_status(proc / str(pid))

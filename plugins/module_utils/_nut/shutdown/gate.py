@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from ..base import records
 from ..net import readings as net_readings
-from .policy import Machine, Policy
+from .policy import AwaitedMachine, ShutdownPolicy
 
 VERSION = 1
 
-RESUME = 120.0
+RESUME_SECONDS = 120.0
 """Seconds without a look after which a state file is that of another shutdown."""
 
 # Which rule ended it
@@ -26,7 +26,7 @@ DOWN, ASSUMED, LIMIT, BATTERY, LONGEST = "down", "assumed", "limit", "battery", 
 
 
 @dataclass(frozen=True)
-class Reading:
+class GateReading:
     """What upsd said about a UPS, and when. on_battery: None if its status tells neither. runtime: seconds left, or None.
 
     fsd: whether it says that the shutdown has begun.
@@ -39,7 +39,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Watched:
+class MachineState:
     """What is known of a machine."""
 
     silent: float | None = None  # since when it has been silent, or stopped; None while it answers
@@ -58,11 +58,11 @@ class Watched:
         return self.down is not None and self.assumed is not None
 
 
-NEW = Watched()
+NEVER_SEEN = MachineState()
 
 
 @dataclass(frozen=True)
-class Decision:
+class GateDecision:
     """Whether the gate opens, by which rule, why in words, and who is waited for still."""
 
     go: bool
@@ -72,7 +72,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class State:
+class GateState:
     """Where the gate stands: it survives the program. began, now: when it began, and when it looked last.
 
     flag: whether upsmon has ordered that the UPS cuts the power (POWERDOWNFLAG).
@@ -82,22 +82,22 @@ class State:
     by: str
     began: float
     now: float
-    hosts: Mapping[str, Watched] = field(default_factory=dict)
-    power: Mapping[str, Reading] = field(default_factory=dict)
+    hosts: Mapping[str, MachineState] = field(default_factory=dict)
+    power: Mapping[str, GateReading] = field(default_factory=dict)
     # the rule and the reason, once it has ended
     ended: tuple[str, str] | None = None
     flag: bool = False
 
 
-def step(
-    policy: Policy,
-    state: State,
+def advance_gate(
+    policy: ShutdownPolicy,
+    state: GateState,
     now: float,
     seen: Mapping[str, bool | None],
-    readings: Mapping[str, Reading],
+    readings: Mapping[str, GateReading],
     *,
     asked: float | None = None,
-) -> tuple[State, Decision, tuple[str, ...]]:
+) -> tuple[GateState, GateDecision, tuple[str, ...]]:
     """Take in what was seen, and decide.
 
     now: seconds. seen: name of a machine -> does it answer (or run)? None, or no entry: nobody can tell. readings: UPS
@@ -110,38 +110,38 @@ def step(
     words: list[str] = []
     hosts = {}
     for host in policy.machines:
-        before = state.hosts.get(host.name, NEW)
-        hosts[host.name] = after = _watch(
+        before = state.hosts.get(host.name, NEVER_SEEN)
+        hosts[host.name] = after = _update_machine(
             host, before, seen.get(host.name), settle=policy.settle, now=now, asked=asked, elapsed=elapsed
         )
-        words += _tell(host, before, after, elapsed, now)
-    power = _power(policy, state.power, readings, now)
-    words += _tell_power(policy, state.power, power)
+        words += _describe_machine(host, before, after, elapsed, now)
+    power = _merge_readings(policy, state.power, readings, now)
+    words += _describe_power(policy, state.power, power)
     new = replace(state, now=now, hosts=hosts, power=power)
-    decision = decide(policy, new)
+    decision = decide_gate(policy, new)
     return new, decision, tuple(words)
 
 
-def decide(policy: Policy, state: State) -> Decision:
+def decide_gate(policy: ShutdownPolicy, state: GateState) -> GateDecision:
     """Return whether the gate opens, as things stand."""
     elapsed = state.now - state.began
-    waiting = tuple(host.name for host in policy.machines if not state.hosts.get(host.name, NEW).settled)
+    waiting = tuple(host.name for host in policy.machines if not state.hosts.get(host.name, NEVER_SEEN).settled)
     still = f"still waiting for {', '.join(waiting)}"
     if not waiting:
-        return Decision(True, *_all_settled(policy, state), ())
+        return GateDecision(True, *_all_settled(policy, state), ())
     left = time_left(policy, state)
     keeps = policy.keeps([host for host in policy.machines if host.name in waiting], elapsed)
     if left is not None and left[1] <= keeps:
         reason = f"{left[0]} has {max(left[1], 0):.0f} s left, and this host needs {keeps:g} s itself; {still}"
-        return Decision(True, BATTERY, reason, waiting)
+        return GateDecision(True, BATTERY, reason, waiting)
     if elapsed >= policy.longest:
-        return Decision(
+        return GateDecision(
             True, LONGEST, f"{policy.longest:g} s are over, the longest that is waited at all; {still}", waiting
         )
-    return Decision(False, "", still, waiting)
+    return GateDecision(False, "", still, waiting)
 
 
-def _all_settled(policy: Policy, state: State) -> tuple[str, str]:
+def _all_settled(policy: ShutdownPolicy, state: GateState) -> tuple[str, str]:
     given_up = [host.name for host in policy.machines if state.hosts[host.name].down is None]
     assumed = [host.name for host in policy.machines if state.hosts[host.name].is_assumed_down]
     if given_up:
@@ -151,7 +151,7 @@ def _all_settled(policy: Policy, state: State) -> tuple[str, str]:
     return DOWN, "all are down" if policy.machines else "there is nobody to wait for"
 
 
-def time_left(policy: Policy, state: State) -> tuple[str, float] | None:
+def time_left(policy: ShutdownPolicy, state: GateState) -> tuple[str, float] | None:
     """Return the UPS that is emptiest, and its seconds left by now. None: on mains, or not known.
 
     What upsd said last counts, less what has passed since.
@@ -165,9 +165,16 @@ def time_left(policy: Policy, state: State) -> tuple[str, float] | None:
     return None if left is None else (name, left)
 
 
-def _watch(
-    host: Machine, before: Watched, answers: bool | None, *, settle: float, now: float, asked: float, elapsed: float
-) -> Watched:
+def _update_machine(
+    host: AwaitedMachine,
+    before: MachineState,
+    answers: bool | None,
+    *,
+    settle: float,
+    now: float,
+    asked: float,
+    elapsed: float,
+) -> MachineState:
     given_up = before.given_up
     if answers is True:
         silent = assumed = down = None
@@ -188,10 +195,12 @@ def _watch(
             down = now
     if down is None and elapsed >= host.shutdown_limit:
         given_up = True
-    return Watched(silent, assumed, down, given_up)
+    return MachineState(silent, assumed, down, given_up)
 
 
-def _tell(host: Machine, before: Watched, after: Watched, elapsed: float, now: float) -> list[str]:
+def _describe_machine(
+    host: AwaitedMachine, before: MachineState, after: MachineState, elapsed: float, now: float
+) -> list[str]:
     words = []
     if after.down is not None and before.down is None:
         late = ", after it was given up" if before.given_up else ""
@@ -217,9 +226,9 @@ def _tell(host: Machine, before: Watched, after: Watched, elapsed: float, now: f
     return words
 
 
-def _power(
-    policy: Policy, before: Mapping[str, Reading], readings: Mapping[str, Reading], now: float
-) -> dict[str, Reading]:
+def _merge_readings(
+    policy: ShutdownPolicy, before: Mapping[str, GateReading], readings: Mapping[str, GateReading], now: float
+) -> dict[str, GateReading]:
     power = {}
     for name in map(str, policy.upses):
         old, new = before.get(name), readings.get(name)
@@ -239,10 +248,12 @@ def _power(
     return power
 
 
-POWER = {True: "on battery", False: "on mains", None: "neither on battery nor on mains, says upsd"}
+POWER_TEXT = {True: "on battery", False: "on mains", None: "neither on battery nor on mains, says upsd"}
 
 
-def _tell_power(policy: Policy, before: Mapping[str, Reading], after: Mapping[str, Reading]) -> list[str]:
+def _describe_power(
+    policy: ShutdownPolicy, before: Mapping[str, GateReading], after: Mapping[str, GateReading]
+) -> list[str]:
     words = []
     for ups in policy.upses:
         old, new = before.get(str(ups)), after.get(str(ups))
@@ -250,39 +261,39 @@ def _tell_power(policy: Policy, before: Mapping[str, Reading], after: Mapping[st
             continue
         left = f", {new.runtime:.0f} s left" if new.runtime is not None and new.on_battery is not False else ""
         end = "; the shutdown goes on: FSD can't be taken back" if new.on_battery is False else ""
-        words.append(f"{ups.name} is {POWER[new.on_battery]}{left}{end}")
+        words.append(f"{ups.name} is {POWER_TEXT[new.on_battery]}{left}{end}")
     return words
 
 
-def reading(status: str, runtime: str | None, at: float) -> Reading:
+def make_reading(status: str, runtime: str | None, at: float) -> GateReading:
     """Make a reading of ``ups.status`` and ``battery.runtime`` (seconds), as upsd says them."""
     said = net_readings.read_variables({"ups.status": status, "battery.runtime": runtime or ""})
-    return Reading(said.on_battery, said.runtime, at, "FSD" in said.flags)
+    return GateReading(said.on_battery, said.runtime, at, "FSD" in said.flags)
 
 
 # What is kept
 
 
-def begin(boot: str, by: str, now: float) -> State:
+def new_state(boot: str, by: str, now: float) -> GateState:
     """Return the state of a gate that begins now."""
-    return State(boot, by, now, now)
+    return GateState(boot, by, now, now)
 
 
-def resume(text: str | None, boot: str, by: str, now: float) -> State:
+def resume_state(text: str | None, boot: str, by: str, now: float) -> GateState:
     """Return the state to go on from: what the file says, if it is of this boot and of this shutdown; else a new one.
 
     text: of the state file, None if there is none. by: who runs it; what was waited for by hand is no shutdown. A gate that is
     started again comes back within seconds, so one that has not looked for RESUME seconds was another one.
     """
     try:
-        state = records.load(State, text, VERSION) if text is not None else None
+        state = records.load_record(GateState, text, VERSION) if text is not None else None
     except records.RecordError:
         state = None
     if state is None or not boot or state.boot != boot or not state.began <= state.now <= now:
-        return begin(boot, by, now)
-    return state if state.by == by and now - state.now <= RESUME else begin(boot, by, now)
+        return new_state(boot, by, now)
+    return state if state.by == by and now - state.now <= RESUME_SECONDS else new_state(boot, by, now)
 
 
-def dump(state: State) -> str:
+def dump_state(state: GateState) -> str:
     """Write the state as JSON."""
-    return records.dump(state, VERSION)
+    return records.dump_record(state, VERSION)

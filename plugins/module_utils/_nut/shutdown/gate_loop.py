@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Callable, TypeVar
 
 from ..base import files, records
-from ..base.cli import Say
-from ..base.clock import CLOCK, Clock, boot_id, boottime, stamp
+from ..base.cli import PrintText
+from ..base.clock import CLOCK, Clock, format_time, read_boot_id, read_boottime
 from ..base.text import printable
 from . import flag, report
-from .gate import Reading, State, begin, dump, resume, step
-from .policy import TEXT_LIMIT, Policy
-from .writer import Writer
+from .gate import GateReading, GateState, advance_gate, dump_state, new_state, resume_state
+from .policy import OWN_FILE_LIMIT, ShutdownPolicy
+from .writer import BackgroundWriter
 
 TICK = 1.0
 """Seconds from one look at the machines to the next."""
@@ -41,7 +41,7 @@ _ORDERED = (flag.SET, flag.SPOILED)
 _T = TypeVar("_T")
 
 
-def is_real_shutdown(policy: Policy, state_path: Path, by: str) -> bool:
+def is_real_shutdown(policy: ShutdownPolicy, state_path: Path, by: str) -> bool:
     """Return whether upsmon has begun this shutdown: it has left its POWERDOWNFLAG, or had when the gate began."""
     if by != SYSTEMD or not policy.flag:
         return False
@@ -49,7 +49,7 @@ def is_real_shutdown(policy: Policy, state_path: Path, by: str) -> bool:
         text = state_path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = None
-    return flag.look_at(policy.flag) in _ORDERED or resume(text, boot_id(), by, boottime()).flag
+    return flag.read_flag(policy.flag) in _ORDERED or resume_state(text, read_boot_id(), by, read_boottime()).flag
 
 
 def nothing() -> None:
@@ -60,10 +60,10 @@ def nothing() -> None:
 class Gate:
     """The gate, and what it works with. One gate goes on where another one of the same `by` was ended."""
 
-    policy: Policy
-    log: Say  # takes each line
+    policy: ShutdownPolicy
+    log: PrintText  # takes each line
     prober: Callable[[], Mapping[str, bool | None]]  # does each machine answer? It takes at most a second or so
-    ask_upsd: Callable[[], Mapping[str, Reading]]  # what upsd said last; it takes no time
+    ask_upsd: Callable[[], Mapping[str, GateReading]]  # what upsd said last; it takes no time
     state_path: Path
     report_path: Path | None = None
     log_path: Path | None = None
@@ -74,16 +74,16 @@ class Gate:
     alive: Callable[[], None] = nothing
     # what has been done beside it since it was asked last, in words
     news: Callable[[], Sequence[str]] = tuple
-    shout: Say | None = None  # tells everybody who is logged in
-    state: State = field(default_factory=lambda: begin("", "", 0.0), init=False)
+    shout: PrintText | None = None  # tells everybody who is logged in
+    state: GateState = field(default_factory=lambda: new_state("", "", 0.0), init=False)
     steps: list[tuple[float, str]] = field(default_factory=list, init=False)
     told: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         """Make what writes."""
-        self.writer = Writer(self.log)
+        self.writer = BackgroundWriter(self.log)
 
-    def run(self) -> report.Report:
+    def run(self) -> report.GateReport:
         """Wait until the gate opens, and return what was seen. That is all it does: who called it goes on."""
         self.writer.start()
         self.begin()
@@ -103,10 +103,10 @@ class Gate:
     def begin(self) -> None:
         now = self.clock.now()
         text = self.old()
-        self.state = resume(text, self.clock.boot(), self.by, now)
+        self.state = resume_state(text, self.clock.boot(), self.by, now)
         # by hand it is no shutdown, and nothing may make the UPS cut the power
         if self.by == SYSTEMD and self.policy.flag and not self.state.flag:
-            self.state = replace(self.state, flag=flag.look_at(self.policy.flag) in _ORDERED)
+            self.state = replace(self.state, flag=flag.read_flag(self.policy.flag) in _ORDERED)
         self.save(changed=False)
         names = ", ".join(f"{host.name} (at most {host.shutdown_limit:g} s)" for host in self.policy.machines)
         if self.state.ended:
@@ -123,7 +123,7 @@ class Gate:
     def old(self) -> str | None:
         try:
             with self.state_path.open("rb") as file:
-                return file.read(TEXT_LIMIT).decode("utf-8", "replace")
+                return file.read(OWN_FILE_LIMIT).decode("utf-8", "replace")
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -134,7 +134,7 @@ class Gate:
         seen = self.tried("looking at the machines", self.prober)
         readings = self.tried("asking upsd", self.ask_upsd)
         now = self.clock.now()
-        self.state, decision, words = step(self.policy, self.state, now, seen, readings, asked=begun)
+        self.state, decision, words = advance_gate(self.policy, self.state, now, seen, readings, asked=begun)
         for line in words:
             self.say(now, line)
         self.keep_flag(now)
@@ -150,10 +150,10 @@ class Gate:
         off when the mains return.
         """
         path = self.policy.flag
-        if not path or not self.ordered(now) or (found := flag.look_at(path)) == flag.SET:
+        if not path or not self.ordered(now) or (found := flag.read_flag(path)) == flag.SET:
             return
         try:
-            flag.write(path)
+            flag.write_flag(path)
         except OSError as error:
             words = (
                 f"{path} can't be written: {error.strerror}. The UPS will NOT cut the power: machines that are down stay off when "
@@ -194,20 +194,20 @@ class Gate:
         del self.steps[:-_STEPS]
         if self.log_path:
             kind = "" if self.mode == "gate" else f"{self.mode}: "
-            self.writer.append(self.log_path, f"{stamp(self.clock.wall())} {kind}{line}")
+            self.writer.append(self.log_path, f"{format_time(self.clock.wall())} {kind}{line}")
 
     def save(self, *, changed: bool) -> None:
-        text = dump(self.state)
+        text = dump_state(self.state)
         try:
-            files.replace_own(self.state_path, text)
+            files.replace_private_file(self.state_path, text)
         except (OSError, files.WriteError) as error:
             words = f"{self.state_path} can't be written: {error} Killed now, the gate would begin anew"
             if words not in self.told:
                 self.told.add(words)
                 self.log(words)
         if changed and self.report_path:
-            self.writer.replace(self.report_path, records.dump(self.report(), report.VERSION))
+            self.writer.replace(self.report_path, records.dump_record(self.report(), report.VERSION))
 
-    def report(self) -> report.Report:
+    def report(self) -> report.GateReport:
         began = self.clock.wall() - (self.clock.now() - self.state.began)
         return report.make_report(self.policy, self.state, self.mode, began, self.steps)

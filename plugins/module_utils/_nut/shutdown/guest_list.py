@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..base.systemd import Run
-from ..base.table import grid
+from ..base.table import format_grid
 from ..proxmox import control, guests
 from ..proxmox.guests import Guest
 from ..proxmox.selection import Found
 
 
-class Listing:
+class GuestListing:
     """This host's guests, and what becomes of them in an outage."""
 
     def __init__(self, found: Found, root: Path, run: Run) -> None:
@@ -69,6 +69,6 @@ class Listing:
             )
             managed = "; HA works it" if about["ha"] else ""
             rows.append((str(guest), words[about["running"]], f"has {about['seconds']:g} s, {when}{managed}"))
-        lines = grid(rows) or ["this host has no guests of Proxmox VE"]
+        lines = format_grid(rows) or ["this host has no guests of Proxmox VE"]
         notes = [*self.ha.words, *self.found.idle]
         return "\n".join([*lines, *(["", *notes] if notes else [])])

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..base import files, hostnames, records
-from .policy import Policy
+from .policy import ShutdownPolicy
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Addresses:
+class KnownAddresses:
     """The addresses that names had last."""
 
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -32,13 +32,13 @@ class Addresses:
                     raise ValueError(f"{address!r} is no address")
 
 
-class Names:
+class AddressCache:
     """Finds the addresses of names, by the file where the system does not know them. keep: whether it writes that file."""
 
-    def __init__(self, path: Path, resolve: hostnames.Resolve = hostnames.resolve, *, keep: bool = True) -> None:
+    def __init__(self, path: Path, resolve: hostnames.Resolve = hostnames.resolve_name, *, keep: bool = True) -> None:
         self.path, self.resolve, self.keep = path, resolve, keep
         self.lock = threading.Lock()
-        self.known = dict((records.recall(Addresses, path, VERSION) or Addresses()).addresses)
+        self.known = dict((records.recall_record(KnownAddresses, path, VERSION) or KnownAddresses()).addresses)
 
     def __call__(self, name: str, seconds: float) -> tuple[str, ...]:
         """Return the addresses as the system has them now, else those that it had before. Raises OSError if there are none."""
@@ -56,10 +56,10 @@ class Names:
                 if self.keep:
                     # no reason to wait less well: this time they are known
                     with contextlib.suppress(OSError, files.WriteError):
-                        files.replace_own(self.path, records.dump(Addresses(self.known), VERSION))
+                        files.replace_private_file(self.path, records.dump_record(KnownAddresses(self.known), VERSION))
         return found
 
-    def learn(self, policy: Policy, seconds: float) -> list[str]:
+    def learn(self, policy: ShutdownPolicy, seconds: float) -> list[str]:
         """Look all names of a policy up. Return those that have no address, neither now nor before."""
         names = sorted({address for host in policy.machines if not host.guest for address in host.addresses})
-        return list(hostnames.resolve_all(names, seconds, self)[1])
+        return list(hostnames.resolve_names(names, seconds, self)[1])

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from ..base import hostnames
-from ..base.cli import Say
-from ..base.clock import boottime
+from ..base.cli import PrintText
+from ..base.clock import read_boottime
 from ..base.systemd import Run
 from ..conf import grammar, upsd, upsmon
 from ..net import vocabulary
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure, VarNotSupported
 from . import probe
-from .gate import Reading, reading
-from .policy import Machine, Policy, Ups
+from .gate import GateReading, make_reading
+from .policy import AwaitedMachine, ShutdownPolicy, UpsAddress
 
 ASK_INTERVAL = 2.0
 """Seconds from one question to upsd, or to Proxmox VE, to the next; and how long upsd has for its answer."""
@@ -38,7 +38,7 @@ GUEST_OLD = 10.0
 _T = TypeVar("_T")
 
 
-class Background(threading.Thread):
+class BackgroundPoll(threading.Thread):
     """Something that may hang, done again and again beside the gate."""
 
     def __init__(self, work: Callable[[], _T], every: float, clock: Callable[[], float]) -> None:
@@ -63,7 +63,7 @@ class Background(threading.Thread):
         self.halt.set()
 
 
-class Looker:
+class MachineObserver:
     """Tells of each machine whether it is up: by the network, or by Proxmox VE for guests of this host.
 
     Names are resolved once, here: later there may be no name server.
@@ -71,30 +71,30 @@ class Looker:
 
     def __init__(
         self,
-        machines: Sequence[Machine],
+        machines: Sequence[AwaitedMachine],
         run: Run,
         clock: Callable[[], float],
         *,
-        edge: probe.Edge = probe.EDGE,
+        edge: probe.ProbeIO = probe.SYSTEM_IO,
         seconds: float = ASK_INTERVAL,
-        resolve: hostnames.Resolve = hostnames.resolve,
+        resolve: hostnames.Resolve = hostnames.resolve_name,
     ) -> None:
         self.clock, self.edge = clock, edge
         self.patience = seconds  # with the first answers about guests; qm takes a second
         self.guests = {
-            machine.name: Background(
-                partial(probe.guest_runs, run, machine.guest.kind, machine.guest.id), ASK_INTERVAL / 2, clock
+            machine.name: BackgroundPoll(
+                partial(probe.is_guest_running, run, machine.guest.kind, machine.guest.id), ASK_INTERVAL / 2, clock
             )
             for machine in machines
             if machine.guest
         }
         for worker in self.guests.values():
             worker.start()
-        self.targets = _targets(machines, seconds, resolve)
+        self.targets = _probe_targets(machines, seconds, resolve)
 
     def __call__(self) -> dict[str, bool | None]:
         """Look once; at most probe.SECONDS, but the first time. Where None stands nobody can tell."""
-        seen = probe.look(self.targets, probe.SECONDS, self.edge) if self.targets else {}
+        seen = probe.probe_machines(self.targets, probe.PROBE_SECONDS, self.edge) if self.targets else {}
         deadline = time.monotonic() + self.patience
         self.patience = 0.0
         for name, worker in self.guests.items():
@@ -109,36 +109,39 @@ class Looker:
             worker.stop()
 
 
-def _targets(machines: Sequence[Machine], seconds: float, resolve: hostnames.Resolve) -> list[probe.Target]:
+def _probe_targets(
+    machines: Sequence[AwaitedMachine], seconds: float, resolve: hostnames.Resolve
+) -> list[probe.ProbeTarget]:
     """Return what is looked at by the network: the machines that are no guests of this host."""
     far = [machine for machine in machines if not machine.guest]
     names = sorted({name for machine in far for name in machine.addresses})
-    addresses, _unused = hostnames.resolve_all(names, seconds, resolve)
+    addresses, _unused = hostnames.resolve_names(names, seconds, resolve)
     return [
-        probe.Target(
+        probe.ProbeTarget(
             machine.name, tuple(found for name in machine.addresses for found in addresses[name]), machine.ports
         )
         for machine in far
     ]
 
 
-class Asker:
+class UpsObserver:
     """Tells what upsd said last about each UPS. Each is asked beside the gate: no upsd can hold it up."""
 
     def __init__(
         self,
-        upses: Sequence[Ups],
+        upses: Sequence[UpsAddress],
         clock: Callable[[], float],
         seconds: float = ASK_INTERVAL,
         orders: Orders | None = None,
     ) -> None:
         self.asked = {
-            str(ups): Background(partial(read_ups, ups, clock, seconds, orders), ASK_INTERVAL, clock) for ups in upses
+            str(ups): BackgroundPoll(partial(read_ups, ups, clock, seconds, orders), ASK_INTERVAL, clock)
+            for ups in upses
         }
         for worker in self.asked.values():
             worker.start()
 
-    def __call__(self) -> dict[str, Reading]:
+    def __call__(self) -> dict[str, GateReading]:
         """Return the last answers; a UPS that never answered is not among them."""
         return {name: worker.latest[0] for name, worker in self.asked.items() if worker.latest}
 
@@ -154,11 +157,11 @@ class Orders:
     upsmon sets it once, and ends. logins: UPS (as str(Ups) names it) -> its user and password. say: takes what was done, once.
     """
 
-    def __init__(self, logins: Mapping[str, tuple[str, str]], say: Say) -> None:
+    def __init__(self, logins: Mapping[str, tuple[str, str]], say: PrintText) -> None:
         self.logins, self.say = logins, say
         self.told: set[str] = set()
 
-    def __call__(self, client: Client, ups: Ups, status: str) -> None:
+    def __call__(self, client: UpsdClient, ups: UpsAddress, status: str) -> None:
         """Give the order, if this status lacks it. Never raises UpsdFailure: what upsd says else is still worth hearing."""
         login = self.logins.get(str(ups))
         if login is None or "FSD" in vocabulary.split_status(status):
@@ -174,13 +177,13 @@ class Orders:
             self.say(words)
 
 
-def logins(upsmon_conf: Path, upses: Sequence[Ups]) -> dict[str, tuple[str, str]]:
+def read_primary_logins(upsmon_conf: Path, upses: Sequence[UpsAddress]) -> dict[str, tuple[str, str]]:
     """Return by which user and password upsmon is the primary of each UPS. {} if its file can't be read."""
     try:
         text = upsmon_conf.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return {}
-    own = [monitor for monitor in upsmon.monitors(text) if monitor.type.lower() in upsd.PRIMARY]
+    own = [monitor for monitor in upsmon.read_monitors(text) if monitor.type.lower() in upsd.PRIMARY]
     return {
         str(ups): (monitor.user, monitor.password)
         for ups in upses
@@ -190,11 +193,11 @@ def logins(upsmon_conf: Path, upses: Sequence[Ups]) -> dict[str, tuple[str, str]
 
 
 def read_ups(
-    ups: Ups, clock: Callable[[], float], seconds: float = ASK_INTERVAL, orders: Orders | None = None
-) -> Reading:
+    ups: UpsAddress, clock: Callable[[], float], seconds: float = ASK_INTERVAL, orders: Orders | None = None
+) -> GateReading:
     """Ask upsd once about a UPS. Raises UpsdFailure, also if its data are stale, and grammar.Unencodable."""
     asked = clock()
-    with Client(ups.host, ups.port, seconds) as client:
+    with UpsdClient(ups.host, ups.port, seconds) as client:
         status = client.get_var(ups.name, "ups.status")
         try:
             runtime = client.get_var(ups.name, "battery.runtime")
@@ -202,21 +205,21 @@ def read_ups(
             runtime = None
         if orders:
             orders(client, ups, status)
-    return reading(status, runtime, asked)
+    return make_reading(status, runtime, asked)
 
 
-def one_look(
-    policy: Policy, run: Run, resolve: hostnames.Resolve = hostnames.resolve
-) -> tuple[dict[str, bool | None], dict[str, Reading | str]]:
+def observe_once(
+    policy: ShutdownPolicy, run: Run, resolve: hostnames.Resolve = hostnames.resolve_name
+) -> tuple[dict[str, bool | None], dict[str, GateReading | str]]:
     """Look once at all machines and UPSes, for `status`. A UPS that can't be asked has the reason in place of a reading."""
-    seen = probe.look(_targets(policy.machines, ASK_INTERVAL, resolve))
+    seen = probe.probe_machines(_probe_targets(policy.machines, ASK_INTERVAL, resolve))
     for machine in policy.machines:
         if machine.guest:
-            seen[machine.name] = probe.guest_runs(run, machine.guest.kind, machine.guest.id)
-    readings: dict[str, Reading | str] = {}
+            seen[machine.name] = probe.is_guest_running(run, machine.guest.kind, machine.guest.id)
+    readings: dict[str, GateReading | str] = {}
     for ups in policy.upses:
         try:
-            readings[str(ups)] = read_ups(ups, boottime)
+            readings[str(ups)] = read_ups(ups, read_boottime)
         except (UpsdFailure, grammar.Unencodable) as error:
             readings[str(ups)] = str(error)
     return seen, readings

@@ -22,19 +22,19 @@ from ..proxmox.selection import NOBODY, Selector
 
 VERSION = 1
 DAY = 86400
-TEXT_LIMIT = 1 << 20  # characters of a file of ours, at most
+OWN_FILE_LIMIT = 1 << 20  # characters of a file of ours, at most
 
 
-class PolicyError(ValueError):
+class ShutdownPolicyError(ValueError):
     """A policy can't be used; the message lists all that is wrong with it, a line each, with its JSON path."""
 
-    def of(self, path: Path) -> PolicyError:
+    def of(self, path: Path) -> ShutdownPolicyError:
         """Return the error that names the file, too."""
-        return PolicyError("\n".join(f"{path}: {line}" for line in str(self).splitlines()))
+        return ShutdownPolicyError("\n".join(f"{path}: {line}" for line in str(self).splitlines()))
 
 
 @dataclass(frozen=True)
-class Ups:
+class UpsAddress:
     """A UPS that this primary watches, and the upsd that serves it."""
 
     name: str
@@ -47,7 +47,7 @@ class Ups:
 
 
 @dataclass(frozen=True)
-class Guest:
+class GuestId:
     """A guest on this host."""
 
     kind: str  # "qm" (virtual machine) or "pct" (container): the program that knows it
@@ -55,19 +55,19 @@ class Guest:
 
 
 @dataclass(frozen=True)
-class Machine:
+class AwaitedMachine:
     """A machine to wait for."""
 
     name: str
     addresses: tuple[str, ...]
     ports: tuple[int, ...]
-    guest: Guest | None
+    guest: GuestId | None
     shutdown_time: float  # seconds from the gate's beginning until it should be down
     shutdown_limit: float  # seconds after which it is waited for no longer
 
 
 @dataclass(frozen=True)
-class Target:
+class StageGuest:
     """A guest that a stage stops."""
 
     kind: str
@@ -95,7 +95,7 @@ class Stage:
     charge: float | None = None  # percent, at or below
     runtime: float | None = None  # seconds, at or below
     # the guests that it stops and that are known: until they have been found, those whose kind the policy gives
-    guests: tuple[Target, ...] = ()
+    guests: tuple[StageGuest, ...] = ()
     notify: tuple[str, ...] = ()  # a program and its arguments
     message: str = ""  # the program's last argument
     fsd: bool = False  # whether upsmon is told to set FSD when the guests are down
@@ -103,11 +103,11 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Policy:
+class ShutdownPolicy:
     """What nut-shutdown on a primary goes by: compose.py makes it from the inventory, and shutdown.json keeps it."""
 
-    upses: tuple[Ups, ...]
-    machines: tuple[Machine, ...]
+    upses: tuple[UpsAddress, ...]
+    machines: tuple[AwaitedMachine, ...]
     settle: float  # seconds that a machine must be silent to count as down
     reserve: float  # seconds of the battery that this host needs for itself
     longest: float  # seconds after which the gate ends, whatever it sees
@@ -117,7 +117,7 @@ class Policy:
     least: float | None = None
     flag: str = ""  # the path of upsmon's POWERDOWNFLAG, if it has one
 
-    def keeps(self, waiting: Sequence[Machine], elapsed: float) -> float:
+    def keeps(self, waiting: Sequence[AwaitedMachine], elapsed: float) -> float:
         """Return how many seconds of the battery are for this host alone, while these are waited for."""
         if self.least is None or any(elapsed >= machine.shutdown_time + self.settle for machine in waiting):
             return self.reserve
@@ -129,52 +129,56 @@ _UPS = re.compile(r"[^\s@:\x00-\x1f\x7f]{1,255}")
 _PATH = re.compile(r"(/.{0,4000})?")
 
 
-def load_policy(path: Path) -> Policy:
+def load_policy(path: Path) -> ShutdownPolicy:
     """Read the policy file of a host. Raises PolicyError, which names the file."""
     try:
         return read_policy(path.read_bytes())
     except OSError as error:
-        raise PolicyError(f"{path}: it can't be read: {error.strerror}. The role nut_server writes it") from None
-    except PolicyError as error:
+        raise ShutdownPolicyError(
+            f"{path}: it can't be read: {error.strerror}. The role nut_server writes it"
+        ) from None
+    except ShutdownPolicyError as error:
         raise error.of(path) from None
 
 
-def read_policy(text: str | bytes) -> Policy:
+def read_policy(text: str | bytes) -> ShutdownPolicy:
     """Read the policy from the text of its file (shutdown.json). Raises PolicyError."""
-    return check_policy(read_json(text, PolicyError))
+    return check_policy(read_json(text, ShutdownPolicyError))
 
 
-def to_data(policy: Policy) -> dict[str, Any]:
+def to_data(policy: ShutdownPolicy) -> dict[str, Any]:
     """Return a policy as its file has it."""
-    return {"version": VERSION, **_plain(policy)}
+    return {"version": VERSION, **_to_plain(policy)}
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     # not asdict(): what Ansible's templates give a stage can't be copied by its type
     if isinstance(value, Mapping):
-        return {name: _plain(member) for name, member in value.items()}
+        return {name: _to_plain(member) for name, member in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return {field.name: _plain(getattr(value, field.name)) for field in fields(value)} if is_dataclass(value) else value
+        return [_to_plain(entry) for entry in value]
+    return (
+        {field.name: _to_plain(getattr(value, field.name)) for field in fields(value)} if is_dataclass(value) else value
+    )
 
 
-def check_policy(data: object) -> Policy:
+def check_policy(data: object) -> ShutdownPolicy:
     """Turn what JSON or YAML gave into a policy. Raises PolicyError with all that is wrong."""
     check = Check()
-    policy = _policy(check, data)
-    check.raise_problems(PolicyError)
+    policy = _parse_policy(check, data)
+    check.raise_problems(ShutdownPolicyError)
     return policy
 
 
-def _policy(check: Check, data: object) -> Policy:
-    known = ("version", *(field.name for field in fields(Policy)))
+def _parse_policy(check: Check, data: object) -> ShutdownPolicy:
+    known = ("version", *(field.name for field in fields(ShutdownPolicy)))
     given = check.members("$", data, known, needed=("version", "upses", "machines", "reserve", "longest"))
     check.version(given, VERSION)
-    upses = tuple(_ups(check, *entry) for entry in check.entries(*given.at("upses")))
-    machines = tuple(_machine(check, *entry) for entry in check.entries(*given.at("machines")))
+    upses = tuple(_parse_ups(check, *entry) for entry in check.entries(*given.at("upses")))
+    machines = tuple(_parse_machine(check, *entry) for entry in check.entries(*given.at("machines")))
     check.differ("$.upses", [str(ups) for ups in upses if ups.name])
     check.differ("$.machines", [machine.name for machine in machines])
-    return Policy(
+    return ShutdownPolicy(
         upses,
         machines,
         settle=check.number(*given.at("settle"), 0.5, 60, default=3.0),
@@ -186,16 +190,16 @@ def _policy(check: Check, data: object) -> Policy:
     )
 
 
-def _ups(check: Check, path: str, data: object) -> Ups:
+def _parse_ups(check: Check, path: str, data: object) -> UpsAddress:
     given = check.members(path, data, ("name", "host", "port"), needed=("name",))
-    return Ups(
+    return UpsAddress(
         check.text(*given.at("name"), _UPS, "a UPS's name, as in ups.conf"),
-        _place(check, *given.at("host"), default="localhost"),
+        _parse_address(check, *given.at("host"), default="localhost"),
         check.whole(*given.at("port"), 1, 65535, "a TCP port", default=PORT),
     )
 
 
-def _place(check: Check, path: str, value: object, default: str = "") -> str:
+def _parse_address(check: Check, path: str, value: object, default: str = "") -> str:
     if isinstance(value, str) and ":" in value:
         try:
             ipaddress.ip_address(value.partition("%")[0])
@@ -206,14 +210,14 @@ def _place(check: Check, path: str, value: object, default: str = "") -> str:
     return check.text(path, value, _NAME, "an IP address, without brackets, or a host's name", default=default)
 
 
-def _machine(check: Check, path: str, data: object) -> Machine:
-    known = [field.name for field in fields(Machine)]
+def _parse_machine(check: Check, path: str, data: object) -> AwaitedMachine:
+    known = [field.name for field in fields(AwaitedMachine)]
     given = check.members(path, data, known, needed=("name", "shutdown_time", "shutdown_limit"))
-    made = Machine(
+    made = AwaitedMachine(
         name=check.text(*given.at("name"), _NAME, "a host's name"),
-        addresses=tuple(_place(check, *entry) for entry in check.entries(*given.at("addresses"))),
+        addresses=tuple(_parse_address(check, *entry) for entry in check.entries(*given.at("addresses"))),
         ports=tuple(check.whole(*entry, 1, 65535, "a TCP port") for entry in check.entries(*given.at("ports"))),
-        guest=None if given.get("guest") is None else _guest(check, *given.at("guest")),
+        guest=None if given.get("guest") is None else _parse_guest(check, *given.at("guest")),
         shutdown_time=check.number(*given.at("shutdown_time"), 0, DAY),
         shutdown_limit=check.number(*given.at("shutdown_limit"), 0, DAY, default=DAY),
     )
@@ -225,9 +229,9 @@ def _machine(check: Check, path: str, data: object) -> Machine:
     return made
 
 
-def _guest(check: Check, path: str, data: object) -> Guest:
+def _parse_guest(check: Check, path: str, data: object) -> GuestId:
     given = check.members(path, data, ("kind", "id"), needed=("kind", "id"))
-    return Guest(
+    return GuestId(
         check.choice(*given.at("kind"), KINDS, "qm (virtual machine) or pct (container)"),
         check.whole(*given.at("id"), 1, IDS[-1], "the guest's number"),
     )
@@ -248,26 +252,26 @@ _MACHINE = re.compile(r"[^\s/@\[\],;]{1,255}")
 def read_stages(data: object) -> tuple[Stage, ...]:
     """Return the stages of the policy, from its member `stages`. Raises PolicyError with all that is wrong."""
     check = Check()
-    found = tuple(_stage(check, *entry) for entry in check.entries("$.stages", data))
+    found = tuple(_parse_stage(check, *entry) for entry in check.entries("$.stages", data))
     check.differ("$.stages", [stage.name for stage in found])
-    check.raise_problems(PolicyError)
+    check.raise_problems(ShutdownPolicyError)
     return found
 
 
-def _stage(check: Check, path: str, data: object) -> Stage:
+def _parse_stage(check: Check, path: str, data: object) -> Stage:
     given = check.members(path, data, MEMBERS, needed=("name",))
     triggers = {
-        name: _number(check, *given.at(name), most=100 if name == "charge" else _SECONDS, what=what)
+        name: _parse_number(check, *given.at(name), most=100 if name == "charge" else _SECONDS, what=what)
         for name, what in _TRIGGERS.items()
     }
     if given and not any(name in given and given[name] is not None for name in _TRIGGERS):
         check.add(path, "never begins. Set on_battery, charge or runtime")
-    select, known = _targets(check, given)
+    select, known = _parse_selection(check, given)
     stage = Stage(
         check.text(*given.at("name"), _STAGE, "a text of 1 to 64 characters"),
         guests=known,
-        notify=_notify(check, *given.at("notify")),
-        message=_argument(check, *given.at("message")),
+        notify=_parse_command(check, *given.at("notify")),
+        message=_parse_argument(check, *given.at("message")),
         fsd=check.truth(*given.at("fsd")),
         select=select,
         **triggers,
@@ -277,29 +281,29 @@ def _stage(check: Check, path: str, data: object) -> Stage:
     return stage
 
 
-def _number(
+def _parse_number(
     check: Check, path: str, value: object, most: float = _SECONDS, what: str = "a number of seconds"
 ) -> float | None:
     return None if value is None else check.number(path, value, 0, most, what=what)
 
 
-def _notify(check: Check, path: str, data: object) -> tuple[str, ...]:
-    words = tuple(_argument(check, *entry) for entry in check.entries(path, data))
+def _parse_command(check: Check, path: str, data: object) -> tuple[str, ...]:
+    words = tuple(_parse_argument(check, *entry) for entry in check.entries(path, data))
     if words and not words[0].startswith("/"):
         check.add(f"{path}[0]", "must be a program with its path, from / on")
     return words
 
 
-def _argument(check: Check, path: str, value: object) -> str:
+def _parse_argument(check: Check, path: str, value: object) -> str:
     if value is not None and (not isinstance(value, str) or "\0" in value):
         check.add(path, "must be a text")
         return ""
     return value or ""
 
 
-def _targets(check: Check, given: Members) -> tuple[Selector, tuple[Target, ...]]:
+def _parse_selection(check: Check, given: Members) -> tuple[Selector, tuple[StageGuest, ...]]:
     """Return which guests a stage chooses, and those of them that are known without a look at Proxmox."""
-    seconds = _number(check, *given.at("seconds"))
+    seconds = _parse_number(check, *given.at("seconds"))
     ids: list[tuple[int, float | None]] = []
     known = []
     for path, entry in check.entries(*given.at("guests")):
@@ -309,11 +313,11 @@ def _targets(check: Check, given: Members) -> tuple[Selector, tuple[Target, ...]
         number = check.whole(
             guest.at("id")[0] if whole else path, guest.get("id"), IDS[0], IDS[-1], "the number of a guest"
         )
-        own = _number(check, *guest.at("seconds"))
+        own = _parse_number(check, *guest.at("seconds"))
         ids.append((number, own))
         if guest.get("kind") is not None:
             kind = check.choice(*guest.at("kind"), KINDS, "qm (a VM) or pct (a container)")
-            known.append(Target(kind, number, next((x for x in (own, seconds) if x is not None), DOWN_SECONDS)))
+            known.append(StageGuest(kind, number, next((x for x in (own, seconds) if x is not None), DOWN_SECONDS)))
     check.differ(given.at("guests")[0], [number for number, _own in ids])
     tags = check.texts(*given.at("tags"), _TAG, "a tag, without spaces, commas and semicolons")
     storage_of = check.texts(

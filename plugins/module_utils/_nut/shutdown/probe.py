@@ -27,7 +27,7 @@ from ..base.systemd import Run
 
 Make = Callable[[int, int, int], socket.socket]
 
-SECONDS = 1.0
+PROBE_SECONDS = 1.0
 """How long one look takes at most."""
 
 HEAD_START = 0.2
@@ -63,7 +63,7 @@ _PACKETS = 200  # read at once; whoever floods us shall not keep us from the clo
 
 
 @dataclass(frozen=True)
-class Target:
+class ProbeTarget:
     """A machine to ask: its addresses (numbers, no names), and TCP ports, some of which may be closed."""
 
     name: str
@@ -72,7 +72,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Edge:
+class ProbeIO:
     """What a look touches: how sockets are made, which clock (s) ends it, where the kernel lists the interfaces."""
 
     make: Make = socket.socket
@@ -80,29 +80,33 @@ class Edge:
     interfaces: Path = Path("/sys/class/net")
 
 
-EDGE = Edge()
+SYSTEM_IO = ProbeIO()
 
 
-def answers(addresses: Sequence[str], ports: Sequence[int], seconds: float = SECONDS, edge: Edge = EDGE) -> bool | None:
+def probe_machine(
+    addresses: Sequence[str], ports: Sequence[int], seconds: float = PROBE_SECONDS, edge: ProbeIO = SYSTEM_IO
+) -> bool | None:
     """Say whether one machine answers; see look()."""
-    return look([Target("", tuple(addresses), tuple(ports))], seconds, edge)[""]
+    return probe_machines([ProbeTarget("", tuple(addresses), tuple(ports))], seconds, edge)[""]
 
 
-def look(targets: Sequence[Target], seconds: float = SECONDS, edge: Edge = EDGE) -> dict[str, bool | None]:
+def probe_machines(
+    targets: Sequence[ProbeTarget], seconds: float = PROBE_SECONDS, edge: ProbeIO = SYSTEM_IO
+) -> dict[str, bool | None]:
     """Ask all machines at once, at most for ``seconds``, and say which of them answer.
 
     True: an echo came back, or a port accepts, or refuses. False: silence, or somebody else said that it can't be
     reached. None: nobody can tell, because nothing could be sent (no route, no permission, no address), or because it is
     silent and no network card of this host has a link. Returns early when all have answered.
     """
-    run = _Look(targets, seconds, edge)
+    run = _Probe(targets, seconds, edge)
     try:
         return run.result()
     finally:
         run.close()
 
 
-def linked(interfaces: Path = EDGE.interfaces) -> bool | None:
+def has_link(interfaces: Path = SYSTEM_IO.interfaces) -> bool | None:
     """Say whether any network card has a link. None where there is no card, as in a container, or the kernel does not say."""
     try:
         cards = [path for path in interfaces.iterdir() if (path / "device").exists()]
@@ -118,7 +122,7 @@ def _has_link(card: Path) -> bool:
         return False
 
 
-def guest_runs(run: Run, kind: str, number: int) -> bool | None:
+def is_guest_running(run: Run, kind: str, number: int) -> bool | None:
     """Ask Proxmox VE whether a guest of this host runs. kind: "qm" or "pct". None: it does not say."""
     code, said = run([kind, "status", str(number)])
     word = said.partition("status:")[2].split()[:1]
@@ -131,10 +135,10 @@ def guest_runs(run: Run, kind: str, number: int) -> bool | None:
 
 
 @dataclass
-class _Asked:
+class _Attempt:
     """What became of one machine: attempts under way, and whether anything at all was sent."""
 
-    target: Target
+    target: ProbeTarget
     sent: bool = False
     alive: bool = False
     far: bool = False  # it is reached by a network card
@@ -152,7 +156,7 @@ class _Address:
         return (self.place[0], port, *self.place[2:])
 
 
-def _address(text: str) -> _Address | None:
+def _parse_address(text: str) -> _Address | None:
     plain, _percent, zone = text.partition("%")
     try:
         number = ipaddress.ip_address(plain)
@@ -167,12 +171,12 @@ def _address(text: str) -> _Address | None:
     return _Address(socket.AF_INET6, str(number), (str(number), 0, 0, scope), number.is_loopback)
 
 
-class _Look:
-    def __init__(self, targets: Sequence[Target], seconds: float, edge: Edge) -> None:
+class _Probe:
+    def __init__(self, targets: Sequence[ProbeTarget], seconds: float, edge: ProbeIO) -> None:
         self.edge = edge
         self.begin = edge.clock()
         self.seconds = seconds
-        self.asked = {target.name: _Asked(target) for target in targets}
+        self.asked = {target.name: _Attempt(target) for target in targets}
         self.selector = selectors.DefaultSelector()
         self.pings: dict[int, _Pings] = {}
 
@@ -183,11 +187,11 @@ class _Look:
         for one in self.asked.values():
             self.connect(one)
         self.wait(self.seconds, list(self.asked.values()))
-        link = linked(self.edge.interfaces)
+        link = has_link(self.edge.interfaces)
         return {name: self.verdict(one, link) for name, one in self.asked.items()}
 
     @staticmethod
-    def verdict(one: _Asked, link: bool | None) -> bool | None:
+    def verdict(one: _Attempt, link: bool | None) -> bool | None:
         if one.alive:
             return True
         return None if not one.sent or (one.far and link is False) else False
@@ -199,14 +203,14 @@ class _Look:
             pings.close()
         self.selector.close()
 
-    def drop(self, one: _Asked) -> None:
+    def drop(self, one: _Attempt) -> None:
         for connection in one.sockets:
             self.selector.unregister(connection)
             connection.close()
         one.sockets = set()
 
-    def ping(self, one: _Asked) -> None:
-        for address in filter(None, map(_address, one.target.addresses)):
+    def ping(self, one: _Attempt) -> None:
+        for address in filter(None, map(_parse_address, one.target.addresses)):
             one.far |= not address.loopback
             if address.family not in self.pings:
                 self.pings[address.family] = pings = _Pings(address.family, self.edge.make)
@@ -214,13 +218,13 @@ class _Look:
                     self.selector.register(pings.socket, selectors.EVENT_READ)
             one.sent |= self.pings[address.family].send(address, one)
 
-    def connect(self, one: _Asked) -> None:
-        for address in filter(None, map(_address, one.target.addresses)):
+    def connect(self, one: _Attempt) -> None:
+        for address in filter(None, map(_parse_address, one.target.addresses)):
             for port in one.target.ports:
                 if not one.alive:
                     self.try_port(one, address, port)
 
-    def try_port(self, one: _Asked, address: _Address, port: int) -> None:
+    def try_port(self, one: _Attempt, address: _Address, port: int) -> None:
         try:
             connection = self.edge.make(address.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0)
         except OSError:
@@ -240,7 +244,7 @@ class _Look:
         one.alive |= _says_life(connection, code, address)
         connection.close()
 
-    def wait(self, until: float, ones: Sequence[_Asked]) -> None:
+    def wait(self, until: float, ones: Sequence[_Attempt]) -> None:
         """Read what comes until that many seconds after the begin, or until each of these machines has answered."""
         while any(not one.alive and self.may_answer(one) for one in ones):
             left = self.begin + until - self.edge.clock()
@@ -252,7 +256,7 @@ class _Look:
                 else:
                     self.finish(key.fileobj, *key.data)
 
-    def may_answer(self, one: _Asked) -> bool:
+    def may_answer(self, one: _Attempt) -> bool:
         return bool(one.sockets) or any(one in pings.waits.values() for pings in self.pings.values())
 
     def hear(self, receiver: object) -> None:
@@ -262,7 +266,7 @@ class _Look:
                     one.alive = True
                     self.drop(one)
 
-    def finish(self, connection: object, one: _Asked, address: _Address) -> None:
+    def finish(self, connection: object, one: _Attempt, address: _Address) -> None:
         if not isinstance(connection, socket.socket) or connection not in one.sockets:
             return  # its machine has answered meanwhile
         code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -307,7 +311,7 @@ class _Pings:
         self.request, self.reply = _ECHO[socket.AddressFamily(family)]
         self.id, self.next = struct.unpack("!HH", os.urandom(4))
         # (address, sequence) -> the machine that shall answer
-        self.waits: dict[tuple[str, int], _Asked] = {}
+        self.waits: dict[tuple[str, int], _Attempt] = {}
         self.raw = True
         self.socket = self.open(make, socket.SOCK_RAW)
         if self.socket is None:
@@ -334,12 +338,12 @@ class _Pings:
         if self.socket:
             self.socket.close()
 
-    def send(self, address: _Address, one: _Asked) -> bool:
+    def send(self, address: _Address, one: _Attempt) -> bool:
         """Send a request; say whether it left this host."""
         if self.socket is None:
             return False
         sequence = self.next = (self.next + 1) & 0xFFFF
-        packet = _echo(self.request, self.id, sequence)
+        packet = _make_echo(self.request, self.id, sequence)
         try:
             self.socket.sendto(packet, address.place)
         except OSError as error:
@@ -347,9 +351,9 @@ class _Pings:
         self.waits[address.number, sequence] = one
         return True
 
-    def receive(self) -> list[_Asked]:
+    def receive(self) -> list[_Attempt]:
         """Read what is there; return the machines that have answered."""
-        found: list[_Asked] = []
+        found: list[_Attempt] = []
         for _packet in range(_PACKETS):
             if self.socket is None:
                 break
@@ -363,7 +367,7 @@ class _Pings:
             found += [one] if one else []
         return found
 
-    def match(self, data: bytes, sender: str) -> _Asked | None:
+    def match(self, data: bytes, sender: str) -> _Attempt | None:
         if self.raw and self.family == socket.AF_INET:
             # with its header, the length of which stands in it
             data = data[(data[0] & 15) * 4 :] if data and data[0] >> 4 == 4 else b""
@@ -376,13 +380,13 @@ class _Pings:
         return self.waits.pop((sender, sequence), None)
 
 
-def _echo(kind: int, number: int, sequence: int) -> bytes:
+def _make_echo(kind: int, number: int, sequence: int) -> bytes:
     body = struct.pack("!HH", number, sequence) + b"homelab.nut"
     head = struct.pack("!BBH", kind, 0, 0)
-    return struct.pack("!BBH", kind, 0, _checksum(head + body)) + body
+    return struct.pack("!BBH", kind, 0, _internet_checksum(head + body)) + body
 
 
-def _checksum(data: bytes) -> int:
+def _internet_checksum(data: bytes) -> int:
     """RFC 1071. For IPv6 the kernel writes its own, which knows the addresses."""
     padded = data + b"\0" * (len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base import files, trust
-from ..base.process import within
+from ..base.process import run_within
 from ..proxmox.guests import GuestsError
 from ..proxmox.selection import Finder, Found
-from .names import Names
-from .policy import Policy, Stage
+from .names import AddressCache
+from .policy import ShutdownPolicy, Stage
 
 FIND_SECONDS = 10.0
 """What Proxmox's files have for being read. They are no files of a disk, and may hang."""
@@ -25,7 +25,7 @@ NAME_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RefreshResult:
     """What was found."""
 
     is_right: bool  # what can't be found now may be later, and makes no policy wrong
@@ -33,7 +33,9 @@ class Outcome:
     missing: tuple[str, ...]
 
 
-def look(policy: Policy, stages: Sequence[Stage], names: Names, finder: Finder, *, keep: bool) -> Outcome:
+def refresh_known(
+    policy: ShutdownPolicy, stages: Sequence[Stage], names: AddressCache, finder: Finder, *, keep: bool
+) -> RefreshResult:
     """Look for all that the policy names. keep: remember which guests were found; which addresses, names decides."""
     missing = [
         f"{name} has no address here: nut-shutdown will not see when that machine is down, and wait as long as it may take"
@@ -41,11 +43,11 @@ def look(policy: Policy, stages: Sequence[Stage], names: Names, finder: Finder, 
     ]
     untrusted = find_untrusted(stages)
     if untrusted or not any(stage.select for stage in stages):
-        return Outcome(not untrusted, (), (*missing, *untrusted))
+        return RefreshResult(not untrusted, (), (*missing, *untrusted))
     try:
         found = find_guests(finder)
     except GuestsError as error:
-        return Outcome(True, (), (*missing, str(error)))
+        return RefreshResult(True, (), (*missing, str(error)))
     missing += found.idle
     try:
         if keep:
@@ -56,7 +58,7 @@ def look(policy: Policy, stages: Sequence[Stage], names: Names, finder: Finder, 
         f"stage {name} is for {', '.join(str(choice.guest) for choice in chosen) or 'no guest that is here'}"
         for name, chosen in found.stages.items()
     ]
-    return Outcome(True, tuple(lines), tuple(missing))
+    return RefreshResult(True, tuple(lines), tuple(missing))
 
 
 def find_untrusted(stages: Sequence[Stage]) -> list[str]:
@@ -73,7 +75,7 @@ def find_untrusted(stages: Sequence[Stage]) -> list[str]:
 def find_guests(finder: Finder) -> Found:
     """Have the guests of this host found, within FIND_SECONDS. Raises guests.GuestsError."""
     try:
-        return within(FIND_SECONDS, finder.look)
+        return run_within(FIND_SECONDS, finder.look)
     except TimeoutError:
         words = f"Proxmox's files (/etc/pve) can't be read within {FIND_SECONDS:g} s. Is pve-cluster.service well?"
     except Exception as error:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base import records
-from .gate import NEW, State, Watched
-from .policy import Machine, Policy
+from .gate import NEVER_SEEN, GateState, MachineState
+from .policy import AwaitedMachine, ShutdownPolicy
 
 VERSION = 1
 
@@ -40,7 +40,7 @@ class PowerReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class GateReport:
     """What a gate saw, up to now."""
 
     mode: str  # gate or drill
@@ -53,17 +53,19 @@ class Report:
     steps: tuple[tuple[float, str], ...]  # seconds since the beginning, and what happened
 
 
-def read_last(path: Path) -> Report | str | None:
+def read_report(path: Path) -> GateReport | str | None:
     """Return the report of the last gate; None if there was none; or why it can't be used, in words."""
     try:
-        return records.read(Report, path, VERSION)
+        return records.read_record(GateReport, path, VERSION)
     except FileNotFoundError:
         return None
     except (OSError, records.RecordError):
         return "its report can't be understood"
 
 
-def make_report(policy: Policy, state: State, mode: str, began: float, steps: Sequence[tuple[float, str]]) -> Report:
+def make_report(
+    policy: ShutdownPolicy, state: GateState, mode: str, began: float, steps: Sequence[tuple[float, str]]
+) -> GateReport:
     """Return the report of a gate that stands there. began: seconds since 1970."""
     rule, reason = state.ended or (None, None)
     power = []
@@ -73,19 +75,19 @@ def make_report(policy: Policy, state: State, mode: str, began: float, steps: Se
             power.append(PowerReport(name, said.on_battery, said.runtime, round(said.at - state.began, 3)))
         else:
             power.append(PowerReport(name))
-    return Report(
+    return GateReport(
         mode,
         round(began, 3),
         round(max(state.now - state.began, 0.0), 3),
         rule,
         reason,
-        tuple(_report_machine(host, state.hosts.get(host.name, NEW), state.began) for host in policy.machines),
+        tuple(_report_machine(host, state.hosts.get(host.name, NEVER_SEEN), state.began) for host in policy.machines),
         tuple(power),
         tuple((round(at, 3), words) for at, words in steps),
     )
 
 
-def _report_machine(host: Machine, seen: Watched, began: float) -> MachineReport:
+def _report_machine(host: AwaitedMachine, seen: MachineState, began: float) -> MachineReport:
     since = seen.silent if seen.silent is not None else seen.assumed
     down = round(max(since - began, 0.0), 3) if seen.down is not None and since is not None else None
     return MachineReport(host.name, host.shutdown_time, host.shutdown_limit, down, seen.is_assumed_down, seen.given_up)

@@ -13,7 +13,7 @@ from typing import Callable, Protocol
 from ..base import files
 from ..proxmox import control, guests
 from ..proxmox.selection import Chosen
-from .policy import Stage, Target
+from .policy import Stage, StageGuest
 
 # How long FSD waits, when an outage begins, until the guests have been found; and when that is tried again if it failed
 FIND_SECONDS = 10.0
@@ -22,7 +22,7 @@ FIND_AGAIN = 30.0
 Start = Callable[[Callable[[], None]], None]
 
 
-class Finder(Protocol):
+class GuestSource(Protocol):
     """Who finds the guests of the stages: selection.Finder."""
 
     def find(self) -> Mapping[str, Sequence[Chosen]]:
@@ -36,7 +36,7 @@ class Finder(Protocol):
 
 
 @dataclass
-class _Search:
+class _GuestSearch:
     """One try to find the guests. good: it has found them."""
 
     began: float
@@ -46,17 +46,17 @@ class _Search:
 
 
 @dataclass
-class StageGuests:
+class StageResolver:
     """The stages with their guests, as they are known at this moment."""
 
     stages: tuple[Stage, ...]  # with the guests; at first those of the policy
-    finder: Finder | None  # None: there are no others
+    finder: GuestSource | None  # None: there are no others
     clock: control.Clock
     start: Start  # does something beside the loop
     say: Callable[[str], None]
     complain: Callable[[str], None]
     _given: tuple[Stage, ...] = field(init=False)  # as the policy has them
-    _search: _Search | None = field(default=None, init=False)
+    _search: _GuestSearch | None = field(default=None, init=False)
     _shown: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class StageGuests:
             return False
         if search is None or (search.ended and not search.good and self.clock() - search.began >= FIND_AGAIN):
             self.take(self.finder.kept())
-            self._search = search = _Search(self.clock())
+            self._search = search = _GuestSearch(self.clock())
             self.find(self.finder, search)
         late = self.clock() - search.began >= FIND_SECONDS
         if late and not search.ended and not search.told:
@@ -82,7 +82,7 @@ class StageGuests:
             self.say(f"the guests of the stages have not been found within {FIND_SECONDS:g} s: those found last count")
         return not search.ended and not late
 
-    def find(self, finder: Finder, search: _Search) -> None:
+    def find(self, finder: GuestSource, search: _GuestSearch) -> None:
         def whole() -> None:
             try:
                 found = finder.find()
@@ -92,7 +92,7 @@ class StageGuests:
                 finder.keep(found)
             except Exception as error:
                 lost = "" if search.good else ": those found last count"
-                self.complain(f"{_words(error)}{lost}")
+                self.complain(f"{_describe_error(error)}{lost}")
             finally:
                 search.ended = True
 
@@ -101,7 +101,7 @@ class StageGuests:
     def take(self, found: Mapping[str, Sequence[Chosen]]) -> None:
         """Let these be the guests of the stages. A stage that is not among them stops those whose kind the policy gives."""
         self.stages = tuple(
-            replace(stage, guests=tuple(_target(guest) for guest in found[stage.name]))
+            replace(stage, guests=tuple(_stage_guest(guest) for guest in found[stage.name]))
             if stage.name in found
             else stage
             for stage in self._given
@@ -117,11 +117,11 @@ class StageGuests:
                 self.say(words)
 
 
-def _target(chosen: Chosen) -> Target:
-    return Target(chosen.guest.kind, chosen.guest.id, chosen.seconds, chosen.guest.name)
+def _stage_guest(chosen: Chosen) -> StageGuest:
+    return StageGuest(chosen.guest.kind, chosen.guest.id, chosen.seconds, chosen.guest.name)
 
 
-def _words(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Return what went wrong: an error of ours by its words alone."""
     ours = isinstance(error, (guests.GuestsError, files.WriteError))
     return str(error) if ours else f"the guests of the stages can't be found: {type(error).__name__}: {error}"

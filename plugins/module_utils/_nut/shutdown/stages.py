@@ -16,19 +16,19 @@ from dataclasses import dataclass, field, replace
 
 from ..net import readings
 from ..proxmox import guests
-from .policy import Stage, Target
+from .policy import Stage, StageGuest
 
 # The mains are back when they have been back for so long: until then it is the same outage, and no guest is started
-STABLE = 30.0
+STABLE_SECONDS = 30.0
 # A charge or a runtime counts when it has been that low for so long. Some UPSes report nonsense when they change to battery.
-HOLD = 6.0
+HOLD_SECONDS = 6.0
 # While a test runs, a UPS may be on battery without saying that it is one (no CAL); no test takes longer
 TEST_SECONDS = 60.0
 # How long upsd is given to show FSD before upsmon is told again
-FSD_AGAIN = 15.0
+FSD_AGAIN_SECONDS = 15.0
 # How often a guest is started that does not start, and how long is waited in between
-STARTS = 3
-START_AGAIN = 10.0
+START_TRIES = 3
+START_AGAIN_SECONDS = 10.0
 
 # no flag of NUT's: ups.test.result says that a test runs
 TEST = "TEST"
@@ -46,7 +46,7 @@ class Power:
 
 
 @dataclass(frozen=True)
-class State:
+class StagesState:
     """What is remembered, also across a restart. Times are seconds of CLOCK_BOOTTIME, which go on while the program does not run."""
 
     boot: str = ""
@@ -80,33 +80,33 @@ class State:
         """Return whether there is no outage, and nothing left of one: nothing that is worth remembering."""
         return self.since is None and not self.ours
 
-    def over(self) -> State:
+    def over(self) -> StagesState:
         """Return the memory when the outage is over: which guests are to be started, and since when the mains are back."""
-        return State(boot=self.boot, mains=self.mains, ours=self.ours, tries=self.tries)
+        return StagesState(boot=self.boot, mains=self.mains, ours=self.ours, tries=self.tries)
 
 
 @dataclass(frozen=True)
-class Action:
+class StageAction:
     """One thing to do."""
 
     kind: str  # notify, stop_guests, fsd, start_guests, or rest: there is nothing to do until the power changes
     reason: str
     stage: str = ""
-    targets: tuple[Target, ...] = ()  # the guests that it is about
+    targets: tuple[StageGuest, ...] = ()  # the guests that it is about
 
 
 @dataclass(frozen=True)
-class Decision:
+class StagesDecision:
     """What is to be remembered, and then done, in this order."""
 
-    state: State
-    actions: tuple[Action, ...] = ()
+    state: StagesState
+    actions: tuple[StageAction, ...] = ()
 
 
 # What the UPSes say
 
 
-def power(name: str, variables: Mapping[str, str] | None) -> Power:
+def read_power(name: str, variables: Mapping[str, str] | None) -> Power:
     """Return how the power of one UPS stands. variables: as upsd has them; None if it gave none.
 
     On battery for a calibration (CAL) is no outage, and whether the mains are there can't be told meanwhile.
@@ -122,7 +122,7 @@ def power(name: str, variables: Mapping[str, str] | None) -> Power:
     return Power(on_battery, reading.charge, reading.runtime, frozenset(flags), upses)
 
 
-def combine(powers: Mapping[str, Power], were: Collection[str]) -> Power:
+def combine_power(powers: Mapping[str, Power], were: Collection[str]) -> Power:
     """Return how the power stands as a whole. were: the UPSes that have been on battery in this outage.
 
     One on battery is an outage. It is over when all that were on battery are back; one that says nothing, and was not, does not
@@ -147,15 +147,15 @@ def combine(powers: Mapping[str, Power], were: Collection[str]) -> Power:
 # The decision
 
 
-def decide(
+def decide_stages(
     stages: Sequence[Stage],
-    state: State,
+    state: StagesState,
     now: float,
     seen: Power,
     busy: Collection[str] = frozenset(),
     *,
     finding: bool = False,
-) -> Decision:
+) -> StagesDecision:
     """Return what is to be done now. busy: the guests that are being stopped or started at this moment. finding: whether the
     guests of the stages are still being found, and those that are known may be too few.
 
@@ -164,16 +164,16 @@ def decide(
     all stages are stopped, and nothing else is done, nor undone, until it is gone and the mains are there: then the outage is over.
     Started again are only the guests that we have shut down, and that are still down.
     """
-    return _Decide(stages, state, now, seen, busy=busy, finding=finding).result()
+    return _StagesDecider(stages, state, now, seen, busy=busy, finding=finding).result()
 
 
-class _Decide:
+class _StagesDecider:
     """One decision. The methods change self.state, and add to self.actions."""
 
     def __init__(
         self,
         stages: Sequence[Stage],
-        state: State,
+        state: StagesState,
         now: float,
         seen: Power,
         *,
@@ -181,9 +181,9 @@ class _Decide:
         finding: bool,
     ) -> None:
         self.stages, self.state, self.now, self.seen, self.busy, self.finding = stages, state, now, seen, busy, finding
-        self.actions: list[Action] = []
+        self.actions: list[StageAction] = []
 
-    def result(self) -> Decision:
+    def result(self) -> StagesDecision:
         self._follow()
         if self.state.down is not None:
             self._go_down()
@@ -198,7 +198,7 @@ class _Decide:
                 self._begin()
             self._stop()
             self._fsd()
-        return Decision(self.state, tuple(self.actions))
+        return StagesDecision(self.state, tuple(self.actions))
 
     def _follow(self) -> None:
         """Keep the times of the outage."""
@@ -227,7 +227,7 @@ class _Decide:
     def _is_back(self) -> bool:
         """Return whether the mains have been back for long enough. If nobody says so now, they have not."""
         mains = self.state.mains
-        return self.seen.on_battery is False and mains is not None and self.now - mains >= STABLE
+        return self.seen.on_battery is False and mains is not None and self.now - mains >= STABLE_SECONDS
 
     def _go_down(self) -> None:
         """upsd says FSD, or has said it before it went: all go down, and nothing can be called back.
@@ -236,21 +236,21 @@ class _Decide:
         """
         self._stop(self.stages)
         if not self.busy and not self.finding:
-            self.actions.append(Action("rest", "upsd says FSD: the shutdown goes on without the stages"))
+            self.actions.append(StageAction("rest", "upsd says FSD: the shutdown goes on without the stages"))
 
     def _restore(self) -> None:
         """The mains are there: start what we have stopped, one after the other, last stopped first; then rest."""
         if self.seen.on_battery is None or self.busy:
             return
         if not self.state.ours:
-            self.actions.append(Action("rest", "the mains are there, and nothing is left to do"))
+            self.actions.append(StageAction("rest", "the mains are there, and nothing is left to do"))
         elif self._is_back():
             for key in reversed(list(self.state.ours)):
                 count, last = self.state.tries.get(key, (0, -math.inf))
-                if not count or self.now - last >= START_AGAIN:
+                if not count or self.now - last >= START_AGAIN_SECONDS:
                     kind, _slash, number = key.partition("/")
-                    reason = f"the mains have been back for {STABLE:g} s, and we had stopped it"
-                    self.actions.append(Action("start_guests", reason, targets=(Target(kind, int(number)),)))
+                    reason = f"the mains have been back for {STABLE_SECONDS:g} s, and we had stopped it"
+                    self.actions.append(StageAction("start_guests", reason, targets=(StageGuest(kind, int(number)),)))
                     break
 
     def _begin(self) -> None:
@@ -266,7 +266,7 @@ class _Decide:
             reason = self._reason(stage, time_on)
             if reason:
                 self.state = replace(self.state, begun={**self.state.begun, stage.name: self.now})
-                self.actions.append(Action("notify", reason, stage.name))
+                self.actions.append(StageAction("notify", reason, stage.name))
 
     def _note_low(self) -> None:
         """Keep since when each charge and runtime has been low enough. What is unknown changes nothing."""
@@ -289,7 +289,7 @@ class _Decide:
         for what, unit in (("charge", "%"), ("runtime", " s")):
             value, limit = getattr(self.seen, what), getattr(stage, what)
             since = self.state.low.get(f"{stage.name} {what}")
-            if value is not None and since is not None and self.now - since >= HOLD:
+            if value is not None and since is not None and self.now - since >= HOLD_SECONDS:
                 return f"{what} {value:g}{unit}, and {limit:g}{unit} is the limit"
         return ""
 
@@ -306,7 +306,7 @@ class _Decide:
                 # what a run that was killed has waited counts
                 targets.append(replace(target, seconds=max(1.0, target.seconds - (self.now - began))))
             if targets:
-                self.actions.append(Action("stop_guests", f"stage {stage.name}", stage.name, tuple(targets)))
+                self.actions.append(StageAction("stop_guests", f"stage {stage.name}", stage.name, tuple(targets)))
 
     def _fsd(self) -> None:
         """Have upsmon set FSD when all guests of the stages that have begun are down, or have had their time."""
@@ -317,10 +317,10 @@ class _Decide:
         waits = waits or any(key in self.state.asked and key not in self.state.done for key in self.busy)
         if last and not waits and not self.finding:
             if self.state.fsd is None:
-                self.actions.append(Action("fsd", f"stage {last[0].name}", last[0].name))
-            elif self.now - self.state.fsd >= FSD_AGAIN:
+                self.actions.append(StageAction("fsd", f"stage {last[0].name}", last[0].name))
+            elif self.now - self.state.fsd >= FSD_AGAIN_SECONDS:
                 reason = f"upsd has not shown FSD for {self.now - self.state.fsd:.0f} s"
-                self.actions.append(Action("fsd", reason, last[0].name))
+                self.actions.append(StageAction("fsd", reason, last[0].name))
 
     def _begun(self) -> list[Stage]:
         return [stage for stage in self.stages if stage.name in self.state.begun]
@@ -329,12 +329,12 @@ class _Decide:
 # What came of an action
 
 
-def stopping(state: State, key: str) -> State:
+def note_stopping(state: StagesState, key: str) -> StagesState:
     """Note that a guest is about to be shut down by us: whatever happens then, it is ours to start."""
     return replace(state, ours={**state.ours, key: state.ours.get(key, False)})
 
 
-def stopped(state: State, key: str, outcome: str, ha: bool = False) -> State:
+def note_stopped(state: StagesState, key: str, outcome: str, ha: bool = False) -> StagesState:
     """Note what came of a stop. outcome: control.Stopped's, or "lost". What was down already, or is gone, is not ours."""
     if key not in state.asked:
         return state  # of an outage that is over
@@ -346,11 +346,11 @@ def stopped(state: State, key: str, outcome: str, ha: bool = False) -> State:
     return replace(state, ours=ours, done={**state.done, key: outcome})
 
 
-def started(state: State, key: str, good: bool, now: float) -> State:
+def note_started(state: StagesState, key: str, good: bool, now: float) -> StagesState:
     """Note what came of a start. One that fails too often is given up."""
     ours, tries = dict(state.ours), dict(state.tries)
     count = tries.pop(key, (0, now))[0] + 1
-    if good or count >= STARTS:
+    if good or count >= START_TRIES:
         ours.pop(key, None)
     else:
         tries[key] = (count, now)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The program around the stages: it asks the UPSes, does what stages.decide() says, and remembers, for as long as the host runs.
+"""The program around the stages: it asks the UPSes, does what decide_stages() says, and remembers, for as long as the host runs.
 
 It may be killed at any moment and started again: what it was about to do is written down before it is done.
 """
@@ -22,13 +22,25 @@ from ..base import files, records
 from ..base.systemd import Run
 from ..base.text import LINE, one_line, printable
 from ..conf import grammar
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..proxmox import control
 from .fsd import FsdError, request_fsd
-from .policy import Stage, Target, Ups
-from .stage_guests import Finder, StageGuests, Start
-from .stages import HOLD, Action, Decision, Power, State, combine, decide, power, started, stopped, stopping
+from .policy import Stage, StageGuest, UpsAddress
+from .stage_guests import GuestSource, StageResolver, Start
+from .stages import (
+    HOLD_SECONDS,
+    Power,
+    StageAction,
+    StagesDecision,
+    StagesState,
+    combine_power,
+    decide_stages,
+    note_started,
+    note_stopped,
+    note_stopping,
+    read_power,
+)
 
 VERSION = 1  # of the memory
 MODE = 0o600
@@ -41,22 +53,22 @@ NOTIFY_SECONDS = 30.0
 # The same complaint is made once in so many seconds
 COMPLAIN = 60.0
 
-Ask = Callable[[Ups], Optional[Mapping[str, str]]]
+Ask = Callable[[UpsAddress], Optional[Mapping[str, str]]]
 Log = Callable[[str], None]
 
 
 # The file of the memory
 
 
-def load(path: Path, boot: str) -> tuple[State, str]:
+def load_state(path: Path, boot: str) -> tuple[StagesState, str]:
     """Return what is remembered, and what is to be said about it, "" if nothing. Never raises.
 
     Of another boot only this counts: a guest that HA works, and that we have stopped, is not started by HA, because it has
     noted that this guest is not to run. The others have been started, or not, by Proxmox.
     """
-    fresh = State(boot=boot)
+    fresh = StagesState(boot=boot)
     try:
-        found = records.read(State, path, VERSION)
+        found = records.read_record(StagesState, path, VERSION)
     except FileNotFoundError:
         return fresh, ""
     except (OSError, records.RecordError) as error:
@@ -71,21 +83,21 @@ def load(path: Path, boot: str) -> tuple[State, str]:
     return replace(fresh, ours=kept), words
 
 
-def ask_upsd(ups: Ups) -> Mapping[str, str] | None:
+def ask_upsd(ups: UpsAddress) -> Mapping[str, str] | None:
     """Ask upsd for the variables of a UPS. Returns None if it gives none within ASK_SECONDS."""
     try:
-        with Client(ups.host, ups.port, ASK_SECONDS) as client:
+        with UpsdClient(ups.host, ups.port, ASK_SECONDS) as client:
             return client.list_vars(ups.name)
     except (UpsdFailure, grammar.Unencodable):
         return None
 
 
-def thread(job: Callable[[], None]) -> None:
+def start_thread(job: Callable[[], None]) -> None:
     """Do a job beside the loop. What still runs when the program ends ends with it."""
     threading.Thread(target=job, daemon=True).start()
 
 
-def always() -> bool:
+def stay_forever() -> bool:
     """Stay."""
     return True
 
@@ -98,22 +110,22 @@ BUSY = "another run is at work"
 """Why run() ended at once."""
 
 
-def run(
+def run_stages(
     stages: Sequence[Stage],
-    upses: Sequence[Ups],
+    upses: Sequence[UpsAddress],
     *,
     state_path: Path,
     log: Log,
     run: Run,
-    clock: control.Clock = base_clock.boottime,
+    clock: control.Clock = base_clock.read_boottime,
     ask: Ask = ask_upsd,
     sleep: control.Pause = time.sleep,
-    boot_id: Callable[[], str] = base_clock.boot_id,
-    start: Start = thread,
+    boot_id: Callable[[], str] = base_clock.read_boot_id,
+    start: Start = start_thread,
     set_fsd: Callable[[Run], None] = request_fsd,
-    finder: Finder | None = None,
+    finder: GuestSource | None = None,
     alive: Callable[[], None] = nothing,
-    stay: Callable[[], bool] = always,
+    stay: Callable[[], bool] = stay_forever,
 ) -> str:
     """Watch the UPSes, and do what the stages say, for ever. Returns why it ended: BUSY, or what was done when `stay` said no.
 
@@ -123,7 +135,7 @@ def run(
     the guests; None: those of the policy whose kind it gives are all. alive: called in each round. stay: whether to go on watching
     when nothing is left to do.
     """
-    program = _Program(
+    program = _StagesLoop(
         stages=tuple(stages),
         upses=tuple(upses),
         path=state_path,
@@ -147,7 +159,7 @@ def run(
 
 
 @dataclass
-class _Job:
+class _GuestJob:
     """What is being done to a guest. until: when it is given up, if it has not ended."""
 
     until: float
@@ -155,11 +167,11 @@ class _Job:
 
 
 @dataclass
-class _Program:
+class _StagesLoop:
     """The loop, and what it does beside it. The state is changed under the lock alone, and written at each change."""
 
     stages: tuple[Stage, ...]
-    upses: tuple[Ups, ...]
+    upses: tuple[UpsAddress, ...]
     path: Path
     log: Log
     run: Run
@@ -168,15 +180,15 @@ class _Program:
     sleep: control.Pause
     start: Start
     set_fsd: Callable[[Run], None]
-    finder: Finder | None
+    finder: GuestSource | None
     alive: Callable[[], None]
     stay: Callable[[], bool]
-    guests: StageGuests = field(init=False)
-    state: State = field(default_factory=State, init=False)
+    guests: StageResolver = field(init=False)
+    state: StagesState = field(default_factory=StagesState, init=False)
     began: float = field(init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
     _saved: str = field(default="", init=False)
-    _jobs: dict[str, _Job] = field(default_factory=dict, init=False)
+    _jobs: dict[str, _GuestJob] = field(default_factory=dict, init=False)
     _complained: dict[str, float] = field(default_factory=dict, init=False)
     _told: tuple[object, ...] = field(default=(), init=False)
     _rests: str = field(default="", init=False)
@@ -185,7 +197,7 @@ class _Program:
     def __post_init__(self) -> None:
         """Begin now."""
         self.began = self.clock()
-        self.guests = StageGuests(self.stages, self.finder, self.clock, self.start, self.say, self.complain)
+        self.guests = StageResolver(self.stages, self.finder, self.clock, self.start, self.say, self.complain)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -194,14 +206,14 @@ class _Program:
         with contextlib.ExitStack() as stack:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(files.alone(lock, 0.0, pause=self.sleep))
-                files.sweep([self.path.parent])
+                stack.enter_context(files.hold_lock(lock, 0.0, pause=self.sleep))
+                files.sweep_temporary_files([self.path.parent])
             except OSError as error:
                 self.say(f"{lock} can't be locked: {error.strerror}")
             yield
 
     def watch(self, boot: str) -> str:
-        self.state, words = load(self.path, boot)
+        self.state, words = load_state(self.path, boot)
         if words:
             self.say(words)
         self._saved = "what was there"
@@ -214,23 +226,23 @@ class _Program:
                     return action.reason
             self.sleep(REST_POLL if self.state.idle and not self._jobs else POLL)
 
-    def look(self) -> Decision:
+    def look(self) -> StagesDecision:
         """Ask the UPSes, decide, and remember what was decided."""
-        powers = {ups.name: power(ups.name, self.ask(ups)) for ups in self.upses}
+        powers = {ups.name: read_power(ups.name, self.ask(ups)) for ups in self.upses}
         self.give_up()
         with self._lock:
-            seen = combine(powers, self.state.upses)
+            seen = combine_power(powers, self.state.upses)
             outage = bool(seen.on_battery) or "FSD" in seen.flags or self.state.since is not None
             finding = self.guests.search(outage=outage)
             before, now = self.state, self.clock()
-            decision = decide(self.guests.stages, self.state, now, seen, frozenset(self._jobs), finding=finding)
+            decision = decide_stages(self.guests.stages, self.state, now, seen, frozenset(self._jobs), finding=finding)
             self.state = decision.state
             self.narrate(before, seen)
             self.tell_unknown(seen, now)
             self.save()
         return decision
 
-    def narrate(self, before: State, seen: Power) -> None:
+    def narrate(self, before: StagesState, seen: Power) -> None:
         """Log what is new about the power."""
         now = self.state
         told = (seen.on_battery, now.since is None, "FSD" in seen.flags, "CAL" in seen.flags)
@@ -243,7 +255,7 @@ class _Program:
         elif now.since is None and before.since is not None:
             self.say("the outage is over")
         elif seen.on_battery:
-            self.say(f"on battery: {', '.join(sorted(seen.upses))}{_measures(seen)}")
+            self.say(f"on battery: {', '.join(sorted(seen.upses))}{_describe_readings(seen)}")
         elif "CAL" in seen.flags:
             self.say("a calibration, not an outage")
         elif seen.on_battery is None:
@@ -255,7 +267,7 @@ class _Program:
         """Log, once in an outage, what the stages go by and no UPS says."""
         if self.state.since is None:
             self._unknown.clear()
-        elif seen.on_battery and now - self.state.since >= HOLD:
+        elif seen.on_battery and now - self.state.since >= HOLD_SECONDS:
             for what in ("charge", "runtime"):
                 stages = [stage.name for stage in self.guests.stages if getattr(stage, what) is not None]
                 if stages and getattr(seen, what) is None and what not in self._unknown:
@@ -264,7 +276,7 @@ class _Program:
                         f"battery.{what} is unknown: until a UPS says it, it begins no stage ({', '.join(stages)})"
                     )
 
-    def do(self, action: Action) -> None:
+    def do(self, action: StageAction) -> None:
         if action.kind == "notify":
             self.say(f"stage {action.stage} begins: {action.reason}")
             self.notify(action)
@@ -280,8 +292,8 @@ class _Program:
 
     # Beside the loop
 
-    def begin(self, target: Target, work: Callable[[Target], None], seconds: float) -> None:
-        job = _Job(self.clock() + seconds)
+    def begin(self, target: StageGuest, work: Callable[[StageGuest], None], seconds: float) -> None:
+        job = _GuestJob(self.clock() + seconds)
         self._jobs[target.key] = job
 
         def whole() -> None:
@@ -305,48 +317,48 @@ class _Program:
             with self._lock:
                 if key in self.state.asked and key not in self.state.done:
                     self.say(f"{key}: its stop has not come to an end, and is waited for no longer")
-                    self.state = stopped(self.state, key, "lost")
+                    self.state = note_stopped(self.state, key, "lost")
                 elif not job.ended and key in self.state.ours:
                     self.say(f"{key}: its start has not come to an end, and is waited for no longer")
-                    self.state = started(self.state, key, False, self.clock())
+                    self.state = note_started(self.state, key, False, self.clock())
 
-    def change(self, new: Callable[[State], State]) -> None:
+    def change(self, new: Callable[[StagesState], StagesState]) -> None:
         with self._lock:
             self.state = new(self.state)
             self.save()
 
-    def stop(self, target: Target) -> None:
+    def stop(self, target: StageGuest) -> None:
         key, guest = target.key, target.guest
         ours = key in self.state.ours
         if control.status(self.run, guest) == "stopped":
             self.say(f"{guest} is down{', stopped by a run before this one' if ours else ' already'}")
-            self.change(lambda state: stopped(state, key, "stopped" if ours else "already"))
+            self.change(lambda state: note_stopped(state, key, "stopped" if ours else "already"))
             return
-        self.change(lambda state: stopping(state, key))
+        self.change(lambda state: note_stopping(state, key))
         self.say(f"{guest} is shut down, and has {target.seconds:g} s for it")
         came = control.stop(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
         self.say(came.words)
         outcome = "stopped" if ours and came.outcome == "already" else came.outcome
-        self.change(lambda state: stopped(state, key, outcome, came.ha))
+        self.change(lambda state: note_stopped(state, key, outcome, came.ha))
 
-    def restart(self, target: Target) -> None:
+    def restart(self, target: StageGuest) -> None:
         key, guest = target.key, target.guest
         stands = control.status(self.run, guest)
         if stands == "running":
             self.say(f"{guest} runs already: somebody has started it")
-            self.change(lambda state: started(state, key, True, self.clock()))
+            self.change(lambda state: note_started(state, key, True, self.clock()))
             return
         code, said = control.start(self.run, guest) if stands else (1, "its status can't be told")
         if code:
             last = (said.strip().splitlines() or [""])[-1]
             self.say(f"{guest} was not started: {last}")
-        self.change(lambda state: started(state, key, not code, self.clock()))
+        self.change(lambda state: note_started(state, key, not code, self.clock()))
         if key not in self.state.ours:
             self.say(
                 f"{guest} is given up. Start it by hand: {guest.kind} start {guest.id}" if code else f"{guest} runs"
             )
 
-    def notify(self, action: Action) -> None:
+    def notify(self, action: StageAction) -> None:
         stage = next(stage for stage in self.guests.stages if stage.name == action.stage)
         if not stage.notify:
             return
@@ -359,7 +371,7 @@ class _Program:
 
         self.start(tell)
 
-    def fsd(self, action: Action) -> None:
+    def fsd(self, action: StageAction) -> None:
         try:
             self.set_fsd(self.run)
         except FsdError as error:
@@ -397,18 +409,18 @@ class _Program:
                     self.path.unlink(missing_ok=True)
                 self._saved = ""
             return
-        text = records.dump(self.state, VERSION)
+        text = records.dump_record(self.state, VERSION)
         if text == self._saved:
             return
         try:
-            files.replace({self.path: text}, MODE)
+            files.replace_files({self.path: text}, MODE)
             self._saved = text
         except files.WriteError as error:
             # the outage is worse than a run that can't go on where this one was killed
             self.complain(str(error))
 
 
-def _measures(seen: Power) -> str:
+def _describe_readings(seen: Power) -> str:
     shown = [f"{seen.charge:g} %"] if seen.charge is not None else []
     shown += [f"{seen.runtime:g} s left"] if seen.runtime is not None else []
     return f" ({', '.join(shown)})" if shown else ""

@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from ..base import hostnames, records
-from ..base.clock import stamp
+from ..base.clock import format_time
 from ..base.systemd import Run
-from ..base.table import grid
+from ..base.table import format_grid
 from . import observe, report, watch
-from .gate import POWER, Reading, State
+from .gate import POWER_TEXT, GateReading, GateState
 from .gate import VERSION as GATE_VERSION
-from .policy import Machine, Policy, Ups
+from .policy import AwaitedMachine, ShutdownPolicy, UpsAddress
 
 
 @dataclass(frozen=True)
-class Status:
+class ShutdownStatus:
     """How all stands that a policy names."""
 
     path: Path  # of the policy
-    policy: Policy
+    policy: ShutdownPolicy
     seen: Mapping[str, bool | None]  # is a machine up? None: nobody can tell
-    power: Mapping[str, Reading | str]  # what upsd says of each UPS, or why it says nothing
-    gate: State | None  # of the last gate of this boot
-    last: report.Report | str | None  # of the last gate; None if there was none; or why it can't be used
-    events: tuple[watch.Event, ...]  # what nut-watch did for upsd
+    power: Mapping[str, GateReading | str]  # what upsd says of each UPS, or why it says nothing
+    gate: GateState | None  # of the last gate of this boot
+    last: report.GateReport | str | None  # of the last gate; None if there was none; or why it can't be used
+    events: tuple[watch.WatchEvent, ...]  # what nut-watch did for upsd
 
     def data(self) -> dict[str, Any]:
         """Return it as data."""
@@ -45,7 +45,7 @@ class Status:
                 {
                     "name": host.name,
                     "up": self.seen.get(host.name),
-                    "how": _how(host),
+                    "how": _describe_check(host),
                     "shutdown_time": host.shutdown_time,
                     "shutdown_limit": host.shutdown_limit,
                 }
@@ -53,11 +53,11 @@ class Status:
             ],
             "upses": [self.ups(ups) for ups in self.policy.upses],
             "gate": asdict(self.gate) if self.gate else None,
-            "last": asdict(self.last) if isinstance(self.last, report.Report) else None,
+            "last": asdict(self.last) if isinstance(self.last, report.GateReport) else None,
             "upsd": [asdict(event) for event in self.events],
         }
 
-    def ups(self, ups: Ups) -> dict[str, Any]:
+    def ups(self, ups: UpsAddress) -> dict[str, Any]:
         said = self.power[str(ups)]
         if isinstance(said, str):
             return {"name": str(ups), "on_battery": None, "runtime": None, "error": said}
@@ -70,13 +70,14 @@ class Status:
         rows = []
         for host in self.policy.machines:
             times = f"shutdown_time {host.shutdown_time:g} s, shutdown_limit {host.shutdown_limit:g} s"
-            rows.append((host.name, words[self.seen.get(host.name)], f"{times}, by {_how(host)}"))
-        lines += grid(rows, indent="  ")
+            rows.append((host.name, words[self.seen.get(host.name)], f"{times}, by {_describe_check(host)}"))
+        lines += format_grid(rows, indent="  ")
         lines += [] if self.policy.machines else ["  nobody"]
         lines.append(f"but no longer than until a UPS has {self.kept()} left:")
         power = {str(ups): self.power[str(ups)] for ups in self.policy.upses}
-        lines += grid(
-            [(name, said if isinstance(said, str) else _power(said)) for name, said in power.items()], indent="  "
+        lines += format_grid(
+            [(name, said if isinstance(said, str) else _describe_power(said)) for name, said in power.items()],
+            indent="  ",
         )
         lines += [] if self.policy.upses else ["  none is known"]
         lines += ["", *self.last_text()]
@@ -91,15 +92,15 @@ class Status:
         return f"{least:g} s, or {reserve:g} s where one takes longer than expected,"
 
     def last_text(self) -> list[str]:
-        if not isinstance(self.last, report.Report):
+        if not isinstance(self.last, report.GateReport):
             return [f"last: {self.last or 'nothing'}"]
         how = f"it ended ({self.last.rule}): {self.last.reason}" if self.last.rule else "it has not ended"
         steps = [f"  +{at:.1f} s  {words}" for at, words in self.last.steps]
-        return [f"last: {self.last.mode}, began {stamp(self.last.began)}; {how}", *steps]
+        return [f"last: {self.last.mode}, began {format_time(self.last.began)}; {how}", *steps]
 
 
-def look(
-    policy: Policy,
+def observe_status(
+    policy: ShutdownPolicy,
     run: Run,
     names: hostnames.Resolve,
     *,
@@ -107,24 +108,24 @@ def look(
     state_path: Path,
     report_path: Path,
     watch_path: Path,
-) -> Status:
+) -> ShutdownStatus:
     """Look once at all that a policy names. run: runs qm and pct."""
-    seen, power = observe.one_look(policy, run, names)
-    return Status(
+    seen, power = observe.observe_once(policy, run, names)
+    return ShutdownStatus(
         policy_path,
         policy,
         seen,
         power,
-        records.recall(State, state_path, GATE_VERSION),
-        report.read_last(report_path),
-        watch.recall(watch_path, "").events,
+        records.recall_record(GateState, state_path, GATE_VERSION),
+        report.read_report(report_path),
+        watch.recall_memory(watch_path, "").events,
     )
 
 
-def _how(host: Machine) -> str:
+def _describe_check(host: AwaitedMachine) -> str:
     return f"{host.guest.kind} status {host.guest.id}" if host.guest else ", ".join(host.addresses)
 
 
-def _power(said: Reading) -> str:
+def _describe_power(said: GateReading) -> str:
     left = f", {said.runtime:.0f} s left" if said.runtime is not None else ", does not say how long it lasts"
-    return POWER[said.on_battery] + left
+    return POWER_TEXT[said.on_battery] + left

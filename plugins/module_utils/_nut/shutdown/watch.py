@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base import records
-from ..base.clock import stamp
+from ..base.clock import format_time
 from ..base.text import printable
 from ..net.readings import may_be_outage
 from ..net.vocabulary import ABSENT, split_status
 
 if TYPE_CHECKING:
-    from ..net.upsd_process import Activity, Connection, Sockets
+    from ..net.upsd_process import Activity, ClientConnection, Sockets
 
 VERSION = 1
 
@@ -58,16 +58,16 @@ BLOCKED, FLOODED, RESTARTED, LEFT, LISTENS = "blocked", "flooded", "restarted", 
 # What is seen
 
 
-def last_word(before: str, now: str) -> str:
+def latest_power_status(before: str, now: str) -> str:
     """Return the status that counts for the power, of the one that counted so far and a new one.
 
     One that says nothing of the power (stale data, a driver that waits, a UPS that was unplugged) changes nothing: upsmon, too, takes
     a UPS that was on battery for that until it says OL, and one that was on mains for that until it says OB.
     """
-    return before if _of_power(before) and not _of_power(now) else now
+    return before if _tells_power(before) and not _tells_power(now) else now
 
 
-def power_of(words: Iterable[str]) -> str:
+def power_source(words: Iterable[str]) -> str:
     """Return where the power comes from by the last words of all UPSes: MAINS, BATTERY (also during FSD), or UNKNOWN.
 
     A UPS that is not there, and has not been, has no say. One whose data have been stale from the beginning may be on battery.
@@ -80,10 +80,10 @@ def power_of(words: Iterable[str]) -> str:
 
 def is_mains_seen(words: Iterable[str], statuses: Iterable[str]) -> bool:
     """Return whether a UPS says now that there are mains, and none said last that it is on battery."""
-    return power_of(words) != BATTERY and any("OL" in split_status(status) for status in statuses)
+    return power_source(words) != BATTERY and any("OL" in split_status(status) for status in statuses)
 
 
-def _of_power(status: str) -> bool:
+def _tells_power(status: str) -> bool:
     flags = split_status(status)
     return "OL" in flags or may_be_outage(flags)
 
@@ -94,7 +94,7 @@ def is_hasty(release: str) -> bool:
     return found is None or (2, 8, 1) <= tuple(map(int, found.groups())) < (2, 8, 3)
 
 
-def blocking_connections(before: Sockets, now: Sockets) -> tuple[Connection, ...]:
+def blocking_connections(before: Sockets, now: Sockets) -> tuple[ClientConnection, ...]:
     """Return the connections to close while upsd is silent: those that block it, and those that would do so next.
 
     One that was full at two looks blocks it. Of a client that reads slowly some may have moved: it blocks upsd all the same. Of the
@@ -160,7 +160,7 @@ class Floods:
 
 
 @dataclass(frozen=True)
-class Event:
+class WatchEvent:
     """Something that happened. first, last: seconds since 1970. address: whose connection it was, "" if nobody's."""
 
     kind: str
@@ -172,8 +172,8 @@ class Event:
 
     def __str__(self) -> str:
         """Return it in one line."""
-        again = f" ({self.times} times, until {stamp(self.last)})" if self.times > 1 else ""
-        return f"{stamp(self.first)}  {printable(self.words, 300)}{again}"
+        again = f" ({self.times} times, until {format_time(self.last)})" if self.times > 1 else ""
+        return f"{format_time(self.first)}  {printable(self.words, 300)}{again}"
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Memory:
     boot: str = ""
     restarts: tuple[float, ...] = ()
     tried: tuple[str, ...] = ()
-    events: tuple[Event, ...] = ()
+    events: tuple[WatchEvent, ...] = ()
     release: str = ""
 
     def may_restart(self, now: float) -> bool:
@@ -198,7 +198,7 @@ class Memory:
         """Return it with a restart."""
         return replace(self, restarts=(*self._recent(now), now))
 
-    def with_event(self, event: Event) -> tuple[Memory, bool]:
+    def with_event(self, event: WatchEvent) -> tuple[Memory, bool]:
         """Return it with an event, and whether that is news: the same once more within MERGE_SECONDS is only counted."""
         same = [old for old in self.events if (old.kind, old.address) == (event.kind, event.address)]
         if same and 0 <= event.first - same[-1].last < MERGE_SECONDS:
@@ -215,19 +215,19 @@ class Memory:
         return tuple(at for at in self.restarts if 0 <= now - at < RESTART_SECONDS)
 
 
-def dump(memory: Memory) -> str:
+def dump_memory(memory: Memory) -> str:
     """Return the text of the memory's file."""
-    return records.dump(memory, VERSION)
+    return records.dump_record(memory, VERSION)
 
 
-def load(text: str, boot: str) -> Memory:
+def load_memory(text: str, boot: str) -> Memory:
     """Read what dump() wrote, for this boot. Never raises: a broken memory is none."""
     try:
-        return records.load(Memory, text, VERSION).of_boot(boot)
+        return records.load_record(Memory, text, VERSION).of_boot(boot)
     except records.RecordError:
         return Memory(boot)
 
 
-def recall(path: Path, boot: str) -> Memory:
+def recall_memory(path: Path, boot: str) -> Memory:
     """Read the memory's file, for this boot. Never raises: a broken memory is none."""
-    return (records.recall(Memory, path, VERSION) or Memory()).of_boot(boot)
+    return (records.recall_record(Memory, path, VERSION) or Memory()).of_boot(boot)

@@ -20,9 +20,9 @@ from ..base.hostnames import LOOPBACK, join_host
 from ..base.text import printable
 from ..conf import grammar, upsd
 from ..conf.upsd import local_upsd
-from ..net.client import Client
+from ..net.client import UpsdClient
 from ..net.errors import Unreachable, UpsdError, UpsdFailure
-from ..net.upsd_process import Connection, Gone, NotAllowed, Sockets, UpsdProcess
+from ..net.upsd_process import ClientConnection, ProcessEnded, SocketAccessDenied, Sockets, UpsdProcess
 from . import watch
 
 INTERVAL = 1.0
@@ -52,7 +52,7 @@ class Watcher:
     process: UpsdProcess | None = field(default=None, init=False)
     last_words: dict[str, str] = field(default_factory=dict, init=False)  # of each UPS, about its power
     floods: watch.Floods = field(default_factory=watch.Floods, init=False)
-    _client: Client | None = field(default=None, init=False)
+    _client: UpsdClient | None = field(default=None, init=False)
     _closed: frozenset[int] = field(default=frozenset(), init=False)  # sockets that upsd, being stopped, may still have
     _told: set[str] = field(default_factory=set, init=False)
     _listened: float = field(default=0.0, init=False)
@@ -84,15 +84,15 @@ class Watcher:
             self.silence = watch.Silence(self.clock.now())
             self.look_for_floods(self.find_process())
             self.check_listening(statuses)
-        except Gone:
+        except ProcessEnded:
             self.lose_process()
-        except (NotAllowed, systemd.UnitError) as error:
+        except (SocketAccessDenied, systemd.UnitError) as error:
             self.say_once(f"upsd can't be watched: {error}")
 
     @property
     def power(self) -> str:
         """Where the power comes from, as far as upsd said before it fell silent."""
-        return watch.power_of(self.last_words.values())
+        return watch.power_source(self.last_words.values())
 
     # Asking
 
@@ -102,28 +102,28 @@ class Watcher:
             self._client = self.connect(seconds)
         try:
             self._client.timeout = seconds
-            self._client.renew()
+            self._client.renew_timeout()
             names = self._client.list_ups()
             self.last_words = {name: self.last_words.get(name, "") for name in names}
             statuses = {}
             for name in names:
                 statuses[name] = self.ask_status(self._client, name)
-                self.last_words[name] = watch.last_word(self.last_words[name], statuses[name])
+                self.last_words[name] = watch.latest_power_status(self.last_words[name], statuses[name])
         except (Unreachable, OSError):
             self._client.close()
             self._client = None
             raise
         return statuses
 
-    def connect(self, seconds: float) -> Client:
+    def connect(self, seconds: float) -> UpsdClient:
         """Return a connection to upsd. It may be another release by now; one that does not answer is what it was.
 
         A connection alone is no answer: the kernel makes it, in the place of a upsd that hangs.
         """
         host, port = local_upsd(self.read_conf())[0]
         with contextlib.ExitStack() as stack:
-            client = stack.enter_context(Client(host, port, seconds))
-            release = client.version()
+            client = stack.enter_context(UpsdClient(host, port, seconds))
+            release = client.get_version()
             stack.pop_all()
         if release != self.memory.release:
             self.memory = replace(self.memory, release=release)
@@ -131,7 +131,7 @@ class Watcher:
         return client
 
     @staticmethod
-    def ask_status(client: Client, name: str) -> str:
+    def ask_status(client: UpsdClient, name: str) -> str:
         """Return the status of a UPS; "" if its data are stale, which is an answer, too."""
         try:
             return client.get_var(name, "ups.status")
@@ -152,13 +152,13 @@ class Watcher:
         if self.process and self.process.has_ended():
             self.lose_process()
         if self.process is None:
-            pid = systemd.show([systemd.SERVER], self.run)[systemd.SERVER].pid
+            pid = systemd.show_units([systemd.SERVER], self.run)[systemd.SERVER].pid
             if not pid:
-                raise Gone
+                raise ProcessEnded
             self.process = UpsdProcess(pid)
             try:
-                self.process.limit_sends()
-            except NotAllowed as error:
+                self.process.limit_write_time()
+            except SocketAccessDenied as error:
                 self.say_once(f"can't reach upsd's connections ({error}): if upsd hangs, nut-watch can only restart it")
         return self.process
 
@@ -172,8 +172,8 @@ class Watcher:
     def sockets(self, process: UpsdProcess) -> Sockets:
         """Return the connections of upsd. Where they can't be had: whether it can be connected to, which is work for it."""
         try:
-            return process.sockets()
-        except NotAllowed:
+            return process.read_sockets()
+        except SocketAccessDenied:
             return Sockets((), int(is_open(*local_upsd(self.read_conf())[0])))
 
     # What is done
@@ -188,12 +188,12 @@ class Watcher:
         """Close the connections that block upsd, or restart it, where it sleeps and none does."""
         before = self.sockets(process)
         self.clock.sleep(SAMPLE_SECONDS)
-        now, activity, moment = self.sockets(process), process.activity(), self.clock.now()
+        now, activity, moment = self.sockets(process), process.read_activity(), self.clock.now()
         silent = moment - self.silence.since
         stuck = [found for found in watch.blocking_connections(before, now) if found.inode not in self._closed]
         if stuck:
             inodes = frozenset(connection.inode for connection in stuck)
-            process.hang_up(inodes)
+            process.close_connections(inodes)
             self._closed |= inodes
             self.report_blocked(stuck, silent)
         self.silence = self.silence.noted(moment, activity, now.has_work)
@@ -208,7 +208,7 @@ class Watcher:
         if due and not stuck:
             self.restart(f"upsd said nothing for {silent:.0f} s")
 
-    def report_blocked(self, stuck: Sequence[Connection], silent: float) -> None:
+    def report_blocked(self, stuck: Sequence[ClientConnection], silent: float) -> None:
         """Report whose connections were closed."""
         for address in sorted({connection.address for connection in stuck}):
             ports = sorted(connection.port for connection in stuck if connection.address == address)
@@ -246,7 +246,7 @@ class Watcher:
         ):
             return
         self._listened = moment
-        deaf = tuple(join_host(*place) for place in upsd.listening(self.read_conf()) if is_deaf(*place))
+        deaf = tuple(join_host(*place) for place in upsd.read_listen_lines(self.read_conf()) if is_deaf(*place))
         again = tuple(place for place in deaf if place in self._deaf and place not in self.memory.tried)
         self._deaf = deaf
         if again:
@@ -265,7 +265,7 @@ class Watcher:
     def report(self, kind: str, address: str, words: str) -> None:
         """Remember an event. It is told once, and then only counted for a while; a count is saved now and then."""
         moment = self.clock.wall()
-        self.memory, is_news = self.memory.with_event(watch.Event(kind, address, words, moment, moment))
+        self.memory, is_news = self.memory.with_event(watch.WatchEvent(kind, address, words, moment, moment))
         self._unsaved = True
         if is_news:
             self.save_memory()
@@ -273,7 +273,7 @@ class Watcher:
 
     def save_memory(self) -> None:
         """Hand over the memory, to be written."""
-        self.save(watch.dump(self.memory))
+        self.save(watch.dump_memory(self.memory))
         self._saved, self._unsaved = self.clock.now(), False
 
     def say_once(self, words: str) -> None:

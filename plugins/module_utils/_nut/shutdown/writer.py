@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Callable
 
 from ..base import files
-from ..base.cli import Say
+from ..base.cli import PrintText
 from ..base.log import append_line
 
 
-class Writer(threading.Thread):
+class BackgroundWriter(threading.Thread):
     """Writes to disks, which may be slow or stuck, in a thread. What can't be written is told once, and left."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: PrintText) -> None:
         super().__init__(daemon=True)
         self.say = say
         self.jobs: queue.SimpleQueue[tuple[Path, Callable[[], None]] | None] = queue.SimpleQueue()
@@ -58,4 +58,4 @@ class Writer(threading.Thread):
     def _replace(self, path: Path) -> None:
         with self._lock:
             text = self._texts.pop(path)
-        files.replace_own(path, text)
+        files.replace_private_file(path, text)

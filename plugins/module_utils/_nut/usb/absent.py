@@ -27,7 +27,7 @@ _TRY = re.compile(r"^Starting .*$", re.MULTILINE)
 
 def finds_no_ups(section: Section, runner: systemd.Run) -> bool:
     """Return whether the driver of a UPS, which does not run, finds no UPS to drive, by what it said last."""
-    tries = _TRY.split(systemd.last_words(systemd.driver(section.name), runner, lines=60))
+    tries = _TRY.split(systemd.last_log_lines(systemd.driver_unit(section.name), runner, lines=60))
     # the last try may just have begun; what stands before the first is the end of one that is cut off
     for said in reversed(tries):
         if _IN_THE_WAY.search(said):
@@ -47,4 +47,4 @@ def _is_model_there(section: Section, runner: systemd.Run) -> bool:
         found = bus.ask_scanner(runner)
     except bus.ScannerError:
         return False
-    return any(fingerprint.means_model(section, *ids.split(":")) for ids in found)
+    return any(fingerprint.matches_model(section, *ids.split(":")) for ids in found)

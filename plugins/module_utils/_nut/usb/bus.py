@@ -55,8 +55,8 @@ FOLDERS = tuple(
 )
 
 # bytes of a file of sysfs that are read; a text has at most 378, a report descriptor 4096
-_TEXT = 1024
-_DESCRIPTOR = 16384
+_TEXT_BYTES = 1024
+_DESCRIPTOR_BYTES = 16384
 
 _NAME = re.compile(r"usb[0-9]+|[0-9]+-[0-9]+(?:\.[0-9]+)*")
 _ID = re.compile(r"[0-9a-f]{4}")
@@ -83,13 +83,13 @@ class ScannerError(Exception):
     """nut-scanner failed; the message has its own words."""
 
 
-class Policy(Protocol):
+class DeviceFilter(Protocol):
     """What candidates() needs of a policy."""
 
-    def matches(self, device: UsbDevice) -> str:
+    def explain_match(self, device: UsbDevice) -> str:
         """Return the pattern or rule that makes the device a UPS, in words; "" if none does."""
 
-    def ignores(self, device: UsbDevice) -> bool:
+    def is_ignored(self, device: UsbDevice) -> bool:
         """Say whether the device is to be left alone."""
 
 
@@ -141,7 +141,7 @@ class UsbDevice:
 
 
 @dataclass(frozen=True)
-class Ups:
+class UsbUps:
     """A device that is a UPS. driver: NUT's driver for it, "" if nobody knows one. why: who says so, in words."""
 
     device: UsbDevice
@@ -152,7 +152,7 @@ class Ups:
 # The bus, by sysfs
 
 
-def scan(sysfs: Path = Path("/sys"), dev: Path = Path("/dev"), group: int | None = None) -> tuple[UsbDevice, ...]:
+def scan_bus(sysfs: Path = Path("/sys"), dev: Path = Path("/dev"), group: int | None = None) -> tuple[UsbDevice, ...]:
     """Return what is on the bus, hubs too, in the order of names. Needs no rights, and touches no device.
 
     group: the id of NUT's group; None: that of the group nut, if there is one. A device that goes away while it is read is
@@ -166,7 +166,7 @@ def scan(sysfs: Path = Path("/sys"), dev: Path = Path("/dev"), group: int | None
         raise UsbError(f"{folder}: {error.strerror or error}. Is this host's USB visible here?") from None
     inside = os.path.realpath(sysfs / "devices") + "/"
     owner = _nut_group() if group is None else group
-    found = (_read(f"{folder}/{name}", name, inside, dev, owner) for name in names if _NAME.fullmatch(name))
+    found = (_read_device(f"{folder}/{name}", name, inside, dev, owner) for name in names if _NAME.fullmatch(name))
     return tuple(device for device in found if device is not None)
 
 
@@ -177,22 +177,22 @@ def _nut_group() -> int | None:
         return None
 
 
-def _read(link: str, name: str, inside: str, dev: Path, group: int | None) -> UsbDevice | None:
+def _read_device(link: str, name: str, inside: str, dev: Path, group: int | None) -> UsbDevice | None:
     """Read one device; None if it is none, or went away meanwhile."""
     path = os.path.realpath(link)
     if not path.startswith(inside) or path.rpartition("/")[2] != name:
         return None
     # the number of the device first, and once more at the end
-    number, bus = _text(path, "devnum"), _text(path, "busnum")
-    vendor, product = _text(path, "idVendor").lower(), _text(path, "idProduct").lower()
-    if not (_ID.fullmatch(vendor) and _ID.fullmatch(product) and _positive(bus) and _positive(number)):
+    number, bus = _read_attribute(path, "devnum"), _read_attribute(path, "busnum")
+    vendor, product = _read_attribute(path, "idVendor").lower(), _read_attribute(path, "idProduct").lower()
+    if not (_ID.fullmatch(vendor) and _ID.fullmatch(product) and _is_positive(bus) and _is_positive(number)):
         return None
-    hub = name.startswith("usb") or _text(path, "bDeviceClass") == _HUB
-    texts = [_text(path, attribute) for attribute in ("manufacturer", "product", "serial")]
-    power = False if hub else _hid_power(path, name)
-    accessible = _accessible(dev / "bus/usb" / f"{int(bus):03d}" / f"{int(number):03d}", group)
+    hub = name.startswith("usb") or _read_attribute(path, "bDeviceClass") == _HUB
+    texts = [_read_attribute(path, attribute) for attribute in ("manufacturer", "product", "serial")]
+    power = False if hub else _has_power_interface(path, name)
+    accessible = _is_accessible(dev / "bus/usb" / f"{int(bus):03d}" / f"{int(number):03d}", group)
     # Gone, or another one in its place: then what was read may be of both, and its uevent brings the next look.
-    if _text(path, "devnum") != number:
+    if _read_attribute(path, "devnum") != number:
         return None
     return UsbDevice(
         name=name,
@@ -203,18 +203,18 @@ def _read(link: str, name: str, inside: str, dev: Path, group: int | None) -> Us
         serial=texts[2],
         bus=int(bus),
         device=int(number),
-        place=_place(path[len(inside) :].split("/")),
+        place=_name_place(path[len(inside) :].split("/")),
         hid_power=power,
         accessible=accessible,
         hub=hub,
     )
 
 
-def _positive(text: str) -> bool:
+def _is_positive(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None and int(text) > 0
 
 
-def _bytes(path: str, limit: int) -> bytes:
+def _read_start(path: str, limit: int) -> bytes:
     """Read the beginning of a file; b"" if it can't be read, is none, or has gone."""
     try:
         # a link leads out of sysfs, and a FIFO would wait for a writer
@@ -229,12 +229,12 @@ def _bytes(path: str, limit: int) -> bytes:
         os.close(file)
 
 
-def _text(path: str, attribute: str) -> str:
+def _read_attribute(path: str, attribute: str) -> str:
     """Read an attribute, without the one newline that the kernel puts behind it."""
-    return _bytes(f"{path}/{attribute}", _TEXT).decode("utf-8", "surrogateescape").removesuffix("\n")
+    return _read_start(f"{path}/{attribute}", _TEXT_BYTES).decode("utf-8", "surrogateescape").removesuffix("\n")
 
 
-def _names(path: str) -> list[str]:
+def _list_names(path: str) -> list[str]:
     try:
         with os.scandir(path) as entries:
             return [entry.name for entry in entries]
@@ -242,16 +242,16 @@ def _names(path: str) -> list[str]:
         return []
 
 
-def _hid_power(path: str, name: str) -> bool | None:
+def _has_power_interface(path: str, name: str) -> bool | None:
     """Say whether a HID interface of a device is that of a UPS; None if nobody can say."""
     unknown = False
-    for interface in _names(path):
-        if not interface.startswith(f"{name}:") or _text(f"{path}/{interface}", "bInterfaceClass") != _HID:
+    for interface in _list_names(path):
+        if not interface.startswith(f"{name}:") or _read_attribute(f"{path}/{interface}", "bInterfaceClass") != _HID:
             continue
         below = f"{path}/{interface}"
         descriptors = [
-            _bytes(f"{below}/{child}/report_descriptor", _DESCRIPTOR)
-            for child in _names(below)
+            _read_start(f"{below}/{child}/report_descriptor", _DESCRIPTOR_BYTES)
+            for child in _list_names(below)
             if _HID_CHILD.fullmatch(child)
         ]
         if any(map(is_power_device, descriptors)):
@@ -261,7 +261,7 @@ def _hid_power(path: str, name: str) -> bool | None:
     return None if unknown else False
 
 
-def _accessible(node: Path, group: int | None) -> bool | None:
+def _is_accessible(node: Path, group: int | None) -> bool | None:
     if group is None:
         return None
     try:
@@ -272,7 +272,7 @@ def _accessible(node: Path, group: int | None) -> bool | None:
     return state.st_mode & wanted == wanted
 
 
-def _place(parts: list[str]) -> str:
+def _name_place(parts: list[str]) -> str:
     """Name the connector from the directories below /sys/devices, as udev's path_id does (systemd, udev-builtin-path_id.c).
 
     It names the nearest of neighbouring PCI devices, and of neighbouring platform devices. The number of the bus is no part:
@@ -295,7 +295,7 @@ def _place(parts: list[str]) -> str:
 # The bus, by programs
 
 
-def by_lsusb(runner: Run) -> tuple[UsbDevice, ...]:
+def scan_with_lsusb(runner: Run) -> tuple[UsbDevice, ...]:
     """Return what `lsusb` lists, for where sysfs can't be read. Raises UsbError if it fails.
 
     It tells ids, numbers and one text, which stands in product. A device is then called 1-dev4, and has no place.
@@ -323,7 +323,7 @@ def by_lsusb(runner: Run) -> tuple[UsbDevice, ...]:
     return tuple(device for key, device in sorted(found.items()) if key not in twice)
 
 
-def table(folders: Iterable[Path] = FOLDERS) -> dict[str, str]:
+def read_id_table(folders: Iterable[Path] = FOLDERS) -> dict[str, str]:
     """Map the ids that NUT knows to drivers, from the udev rules that it ships (62-nut-usbups.rules); {} without them.
 
     The driver stands in the comment before a rule: "#  various models  - usbhid-ups". "" if there is none.
@@ -335,7 +335,7 @@ def table(folders: Iterable[Path] = FOLDERS) -> dict[str, str]:
             files.setdefault(path.name, path)
     for path in files.values():
         driver = ""
-        for line in _lines(path):
+        for line in _read_lines(path):
             rule = _RULE.fullmatch(line)
             if rule:
                 drivers[f"{rule[1]}:{rule[2]}".lower()] = driver
@@ -344,7 +344,7 @@ def table(folders: Iterable[Path] = FOLDERS) -> dict[str, str]:
     return drivers
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -375,13 +375,13 @@ def ask_scanner(runner: Run, devices: Iterable[UsbDevice] = ()) -> dict[str, str
 # What of it is a UPS
 
 
-def candidates(
+def find_upses(
     devices: Iterable[UsbDevice],
     table: Mapping[str, str],
-    policy: Policy,
+    policy: DeviceFilter,
     named: Callable[[UsbDevice], bool],
     scanned: Mapping[str, str] | None = None,
-) -> tuple[Ups, ...]:
+) -> tuple[UsbUps, ...]:
     """Return the UPSes among devices, by place and then by incarnation; never a hub, nor what the policy ignores.
 
     table: see table(); scanned: see ask_scanner(), if it was asked; named: says whether ups.conf names the device. The driver
@@ -390,19 +390,19 @@ def candidates(
     """
     found = []
     for device in devices:
-        if device.hub or policy.ignores(device):
+        if device.hub or policy.is_ignored(device):
             continue
-        why = _why(device, table, scanned or {}, policy, named)
+        why = _explain_match(device, table, scanned or {}, policy, named)
         if why:
-            found.append(Ups(device, _driver(device, table, scanned or {}), why))
+            found.append(UsbUps(device, _choose_driver(device, table, scanned or {}), why))
     return tuple(sorted(found, key=lambda ups: (ups.device.place, ups.device.incarnation)))
 
 
-def _why(
+def _explain_match(
     device: UsbDevice,
     table: Mapping[str, str],
     scanned: Mapping[str, str],
-    policy: Policy,
+    policy: DeviceFilter,
     named: Callable[[UsbDevice], bool],
 ) -> str:
     if device.ids in table:
@@ -411,10 +411,10 @@ def _why(
         return "nut-scanner"
     if device.hid_power:
         return GUESS
-    return policy.matches(device) or ("ups.conf names it" if named(device) else "")
+    return policy.explain_match(device) or ("ups.conf names it" if named(device) else "")
 
 
-def _driver(device: UsbDevice, table: Mapping[str, str], scanned: Mapping[str, str]) -> str:
+def _choose_driver(device: UsbDevice, table: Mapping[str, str], scanned: Mapping[str, str]) -> str:
     for source in (table, scanned):
         driver = source.get(device.ids, "")
         driver = _STAND_INS.get(driver, driver)

@@ -47,9 +47,9 @@ _NOT_PLAIN = frozenset("\"'#\\`^")
 BLANKS = " \t\n"
 _LITERAL = re.compile(r"[A-Za-z0-9 _,:;/@%=~<>!&-]*")
 # the keys of ups.conf by which a driver knows its UPS, in NUT's own order: which it is, and where
-WHICH = ("vendorid", "productid", "vendor", "product", "serial")
-WHERE = ("bus", "busport", "device")
-KEYS = (*WHICH, *WHERE)
+IDENTITY_KEYS = ("vendorid", "productid", "vendor", "product", "serial")
+PLACE_KEYS = ("bus", "busport", "device")
+KEYS = (*IDENTITY_KEYS, *PLACE_KEYS)
 
 
 def trusted_serial(device: UsbDevice) -> str:
@@ -59,7 +59,7 @@ def trusted_serial(device: UsbDevice) -> str:
     change their places.
     """
     serial = device.serial.strip(BLANKS)
-    return serial if is_plain(serial) and " " not in serial and not _says_nothing(serial.upper(), device) else ""
+    return serial if is_plain(serial) and " " not in serial and not _is_worthless(serial.upper(), device) else ""
 
 
 def is_plain(text: str) -> bool:
@@ -67,7 +67,7 @@ def is_plain(text: str) -> bool:
     return _PLAIN.fullmatch(text) is not None and _NOT_PLAIN.isdisjoint(text)
 
 
-def _says_nothing(serial: str, device: UsbDevice) -> bool:
+def _is_worthless(serial: str, device: UsbDevice) -> bool:
     core = re.sub(r"[^0-9A-Z]", "", serial)
     # behind letters that all of a series have; empty, which is part of any sequence, if there is no digit
     tail = re.sub(r"^[A-Z]+", "", core)
@@ -101,12 +101,12 @@ class Fingerprint:
         return f"{ids} at {self.place}" if self.place else ids
 
 
-def fingerprint(device: UsbDevice) -> Fingerprint:
+def make_fingerprint(device: UsbDevice) -> Fingerprint:
     """Say which UPS a device is."""
     return Fingerprint(device.vendor_id, device.product_id, trusted_serial(device), device.place)
 
 
-def likeness(known: Fingerprint, seen: Fingerprint) -> int:
+def compare_fingerprints(known: Fingerprint, seen: Fingerprint) -> int:
     """Compare two UPSes. 3: the same. 2: it may be the same at another place: no serials, same model. 0: another."""
     if (known.vendor_id, known.product_id, known.serial) != (seen.vendor_id, seen.product_id, seen.serial):
         return 0
@@ -116,24 +116,24 @@ def likeness(known: Fingerprint, seen: Fingerprint) -> int:
 # What NUT's driver takes
 
 
-def telling(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+def identifying_pairs(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
     """Return those keys by which a driver knows its UPS."""
     return tuple(pair for pair in pairs if pair[0].lower() in KEYS)
 
 
-def keys_of(pairs: Iterable[Pair]) -> frozenset[str]:
+def lowered_keys(pairs: Iterable[Pair]) -> frozenset[str]:
     """Return the keys of pairs, in lower case: NUT takes them in any."""
     return frozenset(key.lower() for key, _value in pairs)
 
 
-def means(section: Section, device: UsbDevice, release: Release = NEWEST) -> bool:
+def matches_device(section: Section, device: UsbDevice, release: Release = NEWEST) -> bool:
     """Return whether NUT's driver would take the device for this section; without any key that says which, it takes all.
 
     release: 2.8.0 reads neither port nor device number, so that a section with device takes nothing. The driver's own
     tables of ids are not asked. A section of a driver that is none for USB means nothing, one of driver auto is read as any
     other. A regular expression that is none means nothing: the driver refuses it.
     """
-    given = _given(section)
+    given = _lowered_keys(section)
     driver = given.get("driver", HID_DRIVER)
     if driver not in DRIVERS and driver != "auto" and not driver.endswith("_usb"):
         return False
@@ -141,40 +141,40 @@ def means(section: Section, device: UsbDevice, release: Release = NEWEST) -> boo
     told = (
         device.vendor_id,
         device.product_id,
-        *map(_as_read, (device.manufacturer, device.product, device.serial)),
+        *map(_read_by_driver, (device.manufacturer, device.product, device.serial)),
         f"{device.bus:03d}",
         f"{device.port:03d}" if numbered and device.port else "",
         f"{device.device:03d}" if numbered else "",
     )
     # of a device that only lsusb knows, the texts and the port are unknown: it may be the one that is meant
     keys = KEYS if device.place else tuple(key if key in ("vendorid", "productid", "bus") else "" for key in KEYS)
-    return all(_matches(given[key], text) for key, text in zip(keys, told) if key in given)
+    return all(_matches_text(given[key], text) for key, text in zip(keys, told) if key in given)
 
 
-def means_model(section: Section, vendor_id: str, product_id: str) -> bool:
+def matches_model(section: Section, vendor_id: str, product_id: str) -> bool:
     """Return whether a section's ids let its driver take a device with these; a section without ids takes all."""
-    given = _given(section)
+    given = _lowered_keys(section)
     told = {"vendorid": vendor_id, "productid": product_id}
-    return all(_matches(given[key], text) for key, text in told.items() if key in given)
+    return all(_matches_text(given[key], text) for key, text in told.items() if key in given)
 
 
-def _given(section: Section) -> dict[str, str]:
+def _lowered_keys(section: Section) -> dict[str, str]:
     return {key.lower(): value for key, value in section.keys if value is not None}
 
 
-def _as_read(text: str) -> str:
+def _read_by_driver(text: str) -> str:
     """Return a text of the kernel's as a driver reads it by libusb: ? for each unit of UTF-16 that is not ASCII."""
     units = (2 if ord(one) > 0xFFFF else 1 for one in text)
     return "".join(one if one < "\x80" else "?" * count for one, count in zip(text, units)).strip(BLANKS)
 
 
-def _matches(pattern: str, text: str) -> bool:
+def _matches_text(pattern: str, text: str) -> bool:
     if _LITERAL.fullmatch(pattern):
         return pattern.lower() == text.lower()
-    return _by_libc(pattern, text)
+    return _matches_by_libc(pattern, text)
 
 
-def _by_libc(pattern: str, text: str) -> bool:
+def _matches_by_libc(pattern: str, text: str) -> bool:
     """Match as NUT does, with the C library's own regcomp: no other dialect is just that one."""
     import ctypes  # noqa: PLC0415 - it takes long, and hardly any section has a pattern
 

@@ -15,15 +15,15 @@ from dataclasses import replace
 
 from ..conf import ups_conf
 from ..conf.directives import Release
-from ..conf.release import dotted
+from ..conf.release import format_release
 from ..conf.ups_conf import Pair, Section, UpsConf
 from . import fingerprint
-from .bus import GUESS, Ups
-from .fingerprint import keys_of, means, telling
+from .bus import GUESS, UsbUps
+from .fingerprint import identifying_pairs, lowered_keys, matches_device
 from .pins import own_pins
-from .policy import Policy
-from .resolution import Known, Resolution
-from .sections import Sighting, Writer, is_real, is_usb, value, where
+from .policy import UsbPolicy
+from .resolution import KnownUpses, NameResolution
+from .sections import SectionWriter, Sighting, describe_device, get_value, is_real, is_usb
 
 # Sections that we make by ourselves: a device with another serial at each plugging in must not fill ups.conf
 FOUND_MOST = 128
@@ -34,21 +34,23 @@ _OLDEST: Release = (2, 8, 0)
 _SINCE: Mapping[str, Release] = {"3746:ffff": (2, 8, 3)}
 
 
-def resolve(known: Known, upses: Sequence[Ups], policy: Policy, release: Release | None) -> Resolution:
+def resolve_names(
+    known: KnownUpses, upses: Sequence[UsbUps], policy: UsbPolicy, release: Release | None
+) -> NameResolution:
     """Decide which UPS has which name, and what its section is.
 
-    upses: what bus.candidates() found, also with what the policy ignores. release: of the host's NUT; None is taken for the
+    upses: what bus.find_upses() found, also with what the policy ignores. release: of the host's NUT; None is taken for the
     oldest. Its own result, as conf, gives the same result again.
     """
-    edited = frozenset() if known.play else _edited(known)
+    edited = frozenset() if known.play else _find_edited(known)
     if edited:
         # a run that was cut short behind ups.conf, and before its own notes, has edited nothing
-        ours = _Sorting(known, upses, policy, release, frozenset()).result().conf.sections
+        ours = _Resolver(known, upses, policy, release, frozenset()).resolve_all().conf.sections
         edited = frozenset(name for name in edited if ours.get(name) != known.conf.sections[name])
-    return _Sorting(known, upses, policy, release, edited).result()
+    return _Resolver(known, upses, policy, release, edited).resolve_all()
 
 
-def _edited(known: Known) -> frozenset[str]:
+def _find_edited(known: KnownUpses) -> frozenset[str]:
     """Name the sections that somebody changed since we wrote them."""
     wanted = known.wanted.sections if known.wanted else {}
     return frozenset(
@@ -56,27 +58,34 @@ def _edited(known: Known) -> frozenset[str]:
         for name, section in known.conf.sections.items()
         if (name in wanted or name in known.found)
         and wanted.get(name) != section
-        and known.written.get(name) not in (None, ups_conf.render((section,)))
+        and known.written.get(name) not in (None, ups_conf.render_sections((section,)))
     )
 
 
-class _Sorting:
+class _Resolver:
     """One resolve(), while it goes on."""
 
     def __init__(
-        self, known: Known, upses: Sequence[Ups], policy: Policy, release: Release | None, edited: frozenset[str]
+        self,
+        known: KnownUpses,
+        upses: Sequence[UsbUps],
+        policy: UsbPolicy,
+        release: Release | None,
+        edited: frozenset[str],
     ) -> None:
         self.known, self.policy, self.release = known, policy, release or _OLDEST
         self.devices = [ups.device for ups in upses]
         self.remarks: list[str] = []
-        self.unserved: list[tuple[Ups, str]] = []
+        self.unserved: list[tuple[UsbUps, str]] = []
         self.given: dict[str, Sighting] = {}
         self.drivers: dict[str, str] = {}
         self.fixed: dict[str, Section] = {}
         self.declared: dict[str, Section] = {}
         self.found: list[str] = []
         self._sort_sections(edited)
-        self.left = [Sighting(ups, policy.rule_for(ups.device), fingerprint.fingerprint(ups.device)) for ups in upses]
+        self.left = [
+            Sighting(ups, policy.rule_for(ups.device), fingerprint.make_fingerprint(ups.device)) for ups in upses
+        ]
         self.ignored = [sighting for sighting in self.left if sighting.rule and sighting.rule.ignore]
         self.left = [sighting for sighting in self.left if sighting not in self.ignored]
         self.reserved = {rule.name.lower() for rule in policy.rules if rule.name}
@@ -113,14 +122,14 @@ class _Sorting:
                 self.found.append(name)
 
     @property
-    def ours(self) -> list[str]:
+    def our_names(self) -> list[str]:
         return [*self.declared, *self.found]
 
     @property
-    def free(self) -> list[str]:
-        return [name for name in self.ours if name not in self.given]
+    def free_names(self) -> list[str]:
+        return [name for name in self.our_names if name not in self.given]
 
-    def result(self) -> Resolution:
+    def resolve_all(self) -> NameResolution:
         self._give_to_fixed()
         self._refuse_too_new()
         self._give_by_rule()
@@ -129,17 +138,17 @@ class _Sorting:
         self._drop_ghosts()
         self._hand_over()
         self._name_unknown()
-        conf = self._in_order(self._write())
+        conf = self._in_order(self._write_sections())
         remembered = {name: print_ for name, print_ in self.known.memory.items() if name in conf}
         remembered.update({name: sighting.seen for name, sighting in self.given.items()})
         usb = [name for name, section in conf.items() if name not in self.fixed or is_usb(section)]
         # as with fixed sections; a ups.conf without sections is none yet
         asked = self.known.play or not self.known.conf.sections
         settings = (self.known.wanted if asked and self.known.wanted else self.known.conf).settings
-        return Resolution(
+        return NameResolution(
             conf=UpsConf(settings, conf),
             found=frozenset(self.found) | (self.known.found & self.fixed.keys()),
-            plugged={name: self._served(name) for name in conf if name in self.given},
+            plugged={name: self._describe_served(name) for name in conf if name in self.given},
             absent=tuple(name for name in usb if name not in self.given),
             memory={name: remembered[name] for name in conf if name in remembered},
             unserved=tuple(self.unserved),
@@ -147,8 +156,8 @@ class _Sorting:
             fixed=frozenset(self.fixed),
         )
 
-    def _write(self) -> dict[str, Section]:
-        writer = Writer(
+    def _write_sections(self) -> dict[str, Section]:
+        writer = SectionWriter(
             conf=self.known.conf.sections,
             declared=self.declared,
             memory=self.known.memory,
@@ -160,11 +169,11 @@ class _Sorting:
             remarks=self.remarks,
         )
         sections = {name: writer.write_present(name) for name in self.given if name not in self.fixed}
-        sections.update({name: writer.write_absent(name) for name in self.free})
+        sections.update({name: writer.write_absent(name) for name in self.free_names})
         writer.check_fixed(self.fixed.values())
         return {**sections, **self.fixed}
 
-    def _served(self, name: str) -> Ups:
+    def _describe_served(self, name: str) -> UsbUps:
         sighting = self.given[name]
         by_rule = sighting.rule and sighting.rule.driver and name not in self.fixed
         return replace(sighting.ups, driver=self.drivers[name], why=str(sighting.rule) if by_rule else sighting.ups.why)
@@ -183,54 +192,54 @@ class _Sorting:
 
     # Who gets what
 
-    def _give(self, name: str, sighting: Sighting, driver: str) -> None:
+    def _give_name(self, name: str, sighting: Sighting, driver: str) -> None:
         self.given[name] = sighting
         self.drivers[name] = driver
         self.left.remove(sighting)
         if name not in self.fixed and name not in self.declared and name not in self.found:
             self.found.append(name)
 
-    def _refuse(self, sighting: Sighting, why: str) -> None:
+    def _refuse_ups(self, sighting: Sighting, why: str) -> None:
         self.unserved.append((sighting.ups, why))
         self.left.remove(sighting)
 
-    def _likeness(self, name: str, sighting: Sighting) -> int:
+    def _compare_to_memory(self, name: str, sighting: Sighting) -> int:
         memory = self.known.memory.get(name)
-        return fingerprint.likeness(memory, sighting.seen) if memory else 0
+        return fingerprint.compare_fingerprints(memory, sighting.seen) if memory else 0
 
-    def _stayed(self, name: str, sighting: Sighting) -> bool:
+    def _has_stayed(self, name: str, sighting: Sighting) -> bool:
         memory = self.known.memory.get(name)
         return memory is not None and memory.place == sighting.seen.place
 
     def _give_to_fixed(self) -> None:
         """Give fixed sections what their drivers take, those first that are the most particular."""
         usb = [section for section in self.fixed.values() if is_usb(section)]
-        for section in sorted(usb, key=lambda section: -len(telling(section.keys))):
-            driver = value(section, "driver")
-            particular = bool(telling(section.keys))
+        for section in sorted(usb, key=lambda section: -len(identifying_pairs(section.keys))):
+            driver = get_value(section, "driver")
+            particular = bool(identifying_pairs(section.keys))
             takes = [
                 sighting
                 for sighting in self.left
-                if means(section, sighting.device) and (particular or sighting.driver == driver)
+                if matches_device(section, sighting.device) and (particular or sighting.driver == driver)
             ]
             if takes:
-                self._give(
-                    section.name, min(takes, key=lambda sighting: self._strangeness(section.name, sighting)), driver
+                self._give_name(
+                    section.name, min(takes, key=lambda sighting: self._rank_for_fixed(section.name, sighting)), driver
                 )
 
-    def _strangeness(self, name: str, sighting: Sighting) -> int:
+    def _rank_for_fixed(self, name: str, sighting: Sighting) -> int:
         """Rank what a fixed section may mean: what it had before first, what another had last."""
-        if self._likeness(name, sighting):
-            return 3 - self._likeness(name, sighting)
-        return 3 if any(self._likeness(other, sighting) == 3 for other in self.ours) else 2
+        if self._compare_to_memory(name, sighting):
+            return 3 - self._compare_to_memory(name, sighting)
+        return 3 if any(self._compare_to_memory(other, sighting) == 3 for other in self.our_names) else 2
 
     def _refuse_too_new(self) -> None:
         for sighting in tuple(self.left):
             since = _SINCE.get(sighting.device.ids)
             if since and self.release < since and not (sighting.rule and sighting.rule.driver):
-                self._refuse(
+                self._refuse_ups(
                     sighting,
-                    f"NUT knows it from {dotted(since)} on, and this host has {dotted(self.release)}. Use a newer NUT",
+                    f"NUT knows it from {format_release(since)} on, and this host has {format_release(self.release)}. Use a newer NUT",
                 )
 
     def _is_allowed(self, name: str, sighting: Sighting) -> bool:
@@ -238,8 +247,8 @@ class _Sorting:
         declared = self.declared.get(name)
         return (
             declared is None
-            or not telling(declared.keys)
-            or means(Section(name, telling(declared.keys)), sighting.device)
+            or not identifying_pairs(declared.keys)
+            or matches_device(Section(name, identifying_pairs(declared.keys)), sighting.device)
         )
 
     def _driver_for(self, name: str, sighting: Sighting) -> str:
@@ -249,15 +258,15 @@ class _Sorting:
         old = self.known.conf.sections.get(name)
         # While a driver runs, the kernel can't tell what its UPS is, and the scanner is not asked each time.
         if (not sighting.ups.driver or sighting.ups.why == GUESS) and is_real(old) and self._knew_model(name, sighting):
-            return value(old, "driver")
+            return get_value(old, "driver")
         return sighting.driver
 
     def _knew_model(self, name: str, sighting: Sighting) -> bool:
         """Return whether the section in ups.conf is for a UPS of this model. Memory may be ahead of a file that has to wait."""
         pins = self._own_pins(name)
-        if keys_of(pins) & {"vendorid", "productid"}:
-            return fingerprint.means_model(Section(name, pins), sighting.device.vendor_id, sighting.device.product_id)
-        return self._likeness(name, sighting) > 0
+        if lowered_keys(pins) & {"vendorid", "productid"}:
+            return fingerprint.matches_model(Section(name, pins), sighting.device.vendor_id, sighting.device.product_id)
+        return self._compare_to_memory(name, sighting) > 0
 
     def _own_pins(self, name: str) -> tuple[Pair, ...]:
         return own_pins(self.known.conf.sections.get(name), self.declared.get(name))
@@ -265,20 +274,22 @@ class _Sorting:
     def _give_by_rule(self) -> None:
         """Give the names that rules give."""
         wishes: dict[str, list[Sighting]] = {}
-        spelled = {name.lower(): name for name in (*self.fixed, *self.ours)}
+        spelled = {name.lower(): name for name in (*self.fixed, *self.our_names)}
         for sighting in self.left:
             if sighting.rule and sighting.rule.name:
                 wishes.setdefault(spelled.get(sighting.rule.name.lower(), sighting.rule.name), []).append(sighting)
         for name, wishers in wishes.items():
             able = [sighting for sighting in wishers if self._may_have(name, sighting)]
-            able.sort(key=lambda sighting: (-self._likeness(name, sighting), not self._stayed(name, sighting)))
+            able.sort(
+                key=lambda sighting: (-self._compare_to_memory(name, sighting), not self._has_stayed(name, sighting))
+            )
             for sighting in able[1:]:
                 self.remarks.append(
-                    f"{where(sighting.device)}: {sighting.rule} calls it {name}, and so it calls {where(able[0].device)}. "
-                    "Tell them apart by serial or port in the rules"
+                    f"{describe_device(sighting.device)}: {sighting.rule} calls it {name}, but {name} is already "
+                    f"{describe_device(able[0].device)}. Tell them apart by serial or port in the rules"
                 )
             if able:
-                self._give(name, able[0], self._driver_for(name, able[0]))
+                self._give_name(name, able[0], self._driver_for(name, able[0]))
 
     def _may_have(self, name: str, sighting: Sighting) -> bool:
         """Return whether a rule can give a name, and why not."""
@@ -286,11 +297,11 @@ class _Sorting:
         if name in self.fixed:
             why = f"[{name}] of ups.conf has a driver of its own. Give it driver auto, or the rule another name"
         elif not self._is_allowed(name, sighting):
-            why = f"[{name}] is declared with other {', '.join(sorted(keys_of(telling(self.declared[name].keys))))}"
+            why = f"[{name}] is declared with other {', '.join(sorted(lowered_keys(identifying_pairs(self.declared[name].keys))))}"
         elif not self._driver_for(name, sighting):
             return False  # it is said further on
         if why:
-            self.remarks.append(f"{where(sighting.device)}: {sighting.rule} calls it {name}, but {why}")
+            self.remarks.append(f"{describe_device(sighting.device)}: {sighting.rule} calls it {name}, but {why}")
         return not why
 
     def _rename_found(self) -> None:
@@ -298,16 +309,18 @@ class _Sorting:
 
         Secondaries and dashboards know the declared one. Which UPS is meant is plain if keys tell it, or if there is one only.
         """
-        nameless = [sighting for sighting in self.left if not any(self._holds(name, sighting) for name in self.ours)]
-        for name in [name for name in self.free if name in self.declared and self._is_new(name)]:
+        nameless = [
+            sighting for sighting in self.left if not any(self._is_holder(name, sighting) for name in self.our_names)
+        ]
+        for name in [name for name in self.free_names if name in self.declared and self._is_new(name)]:
             held = {
                 other: sighting
-                for other in self.free
+                for other in self.free_names
                 if other in self.found
                 for sighting in self.left
-                if self._holds(other, sighting) and self._is_allowed(name, sighting)
+                if self._is_holder(other, sighting) and self._is_allowed(name, sighting)
             }
-            plain = bool(telling(self.declared[name].keys)) and not any(
+            plain = bool(identifying_pairs(self.declared[name].keys)) and not any(
                 self._is_allowed(name, sighting) for sighting in nameless
             )
             if not held or not (plain or (len(held) == 1 and not nameless)):
@@ -315,40 +328,44 @@ class _Sorting:
             other, sighting = next(iter(held.items()))
             driver = self._driver_for(other, sighting)
             if driver:
-                self._give(name, sighting, driver)
+                self._give_name(name, sighting, driver)
                 self.found.remove(other)
 
     def _is_new(self, name: str) -> bool:
         """Return whether a name never had a UPS."""
         return name not in self.known.memory and not self._own_pins(name)
 
-    def _holds(self, name: str, sighting: Sighting) -> bool:
+    def _is_holder(self, name: str, sighting: Sighting) -> bool:
         """Return whether a name is that UPS's, by what is remembered, or by its section."""
         if name in self.known.memory:
-            return self._likeness(name, sighting) == 3
-        return bool(self._own_pins(name)) and means(self.known.conf.sections[name], sighting.device)
+            return self._compare_to_memory(name, sighting) == 3
+        return bool(self._own_pins(name)) and matches_device(self.known.conf.sections[name], sighting.device)
 
     def _drop_ghosts(self) -> None:
         """Let found names go whose UPS has another name by now, or that the policy ignores: nobody declared them."""
-        for name in [name for name in self.free if name in self.found]:
-            if any(self._holds(name, sighting) for sighting in (*self.given.values(), *self.ignored)):
+        for name in [name for name in self.free_names if name in self.found]:
+            if any(self._is_holder(name, sighting) for sighting in (*self.given.values(), *self.ignored)):
                 self.found.remove(name)
 
     def _give_back(self) -> None:
         """Give each name back to the UPS that had it."""
         for stayed in (True, False):
-            for name in self.free:
-                same = [sighting for sighting in self.left if self._likeness(name, sighting) == 3]
-                self._give_first(name, [sighting for sighting in same if not stayed or self._stayed(name, sighting)])
+            for name in self.free_names:
+                same = [sighting for sighting in self.left if self._compare_to_memory(name, sighting) == 3]
+                self._give_first(
+                    name, [sighting for sighting in same if not stayed or self._has_stayed(name, sighting)]
+                )
         # without memory the section itself still says whom it means
-        forgotten = [name for name in self.free if name not in self.known.memory and self._own_pins(name)]
+        forgotten = [name for name in self.free_names if name not in self.known.memory and self._own_pins(name)]
         for name in sorted(forgotten, key=lambda name: -len(self._own_pins(name))):
             self._give_first(
-                name, [sighting for sighting in self.left if means(self.known.conf.sections[name], sighting.device)]
+                name,
+                [sighting for sighting in self.left if matches_device(self.known.conf.sections[name], sighting.device)],
             )
         # at another place, without a serial: only where nothing else is meant
         alike = {
-            name: [sighting for sighting in self.left if self._likeness(name, sighting) == 2] for name in self.free
+            name: [sighting for sighting in self.left if self._compare_to_memory(name, sighting) == 2]
+            for name in self.free_names
         }
         for name, those in alike.items():
             if len(those) == 1 and sum(those[0] in others for others in alike.values()) == 1:
@@ -360,22 +377,24 @@ class _Sorting:
             return
         driver = self._driver_for(name, sighting)
         if driver:
-            self._give(name, sighting, driver)
+            self._give_name(name, sighting, driver)
 
     def _hand_over(self) -> None:
         """Give what is left the names of those that are not there."""
         for sighting in tuple(self.left):
-            names = [name for name in self.free if self._is_vacant(name, sighting) and self._driver_for(name, sighting)]
+            names = [
+                name for name in self.free_names if self._is_vacant(name, sighting) and self._driver_for(name, sighting)
+            ]
             if names:
-                name = min(names, key=lambda name: self._fitness(name, sighting))
-                self._give(name, sighting, self._driver_for(name, sighting))
+                name = min(names, key=lambda name: self._rank_free_name(name, sighting))
+                self._give_name(name, sighting, self._driver_for(name, sighting))
 
     def _is_vacant(self, name: str, sighting: Sighting) -> bool:
         if not self._is_allowed(name, sighting) or name.lower() in self.reserved:
             return False
         return self.policy.takeover or (name in self.declared and self._is_new(name))
 
-    def _fitness(self, name: str, sighting: Sighting) -> tuple[int, bool, int]:
+    def _rank_free_name(self, name: str, sighting: Sighting) -> tuple[int, bool, int]:
         """Rank names: declared for such a UPS, then of the same model, then in the order of the file."""
         memory = self.known.memory.get(name)
         model = memory is not None and (memory.vendor_id, memory.product_id) == (
@@ -383,26 +402,28 @@ class _Sorting:
             sighting.seen.product_id,
         )
         declared = self.declared.get(name)
-        return (-len(telling(declared.keys)) if declared else 0, not model, self.ours.index(name))
+        return (-len(identifying_pairs(declared.keys)) if declared else 0, not model, self.our_names.index(name))
 
     def _name_unknown(self) -> None:
-        taken = {name.lower() for name in (*self.fixed, *self.ours)} | self.reserved
+        taken = {name.lower() for name in (*self.fixed, *self.our_names)} | self.reserved
         for sighting in tuple(self.left):
             if not sighting.driver:
-                self._refuse(
+                self._refuse_ups(
                     sighting,
                     "nobody knows a driver for it. Name one in a rule of the policy, or leave it out by ignore",
                 )
             elif len(self.found) >= FOUND_MOST:
-                self._refuse(
+                self._refuse_ups(
                     sighting,
                     f"{FOUND_MOST} UPSes were found here already. Declare it, or take some of them away by a play",
                 )
-            elif not self.policy.unknown:
-                self._refuse(sighting, "the policy leaves unknown UPSes alone. Declare it, or give it a name in a rule")
+            elif not self.policy.default_name:
+                self._refuse_ups(
+                    sighting, "the policy leaves unknown UPSes alone. Declare it, or give it a name in a rule"
+                )
             else:
                 number = 1
-                while (name := f"{self.policy.unknown}{number if number > 1 else ''}").lower() in taken:
+                while (name := f"{self.policy.default_name}{number if number > 1 else ''}").lower() in taken:
                     number += 1
                 taken.add(name.lower())
-                self._give(name, sighting, sighting.driver)
+                self._give_name(name, sighting, sighting.driver)

@@ -11,10 +11,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..conf.directives import Release
-from ..conf.release import dotted
+from ..conf.release import format_release
 from ..conf.ups_conf import FIRST, Pair, Section
 from .bus import HID_DRIVER, UsbDevice
-from .fingerprint import BLANKS, BUSPORT_SINCE, KEYS, is_plain, keys_of, means, telling, trusted_serial
+from .fingerprint import (
+    BLANKS,
+    BUSPORT_SINCE,
+    KEYS,
+    identifying_pairs,
+    is_plain,
+    lowered_keys,
+    matches_device,
+    trusted_serial,
+)
 
 # What drivers know none of these keys, or know them only since a release. To them a key that they don't know is a fatal
 # error (and exit code 0). Seen in `DRIVER -L` of 2.8.0 and 2.8.1.
@@ -49,27 +58,27 @@ def find_pins(device: UsbDevice, others: Sequence[UsbDevice], release: Release, 
     # the same one may look another way by now, when a driver has taken its interface
     twins = [other for other in others if other.ids == device.ids and other.incarnation != device.incarnation]
     if not is_told_apart(driver, release):
-        return Pins((), _cannot(device, twins, f"{driver} takes the first that it finds") if twins else "")
+        return Pins((), _explain_twins(device, twins, f"{driver} takes the first that it finds") if twins else "")
     keys = [("vendorid", device.vendor_id), ("productid", device.product_id)]
     serial = trusted_serial(device)
     if serial:
-        keys.append(("serial", escape(serial)))
-    best, left = tuple(keys), _taken(keys, twins)
-    for further in _further(device, release):
+        keys.append(("serial", escape_pattern(serial)))
+    best, left = tuple(keys), _find_taken(keys, twins)
+    for further in _list_further_keys(device, release):
         if not left:
             break
-        rivals = _taken([*keys, *further], twins)
+        rivals = _find_taken([*keys, *further], twins)
         if len(rivals) < len(left):
             best, left = (*keys, *further), rivals
-    return Pins(best, _cannot(device, left, _reason(release)) if left else "")
+    return Pins(best, _explain_twins(device, left, _explain_lack(release)) if left else "")
 
 
-def _further(device: UsbDevice, release: Release) -> Iterator[tuple[tuple[str, str], ...]]:
+def _list_further_keys(device: UsbDevice, release: Release) -> Iterator[tuple[tuple[str, str], ...]]:
     """List keys that may tell a device from its twins, the fewest first, what a new boot may change last."""
     known = []
     product = device.product.strip(BLANKS)
     if is_plain(product):
-        known.append(("product", escape(product)))
+        known.append(("product", escape_pattern(product)))
     if release >= BUSPORT_SINCE and device.port:
         known.append(("busport", f"{device.port:03d}"))
     known.append(("bus", f"{device.bus:03d}"))
@@ -77,20 +86,20 @@ def _further(device: UsbDevice, release: Release) -> Iterator[tuple[tuple[str, s
         yield from itertools.combinations(known, count)
 
 
-def _taken(keys: Sequence[tuple[str, str]], devices: Sequence[UsbDevice]) -> list[UsbDevice]:
+def _find_taken(keys: Sequence[tuple[str, str]], devices: Sequence[UsbDevice]) -> list[UsbDevice]:
     section = Section("", tuple(keys))
-    return [device for device in devices if means(section, device)]
+    return [device for device in devices if matches_device(section, device)]
 
 
-def _cannot(device: UsbDevice, twins: Sequence[UsbDevice], why: str) -> str:
+def _explain_twins(device: UsbDevice, twins: Sequence[UsbDevice], why: str) -> str:
     names = ", ".join(sorted(twin.name for twin in twins))
     return f"{device.ids} at {device.name} can't be told from that at {names}: {why}"
 
 
-def _reason(release: Release) -> str:
+def _explain_lack(release: Release) -> str:
     if release < BUSPORT_SINCE:
         return (
-            f"they have no serial numbers of their own, and NUT {dotted(release)} knows only buses. "
+            f"they have no serial numbers of their own, and NUT {format_release(release)} knows only buses. "
             "Plug one into a port of another USB controller, or use NUT 2.8.1"
         )
     return (
@@ -99,7 +108,7 @@ def _reason(release: Release) -> str:
     )
 
 
-def escape(text: str) -> str:
+def escape_pattern(text: str) -> str:
     """Write a POSIX extended regular expression that matches just this text (as REG_ICASE goes, in any case)."""
     # a bracket where it can be, and no backslash: the enumerator's shell changes those
     return "".join(r"\^" if sign == "^" else f"[{sign}]" if sign in _SPECIAL else sign for sign in text)
@@ -114,8 +123,8 @@ def own_pins(section: Section | None, declared: Section | None) -> tuple[Pair, .
     """Return the pins of a section that are ours: not declared. None of a parked one."""
     if section is None or PARKED in section.keys:
         return ()
-    said = keys_of(declared.keys) if declared else frozenset()
-    return tuple(pair for pair in telling(section.keys) if pair[0].lower() not in said)
+    said = lowered_keys(declared.keys) if declared else frozenset()
+    return tuple(pair for pair in identifying_pairs(section.keys) if pair[0].lower() not in said)
 
 
 def still_hold(old: tuple[Pair, ...], fresh: tuple[Pair, ...], device: UsbDevice) -> bool:
@@ -123,24 +132,26 @@ def still_hold(old: tuple[Pair, ...], fresh: tuple[Pair, ...], device: UsbDevice
 
     What told a UPS from a twin stays when the twin has gone, as long as it is true: no driver restarts for that.
     """
-    more = {key for key, _value in old} - keys_of(fresh)
-    return bool(fresh) and set(fresh) <= set(old) and more <= set(_OF_TWINS) and means(Section("", old), device)
+    more = {key for key, _value in old} - lowered_keys(fresh)
+    return (
+        bool(fresh) and set(fresh) <= set(old) and more <= set(_OF_TWINS) and matches_device(Section("", old), device)
+    )
 
 
 def only_adds_pins(was: Section, will: Section, declared: Section | None, device: UsbDevice) -> bool:
     """Return whether a section changes in nothing but by which keys its driver knows the device, which it takes already."""
     return (
-        set(telling(declared.keys if declared else ())) <= set(was.keys)
-        and _but_for_pins(was) == _but_for_pins(will)
-        and means(was, device)
+        set(identifying_pairs(declared.keys if declared else ())) <= set(was.keys)
+        and _drop_pins(was) == _drop_pins(will)
+        and matches_device(was, device)
     )
 
 
-def _but_for_pins(section: Section) -> tuple[Pair, ...]:
+def _drop_pins(section: Section) -> tuple[Pair, ...]:
     return tuple(pair for pair in section.keys if pair[0].lower() not in KEYS)
 
 
-def park(section: Section) -> Section:
+def park_section(section: Section) -> Section:
     """Return a section whose driver takes no UPS at all, and that keeps what it knew of its own."""
     rest = [pair for pair in section.keys if pair[0].lower() not in (*FIRST, "vendorid")]
     return Section(section.name, (*(pair for pair in section.keys if pair[0].lower() in FIRST), PARKED, *rest))

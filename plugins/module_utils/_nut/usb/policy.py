@@ -53,15 +53,15 @@ _TEXTS = ("vendorid", "productid", "serial")
 
 _MATCHERS = ("vendor", "product", "serial", "port")
 RULE_KEYS = (*_MATCHERS, "ignore", "name", "driver", "options")
-KEYS = ("version", "sysfs", "dev", "unknown", "takeover", "absent", "patterns", "rules", "debug")
+KEYS = ("version", "sysfs", "dev", "default_name", "takeover", "absent", "patterns", "rules", "debug")
 ABSENT = ("keep", "dummy")
 
 
-class PolicyError(ValueError):
+class UsbPolicyError(ValueError):
     """A policy can't be used; the message lists all that is wrong with it, a line each, with its JSON path."""
 
 
-def _glob(pattern: str, *texts: str) -> bool:
+def _matches_glob(pattern: str, *texts: str) -> bool:
     """Match a shell's pattern with texts, in any case; what a device says may have blanks at its ends that nobody sees."""
     try:
         # Python's own pattern for it does not go back over what a star took, so the cost is bounded by the lengths
@@ -75,11 +75,11 @@ def _glob(pattern: str, *texts: str) -> bool:
 
 
 def _id_or_glob(pattern: str, number: str, text: str) -> bool:
-    return pattern.lower() == number if _ID.fullmatch(pattern) else _glob(pattern, text)
+    return pattern.lower() == number if _ID.fullmatch(pattern) else _matches_glob(pattern, text)
 
 
 @dataclass(frozen=True)
-class Rule:
+class DeviceRule:
     """What is done with the devices that all its patterns match.
 
     number: its place in the file, from 1. vendor, product: four hexadecimal digits, or a glob on the device's text; serial: a
@@ -96,13 +96,13 @@ class Rule:
     driver: str = ""
     options: tuple[ups_conf.Pair, ...] = ()
 
-    def matches(self, device: UsbDevice) -> bool:
+    def matches_device(self, device: UsbDevice) -> bool:
         """Say whether all that the rule asks for is true of the device."""
         return (
             (not self.vendor or _id_or_glob(self.vendor, device.vendor_id, device.manufacturer))
             and (not self.product or _id_or_glob(self.product, device.product_id, device.product))
-            and (not self.serial or _glob(self.serial, device.serial))
-            and (not self.port or _glob(self.port, device.name, device.place))
+            and (not self.serial or _matches_glob(self.serial, device.serial))
+            and (not self.port or _matches_glob(self.port, device.name, device.place))
         )
 
     def __str__(self) -> str:
@@ -111,87 +111,91 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Policy:
-    """The policy of a host. sysfs, dev: where to look. unknown: what an unknown UPS is called; "" leaves it alone."""
+class UsbPolicy:
+    """The policy of a host. sysfs, dev: where to look. default_name: what an undeclared UPS is called; "" leaves it alone."""
 
     sysfs: str = "/sys"
     dev: str = "/dev"
-    unknown: str = "ups"
+    default_name: str = "ups"
     takeover: bool = True
     absent: str = "keep"
     patterns: tuple[str, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[DeviceRule, ...] = ()
     debug: bool = False
 
-    def rule_for(self, device: UsbDevice) -> Rule | None:
+    def rule_for(self, device: UsbDevice) -> DeviceRule | None:
         """Return the first rule that matches."""
-        return next((rule for rule in self.rules if rule.matches(device)), None)
+        return next((rule for rule in self.rules if rule.matches_device(device)), None)
 
-    def ignores(self, device: UsbDevice) -> bool:
+    def is_ignored(self, device: UsbDevice) -> bool:
         """Say whether the device is to be left alone, whatever it is."""
         rule = self.rule_for(device)
         return rule is not None and rule.ignore
 
-    def matches(self, device: UsbDevice) -> str:
+    def explain_match(self, device: UsbDevice) -> str:
         """Say why the policy takes a device for a UPS: "rule 2", "pattern 3746:ffff"; "" if it does not."""
         rule = self.rule_for(device)
         if rule:
             return "" if rule.ignore else str(rule)
-        return next((f"pattern {pattern}" for pattern in self.patterns if _takes(pattern, device)), "")
+        return next((f"pattern {pattern}" for pattern in self.patterns if _matches_pattern(pattern, device)), "")
 
 
-def _takes(pattern: str, device: UsbDevice) -> bool:
+def _matches_pattern(pattern: str, device: UsbDevice) -> bool:
     if _IDS.fullmatch(pattern):
         vendor, product = pattern.lower().split(":")
         return vendor == device.vendor_id and product in ("*", device.product_id)
-    return _glob(pattern, device.manufacturer, device.product)
+    return _matches_glob(pattern, device.manufacturer, device.product)
 
 
 # Reading
 
 
-def load(text: str | bytes) -> Policy:
+def parse_policy(text: str | bytes) -> UsbPolicy:
     """Return the policy that the text of its file holds. Raises PolicyError."""
-    return check(read_json(text, PolicyError))
+    return check_policy(read_json(text, UsbPolicyError))
 
 
-def read(path: Path) -> Policy | None:
+def read_policy(path: Path) -> UsbPolicy | None:
     """Return the policy of a host; None if it has none. Raises PolicyError, which names the file, and OSError."""
     try:
-        return load(path.read_bytes())
+        return parse_policy(path.read_bytes())
     except FileNotFoundError:
         return None
-    except PolicyError as error:
-        raise PolicyError(f"{path}: {error}") from None
+    except UsbPolicyError as error:
+        raise UsbPolicyError(f"{path}: {error}") from None
 
 
-def check(data: object) -> Policy:
+def check_policy(data: object) -> UsbPolicy:
     """Turn what JSON or YAML gave into a policy. Raises PolicyError, with all that is wrong."""
     found = Check()
-    policy = _policy(found, data)
-    found.raise_problems(PolicyError)
+    policy = _read_members(found, data)
+    found.raise_problems(UsbPolicyError)
     return policy
 
 
-def _policy(check: Check, data: object) -> Policy:
+def _read_members(check: Check, data: object) -> UsbPolicy:
     given = check.members("$", data, KEYS)
     check.version(given, 1)
-    return Policy(
-        sysfs=_folder(check, *given.at("sysfs"), default="/sys"),
-        dev=_folder(check, *given.at("dev"), default="/dev"),
-        unknown="" if given.get("unknown") == "" else _name(check, *given.at("unknown"), default="ups"),
+    return UsbPolicy(
+        sysfs=_read_folder(check, *given.at("sysfs"), default="/sys"),
+        dev=_read_folder(check, *given.at("dev"), default="/dev"),
+        default_name=""
+        if given.get("default_name") == ""
+        else _read_name(check, *given.at("default_name"), default="ups"),
         takeover=check.truth(*given.at("takeover"), default=True),
         absent=check.choice(*given.at("absent"), ABSENT, " or ".join(ABSENT)),
-        patterns=tuple(_pattern(check, *entry) for entry in check.entries(*given.at("patterns"), most=ENTRIES_LIMIT)),
+        patterns=tuple(
+            _read_pattern(check, *entry) for entry in check.entries(*given.at("patterns"), most=ENTRIES_LIMIT)
+        ),
         rules=tuple(
-            _rule(check, number, *entry)
+            _read_rule(check, number, *entry)
             for number, entry in enumerate(check.entries(*given.at("rules"), most=ENTRIES_LIMIT), 1)
         ),
         debug=check.truth(*given.at("debug")),
     )
 
 
-def _text(check: Check, path: str, value: object, most: int, default: str = "") -> str:
+def _read_text(check: Check, path: str, value: object, most: int, default: str = "") -> str:
     """Return a text of 1 to MOST characters that can be written; else "", with its problem noted."""
     problem = ""
     if value is None:
@@ -209,22 +213,22 @@ def _text(check: Check, path: str, value: object, most: int, default: str = "") 
     return "" if problem else str(value)
 
 
-def _folder(check: Check, path: str, value: object, default: str) -> str:
-    text = _text(check, path, value, 4096, default)
+def _read_folder(check: Check, path: str, value: object, default: str) -> str:
+    text = _read_text(check, path, value, 4096, default)
     if text and not text.startswith("/"):
         check.add(path, "must be a path that begins with /")
     return text
 
 
-def _name(check: Check, path: str, value: object, default: str = "") -> str:
-    text = _text(check, path, value, NAME_LIMIT, default)
+def _read_name(check: Check, path: str, value: object, default: str = "") -> str:
+    text = _read_text(check, path, value, NAME_LIMIT, default)
     if text and (not ups_conf.NAME.fullmatch(text) or text == "default"):
         check.add(path, "must be made of letters, digits, hyphen and underscore, and not be 'default'")
     return text
 
 
-def _pattern(check: Check, path: str, value: object) -> str:
-    text = _text(check, path, value, GLOB_LIMIT)
+def _read_pattern(check: Check, path: str, value: object) -> str:
+    text = _read_text(check, path, value, GLOB_LIMIT)
     if text and not _IDS.fullmatch(text) and _NEARLY_IDS.fullmatch(text):
         check.add(path, "must be VID:PID in four hexadecimal digits each, such as 3746:ffff or 3746:*")
     elif _STARS.fullmatch(text):
@@ -232,9 +236,9 @@ def _pattern(check: Check, path: str, value: object) -> str:
     return text
 
 
-def _rule(check: Check, number: int, path: str, data: object) -> Rule:
+def _read_rule(check: Check, number: int, path: str, data: object) -> DeviceRule:
     given = check.members(path, data, RULE_KEYS)
-    texts = {key: _text(check, *given.at(key), GLOB_LIMIT) for key in _MATCHERS if given.get(key) is not None}
+    texts = {key: _read_text(check, *given.at(key), GLOB_LIMIT) for key in _MATCHERS if given.get(key) is not None}
     for key in ("vendor", "product"):
         if _NEARLY_ID.fullmatch(texts.get(key, "")):
             check.add(f"{path}.{key}", "must be four hexadecimal digits without 0x, or a glob on the text")
@@ -244,21 +248,21 @@ def _rule(check: Check, number: int, path: str, data: object) -> Rule:
     for key in ("name", "driver", "options") if ignore else ():
         if key in given:
             check.add(f"{path}.{key}", "means nothing for a device that is ignored. Take one of the two out")
-    name, driver = _name(check, *given.at("name")), _name(check, *given.at("driver"))
+    name, driver = _read_name(check, *given.at("name")), _read_name(check, *given.at("driver"))
     if driver in NO_USB:
         check.add(f"{path}.driver", f"{driver} drives no UPS on the bus. Name the driver, or leave it out")
-    options = () if given.get("options") is None else _options(check, *given.at("options"))
-    return Rule(number=number, ignore=ignore, name=name, driver=driver, options=options, **texts)
+    options = () if given.get("options") is None else _read_options(check, *given.at("options"))
+    return DeviceRule(number=number, ignore=ignore, name=name, driver=driver, options=options, **texts)
 
 
-def _options(check: Check, path: str, data: object) -> tuple[ups_conf.Pair, ...]:
+def _read_options(check: Check, path: str, data: object) -> tuple[ups_conf.Pair, ...]:
     given = check.members(path, data, ())
     kept = {key: value for key, value in given.items() if _is_option(check, member_path(path, key), key, value)}
     if len({key.lower() for key in kept}) < len(kept):
         check.add(path, "has a key twice, in different case. Drivers make no difference: say it once")
         return ()
     try:
-        made = ups_conf.section({"name": "ups", "options": kept})
+        made = ups_conf.build_section({"name": "ups", "options": kept})
     except ups_conf.DeviceError as error:
         check.add(path, str(error).partition(": ")[2])
         return ()

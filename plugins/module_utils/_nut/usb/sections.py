@@ -13,29 +13,29 @@ from ..conf import ups_conf
 from ..conf.directives import Release
 from ..conf.fit import unfit_key
 from ..conf.ups_conf import FIRST, Pair, Section
-from .bus import DRIVERS, HID_DRIVER, Ups, UsbDevice
-from .fingerprint import KEYS, Fingerprint, keys_of, means, telling
-from .pins import find_pins, is_told_apart, own_pins, park, still_hold
-from .policy import NO_USB, Policy, Rule
+from .bus import DRIVERS, HID_DRIVER, UsbDevice, UsbUps
+from .fingerprint import KEYS, Fingerprint, identifying_pairs, lowered_keys, matches_device
+from .pins import find_pins, is_told_apart, own_pins, park_section, still_hold
+from .policy import NO_USB, DeviceRule, UsbPolicy
 
 DUMMY = "dummy-ups"
 # a file in /etc/nut, where dummy-ups looks for it
 DUMMY_PORT = "nut-hotplug-absent.dev"
 
 
-def value(section: Section | None, key: str) -> str:
+def get_value(section: Section | None, key: str) -> str:
     """Return a key's value, "" if it has none."""
     return next((value or "" for word, value in section.keys if word.lower() == key), "") if section else ""
 
 
 def is_dummy(section: Section | None) -> bool:
     """Return whether this is our stand-in for a UPS that is not there."""
-    return section is not None and (value(section, "driver"), value(section, "port")) == (DUMMY, DUMMY_PORT)
+    return section is not None and (get_value(section, "driver"), get_value(section, "port")) == (DUMMY, DUMMY_PORT)
 
 
 def is_usb(section: Section) -> bool:
     """Return whether its driver looks for a UPS on the bus."""
-    driver, port = value(section, "driver"), value(section, "port").lower()
+    driver, port = get_value(section, "driver"), get_value(section, "port").lower()
     if driver == "nutdrv_qx" or driver not in DRIVERS:
         # it may speak to a serial port, or to the network
         return driver not in ("", *NO_USB) and (
@@ -46,29 +46,29 @@ def is_usb(section: Section) -> bool:
 
 def is_real(section: Section | None) -> bool:
     """Return whether a section has a driver, and is no stand-in."""
-    return section is not None and not is_dummy(section) and value(section, "driver") not in ("", ups_conf.AUTO)
+    return section is not None and not is_dummy(section) and get_value(section, "driver") not in ("", ups_conf.AUTO)
 
 
-def where(device: UsbDevice) -> str:
+def describe_device(device: UsbDevice) -> str:
     """Name a device in a sentence, by what it can't choose itself."""
     return f"{device.ids} at {device.place or device.node}"
 
 
-def dummy(name: str, section: Section) -> Section:
+def make_dummy(name: str, section: Section) -> Section:
     """Return the stand-in for a UPS that is not there."""
-    head = dict(_head(section, DUMMY))
+    head = dict(_make_head(section, DUMMY))
     return Section(name, tuple({**head, "port": DUMMY_PORT}.items()))
 
 
-def _head(declared: Section, driver: str) -> tuple[Pair, ...]:
-    desc = value(declared, "desc")
-    head: tuple[Pair, ...] = (("driver", driver), ("port", value(declared, "port") or "auto"))
+def _make_head(declared: Section, driver: str) -> tuple[Pair, ...]:
+    desc = get_value(declared, "desc")
+    head: tuple[Pair, ...] = (("driver", driver), ("port", get_value(declared, "port") or "auto"))
     return (*head, ("desc", desc)) if desc else head
 
 
-def _without(pairs: Iterable[Pair], stronger: Iterable[Pair]) -> tuple[Pair, ...]:
+def _drop_given(pairs: Iterable[Pair], stronger: Iterable[Pair]) -> tuple[Pair, ...]:
     """Leave out what others say."""
-    said = keys_of(stronger)
+    said = lowered_keys(stronger)
     return tuple(pair for pair in pairs if pair[0].lower() not in said)
 
 
@@ -76,8 +76,8 @@ def _without(pairs: Iterable[Pair], stronger: Iterable[Pair]) -> tuple[Pair, ...
 class Sighting:
     """A UPS on the bus, while names are given."""
 
-    ups: Ups
-    rule: Rule | None  # that the policy has for it
+    ups: UsbUps
+    rule: DeviceRule | None  # that the policy has for it
     seen: Fingerprint
 
     @property
@@ -94,7 +94,7 @@ class Sighting:
 
 
 @dataclass
-class Writer:
+class SectionWriter:
     """Writes the sections of ups.conf, once all names are given."""
 
     conf: Mapping[str, Section]  # as ups.conf is
@@ -103,11 +103,11 @@ class Writer:
     given: Mapping[str, Sighting]  # who has a name now
     drivers: Mapping[str, str]  # name -> the driver that a given one gets
     devices: Sequence[UsbDevice]  # all on the bus
-    policy: Policy
+    policy: UsbPolicy
     release: Release
     remarks: list[str]  # gets what can't be done, and the remedy
 
-    def _fitted(self, name: str, driver: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    def _keep_supported(self, name: str, driver: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
         """Leave out what the host's NUT does not know: its driver would not start."""
         kept = []
         for pair in pairs:
@@ -122,17 +122,17 @@ class Writer:
         """Return the section of a UPS that is there."""
         sighting, driver = self.given[name], self.drivers[name]
         declared = self.declared.get(name, Section(name, ()))
-        rest = self._fitted(name, driver, (pair for pair in declared.keys if pair[0].lower() not in FIRST))
-        options = self._fitted(name, driver, _without(sighting.rule.options if sighting.rule else (), rest))
-        pins = _without(self._pins(name, sighting.device, driver), (*rest, *options))
-        return Section(name, (*_head(declared, driver), *pins, *rest, *options))
+        rest = self._keep_supported(name, driver, (pair for pair in declared.keys if pair[0].lower() not in FIRST))
+        options = self._keep_supported(name, driver, _drop_given(sighting.rule.options if sighting.rule else (), rest))
+        pins = _drop_given(self._choose_pins(name, sighting.device, driver), (*rest, *options))
+        return Section(name, (*_make_head(declared, driver), *pins, *rest, *options))
 
-    def _pins(self, name: str, device: UsbDevice, driver: str) -> tuple[Pair, ...]:
+    def _choose_pins(self, name: str, device: UsbDevice, driver: str) -> tuple[Pair, ...]:
         fresh = find_pins(device, self.devices, self.release, driver)
         if fresh.remark:
             self.remarks.append(f"[{name}]: {fresh.remark}")
         old = own_pins(self.conf.get(name), self.declared.get(name))
-        if still_hold(old, fresh.keys, device) and self._fitted(name, driver, old) == old:
+        if still_hold(old, fresh.keys, device) and self._keep_supported(name, driver, old) == old:
             return old
         return fresh.keys
 
@@ -141,13 +141,13 @@ class Writer:
         old = self.conf.get(name, Section(name, ()))
         declared = self.declared.get(name)
         if is_dummy(old) and self.policy.absent == "dummy":
-            return dummy(name, declared or old)
+            return make_dummy(name, declared or old)
         driver = HID_DRIVER
         pins: tuple[Pair, ...] = ()
         options: tuple[Pair, ...] = ()
         memory = self.memory.get(name)
         if is_real(old):
-            driver, pins = value(old, "driver"), telling(old.keys)
+            driver, pins = get_value(old, "driver"), identifying_pairs(old.keys)
             # what is no more declared goes; what a rule gave stays
             known = {pair for rule in self.policy.rules for pair in rule.options} if declared else {*old.keys}
             options = tuple(pair for pair in old.keys if pair in known and pair[0].lower() not in (*FIRST, *KEYS))
@@ -155,39 +155,39 @@ class Writer:
             # behind a stand-in; what is missing comes with its UPS
             pins = (("vendorid", memory.vendor_id), ("productid", memory.product_id))
         base = declared or Section(name, tuple(pair for pair in old.keys if pair[0] == "desc"))
-        rest = self._fitted(name, driver, (pair for pair in base.keys if pair[0].lower() not in FIRST))
-        keys = (*_without(pins, rest), *rest, *_without(options, rest))
-        return self._parked(Section(name, (*_head(base, driver), *keys)), rest)
+        rest = self._keep_supported(name, driver, (pair for pair in base.keys if pair[0].lower() not in FIRST))
+        keys = (*_drop_given(pins, rest), *rest, *_drop_given(options, rest))
+        return self._park_beside_rival(Section(name, (*_make_head(base, driver), *keys)), rest)
 
-    def _parked(self, section: Section, declared: Sequence[Pair]) -> Section:
+    def _park_beside_rival(self, section: Section, declared: Sequence[Pair]) -> Section:
         """Keep a driver that looks for a UPS in vain from taking one that is served under another name."""
-        rival = self._rival(section)
+        rival = self._find_rival(section)
         if rival is None:
             return section
-        if "vendorid" in keys_of(declared) or not is_told_apart(value(section, "driver"), self.release):
+        if "vendorid" in lowered_keys(declared) or not is_told_apart(get_value(section, "driver"), self.release):
             self.remarks.append(
-                f"[{section.name}]: its UPS is not there, and its keys mean {where(rival)} as well, which has another name. "
+                f"[{section.name}]: its UPS is not there, and its keys mean {describe_device(rival)} as well, which has another name. "
                 "Declare it with its serial"
             )
             return section
-        return park(section)
+        return park_section(section)
 
-    def _rival(self, section: Section) -> UsbDevice | None:
+    def _find_rival(self, section: Section) -> UsbDevice | None:
         """Return a UPS that is served under another name, and that this section's driver would take."""
-        driver = value(section, "driver")
+        driver = get_value(section, "driver")
         rivals = (
             sighting.device
             for name, sighting in self.given.items()
-            if name != section.name and self.drivers[name] == driver and means(section, sighting.device)
+            if name != section.name and self.drivers[name] == driver and matches_device(section, sighting.device)
         )
         return next(rivals, None)
 
     def check_fixed(self, sections: Iterable[Section]) -> None:
         """Remark on fixed sections whose driver may take a UPS that has another name."""
         for section in sections:
-            rival = self._rival(section) if is_usb(section) else None
+            rival = self._find_rival(section) if is_usb(section) else None
             if rival:
                 self.remarks.append(
-                    f"[{section.name}]: its keys don't tell its UPS from {where(rival)}, so its driver may take that one. "
+                    f"[{section.name}]: its keys don't tell its UPS from {describe_device(rival)}, so its driver may take that one. "
                     "Give it vendorid, productid and serial"
                 )

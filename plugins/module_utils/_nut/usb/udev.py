@@ -25,8 +25,8 @@ _HEX = re.compile(r"[0-9a-f]{4}", re.IGNORECASE)
 _GIVEN = 'MODE="0664", GROUP="nut"'
 
 
-def permissions(policy: Mapping[str, object]) -> str:
-    """Return the lines of a udev rule for a policy that policy.check() has passed. Each line ends with a newline."""
+def render_permissions(policy: Mapping[str, object]) -> str:
+    """Return the lines of a udev rule for a policy that policy.check_policy() has passed. Each line ends with a newline."""
     lines: list[str] = []
     rules: Sequence[Mapping[str, object]] = policy.get("rules") or ()  # type: ignore[assignment]
     if any(rule.get("port") for rule in rules):
@@ -34,53 +34,53 @@ def permissions(policy: Mapping[str, object]) -> str:
         lines.append('ENV{ID_PATH}=="", IMPORT{builtin}="path_id"')
     for rule in rules:
         what = "" if rule.get("ignore") else f"{_GIVEN}, "
-        lines += [f'{match}, {what}GOTO="{DECIDED}"' for match in _matches(rule)]
+        lines += [f'{match}, {what}GOTO="{DECIDED}"' for match in _match_rule(rule)]
     patterns: Sequence[str] = policy.get("patterns") or ()  # type: ignore[assignment]
     for pattern in (*LACKING, *(one for one in patterns if one.lower() not in LACKING)):
-        lines += [f"{match}, {_GIVEN}" for match in _pattern(pattern)]
+        lines += [f"{match}, {_GIVEN}" for match in _match_pattern(pattern)]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _pattern(pattern: str) -> Iterator[str]:
+def _match_pattern(pattern: str) -> Iterator[str]:
     ids = _IDS.fullmatch(pattern)
     if ids:
         vendor, product = ids.groups()
-        yield ", ".join(filter(None, (_id("idVendor", vendor), _id("idProduct", product))))
-    elif _says(pattern):
-        yield f'ATTR{{manufacturer}}=="{glob(pattern)}"'
-        yield f'ATTR{{product}}=="{glob(pattern)}"'
+        yield ", ".join(filter(None, (_match_id("idVendor", vendor), _match_id("idProduct", product))))
+    elif _is_specific(pattern):
+        yield f'ATTR{{manufacturer}}=="{convert_glob(pattern)}"'
+        yield f'ATTR{{product}}=="{convert_glob(pattern)}"'
 
 
-def _says(pattern: str) -> bool:
+def _is_specific(pattern: str) -> bool:
     """Say whether udev can tell anything by a pattern. Else it would give NUT each device; nut-hotplug sees to those itself."""
-    return glob(pattern).strip("*?") != ""
+    return convert_glob(pattern).strip("*?") != ""
 
 
-def _id(attribute: str, value: str) -> str:
+def _match_id(attribute: str, value: str) -> str:
     return "" if value == "*" else f'ATTR{{{attribute}}}=="{value.lower()}"'
 
 
-def _matches(rule: Mapping[str, object]) -> Iterator[str]:
+def _match_rule(rule: Mapping[str, object]) -> Iterator[str]:
     """Yield what a device must be for a rule; two alternatives if it names a port."""
     given = {key: str(rule.get(key) or "") for key in ("vendor", "product", "serial", "port")}
     parts = []
     for key, number, text in (("vendor", "idVendor", "manufacturer"), ("product", "idProduct", "product")):
         if _HEX.fullmatch(given[key]):
-            parts.append(_id(number, given[key]))
+            parts.append(_match_id(number, given[key]))
         elif given[key]:
-            parts.append(f'ATTR{{{text}}}=="{glob(given[key])}"')
-    if not any(_says(one) for one in given.values() if one):
+            parts.append(f'ATTR{{{text}}}=="{convert_glob(given[key])}"')
+    if not any(_is_specific(one) for one in given.values() if one):
         return
     if given["serial"]:
-        parts.append(f'ATTR{{serial}}=="{glob(given["serial"])}"')
+        parts.append(f'ATTR{{serial}}=="{convert_glob(given["serial"])}"')
     if given["port"]:
-        yield ", ".join([*parts, f'KERNEL=="{glob(given["port"])}"'])
-        yield ", ".join([*parts, f'ENV{{ID_PATH}}=="{glob(given["port"])}"'])
+        yield ", ".join([*parts, f'KERNEL=="{convert_glob(given["port"])}"'])
+        yield ", ".join([*parts, f'ENV{{ID_PATH}}=="{convert_glob(given["port"])}"'])
     else:
         yield ", ".join(parts)
 
 
-def glob(pattern: str) -> str:
+def convert_glob(pattern: str) -> str:
     """Turn a glob that takes any case into one of udev's that matches at least the same texts, safe between quotes.
 
     Letters become pairs; brackets, whatever they hold, a "?". So does what means something to udev inside a value: the
@@ -90,20 +90,20 @@ def glob(pattern: str) -> str:
     place = 0
     while place < len(pattern):
         character = pattern[place]
-        end = _bracket(pattern, place) if character == "[" else place
-        made.append("?" if end > place else _character(character))
+        end = _find_bracket_end(pattern, place) if character == "[" else place
+        made.append("?" if end > place else _convert_character(character))
         place = end + 1
     return re.sub(r"\*+", "*", "".join(made))
 
 
-def _bracket(pattern: str, place: int) -> int:
+def _find_bracket_end(pattern: str, place: int) -> int:
     """Return where the set ends that begins at PLACE, as fnmatch sees it; PLACE itself if it does not end."""
     begin = place + 2 if pattern[place + 1 : place + 2] == "!" else place + 1
     end = pattern.find("]", begin + 1)
     return max(end, place)
 
 
-def _character(character: str) -> str:
+def _convert_character(character: str) -> str:
     if not character.isascii():
         return "*"
     if character.isalpha():

@@ -39,7 +39,9 @@ def test_what_the_module_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     result, given = run(monkeypatch, {"role": "primary"}, {"seen": {"now": 101.0}, "findings": []}, [100.0, 102.0])
     assert given["name"] == "pve"
     assert given["digests"] == doctor.digests()
-    assert [(one["check"], one["host"], one["verdict"]) for one in result["findings"]] == [("skew", "pve", "ok")]
+    assert [(finding["check"], finding["host"], finding["verdict"]) for finding in result["findings"]] == [
+        ("skew", "pve", "ok")
+    ]
 
 
 def test_a_clock_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,8 +52,8 @@ def test_a_clock_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
         [100.0, 102.0],
     )
     assert given == {"role": "primary", "name": "other", "digests": {}}
-    assert [(one["host"], one["verdict"], one["seen"]) for one in result["findings"]] == [
-        ("other", "warning", "its clock is 100 s behind the one where Ansible runs")
+    assert [(finding["host"], finding["verdict"], finding["seen"]) for finding in result["findings"]] == [
+        ("other", "warning", "the clock is 100 s behind the Ansible controller's")
     ]
 
 
@@ -64,7 +66,9 @@ def test_the_digests_are_those_of_what_the_roles_install() -> None:
     shutdown = zipapp.build(CHECKOUT / "roles/nut_server/files/nut_shutdown.py", "_nut", b"#!/usr/bin/python3 -IS\n")
     access = zipapp.build(CHECKOUT / "roles/nut_server/files/nut_access.py", "_nut", b"#!/usr/bin/python3 -IS\n")
     head = (CHECKOUT / "roles/nut_hotplug/files/start.sh").read_bytes()
-    hotplug = zipapp.build(CHECKOUT / "roles/nut_hotplug/files/nut_hotplug.py", "_nut", head)
+    hotplug = zipapp.build(
+        CHECKOUT / "roles/nut_hotplug/files/nut_hotplug.py", "_nut", head, first="_nut/hotplug/quiet.py"
+    )
     assert max(map(len, (shutdown, access, hotplug))) < observe.PROGRAM_BYTES / 4
     doctor.digests.cache_clear()
     assert doctor.digests() == {
@@ -83,6 +87,7 @@ def test_the_roles_install_them_so(role: str, tasks: str, head: str | None) -> N
     text = (CHECKOUT / "roles" / role / f"tasks/{tasks}.yml").read_text()
     task = text[text.index("homelab.nut.zipapp:") :].split("\n\n")[0]
     assert ("head: start.sh" in task) == (head is not None)
+    assert ("first: _nut/hotplug/quiet.py" in task) == (head is not None)
     assert "shebang" not in task
     assert "package" not in task
 

@@ -55,7 +55,7 @@ def sources(tmp_path: Path) -> Path:
 
 
 def built(sources: Path) -> bytes:
-    return zipapp.build(sources / "main.py", "pack", f"#!{PYTHON}\n".encode(), sources / "utils")
+    return zipapp.build(sources / "main.py", "pack", f"#!{PYTHON}\n".encode(), folder=sources / "utils")
 
 
 def test_it_runs(sources: Path) -> None:
@@ -154,7 +154,7 @@ def test_tasks_of_a_play(task: dict[str, object], tmp_path: Path) -> None:
     said = subprocess.run([tmp_path / "headed"], check=True, capture_output=True, text=True).stdout
     assert said == "begun\nhello\n"
     with zipfile.ZipFile(program) as pack:
-        assert {"__main__.py", "_nut/__init__.py", "_nut/hotplug/quiet.py", "_nut/hotplug/glance.py"} < set(
+        assert {"__main__.py", "_nut/__init__.py", "_nut/hotplug/quiet.py", "_nut/hotplug/quiet_note.py"} < set(
             pack.namelist()
         )
 

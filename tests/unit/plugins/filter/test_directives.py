@@ -31,7 +31,6 @@ ASCII = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=
         ("/run/nut", ["X /run/nut"]),
         ("/sbin/shutdown -h +0", ['X "/sbin/shutdown -h +0"']),
         (["me #1", ""], ['X "me \\#1" ""']),
-        ({"ONBATT": "%s", "OFF": "a b"}, ["X ONBATT %s", 'X OFF "a b"']),
         ([["ONBATT", "*", 5], ["ONLINE", "a b"]], ["X ONBATT * 5", 'X ONLINE "a b"']),
         (True, ["X yes"]),
         (False, ["X no"]),
@@ -40,6 +39,21 @@ ASCII = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=
 def test_a_value(value: Any, lines: list[str]) -> None:
     made = directives({"SHUTDOWNEXIT": value}, "upsmon.conf").splitlines()
     assert made == [line.replace("X", "SHUTDOWNEXIT") for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "lines"),
+    [
+        ("NOTIFYMSG", {"ONBATT": "%s", "OFF": "a b"}, ["ONBATT %s", 'OFF "a b"']),
+        ("NOTIFYFLAG", {"ONBATT": ["EXEC", "WALL"], "FSD": "IGNORE"}, ["ONBATT EXEC+WALL", "FSD IGNORE"]),
+        ("CERTIDENT", {"nickname": "me", "password": "p q"}, ['me "p q"']),
+        ("CERTIDENT", {"nickname": "me"}, ['me ""']),
+        ("CERTHOST", {"host": "a", "certname": "b"}, ["a b 1 1"]),
+        ("CERTHOST", [{"host": "a", "certname": "b", "forcessl": "no"}, ["c", "d", 0, True]], ["a b 1 0", "c d 0 1"]),
+    ],
+)
+def test_a_dict_is_written_as_lines(name: str, value: Any, lines: list[str]) -> None:
+    assert directives({name: value}, "upsmon.conf").splitlines() == [f"{name} {line}" for line in lines]
 
 
 def test_the_forms_of_the_files() -> None:
@@ -81,9 +95,12 @@ def test_no(value: Any, name: str, file: str, line: str) -> None:
     [
         ("NOTIFYCMD", "a\nb", "upsmon.conf: NOTIFYCMD: character 2"),
         ("NOTIFYCMD", "Büro", "upsmon.conf: NOTIFYCMD: character 2"),
-        ("FORCESSL", "perhaps", "upsmon.conf: FORCESSL: .*not a valid boolean"),
+        ("FORCESSL", "perhaps", "upsmon.conf: FORCESSL: 'perhaps' is neither true nor false"),
         ("NOTIFYMSG", {False: "x"}, "upsmon.conf: NOTIFYMSG: .*Put OFF into quotes"),
-        ("NOTIFYCOMMAND", "x", "upsmon.conf has no directive NOTIFYCOMMAND"),
+        ("CERTIDENT", {"password": "secret"}, "upsmon.conf: CERTIDENT: nickname is missing$"),
+        ("CERTHOST", [{"host": "a", "certnam": "b"}], "CERTHOST: certnam is not one of .* Did you mean certname\\?"),
+        ("POLLFREQ", {"a": 1}, "upsmon.conf: POLLFREQ: its value is neither a text nor a number"),
+        ("NOTIFYCOMMAND", "x", "upsmon.conf: there is no directive NOTIFYCOMMAND"),
     ],
 )
 def test_what_can_not_be_written(name: str, value: Any, said: str) -> None:
@@ -93,7 +110,7 @@ def test_what_can_not_be_written(name: str, value: Any, said: str) -> None:
 
 @given(ASCII)
 def test_nut_reads_any_text_back(text: str) -> None:
-    (line,) = grammar.parse(directives({"CERTIDENT": [text, "end"]}, "upsd.conf") + "\n")
+    (line,) = grammar.parse_lines(directives({"CERTIDENT": [text, "end"]}, "upsd.conf") + "\n")
     assert line.words == ("CERTIDENT", text, "end")
 
 

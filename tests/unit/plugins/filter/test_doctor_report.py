@@ -34,9 +34,9 @@ def told(made: dict[str, Any]) -> list[tuple[str, str, str]]:
 def test_what_each_kind_of_host_registered() -> None:
     made = report(
         ["pve", "nas", "media"],
-        pve={"nut_server_doctor": {"findings": [finding("usb", "pve", "ok"), finding("login", "nas", "failure")]}},
-        nas={"nut_client_doctor_truenas": {"actions": []}, "nut_client_doctor_login": {"skipped": True}},
-        media={"nut_client_doctor": {"findings": [finding("port", "media", "warning")]}},
+        pve={"__nut_server_doctor": {"findings": [finding("usb", "pve", "ok"), finding("login", "nas", "failure")]}},
+        nas={"__nut_client_doctor_truenas": {"actions": []}, "__nut_client_doctor_login": {"skipped": True}},
+        media={"__nut_client_doctor": {"findings": [finding("port", "media", "warning")]}},
     )
     assert told(made) == [
         ("usb", "pve", "ok"),
@@ -51,7 +51,7 @@ def test_what_each_kind_of_host_registered() -> None:
 def test_a_login_is_asked_for_where_the_primary_is_left_out() -> None:
     made = report(
         ["nas"],
-        nas={"nut_client_doctor_truenas": {"actions": []}, "nut_client_doctor_login": {"missing_clients": ["nas"]}},
+        nas={"__nut_client_doctor_truenas": {"actions": []}, "__nut_client_doctor_login": {"missing_clients": ["nas"]}},
     )
     assert ("login", "nas", "failure") in told(made)
     assert "not logged in on pve" in str(made["findings"])
@@ -60,7 +60,7 @@ def test_a_login_is_asked_for_where_the_primary_is_left_out() -> None:
 def test_a_secondary_that_was_left_out_is_not_judged() -> None:
     made = report(
         ["pve"],
-        pve={"nut_server_doctor": {"findings": [finding("login", "nas", "failure"), finding("usb", "pve", "ok")]}},
+        pve={"__nut_server_doctor": {"findings": [finding("login", "nas", "failure"), finding("usb", "pve", "ok")]}},
     )
     assert told(made) == [("usb", "pve", "ok")]
 
@@ -69,11 +69,11 @@ def test_a_secondary_that_was_left_out_is_not_judged() -> None:
     ("own", "words"),
     [
         ({}, "can't be reached: no answer"),
-        ({"nut_server_doctor": {"unreachable": True, "msg": "no route"}}, "can't be reached: no route"),
-        ({"nut_server_doctor": {"failed": True, "msg": "MODULE FAILURE"}}, "could not be looked at: MODULE FAILURE"),
-        ({"nut_doctor_trouble": {"msg": "nut_server_devices must be a list"}}, "nut_server_devices must be a list"),
+        ({"__nut_server_doctor": {"unreachable": True, "msg": "no route"}}, "can't be reached: no route"),
+        ({"__nut_server_doctor": {"failed": True, "msg": "MODULE FAILURE"}}, "could not be checked: MODULE FAILURE"),
+        ({"__nut_doctor_trouble": {"msg": "nut_server_devices must be a list"}}, "nut_server_devices must be a list"),
         (
-            {"nut_doctor_trouble": {"msg": "gone", "unreachable": True}, "nut_server_doctor": {"skipped": True}},
+            {"__nut_doctor_trouble": {"msg": "gone", "unreachable": True}, "__nut_server_doctor": {"skipped": True}},
             "can't be reached: gone",
         ),
     ],
@@ -88,7 +88,7 @@ def test_the_table() -> None:
     table = doctor_table.FilterModule().filters()["doctor_table"]
     made = report(
         ["pve"],
-        pve={"nut_server_doctor": {"findings": [finding("usb", "pve", "ok"), finding("driver", "pve", "failure")]}},
+        pve={"__nut_server_doctor": {"findings": [finding("usb", "pve", "ok"), finding("driver", "pve", "failure")]}},
     )
     assert "FAILURE" in table(made)
     assert table(made).splitlines()[-1] == made["summary"]
@@ -113,7 +113,7 @@ def shown(made: dict[str, Any]) -> str:
 def test_what_a_host_says_does_nothing_to_the_terminal(nasty: str, verdict: str) -> None:
     """Also the names of checks that are ok, which are only listed."""
     own = {"check": nasty, "host": "pve", "verdict": verdict, "seen": nasty, "todo": nasty}
-    made = report(["pve"], pve={"nut_server_doctor": {"findings": [own]}})
+    made = report(["pve"], pve={"__nut_server_doctor": {"findings": [own]}})
     assert len(made["findings"]) == 1
     assert not unfit(shown(made))
 
@@ -125,8 +125,13 @@ def test_a_host_tells_only_of_itself_and_of_its_secondaries() -> None:
         finding("usb", "pve2", "ok"),
         finding("x", "", "ok"),
     ]
-    made = report(["pve", "pve2", "nas"], pve={"nut_server_doctor": {"findings": lies}}, pve2={"nut_server_doctor": {}})
-    assert [one for one in told(made) if one[0] != "reachable"] == [("usb", "pve", "ok"), ("login", "nas", "ok")]
+    made = report(
+        ["pve", "pve2", "nas"], pve={"__nut_server_doctor": {"findings": lies}}, pve2={"__nut_server_doctor": {}}
+    )
+    assert [finding for finding in told(made) if finding[0] != "reachable"] == [
+        ("usb", "pve", "ok"),
+        ("login", "nas", "ok"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -135,25 +140,25 @@ def test_a_host_tells_only_of_itself_and_of_its_secondaries() -> None:
 def test_an_answer_that_is_none_hides_no_other(findings: Any) -> None:
     made = report(
         ["pve", "media"],
-        pve={"nut_server_doctor": {"findings": findings}},
-        media={"nut_client_doctor": {"findings": [finding("port", "media", "ok")]}},
+        pve={"__nut_server_doctor": {"findings": findings}},
+        media={"__nut_client_doctor": {"findings": [finding("port", "media", "ok")]}},
     )
     assert told(made) == [("reachable", "pve", "failure"), ("port", "media", "ok")]
     assert "its answer can't be read" in made["findings"][0]["seen"]
 
 
 REGISTERED = {
-    "nut_server_doctor": {"findings": [finding("usb", "pve", "ok"), finding("login", "nas", "failure")]},
-    "nut_client_doctor_truenas": {"actions": ["set mode", "started the UPS service"], "version": "25.10"},
-    "nut_client_doctor_login": {"missing_clients": ["nas"]},
-    "nut_doctor_trouble": {"msg": "gone"},
+    "__nut_server_doctor": {"findings": [finding("usb", "pve", "ok"), finding("login", "nas", "failure")]},
+    "__nut_client_doctor_truenas": {"actions": ["set mode", "started the UPS service"], "version": "25.10"},
+    "__nut_client_doctor_login": {"missing_clients": ["nas"]},
+    "__nut_doctor_trouble": {"msg": "gone"},
 }
 
 
 @given(st.one_of(changed(REGISTERED), st.dictionaries(st.sampled_from(sorted(REGISTERED)), values)))
 def test_whatever_a_host_says(own: dict[str, Any]) -> None:
-    media = {"nut_client_doctor": {"findings": [finding("port", "media", "ok")]}}
+    media = {"__nut_client_doctor": {"findings": [finding("port", "media", "ok")]}}
     made = report(["pve", "media"], pve=own, media=media)
     assert ("port", "media", "ok") in told(made)
-    assert any(one["host"] == "pve" for one in made["findings"])
+    assert any(finding["host"] == "pve" for finding in made["findings"])
     assert not unfit(shown(made))

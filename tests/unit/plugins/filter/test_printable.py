@@ -43,7 +43,7 @@ def test_whatever_a_host_says(said: Any) -> None:
 
 # what comes from a host, and what of it can't mean harm
 REGISTERED = re.compile(
-    r"\b(nut_server_plan|nut_server_drill|pve_seen|ansible_failed_result"
+    r"\b(__nut_server_plan|__nut_server_drill|__nut_upsd|ansible_failed_result"
     r"|__nut_\w+_(deployed|checked|firewall|recorded|drilled|so_far|returned|against))\b(?!\.ok\b)"
 )
 DOORS = re.compile(r"homelab\.nut\.(printable|shutdown_times|shutdown_picture|nut_status|doctor_table)")

@@ -28,5 +28,5 @@ def test_a_policy() -> None:
     [{"settle": 0}, {"settle": "soon"}, {"reserve": -1}, {"longest": 0}, {"reserve": None}, {"reserve": 10**400}],
 )
 def test_a_policy_that_is_none(wrong: dict[str, object]) -> None:
-    with pytest.raises(AnsibleFilterError, match="nut_server_gate_settle"):
+    with pytest.raises(AnsibleFilterError, match="nut_server_gate"):
         policy(NAS, ["ups"], 3493, **{"settle": 3, "reserve": 60, **wrong})

@@ -26,7 +26,7 @@ def test_a_mistake_is_told() -> None:
 
 
 def test_where_upsd_listens() -> None:
-    """Also by a line of nut_server_upsd_conf_extra."""
+    """Also by a line of nut_server_extra_lines."""
     text = 'LISTEN 127.0.0.1 3493\nLISTEN "192.0.2.10" 3493\nMAXAGE 15\n# LISTEN :: 7\nLISTEN 0.0.0.0 4000\n'
     assert where(text) == {"ports": [3493, 4000], "local": [3493, 4000], "own": ["192.0.2.10"], "reachable": True}
     assert where("LISTEN 127.0.0.1 1\nLISTEN ::1 1\n") == {"ports": [1], "local": [1], "own": [], "reachable": False}

@@ -54,14 +54,29 @@ def test_flags_that_are_given_stay() -> None:
         (
             {**EXECUTE, "ups": "middle"},
             {},
-            "AT line ONLINE EXECUTE back: .*no UPS called middle. Write one of left, right",
+            "nut_server_upssched_rules: ONLINE EXECUTE back: .*no UPS called middle. Write one of left, right",
         ),
-        (EXECUTE, {"ONLINE": ["SYSLOG", "WALL"]}, "the notifyflag of ONLINE is SYSLOG\\+WALL, and without EXEC"),
+        (EXECUTE, {"ONLINE": ["SYSLOG", "WALL"]}, "NOTIFYFLAG of ONLINE is SYSLOG\\+WALL, and without EXEC"),
         ({**EXECUTE, "name": "early #1"}, {}, "'early #1' goes through a shell"),
         ({**EXECUTE, "command": "CANCEL-TIMER", "then": "$(id)"}, {}, "'\\$\\(id\\)' goes through a shell"),
-        (EXECUTE, {"ONLINE": "SYSLOG"}, "the notifyflag of ONLINE is SYSLOG, and without EXEC"),
+        (EXECUTE, {"ONLINE": "SYSLOG"}, "NOTIFYFLAG of ONLINE is SYSLOG, and without EXEC"),
         ({**EXECUTE, "command": "START-TIMER"}, {}, "START-TIMER takes seconds"),
         ({**EXECUTE, "seconds": 5}, {}, "EXECUTE takes no seconds"),
+        (
+            {**EXECUTE, "notifytype": "ONLIN"},
+            {},
+            "rules: ONLIN: NUT has no notification of that type. Did you mean ONLINE\\?",
+        ),
+        (
+            {**EXECUTE, "command": "EXCUTE"},
+            {},
+            "rules: ONLINE: upssched has no command 'EXCUTE'. Did you mean EXECUTE\\?",
+        ),
+        (
+            {**EXECUTE, "command": "START-TIMER", "seconds": "soon"},
+            {},
+            "START-TIMER back needs a whole number of seconds",
+        ),
         ({**EXECUTE, "then": "x"}, {}, "only CANCEL-TIMER has a command"),
     ],
 )

@@ -28,7 +28,7 @@ from ansible_collections.homelab.nut.tests.unit.support import killed
 NOW = datetime.now(timezone.utc)
 DAY = timedelta(days=1)
 YEAR = timedelta(days=365)
-GIVEN = ("nut_server_tls_ca", "nut_server_tls_certificate", "nut_server_tls_key")
+GIVEN = ("ca", "certificate", "key")
 
 
 @pytest.fixture(autouse=True)
@@ -93,11 +93,13 @@ def test_one_is_made_and_kept(tmp_path: Path) -> None:
     assert {stat.S_IMODE((kept / name).stat().st_mode) for name in files if not name.startswith(".")} == {0o600}
     assert certificates.fits(files["ca.pem"], files["ca.key"])
     assert found["nickname"] == "pve"
-    assert found["path"] == str(nss.path_of(nss.Tls(found["ca"], found["certificate"], found["key"], "pve")))
+    assert found["path"] == str(
+        nss.database_path(nss.TlsMaterial(found["ca"], found["certificate"], found["key"], "pve"))
+    )
 
 
 def test_the_next_run_changes_nothing(tmp_path: Path) -> None:
-    pve = {"inventory_dir": str(tmp_path), "ansible_host": "fe80::2%eth0", "nut_server_tls_names": ["nut.lan"]}
+    pve = {"inventory_dir": str(tmp_path), "ansible_host": "fe80::2%eth0", "nut_server_tls": {"names": ["nut.lan"]}}
     found = look("pve", pve=pve)
     before = {path: path.stat() for path in (tmp_path / ".homelab-nut" / "tls").iterdir()}
     assert look("pve", pve=pve) == look("pve", pve=pve, check=True) == found
@@ -125,7 +127,7 @@ def test_what_a_secondary_gets(tmp_path: Path) -> None:
     found = look("pve", part="ca", pve=pve)
     assert sorted(found) == ["ca", "path"]
     assert not (tmp_path / ".homelab-nut" / "tls" / "pve.pem").exists()
-    assert found["path"] == str(nss.path_of(nss.Tls(found["ca"])))
+    assert found["path"] == str(nss.database_path(nss.TlsMaterial(found["ca"])))
     primary = look("pve", pve=pve)
     assert primary["ca"] == found["ca"]
     assert primary["path"] != found["path"]
@@ -143,7 +145,7 @@ def test_what_it_covers(tmp_path: Path) -> None:
         "inventory_dir": str(tmp_path),
         "ansible_host": "192.0.2.2",
         "nut_server_address": "pve.home.lan",
-        "nut_server_tls_names": ["nut.lan", "2001:db8::2"],
+        "nut_server_tls": {"names": ["nut.lan", "2001:db8::2"]},
     }
     loopback = {"localhost", "127.0.0.1", "::1"}
     assert names(look("pve", pve=pve)) == {"pve", "192.0.2.2", "pve.home.lan", "nut.lan", "2001:db8::2", *loopback}
@@ -159,7 +161,9 @@ def test_an_inventory_calls_hosts_what_it_likes(tmp_path: Path) -> None:
     assert look("fd00::2", **{"fd00::2": own})["nickname"] == "fd00__2"
 
 
-@pytest.mark.parametrize("own", [{"nut_server_address": "der Server"}, {"nut_server_tls_names": ["pve", "der Server"]}])
+@pytest.mark.parametrize(
+    "own", [{"nut_server_address": "der Server"}, {"nut_server_tls": {"names": ["pve", "der Server"]}}]
+)
 def test_names_that_no_certificate_can_carry(tmp_path: Path, own: dict[str, Any]) -> None:
     with pytest.raises(AnsibleError, match=r"pve: 'der Server' is neither a DNS name nor an IP address"):
         look("pve", pve={"inventory_dir": str(tmp_path), **own})
@@ -332,12 +336,12 @@ TEXTS = dict(zip(GIVEN, (AUTHORITY.certificate, PVE.certificate, PVE.key)))
 
 
 def test_given_ones(tmp_path: Path, warnings: list[str]) -> None:
-    pve = {"inventory_dir": str(tmp_path), "ansible_host": "192.0.2.2", **TEXTS}
+    pve = {"inventory_dir": str(tmp_path), "ansible_host": "192.0.2.2", "nut_server_tls": TEXTS}
     found = look("pve", pve=pve)
     assert (found["ca"], found["certificate"], found["key"]) == tuple(TEXTS.values())
     assert look("pve", part="ca", pve=pve) == {
         "ca": AUTHORITY.certificate,
-        "path": str(nss.path_of(nss.Tls(AUTHORITY.certificate))),
+        "path": str(nss.database_path(nss.TlsMaterial(AUTHORITY.certificate))),
     }
     assert look("pve", part="name", pve=pve) == "192.0.2.2"
     assert list(tmp_path.iterdir()) == []
@@ -350,8 +354,11 @@ def test_given_in_files(tmp_path: Path) -> None:
         (tmp_path / "pki" / name).write_text(text)
     elsewhere = tmp_path / "elsewhere.pem"
     elsewhere.write_text(AUTHORITY.certificate)
-    pve = {"inventory_dir": str(tmp_path), **{name: f"pki/{name}" for name in GIVEN}, GIVEN[0]: str(elsewhere)}
-    assert look("pve", pve=pve) == look("pve", pve={"inventory_dir": "/", **TEXTS})
+    pve = {
+        "inventory_dir": str(tmp_path),
+        "nut_server_tls": {**{name: f"pki/{name}" for name in GIVEN}, "ca": str(elsewhere)},
+    }
+    assert look("pve", pve=pve) == look("pve", pve={"inventory_dir": "/", "nut_server_tls": TEXTS})
 
 
 def test_given_in_a_vault(tmp_path: Path) -> None:
@@ -359,14 +366,14 @@ def test_given_in_a_vault(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(VaultLib(secrets).encrypt(PVE.key))
     loader = DataLoader()
     loader.set_vault_secrets(secrets)
-    pve = {"inventory_dir": str(tmp_path), **TEXTS, "nut_server_tls_key": "key"}
+    pve = {"inventory_dir": str(tmp_path), "nut_server_tls": {**TEXTS, "key": "key"}}
     assert look("pve", loader=loader, pve=pve)["key"] == PVE.key
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    pve = {"inventory_dir": str(tmp_path), **TEXTS, "nut_server_tls_key": "nix.key"}
+    pve = {"inventory_dir": str(tmp_path), "nut_server_tls": {**TEXTS, "key": "nix.key"}}
     with pytest.raises(
-        AnsibleError, match=rf"pve: nut_server_tls_key is neither text in PEM nor .*{tmp_path}/nix\.key"
+        AnsibleError, match=rf"pve: nut_server_tls.key is neither text in PEM nor .*{tmp_path}/nix\.key"
     ):
         look("pve", pve=pve)
 
@@ -374,33 +381,36 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lacking", GIVEN)
 @pytest.mark.parametrize("part", ["all", "ca"])
 def test_all_three_or_none(lacking: str, part: str) -> None:
-    pve = {"inventory_dir": "/", **TEXTS, lacking: ""}
-    with pytest.raises(AnsibleError, match=f"^pve: .* without {lacking}: set all three, or none"):
+    pve = {"inventory_dir": "/", "nut_server_tls": {**TEXTS, lacking: ""}}
+    with pytest.raises(AnsibleError, match=f"^pve: .* without nut_server_tls.{lacking}: set all three, or none"):
         look("pve", part=part, pve=pve)
 
 
 def test_empty_ones_are_not_given(tmp_path: Path) -> None:
     """The role's defaults are empty."""
-    assert look("pve", pve={"inventory_dir": str(tmp_path), **dict.fromkeys(GIVEN, "")})["ca"] != AUTHORITY.certificate
+    assert (
+        look("pve", pve={"inventory_dir": str(tmp_path), "nut_server_tls": dict.fromkeys(GIVEN, "")})["ca"]
+        != AUTHORITY.certificate
+    )
 
 
 @pytest.mark.parametrize("name", GIVEN)
 def test_what_is_wrong_names_the_variable(name: str) -> None:
     broken = TEXTS[name].replace("M", "N")
-    with pytest.raises(AnsibleError, match=f"^pve: {name} can't be used: it holds no ") as caught:
-        look("pve", pve={"inventory_dir": "/", **TEXTS, name: broken})
+    with pytest.raises(AnsibleError, match=f"^pve: nut_server_tls.{name} can't be used: it holds no ") as caught:
+        look("pve", pve={"inventory_dir": "/", "nut_server_tls": {**TEXTS, name: broken}})
     assert broken.splitlines()[1] not in str(caught.value)
 
 
 def test_one_for_another_address() -> None:
     with pytest.raises(
-        AnsibleError, match=r"pve: nut_server_tls_certificate .*it is for .*, and not for 192\.0\.2\.9,"
+        AnsibleError, match=r"pve: nut_server_tls.certificate .*it is for .*, and not for 192\.0\.2\.9,"
     ):
-        look("pve", pve={"inventory_dir": "/", **TEXTS, "nut_server_address": "192.0.2.9"})
+        look("pve", pve={"inventory_dir": "/", "nut_server_tls": TEXTS, "nut_server_address": "192.0.2.9"})
 
 
 def test_one_that_ends_soon(clock: type[Clock], warnings: list[str]) -> None:
-    pve = {"inventory_dir": "/", **TEXTS}
+    pve = {"inventory_dir": "/", "nut_server_tls": TEXTS}
     clock.ahead = certificates.LIFE - 20 * DAY
     assert look("pve", pve=pve)["key"] == PVE.key
     assert len(warnings) == 1

@@ -96,7 +96,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
                 finder=lambda name: Path(name) if found.release and name == "upsmon" else None,
             ),
         )
-        monkeypatch.setattr(_config, "last_words", lambda unit, _runner: f"last words of {unit}")
+        monkeypatch.setattr(_config, "last_log_lines", lambda unit, _runner: f"last words of {unit}")
         yield found
 
 
@@ -240,7 +240,7 @@ def test_what_a_driver_logged_does_nothing_to_the_terminal(
 ) -> None:
     """A driver logs what a device says of itself, and Ansible prints the message as it comes."""
     host.upsd.answers.update(STALE)
-    monkeypatch.setattr(_config, "last_words", systemd.last_words)
+    monkeypatch.setattr(_config, "last_log_lines", systemd.last_log_lines)
     host.logged = "evil \x1b[2J\x1b]0;pwn\x07 text\u202e\nok: [pve]\n"
     result = run(changes=maxage(host), require_ups=True)
     assert not unfit(result["msg"])
@@ -277,7 +277,7 @@ def test_a_release_that_is_too_old(host: Host, run: Any) -> None:
 
 
 def test_another_run_is_at_work(host: Host, run: Any) -> None:
-    with base_files.alone(host.folder / sets.LOCK, 0):
+    with base_files.hold_lock(host.folder / sets.LOCK, 0):
         result = run(changes=maxage(host))
         assert "another run is configuring NUT on this host" in result["msg"]
         assert host.read() == host.files

@@ -15,15 +15,15 @@ from ansible_collections.homelab.nut.plugins.modules import doctor
 
 def run(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, **options: Any
-) -> tuple[dict[str, Any], list[observe.Host]]:
+) -> tuple[dict[str, Any], list[observe.HostObserver]]:
     """Run the module on a host that shows nothing."""
-    hosts: list[observe.Host] = []
+    hosts: list[observe.HostObserver] = []
 
-    def look(self: observe.Host) -> observe.Seen:
+    def look(self: observe.HostObserver) -> observe.Observation:
         hosts.append(self)
-        return observe.Seen(now=1.0, release=(2, 8, 1), installed=("upsmon", "upsd"))
+        return observe.Observation(now=1.0, release=(2, 8, 1), installed=("upsmon", "upsd"))
 
-    monkeypatch.setattr(observe.Host, "look", look)
+    monkeypatch.setattr(observe.HostObserver, "observe_host", look)
     with patch_module_args(options), pytest.raises(SystemExit):
         doctor.main()
     result: dict[str, Any] = json.loads(capfd.readouterr().out)
@@ -45,12 +45,14 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.
         ca="CA",
     )
     assert result["changed"] is False
-    assert ("files", "pve", "failure") in {(one["check"], one["host"], one["verdict"]) for one in result["findings"]}
+    assert ("files", "pve", "failure") in {
+        (finding["check"], finding["host"], finding["verdict"]) for finding in result["findings"]
+    }
     assert set(result["findings"][0]) == {"check", "host", "verdict", "seen", "todo"}
     assert result["seen"]["now"] == 1.0
     assert "failure" in result["msg"]
     (host,) = hosts
-    assert (host.primary, host.clients, host.since, host.shielded, host.ca) == (
+    assert (host.primary, host.clients, host.since, host.check_firewall, host.ca) == (
         True,
         {"nas": "192.0.2.20"},
         7200.0,

@@ -153,7 +153,7 @@ def test_absent_and_unserved(host: UsbHost, run: Any) -> None:
     host.conf.write_text(f'{UPS_CONF}    vendorid = "051d"\n')
     host.conf.chmod(0o640)
     host.bus.plug("1-2", **EATON)
-    result = run(policy={**host.policy, "unknown": ""})
+    result = run(policy={**host.policy, "default_name": ""})
     assert result["absent"] == ["ups"]
     assert [one.startswith("0463:ffff EATON 5E serial G123H45678 at ") for one in result["unserved"]] == [True]
     assert any("0463:ffff" in one for one in result["warnings"])

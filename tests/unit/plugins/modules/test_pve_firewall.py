@@ -46,7 +46,7 @@ def site(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.
             raise OSError("no such name")
         return known[name]
 
-    monkeypatch.setattr(pve_firewall, "resolve", resolve)
+    monkeypatch.setattr(pve_firewall, "resolve_name", resolve)
     return Site(tmp_path, capfd)
 
 
@@ -72,7 +72,7 @@ def test_a_name_that_does_not_resolve_is_part_of_the_hint(site: Site) -> None:
 
 
 def test_no_hint_while_it_is_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(pve_firewall, "resolve")  # nobody is asked
+    monkeypatch.delattr(pve_firewall, "resolve_name")  # nobody is asked
     site.cluster.unlink()
     result = site.run(sources=["nas", "away"])
     assert (result["changed"], result["hint"]) == (False, [])

@@ -127,7 +127,7 @@ def test_a_plan_that_fails_is_no_failure_unless_it_is_enforced(capfd: pytest.Cap
     assert result["failed"] is True
     assert result["holds"] is False
     assert "truenas begins to go down up to 10 s after FSD; HOSTSYNC gives 2 s" in result["msg"]
-    assert "-> set nut_server_hostsync to 30" in result["msg"]
+    assert "-> set HOSTSYNC in nut_server_upsmon_conf to 30" in result["msg"]
     assert result["plan"]["holds"] is False
 
 
@@ -366,7 +366,7 @@ def test_guests_are_asked_for_only_if_they_shall_be(
         assert root == Path("/")
         raise guests.GuestsError("/etc/pve/x can't be read")
 
-    monkeypatch.setattr(placement, "look", look)
+    monkeypatch.setattr(placement, "observe_host", look)
     result = run(capfd, **GIVEN, guests=True)
     assert (result["failed"], result["msg"]) == (True, "/etc/pve/x can't be read")
     assert "failed" not in run(capfd, **GIVEN)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import Endpoint, JsonRpc, Tls
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import Endpoint, JsonRpc, ServerTrust
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import (
     ConnectionFailed,
     ConnectionLost,
@@ -695,13 +695,13 @@ class Pair:
 
     def __init__(self, **nodes: Replay | list[str]) -> None:
         self.nodes: dict[str, Replay] = {}
-        self.reached: list[tuple[Endpoint, Tls]] = []
+        self.reached: list[tuple[Endpoint, ServerTrust]] = []
         for name, node in nodes.items():
             replay = self.nodes[f"{name}.lan"] = Replay(V26) if isinstance(node, list) else node
             if isinstance(node, list):
                 replay.answers["auth.login_ex"] = [{"result": {"response_type": "REDIRECT", "urls": node}}]
 
-    def connect(self, endpoint: Endpoint, tls: Tls, timeout: float) -> Any:
+    def connect(self, endpoint: Endpoint, tls: ServerTrust, timeout: float) -> Any:
         # One connection at a time: two sessions of one run would be a riddle in TrueNAS's log.
         before = [one.host for one, _unused in self.reached]
         assert all(node.closed for host, node in self.nodes.items() if host in before)
@@ -723,7 +723,7 @@ def test_standby_node_leads_to_the_other(run: Run) -> None:
         "wss://a.lan/api/current",
         "wss://b.lan:444/api/current",
     ]
-    assert pair.reached[0][1] == pair.reached[1][1] == Tls(fingerprint="ab" * 32)
+    assert pair.reached[0][1] == pair.reached[1][1] == ServerTrust(fingerprint="ab" * 32)
     assert warnings(result) == [
         "a.lan is the standby node of a pair; went on to b.lan:444. Set url to the address that the pair shares"
     ]
@@ -738,7 +738,7 @@ def test_standby_node_names_bare_addresses(run: Run) -> None:
     pair = Pair(a=["192.0.2.7", "fd00::7"])
     pair.nodes["fd00::7"] = active
 
-    def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> Any:
+    def connect(endpoint: Endpoint, tls: ServerTrust, timeout: float) -> Any:
         if endpoint.host == "192.0.2.7":
             pair.reached.append((endpoint, tls))
             raise ConnectionFailed("192.0.2.7:8443: no route")
@@ -759,7 +759,7 @@ def test_standby_node_names_bare_addresses(run: Run) -> None:
 def test_standby_node_whose_pair_is_out_of_reach(run: Run) -> None:
     pair = Pair(a=["192.0.2.7"])
 
-    def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> Any:
+    def connect(endpoint: Endpoint, tls: ServerTrust, timeout: float) -> Any:
         if endpoint.host == "192.0.2.7":
             raise ConnectionFailed("192.0.2.7: no route")
         return pair.connect(endpoint, tls, timeout)
@@ -773,7 +773,7 @@ def test_standby_node_whose_pair_has_no_api(run: Run) -> None:
     """There was a login, so midclt is no way out any more."""
     pair = Pair(a=["https://b.lan"])
 
-    def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> Any:
+    def connect(endpoint: Endpoint, tls: ServerTrust, timeout: float) -> Any:
         if endpoint.host == "b.lan":
             raise NoJsonRpc("b.lan: there is no /api/current")
         return pair.connect(endpoint, tls, timeout)
@@ -788,7 +788,7 @@ def test_a_standby_node_that_names_very_many(run: Run) -> None:
     tried: list[str] = []
     pair = Pair(a=[f"192.0.2.{number}" for number in range(1, 200)])
 
-    def connect(endpoint: Endpoint, tls: Tls, timeout: float) -> Any:
+    def connect(endpoint: Endpoint, tls: ServerTrust, timeout: float) -> Any:
         if endpoint.host == "a.lan":
             return pair.connect(endpoint, tls, timeout)
         tried.append(endpoint.host)
@@ -834,16 +834,16 @@ class Here:
         self.asked: list[str] = []
         self.timeouts: list[float] = []
 
-    def connect(self, endpoint: Endpoint, _unused: Tls, __: float) -> Any:
+    def connect(self, endpoint: Endpoint, _unused: ServerTrust, __: float) -> Any:
         self.asked.append(endpoint.host)
         if isinstance(self.api, Replay):
-            return self.api.connect(endpoint, Tls(), 30)
+            return self.api.connect(endpoint, ServerTrust(), 30)
         raise self.api
 
     def connect_here(self, timeout: float) -> Any:
         assert self.replay is not None, "it asked midclt"
         self.timeouts.append(timeout)
-        return self.replay.connect(Endpoint(True, "box", 443), Tls(), timeout)
+        return self.replay.connect(Endpoint(True, "box", 443), ServerTrust(), timeout)
 
     @property
     def doors(self) -> Doors:

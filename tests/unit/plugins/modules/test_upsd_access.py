@@ -50,8 +50,8 @@ class Machine:
             if self.refuses:
                 return 1, "Job for nut-access.service failed.\n"
             text = (self.root / "etc/nut/access.nft").read_text()
-            those = [one for addresses in access.known_sources(text).values() for one in addresses]
-            self.table = listed(those, ports=sorted(access.known_ports(text)))
+            those = [one for addresses in access.parse_sources(text).values() for one in addresses]
+            self.table = listed(those, ports=sorted(access.parse_ports(text)))
             self.state = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
         if command[0] == "nft" or ("disable" in command and self.state["ActiveState"] == "active"):
             self.table = None  # ExecStop, only of a unit that is active
@@ -99,7 +99,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(_host, "ROOT", tmp_path)
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
     monkeypatch.setattr(_service, "runner", lambda _module: made)
-    monkeypatch.setattr(_upsd_access, "resolve", resolve)
+    monkeypatch.setattr(_upsd_access, "resolve_name", resolve)
     monkeypatch.setattr(_upsd_access, "ask_upsd", lambda: made.says)
     return made
 
@@ -284,11 +284,11 @@ def test_the_port_that_upsd_still_has_stays_covered(run: Any, machine: Machine) 
     conf.write_text("LISTEN 192.0.2.10 3493\nLISTEN 127.0.0.1 99999\n")
     run(NAS, ports=[3493])
     run(NAS, ports=[4000])
-    assert access.known_ports(table.read_text()) == {3493, 4000}
+    assert access.parse_ports(table.read_text()) == {3493, 4000}
     assert run(NAS, ports=[4000])["changed"] is False
     conf.write_text("LISTEN 192.0.2.10 4000\n")
     assert run(NAS, ports=[4000])["changed"] is True
-    assert access.known_ports(table.read_text()) == {4000}
+    assert access.parse_ports(table.read_text()) == {4000}
     assert run(NAS, ports=[4000])["changed"] is False
 
 

@@ -86,7 +86,7 @@ def test_nothing_there(run: Any) -> None:
 def test_one_that_is_left_alone(host: UsbHost, run: Any) -> None:
     host.bus.plug("1-1")
     host.bus.plug("1-4", ids="0463:ffff", manufacturer="EATON", product="5E", serial="G123H45678")
-    _first, second = run(policy={**host.policy, "unknown": ""})["devices"]
+    _first, second = run(policy={**host.policy, "default_name": ""})["devices"]
     assert (second["ids"], second["name"]) == ("0463:ffff", "")
     assert second["unserved"]
 
@@ -97,7 +97,7 @@ def test_a_host_without_nut(host: UsbHost, run: Any, conf: str | None) -> None:
     path = host.root / "etc/nut/nut.conf"
     path.unlink() if conf is None else path.write_text(conf)
     host.bus.plug()
-    result = run(policy={**host.policy, "unknown": "rack"})
+    result = run(policy={**host.policy, "default_name": "rack"})
     (ups,) = result["devices"]
     assert not result["configured"]
     assert (ups["name"], ups["status"], ups["ups"]) == ("rack", [], True)

@@ -55,7 +55,9 @@ class Program:
         # on the tests' own Python, and beside another /run
         start = (FILES / "start.sh").read_text().replace("/usr/bin/python3", sys.executable)
         start = start.replace('"/run/', f'"{root}/run/')
-        self.path.write_bytes(zipapp.build(FILES / "nut_hotplug.py", "_nut", start.encode()))
+        self.path.write_bytes(
+            zipapp.build(FILES / "nut_hotplug.py", "_nut", start.encode(), first="_nut/hotplug/quiet.py")
+        )
         self.path.chmod(0o755)
 
     def __call__(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,7 @@ HOSTS: dict[str, dict[str, Any]] = {
     "bare": {},
     "full": {
         "nut_hotplug_scan_interval": 15,
-        "nut_hotplug_unknown": "my-ups",
+        "nut_hotplug_default_name": "my-ups",
         "nut_hotplug_takeover": "no",
         "nut_hotplug_absent": "dummy",
         "nut_hotplug_patterns": ["1234:*", "*delta*", HOSTILE],
@@ -56,7 +56,7 @@ HOSTS: dict[str, dict[str, Any]] = {
     "open": {"nut_hotplug_hardening": "no"},
     "home": {"nut_hotplug_log": "/home/me/ups.log"},
     "number": {"nut_hotplug_rules": [{"vendor": 307}]},
-    "wrong": {"nut_hotplug_unknown": "a b", "nut_hotplug_patterns": ["1234:00"]},
+    "wrong": {"nut_hotplug_default_name": "a b", "nut_hotplug_patterns": ["1234:00"]},
     "fast": {"nut_hotplug_scan_interval": 4},
     "slow": {"nut_hotplug_scan_interval": 86401},
     "blank": {"nut_hotplug_log": "/var/log/a b"},
@@ -67,8 +67,8 @@ HOSTS: dict[str, dict[str, Any]] = {
     "percent": {"nut_hotplug_timezone": "%h"},
 }
 REFUSED = {
-    "number": "nut_hotplug_policy: $.rules[0].vendor",
-    "wrong": "$.unknown",
+    "number": "nut_hotplug_rules[0].vendor",
+    "wrong": "nut_hotplug_default_name",
     **dict.fromkeys(
         ("fast", "slow", "blank", "folder", "relative", "line", "zone", "percent"), "nut_hotplug_scan_interval must be"
     ),
@@ -148,19 +148,19 @@ def test_the_state_follows_nut(rendered: dict[str, dict[str, Any]]) -> None:
 
 def test_the_policy(rendered: dict[str, dict[str, Any]]) -> None:
     """The host reads what was meant; a default changes nothing about the program's own."""
-    assert policy.load(rendered["bare"]["rendered"]["hotplug.json"]) == policy.Policy()
+    assert policy.parse_policy(rendered["bare"]["rendered"]["hotplug.json"]) == policy.UsbPolicy()
     assert json.loads(rendered["full"]["rendered"]["hotplug.json"]) == {
         "version": 1,
         "sysfs": "/run/usb/sys",
         "dev": "/run/usb/dev",
-        "unknown": "my-ups",
+        "default_name": "my-ups",
         "takeover": False,
         "absent": "dummy",
         "patterns": HOSTS["full"]["nut_hotplug_patterns"],
         "rules": HOSTS["full"]["nut_hotplug_rules"],
         "debug": True,
     }
-    policy.load(rendered["full"]["rendered"]["hotplug.json"])
+    policy.parse_policy(rendered["full"]["rendered"]["hotplug.json"])
 
 
 def unit(text: str) -> dict[str, dict[str, list[str]]]:
@@ -286,17 +286,17 @@ def test_the_udev_rule(rendered: dict[str, dict[str, Any]], host: str) -> None:
 
 def test_what_drivers_may_use(rendered: dict[str, dict[str, Any]]) -> None:
     bare, full = (rendered[host]["rendered"]["63-nut-hotplug.rules"] for host in ("bare", "full"))
-    assert udev.permissions({}) in bare
-    assert udev.permissions(json.loads(rendered["full"]["rendered"]["hotplug.json"])) in full
+    assert udev.render_permissions({}) in bare
+    assert udev.render_permissions(json.loads(rendered["full"]["rendered"]["hotplug.json"])) in full
     assert len(rules(full)) == len(rules(bare)) + 1 + 1 + 2 + 1 + 2 * 2
 
 
 def from_template(given_policy: dict[str, Any]) -> str:
     """Render as Ansible does, without starting it."""
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 - no HTML
-    environment.filters["homelab.nut.udev_permissions"] = udev.permissions
+    environment.filters["homelab.nut.udev_permissions"] = udev.render_permissions
     template = environment.from_string((ROLE / "templates/63-nut-hotplug.rules.j2").read_text())
-    return template.render(nut_hotplug_policy=given_policy, **load("vars/main.yml"))
+    return template.render(__nut_hotplug_policy=given_policy, **load("vars/main.yml"))
 
 
 def test_the_same_template(rendered: dict[str, dict[str, Any]]) -> None:
@@ -317,7 +317,7 @@ def test_no_pattern_breaks_the_rule(patterns: list[str], made: list[dict[str, An
 
 def test_a_default_is_documented_as_it_is() -> None:
     options = load("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    defaults = load("defaults/main.yml")
+    defaults = {name: value for name, value in load("defaults/main.yml").items() if not name.startswith("__")}
     assert set(defaults) == set(options)
     for name, value in defaults.items():
         if isinstance(value, dict) or (isinstance(value, str) and "{{" in value):
@@ -328,7 +328,7 @@ def test_a_default_is_documented_as_it_is() -> None:
 
 def test_the_documentation_knows_the_policy() -> None:
     options = load("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    assert set(load("defaults/main.yml")["nut_hotplug_policy"]) == set(policy.KEYS)
+    assert set(load("defaults/main.yml")["__nut_hotplug_policy"]) == set(policy.KEYS)
     assert set(options["nut_hotplug_rules"]["options"]) == set(policy.RULE_KEYS)
     assert tuple(options["nut_hotplug_absent"]["choices"]) == policy.ABSENT
 

@@ -19,33 +19,34 @@ pytestmark = pytest.mark.slow
 CHECKOUT = Path(__file__).parents[4]
 ROLE = CHECKOUT / "roles" / "nut_server"
 SERVER, DRIVER, MONITOR = "nut-server-hardening.conf", "nut-driver-hardening.conf", "nut-monitor-hardening.conf"
-UPSD = "nut-server.conf"
+UPSD, FLAG = "nut-server.conf", "tmpfiles"
 
 HOSTS: dict[str, dict[str, Any]] = {
     "bare": {},
     "off": {"nut_server_hardening": "no"},
     "state": {
-        "nut_server_upsd_statepath": "/run/ups",
-        "nut_server_ups_statepath": "/srv/ups",
-        "nut_server_nut_conf_extra": "NUT_ALTPIDPATH=/run/pids",
+        "nut_server_upsd_conf": {"STATEPATH": "/run/ups"},
+        "nut_server_ups_conf": {"statepath": "/srv/ups"},
+        "nut_server_extra_lines": {"nut.conf": "NUT_ALTPIDPATH=/run/pids"},
     },
-    "extra_state": {"nut_server_upsd_conf_extra": 'statepath "/run/ups-2"'},
-    "home": {"nut_server_upsd_certpath": "/root/certificates"},
+    "extra_state": {"nut_server_extra_lines": {"upsd.conf": 'statepath "/run/ups-2"'}},
+    "home": {"nut_server_upsd_conf": {"CERTPATH": "/root/certificates"}},
     "home_file": {"nut_server_devices": [{"name": "ups", "driver": "dummy-ups", "port": "/home/me/ups.dev"}]},
-    "comment": {"nut_server_ups_conf_extra": "# not /home/me, nor\n# user = root"},
+    "comment": {"nut_server_extra_lines": {"ups.conf": "# not /home/me, nor\n# user = root"}},
     "temporary": {"nut_server_devices": [{"name": "ups", "driver": "dummy-ups", "port": "/tmp/ups.dev"}]},  # noqa: S108
-    "user": {"nut_server_ups_user": "root"},
+    "user": {"nut_server_ups_conf": {"user": "root"}},
     "device_user": {"nut_server_devices": [{"name": "ups", "driver": "nut-ipmipsu", "port": "id1", "user": "root"}]},
-    "extra_user": {"nut_server_ups_conf_extra": "user=bob"},
-    "chroot": {"nut_server_ups_conf_extra": "chroot = /srv/nut"},
+    "extra_user": {"nut_server_extra_lines": {"ups.conf": "user=bob"}},
+    "chroot": {"nut_server_extra_lines": {"ups.conf": "chroot = /srv/nut"}},
     "low_port": {"nut_server_port": 1023},
-    "low_extra": {"nut_server_upsd_conf_extra": "LISTEN 127.0.0.1 80"},
+    "low_extra": {"nut_server_extra_lines": {"upsd.conf": "LISTEN 127.0.0.1 80"}},
     "high_port": {"nut_server_port": 1024, "nut_server_listen": [{"address": "10.0.0.1"}]},
-    "no_gate": {"nut_server_gate": False},
-    "notify": {"nut_server_notifycmd": "/usr/local/bin/tell"},
-    "upssched": {"nut_server_at": [{"notifytype": "ONBATT", "command": "EXECUTE", "name": "x"}]},
-    "shutdown": {"nut_server_shutdowncmd": "/root/bye; /bin/systemctl start nut-shutdown.service"},
-    "extra": {"nut_server_upsmon_conf_extra": "NOTIFYCMD /usr/local/bin/tell"},
+    "no_flag": {"nut_server_upsmon_conf": {"POWERDOWNFLAG": None}},
+    "no_gate": {"nut_server_gate": {"enabled": False}},
+    "notify": {"nut_server_upsmon_conf": {"NOTIFYCMD": "/usr/local/bin/tell"}},
+    "upssched": {"nut_server_upssched_rules": [{"notifytype": "ONBATT", "command": "EXECUTE", "name": "x"}]},
+    "shutdown": {"nut_server_upsmon_conf": {"SHUTDOWNCMD": "/root/bye; /bin/systemctl start nut-shutdown.service"}},
+    "extra": {"nut_server_extra_lines": {"upsmon.conf": "NOTIFYCMD /usr/local/bin/tell"}},
 }
 TASKS = """\
 - ansible.builtin.set_fact:
@@ -59,7 +60,7 @@ TASKS = """\
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """Return the drop-ins of each host."""
     root = tmp_path_factory.mktemp("site")
-    make_role(root, "nut_server", TASKS.replace("NAMES", str([SERVER, DRIVER, MONITOR, UPSD])))
+    make_role(root, "nut_server", TASKS.replace("NAMES", str([SERVER, DRIVER, MONITOR, UPSD, FLAG])))
     return run_roles(root, {"pve": "nut_server"}, {"pve": {"hosts": HOSTS}})
 
 
@@ -141,6 +142,11 @@ def test_upsmon_needs_no_namespace(rendered: Rendered, host: str) -> None:
 def test_upsd_does_not_wait_for_the_network(rendered: Rendered, host: str) -> None:
     """After an outage the switch may be dead: this host hears of its own UPS all the same."""
     assert "network" not in "".join(sandbox.settings(rendered[host][UPSD]))
+
+
+def test_a_flag_has_a_spare(rendered: Rendered) -> None:
+    assert '"/run/nut-killpower.spare"' in rendered["bare"][FLAG]
+    assert rendered["no_flag"][FLAG] == ""
 
 
 @pytest.mark.parametrize(("host", "tried"), [("high_port", True), ("low_extra", False)])

@@ -50,25 +50,26 @@ def test_the_unit_ends_in_a_poweroff(longest: float, limit: int) -> None:
 
 
 def test_the_places_are_the_same_everywhere() -> None:
-    variables, defaults = load("vars/main.yml"), load("defaults/main.yml")
+    variables = load("vars/main.yml")
     assert set(variables["__nut_server_shutdown_files"]) == set(kits.SHUTDOWN.places)
     assert variables["__nut_server_shutdown_program"] == f"/{kits.SHUTDOWN.program}"
     assert kits.SHUTDOWN.places["shutdown.json"].path == paths.SHUTDOWN_POLICY
-    assert kits.SHUTDOWN.service in defaults["nut_server_shutdowncmd"]
+    assert kits.SHUTDOWN.service in variables["__nut_server_shutdowncmd"]
     assert kits.SHUTDOWN.service in variables["__nut_server_gated"]
     assert f"/{paths.SHUTDOWN_LOG}" in (ROLE / "templates/nut-shutdown-logrotate.j2").read_text()
 
 
 def test_the_defaults_are_a_policy() -> None:
     defaults = load("defaults/main.yml")
+    gate = load("meta/argument_specs.yml")["argument_specs"]["main"]["options"]["nut_server_gate"]["options"]
     policy = compose_policy(
         [],
         ["ups"],
         3493,
-        settle=defaults["nut_server_gate_settle"],
+        settle=gate["settle"]["default"],
         reserve=defaults["nut_server_shutdown_time"],
         least=defaults["nut_server_shutdown_time"] + 10,
-        flag=defaults["nut_server_powerdownflag"],
+        flag=load("vars/main.yml")["__nut_server_own_settings"]["upsmon.conf"]["POWERDOWNFLAG"],
         stages=defaults["nut_server_stages"],
     )
     read = shutdown_policy.check_policy(shutdown_policy.to_data(policy))

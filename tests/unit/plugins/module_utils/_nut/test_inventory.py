@@ -223,9 +223,9 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
     "the primary's user": (
         GROUPS,
         hosts(media={"nut_client_user": "monitor"}),
-        "media: pve itself logs in as monitor: set another nut_client_user or nut_server_user",
+        "media: pve itself logs in as monitor: set another nut_client_user or nut_server_upsmon_user",
     ),
-    "the primary's own user": (GROUPS, hosts(pve={"nut_server_user": "nas"}), "nas: pve itself logs in as nas"),
+    "the primary's own user": (GROUPS, hosts(pve={"nut_server_upsmon_user": "nas"}), "nas: pve itself logs in as nas"),
     "a user that NUT can't carry": (
         GROUPS,
         hosts(nas={"nut_client_user": "the nas"}),
@@ -233,8 +233,8 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
     ),
     "a user of the primary that NUT can't carry": (
         {"pve": ["pve"]},
-        hosts(pve={"nut_server_user": "a#b"}),
-        "pve: nut_server_user 'a#b' can't be used: the user name holds a '#'",
+        hosts(pve={"nut_server_upsmon_user": "a#b"}),
+        "pve: nut_server_upsmon_user 'a#b' can't be used: the user name holds a '#'",
     ),
     "seconds by word": (
         GROUPS,
@@ -257,12 +257,14 @@ def test_an_inventory_that_does_not_fit(
 
 
 def test_the_primary_s_user_may_be_another() -> None:
-    found = inventory.clients(GROUPS, hosts(pve={"nut_server_user": "root"}, media={"nut_client_user": "monitor"}))
+    found = inventory.clients(
+        GROUPS, hosts(pve={"nut_server_upsmon_user": "root"}, media={"nut_client_user": "monitor"})
+    )
     assert found[1]["user"] == "monitor"
 
 
 def test_a_secondary_s_poll_and_finaldelay_come_before_its_shutdown() -> None:
-    slow = {"nut_client_pollfreq": 7, "nut_client_pollfreqalert": "20", "nut_client_finaldelay": 90}
+    slow = {"nut_client_upsmon_conf": {"POLLFREQ": 7, "POLLFREQALERT": "20", "FINALDELAY": 90}}
     # TrueNAS can't be told any of it
     found = inventory.clients(GROUPS, hosts(media=slow, nas=slow))
     assert {one["name"]: one["begin_time"] for one in found} == {"nas": 10, "media": 110}
@@ -314,8 +316,8 @@ def test_any_limits_nobody_and_adds_nobody() -> None:
 def test_a_host_that_only_watches() -> None:
     """It is no secondary of this primary, and upsd must let it in."""
     watching = {
-        "pve2": {"ansible_host": "192.0.2.11", "nut_server_monitor": [{"system": "ups@pve:3493"}]},
-        "media": {"nut_client_primary": "pve", "nut_client_monitor": [{"system": "ups@192.0.2.11"}]},
+        "pve2": {"ansible_host": "192.0.2.11", "nut_server_extra_monitors": [{"system": "ups@pve:3493"}]},
+        "media": {"nut_client_primary": "pve", "nut_client_extra_monitors": [{"system": "ups@192.0.2.11"}]},
         "nas": {"nut_client_primary": "pve"},
     }
     for primary, names in (("pve", ["nas", "media", "pve2"]), ("pve2", ["media"])):

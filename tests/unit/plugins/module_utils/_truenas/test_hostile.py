@@ -22,11 +22,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._truenas import jsonrpc, midclt
-from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import Endpoint, Tls, connect
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import Endpoint, ServerTrust, open_jsonrpc
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import (
-    BadAnswer,
     ConnectionFailed,
     ConnectionLost,
+    NotAnAnswer,
     TruenasError,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.stream import Deadline
@@ -156,18 +156,18 @@ ATTACKS: dict[str, tuple[Attack, type[TruenasError], str]] = {
     "frame of a terabyte": (after_upgrade(huge_frame), ConnectionLost, "no answer in 1 s|more than 4 MiB came"),
     "endless fragments": (after_upgrade(endless_fragments), ConnectionLost, "no answer in 1 s|more than 4 MiB came"),
     "tiny fragments": (after_upgrade(tiny_fragments), ConnectionLost, "no answer in 1 s|more than 4 MiB came"),
-    "deep brackets": (after_upgrade(say(frame(b"[" * 60_000))), BadAnswer, "60000 characters that are no JSON"),
+    "deep brackets": (after_upgrade(say(frame(b"[" * 60_000))), NotAnAnswer, "60000 characters that are no JSON"),
     "deep objects": (
         after_upgrade(say(frame(b'{"id": 1, "error": ' + b'{"a":' * 500 + b"1" + b"}" * 501))),
-        BadAnswer,
+        NotAnAnswer,
         "characters that are no JSON",
     ),
-    "very deep brackets": (after_upgrade(say(frame(b"[" * 200_000))), BadAnswer, "200000 characters that are no JSON"),
-    "broken UTF-8": (after_upgrade(say(frame(b"\xff\xfe\xc3\x28"))), BadAnswer, "characters that are no JSON"),
+    "very deep brackets": (after_upgrade(say(frame(b"[" * 200_000))), NotAnAnswer, "200000 characters that are no JSON"),
+    "broken UTF-8": (after_upgrade(say(frame(b"\xff\xfe\xc3\x28"))), NotAnAnswer, "characters that are no JSON"),
     "pings": (after_upgrade(repeat(PINGS)), ConnectionLost, "no answer in 1 s"),
     "events": (after_upgrade(repeat(EVENT)), ConnectionLost, "no answer in 1 s"),
     "a flood of pings": (after_upgrade(lambda stream: flood(stream, PINGS * 1000)), ConnectionLost, "no answer in 1 s|more than"),
-    "a number of 5000 digits": (after_upgrade(say(frame(b'{"id": ' + b"9" * 5000 + b"}"))), BadAnswer, "not an answer"),
+    "a number of 5000 digits": (after_upgrade(say(frame(b'{"id": ' + b"9" * 5000 + b"}"))), NotAnAnswer, "not an answer"),
 }  # fmt: skip
 
 
@@ -203,7 +203,9 @@ def serve() -> Iterator[Callable[[Attack], int]]:
 
 
 def call(port: int, *, secure: bool = False, timeout: float = TIMEOUT) -> Any:
-    with contextlib.closing(connect(Endpoint(secure, "127.0.0.1", port), Tls(validate=False), timeout)) as middleware:
+    with contextlib.closing(
+        open_jsonrpc(Endpoint(secure, "127.0.0.1", port), ServerTrust(validate=False), timeout)
+    ) as middleware:
         return middleware.call("core.ping")
 
 
@@ -255,7 +257,7 @@ def test_one_deadline_from_the_first_packet_to_the_open_websocket(
 
     def slow(stream: socket.socket, deadline: Deadline, size: int) -> jsonrpc.BoundedStream:
         time.sleep(TIMEOUT / 2)
-        given.append(deadline.left())
+        given.append(deadline.seconds_left())
         return real(stream, deadline, size)
 
     monkeypatch.setattr(jsonrpc, "BoundedStream", slow)
@@ -270,7 +272,7 @@ def test_a_request_that_nobody_reads(serve: Callable[[Attack], int]) -> None:
         time.sleep(TIMEOUT * 3)
 
     port = serve(deaf)
-    with contextlib.closing(connect(Endpoint(False, "127.0.0.1", port), Tls(), TIMEOUT)) as middleware:
+    with contextlib.closing(open_jsonrpc(Endpoint(False, "127.0.0.1", port), ServerTrust(), TIMEOUT)) as middleware:
         began = time.monotonic()
         with pytest.raises(ConnectionLost, match="no answer in 1 s"):
             middleware.call("core.ping", "x" * 16 * 2**20)
@@ -320,7 +322,7 @@ def test_midclt_that_prints_deep_json(tmp_path: Path, printed: str) -> None:
     (tmp_path / "said").write_text(printed)
     path = program(tmp_path, f"cat {tmp_path}/said")
     middleware = midclt.Midclt(path, "nas", 5)
-    with pytest.raises(BadAnswer, match="that are no JSON"):
+    with pytest.raises(NotAnAnswer, match="that are no JSON"):
         middleware.call("core.ping")
 
 

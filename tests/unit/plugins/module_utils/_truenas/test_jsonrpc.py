@@ -26,8 +26,8 @@ from aiohttp import web
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import (
     Endpoint,
     JsonRpc,
-    Tls,
-    connect,
+    ServerTrust,
+    open_jsonrpc,
     parse_fingerprint,
     parse_url,
     show_fingerprint,
@@ -212,11 +212,11 @@ def plain(status: int, **headers: str) -> Handler:
     return handler
 
 
-def reach(port: int, tls: Tls, *, secure: bool = True, host: str = LOCAL, timeout: float = 10) -> JsonRpc:
-    return connect(Endpoint(secure, host, port), tls, timeout)
+def reach(port: int, tls: ServerTrust, *, secure: bool = True, host: str = LOCAL, timeout: float = 10) -> JsonRpc:
+    return open_jsonrpc(Endpoint(secure, host, port), tls, timeout)
 
 
-def ping(port: int, tls: Tls, **how: Any) -> Any:
+def ping(port: int, tls: ServerTrust, **how: Any) -> Any:
     with contextlib.closing(reach(port, tls, **how)) as middleware:
         return middleware.call("core.ping")
 
@@ -227,10 +227,10 @@ def ping(port: int, tls: Tls, **how: Any) -> Any:
 def test_ways_to_trust(serve: Serve, certificate: Certificate, tmp_path: Path) -> None:
     port = serve(talk(pong))
     for tls in (
-        Tls(ca_path=str(certificate.path)),
-        Tls(fingerprint=certificate.fingerprint),
-        Tls(validate=False),
-        Tls(validate=False, fingerprint=certificate.fingerprint),
+        ServerTrust(ca_path=str(certificate.path)),
+        ServerTrust(fingerprint=certificate.fingerprint),
+        ServerTrust(validate=False),
+        ServerTrust(validate=False, fingerprint=certificate.fingerprint),
     ):
         assert ping(port, tls) == "pong"
 
@@ -244,7 +244,7 @@ def test_self_signed_shows_its_fingerprint(serve: Serve, certificate: Certificat
 
     port = serve(note)
     with pytest.raises(ConnectionFailed, match=r"self-signed|self signed") as caught:
-        ping(port, Tls())
+        ping(port, ServerTrust())
     assert f"fingerprint: {show_fingerprint(certificate.fingerprint)}" in str(caught.value)
     assert str(caught.value).startswith(f"{LOCAL}:{port}: ")
     assert asked == []
@@ -253,8 +253,8 @@ def test_self_signed_shows_its_fingerprint(serve: Serve, certificate: Certificat
 def test_wrong_name(serve: Serve, certificate: Certificate) -> None:
     port = serve(talk(pong))
     with pytest.raises(ConnectionFailed, match=r"certificate does not pass.*localhost"):
-        ping(port, Tls(ca_path=str(certificate.path)), host="localhost")
-    assert ping(port, Tls(fingerprint=certificate.fingerprint), host="localhost") == "pong"
+        ping(port, ServerTrust(ca_path=str(certificate.path)), host="localhost")
+    assert ping(port, ServerTrust(fingerprint=certificate.fingerprint), host="localhost") == "pong"
 
 
 def test_other_fingerprint(serve: Serve, certificate: Certificate) -> None:
@@ -265,7 +265,7 @@ def test_other_fingerprint(serve: Serve, certificate: Certificate) -> None:
         return web.Response()
 
     with pytest.raises(ConnectionFailed, match="not the pinned one; nothing was sent") as caught:
-        ping(serve(note), Tls(fingerprint="ab" * 32))
+        ping(serve(note), ServerTrust(fingerprint="ab" * 32))
     assert show_fingerprint(certificate.fingerprint) in str(caught.value)
     assert asked == []
 
@@ -276,9 +276,9 @@ def test_bad_ca_path(serve: Serve, tmp_path: Path) -> None:
     empty.write_text("nothing\n")
     for path in (empty, tmp_path / "missing.pem"):
         with pytest.raises(ConnectionFailed, match="no certificates can be read from ca_path"):
-            ping(port, Tls(ca_path=str(path)))
+            ping(port, ServerTrust(ca_path=str(path)))
     with pytest.raises(ConnectionFailed, match="certificate does not pass"):
-        ping(port, Tls(ca_path=str(tmp_path)))  # a directory without any
+        ping(port, ServerTrust(ca_path=str(tmp_path)))  # a directory without any
 
 
 # --- before the WebSocket is up --------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_bad_ca_path(serve: Serve, tmp_path: Path) -> None:
 )
 def test_not_a_websocket(serve: Serve, handler: Handler, words: str) -> None:
     with pytest.raises(ConnectionFailed, match=re.escape(words)) as caught:
-        ping(serve(handler), Tls(validate=False))
+        ping(serve(handler), ServerTrust(validate=False))
     assert isinstance(caught.value, NoJsonRpc) == ("(HTTP 404)" in str(caught.value))
     assert "Canary" not in str(caught.value)
     assert len(str(caught.value)) < 300
@@ -334,7 +334,7 @@ def test_no_redirect_is_followed_and_no_proxy_used(
     port = serve(redirect)
     for count, _place in enumerate(PLACES, 1):
         with pytest.raises(ConnectionFailed, match=rf"HTTP {status}|to another place"):
-            ping(port, Tls(validate=False))
+            ping(port, ServerTrust(validate=False))
         assert asked == ["/api/current"] * count
         assert select.select([listener], [], [], 0)[0] == []
 
@@ -342,16 +342,16 @@ def test_no_redirect_is_followed_and_no_proxy_used(
 def test_plain_http_is_sent_on_to_https(serve: Serve) -> None:
     port = serve(plain(307, Location="https://127.0.0.1/api/current"), tls=False)
     with pytest.raises(ConnectionFailed, match="plain http on to https"):
-        ping(port, Tls(), secure=False)
+        ping(port, ServerTrust(), secure=False)
 
 
 def test_plain_works(serve: Serve) -> None:
-    assert ping(serve(talk(pong), tls=False), Tls(), secure=False) == "pong"
+    assert ping(serve(talk(pong), tls=False), ServerTrust(), secure=False) == "pong"
 
 
 def test_no_tls_there(serve: Serve) -> None:
     with pytest.raises(ConnectionFailed, match="no TLS on port"):
-        ping(serve(talk(pong), tls=False), Tls(validate=False))
+        ping(serve(talk(pong), tls=False), ServerTrust(validate=False))
 
 
 @pytest.fixture
@@ -364,13 +364,13 @@ def test_refused(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     listener.close()
     with pytest.raises(ConnectionFailed, match=f"no connection to port {port}: refused"):
-        ping(port, Tls())
+        ping(port, ServerTrust())
 
 
 @pytest.mark.parametrize("secure", [True, False])
 def test_silent(listener: socket.socket, secure: bool) -> None:
     with pytest.raises(ConnectionFailed, match=r"open but silent|did not answer in"):
-        ping(listener.getsockname()[1], Tls(), secure=secure, timeout=0.2)
+        ping(listener.getsockname()[1], ServerTrust(), secure=secure, timeout=0.2)
 
 
 @pytest.mark.parametrize("secure", [True, False])
@@ -383,18 +383,18 @@ def test_hung_up_at_once(listener: socket.socket, secure: bool) -> None:
     thread = threading.Thread(target=accept, daemon=True)
     thread.start()
     with pytest.raises(ConnectionFailed, match=r"the connection broke|no TLS on port"):
-        ping(listener.getsockname()[1], Tls(validate=False), secure=secure)
+        ping(listener.getsockname()[1], ServerTrust(validate=False), secure=secure)
 
 
 def test_unknown_name() -> None:
     with pytest.raises(ConnectionFailed, match="this name is not known") as caught:
-        ping(443, Tls(), host="truenas.invalid")
+        ping(443, ServerTrust(), host="truenas.invalid")
     assert str(caught.value).startswith("truenas.invalid: ")
 
 
 def test_label_too_long_for_a_name() -> None:
     with pytest.raises(ConnectionFailed, match="Check url"):
-        ping(443, Tls(), host="a" * 64 + ".lan")
+        ping(443, ServerTrust(), host="a" * 64 + ".lan")
 
 
 # --- while talking ---------------------------------------------------------------------------------------------------
@@ -411,7 +411,7 @@ def test_label_too_long_for_a_name() -> None:
 )
 def test_trouble_while_talking(serve: Serve, script: Any, words: str) -> None:
     with pytest.raises(ConnectionLost, match=re.escape(words)):
-        ping(serve(talk(script)), Tls(validate=False))
+        ping(serve(talk(script)), ServerTrust(validate=False))
 
 
 def test_no_answer_in_time(serve: Serve) -> None:
@@ -419,7 +419,7 @@ def test_no_answer_in_time(serve: Serve) -> None:
         return
 
     with pytest.raises(ConnectionLost, match=r"no answer in .* while waiting for core.ping"):
-        ping(serve(talk(nothing)), Tls(validate=False), timeout=0.3)
+        ping(serve(talk(nothing)), ServerTrust(validate=False), timeout=0.3)
 
 
 def test_cut_in_the_middle(serve: Serve) -> None:
@@ -429,7 +429,7 @@ def test_cut_in_the_middle(serve: Serve) -> None:
         channel._req.transport.abort()  # type: ignore[union-attr]
 
     port = serve(talk(pong, cut))
-    middleware = reach(port, Tls(validate=False))
+    middleware = reach(port, ServerTrust(validate=False))
     assert middleware.call("core.ping") == "pong"
     with pytest.raises(ConnectionLost, match=r"the connection broke while waiting for ups.update"):
         middleware.call("ups.update", {})
@@ -508,7 +508,7 @@ def test_pings_are_no_answer(serve: Serve) -> None:
             await asyncio.sleep(0.05)
 
     with pytest.raises(ConnectionLost, match=r"no answer in .* while waiting for core\.ping"):
-        ping(serve(talk(alive)), Tls(validate=False), timeout=0.3)
+        ping(serve(talk(alive)), ServerTrust(validate=False), timeout=0.3)
 
 
 @pytest.mark.parametrize(
@@ -526,5 +526,5 @@ def test_a_truenas_before_25_04(serve: Serve, status: int, location: str, old: b
     """Its web server sends what it does not know on to the web interface; nothing else does that."""
     headers = {"Location": location} if location else {}
     with pytest.raises(ConnectionFailed) as caught:
-        ping(serve(plain(status, **headers)), Tls(validate=False))
+        ping(serve(plain(status, **headers)), ServerTrust(validate=False))
     assert isinstance(caught.value, NoJsonRpc) is old

@@ -20,18 +20,18 @@ from ansible_collections.homelab.nut.plugins.module_utils._truenas import midclt
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.midclt import (
     Completed,
     Midclt,
-    connect,
-    find,
+    find_midclt,
+    open_midclt,
     run_program,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import (
-    BadAnswer,
     CallFailed,
     ConnectionFailed,
     ConnectionLost,
     JobFailed,
     LoginFailed,
     MethodMissing,
+    NotAnAnswer,
 )
 
 SECRET = "Canary-1 \"'\\ $x\n\u00e4\u2028\U0001f50b"  # what a shell, JSON or a terminal might spoil
@@ -144,7 +144,7 @@ def test_results(fake: Fake, out: str, value: Any) -> None:
 
 @pytest.mark.parametrize("out", ["", "\n", "{'not': 'json'}\n", '{"cut": ', "[Canary"])
 def test_garbage(fake: Fake, out: str) -> None:
-    with pytest.raises(BadAnswer, match=r"nas: what midclt printed for ups\.config is not an answer") as caught:
+    with pytest.raises(NotAnAnswer, match=r"nas: what midclt printed for ups\.config is not an answer") as caught:
         fake.answers(ups__config=[{"out": out}]).call("ups.config")
     assert "Canary" not in str(caught.value)
 
@@ -264,7 +264,7 @@ def test_isolated_python_keeps_its_path(tmp_path: Path) -> None:
 def test_first_line(tmp_path: Path, first: str, python: list[str] | None) -> None:
     program = tmp_path / "midclt"
     program.write_text(f"{first}\nmore\n")
-    assert module._interpreter(program) == python
+    assert module._find_interpreter(program) == python
 
 
 def shell(directory: Path, help_text: str) -> Path:
@@ -356,10 +356,10 @@ def test_nothing_of_it_for_older_python() -> None:
         ),
         (
             "Traceback (most recent call last):\n  x\nModuleNotFoundError: No module named 'y'\n",
-            BadAnswer,
+            NotAnAnswer,
             "midclt ended with exit code 1 while waiting for ups.update: ModuleNotFoundError: No module named 'y'.",
         ),
-        ("", BadAnswer, "midclt ended with exit code 1 while waiting for ups.update. Whether it was"),
+        ("", NotAnAnswer, "midclt ended with exit code 1 while waiting for ups.update. Whether it was"),
     ],
 )
 def test_errors(fake: Fake, err: str, kind: type[Exception], words: str) -> None:
@@ -389,7 +389,7 @@ def test_ended_by_a_signal() -> None:
     def run(_argv: Sequence[str], _stdin: str | None, _seconds: float) -> Completed:
         return Completed(-9, "", "")
 
-    with pytest.raises(BadAnswer, match=r"midclt was ended by signal 9 while waiting for ups\.config"):
+    with pytest.raises(NotAnAnswer, match=r"midclt was ended by signal 9 while waiting for ups\.config"):
         Midclt(sys.executable, "nas", run=with_help(run)).call("ups.config")
 
 
@@ -455,19 +455,19 @@ def test_job_without_end(fake: Fake) -> None:
 
 
 def test_find(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find(str(fake.directory)) == str(fake.program)
-    assert find(str(tmp_path)) is None
+    assert find_midclt(str(fake.directory)) == str(fake.program)
+    assert find_midclt(str(tmp_path)) is None
     monkeypatch.setenv("PATH", f"{tmp_path}:{fake.directory}")
-    assert find() == str(fake.program)
+    assert find_midclt() == str(fake.program)
 
 
 def test_connect(fake: Fake, tmp_path: Path) -> None:
     fake.answers(core__ping=[{"out": "pong\n"}])
-    box = connect(30, path=str(fake.directory))
+    box = open_midclt(30, path=str(fake.directory))
     assert (box.call("core.ping"), box.host) == ("pong", os.uname().nodename)
     box.close()
     with pytest.raises(ConnectionFailed, match=r"there is no midclt here.*Run this on TrueNAS itself"):
-        connect(30, path=str(tmp_path))
+        open_midclt(30, path=str(tmp_path))
 
 
 @pytest.mark.parametrize("path", [None, "", "/nowhere", ":/nowhere:"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import scrub
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import mask_secrets
 
 LINES = '[x]\n  password = "Canary one"\n\tcommunity=Canary2 # see\n'
 
@@ -41,4 +41,4 @@ LINES = '[x]\n  password = "Canary one"\n\tcommunity=Canary2 # see\n'
     ],
 )
 def test_scrub(text: str, secrets: list[str], clean: str) -> None:
-    assert scrub(text, secrets) == clean
+    assert mask_secrets(text, secrets) == clean

@@ -247,9 +247,9 @@ def sent(spec: dict[str, Any], field: str, value: Any) -> dict[str, Any] | None:
     """What the module sends for this option; None if it refuses it, or Ansible does."""
     checked = ArgumentSpecValidator({field: spec[field]}).validate({field: value})
     given = {field: checked.validated_parameters[field]}
-    if checked.error_messages or ups.problems(given):
+    if checked.error_messages or ups.find_problems(given):
         return None
-    return ups.normalise(given)
+    return ups.normalise_settings(given)
 
 
 def test_enough_of_them() -> None:
@@ -277,7 +277,7 @@ def upsmon_lives_with(settings: Mapping[str, Any]) -> None:
     """NUT's own grammar reads from TrueNAS's unquoted, unescaped files what was meant."""
     whole = {**stand_in.DEFAULTS, **settings}
     files = stand_in.render(whole)
-    monitor, *others = [line.words for line in grammar.parse(files["upsmon.conf"])]
+    monitor, *others = [line.words for line in grammar.parse_lines(files["upsmon.conf"])]
     name = f"{whole['identifier']}@{whole['remotehost']}:{whole['remoteport']}"
     assert monitor == ("MONITOR", name, "1", whole["monuser"], whole["monpwd"], "SLAVE")
     host = whole["remotehost"]
@@ -291,7 +291,7 @@ def upsmon_lives_with(settings: Mapping[str, Any]) -> None:
     }
     assert {words[0]: words[1] for words in others if words[0] != "NOTIFYFLAG"} == expected
     assert all(len(words) == (3 if words[0] == "NOTIFYFLAG" else 2) for words in others)
-    rules = [line.words for line in grammar.parse(files["upssched.conf"])]
+    rules = [line.words for line in grammar.parse_lines(files["upssched.conf"])]
     if whole["shutdown"] == "BATT":
         assert ("AT", "ONBATT", "*", "START-TIMER", "SHUTDOWN", str(whole["shutdowntimer"])) in rules
 

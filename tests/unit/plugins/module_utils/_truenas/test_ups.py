@@ -13,20 +13,20 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import gramm
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import OptionError
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.ups import (
     SECRETS,
-    Service,
-    Step,
-    Wanted,
-    plan,
-    predict,
-    problems,
-    redact,
+    ServiceState,
+    UpsStep,
+    WantedSettings,
+    find_problems,
+    plan_steps,
+    predict_result,
+    redact_settings,
 )
 from ansible_collections.homelab.nut.tests.unit.support.truenas_replay import RELEASES, Replay
 from hypothesis import given
 from hypothesis import strategies as st
 
-RUNNING = Service(enable=True, state="RUNNING")
-STOPPED = Service(enable=False, state="STOPPED")
+RUNNING = ServiceState(enable=True, state="RUNNING")
+STOPPED = ServiceState(enable=False, state="STOPPED")
 
 
 def fresh(**settings: Any) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def fresh(**settings: Any) -> dict[str, Any]:
     ],
 )
 def test_refused_values(option: str, value: Any, reason: str) -> None:
-    (found,) = problems({option: value})
+    (found,) = find_problems({option: value})
     assert found.startswith(f"{option}: ")
     assert reason in found
     assert "secret" not in found
@@ -133,26 +133,26 @@ def test_refused_values(option: str, value: Any, reason: str) -> None:
     ],
 )
 def test_accepted_values(option: str, value: Any) -> None:
-    assert problems({option: value}) == []
+    assert find_problems({option: value}) == []
 
 
 @given(st.text(max_size=20))
 def test_accepted_login_word_survives_nut(value: str) -> None:
     """In `MONITOR ups@host 1 user WORD SLAVE` NUT must read an accepted word as one word, letter by letter."""
-    if not problems({"monpwd": value}):
-        (line,) = grammar.parse(f"MONITOR ups@host 1 user {value} SLAVE\n")
+    if not find_problems({"monpwd": value}):
+        (line,) = grammar.parse_lines(f"MONITOR ups@host 1 user {value} SLAVE\n")
         assert line.words == ("MONITOR", "ups@host", "1", "user", value, "SLAVE")
 
 
 @given(st.text(min_size=1, max_size=60))
 def test_reasons_never_repeat_a_secret(value: str) -> None:
     marked = f"Canary{value}"
-    for found in problems({"monpwd": marked, "monuser": "ok"}):
+    for found in find_problems({"monpwd": marked, "monuser": "ok"}):
         assert "Canary" not in found
 
 
-def wanted(present: bool = True, **settings: Any) -> Wanted:
-    return Wanted(present, settings)
+def wanted(present: bool = True, **settings: Any) -> WantedSettings:
+    return WantedSettings(present, settings)
 
 
 SECONDARY = {"mode": "SLAVE", "remotehost": "192.0.2.10", "monuser": "truenas", "monpwd": "x"}
@@ -161,51 +161,51 @@ SECONDARY = {"mode": "SLAVE", "remotehost": "192.0.2.10", "monuser": "truenas", 
 @pytest.mark.parametrize(
     ("current", "service", "goal", "steps"),
     [
-        ({}, STOPPED, SECONDARY, [Step("update", SECONDARY), Step("enable"), Step("start")]),
+        ({}, STOPPED, SECONDARY, [UpsStep("update", SECONDARY), UpsStep("enable"), UpsStep("start")]),
         (SECONDARY, RUNNING, SECONDARY, []),
-        (SECONDARY, RUNNING, {"monpwd": "y"}, [Step("update", {"monpwd": "y"}, live=True)]),
-        (SECONDARY, Service(False, "RUNNING"), SECONDARY, [Step("enable")]),
-        (SECONDARY, Service(True, "STOPPED"), SECONDARY, [Step("start")]),
-        (SECONDARY, Service(True, "UNKNOWN"), SECONDARY, [Step("stop"), Step("start")]),
+        (SECONDARY, RUNNING, {"monpwd": "y"}, [UpsStep("update", {"monpwd": "y"}, live=True)]),
+        (SECONDARY, ServiceState(False, "RUNNING"), SECONDARY, [UpsStep("enable")]),
+        (SECONDARY, ServiceState(True, "STOPPED"), SECONDARY, [UpsStep("start")]),
+        (SECONDARY, ServiceState(True, "UNKNOWN"), SECONDARY, [UpsStep("stop"), UpsStep("start")]),
         ({**SECONDARY, "hostsync": 99}, RUNNING, SECONDARY, []),
         ({**SECONDARY, "shutdowncmd": None}, RUNNING, {"shutdowncmd": ""}, []),
         ({**SECONDARY, "nocommwarntime": 0}, RUNNING, {"nocommwarntime": 0}, []),
         ({"driver": "usbhid-ups", "port": "auto"}, RUNNING, {"mode": "MASTER"}, []),
     ],
 )
-def test_plan(current: dict[str, Any], service: Service, goal: dict[str, Any], steps: list[Step]) -> None:
-    assert plan(fresh(**current), service, wanted(**goal)) == tuple(steps)
+def test_plan(current: dict[str, Any], service: ServiceState, goal: dict[str, Any], steps: list[UpsStep]) -> None:
+    assert plan_steps(fresh(**current), service, wanted(**goal)) == tuple(steps)
 
 
 @pytest.mark.parametrize(
     ("current", "service", "steps"),
     [
         ({}, STOPPED, []),
-        ({}, RUNNING, [Step("stop"), Step("disable")]),
+        ({}, RUNNING, [UpsStep("stop"), UpsStep("disable")]),
         # A UPS of its own: its login is none of ours.
-        ({"driver": "d", "port": "auto", "monpwd": "own"}, RUNNING, [Step("stop"), Step("disable")]),
-        (SECONDARY, STOPPED, [Step("update", {"monuser": "upsmon", "monpwd": "fixmepass"})]),
+        ({"driver": "d", "port": "auto", "monpwd": "own"}, RUNNING, [UpsStep("stop"), UpsStep("disable")]),
+        (SECONDARY, STOPPED, [UpsStep("update", {"monuser": "upsmon", "monpwd": "fixmepass"})]),
         ({**SECONDARY, "monuser": "upsmon", "monpwd": "fixmepass"}, STOPPED, []),
         # TrueNAS refuses MASTER without both.
         (
             {**SECONDARY, "monuser": "upsmon", "driver": "d", "port": "auto"},
             STOPPED,
-            [Step("update", {"mode": "MASTER", "monpwd": "fixmepass"})],
+            [UpsStep("update", {"mode": "MASTER", "monpwd": "fixmepass"})],
         ),
-        ({**SECONDARY, "driver": "d"}, STOPPED, [Step("update", {"monuser": "upsmon", "monpwd": "fixmepass"})]),
+        ({**SECONDARY, "driver": "d"}, STOPPED, [UpsStep("update", {"monuser": "upsmon", "monpwd": "fixmepass"})]),
     ],
 )
-def test_plan_absent(current: dict[str, Any], service: Service, steps: list[Step]) -> None:
-    assert plan(fresh(**current), service, wanted(present=False, mode="SLAVE", monpwd="ignored")) == tuple(steps)
+def test_plan_absent(current: dict[str, Any], service: ServiceState, steps: list[UpsStep]) -> None:
+    assert plan_steps(fresh(**current), service, wanted(present=False, mode="SLAVE", monpwd="ignored")) == tuple(steps)
 
 
 @pytest.mark.parametrize("present", [True, False])
-@pytest.mark.parametrize("service", [RUNNING, STOPPED, Service(False, "UNKNOWN")])
+@pytest.mark.parametrize("service", [RUNNING, STOPPED, ServiceState(False, "UNKNOWN")])
 @pytest.mark.parametrize("current", [{}, SECONDARY, {"driver": "d", "port": "p", **SECONDARY}])
-def test_what_was_predicted_needs_no_steps(present: bool, service: Service, current: dict[str, Any]) -> None:
+def test_what_was_predicted_needs_no_steps(present: bool, service: ServiceState, current: dict[str, Any]) -> None:
     goal = wanted(present, **SECONDARY, nocommwarntime=0, shutdowncmd="")
-    steps = plan(fresh(**current), service, goal)
-    assert plan(*predict(fresh(**current), service, steps), goal) == ()
+    steps = plan_steps(fresh(**current), service, goal)
+    assert plan_steps(*predict_result(fresh(**current), service, steps), goal) == ()
 
 
 @pytest.mark.parametrize(
@@ -213,18 +213,18 @@ def test_what_was_predicted_needs_no_steps(present: bool, service: Service, curr
 )
 def test_impossible_goal(goal: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="needed for mode"):
-        plan(fresh(), STOPPED, wanted(**goal))
+        plan_steps(fresh(), STOPPED, wanted(**goal))
 
 
 def test_redact() -> None:
     old, new = fresh(monpwd="one", options="", extrausers="x"), fresh(monpwd="two", options="z", extrausers="x")
-    assert {name: redact(old)[name] for name in SECRETS} == {
+    assert {name: redact_settings(old)[name] for name in SECRETS} == {
         "monpwd": "(hidden)",
         "extrausers": "(hidden)",
         "options": "",
         "optionsupsd": "",
     }
-    assert {name: redact(new, old)[name] for name in SECRETS} == {
+    assert {name: redact_settings(new, old)[name] for name in SECRETS} == {
         "monpwd": "(hidden, another value)",
         "extrausers": "(hidden)",
         "options": "(hidden, another value)",

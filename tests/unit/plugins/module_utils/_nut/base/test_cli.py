@@ -5,7 +5,13 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.cli import OK, USAGE, Left, Parser, for_terminals
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.cli import (
+    OK,
+    USAGE,
+    Parser,
+    ProgramExit,
+    make_printing,
+)
 
 
 class Program:
@@ -23,7 +29,7 @@ class Program:
 
     def refused(self, *arguments: str) -> int:
         """Return the code that it left with."""
-        with pytest.raises(Left) as caught:
+        with pytest.raises(ProgramExit) as caught:
             self.parser.parse_args(list(arguments))
         return caught.value.code
 
@@ -76,5 +82,5 @@ def test_the_help_of_a_command_shows_its_own_options() -> None:
 
 def test_what_is_said_can_be_shown() -> None:
     said: list[str] = []
-    for_terminals(said.append)("one\n\x1b[2Jtwo")
+    make_printing(said.append)("one\n\x1b[2Jtwo")
     assert said == ["one\n\\x1b[2Jtwo"]

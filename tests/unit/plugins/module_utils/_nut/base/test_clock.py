@@ -13,13 +13,13 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock
 
 def test_boot_id(tmp_path: Path) -> None:
     (tmp_path / "id").write_text("abc\n")
-    assert clock.boot_id(tmp_path / "id") == "abc"
-    assert clock.boot_id(tmp_path / "none") == ""
+    assert clock.read_boot_id(tmp_path / "id") == "abc"
+    assert clock.read_boot_id(tmp_path / "none") == ""
 
 
 def test_boottime_never_goes_back() -> None:
-    before = clock.boottime()
-    assert before <= clock.boottime()
+    before = clock.read_boottime()
+    assert before <= clock.read_boottime()
     assert before == pytest.approx(float(Path("/proc/uptime").read_text().split()[0]), abs=60)
 
 
@@ -27,7 +27,7 @@ def test_stamp_is_in_the_zone_of_the_environment(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TZ", "Etc/GMT-2")
     time.tzset()
     try:
-        assert clock.stamp(0) == "1970-01-01 02:00:00 +0200"
+        assert clock.format_time(0) == "1970-01-01 02:00:00 +0200"
     finally:
         monkeypatch.undo()
         time.tzset()

@@ -43,7 +43,7 @@ def new(folder: Path, *names: str) -> dict[Path, str]:
 def test_a_set(folder: Path) -> None:
     umask = os.umask(0o777)
     try:
-        files.replace(new(folder, "a", "b", "c"), 0o640, OWN)
+        files.replace_files(new(folder, "a", "b", "c"), 0o640, OWN)
     finally:
         os.umask(umask)
     assert read(folder) == {name: f"new {name}\n" for name in "abc"}
@@ -52,12 +52,12 @@ def test_a_set(folder: Path) -> None:
 
 def test_who_reads_the_old_one_reads_it_to_its_end(folder: Path) -> None:
     with (folder / "a").open() as reader:
-        files.replace(new(folder, "a"), 0o640)
+        files.replace_files(new(folder, "a"), 0o640)
         assert reader.read() == OLD["a"]
 
 
 def test_bytes_that_are_no_utf8(folder: Path) -> None:
-    files.replace({folder / "a": "# B\udcfcro\n"}, 0o640)
+    files.replace_files({folder / "a": "# B\udcfcro\n"}, 0o640)
     assert (folder / "a").read_bytes() == b"# B\xfcro\n"
 
 
@@ -75,7 +75,7 @@ def test_a_full_disk_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         files.WriteError, match=r"could not be written: No space left on device\. The files are as they"
     ):
-        files.replace(new(folder, "a", "b", "c"), 0o640)
+        files.replace_files(new(folder, "a", "b", "c"), 0o640)
     assert read(folder) == OLD
 
 
@@ -85,7 +85,7 @@ def test_a_folder_in_the_way(folder: Path) -> None:
     with pytest.raises(
         files.WriteError, match=rf"{folder}/c could not be written: Is a directory\. {folder}/a had been"
     ):
-        files.replace(new(folder, "a", "c", "b"), 0o640)
+        files.replace_files(new(folder, "a", "c", "b"), 0o640)
     assert [(folder / name).read_text() for name in "ab"] == ["new a\n", OLD["b"]]
     assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "c"]
 
@@ -96,15 +96,15 @@ def test_a_folder_in_the_way(folder: Path) -> None:
 )
 def test_what_can_not_be_written_is_said(folder: Path, texts: dict[str, str], owner: Any, said: str) -> None:
     with pytest.raises(files.WriteError, match=said):
-        files.replace({folder / name: text for name, text in texts.items()}, 0o640, owner)
+        files.replace_files({folder / name: text for name, text in texts.items()}, 0o640, owner)
     assert read(folder) == OLD
 
 
 def test_ids() -> None:
-    assert files.ids(("root", "root")) == (0, 0)
-    assert files.ids((7, 8)) == (7, 8)
+    assert files.resolve_owner(("root", "root")) == (0, 0)
+    assert files.resolve_owner((7, 8)) == (7, 8)
     with pytest.raises(KeyError):
-        files.ids(("root", "no-such-group"))
+        files.resolve_owner(("root", "no-such-group"))
 
 
 # What killed writers left
@@ -116,16 +116,16 @@ def test_a_sweep_takes_what_is_ours_and_nothing_else(folder: Path) -> None:
     others = (".a.swp", ".upsd.users.abc", "homelab-nut-x")
     for name in others:
         (folder / name).write_text("")
-    files.sweep([folder, folder / "nowhere"])
+    files.sweep_temporary_files([folder, folder / "nowhere"])
     assert set(read(folder)) == {*OLD, *others}
 
 
 def test_a_sweep_leaves_who_still_writes(folder: Path) -> None:
-    scratch, handle = files.stage(folder / "a", "new a\n", 0o640)
-    files.sweep([folder])
+    scratch, handle = files.stage_file(folder / "a", "new a\n", 0o640)
+    files.sweep_temporary_files([folder])
     assert scratch.read_text() == "new a\n"
     os.close(handle)
-    files.sweep([folder])
+    files.sweep_temporary_files([folder])
     assert read(folder) == OLD
 
 
@@ -135,20 +135,20 @@ def test_a_sweep_between_a_file_and_its_lock(folder: Path, monkeypatch: pytest.M
     def mkstemp(**options: Any) -> tuple[int, str]:
         made.append(real(**options))
         if len(made) == 1:
-            files.sweep([folder])
+            files.sweep_temporary_files([folder])
         return made[-1]
 
     monkeypatch.setattr(files.tempfile, "mkstemp", mkstemp)
-    files.replace(new(folder, "a"), 0o640)
+    files.replace_files(new(folder, "a"), 0o640)
     assert len(made) == 2
     assert read(folder) == {**OLD, "a": "new a\n"}
 
 
 def test_scratch(tmp_path: Path) -> None:
-    with files.scratch(tmp_path) as scratch:
+    with files.make_scratch_folder(tmp_path) as scratch:
         assert stat.S_IMODE(scratch.stat().st_mode) == 0o700
         (scratch / "upsd.users").write_text("password")
-        files.sweep_scratch(tmp_path)
+        files.sweep_scratch_folders(tmp_path)
         assert (scratch / "upsd.users").read_text() == "password"  # its maker is alive
     assert not list(tmp_path.iterdir())
 
@@ -161,7 +161,7 @@ def test_the_scratch_of_a_killed_run(tmp_path: Path) -> None:
         (folder / "file").write_text("text")
     (left / "link").symlink_to(precious)
     (tmp_path / f"{files.CHECK}link").symlink_to(precious)
-    files.sweep_scratch(tmp_path)
+    files.sweep_scratch_folders(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{files.CHECK}link", "precious"]
     assert (precious / "file").read_text() == "text"
 
@@ -200,7 +200,7 @@ def test_another_run_is_waited_for(tmp_path: Path) -> None:
     with (
         held(path),
         pytest.raises(files.Busy, match=r"another run is configuring NUT.*waited for 3 s"),
-        files.alone(path, 3, clock, clock.pause),
+        files.hold_lock(path, 3, clock, clock.pause),
     ):
         pass
     assert clock.now >= 3
@@ -216,7 +216,7 @@ def test_a_run_goes_on_when_the_other_is_through(tmp_path: Path) -> None:
                 other.kill()  # however it ends: the kernel drops the lock
                 other.wait(20)
 
-        with files.alone(path, 60, clock, pause):
+        with files.hold_lock(path, 60, clock, pause):
             assert clock.now < 3
             with path.open() as file, pytest.raises(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

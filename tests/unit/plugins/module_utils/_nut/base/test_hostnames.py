@@ -39,14 +39,14 @@ def test_resolving_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(socket, "getaddrinfo", dead_name_server)
     try:
         with pytest.raises(TimeoutError, match=r"not resolved within 0\.1 s"):
-            hostnames.resolve("pve", 0.1)
+            hostnames.resolve_name("pve", 0.1)
     finally:
         answered.set()
 
 
 def test_resolve() -> None:
-    assert hostnames.resolve("192.0.2.3", 1) == ("192.0.2.3",)
-    assert {hostnames.normal_address(address) for address in hostnames.resolve("localhost", 5)} == {"127.0.0.1"}
+    assert hostnames.resolve_name("192.0.2.3", 1) == ("192.0.2.3",)
+    assert {hostnames.normal_address(address) for address in hostnames.resolve_name("localhost", 5)} == {"127.0.0.1"}
 
 
 def test_all_names_are_looked_up_at_once() -> None:
@@ -59,7 +59,7 @@ def test_all_names_are_looked_up_at_once() -> None:
             raise OSError("no such name")
         return [] if name == "empty" else [f"192.0.2.{len(name)}"]
 
-    found, problems = hostnames.resolve_all(["nas", "away", "empty", "fe80::1%eth0"], 60, resolve)
+    found, problems = hostnames.resolve_names(["nas", "away", "empty", "fe80::1%eth0"], 60, resolve)
     assert found == {"nas": ("192.0.2.3",), "away": (), "empty": (), "fe80::1%eth0": ("fe80::1%eth0",)}
     assert {name: str(error) for name, error in problems.items()} == {
         "away": "no such name",
@@ -76,7 +76,7 @@ def test_names_share_one_time_limit() -> None:
         return ["192.0.2.5"]
 
     try:
-        found, problems = hostnames.resolve_all(["a", "b", "nas"], 1, resolve)
+        found, problems = hostnames.resolve_names(["a", "b", "nas"], 1, resolve)
     finally:
         answered.set()
     assert found == {"a": (), "b": (), "nas": ("192.0.2.5",)}

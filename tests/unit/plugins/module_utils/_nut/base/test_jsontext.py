@@ -30,7 +30,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
     watch,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import AddressCache
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.fingerprint import Fingerprint
 from hypothesis import HealthCheck, given, settings
@@ -74,7 +74,7 @@ def spoil(whole: Any, where: tuple[Any, ...], evil: str | None) -> str:
 @pytest.mark.parametrize("text", EVIL)
 def test_json_is_a_value_or_a_value_error(text: str) -> None:
     try:
-        value = jsontext.parse(text)
+        value = jsontext.parse_json(text)
     except ValueError:
         return
     json.dumps(value)
@@ -86,16 +86,16 @@ def test_json_is_a_value_or_a_value_error(text: str) -> None:
 )
 def test_what_is_no_plain_json(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
-        jsontext.parse(text)
+        jsontext.parse_json(text)
     assert not isinstance(caught.value, RecursionError)
 
 
 def test_what_is_plain_json() -> None:
-    assert jsontext.parse('{"a": [1, 2.5, "b", null, true, -9223372036854775808]}') == {
+    assert jsontext.parse_json('{"a": [1, 2.5, "b", null, true, -9223372036854775808]}') == {
         "a": [1, 2.5, "b", None, True, -(2**63)]
     }
-    assert jsontext.parse("[" * 60 + "]" * 60)
-    assert jsontext.parse('{"a": 1}', pairs=list) == [("a", 1)]
+    assert jsontext.parse_json("[" * 60 + "]" * 60)
+    assert jsontext.parse_json('{"a": 1}', pairs=list) == [("a", 1)]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_is_plain_json() -> None:
     ],
 )
 def test_numbers(value: object, number: float | None) -> None:
-    assert jsontext.number(value) == number
+    assert jsontext.to_finite_number(value) == number
 
 
 # --- loaders
@@ -123,7 +123,7 @@ def test_numbers(value: object, number: float | None) -> None:
 
 FINGERPRINT = Fingerprint("051d", "0002", "5B1234T56789", "1-4")
 FINDER = selection.Finder({"nas": selection.Selector(ids=((100, None),), tags=("nas",))}, Path("/dev/null"))
-NOTED = notes.Noted(True, 1010.0, 1020.0)
+NOTED = notes.MachineNotes(True, 1010.0, 1020.0)
 ENTRY = '{"__REALTIME_TIMESTAMP": "1000000000000000", "MESSAGE": "m", "MESSAGE_ID": "i", "_SYSTEMD_UNIT": "u"}'
 POLICY = {
     "version": 1,
@@ -151,7 +151,7 @@ def load_kept_guests(path: Path) -> object:
 
 def load_plan(path: Path) -> object:
     try:
-        data = jsontext.parse(path.read_bytes())
+        data = jsontext.parse_json(path.read_bytes())
         return plan_data.plan_from_dict(data)
     except (ValueError, model.PlanError):
         return None
@@ -159,14 +159,14 @@ def load_plan(path: Path) -> object:
 
 def load_manifest(text: str) -> object:
     try:
-        return sets._load(text)
+        return sets._load_manifest(text)
     except (ValueError, TypeError, LookupError):
         return None
 
 
 def load_report(path: Path) -> object:
     try:
-        return findings.from_json(jsontext.parse(path.read_bytes()))
+        return findings.from_json(jsontext.parse_json(path.read_bytes()))
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -187,21 +187,21 @@ def by_text(load: Callable[[str], object]) -> Callable[[Path], object]:
     return lambda path: load(path.read_text(encoding="utf-8"))
 
 
-GATE = gate.State(
+GATE = gate.GateState(
     "boot",
     "upsmon",
     10.0,
     20.0,
-    {"nas": gate.Watched(1.0, None, None, False)},
-    {"ups": gate.Reading(True, 600.0, 15.0)},
+    {"nas": gate.MachineState(1.0, None, None, False)},
+    {"ups": gate.GateReading(True, 600.0, 15.0)},
     ("rule", "reason"),
     True,
 )
-GATE_REPORT = report.Report(
+GATE_REPORT = report.GateReport(
     "gate", 1e9, 24.5, "down", "all are down", (report.MachineReport("nas", 60.0, 120.0, 20.0, False, False),),
     (report.PowerReport("ups", True, 600.0, 2.0),), ((0.0, "step"),),
 )  # fmt: skip
-STAGES = stages.State(
+STAGES = stages.StagesState(
     boot="boot", since=1.0, mains=2.0, upses=frozenset({"ups"}), low={"nas": 3.0}, begun={"nas": 4.0}, asked={"qm/100": 5.0},
     done={"qm/101": "why"}, fsd=6.0, down=7.0, ours={"qm/101": True}, tries={"qm/101": (1, 8.0)},
 )  # fmt: skip
@@ -213,7 +213,7 @@ HOTPLUG = memory.State(
 )  # fmt: skip
 NOTES = notes.Notes("token", "boot", "pve", 1000.0, 1030.0, {"nas": NOTED}, 1001.5, 1025.0, ((0.5, "step"),))
 GUESTS = json.loads(
-    records.dump(
+    records.dump_record(
         selection.Kept(
             {"nas": selection.KeptStage(FINDER.stages["nas"], (selection.KeptGuest("qm", 100, "mail", 60.0, "why"),))}
         ),
@@ -242,7 +242,7 @@ USB_POLICY = {
     ],
 }
 WATCHED = watch.Memory(
-    "boot", (1.0,), ("192.0.2.1 3493",), (watch.Event("blocked", "192.0.2.5", "w", 2.0, 3.0, 4),), "2.8.0"
+    "boot", (1.0,), ("192.0.2.1 3493",), (watch.WatchEvent("blocked", "192.0.2.5", "w", 2.0, 3.0, 4),), "2.8.0"
 )
 REPORT = {"findings": [{"check": "c", "host": "h", "verdict": "ok", "seen": "s", "todo": ""}]}
 
@@ -262,23 +262,25 @@ NFT = {
 }
 
 LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
-    "gate.resume": (as_json(gate.dump(GATE)), by_text(lambda text: gate.resume(text, "boot", "upsmon", 25.0))),
-    "stages_loop.load": (as_json(records.dump(STAGES, stages_loop.VERSION)), lambda path: stages_loop.load(path, "boot")),
-    "state.load": (as_json(records.dump(HOTPLUG, memory.VERSION)), memory.load),
+    "gate.resume_state": (as_json(gate.dump_state(GATE)), by_text(lambda text: gate.resume_state(text, "boot", "upsmon", 25.0))),
+    "stages_loop.load_state": (
+        as_json(records.dump_record(STAGES, stages_loop.VERSION)),
+        lambda path: stages_loop.load_state(path, "boot")),
+    "state.load": (as_json(records.dump_record(HOTPLUG, memory.VERSION)), memory.load),
     "Finder.kept": (GUESTS, load_kept_guests),
-    "notes.read_notes": (as_json(NOTES.dump()), expect(notes.read_notes, job.RehearsalError)),
-    "aftermath._gate_says": (as_json(records.dump(GATE_REPORT, report.VERSION)), lambda path: aftermath._gate_says(path, NOTES)),
+    "notes.read_notes": (as_json(NOTES.to_json()), expect(notes.read_notes, job.RehearsalError)),
+    "aftermath._gate_result": (as_json(records.dump_record(GATE_REPORT, report.VERSION)), lambda path: aftermath._gate_result(path, NOTES)),
     "systemd.read_journal": (as_json(ENTRY), by_text(lambda text: list(systemd.read_journal([], lambda _command: (0, text))))),
-    "Names": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: Names(path).known),
-    "policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.PolicyError)),
-    "policy.read": (USB_POLICY, expect(policy.read, policy.PolicyError)),
-    "job.read_job": (as_json(JOB.dump()), by_text(expect(job.read_job, job.RehearsalError))),
+    "AddressCache": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: AddressCache(path).known),
+    "policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.ShutdownPolicyError)),
+    "policy.read_policy": (USB_POLICY, expect(policy.read_policy, policy.UsbPolicyError)),
+    "job.read_job": (as_json(JOB.to_json()), by_text(expect(job.read_job, job.RehearsalError))),
     "plan.from_dict": (PLAN, load_plan),
     "findings.from_json": (REPORT, load_report),
-    "sets._load": (MANIFEST, by_text(load_manifest)),
+    "sets._load_manifest": (MANIFEST, by_text(load_manifest)),
     "access.parse_table": (NFT, by_text(access.parse_table)),
-    "watch.load": (as_json(watch.dump(WATCHED)), by_text(lambda text: watch.load(text, "boot"))),
-    "report.read_last": (as_json(records.dump(GATE_REPORT, report.VERSION)), report.read_last),
+    "watch.load_memory": (as_json(watch.dump_memory(WATCHED)), by_text(lambda text: watch.load_memory(text, "boot"))),
+    "report.read_report": (as_json(records.dump_record(GATE_REPORT, report.VERSION)), report.read_report),
 }  # fmt: skip
 
 
@@ -289,15 +291,15 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / "file.json"
     path.write_text(json.dumps(whole))
     wanted = {
-        "gate.resume": GATE,
-        "stages_loop.load": (STAGES, ""),
+        "gate.resume_state": GATE,
+        "stages_loop.load_state": (STAGES, ""),
         "state.load": HOTPLUG,
         "notes.read_notes": NOTES,
         "job.read_job": JOB,
-        "aftermath._gate_says": ("all are down", 1e9 + 24.5),
-        "Names": {"nas": ("192.0.2.20",)},
-        "watch.load": WATCHED,
-        "report.read_last": GATE_REPORT,
+        "aftermath._gate_result": ("all are down", 1e9 + 24.5),
+        "AddressCache": {"nas": ("192.0.2.20",)},
+        "watch.load_memory": WATCHED,
+        "report.read_report": GATE_REPORT,
     }
     found = load(path)
     assert found == wanted[name] if name in wanted else found and not isinstance(found, str)

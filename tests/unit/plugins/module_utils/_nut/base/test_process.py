@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import process
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.process import run_timeout, runner, within
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.process import make_runner, run_timeout, run_within
 
 
 def test_what_a_program_says_and_how_it_ends() -> None:
-    assert runner(10)(("sh", "-c", "echo a; echo b >&2; exit 3")) == (3, "a\nb\n")
+    assert make_runner(10)(("sh", "-c", "echo a; echo b >&2; exit 3")) == (3, "a\nb\n")
 
 
 def test_a_program_that_is_not_there() -> None:
-    assert runner(10)(("/no/such/program",))[0] == 127
+    assert make_runner(10)(("/no/such/program",))[0] == 127
 
 
 def test_a_program_that_hangs() -> None:
-    assert runner(0.2)(("sleep", "60")) == (124, "sleep did not end within 0.2 s")
+    assert make_runner(0.2)(("sleep", "60")) == (124, "sleep did not end within 0.2 s")
 
 
 def test_what_timeout_ends_is_waited_for_as_long() -> None:
@@ -31,7 +31,7 @@ def test_what_timeout_ends_is_waited_for_as_long() -> None:
 
 
 def test_a_program_runs_in_the_c_locale_and_may_say_anything() -> None:
-    assert runner(10)(("sh", "-c", r"printf '%s \377' $LC_ALL")) == (0, "C \ufffd")
+    assert make_runner(10)(("sh", "-c", r"printf '%s \377' $LC_ALL")) == (0, "C \ufffd")
 
 
 def test_a_program_that_no_host_has() -> None:
@@ -56,18 +56,18 @@ def test_the_wrappers_come_last() -> None:
 
 
 def test_work_that_ends_in_time_gives_its_result() -> None:
-    assert within(60, lambda: 42) == 42
+    assert run_within(60, lambda: 42) == 42
 
 
 def test_work_that_fails_raises_its_own_error() -> None:
     with pytest.raises(ZeroDivisionError):
-        within(60, lambda: 1 // 0)
+        run_within(60, lambda: 1 // 0)
 
 
 def test_work_that_hangs_is_left_behind() -> None:
     never = threading.Event()
     try:
         with pytest.raises(TimeoutError, match=r"it did not end within 0\.01 s"):
-            within(0.01, lambda: never.wait(60))
+            run_within(0.01, lambda: never.wait(60))
     finally:
         never.set()

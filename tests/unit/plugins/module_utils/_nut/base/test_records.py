@@ -53,11 +53,11 @@ DATA: dict[str, Any] = {
 
 
 def test_what_fits() -> None:
-    made = records.build(Outer, DATA, "it", str.upper)
+    made = records.build_record(Outer, DATA, "it", str.upper)
     assert made == Outer(
         Inner("A"), (Inner("B", 2),), (1, "X"), None, True, {"A": 1.5, "B": {"C": 2}}, frozenset({"A", "B"})
     )
-    assert records.build(Outer, {"inner": {"name": ""}}, "it") == Outer(Inner(""))
+    assert records.build_record(Outer, {"inner": {"name": ""}}, "it") == Outer(Inner(""))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_fits() -> None:
 )
 def test_what_does_not(change: dict[str, Any], words: str) -> None:
     with pytest.raises(records.RecordError) as caught:
-        records.build(Outer, {**DATA, **change}, "it")
+        records.build_record(Outer, {**DATA, **change}, "it")
     assert words in str(caught.value)
     assert str(caught.value).isprintable()
 
@@ -97,7 +97,7 @@ def test_what_does_not(change: dict[str, Any], words: str) -> None:
 def test_anything_is_read_or_refused(data: Any) -> None:
     for kind in (Outer, status.Facts, model.Plan, Offer):
         try:
-            made: Any = records.build(kind, data, "it")
+            made: Any = records.build_record(kind, data, "it")
         except records.RecordError:
             continue
         assert isinstance(made, kind)
@@ -117,7 +117,7 @@ def test_each_type_of_what_is_read_is_known() -> None:
     for kind in (*kinds, status.Facts, status.UpsFacts, Offer):
         for one in fields(kind):
             with pytest.raises(records.RecordError):
-                records.build(kind, {one.name: json.loads("[[[[0]]]]")}, "it")
+                records.build_record(kind, {one.name: json.loads("[[[[0]]]]")}, "it")
 
 
 # In a file
@@ -126,10 +126,10 @@ WHOLE = Outer(Inner("a\ud800\n"), (Inner("b", 2),), (1.5, "x"), None, True, {"a"
 
 
 def test_what_was_dumped_is_loaded() -> None:
-    text = records.dump(WHOLE, 3)
+    text = records.dump_record(WHOLE, 3)
     assert text.isascii()
     assert json.loads(text) == {"version": 3, **json.loads(json.dumps(asdict(WHOLE), default=sorted))}
-    assert records.load(Outer, text, 3) == WHOLE
+    assert records.load_record(Outer, text, 3) == WHOLE
 
 
 @pytest.mark.parametrize(
@@ -158,29 +158,29 @@ def test_what_was_dumped_is_loaded() -> None:
 )
 def test_a_broken_text_is_no_record(tmp_path: Path, text: str | bytes, words: str) -> None:
     with pytest.raises(records.RecordError) as caught:
-        records.load(Outer, text, 1)
+        records.load_record(Outer, text, 1)
     assert words in str(caught.value)
     path = tmp_path / "file"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert records.recall(Outer, path, 1) is None
+    assert records.recall_record(Outer, path, 1) is None
 
 
 @given(values)
 def test_any_json_is_loaded_or_refused(data: Any) -> None:
     text = json.dumps({"version": 1, "inner": {"name": "a"}, "by_name": data, "all": data})
     try:
-        made = records.load(Outer, text, 1)
+        made = records.load_record(Outer, text, 1)
     except records.RecordError:
         return
-    assert records.load(Outer, records.dump(made, 1), 1) == made
+    assert records.load_record(Outer, records.dump_record(made, 1), 1) == made
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    path.write_text(records.dump(WHOLE, 1))
-    assert records.read(Outer, path, 1) == records.recall(Outer, path, 1) == WHOLE
+    path.write_text(records.dump_record(WHOLE, 1))
+    assert records.read_record(Outer, path, 1) == records.recall_record(Outer, path, 1) == WHOLE
     with pytest.raises(records.RecordError, match="not of version 2"):
-        records.read(Outer, path, 2)
+        records.read_record(Outer, path, 2)
 
 
 def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path) -> None:
@@ -190,9 +190,9 @@ def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path) -> None:
         file.truncate(records.FILE_BYTES + 1)
     for name in ("fifo", "large"):
         with pytest.raises(records.RecordError, match="no file of ours"):
-            records.read(Outer, tmp_path / name, 1)
-        assert records.recall(Outer, tmp_path / name, 1) is None
+            records.read_record(Outer, tmp_path / name, 1)
+        assert records.recall_record(Outer, tmp_path / name, 1) is None
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises((OSError, records.RecordError)):
-            records.read(Outer, path, 1)
-        assert records.recall(Outer, path, 1) is None
+            records.read_record(Outer, path, 1)
+        assert records.recall_record(Outer, path, 1) is None

@@ -46,11 +46,11 @@ class Site:
 
     def replace(self, names: Mapping[str, str] | None = None) -> None:
         texts = {self.folder / name: text for name, text in (NEW if names is None else names).items()}
-        sets.replace(texts, 0o640, OWN, manifest=self.manifest, note=self.note)
+        sets.replace_set(texts, 0o640, OWN, manifest=self.manifest, note=self.note)
 
     def next_run(self) -> str:
         """Do what each run of ours begins with."""
-        with sets.alone(self.room, 0, [self.folder], manifest=self.manifest) as found:
+        with sets.hold_lock_and_recover(self.room, 0, [self.folder], manifest=self.manifest) as found:
             return found
 
     def read(self) -> dict[str, str]:
@@ -150,9 +150,9 @@ def test_a_disk_that_is_read_only_in_the_middle(site: Site, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", replace)
-        with pytest.raises(sets.Unfinished, match=r"some of .*upsd\.users.* are new and some old.*Read-only"):
+        with pytest.raises(sets.UnfinishedSet, match=r"some of .*upsd\.users.* are new and some old.*Read-only"):
             site.replace()
-        with pytest.raises(sets.Unfinished):
+        with pytest.raises(sets.UnfinishedSet):
             site.next_run()
     assert "now all are new" in site.next_run()
     assert site.is_new()
@@ -189,11 +189,11 @@ def draw() -> random.Random:
     return random.Random(seed)  # noqa: S311 - nothing secret
 
 
-def half_done(site: Site) -> list[sets.Entry]:
+def half_done(site: Site) -> list[sets.StagedFile]:
     """Leave a set as a run does that is killed when its first file is in place."""
-    entries = [sets._stage(site.folder / name, text, 0o640, OWN) for name, text in NEW.items()]
+    entries = [sets._stage_file(site.folder / name, text, 0o640, OWN) for name, text in NEW.items()]
     site.manifest.parent.mkdir(mode=0o700)
-    site.manifest.write_text(sets._dump(entries, site.note))
+    site.manifest.write_text(sets._dump_manifest(entries, site.note))
     entries[0].staged.replace(entries[0].path)
     return entries
 
@@ -223,9 +223,9 @@ def test_what_can_not_be_finished_is_undone(site: Site, text: str | None) -> Non
 def test_an_undoing_that_is_killed_loses_no_file(site: Site) -> None:
     """Of a file whose text was right, and whose mode was not, old and new look alike."""
     names = {"nut.conf": OLD["nut.conf"], "upsd.users": "new users\n"}
-    entries = [sets._stage(site.folder / name, text, 0o600, OWN) for name, text in names.items()]
+    entries = [sets._stage_file(site.folder / name, text, 0o600, OWN) for name, text in names.items()]
     site.manifest.parent.mkdir(mode=0o700)
-    site.manifest.write_text(sets._dump(entries, None))
+    site.manifest.write_text(sets._dump_manifest(entries, None))
     entries[0].staged.replace(entries[0].path)
     entries[1].staged.unlink()
     kept = entries[0].kept

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Entry, Unit, UnitError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, JournalEntry, Unit, UnitError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,12 +57,12 @@ UnitFileState=
 
 def test_how_units_stand() -> None:
     runner = Runner(SHOWN)
-    names = [systemd.SERVER, systemd.ALL, systemd.driver("ups"), systemd.driver("spare")]
-    assert systemd.show(names, runner) == {
+    names = [systemd.SERVER, systemd.ALL, systemd.driver_unit("ups"), systemd.driver_unit("spare")]
+    assert systemd.show_units(names, runner) == {
         systemd.SERVER: Unit("active", "enabled", 4711),
         systemd.ALL: Unit("inactive", "disabled", 0),
-        systemd.driver("ups"): ABSENT,
-        systemd.driver("spare"): Unit("failed", "", 0),
+        systemd.driver_unit("ups"): ABSENT,
+        systemd.driver_unit("spare"): Unit("failed", "", 0),
     }
     assert [command[:2] + command[3:] for command in runner.run] == [["systemctl", "show", "--", *names]]
 
@@ -72,30 +72,30 @@ def test_what_else_is_known_of_a_unit() -> None:
         "Id=nut-driver@ups.service\nLoadState=loaded\nActiveState=failed\nSubState=failed\nUnitFileState=enabled\nMainPID=0\n"
         "Result=exit-code\nStateChangeTimestampMonotonic=4000000000\nNeedDaemonReload=yes\n"
     )
-    shown = systemd.show(["nut-driver@ups.service"], Runner(said), booted=1e6)["nut-driver@ups.service"]
+    shown = systemd.show_units(["nut-driver@ups.service"], Runner(said), booted=1e6)["nut-driver@ups.service"]
     assert shown == Unit("failed", "enabled", 0, "failed", "loaded", "exit-code", 1004000.0, outdated=True)
 
 
 def test_a_unit_that_failed_and_whose_files_are_gone() -> None:
     said = "Id=a.service\nLoadState=not-found\nActiveState=failed\nMainPID=0\n"
-    assert systemd.show(["a.service"], Runner(said)) == {"a.service": Unit("failed", "", 0, load="not-found")}
+    assert systemd.show_units(["a.service"], Runner(said)) == {"a.service": Unit("failed", "", 0, load="not-found")}
 
 
 def test_an_alias_answers_by_its_place() -> None:
     said = SHOWN.replace("Id=nut-server.service", "Id=upsd.service")
-    assert systemd.show([systemd.SERVER, "a", "b", "c"], Runner(said))[systemd.SERVER].pid == 4711
+    assert systemd.show_units([systemd.SERVER, "a", "b", "c"], Runner(said))[systemd.SERVER].pid == 4711
 
 
 def test_a_warning_before_the_answer_is_no_unit() -> None:
     said = "Warning: the unit file changed on disk.\n" + SHOWN
-    assert systemd.show([systemd.SERVER, "a", "b", "c"], Runner(said))[systemd.SERVER] == Unit(
+    assert systemd.show_units([systemd.SERVER, "a", "b", "c"], Runner(said))[systemd.SERVER] == Unit(
         "active", "enabled", 4711
     )
 
 
 def test_systemd_does_not_answer() -> None:
     with pytest.raises(UnitError, match="systemctl show: Failed to connect to bus"):
-        systemd.show([systemd.SERVER], Runner("Failed to connect to bus\n", 1))
+        systemd.show_units([systemd.SERVER], Runner("Failed to connect to bus\n", 1))
 
 
 @pytest.mark.parametrize(
@@ -116,20 +116,20 @@ def test_whether_it_runs(active: str, runs: bool) -> None:
 
 def test_a_verb_of_two_words() -> None:
     runner = Runner()
-    systemd.do("disable --now", "a.path", "b.path", runner=runner)
+    systemd.run_systemctl("disable --now", "a.path", "b.path", runner=runner)
     assert runner.run == [["systemctl", "disable", "--now", "--", "a.path", "b.path"]]
 
 
 def test_systemd_refuses() -> None:
     with pytest.raises(UnitError, match=r"systemctl restart x\.service failed: Unit x\.service is masked\.$"):
-        systemd.do("restart", "x.service", runner=Runner("Unit x.service is masked.\n", 1))
+        systemd.run_systemctl("restart", "x.service", runner=Runner("Unit x.service is masked.\n", 1))
 
 
 def test_last_words() -> None:
     runner = Runner("a\nb\n")
-    assert systemd.last_words(systemd.MONITOR, runner, 3) == "a\nb"
+    assert systemd.last_log_lines(systemd.MONITOR, runner, 3) == "a\nb"
     assert runner.run[0][:3] == ["journalctl", "--unit=nut-monitor.service", "--lines=3"]
-    assert systemd.last_words(systemd.MONITOR, Runner("No journal files were found.", 1)) == ""
+    assert systemd.last_log_lines(systemd.MONITOR, Runner("No journal files were found.", 1)) == ""
 
 
 # what a driver's unit says: upsdrvctl is no main process
@@ -173,13 +173,13 @@ def test_which_drivers_start_at_boot(tmp_path: Path) -> None:
 
 
 def test_last_words_are_fit_for_a_terminal() -> None:
-    said = systemd.last_words(systemd.MONITOR, Runner("evil \x1b[2J\x1b]0;pwn\x07 text\nsecond\u202e\n"))
+    said = systemd.last_log_lines(systemd.MONITOR, Runner("evil \x1b[2J\x1b]0;pwn\x07 text\nsecond\u202e\n"))
     assert said == "evil \\x1b[2J\\x1b]0;pwn\\x07 text\nsecond\\u202e"
 
 
 def test_what_systemctl_says_is_one_line() -> None:
     with pytest.raises(systemd.UnitError, match=r"failed: Job failed\. ok: \[pve\]$"):
-        systemd.do("restart", systemd.MONITOR, runner=Runner("Job failed.\nok: [pve]\n", 1))
+        systemd.run_systemctl("restart", systemd.MONITOR, runner=Runner("Job failed.\nok: [pve]\n", 1))
 
 
 def test_the_journal() -> None:
@@ -205,10 +205,10 @@ def test_the_journal() -> None:
     ]
     runner = Runner("".join(f"{json.dumps(line)}\n" for line in lines) + "no JSON\n")
     assert list(systemd.read_journal(["--lines=9"], runner)) == [
-        Entry(1790000000.5, "nut-monitor.service", "on battery"),
-        Entry(1790000000.5, "nut-server.service", "Started it.", "9d1"),
-        Entry(1790000000.5, "nut-monitor.service", "Hi\ufffd"),
-        Entry(1790000000.5, "nut-monitor.service", ""),
+        JournalEntry(1790000000.5, "nut-monitor.service", "on battery"),
+        JournalEntry(1790000000.5, "nut-server.service", "Started it.", "9d1"),
+        JournalEntry(1790000000.5, "nut-monitor.service", "Hi\ufffd"),
+        JournalEntry(1790000000.5, "nut-monitor.service", ""),
     ]
     assert runner.run[0][0] == "journalctl"
     assert runner.run[0][-1] == "--lines=9"

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.table import grid, wrap_row
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.table import format_grid, wrap_row
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
-    assert grid([("name", "s", "why"), ("nas", "60", ""), ("a", "100.5", "x")], "lrl") == [
+    assert format_grid([("name", "s", "why"), ("nas", "60", ""), ("a", "100.5", "x")], "lrl") == [
         "name      s  why",
         "nas      60",
         "a     100.5  x",
@@ -16,11 +16,11 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
 
 
 def test_columns_are_on_the_left_unless_it_is_said() -> None:
-    assert grid([("a", "bb"), ("aaa", "b")], indent="  ") == ["  a    bb", "  aaa  b"]
+    assert format_grid([("a", "bb"), ("aaa", "b")], indent="  ") == ["  a    bb", "  aaa  b"]
 
 
 def test_a_table_without_rows_has_no_lines() -> None:
-    assert grid([]) == []
+    assert format_grid([]) == []
 
 
 def test_a_row_whose_cells_are_wrapped() -> None:

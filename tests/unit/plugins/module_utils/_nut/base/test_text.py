@@ -8,7 +8,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.text import (
     LINE,
     as_text,
-    each_text,
+    change_texts,
     one_line,
     printable,
     printable_lines,
@@ -84,4 +84,4 @@ def test_a_text_from_anything() -> None:
 
 def test_what_json_can_hold() -> None:
     assert well_formed("a\udce9\ud800b") == "a\ufffd\ufffdb"
-    assert each_text({"a\ud800": [("\ud800", 1, None)]}, well_formed) == {"a\ufffd": [["\ufffd", 1, None]]}
+    assert change_texts({"a\ud800": [("\ud800", 1, None)]}, well_formed) == {"a\ufffd": [["\ufffd", 1, None]]}

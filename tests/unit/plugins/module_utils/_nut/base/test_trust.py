@@ -113,7 +113,7 @@ def test_a_scratch_directory_is_roots_until_it_is_shared_and_its_state_is_nuts(t
     with trust.open_scratch(tmp_path, ME) as scratch:
         assert re.fullmatch(r"homelab-nut-check-\w{8}", scratch.folder.name)
         assert modes(tmp_path) == {scratch.folder.name: 0o700}
-        trust.share(scratch, {"ups.conf": "[a]\n", "nut.conf": ""}, ME)
+        trust.share_scratch(scratch, {"ups.conf": "[a]\n", "nut.conf": ""}, ME)
         assert modes(tmp_path) == {scratch.folder.name: 0o750}
         assert modes(scratch.folder) == {"ups.conf": 0o640, "nut.conf": 0o640, "state": 0o770}
         assert (scratch.folder / "ups.conf").read_text() == "[a]\n"
@@ -144,7 +144,7 @@ def test_nothing_is_written_through_what_stands_there_already(tmp_path: Path, ki
         else:
             (scratch.folder / "ups.conf").symlink_to(victim)
         with pytest.raises(FileExistsError):
-            trust.share(scratch, {"ups.conf": "secret"}, ME)
+            trust.share_scratch(scratch, {"ups.conf": "secret"}, ME)
     assert [path.read_text() for path in tmp_path.iterdir()] == ([] if kind == "dangling link" else ["precious"])
 
 
@@ -153,7 +153,7 @@ def test_what_is_put_into_state_is_taken_away_and_not_followed(tmp_path: Path) -
     precious.mkdir()
     (precious / "file").write_text("kept")
     with trust.open_scratch(tmp_path, ME) as scratch:
-        trust.share(scratch, {}, ME)
+        trust.share_scratch(scratch, {}, ME)
         state = scratch.folder / "state"
         (state / "folder").mkdir()
         (state / "folder/link").symlink_to(precious)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.advice import advise
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.advice import list_advice
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.directives import (
     Release,
 )
@@ -77,7 +77,7 @@ ADVICE: dict[str, tuple[Mapping[str, str], Release, list[str]]] = {
 
 @pytest.mark.parametrize(("files", "release", "begins"), ADVICE.values(), ids=ADVICE.keys())
 def test_advice(files: Mapping[str, str], release: Release, begins: list[str]) -> None:
-    said = advise(files, release)
+    said = list_advice(files, release)
     number = ".".join(map(str, release))
     assert [words.startswith(f"NUT {number}: {begin}") for words, begin in zip(said, begins, strict=True)] == [
         True

@@ -33,7 +33,7 @@ RIGHT = {
 
 @pytest.mark.parametrize("files", RIGHT.values(), ids=RIGHT.keys())
 def test_files_that_fit_together(files: Mapping[str, str]) -> None:
-    assert consistency.together(files) == []
+    assert consistency.find_inconsistencies(files) == []
 
 
 WRONG: dict[str, tuple[Mapping[str, str], str]] = {
@@ -102,7 +102,7 @@ WRONG: dict[str, tuple[Mapping[str, str], str]] = {
 
 @pytest.mark.parametrize(("files", "said"), WRONG.values(), ids=WRONG.keys())
 def test_files_that_do_not_fit_together(files: Mapping[str, str], said: str) -> None:
-    wrong = consistency.together(files)
+    wrong = consistency.find_inconsistencies(files)
     assert said in "\n".join(wrong)
     assert not [line for line in wrong if "secret" in line or "geheim" in line]
 
@@ -110,17 +110,17 @@ def test_files_that_do_not_fit_together(files: Mapping[str, str], said: str) -> 
 @pytest.mark.parametrize("host", ["localhost:3493", "localhost", "127.0.0.1", "[::1]:3493"])
 def test_this_host_by_any_name(host: str) -> None:
     files = with_text("upsmon.conf", "localhost:3493", host, with_text("upsd.users", "secret1", "other"))
-    (wrong,) = consistency.together(files)
+    (wrong,) = consistency.find_inconsistencies(files)
     assert "the password is not the one" in wrong
 
 
 def test_each_mistake_is_told_once() -> None:
     files = with_text("nut.conf", "netserver", "none", with_text("upsmon.conf", "ups@", "usp@"))
-    assert len(consistency.together(files)) == 2
+    assert len(consistency.find_inconsistencies(files)) == 2
 
 
 def test_values_are_looked_at_too() -> None:
-    wrong = consistency.together({**SECONDARY, "upsmon.conf": SECONDARY["upsmon.conf"] + "DEADTIME 15s\n"})
+    wrong = consistency.find_inconsistencies({**SECONDARY, "upsmon.conf": SECONDARY["upsmon.conf"] + "DEADTIME 15s\n"})
     assert any("DEADTIME" in one for one in wrong)
 
 
@@ -129,31 +129,31 @@ def test_a_section_that_no_unit_can_be_called(name: str) -> None:
     section = f"[{name}]\ndriver = dummy-ups\nport = x\n"
     assert any(
         f"[{name}]: a name is made of" in one
-        for one in consistency.together({**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + section})
+        for one in consistency.find_inconsistencies({**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + section})
     )
 
 
 def test_two_sections_that_upsd_takes_for_one() -> None:
     section = "[UPS]\ndriver = dummy-ups\nport = x\n"
-    wrong = consistency.together({**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + section})
+    wrong = consistency.find_inconsistencies({**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + section})
     assert sum("differ in case alone" in one for one in wrong) == 2
 
 
 def test_certificates_that_nobody_can_check() -> None:
-    wrong = consistency.together({**SECONDARY, "upsmon.conf": SECONDARY["upsmon.conf"] + "CERTVERIFY 1\n"})
+    wrong = consistency.find_inconsistencies({**SECONDARY, "upsmon.conf": SECONDARY["upsmon.conf"] + "CERTVERIFY 1\n"})
     assert any("CERTVERIFY without CERTPATH" in one for one in wrong)
 
 
 def test_the_last_of_a_directive_counts() -> None:
     """As in NUT: what stands in an escape hatch comes behind the template's own."""
-    wrong = consistency.together({**SECONDARY, "upsmon.conf": SECONDARY["upsmon.conf"] + "MINSUPPLIES 0\n"})
+    wrong = consistency.find_inconsistencies({**SECONDARY, "upsmon.conf": SECONDARY["upsmon.conf"] + "MINSUPPLIES 0\n"})
     assert any("MINSUPPLIES is 0" in one for one in wrong)
 
 
 @pytest.mark.parametrize("blanks", ["  ", "\t"])
 def test_blanks_before_a_mode_hide_nothing(blanks: str) -> None:
     """A shell reads them away, and with MODE=none a reboot cuts the UPS."""
-    wrong = consistency.together({**PRIMARY, "nut.conf": f"MODE=netserver\n{blanks}MODE=none\n"})
+    wrong = consistency.find_inconsistencies({**PRIMARY, "nut.conf": f"MODE=netserver\n{blanks}MODE=none\n"})
     assert any("MODE is none" in one for one in wrong)
 
 
@@ -170,5 +170,5 @@ def test_blanks_before_a_mode_hide_nothing(blanks: str) -> None:
     ],
 )
 def test_addresses_of_which_upsd_gets_one_alone(listen: str, part: str) -> None:
-    wrong = [one for one in consistency.together({**PRIMARY, "upsd.conf": listen}) if "is a part of" in one]
+    wrong = [one for one in consistency.find_inconsistencies({**PRIMARY, "upsd.conf": listen}) if "is a part of" in one]
     assert [one.split()[2] for one in wrong] == ([part] if part else [])

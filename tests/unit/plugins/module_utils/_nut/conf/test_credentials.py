@@ -48,21 +48,23 @@ def looked_up(user: str, password: str) -> list[str]:
 
 
 def of_a_client(user: str, password: str) -> list[str]:
-    return consistency.together({"upsmon.conf": CLIENT.format(grammar.encode(user), grammar.encode(password))})
+    return consistency.find_inconsistencies(
+        {"upsmon.conf": CLIENT.format(grammar.quote_word(user), grammar.quote_word(password))}
+    )
 
 
 def of_a_server(user: str, password: str) -> list[str]:
-    line = f"MONITOR ups@192.0.2.1 0 {grammar.encode(user)} {grammar.encode(password)} secondary\n"
-    return consistency.together({**SERVER, "upsmon.conf": SERVER["upsmon.conf"] + line})
+    line = f"MONITOR ups@192.0.2.1 0 {grammar.quote_word(user)} {grammar.quote_word(password)} secondary\n"
+    return consistency.find_inconsistencies({**SERVER, "upsmon.conf": SERVER["upsmon.conf"] + line})
 
 
 def of_upsd(user: str, password: str) -> list[str]:
-    login = f"{grammar.encode(f'[{user}]')}\npassword = {grammar.encode(password)}\n"
-    return consistency.together({**SERVER, "upsd.users": SERVER["upsd.users"] + login})
+    login = f"{grammar.quote_word(f'[{user}]')}\npassword = {grammar.quote_word(password)}\n"
+    return consistency.find_inconsistencies({**SERVER, "upsd.users": SERVER["upsd.users"] + login})
 
 
 def of_truenas(user: str, password: str) -> list[str]:
-    return [str(problem) for problem in truenas.problems({"monuser": user, "monpwd": password})]
+    return [str(problem) for problem in truenas.find_problems({"monuser": user, "monpwd": password})]
 
 
 DOORS: Mapping[str, Callable[[str, str], list[str]]] = {
@@ -110,6 +112,6 @@ def test_the_line_and_the_way_out_are_named() -> None:
 
 def test_the_rest_of_a_password_with_blanks_is_not_told() -> None:
     """Without quotes, the fifth word is a part of it, and the sixth another."""
-    wrong = consistency.together({"upsmon.conf": CLIENT.format("media", "open sesame")})
+    wrong = consistency.find_inconsistencies({"upsmon.conf": CLIENT.format("media", "open sesame")})
     assert wrong
     assert not [line for line in wrong if "open" in line or "sesame" in line]

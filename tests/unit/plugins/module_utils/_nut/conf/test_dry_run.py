@@ -257,21 +257,21 @@ def test_a_program_that_could_not_be_run_is_not_taken_for_content(
     assert judged(nut, files, tmp_path) == [f"{program}.conf: {said}"]
 
 
-TLS = nss.Tls("ca", "certificate", "key", "pve")
+TLS = nss.TlsMaterial("ca", "certificate", "key", "pve")
 
 
 def test_certificates_are_tried_where_nothing_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
 
-    def make(folder: Path, tls: nss.Tls, *_arguments: object) -> None:
+    def make(folder: Path, tls: nss.TlsMaterial, *_arguments: object) -> None:
         assert tls is TLS
         made.append(folder)
 
-    monkeypatch.setattr(nss, "make", make)
+    monkeypatch.setattr(nss, "make_database", make)
     files = {
         **PRIMARY,
-        "upsd.conf": f'CERTPATH "{nss.path_of(TLS)}"\n',
-        "upsmon.conf": f"CERTPATH {nss.path_of(TLS)}\n",
+        "upsd.conf": f'CERTPATH "{nss.database_path(TLS)}"\n',
+        "upsmon.conf": f"CERTPATH {nss.database_path(TLS)}\n",
     }
     nut = Nut()
     assert dry_run.check_files(files, nut, nut.find, (os.getuid(), os.getgid()), room=tmp_path, tls=TLS) == []
@@ -285,7 +285,7 @@ def test_certificates_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.M
     def make(*_arguments: object) -> None:
         raise nss.NssError("the key does not fit")
 
-    monkeypatch.setattr(nss, "make", make)
+    monkeypatch.setattr(nss, "make_database", make)
     nut = Nut()
     owner = (os.getuid(), os.getgid())
     assert dry_run.check_files(PRIMARY, nut, nut.find, owner, room=tmp_path, tls=TLS) == ["TLS: the key does not fit"]

@@ -22,7 +22,7 @@ DIGESTS: dict[str, tuple[str, str, str | None]] = {
 
 @pytest.mark.parametrize(("text", "name", "digest"), DIGESTS.values(), ids=DIGESTS.keys())
 def test_digest(text: str, name: str, digest: str | None) -> None:
-    assert enumerator.checksum(text, name) == digest
+    assert enumerator.section_checksum(text, name) == digest
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ def test_digest(text: str, name: str, digest: str | None) -> None:
     ],
 )
 def test_what_makes_a_difference_to_the_enumerator(text: str, same: bool) -> None:
-    assert (enumerator.checksum(text, "a") == enumerator.checksum("[a]\nx = 1\ny = 2\n", "a")) is same
+    assert (enumerator.section_checksum(text, "a") == enumerator.section_checksum("[a]\nx = 1\ny = 2\n", "a")) is same
 
 
 def test_the_digest_of_a_file_that_is_to_be_written() -> None:
-    conf = ups_conf.parse('z\n[a]\nport = y\ndriver = x\ndesc = "one \\\\101 \\\\t \\\\cut"\n')
-    text = ups_conf.render_all(conf)
-    assert [enumerator.checksum(conf, name) for name in ("", "a")] == [
-        enumerator.checksum(text, name) for name in ("", "a")
+    conf = ups_conf.parse_ups_conf('z\n[a]\nport = y\ndriver = x\ndesc = "one \\\\101 \\\\t \\\\cut"\n')
+    text = ups_conf.render_conf(conf)
+    assert [enumerator.section_checksum(conf, name) for name in ("", "a")] == [
+        enumerator.section_checksum(text, name) for name in ("", "a")
     ]
     # the shell's echo stops at \c
-    assert enumerator.checksum(text, "a") == enumerator.checksum(text.replace("cut", "c"), "a")
-    assert enumerator.checksum(text, "a") == enumerator.checksum(text.replace("\\\\101", "A"), "a")
-    assert enumerator.checksum(text, "a") != enumerator.checksum(text.replace("one", "two"), "a")
+    assert enumerator.section_checksum(text, "a") == enumerator.section_checksum(text.replace("cut", "c"), "a")
+    assert enumerator.section_checksum(text, "a") == enumerator.section_checksum(text.replace("\\\\101", "A"), "a")
+    assert enumerator.section_checksum(text, "a") != enumerator.section_checksum(text.replace("one", "two"), "a")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import directives, grammar, ups_conf, upsd
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.advice import advise
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.advice import list_advice
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.directives import (
     DEVICE,
     DIRECTIVES,
@@ -283,13 +283,13 @@ GARBAGE = st.one_of(
 def test_garbage(made: Mapping[str, str], release: Release) -> None:
     fitted = fit_files(made, release)
     assert fit_files(fitted.files, release).files == fitted.files
-    assert advise(made, release) == [*dict.fromkeys(advise(made, release))]
+    assert list_advice(made, release) == [*dict.fromkeys(list_advice(made, release))]
     for one in (release, None):
         assert all(isinstance(words, str) for words in find_wrong_values(made, one))
     # what is left is read as it was read before
     for name in set(made) - {"nut.conf", "x"}:
-        before = [line.words for line in grammar.parse(made[name])]
-        after = [line.words for line in grammar.parse(fitted.files[name])]
+        before = [line.words for line in grammar.parse_lines(made[name])]
+        after = [line.words for line in grammar.parse_lines(fitted.files[name])]
         rest = iter(before)
         assert all(words in rest for words in after)
 
@@ -317,7 +317,7 @@ def test_upsd_starts_though_an_address_is_not_there(
     fitted = fit_files({"upsd.conf": text}, release).files["upsd.conf"]
     others = [one for one in order if one != first]
     expected = (first, *others) if first else order
-    assert [address for address, _port in upsd.listening(fitted)] == list(expected)
+    assert [address for address, _port in upsd.read_listen_lines(fitted)] == list(expected)
     assert fitted.startswith("# ours\nLISTEN")
     assert "\nMAXAGE 15\n" in fitted
     assert fitted.endswith(more)
@@ -344,6 +344,6 @@ def test_where_nothing_has_to_be_done_for_that(text: str) -> None:
 def test_a_key_alone_is_judged_as_in_its_file(driver: str, release: Release) -> None:
     keys = [key.replace("*", "x") for key in directives.DEVICE]
     for key in (*keys, "POLLFREQ", "default.battery.charge", "no-such-key"):
-        text = ups_conf.render((Section("ups", (("driver", driver), (key, "1"))),))
+        text = ups_conf.render_sections((Section("ups", (("driver", driver), (key, "1"))),))
         fitted = fit_files({"ups.conf": text}, release)
         assert unfit_key("ups", driver, key, release) == "".join((*fitted.left_out, *fitted.refused))

@@ -15,18 +15,18 @@ TRICKY = st.text(st.one_of(st.sampled_from('"\\#= \n\t\rab[]é\x01\x7f'), st.cha
 
 
 def words_of(text: str) -> list[tuple[str, ...]]:
-    return [line.words for line in grammar.parse(text)]
+    return [line.words for line in grammar.parse_lines(text)]
 
 
 @given(PRINTABLE)
 def test_what_encode_writes_is_read_back(word: str) -> None:
-    assert words_of(grammar.encode(word) + "\n") == [(word,)]
-    assert grammar.problems(grammar.encode(word) + "\n") == []
+    assert words_of(grammar.quote_word(word) + "\n") == [(word,)]
+    assert grammar.find_problems(grammar.quote_word(word) + "\n") == []
 
 
 @given(st.lists(PRINTABLE, min_size=1, max_size=grammar.WORDS_LIMIT))
 def test_what_join_writes_is_read_back(words: list[str]) -> None:
-    line = grammar.join(words)
+    line = grammar.join_words(words)
     assert words_of(line + "\n") == [tuple(words)]
     assert "\n" not in line
 
@@ -44,7 +44,7 @@ def test_what_join_writes_is_read_back(words: list[str]) -> None:
     ],
 )
 def test_encode(word: str, written: str) -> None:
-    assert grammar.encode(word) == written
+    assert grammar.quote_word(word) == written
 
 
 @pytest.mark.parametrize(
@@ -60,20 +60,20 @@ def test_encode(word: str, written: str) -> None:
 )
 def test_encode_refuses_what_nut_would_change(word: str, position: int, reason: str) -> None:
     with pytest.raises(grammar.Unencodable, match=reason) as caught:
-        grammar.encode(word)
+        grammar.quote_word(word)
     assert caught.value.position == position
 
 
 def test_join_quotes_only_what_needs_it() -> None:
-    assert grammar.join(["GET", "VAR", "ups", "ups.status"]) == "GET VAR ups ups.status"
-    assert grammar.join(["a", "=", "b c", ""]) == 'a "=" "b c" ""'
+    assert grammar.join_words(["GET", "VAR", "ups", "ups.status"]) == "GET VAR ups ups.status"
+    assert grammar.join_words(["a", "=", "b c", ""]) == 'a "=" "b c" ""'
 
 
 def test_join_refuses_too_many_words_and_too_long_ones() -> None:
     with pytest.raises(grammar.Unencodable, match="33 words"):
-        grammar.join(["x"] * 33)
+        grammar.join_words(["x"] * 33)
     with pytest.raises(grammar.Unencodable, match="513 characters"):
-        grammar.join(["x" * 513])
+        grammar.join_words(["x" * 513])
 
 
 # Each of these was read the same way by upsd 2.8.0 and 2.8.1.
@@ -119,7 +119,7 @@ def test_parse_reads_as_nut_does(text: str, read: list[tuple[str, ...]]) -> None
 
 def test_a_line_has_the_number_on_which_it_begins() -> None:
     text = '# first\n\na \\\nb\n"c\nd"\ne "f#g\nh\n'
-    assert [(line.number, line.words) for line in grammar.parse(text)] == [
+    assert [(line.number, line.words) for line in grammar.parse_lines(text)] == [
         (3, ("a", "b")),
         (5, ("cd",)),
         (7, ("g",)),
@@ -141,28 +141,28 @@ def test_a_line_has_the_number_on_which_it_begins() -> None:
     ],
 )
 def test_problems(text: str, line: int, message: str) -> None:
-    (problem,) = grammar.problems(text)
+    (problem,) = grammar.find_problems(text)
     assert problem.line == line
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(problem.message)
 
 
 def test_a_clean_file_has_no_problems() -> None:
-    assert grammar.problems('[ups]\n    driver = usbhid-ups # yes\n    desc = "UPS \\#1"\n    ignorelb\n') == []
+    assert grammar.find_problems('[ups]\n    driver = usbhid-ups # yes\n    desc = "UPS \\#1"\n    ignorelb\n') == []
 
 
 @given(TRICKY)
 def test_parse_takes_anything(text: str) -> None:
-    for line in grammar.parse(text):
+    for line in grammar.parse_lines(text):
         assert 1 <= line.number <= text.count("\n") + 1
         assert line.words
-    grammar.problems(text)
+    grammar.find_problems(text)
 
 
 @pytest.mark.parametrize("password", ["s3cret", "a'b!$%&*()+,-./:;<>?@^_`{|}~", "[a[b]c]", 'a"b', "x" * 501])
 def test_a_password_that_travels(password: str) -> None:
-    assert grammar.password_problem(password) is None
-    assert grammar.user_problem(password) is None
+    assert grammar.find_password_problem(password) is None
+    assert grammar.find_user_problem(password) is None
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,9 @@ def test_a_password_that_travels(password: str) -> None:
     ],
 )
 def test_a_password_that_does_not_travel(password: str, why: str) -> None:
-    problem = grammar.password_problem(password)
+    problem = grammar.find_password_problem(password)
     assert problem is not None
     with pytest.raises(AssertionError, match=why):
         raise AssertionError(problem)
     assert len(password) < 2 or password not in problem
-    assert grammar.user_problem(password) == problem
+    assert grammar.find_user_problem(password) == problem

@@ -35,21 +35,21 @@ def free() -> int:
 
 
 def test_a_port_of_another_program(taken: int) -> None:
-    (wrong,) = host.unbindable(f"LISTEN 127.0.0.1 {taken}\n", "", serves=True)
+    (wrong,) = host.find_unbindable(f"LISTEN 127.0.0.1 {taken}\n", "", serves=True)
     assert f"LISTEN 127.0.0.1 {taken}: another program listens there" in wrong
 
 
 @pytest.mark.parametrize("where", ["127.0.0.1", "localhost", "0.0.0.0", "*"])
 def test_a_port_that_is_free(free: int, where: str) -> None:
-    assert host.unbindable(f"LISTEN {where} {free}\n", "", serves=False) == []
+    assert host.find_unbindable(f"LISTEN {where} {free}\n", "", serves=False) == []
 
 
 @pytest.mark.parametrize("old", ["LISTEN 0.0.0.0 {}\n", "LISTEN 127.0.0.1 {}\n"])
 def test_the_port_of_upsd_itself(taken: int, old: str) -> None:
     """upsd lets go of it when it is restarted."""
-    assert host.unbindable(f"LISTEN 127.0.0.1 {taken}\n", old.format(taken), serves=True) == []
+    assert host.find_unbindable(f"LISTEN 127.0.0.1 {taken}\n", old.format(taken), serves=True) == []
     # but it does not run: so it is not upsd that holds it
-    assert len(host.unbindable(f"LISTEN 127.0.0.1 {taken}\n", old.format(taken), serves=False)) == 1
+    assert len(host.find_unbindable(f"LISTEN 127.0.0.1 {taken}\n", old.format(taken), serves=False)) == 1
 
 
 def test_a_upsd_without_a_listen_line_has_the_standard_port() -> None:
@@ -57,18 +57,18 @@ def test_a_upsd_without_a_listen_line_has_the_standard_port() -> None:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", 3493))
         other.listen()
-        assert host.unbindable("LISTEN 127.0.0.1 3493\n", "MAXAGE 15\n", serves=True) == []
+        assert host.find_unbindable("LISTEN 127.0.0.1 3493\n", "MAXAGE 15\n", serves=True) == []
 
 
 @pytest.mark.parametrize("old", ["", "LISTEN 0.0.0.0 3493\n"])
 def test_an_address_of_another_host(old: str) -> None:
-    wrong = host.unbindable("LISTEN 127.0.0.1 3493\nLISTEN 192.0.2.77 3493\n", old, serves=bool(old))
+    wrong = host.find_unbindable("LISTEN 127.0.0.1 3493\nLISTEN 192.0.2.77 3493\n", old, serves=bool(old))
     (words,) = wrong
     assert words.startswith("upsd.conf: LISTEN 192.0.2.77 is no address of this host. Write one that it has")
 
 
 def test_a_name_that_nobody_knows() -> None:
-    (wrong,) = host.unbindable("LISTEN no-such-host.invalid 3493\n", "", serves=False)
+    (wrong,) = host.find_unbindable("LISTEN no-such-host.invalid 3493\n", "", serves=False)
     assert "LISTEN no-such-host.invalid: no such address" in wrong
 
 
@@ -98,7 +98,7 @@ MON = "MONITOR ups@localhost 1 u p primary\n"
     ],
 )
 def test_programs(files: dict[str, str], wrong: list[str]) -> None:
-    found = host.unrunnable(files, shell)
+    found = host.find_unrunnable(files, shell)
     assert [one.partition(": there is no such program")[0] for one in found] == wrong
 
 
@@ -106,11 +106,11 @@ def test_a_flag_that_a_shutdown_has_left(tmp_path: Path, monkeypatch: pytest.Mon
     ours, theirs, common = (tmp_path / name for name in ("ours", "the irs", "common"))
     monkeypatch.setattr(host, "COMMON_FLAGS", (str(common),))
     texts = [f'POWERDOWNFLAG "{theirs}"\n', f"POWERDOWNFLAG {ours}\n", "MINSUPPLIES 1\n"]
-    assert host.old_flags(texts) == []
+    assert host.find_old_flags(texts) == []
     for path in (ours, theirs, common):
         path.write_text("upsmon-shutdown-file")
         os.utime(path, (0, 0))
-    said = host.old_flags(texts)
+    said = host.find_old_flags(texts)
     assert [one.partition(" is there")[0] for one in said] == [str(theirs), str(ours), str(common)]
     assert "1970-01-01" in said[0]
     assert f"rm '{theirs}'" in said[0]
@@ -170,13 +170,13 @@ tmpfs /with\\040blank tmpfs rw 0 0
     ],
 )
 def test_a_flag_that_a_reboot_leaves(path: str, lasts: bool) -> None:
-    said = host.lasting_flag(f'POWERDOWNFLAG "{path}"\n', MOUNTS)
+    said = host.find_lasting_flag(f'POWERDOWNFLAG "{path}"\n', MOUNTS)
     assert bool(said) == lasts
     assert all(path in one for one in said)
 
 
 def test_no_flag_lasts_for_ever() -> None:
-    assert host.lasting_flag("MINSUPPLIES 1\n", MOUNTS) == []
+    assert host.find_lasting_flag("MINSUPPLIES 1\n", MOUNTS) == []
 
 
 def test_what_a_package_has_brought(tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_what_a_package_has_brought(tmp_path: Path) -> None:
             "dpkg-query: no packages found matching nut-server\n"
         )
 
-    assert host.shipped([ours, theirs, unknown, tmp_path / "missing"], dpkg) == {ours}
-    assert host.shipped([ours], lambda _command: (127, "no dpkg here")) == set()
+    assert host.find_shipped([ours, theirs, unknown, tmp_path / "missing"], dpkg) == {ours}
+    assert host.find_shipped([ours], lambda _command: (127, "no dpkg here")) == set()
 
 
 MISSING = {
@@ -223,30 +223,30 @@ MISSING = {
 
 @pytest.mark.parametrize(("files", "said"), MISSING.values(), ids=MISSING.keys())
 def test_what_the_files_name_and_the_host_lacks(files: dict[str, str], said: str) -> None:
-    found = host.missing(files, Path("/to/be/made"))
+    found = host.find_missing(files, Path("/to/be/made"))
     assert [one[: len(said)] for one in found] == ([said] if said else [])
 
 
 @pytest.mark.parametrize("command", ["/bin/sh;/no/such", "/bin/sh>/dev/null", "/bin/sh&", "/bin/sh -c 'x; y'"])
 def test_a_command_is_a_line_of_a_shell(command: str) -> None:
-    assert host.unrunnable({"upsmon.conf": f'SHUTDOWNCMD "{command}"\n'}, shell) == []
+    assert host.find_unrunnable({"upsmon.conf": f'SHUTDOWNCMD "{command}"\n'}, shell) == []
 
 
 def test_a_name_with_an_address_that_this_host_has(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     """Of a name's addresses upsd takes the first that it can have."""
     places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, free)) for address in ("192.0.2.77", "127.0.0.1")]
     monkeypatch.setattr(host.socket, "getaddrinfo", lambda *_arguments, **_options: places)
-    assert host.unbindable(f"LISTEN pve {free}\n", "", serves=False) == []
+    assert host.find_unbindable(f"LISTEN pve {free}\n", "", serves=False) == []
 
 
 def test_an_address_that_can_not_be_bound_at_all() -> None:
     """Link-local: it says nothing without the name of an interface."""
-    (wrong,) = host.unbindable("LISTEN fe80::1 3493\n", "", serves=False)
+    (wrong,) = host.find_unbindable("LISTEN fe80::1 3493\n", "", serves=False)
     assert "LISTEN fe80::1" in wrong
 
 
 @pytest.mark.parametrize("key", ["driverpath", "statepath"])
 def test_a_directory_of_ups_conf(key: str) -> None:
-    assert host.missing({"ups.conf": f"{key} = /no/such\n"}) == [
+    assert host.find_missing({"ups.conf": f"{key} = /no/such\n"}) == [
         f"ups.conf: {key}: there is no directory /no/such. Make it, or name another"
     ]

@@ -17,8 +17,8 @@ OWNER = (os.getuid(), os.getgid())
 ONE = "-----BEGIN CERTIFICATE-----\nb25l\n-----END CERTIFICATE-----"
 TWO = "-----BEGIN CERTIFICATE-----\ndHdv\n-----END CERTIFICATE-----"
 KEY = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----"
-SECONDARY = nss.Tls(f"{ONE}\n")
-PRIMARY = nss.Tls(f"{ONE}\n{TWO}\n", f"{TWO}\n{ONE}\n", f"{KEY}\n", "pve")
+SECONDARY = nss.TlsMaterial(f"{ONE}\n")
+PRIMARY = nss.TlsMaterial(f"{ONE}\n{TWO}\n", f"{TWO}\n{ONE}\n", f"{KEY}\n", "pve")
 
 
 class Programs:
@@ -50,7 +50,7 @@ class Programs:
 def test_a_database_of_a_primary(tmp_path: Path) -> None:
     programs = Programs()
     folder = tmp_path / "tls-1"
-    nss.make(folder, PRIMARY, programs, OWNER)
+    nss.make_database(folder, PRIMARY, programs, OWNER)
     assert [path.name for path in tmp_path.iterdir()] == ["tls-1"]
     assert sorted(path.name for path in folder.iterdir()) == ["cert9.db", "key4.db", "pkcs11.txt"]
     assert programs.modes == {0o700}
@@ -72,13 +72,13 @@ def test_a_database_of_a_primary(tmp_path: Path) -> None:
 
 def test_a_database_of_a_secondary_needs_no_openssl(tmp_path: Path) -> None:
     programs = Programs()
-    nss.make(tmp_path / "tls-1", SECONDARY, programs, OWNER)
+    nss.make_database(tmp_path / "tls-1", SECONDARY, programs, OWNER)
     assert [command[0] for command in programs.ran] == ["certutil", "certutil"]
 
 
 def test_no_secret_is_an_argument(tmp_path: Path) -> None:
     programs = Programs()
-    nss.make(tmp_path / "tls-1", PRIMARY, programs, OWNER)
+    nss.make_database(tmp_path / "tls-1", PRIMARY, programs, OWNER)
     said = " ".join(word for command in programs.ran for word in command)
     assert "c2VjcmV0" not in said
     assert "PRIVATE" not in said
@@ -97,19 +97,19 @@ def test_no_secret_is_an_argument(tmp_path: Path) -> None:
 )
 def test_at_once_or_not_at_all(tmp_path: Path, program: str, code: int, said: str, message: str) -> None:
     with pytest.raises(nss.NssError, match=message):
-        nss.make(tmp_path / "tls-1", PRIMARY, Programs(program, code, said), OWNER)
+        nss.make_database(tmp_path / "tls-1", PRIMARY, Programs(program, code, said), OWNER)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_ca_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(nss.NssError, match="the CA's text holds no certificate"):
-        nss.make(tmp_path / "tls-1", nss.Tls("PEM"), Programs(), OWNER)
+        nss.make_database(tmp_path / "tls-1", nss.TlsMaterial("PEM"), Programs(), OWNER)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_group_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LookupError):
-        nss.make(tmp_path / "tls-1", SECONDARY, Programs(), (os.getuid(), "no-such-group"))
+        nss.make_database(tmp_path / "tls-1", SECONDARY, Programs(), (os.getuid(), "no-such-group"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,7 +117,7 @@ def test_what_a_run_that_was_cut_short_left(tmp_path: Path) -> None:
     left = tmp_path / "tls-1.new" / "import"
     left.mkdir(parents=True)
     (left / "certificate.pem").write_text("old")
-    nss.make(tmp_path / "tls-1", SECONDARY, Programs(), OWNER)
+    nss.make_database(tmp_path / "tls-1", SECONDARY, Programs(), OWNER)
     assert [path.name for path in tmp_path.rglob("*.pem")] == []
     assert [path.name for path in tmp_path.iterdir()] == ["tls-1"]
 
@@ -127,14 +127,14 @@ def test_one_that_is_in_use_stays_as_it_is(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "cert9.db").write_text("in use")
     with pytest.raises(OSError, match="not empty"):
-        nss.make(folder, SECONDARY, Programs(), OWNER)
+        nss.make_database(folder, SECONDARY, Programs(), OWNER)
     assert (folder / "cert9.db").read_text() == "in use"
     assert [path.name for path in tmp_path.iterdir()] == ["tls-1"]
 
 
 def test_the_path_tells_the_content() -> None:
     others = [replace(PRIMARY, **{name: f"{TWO}{TWO}"}) for name in ("ca", "certificate", "key", "nickname")]
-    paths = [nss.path_of(tls) for tls in (PRIMARY, SECONDARY, *others)]
+    paths = [nss.database_path(tls) for tls in (PRIMARY, SECONDARY, *others)]
     assert len(set(paths)) == len(paths)
     assert {path.parent for path in paths} == {Path("/etc/nut")}
     assert all(path.name.startswith(nss.PREFIX) and len(path.name) == len(nss.PREFIX) + 12 for path in paths)
@@ -142,16 +142,16 @@ def test_the_path_tells_the_content() -> None:
 
 def test_the_path_is_the_same_for_ever() -> None:
     """Else an update of the collection would restart everything."""
-    assert str(nss.path_of(SECONDARY)) == "/etc/nut/tls-50bd62ebfdb4"
+    assert str(nss.database_path(SECONDARY)) == "/etc/nut/tls-50bd62ebfdb4"
 
 
 def test_a_newline_that_is_lost_on_the_way_does_not_matter() -> None:
     bare = replace(PRIMARY, ca=PRIMARY.ca.strip(), certificate=f"\n{PRIMARY.certificate}", key=PRIMARY.key.strip())
-    assert nss.path_of(bare) == nss.path_of(PRIMARY)
+    assert nss.database_path(bare) == nss.database_path(PRIMARY)
 
 
 def test_what_stands_where_counts() -> None:
-    assert nss.path_of(nss.Tls("a", "b", "c")) != nss.path_of(nss.Tls("a", "bc"))
+    assert nss.database_path(nss.TlsMaterial("a", "b", "c")) != nss.database_path(nss.TlsMaterial("a", "bc"))
 
 
 @pytest.fixture

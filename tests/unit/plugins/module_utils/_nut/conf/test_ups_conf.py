@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.directives import DEVICE
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import DeviceError, Section, UpsConf
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,7 +95,7 @@ KEYS: dict[str, tuple[dict[str, Any], tuple[tuple[str, str | None], ...]]] = {
 
 @pytest.mark.parametrize(("device", "keys"), KEYS.values(), ids=KEYS.keys())
 def test_a_device(device: dict[str, Any], keys: tuple[tuple[str, str | None], ...]) -> None:
-    assert ups_conf.section(device) == Section("ups", keys)
+    assert ups_conf.build_section(device) == Section("ups", keys)
 
 
 NAMES = ["", None, "a b", "a.b", "a@b", "a/b", "ü", "default", "ups\n", "[ups]", "a]b"]
@@ -103,12 +104,12 @@ NAMES = ["", None, "a b", "a.b", "a@b", "a/b", "ü", "default", "ups\n", "[ups]"
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_that_no_unit_can_have(name: Any) -> None:
     with pytest.raises(DeviceError, match="a name is made of letters, digits, hyphen and underscore"):
-        ups_conf.section({"name": name})
+        ups_conf.build_section({"name": name})
 
 
 @pytest.mark.parametrize("name", ["ups", "UPS-1", "a_b", "1", 5])
 def test_a_name(name: Any) -> None:
-    assert ups_conf.section({"name": name}).name == str(name)
+    assert ups_conf.build_section({"name": name}).name == str(name)
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
@@ -122,6 +123,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a key with a blank": ({"name": "ups", "options": {"a b": 1}}, "device ups: 'a b' is no key of ups.conf"),
     "a key that ends the section": ({"name": "ups", "options": {"x\n[y]": 1}}, "is no key of ups.conf"),
     "a key beside it with a blank": ({"name": "ups", "a b": 1}, "device ups: 'a b' is no key of ups.conf"),
+    "a misspelled key beside it": ({"name": "ups", "ofdelay": 1}, "there is no key ofdelay. Did you mean offdelay?"),
+    "a key of another driver beside it": (
+        {"name": "ups", "driver": "snmp-ups", "community": "x"},
+        "there is no key community. A key of a driver other than usbhid-ups goes under options",
+    ),
+    "a flag that is neither true nor false": (
+        {"name": "ups", "pollonly": "perhaps"},
+        "device ups: pollonly: 'perhaps' is neither true nor false",
+    ),
     "a key beside it and under options": (
         {"name": "ups", "serial": "1", "options": {"serial": "1"}},
         "device ups: serial is given twice, once perhaps under options. Say it once",
@@ -156,19 +166,19 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("device", "said"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_device_that_cannot_be_written(device: dict[str, Any], said: str) -> None:
     with pytest.raises(DeviceError) as caught:
-        ups_conf.section(device)
+        ups_conf.build_section(device)
     assert said in str(caught.value)
 
 
 def test_two_devices_of_one_name() -> None:
     devices = [{"name": "a"}, {"name": "b"}, {"name": "a"}, {"name": "B"}, {"name": "b"}]
     with pytest.raises(DeviceError, match=r"two devices are called a, b\."):
-        ups_conf.sections(devices)
+        ups_conf.build_sections(devices)
 
 
 def test_of_a_section_driver_and_port_come_first() -> None:
     keys = (("sdorder", "1"), ("port", "old"), ("driver", "x"), ("nolock", None), ("port", "y"))
-    assert ups_conf.render([Section("ups", keys)]) == (
+    assert ups_conf.render_sections([Section("ups", keys)]) == (
         '[ups]\n    driver = "x"\n    port = "old"\n    port = "y"\n    sdorder = "1"\n    nolock\n'
     )
 
@@ -178,7 +188,7 @@ def test_rendered() -> None:
         {"name": "ups", "desc": 'UPS #1 "rack" \\ = [x]', "options": {"pollonly": True, "offdelay": 60}},
         {"name": "spare", "driver": "dummy-ups", "port": "spare.dev"},
     ]
-    assert ups_conf.render(ups_conf.sections(devices)) == (
+    assert ups_conf.render_sections(ups_conf.build_sections(devices)) == (
         "[ups]\n"
         '    driver = "usbhid-ups"\n'
         '    port = "auto"\n'
@@ -190,7 +200,7 @@ def test_rendered() -> None:
         '    driver = "dummy-ups"\n'
         '    port = "spare.dev"\n'
     )
-    assert ups_conf.render([]) == ""
+    assert ups_conf.render_sections([]) == ""
 
 
 PARSED: dict[str, tuple[str, UpsConf]] = {
@@ -225,15 +235,15 @@ PARSED: dict[str, tuple[str, UpsConf]] = {
 
 @pytest.mark.parametrize(("text", "conf"), PARSED.values(), ids=PARSED.keys())
 def test_parsed(text: str, conf: UpsConf) -> None:
-    assert ups_conf.parse(text) == conf
-    assert list(ups_conf.parse(text).sections) == list(conf.sections)
+    assert ups_conf.parse_ups_conf(text) == conf
+    assert list(ups_conf.parse_ups_conf(text).sections) == list(conf.sections)
 
 
 def test_comments_and_blanks_are_no_difference_and_order_is() -> None:
-    one = ups_conf.parse("[a]\ndriver = x\nport = auto\n")
-    assert one == ups_conf.parse('# c\n\n  [a]\n\tdriver="x" # d\n\n port  = "auto"\n')
-    assert one != ups_conf.parse("[a]\nport = auto\ndriver = x\n")
-    assert one != ups_conf.parse("[a]\ndriver = x\nport = auto\nport = auto\n")
+    one = ups_conf.parse_ups_conf("[a]\ndriver = x\nport = auto\n")
+    assert one == ups_conf.parse_ups_conf('# c\n\n  [a]\n\tdriver="x" # d\n\n port  = "auto"\n')
+    assert one != ups_conf.parse_ups_conf("[a]\nport = auto\ndriver = x\n")
+    assert one != ups_conf.parse_ups_conf("[a]\ndriver = x\nport = auto\nport = auto\n")
 
 
 TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=40)
@@ -242,7 +252,13 @@ KEY = st.from_regex(ups_conf.KEY, fullmatch=True).map(str.lower)
 VALUES = st.dictionaries(KEY, st.one_of(TEXT, st.integers()), max_size=2)
 KEYS_OF_DRIVERS = st.dictionaries(KEY, st.one_of(TEXT, st.integers(), st.just(True)), max_size=4)
 OPTIONS = KEYS_OF_DRIVERS.map(lambda keys: {f"o.{key}": value for key, value in keys.items()})
-BESIDE = KEYS_OF_DRIVERS.map(lambda keys: {f"b.{key}": value for key, value in keys.items()})
+BESIDE = st.dictionaries(
+    st.sampled_from(
+        sorted(key for key, directive in DEVICE.items() if directive.kind in ("seconds", "integer", "word"))
+    ),
+    TEXT,
+    max_size=4,
+)
 
 
 @given(
@@ -263,10 +279,10 @@ BESIDE = KEYS_OF_DRIVERS.map(lambda keys: {f"b.{key}": value for key, value in k
     )
 )
 def test_what_is_rendered_is_read_back(devices: list[dict[str, Any]]) -> None:
-    made = ups_conf.sections(devices)
-    text = ups_conf.render(made)
-    assert grammar.problems(text) == []
-    assert ups_conf.parse(text) == UpsConf((), {one.name: one for one in made})
+    made = ups_conf.build_sections(devices)
+    text = ups_conf.render_sections(made)
+    assert grammar.find_problems(text) == []
+    assert ups_conf.parse_ups_conf(text) == UpsConf((), {one.name: one for one in made})
 
 
 # A whole file
@@ -296,16 +312,16 @@ ODD = st.lists(
 
 @given(ODD)
 def test_a_file_that_is_written_anew_says_the_same(text: str) -> None:
-    conf = ups_conf.parse(text)
-    again = ups_conf.render_all(conf)
-    assert grammar.problems(again) == []
-    read = ups_conf.parse(again)
+    conf = ups_conf.parse_ups_conf(text)
+    again = ups_conf.render_conf(conf)
+    assert grammar.find_problems(again) == []
+    read = ups_conf.parse_ups_conf(again)
     assert (read.settings, list(read.sections)) == (conf.settings, list(conf.sections))
     for name, one in conf.sections.items():
         driver, port = ([pair for pair in one.keys if pair[0] == key] for key in ("driver", "port"))
         others = [pair for pair in one.keys if pair[0] not in ("driver", "port")]
         assert list(read.sections[name].keys) == [*driver, *port, *others]
-    assert ups_conf.render_all(read) == again
+    assert ups_conf.render_conf(read) == again
 
 
 def test_a_whole_file() -> None:
@@ -322,7 +338,7 @@ maxretry=3
 "f g" = h
 """
     assert (
-        ups_conf.render_all(ups_conf.parse(text))
+        ups_conf.render_conf(ups_conf.parse_ups_conf(text))
         == """\
 nowait
 maxretry = "3"
@@ -338,14 +354,14 @@ maxretry = "3"
     "f g" = "h"
 """
     )
-    assert ups_conf.render_all(ups_conf.parse("x = 1\n")) == 'x = "1"\n'
-    assert ups_conf.render_all(ups_conf.parse("")) == ""
+    assert ups_conf.render_conf(ups_conf.parse_ups_conf("x = 1\n")) == 'x = "1"\n'
+    assert ups_conf.render_conf(ups_conf.parse_ups_conf("")) == ""
 
 
 @pytest.mark.parametrize(("value", "written"), [(True, "yes"), (False, "no"), ("auto", "auto")])
 def test_synchronous_is_yes_or_no_and_no_flag(value: object, written: str) -> None:
     """YAML takes a bare yes for true."""
-    assert dict(ups_conf.section({"name": "ups", "synchronous": value}).keys)["synchronous"] == written
+    assert dict(ups_conf.build_section({"name": "ups", "synchronous": value}).keys)["synchronous"] == written
 
 
 @pytest.mark.parametrize("where", ["top", "options"])
@@ -354,4 +370,4 @@ def test_digits_that_are_no_number(where: str, key: str) -> None:
     """YAML makes 307 of 0463."""
     device = {"name": "ups", key: 307} if where == "top" else {"name": "ups", "options": {key: 307}}
     with pytest.raises(DeviceError, match=f"device ups: {key} is a number to YAML.*quotes"):
-        ups_conf.section(device)
+        ups_conf.build_section(device)

@@ -12,11 +12,11 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enume
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section, UpsConf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import (
     MARK,
-    compose,
-    found_in,
+    compose_text,
+    found_sections,
     header_of,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import resolve
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import resolve_names
 from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     APC,
     AUTO,
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 
 def test_the_file_as_it_is_written() -> None:
-    res = resolve(known("maxretry = 3\n" + AUTO), [APC, CPS_ELSEWHERE], DEFAULT, R81)
-    text = compose("# Written by Ansible.\n# Twice.\n", res.conf, res.found)
+    res = resolve_names(known("maxretry = 3\n" + AUTO), [APC, CPS_ELSEWHERE], DEFAULT, R81)
+    text = compose_text("# Written by Ansible.\n# Twice.\n", res.conf, res.found)
     assert text == (
         '# Written by Ansible.\n# Twice.\n\nmaxretry = "3"\n\n'
         '[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n    desc = "Rack"\n    vendorid = "051d"\n'
         '    productid = "0002"\n    serial = "5B1234T56789"\n    pollinterval = "5"\n\n'
         f'{MARK}\n[ups2]\n    driver = "usbhid-ups"\n    port = "auto"\n    vendorid = "0764"\n    productid = "0501"\n'
     )
-    assert ups_conf.parse(text) == res.conf
-    assert found_in(text) == {"ups2"}
+    assert ups_conf.parse_ups_conf(text) == res.conf
+    assert found_sections(text) == {"ups2"}
     assert header_of(text) == "# Written by Ansible.\n# Twice.\n"
-    assert compose(header_of(text), res.conf, res.found, text) == text
-    assert compose(header_of(text), res.conf, res.found) == text
+    assert compose_text(header_of(text), res.conf, res.found, text) == text
+    assert compose_text(header_of(text), res.conf, res.found) == text
 
 
 OLD = """# Mine.
@@ -67,22 +67,22 @@ port = auto
 
 
 def test_what_does_not_change_keeps_its_text() -> None:
-    was = ups_conf.parse(OLD)
+    was = ups_conf.parse_ups_conf(OLD)
     changed = UpsConf(
         was.settings, {**was.sections, "ups": Section("ups", (("driver", "nutdrv_qx"), ("port", "auto")))}
     )
-    text = compose("# Yours.", changed, frozenset(), OLD)
+    text = compose_text("# Yours.", changed, frozenset(), OLD)
     assert text == OLD.replace("# Mine.", "# Yours.").replace(MARK + "\n", "").replace(
         "driver = usbhid-ups\nport = auto\n", '    driver = "nutdrv_qx"\n    port = "auto"\n'
     )
-    assert enumerator.checksum(text, "old") == enumerator.checksum(OLD, "old")
-    assert enumerator.checksum(text, "") == enumerator.checksum(OLD, "")
-    assert compose(header_of(OLD), was, found_in(OLD), OLD) == OLD
+    assert enumerator.section_checksum(text, "old") == enumerator.section_checksum(OLD, "old")
+    assert enumerator.section_checksum(text, "") == enumerator.section_checksum(OLD, "")
+    assert compose_text(header_of(OLD), was, found_sections(OLD), OLD) == OLD
 
 
 def test_other_settings_are_written_anew() -> None:
-    was = ups_conf.parse(OLD)
-    text = compose("", replace(was, settings=(("maxretry", "5"),)), frozenset(), OLD)
+    was = ups_conf.parse_ups_conf(OLD)
+    text = compose_text("", replace(was, settings=(("maxretry", "5"),)), frozenset(), OLD)
     assert text.startswith('maxretry = "5"\n\n# the old one\n')
 
 
@@ -96,16 +96,16 @@ def test_other_settings_are_written_anew() -> None:
     ],
 )
 def test_an_odd_file_is_read_as_nut_reads_it(old: str) -> None:
-    was = ups_conf.parse(old)
+    was = ups_conf.parse_ups_conf(old)
     for wish in (was, UpsConf(was.settings, {**was.sections, "n": Section("n", (("driver", "x"),))})):
         for found in (frozenset[str](), frozenset({"a"})):
-            text = compose("# H", wish, found, old)
-            assert ups_conf.parse(text) == wish
-            assert found_in(text) == found & wish.sections.keys()
+            text = compose_text("# H", wish, found, old)
+            assert ups_conf.parse_ups_conf(text) == wish
+            assert found_sections(text) == found & wish.sections.keys()
 
 
 def test_a_header_is_comment() -> None:
-    assert compose("[x]\n  driver = y\n", NUL, ()) == ""
+    assert compose_text("[x]\n  driver = y\n", NUL, ()) == ""
     assert header_of(f"# a\n{MARK}\n[x]\n") == "# a\n"
     assert header_of("\n# a\n") == ""
-    assert found_in(f"{MARK}\n\n[x]\n") == frozenset()
+    assert found_sections(f"{MARK}\n\n[x]\n") == frozenset()

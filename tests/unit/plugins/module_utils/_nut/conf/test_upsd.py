@@ -31,7 +31,7 @@ USERS: dict[str, tuple[str, dict[str, User]]] = {
 
 @pytest.mark.parametrize(("text", "found"), USERS.values(), ids=USERS.keys())
 def test_users(text: str, found: dict[str, User]) -> None:
-    assert upsd.users(text) == found
+    assert upsd.read_users(text) == found
 
 
 @pytest.mark.parametrize(

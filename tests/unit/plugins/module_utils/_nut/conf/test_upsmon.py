@@ -49,11 +49,11 @@ EMPTY
 
 
 def test_monitor_lines() -> None:
-    assert upsmon.monitors(UPSMON) == (
+    assert upsmon.read_monitors(UPSMON) == (
         Monitor("ups@localhost", 1, "monitor", "se cret", "primary"),
         Monitor("spare@192.0.2.1", 0, "media", "#1", "slave"),
     )
-    assert upsmon.monitors("") == ()
+    assert upsmon.read_monitors("") == ()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_monitor_lines() -> None:
     [("MINSUPPLIES", "3"), ("SHUTDOWNCMD", "/sbin/shutdown -h +0"), ("EMPTY", None), ("minsupplies", None), ("NIX", None)],
 )  # fmt: skip
 def test_a_directive(name: str, value: str | None) -> None:
-    assert grammar.directive(UPSMON, name) == value
+    assert grammar.find_directive(UPSMON, name) == value
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ WRONG: dict[str, dict[str, str]] = {
         "NOTIFYFLAG ONBATT syslog": "SYSLOG, WALL, EXEC with + between, or IGNORE alone",
         "NOTIFYFLAG ONBATT IGNORE+EXEC": "SYSLOG, WALL, EXEC with + between, or IGNORE alone",
         "NOTIFYFLAG ONBATT SYSLOG WALL": "SYSLOG, WALL, EXEC with + between, or IGNORE alone",
-        "NOTIFYFLAG ONBAT EXEC": "NOTIFYFLAG ONBAT: NUT has no notification of that type. It has ONLINE, ONBATT,",
+        "NOTIFYFLAG ONBAT EXEC": "NOTIFYFLAG ONBAT: NUT has no notification of that type. Did you mean ONBATT?",
         "NOTIFYMSG ONBAT x": "NOTIFYMSG ONBAT: NUT has no notification of that type",
         'NOTIFYMSG ONBATT "%s %s"': "NOTIFYMSG ONBATT: its text may have one %s for the UPS, and no other %. Write %% for a percent",
         'NOTIFYMSG ALARM "%s %s %s"': "NOTIFYMSG ALARM: its text may have one %s",
@@ -165,7 +165,7 @@ WRONG: dict[str, dict[str, str]] = {
         USERS + "allowfrom = x": "upsd.users, [u]: allowfrom is refused: upsd only pretends to take it",
     },
     "upssched.conf": {
-        SCHED + "AT ONBATT * STARTTIMER a 5": "AT ONBATT: upssched has no command 'STARTTIMER'. It has START-TIMER,",
+        SCHED + "AT ONBATT * STARTTIMER a 5": "AT ONBATT: upssched has no command 'STARTTIMER'. Did you mean START-TIMER?",
         SCHED + "AT ONBATT * execute a": "AT ONBATT: upssched has no command 'execute'",
         SCHED + "AT ONBATT * START-TIMER a": "AT ONBATT: START-TIMER a needs a whole number of seconds",
         SCHED + "AT ONBATT * START-TIMER a 5m": "START-TIMER a needs a whole number of seconds: NUT takes anything else for 0",

@@ -142,7 +142,7 @@ def test_note_that_can_not_be_written_stops_nobody(tmp_path: Path, monkeypatch: 
 
     units = Units()
     local = host(tmp_path, units)
-    monkeypatch.setattr(files, "replace", refuse)
+    monkeypatch.setattr(files, "replace_files", refuse)
     local.take_up([RELOAD, RESTART], local.do)
     assert units.told[-1] == f"restart {systemd.MONITOR}"
 

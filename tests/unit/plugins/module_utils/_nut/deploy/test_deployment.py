@@ -263,7 +263,7 @@ def test_a_driver_is_stopped_before_the_enumerator_looks(place: Place) -> None:
 @pytest.mark.parametrize(("kept", "stale"), [("right", []), ("0123", ["ups"]), ("", [])])
 def test_what_the_enumerator_takes_for_changed(place: Place, kept: str, stale: list[str]) -> None:
     """It keeps a sum of each section beside the unit."""
-    digest = enumerator.checksum(PRIMARY["ups.conf"], "ups")
+    digest = enumerator.section_checksum(PRIMARY["ups.conf"], "ups")
     folder = place.boot.parent / f"{UPS}.d"
     folder.mkdir()
     if kept:
@@ -274,7 +274,7 @@ def test_what_the_enumerator_takes_for_changed(place: Place, kept: str, stale: l
     new = {**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + SPARE_SECTION}
     decided = place.deployment(new).plan()
     assert [one for one in told(decided.after) if one.startswith("stop")] == [
-        f"stop {systemd.driver(name)}" for name in stale
+        f"stop {systemd.driver_unit(name)}" for name in stale
     ]
 
 
@@ -369,7 +369,7 @@ def test_a_file_for_others_is_mended(place: Place, mode: int) -> None:
     assert not place.deployment(PRIMARY).plan()
 
 
-@pytest.mark.parametrize("name", [systemd.SERVER, systemd.MONITOR, systemd.driver("ups")])
+@pytest.mark.parametrize("name", [systemd.SERVER, systemd.MONITOR, systemd.driver_unit("ups")])
 def test_a_masked_unit_stops_the_run_before_anything(place: Place, name: str) -> None:
     place.systemd.found[name] = Unit("inactive", "masked", 0)
     with pytest.raises(DeployError, match=f"Run: systemctl unmask {name}"):

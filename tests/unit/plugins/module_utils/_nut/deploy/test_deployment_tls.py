@@ -32,8 +32,8 @@ def test_a_directory_of_the_users_own_stays(place: Place, databases: list[Path])
     assert databases
 
 
-TLS = nss.Tls("ca", "certificate", "key")
-WITH_TLS = {**PRIMARY, "upsd.conf": PRIMARY["upsd.conf"] + f"CERTPATH {nss.path_of(TLS)}\n"}
+TLS = nss.TlsMaterial("ca", "certificate", "key")
+WITH_TLS = {**PRIMARY, "upsd.conf": PRIMARY["upsd.conf"] + f"CERTPATH {nss.database_path(TLS)}\n"}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def databases(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         folder.mkdir()
         made.append(folder)
 
-    monkeypatch.setattr(nss, "make", make)
+    monkeypatch.setattr(nss, "make_database", make)
     monkeypatch.setattr(nss, "is_sound", lambda folder, _owner: folder.is_dir())
     return made
 
@@ -61,7 +61,7 @@ def test_certificates_come_before_the_files_that_name_them(place: Place, databas
     place.systemd.refused = refuse
     with pytest.raises(DeployError):
         deployment.apply(decided)
-    assert databases == [nss.path_of(TLS, place.folder)]
+    assert databases == [nss.database_path(TLS, place.folder)]
     assert old.is_dir()  # upsd may still have it open
     refuse.clear()
     again = place.deployment(WITH_TLS, tls=TLS)
@@ -84,7 +84,7 @@ def test_certificates_that_can_not_be_used_change_nothing(place: Place, monkeypa
     def make(*_arguments: Any, **_options: Any) -> None:
         raise nss.NssError("the key does not fit the certificate")
 
-    monkeypatch.setattr(nss, "make", make)
+    monkeypatch.setattr(nss, "make_database", make)
     place.holds(PRIMARY)
     deployment = place.deployment(WITH_TLS, tls=TLS)
     with pytest.raises(DeployError, match=r"the key does not fit the certificate\. Nothing was changed"):

@@ -13,7 +13,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_c
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import MARK
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.deployment import Deployment
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import Policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import UsbPolicy
 from ansible_collections.homelab.nut.tests.unit.support.nut_host import (
     PRIMARY,
     SPARE_SECTION,
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
 ASKED = '# Written by Ansible (homelab.nut)\nmaxretry = 3\n\n[ups]\n    driver = "auto"\n    port = "auto"\n    desc = "Rack"\n'
 
 
-def on_bus(tree: SysfsTree, **changes: Any) -> Policy:
-    return Policy(sysfs=str(tree.sysfs), dev=str(tree.dev), **changes)
+def on_bus(tree: SysfsTree, **changes: Any) -> UsbPolicy:
+    return UsbPolicy(sysfs=str(tree.sysfs), dev=str(tree.dev), **changes)
 
 
 def section(text: str, name: str = "ups") -> dict[str, str | None]:
-    return dict(ups_conf.parse(text).sections[name].keys)
+    return dict(ups_conf.parse_ups_conf(text).sections[name].keys)
 
 
 def settle(place: Place, deployment: Deployment) -> None:
     decided = deployment.plan()
     deployment.apply(decided)
-    for name in ups_conf.parse(deployment.new["ups.conf"]).sections:
-        place.systemd.begin(systemd.driver(name))
+    for name in ups_conf.parse_ups_conf(deployment.new["ups.conf"]).sections:
+        place.systemd.begin(systemd.driver_unit(name))
 
 
 def test_a_driver_is_found_out_on_the_host(place: Place, tmp_path: Path) -> None:
     tree = SysfsTree(tmp_path)
     place.holds(PRIMARY)
     files = {**PRIMARY, "ups.conf": ASKED}
-    policy = on_bus(tree, unknown="")
+    policy = on_bus(tree, default_name="")
     deployment = place.deployment(files, policy=policy)
     assert section(deployment.new["ups.conf"]) == {"driver": "usbhid-ups", "port": "auto", "desc": "Rack"}
     tree.plug()
@@ -57,7 +57,7 @@ def test_a_driver_is_found_out_on_the_host(place: Place, tmp_path: Path) -> None
         completed.items()
         >= {"driver": "usbhid-ups", "vendorid": "051d", "serial": "5B1234T56789", "desc": "Rack"}.items()
     )
-    assert ups_conf.parse(deployment.new["ups.conf"]).settings == (("maxretry", "3"),)
+    assert ups_conf.parse_ups_conf(deployment.new["ups.conf"]).settings == (("maxretry", "3"),)
     decided = deployment.plan()
     assert decided.changed == (actions.WANTED, "ups.conf")
     assert '+    driver = "auto"' in decided.diff()
@@ -78,7 +78,7 @@ def test_without_a_policy_other_upses_are_left_alone(place: Place, tmp_path: Pat
     fixed = place.deployment(PRIMARY)
     assert not fixed.plan()
     found = place.deployment(PRIMARY, policy=on_bus(tree))
-    assert set(ups_conf.parse(found.new["ups.conf"]).sections) == {"ups", "ups2"}
+    assert set(ups_conf.parse_ups_conf(found.new["ups.conf"]).sections) == {"ups", "ups2"}
     assert MARK in found.new["ups.conf"]
     assert actions.WANTED not in found.new
     settle(place, found)
@@ -103,7 +103,7 @@ def test_what_is_left_to_the_host_is_emptied_with_all_else(place: Place, tmp_pat
     place.holds({**PRIMARY, actions.WANTED: ASKED})
     deployment = place.deployment(None)
     deployment.apply(deployment.plan())
-    assert ups_conf.parse(place.texts()[actions.WANTED]).sections == {}
+    assert ups_conf.parse_ups_conf(place.texts()[actions.WANTED]).sections == {}
 
 
 def test_a_section_by_hand_goes_and_an_edited_one_is_put_right(place: Place, tmp_path: Path) -> None:

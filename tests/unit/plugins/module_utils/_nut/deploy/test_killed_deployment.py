@@ -109,7 +109,7 @@ class Primary(Machine):
             files,
             self.local(lambda _name: None),
             reconcile.Host,
-            policy=policy.check({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev)}),
+            policy=policy.check_policy({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev)}),
         )
 
     def play(self, files: Mapping[str, str] | None) -> bool:

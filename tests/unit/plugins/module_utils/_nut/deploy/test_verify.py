@@ -15,7 +15,7 @@ from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-UPS = systemd.driver("ups")
+UPS = systemd.driver_unit("ups")
 
 
 def primary_at(port: int, *names: str) -> dict[str, str]:
@@ -133,7 +133,7 @@ def test_one_of_two_that_is_not_there(host: Host) -> None:
     with serving(answers(ups="OL", spare="ERR DATA-STALE")) as fake:
         verdict = host.verify(primary_at(fake.port, "ups", "spare"), 60)
     assert verdict.status == {"ups": "OL", "spare": "DATA-STALE"}
-    assert [one.unit for one in verdict.absent] == [systemd.driver("spare")]
+    assert [one.unit for one in verdict.absent] == [systemd.driver_unit("spare")]
     assert verdict.broken == ()
 
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits as deploy_kits
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import checks, checks_others, look
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import checks, checks_others, exam
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.exam import DAY
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
     FAILURE,
     OK,
@@ -21,12 +22,11 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings i
     VERDICTS,
     WARNING,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.look import DAY
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
+    Observation,
     Process,
-    Seen,
     Socket,
-    Tls,
+    TlsResult,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch
 from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
@@ -45,38 +45,38 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
     POLICY,
     SEEN,
     VARIABLES,
-    bad,
-    file,
+    find_problems,
     last_report,
-    nothing_of,
-    own_file,
-    served,
-    state,
-    text,
-    unit,
-    units,
-    ups,
-    variables,
-    without,
+    make_file,
+    make_unit,
+    make_ups,
+    upsd_answer,
+    with_own_file,
+    with_text,
+    with_unit,
+    with_ups,
+    with_variables,
+    without_file,
+    without_kit,
 )
 
 DOCUMENTED = Path(__file__).parents[6] / "docs" / "doctor.md"
 
 
 def test_a_primary_that_is_well_has_nothing_but_ok_and_notes() -> None:
-    assert bad() == []
+    assert find_problems() == []
 
 
 def test_a_secondary_that_is_well_has_nothing_but_ok_and_notes() -> None:
-    assert bad(CLIENT, CLIENT_EXPECTED) == []
+    assert find_problems(CLIENT, CLIENT_EXPECTED) == []
 
 
 def test_each_check_says_that_it_is_ok() -> None:
-    """A check that says nothing can't be told from one that was forgotten."""
+    """A check without a finding looks like a forgotten check."""
     names = {
-        one.check
-        for one in examine(replace(SEEN, tls=Tls("TLSv1.3", NOW + 1e9)), replace(EXPECTED, tls=True))
-        if one.verdict == OK
+        finding.check
+        for finding in examine_host(replace(SEEN, tls=TlsResult("TLSv1.3", NOW + 1e9)), replace(EXPECTED, tls=True))
+        if finding.verdict == OK
     }
     assert names == {
         "installed", "mode", "files", "users", "units", "restarted", "usb", "permissions", "driver", "status", "load", "battery",
@@ -86,7 +86,7 @@ def test_each_check_says_that_it_is_ok() -> None:
 
 
 def test_the_checks_of_a_secondary() -> None:
-    names = {one.check for one in examine(CLIENT, CLIENT_EXPECTED)}
+    names = {finding.check for finding in examine_host(CLIENT, CLIENT_EXPECTED)}
     assert names >= {
         "installed",
         "mode",
@@ -103,159 +103,194 @@ def test_the_checks_of_a_secondary() -> None:
 
 
 def test_a_login_of_a_secondary_has_its_own_name() -> None:
-    assert [one.host for one in examine(SEEN, EXPECTED) if one.check == "login"] == ["nas", "pve"]
+    assert [finding.host for finding in examine_host(SEEN, EXPECTED) if finding.check == "login"] == ["nas", "pve"]
 
 
-# What makes each check fail: what is changed, the check, the host, the verdict, and words of what was seen
+# What makes each check fail: the observation, the check, the verdict, and a part of the message
 
-BROKEN: dict[str, tuple[Seen, str, str, str]] = {
-    "no upsd": (replace(SEEN, installed=("upsmon",)), "installed", FAILURE, "upsd not installed"),
-    "no release": (replace(SEEN, release=None), "installed", UNKNOWN, "does not say its release"),
-    "a file is missing": (without("upsd.conf"), "files", FAILURE, "/etc/nut/upsd.conf is missing"),
+BROKEN: dict[str, tuple[Observation, str, str, str]] = {
+    "no upsd": (replace(SEEN, installed=("upsmon",)), "installed", FAILURE, "not installed: upsd"),
+    "no release": (replace(SEEN, release=None), "installed", UNKNOWN, "release can't be determined"),
+    "a file is missing": (without_file("upsd.conf"), "files", FAILURE, "/etc/nut/upsd.conf is missing"),
     "a file that NUT can't read": (
-        replace(SEEN, files={**SEEN.files, "upsmon.conf": file(FILES["upsmon.conf"], mode=0o600)}),
-        "files", FAILURE, "upsmon.conf can not be read by NUT",
+        replace(SEEN, files={**SEEN.files, "upsmon.conf": make_file(FILES["upsmon.conf"], mode=0o600)}),
+        "files", FAILURE, "upsmon.conf: NUT can't read it",
     ),
     "a file that all may read": (
-        replace(SEEN, files={**SEEN.files, "upsmon.conf": file(FILES["upsmon.conf"], mode=0o644)}),
-        "files", WARNING, "mode 0644",
+        replace(SEEN, files={**SEEN.files, "upsmon.conf": make_file(FILES["upsmon.conf"], mode=0o644)}),
+        "files", WARNING, "mode is 0644",
     ),
     "a file of another group": (
-        replace(SEEN, files={**SEEN.files, "upsmon.conf": file(FILES["upsmon.conf"], gid=0)}),
-        "files", FAILURE, "can not be read by NUT",
+        replace(SEEN, files={**SEEN.files, "upsmon.conf": make_file(FILES["upsmon.conf"], gid=0)}),
+        "files", FAILURE, "NUT can't read it",
     ),
     "a directive changed by hand": (
-        text("upsmon.conf", lambda one: one.replace("FINALDELAY 5", "FINALDELAY 7")),
-        "files", WARNING, "upsmon.conf is not as the inventory has it: FINALDELAY",
+        with_text("upsmon.conf", lambda text: text.replace("FINALDELAY 5", "FINALDELAY 7")),
+        "files", WARNING, "upsmon.conf differs from the inventory: FINALDELAY",
     ),
     "a directive added by hand": (
-        text("upsmon.conf", lambda one: one + "DEADTIME 99\n"), "files", WARNING, "upsmon.conf is not as the inventory has it: DEADTIME",
+        with_text("upsmon.conf", lambda text: text + "DEADTIME 99\n"),
+        "files", WARNING, "upsmon.conf differs from the inventory: DEADTIME",
     ),
     "MONITOR changed by hand": (
-        text("upsmon.conf", lambda one: one.replace("one primary", "other primary")),
+        with_text("upsmon.conf", lambda text: text.replace("one primary", "other primary")),
         "files", FAILURE, "MONITOR",
     ),
-    "a section is gone": (text("ups.conf", lambda one: one.replace("[ups]", "[other]")), "files", WARNING, "[ups] is missing"),
-    "a key of a section": (text("ups.conf", lambda one: one.replace("051d", "0463")), "files", WARNING, "[ups] vendorid"),
-    "a setting before the sections": (text("ups.conf", lambda one: one.replace("= 3", "= 4")), "files", WARNING, "maxretry"),
+    "a section is gone": (with_text("ups.conf", lambda text: text.replace("[ups]", "[other]")), "files", WARNING, "[ups] is missing"),
+    "a key of a section": (with_text("ups.conf", lambda text: text.replace("051d", "0463")), "files", WARNING, "[ups] vendorid"),
+    "a setting before the sections": (with_text("ups.conf", lambda text: text.replace("= 3", "= 4")), "files", WARNING, "maxretry"),
     "files unreadable for us": (replace(SEEN, troubles={"files": "OSError: no"}), "files", UNKNOWN, "OSError: no"),
-    "MODE=none": (text("nut.conf", lambda one: one.replace("netserver", "none")), "mode", FAILURE, "may cut the UPS's power"),
-    "no MODE": (text("nut.conf", lambda one: ""), "mode", FAILURE, "MODE is missing"),
-    "MODE of a client": (text("nut.conf", lambda one: one.replace("netserver", "netclient")), "mode", FAILURE, "must be netserver"),
-    "another password": (text("upsd.users", lambda one: one.replace("two", "three")), "users", FAILURE, "nas has another password"),
-    "a user is missing": (text("upsd.users", lambda one: one.partition("[nas]")[0]), "users", FAILURE, "nas is missing"),
-    "a user's type": (text("upsd.users", lambda one: one.replace("upsmon secondary", "")), "users", FAILURE, "upsmon nothing"),
-    "a user too many": (text("upsd.users", lambda one: one + "[x]\n  password = y\n"), "users", WARNING, "has x besides"),
-    "a masked unit": (units("nut-monitor.service", unit("inactive", "masked", "masked")), "units", FAILURE, "is masked"),
-    "a unit that failed": (units("nut-server.service", unit("failed")), "units", FAILURE, "nut-server.service does not run: failed"),
-    "a driver that is stopped": (units("nut-driver@ups.service", unit("inactive")), "units", FAILURE, "ups.service does not run"),
+    "MODE=none": (with_text("nut.conf", lambda text: text.replace("netserver", "none")), "mode", FAILURE, "may cut the UPS's power"),
+    "no MODE": (with_text("nut.conf", lambda _text: ""), "mode", FAILURE, "MODE is missing"),
+    "MODE of a client": (with_text("nut.conf", lambda text: text.replace("netserver", "netclient")), "mode", FAILURE, "must be netserver"),
+    "another password": (
+        with_text("upsd.users", lambda text: text.replace("two", "three")),
+        "users", FAILURE, "nas has a password that differs",
+    ),
+    "a user is missing": (with_text("upsd.users", lambda text: text.partition("[nas]")[0]), "users", FAILURE, "nas is missing"),
+    "a user's type": (with_text("upsd.users", lambda text: text.replace("upsmon secondary", "")), "users", FAILURE, "upsmon role none"),
+    "a user too many": (with_text("upsd.users", lambda text: text + "[x]\n  password = y\n"), "users", WARNING, "not in the inventory: x"),
+    "a masked unit": (with_unit("nut-monitor.service", make_unit("inactive", "masked", "masked")), "units", FAILURE, "is masked"),
+    "a unit that failed": (
+        with_unit("nut-server.service", make_unit("failed")),
+        "units", FAILURE, "nut-server.service is not running: failed",
+    ),
+    "a driver that is stopped": (
+        with_unit("nut-driver@ups.service", make_unit("inactive")),
+        "units", FAILURE, "ups.service is not running",
+    ),
     "a driver that ends again": (
-        units("nut-driver@ups.service", unit("activating", sub="auto-restart")), "units", FAILURE, "ends again and again",
+        with_unit("nut-driver@ups.service", make_unit("activating", sub="auto-restart")), "units", FAILURE, "keeps exiting",
     ),
-    "a unit that is not there": (units("nut-monitor.service", None), "units", FAILURE, "there is no unit nut-monitor.service"),
+    "a unit that is not there": (with_unit("nut-monitor.service", None), "units", FAILURE, "unit nut-monitor.service does not exist"),
     "a unit that systemd does not know": (
-        units("nut-monitor.service", unit("inactive", "", "not-found")), "units", FAILURE, "there is no unit",
+        with_unit("nut-monitor.service", make_unit("inactive", "", "not-found")), "units", FAILURE, "does not exist",
     ),
-    "a unit that is not enabled": (units("nut-monitor.service", unit(enabled="disabled")), "units", WARNING, "not started at boot"),
-    "the enumerator's path": (units("nut-driver-enumerator.path", unit()), "units", WARNING, "restarts drivers on its own"),
+    "a unit that is not enabled": (
+        with_unit("nut-monitor.service", make_unit(enabled="disabled")),
+        "units", WARNING, "not enabled at boot",
+    ),
+    "the enumerator's path": (with_unit("nut-driver-enumerator.path", make_unit()), "units", WARNING, "restarts drivers whenever"),
     "systemd does not answer": (replace(SEEN, troubles={"units": "OSError: dead"}), "units", UNKNOWN, "dead"),
     "upsmon has not read its file": (
-        replace(SEEN, files={**SEEN.files, "upsmon.conf": file(FILES["upsmon.conf"].replace("DELAY 5", "DELAY 6"), changed=NOW - 10)}),
+        replace(SEEN, files={**SEEN.files, "upsmon.conf": make_file(FILES["upsmon.conf"].replace("DELAY 5", "DELAY 6"), changed=NOW - 10)}),
         "restarted", WARNING, "upsmon.conf changed",
     ),
     "upsd has not read its file": (
-        replace(SEEN, files={**SEEN.files, "upsd.conf": file("LISTEN 0.0.0.0\n", changed=NOW - 10)}),
+        replace(SEEN, files={**SEEN.files, "upsd.conf": make_file("LISTEN 0.0.0.0\n", changed=NOW - 10)}),
         "restarted", WARNING, "upsd.conf changed",
     ),
-    "unplugged": (replace(SEEN, devices=()), "usb", FAILURE, "ups is not on the USB bus (no device is there)"),
-    "another UPS": (replace(SEEN, devices=(replace(DEVICE, vendor_id="0463"),)), "usb", FAILURE, "there are 0463:0002"),
+    "unplugged": (replace(SEEN, devices=()), "usb", FAILURE, "ups is not on the USB bus (no device there)"),
+    "another UPS": (replace(SEEN, devices=(replace(DEVICE, vendor_id="0463"),)), "usb", FAILURE, "devices there: 0463:0002"),
     "no bus": (replace(SEEN, troubles={"usb": "UsbError: none"}), "usb", UNKNOWN, "UsbError"),
     "no right to the device": (
         replace(SEEN, devices=(replace(DEVICE, accessible=False),)), "permissions", FAILURE, "/dev/bus/usb/001/004",
     ),
-    "stale": (state(fresh=False, error="DATA-STALE", variables={}), "driver", FAILURE, "hears nothing from it"),
-    "no driver": (state(fresh=False, error="DRIVER-NOT-CONNECTED", variables={}), "driver", FAILURE, "does not run"),
-    "no status yet": (state(fresh=False, variables={}), "driver", FAILURE, "no status yet"),
-    "not served": (replace(SEEN, served=served(ups(name="other"))), "driver", FAILURE, "does not serve ups"),
-    "on battery": (state(status=("OB", "DISCHRG")), "status", WARNING, "on battery (OB), 100 %, 1800 s left"),
-    "low": (state(status=("OB", "LB")), "status", FAILURE, "low (LB)"),
-    "FSD": (state(status=("FSD", "OB")), "status", FAILURE, "(FSD)"),
-    "overloaded": (state(status=("OL", "OVER")), "status", FAILURE, "(OVER)"),
-    "off": (state(status=("OFF",)), "status", FAILURE, "(OFF)"),
-    "replace the battery": (state(status=("OL", "RB")), "status", WARNING, "(RB)"),
-    "bypass": (state(status=("OL", "BYPASS")), "status", WARNING, "(BYPASS)"),
+    "stale": (with_ups(fresh=False, error="DATA-STALE", variables={}), "driver", FAILURE, "gets no data from it"),
+    "no driver": (with_ups(fresh=False, error="DRIVER-NOT-CONNECTED", variables={}), "driver", FAILURE, "is not running"),
+    "no status yet": (with_ups(fresh=False, variables={}), "driver", FAILURE, "no status yet"),
+    "not served": (replace(SEEN, served=upsd_answer(make_ups(name="other"))), "driver", FAILURE, "does not serve ups"),
+    "on battery": (with_ups(status=("OB", "DISCHRG")), "status", WARNING, "on battery (OB), 100 %, 1800 s left"),
+    "low": (with_ups(status=("OB", "LB")), "status", FAILURE, "low (LB)"),
+    "FSD": (with_ups(status=("FSD", "OB")), "status", FAILURE, "(FSD)"),
+    "overloaded": (with_ups(status=("OL", "OVER")), "status", FAILURE, "(OVER)"),
+    "off": (with_ups(status=("OFF",)), "status", FAILURE, "(OFF)"),
+    "replace the battery": (with_ups(status=("OL", "RB")), "status", WARNING, "(RB)"),
+    "bypass": (with_ups(status=("OL", "BYPASS")), "status", WARNING, "(BYPASS)"),
     "alarm": (
-        state(status=("ALARM", "OL"), variables={**VARIABLES, "ups.alarm": "Fan failure!"}), "status", WARNING, "alarm: Fan failure!",
+        with_ups(status=("ALARM", "OL"), variables={**VARIABLES, "ups.alarm": "Fan failure!"}), "status", WARNING, "alarm: Fan failure!",
     ),
-    "loaded": (variables(ups_load="81"), "load", WARNING, "81 %"),
-    "an old battery": (variables(battery_date="2020/06/01"), "battery", WARNING, "6.3 years old"),
-    "a failed test": (variables(ups_test_result="Done and error"), "self-test", WARNING, "Done and error"),
+    "loaded": (with_variables(ups_load="81"), "load", WARNING, "81 %"),
+    "an old battery": (with_variables(battery_date="2020/06/01"), "battery", WARNING, "6.3 years old"),
+    "a failed test": (with_variables(ups_test_result="Done and error"), "self-test", WARNING, "Done and error"),
     "upsd is silent": (replace(SEEN, served="upsd at localhost:3493 cannot be reached: no"), "upsd", FAILURE, "cannot be reached"),
     "not on all addresses": (
         replace(SEEN, sockets=(Socket("127.0.0.1", 3493, "upsd"),)), "listening", FAILURE,
-        "should listen on 0.0.0.0:3493, and listens on 127.0.0.1:3493",
+        "should listen on 0.0.0.0:3493, but listens on 127.0.0.1:3493",
     ),
     "on another port": (replace(SEEN, sockets=(Socket("0.0.0.0", 3494, "upsd"),)), "listening", FAILURE, "0.0.0.0:3494"),
     "on another address besides": (
-        replace(SEEN, sockets=(*SEEN.sockets, Socket("::1", 3493, "upsd"))), "listening", WARNING, "[::1]:3493, which the inventory",
+        replace(SEEN, sockets=(*SEEN.sockets, Socket("::1", 3493, "upsd"))), "listening", WARNING, "also listens on [::1]:3493",
     ),
     "somebody blocked upsd": (
-        replace(SEEN, helped=(watch.Event(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked\x1b upsd", NOW - 9 * DAY, NOW - DAY, 7),)),
+        replace(SEEN, upsd_events=(
+            watch.WatchEvent(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked\x1b upsd", NOW - 9 * DAY, NOW - DAY, 7),)),
         "upsd-watch", WARNING, "192.0.2.9 blocked\\x1b upsd (7 times, until",
     ),
     "upsd hung": (
-        replace(SEEN, helped=(watch.Event(watch.RESTARTED, "", "upsd said nothing for 7 s. Restarted it", NOW - DAY, NOW - DAY),)),
+        replace(SEEN, upsd_events=(
+            watch.WatchEvent(watch.RESTARTED, "", "upsd said nothing for 7 s. Restarted it", NOW - DAY, NOW - DAY),)),
         "upsd-watch", WARNING, "Restarted it",
     ),
-    "the watch of upsd does not run": (units("nut-watch.service", unit("inactive")), "gate", FAILURE, "nut-watch.service does not run"),
+    "the watch of upsd does not run": (
+        with_unit("nut-watch.service", make_unit("inactive")),
+        "gate", FAILURE, "nut-watch.service is not running",
+    ),
     "sockets unreadable": (replace(SEEN, troubles={"sockets": "OSError: no"}), "listening", UNKNOWN, "OSError"),
     "shut out": (replace(SEEN, firewall=("no rule lets in nas", "add this")), "firewall", FAILURE, "no rule lets in nas"),
     "firewall unreadable": (replace(SEEN, troubles={"firewall": "FirewallError: no"}), "firewall", UNKNOWN, "FirewallError"),
     "its own upsmon is out": (
-        replace(SEEN, watched={"ups@localhost:3493": served(ups(clients=("192.0.2.20",)))}), "login", FAILURE, "upsmon of this host",
+        replace(SEEN, watched={"ups@localhost:3493": upsd_answer(make_ups(clients=("192.0.2.20",)))}),
+        "login", FAILURE, "this host's upsmon",
     ),
     "a MONITOR that can't be asked": (
         replace(SEEN, watched={"ups@localhost:3493": "upsd at localhost:3493 answered UNKNOWN-UPS"}), "port", FAILURE, "UNKNOWN-UPS",
     ),
     "a secondary on the primary": (
-        text("upsmon.conf", lambda one: one.replace("one primary", "one secondary")), "upsmon", FAILURE, "this host would go down first",
+        with_text("upsmon.conf", lambda text: text.replace("one primary", "one secondary")),
+        "upsmon", FAILURE, "this host would shut down first",
     ),
-    "no MONITOR": (text("upsmon.conf", lambda one: one.replace("MONITOR", "#")), "upsmon", FAILURE, "watches no UPS"),
+    "no MONITOR": (with_text("upsmon.conf", lambda text: text.replace("MONITOR", "#")), "upsmon", FAILURE, "no MONITOR line"),
     "power value 0": (
-        text("upsmon.conf", lambda one: one.replace("3493 1 monitor", "3493 0 monitor")), "upsmon", FAILURE, "watches no UPS",
+        with_text("upsmon.conf", lambda text: text.replace("3493 1 monitor", "3493 0 monitor")), "upsmon", FAILURE, "no MONITOR line",
     ),
     "upsmon runs as root alone": (replace(SEEN, processes=(Process("upsmon", 2, "root"),)), "upsmon", WARNING, "runs as root"),
     "SHUTDOWNCMD changed by hand": (
-        text("upsmon.conf", lambda one: one.replace(GATE_COMMAND, "/bin/true")), "shutdowncmd", FAILURE, "'/bin/true', and",
+        with_text("upsmon.conf", lambda text: text.replace(GATE_COMMAND, "/bin/true")), "shutdowncmd", FAILURE, "'/bin/true', should be",
     ),
-    "no SHUTDOWNCMD": (text("upsmon.conf", lambda one: one.replace("SHUTDOWNCMD", "#")), "shutdowncmd", FAILURE, "no SHUTDOWNCMD"),
-    "the gate's program is gone": (own_file(GATE_PROGRAM, lambda one: None), "gate", FAILURE, "/usr/local/sbin/nut-shutdown is missing"),
-    "it can't be run": (own_file(GATE_PROGRAM, lambda one: replace(one, mode=0o644)), "gate", FAILURE, "can't be run"),
-    "it is an old one": (own_file(GATE_PROGRAM, lambda one: replace(one, digest="old")), "gate", WARNING, "not the one"),
-    "its unit's file is gone": (own_file(GATE_UNIT, lambda one: None), "gate", FAILURE, "nut-shutdown.service is missing"),
-    "its unit's file is another": (own_file(GATE_UNIT, lambda one: replace(one, text="x")), "gate", WARNING, "not as the inventory"),
-    "its unit is masked": (units("nut-shutdown.service", unit("inactive", "masked", "masked")), "gate", FAILURE, "masked"),
-    "its unit is not loaded": (units("nut-shutdown.service", unit("inactive", "", "not-found")), "gate", FAILURE, "does not know"),
-    "its unit is bad": (units("nut-shutdown.service", unit("inactive", "", "bad-setting")), "gate", FAILURE, "can't load"),
-    "its unit failed": (units("nut-shutdown.service", unit("failed", "static")), "gate", WARNING, "failed when it ran last"),
-    "the other program is gone": (own_file(HOTPLUG_PROGRAM, lambda one: None), "hotplug", FAILURE, "nut-hotplug is missing"),
-    "nothing of the other program is there": (nothing_of(deploy_kits.HOTPLUG), "hotplug", WARNING, "nut-hotplug is not installed"),
-    "nothing of the gate is there": (nothing_of(deploy_kits.SHUTDOWN), "gate", FAILURE, "nut-shutdown is not installed"),
-    "its timer does not run": (units("nut-hotplug.timer", unit("inactive")), "hotplug", FAILURE, "nut-hotplug.timer does not run"),
-    "the policy is broken": (own_file(GATE_POLICY, lambda one: replace(one, text='{"version": 1')), "policy", FAILURE, "can't be used"),
+    "no SHUTDOWNCMD": (with_text("upsmon.conf", lambda text: text.replace("SHUTDOWNCMD", "#")), "shutdowncmd", FAILURE, "no SHUTDOWNCMD"),
+    "the gate's program is gone": (
+        with_own_file(GATE_PROGRAM, lambda _file: None),
+        "gate", FAILURE, "/usr/local/sbin/nut-shutdown is missing",
+    ),
+    "it can't be run": (with_own_file(GATE_PROGRAM, lambda file: replace(file, mode=0o644)), "gate", FAILURE, "can't be run"),
+    "it is an old one": (with_own_file(GATE_PROGRAM, lambda file: replace(file, digest="old")), "gate", WARNING, "differs from the one"),
+    "its unit's file is gone": (with_own_file(GATE_UNIT, lambda _file: None), "gate", FAILURE, "nut-shutdown.service is missing"),
+    "its unit's file is another": (
+        with_own_file(GATE_UNIT, lambda file: replace(file, text="x")),
+        "gate", WARNING, "differs from the inventory",
+    ),
+    "its unit is masked": (with_unit("nut-shutdown.service", make_unit("inactive", "masked", "masked")), "gate", FAILURE, "masked"),
+    "its unit is not loaded": (with_unit("nut-shutdown.service", make_unit("inactive", "", "not-found")), "gate", FAILURE, "does not know"),
+    "its unit is bad": (with_unit("nut-shutdown.service", make_unit("inactive", "", "bad-setting")), "gate", FAILURE, "can't load"),
+    "its unit failed": (
+        with_unit("nut-shutdown.service", make_unit("failed", "static")),
+        "gate", WARNING, "the last run of nut-shutdown.service failed",
+    ),
+    "the other program is gone": (with_own_file(HOTPLUG_PROGRAM, lambda _file: None), "hotplug", FAILURE, "nut-hotplug is missing"),
+    "nothing of the other program is there": (without_kit(deploy_kits.HOTPLUG), "hotplug", WARNING, "nut-hotplug is not installed"),
+    "nothing of the gate is there": (without_kit(deploy_kits.SHUTDOWN), "gate", FAILURE, "nut-shutdown is not installed"),
+    "its timer does not run": (
+        with_unit("nut-hotplug.timer", make_unit("inactive")),
+        "hotplug", FAILURE, "nut-hotplug.timer is not running",
+    ),
+    "the policy is broken": (
+        with_own_file(GATE_POLICY, lambda file: replace(file, text='{"version": 1')),
+        "policy", FAILURE, "can't be used",
+    ),
     "a stage is broken": (
-        own_file(GATE_POLICY, lambda one: replace(one, text=json.dumps({**POLICY, "stages": [{"name": ""}]}))),
+        with_own_file(GATE_POLICY, lambda file: replace(file, text=json.dumps({**POLICY, "stages": [{"name": ""}]}))),
         "policy", FAILURE, "can't be used",
     ),
     "the policy is another": (
-        own_file(GATE_POLICY, lambda one: replace(one, text=json.dumps({**POLICY, "longest": 10}))), "gate", WARNING, "json is not as",
+        with_own_file(GATE_POLICY, lambda file: replace(file, text=json.dumps({**POLICY, "longest": 10}))), "gate", WARNING, "json differs",
     ),
     "a name without an address": (
-        replace(SEEN, addresses={"nas": "the name nas has no address here"}), "policy", WARNING, "no address is known of nas",
+        replace(SEEN, addresses={"nas": "can't resolve nas"}), "policy", WARNING, "no address for nas",
     ),
     "the flag": (replace(SEEN, flags={"/run/nut-killpower": NOW - 60}), "killpower", FAILURE, "the next reboot cuts"),
-    "a flag that nothing names": (replace(SEEN, flags={"/etc/killpower": NOW - 60}), "killpower", WARNING, "left by an earlier"),
-    "no spare of the flag": (replace(SEEN, cut=replace(CUT, spare="missing")), "cut", WARNING, "killpower.spare is not usable (missing)"),
+    "a flag that nothing names": (replace(SEEN, flags={"/etc/killpower": NOW - 60}), "killpower", WARNING, "left over from an earlier"),
+    "no spare of the flag": (replace(SEEN, cut=replace(CUT, spare="missing")), "cut", WARNING, "killpower.spare is missing"),
     "a spare that is none": (replace(SEEN, cut=replace(CUT, spare="spoiled")), "cut", WARNING, "the UPS might not cut the power"),
     "no space for the flag": (replace(SEEN, cut=replace(CUT, space=4096)), "cut", WARNING, "has room for only 4 KiB and 1000 files"),
     "too many files": (replace(SEEN, cut=replace(CUT, files=3)), "cut", WARNING, "1024 KiB and 3 files"),
@@ -263,16 +298,16 @@ BROKEN: dict[str, tuple[Seen, str, str, str]] = {
         replace(SEEN, untrusted={"/etc/nut": "/etc/nut belongs to the user nut"}), "trust", FAILURE, "root trusts and runs",
     ),
     "the last shutdown ended by the battery": (
-        replace(SEEN, last=last_report("battery", "ups had 20 s left")),
+        replace(SEEN, last_gate=last_report("battery", "ups had 20 s left")),
         "last-shutdown", WARNING, "ups had 20 s left",
     ),
     "the last shutdown left one": (
-        replace(SEEN, last=last_report("down", down=None)),
+        replace(SEEN, last_gate=last_report("down", down=None)),
         "last-shutdown", WARNING, "did not end well",
     ),
     "the last shutdown has no end": (
-        replace(SEEN, last=last_report(None, None)),
-        "last-shutdown", WARNING, "it has no end",
+        replace(SEEN, last_gate=last_report(None, None)),
+        "last-shutdown", WARNING, "it was interrupted",
     ),
     "the clock can't be asked": (replace(SEEN, troubles={"clock": "OSError: x"}), "clock", UNKNOWN, "OSError"),
     "no journal": (replace(SEEN, troubles={"journal": "OSError: x"}), "journal", UNKNOWN, "OSError"),
@@ -282,20 +317,22 @@ BROKEN: dict[str, tuple[Seen, str, str, str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_broken_is_named(name: str) -> None:
     seen, check, verdict, words = BROKEN[name]
-    found = [one for one in bad(seen) if one.check == check]
-    assert [(one.verdict, words in one.seen) for one in found if words in one.seen] == [(verdict, True)], found
-    assert all(one.todo for one in found if one.verdict in (WARNING, FAILURE)), "what to do?"
+    found = [finding for finding in find_problems(seen) if finding.check == check]
+    assert [(finding.verdict, words in finding.seen) for finding in found if words in finding.seen] == [
+        (verdict, True)
+    ], found
+    assert all(finding.todo for finding in found if finding.verdict in (WARNING, FAILURE)), "a finding without advice"
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_one_thing_that_is_broken_does_not_break_everything(name: str) -> None:
-    """A finding that is not about it would hide it."""
+    """Findings about other things would hide the real one."""
     seen, check, _verdict, _words = BROKEN[name]
-    others = {one.check for one in bad(seen)} - {check}
+    others = {finding.check for finding in find_problems(seen)} - {check}
     assert others <= TOGETHER.get(name, set()), others
 
 
-# what can't be broken alone
+# problems that always come together: name above -> further checks that fail
 TOGETHER = {
     "a file is missing": set(),
     "MODE=none": {"files"},
@@ -318,37 +355,43 @@ TOGETHER = {
 
 # Secondaries
 
-CLIENT_BROKEN: dict[str, tuple[Seen, str, str, str]] = {
-    "no upsmon": (replace(CLIENT, installed=()), "installed", FAILURE, "upsmon not installed"),
-    "stopped": (units("nut-monitor.service", unit("inactive"), CLIENT), "units", FAILURE, "does not run: inactive"),
+CLIENT_BROKEN: dict[str, tuple[Observation, str, str, str]] = {
+    "no upsmon": (replace(CLIENT, installed=()), "installed", FAILURE, "not installed: upsmon"),
+    "stopped": (with_unit("nut-monitor.service", make_unit("inactive"), CLIENT), "units", FAILURE, "is not running: inactive"),
     "the port is shut": (
         replace(CLIENT, watched={"ups@pve:3493": "upsd at pve:3493 cannot be reached: no complete answer in time"}),
         "port", FAILURE, "no complete answer in time",
     ),
     "upsd has no data": (
-        replace(CLIENT, watched={"ups@pve:3493": served(ups(fresh=False, error="DATA-STALE", clients=("192.0.2.30",)), here="192.0.2.30")}),
+        replace(
+            CLIENT,
+            watched={
+                "ups@pve:3493": upsd_answer(make_ups(fresh=False, error="DATA-STALE", clients=("192.0.2.30",)), own_address="192.0.2.30"),
+            },
+        ),
         "port", WARNING, "no fresh data",
     ),
     "not logged in": (
-        replace(CLIENT, watched={"ups@pve:3493": served(ups(clients=("127.0.0.1",)), here="192.0.2.30")}), "login", FAILURE,
-        "upsmon of this host (192.0.2.30) is not logged in",
+        replace(CLIENT, watched={"ups@pve:3493": upsd_answer(make_ups(clients=("127.0.0.1",)), own_address="192.0.2.30")}),
+        "login", FAILURE,
+        "this host's upsmon (192.0.2.30) is not logged in",
     ),
     "a wrong password": (
         replace(
             CLIENT,
-            watched={"ups@pve:3493": served(ups(clients=()), here="192.0.2.30")},
-            journal=(Entry(NOW, "nut-monitor.service", "Login on UPS [ups@pve:3493] failed - got [ERR ACCESS-DENIED]"),),
+            watched={"ups@pve:3493": upsd_answer(make_ups(clients=()), own_address="192.0.2.30")},
+            journal=(JournalEntry(NOW, "nut-monitor.service", "Login on UPS [ups@pve:3493] failed - got [ERR ACCESS-DENIED]"),),
         ),
-        "login", FAILURE, "refuses its password",
+        "login", FAILURE, "rejects its password",
     ),
     "a primary on the secondary": (
-        text("upsmon.conf", lambda one: one.replace("three secondary", "three primary"), CLIENT), "upsmon", FAILURE,
-        "would not be waited for",
+        with_text("upsmon.conf", lambda text: text.replace("three secondary", "three primary"), CLIENT), "upsmon", FAILURE,
+        "would not wait for this host",
     ),
-    "SHUTDOWNCMD": (text("upsmon.conf", lambda one: one.replace("-h +0", "-r +0"), CLIENT), "shutdowncmd", FAILURE, "-r +0"),
-    "MODE": (text("nut.conf", lambda one: one.replace("netclient", "none"), CLIENT), "mode", FAILURE, "must be netclient"),
+    "SHUTDOWNCMD": (with_text("upsmon.conf", lambda text: text.replace("-h +0", "-r +0"), CLIENT), "shutdowncmd", FAILURE, "-r +0"),
+    "MODE": (with_text("nut.conf", lambda text: text.replace("netclient", "none"), CLIENT), "mode", FAILURE, "must be netclient"),
     "FINALDELAY": (
-        text("upsmon.conf", lambda one: one.replace("FINALDELAY 5", "FINALDELAY 60"), CLIENT), "files", WARNING, "FINALDELAY",
+        with_text("upsmon.conf", lambda text: text.replace("FINALDELAY 5", "FINALDELAY 60"), CLIENT), "files", WARNING, "FINALDELAY",
     ),
 }  # fmt: skip
 
@@ -356,19 +399,21 @@ CLIENT_BROKEN: dict[str, tuple[Seen, str, str, str]] = {
 @pytest.mark.parametrize("name", CLIENT_BROKEN)
 def test_what_is_broken_on_a_secondary_is_named(name: str) -> None:
     seen, check, verdict, words = CLIENT_BROKEN[name]
-    found = [one for one in bad(seen, CLIENT_EXPECTED) if one.check == check]
-    assert [(one.host, one.verdict) for one in found if words in one.seen] == [("media", verdict)], found
-    assert all(one.todo for one in found)
+    found = [finding for finding in find_problems(seen, CLIENT_EXPECTED) if finding.check == check]
+    assert [(finding.host, finding.verdict) for finding in found if words in finding.seen] == [("media", verdict)], (
+        found
+    )
+    assert all(finding.todo for finding in found)
 
 
 def test_a_check_that_fails_itself_says_so_by_its_name_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(_look: look.Look) -> look.Found:
+    def run(_exam: exam.Exam) -> exam.Findings:
         raise ZeroDivisionError("oh")
 
-    broken = look.Check(("upsd-watch", "port"), look.BOTH, run)
+    broken = exam.HostCheck(("upsd-watch", "port"), exam.BOTH, run)
     monkeypatch.setattr(checks, "CHECKS", (*checks.CHECKS[:3], broken, *checks.CHECKS[3:]))
-    assert [(one.check, one.verdict) for one in bad()] == [("upsd-watch", UNKNOWN)]
-    assert len(examine(SEEN, EXPECTED)) > 30
+    assert [(finding.check, finding.verdict) for finding in find_problems()] == [("upsd-watch", UNKNOWN)]
+    assert len(examine_host(SEEN, EXPECTED)) > 30
 
 
 def test_the_checks_are_those_that_the_documentation_lists() -> None:
@@ -376,30 +421,32 @@ def test_the_checks_are_those_that_the_documentation_lists() -> None:
     documented = {name: row[2].strip() for row in rows for name in re.findall("`([^`]+)`", row[1])}
     registered = {name: check for check in checks.CHECKS for name in check.names}
     assert documented.keys() == {*registered, *checks_others.NAMES}
-    only = {name for name, check in registered.items() if check.on == look.PRIMARY}
-    assert {name: documented[name] for name in only} == dict.fromkeys(only, look.PRIMARY)
+    only = {name for name, check in registered.items() if check.where == exam.PRIMARY}
+    assert {name: documented[name] for name in only} == dict.fromkeys(only, exam.PRIMARY)
 
 
 @pytest.mark.parametrize(("seen", "expected"), [(SEEN, EXPECTED), (CLIENT, CLIENT_EXPECTED)])
-def test_a_check_finds_under_the_names_that_it_registered(seen: Seen, expected: look.Expected) -> None:
+def test_a_check_finds_under_the_names_that_it_registered(seen: Observation, expected: exam.Expected) -> None:
     for check in checks.CHECKS:
-        assert {one.check for one in check.run(look.Look(seen, expected))} <= set(check.names)
+        assert {finding.check for finding in check.examine(exam.Exam(seen, expected))} <= set(check.names)
 
 
 def test_an_empty_host_says_only_that_nothing_is_installed() -> None:
-    assert [one.check for one in examine(Seen(now=NOW), EXPECTED)] == ["installed"]
+    assert [finding.check for finding in examine_host(Observation(now=NOW), EXPECTED)] == ["installed"]
 
 
 def test_no_secret_is_ever_told() -> None:
-    seen = text(
+    seen = with_text(
         "upsd.users",
-        lambda one: one.replace("two", "hunter2"),
-        text("upsmon.conf", lambda one: one.replace(" one ", " hunter3 ")),
+        lambda text: text.replace("two", "hunter2"),
+        with_text("upsmon.conf", lambda text: text.replace(" one ", " hunter3 ")),
     )
-    said = json.dumps([(one.seen, one.todo) for one in examine(seen, EXPECTED)])
+    said = json.dumps([(finding.seen, finding.todo) for finding in examine_host(seen, EXPECTED)])
     assert "hunter" not in said
     assert '"two"' not in said
 
 
 def test_all_verdicts_are_known() -> None:
-    assert {one.verdict for seen, *_rest in BROKEN.values() for one in examine(seen, EXPECTED)} <= set(VERDICTS)
+    assert {finding.verdict for seen, *_rest in BROKEN.values() for finding in examine_host(seen, EXPECTED)} <= set(
+        VERDICTS
+    )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
     NOTE,
     OK,
@@ -17,45 +17,45 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
     FILES,
     NOW,
     SEEN,
-    bad,
-    file,
-    served,
-    text,
-    unit,
-    units,
-    ups,
+    find_problems,
+    make_file,
+    make_unit,
+    make_ups,
+    upsd_answer,
+    with_text,
+    with_unit,
 )
 
 
 def test_what_nut_hotplug_adds_to_ups_conf_is_no_difference() -> None:
-    seen = text(
+    seen = with_text(
         "ups.conf",
-        lambda one: one + '  serial = "123"\n[found]\n  driver = usbhid-ups\n  port = auto\n  vendorid = "0463"\n',
+        lambda text: text + '  serial = "123"\n[found]\n  driver = usbhid-ups\n  port = auto\n  vendorid = "0463"\n',
     )
     seen = replace(
-        units("nut-driver@found.service", unit(), seen),
+        with_unit("nut-driver@found.service", make_unit(), seen),
         devices=(DEVICE, replace(DEVICE, vendor_id="0463")),
-        served=served(ups(), ups(name="found", clients=())),
+        served=upsd_answer(make_ups(), make_ups(name="found", clients=())),
     )
-    assert bad(seen) == []
+    assert find_problems(seen) == []
 
 
 def test_an_auto_driver_is_compared_by_what_was_wanted() -> None:
     wanted = {**FILES, "ups.conf": "[ups]\n  driver = auto\n  port = auto\n"}
-    seen = replace(SEEN, files={**SEEN.files, "ups.conf.wanted": file(wanted["ups.conf"])})
-    assert bad(seen, replace(EXPECTED, files=wanted)) == []
-    serial = text("ups.conf", lambda one: one.replace("port = auto", "port = /dev/ttyUSB0"), seen)
-    assert bad(serial, replace(EXPECTED, files=wanted)) == []
+    seen = replace(SEEN, files={**SEEN.files, "ups.conf.wanted": make_file(wanted["ups.conf"])})
+    assert find_problems(seen, replace(EXPECTED, files=wanted)) == []
+    serial = with_text("ups.conf", lambda text: text.replace("port = auto", "port = /dev/ttyUSB0"), seen)
+    assert find_problems(serial, replace(EXPECTED, files=wanted)) == []
     other = replace(
-        SEEN, files={**SEEN.files, "ups.conf.wanted": file("[ups]\n  driver = auto\n  port = auto\n  desc = x\n")}
+        SEEN, files={**SEEN.files, "ups.conf.wanted": make_file("[ups]\n  driver = auto\n  port = auto\n  desc = x\n")}
     )
-    assert [one.check for one in bad(other, replace(EXPECTED, files=wanted))] == ["files"]
+    assert [finding.check for finding in find_problems(other, replace(EXPECTED, files=wanted))] == ["files"]
 
 
 def test_a_comment_is_no_difference_and_no_reason_to_restart() -> None:
-    changed = file("# another\n" + FILES["upsmon.conf"], changed=NOW - 10)
-    found = examine(replace(SEEN, files={**SEEN.files, "upsmon.conf": changed}), EXPECTED)
-    assert [(one.check, one.verdict) for one in found if one.check in ("files", "restarted")] == [
+    changed = make_file("# another\n" + FILES["upsmon.conf"], changed=NOW - 10)
+    found = examine_host(replace(SEEN, files={**SEEN.files, "upsmon.conf": changed}), EXPECTED)
+    assert [(finding.check, finding.verdict) for finding in found if finding.check in ("files", "restarted")] == [
         ("files", OK),
         ("restarted", NOTE),
     ]
@@ -63,15 +63,19 @@ def test_a_comment_is_no_difference_and_no_reason_to_restart() -> None:
 
 def test_what_this_release_does_not_know_was_left_out() -> None:
     wanted = {**FILES, "upsmon.conf": FILES["upsmon.conf"] + "OBLBDURATION 5\n"}
-    assert bad(SEEN, replace(EXPECTED, files=wanted)) == []
-    assert [one.check for one in bad(replace(SEEN, release=(2, 8, 4)), replace(EXPECTED, files=wanted))] == ["files"]
+    assert find_problems(SEEN, replace(EXPECTED, files=wanted)) == []
+    assert [
+        finding.check for finding in find_problems(replace(SEEN, release=(2, 8, 4)), replace(EXPECTED, files=wanted))
+    ] == ["files"]
 
 
 def test_what_a_release_is_bad_at_is_a_note() -> None:
-    found = [one for one in examine(SEEN, EXPECTED) if one.check == "release"]
+    found = [finding for finding in examine_host(SEEN, EXPECTED) if finding.check == "release"]
     assert found
-    assert {one.verdict for one in found} == {NOTE}
-    assert all(one.seen.startswith("NUT 2.8.1: ") for one in found)
-    assert [one.verdict for one in examine(replace(SEEN, release=(2, 9, 9)), EXPECTED) if one.check == "release"] == [
-        OK
-    ]
+    assert {finding.verdict for finding in found} == {NOTE}
+    assert all(finding.seen.startswith("NUT 2.8.1: ") for finding in found)
+    assert [
+        finding.verdict
+        for finding in examine_host(replace(SEEN, release=(2, 9, 9)), EXPECTED)
+        if finding.check == "release"
+    ] == [OK]

@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
     FAILURE,
     NOTE,
@@ -16,37 +16,41 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings i
     WARNING,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
-    Tls,
+    TlsResult,
 )
 from ansible_collections.homelab.nut.tests.unit.support.doctor_host import EXPECTED, NOW, SEEN
 
 
 def test_the_clock_that_nothing_keeps_is_a_note() -> None:
-    found = examine(replace(SEEN, synchronized=False), EXPECTED)
-    assert [one.verdict for one in found if one.check == "clock"] == [NOTE]
+    found = examine_host(replace(SEEN, synchronized=False), EXPECTED)
+    assert [finding.verdict for finding in found if finding.check == "clock"] == [NOTE]
 
 
 def test_troubles_of_the_last_day_are_notes() -> None:
     seen = replace(
         SEEN,
         journal=tuple(
-            Entry(NOW - at, "nut-server.service", "Data for UPS [ups] is stale - check driver") for at in (9, 5)
+            JournalEntry(NOW - at, "nut-server.service", "Data for UPS [ups] is stale - check driver") for at in (9, 5)
         ),
     )
-    found = [one for one in examine(seen, EXPECTED) if one.check == "journal"]
-    assert [one.verdict for one in found] == [NOTE]
-    assert found[0].seen.startswith("driver of ups hears nothing from it (2 times, last 20")
+    found = [finding for finding in examine_host(seen, EXPECTED) if finding.check == "journal"]
+    assert [finding.verdict for finding in found] == [NOTE]
+    assert found[0].seen.startswith("driver of ups gets no data from it (2 times, last 20")
 
 
 @pytest.mark.parametrize(
     ("seen", "verdict"),
     [
-        (Tls("TLSv1.3", NOW + 31 * 86400), OK),
-        (Tls("TLSv1.3", NOW + 29 * 86400), WARNING),
-        (Tls("TLSv1.3", NOW - 1), FAILURE),
-        (Tls("", 0.0, "upsd answered FEATURE-NOT-CONFIGURED"), FAILURE),
+        (TlsResult("TLSv1.3", NOW + 31 * 86400), OK),
+        (TlsResult("TLSv1.3", NOW + 29 * 86400), WARNING),
+        (TlsResult("TLSv1.3", NOW - 1), FAILURE),
+        (TlsResult("", 0.0, "upsd answered FEATURE-NOT-CONFIGURED"), FAILURE),
     ],
 )
-def test_the_certificate(seen: Tls, verdict: str) -> None:
-    found = [one for one in examine(replace(SEEN, tls=seen), replace(EXPECTED, tls=True)) if one.check == "tls"]
-    assert [one.verdict for one in found] == [verdict]
+def test_the_certificate(seen: TlsResult, verdict: str) -> None:
+    found = [
+        finding
+        for finding in examine_host(replace(SEEN, tls=seen), replace(EXPECTED, tls=True))
+        if finding.check == "tls"
+    ]
+    assert [finding.verdict for finding in found] == [verdict]

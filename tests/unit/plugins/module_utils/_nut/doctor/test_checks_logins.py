@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits as deploy_kits
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.exam import Expected, ExpectedClient
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
     FAILURE,
     NOTE,
@@ -16,9 +17,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings i
     UNKNOWN,
     WARNING,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.look import Expected, Machine
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
-    Seen,
+    Observation,
     Socket,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
@@ -29,26 +29,28 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
     SEEN,
     TABLE,
     TABLE_PATH,
-    bad,
-    nothing_of,
-    own_file,
-    state,
-    text,
-    unit,
-    units,
+    find_problems,
+    make_unit,
+    with_own_file,
+    with_text,
+    with_unit,
+    with_ups,
+    without_kit,
 )
 
 
-def logins(seen: Seen, expected: Expected = EXPECTED) -> list[tuple[str, str]]:
-    return [(one.host, one.verdict) for one in bad(seen, expected) if one.check == "login"]
+def logins(seen: Observation, expected: Expected = EXPECTED) -> list[tuple[str, str]]:
+    return [(finding.host, finding.verdict) for finding in find_problems(seen, expected) if finding.check == "login"]
 
 
 def test_a_secondary_that_is_not_logged_in_is_a_failure_of_its_own() -> None:
-    assert logins(state(clients=("127.0.0.1",))) == [("nas", FAILURE)]
+    assert logins(with_ups(clients=("127.0.0.1",))) == [("nas", FAILURE)]
 
 
 def test_a_secondary_that_watches_another_ups_is_not_logged_in() -> None:
-    assert logins(SEEN, replace(EXPECTED, clients=(Machine("nas", "192.0.2.20", "other"),))) == [("nas", FAILURE)]
+    assert logins(SEEN, replace(EXPECTED, clients=(ExpectedClient("nas", "192.0.2.20", "other"),))) == [
+        ("nas", FAILURE)
+    ]
 
 
 def test_a_secondary_without_an_address_is_unknown() -> None:
@@ -60,18 +62,22 @@ def test_nobody_is_logged_in_to_an_upsd_that_does_not_answer() -> None:
 
 
 def test_any_address_of_a_secondary_counts_and_any_spelling() -> None:
-    seen = replace(state(clients=("127.0.0.1", "::ffff:192.0.2.21")), addresses={"nas": ("192.0.2.20", "192.0.2.21")})
+    seen = replace(
+        with_ups(clients=("127.0.0.1", "::ffff:192.0.2.21")), addresses={"nas": ("192.0.2.20", "192.0.2.21")}
+    )
     assert logins(seen) == []
-    assert not [one for one in examine(seen, EXPECTED) if one.check == "strangers" and one.verdict != OK]
+    assert not [
+        finding for finding in examine_host(seen, EXPECTED) if finding.check == "strangers" and finding.verdict != OK
+    ]
 
 
 def test_who_is_not_in_the_inventory_is_noted() -> None:
     found = [
-        one
-        for one in examine(state(clients=("127.0.0.1", "192.0.2.20", "192.0.2.99")), EXPECTED)
-        if one.check == "strangers"
+        finding
+        for finding in examine_host(with_ups(clients=("127.0.0.1", "192.0.2.20", "192.0.2.99")), EXPECTED)
+        if finding.check == "strangers"
     ]
-    assert [(one.verdict, "192.0.2.99" in one.seen) for one in found] == [(NOTE, True)]
+    assert [(finding.verdict, "192.0.2.99" in finding.seen) for finding in found] == [(NOTE, True)]
 
 
 @pytest.mark.parametrize(
@@ -89,24 +95,30 @@ def test_who_is_not_in_the_inventory_is_noted() -> None:
 )
 def test_where_upsd_listens(places: list[tuple[str, int]], wanted: str, verdict: str) -> None:
     files = {**FILES, "upsd.conf": wanted}
-    seen = replace(text("upsd.conf", lambda one: wanted), sockets=tuple(Socket(*place, "upsd") for place in places))
-    assert [one.verdict for one in examine(seen, replace(EXPECTED, files=files)) if one.check == "listening"] == [
-        verdict
-    ]
+    seen = replace(
+        with_text("upsd.conf", lambda _text: wanted), sockets=tuple(Socket(*place, "upsd") for place in places)
+    )
+    assert [
+        finding.verdict
+        for finding in examine_host(seen, replace(EXPECTED, files=files))
+        if finding.check == "listening"
+    ] == [verdict]
 
 
 def test_sockets_whose_owner_can_not_be_told_count_as_upsd_s() -> None:
     seen = replace(SEEN, sockets=(Socket("0.0.0.0", 22, ""), Socket("0.0.0.0", 3493, "")))
-    found = [one for one in examine(seen, EXPECTED) if one.check == "listening"]
-    assert [(one.verdict, one.seen) for one in found] == [(OK, "upsd listens on 0.0.0.0:3493")]
+    found = [finding for finding in examine_host(seen, EXPECTED) if finding.check == "listening"]
+    assert [(finding.verdict, finding.seen) for finding in found] == [(OK, "upsd listens on 0.0.0.0:3493")]
     assert [
-        one.verdict for one in bad(replace(SEEN, sockets=(Socket("0.0.0.0", 22, ""),))) if one.check == "listening"
+        finding.verdict
+        for finding in find_problems(replace(SEEN, sockets=(Socket("0.0.0.0", 22, ""),)))
+        if finding.check == "listening"
     ] == [FAILURE]
 
 
-def access_findings(seen: Seen, expected: Expected = EXPECTED) -> list[tuple[str, str, str]]:
-    found = [one for one in examine(seen, expected) if one.check == "access" and one.verdict != OK]
-    return [(one.verdict, one.host, one.seen) for one in found]
+def access_findings(seen: Observation, expected: Expected = EXPECTED) -> list[tuple[str, str, str]]:
+    found = [finding for finding in examine_host(seen, expected) if finding.check == "access" and finding.verdict != OK]
+    return [(finding.verdict, finding.host, finding.seen) for finding in found]
 
 
 def test_a_table_that_is_not_loaded() -> None:
@@ -116,7 +128,7 @@ def test_a_table_that_is_not_loaded() -> None:
 
 
 def test_a_table_that_lets_in_others() -> None:
-    loaded = replace(LOADED, allowed=access.collapse(["192.0.2.0/24"]))
+    loaded = replace(LOADED, allowed=access.collapse_networks(["192.0.2.0/24"]))
     ((verdict, _host, words),) = access_findings(replace(SEEN, access=loaded))
     assert verdict == FAILURE
     assert words.endswith("the loaded table allows 192.0.2.0/24")
@@ -132,47 +144,49 @@ def test_a_secondary_with_another_address(kept: str) -> None:
 
 
 def test_another_port() -> None:
-    seen = text("upsd.conf", lambda was: was + "LISTEN 0.0.0.0 4000\n")
+    seen = with_text("upsd.conf", lambda text: text + "LISTEN 0.0.0.0 4000\n")
     ((verdict, _host, words),) = access_findings(seen)
     assert verdict == FAILURE
     assert "upsd listens on port 4000, which /etc/nut/access.nft does not cover" in words
 
 
 def test_the_port_that_upsd_had_before_may_be_covered_until_the_next_run() -> None:
-    table = access.render([3493, 4000], access.known_sources(TABLE))
-    seen = own_file(TABLE_PATH, lambda was: replace(was, text=table))
+    table = access.render_table([3493, 4000], access.parse_sources(TABLE))
+    seen = with_own_file(TABLE_PATH, lambda file: replace(file, text=table))
     assert access_findings(replace(seen, access=replace(LOADED, ports=frozenset({3493, 4000})))) == []
 
 
 def test_nothing_of_it_is_installed() -> None:
-    ((verdict, _host, words),) = access_findings(replace(nothing_of(deploy_kits.ACCESS), access=None))
+    ((verdict, _host, words),) = access_findings(replace(without_kit(deploy_kits.ACCESS), access=None))
     assert verdict == FAILURE
     assert "nut-access is not installed" in words
 
 
 def test_its_timer_does_not_run() -> None:
-    ((verdict, _host, words),) = access_findings(units("nut-access-refresh.timer", unit("inactive", "static")))
+    ((verdict, _host, words),) = access_findings(with_unit("nut-access-refresh.timer", make_unit("inactive", "static")))
     assert verdict == FAILURE
-    assert "nut-access-refresh.timer does not run" in words
+    assert "nut-access-refresh.timer is not running" in words
 
 
 def test_upsd_that_everybody_can_reach() -> None:
     """As the inventory wants it: a note. With loopback alone nobody can."""
     kits = {name: texts for name, texts in EXPECTED.kits.items() if name != "nut-access"}
-    open_to_all = replace(nothing_of(deploy_kits.ACCESS), access=None)
+    open_to_all = replace(without_kit(deploy_kits.ACCESS), access=None)
     ((verdict, _host, words),) = access_findings(open_to_all, replace(EXPECTED, kits=kits))
     assert verdict == NOTE
-    assert "blocking upsd takes no login" in words
-    at_home = text("upsd.conf", lambda _was: "LISTEN 127.0.0.1 3493\n", open_to_all)
+    assert "can block it without a login" in words
+    at_home = with_text("upsd.conf", lambda _text: "LISTEN 127.0.0.1 3493\n", open_to_all)
     assert access_findings(at_home, replace(EXPECTED, kits=kits)) == []
 
 
 def test_who_was_refused_is_named_where_a_secondary_is_missing() -> None:
-    seen = replace(state(clients=("127.0.0.1",)), access=replace(LOADED, refused_from=("192.0.2.99",)))
+    seen = replace(with_ups(clients=("127.0.0.1",)), access=replace(LOADED, refused_from=("192.0.2.99",)))
     ((verdict, _host, words),) = access_findings(seen)
     assert verdict == NOTE
     assert words == "refused in the last day: 192.0.2.99"
-    (login,) = [one for one in examine(seen, EXPECTED) if one.check == "login" and one.host == "nas"]
+    (login,) = [
+        finding for finding in examine_host(seen, EXPECTED) if finding.check == "login" and finding.host == "nas"
+    ]
     assert "Addresses refused in the last day: 192.0.2.99" in login.seen
 
 

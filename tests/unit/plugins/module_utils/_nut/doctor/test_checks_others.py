@@ -11,7 +11,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks_oth
     judge_login,
     judge_skew,
     judge_truenas,
-    unexamined,
+    judge_unexamined,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
     FAILURE,
@@ -35,7 +35,7 @@ def test_the_clock_of_the_controller(ahead: float, unsure: float, verdict: str) 
 
 def test_truenas_as_it_should_be() -> None:
     found = judge_truenas("nas", {"actions": [], "version": "25.10.1"})
-    assert [(one.check, one.verdict) for one in found] == [("settings", OK), ("service", OK)]
+    assert [(finding.check, finding.verdict) for finding in found] == [("settings", OK), ("service", OK)]
     assert "25.10.1" in found[0].seen
 
 
@@ -44,22 +44,24 @@ def test_truenas_as_it_should_be() -> None:
     [
         (
             {"actions": ["set monpwd, shutdown; TrueNAS restarted its UPS service"]},
-            [("settings", FAILURE, "has them: monpwd, shutdown"), ("service", OK, "")],
+            [("settings", FAILURE, "differ from the inventory: monpwd, shutdown"), ("service", OK, "")],
         ),
-        ({"actions": ["started the UPS service"]}, [("settings", OK, ""), ("service", FAILURE, "does not run")]),
+        ({"actions": ["started the UPS service"]}, [("settings", OK, ""), ("service", FAILURE, "is not running")]),
         (
             {"actions": ["enabled the UPS service on boot"]},
             [("settings", OK, ""), ("service", WARNING, "does not start at boot")],
         ),
         ({"failed": True, "msg": "login refused: wrong API key"}, [("settings", UNKNOWN, "wrong API key")]),
         ({"unreachable": True, "msg": "no route"}, [("settings", UNKNOWN, "no route")]),
-        ({"skipped": True}, [("settings", UNKNOWN, "not asked")]),
+        ({"skipped": True}, [("settings", UNKNOWN, "not queried")]),
     ],
 )
 def test_what_is_wrong_with_truenas(result: dict[str, Any], expected: list[tuple[str, str, str]]) -> None:
     found = judge_truenas("nas", result)
-    assert [(one.check, one.verdict) for one in found] == [(check, verdict) for check, verdict, _words in expected]
-    assert all(words in one.seen for one, (_check, _verdict, words) in zip(found, expected))
+    assert [(finding.check, finding.verdict) for finding in found] == [
+        (check, verdict) for check, verdict, _words in expected
+    ]
+    assert all(words in finding.seen for finding, (_check, _verdict, words) in zip(found, expected))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_what_is_wrong_with_truenas(result: dict[str, Any], expected: list[tuple
 )
 def test_a_login_as_its_primary_told_it(result: dict[str, Any], verdict: str) -> None:
     found = judge_login("pve", "nas", result)
-    assert [(one.check, one.host, one.verdict) for one in found] == [("login", "nas", verdict)]
+    assert [(finding.check, finding.host, finding.verdict) for finding in found] == [("login", "nas", verdict)]
 
 
 @pytest.mark.parametrize(
@@ -89,11 +91,11 @@ def test_a_login_as_its_primary_told_it(result: dict[str, Any], verdict: str) ->
         (
             {"failed": True, "msg": "the group pve is empty"},
             "reachable",
-            "could not be looked at: the group pve is empty",
+            "could not be checked: the group pve is empty",
         ),
     ],
 )
 def test_a_host_that_could_not_be_looked_at(result: dict[str, Any] | None, check: str, words: str) -> None:
-    found = unexamined("pve", result)
+    found = judge_unexamined("pve", result)
     assert (found.check, found.verdict) == (check, FAILURE)
     assert words in found.seen

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
     FAILURE,
     NOTE,
@@ -23,27 +23,27 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
     GATE_POLICY,
     NOW,
     SEEN,
-    bad,
+    find_problems,
     last_report,
-    state,
-    text,
-    unit,
-    units,
+    make_unit,
+    with_text,
+    with_unit,
+    with_ups,
 )
 
 
 def test_a_host_without_the_gate_is_not_judged_by_it() -> None:
     command = "/sbin/shutdown -h +0"
     direct = replace(EXPECTED, files={**FILES, "upsmon.conf": FILES["upsmon.conf"].replace(GATE_COMMAND, command)})
-    seen = text("upsmon.conf", lambda one: one.replace(GATE_COMMAND, command))
-    seen = replace(seen, last=last_report("battery"), addresses={"nas": "the name nas has no address here"})
-    assert {one.check for one in bad(seen, direct)} == {"login"}
-    found = {one.check: one.seen for one in examine(seen, direct)}
+    seen = with_text("upsmon.conf", lambda text: text.replace(GATE_COMMAND, command))
+    seen = replace(seen, last_gate=last_report("battery"), addresses={"nas": "can't resolve nas"})
+    assert {finding.check for finding in find_problems(seen, direct)} == {"login"}
+    found = {finding.check: finding.seen for finding in examine_host(seen, direct)}
     assert "last-shutdown" not in found
-    assert found["policy"] == "it can be used; SHUTDOWNCMD waits for nobody"
+    assert found["policy"] == "valid; SHUTDOWNCMD does not wait for other machines"
     # the stages read it all the same
-    broken = replace(seen, own={**seen.own, GATE_POLICY: replace(seen.own[GATE_POLICY], text="{")})
-    assert {one.check for one in bad(broken, direct)} == {"login", "policy"}
+    broken = replace(seen, own_files={**seen.own_files, GATE_POLICY: replace(seen.own_files[GATE_POLICY], text="{")})
+    assert {finding.check for finding in find_problems(broken, direct)} == {"login", "policy"}
 
 
 def test_a_sandbox_that_the_host_refused_is_a_note_with_the_reason() -> None:
@@ -51,11 +51,11 @@ def test_a_sandbox_that_the_host_refused_is_a_note_with_the_reason() -> None:
         EXPECTED,
         kits={**EXPECTED.kits, "nut-shutdown": {**GATE_FILES, "nut-server-hardening.conf": "[Service]\n"}},
     )
-    (missing,) = bad(SEEN, wanted)
+    (missing,) = find_problems(SEEN, wanted)
     assert (missing.verdict, "homelab-nut-hardening.conf is missing" in missing.seen) == (FAILURE, True)
-    refused = replace(SEEN, refused={"nut-server-hardening.conf": "226/NAMESPACE\x1b"})
-    assert bad(refused, wanted) == []
-    (note,) = [one for one in examine(refused, wanted) if one.check == "gate"]
+    refused = replace(SEEN, refused_sandboxes={"nut-server-hardening.conf": "226/NAMESPACE\x1b"})
+    assert find_problems(refused, wanted) == []
+    (note,) = [finding for finding in examine_host(refused, wanted) if finding.check == "gate"]
     assert note.verdict == NOTE
     assert note.seen.startswith("226/NAMESPACE")
     assert "\x1b" not in note.seen
@@ -63,23 +63,25 @@ def test_a_sandbox_that_the_host_refused_is_a_note_with_the_reason() -> None:
 
 
 def test_a_flag_while_the_shutdown_runs_is_as_it_should_be() -> None:
-    seen = replace(units("nut-shutdown.service", unit("activating", "static")), flags={"/run/nut-killpower": NOW})
-    assert [one.verdict for one in examine(seen, EXPECTED) if one.check == "killpower"] == [NOTE]
+    seen = replace(
+        with_unit("nut-shutdown.service", make_unit("activating", "static")), flags={"/run/nut-killpower": NOW}
+    )
+    assert [finding.verdict for finding in examine_host(seen, EXPECTED) if finding.check == "killpower"] == [NOTE]
 
 
 def test_a_wait_that_was_cut_short_is_a_note() -> None:
-    found = examine(replace(SEEN, gate=gate.begin("boot", "systemd", NOW)), EXPECTED)
-    assert [one.verdict for one in found if one.check == "last-shutdown"] == [NOTE, OK]
+    found = examine_host(replace(SEEN, gate_state=gate.new_state("boot", "systemd", NOW)), EXPECTED)
+    assert [finding.verdict for finding in found if finding.check == "last-shutdown"] == [NOTE, OK]
 
 
 @pytest.mark.parametrize("rule", [gate.DOWN, gate.ASSUMED])
 def test_a_shutdown_that_ended_well(rule: str) -> None:
-    found = examine(replace(SEEN, last=last_report(rule)), EXPECTED)
+    found = examine_host(replace(SEEN, last_gate=last_report(rule)), EXPECTED)
     assert [finding.verdict for finding in found if finding.check == "last-shutdown"] == [OK]
 
 
 def test_a_report_that_is_none_is_a_note() -> None:
-    found = examine(replace(SEEN, last="its report can't be understood"), EXPECTED)
+    found = examine_host(replace(SEEN, last_gate="its report can't be understood"), EXPECTED)
     assert [finding.verdict for finding in found if finding.check == "last-shutdown"] == [NOTE]
 
 
@@ -90,8 +92,8 @@ def test_a_report_that_is_none_is_a_note() -> None:
 def test_the_plan(holds: bool | None, feasible: bool | None, verdict: str) -> None:
     constraints = [{"holds": False, "remedy": "set nut_server_runtime_low to 400"}, {"holds": True, "remedy": "no"}]
     planned = {"holds": holds, "feasible": feasible, "plan": {"verdict": "as it is", "constraints": constraints}}
-    found = [one for one in examine(SEEN, replace(EXPECTED, plan=planned)) if one.check == "plan"]
-    assert [(one.verdict, one.seen) for one in found] == [(verdict, "as it is")]
+    found = [finding for finding in examine_host(SEEN, replace(EXPECTED, plan=planned)) if finding.check == "plan"]
+    assert [(finding.verdict, finding.seen) for finding in found] == [(verdict, "as it is")]
     if holds is False:
         assert "set nut_server_runtime_low to 400" in found[0].todo
         assert "no" not in found[0].todo.split("; ")
@@ -99,11 +101,13 @@ def test_the_plan(holds: bool | None, feasible: bool | None, verdict: str) -> No
 
 def test_a_plan_that_lacks_a_ups_without_data_is_no_trouble_of_its_own() -> None:
     planned = {"holds": None, "plan": {"verdict": "too little is known", "constraints": []}}
-    seen = state(fresh=False, error="DATA-STALE", variables={})
-    assert [one.verdict for one in examine(seen, replace(EXPECTED, plan=planned)) if one.check == "plan"] == [NOTE]
+    seen = with_ups(fresh=False, error="DATA-STALE", variables={})
+    assert [
+        finding.verdict for finding in examine_host(seen, replace(EXPECTED, plan=planned)) if finding.check == "plan"
+    ] == [NOTE]
 
 
 def test_a_plan_that_could_not_be_made() -> None:
-    found = bad(SEEN, replace(EXPECTED, plan={"holds": None, "plan": None, "msg": "machines: no"}))
-    assert [(one.check, one.verdict) for one in found] == [("plan", UNKNOWN)]
+    found = find_problems(SEEN, replace(EXPECTED, plan={"holds": None, "plan": None, "msg": "machines: no"}))
+    assert [(finding.check, finding.verdict) for finding in found] == [("plan", UNKNOWN)]
     assert "machines: no" in found[0].seen

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
     FAILURE,
     NOTE,
@@ -19,48 +19,56 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
     EXPECTED,
     FILES,
     VARIABLES,
-    bad,
-    served,
-    state,
-    text,
-    ups,
-    variables,
+    find_problems,
+    make_ups,
+    upsd_answer,
+    with_text,
+    with_ups,
+    with_variables,
 )
 
 
 def test_a_stand_in_for_an_absent_ups_is_a_ups_that_is_not_there() -> None:
-    seen = text("ups.conf", lambda one: "maxretry = 3\n[ups]\n  driver = dummy-ups\n  port = nut-hotplug-absent.dev\n")
-    absent = ups(status=("ABSENT",))
-    seen = replace(seen, served=served(absent), watched={"ups@localhost:3493": served(absent)}, devices=())
-    assert [(one.check, one.verdict) for one in bad(seen)] == [("usb", FAILURE)]
+    seen = with_text(
+        "ups.conf", lambda _text: "maxretry = 3\n[ups]\n  driver = dummy-ups\n  port = nut-hotplug-absent.dev\n"
+    )
+    absent = make_ups(status=("ABSENT",))
+    seen = replace(seen, served=upsd_answer(absent), watched={"ups@localhost:3493": upsd_answer(absent)}, devices=())
+    assert [(finding.check, finding.verdict) for finding in find_problems(seen)] == [("usb", FAILURE)]
 
 
 def test_a_ups_without_keys_is_there_if_it_is_served() -> None:
     plain = {**FILES, "ups.conf": "maxretry = 3\n[ups]\n  driver = usbhid-ups\n  port = auto\n"}
-    seen = text("ups.conf", lambda one: plain["ups.conf"])
+    seen = with_text("ups.conf", lambda _text: plain["ups.conf"])
     unclear = replace(DEVICE, hid_power=None)
-    assert bad(replace(seen, devices=(unclear,)), replace(EXPECTED, files=plain)) == []
+    assert find_problems(replace(seen, devices=(unclear,)), replace(EXPECTED, files=plain)) == []
     mouse = replace(DEVICE, hid_power=False)
-    stale = ups(fresh=False, error="DATA-STALE", variables={})
-    gone = replace(seen, devices=(mouse,), served=served(stale), watched={"ups@localhost:3493": served(stale)})
-    assert [one.check for one in bad(gone, replace(EXPECTED, files=plain))] == ["usb", "driver"]
+    stale = make_ups(fresh=False, error="DATA-STALE", variables={})
+    gone = replace(
+        seen, devices=(mouse,), served=upsd_answer(stale), watched={"ups@localhost:3493": upsd_answer(stale)}
+    )
+    assert [finding.check for finding in find_problems(gone, replace(EXPECTED, files=plain))] == ["usb", "driver"]
 
 
 def test_a_driver_that_is_none_for_usb_has_nothing_on_the_bus() -> None:
     snmp = {**FILES, "ups.conf": "maxretry = 3\n[ups]\n  driver = snmp-ups\n  port = 192.0.2.9\n"}
-    seen = replace(text("ups.conf", lambda one: snmp["ups.conf"]), devices=())
-    assert bad(seen, replace(EXPECTED, files=snmp)) == []
+    seen = replace(with_text("ups.conf", lambda _text: snmp["ups.conf"]), devices=())
+    assert find_problems(seen, replace(EXPECTED, files=snmp)) == []
 
 
 @pytest.mark.parametrize(
     ("date", "verdict"), [("2024/01/01", OK), ("2023/01/01", NOTE), ("06/01/20", WARNING), ("not set", OK)]
 )
 def test_the_battery_ages(date: str, verdict: str) -> None:
-    assert [one.verdict for one in examine(variables(battery_date=date), EXPECTED) if one.check == "battery"] == [
-        verdict
-    ]
+    assert [
+        finding.verdict
+        for finding in examine_host(with_variables(battery_date=date), EXPECTED)
+        if finding.check == "battery"
+    ] == [verdict]
 
 
 def test_a_battery_that_does_not_say_its_age_is_told_as_such() -> None:
-    seen = state(variables={key: value for key, value in VARIABLES.items() if key != "battery.date"})
-    assert "does not say how old" in next(one.seen for one in examine(seen, EXPECTED) if one.check == "battery")
+    seen = with_ups(variables={key: value for key, value in VARIABLES.items() if key != "battery.date"})
+    assert "does not report its battery's age" in next(
+        finding.seen for finding in examine_host(seen, EXPECTED) if finding.check == "battery"
+    )

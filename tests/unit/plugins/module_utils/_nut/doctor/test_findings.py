@@ -15,12 +15,12 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings i
     OK,
     UNKNOWN,
     WARNING,
+    DoctorReport,
     Finding,
-    Report,
 )
 
 
-def one(
+def make_finding(
     check: str = "driver", host: str = "pve", verdict: str = FAILURE, seen: str = "it is stale", todo: str = ""
 ) -> Finding:
     return Finding(check, host, verdict, seen, todo)
@@ -38,39 +38,65 @@ def one(
     ],
 )
 def test_the_exit_code_is_that_of_the_worst(verdicts: list[str], worst: str, code: int) -> None:
-    report = findings.report(["pve"], [one(str(number), verdict=verdict) for number, verdict in enumerate(verdicts)])
-    assert (report.worst, report.code) == (worst, code)
+    report = findings.merge_findings(
+        ["pve"], [make_finding(str(number), verdict=verdict) for number, verdict in enumerate(verdicts)]
+    )
+    assert (report.worst_verdict, report.exit_code) == (worst, code)
 
 
 def test_hosts_come_in_the_order_of_the_inventory_and_of_each_the_worst_first() -> None:
-    report = findings.report(
+    report = findings.merge_findings(
         ["b", "a"],
-        [one("1", "a", NOTE), one("2", "a", FAILURE), one("3", "b", OK), one("4", "b", WARNING), one("5", "stranger")],
+        [
+            make_finding("1", "a", NOTE),
+            make_finding("2", "a", FAILURE),
+            make_finding("3", "b", OK),
+            make_finding("4", "b", WARNING),
+            make_finding("5", "stranger"),
+        ],
     )
-    assert [found.check for found in report.findings] == ["4", "3", "2", "1", "5"]
+    assert [finding.check for finding in report.findings] == ["4", "3", "2", "1", "5"]
 
 
 def test_what_is_ok_gives_way_to_what_is_not_of_the_same_check() -> None:
-    found = [one("units", verdict=OK), one("units", seen="a"), one("units", seen="b"), one("units", seen="a")]
-    assert [each.seen for each in findings.report(["pve"], found).findings] == ["a", "b"]
+    found = [
+        make_finding("units", verdict=OK),
+        make_finding("units", seen="a"),
+        make_finding("units", seen="b"),
+        make_finding("units", seen="a"),
+    ]
+    assert [finding.seen for finding in findings.merge_findings(["pve"], found).findings] == ["a", "b"]
 
 
 def test_a_login_that_two_have_looked_at_stands_there_once_by_its_worse_verdict() -> None:
-    found = [one("login", verdict=OK), one("login", seen="out"), one("login", verdict=UNKNOWN)]
-    assert [(each.verdict, each.seen) for each in findings.report(["pve"], found).findings] == [(FAILURE, "out")]
+    found = [
+        make_finding("login", verdict=OK),
+        make_finding("login", seen="out"),
+        make_finding("login", verdict=UNKNOWN),
+    ]
+    assert [(finding.verdict, finding.seen) for finding in findings.merge_findings(["pve"], found).findings] == [
+        (FAILURE, "out")
+    ]
 
 
 def test_the_summary_counts() -> None:
-    report = findings.report(
-        ["a", "b"], [one("1", "a"), one("2", "a"), one("3", "b", OK), one("4", "b", UNKNOWN), one("5", "b", WARNING)]
+    report = findings.merge_findings(
+        ["a", "b"],
+        [
+            make_finding("1", "a"),
+            make_finding("2", "a"),
+            make_finding("3", "b", OK),
+            make_finding("4", "b", UNKNOWN),
+            make_finding("5", "b", WARNING),
+        ],
     )
     assert report.summary == "2 hosts, 5 checks: 2 failures, 1 warning, 1 unknown, 1 ok"
-    assert Report(()).summary == "0 hosts, 0 checks: 0 ok"
-    assert findings.report(["a"], [one("1", "a", NOTE)]).summary == "1 host, 1 checks: 1 note, 0 ok"
+    assert DoctorReport(()).summary == "0 hosts, 0 checks: 0 ok"
+    assert findings.merge_findings(["a"], [make_finding("1", "a", NOTE)]).summary == "1 host, 1 checks: 1 note, 0 ok"
 
 
 def test_it_goes_through_json_and_back() -> None:
-    report = findings.report(["pve"], [one(todo="do it"), one("x", verdict=OK)])
+    report = findings.merge_findings(["pve"], [make_finding(todo="do it"), make_finding("x", verdict=OK)])
     data = json.loads(json.dumps(report.to_json()))
     assert (data["format"], data["verdict"], data["code"]) == (1, "failure", 2)
     assert data["summary"] == report.summary
@@ -85,7 +111,7 @@ def test_it_goes_through_json_and_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [{}, {"findings": [{}]}, {"findings": 1}, {"findings": [{**one().__dict__, "verdict": "bad"}]}]
+    "data", [{}, {"findings": [{}]}, {"findings": 1}, {"findings": [{**make_finding().__dict__, "verdict": "bad"}]}]
 )
 def test_what_is_no_report_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
@@ -96,20 +122,22 @@ LONG = "its driver runs, and hears nothing from it (DATA-STALE); " * 4
 
 
 def test_the_table_fits_and_loses_nothing() -> None:
-    report = findings.report(
+    report = findings.merge_findings(
         ["a-host-with-a-very-long-name.example"],
-        [one(host="a-host-with-a-very-long-name.example", seen=LONG, todo=LONG)],
+        [make_finding(host="a-host-with-a-very-long-name.example", seen=LONG, todo=LONG)],
     )
     for width in (80, 100, 120):
-        shown = findings.table(report, width=width)
+        shown = findings.format_table(report, width=width)
         assert all(len(line) <= width for line in shown.splitlines())
         assert shown.count("(DATA-STALE)") == 8
         assert shown.splitlines()[-1] == report.summary
 
 
 def test_a_failure_is_seen_at_once() -> None:
-    lines = findings.table(
-        findings.report(["pve"], [one(todo="look"), one("status", verdict=WARNING, seen="on battery")])
+    lines = findings.format_table(
+        findings.merge_findings(
+            ["pve"], [make_finding(todo="look"), make_finding("status", verdict=WARNING, seen="on battery")]
+        )
     ).splitlines()
     assert lines[0].split() == ["HOST", "CHECK", "VERDICT", "SEEN", "TO", "DO"]
     assert lines[2].split() == ["pve", "driver", "FAILURE", "it", "is", "stale", "look"]
@@ -117,15 +145,15 @@ def test_a_failure_is_seen_at_once() -> None:
 
 
 def test_notes_stand_below_and_once_for_several_hosts() -> None:
-    report = findings.report(
+    report = findings.merge_findings(
         ["a", "b"],
         [
-            one("clock", "a", NOTE, "not kept right", "x"),
-            one("clock", "b", NOTE, "not kept right", "x"),
-            one("users", "b", OK),
+            make_finding("clock", "a", NOTE, "not kept right", "x"),
+            make_finding("clock", "b", NOTE, "not kept right", "x"),
+            make_finding("users", "b", OK),
         ],
     )
-    assert findings.table(report).splitlines() == [
+    assert findings.format_table(report).splitlines() == [
         "note, a, b, clock: not kept right -> x",
         "",
         "ok, b: users",
@@ -135,16 +163,20 @@ def test_notes_stand_below_and_once_for_several_hosts() -> None:
 
 
 def test_everything_has_a_row_if_asked_for() -> None:
-    report = findings.report(["a"], [one("clock", "a", NOTE), one("users", "a", OK, "2 users")])
-    shown = findings.table(report, everything=True)
+    report = findings.merge_findings(
+        ["a"], [make_finding("clock", "a", NOTE), make_finding("users", "a", OK, "2 users")]
+    )
+    shown = findings.format_table(report, everything=True)
     assert [line.split()[-1] for line in shown.splitlines()[2:4]] == ["stale", "users"]
     assert "note, a" not in shown
     assert "ok, a" not in shown
 
 
 def test_a_text_of_somebody_elses_does_no_harm_to_a_terminal() -> None:
-    shown = findings.table(
-        findings.report(["a"], [one(host="a", seen="\x1b[31mred\n"), one("n", "a", NOTE, "\x1b]0;x\x07")])
+    shown = findings.format_table(
+        findings.merge_findings(
+            ["a"], [make_finding(host="a", seen="\x1b[31mred\n"), make_finding("n", "a", NOTE, "\x1b]0;x\x07")]
+        )
     )
     assert "\x1b" not in shown
     assert "\x07" not in shown

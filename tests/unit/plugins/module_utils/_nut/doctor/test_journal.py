@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import journal
 
 MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driver@ups.service"
@@ -14,45 +14,45 @@ MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driv
 @pytest.mark.parametrize(
     ("said", "words", "bad"),
     [
-        ("UPS ups@localhost:3493 on battery", "mains failed: ups is on battery", False),
-        ("UPS ups@localhost on line power", "mains are back: ups", False),
+        ("UPS ups@localhost:3493 on battery", "power failure: ups is on battery", False),
+        ("UPS ups@localhost on line power", "power is back: ups is on mains", False),
         ("UPS ups@pve battery is low", "battery of ups is low", False),
-        ("UPS ups@pve: forced shutdown in progress", "shutdown of all on ups has begun (FSD)", False),
-        ("Auto logout and shutdown proceeding", "this host's shutdown begins", False),
-        ("Executing automatic power-fail shutdown", "upsmon begins the shutdown", False),
-        ("Communications with UPS ups@pve lost", "contact with ups lost", True),
-        ("Communications with UPS ups@pve established", "contact with ups is there again", False),
-        ("UPS ups@pve is unavailable", "ups has been without contact for long", True),
-        ("UPS ups@pve battery needs to be replaced", "battery of ups wants to be replaced", True),
-        ("upsmon parent process died - shutdown impossible", "upsmon's parent died: it could not shut down", True),
+        ("UPS ups@pve: forced shutdown in progress", "shutdown of all machines on ups began (FSD)", False),
+        ("Auto logout and shutdown proceeding", "this host is shutting down", False),
+        ("Executing automatic power-fail shutdown", "upsmon is starting the shutdown", False),
+        ("Communications with UPS ups@pve lost", "lost contact with ups", True),
+        ("Communications with UPS ups@pve established", "contact with ups restored", False),
+        ("UPS ups@pve is unavailable", "no contact with ups for a long time", True),
+        ("UPS ups@pve battery needs to be replaced", "battery of ups needs to be replaced", True),
+        ("upsmon parent process died - shutdown impossible", "upsmon's parent died, so it could not shut down", True),
         (
             "Login on UPS [ups@pve:3493] failed - got [ERR ACCESS-DENIED]",
-            "upsd refused upsmon's login to ups (ERR ACCESS-DENIED)",
+            "upsd rejected upsmon's login to ups (ERR ACCESS-DENIED)",
             True,
         ),
-        ("Poll UPS [ups@pve] failed - Data stale", "upsmon could not ask for ups: Data stale", True),
+        ("Poll UPS [ups@pve] failed - Data stale", "upsmon could not query ups: Data stale", True),
         (
             "UPS [ups@pve]: connect failed: Connection failure: Connection refused",
-            "upsmon could not reach upsd of ups: Connection failure: Connection refused",
+            "upsmon could not reach the upsd of ups: Connection failure: Connection refused",
             True,
         ),
-        ("Data for UPS [ups] is stale - check driver", "driver of ups hears nothing from it", True),
-        ("UPS [ups] data is no longer stale", "driver of ups hears from it again", False),
+        ("Data for UPS [ups] is stale - check driver", "driver of ups gets no data from it", True),
+        ("UPS [ups] data is no longer stale", "driver of ups gets data again", False),
         (
             "Can't connect to UPS [ups] (usbhid-ups-ups): No such file or directory",
             "upsd can't reach the driver of ups: No such file or directory",
             True,
         ),
-        ("Connected to UPS [ups]: usbhid-ups-ups", "upsd has found the driver of ups", False),
+        ("Connected to UPS [ups]: usbhid-ups-ups", "upsd connected to the driver of ups", False),
         ("User nas@192.0.2.20 logged into UPS [ups]", "nas (192.0.2.20) logged in to ups", False),
         ("User nas@192.0.2.20 logged out from UPS [ups]", "nas (192.0.2.20) logged out from ups", False),
-        ("Client monitor@127.0.0.1 set FSD on UPS [ups]", "monitor (127.0.0.1) began the shutdown of ups", False),
+        ("Client monitor@127.0.0.1 set FSD on UPS [ups]", "monitor (127.0.0.1) started the shutdown of ups", False),
         ("not listening on 192.0.2.1 port 3493", "upsd could not listen on 192.0.2.1 port 3493", True),
         ("upsmon.conf line 3: invalid directive SHUTDOWNCND", "upsmon ignores line 3 of upsmon.conf", True),
     ],
 )
 def test_what_daemons_say_in_plain_words(said: str, words: str, bad: bool) -> None:
-    assert journal.in_words(MONITOR, said) == (words, bad)
+    assert journal.explain_line(MONITOR, said) == (words, bad)
 
 
 @pytest.mark.parametrize(
@@ -65,56 +65,58 @@ def test_what_daemons_say_in_plain_words(said: str, words: str, bad: bool) -> No
     ],
 )
 def test_what_a_driver_says_names_its_unit(said: str) -> None:
-    words, bad = journal.in_words(DRIVER, said) or ("", False)
+    words, bad = journal.explain_line(DRIVER, said) or ("", False)
     assert bad
     assert words.endswith(" (nut-driver@ups)")
 
 
 def test_systemd_is_told_from_the_daemons() -> None:
-    assert journal.is_systemds(
+    assert journal.is_from_systemd(
         "Started nut-monitor.service - Network UPS Tools - power device monitor and shutdown controller."
     )
-    assert journal.is_systemds("nut-server.service: Failed with result 'exit-code'.")
-    assert not journal.is_systemds("UPS ups@localhost on battery")
-    assert journal.in_words(MONITOR, "Started Network UPS Tools - power device monitor and shutdown controller.") == (
+    assert journal.is_from_systemd("nut-server.service: Failed with result 'exit-code'.")
+    assert not journal.is_from_systemd("UPS ups@localhost on battery")
+    assert journal.explain_line(
+        MONITOR, "Started Network UPS Tools - power device monitor and shutdown controller."
+    ) == (
         "upsmon was started",
         False,
     )
-    assert journal.in_words(SERVER, "Stopped Network UPS Tools - power devices information server.") == (
+    assert journal.explain_line(SERVER, "Stopped Network UPS Tools - power devices information server.") == (
         "upsd was stopped",
         False,
     )
-    assert journal.in_words(SERVER, "nut-server.service: Failed with result 'exit-code'.") == (
+    assert journal.explain_line(SERVER, "nut-server.service: Failed with result 'exit-code'.") == (
         "the unit failed (exit-code) (nut-server)",
         True,
     )
 
 
 def test_our_own_programs_are_plain_already() -> None:
-    assert journal.in_words("nut-shutdown.service", "waiting for nas") == ("nut-shutdown: waiting for nas", False)
-    assert journal.in_words("nut-hotplug.service", "nut-hotplug.service: Deactivated successfully.") is None
-    assert journal.in_words(MONITOR, "some chatter") is None
+    assert journal.explain_line("nut-shutdown.service", "waiting for nas") == ("nut-shutdown: waiting for nas", False)
+    assert journal.explain_line("nut-hotplug.service", "nut-hotplug.service: Deactivated successfully.") is None
+    assert journal.explain_line(MONITOR, "some chatter") is None
 
 
-def entries(*said: str) -> list[Entry]:
-    return [Entry(float(at), MONITOR, words) for at, words in enumerate(said)]
+def entries(*said: str) -> list[JournalEntry]:
+    return [JournalEntry(float(at), MONITOR, words) for at, words in enumerate(said)]
 
 
 def test_the_last_events_come_last_and_equal_ones_are_one() -> None:
     lost, back = "Communications with UPS ups@pve lost", "Communications with UPS ups@pve established"
-    told = journal.events(entries(back, lost, lost, lost, "chatter", back), 2)
-    assert told == [(3.0, "contact with ups lost (3 times)"), (5.0, "contact with ups is there again")]
-    assert journal.events(reversed(entries(lost, back)), 9) == [
-        (0.0, "contact with ups lost"),
-        (1.0, "contact with ups is there again"),
+    told = journal.list_events(entries(back, lost, lost, lost, "chatter", back), 2)
+    assert told == [(3.0, "lost contact with ups (3 times)"), (5.0, "contact with ups restored")]
+    assert journal.list_events(reversed(entries(lost, back)), 9) == [
+        (0.0, "lost contact with ups"),
+        (1.0, "contact with ups restored"),
     ]
-    assert journal.events(entries(lost, back, lost), 9)[-1] == (2.0, "contact with ups lost")
+    assert journal.list_events(entries(lost, back, lost), 9)[-1] == (2.0, "lost contact with ups")
 
 
 def test_troubles_are_counted_and_the_last_comes_first() -> None:
     lost = "Communications with UPS ups@pve lost"
     stale = "Data for UPS [ups] is stale - check driver"
-    assert journal.troubles(entries(lost, "UPS ups@pve on battery", stale, stale)) == [
-        ("driver of ups hears nothing from it", 2, 3.0),
-        ("contact with ups lost", 1, 0.0),
+    assert journal.list_troubles(entries(lost, "UPS ups@pve on battery", stale, stale)) == [
+        ("driver of ups gets no data from it", 2, 3.0),
+        ("lost contact with ups", 1, 0.0),
     ]

@@ -17,10 +17,15 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Host, Seen, Served, Socket
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
+    HostObserver,
+    Observation,
+    Socket,
+    UpsdAnswer,
+)
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, client
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
 from ansible_collections.homelab.nut.tests.unit.support import sysfs_tree
@@ -49,7 +54,7 @@ class Upsd:
         threading.Thread(target=self.serve, daemon=True).start()
 
     def stop(self) -> None:
-        # close() alone would leave the one that waits in accept()
+        # close() alone would leave the thread that waits in accept()
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
@@ -71,9 +76,9 @@ class Upsd:
 
 @pytest.fixture
 def server() -> Iterator[Upsd]:
-    one = Upsd()
-    yield one
-    one.stop()
+    upsd = Upsd()
+    yield upsd
+    upsd.stop()
 
 
 class Runner:
@@ -94,7 +99,9 @@ class Runner:
             ]
             return self.code, "\n\n".join(told) + "\n"
         if command[0] == "journalctl":
-            return self.code, "".join(f"{one if isinstance(one, str) else json.dumps(one)}\n" for one in self.journal)
+            return self.code, "".join(
+                f"{entry if isinstance(entry, str) else json.dumps(entry)}\n" for entry in self.journal
+            )
         return 0, "Network UPS Tools upsmon 2.8.1\n"
 
 
@@ -117,7 +124,7 @@ def root(tmp_path: Path, server: Upsd) -> Path:
     return tmp_path
 
 
-def host(root: Path, runner: Runner | None = None, *, primary: bool = True, **changes: Any) -> Host:
+def host(root: Path, runner: Runner | None = None, *, primary: bool = True, **changes: Any) -> HostObserver:
     given: dict[str, Any] = {
         "primary": primary,
         "runner": runner or Runner(),
@@ -125,28 +132,34 @@ def host(root: Path, runner: Runner | None = None, *, primary: bool = True, **ch
         "finder": lambda name: Path("/lib/nut", name),
         "clock": lambda: NOW,
         "monotonic": lambda: UP,
-        "kept_right": lambda: True,
+        "ask_clock": lambda: True,
         "resolve": lambda name, seconds: ("192.0.2.20",),
     }
-    return Host(**{**given, **changes})
+    return HostObserver(**{**given, **changes})
 
 
 def test_what_a_primary_shows(root: Path, server: Upsd) -> None:
-    seen = host(root, clients={"nas": "nas.lan"}, kits=[kits.SHUTDOWN]).look()
+    seen = host(root, clients={"nas": "nas.lan"}, kits=[kits.SHUTDOWN]).observe_host()
     assert seen.installed == ("upsmon", "upsd")
     assert seen.release == (2, 8, 1)
     assert set(seen.files) == set(FILES)
-    assert isinstance(seen.served, Served)
+    assert isinstance(seen.served, UpsdAnswer)
     assert seen.served.report.upses[0].status == ("OL",)
     assert list(seen.watched) == [f"ups@127.0.0.1:{server.port}"]
-    assert isinstance(seen.watched[f"ups@127.0.0.1:{server.port}"], Served)
+    assert isinstance(seen.watched[f"ups@127.0.0.1:{server.port}"], UpsdAnswer)
     assert seen.addresses == {"nas": ("192.0.2.20",)}
-    assert (seen.gate, seen.last, seen.tls, seen.firewall, seen.synchronized) == (None, None, None, None, True)
+    assert (seen.gate_state, seen.last_gate, seen.tls, seen.firewall, seen.synchronized) == (
+        None,
+        None,
+        None,
+        None,
+        True,
+    )
 
 
 def test_nobody_logs_in(root: Path, server: Upsd) -> None:
     """It would count as one more machine. No password goes out, either."""
-    host(root, clients={"nas": "nas.lan"}, ca="none", server="localhost").look()
+    host(root, clients={"nas": "nas.lan"}, ca="none", server="localhost").observe_host()
     verbs = {line.split()[0] for line in server.asked}
     assert verbs <= {"VER", "NETVER", "LIST", "GET", "STARTTLS"}
     assert not any("secret" in line for line in server.asked)
@@ -157,7 +170,7 @@ def test_nothing_is_written_and_no_unit_is_touched(root: Path) -> None:
         return {str(path): (path.stat().st_mode, path.stat().st_mtime_ns) for path in sorted(root.rglob("*"))}
 
     before, runner = state(), Runner()
-    host(root, runner, kits=[kits.SHUTDOWN, kits.HOTPLUG]).look()
+    host(root, runner, kits=[kits.SHUTDOWN, kits.HOTPLUG]).observe_host()
     assert state() == before
     assert {(command[0], command[1]) for command in runner.commands if command[0] == "systemctl"} == {
         ("systemctl", "show")
@@ -176,14 +189,14 @@ def test_a_file_as_it_is(root: Path) -> None:
     path = root / "etc/nut/upsd.users"
     path.chmod(0o640)
     os.utime(path, (1000, 2000))
-    seen = host(root).look().files["upsd.users"]
+    seen = host(root).observe_host().files["upsd.users"]
     about = path.stat()
     assert (seen.mode, seen.uid, seen.gid, seen.changed) == (0o640, about.st_uid, about.st_gid, 2000)
     assert (seen.text, seen.digest) == (path.read_text(), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def test_a_secondary_has_fewer_files_and_no_upsd(root: Path, server: Upsd) -> None:
-    seen = host(root, primary=False).look()
+    seen = host(root, primary=False).observe_host()
     assert set(seen.files) == {"nut.conf", "upsmon.conf", "upssched.conf"}
     assert seen.served is None
     assert seen.devices == ()
@@ -198,7 +211,7 @@ def test_our_programs_are_told_by_the_digest_of_all_of_it(root: Path, data: byte
     program.write_bytes(data)
     policy = root / "etc/nut/shutdown.json"
     policy.write_text("{}")
-    own = host(root, kits=[kits.SHUTDOWN]).look().own
+    own = host(root, kits=[kits.SHUTDOWN]).observe_host().own_files
     assert own[kits.SHUTDOWN.program].digest == hashlib.sha256(data).hexdigest()
     assert own[kits.SHUTDOWN.program].text == ""
     assert own["etc/nut/shutdown.json"].text == "{}"
@@ -212,9 +225,9 @@ def test_units(root: Path) -> None:
         "Result=exit-code\nStateChangeTimestampMonotonic=4000000000"
     )
     runner.units["nut-hotplug.timer"] = "Id=nut-hotplug.timer\nLoadState=not-found\nActiveState=inactive\nMainPID=0"
-    units = host(root, runner, kits=[kits.HOTPLUG]).look().units
-    one = units["nut-driver@ups.service"]
-    assert (one.active, one.enabled, one.result, one.since, one.runs) == (
+    units = host(root, runner, kits=[kits.HOTPLUG]).observe_host().units
+    unit = units["nut-driver@ups.service"]
+    assert (unit.active, unit.enabled, unit.result, unit.since, unit.runs) == (
         "failed",
         "enabled",
         "exit-code",
@@ -243,14 +256,14 @@ def test_the_journal(root: Path) -> None:
         {"MESSAGE": "without a time"},
         "no JSON",
     ]
-    journal = host(root, runner, since=3600.0).look().journal
+    journal = host(root, runner, since=3600.0).observe_host().journal
     assert journal == (
-        Entry(1790000000.5, "nut-monitor.service", "UPS on battery"),
-        Entry(1790000003.0, "nut-monitor.service", "UPS on battery"),
-        Entry(1790000000.5, "nut-server.service", "Started it."),
-        Entry(1790000000.5, "nut-monitor.service", "Hi\ufffd"),
+        JournalEntry(1790000000.5, "nut-monitor.service", "UPS on battery"),
+        JournalEntry(1790000003.0, "nut-monitor.service", "UPS on battery"),
+        JournalEntry(1790000000.5, "nut-server.service", "Started it."),
+        JournalEntry(1790000000.5, "nut-monitor.service", "Hi\ufffd"),
     )
-    command = next(one for one in runner.commands if one[0] == "journalctl")
+    command = next(command for command in runner.commands if command[0] == "journalctl")
     assert f"--since=@{NOW - 3600:.0f}" in command
     assert "UNIT=nut-driver@ups.service" in command
     assert command[-1] != "+"
@@ -259,24 +272,24 @@ def test_the_journal(root: Path) -> None:
 def test_what_can_not_be_looked_at_is_noted_and_the_rest_is_seen(root: Path) -> None:
     runner = Runner()
     runner.code = 1
-    seen = host(root, runner, kept_right=lambda: 1 / 0).look()
+    seen = host(root, runner, ask_clock=lambda: 1 / 0).observe_host()
     assert set(seen.troubles) == {"units", "journal", "usb", "clock"}
     assert seen.troubles["clock"] == "ZeroDivisionError: division by zero"
-    assert isinstance(seen.served, Served)
+    assert isinstance(seen.served, UpsdAnswer)
     assert seen.synchronized is None
 
 
 def test_an_upsd_that_is_not_there(root: Path, server: Upsd) -> None:
     server.stop()
-    seen = host(root).look()
+    seen = host(root).observe_host()
     assert "cannot be reached" in str(seen.served)
-    assert all("cannot be reached" in str(one) for one in seen.watched.values())
+    assert all("cannot be reached" in str(answer) for answer in seen.watched.values())
 
 
 def test_a_ups_that_upsd_does_not_know(root: Path) -> None:
     path = root / "etc/nut/upsmon.conf"
     path.write_text(path.read_text().replace("MONITOR ups@", "MONITOR other@"))
-    assert ["UNKNOWN-UPS" in str(one) for one in host(root).look().watched.values()] == [True]
+    assert ["UNKNOWN-UPS" in str(answer) for answer in host(root).observe_host().watched.values()] == [True]
 
 
 def test_a_name_without_an_address(root: Path) -> None:
@@ -284,9 +297,9 @@ def test_a_name_without_an_address(root: Path) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
     # an address with the brackets of a MONITOR line needs no name server
-    seen = host(root, clients={"nas": "nas.lan", "other": "[fd00::5]"}, resolve=resolve).look()
+    seen = host(root, clients={"nas": "nas.lan", "other": "[fd00::5]"}, resolve=resolve).observe_host()
     assert seen.addresses == {
-        "nas": "the name nas.lan has no address here (Name or service not known)",
+        "nas": "can't resolve nas.lan (Name or service not known)",
         "other": ("fd00::5",),
     }
 
@@ -299,18 +312,18 @@ def test_an_address_that_was_known_before(root: Path) -> None:
 
     (root / paths.ADDRESSES).parent.mkdir(parents=True)
     (root / paths.ADDRESSES).write_text('{"version": 1, "addresses": {"nas.lan": ["::ffff:192.0.2.20", "192.0.2.20"]}}')
-    seen = host(root, clients={"nas": "nas.lan"}, resolve=resolve).look()
+    seen = host(root, clients={"nas": "nas.lan"}, resolve=resolve).observe_host()
     assert seen.addresses == {"nas": ("192.0.2.20",)}
 
 
 def test_tls_that_upsd_does_not_offer(root: Path) -> None:
-    tls = host(root, ca="-----BEGIN", server="localhost").look().tls
+    tls = host(root, ca="-----BEGIN", server="localhost").observe_host().tls
     assert tls
     assert "FEATURE-NOT-CONFIGURED" in tls.trouble
 
 
 def test_tls_as_it_is(root: Path) -> None:
-    class Encrypted(client.Client):
+    class Encrypted(client.UpsdClient):
         tls_version = "TLSv1.3"
 
         def starttls(self, ca_pem: str, server_name: str) -> None:
@@ -322,8 +335,12 @@ def test_tls_as_it_is(root: Path) -> None:
 
             return datetime.fromtimestamp(NOW + 60, timezone.utc)
 
-    tls = host(root, ca="CA", server="pve", open_client=lambda name, port: Encrypted(name, port, timeout=5)).look().tls
-    assert tls == observe.Tls("TLSv1.3", NOW + 60)
+    tls = (
+        host(root, ca="CA", server="pve", open_client=lambda name, port: Encrypted(name, port, timeout=5))
+        .observe_host()
+        .tls
+    )
+    assert tls == observe.TlsResult("TLSv1.3", NOW + 60)
 
 
 def test_flags_that_are_there(root: Path) -> None:
@@ -331,26 +348,30 @@ def test_flags_that_are_there(root: Path) -> None:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text("x")
         os.utime(root / path, (1, 1234))
-    assert host(root).look().flags == {"/run/nut-killpower": 1234, "/etc/killpower": 1234, "/run/nut/killpower": 1234}
+    assert host(root).observe_host().flags == {
+        "/run/nut-killpower": 1234,
+        "/etc/killpower": 1234,
+        "/run/nut/killpower": 1234,
+    }
     for path in ("etc/killpower", "run/nut/killpower"):
         (root / path).unlink()
-    assert list(host(root).look().flags) == ["/run/nut-killpower"]
+    assert list(host(root).observe_host().flags) == ["/run/nut-killpower"]
 
 
 def test_what_it_takes_to_tell_the_ups_to_cut(root: Path) -> None:
-    seen = host(root).look().cut
+    seen = host(root).observe_host().cut
     assert seen is not None
     assert (seen.path, seen.spare) == ("/run/nut-killpower", "missing")
     assert seen.space > 0
     (root / "run/nut-killpower.spare").write_text("upsmon-shutdown-file")
-    found = host(root).look()
+    found = host(root).observe_host()
     assert found.cut is not None
     assert found.cut.spare == "set"
     assert found.untrusted == {}
     (root / "run").chmod(0o777)
     (root / "etc/nut").chmod(0o757)
     # all that is in there, too
-    assert set(host(root).look().untrusted) == {"/etc/nut", "/run", "/run/nut-shutdown"}
+    assert set(host(root).observe_host().untrusted) == {"/etc/nut", "/run", "/run/nut-shutdown"}
 
 
 def test_a_stage_s_program_that_others_can_write(root: Path) -> None:
@@ -363,34 +384,34 @@ def test_a_stage_s_program_that_others_can_write(root: Path) -> None:
     stages = [stage, {"name": "second", "on_battery": 9, "fsd": True}]
     whole = {"version": 1, "upses": [], "machines": [], "reserve": 0, "longest": 100, "stages": stages}
     policy.write_text(json.dumps(whole))
-    assert "users other than root can write" in host(root).look().untrusted["/srv/tell"]
+    assert "users other than root can write" in host(root).observe_host().untrusted["/srv/tell"]
     script.chmod(0o755)
-    assert host(root).look().untrusted == {}
+    assert host(root).observe_host().untrusted == {}
     script.chmod(0o757)
     for wrong in (json.dumps({**whole, "stages": 1}), json.dumps({**whole, "longest": 0}), "{"):
         policy.write_text(wrong)
-        assert host(root).look().untrusted == {}
+        assert host(root).observe_host().untrusted == {}
 
 
 def test_what_sandboxes_a_host_refused(root: Path) -> None:
-    assert host(root).look().refused == {}
+    assert host(root).observe_host().refused_sandboxes == {}
     record = root / sandbox.REFUSED
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text('{"nut-server-hardening.conf": "why"}')
-    assert host(root).look().refused == {"nut-server-hardening.conf": "why"}
+    assert host(root).observe_host().refused_sandboxes == {"nut-server-hardening.conf": "why"}
 
 
 def test_the_gate_s_own_notes(root: Path) -> None:
-    assert (host(root).look().gate, host(root).look().last) == (None, None)
-    state = gate.begin("boot", "systemd", 10.0)
-    for path, text in ((paths.GATE_STATE, gate.dump(state)), (paths.GATE_REPORT, "[1]")):
+    assert (host(root).observe_host().gate_state, host(root).observe_host().last_gate) == (None, None)
+    state = gate.new_state("boot", "systemd", 10.0)
+    for path, text in ((paths.GATE_STATE, gate.dump_state(state)), (paths.GATE_REPORT, "[1]")):
         (root / path).parent.mkdir(parents=True)
         (root / path).write_text(text)
-    seen = host(root).look()
-    assert seen.gate == state
-    assert seen.last == "its report can't be understood"
+    seen = host(root).observe_host()
+    assert seen.gate_state == state
+    assert seen.last_gate == "its report can't be understood"
     (root / paths.GATE_STATE).write_text("{")
-    assert host(root).look().gate is None
+    assert host(root).observe_host().gate_state is None
 
 
 def test_the_usb_bus_where_the_policy_has_it(root: Path) -> None:
@@ -398,7 +419,7 @@ def test_the_usb_bus_where_the_policy_has_it(root: Path) -> None:
     tree.plug()
     policy = {"version": 1, "sysfs": "/elsewhere/sys", "dev": "/elsewhere/dev"}
     (root / "etc/nut/hotplug.json").write_text(json.dumps(policy))
-    assert "051d:0002" in [one.ids for one in host(root).look().devices]
+    assert "051d:0002" in [device.ids for device in host(root).observe_host().devices]
 
 
 # /proc
@@ -430,19 +451,19 @@ def network(root: Path) -> None:
 
 def test_who_listens_where(root: Path) -> None:
     network(root)
-    seen = host(root).look()
+    seen = host(root).observe_host()
     assert seen.sockets == (
         Socket("0.0.0.0", 3493, "upsd"),
         Socket("127.0.0.1", 22, ""),
         Socket("::1", 3493, ""),
     )
-    assert [(one.name, one.pid) for one in seen.processes] == [("upsd", 12), ("upsmon", 13)]
+    assert [(process.name, process.pid) for process in seen.processes] == [("upsd", 12), ("upsmon", 13)]
 
 
 def test_a_kernel_without_ipv6(root: Path) -> None:
     network(root)
     (root / "proc/net/tcp6").unlink()
-    assert len(host(root).look().sockets) == 2
+    assert len(host(root).observe_host().sockets) == 2
 
 
 # Proxmox VE's firewall
@@ -456,7 +477,7 @@ def pve(root: Path, cluster: str) -> None:
 
 def test_a_firewall_that_lets_nobody_in(root: Path) -> None:
     pve(root, "[OPTIONS]\nenable: 1\n")
-    told = host(root, clients={"nas": "nas.lan"}).look().firewall
+    told = host(root, clients={"nas": "nas.lan"}).observe_host().firewall
     assert told
     assert "nas.lan (192.0.2.20)" in told[0]
     assert any("IN ACCEPT -source 192.0.2.20" in line for line in told)
@@ -464,8 +485,8 @@ def test_a_firewall_that_lets_nobody_in(root: Path) -> None:
 
 def test_a_firewall_that_is_off(root: Path) -> None:
     pve(root, "")
-    assert host(root, clients={"nas": "nas.lan"}).look().firewall == ()
-    assert host(root, clients={"nas": "nas.lan"}, shielded=False).look().firewall is None
+    assert host(root, clients={"nas": "nas.lan"}).observe_host().firewall == ()
+    assert host(root, clients={"nas": "nas.lan"}, check_firewall=False).observe_host().firewall is None
 
 
 # The clock
@@ -481,7 +502,7 @@ class Libc:
 
 
 @pytest.mark.parametrize(("state", "kept"), [(0, True), (1, True), (5, False), (-1, None)])
-def test_whether_the_clock_is_kept_right(state: int, kept: bool | None) -> None:
+def test_whether_the_clock_is_ask_clock(state: int, kept: bool | None) -> None:
     assert observe.is_synchronized(Libc(state)) is kept
 
 
@@ -490,6 +511,6 @@ def test_the_kernel_says_something() -> None:
 
 
 def test_a_host_without_anything(tmp_path: Path) -> None:
-    seen = host(tmp_path, finder=lambda name: None).look()
-    assert isinstance(seen, Seen)
+    seen = host(tmp_path, finder=lambda name: None).observe_host()
+    assert isinstance(seen, Observation)
     assert (seen.installed, seen.files, seen.served, seen.watched) == ((), {}, None, {})

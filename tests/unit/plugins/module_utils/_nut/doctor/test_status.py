@@ -9,9 +9,9 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Entry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import status
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Seen, Served
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import Observation, UpsdAnswer
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
 
 MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driver@ups.service"
@@ -36,14 +36,14 @@ MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driv
     ],
 )
 def test_dates_of_batteries(text: str, expected: tuple[int, int, int] | None) -> None:
-    assert status.date(text) == (None if expected is None else calendar.timegm((*expected, 0, 0, 0)))
+    assert status.parse_date(text) == (None if expected is None else calendar.timegm((*expected, 0, 0, 0)))
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0, "0 s"), (119.4, "119 s"), (120, "2 min"), (2400, "40 min"), (7500, "2 h 5 min")]
 )
 def test_how_long_it_lasts(seconds: float, words: str) -> None:
-    assert status.duration(seconds) == words
+    assert status.format_duration(seconds) == words
 
 
 # The screen
@@ -73,41 +73,44 @@ def state(**changes: Any) -> snapshot.UpsState:
 
 
 def facts(*states: snapshot.UpsState, **changes: Any) -> dict[str, Any]:
-    said = Served(snapshot.Report("2.8.1", "1.3", states, (), (), ""), "127.0.0.1")
+    said = UpsdAnswer(snapshot.UpsdReport("2.8.1", "1.3", states, (), (), ""), "127.0.0.1")
     given: dict[str, Any] = {
         "now": 100.0,
         "release": (2, 8, 1),
         "served": said,
         "addresses": {"nas": ("192.0.2.20",), "media": "none"},
         "journal": (
-            Entry(0.0, "nut-monitor.service", "UPS ups@pve on battery"),
-            Entry(1.0, "nut-monitor.service", "UPS ups@pve on line power"),
+            JournalEntry(0.0, "nut-monitor.service", "UPS ups@pve on battery"),
+            JournalEntry(1.0, "nut-monitor.service", "UPS ups@pve on line power"),
         ),
     }
-    made: dict[str, Any] = json.loads(json.dumps(status.facts(Seen(**{**given, **changes}))))
+    made: dict[str, Any] = json.loads(json.dumps(status.collect_facts(Observation(**{**given, **changes}))))
     return made
 
 
 def test_one_screen() -> None:
-    shown = status.status({"pve": facts(state())}, CLIENTS)
+    shown = status.format_status({"pve": facts(state())}, CLIENTS)
     lines = shown.splitlines()
     assert lines[:4] == [
         "pve, NUT 2.8.1",
-        "  ups (APC Back-UPS): on mains, charging, charge 98 %, lasts 40 min, load 12 %, battery of 2023/05/31",
-        "    on it: nas (logged in; waited for 60 s, at most 90 s), media (NOT logged in; waited for 5 s, at most 35 s), this",
-        "      host (logged in), 192.0.2.99 (not in the inventory)",
+        "  ups (APC Back-UPS): on mains, charging, charge 98 %, lasts 40 min, load 12 %, battery from 2023/05/31",
+        "    machines: nas (logged in; takes 60 s, at most 90 s), media (NOT logged in; takes 5 s, at most 35 s), this host",
+        "      (logged in), 192.0.2.99 (not in the inventory)",
     ]
     assert lines[4] == "  last events:"
-    assert [line.split("  ")[-1] for line in lines[5:]] == ["mains failed: ups is on battery", "mains are back: ups"]
+    assert [line.split("  ")[-1] for line in lines[5:]] == [
+        "power failure: ups is on battery",
+        "power is back: ups is on mains",
+    ]
 
 
 def test_a_ups_without_data() -> None:
-    shown = status.status({"pve": facts(state(fresh=False, error="DATA-STALE", variables={}, clients=()))}, [])
-    assert "  ups: no data (DATA-STALE)\n    on it: this host (NOT logged in)" in shown
+    shown = status.format_status({"pve": facts(state(fresh=False, error="DATA-STALE", variables={}, clients=()))}, [])
+    assert "  ups: no data (DATA-STALE)\n    machines: this host (NOT logged in)" in shown
 
 
 def test_an_upsd_and_a_host_that_say_nothing() -> None:
-    shown = status.status(
+    shown = status.format_status(
         {"pve": facts(served="upsd at localhost:3493 cannot be reached", journal=()), "pve2": "can't be asked: off"},
         CLIENTS,
     )
@@ -125,7 +128,7 @@ def test_it_fits_the_screen() -> None:
         {"name": f"machine-{number}", "primary": "pve", "ups": "ups", "shutdown_time": 60, "shutdown_limit": 90}
         for number in range(20)
     ]
-    shown = status.status({"pve": facts(state())}, many, width=100)
+    shown = status.format_status({"pve": facts(state())}, many, width=100)
     assert all(len(line) <= 100 for line in shown.splitlines())
     assert "machine-19" in shown
 

@@ -110,14 +110,14 @@ def test_a_driver_that_this_host_lacks(machine: Machine) -> None:
 
 def test_a_disk_that_is_full(served: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     text = served.path.read_text()
-    real = files.replace
+    real = files.replace_files
 
     def full(texts: Any, mode: int, owner: Any = None) -> None:
         if served.path in texts:
             raise files.WriteError("no space left")
         real(texts, mode, owner)
 
-    monkeypatch.setattr(files, "replace", full)
+    monkeypatch.setattr(files, "replace_files", full)
     served.bus.plug("1-2", CPS, serial="CPS123456789")
     outcome = served.go()
     assert [line for line in outcome.failed if "no space left" in line]
@@ -149,11 +149,13 @@ def test_one_bad_section_does_not_keep_back_another(served: Machine) -> None:
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_the_enumerator_restarts_no_driver_that_we_leave_alone(served: Machine, by_hand: bool) -> None:
     """Somebody edited a section and restarted its driver; the enumerator has not seen that yet."""
-    seen = {name: systemd.checksum(name, served.root / "systemd") for name in ("ups", "")}
+    seen = {name: systemd.checksum_path(name, served.root / "systemd") for name in ("ups", "")}
     for name, path in seen.items():
         path.parent.mkdir(parents=True)
         what = "SECTION_CHECKSUM" if name else "SECTION_CHECKSUM_GLOBAL"
-        path.write_text(f"[Service]\nEnvironment='{what}={enumerator.checksum(served.path.read_text(), name)}'\n")
+        path.write_text(
+            f"[Service]\nEnvironment='{what}={enumerator.section_checksum(served.path.read_text(), name)}'\n"
+        )
     before = {name: path.read_text() for name, path in seen.items()}
     if by_hand:
         served.path.write_text("debug_min = 1\n" + served.path.read_text().replace("[ups]", "[ups]\n    pollfreq = 7"))
@@ -161,7 +163,7 @@ def test_the_enumerator_restarts_no_driver_that_we_leave_alone(served: Machine, 
     served.go()
     text = served.path.read_text()
     for name, path in seen.items():
-        assert str(enumerator.checksum(text, name)) in path.read_text()
+        assert str(enumerator.section_checksum(text, name)) in path.read_text()
         assert (path.read_text() != before[name]) is by_hand
     assert ("daemon-reload daemon-reload" in served.did) is by_hand
     if by_hand:

@@ -12,8 +12,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd impo
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section, UpsConf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import (
-    compose,
-    found_in,
+    compose_text,
+    found_sections,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide import (
     DUMMY_AFTER,
@@ -27,10 +27,10 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide im
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import BACKOFF, Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import sections as usb_sections
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import Ups
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import resolve
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import Policy
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.resolution import Known
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbUps
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import resolve_names
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import UsbPolicy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.resolution import KnownUpses
 from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     ANEW,
     APC,
@@ -80,8 +80,12 @@ PERMIT = f"permit {NODE}"
 
 
 def scene(
-    before: Sequence[Ups], now: Sequence[Ups], *steps: str, of: dict[str, dict[str, Any]] | None = None, **more: Any
-) -> tuple[Sequence[Ups], Sequence[Ups], dict[str, Any], list[str]]:
+    before: Sequence[UsbUps],
+    now: Sequence[UsbUps],
+    *steps: str,
+    of: dict[str, dict[str, Any]] | None = None,
+    **more: Any,
+) -> tuple[Sequence[UsbUps], Sequence[UsbUps], dict[str, Any], list[str]]:
     return before, now, {**(of or {}), **more}, list(steps)
 
 
@@ -441,7 +445,7 @@ def test_more_than_pins_by_place_does_not_wait() -> None:
 # A driver that found its UPS before we did
 
 
-def by_itself(*upses: Ups) -> Host:
+def by_itself(*upses: UsbUps) -> Host:
     """A host whose UPS was absent when it was deployed, and was then found by the driver's own next try."""
     host = Host()
     host.settle()
@@ -513,7 +517,7 @@ def test_an_absent_section_is_not_parked_for_a_moment() -> None:
 
 # Stand-ins
 
-DUMMIES = Policy(absent="dummy")
+DUMMIES = UsbPolicy(absent="dummy")
 
 
 def is_dummy(made: Plan, name: str = "ups") -> bool:
@@ -586,7 +590,7 @@ def test_no_stand_in_where_power_is_in_doubt_or_the_section_is_fixed() -> None:
     assert not host.plan(ups=gone)
 
 
-def stood_in(*upses: Ups, policy: Policy = DUMMIES) -> Host:
+def stood_in(*upses: UsbUps, policy: UsbPolicy = DUMMIES) -> Host:
     host = Host(policy=DUMMIES)
     host.settle(*upses)
     host.apply(host.plan(ups={**GONE, "since": NOW - DUMMY_AFTER, "last": ("OL",)}))
@@ -682,14 +686,14 @@ TRIES = st.builds(Tries, st.integers(0, 9), TIMES, st.one_of(st.none(), TIMES))
     st.tuples(st.sampled_from([(), ("ups (OB)",), None]), st.sampled_from([SERVER, Unit("failed", "enabled", 0)])),
 )
 def test_properties_of_a_plan(  # noqa: PLR0917 - one for each strategy
-    was: Known,
-    upses: tuple[Ups, ...],
-    policy: Policy,
+    was: KnownUpses,
+    upses: tuple[UsbUps, ...],
+    policy: UsbPolicy,
     release: Any,
     drivers: list[tuple[Seen, Tries]],
     upsd: tuple[Any, Unit],
 ) -> None:
-    res = resolve(was, upses, policy, release)
+    res = resolve_names(was, upses, policy, release)
     power, server = upsd
     names = list(dict.fromkeys([*res.conf.sections, *was.conf.sections]))
     seen = {
@@ -714,8 +718,8 @@ def test_properties_of_a_plan(  # noqa: PLR0917 - one for each strategy
         if made.conf is not None and name in made.conf.sections:
             assert made.conf.sections[name] in (was.conf.sections.get(name), res.conf.sections[name])
     if made.conf is not None:
-        text = compose("# Header", made.conf, made.found)
-        assert (ups_conf.parse(text), found_in(text)) == (made.conf, made.found)
+        text = compose_text("# Header", made.conf, made.found)
+        assert (ups_conf.parse_ups_conf(text), found_sections(text)) == (made.conf, made.found)
     assert len({(one.verb, one.unit) for one in acts}) == len(acts)
     assert all(until > NOW for until in made.waits.values())
     assert all(line.isprintable() for line in (*made.deferred, *(one.reason for one in acts)))
@@ -724,10 +728,10 @@ def test_properties_of_a_plan(  # noqa: PLR0917 - one for each strategy
 
 @given(knowns(), BUSES, POLICIES, RELEASES)
 def test_a_plan_that_was_carried_out_leaves_nothing_to_do(
-    was: Known, upses: tuple[Ups, ...], policy: Policy, release: Any
+    was: KnownUpses, upses: tuple[UsbUps, ...], policy: UsbPolicy, release: Any
 ) -> None:
     for _unused in range(3):
-        res = resolve(was, upses, policy, release)
+        res = resolve_names(was, upses, policy, release)
         seen = {
             name: Seen(RUNS, ("OL",), "", NOW, LONG, last=("OL",))
             if name in res.plugged
@@ -737,5 +741,5 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(
         made = plan(res, was, seen, SERVER, (), {}, NOW, policy)
         now = made.conf or was.conf
         written = noted(was, now, res)
-        was = Known(was.wanted, now, made.found if made.conf else was.found, res.memory, written)
+        was = KnownUpses(was.wanted, now, made.found if made.conf else was.found, res.memory, written)
     assert told(made) == []

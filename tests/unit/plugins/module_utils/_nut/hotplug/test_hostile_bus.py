@@ -86,7 +86,7 @@ def check_no_harm(machine: Machine, plugged: set[str]) -> int:
     text, look = machine.path.read_text(), machine.host().look()
     assert text.isascii()
     assert [line for line in text.split("\n") if not LINE.fullmatch(line)] == []
-    conf = ups_conf.parse(text)
+    conf = ups_conf.parse_ups_conf(text)
     assert conf.settings == ()
     # each has one section, which is for it alone
     assert {ups.device.name for ups in look.resolution.plugged.values()} == plugged
@@ -104,13 +104,13 @@ def check_no_harm(machine: Machine, plugged: set[str]) -> int:
         due = look.resolution.conf.sections[name]
         waits = [line for line in look.deferred if line.startswith(f"[{name}] of ups.conf stays as it is for now")]
         assert section == due or waits
-        assert [seen.name for seen in look.devices if fingerprint.means(due, seen)] == [device.name]
+        assert [seen.name for seen in look.devices if fingerprint.matches_device(due, seen)] == [device.name]
     told = [*machine.said, *look.steps, *look.remarks, *look.deferred]
     told += [f"{entry.name} {entry.what} {entry.reason}" for entry in machine.memory.history]
     for shown in (nut_hotplug.status_text(look), nut_hotplug.plan_text(look), look.diff()):
         told += shown.split("\n")
     assert [line for line in told if not line.isprintable()] == []
-    assert set(machine.units) <= {"nut-server.service", *(systemd.driver(name) for name in conf.sections)}
+    assert set(machine.units) <= {"nut-server.service", *(systemd.driver_unit(name) for name in conf.sections)}
     return len(conf.sections)
 
 

@@ -33,7 +33,7 @@ class Killed(BaseException):
 def killed_at(machine: Machine, step: int) -> bool:
     """Run the agent, and cut it at its STEP-th touch of disk or systemd. False if it came to its end."""
     left = [step]
-    run, write = machine.run, files.replace
+    run, write = machine.run, files.replace_files
 
     def touch() -> None:
         left[0] -= 1
@@ -49,14 +49,14 @@ def killed_at(machine: Machine, step: int) -> bool:
         touch()
         write(texts, mode, owner)
 
-    machine.run, files.replace = dying_run, dying_replace  # type: ignore[method-assign]
+    machine.run, files.replace_files = dying_run, dying_replace  # type: ignore[method-assign]
     try:
         machine.go()
         return False
     except Killed:
         return True
     finally:
-        machine.run, files.replace = run, write  # type: ignore[method-assign]
+        machine.run, files.replace_files = run, write  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("reboot", [False, True])
@@ -114,7 +114,7 @@ def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(tmp_path: Path
 def test_what_was_about_to_be_written_is_not_taken_for_somebodys(served: Machine) -> None:
     """The power went behind ups.conf and before the notes, and another UPS is there afterwards."""
     path = served.root / "state/state.json"
-    ours = ups_conf.render([served.conf.sections["ups"]])
+    ours = ups_conf.render_sections([served.conf.sections["ups"]])
     hotplug_memory.save(
         path, replace(served.memory, written={"ups": "[ups]\n    driver = x\n"}, intended={"ups": ours})
     )

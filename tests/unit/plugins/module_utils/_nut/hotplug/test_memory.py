@@ -91,7 +91,7 @@ def test_none_yet(tmp_path: Path) -> None:
 
 def test_cut_anywhere(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    whole = records.dump(FULL, memory.VERSION).encode("ascii")
+    whole = records.dump_record(FULL, memory.VERSION).encode("ascii")
     for length in range(len(whole) - 2):
         path.write_bytes(whole[:length])
         assert memory.load(path) == State(), whole[:length]
@@ -104,13 +104,13 @@ def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> Non
     assert memory.load(path) == State()
 
 
-FIELDS = sorted(json.loads(records.dump(FULL, memory.VERSION)))
+FIELDS = sorted(json.loads(records.dump_record(FULL, memory.VERSION)))
 
 
 @given(st.sampled_from(FIELDS), nonsense)
 def test_any_type_in_any_place(tmp_path_factory: pytest.TempPathFactory, field: str, value: Any) -> None:
     path = tmp_path_factory.mktemp("state") / "state.json"
-    path.write_text(json.dumps({**json.loads(records.dump(FULL, memory.VERSION)), field: value}))
+    path.write_text(json.dumps({**json.loads(records.dump_record(FULL, memory.VERSION)), field: value}))
     found = memory.load(path)
     # whatever came of it can be saved and read again
     memory.save(path, found)
@@ -119,13 +119,13 @@ def test_any_type_in_any_place(tmp_path_factory: pytest.TempPathFactory, field: 
 
 def test_memory_of_another_version_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    path.write_text(records.dump(FULL, memory.VERSION - 1))
+    path.write_text(records.dump_record(FULL, memory.VERSION - 1))
     assert memory.load(path) == State()
 
 
 def test_memory_that_is_too_large_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    text = records.dump(FULL, memory.VERSION)
+    text = records.dump_record(FULL, memory.VERSION)
     path.write_text(text + " " * (records.FILE_BYTES - len(text)))
     assert memory.load(path) == FULL
     path.write_text(text + " " * (records.FILE_BYTES - len(text) + 1))

@@ -149,7 +149,7 @@ def test_a_rule_with_a_driver_needs_no_scanner(machine: Machine) -> None:
 def test_complete_for_a_play(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     text, resolution = machine.host().complete(WANTED)
-    conf = ups_conf.parse(text)
+    conf = ups_conf.parse_ups_conf(text)
     assert dict(conf.sections["ups"].keys)["vendorid"] == "051d"
     assert conf.settings == (("maxretry", "3"),)
     assert text.startswith("# Written by Ansible\n")
@@ -189,7 +189,7 @@ def test_what_agrees_with_us_is_ours(served: Machine) -> None:
     (served.folder / "ups.conf.wanted").write_text(wanted)
     served.path.write_text(text)
     assert not served.go().written
-    assert served.memory.written["ups"] == ups_conf.render([served.conf.sections["ups"]])
+    assert served.memory.written["ups"] == ups_conf.render_sections([served.conf.sections["ups"]])
 
 
 def test_a_play_leaves_a_driver_that_works_as_the_agent_does(machine: Machine) -> None:
@@ -235,7 +235,7 @@ def test_lsusb_makes_no_new_names_of_what_is_declared(machine: Machine) -> None:
     shutil.rmtree(machine.bus.sysfs / "bus")
     machine.lsusb = f"Bus 001 Device 009: ID {APC} American Power Conversion\n"
     text, resolution = machine.host().complete(fixed)
-    assert list(ups_conf.parse(text).sections) == ["rack"]
+    assert list(ups_conf.parse_ups_conf(text).sections) == ["rack"]
     assert set(resolution.plugged) == {"rack"}
     # nor does a name that waits for any UPS take it
     text, resolution = machine.host().complete(fixed + '\n[other]\n    driver = "auto"\n    port = "auto"\n')
@@ -264,4 +264,4 @@ def test_found_ones_stay_through_a_play(served: Machine) -> None:
     served.bus.plug("1-2", CPS, serial="CPS123456789")
     served.go()
     text, _resolution = served.host().complete(WANTED.replace("[ups]", "[rack]"))
-    assert {"rack"} < set(ups_conf.parse(text).sections)
+    assert {"rack"} < set(ups_conf.parse_ups_conf(text).sections)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import glance, quiet
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import quiet, quiet_note
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,11 +45,13 @@ class Host:
 
     def leave(self, until: float = 3600, answers: dict[str, str] | None = None) -> None:
         sysfs = str(self.folder / "sys")
-        files = {str(path): quiet.identity(str(path)) for path in (self.conf, self.missing)}
+        files = {str(path): quiet.identify_file(str(path)) for path in (self.conf, self.missing)}
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         place = ("127.0.0.1", self.server.port)
         said = EXPECTED if answers is None else answers
-        self.note.write_text(quiet.describe(sysfs, glance.bus(sysfs), files, place, said, until=now + until))
+        self.note.write_text(
+            quiet_note.compose(sysfs, quiet.describe_bus(sysfs), files, place, said, until=now + until)
+        )
 
     @property
     def is_quiet(self) -> bool:
@@ -214,8 +216,8 @@ def test_any_byte_that_is_another(tmp_path_factory: pytest.TempPathFactory, posi
     sysfs = str(folder)
     conf = folder / "ups.conf"
     conf.write_text("x")
-    files = {str(conf): quiet.identity(str(conf)), str(folder / "none"): "-"}
-    whole = bytearray(quiet.describe(sysfs, glance.bus(sysfs), files, ("-", 0), {}, until=1e9).encode())
+    files = {str(conf): quiet.identify_file(str(conf)), str(folder / "none"): "-"}
+    whole = bytearray(quiet_note.compose(sysfs, quiet.describe_bus(sysfs), files, ("-", 0), {}, until=1e9).encode())
     note = folder / "quiet"
     note.write_bytes(whole)
     assert quiet.is_quiet(str(note))
@@ -233,7 +235,7 @@ def test_a_upsd_that_says_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1]
         with pytest.raises(TimeoutError):
-            quiet.ask("127.0.0.1", port, ["ups"], seconds=0.05)
+            quiet.ask_upsd("127.0.0.1", port, ["ups"], seconds=0.05)
 
 
 def test_a_upsd_that_goes_on_for_ever() -> None:
@@ -243,7 +245,7 @@ def test_a_upsd_that_goes_on_for_ever() -> None:
             time.sleep(0.01)
 
     with serving(misbehave=drip) as server, pytest.raises(OSError, match=r".*"):
-        quiet.ask("127.0.0.1", server.port, ["ups"], seconds=0.2)
+        quiet.ask_upsd("127.0.0.1", server.port, ["ups"], seconds=0.2)
 
 
 def test_a_upsd_that_floods(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +256,7 @@ def test_a_upsd_that_floods(monkeypatch: pytest.MonkeyPatch) -> None:
         connection.sendall(b"\n")
 
     with serving(misbehave=flood) as server, pytest.raises(TimeoutError):
-        quiet.ask("127.0.0.1", server.port, ["ups", "rack"], seconds=5)
+        quiet.ask_upsd("127.0.0.1", server.port, ["ups", "rack"], seconds=5)
 
 
 def test_a_upsd_that_hangs_up() -> None:
@@ -262,7 +264,7 @@ def test_a_upsd_that_hangs_up() -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
     with serving(misbehave=hang_up) as server, pytest.raises(OSError, match=r"hung up|reset"):
-        quiet.ask("127.0.0.1", server.port, ["ups"])
+        quiet.ask_upsd("127.0.0.1", server.port, ["ups"])
 
 
 KINDS = {
@@ -286,35 +288,26 @@ KINDS = {
 
 @pytest.mark.parametrize(("answer", "kind"), KINDS.items(), ids=KINDS.keys())
 def test_kind(answer: str, kind: str) -> None:
-    assert quiet.kind(answer) == kind
+    assert quiet.classify_answer(answer) == kind
 
 
 @pytest.mark.parametrize("name", ["a b", "a\nLIST", 'a"', "", "é", "a.b"])
-def test_a_name_that_can_not_be_asked_for_in_passing(name: str) -> None:
-    with pytest.raises(ValueError, match="in passing"):
-        quiet.describe("/sys", "", {}, ("127.0.0.1", 1), {name: "OL"}, until=1)
+def test_note_refuses_a_name_that_breaks_a_line(name: str) -> None:
+    with pytest.raises(ValueError, match="a line of the note"):
+        quiet_note.compose("/sys", "", {}, ("127.0.0.1", 1), {name: "OL"}, until=1)
 
 
-def test_a_path_that_is_no_line() -> None:
-    with pytest.raises(ValueError, match="in passing"):
-        quiet.describe("/sys", "", {"/etc/a\nfile - b": "-"}, ("127.0.0.1", 1), {}, until=1)
+def test_note_refuses_a_path_that_breaks_a_line() -> None:
+    with pytest.raises(ValueError, match="a line of the note"):
+        quiet_note.compose("/sys", "", {"/etc/a\nfile - b": "-"}, ("127.0.0.1", 1), {}, until=1)
 
 
-def test_it_imports_next_to_nothing() -> None:
-    """Each module costs about what the whole may cost."""
-    folder = Path(quiet.__file__).parents[2]
+def test_quiet_imports_next_to_nothing() -> None:
+    """Each module costs about what the whole run may cost. quiet.py is run as start.sh does, without its package."""
     code = (
-        f"import sys; sys.path.insert(0, {str(folder)!r}); before = set(sys.modules); import _nut.hotplug.quiet; "
+        f"import sys; before = set(sys.modules); exec(open({quiet.__file__!r}).read()); "
         "print(*sorted(set(sys.modules) - before))"
     )
-    said = subprocess.run([sys.executable, "-IS", "-c", code], check=True, capture_output=True, text=True).stdout
-    loaded = {name for name in said.split() if name not in IN_ANY_CASE}
-    assert loaded <= {
-        "__future__",
-        "_nut",
-        "_nut.hotplug",
-        "_nut.hotplug.glance",
-        "_nut.hotplug.quiet",
-        "_socket",
-        "time",
-    }
+    printed = subprocess.run([sys.executable, "-IS", "-c", code], check=True, capture_output=True, text=True).stdout
+    loaded = {name for name in printed.split() if name not in IN_ANY_CASE}
+    assert loaded <= {"__future__", "_socket", "time"}

@@ -39,7 +39,7 @@ def test_a_ups_is_plugged_in_and_served(machine: Machine) -> None:
     assert outcome.written
     assert outcome.failed == ()
     assert dict(machine.conf.sections["ups"].keys)["vendorid"] == "051d"
-    assert ups_conf_text.found_in(machine.path.read_text()) == {"ups"}
+    assert ups_conf_text.found_sections(machine.path.read_text()) == {"ups"}
     assert machine.did == [ENUMERATE, "reload nut-server.service"]
     assert stat.S_IMODE(machine.path.stat().st_mode) == 0o640
     assert [line.partition(": ")[0] for line in outcome.done] == [
@@ -72,7 +72,7 @@ def test_the_inventory_has_the_header_and_the_settings(machine: Machine) -> None
     machine.bus.plug("1-1", APC)
     machine.go()
     assert machine.path.read_text().startswith('# Written by Ansible\n\nmaxretry = "3"\n')
-    assert ups_conf_text.found_in(machine.path.read_text()) == frozenset()
+    assert ups_conf_text.found_sections(machine.path.read_text()) == frozenset()
 
 
 def test_the_watcher_is_stopped_before_ups_conf_is_written(machine: Machine) -> None:
@@ -195,7 +195,7 @@ def test_dummy(machine: Machine) -> None:
 
 def test_what_dummy_ups_says_is_neither_mains_nor_battery() -> None:
     status = next(line for line in observe.DUMMY.splitlines() if line.startswith("ups.status:"))
-    assert quiet.kind(f'VAR ups ups.status "{status.partition(": ")[2]}"') == ""
+    assert quiet.classify_answer(f'VAR ups ups.status "{status.partition(": ")[2]}"') == ""
 
 
 # Drivers
@@ -337,7 +337,7 @@ def test_no_secret_in_a_diff(machine: Machine) -> None:
 
 def test_two_at_once(served: Machine) -> None:
     with (
-        files.alone(served.room / "homelab-nut.lock", 1),
+        files.hold_lock(served.room / "homelab-nut.lock", 1),
         pytest.raises(files.Busy),
         served.host().alone(0.0),
     ):

@@ -12,14 +12,14 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import allow
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.allow import AccessError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.access import Source, make_source
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.access import AllowedSource, make_source
 from ansible_collections.homelab.nut.tests.unit.support.nft import listed
 from hypothesis import given
 from hypothesis import strategies as st
 
 NAS, BOX = make_source("nas", "nas.lan"), make_source("192.0.2.0/24", "192.0.2.0/24")
 ALLOWED = {NAS: ("198.51.100.5", "2001:db8::5"), BOX: ("192.0.2.0/24",)}
-TEXT = access.render([3493], ALLOWED)
+TEXT = access.render_table([3493], ALLOWED)
 
 
 def rules(text: str) -> list[str]:
@@ -144,53 +144,55 @@ def test_names_are_looked_up_and_literals_are_not() -> None:
     found, problems = access.resolve_sources(sources, resolve)
     assert found == {NAS: ("198.51.100.7", "2001:db8::5", "fe80::5"), BOX: ("192.0.2.0/24",)}
     assert sorted(asked) == [("away", 5.0), ("nas.lan", 5.0), ("self", 5.0)]
-    assert problems[Source("away", "away")].startswith("away does not resolve on this host (no such name)")
-    assert "self resolves to 127.0.1.1 on this host" in problems[Source("self", "self")]
+    assert problems[AllowedSource("away", "away")].startswith("away does not resolve on this host (no such name)")
+    assert "self resolves to 127.0.1.1 on this host" in problems[AllowedSource("self", "self")]
     assert all("nut_client_address of that host, or nut_server_allow" in words for words in problems.values())
 
 
 def test_what_was_known_stays_and_is_told() -> None:
-    before = access.known_sources(TEXT)
+    before = access.parse_sources(TEXT)
     new = make_source("tv", "tv.lan")
-    allowed, warnings = access.keep_known({}, {NAS: "nas does not resolve", new: "tv does not resolve"}, before)
+    allowed, warnings = access.keep_known_addresses(
+        {}, {NAS: "nas does not resolve", new: "tv does not resolve"}, before
+    )
     assert allowed == {NAS: ALLOWED[NAS], new: ()}
     assert warnings == [
         "nas does not resolve. Until then it may connect from 198.51.100.5, 2001:db8::5, as before",
         "tv does not resolve. Until then it can't connect, and won't hear of a power cut",
     ]
     # an address of another time, of a source that is written otherwise by now, does not count
-    assert access.keep_known({}, {make_source("nas", "nas.home"): "x"}, before)[0] == {
+    assert access.keep_known_addresses({}, {make_source("nas", "nas.home"): "x"}, before)[0] == {
         make_source("nas", "nas.home"): ()
     }
 
 
 def test_a_name_with_another_address_is_let_in_and_nobody_is_shut_out() -> None:
-    wider = access.widen(TEXT, lambda _name, _seconds: ["198.51.100.77"])
-    assert access.known_sources(wider) == {**ALLOWED, NAS: ("198.51.100.5", "2001:db8::5", "198.51.100.77")}
-    assert access.known_ports(wider) == {3493}
+    wider = access.widen_table(TEXT, lambda _name, _seconds: ["198.51.100.77"])
+    assert access.parse_sources(wider) == {**ALLOWED, NAS: ("198.51.100.5", "2001:db8::5", "198.51.100.77")}
+    assert access.parse_ports(wider) == {3493}
     # as before, or fewer: nothing is written
-    assert access.widen(wider, lambda _name, _seconds: ["198.51.100.77"]) == wider
+    assert access.widen_table(wider, lambda _name, _seconds: ["198.51.100.77"]) == wider
 
     def fails(_name: str, _seconds: float) -> Sequence[str]:
         raise OSError("no name server")
 
-    assert access.widen(wider, fails) == wider
-    assert access.widen(TEXT, lambda _name, _seconds: ["127.0.0.1"]) == TEXT
+    assert access.widen_table(wider, fails) == wider
+    assert access.widen_table(TEXT, lambda _name, _seconds: ["127.0.0.1"]) == TEXT
 
 
 def test_a_name_server_can_not_fill_the_table() -> None:
     text = TEXT
     for number in range(200):
-        text = access.widen(text, lambda _name, _seconds, number=number: [f"203.0.113.{number}"])  # type: ignore[misc]
-    assert access.known_sources(text)[NAS] == tuple(f"203.0.113.{number}" for number in range(192, 200))
+        text = access.widen_table(text, lambda _name, _seconds, number=number: [f"203.0.113.{number}"])  # type: ignore[misc]
+    assert access.parse_sources(text)[NAS] == tuple(f"203.0.113.{number}" for number in range(192, 200))
 
 
 # The text
 
 
 def test_the_text() -> None:
-    assert access.known_sources(TEXT) == ALLOWED
-    assert access.known_ports(TEXT) == {3493}
+    assert access.parse_sources(TEXT) == ALLOWED
+    assert access.parse_ports(TEXT) == {3493}
     assert "elements = { 192.0.2.0/24, 198.51.100.5 }" in TEXT
     assert "elements = { 2001:db8::5 }" in TEXT
     # one transaction, whether there is a table or not
@@ -201,7 +203,7 @@ def test_the_text() -> None:
 
 SOURCES = st.dictionaries(
     st.builds(
-        lambda name, address: Source(re.sub("[^A-Za-z0-9_.:/-]", "_", name) or "_", address),
+        lambda name, address: AllowedSource(re.sub("[^A-Za-z0-9_.:/-]", "_", name) or "_", address),
         st.text(),
         st.ip_addresses().map(str),
     ),
@@ -213,8 +215,10 @@ SOURCES = st.dictionaries(
 
 
 @given(st.sets(st.integers(1, 65535), min_size=1, max_size=5), SOURCES)
-def test_it_is_about_the_ports_of_upsd_and_nothing_else(ports: set[int], allowed: dict[Source, list[str]]) -> None:
-    text = access.render(ports, allowed)
+def test_it_is_about_the_ports_of_upsd_and_nothing_else(
+    ports: set[int], allowed: dict[AllowedSource, list[str]]
+) -> None:
+    text = access.render_table(ports, allowed)
     hook, *those = rules(text)
     assert hook == "type filter hook input priority -10; policy accept;"
     assert those
@@ -228,27 +232,27 @@ def test_it_is_about_the_ports_of_upsd_and_nothing_else(ports: set[int], allowed
     assert those[-1].endswith("reject with tcp reset")
     body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     assert set(re.findall(r"table (\S+ \S+)", body)) == {"inet homelab_nut"}
-    assert access.known_ports(text) == ports
+    assert access.parse_ports(text) == ports
 
 
 @pytest.mark.parametrize("ports", [[], [0], [65536], [-1], [22, 70000], [True]])
 def test_a_port_that_is_none(ports: list[int]) -> None:
     with pytest.raises(AccessError, match="port must be a number from 1 to 65535"):
-        access.render(ports, {})
+        access.render_table(ports, {})
 
 
 @given(SOURCES)
-def test_no_two_parts_of_a_set_overlap(allowed: dict[Source, list[str]]) -> None:
+def test_no_two_parts_of_a_set_overlap(allowed: dict[AllowedSource, list[str]]) -> None:
     """nft would refuse the whole file."""
-    networks = access.collapse(one for those in allowed.values() for one in those)
+    networks = access.collapse_networks(one for those in allowed.values() for one in those)
     for number, network in enumerate(networks):
         assert not any(network.version == one.version and network.overlaps(one) for one in networks[:number])
 
 
 @given(st.text())
 def test_any_file_can_be_read(text: str) -> None:
-    for source, those in access.known_sources(f"# allowed: {text}\n# allowed: a a {text}").items():
-        access.render([1], {source: those})
+    for source, those in access.parse_sources(f"# allowed: {text}\n# allowed: a a {text}").items():
+        access.render_table([1], {source: those})
 
 
 # The kernel's
@@ -272,7 +276,7 @@ def test_the_table_as_the_kernel_has_it() -> None:
 def test_neighbours_as_a_range() -> None:
     loaded = access.parse_table(listed([{"range": ["192.0.2.4", "192.0.2.6"]}]))
     assert loaded is not None
-    assert loaded.allowed == access.collapse(["192.0.2.4", "192.0.2.5", "192.0.2.6"])
+    assert loaded.allowed == access.collapse_networks(["192.0.2.4", "192.0.2.5", "192.0.2.6"])
 
 
 @pytest.mark.parametrize(
@@ -301,7 +305,7 @@ def test_a_table_that_differs(told: str, words: str) -> None:
 
 
 def test_who_is_in() -> None:
-    networks = access.collapse(["192.0.2.0/24", "2001:db8::/32"])
+    networks = access.collapse_networks(["192.0.2.0/24", "2001:db8::/32"])
     assert [access.is_allowed(one, networks) for one in ("192.0.2.9", "2001:db8::9", "127.0.0.1", "::1")] == [True] * 4
     assert not access.is_allowed("198.51.100.1", networks)
     assert not access.is_allowed(str(ipaddress.ip_address("2001:db9::1")), networks)

@@ -74,9 +74,9 @@ def leave_pending(machine: Machine) -> Path:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sets, "_finish", die)
+        patch.setattr(sets, "_put_in_place", die)
         with pytest.raises(KeyboardInterrupt):
-            sets.replace({path: "new\n"}, 0o640, manifest=manifest)
+            sets.replace_set({path: "new\n"}, 0o640, manifest=manifest)
     assert manifest.exists()
     return path
 
@@ -95,7 +95,7 @@ def test_what_a_killed_run_left_is_finished(machine: Machine) -> None:
 
 def test_a_run_at_work_is_not_taken_for_a_killed_one(machine: Machine) -> None:
     path = leave_pending(machine)
-    with files.alone(machine.root / "run" / sets.LOCK, 0):
+    with files.hold_lock(machine.root / "run" / sets.LOCK, 0):
         assert machine.main("refresh") == 0
     assert path.read_text() == "old\n"
 
@@ -110,7 +110,7 @@ def test_a_table_that_can_not_be_loaded(machine: Machine) -> None:
 
 def test_a_deployment_is_at_work(machine: Machine) -> None:
     machine.now = ["192.0.2.6"]
-    with files.alone(machine.root / "run" / sets.LOCK, 0):
+    with files.hold_lock(machine.root / "run" / sets.LOCK, 0):
         assert machine.main("refresh") == 0
     assert machine.file.read_text() == TEXT
     assert machine.commands == []

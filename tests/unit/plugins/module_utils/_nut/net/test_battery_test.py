@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import battery_test
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.commands import Leave, Refused
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.commands import OrderRefused, Permission
 from ansible_collections.homelab.nut.tests.unit.support.commanded_upsd import GONE, Clock, FakeUpsd, operator
 
 
@@ -41,20 +41,20 @@ def test_when_no_test_begins(server: FakeUpsd, clock: Clock, variables: dict[str
     server.variables.update(variables)
     mine = operator(server, clock)
     for ask in (
-        lambda: mine.test("quick", Leave()),
-        lambda: mine.plan_test("quick", Leave()),
-        lambda: mine.plan_test("deep", Leave(drain_battery=True)),
-        lambda: mine.command("test.battery.start.quick", None, Leave()),
+        lambda: mine.test_battery("quick", Permission()),
+        lambda: mine.plan_battery_test("quick", Permission()),
+        lambda: mine.plan_battery_test("deep", Permission(drain_battery=True)),
+        lambda: mine.give_command("test.battery.start.quick", None, Permission()),
     ):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(OrderRefused) as caught:
             ask()
         assert words in str(caught.value)
     assert server.orders == []
 
 
 def test_a_deep_test_needs_leave(server: FakeUpsd, clock: Clock) -> None:
-    with pytest.raises(Refused, match="may_drain_battery: true"):
-        operator(server, clock).test("deep", Leave(cut_power=True))
+    with pytest.raises(OrderRefused, match="may_drain_battery: true"):
+        operator(server, clock).test_battery("deep", Permission(cut_power=True))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_deep_test_needs_leave(server: FakeUpsd, clock: Clock) -> None:
 )
 def test_when_a_test_may_begin(server: FakeUpsd, clock: Clock, variables: dict[str, str]) -> None:
     server.variables.update(variables)
-    assert operator(server, clock).plan_test("quick", Leave(charge=50)) == "test.battery.start.quick"
+    assert operator(server, clock).plan_battery_test("quick", Permission(charge=50)) == "test.battery.start.quick"
 
 
 Step = tuple[float, dict[str, str]]
@@ -71,7 +71,7 @@ RESULT = "ups.test.result"
 
 def watched(
     server: FakeUpsd, clock: Clock, steps: list[Step], kind: str = "quick", **more: Any
-) -> battery_test.Verdict:
+) -> battery_test.BatteryVerdict:
     """Test the battery of a UPS that does so: what changes so many seconds after the command."""
 
     def begin(words: tuple[str, ...]) -> None:
@@ -87,7 +87,7 @@ def watched(
             server.errors.pop("list_vars", None)
 
     server.on = begin
-    return operator(server, clock).test(kind, Leave(drain_battery=True), **more)
+    return operator(server, clock).test_battery(kind, Permission(drain_battery=True), **more)
 
 
 OUT: Step = (2, {"ups.status": "OB DISCHRG"})
@@ -98,7 +98,7 @@ def test_a_test_that_is_passed(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     steps = [OUT, (3.0, {RESULT: "In progress"}), BACK, (15.0, {RESULT: "Done and passed"})]
     verdict = watched(server, clock, steps)
-    assert (verdict.verdict, verdict.words, verdict.result) == (
+    assert (verdict.verdict, verdict.explanation, verdict.result) == (
         "passed",
         "it says 'Done and passed'",
         "Done and passed",
@@ -108,7 +108,7 @@ def test_a_test_that_is_passed(server: FakeUpsd, clock: Clock) -> None:
 
 def test_a_test_that_is_not_passed(server: FakeUpsd, clock: Clock) -> None:
     verdict = watched(server, clock, [OUT, BACK, (15.0, {RESULT: "Done and error"})])
-    assert (verdict.verdict, verdict.words) == ("failed", "it says 'Done and error'")
+    assert (verdict.verdict, verdict.explanation) == ("failed", "it says 'Done and error'")
 
 
 def test_an_old_result_is_not_taken_for_the_new_one(server: FakeUpsd, clock: Clock) -> None:
@@ -123,7 +123,7 @@ def test_an_old_result_is_not_taken_for_the_new_one(server: FakeUpsd, clock: Clo
 def test_a_result_that_stays_is_believed_after_a_while(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     verdict = watched(server, clock, [OUT, BACK])
-    assert (verdict.verdict, verdict.words) == ("passed", "it says 'Done and passed'")
+    assert (verdict.verdict, verdict.explanation) == ("passed", "it says 'Done and passed'")
     assert 14 + battery_test.SETTLE - 2 <= verdict.seconds <= 14 + battery_test.SETTLE + 4
 
 
@@ -138,21 +138,21 @@ def test_a_new_date_makes_a_result_new(server: FakeUpsd, clock: Clock) -> None:
 def test_a_ups_that_tells_no_result(server: FakeUpsd, clock: Clock, flags: str) -> None:
     verdict = watched(server, clock, [(2.0, {"ups.status": flags}), BACK])
     assert verdict.verdict == "passed"
-    assert "tells no result" in verdict.words
+    assert "tells no result" in verdict.explanation
 
 
 def test_a_flag_that_was_there_before_is_no_test(server: FakeUpsd, clock: Clock) -> None:
     server.variables["ups.status"] = "OL DISCHRG"
     verdict = watched(server, clock, [])
-    assert (verdict.verdict, verdict.words) == ("unknown", "the UPS showed no sign of a test")
+    assert (verdict.verdict, verdict.explanation) == ("unknown", "the UPS showed no sign of a test")
 
 
 def test_a_test_that_only_the_result_shows(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     verdict = watched(server, clock, [(3.0, {RESULT: "In progress"}), (70.0, {RESULT: "Done and error"})])
-    assert (verdict.verdict, verdict.words) == ("failed", "it says 'Done and error'")
+    assert (verdict.verdict, verdict.explanation) == ("failed", "it says 'Done and error'")
     verdict = watched(server, clock, [(1.0, {RESULT: "Test scheduled"})], wait=100)
-    assert (verdict.verdict, verdict.words) == (
+    assert (verdict.verdict, verdict.explanation) == (
         "unknown",
         "the test is not over (ups.status: OL CHRG, Test scheduled)",
     )
@@ -161,7 +161,7 @@ def test_a_test_that_only_the_result_shows(server: FakeUpsd, clock: Clock) -> No
 def test_no_sign_of_a_test(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     verdict = watched(server, clock, [])
-    assert (verdict.verdict, verdict.words) == (
+    assert (verdict.verdict, verdict.explanation) == (
         "unknown",
         "the UPS showed no sign of a test; its last result is 'Done and passed'",
     )
@@ -170,7 +170,7 @@ def test_no_sign_of_a_test(server: FakeUpsd, clock: Clock) -> None:
 
 def test_the_battery_has_to_be_replaced(server: FakeUpsd, clock: Clock) -> None:
     verdict = watched(server, clock, [OUT, (14.0, {"ups.status": "OL RB", RESULT: "Done and passed"})])
-    assert (verdict.verdict, "(RB)" in verdict.words) == ("failed", True)
+    assert (verdict.verdict, "(RB)" in verdict.explanation) == ("failed", True)
 
 
 def test_a_battery_that_had_to_be_replaced_before(server: FakeUpsd, clock: Clock) -> None:
@@ -187,25 +187,25 @@ def test_a_battery_that_is_low_at_once(server: FakeUpsd, clock: Clock, result: s
         (14.0, {"ups.status": "OL CHRG", **({RESULT: result} if result else {})}),
     ]
     verdict = watched(server, clock, steps)
-    assert (verdict.verdict, "(LB)" in verdict.words) == ("failed", True)
+    assert (verdict.verdict, "(LB)" in verdict.explanation) == ("failed", True)
 
 
 def test_a_deep_test_ends_with_a_low_battery(server: FakeUpsd, clock: Clock) -> None:
     low: list[Step] = [OUT, (3000.0, {"ups.status": "OB LB"}), (3100.0, {"ups.status": "OL CHRG", RESULT: "OK"})]
     verdict = watched(server, clock, low, "deep")
-    assert (verdict.verdict, verdict.words) == ("passed", "it says 'OK'")
+    assert (verdict.verdict, verdict.explanation) == ("passed", "it says 'OK'")
     assert server.orders == [("instcmd", "a", "test.battery.start.deep")]
 
 
 def test_a_test_that_does_not_end(server: FakeUpsd, clock: Clock) -> None:
     verdict = watched(server, clock, [OUT], wait=60)
-    assert (verdict.verdict, verdict.words) == ("unknown", "the test is not over (ups.status: OB DISCHRG)")
+    assert (verdict.verdict, verdict.explanation) == ("unknown", "the test is not over (ups.status: OB DISCHRG)")
     assert clock.now == pytest.approx(160)
 
 
 def test_a_test_that_was_aborted(server: FakeUpsd, clock: Clock) -> None:
     verdict = watched(server, clock, [OUT, (5.0, {"ups.status": "OL CHRG", RESULT: "Aborted"})])
-    assert (verdict.verdict, verdict.words) == ("unknown", "it says 'Aborted'")
+    assert (verdict.verdict, verdict.explanation) == ("unknown", "it says 'Aborted'")
 
 
 def test_a_word_on_the_way_is_not_the_last_one(server: FakeUpsd, clock: Clock) -> None:
@@ -219,7 +219,7 @@ def test_looks_that_fail(server: FakeUpsd, clock: Clock) -> None:
     assert watched(server, clock, steps).verdict == "passed"
     server.variables[RESULT] = ""
     verdict = watched(server, clock, [OUT, (5.0, {"error": "now"})], wait=30)
-    assert (verdict.verdict, "in the end upsd at pve:3493" in verdict.words) == ("unknown", True)
+    assert (verdict.verdict, "in the end upsd at pve:3493" in verdict.explanation) == ("unknown", True)
 
 
 def test_what_was_not_seen_does_not_count(server: FakeUpsd, clock: Clock) -> None:
@@ -237,7 +237,7 @@ def test_a_ups_without_a_status_has_not_ended_its_test(server: FakeUpsd, clock: 
 def test_a_test_that_did_not_begin(server: FakeUpsd, clock: Clock) -> None:
     server.tracking = ["FAILED"]
     verdict = watched(server, clock, [OUT, BACK])
-    assert (verdict.verdict, verdict.words.startswith("the test did not begin: the driver answered FAILED")) == (
+    assert (verdict.verdict, verdict.explanation.startswith("the test did not begin: the driver answered FAILED")) == (
         "unknown",
         True,
     )

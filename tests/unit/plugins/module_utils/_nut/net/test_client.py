@@ -40,8 +40,8 @@ def server() -> Iterator[FakeUpsd]:
 
 def test_everything_that_can_be_asked(server: FakeUpsd) -> None:
     with server.client() as client:
-        assert client.version() == "2.8.1"
-        assert client.net_version() == "1.3"
+        assert client.get_version() == "2.8.1"
+        assert client.get_net_version() == "1.3"
         assert client.list_ups() == {"ups": 'Rack "A" #1 \\', "spare": "Description unavailable"}
         assert client.list_vars("ups") == {
             "battery.charge": "100",
@@ -60,9 +60,9 @@ def test_what_can_be_set_and_done(server: FakeUpsd) -> None:
         assert client.list_cmds("ups") == ("beeper.mute", "load.off")
         assert client.list_enum("ups", "ups.id") == ("x y", "z")
         assert client.list_range("ups", "ups.delay.shutdown") == ((-1, 300),)
-        assert client.get_type("ups", "ups.id") == net_client.Type(True, True, False, 32, False)
-        assert client.get_type("ups", "ups.delay.shutdown") == net_client.Type(True, False, True, None, True)
-        assert client.get_type("ups", "ups.odd") == net_client.Type(False, False, False, None, False)
+        assert client.get_type("ups", "ups.id") == net_client.VariableType(True, True, False, 32, False)
+        assert client.get_type("ups", "ups.delay.shutdown") == net_client.VariableType(True, False, True, None, True)
+        assert client.get_type("ups", "ups.odd") == net_client.VariableType(False, False, False, None, False)
         assert client.get_desc("ups", "ups.delay.shutdown") == "Seconds"
         assert client.get_cmddesc("ups", "beeper.mute") == "Be quiet"
         assert client.ups_desc("ups") == "Rack"
@@ -81,12 +81,12 @@ def test_orders(server: FakeUpsd) -> None:
             *("PENDING", "SUCCESS", "FAILED", "INVALID-ARGUMENT", "UNKNOWN")
         ]
         client.fsd("ups")
-        client.primary("ups")
-        client.primary("old")
+        client.check_primary("ups")
+        client.check_primary("old")
         client.login("ups")
         client.logout()
         with pytest.raises(net_errors.Unreachable, match="closed"):
-            client.net_version()
+            client.get_net_version()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_orders(server: FakeUpsd) -> None:
         ("INSTCMD ups x", "OK NUMBER 1\n", lambda client: client.instcmd("ups", "x")),
         ("SET VAR ups x 1", "VAR ups x 1\n", lambda client: client.set_var("ups", "x", "1")),
         ("FSD ups", "OK\n", lambda client: client.fsd("ups")),
-        ("PRIMARY ups", "OK MASTER-GRANTED\n", lambda client: client.primary("ups")),
+        ("PRIMARY ups", "OK MASTER-GRANTED\n", lambda client: client.check_primary("ups")),
         ("LOGIN ups", "YES\n", lambda client: client.login("ups")),
         ("LOGOUT", "NO\n", lambda client: client.logout()),
         ("GET TYPE ups x", "TYPE ups y RW\n", lambda client: client.get_type("ups", "x")),
@@ -136,20 +136,20 @@ def test_orders(server: FakeUpsd) -> None:
     ],
 )
 def test_an_answer_to_an_order_that_breaks_the_protocol(
-    request_line: str, answer: str, ask: Callable[[net_client.Client], object]
+    request_line: str, answer: str, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
     with serving({request_line: answer}) as server, server.client() as client:
         with pytest.raises(net_errors.BadAnswer, match=f"127.0.0.1:{server.port}"):
             ask(client)
         with pytest.raises(net_errors.Unreachable, match="closed"):
-            client.net_version()
+            client.get_net_version()
 
 
 def test_the_end_of_a_list_of_ranges_as_upsd_2_7_4_says_it() -> None:
     answer = 'BEGIN LIST RANGE ups x\nRANGE ups x "1" "2"\nEND LIST ENUM ups x\n'
     with serving({"LIST RANGE ups x": answer}) as server, server.client() as client:
         assert client.list_range("ups", "x") == ((1, 2),)
-        assert client.net_version() == "1.3"
+        assert client.get_net_version() == "1.3"
 
 
 @pytest.mark.parametrize(
@@ -191,12 +191,12 @@ def test_a_password_that_can_not_be_sent_is_not_sent(server: FakeUpsd) -> None:
     ],
 )
 def test_what_upsd_would_read_otherwise_is_not_sent(
-    server: FakeUpsd, ask: Callable[[net_client.Client], object]
+    server: FakeUpsd, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
     with server.client() as client:
         with pytest.raises(grammar.Unencodable):
             ask(client)
-        assert client.net_version() == "1.3"
+        assert client.get_net_version() == "1.3"
     assert server.asked == ["NETVER"]
 
 
@@ -205,7 +205,7 @@ WORD = st.text(st.characters(max_codepoint=0x7E, min_codepoint=0x20), max_size=g
 
 @given(st.lists(WORD, min_size=1, max_size=grammar.WORDS_LIMIT))
 def test_words_come_back_as_they_were_joined(words: list[str]) -> None:
-    assert net_connection.split(grammar.join(words)) == tuple(words)
+    assert net_connection.split_line(grammar.join_words(words)) == tuple(words)
 
 
 LINE = st.one_of(
@@ -226,13 +226,13 @@ LINE = st.one_of(
 @example('"VAR" ups x ""')
 def test_a_line_is_split_as_the_parser_does_it(line: str) -> None:
     """Most lines take a short cut, which must make no difference."""
-    lines = grammar.parse(line + "\n")
-    assert net_connection.split(line) == (lines[0].words if len(lines) == 1 and "\x7f" not in line else None)
+    lines = grammar.parse_lines(line + "\n")
+    assert net_connection.split_line(line) == (lines[0].words if len(lines) == 1 and "\x7f" not in line else None)
 
 
 def test_it_never_logs_in(server: FakeUpsd) -> None:
     with server.client() as client:
-        snapshot.look(client, gather=snapshot.GATHER)
+        snapshot.observe_upsd(client, gather=snapshot.GATHER)
     assert {request.split()[0] for request in server.asked} == {"VER", "NETVER", "LIST", "GET"}
 
 
@@ -254,11 +254,11 @@ def test_it_never_logs_in(server: FakeUpsd) -> None:
         (lambda client: client.set_var("ups", "a", "4"), net_errors.UpsdError, "SET-FAILED"),
         (lambda client: client.get_tracking("denied"), net_errors.AccessDenied, "ACCESS-DENIED"),
         (lambda client: client.get_tracking("off"), net_errors.NoTls, "FEATURE-NOT-CONFIGURED"),
-        (lambda client: client.primary("denied"), net_errors.AccessDenied, "ACCESS-DENIED"),
+        (lambda client: client.check_primary("denied"), net_errors.AccessDenied, "ACCESS-DENIED"),
     ],
 )
 def test_an_error_has_a_code_and_does_not_end_the_connection(
-    server: FakeUpsd, ask: Callable[[net_client.Client], object], kind: type[net_errors.UpsdError], code: str
+    server: FakeUpsd, ask: Callable[[net_client.UpsdClient], object], kind: type[net_errors.UpsdError], code: str
 ) -> None:
     with server.client() as client:
         with pytest.raises(net_errors.UpsdError, match=code) as caught:
@@ -266,7 +266,7 @@ def test_an_error_has_a_code_and_does_not_end_the_connection(
         assert type(caught.value) is kind
         assert f"upsd at 127.0.0.1:{server.port} answered {code}" in str(caught.value)
         assert caught.value.code == code
-        assert client.net_version() == "1.3"
+        assert client.get_net_version() == "1.3"
 
 
 def test_the_error_of_a_version_is_an_error() -> None:
@@ -275,7 +275,7 @@ def test_the_error_of_a_version_is_an_error() -> None:
         server.client() as client,
         pytest.raises(net_errors.AccessDenied),
     ):
-        client.version()
+        client.get_version()
 
 
 def test_names_are_compared_as_upsd_does() -> None:
@@ -324,14 +324,14 @@ def test_an_answer_that_breaks_the_protocol(answer: str) -> None:
             assert f"127.0.0.1:{server.port}" in str(caught.value)
             # Nobody knows what would come next.
             with pytest.raises(net_errors.Unreachable, match="closed"):
-                client.net_version()
+                client.get_net_version()
 
 
 @pytest.mark.parametrize(
     ("request_line", "answer", "ask"),
     [
-        ("VER", "SSH-2.0-OpenSSH\n", lambda client: client.version()),
-        ("NETVER", "one point three\n", lambda client: client.net_version()),
+        ("VER", "SSH-2.0-OpenSSH\n", lambda client: client.get_version()),
+        ("NETVER", "one point three\n", lambda client: client.get_net_version()),
         ("GET NUMLOGINS ups", "NUMLOGINS ups many\n", lambda client: client.num_logins("ups")),
         ("GET NUMLOGINS ups", "NUMLOGINS other 1\n", lambda client: client.num_logins("ups")),
         ("GET VAR ups a", 'VAR ups b "1"\n', lambda client: client.get_var("ups", "a")),
@@ -339,7 +339,7 @@ def test_an_answer_that_breaks_the_protocol(answer: str) -> None:
     ],
 )
 def test_a_single_answer_that_breaks_the_protocol(
-    request_line: str, answer: str, ask: Callable[[net_client.Client], object]
+    request_line: str, answer: str, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
     with serving({request_line: answer}) as server, server.client() as client, pytest.raises(net_errors.BadAnswer):
         ask(client)
@@ -428,10 +428,10 @@ def test_a_server_that_never_accepts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with (
-            net_client.Client("127.0.0.1", port, 0.3) as client,
+            net_client.UpsdClient("127.0.0.1", port, 0.3) as client,
             pytest.raises(net_errors.Unreachable, match=f"{port} .* in time"),
         ):
-            client.version()
+            client.get_version()
 
 
 def test_a_server_where_the_line_is_full() -> None:
@@ -446,7 +446,7 @@ def test_a_server_where_the_line_is_full() -> None:
         with pytest.raises(
             net_errors.Unreachable, match=f"127.0.0.1:{port} cannot be reached: no complete answer in time"
         ):
-            net_client.Client("127.0.0.1", port, 0.3).__enter__()
+            net_client.UpsdClient("127.0.0.1", port, 0.3).__enter__()
 
 
 @pytest.mark.parametrize("option", [None, socket.TCP_QUICKACK])
@@ -469,8 +469,8 @@ def test_each_receipt_is_confirmed_at_once(
     monkeypatch.setattr(socket.socket, "setsockopt", set_)
     monkeypatch.setattr(socket.socket, "recv", recv)
     with server.client() as client:
-        client.net_version()
-        client.net_version()
+        client.get_net_version()
+        client.get_net_version()
     confirmed = [(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)] if option is not None else []
     assert calls == [*confirmed, ("recv",)] * 2
 
@@ -479,11 +479,11 @@ def test_renewing_gives_the_rest_of_the_talk_its_time(server: FakeUpsd) -> None:
     with server.client(timeout=0.4) as client:
         for _unused in range(4):
             threading.Event().wait(0.2)
-            client.renew()
-            assert client.net_version() == "1.3"
+            client.renew_timeout()
+            assert client.get_net_version() == "1.3"
         threading.Event().wait(0.5)
         with pytest.raises(net_errors.Unreachable, match="in time"):
-            client.net_version()
+            client.get_net_version()
 
 
 @pytest.mark.parametrize(
@@ -499,10 +499,10 @@ def test_too_much_is_refused_long_before_the_timeout(misbehave: Callable[[socket
 
 
 def test_the_timeout_bounds_all_answers_together(server: FakeUpsd) -> None:
-    def ask_for_ever(client: net_client.Client) -> None:
+    def ask_for_ever(client: net_client.UpsdClient) -> None:
         end = time.monotonic() + 5
         while time.monotonic() < end:
-            client.net_version()
+            client.get_net_version()
 
     with server.client(timeout=0.3) as client, pytest.raises(net_errors.Unreachable, match="in time"):
         ask_for_ever(client)
@@ -512,24 +512,24 @@ def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(net_errors.Unreachable, match=f"127.0.0.1:{port} cannot be reached: connection refused"):
-        net_client.Client("127.0.0.1", port).__enter__()
+        net_client.UpsdClient("127.0.0.1", port).__enter__()
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70])
 def test_a_name_that_does_not_resolve(host: str) -> None:
     with pytest.raises(net_errors.Unreachable, match=f"upsd at {host}:3493 cannot be reached"):
-        net_client.Client(host).__enter__()
+        net_client.UpsdClient(host).__enter__()
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536, 70000])
 def test_a_port_that_does_not_exist(port: int) -> None:
     with pytest.raises(net_errors.Unreachable, match="no such port"):
-        net_client.Client("127.0.0.1", port).__enter__()
+        net_client.UpsdClient("127.0.0.1", port).__enter__()
 
 
 def test_a_closed_client_says_so() -> None:
     with pytest.raises(net_errors.Unreachable, match="closed"):
-        net_client.Client("127.0.0.1").list_ups()
+        net_client.UpsdClient("127.0.0.1").list_ups()
 
 
 # TLS
@@ -569,7 +569,7 @@ def test_encrypted_talk(encrypting: Callable[..., Callable[[socket.socket, str],
             assert (client.tls_version, client.peer_not_after) == (None, None)
             client.starttls(CA.certificate, name)
             assert client.list_vars("ups")["ups.status"] == "OL CHRG"
-            assert client.net_version() == "1.3"
+            assert client.get_net_version() == "1.3"
             assert client.tls_version == "TLSv1.3"
             assert client.peer_not_after == (NOW + certificates.LIFE).replace(microsecond=0)
         # nothing else was to be read on the way
@@ -581,19 +581,21 @@ def test_encrypted_from_the_beginning(
     encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str
 ) -> None:
     with serving(misbehave=encrypting()) as server:
-        with net_client.Client("127.0.0.1", server.port, tls=net_connection.Tls(CA.certificate, name)) as client:
-            report = snapshot.look(client, ["ups"])
+        with net_client.UpsdClient(
+            "127.0.0.1", server.port, tls=net_connection.TlsOptions(CA.certificate, name)
+        ) as client:
+            report = snapshot.observe_upsd(client, ["ups"])
         assert (report.tls_version, report.tls_expires) == ("TLSv1.3", (NOW + certificates.LIFE).replace(microsecond=0))
         assert server.asked == ["STARTTLS"]
 
 
 def test_a_connection_that_can_not_be_encrypted_is_none() -> None:
     with serving({"STARTTLS": "ERR FEATURE-NOT-CONFIGURED\n"}) as server:
-        client = net_client.Client("127.0.0.1", server.port, tls=net_connection.Tls(CA.certificate))
+        client = net_client.UpsdClient("127.0.0.1", server.port, tls=net_connection.TlsOptions(CA.certificate))
         with pytest.raises(net_errors.NoTls):
             client.__enter__()
         with pytest.raises(net_errors.Unreachable, match="closed"):
-            client.version()
+            client.get_version()
 
 
 def test_the_system_does_not_know_our_authority(
@@ -603,7 +605,7 @@ def test_the_system_does_not_know_our_authority(
         serving(misbehave=encrypting()) as server,
         pytest.raises(net_errors.Untrusted, match="not to be trusted for localhost"),
     ):
-        net_client.Client("127.0.0.1", server.port, tls=net_connection.Tls(None, "localhost")).__enter__()
+        net_client.UpsdClient("127.0.0.1", server.port, tls=net_connection.TlsOptions(None, "localhost")).__enter__()
 
 
 @pytest.mark.parametrize("code", ["FEATURE-NOT-CONFIGURED", "FEATURE-NOT-SUPPORTED"])
@@ -611,7 +613,7 @@ def test_a_server_without_tls(code: str) -> None:
     with serving({"STARTTLS": f"ERR {code}\n"}) as server, server.client() as client:
         with pytest.raises(net_errors.NoTls, match=rf"answered {code} to STARTTLS: it .* TLS"):
             client.starttls(CA.certificate, "localhost")
-        assert client.net_version() == "1.3"
+        assert client.get_net_version() == "1.3"
 
 
 @pytest.mark.parametrize("name", ["127.0.0.2", "::1", "nas", "localhost.home.lan"])
@@ -623,7 +625,7 @@ def test_a_certificate_for_another_name(
             client.starttls(CA.certificate, name)
         assert caught.value.port == server.port
         with pytest.raises(net_errors.Unreachable, match="closed"):
-            client.net_version()
+            client.get_net_version()
 
 
 def test_another_authority_of_the_same_name(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
@@ -638,7 +640,7 @@ def test_one_authority_of_several(encrypting: Callable[..., Callable[[socket.soc
     both = certificates.make_ca("other CA", NOW).certificate + CA.certificate
     with serving(misbehave=encrypting()) as server, server.client() as client:
         client.starttls(both, "localhost")
-        assert client.net_version() == "1.3"
+        assert client.get_net_version() == "1.3"
 
 
 def test_an_authority_that_another_signed(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
@@ -658,7 +660,7 @@ def test_an_authority_that_another_signed(encrypting: Callable[..., Callable[[so
     trusted = signed.public_bytes(serialization.Encoding.PEM).decode()
     with serving(misbehave=encrypting()) as server, server.client() as client:
         client.starttls(trusted, "localhost")
-        assert client.net_version() == "1.3"
+        assert client.get_net_version() == "1.3"
 
 
 def test_an_expired_certificate(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
@@ -700,7 +702,7 @@ def test_an_answer_to_starttls_that_breaks_the_protocol(answer: str) -> None:
         with pytest.raises(net_errors.BadAnswer, match="answered STARTTLS with"):
             client.starttls(CA.certificate, "localhost")
         with pytest.raises(net_errors.Unreachable, match="closed"):
-            client.net_version()
+            client.get_net_version()
 
 
 def hangs_after_ok(connection: socket.socket, request: str) -> None:

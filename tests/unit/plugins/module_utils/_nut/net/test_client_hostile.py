@@ -197,22 +197,24 @@ class Asker:
         conf.write_text(f"LISTEN 127.0.0.1 {port}\n")
 
     def look(self) -> Any:
-        with net_client.Client("127.0.0.1", self.port, SECONDS) as client:
-            return snapshot.look(client, None, ["192.0.2.3"], lambda name, _seconds: [name], snapshot.GATHER)
+        with net_client.UpsdClient("127.0.0.1", self.port, SECONDS) as client:
+            return snapshot.observe_upsd(client, None, ["192.0.2.3"], lambda name, _seconds: [name], snapshot.GATHER)
 
     def encrypted(self) -> Any:
-        with net_client.Client("127.0.0.1", self.port, SECONDS, net_connection.Tls(CA.certificate, "localhost")):
+        with net_client.UpsdClient(
+            "127.0.0.1", self.port, SECONDS, net_connection.TlsOptions(CA.certificate, "localhost")
+        ):
             raise AssertionError("nobody here has a certificate")
 
     def read_ups(self) -> Any:
-        return observe.read_ups(policy.Ups("ups", "127.0.0.1", self.port), time.monotonic, SECONDS)
+        return observe.read_ups(policy.UpsAddress("ups", "127.0.0.1", self.port), time.monotonic, SECONDS)
 
     def ask_upsd(self) -> Any:
-        return stages_loop.ask_upsd(policy.Ups("ups", "127.0.0.1", self.port))
+        return stages_loop.ask_upsd(policy.UpsAddress("ups", "127.0.0.1", self.port))
 
     def quiet(self) -> Any:
         # its answers are compared, and shown to nobody
-        return len(quiet.ask("127.0.0.1", self.port, ["ups", "spare"], SECONDS))
+        return len(quiet.ask_upsd("127.0.0.1", self.port, ["ups", "spare"], SECONDS))
 
     def watch(self) -> Any:
         memory = watch.Memory("b")

@@ -10,8 +10,8 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import commands as net_commands
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import Client
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.commands import Leave, Refused
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import UpsdClient
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.commands import OrderRefused, Permission
 from ansible_collections.homelab.nut.tests.unit.support.commanded_upsd import (
     CUTS,
     DRAINS,
@@ -34,14 +34,14 @@ def clock() -> Clock:
 
 
 def test_a_command(server: FakeUpsd, clock: Clock) -> None:
-    outcome = operator(server, clock).command("Beeper.mute", None, Leave())
-    assert outcome == net_commands.Outcome("success", "the driver did it")
+    outcome = operator(server, clock).give_command("Beeper.mute", None, Permission())
+    assert outcome == net_commands.OrderOutcome("success", "the driver did it")
     assert server.said == [("authenticate", "admin", "s3cret"), ("instcmd", "a", "beeper.mute")]
     assert clock.now == pytest.approx(100.3)
 
 
 def test_a_command_with_a_value(server: FakeUpsd, clock: Clock) -> None:
-    operator(server, clock).command("beeper.mute", "", Leave())
+    operator(server, clock).give_command("beeper.mute", "", Permission())
     assert server.orders == [("instcmd", "a", "beeper.mute", "")]
 
 
@@ -57,34 +57,34 @@ def test_a_command_with_a_value(server: FakeUpsd, clock: Clock) -> None:
 )
 def test_a_command_that_comes_to_nothing(server: FakeUpsd, clock: Clock, said: str, result: str, words: str) -> None:
     server.tracking = [said]
-    outcome = operator(server, clock).command("beeper.mute", None, Leave(), 3)
+    outcome = operator(server, clock).give_command("beeper.mute", None, Permission(), 3)
     assert outcome.result == result
-    assert words in outcome.words
+    assert words in outcome.explanation
     assert clock.now <= 103
 
 
 @pytest.mark.parametrize("tracked", [True, False])
 def test_without_tracking_the_result_is_unknown(server: FakeUpsd, clock: Clock, tracked: bool) -> None:
     server.old = tracked
-    outcome = operator(server, clock, tracked=tracked).command("beeper.mute", None, Leave())
+    outcome = operator(server, clock, tracked=tracked).give_command("beeper.mute", None, Permission())
     assert outcome.result == "unknown"
-    assert "without tracking" in outcome.words
+    assert "without tracking" in outcome.explanation
 
 
 @pytest.mark.parametrize(("where", "words"), [("instcmd", "nobody knows whether"), ("get_tracking", "was told; then")])
 def test_a_server_that_goes_away(server: FakeUpsd, clock: Clock, where: str, words: str) -> None:
     server.errors[where] = GONE
-    outcome = operator(server, clock).command("beeper.mute", None, Leave())
+    outcome = operator(server, clock).give_command("beeper.mute", None, Permission())
     assert outcome.result == "unknown"
-    assert words in outcome.words
-    assert "pve:3493" in outcome.words
+    assert words in outcome.explanation
+    assert "pve:3493" in outcome.explanation
 
 
 def test_an_order_that_upsd_can_not_hand_on(server: FakeUpsd, clock: Clock) -> None:
     server.errors["instcmd"] = net_errors.UpsdError("INSTCMD-FAILED", "pve:3493", "INSTCMD")
-    assert operator(server, clock).command("beeper.mute", None, Leave()).result == "failed"
+    assert operator(server, clock).give_command("beeper.mute", None, Permission()).result == "failed"
     server.errors["set_var"] = net_errors.UpsdError("SET-FAILED", "pve:3493", "SET VAR")
-    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Leave())
+    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission())
     assert (outcome.result, outcome.value) == ("failed", "x")
 
 
@@ -97,83 +97,84 @@ def test_an_order_that_upsd_can_not_hand_on(server: FakeUpsd, clock: Clock) -> N
 )
 def test_what_needs_leave(server: FakeUpsd, clock: Clock, command: str, option: str, word: str) -> None:
     server.commands = (*CUTS, *DRAINS)
-    other = Leave(drain_battery=option == "may_cut_power", cut_power=option == "may_drain_battery")
+    other = Permission(drain_battery=option == "may_cut_power", cut_power=option == "may_drain_battery")
     for ask in (
-        lambda leave: operator(server, clock).command(command, None, leave),
-        lambda leave: operator(server, clock).plan_command(command, leave),
+        lambda permission: operator(server, clock).give_command(command, None, permission),
+        lambda permission: operator(server, clock).plan_command(command, permission),
     ):
-        for leave in (Leave(), other):
-            with pytest.raises(Refused, match=f"{option}: true") as caught:
-                ask(leave)
+        for permission in (Permission(), other):
+            with pytest.raises(OrderRefused, match=f"{option}: true") as caught:
+                ask(permission)
             assert word in str(caught.value)
     # nobody was asked even
     assert (server.opened, server.said) == (0, [])
 
 
 def test_what_is_allowed_is_done(server: FakeUpsd, clock: Clock) -> None:
-    assert operator(server, clock).command("load.off", None, Leave(cut_power=True)).result == "success"
+    assert operator(server, clock).give_command("load.off", None, Permission(cut_power=True)).result == "success"
     assert (
-        operator(server, clock).command("test.battery.start.deep", None, Leave(drain_battery=True)).result == "success"
+        operator(server, clock).give_command("test.battery.start.deep", None, Permission(drain_battery=True)).result
+        == "success"
     )
     assert [one[2] for one in server.orders] == ["load.off", "test.battery.start.deep"]
 
 
 def test_a_command_that_there_is_not(server: FakeUpsd, clock: Clock) -> None:
-    with pytest.raises(Refused, match=r"a has no command beeper\.enable\. It has beeper\.mute, load\.off, test"):
-        operator(server, clock).command("beeper.enable", None, Leave())
+    with pytest.raises(OrderRefused, match=r"a has no command beeper\.enable\. It has beeper\.mute, load\.off, test"):
+        operator(server, clock).give_command("beeper.enable", None, Permission())
     server.commands = ()
-    with pytest.raises(Refused, match="It has none at all"):
-        operator(server, clock).plan_command("beeper.enable", Leave())
+    with pytest.raises(OrderRefused, match="It has none at all"):
+        operator(server, clock).plan_command("beeper.enable", Permission())
 
 
-@pytest.mark.parametrize("ask", ["plan_command", "plan_settings", "plan_fsd"])
+@pytest.mark.parametrize("ask", ["plan_command", "plan_settings", "check_fsd"])
 def test_a_ups_that_there_is_not(server: FakeUpsd, clock: Clock, ask: str) -> None:
-    one = net_commands.Operator(lambda: cast(Client, server), "nix")
-    given: dict[str, list[Any]] = {"plan_command": ["beeper.mute"], "plan_settings": [{"ups.id": "y"}], "plan_fsd": []}
+    one = net_commands.Operator(lambda: cast(UpsdClient, server), "nix")
+    given: dict[str, list[Any]] = {"plan_command": ["beeper.mute"], "plan_settings": [{"ups.id": "y"}], "check_fsd": []}
     with pytest.raises(net_errors.UnknownUps, match="it serves a, b"):
-        getattr(one, ask)(*given[ask], Leave(cut_power=True))
+        getattr(one, ask)(*given[ask], Permission(cut_power=True))
 
 
 def test_without_a_right(server: FakeUpsd, clock: Clock) -> None:
     server.errors = dict.fromkeys(("instcmd", "set_var", "fsd"), NO_RIGHT)
     with pytest.raises(
-        Refused, match=r"the user admin give the command beeper\.mute .*`instcmds = beeper\.mute` in .*\[admin\]"
+        OrderRefused, match=r"the user admin give the command beeper\.mute .*`instcmds = beeper\.mute` in .*\[admin\]"
     ) as caught:
-        operator(server, clock).command("beeper.mute", None, Leave())
+        operator(server, clock).give_command("beeper.mute", None, Permission())
     assert "nut_server_users: [{name: admin, instcmds: [beeper.mute]}]" in str(caught.value)
     assert "s3cret" not in str(caught.value)
-    with pytest.raises(Refused, match=r"`actions = SET` in the section \[admin\]"):
-        operator(server, clock).set_variables({"ups.id": "y"}, Leave())
-    with pytest.raises(Refused, match=r"`actions = FSD` in the section \[admin\]"):
-        operator(server, clock).fsd(Leave(cut_power=True))
+    with pytest.raises(OrderRefused, match=r"`actions = SET` in the section \[admin\]"):
+        operator(server, clock).set_variables({"ups.id": "y"}, Permission())
+    with pytest.raises(OrderRefused, match=r"`actions = FSD` in the section \[admin\]"):
+        operator(server, clock).set_fsd(Permission(cut_power=True))
 
 
 def test_without_a_user(server: FakeUpsd, clock: Clock) -> None:
     nobody = operator(server, clock, username="", password="")
     for ask in (
-        lambda: nobody.command("beeper.mute", None, Leave()),
-        lambda: nobody.set_variables({"ups.id": "y"}, Leave()),
-        lambda: nobody.fsd(Leave(cut_power=True)),
+        lambda: nobody.give_command("beeper.mute", None, Permission()),
+        lambda: nobody.set_variables({"ups.id": "y"}, Permission()),
+        lambda: nobody.set_fsd(Permission(cut_power=True)),
     ):
-        with pytest.raises(Refused, match="wants a username and a password"):
+        with pytest.raises(OrderRefused, match="wants a username and a password"):
             ask()
     assert server.said == []
-    assert nobody.plan_command("beeper.mute", Leave()) == "beeper.mute"
-    assert nobody.set_variables({"ups.id": "x"}, Leave()) == []
+    assert nobody.plan_command("beeper.mute", Permission()) == "beeper.mute"
+    assert nobody.set_variables({"ups.id": "x"}, Permission()) == []
 
 
 def test_words_that_can_not_be_sent(server: FakeUpsd, clock: Clock) -> None:
     server.errors = dict.fromkeys(("instcmd", "set_var"), grammar.Unencodable("character 1 is not ASCII"))
-    with pytest.raises(Refused, match=r"the value of beeper\.mute: character 1"):
-        operator(server, clock).command("beeper.mute", "\xe9", Leave())
-    with pytest.raises(Refused, match=r"the value of ups\.id: character 1"):
-        operator(server, clock).set_variables({"ups.id": "\xe9"}, Leave())
+    with pytest.raises(OrderRefused, match=r"the value of beeper\.mute: character 1"):
+        operator(server, clock).give_command("beeper.mute", "\xe9", Permission())
+    with pytest.raises(OrderRefused, match=r"the value of ups\.id: character 1"):
+        operator(server, clock).set_variables({"ups.id": "\xe9"}, Permission())
     server.errors = {"authenticate": grammar.Unencodable("character 1 is not ASCII")}
-    with pytest.raises(Refused, match="username or password"):
-        operator(server, clock).command("beeper.mute", None, Leave())
+    with pytest.raises(OrderRefused, match="username or password"):
+        operator(server, clock).give_command("beeper.mute", None, Permission())
     server.errors = {"get_var": grammar.Unencodable("character 1 is not ASCII")}
-    with pytest.raises(Refused, match="the variable '\xe9': character 1"):
-        operator(server, clock).set_variables({"\xe9": "1"}, Leave())
+    with pytest.raises(OrderRefused, match="the variable '\xe9': character 1"):
+        operator(server, clock).set_variables({"\xe9": "1"}, Permission())
 
 
 # Variables
@@ -181,19 +182,19 @@ def test_words_that_can_not_be_sent(server: FakeUpsd, clock: Clock) -> None:
 
 def test_only_what_differs_is_set(server: FakeUpsd, clock: Clock) -> None:
     wanted = {"ups.delay.shutdown": "20.0", "ups.id": "new", "input.sensitivity": "10"}
-    planned = operator(server, clock).plan_settings(wanted, Leave())
+    planned = operator(server, clock).plan_settings(wanted, Permission())
     assert planned == (
         net_commands.Setting("ups.id", "x", "new"),
         net_commands.Setting("input.sensitivity", "low", "010"),
     )
     assert server.said == []
-    done = operator(server, clock).set_variables(wanted, Leave())
+    done = operator(server, clock).set_variables(wanted, Permission())
     assert [one for one, _unused in done] == list(planned)
     assert [one.result for _unused, one in done] == ["success", "success"]
     assert server.orders == [("set_var", "a", "ups.id", "new"), ("set_var", "a", "input.sensitivity", "010")]
     # nothing is left, so nobody has to say who he is
     server.said.clear()
-    assert operator(server, clock).set_variables(wanted, Leave()) == []
+    assert operator(server, clock).set_variables(wanted, Permission()) == []
     assert server.said == []
 
 
@@ -217,71 +218,71 @@ def test_only_what_differs_is_set(server: FakeUpsd, clock: Clock) -> None:
 def test_values_that_are_refused(server: FakeUpsd, clock: Clock, name: str, value: str, words: str) -> None:
     server.variables = {**server.variables, name: "5"} if name.startswith("UPS") else server.variables
     for ask in (operator(server, clock).plan_settings, operator(server, clock).set_variables):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(OrderRefused) as caught:
             # all are checked before one is set
-            ask({"battery.charge.low": "30", name: value}, Leave())
+            ask({"battery.charge.low": "30", name: value}, Permission())
         assert words in str(caught.value)
     assert server.orders == []
 
 
 @pytest.mark.parametrize("value", ["0", "60", "120", "180", "59.5"])
 def test_values_at_the_edge(server: FakeUpsd, clock: Clock, value: str) -> None:
-    assert operator(server, clock).plan_settings({"ups.delay.shutdown": value}, Leave())[0].after == value
-    assert operator(server, clock).plan_settings({"ups.id": "12345"}, Leave())
-    assert operator(server, clock).plan_settings({"ups.timer.shutdown": "5"}, Leave(cut_power=True))
+    assert operator(server, clock).plan_settings({"ups.delay.shutdown": value}, Permission())[0].after == value
+    assert operator(server, clock).plan_settings({"ups.id": "12345"}, Permission())
+    assert operator(server, clock).plan_settings({"ups.timer.shutdown": "5"}, Permission(cut_power=True))
 
 
 def test_a_ups_that_makes_something_else_of_it(server: FakeUpsd, clock: Clock) -> None:
     server.obeys = False
-    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Leave(), 4)
-    assert outcome == net_commands.Outcome("success", "the driver did it, but after 4 s it is x", "x")
+    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission(), 4)
+    assert outcome == net_commands.OrderOutcome("success", "the driver did it, but after 4 s it is x", "x")
     assert clock.now == pytest.approx(104)
-    ((_setting, outcome),) = operator(server, clock, tracked=False).set_variables({"ups.id": "y"}, Leave(), 4)
+    ((_setting, outcome),) = operator(server, clock, tracked=False).set_variables({"ups.id": "y"}, Permission(), 4)
     assert (outcome.result, outcome.value) == ("unknown", "x")
 
 
 def test_a_variable_tells_itself_what_tracking_can_not(server: FakeUpsd, clock: Clock) -> None:
-    ((_setting, outcome),) = operator(server, clock, tracked=False).set_variables({"ups.id": "y"}, Leave())
-    assert outcome == net_commands.Outcome("success", "it is y now", "y")
+    ((_setting, outcome),) = operator(server, clock, tracked=False).set_variables({"ups.id": "y"}, Permission())
+    assert outcome == net_commands.OrderOutcome("success", "it is y now", "y")
 
 
 def test_a_value_that_is_there_needs_no_answer_of_the_driver(server: FakeUpsd, clock: Clock) -> None:
     server.tracking = ["PENDING"]
-    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Leave(), 4)
-    assert outcome == net_commands.Outcome("success", "it is y now", "y")
+    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission(), 4)
+    assert outcome == net_commands.OrderOutcome("success", "it is y now", "y")
     server.obeys = False
-    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "z"}, Leave(), 4)
+    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "z"}, Permission(), 4)
     assert (outcome.result, outcome.value) == ("pending", "y")
 
 
 def test_a_setting_that_failed_is_not_looked_for(server: FakeUpsd, clock: Clock) -> None:
     server.tracking = ["FAILED"]
     server.obeys = False
-    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Leave(), 4)
+    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission(), 4)
     assert (outcome.result, clock.now) == ("failed", 100)
 
 
 def test_it_takes_a_while_until_the_value_is_there(server: FakeUpsd, clock: Clock) -> None:
     server.obeys = False
     clock.later.append((103, lambda: server.variables.update({"ups.id": "y"})))
-    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Leave())
+    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission())
     assert outcome.result == "success"
     assert 103 <= clock.now < 104.1
 
 
 def test_it_stops_at_the_first_that_fails(server: FakeUpsd, clock: Clock) -> None:
     server.tracking = ["FAILED"]
-    done = operator(server, clock).set_variables({"ups.id": "y", "battery.charge.low": "30"}, Leave())
+    done = operator(server, clock).set_variables({"ups.id": "y", "battery.charge.low": "30"}, Permission())
     assert [(one.name, outcome.result) for one, outcome in done] == [("ups.id", "failed")]
 
 
 def test_a_server_that_goes_away_after_a_setting(server: FakeUpsd, clock: Clock) -> None:
     server.errors["get_var"] = GONE
-    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Leave())
-    assert (outcome.result, "pve:3493" in outcome.words) == ("success", True)
+    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission())
+    assert (outcome.result, "pve:3493" in outcome.explanation) == ("success", True)
     server.errors = {"set_var": GONE}
     server.variables["ups.id"] = "x"
-    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Leave())
+    ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission())
     assert outcome.result == "unknown"
 
 
@@ -289,11 +290,11 @@ def test_a_server_that_goes_away_after_a_setting(server: FakeUpsd, clock: Clock)
 
 
 def test_fsd(server: FakeUpsd, clock: Clock) -> None:
-    for ask in (operator(server, clock).fsd, operator(server, clock).plan_fsd):
-        with pytest.raises(Refused, match="may_cut_power: true"):
-            ask(Leave(drain_battery=True))
+    for ask in (operator(server, clock).set_fsd, operator(server, clock).check_fsd):
+        with pytest.raises(OrderRefused, match="may_cut_power: true"):
+            ask(Permission(drain_battery=True))
     assert server.opened == 0
-    operator(server, clock).plan_fsd(Leave(cut_power=True))
+    operator(server, clock).check_fsd(Permission(cut_power=True))
     assert server.said == []
-    assert operator(server, clock).fsd(Leave(cut_power=True)).result == "success"
+    assert operator(server, clock).set_fsd(Permission(cut_power=True)).result == "success"
     assert server.orders == [("fsd", "a")]

@@ -115,7 +115,7 @@ def test_reading_of_a_state() -> None:
     [("0", 0), ("12.5", 12.5), ("-1", None), ("nan", None), ("inf", None), ("", None), (None, None), ("a", None)],
 )
 def test_quantity(text: str | None, number: float | None) -> None:
-    assert readings.quantity(text) == number
+    assert readings.parse_quantity(text) == number
 
 
 def test_each_flag_that_counts_has_words() -> None:

@@ -26,14 +26,19 @@ def server() -> Iterator[FakeUpsd]:
 
 def test_snapshot_of_all_there_is(server: FakeUpsd) -> None:
     with server.client() as client:
-        ups, spare = snapshot.snapshot(client, gather=snapshot.GATHER)
+        ups, spare = snapshot.take_snapshot(client, gather=snapshot.GATHER)
     assert ups.commands == {"beeper.mute": "Be quiet", "load.off": ""}
     assert ups.writable == {
-        "ups.delay.shutdown": snapshot.Writable(
-            "ups.delay.shutdown", "020", "Seconds", net_client.Type(True, False, True, None, True), (), ((-1, 300),)
+        "ups.delay.shutdown": snapshot.WritableVariable(
+            "ups.delay.shutdown",
+            "020",
+            "Seconds",
+            net_client.VariableType(True, False, True, None, True),
+            (),
+            ((-1, 300),),
         ),
-        "ups.id": snapshot.Writable(
-            "ups.id", "x y", "", net_client.Type(True, True, False, 32, False), ("x y", "z"), ()
+        "ups.id": snapshot.WritableVariable(
+            "ups.id", "x y", "", net_client.VariableType(True, True, False, 32, False), ("x y", "z"), ()
         ),
     }
     assert (ups.num_logins, len(ups.variables)) == (2, 3)
@@ -43,7 +48,7 @@ def test_snapshot_of_all_there_is(server: FakeUpsd) -> None:
 def test_only_what_is_wanted_is_asked_for(server: FakeUpsd) -> None:
     server.answers["GET VAR spare ups.status"] = "ERR VAR-NOT-SUPPORTED\n"
     with server.client() as client:
-        ups, spare = snapshot.snapshot(client, gather=())
+        ups, spare = snapshot.take_snapshot(client, gather=())
     assert (ups.status, ups.fresh, ups.variables, ups.clients, ups.num_logins) == (("OL", "CHRG"), True, {}, (), None)
     assert (spare.status, spare.fresh, spare.error) == ((), False, None)
     assert server.asked == ["LIST UPS", "GET VAR ups ups.status", "GET VAR spare ups.status"]
@@ -55,36 +60,38 @@ def test_a_description_is_asked_for_once(server: FakeUpsd) -> None:
     )
     server.answers["GET VAR spare ups.status"] = 'VAR spare ups.status "OL"\n'
     with server.client() as client:
-        _ups, spare = snapshot.snapshot(client, gather=[snapshot.COMMANDS])
+        _ups, spare = snapshot.take_snapshot(client, gather=[snapshot.COMMANDS])
     assert spare.commands == {"load.off": "", "BEEPER.mute": "Be quiet"}
     assert sum(one.startswith("GET CMDDESC") for one in server.asked) == 2
 
 
 def test_writable_of(server: FakeUpsd) -> None:
     with server.client() as client:
-        found = snapshot.writable_of(client, "ups", "UPS.id")
+        found = snapshot.find_writable(client, "ups", "UPS.id")
         assert found is not None
         assert (found.name, found.value) == ("ups.id", "x y")
-        assert snapshot.writable_of(client, "ups", "ups.status") is None
+        assert snapshot.find_writable(client, "ups", "ups.status") is None
         with pytest.raises(net_errors.VarNotSupported):
-            snapshot.writable_of(client, "ups", "nix")
+            snapshot.find_writable(client, "ups", "nix")
 
 
 def test_who_is_not_expected(server: FakeUpsd) -> None:
     with server.client() as client:
-        assert snapshot.look(client, ["ups"], ["pve"], addresses_of).unexpected == ("192.0.2.3",)
-        assert snapshot.look(client, ["ups"], ["pve", "nas"], addresses_of).unexpected == ()
-        assert snapshot.look(client, ["ups"], ["192.0.2.3"], lambda name, timeout: (name,)).unexpected == ("127.0.0.1",)
-        assert snapshot.look(client, ["ups"]).unexpected == ()
+        assert snapshot.observe_upsd(client, ["ups"], ["pve"], addresses_of).unexpected == ("192.0.2.3",)
+        assert snapshot.observe_upsd(client, ["ups"], ["pve", "nas"], addresses_of).unexpected == ()
+        assert snapshot.observe_upsd(client, ["ups"], ["192.0.2.3"], lambda name, timeout: (name,)).unexpected == (
+            "127.0.0.1",
+        )
+        assert snapshot.observe_upsd(client, ["ups"]).unexpected == ()
         # they are asked for where they are expected
-        report = snapshot.look(client, ["ups"], ["nas"], addresses_of, gather=[])
+        report = snapshot.observe_upsd(client, ["ups"], ["nas"], addresses_of, gather=[])
         assert (report.missing, report.upses[0].variables) == ((), {})
         assert (report.tls_version, report.tls_expires) == (None, None)
 
 
 def test_snapshot(server: FakeUpsd) -> None:
     with server.client() as client:
-        ups, spare = snapshot.snapshot(client)
+        ups, spare = snapshot.take_snapshot(client)
     assert (ups.name, ups.description, ups.status, ups.fresh, ups.error) == (
         "ups",
         'Rack "A" #1 \\',
@@ -99,19 +106,19 @@ def test_snapshot(server: FakeUpsd) -> None:
 
 def test_snapshot_of_some(server: FakeUpsd) -> None:
     with server.client() as client:
-        assert [state.name for state in snapshot.snapshot(client, ["UPS"])] == ["ups"]
-        assert snapshot.snapshot(client, []) == ()
+        assert [state.name for state in snapshot.take_snapshot(client, ["UPS"])] == ["ups"]
+        assert snapshot.take_snapshot(client, []) == ()
         with pytest.raises(net_errors.UnknownUps, match="UNKNOWN-UPS to the question for 'nix': it serves ups, spare"):
-            snapshot.snapshot(client, ["ups", "nix"])
+            snapshot.take_snapshot(client, ["ups", "nix"])
 
 
 @pytest.mark.parametrize("status", ['VAR ups ups.status "WAIT"\n', "", 'VAR ups ups.status ""\n'])
 def test_a_driver_that_is_still_starting_is_not_fresh(status: str) -> None:
     answers = {"LIST VAR ups": f"BEGIN LIST VAR ups\n{status}END LIST VAR ups\n"}
     with serving(answers) as server, server.client() as client:
-        (state,) = snapshot.snapshot(client, ["ups"])
+        (state,) = snapshot.take_snapshot(client, ["ups"])
         assert (state.fresh, state.error) == (False, None)
-        assert not snapshot.look(client, ["ups"]).ok
+        assert not snapshot.observe_upsd(client, ["ups"]).is_ok
 
 
 NAMES = {"pve": ("127.0.1.1",), "nas": ("2001:db8::3", "192.0.2.3"), "vm": ("192.0.2.4",)}
@@ -126,8 +133,8 @@ def addresses_of(name: str, timeout: float) -> Sequence[str]:
 
 def test_all_is_well(server: FakeUpsd) -> None:
     with server.client() as client:
-        report = snapshot.look(client, ["ups"], ["pve", "nas"], addresses_of)
-    assert report.ok
+        report = snapshot.observe_upsd(client, ["ups"], ["pve", "nas"], addresses_of)
+    assert report.is_ok
     assert report.message == (
         f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) fresh; logged in as expected: pve, nas"
     )
@@ -135,13 +142,13 @@ def test_all_is_well(server: FakeUpsd) -> None:
 
 def test_what_is_wrong_is_said_in_one_line(server: FakeUpsd) -> None:
     with server.client() as client:
-        report = snapshot.look(
+        report = snapshot.observe_upsd(
             client,
             None,
             ["pve", "vm", "nowhere", "192.0.2.5"],
             lambda name, timeout: (name,) if name[0].isdigit() else addresses_of(name, timeout),
         )
-    assert not report.ok
+    assert not report.is_ok
     assert [missing.name for missing in report.missing] == ["vm", "nowhere", "192.0.2.5"]
     assert report.stale == (("spare", "DATA-STALE: the driver has had no news from the UPS for too long"),)
     assert report.message == (
@@ -155,8 +162,8 @@ def test_what_is_wrong_is_said_in_one_line(server: FakeUpsd) -> None:
 
 def test_a_server_without_a_ups_is_not_well() -> None:
     with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server, server.client() as client:
-        report = snapshot.look(client, None, ["pve"], addresses_of)
-    assert not report.ok
+        report = snapshot.observe_upsd(client, None, ["pve"], addresses_of)
+    assert not report.is_ok
     assert report.message.endswith("serves no UPS; pve (127.0.0.1) has not logged in: logged in is nobody")
 
 
@@ -185,7 +192,7 @@ def test_waiting_ends_when_the_last_client_has_logged_in(server: FakeUpsd) -> No
     report = snapshot.wait_until_ok(
         server.client, ["ups"], ["vm"], wait=60, addresses_of=addresses_of, clock=clock, sleep=clock.sleep
     )
-    assert report.ok
+    assert report.is_ok
     assert clock.now == 103
 
 
@@ -200,7 +207,7 @@ def test_waiting_ends_in_time(server: FakeUpsd) -> None:
 
 def test_without_wait_there_is_one_look(server: FakeUpsd) -> None:
     clock = Clock()
-    assert not snapshot.wait_until_ok(server.client, clock=clock, sleep=clock.sleep).ok
+    assert not snapshot.wait_until_ok(server.client, clock=clock, sleep=clock.sleep).is_ok
     assert server.looks == 1
     assert clock.now == 100
 
@@ -212,9 +219,9 @@ def test_waiting_for_a_server_that_starts() -> None:
         ports = iter([closed, closed, server.port])
         clock = Clock()
         report = snapshot.wait_until_ok(
-            lambda: net_client.Client("127.0.0.1", next(ports)), ["ups"], wait=10, clock=clock, sleep=clock.sleep
+            lambda: net_client.UpsdClient("127.0.0.1", next(ports)), ["ups"], wait=10, clock=clock, sleep=clock.sleep
         )
-    assert report.ok
+    assert report.is_ok
     assert clock.now == 102
 
 
@@ -252,5 +259,5 @@ STATES = {
 @pytest.mark.parametrize(("status", "busy"), STATES.items(), ids=STATES.keys())
 def test_careful(status: str, busy: bool) -> None:
     state = snapshot.UpsState("ups", "", tuple(status.split()), True, None, {}, (), 0)
-    assert snapshot.careful([state]) == ([f"ups ({status})"] if busy else [])
-    assert snapshot.careful([replace(state, fresh=False)]) == []
+    assert snapshot.list_not_on_mains([state]) == ([f"ups ({status})"] if busy else [])
+    assert snapshot.list_not_on_mains([replace(state, fresh=False)]) == []

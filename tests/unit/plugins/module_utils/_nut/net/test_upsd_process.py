@@ -25,8 +25,8 @@ def test_an_ipv4_client_of_an_ipv6_socket_has_its_own_address() -> None:
             with accepted:
                 client.sendall(b"GET VAR ups ups.status\n")
                 process = UpsdProcess(os.getpid())
-                until(lambda: process.sockets().has_work, "what was sent arrives")
-                ours = [found for found in process.sockets().connections if found.port == client.getsockname()[1]]
+                until(lambda: process.read_sockets().has_work, "what was sent arrives")
+                ours = [found for found in process.read_sockets().connections if found.port == client.getsockname()[1]]
                 assert [(found.address, found.unread, found.is_full) for found in ours] == [("127.0.0.1", 23, False)]
                 assert str(ours[0]) == f"127.0.0.1:{ours[0].port}"
                 process.close()
@@ -38,11 +38,11 @@ def test_an_ended_process() -> None:
     assert not process.has_ended()
     child.communicate()
     assert process.has_ended()
-    with pytest.raises(upsd_process.Gone):
-        process.activity()
-    with pytest.raises(upsd_process.Gone):
-        process.sockets()
-    with pytest.raises(upsd_process.Gone):
+    with pytest.raises(upsd_process.ProcessEnded):
+        process.read_activity()
+    with pytest.raises(upsd_process.ProcessEnded):
+        process.read_sockets()
+    with pytest.raises(upsd_process.ProcessEnded):
         UpsdProcess(child.pid)
     process.close()
 

@@ -21,7 +21,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import vocabu
     ],
 )
 def test_status_words(flags: str, words: str) -> None:
-    assert vocabulary.status_words(vocabulary.split_status(flags)) == words
+    assert vocabulary.describe_status(vocabulary.split_status(flags)) == words
 
 
 def test_each_flag_that_counts_has_words() -> None:
@@ -61,7 +61,7 @@ RESULTS = {
 
 @pytest.mark.parametrize(("text", "verdict"), RESULTS.items())
 def test_judge(text: str, verdict: str) -> None:
-    assert vocabulary.judge(text) == verdict
+    assert vocabulary.judge_test_result(text) == verdict
 
 
 def test_split_status() -> None:
@@ -104,7 +104,7 @@ def test_split_status() -> None:
     ],
 )
 def test_typed_value(name: str, text: str, value: object) -> None:
-    typed = vocabulary.typed_value(name, text)
+    typed = vocabulary.convert_value(name, text)
     assert typed == value
     assert type(typed) is type(value)
 
@@ -127,5 +127,5 @@ def test_typed_value(name: str, text: str, value: object) -> None:
     ],
 )
 def test_same_value(one: str, other: str, same: bool) -> None:
-    assert vocabulary.same_value(one, other) is same
-    assert vocabulary.same_value(other, one) is same
+    assert vocabulary.is_same_value(one, other) is same
+    assert vocabulary.is_same_value(other, one) is same

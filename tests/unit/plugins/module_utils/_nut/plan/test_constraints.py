@@ -59,7 +59,7 @@ def low_battery(site: Site, remedy: str) -> Site:
 
 
 def reserved(site: Site, remedy: str) -> Site:
-    found = re.match(r"set nut_server_gate_(reserve|least) to ([0-9]+)", remedy)
+    found = re.match(r"set nut_server_gate.(reserve|reserve_minimum) to ([0-9]+)", remedy)
     assert found
     return site.time(**{found[1]: int(found[2])})
 
@@ -371,7 +371,7 @@ def test_the_least_cuts_a_wait_short_as_expected() -> None:
     one = get(made, "least", "ups")
     assert (one.have, one.need, one.holds, made.feasible) == (188, 189, False, False)
     assert "100 (least) = 189 s" in one.words
-    assert one.remedy.startswith("set nut_server_gate_least to 40, or set nut_server_runtime_low to 382")
+    assert one.remedy.startswith("set nut_server_gate.reserve_minimum to 40, or set nut_server_runtime_low to 382")
     assert (
         get(UNSTAGED.time(reserve=100, least=100).ups(runtime_low=189, charge_low=None).plan(), "least", "ups").holds
         is True
@@ -397,9 +397,9 @@ def test_the_reserve_cuts_a_wait_short_at_the_limits() -> None:
     # the gate never keeps more than the reserve
     assert found(reserve=50, least=100).need == 212
     assert "and 30 s" not in found(reserve=220).words
-    assert found(reserve=439).remedy == "set nut_server_gate_reserve to 220"
+    assert found(reserve=439).remedy == "set nut_server_gate.reserve to 220"
     late = get(UNSTAGED.time(reserve=439).ups(runtime_low=300).plan(), "reserve", "ups")
-    assert late.remedy == "set nut_server_gate_reserve to 220, and set nut_server_runtime_low to 382"
+    assert late.remedy == "set nut_server_gate.reserve to 220, and set nut_server_runtime_low to 382"
     assert get(UNSTAGED.time(reserve=200).ups(runtime_low=300).plan(), "reserve", "ups").remedy.startswith(
         "set nut_server_runtime_low"
     )

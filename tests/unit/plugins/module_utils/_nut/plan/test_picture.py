@@ -122,7 +122,7 @@ def test_what_fails_and_what_is_not_known_is_said_with_its_remedy() -> None:
     one = made(ups=(Supply(runtime_low=100, offdelay=30, ondelay=60),), timing=Timing(hostsync=4, guests_time=120))
     page = Page(picture.draw_page(one))
     assert ("class", "verdict no") in page.attributes
-    assert "Set nut_server_hostsync to 30" in page.text
+    assert "Set HOSTSYNC in nut_server_upsmon_conf to 30" in page.text
     assert "\u22126 s" in page.text
     assert "unknown" in page.words
     assert page.words.count("fails") == sum(each.holds is False for each in one.constraints)

@@ -48,7 +48,7 @@ def test_the_table_of_a_plan() -> None:
 def test_the_table_says_what_to_do() -> None:
     text = draw_table(SITE.time(hostsync=1).ups(runtime=None).plan())
     assert re.search(r"^NO +-9 +HOSTSYNC ", text, re.MULTILINE)
-    assert re.search(r"^ +-> set nut_server_hostsync to 30$", text, re.MULTILINE)
+    assert re.search(r"^ +-> set HOSTSYNC in nut_server_upsmon_conf to 30$", text, re.MULTILINE)
     assert re.search(r"^\? +battery \(ups\) ", text, re.MULTILINE)
 
 

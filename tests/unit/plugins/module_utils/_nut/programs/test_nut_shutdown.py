@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.action import zipapp
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import inside, job, live, outside
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate_loop
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import AddressCache
 from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import Program
 
 ROOT = Path(__file__).resolve().parents[6]
@@ -171,7 +171,7 @@ STAGE = {"name": "first", "on_battery": 120, "guests": [{"kind": "qm", "id": 101
 def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
     from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages_loop
-    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Ups
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import UpsAddress
 
     seen: list[Any] = []
 
@@ -181,18 +181,18 @@ def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
         log("a stage begins")
         return stages_loop.BUSY
 
-    monkeypatch.setattr(stages_loop, "run", run)
+    monkeypatch.setattr(stages_loop, "run_stages", run)
     program.policy(upses=[{"name": "ups"}], stages=[STAGE])
     # it ends only if another one is at work, and is to be started again then
     assert program("stages") == 1
     known, upses, state, runs, finder = seen[0]
     assert known[0].name == "first"
-    assert upses == (Ups("ups"),)
+    assert upses == (UpsAddress("ups"),)
     assert (state, runs) == (program.folder / "gate.json", program.qm)
     assert finder.stages == {"first": selection.Selector(((101, 60.0),))}
     assert (finder.path, finder.root) == (program.folder / "guests.json", program.folder)
     names = finder.resolver()
-    assert (type(names), names.path) == (Names, program.folder / "addresses.json")
+    assert (type(names), names.path) == (AddressCache, program.folder / "addresses.json")
     assert finder.resolver() is not names
     assert program.out == ["a stage begins"]
     assert (program.folder / "log").read_text().endswith(" stages: a stage begins\n")
@@ -217,7 +217,7 @@ def test_stages_that_are_wrong(program: Program) -> None:
 def test_a_drill(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def hold(policy: Any, outage: float, host: job.Host, say: Any, *, as_json: bool) -> int:
+    def hold(policy: Any, outage: float, host: job.RehearsalHost, say: Any, *, as_json: bool) -> int:
         seen.append((policy.machines[0].name, outage, as_json, host.program, host.run))
         say("it is on")
         return 1
@@ -258,7 +258,7 @@ def test_the_inner_half_of_a_drill_reads_no_policy(program: Program, monkeypatch
 
 def test_a_drill_that_can_not_be_held(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     for error, code, words in (
-        (job.Refused("not now"), 2, "nut-shutdown drill: not now"),
+        (job.RehearsalRefused("not now"), 2, "nut-shutdown drill: not now"),
         (job.RehearsalError("odd"), 1, "nut-shutdown drill failed: odd"),
     ):
 
@@ -273,7 +273,7 @@ def test_a_drill_that_can_not_be_held(program: Program, monkeypatch: pytest.Monk
 def test_a_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def main(policy: Any, wanted: live.Wanted, host: job.Host, out: Any) -> bool:
+    def main(policy: Any, wanted: live.RecordOptions, host: job.RehearsalHost, out: Any) -> bool:
         names: Any = host.names
         asked.append((policy.machines[0].name, wanted, host.program[:2], host.run, type(names), names.path))
         out("it records")
@@ -282,8 +282,8 @@ def test_a_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "main", main)
     assert program("record") == 0
     addresses = program.folder / "addresses.json"
-    plain = live.Wanted(report=program.folder / "last.json")
-    assert asked == [("vm", plain, [sys.executable, "-IS"], program.qm, Names, addresses)]
+    plain = live.RecordOptions(report=program.folder / "last.json")
+    assert asked == [("vm", plain, [sys.executable, "-IS"], program.qm, AddressCache, addresses)]
     assert program.out == ["it records"]
     words = ("record", "--check", "--show", "--json", "--need", "382.5", "--own", "30", "--inside")
     assert program(*words) == 1
@@ -293,7 +293,7 @@ def test_a_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_record_that_can_not_be(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     error: list[Exception] = [
-        job.Refused("ups is on battery\nnas is not logged in"),
+        job.RehearsalRefused("ups is on battery\nnas is not logged in"),
         job.RehearsalError("run it as root"),
     ]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import records
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import Clock
-from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.aftermath import After, find_aftermath
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.aftermath import Aftermath, find_aftermath
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.notes import Notes
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import report as gate_report
 from ansible_collections.homelab.nut.tests.unit.support.rehearsal import SEEN, Journal, make_host
@@ -29,10 +29,12 @@ def root(tmp_path: Path) -> Path:
 
 def report(began: float, elapsed: float, reason: str | None) -> str:
     """Return the text of a report of the gate."""
-    return records.dump(gate_report.Report("gate", began, elapsed, "down", reason, (), (), ()), gate_report.VERSION)
+    return records.dump_record(
+        gate_report.GateReport("gate", began, elapsed, "down", reason, (), (), ()), gate_report.VERSION
+    )
 
 
-def ask(root: Path, journal: Journal, seen: Notes = SEEN) -> After:
+def ask(root: Path, journal: Journal, seen: Notes = SEEN) -> Aftermath:
     clock = Clock(lambda: 800.0, lambda: 3000.0, boot=lambda: "b1")
     return find_aftermath(seen, make_host(root, journal, clock=clock), root / "var/last.json")
 
@@ -40,7 +42,7 @@ def ask(root: Path, journal: Journal, seen: Notes = SEEN) -> After:
 def test_it_has_not_been_off_yet(root: Path) -> None:
     (root / "run/nut-shutdown/live").write_text("t0\n")
     journal = Journal()
-    assert ask(root, journal) == After(False)
+    assert ask(root, journal) == Aftermath(False)
     assert journal.asked == []
 
 
@@ -50,7 +52,7 @@ def test_the_last_line_of_the_journal_and_the_guests(root: Path) -> None:
     (root / "run/nut-shutdown/live").write_text("t1\n")
     journal = Journal((1090.0, ""), (1120.25, ""), (1081.0, STOPPING), (1111.5, STOPPED))
     one = dataclasses.replace(SEEN, boot="b0-0f")
-    assert ask(root, journal, one) == After(True, 1120.25, 30.5, "all are down", 1079.5)
+    assert ask(root, journal, one) == Aftermath(True, 1120.25, 30.5, "all are down", 1079.5)
     assert all("--boot=b00f" in command for command in journal.asked)
     assert all("--merge" not in command for command in journal.asked)
     assert "--since=@1080" in journal.asked[1]
@@ -70,10 +72,10 @@ def test_a_container_knows_its_boots_by_its_first_process(root: Path) -> None:
 
 
 def test_a_journal_that_does_not_tell(root: Path) -> None:
-    assert ask(root, Journal()) == After(True)
-    assert ask(root, Journal((1120.0, ""), code=1)) == After(True)
+    assert ask(root, Journal()) == Aftermath(True)
+    assert ask(root, Journal((1120.0, ""), code=1)) == Aftermath(True)
     # what stands there is older than the shutdown: it was not kept
-    assert ask(root, Journal((1079.0, ""))) == After(True)
+    assert ask(root, Journal((1079.0, ""))) == Aftermath(True)
     assert ask(root, Journal((1120.0, ""), (1081.0, STOPPING))).guests is None
 
 
@@ -89,4 +91,4 @@ def test_a_journal_that_does_not_tell(root: Path) -> None:
 )
 def test_a_report_of_the_gate_that_says_nothing(root: Path, text: str) -> None:
     (root / "var/last.json").write_text(text)
-    assert ask(root, Journal(), dataclasses.replace(SEEN, ended=None)) == After(True)
+    assert ask(root, Journal(), dataclasses.replace(SEEN, ended=None)) == Aftermath(True)

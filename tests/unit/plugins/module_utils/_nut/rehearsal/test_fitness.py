@@ -52,11 +52,11 @@ def state(
     return snapshot.UpsState("ups", "", status, bool(status), None, known, tuple(clients), 3)
 
 
-def found(one: snapshot.UpsState | str | None = None, **changes: Any) -> fitness.Found:
+def found(one: snapshot.UpsState | str | None = None, **changes: Any) -> fitness.FitnessFacts:
     upses = {"ups@localhost": state() if one is None else one}
     where = fitness.find_addresses(make_house(), resolve)
-    whole = fitness.Found(
-        {str(shutdown_policy.Ups("ups")): upses["ups@localhost"]},
+    whole = fitness.FitnessFacts(
+        {str(shutdown_policy.UpsAddress("ups")): upses["ups@localhost"]},
         where,
         {"nas": True, "media": True},
         CONF,
@@ -67,8 +67,8 @@ def found(one: snapshot.UpsState | str | None = None, **changes: Any) -> fitness
 
 
 def test_all_is_fit() -> None:
-    assert fitness.judge(make_house(), found(), 900.0) == fitness.Fitness((), ())
-    assert fitness.judge(make_house(), found()) == fitness.Fitness((), ())
+    assert fitness.judge_fitness(make_house(), found(), 900.0) == fitness.Fitness((), ())
+    assert fitness.judge_fitness(make_house(), found()) == fitness.Fitness((), ())
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_all_is_fit() -> None:
         (found(conf="POWERDOWNFLAG /x\n"), "does not start nut-shutdown.service"),
     ],
 )
-def test_what_stands_against_it(given: fitness.Found, words: str) -> None:
-    problems = fitness.judge(make_house(), given, 900.0).problems
+def test_what_stands_against_it(given: fitness.FitnessFacts, words: str) -> None:
+    problems = fitness.judge_fitness(make_house(), given, 900.0).problems
     assert any(words in one for one in problems), problems
     # and it is but that
     others = [one for one in problems if words not in one and "is not logged in" not in one]
@@ -106,7 +106,7 @@ def test_what_stands_against_it(given: fitness.Found, words: str) -> None:
 
 
 def test_without_a_ups_there_is_nothing_to_begin() -> None:
-    assert "names no UPS" in fitness.judge(make_house(upses=[]), found()).problems[0]
+    assert "names no UPS" in fitness.judge_fitness(make_house(upses=[]), found()).problems[0]
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_without_a_ups_there_is_nothing_to_begin() -> None:
         (found(conf=CONF.replace("POWERDOWNFLAG", "# ")), "upsmon.conf has no POWERDOWNFLAG"),
     ],
 )
-def test_what_one_has_to_know(given: fitness.Found, words: str) -> None:
-    fit = fitness.judge(make_house(), given, 900.0)
+def test_what_one_has_to_know(given: fitness.FitnessFacts, words: str) -> None:
+    fit = fitness.judge_fitness(make_house(), given, 900.0)
     assert fit.problems == ()
     assert [words in one for one in fit.remarks] == [True]
 
@@ -127,7 +127,7 @@ def test_what_one_has_to_know(given: fitness.Found, words: str) -> None:
 def test_a_charge_without_a_limit_is_fit() -> None:
     one = state(**{"battery_charge": "0.5"})
     variables = {name: value for name, value in one.variables.items() if name != "battery.charge.low"}
-    assert fitness.judge(make_house(), found(dataclasses.replace(one, variables=variables))).problems == ()
+    assert fitness.judge_fitness(make_house(), found(dataclasses.replace(one, variables=variables))).problems == ()
 
 
 def test_all_is_found(tmp_path: Path) -> None:
@@ -135,9 +135,9 @@ def test_all_is_found(tmp_path: Path) -> None:
     with serving(ANSWERS) as server:
         house = make_house(NEAR, upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])
         there = fitness.observe_host(house, host)
-        assert fitness.judge(house, there, 900.0) == fitness.Fitness((), ())
+        assert fitness.judge_fitness(house, there, 900.0) == fitness.Fitness((), ())
         assert (there.gate, there.upsmon, there.conf) == (STATIC, ACTIVE, CONF)
-        host.conf.unlink()
+        host.conf_path.unlink()
         away = fitness.observe_host(house, dataclasses.replace(host, run=lambda _command: (1, "no")))
     assert (away.gate, away.upsmon, away.conf) == (systemd.ABSENT, systemd.ABSENT, None)
     gone = fitness.observe_host(house, host)

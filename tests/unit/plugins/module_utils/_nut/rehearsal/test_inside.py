@@ -29,9 +29,9 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import make_dr
 
 
 def test_these_tests_themselves_run_where_harm_could_be_done() -> None:
-    assert sandbox.walls() != []
+    assert sandbox.find_holes() != []
     out: list[str] = []
-    with pytest.raises(job.Refused, match="only where it can do no harm"):
+    with pytest.raises(job.RehearsalRefused, match="only where it can do no harm"):
         inside.hold_drill(-1, out.append, out.append, as_json=False)
     assert out == []
 
@@ -68,7 +68,7 @@ class Pipe:
 
 
 def hold(nut: Nut, drill: job.Job, said: list[str], *, as_json: bool = True) -> bool:
-    pipe = Pipe(drill.dump())
+    pipe = Pipe(drill.to_json())
     try:
         return inside.hold_drill(
             pipe.source,
@@ -141,7 +141,7 @@ def test_nut_is_not_there(nut: Nut) -> None:
 
 
 def test_programs_that_do_not_want_to_end(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simulation.Programs.end, "__defaults__", (0.3,))
+    monkeypatch.setattr(simulation.Programs.stop_all, "__defaults__", (0.3,))
     nut.mode("deaf")
     assert hold(nut, quick(), []) is True
     assert len(nut.pids()) == 8
@@ -149,7 +149,7 @@ def test_programs_that_do_not_want_to_end(nut: Nut, monkeypatch: pytest.MonkeyPa
 
 
 def test_it_does_not_last_for_ever(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job.Job, "longest", property(lambda _job: 3.0))
+    monkeypatch.setattr(job.Job, "time_limit", property(lambda _job: 3.0))
     with pytest.raises(job.RehearsalError, match="not over after 3 s"):
         hold(nut, quick(outage=100.0), [])
     assert nut.running() == []
@@ -157,7 +157,7 @@ def test_it_does_not_last_for_ever(nut: Nut, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_upsmon_that_does_not_come_to_its_shutdown(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job.Job, "longest", property(lambda _job: 12.0))
+    monkeypatch.setattr(job.Job, "time_limit", property(lambda _job: 12.0))
     nut.mode("drill-primary")
     with pytest.raises(job.RehearsalError, match="did not come to its SHUTDOWNCMD"):
         hold(nut, quick(), [])
@@ -184,7 +184,7 @@ def _interrupted(nut: Nut, how: Callable[[subprocess.Popen[str]], None]) -> tupl
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
-        process.stdin.write(f"{quick(outage=1000.0).dump()}\n")
+        process.stdin.write(f"{quick(outage=1000.0).to_json()}\n")
         process.stdin.flush()
         assert any("on battery" in line for line in iter(process.stdout.readline, ""))
         assert len(nut._running()) == 8
@@ -215,19 +215,19 @@ def test_the_battery_counts_down_and_each_word_has_a_time_of_its_own(tmp_path: P
     one = inside.Drill(
         make_drill_job(), tmp_path, print, threading.Event(), clock=Clock(lambda: now[0], lambda: 5000.7)
     )
-    one.supply()
+    one.write_supply()
     path = tmp_path / "drill.dev"
-    assert path.read_text() == simulation.dev("OL", 900)
+    assert path.read_text() == simulation.ups_data("OL", 900)
     assert path.stat().st_mtime == 5000
     one.since = 100.0
     now[0] = 130.0
-    one.set("OB")
-    assert path.read_text() == simulation.dev("OB", 870)
+    one.set_status("OB")
+    assert path.read_text() == simulation.ups_data("OB", 870)
     assert path.stat().st_mtime == 5001
     # two seconds later it says so by itself
     now[0] = 131.9
-    one.tick()
+    one.check_progress()
     assert path.stat().st_mtime == 5001
     now[0] = 132.0
-    one.tick()
-    assert path.read_text() == simulation.dev("OB", 868)
+    one.check_progress()
+    assert path.read_text() == simulation.ups_data("OB", 868)

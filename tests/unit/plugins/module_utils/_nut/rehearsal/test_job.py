@@ -13,7 +13,7 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import NAS, ma
 
 def test_a_job_travels() -> None:
     one = make_drill_job()
-    line = one.dump()
+    line = one.to_json()
     assert "\n" not in line
     assert job.read_job(line) == one
     for nonsense in ("", "{}", "[]", line.replace('"outage"', '"odd"'), line.replace('"settle": 3.0', '"settle": -1')):
@@ -23,8 +23,8 @@ def test_a_job_travels() -> None:
 
 def test_how_long_it_may_take() -> None:
     # all are ready, on battery, two polls, HOSTSYNC, FINALDELAY, DEADTIME, the gate, and a minute
-    assert make_drill_job().longest == 60 + 10 + 10 + 30 + 5 + 15 + 150 + 60
-    assert make_drill_job(timing={**job.TIMING, "POLLFREQ": 20}).longest == 60 + 10 + 40 + 15 + 5 + 15 + 150 + 60
+    assert make_drill_job().time_limit == 60 + 10 + 10 + 30 + 5 + 15 + 150 + 60
+    assert make_drill_job(timing={**job.TIMING, "POLLFREQ": 20}).time_limit == 60 + 10 + 40 + 15 + 5 + 15 + 150 + 60
 
 
 def test_the_times_of_upsmon() -> None:

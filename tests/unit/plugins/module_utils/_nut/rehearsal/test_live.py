@@ -31,7 +31,7 @@ def ask(tmp_path: Path, run: Any = None, answers: dict[str, str] | None = None, 
     said: list[str] = []
     with serving(answers or ANSWERS) as server:
         house = make_house(NEAR, upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])
-        wish = live.Wanted(report=tmp_path / "last.json", **wanted)
+        wish = live.RecordOptions(report=tmp_path / "last.json", **wanted)
         done = live.main(house, wish, make_host(tmp_path, run), said.append)
     return done, "\n".join(said)
 
@@ -41,7 +41,7 @@ def test_the_check(tmp_path: Path) -> None:
     done, text = ask(tmp_path, check=True, as_json=True, need=901)
     assert done is False
     assert re.search("the plan wants 901 s", json.loads(text)["problems"][0])
-    with pytest.raises(job.Refused, match="the plan wants 901 s"):
+    with pytest.raises(job.RehearsalRefused, match="the plan wants 901 s"):
         ask(tmp_path, check=True, need=901)
     unsure = {**ANSWERS, "LIST VAR ups": ANSWERS["LIST VAR ups"].replace("ups.delay.start", "ups.delay.other")}
     assert "does not say when it gives power again" in ask(tmp_path, answers=unsure, check=True)[1]
@@ -61,7 +61,7 @@ def test_the_start(tmp_path: Path) -> None:
 def test_what_is_shown(tmp_path: Path) -> None:
     with pytest.raises(job.RehearsalError, match="no real shutdown was recorded"):
         ask(tmp_path, Journal(), show=True)
-    (tmp_path / "live.json").write_text(SEEN.dump())
+    (tmp_path / "live.json").write_text(SEEN.to_json())
     done, text = ask(tmp_path, Journal((1120.0, "")), show=True, own=100)
     assert done
     assert text.splitlines()[0] == "    +0.0 s  pve: upsmon has set FSD"
@@ -70,7 +70,7 @@ def test_what_is_shown(tmp_path: Path) -> None:
     assert "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 48  # measured 40.0 s" in text
     data = json.loads(ask(tmp_path, Journal((1120.0, "")), show=True, as_json=True)[1])
     assert data["took"] == {"nas": 60.5, "media": 2.5, "pve": 40.0}
-    token = make_host(tmp_path).token
+    token = make_host(tmp_path).token_path
     token.parent.mkdir(parents=True)
     token.write_text("t0")
     assert json.loads(ask(tmp_path, Journal(), show=True, as_json=True)[1])["again"] is False

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import Client
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import UpsdClient
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import fitness, outside
-from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.job import Refused
+from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.job import RehearsalRefused
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 from ansible_collections.homelab.nut.tests.unit.support.rehearsal import ANSWERS, NEAR, make_host, make_house
 
@@ -46,14 +46,14 @@ def test_whether_all_three_go_ahead(tmp_path: Path, status: str, *, goes: bool) 
     with serving(answers) as server:
         house = make_house(NEAR, upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])
         if goes:
-            assert outside.ask_real(house) == 900
+            assert outside.ask_real_upsd(house) == 900
         else:
-            with pytest.raises(Refused, match=f"ups says {status}, and must be plainly on mains"):
-                outside.ask_real(house)
-        problems = fitness.judge(house, fitness.observe_host(house, make_host(tmp_path))).problems
-        with Client("127.0.0.1", server.port, 5.0) as client:
+            with pytest.raises(RehearsalRefused, match=f"ups says {status}, and must be plainly on mains"):
+                outside.ask_real_upsd(house)
+        problems = fitness.judge_fitness(house, fitness.observe_host(house, make_host(tmp_path))).problems
+        with UpsdClient("127.0.0.1", server.port, 5.0) as client:
             # what a deployment goes by
-            busy = snapshot.careful(snapshot.snapshot(client, ["ups"]))
+            busy = snapshot.list_not_on_mains(snapshot.take_snapshot(client, ["ups"]))
     assert [f"ups says {status}, and must be plainly on mains (OL). Wait until it is"] == list(problems) or goes
     assert (not problems) is goes
     assert busy == ([] if goes else [f"ups ({status})"])

@@ -18,8 +18,10 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import make_no
 
 def look(
     at: float, inside: Sequence[str] | None = ("nas", "media"), *, fsd: bool = False, **seen: bool | None
-) -> notes.Look:
-    return notes.Look(at, fsd, None if inside is None else frozenset(inside), {"nas": True, "media": True, **seen})
+) -> notes.RecorderLook:
+    return notes.RecorderLook(
+        at, fsd, None if inside is None else frozenset(inside), {"nas": True, "media": True, **seen}
+    )
 
 
 def test_what_is_noted_of_a_shutdown() -> None:
@@ -36,12 +38,12 @@ def test_what_is_noted_of_a_shutdown() -> None:
         look(1012, None, nas=True, media=False),
         look(1020, None, nas=False, media=False),
     ):
-        one = notes.note(one, seen)
+        one = notes.add_look(one, seen)
     assert one.fsd == 1002
     assert one.last == 1020
-    assert one.machines["media"] == notes.Noted(True, 1007, 1009)
+    assert one.machines["media"] == notes.MachineNotes(True, 1007, 1009)
     # the last silence counts
-    assert one.machines["nas"] == notes.Noted(True, 1010, 1020)
+    assert one.machines["nas"] == notes.MachineNotes(True, 1010, 1020)
     assert one.steps == (
         (1002, "pve: upsmon has set FSD"),
         (1007, "media has logged out: it begins to go down"),
@@ -54,31 +56,33 @@ def test_what_is_noted_of_a_shutdown() -> None:
 
 
 def test_one_that_was_never_logged_in_has_not_left() -> None:
-    one = notes.note(make_notes(machines={"nas": notes.Noted()}), notes.Look(1, False, frozenset(), {"nas": True}))
-    assert one.machines["nas"] == notes.Noted()
-    one = notes.note(one, notes.Look(2, False, frozenset({"nas"}), {}))
-    one = notes.note(one, notes.Look(3, False, frozenset(), {}))
+    one = notes.add_look(
+        make_notes(machines={"nas": notes.MachineNotes()}), notes.RecorderLook(1, False, frozenset(), {"nas": True})
+    )
+    assert one.machines["nas"] == notes.MachineNotes()
+    one = notes.add_look(one, notes.RecorderLook(2, False, frozenset({"nas"}), {}))
+    one = notes.add_look(one, notes.RecorderLook(3, False, frozenset(), {}))
     assert one.machines["nas"].left == 3
     # a lost connection is none
-    assert notes.note(one, notes.Look(4, False, frozenset({"nas"}), {})).machines["nas"].left is None
+    assert notes.add_look(one, notes.RecorderLook(4, False, frozenset({"nas"}), {})).machines["nas"].left is None
 
 
 def test_where_nobody_can_tell_there_is_no_silence() -> None:
-    one = notes.note(make_notes(), look(1001, nas=None))
-    one = notes.note(one, notes.Look(1002, False, None, {}))
-    assert one.machines["nas"] == notes.Noted(True)
-    one = notes.note(notes.note(one, look(1003, nas=False)), look(1004, nas=None))
+    one = notes.add_look(make_notes(), look(1001, nas=None))
+    one = notes.add_look(one, notes.RecorderLook(1002, False, None, {}))
+    assert one.machines["nas"] == notes.MachineNotes(True)
+    one = notes.add_look(notes.add_look(one, look(1003, nas=False)), look(1004, nas=None))
     assert one.machines["nas"].silent == 1003
 
 
 def test_notes_travel(tmp_path: Path) -> None:
-    one = notes.note(make_notes(fsd=1001.5, ended=1030.25), look(1007, ["nas"]))
+    one = notes.add_look(make_notes(fsd=1001.5, ended=1030.25), look(1007, ["nas"]))
     path = tmp_path / "live.json"
-    path.write_text(one.dump())
+    path.write_text(one.to_json())
     assert notes.read_notes(path) == one
     with pytest.raises(job.RehearsalError, match="no real shutdown was recorded"):
         notes.read_notes(tmp_path / "none")
-    whole = json.loads(one.dump())
+    whole = json.loads(one.to_json())
     for nonsense in (
         "",
         "[]",

@@ -18,16 +18,16 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import MEDIA, 
     ("seconds", "better"), [(43.2, 52), (10.0, 12), (10.1, 13), (0.0, 5), (4.1, 5), (4.2, 6), (100.0, 120), (12.5, 15)]
 )
 def test_the_time_to_write_down(seconds: float, better: int) -> None:
-    assert offers.fair(seconds) == better
+    assert offers.round_up(seconds) == better
 
 
 def test_what_is_offered() -> None:
     offered = offers.find_offers(make_house(), {"nas": 43.2, "media": 2.5, "pve": 12.0}, "pve", 30)
-    assert [one.line for one in offered] == [
+    assert [one.inventory_line for one in offered] == [
         "host_vars/nas.yml: nut_client_shutdown_time: 52  # measured 43.2 s, rounded up with 20 % margin",
         "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 15  # measured 12.0 s, rounded up with 20 % margin",
     ]
-    assert [(one.name, one.now, one.value) for one in offered] == [("nas", 60.0, 52), ("pve", 30, 15)]
+    assert [(one.name, one.now, one.shutdown_time) for one in offered] == [("nas", 60.0, 52), ("pve", 30, 15)]
 
 
 def test_offers_that_a_host_has_sent() -> None:
@@ -58,9 +58,13 @@ def test_only_where_it_differs(measured: float, now: float, *, offered: bool) ->
 def test_nothing_is_offered_of_what_was_not_measured() -> None:
     assert offers.find_offers(make_house(), {"nas": None}, "pve", 30) == []
     # less than it takes is never near enough
-    assert offers.find_offers(make_house({**MEDIA, "shutdown_time": 4}), {"media": 4.1}, "pve", None)[0].value == 5
-    assert offers.find_offers(make_house({**MEDIA, "shutdown_time": 4}), {"media": 3.9}, "pve", None) == []
-    assert offers.find_offers(make_house({**MEDIA, "shutdown_time": 5}), {"media": 5.1}, "pve", None)[0].value == 7
-    assert offers.find_offers(make_house({**MEDIA, "shutdown_time": 20}), {"media": 2.0}, "pve", None)[0].line.endswith(
-        "margin, at least 5"
+    assert (
+        offers.find_offers(make_house({**MEDIA, "shutdown_time": 4}), {"media": 4.1}, "pve", None)[0].shutdown_time == 5
     )
+    assert offers.find_offers(make_house({**MEDIA, "shutdown_time": 4}), {"media": 3.9}, "pve", None) == []
+    assert (
+        offers.find_offers(make_house({**MEDIA, "shutdown_time": 5}), {"media": 5.1}, "pve", None)[0].shutdown_time == 7
+    )
+    assert offers.find_offers(make_house({**MEDIA, "shutdown_time": 20}), {"media": 2.0}, "pve", None)[
+        0
+    ].inventory_line.endswith("margin, at least 5")

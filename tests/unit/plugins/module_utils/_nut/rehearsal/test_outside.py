@@ -31,7 +31,10 @@ def upsd_says(status: str, runtime: str | None = "240") -> dict[str, str]:
 @pytest.mark.parametrize(("runtime", "left"), [("240", 240.0), (None, None), ("soon", None), ("0", None)])
 def test_the_real_ups_is_asked(runtime: str | None, left: float | None) -> None:
     with serving(upsd_says("OL CHRG", runtime)) as server:
-        assert outside.ask_real(make_policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])) == left
+        assert (
+            outside.ask_real_upsd(make_policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}]))
+            == left
+        )
 
 
 @pytest.mark.parametrize(
@@ -40,26 +43,26 @@ def test_the_real_ups_is_asked(runtime: str | None, left: float | None) -> None:
 def test_no_drill_while_a_shutdown_may_be_near(status: str) -> None:
     with (
         serving(upsd_says(status)) as server,
-        pytest.raises(job.Refused, match=f"ups says {status or 'nothing'}, and must be plainly on mains"),
+        pytest.raises(job.RehearsalRefused, match=f"ups says {status or 'nothing'}, and must be plainly on mains"),
     ):
-        outside.ask_real(make_policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}]))
+        outside.ask_real_upsd(make_policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}]))
 
 
 def test_no_drill_if_nobody_can_tell() -> None:
     upses = [{"name": "ups", "host": "127.0.0.1", "port": simulation.free_port()}]
-    with pytest.raises(job.Refused, match="nobody can tell whether a real shutdown is near"):
-        outside.ask_real(make_policy(upses=upses))
+    with pytest.raises(job.RehearsalRefused, match="nobody can tell whether a real shutdown is near"):
+        outside.ask_real_upsd(make_policy(upses=upses))
 
 
 def test_the_emptiest_counts() -> None:
     with serving(upsd_says("OL", "240")) as one, serving(upsd_says("OL", "120")) as other:
         upses = [{"name": "ups", "host": "127.0.0.1", "port": each.port} for each in (one, other)]
-        assert outside.ask_real(make_policy(upses=upses)) == 120
+        assert outside.ask_real_upsd(make_policy(upses=upses)) == 120
 
 
 def test_the_job_is_made_of_the_real_files(tmp_path: Path) -> None:
     host = make_host(tmp_path, conf=None)
-    with pytest.raises(job.Refused, match=f"{host.conf} can't be read"):
+    with pytest.raises(job.RehearsalRefused, match=f"{host.conf_path} can't be read"):
         outside.make_job(make_policy(NAS), 10, host)
     host = make_host(tmp_path, conf="HOSTSYNC 42\n")
     with serving(upsd_says("OL")) as server:
@@ -68,7 +71,7 @@ def test_the_job_is_made_of_the_real_files(tmp_path: Path) -> None:
     name = job.name_primary(make_policy(NAS))
     assert made == job.Job(make_policy(NAS), {**job.TIMING, "HOSTSYNC": 42}, 240.0, 10, name)
     for outage in (-1, 3601, float("nan")):
-        with pytest.raises(job.Refused, match="--outage must be from 0 to 3600 s"):
+        with pytest.raises(job.RehearsalRefused, match="--outage must be from 0 to 3600 s"):
             outside.make_job(make_policy(NAS), outage, host)
 
 
@@ -96,14 +99,14 @@ def test_the_outer_half(tmp_path: Path, code: int, gives: int) -> None:
     made = job.read_job((tmp_path / "job").read_text())
     assert (made.policy, made.runtime, made.outage) == (make_policy(NAS), None, 10)
     words = (tmp_path / "words").read_text().split()
-    assert f"--property=RuntimeMaxSec={made.longest + 30:.0f}" in words
+    assert f"--property=RuntimeMaxSec={made.time_limit + 30:.0f}" in words
     assert words[-5:] == ["python", "me", "drill", "--inside", "--json"]
     assert outer.said == ([f"the drill was ended from outside ({code})"] if gives != code else [])
     assert outer.run.ran == []
 
 
 def test_only_root_may_begin_one(tmp_path: Path) -> None:
-    with pytest.raises(job.Refused, match="run it as root"):
+    with pytest.raises(job.RehearsalRefused, match="run it as root"):
         Outer(tmp_path, "")(user=1000)
     assert not (tmp_path / "words").exists()
 
@@ -117,16 +120,16 @@ def test_the_end_of_the_mains_is_the_end_of_the_drill(tmp_path: Path, monkeypatc
             self.closed = False
             made.append(self)
 
-        def __call__(self) -> dict[str, gate.Reading]:
+        def __call__(self) -> dict[str, gate.GateReading]:
             begun = (tmp_path / "begun").exists()
             self.asked.append((True if None in self.asked else None) if begun else False)
-            return {"ups": gate.Reading(self.asked[-1], 100.0, 1.0)}
+            return {"ups": gate.GateReading(self.asked[-1], 100.0, 1.0)}
 
         def close(self) -> None:
             self.closed = True
 
     made: list[Asker] = []
-    monkeypatch.setattr(observe, "Asker", Asker)
+    monkeypatch.setattr(observe, "UpsObserver", Asker)
     outer = Outer(tmp_path, "read job; touch begun; timeout 30 cat && exit 1; exit 2")
     assert outer() == 1
     assert outer.said == ["ups is on battery, in earnest: the drill ends"]

@@ -48,7 +48,7 @@ class World:
         self.host = make_host(folder, conf="", clock=clock)
         self.path = folder / "var/live.json"
         self.recorder = recorder.Recorder(make_house(), self.host, self.path, self.said.append, prober=self.probe)
-        monkeypatch.setattr(self.recorder, "ask", lambda: self.told)
+        monkeypatch.setattr(self.recorder, "ask_upsd", lambda: self.told)
         monkeypatch.setattr(self.recorder, "stopped", self)
         self.set_ = False
 
@@ -103,7 +103,7 @@ def test_the_recorder(world: World) -> None:
 
     world.events = {3: fsd, 7: leave, 21: fall, 31: end}
     ready: list[str] = []
-    assert world.recorder.run(lambda: ready.append(world.host.token.read_text()))
+    assert world.recorder.run(lambda: ready.append(world.host.token_path.read_text()))
     assert ready == [f"{world.recorder.notes.token}\n"]
     last = world.kept()
     assert last.token == ready[0].strip()
@@ -150,7 +150,7 @@ def test_a_disk_that_is_full_stops_nothing(world: World, monkeypatch: pytest.Mon
         def replace(*_args: Any) -> None:
             raise recorder.files.WriteError("no space")
 
-        monkeypatch.setattr(recorder.files, "replace", replace)
+        monkeypatch.setattr(recorder.files, "replace_files", replace)
 
     world.events = {3: full, 30: world.recorder.stop}
     assert world.recorder.run(lambda: None)
@@ -167,13 +167,13 @@ def test_upsd_is_asked(tmp_path: Path) -> None:
     inside = {**ANSWERS, "LIST CLIENT ups": ANSWERS["LIST CLIENT ups"].replace("127.0.0.2", "::ffff:192.0.2.20")}
     with serving(inside) as server:
         one = make_recorder(server, tmp_path)
-        assert one.ask() == (False, frozenset({"nas"}))
+        assert one.ask_upsd() == (False, frozenset({"nas"}))
     with serving({**inside, "GET VAR ups ups.status": 'VAR ups ups.status "FSD OL"\n'}) as server:
-        assert make_recorder(server, tmp_path).ask() == (True, frozenset({"nas"}))
+        assert make_recorder(server, tmp_path).ask_upsd() == (True, frozenset({"nas"}))
         # one of two has it
         two = make_recorder(server, tmp_path)
         two.policy = dataclasses.replace(two.policy, upses=(two.policy.upses[1], two.policy.upses[0]))
-        assert two.ask() == (True, frozenset({"nas"}))
+        assert two.ask_upsd() == (True, frozenset({"nas"}))
     other = {
         **inside,
         "GET VAR none ups.status": 'VAR none ups.status "OL"\n',
@@ -182,10 +182,10 @@ def test_upsd_is_asked(tmp_path: Path) -> None:
     }
     with serving(other) as server:
         two = make_recorder(server, tmp_path)
-        assert two.ask() == (True, frozenset({"nas", "media"}))
+        assert two.ask_upsd() == (True, frozenset({"nas", "media"}))
         two.policy = dataclasses.replace(two.policy, upses=two.policy.upses[::-1])
-        assert two.ask() == (True, frozenset({"nas", "media"}))
-    assert one.ask() == (False, None)
+        assert two.ask_upsd() == (True, frozenset({"nas", "media"}))
+    assert one.ask_upsd() == (False, None)
 
 
 def test_systemd_is_told(tmp_path: Path) -> None:
@@ -226,12 +226,12 @@ def test_a_record_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with serving(ANSWERS) as server:
         house = make_house(NEAR, upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])
         before = time.time()
-        assert recorder.record(house, host, tmp_path / "live.json", [].append)
+        assert recorder.run_recorder(house, host, tmp_path / "live.json", [].append)
     kept = notes.read_notes(tmp_path / "live.json")
     assert kept.ended is not None
     assert before <= kept.began <= kept.ended <= time.time()
     assert kept.machines["nas"].logged_in
-    assert host.token.read_text().strip() == kept.token
+    assert host.token_path.read_text().strip() == kept.token
 
 
 # How it is started
@@ -240,7 +240,7 @@ def test_a_record_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def begin(run: Systemd, tmp_path: Path, *, answers: dict[str, str] | None = None, user: int = 0) -> fitness.Fitness:
     with serving(answers or ANSWERS) as server:
         house = make_house(NEAR, upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])
-        return recorder.start(house, make_host(tmp_path, run, user=lambda: user), 900)
+        return recorder.start_recorder(house, make_host(tmp_path, run, user=lambda: user), 900)
 
 
 def test_it_is_started(tmp_path: Path) -> None:
@@ -258,9 +258,9 @@ def test_it_is_started(tmp_path: Path) -> None:
 
 def test_it_is_not_started(tmp_path: Path) -> None:
     run = Systemd()
-    with pytest.raises(job.Refused, match="the plan wants 900 s"):
+    with pytest.raises(job.RehearsalRefused, match="the plan wants 900 s"):
         begin(run, tmp_path, answers={**ANSWERS, "LIST VAR ups": ANSWERS["LIST VAR ups"].replace("900", "899")})
-    with pytest.raises(job.Refused, match="run it as root"):
+    with pytest.raises(job.RehearsalRefused, match="run it as root"):
         begin(run, tmp_path, user=1000)
     assert [command for command in run.ran if command[:2] != ["systemctl", "show"]] == []
     with pytest.raises(

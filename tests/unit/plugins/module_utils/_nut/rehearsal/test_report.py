@@ -27,24 +27,24 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import (
 )
 
 
-def seen(rule: str = gate.DOWN, **machines: Any) -> report.Seen:
-    return report.Seen(machines or {"nas": (10.0, 70.0), "vm": (8.0, 18.0)}, 1e9, 73.5, rule, "words")
+def seen(rule: str = gate.DOWN, **machines: Any) -> report.DrillResult:
+    return report.DrillResult(machines or {"nas": (10.0, 70.0), "vm": (8.0, 18.0)}, 1e9, 73.5, rule, "words")
 
 
 def test_whether_the_order_held() -> None:
-    assert seen().problems() == []
-    assert seen().verdict() == "The order held: nas was the last to be down, 3.5 s before this host"
-    assert seen(gate.ASSUMED).problems() == []
-    assert dataclasses.replace(seen(), machines={}).verdict() == "The order held: there is nobody to wait for"
+    assert seen().list_problems() == []
+    assert seen().format_verdict() == "The order held: nas was the last to be down, 3.5 s before this host"
+    assert seen(gate.ASSUMED).list_problems() == []
+    assert dataclasses.replace(seen(), machines={}).format_verdict() == "The order held: there is nobody to wait for"
     late = "nas was not down when this host would have powered off"
-    assert seen(nas=(10.0, None)).problems() == [late]
-    assert seen(nas=(10.0, 73.6)).problems() == [late]
-    assert seen(nas=(10.0, 73.5)).problems() == []
+    assert seen(nas=(10.0, None)).list_problems() == [late]
+    assert seen(nas=(10.0, 73.6)).list_problems() == [late]
+    assert seen(nas=(10.0, 73.5)).list_problems() == []
     never = seen(nas=(None, None), vm=(8.0, 18.0))
-    assert never.problems() == ["nas had not begun to go down when this host would have powered off"]
-    assert never.verdict() == f"The order did not hold: {never.problems()[0]}"
+    assert never.list_problems() == ["nas had not begun to go down when this host would have powered off"]
+    assert never.format_verdict() == f"The order did not hold: {never.list_problems()[0]}"
     for rule in (gate.LIMIT, gate.BATTERY, gate.LONGEST, ""):
-        assert seen(rule).problems() == ["the wait ended because words"]
+        assert seen(rule).list_problems() == ["the wait ended because words"]
 
 
 def test_what_was_planned() -> None:
@@ -59,7 +59,7 @@ def test_what_was_planned() -> None:
 
 
 def test_the_data_and_the_table() -> None:
-    data = seen(nas=(10.123, 70.456), vm=(None, None)).data(make_drill_job())
+    data = seen(nas=(10.123, 70.456), vm=(None, None)).to_data(make_drill_job())
     assert json.loads(json.dumps(data)) == data
     assert data["machines"] == {"nas": [10.12, 70.46], "vm": [None, None]}
     assert (data["trigger"], data["poweroff"], data["held"]) == (1e9, 73.5, False)
@@ -107,13 +107,13 @@ def test_the_timing_of_upsmon_counts_in_the_plan() -> None:
 @pytest.mark.parametrize(
     ("machines", "changes", "words"),
     [
-        ({"nas": notes.Noted(True, 1008.0, 1081.0)}, {}, "nas was not down when pve powered off"),
-        ({"nas": notes.Noted(True, 1008.0, None)}, {}, "nas was not down when pve powered off"),
-        ({"nas": notes.Noted(True, None, 1050.0)}, {}, "nas fell silent without having logged out"),
+        ({"nas": notes.MachineNotes(True, 1008.0, 1081.0)}, {}, "nas was not down when pve powered off"),
+        ({"nas": notes.MachineNotes(True, 1008.0, None)}, {}, "nas was not down when pve powered off"),
+        ({"nas": notes.MachineNotes(True, None, 1050.0)}, {}, "nas fell silent without having logged out"),
         ({}, {"fsd": None}, "no FSD was seen"),
     ],
 )
-def test_an_order_that_did_not_hold(machines: dict[str, notes.Noted], changes: Any, words: str) -> None:
+def test_an_order_that_did_not_hold(machines: dict[str, notes.MachineNotes], changes: Any, words: str) -> None:
     one = dataclasses.replace(SEEN, machines={**SEEN.machines, **machines}, **changes)
     data = report.record_report(one, make_house(), CONF, AFTER)
     assert data["held"] is False
@@ -123,8 +123,10 @@ def test_an_order_that_did_not_hold(machines: dict[str, notes.Noted], changes: A
 
 def test_while_it_is_under_way_and_where_the_recorder_was_killed() -> None:
     one = dataclasses.replace(SEEN, ended=None)
-    assert report.record_report(one, make_house(), CONF, aftermath.After(False))["verdict"].endswith("pve still waits")
-    assert report.record_report(one, make_house(), CONF, aftermath.After(True))["verdict"].endswith(
+    assert report.record_report(one, make_house(), CONF, aftermath.Aftermath(False))["verdict"].endswith(
+        "pve still waits"
+    )
+    assert report.record_report(one, make_house(), CONF, aftermath.Aftermath(True))["verdict"].endswith(
         "nobody saw when pve powered off"
     )
     # the gate knows it, too
@@ -144,6 +146,6 @@ def test_the_table() -> None:
     assert re.split(r"  +", lines[5])[:2] == ["pve", "powers off"]
     assert lines[6].split() == ["is", "off", "-", "+118.0", "10.0"]
     assert "Its guests took 30.0 s of that" in lines[8]
-    without = report.record_table(report.record_report(SEEN, make_house(), CONF, aftermath.After(False)))
+    without = report.record_table(report.record_report(SEEN, make_house(), CONF, aftermath.Aftermath(False)))
     assert "guests" not in without
     assert without.splitlines()[6].split() == ["is", "off", "-", "-", "-"]

@@ -16,7 +16,7 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import make_ho
 
 
 def test_the_properties_of_the_unit() -> None:
-    given = [line.split("=", 1) for line in sandbox.properties(99.5)]
+    given = [line.split("=", 1) for line in sandbox.sandbox_properties(99.5)]
     assert len({name for name, _value in given}) == len(given)
     found = dict(given)
     # nothing of root, nor of nut
@@ -50,13 +50,13 @@ def test_the_properties_of_the_unit() -> None:
 
 
 def test_how_it_is_started() -> None:
-    words = sandbox.command("/usr/bin/systemd-run", ["/p", "-IS", "/q"], 60, as_json=False)
+    words = sandbox.drill_command("/usr/bin/systemd-run", ["/p", "-IS", "/q"], 60, as_json=False)
     head, inner = words[: words.index("--")], words[words.index("--") + 1 :]
     assert head[0] == "/usr/bin/systemd-run"
     assert {"--pipe", "--wait", "--collect", "--unit=nut-shutdown-drill"} <= set(head)
-    assert [word.partition("=")[2] for word in head if word.startswith("--property=")] == sandbox.properties(60)
+    assert [word.partition("=")[2] for word in head if word.startswith("--property=")] == sandbox.sandbox_properties(60)
     assert inner == ["/p", "-IS", "/q", "drill", "--inside"]
-    assert sandbox.command("s", ["/p"], 60, as_json=True)[-3:] == ["drill", "--inside", "--json"]
+    assert sandbox.drill_command("s", ["/p"], 60, as_json=True)[-3:] == ["drill", "--inside", "--json"]
 
 
 NONE = "".join(f"{name}:\t0000000000000000\n" for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))
@@ -74,12 +74,12 @@ def between_walls(tmp_path: Path) -> Path:
 
 
 def test_walls_that_stand(between_walls: Path) -> None:
-    assert sandbox.walls(between_walls, ids=(61000, 61000), groups=(61000,)) == []
+    assert sandbox.find_holes(between_walls, ids=(61000, 61000), groups=(61000,)) == []
 
 
 def test_walls_that_do_not(between_walls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(ids: tuple[int, ...] = (61000, 61000), groups: tuple[int, ...] = (61000,)) -> list[str]:
-        return sandbox.walls(between_walls, ids=ids, groups=groups)
+        return sandbox.find_holes(between_walls, ids=ids, groups=groups)
 
     assert wrong(ids=(0, 61000)) == ["it is root"]
     assert wrong(ids=(61000, 0)) == ["it is root"]
@@ -119,15 +119,15 @@ def test_walls_that_do_not(between_walls: Path, monkeypatch: pytest.MonkeyPatch)
 def test_systemd_run_is_found(tmp_path: Path) -> None:
     host = make_host(tmp_path)
     assert sandbox.find_systemd_run(host) == str(tmp_path / "bin/systemd-run")
-    with pytest.raises(job.Refused, match="run it as root"):
+    with pytest.raises(job.RehearsalRefused, match="run it as root"):
         sandbox.find_systemd_run(dataclasses.replace(host, user=lambda: 1000))
     (tmp_path / "run/systemd/system").rmdir()
-    with pytest.raises(job.Refused, match="nothing that keeps a drill from doing harm"):
+    with pytest.raises(job.RehearsalRefused, match="nothing that keeps a drill from doing harm"):
         sandbox.find_systemd_run(host)
 
 
 def test_no_rehearsal_without_systemd_run(tmp_path: Path) -> None:
     host = make_host(tmp_path)
     (tmp_path / "bin/systemd-run").unlink()
-    with pytest.raises(job.Refused, match="nothing that keeps a drill from doing harm"):
+    with pytest.raises(job.RehearsalRefused, match="nothing that keeps a drill from doing harm"):
         sandbox.find_systemd_run(host)

@@ -16,7 +16,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.compose import compose_policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
     MEMBERS,
-    Guest,
+    GuestId,
     Stage,
     check_policy,
     to_data,
@@ -44,7 +44,7 @@ def test_a_policy_is_composed_of_the_secondaries() -> None:
         ("the_nas", ("fd00::7",), 100, 150),
         ("media", ("media",), 30, 60),
     ]
-    assert checked.machines[1].guest == Guest("pct", 101)
+    assert checked.machines[1].guest == GuestId("pct", 101)
     assert [str(ups) for ups in checked.upses] == ["ups@localhost:3493", "ups2@localhost:3493"]
     assert (checked.settle, checked.reserve, checked.longest, checked.stages) == (3, 60, 180, ())
     assert compose_policy([], ["ups"], 3493, settle=3, reserve=60).longest == 30

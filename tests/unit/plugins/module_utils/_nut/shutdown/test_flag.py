@@ -31,7 +31,7 @@ def test_the_text_counts(tmp_path: Path, text: str | None, state: str) -> None:
     path = tmp_path / "killpower"
     if text is not None:
         path.write_text(text)
-    assert flag.look_at(str(path)) == state
+    assert flag.read_flag(str(path)) == state
 
 
 def test_what_is_no_file_of_its_own_is_no_flag(tmp_path: Path) -> None:
@@ -40,14 +40,14 @@ def test_what_is_no_file_of_its_own_is_no_flag(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     # nobody writes into it: it must not be waited for
     os.mkfifo(tmp_path / "fifo")
-    assert {flag.look_at(str(tmp_path / name)) for name in ("link", "folder", "fifo")} == {flag.FOREIGN}
+    assert {flag.read_flag(str(tmp_path / name)) for name in ("link", "folder", "fifo")} == {flag.FOREIGN}
 
 
 def test_somebody_elses_file_is_no_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "killpower").write_text(TEXT)
     me = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: me + 1)
-    assert flag.look_at(str(tmp_path / "killpower")) == flag.FOREIGN
+    assert flag.read_flag(str(tmp_path / "killpower")) == flag.FOREIGN
 
 
 @pytest.mark.parametrize("before", ["nothing", "", "by hand", "a link", "a link to nowhere"])
@@ -59,8 +59,8 @@ def test_it_is_written_whatever_stands_there(tmp_path: Path, before: str) -> Non
     elif before != "nothing":
         path.write_text(before)
     (tmp_path / "killpower.new").write_text("of a run that was killed")
-    flag.write(str(path))
-    assert flag.look_at(str(path)) == flag.SET
+    flag.write_flag(str(path))
+    assert flag.read_flag(str(path)) == flag.SET
     assert victim.read_text() == "precious"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["killpower", "victim"]
 
@@ -71,10 +71,10 @@ import resource, sys
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import flag
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 try:
-    flag.write(sys.argv[1])
+    flag.write_flag(sys.argv[1])
 except OSError as error:
     print(f"failed: {error.strerror}")
-print(flag.look_at(sys.argv[1]))
+print(flag.read_flag(sys.argv[1]))
 """
 
 

@@ -11,8 +11,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Decision, Reading, State, Watched
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Policy, Ups
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import (
+    GateDecision,
+    GateReading,
+    GateState,
+    MachineState,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import ShutdownPolicy, UpsAddress
 from ansible_collections.homelab.nut.tests.unit.support.gate_policy import NAS, POLICY, UPS, VM
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,37 +26,39 @@ from hypothesis import strategies as st
 class Course:
     """A gate that is taken from look to look by hand; times are seconds from its beginning."""
 
-    def __init__(self, policy: Policy = POLICY, state: State | None = None) -> None:
+    def __init__(self, policy: ShutdownPolicy = POLICY, state: GateState | None = None) -> None:
         self.policy = policy
-        self.state = state or gate.begin("boot", "unit", 1000.0)
+        self.state = state or gate.new_state("boot", "unit", 1000.0)
         self.words: list[str] = []
-        self.decision = Decision(False, "", "", ())
+        self.decision = GateDecision(False, "", "", ())
 
     def at(
         self,
         now: float,
         seen: Mapping[str, bool | None] | bool | None = True,
-        power: Reading | Mapping[str, Reading] | None = None,
+        power: GateReading | Mapping[str, GateReading] | None = None,
         asked: float | None = None,
-    ) -> Decision:
+    ) -> GateDecision:
         seen = seen if isinstance(seen, Mapping) else {host.name: seen for host in self.policy.machines}
-        readings = {str(UPS): power} if isinstance(power, Reading) else power or {}
+        readings = {str(UPS): power} if isinstance(power, GateReading) else power or {}
         then = None if asked is None else 1000.0 + asked
-        self.state, self.decision, words = gate.step(self.policy, self.state, 1000.0 + now, seen, readings, asked=then)
+        self.state, self.decision, words = gate.advance_gate(
+            self.policy, self.state, 1000.0 + now, seen, readings, asked=then
+        )
         self.words += [f"+{now:g} {line}" for line in words]
         return self.decision
 
 
-def _on(runtime: float | None, at: float, battery: bool | None = True) -> Reading:
-    return Reading(battery, runtime, 1000.0 + at)
+def _on(runtime: float | None, at: float, battery: bool | None = True) -> GateReading:
+    return GateReading(battery, runtime, 1000.0 + at)
 
 
 def test_it_opens_when_the_host_has_been_silent_for_the_settle_time() -> None:
     course = Course()
-    assert course.at(1) == Decision(False, "", "still waiting for nas", ("nas",))
+    assert course.at(1) == GateDecision(False, "", "still waiting for nas", ("nas",))
     assert not course.at(20, False, asked=19).go
     assert not course.at(21.9, False, asked=21).go
-    assert course.at(22, False, asked=21) == Decision(True, "down", "all are down", ())
+    assert course.at(22, False, asked=21) == GateDecision(True, "down", "all are down", ())
     assert course.words == ["+20 nas is silent", "+22 nas is down (silent for 3.0 s; 60 s were expected)"]
 
 
@@ -66,7 +73,7 @@ def test_a_host_that_answers_in_between_begins_anew() -> None:
 
 
 def test_nobody_to_wait_for() -> None:
-    assert Course(replace(POLICY, machines=())).at(0) == Decision(True, "down", "there is nobody to wait for", ())
+    assert Course(replace(POLICY, machines=())).at(0) == GateDecision(True, "down", "there is nobody to wait for", ())
 
 
 def test_all_hosts_are_waited_for() -> None:
@@ -90,7 +97,7 @@ def test_a_host_is_given_up_at_its_limit_and_the_others_are_waited_for() -> None
     assert course.at(120).waiting == ("media",)
     assert course.words == ["+120 nas is given up: 120.0 s are over, and its limit is 120 s"]
     course.at(130, {"nas": True, "media": False})
-    assert course.at(133, {"nas": True, "media": False}) == Decision(
+    assert course.at(133, {"nas": True, "media": False}) == GateDecision(
         True, "limit", "nas did not go down within the limit; nobody else is waited for", ()
     )
 
@@ -101,7 +108,7 @@ def test_a_host_that_goes_down_after_it_was_given_up_is_told() -> None:
     course.at(121, {"nas": False, "media": True})
     course.at(124, {"nas": False, "media": True})
     assert course.words[-1] == "+124 nas is down, after it was given up (silent for 3.0 s; 60 s were expected)"
-    assert course.state.hosts["nas"] == Watched(silent=1121.0, down=1124.0, given_up=True)
+    assert course.state.hosts["nas"] == MachineState(silent=1121.0, down=1124.0, given_up=True)
     assert course.at(200).rule == "limit"
 
 
@@ -126,7 +133,7 @@ def test_the_battery_ends_it() -> None:
     course = Course()
     assert not course.at(10, power=_on(61, at=10)).go
     assert course.words == ["+10 ups is on battery, 61 s left"]
-    assert course.at(12, power=_on(60, at=12)) == Decision(
+    assert course.at(12, power=_on(60, at=12)) == GateDecision(
         True, "battery", "ups has 60 s left, and this host needs 60 s itself; still waiting for nas", ("nas",)
     )
 
@@ -163,7 +170,7 @@ def test_a_reading_that_says_less_does_not_hide_what_was_known() -> None:
 
 
 def test_the_emptiest_ups_counts() -> None:
-    rack = Ups("rack", "192.0.2.9")
+    rack = UpsAddress("rack", "192.0.2.9")
     course = Course(replace(POLICY, upses=(UPS, rack)))
     assert not course.at(1, power={str(UPS): _on(500, at=1), str(rack): _on(61, at=1)}).go
     assert course.at(3, power={str(UPS): _on(500, at=3)}).reason.startswith("rack has 59 s left")
@@ -206,7 +213,7 @@ def test_a_reading_of_a_moment_that_is_to_come_is_one_of_now() -> None:
 def test_runtime_is_not_known_and_only_the_longest_time_counts() -> None:
     course = Course(replace(POLICY, machines=(replace(NAS, shutdown_limit=900.0),)))
     assert not course.at(599.9, power=_on(None, at=599)).go
-    assert course.at(600) == Decision(
+    assert course.at(600) == GateDecision(
         True,
         "longest",
         "600 s are over, the longest that is waited at all; still waiting for nas",
@@ -229,7 +236,7 @@ def test_where_nobody_can_tell_the_expected_time_is_waited() -> None:
     course = Course()
     course.at(1, None)
     assert not course.at(59.9, None).go
-    assert course.at(60, None) == Decision(
+    assert course.at(60, None) == GateDecision(
         True, "assumed", "nobody can tell about nas, whose time is over; nobody else is waited for", ()
     )
     assert course.words == [
@@ -292,31 +299,31 @@ def test_a_clock_that_goes_back_is_not_believed() -> None:
 
 
 def test_status_and_runtime_as_upsd_says_them() -> None:
-    assert gate.reading("FSD OB LB", "120", 5) == Reading(True, 120.0, 5, fsd=True)
-    assert gate.reading("FSD OL CHRG", "120.5", 5) == Reading(False, 120.5, 5, fsd=True)
-    assert gate.reading("OL OB", None, 5) == Reading(True, None, 5)
-    assert gate.reading("FSD", "", 5) == Reading(None, None, 5, fsd=True)
-    assert gate.reading("OB", "0", 5) == Reading(True, None, 5)
+    assert gate.make_reading("FSD OB LB", "120", 5) == GateReading(True, 120.0, 5, fsd=True)
+    assert gate.make_reading("FSD OL CHRG", "120.5", 5) == GateReading(False, 120.5, 5, fsd=True)
+    assert gate.make_reading("OL OB", None, 5) == GateReading(True, None, 5)
+    assert gate.make_reading("FSD", "", 5) == GateReading(None, None, 5, fsd=True)
+    assert gate.make_reading("OB", "0", 5) == GateReading(True, None, 5)
 
 
 # What is kept
 
 
-def _state(**changes: Any) -> State:
-    whole = State(
+def _state(**changes: Any) -> GateState:
+    whole = GateState(
         "boot",
         "unit",
         100.0,
         150.0,
-        {"nas": Watched(120.0, None, 123.0, False), "vm": Watched(None, 130.0, None, True)},
-        {"ups@localhost:3493": Reading(True, 300.0, 149.0), "x": Reading(None, None, 1.0)},
+        {"nas": MachineState(120.0, None, 123.0, False), "vm": MachineState(None, 130.0, None, True)},
+        {"ups@localhost:3493": GateReading(True, 300.0, 149.0), "x": GateReading(None, None, 1.0)},
     )
     return replace(whole, **changes)
 
 
 def test_what_is_kept_comes_back() -> None:
     for state in (_state(), _state(ended=("down", "all are down")), _state(flag=True)):
-        assert gate.resume(gate.dump(state), "boot", "unit", 160.0) == state
+        assert gate.resume_state(gate.dump_state(state), "boot", "unit", 160.0) == state
 
 
 @pytest.mark.parametrize(
@@ -331,12 +338,12 @@ def test_what_is_kept_comes_back() -> None:
         (_state(began=151.0), "boot", "unit", 160.0),
     ],
 )
-def test_what_is_not_of_this_shutdown_begins_anew(state: State, boot: str, by: str, now: float) -> None:
-    assert gate.resume(gate.dump(state), boot, by, now) == gate.begin(boot, by, now)
+def test_what_is_not_of_this_shutdown_begins_anew(state: GateState, boot: str, by: str, now: float) -> None:
+    assert gate.resume_state(gate.dump_state(state), boot, by, now) == gate.new_state(boot, by, now)
 
 
 def test_a_gate_that_was_ended_comes_back_within_two_minutes() -> None:
-    assert gate.resume(gate.dump(_state()), "boot", "unit", 270.0) == _state()
+    assert gate.resume_state(gate.dump_state(_state()), "boot", "unit", 270.0) == _state()
 
 
 @pytest.mark.parametrize(
@@ -361,11 +368,13 @@ def test_a_gate_that_was_ended_comes_back_within_two_minutes() -> None:
     ],
 )
 def test_a_damaged_state_begins_anew(change: dict[str, object]) -> None:
-    whole = json.loads(gate.dump(_state()))
-    assert gate.resume(json.dumps({**whole, **change}), "boot", "unit", 160.0) == gate.begin("boot", "unit", 160.0)
+    whole = json.loads(gate.dump_state(_state()))
+    assert gate.resume_state(json.dumps({**whole, **change}), "boot", "unit", 160.0) == gate.new_state(
+        "boot", "unit", 160.0
+    )
 
 
-@given(st.text(max_size=20) | st.integers(0, 400).map(lambda end: gate.dump(_state())[:-end]))
+@given(st.text(max_size=20) | st.integers(0, 400).map(lambda end: gate.dump_state(_state())[:-end]))
 def test_whatever_stands_there_never_stops_it(text: str) -> None:
-    begun = gate.begin("boot", "unit", 160.0)
-    assert gate.resume(text, "boot", "unit", 160.0) in (begun, _state())
+    begun = gate.new_state("boot", "unit", 160.0)
+    assert gate.resume_state(text, "boot", "unit", 160.0) in (begun, _state())

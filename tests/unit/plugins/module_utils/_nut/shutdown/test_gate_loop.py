@@ -14,9 +14,9 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock, records
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import Clock
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, gate_loop
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Reading
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Policy
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.report import MachineReport, Report
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import GateReading
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import ShutdownPolicy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.report import GateReport, MachineReport
 from ansible_collections.homelab.nut.tests.unit.support.gate_policy import NAS, POLICY, UPS
 
 
@@ -27,12 +27,12 @@ class Killed(BaseException):
 class World:
     """Machines that go down at their times, a UPS, and a clock that goes on when somebody sleeps or looks."""
 
-    def __init__(self, folder: Path, policy: Policy = POLICY) -> None:
+    def __init__(self, folder: Path, policy: ShutdownPolicy = POLICY) -> None:
         self.folder, self.policy = folder, policy
         self.now = 5000.0
         self.start = self.now
         self.down: dict[str, float] = {}
-        self.power: Callable[[float], dict[str, Reading]] = lambda now: {}
+        self.power: Callable[[float], dict[str, GateReading]] = lambda now: {}
         self.killed: list[float] = []
         self.at: dict[float, Callable[[], None]] = {}
         self.said: list[str] = []
@@ -64,7 +64,7 @@ class World:
     def alive(self) -> None:
         self.rounds += 1
 
-    def run(self, **more: Any) -> Report:
+    def run(self, **more: Any) -> GateReport:
         options: dict[str, Any] = {
             "state_path": self.folder / "run/gate.json",
             "report_path": self.folder / "lib/last.json",
@@ -170,7 +170,7 @@ def test_where_upsmon_could_not_even_make_its_flag_fsd_shows_that_the_ups_must_c
 ) -> None:
     flag = tmp_path / "killpower"
     world.policy = replace(world.policy, flag=str(flag))
-    world.power = lambda now: {str(UPS): gate.reading("FSD OB LB" if fsd else "OB LB", "300", now)}
+    world.power = lambda now: {str(UPS): gate.make_reading("FSD OB LB" if fsd else "OB LB", "300", now)}
     world.down["nas"] = 20
     world.run(by=by)
     assert flag.exists() is cut
@@ -208,7 +208,7 @@ def test_a_run(world: World, tmp_path: Path) -> None:
     assert world.said[-1] == f"+{report.elapsed:.1f} s  the gate ends (down): all are down"
     assert report.hosts == (MachineReport("nas", 60.0, 120.0, down=20.0, assumed=False, given_up=False),)
     written = json.loads((tmp_path / "lib/last.json").read_text())
-    assert written == json.loads(records.dump(report, 1))
+    assert written == json.loads(records.dump_record(report, 1))
     assert (written["rule"], written["mode"], written["steps"][0][0]) == ("down", "gate", 0.0)
     lines = (tmp_path / "log/shutdown.log").read_text().splitlines()
     assert [line.split(" ", 3)[3] for line in lines] == world.said
@@ -221,7 +221,7 @@ def test_a_run(world: World, tmp_path: Path) -> None:
 
 
 def test_what_upsd_says_is_asked_for_in_each_round(world: World) -> None:
-    world.power = lambda now: {str(UPS): Reading(True, 100 - (now - 5000), now)}
+    world.power = lambda now: {str(UPS): GateReading(True, 100 - (now - 5000), now)}
     report = world.run()
     assert report.rule == "battery"
     assert 40 <= report.elapsed <= 42
@@ -231,7 +231,7 @@ def test_what_upsd_says_is_asked_for_in_each_round(world: World) -> None:
 
 def test_killed_it_goes_on_where_it_stood(world: World) -> None:
     world.policy = replace(POLICY, machines=(NAS, replace(NAS, name="media", shutdown_limit=50.0)))
-    world.power = lambda now: {str(UPS): Reading(True, 1000.0, now)} if now < 5010 else {}
+    world.power = lambda now: {str(UPS): GateReading(True, 1000.0, now)} if now < 5010 else {}
     world.down["nas"] = 10
     world.killed = [20, 40]
     for _unused in range(2):
@@ -349,8 +349,8 @@ def test_nothing_is_ordered_unless_upsmon_has_begun_it(
     if flag:
         path.write_text("upsmon-shutdown-file")
     if kept:
-        now = clock.boottime()
-        state.write_text(gate.dump(replace(gate.begin(clock.boot_id(), by, now), flag=True)))
+        now = clock.read_boottime()
+        state.write_text(gate.dump_state(replace(gate.new_state(clock.read_boot_id(), by, now), flag=True)))
     assert gate_loop.is_real_shutdown(replace(POLICY, flag=str(path)), state, by) is earnest
     assert gate_loop.is_real_shutdown(POLICY, state, by) is False
 

@@ -9,8 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Reading, State
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Guest, Machine, Policy, Ups
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import GateReading, GateState
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
+    AwaitedMachine,
+    GuestId,
+    ShutdownPolicy,
+    UpsAddress,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,15 +24,15 @@ SECONDS = st.floats(0, 40, allow_nan=False)
 
 
 @st.composite
-def policies(draw: st.DrawFn) -> Policy:
+def policies(draw: st.DrawFn) -> ShutdownPolicy:
     hosts = []
     for name in draw(st.sampled_from(["", "a", "ab", "abc"])):
         usual = draw(st.integers(0, 60))
         limit = usual + draw(st.integers(0, 100))
-        guest = draw(st.sampled_from([None, Guest("qm", 7)]))
-        hosts.append(Machine(name, ("192.0.2.1",), (), guest, float(usual), float(limit)))
-    upses = tuple(Ups(name) for name in draw(st.sampled_from(["", "u", "uv"])))
-    return Policy(
+        guest = draw(st.sampled_from([None, GuestId("qm", 7)]))
+        hosts.append(AwaitedMachine(name, ("192.0.2.1",), (), guest, float(usual), float(limit)))
+    upses = tuple(UpsAddress(name) for name in draw(st.sampled_from(["", "u", "uv"])))
+    return ShutdownPolicy(
         upses,
         tuple(hosts),
         draw(st.sampled_from([0.5, 3.0, 10.0])),
@@ -67,7 +72,7 @@ LOOKS = st.lists(
 )
 
 
-def _was_silent(policy: Policy, host: Machine, history: list[tuple[float, float, bool | None]]) -> bool:
+def _was_silent(policy: ShutdownPolicy, host: AwaitedMachine, history: list[tuple[float, float, bool | None]]) -> bool:
     """Say, from all that was seen, whether it has been silent long enough since it last answered, without a doubt between."""
     start: float | None = None
     silent = False
@@ -82,7 +87,7 @@ def _was_silent(policy: Policy, host: Machine, history: list[tuple[float, float,
     return silent
 
 
-def _kept(policy: Policy, state: State, elapsed: float) -> float:
+def _kept(policy: ShutdownPolicy, state: GateState, elapsed: float) -> float:
     """Say what the battery must have: least, as long as nobody who is waited for is late."""
     late = [
         host
@@ -94,9 +99,9 @@ def _kept(policy: Policy, state: State, elapsed: float) -> float:
 
 @given(policies(), LOOKS)
 def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so(  # noqa: PLR0912, PLR0915 - it tells the rules anew
-    policy: Policy, looks: list[Look]
+    policy: ShutdownPolicy, looks: list[Look]
 ) -> None:
-    state = gate.begin("boot", "", 1000.0)
+    state = gate.new_state("boot", "", 1000.0)
     now = 1000.0
     history: dict[str, list[tuple[float, float, bool | None]]] = {host.name: [] for host in policy.machines}
     status: dict[str, bool | None] = {}
@@ -109,7 +114,7 @@ def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so( 
         for place, ups in enumerate(policy.upses):
             if look.answered[place]:
                 name = str(ups)
-                readings[name] = Reading(look.on[place], look.runtime[place], asked)
+                readings[name] = GateReading(look.on[place], look.runtime[place], asked)
                 status[name] = look.on[place] if look.on[place] is not None else status.get(name)
                 left = look.runtime[place]
                 if left is not None:
@@ -118,8 +123,8 @@ def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so( 
                 elif look.on[place] is False:
                     runtime.pop(name, None)
         if look.restarted:
-            state = gate.resume(gate.dump(state), "boot", "", now)
-        state, decision, _words = gate.step(policy, state, now - look.back, seen, readings, asked=asked)
+            state = gate.resume_state(gate.dump_state(state), "boot", "", now)
+        state, decision, _words = gate.advance_gate(policy, state, now - look.back, seen, readings, asked=asked)
         # the clock went back: to us it has stood still
         now = state.now
         asked = min(asked, now)
@@ -161,7 +166,9 @@ def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so( 
     # it goes on without news, and with hosts that never go down
     for _unused in range(1000):
         now += 1
-        state, decision, _words = gate.step(policy, state, now, {host.name: True for host in policy.machines}, {})
+        state, decision, _words = gate.advance_gate(
+            policy, state, now, {host.name: True for host in policy.machines}, {}
+        )
         elapsed = now - state.began
         by = min(policy.longest, max([host.shutdown_limit for host in policy.machines], default=0.0))
         if decision.go:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import AddressCache
 
 
 def test_names_are_kept_for_when_nobody_knows_them(tmp_path: Path) -> None:
@@ -25,16 +25,16 @@ def test_names_are_kept_for_when_nobody_knows_them(tmp_path: Path) -> None:
             raise OSError("no such name")
         return known[name]
 
-    assert Names(path, resolve)("nas", 1) == known["nas"]
+    assert AddressCache(path, resolve)("nas", 1) == known["nas"]
     was = known.pop("nas")
-    assert Names(path, resolve)("nas", 1) == was
+    assert AddressCache(path, resolve)("nas", 1) == was
     assert waited == [1, 0.5]  # time is left for what was kept
     with pytest.raises(OSError, match="no such name"):
-        Names(path, resolve)("media", 1)
+        AddressCache(path, resolve)("media", 1)
     known["nas"] = ("192.0.2.21",)
-    assert Names(path, resolve)("nas", 1) == ("192.0.2.21",)
+    assert AddressCache(path, resolve)("nas", 1) == ("192.0.2.21",)
     del known["nas"]
-    assert Names(path, resolve)("nas", 1) == ("192.0.2.21",)
+    assert AddressCache(path, resolve)("nas", 1) == ("192.0.2.21",)
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_kept_names_that_are_none(tmp_path: Path, text: str) -> None:
         raise OSError("no such name")
 
     with pytest.raises(OSError, match="no such name"):
-        Names(path, resolve)("nas", 1)
+        AddressCache(path, resolve)("nas", 1)
 
 
 def test_a_disk_that_can_t_be_written_keeps_nobody_waiting(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    names = Names(tmp_path / "file" / "addresses.json", lambda _name, _seconds: ("192.0.2.20",))
+    names = AddressCache(tmp_path / "file" / "addresses.json", lambda _name, _seconds: ("192.0.2.20",))
     assert names("nas", 1) == ("192.0.2.20",)
 
 
@@ -95,7 +95,7 @@ def test_the_names_of_a_policy(tmp_path: Path) -> None:
             raise OSError("no such name")
         return ("192.0.2.20",)
 
-    assert Names(tmp_path / "addresses.json", resolve).learn(policy, 1) == ["media"]
+    assert AddressCache(tmp_path / "addresses.json", resolve).learn(policy, 1) == ["media"]
     assert json.loads((tmp_path / "addresses.json").read_text()) == {
         "version": 1,
         "addresses": {"nas": ["192.0.2.20"]},

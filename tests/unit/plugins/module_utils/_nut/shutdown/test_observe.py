@@ -13,8 +13,8 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import observe, probe
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import Reading
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Guest, Ups
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import GateReading
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import GuestId, UpsAddress
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 from ansible_collections.homelab.nut.tests.unit.support.gate_policy import NAS, VM
 
@@ -29,8 +29,8 @@ def test_guests_and_hosts_are_looked_at() -> None:
 
     hosts = [
         replace(VM, name="runs"),
-        replace(VM, name="stopped", guest=Guest("pct", 101)),
-        replace(VM, name="unknown", guest=Guest("qm", 102)),
+        replace(VM, name="stopped", guest=GuestId("pct", 101)),
+        replace(VM, name="unknown", guest=GuestId("qm", 102)),
         replace(NAS, name="here", addresses=("localhost",), ports=(1,)),
         replace(NAS, name="nobody knows", addresses=("nas.invalid",), ports=(1,)),
     ]
@@ -40,7 +40,7 @@ def test_guests_and_hosts_are_looked_at() -> None:
             raise OSError(name)
         return ("127.0.0.1",)
 
-    looker = observe.Looker(hosts, run, clock.boottime, resolve=resolve)
+    looker = observe.MachineObserver(hosts, run, clock.read_boottime, resolve=resolve)
     try:
         assert looker() == {
             "runs": True,
@@ -49,7 +49,7 @@ def test_guests_and_hosts_are_looked_at() -> None:
             "here": True,
             "nobody knows": None,
         }
-        assert looker.targets[0] == probe.Target("here", ("127.0.0.1",), (1,))
+        assert looker.targets[0] == probe.ProbeTarget("here", ("127.0.0.1",), (1,))
     finally:
         looker.close()
     assert {tuple(one) for one in asked} == {("qm", "status", "100"), ("pct", "status", "101"), ("qm", "status", "102")}
@@ -57,7 +57,7 @@ def test_guests_and_hosts_are_looked_at() -> None:
 
 def test_what_proxmox_said_long_ago_does_not_count() -> None:
     now = [1000.0]
-    looker = observe.Looker([VM], lambda command: (0, "status: running"), lambda: now[0])
+    looker = observe.MachineObserver([VM], lambda command: (0, "status: running"), lambda: now[0])
     try:
         assert looker() == {"vm": True}
         looker.close()
@@ -77,7 +77,7 @@ def test_a_guest_whose_program_hangs_holds_nobody_up() -> None:
         stuck.wait()
         return 0, "status: running"
 
-    looker = observe.Looker([VM], run, clock.boottime, seconds=0.01)
+    looker = observe.MachineObserver([VM], run, clock.read_boottime, seconds=0.01)
     try:
         assert looker() == {"vm": None}
     finally:
@@ -92,15 +92,15 @@ def test_a_name_that_takes_too_long_holds_nobody_up() -> None:
         stuck.wait()
         return ("127.0.0.1",)
 
-    looker = observe.Looker(
+    looker = observe.MachineObserver(
         [replace(NAS, addresses=("slow.example", "192.0.2.7"))],
         lambda c: (1, ""),
-        clock.boottime,
+        clock.read_boottime,
         seconds=0.01,
         resolve=resolve,
     )
     stuck.set()
-    assert looker.targets == [probe.Target("nas", ("192.0.2.7",), (22, 443))]
+    assert looker.targets == [probe.ProbeTarget("nas", ("192.0.2.7",), (22, 443))]
 
 
 def test_upsd_is_asked() -> None:
@@ -113,15 +113,15 @@ def test_upsd_is_asked() -> None:
     }
     with serving(answers) as server:
         here = {"host": "127.0.0.1", "port": server.port}
-        assert observe.read_ups(Ups("ups", **here), lambda: 7.0) == Reading(True, 240.0, 7.0, fsd=True)
-        assert observe.read_ups(Ups("bare", **here), lambda: 7.0) == Reading(False, None, 7.0)
+        assert observe.read_ups(UpsAddress("ups", **here), lambda: 7.0) == GateReading(True, 240.0, 7.0, fsd=True)
+        assert observe.read_ups(UpsAddress("bare", **here), lambda: 7.0) == GateReading(False, None, 7.0)
         with pytest.raises(net_errors.DataStale):
-            observe.read_ups(Ups("stale", **here), lambda: 7.0)
-        upses = [Ups("ups", **here), Ups("stale", **here)]
-        asker = observe.Asker(upses, lambda: 7.0)
+            observe.read_ups(UpsAddress("stale", **here), lambda: 7.0)
+        upses = [UpsAddress("ups", **here), UpsAddress("stale", **here)]
+        asker = observe.UpsObserver(upses, lambda: 7.0)
         for one in asker.asked.values():
             assert one.tried.wait(10)
-        assert asker() == {str(upses[0]): Reading(True, 240.0, 7.0, fsd=True)}
+        assert asker() == {str(upses[0]): GateReading(True, 240.0, 7.0, fsd=True)}
         asker.close()
         for one in asker.asked.values():
             one.join(10)
@@ -142,7 +142,7 @@ def test_fsd_is_set_again_where_upsd_has_forgotten_it(tmp_path: Path) -> None:
     said: list[str] = []
     answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OL"\n', "FSD ups": "OK FSD-SET\n"}
     with serving(answers) as server:
-        ups = Ups("ups", "127.0.0.1", server.port)
+        ups = UpsAddress("ups", "127.0.0.1", server.port)
         orders = observe.Orders({str(ups): LOGIN}, said.append)
         assert observe.read_ups(ups, lambda: 7.0, orders=orders).on_battery is False
         asked = [line for line in server.asked if "GET" not in line]
@@ -156,7 +156,7 @@ def test_fsd_is_set_again_where_upsd_has_forgotten_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("status", "known"), [("OB LB FSD", True), ("FSD OL", True), ("OL", False)])
 def test_fsd_is_set_only_where_it_lacks_and_is_ours(status: str, known: bool) -> None:
     with serving({**KNOWN, "GET VAR ups ups.status": f'VAR ups ups.status "{status}"\n'}) as server:
-        ups = Ups("ups", "127.0.0.1", server.port)
+        ups = UpsAddress("ups", "127.0.0.1", server.port)
         observe.read_ups(ups, lambda: 7.0, orders=observe.Orders({str(ups): LOGIN} if known else {}, pytest.fail))
         assert not [line for line in server.asked if "FSD" in line or "USERNAME" in line]
 
@@ -165,7 +165,7 @@ def test_an_order_that_is_refused_is_told_and_the_reading_counts() -> None:
     said: list[str] = []
     answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OB"\n', "FSD ups": "ERR ACCESS-DENIED\n"}
     with serving(answers) as server:
-        ups = Ups("ups", "127.0.0.1", server.port)
+        ups = UpsAddress("ups", "127.0.0.1", server.port)
         orders = observe.Orders({str(ups): LOGIN}, said.append)
         for _unused in range(2):
             assert observe.read_ups(ups, lambda: 7.0, orders=orders).on_battery is True
@@ -179,6 +179,9 @@ def test_whose_login_it_is(tmp_path: Path) -> None:
         'MONITOR ups@localhost:3493 1 monitor "pass word" primary\nMONITOR other@localhost 0 x y secondary\n'
         "MONITOR rack@localhost 1 old secret master\nMONITOR ups@192.0.2.9 1 far away primary\n"
     )
-    upses = [Ups("ups"), Ups("other"), Ups("rack")]
-    assert observe.logins(conf, upses) == {str(upses[0]): ("monitor", "pass word"), str(upses[2]): ("old", "secret")}
-    assert observe.logins(tmp_path / "none", upses) == {}
+    upses = [UpsAddress("ups"), UpsAddress("other"), UpsAddress("rack")]
+    assert observe.read_primary_logins(conf, upses) == {
+        str(upses[0]): ("monitor", "pass word"),
+        str(upses[2]): ("old", "secret"),
+    }
+    assert observe.read_primary_logins(tmp_path / "none", upses) == {}

@@ -12,13 +12,13 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import Selector
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
-    Guest,
-    Machine,
-    Policy,
-    PolicyError,
+    AwaitedMachine,
+    GuestId,
+    ShutdownPolicy,
+    ShutdownPolicyError,
     Stage,
-    Target,
-    Ups,
+    StageGuest,
+    UpsAddress,
     read_stages,
 )
 from ansible_collections.homelab.nut.tests.unit.support.stages_world import CHARGE, EARLY, FSD, NAS
@@ -49,11 +49,11 @@ WHOLE: dict[str, Any] = {
 
 
 def test_a_policy_is_read() -> None:
-    assert policy.read_policy(json.dumps(WHOLE).encode()) == Policy(
-        (Ups("ups", "localhost", 3493),),
+    assert policy.read_policy(json.dumps(WHOLE).encode()) == ShutdownPolicy(
+        (UpsAddress("ups", "localhost", 3493),),
         (
-            Machine("truenas", ("192.0.2.20", "fd00::20", "nas.example"), (22, 80), None, 60.0, 120.0),
-            Machine("vm", (), (), Guest("pct", 101), 10.0, 10.5),
+            AwaitedMachine("truenas", ("192.0.2.20", "fd00::20", "nas.example"), (22, 80), None, 60.0, 120.0),
+            AwaitedMachine("vm", (), (), GuestId("pct", 101), 10.0, 10.5),
         ),
         settle=3.0,
         reserve=60.0,
@@ -66,7 +66,7 @@ def test_a_policy_is_read() -> None:
 
 def test_what_may_be_left_out_of_a_policy() -> None:
     small = {"version": 1, "upses": [{"name": "ups"}], "machines": [], "reserve": 0, "longest": 1}
-    assert policy.check_policy(small) == Policy((Ups("ups", "localhost", 3493),), (), 3.0, 0.0, 1.0)
+    assert policy.check_policy(small) == ShutdownPolicy((UpsAddress("ups", "localhost", 3493),), (), 3.0, 0.0, 1.0)
 
 
 def _changed(*path: str | int, to: object) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
     ],
 )
 def test_what_is_wrong_with_a_policy_is_told(path: list[str | int], to: object, words: str) -> None:
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(ShutdownPolicyError) as caught:
         policy.check_policy(_changed(*path, to=to))
     assert any(line.startswith(words) for line in str(caught.value).splitlines()), str(caught.value)
 
@@ -144,7 +144,7 @@ def test_what_is_wrong_with_a_policy_is_told(path: list[str | int], to: object, 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "shutdown.json"
     path.write_text(json.dumps({**WHOLE, "reserve": -1, "longest": -1}))
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(ShutdownPolicyError) as caught:
         policy.load_policy(path)
     assert [line.partition(" must")[0] for line in str(caught.value).splitlines()] == [
         f"{path}: $.reserve:",
@@ -165,13 +165,13 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_policy(text: str | bytes, words: str) -> None:
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(ShutdownPolicyError) as caught:
         policy.read_policy(text)
     assert str(caught.value).startswith(words)
 
 
 def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match=r"shutdown\.json: it can't be read: No such file.*nut_server"):
+    with pytest.raises(ShutdownPolicyError, match=r"shutdown\.json: it can't be read: No such file.*nut_server"):
         policy.load_policy(tmp_path / "shutdown.json")
 
 
@@ -191,12 +191,12 @@ def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
 def test_whatever_is_no_policy_is_refused(data: object) -> None:
     # what is drawn never has all that a policy or a machine needs
     for whole in (data, {**WHOLE, "machines": [data]}):
-        with pytest.raises(PolicyError):
+        with pytest.raises(ShutdownPolicyError):
             policy.read_policy(json.dumps(whole))
     for name in ("machines", "upses"):
         try:
             read = policy.read_policy(json.dumps({**WHOLE, name: data}))
-        except PolicyError:
+        except ShutdownPolicyError:
             continue
         assert isinstance(data, list)
         assert len(getattr(read, name)) == len(data)
@@ -210,7 +210,7 @@ def test_stages_are_read() -> None:
         Stage(
             "nas-guests",
             on_battery=120,
-            guests=(Target("qm", 101, 100), Target("pct", 102, 60)),
+            guests=(StageGuest("qm", 101, 100), StageGuest("pct", 102, 60)),
             fsd=True,
             select=Selector(((101, 100), (102, 60))),
         ),
@@ -240,7 +240,7 @@ def test_guests_of_a_stage_are_read() -> None:
         ((101, None), (102, 60), (103, None), (104, 0)), ("nas", "Web"), ("192.0.2.20", "nas.lan", "2001:db8::1"), 90
     )
     # without a look at Proxmox only those can be stopped whose program is known
-    assert stage.guests == (Target("pct", 103, 90), Target("qm", 104, 0))
+    assert stage.guests == (StageGuest("pct", 103, 90), StageGuest("qm", 104, 0))
     for one in ({"tags": ["nas"]}, {"storage_of": ["nas"]}, {"guests": [101]}):
         assert read_stages([{"name": "n", "charge": 3, **one}])[0].select
 
@@ -293,5 +293,5 @@ def test_guests_of_a_stage_are_read() -> None:
     ],
 )
 def test_what_is_wrong_with_a_stage_is_told(data: Any, words: str) -> None:
-    with pytest.raises(PolicyError, match=words):
+    with pytest.raises(ShutdownPolicyError, match=words):
         read_stages(data)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import probe
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.probe import Edge, Target
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.probe import ProbeIO, ProbeTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ def no_ping(family: int, kind: int, protocol: int) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
-TCP_ONLY = Edge(no_ping, interfaces=NO_CARDS)
+TCP_ONLY = ProbeIO(no_ping, interfaces=NO_CARDS)
 
 
 @pytest.fixture
@@ -65,42 +65,50 @@ def silent() -> Iterator[int]:
 
 
 def test_a_port_that_accepts_is_an_answer(listener: socket.socket) -> None:
-    assert probe.answers(["127.0.0.1"], [listener.getsockname()[1]], 5, TCP_ONLY) is True
+    assert probe.probe_machine(["127.0.0.1"], [listener.getsockname()[1]], 5, TCP_ONLY) is True
 
 
 def test_a_port_that_refuses_is_an_answer(refused: int) -> None:
-    assert probe.answers(["127.0.0.1"], [refused], 5, TCP_ONLY) is True
+    assert probe.probe_machine(["127.0.0.1"], [refused], 5, TCP_ONLY) is True
 
 
 def test_silence(silent: int) -> None:
-    assert probe.answers(["127.0.0.1"], [silent], SHORT, TCP_ONLY) is False
+    assert probe.probe_machine(["127.0.0.1"], [silent], SHORT, TCP_ONLY) is False
 
 
 def test_one_port_of_many_is_enough(silent: int, refused: int) -> None:
-    assert probe.answers(["127.0.0.1"], [silent, refused], 5, TCP_ONLY) is True
-    assert probe.answers(["127.0.0.1"], [refused, silent], 5, TCP_ONLY) is True
+    assert probe.probe_machine(["127.0.0.1"], [silent, refused], 5, TCP_ONLY) is True
+    assert probe.probe_machine(["127.0.0.1"], [refused, silent], 5, TCP_ONLY) is True
 
 
 def test_one_address_of_many_is_enough(refused: int) -> None:
-    assert probe.answers(["nonsense", "127.0.0.1"], [refused], 5, TCP_ONLY) is True
+    assert probe.probe_machine(["nonsense", "127.0.0.1"], [refused], 5, TCP_ONLY) is True
 
 
 def test_each_machine_has_its_own_answer(silent: int, refused: int) -> None:
     targets = [
-        Target("up", ("127.0.0.1",), (refused,)),
-        Target("down", ("127.0.0.1",), (silent,)),
-        Target("unknown", ("nas.example",), (silent,)),
-        Target("nowhere", (), (22,)),
+        ProbeTarget("up", ("127.0.0.1",), (refused,)),
+        ProbeTarget("down", ("127.0.0.1",), (silent,)),
+        ProbeTarget("unknown", ("nas.example",), (silent,)),
+        ProbeTarget("nowhere", (), (22,)),
     ]
-    assert probe.look(targets, SHORT, TCP_ONLY) == {"up": True, "down": False, "unknown": None, "nowhere": None}
+    assert probe.probe_machines(targets, SHORT, TCP_ONLY) == {
+        "up": True,
+        "down": False,
+        "unknown": None,
+        "nowhere": None,
+    }
 
 
 def test_it_does_not_wait_when_all_have_answered(refused: int, listener: socket.socket) -> None:
     clock = iter(float(one) for one in range(1000))
-    edge = Edge(no_ping, lambda: next(clock), NO_CARDS)
-    targets = [Target("a", ("127.0.0.1",), (refused,)), Target("b", ("127.0.0.1",), (listener.getsockname()[1],))]
+    edge = ProbeIO(no_ping, lambda: next(clock), NO_CARDS)
+    targets = [
+        ProbeTarget("a", ("127.0.0.1",), (refused,)),
+        ProbeTarget("b", ("127.0.0.1",), (listener.getsockname()[1],)),
+    ]
     # hours, on its clock
-    assert probe.look(targets, 3600, edge) == {"a": True, "b": True}
+    assert probe.probe_machines(targets, 3600, edge) == {"a": True, "b": True}
     assert next(clock) < 10
 
 
@@ -139,20 +147,20 @@ def _with(**codes: int) -> tuple[Callable[[int, int, int], socket.socket], list[
 )
 def test_what_the_kernel_says_at_once(code: int, expected: bool | None) -> None:
     make, asked = _with(p1=code)
-    assert probe.answers(["192.0.2.1"], [1], SHORT, Edge(make, interfaces=NO_CARDS)) is expected
+    assert probe.probe_machine(["192.0.2.1"], [1], SHORT, ProbeIO(make, interfaces=NO_CARDS)) is expected
     assert asked == [("192.0.2.1", 1)]
 
 
 def test_one_attempt_that_went_out_is_enough_to_be_silent() -> None:
     make, _asked = _with(p1=errno.ENETUNREACH, p2=errno.EHOSTUNREACH)
-    assert probe.answers(["192.0.2.1"], [1, 2], SHORT, Edge(make, interfaces=NO_CARDS)) is False
+    assert probe.probe_machine(["192.0.2.1"], [1, 2], SHORT, ProbeIO(make, interfaces=NO_CARDS)) is False
 
 
 def test_addresses_of_both_families_and_a_zone() -> None:
     make, asked = _with(p1=errno.EHOSTUNREACH)
     index = socket.if_nametoindex("lo")
-    probe.answers(
-        ["fd00:0:0::1", "fe80::1%lo", "fe80::1%7", "fe80::1%nosuch"], [1], SHORT, Edge(make, interfaces=NO_CARDS)
+    probe.probe_machine(
+        ["fd00:0:0::1", "fe80::1%lo", "fe80::1%7", "fe80::1%nosuch"], [1], SHORT, ProbeIO(make, interfaces=NO_CARDS)
     )
     assert asked == [("fd00::1", 1, 0, 0), ("fe80::1", 1, 0, index), ("fe80::1", 1, 0, 7)]
 
@@ -194,7 +202,7 @@ def _told_by(offender: str | None, refused: bool = True) -> Callable[[int, int, 
     ],
 )
 def test_a_gateway_that_refuses_for_it_is_no_answer(address: str, offender: str | None, expected: bool) -> None:
-    assert probe.answers([address], [1], SHORT, Edge(_told_by(offender), interfaces=NO_CARDS)) is expected
+    assert probe.probe_machine([address], [1], SHORT, ProbeIO(_told_by(offender), interfaces=NO_CARDS)) is expected
 
 
 # Echo
@@ -236,7 +244,7 @@ def reply(packet: bytes, kind: int = 0, code: int = 0, number: int = 0, sequence
 
 def _pinging(
     answer: Callable[[bytes, str], list[tuple[bytes, str]]], raw: bool = True, fails: int = 0, cards: Path = NO_CARDS
-) -> Edge:
+) -> ProbeIO:
     def make(family: int, kind: int, protocol: int) -> socket.socket:
         if protocol not in (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6):
             raise AssertionError("it need not connect")
@@ -244,11 +252,11 @@ def _pinging(
             raise PermissionError(errno.EPERM, "no")
         return Echo(answer, fails)
 
-    return Edge(make, interfaces=cards)
+    return ProbeIO(make, interfaces=cards)
 
 
 def _ask(answer: Callable[[bytes], tuple[bytes, str]], address: str = "192.0.2.1", raw: bool = True) -> bool | None:
-    return probe.answers([address], [], SHORT, _pinging(lambda packet, to: [answer(packet)], raw))
+    return probe.probe_machine([address], [], SHORT, _pinging(lambda packet, to: [answer(packet)], raw))
 
 
 def test_an_echo_is_an_answer() -> None:
@@ -284,7 +292,9 @@ def test_a_request_is_right() -> None:
         sent.append(packet)
         return []
 
-    probe.look([Target("a", ("192.0.2.1", "192.0.2.2")), Target("b", ("fd00::1",))], SHORT, _pinging(answer))
+    probe.probe_machines(
+        [ProbeTarget("a", ("192.0.2.1", "192.0.2.2")), ProbeTarget("b", ("fd00::1",))], SHORT, _pinging(answer)
+    )
     assert [packet[:2] for packet in sent] == [b"\x08\0", b"\x08\0", b"\x80\0"]
     # RFC 1071: with its checksum in it the sum is all ones
     for packet in sent:
@@ -303,21 +313,21 @@ def test_answers_find_their_machines_among_others() -> None:
             else []
         )
 
-    targets = [Target(name, (f"192.0.2.{name}",)) for name in ("1", "2", "3")]
-    assert probe.look(targets, SHORT, _pinging(answer)) == {"1": True, "2": False, "3": True}
+    targets = [ProbeTarget(name, (f"192.0.2.{name}",)) for name in ("1", "2", "3")]
+    assert probe.probe_machines(targets, SHORT, _pinging(answer)) == {"1": True, "2": False, "3": True}
 
 
 def test_who_answers_an_echo_is_not_connected_to() -> None:
     # _pinging() lets nobody connect
     edge = _pinging(lambda packet, to: [(IP + reply(packet), to)])
-    assert probe.answers(["192.0.2.1"], [22], 5, edge) is True
+    assert probe.probe_machine(["192.0.2.1"], [22], 5, edge) is True
 
 
 @pytest.mark.parametrize(
     ("code", "expected"), [(errno.ENETUNREACH, None), (errno.EPERM, None), (errno.EHOSTUNREACH, False)]
 )
 def test_a_request_that_can_not_be_sent(code: int, expected: bool | None) -> None:
-    assert probe.answers(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], fails=code)) is expected
+    assert probe.probe_machine(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], fails=code)) is expected
 
 
 def test_the_real_loopback_is_up() -> None:
@@ -329,7 +339,7 @@ def test_the_real_loopback_is_up() -> None:
         return True
 
     expected = True if may(socket.SOCK_RAW) or may(socket.SOCK_DGRAM) else None
-    assert probe.answers(["127.0.0.1"], [], 5) is expected
+    assert probe.probe_machine(["127.0.0.1"], [], 5) is expected
 
 
 # Our own network
@@ -344,30 +354,30 @@ def _cards(folder: Path, **carriers: str | None) -> Path:
 
 
 def test_whether_a_card_has_a_link(tmp_path: Path) -> None:
-    assert probe.linked(_cards(tmp_path / "1", eno1="0\n", eno2="1\n")) is True
-    assert probe.linked(_cards(tmp_path / "2", eno1="0\n", vmbr0="1\n")) is False
+    assert probe.has_link(_cards(tmp_path / "1", eno1="0\n", eno2="1\n")) is True
+    assert probe.has_link(_cards(tmp_path / "2", eno1="0\n", vmbr0="1\n")) is False
     # one that is not up has no carrier that could be read
-    assert probe.linked(_cards(tmp_path / "3", eno1=None)) is False
-    assert probe.linked(_cards(tmp_path / "4", lo="1\n", veth="1\n")) is None
-    assert probe.linked(tmp_path / "5") is None
+    assert probe.has_link(_cards(tmp_path / "3", eno1=None)) is False
+    assert probe.has_link(_cards(tmp_path / "4", lo="1\n", veth="1\n")) is None
+    assert probe.has_link(tmp_path / "5") is None
 
 
 def test_silence_without_a_link_says_nothing(tmp_path: Path, silent: int) -> None:
     down, up = _cards(tmp_path / "1", eno1="0\n"), _cards(tmp_path / "2", eno1="1\n")
-    assert probe.answers(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], cards=down)) is None
-    assert probe.answers(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], cards=up)) is False
+    assert probe.probe_machine(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], cards=down)) is None
+    assert probe.probe_machine(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], cards=up)) is False
     # what is heard is heard
     edge = _pinging(lambda packet, to: [(IP + reply(packet), to)], cards=down)
-    assert probe.answers(["192.0.2.1"], [], SHORT, edge) is True
+    assert probe.probe_machine(["192.0.2.1"], [], SHORT, edge) is True
     # no card is needed to this host itself
-    assert probe.answers(["127.0.0.1"], [silent], SHORT, Edge(no_ping, interfaces=down)) is False
+    assert probe.probe_machine(["127.0.0.1"], [silent], SHORT, ProbeIO(no_ping, interfaces=down)) is False
 
 
 def test_no_more_files_can_be_opened() -> None:
     def make(family: int, kind: int, protocol: int) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    assert probe.answers(["192.0.2.1"], [1, 2], SHORT, Edge(make, interfaces=NO_CARDS)) is None
+    assert probe.probe_machine(["192.0.2.1"], [1, 2], SHORT, ProbeIO(make, interfaces=NO_CARDS)) is None
 
 
 # Guests
@@ -394,5 +404,5 @@ def test_what_proxmox_says_of_a_guest(code: int, said: str, expected: bool | Non
         asked.append(list(command))
         return code, said
 
-    assert probe.guest_runs(run, "pct", 101) is expected
+    assert probe.is_guest_running(run, "pct", 101) is expected
     assert asked == [["pct", "status", "101"]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import refresh
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import Names
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import AddressCache
 from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import IDLE, STAGES, Program, proxmox
 
 
@@ -49,7 +49,7 @@ def test_what_only_looks_writes_nothing(program: Program, monkeypatch: pytest.Mo
     def names(name: str, seconds: float) -> tuple[str, ...]:
         return ("127.0.0.1",)
 
-    monkeypatch.setattr(nut_shutdown, "Names", lambda path, keep: Names(path, names, keep=keep))
+    monkeypatch.setattr(nut_shutdown, "AddressCache", lambda path, keep: AddressCache(path, names, keep=keep))
     before = contents(program.folder)
     assert program(command) == 0
     assert program.err == []
@@ -86,7 +86,7 @@ def test_refresh_keeps_the_addresses_of_names(program: Program, monkeypatch: pyt
             raise OSError("not known")
         return known[name]
 
-    monkeypatch.setattr(nut_shutdown, "Names", lambda path, keep: Names(path, names, keep=keep))
+    monkeypatch.setattr(nut_shutdown, "AddressCache", lambda path, keep: AddressCache(path, names, keep=keep))
     assert program("refresh") == 0
     assert program.out[1:] == ["stage nas is for VM 103 (onnas)"]
     assert program.json("addresses.json")["addresses"] == {"nas.lan": ["192.0.2.20"], "truenas.lan": ["192.0.2.20"]}

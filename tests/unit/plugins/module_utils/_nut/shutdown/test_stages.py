@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
-    Target,
+    StageGuest,
     read_stages,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stages import Action, Power, State
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stages import Power, StageAction, StagesState
 from ansible_collections.homelab.nut.tests.unit.support.stages_world import (
     EARLY,
     FSD,
@@ -40,7 +40,7 @@ POLICY = read_stages([EARLY, {**NAS, "charge": 40}, {**FSD, "runtime": 300}])
 def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
     steps: list[tuple[float, Power, int]],
 ) -> None:
-    state, now, jobs = State(boot="b"), 100.0, dict[str, tuple[str, int]]()
+    state, now, jobs = StagesState(boot="b"), 100.0, dict[str, tuple[str, int]]()
     begun: list[str] = []
     steady = -1.0  # since when the mains have been there without a break, as far as it was said
     for seconds, seen, patience in steps:
@@ -50,7 +50,7 @@ def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
         elif steady < 0:
             steady = now
         before = state
-        decision = stages.decide(POLICY, state, now, seen, frozenset(jobs))
+        decision = stages.decide_stages(POLICY, state, now, seen, frozenset(jobs))
         state = decision.state
         if before.since is not None and state.since is None:
             begun = []
@@ -66,7 +66,7 @@ def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
                     assert target.key not in jobs
                     assert target.seconds >= 1
                     jobs[target.key] = ("stop", patience)
-                    state = stages.stopping(state, target.key)
+                    state = stages.note_stopping(state, target.key)
             elif action.kind == "fsd":
                 assert steady < 0
                 assert all(what == "start" for what, _left in jobs.values())
@@ -76,7 +76,7 @@ def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
                 state = replace(state, fsd=now)
             elif action.kind == "start_guests":
                 assert steady >= 0
-                assert now - steady >= stages.STABLE
+                assert now - steady >= stages.STABLE_SECONDS
                 assert not jobs
                 for target in action.targets:
                     assert target.key in state.ours
@@ -91,14 +91,22 @@ def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
                 jobs[key] = (what, left - 1)
                 continue
             del jobs[key]
-            state = stages.stopped(state, key, "stopped") if what == "stop" else stages.started(state, key, True, now)
+            state = (
+                stages.note_stopped(state, key, "stopped")
+                if what == "stop"
+                else stages.note_started(state, key, True, now)
+            )
     # and when the mains are back for good, all that we stopped is started
     for _look in range(60):
         now += 2
         for key, (what, _left) in jobs.items():
-            state = stages.stopped(state, key, "stopped") if what == "stop" else stages.started(state, key, True, now)
+            state = (
+                stages.note_stopped(state, key, "stopped")
+                if what == "stop"
+                else stages.note_started(state, key, True, now)
+            )
         jobs = {}
-        decision = stages.decide(POLICY, state, now, Power(False))
+        decision = stages.decide_stages(POLICY, state, now, Power(False))
         state = decision.state
         for action in decision.actions:
             jobs |= {target.key: ("start", 0) for target in action.targets}
@@ -107,26 +115,28 @@ def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
 
 
 def test_a_stop_that_ends_after_its_outage_counts_no_more() -> None:
-    assert stages.stopped(State(), "qm/101", "stopped") == State()
+    assert stages.note_stopped(StagesState(), "qm/101", "stopped") == StagesState()
 
 
 def test_decide_needs_no_more_than_data() -> None:
-    state = State(boot="b", since=0.0)
-    found = stages.decide(POLICY, state, 61.0, Power(True))
+    state = StagesState(boot="b", since=0.0)
+    found = stages.decide_stages(POLICY, state, 61.0, Power(True))
     assert [action.kind for action in found.actions] == ["notify", "stop_guests"]
-    assert found.actions[1] == Action("stop_guests", "stage early", "early", (Target("qm", 101, 100.0),))
-    assert stages.decide(POLICY, state, 59.9, Power(True)).actions == ()
+    assert found.actions[1] == StageAction("stop_guests", "stage early", "early", (StageGuest("qm", 101, 100.0),))
+    assert stages.decide_stages(POLICY, state, 59.9, Power(True)).actions == ()
 
 
 def test_an_outage_is_not_over_while_a_guest_still_goes_down() -> None:
-    state = State(boot="b", since=0.0, mains=10.0, begun={"early": 1.0}, asked={"qm/101": 1.0}, ours={"qm/101": False})
-    found = stages.decide(POLICY, state, 60.0, Power(False), {"qm/101"})
-    assert found == stages.Decision(state)
-    assert stages.decide(POLICY, state, 60.0, Power(False)).state.since is None
+    state = StagesState(
+        boot="b", since=0.0, mains=10.0, begun={"early": 1.0}, asked={"qm/101": 1.0}, ours={"qm/101": False}
+    )
+    found = stages.decide_stages(POLICY, state, 60.0, Power(False), {"qm/101"})
+    assert found == stages.StagesDecision(state)
+    assert stages.decide_stages(POLICY, state, 60.0, Power(False)).state.since is None
 
 
 def test_fsd_does_not_wait_for_a_guest_that_is_being_started() -> None:
-    state = State(boot="b", since=0.0, ours={"qm/900": False})
-    found = stages.decide(POLICY[2:], state, 10.0, Power(True, runtime=100), {"qm/900"}).state
-    found_later = stages.decide(POLICY[2:], found, 20.0, Power(True, runtime=100), {"qm/900"})
+    state = StagesState(boot="b", since=0.0, ours={"qm/900": False})
+    found = stages.decide_stages(POLICY[2:], state, 10.0, Power(True, runtime=100), {"qm/900"}).state
+    found_later = stages.decide_stages(POLICY[2:], found, 20.0, Power(True, runtime=100), {"qm/900"})
     assert [action.kind for action in found_later.actions] == ["notify", "fsd"]

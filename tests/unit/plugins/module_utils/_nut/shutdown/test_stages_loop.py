@@ -19,10 +19,10 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, records
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages, stages_loop
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
-    Ups,
+    UpsAddress,
     read_stages,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stages import Power, State
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stages import Power, StagesState
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 from ansible_collections.homelab.nut.tests.unit.support.stages_world import (
     BOOT,
@@ -239,7 +239,7 @@ def test_the_state_can_not_be_written(world: World) -> None:
 
 
 @given(
-    st.sampled_from(sorted(json.loads(records.dump(State(), stages_loop.VERSION)))),
+    st.sampled_from(sorted(json.loads(records.dump_record(StagesState(), stages_loop.VERSION)))),
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -251,16 +251,18 @@ def test_a_memory_with_any_type_in_any_place_is_read_or_dropped(
 ) -> None:
     path = tmp_path_factory.mktemp("state") / "stages.json"
     path.write_text(
-        json.dumps({**json.loads(records.dump(State(boot="b", since=5.0), stages_loop.VERSION)), name: value})
+        json.dumps(
+            {**json.loads(records.dump_record(StagesState(boot="b", since=5.0), stages_loop.VERSION)), name: value}
+        )
     )
-    found, _words = stages_loop.load(path, "b")
-    files.replace({path: records.dump(found, stages_loop.VERSION)}, 0o600)
-    assert stages_loop.load(path, "b") == (found, "")
-    stages.decide(read_stages([NAS]), found, 10.0, Power(True))
+    found, _words = stages_loop.load_state(path, "b")
+    files.replace_files({path: records.dump_record(found, stages_loop.VERSION)}, 0o600)
+    assert stages_loop.load_state(path, "b") == (found, "")
+    stages.decide_stages(read_stages([NAS]), found, 10.0, Power(True))
 
 
 def test_a_memory_is_read_as_it_was_saved(tmp_path: Path) -> None:
-    whole = State(
+    whole = StagesState(
         boot="b",
         since=1.0,
         mains=2.5,
@@ -275,18 +277,18 @@ def test_a_memory_is_read_as_it_was_saved(tmp_path: Path) -> None:
         tries={"qm/101": (1, 7.0)},
     )
     path = tmp_path / "s.json"
-    path.write_text(records.dump(whole, stages_loop.VERSION))
-    assert stages_loop.load(path, "b") == (whole, "")
-    assert stages_loop.load(path, "c")[0] == State(boot="c", ours={"qm/101": True})
+    path.write_text(records.dump_record(whole, stages_loop.VERSION))
+    assert stages_loop.load_state(path, "b") == (whole, "")
+    assert stages_loop.load_state(path, "c")[0] == StagesState(boot="c", ours={"qm/101": True})
     # a kernel that says no boot id may have been started anew
-    path.write_text(records.dump(replace(whole, boot=""), stages_loop.VERSION))
-    assert stages_loop.load(path, "")[0].since is None
+    path.write_text(records.dump_record(replace(whole, boot=""), stages_loop.VERSION))
+    assert stages_loop.load_state(path, "")[0].since is None
 
 
 def test_a_second_run_ends_at_once(world: World) -> None:
     world.story((0, OB))
     world.state.parent.mkdir()
-    with files.alone(world.state.with_name("stages.json.lock"), 0.0):
+    with files.hold_lock(world.state.with_name("stages.json.lock"), 0.0):
         assert world.go(NAS) == "another run is at work"
     assert world.now == BOOT
 
@@ -297,7 +299,7 @@ def test_a_second_run_ends_at_once(world: World) -> None:
 def test_ask_upsd_returns_the_variables_or_none() -> None:
     answers = {"LIST VAR ups": 'BEGIN LIST VAR ups\nVAR ups ups.status "OB LB"\nEND LIST VAR ups\n'}
     with serving(answers) as server:
-        ups = Ups("ups", "127.0.0.1", server.port)
+        ups = UpsAddress("ups", "127.0.0.1", server.port)
         assert stages_loop.ask_upsd(ups) == {"ups.status": "OB LB"}
         assert stages_loop.ask_upsd(replace(ups, name="other")) is None
         assert stages_loop.ask_upsd(replace(ups, name="a\nb")) is None
@@ -308,7 +310,7 @@ PROGRAM = """
 import json, subprocess, sys
 from pathlib import Path
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages_loop
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Ups, read_stages
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import UpsAddress, read_stages
 stages_loop.POLL = 0.02
 folder = Path(sys.argv[1])
 def run(command):
@@ -317,8 +319,8 @@ def run(command):
 def log(line):
     with open(folder / "log", "a") as file:
         file.write(line + "\\n")
-stages_loop.run(
-    read_stages(json.loads((folder / "stages.json").read_text())), [Ups("ups", "127.0.0.1", int(sys.argv[2]))],
+stages_loop.run_stages(
+    read_stages(json.loads((folder / "stages.json").read_text())), [UpsAddress("ups", "127.0.0.1", int(sys.argv[2]))],
     state_path=folder / "state.json", log=log, run=run, set_fsd=lambda run: run([str(folder / "bin/upsmon"), "-c", "fsd"]),
 )
 """

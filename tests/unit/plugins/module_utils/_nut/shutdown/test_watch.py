@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process import (
     Activity,
-    Connection,
+    ClientConnection,
     Sockets,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch
@@ -35,7 +35,7 @@ ASLEEP = Activity("S", 40, 1000.0)
     ],
 )
 def test_where_the_power_comes_from(statuses: list[str], power: str) -> None:
-    assert watch.power_of(statuses) == power
+    assert watch.power_source(statuses) == power
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_where_the_power_comes_from(statuses: list[str], power: str) -> None:
     ],
 )
 def test_the_last_word_of_a_ups_about_its_power(before: str, now: str, word: str) -> None:
-    assert watch.last_word(before, now) == word
+    assert watch.latest_power_status(before, now) == word
 
 
 @pytest.mark.parametrize(
@@ -88,11 +88,11 @@ FULL = {"queued": 4_000_000, "room": 4_194_304}
 
 def connection(
     inode: int, address: str = "192.0.2.9", *, unread: int = 0, queued: int = 0, room: int = 87040
-) -> Connection:
-    return Connection(inode, address, 50000 + inode, unread, queued, room)
+) -> ClientConnection:
+    return ClientConnection(inode, address, 50000 + inode, unread, queued, room)
 
 
-def closed(before: list[Connection], now: list[Connection]) -> list[int]:
+def closed(before: list[ClientConnection], now: list[ClientConnection]) -> list[int]:
     return [found.inode for found in watch.blocking_connections(Sockets(tuple(before), 0), Sockets(tuple(now), 0))]
 
 
@@ -213,7 +213,7 @@ def test_floods() -> None:
 
 # What is remembered
 
-EVENT = watch.Event(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked upsd", 5000.0, 5000.0)
+EVENT = watch.WatchEvent(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked upsd", 5000.0, 5000.0)
 
 
 def test_three_restarts_in_an_hour_and_no_more() -> None:
@@ -222,7 +222,7 @@ def test_three_restarts_in_an_hour_and_no_more() -> None:
         assert memory.may_restart(moment)
         memory = memory.with_restart(moment)
     assert not memory.may_restart(31.0)
-    assert not watch.load(watch.dump(memory), "b").may_restart(3600.0)  # the watcher was restarted
+    assert not watch.load_memory(watch.dump_memory(memory), "b").may_restart(3600.0)  # the watcher was restarted
     assert memory.may_restart(3610.0)
     assert memory.with_restart(3700.0).restarts == (3700.0,)
 
@@ -231,9 +231,9 @@ def test_a_boot_is_a_restart_by_itself() -> None:
     memory = replace(
         watch.Memory("b"), restarts=(1.0, 2.0, 3.0), tried=("192.0.2.1:3493",), events=(EVENT,), release="2.8.0"
     )
-    assert watch.load(watch.dump(memory), "b") == memory
-    assert watch.load(watch.dump(memory), "c") == watch.Memory("c", events=(EVENT,))
-    assert watch.load(watch.dump(memory), "") == watch.Memory("", events=(EVENT,))
+    assert watch.load_memory(watch.dump_memory(memory), "b") == memory
+    assert watch.load_memory(watch.dump_memory(memory), "c") == watch.Memory("c", events=(EVENT,))
+    assert watch.load_memory(watch.dump_memory(memory), "") == watch.Memory("", events=(EVENT,))
 
 
 def test_the_same_once_more_is_counted() -> None:
@@ -263,7 +263,7 @@ def test_an_event_is_one_printable_line() -> None:
     assert "(3 times, until " in line
 
 
-GOOD: dict[str, Any] = json.loads(watch.dump(watch.Memory("b", (1.0,), ("x",), (EVENT,), "2.8.0")))
+GOOD: dict[str, Any] = json.loads(watch.dump_memory(watch.Memory("b", (1.0,), ("x",), (EVENT,), "2.8.0")))
 
 
 @pytest.mark.parametrize(
@@ -289,4 +289,4 @@ GOOD: dict[str, Any] = json.loads(watch.dump(watch.Memory("b", (1.0,), ("x",), (
     ],
 )
 def test_a_broken_memory_is_none(text: str) -> None:
-    assert watch.load(text, "b") == watch.Memory("b")
+    assert watch.load_memory(text, "b") == watch.Memory("b")

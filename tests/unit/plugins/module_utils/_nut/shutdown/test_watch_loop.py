@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import CLOCK, Clock
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process import NotAllowed, UpsdProcess
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process import SocketAccessDenied, UpsdProcess
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch, watch_loop
 from ansible_collections.homelab.nut.tests.unit.support.blocked_upsd import (
     SECONDS,
@@ -38,7 +38,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 @pytest.fixture
 def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let upsd wait for ever when it writes, as with TLS."""
-    monkeypatch.setattr(UpsdProcess, "limit_sends", lambda _self: None)
+    monkeypatch.setattr(UpsdProcess, "limit_write_time", lambda _self: None)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_the_connection_that_blocks_it_is_closed(host: Host) -> None:
     assert host.told == []
     assert host.lines[0].startswith("127.0.0.1 blocked upsd for ")
     assert f"from port {port}" in host.lines[0]
-    assert watch.load(host.saved, "b") == watcher.memory
+    assert watch.load_memory(host.saved, "b") == watcher.memory
 
 
 @pytest.mark.usefixtures("no_limit")
@@ -175,7 +175,7 @@ def test_a_release_that_is_known_stays_known_while_upsd_hangs(
         assert host.upsd
         os.kill(host.upsd.pid, signal.SIGSTOP)
         if starts_late:
-            watcher = host.watcher(watch.load(host.saved, "b"))
+            watcher = host.watcher(watch.load_memory(host.saved, "b"))
         rounds_until(watcher, lambda: host.told, "it is restarted")
     finally:
         host.stop()
@@ -188,7 +188,7 @@ def test_another_release_is_noticed(host: Host) -> None:
     host.release = "2.8.5"
     host.start()
     rounds_until(watcher, lambda: watcher.memory.release == "2.8.5", "it is asked again")
-    assert watch.load(host.saved, "b").release == "2.8.5"
+    assert watch.load_memory(host.saved, "b").release == "2.8.5"
 
 
 def test_what_was_heard_before_upsd_fell_silent_counts(tmp_path: Path) -> None:
@@ -250,9 +250,9 @@ def test_one_that_does_not_run_is_not_hung(host: Host) -> None:
 @pytest.mark.usefixtures("grown_up")
 def test_where_its_sockets_can_t_be_had_a_restart_is_left(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_unused: object) -> None:
-        raise NotAllowed("pidfd_getfd: Operation not permitted")
+        raise SocketAccessDenied("pidfd_getfd: Operation not permitted")
 
-    monkeypatch.setattr(UpsdProcess, "_copy", refuse)
+    monkeypatch.setattr(UpsdProcess, "_copy_descriptor", refuse)
     watcher = host.watcher()
     for _number in range(3):
         watcher.round()
@@ -280,7 +280,7 @@ def test_what_is_no_news_is_saved_once_a_minute(host: Host) -> None:
     assert host.saves - before <= 1 + 600 / watch_loop.SAVE_INTERVAL
     moment[0] += watch_loop.SAVE_INTERVAL
     watcher.round()  # and what came last, when it is over
-    assert watch.load(host.saved, "b").events[-1].times == 600
+    assert watch.load_memory(host.saved, "b").events[-1].times == 600
     before = host.saves
     moment[0] += 1000
     watcher.round()
@@ -292,7 +292,7 @@ def test_each_restart_is_saved_before_it_is_done(host: Host) -> None:
     for number in (1, 2):
         host.told.clear()
         watcher.restart("upsd said nothing")
-        assert len(watch.load(host.saved, "b").restarts) == number
+        assert len(watch.load_memory(host.saved, "b").restarts) == number
 
 
 # Where it listens

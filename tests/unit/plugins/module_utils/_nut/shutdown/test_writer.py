@@ -7,12 +7,12 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.writer import Writer
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.writer import BackgroundWriter
 
 
 def test_a_disk_that_is_stuck_holds_nobody_up() -> None:
     said: list[str] = []
-    writer = Writer(said.append)
+    writer = BackgroundWriter(said.append)
     writer.start()
     stuck = threading.Event()
     writer.jobs.put((Path("x"), lambda: [None, stuck.wait()][0]))
@@ -26,7 +26,7 @@ def test_a_disk_that_is_stuck_holds_nobody_up() -> None:
 
 def test_of_one_file_only_the_newest_text_waits_for_a_stuck_disk(tmp_path: Path) -> None:
     said: list[str] = []
-    writer = Writer(said.append)
+    writer = BackgroundWriter(said.append)
     stuck = threading.Event()
     writer.jobs.put((Path("x"), lambda: [None, stuck.wait()][0]))
     for number in range(1000):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import ScannerError, Ups, UsbDevice, UsbError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import ScannerError, UsbDevice, UsbError, UsbUps
 from ansible_collections.homelab.nut.tests.unit.support import usb_devices
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import KEYBOARD_DESCRIPTOR, UPS_DESCRIPTOR, SysfsTree
 from hypothesis import HealthCheck, example, given, settings
@@ -30,7 +30,7 @@ def tree(tmp_path: Path) -> SysfsTree:
 
 
 def scan(tree: SysfsTree) -> tuple[UsbDevice, ...]:
-    return bus.scan(tree.sysfs, tree.dev, os.getgid())
+    return bus.scan_bus(tree.sysfs, tree.dev, os.getgid())
 
 
 def plugged(tree: SysfsTree) -> list[UsbDevice]:
@@ -110,7 +110,7 @@ def test_the_number_of_the_bus_is_no_part_of_the_place(tree: SysfsTree) -> None:
 
 def test_no_bus(tmp_path: Path) -> None:
     with pytest.raises(UsbError, match=r"/bus/usb/devices: No such file"):
-        bus.scan(tmp_path)
+        bus.scan_bus(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_name_that_is_none_of_a_device(tree: SysfsTree) -> None:
 def test_a_bus_behind_a_link(tree: SysfsTree, tmp_path: Path) -> None:
     tree.plug("1-1")
     (tmp_path / "link").symlink_to(tree.sysfs)
-    assert [device.name for device in bus.scan(tmp_path / "link", tree.dev)] == ["1-1", "usb1"]
+    assert [device.name for device in bus.scan_bus(tmp_path / "link", tree.dev)] == ["1-1", "usb1"]
 
 
 def at_each_read(monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], object]) -> Callable[[], bool]:
@@ -372,7 +372,7 @@ def test_a_descriptor_that_is_no_file(tree: SysfsTree, make: Callable[[Path], No
 def test_accessible(tree: SysfsTree, mode: int, own: bool, accessible: bool) -> None:
     tree.plug("1-1", mode=mode)
     group = os.getgid() if own else os.getgid() + 1
-    (device,) = (one for one in bus.scan(tree.sysfs, tree.dev, group) if not one.hub)
+    (device,) = (one for one in bus.scan_bus(tree.sysfs, tree.dev, group) if not one.hub)
     assert device.accessible is accessible
 
 
@@ -391,7 +391,7 @@ def test_the_group_nut(tree: SysfsTree, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(grp, "getgrnam", somebody)
     tree.plug("1-1", mode=0o660)
-    assert [device.accessible for device in bus.scan(tree.sysfs, tree.dev)] == [True, True]
+    assert [device.accessible for device in bus.scan_bus(tree.sysfs, tree.dev)] == [True, True]
     assert asked == ["nut"]
 
 
@@ -401,7 +401,7 @@ def test_no_group(tree: SysfsTree, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(grp, "getgrnam", nobody)
     tree.plug("1-1", mode=0o666)
-    assert [device.accessible for device in bus.scan(tree.sysfs, tree.dev)] == [None, None]
+    assert [device.accessible for device in bus.scan_bus(tree.sysfs, tree.dev)] == [None, None]
 
 
 # The bus by lsusb
@@ -415,7 +415,7 @@ Bus 001 Device 001: ID 1d6b:0002 Linux Foundation 2.0 root hub
 
 def test_lsusb() -> None:
     asked: list[list[str]] = []
-    devices = bus.by_lsusb(says(0, LSUSB, asked))
+    devices = bus.scan_with_lsusb(says(0, LSUSB, asked))
 
     assert asked == [["lsusb"]]
     assert [(device.name, device.ids, device.incarnation, device.product, device.hub) for device in devices] == [
@@ -431,19 +431,19 @@ def test_lsusb() -> None:
 @pytest.mark.parametrize(("code", "said", "message"), [(127, "", "exit code 127"), (1, " no USB\n", "no USB")])
 def test_lsusb_fails(code: int, said: str, message: str) -> None:
     with pytest.raises(UsbError, match=f"^lsusb: {message}$"):
-        bus.by_lsusb(says(code, said))
+        bus.scan_with_lsusb(says(code, said))
 
 
 def test_lsusb_with_a_forged_line() -> None:
     forged = LSUSB.replace("Power Supply", "Power Supply\nBus 001 Device 003: ID dead:beef x")
-    assert [device.name for device in bus.by_lsusb(says(0, forged))] == ["usb1", "1-dev4", "usb2"]
+    assert [device.name for device in bus.scan_with_lsusb(says(0, forged))] == ["usb1", "1-dev4", "usb2"]
 
 
 @given(st.text(max_size=255))
 @example(" \r\x0b\x85Bus 001 Device 009: ID dead:beef x")
 def test_lsusb_with_any_text(text: str) -> None:
     said = LSUSB.replace("Uninterruptible", text)
-    devices = {device.incarnation: device for device in bus.by_lsusb(says(0, said))}
+    devices = {device.incarnation: device for device in bus.scan_with_lsusb(says(0, said))}
     assert devices[1, 3].ids == "0764:0501"
     if "\n" not in text:
         assert devices[1, 4].product == f"American Power Conversion {text} Power Supply"
@@ -476,7 +476,7 @@ LABEL="nut-usbups_rules_end"
 
 def test_table(tmp_path: Path) -> None:
     (tmp_path / "62-nut-usbups.rules").write_text(RULES)
-    assert bus.table([tmp_path / "none", tmp_path]) == {
+    assert bus.read_id_table([tmp_path / "none", tmp_path]) == {
         "0001:0000": "nutdrv_qx",
         "03f0:0001": "usbhid-ups",
         "03f0:1f01": "bcmxcp_usb",
@@ -492,12 +492,12 @@ def test_a_file_hides_its_name_in_later_folders(tmp_path: Path) -> None:
     (tmp_path / "lib/52-nut-usbups.rules").write_text(text.replace("2222", "3333"))
     (tmp_path / "lib/63-own.rules").write_text(text.replace("2222", "4444"))
 
-    assert bus.table([tmp_path / "etc", tmp_path / "lib"]) == {"1111:0001": "etc", "3333:0001": "lib"}
+    assert bus.read_id_table([tmp_path / "etc", tmp_path / "lib"]) == {"1111:0001": "etc", "3333:0001": "lib"}
 
 
 def test_no_table(tmp_path: Path) -> None:
     (tmp_path / "62-nut-usbups.rules").mkdir()
-    assert bus.table([tmp_path]) == {}
+    assert bus.read_id_table([tmp_path]) == {}
 
 
 # nut-scanner
@@ -609,10 +609,10 @@ class Patterns:
     ups: str = ""
     nothing: str = ""
 
-    def matches(self, device: UsbDevice) -> str:
+    def explain_match(self, device: UsbDevice) -> str:
         return f"pattern {self.ups}" if device.ids == self.ups else ""
 
-    def ignores(self, device: UsbDevice) -> bool:
+    def is_ignored(self, device: UsbDevice) -> bool:
         return device.ids == self.nothing
 
 
@@ -622,40 +622,40 @@ def candidates(
     policy: Patterns = Patterns(),
     named: bool = False,
     scanned: dict[str, str] | None = None,
-) -> tuple[Ups, ...]:
-    return bus.candidates(devices, table or {}, policy, lambda _device: named, scanned)
+) -> tuple[UsbUps, ...]:
+    return bus.find_upses(devices, table or {}, policy, lambda _device: named, scanned)
 
 
 MUTE = replace(APC, hid_power=False)
 
 
 def test_a_device_of_the_table() -> None:
-    assert candidates([APC], {"051d:0002": "nutdrv_qx"}) == (Ups(APC, "nutdrv_qx", "NUT's table"),)
+    assert candidates([APC], {"051d:0002": "nutdrv_qx"}) == (UsbUps(APC, "nutdrv_qx", "NUT's table"),)
     assert candidates([MUTE], {"051d:0003": "nutdrv_qx"}) == ()
 
 
 def test_a_hid_power_device() -> None:
-    assert candidates([APC]) == (Ups(APC, "usbhid-ups", "its HID report descriptor"),)
+    assert candidates([APC]) == (UsbUps(APC, "usbhid-ups", "its HID report descriptor"),)
     assert candidates([replace(APC, hid_power=None)]) == ()
 
 
 def test_a_pattern() -> None:
-    assert candidates([MUTE], policy=Patterns("051d:0002")) == (Ups(MUTE, "", "pattern 051d:0002"),)
+    assert candidates([MUTE], policy=Patterns("051d:0002")) == (UsbUps(MUTE, "", "pattern 051d:0002"),)
     assert candidates([APC], policy=Patterns("051d:0002"))[0].driver == "usbhid-ups"
 
 
 def test_a_device_that_ups_conf_names() -> None:
-    assert candidates([MUTE], named=True) == (Ups(MUTE, "", "ups.conf names it"),)
+    assert candidates([MUTE], named=True) == (UsbUps(MUTE, "", "ups.conf names it"),)
 
 
 def test_a_device_that_the_scanner_knows() -> None:
-    assert candidates([MUTE], scanned={"051d:0002": "riello_usb"}) == (Ups(MUTE, "riello_usb", "nut-scanner"),)
+    assert candidates([MUTE], scanned={"051d:0002": "riello_usb"}) == (UsbUps(MUTE, "riello_usb", "nut-scanner"),)
 
 
 @pytest.mark.parametrize("driver", ["", "snmp-ups", "new_usb"])
 def test_a_driver_that_is_not_known_for_usb(driver: str) -> None:
     table = {"051d:0002": driver}
-    assert candidates([MUTE], table) == (Ups(MUTE, "", "NUT's table"),)
+    assert candidates([MUTE], table) == (UsbUps(MUTE, "", "NUT's table"),)
     assert candidates([MUTE], table, scanned={"051d:0002": "nutdrv_qx"})[0].driver == "nutdrv_qx"
     assert candidates([APC], table)[0].driver == "usbhid-ups"
 

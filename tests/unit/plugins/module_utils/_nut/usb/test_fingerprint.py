@@ -138,7 +138,7 @@ def test_a_serial_is_not_trusted(serial: str) -> None:
 def test_of_any_serial_none_is_trusted_that_could_do_harm(serial: str) -> None:
     trusted = fingerprint.trusted_serial(replace(APC, serial=serial))
     assert trusted in serial
-    assert grammar.parse(f"serial = {grammar.encode(trusted)}\n")
+    assert grammar.parse_lines(f"serial = {grammar.quote_word(trusted)}\n")
     assert trusted.isascii()
     assert not set(trusted) & set(" \"'#\\`^\n\t")
 
@@ -147,24 +147,24 @@ def test_of_any_serial_none_is_trusted_that_could_do_harm(serial: str) -> None:
 
 
 def test_a_fingerprint() -> None:
-    assert fingerprint.fingerprint(APC) == Fingerprint("051d", "0002", "5B1234T56789", APC.place)
-    assert fingerprint.fingerprint(replace(APC, serial="000000000")).serial == ""
+    assert fingerprint.make_fingerprint(APC) == Fingerprint("051d", "0002", "5B1234T56789", APC.place)
+    assert fingerprint.make_fingerprint(replace(APC, serial="000000000")).serial == ""
 
 
 def test_as_text() -> None:
-    assert str(fingerprint.fingerprint(APC)) == "051d:0002 5B1234T56789"
-    assert str(fingerprint.fingerprint(CPS)) == "0764:0501 at pci-0000:00:14.0-usb-0:1.4"
-    assert str(fingerprint.fingerprint(replace(CPS, place=""))) == "0764:0501"
+    assert str(fingerprint.make_fingerprint(APC)) == "051d:0002 5B1234T56789"
+    assert str(fingerprint.make_fingerprint(CPS)) == "0764:0501 at pci-0000:00:14.0-usb-0:1.4"
+    assert str(fingerprint.make_fingerprint(replace(CPS, place=""))) == "0764:0501"
 
 
 def test_likeness() -> None:
-    apc, cps = fingerprint.fingerprint(APC), fingerprint.fingerprint(CPS)
-    assert fingerprint.likeness(apc, apc) == 3
-    assert fingerprint.likeness(cps, cps) == 3
+    apc, cps = fingerprint.make_fingerprint(APC), fingerprint.make_fingerprint(CPS)
+    assert fingerprint.compare_fingerprints(apc, apc) == 3
+    assert fingerprint.compare_fingerprints(cps, cps) == 3
     # with a serial the place means nothing, without one all
-    assert fingerprint.likeness(apc, replace(apc, place="elsewhere")) == 3
-    assert fingerprint.likeness(cps, replace(cps, place="elsewhere")) == 2
-    assert fingerprint.likeness(replace(cps, place=""), replace(cps, place="")) == 2
+    assert fingerprint.compare_fingerprints(apc, replace(apc, place="elsewhere")) == 3
+    assert fingerprint.compare_fingerprints(cps, replace(cps, place="elsewhere")) == 2
+    assert fingerprint.compare_fingerprints(replace(cps, place=""), replace(cps, place="")) == 2
     for other in (
         replace(apc, serial="3B1519X19994"),
         replace(apc, serial=""),
@@ -172,15 +172,15 @@ def test_likeness() -> None:
         replace(apc, product_id="0003"),
         cps,
     ):
-        assert fingerprint.likeness(apc, other) == 0
-        assert fingerprint.likeness(other, apc) == 0
+        assert fingerprint.compare_fingerprints(apc, other) == 0
+        assert fingerprint.compare_fingerprints(other, apc) == 0
 
 
 # What a driver takes
 
 
 def takes(device: UsbDevice, /, **keys: str | None) -> bool:
-    return fingerprint.means(Section("ups", tuple(keys.items())), device)
+    return fingerprint.matches_device(Section("ups", tuple(keys.items())), device)
 
 
 def test_without_keys_it_takes_all() -> None:
@@ -254,9 +254,9 @@ def test_a_root_hub_has_no_port() -> None:
 def test_an_old_release_reads_no_device_number() -> None:
     for key in ("device", "busport"):
         section = Section("ups", ((key, "004"),))
-        assert fingerprint.means(section, APC, NEW)
-        assert not fingerprint.means(section, APC, OLD)
-    assert fingerprint.means(Section("ups", (("device", ".*"), ("bus", "001"))), APC, OLD)
+        assert fingerprint.matches_device(section, APC, NEW)
+        assert not fingerprint.matches_device(section, APC, OLD)
+    assert fingerprint.matches_device(Section("ups", (("device", ".*"), ("bus", "001"))), APC, OLD)
 
 
 def test_all_keys_must_fit() -> None:
@@ -266,8 +266,8 @@ def test_all_keys_must_fit() -> None:
 
 
 def test_the_last_of_two_keys_counts() -> None:
-    assert fingerprint.means(Section("ups", (("serial", "x"), ("SERIAL", APC.serial))), APC)
-    assert not fingerprint.means(Section("ups", (("serial", APC.serial), ("serial", "x"))), APC)
+    assert fingerprint.matches_device(Section("ups", (("serial", "x"), ("SERIAL", APC.serial))), APC)
+    assert not fingerprint.matches_device(Section("ups", (("serial", APC.serial), ("serial", "x"))), APC)
 
 
 def test_a_missing_text_is_an_empty_one() -> None:
@@ -340,7 +340,7 @@ def test_a_pattern_is_of_posix(pattern: str, serial: str, taken: bool) -> None:
     ],
 )
 def test_the_model_that_a_section_means(keys: tuple[tuple[str, str | None], ...], taken: bool) -> None:
-    assert fingerprint.means_model(Section("ups", keys), "051d", "0002") is taken
+    assert fingerprint.matches_model(Section("ups", keys), "051d", "0002") is taken
 
 
 @given(PRINTABLE, st.text("aAbB.*+?|()[]^$15-", max_size=8))

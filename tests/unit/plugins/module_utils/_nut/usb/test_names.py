@@ -11,14 +11,14 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section, UpsConf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import (
-    compose,
-    found_in,
+    compose_text,
+    found_sections,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus, fingerprint
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import Ups
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import FOUND_MOST, resolve
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import Policy, check
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.resolution import Known, Resolution
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbUps
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import FOUND_MOST, resolve_names
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import UsbPolicy, check_policy
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.resolution import KnownUpses, NameResolution
 from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     APC,
     APC_ELSEWHERE,
@@ -70,7 +70,7 @@ def test_the_first_ups_gets_the_declared_name() -> None:
     )
     assert (res.found, res.absent, res.unserved, res.remarks) == (frozenset(), (), (), ())
     assert res.plugged == {"ups": APC}
-    assert res.memory == {"ups": fingerprint.fingerprint(APC.device)}
+    assert res.memory == {"ups": fingerprint.make_fingerprint(APC.device)}
 
 
 def test_without_a_wish_each_ups_is_found() -> None:
@@ -108,7 +108,7 @@ def test_a_declared_ups_that_was_never_there() -> None:
     ],
 )
 @pytest.mark.parametrize("release", [R80, R81])
-def test_the_file_stays(before: tuple[Ups, ...], now: tuple[Ups, ...], release: tuple[int, int, int]) -> None:
+def test_the_file_stays(before: tuple[UsbUps, ...], now: tuple[UsbUps, ...], release: tuple[int, int, int]) -> None:
     host = Host(TWO, release=release)
     was = host.settle(*before)
     res = host.resolve(*now)
@@ -125,18 +125,18 @@ def test_the_file_stays(before: tuple[Ups, ...], now: tuple[Ups, ...], release: 
     ("new", "driver"),
     [pytest.param(CPS, "usbhid-ups", id="same driver"), pytest.param(POWERCOM, "nutdrv_qx", id="other driver")],
 )
-def test_a_swapped_ups_takes_the_name(new: Ups, driver: str) -> None:
+def test_a_swapped_ups_takes_the_name(new: UsbUps, driver: str) -> None:
     host = Host()
     host.settle(APC)
     res = host.resolve(new)
     assert keys(res.conf.sections["ups"])["driver"] == driver
     assert keys(res.conf.sections["ups"])["vendorid"] == new.device.vendor_id
     assert "serial" not in keys(res.conf.sections["ups"])
-    assert res.memory["ups"] == fingerprint.fingerprint(new.device)
+    assert res.memory["ups"] == fingerprint.make_fingerprint(new.device)
 
 
 def test_without_takeover_only_a_name_that_never_had_a_ups_is_taken() -> None:
-    host = Host(TWO, Policy(takeover=False))
+    host = Host(TWO, UsbPolicy(takeover=False))
     host.settle(APC)
     assert list(host.resolve(CPS).plugged) == ["spare"]
     host.settle(APC, CPS_ELSEWHERE)
@@ -172,7 +172,7 @@ def test_a_second_ups_is_found_and_changes_nothing() -> None:
 
 
 def test_unknown_ones_are_left_alone_if_so_wished() -> None:
-    host = Host(policy=Policy(unknown=""))
+    host = Host(policy=UsbPolicy(default_name=""))
     host.settle(APC)
     res = host.resolve(APC, CPS_ELSEWHERE)
     assert list(res.conf.sections) == ["ups"]
@@ -194,11 +194,11 @@ def test_a_name_is_free_in_no_case() -> None:
         pytest.param(CPS_HUB, (R80, R81), id="behind a hub"),
     ],
 )
-def test_two_identical(twin: Ups, alike: tuple[tuple[int, int, int], ...], release: tuple[int, int, int]) -> None:
+def test_two_identical(twin: UsbUps, alike: tuple[tuple[int, int, int], ...], release: tuple[int, int, int]) -> None:
     host = Host(TWO, release=release)
     res = host.settle(CPS, twin)
     means = [
-        [name for name, section in res.conf.sections.items() if fingerprint.means(section, one.device)]
+        [name for name, section in res.conf.sections.items() if fingerprint.matches_device(section, one.device)]
         for one in (CPS, twin)
     ]
     if release in alike:
@@ -251,12 +251,12 @@ def test_an_absent_driver_keeps_its_hands_off_another_ups() -> None:
     host = Host(TWO)
     res = host.settle(CPS)
     assert keys(res.conf.sections["spare"])["vendorid"] == "none"
-    assert not fingerprint.means(res.conf.sections["spare"], CPS.device)
+    assert not fingerprint.matches_device(res.conf.sections["spare"], CPS.device)
     # another driver would not take it
     host = Host(TWO)
     assert "vendorid" not in keys(host.settle(POWERCOM).conf.sections["spare"])
     # and it is no pin of a UPS that it had
-    host = Host(TWO, Policy(takeover=False))
+    host = Host(TWO, UsbPolicy(takeover=False))
     host.settle(CPS)
     host.known = replace(host.known, memory={"ups": host.known.memory["ups"]})
     assert host.resolve(CPS, APC_TWO).plugged["spare"] == APC_TWO
@@ -264,7 +264,7 @@ def test_an_absent_driver_keeps_its_hands_off_another_ups() -> None:
 
 def test_declared_keys_that_mean_another_are_not_parked_but_told() -> None:
     host = Host(AUTO + '[spare]\n    driver = "auto"\n    vendorid = "07.*"\n')
-    host.known = replace(host.known, memory={"ups": fingerprint.fingerprint(CPS.device)})
+    host.known = replace(host.known, memory={"ups": fingerprint.make_fingerprint(CPS.device)})
     res = host.resolve(CPS)
     assert keys(res.conf.sections["spare"])["vendorid"] == "07.*"
     assert any(remark.startswith("[spare]") and "0764:0501" in remark for remark in res.remarks)
@@ -289,10 +289,10 @@ def test_a_hundred_devices() -> None:
 
 def test_declared_keys_are_stronger_than_pins_and_options() -> None:
     wanted = '[ups]\n    driver = "auto"\n    VendorID = "051."\n    pollinterval = "7"\n'
-    policy = check(
+    policy = check_policy(
         {"rules": [{"vendor": "051d", "options": {"pollinterval": 9, "pollonly": True, "productid": "000."}}]}
     )
-    section = resolve(known(wanted), [APC], policy, R81).conf.sections["ups"]
+    section = resolve_names(known(wanted), [APC], policy, R81).conf.sections["ups"]
     assert section.keys == (
         ("driver", "usbhid-ups"),
         ("port", "auto"),
@@ -306,21 +306,21 @@ def test_declared_keys_are_stronger_than_pins_and_options() -> None:
 
 def test_a_declared_ups_is_no_other() -> None:
     wanted = '[apc]\n    driver = "auto"\n    vendorid = "051d"\n\n[any]\n    driver = "auto"\n'
-    assert list(resolve(known(wanted), [CPS], DEFAULT, R81).plugged) == ["any"]
-    assert list(resolve(known(wanted), [APC], DEFAULT, R81).plugged) == ["apc"]
+    assert list(resolve_names(known(wanted), [CPS], DEFAULT, R81).plugged) == ["any"]
+    assert list(resolve_names(known(wanted), [APC], DEFAULT, R81).plugged) == ["apc"]
     # memory does not help against what is declared anew
-    memory = {"apc": fingerprint.fingerprint(CPS.device)}
-    assert list(resolve(known(wanted, memory=memory), [CPS], DEFAULT, R81).plugged) == ["any"]
+    memory = {"apc": fingerprint.make_fingerprint(CPS.device)}
+    assert list(resolve_names(known(wanted, memory=memory), [CPS], DEFAULT, R81).plugged) == ["any"]
 
 
 def test_the_most_particular_declaration_comes_first() -> None:
     wanted = '[any]\n    driver = "auto"\n\n[apc]\n    driver = "auto"\n    vendorid = "051d"\n'
-    assert list(resolve(known(wanted), [APC, CPS], DEFAULT, R81).plugged) == ["any", "apc"]
-    assert resolve(known(wanted), [APC], DEFAULT, R81).plugged == {"apc": APC}
+    assert list(resolve_names(known(wanted), [APC, CPS], DEFAULT, R81).plugged) == ["any", "apc"]
+    assert resolve_names(known(wanted), [APC], DEFAULT, R81).plugged == {"apc": APC}
 
 
 def test_what_is_declared_anew_reaches_an_absent_ups() -> None:
-    host = Host(policy=check({"rules": [{"vendor": "051d", "options": {"pollonly": True}}]}))
+    host = Host(policy=check_policy({"rules": [{"vendor": "051d", "options": {"pollonly": True}}]}))
     host.settle(APC)
     host.known = replace(host.known, wanted=conf('[ups]\n    driver = "auto"\n    desc = "Cellar"\n'))
     assert host.resolve().conf.sections["ups"].keys == (
@@ -335,16 +335,18 @@ def test_what_is_declared_anew_reaches_an_absent_ups() -> None:
 
 
 def test_a_key_that_the_release_lacks_is_left_out() -> None:
-    policy = check({"rules": [{"vendor": "051d", "options": {"subdriver": "apc", "pollonly": True}}]})
-    res = resolve(known(), [APC], policy, R80)
+    policy = check_policy({"rules": [{"vendor": "051d", "options": {"subdriver": "apc", "pollonly": True}}]})
+    res = resolve_names(known(), [APC], policy, R80)
     assert "subdriver" not in keys(res.conf.sections["ups"])
     assert "pollonly" in keys(res.conf.sections["ups"])
     assert any("subdriver" in remark for remark in res.remarks)
-    assert "subdriver" in keys(resolve(known(), [APC], policy, R81).conf.sections["ups"])
+    assert "subdriver" in keys(resolve_names(known(), [APC], policy, R81).conf.sections["ups"])
 
 
 def test_an_unknown_release_is_the_oldest() -> None:
-    assert resolve(known(TWO), [CPS, CPS_TWIN], DEFAULT, None) == resolve(known(TWO), [CPS, CPS_TWIN], DEFAULT, R80)
+    assert resolve_names(known(TWO), [CPS, CPS_TWIN], DEFAULT, None) == resolve_names(
+        known(TWO), [CPS, CPS_TWIN], DEFAULT, R80
+    )
 
 
 # Fixed sections
@@ -362,8 +364,8 @@ def test_a_fixed_section_claims_its_ups() -> None:
 
 def test_a_fixed_section_without_a_key_claims_one_of_its_driver() -> None:
     wanted = '[mine]\n    driver = "nutdrv_qx"\n    port = "auto"\n\n' + AUTO
-    assert list(resolve(known(wanted), [CPS], DEFAULT, R81).plugged) == ["ups"]
-    assert list(resolve(known(wanted), [POWERCOM], DEFAULT, R81).plugged) == ["mine"]
+    assert list(resolve_names(known(wanted), [CPS], DEFAULT, R81).plugged) == ["ups"]
+    assert list(resolve_names(known(wanted), [POWERCOM], DEFAULT, R81).plugged) == ["mine"]
 
 
 def test_the_most_particular_fixed_section_claims_first() -> None:
@@ -371,18 +373,18 @@ def test_the_most_particular_fixed_section_claims_first() -> None:
         '[all]\n    driver = "usbhid-ups"\n    port = "auto"\n\n'
         '[one]\n    driver = "usbhid-ups"\n    port = "auto"\n    serial = "5B1234T56789"\n'
     )
-    assert resolve(known(wanted), [APC], DEFAULT, R81).plugged == {"one": APC}
-    assert resolve(known(wanted), [APC, CPS], DEFAULT, R81).plugged == {"all": CPS, "one": APC}
+    assert resolve_names(known(wanted), [APC], DEFAULT, R81).plugged == {"one": APC}
+    assert resolve_names(known(wanted), [APC, CPS], DEFAULT, R81).plugged == {"all": CPS, "one": APC}
 
 
 def test_a_fixed_section_leaves_others_theirs_and_its_looseness_is_told() -> None:
     wanted = '[mine]\n    driver = "usbhid-ups"\n    port = "auto"\n\n' + AUTO
-    memory = {"ups": fingerprint.fingerprint(APC.device)}
-    res = resolve(known(wanted, memory=memory), [APC, CPS_ELSEWHERE], DEFAULT, R81)
+    memory = {"ups": fingerprint.make_fingerprint(APC.device)}
+    res = resolve_names(known(wanted, memory=memory), [APC, CPS_ELSEWHERE], DEFAULT, R81)
     assert res.plugged == {"mine": CPS_ELSEWHERE, "ups": APC}
     assert any(remark.startswith("[mine]") and "051d:0002" in remark for remark in res.remarks)
-    memory = {"mine": fingerprint.fingerprint(CPS_TWIN.device)}
-    res = resolve(known(wanted, memory=memory), [CPS, CPS_TWIN], DEFAULT, R81)
+    memory = {"mine": fingerprint.make_fingerprint(CPS_TWIN.device)}
+    res = resolve_names(known(wanted, memory=memory), [CPS, CPS_TWIN], DEFAULT, R81)
     assert res.plugged["mine"] == CPS_TWIN
 
 
@@ -397,7 +399,7 @@ def test_a_fixed_section_leaves_others_theirs_and_its_looseness_is_told() -> Non
     ],
 )
 def test_a_section_of_no_usb_driver_claims_nothing(section: str) -> None:
-    res = resolve(known(section + AUTO), [replace(POWERCOM)], DEFAULT, R81)
+    res = resolve_names(known(section + AUTO), [replace(POWERCOM)], DEFAULT, R81)
     assert list(res.plugged) == ["ups"]
     assert res.absent == ()
 
@@ -405,8 +407,8 @@ def test_a_section_of_no_usb_driver_claims_nothing(section: str) -> None:
 @pytest.mark.parametrize("port", ["auto", "/dev/bus/usb/001/002", "anything"])
 def test_a_usb_driver_does_not_care_for_its_port(port: str) -> None:
     wanted = f'[mine]\n    driver = "usbhid-ups"\n    port = "{port}"\n'
-    assert list(resolve(known(wanted), [APC], DEFAULT, R81).plugged) == ["mine"]
-    assert resolve(known(wanted), [], DEFAULT, R81).absent == ("mine",)
+    assert list(resolve_names(known(wanted), [APC], DEFAULT, R81).plugged) == ["mine"]
+    assert resolve_names(known(wanted), [], DEFAULT, R81).absent == ("mine",)
 
 
 def test_ups_conf_edited_by_hand() -> None:
@@ -446,19 +448,19 @@ def test_a_found_section_edited_by_hand_stays() -> None:
 
 def test_a_section_made_by_hand_stays() -> None:
     made = '[mine]\n    driver = "blazer_usb"\n    port = "auto"\n'
-    res = resolve(known(AUTO, made), [APC], DEFAULT, R81)
+    res = resolve_names(known(AUTO, made), [APC], DEFAULT, R81)
     assert res.conf.sections["mine"] == conf(made).sections["mine"]
     assert any(remark.startswith("[mine]") and "by hand" in remark for remark in res.remarks)
     # with no inventory there is nobody who does not know it
-    assert resolve(known(None, made), [APC], DEFAULT, R81).remarks == ()
+    assert resolve_names(known(None, made), [APC], DEFAULT, R81).remarks == ()
 
 
 def test_a_fixed_section_follows_the_inventory_and_not_the_agent() -> None:
     old, new = SERIAL, SERIAL.replace("ttyS0", "ttyS1")
-    assert resolve(known(new, old, play=True), [], DEFAULT, R81).conf == conf(new)
+    assert resolve_names(known(new, old, play=True), [], DEFAULT, R81).conf == conf(new)
     # a play has left out what this release does not know, and people may have changed it since
-    assert resolve(known(new, old), [], DEFAULT, R81).conf == conf(old)
-    assert resolve(known(new), [], DEFAULT, R81).conf == conf(new)
+    assert resolve_names(known(new, old), [], DEFAULT, R81).conf == conf(old)
+    assert resolve_names(known(new), [], DEFAULT, R81).conf == conf(new)
 
 
 def test_the_inventory_takes_a_found_name() -> None:
@@ -476,26 +478,26 @@ def test_the_inventory_takes_a_found_name() -> None:
 
 def test_settings_come_from_the_inventory() -> None:
     wanted, now = "maxretry = 3\n" + AUTO, 'maxretry = 9\n[x]\n driver = "d"\n'
-    assert resolve(known(wanted, now, play=True), [], DEFAULT, R81).conf.settings == (("maxretry", "3"),)
-    assert resolve(known(wanted, now), [], DEFAULT, R81).conf.settings == (("maxretry", "9"),)
-    assert resolve(known(wanted), [], DEFAULT, R81).conf.settings == (("maxretry", "3"),)
-    assert resolve(known(None, "maxretry = 9\n"), [], DEFAULT, R81).conf.settings == (("maxretry", "9"),)
+    assert resolve_names(known(wanted, now, play=True), [], DEFAULT, R81).conf.settings == (("maxretry", "3"),)
+    assert resolve_names(known(wanted, now), [], DEFAULT, R81).conf.settings == (("maxretry", "9"),)
+    assert resolve_names(known(wanted), [], DEFAULT, R81).conf.settings == (("maxretry", "3"),)
+    assert resolve_names(known(None, "maxretry = 9\n"), [], DEFAULT, R81).conf.settings == (("maxretry", "9"),)
 
 
 def test_the_order_of_the_file_stays_and_news_stand_where_the_inventory_has_them() -> None:
     wanted = "".join(f'[{name}]\n    driver = "auto"\n' for name in "abcd")
     now = "".join(f'[{name}]\n    driver = "usbhid-ups"\n    port = "auto"\n' for name in ("z", "d", "b"))
-    assert list(resolve(known(wanted, now), [], DEFAULT, R81).conf.sections) == ["a", "z", "d", "b", "c"]
+    assert list(resolve_names(known(wanted, now), [], DEFAULT, R81).conf.sections) == ["a", "z", "d", "b", "c"]
 
 
 # Rules
 
 
 def test_a_rule_gives_name_driver_and_options() -> None:
-    policy = check(
+    policy = check_policy(
         {"rules": [{"serial": "3B*", "name": "rack", "driver": "tripplite_usb", "options": {"offdelay": 30}}]}
     )
-    res = resolve(known(), [APC, APC_TWO], policy, R81)
+    res = resolve_names(known(), [APC, APC_TWO], policy, R81)
     assert list(res.plugged) == ["ups", "rack"]
     assert (res.plugged["rack"].driver, res.plugged["rack"].why) == ("tripplite_usb", "rule 1")
     assert keys(res.conf.sections["rack"])["offdelay"] == "30"
@@ -503,55 +505,58 @@ def test_a_rule_gives_name_driver_and_options() -> None:
 
 
 def test_a_rule_ignores() -> None:
-    policy = check({"rules": [{"serial": "5B*", "ignore": True}]})
-    res = resolve(known(), [APC], policy, R81)
+    policy = check_policy({"rules": [{"serial": "5B*", "ignore": True}]})
+    res = resolve_names(known(), [APC], policy, R81)
     assert (res.plugged, res.unserved, res.absent) == ({}, (), ("ups",))
     # a driver looks at it nevertheless
-    policy = check({"rules": [{"port": "1-1", "ignore": True}]})
-    res = resolve(known(), [CPS, CPS_TWIN], policy, R81)
-    assert not fingerprint.means(res.conf.sections["ups"], CPS.device)
+    policy = check_policy({"rules": [{"port": "1-1", "ignore": True}]})
+    res = resolve_names(known(), [CPS, CPS_TWIN], policy, R81)
+    assert not fingerprint.matches_device(res.conf.sections["ups"], CPS.device)
 
 
 def test_a_rule_comes_before_memory_and_takes_the_name_as_it_is_spelled() -> None:
     host = Host(AUTO.replace("ups", "Main"))
     host.settle(APC)
-    host.policy = check({"rules": [{"vendor": "0764", "name": "main"}]})
+    host.policy = check_policy({"rules": [{"vendor": "0764", "name": "main"}]})
     res = host.resolve(APC, CPS_ELSEWHERE)
     assert {name: one.device.ids for name, one in res.plugged.items()} == {"Main": "0764:0501", "ups": "051d:0002"}
 
 
 def test_a_name_of_a_rule_waits_for_whom_the_rule_means() -> None:
-    policy = check({"rules": [{"serial": "5B*", "name": "ups"}]})
-    assert list(resolve(known(None), [CPS], policy, R81).plugged) == ["ups2"]
-    assert list(resolve(known(), [CPS], policy, R81).plugged) == ["ups2"]
+    policy = check_policy({"rules": [{"serial": "5B*", "name": "ups"}]})
+    assert list(resolve_names(known(None), [CPS], policy, R81).plugged) == ["ups2"]
+    assert list(resolve_names(known(), [CPS], policy, R81).plugged) == ["ups2"]
 
 
 def test_one_name_for_two() -> None:
-    policy = check({"rules": [{"vendor": "0764", "name": "rack"}]})
-    res = resolve(known(None), [CPS, CPS_TWIN], policy, R81)
+    policy = check_policy({"rules": [{"vendor": "0764", "name": "rack"}]})
+    res = resolve_names(known(None), [CPS, CPS_TWIN], policy, R81)
     assert {name: one.device.name for name, one in res.plugged.items()} == {"rack": "1-1", "ups": "1-4"}
     assert any("calls" in remark and "1.4" not in remark for remark in res.remarks)
-    memory = {"rack": fingerprint.fingerprint(CPS_TWIN.device)}
-    res = resolve(known(None, memory=memory), [CPS, CPS_TWIN], policy, R81)
+    memory = {"rack": fingerprint.make_fingerprint(CPS_TWIN.device)}
+    res = resolve_names(known(None, memory=memory), [CPS, CPS_TWIN], policy, R81)
     assert res.plugged["rack"] == CPS_TWIN
 
 
 def test_of_two_for_one_name_the_one_that_had_it_keeps_it_also_elsewhere() -> None:
-    policy = check({"rules": [{"vendor": "051d", "name": "rack"}]})
-    memory = {"rack": fingerprint.fingerprint(APC.device)}
-    assert resolve(known(None, memory=memory), [APC_TWO, APC_ELSEWHERE], policy, R81).plugged["rack"] == APC_ELSEWHERE
+    policy = check_policy({"rules": [{"vendor": "051d", "name": "rack"}]})
+    memory = {"rack": fingerprint.make_fingerprint(APC.device)}
+    assert (
+        resolve_names(known(None, memory=memory), [APC_TWO, APC_ELSEWHERE], policy, R81).plugged["rack"]
+        == APC_ELSEWHERE
+    )
 
 
 def test_a_fixed_name_is_not_given_away() -> None:
-    policy = check({"rules": [{"vendor": "0764", "name": "OLD"}]})
-    res = resolve(known(SERIAL + AUTO), [CPS], policy, R81)
+    policy = check_policy({"rules": [{"vendor": "0764", "name": "OLD"}]})
+    res = resolve_names(known(SERIAL + AUTO), [CPS], policy, R81)
     assert list(res.plugged) == ["ups"]
     assert any("rule 1" in remark and "[old]" in remark for remark in res.remarks)
 
 
 def test_a_name_that_is_declared_for_another() -> None:
-    policy = check({"rules": [{"vendor": "0764", "name": "apc"}]})
-    res = resolve(known('[apc]\n    driver = "auto"\n    vendorid = "051d"\n'), [CPS], policy, R81)
+    policy = check_policy({"rules": [{"vendor": "0764", "name": "apc"}]})
+    res = resolve_names(known('[apc]\n    driver = "auto"\n    vendorid = "051d"\n'), [CPS], policy, R81)
     assert list(res.plugged) == ["ups"]
     assert any("rule 1" in remark and "vendorid" in remark for remark in res.remarks)
 
@@ -560,18 +565,18 @@ def test_a_name_that_is_declared_for_another() -> None:
 
 
 def test_a_ups_without_a_driver_takes_no_name() -> None:
-    res = resolve(known(), [NAMELESS], DEFAULT, R81)
+    res = resolve_names(known(), [NAMELESS], DEFAULT, R81)
     assert (list(res.plugged), res.absent) == ([], ("ups",))
     assert [(one, "rule" in why) for one, why in res.unserved] == [(NAMELESS, True)]
-    policy = check({"rules": [{"vendor": "ffff", "name": "rack"}]})
-    assert list(resolve(known(), [NAMELESS], policy, R81).plugged) == []
-    policy = check({"rules": [{"vendor": "ffff", "driver": "blazer_usb"}]})
-    assert resolve(known(), [NAMELESS], policy, R81).plugged["ups"].driver == "blazer_usb"
+    policy = check_policy({"rules": [{"vendor": "ffff", "name": "rack"}]})
+    assert list(resolve_names(known(), [NAMELESS], policy, R81).plugged) == []
+    policy = check_policy({"rules": [{"vendor": "ffff", "driver": "blazer_usb"}]})
+    assert resolve_names(known(), [NAMELESS], policy, R81).plugged["ups"].driver == "blazer_usb"
 
 
 def test_a_hid_power_device_gets_usbhid_ups() -> None:
     one = replace(NAMELESS, device=replace(NAMELESS.device, hid_power=True))
-    assert resolve(known(), [one], DEFAULT, R81).plugged["ups"].driver == "usbhid-ups"
+    assert resolve_names(known(), [one], DEFAULT, R81).plugged["ups"].driver == "usbhid-ups"
 
 
 def test_a_driver_of_the_table_corrects_an_older_guess() -> None:
@@ -592,17 +597,17 @@ def test_the_driver_of_another_ups_is_not_kept() -> None:
 
 @pytest.mark.parametrize(("release", "served"), [(R80, False), (R81, False), (R83, True)])
 def test_ecoflow(release: tuple[int, int, int], served: bool) -> None:
-    res = resolve(known(), [replace(ECOFLOW, driver="usbhid-ups")], DEFAULT, release)
+    res = resolve_names(known(), [replace(ECOFLOW, driver="usbhid-ups")], DEFAULT, release)
     assert bool(res.plugged) is served
     assert all("2.8.3" in why for _unused, why in res.unserved)
-    policy = check({"rules": [{"vendor": "3746", "driver": "usbhid-ups"}]})
-    assert resolve(known(), [ECOFLOW], policy, release).plugged
+    policy = check_policy({"rules": [{"vendor": "3746", "driver": "usbhid-ups"}]})
+    assert resolve_names(known(), [ECOFLOW], policy, release).plugged
 
 
 # Declared since
 
 
-def declared_later(wanted: str, *upses: Ups) -> Resolution:
+def declared_later(wanted: str, *upses: UsbUps) -> NameResolution:
     """A host whose UPSes were found, and whose inventory then names one."""
     host = Host(None)
     host.settle(*upses)
@@ -643,16 +648,16 @@ def test_a_name_that_had_a_ups_does_not_take_one_that_was_found() -> None:
 def test_a_found_name_goes_when_a_rule_gives_another() -> None:
     host = Host(None)
     host.settle(APC)
-    host.policy = check({"rules": [{"serial": APC.device.serial, "name": "desk"}]})
+    host.policy = check_policy({"rules": [{"serial": APC.device.serial, "name": "desk"}]})
     res = host.resolve(APC)
     assert (list(res.conf.sections), set(res.plugged)) == (["desk"], {"desk"})
     assert told(host.plan(APC))[:2] == ["stop ups", "write"]
-    host.policy = check({"rules": [{"serial": APC.device.serial, "ignore": True}]})
+    host.policy = check_policy({"rules": [{"serial": APC.device.serial, "ignore": True}]})
     assert list(host.resolve(APC).conf.sections) == []
 
 
 def test_names_that_are_found_come_to_an_end() -> None:
-    host = Host(None, policy=Policy(takeover=False))
+    host = Host(None, policy=UsbPolicy(takeover=False))
     for number in range(FOUND_MOST + 3):
         res = host.settle(ups("051d:0002", f"5B{number}T{number * 7919 % 99991:05d}"))
     assert len(res.found) == FOUND_MOST
@@ -663,12 +668,14 @@ def test_names_that_are_found_come_to_an_end() -> None:
 
 
 @given(knowns(), BUSES, POLICIES, RELEASES)
-def test_properties_of_a_resolution(was: Known, upses: tuple[Ups, ...], policy: Policy, release: Any) -> None:
-    res = resolve(was, upses, policy, release)
+def test_properties_of_a_resolution(
+    was: KnownUpses, upses: tuple[UsbUps, ...], policy: UsbPolicy, release: Any
+) -> None:
+    res = resolve_names(was, upses, policy, release)
     # NUT reads what is meant
-    text = compose("# Header", res.conf, res.found)
-    assert ups_conf.parse(text) == res.conf
-    assert found_in(text) == res.found
+    text = compose_text("# Header", res.conf, res.found)
+    assert ups_conf.parse_ups_conf(text) == res.conf
+    assert found_sections(text) == res.found
     assert res.found <= res.conf.sections.keys()
     # no fixed section changes
     wanted = was.wanted.sections if was.wanted else {}
@@ -681,7 +688,7 @@ def test_properties_of_a_resolution(was: Known, upses: tuple[Ups, ...], policy: 
     served = [*res.plugged.values()]
     devices = [one.device for one in (*served, *(one for one, _why in res.unserved))]
     assert len(devices) == len({device.name for device in devices})
-    ignored = {one.device.name for one in upses if policy.ignores(one.device)}
+    ignored = {one.device.name for one in upses if policy.is_ignored(one.device)}
     assert {device.name for device in devices} == {one.device.name for one in upses} - ignored
     assert not res.plugged.keys() & set(res.absent)
     assert all(ups_conf.NAME.fullmatch(name) for name in res.conf.sections)
@@ -694,7 +701,7 @@ def test_properties_of_a_resolution(was: Known, upses: tuple[Ups, ...], policy: 
     for remark in (*res.remarks, *(why for _one, why in res.unserved)):
         assert remark.isprintable()
     # again, with the same
-    again = resolve(after(was, res), upses, policy, release)
+    again = resolve_names(after(was, res), upses, policy, release)
     assert again.conf == res.conf
     assert [*again.conf.sections] == [*res.conf.sections]
     assert (again.found, again.memory, dict(again.plugged)) == (res.found, res.memory, dict(res.plugged))

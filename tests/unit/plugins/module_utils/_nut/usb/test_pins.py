@@ -11,8 +11,8 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbDevice
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.fingerprint import means
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.pins import Pins, escape, find_pins
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.fingerprint import matches_device
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.pins import Pins, escape_pattern, find_pins
 from ansible_collections.homelab.nut.tests.unit.support.usb_devices import (
     APC,
     CPS,
@@ -45,16 +45,16 @@ from hypothesis import strategies as st
 def test_a_pattern_takes_just_its_text(text: str, other: str) -> None:
     text, other = text.strip(), other.strip()
     assume(text)
-    assert libc_takes(escape(text), text)
-    assert libc_takes(escape(text), text.swapcase())
-    assert libc_takes(escape(text), other) == (text.lower() == other.lower())
+    assert libc_takes(escape_pattern(text), text)
+    assert libc_takes(escape_pattern(text), text.swapcase())
+    assert libc_takes(escape_pattern(text), other) == (text.lower() == other.lower())
 
 
 @given(PRINTABLE)
 def test_a_pattern_takes_nothing_that_is_nearly_its_text(text: str) -> None:
     text = text.strip()
     assume(text)
-    pattern = escape(text)
+    pattern = escape_pattern(text)
     for position in range(len(text)):
         assert not libc_takes(pattern, f"{text[:position]}{text[position + 1 :]}~".strip("~")[:-1] + "~")
         changed = "x" if text[position] not in "xX" else "y"
@@ -64,14 +64,14 @@ def test_a_pattern_takes_nothing_that_is_nearly_its_text(text: str) -> None:
 def test_grep_agrees() -> None:
     text = "*a.c[d]{2}(e|f)^g$+h?\\]}-"
     done = subprocess.run(
-        ["grep", "-Exi", "--", escape(text)], input=f"{text}\n", text=True, check=True, capture_output=True
+        ["grep", "-Exi", "--", escape_pattern(text)], input=f"{text}\n", text=True, check=True, capture_output=True
     )
     assert done.stdout == f"{text}\n"
 
 
 def test_plain_text_stays_as_it_is() -> None:
-    assert escape("5B1234T56789-a_b/c:d=e f") == "5B1234T56789-a_b/c:d=e f"
-    assert escape("FW:871.O4") == "FW:871[.]O4"
+    assert escape_pattern("5B1234T56789-a_b/c:d=e f") == "5B1234T56789-a_b/c:d=e f"
+    assert escape_pattern("FW:871.O4") == "FW:871[.]O4"
 
 
 # Keys that bind a section to a device
@@ -198,13 +198,13 @@ def test_pins_take_this_one_and_no_other(bus: list[UsbDevice], release: tuple[in
     for device in bus:
         pins = find_pins(device, bus, release)
         section = Section("ups", (("driver", "usbhid-ups"), ("port", "auto"), *pins.keys))
-        assert means(section, device)
-        taken = [other.name for other in bus if other != device and means(section, other)]
+        assert matches_device(section, device)
+        taken = [other.name for other in bus if other != device and matches_device(section, other)]
         assert bool(taken) == bool(pins.remark)
         assert all(name in pins.remark for name in taken)
         if release < (2, 8, 1):
             assert "busport" not in dict(pins.keys)
-        text = ups_conf.render([section])
-        assert ups_conf.parse(text).sections["ups"] == section
+        text = ups_conf.render_sections([section])
+        assert ups_conf.parse_ups_conf(text).sections["ups"] == section
         # the enumerator's shell changes backslashes
         assert "\\" not in text

@@ -12,7 +12,13 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.check import TEXT_LIMIT
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbDevice
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import Policy, PolicyError, Rule, check, load
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import (
+    DeviceRule,
+    UsbPolicy,
+    UsbPolicyError,
+    check_policy,
+    parse_policy,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,15 +39,15 @@ def device(**changes: Any) -> UsbDevice:
 
 
 def refusal(data: object) -> list[str]:
-    with pytest.raises(PolicyError) as caught:
-        check(data)
+    with pytest.raises(UsbPolicyError) as caught:
+        check_policy(data)
     return str(caught.value).split("\n")
 
 
 def test_the_default_is_an_empty_object() -> None:
-    assert check({}) == load("{}") == Policy()
-    assert (Policy().unknown, Policy().takeover, Policy().absent) == ("ups", True, "keep")
-    assert (Policy().sysfs, Policy().dev, Policy().debug, Policy().patterns) == ("/sys", "/dev", False, ())
+    assert check_policy({}) == parse_policy("{}") == UsbPolicy()
+    assert (UsbPolicy().default_name, UsbPolicy().takeover, UsbPolicy().absent) == ("ups", True, "keep")
+    assert (UsbPolicy().sysfs, UsbPolicy().dev, UsbPolicy().debug, UsbPolicy().patterns) == ("/sys", "/dev", False, ())
 
 
 def test_all_that_can_be_said() -> None:
@@ -49,7 +55,7 @@ def test_all_that_can_be_said() -> None:
         "version": 1,
         "sysfs": "/mock/sys",
         "dev": "/x",
-        "unknown": "",
+        "default_name": "",
         "takeover": False,
         "absent": "dummy",
         "patterns": ["3746:FFFF", "1234:*", "*delta*"],
@@ -65,7 +71,7 @@ def test_all_that_can_be_said() -> None:
         "debug": True,
     }
     options = (("subdriver", "cypress"), ("novendor", None), ("lowbatt", "30"))
-    assert load(json.dumps(data)) == Policy(
+    assert parse_policy(json.dumps(data)) == UsbPolicy(
         "/mock/sys",
         "/x",
         "",
@@ -73,8 +79,8 @@ def test_all_that_can_be_said() -> None:
         "dummy",
         ("3746:FFFF", "1234:*", "*delta*"),
         (
-            Rule(1, vendor="051D", ignore=True),
-            Rule(2, serial="5B*", name="rack", driver="nutdrv_qx", options=options),
+            DeviceRule(1, vendor="051D", ignore=True),
+            DeviceRule(2, serial="5B*", name="rack", driver="nutdrv_qx", options=options),
         ),
         True,
     )
@@ -88,10 +94,10 @@ WRONG: dict[str, tuple[object, list[tuple[str, str]]]] = {
     "version": ({"version": 2}, [("$.version", "must be 1")]),
     "version true": ({"version": True}, [("$.version", "must be 1")]),
     "relative": ({"sysfs": "sys"}, [("$.sysfs", "begins with /")]),
-    "name": ({"unknown": "my ups"}, [("$.unknown", "letters")]),
-    "newline in a name": ({"unknown": "ups\n"}, [("$.unknown", "control")]),
-    "default": ({"unknown": "default"}, [("$.unknown", "default")]),
-    "long name": ({"unknown": "a" * 65}, [("$.unknown", "Shorten")]),
+    "name": ({"default_name": "my ups"}, [("$.default_name", "letters")]),
+    "newline in a name": ({"default_name": "ups\n"}, [("$.default_name", "control")]),
+    "default": ({"default_name": "default"}, [("$.default_name", "default")]),
+    "long name": ({"default_name": "a" * 65}, [("$.default_name", "Shorten")]),
     "truth": ({"takeover": "yes"}, [("$.takeover", "true or false")]),
     "number for a truth": ({"debug": 1}, [("$.debug", "true or false")]),
     "absent": ({"absent": "gone"}, [("$.absent", "keep or dummy")]),
@@ -161,11 +167,11 @@ def test_what_is_wrong_is_named_with_its_path_and_the_remedy(case: str) -> None:
 
 TEXTS: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "line 1"),
-    "cut": ('{"unknown": "ups"\n', "line 2"),
+    "cut": ('{"default_name": "ups"\n', "line 2"),
     "deep": ("[" * 100_000, "brackets"),
     "deep in a rule": ('{"rules":' * 100_000, "brackets"),
-    "latin": (b'{"unknown": "\xe4"}', "UTF-8"),
-    "surrogate": ('{"unknown": "\udce4"}', "UTF-8"),
+    "latin": (b'{"default_name": "\xe4"}', "UTF-8"),
+    "surrogate": ('{"default_name": "\udce4"}', "UTF-8"),
     "half a character": (r'{"patterns": ["\ud800"]}', "$.patterns[0]"),
     "long": (" " * (TEXT_LIMIT + 1), "characters"),
     "digits": ('{"version": ' + "1" * 500_000 + "}", "$.version"),
@@ -183,16 +189,16 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
 @pytest.mark.parametrize("case", TEXTS)
 def test_hostile_json_is_refused_and_nothing_more(case: str) -> None:
     text, words = TEXTS[case]
-    with pytest.raises(PolicyError, match=r"^\$") as caught:
-        load(text)
+    with pytest.raises(UsbPolicyError, match=r"^\$") as caught:
+        parse_policy(text)
     assert words in str(caught.value)
     assert len(str(caught.value)) < 1000
 
 
 @given(st.one_of(st.text(), st.binary()))
 def test_load_raises_nothing_else(text: str | bytes) -> None:
-    with contextlib.suppress(PolicyError):
-        load(text)
+    with contextlib.suppress(UsbPolicyError):
+        parse_policy(text)
 
 
 # Which devices
@@ -219,21 +225,21 @@ GLOBS: dict[str, tuple[dict[str, str], bool]] = {
 @pytest.mark.parametrize("case", GLOBS)
 def test_a_rule_asks_for_all_that_it_gives(case: str) -> None:
     given_, expected = GLOBS[case]
-    policy = check({"rules": [{"serial": "none"}, given_]})
+    policy = check_policy({"rules": [{"serial": "none"}, given_]})
     rule = policy.rule_for(device())
     assert (rule.number if rule else None) == (2 if expected else None)
-    assert policy.matches(device()) == ("rule 2" if expected else "")
+    assert policy.explain_match(device()) == ("rule 2" if expected else "")
 
 
 def test_the_first_rule_counts() -> None:
-    policy = check(
+    policy = check_policy(
         {"rules": [{"serial": "5B*", "ignore": True}, {"vendor": "051d", "name": "x"}], "patterns": ["051d:*"]}
     )
-    assert policy.ignores(device())
-    assert policy.matches(device()) == ""
-    assert not policy.ignores(device(serial=""))
-    assert policy.matches(device(serial="")) == "rule 2"
-    assert not policy.ignores(device(vendor_id="0463", serial=""))
+    assert policy.is_ignored(device())
+    assert policy.explain_match(device()) == ""
+    assert not policy.is_ignored(device(serial=""))
+    assert policy.explain_match(device(serial="")) == "rule 2"
+    assert not policy.is_ignored(device(vendor_id="0463", serial=""))
 
 
 @pytest.mark.parametrize(
@@ -250,18 +256,18 @@ def test_the_first_rule_counts() -> None:
     ],
 )
 def test_patterns(pattern: str, expected: bool) -> None:
-    assert check({"patterns": [pattern]}).matches(device()) == (f"pattern {pattern}" if expected else "")
+    assert check_policy({"patterns": [pattern]}).explain_match(device()) == (f"pattern {pattern}" if expected else "")
 
 
 def test_a_pattern_of_many_stars_ends() -> None:
-    policy = check({"rules": [{"vendor": "*a" * 127 + "b"}], "patterns": ["*a" * 127 + "b"]})
-    assert policy.matches(device(manufacturer="a" * 1000, product="a" * 1000)) == ""
+    policy = check_policy({"rules": [{"vendor": "*a" * 127 + "b"}], "patterns": ["*a" * 127 + "b"]})
+    assert policy.explain_match(device(manufacturer="a" * 1000, product="a" * 1000)) == ""
 
 
 @given(st.text(st.characters(), min_size=1, max_size=20), st.text(st.characters(), max_size=20))
 def test_no_pattern_and_no_text_breaks_it(pattern: str, text: str) -> None:
-    rule = Rule(1, vendor=pattern, serial=pattern, port=pattern)
-    assert rule.matches(device(vendor_id="0001", manufacturer=text, serial=text, name=text, place=text)) in (
+    rule = DeviceRule(1, vendor=pattern, serial=pattern, port=pattern)
+    assert rule.matches_device(device(vendor_id="0001", manufacturer=text, serial=text, name=text, place=text)) in (
         True,
         False,
     )
@@ -321,7 +327,7 @@ POLICIES = st.fixed_dictionaries(
     optional={
         **{
             key: st.one_of(WORDS, VALUES)
-            for key in ("version", "sysfs", "dev", "unknown", "takeover", "absent", "debug")
+            for key in ("version", "sysfs", "dev", "default_name", "takeover", "absent", "debug")
         },
         "patterns": st.one_of(st.lists(WORDS, max_size=3), ANYTHING),
         "rules": st.one_of(st.lists(RULES, max_size=3), ANYTHING),
@@ -343,9 +349,9 @@ GOOD_RULES = st.fixed_dictionaries(
 @given(st.one_of(POLICIES, ANYTHING, st.fixed_dictionaries({"rules": st.lists(GOOD_RULES, max_size=2)})))
 def test_options_that_are_taken_can_be_written_to_ups_conf(data: Any) -> None:
     try:
-        policy = check(data)
-    except PolicyError:
+        policy = check_policy(data)
+    except UsbPolicyError:
         return
     for rule in policy.rules:
         made = ups_conf.Section("x", (("driver", "x"), *rule.options))
-        assert ups_conf.parse(ups_conf.render((made,))).sections == {"x": made}
+        assert ups_conf.parse_ups_conf(ups_conf.render_sections((made,))).sections == {"x": made}

@@ -18,14 +18,14 @@ ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, 
 
 
 def test_the_default() -> None:
-    assert udev.permissions({}) == ECOFLOW
-    assert udev.permissions({"patterns": None, "rules": None}) == ECOFLOW
+    assert udev.render_permissions({}) == ECOFLOW
+    assert udev.render_permissions({"patterns": None, "rules": None}) == ECOFLOW
     # not twice
-    assert udev.permissions({"patterns": ["3746:FFFF"]}) == ECOFLOW
+    assert udev.render_permissions({"patterns": ["3746:FFFF"]}) == ECOFLOW
 
 
 def test_patterns() -> None:
-    assert udev.permissions({"patterns": ["12AB:*", "1234:00fF", "*d-2*"]}) == ECOFLOW + (
+    assert udev.render_permissions({"patterns": ["12AB:*", "1234:00fF", "*d-2*"]}) == ECOFLOW + (
         'ATTR{idVendor}=="12ab", MODE="0664", GROUP="nut"\n'
         'ATTR{idVendor}=="1234", ATTR{idProduct}=="00ff", MODE="0664", GROUP="nut"\n'
         'ATTR{manufacturer}=="*[dD]-2*", MODE="0664", GROUP="nut"\n'
@@ -40,7 +40,7 @@ def test_rules_come_first_and_the_first_that_matches_counts() -> None:
         {"product": "*", "port": "1-1.*"},
     ]
     assert (
-        udev.permissions({"rules": rules})
+        udev.render_permissions({"rules": rules})
         == (
             'ENV{ID_PATH}=="", IMPORT{builtin}="path_id"\n'
             'ATTR{idVendor}=="3746", ATTR{serial}=="[aA]?1", GOTO="nut_hotplug_decided"\n'
@@ -56,12 +56,13 @@ def test_rules_come_first_and_the_first_that_matches_counts() -> None:
 def test_what_tells_udev_nothing_gives_it_nothing() -> None:
     """Each device of the host would be NUT's."""
     assert (
-        udev.permissions({"patterns": ["\u4e9a*", "*?*"], "rules": [{"vendor": "*", "product": "\u4e9a"}]}) == ECOFLOW
+        udev.render_permissions({"patterns": ["\u4e9a*", "*?*"], "rules": [{"vendor": "*", "product": "\u4e9a"}]})
+        == ECOFLOW
     )
 
 
 def test_no_port_no_import() -> None:
-    assert "IMPORT" not in udev.permissions({"rules": [{"vendor": "1234"}]})
+    assert "IMPORT" not in udev.render_permissions({"rules": [{"vendor": "1234"}]})
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_no_port_no_import() -> None:
     ],
 )
 def test_a_glob(pattern: str, made: str) -> None:
-    assert udev.glob(pattern) == made
+    assert udev.convert_glob(pattern) == made
 
 
 @given(ASCII, st.data())
@@ -94,12 +95,12 @@ def test_a_glob_is_not_narrower(pattern: str, data: st.DataObject) -> None:
     except re.error:
         wanted = False
     if wanted:
-        assert fnmatch.fnmatchcase(text, udev.glob(pattern))
+        assert fnmatch.fnmatchcase(text, udev.convert_glob(pattern))
 
 
 @given(st.text(max_size=policy.GLOB_LIMIT))
 def test_nothing_in_a_glob_ends_a_value(pattern: str) -> None:
-    made = udev.glob(pattern)
+    made = udev.convert_glob(pattern)
     assert re.fullmatch(r"(?:[ -~])*", made)
     assert not set(made) & set('"\\|$%')
     assert re.fullmatch(r"(?:\[[a-z][A-Z]\]|[^\[\]])*", made)
@@ -110,4 +111,4 @@ def test_a_line_is_not_too_long() -> None:
     """udev skips a line of 16 KiB."""
     one = "a" * policy.GLOB_LIMIT
     rule = dict.fromkeys(("vendor", "product", "serial", "port"), one)
-    assert max(map(len, udev.permissions({"rules": [rule], "patterns": [one]}).splitlines())) < 8192
+    assert max(map(len, udev.render_permissions({"rules": [rule], "patterns": [one]}).splitlines())) < 8192

@@ -1,0 +1,133 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the checks of a host share: the observed state, the expected state, and the making of findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from ..base.text import printable
+from ..conf.files import NutFiles
+from ..conf.fit import fit_files
+from .findings import FAILURE, NOTE, OK, UNKNOWN, WARNING, Finding
+from .journal import is_from_systemd
+from .observe import Observation, UpsdAnswer
+
+DAY = 86400.0
+DEPLOY = "make pve tags=ups limit={host}"
+TROUBLES = 6
+"""Problems from the journal that one finding lists."""
+
+
+@dataclass(frozen=True)
+class ExpectedClient:
+    """A secondary, according to the inventory."""
+
+    name: str
+    address: str
+    ups: str
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the inventory says of a host."""
+
+    name: str  # in the inventory
+    primary: bool
+    files: Mapping[str, str] = field(default_factory=dict)  # NUT's files: name -> text
+    # our programs that should be installed, with their files
+    kits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # path of a program -> SHA-256 of the one that would be installed
+    digests: Mapping[str, str] = field(default_factory=dict)
+    clients: tuple[ExpectedClient, ...] = ()
+    tls: bool = False
+    plan: Mapping[str, Any] | None = None  # result of the module shutdown_plan, None if it did not run
+
+
+Findings = Iterator[Finding]
+
+
+class Exam:
+    """The examination of one host: its observed state beside what the inventory expects. Makes findings about it."""
+
+    def __init__(self, seen: Observation, expected: Expected) -> None:
+        self.seen, self.expected, self.host = seen, expected, expected.name
+        self.files = NutFiles({name: file.text for name, file in seen.files.items()})
+        self.wanted = NutFiles(fit_files(expected.files, seen.release).files if seen.release else expected.files)
+        self.sections = self.files.ups_conf.sections
+        self.upses = {state.name.lower(): state for state in self.served.report.upses} if self.served else {}
+
+    @property
+    def served(self) -> UpsdAnswer | None:
+        """The answer of this host's upsd, None if it did not answer."""
+        return self.seen.served if isinstance(self.seen.served, UpsdAnswer) else None
+
+    def nut_file_text(self, name: str) -> str:
+        """Return the text of one of NUT's files, "" if it does not exist."""
+        return self.files.get(name, "")
+
+    def make_finding(self, check: str, verdict: str, message: str, todo: str = "", host: str = "") -> Finding:
+        """Return a finding, about this host unless another is named."""
+        todo = todo.format(host=self.host) if todo == DEPLOY else todo
+        return Finding(check, host or self.host, verdict, message, todo)
+
+    def fail(self, check: str, message: str, todo: str = "", host: str = "") -> Finding:
+        """Return a failure."""
+        return self.make_finding(check, FAILURE, message, todo, host)
+
+    def warn(self, check: str, message: str, todo: str = "", host: str = "") -> Finding:
+        """Return a warning."""
+        return self.make_finding(check, WARNING, message, todo, host)
+
+    def note(self, check: str, message: str, todo: str = "", host: str = "") -> Finding:
+        """Return a note."""
+        return self.make_finding(check, NOTE, message, todo, host)
+
+    def unknown(self, check: str, message: str, todo: str = "", host: str = "") -> Finding:
+        """Return a finding that something could not be determined."""
+        return self.make_finding(check, UNKNOWN, message, todo, host)
+
+    def ok(self, check: str, message: str, todo: str = "", host: str = "") -> Finding:
+        """Return a finding that all is well."""
+        return self.make_finding(check, OK, message, todo, host)
+
+    def report_unseen(self, check: str, part: str) -> Findings:
+        """Yield why a part of the host could not be observed; nothing if it was."""
+        if part in self.seen.troubles:
+            yield self.unknown(check, f"could not be checked: {printable(self.seen.troubles[part])}")
+
+    def last_words(self, unit: str) -> str:
+        """Return the unit's last log line, in brackets and with a leading blank; "" if there is none."""
+        lines = [entry.words for entry in self.seen.journal if entry.unit == unit and not is_from_systemd(entry.words)]
+        return f" (last log line: {printable(lines[-1], 120)})" if lines else ""
+
+
+PRIMARY, BOTH = "P", "P L"
+
+
+@dataclass(frozen=True)
+class HostCheck:
+    """A check of a host."""
+
+    names: tuple[str, ...]  # of its findings, as docs/doctor.md lists them; the first is the check's own
+    where: str  # PRIMARY or BOTH
+    examine: Callable[[Exam], Findings]
+
+
+class Registry(list[HostCheck]):
+    """The checks of one subject, in order. Used as a decorator that registers a check."""
+
+    def __call__(
+        self, *names: str, where: str = BOTH
+    ) -> Callable[[Callable[[Exam], Findings]], Callable[[Exam], Findings]]:
+        """Return a decorator that registers a check under the names of its findings."""
+
+        def register(run: Callable[[Exam], Findings]) -> Callable[[Exam], Findings]:
+            self.append(HostCheck(names, where, run))
+            return run
+
+        return register

@@ -1,0 +1,42 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Write the note by which the next run finds out at next to no cost that all is well. quiet.py reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .quiet import FIRST, LAST
+
+
+def compose(
+    sysfs: str,
+    bus: str,
+    files: Mapping[str, str],
+    place: tuple[str, int],
+    answers: Mapping[str, str],
+    *,
+    until: float,
+) -> str:
+    """Return the text of a note for quiet.is_quiet().
+
+    bus: quiet.describe_bus(sysfs). files: path -> quiet.identify_file(path). place: where upsd is asked, a numeric address and
+    a port. answers: name of a UPS -> its answer, classified. until: seconds of CLOCK_BOOTTIME after which a full run is due.
+    Raises ValueError for a name or path that would break a line.
+    """
+    identities = {path: identity.replace(" ", ",") for path, identity in files.items()}
+    fields = [
+        FIRST,
+        f"until {int(until)}",
+        f"upsd {place[0]} {place[1]}",
+        *(f"ups {name} {answer}" for name, answer in answers.items()),
+        *(f"file {identity} {path}" for path, identity in identities.items()),
+        f"bus {sysfs}",
+    ]
+    strange = [text for text in [*fields, *answers] if not text.isprintable()]
+    strange += [name for name in answers if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii()]
+    if strange:
+        raise ValueError(f"{strange[0]!r} can't stand in a line of the note")
+    return "\n".join([*fields, bus, LAST, ""])

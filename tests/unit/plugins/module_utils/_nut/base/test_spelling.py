@@ -1,0 +1,38 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.spelling import read_truth, suggest
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("upsmon", "Did you mean upsmon.conf?"),
+        ("UPSD.CONF", "Did you mean upsd.conf?"),
+        ("upsmn.conf", "Did you mean upsmon.conf?"),
+        ("elsewhere", ""),
+        (7, ""),
+    ],
+)
+def test_suggest(name: object, said: str) -> None:
+    assert suggest(name, ("ups.conf", "upsd.conf", "upsmon.conf")) == said
+
+
+@pytest.mark.parametrize("value", [True, "yes", "True", "ON", 1, "1"])
+def test_truth(value: object) -> None:
+    assert read_truth(value) is True
+
+
+@pytest.mark.parametrize("value", [False, "no", "False", "OFF", 0, "0"])
+def test_falsehood(value: object) -> None:
+    assert read_truth(value) is False
+
+
+@pytest.mark.parametrize("value", ["perhaps", "", None, 2, []])
+def test_neither_true_nor_false(value: object) -> None:
+    with pytest.raises(ValueError, match="is neither true nor false"):
+        read_truth(value)
