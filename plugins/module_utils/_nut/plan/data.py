@@ -27,7 +27,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def plan_from_dict(data: Mapping[str, Any]) -> Plan:
-    """Return the plan of which to_dict() has made this. It may come from a host that answers anything. Raises PlanError."""
+    """Return the plan that plan_to_dict() made DATA from. DATA may come from a host that answers anything. Raises PlanError."""
     try:
         if not isinstance(data, Mapping):
             raise records.RecordError("it is no dictionary")

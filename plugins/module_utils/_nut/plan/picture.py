@@ -142,7 +142,7 @@ def draw_page(plan: Plan, seen: ObservedTimes | None = None) -> str:
 
 
 def read_observed(data: object) -> dict[str, tuple[float | None, float | None]]:
-    """Return what was seen of a shutdown, as html() takes it, from what a host has sent. Raises PlanError."""
+    """Return the observed times of a shutdown, as draw_page() takes them, from what a host has sent. Raises PlanError."""
     try:
         return dict(records.build_record(_ObservedRecord, {"seen": data}, "what was seen").seen)
     except records.RecordError as error:

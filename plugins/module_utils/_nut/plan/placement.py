@@ -4,7 +4,7 @@
 
 """The guests of a Proxmox VE host as machines of a plan: which stage stops each, whose storage it uses, how long the rest takes.
 
-look() reads the host. place() is a function of what was read.
+observe_host() reads the host. place_guests() is a pure function of what was read.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ProxmoxHost:
 
 @dataclass(frozen=True)
 class GuestPlacement:
-    """What place() returns, and make_plan() takes."""
+    """What place_guests() returns and make_plan() takes."""
 
     machines: tuple[PlanMachine, ...]
     stages: tuple[StagePlan, ...]
@@ -86,7 +86,7 @@ def look_up_names(
     host: ProxmoxHost,
     resolve: hostnames.Resolve = hostnames.resolve_name,
 ) -> guests.Resolve:
-    """Look up all names that place() would ask for, at once, within NAME_SECONDS."""
+    """Look up all names that place_guests() needs, at once, within NAME_SECONDS."""
     asked = Selector(storage_of=tuple(address for machine in machines for address in machine.address))
     return selection.look_up(selection.names([asked, *selectors], host.here), resolve, NAME_SECONDS)
 
@@ -107,7 +107,7 @@ def place_guests(
 ) -> GuestPlacement:
     """Make machines of the guests, and let the stages choose among them.
 
-    selectors: by the stage's name, with addresses (see addressed()). The guests that count are those that run, start at boot, or are
+    selectors: by the stage's name, with addresses (see with_addresses()). The guests that count are those that run, start at boot, or are
     named by their number. One that is among the machines already keeps its name and times there. A secondary that is a guest of this
     host is none here: it goes down by itself at FSD, and the gate waits for it. Raises PlanError.
     """
