@@ -104,6 +104,8 @@ BREAKS = {
         "ip rule add priority 100 ipproto tcp sport 3493 blackhole",
         "ip rule del priority 100",
         besides={("login", "media"), ("login", "truenas")},
+        # upsd lists the old connections until each upsmon, at its next poll, has noticed and logged in again
+        mended="sleep 12",
     ),
     "a flag left over": Break(
         {("killpower", "pve8", "failure")}, "pve8", "echo left > /run/nut-killpower", "rm /run/nut-killpower"
