@@ -55,7 +55,7 @@ def shutdown_picture(given: Mapping[str, Any], seen: Mapping[str, Any] | None = 
     from ..module_utils._nut.plan import data, model, picture
 
     try:
-        return picture.html(data.from_dict(given), None if seen is None else picture.read_seen(seen))
+        return picture.draw_page(data.plan_from_dict(given), None if seen is None else picture.read_observed(seen))
     except model.PlanError as error:
         raise AnsibleFilterError(f"shutdown_picture: {error}") from None
 

@@ -502,7 +502,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._options import subopt
 def spec() -> dict[str, Any]:
     """Return what Ansible checks the options by."""
     kinds = list(dict.fromkeys(kind for kinds in model.KINDS.values() for kind in kinds))
-    machine = suboptions_of(model.Machine, without_default=["shutdown_limit"])
+    machine = suboptions_of(model.PlanMachine, without_default=["shutdown_limit"])
     machine["role"]["choices"], machine["kind"]["choices"] = list(model.KINDS), kinds
     # upsd may know what is not given
     asked = [field.name for field in fields(model.Supply) if field.name != "name"]
@@ -533,10 +533,10 @@ def spec() -> dict[str, Any]:
 def main() -> None:
     module = Module(argument_spec=spec(), supports_check_mode=True)
     try:
-        plan, asked = observe.plan_here(module.params, runner(module))
+        plan, asked = observe.plan_for_host(module.params, runner(module))
     except (model.PlanError, UpsdFailure, GuestsError) as error:
         module.fail_json(msg=str(error))
-    kept = data.to_dict(plan)
+    kept = data.plan_to_dict(plan)
     result = {name: kept[name] for name in ("holds", "feasible", "guests", "ha")}
     result.update(asked=asked, plan=kept, msg=draw_table(plan))
     if {"none": True, "expected": plan.feasible, "limits": plan.holds}[module.params["enforce"]] is False:

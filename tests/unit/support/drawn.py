@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import drawing
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
-    Machine,
     Plan,
+    PlanMachine,
     StagePlan,
     Supply,
     Timing,
@@ -17,22 +17,24 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
 
 MACHINES = (
-    Machine("pve", "primary", "pve"),
-    Machine("truenas", "secondary", "truenas", shutdown_time=60),
-    Machine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50),
-    Machine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",)),
-    Machine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90),
+    PlanMachine("pve", "primary", "pve"),
+    PlanMachine("truenas", "secondary", "truenas", shutdown_time=60),
+    PlanMachine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50),
+    PlanMachine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",)),
+    PlanMachine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90),
 )
 UPS = Supply(runtime=1500, runtime_low=480, offdelay=30, ondelay=60, ignorelb=True)
 STAGE = StagePlan("nas-guests", runtime=700, guests=("media",), fsd=True)
 TIMING = Timing(guests_time=120)
 
 
-def made(machines: tuple[Machine, ...] = MACHINES, ups: tuple[Supply, ...] = (UPS,), timing: Timing = TIMING) -> Plan:
+def made(
+    machines: tuple[PlanMachine, ...] = MACHINES, ups: tuple[Supply, ...] = (UPS,), timing: Timing = TIMING
+) -> Plan:
     names = {one.name for one in machines}
     return make_plan(machines, ups, timing, [STAGE] if "media" in names else [])
 
 
-def parse_drawing(one: Plan, seen: drawing.Seen | None = None) -> ET.Element:
+def parse_drawing(one: Plan, seen: drawing.ObservedTimes | None = None) -> ET.Element:
     """Read the drawing as XML, which is stricter than HTML."""
-    return ET.fromstring(drawing.draw(one, seen))  # noqa: S314 - our own
+    return ET.fromstring(drawing.draw_timeline(one, seen))  # noqa: S314 - our own

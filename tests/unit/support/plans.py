@@ -10,9 +10,9 @@ from typing import Any
 from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import usual_limit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
     Constraint,
-    Machine,
     Plan,
-    Proxmox,
+    PlanMachine,
+    ProxmoxGuests,
     StagePlan,
     Supply,
     Timing,
@@ -20,10 +20,10 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
 from hypothesis import strategies as st
 
-PVE = Machine("pve", "primary", "pve")
-NAS = Machine("truenas", "secondary", "truenas", shutdown_time=60)
-MEDIA = Machine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",), guest_id=101)
-ROUTER = Machine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90, guest_id=103)
+PVE = PlanMachine("pve", "primary", "pve")
+NAS = PlanMachine("truenas", "secondary", "truenas", shutdown_time=60)
+MEDIA = PlanMachine("media", "guest", "qm", shutdown_time=40, shutdown_limit=90, needs=("truenas",), guest_id=101)
+ROUTER = PlanMachine("router", "guest", "qm", shutdown_time=25, shutdown_limit=90, guest_id=103)
 UPS = Supply(
     runtime=3000,
     runtime_low=600,
@@ -42,19 +42,19 @@ STAGE = StagePlan("nas-guests", runtime=1000, guests=("media",), fsd=True)
 class Site:
     """What a plan is made from, to be changed piece by piece."""
 
-    machines: tuple[Machine, ...] = (PVE, NAS, MEDIA, ROUTER)
+    machines: tuple[PlanMachine, ...] = (PVE, NAS, MEDIA, ROUTER)
     supplies: tuple[Supply, ...] = (UPS,)
     timing: Timing = TIMING
     stages: tuple[StagePlan, ...] = (STAGE,)
 
-    def plan(self, proxmox: Proxmox | None = None) -> Plan:
+    def plan(self, proxmox: ProxmoxGuests | None = None) -> Plan:
         return make_plan(self.machines, self.supplies, self.timing, self.stages, proxmox)
 
     def machine(self, name: str, /, **changes: Any) -> Site:
         machines = tuple(replace(one, **changes) if one.name == name else one for one in self.machines)
         return replace(self, machines=machines)
 
-    def add(self, *machines: Machine) -> Site:
+    def add(self, *machines: PlanMachine) -> Site:
         return replace(self, machines=(*self.machines, *machines))
 
     def ups(self, **changes: Any) -> Site:
@@ -81,9 +81,9 @@ def span(made: Plan, machine: str, what: str, worst: bool = False) -> tuple[floa
     return found.at, found.until
 
 
-DOCKER = Machine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50, needs=("truenas",))
-STORE = Machine("store", "guest", "qm", shutdown_time=20, shutdown_limit=50, guest_id=110)
-CLIENT = Machine("client", "guest", "pct", shutdown_time=20, shutdown_limit=50, needs=("store",), guest_id=111)
+DOCKER = PlanMachine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50, needs=("truenas",))
+STORE = PlanMachine("store", "guest", "qm", shutdown_time=20, shutdown_limit=50, guest_id=110)
+CLIENT = PlanMachine("client", "guest", "pct", shutdown_time=20, shutdown_limit=50, needs=("store",), guest_id=111)
 LATER = StagePlan("later", runtime=900)
 OPEN = UNSTAGED.time(guests_time=None)
 
@@ -93,7 +93,7 @@ def sites(draw: st.DrawFn) -> Site:
     """Draw a site that may hold or not; near the edge, where mistakes would be."""
     seconds = st.integers(0, 90)
     secondaries = [
-        Machine(
+        PlanMachine(
             f"host{number}",
             "secondary",
             draw(st.sampled_from(["truenas", "linux"])),
@@ -104,7 +104,7 @@ def sites(draw: st.DrawFn) -> Site:
         for number in range(draw(st.integers(0, 3)))
     ]
     guests = [
-        Machine(
+        PlanMachine(
             f"guest{number}",
             "guest",
             draw(st.sampled_from(["qm", "pct"])),

@@ -16,27 +16,27 @@ from typing import Any, Callable
 
 from ..conf.upsd import IDLE_SECONDS
 from . import remedies
-from .model import GUEST, PRIMARY, SECONDARY, Constraint, Machine, StagePlan, Supply
+from .model import GUEST, PRIMARY, SECONDARY, Constraint, PlanMachine, StagePlan, Supply
 from .needed import (
     LOOKS,
     REBOOT_MARGIN,
     polls_of,
+    sum_terms,
     terms_as_expected,
     terms_at_limits,
-    total,
     waits_as_expected,
     waits_at_limits,
 )
-from .remedies import set_directive, set_variable, spell, spell_sum
+from .remedies import set_directive, set_variable, spell_number, spell_sum
 from .supplies import is_cyberpower, low_marks, notice_time, real_delays, when_charged
-from .timeline import Inputs, stage_room, stage_starts, work_out_clock
+from .timeline import PlanInputs, compute_milestones, stage_room, stage_trigger_points
 
 Needed = Mapping[str, Any]
 Judge = Callable[..., Iterator[Constraint]]
 
 
 @dataclass(frozen=True)
-class Rule:
+class ConstraintRule:
     """A kind of constraint."""
 
     judge: Judge  # takes Inputs, what is needed, and one of what it is judged of
@@ -45,20 +45,20 @@ class Rule:
     is_setting: bool  # it does not depend on how long anything takes, so that little to spare means little
 
 
-RULES: dict[str, Rule] = {}
+RULES: dict[str, ConstraintRule] = {}
 
 
-def rule(name: str, of: str = "", *, vital: bool = False, setting: bool = False) -> Callable[[Judge], Judge]:
+def constraint_rule(name: str, of: str = "", *, vital: bool = False, setting: bool = False) -> Callable[[Judge], Judge]:
     """Make a function the rule of this name."""
 
     def keep(judge: Judge) -> Judge:
-        RULES[name] = Rule(judge, of, vital, setting)
+        RULES[name] = ConstraintRule(judge, of, vital, setting)
         return judge
 
     return keep
 
 
-def judge_all(given: Inputs, needed: Needed) -> list[Constraint]:
+def check_constraints(given: PlanInputs, needed: Needed) -> list[Constraint]:
     """Return all that must be so: what fails first, then what can't be told, then the tightest."""
     found: list[Constraint] = []
     for name, each in RULES.items():
@@ -68,7 +68,7 @@ def judge_all(given: Inputs, needed: Needed) -> list[Constraint]:
                 replace(constraint, name=name, about=about or constraint.about)
                 for constraint in each.judge(given, needed, *more)
             ]
-    return sorted([*found, *given.proxmox.remarks], key=_urgency)
+    return sorted([*found, *given.proxmox.remarks], key=_sort_key)
 
 
 def is_vital(constraint: Constraint) -> bool:
@@ -81,107 +81,109 @@ def is_setting(constraint: Constraint) -> bool:
     return constraint.name in RULES and RULES[constraint.name].is_setting
 
 
-def _urgency(constraint: Constraint) -> tuple[int, bool, float]:
+def _sort_key(constraint: Constraint) -> tuple[int, bool, float]:
     rank = {False: 0, None: 1, True: 2}[constraint.holds]
     return rank, constraint.holds is False and not is_vital(constraint), constraint.slack or 0
 
 
-def _compare(have: float, need: float, words: str, remedy: str, about: str = "") -> Constraint:
+def _compared(have: float, need: float, words: str, remedy: str, about: str = "") -> Constraint:
     holds = have >= need
     return Constraint("", about, holds, have - need, have, need, words, "" if holds else remedy)
 
 
-def _unknown(need: float | None, words: str, remedy: str, about: str = "") -> Constraint:
+def _undecided(need: float | None, words: str, remedy: str, about: str = "") -> Constraint:
     return Constraint("", about, None, None, None, need, words, remedy)
 
 
 # What NUT's own files must say
 
 
-@rule("HOSTSYNC")
-def _hostsync(given: Inputs, needed: Needed) -> Iterator[Constraint]:
+@constraint_rule("HOSTSYNC")
+def _check_hostsync(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
     if given.secondaries:
         slowest = max(given.secondaries, key=lambda secondary: secondary.begin_time)
         have, need = given.timing.hostsync, slowest.begin_time
-        words = f"{slowest.name} begins to go down up to {spell(need)} s after FSD; HOSTSYNC gives {spell(have)} s"
-        yield _compare(have, need, words, set_directive("HOSTSYNC", needed["hostsync"]))
+        words = f"{slowest.name} begins to go down up to {spell_number(need)} s after FSD; HOSTSYNC gives {spell_number(have)} s"
+        yield _compared(have, need, words, set_directive("HOSTSYNC", needed["hostsync"]))
 
 
-def _poll(given: Inputs, needed: Needed, name: str) -> Iterator[Constraint]:
+def _check_poll(given: PlanInputs, needed: Needed, name: str) -> Iterator[Constraint]:
     value = polls_of(given.timing)[name]
-    words = f"upsd drops a client that is silent for {IDLE_SECONDS} s; upsmon is for {spell(value)} s"
-    yield _compare(IDLE_SECONDS - 1, value, words, f"{set_directive(name.upper(), needed[name])} or less")
+    words = f"upsd drops a client that is silent for {IDLE_SECONDS} s; upsmon is for {spell_number(value)} s"
+    yield _compared(IDLE_SECONDS - 1, value, words, f"{set_directive(name.upper(), needed[name])} or less")
 
 
 for _name in ("pollfreq", "pollfreqalert"):
-    rule(_name.upper(), setting=True)(partial(_poll, name=_name))
+    constraint_rule(_name.upper(), setting=True)(partial(_check_poll, name=_name))
 
 
-@rule("DEADTIME", setting=True)
-def _deadtime(given: Inputs, needed: Needed) -> Iterator[Constraint]:
+@constraint_rule("DEADTIME", setting=True)
+def _check_deadtime(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
     have, poll = given.timing.deadtime, given.timing.poll
     need = LOOKS * poll
-    words = f"{LOOKS} looks, {spell(poll)} s apart, are {spell(need)} s; DEADTIME gives {spell(have)} s"
-    yield _compare(have, need, words, set_directive("DEADTIME", needed["deadtime"]))
+    words = f"{LOOKS} looks, {spell_number(poll)} s apart, are {spell_number(need)} s; DEADTIME gives {spell_number(have)} s"
+    yield _compared(have, need, words, set_directive("DEADTIME", needed["deadtime"]))
 
 
-@rule("MAXAGE", setting=True)
-def _maxage(given: Inputs, needed: Needed) -> Iterator[Constraint]:
+@constraint_rule("MAXAGE", setting=True)
+def _check_maxage(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
     have, interval = given.timing.maxage, max(supply.pollinterval for supply in given.supplies)
     need = LOOKS * interval
-    words = f"{LOOKS} looks at the UPS, {spell(interval)} s apart, are {spell(need)} s; MAXAGE gives {spell(have)} s"
-    yield _compare(have, need, words, set_directive("MAXAGE", needed["maxage"], "upsd.conf"))
+    words = f"{LOOKS} looks at the UPS, {spell_number(interval)} s apart, are {spell_number(need)} s; MAXAGE gives {spell_number(have)} s"
+    yield _compared(have, need, words, set_directive("MAXAGE", needed["maxage"], "upsd.conf"))
 
 
-@rule("POWEROFF_WAIT", setting=True)
-def _poweroff_wait(given: Inputs, needed: Needed) -> Iterator[Constraint]:
+@constraint_rule("POWEROFF_WAIT", setting=True)
+def _check_poweroff_wait(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
     timing = given.timing
     if timing.poweroff_wait is not None:
         off = max(real_delays(supply, timing.release)[0] or 0 for supply in given.supplies)
         terms = [(timing.killpower, "killpower"), (off, "offdelay"), (REBOOT_MARGIN, "margin")]
-        words = f"{spell_sum(terms)}; after POWEROFF_WAIT, {spell(timing.poweroff_wait)} s, the host is rebooted"
+        words = f"{spell_sum(terms)}; after POWEROFF_WAIT, {spell_number(timing.poweroff_wait)} s, the host is rebooted"
         remedy = set_directive("POWEROFF_WAIT", needed["poweroff_wait"], "nut.conf", unit="s")
-        yield _compare(timing.poweroff_wait, total(terms), words, remedy)
+        yield _compared(timing.poweroff_wait, sum_terms(terms), words, remedy)
 
 
 # Who must be down before whom
 
 
-@rule("order", vital=True)
-def _order(given: Inputs, needed: Needed) -> Iterator[Constraint]:
+@constraint_rule("order", vital=True)
+def _check_order(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
     for secondary in given.secondaries:
         name, have = secondary.name, secondary.shutdown_limit
         terms = [(secondary.shutdown_time, "its shutdown"), (given.timing.settle, "silence")]
-        words = f"{spell_sum(terms)}; the gate waits {spell(have)} s for {name} before {given.primary.name} goes"
-        remedy = f"set nut_client_shutdown_limit of {name} to {spell(needed['limits'][name])}"
-        yield _compare(have, total(terms), words, remedy, name)
+        words = f"{spell_sum(terms)}; the gate waits {spell_number(have)} s for {name} before {given.primary.name} goes"
+        remedy = f"set nut_client_shutdown_limit of {name} to {spell_number(needed['limits'][name])}"
+        yield _compared(have, sum_terms(terms), words, remedy, name)
 
 
-@rule("guests")
-def _guests(given: Inputs, needed: Needed) -> Iterator[Constraint]:
+@constraint_rule("guests")
+def _check_guests(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
     """Whether guests_time is enough for the guests that no stage stops. What was worked out from them is."""
     proxmox, is_given = given.proxmox, given.timing.guests_time is not None
     remedy = set_variable("guests_time", needed["guests_time"])
     if proxmox.problem:
-        words = f"{proxmox.problem}; so {spell(given.guests_time)} s are counted for all guests, whatever they use"
-        yield _unknown(None, words, "mend that" if is_given else "mend that, or set nut_server_guests_time")
+        words = (
+            f"{proxmox.problem}; so {spell_number(given.guests_time)} s are counted for all guests, whatever they use"
+        )
+        yield _undecided(None, words, "mend that" if is_given else "mend that, or set nut_server_guests_time")
         return
     if not is_given and proxmox.seconds is not None:
         return
     slowest, need = max(given.unstaged, key=lambda guest: guest.shutdown_limit, default=None), proxmox.seconds or 0
     if slowest is not None and slowest.shutdown_limit >= need:
-        words, need = f"{slowest.name} may take {spell(slowest.shutdown_limit)} s", slowest.shutdown_limit
+        words, need = f"{slowest.name} may take {spell_number(slowest.shutdown_limit)} s", slowest.shutdown_limit
     elif need:
-        words = f"by their startup options the guests may take {spell(need)} s"
+        words = f"by their startup options the guests may take {spell_number(need)} s"
         remedy += f", {remedies.SHORTER_STARTUP}"
     else:
         return
-    words += f"; guests_time gives {spell(given.guests_time)} s to all that Proxmox stops"
-    yield _compare(given.guests_time, need, words, remedy)
+    words += f"; guests_time gives {spell_number(given.guests_time)} s to all that Proxmox stops"
+    yield _compared(given.guests_time, need, words, remedy)
 
 
-@rule("needs")
-def _needs(given: Inputs, needed: Needed) -> Iterator[Constraint]:
+@constraint_rule("needs")
+def _check_needs(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
     """Whether a machine is down before the one begins whose storage it uses.
 
     The primary goes last in any case. Whether a stage has the time for it is said where the stages are.
@@ -198,13 +200,17 @@ def _needs(given: Inputs, needed: Needed) -> Iterator[Constraint]:
                     f"give {user.name} a higher startup order than {owner.name} in Proxmox, and take {owner.name} "
                     "from its needs"
                 )
-                yield _unknown(None, words, remedy, user.name)
-            elif found := _wrong_order(given, needed, user, owner):
-                words = f"{user.name} uses the storage of {owner.name}, and {found[0]}: it takes up to {spell(user.shutdown_limit)} s"
-                yield _compare(0, max(user.shutdown_limit, 1), words, found[1], user.name)
+                yield _undecided(None, words, remedy, user.name)
+            elif problem := _find_wrong_order(given, needed, user, owner):
+                reason, remedy = problem
+                limit = user.shutdown_limit
+                words = f"{user.name} uses the storage of {owner.name}, and {reason}; it takes up to {spell_number(limit)} s"
+                yield _compared(0, max(limit, 1), words, remedy, user.name)
 
 
-def _wrong_order(given: Inputs, needed: Needed, user: Machine, owner: Machine) -> tuple[str, str] | None:
+def _find_wrong_order(
+    given: PlanInputs, needed: Needed, user: PlanMachine, owner: PlanMachine
+) -> tuple[str, str] | None:
     """Return why a machine is not down before the one whose storage it uses, and the remedy; None if it is."""
     staged = given.staged
     if user.role == SECONDARY:
@@ -213,7 +219,7 @@ def _wrong_order(given: Inputs, needed: Needed, user: Machine, owner: Machine) -
         )
         return "nothing makes it go first", remedy
     if user.name not in staged:
-        return "is stopped only after that", remedies.put_into_stage(given, user, owner, needed)
+        return "is stopped only after that", remedies.add_to_stage(given, user, owner, needed)
     if owner.role == GUEST and staged.get(owner.name, len(given.stages)) <= staged[user.name]:
         words = f"stage {given.stages[staged[owner.name]].name} stops that too early"
         return words, f"put {owner.name} into a later stage than {user.name}"
@@ -224,7 +230,7 @@ def _wrong_order(given: Inputs, needed: Needed, user: Machine, owner: Machine) -
 
 
 @dataclass(frozen=True)
-class _Begin:
+class _ShutdownBegin:
     """What begins the shutdown, as expected."""
 
     # what is left then; None if that is not known
@@ -234,40 +240,40 @@ class _Begin:
     words: str
 
 
-def _begin(given: Inputs, supply: Supply) -> _Begin:
+def _expected_begin(given: PlanInputs, supply: Supply) -> _ShutdownBegin:
     """Return what begins the shutdown of a charged battery: it is low, or a stage asks for FSD before that."""
     full, mark = when_charged(supply), low_marks(when_charged(supply))[0]
     words = f"when {supply.name} says that its battery is low is not known"
     if mark is not None:
-        words = f"{supply.name} says with {spell(mark)} s left that it is low"
-    found = _Begin(mark, notice_time(supply, given.timing.release) / 2, words)
+        words = f"{supply.name} says with {spell_number(mark)} s left that it is low"
+    found = _ShutdownBegin(mark, notice_time(supply, given.timing.release) / 2, words)
     for stage in given.stages:
         taken = given.stage_takes(stage, worst=False)
-        left = max((early - late / 2 - taken for early, late in stage_starts(given, stage, full)), default=None)
+        left = max((early - late / 2 - taken for early, late in stage_trigger_points(given, stage, full)), default=None)
         if stage.fsd and left is not None and left > (found.left or 0) - found.noticed:
-            found = _Begin(left, 0, f"stage {stage.name} asks for FSD with {spell(left)} s left")
+            found = _ShutdownBegin(left, 0, f"stage {stage.name} asks for FSD with {spell_number(left)} s left")
     return found
 
 
-@rule("as expected", "supplies", vital=True)
-def _as_expected(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
+@constraint_rule("as expected", "supplies", vital=True)
+def _check_as_expected(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
     """Whether the last machine is off before the battery is empty, if nothing takes longer than it usually does."""
-    name, full, begin = supply.name, when_charged(supply).runtime, _begin(given, supply)
+    name, full, begin = supply.name, when_charged(supply).runtime, _expected_begin(given, supply)
     terms = terms_as_expected(given, begin.noticed)
-    need = total(terms)
-    lasts = f"how long {name} lasts is not known" if full is None else f"charged, {name} lasts {spell(full)} s"
+    need = sum_terms(terms)
+    lasts = f"how long {name} lasts is not known" if full is None else f"charged, {name} lasts {spell_number(full)} s"
     words = f"{spell_sum(terms)} pass as expected until all are off; {begin.words}; {lasts}"
     known = [value for value in (begin.left, full) if value is not None]
     earlier = remedies.earlier_mark(given, supply, needed)
     if len(known) == 2 or (known and known[0] < need):
         remedy = remedies.larger_battery(need) if full is not None and full < need else earlier
-        yield _compare(min(known), need, words, remedy)
+        yield _compared(min(known), need, words, remedy)
     else:
-        yield _unknown(need, words, earlier if begin.left is None else remedies.measure_runtime(name))
+        yield _undecided(need, words, earlier if begin.left is None else remedies.measure_runtime(name))
 
 
-@rule("low battery", "supplies")
-def _low_battery(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
+@constraint_rule("low battery", "supplies")
+def _check_low_battery(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
     name, have = supply.name, low_marks(supply)[0]
     terms = terms_at_limits(given, supply)
     words, remedy = (
@@ -275,72 +281,72 @@ def _low_battery(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Cons
         remedies.earlier_mark(given, supply, needed),
     )
     if have is None:
-        yield _unknown(total(terms), f"{words} when {name} says so is not known", remedy)
+        yield _undecided(sum_terms(terms), f"{words} when {name} says so is not known", remedy)
     else:
         by = "NUT decides that" if supply.ignorelb else "it decides that itself"
-        words = f"{words} {name} says so with {spell(have)} s left ({by})"
-        yield _compare(have, total(terms), words, remedy)
+        words = f"{words} {name} says so with {spell_number(have)} s left ({by})"
+        yield _compared(have, sum_terms(terms), words, remedy)
 
 
-@rule("battery", "supplies")
-def _battery(given: Inputs, _needed: Needed, supply: Supply) -> Iterator[Constraint]:
+@constraint_rule("battery", "supplies")
+def _check_battery(given: PlanInputs, _needed: Needed, supply: Supply) -> Iterator[Constraint]:
     name, have = supply.name, supply.runtime
-    need = total(terms_at_limits(given, supply))
-    words = f"{spell(need)} s are needed;"
+    need = sum_terms(terms_at_limits(given, supply))
+    words = f"{spell_number(need)} s are needed;"
     if have is None:
         words = f"{words} how long the battery of {name} lasts is not known"
-        yield _unknown(need, words, remedies.measure_runtime(name))
+        yield _undecided(need, words, remedies.measure_runtime(name))
         return
-    partly = f", at {spell(supply.charge)} % charge" if supply.charge is not None and supply.charge < 100 else ""
+    partly = f", at {spell_number(supply.charge)} % charge" if supply.charge is not None and supply.charge < 100 else ""
     remedy = f"{'when it is charged, plan again; else ' if partly else ''}{remedies.larger_battery(need)}"
-    yield _compare(have, need, f"{words} the battery of {name} lasts {spell(have)} s{partly}", remedy)
+    yield _compared(have, need, f"{words} the battery of {name} lasts {spell_number(have)} s{partly}", remedy)
 
 
 # Whether the gate waits as long as it should: it ends when a UPS has no more than `reserve` left and the usual times are over, or at
 # any time no more than `least`
 
 
-@rule("reserve", "supplies")
-def _reserve(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
+@constraint_rule("reserve", "supplies")
+def _check_reserve(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
     reserve, have = given.timing.reserve, low_marks(supply)[0]
     if not given.secondaries or reserve is None or have is None:
         return
     have = have if supply.runtime is None else min(have, supply.runtime)
     waits = waits_at_limits(given, supply)
-    need = total(waits) + reserve
+    need = sum_terms(waits) + reserve
     words = (
         f"{spell_sum([*waits, (reserve, 'reserve')])} must be left when the battery is low, or at the limits the gate ends before the "
-        f"machines are down; {supply.name} says so with {spell(have)} s left"
+        f"machines are down; {supply.name} says so with {spell_number(have)} s left"
     )
     remedy = remedies.earlier_mark(given, supply, needed)
     if reserve > needed["reserve"]:
         is_enough = have >= need - reserve + needed["reserve"]
         remedy = set_variable("gate.reserve", needed["reserve"]) + ("" if is_enough else f", and {remedy}")
-    yield _compare(have, need, words, remedy)
+    yield _compared(have, need, words, remedy)
 
 
-@rule("least", "supplies", vital=True)
-def _least(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
-    timing, begin, full = given.timing, _begin(given, supply), when_charged(supply).runtime
+@constraint_rule("least", "supplies", vital=True)
+def _check_least(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
+    timing, begin, full = given.timing, _expected_begin(given, supply), when_charged(supply).runtime
     kept = [value for value in (timing.reserve, timing.least) if value is not None]
     if not given.secondaries or not kept or begin.left is None:
         return
     least, name = min(kept), "least" if timing.least is not None else "reserve"
     have = begin.left if full is None else min(begin.left, full)
-    terms = [*waits_as_expected(work_out_clock(given, worst=False), begin.noticed), (least, name)]
+    terms = [*waits_as_expected(compute_milestones(given, worst=False), begin.noticed), (least, name)]
     words = f"{spell_sum(terms)}, or the gate ends before the machines are down as expected; {begin.words}"
     remedy = remedies.earlier_mark(given, supply, needed)
     if least > needed["least"]:
         key = "reserve" if name == "reserve" else "reserve_minimum"
         remedy = f"{set_variable(f'gate.{key}', needed['least'])}, or {remedy}"
-    yield _compare(have, total(terms), words, remedy)
+    yield _compared(have, sum_terms(terms), words, remedy)
 
 
 # When the UPS cuts the power, and when it gives it again
 
 
-@rule("offdelay", "supplies", setting=True)
-def _offdelay(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
+@constraint_rule("offdelay", "supplies", setting=True)
+def _check_offdelay(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
     name, killpower = supply.name, given.timing.killpower
     off, on = real_delays(supply, given.timing.release)
     both = remedies.set_delays(supply, offdelay=needed["offdelay"][name], ondelay=needed["ondelay"][name])
@@ -348,24 +354,29 @@ def _offdelay(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Constra
         words = (
             f"when {name} cuts the power and gives it again is not known: driver {supply.driver} has no known default"
         )
-        yield _unknown(killpower, words, both)
+        yield _undecided(killpower, words, both)
         return
-    words = f"the host may need {spell(killpower)} s from the order to cut; {name} cuts after {spell(off)} s"
+    words = (
+        f"the host may need {spell_number(killpower)} s from the order to cut; {name} cuts after {spell_number(off)} s"
+    )
     is_kept = needed["ondelay"][name] == on
     remedy = remedies.set_delays(supply, offdelay=needed["offdelay"][name]) if is_kept else both
-    yield _compare(off, killpower, words + _rounding(supply, off), remedy)
+    yield _compared(off, killpower, words + _explain_rounding(supply, off), remedy)
 
 
-@rule("ondelay", "supplies", setting=True)
-def _ondelay(given: Inputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
+@constraint_rule("ondelay", "supplies", setting=True)
+def _check_ondelay(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
     off, on = real_delays(supply, given.timing.release)
     if off is not None and on is not None:
-        words = f"{supply.name} cuts {spell(off)} s after the order, and gives power again after {spell(on)} s, which must be later"
+        words = (
+            f"{supply.name} cuts the power {spell_number(off)} s after the order and restores it after {spell_number(on)} s, "
+            "which must be later"
+        )
         remedy = remedies.set_delays(supply, ondelay=needed["ondelay"][supply.name])
-        yield _compare(on, off + 1, words + _rounding(supply, off), remedy)
+        yield _compared(on, off + 1, words + _explain_rounding(supply, off), remedy)
 
 
-def _rounding(supply: Supply, off: float) -> str:
+def _explain_rounding(supply: Supply, off: float) -> str:
     if not is_cyberpower(supply):
         return ""
     return f" (CyberPower counts whole minutes{', and so cuts at once' if not off else ''})"
@@ -374,15 +385,15 @@ def _rounding(supply: Supply, off: float) -> str:
 # The stages, and high availability
 
 
-@rule("stage", "stages")
-def _stage(given: Inputs, needed: Needed, stage: StagePlan) -> Iterator[Constraint]:
+@constraint_rule("stage", "stages")
+def _check_stage(given: PlanInputs, needed: Needed, stage: StagePlan) -> Iterator[Constraint]:
     """Whether the guests of a stage are down before the battery is low."""
     rooms = [(stage_room(given, stage, supply), supply) for supply in given.supplies]
     known = [(room, supply) for room, supply in rooms if room is not None]
     trigger, remedy = remedies.spell_trigger(stage), remedies.set_stage_runtime(given, stage, needed)
     if len(known) < len(rooms):
         words = f"stage {stage.name} starts at {trigger}; how long before low battery that is, is not known"
-        yield _unknown(None, words, f"{remedy}, and find out what is not known below")
+        yield _undecided(None, words, f"{remedy}, and find out what is not known below")
         return
     room, supply = min(known, key=lambda pair: pair[0].seconds)
     terms = [
@@ -390,14 +401,14 @@ def _stage(given: Inputs, needed: Needed, stage: StagePlan) -> Iterator[Constrai
         (room.late, "until it is noticed"),
         (given.stage_takes(stage, worst=True), "its guests"),
     ]
-    words = f"{spell_sum(terms)}; the stage ({trigger}) starts with {spell(room.early)} s left"
+    words = f"{spell_sum(terms)}; the stage ({trigger}) starts with {spell_number(room.early)} s left"
     if stage.guests:
         words += f", and stops {', '.join(stage.guests)} before FSD"
-    yield _compare(room.early, total(terms), words, remedy)
+    yield _compared(room.early, sum_terms(terms), words, remedy)
 
 
-@rule("HA", vital=True)
-def _ha(given: Inputs, _needed: Needed) -> Iterator[Constraint]:
+@constraint_rule("HA", vital=True)
+def _check_ha(given: PlanInputs, _needed: Needed) -> Iterator[Constraint]:
     """Whether HA leaves its guests where they are."""
     proxmox = given.proxmox
     if proxmox.ha:

@@ -20,14 +20,14 @@ from .text import spell_verdict
 MOST_ROWS = 1000
 
 
-def to_dict(plan: Plan) -> dict[str, Any]:
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
     """Return a plan as data, with its verdict."""
     data: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
     return {**data, "verdict": spell_verdict(plan)}
 
 
-def from_dict(data: Mapping[str, Any]) -> Plan:
-    """Return the plan of which to_dict() has made this. It may come from a host that answers anything. Raises PlanError."""
+def plan_from_dict(data: Mapping[str, Any]) -> Plan:
+    """Return the plan that plan_to_dict() made DATA from. DATA may come from a host that answers anything. Raises PlanError."""
     try:
         if not isinstance(data, Mapping):
             raise records.RecordError("it is no dictionary")

@@ -49,7 +49,7 @@ class PlanError(ValueError):
 
 
 @dataclass(frozen=True)
-class Machine:
+class PlanMachine:
     """A machine on the UPS, or a guest of the primary. Of the primary only the name counts: its times are in Timing."""
 
     name: str
@@ -131,7 +131,7 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Event:
+class PlanEvent:
     """What a machine does from ``at`` until ``until``."""
 
     at: float
@@ -171,7 +171,7 @@ class PlannedGuest:
 
 
 @dataclass(frozen=True)
-class Proxmox:
+class ProxmoxGuests:
     """What Proxmox VE on the primary says of its guests; placement.py finds it out."""
 
     seconds: float | None = None  # how long it takes to stop those that no stage stops: at most, and as a rule
@@ -189,13 +189,13 @@ class Proxmox:
 class Plan:
     """A plan. planner.py makes it, and tells when one holds and when it is feasible."""
 
-    events: tuple[Event, ...]  # as expected, and at the limits; in the order of time
-    worst: tuple[Event, ...]
+    events: tuple[PlanEvent, ...]  # as expected, and at the limits; in the order of time
+    worst: tuple[PlanEvent, ...]
     needed: Mapping[str, float | Mapping[str, float]]  # what the settings must be at least, or at most; see needed.py
     # those that fail first, and of these the ones for which it is not feasible; then what can't be told, then the tightest
     constraints: tuple[Constraint, ...]
     holds: bool | None  # at the limits; None if that can't be told
-    machines: tuple[Machine, ...] = ()
+    machines: tuple[PlanMachine, ...] = ()
     supplies: tuple[Supply, ...] = ()
     stages: tuple[StagePlan, ...] = ()
     feasible: bool | None = None  # as expected; None if that can't be told
@@ -203,7 +203,7 @@ class Plan:
     ha: tuple[str, ...] = ()  # as Proxmox has it
 
     @property
-    def primary(self) -> Machine:
+    def primary(self) -> PlanMachine:
         """Return the one machine that has the UPS."""
         return next(machine for machine in self.machines if machine.role == PRIMARY)
 

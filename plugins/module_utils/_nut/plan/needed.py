@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..conf.upsd import IDLE_SECONDS
-from .model import GUEST, LEAST_HOSTSYNC, Machine, Supply, Timing
+from .model import GUEST, LEAST_HOSTSYNC, PlanMachine, Supply, Timing
 from .supplies import CPS_STEP, DELAYS, is_cyberpower, low_marks, notice_time, reading_age, real_delays
-from .timeline import LOOK, Clock, Inputs, stage_delays, work_out_clock
+from .timeline import LOOK, Milestones, PlanInputs, compute_milestones, stage_delays
 
 # FINALDELAY is a floor under the gate.
 LEAST_FINALDELAY = 2
@@ -30,12 +30,12 @@ LEAST_LEFT = 30
 Terms = list[tuple[float, str]]
 
 
-def total(terms: Iterable[tuple[float, str]]) -> float:
+def sum_terms(terms: Iterable[tuple[float, str]]) -> float:
     """Add up a sum."""
     return sum(value for value, _what in terms)
 
 
-def work_out_needs(given: Inputs) -> dict[str, Any]:
+def compute_needed(given: PlanInputs) -> dict[str, Any]:
     """Return what the settings must be: at least, or at most; longer and shorter ones will do as well."""
     timing = given.timing
     begin = max((secondary.begin_time for secondary in given.secondaries), default=0)
@@ -56,7 +56,7 @@ def work_out_needs(given: Inputs) -> dict[str, Any]:
             guests_time=guests,
         ),
     )
-    lowest = [total(terms_at_limits(mended, supply)) for supply in mended.supplies]
+    lowest = [sum_terms(terms_at_limits(mended, supply)) for supply in mended.supplies]
     delays = {supply.name: _delays_needed(supply, timing) for supply in given.supplies}
     off, on = ({name: pair[place] for name, pair in delays.items()} for place in (0, 1))
     return {
@@ -69,7 +69,7 @@ def work_out_needs(given: Inputs) -> dict[str, Any]:
         "runtime_low": math.ceil(max(lowest)),
         "longest": math.ceil(mended.slowest_limit + LOOK),
         # what the primary wants from its own poweroff on; and that without guests, and without anything kept back
-        "reserve": math.ceil(total(_reserve(mended))),
+        "reserve": math.ceil(sum_terms(_reserve_terms(mended))),
         "least": math.ceil(max(LEAST_LEFT, timing.own_shutdown + timing.killpower)),
         "poweroff_wait": math.ceil(timing.killpower + max(off.values()) + REBOOT_MARGIN),
         # these by machine
@@ -86,7 +86,7 @@ def polls_of(timing: Timing) -> dict[str, float]:
     return {"pollfreq": timing.pollfreq, "pollfreqalert": timing.pollfreqalert}
 
 
-def _limit_needed(secondary: Machine, timing: Timing) -> float:
+def _limit_needed(secondary: PlanMachine, timing: Timing) -> float:
     return max(secondary.shutdown_limit, math.ceil(secondary.shutdown_time + timing.settle))
 
 
@@ -102,7 +102,7 @@ def _delays_needed(supply: Supply, timing: Timing) -> tuple[float, float]:
     return off, on
 
 
-def stage_runtime_needed(given: Inputs, seconds: float, runtime_low: float) -> int:
+def needed_stage_runtime(given: PlanInputs, seconds: float, runtime_low: float) -> int:
     """Return with how much left a stage must begin whose guests take so long."""
     marks = [runtime_low, *(low_marks(supply)[1] or 0 for supply in given.supplies)]
     late = max(stage_delays(given.timing, supply)[1] for supply in given.supplies)
@@ -112,12 +112,12 @@ def stage_runtime_needed(given: Inputs, seconds: float, runtime_low: float) -> i
 # At the limits
 
 
-def terms_at_limits(given: Inputs, supply: Supply) -> Terms:
+def terms_at_limits(given: PlanInputs, supply: Supply) -> Terms:
     """Return what the battery must last from its low mark on."""
-    return [*waits_at_limits(given, supply), *_reserve(given)]
+    return [*waits_at_limits(given, supply), *_reserve_terms(given)]
 
 
-def waits_at_limits(given: Inputs, supply: Supply) -> Terms:
+def waits_at_limits(given: PlanInputs, supply: Supply) -> Terms:
     """Return what passes at most from the low mark until the gate is over."""
     timing = given.timing
     return [
@@ -130,7 +130,7 @@ def waits_at_limits(given: Inputs, supply: Supply) -> Terms:
     ]
 
 
-def _reserve(given: Inputs) -> Terms:
+def _reserve_terms(given: PlanInputs) -> Terms:
     """Return what the primary needs from its poweroff on. The time left that the gate sees may be old."""
     timing = given.timing
     return [
@@ -145,9 +145,9 @@ def _reserve(given: Inputs) -> Terms:
 # As expected
 
 
-def terms_as_expected(given: Inputs, noticed: float) -> Terms:
+def terms_as_expected(given: PlanInputs, noticed: float) -> Terms:
     """Return what passes as expected from the low mark until all are off; NOTICED seconds until upsd says so."""
-    clock = work_out_clock(given, worst=False)
+    clock = compute_milestones(given, worst=False)
     return [
         *waits_as_expected(clock, noticed),
         (clock.stopped - clock.poweroff, "guests"),
@@ -157,7 +157,7 @@ def terms_as_expected(given: Inputs, noticed: float) -> Terms:
     ]
 
 
-def waits_as_expected(clock: Clock, noticed: float) -> Terms:
+def waits_as_expected(clock: Milestones, noticed: float) -> Terms:
     """Return what passes as expected from the low mark until the gate is over."""
     return [
         (noticed, "until upsd says so"),

@@ -19,8 +19,8 @@ from ..net.errors import UpsdFailure
 from ..proxmox.guests import IDS, GuestsError
 from ..proxmox.selection import Selector
 from . import placement
-from .model import GUEST, Machine, Plan, PlanError, Proxmox, StagePlan, Supply, Timing
-from .placement import Placed
+from .model import GUEST, Plan, PlanError, PlanMachine, ProxmoxGuests, StagePlan, Supply, Timing
+from .placement import GuestPlacement
 from .planner import make_plan
 
 # which member of a Supply upsd says where
@@ -41,12 +41,12 @@ FLAG = "driver.flag.ignorelb"
 STAGE = tuple(member.name for member in fields(StagePlan) if member.name != "guests")
 
 
-def plan_here(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> tuple[Plan, bool]:
+def plan_for_host(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> tuple[Plan, bool]:
     """Make a plan from the options of the module shutdown_plan, and return it with whether upsd knows all its UPSes.
 
     Raises PlanError; and UpsdFailure and GuestsError, if upsd and Proxmox must answer.
     """
-    supplies, timing, is_asked = options["supplies"], _given(options["timing"]), False
+    supplies, timing, is_asked = options["supplies"], _without_unset(options["timing"]), False
     if options["ask"]:
         is_asked, release, said = _ask_upsd(options, [supply["name"] for supply in supplies])
         supplies = [fill_supply(supply, said.get(supply["name"].lower(), {})) for supply in supplies]
@@ -54,13 +54,13 @@ def plan_here(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> t
             timing.setdefault("release", release)
     machines = tuple(_read_machine(machine) for machine in options["machines"])
     stages = [read_stage(stage, machines) for stage in options["stages"]]
-    placed = Placed(machines, tuple(stage for stage, _selector in stages), Proxmox())
+    placed = GuestPlacement(machines, tuple(stage for stage, _selector in stages), ProxmoxGuests())
     if options["guests"]:
         selectors = {stage.name: selector for stage, selector in stages}
-        placed = _find_guests(placed, selectors, run, root, options["must_answer"])
+        placed = _place_guests(placed, selectors, run, root, options["must_answer"])
     plan = make_plan(
         placed.machines,
-        [Supply(**_given(supply)) for supply in supplies],
+        [Supply(**_without_unset(supply)) for supply in supplies],
         Timing(**timing),
         placed.stages,
         placed.proxmox,
@@ -68,18 +68,18 @@ def plan_here(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> t
     return plan, is_asked
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+def _without_unset(options: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what was not given, so that the default counts."""
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items() if value is not None
     }
 
 
-def _read_machine(options: Mapping[str, Any]) -> Machine:
-    return Machine(**{"shutdown_limit": usual_limit(options["shutdown_time"]), **_given(options)})
+def _read_machine(options: Mapping[str, Any]) -> PlanMachine:
+    return PlanMachine(**{"shutdown_limit": usual_limit(options["shutdown_time"]), **_without_unset(options)})
 
 
-def read_stage(options: Mapping[str, Any], machines: Sequence[Machine]) -> tuple[StagePlan, Selector]:
+def read_stage(options: Mapping[str, Any], machines: Sequence[PlanMachine]) -> tuple[StagePlan, Selector]:
     """Return a stage, and by what it chooses guests. One that is a machine with its number needs no choice. Raises PlanError."""
     names = {machine.name for machine in machines}
     listed = [
@@ -139,14 +139,16 @@ def fill_supply(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[
     return supply
 
 
-def _find_guests(given: Placed, selectors: Mapping[str, Selector], run: Run, root: Path, must_answer: bool) -> Placed:
+def _place_guests(
+    given: GuestPlacement, selectors: Mapping[str, Selector], run: Run, root: Path, must_answer: bool
+) -> GuestPlacement:
     """Return the machines and stages with the guests of this host. Raises PlanError, and GuestsError if they must be read."""
-    selectors = {name: placement.addressed(selector, given.machines) for name, selector in selectors.items()}
+    selectors = {name: placement.with_addresses(selector, given.machines) for name, selector in selectors.items()}
     try:
-        host = placement.look(run, root)
+        host = placement.observe_host(run, root)
     except GuestsError as error:
         if must_answer:
             raise
-        return Placed(given.machines, given.stages, Proxmox(problem=str(error)))
-    resolve = placement.resolver(given.machines, selectors.values(), host)
-    return placement.place(given.machines, given.stages, selectors, host, resolve)
+        return GuestPlacement(given.machines, given.stages, ProxmoxGuests(problem=str(error)))
+    resolve = placement.look_up_names(given.machines, selectors.values(), host)
+    return placement.place_guests(given.machines, given.stages, selectors, host, resolve)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from ..base import records
 from . import model
-from .drawing import Seen, clock, draw, escape, shorten
+from .drawing import ObservedTimes, draw_timeline, escape_text, shorten_name, spell_clock
 from .model import SECONDARY, Constraint, Plan, PlanError
-from .text import spell_needs, spell_reason, spell_verdict, stopper_of, title_of
+from .text import spell_needs, spell_reason, spell_stopper, spell_title, spell_verdict
 
 # What a browser may load and run for this page: its own style, and nothing else. All is escaped; this is the second wall.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -80,7 +80,7 @@ _VERDICTS: dict[bool | None, tuple[str, str, str]] = {
     False: ("no", "\u2717", "fails"),
     None: ("open", "?", "unknown"),
 }
-_NEEDED = {
+_NEEDED_LABELS = {
     "hostsync": "HOSTSYNC",
     "finaldelay": "FINALDELAY",
     "deadtime": "DEADTIME, at least",
@@ -99,7 +99,7 @@ _NEEDED = {
     "ondelay": "ondelay",
 }
 _KINDS = {"qm": "virtual machine", "pct": "container"}
-_KEY = (
+_LEGEND = (
     ("background:var(--up)", "runs, or waits"),
     ("background:var(--gate)", "the gate waits until the others are down"),
     ("background:var(--go)", "goes down"),
@@ -107,10 +107,10 @@ _KEY = (
     ("background:linear-gradient(var(--down),var(--down)) center/100% 3px no-repeat", "down"),
     ("border:1.5px dashed var(--limit)", "may take until here"),
 )
-_KEY_SEEN = (("background:var(--seen-up)", "seen: ran"), ("background:var(--seen)", "seen: went down"))
+_LEGEND_OBSERVED = (("background:var(--seen-up)", "seen: ran"), ("background:var(--seen)", "seen: went down"))
 
 
-def html(plan: Plan, seen: Seen | None = None) -> str:
+def draw_page(plan: Plan, seen: ObservedTimes | None = None) -> str:
     """Return the page. seen: machine -> when it began to go down, and when it was down, in s from the trigger; None: not seen."""
     kind, sign, _unused = _VERDICTS[plan.holds]
     subject = "The shutdown, planned and seen" if seen is not None else "The shutdown, as planned"
@@ -122,94 +122,94 @@ def html(plan: Plan, seen: Seen | None = None) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{subject}</title><style>{_STYLE}</style></head><body><main>",
             f"<h1>{subject}</h1>",
-            f'<div class="verdict {kind}"><b aria-hidden="true">{sign}</b><span>{escape(spell_verdict(plan))}</span></div>',
-            _tiles(plan),
+            f'<div class="verdict {kind}"><b aria-hidden="true">{sign}</b><span>{escape_text(spell_verdict(plan))}</span></div>',
+            _draw_tiles(plan),
             "<section><h2>Who goes down when</h2>",
             "<p>Minutes and seconds from the trigger: the moment at which the battery is low, or a stage asks for the shutdown.</p>",
-            f'<div class="wide">{draw(plan, seen)}</div>',
-            _key([*_KEY, *(_KEY_SEEN if seen is not None else ())]),
+            f'<div class="wide">{draw_timeline(plan, seen)}</div>',
+            _draw_legend([*_LEGEND, *(_LEGEND_OBSERVED if seen is not None else ())]),
             "</section>",
             "<section><h2>What must be so</h2><p>The tightest first. To spare is what is left of each before it fails.</p>",
-            _table(plan.constraints),
+            _draw_constraints(plan.constraints),
             "</section>",
-            *_guests(plan),
+            *_draw_guests(plan),
             "<section><h2>What the settings must be</h2><p>Seconds.</p>",
-            _needed(plan),
+            _draw_needed(plan),
             "</section></main></body></html>",
             "",
         ]
     )
 
 
-def read_seen(data: object) -> dict[str, tuple[float | None, float | None]]:
-    """Return what was seen of a shutdown, as html() takes it, from what a host has sent. Raises PlanError."""
+def read_observed(data: object) -> dict[str, tuple[float | None, float | None]]:
+    """Return the observed times of a shutdown, as draw_page() takes them, from what a host has sent. Raises PlanError."""
     try:
-        return dict(records.build_record(_SeenRecord, {"seen": data}, "what was seen").seen)
+        return dict(records.build_record(_ObservedRecord, {"seen": data}, "what was seen").seen)
     except records.RecordError as error:
         raise PlanError(str(error)) from None
 
 
 @dataclass(frozen=True)
-class _SeenRecord:
+class _ObservedRecord:
     seen: Mapping[str, tuple[float | None, float | None]]
 
 
 # --- the figures above the timeline
 
 
-def _tiles(plan: Plan) -> str:
+def _draw_tiles(plan: Plan) -> str:
     def tile(name: str, value: str, below: str) -> str:
-        return f"<div><span>{escape(name)}</span><strong>{escape(value)}</strong><span>{escape(below)}</span></div>"
+        return f"<div><span>{escape_text(name)}</span><strong>{escape_text(value)}</strong><span>{escape_text(below)}</span></div>"
 
     def moment(name: str, what: str, machine: str = "") -> str:
         at, latest = (plan.at(what, machine, worst=worst) or 0 for worst in (False, True))
-        return tile(name, clock(at), f"at the latest {clock(latest)}")
+        return tile(name, spell_clock(at), f"at the latest {spell_clock(latest)}")
 
     secondaries = [machine.name for machine in plan.machines if machine.role == SECONDARY]
     ends = [(event.until, event.machine) for event in plan.events if event.what == model.GOES]
     last = max((end for end in ends if end[1] in secondaries), default=None)
     primary = plan.primary.name
-    tiles = [] if last is None else [moment(f"{shorten(last[1])} is down", model.GOES, last[1])]
-    tiles.append(moment(f"{shorten(primary)} powers off", model.POWEROFF))
-    tiles.append(moment(f"{shorten(primary)} is off", model.KILLS, primary))
+    tiles = [] if last is None else [moment(f"{shorten_name(last[1])} is down", model.GOES, last[1])]
+    tiles.append(moment(f"{shorten_name(primary)} powers off", model.POWEROFF))
+    tiles.append(moment(f"{shorten_name(primary)} is off", model.KILLS, primary))
     cut, latest = (max(event.at for event in events if event.what == model.CUT) for events in (plan.events, plan.worst))
-    tiles.append(tile("the UPS cuts the power", clock(cut), f"at the latest {clock(latest)}"))
+    tiles.append(tile("the UPS cuts the power", spell_clock(cut), f"at the latest {spell_clock(latest)}"))
     empty = min((event.at for event in plan.worst if event.what == model.EMPTY), default=None)
     if empty is None:
         tiles.append(tile("the battery lasts", "?", "not known: see below"))
     else:
         spare = empty - (plan.at(model.KILLS, primary, worst=True) or 0)
-        said = f"{clock(abs(spare))} {'to spare' if spare >= 0 else 'too short'}, at worst"
-        tiles.append(tile("the battery lasts", clock(empty), said))
+        said = f"{spell_clock(abs(spare))} {'to spare' if spare >= 0 else 'too short'}, at worst"
+        tiles.append(tile("the battery lasts", spell_clock(empty), said))
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
 # --- below the timeline
 
 
-def _key(entries: Iterable[tuple[str, str]]) -> str:
+def _draw_legend(entries: Iterable[tuple[str, str]]) -> str:
     return (
         '<div class="key">'
-        + "".join(f'<span><i style="{look}"></i>{escape(said)}</span>' for look, said in entries)
+        + "".join(f'<span><i style="{look}"></i>{escape_text(said)}</span>' for look, said in entries)
         + "</div>"
     )
 
 
-def _table(constraints: Iterable[Constraint]) -> str:
+def _draw_constraints(constraints: Iterable[Constraint]) -> str:
     rows = []
     for constraint in constraints:
         kind, _sign, said = _VERDICTS[constraint.holds]
-        remedy = escape(constraint.remedy[:1].upper() + constraint.remedy[1:])
+        remedy = escape_text(constraint.remedy[:1].upper() + constraint.remedy[1:])
         remedy = f'<div class="remedy {kind}">{remedy}</div>' if remedy else ""
         rows.append(
-            f'<tr><td class="pill"><span class="{kind}">{said}</span></td><td class="what">{escape(title_of(constraint))}</td>'
-            f'<td class="spare">{_spare(constraint)}</td><td class="sums">{escape(constraint.words)}{remedy}</td></tr>'
+            f'<tr><td class="pill"><span class="{kind}">{said}</span></td><td class="what">{escape_text(spell_title(constraint))}</td>'
+            f'<td class="spare">{_draw_slack(constraint)}</td><td class="sums">{escape_text(constraint.words)}{remedy}</td></tr>'
         )
     head = '<tr><th></th><th></th><th style="text-align:right;padding-right:20px">to spare</th><th>how that comes</th></tr>'
     return f'<div class="wide"><table>{head}{"".join(rows)}</table></div>'
 
 
-def _spare(constraint: Constraint) -> str:
+def _draw_slack(constraint: Constraint) -> str:
     """Show what is to spare, and how much of what there is that leaves free."""
     if constraint.slack is None:
         # some things are so, or not, and no number says by how much
@@ -221,31 +221,31 @@ def _spare(constraint: Constraint) -> str:
     return f"{sign}{abs(constraint.slack):.0f} s{meter}"
 
 
-def _guests(plan: Plan) -> list[str]:
+def _draw_guests(plan: Plan) -> list[str]:
     """Show who stops each guest of the primary; nothing if there is none."""
     if not plan.guests:
         return []
     rows = []
     for guest in plan.guests:
-        number = f'<div class="sums">{escape(_KINDS[guest.kind])} {guest.id}</div>' if guest.id is not None else ""
+        number = f'<div class="sums">{escape_text(_KINDS[guest.kind])} {guest.id}</div>' if guest.id is not None else ""
         rows.append(
-            f'<tr><td class="what">{escape(guest.machine)}{number}</td><td class="by">{escape(stopper_of(plan, guest))}</td>'
-            f'<td class="spare">{guest.seconds:.0f} s</td><td class="sums">{escape(spell_reason(guest))}</td></tr>'
+            f'<tr><td class="what">{escape_text(guest.machine)}{number}</td><td class="by">{escape_text(spell_stopper(plan, guest))}</td>'
+            f'<td class="spare">{guest.seconds:.0f} s</td><td class="sums">{escape_text(spell_reason(guest))}</td></tr>'
         )
     head = '<tr><th></th><th>stopped by</th><th style="text-align:right;padding-right:20px">has</th><th>why</th></tr>'
     said = (
         f"A stage stops its guests before the battery is low; {plan.primary.name} stops the others when it goes down."
     )
     return [
-        f"<section><h2>Who stops which guest</h2><p>{escape(said)}</p>",
+        f"<section><h2>Who stops which guest</h2><p>{escape_text(said)}</p>",
         f'<div class="wide"><table>{head}{"".join(rows)}</table></div>',
         "</section>",
     ]
 
 
-def _needed(plan: Plan) -> str:
+def _draw_needed(plan: Plan) -> str:
     rows = [
-        f"<div><dt>{escape(_NEEDED.get(name, name))}</dt><dd>{escape(spell_needs(value))}</dd></div>"
+        f"<div><dt>{escape_text(_NEEDED_LABELS.get(name, name))}</dt><dd>{escape_text(spell_needs(value))}</dd></div>"
         for name, value in plan.needed.items()
         if value != {}
     ]

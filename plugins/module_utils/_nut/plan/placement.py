@@ -4,7 +4,7 @@
 
 """The guests of a Proxmox VE host as machines of a plan: which stage stops each, whose storage it uses, how long the rest takes.
 
-look() reads the host. place() is a function of what was read.
+observe_host() reads the host. place_guests() is a pure function of what was read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..proxmox import control, guests, selection
 from ..proxmox.guests import Guest
 from ..proxmox.selection import Here, Selector
 from ..proxmox.turns import longest_stop, read_workers, take_turns
-from .model import GUEST, SECONDARY, Constraint, Machine, PlanError, PlannedGuest, Proxmox, StagePlan
+from .model import GUEST, SECONDARY, Constraint, PlanError, PlanMachine, PlannedGuest, ProxmoxGuests, StagePlan
 
 # How long a guest takes as a rule, if nobody has measured it: as a Linux machine does that nobody has measured
 USUAL_SECONDS = LINUX.shutdown_time
@@ -37,7 +37,7 @@ NAME_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
-class Host:
+class ProxmoxHost:
     """What a Proxmox VE host has; all empty if it is none."""
 
     here: Here = field(default_factory=Here)
@@ -48,18 +48,20 @@ class Host:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """What place() returns, and make_plan() takes."""
+class GuestPlacement:
+    """What place_guests() returns and make_plan() takes."""
 
-    machines: tuple[Machine, ...]
+    machines: tuple[PlanMachine, ...]
     stages: tuple[StagePlan, ...]
-    proxmox: Proxmox
+    proxmox: ProxmoxGuests
 
 
-def look(run: Run, root: Path = Path("/"), *, cpus: int | None = None, patience: float = LOOK_SECONDS) -> Host:
+def observe_host(
+    run: Run, root: Path = Path("/"), *, cpus: int | None = None, patience: float = LOOK_SECONDS
+) -> ProxmoxHost:
     """Ask a host for its guests. cpus: of the host. patience: s. Raises guests.GuestsError, also if its files give no answer."""
     try:
-        host = run_within(patience, lambda: _read(root, cpus or os.cpu_count() or 1))
+        host = run_within(patience, lambda: _read_host(root, cpus or os.cpu_count() or 1))
     except TimeoutError:
         raise guests.GuestsError(
             f"{root / 'etc/pve'} has not answered for {patience:g} s: see to Proxmox's cluster file system (systemctl status "
@@ -68,9 +70,9 @@ def look(run: Run, root: Path = Path("/"), *, cpus: int | None = None, patience:
     return replace(host, running=control.running(run)) if host.here.guests else host
 
 
-def _read(root: Path, cpus: int) -> Host:
+def _read_host(root: Path, cpus: int) -> ProxmoxHost:
     text = guests.text_of(root / "etc/pve/datacenter.cfg")
-    return Host(
+    return ProxmoxHost(
         here=selection.look(root),
         ha=guests.ha(root),
         workers=read_workers(text, cpus),
@@ -78,64 +80,64 @@ def _read(root: Path, cpus: int) -> Host:
     )
 
 
-def resolver(
-    machines: Iterable[Machine],
+def look_up_names(
+    machines: Iterable[PlanMachine],
     selectors: Iterable[Selector],
-    host: Host,
+    host: ProxmoxHost,
     resolve: hostnames.Resolve = hostnames.resolve_name,
 ) -> guests.Resolve:
-    """Look up all names that place() would ask for, at once, within NAME_SECONDS."""
+    """Look up all names that place_guests() needs, at once, within NAME_SECONDS."""
     asked = Selector(storage_of=tuple(address for machine in machines for address in machine.address))
     return selection.look_up(selection.names([asked, *selectors], host.here), resolve, NAME_SECONDS)
 
 
-def addressed(selector: Selector, machines: Iterable[Machine]) -> Selector:
+def with_addresses(selector: Selector, machines: Iterable[PlanMachine]) -> Selector:
     """Put the addresses of machines in place of their names. What names none of them is an address itself, or a name to look up."""
     known = {machine.name: machine.address for machine in machines}
     found = [address for name in selector.storage_of for address in known.get(name) or (name,)]
     return replace(selector, storage_of=tuple(dict.fromkeys(found)))
 
 
-def place(
-    machines: Iterable[Machine],
+def place_guests(
+    machines: Iterable[PlanMachine],
     stages: Iterable[StagePlan],
     selectors: Mapping[str, Selector],
-    host: Host,
+    host: ProxmoxHost,
     resolve: guests.Resolve,
-) -> Placed:
+) -> GuestPlacement:
     """Make machines of the guests, and let the stages choose among them.
 
-    selectors: by the stage's name, with addresses (see addressed()). The guests that count are those that run, start at boot, or are
+    selectors: by the stage's name, with addresses (see with_addresses()). The guests that count are those that run, start at boot, or are
     named by their number. One that is among the machines already keeps its name and times there. A secondary that is a guest of this
     host is none here: it goes down by itself at FSD, and the gate waits for it. Raises PlanError.
     """
     machines, stages = tuple(machines), tuple(stages)
     given = _by_number(machines)
     named = {number for selector in selectors.values() for number, _seconds in selector.ids}
-    counting = [guest for guest in host.here.guests if _counts(guest, host, given, named)]
-    chosen, remarks = _choose(stages, selectors, host, resolve, given)
-    names = _names(counting, given, {machine.name for machine in machines})
-    needs = _needs(machines, counting, host.here, resolve)
-    made: dict[int, Machine] = {}
+    counting = [guest for guest in host.here.guests if _is_planned(guest, host, given, named)]
+    chosen, remarks = _choose_guests(stages, selectors, host, resolve, given)
+    names = _name_guests(counting, given, {machine.name for machine in machines})
+    needs = _find_needs(machines, counting, host.here, resolve)
+    made: dict[int, PlanMachine] = {}
     rows: list[PlannedGuest] = []
     for guest in counting:
-        choice = chosen.get(guest.id) or _Choice("", _given_by_proxmox(guest, host), "")
+        choice = chosen.get(guest.id) or _StopChoice("", _given_by_proxmox(guest, host), "")
         machine = given.get(guest.id) or _as_machine(guest, names[guest.id], choice.seconds)
         uses = needs.get(guest.id, {})
         made[guest.id] = machine = replace(machine, needs=tuple(dict.fromkeys((*machine.needs, *uses))))
         if guest.id in given:
             choice = replace(choice, seconds=machine.shutdown_limit)
-        rows.append(_row(guest, machine, choice, uses, host))
+        rows.append(_planned_guest(guest, machine, choice, uses, host))
     stages = tuple(_with_chosen(stage, chosen, names) for stage in stages)
     staged = {name for stage in stages for name in stage.guests}
     rest = [guest for guest in counting if names[guest.id] not in staged]
     proxmox = _as_proxmox(rest, made, host)
     kept = [machine if machine.guest_id is None else made.pop(machine.guest_id, machine) for machine in machines]
-    return Placed((*kept, *made.values()), stages, replace(proxmox, guests=tuple(rows), remarks=tuple(remarks)))
+    return GuestPlacement((*kept, *made.values()), stages, replace(proxmox, guests=tuple(rows), remarks=tuple(remarks)))
 
 
 @dataclass(frozen=True)
-class _Choice:
+class _StopChoice:
     """What stops a guest."""
 
     stage: str  # the first that chooses it, or "": Proxmox stops it
@@ -143,13 +145,15 @@ class _Choice:
     why: str
 
 
-def _as_machine(guest: Guest, name: str, seconds: float) -> Machine:
+def _as_machine(guest: Guest, name: str, seconds: float) -> PlanMachine:
     """Return a guest as a machine that nobody has measured."""
     limit = longest_stop(seconds)
-    return Machine(name, GUEST, guest.kind, 0, min(USUAL_SECONDS, limit), limit, (), guest.id)
+    return PlanMachine(name, GUEST, guest.kind, 0, min(USUAL_SECONDS, limit), limit, (), guest.id)
 
 
-def _row(guest: Guest, machine: Machine, choice: _Choice, uses: Mapping[str, str], host: Host) -> PlannedGuest:
+def _planned_guest(
+    guest: Guest, machine: PlanMachine, choice: _StopChoice, uses: Mapping[str, str], host: ProxmoxHost
+) -> PlannedGuest:
     return PlannedGuest(
         machine=machine.name,
         id=guest.id,
@@ -163,17 +167,17 @@ def _row(guest: Guest, machine: Machine, choice: _Choice, uses: Mapping[str, str
     )
 
 
-def _with_chosen(stage: StagePlan, chosen: Mapping[int, _Choice], names: Mapping[int, str]) -> StagePlan:
+def _with_chosen(stage: StagePlan, chosen: Mapping[int, _StopChoice], names: Mapping[int, str]) -> StagePlan:
     """Return a stage with the guests that it is the first to choose."""
     found = [names[number] for number, choice in chosen.items() if choice.stage == stage.name]
     return replace(stage, guests=tuple(dict.fromkeys((*stage.guests, *found))))
 
 
-def _as_proxmox(rest: Sequence[Guest], made: Mapping[int, Machine], host: Host) -> Proxmox:
+def _as_proxmox(rest: Sequence[Guest], made: Mapping[int, PlanMachine], host: ProxmoxHost) -> ProxmoxGuests:
     """Return how Proxmox and its HA stop those that no stage stops."""
-    seconds, latest = _stopping(rest, {number: machine.takes(worst=True) for number, machine in made.items()}, host)
-    usual, turns = _stopping(rest, {number: machine.takes(worst=False) for number, machine in made.items()}, host)
-    return Proxmox(
+    seconds, latest = _stop_times(rest, {number: machine.takes(worst=True) for number, machine in made.items()}, host)
+    usual, turns = _stop_times(rest, {number: machine.takes(worst=False) for number, machine in made.items()}, host)
+    return ProxmoxGuests(
         seconds=seconds,
         usual=usual,
         turns={made[guest.id].name: (turns[guest.id], latest[guest.id]) for guest in rest},
@@ -182,9 +186,9 @@ def _as_proxmox(rest: Sequence[Guest], made: Mapping[int, Machine], host: Host) 
     )
 
 
-def _by_number(machines: Iterable[Machine]) -> dict[int, Machine]:
+def _by_number(machines: Iterable[PlanMachine]) -> dict[int, PlanMachine]:
     """Return the machines that are guests of this host, secondaries too, by their number. Raises PlanError."""
-    found: dict[int, Machine] = {}
+    found: dict[int, PlanMachine] = {}
     for machine in machines:
         if machine.guest_id is not None and found.setdefault(machine.guest_id, machine) is not machine:
             raise PlanError(
@@ -193,14 +197,14 @@ def _by_number(machines: Iterable[Machine]) -> dict[int, Machine]:
     return found
 
 
-def _counts(guest: Guest, host: Host, given: Mapping[int, Machine], named: Collection[int]) -> bool:
+def _is_planned(guest: Guest, host: ProxmoxHost, given: Mapping[int, PlanMachine], named: Collection[int]) -> bool:
     """Return whether a guest is one of those that must be stopped, and no secondary, which goes by itself."""
     if guest.template or (guest.id in given and given[guest.id].role != GUEST):
         return False
     return guest.onboot or host.running is None or guest.id in {*host.running, *named, *given}
 
 
-def _names(counting: Sequence[Guest], given: Mapping[int, Machine], taken: set[str]) -> dict[int, str]:
+def _name_guests(counting: Sequence[Guest], given: Mapping[int, PlanMachine], taken: set[str]) -> dict[int, str]:
     """Name each guest so that a person knows it, and no two machines have one name."""
     found: dict[int, str] = {}
     for guest in counting:
@@ -212,15 +216,15 @@ def _names(counting: Sequence[Guest], given: Mapping[int, Machine], taken: set[s
     return found
 
 
-def _choose(
+def _choose_guests(
     stages: Sequence[StagePlan],
     selectors: Mapping[str, Selector],
-    host: Host,
+    host: ProxmoxHost,
     resolve: guests.Resolve,
-    given: Mapping[int, Machine],
-) -> tuple[dict[int, _Choice], list[Constraint]]:
+    given: Mapping[int, PlanMachine],
+) -> tuple[dict[int, _StopChoice], list[Constraint]]:
     """Return what stops each guest that a stage chooses, by its number; and what is wrong with the choice."""
-    found: dict[int, _Choice] = {}
+    found: dict[int, _StopChoice] = {}
     remarks: list[Constraint] = []
     for stage in stages:
         selector = selectors.get(stage.name, selection.NOBODY)
@@ -230,8 +234,8 @@ def _choose(
                 words = f"stage {stage.name} stops {guest}, which is {other.name}, before FSD: {choice.why}"
                 remedy = f"let it not choose {guest.id}: {other.name} goes down by itself at FSD"
                 remarks.append(Constraint(f"stage {stage.name}", other.name, False, None, None, None, words, remedy))
-            elif _counts(guest, host, given, {number for number, _seconds in selector.ids}):
-                found.setdefault(guest.id, _Choice(stage.name, choice.seconds, choice.why))
+            elif _is_planned(guest, host, given, {number for number, _seconds in selector.ids}):
+                found.setdefault(guest.id, _StopChoice(stage.name, choice.seconds, choice.why))
         for number in selection.missing(selector, host.here):
             words = f"stage {stage.name} names guest {number}, and there is none of this number on this host"
             remedy = f"take {number} from it, or see on which host it is"
@@ -239,8 +243,8 @@ def _choose(
     return found, remarks
 
 
-def _needs(
-    machines: Iterable[Machine], counting: Sequence[Guest], here: Here, resolve: guests.Resolve
+def _find_needs(
+    machines: Iterable[PlanMachine], counting: Sequence[Guest], here: Here, resolve: guests.Resolve
 ) -> dict[int, dict[str, str]]:
     """Return number -> name of the secondary whose storage it uses -> why that is so."""
     found: dict[int, dict[str, str]] = {}
@@ -251,14 +255,14 @@ def _needs(
     return found
 
 
-def _given_by_proxmox(guest: Guest, host: Host) -> float:
+def _given_by_proxmox(guest: Guest, host: ProxmoxHost) -> float:
     """Return how long a guest has that no stage stops."""
     if guest.id in host.ha.managed:
         return HA_STOP_SECONDS
     return guests.DOWN_SECONDS if guest.down is None else guest.down
 
 
-def _stopping(rest: Sequence[Guest], takes: Mapping[int, float], host: Host) -> tuple[float, dict[int, float]]:
+def _stop_times(rest: Sequence[Guest], takes: Mapping[int, float], host: ProxmoxHost) -> tuple[float, dict[int, float]]:
     """Return how long it takes until these are stopped, if each takes so long; and after how many seconds each has its turn.
 
     Those of HA come after the others, because HA's service ends after Proxmox's own. It knows no order.

@@ -22,38 +22,38 @@ from .model import (
     KINDS,
     PRIMARY,
     Constraint,
-    Machine,
     Plan,
     PlanError,
+    PlanMachine,
     PlannedGuest,
-    Proxmox,
+    ProxmoxGuests,
     StagePlan,
     Supply,
     Timing,
 )
-from .needed import work_out_needs
+from .needed import compute_needed
 from .supplies import parse_release
-from .timeline import Inputs, work_out_events
+from .timeline import PlanInputs, compute_events
 
 
 def make_plan(
-    machines: Iterable[Machine],
+    machines: Iterable[PlanMachine],
     supplies: Iterable[Supply],
     timing: Timing,
     stages: Iterable[StagePlan] = (),
-    proxmox: Proxmox | None = None,
+    proxmox: ProxmoxGuests | None = None,
 ) -> Plan:
     """Work out both runs, what the settings must be for it, and whether they are. Raises PlanError.
 
     proxmox: None if nobody asked; the machines then say which guests there are.
     """
-    given = Inputs(tuple(machines), tuple(supplies), timing, tuple(stages), proxmox or Proxmox())
-    _check(given)
-    needed = work_out_needs(given)
-    judged = constraints.judge_all(given, needed)
+    given = PlanInputs(tuple(machines), tuple(supplies), timing, tuple(stages), proxmox or ProxmoxGuests())
+    _check_inputs(given)
+    needed = compute_needed(given)
+    judged = constraints.check_constraints(given, needed)
     return Plan(
-        work_out_events(given, worst=False),
-        work_out_events(given, worst=True),
+        compute_events(given, worst=False),
+        compute_events(given, worst=True),
         needed,
         tuple(judged),
         holds=_all_hold(judged),
@@ -61,7 +61,7 @@ def make_plan(
         supplies=given.supplies,
         stages=given.stages,
         feasible=_all_hold(filter(constraints.is_vital, judged)),
-        guests=tuple(_guests(given)),
+        guests=tuple(_list_guests(given)),
         ha=given.proxmox.ha,
     )
 
@@ -71,7 +71,7 @@ def _all_hold(judged: Iterable[Constraint]) -> bool | None:
     return False if False in verdicts else None if None in verdicts else True
 
 
-def _guests(given: Inputs) -> Iterator[PlannedGuest]:
+def _list_guests(given: PlanInputs) -> Iterator[PlannedGuest]:
     """List the guests: by stage, then those that the primary stops, each as Proxmox says it, or else as given."""
     found, staged = {guest.machine: guest for guest in given.proxmox.guests}, given.staged
     machines = [machine for machine in given.machines if machine.role == GUEST]
@@ -88,7 +88,7 @@ def _guests(given: Inputs) -> Iterator[PlannedGuest]:
 # What can't be a plan
 
 
-def _check(given: Inputs) -> None:
+def _check_inputs(given: PlanInputs) -> None:
     """Raise PlanError if no plan can be made of this."""
     for what, named in (("machine", given.machines), ("UPS", given.supplies), ("stage", given.stages)):
         called = [each.name for each in named]
@@ -114,7 +114,7 @@ def _check(given: Inputs) -> None:
     parse_release(given.timing.release)
 
 
-def _check_machine(machine: Machine, names: set[str]) -> None:
+def _check_machine(machine: PlanMachine, names: set[str]) -> None:
     name, role = machine.name, machine.role
     if role not in KINDS:
         raise PlanError(f"{name}: role {role!r} is none of {', '.join(KINDS)}")
@@ -126,7 +126,7 @@ def _check_machine(machine: Machine, names: set[str]) -> None:
     _check_numbers(name, machine)
 
 
-def _check_stage(stage: StagePlan, given: Inputs) -> None:
+def _check_stage(stage: StagePlan, given: PlanInputs) -> None:
     guests = {machine.name for machine in given.machines if machine.role == GUEST}
     for name in stage.guests:
         if name not in guests:

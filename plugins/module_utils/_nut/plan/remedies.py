@@ -12,16 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 from ..conf.settings import variable_of
-from .model import Machine, StagePlan, Supply
-from .needed import stage_runtime_needed, terms_as_expected, total
+from .model import PlanMachine, StagePlan, Supply
+from .needed import needed_stage_runtime, sum_terms, terms_as_expected
 from .supplies import notice_time, when_charged
-from .timeline import Inputs
+from .timeline import PlanInputs
 
 FREEZE = "set shutdown_policy to freeze: Datacenter, Options, HA Settings"
 SHORTER_STARTUP = "or give them less time in Proxmox (startup: down=...)"
 
 
-def spell(value: float) -> str:
+def spell_number(value: float) -> str:
     """Write a number with one digit after the point, if any."""
     return f"{value:.1f}".removesuffix(".0")
 
@@ -29,8 +29,8 @@ def spell(value: float) -> str:
 def spell_sum(terms: Iterable[tuple[float, str]]) -> str:
     """Write a sum with what each part is."""
     terms = list(terms)
-    parts = [f"{spell(value)} ({what})" for value, what in terms if value]
-    return f"{' + '.join(parts) or '0'} = {spell(total(terms))} s"
+    parts = [f"{spell_number(value)} ({what})" for value, what in terms if value]
+    return f"{' + '.join(parts) or '0'} = {spell_number(sum_terms(terms))} s"
 
 
 def spell_trigger(stage: StagePlan) -> str:
@@ -45,24 +45,26 @@ def spell_trigger(stage: StagePlan) -> str:
 
 def set_variable(name: str, value: float) -> str:
     """Name a variable of the role nut_server, and what it must be."""
-    return f"set nut_server_{name} to {spell(value)}"
+    return f"set nut_server_{name} to {spell_number(value)}"
 
 
 def set_directive(name: str, value: float, file: str = "upsmon.conf", unit: str = "") -> str:
     """Name a directive of one of NUT's files, the variable that holds it, and what it must be."""
-    return f"set {name} in {variable_of('nut_server', file)} to {spell(value)}{unit}"
+    return f"set {name} in {variable_of('nut_server', file)} to {spell_number(value)}{unit}"
 
 
 def set_delays(supply: Supply, **delays: float) -> str:
     """Name offdelay or ondelay of a UPS, or both, and what they must be."""
     (first, value), *others = delays.items()
-    words = f"set {first} of {supply.name} in nut_server_devices to {spell(value)}"
-    return "".join([words, *(f" and {name} to {spell(value)}" for name, value in others)])
+    words = f"set {first} of {supply.name} in nut_server_devices to {spell_number(value)}"
+    return "".join([words, *(f" and {name} to {spell_number(value)}" for name, value in others)])
 
 
 def larger_battery(need: float) -> str:
     """Return what helps if a battery is too small."""
-    return f"{spell(math.ceil(need))} s need a larger or new battery, less load, or shorter limits and guests_time"
+    return (
+        f"{spell_number(math.ceil(need))} s need a larger or new battery, less load, or shorter limits and guests_time"
+    )
 
 
 def measure_runtime(name: str) -> str:
@@ -70,7 +72,7 @@ def measure_runtime(name: str) -> str:
     return f"read battery.runtime (upsc {name}) with all machines on, or measure it on battery, and give it as runtime"
 
 
-def earlier_mark(given: Inputs, supply: Supply, needed: Mapping[str, Any]) -> str:
+def earlier_mark(given: PlanInputs, supply: Supply, needed: Mapping[str, Any]) -> str:
     """Return what makes a battery count as low early enough: at the limits, or at least as expected if it can't be more.
 
     NUT can decide by what it is told only, and its drivers don't start with ignorelb where neither battery.runtime nor battery.charge
@@ -78,7 +80,7 @@ def earlier_mark(given: Inputs, supply: Supply, needed: Mapping[str, Any]) -> st
     """
     name, full = supply.name, when_charged(supply).runtime
     noticed = notice_time(replace(supply, ignorelb=True), given.timing.release) / 2
-    expected = math.ceil(total(terms_as_expected(given, noticed)))
+    expected = math.ceil(sum_terms(terms_as_expected(given, noticed)))
     want = needed["runtime_low"]
     if full is not None and want >= full:
         if expected >= full:
@@ -103,19 +105,19 @@ def earlier_mark(given: Inputs, supply: Supply, needed: Mapping[str, Any]) -> st
     return f"{words}set ignorelb: true and override: {{battery.charge.low: {percent}}} for {name} in nut_server_devices"
 
 
-def set_stage_runtime(given: Inputs, stage: StagePlan, needed: Mapping[str, Any]) -> str:
+def set_stage_runtime(given: PlanInputs, stage: StagePlan, needed: Mapping[str, Any]) -> str:
     """Return when a stage must begin."""
-    runtime = stage_runtime_needed(given, given.stage_takes(stage, worst=True), needed["runtime_low"])
+    runtime = needed_stage_runtime(given, given.stage_takes(stage, worst=True), needed["runtime_low"])
     return f"set runtime of stage {stage.name} to {runtime}"
 
 
-def put_into_stage(given: Inputs, guest: Machine, owner: Machine, needed: Mapping[str, Any]) -> str:
+def add_to_stage(given: PlanInputs, guest: PlanMachine, owner: PlanMachine, needed: Mapping[str, Any]) -> str:
     """Return how a guest comes into a stage. By OWNER's storage only those are found that Proxmox was asked for."""
     if guest.name not in {row.machine for row in given.proxmox.guests}:
         return f"put {guest.name} into the guests of a stage"
     if given.stages:
         return f"add storage_of: [{owner.name}] to a stage of nut_server_stages"
     most = max(other.shutdown_limit for other in given.unstaged if owner.name in other.needs)
-    runtime = stage_runtime_needed(given, most, needed["runtime_low"])
+    runtime = needed_stage_runtime(given, most, needed["runtime_low"])
     stage = f"{{name: guests, runtime: {runtime}, storage_of: [{owner.name}], fsd: true}}"
     return f"add {stage} to nut_server_stages"

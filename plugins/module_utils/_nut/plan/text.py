@@ -14,7 +14,7 @@ from ..base.table import format_grid
 from . import model
 from .constraints import is_setting
 from .model import Constraint, Plan, PlannedGuest
-from .remedies import spell
+from .remedies import spell_number
 
 _ENDS = {
     model.GOES: "is down",
@@ -35,28 +35,27 @@ def spell_verdict(plan: Plan) -> str:
     unknown = [constraint for constraint in plan.constraints if constraint.holds is None]
     if failing:
         lacks = [
-            title_of(constraint) + (f" lacks {spell(-constraint.slack)} s" if constraint.slack is not None else "")
+            spell_title(constraint)
+            + (f" lacks {spell_number(-constraint.slack)} s" if constraint.slack is not None else "")
             for constraint in failing
         ]
         lasts = ". If all goes as expected, the battery lasts" if plan.feasible else ""
-        return f"The plan does not hold: {_some(lacks)}{lasts}"
+        return f"The plan does not hold: {_join_some(lacks)}{lasts}"
     if unknown:
-        return (
-            f"The plan can't be judged: too little is known about {_some(list(dict.fromkeys(map(title_of, unknown))))}"
-        )
+        return f"The plan can't be judged: too little is known about {_join_some(list(dict.fromkeys(map(spell_title, unknown))))}"
     for constraint in plan.constraints:
         if constraint.slack is not None and not is_setting(constraint):
-            return f"The plan holds. Tightest is {title_of(constraint)}, with {spell(constraint.slack)} s to spare"
+            return f"The plan holds. Tightest is {spell_title(constraint)}, with {spell_number(constraint.slack)} s to spare"
     return "The plan holds"
 
 
-def _some(words: Sequence[str]) -> str:
+def _join_some(words: Sequence[str]) -> str:
     """List words, but not too many: the rest stands below."""
     more = len(words) - _NAMED
     return ", ".join(words if more <= 1 else [*words[:_NAMED], f"and {more} more"])
 
 
-def title_of(constraint: Constraint) -> str:
+def spell_title(constraint: Constraint) -> str:
     """Name a constraint, with what it is about."""
     return f"{constraint.name} ({constraint.about})" if constraint.about else constraint.name
 
@@ -94,23 +93,23 @@ def _constraint_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
         slack = "" if constraint.slack is None else f"{constraint.slack:+.1f}".removesuffix(".0")
         remedy = f"-> {constraint.remedy}" if constraint.remedy else ""
         lines = [*textwrap.wrap(constraint.words, _WIDTH), *textwrap.wrap(remedy, _WIDTH)]
-        yield from _hang((marks[constraint.holds], slack, title_of(constraint)), lines)
+        yield from _indent_rows((marks[constraint.holds], slack, spell_title(constraint)), lines)
 
 
 def _guest_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
     for guest in plan.guests:
         lines = textwrap.wrap(spell_reason(guest), _WIDTH - 20) or [""]
-        yield from _hang((guest.machine, stopper_of(plan, guest), spell(guest.seconds)), lines)
+        yield from _indent_rows((guest.machine, spell_stopper(plan, guest), spell_number(guest.seconds)), lines)
 
 
-def _hang(start: tuple[str, ...], lines: Iterable[str]) -> Iterator[tuple[str, ...]]:
+def _indent_rows(start: tuple[str, ...], lines: Iterable[str]) -> Iterator[tuple[str, ...]]:
     """Yield rows with START before the first line only."""
     for line in lines:
         yield (*start, line)
         start = ("",) * len(start)
 
 
-def stopper_of(plan: Plan, guest: PlannedGuest) -> str:
+def spell_stopper(plan: Plan, guest: PlannedGuest) -> str:
     """Return who stops a guest."""
     if guest.stage:
         return f"stage {guest.stage}"
@@ -127,5 +126,5 @@ def spell_reason(guest: PlannedGuest) -> str:
 def spell_needs(value: Any) -> str:
     """Write what is needed: a number, or one by name."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {spell(number)}" for name, number in value.items())
-    return spell(value)
+        return ", ".join(f"{name} {spell_number(number)}" for name, number in value.items())
+    return spell_number(value)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from ..inventory import POLL_SECONDS
 from . import model
-from .model import GUEST, PRIMARY, SECONDARY, Event, Machine, Proxmox, StagePlan, Supply, Timing
+from .model import GUEST, PRIMARY, SECONDARY, PlanEvent, PlanMachine, ProxmoxGuests, StagePlan, Supply, Timing
 from .supplies import low_marks, notice_time, reading_age, real_delays
 
 # Seconds of a gate's look at all hosts, with the pause before it
@@ -36,17 +36,17 @@ GUESTS_SECONDS = 180
 
 
 @dataclass(frozen=True)
-class Inputs:
+class PlanInputs:
     """What a plan is made from, and what of it is asked for often."""
 
-    machines: tuple[Machine, ...]
+    machines: tuple[PlanMachine, ...]
     supplies: tuple[Supply, ...]
     timing: Timing
     stages: tuple[StagePlan, ...]
-    proxmox: Proxmox
+    proxmox: ProxmoxGuests
 
     @property
-    def named(self) -> dict[str, Machine]:
+    def named(self) -> dict[str, PlanMachine]:
         return {machine.name: machine for machine in self.machines}
 
     @property
@@ -59,11 +59,11 @@ class Inputs:
         return GUESTS_SECONDS
 
     @property
-    def primary(self) -> Machine:
+    def primary(self) -> PlanMachine:
         return next(machine for machine in self.machines if machine.role == PRIMARY)
 
     @property
-    def secondaries(self) -> list[Machine]:
+    def secondaries(self) -> list[PlanMachine]:
         return [machine for machine in self.machines if machine.role == SECONDARY]
 
     @property
@@ -81,7 +81,7 @@ class Inputs:
         return found
 
     @property
-    def unstaged(self) -> list[Machine]:
+    def unstaged(self) -> list[PlanMachine]:
         """The guests that the primary stops when it goes down."""
         staged = self.staged
         return [machine for machine in self.machines if machine.role == GUEST and machine.name not in staged]
@@ -94,7 +94,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Clock:
+class Milestones:
     """The moments of the primary in a run; begun and down are the secondaries'."""
 
     begun: Mapping[str, float]
@@ -108,7 +108,7 @@ class Clock:
     off: float
 
 
-def work_out_clock(given: Inputs, *, worst: bool) -> Clock:
+def compute_milestones(given: PlanInputs, *, worst: bool) -> Milestones:
     """Return the moments of one of the two runs."""
     timing = given.timing
     fsd = timing.poll if worst else timing.poll / 2
@@ -124,12 +124,12 @@ def work_out_clock(given: Inputs, *, worst: bool) -> Clock:
     last = gate + given.slowest_limit + LOOK
     silent = max([0, *down.values()]) + timing.settle + LOOK / 2
     poweroff = last if worst else min(max(gate + LOOK / 2, silent), last)
-    stopped = poweroff + _guests_seconds(given, worst)
+    stopped = poweroff + _guests_duration(given, worst)
     killing = stopped + timing.own_shutdown
-    return Clock(begun, down, fsd, synced, gate, poweroff, stopped, killing, killing + timing.killpower)
+    return Milestones(begun, down, fsd, synced, gate, poweroff, stopped, killing, killing + timing.killpower)
 
 
-def _guests_seconds(given: Inputs, worst: bool) -> float:
+def _guests_duration(given: PlanInputs, worst: bool) -> float:
     """Return how long Proxmox stops guests. As expected: as it was found out, and as the slowest that is named, if any is."""
     usual = [guest.takes(worst=worst) for guest in given.unstaged]
     if given.proxmox.usual is not None:
@@ -137,11 +137,11 @@ def _guests_seconds(given: Inputs, worst: bool) -> float:
     return given.guests_time if worst or not usual else min(given.guests_time, max(usual))
 
 
-def work_out_events(given: Inputs, *, worst: bool) -> tuple[Event, ...]:
+def compute_events(given: PlanInputs, *, worst: bool) -> tuple[PlanEvent, ...]:
     """Return the events of a run, in the order of time."""
-    timing, primary, clock = given.timing, given.primary.name, work_out_clock(given, worst=worst)
+    timing, primary, clock = given.timing, given.primary.name, compute_milestones(given, worst=worst)
     cuts = {supply.name: clock.off + (real_delays(supply, timing.release)[0] or 0) for supply in given.supplies}
-    goes = dict(_going(given, clock, worst))
+    goes = dict(_guest_spans(given, clock, worst))
     ends = {**{name: end for name, (_begin, end) in goes.items()}, primary: clock.off}
     found = [
         (0.0, 0.0, "", model.TRIGGER),
@@ -158,13 +158,13 @@ def work_out_events(given: Inputs, *, worst: bool) -> tuple[Event, ...]:
         *((*times, name, model.GOES) for name, times in goes.items()),
         *((end, max(cuts.values()), name, model.DOWN) for name, end in ends.items()),
         *((cut, cut, name, model.CUT) for name, cut in cuts.items()),
-        *((empty, empty, name, model.EMPTY) for name, empty in _empty(given, worst)),
+        *((empty, empty, name, model.EMPTY) for name, empty in _battery_ends(given, worst)),
     ]
-    events = (Event(at, until, machine, what, worst) for at, until, machine, what in found)
+    events = (PlanEvent(at, until, machine, what, worst) for at, until, machine, what in found)
     return tuple(sorted(events, key=lambda event: (event.at, event.until)))
 
 
-def _going(given: Inputs, clock: Clock, worst: bool) -> Iterator[tuple[str, tuple[float, float]]]:
+def _guest_spans(given: PlanInputs, clock: Milestones, worst: bool) -> Iterator[tuple[str, tuple[float, float]]]:
     """Yield when each machine but the primary begins to go down, and when it is down."""
     for name, begun in clock.begun.items():
         yield name, (begun, clock.down[name])
@@ -173,11 +173,11 @@ def _going(given: Inputs, clock: Clock, worst: bool) -> Iterator[tuple[str, tupl
         yield guest.name, (begin, min(begin + guest.takes(worst=worst), clock.stopped))
     named = given.named
     for name, position in given.staged.items():
-        begin = _stage_begin(given, given.stages[position], worst)
+        begin = _stage_start(given, given.stages[position], worst)
         yield name, (begin, begin + named[name].takes(worst=worst))
 
 
-def _empty(given: Inputs, worst: bool) -> Iterator[tuple[str, float]]:
+def _battery_ends(given: PlanInputs, worst: bool) -> Iterator[tuple[str, float]]:
     """Yield when each battery is empty of which that is known."""
     for supply in given.supplies:
         left = low_marks(supply)[0]
@@ -190,7 +190,7 @@ def _empty(given: Inputs, worst: bool) -> Iterator[tuple[str, float]]:
 
 
 @dataclass(frozen=True)
-class Room:
+class StageRoom:
     """The time that a stage has: what is left at its trigger and at low battery, and how late the stage may notice."""
 
     early: float
@@ -202,7 +202,7 @@ class Room:
         return self.early - self.low - self.late
 
 
-def _stage_begin(given: Inputs, stage: StagePlan, worst: bool) -> float:
+def _stage_start(given: PlanInputs, stage: StagePlan, worst: bool) -> float:
     """Return when a stage begins. One that asks for FSD makes the trigger itself, when its guests are down."""
     taken = given.stage_takes(stage, worst=worst)
     rooms = [room for room in (stage_room(given, stage, supply) for supply in given.supplies) if room is not None]
@@ -212,16 +212,16 @@ def _stage_begin(given: Inputs, stage: StagePlan, worst: bool) -> float:
     return -room.seconds if worst else -(room.seconds + room.late / 2)
 
 
-def stage_room(given: Inputs, stage: StagePlan, supply: Supply) -> Room | None:
+def stage_room(given: PlanInputs, stage: StagePlan, supply: Supply) -> StageRoom | None:
     """Return how much time a stage has before low battery, by the trigger that comes first; None if that can't be told."""
     mark = low_marks(supply)[1]
     if mark is None:
         return None
-    rooms = [Room(early, mark, late) for early, late in stage_starts(given, stage, supply)]
+    rooms = [StageRoom(early, mark, late) for early, late in stage_trigger_points(given, stage, supply)]
     return max(rooms, key=lambda room: room.seconds, default=None)
 
 
-def stage_starts(given: Inputs, stage: StagePlan, supply: Supply) -> list[tuple[float, float]]:
+def stage_trigger_points(given: PlanInputs, stage: StagePlan, supply: Supply) -> list[tuple[float, float]]:
     """Return for each trigger of a stage what is left then, and how late it may be noticed; none of what can't be told."""
     full = supply.runtime
     starting, late = stage_delays(given.timing, supply)

@@ -27,7 +27,7 @@ def plan_shutdown(policy: ShutdownPolicy, timing: Mapping[str, int], primary: st
     """Return the plan of a shutdown, as it counts from the low battery on until the primary powers off."""
     seconds: dict[str, Any] = {name.lower(): float(value) for name, value in timing.items()}
     machines = [
-        model.Machine(
+        model.PlanMachine(
             machine.name,
             model.SECONDARY,
             "linux",
@@ -36,7 +36,7 @@ def plan_shutdown(policy: ShutdownPolicy, timing: Mapping[str, int], primary: st
         )
         for machine in policy.machines
     ]
-    machines.insert(0, model.Machine(primary, model.PRIMARY, "linux"))
+    machines.insert(0, model.PlanMachine(primary, model.PRIMARY, "linux"))
     return planner.make_plan(machines, [model.Supply("ups")], model.Timing(**seconds, settle=policy.settle))
 
 

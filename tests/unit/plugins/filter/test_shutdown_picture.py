@@ -26,15 +26,15 @@ def made(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
     media = [f"media{number}" for number in range(guests)]
     planned = planner.make_plan(
         [
-            model.Machine("pve", "primary", "pve"),
-            model.Machine(name, "secondary", "truenas"),
-            *(model.Machine(one, "guest", "qm", 10, 40, 60, (name,), 100 + at) for at, one in enumerate(media)),
+            model.PlanMachine("pve", "primary", "pve"),
+            model.PlanMachine(name, "secondary", "truenas"),
+            *(model.PlanMachine(one, "guest", "qm", 10, 40, 60, (name,), 100 + at) for at, one in enumerate(media)),
         ],
         [model.Supply(runtime=1500, runtime_low=480, ignorelb=True)],
         model.Timing(guests_time=120),
         [model.StagePlan("nas-guests", runtime=700, guests=tuple(media), fsd=True)],
     )
-    data: dict[str, Any] = json.loads(json.dumps(plan_data.to_dict(planned)))
+    data: dict[str, Any] = json.loads(json.dumps(plan_data.plan_to_dict(planned)))
     return data
 
 
@@ -124,12 +124,12 @@ INJECTIONS = (
 
 def test_the_page_is_that_of_the_plan() -> None:
     data = made()
-    assert draw(data) == picture.html(plan_data.from_dict(data))
+    assert draw(data) == picture.draw_page(plan_data.plan_from_dict(data))
     assert "The shutdown, as planned" in draw(data)
     drawn = draw(data, {"truenas": [12, 71.5], "pve": [80, None], "media0": [None, None]})
     assert "The shutdown, planned and seen" in drawn
-    assert drawn == picture.html(
-        plan_data.from_dict(data), {"truenas": (12, 71.5), "pve": (80, None), "media0": (None, None)}
+    assert drawn == picture.draw_page(
+        plan_data.plan_from_dict(data), {"truenas": (12, 71.5), "pve": (80, None), "media0": (None, None)}
     )
     assert is_harmless(draw(data))
     assert is_harmless(drawn)
@@ -226,7 +226,7 @@ def test_whatever_a_host_says(data: Any, seen: Any) -> None:
 @given(changed(DATA))
 def test_the_text_of_a_plan_can_be_made_of_what_was_read(data: Any) -> None:
     try:
-        read = plan_data.from_dict(data)
+        read = plan_data.plan_from_dict(data)
     except model.PlanError:
         return
     assert text.draw_table(read)

@@ -106,15 +106,15 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) ->
     assert result["holds"] is True
     expected = planner.make_plan(
         [
-            model.Machine("pve", "primary", "pve"),
-            model.Machine("truenas", "secondary", "truenas"),
-            model.Machine("media", "guest", "qm", 10, 40, 60, ("truenas",), 9),
+            model.PlanMachine("pve", "primary", "pve"),
+            model.PlanMachine("truenas", "secondary", "truenas"),
+            model.PlanMachine("media", "guest", "qm", 10, 40, 60, ("truenas",), 9),
         ],
         [model.Supply(runtime=1500, runtime_low=480, ignorelb=True)],
         model.Timing(guests_time=120),
         [model.StagePlan("nas-guests", runtime=700, guests=("media",), fsd=True)],
     )
-    assert result["plan"] == data.to_dict(expected)
+    assert result["plan"] == data.plan_to_dict(expected)
     assert result["msg"] == text.draw_table(expected)
 
 
@@ -242,7 +242,12 @@ def test_an_unknown_ups_fails(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("option", "kind"),
-    [("machines", model.Machine), ("supplies", model.Supply), ("timing", model.Timing), ("stages", model.StagePlan)],
+    [
+        ("machines", model.PlanMachine),
+        ("supplies", model.Supply),
+        ("timing", model.Timing),
+        ("stages", model.StagePlan),
+    ],
 )
 def test_each_field_is_an_option_with_the_same_default(option: str, kind: Any) -> None:
     asked_for = shutdown_plan.spec()[option]["options"]
@@ -357,11 +362,11 @@ def test_the_stages_of_the_policy_are_taken_as_they_are(capfd: pytest.CaptureFix
 def test_guests_are_asked_for_only_if_they_shall_be(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def look(_run: object, root: Path) -> placement.Host:
+    def look(_run: object, root: Path) -> placement.ProxmoxHost:
         assert root == Path("/")
         raise guests.GuestsError("/etc/pve/x can't be read")
 
-    monkeypatch.setattr(placement, "look", look)
+    monkeypatch.setattr(placement, "observe_host", look)
     result = run(capfd, **GIVEN, guests=True)
     assert (result["failed"], result["msg"]) == (True, "/etc/pve/x can't be read")
     assert "failed" not in run(capfd, **GIVEN)

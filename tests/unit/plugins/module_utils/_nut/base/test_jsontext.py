@@ -152,7 +152,7 @@ def load_kept_guests(path: Path) -> object:
 def load_plan(path: Path) -> object:
     try:
         data = jsontext.parse_json(path.read_bytes())
-        return plan_data.from_dict(data)
+        return plan_data.plan_from_dict(data)
     except (ValueError, model.PlanError):
         return None
 
@@ -221,12 +221,12 @@ GUESTS = json.loads(
     )
 )
 JOB = job.Job(shutdown_policy.check_policy(POLICY), dict(job.TIMING), 900.0, 10.0, "pve")
-PLAN = plan_data.to_dict(
+PLAN = plan_data.plan_to_dict(
     planner.make_plan(
         [
-            model.Machine("pve", model.PRIMARY, "pve"),
-            model.Machine("nas", model.SECONDARY, "truenas"),
-            model.Machine("mail", model.GUEST, "qm", needs=("nas",), guest_id=101),
+            model.PlanMachine("pve", model.PRIMARY, "pve"),
+            model.PlanMachine("nas", model.SECONDARY, "truenas"),
+            model.PlanMachine("mail", model.GUEST, "qm", needs=("nas",), guest_id=101),
         ],
         [model.Supply(runtime=1500, runtime_low=480)],
         model.Timing(),

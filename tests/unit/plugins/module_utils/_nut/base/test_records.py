@@ -107,9 +107,9 @@ def test_each_type_of_what_is_read_is_known() -> None:
     """A null, a text and a list are refused where they don't belong, and nothing else is raised, for each field of each class."""
     kinds = [
         model.Plan,
-        model.Event,
+        model.PlanEvent,
         model.Constraint,
-        model.Machine,
+        model.PlanMachine,
         model.Supply,
         model.StagePlan,
         model.PlannedGuest,

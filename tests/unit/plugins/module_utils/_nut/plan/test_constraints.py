@@ -16,8 +16,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
     KILLS,
     POWEROFF,
     Constraint,
-    Machine,
-    Proxmox,
+    PlanMachine,
+    ProxmoxGuests,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import (
     draw_table,
@@ -91,7 +91,7 @@ CASES: dict[str, tuple[Site, str, str, float, Callable[[Site, str], Site]]] = {
         lambda site, _remedy: site.machine("docker", needs=()),
     ),
     "a guest on the NAS": (
-        SITE.add(Machine("db", "guest", "pct", shutdown_time=10, shutdown_limit=40, needs=("truenas",))),
+        SITE.add(PlanMachine("db", "guest", "pct", shutdown_time=10, shutdown_limit=40, needs=("truenas",))),
         "needs", "db", -40,
         lambda site, _remedy: site.stage(guests=("media", "db")),
     ),
@@ -416,38 +416,38 @@ def test_reserve_and_least_are_judged_only_if_set() -> None:
 
 
 def test_guests_time_is_judged_only_if_it_was_given() -> None:
-    assert not [one for one in OPEN.plan(Proxmox(seconds=400)).constraints if one.name == "guests"]
-    one = get(UNSTAGED.plan(Proxmox(seconds=400)), "guests")
+    assert not [one for one in OPEN.plan(ProxmoxGuests(seconds=400)).constraints if one.name == "guests"]
+    one = get(UNSTAGED.plan(ProxmoxGuests(seconds=400)), "guests")
     assert (one.have, one.need) == (120, 400)
     assert one.remedy == "set nut_server_guests_time to 400, or give them less time in Proxmox (startup: down=...)"
     assert "the guests may take 400 s; guests_time gives 120 s" in one.words
-    assert get(UNSTAGED.plan(Proxmox(seconds=90)), "guests").words.startswith("media may take 90 s")
+    assert get(UNSTAGED.plan(ProxmoxGuests(seconds=90)), "guests").words.startswith("media may take 90 s")
     empty = replace(UNSTAGED, machines=(PVE, NAS))
-    assert get(empty.plan(Proxmox(seconds=400)), "guests").need == 400
-    assert not [one for one in empty.plan(Proxmox(seconds=0)).constraints if one.name == "guests"]
+    assert get(empty.plan(ProxmoxGuests(seconds=400)), "guests").need == 400
+    assert not [one for one in empty.plan(ProxmoxGuests(seconds=0)).constraints if one.name == "guests"]
     assert get(OPEN.machine("router", shutdown_limit=200).plan(), "guests").holds is False
 
 
 def test_guests_of_proxmox_that_can_not_be_read() -> None:
-    made = OPEN.plan(Proxmox(problem="/etc/pve is broken"))
+    made = OPEN.plan(ProxmoxGuests(problem="/etc/pve is broken"))
     one = get(made, "guests")
     assert one.holds is None
     assert one.words == "/etc/pve is broken; so 180 s are counted for all guests, whatever they use"
     assert one.remedy == "mend that, or set nut_server_guests_time"
     assert (made.holds, made.feasible) == (None, True)
-    given = get(UNSTAGED.plan(Proxmox(problem="/etc/pve is broken")), "guests")
+    given = get(UNSTAGED.plan(ProxmoxGuests(problem="/etc/pve is broken")), "guests")
     assert "120 s are counted" in given.words
     assert given.remedy == "mend that"
 
 
 def test_high_availability() -> None:
     words = ("HA works 1 guest (104)", "shutdown_policy is freeze")
-    made = SITE.plan(Proxmox(ha=words))
+    made = SITE.plan(ProxmoxGuests(ha=words))
     one = get(made, "HA")
     assert (one.holds, one.slack, one.words, one.remedy) == (True, None, "; ".join(words), "")
     assert (made.holds, made.feasible, made.ha) == (True, True, words)
     assert spell_verdict(made) == spell_verdict(SITE.plan())
-    moves = SITE.plan(Proxmox(ha=words, migrates=True))
+    moves = SITE.plan(ProxmoxGuests(ha=words, migrates=True))
     one = get(moves, "HA")
     assert (one.holds, moves.holds, moves.feasible) == (False, False, False)
     assert one.remedy == "set shutdown_policy to freeze: Datacenter, Options, HA Settings"
@@ -458,6 +458,6 @@ def test_high_availability() -> None:
 
 def test_remarks_are_constraints() -> None:
     remark = Constraint("stage nas", "105", None, None, None, None, "names guest 105", "take it out")
-    made = SITE.plan(Proxmox(remarks=(remark,)))
+    made = SITE.plan(ProxmoxGuests(remarks=(remark,)))
     assert remark in made.constraints
     assert (made.holds, made.feasible) == (None, True)

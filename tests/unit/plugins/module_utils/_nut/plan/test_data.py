@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.data import from_dict, to_dict
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.data import plan_from_dict, plan_to_dict
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
     GOES,
     PlanError,
@@ -25,7 +25,7 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
 
 def test_a_plan_as_data() -> None:
     made = SITE.plan()
-    data = to_dict(made)
+    data = plan_to_dict(made)
     assert json.loads(json.dumps(data)) == data
     assert data["holds"] is True
     assert data["verdict"] == spell_verdict(made)
@@ -36,11 +36,11 @@ def test_a_plan_as_data() -> None:
 @pytest.mark.parametrize("site", [SITE, UNSTAGED, SITE.ups(runtime=None)])
 def test_a_plan_survives_data(site: Site) -> None:
     made = site.plan()
-    assert from_dict(json.loads(json.dumps(to_dict(made)))) == made
+    assert plan_from_dict(json.loads(json.dumps(plan_to_dict(made)))) == made
 
 
 @pytest.mark.parametrize("change", [{"events": [{"at": 1}]}, {"needed": ...}, {"machines": 7}, {"worst": [{"odd": 1}]}])
 def test_data_that_is_no_plan_is_refused(change: dict[str, Any]) -> None:
-    data = {**to_dict(SITE.plan()), **change}
+    data = {**plan_to_dict(SITE.plan()), **change}
     with pytest.raises(PlanError, match="this is no plan that was kept"):
-        from_dict({name: value for name, value in data.items() if value is not ...})
+        plan_from_dict({name: value for name, value in data.items() if value is not ...})

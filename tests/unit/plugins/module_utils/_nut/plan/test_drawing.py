@@ -13,7 +13,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
     GATE,
     GOES,
     POWEROFF,
-    Machine,
+    PlanMachine,
     StagePlan,
     Supply,
     Timing,
@@ -40,7 +40,7 @@ def starting(root: ET.Element, words: str) -> dict[str, float]:
 
 def test_a_long_name_is_cut_short_and_told_in_full() -> None:
     name = "a-very-long-name-of-a-machine-in-the-rack"
-    page = drawing.draw(make_plan([Machine(name, "primary", "pve")], [UPS], Timing()))
+    page = drawing.draw_timeline(make_plan([PlanMachine(name, "primary", "pve")], [UPS], Timing()))
     assert f"<title>{name}</title>" in page
     assert ">a-very-long-name-of-a-ma\u2026<" in page
 
@@ -94,8 +94,8 @@ def test_nothing_leaves_the_drawing() -> None:
 
 @given(st.lists(st.tuples(st.floats(-50, 300), st.integers(1, 30)), max_size=12))
 def test_no_label_covers_another(drawn: list[tuple[float, int]]) -> None:
-    at = drawing.Scale(-100, 300)
-    found = drawing.choose_lanes([drawing.Moment(when, "x" * length) for when, length in drawn], at)
+    at = drawing.TimelineScale(-100, 300)
+    found = drawing.choose_lanes([drawing.DrawnMoment(when, "x" * length) for when, length in drawn], at)
     assert len(found) == len(drawn)
     for place, (one, x, lane) in enumerate(found):
         assert x >= drawing.GUTTER
@@ -132,14 +132,14 @@ def test_a_stage_long_before_the_trigger_does_not_squeeze_the_rest() -> None:
 
 
 def test_clock() -> None:
-    assert [drawing.clock(each) for each in (0, 9.4, 59.5, 74, 3599.4, 3600, -25, -0.2)] == [
+    assert [drawing.spell_clock(each) for each in (0, 9.4, 59.5, 74, 3599.4, 3600, -25, -0.2)] == [
         "0:00", "0:09", "1:00", "1:14", "59:59", "1:00:00", "\u22120:25", "0:00",
     ]  # fmt: skip
 
 
 @given(st.floats(-5000, 0), st.floats(10, 200_000))
 def test_the_axis_has_some_marks_and_not_too_many(first: float, last: float) -> None:
-    marks = drawing.Scale(first, last).marks()
+    marks = drawing.TimelineScale(first, last).marks()
     assert 1 <= len(marks) <= drawing.MARKS + 1
     assert 0 in marks
     assert all(first <= mark <= last for mark in marks)
@@ -172,4 +172,4 @@ def test_seen_beside_planned() -> None:
 def test_what_was_seen_later_than_planned_is_on_the_drawing() -> None:
     assert drawing.choose_scale(made(), {"truenas": (8, 2000)}).last > 2000
     assert drawing.choose_scale(made(), {"truenas": (-100, None)}).first < -100
-    assert "The shutdown, planned and seen" in picture.html(made(), {})
+    assert "The shutdown, planned and seen" in picture.draw_page(made(), {})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_a_machine_may_be_called_by_a_number() -> None:
-    machine = model.Machine("101", "guest", "qm")
+    machine = model.PlanMachine("101", "guest", "qm")
     options = {
         "name": "s",
         "guests": [103, "101", "102"],
@@ -93,7 +93,7 @@ def options_of(**given: Any) -> dict[str, Any]:
 def test_the_guests_of_this_host(tmp_path: Path) -> None:
     stage = {"name": "nas", "runtime": 900, "storage_of": ["nas"], "seconds": 60, "fsd": True}
     options = options_of(**{**SITE, "stages": [stage]})
-    made, asked_for = observe.plan_here(options, runs(100, 101, 105), proxmox(tmp_path))
+    made, asked_for = observe.plan_for_host(options, runs(100, 101, 105), proxmox(tmp_path))
     assert asked_for is False
     assert [(one.name, one.role, one.shutdown_limit) for one in made.machines] == [
         ("pve", "primary", 90), ("nas", "secondary", 90), ("101 web", "guest", 72), ("105 dns", "guest", 32),
@@ -109,8 +109,8 @@ def test_the_guests_of_this_host(tmp_path: Path) -> None:
 def test_guests_that_can_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
     with pytest.raises(guests.GuestsError):
-        observe.plan_here(options_of(**SITE), runs(), tmp_path)
-    made, _asked = observe.plan_here(options_of(**SITE, must_answer=False), runs(), tmp_path)
+        observe.plan_for_host(options_of(**SITE), runs(), tmp_path)
+    made, _asked = observe.plan_for_host(options_of(**SITE, must_answer=False), runs(), tmp_path)
     (one,) = (one for one in made.constraints if one.name == "guests")
     assert one.holds is None
     assert "etc/pve/local is not there" in one.words
@@ -118,6 +118,6 @@ def test_guests_that_can_not_be_read(tmp_path: Path) -> None:
 
 
 def test_a_host_without_guests(tmp_path: Path) -> None:
-    made, _asked = observe.plan_here(options_of(**SITE), runs(), tmp_path)
+    made, _asked = observe.plan_for_host(options_of(**SITE), runs(), tmp_path)
     assert made.needed["guests_time"] == 0
     assert made.guests == ()

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import picture
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
-    Machine,
+    PlanMachine,
     PlannedGuest,
-    Proxmox,
+    ProxmoxGuests,
     StagePlan,
     Supply,
     Timing,
@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_needs_nothing_but_itself() -> None:
-    page = picture.html(made(), {"truenas": (8, 61)})
+    page = picture.draw_page(made(), {"truenas": (8, 61)})
     assert page.startswith("<!DOCTYPE html>\n")
     read = Page(page)
     assert not {"script", "img", "link", "iframe", "object", "use", "image"} & set(read.tags)
@@ -73,7 +73,7 @@ def test_the_page_needs_nothing_but_itself() -> None:
 
 
 def test_it_is_light_and_dark() -> None:
-    page = picture.html(made())
+    page = picture.draw_page(made())
     light, dark = page.split("@media (prefers-color-scheme: dark)")
     names = re.compile(r"(--[a-z0-9-]+):")
     light_names = set(names.findall(light))
@@ -107,7 +107,7 @@ def test_words_can_be_read(words: str, ground: str, dark: bool) -> None:
 
 def test_what_the_page_says() -> None:
     one = made()
-    page = Page(picture.html(one))
+    page = Page(picture.draw_page(one))
     assert spell_verdict(one) in page.text
     for each in one.constraints:
         assert each.words in page.text
@@ -120,20 +120,20 @@ def test_what_the_page_says() -> None:
 
 def test_what_fails_and_what_is_not_known_is_said_with_its_remedy() -> None:
     one = made(ups=(Supply(runtime_low=100, offdelay=30, ondelay=60),), timing=Timing(hostsync=4, guests_time=120))
-    page = Page(picture.html(one))
+    page = Page(picture.draw_page(one))
     assert ("class", "verdict no") in page.attributes
     assert "Set HOSTSYNC in nut_server_upsmon_conf to 30" in page.text
     assert "\u22126 s" in page.text
     assert "unknown" in page.words
     assert page.words.count("fails") == sum(each.holds is False for each in one.constraints)
     assert "too short, at worst" in page.text
-    unknown = Page(picture.html(made(ups=(Supply(offdelay=30, ondelay=60),))))
+    unknown = Page(picture.draw_page(made(ups=(Supply(offdelay=30, ondelay=60),))))
     assert ("class", "verdict open") in unknown.attributes
     assert "not known: see below" in unknown.text
 
 
 def test_the_figures_say_what_is_to_spare() -> None:
-    page = Page(picture.html(made()))
+    page = Page(picture.draw_page(made()))
     # low at 480 s, noticed after 30 s; off after 5 + 30 + 5 + 92 + 120 + 30 + 10 s
     assert "7:30" in page.words
     assert "2:38 to spare, at worst" in page.words
@@ -141,16 +141,16 @@ def test_the_figures_say_what_is_to_spare() -> None:
 
 
 def test_the_guests_and_who_stops_them() -> None:
-    assert "Who stops which guest" not in Page(picture.html(made(MACHINES[:3]))).text
-    machines = (*MACHINES[:3], Machine("101 web", "guest", "qm", needs=("truenas",), guest_id=101), MACHINES[4])
+    assert "Who stops which guest" not in Page(picture.draw_page(made(MACHINES[:3]))).text
+    machines = (*MACHINES[:3], PlanMachine("101 web", "guest", "qm", needs=("truenas",), guest_id=101), MACHINES[4])
     rows = (
         PlannedGuest("101 web", 101, "qm", "web", "", 78, "it has the tag nas"),
         PlannedGuest("router", 7, "pct", "r", "", 60, ha=True),
     )
     one = make_plan(
-        machines, [UPS], TIMING, [StagePlan("nas-guests", runtime=700, guests=("101 web",))], Proxmox(guests=rows)
+        machines, [UPS], TIMING, [StagePlan("nas-guests", runtime=700, guests=("101 web",))], ProxmoxGuests(guests=rows)
     )
-    words = Page(picture.html(one)).words
+    words = Page(picture.draw_page(one)).words
     start = words.index("Who stops which guest")
     assert (
         words[start + 1]
@@ -165,7 +165,7 @@ def test_the_guests_and_who_stops_them() -> None:
 
 def test_what_has_no_number_has_none_to_spare() -> None:
     ha = ("HA works 1 guest (104)", "shutdown_policy is migrate")
-    fails = Page(picture.html(make_plan(MACHINES, [UPS], TIMING, [STAGE], Proxmox(ha=ha, migrates=True))))
+    fails = Page(picture.draw_page(make_plan(MACHINES, [UPS], TIMING, [STAGE], ProxmoxGuests(ha=ha, migrates=True))))
     place = fails.words.index("HA")
     assert fails.words[place - 1 : place + 3] == [
         "fails", "HA", "HA works 1 guest (104); shutdown_policy is migrate",
@@ -185,23 +185,23 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_escaped(name: str) -> None:
-    machines = (Machine(name, "primary", "pve"), Machine(name + "2", "secondary", "linux"))
-    guest = Machine(name + "4", "guest", "qm", guest_id=1)
-    found = Proxmox(guests=(PlannedGuest(guest.name, 1, "qm", name, "", 9, name),), ha=(name,))
+    machines = (PlanMachine(name, "primary", "pve"), PlanMachine(name + "2", "secondary", "linux"))
+    guest = PlanMachine(name + "4", "guest", "qm", guest_id=1)
+    found = ProxmoxGuests(guests=(PlannedGuest(guest.name, 1, "qm", name, "", 9, name),), ha=(name,))
     one = make_plan(
         (*machines, guest), [Supply(name, mfr=name)], Timing(hostsync=0), [StagePlan(name, runtime=5)], found
     )
     seen = {name: (1.0, 2.0), name + "3": (1.0, None)}
-    clean = Page(picture.html(made(), {"truenas": (1.0, 2.0)}))
-    page = Page(picture.html(one, seen))
+    clean = Page(picture.draw_page(made(), {"truenas": (1.0, 2.0)}))
+    page = Page(picture.draw_page(one, seen))
     assert set(page.tags) <= {*clean.tags, "div"}
     assert {key for key, _value in page.attributes} <= {key for key, _value in clean.attributes} | {"fill-opacity"}
     assert parse_drawing(one, seen) is not None
-    picture.html(one, seen).encode("utf-8")
+    picture.draw_page(one, seen).encode("utf-8")
 
 
 @given(st.text(min_size=1, max_size=60))
 def test_any_name_makes_a_page(name: str) -> None:
-    one = make_plan([Machine(name, "primary", "pve")], [Supply(name)], Timing())
+    one = make_plan([PlanMachine(name, "primary", "pve")], [Supply(name)], Timing())
     parse_drawing(one, {name: (3.0, 4.0)})
-    assert set(Page(picture.html(one)).tags) <= set(Page(picture.html(made())).tags) | {"div"}
+    assert set(Page(picture.draw_page(one)).tags) <= set(Page(picture.draw_page(made())).tags) | {"div"}

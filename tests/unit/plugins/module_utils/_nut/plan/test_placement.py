@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import placement
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
-    Machine,
     Plan,
     PlanError,
+    PlanMachine,
     StagePlan,
     Supply,
     Timing,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.placement import Host, Placed, place
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.placement import (
+    GuestPlacement,
+    ProxmoxHost,
+    place_guests,
+)
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests, selection
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import (
@@ -36,8 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-PVE = Machine("pve", "primary", "pve")
-NAS = Machine("nas", "secondary", "truenas", address=("192.0.2.20", "nas"))
+PVE = PlanMachine("pve", "primary", "pve")
+NAS = PlanMachine("nas", "secondary", "truenas", address=("192.0.2.20", "nas"))
 SHARED, LOCAL = frozenset({"shared"}), frozenset({"local"})
 WEB = Guest(101, "qm", "web", tags=("small",), onboot=True, storages=SHARED)
 DNS = Guest(102, "pct", "dns", onboot=True, down=20, storages=LOCAL)
@@ -45,7 +49,7 @@ OLD = Guest(103, "qm", "old", storages=SHARED)
 TEMPLATE = Guest(104, "qm", "template", onboot=True, template=True)
 STORAGES = {"shared": Storage("shared", "nfs", ("192.0.2.20",)), "local": Storage("local", "zfspool")}
 HERE = Here((WEB, DNS, OLD, TEMPLATE), STORAGES, (Mount("/", ""),))
-HOST = Host(HERE, frozenset({101}), workers=4)
+HOST = ProxmoxHost(HERE, frozenset({101}), workers=4)
 STAGE = StagePlan("stage", runtime=900)
 # what force takes, and one look
 FORCE = 12
@@ -56,21 +60,21 @@ def nobody(name: str) -> Sequence[str]:
 
 
 def placed(
-    host: Host = HOST,
+    host: ProxmoxHost = HOST,
     selectors: dict[str, Selector] | None = None,
-    machines: Sequence[Machine] = (PVE, NAS),
+    machines: Sequence[PlanMachine] = (PVE, NAS),
     stages: Sequence[StagePlan] = (STAGE,),
-) -> Placed:
-    return place(machines, stages, selectors or {}, host, nobody)
+) -> GuestPlacement:
+    return place_guests(machines, stages, selectors or {}, host, nobody)
 
 
-def planned(made: Placed) -> Plan:
+def planned(made: GuestPlacement) -> Plan:
     """Take what was made as a plan does."""
     supply = Supply(runtime=5000, runtime_low=2000, ignorelb=True)
     return make_plan(made.machines, [supply], Timing(), made.stages, made.proxmox)
 
 
-def with_guests(*found: Guest, **changes: Any) -> Host:
+def with_guests(*found: Guest, **changes: Any) -> ProxmoxHost:
     return replace(HOST, here=replace(HERE, guests=found), running=frozenset(one.id for one in found), **changes)
 
 
@@ -78,7 +82,7 @@ def with_guests(*found: Guest, **changes: Any) -> Host:
 
 
 def test_what_runs_or_starts_at_boot_counts() -> None:
-    def names(host: Host, ids: tuple[int, ...] = ()) -> list[str]:
+    def names(host: ProxmoxHost, ids: tuple[int, ...] = ()) -> list[str]:
         made = placed(host, {"stage": Selector(tuple((number, None) for number in ids))})
         return [one.name for one in made.machines if one.role == "guest"]
 
@@ -86,7 +90,7 @@ def test_what_runs_or_starts_at_boot_counts() -> None:
     assert names(replace(HOST, running=frozenset({103, 104}))) == ["101 web", "102 dns", "103 old"]
     assert names(replace(HOST, running=None)) == ["101 web", "102 dns", "103 old"]
     assert names(HOST, (103, 104)) == ["101 web", "102 dns", "103 old"]
-    assert names(Host()) == []
+    assert names(ProxmoxHost()) == []
 
 
 def test_a_guest_as_a_machine() -> None:
@@ -94,8 +98,8 @@ def test_a_guest_as_a_machine() -> None:
     assert made.machines == (
         PVE,
         NAS,
-        Machine("101 web", "guest", "qm", 0, 30, 180 + FORCE, ("nas",), 101),
-        Machine("102 dns", "guest", "pct", 0, 30, 20 + FORCE, (), 102),
+        PlanMachine("101 web", "guest", "qm", 0, 30, 180 + FORCE, ("nas",), 101),
+        PlanMachine("102 dns", "guest", "pct", 0, 30, 20 + FORCE, (), 102),
     )
     web, dns = made.proxmox.guests
     assert (web.machine, web.id, web.kind, web.name, web.stage, web.seconds, web.ha) == (
@@ -109,7 +113,7 @@ def test_a_guest_as_a_machine() -> None:
 
 def test_each_has_a_name_of_its_own() -> None:
     host = with_guests(replace(WEB, name=""), replace(DNS, name=""), replace(OLD, name="x"))
-    machines = (PVE, Machine("103 x", "secondary", "linux"), Machine("103 x (qm)", "secondary", "linux"))
+    machines = (PVE, PlanMachine("103 x", "secondary", "linux"), PlanMachine("103 x (qm)", "secondary", "linux"))
     assert [one.name for one in placed(host, machines=machines).machines[3:]] == [
         "VM 101", "container 102", "103 x (qm) (qm)",
     ]  # fmt: skip
@@ -117,9 +121,9 @@ def test_each_has_a_name_of_its_own() -> None:
 
 
 def test_one_that_is_given_keeps_its_name_and_times() -> None:
-    known = Machine("web", "guest", "qm", shutdown_time=11, shutdown_limit=33, needs=("pve",), guest_id=101)
-    late = Machine("late", "guest", "qm", guest_id=103)
-    free = Machine("free", "guest", "qm")
+    known = PlanMachine("web", "guest", "qm", shutdown_time=11, shutdown_limit=33, needs=("pve",), guest_id=101)
+    late = PlanMachine("late", "guest", "qm", guest_id=103)
+    free = PlanMachine("free", "guest", "qm")
     made = placed(machines=(PVE, known, NAS, late, free))
     assert [one.name for one in made.machines] == ["pve", "web", "nas", "late", "free", "102 dns"]
     assert made.machines[1] == replace(known, needs=("pve", "nas"))
@@ -150,7 +154,11 @@ def test_a_secondary_is_no_guest() -> None:
 def test_a_number_is_that_of_one_machine() -> None:
     with pytest.raises(PlanError, match="b: guest_id 101 is that of a, too"):
         placed(
-            machines=(PVE, Machine("a", "guest", "qm", guest_id=101), Machine("b", "secondary", "linux", guest_id=101))
+            machines=(
+                PVE,
+                PlanMachine("a", "guest", "qm", guest_id=101),
+                PlanMachine("b", "secondary", "linux", guest_id=101),
+            )
         )
 
 
@@ -182,7 +190,7 @@ def test_what_a_stage_would_choose_but_is_off_is_no_matter() -> None:
 def test_the_first_stage_that_chooses_a_guest_stops_it() -> None:
     stages = (replace(STAGE, guests=("own",)), replace(STAGE, name="second"), replace(STAGE, name="third"))
     selectors = {"second": Selector(tags=("SMALL",), seconds=7), "third": Selector(((101, 9.0), (102, 9.0)))}
-    own = Machine("own", "guest", "qm")
+    own = PlanMachine("own", "guest", "qm")
     made = placed(selectors=selectors, stages=stages, machines=(PVE, NAS, own))
     assert [one.guests for one in made.stages] == [("own",), ("101 web",), ("102 dns",)]
     assert [(one.stage, one.seconds, one.why) for one in made.proxmox.guests] == [
@@ -215,7 +223,7 @@ def test_a_number_that_nobody_has() -> None:
 
 def test_names_of_machines_stand_for_their_addresses() -> None:
     selector = Selector(((101, None),), ("a",), ("nas", "pve", "192.0.2.9", "192.0.2.20"), 5)
-    assert placement.addressed(selector, (PVE, NAS)) == replace(
+    assert placement.with_addresses(selector, (PVE, NAS)) == replace(
         selector, storage_of=("192.0.2.20", "nas", "pve", "192.0.2.9")
     )
 
@@ -224,8 +232,8 @@ def test_a_guest_on_two_machines() -> None:
     storages = {**STORAGES, "more": Storage("more", "nfs", ("192.0.2.30",))}
     web = replace(WEB, storages=frozenset({"shared", "more"}))
     host = replace(HOST, here=replace(HERE, guests=(web,), storages=storages))
-    second = Machine("second", "secondary", "linux", address=("192.0.2.30",))
-    deaf = Machine("deaf", "secondary", "linux")
+    second = PlanMachine("second", "secondary", "linux", address=("192.0.2.30",))
+    deaf = PlanMachine("deaf", "secondary", "linux")
     made = placed(host, machines=(PVE, replace(PVE, name="p", address=("192.0.2.30",)), NAS, second, deaf))
     assert made.machines[-1].needs == ("nas", "second")
     assert made.proxmox.guests[0].why == (
@@ -244,14 +252,14 @@ def test_the_stage_that_is_proposed_is_enough() -> None:
     # low at 2000 s, seen up to 35 s late, and 192 s for web
     assert words == {"add {name: guests, runtime: 2227, storage_of: [nas], fsd: true} to nut_server_stages"}
     stage = StagePlan("guests", runtime=2227, fsd=True)
-    selector = placement.addressed(Selector(storage_of=("nas",)), without.machines)
+    selector = placement.with_addresses(Selector(storage_of=("nas",)), without.machines)
     assert planned(placed(with_guests(WEB, DNS, OLD), {"guests": selector}, stages=(stage,))).holds is True
 
 
 # --- how long the rest takes
 
 
-def seconds(made: Placed) -> tuple[float | None, float | None]:
+def seconds(made: GuestPlacement) -> tuple[float | None, float | None]:
     return made.proxmox.seconds, made.proxmox.usual
 
 
@@ -261,8 +269,8 @@ def test_how_long_proxmox_takes() -> None:
     assert seconds(placed(replace(HOST, workers=1))) == (192 + 32, 30 + 30)
     # and one order after the other
     assert seconds(placed(with_guests(replace(WEB, order=1), DNS))) == (192 + 32, 30 + 30)
-    assert seconds(placed(Host())) == (0, 0)
-    known = Machine("web", "guest", "qm", shutdown_time=20.5, shutdown_limit=30.5, guest_id=101)
+    assert seconds(placed(ProxmoxHost())) == (0, 0)
+    known = PlanMachine("web", "guest", "qm", shutdown_time=20.5, shutdown_limit=30.5, guest_id=101)
     assert seconds(placed(with_guests(WEB), machines=(PVE, NAS, known))) == (31, 21)
     assert seconds(placed(with_guests(replace(WEB, down=0)))) == (12, 12)
 
@@ -343,7 +351,7 @@ def quiet(command: Sequence[str]) -> tuple[int, str]:
 
 
 def test_look(tmp_path: Path) -> None:
-    found = placement.look(quiet, proxmox(tmp_path), cpus=6)
+    found = placement.observe_host(quiet, proxmox(tmp_path), cpus=6)
     assert [one.id for one in found.here.guests] == [101]
     assert found.here.storages["shared"].servers == ("192.0.2.20",)
     assert found.running == frozenset({101})
@@ -352,7 +360,7 @@ def test_look(tmp_path: Path) -> None:
 
 
 def test_look_where_it_is_said_how_many_are_stopped_at_a_time(tmp_path: Path) -> None:
-    found = placement.look(lambda _command: (1, "no"), proxmox(tmp_path, "max_workers: 2\n"))
+    found = placement.observe_host(lambda _command: (1, "no"), proxmox(tmp_path, "max_workers: 2\n"))
     assert (found.workers, found.ha_workers) == (2, 2)
     assert found.running is None
 
@@ -361,14 +369,14 @@ def test_look_where_there_is_no_proxmox(tmp_path: Path) -> None:
     def run(_command: Sequence[str]) -> tuple[int, str]:
         raise AssertionError("nobody need be asked")
 
-    found = placement.look(run, tmp_path, cpus=2)
-    assert found == Host(workers=2)
+    found = placement.observe_host(run, tmp_path, cpus=2)
+    assert found == ProxmoxHost(workers=2)
 
 
 def test_look_that_fails(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
     with pytest.raises(GuestsError, match="etc/pve/local is not there"):
-        placement.look(quiet, tmp_path)
+        placement.observe_host(quiet, tmp_path)
 
 
 def test_look_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +389,7 @@ def test_look_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(selection, "look", hang)
     try:
         with pytest.raises(GuestsError, match=r"etc/pve has not answered for 0\.05 s"):
-            placement.look(quiet, tmp_path, patience=0.05)
+            placement.observe_host(quiet, tmp_path, patience=0.05)
     finally:
         release.set()
 
@@ -396,12 +404,12 @@ def test_names_are_looked_up_at_once() -> None:
 
     by_name = replace(HERE, storages={"shared": Storage("shared", "nfs", ("filer",))})
     host = replace(HOST, here=by_name)
-    found = placement.resolver((PVE, NAS), [Selector(storage_of=("other",))], host, resolve)
+    found = placement.look_up_names((PVE, NAS), [Selector(storage_of=("other",))], host, resolve)
     assert sorted(asked) == ["filer", "nas", "other"]
     assert found("filer") == ("192.0.2.20",)
     with pytest.raises(OSError, match="nas"):
         found("nas")
-    made = place((PVE, NAS), (), {}, host, found)
+    made = place_guests((PVE, NAS), (), {}, host, found)
     assert made.machines[2].needs == ("nas",)
 
 

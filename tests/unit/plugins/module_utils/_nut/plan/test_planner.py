@@ -14,14 +14,14 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
     Plan,
     PlanError,
     PlannedGuest,
-    Proxmox,
+    ProxmoxGuests,
     Supply,
     Timing,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import (
     draw_table,
     spell_reason,
-    stopper_of,
+    spell_stopper,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import LOOK
 from ansible_collections.homelab.nut.tests.unit.support.plans import (
@@ -50,14 +50,14 @@ def test_a_plan_holds_if_all_constraints_do() -> None:
 
 def test_the_guests_of_a_plan() -> None:
     row = PlannedGuest("media", 101, "qm", "media", "", 78, "it has the tag nas", (), True)
-    made = SITE.add(replace(ROUTER, name="a", guest_id=102)).plan(Proxmox(guests=(row,)))
+    made = SITE.add(replace(ROUTER, name="a", guest_id=102)).plan(ProxmoxGuests(guests=(row,)))
     assert made.guests == (
         replace(row, stage="nas-guests", needs=("truenas",)),
         PlannedGuest("a", 102, "qm", "", "", 90),
         PlannedGuest("router", 103, "qm", "", "", 90),
     )
-    assert [stopper_of(made, one) for one in made.guests] == ["stage nas-guests", "pve", "pve"]
-    assert stopper_of(made, replace(row, stage="")) == "HA"
+    assert [spell_stopper(made, one) for one in made.guests] == ["stage nas-guests", "pve", "pve"]
+    assert spell_stopper(made, replace(row, stage="")) == "HA"
     assert [spell_reason(one) for one in made.guests] == ["it has the tag nas", "", ""]
     assert spell_reason(replace(row, why="", needs=("truenas", "b"))) == "it uses the storage of truenas, b"
     lines = [line.split() for line in draw_table(made).splitlines()]

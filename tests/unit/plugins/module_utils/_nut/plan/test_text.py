@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
-    Machine,
+    PlanMachine,
     Supply,
     Timing,
 )
@@ -53,7 +53,7 @@ def test_the_table_says_what_to_do() -> None:
 
 
 def test_a_verdict_is_a_line() -> None:
-    machines = [Machine(f"guest{number}", "guest", "qm", needs=("truenas",)) for number in range(9)]
+    machines = [PlanMachine(f"guest{number}", "guest", "qm", needs=("truenas",)) for number in range(9)]
     said = spell_verdict(replace(SITE, stages=()).add(*machines).machine("media", needs=()).plan())
     assert said.count(" lacks ") == 6
     assert "and 3 more. If" in said

@@ -21,7 +21,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
     SYNCS,
     TRIGGER,
     WAITS,
-    Proxmox,
+    ProxmoxGuests,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import LOOK
 from ansible_collections.homelab.nut.tests.unit.support.plans import (
@@ -37,7 +37,7 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
 
 def test_how_long_the_guests_take() -> None:
     def took(site: Site, worst: bool, **found: Any) -> float:
-        begin, end = span(site.plan(Proxmox(**found)), "pve", GUESTS, worst)
+        begin, end = span(site.plan(ProxmoxGuests(**found)), "pve", GUESTS, worst)
         return end - begin
 
     assert took(OPEN, True) == 180
@@ -51,7 +51,7 @@ def test_how_long_the_guests_take() -> None:
     assert took(UNSTAGED, False, seconds=400, usual=150) == 120
     empty = replace(OPEN, machines=(PVE, NAS))
     assert (took(empty, True, seconds=0, usual=0), took(empty, False, seconds=0, usual=0)) == (0, 0)
-    made = OPEN.plan(Proxmox(seconds=400, usual=150))
+    made = OPEN.plan(ProxmoxGuests(seconds=400, usual=150))
     assert made.needed["guests_time"] == 400
     assert made.needed["reserve"] == 400 + 30 + 10 + 30 + 30
     assert made.needed["least"] == 40
