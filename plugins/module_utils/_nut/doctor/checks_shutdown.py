@@ -136,7 +136,7 @@ def _kit_units(exam: Exam, kit: deploy_kits.Kit, texts: Mapping[str, str], check
     elif unit and unit.active == "failed":
         words = f"{kit.service} failed when it ran last{exam.last_words(kit.service)}"
         yield exam.warn(check, words, f"journalctl -u {kit.service} -n 50")
-    for name in (*kit.standing, *kit.helpers):
+    for name in (*kit.always_on, *kit.helpers):
         if texts.get(name):
             yield from unit_problems(exam, name, check)
 
