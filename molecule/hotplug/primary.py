@@ -28,11 +28,11 @@ LATER = """
 import json
 path, seconds = {path!r}, {seconds}
 state = json.load(open(path))
-state["silent"] = {{name: since - seconds for name, since in state["silent"].items()}}
+state["silent_since"] = {{name: since - seconds for name, since in state["silent_since"].items()}}
 state["plugged"] = {{name: {{**seen, "since": seen["since"] - seconds}} for name, seen in state["plugged"].items()}}
 for tries in state["tries"].values():
-    tries["last"] -= seconds
-    tries["good"] = tries["good"] if tries["good"] is None else tries["good"] - seconds
+    tries["last_try"] -= seconds
+    tries["good_since"] = tries["good_since"] if tries["good_since"] is None else tries["good_since"] - seconds
 json.dump(state, open(path, "w"))
 """
 
@@ -42,7 +42,7 @@ BEFORE = """
 import json, time
 boot = open("/proc/sys/kernel/random/boot_id").read().strip()
 plugged = {{"ups": {{"bus": 1, "device": {number}, "since": time.clock_gettime(time.CLOCK_BOOTTIME) - 600}}}}
-nothing = {{"tries": {{}}, "silent": {{}}, "deferred": {{}}, "told": [], "history": []}}
+nothing = {{"tries": {{}}, "silent_since": {{}}, "deferred": {{}}, "remarks_made": [], "history": []}}
 json.dump({{**{state!r}, **nothing, "boot": boot, "plugged": plugged}}, open({path!r}, "w"))
 """
 

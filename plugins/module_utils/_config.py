@@ -28,7 +28,7 @@ def run(module: Module) -> None:
     """Do it, or tell what would be done. Exits the module."""
     # looking disturbs nobody
     local = _host.local_nut(module)
-    alone = contextlib.nullcontext("") if module.check_mode else local.alone(module.params["wait"])
+    alone = contextlib.nullcontext("") if module.check_mode else local.hold_lock(module.params["wait"])
     try:
         with alone as found:
             if found:
@@ -56,37 +56,37 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
     result: dict[str, object] = {}
     force = module.params["force"]
     try:
-        plan = deployment.plan()
-        deployment.look_around()
+        plan = deployment.plan_change()
+        deployment.warn_of_risks()
         if plan:
-            deployment.guard(force)
+            deployment.require_mains(force)
             if module.check_mode and given and not module.get_bin_path("certutil"):
                 warn(
                     module,
                     "the files were not checked, because certutil is not here yet, which makes their certificates ready",
                 )
             else:
-                deployment.check()
-            result["diff"] = [{"prepared": plan.diff()}]
+                deployment.check_files()
+            result["diff"] = [{"prepared": plan.render_diff()}]
         if plan and not module.check_mode:
             # checks take seconds, and the mains are not asked
-            deployment.guard(force)
-            deployment.apply(plan, force)
+            deployment.require_mains(force)
+            deployment.apply_change(plan, force)
         if not module.check_mode:
-            deployment.tidy()
+            deployment.remove_old_certificates()
     except (DeployError, UnitError, OSError, LookupError) as error:  # LookupError: there is no group nut
-        done = {"files": deployment.written, "actions": [str(action) for action in deployment.done]}
+        done = {"files": deployment.files_written, "actions": [str(action) for action in deployment.actions_done]}
         module.fail_json(msg=str(error), changed=any(done.values()), **done)
     finally:
         for words in deployment.warnings:
             warn(module, words)
     result.update(
         changed=bool(plan),
-        files=list(plan.changed),
+        files=list(plan.written_files),
         actions=[str(action) for action in (*plan.before, *plan.after)],
-        kept=deployment.kept,
+        kept=deployment.backups,
         release=".".join(str(part) for part in deployment.release or ()),
-        advice=deployment.advice(),
+        advice=deployment.list_advice(),
     )
     return deployment, result
 
@@ -94,13 +94,13 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
 def believe(module: Module, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
     """See that NUT serves. Returns the status of each UPS; ends the module where something is broken."""
     patient = module.params["require_ups"]
-    verdict = deployment.verify(module.params["wait"], patient)
-    for unit in verdict.mended:
+    verdict = deployment.wait_until_serving(module.params["wait"], patient)
+    for unit in verdict.restarted:
         warn(module, f"{unit} had ended, and was started again: `journalctl -u {unit}` tells of it")
     wrong = [*verdict.broken, *(verdict.absent if patient else ())]
     if not patient:
         for trouble in verdict.absent:
-            warn(module, f"{trouble.words}. NUT is ready for it. Is it plugged in, and switched on?")
+            warn(module, f"{trouble.message}. NUT is ready for it. Is it plugged in, and switched on?")
     if wrong:
         suspects = dict.fromkeys(trouble.unit for trouble in wrong)
         said = "\n".join(
@@ -110,7 +110,7 @@ def believe(module: Module, deployment: Deployment, result: dict[str, object]) -
         )
         module.fail_json(
             msg="the configuration is in place, but after "
-            f"{module.params['wait']} s NUT does not serve: {'; '.join(trouble.words for trouble in wrong)}.\n{said}",
+            f"{module.params['wait']} s NUT does not serve: {'; '.join(trouble.message for trouble in wrong)}.\n{said}",
             **{**result, "upses": dict(verdict.status)},
         )
     return dict(verdict.status)

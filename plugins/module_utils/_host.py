@@ -34,4 +34,4 @@ def find_lack_of_primary() -> str:
 
 def local_nut(module: Module) -> LocalNut:
     """Return the NUT of this host."""
-    return LocalNut.below(ROOT, runner(module))
+    return LocalNut.below_root(ROOT, runner(module))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import _host
 from ._nut.base import paths
-from ._nut.hotplug.reconcile import Host
+from ._nut.hotplug.reconcile import HotplugHost
 from ._nut.usb import policy
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ def chosen(module: Module) -> policy.UsbPolicy:
     return policy.read_policy(Path(module.params["policy_path"])) or policy.UsbPolicy()
 
 
-def host(module: Module, rules: policy.UsbPolicy) -> Host:
+def host(module: Module, rules: policy.UsbPolicy) -> HotplugHost:
     """Return the host that the module runs on."""
-    return Host(
+    return HotplugHost(
         rules,
         _host.local_nut(module),
-        files=(Path(module.params["policy_path"]), _host.ROOT / paths.HOTPLUG_PROGRAM),
+        watched_files=(Path(module.params["policy_path"]), _host.ROOT / paths.HOTPLUG_PROGRAM),
     )

@@ -13,9 +13,9 @@ from ._command import warn
 from ._host import find_lack_of_primary
 from ._hotplug import chosen, host
 from ._nut.base import files, systemd
-from ._nut.hotplug.look import Look, describe, difference
+from ._nut.hotplug.look import Observation, describe_device, diff_ups_conf
 from ._nut.hotplug.observe import ReconcileError
-from ._nut.hotplug.reconcile import Host
+from ._nut.hotplug.reconcile import HotplugHost
 from ._nut.programs import nut_hotplug
 from ._nut.usb.policy import UsbPolicyError
 
@@ -43,32 +43,32 @@ def run(module: Module) -> None:
             warn(module, f"{name} ({ups['ids']}) is plugged in, and upsd has no fresh data of it: {ups['error']}")
     result.update(changed=bool(actions), actions=actions, msg="; ".join(actions) or "nothing had to be done")
     if before != after:
-        result["diff"] = [{"prepared": difference(before, after)}]
+        result["diff"] = [{"prepared": diff_ups_conf(before, after)}]
     if failed:
         module.fail_json(**{**result, "msg": f"this could not be done: {'; '.join(failed)}"})
     module.exit_json(**result)
 
 
-def reconcile(module: Module, here: Host) -> tuple[Look, list[str], tuple[str, ...], str, str]:
+def reconcile(module: Module, here: HotplugHost) -> tuple[Observation, list[str], tuple[str, ...], str, str]:
     """Do it, or tell what would be done: the last look, the steps, those that failed, and ups.conf before and after."""
     if module.check_mode:
-        look = here.look()
-        return look, list(look.steps), (), look.old, look.old if look.text is None else look.text
+        look = here.observe_host()
+        return look, list(look.steps), (), look.old_text, look.old_text if look.new_text is None else look.new_text
     # it is the same log as that of the runs that udev starts; module.log is the journal
     log = nut_hotplug.Log(Path(module.params["log"]), module.log, here.wall, here.policy.debug)
-    here.say, here.debug = log.say, log.debug
-    before = here.local.read("ups.conf") or ""
+    here.say, here.debug = log.write_decision, log.write_debug
+    before = here.local.read_file("ups.conf") or ""
     outcome = here.run(module.params["wait"])
-    return outcome.look, list(outcome.done), outcome.failed, before, here.local.read("ups.conf") or ""
+    return outcome.look, list(outcome.done), outcome.failed, before, here.local.read_file("ups.conf") or ""
 
 
-def returned(look: Look | None) -> dict[str, Any]:
+def returned(look: Observation | None) -> dict[str, Any]:
     """Return a look in the form that RETURN describes."""
     if look is None:
         return {"actions": [], "names": {}, "absent": [], "unserved": [], "deferred": [], "remarks": []}
     names = {}
     for name, ups in look.resolution.plugged.items():
-        seen, device = look.seen.get(name), ups.device
+        seen, device = look.drivers.get(name), ups.device
         names[name] = {
             "ids": device.ids,
             "manufacturer": device.manufacturer,
@@ -82,7 +82,7 @@ def returned(look: Look | None) -> dict[str, Any]:
     return {
         "names": names,
         "absent": list(look.resolution.absent),
-        "unserved": [f"{describe(ups.device)}: {why}" for ups, why in look.resolution.unserved],
+        "unserved": [f"{describe_device(ups.device)}: {why}" for ups, why in look.resolution.unserved],
         "deferred": list(look.plan.deferred),
         "remarks": list(look.remarks),
     }

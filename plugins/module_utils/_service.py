@@ -16,7 +16,7 @@ from . import _host
 from ._command import runner, warn
 from ._nut.base import files, sets, systemd
 from ._nut.deploy.change import FileChange
-from ._nut.deploy.installation import Installation, InstallError, Plan
+from ._nut.deploy.installation import Installation, InstallError, InstallPlan
 from ._nut.deploy.kits import Kit
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Service:
     def __init__(self, module: Module, kit: Kit) -> None:
         self.module, self.kit, self.runner = module, kit, runner(module)
         self.absent = module.params["state"] == "absent"
-        self.plan = Plan()
+        self.plan = InstallPlan()
 
     def run(self) -> None:
         """Do it, or tell what would be done. Exits the module."""
@@ -49,7 +49,7 @@ class Service:
             lacks = "" if self.absent else self.find_lack()
             if lacks and check:
                 warn(module, f"all would be installed as soon as NUT is there. {lacks}")
-                self.plan = Plan(files=tuple(FileChange(name, Path(), None, "") for name in wanted or ()))
+                self.plan = InstallPlan(files=tuple(FileChange(name, Path(), None, "") for name in wanted or ()))
                 module.exit_json(changed=True, **self.result())
             if lacks:
                 raise InstallError(lacks)
@@ -61,12 +61,12 @@ class Service:
                 renewed = bool(module.params.get("renewed"))
                 # a check starts nothing, not even what only tries whether it would start
                 installation = Installation(
-                    wanted, self.runner, log, _host.ROOT, OWNERS, self.kit, renewed, probing=not check
+                    wanted, self.runner, log, _host.ROOT, OWNERS, self.kit, renewed, try_sandboxes=not check
                 )
                 self.plan = self.decide(installation)
-                for words in installation.warnings():
+                for words in installation.list_warnings():
                     warn(module, words)
-                diff = self.plan.diff()
+                diff = self.plan.render_diff()
                 if not check:
                     self.apply(installation)
         except (InstallError, systemd.UnitError, files.WriteError, files.Busy, OSError, LookupError) as error:
@@ -79,7 +79,7 @@ class Service:
         """Keep other runs out, and put right what killed ones have left."""
         folders = [
             *((_host.ROOT / place.path).parent for place in self.kit.places.values()),
-            *(_host.ROOT / trace for trace in self.kit.traces),
+            *(_host.ROOT / trace for trace in self.kit.leftovers),
         ]
         manifest = _host.ROOT / sets.MANIFEST.relative_to("/")
         return sets.hold_lock_and_recover(_host.ROOT / "run", self.module.params["wait"], folders, manifest=manifest)
@@ -94,13 +94,13 @@ class Service:
         """Return what the host must have first, and the remedy; "" if it has all."""
         return _host.find_lack_of_nut()
 
-    def decide(self, installation: Installation) -> Plan:
+    def decide(self, installation: Installation) -> InstallPlan:
         """Return what is to be done."""
-        return installation.plan()
+        return installation.plan_install()
 
     def apply(self, installation: Installation) -> None:
         """Do what was decided."""
-        installation.apply(self.plan)
+        installation.apply_plan(self.plan)
 
     def tell(self) -> None:
         """Warn of what has come of it."""
@@ -108,7 +108,7 @@ class Service:
     def result(self) -> dict[str, Any]:
         """Return what was done in the form that the module's RETURN describes."""
         return {
-            "files": list(self.plan.changed),
-            "removed": [str(path) for path in self.plan.gone],
+            "files": list(self.plan.written_files),
+            "removed": [str(path) for path in self.plan.removed_paths],
             "actions": list(self.plan.steps),
         }

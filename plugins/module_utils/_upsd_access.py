@@ -18,8 +18,8 @@ from ._nut.base.allow import AccessError
 from ._nut.base.hostnames import is_address, normal_address, resolve_name
 from ._nut.conf import upsd
 from ._nut.deploy import kits
-from ._nut.deploy.change import Step
-from ._nut.deploy.installation import Installation, InstallError, Plan
+from ._nut.deploy.change import CommandStep
+from ._nut.deploy.installation import Installation, InstallError, InstallPlan
 from ._nut.net import access, snapshot
 from ._nut.net.client import UpsdClient
 from ._nut.net.errors import UpsdFailure
@@ -60,24 +60,26 @@ class AccessService(Service):
         self.table = access.render_table(ports, known)
         return self.table
 
-    def decide(self, installation: Installation) -> Plan:
+    def decide(self, installation: Installation) -> InstallPlan:
         """Return what is to be done. Raises InstallError if it would do harm now."""
         loaded = access.read_table(self.runner)
         self.trouble = "" if self.absent else access.find_difference(loaded, self.table)
-        plan = self._complete(installation.plan())
-        if kits.ACCESS_TABLE in plan.changed:
+        plan = self._complete(installation.plan_install())
+        if kits.ACCESS_TABLE in plan.written_files:
             self._guard(loaded)
         return plan
 
-    def _complete(self, plan: Plan) -> Plan:
+    def _complete(self, plan: InstallPlan) -> InstallPlan:
         """Add to a plan what the kernel's table needs."""
         if self.absent:
             # stopping the unit removes it, too, and then there is none
             if any("disable" in step.command for step in plan.before) or not self._is_loaded():
                 return plan
-            return replace(plan, before=(*plan.before, Step(access.DELETE, "it is removed from this host")))
+            return replace(plan, before=(*plan.before, CommandStep(access.DELETE, "it is removed from this host")))
         if self.trouble and not any(map(_begins, plan.after)):
-            return replace(plan, after=(*plan.after, Step(("systemctl", "restart", kits.ACCESS_UNIT), self.trouble)))
+            return replace(
+                plan, after=(*plan.after, CommandStep(("systemctl", "restart", kits.ACCESS_UNIT), self.trouble))
+            )
         return plan
 
     def _is_loaded(self) -> bool:
@@ -113,16 +115,18 @@ class AccessService(Service):
     def apply(self, installation: Installation) -> None:
         """Do what was decided; what loads the table comes last, and may fail."""
         loading = tuple(filter(_begins, self.plan.after))
-        installation.apply(replace(self.plan, after=tuple(step for step in self.plan.after if step not in loading)))
+        installation.apply_plan(
+            replace(self.plan, after=tuple(step for step in self.plan.after if step not in loading))
+        )
         try:
-            installation.apply(Plan(after=loading))
+            installation.apply_plan(InstallPlan(after=loading))
             self.trouble = ""
         except systemd.UnitError as error:
             self.trouble = str(error)
         if self.absent and self._is_loaded():
             # its unit is gone: one that failed at boot, and that nut-access loaded later
-            left = Plan(after=(Step(access.DELETE, "it is still loaded"),))
-            installation.apply(left)
+            left = InstallPlan(after=(CommandStep(access.DELETE, "it is still loaded"),))
+            installation.apply_plan(left)
             self.plan = replace(self.plan, after=(*self.plan.after, *left.after))
         if not self.absent and not self.trouble:
             self.trouble = access.find_difference(access.read_table(self.runner), self.table)
@@ -145,7 +149,7 @@ class AccessService(Service):
         return {"allowed": self.allowed, "loaded": self.loaded, **super().result()}
 
 
-def _begins(step: Step) -> bool:
+def _begins(step: CommandStep) -> bool:
     return bool({"start", "restart"} & set(step.command))
 
 

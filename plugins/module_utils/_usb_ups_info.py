@@ -28,9 +28,9 @@ def run(module: Module) -> None:
     try:
         rules = chosen(module)
         if configured:
-            look = host(module, rules).look()
+            look = host(module, rules).observe_host()
             devices, upses, resolution, remarks = look.devices, look.upses, look.resolution, look.remarks
-            status = {name: seen.status for name, seen in look.seen.items()}
+            status = {name: seen.status for name, seen in look.drivers.items()}
         else:
             devices, upses, resolution = without_nut(module, rules)
             remarks = resolution.remarks

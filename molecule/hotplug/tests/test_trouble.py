@@ -248,12 +248,12 @@ def test_memory_that_is_lost_or_broken(both):
     def case(one: Primary) -> None:
         before = one.processes()
         one.ups("replug", "--port", "1")
-        for broken in ("{", '{"version": 1, "memory": {"ups": 5}, "tries": []}', None):
+        for broken in ("{", '{"version": 1, "identities": {"ups": 5}, "tries": []}', None):
             one.sh(f"rm -f {STATE}" if broken is None else f"printf %b {shlex.quote(broken)} >{STATE}")
             one.go()
             until(lambda: one.host.run(f"grep -c '\"serial\"' {STATE}").rc == 0, 10, "it remembers again")
             one.sh(f"systemctl stop {SERVICE}")
-            assert json.loads(one.text(STATE))["memory"]["ups"]
+            assert json.loads(one.text(STATE))["identities"]["ups"]
         one.await_service()
         assert one.text(CONF) == one.files[CONF]
         one.untouched(before)

@@ -86,16 +86,16 @@ def usb_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UsbHost]:
     with serving() as upsd:
         found = UsbHost(root, upsd)
         monkeypatch.setattr(_host, "ROOT", root)
-        local = LocalNut.below(root, found.run)
+        local = LocalNut.below_root(root, found.run)
         local = replace(local, owner=ME, finder=lambda name: Path("/lib/nut", name))
         monkeypatch.setattr(_host, "local_nut", lambda _module: local)
         monkeypatch.setattr(
             _hotplug,
-            "Host",
+            "HotplugHost",
             partial(
-                reconcile.Host,
+                reconcile.HotplugHost,
                 release=(2, 8, 1),
-                tables=(root / "rules",),
+                udev_tables=(root / "rules",),
                 pause=lambda _seconds: None,
                 boot=lambda: "this boot",
             ),

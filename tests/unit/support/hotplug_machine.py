@@ -15,8 +15,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_c
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory as hotplug_memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import quiet
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.act import Outcome
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.reconcile import Host
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.act import HotplugOutcome
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.reconcile import HotplugHost
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, answers
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
@@ -147,8 +147,8 @@ class Machine:
         return ups_conf.parse_ups_conf(self.path.read_text() if self.path.exists() else "")
 
     @property
-    def memory(self) -> hotplug_memory.State:
-        return hotplug_memory.load(self.root / "state/state.json")
+    def memory(self) -> hotplug_memory.HotplugState:
+        return hotplug_memory.load_state(self.root / "state/state.json")
 
     @property
     def leaves(self) -> Path:
@@ -161,27 +161,27 @@ class Machine:
     def local(self, finder: Find) -> LocalNut:
         return LocalNut(
             self.run,
-            folder=self.folder,
-            memory=self.root / "state/state.json",
-            room=self.room,
+            conf_dir=self.folder,
+            hotplug_state=self.root / "state/state.json",
+            run_dir=self.room,
             manifest=self.root / "ours/set.json",
-            systemd=self.root / "systemd",
+            unit_dir=self.root / "systemd",
             owner=(os.getuid(), os.getgid()),
             finder=finder,
         )
 
-    def host(self, **more: Any) -> Host:
+    def host(self, **more: Any) -> HotplugHost:
         rules = policy.check_policy({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev), **self.policy})
         for driver in ("usbhid-ups", "nutdrv_qx", "dummy-ups"):
             (self.root / "bin" / driver).touch()
         given = {
             "release": (2, 8, 1),
-            "tables": [self.root / "rules"],
+            "udev_tables": [self.root / "rules"],
             "say": self.said.append,
             "boot": lambda: self.boot,
             **more,
         }
-        return Host(
+        return HotplugHost(
             rules,
             self.local(lambda name: path if (path := self.root / "bin" / name).exists() else None),
             clock=lambda: self.now,
@@ -190,7 +190,7 @@ class Machine:
             **given,
         )
 
-    def go(self, **more: Any) -> Outcome:
+    def go(self, **more: Any) -> HotplugOutcome:
         """Run the agent once, and forget what was done before."""
         self.did.clear()
         self.said.clear()

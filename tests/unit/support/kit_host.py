@@ -13,7 +13,7 @@ from pathlib import Path
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.installation import (
     Installation,
-    Plan,
+    InstallPlan,
 )
 
 ME = (os.getuid(), os.getgid())
@@ -51,10 +51,10 @@ class Machine:
         self.told.append(" ".join(command))
         return (1, "no.\n") if self.refuses == self.told[-1] else (0, "")
 
-    def install(self, wanted: Mapping[str, str] | None = None) -> Plan:
+    def install(self, wanted: Mapping[str, str] | None = None) -> InstallPlan:
         installation = Installation(FILES if wanted is None else wanted, self.run, LOG, self.root, OWNERS)
-        plan = installation.plan()
-        installation.apply(plan)
+        plan = installation.plan_install()
+        installation.apply_plan(plan)
         self.timer = {
             "LoadState": "loaded",
             "ActiveState": "active",
@@ -64,10 +64,10 @@ class Machine:
         self.service = {"LoadState": "loaded", "ActiveState": "inactive", "NeedDaemonReload": "no"}
         return plan
 
-    def remove(self) -> Plan:
+    def remove(self) -> InstallPlan:
         installation = Installation(None, self.run, LOG, self.root, OWNERS)
-        plan = installation.plan()
-        installation.apply(plan)
+        plan = installation.plan_install()
+        installation.apply_plan(plan)
         return plan
 
 
@@ -121,13 +121,13 @@ SANDBOXED = {**SHUTDOWN, **dict.fromkeys(kits.SANDBOXES, SANDBOX)}
 PENDING = "run/homelab-nut-pending.json"
 
 
-def sandboxed(root: Path, systemd: Systemd, wanted: Mapping[str, str] = SANDBOXED) -> tuple[Installation, Plan]:
+def sandboxed(root: Path, systemd: Systemd, wanted: Mapping[str, str] = SANDBOXED) -> tuple[Installation, InstallPlan]:
     """Bring a host to WANTED, on which a driver is enabled."""
     (root / "run").mkdir(exist_ok=True)
     (root / "etc/systemd/system/nut-driver.target.wants").mkdir(parents=True, exist_ok=True)
     (root / "etc/systemd/system/nut-driver.target.wants/nut-driver@ups.service").touch()
     installation = gate_on(root, systemd, wanted)
-    plan = installation.plan()
-    installation.apply(plan)
+    plan = installation.plan_install()
+    installation.apply_plan(plan)
     systemd.stages = dict(RUNS)
     return installation, plan

@@ -13,9 +13,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd impo
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section, UpsConf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide import (
-    Plan,
-    Seen,
-    plan,
+    DriverState,
+    HotplugPlan,
+    make_plan,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus, fingerprint
@@ -113,7 +113,7 @@ class Host:
     release: tuple[int, int, int] = R81
     now: float = NOW
     known: KnownUpses = field(init=False)
-    seen: dict[str, Seen] = field(default_factory=dict)
+    seen: dict[str, DriverState] = field(default_factory=dict)
     tries: Mapping[str, Tries] = field(default_factory=dict)
     incarnations: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -129,27 +129,27 @@ class Host:
         self.known = after(self.known, res)
         for name in res.conf.sections:
             there = name in res.plugged
-            self.seen[name] = Seen(
+            self.seen[name] = DriverState(
                 RUNS if there else WAITING,
                 ("OL",) if there else (),
                 "" if there else "DATA-STALE",
                 LONG,
                 LONG if there else None,
-                last=("OL",) if there else (),
+                last_status=("OL",) if there else (),
             )
         return res
 
     def plan(
         self, *upses: UsbUps, power: Sequence[str] | None = (), server: Unit = SERVER, **seen: dict[str, Any]
-    ) -> Plan:
+    ) -> HotplugPlan:
         res = self.resolve(*upses)
         for name, changes in seen.items():
-            self.seen[name] = replace(self.seen.get(name, Seen(ABSENT)), **changes)
-        made = plan(res, self.known, self.seen, server, power, self.tries, self.now, self.policy)
+            self.seen[name] = replace(self.seen.get(name, DriverState(ABSENT)), **changes)
+        made = make_plan(res, self.known, self.seen, server, power, self.tries, self.now, self.policy)
         self.tries = made.tries
         return made
 
-    def apply(self, made: Plan, *upses: UsbUps) -> None:
+    def apply(self, made: HotplugPlan, *upses: UsbUps) -> None:
         res = self.resolve(*upses)
         self.known = replace(self.known, memory=res.memory)
         if made.conf is not None:
@@ -157,7 +157,7 @@ class Host:
             self.known = replace(self.known, conf=made.conf, found=made.found, written=written)
 
 
-def told(made: Plan) -> list[str]:
+def told(made: HotplugPlan) -> list[str]:
     """The plan in short, in its order."""
     short = [f"permit {node}" for node, _unused in made.permits]
     short += [_short(f"{one.verb} {one.unit}") for one in made.before]
@@ -169,8 +169,8 @@ def _short(text: str) -> str:
     return text.replace("nut-driver@", "").replace(".service", "").replace("start nut-driver-enumerator", "enumerate")
 
 
-GONE = {"status": (), "error": "DATA-STALE", "plugged": None, "since": NOW - 5}
-ANEW = {"status": (), "error": "DATA-STALE", "plugged": NOW, "since": NOW - 3, "new": True}
+GONE = {"status": (), "error": "DATA-STALE", "plugged_since": None, "silent_since": NOW - 5}
+ANEW = {"status": (), "error": "DATA-STALE", "plugged_since": NOW, "silent_since": NOW - 3, "is_new_device": True}
 MUTE = {"status": (), "error": "DATA-STALE"}
 
 

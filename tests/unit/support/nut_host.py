@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.change import Action
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.change import UnitAction
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.deployment import Deployment
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import reconcile
 
@@ -62,7 +62,7 @@ def standing(*drivers: str, **changes: Unit) -> dict[str, Unit]:
     return found
 
 
-def told(actions: Sequence[Action]) -> list[str]:
+def told(actions: Sequence[UnitAction]) -> list[str]:
     return [f"{one.verb} {one.unit}" for one in actions]
 
 
@@ -150,17 +150,17 @@ class Place:
             self.now += seconds
 
         here: dict[str, Any] = {
-            "folder": self.folder,
-            "room": self.room,
-            "memory": self.room / "state.json",
+            "conf_dir": self.folder,
+            "run_dir": self.room,
+            "hotplug_state": self.room / "state.json",
             "manifest": self.manifest,
-            "systemd": self.boot.parent,
+            "unit_dir": self.boot.parent,
             "owner": (os.getuid(), os.getgid()),
             "runner": self.systemd,
             "finder": lambda _name: None,
         }
         local = LocalNut(**{name: changes.pop(name, value) for name, value in here.items()})
-        return Deployment(new, local, reconcile.Host, clock=lambda: self.now, pause=pause, **changes)
+        return Deployment(new, local, reconcile.HotplugHost, clock=lambda: self.now, pause=pause, **changes)
 
 
 def primary_at(port: int) -> dict[str, str]:

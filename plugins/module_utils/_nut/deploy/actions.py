@@ -17,7 +17,7 @@ from pathlib import Path
 from ..base import paths, systemd
 from ..conf import grammar, ups_conf
 from ..conf.redact import redact
-from .change import Action, Change, FileChange, in_order, stop_watcher
+from .change import Change, FileChange, UnitAction, order_actions, stop_watcher_actions
 
 FOLDER = Path("/", paths.NUT)
 
@@ -70,17 +70,17 @@ def watched_units(files: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
-def plan(
+def plan_deployment(
     old: Mapping[str, str],
     new: Mapping[str, str],
     found: Mapping[str, systemd.Unit],
     *,
-    left: Sequence[Action] = (),
+    left: Sequence[UnitAction] = (),
     loose: Sequence[str] = (),
     strays: Sequence[str] = (),
     stale: Sequence[str] = (),
     folder: Path = FOLDER,
-) -> Change[Action]:
+) -> Change[UnitAction]:
     """Decide what to do.
 
     old, new: name -> text of the files that are there and that should be. found: the units of watched_units(new).
@@ -89,26 +89,28 @@ def plan(
     takes for changed.
     """
     changed = [name for name in FILES if name in new and (old.get(name) != new[name] or name in loose)]
-    after: list[Action] = []
-    before: tuple[Action, ...] = ()
+    after: list[UnitAction] = []
+    before: tuple[UnitAction, ...] = ()
     if "ups.conf" in new:
-        before = stop_watcher(found.get(systemd.WATCHER, systemd.ABSENT))
+        before = stop_watcher_actions(found.get(systemd.WATCHER, systemd.ABSENT))
         after += _driver_actions(old, new, found, stale)
-        after += [Action("disable --now", name, "ups.conf has no such section") for name in strays]
+        after += [UnitAction("disable --now", name, "ups.conf has no such section") for name in strays]
         after += _server_actions(old, new, found, changed)
     after += _monitor_actions(old, new, found)
     off = [
-        name for name in watched_units(new) if found.get(name, systemd.ABSENT).enabled == "disabled" and _boots(name)
+        name
+        for name in watched_units(new)
+        if found.get(name, systemd.ABSENT).enabled == "disabled" and _is_enabled_by_us(name)
     ]
-    after += [Action("enable", name, "it must start at boot") for name in off]
+    after += [UnitAction("enable", name, "it must start at boot") for name in off]
     # a unit that this host has no more can't be restarted: a run that tried would fail, and so would each one after it
     after += [owed for owed in left if owed.unit in watched_units(new) and owed.verb != "disable --now"]
-    return Change(before, _files(changed, old, new, folder), in_order(after))
+    return Change(before, _file_changes(changed, old, new, folder), order_actions(after))
 
 
-def plan_absent(
+def plan_removal(
     old: Mapping[str, str], found: Mapping[str, systemd.Unit], drivers: Sequence[str], folder: Path = FOLDER
-) -> Change[Action]:
+) -> Change[UnitAction]:
     """Decide how a host is left that shall have no NUT of ours: nothing runs, nothing starts, no UPS can be cut.
 
     old: the files that are there. found: the units of watched_units(old), and drivers: those that start at boot.
@@ -117,12 +119,14 @@ def plan_absent(
     # upsmon first: it must not take the end of upsd for a UPS that is lost
     first = [name for name in (systemd.MONITOR, systemd.WATCHER, systemd.SERVER) if _is_there(found, name)]
     # the enumerator takes back what it made for each section, and is itself the last to go
-    registered = [Action("start", systemd.ENUMERATOR, "ups.conf has no section any more")] if drivers else []
+    registered = [UnitAction("start", systemd.ENUMERATOR, "ups.conf has no section any more")] if drivers else []
     rest = [*drivers, *(name for name in (systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL) if _is_there(found, name))]
-    return Change(_stops(first), _files(changed, old, STUBS, folder), (*registered, *_stops(rest)))
+    return Change(
+        _disable_actions(first), _file_changes(changed, old, STUBS, folder), (*registered, *_disable_actions(rest))
+    )
 
 
-def _files(
+def _file_changes(
     names: Sequence[str], old: Mapping[str, str], new: Mapping[str, str], folder: Path
 ) -> tuple[FileChange, ...]:
     return tuple(
@@ -133,8 +137,8 @@ def _files(
     )
 
 
-def _stops(names: Sequence[str]) -> tuple[Action, ...]:
-    return tuple(Action("disable --now", name, "NUT is removed from this host") for name in names)
+def _disable_actions(names: Sequence[str]) -> tuple[UnitAction, ...]:
+    return tuple(UnitAction("disable --now", name, "NUT is removed from this host") for name in names)
 
 
 def _is_there(found: Mapping[str, systemd.Unit], name: str) -> bool:
@@ -142,14 +146,14 @@ def _is_there(found: Mapping[str, systemd.Unit], name: str) -> bool:
     return unit.runs or unit.enabled in ("enabled", "enabled-runtime")
 
 
-def _boots(unit: str) -> bool:
+def _is_enabled_by_us(unit: str) -> bool:
     """Return whether a unit is enabled by us. A driver's instance is enabled by the enumerator."""
     return unit != systemd.WATCHER and not systemd.is_driver(unit)
 
 
 def _driver_actions(
     old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit], stale: Sequence[str]
-) -> list[Action]:
+) -> list[UnitAction]:
     was, will = ups_conf.parse_ups_conf(old.get("ups.conf", "")), ups_conf.parse_ups_conf(new["ups.conf"])
     everywhere = was.settings != will.settings
     edited = [
@@ -166,47 +170,49 @@ def _driver_actions(
         # A driver that runs would be told to reload by the enumerator of 2.8.1: it takes up half, spins, and is taken for
         # changed by each later run. One that does not run gets a new unit.
         for name in (*edited, *(name for name in stale if name in will.sections and name not in edited)):
-            actions.append(Action("stop", systemd.driver_unit(name), f"[{name}] changed"))
+            actions.append(UnitAction("stop", systemd.driver_unit(name), f"[{name}] changed"))
             idle.append(name)
-        actions.append(Action("start", systemd.ENUMERATOR, "ups.conf has other sections, or one without a unit"))
-    actions += [Action("start", systemd.driver_unit(name), "it does not run") for name in dict.fromkeys(idle)]
+        actions.append(UnitAction("start", systemd.ENUMERATOR, "ups.conf has other sections, or one without a unit"))
+    actions += [UnitAction("start", systemd.driver_unit(name), "it does not run") for name in dict.fromkeys(idle)]
     return actions
 
 
 def _server_actions(
     old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit], changed: Sequence[str]
-) -> list[Action]:
+) -> list[UnitAction]:
     if not found.get(systemd.SERVER, systemd.ABSENT).runs:
-        return [Action("restart", systemd.SERVER, "it does not run")]
-    if _environment(old) != _environment(new):
-        return [Action("restart", systemd.SERVER, "nut.conf changed")]
-    if _start_only(old.get("upsd.conf", "")) != _start_only(new["upsd.conf"]):
-        return [Action("restart", systemd.SERVER, "upsd.conf changed in what a reload leaves alone")]
+        return [UnitAction("restart", systemd.SERVER, "it does not run")]
+    if _daemon_environment(old) != _daemon_environment(new):
+        return [UnitAction("restart", systemd.SERVER, "nut.conf changed")]
+    if _start_only_lines(old.get("upsd.conf", "")) != _start_only_lines(new["upsd.conf"]):
+        return [UnitAction("restart", systemd.SERVER, "upsd.conf changed in what a reload leaves alone")]
     reload = [name for name in changed if name in ("upsd.conf", "upsd.users", "ups.conf")]
-    return [Action("reload", systemd.SERVER, f"{', '.join(reload)} changed")] if reload else []
+    return [UnitAction("reload", systemd.SERVER, f"{', '.join(reload)} changed")] if reload else []
 
 
-def _monitor_actions(old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit]) -> list[Action]:
+def _monitor_actions(
+    old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit]
+) -> list[UnitAction]:
     if not found.get(systemd.MONITOR, systemd.ABSENT).runs:
-        return [Action("restart", systemd.MONITOR, "it does not run")]
-    if _environment(old) != _environment(new):
-        return [Action("restart", systemd.MONITOR, "nut.conf changed")]
-    if _words(old.get("upsmon.conf", "")) != _words(new["upsmon.conf"]):
-        return [Action("restart", systemd.MONITOR, "upsmon.conf changed")]
+        return [UnitAction("restart", systemd.MONITOR, "it does not run")]
+    if _daemon_environment(old) != _daemon_environment(new):
+        return [UnitAction("restart", systemd.MONITOR, "nut.conf changed")]
+    if _parsed_lines(old.get("upsmon.conf", "")) != _parsed_lines(new["upsmon.conf"]):
+        return [UnitAction("restart", systemd.MONITOR, "upsmon.conf changed")]
     return []
 
 
-def _environment(files: Mapping[str, str]) -> dict[str, str]:
+def _daemon_environment(files: Mapping[str, str]) -> dict[str, str]:
     """Return what nut.conf gives the daemons."""
     # a shell and systemd read it: both take blanks before a name
     pairs = re.findall(r"^[ \t]*([A-Za-z_][A-Za-z0-9_]*)=(.*)$", files.get("nut.conf", ""), re.MULTILINE)
     return {key: value for key, value in pairs if key not in _LATE + _UNREAD}
 
 
-def _words(text: str) -> list[tuple[str, ...]]:
+def _parsed_lines(text: str) -> list[tuple[str, ...]]:
     """Return what NUT reads: a comment is no reason to restart anything."""
     return [line.words for line in grammar.parse_lines(text)]
 
 
-def _start_only(upsd_conf: str) -> list[tuple[str, ...]]:
-    return [words for words in _words(upsd_conf) if words[0] in _START_ONLY]
+def _start_only_lines(upsd_conf: str) -> list[tuple[str, ...]]:
+    return [words for words in _parsed_lines(upsd_conf) if words[0] in _START_ONLY]

@@ -23,7 +23,7 @@ from ..base import systemd as base_systemd
 from ..base.files import Owner
 from ..base.process import Find, find_program
 from ..base.systemd import Run
-from .change import Action
+from .change import UnitAction
 
 # In /run: what a run has decided on and not lived to do, for the next one. A reboot does it all.
 PENDING = "homelab-nut-pending.json"
@@ -35,33 +35,33 @@ class Pending:
     def __init__(self, room: Path) -> None:
         self.path = room / PENDING
 
-    def read(self, units: Iterable[str]) -> list[Action]:
+    def read_actions(self, units: Iterable[str]) -> list[UnitAction]:
         """Return what is owed. units: what is restarted if the note can't be read, as nobody knows what it said."""
         try:
             data = jsontext.parse_json(self.path.read_bytes())
-            return [Action(str(step["verb"]), str(step["unit"]), str(step["reason"])) for step in data]
+            return [UnitAction(str(step["verb"]), str(step["unit"]), str(step["reason"])) for step in data]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError, KeyError):
-            return [Action("restart", unit, f"{self.path} can't be read") for unit in units]
+            return [UnitAction("restart", unit, f"{self.path} can't be read") for unit in units]
 
-    def as_text(self, actions: Iterable[Action]) -> str:
+    def render_note(self, actions: Iterable[UnitAction]) -> str:
         """Return the text of a note."""
         return json.dumps([asdict(action) for action in actions])
 
-    def write(self, actions: Sequence[Action]) -> None:
+    def write_actions(self, actions: Sequence[UnitAction]) -> None:
         """Note what is owed; without any, no note is left. Raises WriteError."""
         if actions:
-            files.replace_files({self.path: self.as_text(actions)}, 0o600)
+            files.replace_files({self.path: self.render_note(actions)}, 0o600)
         else:
             self.path.unlink(missing_ok=True)
 
-    def add(self, actions: Sequence[Action]) -> None:
+    def add_actions(self, actions: Sequence[UnitAction]) -> None:
         """Add to what is owed. A note that can't be read stays: it has all restarted. Raises WriteError."""
-        owed = self.read([""])
+        owed = self.read_actions([""])
         more = [action for action in actions if action not in owed]
         if more and all(action.unit for action in owed):
-            self.write([*owed, *more])
+            self.write_actions([*owed, *more])
 
 
 @dataclass(frozen=True)
@@ -69,50 +69,50 @@ class LocalNut:
     """The NUT of this host: where its files are, and how it is reached."""
 
     runner: Run
-    folder: Path = Path("/", paths.NUT)
-    room: Path = Path("/run")  # of the lock, notes and scratch directories: empty after a reboot
-    memory: Path = Path("/", paths.HOTPLUG_STATE)
+    conf_dir: Path = Path("/", paths.NUT)
+    run_dir: Path = Path("/run")  # of the lock, notes and scratch directories: empty after a reboot
+    hotplug_state: Path = Path("/", paths.HOTPLUG_STATE)
     manifest: Path = sets.MANIFEST
-    systemd: Path = Path("/", paths.UNITS)
+    unit_dir: Path = Path("/", paths.UNITS)
     owner: Owner = ("root", "nut")
     finder: Find = find_program
 
     @classmethod
-    def below(cls, root: Path, runner: Run) -> LocalNut:
+    def below_root(cls, root: Path, runner: Run) -> LocalNut:
         """Return the NUT of the host whose files are below a directory."""
         return cls(
             runner,
-            folder=root / paths.NUT,
-            room=root / "run",
-            memory=root / paths.HOTPLUG_STATE,
+            conf_dir=root / paths.NUT,
+            run_dir=root / "run",
+            hotplug_state=root / paths.HOTPLUG_STATE,
             manifest=root / sets.MANIFEST.relative_to("/"),
-            systemd=root / paths.UNITS,
+            unit_dir=root / paths.UNITS,
         )
 
     @property
     def pending(self) -> Pending:
         """Return the note of what is owed."""
-        return Pending(self.room)
+        return Pending(self.run_dir)
 
-    def alone(self, seconds: float, pause: Callable[[float], None] = time.sleep) -> AbstractContextManager[str]:
+    def hold_lock(self, seconds: float, pause: Callable[[float], None] = time.sleep) -> AbstractContextManager[str]:
         """Keep other runs out, and put right what killed ones have left; yields what that was.
 
         That is done on battery, too. It touches no daemon, and what is half in place is the worst that one can meet which
         ends and is started again, or the last step of a shutdown. What was half written was judged as a whole, on mains.
         Raises files.Busy after SECONDS, sets.UnfinishedSet, and OSError.
         """
-        folders = (self.folder, self.memory.parent, *self.systemd.glob("nut-driver@*.service.d"))
-        return sets.hold_lock_and_recover(self.room, seconds, folders, manifest=self.manifest, pause=pause)
+        folders = (self.conf_dir, self.hotplug_state.parent, *self.unit_dir.glob("nut-driver@*.service.d"))
+        return sets.hold_lock_and_recover(self.run_dir, seconds, folders, manifest=self.manifest, pause=pause)
 
-    def read(self, name: str) -> str | None:
+    def read_file(self, name: str) -> str | None:
         """Return the text of one of NUT's files; None if there is none. Raises OSError."""
         try:
             # as bytes: as text, a carriage return would be lost, and the file differ from what was written for ever
-            return (self.folder / name).read_bytes().decode("utf-8", "surrogateescape")
+            return (self.conf_dir / name).read_bytes().decode("utf-8", "surrogateescape")
         except FileNotFoundError:
             return None
 
-    def do(self, action: Action, *, wait: bool = True) -> Action:
+    def run_action(self, action: UnitAction, *, wait: bool = True) -> UnitAction:
         """Take one step. Returns the one that was taken. wait: until a driver has started. Raises systemd.UnitError."""
         begins = action.verb in ("restart", "start")
         late = " --no-block" if begins and not wait and base_systemd.is_driver(action.unit) else ""
@@ -122,20 +122,20 @@ class LocalNut:
                 self.runner(["systemctl", "reset-failed", action.unit])
             base_systemd.run_systemctl(action.verb + late, action.unit, runner=self.runner)
         except base_systemd.UnitError:
-            if action.verb != "reload" or self._runs(action.unit):
+            if action.verb != "reload" or self._is_running(action.unit):
                 raise
             # it has ended since the plan was made, and Debian 12 does not start it again
-            return self.do(replace(action, verb="restart"))
+            return self.run_action(replace(action, verb="restart"))
         return action
 
-    def _runs(self, unit: str) -> bool:
+    def _is_running(self, unit: str) -> bool:
         try:
             return base_systemd.show_units([unit], self.runner)[unit].runs
         except base_systemd.UnitError:
             return True
 
-    def take_up(
-        self, actions: Sequence[Action], do: Callable[[Action], None], noted: Sequence[Action] | None = None
+    def run_actions(
+        self, actions: Sequence[UnitAction], do: Callable[[UnitAction], None], noted: Sequence[UnitAction] | None = None
     ) -> None:
         """Take one step after another, and each out of the note when it is done: a run that is cut short does not do it again.
 
@@ -145,10 +145,10 @@ class LocalNut:
         for action in actions:
             do(action)
             owed = [other for other in owed if (other.unit, other.reason) != (action.unit, action.reason)]
-            self._note(owed)
-        self._note(owed)
+            self._write_pending(owed)
+        self._write_pending(owed)
 
-    def _note(self, owed: Sequence[Action]) -> None:
+    def _write_pending(self, owed: Sequence[UnitAction]) -> None:
         # else some of it is done again
         with contextlib.suppress(files.WriteError):
-            self.pending.write(owed)
+            self.pending.write_actions(owed)

@@ -23,7 +23,7 @@ CONTEXT = 3  # lines around each difference that a diff shows
 
 
 @dataclass(frozen=True)
-class Action:
+class UnitAction:
     """One step for a unit of NUT's."""
 
     verb: str  # of systemctl, with its options
@@ -36,7 +36,7 @@ class Action:
 
 
 @dataclass(frozen=True)
-class Step:
+class CommandStep:
     """One command, and what it is for."""
 
     command: tuple[str, ...]
@@ -47,7 +47,7 @@ class Step:
         return f"{' '.join(self.command)}: {self.reason}"
 
 
-_Step = TypeVar("_Step", Action, Step)
+_AnyStep = TypeVar("_AnyStep", UnitAction, CommandStep)
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,16 @@ class FileChange:
     new: str | None  # None: it goes
     redact: Callable[[str], str] | None = None  # takes the secrets from such a text; None: there are none
 
-    def diff(self) -> list[str]:
+    def diff_lines(self) -> list[str]:
         """Show what changes, line by line; of NUT's own files what NUT reads, without secrets and comments."""
         if self.new is None:
             return [f"{self.path}: removed"]
-        was, will = (self._shown(text) for text in (self.old or "", self.new))
+        was, will = (self._visible_lines(text) for text in (self.old or "", self.new))
         lines = difflib.unified_diff(was, will, str(self.path), str(self.path), lineterm="", n=CONTEXT)
         same = "mode or owner is mended" if self.old == self.new else "only a secret or a comment changes"
         return list(lines) or [f"{self.path}: {same}"]
 
-    def _shown(self, text: str) -> list[str]:
+    def _visible_lines(self, text: str) -> list[str]:
         if self.redact is None:
             return text.splitlines()
         # the files that Debian ships are comment for the most part
@@ -78,24 +78,24 @@ class FileChange:
 
 
 @dataclass(frozen=True)
-class Change(Generic[_Step]):
+class Change(Generic[_AnyStep]):
     """What is to be done: steps, then files, then more steps."""
 
-    before: tuple[_Step, ...] = ()
+    before: tuple[_AnyStep, ...] = ()
     files: tuple[FileChange, ...] = ()  # in the order in which they are put in place, or removed
-    after: tuple[_Step, ...] = ()
+    after: tuple[_AnyStep, ...] = ()
 
     def __bool__(self) -> bool:
         """Return whether there is anything to do."""
         return bool(self.before or self.files or self.after)
 
     @property
-    def changed(self) -> tuple[str, ...]:
+    def written_files(self) -> tuple[str, ...]:
         """Return the names of the files that are written."""
         return tuple(file.name for file in self.files if file.new is not None)
 
     @property
-    def gone(self) -> tuple[Path, ...]:
+    def removed_paths(self) -> tuple[Path, ...]:
         """Return what is removed."""
         return tuple(file.path for file in self.files if file.new is None)
 
@@ -104,17 +104,17 @@ class Change(Generic[_Step]):
         """Return the steps, one line each."""
         return tuple(str(step) for step in (*self.before, *self.after))
 
-    def diff(self) -> str:
+    def render_diff(self) -> str:
         """Show what changes, file by file and step by step."""
-        return show([*(line for file in self.files for line in file.diff()), *self.steps])
+        return render_lines([*(line for file in self.files for line in file.diff_lines()), *self.steps])
 
 
-def show(lines: Iterable[str]) -> str:
+def render_lines(lines: Iterable[str]) -> str:
     """Return the lines of a diff as a text that is fit for a terminal; "" if there are none."""
     return "".join(f"{printable_text(line)}\n" for line in lines)
 
 
-def stage(action: Action) -> int:
+def rank_action(action: UnitAction) -> int:
     """Return an action's place in the order in which units need each other."""
     if action.verb == "enable":
         return 4
@@ -123,7 +123,7 @@ def stage(action: Action) -> int:
     return {systemd.ENUMERATOR: 0, systemd.SERVER: 2, systemd.MONITOR: 3}.get(action.unit, 1)
 
 
-def in_order(actions: Sequence[Action]) -> tuple[Action, ...]:
+def order_actions(actions: Sequence[UnitAction]) -> tuple[UnitAction, ...]:
     """Put actions into the order in which units need each other, without those that another of them does as well."""
     # What is stopped before the enumerator looks stays down until it has looked: a restart noted for another reason, such as a
     # new sandbox, must not take the place of that stop.
@@ -136,11 +136,11 @@ def in_order(actions: Sequence[Action]) -> tuple[Action, ...]:
     restarted = {action.unit for action in actions if action.verb == "restart"}
     needed = [action for action in actions if action.unit not in restarted or action.verb in ("restart", "enable")]
     first = {(action.verb, action.unit): action for action in reversed(needed)}
-    return tuple(sorted((action for action in needed if first[action.verb, action.unit] is action), key=stage))
+    return tuple(sorted((action for action in needed if first[action.verb, action.unit] is action), key=rank_action))
 
 
-def stop_watcher(watcher: systemd.Unit) -> tuple[Action, ...]:
+def stop_watcher_actions(watcher: systemd.Unit) -> tuple[UnitAction, ...]:
     """Return the step that stops the enumerator's own watcher, if it would react to each write of ups.conf, and race with us."""
     if watcher.runs or watcher.enabled == "enabled":
-        return (Action("disable --now", systemd.WATCHER, "the enumerator is called when ups.conf is complete"),)
+        return (UnitAction("disable --now", systemd.WATCHER, "the enumerator is called when ups.conf is complete"),)
     return ()

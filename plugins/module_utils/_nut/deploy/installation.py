@@ -17,7 +17,7 @@ from ..base import files, paths, systemd
 from ..base.text import one_line
 from . import sandbox
 from .apply import Pending
-from .change import Action, Change, FileChange, Step, show
+from .change import Change, CommandStep, FileChange, UnitAction, render_lines
 from .kits import HOTPLUG, Kit
 
 
@@ -26,12 +26,12 @@ class InstallError(Exception):
 
 
 @dataclass(frozen=True)
-class Plan(Change[Step]):
+class InstallPlan(Change[CommandStep]):
     """What is to be done, and what is left to others."""
 
     folder: Path | None = None  # of the log; None if it is there
     later: tuple[
-        Action, ...
+        UnitAction, ...
     ] = ()  # what the module config is told to restart, which asks first whether a UPS is on battery
     refused: Mapping[str, str] | None = None  # what sandbox.REFUSED must become; None if it is right
 
@@ -44,10 +44,10 @@ class Plan(Change[Step]):
         """Return the steps, one line each."""
         return (*super().steps, *map(str, self.later))
 
-    def diff(self) -> str:
+    def render_diff(self) -> str:
         """Show what changes, file by file and step by step. None of these files holds a secret."""
         record = [] if self.refused is None else [f"/{sandbox.REFUSED}: {', '.join(sorted(self.refused)) or 'removed'}"]
-        return super().diff() + show(record)
+        return super().render_diff() + render_lines(record)
 
 
 def _made_by(tmpfiles: str) -> dict[str, str]:
@@ -66,8 +66,10 @@ class Installation:
     root: Path = Path("/")
     owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # group -> ids, for who is not root
     kit: Kit = HOTPLUG
-    renewed: bool = False  # whether the program is another one since what runs was started
-    probing: bool = True  # whether sandboxes are tried, or else what the last try has left in sandbox.REFUSED counts
+    program_changed: bool = False  # whether the program is another one since what runs was started
+    try_sandboxes: bool = (
+        True  # whether sandboxes are tried, or else what the last try has left in sandbox.REFUSED counts
+    )
     refused: dict[str, str] = field(
         default_factory=dict, init=False
     )  # sandboxes that this host can't apply: name -> why
@@ -83,42 +85,42 @@ class Installation:
                 raise InstallError(f"files: {name} is empty, and {self.kit.name} can't do without it")
 
     @property
-    def _mark(self) -> Path:
+    def _marker(self) -> Path:
         """What is there while files are replaced and not taken up yet. A reboot takes all up: so it is in /run."""
-        return self._at(f"run/{self.kit.name}.pending")
+        return self._below_root(f"run/{self.kit.name}.pending")
 
     # Looking
 
-    def plan(self) -> Plan:
+    def plan_install(self) -> InstallPlan:
         """Decide what to do. Raises units.UnitError, OSError, and LookupError where there is no group nut."""
-        shown = self._units()
+        shown = self._show_units()
         if self.wanted is None:
             return self._plan_absent(shown)
-        self._refuse_sandboxes()
+        self._drop_refused_sandboxes()
         return self._plan_present(shown)
 
-    def _refuse_sandboxes(self) -> None:
+    def _drop_refused_sandboxes(self) -> None:
         """Do without the sandboxes that this host can't apply: a unit that does not start is worse than one that may too much."""
-        known = {} if self.probing else sandbox.read_refused(self.root)
+        known = {} if self.try_sandboxes else sandbox.read_refused(self.root)
         for name, unit in self.kit.sandboxes.items():
             text = (self.wanted or {})[name]
-            if not text or not self._differs(name):
+            if not text or not self._is_outdated(name):
                 continue
-            if not self.probing and name in known:
+            if not self.try_sandboxes and name in known:
                 self.refused[name] = known[name]
-            elif self.probing and (why := sandbox.try_sandbox(text, self.runner)):
+            elif self.try_sandboxes and (why := sandbox.try_sandbox(text, self.runner)):
                 self.refused[name] = (
                     f"{unit} runs without its sandbox ({systemd.HARDENING}), which this host can't apply: {why}"
                 )
         self.wanted = {**(self.wanted or {}), **dict.fromkeys(self.refused, "")}
 
-    def warnings(self) -> list[str]:
+    def list_warnings(self) -> list[str]:
         """Return what a person should know, and can do about it."""
         lost = self._find_confined_drop_ins()
         words = (
             f"{', '.join(lost)}: ExecStartPre= and ExecStartPost= run as the user nut there, without capabilities. Write + "
             "before a command that needs root (ExecStartPre=+/path), or leave the sandboxes out on this host: "
-            f"{self.kit.hardening}=false"
+            f"{self.kit.hardening_variable}=false"
         )
         return [*(f"{why}. {self.kit.remedy}" for why in self.refused.values()), *([words] if lost else [])]
 
@@ -127,9 +129,9 @@ class Installation:
         wanted = self.wanted or {}
         confined = [unit for name, unit in self.kit.sandboxes.items() if sandbox.takes_root(wanted.get(name, ""))]
         ours = {f"/{place.path}" for place in self.kit.places.values()}
-        return sandbox.find_confined(self.root, self._instances(confined), ours, self.runner)
+        return sandbox.find_confined(self.root, self._expand_driver_units(confined), ours, self.runner)
 
-    def _instances(self, units: Sequence[str]) -> list[str]:
+    def _expand_driver_units(self, units: Sequence[str]) -> list[str]:
         """Return units with those of the drivers, which are made from a template, in its place."""
         drivers = systemd.drivers_at_boot(self.root / paths.UNITS) if systemd.DRIVER_TEMPLATE in units else ()
         return [*drivers, *(unit for unit in units if unit != systemd.DRIVER_TEMPLATE)]
@@ -141,46 +143,49 @@ class Installation:
         now = {**others, **self.refused}
         return None if now == known else now
 
-    def _plan_present(self, shown: Mapping[str, systemd.Unit]) -> Plan:
+    def _plan_present(self, shown: Mapping[str, systemd.Unit]) -> InstallPlan:
         wanted = self.wanted or {}
-        changed = [name for name in self.kit.places if wanted[name] and self._differs(name)]
+        changed = [name for name in self.kit.places if wanted[name] and self._is_outdated(name)]
         gone = [name for name in self.kit.places if not wanted[name] and self._is_there(self.kit.places[name].path)]
-        cut_short = self._mark.exists()
+        cut_short = self._marker.exists()
         late = cut_short or any(unit.outdated for unit in shown.values())
-        after = self._taken_up([*changed, *gone], late)
-        before: list[Step] = []
-        for name in self.kit.standing:
+        after = self._reload_steps([*changed, *gone], late)
+        before: list[CommandStep] = []
+        for name in self.kit.always_on:
             if wanted[name]:
-                after += self._started(name, shown.get(name, systemd.ABSENT), [*changed, *gone], cut_short)
+                after += self._start_steps(name, shown.get(name, systemd.ABSENT), [*changed, *gone], cut_short)
             else:
-                before += self._stopped(name, shown.get(name, systemd.ABSENT), f"there is nothing for {name} to do")
-        after += self._made_anew(changed)
-        folder = self._at(str(self.log.parent)) if self.log else None
-        return Plan(
+                before += self._stop_steps(name, shown.get(name, systemd.ABSENT), f"there is nothing for {name} to do")
+        after += self._tmpfiles_steps(changed)
+        folder = self._below_root(str(self.log.parent)) if self.log else None
+        return InstallPlan(
             before=tuple(before),
             files=(
-                *(self._file(name) for name in changed),
-                *map(_going, (*(self._at(self.kit.places[name].path) for name in gone), *self._unmade())),
+                *(self._file_change(name) for name in changed),
+                *map(
+                    _file_removal,
+                    (*(self._below_root(self.kit.places[name].path) for name in gone), *self._obsolete_tmpfiles()),
+                ),
             ),
             folder=None if folder is None or folder.is_dir() else folder,
             after=tuple(after),
-            later=self._later(cut_short),
+            later=self._delayed_restarts(cut_short),
             refused=self._find_refused(),
         )
 
-    def _started(self, name: str, unit: systemd.Unit, changed: Sequence[str], cut_short: bool) -> list[Step]:
+    def _start_steps(self, name: str, unit: systemd.Unit, changed: Sequence[str], cut_short: bool) -> list[CommandStep]:
         steps = []
         if unit.enabled != "enabled":
-            steps.append(Step(("systemctl", "enable", name), "it must start at boot"))
+            steps.append(CommandStep(("systemctl", "enable", name), "it must start at boot"))
         if unit.active != "active":
-            steps.append(Step(("systemctl", "start", name), "it does not run"))
-        elif renewed := [file for file in (name, *self.kit.read.get(name, ())) if file in changed]:
-            steps.append(Step(("systemctl", "restart", name), f"{renewed[0]} changed"))
-        elif self.renewed or cut_short:
-            steps.append(Step(("systemctl", "restart", name), f"{self.kit.name} changed"))
+            steps.append(CommandStep(("systemctl", "start", name), "it does not run"))
+        elif renewed := [file for file in (name, *self.kit.unit_inputs.get(name, ())) if file in changed]:
+            steps.append(CommandStep(("systemctl", "restart", name), f"{renewed[0]} changed"))
+        elif self.program_changed or cut_short:
+            steps.append(CommandStep(("systemctl", "restart", name), f"{self.kit.name} changed"))
         return steps
 
-    def _later(self, cut_short: bool) -> tuple[Action, ...]:
+    def _delayed_restarts(self, cut_short: bool) -> tuple[UnitAction, ...]:
         """Name the daemons of NUT that still run in the sandbox that they were started in, and must not for ever.
 
         cut_short: systemd may not have known the new ones yet when somebody did the restarts that the earlier run had noted.
@@ -190,140 +195,143 @@ class Installation:
             unit
             for name, unit in self.kit.sandboxes.items()
             if unit not in self.kit.units
-            and (cut_short or sandbox.settings(wanted[name]) != sandbox.settings(self._text(name) or ""))
+            and (
+                cut_short
+                or sandbox.list_settings(wanted[name]) != sandbox.list_settings(self._current_text(name) or "")
+            )
         ]
-        daemons = self._instances(other)
+        daemons = self._expand_driver_units(other)
         shown = systemd.show_units(daemons, self.runner) if daemons else {}
-        return tuple(Action("restart", unit, "its sandbox changed") for unit in daemons if shown[unit].runs)
+        return tuple(UnitAction("restart", unit, "its sandbox changed") for unit in daemons if shown[unit].runs)
 
-    def _stopped(self, name: str, unit: systemd.Unit, why: str) -> list[Step]:
+    def _stop_steps(self, name: str, unit: systemd.Unit, why: str) -> list[CommandStep]:
         if unit.enabled == "enabled" or unit.active == "active":
-            return [Step(("systemctl", "disable", "--now", name), why)]
+            return [CommandStep(("systemctl", "disable", "--now", name), why)]
         return []
 
-    def _plan_absent(self, shown: Mapping[str, systemd.Unit]) -> Plan:
+    def _plan_absent(self, shown: Mapping[str, systemd.Unit]) -> InstallPlan:
         why = f"{self.kit.name} is removed from this host"
         before = [
-            step for name in self.kit.standing for step in self._stopped(name, shown.get(name, systemd.ABSENT), why)
+            step for name in self.kit.always_on for step in self._stop_steps(name, shown.get(name, systemd.ABSENT), why)
         ]
         service = shown.get(self.kit.service, systemd.ABSENT)
-        if self.kit.service not in self.kit.standing and service.active in ("active", "activating"):
-            before.append(Step(("systemctl", "stop", self.kit.service), why))
+        if self.kit.service not in self.kit.always_on and service.active in ("active", "activating"):
+            before.append(CommandStep(("systemctl", "stop", self.kit.service), why))
         if service.active == "failed":
-            before.append(Step(("systemctl", "reset-failed", self.kit.service), why))
+            before.append(CommandStep(("systemctl", "reset-failed", self.kit.service), why))
         names = [name for name, place in self.kit.places.items() if self._is_there(place.path)]
-        traces = [path for path in self.kit.traces if self._is_there(path)]
+        traces = [path for path in self.kit.leftovers if self._is_there(path)]
         gone = [self.root / path for path in (*(self.kit.places[name].path for name in reversed(names)), *traces)]
-        gone += self._unmade()
-        return Plan(
+        gone += self._obsolete_tmpfiles()
+        return InstallPlan(
             before=tuple(before),
-            files=tuple(map(_going, gone)),
-            after=tuple(self._taken_up(names, False)),
+            files=tuple(map(_file_removal, gone)),
+            after=tuple(self._reload_steps(names, False)),
             refused=self._find_refused(),
         )
 
-    def _taken_up(self, names: Sequence[str], late: bool) -> list[Step]:
+    def _reload_steps(self, names: Sequence[str], late: bool) -> list[CommandStep]:
         steps = []
         if late or any(self.kit.places[name].path.startswith(paths.UNITS) for name in names):
-            steps.append(Step(("systemctl", "daemon-reload"), f"the units of {self.kit.name} changed"))
+            steps.append(CommandStep(("systemctl", "daemon-reload"), f"the units of {self.kit.name} changed"))
         # a container has no udevd, and then nobody to tell
         if self.kit.rules in names and self._is_there("run/udev/control"):
-            steps.append(Step(("udevadm", "control", "--reload"), f"the rules of {self.kit.name} changed"))
+            steps.append(CommandStep(("udevadm", "control", "--reload"), f"the rules of {self.kit.name} changed"))
         return steps
 
-    def _made_anew(self, changed: Sequence[str]) -> list[Step]:
+    def _tmpfiles_steps(self, changed: Sequence[str]) -> list[CommandStep]:
         """Return the step that has systemd-tmpfiles make the kit's files, if one is not as it should be."""
         name = self.kit.tmpfiles
         made = _made_by((self.wanted or {}).get(name, ""))
-        lacking = [path for path, text in made.items() if not self._holds(path, text)]
+        lacking = [path for path, text in made.items() if not self._has_text(path, text)]
         if not made or not (lacking or name in changed):
             return []
         why = f"{lacking[0]} is not there" if lacking else f"the files of {self.kit.name} changed"
-        return [Step(("systemd-tmpfiles", "--create", f"/{self.kit.places[name].path}"), why)]
+        return [CommandStep(("systemd-tmpfiles", "--create", f"/{self.kit.places[name].path}"), why)]
 
-    def _holds(self, path: str, text: str) -> bool:
-        found = self._at(path)
+    def _has_text(self, path: str, text: str) -> bool:
+        found = self._below_root(path)
         return found.is_file() and not found.is_symlink() and found.read_bytes() == text.encode()
 
-    def _unmade(self) -> list[Path]:
+    def _obsolete_tmpfiles(self) -> list[Path]:
         """Return which files systemd-tmpfiles has made for the kit, and would not any more."""
         name = self.kit.tmpfiles
-        before = _made_by(self._text(name) or "") if name else {}
+        before = _made_by(self._current_text(name) or "") if name else {}
         now = _made_by((self.wanted or {}).get(name, ""))
-        return [self._at(path) for path in before if path not in now and self._is_there(path)]
+        return [self._below_root(path) for path in before if path not in now and self._is_there(path)]
 
-    def _units(self) -> dict[str, systemd.Unit]:
+    def _show_units(self) -> dict[str, systemd.Unit]:
         shown = systemd.show_units(self.kit.units, self.runner)
         masked = [name for name, unit in shown.items() if unit.load == "masked" and (self.wanted or {}).get(name)]
         if masked:
             raise systemd.UnitError(f"{', '.join(masked)} is masked. Unmask it: systemctl unmask {' '.join(masked)}")
         return shown
 
-    def _differs(self, name: str) -> bool:
+    def _is_outdated(self, name: str) -> bool:
         place = self.kit.places[name]
-        path = self._at(place.path)
-        return self._text(name) != (self.wanted or {})[name] or not files.has_mode_and_owner(
-            path, place.mode, self._ids(name)
+        path = self._below_root(place.path)
+        return self._current_text(name) != (self.wanted or {})[name] or not files.has_mode_and_owner(
+            path, place.mode, self._owner_ids(name)
         )
 
-    def _file(self, name: str) -> FileChange:
-        path = self._at(self.kit.places[name].path)
-        return FileChange(name, path, self._text(name), (self.wanted or {})[name])
+    def _file_change(self, name: str) -> FileChange:
+        path = self._below_root(self.kit.places[name].path)
+        return FileChange(name, path, self._current_text(name), (self.wanted or {})[name])
 
-    def _text(self, name: str) -> str | None:
+    def _current_text(self, name: str) -> str | None:
         try:
-            return self._at(self.kit.places[name].path).read_bytes().decode("utf-8", "surrogateescape")
+            return self._below_root(self.kit.places[name].path).read_bytes().decode("utf-8", "surrogateescape")
         except FileNotFoundError:
             return None
 
-    def _ids(self, name: str) -> tuple[int, int]:
+    def _owner_ids(self, name: str) -> tuple[int, int]:
         group = self.kit.places[name].group
         return self.owners[group] if group in self.owners else files.resolve_owner(("root", group))
 
-    def _at(self, path: str) -> Path:
+    def _below_root(self, path: str) -> Path:
         return self.root / path.lstrip("/")
 
     def _is_there(self, path: str) -> bool:
-        found = self._at(path)
+        found = self._below_root(path)
         return found.exists() or found.is_symlink()
 
     # Doing
 
-    def apply(self, decided: Plan) -> None:
+    def apply_plan(self, decided: InstallPlan) -> None:
         """Do what was decided. Raises units.UnitError, writing.WriteError and OSError; running it again goes on from there."""
         if not decided:
             return
-        self._mark.parent.mkdir(exist_ok=True)
-        self._mark.touch(mode=0o600)
+        self._marker.parent.mkdir(exist_ok=True)
+        self._marker.touch(mode=0o600)
         for step in decided.before:
-            self._do(step)
+            self._run_step(step)
         if decided.folder:
             decided.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        Pending(self._at("run")).add(decided.later)
+        Pending(self._below_root("run")).add_actions(decided.later)
         if decided.refused is not None:
             sandbox.write_refused(self.root, decided.refused)
         for file in decided.files:
             if file.new is None:
-                _remove(file.path)
+                _remove_path(file.path)
                 continue
             # a folder of drop-ins need not be there
             file.path.parent.mkdir(mode=0o755, exist_ok=True)
-            files.replace_files({file.path: file.new}, self.kit.places[file.name].mode, self._ids(file.name))
+            files.replace_files({file.path: file.new}, self.kit.places[file.name].mode, self._owner_ids(file.name))
         for step in decided.after:
-            self._do(step)
-        self._mark.unlink()
+            self._run_step(step)
+        self._marker.unlink()
 
-    def _do(self, step: Step) -> None:
+    def _run_step(self, step: CommandStep) -> None:
         code, said = self.runner(step.command)
         if code:
             raise systemd.UnitError(f"{' '.join(step.command)} failed: {one_line(said)}")
 
 
-def _going(path: Path) -> FileChange:
+def _file_removal(path: Path) -> FileChange:
     return FileChange("", path, None, None)
 
 
-def _remove(path: Path) -> None:
+def _remove_path(path: Path) -> None:
     """Remove what stands at a path, and a folder of drop-ins that is empty then. Raises OSError."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

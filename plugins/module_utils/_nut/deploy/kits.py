@@ -31,25 +31,27 @@ class Kit:
     program: str
     places: Mapping[str, Place]  # its files but itself, the policy first: what else is put in place reads it
     service: str
-    standing: tuple[str, ...] = ()  # the units that are enabled and run all the time
+    always_on: tuple[str, ...] = ()  # the units that are enabled and run all the time
     helpers: tuple[str, ...] = ()  # units that come and go with these
-    read: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what a unit reads at its start, besides itself
+    unit_inputs: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # what a unit reads at its start, besides itself
     optional: tuple[str, ...] = ()  # files that need not be there
     rules: str = ""  # which file is udev's
     tmpfiles: str = ""  # and which systemd-tmpfiles'
-    traces: tuple[str, ...] = ()  # what it leaves, besides its log, which people may still want to read
+    leftovers: tuple[str, ...] = ()  # what it leaves, besides its log, which people may still want to read
     sandboxes: Mapping[str, str] = field(default_factory=dict)  # drop-ins that take rights from a unit: name -> unit
-    hardening: str = ""  # the variable of the role that leaves these out
+    hardening_variable: str = ""  # the variable of the role that leaves these out
 
     @property
     def units(self) -> tuple[str, ...]:
         """Return those that run all the time, the service, and what it brings."""
-        return tuple(dict.fromkeys((*self.standing, self.service, *self.helpers)))
+        return tuple(dict.fromkeys((*self.always_on, self.service, *self.helpers)))
 
     @property
     def remedy(self) -> str:
         """Return what to do about a sandbox that a host can't apply."""
-        return f"In a container, enable nesting. To turn it off on this host: {self.hardening}=false"
+        return f"In a container, enable nesting. To turn it off on this host: {self.hardening_variable}=false"
 
 
 HOTPLUG_SANDBOX = "nut-hotplug-hardening.conf"
@@ -66,12 +68,12 @@ HOTPLUG = Kit(
         "logrotate": Place("etc/logrotate.d/nut-hotplug"),
     },
     service=HOTPLUG_SERVICE,
-    standing=(HOTPLUG_TIMER,),
+    always_on=(HOTPLUG_TIMER,),
     optional=(HOTPLUG_SANDBOX,),
     sandboxes={HOTPLUG_SANDBOX: HOTPLUG_SERVICE},
-    hardening="nut_hotplug_hardening",
+    hardening_variable="nut_hotplug_hardening",
     rules="63-nut-hotplug.rules",
-    traces=(paths.HOTPLUG_PROGRAM, "run/nut-hotplug.quiet", paths.HOTPLUG_FOLDER),
+    leftovers=(paths.HOTPLUG_PROGRAM, "run/nut-hotplug.quiet", paths.HOTPLUG_FOLDER),
 )
 
 GATE = systemd.GATE
@@ -101,13 +103,13 @@ SHUTDOWN = Kit(
         TMPFILES: Place("etc/tmpfiles.d/nut-shutdown.conf"),
     },
     service=GATE,
-    standing=(STAGES, WATCH),
-    read={STAGES: ("shutdown.json",), WATCH: ("nut-watch-hardening.conf",)},
+    always_on=(STAGES, WATCH),
+    unit_inputs={STAGES: ("shutdown.json",), WATCH: ("nut-watch-hardening.conf",)},
     optional=(STAGES, TMPFILES, *SANDBOXES),
     tmpfiles=TMPFILES,
     sandboxes=SANDBOXES,
-    hardening="nut_server_hardening",
-    traces=(paths.SHUTDOWN_PROGRAM, paths.SHUTDOWN_RUN, paths.SHUTDOWN_FOLDER),
+    hardening_variable="nut_server_hardening",
+    leftovers=(paths.SHUTDOWN_PROGRAM, paths.SHUTDOWN_RUN, paths.SHUTDOWN_FOLDER),
 )
 
 ACCESS_UNIT = "nut-access.service"
@@ -127,8 +129,8 @@ ACCESS = Kit(
         "nftables.conf": Place(f"{paths.UNITS}/nftables.service.d/homelab-nut.conf"),
     },
     service=ACCESS_UNIT,
-    standing=(ACCESS_UNIT,),
+    always_on=(ACCESS_UNIT,),
     helpers=(ACCESS_TIMER,),
-    read={ACCESS_UNIT: (ACCESS_TABLE, ACCESS_TIMER)},
-    traces=(paths.ACCESS_PROGRAM,),
+    unit_inputs={ACCESS_UNIT: (ACCESS_TABLE, ACCESS_TIMER)},
+    leftovers=(paths.ACCESS_PROGRAM,),
 )

@@ -20,14 +20,14 @@ REFUSED = "var/lib/homelab-nut/refused.json"
 _CONFINED = re.compile(r"^Exec(?:StartPre|StartPost)[ \t]*=[ \t]*[-@:|]*(?![-@:|+!])\S", re.MULTILINE)
 
 
-def settings(drop_in: str) -> list[str]:
+def list_settings(drop_in: str) -> list[str]:
     """Return what a drop-in says to systemd: a comment is no reason to restart anything."""
     return [line for line in drop_in.splitlines() if re.match(r"[A-Za-z]+=", line)]
 
 
 def try_sandbox(text: str, runner: systemd.Run) -> str:
     """Start a program that does nothing in the sandbox that a drop-in describes. Return why that fails; "" if it does not."""
-    given = [f"--property={line}" for line in settings(text)]
+    given = [f"--property={line}" for line in list_settings(text)]
     code, _said = runner(["systemd-run", "--quiet", "--wait", "--collect", "--pipe", *given, "--", "/bin/true"])
     # what else may go wrong is systemd-run's own trouble, and no sign of the sandbox
     return systemd.SANDBOX_CODES.get(code, "")
@@ -55,7 +55,7 @@ def write_refused(root: Path, refused: Mapping[str, str]) -> None:
 
 def takes_root(drop_in: str) -> bool:
     """Return whether a sandbox has a unit's own commands run as another user."""
-    return any(line.startswith("User=") for line in settings(drop_in))
+    return any(line.startswith("User=") for line in list_settings(drop_in))
 
 
 def find_confined(root: Path, names: Iterable[str], ours: Container[str], runner: systemd.Run) -> list[str]:
@@ -63,10 +63,10 @@ def find_confined(root: Path, names: Iterable[str], ours: Container[str], runner
     names = [*names]
     code, said = runner(["systemctl", "show", "--property=DropInPaths", "--", *names]) if names else (0, "")
     paths = [] if code else re.findall(r"(?<=[= ])/\S+", said)
-    return [path for path in dict.fromkeys(paths) if path not in ours and _CONFINED.search(_read(root, path))]
+    return [path for path in dict.fromkeys(paths) if path not in ours and _CONFINED.search(_read_text(root, path))]
 
 
-def _read(root: Path, path: str) -> str:
+def _read_text(root: Path, path: str) -> str:
     try:
         return (root / path.lstrip("/")).read_text(encoding="utf-8", errors="replace")
     except OSError:

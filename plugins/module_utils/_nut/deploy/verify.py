@@ -28,12 +28,12 @@ STARTS = 2
 class Trouble:
     """What is not as it should be, in words, and the unit whose last words may tell why."""
 
-    words: str
+    message: str
     unit: str
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerifyResult:
     """What upsd says of a host.
 
     status: of each UPS, in NUT's words, or why there is none. broken: what does not work. absent: UPSes that are not there, or
@@ -43,7 +43,7 @@ class Verdict:
     status: Mapping[str, str]
     broken: tuple[Trouble, ...] = ()
     absent: tuple[Trouble, ...] = ()
-    mended: tuple[str, ...] = ()
+    restarted: tuple[str, ...] = ()
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Verifier:
         frozenset()
     )  # UPSes (in lower case) that were there before: one of them is lost, not absent
 
-    def verify(self, seconds: float, patient: bool = False) -> Verdict:
+    def wait_until_serving(self, seconds: float, patient: bool = False) -> VerifyResult:
         """Wait until upsd serves every UPS fresh and lists this host's upsmon as a client, for SECONDS at most.
 
         For a UPS that is not there nobody waits to the end, unless PATIENT. A daemon that has ended is started again.
@@ -67,15 +67,15 @@ class Verifier:
         begin = self.clock()
         starts: dict[str, int] = {}
         while True:
-            verdict = self._look(tuple(starts))
+            verdict = self._check_once(tuple(starts))
             passed = self.clock() - begin
             settled = passed >= min(SETTLE_SECONDS, seconds) and not patient and not verdict.broken
             if not (verdict.broken or verdict.absent) or passed >= seconds or settled:
                 return verdict
-            self._mend(verdict, starts)
+            self._restart_ended(verdict, starts)
             self.pause(0.5)
 
-    def _mend(self, verdict: Verdict, starts: dict[str, int]) -> None:
+    def _restart_ended(self, verdict: VerifyResult, starts: dict[str, int]) -> None:
         """Start what has ended. Debian 12 restarts neither upsd nor upsmon by itself."""
         suspects = [trouble.unit for trouble in verdict.broken if trouble.unit in (systemd.SERVER, systemd.MONITOR)]
         if not suspects:
@@ -86,12 +86,12 @@ class Verifier:
                 self.runner(["systemctl", "reset-failed", name])
                 self.runner(["systemctl", "start", name])
 
-    def _look(self, mended: tuple[str, ...]) -> Verdict:
-        status, broken, absent = self._served()
-        missing, away = self._logged_out()
-        return Verdict(status, (*broken, *missing), (*absent, *away), mended)
+    def _check_once(self, mended: tuple[str, ...]) -> VerifyResult:
+        status, broken, absent = self._check_upses()
+        missing, away = self._check_logins()
+        return VerifyResult(status, (*broken, *missing), (*absent, *away), mended)
 
-    def _served(self) -> tuple[dict[str, str], tuple[Trouble, ...], tuple[Trouble, ...]]:
+    def _check_upses(self) -> tuple[dict[str, str], tuple[Trouble, ...], tuple[Trouble, ...]]:
         """Ask this host's upsd for its UPSes: the status of each, and what is broken or absent."""
         if "ups.conf" not in self.files:
             return {}, (), ()
@@ -115,7 +115,7 @@ class Verifier:
         # stale: the driver runs, and the UPS does not answer it
         return why == "DATA-STALE" or (why == "DRIVER-NOT-CONNECTED" and finds_no_ups(section, self.runner))
 
-    def _logged_out(self) -> tuple[list[Trouble], list[Trouble]]:
+    def _check_logins(self) -> tuple[list[Trouble], list[Trouble]]:
         """Return to whom this host's upsmon has not logged in: what is broken, and what is merely away."""
         missing: list[Trouble] = []
         away: list[Trouble] = []

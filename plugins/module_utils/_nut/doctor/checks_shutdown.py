@@ -139,7 +139,7 @@ def _kit_units(exam: Exam, kit: deploy_kits.Kit, texts: Mapping[str, str], check
     elif unit and unit.active == "failed":
         message = f"the last run of {kit.service} failed{exam.last_words(kit.service)}"
         yield exam.warn(check, message, f"journalctl -u {kit.service} -n 50")
-    for name in (*kit.standing, *kit.helpers):
+    for name in (*kit.always_on, *kit.helpers):
         if texts.get(name):
             yield from unit_problems(exam, name, check)
 

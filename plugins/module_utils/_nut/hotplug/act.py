@@ -18,23 +18,23 @@ from ..base import systemd as base_systemd
 from ..base.clock import format_time
 from ..base.text import printable
 from ..conf import dry_run, enumerator, ups_conf
-from ..deploy.change import Action
+from ..deploy.change import UnitAction
 from ..usb.resolution import NameResolution
-from .look import Look, gist
-from .memory import Decision, State, save
+from .look import Observation, strip_numbers
+from .memory import HistoryEntry, HotplugState, save_state
 from .observe import DUMMY, Observer
 
 MODE = 0o640
 
 
 @dataclass(frozen=True)
-class Outcome:
+class HotplugOutcome:
     """What a run did: lines, one for each decision; failed are those that could not be done.
 
     look: the last one of the run. written: whether ups.conf was replaced.
     """
 
-    look: Look
+    look: Observation
     done: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     written: bool = False
@@ -49,19 +49,21 @@ class Outcome:
 class Actor(Observer):
     """One host, on which something is done."""
 
-    def adopt(self, text: str, resolution: NameResolution) -> None:
+    def note_written(self, text: str, resolution: NameResolution) -> None:
         """Note what a play has written, if this host has a memory: nobody has edited that by hand."""
-        if self.local.memory.exists():
-            written = self._ours(text, resolution)
-            self._keep(replace(self._load(), memory=dict(resolution.memory), written=written, intended={}))
+        if self.local.hotplug_state.exists():
+            written = self._our_sections(text, resolution)
+            self._save_state(
+                replace(self._load_state(), identities=dict(resolution.memory), written=written, intended={})
+            )
 
-    def intend(self, text: str, resolution: NameResolution) -> None:
+    def note_intent(self, text: str, resolution: NameResolution) -> None:
         """Note what a play is about to write, as begin() does: one that is killed then must not look like somebody's edit."""
-        if self.local.memory.exists():
-            self._keep(replace(self._load(), intended=self._ours(text, resolution)))
+        if self.local.hotplug_state.exists():
+            self._save_state(replace(self._load_state(), intended=self._our_sections(text, resolution)))
 
     @staticmethod
-    def _ours(text: str, resolution: NameResolution) -> dict[str, str]:
+    def _our_sections(text: str, resolution: NameResolution) -> dict[str, str]:
         sections = ups_conf.parse_ups_conf(text).sections
         return {
             name: ups_conf.render_sections([section])
@@ -69,77 +71,77 @@ class Actor(Observer):
             if name not in resolution.fixed
         }
 
-    def act(self, look: Look) -> Outcome:
+    def apply_plan(self, look: Observation) -> HotplugOutcome:
         """Do what a look has decided on. The caller holds the lock. Never raises for what could not be done."""
-        work = _Work(self, look, self._tell(look), noted=[*look.left])
+        work = _Execution(self, look, self._report_news(look), owed=[*look.owed])
         for node, reason in look.plan.permits:
-            work.permit(node, reason)
-        wrong = self._check(look)
+            work.permit_node(node, reason)
+        wrong = self._check_sections(look)
         for name, words in wrong.items():
-            work.refuse(name, f"NUT does not take what it should become: {words}")
+            work.record_refusal(name, f"NUT does not take what it should become: {words}")
         if not wrong:
-            if look.changes:
-                work.begin()
+            if look.has_changes:
+                work.note_intent()
             for action in look.plan.before:
-                work.do(action)
-            if work.write():
-                self.local.take_up(look.plan.after, work.take, work.noted)
-        self._keep(work.state.with_history(*work.history))
-        return work.outcome()
+                work.run_action(action)
+            if work.write_files():
+                self.local.run_actions(look.plan.after, work.run_later_action, work.owed)
+        self._save_state(work.state.with_history(*work.history))
+        return work.build_outcome()
 
-    def _tell(self, look: Look) -> State:
+    def _report_news(self, look: Observation) -> HotplugState:
         """Tell what has not been told, and what waits. Returns the memory with that."""
         memory = look.state
         for line in look.remarks:
-            if line not in memory.told:
-                self._once(line)
+            if line not in memory.remarks_made:
+                self._say_once(line)
         now = self.wall()
-        before = {gist(line): line for line in memory.deferred}
+        before = {strip_numbers(line): line for line in memory.deferred}
         deferred = {}
         for line in look.plan.deferred:
-            known = before.pop(gist(line), "")
+            known = before.pop(strip_numbers(line), "")
             deferred[known or line] = memory.deferred.get(known, now)
             if not known:
-                self._once(f"deferred: {line}")
+                self._say_once(f"deferred: {line}")
         decided = []
         for line in before.values():
-            how = "now done" if look.changes else "no longer needed"
+            how = "now done" if look.has_changes else "no longer needed"
             since = f"deferred since {format_time(memory.deferred[line])}"
             self.say(f"{how} ({since}): {printable(line, 500)}")
-            decided.append(Decision(now, "", how, f"{since}: {line}"))
+            decided.append(HistoryEntry(now, "", how, f"{since}: {line}"))
         for name, until in look.plan.waits.items():
             self.debug(f"{name}: its driver is given {max(until - look.time, 0):.1f} s to find its UPS by itself")
-        told = replace(memory, told=look.remarks, deferred=deferred, tries=dict(look.plan.tries))
+        told = replace(memory, remarks_made=look.remarks, deferred=deferred, tries=dict(look.plan.tries))
         return told.with_history(*decided)
 
-    def _once(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
+    def _say_once(self, line: str) -> None:
+        if line not in self._said_lines:
+            self._said_lines.add(line)
             self.say(printable(line, 500))
 
-    def _keep(self, new: State) -> None:
+    def _save_state(self, new: HotplugState) -> None:
         """Save the memory. A disk that is full, or read-only, is no reason to stop: it is only memory."""
         self._state = new
         try:
-            self.local.memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            save(self.local.memory, new)
+            self.local.hotplug_state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            save_state(self.local.hotplug_state, new)
         except (OSError, base_files.WriteError) as error:
-            self._once(f"what was done can't be remembered: {error}")
+            self._say_once(f"what was done can't be remembered: {error}")
 
-    def _check(self, look: Look) -> dict[str, str]:
+    def _check_sections(self, look: Observation) -> dict[str, str]:
         """Let NUT's own drivers read the sections that change, in a scratch directory.
 
         Returns what is wrong, in words, by the name of the section; "" is all of them.
         """
         conf = look.plan.conf
-        if conf is None or look.text is None:
+        if conf is None or look.new_text is None:
             return {}
-        changed = [name for name in look.changed() if name in conf.sections]
+        changed = [name for name in look.changed_sections() if name in conf.sections]
         if not changed:
             return {}
         try:
             told = dry_run.check_sections(
-                look.text, changed, self.local.runner, self.local.finder, self.local.owner, room=self.local.room
+                look.new_text, changed, self.local.runner, self.local.finder, self.local.owner, room=self.local.run_dir
             )
             return {name: "; ".join(said) for name, said in told.items() if said}
         except (OSError, LookupError) as error:
@@ -147,61 +149,61 @@ class Actor(Observer):
 
 
 @dataclass
-class _Work:
+class _Execution:
     """What one act() does, step by step."""
 
     host: Actor
-    look: Look
-    state: State
+    look: Observation
+    state: HotplugState
     done: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
-    history: list[Decision] = field(default_factory=list)
-    noted: list[Action] = field(default_factory=list)
+    history: list[HistoryEntry] = field(default_factory=list)
+    owed: list[UnitAction] = field(default_factory=list)
     written: bool = False
 
-    def note(self, name: str, what: str, reason: str) -> None:
+    def record_done(self, name: str, what: str, reason: str) -> None:
         line = printable(f"{what}: {reason}", 500)
         self.host.say(line)
         self.done.append(line)
-        self.history.append(Decision(self.host.wall(), name, what, reason))
+        self.history.append(HistoryEntry(self.host.wall(), name, what, reason))
 
-    def fail(self, name: str, what: str, reason: str) -> None:
+    def record_failure(self, name: str, what: str, reason: str) -> None:
         """Note what could not be done. It is said once, and not at each run."""
         line = printable(f"{what}: {reason}", 500)
         self.failed.append(line)
-        self.state = replace(self.state, told=(*self.state.told, line))
-        if line not in self.look.state.told:
-            self.host._once(line)
-            self.history.append(Decision(self.host.wall(), name, what, reason))
+        self.state = replace(self.state, remarks_made=(*self.state.remarks_made, line))
+        if line not in self.look.state.remarks_made:
+            self.host._say_once(line)
+            self.history.append(HistoryEntry(self.host.wall(), name, what, reason))
 
-    def refuse(self, name: str, reason: str) -> None:
+    def record_refusal(self, name: str, reason: str) -> None:
         """Note that a section, or ("") all of ups.conf, can't become what it should, so that the next look does without."""
         conf = self.look.plan.conf
         section = conf.sections.get(name) if conf else None
         what = f"[{name}] of {self.look.path} is not changed" if section else f"{self.look.path} is not changed"
-        text = ups_conf.render_sections([section]) if section else self.look.text or ""
+        text = ups_conf.render_sections([section]) if section else self.look.new_text or ""
         self.host._refused[text] = printable(f"{what}: {reason}", 500)
         self.state = replace(self.state, tries=self.look.state.tries)
-        self.fail(name, what, reason)
+        self.record_failure(name, what, reason)
 
-    def outcome(self) -> Outcome:
-        return Outcome(self.look, tuple(self.done), tuple(self.failed), self.written)
+    def build_outcome(self) -> HotplugOutcome:
+        return HotplugOutcome(self.look, tuple(self.done), tuple(self.failed), self.written)
 
-    def permit(self, node: str, reason: str) -> None:
+    def permit_node(self, node: str, reason: str) -> None:
         try:
-            permit(Path(self.host.policy.dev), node, self.host.local.owner[1])
+            permit_node(Path(self.host.policy.dev), node, self.host.local.owner[1])
         except (OSError, KeyError, ValueError) as error:
-            self.fail(node, f"permit {node}", f"{getattr(error, 'strerror', None) or error}")
+            self.record_failure(node, f"permit {node}", f"{getattr(error, 'strerror', None) or error}")
             return
-        self.note(node, f"permit {node}", reason)
+        self.record_done(node, f"permit {node}", reason)
 
-    def take(self, action: Action) -> None:
+    def run_later_action(self, action: UnitAction) -> None:
         """Take one step of those behind the file."""
         if action.unit == base_systemd.ENUMERATOR:
-            self.spare()
-        self.do(action)
+            self.spare_drivers()
+        self.run_action(action)
 
-    def begin(self) -> None:
+    def note_intent(self) -> None:
         """Note what is about to be done, so that a run that is cut short is finished by the next one."""
         look, host = self.look, self.host
         # Whether a driver then runs with its old section nobody knows: so it is restarted.
@@ -211,12 +213,12 @@ class _Work:
             else action
             for action in look.plan.after
         ]
-        self.noted = [*noted, *look.left]
+        self.owed = [*noted, *look.owed]
         try:
-            host.local.pending.write(self.noted)
+            host.local.pending.write_actions(self.owed)
         except base_files.WriteError as error:
             host.debug(str(error))
-        if look.text is not None and look.plan.conf is not None:
+        if look.new_text is not None and look.plan.conf is not None:
             fixed = look.resolution.fixed
             # what was edited by hand has not become ours by being written along
             ours = {name: text for name, text in look.known.written.items() if name in fixed}
@@ -226,29 +228,29 @@ class _Work:
             }
             self.state = replace(self.state, written=dict(look.known.written), intended=ours)
         # with the tries, before they are made: who is killed while a driver hangs must not begin anew for ever
-        host._keep(self.state)
+        host._save_state(self.state)
 
-    def write(self) -> bool:
+    def write_files(self) -> bool:
         """Write what is to be written. If it can't be, what was stopped for it is started again by the next look."""
         look, host = self.look, self.host
-        texts = {host.local.folder / name: DUMMY for name in look.lacks}
-        if look.text is not None:
-            texts[look.path] = look.text
+        texts = {host.local.conf_dir / name: DUMMY for name in look.missing_files}
+        if look.new_text is not None:
+            texts[look.path] = look.new_text
         if not texts:
             return True
         try:
             base_files.replace_files(texts, MODE, host.local.owner)
         except base_files.WriteError as error:
-            self.refuse("", str(error))
+            self.record_refusal("", str(error))
             return False
-        if look.text is not None:
+        if look.new_text is not None:
             self.written = True
             self.state = replace(self.state, written=self.state.intended, intended={})
-            for name, why in look.changed().items():
-                self.note(name, f"write {look.path}", why)
+            for name, why in look.changed_sections().items():
+                self.record_done(name, f"write {look.path}", why)
         return True
 
-    def do(self, action: Action) -> None:
+    def run_action(self, action: UnitAction) -> None:
         host = self.host
         name = (
             action.unit.partition("@")[2].removesuffix(".service")
@@ -257,29 +259,29 @@ class _Work:
         )
         try:
             # a driver whose UPS hangs takes a minute or more to stop, or to start, and nobody shall wait for it
-            action = host.local.do(action, wait=False)
+            action = host.local.run_action(action, wait=False)
         except base_systemd.UnitError as error:
             if not base_systemd.is_driver(action.unit):
-                self.fail(name, f"{action.verb} {action.unit}", str(error))
+                self.record_failure(name, f"{action.verb} {action.unit}", str(error))
                 return
             # What that means is seen at the next look. It is counted in tries.
             host.debug(str(error))
-            self.note(name, f"{action.verb} {action.unit}", f"{action.reason}. It did not come up")
+            self.record_done(name, f"{action.verb} {action.unit}", f"{action.reason}. It did not come up")
             return
-        self.note(name, f"{action.verb} {action.unit}", action.reason)
+        self.record_done(name, f"{action.verb} {action.unit}", action.reason)
 
-    def spare(self) -> None:
+    def spare_drivers(self) -> None:
         """Keep the enumerator from restarting drivers whose sections we leave alone.
 
         One that somebody has edited, and taken up by hand, is another one to it than the last that it has seen; and 2.8.1
         forgets what it had a driver reload.
         """
-        host, text = self.host, self.look.text or self.look.old
+        host, text = self.host, self.look.new_text or self.look.old_text
         conf, was = ups_conf.parse_ups_conf(text), self.look.known.conf
         same = [name for name, section in conf.sections.items() if was.sections.get(name) == section]
         texts = {}
         for name in (*same, *([""] if conf.settings == was.settings else [])):
-            path = base_systemd.checksum_path(name, host.local.systemd)
+            path = base_systemd.checksum_path(name, host.local.unit_dir)
             try:
                 seen = path.read_text(encoding="ascii")
             except (OSError, ValueError):
@@ -297,7 +299,7 @@ class _Work:
             host.local.runner(["systemctl", "daemon-reload"])
 
 
-def permit(dev: Path, node: str, group: str | int) -> None:
+def permit_node(dev: Path, node: str, group: str | int) -> None:
     """Let a group read and write a device's node, without following any link below DEV.
 
     node: as the kernel names it, /dev/bus/usb/001/004. Raises OSError; ValueError if there is something else than a

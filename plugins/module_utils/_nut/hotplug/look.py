@@ -17,27 +17,27 @@ from ..base.text import printable
 from ..conf.directives import Release
 from ..conf.redact import redact
 from ..conf.ups_conf import Section
-from ..deploy.change import Action, FileChange, show
+from ..deploy.change import FileChange, UnitAction, render_lines
 from ..usb.bus import UsbDevice, UsbUps
 from ..usb.resolution import KnownUpses, NameResolution
 from . import decide
-from .memory import State
+from .memory import HotplugState
 
 
-def describe(device: UsbDevice) -> str:
+def describe_device(device: UsbDevice) -> str:
     """Return a device in a line: its ids, what it calls itself, its serial, its place."""
     names = " ".join(part for part in (device.manufacturer, device.product) if part)
     parts = [device.ids, printable(names, 80), f"serial {printable(device.serial, 60)}" if device.serial else ""]
     return " ".join(part for part in [*parts, f"at {printable(device.place or device.name, 80)}"] if part)
 
 
-def difference(before: str, after: str, path: str = "/etc/nut/ups.conf") -> str:
+def diff_ups_conf(before: str, after: str, path: str = "/etc/nut/ups.conf") -> str:
     """Show what changes in ups.conf, as a unified diff without secrets."""
-    return show(FileChange("ups.conf", Path(path), before, after, partial(redact, "ups.conf")).diff())
+    return render_lines(FileChange("ups.conf", Path(path), before, after, partial(redact, "ups.conf")).diff_lines())
 
 
 @dataclass(frozen=True)
-class Look:
+class Observation:
     """What there is on a host at one moment, and what follows from it."""
 
     glance: str  # of the bus, from before anything else was read
@@ -48,65 +48,69 @@ class Look:
     upses: tuple[UsbUps, ...]
     known: KnownUpses
     resolution: NameResolution
-    seen: Mapping[str, decide.Seen]
+    drivers: Mapping[str, decide.DriverState]
     server: systemd.Unit
-    plan: decide.Plan
-    left: tuple[Action, ...]  # what an earlier run did not live to do, and can't be done now either
-    power: tuple[str, ...]  # the UPSes that are not plainly on mains
-    state: State  # the memory, with what this look adds to it
+    plan: decide.HotplugPlan
+    owed: tuple[UnitAction, ...]  # what an earlier run did not live to do, and can't be done now either
+    not_on_mains: tuple[str, ...]  # the UPSes that are not plainly on mains
+    state: HotplugState  # the memory, with what this look adds to it
     path: Path  # of ups.conf
-    old: str  # the ups.conf that is there
-    text: str | None  # the new one; None if it stays
-    lacks: tuple[str, ...]  # further files that NUT needs and that are not there
+    old_text: str  # the ups.conf that is there
+    new_text: str | None  # the new one; None if it stays
+    missing_files: tuple[str, ...]  # further files that NUT needs and that are not there
     remarks: tuple[str, ...]  # what a person should know
-    troubled: bool  # something could not be found out, and should be tried again
+    is_incomplete: bool  # something could not be found out, and should be tried again
 
     @property
-    def changes(self) -> bool:
+    def has_changes(self) -> bool:
         """Return whether act() would do anything to the host."""
-        return self.text is not None or bool(self.plan or self.lacks)
+        return self.new_text is not None or bool(self.plan or self.missing_files)
 
     @property
     def steps(self) -> tuple[str, ...]:
         """Return what act() would do, one line a step."""
         permits = [f"permit {printable(node)}: {reason}" for node, reason in self.plan.permits]
-        written = [f"write {self.path}: {why}" for why in self.changed().values()] if self.text is not None else []
+        written = (
+            [f"write {self.path}: {why}" for why in self.changed_sections().values()]
+            if self.new_text is not None
+            else []
+        )
         lines = [*permits, *map(str, self.plan.before), *written, *map(str, self.plan.after)]
         return tuple(printable(line, 500) for line in lines)
 
-    def diff(self) -> str:
+    def render_diff(self) -> str:
         """Show what changes in ups.conf, as a unified diff without secrets. Empty if it stays."""
-        if self.text is None:
+        if self.new_text is None:
             return ""
-        return difference(self.old, self.text, str(self.path))
+        return diff_ups_conf(self.old_text, self.new_text, str(self.path))
 
     @property
     def deferred(self) -> dict[str, float]:
         """Return what waits, in words, and since when (seconds since 1970); 0.0 if it was not noted before."""
-        since = {gist(line): moment for line, moment in self.state.deferred.items()}
-        return {line: since.get(gist(line), 0.0) for line in self.plan.deferred}
+        since = {strip_numbers(line): moment for line, moment in self.state.deferred.items()}
+        return {line: since.get(strip_numbers(line), 0.0) for line in self.plan.deferred}
 
-    def changed(self) -> dict[str, str]:
+    def changed_sections(self) -> dict[str, str]:
         """Return the sections that the plan adds, changes or takes away, each with what it is now. "" is the global part."""
         conf, was = self.plan.conf, self.known.conf
         if conf is None:
             return {}
         told = {
-            name: self._becomes(name, section)
+            name: self._describe_section(name, section)
             for name, section in conf.sections.items()
             if was.sections.get(name) != section
         }
         told |= {name: f"[{name}] goes" for name in was.sections if name not in conf.sections}
         return told or {"": "its sections stay, and the rest follows ups.conf.wanted"}
 
-    def _becomes(self, name: str, section: Section) -> str:
+    def _describe_section(self, name: str, section: Section) -> str:
         driver = dict(section.keys).get("driver")
         plugged = self.resolution.plugged.get(name)
         if plugged is None:
             return f"[{name}] has driver {driver}, its UPS is not there"
-        return f"[{name}] is {describe(plugged.device)}, driver {driver} ({plugged.why})"
+        return f"[{name}] is {describe_device(plugged.device)}, driver {driver} ({plugged.why})"
 
 
-def gist(line: str) -> str:
+def strip_numbers(line: str) -> str:
     """Return what stays the same of a line about something that waits: not the charge, nor the seconds."""
     return re.sub("[0-9]+", "#", line.partition(": ")[0])

@@ -31,7 +31,7 @@ class Plugging:
 
 
 @dataclass(frozen=True)
-class Decision:
+class HistoryEntry:
     """What was done, when (seconds since 1970), to what, and why."""
 
     time: float
@@ -45,55 +45,57 @@ class Tries:
     """How often a driver was restarted in a row, and when last."""
 
     count: int = 0
-    last: float = 0.0
-    good: float | None = None  # since when it has data
+    last_try: float = 0.0
+    good_since: float | None = None  # since when it has data
 
-    def due(self, now: float) -> float:
+    def next_try(self, now: float) -> float:
         """Return when it may be restarted again: at once the first time, and after a reboot, which starts the clock anew."""
-        if not self.count or self.last > now:
+        if not self.count or self.last_try > now:
             return now
-        return self.last + min(BACKOFF * 2.0 ** min(self.count - 1, 16), BACKOFF_MOST)
+        return self.last_try + min(BACKOFF * 2.0 ** min(self.count - 1, 16), BACKOFF_MOST)
 
-    def again(self, now: float) -> Tries:
+    def add_try(self, now: float) -> Tries:
         """Return the count with one more."""
-        return Tries(self.count + 1 if self.last <= now else 1, now)
+        return Tries(self.count + 1 if self.last_try <= now else 1, now)
 
 
 @dataclass(frozen=True)
-class State:
+class HotplugState:
     """The memory. The maps go from the names of UPSes; times are seconds of CLOCK_BOOTTIME, unless another clock is named."""
 
     boot: str = ""
-    memory: Mapping[str, Fingerprint] = field(default_factory=dict)  # which UPS had the name last
+    identities: Mapping[str, Fingerprint] = field(default_factory=dict)  # which UPS had the name last
     written: Mapping[str, str] = field(default_factory=dict)  # each section as we wrote it last
     # as we were about to write it, so that a run that was cut short does not take its own work for somebody's
     intended: Mapping[str, str] = field(default_factory=dict)
     plugged: Mapping[str, Plugging] = field(default_factory=dict)  # what was there
-    silent: Mapping[str, float] = field(default_factory=dict)  # since when upsd has had no data
+    silent_since: Mapping[str, float] = field(default_factory=dict)  # since when upsd has had no data
     tries: Mapping[str, Tries] = field(default_factory=dict)
-    last: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the last ups.status
+    last_status: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the last ups.status
     deferred: Mapping[str, float] = field(default_factory=dict)  # what waits for the mains, in words -> since 1970
-    told: tuple[str, ...] = ()  # the remarks that were made, which are not made again
-    asked: tuple[str, ...] = ()  # the devices of which nut-scanner knew nothing ("ids bus device")
+    remarks_made: tuple[str, ...] = ()  # the remarks that were made, which are not made again
+    scanned: tuple[str, ...] = ()  # the devices of which nut-scanner knew nothing ("ids bus device")
     bus: str = ""  # a digest of the bus
-    history: tuple[Decision, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
 
-    def booted(self, boot: str) -> State:
+    def for_boot(self, boot: str) -> HotplugState:
         """Return the state as it counts for this boot: of another one the times, and what was plugged in, say nothing."""
         if boot == self.boot:
             return self
-        return replace(self, boot=boot, plugged={}, silent={}, tries={}, last={}, told=(), asked=(), bus="")
+        return replace(
+            self, boot=boot, plugged={}, silent_since={}, tries={}, last_status={}, remarks_made=(), scanned=(), bus=""
+        )
 
-    def with_history(self, *decisions: Decision) -> State:
+    def with_history(self, *decisions: HistoryEntry) -> HotplugState:
         """Return the state with decisions added; the oldest go."""
         return replace(self, history=(*self.history, *decisions)[-HISTORY:])
 
 
-def load(path: Path) -> State:
+def load_state(path: Path) -> HotplugState:
     """Return what the file holds; an empty state if it is not there, or is not one of ours. Never raises."""
-    return records.recall_record(State, path, VERSION) or State()
+    return records.recall_record(HotplugState, path, VERSION) or HotplugState()
 
 
-def save(path: Path, state: State) -> None:
+def save_state(path: Path, state: HotplugState) -> None:
     """Replace the file: whenever the power goes, the old or the new one is there. Raises files.WriteError."""
     files.replace_files({path: records.dump_record(state, VERSION)}, MODE)

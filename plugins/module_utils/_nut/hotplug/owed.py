@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..base import systemd
-from ..deploy.change import Action, stage
-from .decide import Plan
+from ..deploy.change import UnitAction, rank_action
+from .decide import HotplugPlan
 
 # the units that a note may name, besides the drivers'
 _OWN = (systemd.SERVER, systemd.MONITOR, systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL)
@@ -19,12 +19,12 @@ _RUNS = systemd.Unit("active", "", 0)  # of which nothing is known
 
 
 def add_owed(
-    plan: Plan,
-    noted: Sequence[Action],
+    plan: HotplugPlan,
+    noted: Sequence[UnitAction],
     drivers: Sequence[str],
     power: Sequence[str] | None,
     found: Mapping[str, systemd.Unit],
-) -> tuple[Plan, tuple[Action, ...]]:
+) -> tuple[HotplugPlan, tuple[UnitAction, ...]]:
     """Return a plan with what is owed, and what of that must wait for the mains.
 
     drivers: the units of ups.conf's sections. power: UPSes that are not plainly on mains; None if upsd does not say.
@@ -32,31 +32,31 @@ def add_owed(
     planned = {action.unit: action.verb for action in (*plan.before, *plan.after)}
     left = [
         action
-        for action in _owed(noted, drivers)
+        for action in _still_owed(noted, drivers)
         if action.verb == "enable"
         or action.unit not in planned
         # a reload does not do what a restart was noted for
         or (action.verb == "restart" and planned[action.unit] == "reload")
     ]
-    later: tuple[Action, ...] = ()
+    later: tuple[UnitAction, ...] = ()
     if power or power is None:
-        later = tuple(action for action in left if _disturbs(action, found))
+        later = tuple(action for action in left if _must_wait(action, found))
         left = [action for action in left if action not in later]
-    before: list[Action] = []
+    before: list[UnitAction] = []
     if any(action.unit == systemd.ENUMERATOR for action in (*plan.after, *left)):
-        before, left = _apart(left, found)
+        before, left = _split_restarts(left, found)
     restarted = {action.unit for action in left if action.verb == "restart"}
     after = [action for action in plan.after if action.verb != "reload" or action.unit not in restarted]
     why = ", ".join(power) if power else "upsd does not say whether the power is on"
     lines = tuple(f"{action.verb} {action.unit} waits: {why}: {action.reason}" for action in later)
-    ordered = tuple(sorted([*after, *left], key=stage)) if left else plan.after
+    ordered = tuple(sorted([*after, *left], key=rank_action)) if left else plan.after
     return replace(plan, before=(*plan.before, *before), after=ordered, deferred=(*plan.deferred, *lines)), later
 
 
-def _owed(noted: Sequence[Action], drivers: Sequence[str]) -> list[Action]:
+def _still_owed(noted: Sequence[UnitAction], drivers: Sequence[str]) -> list[UnitAction]:
     """Return what of a note still has a meaning with these drivers. One that was to be stopped and started is restarted."""
     stopped = {action.unit for action in noted if action.verb == "stop"}
-    owed: dict[tuple[str, str], Action] = {}
+    owed: dict[tuple[str, str], UnitAction] = {}
     for action in noted:
         if action.verb == "disable --now":
             # what a play takes away, it takes away itself; but for a driver whose section has gone
@@ -70,7 +70,9 @@ def _owed(noted: Sequence[Action], drivers: Sequence[str]) -> list[Action]:
     return list(owed.values())
 
 
-def _apart(left: Sequence[Action], found: Mapping[str, systemd.Unit]) -> tuple[list[Action], list[Action]]:
+def _split_restarts(
+    left: Sequence[UnitAction], found: Mapping[str, systemd.Unit]
+) -> tuple[list[UnitAction], list[UnitAction]]:
     """Turn restarts of drivers that run into stops and starts, so that the enumerator of 2.8.1 does not have them reload."""
     running = [
         action
@@ -81,7 +83,7 @@ def _apart(left: Sequence[Action], found: Mapping[str, systemd.Unit]) -> tuple[l
     return stops, [replace(action, verb="start") if action in running else action for action in left]
 
 
-def _disturbs(action: Action, found: Mapping[str, systemd.Unit]) -> bool:
+def _must_wait(action: UnitAction, found: Mapping[str, systemd.Unit]) -> bool:
     """Return whether a step must wait for the mains. What does not run can be started at any time, what runs stays as it is."""
     if action.verb == "enable" or (action.verb == "start" and systemd.is_driver(action.unit)):
         return False

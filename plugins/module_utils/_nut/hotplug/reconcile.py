@@ -20,9 +20,9 @@ from ..base import hostnames, sets
 from ..base.text import printable
 from ..conf import nut_conf
 from . import quiet, quiet_note
-from .act import Actor, Outcome
-from .look import Look
-from .observe import UPSD_SECONDS, ReconcileError, digest
+from .act import Actor, HotplugOutcome
+from .look import Observation
+from .observe import UPSD_SECONDS, ReconcileError, digest_text
 
 LOCK_SECONDS = 60.0
 QUIET = "nut-hotplug.quiet"
@@ -41,60 +41,60 @@ QUIET_SECONDS = 3600.0
 
 
 @dataclass
-class Host(Actor):
+class HotplugHost(Actor):
     """One host. Only this class touches it."""
 
     @contextlib.contextmanager
-    def alone(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    def hold_lock(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         """Keep other runs out, the module config's too, and put right what killed ones have left.
 
         Raises files.Busy after SECONDS, and ReconcileError.
         """
         try:
-            with self.local.alone(seconds, self.pause) as found:
+            with self.local.hold_lock(seconds, self.pause) as found:
                 if found:
                     self.say(printable(found, 500))
                 yield
         except sets.UnfinishedSet as error:
             raise ReconcileError(str(error)) from None
 
-    def run(self, seconds: float = RUN_SECONDS) -> Outcome:
+    def run(self, seconds: float = RUN_SECONDS) -> HotplugOutcome:
         """Look and act until nothing is left to do, for SECONDS at most; then leave a note for the runs that find nothing.
 
         Takes the lock. Raises writing.Busy and ReconcileError.
         """
-        with self.alone():
-            lacks = nut_conf.find_lack(self.local.folder)
+        with self.hold_lock():
+            lacks = nut_conf.find_lack(self.local.conf_dir)
             if lacks:
                 raise ReconcileError(lacks)
             self._state = None  # another run may have saved its own, while this one waited
-            (self.local.room / QUIET).unlink(missing_ok=True)
+            (self.local.run_dir / QUIET).unlink(missing_ok=True)
             end = self.clock() + seconds
-            self._settle()
+            self._wait_for_bus()
             done: list[str] = []
             failed: list[str] = []
             written = False
             for _look in range(LOOKS):
-                look = self.look()
-                outcome = self.act(look)
+                look = self.observe_host()
+                outcome = self.apply_plan(look)
                 done += outcome.done
                 failed += outcome.failed
                 written = written or outcome.written
                 late = self.clock() >= end
-                again = outcome.changed or (outcome.failed and look.text is not None)
-                if not late and (again or self._wait(look, end)):
+                again = outcome.changed or (outcome.failed and look.new_text is not None)
+                if not late and (again or self._wait_for_drivers(look, end)):
                     continue
                 if not outcome.changed and not outcome.failed:
                     self._leave_quiet(look)
                 # as late as can be: an event that comes while this service runs starts no other run
                 if late or quiet.describe_bus(self.policy.sysfs) == look.glance:
                     break
-            return Outcome(look, tuple(done), tuple(dict.fromkeys(failed)), written)
+            return HotplugOutcome(look, tuple(done), tuple(dict.fromkeys(failed)), written)
 
-    def _settle(self) -> None:
+    def _wait_for_bus(self) -> None:
         """Wait until a bus that has changed since the last run changes no more: a hub brings its devices one by one."""
         seen = quiet.describe_bus(self.policy.sysfs)
-        if digest(seen) == self._load().bus:
+        if digest_text(seen) == self._load_state().bus:
             return
         end = self.clock() + SETTLE_MOST
         while self.clock() < end:
@@ -104,7 +104,7 @@ class Host(Actor):
                 return
         self.debug("the bus does not come to rest")
 
-    def _wait(self, look: Look, end: float) -> bool:
+    def _wait_for_drivers(self, look: Observation, end: float) -> bool:
         """Give drivers time to find their UPS by themselves, until one's standing changes, or its time is over, or the bus
         changes. False if there is nothing to wait for now: what takes long is left to a later run.
         """
@@ -116,31 +116,31 @@ class Host(Actor):
             now = self.clock()
             if now >= min([end, *soon.values()]) or quiet.describe_bus(self.policy.sysfs) != look.glance:
                 return True
-            status = self._ask(list(soon)).status
-            if any(name in look.seen and (name in status) != look.seen[name].fresh for name in soon):
+            status = self._ask_upsd(list(soon)).status
+            if any(name in look.drivers and (name in status) != look.drivers[name].is_fresh for name in soon):
                 return True
 
-    def _leave_quiet(self, look: Look) -> None:
+    def _leave_quiet(self, look: Observation) -> None:
         """Write down how all looks now, if there is nothing to do before something changes. See quiet_note.py."""
-        if look.changes or look.left or look.troubled:
+        if look.has_changes or look.owed or look.is_incomplete:
             return
         wanted = {}
         for name in look.known.conf.sections:
-            seen = look.seen[name]
-            answer = f'VAR {name} ups.status "{" ".join(seen.status)}"' if seen.fresh else f"ERR {seen.error}"
+            seen = look.drivers[name]
+            answer = f'VAR {name} ups.status "{" ".join(seen.status)}"' if seen.is_fresh else f"ERR {seen.error}"
             wanted[name] = quiet.classify_answer(answer)
         try:
-            place = self._answering(wanted) if wanted else ("-", 0)
-            files = {**look.files, str(self.local.memory): quiet.identify_file(str(self.local.memory))}
+            place = self._find_upsd(wanted) if wanted else ("-", 0)
+            files = {**look.files, str(self.local.hotplug_state): quiet.identify_file(str(self.local.hotplug_state))}
             until = min([look.time + QUIET_SECONDS, *look.plan.waits.values()])
             text = quiet_note.compose(self.policy.sysfs, look.glance, files, place, wanted, until=until)
-            base_files.replace_files({self.local.room / QUIET: text}, 0o600)
+            base_files.replace_files({self.local.run_dir / QUIET: text}, 0o600)
         except (OSError, ValueError, base_files.WriteError) as error:
             self.debug(f"the next run looks at all again: {error}")
 
-    def _answering(self, wanted: Mapping[str, str]) -> tuple[str, int]:
+    def _find_upsd(self, wanted: Mapping[str, str]) -> tuple[str, int]:
         """Return the address at which upsd gives these answers. Raises OSError if there is none."""
-        host, port = self._place()
+        host, port = self._upsd_address()
         for address in hostnames.resolve_name(host, UPSD_SECONDS):
             with contextlib.suppress(OSError):
                 if quiet.ask_upsd(address, port, list(wanted)) == list(wanted.values()):

@@ -21,9 +21,9 @@ from ..base.process import make_runner
 from ..base.table import format_grid
 from ..base.text import LINE, printable
 from ..deploy.apply import LocalNut
-from ..hotplug.look import Look, describe
+from ..hotplug.look import Observation, describe_device
 from ..hotplug.observe import ReconcileError
-from ..hotplug.reconcile import Host
+from ..hotplug.reconcile import HotplugHost
 from ..usb import policy
 from ..usb.bus import UsbUps
 
@@ -53,7 +53,7 @@ COMMANDS = {
 }
 
 
-def _parser(out: PrintText, err: PrintText) -> Parser:
+def _build_parser(out: PrintText, err: PrintText) -> Parser:
     parser = Parser(prog="nut-hotplug", description=DESCRIPTION, epilog=EPILOG, out=out, err=err)
     for name, summary in COMMANDS.items():
         _add_options(parser.add_command(name, summary), name)
@@ -90,17 +90,17 @@ class Log:
     debugs: bool = False
     broken: bool = field(default=False, init=False)
 
-    def say(self, line: str) -> None:
+    def write_decision(self, line: str) -> None:
         """Tell a decision."""
         self.err(line)
-        self._append(line)
+        self._append_line(line)
 
-    def debug(self, line: str) -> None:
+    def write_debug(self, line: str) -> None:
         """Tell what led to a decision, if that is wanted."""
         if self.debugs:
-            self.say(f"debug: {printable(line, 500)}")
+            self.write_decision(f"debug: {printable(line, 500)}")
 
-    def _append(self, line: str) -> None:
+    def _append_line(self, line: str) -> None:
         try:
             append_line(self.path, f"{format_time(self.wall())} {printable(line, LINE)}")
         except OSError as error:
@@ -113,25 +113,25 @@ def main(arguments: Sequence[str], out: PrintText, err: PrintText, program: str 
     """Do what the command line says, and return the exit code. out, err: take lines. program: the path of the program."""
     out, err = make_printing(out), make_printing(err)
     try:
-        options = _parser(out, err).parse_args(list(arguments))
+        options = _build_parser(out, err).parse_args(list(arguments))
     except ProgramExit as left:
         return left.code
     try:
-        rules = _policy(options.policy)
+        rules = _read_policy(options.policy)
     except policy.UsbPolicyError as error:
         err(f"{options.policy}: {error}")
         return USAGE
-    host = Host(
+    host = HotplugHost(
         rules,
-        LocalNut(make_runner(SECONDS), folder=options.conf_dir, memory=options.state, room=options.run_dir),
-        files=[options.policy, *([Path(program)] if program else [])],
+        LocalNut(make_runner(SECONDS), conf_dir=options.conf_dir, hotplug_state=options.state, run_dir=options.run_dir),
+        watched_files=[options.policy, *([Path(program)] if program else [])],
     )
     if options.command == "run":
-        return _run(host, Log(options.log, err, host.wall, options.debug or rules.debug))
+        return _run_agent(host, Log(options.log, err, host.wall, options.debug or rules.debug))
     if options.debug:
         host.debug = lambda line: err(f"debug: {printable(line, 500)}")
     try:
-        look = host.look()
+        look = host.observe_host()
     except ReconcileError as error:
         err(printable(str(error), 500))
         return FAILED
@@ -140,19 +140,19 @@ def main(arguments: Sequence[str], out: PrintText, err: PrintText, program: str 
     return OK
 
 
-def _run(host: Host, log: Log) -> int:
-    host.say, host.debug = log.say, log.debug
+def _run_agent(host: HotplugHost, log: Log) -> int:
+    host.say, host.debug = log.write_decision, log.write_debug
     try:
         return FAILED if host.run().failed else OK
     except ReconcileError as error:
-        log.say(printable(str(error), 500))
+        log.write_decision(printable(str(error), 500))
         return FAILED
     except files.Busy as error:
-        log.say(printable(str(error), 500))
+        log.write_decision(printable(str(error), 500))
         return BUSY
 
 
-def _policy(path: Path) -> policy.UsbPolicy:
+def _read_policy(path: Path) -> policy.UsbPolicy:
     """Read the policy. None at all is the default one."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -166,19 +166,19 @@ def _policy(path: Path) -> policy.UsbPolicy:
 # What is said
 
 
-def plan_data(look: Look) -> dict[str, Any]:
+def plan_data(look: Observation) -> dict[str, Any]:
     """Return what `plan --json` says."""
     return {
-        "changes": look.changes,
+        "changes": look.has_changes,
         "steps": list(look.steps),
-        "diff": look.diff(),
+        "diff": look.render_diff(),
         "deferred": [printable(line, 500) for line in look.plan.deferred],
         "waits": {name: round(max(until - look.time, 0), 1) for name, until in look.plan.waits.items()},
         "remarks": list(look.remarks),
     }
 
 
-def plan_text(look: Look) -> str:
+def plan_text(look: Observation) -> str:
     """Return what `plan` says."""
     data = plan_data(look)
     lines = data["steps"] or ["nothing to do"]
@@ -190,7 +190,7 @@ def plan_text(look: Look) -> str:
     return "\n".join(lines) + "\n" + (f"\n{data['diff']}" if data["diff"] else "")
 
 
-def status_data(look: Look) -> dict[str, Any]:
+def status_data(look: Observation) -> dict[str, Any]:
     """Return what `status --json` says. Texts of devices are made printable."""
     why_not = {one.device: why for one, why in look.resolution.unserved}
     names = {one.device: name for name, one in look.resolution.plugged.items()}
@@ -210,9 +210,9 @@ def status_data(look: Look) -> dict[str, Any]:
         "backing_off": [
             {"name": name, "tries": one.count, "again_in": round(left, 1)}
             for name, one in look.plan.tries.items()
-            if one.good is None and (left := one.due(look.time) - look.time) > 0
+            if one.good_since is None and (left := one.next_try(look.time) - look.time) > 0
         ],
-        "power": list(look.power),
+        "power": list(look.not_on_mains),
         "remarks": list(look.remarks),
         "would_do": list(look.steps),
         "history": [
@@ -227,8 +227,8 @@ def status_data(look: Look) -> dict[str, Any]:
     }
 
 
-def _ups_data(look: Look, ups: UsbUps, name: str, why_not: str) -> dict[str, Any]:
-    device, seen = ups.device, look.seen.get(name)
+def _ups_data(look: Observation, ups: UsbUps, name: str, why_not: str) -> dict[str, Any]:
+    device, seen = ups.device, look.drivers.get(name)
     return {
         "name": name,
         "ids": device.ids,
@@ -245,13 +245,13 @@ def _ups_data(look: Look, ups: UsbUps, name: str, why_not: str) -> dict[str, Any
     }
 
 
-def status_text(look: Look) -> str:
+def status_text(look: Observation) -> str:
     """Return what `status` says."""
     data = status_data(look)
     rows = []
     for one, ups in zip(data["upses"], look.upses):
         state_now = one["status"] or one["error"] or one["not_served"] or "no data"
-        rows.append((one["name"] or "(no name)", state_now, one["driver"] or "no driver", describe(ups.device)))
+        rows.append((one["name"] or "(no name)", state_now, one["driver"] or "no driver", describe_device(ups.device)))
     lines = ["UPSes on the bus:", *(format_grid(rows, indent="  ") or ["  none"])]
     lines += format_grid(
         [(one["name"], f"not there; last {one['last'] or 'unknown'}") for one in data["absent"]], indent="  "

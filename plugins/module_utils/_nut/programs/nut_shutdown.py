@@ -114,22 +114,22 @@ class Call:
     run: Run | None  # runs programs, in the place of all others
     sleep: Callable[[float], None]
 
-    def policy(self) -> shutdown_policy.ShutdownPolicy:
+    def read_policy(self) -> shutdown_policy.ShutdownPolicy:
         """Read the policy. Raises PolicyError."""
         return shutdown_policy.load_policy(self.options.policy)
 
-    def stages(self, policy: shutdown_policy.ShutdownPolicy) -> tuple[Stage, ...]:
+    def read_stages(self, policy: shutdown_policy.ShutdownPolicy) -> tuple[Stage, ...]:
         """Read the stages of a policy. Raises PolicyError."""
         try:
             return shutdown_policy.read_stages(policy.stages)
         except shutdown_policy.ShutdownPolicyError as error:
             raise error.of(self.options.policy) from None
 
-    def names(self, *, keep: bool) -> AddressCache:
+    def make_names(self, *, keep: bool) -> AddressCache:
         """Return what finds the addresses of names. keep: whether it remembers them."""
         return AddressCache(self.options.report.with_name(Path(paths.ADDRESSES).name), keep=keep)
 
-    def finder(self, stages: Sequence[Stage], *, keep: bool) -> Finder:
+    def make_finder(self, stages: Sequence[Stage], *, keep: bool) -> Finder:
         """Return what finds the guests of the stages. keep: whether the addresses that it finds are remembered."""
         from ..proxmox import selection
 
@@ -137,11 +137,11 @@ class Call:
             {stage.name: stage.select for stage in stages},
             self.options.report.with_name(Path(paths.GUESTS).name),
             # each time anew: what another run of ours has learned meanwhile must not be lost
-            lambda: self.names(keep=keep),
+            lambda: self.make_names(keep=keep),
             self.options.root,
         )
 
-    def show(self, what: Any) -> None:
+    def print_result(self, what: Any) -> None:
         """Show what has data() and text()."""
         self.out(json.dumps(what.data(), indent=2) if self.options.json else what.text())
 
@@ -149,7 +149,7 @@ class Call:
 Do = Callable[[Call], int]
 
 
-def _parser(out: PrintText, err: PrintText) -> Parser:
+def _build_parser(out: PrintText, err: PrintText) -> Parser:
     parser = Parser(prog="nut-shutdown", description=DESCRIPTION, epilog=EPILOG, out=out, err=err)
 
     def add(name: str, do: Do, summary: str, options: str, *, state: str = "", epilog: str = "") -> None:
@@ -160,28 +160,33 @@ def _parser(out: PrintText, err: PrintText) -> Parser:
 
     found = "--policy --report --root"
     words = "show who would be waited for, whether each is up now, and how the last shutdown went"
-    add("status", _status, words, "--json --policy --state --report", state=paths.GATE_STATE)
+    add("status", _show_status, words, "--json --policy --state --report", state=paths.GATE_STATE)
     words = "show this host's guests: whether each runs, which stage stops it and why, what HA works"
-    add("guests", _guests, words, f"--json {found}")
-    add("check", _check, "check the policy, and whether all that it names can be found; changes nothing", found)
+    add("guests", _show_guests, words, f"--json {found}")
+    add("check", _check_policy, "check the policy, and whether all that it names can be found; changes nothing", found)
     add(
         "refresh",
-        _refresh,
+        _refresh_memory,
         "check, and remember the guests of stages and the addresses of names as they are now",
         found,
     )
     words = "rehearse a shutdown on a simulated UPS, with NUT's own programs; nothing is shut down"
-    add("drill", _drill, words, "--json --outage --policy --inside")
+    add("drill", _hold_drill, words, "--json --outage --policy --inside")
     words = "before a real shutdown that you begin yourself: note when each machine goes, until this host does"
     options = "--check --show --json --need --own --policy --report --inside"
-    add("record", _record, words, options, epilog=RECORD_EPILOG)
-    add("fsd", _fsd, "begin the real shutdown of everything now, as upsmon does when the battery is low", "--policy")
+    add("record", _record_shutdown, words, options, epilog=RECORD_EPILOG)
+    add(
+        "fsd",
+        _begin_fsd,
+        "begin the real shutdown of everything now, as upsmon does when the battery is low",
+        "--policy",
+    )
     words = "wait until the others are down; nut-shutdown.service runs this, and powers off when it has ended"
-    add("gate", _gate, words, f"{found} --state --log --upsmon-conf", state=paths.GATE_STATE)
+    add("gate", _run_gate, words, f"{found} --state --log --upsmon-conf", state=paths.GATE_STATE)
     words = "watch the UPSes, and do what the stages say; nut-stages.service runs this all the time"
-    add("stages", _stages, words, f"{found} --state --log", state=paths.STAGES_STATE)
+    add("stages", _run_stages, words, f"{found} --state --log", state=paths.STAGES_STATE)
     words = "watch upsd: close connections that block it, restart it if it hangs; nut-watch.service runs this"
-    add("watch", _watch, words, "--state --log --upsd-conf", state=paths.WATCH_STATE)
+    add("watch", _watch_upsd, words, "--state --log --upsd-conf", state=paths.WATCH_STATE)
     return parser
 
 
@@ -197,7 +202,7 @@ def main(
     """Do what the command line says, and return the exit code. out, err: take lines. run: runs all programs."""
     out, err = make_printing(out), make_printing(err)
     try:
-        options = _parser(out, err).parse_args(list(arguments))
+        options = _build_parser(out, err).parse_args(list(arguments))
         call = Call(options, out, err, os.environ if environment is None else environment, run, sleep)
         return int(options.do(call))
     except ProgramExit as left:
@@ -217,17 +222,17 @@ def main(
 # What only looks
 
 
-def _status(call: Call) -> int:
+def _show_status(call: Call) -> int:
     from ..shutdown import status
 
-    policy = call.policy()
+    policy = call.read_policy()
     run = call.run or make_runner(PROGRAM_SECONDS)
     report = call.options.report
-    call.show(
+    call.print_result(
         status.observe_status(
             policy,
             run,
-            call.names(keep=False),
+            call.make_names(keep=False),
             policy_path=call.options.policy,
             state_path=call.options.state,
             report_path=report,
@@ -237,26 +242,28 @@ def _status(call: Call) -> int:
     return OK
 
 
-def _guests(call: Call) -> int:
+def _show_guests(call: Call) -> int:
     from ..proxmox.guests import GuestsError
     from ..shutdown import guest_list, refresh
 
-    finder = call.finder(call.stages(call.policy()), keep=False)
+    finder = call.make_finder(call.read_stages(call.read_policy()), keep=False)
     try:
         found = refresh.find_guests(finder)
     except GuestsError as error:
         call.err(str(error))
         return FAILED
-    call.show(guest_list.GuestListing(found, call.options.root, call.run or run_timeout))
+    call.print_result(guest_list.GuestListing(found, call.options.root, call.run or run_timeout))
     return OK
 
 
-def _check(call: Call, *, keep: bool = False) -> int:
+def _check_policy(call: Call, *, keep: bool = False) -> int:
     from ..shutdown import refresh
 
-    policy = call.policy()
-    stages = call.stages(policy)
-    outcome = refresh.refresh_known(policy, stages, call.names(keep=keep), call.finder(stages, keep=keep), keep=keep)
+    policy = call.read_policy()
+    stages = call.read_stages(policy)
+    outcome = refresh.refresh_known(
+        policy, stages, call.make_names(keep=keep), call.make_finder(stages, keep=keep), keep=keep
+    )
     call.out(f"{call.options.policy} is right: {len(policy.machines)} to wait for, {policy.longest:g} s at most")
     for line in outcome.found:
         call.out(line)
@@ -265,14 +272,14 @@ def _check(call: Call, *, keep: bool = False) -> int:
     return OK if outcome.is_right else FAILED
 
 
-def _refresh(call: Call) -> int:
-    return _check(call, keep=True)
+def _refresh_memory(call: Call) -> int:
+    return _check_policy(call, keep=True)
 
 
 # Rehearsals, and the real thing
 
 
-def _drill(call: Call) -> int:
+def _hold_drill(call: Call) -> int:
     """Hold a drill."""
     from ..rehearsal import inside, job, outside
 
@@ -284,7 +291,7 @@ def _drill(call: Call) -> int:
             held = inside.hold_drill(STDIN, say, call.out, as_json=options.json)
             return OK if held else FAILED
         host = job.RehearsalHost(call.run or make_runner(STOP_SECONDS), _own_program())
-        return outside.hold_drill(call.policy(), options.outage, host, say, as_json=options.json)
+        return outside.hold_drill(call.read_policy(), options.outage, host, say, as_json=options.json)
     except job.RehearsalRefused as error:
         call.err(f"nut-shutdown drill: {error}")
         return USAGE
@@ -293,7 +300,7 @@ def _drill(call: Call) -> int:
         return FAILED
 
 
-def _record(call: Call) -> int:
+def _record_shutdown(call: Call) -> int:
     """Have a real shutdown recorded, see whether all is fit for one, or show what was recorded."""
     from ..rehearsal import job, live
 
@@ -309,9 +316,9 @@ def _record(call: Call) -> int:
     )
     # the recorder asks how guests stand; who starts it waits for systemd
     run = call.run or make_runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS)
-    host = job.RehearsalHost(run, _own_program(), call.names(keep=True))
+    host = job.RehearsalHost(run, _own_program(), call.make_names(keep=True))
     try:
-        done = live.main(call.policy(), wanted, host, call.out)
+        done = live.main(call.read_policy(), wanted, host, call.out)
     except job.RehearsalError as error:
         for line in str(error).splitlines():
             call.err(f"nut-shutdown record: {line}")
@@ -323,10 +330,10 @@ def _own_program() -> list[str]:
     return [sys.executable, "-IS", os.path.realpath(sys.argv[0])]
 
 
-def _fsd(call: Call) -> int:
+def _begin_fsd(call: Call) -> int:
     from ..shutdown import fsd
 
-    call.policy()  # without it nobody would be waited for
+    call.read_policy()  # without it nobody would be waited for
     try:
         fsd.request_fsd(call.run or run_timeout)
     except fsd.FsdError as error:
@@ -340,7 +347,7 @@ def _fsd(call: Call) -> int:
 
 
 @contextlib.contextmanager
-def _logging(call: Call) -> Iterator[tuple[BackgroundWriter, PrintText]]:
+def _open_log(call: Call) -> Iterator[tuple[BackgroundWriter, PrintText]]:
     """Yield what writes to disks, and what tells a line, also to the log."""
     options = call.options
     writer = BackgroundWriter(call.out)
@@ -356,13 +363,13 @@ def _logging(call: Call) -> Iterator[tuple[BackgroundWriter, PrintText]]:
         writer.finish(2.0)
 
 
-def _gate(call: Call) -> int:
-    policy, options, run = call.policy(), call.options, call.run or make_runner(PROGRAM_SECONDS)
+def _run_gate(call: Call) -> int:
+    policy, options, run = call.read_policy(), call.options, call.run or make_runner(PROGRAM_SECONDS)
     # what is done in a real shutdown alone, FSD and the flag, is done for systemd alone
     is_unit = systemd.is_main_process(systemd.GATE, call.environment, options.root)
     by = gate_loop.SYSTEMD if is_unit else "hand"
     with watchdog(HANG) as pet, contextlib.ExitStack() as stack:
-        looker = observe.MachineObserver(policy.machines, run, read_boottime, resolve=call.names(keep=True))
+        looker = observe.MachineObserver(policy.machines, run, read_boottime, resolve=call.make_names(keep=True))
         stack.callback(looker.close)
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
         orders = None
@@ -382,23 +389,23 @@ def _gate(call: Call) -> int:
             clock=replace(CLOCK, sleep=call.sleep),
             alive=pet,
             news=lambda: [news.get() for _unused in range(news.qsize())],
-            shout=lambda words: _shout(words, run),
+            shout=lambda words: _notify_terminals(words, run),
         ).run()
     return OK
 
 
-def _shout(words: str, run: Run) -> None:
+def _notify_terminals(words: str, run: Run) -> None:
     """Tell everybody who is logged in, beside what is done: a terminal may hang."""
     threading.Thread(target=run, args=(["wall", f"nut-shutdown: {words}"],), daemon=True).start()
 
 
-def _stages(call: Call) -> int:
-    policy = call.policy()
-    known = call.stages(policy)
+def _run_stages(call: Call) -> int:
+    policy = call.read_policy()
+    known = call.read_stages(policy)
     if not known:
         call.out(f"{call.options.policy} has no stages: there is nothing to watch for")
         return OK
-    with _logging(call) as (_writer, log), watchdog(WATCH_HANG) as pet:
+    with _open_log(call) as (_writer, log), watchdog(WATCH_HANG) as pet:
         from ..shutdown import stages_loop
 
         stages_loop.run_stages(
@@ -407,19 +414,19 @@ def _stages(call: Call) -> int:
             state_path=call.options.state,
             log=log,
             run=call.run or run_timeout,
-            finder=call.finder(known, keep=True),
+            finder=call.make_finder(known, keep=True),
             alive=pet,
         )
     # it ends only if another one is at work; when that is gone, this one is needed
     return FAILED
 
 
-def _watch(call: Call) -> int:
+def _watch_upsd(call: Call) -> int:
     """Watch upsd for ever. It needs no policy: it is there without a gate, too."""
     from ..shutdown import watch, watch_loop
 
     path = call.options.state
-    with _logging(call) as (writer, log), watchdog(WATCH_HANG) as pet:
+    with _open_log(call) as (writer, log), watchdog(WATCH_HANG) as pet:
         watch_loop.Watcher(
             call.options.upsd_conf,
             watch.recall_memory(path, read_boot_id()),

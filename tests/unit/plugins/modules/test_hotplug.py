@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.look import difference
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.look import diff_ups_conf
 from ansible_collections.homelab.nut.plugins.modules import hotplug
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_host import (
     UPS_CONF,
@@ -122,7 +122,7 @@ def test_no_secret_in_the_diff(host: UsbHost, run: Any) -> None:
 
 def test_only_a_secret_changes() -> None:
     before, after = (f"[ups]\n    driver = snmp-ups\n    authPassword = {one}\n" for one in ("secret1", "secret2"))
-    assert difference(before, after) == "/etc/nut/ups.conf: only a secret or a comment changes\n"
+    assert diff_ups_conf(before, after) == "/etc/nut/ups.conf: only a secret or a comment changes\n"
 
 
 @pytest.mark.parametrize(("check_mode", "failed"), [(True, False), (False, True)])

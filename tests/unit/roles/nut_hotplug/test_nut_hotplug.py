@@ -216,7 +216,7 @@ def test_another_run_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def busy(self: object, seconds: float = 0) -> Any:
         raise files.Busy("another run holds the lock")
 
-    monkeypatch.setattr(nut_hotplug.Host, "alone", busy)
+    monkeypatch.setattr(nut_hotplug.HotplugHost, "hold_lock", busy)
     options = ["--policy", str(tmp_path / "none"), "--run-dir", str(tmp_path), "--log", str(tmp_path / "log")]
     assert nut_hotplug.main(["run", *options], said.append, said.append) == 75
     assert said == ["another run holds the lock"]

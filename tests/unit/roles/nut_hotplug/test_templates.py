@@ -125,13 +125,13 @@ def test_what_is_refused_before_anything_is_touched(rendered: dict[str, dict[str
 def test_the_sandbox(rendered: dict[str, dict[str, Any]]) -> None:
     """What may fail is in the drop-in, which can be left out, and not in the unit."""
     texts = {host: rendered[host]["rendered"][kits.HOTPLUG_SANDBOX] for host in ("bare", "open", "home")}
-    assert "ProtectHome=yes" in sandbox.settings(texts["bare"])
+    assert "ProtectHome=yes" in sandbox.list_settings(texts["bare"])
     assert texts["open"] == ""
-    assert "ProtectHome" not in "".join(sandbox.settings(texts["home"]))  # its log is there
+    assert "ProtectHome" not in "".join(sandbox.list_settings(texts["home"]))  # its log is there
     for text in texts.values():
         other = [line for line in text.splitlines() if line and not line.startswith("#")]
-        assert other == (["[Service]", *sandbox.settings(text)] if text else [])
-    service = sandbox.settings(rendered["bare"]["rendered"]["nut-hotplug.service"])
+        assert other == (["[Service]", *sandbox.list_settings(text)] if text else [])
+    service = sandbox.list_settings(rendered["bare"]["rendered"]["nut-hotplug.service"])
     assert not [
         line for line in service if line.startswith(("Private", "ProtectSystem", "ProtectHome", "ProtectHostname"))
     ]

@@ -78,7 +78,7 @@ def test_they_are_drop_ins(rendered: Rendered, host: str) -> None:
         assert "nut_server_hardening: false" in text
         # nothing but comments, one section, and lines that the host can try
         other = [line for line in text.splitlines() if line and not line.startswith("#")]
-        assert other == ["[Service]", *sandbox.settings(text)]
+        assert other == ["[Service]", *sandbox.list_settings(text)]
         # what would change what a unit does, or for whom the programs below it are
         assert not re.search(r"(?m)^(Exec|Restart|Type|Environment|Timeout|Root|Bind|Temporary|PrivateUsers)", text)
 
@@ -108,12 +108,12 @@ def test_they_are_drop_ins(rendered: Rendered, host: str) -> None:
     ],
 )
 def test_what_a_unit_is_left(rendered: Rendered, host: str, name: str, line: str) -> None:
-    assert line in sandbox.settings(rendered[host][name])
+    assert line in sandbox.list_settings(rendered[host][name])
 
 
 @pytest.mark.parametrize("host", ["user", "device_user", "extra_user", "chroot"])
 def test_drivers_of_another_user_begin_as_root(rendered: Rendered, host: str) -> None:
-    lines = sandbox.settings(rendered[host][DRIVER])
+    lines = sandbox.list_settings(rendered[host][DRIVER])
     assert "User=nut" not in lines
     assert any(line.startswith("CapabilityBoundingSet=CAP_SETUID CAP_SETGID") for line in lines)
     assert lines.index("SystemCallFilter=@setuid @chown chroot") > lines.index(
@@ -122,18 +122,18 @@ def test_drivers_of_another_user_begin_as_root(rendered: Rendered, host: str) ->
 
 
 def test_a_file_in_tmp_can_be_read(rendered: Rendered) -> None:
-    assert "InaccessiblePaths" not in "".join(sandbox.settings(rendered["temporary"][DRIVER]))
+    assert "InaccessiblePaths" not in "".join(sandbox.list_settings(rendered["temporary"][DRIVER]))
 
 
 @pytest.mark.parametrize("host", ["notify", "upssched", "shutdown", "extra"])
 def test_commands_of_people_s_own_inherit_nothing(rendered: Rendered, host: str) -> None:
-    assert sandbox.settings(rendered[host][MONITOR]) == []
+    assert sandbox.list_settings(rendered[host][MONITOR]) == []
 
 
 @pytest.mark.parametrize("host", ["bare", "no_gate"])
 def test_upsmon_needs_no_namespace(rendered: Rendered, host: str) -> None:
     """Where none can be made, it would not start, and nobody would shut down."""
-    names = {line.partition("=")[0] for line in sandbox.settings(rendered[host][MONITOR])}
+    names = {line.partition("=")[0] for line in sandbox.list_settings(rendered[host][MONITOR])}
     assert not {name for name in names if name.startswith(("Protect", "Private", "ReadWrite", "Inaccessible"))}
     assert "DevicePolicy" not in names
 
@@ -141,7 +141,7 @@ def test_upsmon_needs_no_namespace(rendered: Rendered, host: str) -> None:
 @pytest.mark.parametrize("host", HOSTS)
 def test_upsd_does_not_wait_for_the_network(rendered: Rendered, host: str) -> None:
     """After an outage the switch may be dead: this host hears of its own UPS all the same."""
-    assert "network" not in "".join(sandbox.settings(rendered[host][UPSD]))
+    assert "network" not in "".join(sandbox.list_settings(rendered[host][UPSD]))
 
 
 def test_a_flag_has_a_spare(rendered: Rendered) -> None:
@@ -151,7 +151,7 @@ def test_a_flag_has_a_spare(rendered: Rendered) -> None:
 
 @pytest.mark.parametrize(("host", "tried"), [("high_port", True), ("low_extra", False)])
 def test_systemd_keeps_trying_where_an_address_may_be_missing(rendered: Rendered, host: str, tried: bool) -> None:
-    assert ("StartLimitIntervalSec=0" in sandbox.settings(rendered[host][UPSD])) is tried
+    assert ("StartLimitIntervalSec=0" in sandbox.list_settings(rendered[host][UPSD])) is tried
 
 
 @pytest.mark.parametrize("name", ["nut-shutdown.service", "nut-stages.service"])
@@ -164,5 +164,5 @@ def test_what_powers_off_needs_no_namespace(name: str) -> None:
 
 def test_guests_inherit_nothing_from_the_stages() -> None:
     text = (ROLE / "templates/nut-stages.service.j2").read_text()
-    names = {line.partition("=")[0] for line in sandbox.settings(text)}
+    names = {line.partition("=")[0] for line in sandbox.list_settings(text)}
     assert not {name for name in names if re.match("Restrict|SystemCall|Capab|Lock|Memory|NoNew|UMask|OOM|Limit", name)}

@@ -205,11 +205,11 @@ STAGES = stages.StagesState(
     boot="boot", since=1.0, mains=2.0, upses=frozenset({"ups"}), low={"nas": 3.0}, begun={"nas": 4.0}, asked={"qm/100": 5.0},
     done={"qm/101": "why"}, fsd=6.0, down=7.0, ours={"qm/101": True}, tries={"qm/101": (1, 8.0)},
 )  # fmt: skip
-HOTPLUG = memory.State(
-    boot="boot", memory={"ups": FINGERPRINT}, written={"ups": "w"}, intended={"ups": "i"},
-    plugged={"ups": memory.Plugging(1, 2, 3.0)}, silent={"ups": 4.0}, tries={"ups": memory.Tries(1, 5.0, 6.0)},
-    last={"ups": ("l",)}, deferred={"ups": 7.0}, told=("t",), asked=("a",), bus="b",
-    history=(memory.Decision(8.0, "ups", "what", "why"),),
+HOTPLUG = memory.HotplugState(
+    boot="boot", identities={"ups": FINGERPRINT}, written={"ups": "w"}, intended={"ups": "i"},
+    plugged={"ups": memory.Plugging(1, 2, 3.0)}, silent_since={"ups": 4.0}, tries={"ups": memory.Tries(1, 5.0, 6.0)},
+    last_status={"ups": ("l",)}, deferred={"ups": 7.0}, remarks_made=("t",), scanned=("a",), bus="b",
+    history=(memory.HistoryEntry(8.0, "ups", "what", "why"),),
 )  # fmt: skip
 NOTES = notes.Notes("token", "boot", "pve", 1000.0, 1030.0, {"nas": NOTED}, 1001.5, 1025.0, ((0.5, "step"),))
 GUESTS = json.loads(
@@ -266,7 +266,7 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "stages_loop.load_state": (
         as_json(records.dump_record(STAGES, stages_loop.VERSION)),
         lambda path: stages_loop.load_state(path, "boot")),
-    "state.load": (as_json(records.dump_record(HOTPLUG, memory.VERSION)), memory.load),
+    "state.load": (as_json(records.dump_record(HOTPLUG, memory.VERSION)), memory.load_state),
     "Finder.kept": (GUESTS, load_kept_guests),
     "notes.read_notes": (as_json(NOTES.to_json()), expect(notes.read_notes, job.RehearsalError)),
     "aftermath._gate_result": (as_json(records.dump_record(GATE_REPORT, report.VERSION)), lambda path: aftermath._gate_result(path, NOTES)),

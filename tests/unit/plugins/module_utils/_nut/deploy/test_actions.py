@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions as library
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.change import Action, Change
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.change import Change, UnitAction
 from ansible_collections.homelab.nut.tests.unit.support.nut_host import (
     ENUMERATE,
     FAILED,
@@ -226,8 +226,8 @@ PLANS: dict[str, tuple[Mapping[str, str], Mapping[str, str], dict[str, Unit], li
 def test_plan(
     old: Mapping[str, str], new: Mapping[str, str], found: dict[str, Unit], changed: list[str], after: list[str]
 ) -> None:
-    decided = library.plan(old, new, found)
-    assert list(decided.changed) == changed
+    decided = library.plan_deployment(old, new, found)
+    assert list(decided.written_files) == changed
     assert told(decided.after) == after
     assert decided.before == ()
     assert bool(decided) == bool(changed or after)
@@ -240,9 +240,9 @@ def test_plan(
     ids=lambda unit: f"{unit.active}, {unit.enabled}",
 )
 def test_the_watcher_goes_first(watcher: Unit) -> None:
-    decided = library.plan(PRIMARY, PRIMARY, standing(watcher=watcher))
+    decided = library.plan_deployment(PRIMARY, PRIMARY, standing(watcher=watcher))
     assert told(decided.before) == [f"disable --now {systemd.WATCHER}"]
-    assert (decided.changed, decided.after) == ((), ())
+    assert (decided.written_files, decided.after) == ((), ())
     assert decided
 
 
@@ -293,28 +293,28 @@ LEFT: dict[str, tuple[Mapping[str, str], dict[str, Unit], list[str], list[str]]]
 def test_what_an_earlier_run_left(
     new: Mapping[str, str], found: dict[str, Unit], left: list[str], after: list[str]
 ) -> None:
-    actions = [Action(*one.split(), reason="left") for one in left]
-    decided = library.plan(new, new, found, left=actions)
+    actions = [UnitAction(*one.split(), reason="left") for one in left]
+    decided = library.plan_deployment(new, new, found, left=actions)
     assert told(decided.after) == after
     assert decided
     # where this run has a reason of its own, that is the one to tell
-    assert set(library.plan(new, new, found).after) <= set(decided.after)
+    assert set(library.plan_deployment(new, new, found).after) <= set(decided.after)
 
 
 def test_an_empty_plan_is_nothing() -> None:
     assert not Change()
-    assert Change(after=(Action("restart", UPS, "it does not run"),))
+    assert Change(after=(UnitAction("restart", UPS, "it does not run"),))
 
 
 def test_a_driver_without_a_section_does_not_start_at_boot() -> None:
     """What a hand or an older enumerator has enabled would be tried for ever; it goes when the enumerator is through."""
-    decided = library.plan(PRIMARY, with_text("ups.conf", "[ups]", "[UPS1]"), standing(), strays=[SPARE])
+    decided = library.plan_deployment(PRIMARY, with_text("ups.conf", "[ups]", "[UPS1]"), standing(), strays=[SPARE])
     assert told(decided.after) == [ENUMERATE, f"disable --now {SPARE}", RELOAD_SERVER]
 
 
 def test_a_stray_that_an_earlier_run_left_is_looked_at_again() -> None:
-    left = [Action("disable --now", UPS, "ups.conf has no such section")]
-    assert not library.plan(PRIMARY, PRIMARY, standing(), left=left)
+    left = [UnitAction("disable --now", UPS, "ups.conf has no such section")]
+    assert not library.plan_deployment(PRIMARY, PRIMARY, standing(), left=left)
 
 
 GONE = {name: library.STUBS[name] for name in PRIMARY}
@@ -322,11 +322,11 @@ GONE = {name: library.STUBS[name] for name in PRIMARY}
 
 def test_a_primary_that_goes() -> None:
     """upsmon first, so that it does not act on what follows; nut.conf last, when ups.conf has no section any more."""
-    decided = library.plan_absent(PRIMARY, standing(watcher=Unit("active", "enabled", 0)), [UPS])
+    decided = library.plan_removal(PRIMARY, standing(watcher=Unit("active", "enabled", 0)), [UPS])
     assert told(decided.before) == [
         f"disable --now {name}" for name in (systemd.MONITOR, systemd.WATCHER, systemd.SERVER)
     ]
-    assert decided.changed == ("upsmon.conf", "upssched.conf", "ups.conf", "upsd.conf", "upsd.users", "nut.conf")
+    assert decided.written_files == ("upsmon.conf", "upssched.conf", "ups.conf", "upsd.conf", "upsd.users", "nut.conf")
     assert told(decided.after) == [
         ENUMERATE,
         *(f"disable --now {name}" for name in (UPS, systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL)),
@@ -334,15 +334,15 @@ def test_a_primary_that_goes() -> None:
 
 
 def test_a_primary_that_is_gone() -> None:
-    assert not library.plan_absent(GONE, dict.fromkeys(standing(), OFF), [])
-    assert not library.plan_absent(GONE, {}, [])
+    assert not library.plan_removal(GONE, dict.fromkeys(standing(), OFF), [])
+    assert not library.plan_removal(GONE, {}, [])
 
 
 def test_a_secondary_that_goes() -> None:
     found = {systemd.MONITOR: Unit("active", "enabled", 5), systemd.ALL: Unit("active", "enabled", 0)}
-    decided = library.plan_absent(SECONDARY, found, [])
+    decided = library.plan_removal(SECONDARY, found, [])
     assert told(decided.before) == [f"disable --now {systemd.MONITOR}"]
-    assert decided.changed == ("upsmon.conf", "upssched.conf", "nut.conf")
+    assert decided.written_files == ("upsmon.conf", "upssched.conf", "nut.conf")
     assert told(decided.after) == [f"disable --now {systemd.ALL}"]
 
 
@@ -357,7 +357,7 @@ def test_nothing_is_left_that_a_reboot_would_cut() -> None:
 def test_a_section_that_the_enumerator_takes_for_changed_is_stopped_before_it_looks() -> None:
     """Else 2.8.1 lets its driver reload, which spins from then on, although it is another one that was edited."""
     old, new = {**PRIMARY, "ups.conf": TWO}, {**PRIMARY, "ups.conf": TWO + "    pollonly\n"}
-    decided = library.plan(old, new, standing(UPS, SPARE), stale=["ups", "gone"])
+    decided = library.plan_deployment(old, new, standing(UPS, SPARE), stale=["ups", "gone"])
     assert told(decided.after) == [
         f"stop {SPARE}",
         STOP_UPS,
@@ -367,36 +367,41 @@ def test_a_section_that_the_enumerator_takes_for_changed_is_stopped_before_it_lo
         RELOAD_SERVER,
     ]
     # nobody looks: so nothing is stopped
-    assert not library.plan(old, old, standing(UPS, SPARE), stale=["ups"])
+    assert not library.plan_deployment(old, old, standing(UPS, SPARE), stale=["ups"])
 
 
-@pytest.mark.parametrize("left", [(), (Action("restart", UPS, "its sandbox changed"),)])
-def test_a_restart_noted_for_another_reason_does_not_undo_the_stop(left: Sequence[Action]) -> None:
+@pytest.mark.parametrize("left", [(), (UnitAction("restart", UPS, "its sandbox changed"),)])
+def test_a_restart_noted_for_another_reason_does_not_undo_the_stop(left: Sequence[UnitAction]) -> None:
     """A driver that still ran when 2.8.1's enumerator looks would reload, and spin."""
     new = with_text("ups.conf", '"auto"', '"auto"\n    pollonly')
-    assert told(library.plan(PRIMARY, new, standing(), left=left).after) == [
+    assert told(library.plan_deployment(PRIMARY, new, standing(), left=left).after) == [
         STOP_UPS,
         ENUMERATE,
         START_UPS,
         RELOAD_SERVER,
     ]
-    noted = [Action("stop", UPS, ""), Action("start", systemd.ENUMERATOR, ""), Action("start", UPS, ""), *left]
-    assert told(library.plan(new, new, standing(), left=noted).after) == [STOP_UPS, ENUMERATE, START_UPS]
+    noted = [
+        UnitAction("stop", UPS, ""),
+        UnitAction("start", systemd.ENUMERATOR, ""),
+        UnitAction("start", UPS, ""),
+        *left,
+    ]
+    assert told(library.plan_deployment(new, new, standing(), left=noted).after) == [STOP_UPS, ENUMERATE, START_UPS]
 
 
 @pytest.mark.parametrize("change", ["# a comment\n", "\n\n", "   \n"])
 def test_upsmon_is_not_restarted_for_what_it_does_not_read(change: str) -> None:
     new = {**PRIMARY, "upsmon.conf": change + PRIMARY["upsmon.conf"]}
-    decided = library.plan(PRIMARY, new, standing())
-    assert (decided.changed, decided.after) == (("upsmon.conf",), ())
+    decided = library.plan_deployment(PRIMARY, new, standing())
+    assert (decided.written_files, decided.after) == (("upsmon.conf",), ())
 
 
 @pytest.mark.parametrize("name", ["UPSD_OPTIONS", "UPSMON_OPTIONS", "POWEROFF_WAIT"])
 def test_nothing_is_restarted_for_what_no_unit_reads(name: str) -> None:
     new = {**PRIMARY, "nut.conf": f"{PRIMARY['nut.conf']}{name}=30\n"}
-    assert library.plan(PRIMARY, new, standing()).after == ()
+    assert library.plan_deployment(PRIMARY, new, standing()).after == ()
 
 
 def test_blanks_before_a_name_are_none_to_a_shell() -> None:
     new = {**PRIMARY, "nut.conf": f"{PRIMARY['nut.conf']}  NUT_DEBUG_LEVEL=1\n"}
-    assert told(library.plan(PRIMARY, new, standing()).after) == [RESTART_SERVER, RESTART_MONITOR]
+    assert told(library.plan_deployment(PRIMARY, new, standing()).after) == [RESTART_SERVER, RESTART_MONITOR]

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut, Pending
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.change import Action
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.change import UnitAction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 DRIVER = "nut-driver@ups.service"
-RESTART = Action("restart", systemd.MONITOR, "upsmon.conf changed")
-RELOAD = Action("reload", systemd.SERVER, "upsd.conf changed")
+RESTART = UnitAction("restart", systemd.MONITOR, "upsmon.conf changed")
+RELOAD = UnitAction("reload", systemd.SERVER, "upsd.conf changed")
 
 
 class Units:
@@ -38,7 +38,7 @@ class Units:
 
 def host(root: Path, units: Units) -> LocalNut:
     (root / "run").mkdir()
-    return LocalNut.below(root, units)
+    return LocalNut.below_root(root, units)
 
 
 # The note
@@ -50,33 +50,33 @@ def pending(tmp_path: Path) -> Pending:
 
 
 def test_no_note_owes_nothing(pending: Pending) -> None:
-    assert pending.read([DRIVER]) == []
+    assert pending.read_actions([DRIVER]) == []
 
 
 def test_note_there_and_back(pending: Pending) -> None:
-    pending.write([RESTART, RELOAD])
-    assert pending.read([]) == [RESTART, RELOAD]
+    pending.write_actions([RESTART, RELOAD])
+    assert pending.read_actions([]) == [RESTART, RELOAD]
     assert stat.S_IMODE(pending.path.stat().st_mode) == 0o600
-    pending.write([])
+    pending.write_actions([])
     assert not pending.path.exists()
 
 
 @pytest.mark.parametrize("text", ["", "[", "7", '["restart"]', '[{"verb": "restart"}]', "\udcff", "null"])
 def test_note_that_can_not_be_read_has_all_restarted(pending: Pending, text: str) -> None:
     pending.path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    read = pending.read([DRIVER, systemd.SERVER])
+    read = pending.read_actions([DRIVER, systemd.SERVER])
     assert [(action.verb, action.unit) for action in read] == [("restart", DRIVER), ("restart", systemd.SERVER)]
     # what is added must not make it readable
-    pending.add([RESTART])
+    pending.add_actions([RESTART])
     assert pending.path.read_bytes() == text.encode("utf-8", "surrogateescape")
 
 
 def test_what_is_added_is_there_once(pending: Pending) -> None:
-    pending.add([])
+    pending.add_actions([])
     assert not pending.path.exists()
-    pending.add([RESTART])
-    pending.add([RESTART, RELOAD])
-    assert pending.read([]) == [RESTART, RELOAD]
+    pending.add_actions([RESTART])
+    pending.add_actions([RESTART, RELOAD])
+    assert pending.read_actions([]) == [RESTART, RELOAD]
 
 
 # Steps
@@ -85,8 +85,8 @@ def test_what_is_added_is_there_once(pending: Pending) -> None:
 def test_driver_may_be_left_to_start_by_itself(tmp_path: Path) -> None:
     units = Units()
     local = host(tmp_path, units)
-    for action in (Action("restart", DRIVER, ""), Action("stop", DRIVER, ""), RESTART):
-        assert local.do(action, wait=False) == action
+    for action in (UnitAction("restart", DRIVER, ""), UnitAction("stop", DRIVER, ""), RESTART):
+        assert local.run_action(action, wait=False) == action
     assert [words for words in units.told if "reset-failed" not in words] == [
         f"restart --no-block {DRIVER}",
         f"stop {DRIVER}",
@@ -96,7 +96,7 @@ def test_driver_may_be_left_to_start_by_itself(tmp_path: Path) -> None:
 
 def test_unit_that_has_ended_is_restarted_instead_of_reloaded(tmp_path: Path) -> None:
     units = Units(f"reload {systemd.SERVER}", active="failed")
-    done = host(tmp_path, units).do(RELOAD)
+    done = host(tmp_path, units).run_action(RELOAD)
     assert (done.verb, done.reason) == ("restart", RELOAD.reason)
     assert units.told == [
         f"reload {systemd.SERVER}",
@@ -108,32 +108,32 @@ def test_unit_that_has_ended_is_restarted_instead_of_reloaded(tmp_path: Path) ->
 def test_unit_that_runs_is_not_restarted_because_its_reload_fails(tmp_path: Path) -> None:
     units = Units(f"reload {systemd.SERVER}")
     with pytest.raises(systemd.UnitError, match="no"):
-        host(tmp_path, units).do(RELOAD)
+        host(tmp_path, units).run_action(RELOAD)
     assert units.told == [f"reload {systemd.SERVER}"]
 
 
 def test_note_says_at_each_step_what_is_owed(tmp_path: Path) -> None:
     local = host(tmp_path, Units())
-    later = Action("restart", DRIVER, "it waits for the mains")
-    local.pending.write([RELOAD, RESTART, later])
+    later = UnitAction("restart", DRIVER, "it waits for the mains")
+    local.pending.write_actions([RELOAD, RESTART, later])
     owed = []
 
-    def do(_action: Action) -> None:
-        owed.append(local.pending.read([]))
+    def do(_action: UnitAction) -> None:
+        owed.append(local.pending.read_actions([]))
 
-    local.take_up([RELOAD, RESTART], do, [RELOAD, RESTART, later])
+    local.run_actions([RELOAD, RESTART], do, [RELOAD, RESTART, later])
     assert owed == [[RELOAD, RESTART, later], [RESTART, later]]
-    assert local.pending.read([]) == [later]
-    local.take_up([], do)
+    assert local.pending.read_actions([]) == [later]
+    local.run_actions([], do)
     assert not local.pending.path.exists()
 
 
 def test_step_that_fails_is_owed(tmp_path: Path) -> None:
     local = host(tmp_path, Units(f"restart {systemd.MONITOR}"))
-    local.pending.write([RELOAD, RESTART])
+    local.pending.write_actions([RELOAD, RESTART])
     with pytest.raises(systemd.UnitError):
-        local.take_up([RELOAD, RESTART], local.do)
-    assert local.pending.read([]) == [RESTART]
+        local.run_actions([RELOAD, RESTART], local.run_action)
+    assert local.pending.read_actions([]) == [RESTART]
 
 
 def test_note_that_can_not_be_written_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_note_that_can_not_be_written_stops_nobody(tmp_path: Path, monkeypatch: 
     units = Units()
     local = host(tmp_path, units)
     monkeypatch.setattr(files, "replace_files", refuse)
-    local.take_up([RELOAD, RESTART], local.do)
+    local.run_actions([RELOAD, RESTART], local.run_action)
     assert units.told[-1] == f"restart {systemd.MONITOR}"
 
 
@@ -153,7 +153,7 @@ def test_note_that_can_not_be_written_stops_nobody(tmp_path: Path, monkeypatch: 
 def test_two_runs_at_once(tmp_path: Path) -> None:
     (tmp_path / "var/lib").mkdir(parents=True)
     local = host(tmp_path, Units())
-    with local.alone(0) as found:
+    with local.hold_lock(0) as found:
         assert found == ""
-        with pytest.raises(files.Busy), local.alone(0):
+        with pytest.raises(files.Busy), local.hold_lock(0):
             pass

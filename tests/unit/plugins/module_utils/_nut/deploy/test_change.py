@@ -11,11 +11,11 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.redact import redact
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.change import (
-    Action,
     Change,
     FileChange,
-    in_order,
-    stop_watcher,
+    UnitAction,
+    order_actions,
+    stop_watcher_actions,
 )
 
 DRIVER = "nut-driver@ups.service"
@@ -25,7 +25,7 @@ USERS = "[monitor]\n    password = {}\n    upsmon primary\n"
 def users(old: str | None, new: str | None, kind: str = "upsd.users") -> list[str]:
     return FileChange(
         "upsd.users", Path("/etc/nut/upsd.users"), old, new, partial(redact, kind) if kind else None
-    ).diff()
+    ).diff_lines()
 
 
 def test_diff_of_a_file_that_goes() -> None:
@@ -54,32 +54,32 @@ def test_diff_of_a_file_without_secrets_shows_comments() -> None:
 
 
 def test_diff_is_fit_for_a_terminal() -> None:
-    change: Change[Action] = Change(files=(FileChange("unit", Path("/unit"), "", "a\x1b[31m\udcff\n"),))
-    assert change.diff().endswith("+a\\x1b[31m\\udcff\n")
+    change: Change[UnitAction] = Change(files=(FileChange("unit", Path("/unit"), "", "a\x1b[31m\udcff\n"),))
+    assert change.render_diff().endswith("+a\\x1b[31m\\udcff\n")
 
 
 def test_change_tells_what_is_written_and_what_goes() -> None:
     written, gone = FileChange("a", Path("/a"), None, "x\n"), FileChange("b", Path("/b"), "x", None)
-    stop, start = Action("stop", DRIVER, "[ups] changed"), Action("start", DRIVER, "[ups] changed")
+    stop, start = UnitAction("stop", DRIVER, "[ups] changed"), UnitAction("start", DRIVER, "[ups] changed")
     change = Change((stop,), (written, gone), (start,))
-    assert (change.changed, change.gone) == (("a",), (Path("/b"),))
+    assert (change.written_files, change.removed_paths) == (("a",), (Path("/b"),))
     assert change.steps == (f"stop {DRIVER}: [ups] changed", f"start {DRIVER}: [ups] changed")
-    assert change.diff().splitlines()[-3:] == ["/b: removed", *change.steps]
+    assert change.render_diff().splitlines()[-3:] == ["/b: removed", *change.steps]
     assert change
     assert not Change()
 
 
 def test_order_in_which_units_need_each_other() -> None:
     units = (systemd.MONITOR, systemd.SERVER, DRIVER, systemd.ENUMERATOR)
-    actions = [Action("enable", systemd.ALL, ""), *(Action("start", unit, "") for unit in units)]
-    ordered = in_order([*actions, Action("stop", "nut-driver@b.service", "")])
+    actions = [UnitAction("enable", systemd.ALL, ""), *(UnitAction("start", unit, "") for unit in units)]
+    ordered = order_actions([*actions, UnitAction("stop", "nut-driver@b.service", "")])
     assert [action.verb for action in ordered] == ["stop", "start", "start", "start", "start", "enable"]
     assert [action.unit for action in ordered[1:5]] == list(reversed(units))
 
 
 def test_no_reload_behind_a_restart() -> None:
-    reload, restart = Action("reload", systemd.SERVER, "a"), Action("restart", systemd.SERVER, "b")
-    assert in_order([reload, restart, Action("restart", systemd.SERVER, "c")]) == (restart,)
+    reload, restart = UnitAction("reload", systemd.SERVER, "a"), UnitAction("restart", systemd.SERVER, "b")
+    assert order_actions([reload, restart, UnitAction("restart", systemd.SERVER, "c")]) == (restart,)
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_no_reload_behind_a_restart() -> None:
     ],
 )
 def test_watcher_is_stopped_if_it_would_react(watcher: systemd.Unit, stops: bool) -> None:
-    assert bool(stop_watcher(watcher)) is stops
+    assert bool(stop_watcher_actions(watcher)) is stops

@@ -19,7 +19,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enume
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import actions
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import deployment as deploy_deployment
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.deployment import DeployError, Deployment
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.verify import Verdict
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.verify import VerifyResult
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers, serving
 from ansible_collections.homelab.nut.tests.unit.support.nut_host import (
     FAILED,
@@ -65,12 +65,12 @@ def test_a_first_deployment(place: Place) -> None:
     )
     place.systemd.found = {**standing(server=FAILED, monitor=FAILED, watcher=Unit("active", "enabled", 0)), UPS: ABSENT}
     deployment = place.deployment(PRIMARY)
-    decided = deployment.plan()
+    decided = deployment.plan_change()
     written: list[str] = []
     place.systemd.enumerator = lambda: written.extend(sorted(place.texts()))
-    deployment.apply(decided)
+    deployment.apply_change(decided)
     assert {name: place.texts()[name] for name in PRIMARY} == PRIMARY
-    assert deployment.written == list(actions.PRIMARY_FILES)
+    assert deployment.files_written == list(actions.PRIMARY_FILES)
     assert written == sorted(PRIMARY)  # the enumerator met the whole set
     assert place.systemd.told == [
         f"disable --now {systemd.WATCHER}",
@@ -81,14 +81,14 @@ def test_a_first_deployment(place: Place) -> None:
         f"reset-failed {systemd.MONITOR}",
         f"restart {systemd.MONITOR}",
     ]
-    assert told(deployment.done) == [*told(decided.before), *told(decided.after)]
+    assert told(deployment.actions_done) == [*told(decided.before), *told(decided.after)]
     assert not list(place.room.iterdir())
 
 
 def test_nothing_is_touched_by_looking(place: Place) -> None:
     place.holds(PRIMARY)
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
-    deployment.plan().diff()
+    deployment.plan_change().render_diff()
     assert place.texts() == PRIMARY
     assert place.systemd.told == []
     assert not list(place.room.iterdir())
@@ -100,7 +100,7 @@ def test_a_file_can_be_read_by_nut_alone(place: Place) -> None:
     umask = os.umask(0)
     try:
         deployment = place.deployment(with_text("upsd.users", "secret1", "secret9"))
-        deployment.apply(deployment.plan())
+        deployment.apply_change(deployment.plan_change())
     finally:
         os.umask(umask)
     found = (place.folder / "upsd.users").stat()
@@ -113,7 +113,7 @@ def test_a_file_is_replaced_and_not_rewritten(place: Place) -> None:
     place.holds(PRIMARY)
     with (place.folder / "upsd.conf").open() as reader:
         deployment = place.deployment(with_text("upsd.conf", "15", "20"))
-        deployment.apply(deployment.plan())
+        deployment.apply_change(deployment.plan_change())
         assert reader.read() == PRIMARY["upsd.conf"]
     assert "MAXAGE 20" in place.texts()["upsd.conf"]
 
@@ -122,9 +122,9 @@ def test_only_what_changed_is_written(place: Place) -> None:
     place.holds(PRIMARY)
     before = {path.name: path.stat().st_ino for path in place.folder.iterdir()}
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
-    deployment.apply(deployment.plan())
+    deployment.apply_change(deployment.plan_change())
     after = {path.name: path.stat().st_ino for path in place.folder.iterdir()}
-    assert {name for name in before if before[name] != after[name]} == {"upsd.conf"} == set(deployment.written)
+    assert {name for name in before if before[name] != after[name]} == {"upsd.conf"} == set(deployment.files_written)
     assert after.keys() - before.keys() == {f"upsd.conf{deploy_deployment.KEPT}"}
 
 
@@ -133,8 +133,8 @@ def test_bytes_that_are_no_utf8_survive(place: Place) -> None:
     (place.folder / "upsd.conf").write_bytes(b"# B\xfcro\nMAXAGE 15\n")
     place.holds({name: PRIMARY[name] for name in PRIMARY if name != "upsd.conf"})
     deployment = place.deployment({**PRIMARY, "upsd.conf": "# B\udcfcro\nMAXAGE 20\n"})
-    assert deployment.old["upsd.conf"] == "# B\udcfcro\nMAXAGE 15\n"
-    deployment.apply(deployment.plan())
+    assert deployment.old_files["upsd.conf"] == "# B\udcfcro\nMAXAGE 15\n"
+    deployment.apply_change(deployment.plan_change())
     assert (place.folder / "upsd.conf").read_bytes() == b"# B\xfcro\nMAXAGE 20\n"
 
 
@@ -143,15 +143,15 @@ def test_a_failure_in_the_middle(place: Place) -> None:
     place.holds(PRIMARY)
     new = {**{name: f"{text}#\n" for name, text in PRIMARY.items()}, "nut.conf": "MODE=standalone\n"}
     deployment = place.deployment(new)
-    decided = deployment.plan()
+    decided = deployment.plan_change()
     (place.folder / "upsmon.conf").unlink()
     (place.folder / "upsmon.conf").mkdir()  # which no file can replace
     with pytest.raises(
         DeployError, match=r"upsmon\.conf could not be written: Is a directory\. The files are as they were"
     ):
-        deployment.apply(decided)
-    assert deployment.written == []
-    assert deployment.done == []
+        deployment.apply_change(decided)
+    assert deployment.files_written == []
+    assert deployment.actions_done == []
     assert place.systemd.told == []
     kept = {f"{name}{deploy_deployment.KEPT}" for name in PRIMARY}
     now = {name: text for name, text in place.texts().items() if name not in kept}
@@ -171,20 +171,20 @@ def test_a_run_cut_short_is_ended_by_the_next(place: Place) -> None:
 
     first.local = replace(first.local, runner=killed)
     with pytest.raises(KeyboardInterrupt):
-        first.apply(first.plan())
+        first.apply_change(first.plan_change())
     assert {name: place.texts()[name] for name in new} == new
     (note,) = place.room.iterdir()
     assert stat.S_IMODE(note.stat().st_mode) == 0o600
 
     second = place.deployment(new)
-    decided = second.plan()
-    assert decided.changed == ()
+    decided = second.plan_change()
+    assert decided.written_files == ()
     assert told(decided.after) == [RESTART_SERVER, RESTART_MONITOR]
     assert decided.after[0].reason == "upsd.conf changed in what a reload leaves alone"
-    second.apply(decided)
+    second.apply_change(decided)
     assert [one for one in place.systemd.told if one.startswith("restart")] == [RESTART_SERVER, RESTART_MONITOR]
     assert not list(place.room.iterdir())
-    assert not place.deployment(new).plan()
+    assert not place.deployment(new).plan_change()
 
 
 def test_a_failed_restart_is_tried_again(place: Place) -> None:
@@ -194,16 +194,16 @@ def test_a_failed_restart_is_tried_again(place: Place) -> None:
     place.systemd.journal[systemd.MONITOR] = "Fatal error: insufficient power configured!\n"
     deployment = place.deployment(new)
     with pytest.raises(DeployError) as caught:
-        deployment.apply(deployment.plan())
+        deployment.apply_change(deployment.plan_change())
     assert "systemctl restart nut-monitor.service failed: Job for nut-monitor.service failed." in str(caught.value)
     assert "Its last words: Fatal error: insufficient power configured!" in str(caught.value)
-    assert told(deployment.done) == [RELOAD_SERVER]
+    assert told(deployment.actions_done) == [RELOAD_SERVER]
     assert {name: place.texts()[name] for name in new} == new
     place.systemd.refused.clear()
     again = place.deployment(new)
-    again.apply(again.plan())
+    again.apply_change(again.plan_change())
     assert place.systemd.told[-1] == RESTART_MONITOR
-    assert not place.deployment(new).plan()
+    assert not place.deployment(new).plan_change()
 
 
 @pytest.mark.parametrize(
@@ -213,17 +213,17 @@ def test_a_note_that_cannot_be_read_restarts_all(place: Place, text: str) -> Non
     place.holds(PRIMARY)
     deployment = place.deployment(PRIMARY)
     deployment.local.pending.path.write_text(text, errors="surrogateescape")
-    decided = deployment.plan()
+    decided = deployment.plan_change()
     assert told(decided.after) == [f"restart {UPS}", RESTART_SERVER, RESTART_MONITOR]
-    deployment.apply(decided)
-    assert not place.deployment(PRIMARY).plan()
+    deployment.apply_change(decided)
+    assert not place.deployment(PRIMARY).plan_change()
 
 
 def test_a_note_that_cannot_be_read_on_a_secondary(place: Place) -> None:
     place.holds(SECONDARY)
     deployment = place.deployment(SECONDARY)
     deployment.local.pending.path.write_text("[")
-    assert told(deployment.plan().after) == [RESTART_MONITOR]
+    assert told(deployment.plan_change().after) == [RESTART_MONITOR]
 
 
 def test_the_note_of_an_earlier_run_is_passed_on(place: Place) -> None:
@@ -236,7 +236,7 @@ def test_the_note_of_an_earlier_run_is_passed_on(place: Place) -> None:
     deployment.local.pending.path.write_text(json.dumps(left))
     place.systemd.refused = {RELOAD_SERVER: "no", RESTART_SERVER: "no"}
     with pytest.raises(DeployError, match="no"):
-        deployment.apply(deployment.plan())
+        deployment.apply_change(deployment.plan_change())
     # without what has been done meanwhile
     assert [one["verb"] for one in json.loads(deployment.local.pending.path.read_text())] == ["reload", "restart"]
 
@@ -249,7 +249,7 @@ def edited(place: Place) -> Deployment:
 def test_a_driver_is_stopped_before_the_enumerator_looks(place: Place) -> None:
     """A driver that runs would be told to reload by that of 2.8.1, and take up half of it."""
     deployment = edited(place)
-    deployment.apply(deployment.plan())
+    deployment.apply_change(deployment.plan_change())
     assert place.systemd.told == [
         f"stop {UPS}",
         f"reset-failed {systemd.ENUMERATOR}",
@@ -272,7 +272,7 @@ def test_what_the_enumerator_takes_for_changed(place: Place, kept: str, stale: l
         (folder / "nut-driver-enumerator-generated-checksum.conf").write_text(text)
     place.holds(PRIMARY)
     new = {**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + SPARE_SECTION}
-    decided = place.deployment(new).plan()
+    decided = place.deployment(new).plan_change()
     assert [one for one in told(decided.after) if one.startswith("stop")] == [
         f"stop {systemd.driver_unit(name)}" for name in stale
     ]
@@ -282,42 +282,42 @@ def test_a_primary_does_not_become_a_secondary_by_the_way(place: Place) -> None:
     """Its upsd and drivers would go on, and nobody would ask them."""
     place.holds(PRIMARY)
     with pytest.raises(DeployError, match=r"ups\.conf has a UPS, so this host is a primary.*state absent"):
-        place.deployment(SECONDARY).plan()
+        place.deployment(SECONDARY).plan_change()
     place.holds({"ups.conf": "# none\n"})
-    assert place.deployment(SECONDARY).plan()
+    assert place.deployment(SECONDARY).plan_change()
 
 
 def test_a_ups_that_the_run_has_lost_is_no_absent_one(place: Place) -> None:
     with serving(answers(ups="OL")) as fake:
         place.holds(primary_at(fake.port))
         deployment = place.deployment(primary_at(fake.port))
-        deployment.guard()
+        deployment.require_mains()
         fake.answers.update(answers(ups="ERR DATA-STALE"))
-        verdict = deployment.verify(0)
+        verdict = deployment.wait_until_serving(0)
         assert [one.unit for one in verdict.broken] == [UPS]
         assert verdict.absent == ()
         # nobody saw it before: it may well be unplugged
-        assert place.deployment(primary_at(fake.port)).verify(0).broken == ()
+        assert place.deployment(primary_at(fake.port)).wait_until_serving(0).broken == ()
 
 
 def test_carriage_returns_are_no_change_for_ever(place: Place) -> None:
     new = with_text("upsmon.conf", "MINSUPPLIES 1\n", "MINSUPPLIES 1\r\n")
     deployment = place.deployment(new)
-    deployment.apply(deployment.plan())
-    assert not place.deployment(new).plan()
+    deployment.apply_change(deployment.plan_change())
+    assert not place.deployment(new).plan_change()
 
 
 def test_systemd_that_does_not_answer(place: Place) -> None:
     deployment = place.deployment(PRIMARY, runner=lambda _command: (1, "Failed to connect to bus\n"))
     with pytest.raises(systemd.UnitError, match="Failed to connect to bus"):
-        deployment.plan()
+        deployment.plan_change()
 
 
 def test_a_diff_shows_no_secret_and_no_comment(place: Place) -> None:
     place.holds({**PRIMARY, "upsd.users": "# as shipped\n" + PRIMARY["upsd.users"]})
     new = with_text("upsmon.conf", "FINALDELAY 5", "FINALDELAY 65", with_text("upsd.users", "secret1", "geheim9"))
     deployment = place.deployment(new)
-    shown = deployment.plan().diff()
+    shown = deployment.plan_change().render_diff()
     assert "secret1" not in shown
     assert "geheim9" not in shown
     assert "as shipped" not in shown
@@ -328,7 +328,7 @@ def test_a_diff_shows_no_secret_and_no_comment(place: Place) -> None:
 
 def test_files_that_do_not_fit_are_refused(place: Place) -> None:
     with pytest.raises(DeployError, match=r"the old one stays.*\n.*the password is not the one of .monitor."):
-        place.deployment(with_text("upsd.users", "secret1", "secret9")).check()
+        place.deployment(with_text("upsd.users", "secret1", "secret9")).check_files()
 
 
 def test_files_that_this_nut_does_not_take_are_refused(place: Place) -> None:
@@ -343,16 +343,16 @@ def test_files_that_this_nut_does_not_take_are_refused(place: Place) -> None:
         return 0, "Fatal error: 'x' is not a valid flag for this driver.\n"
 
     deployment = place.deployment(PRIMARY, runner=nut, finder=lambda name: place.room / name)
-    deployment.plan()
+    deployment.plan_change()
     with pytest.raises(DeployError, match=r"nothing was restarted:\nups\.conf, .ups.: Fatal error: 'x'"):
-        deployment.check()
+        deployment.check_files()
     assert asked[0] == "-V"
     assert not list(place.room.iterdir())
 
 
 def test_files_that_fit(place: Place) -> None:
-    place.deployment(PRIMARY).check()
-    place.deployment(SECONDARY).check()
+    place.deployment(PRIMARY).check_files()
+    place.deployment(SECONDARY).check_files()
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o600, 0o666])
@@ -361,19 +361,19 @@ def test_a_file_for_others_is_mended(place: Place, mode: int) -> None:
     place.holds(PRIMARY)
     (place.folder / "upsd.users").chmod(mode)
     deployment = place.deployment(PRIMARY)
-    decided = deployment.plan()
-    assert decided.changed == ("upsd.users",)
-    assert "upsd.users: mode or owner is mended" in decided.diff()
-    deployment.apply(decided)
+    decided = deployment.plan_change()
+    assert decided.written_files == ("upsd.users",)
+    assert "upsd.users: mode or owner is mended" in decided.render_diff()
+    deployment.apply_change(decided)
     assert (place.folder / "upsd.users").stat().st_mode & 0o777 == 0o640
-    assert not place.deployment(PRIMARY).plan()
+    assert not place.deployment(PRIMARY).plan_change()
 
 
 @pytest.mark.parametrize("name", [systemd.SERVER, systemd.MONITOR, systemd.driver_unit("ups")])
 def test_a_masked_unit_stops_the_run_before_anything(place: Place, name: str) -> None:
     place.systemd.found[name] = Unit("inactive", "masked", 0)
     with pytest.raises(DeployError, match=f"Run: systemctl unmask {name}"):
-        place.deployment(PRIMARY).plan()
+        place.deployment(PRIMARY).plan_change()
     assert place.texts() == {}
 
 
@@ -384,9 +384,9 @@ def test_what_somebody_wrote_is_kept(place: Place) -> None:
     sums = hashlib.md5(b"# as shipped\n", usedforsecurity=False).hexdigest()
     place.systemd.shipped = f" {place.folder}/upsd.users {sums}\n {place.folder}/ups.conf {sums}\n"
     deployment = place.deployment(PRIMARY)
-    deployment.apply(deployment.plan())
+    deployment.apply_change(deployment.plan_change())
     copy = place.folder / f"ups.conf{deploy_deployment.KEPT}"
-    assert deployment.kept == [str(copy)]
+    assert deployment.backups == [str(copy)]
     assert copy.read_text() == by_hand
     assert stat.S_IMODE(copy.stat().st_mode) == 0o640
 
@@ -394,9 +394,9 @@ def test_what_somebody_wrote_is_kept(place: Place) -> None:
 def test_the_first_copy_is_the_one_that_stays(place: Place) -> None:
     place.holds({**PRIMARY, f"ups.conf{deploy_deployment.KEPT}": "the first\n"})
     deployment = place.deployment(with_text("ups.conf", "3", "5"))
-    deployment.apply(deployment.plan())
+    deployment.apply_change(deployment.plan_change())
     assert place.texts()[f"ups.conf{deploy_deployment.KEPT}"] == "the first\n"
-    assert deployment.kept == []
+    assert deployment.backups == []
 
 
 def test_a_driver_that_a_hand_has_enabled(place: Place) -> None:
@@ -404,7 +404,7 @@ def test_a_driver_that_a_hand_has_enabled(place: Place) -> None:
     place.systemd.found[SPARE] = Unit("active", "enabled", 77)
     for name in (UPS, SPARE):
         (place.boot / name).touch()
-    decided = place.deployment(PRIMARY).plan()
+    decided = place.deployment(PRIMARY).plan_change()
     assert told(decided.after) == [f"disable --now {SPARE}"]
 
 
@@ -414,8 +414,8 @@ def test_a_missing_ups_is_no_reason_to_stop(place: Place) -> None:
     place.systemd.found[UPS] = FAILED
     place.systemd.refused[f"start {UPS}"] = "Job for nut-driver@ups.service failed."
     deployment = place.deployment(with_text("upsmon.conf", "5", "6"))
-    deployment.apply(deployment.plan())
-    assert told(deployment.done) == [f"start {UPS}", RESTART_MONITOR]
+    deployment.apply_change(deployment.plan_change())
+    assert told(deployment.actions_done) == [f"start {UPS}", RESTART_MONITOR]
 
 
 def released(place: Place, new: Mapping[str, str], release: str) -> Deployment:
@@ -432,24 +432,24 @@ NEWER = with_text("upsmon.conf", "FINALDELAY 5\n", "FINALDELAY 5\nOFFDURATION 60
 
 def test_what_this_release_does_not_know_is_left_out(place: Place) -> None:
     deployment = released(place, NEWER, "2.8.0")
-    assert "OFFDURATION" not in deployment.new["upsmon.conf"]
+    assert "OFFDURATION" not in deployment.new_files["upsmon.conf"]
     assert "OFFDURATION" in deployment.warnings[0]
     assert deployment.release == (2, 8, 0)
     place.holds(PRIMARY)
-    assert not released(place, NEWER, "2.8.0").plan()  # and so a second run finds nothing to do
+    assert not released(place, NEWER, "2.8.0").plan_change()  # and so a second run finds nothing to do
 
 
 def test_what_this_release_knows_stays(place: Place) -> None:
     deployment = released(place, NEWER, "2.8.1")
-    assert deployment.new == NEWER
+    assert deployment.new_files == NEWER
     assert deployment.warnings == []
 
 
 def test_without_nut_nothing_is_left_out(place: Place) -> None:
     deployment = place.deployment(NEWER)
-    assert deployment.new == NEWER
+    assert deployment.new_files == NEWER
     assert deployment.release is None
-    assert deployment.advice() == []
+    assert deployment.list_advice() == []
 
 
 def test_a_primary_that_goes(place: Place) -> None:
@@ -458,20 +458,20 @@ def test_a_primary_that_goes(place: Place) -> None:
     at_write: list[str] = []
     place.systemd.enumerator = lambda: at_write.append(place.texts()["ups.conf"])
     deployment = place.deployment(None)
-    deployment.check()
-    deployment.apply(deployment.plan())
+    deployment.check_files()
+    deployment.apply_change(deployment.plan_change())
     assert {name: place.texts()[name] for name in PRIMARY} == {name: actions.STUBS[name] for name in PRIMARY}
     assert at_write == [actions.STUBS["ups.conf"]]
     assert place.systemd.told[0] == f"disable --now {systemd.MONITOR}"
     place.systemd.found = dict.fromkeys(standing(), OFF)
     (place.boot / UPS).unlink()
-    assert not place.deployment(None).plan()
+    assert not place.deployment(None).plan_change()
 
 
 def test_a_host_that_never_had_nut(place: Place) -> None:
     place.systemd.found = {}
-    assert not place.deployment(None).plan()
-    assert place.deployment(None).verify(60) == Verdict({})
+    assert not place.deployment(None).plan_change()
+    assert place.deployment(None).wait_until_serving(60) == VerifyResult({})
 
 
 def test_who_loses_a_ups_is_named(place: Place) -> None:
@@ -482,7 +482,7 @@ def test_who_loses_a_ups_is_named(place: Place) -> None:
     with serving(said) as fake:
         place.holds(primary_at(fake.port))
         deployment = place.deployment(None)
-        deployment.look_around()
+        deployment.warn_of_risks()
     assert [one for one in deployment.warnings if "logged in" in one] == [
         "192.0.2.7 are still logged in, and lose their UPS by this"
     ]
@@ -492,21 +492,21 @@ def test_a_daemon_that_can_not_reload_is_restarted(place: Place) -> None:
     """It was killed since the plan was made."""
     place.holds(PRIMARY)
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
-    decided = deployment.plan()
+    decided = deployment.plan_change()
     place.systemd.refused[RELOAD_SERVER] = "Job for nut-server.service failed: code=killed"
     place.systemd.found[systemd.SERVER] = FAILED
-    deployment.apply(decided)
+    deployment.apply_change(decided)
     assert place.systemd.told[-3:] == [RELOAD_SERVER, f"reset-failed {systemd.SERVER}", RESTART_SERVER]
-    assert told(deployment.done) == [RESTART_SERVER]
+    assert told(deployment.actions_done) == [RESTART_SERVER]
 
 
 def test_a_daemon_that_runs_is_not_restarted_because_it_does_not_reload(place: Place) -> None:
     place.holds(PRIMARY)
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
-    decided = deployment.plan()
+    decided = deployment.plan_change()
     place.systemd.refused[RELOAD_SERVER] = "Job timed out"
     with pytest.raises(DeployError, match="Job timed out"):
-        deployment.apply(decided)
+        deployment.apply_change(decided)
     assert RESTART_SERVER not in place.systemd.told
 
 
@@ -515,4 +515,4 @@ def test_bytes_that_are_no_utf8_are_shown_somehow(place: Place) -> None:
     place.holds(PRIMARY)
     (place.folder / "ups.conf").write_bytes(b'[ups]\n driver = usbhid-ups\n port = auto\n desc = "caf\xe9"\n')
     deployment = place.deployment(PRIMARY)
-    deployment.plan().diff().encode("utf-8")
+    deployment.plan_change().render_diff().encode("utf-8")

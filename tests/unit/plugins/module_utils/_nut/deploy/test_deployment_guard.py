@@ -32,18 +32,18 @@ def test_the_mains_are_looked_for_again_before_upsd_is_restarted(place: Place) -
             "upsd.conf", "127.0.0.1", "0.0.0.0", with_text("ups.conf", '"auto"\n', '"auto"\n    ignorelb\n', files)
         )
         deployment = place.deployment(new)
-        decided = deployment.plan()
+        decided = deployment.plan_change()
         assert RESTART_SERVER in told(decided.after)
-        deployment.guard()
+        deployment.require_mains()
         place.systemd.enumerator = lambda: fake.answers.update(answers(ups="OB"))
         with pytest.raises(DeployError, match=r"ups \(OB\).*so it goes on with what it had\. The files are in place"):
-            deployment.apply(decided)
+            deployment.apply_change(decided)
         assert RESTART_SERVER not in place.systemd.told
         # the next run, with the mains back, does the rest
         place.systemd.enumerator = lambda: None
         fake.answers.update(answers(ups="OL"))
-        assert RESTART_SERVER in told(place.deployment(new).plan().after)
-        place.deployment(new).apply(place.deployment(new).plan())
+        assert RESTART_SERVER in told(place.deployment(new).plan_change().after)
+        place.deployment(new).apply_change(place.deployment(new).plan_change())
         assert RESTART_SERVER in place.systemd.told
 
 
@@ -51,8 +51,8 @@ def test_force_sees_and_goes_on(place: Place) -> None:
     with serving(answers(ups="OB")) as fake:
         place.holds(primary_at(fake.port))
         deployment = place.deployment(primary_at(fake.port))
-        deployment.guard(force=True)
-        assert deployment.served == {"ups"}
+        deployment.require_mains(force=True)
+        assert deployment.served_names == {"ups"}
 
 
 def test_the_guard_of_a_primary_asks_for_ups_of_other_hosts_too(place: Place, unused_port: int) -> None:
@@ -61,7 +61,7 @@ def test_the_guard_of_a_primary_asks_for_ups_of_other_hosts_too(place: Place, un
         files = primary_at(unused_port)
         place.holds(files)
         with pytest.raises(DeployError, match=r"far \(OB\)"):
-            place.deployment({**files, "upsmon.conf": files["upsmon.conf"] + line}).guard()
+            place.deployment({**files, "upsmon.conf": files["upsmon.conf"] + line}).require_mains()
 
 
 @pytest.mark.parametrize("status", ["OB DISCHRG", "OL LB", "FSD OL", "OFF"])
@@ -71,7 +71,7 @@ def test_the_guard_of_a_primary(place: Place, unused_port: int, where: str, stat
         ports = (fake.port, unused_port) if where == "old" else (unused_port, fake.port)
         place.holds(primary_at(ports[0]))
         with pytest.raises(DeployError) as caught:
-            place.deployment(primary_at(ports[1])).guard()
+            place.deployment(primary_at(ports[1])).require_mains()
     assert f"upsd at 127.0.0.1:{fake.port} says that ups ({status}): not plainly on mains" in str(caught.value)
     assert "spare" not in str(caught.value)
 
@@ -81,14 +81,14 @@ def test_the_guard_lets_pass(place: Place, status: str) -> None:
     """One without data is no reason to stop: it may be what this run repairs."""
     with serving(answers(ups=status)) as fake:
         place.holds(primary_at(fake.port))
-        place.deployment(primary_at(fake.port)).guard()
+        place.deployment(primary_at(fake.port)).require_mains()
         assert fake.looks == 2  # as this host's upsd, and as the one that its upsmon watches
         assert "LIST VAR ups" in fake.asked
 
 
 def test_the_guard_lets_pass_where_nobody_answers(place: Place, unused_port: int) -> None:
     place.holds(primary_at(unused_port))
-    place.deployment(primary_at(unused_port)).guard()
+    place.deployment(primary_at(unused_port)).require_mains()
 
 
 @pytest.mark.parametrize(("name", "served"), [("ups", "ups"), ("UPS", "ups"), ("ups", "Ups")])
@@ -98,13 +98,13 @@ def test_the_guard_of_a_secondary(place: Place, unused_port: int, where: str, na
         ports = (fake.port, unused_port) if where == "old" else (unused_port, fake.port)
         place.holds(secondary_at(ports[0], name))
         with pytest.raises(DeployError, match=rf"{served} \(OB\): not plainly on mains"):
-            place.deployment(secondary_at(ports[1], name)).guard()
+            place.deployment(secondary_at(ports[1], name)).require_mains()
 
 
 def test_the_guard_of_a_secondary_asks_for_its_own_ups_alone(place: Place) -> None:
     with serving(answers(ups="OL", spare="OB")) as fake:
         place.holds(secondary_at(fake.port))
-        place.deployment(secondary_at(fake.port)).guard()
+        place.deployment(secondary_at(fake.port)).require_mains()
         assert "LIST UPS" in fake.asked
 
 
@@ -114,13 +114,13 @@ def test_the_guard_asks_every_upsd(place: Place) -> None:
         both = {**one, "upsmon.conf": one["upsmon.conf"] + other["upsmon.conf"]}
         place.holds(both)
         with pytest.raises(DeployError, match=rf"127\.0\.0\.1:{busy.port} says that spare \(OB\)"):
-            place.deployment(both).guard()
+            place.deployment(both).require_mains()
 
 
 def test_the_guard_survives_an_old_file_that_is_no_good(place: Place) -> None:
     place.holds(with_text("upsmon.conf", "192.0.2.1:3493", "127.0.0.1:nut", SECONDARY))
     with serving(answers(ups="OL")) as fake:
-        place.deployment(secondary_at(fake.port)).guard()
+        place.deployment(secondary_at(fake.port)).require_mains()
         assert fake.looks == 1
 
 
@@ -128,4 +128,4 @@ def test_the_guard_of_a_primary_that_goes(place: Place) -> None:
     with serving(answers(ups="OB")) as fake:
         place.holds(primary_at(fake.port))
         with pytest.raises(DeployError, match="not plainly on mains"):
-            place.deployment(None).guard()
+            place.deployment(None).require_mains()

@@ -27,7 +27,7 @@ def test_a_directory_of_the_users_own_stays(place: Place, databases: list[Path])
     mine.mkdir()
     place.holds(PRIMARY)
     deployment = place.deployment(WITH_TLS, tls=TLS)
-    deployment.apply(deployment.plan())
+    deployment.apply_change(deployment.plan_change())
     assert mine.is_dir()
     assert databases
 
@@ -55,28 +55,28 @@ def test_certificates_come_before_the_files_that_name_them(place: Place, databas
     old = place.folder / f"{nss.PREFIX}0123456789ab"
     old.mkdir()
     deployment = place.deployment(WITH_TLS, tls=TLS)
-    decided = deployment.plan()
+    decided = deployment.plan_change()
     assert RESTART_SERVER in told(decided.after)
     refuse = {RESTART_SERVER: "no"}
     place.systemd.refused = refuse
     with pytest.raises(DeployError):
-        deployment.apply(decided)
+        deployment.apply_change(decided)
     assert databases == [nss.database_path(TLS, place.folder)]
     assert old.is_dir()  # upsd may still have it open
     refuse.clear()
     again = place.deployment(WITH_TLS, tls=TLS)
-    again.apply(again.plan())
-    again.tidy()
+    again.apply_change(again.plan_change())
+    again.remove_old_certificates()
     assert not old.is_dir()
     assert databases[0].is_dir()
-    assert not place.deployment(WITH_TLS, tls=TLS).plan()
+    assert not place.deployment(WITH_TLS, tls=TLS).plan_change()
 
 
 def test_a_lost_database_is_made_again(place: Place, databases: list[Path]) -> None:
     place.holds(WITH_TLS)
     deployment = place.deployment(WITH_TLS, tls=TLS)
-    assert told(deployment.plan().after) == [RESTART_SERVER, RESTART_MONITOR]
-    deployment.apply(deployment.plan())
+    assert told(deployment.plan_change().after) == [RESTART_SERVER, RESTART_MONITOR]
+    deployment.apply_change(deployment.plan_change())
     assert len(databases) == 1
 
 
@@ -88,6 +88,6 @@ def test_certificates_that_can_not_be_used_change_nothing(place: Place, monkeypa
     place.holds(PRIMARY)
     deployment = place.deployment(WITH_TLS, tls=TLS)
     with pytest.raises(DeployError, match=r"the key does not fit the certificate\. Nothing was changed"):
-        deployment.apply(deployment.plan())
+        deployment.apply_change(deployment.plan_change())
     assert place.texts() == PRIMARY
     assert place.systemd.told == []

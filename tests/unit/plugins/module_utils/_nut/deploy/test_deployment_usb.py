@@ -37,9 +37,9 @@ def section(text: str, name: str = "ups") -> dict[str, str | None]:
 
 
 def settle(place: Place, deployment: Deployment) -> None:
-    decided = deployment.plan()
-    deployment.apply(decided)
-    for name in ups_conf.parse_ups_conf(deployment.new["ups.conf"]).sections:
+    decided = deployment.plan_change()
+    deployment.apply_change(decided)
+    for name in ups_conf.parse_ups_conf(deployment.new_files["ups.conf"]).sections:
         place.systemd.begin(systemd.driver_unit(name))
 
 
@@ -49,25 +49,25 @@ def test_a_driver_is_found_out_on_the_host(place: Place, tmp_path: Path) -> None
     files = {**PRIMARY, "ups.conf": ASKED}
     policy = on_bus(tree, default_name="")
     deployment = place.deployment(files, policy=policy)
-    assert section(deployment.new["ups.conf"]) == {"driver": "usbhid-ups", "port": "auto", "desc": "Rack"}
+    assert section(deployment.new_files["ups.conf"]) == {"driver": "usbhid-ups", "port": "auto", "desc": "Rack"}
     tree.plug()
     deployment = place.deployment(files, policy=policy)
-    completed = section(deployment.new["ups.conf"])
+    completed = section(deployment.new_files["ups.conf"])
     assert (
         completed.items()
         >= {"driver": "usbhid-ups", "vendorid": "051d", "serial": "5B1234T56789", "desc": "Rack"}.items()
     )
-    assert ups_conf.parse_ups_conf(deployment.new["ups.conf"]).settings == (("maxretry", "3"),)
-    decided = deployment.plan()
-    assert decided.changed == (actions.WANTED, "ups.conf")
-    assert '+    driver = "auto"' in decided.diff()
+    assert ups_conf.parse_ups_conf(deployment.new_files["ups.conf"]).settings == (("maxretry", "3"),)
+    decided = deployment.plan_change()
+    assert decided.written_files == (actions.WANTED, "ups.conf")
+    assert '+    driver = "auto"' in decided.render_diff()
     settle(place, deployment)
     assert place.texts()[actions.WANTED] == ASKED
     assert stat.S_IMODE((place.folder / actions.WANTED).stat().st_mode) == 0o640
     again = place.deployment(files, policy=policy)
-    assert not again.plan()
+    assert not again.plan_change()
     tree.unplug("1-1")
-    assert not place.deployment(files, policy=policy).plan(), "the name and its section stay"
+    assert not place.deployment(files, policy=policy).plan_change(), "the name and its section stay"
 
 
 def test_without_a_policy_other_upses_are_left_alone(place: Place, tmp_path: Path) -> None:
@@ -76,15 +76,15 @@ def test_without_a_policy_other_upses_are_left_alone(place: Place, tmp_path: Pat
     tree.plug()
     tree.plug("1-2", "0764:0501", "CPS", "CP1500", None)
     fixed = place.deployment(PRIMARY)
-    assert not fixed.plan()
+    assert not fixed.plan_change()
     found = place.deployment(PRIMARY, policy=on_bus(tree))
-    assert set(ups_conf.parse_ups_conf(found.new["ups.conf"]).sections) == {"ups", "ups2"}
-    assert MARK in found.new["ups.conf"]
-    assert actions.WANTED not in found.new
+    assert set(ups_conf.parse_ups_conf(found.new_files["ups.conf"]).sections) == {"ups", "ups2"}
+    assert MARK in found.new_files["ups.conf"]
+    assert actions.WANTED not in found.new_files
     settle(place, found)
     tree.unplug("1-2")
     later = place.deployment(PRIMARY, policy=on_bus(tree))
-    assert not later.plan(), "what was found once keeps its name"
+    assert not later.plan_change(), "what was found once keeps its name"
 
 
 def test_a_driver_that_is_declared_again(place: Place, tmp_path: Path) -> None:
@@ -92,17 +92,17 @@ def test_a_driver_that_is_declared_again(place: Place, tmp_path: Path) -> None:
     place.holds(PRIMARY)
     settle(place, place.deployment({**PRIMARY, "ups.conf": ASKED}, policy=on_bus(tree)))
     deployment = place.deployment(PRIMARY, policy=on_bus(tree))
-    assert deployment.new["ups.conf"] == PRIMARY["ups.conf"]
-    deployment.check()
+    assert deployment.new_files["ups.conf"] == PRIMARY["ups.conf"]
+    deployment.check_files()
     settle(place, deployment)
     assert place.texts()[actions.WANTED] == "\n"
-    assert not place.deployment(PRIMARY, policy=on_bus(tree)).plan()
+    assert not place.deployment(PRIMARY, policy=on_bus(tree)).plan_change()
 
 
 def test_what_is_left_to_the_host_is_emptied_with_all_else(place: Place, tmp_path: Path) -> None:
     place.holds({**PRIMARY, actions.WANTED: ASKED})
     deployment = place.deployment(None)
-    deployment.apply(deployment.plan())
+    deployment.apply_change(deployment.plan_change())
     assert ups_conf.parse_ups_conf(place.texts()[actions.WANTED]).sections == {}
 
 
@@ -114,4 +114,4 @@ def test_a_section_by_hand_goes_and_an_edited_one_is_put_right(place: Place, tmp
     settle(place, place.deployment(files, policy=on_bus(tree)))
     right = place.texts()["ups.conf"]
     place.holds({"ups.conf": right.replace("5B1234T56789", "OTHER") + SPARE_SECTION})
-    assert place.deployment(files, policy=on_bus(tree)).new["ups.conf"] == right
+    assert place.deployment(files, policy=on_bus(tree)).new_files["ups.conf"] == right

@@ -37,7 +37,7 @@ def machine(tmp_path: Path) -> Machine:
 
 def test_the_first_time(machine: Machine) -> None:
     plan = machine.install()
-    assert plan.changed == tuple(kits.HOTPLUG.places)
+    assert plan.written_files == tuple(kits.HOTPLUG.places)
     assert machine.told == [
         "systemctl daemon-reload",
         "udevadm control --reload",
@@ -73,7 +73,7 @@ def test_a_change(machine: Machine, name: str, told: list[str]) -> None:
     machine.install()
     machine.told.clear()
     plan = machine.install({**FILES, name: "new\n"})
-    assert plan.changed == (name,)
+    assert plan.written_files == (name,)
     assert machine.told == told
     assert (machine.root / kits.HOTPLUG.places[name].path).read_text() == "new\n"
 
@@ -88,7 +88,7 @@ def test_a_run_that_was_cut_short_is_finished_by_the_next(machine: Machine, step
         machine.install(changed)
     machine.refuses = ""
     machine.told.clear()
-    assert machine.install(changed).changed == ()
+    assert machine.install(changed).written_files == ()
     assert machine.told == ["systemctl daemon-reload", "systemctl restart nut-hotplug.timer"]
     assert not machine.install(changed)
 
@@ -98,17 +98,17 @@ def test_a_mode_is_mended(machine: Machine, name: str) -> None:
     machine.install()
     (machine.root / kits.HOTPLUG.places[name].path).chmod(0o666)
     installation = Installation(FILES, machine.run, LOG, machine.root, OWNERS)
-    plan = installation.plan()
-    assert plan.changed == (name,)
-    assert f"/{kits.HOTPLUG.places[name].path}: mode or owner is mended\n" in plan.diff()
-    installation.apply(plan)
+    plan = installation.plan_install()
+    assert plan.written_files == (name,)
+    assert f"/{kits.HOTPLUG.places[name].path}: mode or owner is mended\n" in plan.render_diff()
+    installation.apply_plan(plan)
     assert not machine.install()
 
 
 def test_another_owner(machine: Machine) -> None:
     machine.install()
     other = {**OWNERS, "nut": (ME[0], ME[1] + 1)}
-    assert Installation(FILES, machine.run, LOG, machine.root, other).plan().changed == ("hotplug.json",)
+    assert Installation(FILES, machine.run, LOG, machine.root, other).plan_install().written_files == ("hotplug.json",)
 
 
 def test_a_run_that_was_cut_short(machine: Machine) -> None:
@@ -117,7 +117,7 @@ def test_a_run_that_was_cut_short(machine: Machine) -> None:
     for which in ("timer", "service"):
         machine.told.clear()
         getattr(machine, which)["NeedDaemonReload"] = "yes"
-        assert machine.install().changed == ()
+        assert machine.install().written_files == ()
         assert machine.told == ["systemctl daemon-reload"]
 
 
@@ -140,13 +140,13 @@ def test_the_log_s_directory(machine: Machine) -> None:
     assert machine.install().folder == machine.root / "var/log/nut"
     assert (machine.root / "var/log/nut").stat().st_mode & 0o777 == 0o755
     assert machine.install().folder is None
-    assert Installation(FILES, machine.run, None, machine.root, OWNERS).plan().folder is None
+    assert Installation(FILES, machine.run, None, machine.root, OWNERS).plan_install().folder is None
 
 
 def test_the_diff(machine: Machine) -> None:
     machine.install()
     installation = Installation({**FILES, "nut-hotplug.timer": "ne\udcffw\n"}, machine.run, LOG, machine.root, OWNERS)
-    shown = installation.plan().diff()
+    shown = installation.plan_install().render_diff()
     path = "/etc/systemd/system/nut-hotplug.timer"
     shown = shown.replace(str(machine.root), "")
     assert shown.startswith(f"--- {path}\n+++ {path}\n@@ -1 +1 @@\n-text of nut-hotplug.timer\n+ne\\udcffw\n")
@@ -199,7 +199,7 @@ def test_away(machine: Machine) -> None:
     assert left == {"etc/nut/nut.conf", "etc/nut/ups.conf", "run/udev/control", "var/log/nut/hotplug.log"}
     assert not (machine.root / "var/lib/nut-hotplug").exists()
     # what starts the program goes before the program
-    names = ["program" if path == machine.root / paths.HOTPLUG_PROGRAM else path.name for path in plan.gone]
+    names = ["program" if path == machine.root / paths.HOTPLUG_PROGRAM else path.name for path in plan.removed_paths]
     assert (
         names.index(RULES) < names.index("nut-hotplug.service") < names.index("hotplug.json") < names.index("program")
     )
@@ -218,20 +218,20 @@ def test_a_failed_service_is_forgotten(machine: Machine) -> None:
 def test_a_service_that_nothing_starts(tmp_path: Path) -> None:
     systemd = Systemd()
     installation = gate_on(tmp_path, systemd, NO_STAGES)
-    plan = installation.plan()
-    assert plan.changed == tuple(name for name in kits.SHUTDOWN.places if name != "nut-stages.service")
-    installation.apply(plan)
+    plan = installation.plan_install()
+    assert plan.written_files == tuple(name for name in kits.SHUTDOWN.places if name != "nut-stages.service")
+    installation.apply_plan(plan)
     assert systemd.told == ["systemctl daemon-reload", "systemctl restart nut-watch.service"]
     assert (tmp_path / "var/log/nut").is_dir()
     assert (tmp_path / "etc/systemd/system/nut-monitor.service.d/homelab-nut.conf").is_file()
     assert not (tmp_path / "etc/systemd/system/nut-stages.service").exists()
-    assert not installation.plan()
+    assert not installation.plan_install()
 
 
 def test_the_stages_run_all_the_time(tmp_path: Path) -> None:
     systemd = Systemd()
     installation = gate_on(tmp_path, systemd, SHUTDOWN)
-    installation.apply(installation.plan())
+    installation.apply_plan(installation.plan_install())
     assert systemd.told == [
         "systemctl daemon-reload",
         "systemctl enable nut-stages.service",
@@ -239,7 +239,7 @@ def test_the_stages_run_all_the_time(tmp_path: Path) -> None:
         "systemctl restart nut-watch.service",
     ]
     systemd.stages = dict(RUNS)
-    assert not installation.plan()
+    assert not installation.plan_install()
 
 
 @pytest.mark.parametrize(
@@ -258,18 +258,18 @@ def test_the_stages_run_all_the_time(tmp_path: Path) -> None:
 )
 def test_what_the_stages_are_restarted_for(tmp_path: Path, change: str, renewed: bool, told: list[str]) -> None:
     first = gate_on(tmp_path, Systemd(), SHUTDOWN)
-    first.apply(first.plan())
+    first.apply_plan(first.plan_install())
     systemd = Systemd(stages=RUNS)
     wanted = {**SHUTDOWN, change: "new\n"} if change else SHUTDOWN
     installation = gate_on(tmp_path, systemd, wanted, renewed=renewed)
-    installation.apply(installation.plan())
+    installation.apply_plan(installation.plan_install())
     assert systemd.told == told
 
 
 def test_the_watch_of_upsd_is_started_without_stages(tmp_path: Path) -> None:
     systemd = Systemd(watch=NONE)
     installation = gate_on(tmp_path, systemd, NO_STAGES)
-    installation.apply(installation.plan())
+    installation.apply_plan(installation.plan_install())
     assert systemd.told == [
         "systemctl daemon-reload",
         "systemctl enable nut-watch.service",
@@ -279,12 +279,12 @@ def test_the_watch_of_upsd_is_started_without_stages(tmp_path: Path) -> None:
 
 def test_without_stages_they_go(tmp_path: Path) -> None:
     first = gate_on(tmp_path, Systemd(), SHUTDOWN)
-    first.apply(first.plan())
+    first.apply_plan(first.plan_install())
     systemd = Systemd(stages=RUNS)
     installation = gate_on(tmp_path, systemd, NO_STAGES, renewed=True)
-    plan = installation.plan()
-    assert "/etc/systemd/system/nut-stages.service: removed\n" in plan.diff()
-    installation.apply(plan)
+    plan = installation.plan_install()
+    assert "/etc/systemd/system/nut-stages.service: removed\n" in plan.render_diff()
+    installation.apply_plan(plan)
     assert systemd.told == [
         "systemctl disable --now nut-stages.service",
         "systemctl daemon-reload",
@@ -292,7 +292,7 @@ def test_without_stages_they_go(tmp_path: Path) -> None:
     ]
     assert not (tmp_path / "etc/systemd/system/nut-stages.service").exists()
     systemd.stages = dict(NONE)
-    assert not gate_on(tmp_path, systemd, NO_STAGES).plan()
+    assert not gate_on(tmp_path, systemd, NO_STAGES).plan_install()
 
 
 def test_the_spare_of_the_flag_is_made_now_and_at_each_boot(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_the_spare_of_the_flag_is_made_now_and_at_each_boot(tmp_path: Path) -> N
     def make(path: str) -> list[str]:
         systemd = Systemd()
         installation = gate_on(tmp_path, systemd, with_spare(path))
-        installation.apply(installation.plan())
+        installation.apply_plan(installation.plan_install())
         return [line for line in systemd.told if line.startswith("systemd-tmpfiles")]
 
     (tmp_path / "run").mkdir()
@@ -322,7 +322,7 @@ def test_the_spare_of_the_flag_is_made_now_and_at_each_boot(tmp_path: Path) -> N
     assert not spare.is_symlink()
     (tmp_path / "run/flag.spare").write_text("upsmon-shutdown-file")
     gone = gate_on(tmp_path, Systemd(), None)
-    gone.apply(gone.plan())
+    gone.apply_plan(gone.plan_install())
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -333,13 +333,13 @@ def test_what_must_be_there(tmp_path: Path) -> None:
 
 def test_it_goes(tmp_path: Path) -> None:
     gone = gate_on(tmp_path, Systemd(), SHUTDOWN)
-    gone.apply(gone.plan())
+    gone.apply_plan(gone.plan_install())
     (tmp_path / "usr/local/sbin").mkdir(parents=True)
     (tmp_path / kits.SHUTDOWN.program).touch()
     systemd = Systemd(stages=RUNS, LoadState="loaded", ActiveState="failed")
     installation = gate_on(tmp_path, systemd, None)
-    plan = installation.plan()
-    assert [str(path.relative_to(tmp_path)) for path in plan.gone] == [
+    plan = installation.plan_install()
+    assert [str(path.relative_to(tmp_path)) for path in plan.removed_paths] == [
         "etc/tmpfiles.d/nut-shutdown.conf",
         "etc/logrotate.d/nut-shutdown",
         "etc/systemd/system/nut-watch.service.d/homelab-nut-hardening.conf",
@@ -354,7 +354,7 @@ def test_it_goes(tmp_path: Path) -> None:
         "etc/nut/shutdown.json",
         "usr/local/sbin/nut-shutdown",
     ]
-    installation.apply(plan)
+    installation.apply_plan(plan)
     assert systemd.told == [
         "systemctl disable --now nut-stages.service",
         "systemctl disable --now nut-watch.service",
@@ -364,26 +364,26 @@ def test_it_goes(tmp_path: Path) -> None:
     assert not (tmp_path / "etc/systemd/system/nut-monitor.service.d").exists()
     systemd.service["ActiveState"] = "inactive"
     systemd.stages, systemd.watch = dict(NONE), dict(NONE)
-    assert not gate_on(tmp_path, systemd, None).plan()
+    assert not gate_on(tmp_path, systemd, None).plan_install()
 
 
 def test_a_drop_in_of_somebody_else_stays(tmp_path: Path) -> None:
     gone = gate_on(tmp_path, Systemd(), SHUTDOWN)
-    gone.apply(gone.plan())
+    gone.apply_plan(gone.plan_install())
     theirs = tmp_path / "etc/systemd/system/nut-monitor.service.d/theirs.conf"
     theirs.touch()
     installation = gate_on(tmp_path, Systemd(), None)
-    installation.apply(installation.plan())
+    installation.apply_plan(installation.plan_install())
     assert [path.name for path in theirs.parent.iterdir()] == ["theirs.conf"]
 
 
 def test_a_masked_service_can_t_wait_for_anybody(tmp_path: Path) -> None:
     with pytest.raises(base_systemd.UnitError, match=r"nut-shutdown\.service is masked"):
-        gate_on(tmp_path, Systemd(LoadState="masked"), SHUTDOWN).plan()
+        gate_on(tmp_path, Systemd(LoadState="masked"), SHUTDOWN).plan_install()
     masked = Systemd(stages={"LoadState": "masked"})
     with pytest.raises(base_systemd.UnitError, match=r"nut-stages\.service is masked"):
-        gate_on(tmp_path, masked, SHUTDOWN).plan()
-    assert gate_on(tmp_path, masked, NO_STAGES).plan()
+        gate_on(tmp_path, masked, SHUTDOWN).plan_install()
+    assert gate_on(tmp_path, masked, NO_STAGES).plan_install()
 
 
 def test_files_of_another_kit(tmp_path: Path) -> None:

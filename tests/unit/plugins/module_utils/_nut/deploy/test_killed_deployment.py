@@ -108,20 +108,20 @@ class Primary(Machine):
         return deploy_deployment.Deployment(
             files,
             self.local(lambda _name: None),
-            reconcile.Host,
+            reconcile.HotplugHost,
             policy=policy.check_policy({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev)}),
         )
 
     def play(self, files: Mapping[str, str] | None) -> bool:
         """Deploy as the module config does. Returns whether anything was done."""
         deployment = self.deployment(files)
-        with deployment.local.alone(0):
+        with deployment.local.hold_lock(0):
             deployment = self.deployment(files)
-            plan = deployment.plan()
+            plan = deployment.plan_change()
             if plan:
-                deployment.guard()
-                deployment.apply(plan)
-            deployment.tidy()
+                deployment.require_mains()
+                deployment.apply_change(plan)
+            deployment.remove_old_certificates()
         return bool(plan)
 
     def read(self) -> dict[str, str]:
@@ -172,8 +172,8 @@ def kill(
 ) -> bool:
     """Deploy, and be killed at a line of what changes the host."""
     deployment = host.deployment(files)
-    plan = deployment.plan()
-    was_killed = killed.at_line(line, lambda: deployment.apply(plan), modules, times=2)
+    plan = deployment.plan_change()
+    was_killed = killed.at_line(line, lambda: deployment.apply_change(plan), modules, times=2)
     host.recall()
     return was_killed
 
@@ -216,7 +216,7 @@ def test_killed_at_each_line(
         host.assert_taken_up()
         outcomes.append(host.is_new())
         # nobody takes for an edit by hand what a play has written
-        assert not [words for words in host.host().look().remarks if "by hand" in words], line
+        assert not [words for words in host.host().observe_host().remarks if "by hand" in words], line
         assert host.play(host.new) == (not outcomes[-1])
         host.assert_taken_up()
         assert host.is_new()

@@ -45,16 +45,16 @@ def test_a_sandbox_is_tried_before_it_is_put_in_place(tmp_path: Path) -> None:
             "/bin/true",
         ]
     ] * len(kits.SANDBOXES)
-    assert not installation.warnings()
+    assert not installation.list_warnings()
     for unit in ("nut-driver@", "nut-server", "nut-monitor", "nut-watch"):
         path = tmp_path / f"etc/systemd/system/{unit}.service.d/homelab-nut-hardening.conf"
         assert path.read_text() == SANDBOX
     # nothing of it is tried again, and a check starts nothing
     systemd.tried.clear()
-    assert not gate_on(tmp_path, systemd, SANDBOXED).plan()
+    assert not gate_on(tmp_path, systemd, SANDBOXED).plan_install()
     checked = gate_on(tmp_path, systemd, {**SANDBOXED, "nut-server-hardening.conf": "[Service]\nPrivateTmp=yes\n"})
-    checked.probing = False
-    assert checked.plan().changed == ("nut-server-hardening.conf",)
+    checked.try_sandboxes = False
+    assert checked.plan_install().written_files == ("nut-server-hardening.conf",)
     assert systemd.tried == []
 
 
@@ -65,7 +65,7 @@ def test_a_host_that_can_t_apply_a_sandbox_does_without(tmp_path: Path, code: in
     systemd = Systemd(stages=RUNS)
     systemd.sandbox["--property=ProtectSystem=strict"] = code
     installation, plan = sandboxed(tmp_path, systemd, wanted)
-    (warning,) = installation.warnings()
+    (warning,) = installation.list_warnings()
     for word in ("nut-server.service", "homelab-nut-hardening.conf", base_systemd.SANDBOX_CODES[code]):
         assert word in warning
     assert "nut_server_hardening=false" in warning
@@ -75,7 +75,7 @@ def test_a_host_that_can_t_apply_a_sandbox_does_without(tmp_path: Path, code: in
     # and the next run has nothing to do, and says so again
     installation, plan = sandboxed(tmp_path, systemd, wanted)
     assert not plan
-    assert len(installation.warnings()) == 1
+    assert len(installation.list_warnings()) == 1
 
 
 def test_what_a_host_refused_is_known_to_who_only_looks(tmp_path: Path) -> None:
@@ -86,21 +86,21 @@ def test_what_a_host_refused_is_known_to_who_only_looks(tmp_path: Path) -> None:
     record.parent.mkdir(parents=True)
     record.write_text('{"nut-hotplug-hardening.conf": "another kit\'s"}')
     installation, plan = sandboxed(tmp_path, systemd, wanted)
-    assert f"/{sandbox.REFUSED}: nut-driver-hardening.conf, nut-hotplug-hardening.conf\n" in plan.diff()
+    assert f"/{sandbox.REFUSED}: nut-driver-hardening.conf, nut-hotplug-hardening.conf\n" in plan.render_diff()
     known = sandbox.read_refused(tmp_path)
     assert list(known) == ["nut-hotplug-hardening.conf", "nut-driver-hardening.conf"]
     assert "226/NAMESPACE" in known["nut-driver-hardening.conf"]
     assert record.stat().st_mode & 0o777 == 0o600
     systemd.tried.clear()
     checked = gate_on(tmp_path, systemd, wanted)
-    checked.probing = False
-    assert not checked.plan()
-    assert checked.warnings() == installation.warnings()
+    checked.try_sandboxes = False
+    assert not checked.plan_install()
+    assert checked.list_warnings() == installation.list_warnings()
     assert systemd.tried == []
     # the host has learned it
     systemd.sandbox.clear()
     installation, plan = sandboxed(tmp_path, systemd, wanted)
-    assert plan.changed == ("nut-driver-hardening.conf",)
+    assert plan.written_files == ("nut-driver-hardening.conf",)
     assert sandbox.read_refused(tmp_path) == {"nut-hotplug-hardening.conf": "another kit's"}
 
 
@@ -110,7 +110,7 @@ def test_the_record_of_refusals_goes_with_the_last_one(tmp_path: Path) -> None:
     sandboxed(tmp_path, systemd)
     assert len(sandbox.read_refused(tmp_path)) == len(kits.SANDBOXES)
     gone = gate_on(tmp_path, systemd, None)
-    gone.apply(gone.plan())
+    gone.apply_plan(gone.plan_install())
     assert not (tmp_path / sandbox.REFUSED).exists()
 
 
@@ -129,7 +129,7 @@ def test_restarts_that_were_done_with_the_old_units_are_noted_again(tmp_path: Pa
         sandboxed(tmp_path, RefusingReload(systemd))
     (tmp_path / PENDING).unlink()
     _installation, plan = sandboxed(tmp_path, systemd)
-    assert plan.changed == ()
+    assert plan.written_files == ()
     noted = json.loads((tmp_path / PENDING).read_text())
     assert [one["unit"] for one in noted] == ["nut-driver@ups.service", "nut-server.service"]
     (tmp_path / PENDING).unlink()
@@ -162,13 +162,13 @@ def test_commands_of_a_drop_in_that_lose_root_are_told(tmp_path: Path, command: 
     (tmp_path / folder[1:]).mkdir(parents=True)
     (tmp_path / own[1:]).write_text(f"[Service]\n{command}\n")
     installation, _plan = sandboxed(tmp_path, systemd, as_nut)
-    assert [word.partition(":")[0] for word in installation.warnings()] == ([own] if warned else [])
+    assert [word.partition(":")[0] for word in installation.list_warnings()] == ([own] if warned else [])
     # nobody takes root from upsd here
     del systemd.drop_ins["nut-driver@ups.service"]
-    assert not installation.warnings()
+    assert not installation.list_warnings()
     systemd.drop_ins["nut-driver@ups.service"] = own
     installation, _plan = sandboxed(tmp_path, systemd)
-    assert not installation.warnings()
+    assert not installation.list_warnings()
 
 
 @pytest.mark.parametrize("code", [1, 124, 127])
@@ -176,7 +176,7 @@ def test_what_says_nothing_of_a_sandbox(tmp_path: Path, code: int) -> None:
     systemd = Systemd()
     systemd.sandbox["--property=ProtectSystem=strict"] = code
     installation, _plan = sandboxed(tmp_path, systemd)
-    assert not installation.warnings()
+    assert not installation.list_warnings()
     assert (tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf").exists()
 
 
@@ -206,7 +206,7 @@ def test_a_comment_or_a_mode_restarts_nothing(tmp_path: Path, text: str) -> None
     path = tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf"
     path.chmod(0o600)
     _installation, plan = sandboxed(tmp_path, systemd, {**SANDBOXED, "nut-server-hardening.conf": text})
-    assert plan.changed == ("nut-server-hardening.conf",)
+    assert plan.written_files == ("nut-server-hardening.conf",)
     assert not plan.later
     assert not (tmp_path / PENDING).exists()
 

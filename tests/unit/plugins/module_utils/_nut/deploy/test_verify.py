@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import verify
-from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.verify import Trouble, Verdict, Verifier
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.verify import Trouble, Verifier, VerifyResult
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers, serving
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Host:
             self.on_start(command[2])
         return 0, ""
 
-    def verify(self, files: Mapping[str, str], seconds: float, patient: bool = False) -> Verdict:
-        return Verifier(files, self.runner, None, self.clock, self.pause).verify(seconds, patient)
+    def verify(self, files: Mapping[str, str], seconds: float, patient: bool = False) -> VerifyResult:
+        return Verifier(files, self.runner, None, self.clock, self.pause).wait_until_serving(seconds, patient)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def unused_port() -> int:
 
 def test_at_the_first_look(host: Host) -> None:
     with serving(answers(ups="OL CHRG")) as fake:
-        assert host.verify(primary_at(fake.port), 60) == Verdict({"ups": "OL CHRG"})
+        assert host.verify(primary_at(fake.port), 60) == VerifyResult({"ups": "OL CHRG"})
     assert host.now == 0
     assert host.told == []
 
@@ -92,7 +92,7 @@ def test_when_upsmon_has_logged_in(host: Host) -> None:
     nobody = {"LIST CLIENT ups": "BEGIN LIST CLIENT ups\nEND LIST CLIENT ups\n"}
     with serving({**answers(ups="OL"), **nobody}) as fake:
         host.events[3] = lambda: fake.answers.update(answers(ups="OL"))
-        assert host.verify(primary_at(fake.port), 60) == Verdict({"ups": "OL"})
+        assert host.verify(primary_at(fake.port), 60) == VerifyResult({"ups": "OL"})
     assert host.now == 3
 
 
@@ -100,7 +100,7 @@ def test_when_upsmon_has_logged_in(host: Host) -> None:
 def test_a_driver_that_comes_up(host: Host, said: str) -> None:
     with serving(answers(ups=said)) as fake:
         host.events[17] = lambda: fake.answers.update(answers(ups="OL"))
-        assert host.verify(primary_at(fake.port), 60) == Verdict({"ups": "OL"})
+        assert host.verify(primary_at(fake.port), 60) == VerifyResult({"ups": "OL"})
     assert host.now == 17
 
 
@@ -110,7 +110,7 @@ def test_a_driver_that_does_not(host: Host, said: str, status: str, seconds: int
     host.journal[UPS] = "Can't claim USB device [051d:0002]@0/0: Resource busy\n"
     with serving(answers(ups=said)) as fake:
         verdict = host.verify(primary_at(fake.port), seconds)
-    assert verdict == Verdict({"ups": status}, (Trouble(f"upsd does not serve ups fresh: {status}", UPS),))
+    assert verdict == VerifyResult({"ups": status}, (Trouble(f"upsd does not serve ups fresh: {status}", UPS),))
     assert seconds <= host.now < seconds + 1
 
 
@@ -123,7 +123,7 @@ def test_a_ups_that_is_not_there(host: Host, said: str, journal: str) -> None:
     host.journal[UPS] = journal
     with serving(answers(ups=f"ERR {said}")) as fake:
         verdict = host.verify(primary_at(fake.port), 60)
-        assert verdict == Verdict({"ups": said}, (), (Trouble(f"upsd does not serve ups fresh: {said}", UPS),))
+        assert verdict == VerifyResult({"ups": said}, (), (Trouble(f"upsd does not serve ups fresh: {said}", UPS),))
         assert host.now == verify.SETTLE_SECONDS
         assert host.verify(primary_at(fake.port), 60, patient=True) == verdict
     assert host.now == verify.SETTLE_SECONDS + 60
@@ -141,7 +141,7 @@ def test_a_ups_that_upsd_does_not_know(host: Host) -> None:
     with serving({**answers(other="OL"), "LIST CLIENT ups": answers(ups="")["LIST CLIENT ups"]}) as fake:
         verdict = host.verify(primary_at(fake.port), 1)
     (trouble,) = verdict.broken
-    assert "answered UNKNOWN-UPS" in trouble.words
+    assert "answered UNKNOWN-UPS" in trouble.message
     assert trouble.unit == systemd.SERVER
 
 
@@ -149,7 +149,7 @@ def test_a_upsd_that_is_down(host: Host, unused_port: int) -> None:
     verdict = host.verify(primary_at(unused_port), 0)
     assert verdict.status == {}
     assert [one.unit for one in verdict.broken] == [systemd.SERVER, systemd.MONITOR]
-    assert all("connection refused" in one.words for one in verdict.broken)
+    assert all("connection refused" in one.message for one in verdict.broken)
 
 
 def test_a_daemon_that_has_ended_is_started_again(host: Host) -> None:
@@ -160,7 +160,7 @@ def test_a_daemon_that_has_ended_is_started_again(host: Host) -> None:
         fake.answers.update(nobody)
         host.active[systemd.MONITOR] = "failed"
         host.on_start = lambda _name: fake.answers.update(answers(ups="OL"))
-        assert host.verify(files, 60) == Verdict({"ups": "OL"}, mended=(systemd.MONITOR,))
+        assert host.verify(files, 60) == VerifyResult({"ups": "OL"}, restarted=(systemd.MONITOR,))
     assert host.told == [f"reset-failed {systemd.MONITOR}", f"start {systemd.MONITOR}"]
 
 
@@ -168,7 +168,7 @@ def test_a_daemon_that_ends_each_time_is_given_up(host: Host, unused_port: int) 
     host.active[systemd.SERVER] = "failed"
     verdict = host.verify(primary_at(unused_port), 30)
     assert host.told.count(f"start {systemd.SERVER}") == verify.STARTS
-    assert verdict.mended == (systemd.SERVER,)
+    assert verdict.restarted == (systemd.SERVER,)
     assert verdict.broken
 
 
@@ -206,4 +206,4 @@ def test_an_upsd_that_is_only_watched_may_be_away(host: Host, unused_port: int) 
         files["upsmon.conf"] += f"MONITOR far@127.0.0.1:{unused_port} 0 u p secondary\n"
         verdict = host.verify(files, 60)
     assert verdict.broken == ()
-    assert [one.words.partition(":")[0] for one in verdict.absent] == ["far@127.0.0.1"]
+    assert [one.message.partition(":")[0] for one in verdict.absent] == ["far@127.0.0.1"]

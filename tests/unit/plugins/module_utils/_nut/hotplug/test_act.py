@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enumerator
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.act import permit
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.act import permit_node
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import (
     APC,
     CPS,
@@ -92,9 +92,9 @@ def test_what_is_refused_counts_as_no_try(machine: Machine) -> None:
     machine.refuses["usbhid-ups"] = "Fatal error: no"
     machine.serve()
     host = machine.host()
-    look = host.look()
+    look = host.observe_host()
     assert look.plan.tries["ups"].count == 1
-    assert host.act(look).failed
+    assert host.apply_plan(look).failed
     assert machine.memory.tries == {}
 
 
@@ -183,21 +183,21 @@ def test_permit(tmp_path: Path) -> None:
     node = tmp_path / "bus/usb/001/004"
     node.parent.mkdir(parents=True)
     os.mkfifo(node, 0o600)
-    permit(tmp_path, "/dev/bus/usb/001/004", os.getgid())
+    permit_node(tmp_path, "/dev/bus/usb/001/004", os.getgid())
     assert stat.S_IMODE(node.stat().st_mode) == 0o660
 
 
 @pytest.mark.parametrize("node", ["/etc/passwd", "/dev/../etc/passwd", "/dev", "/dev/bus/../../x", "bus/usb/001/004"])
 def test_permit_nothing_but_nodes(tmp_path: Path, node: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError)):
-        permit(tmp_path, node, os.getgid())
+        permit_node(tmp_path, node, os.getgid())
 
 
 def test_permit_no_file(tmp_path: Path) -> None:
     (tmp_path / "node").write_text("")
     (tmp_path / "node").chmod(0o600)
     with pytest.raises(ValueError, match="no device"):
-        permit(tmp_path, "/dev/node", os.getgid())
+        permit_node(tmp_path, "/dev/node", os.getgid())
     assert stat.S_IMODE((tmp_path / "node").stat().st_mode) == 0o600
 
 
@@ -210,7 +210,7 @@ def test_permit_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "dir").symlink_to(tmp_path / "real")
     for node in ("/dev/node", "/dev/dir/node"):
         with pytest.raises((ValueError, OSError)):
-            permit(tmp_path, node, os.getgid())
+            permit_node(tmp_path, node, os.getgid())
     assert stat.S_IMODE(fifo.stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "real/node").stat().st_mode) == 0o600
 
@@ -219,5 +219,5 @@ def test_permit_leaves_no_handle(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _round in range(3):
         with pytest.raises(FileNotFoundError):
-            permit(tmp_path, "/dev/none", os.getgid())
+            permit_node(tmp_path, "/dev/none", os.getgid())
     assert len(list(Path("/proc/self/fd").iterdir())) == before

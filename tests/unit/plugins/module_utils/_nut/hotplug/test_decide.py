@@ -21,9 +21,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide im
     HUNG,
     OUTAGE,
     SETTLED,
-    Plan,
-    Seen,
-    plan,
+    DriverState,
+    HotplugPlan,
+    make_plan,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import BACKOFF, Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import sections as usb_sections
@@ -101,20 +101,24 @@ SCENES = {
     "plug again, driver masked": scene([APC], [APC], of={"ups": {**ANEW, "unit": Unit("inactive", "masked", 0)}}),
     "plug again, no unit": scene([APC], [APC], ENUMERATE, of={"ups": {**ANEW, "unit": ABSENT}}),
     "unplug": scene([APC], [], of={"ups": GONE}),
-    "unplug, and long ago": scene([APC], [], of={"ups": {**GONE, "since": LONG}}),
-    "replug elsewhere, driver recovered": scene([CPS], [CPS_HUB], of={"ups": {"new": True, "plugged": NOW}}),
+    "unplug, and long ago": scene([APC], [], of={"ups": {**GONE, "silent_since": LONG}}),
+    "replug elsewhere, driver recovered": scene(
+        [CPS], [CPS_HUB], of={"ups": {"is_new_device": True, "plugged_since": NOW}}
+    ),
     "replug elsewhere, driver did not recover yet": scene([CPS], [CPS_HUB], of={"ups": ANEW}),
     "new device number, driver did not recover": scene(
         [CPS],
         [CPS],
         "restart ups",
-        of={"ups": {**ANEW, "new": False, "plugged": NOW - GRACE, "since": NOW - GRACE - 3}},
+        of={"ups": {**ANEW, "is_new_device": False, "plugged_since": NOW - GRACE, "silent_since": NOW - GRACE - 3}},
     ),
     "new device number, data gone only later": scene(
-        [CPS], [CPS], "restart ups", of={"ups": {**MUTE, "plugged": NOW - GRACE - 2, "since": NOW - GRACE}}
+        [CPS], [CPS], "restart ups", of={"ups": {**MUTE, "plugged_since": NOW - GRACE - 2, "silent_since": NOW - GRACE}}
     ),
     "new device number, counted from the latest": scene(
-        [CPS], [CPS], of={"ups": {**ANEW, "new": False, "plugged": NOW - GRACE + 1, "since": NOW - 500}}
+        [CPS],
+        [CPS],
+        of={"ups": {**ANEW, "is_new_device": False, "plugged_since": NOW - GRACE + 1, "silent_since": NOW - 500}},
     ),
     "swap, same driver": scene([APC], [CPS], "stop ups", "write", ENUMERATE, "start ups", of={"ups": ANEW}),
     "swap, other driver": scene(
@@ -125,40 +129,46 @@ SCENES = {
         [APC], [CPS], "write", ENUMERATE, of={"ups": {**ANEW, "unit": Unit("inactive", "masked", 0)}}
     ),
     "swap, driver stopped, long ago": scene(
-        [APC], [CPS], "write", ENUMERATE, of={"ups": {**MUTE, "unit": STOPPED, "since": LONG}}
+        [APC], [CPS], "write", ENUMERATE, of={"ups": {**MUTE, "unit": STOPPED, "silent_since": LONG}}
     ),
     "second UPS": scene([APC], [APC, CPS_ELSEWHERE], "write", ENUMERATE, RELOAD),
-    "UPS absent at boot": scene([APC], [], of={"ups": {**GONE, "unit": WAITING, "since": NOW, "last": ()}}),
+    "UPS absent at boot": scene(
+        [APC], [], of={"ups": {**GONE, "unit": WAITING, "silent_since": NOW, "last_status": ()}}
+    ),
     "driver dead": scene([APC], [APC], "start ups", of={"ups": {**MUTE, "unit": FAILED}}),
     "driver stopped by hand": scene([APC], [APC], of={"ups": {**MUTE, "unit": STOPPED}}),
-    "driver starts": scene([APC], [APC], of={"ups": {**MUTE, "unit": WAITING, "since": NOW - HUNG + 1}}),
+    "driver starts": scene([APC], [APC], of={"ups": {**MUTE, "unit": WAITING, "silent_since": NOW - HUNG + 1}}),
     "driver does not come up": scene(
-        [APC], [APC], "restart ups", of={"ups": {**MUTE, "unit": WAITING, "since": NOW - HUNG}}
+        [APC], [APC], "restart ups", of={"ups": {**MUTE, "unit": WAITING, "silent_since": NOW - HUNG}}
     ),
-    "driver hung, not for long": scene([APC], [APC], of={"ups": {**MUTE, "since": NOW - HUNG + 1}}),
-    "driver hung": scene([APC], [APC], "restart ups", of={"ups": {**MUTE, "since": NOW - HUNG}}),
+    "driver hung, not for long": scene([APC], [APC], of={"ups": {**MUTE, "silent_since": NOW - HUNG + 1}}),
+    "driver hung": scene([APC], [APC], "restart ups", of={"ups": {**MUTE, "silent_since": NOW - HUNG}}),
     "driver killed, systemd waits": scene(
-        [APC], [APC], "restart ups", of={"ups": {**MUTE, "unit": ENDED, "since": NOW - 1}}
+        [APC], [APC], "restart ups", of={"ups": {**MUTE, "unit": ENDED, "silent_since": NOW - 1}}
     ),
-    "driver is being stopped": scene([APC], [APC], of={"ups": {**MUTE, "unit": STOPS, "since": LONG}}),
+    "driver is being stopped": scene([APC], [APC], of={"ups": {**MUTE, "unit": STOPS, "silent_since": LONG}}),
     "driver hung, last on battery": scene(
-        [APC], [APC], of={"ups": {**MUTE, "since": NOW - 600, "last": ("OB", "DISCHRG")}}
+        [APC], [APC], of={"ups": {**MUTE, "silent_since": NOW - 600, "last_status": ("OB", "DISCHRG")}}
     ),
-    "driver hung, last OL LB": scene([APC], [APC], of={"ups": {**MUTE, "since": NOW - 600, "last": ("OL", "LB")}}),
+    "driver hung, last OL LB": scene(
+        [APC], [APC], of={"ups": {**MUTE, "silent_since": NOW - 600, "last_status": ("OL", "LB")}}
+    ),
     "driver hung, last on battery long ago": scene(
-        [APC], [APC], "restart ups", of={"ups": {**MUTE, "since": NOW - OUTAGE, "last": ("OB", "LB")}}
+        [APC], [APC], "restart ups", of={"ups": {**MUTE, "silent_since": NOW - OUTAGE, "last_status": ("OB", "LB")}}
     ),
     "on battery when pulled out, and back without data": scene(
         [APC],
         [APC],
         "restart ups",
-        of={"ups": {**MUTE, "since": NOW - 100, "plugged": NOW - GRACE, "last": ("OB", "LB")}},
+        of={"ups": {**MUTE, "silent_since": NOW - 100, "plugged_since": NOW - GRACE, "last_status": ("OB", "LB")}},
     ),
-    "driver hung, last in FSD": scene([APC], [APC], of={"ups": {**MUTE, "since": NOW - 600, "last": ("FSD", "OL")}}),
+    "driver hung, last in FSD": scene(
+        [APC], [APC], of={"ups": {**MUTE, "silent_since": NOW - 600, "last_status": ("FSD", "OL")}}
+    ),
     "driver dead, last on battery": scene(
-        [APC], [APC], "start ups", of={"ups": {**MUTE, "unit": FAILED, "last": ("OB",)}}
+        [APC], [APC], "start ups", of={"ups": {**MUTE, "unit": FAILED, "last_status": ("OB",)}}
     ),
-    "no rights": scene([APC], [LOCKED], PERMIT, of={"ups": {**ANEW, "since": NOW}}),
+    "no rights": scene([APC], [LOCKED], PERMIT, of={"ups": {**ANEW, "silent_since": NOW}}),
     "no rights, driver dead": scene([APC], [LOCKED], PERMIT, "start ups", of={"ups": {**ANEW, "unit": FAILED}}),
     "no rights, at the first time": scene(
         [], [LOCKED], PERMIT, "stop ups", "write", ENUMERATE, "start ups", of={"ups": {**ANEW, "unit": WAITING}}
@@ -180,9 +190,9 @@ SCENES = {
         server=Unit("failed", "enabled", 0),
         power=None,
     ),
-    "upsd is silent, driver hung": scene([APC], [APC], power=None, of={"ups": {**MUTE, "since": LONG}}),
+    "upsd is silent, driver hung": scene([APC], [APC], power=None, of={"ups": {**MUTE, "silent_since": LONG}}),
     "upsd does not run, driver hung": scene(
-        [APC], [APC], server=Unit("inactive", "enabled", 0), of={"ups": {**MUTE, "since": LONG}}
+        [APC], [APC], server=Unit("inactive", "enabled", 0), of={"ups": {**MUTE, "silent_since": LONG}}
     ),
     "upsd is silent, driver dead": scene([APC], [APC], "start ups", power=None, of={"ups": {**MUTE, "unit": FAILED}}),
     "upsd is silent, swap": scene([APC], [CPS], power=None, of={"ups": ANEW}),
@@ -193,7 +203,7 @@ SCENES = {
     "on battery, second UPS": scene([APC], [APC, CPS_ELSEWHERE], power=["ups (OB)"]),
     "on battery, swap": scene([APC], [CPS], power=["other (OB)"], of={"ups": ANEW}),
     "on battery, swap, driver dead": scene([APC], [CPS], power=["other (OB)"], of={"ups": {**ANEW, "unit": FAILED}}),
-    "on battery, driver hung": scene([APC], [APC], power=["other (OB)"], of={"ups": {**MUTE, "since": LONG}}),
+    "on battery, driver hung": scene([APC], [APC], power=["other (OB)"], of={"ups": {**MUTE, "silent_since": LONG}}),
     "on battery, driver between two tries": scene(
         [APC], [APC], power=["other (OB)"], of={"ups": {**ANEW, "unit": WAITING}}
     ),
@@ -232,7 +242,7 @@ WAITS = (
 )
 
 
-def play(name: str, host: Host | None = None) -> tuple[Host, Plan]:
+def play(name: str, host: Host | None = None) -> tuple[Host, HotplugPlan]:
     before, now, more, _steps = SCENES[name]
     host = host or Host()
     host.settle(*before)
@@ -280,18 +290,18 @@ def test_reasons_name_the_ups_and_its_place() -> None:
 def test_a_driver_is_watched_after_its_ups_came_anew() -> None:
     host = Host()
     host.settle(APC)
-    made = host.plan(APC, ups={"new": True, "plugged": NOW - 3})
+    made = host.plan(APC, ups={"is_new_device": True, "plugged_since": NOW - 3})
     assert (told(made), dict(made.waits)) == ([], {"ups": NOW - 3 + GRACE})
-    assert not host.plan(APC, ups={"plugged": NOW - GRACE}).waits
+    assert not host.plan(APC, ups={"plugged_since": NOW - GRACE}).waits
     # not one that was started for it
     host.tries = {"ups": Tries(1, NOW - 3)}
-    assert not host.plan(APC, ups={"plugged": NOW - 3}).waits
+    assert not host.plan(APC, ups={"plugged_since": NOW - 3}).waits
 
 
 def test_backoff_doubles_and_is_forgotten_after_a_while() -> None:
     host = Host()
     host.settle(APC)
-    host.plan(APC, ups={**MUTE, "since": NOW - HUNG})
+    host.plan(APC, ups={**MUTE, "silent_since": NOW - HUNG})
     gaps = []
     for _unused in range(11):
         started = host.now
@@ -306,7 +316,10 @@ def test_backoff_doubles_and_is_forgotten_after_a_while() -> None:
     for fresh, count in ((True, 12), (False, 12), (True, 12)):
         host.now += SETTLED / 2 + 1
         host.plan(
-            APC, ups={"status": ("OL",), "error": "", "since": host.now} if fresh else {**MUTE, "since": host.now}
+            APC,
+            ups={"status": ("OL",), "error": "", "silent_since": host.now}
+            if fresh
+            else {**MUTE, "silent_since": host.now},
         )
         assert host.tries["ups"].count == count
     host.now += SETTLED
@@ -324,7 +337,7 @@ def test_flapping_is_no_storm() -> None:
         unit = (RUNS, FAILED, WAITING, STOPPED)[step % 4]
         device = replace(APC.device, device=5 + step)
         made = host.plan(
-            replace(APC, device=device), ups={**ANEW, "unit": unit, "plugged": host.now, "since": host.now}
+            replace(APC, device=device), ups={**ANEW, "unit": unit, "plugged_since": host.now, "silent_since": host.now}
         )
         done += [(host.now, line) for line in told(made)]
         host.apply(made, APC)
@@ -337,17 +350,17 @@ def test_a_start_that_had_to_wait_is_not_forgotten() -> None:
     host = Host()
     host.settle(APC)
     host.tries = {"ups": Tries(2, NOW - 5)}
-    made = host.plan(APC, ups={**ANEW, "unit": STOPPED, "plugged": NOW})
+    made = host.plan(APC, ups={**ANEW, "unit": STOPPED, "plugged_since": NOW})
     assert (told(made), dict(made.waits)) == ([], {"ups": NOW + 25})
     host.now = NOW + 25
-    assert told(host.plan(APC, ups={"new": False})) == ["start ups"]
+    assert told(host.plan(APC, ups={"is_new_device": False})) == ["start ups"]
 
 
 def test_counts_from_before_a_reboot_hold_nothing_up() -> None:
     host = Host()
     host.settle(APC)
     host.tries = {"ups": Tries(9, NOW + 50_000, NOW + 60_000)}
-    assert told(host.plan(APC, ups={**MUTE, "since": NOW - HUNG})) == ["restart ups"]
+    assert told(host.plan(APC, ups={**MUTE, "silent_since": NOW - HUNG})) == ["restart ups"]
     assert host.tries["ups"] == Tries(1, NOW)
 
 
@@ -402,7 +415,7 @@ def with_twin() -> Host:
     host = Host()
     host.settle(CPS)
     host.apply(host.plan(CPS, CPS_TWIN), CPS, CPS_TWIN)
-    host.seen["ups2"] = Seen(WAITING, (), "DRIVER-NOT-CONNECTED", NOW, NOW)
+    host.seen["ups2"] = DriverState(WAITING, (), "DRIVER-NOT-CONNECTED", NOW, NOW)
     return host
 
 
@@ -450,7 +463,14 @@ def by_itself(*upses: UsbUps) -> Host:
     host = Host()
     host.settle()
     host.now += 100
-    fresh = {"unit": RUNS, "status": ("OL",), "error": "", "plugged": host.now, "since": host.now, "new": True}
+    fresh = {
+        "unit": RUNS,
+        "status": ("OL",),
+        "error": "",
+        "plugged_since": host.now,
+        "silent_since": host.now,
+        "is_new_device": True,
+    }
     host.seen["ups"] = replace(host.seen["ups"], **fresh)
     made = host.plan(*upses)
     assert not [one for one in told(made) if one.endswith(" ups")]
@@ -462,7 +482,7 @@ def test_a_driver_that_found_its_ups_first_is_not_restarted() -> None:
     host = by_itself(APC)
     assert "vendorid" not in keys(host.known.conf.sections["ups"])
     host.now += 10_000
-    assert told(host.plan(APC, ups={"new": False})) == []
+    assert told(host.plan(APC, ups={"is_new_device": False})) == []
 
 
 def test_it_is_told_which_one_it_is_when_it_stands_still() -> None:
@@ -477,7 +497,7 @@ def test_it_may_have_found_another_ones() -> None:
     """Two were plugged in at once: who has which shows when the other driver gets nothing."""
     host = by_itself(APC, CPS)
     assert "ups2" in host.known.conf.sections
-    host.seen["ups2"] = Seen(RUNS, (), "DRIVER-NOT-CONNECTED", host.now, host.now)
+    host.seen["ups2"] = DriverState(RUNS, (), "DRIVER-NOT-CONNECTED", host.now, host.now)
     assert told(host.plan(APC, CPS)) == []
     host.now += BACKOFF
     assert told(host.plan(APC, CPS))[:2] == ["stop ups", "write"]
@@ -486,7 +506,7 @@ def test_it_may_have_found_another_ones() -> None:
 def test_what_it_has_is_not_what_was_swapped_for_it() -> None:
     host = by_itself(APC)
     host.now += 100
-    swapped = {"plugged": host.now, "new": True}
+    swapped = {"plugged_since": host.now, "is_new_device": True}
     # upsd may still say what the other one said last
     assert told(host.plan(CPS, ups=swapped))[:2] == ["stop ups", "write"]
 
@@ -494,7 +514,7 @@ def test_what_it_has_is_not_what_was_swapped_for_it() -> None:
 def test_a_driver_that_ends_again_and_again_is_tried_ever_more_rarely() -> None:
     host = Host()
     host.settle(APC)
-    ended = {**MUTE, "unit": ENDED, "since": host.now}
+    ended = {**MUTE, "unit": ENDED, "silent_since": host.now}
     tried = []
     for _second in range(400):
         if told(host.plan(APC, ups=ended)):
@@ -509,9 +529,9 @@ def test_a_driver_that_ends_again_and_again_is_tried_ever_more_rarely() -> None:
 def test_an_absent_section_is_not_parked_for_a_moment() -> None:
     host = Host(TWO, release=R80)
     host.settle(CPS, CPS_TWIN)
-    made = host.plan(CPS, spare={**GONE, "since": NOW - 5})
+    made = host.plan(CPS, spare={**GONE, "silent_since": NOW - 5})
     assert (told(made), dict(made.waits)) == ([], {"spare": NOW - 5 + DUMMY_AFTER})
-    made = host.plan(CPS, spare={**GONE, "since": NOW - DUMMY_AFTER})
+    made = host.plan(CPS, spare={**GONE, "silent_since": NOW - DUMMY_AFTER})
     assert told(made) == ["stop spare", "write", ENUMERATE]
 
 
@@ -520,7 +540,7 @@ def test_an_absent_section_is_not_parked_for_a_moment() -> None:
 DUMMIES = UsbPolicy(absent="dummy")
 
 
-def is_dummy(made: Plan, name: str = "ups") -> bool:
+def is_dummy(made: HotplugPlan, name: str = "ups") -> bool:
     return made.conf is not None and made.conf.sections[name].keys[:2] == (
         ("driver", "dummy-ups"),
         ("port", "nut-hotplug-absent.dev"),
@@ -542,7 +562,7 @@ def is_dummy(made: Plan, name: str = "ups") -> bool:
 def test_a_stand_in_only_after_mains(last: tuple[str, ...], expected: bool) -> None:
     host = Host(policy=DUMMIES)
     host.settle(APC)
-    made = host.plan(ups={**GONE, "since": NOW - DUMMY_AFTER, "last": last})
+    made = host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "last_status": last})
     assert is_dummy(made) is expected
     assert told(made) == (["stop ups", "write", ENUMERATE, "start ups", RELOAD] if expected else [])
     assert bool(made.deferred) is not expected
@@ -554,13 +574,13 @@ def test_a_stand_in_waits_first() -> None:
     made = host.plan(ups=GONE)
     assert (told(made), dict(made.waits)) == ([], {"ups": NOW - 5 + DUMMY_AFTER})
     # the driver has not noticed
-    assert told(host.plan(ups={"plugged": None, "status": ("OL",), "error": "", "since": NOW - 99})) == []
+    assert told(host.plan(ups={"plugged_since": None, "status": ("OL",), "error": "", "silent_since": NOW - 99})) == []
 
 
 def test_a_stand_in_for_a_ups_that_was_never_there() -> None:
     host = Host(policy=DUMMIES)
     host.settle()
-    made = host.plan(ups={**GONE, "since": NOW - DUMMY_AFTER, "unit": WAITING, "last": ()})
+    made = host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "unit": WAITING, "last_status": ()})
     assert is_dummy(made)
     assert made.conf is not None
     assert keys(made.conf.sections["ups"])["desc"] == "Rack"
@@ -568,21 +588,21 @@ def test_a_stand_in_for_a_ups_that_was_never_there() -> None:
     host = Host(policy=DUMMIES)
     host.settle(APC)
     host.known = replace(host.known, memory={}, written={})
-    assert not host.plan(ups={**GONE, "since": NOW - DUMMY_AFTER, "last": ()})
+    assert not host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "last_status": ()})
 
 
 def test_no_stand_in_for_one_without_pins_that_said_nothing() -> None:
     host = Host(policy=DUMMIES)
     host.settle(replace(POWERCOM, driver="richcomm_usb"))
     assert "vendorid" not in keys(host.known.conf.sections["ups"])
-    made = host.plan(ups={**GONE, "since": NOW - DUMMY_AFTER, "last": ()})
+    made = host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "last_status": ()})
     assert (told(made), bool(made.deferred)) == ([], True)
 
 
 def test_no_stand_in_where_power_is_in_doubt_or_the_section_is_fixed() -> None:
     host = Host(policy=DUMMIES)
     host.settle(APC)
-    gone = {**GONE, "since": NOW - DUMMY_AFTER}
+    gone = {**GONE, "silent_since": NOW - DUMMY_AFTER}
     assert not host.plan(power=["x (OB)"], ups=gone)
     assert not host.plan(power=None, ups=gone)
     host = Host('[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n', policy=DUMMIES)
@@ -593,9 +613,9 @@ def test_no_stand_in_where_power_is_in_doubt_or_the_section_is_fixed() -> None:
 def stood_in(*upses: UsbUps, policy: UsbPolicy = DUMMIES) -> Host:
     host = Host(policy=DUMMIES)
     host.settle(*upses)
-    host.apply(host.plan(ups={**GONE, "since": NOW - DUMMY_AFTER, "last": ("OL",)}))
+    host.apply(host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "last_status": ("OL",)}))
     assert usb_sections.is_dummy(host.known.conf.sections["ups"])
-    host.seen["ups"] = Seen(RUNS, ("OL",), "", NOW, None, last=("OL",))
+    host.seen["ups"] = DriverState(RUNS, ("OL",), "", NOW, None, last_status=("OL",))
     host.policy = policy
     return host
 
@@ -603,7 +623,7 @@ def stood_in(*upses: UsbUps, policy: UsbPolicy = DUMMIES) -> Host:
 def test_a_stand_in_stays_until_its_ups_is_there() -> None:
     host = stood_in(APC)
     assert (host.resolve().absent, told(host.plan())) == (("ups",), [])
-    made = host.plan(APC, ups={"plugged": NOW, "new": True})
+    made = host.plan(APC, ups={"plugged_since": NOW, "is_new_device": True})
     assert told(made) == ["stop ups", "write", ENUMERATE, "start ups", RELOAD]
     assert made.conf is not None
     assert keys(made.conf.sections["ups"])["serial"] == "5B1234T56789"
@@ -664,7 +684,7 @@ UNITS = st.sampled_from(
 TIMES = st.sampled_from([0.0, 1.0, 9.0, 10.0, 29.0, 31.0, 59.0, 61.0, 9000.0]).map(lambda ago: NOW - ago)
 STATES = st.sampled_from([(), ("OL",), ("OL", "CHRG"), ("OB", "DISCHRG"), ("OB", "LB"), ("FSD", "OL")])
 SEENS = st.builds(
-    lambda unit, status, since, plugged, new, last: Seen(
+    lambda unit, status, since, plugged, new, last: DriverState(
         unit, status, "" if status else "DATA-STALE", NOW if status else since, plugged, new, status or last
     ),
     UNITS,
@@ -690,7 +710,7 @@ def test_properties_of_a_plan(  # noqa: PLR0917 - one for each strategy
     upses: tuple[UsbUps, ...],
     policy: UsbPolicy,
     release: Any,
-    drivers: list[tuple[Seen, Tries]],
+    drivers: list[tuple[DriverState, Tries]],
     upsd: tuple[Any, Unit],
 ) -> None:
     res = resolve_names(was, upses, policy, release)
@@ -699,13 +719,13 @@ def test_properties_of_a_plan(  # noqa: PLR0917 - one for each strategy
     seen = {
         name: replace(
             state,
-            plugged=(state.plugged or NOW) if name in res.plugged else None,
-            new=state.new and name in res.plugged,
+            plugged_since=(state.plugged_since or NOW) if name in res.plugged else None,
+            is_new_device=state.is_new_device and name in res.plugged,
         )
         for name, (state, _tries) in zip(names, drivers)
     }
     tries = {name: count for name, (_seen, count) in zip(names, drivers)}
-    made = plan(res, was, seen, server, power, tries, NOW, policy)
+    made = make_plan(res, was, seen, server, power, tries, NOW, policy)
     running = {f"nut-driver@{name}.service" for name, state in seen.items() if state.unit.runs}
     acts = (*made.before, *made.after)
     if power or power is None:
@@ -733,12 +753,12 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(
     for _unused in range(3):
         res = resolve_names(was, upses, policy, release)
         seen = {
-            name: Seen(RUNS, ("OL",), "", NOW, LONG, last=("OL",))
+            name: DriverState(RUNS, ("OL",), "", NOW, LONG, last_status=("OL",))
             if name in res.plugged
-            else Seen(WAITING, (), "DRIVER-NOT-CONNECTED", LONG, last=("OL",))
+            else DriverState(WAITING, (), "DRIVER-NOT-CONNECTED", LONG, last_status=("OL",))
             for name in (*res.conf.sections, *was.conf.sections)
         }
-        made = plan(res, was, seen, SERVER, (), {}, NOW, policy)
+        made = make_plan(res, was, seen, SERVER, (), {}, NOW, policy)
         now = made.conf or was.conf
         written = noted(was, now, res)
         was = KnownUpses(was.wanted, now, made.found if made.conf else was.found, res.memory, written)

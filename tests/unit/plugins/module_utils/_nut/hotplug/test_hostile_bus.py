@@ -35,7 +35,7 @@ def test_a_hostile_device_breaks_nothing(machine: Machine, text: str) -> None:
     assert list(machine.conf.sections) == ["ups"]
     assert "evil" not in machine.conf.sections
     assert all(line.isprintable() for line in machine.said)
-    assert all(line.isprintable() for line in machine.host().look().steps)
+    assert all(line.isprintable() for line in machine.host().observe_host().steps)
     assert machine.path.read_text().isascii()
 
 
@@ -83,7 +83,7 @@ def replug(machine: Machine, plugged: set[str], chance: random.Random) -> None:
 
 def check_no_harm(machine: Machine, plugged: set[str]) -> int:
     """Hold ups.conf and all that is said against what is plugged in. Return how many sections there are."""
-    text, look = machine.path.read_text(), machine.host().look()
+    text, look = machine.path.read_text(), machine.host().observe_host()
     assert text.isascii()
     assert [line for line in text.split("\n") if not LINE.fullmatch(line)] == []
     conf = ups_conf.parse_ups_conf(text)
@@ -107,7 +107,7 @@ def check_no_harm(machine: Machine, plugged: set[str]) -> int:
         assert [seen.name for seen in look.devices if fingerprint.matches_device(due, seen)] == [device.name]
     told = [*machine.said, *look.steps, *look.remarks, *look.deferred]
     told += [f"{entry.name} {entry.what} {entry.reason}" for entry in machine.memory.history]
-    for shown in (nut_hotplug.status_text(look), nut_hotplug.plan_text(look), look.diff()):
+    for shown in (nut_hotplug.status_text(look), nut_hotplug.plan_text(look), look.render_diff()):
         told += shown.split("\n")
     assert [line for line in told if not line.isprintable()] == []
     assert set(machine.units) <= {"nut-server.service", *(systemd.driver_unit(name) for name in conf.sections)}

@@ -104,7 +104,7 @@ def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(tmp_path: Path
             assert dict(machine.conf.sections["ups"].keys)["vendorid"] == "0764", step
             assert machine.status == {}, (step, machine.did)
             assert machine.units["nut-driver@ups.service"][0] == "active", step
-            assert not [one for one in machine.host().look().remarks if "by hand" in one], step
+            assert not [one for one in machine.host().observe_host().remarks if "by hand" in one], step
             assert machine.did == [], step
             assert machine.is_quiet, step
         step += 1
@@ -115,7 +115,7 @@ def test_what_was_about_to_be_written_is_not_taken_for_somebodys(served: Machine
     """The power went behind ups.conf and before the notes, and another UPS is there afterwards."""
     path = served.root / "state/state.json"
     ours = ups_conf.render_sections([served.conf.sections["ups"]])
-    hotplug_memory.save(
+    hotplug_memory.save_state(
         path, replace(served.memory, written={"ups": "[ups]\n    driver = x\n"}, intended={"ups": ours})
     )
     served.bus.unplug("1-1")

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, records
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Decision, Plugging, State, Tries
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import (
+    HistoryEntry,
+    HotplugState,
+    Plugging,
+    Tries,
+)
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.fingerprint import Fingerprint
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,20 +25,20 @@ from hypothesis import strategies as st
 if TYPE_CHECKING:
     from pathlib import Path
 
-FULL = State(
+FULL = HotplugState(
     boot="b1",
-    memory={"ups": Fingerprint("051d", "0002", "5B1234T56789", "pci-0000:00:14.0-usb-0:1")},
+    identities={"ups": Fingerprint("051d", "0002", "5B1234T56789", "pci-0000:00:14.0-usb-0:1")},
     written={"ups": "[ups]\n"},
     intended={"rack": "[rack]\n"},
     plugged={"ups": Plugging(1, 4, 12.5)},
-    silent={"rack": 20.0},
+    silent_since={"rack": 20.0},
     tries={"ups": Tries(2, 30.0, None), "rack": Tries(1, 5.0, 6.0)},
-    last={"ups": ("OL", "CHRG")},
+    last_status={"ups": ("OL", "CHRG")},
     deferred={"restart ups waits": 1000.0},
-    told=("a remark",),
-    asked=("1234:5678 1 4",),
+    remarks_made=("a remark",),
+    scanned=("1234:5678 1 4",),
     bus="0000abcd",
-    history=(Decision(1000.0, "ups", "restart nut-driver@ups.service", "it hangs"),),
+    history=(HistoryEntry(1000.0, "ups", "restart nut-driver@ups.service", "it hangs"),),
 )
 
 # surrogates, too: what is no UTF-8 in a device's texts
@@ -43,20 +48,20 @@ hexes = st.text("0123456789abcdef", min_size=4, max_size=4)
 prints = st.builds(Fingerprint, hexes, hexes, st.text("ABC123", max_size=9), st.text("abc:-.0", max_size=9))
 counts = st.integers(0, 1_000_000)
 states = st.builds(
-    State,
+    HotplugState,
     boot=texts,
-    memory=st.dictionaries(texts, prints, max_size=3),
+    identities=st.dictionaries(texts, prints, max_size=3),
     written=st.dictionaries(texts, texts, max_size=3),
     intended=st.dictionaries(texts, texts, max_size=3),
     plugged=st.dictionaries(texts, st.builds(Plugging, counts, counts, times), max_size=3),
-    silent=st.dictionaries(texts, times, max_size=3),
+    silent_since=st.dictionaries(texts, times, max_size=3),
     tries=st.dictionaries(texts, st.builds(Tries, counts, times, st.none() | times), max_size=3),
-    last=st.dictionaries(texts, st.lists(texts, max_size=3).map(tuple), max_size=3),
+    last_status=st.dictionaries(texts, st.lists(texts, max_size=3).map(tuple), max_size=3),
     deferred=st.dictionaries(texts, times, max_size=3),
-    told=st.lists(texts, max_size=3).map(tuple),
-    asked=st.lists(texts, max_size=3).map(tuple),
+    remarks_made=st.lists(texts, max_size=3).map(tuple),
+    scanned=st.lists(texts, max_size=3).map(tuple),
     bus=texts,
-    history=st.lists(st.builds(Decision, times, texts, texts, texts), max_size=3).map(tuple),
+    history=st.lists(st.builds(HistoryEntry, times, texts, texts, texts), max_size=3).map(tuple),
 )
 nonsense = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
@@ -66,27 +71,27 @@ nonsense = st.recursive(
 
 
 @given(states)
-def test_what_is_saved_is_read(tmp_path_factory: pytest.TempPathFactory, one: State) -> None:
+def test_what_is_saved_is_read(tmp_path_factory: pytest.TempPathFactory, one: HotplugState) -> None:
     path = tmp_path_factory.mktemp("state") / "state.json"
-    memory.save(path, one)
-    assert memory.load(path) == one
+    memory.save_state(path, one)
+    assert memory.load_state(path) == one
 
 
 def test_saved_for_root_alone(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    memory.save(path, FULL)
+    memory.save_state(path, FULL)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert memory.load(path) == FULL
+    assert memory.load_state(path) == FULL
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(files.WriteError, match=r"state\.json"):
-        memory.save(tmp_path / "no" / "state.json", FULL)
+        memory.save_state(tmp_path / "no" / "state.json", FULL)
 
 
 def test_none_yet(tmp_path: Path) -> None:
-    assert memory.load(tmp_path / "state.json") == State()
+    assert memory.load_state(tmp_path / "state.json") == HotplugState()
 
 
 def test_cut_anywhere(tmp_path: Path) -> None:
@@ -94,14 +99,14 @@ def test_cut_anywhere(tmp_path: Path) -> None:
     whole = records.dump_record(FULL, memory.VERSION).encode("ascii")
     for length in range(len(whole) - 2):
         path.write_bytes(whole[:length])
-        assert memory.load(path) == State(), whole[:length]
+        assert memory.load_state(path) == HotplugState(), whole[:length]
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("state") / "state.json"
     path.write_bytes(data)
-    assert memory.load(path) == State()
+    assert memory.load_state(path) == HotplugState()
 
 
 FIELDS = sorted(json.loads(records.dump_record(FULL, memory.VERSION)))
@@ -111,47 +116,47 @@ FIELDS = sorted(json.loads(records.dump_record(FULL, memory.VERSION)))
 def test_any_type_in_any_place(tmp_path_factory: pytest.TempPathFactory, field: str, value: Any) -> None:
     path = tmp_path_factory.mktemp("state") / "state.json"
     path.write_text(json.dumps({**json.loads(records.dump_record(FULL, memory.VERSION)), field: value}))
-    found = memory.load(path)
+    found = memory.load_state(path)
     # whatever came of it can be saved and read again
-    memory.save(path, found)
-    assert memory.load(path) == found
+    memory.save_state(path, found)
+    assert memory.load_state(path) == found
 
 
 def test_memory_of_another_version_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.write_text(records.dump_record(FULL, memory.VERSION - 1))
-    assert memory.load(path) == State()
+    assert memory.load_state(path) == HotplugState()
 
 
 def test_memory_that_is_too_large_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     text = records.dump_record(FULL, memory.VERSION)
     path.write_text(text + " " * (records.FILE_BYTES - len(text)))
-    assert memory.load(path) == FULL
+    assert memory.load_state(path) == FULL
     path.write_text(text + " " * (records.FILE_BYTES - len(text) + 1))
-    assert memory.load(path) == State()
+    assert memory.load_state(path) == HotplugState()
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
 def test_no_file_at_all(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "state.json")
-    assert memory.load(tmp_path / "state.json") == State()
+    assert memory.load_state(tmp_path / "state.json") == HotplugState()
 
 
 def test_history_is_bounded() -> None:
-    many = [Decision(float(number), "ups", "restart", "why") for number in range(60)]
-    one = State()
+    many = [HistoryEntry(float(number), "ups", "restart", "why") for number in range(60)]
+    one = HotplugState()
     for decision in many:
         one = one.with_history(decision)
     assert one.history == tuple(many[-50:])
 
 
 def test_another_boot_forgets_what_counted_for_that_one() -> None:
-    assert FULL.booted("b1") is FULL
-    then = FULL.booted("b2")
-    assert then == State(
+    assert FULL.for_boot("b1") is FULL
+    then = FULL.for_boot("b2")
+    assert then == HotplugState(
         boot="b2",
-        memory=FULL.memory,
+        identities=FULL.identities,
         written=FULL.written,
         intended=FULL.intended,
         deferred=FULL.deferred,

@@ -34,14 +34,14 @@ def test_a_look_changes_nothing(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     machine.serve()
     before = stamps(machine.root)
-    look = machine.host().look()
-    assert look.changes
+    look = machine.host().observe_host()
+    assert look.has_changes
     assert look.steps[1:] == (
         f"{ENUMERATE}: [ups] is 051d:0002 at pci-0000:00:14.0-usb-0:1, which is new",
         "reload nut-server.service: ups.conf has other sections",
     )
     assert look.steps[0].startswith(f"write {machine.path}: [ups] is 051d:0002 American")
-    assert "+[ups]\n" in look.diff()
+    assert "+[ups]\n" in look.render_diff()
     assert stamps(machine.root) == before
     assert machine.did == []
 
@@ -49,14 +49,14 @@ def test_a_look_changes_nothing(machine: Machine) -> None:
 def test_systemd_that_does_not_answer(machine: Machine) -> None:
     machine.systemctl = lambda words: (1, "no bus")  # type: ignore[method-assign]
     with pytest.raises(ReconcileError, match=r"systemd can't be asked.*no bus"):
-        machine.host().look()
+        machine.host().observe_host()
 
 
 def test_ups_conf_that_can_not_be_read(machine: Machine) -> None:
     machine.path.unlink()
     machine.path.mkdir()
     with pytest.raises(ReconcileError, match=r"ups\.conf can't be read"):
-        machine.host().look()
+        machine.host().observe_host()
 
 
 def test_a_upsd_that_is_down(served: Machine) -> None:
@@ -120,7 +120,7 @@ def test_what_the_scanner_does_not_know_is_asked_once(machine: Machine) -> None:
     assert machine.said == []
     machine.bus.unplug("1-1")
     machine.go()
-    assert machine.memory.asked == ()
+    assert machine.memory.scanned == ()
     machine.bus.plug("1-1", "1234:5678", hid=False)
     machine.go()
     assert machine.asked.count(["nut-scanner", "-U", "-q", "-P"]) == 1
@@ -148,7 +148,7 @@ def test_a_rule_with_a_driver_needs_no_scanner(machine: Machine) -> None:
 
 def test_complete_for_a_play(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
-    text, resolution = machine.host().complete(WANTED)
+    text, resolution = machine.host().complete_ups_conf(WANTED)
     conf = ups_conf.parse_ups_conf(text)
     assert dict(conf.sections["ups"].keys)["vendorid"] == "051d"
     assert conf.settings == (("maxretry", "3"),)
@@ -164,7 +164,7 @@ def test_a_play_overrules_what_was_edited_by_hand(served: Machine) -> None:
         served.path.read_text().replace("[ups]", "[ups]\n    pollfreq = 7")
         + "\n[mine]\n    driver = snmp-ups\n    port = x\n"
     )
-    text, _resolution = served.host().complete(WANTED)
+    text, _resolution = served.host().complete_ups_conf(WANTED)
     assert "pollfreq" not in text
     assert "[mine]" not in text
 
@@ -172,10 +172,10 @@ def test_a_play_overrules_what_was_edited_by_hand(served: Machine) -> None:
 def test_what_a_play_wrote_is_not_an_edit_by_hand(served: Machine) -> None:
     """The agent has its own notes of what stood there before the play."""
     wanted = WANTED + "    pollinterval = 5\n"
-    text, resolution = served.host().complete(wanted)
+    text, resolution = served.host().complete_ups_conf(wanted)
     (served.folder / "ups.conf.wanted").write_text(wanted)
     served.path.write_text(text)
-    served.host().adopt(text, resolution)
+    served.host().note_written(text, resolution)
     served.bus.unplug("1-1")
     served.bus.plug("1-1", CPS, serial="CPS123456789")
     served.go()
@@ -185,7 +185,7 @@ def test_what_a_play_wrote_is_not_an_edit_by_hand(served: Machine) -> None:
 
 def test_what_agrees_with_us_is_ours(served: Machine) -> None:
     wanted = WANTED + "    pollinterval = 5\n"
-    text, _resolution = served.host().complete(wanted)
+    text, _resolution = served.host().complete_ups_conf(wanted)
     (served.folder / "ups.conf.wanted").write_text(wanted)
     served.path.write_text(text)
     assert not served.go().written
@@ -199,16 +199,16 @@ def test_a_play_leaves_a_driver_that_works_as_the_agent_does(machine: Machine) -
     machine.units["nut-driver@ups.service"] = ("active", "enabled")
     machine.bus.plug("1-1", APC)
     machine.go()
-    text, _resolution = machine.host().complete(WANTED)
+    text, _resolution = machine.host().complete_ups_conf(WANTED)
     assert "vendorid" not in text
     machine.status["ups"] = "ERR DATA-STALE"
     machine.serve()
-    text, _resolution = machine.host().complete(WANTED)
+    text, _resolution = machine.host().complete_ups_conf(WANTED)
     assert "vendorid" in text
     # what people declare is more than a pin of ours
     machine.status.clear()
     machine.serve()
-    text, _resolution = machine.host().complete(WANTED + "    serial = 5B.*\n")
+    text, _resolution = machine.host().complete_ups_conf(WANTED + "    serial = 5B.*\n")
     assert "5B.*" in text
 
 
@@ -234,11 +234,11 @@ def test_lsusb_makes_no_new_names_of_what_is_declared(machine: Machine) -> None:
     fixed = '[rack]\n    driver = "usbhid-ups"\n    port = "auto"\n    serial = "5B1234T56789"\n'
     shutil.rmtree(machine.bus.sysfs / "bus")
     machine.lsusb = f"Bus 001 Device 009: ID {APC} American Power Conversion\n"
-    text, resolution = machine.host().complete(fixed)
+    text, resolution = machine.host().complete_ups_conf(fixed)
     assert list(ups_conf.parse_ups_conf(text).sections) == ["rack"]
     assert set(resolution.plugged) == {"rack"}
     # nor does a name that waits for any UPS take it
-    text, resolution = machine.host().complete(fixed + '\n[other]\n    driver = "auto"\n    port = "auto"\n')
+    text, resolution = machine.host().complete_ups_conf(fixed + '\n[other]\n    driver = "auto"\n    port = "auto"\n')
     assert set(resolution.plugged) == {"rack"}
 
 
@@ -250,7 +250,7 @@ def test_while_nut_is_installed_anew_nothing_is_changed(served: Machine) -> None
     outcome = served.go(release=None)
     assert not [name for name in served.did if "driver@ups." in name]
     assert served.path.read_text().startswith(before)
-    assert outcome.look.troubled
+    assert outcome.look.is_incomplete
 
 
 def test_nothing_is_left_to_the_host_any_more(served: Machine) -> None:
@@ -263,5 +263,5 @@ def test_nothing_is_left_to_the_host_any_more(served: Machine) -> None:
 def test_found_ones_stay_through_a_play(served: Machine) -> None:
     served.bus.plug("1-2", CPS, serial="CPS123456789")
     served.go()
-    text, _resolution = served.host().complete(WANTED.replace("[ups]", "[rack]"))
+    text, _resolution = served.host().complete_ups_conf(WANTED.replace("[ups]", "[rack]"))
     assert {"rack"} < set(ups_conf.parse_ups_conf(text).sections)

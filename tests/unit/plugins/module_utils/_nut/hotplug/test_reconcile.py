@@ -12,8 +12,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf_text
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory as hotplug_memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import observe, quiet
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.act import Outcome
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.look import Look
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.act import HotplugOutcome
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.look import Observation
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observe import ReconcileError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.sections import DUMMY_PORT
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers
@@ -93,14 +93,14 @@ def test_the_bus_changes_while_it_works(machine: Machine) -> None:
 
 def test_the_bus_changes_after_it_was_read(served: Machine) -> None:
     host = served.host()
-    acted = host.act
+    acted = host.apply_plan
 
-    def act(look: Look) -> Outcome:
+    def act(look: Observation) -> HotplugOutcome:
         if "ups2" not in look.known.conf.sections and not list(served.bus.sysfs.glob("bus/usb/devices/1-2")):
             served.bus.plug("1-2", CPS, serial="CPS123456789")
         return acted(look)
 
-    host.act = act  # type: ignore[method-assign]
+    host.apply_plan = act  # type: ignore[method-assign]
     host.run()
     assert set(served.conf.sections) == {"ups", "ups2"}
 
@@ -296,7 +296,7 @@ def test_on_battery_is_quiet_once_it_is_known(served: Machine) -> None:
     assert not served.is_quiet
     served.go()
     assert served.is_quiet
-    assert served.memory.last == {"ups": ("OB",)}
+    assert served.memory.last_status == {"ups": ("OB",)}
 
 
 # What goes wrong
@@ -317,9 +317,9 @@ def test_a_memory_that_is_broken_costs_one_scan(served: Machine, text: str) -> N
 
 def test_a_host_that_waited_for_another_run_knows_what_that_did(served: Machine) -> None:
     host = served.host()
-    host.look()
-    other = hotplug_memory.Decision(1.0, "ups", "something", "of another run")
-    hotplug_memory.save(served.root / "state/state.json", served.memory.with_history(other))
+    host.observe_host()
+    other = hotplug_memory.HistoryEntry(1.0, "ups", "something", "of another run")
+    hotplug_memory.save_state(served.root / "state/state.json", served.memory.with_history(other))
     host.run()
     assert other in served.memory.history
 
@@ -330,7 +330,7 @@ def test_no_secret_in_a_diff(machine: Machine) -> None:
     )
     machine.bus.plug("1-1", APC)
     machine.serve()
-    diff = machine.host().look().diff()
+    diff = machine.host().observe_host().render_diff()
     assert "+[ups]" in diff
     assert "s3cret" not in diff
 
@@ -339,7 +339,7 @@ def test_two_at_once(served: Machine) -> None:
     with (
         files.hold_lock(served.room / "homelab-nut.lock", 1),
         pytest.raises(files.Busy),
-        served.host().alone(0.0),
+        served.host().hold_lock(0.0),
     ):
         pass
 
