@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from homelab import SSH_CONFIG, Lab
-from homelab.podman import LabError, say
+from homelab.podman import LabError, log_step
 
 from . import machine
 from .image import cache_folder, command, image
@@ -84,7 +84,7 @@ class Vm:
             _copy(snapshot, self.folder / "disk.qcow2")
             self._begin()
         else:
-            say(f"booting a machine ({release}) for the first time: half a minute, and only this once")
+            log_step(f"booting a machine ({release}) for the first time: half a minute, and only this once")
             disk = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "disk", "disk.qcow2"]
             command(["env", "--chdir", str(self.folder), *disk])
             self._begin()
@@ -143,7 +143,7 @@ class Vm:
 
     def ups(self, *words: str) -> str:
         """Work the UPSes as a person does with lab/ups, and return what that says."""
-        return self.lab.ups(self.name, *words)
+        return self.lab.control_ups(self.name, *words)
 
     # Talking to the process that has the machine
 
@@ -224,7 +224,7 @@ class Vm:
             temporary.chmod(0o600)
             temporary.rename(snapshot)
         except (LabError, OSError) as error:
-            say(f"the booted machine is not kept for the next time: {error}")
+            log_step(f"the booted machine is not kept for the next time: {error}")
         finally:
             temporary.unlink(missing_ok=True)
 

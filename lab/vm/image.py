@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
-from homelab.podman import LabError, say
+from homelab.podman import LabError, log_step
 
 HERE = Path(__file__).resolve().parent
 RELEASES = ("bookworm", "trixie")
@@ -126,7 +126,7 @@ def versions(release: str, cache: Path, run: Run = command, now: Callable[[], fl
     except LabError:
         if not fits:
             raise
-        say(f"no mirror tells what Debian {release} has today; the last answer is used")
+        log_step(f"no mirror tells what Debian {release} has today; the last answer is used")
         return [str(line) for line in known["packages"]]  # type: ignore[attr-defined]
     _write(path, json.dumps({"of": PACKAGES, "asked": now(), "packages": found}))
     return found
@@ -153,7 +153,7 @@ def image(release: str, cache: Path, run: Run = command) -> Path:
         raise LabError(f"no such release: {release}. There are: {', '.join(RELEASES)}")
     folder = cache / f"{release}-{key(release, versions(release, cache, run))}"
     if not folder.is_dir():
-        say(f"making a machine's disk out of packages ({release}): about a minute and a half, and only this once")
+        log_step(f"making a machine's disk out of packages ({release}): about a minute and a half, and only this once")
         temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
         try:
             make(release, temporary, run)

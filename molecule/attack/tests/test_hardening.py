@@ -12,7 +12,7 @@ import shlex
 import time
 
 import pytest
-from homelab.podman import podman
+from homelab.podman import run_podman
 from support import extra, status, unit, until
 
 PRIMARIES = ("pve8", "pve9")
@@ -142,7 +142,7 @@ def name(primary):
 @pytest.fixture
 def privileged(lab, name):
     """Return a function that runs a script on the primary with all rights, and returns what it says."""
-    return lambda script: podman("exec", "--privileged", lab.container(name), "sh", "-c", script).stdout.strip()
+    return lambda script: run_podman("exec", "--privileged", lab.container(name), "sh", "-c", script).stdout.strip()
 
 
 @pytest.mark.parametrize("which", EXPOSURE)

@@ -198,7 +198,7 @@ def test_it_is_named(on: On, doctor: Callable[[], Bad], name: str) -> None:
 
 
 def test_a_ups_that_is_pulled_out(lab: Lab, on: On, doctor: Callable[[], Bad]) -> None:
-    lab.ups("pve8", "unplug", "--port", "1")
+    lab.control_ups("pve8", "unplug", "--port", "1")
     try:
         until(lambda: status(on("pve8")) == [], SECONDS, "its data are stale")
         judged(
@@ -207,13 +207,13 @@ def test_a_ups_that_is_pulled_out(lab: Lab, on: On, doctor: Callable[[], Bad]) -
             {("port", "media"), ("units", "pve8")},
         )
     finally:
-        lab.ups("pve8", "plug", "apc", "--port", "1")
+        lab.control_ups("pve8", "plug", "apc", "--port", "1")
         until(lambda: status(on("pve8")) == ["OL"], SECONDS, "it is served again")
 
 
 def test_a_battery_that_has_too_little_left_when_it_is_low(lab: Lab, on: On, doctor: Callable[[], Bad]) -> None:
     def becomes(low: str, replace: str) -> None:
-        lab.ups("pve8", "set", f"runtime_low={low}", f"replace_battery={replace}")
+        lab.control_ups("pve8", "set", f"runtime_low={low}", f"replace_battery={replace}")
         # it reads that one at its start only
         on("pve8").check_output("systemctl restart nut-driver@ups")
         until(lambda: says(low, replace), SECONDS, "the UPS says so")
@@ -249,11 +249,11 @@ def test_a_wrong_password_on_truenas(on: On, doctor: Callable[[], Bad]) -> None:
 def test_a_host_that_is_off(lab: Lab, on: On, doctor: Callable[[], Bad]) -> None:
     """It is a finding like any other, and the others are looked at."""
     on("media").run("systemd-run --on-active=1 systemctl poweroff")
-    until(lambda: lab.status()[lab.host("media")].condition == "exited", SECONDS, "it is off")
+    until(lambda: lab.read_states()[lab.find_host("media")].condition == "exited", SECONDS, "it is off")
     try:
         judged(doctor(), {("reachable", "media", "failure"), ("login", "media", "failure")}, set())
     finally:
-        lab.up(lab.sites())
+        lab.start_sites(lab.started_sites())
         until(lambda: on("pve8").run(LOGGED_IN).rc == 0, SECONDS, "all are logged in")
 
 

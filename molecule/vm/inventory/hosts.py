@@ -36,6 +36,6 @@ def inventory(machines: list[Vm]) -> dict[str, object]:
 if __name__ == "__main__":
     os.umask(0o077)
     try:
-        print(json.dumps(inventory(Vm.all(Lab.here()))))
+        print(json.dumps(inventory(Vm.all(Lab.from_environment()))))
     except LabError as error:
         sys.exit(f"lab: {error}")

@@ -14,7 +14,7 @@ from types import ModuleType
 import homelab
 import pytest
 from homelab import Lab, LabError, all_hosts
-from homelab.hosts import SITES, Host, Ups
+from homelab.hosts import SITES, LabHost, LabUps
 from usb.profiles import PROFILES
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -117,16 +117,16 @@ class Hardware(Lab):
         return ""
 
 
-TWO = Host("host", "pve", "trixie", "pve", ups=(Ups("apc"), Ups("apc", "S2"), Ups("eaton", "")))
+TWO = LabHost("host", "pve", "trixie", "pve", ups=(LabUps("apc"), LabUps("apc", "S2"), LabUps("eaton", "")))
 
 
 def test_upses_are_plugged_in_as_soon_as_the_hardware_answers(tmp_path: Path) -> None:
     lab = Hardware(tmp_path, late=2)
-    lab._plug_in(TWO)
+    lab._plug_in_upses(TWO)
     assert lab.plugged == [("host", "apc"), ("host", "apc", "--serial", "S2"), ("host", "eaton", "--serial", "")]
 
 
 def test_hardware_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(homelab, "READY_SECONDS", 0.2)
     with pytest.raises(LabError, match="does not answer"):
-        Hardware(tmp_path, late=1000)._plug_in(TWO)
+        Hardware(tmp_path, late=1000)._plug_in_upses(TWO)
