@@ -63,7 +63,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """Return a lab that is what the environment names."""
     lab = Lab("test", tmp_path)
     lab.state.mkdir(parents=True)
-    monkeypatch.setattr(Lab, "here", lambda: lab)
+    monkeypatch.setattr(Lab, "from_environment", lambda: lab)
     return lab
 
 
@@ -83,7 +83,7 @@ def test_which_sites_are_started(
     up = {host.name: {"ssh": 1} for site in there for host in SITES[site]}
     (lab.state / "lab.json").write_text(json.dumps({"hosts": up}))
     asked: list[str] = []
-    monkeypatch.setattr(Lab, "up", lambda _lab, sites: asked.extend(sites))
+    monkeypatch.setattr(Lab, "start_sites", lambda _lab, sites: asked.extend(sites))
     monkeypatch.setattr("sys.argv", ["lab", "up", *words])
     assert load("lab/lab").main() == 0
     assert asked == started
@@ -108,7 +108,7 @@ class Hardware(Lab):
         self.late = late
         self.plugged: list[tuple[str, ...]] = []
 
-    def ups(self, host: str, *words: str) -> str:
+    def control_ups(self, host: str, *words: str) -> str:
         if self.late:
             self.late -= 1
             raise LabError("does not answer")
