@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import websocket
-from truenas.middleware import Connection, Job
+from truenas.middleware import ClientConnection, MiddlewareJob
 
 RECORDINGS = Path(__file__).parents[2] / "recordings" / "truenas"
 FILES = {"25.04": "TS-25.04.2.6.json", "25.10": "TS-25.10.6.json", "26": "TS-26.0.0-BETA.3.json"}
@@ -44,8 +44,8 @@ def play(middleware: Any, frames: list[dict[str, Any]]) -> Iterator[tuple[Any, A
 
     A job takes its time: it is still running when the next frame comes, unless the caller waits for its answer.
     """
-    connection = Connection(remote="192.0.2.1", secure=True)
-    unfinished: Job | None = None
+    connection = ClientConnection(remote="192.0.2.1", secure=True)
+    unfinished: MiddlewareJob | None = None
     for frame in frames:
         if "send" in frame:
             sent = frame["send"]
