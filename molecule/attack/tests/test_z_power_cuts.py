@@ -52,4 +52,4 @@ def test_the_shutdown_is_hardly_later_than_without_the_attack(rows: Any, case: s
 
 def test_all_is_as_before(lab: Any) -> None:
     """After all that, every host runs."""
-    assert lab.runs()
+    assert lab.is_running()

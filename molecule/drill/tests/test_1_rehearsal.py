@@ -93,13 +93,13 @@ def test_it_breaks_in_the_middle(primaries, fault):
         if FAULTS[fault]:
             assert one.host.run(FAULTS[fault]).rc == 0
         else:
-            one.lab.ups(one.name, "mains", "off")
+            one.lab.control_ups(one.name, "mains", "off")
         begun = time.monotonic()
         try:
             rest = process.communicate(timeout=60)[0]
         finally:
             if not FAULTS[fault]:
-                one.lab.ups(one.name, "mains", "on")
+                one.lab.control_ups(one.name, "mains", "on")
         # an outage of 60 s has not passed, so it has not simply come to its end
         assert time.monotonic() - begun < 45
         assert process.returncode not in (0, None), said

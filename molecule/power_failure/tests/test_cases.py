@@ -78,4 +78,4 @@ def test_the_primary_went_down_by_itself_and_soon(rows, case, seconds):
 
 def test_all_is_as_before(lab):
     """After all that, every host runs."""
-    assert lab.runs()
+    assert lab.is_running()

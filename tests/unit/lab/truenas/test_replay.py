@@ -49,12 +49,12 @@ def play(middleware: Any, frames: list[dict[str, Any]]) -> Iterator[tuple[Any, A
     for frame in frames:
         if "send" in frame:
             sent = frame["send"]
-            outcome = middleware.receive(connection, sent if isinstance(sent, str) else json.dumps(sent))
+            outcome = middleware.receive_frame(connection, sent if isinstance(sent, str) else json.dumps(sent))
             if unfinished:
-                middleware.run(unfinished)
+                middleware.run_job(unfinished)
             answer, unfinished = outcome.answer, outcome.job
             if answer is None:
-                answer, unfinished = middleware.run(unfinished), None
+                answer, unfinished = middleware.run_job(unfinished), None
         else:
             yield masked(frame["recv"]), masked(json.loads(answer))
 

@@ -258,18 +258,18 @@ def test_killpower(model: str, clock: Clock) -> None:
     assert not ups.outlets
     assert get(ups, "PowerSummary.PresentStatus.Good") == 0
     clock.now = 2000.0
-    ups.tick()
+    ups.update_outlets()
     assert not ups.outlets, "no mains, no outlets"
     ups.set_mains(True)
     assert ups.deadline == 2030
     clock.now = 2010.0
     ups.set_mains(False)
     clock.now = 2040.0
-    ups.tick()
+    ups.update_outlets()
     assert not ups.outlets, "mains went before the start delay was over"
     ups.set_mains(True)
     clock.now = 2070.0
-    ups.tick()
+    ups.update_outlets()
     assert ups.outlets
     assert events(ups)[-3:] == ["mains off", "mains on", "outlets on"]
 
@@ -383,16 +383,16 @@ def test_megatec_shutdown(megatec: EmulatedUps, clock: Clock) -> None:
     assert megatec.deadline is None
     ask(megatec, "S.5R0002")
     clock.now = 1030.0
-    megatec.tick()
+    megatec.update_outlets()
     assert not megatec.outlets
     assert megatec.deadline == 1150
     clock.now = 1150.0
-    megatec.tick()
+    megatec.update_outlets()
     assert megatec.outlets
     ask(megatec, "S01")
     assert megatec.deadline == 1210
     clock.now = 1210.0
-    megatec.tick()
+    megatec.update_outlets()
     assert not megatec.outlets
     assert megatec.deadline is None, "it stays off"
     assert events(megatec)[-2:] == ["host said S01", "outlets off"]
@@ -434,14 +434,14 @@ def test_an_empty_battery(ups: EmulatedUps, clock: Clock) -> None:
     ups.set_mains(False)
     ups.empty_battery()
     assert not ups.outlets
-    ups.empty()
+    ups.empty_battery()
     clock.now += 100
-    ups.tick()
+    ups.update_outlets()
     assert not ups.outlets
     ups.set_mains(True)
     assert not ups.outlets
     clock.now += 2
-    ups.tick()
+    ups.update_outlets()
     assert ups.outlets
     assert outlets(ups) == ["outlets off", "outlets on"]
 
@@ -465,12 +465,12 @@ def test_hurry(ups: EmulatedUps, clock: Clock) -> None:
     ups._write_value("delay_shutdown", 20)
     ups.hurry_outlets()
     assert not ups.outlets
-    ups.hurry()
+    ups.hurry_outlets()
     assert not ups.outlets
     ups.set_mains(True)
     assert not ups.outlets
-    ups.hurry()
+    ups.hurry_outlets()
     assert ups.outlets
     clock.now += 100
-    ups.tick()
+    ups.update_outlets()
     assert outlets(ups) == ["outlets off", "outlets on"]
