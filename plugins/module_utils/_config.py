@@ -33,15 +33,15 @@ def run(module: Module) -> None:
         with alone as found:
             if found:
                 warn(module, found)
-            deployment, result = deploy(module, local)
+            deployment, result = deploy_files(module, local)
             if not module.check_mode:
-                result["upses"] = believe(module, deployment, result)
+                result["upses"] = verify_serving(module, deployment, result)
     except (Busy, WriteError, OSError) as error:
         module.fail_json(msg=f"{error}", changed=False)
     module.exit_json(**result)
 
 
-def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, object]]:
+def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, object]]:
     """Bring the host to what it should be. Returns what was done; ends the module where that is impossible."""
     files = None
     if module.params["state"] == "present":
@@ -91,7 +91,7 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
     return deployment, result
 
 
-def believe(module: Module, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
+def verify_serving(module: Module, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
     """See that NUT serves. Returns the status of each UPS; ends the module where something is broken."""
     patient = module.params["require_ups"]
     verdict = deployment.wait_until_serving(module.params["wait"], patient)
@@ -105,7 +105,7 @@ def believe(module: Module, deployment: Deployment, result: dict[str, object]) -
         suspects = dict.fromkeys(trouble.unit for trouble in wrong)
         said = "\n".join(
             f"{sandbox_failure(unit, deployment.local.runner)}{unit} said last:\n"
-            f"{quoted(last_log_lines(unit, deployment.local.runner))}"
+            f"{quote_lines(last_log_lines(unit, deployment.local.runner))}"
             for unit in suspects
         )
         module.fail_json(
@@ -116,6 +116,6 @@ def believe(module: Module, deployment: Deployment, result: dict[str, object]) -
     return dict(verdict.status)
 
 
-def quoted(said: str) -> str:
+def quote_lines(said: str) -> str:
     """Return what somebody else has said so that none of its lines looks like one of Ansible's."""
     return "\n".join(f"  {line}" for line in said.splitlines())

@@ -133,7 +133,7 @@ class HotplugHost(Actor):
             place = self._find_upsd(wanted) if wanted else ("-", 0)
             files = {**look.files, str(self.local.hotplug_state): quiet.identify_file(str(self.local.hotplug_state))}
             until = min([look.time + QUIET_SECONDS, *look.plan.waits.values()])
-            text = quiet_note.compose(self.policy.sysfs, look.glance, files, place, wanted, until=until)
+            text = quiet_note.compose_note(self.policy.sysfs, look.glance, files, place, wanted, until=until)
             base_files.replace_files({self.local.run_dir / QUIET: text}, 0o600)
         except (OSError, ValueError, base_files.WriteError) as error:
             self.debug(f"the next run looks at all again: {error}")
