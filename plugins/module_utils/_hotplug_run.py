@@ -27,7 +27,7 @@ def run(module: Module) -> None:
     """Do it, or tell what would be done. Exits the module."""
     lacks = find_lack_of_primary()
     if lacks and module.check_mode:
-        warn(module, f"what would be done can't be told before NUT is there. {lacks}")
+        warn(module, f"can't tell what would be done before NUT is configured. {lacks}")
         module.exit_json(changed=False, msg=lacks, **describe_observation(None))
     if lacks:
         module.fail_json(msg=lacks)
@@ -36,16 +36,16 @@ def run(module: Module) -> None:
     except (UsbPolicyError, ReconcileError, files.Busy, files.WriteError, systemd.UnitError, OSError) as error:
         module.fail_json(msg=str(error))
     result = describe_observation(look)
-    for words in (*result["remarks"], *(f"this waits: {line}" for line in result["deferred"])):
+    for words in (*result["remarks"], *(f"deferred: {line}" for line in result["deferred"])):
         warn(module, words)
     for name, ups in result["names"].items():
         if not ups["status"] and not module.check_mode:
-            warn(module, f"{name} ({ups['ids']}) is plugged in, and upsd has no fresh data of it: {ups['error']}")
-    result.update(changed=bool(actions), actions=actions, msg="; ".join(actions) or "nothing had to be done")
+            warn(module, f"{name} ({ups['ids']}) is plugged in, but upsd has no fresh data for it: {ups['error']}")
+    result.update(changed=bool(actions), actions=actions, msg="; ".join(actions) or "nothing to do")
     if before != after:
         result["diff"] = [{"prepared": diff_ups_conf(before, after)}]
     if failed:
-        module.fail_json(**{**result, "msg": f"this could not be done: {'; '.join(failed)}"})
+        module.fail_json(**{**result, "msg": f"failed: {'; '.join(failed)}"})
     module.exit_json(**result)
 
 

@@ -217,7 +217,9 @@ def test_any_byte_that_is_another(tmp_path_factory: pytest.TempPathFactory, posi
     conf = folder / "ups.conf"
     conf.write_text("x")
     files = {str(conf): quiet.identify_file(str(conf)), str(folder / "none"): "-"}
-    whole = bytearray(quiet_note.compose_note(sysfs, quiet.describe_bus(sysfs), files, ("-", 0), {}, until=1e9).encode())
+    whole = bytearray(
+        quiet_note.compose_note(sysfs, quiet.describe_bus(sysfs), files, ("-", 0), {}, until=1e9).encode()
+    )
     note = folder / "quiet"
     note.write_bytes(whole)
     assert quiet.is_quiet(str(note))
