@@ -64,8 +64,8 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
     from ..module_utils._nut import inventory
 
     try:
-        return inventory.clients(groups, hostvars)
-    except inventory.SiteError as error:
+        return inventory.list_secondaries(groups, hostvars)
+    except inventory.InventoryError as error:
         raise AnsibleFilterError(str(error)) from None
 
 

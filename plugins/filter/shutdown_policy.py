@@ -84,7 +84,7 @@ def shutdown_policy(
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Compose and check the policy."""
-    from ..module_utils._nut.inventory import SiteError
+    from ..module_utils._nut.inventory import InventoryError
     from ..module_utils._nut.shutdown import policy as shutdown_policy
     from ..module_utils._nut.shutdown.compose import compose_policy
 
@@ -102,7 +102,7 @@ def shutdown_policy(
         )
         data = shutdown_policy.to_data(policy)
         shutdown_policy.check_policy(data)
-    except SiteError as error:
+    except InventoryError as error:
         raise AnsibleFilterError(str(error)) from None
     except (shutdown_policy.ShutdownPolicyError, TypeError, ValueError, OverflowError) as error:
         raise AnsibleFilterError(

@@ -73,7 +73,7 @@ def upsd_access(
 
     try:
         return inventory.upsd_access(groups, hostvars, primary, allow)
-    except inventory.SiteError as error:
+    except inventory.InventoryError as error:
         raise AnsibleFilterError(str(error)) from None
 
 
