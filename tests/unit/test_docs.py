@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Pages that are written by programs are up to date."""
+"""The generated pages in docs/ and roles/ are up to date."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[2]
 
 
-def test_docs_directives_is_what_the_tables_say() -> None:
+def test_directives_page_matches_the_tables() -> None:
     tool = runpy.run_path(str(CHECKOUT / "tools" / "directives.py"))
     assert tool["PAGE"].read_text() == tool["render_page"](), "docs/directives.md is stale: run `make docs`"
 
 
-def test_docs_timeline_is_the_plan_of_the_example() -> None:
+def test_timeline_picture_matches_the_plan_of_the_example() -> None:
     tool = runpy.run_path(str(CHECKOUT / "tools" / "timeline.py"))
     assert tool["PAGE"].read_text() == tool["render_page"](), "docs/timeline.svg is stale: run `make docs`"
 
 
-def test_readmes_of_the_roles_list_the_variables_of_argument_specs() -> None:
+def test_role_readmes_list_the_variables_of_argument_specs() -> None:
     tool = runpy.run_path(str(CHECKOUT / "tools" / "variables.py"))
     assert [page.parent.name for page in tool["PAGES"]] == ["nut_client", "nut_hotplug", "nut_server"]
     for page in tool["PAGES"]:

@@ -327,25 +327,25 @@ class _StagesLoop:
     def stop_guest(self, target: StageGuest) -> None:
         key, guest = target.key, target.guest
         ours = key in self.state.ours
-        if control.status(self.run, guest) == "stopped":
+        if control.read_status(self.run, guest) == "stopped":
             self.log_line(f"{guest} is {'down, stopped before nut-shutdown was restarted' if ours else 'already down'}")
             self.update_state(lambda state: note_stopped(state, key, "stopped" if ours else "already"))
             return
         self.update_state(lambda state: note_stopping(state, key))
         self.log_line(f"shutting down {guest}, within {target.seconds:g} s")
-        came = control.stop(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
-        self.log_line(came.words)
+        came = control.stop_guest(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
+        self.log_line(came.message)
         outcome = "stopped" if ours and came.outcome == "already" else came.outcome
-        self.update_state(lambda state: note_stopped(state, key, outcome, came.ha))
+        self.update_state(lambda state: note_stopped(state, key, outcome, came.by_ha))
 
     def start_guest(self, target: StageGuest) -> None:
         key, guest = target.key, target.guest
-        stands = control.status(self.run, guest)
+        stands = control.read_status(self.run, guest)
         if stands == "running":
             self.log_line(f"{guest} is already running: it was not started here")
             self.update_state(lambda state: note_started(state, key, True, self.clock()))
             return
-        code, said = control.start(self.run, guest) if stands else (1, "its status is unknown")
+        code, said = control.start_guest(self.run, guest) if stands else (1, "its status is unknown")
         if code:
             last = (said.strip().splitlines() or [""])[-1]
             self.log_line(f"{guest} could not be started: {last}")
