@@ -37,7 +37,7 @@ from ..shutdown.watchdog import watchdog
 from ..shutdown.writer import BackgroundWriter
 
 if TYPE_CHECKING:
-    from ..proxmox.selection import Finder
+    from ..proxmox.selection import GuestFinder
     from ..shutdown.policy import Stage
 
 STDIN = 0
@@ -129,11 +129,11 @@ class Call:
         """Return what finds the addresses of names. keep: whether it remembers them."""
         return AddressCache(self.options.report.with_name(Path(paths.ADDRESSES).name), keep=keep)
 
-    def make_finder(self, stages: Sequence[Stage], *, keep: bool) -> Finder:
+    def make_finder(self, stages: Sequence[Stage], *, keep: bool) -> GuestFinder:
         """Return what finds the guests of the stages. keep: whether the addresses that it finds are remembered."""
         from ..proxmox import selection
 
-        return selection.Finder(
+        return selection.GuestFinder(
             {stage.name: stage.select for stage in stages},
             self.options.report.with_name(Path(paths.GUESTS).name),
             # each time anew: what another run of ours has learned meanwhile must not be lost

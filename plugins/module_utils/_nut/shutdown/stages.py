@@ -335,7 +335,7 @@ def note_stopping(state: StagesState, key: str) -> StagesState:
 
 
 def note_stopped(state: StagesState, key: str, outcome: str, ha: bool = False) -> StagesState:
-    """Note what came of a stop. outcome: control.Stopped's, or "lost". What was down already, or is gone, is not ours."""
+    """Note what came of a stop. outcome: the outcome of a control.StopResult, or "lost". What was down already, or is gone, is not ours."""
     if key not in state.asked:
         return state  # of an outage that is over
     ours = dict(state.ours)

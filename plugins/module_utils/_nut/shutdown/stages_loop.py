@@ -330,25 +330,25 @@ class _StagesLoop:
     def stop(self, target: StageGuest) -> None:
         key, guest = target.key, target.guest
         ours = key in self.state.ours
-        if control.status(self.run, guest) == "stopped":
+        if control.read_status(self.run, guest) == "stopped":
             self.say(f"{guest} is {'down, stopped before nut-shutdown was restarted' if ours else 'already down'}")
             self.change(lambda state: note_stopped(state, key, "stopped" if ours else "already"))
             return
         self.change(lambda state: note_stopping(state, key))
         self.say(f"shutting down {guest}, within {target.seconds:g} s")
-        came = control.stop(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
-        self.say(came.words)
+        came = control.stop_guest(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
+        self.say(came.message)
         outcome = "stopped" if ours and came.outcome == "already" else came.outcome
-        self.change(lambda state: note_stopped(state, key, outcome, came.ha))
+        self.change(lambda state: note_stopped(state, key, outcome, came.by_ha))
 
     def restart(self, target: StageGuest) -> None:
         key, guest = target.key, target.guest
-        stands = control.status(self.run, guest)
+        stands = control.read_status(self.run, guest)
         if stands == "running":
             self.say(f"{guest} is already running: it was not started here")
             self.change(lambda state: note_started(state, key, True, self.clock()))
             return
-        code, said = control.start(self.run, guest) if stands else (1, "its status is unknown")
+        code, said = control.start_guest(self.run, guest) if stands else (1, "its status is unknown")
         if code:
             last = (said.strip().splitlines() or [""])[-1]
             self.say(f"{guest} could not be started: {last}")
