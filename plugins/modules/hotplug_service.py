@@ -63,7 +63,7 @@ actions:
   returned: always
   type: list
   elements: str
-  sample: ["systemctl start nut-hotplug.timer: it does not run"]
+  sample: ["systemctl start nut-hotplug.timer: not running"]
 """
 
 
