@@ -40,7 +40,9 @@ def run(module: Module) -> None:
         warn_with_host(module, words)
     for name, ups in result["names"].items():
         if not ups["status"] and not module.check_mode:
-            warn_with_host(module, f"{name} ({ups['ids']}) is plugged in, but upsd has no fresh data for it: {ups['error']}")
+            warn_with_host(
+                module, f"{name} ({ups['ids']}) is plugged in, but upsd has no fresh data for it: {ups['error']}"
+            )
     result.update(changed=bool(actions), actions=actions, msg="; ".join(actions) or "nothing to do")
     if before != after:
         result["diff"] = [{"prepared": diff_ups_conf(before, after)}]
