@@ -183,9 +183,7 @@ def plan_text(look: Observation) -> str:
     data = plan_data(look)
     lines = data["steps"] or ["nothing to do"]
     lines += [f"deferred: {line}" for line in data["deferred"]]
-    lines += [
-        f"{name}: its driver is given {left:g} s to find its UPS by itself" for name, left in data["waits"].items()
-    ]
+    lines += [f"{name or 'upsd'}: checked again in {left:g} s" for name, left in data["waits"].items()]
     lines += [f"note: {line}" for line in data["remarks"]]
     return "\n".join(lines) + "\n" + (f"\n{data['diff']}" if data["diff"] else "")
 

@@ -33,11 +33,11 @@ from ..base.systemd import Run
 from ..shutdown import gate_loop, observe
 from ..shutdown import policy as shutdown_policy
 from ..shutdown.names import AddressCache
-from ..shutdown.watchdog import watchdog
+from ..shutdown.watchdog import arm_watchdog
 from ..shutdown.writer import BackgroundWriter
 
 if TYPE_CHECKING:
-    from ..proxmox.selection import Finder
+    from ..proxmox.selection import GuestFinder
     from ..shutdown.policy import Stage
 
 STDIN = 0
@@ -123,17 +123,17 @@ class Call:
         try:
             return shutdown_policy.read_stages(policy.stages)
         except shutdown_policy.ShutdownPolicyError as error:
-            raise error.of(self.options.policy) from None
+            raise error.with_path(self.options.policy) from None
 
     def make_names(self, *, keep: bool) -> AddressCache:
         """Return what finds the addresses of names. keep: whether it remembers them."""
         return AddressCache(self.options.report.with_name(Path(paths.ADDRESSES).name), keep=keep)
 
-    def make_finder(self, stages: Sequence[Stage], *, keep: bool) -> Finder:
+    def make_finder(self, stages: Sequence[Stage], *, keep: bool) -> GuestFinder:
         """Return what finds the guests of the stages. keep: whether the addresses that it finds are remembered."""
         from ..proxmox import selection
 
-        return selection.Finder(
+        return selection.GuestFinder(
             {stage.name: stage.select for stage in stages},
             self.options.report.with_name(Path(paths.GUESTS).name),
             # each time anew: what another run of ours has learned meanwhile must not be lost
@@ -143,7 +143,7 @@ class Call:
 
     def print_result(self, what: Any) -> None:
         """Show what has data() and text()."""
-        self.out(json.dumps(what.data(), indent=2) if self.options.json else what.text())
+        self.out(json.dumps(what.to_data(), indent=2) if self.options.json else what.to_text())
 
 
 Do = Callable[[Call], int]
@@ -152,7 +152,7 @@ Do = Callable[[Call], int]
 def _build_parser(out: PrintText, err: PrintText) -> Parser:
     parser = Parser(prog="nut-shutdown", description=DESCRIPTION, epilog=EPILOG, out=out, err=err)
 
-    def add(name: str, do: Do, summary: str, options: str, *, state: str = "", epilog: str = "") -> None:
+    def add_command(name: str, do: Do, summary: str, options: str, *, state: str = "", epilog: str = "") -> None:
         command = parser.add_command(name, summary, epilog)
         for option in options.split():
             command.add_argument(option, **OPTIONS[option])
@@ -160,33 +160,35 @@ def _build_parser(out: PrintText, err: PrintText) -> Parser:
 
     found = "--policy --report --root"
     words = "show who would be waited for, whether each is up now, and how the last shutdown went"
-    add("status", _show_status, words, "--json --policy --state --report", state=paths.GATE_STATE)
+    add_command("status", _show_status, words, "--json --policy --state --report", state=paths.GATE_STATE)
     words = "show this host's guests: whether each runs, which stage stops it and why, what HA works"
-    add("guests", _show_guests, words, f"--json {found}")
-    add("check", _check_policy, "check the policy, and whether all that it names can be found; changes nothing", found)
-    add(
+    add_command("guests", _show_guests, words, f"--json {found}")
+    add_command(
+        "check", _check_policy, "check the policy, and whether all that it names can be found; changes nothing", found
+    )
+    add_command(
         "refresh",
         _refresh_memory,
         "check, and remember the guests of stages and the addresses of names as they are now",
         found,
     )
     words = "rehearse a shutdown on a simulated UPS, with NUT's own programs; nothing is shut down"
-    add("drill", _hold_drill, words, "--json --outage --policy --inside")
+    add_command("drill", _hold_drill, words, "--json --outage --policy --inside")
     words = "before a real shutdown that you begin yourself: note when each machine goes, until this host does"
     options = "--check --show --json --need --own --policy --report --inside"
-    add("record", _record_shutdown, words, options, epilog=RECORD_EPILOG)
-    add(
+    add_command("record", _record_shutdown, words, options, epilog=RECORD_EPILOG)
+    add_command(
         "fsd",
         _begin_fsd,
         "begin the real shutdown of everything now, as upsmon does when the battery is low",
         "--policy",
     )
     words = "wait until the others are down; nut-shutdown.service runs this, and powers off when it has ended"
-    add("gate", _run_gate, words, f"{found} --state --log --upsmon-conf", state=paths.GATE_STATE)
+    add_command("gate", _run_gate, words, f"{found} --state --log --upsmon-conf", state=paths.GATE_STATE)
     words = "watch the UPSes, and do what the stages say; nut-stages.service runs this all the time"
-    add("stages", _run_stages, words, f"{found} --state --log", state=paths.STAGES_STATE)
+    add_command("stages", _run_stages, words, f"{found} --state --log", state=paths.STAGES_STATE)
     words = "watch upsd: close connections that block it, restart it if it hangs; nut-watch.service runs this"
-    add("watch", _watch_upsd, words, "--state --log --upsd-conf", state=paths.WATCH_STATE)
+    add_command("watch", _watch_upsd, words, "--state --log --upsd-conf", state=paths.WATCH_STATE)
     return parser
 
 
@@ -353,14 +355,14 @@ def _open_log(call: Call) -> Iterator[tuple[BackgroundWriter, PrintText]]:
     writer = BackgroundWriter(call.out)
     writer.start()
 
-    def log(line: str) -> None:
+    def log_line(line: str) -> None:
         call.out(line)
-        writer.append(options.log, f"{format_time(time.time())} {options.command}: {line}")
+        writer.queue_line(options.log, f"{format_time(time.time())} {options.command}: {line}")
 
     try:
-        yield writer, log
+        yield writer, log_line
     finally:
-        writer.finish(2.0)
+        writer.finish_writing(2.0)
 
 
 def _run_gate(call: Call) -> int:
@@ -368,15 +370,15 @@ def _run_gate(call: Call) -> int:
     # what is done in a real shutdown alone, FSD and the flag, is done for systemd alone
     is_unit = systemd.is_main_process(systemd.GATE, call.environment, options.root)
     by = gate_loop.SYSTEMD if is_unit else "hand"
-    with watchdog(HANG) as pet, contextlib.ExitStack() as stack:
+    with arm_watchdog(HANG) as reset_timer, contextlib.ExitStack() as stack:
         looker = observe.MachineObserver(policy.machines, run, read_boottime, resolve=call.make_names(keep=True))
-        stack.callback(looker.close)
+        stack.callback(looker.stop_polling)
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
-        orders = None
+        remind_fsd = None
         if gate_loop.is_real_shutdown(policy, options.state, by):
-            orders = observe.Orders(observe.read_primary_logins(options.upsmon_conf, policy.upses), news.put)
-        asker = observe.UpsObserver(policy.upses, read_boottime, orders=orders)
-        stack.callback(asker.close)
+            remind_fsd = observe.FsdReminder(observe.read_primary_logins(options.upsmon_conf, policy.upses), news.put)
+        asker = observe.UpsObserver(policy.upses, read_boottime, remind_fsd=remind_fsd)
+        stack.callback(asker.stop_polling)
         gate_loop.Gate(
             policy,
             log=call.out,
@@ -387,7 +389,7 @@ def _run_gate(call: Call) -> int:
             log_path=options.log,
             by=by,
             clock=replace(CLOCK, sleep=call.sleep),
-            alive=pet,
+            alive=reset_timer,
             news=lambda: [news.get() for _unused in range(news.qsize())],
             shout=lambda words: _notify_terminals(words, run),
         ).run()
@@ -405,7 +407,7 @@ def _run_stages(call: Call) -> int:
     if not known:
         call.out(f"{call.options.policy} has no stages: there is nothing to watch for")
         return OK
-    with _open_log(call) as (_writer, log), watchdog(WATCH_HANG) as pet:
+    with _open_log(call) as (_writer, log), arm_watchdog(WATCH_HANG) as reset_timer:
         from ..shutdown import stages_loop
 
         stages_loop.run_stages(
@@ -415,7 +417,7 @@ def _run_stages(call: Call) -> int:
             log=log,
             run=call.run or run_timeout,
             finder=call.make_finder(known, keep=True),
-            alive=pet,
+            alive=reset_timer,
         )
     # it ends only if another one is at work; when that is gone, this one is needed
     return FAILED
@@ -426,13 +428,13 @@ def _watch_upsd(call: Call) -> int:
     from ..shutdown import watch, watch_loop
 
     path = call.options.state
-    with _open_log(call) as (writer, log), watchdog(WATCH_HANG) as pet:
-        watch_loop.Watcher(
+    with _open_log(call) as (writer, log), arm_watchdog(WATCH_HANG) as reset_timer:
+        watch_loop.UpsdWatcher(
             call.options.upsd_conf,
             watch.recall_memory(path, read_boot_id()),
             log=log,
-            save=lambda text: writer.replace(path, text),
+            save=lambda text: writer.queue_text(path, text),
             run=call.run or make_runner(WATCH_PROGRAM_SECONDS),
-            alive=pet,
-        ).watch()
+            alive=reset_timer,
+        ).watch_forever()
     return FAILED

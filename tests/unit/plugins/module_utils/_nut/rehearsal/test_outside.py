@@ -125,7 +125,7 @@ def test_the_end_of_the_mains_is_the_end_of_the_drill(tmp_path: Path, monkeypatc
             self.asked.append((True if None in self.asked else None) if begun else False)
             return {"ups": gate.GateReading(self.asked[-1], 100.0, 1.0)}
 
-        def close(self) -> None:
+        def stop_polling(self) -> None:
             self.closed = True
 
     made: list[Asker] = []

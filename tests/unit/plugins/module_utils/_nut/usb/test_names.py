@@ -604,6 +604,26 @@ def test_ecoflow(release: tuple[int, int, int], served: bool) -> None:
     assert resolve_names(known(), [ECOFLOW], policy, release).plugged
 
 
+@pytest.mark.parametrize(
+    ("now", "found"),
+    [
+        pytest.param("", (), id="file lost"),
+        pytest.param('[ups]\n    driver = "dummy-ups"\n    port = "nut-hotplug-absent.dev"\n', ("ups",), id="stand-in"),
+    ],
+)
+def test_remembered_ups_without_section_or_known_driver_gets_usbhid_ups_at_once(
+    now: str, found: tuple[str, ...]
+) -> None:
+    device = replace(APC.device, hid_power=None)
+    unknown = UsbUps(device, "", "ups.conf names it")
+    memory = {"ups": fingerprint.make_fingerprint(device), "spare": fingerprint.make_fingerprint(device)}
+    was = known(None if found else TWO, now, memory=memory, found=frozenset(found))
+    res = resolve_names(was, [unknown], DEFAULT, R81)
+    assert {name: served.driver for name, served in res.plugged.items()} == {"ups": "usbhid-ups"}
+    again = resolve_names(after(was, res), [unknown], DEFAULT, R81)
+    assert (again.conf, again.plugged) == (res.conf, res.plugged)
+
+
 # Declared since
 
 
