@@ -64,8 +64,8 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
     """Return the secondaries of an inventory."""
     from ..module_utils._nut import inventory
 
-    with raise_as_filter_error(inventory.SiteError):
-        return inventory.clients(groups, hostvars)
+    with raise_as_filter_error(inventory.InventoryError):
+        return inventory.list_secondaries(groups, hostvars)
 
 
 class FilterModule:

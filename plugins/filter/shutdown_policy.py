@@ -85,13 +85,13 @@ def shutdown_policy(
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the policy. Raises AnsibleFilterError if the host would reject it."""
-    from ..module_utils._nut.inventory import SiteError
+    from ..module_utils._nut.inventory import InventoryError
     from ..module_utils._nut.shutdown import policy as shutdown_policy
     from ..module_utils._nut.shutdown.compose import compose_policy
 
     gate = "nut_server_gate (settle, reserve, reserve_minimum, timeout), POWERDOWNFLAG or a secondary can't be used: "
     invalid = (shutdown_policy.ShutdownPolicyError, TypeError, ValueError, OverflowError)
-    with raise_as_filter_error(SiteError), raise_as_filter_error(*invalid, prefix=gate):
+    with raise_as_filter_error(InventoryError), raise_as_filter_error(*invalid, prefix=gate):
         policy = compose_policy(
             clients,
             upses,

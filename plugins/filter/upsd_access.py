@@ -71,7 +71,7 @@ def upsd_access(
     """Return the hosts that may connect. Raises AnsibleFilterError for an inconsistent inventory."""
     from ..module_utils._nut import inventory
 
-    with raise_as_filter_error(inventory.SiteError):
+    with raise_as_filter_error(inventory.InventoryError):
         return inventory.upsd_access(groups, hostvars, primary, allow)
 
 

@@ -63,7 +63,7 @@ actions:
   returned: always
   type: list
   elements: str
-  sample: ["systemctl start nut-hotplug.timer: it does not run"]
+  sample: ["systemctl start nut-hotplug.timer: not running"]
 """
 
 
@@ -76,9 +76,9 @@ from ..module_utils._service import OPTIONS, REQUIRED_IF, Service
 class HotplugService(Service):
     """nut-hotplug, which needs a NUT that serves."""
 
-    def find_lack(self) -> str:
+    def explain_missing(self) -> str:
         """Return what the host must have first, and the remedy; "" if it has all."""
-        return _host.find_lack_of_primary()
+        return _host.explain_missing_primary()
 
 
 def main() -> None:

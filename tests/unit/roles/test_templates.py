@@ -753,7 +753,7 @@ def test_the_library_has_the_same_defaults() -> None:
     defaults = load("nut_server", "defaults/main.yml")
     assert defaults["nut_server_upsmon_user"] == the_inventory.PRIMARY_USER
     assert defaults["nut_server_port"] == upsd.PORT
-    (nas,) = the_inventory.clients({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": {}})
+    (nas,) = the_inventory.list_secondaries({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": {}})
     (device,) = defaults["nut_server_devices"]
     assert (nas["ups"], nas["primary_port"]) == (device["name"], defaults["nut_server_port"])
 

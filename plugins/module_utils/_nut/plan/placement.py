@@ -20,7 +20,7 @@ from ..base.systemd import Run
 from ..inventory import LINUX
 from ..proxmox import control, guests, selection
 from ..proxmox.guests import Guest
-from ..proxmox.selection import Here, Selector
+from ..proxmox.selection import LocalGuests, Selector
 from ..proxmox.turns import longest_stop, read_workers, take_turns
 from .model import GUEST, SECONDARY, Constraint, PlanError, PlanMachine, PlannedGuest, ProxmoxGuests, StagePlan
 
@@ -40,9 +40,9 @@ NAME_SECONDS = 4.0
 class ProxmoxHost:
     """What a Proxmox VE host has; all empty if it is none."""
 
-    here: Here = field(default_factory=Here)
+    here: LocalGuests = field(default_factory=LocalGuests)
     running: frozenset[int] | None = frozenset()  # numbers of the guests that run; None: not known
-    ha: guests.Ha = field(default_factory=guests.Ha)
+    ha: guests.HaSetup = field(default_factory=guests.HaSetup)
     workers: int = 1  # how many guests Proxmox stops at a time
     ha_workers: int = HA_WORKERS  # how many its HA does
 
@@ -67,14 +67,14 @@ def observe_host(
             f"{root / 'etc/pve'} has not answered for {patience:g} s: see to Proxmox's cluster file system (systemctl status "
             "pve-cluster)"
         ) from None
-    return replace(host, running=control.running(run)) if host.here.guests else host
+    return replace(host, running=control.list_running(run)) if host.here.guests else host
 
 
 def _read_host(root: Path, cpus: int) -> ProxmoxHost:
-    text = guests.text_of(root / "etc/pve/datacenter.cfg")
+    text = guests.read_text(root / "etc/pve/datacenter.cfg")
     return ProxmoxHost(
-        here=selection.look(root),
-        ha=guests.ha(root),
+        here=selection.read_local_guests(root),
+        ha=guests.read_ha(root),
         workers=read_workers(text, cpus),
         ha_workers=read_workers(text, HA_WORKERS),
     )
@@ -88,7 +88,7 @@ def look_up_names(
 ) -> guests.Resolve:
     """Look up all names that place_guests() needs, at once, within NAME_SECONDS."""
     asked = Selector(storage_of=tuple(address for machine in machines for address in machine.address))
-    return selection.look_up(selection.names([asked, *selectors], host.here), resolve, NAME_SECONDS)
+    return selection.prepare_resolver(selection.list_names([asked, *selectors], host.here), resolve, NAME_SECONDS)
 
 
 def with_addresses(selector: Selector, machines: Iterable[PlanMachine]) -> Selector:
@@ -182,7 +182,7 @@ def _as_proxmox(rest: Sequence[Guest], made: Mapping[int, PlanMachine], host: Pr
         usual=usual,
         turns={made[guest.id].name: (turns[guest.id], latest[guest.id]) for guest in rest},
         migrates=bool(host.ha.managed) and host.ha.policy == "migrate",
-        ha=host.ha.words,
+        ha=host.ha.remarks,
     )
 
 
@@ -228,7 +228,7 @@ def _choose_guests(
     remarks: list[Constraint] = []
     for stage in stages:
         selector = selectors.get(stage.name, selection.NOBODY)
-        for choice in selection.choose(selector, host.here, resolve):
+        for choice in selection.choose_guests(selector, host.here, resolve):
             guest, other = choice.guest, given.get(choice.guest.id)
             if other is not None and other.role != GUEST:
                 words = f"stage {stage.name} stops {guest}, which is {other.name}, before FSD: {choice.why}"
@@ -236,7 +236,7 @@ def _choose_guests(
                 remarks.append(Constraint(f"stage {stage.name}", other.name, False, None, None, None, words, remedy))
             elif _is_planned(guest, host, given, {number for number, _seconds in selector.ids}):
                 found.setdefault(guest.id, _StopChoice(stage.name, choice.seconds, choice.why))
-        for number in selection.missing(selector, host.here):
+        for number in selection.list_missing_ids(selector, host.here):
             words = f"stage {stage.name} names guest {number}, and there is none of this number on this host"
             remedy = f"take {number} from it, or see on which host it is"
             remarks.append(Constraint(f"stage {stage.name}", str(number), None, None, None, None, words, remedy))
@@ -244,13 +244,15 @@ def _choose_guests(
 
 
 def _find_needs(
-    machines: Iterable[PlanMachine], counting: Sequence[Guest], here: Here, resolve: guests.Resolve
+    machines: Iterable[PlanMachine], counting: Sequence[Guest], here: LocalGuests, resolve: guests.Resolve
 ) -> dict[int, dict[str, str]]:
     """Return number -> name of the secondary whose storage it uses -> why that is so."""
     found: dict[int, dict[str, str]] = {}
     for machine in machines:
         if machine.role == SECONDARY and machine.address:
-            for guest, words in guests.on(counting, here.storages, machine.address, here.mounts, resolve).items():
+            for guest, words in guests.find_storage_users(
+                counting, here.storages, machine.address, here.mounts, resolve
+            ).items():
                 found.setdefault(guest.id, {})[machine.name] = words
     return found
 

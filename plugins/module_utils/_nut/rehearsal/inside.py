@@ -153,7 +153,7 @@ class Drill:
                 clock=Clock(self.clock, self.wall, self.let_time_pass),
             ).run()
         finally:
-            asker.close()
+            asker.stop_polling()
         end = self.clock()
         self.print_step(f"{job.primary}: would power off now")
         return DrillResult(

@@ -71,7 +71,7 @@ def hold_drill(policy: ShutdownPolicy, outage: float, host: RehearsalHost, say: 
         with stop_on_signals(stopped.set):
             return _watch_drill(command, job, say, stopped, asker=asker, run=host.run)
     finally:
-        asker.close()
+        asker.stop_polling()
 
 
 def _watch_drill(

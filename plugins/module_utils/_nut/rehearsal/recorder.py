@@ -155,7 +155,7 @@ def run_recorder(policy: ShutdownPolicy, host: RehearsalHost, path: Path, log: O
         with stop_on_signals(recorder.stop):
             return recorder.run(lambda: tell_systemd("READY=1"))
     finally:
-        looker.close()
+        looker.stop_polling()
 
 
 def recorder_command(starter: str, program: Sequence[str]) -> list[str]:

@@ -125,7 +125,7 @@ def test_real_power_failure_stops_drill(tmp_path: Path, monkeypatch: pytest.Monk
             self.asked.append((True if None in self.asked else None) if begun else False)
             return {"ups": gate.GateReading(self.asked[-1], 100.0, 1.0)}
 
-        def close(self) -> None:
+        def stop_polling(self) -> None:
             self.closed = True
 
     made: list[Asker] = []
