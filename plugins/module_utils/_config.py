@@ -10,7 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from . import _host
-from ._command import warn
+from ._command import warn_with_host
 from ._nut.base.files import Busy, WriteError
 from ._nut.base.systemd import UnitError, last_log_lines, sandbox_failure
 from ._nut.conf import nss
@@ -32,7 +32,7 @@ def run(module: Module) -> None:
     try:
         with alone as found:
             if found:
-                warn(module, found)
+                warn_with_host(module, found)
             deployment, result = deploy_files(module, local)
             if not module.check_mode:
                 result["upses"] = verify_serving(module, deployment, result)
@@ -61,7 +61,7 @@ def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str,
         if plan:
             deployment.require_mains(force)
             if module.check_mode and given and not module.get_bin_path("certutil"):
-                warn(
+                warn_with_host(
                     module,
                     "the files were not checked: certutil, which prepares their certificates, is not installed yet",
                 )
@@ -79,7 +79,7 @@ def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str,
         module.fail_json(msg=str(error), changed=any(done.values()), **done)
     finally:
         for words in deployment.warnings:
-            warn(module, words)
+            warn_with_host(module, words)
     result.update(
         changed=bool(plan),
         files=list(plan.written_files),
@@ -96,11 +96,11 @@ def verify_serving(module: Module, deployment: Deployment, result: dict[str, obj
     patient = module.params["require_ups"]
     verdict = deployment.wait_until_serving(module.params["wait"], patient)
     for unit in verdict.restarted:
-        warn(module, f"{unit} had exited and was started again; see journalctl -u {unit}")
+        warn_with_host(module, f"{unit} had exited and was started again; see journalctl -u {unit}")
     wrong = [*verdict.broken, *(verdict.absent if patient else ())]
     if not patient:
         for trouble in verdict.absent:
-            warn(
+            warn_with_host(
                 module, f"{trouble.message}. Is the UPS plugged in and switched on? NUT will serve it once it is there"
             )
     if wrong:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._command import warn
-from ._host import find_lack_of_primary
+from ._command import warn_with_host
+from ._host import explain_missing_primary
 from ._hotplug import choose_policy, make_host
 from ._nut.base import files, systemd
 from ._nut.hotplug.look import Observation, describe_device, diff_ups_conf
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 def run(module: Module) -> None:
     """Do it, or tell what would be done. Exits the module."""
-    lacks = find_lack_of_primary()
+    lacks = explain_missing_primary()
     if lacks and module.check_mode:
-        warn(module, f"can't tell what would be done before NUT is configured. {lacks}")
+        warn_with_host(module, f"can't tell what would be done before NUT is configured. {lacks}")
         module.exit_json(changed=False, msg=lacks, **describe_observation(None))
     if lacks:
         module.fail_json(msg=lacks)
@@ -37,10 +37,12 @@ def run(module: Module) -> None:
         module.fail_json(msg=str(error))
     result = describe_observation(look)
     for words in (*result["remarks"], *(f"deferred: {line}" for line in result["deferred"])):
-        warn(module, words)
+        warn_with_host(module, words)
     for name, ups in result["names"].items():
         if not ups["status"] and not module.check_mode:
-            warn(module, f"{name} ({ups['ids']}) is plugged in, but upsd has no fresh data for it: {ups['error']}")
+            warn_with_host(
+                module, f"{name} ({ups['ids']}) is plugged in, but upsd has no fresh data for it: {ups['error']}"
+            )
     result.update(changed=bool(actions), actions=actions, msg="; ".join(actions) or "nothing to do")
     if before != after:
         result["diff"] = [{"prepared": diff_ups_conf(before, after)}]

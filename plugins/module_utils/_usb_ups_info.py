@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def run(module: Module) -> None:
     """Look, and tell. Exits the module."""
-    configured = not _host.find_lack_of_primary()
+    configured = not _host.explain_missing_primary()
     status: dict[str, tuple[str, ...]] = {}
     try:
         rules = choose_policy(module)

@@ -167,7 +167,7 @@ msg:
 import platform
 from typing import Any
 
-from ansible_collections.homelab.nut.plugins.module_utils._command import runner
+from ansible_collections.homelab.nut.plugins.module_utils._command import make_runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import findings, observe, status
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
@@ -208,7 +208,7 @@ def main() -> None:
         module.fail_json(msg=f"kits: unknown program {', '.join(unknown)}. Known: {', '.join(KITS)}")
     host = observe.HostObserver(
         primary=options["role"] == "primary",
-        runner=runner(module, SECONDS),
+        runner=make_runner(module, SECONDS),
         clients={client["name"]: client["address"] for client in options["clients"]},
         kits=[KITS[name] for name in options["kits"]],
         ca=options["ca"],

@@ -76,9 +76,9 @@ from ..module_utils._service import OPTIONS, REQUIRED_IF, Service
 class HotplugService(Service):
     """The service nut-hotplug, which needs a configured primary."""
 
-    def find_lack(self) -> str:
+    def explain_missing(self) -> str:
         """Return what the host lacks and how to get it; "" if nothing."""
-        return _host.find_lack_of_primary()
+        return _host.explain_missing_primary()
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ def find_addresses(sources: list[str]) -> tuple[dict[str, tuple[str, ...]], list
     return {source.address: those for source, those in found.items()}, list(problems.values())
 
 
-def look(texts: tuple[str, str], sources: list[str], port: int, path: Path) -> tuple[list[str], str]:
+def find_hint(texts: tuple[str, str], sources: list[str], port: int, path: Path) -> tuple[list[str], str]:
     """Return the hint and the one line."""
     off = firewall.explain_off(*texts)
     if off:  # no name is resolved for nothing
@@ -150,7 +150,7 @@ def main() -> None:
         module.exit_json(changed=False, hint=[], msg=str(error))
     try:
         if mode == "hint":
-            hint, msg = look(texts, module.params["sources"], port, path)
+            hint, msg = find_hint(texts, module.params["sources"], port, path)
             module.exit_json(changed=False, hint=hint, msg=msg)
         ours: list[str] = []
         if mode == "rules":

@@ -223,7 +223,7 @@ msg:
 from typing import Any
 
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
-from ansible_collections.homelab.nut.plugins.module_utils._command import warn
+from ansible_collections.homelab.nut.plugins.module_utils._command import warn_with_host
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import battery_test, commands
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
@@ -252,7 +252,7 @@ def give_command(module: Module, operator: commands.Operator, permission: comman
         return {"changed": True, "result": "planned", "command": name, "msg": f"{name} would be given to {ups}"}
     outcome = operator.give_command(command, options["value"], permission, wait_seconds(options))
     if outcome.result == "unknown":
-        warn(module, f"{command} on {ups}: {outcome.explanation}")
+        warn_with_host(module, f"{command} on {ups}: {outcome.explanation}")
     return {
         "failed": outcome.result in ("failed", "pending"),
         "changed": outcome.result != "failed",
@@ -312,7 +312,7 @@ def test_battery(module: Module, operator: commands.Operator, permission: comman
         return {"changed": True, "result": "planned", "command": command, "msg": f"{command} would be given to {ups}"}
     verdict = operator.test_battery(kind, permission, options["wait"])
     if verdict.verdict == "unknown":
-        warn(module, f"{command} on {ups}: {verdict.explanation}")
+        warn_with_host(module, f"{command} on {ups}: {verdict.explanation}")
     return {
         "failed": verdict.verdict == "failed",
         "changed": True,
@@ -373,7 +373,11 @@ def main() -> None:
         # required_together lets an empty string pass
         module.fail_json(msg="username and password are required together, but one of them is empty")
     operator = commands.Operator(
-        _upsd.opener(module), options["ups"], options["username"] or "", options["password"] or "", options["tracking"]
+        _upsd.make_client_opener(module),
+        options["ups"],
+        options["username"] or "",
+        options["password"] or "",
+        options["tracking"],
     )
     permission = commands.Permission(options["may_cut_power"], options["may_drain_battery"], options["minimum_charge"])
     carry_out = {"command": give_command, "variables": set_variables, "test": test_battery, "fsd": set_fsd}[asked[0]]

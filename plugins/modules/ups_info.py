@@ -254,7 +254,7 @@ msg:
 from typing import Any
 
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
-from ansible_collections.homelab.nut.plugins.module_utils._command import runner
+from ansible_collections.homelab.nut.plugins.module_utils._command import make_runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.hostnames import LOOPBACK, normal_address
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, snapshot, vocabulary
@@ -315,7 +315,7 @@ def to_ups(state: snapshot.UpsState, gather: list[str]) -> dict[str, Any]:
 
 def explain_refusals(module: Module) -> str:
     """Return the addresses that this host refuses, as an addition to the message; "" if there are none or they are unknown."""
-    refusals = access.explain_refusals(access.read_table(runner(module, 10)))
+    refusals = access.explain_refusals(access.read_table(make_runner(module, 10)))
     return f". Addresses {refusals}" if refusals else ""
 
 
@@ -349,7 +349,7 @@ def main() -> None:
         *options["gather"],
         *([snapshot.CLIENTS] if expected and snapshot.CLIENTS not in options["gather"] else []),
     ]
-    open_client = _upsd.opener(module)
+    open_client = _upsd.make_client_opener(module)
     try:
         report = snapshot.wait_until_ok(open_client, options["ups"], expected, wait=options["wait"], gather=gather)
     except UpsdFailure as error:

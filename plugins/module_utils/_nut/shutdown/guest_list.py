@@ -28,15 +28,15 @@ class GuestListing:
         except guests.GuestsError as error:
             self.ha = guests.HaSetup(remarks=(str(error),))
 
-    def data(self) -> dict[str, Any]:
+    def to_data(self) -> dict[str, Any]:
         """Return it as data. stage: the first that stops the guest, None if none does; then Proxmox stops it, with the host."""
         return {
-            "guests": [self._describe(guest) for guest in self.guests],
+            "guests": [self._describe_guest(guest) for guest in self.guests],
             "ha": list(self.ha.remarks),
             "idle": list(self.found.unmatched),
         }
 
-    def _describe(self, guest: Guest) -> dict[str, Any]:
+    def _describe_guest(self, guest: Guest) -> dict[str, Any]:
         stages = {
             name: choice
             for name, chosen in self.found.guests_by_stage.items()
@@ -56,11 +56,11 @@ class GuestListing:
             "why": first.why if first else "",
         }
 
-    def text(self) -> str:
+    def to_text(self) -> str:
         """Return it as text."""
         rows = []
         for guest in self.guests:
-            about = self._describe(guest)
+            about = self._describe_guest(guest)
             words = {True: "runs", False: "stopped", None: "can't tell"}
             when = (
                 f"stopped by stage {', '.join(about['stages'])}: {about['why']}"

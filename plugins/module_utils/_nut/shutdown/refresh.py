@@ -39,7 +39,7 @@ def refresh_known(
     """Look for all that the policy names. keep: remember which guests were found; which addresses, names decides."""
     missing = [
         f"{name} has no address here: nut-shutdown can't see when that machine is down, and will wait for its whole shutdown_time"
-        for name in names.learn(policy, NAME_SECONDS)
+        for name in names.resolve_policy_names(policy, NAME_SECONDS)
     ]
     untrusted = find_untrusted(stages)
     if untrusted or not any(stage.select for stage in stages):

@@ -21,7 +21,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     found = Machine(tmp_path)
     monkeypatch.setattr(_host, "ROOT", tmp_path)
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
-    monkeypatch.setattr(_service, "runner", lambda _module: found.run)
+    monkeypatch.setattr(_service, "make_runner", lambda _module: found.run)
     return found
 
 

@@ -28,7 +28,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     systemd = Systemd()
     monkeypatch.setattr(_host, "ROOT", tmp_path)
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
-    monkeypatch.setattr(_service, "runner", lambda _module: systemd)
+    monkeypatch.setattr(_service, "make_runner", lambda _module: systemd)
 
     def run_it(**options: Any) -> dict[str, Any]:
         return run_module(shutdown_service, capfd, **options)
