@@ -101,7 +101,7 @@ def test_the_measured_times_are_offered(lived):
     """As lines to paste, where the inventory says something else; and drawn."""
     out, _seen = lived
     offered = re.search(
-        r"host_vars/truenas.yml: nut_client_shutdown_time: (\d+) +# measured ([\d.]+) s, rounded up with 20 % margin",
+        r"host_vars/truenas.yml: nut_client_shutdown_time: (\d+) +# measured ([\d.]+) s plus 20 %, rounded up",
         out,
     )
     assert offered, out
