@@ -8,10 +8,10 @@ SHELL := /bin/bash
 
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# named, because Ansible ignores a configuration it finds by itself in a directory that others may write to
+# Ansible ignores an ansible.cfg in a world-writable directory unless it is named explicitly.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONUNBUFFERED := 1
-# TESTS=all: the long ones, too
+# TESTS=all also runs the long tests.
 export TESTS
 
 LAB_PACKAGES := podman runc netavark aardvark-dns nftables iptables mmdebstrap openssh-client
@@ -24,10 +24,10 @@ ifneq ($(shell id -u),0)
 VM_PACKAGES += fakeroot uidmap
 endif
 
-# two of them are asked by tools/doctor, which says what they found, and nothing else
+# tools/doctor runs these two and prints their report only
 PLAYBOOKS := $(subst _,-,$(filter-out doctor status,$(notdir $(basename $(wildcard playbooks/*.yml)))))
 
-# A variable on the command line that its target does not have is a mistake. make passes variables on to the makes that it starts.
+# Refuse variables that the target does not have. Checked at the top level only, because make passes variables on to sub-makes.
 ifeq ($(MAKELEVEL),0)
 variables = LAB TESTS HOSTILE_TIMES VM_RELEASES VENV $(if $(filter $(PLAYBOOKS),$(1)),inventory limit tags check args) \
     $(if $(filter doctor,$(1)),inventory limit json all args) $(if $(filter status,$(1)),inventory limit json args) $(if $(filter lab,$(1)),sites)
@@ -39,8 +39,8 @@ $(error $(shell tools/unknown-variable 'make $(MAKECMDGOALS)' '$(firstword $(unk
 endif
 endif
 
-# what runs on an inventory that is not there, and on a lab that is not up
-with_inventory = case '$(inventory)' in *,*) ;; *) [ -e '$(inventory)' ] || { echo "inventory=$(inventory): there is no such file or folder" >&2; exit 2; } ;; esac
+# checks before a playbook runs: the inventory exists, and the lab is up if the playbook needs it
+with_inventory = case '$(inventory)' in *,*) ;; *) [ -e '$(inventory)' ] || { echo "inventory=$(inventory): no such file or folder" >&2; exit 2; } ;; esac
 with_lab = $(if $(is_lab),$(MAKE) --no-print-directory --silent lab-ready >&2)
 
 .PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units units-all oracle molecule test-vm test-all docs build lock
@@ -58,14 +58,14 @@ help: ## show this list
 	@echo '  inventory=PATH     use this inventory (default: inventories/homelab if it exists, else the built-in lab)'
 	@echo '  check=1            show what would change, and change nothing'
 	@echo '  json=1             doctor, status: print JSON'
-	@echo '  all=1              doctor: also list what is well'
+	@echo '  all=1              doctor: also list the checks that passed'
 	@echo "  args='...'         pass anything else to ansible-playbook, such as args=-vvv"
 
 # Playbooks
 
 inventory ?= $(if $(wildcard inventories/homelab),inventories/homelab,inventories/lab)
 
-# a path with a blank is none of the lab's, and make would see two
+# make would split a path with a blank into two words; the lab's paths have none
 is_lab = $(if $(filter 1,$(words $(inventory))),$(filter $(abspath inventories/lab inventories/lab/hosts.py),$(abspath $(inventory))))
 
 $(PLAYBOOKS): %: $(VENV)/run
@@ -74,19 +74,19 @@ $(PLAYBOOKS): %: $(VENV)/run
 	@$(with_lab)
 	@ansible-playbook playbooks/$(subst -,_,$*).yml --inventory '$(inventory)' $(if $(tags),--tags '$(tags)') $(if $(limit),--limit '$(limit)') $(if $(filter-out 0 no false,$(check)),--check --diff) $(args)
 
-doctor: $(VENV)/run ## check every host, and say what is wrong and what to do
+doctor: $(VENV)/run ## check every host, show what is wrong and how to fix it
 	@$(with_inventory)
 	@$(with_lab)
 	@tools/doctor doctor $(if $(filter-out 0 no false,$(json)),--json) $(if $(filter-out 0 no false,$(all)),--all) --inventory '$(inventory)' $(if $(limit),--limit '$(limit)') $(args)
 
-status: $(VENV)/run ## show each UPS, the logins, and the last events, on one screen
+status: $(VENV)/run ## show each UPS, the logins and the last events on one screen
 	@$(with_inventory)
 	@$(with_lab)
 	@tools/doctor status $(if $(filter-out 0 no false,$(json)),--json) --inventory '$(inventory)' $(if $(limit),--limit '$(limit)') $(args)
 
 # The lab
 
-demo: $(VENV)/run ## play a power cut in the built-in lab, from deployment to the last host going down
+demo: $(VENV)/run ## show a power cut in the built-in lab, from deployment to the last host going down
 	@tools/packages $(LAB_PACKAGES)
 	@tools/demo
 
@@ -95,7 +95,7 @@ lab: ## start the lab (sites='pve8 pve9 rack')
 	@lab/lab up $(sites)
 	@lab/lab status
 
-# what a playbook asks for: no output where all runs
+# used by playbooks; prints nothing if the lab is up
 lab-ready:
 	@lab/lab runs || $(MAKE) --no-print-directory lab
 
@@ -105,7 +105,7 @@ lab-down: ## remove the lab
 # Tests
 
 test: lint ## run lint, sanity, units-all, oracle and molecule, as CI does
-	@echo 'units, oracle and sanity beside each other: what each says comes when it has ended'
+	@echo 'running unit tests, oracle and sanity in parallel; the output of each appears when it ends'
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target sanity oracle units-all
 	@$(MAKE) --no-print-directory molecule
 
@@ -120,7 +120,7 @@ lint: $(VENV)/dev ## run ansible-lint, yamllint, ruff, mypy, and lint the change
 sanity: $(VENV)/dev ## run all tests of ansible-test sanity
 	tools/sanity
 
-units: $(VENV)/dev ## run the unit tests, except slow ones: minutes, for after each change
+units: $(VENV)/dev ## run the unit tests except the slow ones (minutes; do this after each change)
 	pytest -n 3 --dist worksteal -m 'not slow'
 
 units-all: $(VENV)/dev ## run all unit tests
@@ -130,19 +130,19 @@ oracle: $(VENV)/dev ## test the library against the real NUT of Debian 12 and 13
 	@tools/packages $(LAB_PACKAGES)
 	pytest tests/oracle
 
-molecule: $(VENV)/dev ## run molecule's scenarios in the lab: deployment, faults, take-over, drills, power cuts, doctor
+molecule: $(VENV)/dev ## run the molecule scenarios in the lab: deployment, faults, upgrade, drills, power cuts, doctor
 	@tools/packages $(LAB_PACKAGES)
 	tools/molecule
 
-test-all: ## run test with every long test and power cut, and test-vm: before a release (hours)
+test-all: ## run every test, including the long ones and test-vm (hours; do this before a release)
 	@$(MAKE) --no-print-directory test TESTS=all
 	@$(MAKE) --no-print-directory test-vm
 
-test-vm: $(VENV)/dev ## test USB hotplug on a virtual machine with a real kernel, udev and power loss (half an hour)
+test-vm: $(VENV)/dev ## test USB hotplug in a virtual machine with a real kernel, udev and power loss (half an hour)
 	@tools/packages $(LAB_PACKAGES) $(VM_PACKAGES)
 	molecule test --scenario-name vm
 
-docs: $(VENV)/run ## write the generated docs: directives.md, timeline.svg, the variables in the roles' READMEs
+docs: $(VENV)/run ## generate directives.md, timeline.svg and the tables of variables in the roles' READMEs
 	@python3 tools/directives.py
 	@python3 tools/timeline.py
 	@python3 tools/variables.py
@@ -150,7 +150,7 @@ docs: $(VENV)/run ## write the generated docs: directives.md, timeline.svg, the 
 build: $(VENV)/run ## build the collection for ansible-galaxy
 	ansible-galaxy collection build --force
 
-# The virtual environment: run is what a playbook needs, dev is that and the tests' tools.
+# The virtual environment: `run` has what playbooks need, `dev` adds the tools for the tests.
 
 $(VENV)/run: requirements.txt tools/venv
 	@tools/venv $(VENV) requirements.txt

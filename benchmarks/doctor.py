@@ -3,9 +3,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How long the doctor takes on the lab's two sites (five hosts), and the status, beside a mere `ansible -m ping` of the same hosts.
+"""Time `make doctor` and `make status` on the lab's two sites (five hosts), and compare with a plain `ansible -m ping`.
 
-Aim, on two cores: the doctor at most 30 s. The lab is started and deployed first.
+Target, on two cores: at most 30 s for the doctor. The benchmark starts the lab and deploys to it first.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ ROWS = {
 }
 
 
-def seconds(command: list[str]) -> float:
-    """Time a command. Ends the benchmark if it fails; the doctor may have found something that is no failure."""
+def time_command(command: list[str]) -> float:
+    """Return the seconds that a command takes. Exit if it fails; 1 is not a failure: the doctor has warnings."""
     begin = time.monotonic()
     done = subprocess.run(command, check=False, cwd=CHECKOUT, text=True, capture_output=True, env=ENVIRONMENT)
     took = time.monotonic() - begin
@@ -45,15 +45,15 @@ def seconds(command: list[str]) -> float:
 
 
 def main() -> None:
-    """Print the table. It ends with 1 if the aim is missed."""
+    """Print the table. Exit with 1 if the target is missed."""
     subprocess.run(["make", "lab"], check=True, cwd=CHECKOUT)
     subprocess.run(["make", "pve", "inventory=inventories/lab"], check=True, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
-    best = {name: min(seconds(command) for _round in range(ROUNDS)) for name, (command, _aim) in ROWS.items()}
-    print(f"{'what':<16} {'best of ' + str(ROUNDS):>10} {'aim':>6} {'to a ping':>10}")
+    best = {name: min(time_command(command) for _round in range(ROUNDS)) for name, (command, _target) in ROWS.items()}
+    print(f"{'command':<16} {'best of ' + str(ROUNDS):>10} {'target':>6} {'x ping':>10}")
     for name, took in best.items():
-        aim = ROWS[name][1]
-        print(f"{name:<16} {took:8.1f} s {f'{aim} s' if aim else '':>6} {took / best['ansible -m ping']:10.1f}")
-    sys.exit(any(aim and best[name] > aim for name, (_command, aim) in ROWS.items()))
+        target = ROWS[name][1]
+        print(f"{name:<16} {took:8.1f} s {f'{target} s' if target else '':>6} {took / best['ansible -m ping']:10.1f}")
+    sys.exit(any(target and best[name] > target for name, (_command, target) in ROWS.items()))
 
 
 if __name__ == "__main__":

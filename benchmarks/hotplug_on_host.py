@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What benchmarks/hotplug.py measures on a host of the lab. Each part prints one line of JSON."""
+"""The parts of benchmarks/hotplug.py that run on a host of the lab. Each prints one line of JSON."""
 
 from __future__ import annotations
 
@@ -23,51 +23,52 @@ NOTE = Path("/run/nut-hotplug.quiet")
 POLICY = Path("/etc/nut/hotplug.json")
 CONF = Path("/etc/nut/ups.conf")
 BUS = Path("/run/usb/bus/sys/bus/usb/devices")
-# The lab's small scripts, which show the emulated bus to each program, cost more than the programs: so without them.
-ASIDE = "/usr/lib/lab-usb"
+# The lab wraps these programs in scripts that show them the emulated bus. The scripts would cost more than the programs.
+UNWRAPPED = "/usr/lib/lab-usb"
 ON_THE_BUS = {**os.environ, "LD_PRELOAD": "libumockdev-preload.so.0", "UMOCKDEV_DIR": "/run/usb/bus"}
-SEED = [
+POLLING_SCRIPT = [
     "sh",
     "-c",
-    f"{ASIDE}/nut-scanner -U 2>/dev/null; {ASIDE}/lsusb | grep -E '(051d|0764|0463|09ae|06da|3746:ffff|UPS)' | sort",
+    f"{UNWRAPPED}/nut-scanner -U 2>/dev/null; {UNWRAPPED}/lsusb | grep -E '(051d|0764|0463|09ae|06da|3746:ffff|UPS)' | sort",
 ]
 ROUNDS = 40
 SECTION = '\n[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n'
 
 
-def cpu(command: list[str], environment: dict[str, str] | None = None) -> float:
-    """Return what a command and its children cost: milliseconds of CPU."""
+def measure_cpu(command: list[str], environment: dict[str, str] | None = None) -> float:
+    """Return the milliseconds of CPU time that a command and its children take."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=False, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000
 
 
-def full() -> float:
-    """Return what a run costs that looks at all."""
+def measure_full_run() -> float:
+    """Return the milliseconds of CPU time of a run that examines every device."""
     NOTE.unlink(missing_ok=True)
-    return cpu(AGENT)
+    return measure_cpu(AGENT)
 
 
-def settled() -> None:
+def settle_agent() -> None:
     """Run the agent until it has nothing to do."""
     for _run in range(5):
         subprocess.run(AGENT, check=False)
         if NOTE.exists():
             return
-    sys.exit("the agent finds something to do at each run; see nut-hotplug plan")
+    sys.exit("nut-hotplug has something to do on every run; see `nut-hotplug plan`")
 
 
-def quiet() -> dict[str, object]:
-    """Measure the run that finds nothing to do beside the seed's pipeline, in turn on the same bus."""
-    settled()
-    runs = [(cpu(AGENT), cpu(SEED, ON_THE_BUS)) for _round in range(ROUNDS)]
-    agent, seed = (statistics.median(column) for column in zip(*runs))
-    return {"agent": agent, "seed": seed, "full": statistics.median(full() for _round in range(5))}
+def compare_quiet_run() -> dict[str, object]:
+    """Measure a run with nothing to do and the polling script, in turn on the same bus."""
+    settle_agent()
+    runs = [(measure_cpu(AGENT), measure_cpu(POLLING_SCRIPT, ON_THE_BUS)) for _round in range(ROUNDS)]
+    agent, polling = (statistics.median(column) for column in zip(*runs))
+    full = statistics.median(measure_full_run() for _round in range(5))
+    return {"agent": agent, "polling": polling, "full": full}
 
 
-def tree(root: Path, count: int) -> None:
-    """Make a bus with so many devices, as Linux lays out sysfs: sticks with a storage interface, and no UPS."""
+def make_bus(root: Path, count: int) -> None:
+    """Make a bus with `count` USB sticks and no UPS, laid out like Linux's sysfs."""
     links = root / "bus/usb/devices"
     links.mkdir(parents=True)
     for number in range(count):
@@ -94,29 +95,29 @@ def tree(root: Path, count: int) -> None:
         (links / name).symlink_to(os.path.relpath(folder, links))
 
 
-def sizes() -> dict[str, object]:
-    """Measure both kinds of runs with 1, 10 and 100 devices on the bus."""
+def measure_bus_sizes() -> dict[str, object]:
+    """Measure quiet and full runs with 1, 10 and 100 devices on the bus."""
     before = POLICY.read_text()
     costs: dict[str, object] = {}
     try:
         for count in (1, 10, 100):
             root = Path(f"/run/hotplug-benchmark-{count}")
             shutil.rmtree(root, ignore_errors=True)
-            tree(root, count)
+            make_bus(root, count)
             POLICY.write_text(json.dumps({**json.loads(before), "sysfs": str(root)}))
-            settled()
-            quick = [cpu(AGENT) for _round in range(ROUNDS)]
-            whole = [full() for _round in range(9)]
-            costs[str(count)] = {"quiet": statistics.median(quick), "full": statistics.median(whole)}
+            settle_agent()
+            quiet = [measure_cpu(AGENT) for _round in range(ROUNDS)]
+            full = [measure_full_run() for _round in range(9)]
+            costs[str(count)] = {"quiet": statistics.median(quiet), "full": statistics.median(full)}
             shutil.rmtree(root)
     finally:
         POLICY.write_text(before)
-        settled()
+        settle_agent()
     return costs
 
 
-def status() -> str:
-    """Ask upsd for the status of the UPS."""
+def read_status() -> str:
+    """Return upsd's answer about the status of the UPS, or the error."""
     try:
         with socket.create_connection(("127.0.0.1", 3493), timeout=2) as upsd:
             upsd.sendall(b"GET VAR ups ups.status\n")
@@ -125,13 +126,13 @@ def status() -> str:
         return str(error)
 
 
-def devices() -> set[str]:
-    """Name what is on the bus."""
+def list_devices() -> set[str]:
+    """Return the names of the devices on the bus."""
     return {path.name for path in BUS.iterdir() if not path.name.startswith("usb") and ":" not in path.name}
 
 
-def prepare(conf: str) -> None:
-    """Leave the host with this ups.conf, and no driver."""
+def prepare_host(conf: str) -> None:
+    """Write this ups.conf, and leave no driver running."""
     CONF.write_text(conf)
     for command in (
         ["systemctl", "stop", "nut-hotplug.timer", "nut-driver@ups.service"],
@@ -143,30 +144,30 @@ def prepare(conf: str) -> None:
         subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def plug(how: str) -> dict[str, object]:
-    """Wait for a UPS to be plugged in, start the agent or the driver at once, and time until upsd says that it is on mains.
+def time_plugging(how: str) -> dict[str, object]:
+    """Wait for a UPS, start the agent or the driver at once, and time until upsd reports OL.
 
-    how: "hand": the driver alone. "known": the agent, on a host whose ups.conf has the UPS, and whose driver looks for it in
-    vain. "new": the agent, on a host that has had no UPS.
+    how: "hand" runs the driver alone; "known" runs the agent on a host that has the UPS in ups.conf and whose driver has
+    failed to find it; "new" runs the agent on a host without a UPS in ups.conf.
     """
     header = "".join(f"{line}\n" for line in CONF.read_text().split("\n[")[0].splitlines() if line)
     Path("/var/lib/nut-hotplug/state.json").unlink(missing_ok=True)
-    prepare(header if how == "new" else header + SECTION)
+    prepare_host(header if how == "new" else header + SECTION)
     if how == "known":
         subprocess.run(["systemctl", "start", "--no-block", "nut-driver@ups.service"], check=False)
-        time.sleep(20)  # until it has given up for the first time
+        time.sleep(20)  # until the driver has given up for the first time
     if how != "hand":
-        settled()
+        settle_agent()
     driver = next(path for path in ("/usr/lib/nut/usbhid-ups", "/lib/nut/usbhid-ups") if Path(path).exists())
     print("ready", flush=True)
-    while not devices():
+    while not list_devices():
         time.sleep(0.005)
     begin = time.monotonic()
     command = AGENT if how != "hand" else [driver, "-a", "ups"]
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while '"OL' not in (last := status()):
+    while '"OL' not in (answer := read_status()):
         if time.monotonic() > begin + 60:
-            sys.exit(f"the UPS is not served after a minute: {last}")
+            sys.exit(f"upsd does not serve the UPS after a minute: {answer}")
         time.sleep(0.01)
     took = time.monotonic() - begin
     started.wait()
@@ -176,10 +177,10 @@ def plug(how: str) -> dict[str, object]:
     return {"seconds": took}
 
 
-def enumerator() -> dict[str, object]:
-    """Time NUT's own script that makes the unit of a new section, of which nut-hotplug waits for the end."""
+def time_enumerator() -> dict[str, object]:
+    """Time the script of NUT that creates the unit of a new section. nut-hotplug waits for it to end."""
     header = "".join(f"{line}\n" for line in CONF.read_text().split("\n[")[0].splitlines() if line)
-    prepare(header)
+    prepare_host(header)
     CONF.write_text(header + SECTION)
     begin = time.monotonic()
     subprocess.run(["systemctl", "start", "nut-driver-enumerator.service"], check=False)
@@ -187,6 +188,6 @@ def enumerator() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    PARTS = {"quiet": quiet, "sizes": sizes, "enumerator": enumerator}
+    PARTS = {"quiet": compare_quiet_run, "sizes": measure_bus_sizes, "enumerator": time_enumerator}
     part = sys.argv[1]
-    print(json.dumps(PARTS[part]() if part in PARTS else plug(part)))
+    print(json.dumps(PARTS[part]() if part in PARTS else time_plugging(part)))

@@ -3,9 +3,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How long a run of `make pve tags=ups` takes that changes nothing, beside ten small tasks on the same host.
+"""Time a run of `make pve tags=ups` that changes nothing, and compare with ten small tasks on the same host.
 
-Aims, on two cores: one site of the lab at most 20 s, the primary alone at most 8 s. The lab is started and deployed first.
+Targets, on two cores: at most 20 s for one site of the lab, 8 s for the primary alone. The lab is started and deployed to first.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ ROWS = {
 }
 
 
-def seconds(command: list[str]) -> float:
-    """Time a command. Ends the benchmark if it fails, or if it changed anything."""
+def time_command(command: list[str]) -> float:
+    """Return the seconds that a command takes. Exit if it fails or changes anything."""
     begin = time.monotonic()
     done = subprocess.run(command, check=False, cwd=CHECKOUT, text=True, capture_output=True)
     took = time.monotonic() - begin
     if done.returncode or "changed=0" not in done.stdout:
-        sys.exit(f"{' '.join(command)} did not run without a change:\n{done.stdout}{done.stderr}")
+        sys.exit(f"{' '.join(command)} failed or changed something:\n{done.stdout}{done.stderr}")
     return took
 
 
@@ -40,11 +40,11 @@ def main() -> None:
     """Print the table."""
     subprocess.run(["make", "lab", "sites=pve8"], check=True, cwd=CHECKOUT)
     subprocess.run([*ROWS["one site, three hosts"][0]], check=True, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
-    best = {name: min(seconds(command) for _round in range(ROUNDS)) for name, (command, _aim) in ROWS.items()}
-    print(f"{'what':<24} {'best of ' + str(ROUNDS):>10} {'aim':>6} {'to ten tasks':>13}")
+    best = {name: min(time_command(command) for _round in range(ROUNDS)) for name, (command, _target) in ROWS.items()}
+    print(f"{'run':<24} {'best of ' + str(ROUNDS):>10} {'target':>6} {'x ten tasks':>13}")
     for name, took in best.items():
-        aim = ROWS[name][1]
-        print(f"{name:<24} {took:8.1f} s {f'{aim} s' if aim else '':>6} {took / best['ten small tasks']:13.2f}")
+        target = ROWS[name][1]
+        print(f"{name:<24} {took:8.1f} s {f'{target} s' if target else '':>6} {took / best['ten small tasks']:13.2f}")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,15 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How long it takes from a low battery until all are down, beside the ideal: the slowest path of the plan.
+"""Time a shutdown from the low battery until every machine is down, and compare with the ideal: the slowest path of the plan.
 
     benchmarks/shutdown.py [SECONDS]...     (how long TrueNAS takes; default: 20 60)
 
-On the lab, one of its own called bench unless LAB names another; it is started and deployed first. The ideal waits for nobody's
-looks and keeps no margin: upsd says LB, upsmon looks, TrueNAS looks, waits for its FINALDELAY and goes down, and Proxmox goes in
-the moment in which it is down. Looks count with half of their interval; how long TrueNAS and Proxmox take to go down is measured.
+The benchmark starts a lab called bench (or the one that LAB names) and deploys to it. The ideal has no margins: upsd reports
+LB, upsmon polls, TrueNAS polls, waits for its FINALDELAY and goes down, and Proxmox goes down the moment TrueNAS is down.
+A poll counts as half of its interval; how long TrueNAS and Proxmox take to go down is measured.
 
-Aim: at most 1.25 times the ideal.
+Target: at most 1.25 times the ideal.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ from homelab import Lab, outage
 
 SITES = {"pve8": "truenas", "pve9": "truenas9"}
 SECONDS = (20, 60)
-# halves of what the lab's hosts have: pollinterval 2, POLLFREQALERT 5 of the primary, and of TrueNAS, whose FINALDELAY is 5
-LOOKS = 2 / 2 + 5 / 2 + 5 / 2
-FINALDELAY = 5
+# half of each interval in the lab: pollinterval 2, POLLFREQALERT 5 on the primary and on TrueNAS
+POLLING = 2 / 2 + 5 / 2 + 5 / 2
+FINALDELAY = 5  # of TrueNAS
 
 
-def measure(lab: Lab, site: str, seconds: int) -> tuple[float, float]:
-    """Have a power cut. Returns the seconds until all were down, and the ideal. Ends the benchmark if the order was wrong."""
+def measure_shutdown(lab: Lab, site: str, seconds: int) -> tuple[float, float]:
+    """Cut the power of a site whose TrueNAS takes `seconds` to go down.
+
+    Return the seconds until every machine was down, and the ideal. Exit if the machines went down in the wrong order.
+    """
     lab.up([site])
     nas = SITES[site]
     subprocess.run(["lab/lab", "ssh", nas, f"echo {seconds} > /etc/lab/shutdown-seconds"], check=True, cwd=CHECKOUT)
@@ -43,7 +46,7 @@ def measure(lab: Lab, site: str, seconds: int) -> tuple[float, float]:
     if wrong:
         sys.exit(f"{site}: {'; '.join(wrong)}")
     took = {name: fall.down - fall.began for name, fall in falls.items() if fall.down and fall.began}
-    return max(fall.down or 0 for fall in falls.values()), LOOKS + FINALDELAY + took[nas] + took[site]
+    return max(fall.down or 0 for fall in falls.values()), POLLING + FINALDELAY + took[nas] + took[site]
 
 
 def main() -> None:
@@ -53,10 +56,10 @@ def main() -> None:
     lab.up(SITES)
     deploy = ["make", "pve", "tags=ups", "inventory=inventories/lab"]
     subprocess.run(deploy, check=True, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
-    print(f"{'site':<6} {'TrueNAS takes':>13} {'all down':>10} {'ideal':>8} {'ratio':>6}   aim 1.25")
+    print(f"{'site':<6} {'TrueNAS takes':>13} {'all down':>10} {'ideal':>8} {'ratio':>6}   target 1.25")
     for seconds in map(int, sys.argv[1:] or SECONDS):
         for site in SITES:
-            all_down, ideal = measure(lab, site, seconds)
+            all_down, ideal = measure_shutdown(lab, site, seconds)
             print(f"{site:<6} {seconds:11} s {all_down:8.1f} s {ideal:6.1f} s {all_down / ideal:6.2f}", flush=True)
     lab.down()
 

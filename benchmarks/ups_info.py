@@ -3,15 +3,15 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How long ups_info takes with a server of many UPSes, on each release of NUT that the lab has.
+"""Time the module ups_info with a server of many UPSes, on each release of NUT in the lab.
 
     benchmarks/ups_info.py [UPSES]      (default: 500)
 
-A container with upsd and so many dummy-ups, each with the variables of a common line-interactive UPS. The module runs as Ansible runs it on
-a host, as a program of its own, in this machine's network. For comparison, in the same run: upsc, which is NUT's own, a call for each UPS;
-and the bytes alone, asked for and thrown away, which is what upsd itself needs.
+A container runs upsd and one dummy-ups per UPS, each with the variables of a common line-interactive UPS. The module runs in this
+machine's network as a separate program, as Ansible runs it on a host. For comparison, in the same run: NUT's upsc, called once
+per UPS; and the raw bytes, requested and discarded, which is the time that upsd itself needs.
 
-Aim: the module takes less than 2 s.
+Target: the module takes less than 2 s.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from homelab.podman import PODMAN, limits, podman
 
 DEBIANS = ("bookworm", "trixie")
 ROUNDS = 3
-MOST = 2.0
-SOME = 20  # UPSes that are enough for upsc, a minute for 500
+TARGET = 2.0  # seconds
+UPSC_SAMPLE = 20  # UPSes to time upsc with; all 500 would take a minute
 VALUES = """ups.status: OL CHRG
 battery.charge: 100
 battery.charge.low: 10
@@ -81,23 +81,24 @@ exec /lib/nut/upsd -F >/run/many/log 2>&1
 """
 
 
-def free_port() -> int:
+def find_free_port() -> int:
+    """Return a TCP port that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
-def best(do: Callable[[], object]) -> float:
-    """Return the seconds of the best of some rounds: what is measured is not how busy the machine is."""
-    took = []
+def time_best(action: Callable[[], object]) -> float:
+    """Return the seconds of the time_best of several rounds, because a busy machine only ever adds time."""
+    times = []
     for _round in range(ROUNDS):
         begin = time.monotonic()
-        do()
-        took.append(time.monotonic() - begin)
-    return min(took)
+        action()
+        times.append(time.monotonic() - begin)
+    return min(times)
 
 
-def module(port: int, **options: object) -> dict[str, object]:
-    """Run the module, as Ansible does. Returns its result."""
+def run_module(port: int, **options: object) -> dict[str, object]:
+    """Run the module as Ansible does and return its result."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as arguments:
         given = {"host": "127.0.0.1", "port": port, "timeout": 60, "_ansible_remote_tmp": "/tmp", **options}  # noqa: S108
         json.dump({"ANSIBLE_MODULE_ARGS": given}, arguments)
@@ -111,8 +112,8 @@ def module(port: int, **options: object) -> dict[str, object]:
     return result
 
 
-def bytes_alone(port: int, names: list[str]) -> None:
-    """Ask what the module asks, and look at nothing that comes."""
+def request_raw_bytes(port: int, names: list[str]) -> None:
+    """Send the module's requests and discard the answers."""
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
         for name in names:
             for question, end in (
@@ -127,14 +128,15 @@ def bytes_alone(port: int, names: list[str]) -> None:
                     answer += connection.recv(65536)
 
 
-def by_upsc(container: str, port: int, names: list[str]) -> None:
-    each = f'for name in {" ".join(names)}; do upsc "$name@127.0.0.1:{port}" >/dev/null 2>&1; done'
-    podman("exec", container, "sh", "-c", each)
+def run_upsc(container: str, port: int, names: list[str]) -> None:
+    """Run upsc in the container, once per UPS."""
+    loop = f'for name in {" ".join(names)}; do upsc "$name@127.0.0.1:{port}" >/dev/null 2>&1; done'
+    podman("exec", container, "sh", "-c", loop)
 
 
-def measure(debian: str, count: int) -> bool:
-    """Print a release's table. Says whether the aim is met."""
-    container, port = Lab(os.environ.get("LAB", "bench")).container(f"many-{debian}"), free_port()
+def measure_release(debian: str, count: int) -> bool:
+    """Start `count` UPSes on a release of Debian and print its table. Return whether it meets the target."""
+    container, port = Lab(os.environ.get("LAB", "bench")).container(f"many-{debian}"), find_free_port()
     podman("rm", "--force", "--ignore", "--time", "0", container)
     names = [f"u{number}" for number in range(1, count + 1)]
     with tempfile.TemporaryDirectory() as folder:
@@ -152,50 +154,56 @@ def measure(debian: str, count: int) -> bool:
         command = [*PODMAN, "run", *options, image("nut", debian), "bash", "/in/start", str(count)]
         with subprocess.Popen(command) as running:
             try:
-                return table(debian, container, port, names)
+                return print_table(debian, container, port, names)
             finally:
                 # so many processes take a while to end
                 podman("rm", "--force", "--ignore", "--time", "30", container, check=False)
                 running.wait(60)
 
 
-def table(debian: str, container: str, port: int, names: list[str]) -> bool:
-    wait = time.monotonic() + 120
+def wait_for_upsd(debian: str, port: int) -> None:
+    """Wait until upsd listens. Exit if it does not within two minutes."""
+    deadline = time.monotonic() + 120
     while True:
-        with socket.socket() as tried:
-            if tried.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        if time.monotonic() > wait:
-            sys.exit(f"{debian}: upsd does not listen")
+        with socket.socket() as attempt:
+            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if time.monotonic() > deadline:
+            sys.exit(f"{debian}: upsd does not listen on port {port}")
         time.sleep(0.5)
-    seen = module(port, wait=60)
-    upses = seen["upses"]
-    if not isinstance(upses, list) or not seen["ok"] or len(upses) != len(names):
-        sys.exit(f"{debian}: {seen['msg']}")
-    floor = best(lambda: bytes_alone(port, names))
-    default = best(lambda: module(port))
-    status = best(lambda: module(port, gather=["clients"]))
-    everything = best(lambda: module(port, gather=["variables", "clients", "commands", "writable"]))
-    one = best(lambda: module(port, ups=[names[0]]))
-    some = names[:SOME]
-    upsc = best(lambda: by_upsc(container, port, some)) * len(names) / len(some)
-    print(f"\n{debian}: {len(names)} UPSes, {sum(len(one['variables']) for one in upses)} variables")
-    for words, seconds in (
-        ("ups_info, as it is by default (below 2 s)", default),
+
+
+def print_table(debian: str, container: str, port: int, names: list[str]) -> bool:
+    """Print a release's table. Return whether the module meets the target."""
+    wait_for_upsd(debian, port)
+    result = run_module(port, wait=60)
+    upses = result["upses"]
+    if not isinstance(upses, list) or not result["ok"] or len(upses) != len(names):
+        sys.exit(f"{debian}: {result['msg']}")
+    floor = time_best(lambda: request_raw_bytes(port, names))
+    default = time_best(lambda: run_module(port))
+    status = time_best(lambda: run_module(port, gather=["clients"]))
+    everything = time_best(lambda: run_module(port, gather=["variables", "clients", "commands", "writable"]))
+    single = time_best(lambda: run_module(port, ups=[names[0]]))
+    sample = names[:UPSC_SAMPLE]
+    upsc = time_best(lambda: run_upsc(container, port, sample)) * len(names) / len(sample)
+    print(f"\n{debian}: {len(names)} UPSes, {sum(len(ups['variables']) for ups in upses)} variables")
+    for label, seconds in (
+        (f"ups_info with its defaults (below {TARGET:g} s)", default),
         ("ups_info, status and clients", status),
-        ("ups_info, all that can be gathered", everything),
-        ("ups_info, one UPS only", one),
-        (f"upsc, a call for each UPS (by {len(some)} of them)", upsc),
-        ("the bytes alone", floor),
+        ("ups_info, everything that it can gather", everything),
+        ("ups_info, one UPS only", single),
+        (f"upsc, once per UPS (estimated from {len(sample)})", upsc),
+        ("the raw bytes", floor),
     ):
-        print(f"  {words:<44} {seconds:8.2f} s   {seconds / default:6.2f} of the first line")
-    return default < MOST
+        print(f"  {label:<44} {seconds:8.2f} s   {seconds / default:6.2f} x the first line")
+    return default < TARGET
 
 
 def main() -> None:
-    """Print a table for each release. Exits with 1 if the aim is missed."""
+    """Print a table for each release. Exit with 1 if the target is missed."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 500
-    met = [measure(debian, count) for debian in DEBIANS]
+    met = [measure_release(debian, count) for debian in DEBIANS]
     sys.exit(0 if all(met) else 1)
 
 

@@ -39,13 +39,13 @@ INTRODUCTION = f"""\
 
 <!-- Written by `make docs` from plugins/module_utils/_nut/conf/directives.py. -->
 
-All directives that can be set, by NUT's own names. What they do is in NUT's manual; how to set them is in
-[settings.md](settings.md). "Since" is the first release that knows a directive; without one, all from
-{".".join(map(str, OLDEST))} on do. If the NUT of a host is older, the directive is left out with a warning; with a "!" it is
+All the directives that you can set, by NUT's own names. NUT's manual describes what they do; how to set them is in
+[settings.md](settings.md). "Since" is the first release that has a directive; if empty, every release from
+{".".join(map(str, OLDEST))} on has it. If the NUT of a host is older, the directive is left out with a warning; with a "!" it is
 refused, because leaving it out would be unsafe. The tables were compared with NUT up to {".".join(map(str, NEWEST))}.
 """
 
-# kind -> how a user gives it, where that differs from what stands in NUT's file
+# kind -> how a user writes it, where that differs from NUT's file
 IN_YAML: Mapping[str, str] = {
     **dict.fromkeys((*TRUTHS, "present"), "true or false"),
     "flag": "true, or false to leave it out",
@@ -62,12 +62,12 @@ IN_YAML: Mapping[str, str] = {
 
 
 def spell_release(release: Release) -> str:
-    """Write a release, and nothing if every supported NUT has it."""
+    """Return a release as text, or "" if every supported NUT has it."""
     return ".".join(map(str, release)) if release > OLDEST else ""
 
 
 def spell_kind(name: str, directive: Directive) -> str:
-    """Write what the value of a directive is."""
+    """Return the description of a directive's value."""
     if name in settings.LISTS:
         return f"made of `nut_server_{settings.LISTS[name]}`"
     kind = directive.kind
@@ -76,7 +76,7 @@ def spell_kind(name: str, directive: Directive) -> str:
 
 
 def list_rows(table: Mapping[str, Directive], title: str = "directive") -> Iterator[str]:
-    """Yield a table of directives, without those that are refused everywhere."""
+    """Yield the lines of a table of directives, without those that every NUT refuses."""
     yield f"| {title} | since | value |"
     yield "|---|---|---|"
     for name, directive in table.items():
@@ -86,7 +86,7 @@ def list_rows(table: Mapping[str, Directive], title: str = "directive") -> Itera
 
 
 def list_refused(table: Mapping[str, Directive]) -> Iterator[str]:
-    """Yield what is refused everywhere, with the reason."""
+    """Yield the lines of the list of directives that are always refused, with the reasons."""
     refused = {name: directive.never for name, directive in table.items() if directive.never}
     if refused:
         yield ""

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Stands in for get-pip.py: pip comes from ensurepip, and the version that is asked for from the package index."""
+"""Replace get-pip.py: install pip by ensurepip, then the requested version from the package index."""
 
 import subprocess
 import sys

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Write the table of variables in the README of each role, from its argument_specs: `make docs`."""
+"""Write the table of variables in each role's README from its argument_specs: `make docs`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BEGIN = "<!-- Written by `make docs` from meta/argument_specs.yml. -->\n"
 
 
 def plain_text(markup: str) -> str:
-    """Return the first sentence of a description, with Ansible's markup as Markdown."""
+    """Return the first sentence of a description, with Ansible's markup turned into Markdown."""
     text = re.sub(r"[ACEIVO]\(([^()]*)\)", r"`\1`", " ".join(markup.split()))
     text = re.sub(r"[MP]\(([^()#]*)(#\w+)?\)", r"`\1`", text)
     text = re.sub(r"L\(([^(),]*), ?([^()]*)\)", r"[\1](\2)", text)
@@ -26,7 +26,7 @@ def plain_text(markup: str) -> str:
 
 
 def show_default(option: dict[str, Any]) -> str:
-    """Return what stands in the column of defaults."""
+    """Return the text of the column `default`."""
     if option.get("required"):
         return "(required)"
     default = option.get("default")
@@ -36,17 +36,17 @@ def show_default(option: dict[str, Any]) -> str:
 
 
 def render_page(page: Path) -> str:
-    """Return a README with its table renewed."""
+    """Return the text of a README with an up-to-date table."""
     specs = yaml.safe_load((page.parent / "meta" / "argument_specs.yml").read_text())
     options = specs["argument_specs"]["main"]["options"]
-    rows = ["| variable | default | what it is |", "|---|---|---|"]
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, option in options.items():
         description = option["description"]
         first = description if isinstance(description, str) else description[0]
         rows.append(f"| `{name}` | {show_default(option)} | {plain_text(first)} |")
     head, marker, _old = page.read_text().partition(BEGIN)
     if not marker:
-        raise SystemExit(f"{page} has no line {BEGIN.strip()!r}, under which the table would go")
+        raise SystemExit(f"{page} has no line {BEGIN.strip()!r} to put the table under")
     return head + BEGIN + "\n" + "\n".join(rows) + "\n"
 
 

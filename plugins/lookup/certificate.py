@@ -131,12 +131,12 @@ class LookupModule(LookupBase):
         self.set_options(var_options=variables, direct=kwargs)
         try:
             return [self._of(str(host), self.get_option("part"), variables or {}) for host in terms]
-        except (inventory.SiteError, files.WriteError, OSError, ValueError) as error:
+        except (inventory.InventoryError, files.WriteError, OSError, ValueError) as error:
             raise AnsibleError(str(error)) from error
 
     def _of(self, host: str, part: str, variables: dict[str, Any]) -> Any:
         own = variables["hostvars"][host]
-        name = inventory.address(host, own).strip("[]")
+        name = inventory.find_primary_address(host, own).strip("[]")
         if part == "name":
             return name
         now = datetime.now(timezone.utc)
@@ -190,7 +190,7 @@ def _settings(own: Any) -> dict[str, Any]:
 
 def _folder_of(host: str, own: Any) -> Path:
     folder = own.get("nut_tls_directory") or (
-        own.get("inventory_dir") and f"{own['inventory_dir']}/{inventory.KEPT}/tls"
+        own.get("inventory_dir") and f"{own['inventory_dir']}/{inventory.SECRETS_FOLDER}/tls"
     )
     if not folder:
         raise AnsibleError(

@@ -137,7 +137,7 @@ class LookupModule(LookupBase):
             raise AnsibleError(
                 f"{host}: no directory beside the inventory can keep its password: set {name}, or nut_password_directory"
             )
-        path = kept.file_in(Path(given) if given else Path(beside, inventory.KEPT, "passwords"), host)
+        path = kept.file_in(Path(given) if given else Path(beside, inventory.SECRETS_FOLDER, "passwords"), host)
         # where 0.1.0 kept it, Ansible takes it for the name of a host
         old = Path(beside or "", "passwords", host)
         if given or path.exists() or not old.is_file():

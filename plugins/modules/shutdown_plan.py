@@ -495,7 +495,7 @@ msg:
 from dataclasses import fields
 from typing import Any
 
-from ansible_collections.homelab.nut.plugins.module_utils._command import runner
+from ansible_collections.homelab.nut.plugins.module_utils._command import make_runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsd import PORT
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.errors import UpsdFailure
@@ -539,7 +539,7 @@ def build_spec() -> dict[str, Any]:
 def main() -> None:
     module = Module(argument_spec=build_spec(), supports_check_mode=True)
     try:
-        plan, is_asked = observe.plan_for_host(module.params, runner(module))
+        plan, is_asked = observe.plan_for_host(module.params, make_runner(module))
     except (model.PlanError, UpsdFailure, GuestsError) as error:
         module.fail_json(msg=str(error))
     kept = data.plan_to_dict(plan)

@@ -29,7 +29,7 @@ def make_folder(path: Path) -> None:
         with contextlib.suppress(FileExistsError):
             if not folder.exists():
                 folder.mkdir(mode=FOLDER_MODE)
-        if inventory.KEPT in folder.parts:
+        if inventory.SECRETS_FOLDER in folder.parts:
             _close_to_others(folder)
 
 

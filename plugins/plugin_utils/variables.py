@@ -82,19 +82,32 @@ def _key_problems(path: str, value: Any, options: Specs) -> Iterator[str]:
 
 
 def _suggest_variable(name: str) -> str:
-    """Return the role's nearest variable, key of a variable that is a dictionary, or directive of NUT's, as a question."""
+    """Return a question with the role's nearest variable, key of a variable that is a dictionary, or NUT directive."""
     role = next(prefix for prefix in list_prefixes() if name.startswith(prefix))
-    candidates = settings.places_of_directives(role.rstrip("_"))
+    places = settings.places_of_directives(role.rstrip("_"))
     for variable, spec in read_specs().items():
         prefix, _underscore, suffix = variable.partition(role)
         if not prefix:
-            candidates[suffix] = variable
+            places[suffix] = variable
             if spec["type"] == "dict":
-                candidates.update({f"{suffix}_{key}": f"{variable}.{key}" for key in spec.get("options", ())})
-    near = difflib.get_close_matches(name.removeprefix(role), candidates, 1)
+                places.update({f"{suffix}_{key}": f"{variable}.{key}" for key in spec.get("options", ())})
+    near = _find_nearest(name.removeprefix(role), places)
     if near:
-        return f"Did you mean {candidates[near[0]]}?"
+        return f"Did you mean {near}?"
     return f"`ansible-doc -t role homelab.nut.{role.rstrip('_')}` lists them."
+
+
+def _find_nearest(name: str, places: Mapping[str, str]) -> str:
+    """Return the place with this name, else one whose name has all its words and more, else one spelled alike; "" if none.
+
+    Of several with more words, a variable is preferred to a key of a dictionary, and a short name to a long one.
+    """
+    words = set(name.split("_"))
+    longer = [key for key in places if words < set(key.split("_"))]
+    if name not in places and longer:
+        return places[min(longer, key=lambda key: ("." in places[key], len(key)))]
+    alike = difflib.get_close_matches(name, places, 1)
+    return places[alike[0]] if alike else ""
 
 
 def _join_hosts(hosts: list[str]) -> str:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What `make build` packs: all that the collection needs, and nothing else that lies in the checkout."""
+"""`make build` packs what the collection needs and no other file of the checkout."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-# What a user of the collection needs, and who reads about it. Fragments are for the changelog of the next release.
+# What users of the collection need or read. Changelog fragments are for the next release.
 SHIPPED = ("changelogs", "docs", "meta", "playbooks", "plugins", "roles")
 SHIPPED_FILES = {"CHANGELOG.md", "COPYING", "README.md", "SECURITY.md", "requirements.txt"}
 NOT_SHIPPED = "changelogs/fragments/"
-# ansible-galaxy adds these itself
+# ansible-run_ansible_program adds these itself
 MADE = {"FILES.json", "MANIFEST.json"}
 
 SECRET = "correct horse battery staple"
@@ -45,7 +45,7 @@ PLANTED = (
     "docs/passwords.txt",
     "docs/truenas.md.orig",
     "files/api_key",
-    "galaxy.token",
+    "run_ansible_program.token",
     "group_vars/all.yml",
     "homelab/.homelab-nut/tls/ca.key",
     "homelab/group_vars/all.yml",
@@ -92,19 +92,19 @@ PLANTED = (
 )
 
 
-def tracked() -> set[str]:
-    """Return the files of the checkout that git knows and that are there."""
+def list_tracked_files() -> set[str]:
+    """Return the files of the checkout that are in git and exist."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, check=True, capture_output=True, text=True)
     return {name for name in listed.stdout.split("\0") if name and (CHECKOUT / name).exists()}
 
 
 def is_shipped(name: str) -> bool:
-    """Return whether a file that git knows belongs to the collection as users get it."""
+    """Return whether a file belongs to the collection that users install."""
     return name in SHIPPED_FILES or (name.startswith(tuple(f"{top}/" for top in SHIPPED)) and NOT_SHIPPED not in name)
 
 
-def galaxy(*arguments: object, home: Path) -> str:
-    """Run a program of Ansible's whose collections are those in HOME, and return what it printed."""
+def run_ansible_program(*arguments: object, home: Path) -> str:
+    """Run a program of Ansible's that sees only the collections in `home`. Return its output."""
     config = home / "ansible.cfg"
     config.write_text(f"[defaults]\ncollections_path = {home}\nnocolor = true\n")
     environment = {**os.environ, "HOME": str(home), "ANSIBLE_CONFIG": str(config)}
@@ -123,14 +123,14 @@ def galaxy(*arguments: object, home: Path) -> str:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the checkout with secrets in odd places, and links to one outside of it."""
+    """Return a copy of the checkout with secrets in odd places and links to a secret outside."""
     root = tmp_path_factory.mktemp("checkout")
-    for name in tracked():
+    for name in list_tracked_files():
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(CHECKOUT / name, target, follow_symlinks=False)
     for name in PLANTED:
-        assert name not in tracked()
+        assert name not in list_tracked_files()
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(SECRET)
@@ -144,13 +144,15 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the collection that is built from that copy."""
+    """Return the path of the collection built from that copy."""
     output = tmp_path_factory.mktemp("built")
-    galaxy("ansible-galaxy", "collection", "build", checkout, "--output-path", output, home=output)
+    run_ansible_program(
+        "ansible-run_ansible_program", "collection", "build", checkout, "--output-path", output, home=output
+    )
     return next(output.glob("homelab-nut-*.tar.gz"))
 
 
-def test_nothing_that_lies_about_is_packed(built: Path) -> None:
+def test_stray_files_are_not_packed(built: Path) -> None:
     with tarfile.open(built) as tar:
         names = {member.name for member in tar if not member.isdir()}
         links = [member.name for member in tar if not member.isdir() and not member.isreg()]
@@ -161,26 +163,30 @@ def test_nothing_that_lies_about_is_packed(built: Path) -> None:
         ]
     assert leaks == []
     assert links == []
-    assert names - tracked() - MADE == set()
+    assert names - list_tracked_files() - MADE == set()
 
 
-def test_all_that_is_needed_is_packed(built: Path) -> None:
-    """A file that is missing here is to be named in galaxy.yml."""
+def test_needed_files_are_packed(built: Path) -> None:
+    """A file that is missing here is to be named in run_ansible_program.yml."""
     with tarfile.open(built) as tar:
         names = {member.name for member in tar if member.isreg()}
-    assert {name for name in tracked() if is_shipped(name)} ^ (names - MADE) == set()
+    assert {name for name in list_tracked_files() if is_shipped(name)} ^ (names - MADE) == set()
 
 
-def test_what_is_built_can_be_installed(built: Path, tmp_path: Path) -> None:
-    galaxy("ansible-galaxy", "collection", "install", "--offline", built, "-p", tmp_path, home=tmp_path)
-    listed = json.loads(galaxy("ansible-doc", "--list", "--json", "homelab.nut", home=tmp_path))
+def test_built_collection_can_be_installed(built: Path, tmp_path: Path) -> None:
+    run_ansible_program(
+        "ansible-run_ansible_program", "collection", "install", "--offline", built, "-p", tmp_path, home=tmp_path
+    )
+    listed = json.loads(run_ansible_program("ansible-doc", "--list", "--json", "homelab.nut", home=tmp_path))
     modules = {f"homelab.nut.{path.stem}" for path in (CHECKOUT / "plugins/modules").glob("[!_]*.py")}
     assert set(listed) == modules
 
 
-def test_a_checkout_installs_what_is_built(checkout: Path, built: Path, tmp_path: Path) -> None:
-    """`ansible-galaxy collection install DIRECTORY`, and git+https://..., pack by the same list."""
-    galaxy("ansible-galaxy", "collection", "install", "--offline", checkout, "-p", tmp_path, home=tmp_path)
+def test_checkout_installs_the_same_files_as_the_built_collection(checkout: Path, built: Path, tmp_path: Path) -> None:
+    """`ansible-run_ansible_program collection install DIRECTORY`, and git+https://..., pack by the same list."""
+    run_ansible_program(
+        "ansible-run_ansible_program", "collection", "install", "--offline", checkout, "-p", tmp_path, home=tmp_path
+    )
     root = tmp_path / "ansible_collections/homelab/nut"
     with tarfile.open(built) as tar:
         names = {member.name for member in tar if member.isreg()}

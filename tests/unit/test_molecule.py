@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A test run that was interrupted must not poison the next one, and a lab that is not there must not look like one that is well."""
+"""An interrupted test run must not break the next one, and a missing lab must not look like a healthy one."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ PLAYBOOKS = ("pve", "plan", "drill")
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.parent.name)
 def test_each_scenario_begins_and_ends_with_destroy(path: Path) -> None:
-    """Else molecule finds that instances were created by a run that was killed, and skips create."""
+    """Otherwise molecule skips create after a run that was killed."""
     sequence = yaml.safe_load(path.read_text())["scenario"]["test_sequence"]
     assert sequence[0] == sequence[-1] == "destroy"
     assert sequence.index("create") < sequence.index("converge") < sequence.index("verify")
 
 
-def test_there_are_scenarios() -> None:
+def test_scenarios_are_found() -> None:
     assert len(SCENARIOS) >= 9
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
-def test_a_playbook_fails_on_an_inventory_without_a_primary(playbook: str, tmp_path: Path) -> None:
+def test_playbook_fails_on_an_inventory_without_a_primary(playbook: str, tmp_path: Path) -> None:
     inventory = tmp_path / "hosts.ini"
     inventory.write_text("[truenas]\n")
     program = Path(sys.executable).with_name("ansible-playbook")
@@ -50,7 +50,7 @@ def test_a_playbook_fails_on_an_inventory_without_a_primary(playbook: str, tmp_p
     assert f"The inventory {inventory} has no host in the group pve" in done.stdout + done.stderr
 
 
-def test_cases_on_a_lab_that_is_not_up_are_not_called_failed() -> None:
+def test_cases_on_a_lab_that_is_down_exit_with_3() -> None:
     done = subprocess.run(
         [sys.executable, CHECKOUT / "lab/lab", "cases", "--ci", "--no-deploy"],
         capture_output=True,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Mistakes on the command line and in the inventory stop a run before any host is asked; by Ansible itself, and by make."""
+"""Mistakes on the command line and in the inventory stop ansible-playbook and make before they connect to a host."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def write_inventory(root: Path, groups: object) -> None:
     (root / "hosts.yml").write_text(yaml.safe_dump(groups))
 
 
-def stopped_by(root: Path, *arguments: str) -> str:
-    """Return what a run said that stopped in its first play, without a connection to any host."""
+def stop_in_first_play(root: Path, *arguments: str) -> str:
+    """Run a playbook, check that it stops in its first play without connecting to a host, and return its output."""
     done = try_play(root, "-i", "hosts.yml", *arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stdout.count("PLAY [") == 1
@@ -40,7 +40,7 @@ def stopped_by(root: Path, *arguments: str) -> str:
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
 def test_misspelled_variable_of_a_secondary_stops_each_playbook(tmp_path: Path, path: Path) -> None:
     write_inventory(tmp_path, TYPO)
-    assert WANTED in stopped_by(tmp_path, str(path), "--limit", "proxmox")
+    assert WANTED in stop_in_first_play(tmp_path, str(path), "--limit", "proxmox")
 
 
 @pytest.mark.parametrize("role", ["nut_server", "nut_client", "nut_hotplug"])
@@ -48,21 +48,21 @@ def test_misspelled_variable_stops_a_role_used_alone(tmp_path: Path, role: str) 
     write_inventory(tmp_path, TYPO)
     hosts = "truenas" if role == "nut_client" else "pve"
     (tmp_path / "site.yml").write_text(f"- hosts: {hosts}\n  gather_facts: false\n  roles: [homelab.nut.{role}]\n")
-    assert WANTED in stopped_by(tmp_path, "site.yml")
+    assert WANTED in stop_in_first_play(tmp_path, "site.yml")
 
 
-def test_misspelled_variables_of_play_and_command_line_are_all_named_at_once(tmp_path: Path) -> None:
+def test_one_run_names_all_misspelled_variables(tmp_path: Path) -> None:
     write_inventory(tmp_path, TYPO)
     site = "- hosts: pve\n  gather_facts: false\n  vars: {nut_server_lisen: []}\n  roles: [homelab.nut.nut_server]\n"
     (tmp_path / "site.yml").write_text(site)
-    output = stopped_by(tmp_path, "site.yml", "--extra-vars", "nut_hotplug_takover=false")
+    output = stop_in_first_play(tmp_path, "site.yml", "--extra-vars", "nut_hotplug_takover=false")
     for text in (WANTED, "Did you mean nut_server_listen?", "Did you mean nut_hotplug_takeover?"):
         assert text in output
 
 
-def test_inventory_without_a_primary_stops(tmp_path: Path) -> None:
+def test_inventory_without_a_primary_stops_the_run(tmp_path: Path) -> None:
     write_inventory(tmp_path, {"truenas": {"hosts": {"nas": {}}}})
-    assert "has no host in the group pve" in stopped_by(tmp_path, str(CHECKOUT / "playbooks/pve.yml"))
+    assert "has no host in the group pve" in stop_in_first_play(tmp_path, str(CHECKOUT / "playbooks/pve.yml"))
 
 
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
@@ -70,11 +70,22 @@ def test_inventory_without_a_primary_stops(tmp_path: Path) -> None:
 def test_unknown_tag_stops_each_playbook(tmp_path: Path, path: Path, option: str) -> None:
     write_inventory(tmp_path, GROUPS)
     wanted = "It has no tags at all." if path.stem != "pve" else "Its tags are ups and hotplug."
-    assert f"This playbook has no tag upss. {wanted}" in stopped_by(tmp_path, str(path), option, "upss,all")
+    assert f"This playbook has no tag upss. {wanted}" in stop_in_first_play(tmp_path, str(path), option, "upss,all")
+
+
+@pytest.mark.parametrize(
+    "beside", [[], [str(CHECKOUT / "playbooks/pve.yml")]], ids=["site.yml alone", "site.yml and pve.yml"]
+)
+def test_playbook_that_imports_ours_may_have_more_tags(tmp_path: Path, beside: list[str]) -> None:
+    write_inventory(tmp_path, GROUPS)
+    (tmp_path / "site.yml").write_text("- import_playbook: homelab.nut.pve\n")
+    done = try_play(tmp_path, "-i", "hosts.yml", "site.yml", *beside, "--tags", "always,other")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Check the names of all variables" in done.stdout
 
 
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
-def test_tags_that_a_playbook_has_are_those_that_are_let_through(tmp_path: Path, path: Path) -> None:
+def test_each_playbook_accepts_exactly_its_own_tags(tmp_path: Path, path: Path) -> None:
     write_inventory(tmp_path, GROUPS)
     listed = try_play(tmp_path, "-i", "hosts.yml", "--list-tags", str(path)).stdout
     tags = {tag for line in re.findall(r"TASK TAGS: \[(.*)\]", listed) for tag in line.split(", ") if tag}

@@ -78,7 +78,7 @@ class Actor(Observer):
             work.permit_node(node, reason)
         wrong = self._check_sections(look)
         for name, words in wrong.items():
-            work.record_refusal(name, f"NUT does not take what it should become: {words}")
+            work.record_refusal(name, f"NUT rejects the new section: {words}")
         if not wrong:
             if look.has_changes:
                 work.note_intent()
@@ -110,7 +110,7 @@ class Actor(Observer):
             self.say(f"{how} ({since}): {printable(line, 500)}")
             decided.append(HistoryEntry(now, "", how, f"{since}: {line}"))
         for name, until in look.plan.waits.items():
-            self.debug(f"{name}: its driver is given {max(until - look.time, 0):.1f} s to find its UPS by itself")
+            self.debug(f"{name or 'upsd'}: checked again in {max(until - look.time, 0):.1f} s")
         told = replace(memory, remarks_made=look.remarks, deferred=deferred, tries=dict(look.plan.tries))
         return told.with_history(*decided)
 
@@ -126,7 +126,7 @@ class Actor(Observer):
             self.local.hotplug_state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             save_state(self.local.hotplug_state, new)
         except (OSError, base_files.WriteError) as error:
-            self._say_once(f"what was done can't be remembered: {error}")
+            self._say_once(f"can't save the state between runs: {error}")
 
     def _check_sections(self, look: Observation) -> dict[str, str]:
         """Let NUT's own drivers read the sections that change, in a scratch directory.
@@ -145,7 +145,7 @@ class Actor(Observer):
             )
             return {name: "; ".join(said) for name, said in told.items() if said}
         except (OSError, LookupError) as error:
-            return {"": f"it can't be checked: {error}"}
+            return {"": f"can't check it: {error}"}
 
 
 @dataclass
@@ -180,7 +180,7 @@ class _Execution:
         """Note that a section, or ("") all of ups.conf, can't become what it should, so that the next look does without."""
         conf = self.look.plan.conf
         section = conf.sections.get(name) if conf else None
-        what = f"[{name}] of {self.look.path} is not changed" if section else f"{self.look.path} is not changed"
+        what = f"[{name}] in {self.look.path} is not changed" if section else f"{self.look.path} is not changed"
         text = ups_conf.render_sections([section]) if section else self.look.new_text or ""
         self.host._refused[text] = printable(f"{what}: {reason}", 500)
         self.state = replace(self.state, tries=self.look.state.tries)
@@ -266,7 +266,7 @@ class _Execution:
                 return
             # What that means is seen at the next look. It is counted in tries.
             host.debug(str(error))
-            self.record_done(name, f"{action.verb} {action.unit}", f"{action.reason}. It did not come up")
+            self.record_done(name, f"{action.verb} {action.unit}", f"{action.reason}. It did not start")
             return
         self.record_done(name, f"{action.verb} {action.unit}", action.reason)
 
@@ -308,7 +308,7 @@ def permit_node(dev: Path, node: str, group: str | int) -> None:
     number = grp.getgrnam(group).gr_gid if isinstance(group, str) else group
     parts = Path(node).parts[2:]
     if not parts or ".." in parts or not node.startswith("/dev/"):
-        raise ValueError("it is no node below /dev")
+        raise ValueError("not a device node below /dev")
     handle = os.open(dev, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in parts:
@@ -318,7 +318,7 @@ def permit_node(dev: Path, node: str, group: str | int) -> None:
         mode = os.fstat(handle).st_mode
         # on a bus that is made for a test the nodes are FIFOs
         if not stat.S_ISCHR(mode) and not (stat.S_ISFIFO(mode) and dev != Path("/dev")):
-            raise ValueError("it is no device")
+            raise ValueError("not a device")
         itself = Path(f"/proc/self/fd/{handle}")
         os.chown(itself, -1, number)
         itself.chmod(stat.S_IMODE(mode) | 0o060)

@@ -156,9 +156,9 @@ class _Planner:
     def _reason_to_wait(self, name: str) -> str:
         """Say why nothing may be done to a driver that runs; "" if it may."""
         if self.busy:
-            return f"{self.busy}: it waits until the mains are back"
+            return f"{self.busy}; waiting until the mains are back"
         if self._driver_state(name).unit.runs and self.blind:
-            return "upsd does not say whether the power is on"
+            return "upsd does not say whether the mains are on"
         return ""
 
     def build_plan(self) -> HotplugPlan:
@@ -173,7 +173,7 @@ class _Planner:
         for name in self.old:
             if name not in self.target and self._driver_state(name).unit.runs:
                 # or the enumerator starts the driver that takes its place first, and that finds the UPS taken
-                self.before.append(UnitAction("stop", systemd.driver_unit(name), f"[{name}] is gone"))
+                self.before.append(UnitAction("stop", systemd.driver_unit(name), f"[{name}] was removed"))
         after = [*self._enumerator_actions(changed), *self.drivers, *self._server_actions(changed)]
         conf = UpsConf(self.resolution.conf.settings, self.target)
         found = frozenset(
@@ -212,7 +212,7 @@ class _Planner:
         else:
             stays = self._reason_to_wait(name) or (self._reason_to_keep(name, was, will) if was else "")
         if stays:
-            self.deferred.append(f"[{name}] of ups.conf stays as it is for now: {stays}")
+            self.deferred.append(f"[{name}] in ups.conf is not changed yet: {stays}")
         chosen = was if stays else will
         if chosen:
             self.target[name] = chosen
@@ -235,16 +235,14 @@ class _Planner:
         state = self._driver_state(name)
         if state.last_status:
             if "OL" not in state.last_status or may_be_outage(state.last_status):
-                self.deferred.append(
-                    f"[{name}] gets no stand-in: {' '.join(state.last_status)} is the last that it said"
-                )
+                self.deferred.append(f"[{name}] gets no stand-in: its last status was {' '.join(state.last_status)}")
                 return True
         elif name in self.known.memory or fingerprint.identifying_pairs(
             self.old[name].keys if name in self.old else ()
         ):
             # It may have been on battery. A stand-in says that the mains are on, and would hide an outage. Of a UPS that was
             # never there nobody expects the truth.
-            self.deferred.append(f"[{name}] gets no stand-in: nobody knows what its UPS said last")
+            self.deferred.append(f"[{name}] gets no stand-in: the last status of its UPS is unknown")
             return True
         if state.is_fresh:
             return True
@@ -266,9 +264,9 @@ class _Planner:
         due = self.tries.get(name, Tries()).next_try(self.now)
         if due > self.now:
             self.waits[name] = due
-            return "its driver was started a moment ago"
+            return "its driver was started only a moment ago"
         if state.is_fresh and state.unit.runs and self._only_adds_detail(name):
-            return "its driver works, and is told from other UPSes when it next stands still"
+            return "its driver works; keys that tell its UPS from others are added when the driver next stops"
         return ""
 
     def _only_adds_detail(self, name: str) -> bool:
@@ -306,7 +304,7 @@ class _Planner:
         """Say why a section is new or another."""
         was, will = self.old.get(name), self.target[name]
         if is_dummy(will):
-            return f"[{name}]: its UPS is not there, and {DUMMY} stands in"
+            return f"[{name}]: its UPS is not plugged in; {DUMMY} stands in"
         if name not in self.resolution.plugged:
             return f"[{name}] changed"
         here = f"[{name}] is {describe_device(self._plugged_device(name))}"
@@ -321,7 +319,7 @@ class _Planner:
         gone = [name for name in self.old if name not in self.target]
         reasons = [
             *(self._explain_change(name) for name in self.target if name in changed),
-            *(f"[{name}] is gone" for name in gone),
+            *(f"[{name}] was removed" for name in gone),
             *self.enumerate,
         ]
         return [UnitAction("start", systemd.ENUMERATOR, "; ".join(reasons))] if reasons else []
@@ -355,7 +353,7 @@ class _Planner:
         if self.target[name] != self.resolution.conf.sections.get(name) and not state.unit.runs:
             return  # it would look for another UPS; that it waits was said
         if state.unit.enabled == "masked":
-            self.deferred.append(f"[{name}]: its unit is masked, so somebody wants it not to run")
+            self.deferred.append(f"[{name}]: its unit is masked, so its driver is left stopped")
         elif state.unit.active in ("active", "reloading"):
             self._revive_driver(name, state)
         elif state.unit.active == "activating":
@@ -363,18 +361,18 @@ class _Planner:
         elif state.unit.active == "deactivating":
             self.waits[name] = self.now + GRACE
         elif state.unit.active == "failed":
-            self._try_action(name, "start", f"{self._describe_presence(name)}, and its driver has failed")
+            self._try_action(name, "start", f"{self._describe_presence(name)}, but its driver has failed")
         elif state.unit.enabled not in ("enabled", "enabled-runtime"):
             self._register_unit(name)
         elif self._is_owed(name):
-            self._try_action(name, "start", f"{self._describe_presence(name)}, and its driver does not run")
+            self._try_action(name, "start", f"{self._describe_presence(name)}, but its driver is not running")
         else:
             self.deferred.append(
-                f"[{name}]: its driver was stopped by hand. To have it back: systemctl start {systemd.driver_unit(name)}"
+                f"[{name}]: its driver was stopped by hand. To start it again: systemctl start {systemd.driver_unit(name)}"
             )
 
     def _describe_presence(self, name: str) -> str:
-        return f"{describe_device(self._plugged_device(name))} is there as [{name}]"
+        return f"{describe_device(self._plugged_device(name))} is plugged in as [{name}]"
 
     def _recheck_soon(self, name: str, state: DriverState) -> None:
         """Look again soon: what upsd still has may be from before the UPS was plugged in anew."""
@@ -399,27 +397,29 @@ class _Planner:
         stale = state.silent_since < plugged or self.now >= state.silent_since + OUTAGE
         if may_be_outage(state.last_status) and not stale:
             self.deferred.append(
-                f"[{name}]: {' '.join(state.last_status)} is the last that it said, so its driver is left alone for now"
+                f"[{name}]: its last status was {' '.join(state.last_status)}, so its driver is not restarted for now"
             )
             return
-        what = (
-            "has not found it again by itself" if anew else f"has had no data for {self.now - state.silent_since:.0f} s"
-        )
-        self._try_action(name, "restart", f"{self._describe_presence(name)}, and its driver {what}")
+        what = "has not reconnected by itself" if anew else f"has had no data for {self.now - state.silent_since:.0f} s"
+        self._try_action(name, "restart", f"{self._describe_presence(name)}, but its driver {what}")
 
     def _hasten_start(self, name: str, state: DriverState) -> None:
         """A driver is about to start, or waits for its next try."""
         tries = self.tries.get(name, Tries())
         if self._is_owed(name):
-            self._try_action(name, "restart", f"{self._describe_presence(name)}, and its driver waits for its next try")
+            self._try_action(
+                name, "restart", f"{self._describe_presence(name)}, but its driver is waiting for systemd to retry"
+            )
         elif tries.count and self.now < tries.last_try + GRACE:
             self.waits[name] = tries.last_try + GRACE
         elif state.unit.sub == "auto-restart":
-            self._try_action(name, "restart", f"{self._describe_presence(name)}, and its driver has ended")
+            self._try_action(name, "restart", f"{self._describe_presence(name)}, but its driver has exited")
         elif self.now < state.silent_since + HUNG:
             self.waits[name] = state.silent_since + HUNG
         else:
-            self._try_action(name, "restart", f"{self._describe_presence(name)}, and its driver does not come up")
+            self._try_action(
+                name, "restart", f"{self._describe_presence(name)}, but its driver does not finish starting"
+            )
 
     def _register_unit(self, name: str) -> None:
         due = self.tries.get(name, Tries()).next_try(self.now)
@@ -428,14 +428,14 @@ class _Planner:
         elif due > self.now:
             self.waits[name] = due
         else:
-            self.enumerate.append(f"[{name}] has no unit that starts")
+            self.enumerate.append(f"[{name}] has no enabled unit")
             self.tries[name] = self.tries.get(name, Tries()).add_try(self.now)
 
     def _try_action(self, name: str, verb: str, reason: str) -> None:
         due = self.tries.get(name, Tries()).next_try(self.now)
         why = self._reason_to_wait(name) if verb == "restart" else ""
         if why:
-            self.deferred.append(f"{reason}. Its restart waits: {why}")
+            self.deferred.append(f"{reason}. Restart postponed: {why}")
         elif due > self.now:
             self.waits[name] = due
         else:
@@ -451,13 +451,13 @@ class _Planner:
                 self.waits[""] = due
             else:
                 self.tries[""] = self.tries.get("", Tries()).add_try(self.now)
-                yield UnitAction("restart", systemd.SERVER, "it has failed")
+                yield UnitAction("restart", systemd.SERVER, "upsd has failed")
         elif self.server.runs and {*self.old} != {*self.target}:
-            yield UnitAction("reload", systemd.SERVER, "ups.conf has other sections")
+            yield UnitAction("reload", systemd.SERVER, "sections were added to ups.conf or removed from it")
         elif self.server.runs and any(
             _upsd_fields(self.old[name]) != _upsd_fields(self.target[name]) for name in changed
         ):
-            yield UnitAction("reload", systemd.SERVER, "ups.conf says other things of a UPS")
+            yield UnitAction("reload", systemd.SERVER, "driver or description of a UPS changed in ups.conf")
 
 
 def _upsd_fields(section: Section) -> tuple[str, str]:

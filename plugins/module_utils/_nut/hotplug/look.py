@@ -100,14 +100,14 @@ class Observation:
             for name, section in conf.sections.items()
             if was.sections.get(name) != section
         }
-        told |= {name: f"[{name}] goes" for name in was.sections if name not in conf.sections}
-        return told or {"": "its sections stay, and the rest follows ups.conf.wanted"}
+        told |= {name: f"[{name}] is removed" for name in was.sections if name not in conf.sections}
+        return told or {"": "sections unchanged; global settings taken from ups.conf.wanted"}
 
     def _describe_section(self, name: str, section: Section) -> str:
         driver = dict(section.keys).get("driver")
         plugged = self.resolution.plugged.get(name)
         if plugged is None:
-            return f"[{name}] has driver {driver}, its UPS is not there"
+            return f"[{name}] has driver {driver}; its UPS is not plugged in"
         return f"[{name}] is {describe_device(plugged.device)}, driver {driver} ({plugged.why})"
 
 

@@ -227,7 +227,7 @@ class Observer:
             return self.local.read_file(name)
         except OSError as error:
             path = self.local.conf_dir / name
-            raise ReconcileError(f"{path} can't be read: {error.strerror}. Nothing was changed") from None
+            raise ReconcileError(f"can't read {path}: {error.strerror}. Nothing was changed") from None
 
     def _read_known(self, memory: HotplugState, wanted: str | None = None) -> tuple[KnownUpses, str]:
         old = self._read_file("ups.conf") or ""
@@ -252,11 +252,11 @@ class Observer:
         try:
             return bus.scan_bus(Path(self.policy.sysfs), Path(self.policy.dev)), True
         except bus.UsbError as error:
-            remarks.append(f"{error}; lsusb is asked instead")
+            remarks.append(f"{error}; using lsusb instead")
         try:
             return bus.scan_with_lsusb(self.local.runner), False
         except bus.UsbError as error:
-            raise ReconcileError(f"what is on the USB bus can't be found out: {error}. Nothing was changed") from None
+            raise ReconcileError(f"can't read the USB bus: {error}. Nothing was changed") from None
 
     def _cautious_policy(self, known: KnownUpses, whole: bool) -> UsbPolicy:
         """Return the policy, without new names where too little is known of the UPSes to tell that they have none."""
@@ -289,13 +289,11 @@ class Observer:
         new = [device for device in unknown if f"{device.ids} {device.bus} {device.device}" not in asked]
         if not new:
             return upses, asked, False
-        self.debug(f"nut-scanner is asked about {', '.join(map(describe_device, new))}")
+        self.debug(f"asking nut-scanner about {', '.join(map(describe_device, new))}")
         try:
             scanned = bus.ask_scanner(self.local.runner, devices)
         except bus.ScannerError as error:
-            remarks.append(
-                f"nut-scanner can't be asked which driver {', '.join(map(describe_device, new))} needs: {error}"
-            )
+            remarks.append(f"can't ask nut-scanner which driver {', '.join(map(describe_device, new))} needs: {error}")
             return upses, asked, True
         asked += tuple(f"{device.ids} {device.bus} {device.device}" for device in new if device.ids not in scanned)
         return bus.find_upses(devices, table, self.policy, is_named, scanned), asked, False
@@ -316,7 +314,7 @@ class Observer:
                 self.local.runner,
             )
         except base_systemd.UnitError as error:
-            raise ReconcileError(f"systemd can't be asked how NUT stands: {error}. Nothing was changed") from None
+            raise ReconcileError(f"can't ask systemd about NUT's units: {error}. Nothing was changed") from None
 
     def _upsd_address(self) -> tuple[str, int]:
         return local_upsd(self._read_file("upsd.conf") or "")[0]

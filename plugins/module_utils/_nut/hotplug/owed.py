@@ -47,8 +47,8 @@ def add_owed(
         before, left = _split_restarts(left, found)
     restarted = {action.unit for action in left if action.verb == "restart"}
     after = [action for action in plan.after if action.verb != "reload" or action.unit not in restarted]
-    why = ", ".join(power) if power else "upsd does not say whether the power is on"
-    lines = tuple(f"{action.verb} {action.unit} waits: {why}: {action.reason}" for action in later)
+    why = ", ".join(power) if power else "upsd does not say whether the mains are on"
+    lines = tuple(f"{action.verb} {action.unit} is postponed ({action.reason}): {why}" for action in later)
     ordered = tuple(sorted([*after, *left], key=rank_action)) if left else plan.after
     return replace(plan, before=(*plan.before, *before), after=ordered, deferred=(*plan.deferred, *lines)), later
 

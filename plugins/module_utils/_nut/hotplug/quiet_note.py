@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from .quiet import FIRST, LAST
 
 
-def compose(
+def compose_note(
     sysfs: str,
     bus: str,
     files: Mapping[str, str],

@@ -102,7 +102,7 @@ class HotplugHost(Actor):
             before, seen = seen, quiet.describe_bus(self.policy.sysfs)
             if seen == before:
                 return
-        self.debug("the bus does not come to rest")
+        self.debug("devices on the USB bus keep changing")
 
     def _wait_for_drivers(self, look: Observation, end: float) -> bool:
         """Give drivers time to find their UPS by themselves, until one's standing changes, or its time is over, or the bus
@@ -133,10 +133,10 @@ class HotplugHost(Actor):
             place = self._find_upsd(wanted) if wanted else ("-", 0)
             files = {**look.files, str(self.local.hotplug_state): quiet.identify_file(str(self.local.hotplug_state))}
             until = min([look.time + QUIET_SECONDS, *look.plan.waits.values()])
-            text = quiet_note.compose(self.policy.sysfs, look.glance, files, place, wanted, until=until)
+            text = quiet_note.compose_note(self.policy.sysfs, look.glance, files, place, wanted, until=until)
             base_files.replace_files({self.local.run_dir / QUIET: text}, 0o600)
         except (OSError, ValueError, base_files.WriteError) as error:
-            self.debug(f"the next run looks at all again: {error}")
+            self.debug(f"can't write the note that lets the next run finish early: {error}")
 
     def _find_upsd(self, wanted: Mapping[str, str]) -> tuple[str, int]:
         """Return the address at which upsd gives these answers. Raises OSError if there is none."""
@@ -145,4 +145,4 @@ class HotplugHost(Actor):
             with contextlib.suppress(OSError):
                 if quiet.ask_upsd(address, port, list(wanted)) == list(wanted.values()):
                     return address, port
-        raise OSError("upsd says something else by now")
+        raise OSError("upsd's answers have changed")

@@ -20,7 +20,7 @@ from ..base.systemd import Run
 from ..inventory import LINUX
 from ..proxmox import control, guests, selection
 from ..proxmox.guests import Guest
-from ..proxmox.selection import Here, Selector
+from ..proxmox.selection import LocalGuests, Selector
 from ..proxmox.turns import longest_stop, read_workers, take_turns
 from .model import GUEST, SECONDARY, Constraint, PlanError, PlanMachine, PlannedGuest, ProxmoxGuests, StagePlan
 
@@ -40,9 +40,9 @@ NAME_SECONDS = 4.0
 class ProxmoxHost:
     """The state of a Proxmox VE host; empty if the host is not one."""
 
-    here: Here = field(default_factory=Here)
+    here: LocalGuests = field(default_factory=LocalGuests)
     running: frozenset[int] | None = frozenset()  # numbers of running guests; None: not known
-    ha: guests.Ha = field(default_factory=guests.Ha)
+    ha: guests.HaSetup = field(default_factory=guests.HaSetup)
     workers: int = 1  # how many guests Proxmox stops at a time
     ha_workers: int = HA_WORKERS  # how many HA stops at a time
 
@@ -67,14 +67,14 @@ def observe_host(
             f"{root / 'etc/pve'} did not answer within {patience:g} s: check Proxmox's cluster file system "
             "(systemctl status pve-cluster)"
         ) from None
-    return replace(host, running=control.running(run)) if host.here.guests else host
+    return replace(host, running=control.list_running(run)) if host.here.guests else host
 
 
 def _read_host(root: Path, cpus: int) -> ProxmoxHost:
-    text = guests.text_of(root / "etc/pve/datacenter.cfg")
+    text = guests.read_text(root / "etc/pve/datacenter.cfg")
     return ProxmoxHost(
-        here=selection.look(root),
-        ha=guests.ha(root),
+        here=selection.read_local_guests(root),
+        ha=guests.read_ha(root),
         workers=read_workers(text, cpus),
         ha_workers=read_workers(text, HA_WORKERS),
     )
@@ -88,7 +88,7 @@ def look_up_names(
 ) -> guests.Resolve:
     """Look up all names that place_guests() needs, in parallel, within NAME_SECONDS."""
     addresses = Selector(storage_of=tuple(address for machine in machines for address in machine.address))
-    return selection.look_up(selection.names([addresses, *selectors], host.here), resolve, NAME_SECONDS)
+    return selection.prepare_resolver(selection.list_names([addresses, *selectors], host.here), resolve, NAME_SECONDS)
 
 
 def with_addresses(selector: Selector, machines: Iterable[PlanMachine]) -> Selector:
@@ -188,7 +188,7 @@ def _as_proxmox(rest: Sequence[Guest], made: Mapping[int, PlanMachine], host: Pr
         stop_time=usual,
         turns={made[guest.id].name: (turns[guest.id], latest[guest.id]) for guest in rest},
         migrates=bool(host.ha.managed) and host.ha.policy == "migrate",
-        ha=host.ha.words,
+        ha=host.ha.remarks,
     )
 
 
@@ -235,7 +235,7 @@ def _choose_guests(
     remarks: list[Constraint] = []
     for stage in stages:
         selector = selectors.get(stage.name, selection.NOBODY)
-        for choice in selection.choose(selector, host.here, resolve):
+        for choice in selection.choose_guests(selector, host.here, resolve):
             guest, other = choice.guest, known.get(choice.guest.id)
             if other is not None and other.role != GUEST:
                 reason = f"stage {stage.name} would stop {guest} before FSD ({choice.why}), but this is the secondary {other.name}"
@@ -243,7 +243,7 @@ def _choose_guests(
                 remarks.append(Constraint(f"stage {stage.name}", other.name, False, None, None, None, reason, remedy))
             elif _is_planned(guest, host, known, {number for number, _seconds in selector.ids}):
                 choices.setdefault(guest.id, _StopChoice(stage.name, choice.seconds, choice.why))
-        for number in selection.missing(selector, host.here):
+        for number in selection.list_missing_ids(selector, host.here):
             reason = f"stage {stage.name} lists guest {number}, but this host has no guest with this number"
             remedy = f"remove {number} from stage {stage.name}, or find the host that it is on"
             remarks.append(Constraint(f"stage {stage.name}", str(number), None, None, None, None, reason, remedy))
@@ -251,13 +251,15 @@ def _choose_guests(
 
 
 def _find_needs(
-    machines: Iterable[PlanMachine], planned: Sequence[Guest], here: Here, resolve: guests.Resolve
+    machines: Iterable[PlanMachine], planned: Sequence[Guest], here: LocalGuests, resolve: guests.Resolve
 ) -> dict[int, dict[str, str]]:
     """Return guest's number -> secondary whose storage the guest uses -> the reason."""
     needs: dict[int, dict[str, str]] = {}
     for machine in machines:
         if machine.role == SECONDARY and machine.address:
-            for guest, reason in guests.on(planned, here.storages, machine.address, here.mounts, resolve).items():
+            for guest, reason in guests.find_storage_users(
+                planned, here.storages, machine.address, here.mounts, resolve
+            ).items():
                 needs.setdefault(guest.id, {})[machine.name] = reason
     return needs
 

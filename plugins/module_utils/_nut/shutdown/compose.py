@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..inventory import KINDS, UNSET, SiteError
+from ..inventory import KINDS, UNSET_VALUES, InventoryError
 from .policy import AwaitedMachine, GuestId, ShutdownPolicy, UpsAddress
 
 SPARE_SECONDS = 30
@@ -25,7 +25,7 @@ def compose_policy(
     stages: Sequence[Mapping[str, Any]] = (),
     **timings: Any,
 ) -> ShutdownPolicy:
-    """Return the policy for secondaries as inventory.clients() lists them. Raises SiteError.
+    """Return the policy for secondaries as inventory.list_secondaries() lists them. Raises InventoryError.
 
     The gate begins when the last of them has begun to shut down, or has had its time for that. longest: by default half a minute
     after the last shutdown_limit. stages: as nut_server_stages. timings: more members of the policy.
@@ -56,12 +56,12 @@ def _compose_machine(secondary: Mapping[str, Any]) -> AwaitedMachine:
 
 def _compose_stage(given: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
     """Give a stage the addresses of the machines whose storage it is about; drop what is not set."""
-    stage = {key: value for key, value in given.items() if value not in UNSET}
+    stage = {key: value for key, value in given.items() if value not in UNSET_VALUES}
     if "storage_of" in stage:
         unknown = [name for name in stage["storage_of"] if name not in addresses and not re.search("[.:]", str(name))]
         if unknown:
             known = ", ".join(addresses) or "none"
-            raise SiteError(
+            raise InventoryError(
                 f"nut_server_stages: stage {given.get('name')}: storage_of names {unknown[0]}, which is no secondary of this primary "
                 f"({known}), nor an address"
             )

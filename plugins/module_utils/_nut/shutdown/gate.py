@@ -48,7 +48,7 @@ class MachineState:
     given_up: bool = False  # it is not waited for any more
 
     @property
-    def settled(self) -> bool:
+    def is_settled(self) -> bool:
         """Return whether it need not be waited for."""
         return self.down is not None or self.given_up
 
@@ -125,12 +125,12 @@ def advance_gate(
 def decide_gate(policy: ShutdownPolicy, state: GateState) -> GateDecision:
     """Return whether the gate opens, as things stand."""
     elapsed = state.now - state.began
-    waiting = tuple(host.name for host in policy.machines if not state.hosts.get(host.name, NEVER_SEEN).settled)
+    waiting = tuple(host.name for host in policy.machines if not state.hosts.get(host.name, NEVER_SEEN).is_settled)
     still = f"still waiting for {', '.join(waiting)}"
     if not waiting:
         return GateDecision(True, *_all_settled(policy, state), ())
     left = time_left(policy, state)
-    keeps = policy.keeps([host for host in policy.machines if host.name in waiting], elapsed)
+    keeps = policy.own_seconds([host for host in policy.machines if host.name in waiting], elapsed)
     if left is not None and left[1] <= keeps:
         reason = f"{left[0]} has {max(left[1], 0):.0f} s left, and this host needs {keeps:g} s for itself; {still}"
         return GateDecision(True, BATTERY, reason, waiting)

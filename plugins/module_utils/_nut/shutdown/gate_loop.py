@@ -25,6 +25,7 @@ from ..base.text import printable
 from . import flag, report
 from .gate import GateReading, GateState, advance_gate, dump_state, new_state, resume_state
 from .policy import OWN_FILE_LIMIT, ShutdownPolicy
+from .watchdog import no_watchdog
 from .writer import BackgroundWriter
 
 TICK = 1.0
@@ -52,10 +53,6 @@ def is_real_shutdown(policy: ShutdownPolicy, state_path: Path, by: str) -> bool:
     return flag.read_flag(policy.flag) in _ORDERED or resume_state(text, read_boot_id(), by, read_boottime()).flag
 
 
-def nothing() -> None:
-    """Do nothing."""
-
-
 @dataclass
 class Gate:
     """The gate, and what it works with. One gate goes on where another one of the same `by` was ended."""
@@ -71,7 +68,7 @@ class Gate:
     mode: str = "gate"  # a word for the report, such as gate or drill
     clock: Clock = CLOCK
     # called in each round, so that somebody else notices when no round comes to its end
-    alive: Callable[[], None] = nothing
+    alive: Callable[[], None] = no_watchdog
     # what has been done beside it since it was asked last, in words
     news: Callable[[], Sequence[str]] = tuple
     shout: PrintText | None = None  # tells everybody who is logged in
@@ -86,41 +83,41 @@ class Gate:
     def run(self) -> report.GateReport:
         """Wait until the gate opens, and return what was seen. That is all it does: who called it goes on."""
         self.writer.start()
-        self.begin()
+        self.begin_or_resume()
         try:
             while self.state.ended is None:
                 self.alive()
                 begun = self.clock.now()
                 for words in self.news():
-                    self.say(begun, words)
-                self.round(begun)
+                    self.log_step(begun, words)
+                self.run_round(begun)
                 if self.state.ended is None:
                     self.clock.sleep(min(max(TICK - (self.clock.now() - begun), 0.0), TICK))
         finally:
-            self.writer.finish(2.0)
-        return self.report()
+            self.writer.finish_writing(2.0)
+        return self.make_report()
 
-    def begin(self) -> None:
+    def begin_or_resume(self) -> None:
         now = self.clock.now()
-        text = self.old()
+        text = self.read_old_state()
         self.state = resume_state(text, self.clock.boot(), self.by, now)
         # by hand it is no shutdown, and nothing may make the UPS cut the power
         if self.by == SYSTEMD and self.policy.flag and not self.state.flag:
             self.state = replace(self.state, flag=flag.read_flag(self.policy.flag) in _ORDERED)
-        self.save(changed=False)
+        self.save_state(changed=False)
         names = ", ".join(f"{host.name} (at most {host.shutdown_limit:g} s)" for host in self.policy.machines)
         if self.state.ended:
-            self.say(now, f"the gate has already ended: {self.state.ended[1]}")
+            self.log_step(now, f"the gate has already ended: {self.state.ended[1]}")
         elif self.state.began < now:
-            self.say(now, "the gate was restarted, and continues")
+            self.log_step(now, "the gate was restarted, and continues")
         else:
             if text is not None:
-                self.say(now, f"{self.state_path} is from another shutdown, or damaged: starting over")
-            self.say(now, f"the gate begins: {f'waiting for {names}' if names else 'no machines to wait for'}")
+                self.log_step(now, f"{self.state_path} is from another shutdown, or damaged: starting over")
+            self.log_step(now, f"the gate begins: {f'waiting for {names}' if names else 'no machines to wait for'}")
         self.keep_flag(now)
-        self.save(changed=True)
+        self.save_state(changed=True)
 
-    def old(self) -> str | None:
+    def read_old_state(self) -> str | None:
         try:
             with self.state_path.open("rb") as file:
                 return file.read(OWN_FILE_LIMIT).decode("utf-8", "replace")
@@ -130,18 +127,18 @@ class Gate:
             self.log(f"{self.state_path} can't be read: {error.strerror}")
             return None
 
-    def round(self, begun: float) -> None:
-        seen = self.tried("probing the machines", self.prober)
-        readings = self.tried("asking upsd", self.ask_upsd)
+    def run_round(self, begun: float) -> None:
+        seen = self.call_safely("probing the machines", self.prober)
+        readings = self.call_safely("asking upsd", self.ask_upsd)
         now = self.clock.now()
         self.state, decision, words = advance_gate(self.policy, self.state, now, seen, readings, asked=begun)
         for line in words:
-            self.say(now, line)
+            self.log_step(now, line)
         self.keep_flag(now)
         if decision.go:
-            self.say(now, f"the gate ends ({decision.rule}): {decision.reason}")
+            self.log_step(now, f"the gate ends ({decision.rule}): {decision.reason}")
             self.state = replace(self.state, ended=(decision.rule, decision.reason))
-        self.save(changed=bool(words) or decision.go)
+        self.save_state(changed=bool(words) or decision.go)
 
     def keep_flag(self, now: float) -> None:
         """Write POWERDOWNFLAG again if upsmon has left it and it is gone, or empty because there was no space for its text.
@@ -150,7 +147,7 @@ class Gate:
         off when the mains return.
         """
         path = self.policy.flag
-        if not path or not self.ordered(now) or (found := flag.read_flag(path)) == flag.SET:
+        if not path or not self.is_power_cut_ordered(now) or (found := flag.read_flag(path)) == flag.SET:
             return
         try:
             flag.write_flag(path)
@@ -161,20 +158,22 @@ class Gate:
             )
             if words not in self.told:
                 self.told.add(words)
-                self.say(now, words)
+                self.log_step(now, words)
                 (self.shout or self.log)(words)
             return
         why = "was missing" if found == flag.MISSING else "was empty or damaged"
-        self.say(now, f"{path} {why}; wrote it again: it tells the UPS to cut the power, so that everything restarts")
+        self.log_step(
+            now, f"{path} {why}; wrote it again: it tells the UPS to cut the power, so that everything restarts"
+        )
 
-    def ordered(self, now: float) -> bool:
+    def is_power_cut_ordered(self, now: float) -> bool:
         """Return whether the UPS must cut the power: upsmon has left its flag, or could not, and FSD shows that it began this."""
         if not self.state.flag and self.state.by == SYSTEMD and any(said.fsd for said in self.state.power.values()):
-            self.say(now, f"upsd reports FSD, but upsmon has not written {self.policy.flag}")
+            self.log_step(now, f"upsd reports FSD, but upsmon has not written {self.policy.flag}")
             self.state = replace(self.state, flag=True)
         return self.state.flag
 
-    def tried(self, what: str, work: Callable[[], Mapping[str, _T]]) -> Mapping[str, _T]:
+    def call_safely(self, what: str, work: Callable[[], Mapping[str, _T]]) -> Mapping[str, _T]:
         """Do it. If it fails, nobody can tell; that is better than to end without having waited."""
         try:
             return work()
@@ -182,10 +181,10 @@ class Gate:
             words = f"{what} failed: {type(error).__name__}: {error}"
             if words not in self.told:
                 self.told.add(words)
-                self.say(self.clock.now(), words)
+                self.log_step(self.clock.now(), words)
             return {}
 
-    def say(self, now: float, words: str) -> None:
+    def log_step(self, now: float, words: str) -> None:
         elapsed = max(now - self.state.began, 0.0)
         words = printable(words, _HISTORY_TEXT)
         line = f"+{elapsed:.1f} s  {words}"
@@ -194,9 +193,9 @@ class Gate:
         del self.steps[:-_STEPS]
         if self.log_path:
             kind = "" if self.mode == "gate" else f"{self.mode}: "
-            self.writer.append(self.log_path, f"{format_time(self.clock.wall())} {kind}{line}")
+            self.writer.queue_line(self.log_path, f"{format_time(self.clock.wall())} {kind}{line}")
 
-    def save(self, *, changed: bool) -> None:
+    def save_state(self, *, changed: bool) -> None:
         text = dump_state(self.state)
         try:
             files.replace_private_file(self.state_path, text)
@@ -206,8 +205,8 @@ class Gate:
                 self.told.add(words)
                 self.log(words)
         if changed and self.report_path:
-            self.writer.replace(self.report_path, records.dump_record(self.report(), report.VERSION))
+            self.writer.queue_text(self.report_path, records.dump_record(self.make_report(), report.VERSION))
 
-    def report(self) -> report.GateReport:
+    def make_report(self) -> report.GateReport:
         began = self.clock.wall() - (self.clock.now() - self.state.began)
         return report.make_report(self.policy, self.state, self.mode, began, self.steps)

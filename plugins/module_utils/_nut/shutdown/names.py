@@ -59,7 +59,7 @@ class AddressCache:
                         files.replace_private_file(self.path, records.dump_record(KnownAddresses(self.known), VERSION))
         return found
 
-    def learn(self, policy: ShutdownPolicy, seconds: float) -> list[str]:
+    def resolve_policy_names(self, policy: ShutdownPolicy, seconds: float) -> list[str]:
         """Look all names of a policy up. Return those that have no address, neither now nor before."""
         names = sorted({address for host in policy.machines if not host.guest for address in host.addresses})
         return list(hostnames.resolve_names(names, seconds, self)[1])

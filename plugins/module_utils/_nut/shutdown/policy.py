@@ -28,7 +28,7 @@ OWN_FILE_LIMIT = 1 << 20  # characters of a file of ours, at most
 class ShutdownPolicyError(ValueError):
     """A policy can't be used; the message lists all that is wrong with it, a line each, with its JSON path."""
 
-    def of(self, path: Path) -> ShutdownPolicyError:
+    def with_path(self, path: Path) -> ShutdownPolicyError:
         """Return the error that names the file, too."""
         return ShutdownPolicyError("\n".join(f"{path}: {line}" for line in str(self).splitlines()))
 
@@ -117,7 +117,7 @@ class ShutdownPolicy:
     least: float | None = None
     flag: str = ""  # the path of upsmon's POWERDOWNFLAG, if it has one
 
-    def keeps(self, waiting: Sequence[AwaitedMachine], elapsed: float) -> float:
+    def own_seconds(self, waiting: Sequence[AwaitedMachine], elapsed: float) -> float:
         """Return how many seconds of the battery are for this host alone, while these are waited for."""
         if self.least is None or any(elapsed >= machine.shutdown_time + self.settle for machine in waiting):
             return self.reserve
@@ -138,7 +138,7 @@ def load_policy(path: Path) -> ShutdownPolicy:
             f"{path}: it can't be read: {error.strerror}. The role nut_server writes it"
         ) from None
     except ShutdownPolicyError as error:
-        raise error.of(path) from None
+        raise error.with_path(path) from None
 
 
 def read_policy(text: str | bytes) -> ShutdownPolicy:

@@ -12,20 +12,24 @@ from collections.abc import Iterator
 from typing import Callable
 
 
+def no_watchdog() -> None:
+    """Do nothing, where no watchdog watches."""
+
+
 @contextlib.contextmanager
-def watchdog(seconds: float) -> Iterator[Callable[[], None]]:
+def arm_watchdog(seconds: float) -> Iterator[Callable[[], None]]:
     """Yield a function that must be called at least that often: else the whole process ends at once, with exit code 1.
 
     A thread without Python in it looks at the clock, so it works even if nothing of Python does any more.
     """
 
-    def pet() -> None:
+    def reset_timer() -> None:
         # without a standard error there is nowhere to say where it hung
         with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):
             faulthandler.dump_traceback_later(seconds, exit=True)
 
-    pet()
+    reset_timer()
     try:
-        yield pet
+        yield reset_timer
     finally:
         faulthandler.cancel_dump_traceback_later()

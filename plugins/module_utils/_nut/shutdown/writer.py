@@ -38,24 +38,24 @@ class BackgroundWriter(threading.Thread):
                     self.broken.add(path)
                     self.say(f"{path} can't be written: {getattr(error, 'strerror', None) or error}")
 
-    def append(self, path: Path, line: str) -> None:
+    def queue_line(self, path: Path, line: str) -> None:
         """Add a line to a file, so that it lasts over a power cut."""
         self.jobs.put((path, lambda: append_line(path, line)))
 
-    def replace(self, path: Path, text: str) -> None:
+    def queue_text(self, path: Path, text: str) -> None:
         """Replace a file: whenever the power goes, the old or the new one is there. A text that still waits for that is dropped."""
         with self._lock:
             waits = path in self._texts
             self._texts[path] = text
         if not waits:
-            self.jobs.put((path, lambda: self._replace(path)))
+            self.jobs.put((path, lambda: self._replace_file(path)))
 
-    def finish(self, seconds: float) -> None:
+    def finish_writing(self, seconds: float) -> None:
         """Wait until all is written, but not longer than this."""
         self.jobs.put(None)
         self.join(seconds)
 
-    def _replace(self, path: Path) -> None:
+    def _replace_file(self, path: Path) -> None:
         with self._lock:
             text = self._texts.pop(path)
         files.replace_private_file(path, text)

@@ -70,7 +70,7 @@ def test_a_secondary(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 def test_a_program_that_there_is_not(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     result, hosts = run(capfd, monkeypatch, role="primary", kits={"nut-other": {}})
     assert result["failed"]
-    assert "there is no nut-other. There are nut-shutdown, nut-hotplug" in result["msg"]
+    assert "unknown program nut-other. Known: nut-shutdown, nut-hotplug" in result["msg"]
     assert hosts == []
 
 

@@ -28,11 +28,11 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import gu
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import (
     Guest,
     GuestsError,
-    Ha,
+    HaSetup,
     Mount,
     Storage,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import Here, Selector
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import LocalGuests, Selector
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,7 +48,7 @@ DNS = Guest(102, "pct", "dns", onboot=True, down=20, storages=LOCAL)
 OLD = Guest(103, "qm", "old", storages=SHARED)
 TEMPLATE = Guest(104, "qm", "template", onboot=True, template=True)
 STORAGES = {"shared": Storage("shared", "nfs", ("192.0.2.20",)), "local": Storage("local", "zfspool")}
-HERE = Here((WEB, DNS, OLD, TEMPLATE), STORAGES, (Mount("/", ""),))
+HERE = LocalGuests((WEB, DNS, OLD, TEMPLATE), STORAGES, (Mount("/", ""),))
 HOST = ProxmoxHost(HERE, frozenset({101}), workers=4)
 STAGE = StagePlan("stage", runtime=900)
 # what force takes, and one look
@@ -279,7 +279,7 @@ def test_how_long_proxmox_takes() -> None:
 
 
 def test_how_long_ha_takes() -> None:
-    ha = Ha("freeze", frozenset({101, 900}), ("HA works 2 guests",))
+    ha = HaSetup("freeze", frozenset({101, 900}), ("HA works 2 guests",))
     made = placed(with_guests(replace(WEB, down=300), DNS, OLD, ha=ha, ha_workers=2))
     # Proxmox's own at once; then HA's, which have 60 s whatever they ask for, and 20 s until HA acts
     assert seconds(made) == (192 + 72 + 20, 30 + 30 + 20)
@@ -329,7 +329,7 @@ def test_the_last_turn_ends_when_proxmox_is_done(drawn: list[tuple[int | None, i
 )
 def test_ha_that_moves_its_guests(policy: str, managed: set[int], migrates: bool) -> None:
     words = ("words",) if managed else ()
-    made = placed(replace(HOST, ha=Ha(policy, frozenset(managed), words)))
+    made = placed(replace(HOST, ha=HaSetup(policy, frozenset(managed), words)))
     assert made.proxmox.migrates is migrates
     assert planned(made).feasible is not migrates
 
@@ -385,11 +385,11 @@ def test_look_that_fails(tmp_path: Path) -> None:
 def test_look_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
-    def hang(_root: Path) -> Here:
+    def hang(_root: Path) -> LocalGuests:
         release.wait(60)
-        return Here()
+        return LocalGuests()
 
-    monkeypatch.setattr(selection, "look", hang)
+    monkeypatch.setattr(selection, "read_local_guests", hang)
     try:
         with pytest.raises(GuestsError, match=r"etc/pve did not answer within 0\.05 s"):
             placement.observe_host(quiet, tmp_path, patience=0.05)
