@@ -158,8 +158,8 @@ def test_status(program: Program) -> None:
     assert done.returncode == 0
     assert all(line.isprintable() for line in done.stdout.splitlines())
     assert re.search(r"  ups +UNREACHABLE +usbhid-ups +051d:0002 American Power Conversion x\"\\n\[evil\]", done.stdout)
-    assert "would be done by `run`: write" in done.stdout
-    assert "done last:\n  nothing\n" in done.stdout
+    assert "pending: write" in done.stdout
+    assert "last actions:\n  none\n" in done.stdout
 
 
 def test_status_as_json(program: Program) -> None:

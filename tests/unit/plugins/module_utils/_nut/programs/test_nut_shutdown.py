@@ -200,7 +200,7 @@ def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_stages(program: Program) -> None:
     assert program("stages") == 0
-    assert program.out == [f"{program.folder}/shutdown.json has no stages: there is nothing to watch for"]
+    assert program.out == [f"{program.folder}/shutdown.json has no stages: nothing to do"]
     assert sorted(path.name for path in program.folder.iterdir()) == ["shutdown.json"]
 
 
