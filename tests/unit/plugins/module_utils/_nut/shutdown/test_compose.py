@@ -95,5 +95,5 @@ def test_a_stage_has_the_same_members_everywhere() -> None:
     chooses, tells = {"guests", "tags", "storage_of", "seconds"}, {"notify", "message"}
     assert set(specs["nut_server_stages"]["options"]) == set(MEMBERS)
     assert {field.name for field in fields(Stage)} == {*MEMBERS, "select"} - chooses | {"guests"}
-    assert set(shutdown_plan.spec()["stages"]["options"]) == {*MEMBERS} - tells
+    assert set(shutdown_plan.build_spec()["stages"]["options"]) == {*MEMBERS} - tells
     assert {field.name for field in fields(StagePlan)} == {*MEMBERS} - tells - {"tags", "storage_of"}
