@@ -135,6 +135,8 @@ class _Resolver:
         self._give_by_rule()
         self._rename_found()
         self._give_back()
+        self._drop_ghosts()  # first, since a ghost would make the next step ambiguous
+        self._give_to_moved()
         self._drop_ghosts()
         self._hand_over()
         self._name_unknown()
@@ -368,7 +370,9 @@ class _Resolver:
                 name,
                 [sighting for sighting in self.left if matches_device(self.known.conf.sections[name], sighting.device)],
             )
-        # at another place, without a serial: only where nothing else is meant
+
+    def _give_to_moved(self) -> None:
+        """Give a name to a UPS of its model without a serial at another port, if only that UPS can be meant."""
         alike = {
             name: [sighting for sighting in self.left if self._compare_to_memory(name, sighting) == 2]
             for name in self.free_names

@@ -624,6 +624,25 @@ def test_remembered_ups_without_section_or_known_driver_gets_usbhid_ups_at_once(
     assert (again.conf, again.plugged) == (res.conf, res.plugged)
 
 
+def test_found_name_whose_ups_a_fixed_section_has_does_not_make_a_moved_ups_ambiguous() -> None:
+    """[ups2] goes because [mine] has its UPS, so the UPS that moved can only be that of [ups]."""
+    plain = '    driver = "usbhid-ups"\n    port = "auto"\n'
+    moved = replace(CPS_TWIN, driver="", device=replace(CPS_TWIN.device, hid_power=False))
+    was = known(
+        None,
+        f"[ups]\n{plain}[ups2]\n{plain}[mine]\n{plain}",
+        found=frozenset({"ups", "ups2"}),
+        memory={
+            "ups": fingerprint.make_fingerprint(CPS.device),
+            "ups2": fingerprint.make_fingerprint(CPS_ELSEWHERE.device),
+        },
+    )
+    res = resolve_names(was, [CPS_ELSEWHERE, moved], UsbPolicy(takeover=False), R81)
+    assert {name: served.device.name for name, served in res.plugged.items()} == {"mine": "1-2", "ups": "1-4"}
+    again = resolve_names(after(was, res), [CPS_ELSEWHERE, moved], UsbPolicy(takeover=False), R81)
+    assert (again.conf, again.plugged) == (res.conf, res.plugged)
+
+
 # Declared since
 
 
