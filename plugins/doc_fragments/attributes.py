@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """What each attribute means. A module says how far it supports it."""
+    """The attributes of all modules. Each module says how far it supports them."""
 
     DOCUMENTATION = r"""
 options: {}
@@ -26,7 +26,7 @@ attributes:
       - Target OS/families that can be operated against.
 """
 
-    # for a module that only looks
+    # For modules that only query.
     READ_ONLY = r"""
 options: {}
 attributes:
@@ -44,21 +44,21 @@ attributes:
       - This module does not modify anything.
 """
 
-    # for a module that puts a program of ours in place
+    # For modules that install one of our programs.
     SERVICE = r"""
 options:
   log:
-    description: The file for the log. Its directory is made if it is not there.
+    description: The log file. Its directory is created if it does not exist.
     type: path
   wait:
-    description: How many seconds to wait for another run that is at work on NUT.
+    description: Seconds to wait for another run that is changing NUT.
     type: int
     default: 60
 attributes:
   check_mode:
     support: full
     details:
-      - Where NUT is not configured yet, it says so, and does not fail.
+      - Does not fail on a host where NUT is not configured yet; the message says so.
   diff_mode:
     support: full
   idempotent:

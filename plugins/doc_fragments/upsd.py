@@ -6,38 +6,38 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Where upsd is, and how it is spoken to."""
+    """Options of the modules that connect to upsd."""
 
     DOCUMENTATION = r"""
 options:
   host:
-    description: Where C(upsd) listens, as seen from the host on which this module runs.
+    description: The address of C(upsd), as seen from the host on which this module runs.
     type: str
     default: localhost
   port:
-    description: The port on which C(upsd) listens.
+    description: The port that C(upsd) listens on.
     type: int
     default: 3493
   timeout:
-    description: How many seconds one look may take, from the resolving of the name to the last answer.
+    description: Seconds that one round of queries may take, from the lookup of the name to the last answer.
     type: int
     default: 5
   tls:
     description:
-      - Whether the connection is encrypted, and C(upsd)'s certificate checked. It never goes on without where that fails.
-      - If not given, V(true) with O(ca), O(ca_path) or O(server_name).
+      - Whether to encrypt the connection and verify C(upsd)'s certificate. If either is impossible, the module fails.
+      - By default V(true) if O(ca), O(ca_path) or O(server_name) is set.
     type: bool
   ca:
     description:
-      - The certificates (PEM) that are trusted for O(tls), and no others.
-      - Without O(ca) and O(ca_path) those that the host trusts on which this module runs.
+      - Certificates (PEM) to trust with O(tls), and no others.
+      - Without O(ca) and O(ca_path), those that the host on which this module runs trusts.
     type: str
   ca_path:
-    description: As O(ca), from a file on the host on which this module runs.
+    description: Like O(ca), from a file on the host on which this module runs.
     type: path
   server_name:
     description:
-      - The name or address that C(upsd)'s certificate must be for. If not given, O(host).
-      - Needed where O(host) is not in the certificate.
+      - The name or address that C(upsd)'s certificate must be valid for. By default O(host).
+      - Needed if the certificate is not valid for O(host).
     type: str
 """

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+from ..plugin_utils.errors import raise_as_filter_error
 
 DOCUMENTATION = r"""
 name: clients
 short_description: The secondaries of an inventory
 version_added: 0.1.0
 description:
-  - Says which hosts of the groups C(truenas) and C(ups_clients) hang on which UPS of which host of the group C(pve), and how they log in.
-  - Stops where the inventory does not fit together, such as at a secondary without a primary.
+  - Lists the hosts of the groups C(truenas) and C(ups_clients), each with the UPS that powers it, its primary in the group C(pve), and how
+    it logs in there.
+  - Fails if the inventory is inconsistent, for example if a secondary has no primary.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: hostvars
@@ -33,14 +34,14 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Show who hangs on which UPS
+- name: Show which UPS powers each secondary
   ansible.builtin.debug:
     msg: "{{ groups | homelab.nut.clients(hostvars) }}"
 """
 
 RETURN = r"""
 _value:
-  description: A dictionary for each secondary.
+  description: One dictionary for each secondary.
   type: list
   elements: dict
   sample:
@@ -60,18 +61,16 @@ _value:
 
 
 def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """List the secondaries of an inventory."""
+    """Return the secondaries of an inventory."""
     from ..module_utils._nut import inventory
 
-    try:
-        return inventory.clients(groups, hostvars)
-    except inventory.SiteError as error:
-        raise AnsibleFilterError(str(error)) from None
+    with raise_as_filter_error(inventory.InventoryError):
+        return inventory.list_secondaries(groups, hostvars)
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"clients": clients}

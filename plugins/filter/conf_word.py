@@ -12,27 +12,27 @@ short_description: Write a value as one word of a NUT configuration file
 version_added: 0.1.0
 author: The homelab.nut contributors (@homelab-nut)
 description:
-  - Puts a value into double quotes, with the backslashes that NUT needs, so that NUT reads back exactly this value.
-  - It serves C(ups.conf), C(upsd.conf), C(upsd.users), C(upsmon.conf) and C(upssched.conf).
-    Not C(nut.conf), which a shell reads.
-  - A value that NUT would change in silence is refused. These are values with a control character (such as a newline),
-    with a character outside ASCII, or with more than 512 characters.
-  - A boolean is refused too, because each of NUT's settings has its own words for yes and no.
+  - Puts a value into double quotes and escapes it so that NUT reads back exactly this value.
+  - Works for C(ups.conf), C(upsd.conf), C(upsd.users), C(upsmon.conf) and C(upssched.conf), but not for C(nut.conf), which is a
+    shell script.
+  - Rejects values that NUT would silently change, that is, values with a control character (such as a newline), with a character
+    outside ASCII, or with more than 512 characters.
+  - Rejects booleans, because each NUT setting has its own words for yes and no.
 positional: _input
 options:
   _input:
-    description: A text or a number.
+    description: A string or a number.
     type: raw
     required: true
 """
 
 EXAMPLES = r"""
-- name: A line of upsmon.conf
+- name: Write a line of upsmon.conf
   ansible.builtin.debug:
     msg: "SHUTDOWNCMD {{ '/sbin/shutdown -h +0' | homelab.nut.conf_word }}"
     # SHUTDOWNCMD "/sbin/shutdown -h +0"
 
-- name: A description with characters that mean something to NUT
+- name: Write a description with characters that are special to NUT
   ansible.builtin.debug:
     msg: "desc = {{ 'UPS #1 in the \"lab\"' | homelab.nut.conf_word }}"
     # desc = "UPS \#1 in the \"lab\""
@@ -54,16 +54,14 @@ if TYPE_CHECKING:
 
 
 def conf_word(value: Any) -> str:
-    """Return a text or number as one quoted word. Raises AnsibleFilterError for what NUT could not read back."""
+    """Return a string or a number as one quoted word. Raises AnsibleFilterError if NUT could not read it back."""
     if isinstance(value, bool):
         raise AnsibleFilterError(
-            f"homelab.nut.conf_word: {value} is a boolean, and NUT has no one word for it:"
+            f"homelab.nut.conf_word: {value} is a boolean, which NUT spells differently for each setting:"
             " write the word that this setting takes, such as 'yes' or 1"
         )
     if not isinstance(value, (str, int, float)):
-        raise AnsibleFilterError(
-            f"homelab.nut.conf_word: a value of the type {type(value).__name__} is not a word: give a text or a number"
-        )
+        raise AnsibleFilterError(f"homelab.nut.conf_word: expected a string or a number, not {type(value).__name__}")
     try:
         return grammar.quote_word(str(value))
     except grammar.Unencodable as error:
@@ -71,7 +69,7 @@ def conf_word(value: Any) -> str:
 
 
 class FilterModule:
-    """What Ansible looks for in this file."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[[Any], str]]:
         return {"conf_word": conf_word}

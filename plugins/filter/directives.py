@@ -9,32 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+from ..plugin_utils.errors import raise_as_filter_error
 
 DOCUMENTATION = r"""
 name: directives
-short_description: The lines of a NUT configuration file, from its directives and their values
+short_description: Write a NUT configuration file from its directives and their values
 version_added: 0.2.0
 description:
-  - Writes each directive as the file takes it, C(NAME value), C(name = value) in C(ups.conf), C(NAME=value) in C(nut.conf),
-    every word quoted that needs it.
-  - A directive whose value is null or empty is left out, so NUT's default applies.
-  - A boolean becomes the words that the file has for it, also if it is given as text, such as C(yes) from the command line.
-  - Stops at a directive that the file does not have, and at what NUT would change in silence, as P(homelab.nut.conf_word#filter) does.
+  - Writes each directive in the syntax of its file, that is, C(name = value) in C(ups.conf), C(NAME=value) in C(nut.conf), and
+    C(NAME value) in all others. Quotes words where necessary.
+  - Omits a directive whose value is null or empty, so that NUT's default applies.
+  - Writes a boolean as the file spells it, even if it is given as text, such as C(yes) from the command line.
+  - Fails for a directive that the file does not have, and for a value that NUT would silently change (see
+    P(homelab.nut.conf_word#filter)).
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: file
 options:
   _input:
     description:
-      - What stands in the file, in this order. A value that is a list is one line of several words, a list of lists is a line for
-        each, and a dictionary is a line for each of its keys.
-      - C(CERTIDENT) also takes a dictionary of C(nickname) and C(password), C(CERTHOST) a list of dictionaries of C(host), C(certname),
-        C(certverify) and C(forcessl), and C(NOTIFYFLAG) a list of flags for each type of event.
+      - The directives and their values, in the order of the file. A list becomes one line of several words, a list of lists one line
+        each, and a dictionary one line for each key.
+      - C(CERTIDENT) also takes a dictionary with C(nickname) and C(password), C(CERTHOST) a list of dictionaries with C(host),
+        C(certname), C(certverify) and C(forcessl), and C(NOTIFYFLAG) a list of flags for each type of event.
     type: dict
     required: true
   file:
-    description: The file's name.
+    description: The name of the file.
     type: str
     choices: [nut.conf, ups.conf, upsd.conf, upsmon.conf, upssched.conf]
     required: true
@@ -46,7 +47,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Lines of upsmon.conf
+- name: Write lines of upsmon.conf
   ansible.builtin.debug:
     msg: "{{ {'FORCESSL': true, 'OFFDURATION': none, 'NOTIFYMSG': {'ONBATT': '%s: mains lost'}} | homelab.nut.directives('upsmon.conf') }}"
     # FORCESSL 1
@@ -55,24 +56,22 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The lines, without a newline behind the last.
+  description: The lines, without a trailing newline.
   type: str
 """
 
 
 def directives(settings: Mapping[str, Any], file: str) -> str:
-    """Write the lines of a file. Raises AnsibleFilterError for what NUT could not read back."""
-    from ..module_utils._nut.conf import settings as library
+    """Return the lines of a file. Raises AnsibleFilterError if NUT could not read them back."""
+    from ..module_utils._nut.conf.settings import SettingsError, write_settings
 
-    try:
-        return library.write_settings(settings, file)
-    except library.SettingsError as error:
-        raise AnsibleFilterError(str(error)) from None
+    with raise_as_filter_error(SettingsError):
+        return write_settings(settings, file)
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"directives": directives}

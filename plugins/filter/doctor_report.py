@@ -14,37 +14,38 @@ if TYPE_CHECKING:
 
 DOCUMENTATION = r"""
 name: doctor_report
-short_description: All that the doctor found, in order
+short_description: Combine the doctor's findings on all hosts into one report
 version_added: 0.2.0
 description:
-  - Puts together what was registered on each host, for machines. Hosts come in the order of the input, of each the worst first.
-  - A host of which nothing is known could not be reached, which is a failure.
+  - Combines the results that the play registered on each host into one machine-readable report, with the hosts in the order of the
+    input and the worst finding of each host first.
+  - Reports a host without any result as unreachable, which is a failure.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: hostvars, clients
 options:
   _input:
-    description: The names of the hosts that were to be looked at.
+    description: The names of the hosts to be examined.
     type: list
     elements: str
     required: true
   hostvars:
     description:
-      - The variable C(hostvars). Used of each host are C(__nut_server_doctor) or C(__nut_client_doctor), the result of
-        M(homelab.nut.doctor); C(__nut_client_doctor_truenas), that of M(homelab.nut.truenas_ups) in check mode;
-        C(__nut_client_doctor_login), that of M(homelab.nut.ups_info) on its primary; and C(__nut_doctor_trouble), the result of what
-        stopped the examination.
+      - The variable C(hostvars). The filter reads four results of each host. C(__nut_server_doctor) or C(__nut_client_doctor) is the
+        result of M(homelab.nut.doctor). C(__nut_client_doctor_truenas) is the result of M(homelab.nut.truenas_ups) in check mode.
+        C(__nut_client_doctor_login) is the result of M(homelab.nut.ups_info) on its primary. C(__nut_doctor_trouble) is the result of
+        the task that stopped the examination.
     type: dict
     required: true
   clients:
-    description: The secondaries, as the filter P(homelab.nut.clients#filter) lists them.
+    description: The secondaries, as returned by P(homelab.nut.clients#filter).
     type: list
     elements: dict
     default: []
 """
 
 EXAMPLES = r"""
-- name: Keep it
+- name: Save the report
   ansible.builtin.copy:
     content: "{{ ansible_play_hosts_all | homelab.nut.doctor_report(hostvars) | to_nice_json }}"
     dest: doctor.json
@@ -53,64 +54,62 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: A dictionary with format (1), verdict, code (the exit code), summary and findings, as in C(docs/doctor.md).
+  description: C(format) (1), C(verdict), C(code) (the exit code), C(summary) and C(findings), as described in C(docs/doctor.md).
   type: dict
 """
 
-# what a host may have sent instead of what was asked for
-_WRONG = (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError)
+# raised by results that are not of the expected form: a host may send anything
+_MALFORMED = (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
-def _of(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
-    """Judge what was registered on a host. One that has sent something else hides no other."""
+def _judge_host(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
+    """Return the findings of one host. A host with malformed results does not hide the findings of others."""
     from ..module_utils._nut.doctor import checks_others
 
     try:
-        return _judged(host, own, primaries)
-    except _WRONG as error:
-        return [
-            checks_others.judge_unexamined(host, {"msg": f"its answer can't be read: {type(error).__name__}: {error}"})
-        ]
+        return _read_results(host, own, primaries)
+    except _MALFORMED as error:
+        trouble = {"msg": f"its answer can't be read: {type(error).__name__}: {error}"}
+        return [checks_others.judge_unexamined(host, trouble)]
 
 
-def _judged(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
+def _read_results(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
     from ..module_utils._nut.doctor import checks_others, findings
 
-    found: list[findings.Finding] = []
+    judged: list[findings.Finding] = []
     result = own.get("__nut_server_doctor", own.get("__nut_client_doctor"))
     if isinstance(result, Mapping) and "findings" in result:
-        # of others it may tell only what it sees as their primary
-        found += [
-            one for one in findings.from_json(result).findings if one.host == host or primaries.get(one.host) == host
-        ]
+        # a host may report on itself, and a primary on its secondaries
+        reported = findings.from_json(result).findings
+        judged += [finding for finding in reported if host in (finding.host, primaries.get(finding.host))]
     if isinstance(own.get("__nut_client_doctor_truenas"), Mapping):
-        found += checks_others.judge_truenas(host, own["__nut_client_doctor_truenas"])
+        judged += checks_others.judge_truenas(host, own["__nut_client_doctor_truenas"])
     login = own.get("__nut_client_doctor_login")
-    # skipped where the primary is looked at itself, and tells of it
+    # skipped if the primary is examined in the same run and reports the login
     if isinstance(login, Mapping) and not login.get("skipped"):
-        found += checks_others.judge_login(primaries.get(host, "its primary"), host, login)
+        judged += checks_others.judge_login(primaries.get(host, "its primary"), host, login)
     if own.get("__nut_doctor_trouble"):
-        found.append(checks_others.judge_unexamined(host, own["__nut_doctor_trouble"]))
-    elif not found:
-        found.append(checks_others.judge_unexamined(host, result if isinstance(result, Mapping) else None))
-    return found
+        judged.append(checks_others.judge_unexamined(host, own["__nut_doctor_trouble"]))
+    elif not judged:
+        judged.append(checks_others.judge_unexamined(host, result if isinstance(result, Mapping) else None))
+    return judged
 
 
 def doctor_report(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], clients: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Put together what was found."""
+    """Return the report on all hosts."""
     from ..module_utils._nut.doctor import findings
 
-    primaries = {one["name"]: one["primary"] for one in clients}
-    all_found = [one for host in hosts for one in _of(host, hostvars[host], primaries)]
-    # a secondary that was left out of the run is not judged by the way
-    return findings.merge_findings(hosts, [one for one in all_found if one.host in hosts]).to_json()
+    primaries = {client["name"]: client["primary"] for client in clients}
+    judged = [finding for host in hosts for finding in _judge_host(host, hostvars[host], primaries)]
+    # a primary also reports on secondaries that are not part of this run
+    return findings.merge_findings(hosts, [finding for finding in judged if finding.host in hosts]).to_json()
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"doctor_report": doctor_report}

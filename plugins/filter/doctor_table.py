@@ -9,34 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+from ..plugin_utils.errors import raise_as_filter_error
 
 DOCUMENTATION = r"""
 name: doctor_table
-short_description: What the doctor found, as a table
+short_description: Format the doctor's report as a table
 version_added: 0.2.0
 description:
-  - Shows a report as a table for people, with a summary in the last line. Checks that are ok are only named.
+  - Formats a report as a table, with a summary in the last line. Checks that passed are listed by name only.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: everything, width
 options:
   _input:
-    description: A report, as the filter P(homelab.nut.doctor_report#filter) makes it.
+    description: A report, as returned by P(homelab.nut.doctor_report#filter).
     type: dict
     required: true
   everything:
-    description: Whether what is ok has a row, too.
+    description: Whether checks that passed get rows, too.
     type: bool
     default: false
   width:
-    description: How many columns the table may have.
+    description: The maximum width of the table, in characters.
     type: int
     default: 120
 """
 
 EXAMPLES = r"""
-- name: Show it
+- name: Show the report
   ansible.builtin.debug:
     msg: "{{ (report | homelab.nut.doctor_table).splitlines() }}"
 """
@@ -49,19 +49,17 @@ _value:
 
 
 def doctor_table(report: Mapping[str, Any], everything: bool = False, width: int = 120) -> str:
-    """Show a report as a table."""
+    """Return a report as a table."""
     from ..module_utils._nut.doctor import findings
 
-    try:
-        made = findings.from_json(report)
-    except (KeyError, TypeError, ValueError) as error:
-        raise AnsibleFilterError(f"doctor_table: this is no report of doctor_report: {error}") from None
-    return findings.format_table(made, everything=bool(everything), width=int(width))
+    with raise_as_filter_error(KeyError, TypeError, ValueError, prefix="doctor_table: not a report of doctor_report: "):
+        findings_read = findings.from_json(report)
+    return findings.format_table(findings_read, everything=bool(everything), width=int(width))
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"doctor_table": doctor_table}

@@ -9,61 +9,60 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+from ..plugin_utils.errors import raise_as_filter_error
 
 DOCUMENTATION = r"""
 name: extra_lines
-short_description: A user's own lines for one of NUT's configuration files
+short_description: Write a user's own lines for a NUT configuration file
 version_added: 0.2.0
 description:
-  - Takes the text for one file out of a dictionary such as the variable C(nut_server_extra_lines), below a comment that names the variable.
-  - Stops at the name of a file that the role does not write.
+  - Takes the lines for one file from the variable C(nut_server_extra_lines) or C(nut_client_extra_lines), and puts a comment with the
+    variable's name above them.
+  - Fails for the name of a file that the role does not write.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: file, role
 options:
   _input:
-    description: The user's lines, by the name of the file.
+    description: The user's lines, by file name.
     type: dict
     required: true
   file:
-    description: The file's name.
+    description: The name of the file.
     type: str
     choices: [nut.conf, ups.conf, upsd.conf, upsd.users, upsmon.conf, upssched.conf]
     required: true
   role:
-    description: The role whose variable it is.
+    description: The role that the variable belongs to.
     type: str
     choices: [nut_server, nut_client]
     required: true
 """
 
 EXAMPLES = r"""
-- name: Lines for upsmon.conf
+- name: Write lines for upsmon.conf
   ansible.builtin.debug:
     msg: "{{ {'upsmon.conf': 'NEWDIRECTIVE 5'} | homelab.nut.extra_lines('upsmon.conf', 'nut_server') }}"
 """
 
 RETURN = r"""
 _value:
-  description: The lines after a newline, with a comment above them. Empty if there are none.
+  description: A newline, the comment and the lines; empty if there are no lines for this file.
   type: str
 """
 
 
 def extra_lines(given: Mapping[str, Any], file: str, role: str) -> str:
-    """Return a user's lines for a file. Raises AnsibleFilterError for a file that the role does not write."""
-    from ..module_utils._nut.conf import settings as library
+    """Return a user's lines for a file. Raises AnsibleFilterError if the role does not write such a file."""
+    from ..module_utils._nut.conf.settings import SettingsError, take_extra_lines
 
-    try:
-        return library.take_extra_lines(given, file, role)
-    except library.SettingsError as error:
-        raise AnsibleFilterError(str(error)) from None
+    with raise_as_filter_error(SettingsError):
+        return take_extra_lines(given, file, role)
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"extra_lines": extra_lines}

@@ -13,10 +13,10 @@ from ansible.errors import AnsibleFilterError
 
 DOCUMENTATION = r"""
 name: hotplug_policy
-short_description: A hotplug policy that has been checked
+short_description: Check a hotplug policy
 version_added: 0.2.0
 description:
-  - Returns a policy as it is, or stops at one that the host's C(nut-hotplug) would refuse, with all that is wrong with it.
+  - Returns the policy unchanged. Fails if C(nut-hotplug) on the host would reject the policy, and lists all mistakes.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
@@ -40,7 +40,7 @@ _value:
 
 
 def hotplug_policy(policy: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Check the policy."""
+    """Return the policy. Raises AnsibleFilterError with all its mistakes."""
     from ..module_utils._nut.usb import policy as library
 
     try:
@@ -51,8 +51,8 @@ def hotplug_policy(policy: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"hotplug_policy": hotplug_policy}

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+from ..plugin_utils.errors import raise_as_filter_error
 
 DOCUMENTATION = r"""
 name: merge_directives
-short_description: A role's settings of a NUT configuration file, with the user's in their place
+short_description: Merge a user's settings of a NUT configuration file over a role's
 version_added: 0.2.0
 description:
-  - Checks what a user sets of one of NUT's files, such as the variable C(nut_server_upsmon_conf), and merges it over the role's own values.
-  - A directive whose value is null or empty is left out, so NUT's default applies.
-  - Stops at a directive that the file does not have, suggesting the nearest one, and at a value that is not of its directive's kind. The
-    message names the variable.
+  - Checks a user's settings for one of NUT's files, such as the variable C(nut_server_upsmon_conf), and merges them over the role's own.
+  - Omits a directive whose value is null or empty, so that NUT's default applies.
+  - Fails for a directive that the file does not have, suggesting the closest match, and for a value of the wrong type. The message
+    names the variable.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: own, file, role
@@ -33,12 +33,12 @@ options:
     type: dict
     required: true
   file:
-    description: The file's name.
+    description: The name of the file.
     type: str
     choices: [nut.conf, ups.conf, upsd.conf, upsmon.conf, upssched.conf]
     required: true
   role:
-    description: The role whose variable holds the user's settings.
+    description: The role that the user's variable belongs to.
     type: str
     choices: [nut_server, nut_client]
     required: true
@@ -48,7 +48,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: What counts for upsmon
+- name: Show upsmon's settings
   ansible.builtin.debug:
     msg: "{{ nut_server_upsmon_conf | homelab.nut.merge_directives({'POLLFREQ': 5, 'DEADTIME': 15}, 'upsmon.conf', 'nut_server') }}"
   vars:
@@ -58,24 +58,22 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The directives and their values.
+  description: The merged directives and their values.
   type: dict
 """
 
 
 def merge_directives(given: Mapping[str, Any], own: Mapping[str, Any], file: str, role: str) -> dict[str, Any]:
-    """Merge a user's settings over a role's own. Raises AnsibleFilterError for what the file can't have."""
-    from ..module_utils._nut.conf import settings as library
+    """Return a user's settings merged over a role's own. Raises AnsibleFilterError for an invalid setting."""
+    from ..module_utils._nut.conf.settings import SettingsError, merge_settings
 
-    try:
-        return library.merge_settings(given, own, file, role)
-    except library.SettingsError as error:
-        raise AnsibleFilterError(str(error)) from None
+    with raise_as_filter_error(SettingsError):
+        return merge_settings(given, own, file, role)
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"merge_directives": merge_directives}

@@ -11,10 +11,10 @@ from typing import Any
 
 DOCUMENTATION = r"""
 name: nut_status
-short_description: How all UPSes stand, on one screen
+short_description: Show the status of all UPSes on one screen
 version_added: 0.2.0
 description:
-  - Shows each UPS, who is logged in and would be waited for, and what happened last, in plain words.
+  - Shows each UPS, the machines that are logged in and that a shutdown would wait for, and the latest events.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: hostvars, clients
@@ -25,18 +25,18 @@ options:
     elements: str
     required: true
   hostvars:
-    description: The variable C(hostvars). Used of each primary is C(__nut_status), the result of M(homelab.nut.doctor).
+    description: The variable C(hostvars). The filter reads C(__nut_status) of each primary, the result of M(homelab.nut.doctor).
     type: dict
     required: true
   clients:
-    description: The secondaries, as the filter P(homelab.nut.clients#filter) lists them.
+    description: The secondaries, as returned by P(homelab.nut.clients#filter).
     type: list
     elements: dict
     required: true
 """
 
 EXAMPLES = r"""
-- name: Show it
+- name: Show the status
   ansible.builtin.debug:
     msg: "{{ (ansible_play_hosts_all | homelab.nut.nut_status(hostvars, groups | homelab.nut.clients(hostvars))).splitlines() }}"
 """
@@ -51,7 +51,7 @@ _value:
 def nut_status(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], clients: Sequence[Mapping[str, Any]]
 ) -> str:
-    """Show how all UPSes stand."""
+    """Return the status of all UPSes as text."""
     from ..module_utils._nut.base.text import as_text, one_line
     from ..module_utils._nut.doctor import status
 
@@ -59,15 +59,15 @@ def nut_status(
     for name in hosts:
         result = hostvars[name].get("__nut_status")
         result = result if isinstance(result, Mapping) else {}
-        said = one_line(as_text(result.get("msg") or "no answer"))
-        seen = result.get("seen", said)
-        primaries[name] = f"can't be asked: {said}" if isinstance(seen, str) else seen
+        message = one_line(as_text(result.get("msg") or "no answer"))
+        seen = result.get("seen", message)
+        primaries[name] = f"can't be asked: {message}" if isinstance(seen, str) else seen
     return status.format_status(primaries, clients)
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"nut_status": nut_status}

@@ -11,24 +11,24 @@ from typing import Any
 
 DOCUMENTATION = r"""
 name: printable
-short_description: What a host has said, fit for a terminal
+short_description: Make a host's output safe to print on a terminal
 version_added: 0.2.0
 description:
-  - Returns what a managed host has said as lines in which a terminal finds nothing to obey.
-  - Escape sequences, control characters, marks that turn the direction of writing round and characters that nobody sees are spelled,
-    as V(\\x1b).
-  - Ansible prints some of what a host says as it comes. For tasks that show such texts to people.
+  - Splits a managed host's output into lines, and replaces everything that could control the terminal.
+  - Escape sequences, control characters, bidirectional formatting characters and invisible characters become escapes such as
+    V(\\x1b).
+  - Meant for tasks that show such output, because Ansible prints some of it unfiltered.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   _input:
-    description: A text of one or more lines, or a list of such texts. None is no line.
+    description: A text of one or more lines, or a list of such texts. V(none) gives no lines.
     type: raw
     required: true
 """
 
 EXAMPLES = r"""
-- name: Show what it said
+- name: Show the error output
   ansible.builtin.debug:
     msg: "{{ result.stderr | homelab.nut.printable }}"
 """
@@ -41,27 +41,31 @@ _value:
 """
 
 
-def printable(said: Any) -> list[str]:
-    """Return what was said as lines."""
+def printable(output: Any) -> list[str]:
+    """Return a host's output as lines that are safe to print."""
     from ..module_utils._nut.base import text as base_text
 
-    return [line for text in _texts(said) for line in base_text.printable_lines(base_text.as_text(text).rstrip("\n"))]
+    return [
+        line
+        for text in _flatten_texts(output)
+        for line in base_text.printable_lines(base_text.as_text(text).rstrip("\n"))
+    ]
 
 
-def _texts(said: Any, depth: int = 3) -> Iterator[Any]:
-    """Yield the texts of a list, also of lists in it: plays put such lists together."""
-    if isinstance(said, (list, tuple)) and depth:
-        for each in said:
-            yield from _texts(each, depth - 1)
-    elif said is not None and not isinstance(said, Mapping):
-        yield said
-    elif isinstance(said, Mapping):
-        yield f"({len(said)} values)"
+def _flatten_texts(output: Any, depth: int = 3) -> Iterator[Any]:
+    """Yield the texts of nested lists: plays combine lists of lines."""
+    if isinstance(output, (list, tuple)) and depth:
+        for element in output:
+            yield from _flatten_texts(element, depth - 1)
+    elif isinstance(output, Mapping):
+        yield f"({len(output)} values)"
+    elif output is not None:
+        yield output
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"printable": printable}

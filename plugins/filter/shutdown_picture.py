@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+from ..plugin_utils.errors import raise_as_filter_error
 
 DOCUMENTATION = r"""
 name: shutdown_picture
-short_description: The plan of a shutdown as a page for the browser
+short_description: Draw the plan of a shutdown as an HTML page
 version_added: 0.2.0
 description:
-  - Draws a plan as a page of HTML with a timeline, which needs nothing but itself.
-  - The plan comes from a managed host, which may answer anything. So the page is made here, from data whose types and sizes are checked,
-    with all texts escaped, and with a policy by which the browser runs no script. What is no plan is refused.
+  - Draws a plan with its timeline as a single self-contained HTML page.
+  - The plan comes from a managed host, so it is not trusted. The page is made on the controller from data whose types and sizes have
+    been checked. All texts are escaped, and a content security policy keeps the browser from running scripts.
+  - Fails for input that is not a plan.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: seen
@@ -29,13 +30,14 @@ options:
     required: true
   seen:
     description:
-      - What was seen of a shutdown, or of its rehearsal, to be drawn beside what is planned.
-      - By the name of a machine when it began to go down, and when it was down, in seconds from the trigger on. None for what was not seen.
+      - The times measured in a shutdown or a drill, to be drawn beside the planned ones.
+      - For the name of each machine a list of two times, in seconds after the trigger, when the machine began to shut down and when it was
+        down. A time that was not observed is none.
     type: dict
 """
 
 EXAMPLES = r"""
-- name: Draw it
+- name: Draw the plan
   ansible.builtin.copy:
     content: "{{ plan.plan | homelab.nut.shutdown_picture }}"
     dest: plan.html
@@ -51,18 +53,16 @@ _value:
 
 
 def shutdown_picture(given: Mapping[str, Any], seen: Mapping[str, Any] | None = None) -> str:
-    """Draw a plan."""
+    """Return the page for a plan."""
     from ..module_utils._nut.plan import data, model, picture
 
-    try:
+    with raise_as_filter_error(model.PlanError, prefix="shutdown_picture: "):
         return picture.draw_page(data.plan_from_dict(given), None if seen is None else picture.read_observed(seen))
-    except model.PlanError as error:
-        raise AnsibleFilterError(f"shutdown_picture: {error}") from None
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"shutdown_picture": shutdown_picture}

@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+from ..plugin_utils.errors import raise_as_filter_error
 
 DOCUMENTATION = r"""
 name: shutdown_policy
-short_description: For whom a primary waits before it powers off
+short_description: Compose the shutdown policy of a primary
 version_added: 0.2.0
 description:
-  - Composes what C(nut-shutdown) on a primary goes by, from its secondaries, and checks it as the host does.
+  - Composes the policy by which C(nut-shutdown) on a primary waits for its secondaries before the primary powers off, and checks it
+    with the same code as the host.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: upses, port
 options:
   _input:
-    description: The secondaries of the primary, as the filter P(homelab.nut.clients#filter) lists them.
+    description: The secondaries of the primary, as returned by P(homelab.nut.clients#filter).
     type: list
     elements: dict
     required: true
@@ -32,34 +33,34 @@ options:
     elements: str
     required: true
   port:
-    description: The port of its C(upsd).
+    description: The port of the primary's C(upsd).
     type: int
     required: true
   settle:
-    description: How many seconds a machine must be silent to count as down.
+    description: For how many seconds a machine must not respond until it counts as down.
     type: float
     required: true
   reserve:
-    description: How many seconds of battery the primary itself needs to go down.
+    description: How many seconds of battery runtime the primary needs for its own shutdown.
     type: float
     required: true
   least:
-    description: How many seconds of battery it keeps in any case. So many count while no machine takes longer than its C(shutdown_time).
+    description: How many seconds of battery runtime the primary keeps at least. Applies while no machine exceeds its C(shutdown_time).
     type: float
   flag:
-    description: The POWERDOWNFLAG of C(upsmon), which it gives back should it be lost meanwhile.
+    description: The path of C(upsmon)'s POWERDOWNFLAG, which C(nut-shutdown) restores if it is lost while waiting.
     type: str
   stages:
-    description: What is done before the battery is low, as in the variable C(nut_server_stages).
+    description: What to do before the battery is low, as in the variable C(nut_server_stages).
     type: list
     elements: dict
   longest:
-    description: After how many seconds it waits no longer, whatever it sees. By default half a minute after the longest C(shutdown_limit).
+    description: After how many seconds the primary stops waiting. The default is 30 seconds more than the longest C(shutdown_limit).
     type: float
 """
 
 EXAMPLES = r"""
-- name: Show for whom this primary waits
+- name: Show which machines this primary waits for
   ansible.builtin.debug:
     msg: "{{ groups | homelab.nut.clients(hostvars) | homelab.nut.shutdown_policy(['ups'], 3493, settle=3, reserve=60) | to_nice_json }}"
 """
@@ -83,12 +84,14 @@ def shutdown_policy(
     flag: str = "",
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Compose and check the policy."""
-    from ..module_utils._nut.inventory import SiteError
+    """Return the policy. Raises AnsibleFilterError if the host would reject it."""
+    from ..module_utils._nut.inventory import InventoryError
     from ..module_utils._nut.shutdown import policy as shutdown_policy
     from ..module_utils._nut.shutdown.compose import compose_policy
 
-    try:
+    gate = "nut_server_gate (settle, reserve, reserve_minimum, timeout), POWERDOWNFLAG or a secondary can't be used: "
+    invalid = (shutdown_policy.ShutdownPolicyError, TypeError, ValueError, OverflowError)
+    with raise_as_filter_error(InventoryError), raise_as_filter_error(*invalid, prefix=gate):
         policy = compose_policy(
             clients,
             upses,
@@ -102,23 +105,14 @@ def shutdown_policy(
         )
         data = shutdown_policy.to_data(policy)
         shutdown_policy.check_policy(data)
-    except SiteError as error:
-        raise AnsibleFilterError(str(error)) from None
-    except (shutdown_policy.ShutdownPolicyError, TypeError, ValueError, OverflowError) as error:
-        raise AnsibleFilterError(
-            "nut_server_gate (settle, reserve, reserve_minimum, timeout), POWERDOWNFLAG "
-            f"or a secondary can't be used: {error}"
-        ) from None
-    try:
+    with raise_as_filter_error(shutdown_policy.ShutdownPolicyError, prefix="nut_server_stages can't be used: "):
         shutdown_policy.read_stages(policy.stages)
-    except shutdown_policy.ShutdownPolicyError as error:
-        raise AnsibleFilterError(f"nut_server_stages can't be used: {error}") from None
     return data
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"shutdown_policy": shutdown_policy}

@@ -11,16 +11,16 @@ from typing import Any
 
 DOCUMENTATION = r"""
 name: shutdown_site
-short_description: What the plan of a shutdown has to know of a primary
+short_description: Describe a primary and its machines for the shutdown plan
 version_added: 0.2.0
 description:
-  - Composes the machines and the UPSes for M(homelab.nut.shutdown_plan), from the inventory.
+  - Composes the options C(machines), C(supplies) and C(stages) of M(homelab.nut.shutdown_plan) from the inventory.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: primary, devices, stages
 options:
   _input:
-    description: The secondaries of the primary, as the filter P(homelab.nut.clients#filter) lists them.
+    description: The secondaries of the primary, as returned by P(homelab.nut.clients#filter).
     type: list
     elements: dict
     required: true
@@ -29,25 +29,25 @@ options:
     type: str
     required: true
   devices:
-    description: Its UPSes, as in the variable C(nut_server_devices).
+    description: The UPSes of the primary, as in the variable C(nut_server_devices).
     type: list
     elements: dict
     required: true
   stages:
-    description: What is done before the battery is low, as in the variable C(nut_server_stages).
+    description: What to do before the battery is low, as in the variable C(nut_server_stages).
     type: list
     elements: dict
 """
 
 EXAMPLES = r"""
-- name: Show what the plan is made of
+- name: Show the input of the plan
   ansible.builtin.debug:
     msg: "{{ groups | homelab.nut.clients(hostvars) | homelab.nut.shutdown_site('pve', nut_server_devices) }}"
 """
 
 RETURN = r"""
 _value:
-  description: A dictionary with C(machines), C(supplies) and C(stages), as the module takes them.
+  description: A dictionary with C(machines), C(supplies) and C(stages).
   type: dict
 """
 
@@ -58,15 +58,15 @@ def shutdown_site(
     devices: Sequence[Mapping[str, Any]],
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Compose what the plan is made of."""
+    """Return the options of the module shutdown_plan."""
     from ..module_utils._nut import inventory
 
     return inventory.plan_site(primary, clients, devices, stages)
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"shutdown_site": shutdown_site}

@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+from ..plugin_utils.errors import raise_as_filter_error
 
 DOCUMENTATION = r"""
 name: shutdown_times
-short_description: Lines for the inventory, from what a live drill has measured
+short_description: Suggest inventory lines with the times that a live drill measured
 version_added: 0.2.0
 description:
-  - Writes the lines that a live drill offers for the inventory. Somebody will paste them there, so only numbers are taken of what the
-    managed host has sent; all else is written here, and a name that is not in the inventory is refused.
+  - Writes lines for the inventory from the shutdown times that a live drill has measured.
+  - The lines are meant to be pasted, so only numbers are taken from the managed host. All other text is made on the controller. Fails for
+    a name that is not in the inventory.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: primary, secondaries
 options:
   _input:
-    description: The member C(offers) of what C(nut-shutdown record --show --json) says.
+    description: The list C(offers) in the output of C(nut-shutdown record --show --json).
     type: list
     elements: dict
     required: true
@@ -39,34 +40,32 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Offer the measured times for the inventory
+- name: Suggest the measured times for the inventory
   ansible.builtin.debug:
     msg: "{{ (recorded.stdout | from_json).offers | homelab.nut.shutdown_times('pve', ['truenas']) }}"
 """
 
 RETURN = r"""
 _value:
-  description: The lines, each with the file in which it belongs.
+  description: The lines, each with the file that it belongs in.
   type: list
   elements: str
-  sample: ["host_vars/truenas.yml: nut_client_shutdown_time: 52  # measured 43.2 s, rounded up with 20 % margin"]
+  sample: ["host_vars/truenas.yml: nut_client_shutdown_time: 52  # measured 43.2 s plus 20 %, rounded up"]
 """
 
 
 def shutdown_times(offers: Sequence[Any], primary: str, secondaries: Iterable[str]) -> list[str]:
-    """Write the lines."""
+    """Return the lines. Raises AnsibleFilterError for offers that can't be used."""
     from ..module_utils._nut.base import records
     from ..module_utils._nut.rehearsal import offers as measured
 
-    try:
+    with raise_as_filter_error(records.RecordError, prefix="shutdown_times: "):
         return [offer.inventory_line for offer in measured.read_offers(offers, primary, list(secondaries))]
-    except records.RecordError as error:
-        raise AnsibleFilterError(f"shutdown_times: {error}") from None
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"shutdown_times": shutdown_times}

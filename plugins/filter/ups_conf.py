@@ -9,24 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+from ..plugin_utils.errors import raise_as_filter_error
 
 DOCUMENTATION = r"""
 name: ups_conf
-short_description: The sections of a ups.conf
+short_description: Write the sections of ups.conf
 version_added: 0.1.0
 description:
-  - Writes the sections of C(ups.conf) as NUT reads them, every value quoted, C(driver) and C(port) first.
-  - Stops at two devices of one name, at a name that no systemd unit can have, at a key that is unknown or given twice, at a
-    value that is not of its key's kind, and at text that NUT would change.
+  - Writes the sections of C(ups.conf) with every value quoted, and with C(driver) and C(port) first.
+  - Fails for two devices with the same name, a name that is not valid for a systemd unit, a key that is unknown or given twice, a value
+    of the wrong type, and text that NUT would change.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   _input:
     description:
-      - The UPSes, as in the variable C(nut_server_devices). Besides C(name), C(driver), C(port) and C(desc) each may have any key of
-        C(ups.conf) or of its driver, C(default) and C(override), which map variables to values, and C(options) for further keys.
-      - A key that is true is written without a value; one that is false, none or empty is left out. C(powervalue) is not for this file.
+      - The UPSes, as in the variable C(nut_server_devices). Besides C(name), C(driver), C(port) and C(desc) each device may
+        have any key of C(ups.conf) or of its driver. C(default) and C(override) map NUT variables to values. C(options) takes keys that
+        this collection does not know.
+      - A key that is true is written without a value. A key that is false, none or empty is omitted. C(powervalue) is ignored, because it
+        belongs to C(upsmon.conf).
     type: list
     elements: dict
     required: true
@@ -40,24 +42,22 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: Text for C(ups.conf).
+  description: The sections.
   type: str
 """
 
 
 def ups_conf(devices: Sequence[Mapping[str, Any]]) -> str:
-    """Render devices."""
+    """Return the sections of devices. Raises AnsibleFilterError for a device that can't be written."""
     from ..module_utils._nut.conf import settings
 
-    try:
+    with raise_as_filter_error(settings.SettingsError):
         return settings.write_devices(devices)
-    except settings.SettingsError as error:
-        raise AnsibleFilterError(str(error)) from None
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"ups_conf": ups_conf}

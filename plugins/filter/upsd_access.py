@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+from ..plugin_utils.errors import raise_as_filter_error
 
 DOCUMENTATION = r"""
 name: upsd_access
-short_description: Who may connect to a primary's C(upsd)
+short_description: List the hosts that may connect to a primary's upsd
 version_added: 0.2.0
 description:
-  - Works out from the inventory who connects to the C(upsd) of a primary, and where that listens if nobody says so.
-  - These are its secondaries, the hosts that only watch one of its UPSes (C(nut_server_extra_monitors), C(nut_client_extra_monitors)), and
-    what is allowed besides.
+  - Derives from the inventory which hosts may connect to the C(upsd) of a primary, and on which addresses it listens by default.
+  - These hosts are its secondaries, the hosts that only monitor one of its UPSes (C(nut_server_extra_monitors),
+    C(nut_client_extra_monitors)), and the entries of O(allow).
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: hostvars, primary, allow
@@ -36,14 +36,14 @@ options:
     type: str
     required: true
   allow:
-    description: What the variable C(nut_server_allow) has. Addresses, networks and names, or V(any).
+    description: Addresses, networks and names, or V(any), as in the variable C(nut_server_allow).
     type: list
     elements: str
     default: []
 """
 
 EXAMPLES = r"""
-- name: Show who may connect
+- name: Show which hosts may connect
   ansible.builtin.debug:
     msg: "{{ groups | homelab.nut.upsd_access(hostvars, inventory_hostname, ['192.0.2.0/24']) }}"
 """
@@ -51,8 +51,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - V(limited) is whether anybody is refused, V(sources) are names and addresses of those who are let in, and V(listen) is where it
-      listens, as C(nut_server_listen).
+    - C(limited) is true if access is restricted. C(sources) lists the names and addresses of the hosts that may connect. C(listen) lists
+      the addresses to listen on, in the form of the variable C(nut_server_listen).
   type: dict
   sample:
     limited: true
@@ -68,18 +68,16 @@ _value:
 def upsd_access(
     groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], primary: str, allow: Any = ()
 ) -> dict[str, Any]:
-    """Work out who may connect."""
+    """Return the hosts that may connect. Raises AnsibleFilterError for an inconsistent inventory."""
     from ..module_utils._nut import inventory
 
-    try:
+    with raise_as_filter_error(inventory.InventoryError):
         return inventory.upsd_access(groups, hostvars, primary, allow)
-    except inventory.SiteError as error:
-        raise AnsibleFilterError(str(error)) from None
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"upsd_access": upsd_access}

@@ -11,10 +11,10 @@ from typing import Any
 
 DOCUMENTATION = r"""
 name: upsd_listening
-short_description: Where an C(upsd.conf) makes C(upsd) listen
+short_description: List the addresses that upsd listens on
 version_added: 0.2.0
 description:
-  - Reads the LISTEN lines of an C(upsd.conf), wherever they come from.
+  - Reads the LISTEN lines of an C(upsd.conf).
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
@@ -33,8 +33,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - V(ports) are the ports, V(local) those on which the host reaches its own C(upsd) under a
-      loopback address, V(own) the addresses that the host must have for itself, and V(reachable) is whether other hosts can connect.
+    - C(ports) lists all ports. C(local) lists the ports on which C(upsd) can be reached by a loopback address. C(own) lists the
+      addresses that must be configured on the host. C(reachable) is true if other hosts can connect.
   type: dict
   sample:
     ports: [3493]
@@ -45,7 +45,7 @@ _value:
 
 
 def upsd_listening(upsd_conf: str) -> dict[str, Any]:
-    """Read the LISTEN lines."""
+    """Return the ports and addresses of the LISTEN lines."""
     from ..module_utils._nut.conf import upsd
 
     ports = [port for _unused, port in upsd.read_listen_lines(upsd_conf)] or [upsd.PORT]
@@ -58,8 +58,8 @@ def upsd_listening(upsd_conf: str) -> dict[str, Any]:
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"upsd_listening": upsd_listening}

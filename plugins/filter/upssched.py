@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+from ..plugin_utils.errors import raise_as_filter_error
 
 DOCUMENTATION = r"""
 name: upssched
-short_description: What upssched needs to hear of a UPS, and what it does then
+short_description: Translate upssched rules into lines for upssched.conf and upsmon.conf
 version_added: 0.2.0
 description:
-  - Turns rules into the AT lines of C(upssched.conf), and into the flags by which C(upsmon) calls C(upssched).
-  - Stops at a rule that would never do anything, such as one that names a UPS which this host does not watch.
+  - Translates rules into the AT lines of C(upssched.conf), and into the NOTIFYFLAG settings that make C(upsmon) call C(upssched).
+  - Fails for a rule that could never take effect, for example because this host does not monitor its UPS.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: systems, notifyflag, role
@@ -28,22 +28,22 @@ options:
     elements: dict
     required: true
   systems:
-    description: For the name of each UPS, what its MONITOR line calls it. C(upssched) compares with that, letter by letter.
+    description: The name of each UPS, and its name in the MONITOR line, which C(upssched) compares literally.
     type: dict
     required: true
   notifyflag:
-    description: The flags that are set anyway, as C(NOTIFYFLAG) in the variable C(nut_server_upsmon_conf).
+    description: Flags that the user sets, as C(NOTIFYFLAG) in the variable C(nut_server_upsmon_conf). They are kept.
     type: dict
     default: {}
   role:
-    description: The role whose variable has the rules, for messages.
+    description: The role that the rules belong to, for error messages.
     type: str
     choices: [nut_server, nut_client]
     default: nut_server
 """
 
 EXAMPLES = r"""
-- name: Let a timer run when the mains fail
+- name: Start a timer on a power failure
   ansible.builtin.debug:
     msg: "{{ rules | homelab.nut.upssched({'ups': 'ups@localhost:3493'}) }}"
   vars:
@@ -53,7 +53,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: C(at), the words of each line behind AT, and C(notifyflag), for each type of event the word of its NOTIFYFLAG.
+  description: C(at) holds the words of each AT line, and C(notifyflag) the flags of each type of event.
   type: dict
   sample:
     at: [[ONBATT, "ups@localhost:3493", START-TIMER, early, 300]]
@@ -67,19 +67,17 @@ def upssched(
     notifyflag: Mapping[str, Sequence[str]] | None = None,
     role: str = "nut_server",
 ) -> dict[str, Any]:
-    """Make AT lines and the flags that they need. Raises AnsibleFilterError for a rule that could do nothing."""
+    """Return AT lines and the flags that they need. Raises AnsibleFilterError for a rule without effect."""
     from ..module_utils._nut.conf import upssched_rules as library
     from ..module_utils._nut.conf.settings import SettingsError
 
-    try:
+    with raise_as_filter_error(SettingsError, prefix=f"{role}_upssched_rules: "):
         return {"at": library.write_rules(rules, systems), "notifyflag": library.join_flags(rules, notifyflag)}
-    except SettingsError as error:
-        raise AnsibleFilterError(f"{role}_upssched_rules: {error}") from None
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"upssched": upssched}

@@ -11,11 +11,11 @@ from typing import Any
 
 DOCUMENTATION = r"""
 name: variable_problems
-short_description: Variables that no role of this collection knows
+short_description: Find misspelled variables of this collection
 version_added: 0.2.0
 description:
-  - Finds variables of any host that begin with C(nut_server_), C(nut_client_) or C(nut_hotplug_) and are no role's, and unknown keys of
-    variables that are dictionaries.
+  - Finds variables that begin with C(nut_server_), C(nut_client_) or C(nut_hotplug_) but that no role has, and unknown keys in variables
+    that are dictionaries.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: context
@@ -25,7 +25,7 @@ options:
     type: dict
     required: true
   context:
-    description: Names of further variables, by host, such as those of the play, which C(hostvars) lacks.
+    description: Names of more variables for each host, such as the variables of the play, which C(hostvars) does not contain.
     type: dict
     default: {}
 """
@@ -38,7 +38,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: A message for each unknown name, with the hosts that have it and the nearest known name.
+  description: One message for each unknown name, with the hosts that have it and the closest known name.
   type: list
   elements: str
   sample:
@@ -49,15 +49,15 @@ _value:
 def variable_problems(
     hostvars: Mapping[str, Mapping[str, Any]], context: Mapping[str, Iterable[str]] | None = None
 ) -> list[str]:
-    """List the variables and keys that no role knows."""
+    """Return a message for each variable or key that no role has."""
     from ..plugin_utils.variables import find_problems
 
     return find_problems(hostvars, context or {})
 
 
 class FilterModule:
-    """Ansible's door."""
+    """Registers the filter with Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter."""
+        """Return the filter by its name."""
         return {"variable_problems": variable_problems}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SECONDS = 120
 
 
-def runner(module: Module, seconds: float = SECONDS) -> Run:
+def make_runner(module: Module, seconds: float = SECONDS) -> Run:
     """Return what the library runs programs with. One that hangs for SECONDS is ended, with exit code 124."""
 
     def run(command: Sequence[str]) -> tuple[int, str]:
@@ -34,6 +34,6 @@ def runner(module: Module, seconds: float = SECONDS) -> Run:
     return run
 
 
-def warn(module: Module, words: str) -> None:
+def warn_with_host(module: Module, words: str) -> None:
     """Warn of something on this host. Ansible itself shows a warning without its host, and equal ones once."""
     module.warn(f"{platform.node()}: {words}")

@@ -10,7 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from . import _host
-from ._command import warn
+from ._command import warn_with_host
 from ._nut.base.files import Busy, WriteError
 from ._nut.base.systemd import UnitError, last_log_lines, sandbox_failure
 from ._nut.conf import nss
@@ -32,16 +32,16 @@ def run(module: Module) -> None:
     try:
         with alone as found:
             if found:
-                warn(module, found)
-            deployment, result = deploy(module, local)
+                warn_with_host(module, found)
+            deployment, result = deploy_files(module, local)
             if not module.check_mode:
-                result["upses"] = believe(module, deployment, result)
+                result["upses"] = verify_serving(module, deployment, result)
     except (Busy, WriteError, OSError) as error:
         module.fail_json(msg=f"{error}", changed=False)
     module.exit_json(**result)
 
 
-def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, object]]:
+def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, object]]:
     """Bring the host to what it should be. Returns what was done; ends the module where that is impossible."""
     files = None
     if module.params["state"] == "present":
@@ -61,9 +61,9 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
         if plan:
             deployment.require_mains(force)
             if module.check_mode and given and not module.get_bin_path("certutil"):
-                warn(
+                warn_with_host(
                     module,
-                    "the files were not checked, because certutil is not here yet, which makes their certificates ready",
+                    "the files were not checked: certutil, which prepares their certificates, is not installed yet",
                 )
             else:
                 deployment.check_files()
@@ -79,7 +79,7 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
         module.fail_json(msg=str(error), changed=any(done.values()), **done)
     finally:
         for words in deployment.warnings:
-            warn(module, words)
+            warn_with_host(module, words)
     result.update(
         changed=bool(plan),
         files=list(plan.written_files),
@@ -91,31 +91,33 @@ def deploy(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, objec
     return deployment, result
 
 
-def believe(module: Module, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
+def verify_serving(module: Module, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
     """See that NUT serves. Returns the status of each UPS; ends the module where something is broken."""
     patient = module.params["require_ups"]
     verdict = deployment.wait_until_serving(module.params["wait"], patient)
     for unit in verdict.restarted:
-        warn(module, f"{unit} had ended, and was started again: `journalctl -u {unit}` tells of it")
+        warn_with_host(module, f"{unit} had exited and was started again; see journalctl -u {unit}")
     wrong = [*verdict.broken, *(verdict.absent if patient else ())]
     if not patient:
         for trouble in verdict.absent:
-            warn(module, f"{trouble.message}. NUT is ready for it. Is it plugged in, and switched on?")
+            warn_with_host(
+                module, f"{trouble.message}. Is the UPS plugged in and switched on? NUT will serve it once it is there"
+            )
     if wrong:
         suspects = dict.fromkeys(trouble.unit for trouble in wrong)
         said = "\n".join(
-            f"{sandbox_failure(unit, deployment.local.runner)}{unit} said last:\n"
-            f"{quoted(last_log_lines(unit, deployment.local.runner))}"
+            f"{sandbox_failure(unit, deployment.local.runner)}last log lines of {unit}:\n"
+            f"{quote_lines(last_log_lines(unit, deployment.local.runner))}"
             for unit in suspects
         )
         module.fail_json(
-            msg="the configuration is in place, but after "
-            f"{module.params['wait']} s NUT does not serve: {'; '.join(trouble.message for trouble in wrong)}.\n{said}",
+            msg=f"the configuration is in place, but after {module.params['wait']} s NUT still does not serve: "
+            f"{'; '.join(trouble.message for trouble in wrong)}.\n{said}",
             **{**result, "upses": dict(verdict.status)},
         )
     return dict(verdict.status)
 
 
-def quoted(said: str) -> str:
+def quote_lines(said: str) -> str:
     """Return what somebody else has said so that none of its lines looks like one of Ansible's."""
     return "\n".join(f"  {line}" for line in said.splitlines())

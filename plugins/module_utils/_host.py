@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._command import runner
+from ._command import make_runner
 from ._nut.conf import nut_conf
 from ._nut.deploy.apply import LocalNut
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 ROOT = Path("/")
 
 
-def find_lack_of_nut() -> str:
+def explain_missing_nut() -> str:
     """Return what the host must have first, NUT, and the remedy; "" if it is there."""
     if (ROOT / "etc/nut").is_dir():
         return ""
     return "NUT is not installed on this host: there is no /etc/nut. Deploy it first: `make pve tags=ups`, or the role nut_server"
 
 
-def find_lack_of_primary() -> str:
+def explain_missing_primary() -> str:
     """Return what keeps this host from having USB UPSes served, and the remedy; "" if NUT is configured here."""
     return nut_conf.find_lack(ROOT / "etc/nut")
 
 
 def local_nut(module: Module) -> LocalNut:
     """Return the NUT of this host."""
-    return LocalNut.below_root(ROOT, runner(module))
+    return LocalNut.below_root(ROOT, make_runner(module))

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 POLICY = {"policy": {"type": "dict"}, "policy_path": {"type": "path", "default": f"/{paths.HOTPLUG_POLICY}"}}
 
 
-def chosen(module: Module) -> policy.UsbPolicy:
+def choose_policy(module: Module) -> policy.UsbPolicy:
     """Return the policy that counts: the given one, or that of the host. Raises policy.UsbPolicyError and OSError."""
     if module.params["policy"] is not None:
         return policy.check_policy(module.params["policy"])
     return policy.read_policy(Path(module.params["policy_path"])) or policy.UsbPolicy()
 
 
-def host(module: Module, rules: policy.UsbPolicy) -> HotplugHost:
+def make_host(module: Module, rules: policy.UsbPolicy) -> HotplugHost:
     """Return the host that the module runs on."""
     return HotplugHost(
         rules,

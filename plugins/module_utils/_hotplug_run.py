@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._command import warn
-from ._host import find_lack_of_primary
-from ._hotplug import chosen, host
+from ._command import warn_with_host
+from ._host import explain_missing_primary
+from ._hotplug import choose_policy, make_host
 from ._nut.base import files, systemd
 from ._nut.hotplug.look import Observation, describe_device, diff_ups_conf
 from ._nut.hotplug.observe import ReconcileError
@@ -25,31 +25,33 @@ if TYPE_CHECKING:
 
 def run(module: Module) -> None:
     """Do it, or tell what would be done. Exits the module."""
-    lacks = find_lack_of_primary()
+    lacks = explain_missing_primary()
     if lacks and module.check_mode:
-        warn(module, f"what would be done can't be told before NUT is there. {lacks}")
-        module.exit_json(changed=False, msg=lacks, **returned(None))
+        warn_with_host(module, f"can't tell what would be done before NUT is configured. {lacks}")
+        module.exit_json(changed=False, msg=lacks, **describe_observation(None))
     if lacks:
         module.fail_json(msg=lacks)
     try:
-        look, actions, failed, before, after = reconcile(module, host(module, chosen(module)))
+        look, actions, failed, before, after = reconcile_host(module, make_host(module, choose_policy(module)))
     except (UsbPolicyError, ReconcileError, files.Busy, files.WriteError, systemd.UnitError, OSError) as error:
         module.fail_json(msg=str(error))
-    result = returned(look)
-    for words in (*result["remarks"], *(f"this waits: {line}" for line in result["deferred"])):
-        warn(module, words)
+    result = describe_observation(look)
+    for words in (*result["remarks"], *(f"deferred: {line}" for line in result["deferred"])):
+        warn_with_host(module, words)
     for name, ups in result["names"].items():
         if not ups["status"] and not module.check_mode:
-            warn(module, f"{name} ({ups['ids']}) is plugged in, and upsd has no fresh data of it: {ups['error']}")
-    result.update(changed=bool(actions), actions=actions, msg="; ".join(actions) or "nothing had to be done")
+            warn_with_host(
+                module, f"{name} ({ups['ids']}) is plugged in, but upsd has no fresh data for it: {ups['error']}"
+            )
+    result.update(changed=bool(actions), actions=actions, msg="; ".join(actions) or "nothing to do")
     if before != after:
         result["diff"] = [{"prepared": diff_ups_conf(before, after)}]
     if failed:
-        module.fail_json(**{**result, "msg": f"this could not be done: {'; '.join(failed)}"})
+        module.fail_json(**{**result, "msg": f"failed: {'; '.join(failed)}"})
     module.exit_json(**result)
 
 
-def reconcile(module: Module, here: HotplugHost) -> tuple[Observation, list[str], tuple[str, ...], str, str]:
+def reconcile_host(module: Module, here: HotplugHost) -> tuple[Observation, list[str], tuple[str, ...], str, str]:
     """Do it, or tell what would be done: the last look, the steps, those that failed, and ups.conf before and after."""
     if module.check_mode:
         look = here.observe_host()
@@ -62,7 +64,7 @@ def reconcile(module: Module, here: HotplugHost) -> tuple[Observation, list[str]
     return outcome.look, list(outcome.done), outcome.failed, before, here.local.read_file("ups.conf") or ""
 
 
-def returned(look: Observation | None) -> dict[str, Any]:
+def describe_observation(look: Observation | None) -> dict[str, Any]:
     """Return a look in the form that RETURN describes."""
     if look is None:
         return {"actions": [], "names": {}, "absent": [], "unserved": [], "deferred": [], "remarks": []}

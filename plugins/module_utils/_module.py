@@ -26,20 +26,22 @@ class Module(AnsibleModule):
 
     def warn(self, warning: str, *arguments: Any, **options: Any) -> None:
         """Warn, in one line."""
-        super().warn(printable(self._masked(warning), LINE), *arguments, **options)
+        super().warn(printable(self._mask_secrets(warning), LINE), *arguments, **options)
 
     def exit_json(self, **result: Any) -> None:
         """End well."""
-        super().exit_json(**{name: self._fit(value, shown=name in _SHOWN) for name, value in result.items()})
+        super().exit_json(**{name: self._clean_value(value, shown=name in _SHOWN) for name, value in result.items()})
 
     def fail_json(self, msg: str, **result: Any) -> None:
         """Fail. Ansible then shows all of the result."""
-        super().fail_json(self._fit(str(msg), shown=True), **{name: self._fit(one) for name, one in result.items()})
+        super().fail_json(
+            self._clean_value(str(msg), shown=True), **{name: self._clean_value(one) for name, one in result.items()}
+        )
 
-    def _fit(self, value: Any, *, shown: bool = True) -> Any:
+    def _clean_value(self, value: Any, *, shown: bool = True) -> Any:
         """Return a member of a result that is fit for a terminal if it is SHOWN, and else for JSON."""
-        return change_texts(self._masked(value), printable_text) if shown else change_texts(value, well_formed)
+        return change_texts(self._mask_secrets(value), printable_text) if shown else change_texts(value, well_formed)
 
-    def _masked(self, value: Any) -> Any:
+    def _mask_secrets(self, value: Any) -> Any:
         """Return it without secrets. Ansible does that, too, but would not know one again whose characters are escaped."""
         return remove_values(value, self.no_log_values) if isinstance(value, (str, list, tuple, dict)) else value

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _host
-from ._command import runner, warn
+from ._command import make_runner, warn_with_host
 from ._nut.base import files, sets, systemd
 from ._nut.deploy.change import FileChange
 from ._nut.deploy.installation import Installation, InstallError, InstallPlan
@@ -36,7 +36,7 @@ class Service:
     """A kit that is put in place on this host, or taken away: one run of a module."""
 
     def __init__(self, module: Module, kit: Kit) -> None:
-        self.module, self.kit, self.runner = module, kit, runner(module)
+        self.module, self.kit, self.runner = module, kit, make_runner(module)
         self.absent = module.params["state"] == "absent"
         self.plan = InstallPlan()
 
@@ -46,36 +46,38 @@ class Service:
         diff = ""
         try:
             wanted = None if self.absent else self.find_wanted()
-            lacks = "" if self.absent else self.find_lack()
+            lacks = "" if self.absent else self.explain_missing()
             if lacks and check:
-                warn(module, f"all would be installed as soon as NUT is there. {lacks}")
+                warn_with_host(module, f"all would be installed as soon as NUT is there. {lacks}")
                 self.plan = InstallPlan(files=tuple(FileChange(name, Path(), None, "") for name in wanted or ()))
-                module.exit_json(changed=True, **self.result())
+                module.exit_json(changed=True, **self.make_result())
             if lacks:
                 raise InstallError(lacks)
             # looking disturbs nobody
-            with contextlib.nullcontext("") if check else self.alone() as found:
+            with contextlib.nullcontext("") if check else self.hold_lock() as found:
                 if found:
-                    warn(module, found)
+                    warn_with_host(module, found)
                 log = Path(module.params["log"]) if module.params.get("log") else None
                 renewed = bool(module.params.get("renewed"))
                 # a check starts nothing, not even what only tries whether it would start
                 installation = Installation(
                     wanted, self.runner, log, _host.ROOT, OWNERS, self.kit, renewed, try_sandboxes=not check
                 )
-                self.plan = self.decide(installation)
+                self.plan = self.make_plan(installation)
                 for words in installation.list_warnings():
-                    warn(module, words)
+                    warn_with_host(module, words)
                 diff = self.plan.render_diff()
                 if not check:
-                    self.apply(installation)
+                    self.apply_plan(installation)
         except (InstallError, systemd.UnitError, files.WriteError, files.Busy, OSError, LookupError) as error:
             # LookupError: there is no group nut
-            module.fail_json(msg=str(error), **self.result())
-        self.tell()
-        module.exit_json(changed=bool(self.plan), **self.result(), **({"diff": [{"prepared": diff}]} if diff else {}))
+            module.fail_json(msg=str(error), **self.make_result())
+        self.warn_about_outcome()
+        module.exit_json(
+            changed=bool(self.plan), **self.make_result(), **({"diff": [{"prepared": diff}]} if diff else {})
+        )
 
-    def alone(self) -> AbstractContextManager[str]:
+    def hold_lock(self) -> AbstractContextManager[str]:
         """Keep other runs out, and put right what killed ones have left."""
         folders = [
             *((_host.ROOT / place.path).parent for place in self.kit.places.values()),
@@ -90,22 +92,22 @@ class Service:
         """Return the kit's files. None at all passes required_if, and must not be taken for absent."""
         return {name: str(text) for name, text in (self.module.params["files"] or {}).items()}
 
-    def find_lack(self) -> str:
+    def explain_missing(self) -> str:
         """Return what the host must have first, and the remedy; "" if it has all."""
-        return _host.find_lack_of_nut()
+        return _host.explain_missing_nut()
 
-    def decide(self, installation: Installation) -> InstallPlan:
+    def make_plan(self, installation: Installation) -> InstallPlan:
         """Return what is to be done."""
         return installation.plan_install()
 
-    def apply(self, installation: Installation) -> None:
+    def apply_plan(self, installation: Installation) -> None:
         """Do what was decided."""
         installation.apply_plan(self.plan)
 
-    def tell(self) -> None:
+    def warn_about_outcome(self) -> None:
         """Warn of what has come of it."""
 
-    def result(self) -> dict[str, Any]:
+    def make_result(self) -> dict[str, Any]:
         """Return what was done in the form that the module's RETURN describes."""
         return {
             "files": list(self.plan.written_files),

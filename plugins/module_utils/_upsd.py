@@ -29,7 +29,7 @@ OPTIONS: dict[str, Any] = {
 MUTUALLY_EXCLUSIVE = [("ca", "ca_path")]
 
 
-def opener(module: Module) -> Callable[[], client.UpsdClient]:
+def make_client_opener(module: Module) -> Callable[[], client.UpsdClient]:
     """Return what makes an UpsdClient as the options say, not yet connected. Ends the module if they don't fit together."""
     options = module.params
     ca = options["ca"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _host
-from ._command import warn
+from ._command import warn_with_host
 from ._nut.base import systemd, tcp_table
 from ._nut.base.allow import AccessError
 from ._nut.base.hostnames import is_address, normal_address, resolve_name
@@ -36,7 +36,7 @@ class AccessService(Service):
         super().__init__(module, kits.ACCESS)
         self.allowed: dict[str, list[str]] = {}
         self.table = ""  # that should be; "" if none
-        self.trouble = ""  # how the kernel's table is not as it should be
+        self.table_problem = ""  # how the kernel's table is not as it should be
         self.loaded = False  # whether it is; told of what has come to its end
 
     def find_wanted(self) -> Mapping[str, str]:
@@ -54,31 +54,31 @@ class AccessService(Service):
         known, warnings = access.keep_known_addresses(found, problems, known_before)
         self.allowed = {source.name: list(those) for source, those in known.items()}
         for words in warnings:
-            warn(self.module, words)
+            warn_with_host(self.module, words)
         # upsd keeps its port until the module config has changed it, and must not be open if that fails
         ports = {*params["ports"], *(find_ports() if params["ports"] else ())}
         self.table = access.render_table(ports, known)
         return self.table
 
-    def decide(self, installation: Installation) -> InstallPlan:
+    def make_plan(self, installation: Installation) -> InstallPlan:
         """Return what is to be done. Raises InstallError if it would do harm now."""
         loaded = access.read_table(self.runner)
-        self.trouble = "" if self.absent else access.find_difference(loaded, self.table)
-        plan = self._complete(installation.plan_install())
+        self.table_problem = "" if self.absent else access.find_difference(loaded, self.table)
+        plan = self._add_table_steps(installation.plan_install())
         if kits.ACCESS_TABLE in plan.written_files:
-            self._guard(loaded)
+            self._check_cut_offs(loaded)
         return plan
 
-    def _complete(self, plan: InstallPlan) -> InstallPlan:
+    def _add_table_steps(self, plan: InstallPlan) -> InstallPlan:
         """Add to a plan what the kernel's table needs."""
         if self.absent:
             # stopping the unit removes it, too, and then there is none
             if any("disable" in step.command for step in plan.before) or not self._is_loaded():
                 return plan
             return replace(plan, before=(*plan.before, CommandStep(access.DELETE, "it is removed from this host")))
-        if self.trouble and not any(map(_begins, plan.after)):
+        if self.table_problem and not any(map(_starts_unit, plan.after)):
             return replace(
-                plan, after=(*plan.after, CommandStep(("systemctl", "restart", kits.ACCESS_UNIT), self.trouble))
+                plan, after=(*plan.after, CommandStep(("systemctl", "restart", kits.ACCESS_UNIT), self.table_problem))
             )
         return plan
 
@@ -86,7 +86,7 @@ class AccessService(Service):
         """Return whether the kernel has a table of this name, whatever it holds."""
         return self.runner(access.LIST)[0] == 0
 
-    def _guard(self, loaded: access.LoadedTable | None) -> None:
+    def _check_cut_offs(self, loaded: access.LoadedTable | None) -> None:
         """Raise InstallError if a table that is new or changes would do harm now; warn of who is cut off besides."""
         module, force = self.module, self.module.params["force"]
         states = ask_upsd()
@@ -104,52 +104,52 @@ class AccessService(Service):
                 f"{describe_logged_in(logged_in)}. Nothing was changed. To cut it off all the same: force"
             )
         if logged_in:
-            warn(module, describe_logged_in(logged_in))
+            warn_with_host(module, describe_logged_in(logged_in))
         for address in connected:
-            warn(
+            warn_with_host(
                 module,
                 f"{address} is connected to upsd now, and may no longer connect. If it is yours, such as a dashboard, add it to "
                 "nut_server_allow",
             )
 
-    def apply(self, installation: Installation) -> None:
+    def apply_plan(self, installation: Installation) -> None:
         """Do what was decided; what loads the table comes last, and may fail."""
-        loading = tuple(filter(_begins, self.plan.after))
+        loading = tuple(filter(_starts_unit, self.plan.after))
         installation.apply_plan(
             replace(self.plan, after=tuple(step for step in self.plan.after if step not in loading))
         )
         try:
             installation.apply_plan(InstallPlan(after=loading))
-            self.trouble = ""
+            self.table_problem = ""
         except systemd.UnitError as error:
-            self.trouble = str(error)
+            self.table_problem = str(error)
         if self.absent and self._is_loaded():
             # its unit is gone: one that failed at boot, and that nut-access loaded later
             left = InstallPlan(after=(CommandStep(access.DELETE, "it is still loaded"),))
             installation.apply_plan(left)
             self.plan = replace(self.plan, after=(*self.plan.after, *left.after))
-        if not self.absent and not self.trouble:
-            self.trouble = access.find_difference(access.read_table(self.runner), self.table)
+        if not self.absent and not self.table_problem:
+            self.table_problem = access.find_difference(access.read_table(self.runner), self.table)
 
-    def tell(self) -> None:
+    def warn_about_outcome(self) -> None:
         """Warn, where the table is not loaded."""
-        self.loaded = not self.absent and not self.trouble
+        self.loaded = not self.absent and not self.table_problem
         if self.absent or self.loaded or self.module.check_mode:
             return
         said = systemd.last_log_lines(kits.ACCESS_UNIT, self.runner)
-        warn(
+        warn_with_host(
             self.module,
             "ACCESS TO UPSD IS NOT LIMITED on this host, and blocking upsd takes no login: the table that "
-            f"limits who may connect can't be loaded: {self.trouble.rstrip('.')}. {said.rstrip('.')}. What to do: systemctl status "
+            f"limits who may connect can't be loaded: {self.table_problem.rstrip('.')}. {said.rstrip('.')}. What to do: systemctl status "
             f"{kits.ACCESS_UNIT}; or, if everybody on the network may connect, nut_server_allow: any",
         )
 
-    def result(self) -> dict[str, Any]:
+    def make_result(self) -> dict[str, Any]:
         """Return what was done in the form that RETURN describes."""
-        return {"allowed": self.allowed, "loaded": self.loaded, **super().result()}
+        return {"allowed": self.allowed, "loaded": self.loaded, **super().make_result()}
 
 
-def _begins(step: CommandStep) -> bool:
+def _starts_unit(step: CommandStep) -> bool:
     return bool({"start", "restart"} & set(step.command))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _host
-from ._hotplug import chosen, host
+from ._hotplug import choose_policy, make_host
 from ._nut.conf.release import find_release
 from ._nut.conf.ups_conf import UpsConf
 from ._nut.hotplug.observe import ReconcileError
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 def run(module: Module) -> None:
     """Look, and tell. Exits the module."""
-    configured = not _host.find_lack_of_primary()
+    configured = not _host.explain_missing_primary()
     status: dict[str, tuple[str, ...]] = {}
     try:
-        rules = chosen(module)
+        rules = choose_policy(module)
         if configured:
-            look = host(module, rules).observe_host()
+            look = make_host(module, rules).observe_host()
             devices, upses, resolution, remarks = look.devices, look.upses, look.resolution, look.remarks
             status = {name: seen.status for name, seen in look.drivers.items()}
         else:

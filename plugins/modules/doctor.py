@@ -9,13 +9,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: doctor
-short_description: Look whether all is well with NUT on a host
+short_description: Check NUT on a host
 version_added: 0.2.0
 author: The homelab.nut contributors (@homelab-nut)
 description:
-  - Looks at a primary, or at a Linux secondary, and compares what it sees with what the inventory says.
-  - Each check has a verdict, what was seen in words, and what to do. C(docs/doctor.md) lists the checks.
-  - Nothing is changed, and nobody logs in to C(upsd), where a login would count as one more machine.
+  - Checks a primary or a Linux secondary, and compares its state with the inventory.
+  - Each finding has a verdict, says what was seen, and what to do. C(docs/doctor.md) lists the checks.
+  - Changes nothing, and does not log in to C(upsd), because the primary would wait for that login at a shutdown.
 extends_documentation_fragment:
   - homelab.nut.attributes
   - homelab.nut.attributes.read_only
@@ -25,21 +25,21 @@ attributes:
     support: full
 options:
   name:
-    description: The host's name in the inventory. Findings have it. If not given, the name by which Ansible knows the host.
+    description: The host's name in the inventory, for the findings. By default C(inventory_hostname).
     type: str
   role:
-    description: Whether the host has the UPS, or hears of it over the network.
+    description: Whether the host has the UPS (V(primary)), or monitors it over the network (V(secondary)).
     type: str
     choices: [primary, secondary]
     required: true
   files:
-    description: NUT's files as they should be, by their names. Without any, what stands in the files is not compared.
+    description: The expected text of NUT's files, by file name. A file that is not given is not compared.
     type: dict
     default: {}
   kits:
     description:
-      - The files of C(nut-shutdown), C(nut-hotplug) and C(nut-access) as they should be, by these names. One that is not named is
-        not looked for.
+      - The expected files of C(nut-shutdown), C(nut-hotplug) and C(nut-access), by program. A program that is not given is not
+        checked.
     type: dict
     default: {}
   clients:
@@ -49,54 +49,54 @@ options:
     default: []
     suboptions:
       name:
-        description: Its name in the inventory.
+        description: The secondary's name in the inventory.
         type: str
         required: true
       address:
-        description: The address or name from which it comes.
+        description: The address that it connects from, or its host name.
         type: str
         required: true
       ups:
-        description: The UPS that it watches.
+        description: The UPS that it monitors.
         type: str
         required: true
   plan:
-    description: What the module M(homelab.nut.shutdown_plan) returned.
+    description: The result of the module M(homelab.nut.shutdown_plan).
     type: dict
   ca:
-    description: The certificates (PEM) by which the one of C(upsd) is checked, if it has TLS.
+    description: The certificates (PEM) to verify C(upsd) with, if it uses TLS.
     type: str
     default: ""
   certificate_name:
-    description: The name in the certificate of C(upsd). With O(ca).
+    description: The name in C(upsd)'s certificate. Used with O(ca).
     type: str
     default: localhost
   firewall:
-    description: Whether Proxmox VE's firewall is looked at.
+    description: Whether to check Proxmox VE's firewall.
     type: bool
     default: true
   hours:
-    description: How many hours of the journal are read.
+    description: How many hours of the journal to read.
     type: int
     default: 24
   events:
-    description: How many events of the journal RV(seen) has.
+    description: The highest number of events to return in RV(seen).
     type: int
     default: 12
   digests:
-    description: The SHA-256 sums of the programs, by their paths. If not given, those of the programs that this collection installs.
+    description: The SHA-256 digests of our programs, by path. By default those of the programs that this collection installs.
     type: dict
 """
 
 EXAMPLES = r"""
-- name: Is all well with the UPS here?
+- name: Check NUT on this host
   homelab.nut.doctor:
     role: primary
     clients:
       - {name: nas, address: 192.0.2.20, ups: ups}
   register: nut
 
-- name: Insist on it
+- name: Fail if something is wrong
   ansible.builtin.assert:
     that: nut.findings | selectattr('verdict', 'eq', 'failure') | length == 0
     fail_msg: "{{ nut.msg }}"
@@ -104,7 +104,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 findings:
-  description: What the checks found, in their order.
+  description: The findings, the worst first.
   returned: success
   type: list
   elements: dict
@@ -114,11 +114,11 @@ findings:
       type: str
       sample: driver
     host:
-      description: The host that it is about. A primary also tells of the logins of its secondaries.
+      description: The host that the finding is about. A primary also reports the logins of its secondaries.
       type: str
       sample: pve
     verdict:
-      description: V(ok), V(note), V(warning), V(failure), or V(unknown) where it could not be looked at.
+      description: V(ok), V(note), V(warning), V(failure), or V(unknown) if it could not be checked.
       type: str
       sample: failure
     seen:
@@ -126,39 +126,39 @@ findings:
       type: str
       sample: "ups: its driver is running, but gets no data from it (DATA-STALE)"
     todo:
-      description: What to do, or empty.
+      description: What to do about it. Empty if there is nothing to do.
       type: str
       sample: journalctl -u nut-driver@ups.service -n 50
 seen:
-  description: How it stands, for a status on one screen.
+  description: The state of the host, as C(make status) shows it.
   returned: success
   type: dict
   contains:
     now:
-      description: The host's time, in seconds since 1970.
+      description: The time on the host, in seconds since 1970.
       type: float
       sample: 1790000000.5
     release:
-      description: The release of NUT, or none.
+      description: The release of NUT, or null if unknown.
       type: str
       sample: 2.8.1
     upsd:
-      description: Why C(upsd) can't be asked, or none.
+      description: Why C(upsd) can't be queried, or null.
       type: str
     upses:
-      description: The UPSes, with name, status, charge, runtime, load, battery_date, model and clients.
+      description: The UPSes, each with its name, status, charge, runtime, load, battery_date, model and clients.
       type: list
       elements: dict
     addresses:
-      description: The addresses of the secondaries, by their names.
+      description: The addresses of the secondaries, by name.
       type: dict
     events:
-      description: The last events of the journal, the newest last; the time in seconds since 1970, and what happened.
+      description: The last events in the journal, the newest last, each with its time in seconds since 1970.
       type: list
       elements: list
       sample: [[1790000000.5, "power failure: ups is on battery"]]
 msg:
-  description: The findings that are not ok, in one line.
+  description: The number of findings by verdict, in one line.
   returned: always
   type: str
   sample: "2 hosts, 40 checks: 1 failure, 2 notes, 37 ok"
@@ -167,7 +167,7 @@ msg:
 import platform
 from typing import Any
 
-from ansible_collections.homelab.nut.plugins.module_utils._command import runner
+from ansible_collections.homelab.nut.plugins.module_utils._command import make_runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import findings, observe, status
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
@@ -175,7 +175,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks_shu
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.exam import Expected, ExpectedClient
 
 SECONDS = 15
-"""How long one program may take."""
+"""Time limit for each program that the module runs."""
 
 
 def main() -> None:
@@ -203,13 +203,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     options: dict[str, Any] = module.params
-    strange = sorted(set(options["kits"]) - set(KITS))
-    if strange:
-        module.fail_json(msg=f"kits: there is no {', '.join(strange)}. There are {', '.join(KITS)}")
+    unknown = sorted(set(options["kits"]) - set(KITS))
+    if unknown:
+        module.fail_json(msg=f"kits: unknown program {', '.join(unknown)}. Known: {', '.join(KITS)}")
     host = observe.HostObserver(
         primary=options["role"] == "primary",
-        runner=runner(module, SECONDS),
-        clients={one["name"]: one["address"] for one in options["clients"]},
+        runner=make_runner(module, SECONDS),
+        clients={client["name"]: client["address"] for client in options["clients"]},
         kits=[KITS[name] for name in options["kits"]],
         ca=options["ca"],
         server=options["certificate_name"],
@@ -222,7 +222,7 @@ def main() -> None:
         files={name: str(text) for name, text in options["files"].items()},
         kits={name: {file: str(text) for file, text in texts.items()} for name, texts in options["kits"].items()},
         digests=options["digests"] or {},
-        clients=tuple(ExpectedClient(**one) for one in options["clients"]),
+        clients=tuple(ExpectedClient(**client) for client in options["clients"]),
         tls=bool(options["ca"]),
         plan=options["plan"],
     )

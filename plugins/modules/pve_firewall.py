@@ -118,14 +118,14 @@ def find_addresses(sources: list[str]) -> tuple[dict[str, tuple[str, ...]], list
     return {source.address: those for source, those in found.items()}, list(problems.values())
 
 
-def look(texts: tuple[str, str], sources: list[str], port: int, path: Path) -> tuple[list[str], str]:
+def find_hint(texts: tuple[str, str], sources: list[str], port: int, path: Path) -> tuple[list[str], str]:
     """Return the hint and the one line."""
-    off = firewall.off(*texts)
+    off = firewall.explain_off(*texts)
     if off:  # no name is resolved for nothing
         return [], f"Proxmox VE's firewall: {off}"
     clients, problems = find_addresses(sources)
-    seen = firewall.state(*texts, [one for those in clients.values() for one in those], port)
-    hint = [*firewall.hint(seen, clients, port, path), *problems]
+    seen = firewall.judge_clients(*texts, [one for those in clients.values() for one in those], port)
+    hint = [*firewall.describe_missing_rules(seen, clients, port, path), *problems]
     return hint, hint[0] if hint else f"Proxmox VE's firewall lets all of them in to port {port}"
 
 
@@ -143,28 +143,28 @@ def main() -> None:
     mode, port, root = module.params["mode"], module.params["port"], Path(module.params["path"])
     path = root / firewall.HOST
     try:
-        texts = firewall.read(root)
+        texts = firewall.read_files(root)
     except firewall.FirewallError as error:
         if mode == "rules":
             module.fail_json(msg=str(error))
         module.exit_json(changed=False, hint=[], msg=str(error))
     try:
         if mode == "hint":
-            hint, msg = look(texts, module.params["sources"], port, path)
+            hint, msg = find_hint(texts, module.params["sources"], port, path)
             module.exit_json(changed=False, hint=hint, msg=msg)
         ours: list[str] = []
         if mode == "rules":
             clients, problems = find_addresses(module.params["sources"])
             if problems:
                 module.fail_json(msg=". ".join(problems))
-            ours = firewall.rules([one for those in clients.values() for one in those], port)
+            ours = firewall.make_rules([one for those in clients.values() for one in those], port)
         before = texts[1]
         after = firewall.with_rules(before, ours)
         if after != before and not module.check_mode:
-            firewall.write(root, after)
+            firewall.write_host_fw(root, after)
     except (firewall.FirewallError, AccessError) as error:
         module.fail_json(msg=str(error))
-    off = firewall.off(*texts)
+    off = firewall.explain_off(*texts)
     msg = f"rules of this module in {path}: {len(ours)}"
     result: dict[str, Any] = {"changed": after != before, "hint": [], "msg": f"{msg}; {off}" if ours and off else msg}
     if after != before:

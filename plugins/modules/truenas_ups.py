@@ -324,10 +324,10 @@ version:
 """
 
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import Doors, run_module
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import Transports, run_module
 
 
-def main(doors: Doors | None = None) -> None:
+def main(transports: Transports | None = None) -> None:
     """Run the module. A test gives what it reaches out with."""
     module = Module(
         argument_spec={
@@ -364,7 +364,7 @@ def main(doors: Doors | None = None) -> None:
         },
         supports_check_mode=True,
     )
-    run_module(module, doors)
+    run_module(module, transports)
 
 
 if __name__ == "__main__":

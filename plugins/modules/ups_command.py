@@ -9,17 +9,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ups_command
-short_description: Give a UPS a command, set its variables, or test its battery
+short_description: Run an instant command on a UPS, set its variables, or test its battery
 version_added: 0.1.0
 author: The homelab.nut contributors (@homelab-nut)
 description:
-  - Tells NUT's server, C(upsd), to have a UPS do something, and waits for what becomes of it. C(upsd)'s C(OK) means only that
-    the driver was told.
-  - A battery test is watched to its end, and judged.
-  - What could cut the power of what hangs on the UPS is refused, unless O(may_cut_power) says that it may. So is what could empty
-    its battery, unless O(may_drain_battery) does. What is not known to be harmless counts as able to cut the power.
-  - It needs a user of C(upsd) with the right to do it, C(nut_server_users) of the role P(homelab.nut.nut_server#role). It does not log
-    in as a client of the UPS, so no primary waits for it.
+  - Asks NUT's server, C(upsd), to do something with a UPS, and waits for the result. C(upsd)'s own C(OK) only means that the
+    driver has received the order.
+  - Follows a battery test to its end, and says whether the battery passed.
+  - Refuses anything that could cut the power of the machines on the UPS unless O(may_cut_power) is set, and anything that could
+    empty the battery unless O(may_drain_battery) is set. Anything that is not known to be harmless counts as able to cut the power.
+  - Needs a user of C(upsd) with the right to do it; see C(nut_server_users) of the role P(homelab.nut.nut_server#role). The user does
+    not log in as a client of the UPS, so no primary waits for this module.
 extends_documentation_fragment:
   - homelab.nut.attributes
   - homelab.nut.upsd
@@ -27,7 +27,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - All is checked but whether the user has the right. That shows only when the order is given.
+      - Checks everything except whether the user has the right to do it. Only the order itself shows that.
   diff_mode:
     support: partial
     details:
@@ -35,7 +35,7 @@ attributes:
   idempotent:
     support: partial
     details:
-      - A variable that has its value is not set again. A command, a test and FSD are done each time.
+      - A variable that already has the value is not set again. Commands, tests and FSD are carried out every time.
   platform:
     platforms: posix
     support: full
@@ -46,87 +46,87 @@ options:
     required: true
   username:
     description:
-      - The user of C(upsd.users).
-      - Not needed in check mode, and not where nothing has to be done.
+      - A user of C(upsd.users).
+      - Not needed in check mode, or if there is nothing to do.
     type: str
   password:
-    description: The user's password. Without O(tls), it is to be read on the way.
+    description: The user's password. Without O(tls), it crosses the network in plain text.
     type: str
   command:
     description:
-      - An instant command, such as V(beeper.disable). M(homelab.nut.ups_info) lists what a UPS has.
-      - V(test.battery.start.quick) and all that could empty the battery is done on mains only, and with O(minimum_charge).
+      - An instant command, such as V(beeper.disable). M(homelab.nut.ups_info) lists the commands of a UPS.
+      - V(test.battery.start.quick) and all commands that could empty the battery are refused unless the UPS is on mains with at least
+        O(minimum_charge).
     type: str
   value:
-    description: The value that goes with O(command), for the few that take one.
+    description: The argument of O(command), for the few commands that take one.
     type: str
   variables:
     description:
-      - Variables of the UPS and what they shall be, such as C(battery.charge.low). What is so already is left alone. Numbers are
-        compared as numbers.
-      - All are checked before the first one is set. It stops at the first that fails.
-      - Words that YAML takes for something else, such as C(yes) and C(off), need quotes.
+      - Variables of the UPS and the values to set, such as C(battery.charge.low). Numbers are compared as numbers.
+      - All of them are checked before the first one is set. The module stops at the first one that fails.
+      - Quote words that YAML would convert, such as C(yes) and C(off).
     type: dict
   test:
     description:
       - Test the battery.
-      - V(quick) takes some seconds and little charge, V(deep) empties the battery until it is low, and needs O(may_drain_battery).
-      - It is refused while the UPS is not plainly on mains, or has less than O(minimum_charge).
-      - Whether the test passed is taken from C(ups.test.result). A UPS that does not have it is judged by what was seen, that it ran
-        on its battery and came back, and by the flag C(RB).
+      - V(quick) takes some seconds and little charge. V(deep) discharges the battery until it is low, and needs O(may_drain_battery).
+      - Refused while the UPS is not clearly on mains, or has less than O(minimum_charge).
+      - The result comes from C(ups.test.result). If the UPS doesn't report one, the test has passed if the UPS was seen on
+        battery and then on mains again, without the flag C(RB).
     type: str
     choices: [quick, deep]
   fsd:
     description:
-      - Set the flag FSD, with which every host on the UPS goes down, and after which the primary may let it cut the power. Nothing
-        takes it back. Needs O(may_cut_power).
+      - Set the flag FSD (forced shutdown). Every host on the UPS shuts down, and the primary may then have the UPS cut the power. This
+        can't be undone. Needs O(may_cut_power).
     type: bool
     default: false
   tracking:
     description:
-      - Whether to ask for what the driver made of the order. NUT can since 2.8.0.
-      - Without, the result of a command is V(unknown); a variable is read again in any case.
+      - Whether to ask C(upsd) what the driver did with the order. NUT can do this since 2.8.0.
+      - Without it, the result of a command is V(unknown). Variables are read back in any case.
     type: bool
     default: true
   wait:
     description:
-      - How many seconds to wait for the result.
-      - If not given, 10 for a command and for each variable, 120 for a quick test, and 14400 for a deep one.
+      - Seconds to wait for the result.
+      - By default 10 for a command and for each variable, 120 for a quick test, and 14400 for a deep one.
     type: int
   minimum_charge:
-    description: The percent of charge below which the battery is not tested. A UPS that does not tell its charge is tested.
+    description: Refuse to test a battery with a charge below this percentage. A UPS that does not report its charge is tested anyway.
     type: int
     default: 90
   may_cut_power:
     description:
-      - Whether O(command), O(variables) or O(fsd) may be something that could cut the power of what hangs on the UPS.
-      - That is each of C(load.off), C(load.cycle), C(shutdown.*) but C(shutdown.stop), the same of an outlet, C(bypass.*),
-        C(driver.*), C(test.failure.start), and each command and variable that is not known to be harmless.
+      - Allow a O(command), O(variables) or O(fsd) that could cut the power of the machines on the UPS.
+      - These are C(load.off), C(load.cycle), C(shutdown.*) except C(shutdown.stop), the same for a single outlet, C(bypass.*),
+        C(driver.*), C(test.failure.start), and every command and variable that is not known to be harmless.
     type: bool
     default: false
   may_drain_battery:
     description:
-      - Whether O(command) or O(test) may be something that could empty the battery, C(test.battery.start), C(test.battery.start.deep)
-        or C(calibrate.start).
-      - If the mains fail then or in the hours after, nothing is left. Some UPSes say that they are on battery meanwhile, and not that they
-        are calibrating. Then all hosts do what they do in a power cut, and go down.
+      - Allow a O(command) or O(test) that could empty the battery. These are C(test.battery.start), C(test.battery.start.deep) and
+        C(calibrate.start).
+      - If the mains fail during the test or in the hours after it, the battery is empty. During a calibration, some UPSes report that they
+        are on battery, and not that they are calibrating. All hosts then shut down as in a power cut.
     type: bool
     default: false
 notes:
-  - Exactly one of O(command), O(variables), O(test) and O(fsd) is needed.
+  - Exactly one of O(command), O(variables), O(test) and O(fsd) is required.
 seealso:
   - module: homelab.nut.ups_info
 """
 
 EXAMPLES = r"""
-- name: Silence the beeper at night
+- name: Silence the beeper
   homelab.nut.ups_command:
     ups: ups
     username: admin
     password: "{{ lookup('homelab.nut.password', inventory_hostname, user='admin') }}"
     command: beeper.disable
 
-- name: Call the battery low earlier
+- name: Report a low battery earlier
   homelab.nut.ups_command:
     ups: ups
     username: admin
@@ -135,7 +135,7 @@ EXAMPLES = r"""
       battery.charge.low: 30
       battery.runtime.low: 600
 
-- name: Test the battery, and fail if it did not pass
+- name: Test the battery, and fail unless it passes
   homelab.nut.ups_command:
     host: pve.home.lan
     ca_path: /etc/ssl/certs/house-ca.pem
@@ -146,7 +146,7 @@ EXAMPLES = r"""
   register: battery
   failed_when: battery is failed or battery.verdict != 'passed'
 
-- name: Restart what hangs on the second outlet
+- name: Power-cycle the second outlet
   homelab.nut.ups_command:
     ups: rack
     username: admin
@@ -158,37 +158,38 @@ EXAMPLES = r"""
 RETURN = r"""
 result:
   description:
-    - What became of the order. V(none) if there was nothing to do, V(planned) in check mode.
-    - V(unknown) if it was sent, and nobody can tell more.
-    - V(failed) and V(pending), which means that there was no answer in time, fail the module. So does V(unknown) of a variable.
+    - The result of the order. V(none) if there was nothing to do, V(planned) in check mode.
+    - V(unknown) if the order was sent and its result can't be determined.
+    - The module fails if the result is V(failed), if it is V(pending), which means that the driver did not answer in time, or if it
+      is V(unknown) for a variable.
   returned: if nothing was refused
   type: str
   choices: [success, failed, pending, unknown, planned, none]
 command:
-  description: The instant command that was given, as the UPS spells it.
+  description: The instant command, as the UPS spells it.
   returned: with O(command) and O(test)
   type: str
   sample: test.battery.start.quick
 variables:
-  description: The variables that had to be set, in the order in which they were.
+  description: The variables whose value had to change, in the order in which they were set.
   returned: with O(variables)
   type: list
   elements: dict
   contains:
     name:
-      description: Its name.
+      description: The name of the variable.
       type: str
       sample: battery.charge.low
     before:
-      description: What it was.
+      description: The value before.
       type: str
       sample: "10"
     after:
-      description: What it was to be, as the UPS spells it.
+      description: The requested value, as the UPS spells it.
       type: str
       sample: "30"
     seen:
-      description: What it was in the end, or none if nothing was sent.
+      description: The value that was read back, or null if nothing was sent.
       type: str
       sample: "30"
     result:
@@ -197,23 +198,23 @@ variables:
       sample: success
 verdict:
   description:
-    - What the test showed. V(failed) fails the module.
-    - V(unknown) if the UPS showed no sign of a test, has not ended it in time, or says neither the one nor the other.
+    - The result of the test. The module fails if it is V(failed).
+    - V(unknown) if the UPS showed no sign of a test, did not finish it in time, or does not report whether it passed.
   returned: with O(test), not in check mode
   type: str
   choices: [passed, failed, unknown]
 test_result:
-  description: C(ups.test.result) in the end, as it is. Empty if the UPS has none.
+  description: The final value of C(ups.test.result). Empty if the UPS has no such variable.
   returned: with O(test), not in check mode
   type: str
   sample: Done and passed
 seconds:
-  description: How many seconds the test was watched.
+  description: Seconds for which the test was watched.
   returned: with O(test), not in check mode
   type: int
   sample: 14
 msg:
-  description: What was done and seen, in one line.
+  description: What was done and the result, in one line.
   returned: always
   type: str
   sample: "test.battery.start.quick on ups: passed: the UPS reports 'Done and passed'"
@@ -222,36 +223,36 @@ msg:
 from typing import Any
 
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
-from ansible_collections.homelab.nut.plugins.module_utils._command import warn
+from ansible_collections.homelab.nut.plugins.module_utils._command import warn_with_host
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import battery_test, commands
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 
 
-def wanted(variables: dict[str, Any]) -> dict[str, str]:
-    """Return the variables as texts. Raises instcmd.Refused for what has no plain spelling in NUT."""
-    found = {}
+def format_values(variables: dict[str, Any]) -> dict[str, str]:
+    """Return the values as NUT spells them. Raises OrderRefused for a value that is neither a text nor a number."""
+    texts = {}
     for name, value in variables.items():
         if isinstance(value, bool):
             raise commands.OrderRefused(
-                f"{name} is {str(value).lower()}, which YAML made of a word like yes or off: put the word in quotes"
+                f"{name} is {str(value).lower()}: YAML converts words such as yes and off; put the word in quotes"
             )
         if not isinstance(value, (str, int, float)):
-            raise commands.OrderRefused(f"{name} is {value!r}: a variable is a text or a number")
-        found[str(name)] = str(value)
-    return found
+            raise commands.OrderRefused(f"{name} is {value!r}, must be a text or a number")
+        texts[str(name)] = str(value)
+    return texts
 
 
-def give(module: Module, operator: commands.Operator, permission: commands.Permission) -> dict[str, Any]:
-    """Give a command."""
+def give_command(module: Module, operator: commands.Operator, permission: commands.Permission) -> dict[str, Any]:
+    """Give an instant command to the UPS."""
     options = module.params
     command, ups = options["command"], options["ups"]
     if module.check_mode:
         name = operator.plan_command(command, permission)
         return {"changed": True, "result": "planned", "command": name, "msg": f"{name} would be given to {ups}"}
-    outcome = operator.give_command(command, options["value"], permission, seconds(options))
+    outcome = operator.give_command(command, options["value"], permission, wait_seconds(options))
     if outcome.result == "unknown":
-        warn(module, f"{command} on {ups}: {outcome.explanation}")
+        warn_with_host(module, f"{command} on {ups}: {outcome.explanation}")
     return {
         "failed": outcome.result in ("failed", "pending"),
         "changed": outcome.result != "failed",
@@ -261,36 +262,38 @@ def give(module: Module, operator: commands.Operator, permission: commands.Permi
     }
 
 
-def put(module: Module, operator: commands.Operator, permission: commands.Permission) -> dict[str, Any]:
+def set_variables(module: Module, operator: commands.Operator, permission: commands.Permission) -> dict[str, Any]:
     """Set variables."""
     options = module.params
-    settings = wanted(options["variables"])
+    settings = format_values(options["variables"])
     if module.check_mode:
         planned = operator.plan_settings(settings, permission)
-        rows = [row(one, None) for one in planned]
+        rows = [to_row(setting, None) for setting in planned]
         result = "planned" if planned else "none"
-        said = ", ".join(f"{one.name} would be {one.after}, is {one.before}" for one in planned)
+        changes = ", ".join(
+            f"{setting.name} would change from {setting.before} to {setting.after}" for setting in planned
+        )
     else:
-        done = operator.set_variables(settings, permission, seconds(options))
+        done = operator.set_variables(settings, permission, wait_seconds(options))
         planned = tuple(setting for setting, _unused in done)
-        rows = [row(one, outcome) for one, outcome in done]
+        rows = [to_row(setting, outcome) for setting, outcome in done]
         result = done[-1][1].result if done else "none"
-        said = "; ".join(f"{one.name}: {outcome.explanation}" for one, outcome in done)
+        changes = "; ".join(f"{setting.name}: {outcome.explanation}" for setting, outcome in done)
     return {
         "failed": result in ("failed", "pending", "unknown"),
-        "changed": any(one["result"] != "failed" for one in rows),
+        "changed": any(row["result"] != "failed" for row in rows),
         "result": result,
         "variables": rows,
         "diff": {
-            "before": {one.name: one.before for one in planned},
-            "after": {one.name: one.after for one in planned},
+            "before": {setting.name: setting.before for setting in planned},
+            "after": {setting.name: setting.after for setting in planned},
         },
-        "msg": f"{options['ups']}: {said or 'all is as wanted'}",
+        "msg": f"{options['ups']}: {changes or 'all variables have these values already'}",
     }
 
 
-def row(setting: commands.Setting, outcome: commands.OrderOutcome | None) -> dict[str, Any]:
-    """Return a variable in the form that RETURN describes."""
+def to_row(setting: commands.Setting, outcome: commands.OrderOutcome | None) -> dict[str, Any]:
+    """Return a variable as an element of RV(variables)."""
     return {
         "name": setting.name,
         "before": setting.before,
@@ -300,8 +303,8 @@ def row(setting: commands.Setting, outcome: commands.OrderOutcome | None) -> dic
     }
 
 
-def examine(module: Module, operator: commands.Operator, permission: commands.Permission) -> dict[str, Any]:
-    """Test the battery."""
+def test_battery(module: Module, operator: commands.Operator, permission: commands.Permission) -> dict[str, Any]:
+    """Test the battery of the UPS."""
     options = module.params
     kind, ups = options["test"], options["ups"]
     command = operator.plan_battery_test(kind, permission)
@@ -309,7 +312,7 @@ def examine(module: Module, operator: commands.Operator, permission: commands.Pe
         return {"changed": True, "result": "planned", "command": command, "msg": f"{command} would be given to {ups}"}
     verdict = operator.test_battery(kind, permission, options["wait"])
     if verdict.verdict == "unknown":
-        warn(module, f"{command} on {ups}: {verdict.explanation}")
+        warn_with_host(module, f"{command} on {ups}: {verdict.explanation}")
     return {
         "failed": verdict.verdict == "failed",
         "changed": True,
@@ -322,18 +325,18 @@ def examine(module: Module, operator: commands.Operator, permission: commands.Pe
     }
 
 
-def force(module: Module, operator: commands.Operator, permission: commands.Permission) -> dict[str, Any]:
-    """Set FSD."""
+def set_fsd(module: Module, operator: commands.Operator, permission: commands.Permission) -> dict[str, Any]:
+    """Set FSD on the UPS."""
     ups = module.params["ups"]
     if module.check_mode:
         operator.check_fsd(permission)
-        return {"changed": True, "result": "planned", "msg": f"{ups} would be given the flag FSD"}
+        return {"changed": True, "result": "planned", "msg": f"FSD would be set on {ups}"}
     outcome = operator.set_fsd(permission)
     return {"changed": True, "result": outcome.result, "msg": outcome.explanation}
 
 
-def seconds(options: dict[str, Any]) -> float:
-    """Return how long an order is waited for."""
+def wait_seconds(options: dict[str, Any]) -> float:
+    """Return how long to wait for the result of an order."""
     return commands.SECONDS if options["wait"] is None else options["wait"]
 
 
@@ -364,18 +367,22 @@ def main() -> None:
     asked = [name for name in ("command", "variables", "test", "fsd") if options[name] not in (None, False)]
     if len(asked) != 1:
         module.fail_json(
-            msg=f"exactly one of command, variables, test and fsd is needed; given: {', '.join(asked) or 'none'}"
+            msg=f"exactly one of command, variables, test and fsd is required; given: {', '.join(asked) or 'none'}"
         )
     if bool(options["username"]) != bool(options["password"]):
-        # an empty one passes required_together
-        module.fail_json(msg="username and password are needed together, and one of them is empty")
+        # required_together lets an empty string pass
+        module.fail_json(msg="username and password are required together, but one of them is empty")
     operator = commands.Operator(
-        _upsd.opener(module), options["ups"], options["username"] or "", options["password"] or "", options["tracking"]
+        _upsd.make_client_opener(module),
+        options["ups"],
+        options["username"] or "",
+        options["password"] or "",
+        options["tracking"],
     )
     permission = commands.Permission(options["may_cut_power"], options["may_drain_battery"], options["minimum_charge"])
-    do = {"command": give, "variables": put, "test": examine, "fsd": force}[asked[0]]
+    carry_out = {"command": give_command, "variables": set_variables, "test": test_battery, "fsd": set_fsd}[asked[0]]
     try:
-        result = do(module, operator, permission)
+        result = carry_out(module, operator, permission)
     except (commands.OrderRefused, net_errors.UpsdFailure) as error:
         module.fail_json(msg=str(error))
     if result.pop("failed", False):

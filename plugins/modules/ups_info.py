@@ -9,16 +9,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ups_info
-short_description: Ask upsd what it serves and who is logged in
+short_description: Query the UPSes that upsd serves and the clients that are logged in
 version_added: 0.1.0
 author: The homelab.nut contributors (@homelab-nut)
 description:
-  - Asks NUT's server, C(upsd), over the network for its UPSes, their variables, commands and settings, and the clients
-    that are logged in.
-  - A unit that is active proves little. A UPS is served when C(upsd) has fresh data of it, and a secondary will be
-    warned of a power cut only when it is logged in. This module tells both.
-  - It can wait until everything is as it should be.
-  - It needs no password, and does not log in.
+  - Queries NUT's server, C(upsd), over the network for its UPSes, their variables and commands, and the clients that are
+    logged in.
+  - An active systemd unit proves little. A UPS is served if C(upsd) has fresh data from it, and a secondary hears of a power
+    cut only if it is logged in. This module checks both.
+  - Can wait until all UPSes are served and all expected clients are logged in.
+  - Needs no password, and does not log in.
 extends_documentation_fragment:
   - homelab.nut.attributes
   - homelab.nut.attributes.read_only
@@ -29,41 +29,40 @@ attributes:
     support: full
 options:
   ups:
-    description: The names of the UPSes to look at, as in C(ups.conf). Without it, all that C(upsd) serves.
+    description: The names of the UPSes to query, as in C(ups.conf). By default all that C(upsd) serves.
     type: list
     elements: str
   expected_clients:
     description:
-      - Addresses or names of the systems whose C(upsmon) ought to be logged in to at least one of the UPSes looked at.
-      - Names are resolved on the host on which this module runs. Any of the addresses of a name counts.
-      - All addresses of the loopback interface, and names of them, are one. C(upsd) shows a C(upsmon) of its own host
-        under the address by which that connected, which is often V(127.0.0.1).
-      - Who else is logged in is in RV(unexpected_clients).
+      - Addresses or names of the systems whose C(upsmon) should be logged in to at least one of the queried UPSes.
+      - Names are resolved on the host on which this module runs. Any of a name's addresses will do.
+      - All loopback addresses, and names for them, count as the same client. C(upsd) lists the C(upsmon) of its own host
+        by the address that it connected from, often V(127.0.0.1).
+      - RV(unexpected_clients) lists the other clients that are logged in.
     type: list
     elements: str
     default: []
     aliases: [expect]
   gather:
     description:
-      - What to ask for of each UPS. Name, description and status are always asked for.
-      - V(variables) are its values, V(clients) those that are logged in, V(commands) its instant commands, and V(writable)
-        what can be set and to what. The last two take several questions a UPS.
-      - With O(expected_clients) the clients are asked for in any case.
+      - What to query for each UPS, besides its name, description and status.
+      - V(variables) are its values, V(clients) the clients that are logged in, V(commands) its instant commands, and
+        V(writable) the variables that can be set, with their possible values. The last two take several queries for each UPS.
+      - With O(expected_clients), clients are always queried.
     type: list
     elements: str
     choices: [variables, clients, commands, writable]
     default: [variables, clients]
   facts:
     description:
-      - Whether the result is also made a fact of the host, RV(ansible_facts.nut), with its UPSes by their names.
-      - There is one such fact a host. With a second server, the later run replaces it.
+      - Whether to return the result also as the fact RV(ansible_facts.nut) of the host, with its UPSes by name.
+      - A host has only one such fact. If you query a second server, its result replaces the first.
     type: bool
     default: false
   wait:
     description:
-      - How many seconds to wait until C(upsd) can be reached, each UPS is fresh, and each of O(expected_clients) is
-        logged in.
-      - With V(0), there is one look only.
+      - Seconds to wait until C(upsd) can be reached, each UPS has fresh data, and each of O(expected_clients) is logged in.
+      - With V(0), query once.
     type: int
     default: 0
 """
@@ -78,33 +77,33 @@ EXAMPLES = r"""
     wait: 60
   register: nut
 
-- name: Insist on it
+- name: Fail if that did not happen in time
   ansible.builtin.assert:
     that: nut.ok
     fail_msg: "{{ nut.msg }}"
 
-- name: Do nothing while the UPS is not plainly on mains
+- name: Stop unless the UPS is on mains
   homelab.nut.ups_info:
     ups: [ups]
   register: nut
   failed_when: nut.upses[0].status != ['OL']
 
-- name: Know all of it, by name, and encrypted
+- name: Gather everything as facts, over TLS
   homelab.nut.ups_info:
     host: pve.home.lan
     ca_path: /etc/ssl/certs/house-ca.pem
     gather: [variables, clients, commands, writable]
     facts: true
 
-- name: Warn of an old battery
+- name: Warn if the battery needs to be replaced
   ansible.builtin.debug:
-    msg: "The battery has {{ ansible_facts.nut.ups.rack.variables['battery.charge'] }} %, and has to be replaced"
+    msg: "Replace the battery (charge: {{ ansible_facts.nut.ups.rack.variables['battery.charge'] }} %)"
   when: "'RB' in ansible_facts.nut.ups.rack.status"
 """
 
 RETURN = r"""
 server:
-  description: Who answered.
+  description: The server that answered.
   returned: success
   type: dict
   contains:
@@ -117,11 +116,11 @@ server:
       type: str
       sample: "1.3"
     tls:
-      description: The version of TLS, or none if nothing was encrypted.
+      description: The version of TLS, or null if the connection was not encrypted.
       type: str
       sample: TLSv1.3
     certificate_expires:
-      description: When C(upsd)'s certificate expires (UTC), or none if nothing was encrypted.
+      description: When C(upsd)'s certificate expires (UTC), or null if the connection was not encrypted.
       type: str
       sample: "2036-11-20T10:00:00Z"
 upses:
@@ -131,11 +130,11 @@ upses:
   elements: dict
   contains:
     name:
-      description: Its name.
+      description: The name of the UPS.
       type: str
       sample: ups
     description:
-      description: Its description, C(desc) in C(ups.conf).
+      description: Its description (C(desc) in C(ups.conf)).
       type: str
       sample: Rack, bottom
     status:
@@ -144,18 +143,18 @@ upses:
       elements: str
       sample: [OL, CHRG]
     status_words:
-      description: The same in words.
+      description: The status in words.
       type: str
       sample: on mains, charging
     fresh:
-      description: Whether C(upsd) has fresh data, with a status.
+      description: Whether C(upsd) has fresh data, including a status.
       type: bool
     error:
-      description: The code with which C(upsd) refuses the data, or none.
+      description: The error code with which C(upsd) refuses to return data, or null.
       type: str
       sample: DATA-STALE
     variables:
-      description: All variables. Quantities are numbers; names, serial numbers, releases and dates are text.
+      description: All variables. Quantities are numbers; names, serial numbers, releases and dates are strings.
       returned: if O(gather) has V(variables)
       type: dict
       sample:
@@ -169,18 +168,18 @@ upses:
       elements: str
       sample: [127.0.0.1, 192.0.2.3]
     num_logins:
-      description: How many clients count as logged in, or none if C(upsd) has no fresh data.
+      description: The number of clients that C(upsd) counts as logged in, or null if it has no fresh data.
       returned: if O(gather) has V(clients)
       type: int
       sample: 2
     commands:
-      description: Its instant commands, with their descriptions as far as C(upsd) has one.
+      description: Its instant commands, each with its description if C(upsd) has one.
       returned: if O(gather) has V(commands)
       type: dict
       sample:
         beeper.disable: Disable the UPS beeper
     writable:
-      description: Its variables that can be set, by their names.
+      description: The variables that can be set, by name.
       returned: if O(gather) has V(writable)
       type: dict
       sample:
@@ -192,15 +191,15 @@ upses:
           values: []
           ranges: [[0, 600]]
 missing_clients:
-  description: Those of O(expected_clients) that are not logged in, as they were given.
+  description: Those of O(expected_clients) that are not logged in, as given.
   returned: success
   type: list
   elements: str
   sample: [truenas]
 unexpected_clients:
   description:
-    - The addresses that are logged in and belong to none of O(expected_clients). Empty if nobody was expected.
-    - They don't count for RV(ok).
+    - Addresses that are logged in and belong to none of O(expected_clients). Empty without O(expected_clients).
+    - They do not affect RV(ok).
   returned: success
   type: list
   elements: str
@@ -212,29 +211,29 @@ stale:
   elements: dict
   contains:
     name:
-      description: Its name.
+      description: The name of the UPS.
       type: str
       sample: ups
     reason:
-      description: Why, in words.
+      description: The reason, in words.
       type: str
       sample: "DATA-STALE: the driver has not heard from the UPS for too long"
 not_on_mains:
   description:
-    - The UPSes that are not plainly on mains, with their flags, so on battery, calibrating, bypassed or off. A restart of NUT
-      then could shut down hosts. One without data is not among them.
+    - The UPSes that are not clearly on mains (on battery, calibrating, on bypass, or off), with their flags. Restarting NUT now
+      could shut down hosts. UPSes without data are not listed.
   returned: success
   type: list
   elements: str
   sample: [ups (OB DISCHRG)]
 ansible_facts:
-  description: The result as a fact of the host.
+  description: The result as a fact.
   returned: if O(facts)
   type: dict
   contains:
     nut:
       description:
-        - As the result, but with the UPSes by their names, C(ups), instead of RV(upses), and without RV(msg).
+        - Like the result, but with C(ups), the UPSes by name, instead of RV(upses), and without RV(msg).
       type: dict
       sample:
         ok: true
@@ -242,11 +241,11 @@ ansible_facts:
           rack:
             status: [OL]
 ok:
-  description: Whether there is a UPS, each UPS is fresh, and each of O(expected_clients) is logged in.
+  description: Whether there is a UPS, each UPS has fresh data, and each of O(expected_clients) is logged in.
   returned: success
   type: bool
 msg:
-  description: What was seen, in one line.
+  description: A summary in one line.
   returned: always
   type: str
   sample: "upsd at pve:3493 serves ups (OL) fresh; truenas (192.0.2.3) has not logged in (logged in: 127.0.0.1)"
@@ -255,15 +254,15 @@ msg:
 from typing import Any
 
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
-from ansible_collections.homelab.nut.plugins.module_utils._command import runner
+from ansible_collections.homelab.nut.plugins.module_utils._command import make_runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.hostnames import LOOPBACK, normal_address
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, snapshot, vocabulary
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.errors import UpsdFailure
 
 
-def returned(report: snapshot.UpsdReport, gather: list[str]) -> dict[str, Any]:
-    """Return a report in the form that RETURN describes."""
+def to_result(report: snapshot.UpsdReport, gather: list[str]) -> dict[str, Any]:
+    """Return a report as RETURN describes it."""
     expires = report.tls_expires
     return {
         "server": {
@@ -272,7 +271,7 @@ def returned(report: snapshot.UpsdReport, gather: list[str]) -> dict[str, Any]:
             "tls": report.tls_version,
             "certificate_expires": f"{expires:%Y-%m-%dT%H:%M:%SZ}" if expires else None,
         },
-        "upses": [one_ups(state, gather) for state in report.upses],
+        "upses": [to_ups(state, gather) for state in report.upses],
         "missing_clients": [client.name for client in report.missing],
         "unexpected_clients": list(report.unexpected),
         "stale": [{"name": name, "reason": reason} for name, reason in report.stale],
@@ -282,9 +281,9 @@ def returned(report: snapshot.UpsdReport, gather: list[str]) -> dict[str, Any]:
     }
 
 
-def one_ups(state: snapshot.UpsState, gather: list[str]) -> dict[str, Any]:
-    """Return a UPS in the form that RETURN describes."""
-    found: dict[str, Any] = {
+def to_ups(state: snapshot.UpsState, gather: list[str]) -> dict[str, Any]:
+    """Return a UPS as an element of RV(upses)."""
+    ups: dict[str, Any] = {
         "name": state.name,
         "description": state.description,
         "status": list(state.status),
@@ -293,37 +292,37 @@ def one_ups(state: snapshot.UpsState, gather: list[str]) -> dict[str, Any]:
         "error": state.error,
     }
     if snapshot.VARIABLES in gather:
-        found["variables"] = {name: vocabulary.convert_value(name, value) for name, value in state.variables.items()}
+        ups["variables"] = {name: vocabulary.convert_value(name, value) for name, value in state.variables.items()}
     if snapshot.CLIENTS in gather:
-        found["clients"] = list(state.clients)
-        found["num_logins"] = state.num_logins
+        ups["clients"] = list(state.clients)
+        ups["num_logins"] = state.num_logins
     if snapshot.COMMANDS in gather:
-        found["commands"] = dict(state.commands)
+        ups["commands"] = dict(state.commands)
     if snapshot.WRITABLE in gather:
-        found["writable"] = {
+        ups["writable"] = {
             name: {
-                "value": vocabulary.convert_value(name, one.value),
-                "description": one.description,
-                "type": "string" if one.type.length is not None else "number",
-                "length": one.type.length,
-                "values": [vocabulary.convert_value(name, value) for value in one.values],
-                "ranges": [list(span) for span in one.ranges],
+                "value": vocabulary.convert_value(name, variable.value),
+                "description": variable.description,
+                "type": "string" if variable.type.length is not None else "number",
+                "length": variable.type.length,
+                "values": [vocabulary.convert_value(name, value) for value in variable.values],
+                "ranges": [list(span) for span in variable.ranges],
             }
-            for name, one in state.writable.items()
+            for name, variable in state.writable.items()
         }
-    return found
+    return ups
 
 
 def explain_refusals(module: Module) -> str:
-    """Return whom this host refuses, to be added to who is missing; "" if that is not known here."""
-    words = access.explain_refusals(access.read_table(runner(module, 10)))
-    return f". Addresses {words}" if words else ""
+    """Return the addresses that this host refuses, as an addition to the message; "" if there are none or they are unknown."""
+    refusals = access.explain_refusals(access.read_table(make_runner(module, 10)))
+    return f". Addresses {refusals}" if refusals else ""
 
 
-def facts(result: dict[str, Any]) -> dict[str, Any]:
-    """Return a result as facts."""
+def to_facts(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result as RV(ansible_facts)."""
     kept = {name: value for name, value in result.items() if name not in ("upses", "msg")}
-    return {"nut": {**kept, "ups": {one["name"]: one for one in result["upses"]}}}
+    return {"nut": {**kept, "ups": {ups["name"]: ups for ups in result["upses"]}}}
 
 
 def main() -> None:
@@ -346,21 +345,20 @@ def main() -> None:
     )
     options = module.params
     expected = options["expected_clients"]
-    # who is expected is shown, too
     gather = [
         *options["gather"],
         *([snapshot.CLIENTS] if expected and snapshot.CLIENTS not in options["gather"] else []),
     ]
-    open_client = _upsd.opener(module)
+    open_client = _upsd.make_client_opener(module)
     try:
         report = snapshot.wait_until_ok(open_client, options["ups"], expected, wait=options["wait"], gather=gather)
     except UpsdFailure as error:
         module.fail_json(msg=str(error))
-    result = returned(report, gather)
+    result = to_result(report, gather)
     if report.missing and normal_address(options["host"]) in (LOOPBACK, "localhost"):
         result["msg"] += explain_refusals(module)
     if options["facts"]:
-        result["ansible_facts"] = facts(result)
+        result["ansible_facts"] = to_facts(result)
     module.exit_json(changed=False, **result)
 
 

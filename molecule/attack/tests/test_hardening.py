@@ -142,7 +142,9 @@ def name(primary):
 @pytest.fixture
 def privileged(lab, name):
     """Return a function that runs a script on the primary with all rights, and returns what it says."""
-    return lambda script: run_podman("exec", "--privileged", lab.container_name(name), "sh", "-c", script).stdout.strip()
+    return lambda script: run_podman(
+        "exec", "--privileged", lab.container_name(name), "sh", "-c", script
+    ).stdout.strip()
 
 
 @pytest.mark.parametrize("which", EXPOSURE)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, upsd, upsmon
-from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import KEPT
+from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import SECRETS_FOLDER
 from homelab import CHECKOUT
 from support import extra, nut_processes, passwords, status, unit, until
 
@@ -103,7 +103,7 @@ def users(on):
 def secrets(inventory: Path, users):
     """Return everything that nobody may see: passwords, what opens the certificates' databases, private keys."""
     found = {*passwords(inventory), *users.values()}
-    for path in (inventory / KEPT / "tls").rglob("*"):
+    for path in (inventory / SECRETS_FOLDER / "tls").rglob("*"):
         if path.is_file() and "PRIVATE KEY" in path.read_text():
             found |= {line for line in path.read_text().splitlines() if len(line) > 40}
     return found
@@ -146,7 +146,9 @@ def test_each_ups_is_served_under_its_name(on, site):
 
 def test_a_ups_goes_on_battery_under_its_own_name(on, lab):
     """The hardware's word: which port is which."""
-    assert [one["serial"] for one in json.loads(lab.control_ups("rack", "status", "--json"))["upses"]][1] == "5B1234T56790"
+    assert [one["serial"] for one in json.loads(lab.control_ups("rack", "status", "--json"))["upses"]][
+        1
+    ] == "5B1234T56790"
     lab.control_ups("rack", "mains", "off", "--port", "2")
     try:
         until(lambda: status(on("rack"), "Rack_Right", PORT)[:1] == ["OB"], 30, "on battery")
@@ -284,7 +286,7 @@ def test_an_administrator_can_do_what_the_inventory_says(on, as_user):
 @pytest.mark.parametrize("name", ["rack-db", "rack-old"])
 def test_a_client_can_be_sure_of_the_primary(on, inventory, name):
     """The certificate is good for the name under which it is reached, and for no other."""
-    authority = (inventory / KEPT / "tls" / "ca.pem").read_text()
+    authority = (inventory / SECRETS_FOLDER / "tls" / "ca.pem").read_text()
     talk = ("python3 -c %s rack %s %s %s", TALK_TLS, str(PORT))
     answer, told = on(name).check_output(*talk, "rack", authority).splitlines()
     assert answer == "OK STARTTLS"
@@ -334,11 +336,13 @@ def pem_key(path: Path) -> str:
 def test_the_key_of_the_authority_is_on_no_host(on, inventory):
     """Who has it can pass for any host. Also no database holds a key beside the authority's certificate."""
     public = subprocess.run(
-        ["openssl", "x509", "-in", inventory / KEPT / "tls" / "ca.pem", "-noout", "-pubkey"],
+        ["openssl", "x509", "-in", inventory / SECRETS_FOLDER / "tls" / "ca.pem", "-noout", "-pubkey"],
         check=True, text=True, capture_output=True,
     ).stdout  # fmt: skip
     keys = [
-        path for path in (inventory / KEPT / "tls").rglob("*") if path.is_file() and "PRIVATE KEY" in path.read_text()
+        path
+        for path in (inventory / SECRETS_FOLDER / "tls").rglob("*")
+        if path.is_file() and "PRIVATE KEY" in path.read_text()
     ]
     (key,) = [path for path in keys if pem_key(path) == public]
     assert key.stat().st_mode & 0o077 == 0

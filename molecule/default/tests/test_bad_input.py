@@ -36,11 +36,11 @@ CASES = {
     ),
     "password that NUT can't carry": (
         extra(nut_client_password="with blank"),
-        ["nut_client_password can't be used: the password"],
+        ["nut_client_password can't be used: it holds"],
     ),
     "password that TrueNAS can't carry": (
         extra(nut_client_password="a=b"),
-        ["nut_client_password can't be used: the password"],
+        ["nut_client_password can't be used: it holds"],
     ),
     "Proxmox before TrueNAS": (
         extra(nut_server_gate={"enabled": False}, nut_server_upsmon_conf={"FINALDELAY": 5}),

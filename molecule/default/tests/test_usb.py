@@ -88,17 +88,22 @@ def test_a_ups_that_is_not_there(on, lab, play, name):
         until(lambda: status(on(name)) == [], 30, "data are stale")
         done = play("--limit", name, *extra(nut_server_upsd_conf={"MAXAGE": 16}))
         assert done.returncode == 0, done.stdout
-        assert f"{name}: upsd does not serve ups fresh: DATA-STALE. NUT is ready for it" in said(done)
+        assert f"{name}: upsd has no fresh data for ups: DATA-STALE. Is the UPS plugged in and switched on?" in said(
+            done
+        )
         # its driver ends, too, where it never found one
         on(name).check_output("systemctl restart nut-driver@ups || true")
         done = play("--limit", name, *extra(nut_server_upsd_conf={"MAXAGE": 16}))
         assert done.returncode == 0, done.stdout
-        assert f"{name}: upsd does not serve ups fresh: DRIVER-NOT-CONNECTED. NUT is ready for it" in said(done)
+        assert (
+            f"{name}: upsd has no fresh data for ups: DRIVER-NOT-CONNECTED. Is the UPS plugged in and switched on?"
+            in said(done)
+        )
         done = play(
             "--limit", name, *extra(nut_server_upsd_conf={"MAXAGE": 16}, nut_server_require_ups=True, nut_server_wait=3)
         )
         assert done.returncode != 0
-        assert "does not serve ups fresh: DRIVER-NOT-CONNECTED" in said(done)
+        assert "has no fresh data for ups: DRIVER-NOT-CONNECTED" in said(done)
     finally:
         lab.control_ups(name, "replug", "--port", "1")
     until(lambda: status(on(name))[:1] == ["OL"], 60, "on mains again")
@@ -112,7 +117,7 @@ def test_a_driver_that_does_not_find_its_ups_among_others(on, play):
     try:
         done = play("--limit", "pve9", *extra(nut_server_devices=wanted))
         assert done.returncode == 0, done.stdout
-        assert "pve9: upsd does not serve other fresh: DRIVER-NOT-CONNECTED" in said(done)
+        assert "pve9: upsd has no fresh data for other: DRIVER-NOT-CONNECTED" in said(done)
         assert status(on("pve9"))[0] == "OL"
     finally:
         done = play("--limit", "pve9")

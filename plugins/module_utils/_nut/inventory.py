@@ -17,7 +17,7 @@ from .conf import grammar, settings, upsmon
 
 # Beside the inventory, for secrets. Ansible takes all that is in an inventory's directory for inventory, each password for
 # the name of a host; but not what begins with a dot.
-KEPT = ".homelab-nut"
+SECRETS_FOLDER = ".homelab-nut"
 # the role's default of nut_server_upsmon_user, which other hosts' variables don't show
 PRIMARY_USER = "monitor"
 
@@ -28,7 +28,7 @@ BEGIN_SECONDS = POLL_SECONDS + FINAL_SECONDS
 
 
 # what a variable that is not set looks like
-UNSET: tuple[Any, ...] = (None, "", [])
+UNSET_VALUES: tuple[Any, ...] = (None, "", [])
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ KINDS = {kind.group: kind for kind in (TRUENAS, LINUX)}
 _Seconds = TypeVar("_Seconds", int, float)
 
 
-class SiteError(ValueError):
+class InventoryError(ValueError):
     """The inventory does not fit together; the message names the host, the variable and what to do."""
 
 
 @dataclass(frozen=True)
-class Client:
+class Secondary:
     """A secondary."""
 
     name: str
@@ -78,13 +78,15 @@ class Client:
     guest: dict[str, Any] | None  # {"kind": "qm" or "pct", "id": number}, if it is a guest of the primary
 
 
-def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def list_secondaries(
+    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """List the secondaries of an inventory.
 
     groups, hostvars: as Ansible has them. Used are the groups pve, truenas and ups_clients, of each secondary
     nut_client_primary, nut_client_ups, nut_client_user, nut_client_shutdown_time, nut_client_shutdown_limit, nut_client_address,
     nut_client_guest and, on Linux, nut_client_upsmon_conf, and of each primary nut_server_upsmon_user, nut_server_address,
-    nut_server_port and nut_server_devices. Raises SiteError.
+    nut_server_port and nut_server_devices. Raises InventoryError.
     """
     primaries = list(groups.get(PRIMARIES, ()))
     for name in primaries:
@@ -93,18 +95,18 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
     for kind in KINDS.values():
         for name in groups.get(kind.group, ()):
             if name in primaries:
-                raise SiteError(
+                raise InventoryError(
                     f"{name} is in group {PRIMARIES} and in group {kind.group}. A host is a primary or a secondary"
                 )
             other = next((client["kind"] for client in found if client["name"] == name), "")
             if other:
-                raise SiteError(f"{name} is in group {other} and in group {kind.group}. It is one or the other")
-            found.append(asdict(_client(name, kind, primaries, hostvars)))
+                raise InventoryError(f"{name} is in group {other} and in group {kind.group}. It is one or the other")
+            found.append(asdict(_make_secondary(name, kind, primaries, hostvars)))
     users: dict[tuple[str, str], str] = {}
     for client in found:
         other = users.setdefault((client["primary"], client["user"]), client["name"])
         if other != client["name"]:
-            raise SiteError(
+            raise InventoryError(
                 f"{other} and {client['name']} have the same user {client['user']}: set nut_client_user of one of them"
             )
     return found
@@ -113,7 +115,7 @@ def clients(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[
 def _check_user(host: str, variable: str, user: str) -> None:
     problem = grammar.find_user_problem(user)
     if problem:
-        raise SiteError(f"{host}: {variable} {user!r} can't be used: the user name {problem}")
+        raise InventoryError(f"{host}: {variable} {user!r} can't be used: the user name {problem}")
 
 
 def usual_limit(shutdown_time: _Seconds) -> _Seconds:
@@ -121,7 +123,9 @@ def usual_limit(shutdown_time: _Seconds) -> _Seconds:
     return shutdown_time + max(30, shutdown_time // 2)
 
 
-def _client(name: str, kind: Kind, primaries: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> Client:
+def _make_secondary(
+    name: str, kind: Kind, primaries: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]
+) -> Secondary:
     own = hostvars[name]
     primary = own.get("nut_client_primary") or (primaries[0] if len(primaries) == 1 else "")
     if primary not in primaries:
@@ -131,43 +135,43 @@ def _client(name: str, kind: Kind, primaries: Sequence[str], hostvars: Mapping[s
             why = f"nut_client_primary is {primary}, and group {PRIMARIES} has {', '.join(primaries)}"
         else:
             why = f"group {PRIMARIES} has {', '.join(primaries)}; set nut_client_primary to one of them"
-        raise SiteError(f"{name} is a secondary without a primary: {why}")
+        raise InventoryError(f"{name} is a secondary without a primary: {why}")
     its = hostvars[primary]
-    names = _ups_names(primary, its)
+    names = _list_ups_names(primary, its)
     ups = str(own.get("nut_client_ups") or names[0])
     if ups not in names:
-        raise SiteError(f"{name}: nut_client_ups is {ups}, and {primary} has {', '.join(names)}")
+        raise InventoryError(f"{name}: nut_client_ups is {ups}, and {primary} has {', '.join(names)}")
     user = str(own.get("nut_client_user") or re.sub(r"[^A-Za-z0-9._-]", "_", name))
     _check_user(name, "nut_client_user", user)
     # two sections of one name in upsd.users are one user to upsd, with one password
     if user == (its.get("nut_server_upsmon_user") or PRIMARY_USER):
-        raise SiteError(
+        raise InventoryError(
             f"{name}: {primary} itself logs in as {user}: set another nut_client_user or nut_server_upsmon_user"
         )
-    shutdown_time = _seconds(name, "nut_client_shutdown_time", own, kind.shutdown_time)
-    shutdown_limit = _seconds(name, "nut_client_shutdown_limit", own, usual_limit(shutdown_time))
+    shutdown_time = _read_seconds(name, "nut_client_shutdown_time", own, kind.shutdown_time)
+    shutdown_limit = _read_seconds(name, "nut_client_shutdown_limit", own, usual_limit(shutdown_time))
     if shutdown_limit < shutdown_time:
-        raise SiteError(
+        raise InventoryError(
             f"{name}: nut_client_shutdown_limit is {shutdown_limit}, and nut_client_shutdown_time {shutdown_time}: the primary would not "
             "wait until it is down"
         )
-    return Client(
+    return Secondary(
         name=name,
         kind=kind.group,
         primary=primary,
-        primary_address=address(primary, its),
-        primary_port=_port(primary, its),
+        primary_address=find_primary_address(primary, its),
+        primary_port=_read_port(primary, its),
         ups=ups,
         user=user,
         begin_time=_begin_time(name, own) if kind.is_configured else BEGIN_SECONDS,
         shutdown_time=shutdown_time,
         shutdown_limit=shutdown_limit,
-        address=_seen_at(name, own),
-        guest=_guest(name, own.get("nut_client_guest")),
+        address=_find_ping_address(name, own),
+        guest=_parse_guest(name, own.get("nut_client_guest")),
     )
 
 
-def _seen_at(name: str, own: Mapping[str, Any]) -> str:
+def _find_ping_address(name: str, own: Mapping[str, Any]) -> str:
     """Return where the primary can see whether a secondary is up. Ansible's own way there may be a tunnel, which tells nothing."""
     host = str(own.get("ansible_host") or name)
     return str(
@@ -175,37 +179,37 @@ def _seen_at(name: str, own: Mapping[str, Any]) -> str:
     )
 
 
-def _guest(name: str, given: Any) -> dict[str, Any] | None:
+def _parse_guest(name: str, given: Any) -> dict[str, Any] | None:
     if not given:
         return None
     kind, number = (given.get("kind"), str(given.get("id"))) if isinstance(given, Mapping) else (None, "")
     if kind not in ("qm", "pct") or not number.isdigit() or len(number) > 9 or set(given) != {"kind", "id"}:
-        raise SiteError(
+        raise InventoryError(
             f"{name}: nut_client_guest must be such as {{kind: qm, id: 100}} for a virtual machine, or with pct for a container, not "
             f"{given!r}"
         )
     return {"kind": kind, "id": int(number)}
 
 
-def _ups_names(primary: str, its: Mapping[str, Any]) -> list[str]:
+def _list_ups_names(primary: str, its: Mapping[str, Any]) -> list[str]:
     devices = its.get("nut_server_devices") or [{"name": "ups"}]
     if isinstance(devices, (str, Mapping)) or not all(isinstance(device, Mapping) for device in devices):
-        raise SiteError(f"{primary}: nut_server_devices must be a list of UPSes, each with a name")
+        raise InventoryError(f"{primary}: nut_server_devices must be a list of UPSes, each with a name")
     return [str(device.get("name")) for device in devices]
 
 
-def _port(primary: str, its: Mapping[str, Any]) -> int:
+def _read_port(primary: str, its: Mapping[str, Any]) -> int:
     port = str(its.get("nut_server_port") or 3493)
     if not port.isdigit() or not 0 < int(port) < 65536:
-        raise SiteError(f"{primary}: nut_server_port must be a number from 1 to 65535, not {port!r}")
+        raise InventoryError(f"{primary}: nut_server_port must be a number from 1 to 65535, not {port!r}")
     return int(port)
 
 
-def address(primary: str, its: Mapping[str, Any]) -> str:
+def find_primary_address(primary: str, its: Mapping[str, Any]) -> str:
     """Return under which address secondaries reach a primary: nut_server_address, else what Ansible itself uses."""
     found = str(its.get("nut_server_address") or its.get("ansible_host") or primary)
     if found in ("localhost", "::1") or found.startswith("127."):
-        raise SiteError(
+        raise InventoryError(
             f"{primary}: secondaries can't reach it as {found}: set nut_server_address to its address on the network"
         )
     return f"[{found}]" if ":" in found and not found.startswith("[") else found
@@ -217,27 +221,27 @@ def upsd_access(
     """Work out who may connect to a primary's upsd, and where it listens if nobody says so.
 
     limited: whether anybody is refused. sources: name and address of each secondary, of each host that only watches one of its UPSes,
-    and of what nut_server_allow has besides. listen: as nut_server_listen. Raises SiteError.
+    and of what nut_server_allow has besides. listen: as nut_server_listen. Raises InventoryError.
     """
     try:
         given = parse_allow(allow)
         sources = [
             {"name": client["name"], "address": client["address"]}
-            for client in clients(groups, hostvars)
+            for client in list_secondaries(groups, hostvars)
             if client["primary"] == primary
         ]
-        sources += _watchers(groups, hostvars, primary, {source["name"] for source in sources})
+        sources += _list_watchers(groups, hostvars, primary, {source["name"] for source in sources})
         for source in sources:
             source["address"] = parse_source(source["address"])
     except AccessError as error:
-        raise SiteError(f"{primary}: nut_server_allow, or the address of a secondary: {error}") from None
+        raise InventoryError(f"{primary}: nut_server_allow, or the address of a secondary: {error}") from None
     sources += [{"name": source, "address": source} for source in given if source != ANY]
     limited = ANY not in given
-    listen = _listen(primary, hostvars[primary]) if sources or not limited else ["127.0.0.1"]
+    listen = _choose_listen(primary, hostvars[primary]) if sources or not limited else ["127.0.0.1"]
     return {"limited": limited, "sources": sources, "listen": [{"address": address} for address in listen]}
 
 
-def _watchers(
+def _list_watchers(
     groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], primary: str, known: Collection[str]
 ) -> list[dict[str, str]]:
     """Find the hosts whose nut_server_extra_monitors or nut_client_extra_monitors names a primary by one of its names."""
@@ -256,11 +260,11 @@ def _watchers(
                 if isinstance(line, Mapping)
             }
             if name != primary and name not in known and hosts & names:
-                found.append({"name": name, "address": _seen_at(name, own)})
+                found.append({"name": name, "address": _find_ping_address(name, own)})
     return found
 
 
-def _listen(primary: str, its: Mapping[str, Any]) -> list[str]:
+def _choose_listen(primary: str, its: Mapping[str, Any]) -> list[str]:
     """Return loopback and the address at which others reach a primary, if that is plainly an address of its own; else all."""
     given = str(its.get("nut_server_address") or its.get("ansible_host") or primary).strip("[]")
     try:
@@ -279,12 +283,12 @@ def _begin_time(name: str, own: Mapping[str, Any]) -> int:
     try:
         upsmon_conf = settings.merge_settings(own.get(variable), {}, "upsmon.conf", "nut_client")
     except settings.SettingsError as error:
-        raise SiteError(f"{name}: {error}") from None
+        raise InventoryError(f"{name}: {error}") from None
     polls = [int(upsmon_conf.get(directive, POLL_SECONDS)) for directive in ("POLLFREQ", "POLLFREQALERT")]
     return max(polls) + int(upsmon_conf.get("FINALDELAY", FINAL_SECONDS))
 
 
-def _seconds(name: str, variable: str, own: Mapping[str, Any], otherwise: int) -> int:
+def _read_seconds(name: str, variable: str, own: Mapping[str, Any], otherwise: int) -> int:
     value = own.get(variable)
     if value is None:
         return otherwise
@@ -293,7 +297,7 @@ def _seconds(name: str, variable: str, own: Mapping[str, Any], otherwise: int) -
     except ValueError:
         seconds = -1
     if seconds < 0:
-        raise SiteError(f"{name}: {variable} must be a number of seconds, not {value!r}")
+        raise InventoryError(f"{name}: {variable} must be a number of seconds, not {value!r}")
     return seconds
 
 
@@ -318,13 +322,13 @@ def plan_site(
             machine["guest_id"] = secondary["guest"]["id"]
         machines.append(machine)
     planned = [
-        {key: stage[key] for key in stage if key not in ("notify", "message") and stage[key] not in UNSET}
+        {key: stage[key] for key in stage if key not in ("notify", "message") and stage[key] not in UNSET_VALUES}
         for stage in stages
     ]
-    return {"machines": machines, "supplies": [_supply(device) for device in devices], "stages": planned}
+    return {"machines": machines, "supplies": [_make_supply(device) for device in devices], "stages": planned}
 
 
-def _supply(device: Mapping[str, Any]) -> dict[str, Any]:
+def _make_supply(device: Mapping[str, Any]) -> dict[str, Any]:
     # what the driver is told counts, whatever the UPS says of itself
     forced = {**(device.get("default") or {}), **(device.get("override") or {}), **(device.get("options") or {})}
     found: dict[str, Any] = {"name": device["name"]}

@@ -184,8 +184,8 @@ class JsonRpc:
                 raise call_error(self.host, method, answer["error"])
             return answer["result"]
 
-    def job(self, method: str, *params: Any) -> Any:
-        """See Middleware.job."""
+    def call_job(self, method: str, *params: Any) -> Any:
+        """See Middleware.call_job."""
         return run_job(self, method, params, self._timeout, clock=self._clock, sleep=self._sleep)
 
     def close(self) -> None:

@@ -224,8 +224,8 @@ class Midclt:
             self._raise_failure(method, done, seconds)
         return self._parse_result(method, done.out)
 
-    def job(self, method: str, *params: Any) -> Any:
-        """See Middleware.job. midclt's own option -j draws progress bars, and is another one in each release."""
+    def call_job(self, method: str, *params: Any) -> Any:
+        """See Middleware.call_job. midclt's own option -j draws progress bars, and is another one in each release."""
         return run_job(self, method, params, self._timeout, clock=self._clock, sleep=self._sleep)
 
     def close(self) -> None:

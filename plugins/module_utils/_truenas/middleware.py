@@ -47,7 +47,7 @@ class Middleware(Protocol):
     def call(self, method: str, *params: Any) -> Any:
         """Call a method and return its result. Raises TruenasError."""
 
-    def job(self, method: str, *params: Any) -> Any:
+    def call_job(self, method: str, *params: Any) -> Any:
         """Call a method that is a job, wait for its end and return the job's result. Raises TruenasError."""
 
     def close(self) -> None:
@@ -132,10 +132,10 @@ class TimedMiddleware:
         self._check_deadline(method)
         return self._middleware.call(method, *params)
 
-    def job(self, method: str, *params: Any) -> Any:
-        """See Middleware.job."""
+    def call_job(self, method: str, *params: Any) -> Any:
+        """See Middleware.call_job."""
         self._check_deadline(method)
-        return self._middleware.job(method, *params)
+        return self._middleware.call_job(method, *params)
 
     def close(self) -> None:
         """See Middleware.close."""
@@ -160,7 +160,7 @@ def run_job(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Any:
-    """Middleware.job for all transports: the call answers with the job's number; then its fate is asked for.
+    """Middleware.call_job for all transports: the call answers with the job's number; then its fate is asked for.
 
     `timeout` in seconds comes on top of ACTION_SECONDS. Raises JobFailed, ConnectionLost if it does not end in time.
     """

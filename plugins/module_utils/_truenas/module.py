@@ -49,7 +49,7 @@ Warn = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Remote:
+class RemoteAccess:
     """What JSON-RPC needs to know."""
 
     endpoint: jsonrpc.Endpoint
@@ -58,17 +58,17 @@ class Remote:
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class CheckedRequest:
     """The checked parameters. `remote` is None for midclt; `or_here`: if there is no JSON-RPC, midclt will do."""
 
-    remote: Remote | None
+    remote: RemoteAccess | None
     or_here: bool
     timeout: float
     wanted: ups.WantedSettings
 
 
 @dataclasses.dataclass(frozen=True)
-class Doors:
+class Transports:
     """What reaches out of this process. `import_error` is the traceback if the library of `connect` is missing."""
 
     connect: Connect = jsonrpc.open_jsonrpc
@@ -79,7 +79,7 @@ class Doors:
 
 
 @dataclasses.dataclass(frozen=True)
-class Session:
+class OpenSession:
     """A connection that is let in, how it came about, and the host that it leads to."""
 
     middleware: Middleware
@@ -87,7 +87,7 @@ class Session:
     host: str
 
 
-class LibraryMissing(TruenasError):
+class LibraryMissingError(TruenasError):
     """The library of a transport is not installed. The cause is in `Doors.import_error`."""
 
 
@@ -95,7 +95,7 @@ class LibraryMissing(TruenasError):
 # Parameters
 
 
-def read_params(params: Mapping[str, Any]) -> Request:
+def read_params(params: Mapping[str, Any]) -> CheckedRequest:
     """Check all parameters before anything is sent. Raises OptionError, which names the option and never its value."""
     transport = params["transport"]
     if transport == JSONRPC and not params["url"]:
@@ -115,10 +115,10 @@ def read_params(params: Mapping[str, Any]) -> Request:
     except OptionError as error:
         label = endpoint.label if endpoint else platform.node()
         raise OptionError(f"{label}: {error}. Nothing was sent.") from error
-    return Request(remote, transport == AUTO, float(params["timeout"]), ups.WantedSettings(present, given))
+    return CheckedRequest(remote, transport == AUTO, float(params["timeout"]), ups.WantedSettings(present, given))
 
 
-def _read_remote(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Remote:
+def _read_remote(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> RemoteAccess:
     credentials = _read_credentials(params, endpoint)
     tls = jsonrpc.ServerTrust(
         validate=params["validate_certs"],
@@ -127,7 +127,7 @@ def _read_remote(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Remot
     )
     if tls.fingerprint and not endpoint.secure:
         raise OptionError("fingerprint: there is no certificate without TLS; write wss:// in url")
-    return Remote(endpoint, tls, credentials)
+    return RemoteAccess(endpoint, tls, credentials)
 
 
 def _read_credentials(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Credentials:
@@ -155,52 +155,56 @@ def _read_credentials(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> 
 
 
 @contextlib.contextmanager
-def open_session(request: Request, doors: Doors, warn: Warn) -> Iterator[Session]:
+def open_session(request: CheckedRequest, transports: Transports, warn: Warn) -> Iterator[OpenSession]:
     """A connection that is let in, closed at the end. Raises TruenasError.
 
     There is one way round: where the web server has no JSON-RPC API, and no login was tried, midclt on this machine.
     """
-    deadline = Deadline(run_seconds(request.timeout), doors.clock)
+    deadline = Deadline(run_seconds(request.timeout), transports.clock)
     with contextlib.ExitStack() as opened:
         if request.remote is None:
-            yield _open_midclt(request, doors, deadline, opened)
+            yield _open_midclt(request, transports, deadline, opened)
             return
         try:
-            entered = _over_net(request.remote, _make_dialer(request.remote, request, doors, deadline), opened, warn)
+            entered = _log_in_over_network(
+                request.remote, _make_dialer(request.remote, request, transports, deadline), opened, warn
+            )
         except NoJsonRpc as error:
-            if not request.or_here or not doors.is_here():
+            if not request.or_here or not transports.is_here():
                 raise
             warn(f"{str(error).rstrip('.')}. Going on with midclt on this machine, {platform.node()}")
-            entered = _open_midclt(request, doors, deadline, opened)
+            entered = _open_midclt(request, transports, deadline, opened)
         yield entered
 
 
-def _open_midclt(request: Request, doors: Doors, deadline: Deadline, opened: contextlib.ExitStack) -> Session:
+def _open_midclt(
+    request: CheckedRequest, transports: Transports, deadline: Deadline, opened: contextlib.ExitStack
+) -> OpenSession:
     middleware = opened.enter_context(
-        contextlib.closing(TimedMiddleware(doors.connect_here(request.timeout), deadline))
+        contextlib.closing(TimedMiddleware(transports.connect_here(request.timeout), deadline))
     )
-    return Session(middleware, MIDCLT, middleware.host)
+    return OpenSession(middleware, MIDCLT, middleware.host)
 
 
-def _make_dialer(remote: Remote, request: Request, doors: Doors, deadline: Deadline) -> Dial:
+def _make_dialer(remote: RemoteAccess, request: CheckedRequest, transports: Transports, deadline: Deadline) -> Dial:
     """Return what connects to a node."""
-    if doors.import_error is not None:
-        raise LibraryMissing(missing_required_lib(LIBRARY))
-    return lambda endpoint: TimedMiddleware(doors.connect(endpoint, remote.tls, request.timeout), deadline)
+    if transports.import_error is not None:
+        raise LibraryMissingError(missing_required_lib(LIBRARY))
+    return lambda endpoint: TimedMiddleware(transports.connect(endpoint, remote.tls, request.timeout), deadline)
 
 
-def _over_net(remote: Remote, dial: Dial, opened: contextlib.ExitStack, warn: Warn) -> Session:
+def _log_in_over_network(remote: RemoteAccess, dial: Dial, opened: contextlib.ExitStack, warn: Warn) -> OpenSession:
     """Log in, once; where that is the standby node of a pair, which lets nobody in, on the other node, once."""
-    risk = _find_risk(remote)
+    risk = _describe_risk(remote)
     if risk:
         warn(f"{remote.endpoint.label}: {risk}")
 
-    def enter(endpoint: jsonrpc.Endpoint) -> Session:
+    def enter(endpoint: jsonrpc.Endpoint) -> OpenSession:
         with contextlib.ExitStack() as tried:
             middleware = tried.enter_context(contextlib.closing(dial(endpoint)))
             log_in(middleware, remote.credentials)
             opened.push(tried.pop_all())
-        return Session(middleware, JSONRPC, endpoint.host)
+        return OpenSession(middleware, JSONRPC, endpoint.host)
 
     try:
         return enter(remote.endpoint)
@@ -232,7 +236,7 @@ def _over_net(remote: Remote, dial: Dial, opened: contextlib.ExitStack, warn: Wa
             return entered
 
 
-def _find_risk(remote: Remote) -> str:
+def _describe_risk(remote: RemoteAccess) -> str:
     """Return how somebody between here and TrueNAS can learn the secrets; "" if nobody can."""
     if not remote.endpoint.secure:
         return "the password and monpwd travel in clear; write wss:// in url"
@@ -307,19 +311,19 @@ def _read_version(middleware: Middleware) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def run_module(module: Any, doors: Doors | None = None) -> None:
-    """Run the Ansible module: exits through its exit_json or fail_json. A test gives its own doors."""
-    doors = doors or Doors()
+def run_module(module: Any, transports: Transports | None = None) -> None:
+    """Run the Ansible module: exits through its exit_json or fail_json. A test gives its own transports."""
+    transports = transports or Transports()
     progress = ups.Progress()
     secrets = [str(module.params[name]) for name in SECRET_OPTIONS if module.params[name]]
     invocation = _without_short_secrets(module)
     try:
         request = read_params(module.params)
-        with open_session(request, doors, module.warn) as entered:
+        with open_session(request, transports, module.warn) as entered:
             result = manage_service(entered.middleware, request.wanted, module.check_mode, progress)
             version = _read_version(entered.middleware)
-    except LibraryMissing as error:
-        module.fail_json(msg=str(error), exception=doors.import_error, invocation=invocation)
+    except LibraryMissingError as error:
+        module.fail_json(msg=str(error), exception=transports.import_error, invocation=invocation)
     except TruenasError as error:
         done = f" Done before: {'; '.join(progress.actions)}." if progress.actions else ""
         module.fail_json(

@@ -359,7 +359,7 @@ def _control_service(middleware: Middleware, verb: str) -> None:
     """Start or stop the service. silent false: else a failed start would be a success with the result false."""
     options = {"silent": False}
     try:
-        middleware.job("service.control", verb.upper(), SERVICE, options)
+        middleware.call_job("service.control", verb.upper(), SERVICE, options)
     except MethodMissing:
         # 25.04 has no service.control; 26 has no service.start any more.
         try:

@@ -274,12 +274,12 @@ UNFIT = {
 BAD = {
     "twins": "nut_server_devices: two devices are called ups",
     "control": "nut_server_devices: device ups: desc: character 4 (U+000A) is a control character",
-    "blank": "blank: nut_server_password can't be used: the password holds a space",
-    "own": "nut_server_users: monitor is a user already",
-    "taken": "nut_server_users: nas4 is a user already",
-    "double": "nut_server_users: a is a user already",
+    "blank": "blank: nut_server_password can't be used: it holds a space",
+    "own": "nut_server_users: monitor is already the user of",
+    "taken": "nut_server_users: nas4 is already the user of",
+    "double": "nut_server_users: a is already the user of",
     "slash": "slash: 'a/b' can't be a user: the user name holds a slash",
-    "broken": "broken: what nut_server_users gives a can't be used: the password holds a '#'",
+    "broken": "broken: the password of a in nut_server_users can't be used: it holds a '#'",
     "unseen": "nut_server_upssched_rules: ONBATT EXECUTE x: this host watches no UPS called usp",
     "unheard": "nut_server_upssched_rules: ONBATT EXECUTE x: NOTIFYFLAG of ONBATT is SYSLOG, and without EXEC upssched is not called",
     "truth": "nut_server_upsmon_conf: NOTIFYMSG: a type of event is not text. Put OFF into quotes",
@@ -753,7 +753,7 @@ def test_the_library_has_the_same_defaults() -> None:
     defaults = load("nut_server", "defaults/main.yml")
     assert defaults["nut_server_upsmon_user"] == the_inventory.PRIMARY_USER
     assert defaults["nut_server_port"] == upsd.PORT
-    (nas,) = the_inventory.clients({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": {}})
+    (nas,) = the_inventory.list_secondaries({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": {}})
     (device,) = defaults["nut_server_devices"]
     assert (nas["ups"], nas["primary_port"]) == (device["name"], defaults["nut_server_port"])
 

@@ -93,12 +93,12 @@ class Host:
             self.start()
         return 0, ""
 
-    def watcher(self, memory: watch.Memory | None = None) -> watch_loop.Watcher:
+    def watcher(self, memory: watch.Memory | None = None) -> watch_loop.UpsdWatcher:
         def save(text: str) -> None:
             self.saved = text
             self.saves += 1
 
-        return watch_loop.Watcher(
+        return watch_loop.UpsdWatcher(
             self.conf, memory or watch.Memory("b"), log=self.lines.append, save=save, run=self, alive=lambda: None
         )
 
@@ -126,11 +126,11 @@ def until(condition: object, what: str) -> None:
         time.sleep(0.05)
 
 
-def rounds_until(watcher: watch_loop.Watcher, condition: object, what: str) -> None:
+def rounds_until(watcher: watch_loop.UpsdWatcher, condition: object, what: str) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, what
-        watcher.round()
+        watcher.run_round()
 
 
 def answers(host: Host, seconds: float = 0.5) -> bool:
@@ -143,5 +143,5 @@ def answers(host: Host, seconds: float = 0.5) -> bool:
             return False
 
 
-def kinds(watcher: watch_loop.Watcher) -> list[str]:
+def kinds(watcher: watch_loop.UpsdWatcher) -> list[str]:
     return [event.kind for event in watcher.memory.events]

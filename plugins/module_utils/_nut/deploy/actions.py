@@ -102,7 +102,7 @@ def plan_deployment(
         for name in watched_units(new)
         if found.get(name, systemd.ABSENT).enabled == "disabled" and _is_enabled_by_us(name)
     ]
-    after += [UnitAction("enable", name, "it must start at boot") for name in off]
+    after += [UnitAction("enable", name, "not enabled at boot") for name in off]
     # a unit that this host has no more can't be restarted: a run that tried would fail, and so would each one after it
     after += [owed for owed in left if owed.unit in watched_units(new) and owed.verb != "disable --now"]
     return Change(before, _file_changes(changed, old, new, folder), order_actions(after))
@@ -119,7 +119,7 @@ def plan_removal(
     # upsmon first: it must not take the end of upsd for a UPS that is lost
     first = [name for name in (systemd.MONITOR, systemd.WATCHER, systemd.SERVER) if _is_there(found, name)]
     # the enumerator takes back what it made for each section, and is itself the last to go
-    registered = [UnitAction("start", systemd.ENUMERATOR, "ups.conf has no section any more")] if drivers else []
+    registered = [UnitAction("start", systemd.ENUMERATOR, "ups.conf has no sections left")] if drivers else []
     rest = [*drivers, *(name for name in (systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL) if _is_there(found, name))]
     return Change(
         _disable_actions(first), _file_changes(changed, old, STUBS, folder), (*registered, *_disable_actions(rest))
@@ -138,7 +138,7 @@ def _file_changes(
 
 
 def _disable_actions(names: Sequence[str]) -> tuple[UnitAction, ...]:
-    return tuple(UnitAction("disable --now", name, "NUT is removed from this host") for name in names)
+    return tuple(UnitAction("disable --now", name, "removing NUT from this host") for name in names)
 
 
 def _is_there(found: Mapping[str, systemd.Unit], name: str) -> bool:
@@ -172,8 +172,8 @@ def _driver_actions(
         for name in (*edited, *(name for name in stale if name in will.sections and name not in edited)):
             actions.append(UnitAction("stop", systemd.driver_unit(name), f"[{name}] changed"))
             idle.append(name)
-        actions.append(UnitAction("start", systemd.ENUMERATOR, "ups.conf has other sections, or one without a unit"))
-    actions += [UnitAction("start", systemd.driver_unit(name), "it does not run") for name in dict.fromkeys(idle)]
+        actions.append(UnitAction("start", systemd.ENUMERATOR, "the sections of ups.conf changed, or one has no unit"))
+    actions += [UnitAction("start", systemd.driver_unit(name), "not running") for name in dict.fromkeys(idle)]
     return actions
 
 
@@ -181,11 +181,11 @@ def _server_actions(
     old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit], changed: Sequence[str]
 ) -> list[UnitAction]:
     if not found.get(systemd.SERVER, systemd.ABSENT).runs:
-        return [UnitAction("restart", systemd.SERVER, "it does not run")]
+        return [UnitAction("restart", systemd.SERVER, "not running")]
     if _daemon_environment(old) != _daemon_environment(new):
         return [UnitAction("restart", systemd.SERVER, "nut.conf changed")]
     if _start_only_lines(old.get("upsd.conf", "")) != _start_only_lines(new["upsd.conf"]):
-        return [UnitAction("restart", systemd.SERVER, "upsd.conf changed in what a reload leaves alone")]
+        return [UnitAction("restart", systemd.SERVER, "upsd.conf changed in directives that a reload does not apply")]
     reload = [name for name in changed if name in ("upsd.conf", "upsd.users", "ups.conf")]
     return [UnitAction("reload", systemd.SERVER, f"{', '.join(reload)} changed")] if reload else []
 
@@ -194,7 +194,7 @@ def _monitor_actions(
     old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit]
 ) -> list[UnitAction]:
     if not found.get(systemd.MONITOR, systemd.ABSENT).runs:
-        return [UnitAction("restart", systemd.MONITOR, "it does not run")]
+        return [UnitAction("restart", systemd.MONITOR, "not running")]
     if _daemon_environment(old) != _daemon_environment(new):
         return [UnitAction("restart", systemd.MONITOR, "nut.conf changed")]
     if _parsed_lines(old.get("upsmon.conf", "")) != _parsed_lines(new["upsmon.conf"]):

@@ -66,7 +66,7 @@ class FileChange:
             return [f"{self.path}: removed"]
         was, will = (self._visible_lines(text) for text in (self.old or "", self.new))
         lines = difflib.unified_diff(was, will, str(self.path), str(self.path), lineterm="", n=CONTEXT)
-        same = "mode or owner is mended" if self.old == self.new else "only a secret or a comment changes"
+        same = "mode or owner is corrected" if self.old == self.new else "only a secret or a comment changes"
         return list(lines) or [f"{self.path}: {same}"]
 
     def _visible_lines(self, text: str) -> list[str]:
@@ -142,5 +142,5 @@ def order_actions(actions: Sequence[UnitAction]) -> tuple[UnitAction, ...]:
 def stop_watcher_actions(watcher: systemd.Unit) -> tuple[UnitAction, ...]:
     """Return the step that stops the enumerator's own watcher, if it would react to each write of ups.conf, and race with us."""
     if watcher.runs or watcher.enabled == "enabled":
-        return (UnitAction("disable --now", systemd.WATCHER, "the enumerator is called when ups.conf is complete"),)
+        return (UnitAction("disable --now", systemd.WATCHER, "the enumerator is run once, when ups.conf is complete"),)
     return ()

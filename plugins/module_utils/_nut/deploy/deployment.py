@@ -141,7 +141,8 @@ class Deployment:
         fitted = fit_files(self.new_files, self.release)
         if fitted.refused:
             raise DeployError(
-                "this host's NUT can't do what is asked, so nothing was changed:\n" + "\n".join(fitted.refused)
+                "the NUT on this host does not support this configuration; nothing was changed:\n"
+                + "\n".join(fitted.refused)
             )
         self.new_files = NutFiles(fitted.files)
         self.warnings += fitted.left_out
@@ -165,13 +166,13 @@ class Deployment:
             and ups_conf.parse_ups_conf(self.local.read_file("ups.conf") or "").sections
         ):
             raise DeployError(
-                f"{self.local.conf_dir}/ups.conf has a UPS, so this host is a primary. If it shall be a secondary, run with state absent "
-                "first, or empty that file"
+                f"{self.local.conf_dir}/ups.conf declares a UPS, so this host is a primary. To make it a secondary, run with "
+                "state=absent first, or empty that file"
             )
         masked = [name for name in watched if found[name].enabled.startswith("masked") and name != base_systemd.WATCHER]
         if masked:
             raise DeployError(
-                f"{', '.join(masked)} can't be started, being masked. Run: systemctl unmask {' '.join(masked)}"
+                f"can't start masked units: {', '.join(masked)}. Run: systemctl unmask {' '.join(masked)}"
             )
         return actions.plan_deployment(
             self.old_files,
@@ -210,7 +211,7 @@ class Deployment:
         """Restart what reads the certificates, if their database is not there. A new one has a new path in the files."""
         if self.certificates is None or nss.is_sound(self.certificates, self.local.owner):
             return []
-        why = f"{self.certificates} is missing, or not as it was made"
+        why = f"{self.certificates} is missing or damaged"
         readers = [
             name
             for name in actions.watched_units(self.new_files)
@@ -241,9 +242,9 @@ class Deployment:
                 continue
             if busy and not force:
                 raise DeployError(
-                    f"upsd at {name}:{port} says that {', '.join(busy)}: not plainly on mains. A restart now could shut down "
-                    f"every host on this UPS, so {changed}. Run again when the mains are back, or with force if "
-                    "you know that it is safe."
+                    f"upsd at {name}:{port} reports {', '.join(busy)}: not plainly on mains. A restart now could shut down "
+                    f"every host on this UPS, so {changed}. Run again when the mains are back, or with force if you "
+                    "know that it is safe."
                 )
 
     def _upsds_to_ask(self) -> dict[tuple[str, int], list[str] | None]:
@@ -277,7 +278,7 @@ class Deployment:
             )
         if wrong:
             raise DeployError(
-                "the new configuration is not right, so the old one stays and nothing was restarted:\n"
+                "the new configuration is not valid; the old one was kept and nothing was restarted:\n"
                 + "\n".join(wrong)
             )
 
@@ -302,7 +303,7 @@ class Deployment:
         except UpsdFailure:
             return []
         others = sorted(address for address in seen if hostnames.normal_address(address) != hostnames.LOOPBACK)
-        return [f"{', '.join(others)} are still logged in, and lose their UPS by this"] if others else []
+        return [f"still logged in to upsd, and about to lose their UPS: {', '.join(others)}"] if others else []
 
     def list_advice(self) -> list[str]:
         """Return what the installed release is known to be bad at, as far as it touches this host."""
@@ -335,7 +336,7 @@ class Deployment:
         def take(action: UnitAction) -> None:
             if action.unit == base_systemd.SERVER and action.verb == "restart":
                 self.require_mains(
-                    force, "it goes on with what it had. The files are in place, and the next run does the rest"
+                    force, "upsd was not restarted. The files are in place, and the next run does the rest"
                 )
             self._run_action(action)
 
@@ -386,7 +387,7 @@ class Deployment:
             if not base_systemd.is_driver(action.unit):
                 raise DeployError(
                     f"{error}\n{base_systemd.sandbox_failure(action.unit, self.local.runner)}"
-                    f"Its last words: {one_line(base_systemd.last_log_lines(action.unit, self.local.runner))}"
+                    f"Its last log lines: {one_line(base_systemd.last_log_lines(action.unit, self.local.runner))}"
                 ) from None
         self.actions_done.append(action)
 

@@ -82,7 +82,7 @@ class Installation:
             )
         for name in self.wanted or ():
             if not (self.wanted or {})[name] and name not in self.kit.optional:
-                raise InstallError(f"files: {name} is empty, and {self.kit.name} can't do without it")
+                raise InstallError(f"files: {name} is empty, but {self.kit.name} needs it")
 
     @property
     def _marker(self) -> Path:
@@ -110,7 +110,7 @@ class Installation:
                 self.refused[name] = known[name]
             elif self.try_sandboxes and (why := sandbox.try_sandbox(text, self.runner)):
                 self.refused[name] = (
-                    f"{unit} runs without its sandbox ({systemd.HARDENING}), which this host can't apply: {why}"
+                    f"{unit} runs without its sandbox ({systemd.HARDENING}), because this host can't apply it: {why}"
                 )
         self.wanted = {**(self.wanted or {}), **dict.fromkeys(self.refused, "")}
 
@@ -118,8 +118,8 @@ class Installation:
         """Return what a person should know, and can do about it."""
         lost = self._find_confined_drop_ins()
         words = (
-            f"{', '.join(lost)}: ExecStartPre= and ExecStartPost= run as the user nut there, without capabilities. Write + "
-            "before a command that needs root (ExecStartPre=+/path), or leave the sandboxes out on this host: "
+            f"{', '.join(lost)}: its ExecStartPre= and ExecStartPost= commands now run as the user nut, without "
+            "capabilities. Put + before a command that needs root (ExecStartPre=+/path), or run without sandboxes on this host: "
             f"{self.kit.hardening_variable}=false"
         )
         return [*(f"{why}. {self.kit.remedy}" for why in self.refused.values()), *([words] if lost else [])]
@@ -155,7 +155,7 @@ class Installation:
             if wanted[name]:
                 after += self._start_steps(name, shown.get(name, systemd.ABSENT), [*changed, *gone], cut_short)
             else:
-                before += self._stop_steps(name, shown.get(name, systemd.ABSENT), f"there is nothing for {name} to do")
+                before += self._stop_steps(name, shown.get(name, systemd.ABSENT), f"{name} has nothing to do")
         after += self._tmpfiles_steps(changed)
         folder = self._below_root(str(self.log.parent)) if self.log else None
         return InstallPlan(
@@ -176,9 +176,9 @@ class Installation:
     def _start_steps(self, name: str, unit: systemd.Unit, changed: Sequence[str], cut_short: bool) -> list[CommandStep]:
         steps = []
         if unit.enabled != "enabled":
-            steps.append(CommandStep(("systemctl", "enable", name), "it must start at boot"))
+            steps.append(CommandStep(("systemctl", "enable", name), "not enabled at boot"))
         if unit.active != "active":
-            steps.append(CommandStep(("systemctl", "start", name), "it does not run"))
+            steps.append(CommandStep(("systemctl", "start", name), "not running"))
         elif renewed := [file for file in (name, *self.kit.unit_inputs.get(name, ())) if file in changed]:
             steps.append(CommandStep(("systemctl", "restart", name), f"{renewed[0]} changed"))
         elif self.program_changed or cut_short:
@@ -210,7 +210,7 @@ class Installation:
         return []
 
     def _plan_absent(self, shown: Mapping[str, systemd.Unit]) -> InstallPlan:
-        why = f"{self.kit.name} is removed from this host"
+        why = f"removing {self.kit.name} from this host"
         before = [
             step for name in self.kit.always_on for step in self._stop_steps(name, shown.get(name, systemd.ABSENT), why)
         ]
@@ -246,7 +246,7 @@ class Installation:
         lacking = [path for path, text in made.items() if not self._has_text(path, text)]
         if not made or not (lacking or name in changed):
             return []
-        why = f"{lacking[0]} is not there" if lacking else f"the files of {self.kit.name} changed"
+        why = f"{lacking[0]} is missing" if lacking else f"the files of {self.kit.name} changed"
         return [CommandStep(("systemd-tmpfiles", "--create", f"/{self.kit.places[name].path}"), why)]
 
     def _has_text(self, path: str, text: str) -> bool:

@@ -51,7 +51,7 @@ class Kit:
     @property
     def remedy(self) -> str:
         """Return what to do about a sandbox that a host can't apply."""
-        return f"In a container, enable nesting. To turn it off on this host: {self.hardening_variable}=false"
+        return f"In a container, enable nesting. To run without sandboxes on this host: {self.hardening_variable}=false"
 
 
 HOTPLUG_SANDBOX = "nut-hotplug-hardening.conf"

@@ -105,7 +105,7 @@ class Verifier:
         broken: list[Trouble] = []
         absent: list[Trouble] = []
         for name in (state.name for state in states if not state.fresh):
-            trouble = Trouble(f"upsd does not serve {name} fresh: {status[name]}", systemd.driver_unit(name))
+            trouble = Trouble(f"upsd has no fresh data for {name}: {status[name]}", systemd.driver_unit(name))
             (absent if self._is_absent(sections[name], status[name]) else broken).append(trouble)
         return status, tuple(broken), tuple(absent)
 
@@ -133,7 +133,10 @@ class Verifier:
                 (missing if monitor.power else away).append(Trouble(f"{monitor.system}: {error}", systemd.MONITOR))
                 continue
             if hostnames.normal_address(address) not in {hostnames.normal_address(other) for other in clients}:
-                seen = ", ".join(clients) or "nobody"
-                words = f"upsmon of this host ({address}) has not logged in to {monitor.system} as {monitor.user}; upsd lists {seen}"
+                seen = ", ".join(clients) or "none"
+                words = (
+                    f"upsmon on this host ({address}) has not logged in to {monitor.system} as {monitor.user}; "
+                    f"clients that upsd lists: {seen}"
+                )
                 missing.append(Trouble(words, systemd.MONITOR))
         return missing, away

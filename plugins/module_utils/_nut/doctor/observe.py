@@ -389,10 +389,10 @@ class HostObserver:
         sources = [access.make_source(address, address) for address in self.clients.values()]
         found, problems = access.resolve_sources(sources, self.resolve)
         known = {source.address: networks for source, networks in found.items()}
-        state = firewall.state(
-            *firewall.read(folder), [network for networks in known.values() for network in networks], port
-        )
-        return (*firewall.hint(state, known, port, folder / firewall.HOST), *([] if state.off else problems.values()))
+        every_network = [network for networks in known.values() for network in networks]
+        verdict = firewall.judge_clients(*firewall.read_files(folder), every_network, port)
+        hints = firewall.describe_missing_rules(verdict, known, port, folder / firewall.HOST)
+        return (*hints, *([] if verdict.off_reason else problems.values()))
 
     def _read_access_table(self) -> access.LoadedTable | None:
         return access.read_table(self.runner)

@@ -33,7 +33,7 @@ Pause = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Stopped:
+class StopResult:
     """What came of a stop.
 
     outcome is one of these. "stopped"; "forced": it did not go down by itself; "already": it was down; "gone": there is no such guest
@@ -41,27 +41,27 @@ class Stopped:
     """
 
     outcome: str
-    words: str  # for the log
-    ha: bool = False  # whether HA did it, and has noted that this guest is not to run
+    message: str  # for the log
+    by_ha: bool = False  # whether HA did it, and has noted that this guest is not to run
 
 
-def status(run: Run, guest: Guest) -> str | None:
+def read_status(run: Run, guest: Guest) -> str | None:
     """Ask how a guest stands: "running", "stopped", or None if that can't be told."""
-    _code, said = _bounded(run, STATUS_SECONDS, guest.kind, "status", str(guest.id))
+    _code, said = _run_bounded(run, STATUS_SECONDS, guest.kind, "status", str(guest.id))
     match = re.search(r"^status: (running|stopped)\s*$", said, re.MULTILINE)
     return match.group(1) if match else None
 
 
-def running(run: Run) -> frozenset[int] | None:
+def list_running(run: Run) -> frozenset[int] | None:
     """Ask which guests run, VMs that are paused too. None if qm or pct can't say it.
 
     Both print a table: VMID NAME STATUS MEM(MB) BOOTDISK(GB) PID, where a VM without a name is called `VM 100`, and PID is 0 if it
     is down; and VMID Status Lock Name. Where there is no guest of their kind they print nothing.
     """
-    code, vms = _bounded(run, STATUS_SECONDS, "qm", "list")
+    code, vms = _run_bounded(run, STATUS_SECONDS, "qm", "list")
     if code:
         return None
-    code, containers = _bounded(run, STATUS_SECONDS, "pct", "list")
+    code, containers = _run_bounded(run, STATUS_SECONDS, "pct", "list")
     if code:
         return None
     return frozenset(
@@ -73,9 +73,9 @@ def running(run: Run) -> frozenset[int] | None:
     )
 
 
-def start(run: Run, guest: Guest) -> tuple[int, str]:
+def start_guest(run: Run, guest: Guest) -> tuple[int, str]:
     """Start a guest. Returns the exit code, and what the program said."""
-    return _bounded(run, START_SECONDS, guest.kind, "start", str(guest.id))
+    return _run_bounded(run, START_SECONDS, guest.kind, "start", str(guest.id))
 
 
 def longest_stop(seconds: float) -> float:
@@ -84,15 +84,15 @@ def longest_stop(seconds: float) -> float:
     return seconds + FORCE_SECONDS + 10 + 3 * STATUS_SECONDS + 2 * STOP_SECONDS + HA_SECONDS + 20
 
 
-def stop(
+def stop_guest(
     run: Run, guest: Guest, seconds: float, *, clock: Clock = time.monotonic, pause: Pause = time.sleep
-) -> Stopped:
+) -> StopResult:
     """Shut a guest down that runs, and force it after SECONDS. Never raises; takes longest_stop(seconds) at most.
 
     A backup keeps a guest locked, and is ended as Proxmox itself does when the host goes down. Of a guest that HA works, HA
     is told, and it does it in its own time; so only the status says when a guest is down.
     """
-    return _Stop(run, guest, seconds, clock, pause).result()
+    return _Stop(run, guest, seconds, clock, pause).run_to_end()
 
 
 class _Stop:
@@ -102,66 +102,68 @@ class _Stop:
         self.run, self.guest, self.seconds, self.clock, self.pause = run, guest, seconds, clock, pause
         self.began = clock()
         self.ha = False
-        self.freed = False
+        self.backup_ended = False
         self.last = ""  # what Proxmox said last
 
-    def result(self) -> Stopped:
-        verdict = self._repeat(self._ask, self.seconds - PAUSE) or self._force()
-        return replace(verdict, ha=self.ha)
+    def run_to_end(self) -> StopResult:
+        verdict = self._retry_until(self._try_shutdown, self.seconds - PAUSE) or self._force_off()
+        return replace(verdict, by_ha=self.ha)
 
-    def _repeat(self, attempt: Callable[[], Stopped | None], until: float) -> Stopped | None:
+    def _retry_until(self, attempt: Callable[[], StopResult | None], until: float) -> StopResult | None:
         """Return the first verdict of an attempt; None if there is none UNTIL so many seconds have passed."""
-        while not (verdict := attempt()) and self._passed() < until:
+        while not (verdict := attempt()) and self._seconds_passed() < until:
             self.pause(PAUSE)
         return verdict
 
-    def _force(self) -> Stopped:
-        _code, said = _bounded(self.run, STOP_SECONDS, self.guest.kind, "stop", str(self.guest.id), "--skiplock", "1")
+    def _force_off(self) -> StopResult:
+        _code, said = _run_bounded(
+            self.run, STOP_SECONDS, self.guest.kind, "stop", str(self.guest.id), "--skiplock", "1"
+        )
         said = _last_line(said) or self.last
         # HA acts some seconds after it was told
-        until = self._passed() + (HA_SECONDS if self.ha else 0)
-        return self._repeat(self._is_forced, until) or Stopped(
-            "runs", f"{self.guest} could not be stopped within {self._passed():.1f} s: {said}"
+        until = self._seconds_passed() + (HA_SECONDS if self.ha else 0)
+        return self._retry_until(self._is_forced, until) or StopResult(
+            "runs", f"{self.guest} could not be stopped within {self._seconds_passed():.1f} s: {said}"
         )
 
-    def _is_forced(self) -> Stopped | None:
-        if self._stands() != "stopped":
+    def _is_forced(self) -> StopResult | None:
+        if self._read_status() != "stopped":
             return None
-        return Stopped("forced", f"{self.guest} was stopped by force after {self._passed():.1f} s")
+        return StopResult("forced", f"{self.guest} was stopped by force after {self._seconds_passed():.1f} s")
 
-    def _ask(self) -> Stopped | None:
+    def _try_shutdown(self) -> StopResult | None:
         """Ask it to shut down, once; with HA, which was told before, only look. None: it has to be asked again."""
-        code, said, left = 0, "", max(1, math.ceil(self.seconds - self._passed()))
+        code, said, left = 0, "", max(1, math.ceil(self.seconds - self._seconds_passed()))
         if not self.ha:
             words = ("shutdown", str(self.guest.id), "--timeout", str(left), "--forceStop", "1")
-            code, said = _bounded(self.run, left + FORCE_SECONDS + 10, self.guest.kind, *words)
+            code, said = _run_bounded(self.run, left + FORCE_SECONDS + 10, self.guest.kind, *words)
             self.ha = "Requesting HA stop" in said
             self.last = _last_line(said)
-        stands = self._stands()
+        stands = self._read_status()
         if stands == "stopped":
             if code and " not running" in said:
-                return Stopped("already", f"{self.guest} is down already")
-            forced = "terminating now" in said or (code == 0 and not self.ha and self._passed() >= self.seconds)
+                return StopResult("already", f"{self.guest} is down already")
+            forced = "terminating now" in said or (code == 0 and not self.ha and self._seconds_passed() >= self.seconds)
             if forced:
-                return Stopped("forced", f"{self.guest} did not go down within {self.seconds:g} s, and was forced")
-            return Stopped("stopped", f"{self.guest} is down, after {self._passed():.1f} s")
+                return StopResult("forced", f"{self.guest} did not go down within {self.seconds:g} s, and was forced")
+            return StopResult("stopped", f"{self.guest} is down, after {self._seconds_passed():.1f} s")
         if code == 127:
-            return Stopped("runs", f"{self.guest} can't be stopped: {self.last}")
+            return StopResult("runs", f"{self.guest} can't be stopped: {self.last}")
         if stands is None and "does not exist" in said:
-            return Stopped("gone", f"there is no {self.guest} on this host")
-        if "is locked (backup)" in said and not self.freed:
-            self.freed = True
-            _bounded(self.run, STOP_SECONDS, "vzdump", "--stop")
+            return StopResult("gone", f"there is no {self.guest} on this host")
+        if "is locked (backup)" in said and not self.backup_ended:
+            self.backup_ended = True
+            _run_bounded(self.run, STOP_SECONDS, "vzdump", "--stop")
         return None
 
-    def _stands(self) -> str | None:
-        return status(self.run, self.guest)
+    def _read_status(self) -> str | None:
+        return read_status(self.run, self.guest)
 
-    def _passed(self) -> float:
+    def _seconds_passed(self) -> float:
         return self.clock() - self.began
 
 
-def _bounded(run: Run, seconds: float, *command: str) -> tuple[int, str]:
+def _run_bounded(run: Run, seconds: float, *command: str) -> tuple[int, str]:
     """Run a program that is ended after SECONDS, whatever bounds the runner has."""
     return run(["timeout", "--kill-after=5", f"{seconds:g}", *command])
 

@@ -59,42 +59,44 @@ class FirewallError(Exception):
 
 
 @dataclass(frozen=True)
-class State:
+class FirewallVerdict:
     """What the firewall makes of some clients.
 
     off: why it filters nothing that comes in to this host, "" if it does. shut_out: the addresses that are not known to
     be let in. doubts: the rules that were met on the way and could not be judged, "host.fw: GROUP web".
     """
 
-    off: str
+    off_reason: str
     shut_out: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    unclear_rules: tuple[str, ...] = ()
 
 
 # Judging
 
 
-def off(cluster_fw: str, host_fw: str) -> str:
+def explain_off(cluster_fw: str, host_fw: str) -> str:
     """Say why the firewall filters nothing that comes in to this host; "" if it does filter."""
     # A number over 1 is the time of a trial, for a minute from then. It is taken for on: better one hint too many.
-    if not re.fullmatch("0*[1-9][0-9]*", _option(cluster_fw, "enable")):
+    if not re.fullmatch("0*[1-9][0-9]*", _read_option(cluster_fw, "enable")):
         return "it is off (cluster.fw does not have enable: 1)"
-    if _option(host_fw, "enable") == "0":
+    if _read_option(host_fw, "enable") == "0":
         return "it is off for this host (host.fw has enable: 0)"
     return ""
 
 
-def state(cluster_fw: str, host_fw: str, addresses: Iterable[str], port: int) -> State:
+def judge_clients(cluster_fw: str, host_fw: str, addresses: Iterable[str], port: int) -> FirewallVerdict:
     """Judge whether tcp from these addresses and networks to the port is let in.
 
     cluster_fw, host_fw: the texts of the files, "" for one that there is not. Groups, IP sets, aliases, interfaces and
     destinations are not followed: a rule with one of them never counts as letting in.
     """
-    why = off(cluster_fw, host_fw)
+    why = explain_off(cluster_fw, host_fw)
     if why:
-        return State(why)
-    lines = [("host.fw", line) for line in _rules(host_fw)] + [("cluster.fw", line) for line in _rules(cluster_fw)]
-    accept = _option(cluster_fw, "policy_in").upper() == "ACCEPT"
+        return FirewallVerdict(why)
+    lines = [("host.fw", line) for line in _list_active_rules(host_fw)] + [
+        ("cluster.fw", line) for line in _list_active_rules(cluster_fw)
+    ]
+    accept = _read_option(cluster_fw, "policy_in").upper() == "ACCEPT"
     shut_out: list[str] = []
     doubts: list[str] = []
     for address in addresses:
@@ -102,13 +104,13 @@ def state(cluster_fw: str, host_fw: str, addresses: Iterable[str], port: int) ->
         if not let_in:
             shut_out.append(address)
             doubts += unsure
-    return State("", tuple(shut_out), tuple(dict.fromkeys(doubts)))
+    return FirewallVerdict("", tuple(shut_out), tuple(dict.fromkeys(doubts)))
 
 
 def _let_in(source: Network, port: int, lines: Iterable[tuple[str, str]], accept: bool) -> tuple[bool, list[str]]:
     doubts = []
     for file, line in lines:
-        action, matches = _judge(line, source, port)
+        action, matches = _judge_rule(line, source, port)
         if matches is None:
             doubts.append(f"{file}: {line}")
             if action != "ACCEPT":
@@ -118,7 +120,7 @@ def _let_in(source: Network, port: int, lines: Iterable[tuple[str, str]], accept
     return accept, doubts
 
 
-def _judge(line: str, source: Network, port: int) -> tuple[str, bool | None]:
+def _judge_rule(line: str, source: Network, port: int) -> tuple[str, bool | None]:
     """Return what a rule does ("" if that is not known), and whether it matches (None if that is not known)."""
     words = line.partition("#")[0].split()
     direction, action = (*words, "", "")[:2]
@@ -199,7 +201,7 @@ def _is_within(one: str, source: Network) -> bool | None:
 # The texts
 
 
-def _sections(text: str) -> Iterator[tuple[str, str]]:
+def _split_sections(text: str) -> Iterator[tuple[str, str]]:
     r"""Yield each line with the header that it stands under, in lower case; a header under itself.
 
     Only "\n" ends a line, as in pve-firewall. Joined by it again, the lines are the text.
@@ -212,17 +214,17 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
         yield section, line
 
 
-def _rules(text: str) -> Iterator[str]:
+def _list_active_rules(text: str) -> Iterator[str]:
     """Yield the rules of [RULES] that are not turned off."""
-    for section, line in _sections(text):
+    for section, line in _split_sections(text):
         told = line.strip(" \t")
         if section == "[rules]" and told.strip() and told[0] not in "#|[":
             yield told
 
 
-def _option(text: str, name: str) -> str:
+def _read_option(text: str, name: str) -> str:
     found = ""
-    for section, line in _sections(text):
+    for section, line in _split_sections(text):
         match = re.fullmatch(rf"[ \t]*{name}:\s*(\w+)\s*", line, re.IGNORECASE)
         if match and section == "[options]":
             found = match.group(1)
@@ -234,7 +236,7 @@ def _is_ours(section: str, line: str) -> bool:
     return section == "[rules]" and told[:1] != "#" and told.partition("#")[2].strip().startswith(MARK)
 
 
-def rules(addresses: Iterable[str], port: int) -> list[str]:
+def make_rules(addresses: Iterable[str], port: int) -> list[str]:
     """Return the rules that let these addresses in to the port, one an address, as the web interface would write them.
 
     Raises FirewallError for a port that is none.
@@ -246,7 +248,7 @@ def rules(addresses: Iterable[str], port: int) -> list[str]:
 
 def without_rules(host_fw: str) -> str:
     """Return a host.fw without our rules. All else stays, byte for byte."""
-    return "\n".join(line for section, line in _sections(host_fw) if not _is_ours(section, line))
+    return "\n".join(line for section, line in _split_sections(host_fw) if not _is_ours(section, line))
 
 
 def with_rules(host_fw: str, ours: Sequence[str]) -> str:
@@ -257,7 +259,7 @@ def with_rules(host_fw: str, ours: Sequence[str]) -> str:
     text = without_rules(host_fw)
     if not ours:
         return text
-    sections = [section for section, _unused in _sections(text)]
+    sections = [section for section, _unused in _split_sections(text)]
     if "[rules]" not in sections:
         gap = "" if not text or text.endswith("\n\n") else "\n" if text.endswith("\n") else "\n\n"
         return "\n".join([f"{text}{gap}[RULES]", "", *ours, ""])
@@ -275,7 +277,9 @@ def with_rules(host_fw: str, ours: Sequence[str]) -> str:
 # Telling
 
 
-def hint(seen: State, clients: Mapping[str, Sequence[str]], port: int, path: Path) -> list[str]:
+def describe_missing_rules(
+    seen: FirewallVerdict, clients: Mapping[str, Sequence[str]], port: int, path: Path
+) -> list[str]:
     """Say in lines what to add to host.fw, at PATH, and why. Empty if there is nothing to add.
 
     clients: the addresses of each, by name. seen: what state() said of all these addresses.
@@ -289,12 +293,12 @@ def hint(seen: State, clients: Mapping[str, Sequence[str]], port: int, path: Pat
         "A client that is shut out is not warned of a power cut, and loses its power while it runs.",
         f"Put these lines first in the section [RULES] of {path}, which you may have to make; or add such rules in the web "
         "interface, at this node's Firewall:",
-        *(line.partition(" #")[0] for line in rules(seen.shut_out, port)),
+        *(line.partition(" #")[0] for line in make_rules(seen.shut_out, port)),
     ]
-    if seen.doubts:
+    if seen.unclear_rules:
         told.append(
             "These rules may let them in already, or shut them out. What they match can't be told from here: "
-            + "; ".join(seen.doubts)
+            + "; ".join(seen.unclear_rules)
         )
     return told
 
@@ -302,34 +306,34 @@ def hint(seen: State, clients: Mapping[str, Sequence[str]], port: int, path: Pat
 # The files
 
 
-def read(root: Path) -> tuple[str, str]:
+def read_files(root: Path) -> tuple[str, str]:
     """Read cluster.fw and host.fw under ROOT (/etc/pve); "" for one that there is not. Raises FirewallError."""
     try:
         there = (root / LOCAL).is_dir()
     except OSError as error:  # a cluster file system whose program has died
-        raise _unreadable(root / LOCAL, error) from None
+        raise _make_read_error(root / LOCAL, error) from None
     if not there:
         raise FirewallError(
             f"there is no {root / LOCAL}: this host is no Proxmox VE, or its cluster file system is not mounted "
             "(pve-cluster.service)"
         )
-    return _read(root / CLUSTER), _read(root / HOST)
+    return _read_file(root / CLUSTER), _read_file(root / HOST)
 
 
-def _read(path: Path) -> str:
+def _read_file(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise _make_read_error(path, error) from None
 
 
-def _unreadable(path: Path, error: OSError) -> FirewallError:
+def _make_read_error(path: Path, error: OSError) -> FirewallError:
     return FirewallError(f"{path} can't be read: {error.strerror}. See: systemctl status pve-cluster")
 
 
-def write(root: Path, text: str) -> None:
+def write_host_fw(root: Path, text: str) -> None:
     """Replace host.fw under ROOT. Raises FirewallError, with the file as it was.
 
     Written beside it and renamed, as Proxmox VE does itself. Its file system gives owner and mode by path, and refuses

@@ -83,18 +83,18 @@ class Mount:
 
 
 @dataclass(frozen=True)
-class Ha:
+class HaSetup:
     """What Proxmox's HA would do at a poweroff. managed: ids of the guests it works; words: what a person should know."""
 
     policy: str = "conditional"
     managed: frozenset[int] = frozenset()
-    words: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 # Files
 
 
-def load(root: Path = Path("/")) -> list[Guest]:
+def load_guests(root: Path = Path("/")) -> list[Guest]:
     """Return the guests of this host, templates too; [] if it is no Proxmox VE. Raises GuestsError."""
     local = root / "etc/pve/local"
     if not (root / "etc/pve").is_dir():
@@ -102,37 +102,37 @@ def load(root: Path = Path("/")) -> list[Guest]:
     if not local.is_dir():
         # pmxcfs is not mounted; the directory below it is empty
         raise GuestsError(f"{local} is not there: start Proxmox's cluster file system (systemctl start pve-cluster)")
-    shared = _directories(text_of(root / "etc/pve/mapping/directory.cfg"))
+    shared = _parse_directories(read_text(root / "etc/pve/mapping/directory.cfg"))
     found = []
     for kind, folder in _FOLDERS.items():
         for path in sorted((local / folder).glob("*.conf")):
             if re.fullmatch(r"[1-9][0-9]{2,8}", path.stem):
-                found.append(parse(int(path.stem), kind, text_of(path), shared))
+                found.append(parse_guest(int(path.stem), kind, read_text(path), shared))
     return sorted(found, key=lambda guest: guest.id)
 
 
-def parse(number: int, kind: str, text: str, shared: Mapping[str, Collection[str]] | None = None) -> Guest:
+def parse_guest(number: int, kind: str, text: str, shared: Mapping[str, Collection[str]] | None = None) -> Guest:
     """Read the configuration of one guest: what holds now, not what is pending, nor its snapshots.
 
     shared: name -> paths of the directories that VMs may have by virtiofs. A line that is none is passed over, as Proxmox does.
     """
-    values, entries = _current(text)
+    values, entries = _read_current_values(text)
     storages: set[str] = set()
     paths: set[str] = set()
     for key, value in values.items():
         if re.fullmatch(
             r"(?:ide|sata|scsi|virtio|efidisk|tpmstate)[0-9]+" if kind == "qm" else r"rootfs|mp[0-9]+", key
         ):
-            volume = _property(value, "file" if kind == "qm" else "volume")
+            volume = _read_property(value, "file" if kind == "qm" else "volume")
             if volume.startswith("/"):
                 paths.add(volume)
             elif match := re.fullmatch(r"([A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]):.+", volume):
                 storages.add(match.group(1))
         elif kind == "qm" and re.fullmatch(r"virtiofs[0-9]+", key):
-            paths.update((shared or {}).get(_property(value, "dirid"), ()))
+            paths.update((shared or {}).get(_read_property(value, "dirid"), ()))
     if kind == "pct":
         paths.update(word for entry in entries for word in entry.split()[:1] if word.startswith("/"))
-    order, up, down = _startup(values.get("startup", ""))
+    order, up, down = _parse_startup(values.get("startup", ""))
     return Guest(
         id=number,
         kind=kind,
@@ -148,7 +148,7 @@ def parse(number: int, kind: str, text: str, shared: Mapping[str, Collection[str
     )
 
 
-def _current(text: str) -> tuple[dict[str, str], list[str]]:
+def _read_current_values(text: str) -> tuple[dict[str, str], list[str]]:
     """Return the options before the first section, the last of a name counts; and the lines lxc.mount.entry."""
     values: dict[str, str] = {}
     entries = []
@@ -162,7 +162,7 @@ def _current(text: str) -> tuple[dict[str, str], list[str]]:
     return values, entries
 
 
-def _property(value: str, default: str) -> str:
+def _read_property(value: str, default: str) -> str:
     """Return the part of a property string that may stand without its key, which is DEFAULT."""
     for part in value.split(","):
         key, equals, rest = part.partition("=")
@@ -171,7 +171,7 @@ def _property(value: str, default: str) -> str:
     return ""
 
 
-def _startup(value: str) -> tuple[int | None, int | None, int | None]:
+def _parse_startup(value: str) -> tuple[int | None, int | None, int | None]:
     """Return order, up and down. One word that Proxmox does not know, and it takes none of them."""
     found: dict[str, int] = {}
     for part in value.split(","):
@@ -183,7 +183,7 @@ def _startup(value: str) -> tuple[int | None, int | None, int | None]:
     return found.get("order"), found.get("up"), found.get("down")
 
 
-def _directories(text: str) -> dict[str, list[str]]:
+def _parse_directories(text: str) -> dict[str, list[str]]:
     """Read mapping/directory.cfg: name -> paths, of all nodes."""
     return {
         name: [
@@ -193,18 +193,20 @@ def _directories(text: str) -> dict[str, list[str]]:
             for part in value.split(",")
             if part.startswith("path=/")
         ]
-        for (name,), lines in _sections(text, r"(\S+)\s*")
+        for (name,), lines in _split_sections(text, r"(\S+)\s*")
     }
 
 
-def storages(text: str) -> dict[str, Storage]:
+def parse_storages(text: str) -> dict[str, Storage]:
     """Read storage.cfg."""
     found = {}
-    for (kind, name), lines in _sections(text, r"(\S+):\s*(\S+)\s*"):
+    for (kind, name), lines in _split_sections(text, r"(\S+):\s*(\S+)\s*"):
         values = dict(lines)
         # the two gluster servers; the portal of iscsi, iscsidirect and zfs; what plugins for TrueNAS call theirs
         keys = ("server", "server2", "portal", "discovery_portal", "portals", "api_host")
-        servers = [host for key in keys for word in re.split(r"[,;\s]+", values.get(key, "")) if (host := _host(word))]
+        servers = [
+            host for key in keys for word in re.split(r"[,;\s]+", values.get(key, "")) if (host := _strip_port(word))
+        ]
         found[name] = Storage(
             id=name,
             type=kind.lower(),
@@ -216,7 +218,7 @@ def storages(text: str) -> dict[str, Storage]:
     return found
 
 
-def _sections(text: str, header: str) -> Iterator[tuple[tuple[str, ...], list[tuple[str, str]]]]:
+def _split_sections(text: str, header: str) -> Iterator[tuple[tuple[str, ...], list[tuple[str, str]]]]:
     """Split a file of PVE::SectionConfig: a header, indented lines `key value`, up to an empty line or the next header."""
     name: tuple[str, ...] | None = None
     lines: list[tuple[str, str]] = []
@@ -232,14 +234,14 @@ def _sections(text: str, header: str) -> Iterator[tuple[tuple[str, ...], list[tu
         name, lines = (match.groups() if match else None), []
 
 
-def _host(text: str) -> str:
+def _strip_port(text: str) -> str:
     """Return a server without its port: `nas:3260`, `192.0.2.20`, `[2001:db8::1]:3260`, `2001:db8::1`."""
     if match := re.fullmatch(r"\[([^\]]+)\](?::[0-9]+)?", text):
         return match.group(1)
     return text if text.count(":") > 1 else text.partition(":")[0]
 
 
-def mounts(*texts: str) -> tuple[Mount, ...]:
+def parse_mounts(*texts: str) -> tuple[Mount, ...]:
     """Read /etc/fstab and /proc/self/mounts, in this order: of two at one point the last counts.
 
     fstab has what is not mounted now, or waits for its first use.
@@ -247,27 +249,27 @@ def mounts(*texts: str) -> tuple[Mount, ...]:
     found = []
     for text in texts:
         for line in text.split("\n"):
-            words = [_unescape(word) for word in line.split()]
+            words = [_unescape_octal(word) for word in line.split()]
             # `autofs` only marks the place where something is mounted when it is used
             if len(words) >= 3 and not words[0].startswith("#") and words[1].startswith("/") and words[2] != "autofs":
                 found.append(Mount(posixpath.normpath(words[1]), _mounted_from(words[0], words[2])))
     return tuple(found)
 
 
-def _unescape(word: str) -> str:
+def _unescape_octal(word: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), word)
 
 
 def _mounted_from(source: str, kind: str) -> str:
     if kind in ("cifs", "smb3", "smbfs"):
-        return _host(source.replace("\\", "/").lstrip("/").partition("/")[0])
+        return _strip_port(source.replace("\\", "/").lstrip("/").partition("/")[0])
     if kind in ("nfs", "nfs4", "glusterfs", "fuse.glusterfs", "sshfs", "fuse.sshfs"):
         match = re.match(r"(?:[^@/]*@)?(\[[^\]]+\]|[^:/\[]+):", source)
         return match.group(1).strip("[]") if match else ""
-    return _iscsi(source)
+    return _find_iscsi_portal(source)
 
 
-def _iscsi(path: str) -> str:
+def _find_iscsi_portal(path: str) -> str:
     """Return the portal in the name that udev gives to an iSCSI disk."""
     match = re.match(r"/dev/disk/by-path/ip-(\[[^\]]+\]|[^:]+|[0-9A-Fa-f:]+):[0-9]+-iscsi-", path)
     return match.group(1).strip("[]") if match else ""
@@ -281,7 +283,7 @@ def with_tag(guests: Iterable[Guest], tag: str) -> list[Guest]:
     return [guest for guest in guests if tag.casefold() in (word.casefold() for word in guest.tags)]
 
 
-def on(
+def find_storage_users(
     guests: Iterable[Guest],
     known: Mapping[str, Storage],
     addresses: Iterable[str],
@@ -315,20 +317,20 @@ def on(
         reasons = [
             f"its disk is on storage {name}, on {server}"
             for name in sorted(guest.storages)
-            for server in _servers(name, known, mounted)
+            for server in _find_servers(name, known, mounted)
             if is_there(server)
         ]
         reasons += [
             f"it uses {printable(path)}, on {server}"
             for path in sorted(guest.paths)
-            if is_there(server := _server_of(path, mounted))
+            if is_there(server := _find_server(path, mounted))
         ]
         if reasons:
             found[guest] = "; ".join(dict.fromkeys(reasons))
     return found
 
 
-def _servers(name: str, known: Mapping[str, Storage], mounted: Sequence[Mount]) -> list[str]:
+def _find_servers(name: str, known: Mapping[str, Storage], mounted: Sequence[Mount]) -> list[str]:
     """Return the servers of a storage, and of those that it stands on."""
     found: list[str] = []
     passed: set[str] = set()
@@ -337,14 +339,14 @@ def _servers(name: str, known: Mapping[str, Storage], mounted: Sequence[Mount]) 
         storage = known[name]
         found += storage.servers
         if storage.path:
-            found.append(_server_of(storage.path, mounted))
+            found.append(_find_server(storage.path, mounted))
         name = storage.base
     return found
 
 
-def _server_of(path: str, mounted: Sequence[Mount]) -> str:
+def _find_server(path: str, mounted: Sequence[Mount]) -> str:
     """Return the server from which the file system at PATH comes; symbolic links are not followed."""
-    if server := _iscsi(path):
+    if server := _find_iscsi_portal(path):
         return server
     path = posixpath.normpath(path)
     best = Mount("", "")
@@ -368,26 +370,26 @@ _POLICIES = {
 }
 
 
-def ha(root: Path = Path("/")) -> Ha:
+def read_ha(root: Path = Path("/")) -> HaSetup:
     """Return what HA works on this cluster, and what its policy means when this host powers off. Raises GuestsError."""
     cluster = root / "etc/pve"
-    match = re.search(r"^ha:\s*(\S.*?)\s*$", text_of(cluster / "datacenter.cfg"), re.MULTILINE)
+    match = re.search(r"^ha:\s*(\S.*?)\s*$", read_text(cluster / "datacenter.cfg"), re.MULTILINE)
     values = dict(part.partition("=")[::2] for part in match.group(1).split(",")) if match else {}
     policy = values.get("shutdown_policy", "conditional")
     managed = set()
-    for (kind, name), lines in _sections(text_of(cluster / "ha/resources.cfg"), r"(\S+):\s*(\S+)\s*"):
+    for (kind, name), lines in _split_sections(read_text(cluster / "ha/resources.cfg"), r"(\S+):\s*(\S+)\s*"):
         # HA treats what it ignores as not its own
         if kind in ("vm", "ct") and re.fullmatch(r"[0-9]{1,9}", name) and dict(lines).get("state") != "ignored":
             managed.add(int(name))
     if not managed:
-        return Ha(policy, frozenset(), ())
+        return HaSetup(policy, frozenset(), ())
     words = [
         f"HA works {len(managed)} guest{'s' if len(managed) > 1 else ''} ({', '.join(map(str, sorted(managed)))})",
         f"shutdown_policy is {printable(policy)}: {_POLICIES.get(policy, 'this library does not know it')}",
         "a node that loses the others loses its quorum, and HA resets it a minute later: in an outage let all nodes go down "
         "together, or disarm HA before",
     ]
-    return Ha(policy, frozenset(managed), tuple(words))
+    return HaSetup(policy, frozenset(managed), tuple(words))
 
 
 # Small things
@@ -397,7 +399,7 @@ def _is_true(value: str) -> bool:
     return value.lower() in ("1", "on", "yes", "true")
 
 
-def text_of(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return a file's text; "" if there is none. Raises GuestsError."""
     try:
         with path.open("rb") as file:

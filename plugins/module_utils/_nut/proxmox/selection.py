@@ -45,7 +45,7 @@ NOBODY = Selector()
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenGuest:
     """A guest that was chosen, how many seconds it has for its shutdown, and why it was chosen, in words for people."""
 
     guest: Guest
@@ -54,7 +54,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Here:
+class LocalGuests:
     """What this host has: guests, storages by their ids, and what is mounted, or would be. All empty if it is no Proxmox VE."""
 
     guests: tuple[Guest, ...] = ()
@@ -62,19 +62,19 @@ class Here:
     mounts: tuple[Mount, ...] = ()
 
 
-def look(root: Path = Path("/")) -> Here:
+def read_local_guests(root: Path = Path("/")) -> LocalGuests:
     """Read what this host has. Raises guests.GuestsError. It hangs where Proxmox's cluster file system does."""
-    found = guests.load(root)
+    found = guests.load_guests(root)
     if not (root / "etc/pve").is_dir():
-        return Here()
-    return Here(
+        return LocalGuests()
+    return LocalGuests(
         tuple(found),
-        guests.storages(guests.text_of(root / "etc/pve/storage.cfg")),
-        guests.mounts(guests.text_of(root / "etc/fstab"), guests.text_of(root / "proc/self/mounts")),
+        guests.parse_storages(guests.read_text(root / "etc/pve/storage.cfg")),
+        guests.parse_mounts(guests.read_text(root / "etc/fstab"), guests.read_text(root / "proc/self/mounts")),
     )
 
 
-def choose(selector: Selector, here: Here, resolve: guests.Resolve) -> tuple[Chosen, ...]:
+def choose_guests(selector: Selector, here: LocalGuests, resolve: guests.Resolve) -> tuple[ChosenGuest, ...]:
     """Return the guests that a selector means, by number; never a template. resolve: gives the addresses of a name, or OSError.
 
     A guest has the seconds of its own entry, else the selector's, else Proxmox's own (``down`` of its option startup), else what
@@ -87,33 +87,39 @@ def choose(selector: Selector, here: Here, resolve: guests.Resolve) -> tuple[Cho
         for guest in guests.with_tag(known, tag):
             reasons.setdefault(guest.id, []).append(f"it has the tag {tag}")
     if selector.storage_of:
-        for guest, words in guests.on(known, here.storages, selector.storage_of, here.mounts, resolve).items():
+        for guest, words in guests.find_storage_users(
+            known, here.storages, selector.storage_of, here.mounts, resolve
+        ).items():
             reasons.setdefault(guest.id, []).append(words)
     return tuple(
-        Chosen(guest, _seconds(own.get(guest.id), selector.seconds, guest.down), "; ".join(reasons[guest.id]))
+        ChosenGuest(
+            guest, _first_seconds(own.get(guest.id), selector.seconds, guest.down), "; ".join(reasons[guest.id])
+        )
         for guest in known
         if guest.id in reasons
     )
 
 
-def _seconds(*given: float | None) -> float:
+def _first_seconds(*given: float | None) -> float:
     return float(next((seconds for seconds in given if seconds is not None), guests.DOWN_SECONDS))
 
 
-def missing(selector: Selector, here: Here) -> tuple[int, ...]:
+def list_missing_ids(selector: Selector, here: LocalGuests) -> tuple[int, ...]:
     """Return the numbers that no guest here has. A template is none: it never runs."""
     there = {guest.id for guest in here.guests if not guest.template}
     return tuple(number for number, _seconds_ in selector.ids if number not in there)
 
 
-def idle(selector: Selector, here: Here, resolve: guests.Resolve) -> tuple[str, ...]:
+def list_unmatched(selector: Selector, here: LocalGuests, resolve: guests.Resolve) -> tuple[str, ...]:
     """Return in words which numbers, tags and machines of a selector choose no guest here."""
-    words = [f"no guest here has the number {number}" for number in missing(selector, here)]
+    words = [f"no guest here has the number {number}" for number in list_missing_ids(selector, here)]
     words += [
-        f"no guest here has the tag {tag}" for tag in selector.tags if not choose(Selector(tags=(tag,)), here, resolve)
+        f"no guest here has the tag {tag}"
+        for tag in selector.tags
+        if not choose_guests(Selector(tags=(tag,)), here, resolve)
     ]
     for name in selector.storage_of:
-        if not choose(Selector(storage_of=(name,)), here, resolve):
+        if not choose_guests(Selector(storage_of=(name,)), here, resolve):
             try:
                 resolve(name)
             except OSError:
@@ -126,7 +132,7 @@ def idle(selector: Selector, here: Here, resolve: guests.Resolve) -> tuple[str, 
 # Names
 
 
-def names(selectors: Iterable[Selector], here: Here) -> tuple[str, ...]:
+def list_names(selectors: Iterable[Selector], here: LocalGuests) -> tuple[str, ...]:
     """Return the names and addresses that choose() would look up: none where nobody asks whose storage a guest uses."""
     asked = {name for selector in selectors for name in selector.storage_of}
     if not asked:
@@ -135,7 +141,7 @@ def names(selectors: Iterable[Selector], here: Here) -> tuple[str, ...]:
     return tuple(sorted(asked | servers | {mount.server for mount in here.mounts if mount.server}))
 
 
-def look_up(wanted: Sequence[str], resolve: hostnames.Resolve, seconds: float) -> guests.Resolve:
+def prepare_resolver(wanted: Sequence[str], resolve: hostnames.Resolve, seconds: float) -> guests.Resolve:
     """Look names up, all at once, within SECONDS; return what then gives their addresses, or OSError.
 
     A name server that is gone costs each name its whole patience: one after the other they would take too long.
@@ -155,12 +161,12 @@ def look_up(wanted: Sequence[str], resolve: hostnames.Resolve, seconds: float) -
 
 
 @dataclass(frozen=True)
-class Found:
+class SelectionResult:
     """What a look gave. stages: name -> its guests. idle: what chooses nobody, in words that name the stage."""
 
-    here: Here
-    stages: Mapping[str, tuple[Chosen, ...]]
-    idle: tuple[str, ...] = ()
+    local: LocalGuests
+    guests_by_stage: Mapping[str, tuple[ChosenGuest, ...]]
+    unmatched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,14 +185,14 @@ class KeptGuest:
             raise ValueError("there is no such guest")
 
     @classmethod
-    def of(cls, chosen: Chosen) -> KeptGuest:
+    def from_chosen(cls, chosen: ChosenGuest) -> KeptGuest:
         """Return what is kept of a guest that was chosen."""
         return cls(chosen.guest.kind, chosen.guest.id, chosen.guest.name, chosen.seconds, chosen.why)
 
     @property
-    def chosen(self) -> Chosen:
+    def as_chosen(self) -> ChosenGuest:
         """Return the guest as it was chosen."""
-        return Chosen(Guest(self.id, self.kind, printable(self.name)), self.seconds, printable(self.why))
+        return ChosenGuest(Guest(self.id, self.kind, printable(self.name)), self.seconds, printable(self.why))
 
 
 @dataclass(frozen=True)
@@ -198,13 +204,13 @@ class KeptStage:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptSelections:
     """The file of what was found last, by the names of stages."""
 
     stages: Mapping[str, KeptStage] = field(default_factory=dict)
 
 
-class Finder:
+class GuestFinder:
     """Finds the guests of the stages of this host, and keeps them. stages: name -> selector. path: of the file.
 
     resolver: gives, each time anew, what finds the addresses of a name; NAME_SECONDS are given to all names together.
@@ -214,47 +220,47 @@ class Finder:
 
     def __init__(
         self,
-        stages: Mapping[str, Selector],
+        selectors: Mapping[str, Selector],
         path: Path,
         resolver: Callable[[], hostnames.Resolve] = lambda: hostnames.resolve_name,
         root: Path = Path("/"),
     ) -> None:
-        self.stages, self.path, self.resolver, self.root = dict(stages), path, resolver, root
+        self.selectors, self.path, self.resolver, self.root = dict(selectors), path, resolver, root
 
-    def find(self) -> Mapping[str, tuple[Chosen, ...]]:
+    def find_guests(self) -> Mapping[str, tuple[ChosenGuest, ...]]:
         """Find them anew. Raises guests.GuestsError. It may hang."""
-        return self.look().stages
+        return self.select_guests().guests_by_stage
 
-    def look(self) -> Found:
+    def select_guests(self) -> SelectionResult:
         """Find them anew, and say what chooses nobody. Raises guests.GuestsError. It may hang."""
-        here = look(self.root)
-        resolve = look_up(names(self.stages.values(), here), self.resolver(), self.NAME_SECONDS)
-        return Found(
+        here = read_local_guests(self.root)
+        resolve = prepare_resolver(list_names(self.selectors.values(), here), self.resolver(), self.NAME_SECONDS)
+        return SelectionResult(
             here,
-            {name: choose(selector, here, resolve) for name, selector in self.stages.items()},
+            {name: choose_guests(selector, here, resolve) for name, selector in self.selectors.items()},
             tuple(
                 f"stage {name}: {words}"
-                for name, selector in self.stages.items()
-                for words in idle(selector, here, resolve)
+                for name, selector in self.selectors.items()
+                for words in list_unmatched(selector, here, resolve)
             ),
         )
 
-    def kept(self) -> dict[str, tuple[Chosen, ...]]:
+    def read_kept(self) -> dict[str, tuple[ChosenGuest, ...]]:
         """Return what was kept last, of the stages that still mean the same guests. Never raises; {} if there is nothing."""
-        kept = records.recall_record(Kept, self.path, VERSION) or Kept()
+        kept = records.recall_record(KeptSelections, self.path, VERSION) or KeptSelections()
         return {
-            name: tuple(guest.chosen for guest in kept.stages[name].guests)
-            for name, selector in self.stages.items()
+            name: tuple(guest.as_chosen for guest in kept.stages[name].guests)
+            for name, selector in self.selectors.items()
             if name in kept.stages and kept.stages[name].select == selector
         }
 
-    def keep(self, found: Mapping[str, Sequence[Chosen]]) -> bool:
+    def keep_guests(self, found: Mapping[str, Sequence[ChosenGuest]]) -> bool:
         """Keep what was found, if it is not what is kept already. Returns whether it was written. Raises files.WriteError."""
         stages = {
-            name: KeptStage(selector, tuple(KeptGuest.of(chosen) for chosen in found.get(name, ())))
-            for name, selector in self.stages.items()
+            name: KeptStage(selector, tuple(KeptGuest.from_chosen(chosen) for chosen in found.get(name, ())))
+            for name, selector in self.selectors.items()
         }
-        text = records.dump_record(Kept(stages), VERSION)
+        text = records.dump_record(KeptSelections(stages), VERSION)
         with contextlib.suppress(OSError):
             if self.path.read_bytes() == text.encode("ascii"):
                 return False

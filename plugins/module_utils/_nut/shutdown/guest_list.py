@@ -13,33 +13,33 @@ from ..base.systemd import Run
 from ..base.table import format_grid
 from ..proxmox import control, guests
 from ..proxmox.guests import Guest
-from ..proxmox.selection import Found
+from ..proxmox.selection import SelectionResult
 
 
 class GuestListing:
     """This host's guests, and what becomes of them in an outage."""
 
-    def __init__(self, found: Found, root: Path, run: Run) -> None:
+    def __init__(self, found: SelectionResult, root: Path, run: Run) -> None:
         self.found, self.down = found, guests.DOWN_SECONDS
-        self.guests = [guest for guest in found.here.guests if not guest.template]
-        self.running = control.running(run) if self.guests else frozenset()
+        self.guests = [guest for guest in found.local.guests if not guest.template]
+        self.running = control.list_running(run) if self.guests else frozenset()
         try:
-            self.ha = guests.ha(root)
+            self.ha = guests.read_ha(root)
         except guests.GuestsError as error:
-            self.ha = guests.Ha(words=(str(error),))
+            self.ha = guests.HaSetup(remarks=(str(error),))
 
-    def data(self) -> dict[str, Any]:
+    def to_data(self) -> dict[str, Any]:
         """Return it as data. stage: the first that stops the guest, None if none does; then Proxmox stops it, with the host."""
         return {
-            "guests": [self._describe(guest) for guest in self.guests],
-            "ha": list(self.ha.words),
-            "idle": list(self.found.idle),
+            "guests": [self._describe_guest(guest) for guest in self.guests],
+            "ha": list(self.ha.remarks),
+            "idle": list(self.found.unmatched),
         }
 
-    def _describe(self, guest: Guest) -> dict[str, Any]:
+    def _describe_guest(self, guest: Guest) -> dict[str, Any]:
         stages = {
             name: choice
-            for name, chosen in self.found.stages.items()
+            for name, chosen in self.found.guests_by_stage.items()
             for choice in chosen
             if choice.guest.id == guest.id
         }
@@ -56,11 +56,11 @@ class GuestListing:
             "why": first.why if first else "",
         }
 
-    def text(self) -> str:
+    def to_text(self) -> str:
         """Return it as text."""
         rows = []
         for guest in self.guests:
-            about = self._describe(guest)
+            about = self._describe_guest(guest)
             words = {True: "runs", False: "stopped", None: "can't tell"}
             when = (
                 f"stopped by stage {', '.join(about['stages'])}: {about['why']}"
@@ -70,5 +70,5 @@ class GuestListing:
             managed = "; HA works it" if about["ha"] else ""
             rows.append((str(guest), words[about["running"]], f"has {about['seconds']:g} s, {when}{managed}"))
         lines = format_grid(rows) or ["this host has no guests of Proxmox VE"]
-        notes = [*self.ha.words, *self.found.idle]
+        notes = [*self.ha.remarks, *self.found.unmatched]
         return "\n".join([*lines, *(["", *notes] if notes else [])])

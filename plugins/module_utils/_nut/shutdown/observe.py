@@ -58,7 +58,7 @@ class BackgroundPoll(threading.Thread):
             self.tried.set()
             self.halt.wait(self.every)
 
-    def stop(self) -> None:
+    def stop_polling(self) -> None:
         """Let it end when it can."""
         self.halt.set()
 
@@ -103,10 +103,10 @@ class MachineObserver:
             seen[name] = latest[0] if latest and self.clock() - latest[1] <= GUEST_OLD else None
         return seen
 
-    def close(self) -> None:
+    def stop_polling(self) -> None:
         """Let the threads end."""
         for worker in self.guests.values():
-            worker.stop()
+            worker.stop_polling()
 
 
 def _probe_targets(
@@ -132,10 +132,10 @@ class UpsObserver:
         upses: Sequence[UpsAddress],
         clock: Callable[[], float],
         seconds: float = ASK_INTERVAL,
-        orders: Orders | None = None,
+        remind_fsd: FsdReminder | None = None,
     ) -> None:
         self.asked = {
-            str(ups): BackgroundPoll(partial(read_ups, ups, clock, seconds, orders), ASK_INTERVAL, clock)
+            str(ups): BackgroundPoll(partial(read_ups, ups, clock, seconds, remind_fsd), ASK_INTERVAL, clock)
             for ups in upses
         }
         for worker in self.asked.values():
@@ -145,13 +145,13 @@ class UpsObserver:
         """Return the last answers; a UPS that never answered is not among them."""
         return {name: worker.latest[0] for name, worker in self.asked.items() if worker.latest}
 
-    def close(self) -> None:
+    def stop_polling(self) -> None:
         """Let the threads end."""
         for worker in self.asked.values():
-            worker.stop()
+            worker.stop_polling()
 
 
-class Orders:
+class FsdReminder:
     """Sets FSD again where upsd has forgotten it, because it was restarted: else secondaries would never hear of it.
 
     upsmon sets it once, and ends. logins: UPS (as str(Ups) names it) -> its user and password. say: takes what was done, once.
@@ -193,7 +193,7 @@ def read_primary_logins(upsmon_conf: Path, upses: Sequence[UpsAddress]) -> dict[
 
 
 def read_ups(
-    ups: UpsAddress, clock: Callable[[], float], seconds: float = ASK_INTERVAL, orders: Orders | None = None
+    ups: UpsAddress, clock: Callable[[], float], seconds: float = ASK_INTERVAL, remind_fsd: FsdReminder | None = None
 ) -> GateReading:
     """Ask upsd once about a UPS. Raises UpsdFailure, also if its data are stale, and grammar.Unencodable."""
     asked = clock()
@@ -203,8 +203,8 @@ def read_ups(
             runtime = client.get_var(ups.name, "battery.runtime")
         except VarNotSupported:
             runtime = None
-        if orders:
-            orders(client, ups, status)
+        if remind_fsd:
+            remind_fsd(client, ups, status)
     return make_reading(status, runtime, asked)
 
 

@@ -99,11 +99,11 @@ def probe_machines(
     reached. None: nobody can tell, because nothing could be sent (no route, no permission, no address), or because it is
     silent and no network card of this host has a link. Returns early when all have answered.
     """
-    run = _Probe(targets, seconds, edge)
+    probe = _Probe(targets, seconds, edge)
     try:
-        return run.result()
+        return probe.run_probe()
     finally:
-        run.close()
+        probe.close_sockets()
 
 
 def has_link(interfaces: Path = SYSTEM_IO.interfaces) -> bool | None:
@@ -152,7 +152,7 @@ class _Address:
     place: tuple[object, ...]  # as sendto() and connect() want it, with port 0
     loopback: bool
 
-    def at(self, port: int) -> tuple[object, ...]:
+    def with_port(self, port: int) -> tuple[object, ...]:
         return (self.place[0], port, *self.place[2:])
 
 
@@ -180,51 +180,51 @@ class _Probe:
         self.selector = selectors.DefaultSelector()
         self.pings: dict[int, _Pings] = {}
 
-    def result(self) -> dict[str, bool | None]:
-        for one in self.asked.values():
-            self.ping(one)
-        self.wait(self.seconds * HEAD_START, [one for one in self.asked.values() if one.sent])
-        for one in self.asked.values():
-            self.connect(one)
-        self.wait(self.seconds, list(self.asked.values()))
+    def run_probe(self) -> dict[str, bool | None]:
+        for attempt in self.asked.values():
+            self.send_pings(attempt)
+        self.wait_for_answers(self.seconds * HEAD_START, [attempt for attempt in self.asked.values() if attempt.sent])
+        for attempt in self.asked.values():
+            self.start_connections(attempt)
+        self.wait_for_answers(self.seconds, list(self.asked.values()))
         link = has_link(self.edge.interfaces)
-        return {name: self.verdict(one, link) for name, one in self.asked.items()}
+        return {name: self.judge_attempt(attempt, link) for name, attempt in self.asked.items()}
 
     @staticmethod
-    def verdict(one: _Attempt, link: bool | None) -> bool | None:
-        if one.alive:
+    def judge_attempt(attempt: _Attempt, link: bool | None) -> bool | None:
+        if attempt.alive:
             return True
-        return None if not one.sent or (one.far and link is False) else False
+        return None if not attempt.sent or (attempt.far and link is False) else False
 
-    def close(self) -> None:
-        for one in self.asked.values():
-            self.drop(one)
+    def close_sockets(self) -> None:
+        for attempt in self.asked.values():
+            self.drop_connections(attempt)
         for pings in self.pings.values():
-            pings.close()
+            pings.close_sockets()
         self.selector.close()
 
-    def drop(self, one: _Attempt) -> None:
-        for connection in one.sockets:
+    def drop_connections(self, attempt: _Attempt) -> None:
+        for connection in attempt.sockets:
             self.selector.unregister(connection)
             connection.close()
-        one.sockets = set()
+        attempt.sockets = set()
 
-    def ping(self, one: _Attempt) -> None:
-        for address in filter(None, map(_parse_address, one.target.addresses)):
-            one.far |= not address.loopback
+    def send_pings(self, attempt: _Attempt) -> None:
+        for address in filter(None, map(_parse_address, attempt.target.addresses)):
+            attempt.far |= not address.loopback
             if address.family not in self.pings:
                 self.pings[address.family] = pings = _Pings(address.family, self.edge.make)
                 if pings.socket:
                     self.selector.register(pings.socket, selectors.EVENT_READ)
-            one.sent |= self.pings[address.family].send(address, one)
+            attempt.sent |= self.pings[address.family].send_request(address, attempt)
 
-    def connect(self, one: _Attempt) -> None:
-        for address in filter(None, map(_parse_address, one.target.addresses)):
-            for port in one.target.ports:
-                if not one.alive:
-                    self.try_port(one, address, port)
+    def start_connections(self, attempt: _Attempt) -> None:
+        for address in filter(None, map(_parse_address, attempt.target.addresses)):
+            for port in attempt.target.ports:
+                if not attempt.alive:
+                    self.try_port(attempt, address, port)
 
-    def try_port(self, one: _Attempt, address: _Address, port: int) -> None:
+    def try_port(self, attempt: _Attempt, address: _Address, port: int) -> None:
         try:
             connection = self.edge.make(address.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0)
         except OSError:
@@ -232,51 +232,51 @@ class _Probe:
         try:
             connection.setblocking(False)
             connection.setsockopt(*_RECVERR[socket.AddressFamily(address.family)], 1)
-            code = connection.connect_ex(address.at(port))
+            code = connection.connect_ex(address.with_port(port))
         except OSError as error:
             code = error.errno or errno.EINVAL
         if code in (errno.EINPROGRESS, errno.EALREADY):
-            one.sent = True
-            one.sockets.add(connection)
-            self.selector.register(connection, selectors.EVENT_WRITE, (one, address))
+            attempt.sent = True
+            attempt.sockets.add(connection)
+            self.selector.register(connection, selectors.EVENT_WRITE, (attempt, address))
             return
-        one.sent |= code not in _OWN
-        one.alive |= _says_life(connection, code, address)
+        attempt.sent |= code not in _OWN
+        attempt.alive |= _says_life(connection, code, address)
         connection.close()
 
-    def wait(self, until: float, ones: Sequence[_Attempt]) -> None:
+    def wait_for_answers(self, until: float, attempts: Sequence[_Attempt]) -> None:
         """Read what comes until that many seconds after the begin, or until each of these machines has answered."""
-        while any(not one.alive and self.may_answer(one) for one in ones):
+        while any(not attempt.alive and self.can_answer(attempt) for attempt in attempts):
             left = self.begin + until - self.edge.clock()
             if left <= 0:
                 return
             for key, _events in self.selector.select(left):
                 if key.data is None:
-                    self.hear(key.fileobj)
+                    self.read_replies(key.fileobj)
                 else:
-                    self.finish(key.fileobj, *key.data)
+                    self.finish_connection(key.fileobj, *key.data)
 
-    def may_answer(self, one: _Attempt) -> bool:
-        return bool(one.sockets) or any(one in pings.waits.values() for pings in self.pings.values())
+    def can_answer(self, attempt: _Attempt) -> bool:
+        return bool(attempt.sockets) or any(attempt in pings.waits.values() for pings in self.pings.values())
 
-    def hear(self, receiver: object) -> None:
+    def read_replies(self, receiver: object) -> None:
         for pings in self.pings.values():
             if pings.socket is receiver:
-                for one in pings.receive():
-                    one.alive = True
-                    self.drop(one)
+                for attempt in pings.receive_replies():
+                    attempt.alive = True
+                    self.drop_connections(attempt)
 
-    def finish(self, connection: object, one: _Attempt, address: _Address) -> None:
-        if not isinstance(connection, socket.socket) or connection not in one.sockets:
+    def finish_connection(self, connection: object, attempt: _Attempt, address: _Address) -> None:
+        if not isinstance(connection, socket.socket) or connection not in attempt.sockets:
             return  # its machine has answered meanwhile
         code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         alive = _says_life(connection, code, address)
-        one.sockets.discard(connection)
+        attempt.sockets.discard(connection)
         self.selector.unregister(connection)
         connection.close()
         if alive:
-            one.alive = True
-            self.drop(one)
+            attempt.alive = True
+            self.drop_connections(attempt)
 
 
 def _says_life(connection: socket.socket, code: int, address: _Address) -> bool:
@@ -313,12 +313,12 @@ class _Pings:
         # (address, sequence) -> the machine that shall answer
         self.waits: dict[tuple[str, int], _Attempt] = {}
         self.raw = True
-        self.socket = self.open(make, socket.SOCK_RAW)
+        self.socket = self.open_socket(make, socket.SOCK_RAW)
         if self.socket is None:
             self.raw = False
-            self.socket = self.open(make, socket.SOCK_DGRAM)
+            self.socket = self.open_socket(make, socket.SOCK_DGRAM)
 
-    def open(self, make: Make, kind: int) -> socket.socket | None:
+    def open_socket(self, make: Make, kind: int) -> socket.socket | None:
         protocol = socket.IPPROTO_ICMP if self.family == socket.AF_INET else socket.IPPROTO_ICMPV6
         try:
             opened = make(self.family, kind | socket.SOCK_CLOEXEC, protocol)
@@ -334,11 +334,11 @@ class _Pings:
                 opened.setsockopt(*_RAW_FILTER[socket.AddressFamily(self.family)], bytes(some))
         return opened
 
-    def close(self) -> None:
+    def close_sockets(self) -> None:
         if self.socket:
             self.socket.close()
 
-    def send(self, address: _Address, one: _Attempt) -> bool:
+    def send_request(self, address: _Address, attempt: _Attempt) -> bool:
         """Send a request; say whether it left this host."""
         if self.socket is None:
             return False
@@ -348,10 +348,10 @@ class _Pings:
             self.socket.sendto(packet, address.place)
         except OSError as error:
             return error.errno not in _OWN
-        self.waits[address.number, sequence] = one
+        self.waits[address.number, sequence] = attempt
         return True
 
-    def receive(self) -> list[_Attempt]:
+    def receive_replies(self) -> list[_Attempt]:
         """Read what is there; return the machines that have answered."""
         found: list[_Attempt] = []
         for _packet in range(_PACKETS):
@@ -363,11 +363,11 @@ class _Pings:
                 break
             except OSError:  # an unreachable address is told here, too
                 continue
-            one = self.match(data, str(sender[0]).partition("%")[0])
-            found += [one] if one else []
+            attempt = self.match_reply(data, str(sender[0]).partition("%")[0])
+            found += [attempt] if attempt else []
         return found
 
-    def match(self, data: bytes, sender: str) -> _Attempt | None:
+    def match_reply(self, data: bytes, sender: str) -> _Attempt | None:
         if self.raw and self.family == socket.AF_INET:
             # with its header, the length of which stands in it
             data = data[(data[0] & 15) * 4 :] if data and data[0] >> 4 == 4 else b""

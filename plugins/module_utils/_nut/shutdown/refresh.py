@@ -13,7 +13,7 @@ from pathlib import Path
 from ..base import files, trust
 from ..base.process import run_within
 from ..proxmox.guests import GuestsError
-from ..proxmox.selection import Finder, Found
+from ..proxmox.selection import GuestFinder, SelectionResult
 from .names import AddressCache
 from .policy import ShutdownPolicy, Stage
 
@@ -34,12 +34,12 @@ class RefreshResult:
 
 
 def refresh_known(
-    policy: ShutdownPolicy, stages: Sequence[Stage], names: AddressCache, finder: Finder, *, keep: bool
+    policy: ShutdownPolicy, stages: Sequence[Stage], names: AddressCache, finder: GuestFinder, *, keep: bool
 ) -> RefreshResult:
     """Look for all that the policy names. keep: remember which guests were found; which addresses, names decides."""
     missing = [
         f"{name} has no address here: nut-shutdown can't see when that machine is down, and will wait for its whole shutdown_time"
-        for name in names.learn(policy, NAME_SECONDS)
+        for name in names.resolve_policy_names(policy, NAME_SECONDS)
     ]
     untrusted = find_untrusted(stages)
     if untrusted or not any(stage.select for stage in stages):
@@ -48,15 +48,15 @@ def refresh_known(
         found = find_guests(finder)
     except GuestsError as error:
         return RefreshResult(True, (), (*missing, str(error)))
-    missing += found.idle
+    missing += found.unmatched
     try:
         if keep:
-            finder.keep(found.stages)
+            finder.keep_guests(found.guests_by_stage)
     except files.WriteError as error:
         missing.append(str(error))
     lines = [
         f"stage {name} stops {', '.join(str(choice.guest) for choice in chosen) or 'no guest of this host'}"
-        for name, chosen in found.stages.items()
+        for name, chosen in found.guests_by_stage.items()
     ]
     return RefreshResult(True, tuple(lines), tuple(missing))
 
@@ -72,10 +72,10 @@ def find_untrusted(stages: Sequence[Stage]) -> list[str]:
     ]
 
 
-def find_guests(finder: Finder) -> Found:
+def find_guests(finder: GuestFinder) -> SelectionResult:
     """Have the guests of this host found, within FIND_SECONDS. Raises guests.GuestsError."""
     try:
-        return run_within(FIND_SECONDS, finder.look)
+        return run_within(FIND_SECONDS, finder.select_guests)
     except TimeoutError:
         words = f"Proxmox's files (/etc/pve) can't be read within {FIND_SECONDS:g} s. Is pve-cluster.service running?"
     except Exception as error:

@@ -12,7 +12,7 @@ from typing import Callable, Protocol
 
 from ..base import files
 from ..proxmox import control, guests
-from ..proxmox.selection import Chosen
+from ..proxmox.selection import ChosenGuest
 from .policy import Stage, StageGuest
 
 # How long FSD waits, when an outage begins, until the guests have been found; and when that is tried again if it failed
@@ -23,15 +23,15 @@ Start = Callable[[Callable[[], None]], None]
 
 
 class GuestSource(Protocol):
-    """Who finds the guests of the stages: selection.Finder."""
+    """Who finds the guests of the stages: selection.GuestFinder."""
 
-    def find(self) -> Mapping[str, Sequence[Chosen]]:
+    def find_guests(self) -> Mapping[str, Sequence[ChosenGuest]]:
         """Find them: name of a stage -> its guests. Raises guests.GuestsError. It may hang."""
 
-    def kept(self) -> Mapping[str, Sequence[Chosen]]:
+    def read_kept(self) -> Mapping[str, Sequence[ChosenGuest]]:
         """Return those that were found last."""
 
-    def keep(self, found: Mapping[str, Sequence[Chosen]]) -> bool:
+    def keep_guests(self, found: Mapping[str, Sequence[ChosenGuest]]) -> bool:
         """Keep them. Raises files.WriteError."""
 
 
@@ -63,7 +63,7 @@ class StageResolver:
         """Begin with what the policy says."""
         self._given = self.stages
 
-    def search(self, *, outage: bool) -> bool:
+    def update_search(self, *, outage: bool) -> bool:
         """Have the guests found when an outage begins, beside the loop. Returns whether FSD should wait for that."""
         if self.finder is None or not any(stage.select for stage in self._given):
             return False
@@ -73,32 +73,32 @@ class StageResolver:
                 self._search = None
             return False
         if search is None or (search.ended and not search.good and self.clock() - search.began >= FIND_AGAIN):
-            self.take(self.finder.kept())
+            self._use_guests(self.finder.read_kept())
             self._search = search = _GuestSearch(self.clock())
-            self.find(self.finder, search)
+            self._start_search(self.finder, search)
         late = self.clock() - search.began >= FIND_SECONDS
         if late and not search.ended and not search.told:
             search.told = True
             self.say(f"the stages' guests were not found within {FIND_SECONDS:g} s: using those found last")
         return not search.ended and not late
 
-    def find(self, finder: GuestSource, search: _GuestSearch) -> None:
-        def whole() -> None:
+    def _start_search(self, finder: GuestSource, search: _GuestSearch) -> None:
+        def search_in_background() -> None:
             try:
-                found = finder.find()
+                found = finder.find_guests()
                 search.good = True
-                self.take(found)
-                self.show()
-                finder.keep(found)
+                self._use_guests(found)
+                self._log_guests()
+                finder.keep_guests(found)
             except Exception as error:
                 lost = "" if search.good else ": using those found last"
                 self.complain(f"{_describe_error(error)}{lost}")
             finally:
                 search.ended = True
 
-        self.start(whole)
+        self.start(search_in_background)
 
-    def take(self, found: Mapping[str, Sequence[Chosen]]) -> None:
+    def _use_guests(self, found: Mapping[str, Sequence[ChosenGuest]]) -> None:
         """Let these be the guests of the stages. A stage that is not among them stops those whose kind the policy gives."""
         self.stages = tuple(
             replace(stage, guests=tuple(_stage_guest(guest) for guest in found[stage.name]))
@@ -107,7 +107,7 @@ class StageResolver:
             for stage in self._given
         )
 
-    def show(self) -> None:
+    def _log_guests(self) -> None:
         """Log who the stages are for, if it is news."""
         for stage in self.stages:
             names = ", ".join(str(target.guest) for target in stage.guests)
@@ -117,7 +117,7 @@ class StageResolver:
                 self.say(words)
 
 
-def _stage_guest(chosen: Chosen) -> StageGuest:
+def _stage_guest(chosen: ChosenGuest) -> StageGuest:
     return StageGuest(chosen.guest.kind, chosen.guest.id, chosen.seconds, chosen.guest.name)
 
 

@@ -76,11 +76,11 @@ class StagesState:
             raise ValueError("it names impossible guests")
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Return whether there is no outage, and nothing left of one: nothing that is worth remembering."""
         return self.since is None and not self.ours
 
-    def over(self) -> StagesState:
+    def after_outage(self) -> StagesState:
         """Return the memory when the outage is over: which guests are to be started, and since when the mains are back."""
         return StagesState(boot=self.boot, mains=self.mains, ours=self.ours, tries=self.tries)
 
@@ -164,7 +164,7 @@ def decide_stages(
     all stages are stopped, and nothing else is done, nor undone, until it is gone and the mains are there: then the outage is over.
     Started again are only the guests that we have shut down, and that are still down.
     """
-    return _StagesDecider(stages, state, now, seen, busy=busy, finding=finding).result()
+    return _StagesDecider(stages, state, now, seen, busy=busy, finding=finding).make_decision()
 
 
 class _StagesDecider:
@@ -183,24 +183,24 @@ class _StagesDecider:
         self.stages, self.state, self.now, self.seen, self.busy, self.finding = stages, state, now, seen, busy, finding
         self.actions: list[StageAction] = []
 
-    def result(self) -> StagesDecision:
-        self._follow()
+    def make_decision(self) -> StagesDecision:
+        self._update_times()
         if self.state.down is not None:
-            self._go_down()
+            self._stop_all_guests()
         elif self.state.since is None:
-            self._restore()
-        elif self._is_back():
+            self._start_guests_again()
+        elif self._is_mains_stable():
             if not self.busy:
-                self.state = self.state.over()
-                self._restore()
+                self.state = self.state.after_outage()
+                self._start_guests_again()
         elif self.state.mains is None:
-            if not self._calibrates():
-                self._begin()
-            self._stop()
-            self._fsd()
+            if not self._is_calibrating():
+                self._begin_due_stages()
+            self._stop_guests()
+            self._request_fsd()
         return StagesDecision(self.state, tuple(self.actions))
 
-    def _follow(self) -> None:
+    def _update_times(self) -> None:
         """Keep the times of the outage."""
         since = self.now if self.state.since is None else self.state.since
         if "FSD" in self.seen.flags:
@@ -212,39 +212,39 @@ class _StagesDecider:
         elif self.state.down is not None:
             if self.seen.on_battery is False and not self.busy:
                 # the shutdown was called off: upsd forgets FSD only when it is started anew
-                self.state = replace(self.state.over(), mains=self.now)
+                self.state = replace(self.state.after_outage(), mains=self.now)
         elif self.seen.on_battery:
             self.state = replace(self.state, since=since, mains=None, upses=self.state.upses | self.seen.upses)
         elif self.seen.on_battery is False and self.state.mains is None:
             self.state = replace(self.state, mains=self.now, low={})
-        elif self._calibrates() and not self.state.begun:
+        elif self._is_calibrating() and not self.state.begun:
             # a calibration that said OB before it said CAL was no outage
-            self.state = self.state.over()
+            self.state = self.state.after_outage()
 
-    def _calibrates(self) -> bool:
+    def _is_calibrating(self) -> bool:
         return self.seen.on_battery is None and "CAL" in self.seen.flags
 
-    def _is_back(self) -> bool:
+    def _is_mains_stable(self) -> bool:
         """Return whether the mains have been back for long enough. If nobody says so now, they have not."""
         mains = self.state.mains
         return self.seen.on_battery is False and mains is not None and self.now - mains >= STABLE_SECONDS
 
-    def _go_down(self) -> None:
+    def _stop_all_guests(self) -> None:
         """upsd says FSD, or has said it before it went: all go down, and nothing can be called back.
 
         What the stages would have stopped later is stopped now: its storage is about to go.
         """
-        self._stop(self.stages)
+        self._stop_guests(self.stages)
         if not self.busy and not self.finding:
             self.actions.append(StageAction("rest", "upsd says FSD: the shutdown goes on without the stages"))
 
-    def _restore(self) -> None:
+    def _start_guests_again(self) -> None:
         """The mains are there: start what we have stopped, one after the other, last stopped first; then rest."""
         if self.seen.on_battery is None or self.busy:
             return
         if not self.state.ours:
             self.actions.append(StageAction("rest", "on mains, and nothing is left to do"))
-        elif self._is_back():
+        elif self._is_mains_stable():
             for key in reversed(list(self.state.ours)):
                 count, last = self.state.tries.get(key, (0, -math.inf))
                 if not count or self.now - last >= START_AGAIN_SECONDS:
@@ -253,7 +253,7 @@ class _StagesDecider:
                     self.actions.append(StageAction("start_guests", reason, targets=(StageGuest(kind, int(number)),)))
                     break
 
-    def _begin(self) -> None:
+    def _begin_due_stages(self) -> None:
         """Begin the stages that are due."""
         since = self.state.since
         time_on = self.now - (self.now if since is None else since)
@@ -263,7 +263,7 @@ class _StagesDecider:
         for stage in self.stages:
             if stage.name in self.state.begun:
                 continue
-            reason = self._reason(stage, time_on)
+            reason = self._find_trigger(stage, time_on)
             if reason:
                 self.state = replace(self.state, begun={**self.state.begun, stage.name: self.now})
                 self.actions.append(StageAction("notify", reason, stage.name))
@@ -283,7 +283,7 @@ class _StagesDecider:
                     low.pop(key, None)
         self.state = replace(self.state, low=low)
 
-    def _reason(self, stage: Stage, time_on: float) -> str:
+    def _find_trigger(self, stage: Stage, time_on: float) -> str:
         if stage.on_battery is not None and time_on >= stage.on_battery:
             return f"{time_on:.0f} s on battery (limit {stage.on_battery:g} s)"
         for what, unit in (("charge", "%"), ("runtime", " s")):
@@ -293,9 +293,9 @@ class _StagesDecider:
                 return f"{what} {value:g}{unit} (limit {limit:g}{unit})"
         return ""
 
-    def _stop(self, stages: Sequence[Stage] | None = None) -> None:
+    def _stop_guests(self, stages: Sequence[Stage] | None = None) -> None:
         """Stop the guests of the stages that have begun, or of STAGES, each once."""
-        for stage in self._begun() if stages is None else stages:
+        for stage in self._begun_stages() if stages is None else stages:
             targets = []
             for target in stage.guests:
                 if target.key in self.state.done or target.key in self.busy:
@@ -308,9 +308,9 @@ class _StagesDecider:
             if targets:
                 self.actions.append(StageAction("stop_guests", f"stage {stage.name}", stage.name, tuple(targets)))
 
-    def _fsd(self) -> None:
+    def _request_fsd(self) -> None:
         """Have upsmon set FSD when all guests of the stages that have begun are down, or have had their time."""
-        begun = self._begun()
+        begun = self._begun_stages()
         last = [stage for stage in begun if stage.fsd]
         waits = any(target.key not in self.state.done for stage in begun for target in stage.guests)
         # those that no stage names any more, since the guests were found anew
@@ -322,7 +322,7 @@ class _StagesDecider:
                 reason = f"upsd has not reported FSD for {self.now - self.state.fsd:.0f} s"
                 self.actions.append(StageAction("fsd", reason, last[0].name))
 
-    def _begun(self) -> list[Stage]:
+    def _begun_stages(self) -> list[Stage]:
         return [stage for stage in self.stages if stage.name in self.state.begun]
 
 
@@ -335,7 +335,7 @@ def note_stopping(state: StagesState, key: str) -> StagesState:
 
 
 def note_stopped(state: StagesState, key: str, outcome: str, ha: bool = False) -> StagesState:
-    """Note what came of a stop. outcome: control.Stopped's, or "lost". What was down already, or is gone, is not ours."""
+    """Note what came of a stop. outcome: the outcome of a control.StopResult, or "lost". What was down already, or is gone, is not ours."""
     if key not in state.asked:
         return state  # of an outage that is over
     ours = dict(state.ours)

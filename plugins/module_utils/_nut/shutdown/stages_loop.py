@@ -41,6 +41,7 @@ from .stages import (
     note_stopping,
     read_power,
 )
+from .watchdog import no_watchdog
 
 VERSION = 1  # of the memory
 MODE = 0o600
@@ -102,10 +103,6 @@ def stay_forever() -> bool:
     return True
 
 
-def nothing() -> None:
-    """Do nothing."""
-
-
 BUSY = "another instance is running"
 """Why run() ended at once."""
 
@@ -124,7 +121,7 @@ def run_stages(
     start: Start = start_thread,
     set_fsd: Callable[[Run], None] = request_fsd,
     finder: GuestSource | None = None,
-    alive: Callable[[], None] = nothing,
+    alive: Callable[[], None] = no_watchdog,
     stay: Callable[[], bool] = stay_forever,
 ) -> str:
     """Watch the UPSes, and do what the stages say, for ever. Returns why it ended: BUSY, or what was done when `stay` said no.
@@ -151,8 +148,8 @@ def run_stages(
         stay=stay,
     )
     try:
-        with program.alone():
-            return program.watch(boot_id())
+        with program.hold_lock():
+            return program.watch_power(boot_id())
     except files.Busy:
         log(f"{BUSY}: exiting")
         return BUSY
@@ -197,10 +194,10 @@ class _StagesLoop:
     def __post_init__(self) -> None:
         """Begin now."""
         self.began = self.clock()
-        self.guests = StageResolver(self.stages, self.finder, self.clock, self.start, self.say, self.complain)
+        self.guests = StageResolver(self.stages, self.finder, self.clock, self.start, self.log_line, self.log_repeated)
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def hold_lock(self) -> Iterator[None]:
         """Keep a second run out. Where no lock can be had, go on: a full disk must not cost the shutdown."""
         lock = self.path.with_name(f"{self.path.name}.lock")
         with contextlib.ExitStack() as stack:
@@ -209,40 +206,40 @@ class _StagesLoop:
                 stack.enter_context(files.hold_lock(lock, 0.0, pause=self.sleep))
                 files.sweep_temporary_files([self.path.parent])
             except OSError as error:
-                self.say(f"{lock} can't be locked: {error.strerror}")
+                self.log_line(f"{lock} can't be locked: {error.strerror}")
             yield
 
-    def watch(self, boot: str) -> str:
+    def watch_power(self, boot: str) -> str:
         self.state, words = load_state(self.path, boot)
         if words:
-            self.say(words)
+            self.log_line(words)
         self._saved = "what was there"
         while True:
             self.alive()
-            for action in self.look().actions:
+            for action in self.run_round().actions:
                 if action.kind != "rest":
-                    self.do(action)
-                elif not self.rest(action.reason):
+                    self.run_action(action)
+                elif not self.log_rest(action.reason):
                     return action.reason
-            self.sleep(REST_POLL if self.state.idle and not self._jobs else POLL)
+            self.sleep(REST_POLL if self.state.is_idle and not self._jobs else POLL)
 
-    def look(self) -> StagesDecision:
+    def run_round(self) -> StagesDecision:
         """Ask the UPSes, decide, and remember what was decided."""
         powers = {ups.name: read_power(ups.name, self.ask(ups)) for ups in self.upses}
-        self.give_up()
+        self.drop_finished_jobs()
         with self._lock:
             seen = combine_power(powers, self.state.upses)
             outage = bool(seen.on_battery) or "FSD" in seen.flags or self.state.since is not None
-            finding = self.guests.search(outage=outage)
+            finding = self.guests.update_search(outage=outage)
             before, now = self.state, self.clock()
             decision = decide_stages(self.guests.stages, self.state, now, seen, frozenset(self._jobs), finding=finding)
             self.state = decision.state
-            self.narrate(before, seen)
-            self.tell_unknown(seen, now)
-            self.save()
+            self.log_power_change(before, seen)
+            self.log_unknown_readings(seen, now)
+            self.save_state()
         return decision
 
-    def narrate(self, before: StagesState, seen: Power) -> None:
+    def log_power_change(self, before: StagesState, seen: Power) -> None:
         """Log what is new about the power."""
         now = self.state
         told = (seen.on_battery, now.since is None, "FSD" in seen.flags, "CAL" in seen.flags)
@@ -251,19 +248,19 @@ class _StagesLoop:
         self._told = told
         self._rests = ""
         if "FSD" in seen.flags:
-            self.say("upsd says FSD")
+            self.log_line("upsd says FSD")
         elif now.since is None and before.since is not None:
-            self.say("the outage is over")
+            self.log_line("the outage is over")
         elif seen.on_battery:
-            self.say(f"on battery: {', '.join(sorted(seen.upses))}{_describe_readings(seen)}")
+            self.log_line(f"on battery: {', '.join(sorted(seen.upses))}{_describe_readings(seen)}")
         elif "CAL" in seen.flags:
-            self.say("calibration in progress: not an outage")
+            self.log_line("calibration in progress: not an outage")
         elif seen.on_battery is None:
-            self.say("upsd does not say whether the mains are on")
+            self.log_line("upsd does not say whether the mains are on")
         else:
-            self.say("on mains")
+            self.log_line("on mains")
 
-    def tell_unknown(self, seen: Power, now: float) -> None:
+    def log_unknown_readings(self, seen: Power, now: float) -> None:
         """Log, once in an outage, what the stages go by and no UPS says."""
         if self.state.since is None:
             self._unknown.clear()
@@ -272,42 +269,42 @@ class _StagesLoop:
                 stages = [stage.name for stage in self.guests.stages if getattr(stage, what) is not None]
                 if stages and getattr(seen, what) is None and what not in self._unknown:
                     self._unknown.add(what)
-                    self.say(
+                    self.log_line(
                         f"battery.{what} is unknown: no stage begins because of it until a UPS reports it ({', '.join(stages)})"
                     )
 
-    def do(self, action: StageAction) -> None:
+    def run_action(self, action: StageAction) -> None:
         if action.kind == "notify":
-            self.say(f"stage {action.stage} begins: {action.reason}")
-            self.notify(action)
+            self.log_line(f"stage {action.stage} begins: {action.reason}")
+            self.run_notify_program(action)
         elif action.kind == "stop_guests":
             for target in action.targets:
-                self.begin(target, self.stop, control.longest_stop(target.seconds))
+                self.start_job(target, self.stop_guest, control.longest_stop(target.seconds))
         elif action.kind == "start_guests":
             for target in action.targets:
-                self.say(f"starting {target.guest}: {action.reason}")
-                self.begin(target, self.restart, control.START_SECONDS + 3 * control.STATUS_SECONDS)
+                self.log_line(f"starting {target.guest}: {action.reason}")
+                self.start_job(target, self.start_guest, control.START_SECONDS + 3 * control.STATUS_SECONDS)
         else:
-            self.fsd(action)
+            self.tell_upsmon(action)
 
     # Beside the loop
 
-    def begin(self, target: StageGuest, work: Callable[[StageGuest], None], seconds: float) -> None:
+    def start_job(self, target: StageGuest, work: Callable[[StageGuest], None], seconds: float) -> None:
         job = _GuestJob(self.clock() + seconds)
         self._jobs[target.key] = job
 
-        def whole() -> None:
+        def work_in_background() -> None:
             try:
                 work(target)
             except Exception as error:
                 # whatever it is, the loop must go on, and the guest counts as done
-                self.say(f"{target.guest}: {type(error).__name__}: {error}")
+                self.log_line(f"{target.guest}: {type(error).__name__}: {error}")
             finally:
                 job.ended = True
 
-        self.start(whole)
+        self.start(work_in_background)
 
-    def give_up(self) -> None:
+    def drop_finished_jobs(self) -> None:
         """Forget the jobs that have ended, and those that should have long ago."""
         for key, job in list(self._jobs.items()):
             late = self.clock() >= job.until
@@ -316,94 +313,94 @@ class _StagesLoop:
             del self._jobs[key]
             with self._lock:
                 if key in self.state.asked and key not in self.state.done:
-                    self.say(f"{key}: stop timed out; continuing without it")
+                    self.log_line(f"{key}: stop timed out; continuing without it")
                     self.state = note_stopped(self.state, key, "lost")
                 elif not job.ended and key in self.state.ours:
-                    self.say(f"{key}: start timed out; continuing without it")
+                    self.log_line(f"{key}: start timed out; continuing without it")
                     self.state = note_started(self.state, key, False, self.clock())
 
-    def change(self, new: Callable[[StagesState], StagesState]) -> None:
+    def update_state(self, new: Callable[[StagesState], StagesState]) -> None:
         with self._lock:
             self.state = new(self.state)
-            self.save()
+            self.save_state()
 
-    def stop(self, target: StageGuest) -> None:
+    def stop_guest(self, target: StageGuest) -> None:
         key, guest = target.key, target.guest
         ours = key in self.state.ours
-        if control.status(self.run, guest) == "stopped":
-            self.say(f"{guest} is {'down, stopped before nut-shutdown was restarted' if ours else 'already down'}")
-            self.change(lambda state: note_stopped(state, key, "stopped" if ours else "already"))
+        if control.read_status(self.run, guest) == "stopped":
+            self.log_line(f"{guest} is {'down, stopped before nut-shutdown was restarted' if ours else 'already down'}")
+            self.update_state(lambda state: note_stopped(state, key, "stopped" if ours else "already"))
             return
-        self.change(lambda state: note_stopping(state, key))
-        self.say(f"shutting down {guest}, within {target.seconds:g} s")
-        came = control.stop(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
-        self.say(came.words)
+        self.update_state(lambda state: note_stopping(state, key))
+        self.log_line(f"shutting down {guest}, within {target.seconds:g} s")
+        came = control.stop_guest(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
+        self.log_line(came.message)
         outcome = "stopped" if ours and came.outcome == "already" else came.outcome
-        self.change(lambda state: note_stopped(state, key, outcome, came.ha))
+        self.update_state(lambda state: note_stopped(state, key, outcome, came.by_ha))
 
-    def restart(self, target: StageGuest) -> None:
+    def start_guest(self, target: StageGuest) -> None:
         key, guest = target.key, target.guest
-        stands = control.status(self.run, guest)
+        stands = control.read_status(self.run, guest)
         if stands == "running":
-            self.say(f"{guest} is already running: it was not started here")
-            self.change(lambda state: note_started(state, key, True, self.clock()))
+            self.log_line(f"{guest} is already running: it was not started here")
+            self.update_state(lambda state: note_started(state, key, True, self.clock()))
             return
-        code, said = control.start(self.run, guest) if stands else (1, "its status is unknown")
+        code, said = control.start_guest(self.run, guest) if stands else (1, "its status is unknown")
         if code:
             last = (said.strip().splitlines() or [""])[-1]
-            self.say(f"{guest} could not be started: {last}")
-        self.change(lambda state: note_started(state, key, not code, self.clock()))
+            self.log_line(f"{guest} could not be started: {last}")
+        self.update_state(lambda state: note_started(state, key, not code, self.clock()))
         if key not in self.state.ours:
-            self.say(
+            self.log_line(
                 f"giving up on {guest}. Start it by hand: {guest.kind} start {guest.id}"
                 if code
                 else f"{guest} is running"
             )
 
-    def notify(self, action: StageAction) -> None:
+    def run_notify_program(self, action: StageAction) -> None:
         stage = next(stage for stage in self.guests.stages if stage.name == action.stage)
         if not stage.notify:
             return
         message = stage.message or f"UPS: stage {stage.name} begins: {action.reason}"
 
-        def tell() -> None:
+        def run_program() -> None:
             code, said = self.run(["timeout", "--kill-after=5", f"{NOTIFY_SECONDS:g}", *stage.notify, message])
             if code:
-                self.say(f"{stage.notify[0]} of stage {stage.name} failed with {code}: {one_line(said)[-200:]}")
+                self.log_line(f"{stage.notify[0]} of stage {stage.name} failed with {code}: {one_line(said)[-200:]}")
 
-        self.start(tell)
+        self.start(run_program)
 
-    def fsd(self, action: StageAction) -> None:
+    def tell_upsmon(self, action: StageAction) -> None:
         try:
             self.set_fsd(self.run)
         except FsdError as error:
-            self.complain(f"can't tell upsmon to set FSD: {one_line(str(error))}. Trying again every {POLL:g} s")
+            self.log_repeated(f"can't tell upsmon to set FSD: {one_line(str(error))}. Trying again every {POLL:g} s")
         else:
-            self.say(f"told upsmon to set FSD: {action.reason}")
-            self.change(lambda state: replace(state, fsd=self.clock()))
+            self.log_line(f"told upsmon to set FSD: {action.reason}")
+            self.update_state(lambda state: replace(state, fsd=self.clock()))
 
     # Words, and the file
 
-    def rest(self, reason: str) -> bool:
+    def log_rest(self, reason: str) -> bool:
         """There is nothing to do. Say so once, and whether to go on watching."""
         if self._rests != reason:
             self._rests = reason
-            self.say(reason)
+            self.log_line(reason)
         return self.stay()
 
-    def say(self, words: str) -> None:
+    def log_line(self, words: str) -> None:
         with self._lock:
             since = self.began if self.state.since is None else self.state.since
             self.log(f"+{max(0.0, self.clock() - since):.1f} s  {printable(words, LINE)}")
 
-    def complain(self, words: str) -> None:
+    def log_repeated(self, words: str) -> None:
         last = self._complained.get(words)
         if last is None or self.clock() - last >= COMPLAIN:
             self._complained[words] = self.clock()
-            self.say(words)
+            self.log_line(words)
 
-    def save(self) -> None:
-        if self.state.idle:
+    def save_state(self) -> None:
+        if self.state.is_idle:
             if self._saved:
                 with contextlib.suppress(OSError):
                     self.path.unlink(missing_ok=True)
@@ -417,7 +414,7 @@ class _StagesLoop:
             self._saved = text
         except files.WriteError as error:
             # the outage is worse than a run that can't go on where this one was killed
-            self.complain(str(error))
+            self.log_repeated(str(error))
 
 
 def _describe_readings(seen: Power) -> str:

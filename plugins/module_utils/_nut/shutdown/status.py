@@ -33,7 +33,7 @@ class ShutdownStatus:
     last: report.GateReport | str | None  # of the last gate; None if there was none; or why it can't be used
     events: tuple[watch.WatchEvent, ...]  # what nut-watch did for upsd
 
-    def data(self) -> dict[str, Any]:
+    def to_data(self) -> dict[str, Any]:
         """Return it as data."""
         return {
             "policy": str(self.path),
@@ -51,19 +51,19 @@ class ShutdownStatus:
                 }
                 for host in self.policy.machines
             ],
-            "upses": [self.ups(ups) for ups in self.policy.upses],
+            "upses": [self._ups_data(ups) for ups in self.policy.upses],
             "gate": asdict(self.gate) if self.gate else None,
             "last": asdict(self.last) if isinstance(self.last, report.GateReport) else None,
             "upsd": [asdict(event) for event in self.events],
         }
 
-    def ups(self, ups: UpsAddress) -> dict[str, Any]:
+    def _ups_data(self, ups: UpsAddress) -> dict[str, Any]:
         said = self.power[str(ups)]
         if isinstance(said, str):
             return {"name": str(ups), "on_battery": None, "runtime": None, "error": said}
         return {"name": str(ups), "on_battery": said.on_battery, "runtime": said.runtime, "error": None}
 
-    def text(self) -> str:
+    def to_text(self) -> str:
         """Return it as text."""
         lines = [f"would wait at most {self.policy.longest:g} s for:"]
         words = {True: "up", False: "down", None: "can't tell"}
@@ -73,25 +73,25 @@ class ShutdownStatus:
             rows.append((host.name, words[self.seen.get(host.name)], f"{times}, by {_describe_check(host)}"))
         lines += format_grid(rows, indent="  ")
         lines += [] if self.policy.machines else ["  no machines"]
-        lines.append(f"or until a UPS has only {self.kept()}:")
+        lines.append(f"or until a UPS has only {self._describe_reserve()}:")
         power = {str(ups): self.power[str(ups)] for ups in self.policy.upses}
         lines += format_grid(
             [(name, said if isinstance(said, str) else _describe_power(said)) for name, said in power.items()],
             indent="  ",
         )
         lines += [] if self.policy.upses else ["  no UPSes"]
-        lines += ["", *self.last_text()]
+        lines += ["", *self._format_last_gate()]
         if self.events:
             lines += ["nut-watch, last events:", *(f"  {event}" for event in self.events[-5:])]
         return "\n".join(lines)
 
-    def kept(self) -> str:
+    def _describe_reserve(self) -> str:
         reserve, least = self.policy.reserve, self.policy.least
         if least is None or least >= reserve:
             return f"{reserve:g} s left"
         return f"{least:g} s left, or {reserve:g} s if a machine takes longer than its shutdown_time"
 
-    def last_text(self) -> list[str]:
+    def _format_last_gate(self) -> list[str]:
         if not isinstance(self.last, report.GateReport):
             return [f"last: {self.last or 'nothing'}"]
         how = f"it ended ({self.last.rule}): {self.last.reason}" if self.last.rule else "it has not ended"

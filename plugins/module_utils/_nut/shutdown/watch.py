@@ -121,7 +121,7 @@ class Silence:
     ticks: int = -1  # the processor time of upsd at the last look
     idle_since: float | None = None  # since when it has slept though there was work; None: it does not
 
-    def noted(self, now: float, activity: Activity, has_work: bool) -> Silence:
+    def with_look(self, now: float, activity: Activity, has_work: bool) -> Silence:
         """Return it with one more look at upsd, after a question that got no answer."""
         rests = has_work and activity.state in ("S", "T") and activity.ticks == self.ticks
         idle_since = (now if self.idle_since is None else self.idle_since) if rests else None
@@ -147,7 +147,7 @@ class Floods:
     def __init__(self) -> None:
         self._seen: dict[str, list[float]] = {}
 
-    def note(self, sockets: Sockets, now: float) -> list[str]:
+    def note_look(self, sockets: Sockets, now: float) -> list[str]:
         """Take a look at the connections; return the addresses that send without reading."""
         for address in {connection.address for connection in sockets.connections if connection.is_full}:
             self._seen.setdefault(address, []).append(now)
@@ -192,11 +192,11 @@ class Memory:
 
     def may_restart(self, now: float) -> bool:
         """Return whether another restart is allowed."""
-        return len(self._recent(now)) < RESTARTS
+        return len(self._recent_restarts(now)) < RESTARTS
 
     def with_restart(self, now: float) -> Memory:
         """Return it with a restart."""
-        return replace(self, restarts=(*self._recent(now), now))
+        return replace(self, restarts=(*self._recent_restarts(now), now))
 
     def with_event(self, event: WatchEvent) -> tuple[Memory, bool]:
         """Return it with an event, and whether that is news: the same once more within MERGE_SECONDS is only counted."""
@@ -207,11 +207,11 @@ class Memory:
             return replace(self, events=(*others, merged)), False
         return replace(self, events=(*self.events, event)[-EVENTS:]), True
 
-    def of_boot(self, boot: str) -> Memory:
+    def for_boot(self, boot: str) -> Memory:
         """Return what of it counts in a boot: of another one, the events alone."""
         return self if boot and self.boot == boot else Memory(boot, events=self.events)
 
-    def _recent(self, now: float) -> tuple[float, ...]:
+    def _recent_restarts(self, now: float) -> tuple[float, ...]:
         return tuple(at for at in self.restarts if 0 <= now - at < RESTART_SECONDS)
 
 
@@ -223,11 +223,11 @@ def dump_memory(memory: Memory) -> str:
 def load_memory(text: str, boot: str) -> Memory:
     """Read what dump() wrote, for this boot. Never raises: a broken memory is none."""
     try:
-        return records.load_record(Memory, text, VERSION).of_boot(boot)
+        return records.load_record(Memory, text, VERSION).for_boot(boot)
     except records.RecordError:
         return Memory(boot)
 
 
 def recall_memory(path: Path, boot: str) -> Memory:
     """Read the memory's file, for this boot. Never raises: a broken memory is none."""
-    return (records.recall_record(Memory, path, VERSION) or Memory()).of_boot(boot)
+    return (records.recall_record(Memory, path, VERSION) or Memory()).for_boot(boot)

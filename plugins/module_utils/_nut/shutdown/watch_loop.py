@@ -39,7 +39,7 @@ SAVE_INTERVAL = 60.0
 
 
 @dataclass
-class Watcher:
+class UpsdWatcher:
     """The loop, and what it knows. log takes a line for people; save the text of the memory. alive is called in each round."""
 
     upsd_conf: Path
@@ -64,22 +64,22 @@ class Watcher:
         """Begin now."""
         self.silence = watch.Silence(self.clock.now())
 
-    def watch(self) -> None:
+    def watch_forever(self) -> None:
         """Go on for ever."""
         while True:
             self.alive()
-            self.round()
+            self.run_round()
             self.clock.sleep(AGAIN_PAUSE if self.silence.asks else INTERVAL)
 
-    def round(self) -> None:
+    def run_round(self) -> None:
         """Ask upsd once, and do what is to be done."""
         if self._unsaved and self.clock.now() - self._saved >= SAVE_INTERVAL:
             self.save_memory()
         try:
             try:
-                statuses = self.ask(AGAIN_SECONDS if self.silence.asks else ASK_SECONDS)
+                statuses = self.ask_statuses(AGAIN_SECONDS if self.silence.asks else ASK_SECONDS)
             except (UpsdFailure, grammar.Unencodable, OSError):
-                self.help(self.find_process())
+                self.unblock_upsd(self.find_process())
                 return
             self.silence = watch.Silence(self.clock.now())
             self.look_for_floods(self.find_process())
@@ -90,16 +90,16 @@ class Watcher:
             self.say_once(f"upsd can't be watched: {error}")
 
     @property
-    def power(self) -> str:
+    def power_source(self) -> str:
         """Where the power comes from, as far as upsd said before it fell silent."""
         return watch.power_source(self.last_words.values())
 
     # Asking
 
-    def ask(self, seconds: float) -> Mapping[str, str]:
+    def ask_statuses(self, seconds: float) -> Mapping[str, str]:
         """Ask upsd for the status of each UPS. The connection stays, until it fails; what was heard before that counts."""
         if self._client is None:
-            self._client = self.connect(seconds)
+            self._client = self.connect_upsd(seconds)
         try:
             self._client.timeout = seconds
             self._client.renew_timeout()
@@ -115,7 +115,7 @@ class Watcher:
             raise
         return statuses
 
-    def connect(self, seconds: float) -> UpsdClient:
+    def connect_upsd(self, seconds: float) -> UpsdClient:
         """Return a connection to upsd. It may be another release by now; one that does not answer is what it was.
 
         A connection alone is no answer: the kernel makes it, in the place of a upsd that hangs.
@@ -169,7 +169,7 @@ class Watcher:
             self.process, self._closed = None, frozenset()
         self.silence = watch.Silence(self.clock.now())
 
-    def sockets(self, process: UpsdProcess) -> Sockets:
+    def read_sockets(self, process: UpsdProcess) -> Sockets:
         """Return the connections of upsd. Where they can't be had: whether it can be connected to, which is work for it."""
         try:
             return process.read_sockets()
@@ -180,15 +180,15 @@ class Watcher:
 
     def look_for_floods(self, process: UpsdProcess) -> None:
         """Report who sends and does not read, though upsd, with its time limit, is not blocked by that."""
-        for address in self.floods.note(self.sockets(process), self.clock.now()):
+        for address in self.floods.note_look(self.read_sockets(process), self.clock.now()):
             words = f"{address} sends commands to upsd and does not read the answers. upsd drops its connections"
-            self.report(watch.FLOODED, address, words)
+            self.record_event(watch.FLOODED, address, words)
 
-    def help(self, process: UpsdProcess) -> None:
+    def unblock_upsd(self, process: UpsdProcess) -> None:
         """Close the connections that block upsd, or restart it, where it sleeps and none does."""
-        before = self.sockets(process)
+        before = self.read_sockets(process)
         self.clock.sleep(SAMPLE_SECONDS)
-        now, activity, moment = self.sockets(process), process.read_activity(), self.clock.now()
+        now, activity, moment = self.read_sockets(process), process.read_activity(), self.clock.now()
         silent = moment - self.silence.since
         stuck = [found for found in watch.blocking_connections(before, now) if found.inode not in self._closed]
         if stuck:
@@ -196,17 +196,17 @@ class Watcher:
             process.close_connections(inodes)
             self._closed |= inodes
             self.report_blocked(stuck, silent)
-        self.silence = self.silence.noted(moment, activity, now.has_work)
+        self.silence = self.silence.with_look(moment, activity, now.has_work)
         due = watch.is_restart_due(
             self.silence,
             moment,
             activity,
-            power=self.power,
+            power=self.power_source,
             hasty=watch.is_hasty(self.memory.release),
             has_work=now.has_work,
         )
         if due and not stuck:
-            self.restart(f"upsd said nothing for {silent:.0f} s")
+            self.restart_upsd(f"upsd said nothing for {silent:.0f} s")
 
     def report_blocked(self, stuck: Sequence[ClientConnection], silent: float) -> None:
         """Report whose connections were closed."""
@@ -216,17 +216,17 @@ class Watcher:
                 f"{address} blocked upsd for {silent:.1f} s: it sent commands and did not read the answers. "
                 f"Closed its connections from port {', '.join(map(str, ports[:8]))}{', ...' if len(ports) > 8 else ''}"
             )
-            self.report(watch.BLOCKED, address, words)
+            self.record_event(watch.BLOCKED, address, words)
 
-    def restart(self, why: str) -> bool:
+    def restart_upsd(self, why: str) -> bool:
         """Restart upsd, which is killed: it would not hear a polite word. Return False where there were enough restarts."""
         moment = self.clock.now()
         if not self.memory.may_restart(moment):
             words = f"{why}. Not restarting it: it was restarted {watch.RESTARTS} times in the last hour"
-            self.report(watch.LEFT, "", words)
+            self.record_event(watch.LEFT, "", words)
             return False
         self.memory = self.memory.with_restart(moment)
-        self.report(watch.RESTARTED, "", f"{why}. Restarted it")
+        self.record_event(watch.RESTARTED, "", f"{why}. Restarted it")
         self.save_memory()  # before it is done, news or not: whatever happens then, it must count
         for command in (["kill", "--signal=KILL"], ["restart"]):
             code, said = self.run(["systemctl", *command, systemd.SERVER])
@@ -254,7 +254,7 @@ class Watcher:
             before = self.memory.tried
             self.memory = replace(self.memory, tried=deaf)
             words = f"upsd does not listen on {', '.join(again)}, although LISTEN names it and this host has it"
-            if not self.restart(words):
+            if not self.restart_upsd(words):
                 self.memory = replace(self.memory, tried=before)
         elif not deaf and self.memory.tried:
             self.memory = replace(self.memory, tried=())
@@ -262,7 +262,7 @@ class Watcher:
 
     # What is told
 
-    def report(self, kind: str, address: str, words: str) -> None:
+    def record_event(self, kind: str, address: str, words: str) -> None:
         """Remember an event. It is told once, and then only counted for a while; a count is saved now and then."""
         moment = self.clock.wall()
         self.memory, is_news = self.memory.with_event(watch.WatchEvent(kind, address, words, moment, moment))

@@ -23,7 +23,7 @@ from .fingerprint import identifying_pairs, lowered_keys, matches_device
 from .pins import own_pins
 from .policy import UsbPolicy
 from .resolution import KnownUpses, NameResolution
-from .sections import SectionWriter, Sighting, describe_device, get_value, is_real, is_usb
+from .sections import SectionWriter, Sighting, describe_device, get_last_section, get_value, is_usb
 
 # Sections that we make by ourselves: a device with another serial at each plugging in must not fill ups.conf
 FOUND_MOST = 128
@@ -135,6 +135,8 @@ class _Resolver:
         self._give_by_rule()
         self._rename_found()
         self._give_back()
+        self._drop_ghosts()  # first, since a ghost would make the next step ambiguous
+        self._give_to_moved()
         self._drop_ghosts()
         self._hand_over()
         self._name_unknown()
@@ -255,18 +257,24 @@ class _Resolver:
         """Return which driver a UPS gets under a name; "" if nobody knows one."""
         if sighting.rule and sighting.rule.driver:
             return sighting.rule.driver
-        old = self.known.conf.sections.get(name)
-        # While a driver runs, the kernel can't tell what its UPS is, and the scanner is not asked each time.
-        if (not sighting.ups.driver or sighting.ups.why == GUESS) and is_real(old) and self._knew_model(name, sighting):
-            return get_value(old, "driver")
+        # The kernel can't tell what a UPS is while a driver has it, and nut-scanner is not asked on each run.
+        if not sighting.ups.driver or sighting.ups.why == GUESS:
+            last = self._get_last_section(name)
+            if last and self._knew_model(last, sighting):
+                return get_value(last, "driver")
         return sighting.driver
 
-    def _knew_model(self, name: str, sighting: Sighting) -> bool:
-        """Return whether the section in ups.conf is for a UPS of this model. Memory may be ahead of a file that has to wait."""
-        pins = self._own_pins(name)
+    def _get_last_section(self, name: str) -> Section | None:
+        old, memory = self.known.conf.sections.get(name), self.known.memory.get(name)
+        return get_last_section(name, old, memory, self.policy)
+
+    def _knew_model(self, last: Section, sighting: Sighting) -> bool:
+        """Return whether a name's last section is for a UPS of this model. Memory may be ahead of a file that has to wait."""
+        pins = own_pins(last, self.declared.get(last.name))
         if lowered_keys(pins) & {"vendorid", "productid"}:
-            return fingerprint.matches_model(Section(name, pins), sighting.device.vendor_id, sighting.device.product_id)
-        return self._compare_to_memory(name, sighting) > 0
+            model = Section(last.name, pins)
+            return fingerprint.matches_model(model, sighting.device.vendor_id, sighting.device.product_id)
+        return self._compare_to_memory(last.name, sighting) > 0
 
     def _own_pins(self, name: str) -> tuple[Pair, ...]:
         return own_pins(self.known.conf.sections.get(name), self.declared.get(name))
@@ -362,7 +370,9 @@ class _Resolver:
                 name,
                 [sighting for sighting in self.left if matches_device(self.known.conf.sections[name], sighting.device)],
             )
-        # at another place, without a serial: only where nothing else is meant
+
+    def _give_to_moved(self) -> None:
+        """Give a name to a UPS of its model without a serial at another port, if only that UPS can be meant."""
         alike = {
             name: [sighting for sighting in self.left if self._compare_to_memory(name, sighting) == 2]
             for name in self.free_names

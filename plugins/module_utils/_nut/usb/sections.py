@@ -49,6 +49,18 @@ def is_real(section: Section | None) -> bool:
     return section is not None and not is_dummy(section) and get_value(section, "driver") not in ("", ups_conf.AUTO)
 
 
+def get_last_section(name: str, old: Section | None, memory: Fingerprint | None, policy: UsbPolicy) -> Section | None:
+    """Return the section that a name's UPS had last; None if nothing is known of it.
+
+    If ups.conf has lost the section but the UPS is remembered, usbhid-ups is assumed, the driver of most UPSes.
+    """
+    if is_real(old):
+        return old
+    if memory is None or (is_dummy(old) and policy.absent == "dummy"):
+        return None
+    return Section(name, (("driver", HID_DRIVER), ("vendorid", memory.vendor_id), ("productid", memory.product_id)))
+
+
 def describe_device(device: UsbDevice) -> str:
     """Name a device in a sentence, by what it can't choose itself."""
     return f"{device.ids} at {device.place or device.node}"
@@ -142,18 +154,12 @@ class SectionWriter:
         declared = self.declared.get(name)
         if is_dummy(old) and self.policy.absent == "dummy":
             return make_dummy(name, declared or old)
-        driver = HID_DRIVER
-        pins: tuple[Pair, ...] = ()
-        options: tuple[Pair, ...] = ()
-        memory = self.memory.get(name)
-        if is_real(old):
-            driver, pins = get_value(old, "driver"), identifying_pairs(old.keys)
-            # what is no more declared goes; what a rule gave stays
-            known = {pair for rule in self.policy.rules for pair in rule.options} if declared else {*old.keys}
-            options = tuple(pair for pair in old.keys if pair in known and pair[0].lower() not in (*FIRST, *KEYS))
-        elif memory:
-            # behind a stand-in; what is missing comes with its UPS
-            pins = (("vendorid", memory.vendor_id), ("productid", memory.product_id))
+        unknown = Section(name, (("driver", HID_DRIVER),))
+        last = get_last_section(name, old, self.memory.get(name), self.policy) or unknown
+        driver, pins = get_value(last, "driver"), identifying_pairs(last.keys)
+        # options that are no longer declared go; those of rules stay
+        known = {pair for rule in self.policy.rules for pair in rule.options} if declared else {*last.keys}
+        options = tuple(pair for pair in last.keys if pair in known and pair[0].lower() not in (*FIRST, *KEYS))
         base = declared or Section(name, tuple(pair for pair in old.keys if pair[0] == "desc"))
         rest = self._keep_supported(name, driver, (pair for pair in base.keys if pair[0].lower() not in FIRST))
         keys = (*_drop_given(pins, rest), *rest, *_drop_given(options, rest))

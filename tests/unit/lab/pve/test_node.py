@@ -54,7 +54,7 @@ MADE = [GuestSpec(101, "qm", "nas", 6.0, 2, 90, "nas;web"), GuestSpec(102, "qm")
 
 def test_the_product_reads_what_is_made(root: Path) -> None:
     PveNode(root, "pve8").set_up("truenas", MADE)
-    found = guests.load(root)
+    found = guests.load_guests(root)
     assert [(one.id, one.kind, one.name, one.onboot) for one in found] == [
         (101, "qm", "guest101", True),
         (102, "qm", "guest102", True),
@@ -65,10 +65,10 @@ def test_the_product_reads_what_is_made(root: Path) -> None:
         (None, None, ()),
         (None, None, ()),
     ]
-    known = guests.storages((root / "etc/pve/storage.cfg").read_text())
+    known = guests.parse_storages((root / "etc/pve/storage.cfg").read_text())
     assert known["nas"].servers == ("truenas",)
     assert known["local"].servers == ()
-    there = guests.on(found, known, ["truenas"], (), lambda name: (name,))
+    there = guests.find_storage_users(found, known, ["truenas"], (), lambda name: (name,))
     assert sorted(one.id for one in there) == [101, 201]
     assert PveNode(root, "pve8").read_guests() == MADE
     for name in ("qm", "pct", "vzdump"):
@@ -82,7 +82,7 @@ def test_nothing_is_left(root: Path) -> None:
     one.set_up("truenas", MADE)
     one.remove_all()
     assert [path for path in sorted(root.rglob("*")) if path not in before and not path.is_dir()] == []
-    assert guests.load(root) == []
+    assert guests.load_guests(root) == []
     one.remove_all()
 
 
@@ -90,4 +90,4 @@ def test_setup_forgets_what_was_before(root: Path) -> None:
     one = PveNode(root, "pve8")
     one.set_up("truenas", MADE)
     one.set_up("truenas", MADE[:1])
-    assert [found.id for found in guests.load(root)] == [101]
+    assert [found.id for found in guests.load_guests(root)] == [101]

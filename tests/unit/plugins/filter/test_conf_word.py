@@ -24,8 +24,8 @@ def test_a_word(value: Any, word: str) -> None:
     ("value", "why"),
     [
         (True, "True is a boolean"),
-        (None, "type NoneType is not a word"),
-        (["a"], "type list is not a word"),
+        (None, "expected a string or a number, not NoneType"),
+        (["a"], "expected a string or a number, not list"),
         ("a\nb", "character 2"),
         ("Büro", "not ASCII"),
         ("x" * 513, "513 characters"),

@@ -95,7 +95,7 @@ def test_the_table() -> None:
     assert len(table(made, True).splitlines()) > len(
         table({**made, "findings": made["findings"][:1]}, True).splitlines()
     )
-    with pytest.raises(AnsibleFilterError, match="no report of doctor_report"):
+    with pytest.raises(AnsibleFilterError, match="not a report of doctor_report"):
         table({"findings": [{}]})
 
 

@@ -125,9 +125,9 @@ INJECTIONS = (
 def test_the_page_is_that_of_the_plan() -> None:
     data = made()
     assert draw(data) == picture.draw_page(plan_data.plan_from_dict(data))
-    assert "The shutdown, as planned" in draw(data)
+    assert "Shutdown plan of pve" in draw(data)
     drawn = draw(data, {"truenas": [12, 71.5], "pve": [80, None], "media0": [None, None]})
-    assert "The shutdown, planned and seen" in drawn
+    assert "Shutdown of pve: planned and seen" in drawn
     assert drawn == picture.draw_page(
         plan_data.plan_from_dict(data), {"truenas": (12, 71.5), "pve": (80, None), "media0": (None, None)}
     )
@@ -179,13 +179,13 @@ def texts(data: Any) -> Any:
     ],
 )
 def test_what_is_no_plan_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(AnsibleFilterError, match="this is no plan that was kept"):
+    with pytest.raises(AnsibleFilterError, match="not a saved plan"):
         draw({**made(), **change})
 
 
 @pytest.mark.parametrize("data", [None, 7, "<html><script>", [], {}])
 def test_what_is_not_even_a_dictionary_is_refused(data: Any) -> None:
-    with pytest.raises(AnsibleFilterError, match="this is no plan that was kept"):
+    with pytest.raises(AnsibleFilterError, match="not a saved plan"):
         draw(data)
 
 
@@ -193,7 +193,7 @@ def test_what_is_not_even_a_dictionary_is_refused(data: Any) -> None:
     "pair", [[1], [1, 2, 3], 7, None, ["soon", 2], [1, float("nan")], [float("inf"), 1], {}, [10**400, 1]]
 )
 def test_what_was_seen_must_be_times(pair: Any) -> None:
-    with pytest.raises(AnsibleFilterError, match=r"what was seen\.seen\.truenas"):
+    with pytest.raises(AnsibleFilterError, match=r"observed times\.seen\.truenas"):
         draw(made(), {"truenas": pair})
 
 

@@ -19,8 +19,8 @@ OFFER = {"name": "nas", "own": False, "now": 60, "measured": 43.2}
 
 def test_the_lines() -> None:
     assert times([OFFER, {"name": "node1", "own": True, "now": 30, "measured": 12}], "pve", ["nas"]) == [
-        "host_vars/nas.yml: nut_client_shutdown_time: 52  # measured 43.2 s, rounded up with 20 % margin",
-        "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 15  # measured 12.0 s, rounded up with 20 % margin",
+        "host_vars/nas.yml: nut_client_shutdown_time: 52  # measured 43.2 s plus 20 %, rounded up",
+        "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 15  # measured 12.0 s plus 20 %, rounded up",
     ]
     assert times([], "pve", []) == []
 

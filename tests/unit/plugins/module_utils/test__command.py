@@ -9,7 +9,7 @@ import sys
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.homelab.nut.plugins.module_utils._command import runner
+from ansible_collections.homelab.nut.plugins.module_utils._command import make_runner
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def module() -> AnsibleModule:
 
 def test_a_program_runs_without_a_shell(module: AnsibleModule) -> None:
     script = "import sys; print(sys.argv[1:]); sys.stderr.write('err'); sys.exit(3)"
-    code, said = runner(module)([sys.executable, "-c", script, "$HOME; `id`", "~"])
+    code, said = make_runner(module)([sys.executable, "-c", script, "$HOME; `id`", "~"])
     assert code == 3
     assert "['$HOME; `id`', '~']" in said
     assert "err" in said
@@ -29,15 +29,15 @@ def test_a_program_runs_without_a_shell(module: AnsibleModule) -> None:
 
 def test_what_a_program_says_need_not_be_utf8(module: AnsibleModule) -> None:
     script = "import sys; sys.stdout.buffer.write(b'B\\xfcro')"
-    assert runner(module)([sys.executable, "-c", script]) == (0, "B\ufffdro")
+    assert make_runner(module)([sys.executable, "-c", script]) == (0, "B\ufffdro")
 
 
 def test_a_program_that_is_missing(module: AnsibleModule) -> None:
-    code, said = runner(module)(["/no/such/program"])
+    code, said = make_runner(module)(["/no/such/program"])
     assert code == 127
     assert "/no/such/program" in said
 
 
 def test_a_program_that_hangs(module: AnsibleModule) -> None:
-    code, said = runner(module, seconds=0.1)([sys.executable, "-c", "import time; time.sleep(60)"])
+    code, said = make_runner(module, seconds=0.1)([sys.executable, "-c", "import time; time.sleep(60)"])
     assert (code, said) == (124, "")

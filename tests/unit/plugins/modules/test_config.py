@@ -204,7 +204,7 @@ def test_a_unit_that_does_not_start(host: Host, run: Any) -> None:
     result = run(changes=changes)
     assert result["failed"]
     assert "systemctl restart nut-monitor.service failed: Job failed." in result["msg"]
-    assert "Its last words: its last line" in result["msg"]
+    assert "Its last log lines: its last line" in result["msg"]
     assert result["changed"]
     assert result["files"] == ["upsd.conf", "upsmon.conf"]
     assert result["actions"] == ["reload nut-server.service: upsd.conf changed"]
@@ -224,14 +224,17 @@ def test_a_ups_that_is_not_there(host: Host, run: Any) -> None:
     assert not result.get("failed")
     assert result["changed"]
     assert result["upses"] == {"ups": "DATA-STALE"}
-    assert any("does not serve ups fresh: DATA-STALE. NUT is ready for it" in str(one) for one in result["warnings"])
+    assert any(
+        "has no fresh data for ups: DATA-STALE. Is the UPS plugged in and switched on?" in str(one)
+        for one in result["warnings"]
+    )
 
 
 def test_a_ups_that_must_be_there(host: Host, run: Any) -> None:
     host.upsd.answers.update(STALE)
     result = run(changes=maxage(host), require_ups=True)
     assert result["failed"]
-    assert "after 0 s NUT does not serve: upsd does not serve ups fresh: DATA-STALE" in result["msg"]
+    assert "after 0 s NUT still does not serve: upsd has no fresh data for ups: DATA-STALE" in result["msg"]
     assert "last words of nut-driver@ups.service" in result["msg"]
 
 
@@ -256,7 +259,7 @@ def test_a_driver_that_does_not_run(host: Host, run: Any) -> None:
     host.upsd.answers.update({"LIST VAR ups": "ERR DRIVER-NOT-CONNECTED\n"})
     result = run()
     assert result["failed"]
-    assert "does not serve ups fresh: DRIVER-NOT-CONNECTED" in result["msg"]
+    assert "has no fresh data for ups: DRIVER-NOT-CONNECTED" in result["msg"]
 
 
 def test_an_upsmon_that_has_not_logged_in(host: Host, run: Any) -> None:
@@ -264,7 +267,7 @@ def test_an_upsmon_that_has_not_logged_in(host: Host, run: Any) -> None:
     result = run(require_ups=False)
     assert result["failed"]
     assert "has not logged in to ups@localhost" in result["msg"]
-    assert "as monitor; upsd lists nobody" in result["msg"]
+    assert "as monitor; clients that upsd lists: none" in result["msg"]
 
 
 def test_a_release_that_is_too_old(host: Host, run: Any) -> None:
@@ -289,7 +292,7 @@ def test_a_host_that_goes(host: Host, run: Any) -> None:
     result = run(files=None, state="absent")
     assert result["changed"]
     assert result["files"] == ["upsmon.conf", "upssched.conf", "ups.conf", "upsd.conf", "upsd.users", "nut.conf"]
-    assert result["actions"][0] == "disable --now nut-monitor.service: NUT is removed from this host"
+    assert result["actions"][0] == "disable --now nut-monitor.service: removing NUT from this host"
     assert "secret1" not in "".join(host.read().values())
     assert result["upses"] == {}
 

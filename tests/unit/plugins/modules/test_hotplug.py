@@ -43,7 +43,7 @@ def test_all_is_well(host: UsbHost, run: Any) -> None:
     assert result == {
         "changed": False,
         "actions": [],
-        "msg": "nothing had to be done",
+        "msg": "nothing to do",
         "names": {
             "ups": {
                 "ids": "051d:0002",
@@ -133,7 +133,7 @@ def test_a_host_without_nut(host: UsbHost, run: Any, check_mode: bool, failed: b
     assert "make pve tags=ups" in result["msg"]
     if not failed:
         assert not result["changed"]
-        assert "before NUT is there" in result["warnings"][0]
+        assert "before NUT is configured" in result["warnings"][0]
     assert list((host.root / "var").rglob("*.json")) == []
 
 
@@ -144,7 +144,7 @@ def test_a_ups_without_data(host: UsbHost, run: Any) -> None:
     assert result["names"]["ups"]["status"] == []
     assert result["names"]["ups"]["error"] == "DATA-STALE"
     assert any(
-        "ups (051d:0002) is plugged in, and upsd has no fresh data of it: DATA-STALE" in one
+        "ups (051d:0002) is plugged in, but upsd has no fresh data for it: DATA-STALE" in one
         for one in result["warnings"]
     )
 
@@ -174,7 +174,7 @@ def test_a_step_that_fails(host: UsbHost, run: Any) -> None:
     host.refuses = "start nut-driver-enumerator.service"
     result = run()
     assert result["failed"]
-    assert result["msg"].startswith("this could not be done: ")
+    assert result["msg"].startswith("failed: ")
     assert "Job failed." in result["msg"]
     assert "nut-driver-enumerator.service" in result["msg"]
 

@@ -21,7 +21,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     found = Machine(tmp_path)
     monkeypatch.setattr(_host, "ROOT", tmp_path)
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
-    monkeypatch.setattr(_service, "runner", lambda _module: found.run)
+    monkeypatch.setattr(_service, "make_runner", lambda _module: found.run)
     return found
 
 
@@ -38,7 +38,7 @@ def test_present_and_absent(machine: Machine, run: Any) -> None:
     result = run(_ansible_diff=True)
     assert result["changed"]
     assert result["files"] == list(FILES)
-    assert "systemctl start nut-hotplug.timer: it does not run" in result["actions"]
+    assert "systemctl start nut-hotplug.timer: not running" in result["actions"]
     assert "+text of hotplug.json\n" in result["diff"][0]["prepared"]
     assert set(result) - {"changed", "diff"} == set(yaml.safe_load(hotplug_service.RETURN))
     machine.install()

@@ -28,7 +28,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     systemd = Systemd()
     monkeypatch.setattr(_host, "ROOT", tmp_path)
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
-    monkeypatch.setattr(_service, "runner", lambda _module: systemd)
+    monkeypatch.setattr(_service, "make_runner", lambda _module: systemd)
 
     def run_it(**options: Any) -> dict[str, Any]:
         return run_module(shutdown_service, capfd, **options)
@@ -45,8 +45,8 @@ def test_put_in_place_once(run: Any, tmp_path: Path) -> None:
     assert done["changed"] is True
     assert done["actions"] == [
         "systemctl daemon-reload: the units of nut-shutdown changed",
-        "systemctl enable nut-stages.service: it must start at boot",
-        "systemctl start nut-stages.service: it does not run",
+        "systemctl enable nut-stages.service: not enabled at boot",
+        "systemctl start nut-stages.service: not running",
         "systemctl restart nut-watch.service: nut-watch.service changed",
     ]
     assert set(done) - {"changed", "diff"} == set(yaml.safe_load(shutdown_service.RETURN))

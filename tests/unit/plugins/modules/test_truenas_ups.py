@@ -21,7 +21,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware im
     LoginFailed,
     NoJsonRpc,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import Doors
+from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import Transports
 from ansible_collections.homelab.nut.plugins.modules import truenas_ups
 from ansible_collections.homelab.nut.tests.unit.support.hostile import unfit
 from ansible_collections.homelab.nut.tests.unit.support.truenas_replay import (
@@ -51,7 +51,9 @@ Run = Callable[..., dict[str, Any]]
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the module. Whatever it says, no secret may be in it."""
 
-    def run(replay: Replay | None, *, check: bool = False, doors: Doors | None = None, **params: Any) -> dict[str, Any]:
+    def run(
+        replay: Replay | None, *, check: bool = False, transports: Transports | None = None, **params: Any
+    ) -> dict[str, Any]:
         given: dict[str, Any] = {
             "url": "truenas.lan",
             "username": "nutadm",
@@ -69,7 +71,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
             return replay.connect(*args)
 
         with patch_module_args(given), pytest.raises(SystemExit):
-            truenas_ups.main(doors or Doors(connect=connect, connect_here=nowhere, is_here=lambda: False))
+            truenas_ups.main(transports or Transports(connect=connect, connect_here=nowhere, is_here=lambda: False))
         out, err = capfd.readouterr()
         result: dict[str, Any] = json.loads(out)
         told = json.dumps({name: value for name, value in result.items() if name != "invocation"}) + err
@@ -170,7 +172,7 @@ def test_check_mode_only_reads_and_predicts(run: Run, release: str) -> None:
 def test_diff_only_on_demand(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     given = {"url": "truenas.lan", "username": "nutadm", "api_key": KEY, "remotehost": "192.0.2.10"}
     with patch_module_args(given), pytest.raises(SystemExit):
-        truenas_ups.main(Doors(connect=configured(V25_10).connect))
+        truenas_ups.main(Transports(connect=configured(V25_10).connect))
     assert "diff" not in json.loads(capfd.readouterr().out)
 
 
@@ -672,8 +674,10 @@ def test_a_run_has_one_deadline(run: Run) -> None:
         def close(self) -> None:
             replay.close()
 
-    doors = Doors(connect=lambda *_unused: Slow(), connect_here=nowhere, is_here=lambda: False, clock=lambda: now[0])
-    result = run(replay, doors=doors, timeout=30)
+    transports = Transports(
+        connect=lambda *_unused: Slow(), connect_here=nowhere, is_here=lambda: False, clock=lambda: now[0]
+    )
+    result = run(replay, transports=transports, timeout=30)
     assert result["failed"] is True
     assert result["msg"].startswith("truenas.lan: this run has taken more than 540 s, so ups.update was not called")
     assert now[0] == 600
@@ -681,7 +685,7 @@ def test_a_run_has_one_deadline(run: Run) -> None:
 
 def test_library_missing(capfd: pytest.CaptureFixture[str]) -> None:
     with patch_module_args({"url": "truenas.lan", "username": "nutadm", "api_key": KEY}), pytest.raises(SystemExit):
-        truenas_ups.main(Doors(import_error="Traceback: No module named 'websocket'"))
+        truenas_ups.main(Transports(import_error="Traceback: No module named 'websocket'"))
     assert (
         "Failed to import the required Python library (websocket-client)" in json.loads(capfd.readouterr().out)["msg"]
     )
@@ -709,15 +713,15 @@ class Pair:
         return self.nodes[endpoint.host].connect(endpoint, tls, timeout)
 
     @property
-    def doors(self) -> Doors:
-        return Doors(connect=self.connect, connect_here=nowhere, is_here=lambda: True)
+    def transports(self) -> Transports:
+        return Transports(connect=self.connect, connect_here=nowhere, is_here=lambda: True)
 
 
 def test_standby_node_leads_to_the_other(run: Run) -> None:
     active = Replay(V26)
     urls = ["http://c.lan", "ftp://c.lan", "https://admin:x@c.lan", "https://b.lan:444/ui/", "https://c.lan"]
     pair = Pair(a=urls, b=active)
-    result = run(None, doors=pair.doors, url="a.lan", fingerprint="AB" * 32)
+    result = run(None, transports=pair.transports, url="a.lan", fingerprint="AB" * 32)
     assert (result["changed"], result["host"], result["transport"]) == (True, "b.lan", "jsonrpc")
     assert [endpoint.url for endpoint, _unused in pair.reached] == [
         "wss://a.lan/api/current",
@@ -744,8 +748,8 @@ def test_standby_node_names_bare_addresses(run: Run) -> None:
             raise ConnectionFailed("192.0.2.7:8443: no route")
         return pair.connect(endpoint, tls, timeout)
 
-    doors = dataclasses.replace(pair.doors, connect=connect)
-    result = run(None, doors=doors, url="https://a.lan:8443", fingerprint="AB" * 32)
+    transports = dataclasses.replace(pair.transports, connect=connect)
+    result = run(None, transports=transports, url="https://a.lan:8443", fingerprint="AB" * 32)
     assert (result["changed"], result["host"]) == (True, "fd00::7")
     assert [endpoint.url for endpoint, _unused in pair.reached] == [
         "wss://a.lan:8443/api/current",
@@ -764,7 +768,7 @@ def test_standby_node_whose_pair_is_out_of_reach(run: Run) -> None:
             raise ConnectionFailed("192.0.2.7: no route")
         return pair.connect(endpoint, tls, timeout)
 
-    result = run(None, doors=dataclasses.replace(pair.doors, connect=connect), url="a.lan")
+    result = run(None, transports=dataclasses.replace(pair.transports, connect=connect), url="a.lan")
     assert result["failed"] is True
     assert result["msg"].startswith("a.lan: this is the standby node of a pair; the other one cannot be used. 192.0.2")
 
@@ -778,7 +782,7 @@ def test_standby_node_whose_pair_has_no_api(run: Run) -> None:
             raise NoJsonRpc("b.lan: there is no /api/current")
         return pair.connect(endpoint, tls, timeout)
 
-    result = run(None, doors=dataclasses.replace(pair.doors, connect=connect), url="a.lan")
+    result = run(None, transports=dataclasses.replace(pair.transports, connect=connect), url="a.lan")
     assert result["failed"] is True
     assert "reason" not in result
     assert result["msg"].startswith("a.lan: this is the standby node of a pair; the other one cannot be used. b.lan: ")
@@ -794,14 +798,14 @@ def test_a_standby_node_that_names_very_many(run: Run) -> None:
         tried.append(endpoint.host)
         raise ConnectionFailed(f"{endpoint.host}: no route")
 
-    result = run(None, doors=dataclasses.replace(pair.doors, connect=connect), url="a.lan")
+    result = run(None, transports=dataclasses.replace(pair.transports, connect=connect), url="a.lan")
     assert result["failed"] is True
     assert tried == ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
 
 
 def test_two_standby_nodes(run: Run) -> None:
     pair = Pair(a=["https://b.lan"], b=["https://a.lan", "https://c.lan"], c=Replay(V26))
-    result = run(None, doors=pair.doors, url="a.lan")
+    result = run(None, transports=pair.transports, url="a.lan")
     assert (result["failed"], result["changed"]) == (True, False)
     assert result["msg"].startswith("a.lan: this is a standby node, and so is b.lan, to which it leads.")
     assert [endpoint.host for endpoint, _unused in pair.reached] == ["a.lan", "b.lan"]
@@ -810,14 +814,14 @@ def test_two_standby_nodes(run: Run) -> None:
 
 def test_wrong_secret_on_the_other_node(run: Run) -> None:
     pair = Pair(a=["https://b.lan"], b=Replay(V26))
-    result = run(None, doors=pair.doors, url="a.lan", api_key=WRONG_KEY)
+    result = run(None, transports=pair.transports, url="a.lan", api_key=WRONG_KEY)
     assert result["msg"].startswith("b.lan: login refused: wrong API key")
     assert [(node.logins, node.closed) for node in pair.nodes.values()] == [(1, 1), (1, 1)]
 
 
 def test_plain_pair_may_lead_to_plain(run: Run) -> None:
     pair = Pair(a=["http://b.lan"], b=configured(V26))
-    result = run(None, doors=pair.doors, url="http://a.lan", api_key=None, password="pw")
+    result = run(None, transports=pair.transports, url="http://a.lan", api_key=None, password="pw")
     assert (result["host"], result["changed"]) == ("b.lan", False)
 
 
@@ -846,8 +850,8 @@ class Here:
         return self.replay.connect(Endpoint(True, "box", 443), ServerTrust(), timeout)
 
     @property
-    def doors(self) -> Doors:
-        return Doors(connect=self.connect, connect_here=self.connect_here, is_here=lambda: self.present)
+    def transports(self) -> Transports:
+        return Transports(connect=self.connect, connect_here=self.connect_here, is_here=lambda: self.present)
 
 
 NO_API = NoJsonRpc("truenas.lan: there is no /api/current: use midclt. (HTTP 404)")
@@ -860,29 +864,29 @@ NO_LOGIN = {"url": None, "username": None, "api_key": None}
 def test_midclt(run: Run, release: str, params: dict[str, Any]) -> None:
     replay = Replay(release)
     here = Here(replay)
-    result = run(None, doors=here.doors, timeout=7, **params)
+    result = run(None, transports=here.transports, timeout=7, **params)
     assert (result["changed"], result["transport"], result["host"]) == (True, "midclt", "box")
     assert (replay.logins, replay.closed, here.asked, here.timeouts) == (0, 1, [], [7.0])
     assert "warnings" not in result
-    assert unchanged(run(None, doors=here.doors, **params))
+    assert unchanged(run(None, transports=here.transports, **params))
 
 
 def test_midclt_needs_no_library(run: Run) -> None:
     here = Here(configured(V25_10))
-    doors = dataclasses.replace(here.doors, import_error="Traceback: No module named 'websocket'")
-    assert unchanged(run(None, doors=doors, transport="midclt"))
+    transports = dataclasses.replace(here.transports, import_error="Traceback: No module named 'websocket'")
+    assert unchanged(run(None, transports=transports, transport="midclt"))
 
 
 @pytest.mark.parametrize("transport", [None, "auto", "jsonrpc"])
 def test_url_means_json_rpc(run: Run, transport: str | None) -> None:
     here = Here(None, api=configured(V25_10))
-    result = run(None, doors=here.doors, transport=transport)
+    result = run(None, transports=here.transports, transport=transport)
     assert (result["transport"], result["host"], here.asked) == ("jsonrpc", "truenas.lan", ["truenas.lan"])
 
 
 def test_no_api_but_midclt_is_here(run: Run) -> None:
     here = Here(configured(V25_10), api=NO_API)
-    result = run(None, doors=here.doors)
+    result = run(None, transports=here.transports)
     assert unchanged(result)
     assert (result["transport"], result["host"]) == ("midclt", "box")
     (warning,) = warnings(result)
@@ -893,7 +897,7 @@ def test_no_api_but_midclt_is_here(run: Run) -> None:
 @pytest.mark.parametrize(("transport", "present"), [("auto", False), ("jsonrpc", True), ("jsonrpc", False)])
 def test_no_api_and_no_other_way(run: Run, transport: str, present: bool) -> None:
     here = Here(None, api=NO_API, present=present)
-    result = run(None, doors=here.doors, transport=transport)
+    result = run(None, transports=here.transports, transport=transport)
     assert (result["failed"], result["changed"], result["reason"]) == (True, False, "no_jsonrpc")
     assert result["msg"] == str(NO_API)
 
@@ -907,38 +911,38 @@ def test_no_api_and_no_other_way(run: Run, transport: str, present: bool) -> Non
     ],
 )
 def test_no_other_failure_leads_to_midclt(run: Run, error: Exception) -> None:
-    result = run(None, doors=Here(None, api=error).doors)
+    result = run(None, transports=Here(None, api=error).transports)
     assert result["msg"] == str(error)
     assert "reason" not in result
 
 
 def test_refused_login_does_not_lead_to_midclt(run: Run) -> None:
     api = Replay(V25_10)
-    result = run(None, doors=Here(None, api=api).doors, api_key=WRONG_KEY)
+    result = run(None, transports=Here(None, api=api).transports, api_key=WRONG_KEY)
     assert "login refused" in result["msg"]
     assert "reason" not in result
     assert api.logins == 1
 
 
 def test_missing_library_does_not_lead_to_midclt(run: Run) -> None:
-    doors = dataclasses.replace(Here(None).doors, import_error="Traceback: No module named 'websocket'")
-    assert "websocket-client" in run(None, doors=doors)["msg"]
+    transports = dataclasses.replace(Here(None).transports, import_error="Traceback: No module named 'websocket'")
+    assert "websocket-client" in run(None, transports=transports)["msg"]
 
 
 @pytest.mark.parametrize("url", [None, ""])
 def test_json_rpc_needs_a_url(run: Run, url: str | None) -> None:
-    result = run(None, doors=Here(None).doors, transport="jsonrpc", url=url)
+    result = run(None, transports=Here(None).transports, transport="jsonrpc", url=url)
     assert result["msg"] == "url: needed for transport jsonrpc; write a name or an address. Nothing was sent."
 
 
 def test_empty_url_is_none(run: Run) -> None:
-    assert run(None, doors=Here(configured(V25_10)).doors, url="")["transport"] == "midclt"
+    assert run(None, transports=Here(configured(V25_10)).transports, url="")["transport"] == "midclt"
 
 
 def test_bad_values_are_refused_before_midclt_is_asked(run: Run) -> None:
-    message = run(None, doors=Here(None).doors, transport="midclt", remotehost="fd00::5", timeout=30)["msg"]
+    message = run(None, transports=Here(None).transports, transport="midclt", remotehost="fd00::5", timeout=30)["msg"]
     assert message.startswith(f"{platform.node()}: remotehost: ")
-    assert "timeout: must be" in run(None, doors=Here(None).doors, transport="midclt", timeout=0)["msg"]
+    assert "timeout: must be" in run(None, transports=Here(None).transports, transport="midclt", timeout=0)["msg"]
 
 
 # --- short secrets ---------------------------------------------------------------------------------------------------
@@ -953,7 +957,7 @@ def test_short_secret_spoils_nothing(run: Run, capfd: pytest.CaptureFixture[str]
     replay = Replay(V25_10)
     replay.answers["auth.login_ex"] = [{"result": {"response_type": "SUCCESS"}}]
     with patch_module_args({**given, "_ansible_inject_invocation": True}), pytest.raises(SystemExit):
-        truenas_ups.main(Doors(connect=replay.connect))
+        truenas_ups.main(Transports(connect=replay.connect))
     result = json.loads(capfd.readouterr().out)
     assert result["changed"] is True
     assert (result["host"], result["transport"]) == ("truenas.lan", "jsonrpc")
@@ -982,7 +986,7 @@ def test_invocation_holds_no_secret_of_any_length(capfd: pytest.CaptureFixture[s
     given.update(monpwd="Canary-a", options="Canary-b\nc", optionsupsd="Canary-d", extrausers="Canary-e", otp="C-f")
     for params in (given, {**given, "timeout": 0}):
         with patch_module_args({**params, "_ansible_inject_invocation": True}), pytest.raises(SystemExit):
-            truenas_ups.main(Doors(connect=Replay(V25_10).connect))
+            truenas_ups.main(Transports(connect=Replay(V25_10).connect))
         out = capfd.readouterr().out
         assert json.loads(out)["invocation"]["module_args"]["monuser"] is None
         assert [secret for secret in ("Canary", "C-f", KEY) if secret in out] == []

@@ -98,7 +98,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made.known = known  # type: ignore[attr-defined]
     monkeypatch.setattr(_host, "ROOT", tmp_path)
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
-    monkeypatch.setattr(_service, "runner", lambda _module: made)
+    monkeypatch.setattr(_service, "make_runner", lambda _module: made)
     monkeypatch.setattr(_upsd_access, "resolve_name", resolve)
     monkeypatch.setattr(_upsd_access, "ask_upsd", lambda: made.says)
     return made

@@ -33,6 +33,8 @@ UNKNOWN = "is not a variable of this collection."
             {"nut_server_offduration": 30},
             f"nut_server_offduration {UNKNOWN} Did you mean nut_server_upsmon_conf.OFFDURATION?",
         ),
+        ({"nut_server_user": "me"}, f"nut_server_user {UNKNOWN} Did you mean nut_server_upsmon_user?"),
+        ({"nut_server_upsmon": {}}, f"nut_server_upsmon {UNKNOWN} Did you mean nut_server_upsmon_conf?"),
         ({"nut_server_at": []}, f"nut_server_at {UNKNOWN} Did you mean nut_server_upssched_rules?"),
         (
             {"nut_server_upsd_debug_min": 1},

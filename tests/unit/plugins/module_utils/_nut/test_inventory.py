@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut import inventory
-from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import SiteError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import InventoryError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model
 
 ROOT = Path(__file__).resolve().parents[5]
@@ -40,7 +40,7 @@ def test_a_kind_of_secondary_is_known_to_the_role_and_the_playbooks(kind: invent
 
 def test_all_by_default() -> None:
     primary = {"primary": "pve", "primary_address": "192.0.2.10", "primary_port": 3493, "ups": "ups"}
-    assert inventory.clients(GROUPS, HOSTS) == [
+    assert inventory.list_secondaries(GROUPS, HOSTS) == [
         {
             **{"name": "nas", "kind": "truenas", **primary, "user": "nas", "begin_time": 10, "shutdown_time": 60},
             **{"shutdown_limit": 90, "address": HOSTS["nas"].get("ansible_host", "nas"), "guest": None},
@@ -60,7 +60,7 @@ def test_all_by_default() -> None:
 
 
 def test_all_that_can_be_said() -> None:
-    found = inventory.clients(
+    found = inventory.list_secondaries(
         TWO_PRIMARIES,
         hosts(
             pve2={
@@ -101,19 +101,21 @@ def test_all_that_can_be_said() -> None:
     ("own", "shutdown_limit"), [(20, 50), (60, 90), (61, 91), (100, 150), (0, 30)], ids=lambda one: f"{one} s"
 )
 def test_how_long_the_primary_waits_for_it(own: int, shutdown_limit: int) -> None:
-    (one,) = inventory.clients({"pve": ["pve"], "truenas": ["nas"]}, hosts(nas={"nut_client_shutdown_time": own}))
+    (one,) = inventory.list_secondaries(
+        {"pve": ["pve"], "truenas": ["nas"]}, hosts(nas={"nut_client_shutdown_time": own})
+    )
     assert one["shutdown_limit"] == shutdown_limit
 
 
 def test_a_limit_that_is_none() -> None:
-    with pytest.raises(SiteError, match="nas: nut_client_shutdown_limit is 59, and nut_client_shutdown_time 60"):
-        inventory.clients(GROUPS, hosts(nas={"nut_client_shutdown_limit": 59}))
+    with pytest.raises(InventoryError, match="nas: nut_client_shutdown_limit is 59, and nut_client_shutdown_time 60"):
+        inventory.list_secondaries(GROUPS, hosts(nas={"nut_client_shutdown_limit": 59}))
 
 
 @pytest.mark.parametrize("guest", ["qm 100", {"kind": "lxc", "id": 1}, {"kind": "qm"}, {"kind": "qm", "id": -1}, [1]])
 def test_a_guest_that_is_none(guest: Any) -> None:
-    with pytest.raises(SiteError, match="nas: nut_client_guest must be such as"):
-        inventory.clients(GROUPS, hosts(nas={"nut_client_guest": guest}))
+    with pytest.raises(InventoryError, match="nas: nut_client_guest must be such as"):
+        inventory.list_secondaries(GROUPS, hosts(nas={"nut_client_guest": guest}))
 
 
 @pytest.mark.parametrize(
@@ -126,13 +128,13 @@ def test_a_guest_that_is_none(guest: Any) -> None:
     ],
 )
 def test_where_it_is_seen(own: dict[str, Any], address: str) -> None:
-    (one,) = inventory.clients({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": own})
+    (one,) = inventory.list_secondaries({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": own})
     assert one["address"] == address
 
 
 def test_a_site_without_secondaries() -> None:
-    assert inventory.clients({"pve": ["pve"]}, HOSTS) == []
-    assert inventory.clients({}, {}) == []
+    assert inventory.list_secondaries({"pve": ["pve"]}, HOSTS) == []
+    assert inventory.list_secondaries({}, {}) == []
 
 
 @pytest.mark.parametrize(
@@ -147,26 +149,26 @@ def test_a_site_without_secondaries() -> None:
     ],
 )
 def test_where_a_primary_is_reached(its: dict[str, Any], address: str) -> None:
-    assert inventory.address("pve", its) == address
+    assert inventory.find_primary_address("pve", its) == address
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.1.1", "::1"])
 def test_where_no_secondary_reaches_it(host: str) -> None:
-    with pytest.raises(SiteError, match=f"pve: secondaries can't reach it as {host}: set nut_server_address"):
-        inventory.clients(GROUPS, hosts(pve={"ansible_host": host}))
+    with pytest.raises(InventoryError, match=f"pve: secondaries can't reach it as {host}: set nut_server_address"):
+        inventory.list_secondaries(GROUPS, hosts(pve={"ansible_host": host}))
 
 
 @pytest.mark.parametrize(
     ("name", "user"), [("nas", "nas"), ("nas.example.org", "nas.example.org"), ("the nas", "the_nas"), ("nä#s", "n__s")]
 )
 def test_a_user_of_a_host_s_name(name: str, user: str) -> None:
-    (one,) = inventory.clients({"pve": ["pve"], "truenas": [name]}, hosts(**{name: {}}))
+    (one,) = inventory.list_secondaries({"pve": ["pve"], "truenas": [name]}, hosts(**{name: {}}))
     assert one["user"] == user
 
 
 def test_users_of_two_primaries_may_be_the_same() -> None:
     named = {"nut_client_user": "upsmon"}
-    found = inventory.clients(
+    found = inventory.list_secondaries(
         TWO_PRIMARIES,
         hosts(
             pve2={},
@@ -251,13 +253,13 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
 def test_an_inventory_that_does_not_fit(
     groups: dict[str, list[str]], hostvars: dict[str, dict[str, Any]], said: str
 ) -> None:
-    with pytest.raises(SiteError) as caught:
-        inventory.clients(groups, hostvars)
+    with pytest.raises(InventoryError) as caught:
+        inventory.list_secondaries(groups, hostvars)
     assert said in str(caught.value)
 
 
 def test_the_primary_s_user_may_be_another() -> None:
-    found = inventory.clients(
+    found = inventory.list_secondaries(
         GROUPS, hosts(pve={"nut_server_upsmon_user": "root"}, media={"nut_client_user": "monitor"})
     )
     assert found[1]["user"] == "monitor"
@@ -266,7 +268,7 @@ def test_the_primary_s_user_may_be_another() -> None:
 def test_a_secondary_s_poll_and_finaldelay_come_before_its_shutdown() -> None:
     slow = {"nut_client_upsmon_conf": {"POLLFREQ": 7, "POLLFREQALERT": "20", "FINALDELAY": 90}}
     # TrueNAS can't be told any of it
-    found = inventory.clients(GROUPS, hosts(media=slow, nas=slow))
+    found = inventory.list_secondaries(GROUPS, hosts(media=slow, nas=slow))
     assert {one["name"]: one["begin_time"] for one in found} == {"nas": 10, "media": 110}
 
 
@@ -280,8 +282,8 @@ def test_a_secondary_s_poll_and_finaldelay_come_before_its_shutdown() -> None:
     ],
 )
 def test_a_primary_that_is_no_primary(its: dict[str, object], words: str) -> None:
-    with pytest.raises(SiteError, match=words):
-        inventory.clients(GROUPS, hosts(pve=its))
+    with pytest.raises(InventoryError, match=words):
+        inventory.list_secondaries(GROUPS, hosts(pve=its))
 
 
 def test_what_is_no_number_is_left_to_who_judges_ups_conf() -> None:
@@ -357,10 +359,10 @@ def test_where_nobody_connects_it_listens_for_its_own_host_alone() -> None:
 
 @pytest.mark.parametrize("allow", [["192.0.2.5/24"], ["nas; reboot"], ["192.0.2.300"], [""], 5])
 def test_what_can_not_be_allowed(allow: Any) -> None:
-    with pytest.raises(SiteError, match="pve: nut_server_allow, or the address of a secondary"):
+    with pytest.raises(InventoryError, match="pve: nut_server_allow, or the address of a secondary"):
         inventory.upsd_access(GROUPS, HOSTS, "pve", allow)
 
 
 def test_a_secondary_whose_address_is_none() -> None:
-    with pytest.raises(SiteError, match=r"192\.0\.2\.300"):
+    with pytest.raises(InventoryError, match=r"192\.0\.2\.300"):
         inventory.upsd_access(GROUPS, hosts(nas={"nut_client_address": "192.0.2.300"}), "pve")

@@ -41,7 +41,6 @@ ALLOWED = {
     ("shutdown/fsd.py", "pidfd_send_signal"): "tells upsmon to set FSD, for those two that may:",
     ("shutdown/stages_loop.py", "request_fsd"): "a stage that says so",
     ("shutdown/stages_loop.py", "set_fsd"): "the same; tests have their own",
-    ("shutdown/stages_loop.py", "fsd()"): "the same",
     ("programs/nut_shutdown.py", "request_fsd"): "`nut-shutdown fsd`",
     (
         "shutdown/observe.py",

@@ -473,7 +473,7 @@ def middleware(replay: Replay, clock: Clock) -> JsonRpc:
 
 def test_job_is_awaited(replay: Replay, middleware: JsonRpc, clock: Clock) -> None:
     replay.answers["core.get_jobs"] = [job("WAITING"), {"result": []}, job("RUNNING"), job("SUCCESS", result=True)]
-    assert middleware.job("service.control", "START", "ups", {"silent": False}) is True
+    assert middleware.call_job("service.control", "START", "ups", {"silent": False}) is True
     assert clock.now == pytest.approx(1.5)
     assert [each["id"] for each in replay.sent] == [1, 2, 3, 4, 5]
 
@@ -482,20 +482,20 @@ def test_job_is_awaited(replay: Replay, middleware: JsonRpc, clock: Clock) -> No
 def test_failed_job(replay: Replay, middleware: JsonRpc, state: str) -> None:
     replay.answers["core.get_jobs"] = [job(state, error="[EFAULT] line one\nline two")]
     with pytest.raises(JobFailed, match=rf"service.control START ups {state.lower()}: \[EFAULT\] line one line two"):
-        middleware.job("service.control", "START", "ups", {})
+        middleware.call_job("service.control", "START", "ups", {})
 
 
 def test_job_without_end(replay: Replay, middleware: JsonRpc, clock: Clock) -> None:
     replay.answers["core.get_jobs"] = [job("RUNNING")] * 1000
     with pytest.raises(ConnectionLost, match=r"\(job 1\) did not end in 150 s"):
-        middleware.job("service.control", "START", "ups", {})
+        middleware.call_job("service.control", "START", "ups", {})
     assert clock.now == pytest.approx(150)
 
 
 def test_job_answered_at_once(replay: Replay, middleware: JsonRpc) -> None:
     """With legacy_jobs off the call itself waits, and True is no job number."""
     replay.answers["service.control"] = [{"result": True}]
-    assert middleware.job("service.control", "START", "ups", {}) is True
+    assert middleware.call_job("service.control", "START", "ups", {}) is True
     assert len(replay.sent) == 1
 
 

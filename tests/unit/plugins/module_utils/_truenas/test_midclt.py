@@ -428,7 +428,7 @@ def jobs(*states: str, **members: Any) -> list[dict[str, str]]:
 def test_job(fake: Fake) -> None:
     polls = jobs("WAITING", "RUNNING") + jobs("SUCCESS", result=True)
     box = fake.answers(service__control=[{"out": "71\n"}], core__get_jobs=polls)
-    assert box.job("service.control", "START", "ups", {"silent": False}) is True
+    assert box.call_job("service.control", "START", "ups", {"silent": False}) is True
     assert [entry["method"] for entry in fake.log] == ["service.control", *["core.get_jobs"] * 3]
     assert fake.log[1]["params"] == [[["id", "=", 71]]]
 
@@ -436,7 +436,7 @@ def test_job(fake: Fake) -> None:
 def test_failed_job(fake: Fake) -> None:
     box = fake.answers(service__control=[{"out": "71\n"}], core__get_jobs=jobs("FAILED", error="[EFAULT] a\nb"))
     with pytest.raises(JobFailed, match=r"nas: service\.control START ups failed: \[EFAULT\] a b"):
-        box.job("service.control", "START", "ups", {"silent": False})
+        box.call_job("service.control", "START", "ups", {"silent": False})
 
 
 def test_job_without_end(fake: Fake) -> None:
@@ -448,7 +448,7 @@ def test_job_without_end(fake: Fake) -> None:
     fake.answers(service__control=[{"out": "71\n"}], core__get_jobs=jobs(*["RUNNING"] * 9))
     box = Midclt(str(fake.program), "nas", 30, clock=lambda: now[0], sleep=sleep)
     with pytest.raises(ConnectionLost, match=r"\(job 71\) did not end in 150 s"):
-        box.job("service.control", "START", "ups", {"silent": False})
+        box.call_job("service.control", "START", "ups", {"silent": False})
 
 
 # --- the program -----------------------------------------------------------------------------------------------------

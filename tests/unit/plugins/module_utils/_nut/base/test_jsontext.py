@@ -122,7 +122,7 @@ def test_numbers(value: object, number: float | None) -> None:
 
 
 FINGERPRINT = Fingerprint("051d", "0002", "5B1234T56789", "1-4")
-FINDER = selection.Finder({"nas": selection.Selector(ids=((100, None),), tags=("nas",))}, Path("/dev/null"))
+FINDER = selection.GuestFinder({"nas": selection.Selector(ids=((100, None),), tags=("nas",))}, Path("/dev/null"))
 NOTED = notes.MachineNotes(True, 1010.0, 1020.0)
 ENTRY = '{"__REALTIME_TIMESTAMP": "1000000000000000", "MESSAGE": "m", "MESSAGE_ID": "i", "_SYSTEMD_UNIT": "u"}'
 POLICY = {
@@ -146,7 +146,7 @@ def as_json(text: str) -> Any:
 
 
 def load_kept_guests(path: Path) -> object:
-    return selection.Finder(FINDER.stages, path).kept()
+    return selection.GuestFinder(FINDER.selectors, path).read_kept()
 
 
 def load_plan(path: Path) -> object:
@@ -214,8 +214,12 @@ HOTPLUG = memory.HotplugState(
 NOTES = notes.Notes("token", "boot", "pve", 1000.0, 1030.0, {"nas": NOTED}, 1001.5, 1025.0, ((0.5, "step"),))
 GUESTS = json.loads(
     records.dump_record(
-        selection.Kept(
-            {"nas": selection.KeptStage(FINDER.stages["nas"], (selection.KeptGuest("qm", 100, "mail", 60.0, "why"),))}
+        selection.KeptSelections(
+            {
+                "nas": selection.KeptStage(
+                    FINDER.selectors["nas"], (selection.KeptGuest("qm", 100, "mail", 60.0, "why"),)
+                )
+            }
         ),
         selection.VERSION,
     )
@@ -267,7 +271,7 @@ LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
         as_json(records.dump_record(STAGES, stages_loop.VERSION)),
         lambda path: stages_loop.load_state(path, "boot")),
     "state.load": (as_json(records.dump_record(HOTPLUG, memory.VERSION)), memory.load_state),
-    "Finder.kept": (GUESTS, load_kept_guests),
+    "GuestFinder.read_kept": (GUESTS, load_kept_guests),
     "notes.read_notes": (as_json(NOTES.to_json()), expect(notes.read_notes, job.RehearsalError)),
     "aftermath._gate_result": (as_json(records.dump_record(GATE_REPORT, report.VERSION)), lambda path: aftermath._gate_result(path, NOTES)),
     "systemd.read_journal": (as_json(ENTRY), by_text(lambda text: list(systemd.read_journal([], lambda _command: (0, text))))),

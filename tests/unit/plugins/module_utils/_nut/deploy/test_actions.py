@@ -303,7 +303,7 @@ def test_what_an_earlier_run_left(
 
 def test_an_empty_plan_is_nothing() -> None:
     assert not Change()
-    assert Change(after=(UnitAction("restart", UPS, "it does not run"),))
+    assert Change(after=(UnitAction("restart", UPS, "not running"),))
 
 
 def test_a_driver_without_a_section_does_not_start_at_boot() -> None:
@@ -321,7 +321,7 @@ GONE = {name: library.STUBS[name] for name in PRIMARY}
 
 
 def test_a_primary_that_goes() -> None:
-    """upsmon first, so that it does not act on what follows; nut.conf last, when ups.conf has no section any more."""
+    """upsmon first, so that it does not act on what follows; nut.conf last, when ups.conf has no sections left."""
     decided = library.plan_removal(PRIMARY, standing(watcher=Unit("active", "enabled", 0)), [UPS])
     assert told(decided.before) == [
         f"disable --now {name}" for name in (systemd.MONITOR, systemd.WATCHER, systemd.SERVER)

@@ -33,7 +33,7 @@ def test_diff_of_a_file_that_goes() -> None:
 
 
 def test_diff_of_a_mode() -> None:
-    assert users("x", "x") == ["/etc/nut/upsd.users: mode or owner is mended"]
+    assert users("x", "x") == ["/etc/nut/upsd.users: mode or owner is corrected"]
 
 
 @pytest.mark.parametrize(("old", "new"), [("secret1", "secret2"), ("s\n# why", "s\n# why not")])

@@ -180,7 +180,7 @@ def test_a_run_cut_short_is_ended_by_the_next(place: Place) -> None:
     decided = second.plan_change()
     assert decided.written_files == ()
     assert told(decided.after) == [RESTART_SERVER, RESTART_MONITOR]
-    assert decided.after[0].reason == "upsd.conf changed in what a reload leaves alone"
+    assert decided.after[0].reason == "upsd.conf changed in directives that a reload does not apply"
     second.apply_change(decided)
     assert [one for one in place.systemd.told if one.startswith("restart")] == [RESTART_SERVER, RESTART_MONITOR]
     assert not list(place.room.iterdir())
@@ -196,7 +196,7 @@ def test_a_failed_restart_is_tried_again(place: Place) -> None:
     with pytest.raises(DeployError) as caught:
         deployment.apply_change(deployment.plan_change())
     assert "systemctl restart nut-monitor.service failed: Job for nut-monitor.service failed." in str(caught.value)
-    assert "Its last words: Fatal error: insufficient power configured!" in str(caught.value)
+    assert "Its last log lines: Fatal error: insufficient power configured!" in str(caught.value)
     assert told(deployment.actions_done) == [RELOAD_SERVER]
     assert {name: place.texts()[name] for name in new} == new
     place.systemd.refused.clear()
@@ -281,7 +281,7 @@ def test_what_the_enumerator_takes_for_changed(place: Place, kept: str, stale: l
 def test_a_primary_does_not_become_a_secondary_by_the_way(place: Place) -> None:
     """Its upsd and drivers would go on, and nobody would ask them."""
     place.holds(PRIMARY)
-    with pytest.raises(DeployError, match=r"ups\.conf has a UPS, so this host is a primary.*state absent"):
+    with pytest.raises(DeployError, match=r"ups\.conf declares a UPS, so this host is a primary.*state=absent"):
         place.deployment(SECONDARY).plan_change()
     place.holds({"ups.conf": "# none\n"})
     assert place.deployment(SECONDARY).plan_change()
@@ -327,7 +327,7 @@ def test_a_diff_shows_no_secret_and_no_comment(place: Place) -> None:
 
 
 def test_files_that_do_not_fit_are_refused(place: Place) -> None:
-    with pytest.raises(DeployError, match=r"the old one stays.*\n.*the password is not the one of .monitor."):
+    with pytest.raises(DeployError, match=r"the old one was kept.*\n.*the password is not the one of .monitor."):
         place.deployment(with_text("upsd.users", "secret1", "secret9")).check_files()
 
 
@@ -363,7 +363,7 @@ def test_a_file_for_others_is_mended(place: Place, mode: int) -> None:
     deployment = place.deployment(PRIMARY)
     decided = deployment.plan_change()
     assert decided.written_files == ("upsd.users",)
-    assert "upsd.users: mode or owner is mended" in decided.render_diff()
+    assert "upsd.users: mode or owner is corrected" in decided.render_diff()
     deployment.apply_change(decided)
     assert (place.folder / "upsd.users").stat().st_mode & 0o777 == 0o640
     assert not place.deployment(PRIMARY).plan_change()
@@ -484,7 +484,7 @@ def test_who_loses_a_ups_is_named(place: Place) -> None:
         deployment = place.deployment(None)
         deployment.warn_of_risks()
     assert [one for one in deployment.warnings if "logged in" in one] == [
-        "192.0.2.7 are still logged in, and lose their UPS by this"
+        "still logged in to upsd, and about to lose their UPS: 192.0.2.7"
     ]
 
 

@@ -36,7 +36,7 @@ def test_the_mains_are_looked_for_again_before_upsd_is_restarted(place: Place) -
         assert RESTART_SERVER in told(decided.after)
         deployment.require_mains()
         place.systemd.enumerator = lambda: fake.answers.update(answers(ups="OB"))
-        with pytest.raises(DeployError, match=r"ups \(OB\).*so it goes on with what it had\. The files are in place"):
+        with pytest.raises(DeployError, match=r"ups \(OB\).*so upsd was not restarted\. The files are in place"):
             deployment.apply_change(decided)
         assert RESTART_SERVER not in place.systemd.told
         # the next run, with the mains back, does the rest
@@ -72,7 +72,7 @@ def test_the_guard_of_a_primary(place: Place, unused_port: int, where: str, stat
         place.holds(primary_at(ports[0]))
         with pytest.raises(DeployError) as caught:
             place.deployment(primary_at(ports[1])).require_mains()
-    assert f"upsd at 127.0.0.1:{fake.port} says that ups ({status}): not plainly on mains" in str(caught.value)
+    assert f"upsd at 127.0.0.1:{fake.port} reports ups ({status}): not plainly on mains" in str(caught.value)
     assert "spare" not in str(caught.value)
 
 
@@ -113,7 +113,7 @@ def test_the_guard_asks_every_upsd(place: Place) -> None:
         one, other = (secondary_at(fake.port, name) for fake, name in ((well, "ups"), (busy, "spare")))
         both = {**one, "upsmon.conf": one["upsmon.conf"] + other["upsmon.conf"]}
         place.holds(both)
-        with pytest.raises(DeployError, match=rf"127\.0\.0\.1:{busy.port} says that spare \(OB\)"):
+        with pytest.raises(DeployError, match=rf"127\.0\.0\.1:{busy.port} reports spare \(OB\)"):
             place.deployment(both).require_mains()
 
 

@@ -100,7 +100,7 @@ def test_a_mode_is_mended(machine: Machine, name: str) -> None:
     installation = Installation(FILES, machine.run, LOG, machine.root, OWNERS)
     plan = installation.plan_install()
     assert plan.written_files == (name,)
-    assert f"/{kits.HOTPLUG.places[name].path}: mode or owner is mended\n" in plan.render_diff()
+    assert f"/{kits.HOTPLUG.places[name].path}: mode or owner is corrected\n" in plan.render_diff()
     installation.apply_plan(plan)
     assert not machine.install()
 
@@ -327,7 +327,7 @@ def test_the_spare_of_the_flag_is_made_now_and_at_each_boot(tmp_path: Path) -> N
 
 
 def test_what_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(InstallError, match=r"shutdown\.json is empty, and nut-shutdown can't do without it"):
+    with pytest.raises(InstallError, match=r"shutdown\.json is empty, but nut-shutdown needs it"):
         gate_on(tmp_path, Systemd(), {**SHUTDOWN, "shutdown.json": ""})
 
 

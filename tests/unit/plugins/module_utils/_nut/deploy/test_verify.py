@@ -110,7 +110,7 @@ def test_a_driver_that_does_not(host: Host, said: str, status: str, seconds: int
     host.journal[UPS] = "Can't claim USB device [051d:0002]@0/0: Resource busy\n"
     with serving(answers(ups=said)) as fake:
         verdict = host.verify(primary_at(fake.port), seconds)
-    assert verdict == VerifyResult({"ups": status}, (Trouble(f"upsd does not serve ups fresh: {status}", UPS),))
+    assert verdict == VerifyResult({"ups": status}, (Trouble(f"upsd has no fresh data for ups: {status}", UPS),))
     assert seconds <= host.now < seconds + 1
 
 
@@ -123,7 +123,7 @@ def test_a_ups_that_is_not_there(host: Host, said: str, journal: str) -> None:
     host.journal[UPS] = journal
     with serving(answers(ups=f"ERR {said}")) as fake:
         verdict = host.verify(primary_at(fake.port), 60)
-        assert verdict == VerifyResult({"ups": said}, (), (Trouble(f"upsd does not serve ups fresh: {said}", UPS),))
+        assert verdict == VerifyResult({"ups": said}, (), (Trouble(f"upsd has no fresh data for ups: {said}", UPS),))
         assert host.now == verify.SETTLE_SECONDS
         assert host.verify(primary_at(fake.port), 60, patient=True) == verdict
     assert host.now == verify.SETTLE_SECONDS + 60
@@ -193,8 +193,8 @@ def test_whether_upsmon_has_logged_in(host: Host, clients: list[str], there: boo
         verdict = host.verify(secondary_at(fake.port), 0)
     assert verdict.status == {}
     words = (
-        f"upsmon of this host (127.0.0.1) has not logged in to ups@127.0.0.1:{fake.port} as media; "
-        f"upsd lists {', '.join(clients) or 'nobody'}"
+        f"upsmon on this host (127.0.0.1) has not logged in to ups@127.0.0.1:{fake.port} as media; "
+        f"clients that upsd lists: {', '.join(clients) or 'none'}"
     )
     assert verdict.broken == (() if there else (Trouble(words, systemd.MONITOR),))
 

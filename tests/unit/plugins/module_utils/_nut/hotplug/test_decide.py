@@ -280,7 +280,7 @@ def test_reasons_name_the_ups_and_its_place() -> None:
     _host, made = play("driver hung")
     assert (
         made.after[0].reason
-        == f"051d:0002 at {APC.device.place} is there as [ups], and its driver has had no data for 60 s"
+        == f"051d:0002 at {APC.device.place} is plugged in as [ups], but its driver has had no data for 60 s"
     )
 
 
@@ -426,7 +426,7 @@ def test_a_twin_that_appears_disturbs_nobody() -> None:
     assert "busport" in keys(host.resolve(CPS, CPS_TWIN).conf.sections["ups"])
     made = host.plan(CPS, CPS_TWIN)
     assert told(made) == []
-    assert any("[ups]" in line and "when it next stands still" in line for line in made.deferred)
+    assert any("[ups]" in line and "when the driver next stops" in line for line in made.deferred)
     # for ever, if both work
     host.now += 10_000
     assert told(host.plan(CPS, CPS_TWIN, ups2={"unit": RUNS, "status": ("OL",), "error": ""})) == []
@@ -671,7 +671,7 @@ def test_a_section_that_goes_is_the_enumerators() -> None:
     host.known = replace(host.known, wanted=conf(AUTO.replace("ups", "UPS")))
     made = host.plan(APC)
     assert told(made) == ["stop ups", "write", ENUMERATE, RELOAD]
-    assert "[ups] is gone" in made.after[0].reason
+    assert "[ups] was removed" in made.after[0].reason
     made = host.plan(APC, power=["x (OB)"])
     assert (told(made), bool(made.deferred)) == ([], True)
 

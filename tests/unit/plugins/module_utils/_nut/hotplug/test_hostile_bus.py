@@ -102,7 +102,7 @@ def check_no_harm(machine: Machine, plugged: set[str]) -> int:
         }
         assert keys.items() >= wanted.items()
         due = look.resolution.conf.sections[name]
-        waits = [line for line in look.deferred if line.startswith(f"[{name}] of ups.conf stays as it is for now")]
+        waits = [line for line in look.deferred if line.startswith(f"[{name}] in ups.conf is not changed yet")]
         assert section == due or waits
         assert [seen.name for seen in look.devices if fingerprint.matches_device(due, seen)] == [device.name]
     told = [*machine.said, *look.steps, *look.remarks, *look.deferred]

@@ -42,7 +42,7 @@ def test_what_was_left_waits_for_the_mains_if_it_works(served: Machine) -> None:
     served.go()
     assert served.did == []
     assert not served.leaves.exists()
-    assert served.said == ["deferred: restart nut-driver@ups.service waits: ups (OB): [ups] changed"]
+    assert served.said == ["deferred: restart nut-driver@ups.service is postponed ([ups] changed): ups (OB)"]
     served.status.clear()
     served.go()
     assert served.did == ["restart nut-driver@ups.service"]

@@ -50,7 +50,7 @@ class Host:
         place = ("127.0.0.1", self.server.port)
         said = EXPECTED if answers is None else answers
         self.note.write_text(
-            quiet_note.compose(sysfs, quiet.describe_bus(sysfs), files, place, said, until=now + until)
+            quiet_note.compose_note(sysfs, quiet.describe_bus(sysfs), files, place, said, until=now + until)
         )
 
     @property
@@ -217,7 +217,9 @@ def test_any_byte_that_is_another(tmp_path_factory: pytest.TempPathFactory, posi
     conf = folder / "ups.conf"
     conf.write_text("x")
     files = {str(conf): quiet.identify_file(str(conf)), str(folder / "none"): "-"}
-    whole = bytearray(quiet_note.compose(sysfs, quiet.describe_bus(sysfs), files, ("-", 0), {}, until=1e9).encode())
+    whole = bytearray(
+        quiet_note.compose_note(sysfs, quiet.describe_bus(sysfs), files, ("-", 0), {}, until=1e9).encode()
+    )
     note = folder / "quiet"
     note.write_bytes(whole)
     assert quiet.is_quiet(str(note))
@@ -294,12 +296,12 @@ def test_kind(answer: str, kind: str) -> None:
 @pytest.mark.parametrize("name", ["a b", "a\nLIST", 'a"', "", "é", "a.b"])
 def test_note_refuses_a_name_that_breaks_a_line(name: str) -> None:
     with pytest.raises(ValueError, match="a line of the note"):
-        quiet_note.compose("/sys", "", {}, ("127.0.0.1", 1), {name: "OL"}, until=1)
+        quiet_note.compose_note("/sys", "", {}, ("127.0.0.1", 1), {name: "OL"}, until=1)
 
 
 def test_note_refuses_a_path_that_breaks_a_line() -> None:
     with pytest.raises(ValueError, match="a line of the note"):
-        quiet_note.compose("/sys", "", {"/etc/a\nfile - b": "-"}, ("127.0.0.1", 1), {}, until=1)
+        quiet_note.compose_note("/sys", "", {"/etc/a\nfile - b": "-"}, ("127.0.0.1", 1), {}, until=1)
 
 
 def test_quiet_imports_next_to_nothing() -> None:

@@ -216,7 +216,7 @@ def test_a_driver_that_can_not_be_started(served: Machine) -> None:
     outcome = served.go()
     assert outcome.failed == ()
     assert served.did == ["start nut-driver@ups.service"]
-    assert "It did not come up" in served.said[0]
+    assert "It did not start" in served.said[0]
     assert served.memory.tries["ups"].count == 2  # the first one was when it was plugged in
 
 

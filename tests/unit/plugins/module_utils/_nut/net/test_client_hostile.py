@@ -218,9 +218,9 @@ class Asker:
 
     def watch(self) -> Any:
         memory = watch.Memory("b")
-        watcher = watch_loop.Watcher(self.conf, memory, print, print, lambda _command: (1, ""), lambda: None)
+        watcher = watch_loop.UpsdWatcher(self.conf, memory, print, print, lambda _command: (1, ""), lambda: None)
         try:
-            return watcher.ask(SECONDS), watcher.memory.release
+            return watcher.ask_statuses(SECONDS), watcher.memory.release
         finally:
             if watcher._client is not None:
                 watcher._client.close()

@@ -50,8 +50,8 @@ class Stand:
         self.now += float(took.read_text()) if took.exists() else 0.0
         return done.returncode, done.stdout + done.stderr
 
-    def stop(self, number: int, seconds: float, kind: str = "qm") -> control.Stopped:
-        return control.stop(self.run, Guest(number, kind), seconds, clock=self.clock, pause=self.pause)
+    def stop(self, number: int, seconds: float, kind: str = "qm") -> control.StopResult:
+        return control.stop_guest(self.run, Guest(number, kind), seconds, clock=self.clock, pause=self.pause)
 
     @property
     def verbs(self) -> list[str]:
@@ -70,24 +70,24 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_status_and_start(stand: Stand, kind: str) -> None:
     stand.host.add_guest(100, kind=kind)
-    assert control.status(stand.run, Guest(100, kind)) == "running"
+    assert control.read_status(stand.run, Guest(100, kind)) == "running"
     stand.host.kill_guest(100)
-    assert control.status(stand.run, Guest(100, kind)) == "stopped"
-    assert control.status(stand.run, Guest(999, kind)) is None
-    assert control.start(stand.run, Guest(100, kind))[0] == 0
+    assert control.read_status(stand.run, Guest(100, kind)) == "stopped"
+    assert control.read_status(stand.run, Guest(999, kind)) is None
+    assert control.start_guest(stand.run, Guest(100, kind))[0] == 0
     assert stand.host.find_pid(100)
-    assert control.start(stand.run, Guest(100, kind))[0] == 255
+    assert control.start_guest(stand.run, Guest(100, kind))[0] == 255
 
 
 def test_which_run(stand: Stand) -> None:
-    assert control.running(stand.run) == frozenset()
+    assert control.list_running(stand.run) == frozenset()
     stand.host.add_guest(100, name="mail")
     stand.host.add_guest(101)
     stand.host.add_guest(102, running=False)
     stand.host.add_guest(103, kind="pct", name="films")
     stand.host.add_guest(104, kind="pct", lock="backup")
     stand.host.add_guest(105, kind="pct", running=False, lock="backup")
-    assert control.running(stand.run) == {100, 101, 103, 104}
+    assert control.list_running(stand.run) == {100, 101, 103, 104}
     assert "       101 VM 101 " in stand.run(["qm", "list"])[1]
 
 
@@ -101,7 +101,7 @@ def test_a_guest_whose_name_looks_like_something_else() -> None:
         "200        stopped                 running             \n"
         "201        running                 stopped             \n",
     }
-    assert control.running(lambda command: (0, table[command[3]])) == {101, 1020, 201}
+    assert control.list_running(lambda command: (0, table[command[3]])) == {101, 1020, 201}
 
 
 @pytest.mark.parametrize("broken", ["qm", "pct"])
@@ -109,15 +109,15 @@ def test_nobody_can_say_which_run(stand: Stand, broken: str) -> None:
     stand.host.add_guest(100)
     stand.host.add_guest(103, kind="pct")
     stand.hooks[broken] = "       100 mail running 512 0.00 7\n103 running  films\n"
-    assert control.running(stand.run) is None
+    assert control.list_running(stand.run) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_goes_down(stand: Stand, kind: str) -> None:
     stand.host.add_guest(100, kind=kind, shutdown=7)
     found = stand.stop(100, 120, kind)
-    assert (found.outcome, found.ha) == ("stopped", False)
-    assert "is down, after 7.0 s" in found.words
+    assert (found.outcome, found.by_ha) == ("stopped", False)
+    assert "is down, after 7.0 s" in found.message
     assert not stand.host.find_pid(100)
     assert [kind, "shutdown", "100", "--timeout", "120", "--forceStop", "1"] in stand.host.read_calls()
 
@@ -127,7 +127,7 @@ def test_it_hangs_and_proxmox_forces_it(stand: Stand, kind: str) -> None:
     stand.host.add_guest(100, kind=kind, shutdown=None)
     found = stand.stop(100, 20, kind)
     assert (found.outcome, stand.now) == ("forced", 20)
-    assert "within 20 s" in found.words
+    assert "within 20 s" in found.message
     assert not stand.host.find_pid(100)
 
 
@@ -150,9 +150,9 @@ def test_no_proxmox_at_all() -> None:
         asked.append(command)
         return 127, "timeout: failed to run command 'qm': No such file or directory\n"
 
-    found = control.stop(run, Guest(100, "qm"), 600, clock=lambda: 0.0, pause=lambda _seconds: None)
+    found = control.stop_guest(run, Guest(100, "qm"), 600, clock=lambda: 0.0, pause=lambda _seconds: None)
     assert found.outcome == "runs"
-    assert "No such file" in found.words
+    assert "No such file" in found.message
     assert len(asked) == 2
 
 
@@ -171,7 +171,7 @@ def test_a_backup_that_does_not_end(stand: Stand) -> None:
         asked.append(command[3])
         return (0, "") if command[3] == "vzdump" else stand.run(command)
 
-    found = control.stop(run, Guest(100, "qm"), 10, clock=stand.clock, pause=stand.pause)
+    found = control.stop_guest(run, Guest(100, "qm"), 10, clock=stand.clock, pause=stand.pause)
     assert found.outcome == "forced"
     assert asked.count("vzdump") == 1
 
@@ -182,7 +182,7 @@ def test_a_vm_that_proxmox_can_not_reach_is_forced_at_once() -> None:
             return 0, "status: stopped\n"
         return 0, "VM quit/powerdown failed - terminating now with SIGTERM\n"
 
-    assert control.stop(run, Guest(100, "qm"), 60, clock=lambda: 0.0).outcome == "forced"
+    assert control.stop_guest(run, Guest(100, "qm"), 60, clock=lambda: 0.0).outcome == "forced"
 
 
 def test_a_lock_that_stays_is_broken_in_the_end(stand: Stand) -> None:
@@ -202,8 +202,8 @@ def test_nothing_helps(stand: Stand) -> None:
     stand.hooks["stop"] = "can't lock file\n"
     found = stand.stop(100, 10)
     assert found.outcome == "runs"
-    assert "within" in found.words
-    assert found.words.endswith("can't lock file")
+    assert "within" in found.message
+    assert found.message.endswith("can't lock file")
 
 
 def test_its_status_can_not_be_told_for_a_while(stand: Stand) -> None:
@@ -218,14 +218,14 @@ def test_its_status_can_not_be_told_for_a_while(stand: Stand) -> None:
 def test_ha_is_told_once_and_waited_for(stand: Stand) -> None:
     stand.host.add_guest(100, ha=True, shutdown=5)
     found = stand.stop(100, 600)
-    assert (found.outcome, found.ha) == ("stopped", True)
+    assert (found.outcome, found.by_ha) == ("stopped", True)
     assert stand.verbs.count("qm shutdown --timeout --forceStop") == 1
 
 
 def test_ha_does_nothing(stand: Stand) -> None:
     stand.host.add_guest(100, ha=True, shutdown=None)
     found = stand.stop(100, 30)
-    assert (found.outcome, found.ha) == ("runs", True)
+    assert (found.outcome, found.by_ha) == ("runs", True)
     assert stand.verbs.count("qm shutdown --timeout --forceStop") == 1
     assert stand.now <= control.longest_stop(30)
     assert stand.now >= 30 + HA_SECONDS - 2
@@ -238,8 +238,8 @@ def test_each_program_is_bounded(stand: Stand) -> None:
         asked.append(command)
         return 0, "status: stopped\n"
 
-    control.stop(run, Guest(100, "qm"), 44.2, clock=lambda: 0.0, pause=lambda _seconds: None)
-    control.start(run, Guest(100, "qm"))
+    control.stop_guest(run, Guest(100, "qm"), 44.2, clock=lambda: 0.0, pause=lambda _seconds: None)
+    control.start_guest(run, Guest(100, "qm"))
     assert [list(one[:3]) for one in asked] == [
         ["timeout", "--kill-after=5", "66"],
         ["timeout", "--kill-after=5", "15"],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import firewall
-from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.firewall import FirewallError, State
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.firewall import FirewallError, FirewallVerdict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +22,7 @@ def host(*rules: str) -> str:
 
 
 def lets_in(rule: str, address: str = NAS, port: int = 3493) -> bool:
-    seen = firewall.state(ON, host(rule), [address], port)
+    seen = firewall.judge_clients(ON, host(rule), [address], port)
     assert seen.shut_out in ((), (address,))
     return not seen.shut_out
 
@@ -35,14 +35,14 @@ def lets_in(rule: str, address: str = NAS, port: int = 3493) -> bool:
     ["", "[RULES]\nIN DROP\n", "[OPTIONS]\nenable: 0\n", "[OPTIONS]\n# enable: 1\n", "enable: 1\n[OPTIONS]\npolicy_in: DROP\n"],
 )  # fmt: skip
 def test_off_by_default(cluster_fw: str) -> None:
-    assert "cluster.fw" in firewall.off(cluster_fw, "")
-    seen = firewall.state(cluster_fw, host("IN DROP"), [NAS], 3493)
-    assert seen == State(firewall.off(cluster_fw, ""))
+    assert "cluster.fw" in firewall.explain_off(cluster_fw, "")
+    seen = firewall.judge_clients(cluster_fw, host("IN DROP"), [NAS], 3493)
+    assert seen == FirewallVerdict(firewall.explain_off(cluster_fw, ""))
     assert not seen.shut_out
 
 
 def test_off_for_this_host() -> None:
-    assert "host.fw" in firewall.off(ON, "[OPTIONS]\nenable: 0\n")
+    assert "host.fw" in firewall.explain_off(ON, "[OPTIONS]\nenable: 0\n")
 
 
 @pytest.mark.parametrize(
@@ -58,19 +58,19 @@ def test_off_for_this_host() -> None:
     ],
 )
 def test_on(cluster_fw: str, host_fw: str) -> None:
-    assert firewall.off(cluster_fw, host_fw) == ""
+    assert firewall.explain_off(cluster_fw, host_fw) == ""
 
 
 # Who is let in?
 
 
 def test_what_no_rule_matches_gets_the_policy() -> None:
-    assert firewall.state(ON, "", [NAS], 3493) == State("", (NAS,), ())
-    assert firewall.state(ON + "policy_in: REJECT\n", "", [NAS], 3493).shut_out == (NAS,)
-    assert firewall.state(ON + "policy_in: ACCEPT\n", "", [NAS], 3493).shut_out == ()
-    assert firewall.state(ON + "policy_out: ACCEPT\n", "", [NAS], 3493).shut_out == (NAS,)
+    assert firewall.judge_clients(ON, "", [NAS], 3493) == FirewallVerdict("", (NAS,), ())
+    assert firewall.judge_clients(ON + "policy_in: REJECT\n", "", [NAS], 3493).shut_out == (NAS,)
+    assert firewall.judge_clients(ON + "policy_in: ACCEPT\n", "", [NAS], 3493).shut_out == ()
+    assert firewall.judge_clients(ON + "policy_out: ACCEPT\n", "", [NAS], 3493).shut_out == (NAS,)
     # the policy of a host is that of the cluster
-    assert firewall.state(ON, "[OPTIONS]\npolicy_in: ACCEPT\n", [NAS], 3493).shut_out == (NAS,)
+    assert firewall.judge_clients(ON, "[OPTIONS]\npolicy_in: ACCEPT\n", [NAS], 3493).shut_out == (NAS,)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_let_in(rule: str) -> None:
     assert lets_in(rule.replace("ACCEPT", "DROP")) is False
     assert lets_in(f"|{rule.strip()}") is False
     assert lets_in(f"# {rule}") is False
-    assert firewall.state(ON, f"{rule}\n", [NAS], 3493).shut_out == (NAS,)  # not in [RULES]
+    assert firewall.judge_clients(ON, f"{rule}\n", [NAS], 3493).shut_out == (NAS,)  # not in [RULES]
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_let_in(rule: str) -> None:
     ],
 )
 def test_a_rule_for_others_is_passed_over(rule: str) -> None:
-    assert firewall.state(ON, host(rule), [NAS], 3493) == State("", (NAS,), ())
+    assert firewall.judge_clients(ON, host(rule), [NAS], 3493) == FirewallVerdict("", (NAS,), ())
     for action in ("DROP", "REJECT"):
-        assert firewall.state(ON, host(rule.replace("ACCEPT", action), "IN ACCEPT"), [NAS], 3493).shut_out == ()
+        assert firewall.judge_clients(ON, host(rule.replace("ACCEPT", action), "IN ACCEPT"), [NAS], 3493).shut_out == ()
 
 
 @pytest.mark.parametrize(
@@ -146,59 +146,63 @@ def test_a_rule_for_others_is_passed_over(rule: str) -> None:
 )
 def test_what_can_not_be_judged_lets_nobody_in_and_is_named(rule: str) -> None:
     doubt = f"host.fw: {rule}"
-    assert firewall.state(ON, host(rule), [NAS], 3493) == State("", (NAS,), (doubt,))
+    assert firewall.judge_clients(ON, host(rule), [NAS], 3493) == FirewallVerdict("", (NAS,), (doubt,))
     # may it shut out, so nobody knows what comes of the rules after it
     drops = rule.replace("ACCEPT -", "DROP -")
-    assert firewall.state(ON, host(drops, "IN ACCEPT"), [NAS], 3493).shut_out == (NAS,)
+    assert firewall.judge_clients(ON, host(drops, "IN ACCEPT"), [NAS], 3493).shut_out == (NAS,)
     # turned off, or ours before it: no doubt left
-    assert firewall.state(ON, host("|" + rule), [NAS], 3493).doubts == ()
-    assert firewall.state(ON, host(*OURS, rule), [NAS], 3493) == State("")
+    assert firewall.judge_clients(ON, host("|" + rule), [NAS], 3493).unclear_rules == ()
+    assert firewall.judge_clients(ON, host(*OURS, rule), [NAS], 3493) == FirewallVerdict("")
 
 
 def test_a_doubtful_accept_does_no_harm_to_a_sure_one() -> None:
-    assert firewall.state(ON, host("IN ACCEPT -source +a", "IN ACCEPT -p tcp -dport 3493"), [NAS], 3493) == State("")
+    assert firewall.judge_clients(
+        ON, host("IN ACCEPT -source +a", "IN ACCEPT -p tcp -dport 3493"), [NAS], 3493
+    ) == FirewallVerdict("")
 
 
 def test_a_macro_may_be_for_another_port_than_nuts_own() -> None:
-    assert firewall.state(ON, host("IN Ceph(ACCEPT)"), [NAS], 6789) == State("", (NAS,), ("host.fw: IN Ceph(ACCEPT)",))
-    assert firewall.state(ON, host("IN Ceph(DROP)", "IN ACCEPT"), [NAS], 6789).shut_out == (NAS,)
+    assert firewall.judge_clients(ON, host("IN Ceph(ACCEPT)"), [NAS], 6789) == FirewallVerdict(
+        "", (NAS,), ("host.fw: IN Ceph(ACCEPT)",)
+    )
+    assert firewall.judge_clients(ON, host("IN Ceph(DROP)", "IN ACCEPT"), [NAS], 6789).shut_out == (NAS,)
 
 
 def test_the_host_comes_before_the_cluster() -> None:
     drop = f"{ON}[RULES]\nIN DROP -p tcp -dport 3493\n[group g]\nIN ACCEPT\n"
     accept = f"{ON}[group g]\nIN DROP\n[RULES]\nIN ACCEPT -p tcp -dport 3493\n"
-    assert firewall.state(drop, host("IN ACCEPT -source 192.0.2.5"), [NAS], 3493).shut_out == ()
-    assert firewall.state(accept, host("IN DROP -source 192.0.2.5"), [NAS], 3493).shut_out == (NAS,)
-    assert firewall.state(drop, "", [NAS], 3493).shut_out == (NAS,)
-    assert firewall.state(accept, "", [NAS], 3493).shut_out == ()
+    assert firewall.judge_clients(drop, host("IN ACCEPT -source 192.0.2.5"), [NAS], 3493).shut_out == ()
+    assert firewall.judge_clients(accept, host("IN DROP -source 192.0.2.5"), [NAS], 3493).shut_out == (NAS,)
+    assert firewall.judge_clients(drop, "", [NAS], 3493).shut_out == (NAS,)
+    assert firewall.judge_clients(accept, "", [NAS], 3493).shut_out == ()
 
 
 def test_each_address_by_itself() -> None:
     text = host("IN ACCEPT -source 192.0.2.5", "IN ACCEPT -source 2001:db8::/32", "GROUP g")
-    seen = firewall.state(ON, text, ["192.0.2.6", NAS, "2001:db8::5"], 3493)
-    assert seen == State("", ("192.0.2.6",), ("host.fw: GROUP g",))
+    seen = firewall.judge_clients(ON, text, ["192.0.2.6", NAS, "2001:db8::5"], 3493)
+    assert seen == FirewallVerdict("", ("192.0.2.6",), ("host.fw: GROUP g",))
 
 
 # Our rules
 
 
 def test_rules() -> None:
-    assert firewall.rules([NAS], 3493) == OURS
-    assert firewall.rules([NAS, "2001:db8::5", NAS], 1234) == [
+    assert firewall.make_rules([NAS], 3493) == OURS
+    assert firewall.make_rules([NAS, "2001:db8::5", NAS], 1234) == [
         "IN ACCEPT -source 192.0.2.5 -p tcp -dport 1234 # homelab.nut: a client of upsd",
         "IN ACCEPT -source 2001:db8::5 -p tcp -dport 1234 # homelab.nut: a client of upsd",
     ]
     assert "#" not in firewall.MARK  # Proxmox VE's two programs cut a comment off at different ones
     for port in (0, -1, 65536):
         with pytest.raises(FirewallError, match=f"port must be .* not {port}"):
-            firewall.rules([], port)
+            firewall.make_rules([], port)
 
 
 def test_our_rules_let_in() -> None:
     places = [NAS, "2001:db8::5"]
-    text = firewall.with_rules(host("IN DROP"), firewall.rules(places, 1234))
-    assert firewall.state(ON, text, places, 1234) == State("")
-    assert firewall.state(ON, text, [NAS], 3493).shut_out == (NAS,)
+    text = firewall.with_rules(host("IN DROP"), firewall.make_rules(places, 1234))
+    assert firewall.judge_clients(ON, text, places, 1234) == FirewallVerdict("")
+    assert firewall.judge_clients(ON, text, [NAS], 3493).shut_out == (NAS,)
 
 
 RULE = OURS[0]
@@ -270,7 +274,7 @@ TEXT = st.lists(
     )
     | st.text(),
 ).map("\n".join)  # fmt: skip
-RULES = st.lists(st.ip_addresses().map(str), max_size=3).map(lambda found: firewall.rules(found, 3493))
+RULES = st.lists(st.ip_addresses().map(str), max_size=3).map(lambda found: firewall.make_rules(found, 3493))
 
 
 @given(TEXT, RULES)
@@ -311,7 +315,7 @@ def test_they_are_the_first_rules(text: str, ours: list[str]) -> None:
 
 @given(st.text(), st.text())
 def test_any_text_can_be_judged(cluster_fw: str, rule: str) -> None:
-    seen = firewall.state(f"{ON}[RULES]\n{cluster_fw}", host(rule), [NAS], 3493)
+    seen = firewall.judge_clients(f"{ON}[RULES]\n{cluster_fw}", host(rule), [NAS], 3493)
     assert seen.shut_out in ((), (NAS,))
 
 
@@ -320,8 +324,8 @@ def test_any_text_can_be_judged(cluster_fw: str, rule: str) -> None:
 
 def test_hint() -> None:
     clients = {"nas": ("192.0.2.5", "2001:db8::5"), "192.0.2.6": ("192.0.2.6",), "media": ("192.0.2.7",)}
-    seen = State("", ("192.0.2.5", "192.0.2.6"), ("cluster.fw: GROUP g",))
-    why, where, *rules, doubts = firewall.hint(seen, clients, 1234, Path("/etc/pve/local/host.fw"))
+    seen = FirewallVerdict("", ("192.0.2.5", "192.0.2.6"), ("cluster.fw: GROUP g",))
+    why, where, *rules, doubts = firewall.describe_missing_rules(seen, clients, 1234, Path("/etc/pve/local/host.fw"))
     assert "to port 1234: nas (192.0.2.5), 192.0.2.6. " in why
     assert "/etc/pve/local/host.fw" in where
     assert rules == [
@@ -332,10 +336,15 @@ def test_hint() -> None:
 
 
 def test_a_hint_that_is_followed_is_not_given_again() -> None:
-    seen = firewall.state(ON, host("GROUP g"), [NAS], 3493)
-    _why, _where, rule, _doubts = firewall.hint(seen, {"nas": (NAS,)}, 3493, Path("host.fw"))
+    seen = firewall.judge_clients(ON, host("GROUP g"), [NAS], 3493)
+    _why, _where, rule, _doubts = firewall.describe_missing_rules(seen, {"nas": (NAS,)}, 3493, Path("host.fw"))
     followed = host(rule, "GROUP g")
-    assert firewall.hint(firewall.state(ON, followed, [NAS], 3493), {"nas": (NAS,)}, 3493, Path("host.fw")) == []
+    assert (
+        firewall.describe_missing_rules(
+            firewall.judge_clients(ON, followed, [NAS], 3493), {"nas": (NAS,)}, 3493, Path("host.fw")
+        )
+        == []
+    )
     # what somebody wrote by hand is not ours to remove
     assert firewall.without_rules(followed) == followed
 
@@ -351,22 +360,22 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_read(root: Path) -> None:
-    assert firewall.read(root) == ("", "")
+    assert firewall.read_files(root) == ("", "")
     (root / "firewall").mkdir()
     (root / "firewall/cluster.fw").write_text(ON)
     (root / "local/host.fw").write_bytes(b"[RULES]\r\n# \xff\n")
-    assert firewall.read(root) == (ON, "[RULES]\r\n# \udcff\n")
+    assert firewall.read_files(root) == (ON, "[RULES]\r\n# \udcff\n")
 
 
 def test_no_proxmox_ve(tmp_path: Path) -> None:
     with pytest.raises(FirewallError, match=f"there is no {tmp_path}/local"):
-        firewall.read(tmp_path)
+        firewall.read_files(tmp_path)
 
 
 def test_what_can_not_be_read_is_named(root: Path) -> None:
     (root / "nodes/pve/host.fw").mkdir()
     with pytest.raises(FirewallError, match=r"local/host\.fw can't be read: Is a directory"):
-        firewall.read(root)
+        firewall.read_files(root)
 
 
 def test_what_can_not_be_looked_at_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,7 +384,7 @@ def test_what_can_not_be_looked_at_is_named(root: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Path, "is_dir", is_dir)
     with pytest.raises(FirewallError, match="local can't be read: Transport endpoint is not connected"):
-        firewall.read(root)
+        firewall.read_files(root)
 
 
 def test_write(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,7 +399,7 @@ def test_write(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path.parent / "host.fw.tmp.4194305").write_text("of a run that was killed: no process has this number")
     (path.parent / "host.fw.tmp.1").write_text("of one that is at work")
     with path.open() as reader:
-        firewall.write(root, "[RULES]\r\n# \udcff\n")
+        firewall.write_host_fw(root, "[RULES]\r\n# \udcff\n")
         assert reader.read() == "old"  # replaced, not written over
     assert path.read_bytes() == b"[RULES]\r\n# \xff\n"
     assert sorted(left.name for left in path.parent.iterdir()) == ["host.fw", "host.fw.tmp.1"]
@@ -405,6 +414,6 @@ def test_a_write_that_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch, ca
     path.write_text("old")
     monkeypatch.setattr(Path, call, refused)
     with pytest.raises(FirewallError, match=r"local/host\.fw could not be written: Permission denied.* quorum"):
-        firewall.write(root, "new")
+        firewall.write_host_fw(root, "new")
     assert path.read_text() == "old"
     assert [one.name for one in path.parent.iterdir()] == ["host.fw"]

@@ -134,7 +134,7 @@ def resolve(name: str) -> Sequence[str]:
 
 
 def test_a_vm() -> None:
-    found = guests.parse(100, "qm", VM, {"media": ["/srv/media"], "other": ["/no"]})
+    found = guests.parse_guest(100, "qm", VM, {"media": ["/srv/media"], "other": ["/no"]})
     assert found == Guest(
         id=100,
         kind="qm",
@@ -152,7 +152,7 @@ def test_a_vm() -> None:
 
 
 def test_a_container() -> None:
-    found = guests.parse(101, "pct", CONTAINER)
+    found = guests.parse_guest(101, "pct", CONTAINER)
     assert found == Guest(
         id=101,
         kind="pct",
@@ -166,7 +166,9 @@ def test_a_container() -> None:
 
 
 def test_the_last_of_a_name_counts_and_what_is_none_is_passed_over() -> None:
-    found = guests.parse(100, "qm", "name: a\nrubbish\n name: c\nname: b\nscsi0\nscsi1: \nscsi2: :x\nscsi3: none\n")
+    found = guests.parse_guest(
+        100, "qm", "name: a\nrubbish\n name: c\nname: b\nscsi0\nscsi1: \nscsi2: :x\nscsi3: none\n"
+    )
     assert (found.name, found.storages, found.paths) == ("b", frozenset(), frozenset())
 
 
@@ -183,21 +185,21 @@ def test_the_last_of_a_name_counts_and_what_is_none_is_passed_over() -> None:
     ],
 )
 def test_startup(text: str, wanted: tuple[int | None, int | None, int | None]) -> None:
-    found = guests.parse(100, "qm", f"startup: {text}\n")
+    found = guests.parse_guest(100, "qm", f"startup: {text}\n")
     assert (found.order, found.up, found.down) == wanted
 
 
 @given(st.text(), st.sampled_from(guests.KINDS))
 def test_any_text_is_a_guest(text: str, kind: str) -> None:
-    found = guests.parse(100, kind, text)
+    found = guests.parse_guest(100, kind, text)
     assert found.id == 100
     assert found.name.isprintable()
-    guests.storages(text)
-    guests.mounts(text)
+    guests.parse_storages(text)
+    guests.parse_mounts(text)
 
 
 def test_a_name_that_would_spoil_the_log() -> None:
-    assert guests.parse(100, "qm", "name: a\x1b[2Jb\n").name == "a\\x1b[2Jb"
+    assert guests.parse_guest(100, "qm", "name: a\x1b[2Jb\n").name == "a\\x1b[2Jb"
 
 
 # The files of a host
@@ -216,29 +218,29 @@ def test_load(tmp_path: Path) -> None:
     write(tmp_path, "etc/pve/nodes/other/qemu-server/200.conf", VM)
     write(tmp_path, "etc/pve/mapping/directory.cfg", "media\n\tmap node=pve,path=/srv/media\n\tmap node=b,path=/b\n")
     (tmp_path / "etc/pve/local").symlink_to("nodes/pve")
-    found = guests.load(tmp_path)
+    found = guests.load_guests(tmp_path)
     assert [(one.id, one.kind) for one in found] == [(100, "qm"), (101, "pct")]
     assert found[0].paths >= {"/srv/media", "/b"}
 
 
 def test_no_proxmox_has_no_guests(tmp_path: Path) -> None:
-    assert guests.load(tmp_path) == []
+    assert guests.load_guests(tmp_path) == []
 
 
 def test_pmxcfs_is_not_mounted(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
     with pytest.raises(GuestsError, match=r"etc/pve/local.*pve-cluster"):
-        guests.load(tmp_path)
+        guests.load_guests(tmp_path)
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "etc/pve/local/lxc/101.conf").mkdir(parents=True)
     with pytest.raises(GuestsError, match=r"101\.conf can't be read"):
-        guests.load(tmp_path)
+        guests.load_guests(tmp_path)
 
 
 def test_storages() -> None:
-    found = guests.storages(STORAGE)
+    found = guests.parse_storages(STORAGE)
     assert list(found) == [
         "local", "nas", "smb", "brick", "san", "on-san", "tank-iscsi", "mounted", "fast", "backup", "ceph",
     ]  # fmt: skip
@@ -252,7 +254,7 @@ def test_storages() -> None:
 
 
 def test_mounts() -> None:
-    assert guests.mounts(FSTAB, PROC) == (
+    assert guests.parse_mounts(FSTAB, PROC) == (
         Mount("/", ""),
         Mount("/srv/nas", "truenas.example"),
         Mount("/mnt/fil ms", "192.0.2.20"),
@@ -294,8 +296,8 @@ def test_mounts() -> None:
 )
 @pytest.mark.parametrize("addresses", [("192.0.2.20", "2001:db8::20"), ("nas",)])
 def test_on(guest: Guest, why: str | None, addresses: tuple[str, ...]) -> None:
-    mounted = guests.mounts(FSTAB, PROC)
-    found = guests.on([guest], guests.storages(STORAGE), addresses, mounted, resolve)
+    mounted = guests.parse_mounts(FSTAB, PROC)
+    found = guests.find_storage_users([guest], guests.parse_storages(STORAGE), addresses, mounted, resolve)
     assert found == ({guest: why} if why else {})
 
 
@@ -304,24 +306,29 @@ def test_on_with_no_dns() -> None:
         raise OSError(name)
 
     vm = Guest(1, "qm", storages=frozenset({"nas"}))
-    known = guests.storages(STORAGE)
-    assert guests.on([vm], known, ["192.0.2.20"], (), none) == {}
+    known = guests.parse_storages(STORAGE)
+    assert guests.find_storage_users([vm], known, ["192.0.2.20"], (), none) == {}
     # the same name is the same host, however it is spelled
-    assert list(guests.on([vm], known, ["TrueNAS.example"], (), none)) == [vm]
+    assert list(guests.find_storage_users([vm], known, ["TrueNAS.example"], (), none)) == [vm]
 
 
 def test_on_another_host() -> None:
     one = Guest(1, "qm", storages=frozenset({"nas", "smb", "mounted", "san"}))
-    assert guests.on([one], guests.storages(STORAGE), ["192.0.2.21"], guests.mounts(FSTAB), resolve) == {}
+    assert (
+        guests.find_storage_users(
+            [one], guests.parse_storages(STORAGE), ["192.0.2.21"], guests.parse_mounts(FSTAB), resolve
+        )
+        == {}
+    )
 
 
 def test_storages_that_stand_on_each_other() -> None:
     known = {"a": Storage("a", "lvm", (), "", "b"), "b": Storage("b", "lvm", (), "", "a")}
-    assert guests.on([Guest(1, "qm", storages=frozenset({"a"}))], known, ["nas"], (), resolve) == {}
+    assert guests.find_storage_users([Guest(1, "qm", storages=frozenset({"a"}))], known, ["nas"], (), resolve) == {}
 
 
 def test_with_tag() -> None:
-    found = [guests.parse(100, "qm", VM), guests.parse(101, "pct", CONTAINER)]
+    found = [guests.parse_guest(100, "qm", VM), guests.parse_guest(101, "pct", CONTAINER)]
     assert [one.id for one in guests.with_tag(found, "NAS")] == [100]
     assert [one.id for one in guests.with_tag(found, "web")] == [100]
     assert guests.with_tag(found, "na") == []
@@ -346,12 +353,12 @@ RESOURCES = "vm: 100\n\tstate started\n\nct: 101\n\tgroup x\n\nvm: 102\n\tstate 
 def test_ha(tmp_path: Path, config: str, policy: str, words: str) -> None:
     write(tmp_path, "etc/pve/datacenter.cfg", config)
     write(tmp_path, "etc/pve/ha/resources.cfg", RESOURCES)
-    found = guests.ha(tmp_path)
+    found = guests.read_ha(tmp_path)
     assert (found.policy, found.managed) == (policy, {100, 101})
-    assert found.words[0] == "HA works 2 guests (100, 101)"
-    assert words in found.words[1]
+    assert found.remarks[0] == "HA works 2 guests (100, 101)"
+    assert words in found.remarks[1]
 
 
 def test_no_ha(tmp_path: Path) -> None:
     write(tmp_path, "etc/pve/datacenter.cfg", "ha: shutdown_policy=migrate\n")
-    assert guests.ha(tmp_path) == guests.Ha("migrate", frozenset(), ())
+    assert guests.read_ha(tmp_path) == guests.HaSetup("migrate", frozenset(), ())

@@ -13,7 +13,12 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests, selection
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest, GuestsError, Mount, Storage
-from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import Chosen, Finder, Here, Selector
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import (
+    ChosenGuest,
+    GuestFinder,
+    LocalGuests,
+    Selector,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +33,7 @@ FILMS = Guest(102, "pct", "films", storages=frozenset({"nfs"}))
 BACKUP = Guest(103, "qm", "backup", tags=("NAS",), storages=frozenset({"nfs"}), paths=frozenset({"/srv/x"}))
 ROUTER = Guest(104, "qm", "router", storages=frozenset({"local"}))
 MODEL = Guest(105, "qm", "model", tags=("nas",), storages=frozenset({"nfs"}), template=True)
-HERE = Here(
+HERE = LocalGuests(
     (BACKUP, MAIL, MODEL, ROUTER, FILMS),
     {"nfs": Storage("nfs", "nfs", ("truenas",), "/mnt/pve/nfs"), "local": Storage("local", "dir", (), "/var/lib/vz")},
     (Mount("/", ""), Mount("/srv", "nas.lan")),
@@ -44,7 +49,7 @@ def resolve(name: str, seconds: float = 1.0) -> tuple[str, ...]:
 
 
 def numbers(selector: Selector) -> list[int]:
-    return [one.guest.id for one in selection.choose(selector, HERE, resolve)]
+    return [one.guest.id for one in selection.choose_guests(selector, HERE, resolve)]
 
 
 # Who is chosen
@@ -71,7 +76,7 @@ def test_choose(selector: Selector, wanted: list[int]) -> None:
 
 def test_how_long_each_has() -> None:
     def seconds(selector: Selector) -> dict[int, float]:
-        return {one.guest.id: one.seconds for one in selection.choose(selector, HERE, resolve)}
+        return {one.guest.id: one.seconds for one in selection.choose_guests(selector, HERE, resolve)}
 
     # its own entry, else the selector's, else Proxmox's own, else what Proxmox gives those without
     assert seconds(Selector(((101, 5.0), (104, None)), ("nas",), (), 90.0)) == {101: 5.0, 103: 90.0, 104: 90.0}
@@ -83,33 +88,33 @@ def test_how_long_each_has() -> None:
 
 
 def test_why() -> None:
-    found = selection.choose(Selector(((103, None),), ("nas", "web"), ("nas.lan",)), HERE, resolve)
+    found = selection.choose_guests(Selector(((103, None),), ("nas", "web"), ("nas.lan",)), HERE, resolve)
     assert {one.guest.id: one.why for one in found} == {
         101: "it has the tag nas; it has the tag web",
         102: "its disk is on storage nfs, on truenas",
         103: "its number is listed; it has the tag nas; its disk is on storage nfs, on truenas; it uses /srv/x, on nas.lan",
     }
-    assert found[0] == Chosen(MAIL, 40.0, "it has the tag nas; it has the tag web")
+    assert found[0] == ChosenGuest(MAIL, 40.0, "it has the tag nas; it has the tag web")
 
 
 def test_names_are_not_asked_for_where_storage_does_not_matter() -> None:
     def never(name: str) -> Any:
         raise AssertionError(name)
 
-    assert len(selection.choose(Selector(((101, None),), ("nas",)), HERE, never)) == 2
+    assert len(selection.choose_guests(Selector(((101, None),), ("nas",)), HERE, never)) == 2
 
 
 def test_what_chooses_nobody() -> None:
     whole = Selector(((101, None), (105, None), (999, 3.0)), ("nas", "none"), ("nas.lan", "other", "nobody.knows"))
-    assert selection.missing(whole, HERE) == (105, 999)
-    assert selection.idle(whole, HERE, resolve) == (
+    assert selection.list_missing_ids(whole, HERE) == (105, 999)
+    assert selection.list_unmatched(whole, HERE, resolve) == (
         "no guest here has the number 105",
         "no guest here has the number 999",
         "no guest here has the tag none",
         "no guest here uses storage of other",
         "nobody.knows has no address here, so nobody knows who uses its storage",
     )
-    assert selection.idle(Selector(((104, None),), ("web",), ("truenas",)), HERE, resolve) == ()
+    assert selection.list_unmatched(Selector(((104, None),), ("web",), ("truenas",)), HERE, resolve) == ()
 
 
 def test_a_selector_that_chooses_nobody_ever() -> None:
@@ -134,9 +139,9 @@ def host(root: Path) -> None:
 
 
 def test_look(tmp_path: Path) -> None:
-    assert selection.look(tmp_path) == Here((), {}, ())
+    assert selection.read_local_guests(tmp_path) == LocalGuests((), {}, ())
     host(tmp_path)
-    here = selection.look(tmp_path)
+    here = selection.read_local_guests(tmp_path)
     assert [(one.id, one.kind, one.name) for one in here.guests] == [(101, "qm", "mail"), (102, "pct", "films")]
     assert here.storages == {"nfs": Storage("nfs", "nfs", ("truenas",), "/mnt/pve/nfs")}
     assert here.mounts == (Mount("/srv", "nas.lan"), Mount("/opt", "other"))
@@ -145,13 +150,13 @@ def test_look(tmp_path: Path) -> None:
 def test_where_it_is_no_proxmox_nothing_else_is_looked_at(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/fstab").write_text("nas.lan:/x /srv nfs defaults 0 0\n")
-    assert selection.look(tmp_path) == Here()
+    assert selection.read_local_guests(tmp_path) == LocalGuests()
 
 
 def test_look_where_pmxcfs_is_not_mounted(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
     with pytest.raises(GuestsError, match="etc/pve/local is not there"):
-        selection.look(tmp_path)
+        selection.read_local_guests(tmp_path)
 
 
 # Names
@@ -159,8 +164,8 @@ def test_look_where_pmxcfs_is_not_mounted(tmp_path: Path) -> None:
 
 def test_whose_addresses_are_needed() -> None:
     asked = [Selector(storage_of=("b",)), Selector(tags=("x",)), Selector(storage_of=("a", "b"))]
-    assert selection.names(asked, HERE) == ("a", "b", "nas.lan", "truenas")
-    assert selection.names([Selector(tags=("x",))], HERE) == ()
+    assert selection.list_names(asked, HERE) == ("a", "b", "nas.lan", "truenas")
+    assert selection.list_names([Selector(tags=("x",))], HERE) == ()
 
 
 def test_look_up() -> None:
@@ -172,7 +177,7 @@ def test_look_up() -> None:
             raise ValueError("label too long")
         return resolve(name)
 
-    answer = selection.look_up(("nas.lan", "nobody", "odd"), one, 3.0)
+    answer = selection.prepare_resolver(("nas.lan", "nobody", "odd"), one, 3.0)
     assert answer("nas.lan") == ("192.0.2.20",)
     assert sorted(asked) == [("nas.lan", 3.0), ("nobody", 3.0), ("odd", 3.0)]
     for name in ("nobody", "odd", "never.asked.for"):
@@ -187,7 +192,7 @@ def test_look_up_asks_for_all_at_once() -> None:
         both.wait(60)
         return ("192.0.2.1",)
 
-    answer = selection.look_up(("a", "b", "c"), one, 60.0)
+    answer = selection.prepare_resolver(("a", "b", "c"), one, 60.0)
     assert answer("a") == answer("b") == answer("c") == ("192.0.2.1",)
 
 
@@ -199,7 +204,7 @@ def test_look_up_does_not_wait_for_ever() -> None:
         ended.set()
         return ("192.0.2.1",)
 
-    answer = selection.look_up(("hangs",), one, 0.01)
+    answer = selection.prepare_resolver(("hangs",), one, 0.01)
     never.set()
     assert ended.wait(60)
     # what comes late is not taken: one look has one answer
@@ -213,8 +218,8 @@ def test_look_up_does_not_wait_for_ever() -> None:
 STAGES = {"nas": Selector(((102, 60.0), (999, None)), ("nas",)), "late": Selector(storage_of=("truenas",), seconds=9.0)}
 
 
-def finder(root: Path, stages: Mapping[str, Selector] | None = None) -> Finder:
-    return Finder(STAGES if stages is None else stages, root / "lib/guests.json", lambda: resolve, root)
+def finder(root: Path, stages: Mapping[str, Selector] | None = None) -> GuestFinder:
+    return GuestFinder(STAGES if stages is None else stages, root / "lib/guests.json", lambda: resolve, root)
 
 
 def plain(found: Mapping[str, Any]) -> dict[str, list[tuple[str, int, str, float, str]]]:
@@ -235,11 +240,11 @@ FOUND = {
 
 def test_find(tmp_path: Path) -> None:
     host(tmp_path)
-    assert plain(finder(tmp_path).find()) == FOUND
-    found = finder(tmp_path).look()
-    assert plain(found.stages) == FOUND
-    assert [one.id for one in found.here.guests] == [101, 102]
-    assert found.idle == ("stage nas: no guest here has the number 999",)
+    assert plain(finder(tmp_path).find_guests()) == FOUND
+    found = finder(tmp_path).select_guests()
+    assert plain(found.guests_by_stage) == FOUND
+    assert [one.id for one in found.local.guests] == [101, 102]
+    assert found.unmatched == ("stage nas: no guest here has the number 999",)
 
 
 def test_each_look_has_a_resolver_of_its_own(tmp_path: Path) -> None:
@@ -250,19 +255,19 @@ def test_each_look_has_a_resolver_of_its_own(tmp_path: Path) -> None:
         given.append(1)
         return resolve
 
-    one = Finder(STAGES, tmp_path / "g", fresh, tmp_path)
-    one.find()
-    one.find()
+    one = GuestFinder(STAGES, tmp_path / "g", fresh, tmp_path)
+    one.find_guests()
+    one.find_guests()
     assert len(given) == 2
 
 
 def test_what_is_kept_is_given_back(tmp_path: Path) -> None:
     host(tmp_path)
     one = finder(tmp_path)
-    assert one.kept() == {}
-    assert one.keep(one.find()) is True
-    assert plain(one.kept()) == FOUND
-    assert plain(finder(tmp_path).kept()) == FOUND
+    assert one.read_kept() == {}
+    assert one.keep_guests(one.find_guests()) is True
+    assert plain(one.read_kept()) == FOUND
+    assert plain(finder(tmp_path).read_kept()) == FOUND
     path = tmp_path / "lib/guests.json"
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -271,30 +276,32 @@ def test_what_is_kept_is_given_back(tmp_path: Path) -> None:
 def test_what_is_kept_already_is_not_written(tmp_path: Path) -> None:
     host(tmp_path)
     one = finder(tmp_path)
-    one.keep(one.find())
+    one.keep_guests(one.find_guests())
     before = (tmp_path / "lib/guests.json").stat().st_ino
-    assert one.keep(one.find()) is False
+    assert one.keep_guests(one.find_guests()) is False
     assert (tmp_path / "lib/guests.json").stat().st_ino == before
-    assert one.keep({}) is True
-    assert one.kept() == {"nas": (), "late": ()}
+    assert one.keep_guests({}) is True
+    assert one.read_kept() == {"nas": (), "late": ()}
 
 
 def test_a_stage_that_means_other_guests_now_has_none_kept(tmp_path: Path) -> None:
     host(tmp_path)
     one = finder(tmp_path)
-    one.keep(one.find())
+    one.keep_guests(one.find_guests())
     for other in (Selector(((102, 61.0), (999, None)), ("nas",)), Selector(((102, 60.0), (999, None)), ("nas", "x"))):
-        assert plain(finder(tmp_path, {**STAGES, "nas": other, "new": Selector()}).kept()) == {"late": FOUND["late"]}
+        assert plain(finder(tmp_path, {**STAGES, "nas": other, "new": Selector()}).read_kept()) == {
+            "late": FOUND["late"]
+        }
     other = Selector(storage_of=("truenas",), seconds=8.0)
-    assert plain(finder(tmp_path, {**STAGES, "late": other}).kept()) == {"nas": FOUND["nas"]}
+    assert plain(finder(tmp_path, {**STAGES, "late": other}).read_kept()) == {"nas": FOUND["nas"]}
     other = Selector(storage_of=("nas.lan",), seconds=9.0)
-    assert plain(finder(tmp_path, {**STAGES, "late": other}).kept()) == {"nas": FOUND["nas"]}
+    assert plain(finder(tmp_path, {**STAGES, "late": other}).read_kept()) == {"nas": FOUND["nas"]}
 
 
 def test_it_can_not_be_kept(tmp_path: Path) -> None:
     (tmp_path / "lib").write_text("no folder")
     with pytest.raises(files.WriteError, match=r"guests\.json could not be written: "):
-        finder(tmp_path).keep({})
+        finder(tmp_path).keep_guests({})
 
 
 KEPT = {"kind": "qm", "id": 101, "name": "mail", "seconds": 9.0, "why": "w"}
@@ -320,39 +327,39 @@ KEPT = {"kind": "qm", "id": 101, "name": "mail", "seconds": 9.0, "why": "w"}
 )
 def test_what_was_kept_is_damaged(tmp_path: Path, changes: dict[str, Any]) -> None:
     one = finder(tmp_path)
-    one.keep({})
+    one.keep_guests({})
     path = tmp_path / "lib/guests.json"
     data = json.loads(path.read_text())
     data["stages"]["nas"]["guests"] = [KEPT]
     path.write_text(json.dumps(data))
-    assert plain(one.kept())["nas"] == [("qm", 101, "mail", 9.0, "w")]
+    assert plain(one.read_kept())["nas"] == [("qm", 101, "mail", 9.0, "w")]
     data["stages"]["nas"]["guests"] = [KEPT, {**KEPT, "id": 102, **changes}]
     path.write_text(json.dumps(data))
-    assert one.kept() == {}
+    assert one.read_kept() == {}
     del data["stages"]["nas"]["guests"][1]["why"]
     path.write_text(json.dumps(data))
-    assert one.kept() == {}
+    assert one.read_kept() == {}
 
 
 def test_a_name_that_would_spoil_the_log(tmp_path: Path) -> None:
     one = finder(tmp_path)
-    one.keep({"nas": [Chosen(Guest(101, "qm", "a\x1b"), 3.0, "b\n")]})
-    assert plain(one.kept())["nas"] == [("qm", 101, "a\\x1b", 3.0, "b\\n")]
+    one.keep_guests({"nas": [ChosenGuest(Guest(101, "qm", "a\x1b"), 3.0, "b\n")]})
+    assert plain(one.read_kept())["nas"] == [("qm", 101, "a\\x1b", 3.0, "b\\n")]
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"version": 1}', '{"version": 2, "stages": {}}', "[" * 99999])
 def test_what_was_kept_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/guests.json").write_text(text)
-    assert finder(tmp_path).kept() == {}
+    assert finder(tmp_path).read_kept() == {}
 
 
 def test_another_version_is_not_understood(tmp_path: Path) -> None:
     one = finder(tmp_path)
-    one.keep({})
+    one.keep_guests({})
     path = tmp_path / "lib/guests.json"
     path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
-    assert one.kept() == {}
+    assert one.read_kept() == {}
 
 
 def test_what_was_kept_is_no_file(tmp_path: Path) -> None:
@@ -360,7 +367,7 @@ def test_what_was_kept_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "lib/guests.json")
     came: list[Any] = []
     # the loop itself reads it, and nobody will ever write into it
-    reading = threading.Thread(target=lambda: came.append(finder(tmp_path).kept()), daemon=True)
+    reading = threading.Thread(target=lambda: came.append(finder(tmp_path).read_kept()), daemon=True)
     reading.start()
     reading.join(30)
     assert came == [{}]
@@ -376,7 +383,7 @@ def test_any_json(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     (root / "lib").mkdir()
     for whole in (value, {"version": 1, "stages": value}, {"version": 1, "stages": {"nas": value, "late": value}}):
         (root / "lib/guests.json").write_text(json.dumps(whole))
-        assert finder(root).kept() == {}
+        assert finder(root).read_kept() == {}
 
 
 @given(
@@ -390,8 +397,8 @@ def test_each_guest_once_and_always_in_one_order(
     ids: list[int], tags: list[str], machines: list[str], seconds: float | None, order: list[Guest]
 ) -> None:
     selector = Selector(tuple((one, None) for one in ids), tuple(tags), tuple(machines), seconds)
-    found = selection.choose(selector, Here(tuple(order), HERE.storages, HERE.mounts), resolve)
-    assert found == selection.choose(selector, HERE, resolve)
+    found = selection.choose_guests(selector, LocalGuests(tuple(order), HERE.storages, HERE.mounts), resolve)
+    assert found == selection.choose_guests(selector, HERE, resolve)
     chosen = [one.guest.id for one in found]
     assert chosen == sorted(set(chosen))
     assert MODEL.id not in chosen

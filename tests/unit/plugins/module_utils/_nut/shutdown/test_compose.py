@@ -27,7 +27,7 @@ ROLE = Path(__file__).resolve().parents[6] / "roles/nut_server"
 
 
 def test_a_policy_is_composed_of_the_secondaries() -> None:
-    found = inventory.clients(
+    found = inventory.list_secondaries(
         {"pve": ["pve"], "truenas": ["the nas"], "ups_clients": ["media"]},
         {
             "pve": {},
@@ -54,7 +54,7 @@ def test_a_policy_is_composed_of_the_secondaries() -> None:
 def test_stages_know_the_addresses_of_secondaries() -> None:
     groups = {"pve": ["pve"], "truenas": ["nas"]}
     hostvars = {"pve": {}, "nas": {"ansible_host": "[2001:db8::20]"}}
-    found = inventory.clients(groups, hostvars)
+    found = inventory.list_secondaries(groups, hostvars)
     stage = {
         "name": "a",
         "on_battery": 60,
@@ -66,7 +66,8 @@ def test_stages_know_the_addresses_of_secondaries() -> None:
     policy = compose_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[stage])
     assert policy.stages == ({"name": "a", "on_battery": 60, "storage_of": ["2001:db8::20", "nas", "192.0.2.9"]},)
     with pytest.raises(
-        inventory.SiteError, match="stage a: storage_of names other, which is no secondary of this primary"
+        inventory.InventoryError,
+        match="stage a: storage_of names other, which is neither an address nor a secondary of this",
     ):
         compose_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[{**stage, "storage_of": ["other"]}])
 
@@ -94,5 +95,5 @@ def test_a_stage_has_the_same_members_everywhere() -> None:
     chooses, tells = {"guests", "tags", "storage_of", "seconds"}, {"notify", "message"}
     assert set(specs["nut_server_stages"]["options"]) == set(MEMBERS)
     assert {field.name for field in fields(Stage)} == {*MEMBERS, "select"} - chooses | {"guests"}
-    assert set(shutdown_plan.spec()["stages"]["options"]) == {*MEMBERS} - tells
+    assert set(shutdown_plan.build_spec()["stages"]["options"]) == {*MEMBERS} - tells
     assert {field.name for field in fields(StagePlan)} == {*MEMBERS} - tells - {"tags", "storage_of"}

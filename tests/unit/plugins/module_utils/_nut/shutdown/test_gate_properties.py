@@ -92,7 +92,7 @@ def _kept(policy: ShutdownPolicy, state: GateState, elapsed: float) -> float:
     late = [
         host
         for host in policy.machines
-        if not state.hosts[host.name].settled and elapsed >= host.shutdown_time + policy.settle
+        if not state.hosts[host.name].is_settled and elapsed >= host.shutdown_time + policy.settle
     ]
     return policy.reserve if late or policy.least is None else min(policy.least, policy.reserve)
 
@@ -142,7 +142,7 @@ def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so( 
             assert not all(down[host.name] or elapsed >= host.shutdown_limit for host in policy.machines)
             assert not lefts or min(lefts) > _kept(policy, state, elapsed)
             assert set(decision.waiting) == {
-                host.name for host in policy.machines if not state.hosts[host.name].settled
+                host.name for host in policy.machines if not state.hosts[host.name].is_settled
             }
             continue
         assert decision.reason

@@ -95,7 +95,7 @@ def test_the_names_of_a_policy(tmp_path: Path) -> None:
             raise OSError("no such name")
         return ("192.0.2.20",)
 
-    assert AddressCache(tmp_path / "addresses.json", resolve).learn(policy, 1) == ["media"]
+    assert AddressCache(tmp_path / "addresses.json", resolve).resolve_policy_names(policy, 1) == ["media"]
     assert json.loads((tmp_path / "addresses.json").read_text()) == {
         "version": 1,
         "addresses": {"nas": ["192.0.2.20"]},

@@ -51,7 +51,7 @@ def test_guests_and_hosts_are_looked_at() -> None:
         }
         assert looker.targets[0] == probe.ProbeTarget("here", ("127.0.0.1",), (1,))
     finally:
-        looker.close()
+        looker.stop_polling()
     assert {tuple(one) for one in asked} == {("qm", "status", "100"), ("pct", "status", "101"), ("qm", "status", "102")}
 
 
@@ -60,14 +60,14 @@ def test_what_proxmox_said_long_ago_does_not_count() -> None:
     looker = observe.MachineObserver([VM], lambda command: (0, "status: running"), lambda: now[0])
     try:
         assert looker() == {"vm": True}
-        looker.close()
+        looker.stop_polling()
         looker.guests["vm"].join(10)
         now[0] += observe.GUEST_OLD
         assert looker() == {"vm": True}
         now[0] += 0.1
         assert looker() == {"vm": None}
     finally:
-        looker.close()
+        looker.stop_polling()
 
 
 def test_a_guest_whose_program_hangs_holds_nobody_up() -> None:
@@ -81,7 +81,7 @@ def test_a_guest_whose_program_hangs_holds_nobody_up() -> None:
     try:
         assert looker() == {"vm": None}
     finally:
-        looker.close()
+        looker.stop_polling()
         stuck.set()
 
 
@@ -122,7 +122,7 @@ def test_upsd_is_asked() -> None:
         for one in asker.asked.values():
             assert one.tried.wait(10)
         assert asker() == {str(upses[0]): GateReading(True, 240.0, 7.0, fsd=True)}
-        asker.close()
+        asker.stop_polling()
         for one in asker.asked.values():
             one.join(10)
 
@@ -143,13 +143,13 @@ def test_fsd_is_set_again_where_upsd_has_forgotten_it(tmp_path: Path) -> None:
     answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OL"\n', "FSD ups": "OK FSD-SET\n"}
     with serving(answers) as server:
         ups = UpsAddress("ups", "127.0.0.1", server.port)
-        orders = observe.Orders({str(ups): LOGIN}, said.append)
-        assert observe.read_ups(ups, lambda: 7.0, orders=orders).on_battery is False
+        remind_fsd = observe.FsdReminder({str(ups): LOGIN}, said.append)
+        assert observe.read_ups(ups, lambda: 7.0, remind_fsd=remind_fsd).on_battery is False
         asked = [line for line in server.asked if "GET" not in line]
         assert asked[:3] == ["USERNAME monitor", "PASSWORD secret", "FSD ups"]
         # a LOGIN would count as a secondary that is still there
         assert not any(line.startswith("LOGIN") for line in asked)
-        observe.read_ups(ups, lambda: 8.0, orders=orders)
+        observe.read_ups(ups, lambda: 8.0, remind_fsd=remind_fsd)
     assert said == ["upsd did not report FSD for ups: set it again, so that all machines shut down"]
 
 
@@ -157,7 +157,9 @@ def test_fsd_is_set_again_where_upsd_has_forgotten_it(tmp_path: Path) -> None:
 def test_fsd_is_set_only_where_it_lacks_and_is_ours(status: str, known: bool) -> None:
     with serving({**KNOWN, "GET VAR ups ups.status": f'VAR ups ups.status "{status}"\n'}) as server:
         ups = UpsAddress("ups", "127.0.0.1", server.port)
-        observe.read_ups(ups, lambda: 7.0, orders=observe.Orders({str(ups): LOGIN} if known else {}, pytest.fail))
+        observe.read_ups(
+            ups, lambda: 7.0, remind_fsd=observe.FsdReminder({str(ups): LOGIN} if known else {}, pytest.fail)
+        )
         assert not [line for line in server.asked if "FSD" in line or "USERNAME" in line]
 
 
@@ -166,9 +168,9 @@ def test_an_order_that_is_refused_is_told_and_the_reading_counts() -> None:
     answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OB"\n', "FSD ups": "ERR ACCESS-DENIED\n"}
     with serving(answers) as server:
         ups = UpsAddress("ups", "127.0.0.1", server.port)
-        orders = observe.Orders({str(ups): LOGIN}, said.append)
+        remind_fsd = observe.FsdReminder({str(ups): LOGIN}, said.append)
         for _unused in range(2):
-            assert observe.read_ups(ups, lambda: 7.0, orders=orders).on_battery is True
+            assert observe.read_ups(ups, lambda: 7.0, remind_fsd=remind_fsd).on_battery is True
     assert len(said) == 1
     assert "setting it again failed" in said[0]
 

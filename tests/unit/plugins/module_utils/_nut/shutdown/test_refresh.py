@@ -17,7 +17,7 @@ from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import IDL
 
 def test_check(program: Program) -> None:
     assert program("check") == 0
-    assert program.out == [f"{program.folder}/shutdown.json is right: 1 to wait for, 100 s at most"]
+    assert program.out == [f"{program.folder}/shutdown.json is valid; machines to wait for: 1, at most 100 s"]
     program.policy(stages=[{"name": "first", "surprise": 1}])
     assert program("check") == 2
     assert program.err[0].startswith(f"{program.folder}/shutdown.json: $.stages[0]")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest, GuestsError
-from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import Chosen
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import ChosenGuest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stage_guests
 from ansible_collections.homelab.nut.tests.unit.support.stages_world import (
     BOOT,
@@ -30,40 +30,40 @@ if TYPE_CHECKING:
 class Finds:
     """A finder: what it finds, and kept, is said beforehand."""
 
-    def __init__(self, world: World, kept: Mapping[str, Sequence[Chosen]] | None = None) -> None:
+    def __init__(self, world: World, kept: Mapping[str, Sequence[ChosenGuest]] | None = None) -> None:
         self.world, self.known = world, dict(kept or {})
         self.found: list[
-            Callable[[], Mapping[str, Sequence[Chosen]]]
+            Callable[[], Mapping[str, Sequence[ChosenGuest]]]
         ] = []  # one try after the other, the last for ever
         self.tries: list[float] = []
         self.broken = False
 
-    def find(self) -> Mapping[str, Sequence[Chosen]]:
+    def find_guests(self) -> Mapping[str, Sequence[ChosenGuest]]:
         self.tries.append(self.world.now - BOOT)
         return (self.found.pop(0) if len(self.found) > 1 else self.found[0])()
 
-    def kept(self) -> Mapping[str, Sequence[Chosen]]:
+    def read_kept(self) -> Mapping[str, Sequence[ChosenGuest]]:
         return self.known
 
-    def keep(self, found: Mapping[str, Sequence[Chosen]]) -> bool:
+    def keep_guests(self, found: Mapping[str, Sequence[ChosenGuest]]) -> bool:
         if self.broken:
             raise files.WriteError("guests.json could not be written: No space left on device.")
         self.known = dict(found)
         return True
 
 
-def chosen(number: int, seconds: float = 60.0) -> Chosen:
-    return Chosen(Guest(number, "pct" if number == 102 else "qm", f"guest{number}"), seconds, "it has the tag nas")
+def chosen(number: int, seconds: float = 60.0) -> ChosenGuest:
+    return ChosenGuest(Guest(number, "pct" if number == 102 else "qm", f"guest{number}"), seconds, "it has the tag nas")
 
 
 TAGGED = {"name": "tagged", "on_battery": 120, "tags": ["nas"], "fsd": True}
 
 
-def finding(world: World, *found: Any, kept: Sequence[Chosen] | None = None) -> Finds:
+def finding(world: World, *found: Any, kept: Sequence[ChosenGuest] | None = None) -> Finds:
     """Let it find these, one after the other: guests, an error, or how many seconds it takes before what comes next."""
     one = Finds(world, None if kept is None else {"tagged": kept})
 
-    def give(what: Any) -> Mapping[str, Sequence[Chosen]]:
+    def give(what: Any) -> Mapping[str, Sequence[ChosenGuest]]:
         if isinstance(what, tuple):
             world.sleep(what[0])
             what = what[1]

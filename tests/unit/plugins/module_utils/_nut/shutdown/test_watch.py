@@ -132,7 +132,7 @@ def test_nobody_goes_for_what_honest_clients_do() -> None:
 def silence(*looks: tuple[float, Activity, bool], since: float = 100.0) -> watch.Silence:
     found = watch.Silence(since)
     for now, activity, has_work in looks:
-        found = found.noted(now, activity, has_work)
+        found = found.with_look(now, activity, has_work)
     return found
 
 
@@ -204,11 +204,11 @@ def test_floods() -> None:
     floods = watch.Floods()
     seen = Sockets((connection(1, **FULL), connection(2), connection(3, "192.0.2.10", **FULL)), 0)
     quiet = Sockets((connection(3, "192.0.2.10", **FULL),), 0)
-    assert floods.note(seen, 0.0) == []
-    assert floods.note(seen, 1.0) == []
-    assert floods.note(quiet, 5.0) == ["192.0.2.10"]
-    assert floods.note(seen, 6.0) == ["192.0.2.10", "192.0.2.9"]
-    assert floods.note(Sockets((), 0), 30.0) == []
+    assert floods.note_look(seen, 0.0) == []
+    assert floods.note_look(seen, 1.0) == []
+    assert floods.note_look(quiet, 5.0) == ["192.0.2.10"]
+    assert floods.note_look(seen, 6.0) == ["192.0.2.10", "192.0.2.9"]
+    assert floods.note_look(Sockets((), 0), 30.0) == []
 
 
 # What is remembered

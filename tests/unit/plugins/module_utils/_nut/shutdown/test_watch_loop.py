@@ -49,8 +49,8 @@ def grown_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_is_well(host: Host) -> None:
     watcher = host.watcher()
     for _number in range(3):
-        watcher.round()
-    assert (watcher.power, watcher.memory.release, watcher.silence.asks) == (watch.MAINS, "2.8.1", 0)
+        watcher.run_round()
+    assert (watcher.power_source, watcher.memory.release, watcher.silence.asks) == (watch.MAINS, "2.8.1", 0)
     assert (host.told, host.lines, kinds(watcher)) == ([], [], [])
 
 
@@ -63,7 +63,7 @@ def test_without_the_watch_it_is_blocked(host: Host) -> None:
 
 def test_a_time_limit_for_its_writes_keeps_it_free(host: Host) -> None:
     watcher = host.watcher()
-    watcher.round()
+    watcher.run_round()
     with pytest.raises(ConnectionResetError):
         host.blocker()
     until(lambda: answers(host), "it drops the client by itself")
@@ -73,13 +73,13 @@ def test_a_time_limit_for_its_writes_keeps_it_free(host: Host) -> None:
 @pytest.mark.usefixtures("no_limit")
 def test_the_connection_that_blocks_it_is_closed(host: Host) -> None:
     watcher = host.watcher()
-    watcher.round()
+    watcher.run_round()
     with host.blocker() as first:
         port = first.getsockname()[1]
         assert not answers(host)
         rounds_until(watcher, lambda: watch.BLOCKED in kinds(watcher), "the connection is found")
         until(lambda: answers(host), "upsd is free again")
-        watcher.round()
+        watcher.run_round()
     assert watcher.silence.asks == 0
     assert host.told == []
     assert host.lines[0].startswith("127.0.0.1 blocked upsd for ")
@@ -90,7 +90,7 @@ def test_the_connection_that_blocks_it_is_closed(host: Host) -> None:
 @pytest.mark.usefixtures("no_limit")
 def test_one_that_comes_again_and_again(host: Host) -> None:
     watcher = host.watcher()
-    watcher.round()
+    watcher.run_round()
     for times in (1, 2, 3):
         with host.blocker():
             rounds_until(
@@ -106,21 +106,21 @@ def test_one_that_comes_again_and_again(host: Host) -> None:
 @pytest.mark.usefixtures("grown_up")
 def test_one_that_is_stopped_is_killed_and_started_again(host: Host) -> None:
     watcher = host.watcher()
-    watcher.round()
+    watcher.run_round()
     assert host.upsd
     os.kill(host.upsd.pid, signal.SIGSTOP)
     rounds_until(watcher, lambda: host.told, "it is restarted")
     assert host.told == ["systemctl kill --signal=KILL nut-server.service", "systemctl restart nut-server.service"]
     assert kinds(watcher) == [watch.RESTARTED]
     assert answers(host, SECONDS)
-    watcher.round()
+    watcher.run_round()
     assert watcher.silence.asks == 0
 
 
 @pytest.mark.usefixtures("grown_up", "no_limit")
 def test_a_stopped_one_with_a_full_connection_is_restarted_too(host: Host) -> None:
     watcher = host.watcher()
-    watcher.round()
+    watcher.run_round()
     assert host.upsd
     with host.blocker():
         os.kill(host.upsd.pid, signal.SIGSTOP)
@@ -134,7 +134,7 @@ def test_no_more_than_three_restarts_an_hour(host: Host) -> None:
     for _number in range(watch.RESTARTS):
         memory = memory.with_restart(CLOCK.now())
     watcher = host.watcher(memory)
-    watcher.round()
+    watcher.run_round()
     assert host.upsd
     os.kill(host.upsd.pid, signal.SIGSTOP)
     rounds_until(watcher, lambda: kinds(watcher), "it is reported")
@@ -149,8 +149,8 @@ def test_on_battery_a_hasty_release_is_left_alone_at_first(tmp_path: Path, monke
     host = Host(tmp_path, "OB DISCHRG")
     try:
         watcher = host.watcher()
-        watcher.round()
-        assert watcher.power == watch.BATTERY
+        watcher.run_round()
+        assert watcher.power_source == watch.BATTERY
         assert host.upsd
         os.kill(host.upsd.pid, signal.SIGSTOP)
         rounds_until(watcher, lambda: host.told, "it is restarted in the end")
@@ -171,7 +171,7 @@ def test_a_release_that_is_known_stays_known_while_upsd_hangs(
     host = Host(tmp_path, "OB DISCHRG", "2.8.0")
     try:
         watcher = host.watcher()
-        watcher.round()
+        watcher.run_round()
         assert host.upsd
         os.kill(host.upsd.pid, signal.SIGSTOP)
         if starts_late:
@@ -183,7 +183,7 @@ def test_a_release_that_is_known_stays_known_while_upsd_hangs(
 
 def test_another_release_is_noticed(host: Host) -> None:
     watcher = host.watcher()
-    watcher.round()
+    watcher.run_round()
     host.stop()
     host.release = "2.8.5"
     host.start()
@@ -195,12 +195,12 @@ def test_what_was_heard_before_upsd_fell_silent_counts(tmp_path: Path) -> None:
     host = Host(tmp_path, "OL,OL")
     try:
         watcher = host.watcher()
-        watcher.round()
-        assert watcher.power == watch.MAINS
+        watcher.run_round()
+        assert watcher.power_source == watch.MAINS
         host.order("STATUS OB,OL")
         host.order("HANG ups1")
         rounds_until(watcher, lambda: watcher.silence.asks, "it is silent")
-        assert watcher.power == watch.BATTERY
+        assert watcher.power_source == watch.BATTERY
     finally:
         host.stop()
 
@@ -211,13 +211,13 @@ def test_a_power_that_was_known_outlasts_stale_data(tmp_path: Path, status: str,
     host = Host(tmp_path, status)
     try:
         watcher = host.watcher()
-        watcher.round()
+        watcher.run_round()
         host.order("STATUS OL,")
-        watcher.round()
-        assert watcher.power == power
+        watcher.run_round()
+        assert watcher.power_source == power
         host.order("STATUS OL")  # a UPS that is gone from ups.conf
-        watcher.round()
-        assert watcher.power == watch.MAINS
+        watcher.run_round()
+        assert watcher.power_source == watch.MAINS
     finally:
         host.stop()
 
@@ -226,7 +226,7 @@ def test_a_power_that_was_known_outlasts_stale_data(tmp_path: Path, status: str,
 def test_a_slow_answer_is_no_hang(host: Host) -> None:
     """It uses the processor for 3 s: that is load, and it answers by itself in the end."""
     watcher = host.watcher()
-    watcher.round()
+    watcher.run_round()
     with socket.create_connection(("127.0.0.1", host.port)) as busy:
         busy.sendall(b"BURN\n")
         rounds_until(watcher, lambda: watcher.silence.asks >= watch.ASKS, "it is silent")
@@ -237,14 +237,14 @@ def test_a_slow_answer_is_no_hang(host: Host) -> None:
 @pytest.mark.usefixtures("grown_up")
 def test_one_that_does_not_run_is_not_hung(host: Host) -> None:
     watcher = host.watcher()
-    watcher.round()
+    watcher.run_round()
     host.stop()
     for _number in range(5):
-        watcher.round()
+        watcher.run_round()
     assert (host.told, watcher.silence.asks) == ([], 0)
     host.start()
-    watcher.round()
-    assert watcher.power == watch.MAINS
+    watcher.run_round()
+    assert watcher.power_source == watch.MAINS
 
 
 @pytest.mark.usefixtures("grown_up")
@@ -255,7 +255,7 @@ def test_where_its_sockets_can_t_be_had_a_restart_is_left(host: Host, monkeypatc
     monkeypatch.setattr(UpsdProcess, "_copy_descriptor", refuse)
     watcher = host.watcher()
     for _number in range(3):
-        watcher.round()
+        watcher.run_round()
     assert len(host.lines) == 1
     assert "nut-watch can only restart it" in host.lines[0]
     with host.blocker():
@@ -268,22 +268,22 @@ def test_where_its_sockets_can_t_be_had_a_restart_is_left(host: Host, monkeypatc
 
 def test_what_is_no_news_is_saved_once_a_minute(host: Host) -> None:
     watcher = host.watcher()
-    watcher.round()
+    watcher.run_round()
     before, moment, wall = host.saves, [1000.0], [5000.0]
     watcher.clock = Clock(lambda: moment[0], lambda: wall[0])
     for _number in range(600):
-        watcher.report(watch.FLOODED, "192.0.2.9", "192.0.2.9 floods")
-        watcher.round()
+        watcher.record_event(watch.FLOODED, "192.0.2.9", "192.0.2.9 floods")
+        watcher.run_round()
         moment[0] += 1
         wall[0] += 1
     assert len(host.lines) == 1
     assert host.saves - before <= 1 + 600 / watch_loop.SAVE_INTERVAL
     moment[0] += watch_loop.SAVE_INTERVAL
-    watcher.round()  # and what came last, when it is over
+    watcher.run_round()  # and what came last, when it is over
     assert watch.load_memory(host.saved, "b").events[-1].times == 600
     before = host.saves
     moment[0] += 1000
-    watcher.round()
+    watcher.run_round()
     assert host.saves == before
 
 
@@ -291,7 +291,7 @@ def test_each_restart_is_saved_before_it_is_done(host: Host) -> None:
     watcher = host.watcher()
     for number in (1, 2):
         host.told.clear()
-        watcher.restart("upsd said nothing")
+        watcher.restart_upsd("upsd said nothing")
         assert len(watch.load_memory(host.saved, "b").restarts) == number
 
 
@@ -317,13 +317,13 @@ def test_an_address_that_came_late(host: Host) -> None:
     moment = [1000.0]
     watcher.clock = Clock(lambda: moment[0])
     for _number in range(6):
-        watcher.round()
+        watcher.run_round()
         moment[0] += watch_loop.LISTEN_INTERVAL
     # once: it did not help
     assert host.told == ["systemctl kill --signal=KILL nut-server.service", "systemctl restart nut-server.service"]
     assert f"upsd does not listen on 127.0.0.2:{host.port}" in host.lines[0]
     host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\n")
-    watcher.round()
+    watcher.run_round()
     assert watcher.memory.tried == ()
 
 
@@ -340,7 +340,7 @@ def test_an_address_that_comes_late_at_boot_is_there_within_about_a_minute(
         watcher = host.watcher()
         watcher.clock = Clock(lambda: moment[0])
         while not host.told and moment[0] < came + 300:
-            watcher.round()
+            watcher.run_round()
             moment[0] += watch_loop.INTERVAL
         assert host.told
         assert moment[0] - came <= 2 * watch_loop.LISTEN_INTERVAL + 2 * watch_loop.INTERVAL
@@ -357,11 +357,11 @@ def test_an_address_is_tried_later_where_there_were_enough_restarts(host: Host) 
     watcher = host.watcher(memory)
     watcher.clock = Clock(lambda: moment[0])
     for _number in range(3):
-        watcher.round()
+        watcher.run_round()
         moment[0] += watch_loop.LISTEN_INTERVAL
     assert (host.told, kinds(watcher)) == ([], [watch.LEFT])
     moment[0] += watch.RESTART_SECONDS
-    watcher.round()
+    watcher.run_round()
     assert host.told
 
 
@@ -374,7 +374,7 @@ def test_it_waits_for_the_mains(tmp_path: Path, status: str) -> None:
         moment = [1000.0]
         watcher.clock = Clock(lambda: moment[0])
         for _number in range(6):
-            watcher.round()
+            watcher.run_round()
             moment[0] += watch_loop.LISTEN_INTERVAL
         assert host.told == []
     finally:

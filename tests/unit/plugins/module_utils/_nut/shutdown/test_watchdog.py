@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.watchdog import watchdog
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.watchdog import arm_watchdog
 
 ROOT = Path(__file__).resolve().parents[6]
 
@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[6]
 def test_a_round_that_does_not_end_ends_the_program(tmp_path: Path) -> None:
     hangs = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
-        "from _nut.shutdown.watchdog import watchdog\n"
-        "with watchdog(0.2) as pet:\n"
-        "    pet()\n"
+        "from _nut.shutdown.watchdog import arm_watchdog\n"
+        "with arm_watchdog(0.2) as reset_timer:\n"
+        "    reset_timer()\n"
         "    time.sleep(1000)\n"
     )
     folder = ROOT / "plugins/module_utils"
@@ -31,7 +31,7 @@ def test_a_round_that_does_not_end_ends_the_program(tmp_path: Path) -> None:
 
 
 def test_the_watchdog_goes_with_the_gate() -> None:
-    with watchdog(0.05):
+    with arm_watchdog(0.05):
         pass
     # would end all tests
     time.sleep(0.2)

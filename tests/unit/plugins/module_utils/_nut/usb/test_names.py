@@ -604,6 +604,45 @@ def test_ecoflow(release: tuple[int, int, int], served: bool) -> None:
     assert resolve_names(known(), [ECOFLOW], policy, release).plugged
 
 
+@pytest.mark.parametrize(
+    ("now", "found"),
+    [
+        pytest.param("", (), id="file lost"),
+        pytest.param('[ups]\n    driver = "dummy-ups"\n    port = "nut-hotplug-absent.dev"\n', ("ups",), id="stand-in"),
+    ],
+)
+def test_remembered_ups_without_section_or_known_driver_gets_usbhid_ups_at_once(
+    now: str, found: tuple[str, ...]
+) -> None:
+    device = replace(APC.device, hid_power=None)
+    unknown = UsbUps(device, "", "ups.conf names it")
+    memory = {"ups": fingerprint.make_fingerprint(device), "spare": fingerprint.make_fingerprint(device)}
+    was = known(None if found else TWO, now, memory=memory, found=frozenset(found))
+    res = resolve_names(was, [unknown], DEFAULT, R81)
+    assert {name: served.driver for name, served in res.plugged.items()} == {"ups": "usbhid-ups"}
+    again = resolve_names(after(was, res), [unknown], DEFAULT, R81)
+    assert (again.conf, again.plugged) == (res.conf, res.plugged)
+
+
+def test_found_name_whose_ups_a_fixed_section_has_does_not_make_a_moved_ups_ambiguous() -> None:
+    """[ups2] goes because [mine] has its UPS, so the UPS that moved can only be that of [ups]."""
+    plain = '    driver = "usbhid-ups"\n    port = "auto"\n'
+    moved = replace(CPS_TWIN, driver="", device=replace(CPS_TWIN.device, hid_power=False))
+    was = known(
+        None,
+        f"[ups]\n{plain}[ups2]\n{plain}[mine]\n{plain}",
+        found=frozenset({"ups", "ups2"}),
+        memory={
+            "ups": fingerprint.make_fingerprint(CPS.device),
+            "ups2": fingerprint.make_fingerprint(CPS_ELSEWHERE.device),
+        },
+    )
+    res = resolve_names(was, [CPS_ELSEWHERE, moved], UsbPolicy(takeover=False), R81)
+    assert {name: served.device.name for name, served in res.plugged.items()} == {"mine": "1-2", "ups": "1-4"}
+    again = resolve_names(after(was, res), [CPS_ELSEWHERE, moved], UsbPolicy(takeover=False), R81)
+    assert (again.conf, again.plugged) == (res.conf, res.plugged)
+
+
 # Declared since
 
 
