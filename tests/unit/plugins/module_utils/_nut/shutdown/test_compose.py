@@ -66,7 +66,8 @@ def test_stages_know_the_addresses_of_secondaries() -> None:
     policy = compose_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[stage])
     assert policy.stages == ({"name": "a", "on_battery": 60, "storage_of": ["2001:db8::20", "nas", "192.0.2.9"]},)
     with pytest.raises(
-        inventory.InventoryError, match="stage a: storage_of names other, which is no secondary of this primary"
+        inventory.InventoryError,
+        match="stage a: storage_of names other, which is neither an address nor a secondary of this",
     ):
         compose_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[{**stage, "storage_of": ["other"]}])
 
