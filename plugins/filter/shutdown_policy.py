@@ -45,7 +45,9 @@ options:
     type: float
     required: true
   reserve_minimum:
-    description: How many seconds of battery runtime the primary keeps while no machine exceeds its C(shutdown_time). Defaults to O(reserve).
+    description:
+      - How many seconds of battery runtime the primary keeps while no machine exceeds its C(shutdown_time).
+      - Defaults to O(reserve).
     type: float
   flag:
     description: The path of C(upsmon)'s POWERDOWNFLAG, which C(nut-shutdown) restores if it is lost while waiting.
