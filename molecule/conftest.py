@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import testinfra
 from homelab import CHECKOUT, Lab
-from support import ended
+from support import wait_for_end
 from testinfra.host import Host
 
 PLAYBOOK = CHECKOUT / "playbooks" / "pve.yml"
@@ -73,4 +73,4 @@ def start(inventory: Path) -> Callable[..., subprocess.Popen[str]]:
 @pytest.fixture(scope="session")
 def play(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs the main playbook on the lab with further arguments of ansible-playbook."""
-    return lambda *arguments: ended(start(*arguments))
+    return lambda *arguments: wait_for_end(start(*arguments))

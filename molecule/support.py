@@ -24,17 +24,17 @@ def nut_processes(host: Host) -> dict[str, str]:
     return {pid: rest for pid, rest in rows if rest.split()[-1] in names}
 
 
-def status(host: Host, ups: str = "ups", port: int = 3493) -> list[str]:
+def read_status(host: Host, ups: str = "ups", port: int = 3493) -> list[str]:
     """Return the flags of a UPS that a host's upsd serves; what upsc says instead, if it is not served."""
     return host.run("upsc %s@localhost:%s ups.status 2>/dev/null", ups, str(port)).stdout.split()
 
 
-def unit(host: Host, name: str, what: str = "MainPID") -> str:
+def show_unit(host: Host, name: str, what: str = "MainPID") -> str:
     """Return what systemd knows of a unit, by default its process."""
     return host.check_output("systemctl show --property=%s --value %s", what, name)
 
 
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     """Wait for a condition. Fails with WHAT if it does not come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -42,18 +42,18 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.3)
 
 
-def passwords(inventory: Path = CHECKOUT / "inventories" / "lab") -> list[str]:
+def read_passwords(inventory: Path = CHECKOUT / "inventories" / "lab") -> list[str]:
     """Return the passwords that were made for an inventory."""
     # what begins with a dot is the lookup's lock
     return [path.read_text().strip() for path in Path(inventory, ".homelab-nut", "passwords").glob("[!.]*")]
 
 
-def extra(**variables: object) -> tuple[str, str]:
+def extra_vars(**variables: object) -> tuple[str, str]:
     """Give variables to a play."""
     return "--extra-vars", json.dumps(variables)
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 300) -> subprocess.CompletedProcess[str]:
+def wait_for_end(process: subprocess.Popen[str], seconds: float = 300) -> subprocess.CompletedProcess[str]:
     """Wait for a play that was started."""
     try:
         out, err = process.communicate(timeout=seconds)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 from homelab import Lab
-from support import extra, status, unit, until
+from support import extra_vars, read_status, show_unit, wait_until
 from testinfra.host import Host
 
 PRIMARIES = ("pve8", "pve9")
@@ -94,11 +94,11 @@ def test_a_stranger_who_blocks_upsd_already_is_cut_off(on: On, primary: str) -> 
     # without the watch, which has set a time limit on the sockets of the upsd that runs; its start wants the table
     stop = "systemctl stop nut-watch nut-access-refresh.timer; systemctl restart nut-server; systemctl stop nut-access"
     with is_made(host, stop, "systemctl start nut-access nut-watch"):
-        until(lambda: host.run(asks).rc == 0, 60, "upsd serves")
+        wait_until(lambda: host.run(asks).rc == 0, 60, "upsd serves")
         assert stranger.run("systemd-run --unit=stranger --collect python3 -c %s", block).rc == 0
-        until(lambda: host.run(asks).rc == 124, 60, "upsd is blocked")
-    until(lambda: host.run(asks).rc == 0, 60, "upsd serves again")
-    until(lambda: stranger.run("systemctl is-active stranger").rc != 0, 60, "the stranger is cut off")
+        wait_until(lambda: host.run(asks).rc == 124, 60, "upsd is blocked")
+    wait_until(lambda: host.run(asks).rc == 0, 60, "upsd serves again")
+    wait_until(lambda: stranger.run("systemctl is-active stranger").rc != 0, 60, "the stranger is cut off")
 
 
 @pytest.mark.parametrize("what", ["start", "reload", "restart", "stop"])
@@ -134,7 +134,7 @@ def test_a_ruleset_that_is_flushed_by_hand_is_mended(on: On, primary: str) -> No
     host = on(primary)
     host.check_output("nft flush ruleset")
     assert not is_loaded(host)
-    until(lambda: is_loaded(host), 100, "it is loaded again")
+    wait_until(lambda: is_loaded(host), 100, "it is loaded again")
 
 
 def test_a_secondary_with_another_address_is_let_in(on: On, primary: str) -> None:
@@ -168,7 +168,7 @@ def test_the_next_play_shuts_out_the_old_address_and_the_one_after_it_changes_no
 def test_who_is_allowed_besides(on: On, play: Play) -> None:
     """One of them in a network, one by name; and the last run shuts both out again."""
     address = on("media").check_output("hostname -I").split()[0]
-    done = play("--limit", ",".join(PRIMARIES), *extra(nut_server_allow=[f"{address}/32", "truenas9"]))
+    done = play("--limit", ",".join(PRIMARIES), *extra_vars(nut_server_allow=[f"{address}/32", "truenas9"]))
     assert done.returncode == 0, done.stdout
     for name in PRIMARIES:
         assert ask(on(STRANGER[name]), name).startswith("Network UPS Tools upsd")
@@ -180,7 +180,7 @@ def test_who_is_allowed_besides(on: On, play: Play) -> None:
 
 @pytest.mark.long
 def test_a_name_that_nobody_knows_is_told(play: Play) -> None:
-    done = play("--limit", "pve9", *extra(nut_server_allow=["no-such-host.invalid"]))
+    done = play("--limit", "pve9", *extra_vars(nut_server_allow=["no-such-host.invalid"]))
     assert done.returncode == 0, done.stdout
     said = " ".join((done.stdout + done.stderr).split())
     assert "no-such-host.invalid does not resolve on this host" in said
@@ -190,7 +190,7 @@ def test_a_name_that_nobody_knows_is_told(play: Play) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("allow", [["192.0.2.5/24"], ["nas; reboot"], ["192.0.2.300"]])
 def test_a_mistake_is_told_before_anything_is_touched(play: Play, allow: list[str]) -> None:
-    done = play("--limit", "pve9", *extra(nut_server_allow=allow))
+    done = play("--limit", "pve9", *extra_vars(nut_server_allow=allow))
     assert done.returncode != 0
     assert "nut_server_allow" in done.stdout + done.stderr
     assert "changed=0" in done.stdout
@@ -199,7 +199,7 @@ def test_a_mistake_is_told_before_anything_is_touched(play: Play, allow: list[st
 @pytest.mark.long
 def test_check_mode_changes_nothing(on: On, play: Play, primary: str) -> None:
     before = on(primary).check_output("cat /etc/nut/access.nft; nft list table inet homelab_nut | grep -v expires")
-    done = play("--limit", primary, "--check", "--diff", *extra(nut_server_allow=["203.0.113.0/24"]))
+    done = play("--limit", primary, "--check", "--diff", *extra_vars(nut_server_allow=["203.0.113.0/24"]))
     assert done.returncode == 0, done.stdout
     assert "203.0.113.0/24" in done.stdout
     after = on(primary).check_output("cat /etc/nut/access.nft; nft list table inet homelab_nut | grep -v expires")
@@ -210,15 +210,15 @@ def test_nobody_is_shut_out_while_on_battery(on: On, play: Play, lab: Lab) -> No
     """A secondary of 2.8.1 that is cut off then shuts down at once."""
     lab.control_ups("pve9", "mains", "off")
     try:
-        until(lambda: "OB" in status(on("pve9")), 30, "on battery")
+        wait_until(lambda: "OB" in read_status(on("pve9")), 30, "on battery")
         before = on("pve9").check_output("cat /etc/nut/access.nft")
-        done = play("--limit", "pve9", *extra(nut_server_allow=["203.0.113.0/24"]))
+        done = play("--limit", "pve9", *extra_vars(nut_server_allow=["203.0.113.0/24"]))
         assert done.returncode != 0
         assert "not plainly on mains" in done.stdout + done.stderr
         assert on("pve9").check_output("cat /etc/nut/access.nft") == before
     finally:
         lab.control_ups("pve9", "mains", "on")
-    until(lambda: status(on("pve9"))[:1] == ["OL"], 60, "on mains again")
+    wait_until(lambda: read_status(on("pve9"))[:1] == ["OL"], 60, "on mains again")
 
 
 @pytest.mark.long
@@ -232,7 +232,7 @@ def test_an_upsd_whose_table_can_not_be_loaded_runs_and_says_so(on: On, play: Pl
         assert ask(on(STRANGER[primary]), primary) == REFUSED
     with is_made(host, f"{broken} && ! systemctl restart nut-access", mended):
         host.check_output("systemctl restart nut-server")
-        until(lambda: status(host)[:1] == ["OL"], 60, "upsd serves")
+        wait_until(lambda: read_status(host)[:1] == ["OL"], 60, "upsd serves")
         assert "nonsense" in host.check_output("journalctl -u nut-access -n 30 --no-pager")
     nft = host.check_output("command -v nft")
     with is_made(
@@ -254,11 +254,11 @@ def test_after_a_power_cut_it_is_there_before_upsd(on: On, lab: Lab, primary: st
     lab.cut_power(primary)
     lab.start_sites(lab.started_sites())
     host = on(primary)
-    until(lambda: status(host)[:1] == ["OL"], 90, "upsd serves")
+    wait_until(lambda: read_status(host)[:1] == ["OL"], 90, "upsd serves")
     assert is_loaded(host)
-    assert unit(host, "nut-access", "ActiveState") == "active"
+    assert show_unit(host, "nut-access", "ActiveState") == "active"
     began, upsd = (
-        int(unit(host, name, f"{what}TimestampMonotonic"))
+        int(show_unit(host, name, f"{what}TimestampMonotonic"))
         for name, what in (("nut-access", "ActiveEnter"), ("nut-server", "InactiveExit"))
     )
     assert began <= upsd
@@ -271,30 +271,30 @@ def test_where_an_address_is_known_upsd_listens_there_and_at_home(on: On, play: 
     """And if the address is not there at all, this host itself is served nevertheless."""
     host = on(primary)
     address = host.check_output("hostname -I").split()[0]
-    done = play("--limit", primary, *extra(nut_server_address=address))
+    done = play("--limit", primary, *extra_vars(nut_server_address=address))
     assert done.returncode == 0, done.stdout
     try:
         listening = {line.split()[3] for line in host.check_output("ss -ltnH sport = :3493").splitlines()}
         assert listening == {"127.0.0.1:3493", f"{address}:3493"}
         drop_in = host.file("/etc/systemd/system/nut-server.service.d/homelab-nut.conf").content_string
         assert "network-online.target" not in drop_in
-        assert unit(host, "nut-server", "StartLimitIntervalUSec") == "0"
+        assert show_unit(host, "nut-server", "StartLimitIntervalUSec") == "0"
         with is_made(
             host,
             f"cp -p /etc/nut/upsd.conf /root/ && sed -i s/{address}/203.0.113.77/ /etc/nut/upsd.conf",
             "cp -p /root/upsd.conf /etc/nut/",
         ):
             host.check_output("systemctl restart nut-server")
-            until(lambda: status(host)[:1] == ["OL"], 60, "upsd serves its own host")
+            wait_until(lambda: read_status(host)[:1] == ["OL"], 60, "upsd serves its own host")
     finally:
         assert play("--limit", primary).returncode == 0
-    until(lambda: status(host)[:1] == ["OL"], 60, "upsd serves")
+    wait_until(lambda: read_status(host)[:1] == ["OL"], 60, "upsd serves")
     assert ask(on(SECONDARY[primary]), primary).startswith("Network UPS Tools upsd")
 
 
 @pytest.mark.long
 def test_without_the_gate_it_is_there_too(on: On, play: Play) -> None:
-    done = play("--limit", "pve9", *extra(nut_server_gate={"enabled": False}))
+    done = play("--limit", "pve9", *extra_vars(nut_server_gate={"enabled": False}))
     assert done.returncode == 0, done.stdout
     assert not on("pve9").file("/usr/local/sbin/nut-shutdown").exists
     assert is_loaded(on("pve9"))
@@ -303,7 +303,7 @@ def test_without_the_gate_it_is_there_too(on: On, play: Play) -> None:
 
 @pytest.mark.long
 def test_any_takes_it_away(on: On, play: Play) -> None:
-    done = play("--limit", "pve9", *extra(nut_server_allow="any"))
+    done = play("--limit", "pve9", *extra_vars(nut_server_allow="any"))
     assert done.returncode == 0, done.stdout
     assert on("pve9").run("nft list table inet homelab_nut").rc != 0
     assert not any(on("pve9").file(path).exists for path in FILES)
@@ -314,7 +314,7 @@ def test_any_takes_it_away(on: On, play: Play) -> None:
 
 @pytest.mark.long
 def test_absent_leaves_nothing(on: On, play: Play, primary: str) -> None:
-    done = play("--limit", primary, *extra(nut_server_state="absent", nut_hotplug_state="absent"))
+    done = play("--limit", primary, *extra_vars(nut_server_state="absent", nut_hotplug_state="absent"))
     assert done.returncode == 0, done.stdout
     host = on(primary)
     assert host.run("nft list table inet homelab_nut").rc != 0

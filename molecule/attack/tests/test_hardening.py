@@ -13,7 +13,7 @@ import time
 
 import pytest
 from homelab.podman import run_podman
-from support import extra, status, unit, until
+from support import extra_vars, read_status, show_unit, wait_until
 
 PRIMARIES = ("pve8", "pve9")
 DROP_IN = "/etc/systemd/system/{}.d/homelab-nut-hardening.conf"
@@ -117,14 +117,14 @@ def status_of(host, pid):
 
 
 def serves(host, ups="ups"):
-    return "OL" in status(host, ups)
+    return "OL" in read_status(host, ups)
 
 
 @pytest.fixture(scope="module", params=PRIMARIES)
 def primary(request, on, play):
     """Return a primary that is deployed as the lab has it, and leave it so."""
     host = on(request.param)
-    until(lambda: serves(host), 60, "upsd serves")
+    wait_until(lambda: serves(host), 60, "upsd serves")
     yield host
     host.run(
         "test -d /run/systemd/propagate.aside && rm -f /run/systemd/propagate && "
@@ -156,7 +156,7 @@ def test_the_daemons_run_in_them(primary, privileged):
     """Not only what the units say: the processes."""
     init = privileged("readlink /proc/1/ns/mnt")
     for which in (SERVER, DRIVER):
-        pid = unit(primary, which)
+        pid = show_unit(primary, which)
         found = status_of(primary, pid)
         assert int(found["CapBnd"], 16) == 0
         assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
@@ -169,10 +169,10 @@ def test_the_daemons_run_in_them(primary, privileged):
         hidden = "ls -A /home /root /tmp /var/tmp | grep -v -e ':$' -e '^$' || :"
         assert privileged(f"nsenter --target {pid} --mount -- sh -c {shlex.quote(hidden)}") == ""
     # upsmon's root half, which starts the shutdown, has no namespace that could fail, and few capabilities
-    found = status_of(primary, unit(primary, MONITOR))
+    found = status_of(primary, show_unit(primary, MONITOR))
     assert 0 < int(found["CapBnd"], 16) < 0x100
     assert found["NoNewPrivs"] == "1"
-    assert privileged(f"readlink /proc/{unit(primary, MONITOR)}/ns/mnt") == init
+    assert privileged(f"readlink /proc/{show_unit(primary, MONITOR)}/ns/mnt") == init
 
 
 def test_they_hold(primary):
@@ -188,7 +188,7 @@ def test_they_hold(primary):
         ):
             properties = " ".join(f"--property={shlex.quote(line)}" for line in given)
             command = f"systemd-run --quiet --wait --collect --pipe {properties} -- /usr/bin/python3 -I"
-            done = primary.run(f"{command} /usr/local/share/attacks.py {unit(primary, SERVER)}")
+            done = primary.run(f"{command} /usr/local/share/attacks.py {show_unit(primary, SERVER)}")
             assert done.rc == 0, done.stderr
             found[kind] = set(done.stdout.splitlines())
         assert found["free"] >= ALLOWED
@@ -201,16 +201,16 @@ def test_they_hold(primary):
 
 
 def test_reloads_and_restarts_work_in_them(primary):
-    before = unit(primary, SERVER)
+    before = show_unit(primary, SERVER)
     primary.check_output("systemctl reload nut-server")
     primary.check_output("systemctl reload nut-monitor")
     time.sleep(1)  # long enough for a signal that ends it
-    assert unit(primary, SERVER) == before
-    until(lambda: serves(primary), 15, "upsd serves after its reload")
+    assert show_unit(primary, SERVER) == before
+    wait_until(lambda: serves(primary), 15, "upsd serves after its reload")
     primary.check_output(f"systemctl restart {DRIVER}")
     primary.check_output("systemctl restart nut-server nut-monitor")
-    until(lambda: serves(primary), 30, "upsd serves after a restart")
-    until(
+    wait_until(lambda: serves(primary), 30, "upsd serves after a restart")
+    wait_until(
         lambda: "127.0.0.1" in primary.run("upsc -c ups@localhost 2>/dev/null").stdout.split(),
         30,
         "upsmon is logged in",
@@ -224,7 +224,7 @@ def test_a_full_disk_keeps_none_of_them_from_starting(primary):
     try:
         assert primary.run("touch /tmp/x").rc != 0
         primary.check_output(f"systemctl restart nut-server nut-monitor {DRIVER}; systemctl start nut-hotplug")
-        until(lambda: serves(primary), 30, "upsd serves")
+        wait_until(lambda: serves(primary), 30, "upsd serves")
     finally:
         primary.check_output("umount /tmp /var/tmp")
 
@@ -240,11 +240,13 @@ def test_tls_and_drivers_that_read_files(primary, play, name):
         {"name": "file", "driver": "dummy-ups", "port": "file.dev", "powervalue": 0},
         {"name": "far", "driver": "dummy-ups", "port": "file@localhost", "powervalue": 0},
     ]
-    done = play("--limit", name, "--tags", "ups", *extra(nut_server_tls={"enabled": True}, nut_server_devices=devices))
+    done = play(
+        "--limit", name, "--tags", "ups", *extra_vars(nut_server_tls={"enabled": True}, nut_server_devices=devices)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for ups in ("ups", "file", "far"):
-        until(lambda ups=ups: serves(primary, ups), 60, f"{ups} is served")
-    found = status_of(primary, unit(primary, "nut-driver@file.service"))
+        wait_until(lambda ups=ups: serves(primary, ups), 60, f"{ups} is served")
+    found = status_of(primary, show_unit(primary, "nut-driver@file.service"))
     assert int(found["CapBnd"], 16) == 0
     # the play has believed nothing but TLS already; this asks once more, from outside of Ansible
     client = "import socket; s = socket.create_connection(('127.0.0.1', 3493), 5); s.sendall(b'STARTTLS\\n'); print(s.recv(99))"
@@ -256,24 +258,24 @@ def test_tls_and_drivers_that_read_files(primary, play, name):
 def test_a_change_waits_for_the_mains(primary, play, lab, name):
     """It restarts the daemons, and that in an outage would shut down every secondary."""
     assert play("--limit", name, "--tags", "ups").returncode == 0
-    before = {which: unit(primary, which) for which in (SERVER, DRIVER, MONITOR)}
+    before = {which: show_unit(primary, which) for which in (SERVER, DRIVER, MONITOR)}
     lab.control_ups(name, "mains", "off")
-    until(lambda: "OB" in status(primary), 30, "NUT noticed")
+    wait_until(lambda: "OB" in read_status(primary), 30, "NUT noticed")
     try:
-        done = play("--limit", name, "--tags", "ups", *extra(nut_server_hardening=False))
+        done = play("--limit", name, "--tags", "ups", *extra_vars(nut_server_hardening=False))
         assert done.returncode != 0
         assert "not plainly on mains" in done.stdout + done.stderr
-        assert {which: unit(primary, which) for which in before} == before
+        assert {which: show_unit(primary, which) for which in before} == before
     finally:
         lab.control_ups(name, "mains", "on")
-    until(lambda: serves(primary), 30, "on mains again")
+    wait_until(lambda: serves(primary), 30, "on mains again")
     # what was not done is not forgotten: it is in no file any more
-    done = play("--limit", name, "--tags", "ups", *extra(nut_server_hardening=False))
+    done = play("--limit", name, "--tags", "ups", *extra_vars(nut_server_hardening=False))
     assert done.returncode == 0, done.stdout + done.stderr
     for which in (SERVER, DRIVER, MONITOR):
         assert not primary.file(DROP_IN.format(re.sub("@ups", "@", which))).exists
-        assert unit(primary, which) != before[which]
-        assert status_of(primary, unit(primary, which))["NoNewPrivs"] == "0"
+        assert show_unit(primary, which) != before[which]
+        assert status_of(primary, show_unit(primary, which))["NoNewPrivs"] == "0"
     assert exposure(primary, SERVER) > 9
 
 
@@ -292,7 +294,7 @@ def test_a_host_without_namespaces_does_without(primary, play, name):
         assert "nut_server_hardening=false" in said
         # upsmon's needs none
         assert "nut-monitor.service runs without" not in said
-        assert status_of(primary, unit(primary, MONITOR))["NoNewPrivs"] == "1"
+        assert status_of(primary, show_unit(primary, MONITOR))["NoNewPrivs"] == "1"
         assert serves(primary)
     finally:
         primary.check_output("rm /run/systemd/propagate; mv /run/systemd/propagate.aside /run/systemd/propagate")
@@ -300,7 +302,7 @@ def test_a_host_without_namespaces_does_without(primary, play, name):
     assert done.returncode == 0, done.stdout
     assert "runs without" not in done.stdout + done.stderr
     for which in (SERVER, DRIVER, MONITOR):
-        assert status_of(primary, unit(primary, which))["NoNewPrivs"] == "1"
+        assert status_of(primary, show_unit(primary, which))["NoNewPrivs"] == "1"
     assert "changed=0" in play("--limit", name, "--tags", "ups").stdout
 
 
@@ -309,7 +311,9 @@ def test_a_host_that_loses_them_is_told_of(primary, play, name):
     """The sandbox stands, and systemd can't make it any more: the message has its name and the way out, and that works."""
     primary.check_output("mv /run/systemd/propagate /run/systemd/propagate.aside; touch /run/systemd/propagate")
     try:
-        done = play("--limit", name, "--tags", "ups", *extra(nut_server_upsd_conf={"MAXCONN": 200}, nut_server_wait=15))
+        done = play(
+            "--limit", name, "--tags", "ups", *extra_vars(nut_server_upsd_conf={"MAXCONN": 200}, nut_server_wait=15)
+        )
         said = re.sub(r"\s+", " ", done.stdout + done.stderr)
         assert done.returncode != 0, said
         assert "can't start nut-server.service in its sandbox (226/NAMESPACE)" in said
@@ -318,7 +322,11 @@ def test_a_host_that_loses_them_is_told_of(primary, play, name):
         # the lab's own way to its devices takes a namespace, too
         primary.check_output(f"mv {LAB} /run/lab-usb.conf; systemctl daemon-reload")
         done = play(
-            "--limit", name, "--tags", "ups", *extra(nut_server_upsd_conf={"MAXCONN": 200}, nut_server_hardening=False)
+            "--limit",
+            name,
+            "--tags",
+            "ups",
+            *extra_vars(nut_server_upsd_conf={"MAXCONN": 200}, nut_server_hardening=False),
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert serves(primary)
@@ -329,7 +337,7 @@ def test_a_host_that_loses_them_is_told_of(primary, play, name):
 
 @pytest.mark.long
 def test_what_is_removed_leaves_no_drop_in(primary, play, name):
-    done = play("--limit", name, *extra(nut_server_state="absent"))
+    done = play("--limit", name, *extra_vars(nut_server_state="absent"))
     assert done.returncode == 0, done.stdout + done.stderr
     found = primary.check_output("find /etc/systemd/system -name 'homelab-nut*'")
     assert found == ""

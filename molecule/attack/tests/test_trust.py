@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import trust
-from support import extra, status, unit
+from support import extra_vars, read_status, show_unit
 
 PRIMARIES = ("pve8", "pve9")
 FLAG = "/run/nut-killpower"
@@ -41,7 +41,7 @@ def as_nut(host, script: str, *arguments: str):
 
 def check(play, host, **directives):
     """Play on a primary in check mode, with other directives in its upsmon.conf, so that all is checked."""
-    settings = extra(nut_server_upsmon_conf=directives)
+    settings = extra_vars(nut_server_upsmon_conf=directives)
     return play("--limit", host.backend.host.name, "--tags", "ups", "--check", *settings)
 
 
@@ -49,11 +49,11 @@ def check(play, host, **directives):
 def host(on, request) -> Iterator:
     """Return a primary whose processes are as they were when the test began, at its end, too."""
     found = on(request.param)
-    before = [unit(found, name) for name in ("nut-server", "nut-monitor")]
+    before = [show_unit(found, name) for name in ("nut-server", "nut-monitor")]
     yield found
     found.run(f"rm -f {FLAG} /run/nut/evil /run/nut/ran /run/nut/filler")
-    assert [unit(found, name) for name in ("nut-server", "nut-monitor")] == before
-    assert status(found)[:1] == ["OL"]
+    assert [show_unit(found, name) for name in ("nut-server", "nut-monitor")] == before
+    assert read_status(found)[:1] == ["OL"]
 
 
 def test_root_alone_can_write_where_root_believes(host):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from homelab import attack, verdict
-from support import unit, until
+from support import show_unit, wait_until
 
 SITES = {"pve8": "media", "pve9": "truenas9"}
 PATIENCE = 5.0
@@ -52,13 +52,13 @@ def busy() -> float:
 def test_upsd_answers_while_a_secondary_attacks(on: Any, site: str, connections: int) -> None:
     """No poll of an upsmon that is connected fails, and upsd is not restarted. Without the watch it is silent for all of that time."""
     primary = on(site)
-    pid = unit(primary, "nut-server")
+    pid = show_unit(primary, "nut-server")
     program = python(attack.__loader__.get_source(attack.__name__), site, "3493", "20", str(connections))  # type: ignore[union-attr]
     on(SITES[site]).check_output(f"{program} >/dev/null 2>&1 &")
     longest, lost = primary.check_output(python(ASK, "15")).split()
     assert float(longest) < PATIENCE + verdict.extra_time(busy())
     assert int(lost) == 0
-    assert unit(primary, "nut-server") == pid
+    assert show_unit(primary, "nut-server") == pid
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -75,10 +75,14 @@ def test_who_it_was_is_told(on: Any, site: str) -> None:
 @pytest.mark.parametrize("site", SITES)
 def test_an_upsd_that_is_stopped_is_restarted(on: Any, site: str) -> None:
     primary = on(site)
-    pid = unit(primary, "nut-server")
+    pid = show_unit(primary, "nut-server")
     primary.check_output(f"kill -STOP {pid}")
-    until(lambda: unit(primary, "nut-server") not in (pid, "0"), 30 + verdict.extra_time(busy()), "upsd is restarted")
-    until(lambda: primary.run("upsc ups@localhost ups.status").stdout.split()[:1] == ["OL"], 30, "it serves the UPS")
+    wait_until(
+        lambda: show_unit(primary, "nut-server") not in (pid, "0"), 30 + verdict.extra_time(busy()), "upsd is restarted"
+    )
+    wait_until(
+        lambda: primary.run("upsc ups@localhost ups.status").stdout.split()[:1] == ["OL"], 30, "it serves the UPS"
+    )
     assert "Restarted it" in primary.check_output("journalctl --unit nut-watch --output cat")
 
 
