@@ -14,11 +14,11 @@ policy = shutdown_policy.FilterModule().filters()["shutdown_policy"]
 NAS = secondaries({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {"ansible_host": "192.0.2.10"}, "nas": {}})
 
 
-def test_a_policy() -> None:
+def test_policy_has_times_and_machines() -> None:
     made = policy(NAS, ["ups"], "3493", settle="3", reserve=60)
     assert (made["settle"], made["reserve"], made["longest"]) == (3, 60, 120)
-    assert [one["name"] for one in made["machines"]] == ["nas"]
-    # what a variable that is not set looks like
+    assert [machine["name"] for machine in made["machines"]] == ["nas"]
+    # an unset variable is empty
     assert policy(NAS, ["ups"], 3493, settle=3, reserve=60, longest="") == made
     assert policy(NAS, ["ups"], 3493, settle=3, reserve=60, longest="200")["longest"] == 200
 
@@ -27,6 +27,6 @@ def test_a_policy() -> None:
     "wrong",
     [{"settle": 0}, {"settle": "soon"}, {"reserve": -1}, {"longest": 0}, {"reserve": None}, {"reserve": 10**400}],
 )
-def test_a_policy_that_is_none(wrong: dict[str, object]) -> None:
+def test_invalid_time_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(AnsibleFilterError, match="nut_server_gate"):
         policy(NAS, ["ups"], 3493, **{"settle": 3, "reserve": 60, **wrong})
