@@ -125,9 +125,9 @@ INJECTIONS = (
 def test_page_shows_plan_and_observed_times() -> None:
     data = make_data()
     assert draw(data) == picture.draw_page(plan_data.plan_from_dict(data))
-    assert "The shutdown, as planned" in draw(data)
+    assert "Shutdown plan of pve" in draw(data)
     drawn = draw(data, {"truenas": [12, 71.5], "pve": [80, None], "media0": [None, None]})
-    assert "The shutdown, planned and seen" in drawn
+    assert "Shutdown of pve: planned and seen" in drawn
     assert drawn == picture.draw_page(
         plan_data.plan_from_dict(data), {"truenas": (12, 71.5), "pve": (80, None), "media0": (None, None)}
     )
@@ -179,13 +179,13 @@ def list_texts(data: Any) -> Any:
     ],
 )
 def test_malformed_plan_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(AnsibleFilterError, match="this is no plan that was kept"):
+    with pytest.raises(AnsibleFilterError, match="not a saved plan"):
         draw({**make_data(), **change})
 
 
 @pytest.mark.parametrize("data", [None, 7, "<html><script>", [], {}])
 def test_plan_that_is_not_a_dictionary_is_refused(data: Any) -> None:
-    with pytest.raises(AnsibleFilterError, match="this is no plan that was kept"):
+    with pytest.raises(AnsibleFilterError, match="not a saved plan"):
         draw(data)
 
 
@@ -193,7 +193,7 @@ def test_plan_that_is_not_a_dictionary_is_refused(data: Any) -> None:
     "pair", [[1], [1, 2, 3], 7, None, ["soon", 2], [1, float("nan")], [float("inf"), 1], {}, [10**400, 1]]
 )
 def test_observed_values_must_be_times(pair: Any) -> None:
-    with pytest.raises(AnsibleFilterError, match=r"what was seen\.seen\.truenas"):
+    with pytest.raises(AnsibleFilterError, match=r"observed times\.seen\.truenas"):
         draw(make_data(), {"truenas": pair})
 
 
