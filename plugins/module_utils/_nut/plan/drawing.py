@@ -17,7 +17,7 @@ from . import model
 from .model import PRIMARY, Plan, PlanEvent
 from .text import spell_verdict
 
-# machine -> (began to go down, was down), in seconds from the trigger; None: not seen
+# machine -> (began to go down, was down), measured, in seconds from the trigger; None: not observed
 ObservedTimes = Mapping[str, "tuple[float | None, float | None]"]
 Span = tuple[float, float]
 
@@ -114,7 +114,7 @@ class TimelineScale:
 
 
 def choose_scale(plan: Plan, seen: ObservedTimes | None = None) -> TimelineScale:
-    """Return a scale that reaches to the latest power cut, and to everything that was seen."""
+    """Return a scale that reaches to the latest power cut, and to everything that was measured."""
     moments = [moment for pair in (seen or {}).values() for moment in pair if moment is not None]
     last = max([event.until for event in plan.worst if event.what == model.CUT] + moments + [10.0])
     empty = [event.at for event in plan.worst if event.what == model.EMPTY and event.at <= last * 1.25]
@@ -304,13 +304,15 @@ def _draw_observed(row: _TimelineRow, began: float | None, down: float | None) -
     name, scale, y = row.name, row.scale, row.y + BAR + 14
     sides, tooltip = (
         (scale.to_pixels(scale.first), scale.to_pixels(start)),
-        f"{name}: seen running until {spell_clock(start)}",
+        f"{name} ran until {spell_clock(start)} (measured)",
     )
     row.parts.append(_draw_rect(sides, y, 8, "var(--seen-up)", tooltip))
     if began is not None:
         # without an end: to the edge, paler
         end = scale.last if down is None else max(down, began)
-        tooltip = f"{name}: never seen down" if down is None else f"{name}: seen down at {spell_clock(end)}"
+        tooltip = (
+            f"{name} was never down (measured)" if down is None else f"{name} was down at {spell_clock(end)} (measured)"
+        )
         sides = scale.to_pixels(began), max(scale.to_pixels(end), scale.to_pixels(began) + 2)
         row.parts.append(_draw_rect(sides, y, 8, "var(--seen)", tooltip, fill_opacity=".35" if down is None else None))
 
@@ -320,8 +322,8 @@ def _spell_observed(seen: ObservedTimes | None, name: str) -> str:
         return ""
     began, down = seen.get(name) or (None, None)
     if down is not None:
-        return f"seen down at {spell_clock(down)}"
-    return "not seen" if began is None else f"began {spell_clock(began)}, never seen down"
+        return f"measured: down at {spell_clock(down)}"
+    return "not measured" if began is None else f"began {spell_clock(began)}, never down"
 
 
 # SVG elements

@@ -99,14 +99,17 @@ _LEGEND = (
     ("background:linear-gradient(var(--down),var(--down)) center/100% 3px no-repeat", "down"),
     ("border:1.5px dashed var(--limit)", "may take until here (worst case)"),
 )
-_LEGEND_OBSERVED = (("background:var(--seen-up)", "seen running"), ("background:var(--seen)", "seen shutting down"))
+_LEGEND_OBSERVED = (
+    ("background:var(--seen-up)", "running (measured)"),
+    ("background:var(--seen)", "shutting down (measured)"),
+)
 
 
 def draw_page(plan: Plan, seen: ObservedTimes | None = None) -> str:
     """Return the page. seen: what to draw beside the plan; {} if nothing was seen, None for the plan alone."""
     kind, sign, _unused = _VERDICTS[plan.holds]
     primary = escape_text(plan.primary.name)
-    subject = f"Shutdown of {primary}: planned and seen" if seen is not None else f"Shutdown plan of {primary}"
+    subject = f"Shutdown of {primary}: planned and measured" if seen is not None else f"Shutdown plan of {primary}"
     return "\n".join(
         [
             "<!DOCTYPE html>",

@@ -127,7 +127,7 @@ def test_page_shows_plan_and_observed_times() -> None:
     assert draw(data) == picture.draw_page(plan_data.plan_from_dict(data))
     assert "Shutdown plan of pve" in draw(data)
     drawn = draw(data, {"truenas": [12, 71.5], "pve": [80, None], "media0": [None, None]})
-    assert "Shutdown of pve: planned and seen" in drawn
+    assert "Shutdown of pve: planned and measured" in drawn
     assert drawn == picture.draw_page(
         plan_data.plan_from_dict(data), {"truenas": (12, 71.5), "pve": (80, None), "media0": (None, None)}
     )

@@ -150,21 +150,21 @@ def test_seen_beside_planned() -> None:
     seen = {"truenas": (8.2, 61.0), "docker": (7.5, None), "pve": (None, 150.0), "router": (None, None), "nas2": (3, 9)}
     at = drawing.choose_scale(one, seen)
     root = parse_drawing(one, seen)
-    planned, drawn = starting(root, "truenas goes down"), starting(root, "truenas: seen down at 1:01")
+    planned, drawn = starting(root, "truenas goes down"), starting(root, "truenas was down at 1:01 (measured)")
     assert drawn["x"] == pytest.approx(at.to_pixels(8.2), abs=0.1)
     assert drawn["x"] + drawn["width"] == pytest.approx(at.to_pixels(61), abs=0.1)
     assert planned["y"] + planned["height"] < drawn["y"] < planned["y"] + drawing.ROW_SEEN
     # three lines of words fit into a row
     assert abs(planned["y"] - starting(root, "docker goes down")["y"]) >= 3 * 16 + 8
-    endless = starting(root, "docker: never seen down")
+    endless = starting(root, "docker was never down (measured)")
     assert endless["x"] + endless["width"] == pytest.approx(at.to_pixels(at.last), abs=0.1)
-    assert not [said for said in bars(root) if said.startswith("router: seen")]
-    assert not [said for said in bars(root) if said.startswith("pve: seen down")]
-    assert starting(root, "pve: seen running until 2:30")
+    assert not [said for said in bars(root) if said.startswith("router ran")]
+    assert not [said for said in bars(root) if said.startswith("pve was down")]
+    assert starting(root, "pve ran until 2:30 (measured)")
     words = ["".join(each.itertext()) for each in root.iter("text")]
-    assert "seen down at 1:01" in words
-    assert "began 0:08, never seen down" in words
-    assert "not seen" in words
+    assert "measured: down at 1:01" in words
+    assert "began 0:08, never down" in words
+    assert "not measured" in words
     assert "nas2nas2" in words  # the name, and the same as a title
     assert "not in the plan" in words
 
@@ -172,4 +172,4 @@ def test_seen_beside_planned() -> None:
 def test_what_was_seen_later_than_planned_is_on_the_drawing() -> None:
     assert drawing.choose_scale(made(), {"truenas": (8, 2000)}).last > 2000
     assert drawing.choose_scale(made(), {"truenas": (-100, None)}).first < -100
-    assert "Shutdown of pve: planned and seen" in picture.draw_page(made(), {})
+    assert "Shutdown of pve: planned and measured" in picture.draw_page(made(), {})

@@ -114,7 +114,7 @@ def test_what_the_page_says() -> None:
     assert "1:14" in page.text
     assert "docker 50" in page.text
     assert "Shutdown plan of pve" in page.text
-    assert "seen" not in page.text
+    assert "measured" not in page.text
     assert ("class", "verdict ok") in page.attributes
 
 
