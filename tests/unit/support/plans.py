@@ -152,7 +152,8 @@ def sites(draw: st.DrawFn) -> Site:
         needed = site.plan().needed
     if draw(st.booleans()):
         site = site.time(
-            reserve=max(0, needed["reserve"] + draw(st.integers(-60, 90))), least=draw(st.none() | st.integers(0, 90))
+            reserve=max(0, needed["reserve"] + draw(st.integers(-60, 90))),
+            reserve_minimum=draw(st.none() | st.integers(0, 90)),
         )
     least = needed["runtime_low"]
     low = max(1, least + draw(st.integers(-60, 60)))

@@ -141,7 +141,7 @@ def test_what_is_not_known_is_no_failure(capfd: pytest.CaptureFixture[str]) -> N
 def test_what_is_no_plan_fails(capfd: pytest.CaptureFixture[str]) -> None:
     result = run(capfd, **{**GIVEN, "machines": MACHINES[1:]})
     assert result["failed"] is True
-    assert "a plan is for one primary" in result["msg"]
+    assert "a plan is for exactly one primary" in result["msg"]
 
 
 def test_upsd_is_asked(capfd: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +161,7 @@ def test_upsd_is_asked(capfd: pytest.CaptureFixture[str]) -> None:
         "ignorelb": True,
         "pollfreq": 20,
         "pollinterval": 1,
-        "says_runtime": True,
+        "reports_runtime": True,
     }
     assert result["holds"] is True
     assert result["asked"] is True
@@ -171,7 +171,7 @@ def test_what_is_given_counts_more_than_what_upsd_says(capfd: pytest.CaptureFixt
     given = {
         "runtime": 1, "runtime_low": 2, "charge": 3, "charge_low": 4, "offdelay": 0, "ondelay": 6, "mfr": "M",
         "driver": "nutdrv_qx", "vendorid": "1234", "ignorelb": False, "pollfreq": 7, "pollinterval": 8,
-        "says_runtime": False,
+        "reports_runtime": False,
     }  # fmt: skip
     result = asked(capfd, VARIABLES, supplies=[{"name": "ups", **given}])
     assert result["plan"]["supplies"] == [{"name": "ups", **given}]
@@ -192,9 +192,9 @@ def test_what_upsd_does_not_say_well_is_not_known(capfd: pytest.CaptureFixture[s
     assert supply["mfr"] == "CPS"
     assert supply["pollinterval"] == 2
     # NUT, told to decide by it (ignorelb), would take -1 for a battery that is low
-    assert supply["says_runtime"] is False
+    assert supply["reports_runtime"] is False
     del odd["battery.runtime"]
-    assert asked(capfd, odd)["plan"]["supplies"][0]["says_runtime"] is False
+    assert asked(capfd, odd)["plan"]["supplies"][0]["reports_runtime"] is False
 
 
 def test_a_ups_that_always_says_runtime_0_is_not_refused(capfd: pytest.CaptureFixture[str]) -> None:
@@ -202,14 +202,14 @@ def test_a_ups_that_always_says_runtime_0_is_not_refused(capfd: pytest.CaptureFi
     assert "failed" not in result
     assert result["feasible"] is None
     (supply,) = result["plan"]["supplies"]
-    assert (supply["runtime"], supply["charge"], supply["says_runtime"]) == (None, 100, False)
+    assert (supply["runtime"], supply["charge"], supply["reports_runtime"]) == (None, 100, False)
 
 
 def test_a_stale_ups_is_not_known(capfd: pytest.CaptureFixture[str]) -> None:
     result = asked(capfd, {}, enforce="limits")
     assert "failed" not in result
     assert (result["holds"], result["feasible"], result["asked"]) == (None, None, True)
-    assert result["plan"]["supplies"][0]["says_runtime"] is None
+    assert result["plan"]["supplies"][0]["reports_runtime"] is None
 
 
 @pytest.mark.parametrize(("release", "off"), [("2.8.1", 0), ("2.8.3", 60)])
@@ -250,7 +250,7 @@ def test_an_unknown_ups_fails(capfd: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_each_field_is_an_option_with_the_same_default(option: str, kind: Any) -> None:
-    asked_for = shutdown_plan.spec()[option]["options"]
+    asked_for = shutdown_plan.build_spec()[option]["options"]
     fields = {field.name: field.default for field in dataclasses.fields(kind)}
     choosing = {"tags", "storage_of"} if option == "stages" else set()
     assert set(asked_for) == {*fields, *choosing}
@@ -265,7 +265,7 @@ def test_each_field_is_an_option_with_the_same_default(option: str, kind: Any) -
 
 def test_each_option_is_documented() -> None:
     documented = yaml.safe_load(shutdown_plan.DOCUMENTATION)["options"]
-    asked_for = shutdown_plan.spec()
+    asked_for = shutdown_plan.build_spec()
     assert set(documented) == set(asked_for)
     for name, one in asked_for.items():
         said = {key: value for key, value in documented[name].items() if key not in {"description", "suboptions"}}
@@ -283,7 +283,7 @@ def test_what_it_returns_is_documented(capfd: pytest.CaptureFixture[str]) -> Non
     for example in yaml.safe_load(shutdown_plan.EXAMPLES)[:2]:
         options = example["homelab.nut.shutdown_plan"]
         for name, one in options.items():
-            suboptions = shutdown_plan.spec()[name].get("options")
+            suboptions = shutdown_plan.build_spec()[name].get("options")
             if isinstance(one, list) and suboptions:
                 assert {key for each in one for key in each} <= set(suboptions)
 
@@ -319,7 +319,7 @@ def test_what_is_enforced(
     assert result.get("failed", False) is fails
     assert result["feasible"] is (options is not LATE)
     assert result["holds"] is (options is GIVEN)
-    assert "what must be so" in result["msg"]
+    assert "Slack: seconds to spare" in result["msg"]
 
 
 # --- before a first deployment

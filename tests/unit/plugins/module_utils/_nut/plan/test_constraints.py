@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
     CUT,
     DOWN,
-    KILLS,
+    KILLPOWER,
     POWEROFF,
     Constraint,
     PlanMachine,
@@ -23,7 +23,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import 
     draw_table,
     spell_verdict,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import LOOK
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import GATE_ROUND
 from ansible_collections.homelab.nut.tests.unit.support.plans import (
     CLIENT,
     DOCKER,
@@ -81,30 +81,30 @@ CASES: dict[str, tuple[Site, str, str, float, Callable[[Site, str], Site]]] = {
     "poweroff_wait": (SITE.time(poweroff_wait=99), "POWEROFF_WAIT", "", -1, timed("poweroff_wait")),
     "limit": (
         SITE.machine("truenas", shutdown_limit=62),
-        "order", "truenas", -1,
+        "shutdown limit", "truenas", -1,
         lambda site, remedy: site.machine("truenas", shutdown_limit=numbers(remedy)[0]),
     ),
-    "guests": (SITE.machine("router", shutdown_limit=121), "guests", "", -1, timed("guests_time")),
+    "guests_time": (SITE.machine("router", shutdown_limit=121), "guests_time", "", -1, timed("guests_time")),
     "a secondary on the NAS": (
         SITE.add(DOCKER),
-        "needs", "docker", -50,
+        "storage", "docker", -50,
         lambda site, _remedy: site.machine("docker", needs=()),
     ),
     "a guest on the NAS": (
         SITE.add(PlanMachine("db", "guest", "pct", shutdown_time=10, shutdown_limit=40, needs=("truenas",))),
-        "needs", "db", -40,
+        "storage", "db", -40,
         lambda site, _remedy: site.stage(guests=("media", "db")),
     ),
     "a guest on a guest in one stage": (
         SITE.add(STORE, CLIENT).stage(guests=("media", "store", "client")),
-        "needs", "client", -50,
+        "storage", "client", -50,
         lambda site, _remedy: replace(
             site.stage(guests=("media", "client")), stages=(site.stages[0], replace(LATER, guests=("store",)))
         ).stage(guests=("media", "client")),
     ),
     "an unstaged guest on a staged one": (
         SITE.add(STORE, CLIENT).stage(guests=("media", "store")),
-        "needs", "client", -50,
+        "storage", "client", -50,
         lambda site, _remedy: replace(site, stages=(STAGE, replace(LATER, guests=("store",)))).stage(
             guests=("media", "client")
         ),
@@ -143,7 +143,7 @@ def test_a_constraint_fails_alone_and_its_remedy_helps(case: str) -> None:
     assert wrong.need is not None
     assert wrong.slack == pytest.approx(wrong.have - wrong.need)
     assert wrong.remedy
-    assert f"lacks {-slack:g} s" in spell_verdict(made)
+    assert f"fails by {-slack:g} s" in spell_verdict(made)
     mended = apply(site, wrong.remedy).plan()
     assert [one for one in mended.constraints if one.holds is not True] == []
     assert mended.holds is True
@@ -159,7 +159,7 @@ def test_a_constraint_holds_with_the_last_second(case: str) -> None:
         "maxage": SITE.time(maxage=6),
         "poweroff_wait": SITE.time(poweroff_wait=100),
         "limit": SITE.machine("truenas", shutdown_limit=63),
-        "guests": SITE.machine("router", shutdown_limit=120),
+        "guests_time": SITE.machine("router", shutdown_limit=120),
         "low battery": SITE.ups(runtime_low=382),
         "battery": UNSTAGED.ups(runtime=382),
         "reserve": UNSTAGED.time(reserve=438),
@@ -190,7 +190,7 @@ def test_an_unknown_value_makes_a_constraint_unknown(case: str) -> None:
     site, name, remedy = UNKNOWN[case]
     made = site.plan()
     assert made.holds is None
-    expected, one = get(made, "as expected", "ups"), get(made, name, "ups")
+    expected, one = get(made, "usual times", "ups"), get(made, name, "ups")
     unknown = [each for each in made.constraints if each.holds is not True]
     assert unknown == ([expected, one] if case != "delays" else [one])
     assert (one.holds, one.slack) == (None, None)
@@ -210,7 +210,7 @@ def test_a_failing_constraint_outweighs_an_unknown_one() -> None:
 def test_the_order_of_two_guests_that_proxmox_stops_is_not_known() -> None:
     made = SITE.add(STORE, CLIENT).plan()
     (one,) = (one for one in made.constraints if one.holds is None)
-    assert (one.name, one.about) == ("needs", "client")
+    assert (one.name, one.about) == ("storage", "client")
     assert made.holds is None
     assert SITE.add(STORE, replace(CLIENT, needs=("pve",))).plan().holds is True
 
@@ -232,27 +232,27 @@ def test_a_stage_of_which_too_little_is_known(supply: dict[str, Any], stage: dic
 
 def test_low_battery_adds_up_what_it_must() -> None:
     one = get(SITE.plan(), "low battery", "ups")
-    terms = [int(value) for value in re.findall(r"([0-9]+) \(", one.words)]
+    terms = [int(value) for value in re.findall(r"([0-9]+) \(", one.reason)]
     # reading, poll, HOSTSYNC, FINALDELAY, limit, look; then the reserve: guests, Proxmox, killpower, reading, margin
-    assert terms == [30, 5, 30, 5, 90, LOOK, 120, 30, 10, 30, 30]
+    assert terms == [30, 5, 30, 5, 90, GATE_ROUND, 120, 30, 10, 30, 30]
     assert one.need == sum(terms)
-    assert f"= {sum(terms)} s" in one.words
-    assert "600 s left" in one.words
+    assert f"= {sum(terms)} s" in one.reason
+    assert "600 s left" in one.reason
 
 
 def test_without_secondaries_nobody_is_waited_for() -> None:
     made = replace(UNSTAGED, machines=(PVE, ROUTER)).plan()
-    assert get(made, "low battery", "ups").need == 30 + 5 + 5 + LOOK + 120 + 30 + 10 + 30 + 30
-    assert not [one for one in made.constraints if one.name in {"HOSTSYNC", "order"}]
-    assert made.needed["longest"] == LOOK
-    assert made.at(POWEROFF, worst=True) == 5 + 5 + LOOK
+    assert get(made, "low battery", "ups").need == 30 + 5 + 5 + GATE_ROUND + 120 + 30 + 10 + 30 + 30
+    assert not [one for one in made.constraints if one.name in {"HOSTSYNC", "shutdown limit"}]
+    assert made.needed["gate_timeout"] == GATE_ROUND
+    assert made.time_of(POWEROFF, worst=True) == 5 + 5 + GATE_ROUND
     assert made.holds is True
 
 
 def test_a_cyberpower_that_cuts_at_once_is_said_to() -> None:
     one = get(SITE.ups(offdelay=None, ondelay=None, mfr="CPS").plan(), "offdelay", "ups")
     assert one.have == 0
-    assert "cuts at once" in one.words
+    assert "cuts at once" in one.reason
     assert "offdelay of ups in nut_server_devices to 60 and ondelay to 120" in one.remedy
 
 
@@ -264,10 +264,10 @@ def test_each_of_several_upses_must_last() -> None:
     # the reserve is one for all: the oldest reading
     assert made.needed["reserve"] == 120 + 30 + 10 + 60 + 30
     assert made.needed["poweroff_wait"] == 10 + 50 + 60
-    assert made.at(CUT, "weak") == (made.at(CUT, "ups") or 0) + 20
-    assert span(made, "truenas", DOWN)[1] == made.at(CUT, "weak")
+    assert made.time_of(CUT, "weak") == (made.time_of(CUT, "ups") or 0) + 20
+    assert span(made, "truenas", DOWN)[1] == made.time_of(CUT, "weak")
     both = replace(SITE, supplies=(UPS, replace(weak, runtime=800, runtime_low=690))).plan()
-    assert "low battery of weak" in get(both, "stage", "nas-guests").words
+    assert "low battery of weak" in get(both, "stage", "nas-guests").reason
 
 
 def test_whichever_trigger_of_a_stage_comes_first() -> None:
@@ -291,14 +291,14 @@ def test_whichever_trigger_of_a_stage_comes_first() -> None:
 
 def test_as_expected_adds_up_what_usually_passes() -> None:
     made = UNSTAGED.plan()
-    one = get(made, "as expected", "ups")
-    terms = [float(value) for value in re.findall(r"([0-9.]+) \(", one.words)]
+    one = get(made, "usual times", "ups")
+    terms = [float(value) for value in re.findall(r"([0-9.]+) \(", one.reason)]
     # reading, poll, begin, FINALDELAY, the gate; then the slowest guest, Proxmox, killpower
     assert terms == [15, 2.5, 7.5, 5, 59, 40, 30, 10]
-    assert one.need == sum(terms) == 15 + (made.at(KILLS, "pve") or 0)
+    assert one.need == sum(terms) == 15 + (made.time_of(KILLPOWER, "pve") or 0)
     assert (one.have, one.holds, made.feasible) == (600, True, True)
-    assert "ups says with 600 s left that it is low" in one.words
-    assert "charged, ups lasts 3000 s" in one.words
+    assert "ups reports low battery with 600 s left" in one.reason
+    assert "ups lasts 3000 s when charged" in one.reason
 
 
 EXPECTED: dict[str, tuple[Site, float | None, bool | None]] = {
@@ -327,7 +327,7 @@ def test_whether_it_is_feasible(case: str) -> None:
     site, have, feasible = EXPECTED[case]
     site = site.ups(charge_low=site.supplies[0].charge_low if "charge," in case else None)
     made = site.plan()
-    one = get(made, "as expected", "ups")
+    one = get(made, "usual times", "ups")
     assert (one.holds, made.feasible) == (feasible, feasible)
     assert one.have == (pytest.approx(have) if have is not None else None)
     assert bool(one.remedy) is (feasible is not True)
@@ -336,19 +336,19 @@ def test_whether_it_is_feasible(case: str) -> None:
 def test_a_stage_that_asks_for_fsd_begins_it_earlier() -> None:
     # low at 150 s is too late, but the stage begins at 1000 s, half of 35 s late, and media takes 40 s
     made = SITE.ups(runtime_low=150, charge_low=None).plan()
-    one = get(made, "as expected", "ups")
+    one = get(made, "usual times", "ups")
     assert (one.have, one.need, one.holds) == (1000 - 17.5 - 40, 124 + 15, True)
-    assert "stage nas-guests asks for FSD with 942.5 s left" in one.words
+    assert "stage nas-guests starts FSD with 942.5 s left" in one.reason
     assert made.feasible is True
     assert made.holds is False
     assert SITE.ups(runtime_low=150, charge_low=None).stage(fsd=False).plan().feasible is False
     # NUT notices low battery half of 30 s late
-    assert get(SITE.ups(runtime_low=950).plan(), "as expected", "ups").have == 942.5
+    assert get(SITE.ups(runtime_low=950).plan(), "usual times", "ups").have == 942.5
     # one that would come later than low battery changes nothing
-    late = get(SITE.ups(runtime_low=990).plan(), "as expected", "ups")
+    late = get(SITE.ups(runtime_low=990).plan(), "usual times", "ups")
     assert (late.have, late.need) == (990, 139 + 15)
     # its time counts, if no mark is known
-    assert get(SITE.ups(runtime_low=None, charge_low=None).plan(), "as expected", "ups").holds is True
+    assert get(SITE.ups(runtime_low=None, charge_low=None).plan(), "usual times", "ups").holds is True
 
 
 def test_what_makes_it_infeasible() -> None:
@@ -356,10 +356,10 @@ def test_what_makes_it_infeasible() -> None:
     assert SITE.time(hostsync=1).plan().feasible is True
     # a guest hangs when its NAS goes first: it does not hold, but that must not stop a deployment
     hangs = replace(SITE, stages=()).plan()
-    assert get(hangs, "needs", "media").holds is False
+    assert get(hangs, "storage", "media").holds is False
     assert (hangs.holds, hangs.feasible) == (False, True)
-    assert spell_verdict(hangs).endswith("lacks 90 s. If all goes as expected, the battery lasts")
-    assert get(hangs, "needs", "media").remedy == "put media into the guests of a stage"
+    assert spell_verdict(hangs).endswith("fails by 90 s. The battery does last if every machine takes its usual time")
+    assert get(hangs, "storage", "media").remedy == "add media to the guests of a stage"
     # each UPS by itself
     weak = replace(UPS, name="weak", runtime=100)
     assert replace(UNSTAGED, supplies=(UPS, weak)).plan().feasible is False
@@ -367,22 +367,26 @@ def test_what_makes_it_infeasible() -> None:
 
 def test_the_least_cuts_a_wait_short_as_expected() -> None:
     # truenas is down 74 s after the trigger, which is noticed 15 s late
-    made = UNSTAGED.time(reserve=100, least=100).ups(runtime_low=188, charge_low=None).plan()
-    one = get(made, "least", "ups")
+    made = UNSTAGED.time(reserve=100, reserve_minimum=100).ups(runtime_low=188, charge_low=None).plan()
+    one = get(made, "minimum reserve", "ups")
     assert (one.have, one.need, one.holds, made.feasible) == (188, 189, False, False)
-    assert "100 (least) = 189 s" in one.words
+    assert "100 (reserve_minimum) = 189 s" in one.reason
     assert one.remedy.startswith("set nut_server_gate.reserve_minimum to 40, or set nut_server_runtime_low to 382")
     assert (
-        get(UNSTAGED.time(reserve=100, least=100).ups(runtime_low=189, charge_low=None).plan(), "least", "ups").holds
+        get(
+            UNSTAGED.time(reserve=100, reserve_minimum=100).ups(runtime_low=189, charge_low=None).plan(),
+            "minimum reserve",
+            "ups",
+        ).holds
         is True
     )
     # the gate never keeps more than the reserve
-    assert get(UNSTAGED.time(reserve=50, least=100).plan(), "least", "ups").need == 89 + 50
-    alone = get(UNSTAGED.time(reserve=512).plan(), "least", "ups")
+    assert get(UNSTAGED.time(reserve=50, reserve_minimum=100).plan(), "minimum reserve", "ups").need == 89 + 50
+    alone = get(UNSTAGED.time(reserve=512).plan(), "minimum reserve", "ups")
     assert (alone.need, alone.holds) == (601, False)
-    assert "512 (reserve)" in alone.words
+    assert "512 (reserve)" in alone.reason
     # what is expected is less than the battery has when it is low
-    short = get(UNSTAGED.time(least=30).ups(runtime=150).plan(), "least", "ups")
+    short = get(UNSTAGED.time(reserve_minimum=30).ups(runtime=150).plan(), "minimum reserve", "ups")
     assert short.have == 150
 
 
@@ -391,12 +395,12 @@ def test_the_reserve_cuts_a_wait_short_at_the_limits() -> None:
         return get(UNSTAGED.time(**changes).plan(), "reserve", "ups")
 
     # 30 + 5 + 30 + 5 + 90 + 2 s pass at most until the last limit
-    assert (found(reserve=220).need, found(reserve=220, least=30).need) == (382, 382)
+    assert (found(reserve=220).need, found(reserve=220, reserve_minimum=30).need) == (382, 382)
     # without one of somebody's own the gate keeps what the plan needs, which is said there already
-    assert not [one for one in UNSTAGED.time(least=30).plan().constraints if one.name == "reserve"]
+    assert not [one for one in UNSTAGED.time(reserve_minimum=30).plan().constraints if one.name == "reserve"]
     # the gate never keeps more than the reserve
-    assert found(reserve=50, least=100).need == 212
-    assert "and 30 s" not in found(reserve=220).words
+    assert found(reserve=50, reserve_minimum=100).need == 212
+    assert "and 30 s" not in found(reserve=220).reason
     assert found(reserve=439).remedy == "set nut_server_gate.reserve to 220"
     late = get(UNSTAGED.time(reserve=439).ups(runtime_low=300).plan(), "reserve", "ups")
     assert late.remedy == "set nut_server_gate.reserve to 220, and set nut_server_runtime_low to 382"
@@ -408,50 +412,52 @@ def test_the_reserve_cuts_a_wait_short_at_the_limits() -> None:
 
 def test_reserve_and_least_are_judged_only_if_set() -> None:
     names = {one.name for one in UNSTAGED.plan().constraints}
-    assert not {"reserve", "least"} & names
-    alone = replace(UNSTAGED, machines=(PVE, ROUTER)).time(reserve=9999, least=999).plan()
-    assert not {"reserve", "least"} & {one.name for one in alone.constraints}
-    unknown = UNSTAGED.time(reserve=220, least=30).ups(runtime_low=None, charge_low=None).plan()
-    assert not {"reserve", "least"} & {one.name for one in unknown.constraints}
+    assert not {"reserve", "minimum reserve"} & names
+    alone = replace(UNSTAGED, machines=(PVE, ROUTER)).time(reserve=9999, reserve_minimum=999).plan()
+    assert not {"reserve", "minimum reserve"} & {one.name for one in alone.constraints}
+    unknown = UNSTAGED.time(reserve=220, reserve_minimum=30).ups(runtime_low=None, charge_low=None).plan()
+    assert not {"reserve", "minimum reserve"} & {one.name for one in unknown.constraints}
 
 
 def test_guests_time_is_judged_only_if_it_was_given() -> None:
-    assert not [one for one in OPEN.plan(ProxmoxGuests(seconds=400)).constraints if one.name == "guests"]
-    one = get(UNSTAGED.plan(ProxmoxGuests(seconds=400)), "guests")
+    assert not [one for one in OPEN.plan(ProxmoxGuests(stop_limit=400)).constraints if one.name == "guests_time"]
+    one = get(UNSTAGED.plan(ProxmoxGuests(stop_limit=400)), "guests_time")
     assert (one.have, one.need) == (120, 400)
     assert one.remedy == "set nut_server_guests_time to 400, or give them less time in Proxmox (startup: down=...)"
-    assert "the guests may take 400 s; guests_time gives 120 s" in one.words
-    assert get(UNSTAGED.plan(ProxmoxGuests(seconds=90)), "guests").words.startswith("media may take 90 s")
+    assert "the guests may take 400 s; guests_time allows 120 s" in one.reason
+    assert get(UNSTAGED.plan(ProxmoxGuests(stop_limit=90)), "guests_time").reason.startswith("media may take 90 s")
     empty = replace(UNSTAGED, machines=(PVE, NAS))
-    assert get(empty.plan(ProxmoxGuests(seconds=400)), "guests").need == 400
-    assert not [one for one in empty.plan(ProxmoxGuests(seconds=0)).constraints if one.name == "guests"]
-    assert get(OPEN.machine("router", shutdown_limit=200).plan(), "guests").holds is False
+    assert get(empty.plan(ProxmoxGuests(stop_limit=400)), "guests_time").need == 400
+    assert not [one for one in empty.plan(ProxmoxGuests(stop_limit=0)).constraints if one.name == "guests_time"]
+    assert get(OPEN.machine("router", shutdown_limit=200).plan(), "guests_time").holds is False
 
 
 def test_guests_of_proxmox_that_can_not_be_read() -> None:
     made = OPEN.plan(ProxmoxGuests(problem="/etc/pve is broken"))
-    one = get(made, "guests")
+    one = get(made, "guests_time")
     assert one.holds is None
-    assert one.words == "/etc/pve is broken; so 180 s are counted for all guests, whatever they use"
-    assert one.remedy == "mend that, or set nut_server_guests_time"
+    assert (
+        one.reason == "/etc/pve is broken; the plan allows 180 s for all guests, and can't tell whose storage they use"
+    )
+    assert one.remedy == "fix that, or set nut_server_guests_time"
     assert (made.holds, made.feasible) == (None, True)
-    given = get(UNSTAGED.plan(ProxmoxGuests(problem="/etc/pve is broken")), "guests")
-    assert "120 s are counted" in given.words
-    assert given.remedy == "mend that"
+    given = get(UNSTAGED.plan(ProxmoxGuests(problem="/etc/pve is broken")), "guests_time")
+    assert "allows 120 s" in given.reason
+    assert given.remedy == "fix that"
 
 
 def test_high_availability() -> None:
     words = ("HA works 1 guest (104)", "shutdown_policy is freeze")
     made = SITE.plan(ProxmoxGuests(ha=words))
     one = get(made, "HA")
-    assert (one.holds, one.slack, one.words, one.remedy) == (True, None, "; ".join(words), "")
+    assert (one.holds, one.slack, one.reason, one.remedy) == (True, None, "; ".join(words), "")
     assert (made.holds, made.feasible, made.ha) == (True, True, words)
     assert spell_verdict(made) == spell_verdict(SITE.plan())
     moves = SITE.plan(ProxmoxGuests(ha=words, migrates=True))
     one = get(moves, "HA")
     assert (one.holds, moves.holds, moves.feasible) == (False, False, False)
-    assert one.remedy == "set shutdown_policy to freeze: Datacenter, Options, HA Settings"
-    assert spell_verdict(moves) == "The plan does not hold: HA"
+    assert one.remedy == "set shutdown_policy to freeze (Datacenter, Options, HA Settings)"
+    assert spell_verdict(moves) == "The plan does not hold: HA fails"
     assert not [one for one in SITE.plan().constraints if one.name == "HA"]
     assert "HA works 1 guest (104); shutdown_policy is freeze" in draw_table(made)
 

@@ -10,9 +10,9 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import drawing, picture
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
     CUT,
-    GATE,
-    GOES,
+    GOES_DOWN,
     POWEROFF,
+    WAITS_GATE,
     PlanMachine,
     StagePlan,
     Supply,
@@ -50,27 +50,27 @@ def test_a_bar_is_where_its_time_is() -> None:
     at = drawing.choose_scale(one)
     root = parse_drawing(one)
     goes = starting(root, "truenas goes down")
-    (event,) = (each for each in one.events if (each.machine, each.what) == ("truenas", GOES))
-    assert goes["x"] == pytest.approx(at.x(event.at), abs=0.1)
-    assert goes["x"] + goes["width"] == pytest.approx(at.x(event.until), abs=0.1)
-    gate = starting(root, f"pve {GATE}")
-    assert gate["x"] + gate["width"] == pytest.approx(at.x(one.at(POWEROFF) or 0), abs=0.1)
-    assert starting(root, "truenas runs until")["x"] == pytest.approx(at.x(at.first))
+    (event,) = (each for each in one.events if (each.machine, each.what) == ("truenas", GOES_DOWN))
+    assert goes["x"] == pytest.approx(at.to_pixels(event.at), abs=0.1)
+    assert goes["x"] + goes["width"] == pytest.approx(at.to_pixels(event.until), abs=0.1)
+    gate = starting(root, f"pve {WAITS_GATE}")
+    assert gate["x"] + gate["width"] == pytest.approx(at.to_pixels(one.time_of(POWEROFF) or 0), abs=0.1)
+    assert starting(root, "truenas runs until")["x"] == pytest.approx(at.to_pixels(at.first))
     # the limit, around it
     limit = starting(root, "truenas may take until 1:45")
     assert limit["x"] == pytest.approx(goes["x"], abs=0.1)
-    assert limit["x"] + limit["width"] == pytest.approx(at.x(105), abs=0.1)
+    assert limit["x"] + limit["width"] == pytest.approx(at.to_pixels(105), abs=0.1)
     assert limit["y"] < goes["y"]
     assert limit["y"] + limit["height"] > goes["y"] + goes["height"]
-    feeds = starting(root, "ups feeds all")
-    assert feeds["x"] + feeds["width"] == pytest.approx(at.x(one.at(CUT, "ups") or 0), abs=0.1)
+    feeds = starting(root, "ups powers all machines")
+    assert feeds["x"] + feeds["width"] == pytest.approx(at.to_pixels(one.time_of(CUT, "ups") or 0), abs=0.1)
 
 
 def test_the_rows_are_in_the_order_in_which_they_are_down() -> None:
     places = bars(parse_drawing(made()))
     rows = [
         next(place["y"] for said, place in places.items() if said.startswith(start))
-        for start in ("ups feeds", "media goes", "docker goes", "truenas goes", "router goes", "pve stops")
+        for start in ("ups powers", "media goes", "docker goes", "truenas goes", "router goes", "pve stops")
     ]
     assert rows == sorted(rows)
     assert len(set(rows)) == len(rows)
@@ -99,9 +99,9 @@ def test_no_label_covers_another(drawn: list[tuple[float, int]]) -> None:
     assert len(found) == len(drawn)
     for place, (one, x, lane) in enumerate(found):
         assert x >= drawing.GUTTER
-        assert x + one.width <= drawing.WIDTH
+        assert x + one.label_width <= drawing.WIDTH
         for other, its_x, its_lane in found[:place]:
-            assert lane != its_lane or x >= its_x + other.width or its_x >= x + one.width
+            assert lane != its_lane or x >= its_x + other.label_width or its_x >= x + one.label_width
 
 
 def test_the_moments_of_all() -> None:
@@ -139,8 +139,8 @@ def test_clock() -> None:
 
 @given(st.floats(-5000, 0), st.floats(10, 200_000))
 def test_the_axis_has_some_marks_and_not_too_many(first: float, last: float) -> None:
-    marks = drawing.TimelineScale(first, last).marks()
-    assert 1 <= len(marks) <= drawing.MARKS + 1
+    marks = drawing.TimelineScale(first, last).list_marks()
+    assert 1 <= len(marks) <= drawing.MAX_MARKS + 1
     assert 0 in marks
     assert all(first <= mark <= last for mark in marks)
 
@@ -150,21 +150,21 @@ def test_seen_beside_planned() -> None:
     seen = {"truenas": (8.2, 61.0), "docker": (7.5, None), "pve": (None, 150.0), "router": (None, None), "nas2": (3, 9)}
     at = drawing.choose_scale(one, seen)
     root = parse_drawing(one, seen)
-    planned, drawn = starting(root, "truenas goes down"), starting(root, "truenas, seen to be down at 1:01")
-    assert drawn["x"] == pytest.approx(at.x(8.2), abs=0.1)
-    assert drawn["x"] + drawn["width"] == pytest.approx(at.x(61), abs=0.1)
+    planned, drawn = starting(root, "truenas goes down"), starting(root, "truenas was down at 1:01 (measured)")
+    assert drawn["x"] == pytest.approx(at.to_pixels(8.2), abs=0.1)
+    assert drawn["x"] + drawn["width"] == pytest.approx(at.to_pixels(61), abs=0.1)
     assert planned["y"] + planned["height"] < drawn["y"] < planned["y"] + drawing.ROW_SEEN
     # three lines of words fit into a row
     assert abs(planned["y"] - starting(root, "docker goes down")["y"]) >= 3 * 16 + 8
-    endless = starting(root, "docker, not seen to be down")
-    assert endless["x"] + endless["width"] == pytest.approx(at.x(at.last), abs=0.1)
-    assert not [said for said in bars(root) if said.startswith("router,")]
-    assert not [said for said in bars(root) if said.startswith("pve, seen to be down")]
-    assert starting(root, "pve, seen to run until 2:30")
+    endless = starting(root, "docker was never down (measured)")
+    assert endless["x"] + endless["width"] == pytest.approx(at.to_pixels(at.last), abs=0.1)
+    assert not [said for said in bars(root) if said.startswith("router ran")]
+    assert not [said for said in bars(root) if said.startswith("pve was down")]
+    assert starting(root, "pve ran until 2:30 (measured)")
     words = ["".join(each.itertext()) for each in root.iter("text")]
-    assert "seen down at 1:01" in words
-    assert "began at 0:08, not seen down" in words
-    assert "not seen" in words
+    assert "measured: down at 1:01" in words
+    assert "began 0:08, never down" in words
+    assert "not measured" in words
     assert "nas2nas2" in words  # the name, and the same as a title
     assert "not in the plan" in words
 
@@ -172,4 +172,4 @@ def test_seen_beside_planned() -> None:
 def test_what_was_seen_later_than_planned_is_on_the_drawing() -> None:
     assert drawing.choose_scale(made(), {"truenas": (8, 2000)}).last > 2000
     assert drawing.choose_scale(made(), {"truenas": (-100, None)}).first < -100
-    assert "The shutdown, planned and seen" in picture.draw_page(made(), {})
+    assert "Shutdown of pve: planned and measured" in picture.draw_page(made(), {})

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
     StagePlan,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import LOOK
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import GATE_ROUND
 from ansible_collections.homelab.nut.tests.unit.support.plans import (
     SITE,
     Site,
@@ -28,9 +28,9 @@ def test_needed_settings() -> None:
         "maxage": 15,
         "guests_time": 120,
         "runtime_low": 382,
-        "longest": 92,
+        "gate_timeout": 92,
         "reserve": 220,
-        "least": 40,
+        "reserve_minimum": 40,
         "poweroff_wait": 100,
         "limits": {"truenas": 90},
         "guest_timeouts": {"media": 90, "router": 90},
@@ -44,7 +44,7 @@ def test_needed_settings_grow_with_slow_machines() -> None:
     needed = site.plan().needed
     assert needed["hostsync"] == 46
     assert needed["limits"] == {"truenas": 68}
-    assert needed["longest"] == 68 + LOOK
+    assert needed["gate_timeout"] == 68 + GATE_ROUND
     assert needed["pollfreq"] == 59
     assert needed["deadtime"] == 177
     assert needed["maxage"] == 18
@@ -64,7 +64,9 @@ def test_needed_settings_together_are_enough(site: Site) -> None:
         "guests_time",
         "poweroff_wait",
     )
-    site = site.time(**{name: needed[name] for name in names}, reserve=needed["reserve"], least=needed["least"])
+    site = site.time(
+        **{name: needed[name] for name in names}, reserve=needed["reserve"], reserve_minimum=needed["reserve_minimum"]
+    )
     site = site.ups(
         runtime=90_000, ignorelb=True, runtime_low=needed["runtime_low"], charge_low=None,
         offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"],

@@ -37,7 +37,7 @@ def test_a_machine_may_be_called_by_a_number() -> None:
               {"id": 101, "seconds": -1}, {"id": 101, "seconds": "inf"}, {"id": 101, "seconds": 10**400}, "\u0661\u0660\u0661", "9" * 5000],
 )  # fmt: skip
 def test_a_guest_needs_a_number(wrong: Any) -> None:
-    with pytest.raises(model.PlanError, match=r"stage s: .* is no guest's number"):
+    with pytest.raises(model.PlanError, match=r"stage s: .* is not a guest"):
         observe.read_guest(wrong, "s")
 
 
@@ -84,7 +84,7 @@ SITE = {
 
 def options_of(**given: Any) -> dict[str, Any]:
     """Return the options as Ansible hands them over."""
-    checked = ArgumentSpecValidator(shutdown_plan.spec()).validate(given)
+    checked = ArgumentSpecValidator(shutdown_plan.build_spec()).validate(given)
     assert not checked.error_messages
     options: dict[str, Any] = checked.validated_parameters
     return options
@@ -111,9 +111,9 @@ def test_guests_that_can_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(guests.GuestsError):
         observe.plan_for_host(options_of(**SITE), runs(), tmp_path)
     made, _asked = observe.plan_for_host(options_of(**SITE, must_answer=False), runs(), tmp_path)
-    (one,) = (one for one in made.constraints if one.name == "guests")
+    (one,) = (one for one in made.constraints if one.name == "guests_time")
     assert one.holds is None
-    assert "etc/pve/local is not there" in one.words
+    assert "etc/pve/local is not there" in one.reason
     assert made.needed["guests_time"] == 180
 
 

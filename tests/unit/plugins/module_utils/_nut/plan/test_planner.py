@@ -23,7 +23,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import 
     spell_reason,
     spell_stopper,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import LOOK
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import GATE_ROUND
 from ansible_collections.homelab.nut.tests.unit.support.plans import (
     NAS,
     PVE,
@@ -110,7 +110,7 @@ class Run:
         if age is None:
             age = 12 if _new_cps(self.supply, self.timing) else 30
         self.age = max(age, self.supply.pollinterval)
-        self.poll = max(self.timing.pollfreq, self.timing.pollfreqalert)
+        self.poll_interval = max(self.timing.pollfreq, self.timing.pollfreqalert)
         self.hosts = [one for one in site.machines if one.role == "secondary"]
         self.down: dict[str, float] = {}
         self.harm: list[str] = []
@@ -133,7 +133,7 @@ class Run:
     def trigger(self) -> float:
         """When there is a reason for FSD: low battery, or a stage whose guests are down."""
         found = self.low()
-        starts = self.dice.upto(self.supply.pollinterval) + self.dice.upto(self.poll)
+        starts = self.dice.upto(self.supply.pollinterval) + self.dice.upto(self.poll_interval)
         for stage in self.site.stages:
             due = []
             if stage.on_battery is not None:
@@ -167,10 +167,10 @@ class Run:
             ]
             shown = self.full - now + self.dice.upto(self.age)
             late = any(now - began >= one.shutdown_time + self.timing.settle for one in waiting)
-            keeps = self.policy["reserve"] if late else min(self.policy["least"], self.policy["reserve"])
-            if not waiting or shown <= keeps or now - began >= self.policy["longest"]:
+            keeps = self.policy["reserve"] if late else min(self.policy["reserve_minimum"], self.policy["reserve"])
+            if not waiting or shown <= keeps or now - began >= self.policy["gate_timeout"]:
                 return now
-            now += max(0.25, self.dice.upto(LOOK))
+            now += max(0.25, self.dice.upto(GATE_ROUND))
 
     def primary(self, poweroff: float) -> None:
         """The primary goes down, and tells the UPS to cut, some time before it is off."""
@@ -191,7 +191,7 @@ class Run:
 def simulate(site: Site, policy: dict[str, Any], dice: Dice) -> list[str]:
     """Let the mains fail, and return what harm is done. No machine takes longer than its limit, if that is its usual time."""
     run = Run(site, policy, dice)
-    fsd = run.trigger() + dice.upto(run.poll)
+    fsd = run.trigger() + dice.upto(run.poll_interval)
     poweroff = run.gate(fsd)
     run.harm += [f"{one.name} is up when the primary goes" for one in run.hosts if run.down[one.name] > poweroff]
     run.harm += [
@@ -212,11 +212,11 @@ def policy_of(site: Site, made: Plan) -> dict[str, Any]:
     """What the gate is told: the plan's reserve, least and longest unless others are set, and the machines' own limits."""
     limits = {one.name: one.shutdown_limit for one in site.machines if one.role == "secondary"}
     reserve = made.needed["reserve"] if site.timing.reserve is None else site.timing.reserve
-    least = site.timing.least
+    least = site.timing.reserve_minimum
     if least is None:
         # without it the reserve counts from the beginning on
         least = reserve
-    return {"reserve": reserve, "least": least, "longest": made.needed["longest"], "limits": limits}
+    return {"reserve": reserve, "reserve_minimum": least, "gate_timeout": made.needed["gate_timeout"], "limits": limits}
 
 
 @settings(max_examples=400)
@@ -249,14 +249,17 @@ def test_the_drawn_sites_hold_often_enough() -> None:
 HARM: dict[str, tuple[Site, str]] = {
     "low battery": (UNSTAGED.ups(runtime_low=150), "truenas is up when the primary goes"),
     "battery": (UNSTAGED.ups(runtime=100), "pve is up in the dark"),
-    "order": (SITE.machine("truenas", shutdown_time=200, shutdown_limit=90), "truenas is up when the primary goes"),
+    "shutdown limit": (
+        SITE.machine("truenas", shutdown_time=200, shutdown_limit=90),
+        "truenas is up when the primary goes",
+    ),
     "offdelay": (SITE.ups(offdelay=1), "pve is up in the dark"),
     "stage": (SITE.stage(runtime=620, fsd=False), "media is up when truenas may begin"),
-    "guests": (SITE.machine("router", shutdown_limit=150), "router is killed"),
-    "needs": (replace(SITE, stages=()), "media is up when truenas may begin"),
+    "guests_time": (SITE.machine("router", shutdown_limit=150), "router is killed"),
+    "storage": (replace(SITE, stages=()), "media is up when truenas may begin"),
     "reserve": (UNSTAGED.time(reserve=580), "truenas is up when the primary goes"),
-    "least": (UNSTAGED.time(reserve=580, least=570), "truenas is up when the primary goes"),
-    "as expected": (UNSTAGED.ups(runtime_low=100, charge_low=None), "pve is up in the dark"),
+    "minimum reserve": (UNSTAGED.time(reserve=580, reserve_minimum=570), "truenas is up when the primary goes"),
+    "usual times": (UNSTAGED.ups(runtime_low=100, charge_low=None), "pve is up in the dark"),
 }
 
 
@@ -295,14 +298,14 @@ def test_a_plan_that_fails_by_far_does_harm(case: str) -> None:
         (replace(SITE, stages=(STAGE, STAGE)), "stage 'nas-guests'"),
         (SITE.machine("truenas", role="slave"), "truenas: role 'slave'"),
         (SITE.machine("truenas", kind="qm"), "truenas: kind 'qm'"),
-        (SITE.machine("media", needs=("nas",)), "media: needs names nas"),
-        (SITE.machine("media", needs=("media",)), "media: needs names media"),
+        (SITE.machine("media", needs=("nas",)), "media: needs lists nas"),
+        (SITE.machine("media", needs=("media",)), "media: needs lists media"),
         (SITE.machine("truenas", begin_time=-1), "truenas: begin_time is -1"),
         (SITE.machine("truenas", shutdown_limit=math.inf), "truenas: shutdown_limit is inf"),
         (SITE.machine("truenas", shutdown_limit=math.nan), "truenas: shutdown_limit is nan"),
-        (SITE.stage(guests=("truenas",)), "stage nas-guests: truenas is no guest"),
-        (SITE.stage(guests=("nobody",)), "stage nas-guests: nobody is no guest"),
-        (SITE.stage(runtime=None), "stage nas-guests: nothing starts it"),
+        (SITE.stage(guests=("truenas",)), "stage nas-guests: truenas is not a guest"),
+        (SITE.stage(guests=("nobody",)), "stage nas-guests: nobody is not a guest"),
+        (SITE.stage(runtime=None), "stage nas-guests has no trigger"),
         (SITE.stage(seconds=-2), "stage nas-guests: seconds is -2"),
         (SITE.ups(offdelay=-1), "UPS ups: offdelay is -1"),
         (SITE.time(margin=-1), "timing: margin is -1"),
