@@ -28,7 +28,7 @@ def made(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
         [
             model.PlanMachine("pve", "primary", "pve"),
             model.PlanMachine(name, "secondary", "truenas"),
-            *(model.PlanMachine(one, "guest", "qm", 10, 40, 60, (name,), 100 + at) for at, one in enumerate(media)),
+            *(model.PlanMachine(guest, "guest", "qm", 10, 40, 60, (name,), 100 + at) for at, guest in enumerate(media)),
         ],
         [model.Supply(runtime=1500, runtime_low=480, ignorelb=True)],
         model.Timing(guests_time=120),
@@ -38,7 +38,7 @@ def made(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
     return data
 
 
-# all that the page may hold
+# all that is allowed on the page
 TAGS = frozenset(
     re.findall(
         r"\w+",
@@ -58,7 +58,7 @@ STYLES = re.compile(
 
 
 class Allowed(HTMLParser):
-    """Collects what is not on the list of what may be."""
+    """Collects all that is not allowed on the page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Allowed(HTMLParser):
 
 
 def is_harmless(page: str) -> bool:
-    """See that a page holds nothing but what it may. What the browser may do is said before anything of the host's."""
+    """Check that a page has only allowed content, and that its policy comes before any content of the host."""
     read = Allowed(page)
     assert read.wrong == []
     (policy,) = read.policies
@@ -122,7 +122,7 @@ INJECTIONS = (
 )
 
 
-def test_the_page_is_that_of_the_plan() -> None:
+def test_page_shows_plan() -> None:
     data = made()
     assert draw(data) == picture.draw_page(plan_data.plan_from_dict(data))
     assert "Shutdown plan of pve" in draw(data)
@@ -136,12 +136,12 @@ def test_the_page_is_that_of_the_plan() -> None:
 
 
 @pytest.mark.parametrize("words", INJECTIONS)
-def test_a_host_can_not_put_anything_active_into_it(words: str) -> None:
-    """In each text of a plan, one after the other, and in all at once."""
+def test_host_cannot_inject_active_content(words: str) -> None:
+    """Replace each text of a plan in turn."""
     data = made()
     pages = [draw(data, {words: [1, 2], "truenas": [3, None]}), draw(made(name=f"nas {words}"))]
     refusals: list[str] = []
-    for holder, key in list(texts(data)):
+    for holder, key in list(list_texts(data)):
         before, holder[key] = holder[key], words
         try:
             pages.append(draw(data))
@@ -153,11 +153,11 @@ def test_a_host_can_not_put_anything_active_into_it(words: str) -> None:
     assert all(map(is_harmless, pages))
 
 
-def texts(data: Any) -> Any:
+def list_texts(data: Any) -> Any:
     for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
         if isinstance(value, str):
             yield data, key
-        yield from texts(value)
+        yield from list_texts(value)
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,13 @@ def texts(data: Any) -> Any:
         {"events": [{"at": float("nan"), "until": 0, "machine": "", "what": "FSD"}]},
     ],
 )
-def test_what_is_no_plan_is_refused(change: dict[str, Any]) -> None:
+def test_invalid_plan_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(AnsibleFilterError, match="not a saved plan"):
         draw({**made(), **change})
 
 
 @pytest.mark.parametrize("data", [None, 7, "<html><script>", [], {}])
-def test_what_is_not_even_a_dictionary_is_refused(data: Any) -> None:
+def test_value_other_than_dictionary_is_refused(data: Any) -> None:
     with pytest.raises(AnsibleFilterError, match="not a saved plan"):
         draw(data)
 
@@ -192,12 +192,12 @@ def test_what_is_not_even_a_dictionary_is_refused(data: Any) -> None:
 @pytest.mark.parametrize(
     "pair", [[1], [1, 2, 3], 7, None, ["soon", 2], [1, float("nan")], [float("inf"), 1], {}, [10**400, 1]]
 )
-def test_what_was_seen_must_be_times(pair: Any) -> None:
+def test_invalid_measured_times_are_refused(pair: Any) -> None:
     with pytest.raises(AnsibleFilterError, match=r"observed times\.seen\.truenas"):
         draw(made(), {"truenas": pair})
 
 
-def test_a_homelab_of_hundreds_is_drawn_and_one_of_thousands_refused() -> None:
+def test_hundreds_of_machines_are_drawn_and_thousands_refused() -> None:
     assert is_harmless(draw(made(guests=400)))
     data = made()
     data["machines"] += [{**data["machines"][2], "name": f"m{number}"} for number in range(4000)]
@@ -212,11 +212,11 @@ DATA = made()
     st.one_of(values, changed(DATA)),
     st.one_of(st.none(), values, st.dictionaries(st.text(), st.lists(st.floats(), max_size=2))),
 )
-def test_whatever_a_host_says(data: Any, seen: Any) -> None:
-    for one in (data, DATA):
+def test_hostile_data_is_drawn_harmlessly_or_refused(data: Any, seen: Any) -> None:
+    for plan in (data, DATA):
         refused = ""
         try:
-            page = draw(one, seen)
+            page = draw(plan, seen)
         except AnsibleFilterError as error:
             refused = str(error)
         assert not unfit(refused)
@@ -224,7 +224,7 @@ def test_whatever_a_host_says(data: Any, seen: Any) -> None:
 
 
 @given(changed(DATA))
-def test_the_text_of_a_plan_can_be_made_of_what_was_read(data: Any) -> None:
+def test_table_accepts_any_plan_that_was_read(data: Any) -> None:
     try:
         read = plan_data.plan_from_dict(data)
     except model.PlanError:

@@ -15,7 +15,7 @@ FOUND = secondaries(
 )
 
 
-def test_the_machines() -> None:
+def test_machines_of_site() -> None:
     begin = {"role": "secondary", "begin_time": 10}
     assert site(FOUND, "pve", [])["machines"] == [
         {"name": "pve", "role": "primary", "kind": "pve"},
@@ -32,16 +32,16 @@ def test_the_machines() -> None:
     ]
 
 
-def test_where_a_machine_is_seen() -> None:
+def test_machine_addresses_include_name() -> None:
     """By its address, and by its name: a storage may have either."""
     hosts = {"pve": {}, "nas": {"ansible_host": "192.0.2.20"}, "media": {"nut_client_address": "[2001:db8::1]"}}
     found = site(secondaries({"pve": ["pve"], "truenas": ["nas"], "ups_clients": ["media"]}, hosts), "pve", [])[
         "machines"
     ]
-    assert [one.get("address") for one in found] == [None, ["192.0.2.20", "nas"], ["2001:db8::1", "media"]]
+    assert [machine.get("address") for machine in found] == [None, ["192.0.2.20", "nas"], ["2001:db8::1", "media"]]
 
 
-def test_what_the_driver_is_told_counts() -> None:
+def test_driver_overrides_win_over_ups_values() -> None:
     devices = [
         {"name": "ups", "driver": "auto"},
         {
@@ -70,7 +70,7 @@ def test_what_the_driver_is_told_counts() -> None:
     ]
 
 
-def test_stages_without_whom_they_tell() -> None:
+def test_stages_drop_notify_and_message() -> None:
     stage = {
         "name": "a",
         "charge": "",
