@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     """Return the lab that molecule started."""
-    return Lab.here()
+    return Lab.from_environment()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from homelab import Lab
-from homelab.podman import podman
+from homelab.podman import run_podman
 from support import status, unit, until
 from testinfra.host import Host
 
@@ -35,15 +35,15 @@ class Primary:
     def stand(self) -> dict[str, str]:
         """Return what a shutdown, a crash or an FSD would change: when machines and NUT's daemons were started, and NUT's state."""
         found = {
-            name: podman(
-                "inspect", "--format", "{{.State.Status}} {{.State.StartedAt}}", self.lab.container(name)
+            name: run_podman(
+                "inspect", "--format", "{{.State.Status}} {{.State.StartedAt}}", self.lab.container_name(name)
             ).stdout
             for name in (self.name, *self.secondaries)
         }
         found.update({one: unit(self.host, one) for one in UNITS})
         found["gate"] = unit(self.host, "nut-shutdown.service", "ActiveState")
         found["killpower"] = str(self.host.file("/run/nut-killpower").exists)
-        ups = json.loads(self.lab.ups(self.name, "status", "--json"))["upses"][0]
+        ups = json.loads(self.lab.control_ups(self.name, "status", "--json"))["upses"][0]
         found["the UPS"] = f"outlets {ups['outlets']}, to be cut in {ups['shutdown_in']}"
         return found
 

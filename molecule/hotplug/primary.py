@@ -69,7 +69,7 @@ class Primary:
 
     def ups(self, *words: str) -> str:
         """Do what lab/ups does."""
-        return self.lab.ups(self.name, *words)
+        return self.lab.control_ups(self.name, *words)
 
     def bus(self) -> dict[str, Any]:
         """Return what the hardware says of itself."""
@@ -239,5 +239,5 @@ class Primary:
 
 def still_up(lab: Lab, hosts: Sequence[str]) -> bool:
     """Say whether hosts run, and have not begun to shut down."""
-    states = {host.name: state for host, state in lab.status().items()}
+    states = {host.name: state for host, state in lab.read_states().items()}
     return all(states[name].condition == "running" and states[name].began is None for name in hosts)

@@ -45,7 +45,7 @@ PLANTED = (
     "docs/passwords.txt",
     "docs/truenas.md.orig",
     "files/api_key",
-    "run_ansible_program.token",
+    "galaxy.token",
     "group_vars/all.yml",
     "homelab/.homelab-nut/tls/ca.key",
     "homelab/group_vars/all.yml",
@@ -165,7 +165,7 @@ def test_stray_files_are_not_packed(built: Path) -> None:
 
 
 def test_needed_files_are_packed(built: Path) -> None:
-    """A file that is missing here is to be named in run_ansible_program.yml."""
+    """If this fails for a new file, list the file in galaxy.yml."""
     with tarfile.open(built) as tar:
         names = {member.name for member in tar if member.isreg()}
     assert {name for name in list_tracked_files() if is_shipped(name)} ^ (names - MADE) == set()
@@ -179,7 +179,7 @@ def test_built_collection_can_be_installed(built: Path, tmp_path: Path) -> None:
 
 
 def test_checkout_installs_the_same_files_as_the_built_collection(checkout: Path, built: Path, tmp_path: Path) -> None:
-    """`ansible-galaxy collection install DIRECTORY`, and git+https://..., pack by the same list."""
+    """`ansible-galaxy collection install DIRECTORY` and git+https://... use the same list of files."""
     run_ansible_program("ansible-galaxy", "collection", "install", "--offline", checkout, "-p", tmp_path, home=tmp_path)
     root = tmp_path / "ansible_collections/homelab/nut"
     with tarfile.open(built) as tar:

@@ -208,7 +208,7 @@ def test_check_mode_changes_nothing(on: On, play: Play, primary: str) -> None:
 
 def test_nobody_is_shut_out_while_on_battery(on: On, play: Play, lab: Lab) -> None:
     """A secondary of 2.8.1 that is cut off then shuts down at once."""
-    lab.ups("pve9", "mains", "off")
+    lab.control_ups("pve9", "mains", "off")
     try:
         until(lambda: "OB" in status(on("pve9")), 30, "on battery")
         before = on("pve9").check_output("cat /etc/nut/access.nft")
@@ -217,7 +217,7 @@ def test_nobody_is_shut_out_while_on_battery(on: On, play: Play, lab: Lab) -> No
         assert "not plainly on mains" in done.stdout + done.stderr
         assert on("pve9").check_output("cat /etc/nut/access.nft") == before
     finally:
-        lab.ups("pve9", "mains", "on")
+        lab.control_ups("pve9", "mains", "on")
     until(lambda: status(on("pve9"))[:1] == ["OL"], 60, "on mains again")
 
 
@@ -251,8 +251,8 @@ def test_an_upsd_whose_table_can_not_be_loaded_runs_and_says_so(on: On, play: Pl
 
 @pytest.mark.long
 def test_after_a_power_cut_it_is_there_before_upsd(on: On, lab: Lab, primary: str) -> None:
-    lab.cut(primary)
-    lab.up(lab.sites())
+    lab.cut_power(primary)
+    lab.start_sites(lab.started_sites())
     host = on(primary)
     until(lambda: status(host)[:1] == ["OL"], 90, "upsd serves")
     assert is_loaded(host)

@@ -12,7 +12,7 @@ import shlex
 import time
 
 import pytest
-from homelab.podman import podman
+from homelab.podman import run_podman
 from support import extra, status, unit, until
 
 PRIMARIES = ("pve8", "pve9")
@@ -142,7 +142,9 @@ def name(primary):
 @pytest.fixture
 def privileged(lab, name):
     """Return a function that runs a script on the primary with all rights, and returns what it says."""
-    return lambda script: podman("exec", "--privileged", lab.container(name), "sh", "-c", script).stdout.strip()
+    return lambda script: run_podman(
+        "exec", "--privileged", lab.container_name(name), "sh", "-c", script
+    ).stdout.strip()
 
 
 @pytest.mark.parametrize("which", EXPOSURE)
@@ -255,7 +257,7 @@ def test_a_change_waits_for_the_mains(primary, play, lab, name):
     """It restarts the daemons, and that in an outage would shut down every secondary."""
     assert play("--limit", name, "--tags", "ups").returncode == 0
     before = {which: unit(primary, which) for which in (SERVER, DRIVER, MONITOR)}
-    lab.ups(name, "mains", "off")
+    lab.control_ups(name, "mains", "off")
     until(lambda: "OB" in status(primary), 30, "NUT noticed")
     try:
         done = play("--limit", name, "--tags", "ups", *extra(nut_server_hardening=False))
@@ -263,7 +265,7 @@ def test_a_change_waits_for_the_mains(primary, play, lab, name):
         assert "not plainly on mains" in done.stdout + done.stderr
         assert {which: unit(primary, which) for which in before} == before
     finally:
-        lab.ups(name, "mains", "on")
+        lab.control_ups(name, "mains", "on")
     until(lambda: serves(primary), 30, "on mains again")
     # what was not done is not forgotten: it is in no file any more
     done = play("--limit", name, "--tags", "ups", *extra(nut_server_hardening=False))

@@ -56,7 +56,7 @@ def test_upsd_answers_while_a_secondary_attacks(on: Any, site: str, connections:
     program = python(attack.__loader__.get_source(attack.__name__), site, "3493", "20", str(connections))  # type: ignore[union-attr]
     on(SITES[site]).check_output(f"{program} >/dev/null 2>&1 &")
     longest, lost = primary.check_output(python(ASK, "15")).split()
-    assert float(longest) < PATIENCE + verdict.patience(busy())
+    assert float(longest) < PATIENCE + verdict.extra_time(busy())
     assert int(lost) == 0
     assert unit(primary, "nut-server") == pid
 
@@ -77,7 +77,7 @@ def test_an_upsd_that_is_stopped_is_restarted(on: Any, site: str) -> None:
     primary = on(site)
     pid = unit(primary, "nut-server")
     primary.check_output(f"kill -STOP {pid}")
-    until(lambda: unit(primary, "nut-server") not in (pid, "0"), 30 + verdict.patience(busy()), "upsd is restarted")
+    until(lambda: unit(primary, "nut-server") not in (pid, "0"), 30 + verdict.extra_time(busy()), "upsd is restarted")
     until(lambda: primary.run("upsc ups@localhost ups.status").stdout.split()[:1] == ["OL"], 30, "it serves the UPS")
     assert "Restarted it" in primary.check_output("journalctl --unit nut-watch --output cat")
 

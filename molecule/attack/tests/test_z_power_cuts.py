@@ -47,9 +47,9 @@ def test_the_shutdown_is_hardly_later_than_without_the_attack(rows: Any, case: s
     """Compared with the power cut of the same run in which nobody attacks."""
     attacked, free = rows[case, site], rows[FREE, site]
     later = attacked["delay"] - free["delay"]
-    assert later <= LATER + verdict.patience(attacked["busy"]), told(attacked)
+    assert later <= LATER + verdict.extra_time(attacked["busy"]), told(attacked)
 
 
 def test_all_is_as_before(lab: Any) -> None:
     """After all that, every host runs."""
-    assert lab.runs()
+    assert lab.is_running()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from homelab import Lab
-from homelab.podman import podman
+from homelab.podman import run_podman
 from support import ended, extra, kill_upsd_when_replaced, nut_processes, status, unit, until
 from testinfra.host import Host
 
@@ -104,7 +104,7 @@ def full(lab: Lab, rack: Host) -> Iterator[None]:
 
     def as_root_of_the_machine(command: str) -> str:
         # the machines of the lab may not mount anything themselves
-        return podman("exec", "--privileged", lab.container("rack"), "sh", "-euc", command).stdout
+        return run_podman("exec", "--privileged", lab.container_name("rack"), "sh", "-euc", command).stdout
 
     as_root_of_the_machine(
         f"cp -a {ETC} /root/nut.kept && mount -t tmpfs -o size=256k,mode=0755 tmpfs {ETC}"

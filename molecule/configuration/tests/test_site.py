@@ -146,13 +146,15 @@ def test_each_ups_is_served_under_its_name(on, site):
 
 def test_a_ups_goes_on_battery_under_its_own_name(on, lab):
     """The hardware's word: which port is which."""
-    assert [one["serial"] for one in json.loads(lab.ups("rack", "status", "--json"))["upses"]][1] == "5B1234T56790"
-    lab.ups("rack", "mains", "off", "--port", "2")
+    assert [one["serial"] for one in json.loads(lab.control_ups("rack", "status", "--json"))["upses"]][
+        1
+    ] == "5B1234T56790"
+    lab.control_ups("rack", "mains", "off", "--port", "2")
     try:
         until(lambda: status(on("rack"), "Rack_Right", PORT)[:1] == ["OB"], 30, "on battery")
         assert status(on("rack"), "rack-left", PORT)[:1] == ["OL"]
     finally:
-        lab.ups("rack", "mains", "on", "--port", "2")
+        lab.control_ups("rack", "mains", "on", "--port", "2")
     until(lambda: status(on("rack"), "Rack_Right", PORT)[:1] == ["OL"], 30, "on mains again")
 
 
@@ -369,13 +371,13 @@ def test_timers(on, lab):
         return rack.run("cat /run/nut/ups-events 2>/dev/null").stdout.split()
 
     rack.check_output("rm -f /run/nut/ups-events")
-    lab.ups("rack", "mains", "off", "--port", "1")
+    lab.control_ups("rack", "mains", "off", "--port", "1")
     try:
         until(lambda: "at-once" in events(), 20, "NUT noticed")
         assert "short" not in events()
         until(lambda: "short" in events(), 10, "the short timer ran out")
     finally:
-        lab.ups("rack", "mains", "on", "--port", "1")
+        lab.control_ups("rack", "mains", "on", "--port", "1")
     until(lambda: "short-was-over" in events(), 20, "NUT noticed that the mains are back")
     until(lambda: rack.run("pgrep -x upssched").rc == 1, 30, "no timer is left")
     assert events() == ["at-once", "short", "short-was-over"]

@@ -135,7 +135,7 @@ def test_the_api_key_still_works(play):
 def test_nothing_is_touched_while_on_battery(on, play, lab):
     """A restart then could shut down every secondary, so a change waits for the mains."""
     before = nut_processes(on("pve8"))
-    lab.ups("pve8", "mains", "off")
+    lab.control_ups("pve8", "mains", "off")
     try:
         until(lambda: "OB" in status(on("pve8")), 30, "on battery")
         done = play("--limit", "pve8", *extra(nut_server_upsd_conf={"MAXAGE": 20}))
@@ -143,6 +143,6 @@ def test_nothing_is_touched_while_on_battery(on, play, lab):
         assert "not plainly on mains" in done.stdout + done.stderr
         assert "MAXAGE 15" in on("pve8").file("/etc/nut/upsd.conf").content_string
     finally:
-        lab.ups("pve8", "mains", "on")
+        lab.control_ups("pve8", "mains", "on")
     until(lambda: "OL" in status(on("pve8")), 30, "on mains again")
     assert before.items() <= nut_processes(on("pve8")).items()

@@ -88,7 +88,7 @@ def saved_password(host) -> str:
 def test_a_change_waits_for_the_mains(truenas, on, play, lab):
     """On battery a run that changes nothing passes, and one that would change something stops and has changed nothing."""
     before = settings(truenas)
-    lab.ups("pve8", "mains", "off")
+    lab.control_ups("pve8", "mains", "off")
     try:
         until(lambda: "OB" in status(on("pve8")), 30, "on battery")
         same = play("--limit", "truenas", *extra(nut_client_truenas_transport="midclt"))
@@ -101,7 +101,7 @@ def test_a_change_waits_for_the_mains(truenas, on, play, lab):
         assert "set hostsync" in other.stdout
         assert settings(truenas) == before
     finally:
-        lab.ups("pve8", "mains", "on")
+        lab.control_ups("pve8", "mains", "on")
     until(lambda: "OL" in status(on("pve8")), 30, "on mains again")
 
 

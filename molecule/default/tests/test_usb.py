@@ -45,11 +45,11 @@ def test_pulled_out_and_put_back(on, lab, name):
     """The driver finds its UPS again by itself, under another device number; nothing is restarted."""
     host = on(name)
     before = nut_processes(host)
-    lab.ups(name, "unplug", "--port", "1")
+    lab.control_ups(name, "unplug", "--port", "1")
     try:
         until(lambda: status(host) == [], 30, "data are stale")
     finally:
-        lab.ups(name, "replug", "--port", "1")
+        lab.control_ups(name, "replug", "--port", "1")
     until(lambda: status(host)[:1] == ["OL"], 30, "on mains again")
     assert before.items() <= nut_processes(host).items()
 
@@ -57,7 +57,7 @@ def test_pulled_out_and_put_back(on, lab, name):
 def test_a_second_ups(on, lab, play):
     """Each has a driver of its own; one more and one less leaves the other's alone."""
     host = on("pve8")
-    lab.ups("pve8", "plug", "eaton", "--port", "2")
+    lab.control_ups("pve8", "plug", "eaton", "--port", "2")
     try:
         # else nut-hotplug serves the second all the same when it is no longer declared, under a name of its own
         quiet = {"nut_hotplug_default_name": ""}
@@ -75,7 +75,7 @@ def test_a_second_ups(on, lab, play):
         assert not host.service("nut-driver@second").is_enabled
         assert host.check_output("upsc -l localhost 2>/dev/null") == "ups"
     finally:
-        lab.ups("pve8", "unplug", "--port", "2")
+        lab.control_ups("pve8", "unplug", "--port", "2")
         done = play("--limit", "pve8")
     assert done.returncode == 0, done.stdout
 
@@ -83,7 +83,7 @@ def test_a_second_ups(on, lab, play):
 @pytest.mark.parametrize("name", PRIMARIES)
 def test_a_ups_that_is_not_there(on, lab, play, name):
     """It is no mistake of the host's: all else is deployed, and the run says what is missing. Unless it must be there."""
-    lab.ups(name, "unplug", "--port", "1")
+    lab.control_ups(name, "unplug", "--port", "1")
     try:
         until(lambda: status(on(name)) == [], 30, "data are stale")
         done = play("--limit", name, *extra(nut_server_upsd_conf={"MAXAGE": 16}))
@@ -105,7 +105,7 @@ def test_a_ups_that_is_not_there(on, lab, play, name):
         assert done.returncode != 0
         assert "has no fresh data for ups: DRIVER-NOT-CONNECTED" in said(done)
     finally:
-        lab.ups(name, "replug", "--port", "1")
+        lab.control_ups(name, "replug", "--port", "1")
     until(lambda: status(on(name))[:1] == ["OL"], 60, "on mains again")
     done = play("--limit", name)
     assert done.returncode == 0, done.stdout

@@ -201,7 +201,7 @@ def test_doctor_reports_fault(on: On, doctor: Callable[[], Problems], name: str)
 
 
 def test_doctor_reports_unplugged_ups(lab: Lab, on: On, doctor: Callable[[], Problems]) -> None:
-    lab.ups("pve8", "unplug", "--port", "1")
+    lab.control_ups("pve8", "unplug", "--port", "1")
     try:
         until(lambda: status(on("pve8")) == [], SECONDS, "its data to become stale")
         assert_only_reports(
@@ -210,13 +210,13 @@ def test_doctor_reports_unplugged_ups(lab: Lab, on: On, doctor: Callable[[], Pro
             {("port", "media"), ("units", "pve8")},
         )
     finally:
-        lab.ups("pve8", "plug", "apc", "--port", "1")
+        lab.control_ups("pve8", "plug", "apc", "--port", "1")
         until(lambda: status(on("pve8")) == ["OL"], SECONDS, "upsd to serve the UPS again")
 
 
 def test_doctor_reports_battery_too_weak_for_plan(lab: Lab, on: On, doctor: Callable[[], Problems]) -> None:
     def set_battery(low: str, replace: str) -> None:
-        lab.ups("pve8", "set", f"runtime_low={low}", f"replace_battery={replace}")
+        lab.control_ups("pve8", "set", f"runtime_low={low}", f"replace_battery={replace}")
         # the driver reads battery.runtime.low only when it starts
         on("pve8").check_output("systemctl restart nut-driver@ups")
         until(lambda: has_battery(low, replace), SECONDS, "upsd to serve the new values")
@@ -250,11 +250,11 @@ def test_doctor_reports_wrong_password_on_truenas(on: On, doctor: Callable[[], P
 def test_doctor_reports_host_that_is_off(lab: Lab, on: On, doctor: Callable[[], Problems]) -> None:
     """The other hosts are checked nevertheless."""
     on("media").run("systemd-run --on-active=1 systemctl poweroff")
-    until(lambda: lab.status()[lab.host("media")].condition == "exited", SECONDS, "media to power off")
+    until(lambda: lab.read_states()[lab.find_host("media")].condition == "exited", SECONDS, "media to power off")
     try:
         assert_only_reports(doctor(), {("reachable", "media", "failure"), ("login", "media", "failure")}, set())
     finally:
-        lab.up(lab.sites())
+        lab.start_sites(lab.started_sites())
         until(lambda: is_everyone_logged_in(on), SECONDS, "all upsmons to log in")
 
 

@@ -91,13 +91,13 @@ def test_broken_drill_fails_soon_and_changes_nothing(primaries, fault):
         if FAULTS[fault]:
             assert one.host.run(FAULTS[fault]).rc == 0
         else:
-            one.lab.ups(one.name, "mains", "off")
+            one.lab.control_ups(one.name, "mains", "off")
         begun = time.monotonic()
         try:
             rest = process.communicate(timeout=60)[0]
         finally:
             if not FAULTS[fault]:
-                one.lab.ups(one.name, "mains", "on")
+                one.lab.control_ups(one.name, "mains", "on")
         # less than the outage of 60 s, so the drill did not simply finish
         assert time.monotonic() - begun < 45
         assert process.returncode not in (0, None), said

@@ -66,13 +66,15 @@ def lived(primaries, lab, on, drill_live):
     reader.start()
 
     def states():
-        return {host.name: state for host, state in lab.status().items() if host.name in ("pve8", "truenas", "media")}
+        return {
+            host.name: state for host, state in lab.read_states().items() if host.name in ("pve8", "truenas", "media")
+        }
 
     try:
         until(lambda: process.poll() is not None or all(one.down for one in states().values()), 180, "all are down")
         assert process.poll() is None, "".join(said)
         seen = states()
-        lab.up(["pve8"])
+        lab.start_sites(["pve8"])
         assert process.wait(240) == 0, "".join(said)
     finally:
         process.kill()

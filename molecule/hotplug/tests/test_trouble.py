@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 
-from homelab.podman import podman
+from homelab.podman import run_podman
 from hotplug.primary import CONF, LOCK, SERVICE, STATE, TIMER, Primary, driver
 from support import status, until
 
@@ -281,11 +281,11 @@ def test_not_there_at_boot(both):
 
     def case(one: Primary) -> None:
         one.ups("unplug", "--port", "1")
-        container = one.lab.container(one.name)
-        podman("kill", container)
-        podman("start", container)
+        container = one.lab.container_name(one.name)
+        run_podman("kill", container)
+        run_podman("start", container)
         up = ("exec", container, "systemctl", "is-system-running")
-        until(lambda: podman(*up, check=False).stdout.strip() in ("running", "degraded"), 60, "it boots")
+        until(lambda: run_podman(*up, check=False).stdout.strip() in ("running", "degraded"), 60, "it boots")
         until(lambda: one.host.run("true").rc == 0, 20, "it answers")
         assert one.text(CONF) == one.files[CONF]
         until(lambda: "nut-server.service" in one.processes(), 10, "upsd runs")

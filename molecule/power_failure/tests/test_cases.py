@@ -13,7 +13,9 @@ import pytest
 from homelab import cases, verdict
 
 PLAYED = [
-    (case.name, site) for site, played in cases.chosen([], list(cases.RELEASES), ci=True).items() for case in played
+    (case.name, site)
+    for site, played in cases.choose_cases([], list(cases.RELEASES), ci=True).items()
+    for case in played
 ]
 FINALDELAY = 2  # the role's default, with the gate
 TIMES = [("nas-5", 5), ("nas-20", 20), ("nas-60", 60)]
@@ -57,12 +59,12 @@ def test_truenas_first_then_proxmox_and_soon(rows, case, seconds):
         fell = falls(row)
         (primary,) = fell["primary"]
         nas = next(fall for fall in fell["secondary"] if fall["host"].startswith("truenas"))
-        assert seconds <= nas["down"] - nas["began"] < seconds + 10 + verdict.patience(row["busy"])
+        assert seconds <= nas["down"] - nas["began"] < seconds + 10 + verdict.extra_time(row["busy"])
         for fall in fell["secondary"]:
             assert fall["down"] < primary["began"]
         # another secondary may have logged out later, at which FINALDELAY begins
         heard = [fall["down"] + FINALDELAY for fall in fell["secondary"] if fall is not nas]
-        assert primary["began"] - max([nas["down"], *heard]) <= verdict.SETTLE + 3 + verdict.patience(row["busy"])
+        assert primary["began"] - max([nas["down"], *heard]) <= verdict.SETTLE + 3 + verdict.extra_time(row["busy"])
 
 
 @pytest.mark.parametrize(("case", "seconds"), TIMES)
@@ -71,9 +73,9 @@ def test_the_primary_went_down_by_itself_and_soon(rows, case, seconds):
     played = [row for (name, _site), row in rows.items() if name == case]
     assert played
     for row in played:
-        assert falls(row)["primary"][0]["down"] < seconds + 56 + 2 * verdict.patience(row["busy"])
+        assert falls(row)["primary"][0]["down"] < seconds + 56 + 2 * verdict.extra_time(row["busy"])
 
 
 def test_all_is_as_before(lab):
     """After all that, every host runs."""
-    assert lab.runs()
+    assert lab.is_running()

@@ -193,10 +193,10 @@ def test_the_end_of_a_shutdown_leaves_the_ups_alone(pve: Host, lab: Lab):
     """With MODE=none and a section in ups.conf, Debian's NUT would cut the power at every reboot; so would a flag that is left."""
     assert not ups_conf.parse_ups_conf(pve.file("/etc/nut/ups.conf").content_string).sections
     assert pve.file("/etc/killpower").exists
-    told = json.loads(lab.ups("pve8", "status", "--json"))["upses"][0]["events"]
+    told = json.loads(lab.control_ups("pve8", "status", "--json"))["upses"][0]["events"]
     pve.run("/sbin/upsdrvctl shutdown")
     pve.check_output("/lib/systemd/system-shutdown/nutshutdown poweroff; true")
-    (ups,) = json.loads(lab.ups("pve8", "status", "--json"))["upses"]
+    (ups,) = json.loads(lab.control_ups("pve8", "status", "--json"))["upses"]
     assert ups["events"] == told
     assert ups["outlets"]
     assert ups["shutdown_in"] < 0

@@ -84,7 +84,7 @@ def test_plugged_in(vm: Vm, host: Host) -> None:
     """Udev's rule starts the agent, which completes the section, and the driver gives data; nothing stays behind."""
     assert trouble(host) == "Driver not connected"
     assert "vendorid" not in sections(host)["ups"]
-    vm.ups("plug", "apc", "--port", "1")
+    vm.control_ups("plug", "apc", "--port", "1")
     until(lambda: settled(host, "051d"), SERVED, "the UPS is served")
     assert maker(host) == "American Power Conversion"
     section = sections(host)["ups"]
@@ -105,23 +105,23 @@ def test_plugged_in(vm: Vm, host: Host) -> None:
         # systemd tries the driver every 15 s, and one that was faster than the agent is not restarted for its section's sake
         assert "deferred: [ups]" in journal
     # mains fail and return: the driver listens to the interrupt pipe
-    vm.ups("mains", "off")
+    vm.control_ups("mains", "off")
     until(lambda: status(host)[:1] == ["OB"], STALE, "on battery")
-    vm.ups("mains", "on")
+    vm.control_ups("mains", "on")
     until(lambda: served(host), STALE, "on mains again")
 
 
 def test_pulled_out_and_put_into_another_port(vm: Vm, host: Host) -> None:
     """The name stays while the UPS is away, upsd tells the truth, and it is served from any port."""
-    vm.ups("plug", "apc", "--port", "1")
+    vm.control_ups("plug", "apc", "--port", "1")
     until(lambda: settled(host, "051d"), SERVED, "the UPS is served")
-    vm.ups("unplug")
+    vm.control_ups("unplug")
     until(lambda: trouble(host) == "Data stale", STALE, "upsd says that the data are stale")
     until(lambda: at_rest(host), STALE, "the agent has ended")
     assert list(sections(host)) == ["ups"]
     assert [ups["name"] for ups in told(host)["absent"]] == ["ups"]
     before = nut_processes(host)
-    vm.ups("replug", "--port", "1", "--to", "5")
+    vm.control_ups("replug", "--port", "1", "--to", "5")
     until(lambda: served(host), SERVED, "the UPS is served from the other port")
     until(lambda: at_rest(host), STALE, "the agent has ended")
     # the driver found it by itself, so nobody touched it
@@ -130,18 +130,18 @@ def test_pulled_out_and_put_into_another_port(vm: Vm, host: Host) -> None:
 
 def test_swapped_for_another_make(vm: Vm, host: Host) -> None:
     """Another UPS takes over the name."""
-    vm.ups("plug", "apc", "--port", "1")
+    vm.control_ups("plug", "apc", "--port", "1")
     until(lambda: settled(host, "051d"), SERVED, "the first is served")
-    vm.ups("unplug")
-    vm.ups("plug", "cps", "--port", "1")
+    vm.control_ups("unplug")
+    vm.control_ups("plug", "cps", "--port", "1")
     until(lambda: maker(host) == "CPS" and served(host), SERVED, "the second is served under the same name")
     assert list(sections(host)) == ["ups"]
 
 
 def test_two_at_once(vm: Vm, host: Host) -> None:
     """Both are served, one under the name that was declared, one under the next."""
-    vm.ups("plug", "apc", "--port", "1")
-    vm.ups("plug", "cps", "--port", "2")
+    vm.control_ups("plug", "apc", "--port", "1")
+    vm.control_ups("plug", "cps", "--port", "2")
     until(lambda: served(host) and served(host, "ups2"), 2 * SERVED, "both are served")
     assert {maker(host), maker(host, "ups2")} == {"American Power Conversion", "CPS"}
     assert list(sections(host)) == ["ups", "ups2"]
@@ -149,7 +149,7 @@ def test_two_at_once(vm: Vm, host: Host) -> None:
 
 def test_a_ups_that_no_shipped_rule_knows(vm: Vm, host: Host) -> None:
     """Drivers may use it by our rule, and the agent says why it is not served."""
-    vm.ups("plug", "ecoflow", "--port", "1")
+    vm.control_ups("plug", "ecoflow", "--port", "1")
     until(lambda: bool(told(host)["upses"]), SERVED, "the agent sees it")
     assert node(host, "3746:ffff") == "root:nut 664"
     (ups,) = told(host)["upses"]
@@ -162,11 +162,11 @@ def test_a_ups_that_no_shipped_rule_knows(vm: Vm, host: Host) -> None:
 
 def test_a_firmware_that_hangs(vm: Vm, host: Host) -> None:
     """It answers nothing for a while, then works again: served again, by a driver that recovered or was restarted with a reason."""
-    vm.ups("plug", "apc", "--port", "1")
+    vm.control_ups("plug", "apc", "--port", "1")
     until(lambda: settled(host, "051d"), SERVED, "the UPS is served")
-    vm.ups("hang", "nak")
+    vm.control_ups("hang", "nak")
     until(lambda: trouble(host) != "", STALE, "upsd has no data")
-    vm.ups("unhang")
+    vm.control_ups("unhang")
     until(lambda: served(host), 2 * SERVED, "the UPS is served again")
     for entry in told(host)["history"]:
         assert entry["reason"], entry
@@ -175,13 +175,13 @@ def test_a_firmware_that_hangs(vm: Vm, host: Host) -> None:
 def test_cold_boot_without_it(vm: Vm, host: Host) -> None:
     """A machine that starts while its UPS is away is a machine without trouble, and serves the UPS when that comes."""
     host.check_output("sync")
-    vm.kill()
-    vm.boot()
+    vm.cut_power()
+    vm.boot_machine()
     assert trouble(host) == "Driver not connected"
     assert list(sections(host)) == ["ups"]
     assert host.service("nut-server").is_running
     assert host.service("nut-hotplug.timer").is_running
-    vm.ups("plug", "cps", "--port", "3")
+    vm.control_ups("plug", "cps", "--port", "3")
     until(lambda: served(host), SERVED, "the UPS is served")
 
 
@@ -197,12 +197,12 @@ def test_power_loss_in_a_run(vm: Vm, host: Host, moment: str) -> None:
     assert waits.stdout
     assert waits.stdout.readline().strip() == "ready"
     # the second one has no section yet, so that there is something to write
-    vm.ups("plug", "apc", "--port", "1")
-    vm.ups("plug", "cps", "--port", "2")
+    vm.control_ups("plug", "apc", "--port", "1")
+    vm.control_ups("plug", "cps", "--port", "2")
     assert waits.stdout.readline().strip() == "now"
-    vm.kill()
+    vm.cut_power()
     waits.wait(timeout=30)
-    vm.boot()
+    vm.boot_machine()
     until(lambda: served(host) and served(host, "ups2") and at_rest(host), 2 * SERVED, "both are served")
     assert {maker(host), maker(host, "ups2")} == {"American Power Conversion", "CPS"}
     assert list(sections(host)) == ["ups", "ups2"]

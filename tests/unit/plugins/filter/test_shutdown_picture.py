@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 draw = shutdown_picture.FilterModule().filters()["shutdown_picture"]
 
 
-def made(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
+def make_data(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
     """Return a plan as the module returns it."""
     media = [f"media{number}" for number in range(guests)]
     planned = planner.make_plan(
@@ -38,7 +38,7 @@ def made(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
     return data
 
 
-# all that is allowed on the page
+# everything that the page may contain
 TAGS = frozenset(
     re.findall(
         r"\w+",
@@ -57,8 +57,8 @@ STYLES = re.compile(
 )
 
 
-class Allowed(HTMLParser):
-    """Collects all that is not allowed on the page."""
+class ForbiddenContent(HTMLParser):
+    """Collects everything in a page that is not allowed."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -94,8 +94,8 @@ class Allowed(HTMLParser):
 
 
 def is_harmless(page: str) -> bool:
-    """Check that a page has only allowed content, and that its policy comes before any content of the host."""
-    read = Allowed(page)
+    """Check that a page has only allowed elements, and that the security policy precedes all data of the host."""
+    read = ForbiddenContent(page)
     assert read.wrong == []
     (policy,) = read.policies
     assert "default-src 'none'" in policy
@@ -122,8 +122,8 @@ INJECTIONS = (
 )
 
 
-def test_page_shows_plan() -> None:
-    data = made()
+def test_page_shows_plan_and_observed_times() -> None:
+    data = make_data()
     assert draw(data) == picture.draw_page(plan_data.plan_from_dict(data))
     assert "Shutdown plan of pve" in draw(data)
     drawn = draw(data, {"truenas": [12, 71.5], "pve": [80, None], "media0": [None, None]})
@@ -136,10 +136,10 @@ def test_page_shows_plan() -> None:
 
 
 @pytest.mark.parametrize("words", INJECTIONS)
-def test_host_cannot_inject_active_content(words: str) -> None:
-    """Replace each text of a plan in turn."""
-    data = made()
-    pages = [draw(data, {words: [1, 2], "truenas": [3, None]}), draw(made(name=f"nas {words}"))]
+def test_injected_text_never_becomes_active_content(words: str) -> None:
+    """In each text of a plan in turn, and in the name of a machine."""
+    data = make_data()
+    pages = [draw(data, {words: [1, 2], "truenas": [3, None]}), draw(make_data(name=f"nas {words}"))]
     refusals: list[str] = []
     for holder, key in list(list_texts(data)):
         before, holder[key] = holder[key], words
@@ -178,13 +178,13 @@ def list_texts(data: Any) -> Any:
         {"events": [{"at": float("nan"), "until": 0, "machine": "", "what": "FSD"}]},
     ],
 )
-def test_invalid_plan_is_refused(change: dict[str, Any]) -> None:
+def test_malformed_plan_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(AnsibleFilterError, match="not a saved plan"):
-        draw({**made(), **change})
+        draw({**make_data(), **change})
 
 
 @pytest.mark.parametrize("data", [None, 7, "<html><script>", [], {}])
-def test_value_other_than_dictionary_is_refused(data: Any) -> None:
+def test_plan_that_is_not_a_dictionary_is_refused(data: Any) -> None:
     with pytest.raises(AnsibleFilterError, match="not a saved plan"):
         draw(data)
 
@@ -192,27 +192,27 @@ def test_value_other_than_dictionary_is_refused(data: Any) -> None:
 @pytest.mark.parametrize(
     "pair", [[1], [1, 2, 3], 7, None, ["soon", 2], [1, float("nan")], [float("inf"), 1], {}, [10**400, 1]]
 )
-def test_invalid_measured_times_are_refused(pair: Any) -> None:
+def test_observed_values_must_be_times(pair: Any) -> None:
     with pytest.raises(AnsibleFilterError, match=r"observed times\.seen\.truenas"):
-        draw(made(), {"truenas": pair})
+        draw(make_data(), {"truenas": pair})
 
 
 def test_hundreds_of_machines_are_drawn_and_thousands_refused() -> None:
-    assert is_harmless(draw(made(guests=400)))
-    data = made()
+    assert is_harmless(draw(make_data(guests=400)))
+    data = make_data()
     data["machines"] += [{**data["machines"][2], "name": f"m{number}"} for number in range(4000)]
     with pytest.raises(AnsibleFilterError, match="more than 1000 machines"):
         draw(data)
 
 
-DATA = made()
+DATA = make_data()
 
 
 @given(
     st.one_of(values, changed(DATA)),
     st.one_of(st.none(), values, st.dictionaries(st.text(), st.lists(st.floats(), max_size=2))),
 )
-def test_hostile_data_is_drawn_harmlessly_or_refused(data: Any, seen: Any) -> None:
+def test_any_answer_gives_a_harmless_page_or_an_error(data: Any, seen: Any) -> None:
     for plan in (data, DATA):
         refused = ""
         try:
@@ -224,7 +224,7 @@ def test_hostile_data_is_drawn_harmlessly_or_refused(data: Any, seen: Any) -> No
 
 
 @given(changed(DATA))
-def test_table_accepts_any_plan_that_was_read(data: Any) -> None:
+def test_any_plan_that_can_be_read_can_be_shown_as_text(data: Any) -> None:
     try:
         read = plan_data.plan_from_dict(data)
     except model.PlanError:
