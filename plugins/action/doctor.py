@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Action plugin of M(homelab.nut.doctor): what only the controller knows is added to what the module sees on the host.
+"""Action plugin of M(homelab.nut.doctor): adds what only the controller knows to the module's result.
 
-That is the programs as this collection would install them, and what its own clock says.
+That is the programs as this collection would install them, and the time of the controller's clock.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 
 _OPTIONS: dict[str, Any] = OPTIONS
 _SHEBANG = _OPTIONS["shebang"]["default"]
-# the kit, its main file, what its archive begins with, and the first file in it, as in the roles' tasks
+# kit, main file, start of the archive, first file in the archive: as in the roles' tasks
 _PROGRAMS: tuple[tuple[kits.Kit, str, str, str], ...] = (
     (kits.SHUTDOWN, "nut_server/files/nut_shutdown.py", "", ""),
     (kits.ACCESS, "nut_server/files/nut_access.py", "", ""),
@@ -39,15 +39,15 @@ _PROGRAMS: tuple[tuple[kits.Kit, str, str, str], ...] = (
 @cache
 def digests() -> dict[str, str]:
     """Return the SHA-256 sums of the programs that this collection installs, by their paths."""
-    found = {}
+    sums = {}
     for kit, main, head, first in _PROGRAMS:
         start = (ROLES / head).read_bytes() if head else f"#!{_SHEBANG}\n".encode()
-        found[kit.program] = hashlib.sha256(build(ROLES / main, "_nut", start, first=first)).hexdigest()
-    return found
+        sums[kit.program] = hashlib.sha256(build(ROLES / main, "_nut", start, first=first)).hexdigest()
+    return sums
 
 
 class ActionModule(ActionBase):
-    """Run the module, and look at the clock before and after."""
+    """Runs the module, and reads the clock before and after."""
 
     _requires_connection = True
 
@@ -61,11 +61,11 @@ class ActionModule(ActionBase):
         before = time.time()
         result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
         after = time.time()
-        seen, found = result.get("seen"), result.get("findings")
+        seen, findings = result.get("seen"), result.get("findings")
         now = seen.get("now") if isinstance(seen, Mapping) else None
-        # the host may answer anything; what is none of the doctor's, doctor_report says so of
-        if isinstance(found, list) and isinstance(now, (int, float)) and 0 <= now < records.NUMBER_LIMIT:
+        # the host may answer anything; the filter doctor_report reports malformed results
+        if isinstance(findings, list) and isinstance(now, (int, float)) and 0 <= now < records.NUMBER_LIMIT:
             middle = (before + after) / 2
             skew = checks_others.judge_skew(str(arguments["name"]), now - middle, (after - before) / 2)
-            found.append(asdict(skew))
+            findings.append(asdict(skew))
         return result

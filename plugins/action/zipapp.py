@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Action plugin of M(homelab.nut.zipapp): a script and a package of this collection as one executable file on a host."""
+"""Action plugin of M(homelab.nut.zipapp): installs a script and a package of this collection as one executable file."""
 
 from __future__ import annotations
 
@@ -32,11 +32,10 @@ OPTIONS = {
 
 
 def build(main: Path, package: str, head: bytes, *, first: str | None = None, folder: Path = MODULE_UTILS) -> bytes:
-    """Pack a script and the package that it uses, so that the same sources give the same bytes at any time and place.
+    """Return an archive with a script, as __main__.py, and a package in FOLDER. The same sources always give the same bytes.
 
-    main: becomes __main__.py. package: a package in FOLDER, and beside __main__.py in the archive. head: what the file begins
-    with, such as #! and an interpreter. first: the file of the package that comes right behind it. Nothing is compressed:
-    unpacking would cost each start more than the bytes are worth.
+    head: the start of the file, such as #! and an interpreter. first: the file of the package to put first, right after the
+    head. Nothing is compressed, because unpacking at each start costs more than the saved bytes are worth.
     """
     sources = {first: folder / first} if first else {}
     sources["__main__.py"] = main
@@ -45,21 +44,21 @@ def build(main: Path, package: str, head: bytes, *, first: str | None = None, fo
     archive.seek(0, io.SEEK_END)
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as pack:
         for name, path in sources.items():
-            # the date of a new one is the first that an archive can hold
+            # its default date is 1980-01-01, the earliest in a zip archive
             entry = zipfile.ZipInfo(name)
-            entry.create_system = 3  # Unix, whatever makes it
+            entry.create_system = 3  # Unix, also on other controllers
             entry.external_attr = 0o644 << 16
             pack.writestr(entry, path.read_bytes())
     return archive.getvalue()
 
 
 class ActionModule(ActionBase):
-    """Build the archive here, then leave the rest to ansible.builtin.copy."""
+    """Builds the archive on the controller, and copies it with ansible.builtin.copy."""
 
     _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the task: the result is that of copy."""
+        """Run the task, and return the result of copy."""
         super().run(tmp, task_vars)
         _unused, options = self.validate_argument_spec(OPTIONS)
         package = str(options["package"])
@@ -82,7 +81,7 @@ class ActionModule(ActionBase):
 
     def _copy(self, source: str, options: Mapping[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         task = self._task.copy()
-        task.diff = False  # it would be of bytes
+        task.diff = False  # the file is binary
         given = {key: options[key] for key in ("owner", "group", "mode") if options[key] is not None}
         task.args = {**given, "dest": options["dest"], "src": source}
         copy = self._shared_loader_obj.action_loader.get(

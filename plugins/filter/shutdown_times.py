@@ -50,7 +50,7 @@ _value:
   description: The lines, each with the file that it belongs in.
   type: list
   elements: str
-  sample: ["host_vars/truenas.yml: nut_client_shutdown_time: 52  # measured 43.2 s, rounded up with 20 % margin"]
+  sample: ["host_vars/truenas.yml: nut_client_shutdown_time: 52  # measured 43.2 s plus 20 %, rounded up"]
 """
 
 

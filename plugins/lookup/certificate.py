@@ -8,11 +8,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: certificate
-short_description: The certificate with which a primary's upsd speaks TLS
+short_description: Get the TLS certificate of a primary's upsd
 version_added: 0.2.0
 description:
-  - Returns the certificate that the inventory gives a primary, checked; or else one of an authority of our own, both made once,
-    kept in files beside the inventory, and renewed years before their end.
+  - Returns the certificate that the inventory provides for a primary, and checks it. If there is none, issues one from an own
+    certificate authority. Both are kept in files beside the inventory, and renewed years before they expire.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
@@ -23,25 +23,26 @@ options:
     required: true
   part:
     description:
-      - V(all) is what the primary itself needs, V(ca) what its secondaries need.
-      - V(name) is a name that the certificate covers, the one by which secondaries reach the primary; for CERTHOST in C(upsmon.conf).
+      - V(all) returns everything that the primary needs, and V(ca) what its secondaries need.
+      - V(name) returns the name by which secondaries reach the primary, for CERTHOST in C(upsmon.conf). The certificate covers it.
     type: str
     choices: [all, ca, name]
     default: all
 notes:
-  - The inventory gives a certificate as C(nut_server_tls.ca), C(nut_server_tls.certificate) (intermediates may follow) and
-    C(nut_server_tls.key), all of them or none. Each is text in PEM or the path of a file on the controller, relative to the
-    inventory, which may be encrypted by Ansible Vault.
-  - Those of our own making stand in C(.homelab-nut/tls/) beside the inventory, or in the directory that C(nut_tls_directory) names.
-    C(ca.key) there can sign certificates that all secondaries trust. In check mode nothing is written.
-  - They cover the host's name, C(ansible_host), C(nut_server_address), C(nut_server_tls.names) and the loopback addresses.
+  - The inventory provides a certificate as C(nut_server_tls.ca), C(nut_server_tls.certificate) (intermediates may follow) and
+    C(nut_server_tls.key), all or none of them. Each is text in PEM format, or the path of a file on the controller, relative to the
+    inventory. The file may be encrypted with Ansible Vault.
+  - Issued certificates are kept in C(.homelab-nut/tls/) beside the inventory, or in the directory C(nut_tls_directory).
+    Keep C(ca.key) secret, because it can sign certificates that all secondaries trust. In check mode nothing is written.
+  - Issued certificates cover the host's name, C(ansible_host), C(nut_server_address), C(nut_server_tls.names) and the loopback
+    addresses.
 seealso:
   - plugin: homelab.nut.password
     plugin_type: lookup
 """
 
 EXAMPLES = r"""
-- name: Use the certificate of the host pve
+- name: Get the certificate of the host pve
   ansible.builtin.set_fact:
     tls: "{{ lookup('homelab.nut.certificate', 'pve') }}"
   no_log: true
@@ -50,8 +51,9 @@ EXAMPLES = r"""
 RETURN = r"""
 _raw:
   description:
-    - For each primary a dictionary with C(ca), C(certificate), C(key) (PEM), C(nickname) (for CERTIDENT) and C(path) (for CERTPATH).
-    - With O(part=ca) it has C(ca) and C(path) alone. With O(part=name) it is a name.
+    - For each primary a dictionary with C(ca), C(certificate) and C(key) (in PEM format), C(nickname) (for CERTIDENT) and C(path)
+      (for CERTPATH).
+    - With O(part=ca), only C(ca) and C(path). With O(part=name), the name as a string.
   type: list
   elements: raw
 """
@@ -80,12 +82,12 @@ GIVEN = ("ca", "certificate", "key")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CA = "ca"
 
-# What check mode made instead of files. A host's files must fit together, so it is the same for all in a process.
+# What check mode made instead of files: the same for every lookup of a process, because a host's files must fit together.
 _made: dict[tuple[Path, str], Pair] = {}
 
 
 class _Folder:
-    """Where certificates of our own are kept: NAME.pem and NAME.key."""
+    """The folder of our own certificates, NAME.pem, and keys, NAME.key."""
 
     def __init__(self, path: Path, check: bool) -> None:
         self.path = path
@@ -93,7 +95,7 @@ class _Folder:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep others out: Ansible's forks ask at the same time."""
+        """Lock the folder: Ansible's forks use it at the same time."""
         if self.check:
             yield
             return
@@ -102,14 +104,14 @@ class _Folder:
             yield
 
     def read(self, name: str) -> Pair:
-        """Return what is kept. What is missing is empty."""
+        """Return a stored certificate and its key; "" for each that is missing."""
         made = _made.get((self.path, name)) if self.check else None
         return made or Pair(
             *(path.read_text("utf-8", "replace") if path.exists() else "" for path in self._paths(name))
         )
 
     def keep(self, name: str, pair: Pair) -> Pair:
-        """Keep a certificate and its key. The key first: one without a certificate that fits it is made anew with it."""
+        """Store a certificate and its key. The key first: without a matching certificate, both are made again."""
         if self.check:
             _made[self.path, name] = pair
         else:
@@ -122,12 +124,12 @@ class _Folder:
 
 
 class LookupModule(LookupBase):
-    """Ansible's door."""
+    """The lookup plugin."""
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """Return the certificates of each primary, or a part of them."""
         if certificates.MISSING:
-            raise AnsibleError(f"certificates can't be made: {certificates.MISSING}: pip install cryptography")
+            raise AnsibleError(f"cannot make certificates: {certificates.MISSING}: pip install cryptography")
         self.set_options(var_options=variables, direct=kwargs)
         try:
             return [self._of(str(host), self.get_option("part"), variables or {}) for host in terms]
@@ -155,8 +157,8 @@ class LookupModule(LookupBase):
         missing = [_variable_name(part) for part in GIVEN if part not in given]
         if missing:
             raise AnsibleError(
-                f"{host}: {' and '.join(map(_variable_name, given))} without {' and '.join(missing)}: set all three, or none,"
-                " and certificates are made"
+                f"{host}: {' and '.join(map(_variable_name, given))} without {' and '.join(missing)}: set all three, or none"
+                " to have a certificate issued"
             )
         ca, certificate, key = (self._text(host, part, own) for part in GIVEN)
         try:
@@ -176,7 +178,7 @@ class LookupModule(LookupBase):
             return str(self._loader.get_text_file_contents(str(path)))
         except AnsibleError as error:
             raise AnsibleError(
-                f"{host}: {_variable_name(part)} is neither text in PEM nor a file on this machine that can be read: {path}: {error}"
+                f"{host}: {_variable_name(part)} is neither text in PEM format nor a readable file on this machine: {path}: {error}"
             ) from error
 
 
@@ -194,38 +196,38 @@ def _folder_of(host: str, own: Any) -> Path:
     )
     if not folder:
         raise AnsibleError(
-            f"{host}: no directory beside the inventory can keep its certificate: set nut_tls_directory, or"
+            f"{host}: there is no inventory directory to keep the certificate in: set nut_tls_directory, or"
             f" {', '.join(map(_variable_name, GIVEN))}"
         )
     if host == CA:
-        raise AnsibleError(f"{host}: the files of a host of this name would be the authority's: give it another name")
+        raise AnsibleError(f"{host}: this name is reserved for the files of the certificate authority: rename the host")
     return Path(folder)
 
 
 def _names_to_cover(host: str, own: Any, name: str) -> list[str]:
-    """Say which names a certificate of our own covers."""
+    """Return the names that a certificate of our own covers."""
     wanted = _settings(own).get("names") or []
     for entry in (name, *wanted):
         if not certificates.is_name(str(entry)):
             raise AnsibleError(
-                f"{host}: {entry!r} is neither a DNS name nor an IP address, so no certificate can be for it: set"
+                f"{host}: cannot issue a certificate for {entry!r}, which is neither a DNS name nor an IP address: change"
                 " nut_server_address or nut_server_tls.names"
             )
-    # the inventory may call a host what it likes
+    # names of hosts in an inventory need not be DNS names
     also = [entry for entry in (host, str(own.get("ansible_host") or host)) if certificates.is_name(entry)]
     return list(dict.fromkeys([name, *also, *map(str, wanted), *LOOPBACK]))
 
 
 def _get_authority(folder: _Folder, now: datetime) -> Pair:
-    """Return our authority, made or renewed if need be. Its key is empty if it is kept elsewhere."""
+    """Return our authority, made or renewed if necessary. Its key is "" if the user keeps it elsewhere."""
     ca = folder.read(CA)
     where = folder.path / f"{CA}.pem"
     if not ca.certificate:
-        # a name of its own: two authorities of one name confuse whoever verifies
+        # a random name, because two authorities with the same name confuse programs that verify
         return folder.keep(CA, certificates.make_ca(f"homelab.nut CA {os.urandom(4).hex()}", now))
     try:
         if ca.key and not certificates.is_key_of(ca.certificate, ca.key):
-            raise AnsibleError(f"{where} and {CA}.key beside it do not belong together: restore them, or delete both")
+            raise AnsibleError(f"{where} and {CA}.key beside it do not match: restore them, or delete both")
         if ca.key and certificates.is_ca_ending(ca.certificate, now):
             return folder.keep(CA, certificates.make_ca("", now, ca))
         certificates.read_certificate(CA, ca.certificate)
@@ -237,15 +239,15 @@ def _get_authority(folder: _Folder, now: datetime) -> Pair:
 
 
 def _get_certificate(folder: _Folder, host: str, ca: Pair, names: list[str], now: datetime) -> Pair:
-    """Return a host's certificate from our authority, made or renewed if need be."""
+    """Return a host's certificate from our authority, issued or renewed if necessary."""
     pair = folder.read(host)
-    why = certificates.needs_renewal(pair, ca.certificate, names, now) if pair.certificate else "it is not there"
+    why = certificates.needs_renewal(pair, ca.certificate, names, now) if pair.certificate else "it does not exist"
     if not why:
         return pair
     if not ca.key:
         raise AnsibleError(
-            f"{host}: {folder.path / host}.pem is to be signed ({why}), and {folder.path / CA}.key is missing: restore it; or"
-            f" delete {CA}.pem, and run for all hosts: a new authority is made, which each of them must learn"
+            f"{host}: cannot sign {folder.path / host}.pem ({why}), because {folder.path / CA}.key is missing: restore it."
+            f" Or delete {CA}.pem and run the playbook for all hosts, which then have to learn a new authority"
         )
     return folder.keep(host, certificates.issue_certificate(ca, host, names, now))
 
@@ -254,7 +256,7 @@ def _describe_result(host: str, tls: nss.TlsMaterial, part: str) -> dict[str, st
     if part == "ca":
         tls = nss.TlsMaterial(tls.ca)
         return {"ca": tls.ca, "path": str(nss.database_path(tls))}
-    # a colon would end the name of a token
+    # NSS reads the part before a colon as the name of a token
     tls = nss.TlsMaterial(tls.ca, tls.certificate, tls.key, re.sub(r"[^A-Za-z0-9._-]", "_", host))
     return {
         "ca": tls.ca,

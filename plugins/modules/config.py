@@ -9,50 +9,52 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: config
-short_description: NUT's configuration of a host, checked and taken up as one
+short_description: Install and activate NUT's configuration files on a host, as a checked set
 version_added: 0.1.0
 description:
-  - Puts a set of NUT's files in place on a host and makes NUT use them, with the fewest restarts that do.
-  - First it looks whether every UPS is plainly on mains. A restart while one is on battery can shut down every host on it,
-    so then nothing is changed, unless O(force) is set.
-  - Then the files are checked together, and by the host's own NUT in a scratch directory. Only a set that passes is
-    put in place, all of it or none, also if the run is killed or the power goes. Then the next run finishes the set, or undoes it.
-  - Only what a change touches is restarted or reloaded. The drivers' units are made by NUT's own enumerator, which this module
-    calls itself; its path unit, which would race with that, is disabled.
-  - In the end C(upsd) itself is asked whether it serves every UPS fresh and lists this host's C(upsmon) among its clients.
+  - Installs a set of NUT's files on a host and makes NUT use them, with as few restarts as possible.
+  - First it checks that every UPS is plainly on mains. A restart while a UPS is on battery can shut down every host
+    that it powers, so in that case nothing is changed, unless O(force) is set.
+  - Then it checks the files as a set, and lets the host's own NUT check them in a scratch directory. A set that passes is
+    installed completely or not at all, even if the run is killed or the power fails. The next run then completes the
+    set or undoes it.
+  - It restarts or reloads only the daemons that a change affects. NUT's own enumerator makes the units of the drivers. This
+    module calls it, and disables its path unit, which would race with that.
+  - Finally it asks C(upsd) whether it has fresh data for every UPS and lists this host's C(upsmon) among its clients.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   state:
     description:
-      - V(present) puts O(files) in place.
-      - V(absent) stops NUT on this host, keeps it from starting, and empties its files. It can't leave a UPS that the next reboot
-        would cut. Packages stay.
+      - V(present) installs O(files).
+      - V(absent) stops NUT on this host, keeps it from starting, and empties its files, in an order that never lets the next reboot
+        switch off a UPS. Packages stay.
     type: str
     choices: [present, absent]
     default: present
   files:
     description:
-      - The files, name to text. A primary has V(nut.conf), V(ups.conf), V(upsd.conf), V(upsd.users), V(upssched.conf) and
-        V(upsmon.conf), a secondary V(nut.conf), V(upssched.conf) and V(upsmon.conf).
+      - The files, as a mapping of name to text. A primary has V(nut.conf), V(ups.conf), V(upsd.conf), V(upsd.users),
+        V(upssched.conf) and V(upsmon.conf), a secondary V(nut.conf), V(upssched.conf) and V(upsmon.conf).
       - Required if O(state=present).
-      - What the installed release of NUT does not know is left out, with a warning, or refused where that would be unsafe.
-      - A file that somebody else has written is kept beside the first of these that takes its place, as
+      - Directives that the installed release of NUT does not know are left out with a warning. If leaving one out would be
+        unsafe, the module fails.
+      - The first time that it replaces a file that was not written by this collection, the module keeps a copy as
         V(NAME.before-homelab-nut).
-      - Where the driver of a UPS in V(ups.conf) is V(auto), it is found out on the host by what hangs on its USB bus. Until one does, and
-        after it is pulled out, the name stays.
+      - If a UPS in V(ups.conf) has the driver V(auto), the host chooses the driver for the UPS on its USB bus. The section
+        also stays while no UPS is plugged in.
     type: dict
   policy:
     description:
-      - What becomes of UPSes on the USB bus that O(files) do not name, and by which rules one gets its driver, as in the role
+      - How to name UPSes on the USB bus that O(files) do not declare, and the rules that choose a driver, as in the role
         P(homelab.nut.nut_hotplug#role).
-      - If it is not given, they are left alone.
+      - Default is to ignore these UPSes.
     type: dict
   tls:
     description:
       - The certificates that O(files) refer to, as the lookup P(homelab.nut.certificate#lookup) returns them.
-      - They are put into an NSS database, which is what Debian's NUT reads. C(certutil) and C(openssl) make it.
-      - That the connection really is encrypted, and the certificate good, is seen in the end.
+      - C(certutil) and C(openssl) put them into an NSS database, the only form that Debian's NUT reads.
+      - At the end the module connects to C(upsd) with TLS and verifies its certificate.
     type: dict
     suboptions:
       ca:
@@ -68,25 +70,26 @@ options:
         type: str
         default: ""
       nickname:
-        description: The name by which CERTIDENT of C(upsd.conf) calls the certificate.
+        description: The name of the certificate in CERTIDENT of C(upsd.conf).
         type: str
         default: ""
       path:
-        description: Where O(files) expect the database. It is told by the certificates themselves, and so not read.
+        description: Where O(files) expect the database. Ignored, because the path follows from the certificates.
         type: path
   wait:
     description:
-      - How many seconds to wait until drivers, C(upsd) and C(upsmon) serve; and, before anything, for another run on this host to end.
+      - How many seconds to wait for drivers, C(upsd) and C(upsmon) to work. Also how many seconds to wait, at the start,
+        for another run on this host to end.
     type: int
     default: 60
   require_ups:
     description:
-      - Whether a UPS that is not there, or does not answer, is a failure. If V(false), it is a warning.
-      - A driver that does not run for another reason is always a failure.
+      - Whether to fail if a UPS is not plugged in or does not answer. If V(false), warn instead.
+      - A driver that is down for any other reason is always a failure.
     type: bool
     default: false
   force:
-    description: Go on though a UPS is on battery, low, calibrating, bypassed or off.
+    description: Continue although a UPS is on battery, low, calibrating, bypassed or off.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -97,7 +100,7 @@ attributes:
   diff_mode:
     support: full
     details:
-      - Passwords are replaced by a mark.
+      - Passwords are masked.
   idempotent:
     support: full
   platform:
@@ -121,28 +124,28 @@ release:
   type: str
   sample: 2.8.1
 advice:
-  description: What this release is known to be bad at, as far as it touches this host, and what to do.
+  description: Known problems of this release that affect this host, and what to do about them.
   returned: always
   type: list
   elements: str
 kept:
-  description: Copies that were made of files that somebody else had written.
+  description: Backup copies of files that were not written by this collection.
   returned: always
   type: list
   elements: str
 files:
-  description: The files that were replaced, or would be.
+  description: The files that were replaced, or would be in check mode.
   returned: always
   type: list
   elements: str
 actions:
-  description: What was done to units, or would be, with the reason.
+  description: The actions on systemd units, each with its reason. In check mode, those that would follow.
   returned: always
   type: list
   elements: str
   sample: ["restart nut-monitor.service: upsmon.conf changed"]
 upses:
-  description: What C(upsd) of this host says of its UPSes in the end, name to status.
+  description: The status of each UPS, by name, as C(upsd) on this host reports it at the end.
   returned: success, when not in check mode
   type: dict
   sample: {"ups": "OL CHRG"}

@@ -9,33 +9,32 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: hotplug
-short_description: Bring NUT and the USB bus together
+short_description: Make NUT serve the USB UPSes that are plugged in
 version_added: 0.2.0
 description:
-  - Looks at what is plugged in, decides which UPS is which, and does what is needed for NUT to serve each under its name. It does once what
-    C(nut-hotplug) does on a host whenever a USB device comes or goes.
-  - A driver or C(upsd) that works is never restarted. While a UPS is on battery, what would disturb others waits.
-  - Sections of C(ups.conf) with a driver of their own are never changed. Those with C(driver=auto) in the inventory are
-    completed, and a UPS that nobody has declared gets one.
-  - The host must have NUT, configured by M(homelab.nut.config) or the role nut_server.
+  - Scans the USB bus, tells the UPSes apart, and makes NUT serve each of them under its name. This is a single run of
+    C(nut-hotplug), which also runs on the host whenever a USB device is plugged in or unplugged.
+  - It never restarts a driver or C(upsd) that works. While a UPS is on battery, it postpones anything that could disturb other hosts.
+  - It never changes sections of C(ups.conf) that name a driver. It completes those with C(driver=auto) in the inventory,
+    and adds a section for a UPS that is not declared.
+  - NUT must have been configured on the host by M(homelab.nut.config) or the role nut_server.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   policy:
-    description: The policy, as in the variable C(__nut_hotplug_policy) of the role nut_hotplug. Without it, O(policy_path) is read.
+    description: The policy, as in the variable C(__nut_hotplug_policy) of the role nut_hotplug. Default is the one in O(policy_path).
     type: dict
   policy_path:
-    description: The file with the policy. If it is not there, the default policy counts.
+    description: The file with the policy. If it does not exist, the default policy applies.
     type: path
     default: /etc/nut/hotplug.json
   log:
-    description: The file for the log of what was done, if its directory is there.
+    description: The file to log actions to, if its directory exists.
     type: path
     default: /var/log/nut/hotplug.log
   wait:
     description:
-      - How many seconds UPSes that were just plugged in, or whose drivers were restarted, have to recover.
-      - It does not wait at all if there is nothing to wait for.
+      - How many seconds to wait at most for UPSes that were just plugged in, or whose drivers were restarted.
     type: int
     default: 60
 extends_documentation_fragment:
@@ -44,11 +43,11 @@ attributes:
   check_mode:
     support: full
     details:
-      - Where NUT is not configured yet, it can't tell what it would do. It says so, and does not fail.
+      - If NUT is not configured yet, the module can't tell what it would do. It warns and does not fail.
   diff_mode:
     support: full
     details:
-      - Shows C(ups.conf). Passwords are replaced by a mark.
+      - Shows C(ups.conf). Passwords are masked.
   idempotent:
     support: full
     details:
@@ -59,10 +58,10 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: See to it that NUT serves what is plugged in
+- name: Serve the USB UPSes that are plugged in
   homelab.nut.hotplug:
 
-- name: Show what would be done if EcoFlow's were ignored
+- name: Show what would change if EcoFlow devices were ignored
   homelab.nut.hotplug:
     policy:
       rules:
@@ -74,13 +73,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 actions:
-  description: What was done, or would be, with the reason. One line for each.
+  description: The actions that were taken, or would be in check mode, one line each with its reason.
   returned: success
   type: list
   elements: str
   sample: ["restart nut-driver@ups.service: another UPS has taken over the name"]
 names:
-  description: What is plugged in and has a name, by this name.
+  description: The UPSes that are plugged in and have a name, by name.
   returned: success
   type: dict
   contains:
@@ -89,11 +88,11 @@ names:
       type: str
       sample: "051d:0002"
     manufacturer:
-      description: The maker's name, as the device reports it.
+      description: The manufacturer, as the device reports it.
       type: str
       sample: American Power Conversion
     product:
-      description: The product's name, as the device reports it.
+      description: The product name, as the device reports it.
       type: str
       sample: Back-UPS XS 950U
     serial:
@@ -101,11 +100,11 @@ names:
       type: str
       sample: 5B1830T00001
     place:
-      description: The connector, as a rule's C(port) takes it.
+      description: The USB port, as in C(port) of a rule.
       type: str
       sample: pci-0000:00:14.0-usb-0:1.4
     driver:
-      description: Its driver.
+      description: The driver.
       type: str
       sample: usbhid-ups
     status:
@@ -114,31 +113,31 @@ names:
       elements: str
       sample: [OL, CHRG]
     error:
-      description: The code with which C(upsd) refuses the data. Empty if it is fresh.
+      description: The error code of C(upsd) if it has no fresh data. Empty otherwise.
       type: str
       sample: DATA-STALE
 absent:
-  description: The names whose UPS is not plugged in.
+  description: Names of UPSes that are not plugged in.
   returned: success
   type: list
   elements: str
 unserved:
-  description: UPSes that are plugged in and have no name, each with the reason.
+  description: UPSes that are plugged in but have no name, each with the reason.
   returned: success
   type: list
   elements: str
 deferred:
-  description: What waits for the mains, with the reason.
+  description: What was postponed, each with the reason, such as a UPS on battery.
   returned: success
   type: list
   elements: str
 remarks:
-  description: What a person should know, such as two UPSes that can't be told apart. Each is a warning, too.
+  description: Things that need your attention, such as two UPSes that can't be told apart. Each is also a warning.
   returned: success
   type: list
   elements: str
 msg:
-  description: What was done, or why nothing could be.
+  description: What was done, or why nothing could be done.
   returned: always
   type: str
 """

@@ -9,29 +9,29 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: hotplug_service
-short_description: The service that watches the USB bus for NUT
+short_description: Install or remove the service that watches the USB bus for NUT
 version_added: 0.2.0
 description:
-  - Puts the policy, the units, the udev rule and the logrotate file of C(nut-hotplug) in place, and starts its timer. Or
-    removes all of them.
-  - It does in one round trip what the role nut_hotplug needs. The program itself comes by M(homelab.nut.zipapp).
+  - Installs the policy, the units, the udev rule and the logrotate file of C(nut-hotplug) and starts its timer, or removes
+    all of them.
+  - The role nut_hotplug uses it to do this in one round trip. M(homelab.nut.zipapp) installs the program itself.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   state:
     description:
-      - V(present) puts O(files) in place.
-      - V(absent) removes them, the program, and what it remembers. Its log and the sections that it has made in C(ups.conf) stay.
+      - V(present) installs O(files).
+      - V(absent) removes them, the program and its state. The log stays, and so do the sections it added to C(ups.conf).
     type: str
     choices: [present, absent]
     default: present
   files:
     description:
-      - The files, name to text. V(hotplug.json), V(nut-hotplug.service), V(nut-hotplug.timer), V(nut-hotplug-hardening.conf),
-        V(63-nut-hotplug.rules) and V(logrotate).
-      - V(nut-hotplug-hardening.conf) is a drop-in of C(nut-hotplug.service), and may be empty. It is tried first, by a unit of its own
-        that does nothing. Where systemd can't apply it, as in some containers, it is left out, with a warning. In check mode nothing
-        is tried, and what the last run could not apply is left out.
+      - "The files, as a mapping of name to text: V(hotplug.json), V(nut-hotplug.service), V(nut-hotplug.timer),
+        V(nut-hotplug-hardening.conf), V(63-nut-hotplug.rules) and V(logrotate)."
+      - V(nut-hotplug-hardening.conf) is a drop-in of C(nut-hotplug.service) and may be empty. Before installing it, the
+        module tries it on a transient unit that does nothing. If systemd can't apply it, as in some containers, it is
+        left out with a warning. Check mode tries nothing and relies on the result of the last run.
       - Required if O(state=present).
     type: dict
 extends_documentation_fragment:
@@ -40,26 +40,26 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Remove what watched the USB bus
+- name: Remove nut-hotplug
   homelab.nut.hotplug_service:
     state: absent
 """
 
 RETURN = r"""
 files:
-  description: The files that were replaced, or would be.
+  description: The files that were replaced, or would be in check mode.
   returned: always
   type: list
   elements: str
   sample: [nut-hotplug.timer]
 removed:
-  description: The paths that were removed, or would be.
+  description: The paths that were removed, or would be in check mode.
   returned: always
   type: list
   elements: str
   sample: [/etc/systemd/system/nut-hotplug.timer]
 actions:
-  description: The commands that were run, or would be, with the reason.
+  description: The commands that were run, or would be in check mode, each with its reason.
   returned: always
   type: list
   elements: str
@@ -74,10 +74,10 @@ from ..module_utils._service import OPTIONS, REQUIRED_IF, Service
 
 
 class HotplugService(Service):
-    """nut-hotplug, which needs a NUT that serves."""
+    """The service nut-hotplug, which needs a configured primary."""
 
     def explain_missing(self) -> str:
-        """Return what the host must have first, and the remedy; "" if it has all."""
+        """Return what the host lacks and how to get it; "" if nothing."""
         return _host.explain_missing_primary()
 
 

@@ -3,28 +3,28 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Documentation of the action plugin of this name."""
+"""Documentation of the action plugin homelab.nut.zipapp."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: zipapp
-short_description: Put a script and a package of this collection onto a host as one program
+short_description: Install a script and a package of this collection on a host as one program
 version_added: 0.2.0
 description:
   - Packs a script and a package of this collection's C(module_utils) into one executable file, a Python zip application.
-  - The same sources give the same file, so nothing changes unless they do.
-  - The host needs the interpreter and nothing else; nothing but this file is left there.
+  - The same sources give the same file, byte for byte, so the program changes only if they do.
+  - The host needs only the interpreter, and only this file is installed there.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   main:
     description:
-      - The script, searched for in C(files) of the role. It becomes C(__main__.py), and imports the package by its name.
+      - The script, searched for in C(files) of the role. It becomes C(__main__.py) and imports the package by name.
     type: path
     required: true
   package:
-    description: The package.
+    description: The package in C(module_utils).
     type: str
     default: _nut
   dest:
@@ -34,21 +34,21 @@ options:
   shebang:
     description:
       - The interpreter on the host, with one argument at most.
-      - With C(-IS) Python looks at nothing of the user's or the site's, and starts faster.
+      - With C(-IS) Python ignores the environment, the user's and the site's packages, and starts faster.
     type: str
     default: /usr/bin/python3 -IS
   head:
     description:
-      - A file, searched for in C(files) of the role, that the program begins with instead of O(shebang).
-      - "A script of the shell, for example, that runs the archive with C(python3 $0). Its last line must C(exec) or C(exit)."
+      - A file, searched for in C(files) of the role, to begin the program with instead of O(shebang).
+      - "For example a shell script that runs the archive with C(python3 $0). Its last line must C(exec) or C(exit)."
     type: path
   first:
     description:
-      - A file of the package, such as C(_nut/hotplug/quiet.py), that is put before all others, right behind O(head).
-      - What stands in O(head) can then read it without knowing the format of the archive.
+      - A file of the package, such as C(_nut/hotplug/quiet.py), to put first in the archive, right after O(head).
+      - The script in O(head) can then read it without knowing the format of the archive.
     type: str
   owner:
-    description: Who owns the program. If it is not given, the user that Ansible works as.
+    description: The program's owner. Default is the user that Ansible runs as on the host.
     type: str
   group:
     description: The program's group.
@@ -65,7 +65,7 @@ attributes:
   diff_mode:
     support: partial
     details:
-      - Says that the program changes, not how.
+      - Reports that the program changes, not how.
   idempotent:
     support: full
   platform:
@@ -74,7 +74,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Install the agent
+- name: Install nut-hotplug
   homelab.nut.zipapp:
     main: nut_hotplug.py
     dest: /usr/local/sbin/nut-hotplug
@@ -84,7 +84,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 dest:
-  description: Where the program is.
+  description: The path of the program.
   returned: success
   type: str
   sample: /usr/local/sbin/nut-hotplug

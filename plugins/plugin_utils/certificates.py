@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Certificates for NUT: make them, and tell whether given ones will do. For the controller; it touches no file.
+"""Makes certificates for NUT, and checks those that the user provides. Runs on the controller, and touches no file.
 
-What Debian's NUT accepts is what NSS accepts. What is said of it here was seen with upsd and upsmon of Debian 12 (NSS 3.87)
-and 13 (NSS 3.110).
+NUT in Debian accepts what NSS accepts. The comments on NSS were verified with upsd and upsmon of Debian 12 (NSS 3.87) and
+13 (NSS 3.110).
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ try:
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 except ImportError as error:
-    # ansible-core needs it itself, so this is a broken installation
+    # ansible-core requires cryptography, so this installation is broken
     MISSING = str(error)
 else:
     MISSING = ""
     Key = Union[ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey]
 
-# A certificate that expires unnoticed takes the power protection away: no upsmon logs in any more. In a homelab that is
-# touched twice a year that is worse than a long life. So each is renewed by a run long before its end, and the CA lives
-# longer than whatever it signs.
+# When a certificate expires unnoticed, no upsmon can log in, and the power protection is gone. In a homelab that is touched
+# twice a year, that is worse than a long lifetime. So runs renew a certificate years before it expires, and the CA outlives
+# every certificate that it signs.
 YEAR = timedelta(days=365)
 LIFE, LEFT = 10 * YEAR, 3 * YEAR
 CA_LIFE, CA_LEFT = 20 * YEAR, 12 * YEAR
-# The hosts' clocks may be behind.
+# the hosts' clocks may be slow
 BEFORE = timedelta(days=1)
 SOON = timedelta(days=30)
 
-# NSS imports no Ed25519 key, and has no other curve for a handshake.
+# NSS cannot import Ed25519 keys, and supports no other curves in a handshake
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 _LABELS = re.compile(r"(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
 
 
 class CertificateError(Exception):
-    """``part`` (ca, certificate or key) can't be used; the message says why, and what to do."""
+    """``part`` (ca, certificate or key) can't be used. The message says why, and what to do."""
 
     def __init__(self, part: str, why: str) -> None:
         super().__init__(why)
@@ -64,11 +64,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Checked:
-    """Given certificates in their normal form: the host's own first, then its intermediates; the key as PKCS #8."""
+    """Valid certificates of the user's, in PEM."""
 
     ca: str
-    certificate: str
-    key: str
+    certificate: str  # the host's own, then its intermediates
+    key: str  # as PKCS #8
     warnings: tuple[str, ...]
 
 
@@ -76,7 +76,7 @@ class Checked:
 
 
 def make_ca(name: str, now: datetime, old: Pair | None = None) -> Pair:
-    """Make an authority. With OLD it is the same one again, with a new life: what either signed, both verify."""
+    """Return a new authority, or OLD with a new lifetime. Certificates signed by either are valid with both."""
     key = _read_key(old.key) if old else ec.generate_private_key(ec.SECP256R1())
     subject = read_certificate("ca", old.certificate).subject if old else _common_name(name)
     usage = _key_usage(key_cert_sign=True, crl_sign=True)
@@ -89,7 +89,7 @@ def make_ca(name: str, now: datetime, old: Pair | None = None) -> Pair:
 
 
 def issue_certificate(ca: Pair, name: str, names: Iterable[str], now: datetime) -> Pair:
-    """Make a certificate for a server, with a key of its own. names: what is_name accepts."""
+    """Return a new key and a server certificate for it. is_name must accept all names."""
     signer, authority = _read_key(ca.key), read_certificate("ca", ca.certificate)
     key = ec.generate_private_key(ec.SECP256R1())
     identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -99,14 +99,14 @@ def issue_certificate(ca: Pair, name: str, names: Iterable[str], now: datetime) 
         .add_extension(_key_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName([_to_general_name(entry) for entry in names]), critical=False)
-        # by the key alone, which a renewed CA keeps
+        # identifies the CA by its key alone, which a renewal keeps
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
     )
     return Pair(_to_pem(builder.sign(signer, hashes.SHA256())), _key_pem(key))
 
 
 def is_name(text: str) -> bool:
-    """Say whether a certificate can carry this name: an IP address, or a DNS name."""
+    """Return whether a certificate can be issued for this name: an IP address or a DNS name."""
     return _parse_address(text) is not None or (len(text) < 254 and _LABELS.fullmatch(text) is not None)
 
 
@@ -144,13 +144,13 @@ def _common_name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
 
 
-# Telling
+# Checking
 
 
 def needs_renewal(pair: Pair, ca: str, names: Iterable[str], now: datetime) -> str:
-    """Say why a certificate of our own is to be made anew. Empty if it is good.
+    """Return why a certificate of our own must be renewed; "" if it need not.
 
-    A name that it covers without need is no reason: a renewal restarts the power protection.
+    A superfluous name is no reason, because a renewal restarts NUT.
     """
     try:
         certificate = read_certificate("certificate", pair.certificate)
@@ -159,25 +159,25 @@ def needs_renewal(pair: Pair, ca: str, names: Iterable[str], now: datetime) -> s
     except CertificateError as error:
         return str(error)
     if certificate.not_valid_after_utc - now < LEFT:
-        return f"it ends at {_end_day(certificate)}"
+        return f"it expires on {_end_day(certificate)}"
     missing = [name for name in names if not covers_name(certificate, name)]
     return f"it does not cover {', '.join(missing)}" if missing else ""
 
 
 def is_ca_ending(ca: str, now: datetime) -> bool:
-    """Say whether an authority of our own should get a new life."""
+    """Return whether an authority of our own must be renewed."""
     return read_certificate("ca", ca).not_valid_after_utc - now < CA_LEFT
 
 
 def is_key_of(certificate: str, key: str) -> bool:
-    """Say whether a private key is the certificate's. Raises CertificateError if either can't be read."""
+    """Return whether a private key belongs to a certificate. Raises CertificateError if either can't be read."""
     return read_certificate("certificate", certificate).public_key() == _read_key(key).public_key()
 
 
 def check_certificates(ca: str, certificate: str, key: str, name: str, now: datetime) -> Checked:
-    """Check certificates that somebody else has made, for a server that its clients call NAME.
+    """Check certificates of the user's for a server that its clients connect to as NAME.
 
-    Raises CertificateError for what upsd or upsmon would refuse.
+    Raises CertificateError if upsd or upsmon would reject them.
     """
     authorities = read_certificates("ca", ca)
     given = read_certificates("certificate", certificate)
@@ -187,15 +187,15 @@ def check_certificates(ca: str, certificate: str, key: str, name: str, now: date
     if not covers_name(own, name):
         raise CertificateError(
             "certificate",
-            f"it is for {', '.join(_list_names(own)) or 'no name at all (subjectAltName)'}, and not for {name}, by which"
-            " secondaries call this host: get one that covers it, or set nut_server_address",
+            f"it is for {', '.join(_list_names(own)) or 'no name at all (subjectAltName)'}, but secondaries connect to"
+            f" {name}: get a certificate for that name, or set nut_server_address",
         )
     chain = [own, *_find_chain(own, given[1:], authorities, now)]
     ends = min(chain, key=lambda entry: entry.not_valid_after_utc)
     warnings = []
     if ends.not_valid_after_utc - now < SOON:
         warnings.append(
-            f"{_describe_subject(ends)} ends at {_end_day(ends)}. No upsmon can log in from then on: renew it in time"
+            f"{_describe_subject(ends)} expires on {_end_day(ends)}. After that no upsmon can log in: renew it in time"
         )
     return Checked(
         "".join(map(_to_pem, authorities)), "".join(map(_to_pem, given)), _key_pem(_read_key(key)), tuple(warnings)
@@ -203,20 +203,20 @@ def check_certificates(ca: str, certificate: str, key: str, name: str, now: date
 
 
 def read_certificates(part: str, text: str) -> list[x509.Certificate]:
-    """Read the certificates of a PEM text, at least one. Raises CertificateError."""
+    """Return the certificates of a PEM text, at least one. Raises CertificateError."""
     try:
         return x509.load_pem_x509_certificates(text.encode())
     except ValueError:
-        raise CertificateError(part, "it holds no certificate in PEM (BEGIN CERTIFICATE), or a broken one") from None
+        raise CertificateError(part, "it is not a valid certificate in PEM format (BEGIN CERTIFICATE)") from None
 
 
 def read_certificate(part: str, text: str) -> x509.Certificate:
-    """Read the first certificate of a PEM text. Raises CertificateError."""
+    """Return the first certificate of a PEM text. Raises CertificateError."""
     return read_certificates(part, text)[0]
 
 
 def covers_name(certificate: x509.Certificate, name: str) -> bool:
-    """Say whether a server with this certificate may be called NAME, an IP address or a DNS name."""
+    """Return whether a certificate is valid for a server called NAME, an IP address or a DNS name."""
     wanted = _parse_address(name)
     for entry in _general_names(certificate):
         if isinstance(entry, x509.IPAddress) and entry.value == wanted:
@@ -228,7 +228,7 @@ def covers_name(certificate: x509.Certificate, name: str) -> bool:
 
 def _matches_pattern(pattern: str, name: str) -> bool:
     first, _dot, rest = name.partition(".")
-    # neither NSS nor OpenSSL takes *.lan
+    # neither NSS nor OpenSSL accepts *.lan
     return pattern == name or (first != "" and "." in rest and pattern == f"*.{rest}")
 
 
@@ -244,7 +244,7 @@ def _list_names(certificate: x509.Certificate) -> list[str]:
 
 
 def _require_server_use(certificate: x509.Certificate) -> None:
-    """Raises CertificateError for what NSS takes for no server's certificate."""
+    """Raise CertificateError if NSS would not accept a certificate for a server."""
     try:
         purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
@@ -256,17 +256,17 @@ def _require_server_use(certificate: x509.Certificate) -> None:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
         return
-    # NSS asks for it though TLS 1.3 has no use for it
+    # NSS requires it, although TLS 1.3 does not use it
     if isinstance(certificate.public_key(), rsa.RSAPublicKey) and not usage.key_encipherment:
         raise CertificateError(
-            "certificate", "it has an RSA key and a keyUsage without keyEncipherment, which NUT's clients refuse"
+            "certificate", "it has an RSA key, but its keyUsage lacks keyEncipherment, so NUT's clients reject it"
         )
 
 
 def _require_key_of(certificate: x509.Certificate, key: str) -> None:
     if certificate.public_key() != _read_key(key).public_key():
         raise CertificateError(
-            "key", f"it is not the key of {_describe_subject(certificate)}, the first in the certificate's text"
+            "key", f"it does not belong to {_describe_subject(certificate)}, the first certificate in its file"
         )
 
 
@@ -276,7 +276,7 @@ def _find_chain(
     authorities: Iterable[x509.Certificate],
     now: datetime,
 ) -> list[x509.Certificate]:
-    """Return who signed a certificate, up to one of the authorities. Raises CertificateError."""
+    """Return the signers of a certificate, up to one of the authorities. Raises CertificateError."""
     left = list(others)
     chain: list[x509.Certificate] = []
     current = certificate
@@ -291,7 +291,7 @@ def _find_chain(
             raise CertificateError(
                 "certificate",
                 f"{_describe_subject(current)} was signed by {current.issuer.rfc4514_string()}, which is neither the CA nor an"
-                " intermediate in the certificate's text",
+                " intermediate certificate that comes with it",
             )
         _require_in_force("certificate", signer, now)
         left.remove(signer)
@@ -309,14 +309,12 @@ def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
 
 def _require_in_force(part: str, certificate: x509.Certificate, now: datetime) -> None:
     if now > certificate.not_valid_after_utc:
-        raise CertificateError(
-            part, f"{_describe_subject(certificate)} has expired, at {_end_day(certificate)}: renew it"
-        )
+        raise CertificateError(part, f"{_describe_subject(certificate)} expired on {_end_day(certificate)}: renew it")
     if now < certificate.not_valid_before_utc:
         raise CertificateError(
             part,
             f"{_describe_subject(certificate)} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}."
-            " Is this machine's clock right?",
+            " Is this machine's clock correct?",
         )
 
 
@@ -325,18 +323,18 @@ def _read_key(text: str) -> Key:
         key = serialization.load_pem_private_key(text.encode(), password=None)
     except TypeError:
         raise CertificateError(
-            "key", "it is encrypted, and NUT has nobody to ask for its password: decrypt it, and keep it in a vault"
+            "key", "it is encrypted, and NUT cannot ask for the password: decrypt it, and keep it in Ansible Vault"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise CertificateError("key", "it holds no private key in PEM (BEGIN PRIVATE KEY), or a broken one") from None
+        raise CertificateError("key", "it is not a valid private key in PEM format (BEGIN PRIVATE KEY)") from None
     if isinstance(key, rsa.RSAPrivateKey) or (isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in CURVES):
         return key
-    raise CertificateError("key", "NUT takes RSA, and ECDSA with P-256, P-384 or P-521 only")
+    raise CertificateError("key", "NUT accepts only RSA, and ECDSA with P-256, P-384 or P-521")
 
 
 def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(text.partition("%")[0])  # a certificate knows no zones
+        return ipaddress.ip_address(text.partition("%")[0])  # certificates have no zones
     except ValueError:
         return None
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Folders of secrets on the controller, beside the inventory or where the user wants them, and the files in them."""
+"""Files with secrets on the controller, beside the inventory or in a directory of the user's."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ LOCK = ".lock"
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, with those above it that are missing. Raises OSError.
+    """Make a folder and its missing parents, accessible for their owner only. Raises OSError.
 
-    What is made is for its owner alone, whatever the umask. So is `.homelab-nut`, and each folder in it, also one that was
-    open to others before. A folder of the user's own that is there already stays as it is.
+    Closes `.homelab-nut` and every folder in it to others, even if they exist. Any other existing folder keeps its mode.
     """
     for folder in (*reversed(path.parents), path):
-        # another fork may be faster
+        # another fork may make the folder at the same time
         with contextlib.suppress(FileExistsError):
             if not folder.exists():
                 folder.mkdir(mode=FOLDER_MODE)
@@ -36,21 +35,21 @@ def make_folder(path: Path) -> None:
 def _close_to_others(folder: Path) -> None:
     mode = folder.stat().st_mode & 0o7777
     if mode & ~FOLDER_MODE:
-        # somebody else's: who may enter it is theirs to say
+        # the folder belongs to another user, who decides on its mode
         with contextlib.suppress(PermissionError):
             folder.chmod(mode & FOLDER_MODE)
 
 
 def file_in(folder: Path, name: str) -> Path:
-    """Return the path of a file that is called like a host or a user. Raises ValueError for a name that leads elsewhere."""
+    """Return the path of the file for a host or a user. Raises ValueError for a name that leads out of the folder."""
     if "/" in name or "\0" in name or name.startswith("."):
-        raise ValueError(f"{name!r} can't be the name of a file: it has a slash, or a dot in front")
+        raise ValueError(f"{name!r} can't be the name of a file: it has a slash, or begins with a dot")
     return folder / name
 
 
 @contextlib.contextmanager
 def hold_folder(folder: Path) -> Iterator[None]:
-    """Make a folder, and keep others of ours out of it: Ansible's forks, and several runs, ask at the same time."""
+    """Make a folder, and lock it: Ansible's forks and several runs may use it at the same time."""
     make_folder(folder)
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     try:
@@ -61,20 +60,19 @@ def hold_folder(folder: Path) -> Iterator[None]:
 
 
 def make_once(path: Path, make: Callable[[], str]) -> str:
-    """Return the line that a file holds, which is made and kept there if there is none. Raises OSError.
+    """Return the line in a file. If there is none, write the line that MAKE returns. Raises OSError.
 
-    The caller has its folder alone. A file without a line is one whose writer was killed. A link is followed to what it leads
-    to, but nothing is made through one.
+    The caller holds the folder's lock. A file is empty if its writer was killed. Follows a link to read, but not to write.
     """
     with contextlib.suppress(FileNotFoundError):
-        found = path.read_text("utf-8", "replace").rstrip()
-        if found:
-            return found
-    made = make()
+        line = path.read_text("utf-8", "replace").rstrip()
+        if line:
+            return line
+    line = make()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         os.fchmod(handle, FILE_MODE)
-        file.write(f"{made}\n")
+        file.write(f"{line}\n")
         file.flush()
         os.fsync(handle)
-    return made
+    return line

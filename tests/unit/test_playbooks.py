@@ -73,6 +73,17 @@ def test_unknown_tag_stops_each_playbook(tmp_path: Path, path: Path, option: str
     assert f"This playbook has no tag upss. {wanted}" in stop_in_first_play(tmp_path, str(path), option, "upss,all")
 
 
+@pytest.mark.parametrize(
+    "beside", [[], [str(CHECKOUT / "playbooks/pve.yml")]], ids=["site.yml alone", "site.yml and pve.yml"]
+)
+def test_playbook_that_imports_ours_may_have_more_tags(tmp_path: Path, beside: list[str]) -> None:
+    write_inventory(tmp_path, GROUPS)
+    (tmp_path / "site.yml").write_text("- import_playbook: homelab.nut.pve\n")
+    done = try_play(tmp_path, "-i", "hosts.yml", "site.yml", *beside, "--tags", "always,other")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Check the names of all variables" in done.stdout
+
+
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
 def test_each_playbook_accepts_exactly_its_own_tags(tmp_path: Path, path: Path) -> None:
     write_inventory(tmp_path, GROUPS)

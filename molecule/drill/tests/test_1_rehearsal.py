@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A rehearsal shuts nothing down: neither when all goes well, nor when it breaks, nor when it is evil."""
+"""A rehearsal shuts nothing down, whether it succeeds, breaks or turns hostile."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import sandbox
 from drill.primary import INVENTORY, UNIT
-from support import ended, until
+from support import wait_for_end, wait_until
 
 WATCH = "for _ in $(seq 3000); do upsc ups@localhost ups.status 2>/dev/null; sleep 0.2; done"
 
 
 @pytest.fixture(scope="module")
 def rehearsed(primaries, drill):
-    """Hold a drill on both, and return what the playbook said, and what the real upsd said meanwhile."""
+    """Run a drill on both primaries; return the playbook's output, and each status that the real upsd reported."""
     watches = {name: one.ssh(WATCH) for name, one in primaries.items()}
     try:
-        done = ended(drill())
+        done = wait_for_end(drill())
     finally:
         for one in watches.values():
             one.terminate()
@@ -32,12 +32,11 @@ def rehearsed(primaries, drill):
     return done.stdout, said
 
 
-def test_the_order_is_seen_to_hold(rehearsed):
-    """Each site says so, and who was the last."""
+def test_each_site_reports_the_last_machine_down(rehearsed):
     out, _said = rehearsed
     # on a busy machine media may begin so late that it is down after truenas, which takes 20 s
-    assert re.search("The order held: (truenas|media) was the last to be down", out), out
-    assert "The order held: truenas9 was the last to be down" in out
+    assert re.search("The order held: the last machine down was (truenas|media),", out), out
+    assert "The order held: the last machine down was truenas9," in out
     for name in ("pve8", "pve9"):
         words = [line for line in out.splitlines() if f"{name}: " in line or "truenas" in line]
         assert any("upsmon runs its SHUTDOWNCMD" in line for line in words)
@@ -45,8 +44,8 @@ def test_the_order_is_seen_to_hold(rehearsed):
     assert re.search(r"pve8 .*unreachable=0 .*failed=0", out)
 
 
-def test_what_was_planned_stands_beside_what_was_seen(rehearsed):
-    """As a picture of each site, which needs nothing but itself."""
+def test_picture_shows_plan_and_measurement(rehearsed):
+    """Each site has a self-contained page."""
     assert rehearsed
     for name, secondary in (("pve8", "truenas"), ("pve9", "truenas9")):
         page = (INVENTORY / ".homelab-nut" / f"shutdown-{name}-drill.html").read_text()
@@ -56,7 +55,7 @@ def test_what_was_planned_stands_beside_what_was_seen(rehearsed):
 
 
 def test_nothing_went_down(primaries, rehearsed):
-    """No machine and no daemon was started anew; the real UPS was on mains all the time, and nobody has heard of FSD."""
+    """No machine or daemon was restarted; the real UPS stayed on mains, and FSD was never set."""
     _out, said = rehearsed
     for name, one in primaries.items():
         one.still_stands()
@@ -64,7 +63,7 @@ def test_nothing_went_down(primaries, rehearsed):
         assert not {"FSD", "OB", "LB"} & said[name]
 
 
-# What breaks in the middle
+# Drills that break
 
 
 FAULTS = {
@@ -79,8 +78,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_it_breaks_in_the_middle(primaries, fault):
-    """At both sites: the drill ends, soon, and says that it failed; and nothing else has changed."""
+def test_broken_drill_fails_soon_and_changes_nothing(primaries, fault):
 
     def at(one):
         process = one.ssh("nut-shutdown drill --outage 60")
@@ -93,44 +91,45 @@ def test_it_breaks_in_the_middle(primaries, fault):
         if FAULTS[fault]:
             assert one.host.run(FAULTS[fault]).rc == 0
         else:
-            one.lab.ups(one.name, "mains", "off")
+            one.lab.control_ups(one.name, "mains", "off")
         begun = time.monotonic()
         try:
             rest = process.communicate(timeout=60)[0]
         finally:
             if not FAULTS[fault]:
-                one.lab.ups(one.name, "mains", "on")
-        # an outage of 60 s has not passed, so it has not simply come to its end
+                one.lab.control_ups(one.name, "mains", "on")
+        # less than the outage of 60 s, so the drill did not simply finish
         assert time.monotonic() - begun < 45
         assert process.returncode not in (0, None), said
         assert "would power off" not in rest
         if not FAULTS[fault]:
-            assert "is on battery, in earnest: the drill ends" in rest
-            until(lambda: one.host.run("upsc ups@localhost ups.status 2>/dev/null").stdout.startswith("OL"), 60, "OL")
+            assert "is on battery. Stopping the drill" in rest
+            wait_until(
+                lambda: one.host.run("upsc ups@localhost ups.status 2>/dev/null").stdout.startswith("OL"), 60, "OL"
+            )
         one.still_stands()
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(at, primaries.values()))
 
 
-def test_no_drill_without_upsd(primaries):
-    """Nobody could tell whether a real shutdown is near."""
+def test_drill_is_refused_without_upsd(primaries):
 
     def at(one):
         one.host.check_output("systemctl stop nut-server")
         done = one.host.run("nut-shutdown drill")
         one.host.check_output("systemctl start nut-server")
         assert done.rc == 2
-        assert "nobody can tell whether a real shutdown is near" in done.stderr
+        assert "cannot tell whether a real shutdown is imminent" in done.stderr
         one.before["nut-server"] = one.stand()["nut-server"]
-        until(lambda: len(one.clients()) > len(one.secondaries), 90, "all are back")
+        wait_until(lambda: len(one.clients()) > len(one.secondaries), 90, "all are back")
         one.still_stands()
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(at, primaries.values()))
 
 
-# What is evil: between the very walls of a drill, in its place
+# Attacks from inside the sandbox
 
 ATTACKS = {
     "systemctl poweroff": "systemctl poweroff",
@@ -156,7 +155,7 @@ ATTACKS = {
     "a file at boot": "touch /etc/systemd/system/evil.service",
 }
 
-# as nutshutdown does it in the end, with files of its own
+# as nutshutdown does at the end of a shutdown, with its own files
 CUT = """
 cd "$RUNTIME_DIRECTORY"
 printf '[ups]\\ndriver = usbhid-ups\\nport = auto\\n' >ups.conf
@@ -168,8 +167,8 @@ exit 1
 """
 
 
-def test_attacks_from_between_the_walls(primaries):
-    """Each way to power off, to ask for it, or to cut the power, tried by a program that runs where the drill's would."""
+def test_attacks_from_inside_the_sandbox_fail(primaries):
+    """A program in the sandbox tries every way to power off, to request it, or to cut the power."""
 
     def at(one):
         pid = one.host.check_output("cat /run/nut/upsmon.pid")
@@ -188,15 +187,15 @@ def test_attacks_from_between_the_walls(primaries):
         assert done.stdout.splitlines()[-1:] == ["tried all"], done.stderr
         names = list(ATTACKS)
         assert [names[int(line.split()[1])] for line in done.stdout.splitlines()[:-1]] == []
-        # what it wrote into /run/nut is not the real one's
+        # the real /run/nut has no killpower
         one.still_stands()
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(at, primaries.values()))
 
 
-def test_the_attacks_are_attacks(primaries):
-    """Outside of the walls such things do work; else their failing would say nothing."""
+def test_attacks_work_outside_the_sandbox(primaries):
+    """Otherwise their failure inside would prove nothing."""
     for one in primaries.values():
         assert one.host.run("upsc ups@127.0.0.1 ups.status").rc == 0
         assert one.host.run("kill -s 0 $(cat /run/nut/upsmon.pid)").rc == 0

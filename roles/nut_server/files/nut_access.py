@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""nut-access: what the archive /usr/local/sbin/nut-access starts with."""
+"""The entry point of /usr/local/sbin/nut-access."""
 
 import os
 import sys
@@ -12,11 +12,11 @@ from _nut.programs import nut_access
 
 
 def tell(file):
-    """Return what writes a line to a file."""
+    """Return a function that writes a line to a file."""
     return lambda line: print(line, file=file, flush=True)
 
 
 if __name__ == "__main__":
     code = nut_access.main(sys.argv[1:], AccessKeeper(tell(sys.stdout), tell(sys.stderr)))
-    # a name server that does not answer leaves a thread behind, which nobody waits for
+    # do not wait for threads that are still resolving a name
     os._exit(code)

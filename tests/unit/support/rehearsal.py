@@ -44,7 +44,7 @@ def make_policy(*machines: Any, **changes: Any) -> ShutdownPolicy:
 
 
 def make_house(*machines: Any, **changes: Any) -> ShutdownPolicy:
-    """Return a policy with a UPS and two machines, if no others are given."""
+    """Return a policy with a UPS and the given machines, two by default."""
     return make_policy(*(machines or (NAS, MEDIA)), **{"upses": [{"name": "ups"}], **changes})
 
 
@@ -62,7 +62,7 @@ SEEN = make_notes(
     fsd=1002.0,
     ended=1080.0,
     machines={"nas": MachineNotes(True, 1008.0, 1068.5), "media": MachineNotes(True, 1007.5, 1010.0)},
-    steps=((1002.0, "pve: upsmon has set FSD"),),
+    steps=((1002.0, "pve: upsmon set FSD"),),
 )
 AFTER = Aftermath(True, end=1120.0, guests=30.0, reason="all are down", poweroff=1079.5)
 
@@ -75,7 +75,7 @@ def resolve(name: str, seconds: float) -> tuple[str, ...]:
 
 
 def make_host(root: Path, run: Any = None, *, conf: str | None = CONF, **changes: Any) -> RehearsalHost:
-    """Return a host below ROOT that has an upsmon.conf, systemd and systemd-run. run: systemd alone, if none is given."""
+    """Return a host below ROOT with upsmon.conf, systemd and systemd-run. run: Systemd() by default."""
     host = RehearsalHost(run or Systemd(), ["python", "me"], resolve, root, **{"user": lambda: 0, **changes})
     if conf is not None:
         host.conf_path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,10 +87,10 @@ def make_host(root: Path, run: Any = None, *, conf: str | None = CONF, **changes
 
 
 class Systemd:
-    """systemctl, where the gate's unit waits to be started and upsmon runs; and systemd-run. ran: all that was run."""
+    """systemctl, which reports an inactive gate and an active upsmon, and systemd-run. ran: every command."""
 
     def __init__(self, code: int = 0) -> None:
-        self.code = code  # of systemd-run
+        self.code = code  # exit code of systemd-run
         self.ran: list[list[str]] = []
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
@@ -103,7 +103,7 @@ class Systemd:
 
 
 class Journal:
-    """journalctl, with entries of two boots. entries: when, and the id of the message; "" for those that are of no unit."""
+    """journalctl. entries: time and message id; "" for entries without a unit."""
 
     def __init__(self, *entries: tuple[float, str], code: int = 0) -> None:
         self.entries, self.code = entries, code

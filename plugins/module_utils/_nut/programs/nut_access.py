@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The command line of nut-access: what it takes, and its exit codes."""
+"""The command line of nut-access: options and exit codes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from ..net.access_keeper import AccessKeeper
 
 EPILOG = """\
 exit codes:
-  0  done, or another run is at work
-  1  something went wrong; of status: the table is not loaded as its file has it
+  0  done, or another run is busy
+  1  something failed (status: or the loaded table differs from its file)
   2  the command line is wrong
 
-files: /etc/nut/access.nft (the table, which Ansible writes)
+files:
+  /etc/nut/access.nft  the nftables table, written by Ansible
 """
 
 
 def main(arguments: Sequence[str], keeper: AccessKeeper) -> int:
-    """Do what the command line says. Returns the exit code."""
-    words = "Keep the table that limits who may connect to upsd true, between two deployments."
-    parser = Parser(prog="nut-access", description=words, epilog=EPILOG, out=keeper.out, err=keeper.err)
-    words = "load the table if it is not loaded, and also allow the current addresses of the names in it"
-    parser.add_command("refresh", words).set_defaults(do=keeper.refresh_table)
-    parser.add_command("status", "show who may connect to upsd, and who was refused").set_defaults(
+    """Run the command and return the exit code."""
+    description = "Limit which machines may connect to upsd, also when their addresses change between deployments."
+    parser = Parser(prog="nut-access", description=description, epilog=EPILOG, out=keeper.out, err=keeper.err)
+    summary = "load the table if it is not loaded, and add new addresses of the host names in it"
+    parser.add_command("refresh", summary).set_defaults(do=keeper.refresh_table)
+    parser.add_command("status", "show which addresses may connect to upsd, and which were refused").set_defaults(
         do=keeper.show_status
     )
     try:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str], keeper: AccessKeeper) -> int:
     except ProgramExit as left:
         return left.code
     except files.Busy:
-        return OK  # the timer comes again
+        return OK  # the timer will run this again
     except (OSError, allow.AccessError, files.WriteError) as error:
         keeper.err(f"nut-access: {printable(str(error), 300)}")
         return FAILED

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The command line of nut-hotplug: what it takes, and what it says. Printing is left to the program itself."""
+"""The command line of nut-hotplug: options, output, exit codes. The caller prints."""
 
 from __future__ import annotations
 
@@ -28,28 +28,32 @@ from ..usb import policy
 from ..usb.bus import UsbUps
 
 BUSY = 75
-# Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
+# Time limit for one program. A driver gives up on an absent UPS after 3 tries of 5 s plus its own pauses.
 SECONDS = 120
 
-DESCRIPTION = "Keep NUT's drivers in step with the UPSes that are plugged in."
+DESCRIPTION = "Keep ups.conf and NUT's drivers in step with the UPSes that are plugged in."
 EPILOG = """\
 Options of a command: nut-hotplug COMMAND --help
 
 exit codes:
   0   done, or nothing to do
-  1   something could not be found out, or not be done
+  1   something could not be read or changed
   2   the command line or the policy is wrong
-  75  another run, or Ansible, was at work for a minute
+  75  gave up waiting: another run, or Ansible, was busy for a minute
 
-A restart that could shut down other hosts (a UPS on battery) is put off until the mains are back.
-files: /etc/nut/hotplug.json (policy), /etc/nut/ups.conf, /var/log/nut/hotplug.log
+While a UPS is on battery, restarts that could shut down other hosts are deferred until the mains are back.
+
+files:
+  /etc/nut/hotplug.json     policy, written by Ansible
+  /etc/nut/ups.conf         sections of the UPSes
+  /var/log/nut/hotplug.log  what was done and why
 """
 
 
 COMMANDS = {
-    "status": "what is plugged in, what it is called, what was done last and why",
-    "plan": "what `run` would do now, and how ups.conf would change; changes nothing",
-    "run": "bring ups.conf and the drivers in step with the bus; udev and nut-hotplug.timer start this",
+    "status": "show the UPSes that are plugged in, their names, and what was done last and why",
+    "plan": "show what `run` would do now, and how ups.conf would change; change nothing",
+    "run": "bring ups.conf and the drivers in step with the bus; started by udev and nut-hotplug.timer",
 }
 
 
@@ -63,54 +67,54 @@ def _build_parser(out: PrintText, err: PrintText) -> Parser:
 def _add_options(command: Parser, name: str) -> None:
     if name != "run":
         command.add_argument("--json", action="store_true", help="print JSON")
-    command.add_argument("--debug", action="store_true", help="print what led to each decision, on standard error")
-    for option, default, metavar, words in (
-        ("--policy", paths.HOTPLUG_POLICY, "FILE", "the policy"),
-        ("--conf-dir", paths.NUT, "DIR", "NUT's files"),
-        ("--state", paths.HOTPLUG_STATE, "FILE", "what is remembered between runs"),
-        ("--run-dir", "run", "DIR", "lock and notes"),
+    command.add_argument("--debug", action="store_true", help="print the reasons for each decision to standard error")
+    for option, default, metavar, summary in (
+        ("--policy", paths.HOTPLUG_POLICY, "FILE", "policy"),
+        ("--conf-dir", paths.NUT, "DIR", "directory of NUT's files"),
+        ("--state", paths.HOTPLUG_STATE, "FILE", "state kept between runs"),
+        ("--run-dir", "run", "DIR", "directory for the lock and notes"),
     ):
         command.add_argument(
-            option, type=Path, default=Path("/", default), metavar=metavar, help=f"{words}; default: %(default)s"
+            option, type=Path, default=Path("/", default), metavar=metavar, help=f"{summary}; default: %(default)s"
         )
     if name == "run":
         log = Path(os.environ.get("NUT_HOTPLUG_LOG") or f"/{paths.HOTPLUG_LOG}")
         command.add_argument(
-            "--log", type=Path, default=log, metavar="FILE", help="default: $NUT_HOTPLUG_LOG, or %(default)s"
+            "--log", type=Path, default=log, metavar="FILE", help="log file; default: $NUT_HOTPLUG_LOG, or %(default)s"
         )
 
 
 @dataclass
 class Log:
-    """Where decisions are told: on standard error, which is the journal's for a service, and in a file."""
+    """Writes decisions to standard error, which a service sends to the journal, and to a file."""
 
     path: Path
     err: PrintText
-    wall: Callable[[], float]
-    debugs: bool = False
-    broken: bool = field(default=False, init=False)
+    wall: Callable[[], float]  # seconds since 1970
+    has_debug: bool = False
+    has_failed: bool = field(default=False, init=False)  # writing the file; reported once
 
     def write_decision(self, line: str) -> None:
-        """Tell a decision."""
+        """Log a decision."""
         self.err(line)
         self._append_line(line)
 
     def write_debug(self, line: str) -> None:
-        """Tell what led to a decision, if that is wanted."""
-        if self.debugs:
+        """Log the reasons for a decision, if debugging is on."""
+        if self.has_debug:
             self.write_decision(f"debug: {printable(line, 500)}")
 
     def _append_line(self, line: str) -> None:
         try:
             append_line(self.path, f"{format_time(self.wall())} {printable(line, LINE)}")
         except OSError as error:
-            if not self.broken:
-                self.broken = True
-                self.err(f"{self.path} can't be written: {error.strerror}")
+            if not self.has_failed:
+                self.has_failed = True
+                self.err(f"can't write {self.path}: {error.strerror}")
 
 
 def main(arguments: Sequence[str], out: PrintText, err: PrintText, program: str = "") -> int:
-    """Do what the command line says, and return the exit code. out, err: take lines. program: the path of the program."""
+    """Run the command and return the exit code. out, err: print text. program: path of the program, "" if unknown."""
     out, err = make_printing(out), make_printing(err)
     try:
         options = _build_parser(out, err).parse_args(list(arguments))
@@ -153,21 +157,21 @@ def _run_agent(host: HotplugHost, log: Log) -> int:
 
 
 def _read_policy(path: Path) -> policy.UsbPolicy:
-    """Read the policy. None at all is the default one."""
+    """Return the policy; the default policy if the file does not exist. Raise UsbPolicyError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return policy.UsbPolicy()
     except (OSError, ValueError) as error:
-        raise policy.UsbPolicyError(f"it can't be read: {error}") from None
+        raise policy.UsbPolicyError(f"can't be read: {error}") from None
     return policy.parse_policy(text)
 
 
-# What is said
+# Output
 
 
 def plan_data(look: Observation) -> dict[str, Any]:
-    """Return what `plan --json` says."""
+    """Return the output of `plan --json`."""
     return {
         "changes": look.has_changes,
         "steps": list(look.steps),
@@ -179,7 +183,7 @@ def plan_data(look: Observation) -> dict[str, Any]:
 
 
 def plan_text(look: Observation) -> str:
-    """Return what `plan` says."""
+    """Return the output of `plan`."""
     data = plan_data(look)
     lines = data["steps"] or ["nothing to do"]
     lines += [f"deferred: {line}" for line in data["deferred"]]
@@ -189,11 +193,13 @@ def plan_text(look: Observation) -> str:
 
 
 def status_data(look: Observation) -> dict[str, Any]:
-    """Return what `status --json` says. Texts of devices are made printable."""
-    why_not = {one.device: why for one, why in look.resolution.unserved}
-    names = {one.device: name for name, one in look.resolution.plugged.items()}
+    """Return the output of `status --json`. Text from devices is made printable."""
+    reasons_unserved = {ups.device: reason for ups, reason in look.resolution.unserved}
+    names = {ups.device: name for name, ups in look.resolution.plugged.items()}
     return {
-        "upses": [_ups_data(look, one, names.get(one.device, ""), why_not.get(one.device, "")) for one in look.upses],
+        "upses": [
+            _ups_data(look, ups, names.get(ups.device, ""), reasons_unserved.get(ups.device, "")) for ups in look.upses
+        ],
         "absent": [
             {
                 "name": name,
@@ -206,27 +212,27 @@ def status_data(look: Observation) -> dict[str, Any]:
             for line, since in look.deferred.items()
         ],
         "backing_off": [
-            {"name": name, "tries": one.count, "again_in": round(left, 1)}
-            for name, one in look.plan.tries.items()
-            if one.good_since is None and (left := one.next_try(look.time) - look.time) > 0
+            {"name": name, "tries": tries.count, "again_in": round(left, 1)}
+            for name, tries in look.plan.tries.items()
+            if tries.good_since is None and (left := tries.next_try(look.time) - look.time) > 0
         ],
         "power": list(look.not_on_mains),
         "remarks": list(look.remarks),
         "would_do": list(look.steps),
         "history": [
             {
-                "time": format_time(one.time),
-                "name": one.name,
-                "what": printable(one.what),
-                "reason": printable(one.reason, 500),
+                "time": format_time(entry.time),
+                "name": entry.name,
+                "what": printable(entry.what),
+                "reason": printable(entry.reason, 500),
             }
-            for one in look.state.history
+            for entry in look.state.history
         ],
     }
 
 
-def _ups_data(look: Observation, ups: UsbUps, name: str, why_not: str) -> dict[str, Any]:
-    device, seen = ups.device, look.drivers.get(name)
+def _ups_data(look: Observation, ups: UsbUps, name: str, reason_unserved: str) -> dict[str, Any]:
+    device, driver = ups.device, look.drivers.get(name)
     return {
         "name": name,
         "ids": device.ids,
@@ -237,31 +243,31 @@ def _ups_data(look: Observation, ups: UsbUps, name: str, why_not: str) -> dict[s
         "port": printable(device.name),
         "driver": printable(ups.driver),
         "why": printable(ups.why),
-        "status": printable(" ".join(seen.status)) if seen else "",
-        "error": printable(seen.error or "") if seen else "",
-        "not_served": printable(why_not, 500),
+        "status": printable(" ".join(driver.status)) if driver else "",
+        "error": printable(driver.error or "") if driver else "",
+        "not_served": printable(reason_unserved, 500),
     }
 
 
 def status_text(look: Observation) -> str:
-    """Return what `status` says."""
+    """Return the output of `status`."""
     data = status_data(look)
     rows = []
-    for one, ups in zip(data["upses"], look.upses):
-        state_now = one["status"] or one["error"] or one["not_served"] or "no data"
-        rows.append((one["name"] or "(no name)", state_now, one["driver"] or "no driver", describe_device(ups.device)))
+    for row, ups in zip(data["upses"], look.upses):
+        state_now = row["status"] or row["error"] or row["not_served"] or "no data"
+        rows.append((row["name"] or "(no name)", state_now, row["driver"] or "no driver", describe_device(ups.device)))
     lines = ["UPSes on the bus:", *(format_grid(rows, indent="  ") or ["  none"])]
     lines += format_grid(
-        [(one["name"], f"not there; last {one['last'] or 'unknown'}") for one in data["absent"]], indent="  "
+        [(row["name"], f"unplugged; last seen: {row['last'] or 'unknown'}") for row in data["absent"]], indent="  "
     )
     lines += [f"not plainly on mains: {', '.join(data['power'])}"] if data["power"] else []
-    lines += [f"deferred since {one['since']}: {one['what']}" for one in data["deferred"]]
+    lines += [f"deferred since {step['since']}: {step['what']}" for step in data["deferred"]]
     lines += [
-        f"{one['name']}: its driver was started {one['tries']} times without success so far, and is left alone for {one['again_in']:.0f} s"
-        for one in data["backing_off"]
+        f"{row['name']}: the driver failed to start {row['tries']} times; next try in {row['again_in']:.0f} s"
+        for row in data["backing_off"]
     ]
     lines += [f"note: {line}" for line in data["remarks"]]
-    lines += [f"would be done by `run`: {line}" for line in data["would_do"]]
-    lines += ["", "done last:", *(f"  {one['time']} {one['what']}: {one['reason']}" for one in data["history"][-10:])]
-    lines += [] if data["history"] else ["  nothing"]
+    lines += [f"pending: {line}" for line in data["would_do"]]
+    lines += ["", "last actions:"]
+    lines += [f"  {entry['time']} {entry['what']}: {entry['reason']}" for entry in data["history"][-10:]] or ["  none"]
     return "\n".join(lines) + "\n"

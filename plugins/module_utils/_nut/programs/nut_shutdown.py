@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The command line of nut-shutdown: what it takes, and what it says. Printing is left to the program itself.
+"""The command line of nut-shutdown: options, output, exit codes. The caller prints.
 
-It loads little: what can't be loaded can't wait for anybody. So what the gate does not need is imported where it is used.
+A module that fails to import must not keep the gate from waiting, so modules that the gate does not need are imported
+where they are used.
 """
 
 # ruff: noqa: PLC0415
@@ -42,153 +43,202 @@ if TYPE_CHECKING:
 
 STDIN = 0
 
-HANG = 20
-"""Seconds without the end of a round of the gate (it takes two) after which the program ends itself, to be started again."""
+GATE_HANG_SECONDS = 20
+"""A gate that completes no round for so long exits, and systemd restarts it. A round takes about 2 s."""
 
-WATCH_HANG = 60
-"""The same for the stages; a round of theirs takes 2 s for each UPS, and 15 s where upsmon is told and hangs."""
+WATCH_HANG_SECONDS = 60
+"""The same for the stages and the watch. A round of the stages takes 2 s per UPS, plus 15 s if systemctl hangs."""
 
-WATCH_PROGRAM_SECONDS = 20
-"""What systemctl has for restarting upsd, which stops within 5 s (its drop-in)."""
+RESTART_SECONDS = 20
+"""Time limit for systemctl when it restarts upsd, whose drop-in lets it stop within 5 s."""
 
 STOP_SECONDS = 30
-"""What systemctl has for ending a drill that does not end by itself."""
+"""Time limit for systemctl when it stops a drill."""
 
-PROGRAM_SECONDS = 5
-"""What qm and pct have for saying how a guest stands: longer than they take, shorter than their answer is good for."""
+STATUS_SECONDS = 5
+"""Time limit for `qm status` and `pct status`: longer than they take, shorter than their answer stays valid."""
 
-DESCRIPTION = "Wait until the other machines are down, before this one powers off."
+DESCRIPTION = (
+    "Power off this host only after the other machines on its UPS are down (the gate); inspect and rehearse that."
+)
 EPILOG = """\
 exit codes:
-  0  done: all are down, or there is a reason to wait no longer; of stages: there are none
-  1  something went wrong; of a drill also: the order did not hold
-  2  the command line or the policy is wrong, or it is no time for a drill, or a real shutdown
+  0  done (gate: the wait is over, for whatever reason; stages: the policy has none)
+  1  something failed (drill: or machines went down in the wrong order)
+  2  the command line or the policy is wrong, or a drill or a real shutdown must not start now
 
-The program itself powers nothing off: `nut-shutdown gate`, run by hand, only waits. `nut-shutdown stages` stops guests, and
-tells upsmon to begin the shutdown, if a stage says so; so does `nut-shutdown fsd`, at once.
-files: /etc/nut/shutdown.json (policy), /var/log/nut/shutdown.log, and in /var/lib/nut-shutdown last.json (what was seen last),
-       guests.json and addresses.json (the guests of the stages, and the addresses of names, as they were found last)
+nut-shutdown itself never powers off this host; nut-shutdown.service does, after the gate. `nut-shutdown gate`, run by
+hand, only waits. `nut-shutdown stages` shuts down guests, and starts the shutdown of everything if a stage says so;
+`nut-shutdown fsd` starts it at once.
+
+files:
+  /etc/nut/shutdown.json                policy, written by Ansible
+  /var/log/nut/shutdown.log             log of the gate, the stages and the watch
+  /var/lib/nut-shutdown/last.json       report of the last gate
+  /var/lib/nut-shutdown/guests.json     guests of the stages, as last found
+  /var/lib/nut-shutdown/addresses.json  addresses of the machines, as last resolved
 """
 RECORD_EPILOG = """\
 examples:
-  nut-shutdown record          note it all, from now on; without an FSD within two minutes it ends
-  nut-shutdown record --check  is all fit for a real shutdown now?
-  nut-shutdown record --show   what was noted the last time: planned beside seen, and how long each machine took
+  nut-shutdown record          start recording; stops if no shutdown begins within two minutes
+  nut-shutdown record --check  check that this host is ready for a real shutdown
+  nut-shutdown record --show   show the last recording: planned and measured times, and how long each machine took
 """
 
 _FILE = {"type": Path, "metavar": "FILE"}
 _SECONDS = {"type": float, "metavar": "SECONDS"}
 _HIDDEN = argparse.SUPPRESS
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--json": {"action": "store_true", "help": "say it as JSON"},
-    "--policy": {**_FILE, "default": Path("/", paths.SHUTDOWN_POLICY), "help": "default: %(default)s"},
-    "--state": {**_FILE, "help": "where it stands, should it be started again; default: %(default)s"},
-    "--report": {**_FILE, "default": Path("/", paths.GATE_REPORT), "help": "what the gate saw; default: %(default)s"},
-    "--log": {**_FILE, "default": Path("/", paths.SHUTDOWN_LOG), "help": "default: %(default)s"},
+    "--json": {"action": "store_true", "help": "print JSON"},
+    "--policy": {**_FILE, "default": Path("/", paths.SHUTDOWN_POLICY), "help": "policy; default: %(default)s"},
+    "--state": {**_FILE, "help": "saved state, to resume after a restart; default: %(default)s"},
+    "--report": {
+        **_FILE,
+        "default": Path("/", paths.GATE_REPORT),
+        "help": "report of the gate; guests.json and addresses.json are in its directory; default: %(default)s",
+    },
+    "--log": {**_FILE, "default": Path("/", paths.SHUTDOWN_LOG), "help": "log file; default: %(default)s"},
     "--outage": {
         **_SECONDS,
         "default": 10.0,
-        "help": "how long the simulated UPS is on battery before that is low; default: %(default)g",
+        "help": "time on battery before the simulated battery is low; default: %(default)g",
     },
-    "--check": {"action": "store_true", "help": "only see whether all is fit for it"},
-    "--show": {"action": "store_true", "help": "only show what was noted the last time"},
-    "--need": {**_SECONDS, "help": "how long the battery must last, as the plan says"},
-    "--own": {**_SECONDS, "help": "with --show: nut_server_shutdown_time, to say what it should be"},
-    # how a drill starts its other half, between walls; and a record its unit
+    "--check": {"action": "store_true", "help": "only check whether this host is ready for a real shutdown"},
+    "--show": {"action": "store_true", "help": "only show the last recording"},
+    "--need": {**_SECONDS, "help": "how long the battery must last, according to the plan"},
+    "--own": {**_SECONDS, "help": "with --show: the current nut_server_shutdown_time, to suggest a better one"},
+    # a drill starts its sandboxed half with it, and a recording its unit
     "--inside": {"action": "store_true", "help": _HIDDEN},
     "--upsmon-conf": {**_FILE, "default": Path("/", paths.NUT, "upsmon.conf"), "help": _HIDDEN},
     "--upsd-conf": {**_FILE, "default": Path("/", paths.NUT, "upsd.conf"), "help": _HIDDEN},
-    # where /etc/pve and /proc are looked for
+    # root of the file system with /etc/pve and /proc
     "--root": {"type": Path, "default": Path("/"), "help": _HIDDEN},
 }
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call of the program: what is asked of it, and by what means it does that."""
+    """A call of the program: its command line, and how it reaches the world."""
 
     options: argparse.Namespace
     out: PrintText
     err: PrintText
     environment: Mapping[str, str]
-    run: Run | None  # runs programs, in the place of all others
+    run: Run | None  # runs all programs, for tests; None: each command makes its own runner
     sleep: Callable[[float], None]
 
     def read_policy(self) -> shutdown_policy.ShutdownPolicy:
-        """Read the policy. Raises PolicyError."""
+        """Return the policy. Raise ShutdownPolicyError."""
         return shutdown_policy.load_policy(self.options.policy)
 
     def read_stages(self, policy: shutdown_policy.ShutdownPolicy) -> tuple[Stage, ...]:
-        """Read the stages of a policy. Raises PolicyError."""
+        """Return the stages of a policy. Raise ShutdownPolicyError."""
         try:
             return shutdown_policy.read_stages(policy.stages)
         except shutdown_policy.ShutdownPolicyError as error:
             raise error.with_path(self.options.policy) from None
 
     def make_names(self, *, keep: bool) -> AddressCache:
-        """Return what finds the addresses of names. keep: whether it remembers them."""
+        """Return a resolver of machine names. keep: whether it saves new addresses."""
         return AddressCache(self.options.report.with_name(Path(paths.ADDRESSES).name), keep=keep)
 
     def make_finder(self, stages: Sequence[Stage], *, keep: bool) -> GuestFinder:
-        """Return what finds the guests of the stages. keep: whether the addresses that it finds are remembered."""
+        """Return a finder of the stages' guests. keep: whether it saves new addresses."""
         from ..proxmox import selection
 
         return selection.GuestFinder(
             {stage.name: stage.select for stage in stages},
             self.options.report.with_name(Path(paths.GUESTS).name),
-            # each time anew: what another run of ours has learned meanwhile must not be lost
+            # read the file again each time, or addresses that another run has saved since would be lost
             lambda: self.make_names(keep=keep),
             self.options.root,
         )
 
     def print_result(self, what: Any) -> None:
-        """Show what has data() and text()."""
+        """Print an object that has to_data() and to_text()."""
         self.out(json.dumps(what.to_data(), indent=2) if self.options.json else what.to_text())
 
 
-Do = Callable[[Call], int]
+RunCommand = Callable[[Call], int]
 
 
 def _build_parser(out: PrintText, err: PrintText) -> Parser:
     parser = Parser(prog="nut-shutdown", description=DESCRIPTION, epilog=EPILOG, out=out, err=err)
 
-    def add_command(name: str, do: Do, summary: str, options: str, *, state: str = "", epilog: str = "") -> None:
+    def add_command(
+        name: str, do: RunCommand, summary: str, options: str, *, state: str = "", epilog: str = ""
+    ) -> None:
         command = parser.add_command(name, summary, epilog)
         for option in options.split():
             command.add_argument(option, **OPTIONS[option])
         command.set_defaults(do=do, **({"state": Path("/", state)} if state else {}))
 
-    found = "--policy --report --root"
-    words = "show who would be waited for, whether each is up now, and how the last shutdown went"
-    add_command("status", _show_status, words, "--json --policy --state --report", state=paths.GATE_STATE)
-    words = "show this host's guests: whether each runs, which stage stops it and why, what HA works"
-    add_command("guests", _show_guests, words, f"--json {found}")
+    common = "--policy --report --root"
     add_command(
-        "check", _check_policy, "check the policy, and whether all that it names can be found; changes nothing", found
+        "status",
+        _show_status,
+        "show the machines that the gate would wait for, whether they are up, and the last shutdown",
+        "--json --policy --state --report",
+        state=paths.GATE_STATE,
+    )
+    add_command(
+        "guests",
+        _show_guests,
+        "list this host's guests: whether each runs, which stage stops it and why",
+        f"--json {common}",
+    )
+    add_command(
+        "check",
+        _check_policy,
+        "check the policy, and that everything it names can be found; change nothing",
+        common,
     )
     add_command(
         "refresh",
         _refresh_memory,
-        "check, and remember the guests of stages and the addresses of names as they are now",
-        found,
+        "check the policy, and save the current guests of the stages and addresses of the machines",
+        common,
     )
-    words = "rehearse a shutdown on a simulated UPS, with NUT's own programs; nothing is shut down"
-    add_command("drill", _hold_drill, words, "--json --outage --policy --inside")
-    words = "before a real shutdown that you begin yourself: note when each machine goes, until this host does"
-    options = "--check --show --json --need --own --policy --report --inside"
-    add_command("record", _record_shutdown, words, options, epilog=RECORD_EPILOG)
+    add_command(
+        "drill",
+        _run_drill,
+        "rehearse a shutdown with NUT's own programs and a simulated UPS; nothing is shut down",
+        "--json --outage --policy --inside",
+    )
+    add_command(
+        "record",
+        _record_shutdown,
+        "record when each machine goes down in a real shutdown, which you start yourself afterwards",
+        "--check --show --json --need --own --policy --report --inside",
+        epilog=RECORD_EPILOG,
+    )
     add_command(
         "fsd",
-        _begin_fsd,
-        "begin the real shutdown of everything now, as upsmon does when the battery is low",
+        _request_fsd,
+        "shut down everything now, as upsmon does when the battery is low",
         "--policy",
     )
-    words = "wait until the others are down; nut-shutdown.service runs this, and powers off when it has ended"
-    add_command("gate", _run_gate, words, f"{found} --state --log --upsmon-conf", state=paths.GATE_STATE)
-    words = "watch the UPSes, and do what the stages say; nut-stages.service runs this all the time"
-    add_command("stages", _run_stages, words, f"{found} --state --log", state=paths.STAGES_STATE)
-    words = "watch upsd: close connections that block it, restart it if it hangs; nut-watch.service runs this"
-    add_command("watch", _watch_upsd, words, "--state --log --upsd-conf", state=paths.WATCH_STATE)
+    add_command(
+        "gate",
+        _run_gate,
+        "wait until the other machines are down; nut-shutdown.service runs this and then powers off",
+        f"{common} --state --log --upsmon-conf",
+        state=paths.GATE_STATE,
+    )
+    add_command(
+        "stages",
+        _run_stages,
+        "watch the UPSes and shut down guests in stages; nut-stages.service runs this",
+        f"{common} --state --log",
+        state=paths.STAGES_STATE,
+    )
+    add_command(
+        "watch",
+        _watch_upsd,
+        "unblock or restart upsd when it hangs; nut-watch.service runs this",
+        "--state --log --upsd-conf",
+        state=paths.WATCH_STATE,
+    )
     return parser
 
 
@@ -201,7 +251,7 @@ def main(
     run: Run | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Do what the command line says, and return the exit code. out, err: take lines. run: runs all programs."""
+    """Run the command and return the exit code. out, err: print text. run: replaces all runners, for tests."""
     out, err = make_printing(out), make_printing(err)
     try:
         options = _build_parser(out, err).parse_args(list(arguments))
@@ -216,19 +266,19 @@ def main(
         err(f"nut-shutdown {options.command} failed: {type(error).__name__}: {error}")
         for line in traceback.format_exc().splitlines():
             err(line)
-        # systemd starts it again at once, and what failed may need a moment
+        # systemd restarts the program at once: give the cause a moment to go away
         sleep(1.0)
         return FAILED
 
 
-# What only looks
+# Commands that change nothing
 
 
 def _show_status(call: Call) -> int:
     from ..shutdown import status
 
     policy = call.read_policy()
-    run = call.run or make_runner(PROGRAM_SECONDS)
+    run = call.run or make_runner(STATUS_SECONDS)
     report = call.options.report
     call.print_result(
         status.observe_status(
@@ -266,30 +316,32 @@ def _check_policy(call: Call, *, keep: bool = False) -> int:
     outcome = refresh.refresh_known(
         policy, stages, call.make_names(keep=keep), call.make_finder(stages, keep=keep), keep=keep
     )
-    call.out(f"{call.options.policy} is right: {len(policy.machines)} to wait for, {policy.longest:g} s at most")
+    call.out(
+        f"{call.options.policy} is valid; machines to wait for: {len(policy.machines)}, at most {policy.longest:g} s"
+    )
     for line in outcome.found:
         call.out(line)
     for line in outcome.missing:
         call.err(line)
-    return OK if outcome.is_right else FAILED
+    return OK if outcome.is_valid else FAILED
 
 
 def _refresh_memory(call: Call) -> int:
     return _check_policy(call, keep=True)
 
 
-# Rehearsals, and the real thing
+# Rehearsals and real shutdowns
 
 
-def _hold_drill(call: Call) -> int:
-    """Hold a drill."""
+def _run_drill(call: Call) -> int:
+    """Rehearse a shutdown."""
     from ..rehearsal import inside, job, outside
 
     options = call.options
-    # what happens is for people, and what came of it is for whoever asked
+    # with --json standard output is for the result alone
     say = call.err if options.json else call.out
     try:
-        if options.inside:  # the inner half, which is told the policy
+        if options.inside:  # the sandboxed half, which reads the policy from its standard input
             held = inside.hold_drill(STDIN, say, call.out, as_json=options.json)
             return OK if held else FAILED
         host = job.RehearsalHost(call.run or make_runner(STOP_SECONDS), _own_program())
@@ -303,11 +355,11 @@ def _hold_drill(call: Call) -> int:
 
 
 def _record_shutdown(call: Call) -> int:
-    """Have a real shutdown recorded, see whether all is fit for one, or show what was recorded."""
+    """Record a real shutdown, check that this host is ready for one, or show the last recording."""
     from ..rehearsal import job, live
 
     options = call.options
-    wanted = live.RecordOptions(
+    record_options = live.RecordOptions(
         check=options.check,
         show=options.show,
         inside=options.inside,
@@ -316,41 +368,41 @@ def _record_shutdown(call: Call) -> int:
         own=options.own,
         report=options.report,
     )
-    # the recorder asks how guests stand; who starts it waits for systemd
-    run = call.run or make_runner(PROGRAM_SECONDS if options.inside else STOP_SECONDS)
+    # the recorder runs qm and pct; the program that starts the recorder runs systemctl
+    run = call.run or make_runner(STATUS_SECONDS if options.inside else STOP_SECONDS)
     host = job.RehearsalHost(run, _own_program(), call.make_names(keep=True))
     try:
-        done = live.main(call.read_policy(), wanted, host, call.out)
+        succeeded = live.main(call.read_policy(), record_options, host, call.out)
     except job.RehearsalError as error:
         for line in str(error).splitlines():
             call.err(f"nut-shutdown record: {line}")
         return USAGE if isinstance(error, job.RehearsalRefused) else FAILED
-    return OK if done else FAILED
+    return OK if succeeded else FAILED
 
 
 def _own_program() -> list[str]:
     return [sys.executable, "-IS", os.path.realpath(sys.argv[0])]
 
 
-def _begin_fsd(call: Call) -> int:
+def _request_fsd(call: Call) -> int:
     from ..shutdown import fsd
 
-    call.read_policy()  # without it nobody would be waited for
+    call.read_policy()  # refuse now if the gate could not read it later, and would wait for no machine
     try:
         fsd.request_fsd(call.run or run_timeout)
     except fsd.FsdError as error:
-        call.err(f"nut-shutdown fsd failed: {error}. Nothing goes down")
+        call.err(f"nut-shutdown fsd failed: {error}. Nothing is being shut down")
         return FAILED
-    call.out("told upsmon to set FSD: everything shuts down now")
+    call.out("told upsmon to set FSD: everything is shutting down")
     return OK
 
 
-# What systemd runs
+# Commands that systemd runs
 
 
 @contextlib.contextmanager
 def _open_log(call: Call) -> Iterator[tuple[BackgroundWriter, PrintText]]:
-    """Yield what writes to disks, and what tells a line, also to the log."""
+    """Yield the background writer, and a function that prints a line and appends it to the log."""
     options = call.options
     writer = BackgroundWriter(call.out)
     writer.start()
@@ -366,24 +418,24 @@ def _open_log(call: Call) -> Iterator[tuple[BackgroundWriter, PrintText]]:
 
 
 def _run_gate(call: Call) -> int:
-    policy, options, run = call.read_policy(), call.options, call.run or make_runner(PROGRAM_SECONDS)
-    # what is done in a real shutdown alone, FSD and the flag, is done for systemd alone
+    policy, options, run = call.read_policy(), call.options, call.run or make_runner(STATUS_SECONDS)
+    # only the unit's own gate sets FSD again and writes POWERDOWNFLAG; a gate run by hand never does
     is_unit = systemd.is_main_process(systemd.GATE, call.environment, options.root)
     by = gate_loop.SYSTEMD if is_unit else "hand"
-    with arm_watchdog(HANG) as reset_timer, contextlib.ExitStack() as stack:
-        looker = observe.MachineObserver(policy.machines, run, read_boottime, resolve=call.make_names(keep=True))
-        stack.callback(looker.stop_polling)
+    with arm_watchdog(GATE_HANG_SECONDS) as reset_timer, contextlib.ExitStack() as stack:
+        machines = observe.MachineObserver(policy.machines, run, read_boottime, resolve=call.make_names(keep=True))
+        stack.callback(machines.stop_polling)
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
         remind_fsd = None
         if gate_loop.is_real_shutdown(policy, options.state, by):
             remind_fsd = observe.FsdReminder(observe.read_primary_logins(options.upsmon_conf, policy.upses), news.put)
-        asker = observe.UpsObserver(policy.upses, read_boottime, remind_fsd=remind_fsd)
-        stack.callback(asker.stop_polling)
+        upses = observe.UpsObserver(policy.upses, read_boottime, remind_fsd=remind_fsd)
+        stack.callback(upses.stop_polling)
         gate_loop.Gate(
             policy,
             log=call.out,
-            prober=looker,
-            ask_upsd=asker,
+            prober=machines,
+            ask_upsd=upses,
             state_path=options.state,
             report_path=options.report,
             log_path=options.log,
@@ -397,7 +449,7 @@ def _run_gate(call: Call) -> int:
 
 
 def _notify_terminals(words: str, run: Run) -> None:
-    """Tell everybody who is logged in, beside what is done: a terminal may hang."""
+    """Write to all terminals, in a thread because a terminal may hang."""
     threading.Thread(target=run, args=(["wall", f"nut-shutdown: {words}"],), daemon=True).start()
 
 
@@ -405,9 +457,9 @@ def _run_stages(call: Call) -> int:
     policy = call.read_policy()
     known = call.read_stages(policy)
     if not known:
-        call.out(f"{call.options.policy} has no stages: there is nothing to watch for")
+        call.out(f"{call.options.policy} has no stages: nothing to do")
         return OK
-    with _open_log(call) as (_writer, log), arm_watchdog(WATCH_HANG) as reset_timer:
+    with _open_log(call) as (_writer, log), arm_watchdog(WATCH_HANG_SECONDS) as reset_timer:
         from ..shutdown import stages_loop
 
         stages_loop.run_stages(
@@ -419,22 +471,22 @@ def _run_stages(call: Call) -> int:
             finder=call.make_finder(known, keep=True),
             alive=reset_timer,
         )
-    # it ends only if another one is at work; when that is gone, this one is needed
+    # run_stages() returns only if another instance is running: fail, so that systemd tries again
     return FAILED
 
 
 def _watch_upsd(call: Call) -> int:
-    """Watch upsd for ever. It needs no policy: it is there without a gate, too."""
+    """Watch upsd for ever. It needs no policy, because it also runs on primaries without a gate."""
     from ..shutdown import watch, watch_loop
 
     path = call.options.state
-    with _open_log(call) as (writer, log), arm_watchdog(WATCH_HANG) as reset_timer:
+    with _open_log(call) as (writer, log), arm_watchdog(WATCH_HANG_SECONDS) as reset_timer:
         watch_loop.UpsdWatcher(
             call.options.upsd_conf,
             watch.recall_memory(path, read_boot_id()),
             log=log,
             save=lambda text: writer.queue_text(path, text),
-            run=call.run or make_runner(WATCH_PROGRAM_SECONDS),
+            run=call.run or make_runner(RESTART_SECONDS),
             alive=reset_timer,
         ).watch_forever()
     return FAILED

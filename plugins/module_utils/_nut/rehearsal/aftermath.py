@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What became of this host in a real shutdown, as its journal and the gate's report tell when it is back."""
+"""How a real shutdown ended on this host, read from its journal and the gate's report once it is back."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _STOPPING, _STOPPED = "de5b426a63be47a7b6ac3eaac82e2f6f", "9d1aaa27d60140bd96365
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What this host knows in the end, or up to now."""
+    """How the shutdown ended, or what is known so far."""
 
-    again: bool  # whether it has been started again since
-    end: float | None = None  # the last thing in the journal of that time
-    guests: float | None = None  # s that Proxmox VE took to stop them, None if it did not say
-    reason: str = ""  # why the gate ended
-    poweroff: float | None = None  # when it did
+    again: bool  # whether the host has been started again since
+    end: float | None = None  # time of the last journal entry before that
+    guests: float | None = None  # s that Proxmox VE took to stop its guests; None if unknown
+    reason: str = ""  # why the gate stopped waiting
+    poweroff: float | None = None  # when the gate stopped waiting
 
 
 def find_aftermath(notes: Notes, host: RehearsalHost, report: Path) -> Aftermath:
-    """Find out what became of this host. report: of the gate."""
+    """Return how the shutdown ended. report: path of the gate's report."""
     try:
         again = host.token_path.read_text(encoding="ascii", errors="replace").strip() != notes.token
     except OSError:
@@ -45,11 +45,11 @@ def find_aftermath(notes: Notes, host: RehearsalHost, report: Path) -> Aftermath
     if not again or poweroff is None:
         return known
     then = _previous_boot_options(notes, host)
-    # in reverse: systemd 252 finds nothing at all by --lines with --until
+    # --reverse because systemd 252 returns nothing for --lines with --until
     last = _read_entries(host.run, ["--reverse", "--lines=1", *then])
     end = last[0].at if last and last[0].at >= poweroff else None
-    units_said = _read_entries(host.run, [*then, f"--since=@{math.floor(poweroff)}", "UNIT=pve-guests.service"])
-    moments = {entry.kind: entry.at for entry in units_said}
+    guest_entries = _read_entries(host.run, [*then, f"--since=@{math.floor(poweroff)}", "UNIT=pve-guests.service"])
+    moments = {entry.kind: entry.at for entry in guest_entries}
     guests = None
     if _STOPPING in moments and _STOPPED in moments:
         guests = round(max(moments[_STOPPED] - moments[_STOPPING], 0.0), 2)
@@ -57,18 +57,18 @@ def find_aftermath(notes: Notes, host: RehearsalHost, report: Path) -> Aftermath
 
 
 def _gate_result(report: Path, notes: Notes) -> tuple[str, float | None]:
-    """Return why the gate of this shutdown ended, and when."""
-    said = records.recall_record(gate_report.GateReport, report, gate_report.VERSION)
-    if said is None or said.began < notes.began or not said.reason:
+    """Return why and when the gate stopped waiting in this shutdown; "" and None if unknown."""
+    gate = records.recall_record(gate_report.GateReport, report, gate_report.VERSION)
+    if gate is None or gate.began < notes.began or not gate.reason:
         return "", None
-    return said.reason, said.began + said.elapsed
+    return gate.reason, gate.began + gate.elapsed
 
 
 def _previous_boot_options(notes: Notes, host: RehearsalHost) -> list[str]:
-    """Return journalctl's options for what was written before this host was started."""
+    """Return journalctl's options that select entries from before the last start of this host."""
     if host.clock.boot() != notes.boot:
         return [f"--boot={notes.boot.replace('-', '')}"]
-    # a container: its kernel goes on, and it may have another id. What counts is its first process
+    # In a container the kernel and its boot id outlive a reboot; the start of the first process counts.
     boot = host.clock.wall() - host.clock.now()
     try:
         fields = (host.root / "proc/1/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether this host is fit for a real shutdown: all logged in, all answering, the gate in its place, and the UPS on mains."""
+"""Whether the site is ready for a real shutdown: UPSes on mains, the gate in place, all machines logged in and answering."""
 
 from __future__ import annotations
 
@@ -23,108 +23,110 @@ NAME_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Fitness:
-    """What is to be said of a real shutdown now, in words, with what to do."""
+    """Whether the site is ready; each line says what is wrong and what to do."""
 
-    problems: tuple[str, ...]  # what stands against it
-    remarks: tuple[str, ...]  # what one has to know before it
+    problems: tuple[str, ...]  # what prevents a real shutdown
+    remarks: tuple[str, ...]  # what to know before it
 
 
 @dataclass(frozen=True)
 class FitnessFacts:
-    """What there is on the host."""
+    """What was observed on the host."""
 
-    upses: Mapping[str, snapshot.UpsState | str]  # what upsd says of each, or why it says nothing
-    addresses: Mapping[str, frozenset[str]]  # of each machine, normal ones
-    seen: Mapping[str, bool | None]  # whether each machine is up; None if nobody can tell
-    conf: str | None  # upsmon.conf, None if it can't be read
+    upses: Mapping[str, snapshot.UpsState | str]  # state of each UPS, or why upsd did not report it
+    addresses: Mapping[str, frozenset[str]]  # machine -> its addresses, normalized
+    seen: Mapping[str, bool | None]  # machine -> whether it is up; None if unknown
+    conf: str | None  # text of upsmon.conf; None if it can't be read
     gate: systemd.Unit
     upsmon: systemd.Unit
 
 
 def judge_fitness(policy: ShutdownPolicy, found: FitnessFacts, need: float | None = None) -> Fitness:
-    """Return what stands against a real shutdown. need: seconds that the plan wants of the battery from FSD on, None if not known."""
+    """Judge whether the site is ready. need: seconds of battery that the plan needs from FSD on, None if unknown."""
     problems = list(_program_problems(found))
     remarks: list[str] = []
     if not policy.upses:
-        problems.append("the policy names no UPS, so there is nothing whose shutdown could begin")
+        problems.append("the policy names no UPS. Add one to nut_server_devices and run the play")
     for ups in policy.upses:
-        said = found.upses.get(str(ups), "upsd was not asked")
-        if isinstance(said, str):
-            problems.append(f"{ups}: nobody can tell whether it is on mains: {said}")
+        state = found.upses.get(str(ups), "upsd was not asked")
+        if isinstance(state, str):
+            problems.append(f"{ups}: cannot tell whether it is on mains: {state}")
             continue
-        problems += _power_problems(said, need)
-        remarks += _power_remarks(said, need)
+        problems += _power_problems(state, need)
+        remarks += _power_remarks(state, need)
     states = [state for state in found.upses.values() if not isinstance(state, str)]
-    inside = {hostnames.normal_address(client) for state in states for client in state.clients}
+    logged_in = {hostnames.normal_address(client) for state in states for client in state.clients}
     for machine in policy.machines if states else ():
         if not found.addresses.get(machine.name):
-            problems.append(f"{machine.name} has no address here, so nobody sees when it goes. Is its name right?")
-        elif not inside & found.addresses[machine.name]:
             problems.append(
-                f"{machine.name} is not logged in to upsd: it would not hear of the shutdown, and lose its power while it runs. "
-                f"Logged in are {', '.join(sorted(inside)) or 'none'}. Run the play for it, or see its upsmon"
+                f"{machine.name}: its name does not resolve on this host, so its shutdown can't be seen. Check its address"
+            )
+        elif not logged_in & found.addresses[machine.name]:
+            problems.append(
+                f"{machine.name} is not logged in to upsd: it would miss the shutdown and lose power while running. "
+                f"Logged in: {', '.join(sorted(logged_in)) or 'none'}. Run the play for it, or check its upsmon"
             )
         elif found.seen.get(machine.name) is not True:
             silent = found.seen.get(machine.name) is False
             problems.append(
-                f"{machine.name} is logged in, but {'does not answer' if silent else 'nobody can tell whether it is up'}: this host "
-                "would take it for down. See nut-shutdown status, and its firewall"
+                f"{machine.name} is logged in but {'does not answer' if silent else 'it is unknown whether it is up'}: this host would "
+                "take it for down. See nut-shutdown status, and check its firewall"
             )
     if found.conf is not None and not grammar.find_directive(found.conf, "POWERDOWNFLAG"):
         remarks.append(
-            "upsmon.conf has no POWERDOWNFLAG: the UPS is not told to cut the power, so nothing starts again by itself. "
-            "Somebody has to press the buttons"
+            "upsmon.conf has no POWERDOWNFLAG: the UPS will not cut the power, so no machine starts again automatically. "
+            "You will have to press the power buttons"
         )
     return Fitness(tuple(problems), tuple(remarks))
 
 
 def _program_problems(found: FitnessFacts) -> Iterator[str]:
-    """Yield what of the host's own programs stands against it."""
+    """Yield problems of the host's own programs."""
     if not found.gate.active:
-        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Run the play (nut_server_gate.enabled)"
+        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Set nut_server_gate.enabled and run the play"
     elif found.gate.enabled.startswith("masked"):
-        yield f"{systemd.GATE} is masked: this host would not power off by it. systemctl unmask {systemd.GATE}"
+        yield f"{systemd.GATE} is masked: this host would not power off. Run systemctl unmask {systemd.GATE}"
     elif found.gate.runs:
-        yield f"{systemd.GATE} runs already: a shutdown is under way"
+        yield f"{systemd.GATE} is running: a shutdown is under way"
     if not found.upsmon.runs:
-        yield f"{systemd.MONITOR} does not run: there is no upsmon that could set FSD. systemctl status {systemd.MONITOR}"
+        yield f"{systemd.MONITOR} is not running, so nothing would set FSD. See systemctl status {systemd.MONITOR}"
     if found.conf is None:
-        yield f"{CONF} can't be read. The role nut_server writes it"
+        yield f"{CONF} can't be read. The role nut_server writes this file"
     elif systemd.GATE not in (grammar.find_directive(found.conf, "SHUTDOWNCMD") or ""):
         yield f"the SHUTDOWNCMD in {CONF} does not start {systemd.GATE}: this host would not wait for the others"
 
 
 def _power_problems(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
-    """Yield why this UPS stands against it."""
+    """Yield problems of a UPS."""
     if not state.fresh:
-        yield f"{state.name}: nobody can tell whether it is on mains: {state.error or 'it has no status yet'}"
+        yield f"{state.name}: cannot tell whether it is on mains: {state.error or 'it has no status yet'}"
         return
     reading = state.reading
     if not reading.is_plainly_on_mains:
-        yield f"{state.name} says {' '.join(state.status)}, and must be plainly on mains (OL). Wait until it is"
+        yield f"{state.name} reports {' '.join(state.status)}, not just OL. Wait until it is on mains"
     charge, low = reading.charge, reading.charge_low
     if charge is not None and low is not None and charge <= low:
-        yield f"{state.name} is charged to {charge:g} %, and counts as low at {low:g} %. Wait until it is charged"
+        yield f"{state.name} has a charge of {charge:g} %; {low:g} % counts as low. Wait until it is charged"
     if need is not None and reading.runtime is not None and reading.runtime < need:
         yield (
-            f"{state.name} lasts {reading.runtime:.0f} s, and the plan wants {need:.0f} s, should the mains fail meanwhile. "
-            "Wait until it is charged; or see make plan"
+            f"{state.name} would last {reading.runtime:.0f} s if the mains failed now; the plan needs {need:.0f} s. "
+            "Wait until it is charged, or see make plan"
         )
 
 
 def _power_remarks(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
-    """Yield what one has to know of this UPS. ups.delay.start: ondelay; not every UPS can."""
+    """Yield what to know about a UPS. Not every UPS reports ups.delay.start, its ondelay."""
     if state.reading.runtime is None and need is not None:
-        yield f"{state.name} does not say how long it lasts. Begin only if it is charged"
+        yield f"{state.name} reports no runtime. Begin only if it is charged"
     if readings.parse_quantity(state.variables.get("ups.delay.start")) is None:
         yield (
-            f"{state.name} does not say when it gives power again after it has cut it (ups.delay.start, ondelay): it may stay off. "
-            "Be where its button is"
+            f"{state.name} does not report when it restores power after cutting it (ups.delay.start, ondelay), so it may stay off. "
+            "Be near its power button"
         )
 
 
 def observe_host(policy: ShutdownPolicy, host: RehearsalHost) -> FitnessFacts:
-    """Look at all that judge() goes by."""
+    """Observe what judge_fitness() needs."""
     seen, _readings = observe.observe_once(policy, host.run, host.names)
     upses: dict[str, snapshot.UpsState | str] = {}
     for ups in policy.upses:
@@ -142,7 +144,7 @@ def observe_host(policy: ShutdownPolicy, host: RehearsalHost) -> FitnessFacts:
 
 
 def find_addresses(policy: ShutdownPolicy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
-    """Return each machine's addresses, as upsd and we compare them. A guest has them, too: it logs in like any other."""
+    """Return each machine's addresses, normalized. Guests have addresses too: they log in like any other machine."""
     wanted = {name for machine in policy.machines for name in machine.addresses}
     found, _problems = hostnames.resolve_names(wanted, NAME_SECONDS, names)
     return {

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The inner half of a drill: NUT's own programs, the gate, and all their waits, on a simulated UPS.
+"""The inner half of a drill: NUT's own programs and the gate, with all their waits, on a simulated UPS.
 
-It does nothing before it has seen that the walls stand (sandbox).
+It starts nothing before it has checked that the sandbox holds (sandbox.find_holes()).
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ from .sandbox import find_holes
 from .simulation import PRIMARY, UPS, Programs, free_port, nut_files, parse_note, ups_data
 
 SUPPLY = 2.0
-"""Seconds from one word of the simulated UPS about its battery to the next."""
+"""Seconds between two updates of the simulated UPS's readings."""
 
 
 class Drill:
-    """One drill, in a folder of its own. stopped: is set when somebody wants it to end."""
+    """One drill, in its own folder."""
 
     def __init__(
         self,
         job: Job,
         folder: Path,
         say: Output,
-        stopped: threading.Event,
+        stopped: threading.Event,  # set: the drill is to stop
         *,
         finder: Find = find_program,
         clock: Clock = CLOCK,
@@ -68,18 +68,18 @@ class Drill:
         self.programs = Programs(folder)
         self.port = 0
         self.status = "OL"
-        self.since: float | None = None  # on battery
-        self.fsd = False  # was it seen?
-        self.written = -math.inf
-        self.changed = 0  # the time of drill.dev, whole seconds
-        self.note_times: dict[str, float] = {}
-        self.down: set[str] = set()
+        self.since: float | None = None  # when the UPS went on battery
+        self.fsd = False  # whether upsd has shown FSD
+        self.written = -math.inf  # when drill.dev was last written
+        self.changed = 0  # modification time of drill.dev, whole seconds
+        self.note_times: dict[str, float] = {}  # program -> when its SHUTDOWNCMD ran
+        self.down: set[str] = set()  # names of the simulated machines that are down
 
     def print_step(self, words: str) -> None:
         self.tell(f"{time.strftime('%H:%M:%S', time.localtime(self.wall()))}  {words}")
 
     def run(self) -> DrillResult:
-        """Hold it. Raises RehearsalError. Whatever happens, nothing of it runs when this has ended."""
+        """Run the drill. Its programs have stopped when this returns or raises. Raises RehearsalError."""
         try:
             self.start_programs()
             return self.fail_power()
@@ -87,13 +87,11 @@ class Drill:
             self.programs.stop_all()
 
     def start_programs(self) -> None:
-        """Start NUT's programs, and wait until all are logged in."""
+        """Start NUT's programs and wait until every upsmon is logged in."""
         found = {name: self.finder(name) for name in ("dummy-ups", "upsd", "upsmon")}
         missing = [name for name, path in found.items() if path is None]
         if missing:
-            raise RehearsalError(
-                f"NUT's {', '.join(missing)} is not installed on this host; the role nut_server installs it"
-            )
+            raise RehearsalError(f"{', '.join(missing)} (NUT) not found on this host; the role nut_server installs NUT")
         for name in ("bin", "state", "notes"):
             (self.folder / name).mkdir(mode=0o700)
         self.port = free_port()
@@ -103,35 +101,35 @@ class Drill:
         self.write_supply()
         hosts = self.job.policy.machines
         self.print_step(
-            f"a simulated UPS, its upsd, upsmon as on this host, and {len(hosts)} more for the others are started"
+            f"starting a simulated UPS, upsd, this host's upsmon and {len(hosts)} more for the other machines"
         )
         for name, arguments in (("dummy-ups", ("-F", "-a", UPS)), ("upsd", ("-F",))):
             self.programs.start_program(name, found[name] or Path(), *arguments)
-        self.wait_until_ready("the simulated UPS answers", lambda: self.read_flags() == ("OL",))
+        self.wait_until_ready("the simulated UPS", lambda: self.read_flags() == ("OL",))
         for name in (PRIMARY, *map(str, range(len(hosts)))):
             conf = str(self.folder / f"{name}.conf")
             self.programs.start_program(name, found["upsmon"] or Path(), "-F", "-f", conf)
-        self.wait_until_ready("all are logged in", lambda: (self.ask_upsd("logins") or 0) > len(hosts))
-        self.print_step("all are logged in, the UPS is on mains")
+        self.wait_until_ready("all upsmons to log in", lambda: (self.ask_upsd("logins") or 0) > len(hosts))
+        self.print_step("all upsmons are logged in; the UPS is on mains")
 
     def fail_power(self) -> DrillResult:
-        """Let the power fail, and see what follows."""
+        """Simulate a power failure that lasts until the battery is low, and watch the shutdown that follows."""
         job = self.job
         self.since = self.clock()
         left = "" if job.runtime is None else f", {job.runtime:.0f} s left"
         self.set_status("OB")
-        self.print_step(f"the UPS: on battery{left}")
+        self.print_step(f"UPS: on battery{left}")
         self.let_time_pass(job.outage)
         self.set_status("OB LB")
-        self.wait_until_ready("upsd says that the battery is low", lambda: "LB" in self.read_flags())
+        self.wait_until_ready("upsd to report the low battery", lambda: "LB" in self.read_flags())
         trigger, moment = self.clock(), self.wall()
-        self.print_step("the UPS: the battery is low. The times at the end count from here")
-        late = "upsmon of this host did not come to its SHUTDOWNCMD; see HOSTSYNC and FINALDELAY"
+        self.print_step("UPS: battery is low. The times in the table below count from here")
+        late = "this host's upsmon did not run its SHUTDOWNCMD in time; check HOSTSYNC and FINALDELAY"
         self.wait_until(self.has_primary_shut_down, self.deadline - job.policy.longest, late)
         return self.run_gate(trigger, moment)
 
     def has_primary_shut_down(self) -> bool:
-        """Return whether the primary's upsmon has run its SHUTDOWNCMD, and tell once that it has set FSD."""
+        """Return whether the primary's upsmon has run its SHUTDOWNCMD. Prints a step when FSD first appears."""
         if not self.fsd and "FSD" in self.read_flags():
             self.fsd = True
             self.print_step(f"{self.job.primary}: upsmon sets FSD")
@@ -174,7 +172,7 @@ class Drill:
         return found
 
     def probe_machines(self) -> dict[str, bool | None]:
-        """Return which machines are up, in the place of pings: each is until it has had its time since its SHUTDOWNCMD."""
+        """Return which machines are up. This replaces pings: each is up for its shutdown_time after its SHUTDOWNCMD."""
         self.read_notes()
         now = self.clock()
         return {
@@ -182,10 +180,10 @@ class Drill:
             for number, host in enumerate(self.job.policy.machines)
         }
 
-    # What goes on all the time
+    # While time passes
 
     def let_time_pass(self, seconds: float) -> None:
-        """Let time pass. Raises RehearsalError if it shall, or must, go on no longer."""
+        """Wait, and check the drill meanwhile. Raises RehearsalError if it must not continue."""
         end = self.clock() + seconds
         self.check_progress()
         while (left := end - self.clock()) > 0:
@@ -196,19 +194,19 @@ class Drill:
         if self.stopped.is_set():
             raise RehearsalStopped("the drill was stopped")
         if self.clock() > self.deadline:
-            raise RehearsalError(f"the drill is not over after {self.job.time_limit:g} s")
+            raise RehearsalError(f"the drill exceeded its time limit of {self.job.time_limit:g} s")
         if self.clock() - self.written >= SUPPLY and self.since is not None:
             self.write_supply()
-        # one that has run its SHUTDOWNCMD may end; the note was there first
+        # upsmon may exit once it has run its SHUTDOWNCMD, which writes the note first
         ended = self.programs.list_exited()
         self.read_notes()
         for name in ended:
             if name not in self.note_times:
-                who = name if not name.isdigit() else f"upsmon of {self.job.policy.machines[int(name)].name}"
-                raise RehearsalError(f"{who} ended by itself: {self.programs.last_words(name)}")
+                program = name if not name.isdigit() else f"{self.job.policy.machines[int(name)].name}'s upsmon"
+                raise RehearsalError(f"{program} exited unexpectedly: {self.programs.last_words(name)}")
 
     def wait_until_ready(self, what: str, done: Callable[[], bool]) -> None:
-        self.wait_until(done, self.clock() + STARTING, f"within {STARTING:g} s it did not come to this: {what}")
+        self.wait_until(done, self.clock() + STARTING, f"timed out after {STARTING:g} s waiting for {what}")
 
     def wait_until(self, done: Callable[[], bool], deadline: float, late: str) -> None:
         while not done():
@@ -221,7 +219,7 @@ class Drill:
         self.write_supply()
 
     def write_supply(self) -> None:
-        """Let the simulated UPS say how it stands. dummy-ups looks at the file's time, in whole seconds."""
+        """Update the readings of the simulated UPS. dummy-ups compares the file's modification time in whole seconds."""
         now, left = self.clock(), self.job.runtime
         if left is not None and self.since is not None:
             left -= now - self.since
@@ -233,12 +231,12 @@ class Drill:
         self.written = now
 
     def read_notes(self) -> None:
-        """Read the notes."""
+        """Read new notes, and print a step for each and for each machine that is down."""
         for number, host in enumerate(self.job.policy.machines):
             name = str(number)
             if self.read_note(name):
                 self.print_step(
-                    f"{host.name}: upsmon runs its SHUTDOWNCMD, and it begins to go down ({host.shutdown_time:g} s)"
+                    f"{host.name}: upsmon runs its SHUTDOWNCMD; shutting down takes {host.shutdown_time:g} s"
                 )
             if (
                 name in self.note_times
@@ -246,12 +244,12 @@ class Drill:
                 and self.clock() >= self.note_times[name] + host.shutdown_time
             ):
                 self.down.add(name)
-                self.print_step(f"{host.name}: is down")
+                self.print_step(f"{host.name}: down")
         if self.read_note(PRIMARY):
             self.print_step(f"{self.job.primary}: upsmon runs its SHUTDOWNCMD")
 
     def read_note(self, name: str) -> bool:
-        """Take up a note, if there is a new one."""
+        """Return whether a program has written its note since the last look, and remember when."""
         if name in self.note_times:
             return False
         try:
@@ -269,7 +267,7 @@ class Drill:
         return vocabulary.split_status(status) if isinstance(status, str) else ()
 
     def ask_upsd(self, what: str) -> Any:
-        """Ask the simulated upsd: for the "status" of its UPS, or the number of its "logins". None: it does not say."""
+        """Return the "status" of the simulated UPS, or the number of "logins" to it; None if upsd does not answer."""
         try:
             with UpsdClient("127.0.0.1", self.port, 2.0) as client:
                 return client.num_logins(UPS) if what == "logins" else client.get_var(UPS, "ups.status")
@@ -278,7 +276,10 @@ class Drill:
 
 
 def _read_line(source: int) -> str:
-    """Read a line, and not a byte more. Without a buffer: no thread that reads on shall hold one when the program ends."""
+    """Return one line, and read no further.
+
+    Unbuffered, because another thread goes on reading SOURCE, and a buffer's lock that it held would block the exit.
+    """
     with os.fdopen(os.dup(source), "rb", buffering=0) as file:
         return file.readline(OWN_FILE_LIMIT).decode("utf-8", "replace")
 
@@ -293,25 +294,26 @@ def hold_drill(
     check: Callable[[], Sequence[str]] = find_holes,
     finder: Find = find_program,
 ) -> bool:
-    """Hold the drill that the first line of SOURCE (a file descriptor) names, and say whether the order held. Raises RehearsalError.
+    """Run the drill described by the first line of SOURCE, a file descriptor; return whether the order held.
 
-    It ends when SOURCE does: then the outer half is gone, or wants it so. room: where its folder goes.
+    The drill stops at the end of SOURCE: the outer half has exited, or wants it stopped. room: parent of the drill's folder.
+    Raises RehearsalError.
     """
     wrong = check()
     if wrong:
         raise RehearsalRefused(
-            f"the drill runs only where it can do no harm, and here {'; '.join(wrong)}. Run `nut-shutdown drill`"
+            f"the sandbox of the drill has holes: {'; '.join(wrong)}. Run `nut-shutdown drill`, which sets it up"
         )
     job = read_job(_read_line(source))
     stopped = threading.Event()
 
-    def listen() -> None:
+    def watch_source() -> None:
         with contextlib.suppress(OSError):
             while os.read(source, 1):
                 pass
         stopped.set()
 
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=watch_source, daemon=True).start()
     with stop_on_signals(stopped.set):
         folder = Path(tempfile.mkdtemp(prefix="d", dir=room or os.environ.get("RUNTIME_DIRECTORY") or "/run"))
         try:

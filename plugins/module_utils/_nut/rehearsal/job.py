@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What all parts of a rehearsal share: its errors, the host that it is held on, and what the inner half of a drill is given."""
+"""Shared by all parts of a rehearsal: its errors, its host, and the job that the inner half of a drill is given."""
 
 from __future__ import annotations
 
@@ -26,56 +26,56 @@ from ..shutdown.policy import VERSION, ShutdownPolicy, check_policy
 
 CONF = Path("/etc/nut/upsmon.conf")
 
-# NUT's defaults (clients/upsmon.c), in seconds; TrueNAS has them, and can't be told otherwise
+# NUT's defaults (clients/upsmon.c), s; TrueNAS uses them and offers no setting
 TIMING = {"POLLFREQ": 5, "POLLFREQALERT": 5, "HOSTSYNC": 15, "DEADTIME": 15, "FINALDELAY": 5}
 
 STARTING = 60.0
-"""Seconds that NUT's programs have for being ready and logged in."""
+"""Seconds for NUT's programs to start and log in."""
 
 ENDING = 5.0
-"""Seconds that they have for their end, after which they are killed."""
+"""Seconds for NUT's programs to stop before they are killed."""
 
 LOOK = 0.2
-"""Seconds from one look to the next."""
+"""Seconds between two looks."""
 
 Output = Callable[[str], None]
 
 
 class RehearsalError(Exception):
-    """A rehearsal can't be held, or could not be ended; the message says why."""
+    """A rehearsal can't run or could not finish; the message says why."""
 
 
 class RehearsalRefused(RehearsalError):
-    """There is none now, and nothing was done; the message says why, and what to do, a line each."""
+    """A rehearsal was refused and nothing was done. The message has a line for each reason, with what to do."""
 
 
 class RehearsalStopped(RehearsalError):
-    """Somebody wants it to end."""
+    """The rehearsal was stopped on request."""
 
 
 @dataclass(frozen=True)
 class RehearsalHost:
-    """This host, as a rehearsal asks and works it."""
+    """The host that a rehearsal runs on."""
 
-    run: Run  # runs a program of it
-    program: Sequence[str] = ()  # our own, as its file is run
-    names: hostnames.Resolve = hostnames.resolve_name  # gives the addresses of a name
+    run: Run  # runs a program on it
+    program: Sequence[str] = ()  # command line of nut-shutdown itself
+    names: hostnames.Resolve = hostnames.resolve_name  # resolves a name to addresses
     root: Path = Path("/")
     clock: Clock = CLOCK
     user: Callable[[], int] = os.geteuid
 
     @property
     def conf_path(self) -> Path:
-        """Return where its upsmon.conf is."""
+        """Return the path of upsmon.conf."""
         return self.root / CONF.relative_to("/")
 
     @property
     def token_path(self) -> Path:
-        """Return where a recorder writes its token. It is gone after a reboot; the kernel's own id of a boot is none of a container's."""
+        """Return the path of the recorder's token, which a reboot deletes. The kernel's boot id would miss a container's reboot."""
         return self.root / paths.SHUTDOWN_RUN / "live"
 
     def upsmon_conf(self) -> str | None:
-        """Return the text of its upsmon.conf, None if it can't be read."""
+        """Return the text of upsmon.conf; None if it can't be read."""
         try:
             return self.conf_path.read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -84,38 +84,38 @@ class RehearsalHost:
 
 @dataclass(frozen=True)
 class Job:
-    """What the inner half has to know, and can't look up."""
+    """What the inner half must know but can't look up inside its sandbox."""
 
-    policy: ShutdownPolicy  # of the machines alone: without UPSes and stages
-    timing: Mapping[str, int]  # of the primary's upsmon, s
-    runtime: float | None  # of the real UPS, s; None if it does not say
-    outage: float  # s on battery, before that is low
-    primary: str
+    policy: ShutdownPolicy  # its machines only, without UPSes and stages
+    timing: Mapping[str, int]  # directives of the primary's upsmon, s
+    runtime: float | None  # of the real UPS, s; None if not reported
+    outage: float  # s on battery until the battery is low
+    primary: str  # name of this host
 
     @property
     def time_limit(self) -> float:
-        """Return after how many seconds it must be over, whatever happens."""
+        """Return the time limit of the whole drill in seconds."""
         wait = 2 * max(self.timing["POLLFREQ"], self.timing["POLLFREQALERT"])
         waits = self.timing["HOSTSYNC"] + self.timing["FINALDELAY"] + wait + self.timing["DEADTIME"]
         return math.ceil(STARTING + self.outage + waits + self.policy.longest + 60)
 
     def to_json(self) -> str:
-        """Write it as one line of JSON."""
+        """Return the job as one line of JSON."""
         return json.dumps({**asdict(self), "policy": {"version": VERSION, **asdict(self.policy)}})
 
 
 def read_job(text: str) -> Job:
-    """Read what dump() wrote. Raises RehearsalError."""
+    """Parse what Job.to_json() wrote. Raises RehearsalError."""
     try:
         data = jsontext.parse_json(text)
         data["policy"] = check_policy(data["policy"])
         return Job(**data)
     except (ValueError, TypeError, LookupError) as error:
-        raise RehearsalError(f"what the drill was given can't be understood: {error}") from None
+        raise RehearsalError(f"the job of the drill is malformed: {error}") from None
 
 
 def read_timing(upsmon_conf: str) -> dict[str, int]:
-    """Read the seconds that count from the text of an upsmon.conf, as upsmon does: what is no number is 0."""
+    """Return upsmon's timing directives in seconds, parsed as upsmon does: a value that is not a number is 0."""
     found = dict(TIMING)
     for name in found:
         value = grammar.find_directive(upsmon_conf, name)
@@ -126,14 +126,14 @@ def read_timing(upsmon_conf: str) -> dict[str, int]:
 
 
 def name_primary(policy: ShutdownPolicy) -> str:
-    """Return this host's name, or what tells it from the others if one of them is called so."""
+    """Return this host's name, with "(this host)" appended if a machine of the policy has the same name."""
     name = platform.node().partition(".")[0] or "this host"
     return f"{name} (this host)" if name in {machine.name for machine in policy.machines} else name
 
 
 @contextlib.contextmanager
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Have SIGTERM, SIGINT and SIGHUP call STOP. Nothing is broken off where it stands: what was started is ended in order."""
+    """Call STOP on SIGTERM, SIGINT and SIGHUP, so that everything started is stopped in order, not interrupted."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.signal(number, lambda _number, _frame: stop()) for number in numbers}
     try:

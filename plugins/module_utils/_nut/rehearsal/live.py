@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""`nut-shutdown record`: whether all is fit for a real shutdown, its record, and what came of it.
+"""`nut-shutdown record`: check the readiness for a real shutdown, record it, and report on it.
 
-Who wants a real shutdown checks first, has the recorder started, sets FSD by upsmon's own command, and asks what was seen when this
-host is back. Nothing in here sets FSD, or powers anything off.
+A live drill checks first, starts the recorder, sets FSD with `nut-shutdown fsd`, and reads the report when this host is back. Nothing
+in this package sets FSD or powers anything off.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from .report import record_report
 
 @dataclass(frozen=True)
 class RecordOptions:
-    """What `nut-shutdown record` is asked for."""
+    """The options of `nut-shutdown record`."""
 
     check: bool = False
     show: bool = False
     inside: bool = False
     as_json: bool = False
-    need: float | None = None  # s that the plan wants of the battery
-    own: float | None = None  # s, nut_server_shutdown_time
-    report: Path = Path("/", paths.GATE_REPORT)  # of the gate; the record is kept beside it
+    need: float | None = None  # battery runtime that the plan needs, s
+    own: float | None = None  # nut_server_shutdown_time, s
+    report: Path = Path("/", paths.GATE_REPORT)  # the gate's report; the record is kept beside it
 
     @property
     def notes_path(self) -> Path:
-        """Where the record is kept."""
+        """The path of the record."""
         return self.report.with_name(notes.NAME)
 
 
 def main(policy: ShutdownPolicy, options: RecordOptions, host: RehearsalHost, out: Output) -> bool:
-    """Do what is options, and return whether it went well. Raises RehearsalError."""
+    """Run `nut-shutdown record` and return whether it succeeded. Raises RehearsalError."""
     if options.inside:
         return recorder.run_recorder(policy, host, options.notes_path, out)
     if options.show:
@@ -58,18 +58,18 @@ def main(policy: ShutdownPolicy, options: RecordOptions, host: RehearsalHost, ou
         out(json.dumps(asdict(fit), indent=2))
         return not fit.problems
     fit = (recorder.check_fitness if options.check else recorder.start_recorder)(policy, host, options.need)
-    for words in fit.remarks:
-        out(words)
+    for remark in fit.remarks:
+        out(remark)
     out(
-        "all is fit for a real shutdown"
+        "ready for a real shutdown"
         if options.check
-        else f"{recorder.UNIT}.service records from now on, until this host goes down"
+        else f"{recorder.UNIT}.service is recording until this host goes down"
     )
     return True
 
 
 def format_record(data: Mapping[str, Any]) -> str:
-    """Show record_report() to people."""
-    lines = [f"{at:+8.1f} s  {words}" for at, words in data["steps"]]
+    """Return record_report() as text for people."""
+    lines = [f"{moment:+8.1f} s  {event}" for moment, event in data["steps"]]
     offered = [Offer(**offer).inventory_line for offer in data["offers"]]
     return "\n".join([*lines, "", data["table"], *(["", "For the inventory:", *offered] if offered else [])])

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the recorder of a real shutdown has seen, kept in a file beside the gate's report.
+"""The notes of the recorder of a real shutdown, kept in a file beside the gate's report.
 
-Moments are seconds since 1970: they must mean the same after a reboot.
+All times are seconds since 1970, so that they are still valid after a reboot.
 """
 
 from __future__ import annotations
@@ -22,70 +22,70 @@ NAME = "live.json"
 
 @dataclass(frozen=True)
 class MachineNotes:
-    """What is known of a machine."""
+    """What was seen of a machine."""
 
     logged_in: bool = False
-    left: float | None = None  # when it logged out, and so begins to go down
-    silent: float | None = None  # since when it does not answer
+    left: float | None = None  # when it logged out, which means that it began to go down
+    silent: float | None = None  # when it stopped answering
 
 
 @dataclass(frozen=True)
 class Notes:
-    """What the recorder has seen."""
+    """What the recorder has seen of a shutdown."""
 
-    token: str  # of the recorder's boot
-    boot: str  # the kernel's id of it
-    primary: str
-    began: float  # its first look
-    last: float  # its last look
+    token: str  # content of the token file; it changes with each boot
+    boot: str  # the kernel's boot id
+    primary: str  # name of this host
+    began: float  # time of the first look
+    last: float  # time of the last look
     machines: Mapping[str, MachineNotes] = field(default_factory=dict)
     fsd: float | None = None  # when FSD was set
-    ended: float | None = None  # when it was told to end, and so this host goes down
-    steps: tuple[tuple[float, str], ...] = ()  # what happened, in words
+    ended: float | None = None  # when systemd stopped the recorder, so this host began to go down
+    steps: tuple[tuple[float, str], ...] = ()  # time and description of each event
 
     def to_json(self) -> str:
-        """Write it as JSON."""
+        """Return the notes as JSON."""
         return records.dump_record(self, VERSION)
 
 
 def read_notes(path: Path) -> Notes:
-    """Read what was noted. Raises RehearsalError."""
+    """Read notes from a file. Raises RehearsalError."""
     try:
         return records.read_record(Notes, path, VERSION)
     except FileNotFoundError:
-        raise RehearsalError(f"{path} is not there: no real shutdown was recorded on this host") from None
+        raise RehearsalError(f"{path} does not exist: no real shutdown was recorded on this host") from None
     except (OSError, records.RecordError) as error:
-        raise RehearsalError(f"{path} can't be understood: {error}. The next real drill writes it anew") from None
+        raise RehearsalError(f"{path} can't be read: {error}. The next live drill replaces it") from None
 
 
 @dataclass(frozen=True)
 class RecorderLook:
-    """One look."""
+    """What the recorder sees in one look."""
 
-    at: float  # when it began
+    at: float  # when the look began
     fsd: bool  # whether FSD is set
-    inside: frozenset[str] | None  # who is logged in, None if upsd does not say
-    seen: Mapping[str, bool | None]  # whether each machine is up
+    inside: frozenset[str] | None  # machines that are logged in; None if upsd does not answer
+    seen: Mapping[str, bool | None]  # machine -> whether it is up; None if unknown
 
 
 def add_look(notes: Notes, look: RecorderLook) -> Notes:
-    """Take in what a look has seen."""
+    """Return the notes with a look added."""
     steps: list[str] = []
     fsd = notes.fsd
     if look.fsd and fsd is None:
         fsd = look.at
-        steps.append(f"{notes.primary}: upsmon has set FSD")
+        steps.append(f"{notes.primary}: upsmon set FSD")
     machines = {}
     for name, before in notes.machines.items():
         machines[name] = after = _note_machine(name, before, look)
         if after.left is not None and before.left is None:
-            steps.append(f"{name} has logged out: it begins to go down")
+            steps.append(f"{name} logged out: it is going down")
         if after.silent is not None and before.silent is None:
-            steps.append(f"{name} is silent")
+            steps.append(f"{name} stopped answering")
         elif after.silent is None and before.silent is not None:
             steps.append(f"{name} answers again")
-    told = tuple((look.at, words) for words in steps)
-    return replace(notes, machines=machines, fsd=fsd, last=look.at, steps=(*notes.steps, *told))
+    added = tuple((look.at, step) for step in steps)
+    return replace(notes, machines=machines, fsd=fsd, last=look.at, steps=(*notes.steps, *added))
 
 
 def _note_machine(name: str, before: MachineNotes, look: RecorderLook) -> MachineNotes:

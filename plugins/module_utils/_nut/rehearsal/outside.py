@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The outer half of a drill, as root: it asks the real upsd, reads the real settings, has systemd start the inner half between walls
-(sandbox), and watches the real UPS meanwhile."""
+"""The outer half of a drill, run as root. It reads the real settings, has systemd start the inner half in a sandbox (sandbox), and
+watches the real UPSes until the drill is over."""
 
 from __future__ import annotations
 
@@ -27,55 +27,55 @@ OUTAGE_MOST = 3600.0
 
 
 def ask_real_upsd(policy: ShutdownPolicy) -> float | None:
-    """Ask the real upsd: return what the emptiest UPS has left, in s, or None if none says it.
+    """Return the shortest runtime, in seconds, that the real UPSes report; None if none reports one.
 
-    Raises Refused, if it is no time for a drill.
+    Raises RehearsalRefused unless every UPS is on mains.
     """
-    left = []
+    runtimes = []
     for ups in policy.upses:
         try:
             with UpsdClient(ups.host, ups.port, observe.ASK_INTERVAL) as client:
                 reading = readings.read_variables(client.list_vars(ups.name))
         except (UpsdFailure, grammar.Unencodable) as error:
-            raise RehearsalRefused(f"nobody can tell whether a real shutdown is near: {error}") from None
+            raise RehearsalRefused(f"cannot tell whether a real shutdown is imminent: {error}") from None
         if not reading.is_plainly_on_mains:
             raise RehearsalRefused(
-                f"{ups.name} says {' '.join(reading.flags) or 'nothing'}, and must be plainly on mains (OL): a real shutdown may be "
-                "near, and goes first. Wait until it is"
+                f"{ups.name} reports {' '.join(reading.flags) or 'no status'}, not just OL: a real shutdown may be imminent. "
+                "Wait until the UPS is on mains"
             )
-        left += [] if reading.runtime is None else [reading.runtime]
-    return min(left, default=None)
+        runtimes += [] if reading.runtime is None else [reading.runtime]
+    return min(runtimes, default=None)
 
 
 def make_job(policy: ShutdownPolicy, outage: float, host: RehearsalHost) -> Job:
-    """Gather what the inner half has to know. Raises Refused."""
+    """Return the job of the inner half. Raises RehearsalRefused."""
     if not 0 <= outage <= OUTAGE_MOST:
         raise RehearsalRefused(f"--outage must be from 0 to {OUTAGE_MOST:g} s")
     conf = host.upsmon_conf()
     if conf is None:
-        raise RehearsalRefused(f"{host.conf_path} can't be read. The role nut_server writes it")
-    # an address has nothing to do in there, and a stage is no part of it
+        raise RehearsalRefused(f"{host.conf_path} can't be read. The role nut_server writes this file")
+    # the sandbox has no use for the real UPSes' addresses, and a drill has no stages
     bare = ShutdownPolicy((), policy.machines, policy.settle, policy.reserve, policy.longest)
     return Job(bare, read_timing(conf), ask_real_upsd(policy), outage, name_primary(policy))
 
 
 def hold_drill(policy: ShutdownPolicy, outage: float, host: RehearsalHost, say: Output, *, as_json: bool) -> int:
-    """Hold a drill, and return the exit code of its inner half, which says on this process's own streams what happens. Raises Refused."""
+    """Run a drill and return the exit code of its inner half, which prints to this process's streams. Raises RehearsalRefused."""
     starter = sandbox.find_systemd_run(host)
     job = make_job(policy, outage, host)
-    # a little later than it ends by itself
-    words = sandbox.drill_command(starter, host.program, job.time_limit + 30, as_json=as_json)
+    # later than the inner half's own limit
+    command = sandbox.drill_command(starter, host.program, job.time_limit + 30, as_json=as_json)
     stopped = threading.Event()
     asker = observe.UpsObserver(policy.upses, host.clock.now)
     try:
         with stop_on_signals(stopped.set):
-            return _watch_drill(words, job, say, stopped, asker=asker, run=host.run)
+            return _watch_drill(command, job, say, stopped, asker=asker, run=host.run)
     finally:
         asker.stop_polling()
 
 
 def _watch_drill(
-    words: Sequence[str],
+    command: Sequence[str],
     job: Job,
     say: Output,
     stopped: threading.Event,
@@ -83,9 +83,9 @@ def _watch_drill(
     asker: Callable[[], Mapping[str, gate.GateReading]],
     run: Run,
 ) -> int:
-    # a session of its own: Ctrl-C is for this half, which ends the other one in order
+    # in a new session, so that Ctrl-C reaches this half only, which then stops the other one in order
     with subprocess.Popen(  # pylint: disable=ansible-bad-function
-        list(words), stdin=subprocess.PIPE, start_new_session=True
+        list(command), stdin=subprocess.PIPE, start_new_session=True
     ) as process:
         source = process.stdin
         try:
@@ -96,10 +96,10 @@ def _watch_drill(
             while process.poll() is None and not stopped.wait(LOOK):
                 lost = [name for name, reading in asker().items() if reading.on_battery]
                 if lost:
-                    say(f"{', '.join(lost)} is on battery, in earnest: the drill ends")
+                    say(f"real power failure: {', '.join(lost)} is on battery. Stopping the drill")
                     break
         finally:
-            # the end of its input is the end of the inner half, whatever becomes of this one
+            # the inner half stops at the end of its input, even if this process is killed
             with contextlib.suppress(OSError):
                 if source:
                     source.close()
@@ -109,5 +109,5 @@ def _watch_drill(
                 run(["systemctl", "stop", "--", f"{sandbox.UNIT}.service"])
         code = process.wait()
     if code not in (0, 1, 2):
-        say(f"the drill was ended from outside ({code})")
+        say(f"the drill was killed (exit code {code})")
     return code if code in (0, 1, 2) else 1

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A real shutdown, watched from the primary. It is written down step by step, because the recorder's end is the host's."""
+"""Record a real shutdown from the primary. Each step is written at once, because the recorder goes down with the host."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from .sandbox import find_systemd_run, unit_command
 
 UNIT = "nut-shutdown-record"
 TICK = 0.5
-"""Seconds from one look to the next, at least."""
+"""Least time between two looks, s."""
 
 BEAT = 5.0
-"""Seconds after which it is written down that the recorder lives, if nothing else is to be."""
+"""Time after which the notes are written even without a new step, s, to show that the recorder is alive."""
 
 PATIENCE = 120.0
-"""Seconds without an FSD after which nobody wants the recorder any more."""
+"""Time without FSD after which the recorder stops, s."""
 
 SPARE = 600.0
-"""Seconds that it goes on after the gate must have ended. Whatever then keeps the host from going down, is not its business."""
+"""Time that it records after the gate must have finished, s. After that the recorder stops even if the host is still up."""
 
 
 class Recorder:
-    """Looks, and writes down what it sees, until it is told to end."""
+    """Looks repeatedly and writes down what it sees, until it is stopped."""
 
     def __init__(
         self,
@@ -72,14 +72,14 @@ class Recorder:
         self.written = -math.inf
 
     def stop(self) -> None:
-        """Let it end. This moment counts as the begin of this host's own shutdown."""
+        """Stop recording. This moment counts as the start of this host's own shutdown."""
         if self.stopped_at is None:
             self.stopped_at = self.host.clock.wall()
         self.stopped.set()
 
     def run(self, ready: Callable[[], None]) -> bool:
-        """Record. ready: called as soon as each machine has been seen once. Returns False if nobody set FSD, or it took too long."""
-        # what is not written now could not be written later
+        """Record, and call READY after the first look. Returns False without FSD, or if this host does not go down."""
+        # a write that fails now would also fail during the shutdown
         files.replace_private_file(self.path, self.notes.to_json())
         files.replace_private_file(self.host.token_path, f"{self.notes.token}\n")
         began = self.host.clock.now()
@@ -89,30 +89,30 @@ class Recorder:
         while not self.stopped.is_set():
             begun = self.host.clock.now()
             if self.notes.fsd is None and begun - began > PATIENCE:
-                self.log(f"no FSD within {PATIENCE:g} s: nobody wants a record")
+                self.log(f"no FSD within {PATIENCE:g} s; stopping")
                 return False
             if begun - began > PATIENCE + self.time_limit:
-                self.log("this host should have gone down long ago: the record ends")
+                self.log("this host should have gone down long ago; stopping")
                 return False
             self.take_look()
             self.stopped.wait(max(TICK - (self.host.clock.now() - begun), 0.0))
         self.notes = replace(self.notes, ended=self.stopped_at)
         self.write_notes()
-        self.log("this host goes down; the record ends")
+        self.log("this host is going down; stopping")
         return True
 
     def take_look(self) -> None:
-        """Look once, and write down what is new."""
+        """Look once and write down what is new."""
         moment, begun = self.host.clock.wall(), self.host.clock.now()
         fsd, inside = self.ask_upsd()
         seen = {} if self.stopped.is_set() else self.prober()
         if self.stopped_at is not None:
-            # what is seen now is seen through a network that goes down itself
+            # ignore this look: the network is going down as well
             return
         before = len(self.notes.steps)
         self.notes = add_look(self.notes, RecorderLook(moment, fsd, inside, seen))
-        for _at, words in self.notes.steps[before:]:
-            self.log(words)
+        for _moment, step in self.notes.steps[before:]:
+            self.log(step)
         if len(self.notes.steps) > before or begun - self.written >= BEAT:
             self.write_notes()
 
@@ -124,7 +124,7 @@ class Recorder:
             self.log(str(error))
 
     def ask_upsd(self) -> tuple[bool, frozenset[str] | None]:
-        """Ask upsd whether FSD is set, and who is logged in. What one UPS does not say, another may; None: none says it."""
+        """Return whether FSD is set and which machines are logged in, over all UPSes; None if upsd answers for none."""
         fsd, inside = False, None
         for ups in self.policy.upses:
             try:
@@ -133,22 +133,22 @@ class Recorder:
                     there = {hostnames.normal_address(peer) for peer in client.list_clients(ups.name)}
             except (UpsdFailure, grammar.Unencodable):
                 continue
-            inside = (inside or frozenset()) | {name for name, its in self.known.items() if its & there}
+            inside = (inside or frozenset()) | {name for name, addresses in self.known.items() if addresses & there}
         return fsd, inside
 
 
-def tell_systemd(words: str, environment: Mapping[str, str] | None = None) -> None:
-    """Tell something to the systemd that started us (sd_notify(3)); nothing, if it did not."""
+def tell_systemd(state: str, environment: Mapping[str, str] | None = None) -> None:
+    """Send a state such as READY=1 to systemd (sd_notify(3)), if systemd started this process."""
     where = (os.environ if environment is None else environment).get("NOTIFY_SOCKET", "")
     if not where:
         return
     address = f"\0{where[1:]}" if where.startswith("@") else where
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.sendto(words.encode(), address)
+        sender.sendto(state.encode(), address)
 
 
 def run_recorder(policy: ShutdownPolicy, host: RehearsalHost, path: Path, log: Output) -> bool:
-    """Be the recorder: what its unit runs. path: of the record. Returns as Recorder.run() does."""
+    """Run the recorder; its unit calls this. path: of the record. Returns what Recorder.run() returns."""
     looker = observe.MachineObserver(policy.machines, host.run, host.clock.now, resolve=host.names)
     try:
         recorder = Recorder(policy, host, path, log, prober=looker)
@@ -159,28 +159,28 @@ def run_recorder(policy: ShutdownPolicy, host: RehearsalHost, path: Path, log: O
 
 
 def recorder_command(starter: str, program: Sequence[str]) -> list[str]:
-    """Return what starts the recorder. It comes back when that records, for the unit is ready then; and it ends with the host."""
+    """Return the command that starts the recorder's unit. It returns as soon as the recorder is ready."""
     given = ["Type=notify", "NotifyAccess=main", "TimeoutStartSec=25", "TimeoutStopSec=5", "OOMScoreAdjust=-500"]
     return unit_command(starter, UNIT, given, [*program, "record", "--inside"])
 
 
 def start_recorder(policy: ShutdownPolicy, host: RehearsalHost, need: float | None) -> Fitness:
-    """See that all is fit, and have systemd start the recorder. When this returns, it records. Raises RehearsalError.
+    """Check the readiness and start the recorder, which is recording when this returns. Raises RehearsalError.
 
-    need: seconds that the plan wants of the battery, None if not known.
+    need: seconds of battery that the plan needs, None if unknown.
     """
-    words = recorder_command(find_systemd_run(host), host.program)
+    command = recorder_command(find_systemd_run(host), host.program)
     fit = check_fitness(policy, host, need)
-    # one that was forgotten
+    # stop a recorder that was left running
     host.run(["systemctl", "stop", "--", f"{UNIT}.service"])
-    code, said = host.run(words)
+    code, said = host.run(command)
     if code:
-        raise RehearsalError(f"the recorder could not be started: {one_line(said)}. See journalctl -u {UNIT}")
+        raise RehearsalError(f"can't start the recorder: {one_line(said)}. See journalctl -u {UNIT}")
     return fit
 
 
 def check_fitness(policy: ShutdownPolicy, host: RehearsalHost, need: float | None) -> Fitness:
-    """Return what one has to know before a real shutdown. Raises Refused if anything stands against it."""
+    """Return what to know before a real shutdown. Raises RehearsalRefused if anything prevents it."""
     fit = judge_fitness(policy, observe_host(policy, host), need)
     if fit.problems:
         raise RehearsalRefused("\n".join(fit.problems))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What was planned of a shutdown and what was seen of it, side by side: of a drill, and of a real one."""
+"""Reports of drills and of real shutdowns: the planned times beside the measured ones."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .notes import Notes
 from .offers import find_offers
 
 Times = Sequence[Optional[float]]
-"""When a machine began to go down, and was down, s; None if it never was so, or nobody can tell."""
+"""When a machine began to go down and when it was down, s; None if it did not happen or was not seen."""
 
 
 def plan_shutdown(policy: ShutdownPolicy, timing: Mapping[str, int], primary: str) -> model.Plan:
-    """Return the plan of a shutdown, as it counts from the low battery on until the primary powers off."""
+    """Return the plan of a shutdown from the low battery until the primary powers off."""
     seconds: dict[str, Any] = {name.lower(): float(value) for name, value in timing.items()}
     machines = [
         model.PlanMachine(
@@ -41,20 +41,23 @@ def plan_shutdown(policy: ShutdownPolicy, timing: Mapping[str, int], primary: st
 
 
 def planned_times(plan: model.Plan, policy: ShutdownPolicy, primary: str) -> dict[str, Times]:
-    """Return when each machine should begin to go down, and be down, and the primary should power off; s from the low battery on."""
+    """Return the planned Times of each machine, and of the primary's poweroff; s since the low battery."""
     names = [machine.name for machine in policy.machines]
     return {
-        **{name: (plan.at(model.WAITS, name), plan.at(model.GOES, name)) for name in names},
-        primary: (plan.at(model.POWEROFF), None),
+        **{name: (plan.time_of(model.WAITS_TO_BEGIN, name), plan.time_of(model.GOES_DOWN, name)) for name in names},
+        primary: (plan.time_of(model.POWEROFF), None),
     }
 
 
-def _shift_times(machines: Mapping[str, Times], by: float = 0.0) -> dict[str, list[float | None]]:
-    return {name: [None if at is None else round(at + by, 2) for at in times] for name, times in machines.items()}
+def _shift_times(machines: Mapping[str, Times], offset: float = 0.0) -> dict[str, list[float | None]]:
+    return {
+        name: [None if moment is None else round(moment + offset, 2) for moment in times]
+        for name, times in machines.items()
+    }
 
 
-def _format_verdict(wrong: Sequence[str], order: str) -> str:
-    return f"The order did not hold: {'; '.join(wrong)}" if wrong else f"The order held: {order}"
+def _format_verdict(problems: Sequence[str], summary: str) -> str:
+    return f"The order did not hold: {'; '.join(problems)}" if problems else f"The order held: {summary}"
 
 
 def _format_times(
@@ -64,18 +67,21 @@ def _format_times(
     own: Sequence[str],
     took: Mapping[str, float | None] | None = None,
 ) -> list[str]:
-    """Show what was planned and what was seen, side by side. own: what the primary does at its times. took: how long each took."""
+    """Return the rows of a table of planned and measured times.
 
-    def word(value: float | None, sign: str = "+") -> str:
+    since: heading of the first column. own: the primary's events. took: how long each machine took, s.
+    """
+
+    def format_seconds(value: float | None, sign: str = "+") -> str:
         return "-" if value is None else f"{value:{sign}.1f}"
 
-    rows = [(since, "", "planned", "seen", *([] if took is None else ["took"]))]
-    for name, seen in machines.items():
-        does = own if name == data["primary"] else ("begins to go down", "is down")
-        plans = data["planned"].get(name, (None, None))
-        for first, words, plan, at in zip((True, False), does, plans, seen):
-            row = (name if first else "", words, word(plan), word(at))
-            rows.append(row if took is None else (*row, "" if first else word(took.get(name), "")))
+    rows = [(since, "", "planned", "measured", *([] if took is None else ["duration"]))]
+    for name, measured in machines.items():
+        events = own if name == data["primary"] else ("begins to go down", "is down")
+        planned = data["planned"].get(name, (None, None))
+        for first, event, plan, moment in zip((True, False), events, planned, measured):
+            row = (name if first else "", event, format_seconds(plan), format_seconds(moment))
+            rows.append(row if took is None else (*row, "" if first else format_seconds(took.get(name), "")))
     return format_grid(rows, f"ll{'r' * len(rows[0][2:])}")
 
 
@@ -84,36 +90,36 @@ def _format_times(
 
 @dataclass(frozen=True)
 class DrillResult:
-    """What a drill saw."""
+    """The measurements of a drill."""
 
-    machines: Mapping[str, Times]  # s from the trigger
+    machines: Mapping[str, Times]  # s since the trigger
     trigger: float  # when the battery was low, s since 1970
-    poweroff: float  # when the primary would have powered off, s from the trigger
-    rule: str  # why then, as the gate says
-    reason: str  # the same in words
+    poweroff: float  # when the primary would have powered off, s since the trigger
+    rule: str  # the gate's rule that ended the wait
+    reason: str  # that rule in words
 
     def list_problems(self) -> list[str]:
-        """Return what was out of order; nothing, if the order held."""
-        wrong = []
+        """Return what was out of order; nothing if the order held."""
+        problems = []
         for name, (began, down) in self.machines.items():
             if began is None:
-                wrong.append(f"{name} had not begun to go down when this host would have powered off")
+                problems.append(f"{name} had not begun to go down when this host would have powered off")
             elif down is None or down > self.poweroff:
-                wrong.append(f"{name} was not down when this host would have powered off")
+                problems.append(f"{name} was not down when this host would have powered off")
         if self.rule not in (gate.DOWN, gate.ASSUMED):
-            wrong.append(f"the wait ended because {self.reason}")
-        return wrong
+            problems.append(f"the wait ended because {self.reason}")
+        return problems
 
     def format_verdict(self) -> str:
-        """Return in a line whether the order held."""
+        """Return one line that says whether the order held."""
         last = max(((times[1] or 0.0, name) for name, times in self.machines.items()), default=None)
         if last is None:
-            return _format_verdict(self.list_problems(), "there is nobody to wait for")
-        words = f"{last[1]} was the last to be down, {self.poweroff - last[0]:.1f} s before this host"
-        return _format_verdict(self.list_problems(), words)
+            return _format_verdict(self.list_problems(), "no machines to wait for")
+        summary = f"the last machine down was {last[1]}, {self.poweroff - last[0]:.1f} s before this host"
+        return _format_verdict(self.list_problems(), summary)
 
     def to_data(self, job: Job) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the result as JSON data."""
         plan = plan_shutdown(job.policy, job.timing, job.primary)
         return {
             "machines": _shift_times(self.machines),
@@ -128,9 +134,9 @@ class DrillResult:
 
 
 def drill_table(data: Mapping[str, Any]) -> str:
-    """Show what Seen.data() says, and the verdict."""
+    """Return DrillResult.to_data() as a table, with the verdict."""
     machines = {**data["machines"], data["primary"]: (data["poweroff"],)}
-    lines = _format_times("s from the trigger on", machines, data, ["would power off"])
+    lines = _format_times("s since low battery", machines, data, ["would power off"])
     return "\n".join([*lines, "", data["verdict"]])
 
 
@@ -140,13 +146,13 @@ def drill_table(data: Mapping[str, Any]) -> str:
 def record_report(
     notes: Notes, policy: ShutdownPolicy, conf: str, after: Aftermath, own: float | None = None
 ) -> dict[str, Any]:
-    """Put together what was planned and what was seen, in seconds from FSD on.
+    """Return planned and measured times as JSON data, in seconds since FSD.
 
-    own: nut_server_shutdown_time of this host, s. "seen" is for the picture: the plan counts from the low battery on, and FSD comes
-    a poll later.
+    own: nut_server_shutdown_time of this host, s. "seen" is for the picture, whose plan counts from the low battery, one poll
+    before FSD.
     """
     plan = plan_shutdown(policy, read_timing(conf), notes.primary)
-    poll = plan.at(model.FSD) or 0.0
+    poll = plan.time_of(model.FSD) or 0.0
     zero = notes.fsd if notes.fsd is not None else notes.began
     poweroff = notes.ended if notes.ended is not None else after.poweroff
     moments: dict[str, Times] = {name: (noted.left, noted.silent) for name, noted in notes.machines.items()}
@@ -154,8 +160,8 @@ def record_report(
     took = {name: _time_taken(times) for name, times in machines.items()}
     if after.guests is not None and took[notes.primary] is not None:
         took[notes.primary] = round(max((took[notes.primary] or 0.0) - after.guests, 0.0), 2)
-    wrong = _record_problems(notes, machines, after)
-    order = "all were down before this host began to power off" if notes.machines else "there was nobody to wait for"
+    problems = _record_problems(notes, machines, after)
+    summary = "all machines were down before this host powered off" if notes.machines else "no machines to wait for"
     data = {
         "again": after.again,
         "primary": notes.primary,
@@ -166,10 +172,10 @@ def record_report(
         "took": took,
         "guests": after.guests,
         "reason": after.reason,
-        "held": not wrong,
-        "verdict": _format_verdict(wrong, order),
+        "held": not problems,
+        "verdict": _format_verdict(problems, summary),
         "offers": [asdict(offer) for offer in find_offers(policy, took, notes.primary, own)],
-        "steps": [[round(at - zero, 2), words] for at, words in notes.steps],
+        "steps": [[round(moment - zero, 2), event] for moment, event in notes.steps],
     }
     return {**data, "table": record_table(data)}
 
@@ -183,23 +189,25 @@ def _record_problems(notes: Notes, machines: Mapping[str, Sequence[float | None]
     if notes.fsd is None:
         return ["no FSD was seen"]
     poweroff = machines[notes.primary][0]
-    wrong = []
+    problems = []
     for name in notes.machines:
         began, down = machines[name]
         if down is None or (poweroff is not None and down > poweroff):
-            wrong.append(f"{name} was not down when {notes.primary} powered off")
+            problems.append(f"{name} was not down when {notes.primary} powered off")
         elif began is None:
-            wrong.append(f"{name} fell silent without having logged out")
+            problems.append(f"{name} stopped answering without logging out")
     if poweroff is None:
-        # while it is under way that is no wonder
-        wrong += [f"nobody saw when {notes.primary} powered off"] if after.again else [f"{notes.primary} still waits"]
-    return wrong
+        unknown = f"it is unknown when {notes.primary} powered off"
+        problems.append(unknown if after.again else f"{notes.primary} is still waiting")
+    return problems
 
 
 def record_table(data: Mapping[str, Any]) -> str:
-    """Show what record_report() says, what each machine took, and the verdict."""
-    lines = _format_times("s from FSD on", data["machines"], data, ["powers off", "is off"], data["took"])
+    """Return record_report() as a table, with how long each machine took and the verdict."""
+    lines = _format_times("s since FSD", data["machines"], data, ["powers off", "is off"], data["took"])
     if data["guests"] is not None:
-        words = f"Its guests took {data['guests']:.1f} s of that, which {data['primary']}'s own time does not count."
-        lines += ["", words]
+        lines += [
+            "",
+            f"{data['primary']} includes {data['guests']:.1f} s for its guests, which its shutdown time does not.",
+        ]
     return "\n".join([*lines, "", data["verdict"]])

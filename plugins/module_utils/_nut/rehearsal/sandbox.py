@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The transient units in which a rehearsal runs, and the walls around a drill's.
+"""The transient units in which rehearsals run, and the sandbox of a drill's.
 
-In there is nobody in particular, with a network of its own with nothing in it, no capability, and no way to systemd, to NUT's files or
-to a UPS. It can't power anything off, whatever goes wrong, because the kernel does not let it.
+A drill runs as a dynamic user with an empty network and no capabilities, and reaches neither systemd nor NUT's files nor a UPS. So it
+can't power anything off, whatever goes wrong: the kernel prevents it.
 """
 
 from __future__ import annotations
@@ -25,48 +25,46 @@ UNIT = "nut-shutdown-drill"
 
 
 def find_systemd_run(host: RehearsalHost) -> str:
-    """Return the program that starts a transient unit. Raises Refused where there is none, no systemd, or no right to ask it."""
+    """Return the path of systemd-run. Raises RehearsalRefused without it, without systemd or without root's rights."""
     if host.user() != 0:
-        raise RehearsalRefused("run it as root: it asks systemd for a unit of its own")
+        raise RehearsalRefused("must run as root, to start a systemd unit")
     found = shutil.which("systemd-run", path=f"{host.root / 'usr/bin'}:{host.root / 'bin'}")
     if found is None or not (host.root / "run/systemd/system").is_dir():
-        raise RehearsalRefused(
-            "without systemd and its systemd-run there is nothing that keeps a drill from doing harm"
-        )
+        raise RehearsalRefused("needs systemd and systemd-run, which are not available on this host")
     return found
 
 
 def unit_command(starter: str, unit: str, given: Sequence[str], program: Sequence[str], *options: str) -> list[str]:
-    """Return what has systemd run a program in a unit of its own. given: properties of the unit. options: of systemd-run."""
+    """Return the command that runs a program in a transient unit. given: the unit's properties. options: systemd-run's."""
     wanted = ["--quiet", *options, "--collect", f"--unit={unit}", *(f"--property={value}" for value in given)]
     return [starter, *wanted, "--", *program]
 
 
 def drill_command(starter: str, program: Sequence[str], seconds: float, *, as_json: bool) -> list[str]:
-    """Return what starts the inner half of a drill. program: this program, as its file is run."""
+    """Return the command that starts the inner half of a drill. program: command line of nut-shutdown."""
     inner = [*program, "drill", "--inside", *(["--json"] if as_json else [])]
     return unit_command(starter, UNIT, sandbox_properties(seconds), inner, "--pipe", "--wait")
 
 
 def sandbox_properties(seconds: float) -> list[str]:
-    """Return the properties of the unit in which the inner half runs, for at most so many seconds.
+    """Return the properties of the unit that runs the inner half for at most SECONDS.
 
-    Each takes a way to power off, to reach a real UPS or a real upsd, or to leave something behind. walls() looks whether they stand.
+    Each closes a way to power off, to reach a real UPS or upsd, or to leave something behind. find_holes() verifies them.
     """
     hidden = (
-        # systemd's, and the ways to it
+        # systemd, and what reaches it
         "/run/systemd/private",
         "/run/dbus",
         "/run/initctl",
         "/dev/initctl",
-        # where upsmon would write of a power failure that is none
+        # upsmon would log a power failure that did not happen
         "/run/systemd/journal",
-        # NUT's passwords: with these anybody may ask for FSD
+        # NUT's passwords, with which upsd accepts FSD
         "/etc/nut",
         "/dev/bus/usb",
     )
     return [
-        # neither root, whose signals systemd obeys, nor nut, whose signals upsmon obeys
+        # not root, whose signals systemd obeys, and not nut, whose signals upsmon obeys
         "DynamicUser=yes",
         "CapabilityBoundingSet=",
         "AmbientCapabilities=",
@@ -76,7 +74,7 @@ def sandbox_properties(seconds: float) -> list[str]:
         "SystemCallFilter=~@reboot",
         "SystemCallErrorNumber=EPERM",
         "SystemCallArchitectures=native",
-        # loopback alone, and that not the host's
+        # only a loopback device, separate from the host's
         "PrivateNetwork=yes",
         "PrivateDevices=yes",
         "DevicePolicy=closed",
@@ -90,9 +88,9 @@ def sandbox_properties(seconds: float) -> list[str]:
         "ProtectClock=yes",
         "PrivateTmp=yes",
         f"InaccessiblePaths={' '.join(f'-{path}' for path in hidden)}",
-        # the real ones' sockets and pid files; upsmon writes its own in there, wherever it is told to
+        # hides the real sockets and pid files; upsmon always writes its pid file here
         "TemporaryFileSystem=/run/nut:mode=0777",
-        # the one place to write; systemd takes it away, even if the program was killed
+        # the only writable place; systemd removes it even if the program was killed
         f"RuntimeDirectory={UNIT}",
         "RuntimeDirectoryMode=0700",
         "UMask=0077",
@@ -101,12 +99,12 @@ def sandbox_properties(seconds: float) -> list[str]:
         "SendSIGKILL=yes",
         f"TimeoutStopSec={math.ceil(2 * ENDING)}",
         "TasksMax=500",
-        # if memory is short, this is the first to go
+        # the first to be killed if memory runs out
         "OOMScoreAdjust=900",
     ]
 
 
-# what a root that may not is refused, too
+# Unreadable in the sandbox, even for root.
 _OFF_LIMITS = (
     "run/systemd/private",
     "run/dbus/system_bus_socket",
@@ -123,7 +121,7 @@ _OFF_LIMITS = (
 def find_holes(
     root: Path = Path("/"), *, ids: Sequence[int] | None = None, groups: Sequence[int] | None = None
 ) -> list[str]:
-    """Return with what this process could still do harm: nothing, if the walls stand. ids, groups: its own."""
+    """Return the ways in which this process could still do harm; none if the sandbox holds. ids, groups: its own."""
     ids = (os.getuid(), os.geteuid()) if ids is None else ids
     groups = (os.getgid(), *os.getgroups()) if groups is None else groups
     wrong = []
@@ -131,21 +129,21 @@ def find_holes(
         status = read_status(root / "proc/self")
         network = (root / "proc/self/net/dev").read_text(encoding="ascii", errors="replace").splitlines()[2:]
     except OSError as error:
-        return [f"nobody can tell what it may do: {error}"]
+        return [f"cannot read the rights of this process: {error}"]
     if 0 in ids:
-        wrong.append("it is root")
+        wrong.append("it runs as root")
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         if status.get(name, "?").strip("0"):
             wrong.append(f"it has capabilities ({name})")
     if status.get("NoNewPrivs") != "1":
-        wrong.append("it may get new privileges")
+        wrong.append("it can gain new privileges")
     with contextlib.suppress(KeyError):
         nut = pwd.getpwnam("nut")
         if nut.pw_uid in ids or nut.pw_gid in groups:
-            wrong.append("it is NUT's own user")
+            wrong.append("it runs as the user or group nut")
     cards = [line.partition(":")[0].strip() for line in network]
     if any(card != "lo" for card in cards):
-        wrong.append("it has a network")
-    # one that may be read or written may be talked to
+        wrong.append("it has network access")
+    # read or write access is enough to talk to a socket
     reached = [path for path in _OFF_LIMITS if any(os.access(root / path, how) for how in (os.R_OK, os.W_OK))]
-    return [*wrong, *(f"it reaches /{path}" for path in reached)]
+    return [*wrong, *(f"it can access /{path}" for path in reached)]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""NUT on a simulated UPS: the files of its programs, and the programs themselves."""
+"""NUT on a simulated UPS: the configuration of its programs, and the running programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .job import ENDING, TIMING, Job
 UPS = "drill"
 PRIMARY = "primary"
 
-# all there are up to 2.8.5; one that an older release does not know it complains about, and goes on
+# every type of 2.8.5; an older upsmon logs those that it does not know, and continues
 _NOTIFY = """
 ONLINE ONBATT LOWBATT FSD COMMOK COMMBAD SHUTDOWN REPLBATT NOCOMM NOPARENT CAL NOTCAL OFF NOTOFF BYPASS NOTBYPASS ECO NOTECO ALARM
 NOTALARM OVER NOTOVER TRIM NOTTRIM BOOST NOTBOOST OTHER NOTOTHER SUSPEND_STARTING SUSPEND_FINISHED SHUTDOWN_HOSTSYNC
@@ -30,22 +30,22 @@ NOTALARM OVER NOTOVER TRIM NOTTRIM BOOST NOTBOOST OTHER NOTOTHER SUSPEND_STARTIN
 
 
 def note_command(note: Path) -> str:
-    """Return what stands in the place of a shutdown: it writes down when that would have begun. Whole, or not at all."""
+    """Return the SHUTDOWNCMD of a drill: it atomically notes when the shutdown would have begun."""
     return f"cat /proc/uptime >{note}.new && mv {note}.new {note}"
 
 
 def parse_note(text: str, uptime: str, now: float) -> float | None:
-    """Return when a note was written, in the clock that says NOW, as /proc/uptime says UPTIME. None: it is no note."""
+    """Return when a note was written, on the clock that reads NOW while /proc/uptime reads UPTIME; None if it is malformed."""
     try:
         then, since = float(text.split(maxsplit=1)[0]), float(uptime.split(maxsplit=1)[0])
     except (ValueError, IndexError):
         return None
-    # the kernel's own numbers have two places
+    # /proc/uptime has two decimal places, so the difference may be slightly negative
     return now - max(since - then, 0.0) if math.isfinite(then) and math.isfinite(since) else None
 
 
 def ups_data(status: str, runtime: float | None) -> str:
-    """Return what the simulated UPS says (dummy-ups: drill.dev). runtime: s, None if the real one does not say it either."""
+    """Return the data of the simulated UPS, for dummy-ups. runtime: s; None if the real UPS does not report it."""
     left = "" if runtime is None else f"battery.runtime: {max(runtime, 0):.0f}\n"
     return f"device.mfr: homelab.nut\ndevice.model: drill\nups.status: {status}\n{left}"
 
@@ -53,21 +53,21 @@ def ups_data(status: str, runtime: float | None) -> str:
 def upsmon_conf(
     note: Path, where: str, user: str, password: str, seconds: Mapping[str, int], *, flag: Path | None
 ) -> str:
-    """Return an upsmon.conf whose SHUTDOWNCMD only writes a note. user: what it logs in as, and is: primary or secondary."""
+    """Return an upsmon.conf whose SHUTDOWNCMD only writes a note. user: PRIMARY or "secondary", its login and its role."""
     lines = [
         f"MONITOR {UPS}@{where} 1 {user} {password} {'primary' if user == PRIMARY else 'secondary'}",
         "MINSUPPLIES 1",
         f"SHUTDOWNCMD {grammar.quote_word(note_command(note))}",
         *([f"POWERDOWNFLAG {flag}"] if flag else []),
         *(f"{name} {value}" for name, value in seconds.items()),
-        # nobody shall read on his screen that the power fails
+        # no wall messages about a power failure that is only simulated
         *(f"NOTIFYFLAG {name} IGNORE" for name in _NOTIFY.split()),
     ]
     return "".join(f"{line}\n" for line in lines)
 
 
 def nut_files(folder: Path, job: Job, port: int, password: str) -> dict[str, str]:
-    """Return NUT's files for the simulated UPS: name below FOLDER -> text. The secondaries are called by their number."""
+    """Return NUT's files for the drill: name below FOLDER -> text. Secondaries are named by their number."""
     where = f"127.0.0.1:{port}"
     made = {
         "ups.conf": f"pollinterval = 1\n[{UPS}]\ndriver = dummy-ups\nport = {UPS}.dev\nmode = dummy-once\n",
@@ -86,7 +86,7 @@ def nut_files(folder: Path, job: Job, port: int, password: str) -> dict[str, str
 
 
 def _has_exited(process: subprocess.Popen[bytes]) -> bool:
-    """Return whether it has ended, without reaping it: so its process group's number is not given to another."""
+    """Return whether the process has exited, without reaping it, so that its process-group id cannot be reused."""
     try:
         return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
@@ -94,7 +94,7 @@ def _has_exited(process: subprocess.Popen[bytes]) -> bool:
 
 
 class Programs:
-    """NUT's programs of a drill, each with all that it starts in a process group of its own."""
+    """NUT's programs in a drill, each in its own process group."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -107,13 +107,13 @@ class Programs:
         self.started: dict[str, subprocess.Popen[bytes]] = {}
 
     def start_program(self, name: str, program: Path, *arguments: str) -> None:
-        """Start one. upsmon gets a name of its own here, for its pid file is called so; a driver must keep its own."""
+        """Start a program. Each upsmon runs under its own name, after which it names its pid file; a driver must keep its name."""
         if program.name == "upsmon":
             link = self.folder / "bin" / f"drill-{name}"
             link.symlink_to(program)
             program = link
         with (self.folder / f"{name}.log").open("wb") as log:
-            # programs of the host: there is no AnsibleModule whose run_command could be called
+            # this runs outside Ansible, so there is no AnsibleModule.run_command
             self.started[name] = subprocess.Popen(  # pylint: disable=ansible-bad-function,consider-using-with
                 [str(program), *arguments],
                 cwd=self.folder,
@@ -125,23 +125,23 @@ class Programs:
             )
 
     def list_exited(self) -> list[str]:
-        """Name those that have ended."""
+        """Return the names of the programs that have exited."""
         return [name for name, process in self.started.items() if _has_exited(process)]
 
     def last_words(self, name: str) -> str:
-        """Return the end of what one said, on one line."""
+        """Return the last three lines of a program's log, joined into one."""
         text = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
-        return "; ".join(line.strip() for line in text.splitlines()[-3:]) or "it said nothing"
+        return "; ".join(line.strip() for line in text.splitlines()[-3:]) or "it logged nothing"
 
     def stop_all(self, seconds: float = ENDING) -> None:
-        """End all of them, those that watch first: one that misses its upsd takes that for the end of the world."""
+        """Stop all programs, the upsmons first: one that loses its upsd while on battery would shut down."""
         for process in reversed(self.started.values()):
             _send_signal(process, signal.SIGTERM)
         deadline = time.monotonic() + seconds
         while len(self.list_exited()) < len(self.started) and time.monotonic() < deadline:
             time.sleep(0.05)
         for process in self.started.values():
-            # what is left of the group, too
+            # also whatever is left of the process group
             _send_signal(process, signal.SIGKILL)
             process.wait()
         self.started.clear()
@@ -153,7 +153,7 @@ def _send_signal(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def free_port() -> int:
-    """Return a port of loopback on which nobody listens."""
+    """Return a free TCP port on loopback."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -16,10 +16,10 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import obs
 CHECKOUT = Path(__file__).resolve().parents[4]
 
 
-def run(
+def run_action(
     monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], result: dict[str, Any], clock: list[float]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run the action with a module that returns RESULT. Returns what came of it, and what the module was given."""
+    """Run the action with a module that returns RESULT. Return the action's result and the module's options."""
     given: dict[str, Any] = {}
     action = doctor.ActionModule.__new__(doctor.ActionModule)
     action._task = SimpleNamespace(args=arguments)
@@ -35,8 +35,10 @@ def run(
     return action.run(task_vars={"inventory_hostname": "pve"}), given
 
 
-def test_what_the_module_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    result, given = run(monkeypatch, {"role": "primary"}, {"seen": {"now": 101.0}, "findings": []}, [100.0, 102.0])
+def test_module_gets_host_name_and_digests(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, given = run_action(
+        monkeypatch, {"role": "primary"}, {"seen": {"now": 101.0}, "findings": []}, [100.0, 102.0]
+    )
     assert given["name"] == "pve"
     assert given["digests"] == doctor.digests()
     assert [(finding["check"], finding["host"], finding["verdict"]) for finding in result["findings"]] == [
@@ -44,8 +46,8 @@ def test_what_the_module_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_a_clock_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    result, given = run(
+def test_clock_skew_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, given = run_action(
         monkeypatch,
         {"role": "primary", "name": "other", "digests": {}},
         {"seen": {"now": 0.0}, "findings": []},
@@ -57,12 +59,12 @@ def test_a_clock_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_a_module_that_failed_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    result, _given = run(monkeypatch, {"role": "primary"}, {"failed": True, "msg": "no"}, [100.0, 102.0])
+def test_result_of_a_failed_module_is_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, _given = run_action(monkeypatch, {"role": "primary"}, {"failed": True, "msg": "no"}, [100.0, 102.0])
     assert result == {"failed": True, "msg": "no"}
 
 
-def test_the_digests_are_those_of_what_the_roles_install() -> None:
+def test_digests_match_the_programs_of_the_roles() -> None:
     shutdown = zipapp.build(CHECKOUT / "roles/nut_server/files/nut_shutdown.py", "_nut", b"#!/usr/bin/python3 -IS\n")
     access = zipapp.build(CHECKOUT / "roles/nut_server/files/nut_access.py", "_nut", b"#!/usr/bin/python3 -IS\n")
     head = (CHECKOUT / "roles/nut_hotplug/files/start.sh").read_bytes()
@@ -82,8 +84,8 @@ def test_the_digests_are_those_of_what_the_roles_install() -> None:
     ("role", "tasks", "head"),
     [("nut_server", "present", None), ("nut_server", "access", None), ("nut_hotplug", "present", "start.sh")],
 )
-def test_the_roles_install_them_so(role: str, tasks: str, head: str | None) -> None:
-    """Another shebang in a role, and each host would look out of date for ever."""
+def test_roles_build_programs_with_the_same_options(role: str, tasks: str, head: str | None) -> None:
+    """With another shebang in a role, every host would always look out of date."""
     text = (CHECKOUT / "roles" / role / f"tasks/{tasks}.yml").read_text()
     task = text[text.index("homelab.nut.zipapp:") :].split("\n\n")[0]
     assert ("head: start.sh" in task) == (head is not None)
@@ -103,6 +105,6 @@ def test_the_roles_install_them_so(role: str, tasks: str, head: str | None) -> N
         {"seen": "now", "findings": []},
     ],
 )
-def test_a_host_that_answers_something_else(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
-    result, _given = run(monkeypatch, {"role": "primary"}, answer, [100.0, 102.0])
+def test_malformed_answer_of_a_host_adds_no_finding(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
+    result, _given = run_action(monkeypatch, {"role": "primary"}, answer, [100.0, 102.0])
     assert "findings" not in result or result["findings"] in ([], {"a": 1})

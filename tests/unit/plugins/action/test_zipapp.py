@@ -37,14 +37,14 @@ PYTHON = f"{sys.executable} -IS"
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    """A script, and a package beside others."""
+    """Make a script and a package among other files."""
     package = tmp_path / "utils/pack"
     (package / "inner").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "words.py").write_text("WORDS = 'hello'\n")
     (package / "inner/__init__.py").write_text("")
     (package / "inner/more.py").write_text("MORE = 'world'\n")
-    (package / "notes.txt").write_text("none of Python's")
+    (package / "notes.txt").write_text("not Python")
     (package / "__pycache__").mkdir()
     (package / "__pycache__/words.pyc").write_text("")
     (tmp_path / "utils/other.py").write_text("")
@@ -54,20 +54,20 @@ def sources(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def built(sources: Path) -> bytes:
+def build_archive(sources: Path) -> bytes:
     return zipapp.build(sources / "main.py", "pack", f"#!{PYTHON}\n".encode(), folder=sources / "utils")
 
 
-def test_it_runs(sources: Path) -> None:
+def test_archive_runs_as_a_program(sources: Path) -> None:
     program = sources / "program"
-    program.write_bytes(built(sources))
+    program.write_bytes(build_archive(sources))
     program.chmod(0o755)
     done = subprocess.run([program, "a b", "--c"], check=False, capture_output=True, text=True, cwd="/")
     assert (done.returncode, done.stdout, done.stderr) == (7, "hello world a b --c\n", "")
 
 
-def test_what_is_in_it(sources: Path) -> None:
-    data = built(sources)
+def test_archive_contains_only_python_files_of_the_package(sources: Path) -> None:
+    data = build_archive(sources)
     assert data.startswith(f"#!{PYTHON}\n".encode())
     with zipfile.ZipFile(io.BytesIO(data)) as pack:
         assert pack.testzip() is None
@@ -85,22 +85,22 @@ def test_what_is_in_it(sources: Path) -> None:
             assert entry.external_attr >> 16 == 0o644
 
 
-def test_the_same_sources_give_the_same_bytes(sources: Path, tmp_path: Path) -> None:
-    first = built(sources)
+def test_same_sources_give_the_same_bytes(sources: Path, tmp_path: Path) -> None:
+    first = build_archive(sources)
     for path in sources.rglob("*"):
         os.utime(path, (1, 1))
         if path.is_file():
             path.chmod(0o600)
-    assert built(sources) == first
+    assert build_archive(sources) == first
     (sources / "utils/pack/words.py").write_text("WORDS = 'other'\n")
-    assert built(sources) != first
+    assert build_archive(sources) != first
 
 
 # As a task
 
 
-def run(task_args: Mapping[str, object], files: Path) -> dict[str, Any]:
-    """Run the action on this machine, as a play would."""
+def run_action(task_args: Mapping[str, object], files: Path) -> dict[str, Any]:
+    """Run the action on this machine, as in a play."""
     loader = DataLoader()
     loader.set_basedir(str(files))
     task = Task()
@@ -127,8 +127,8 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     return {"main": "main.py", "dest": str(tmp_path / "program"), "shebang": PYTHON}
 
 
-def test_tasks_of_a_play(task: dict[str, object], tmp_path: Path) -> None:
-    """Made; nothing to do; another mode in check mode, as a diff; that mode."""
+def test_tasks_install_and_update_the_program(task: dict[str, object], tmp_path: Path) -> None:
+    """In order: install, no change, a changed mode in check mode with a diff, the changed mode, a program with a head."""
     other = {**task, "mode": "0700"}
     steps: list[dict[str, Any]] = [
         {"homelab.nut.zipapp": task, "register": "made", "check_mode": True},
@@ -144,15 +144,15 @@ def test_tasks_of_a_play(task: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": steps}]))
     run_play(tmp_path, "-i", "localhost,", "play.yml")
     made, again, checked, mode, seen = json.loads((tmp_path / "results").read_text())
-    assert [one["changed"] for one in (made, again, checked, mode)] == [True, False, True, True]
+    assert [result["changed"] for result in (made, again, checked, mode)] == [True, False, True, True]
     assert "diff" not in again or not any(again["diff"])
     assert checked["diff"] == [{"prepared": f"{tmp_path}/program: the program, its owner or its mode changes\n"}]
     assert seen["stat"]["mode"] == "0755"
     program = tmp_path / "program"
     assert stat.S_IMODE(program.stat().st_mode) == 0o700
     assert subprocess.run([program], check=True, capture_output=True, text=True).stdout == "hello\n"
-    said = subprocess.run([tmp_path / "headed"], check=True, capture_output=True, text=True).stdout
-    assert said == "begun\nhello\n"
+    output = subprocess.run([tmp_path / "headed"], check=True, capture_output=True, text=True).stdout
+    assert output == "begun\nhello\n"
     with zipfile.ZipFile(program) as pack:
         assert {"__main__.py", "_nut/__init__.py", "_nut/hotplug/quiet.py", "_nut/hotplug/quiet_note.py"} < set(
             pack.namelist()
@@ -160,16 +160,16 @@ def test_tasks_of_a_play(task: dict[str, object], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["_none", "../_nut", "_nut/..", "", "os"])
-def test_no_such_package(task: dict[str, object], tmp_path: Path, package: str) -> None:
+def test_unknown_package_is_refused(task: dict[str, object], tmp_path: Path, package: str) -> None:
     with pytest.raises(AnsibleActionFail, match=re.escape(f"no package {package!r}")):
-        run({**task, "package": package}, tmp_path)
+        run_action({**task, "package": package}, tmp_path)
 
 
-def test_no_such_script(task: dict[str, object], tmp_path: Path) -> None:
+def test_missing_script_is_an_error(task: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(AnsibleError, match=r"none\.py"):
-        run({**task, "main": "none.py"}, tmp_path)
+        run_action({**task, "main": "none.py"}, tmp_path)
 
 
-def test_an_option_that_it_does_not_know(task: dict[str, object], tmp_path: Path) -> None:
+def test_unknown_option_is_refused(task: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(AnsibleActionFail, match="nonsense"):
-        run({**task, "nonsense": 1}, tmp_path)
+        run_action({**task, "nonsense": 1}, tmp_path)

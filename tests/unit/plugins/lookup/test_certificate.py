@@ -32,13 +32,13 @@ GIVEN = ("ca", "certificate", "key")
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test is a process of its own, with one clock."""
+def forget_check_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what an earlier test made in check mode."""
     monkeypatch.setattr(plugin, "_made", {})
 
 
 class Clock(datetime):
-    """A clock that a test sets ahead."""
+    """A clock that a test can set forward."""
 
     ahead = timedelta()
 
@@ -57,30 +57,30 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
 
 @pytest.fixture
 def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    said: list[str] = []
-    monkeypatch.setattr(plugin.display, "warning", said.append)
-    return said
+    messages: list[str] = []
+    monkeypatch.setattr(plugin.display, "warning", messages.append)
+    return messages
 
 
 def look(host: str, part: str = "all", check: bool = False, loader: Any = None, **hosts: dict[str, Any]) -> Any:
     lookup = LookupModule(loader=loader or DataLoader(), templar=None)
-    # what Ansible does when it loads a plugin
+    # as Ansible does when it loads a plugin
     lookup._load_name = "homelab.nut.certificate"
     options = yaml.safe_load(plugin.DOCUMENTATION)["options"]
     C.config.initialize_plugin_configuration_definitions("lookup", lookup._load_name, options)
     variables = {"hostvars": hosts, "groups": {"pve": list(hosts)}, "ansible_check_mode": check}
-    (found,) = lookup.run([host], variables, part=part)
-    return found
+    (result,) = lookup.run([host], variables, part=part)
+    return result
 
 
-def names(found: dict[str, str]) -> set[str]:
+def covered_names(found: dict[str, str]) -> set[str]:
     return set(certificates._list_names(certificates.read_certificate("certificate", found["certificate"])))
 
 
-# Of our own making
+# Issued by our own authority
 
 
-def test_one_is_made_and_kept(tmp_path: Path) -> None:
+def test_certificate_is_issued_and_kept(tmp_path: Path) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", pve=pve)
     assert sorted(found) == ["ca", "certificate", "key", "nickname", "path"]
@@ -98,7 +98,7 @@ def test_one_is_made_and_kept(tmp_path: Path) -> None:
     )
 
 
-def test_the_next_run_changes_nothing(tmp_path: Path) -> None:
+def test_next_run_changes_nothing(tmp_path: Path) -> None:
     pve = {"inventory_dir": str(tmp_path), "ansible_host": "fe80::2%eth0", "nut_server_tls": {"names": ["nut.lan"]}}
     found = look("pve", pve=pve)
     before = {path: path.stat() for path in (tmp_path / ".homelab-nut" / "tls").iterdir()}
@@ -106,8 +106,8 @@ def test_the_next_run_changes_nothing(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == {path: old.st_mtime_ns for path, old in before.items()}
 
 
-def test_a_lookup_that_is_killed_at_any_line(tmp_path: Path) -> None:
-    """What is kept is a pair, or made anew as one; no temporary file with a key stays."""
+def test_lookup_killed_at_any_line_leaves_a_usable_folder(tmp_path: Path) -> None:
+    """The next run finds a matching pair or makes a new one, and no temporary file with a key is left behind."""
     pve = {"inventory_dir": str(tmp_path)}
     kept = tmp_path / ".homelab-nut" / "tls"
     pairs = []
@@ -122,7 +122,7 @@ def test_a_lookup_that_is_killed_at_any_line(tmp_path: Path) -> None:
     assert len(set(pairs)) > 5
 
 
-def test_what_a_secondary_gets(tmp_path: Path) -> None:
+def test_secondary_gets_only_the_authority(tmp_path: Path) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", part="ca", pve=pve)
     assert sorted(found) == ["ca", "path"]
@@ -133,14 +133,14 @@ def test_what_a_secondary_gets(tmp_path: Path) -> None:
     assert primary["path"] != found["path"]
 
 
-def test_primaries_share_an_authority(tmp_path: Path) -> None:
+def test_primaries_share_one_authority(tmp_path: Path) -> None:
     own = {"inventory_dir": str(tmp_path)}
-    one, two = look("pve", pve=own, pve2=own), look("pve2", pve=own, pve2=own)
-    assert one["ca"] == two["ca"]
-    assert one["key"] != two["key"]
+    first, second = look("pve", pve=own, pve2=own), look("pve2", pve=own, pve2=own)
+    assert first["ca"] == second["ca"]
+    assert first["key"] != second["key"]
 
 
-def test_what_it_covers(tmp_path: Path) -> None:
+def test_certificate_covers_all_names_of_the_host(tmp_path: Path) -> None:
     pve = {
         "inventory_dir": str(tmp_path),
         "ansible_host": "192.0.2.2",
@@ -148,14 +148,21 @@ def test_what_it_covers(tmp_path: Path) -> None:
         "nut_server_tls": {"names": ["nut.lan", "2001:db8::2"]},
     }
     loopback = {"localhost", "127.0.0.1", "::1"}
-    assert names(look("pve", pve=pve)) == {"pve", "192.0.2.2", "pve.home.lan", "nut.lan", "2001:db8::2", *loopback}
+    assert covered_names(look("pve", pve=pve)) == {
+        "pve",
+        "192.0.2.2",
+        "pve.home.lan",
+        "nut.lan",
+        "2001:db8::2",
+        *loopback,
+    }
     assert look("pve", part="name", pve=pve) == "pve.home.lan"
 
 
-def test_an_inventory_calls_hosts_what_it_likes(tmp_path: Path) -> None:
+def test_host_may_have_a_name_that_no_certificate_can_have(tmp_path: Path) -> None:
     own = {"inventory_dir": str(tmp_path), "ansible_host": "fd00::2"}
     found = look("der Büro-Server", **{"der Büro-Server": own})
-    assert names(found) == {"fd00::2", "localhost", "127.0.0.1", "::1"}
+    assert covered_names(found) == {"fd00::2", "localhost", "127.0.0.1", "::1"}
     assert found["nickname"] == "der_B_ro-Server"
     assert look("fd00::2", part="name", **{"fd00::2": own}) == "fd00::2"
     assert look("fd00::2", **{"fd00::2": own})["nickname"] == "fd00__2"
@@ -164,49 +171,49 @@ def test_an_inventory_calls_hosts_what_it_likes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "own", [{"nut_server_address": "der Server"}, {"nut_server_tls": {"names": ["pve", "der Server"]}}]
 )
-def test_names_that_no_certificate_can_carry(tmp_path: Path, own: dict[str, Any]) -> None:
-    with pytest.raises(AnsibleError, match=r"pve: 'der Server' is neither a DNS name nor an IP address"):
+def test_invalid_name_is_refused(tmp_path: Path, own: dict[str, Any]) -> None:
+    with pytest.raises(AnsibleError, match="pve: cannot issue a certificate for 'der Server', which is neither"):
         look("pve", pve={"inventory_dir": str(tmp_path), **own})
 
 
-def test_an_address_that_secondaries_can_not_use(tmp_path: Path) -> None:
+def test_loopback_address_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AnsibleError, match=r"pve: secondaries can't reach it as 127\.0\.0\.1"):
         look("pve", pve={"inventory_dir": str(tmp_path), "ansible_host": "127.0.0.1"})
 
 
-def test_a_directory_of_one_s_own(tmp_path: Path) -> None:
+def test_user_can_choose_the_directory(tmp_path: Path) -> None:
     folder = tmp_path / "my secrets" / "tls"
     look("pve", pve={"inventory_dir": str(tmp_path), "nut_tls_directory": str(folder)})
     assert (folder / "pve.key").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["my secrets"]
 
 
-def test_nowhere_to_keep_it() -> None:
-    """Such as with an inventory on the command line."""
-    with pytest.raises(AnsibleError, match=r"pve: no directory beside the inventory .*: set nut_tls_directory, or"):
+def test_missing_inventory_directory_is_an_error() -> None:
+    """For example, with an inventory on the command line."""
+    with pytest.raises(AnsibleError, match=r"pve: there is no inventory directory .*: set nut_tls_directory, or"):
         look("pve", pve={"inventory_dir": None})
 
 
-def test_a_host_that_is_called_as_the_authority(tmp_path: Path) -> None:
-    with pytest.raises(AnsibleError, match="ca: the files of a host of this name would be the authority's"):
+def test_host_named_like_the_authority_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleError, match="ca: this name is reserved for the files of the certificate authority"):
         look("ca", ca={"inventory_dir": str(tmp_path)})
 
 
-def test_a_directory_that_can_not_be_made(tmp_path: Path) -> None:
+def test_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / ".homelab-nut").mkdir()
     (tmp_path / ".homelab-nut" / "tls").write_text("a file")
     with pytest.raises(AnsibleError, match="tls"):
         look("pve", pve={"inventory_dir": str(tmp_path)})
 
 
-def _in_a_fork(folder: str) -> tuple[str, str]:
+def _look_in_a_fork(folder: str) -> tuple[str, str]:
     found = look("pve", pve={"inventory_dir": folder})
     return found["ca"], found["key"]
 
 
-def test_forks_ask_at_the_same_time(tmp_path: Path) -> None:
+def test_concurrent_forks_get_the_same_certificate(tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(6) as pool:
-        found = pool.map(_in_a_fork, [str(tmp_path)] * 12, chunksize=1)
+        found = pool.map(_look_in_a_fork, [str(tmp_path)] * 12, chunksize=1)
     assert len(set(found)) == 1
 
 
@@ -221,7 +228,7 @@ def test_check_mode_writes_nothing(tmp_path: Path) -> None:
     assert look("pve", part="ca", check=True, pve=pve)["ca"] == found["ca"]
     assert look("nas", check=True, pve=pve, nas=pve)["ca"] == found["ca"]
     assert look("pve", check=True, pve={**pve, "nut_tls_directory": "/elsewhere"})["ca"] != found["ca"]
-    # a run takes nothing of it
+    # a real run does not use it
     assert look("pve", pve=pve)["ca"] != found["ca"]
 
 
@@ -239,7 +246,7 @@ def test_check_mode_shows_a_renewal(tmp_path: Path, clock: type[Clock]) -> None:
 # Renewed
 
 
-def test_a_host_s_certificate_is_renewed_in_time(tmp_path: Path, clock: type[Clock]) -> None:
+def test_host_certificate_is_renewed_three_years_before_expiry(tmp_path: Path, clock: type[Clock]) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", pve=pve)
     clock.ahead = 7 * YEAR - DAY
@@ -252,7 +259,7 @@ def test_a_host_s_certificate_is_renewed_in_time(tmp_path: Path, clock: type[Clo
     assert certificates.is_key_of(renewed["certificate"], renewed["key"])
 
 
-def test_an_authority_is_renewed_in_time(tmp_path: Path, clock: type[Clock]) -> None:
+def test_authority_is_renewed_with_the_same_key(tmp_path: Path, clock: type[Clock]) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", pve=pve)
     key = (tmp_path / ".homelab-nut" / "tls" / "ca.key").read_text()
@@ -260,25 +267,25 @@ def test_an_authority_is_renewed_in_time(tmp_path: Path, clock: type[Clock]) -> 
     renewed = look("pve", pve=pve)
     assert renewed["ca"] != found["ca"]
     assert (tmp_path / ".homelab-nut" / "tls" / "ca.key").read_text() == key
-    # who has not been there yet goes on
+    # secondaries that do not have the new certificate yet keep working
     for ca in (found["ca"], renewed["ca"]):
-        for one in (found, renewed):
+        for host in (found, renewed):
             assert (
-                certificates.check_certificates(ca, one["certificate"], one["key"], "pve", NOW + clock.ahead).ca == ca
+                certificates.check_certificates(ca, host["certificate"], host["key"], "pve", NOW + clock.ahead).ca == ca
             )
 
 
-def test_a_new_name_renews_and_one_less_does_not(tmp_path: Path) -> None:
+def test_added_name_renews_and_removed_name_does_not(tmp_path: Path) -> None:
     pve = {"inventory_dir": str(tmp_path), "ansible_host": "192.0.2.2"}
     found = look("pve", pve=pve)
     moved = look("pve", pve={**pve, "ansible_host": "192.0.2.3"})
     assert moved["path"] != found["path"]
-    assert names(moved) == {"pve", "192.0.2.3", "localhost", "127.0.0.1", "::1"}
+    assert covered_names(moved) == {"pve", "192.0.2.3", "localhost", "127.0.0.1", "::1"}
     assert look("pve", pve={"inventory_dir": str(tmp_path)}) == moved
 
 
 @pytest.mark.parametrize("lost", [["ca.pem"], ["ca.pem", "ca.key"], ["pve.pem"], ["pve.key"]])
-def test_what_is_lost_is_made_again(tmp_path: Path, lost: list[str]) -> None:
+def test_lost_file_is_made_again(tmp_path: Path, lost: list[str]) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", pve=pve)
     for name in lost:
@@ -289,7 +296,7 @@ def test_what_is_lost_is_made_again(tmp_path: Path, lost: list[str]) -> None:
     assert certificates.needs_renewal(Pair(again["certificate"], again["key"]), again["ca"], ["pve"], NOW) == ""
 
 
-def test_an_authority_s_key_that_is_kept_elsewhere(tmp_path: Path, clock: type[Clock]) -> None:
+def test_authority_without_key_works_until_a_signature_is_needed(tmp_path: Path, clock: type[Clock]) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", pve=pve)
     (tmp_path / ".homelab-nut" / "tls" / "ca.key").unlink()
@@ -298,46 +305,46 @@ def test_an_authority_s_key_that_is_kept_elsewhere(tmp_path: Path, clock: type[C
     assert look("pve", pve=pve) == found
     with pytest.raises(
         AnsibleError,
-        match=r"nas: .*/tls/nas\.pem is to be signed \(it is not there\), and .*/tls/ca\.key is missing: restore it",
+        match=r"nas: cannot sign .*/tls/nas\.pem \(it does not exist\), because .*/tls/ca\.key is missing: restore it",
     ):
         look("nas", pve=pve, nas=pve)
     clock.ahead = 8 * YEAR
     assert look("pve", part="ca", pve=pve)["ca"] == found["ca"]
-    with pytest.raises(AnsibleError, match=r"pve\.pem is to be signed \(it ends at"):
+    with pytest.raises(AnsibleError, match=r"cannot sign .*pve\.pem \(it expires on"):
         look("pve", pve=pve)
 
 
 @pytest.mark.parametrize("name", ["ca.pem", "ca.key"])
 @pytest.mark.parametrize("text", ["nonsense", b"\xff\xfe"])
-def test_an_authority_that_is_broken_is_not_replaced(tmp_path: Path, name: str, text: str | bytes) -> None:
-    """All secondaries would refuse a new one."""
+def test_broken_authority_is_not_replaced(tmp_path: Path, name: str, text: str | bytes) -> None:
+    """Secondaries would reject a new authority."""
     pve = {"inventory_dir": str(tmp_path)}
     look("pve", pve=pve)
     path = tmp_path / ".homelab-nut" / "tls" / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(AnsibleError, match=f"/tls/{name} can't be used: it holds no .*. Restore it"):
+    with pytest.raises(AnsibleError, match=f"/tls/{name} can't be used: it is not a valid .*. Restore it"):
         look("pve", pve=pve)
     assert path.read_bytes() in (b"nonsense", b"\xff\xfe")
 
 
-def test_an_authority_with_the_key_of_another(tmp_path: Path) -> None:
+def test_authority_with_another_key_is_an_error(tmp_path: Path) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     look("pve", pve=pve)
     (tmp_path / ".homelab-nut" / "tls" / "ca.key").write_text(
         (tmp_path / ".homelab-nut" / "tls" / "pve.key").read_text()
     )
-    with pytest.raises(AnsibleError, match="do not belong together: restore them, or delete both"):
+    with pytest.raises(AnsibleError, match="do not match: restore them, or delete both"):
         look("pve", pve=pve)
 
 
-# The user's own
+# Provided by the user
 
 AUTHORITY = certificates.make_ca("root", NOW)
 PVE = certificates.issue_certificate(AUTHORITY, "pve", ["pve", "192.0.2.2"], NOW)
 TEXTS = dict(zip(GIVEN, (AUTHORITY.certificate, PVE.certificate, PVE.key)))
 
 
-def test_given_ones(tmp_path: Path, warnings: list[str]) -> None:
+def test_provided_certificate_is_returned(tmp_path: Path, warnings: list[str]) -> None:
     pve = {"inventory_dir": str(tmp_path), "ansible_host": "192.0.2.2", "nut_server_tls": TEXTS}
     found = look("pve", pve=pve)
     assert (found["ca"], found["certificate"], found["key"]) == tuple(TEXTS.values())
@@ -350,7 +357,7 @@ def test_given_ones(tmp_path: Path, warnings: list[str]) -> None:
     assert warnings == []
 
 
-def test_given_in_files(tmp_path: Path) -> None:
+def test_provided_certificate_may_be_in_files(tmp_path: Path) -> None:
     (tmp_path / "pki").mkdir()
     for name, text in TEXTS.items():
         (tmp_path / "pki" / name).write_text(text)
@@ -363,7 +370,7 @@ def test_given_in_files(tmp_path: Path) -> None:
     assert look("pve", pve=pve) == look("pve", pve={"inventory_dir": "/", "nut_server_tls": TEXTS})
 
 
-def test_given_in_a_vault(tmp_path: Path) -> None:
+def test_provided_key_may_be_in_a_vault(tmp_path: Path) -> None:
     secrets = [("default", VaultSecret(b"secret"))]
     (tmp_path / "key").write_bytes(VaultLib(secrets).encrypt(PVE.key))
     loader = DataLoader()
@@ -372,23 +379,23 @@ def test_given_in_a_vault(tmp_path: Path) -> None:
     assert look("pve", loader=loader, pve=pve)["key"] == PVE.key
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
     pve = {"inventory_dir": str(tmp_path), "nut_server_tls": {**TEXTS, "key": "nix.key"}}
     with pytest.raises(
-        AnsibleError, match=rf"pve: nut_server_tls.key is neither text in PEM nor .*{tmp_path}/nix\.key"
+        AnsibleError, match=rf"pve: nut_server_tls.key is neither text in PEM format nor .*{tmp_path}/nix\.key"
     ):
         look("pve", pve=pve)
 
 
 @pytest.mark.parametrize("lacking", GIVEN)
 @pytest.mark.parametrize("part", ["all", "ca"])
-def test_all_three_or_none(lacking: str, part: str) -> None:
+def test_incomplete_certificate_is_refused(lacking: str, part: str) -> None:
     pve = {"inventory_dir": "/", "nut_server_tls": {**TEXTS, lacking: ""}}
     with pytest.raises(AnsibleError, match=f"^pve: .* without nut_server_tls.{lacking}: set all three, or none"):
         look("pve", part=part, pve=pve)
 
 
-def test_empty_ones_are_not_given(tmp_path: Path) -> None:
+def test_empty_texts_count_as_not_provided(tmp_path: Path) -> None:
     """The role's defaults are empty."""
     assert (
         look("pve", pve={"inventory_dir": str(tmp_path), "nut_server_tls": dict.fromkeys(GIVEN, "")})["ca"]
@@ -397,23 +404,23 @@ def test_empty_ones_are_not_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", GIVEN)
-def test_what_is_wrong_names_the_variable(name: str) -> None:
+def test_error_names_the_variable(name: str) -> None:
     broken = TEXTS[name].replace("M", "N")
-    with pytest.raises(AnsibleError, match=f"^pve: nut_server_tls.{name} can't be used: it holds no ") as caught:
+    with pytest.raises(AnsibleError, match=f"^pve: nut_server_tls.{name} can't be used: it is not a valid ") as caught:
         look("pve", pve={"inventory_dir": "/", "nut_server_tls": {**TEXTS, name: broken}})
     assert broken.splitlines()[1] not in str(caught.value)
 
 
-def test_one_for_another_address() -> None:
+def test_certificate_for_another_address_is_refused() -> None:
     with pytest.raises(
-        AnsibleError, match=r"pve: nut_server_tls.certificate .*it is for .*, and not for 192\.0\.2\.9,"
+        AnsibleError, match=r"pve: nut_server_tls.certificate .*it is for .*, but secondaries connect to 192\.0\.2\.9:"
     ):
         look("pve", pve={"inventory_dir": "/", "nut_server_tls": TEXTS, "nut_server_address": "192.0.2.9"})
 
 
-def test_one_that_ends_soon(clock: type[Clock], warnings: list[str]) -> None:
+def test_certificate_that_expires_soon_warns(clock: type[Clock], warnings: list[str]) -> None:
     pve = {"inventory_dir": "/", "nut_server_tls": TEXTS}
     clock.ahead = certificates.LIFE - 20 * DAY
     assert look("pve", pve=pve)["key"] == PVE.key
     assert len(warnings) == 1
-    assert warnings[0].startswith("pve: CN=pve ends at ")
+    assert warnings[0].startswith("pve: CN=pve expires on ")

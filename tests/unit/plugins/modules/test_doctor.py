@@ -30,7 +30,7 @@ def run(
     return result, hosts
 
 
-def test_what_it_returns(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_primary_returns_findings_and_facts(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     client = {"name": "nas", "address": "192.0.2.20", "ups": "ups"}
     result, hosts = run(
         capfd,
@@ -62,18 +62,18 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.
     assert [kit.name for kit in host.kits] == ["nut-shutdown"]
 
 
-def test_a_secondary(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secondary_is_checked_without_upsd(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     _result, hosts = run(capfd, monkeypatch, role="secondary", _ansible_check_mode=True)
     assert not hosts[0].primary
 
 
-def test_a_program_that_there_is_not(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_program_fails(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     result, hosts = run(capfd, monkeypatch, role="primary", kits={"nut-other": {}})
     assert result["failed"]
     assert "unknown program nut-other. Known: nut-shutdown, nut-hotplug" in result["msg"]
     assert hosts == []
 
 
-def test_no_secret_comes_back(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_contains_no_passwords(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     result, _hosts = run(capfd, monkeypatch, role="primary", files={"upsd.users": "[monitor]\npassword = hunter2\n"})
     assert "hunter2" not in json.dumps(result)

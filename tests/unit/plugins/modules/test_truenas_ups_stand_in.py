@@ -68,16 +68,16 @@ class Upsmon:
         self.running = False
         self.starts = 0
 
-    def start(self, files: Mapping[str, str]) -> str:
+    def start_service(self, files: Mapping[str, str]) -> str:
         assert files
         self.running = True
         self.starts += 1
         return ""
 
-    def stop(self) -> None:
+    def stop_service(self) -> None:
         self.running = False
 
-    def state(self) -> ServiceState:
+    def read_state(self) -> ServiceState:
         return ServiceState(self.running, (4242,) if self.running else ())
 
 
@@ -91,7 +91,7 @@ class Box:
         self.data = data
         self.middleware = Middleware(
             release=RELEASES[release],
-            accounts=accounts.parse(USERS, [{"id": 7, "name": "nut", "username": "nut", "key": KEY}]),
+            accounts=accounts.parse_accounts(USERS, [{"id": 7, "name": "nut", "username": "nut", "key": KEY}]),
             state=StateFile(data / "truenas.json"),
             runner=self.upsmon,
             clock=time.time,
@@ -123,7 +123,7 @@ Make = Callable[[str], Box]
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Making one takes a while, and all may have the same."""
     directory = tmp_path_factory.mktemp("certificate")
-    server.certificate(directory)
+    server.load_certificate(directory)
     return directory
 
 
@@ -144,10 +144,10 @@ def make(tmp_path: Path, certificate: Path) -> Iterator[Make]:
         shutil.copytree(certificate, data)
         box = Box(release, data)
         boxes.append(box)
-        config = server.Config(data=str(data), ui_address="127.0.0.1", ui_port=0, ui_httpsport=0)
-        runners.extend(run(server.listen(box.middleware, config)))
+        config = server.ServerConfig(data=str(data), ui_address="127.0.0.1", ui_port=0, ui_httpsport=0)
+        runners.extend(run(server.open_ports(box.middleware, config)))
         box.plain, box.tls = (runner.addresses[0][1] for runner in runners[-2:])
-        box.unix = run(server.listen_unix(box.middleware, box.socket, release, box.admins))
+        box.unix = run(server.open_midclt_socket(box.middleware, box.socket, release, box.admins))
         return box
 
     yield make
@@ -485,9 +485,9 @@ MIDCLT = """\
 #!{python}
 import sys
 sys.path.insert(0, {lab!r})
-from truenas.midclt import console
+from truenas.midclt import run_console
 if __name__ == "__main__":
-    sys.exit(console())
+    sys.exit(run_console())
 """
 
 

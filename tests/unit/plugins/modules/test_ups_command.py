@@ -111,7 +111,7 @@ def run(capfd: pytest.CaptureFixture[str], asked: Asked, **options: Any) -> dict
     return result
 
 
-def test_a_command(capfd: pytest.CaptureFixture[str]) -> None:
+def test_command_succeeds(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as asked:
         result = run(capfd, asked, command="beeper.mute")
     assert (result["changed"], result["result"], result["command"]) == (True, "success", "beeper.mute")
@@ -119,25 +119,25 @@ def test_a_command(capfd: pytest.CaptureFixture[str]) -> None:
     assert asked.orders == ["INSTCMD ups beeper.mute"]
 
 
-def test_a_command_with_a_value(capfd: pytest.CaptureFixture[str]) -> None:
+def test_command_is_sent_with_value(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as asked:
         assert run(capfd, asked, command="beeper.mute", value=5)["changed"]
     assert asked.orders == ["INSTCMD ups beeper.mute 5"]
 
 
-def test_a_command_that_failed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_command_refused_by_driver_fails(capfd: pytest.CaptureFixture[str]) -> None:
     with serving(**{"GET TRACKING 1": "ERR FAILED\n"}) as asked:
         result = run(capfd, asked, command="beeper.mute")
     assert (result["failed"], result["changed"], result["result"]) == (True, False, "failed")
 
 
-def test_a_command_without_an_answer(capfd: pytest.CaptureFixture[str]) -> None:
+def test_command_without_answer_is_pending_and_fails(capfd: pytest.CaptureFixture[str]) -> None:
     with serving(**{"GET TRACKING 1": "PENDING\n"}) as asked:
         result = run(capfd, asked, command="beeper.mute", wait=0)
     assert (result["failed"], result["changed"], result["result"]) == (True, True, "pending")
 
 
-def test_a_command_that_is_not_tracked(capfd: pytest.CaptureFixture[str]) -> None:
+def test_command_without_tracking_is_unknown(capfd: pytest.CaptureFixture[str]) -> None:
     with serving(**{"INSTCMD ups beeper.mute": "OK\n"}) as asked:
         result = run(capfd, asked, command="beeper.mute", tracking=False)
     assert (result.get("failed", False), result["changed"], result["result"]) == (False, True, "unknown")
@@ -146,7 +146,9 @@ def test_a_command_that_is_not_tracked(capfd: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("options", [{"command": "load.off"}, {"fsd": True}])
-def test_what_could_cut_power(capfd: pytest.CaptureFixture[str], options: dict[str, Any]) -> None:
+def test_order_that_could_cut_power_needs_permission(
+    capfd: pytest.CaptureFixture[str], options: dict[str, Any]
+) -> None:
     for check in (False, True):
         with serving() as asked:
             result = run(capfd, asked, **options, may_drain_battery=True, _ansible_check_mode=check)
@@ -159,7 +161,7 @@ def test_what_could_cut_power(capfd: pytest.CaptureFixture[str], options: dict[s
     assert len(asked.orders) == 1
 
 
-def test_a_deep_test_needs_leave(capfd: pytest.CaptureFixture[str]) -> None:
+def test_deep_test_needs_permission(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as asked:
         result = run(capfd, asked, test="deep", may_cut_power=True)
         assert "may_drain_battery: true" in result["msg"]
@@ -185,7 +187,9 @@ def test_a_deep_test_needs_leave(capfd: pytest.CaptureFixture[str]) -> None:
         ),
     ],
 )
-def test_check_mode(capfd: pytest.CaptureFixture[str], options: dict[str, Any], more: dict[str, Any]) -> None:
+def test_check_mode_sends_no_order(
+    capfd: pytest.CaptureFixture[str], options: dict[str, Any], more: dict[str, Any]
+) -> None:
     with serving() as asked:
         result = run(capfd, asked, **options, username=None, password=None, _ansible_check_mode=True)
     assert (result["changed"], result["result"]) == (True, "planned")
@@ -194,7 +198,7 @@ def test_check_mode(capfd: pytest.CaptureFixture[str], options: dict[str, Any], 
     assert asked.orders == []
 
 
-def test_variables(capfd: pytest.CaptureFixture[str]) -> None:
+def test_variables_are_set_if_different(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as asked:
         result = run(capfd, asked, variables={"ups.delay.shutdown": 30, "ups.id": "x"})
     assert (result["changed"], result["result"]) == (True, "success")
@@ -206,7 +210,7 @@ def test_variables(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_variables_that_are_so_already(capfd: pytest.CaptureFixture[str], check: bool) -> None:
+def test_variables_with_wanted_value_are_not_set(capfd: pytest.CaptureFixture[str], check: bool) -> None:
     with serving() as asked:
         result = run(capfd, asked, variables={"ups.delay.shutdown": 20.0, "ups.id": "x"}, _ansible_check_mode=check)
     assert (result["changed"], result["result"], result["variables"]) == (False, "none", [])
@@ -214,7 +218,7 @@ def test_variables_that_are_so_already(capfd: pytest.CaptureFixture[str], check:
     assert asked.orders == []
 
 
-def test_a_variable_that_does_not_become_so(capfd: pytest.CaptureFixture[str]) -> None:
+def test_variable_that_keeps_old_value_fails(capfd: pytest.CaptureFixture[str]) -> None:
     changes = {"GET VAR ups ups.delay.shutdown": 'VAR ups ups.delay.shutdown "20"\n', "GET TRACKING 1": "ERR FAILED\n"}
     with serving(**changes) as asked:
         result = run(capfd, asked, variables={"ups.delay.shutdown": 30})
@@ -227,14 +231,14 @@ def test_a_variable_that_does_not_become_so(capfd: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("value", "words"), [(True, "put the word in quotes"), ([1], "a text or a number"), (None, "a text or a number")]
 )
-def test_values_that_are_none(capfd: pytest.CaptureFixture[str], value: object, words: str) -> None:
+def test_value_without_spelling_in_nut_is_refused(capfd: pytest.CaptureFixture[str], value: object, words: str) -> None:
     with serving() as asked:
         result = run(capfd, asked, variables={"ups.id": value})
     assert words in result["msg"]
     assert asked == []
 
 
-def test_a_battery_test(capfd: pytest.CaptureFixture[str]) -> None:
+def test_passed_battery_test(capfd: pytest.CaptureFixture[str]) -> None:
     with serving(**{"INSTCMD ups test.battery.start.quick>LIST VAR ups": PASSED}) as asked:
         result = run(capfd, asked, test="quick")
     assert (result["changed"], result["verdict"], result["test_result"]) == (True, "passed", "Done and passed")
@@ -243,21 +247,21 @@ def test_a_battery_test(capfd: pytest.CaptureFixture[str]) -> None:
     assert asked.orders == ["INSTCMD ups test.battery.start.quick"]
 
 
-def test_a_battery_that_failed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_failed_battery_test_fails_module(capfd: pytest.CaptureFixture[str]) -> None:
     failed = PASSED.replace("passed", "error")
     with serving(**{"INSTCMD ups test.battery.start.quick>LIST VAR ups": failed}) as asked:
         result = run(capfd, asked, test="quick")
     assert (result["failed"], result["changed"], result["verdict"]) == (True, True, "failed")
 
 
-def test_a_battery_that_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_battery_test_without_result_is_unknown(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as asked:
         result = run(capfd, asked, test="quick", wait=0)
     assert (result.get("failed", False), result["verdict"], result["result"]) == (False, "unknown", "unknown")
     assert any("no sign of a test" in str(one) for one in result["warnings"])
 
 
-def test_no_test_with_too_little_charge(capfd: pytest.CaptureFixture[str]) -> None:
+def test_battery_test_needs_minimum_charge(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as asked:
         result = run(capfd, asked, test="quick", minimum_charge=96)
         assert "its charge is 95 %" in result["msg"]
@@ -277,7 +281,9 @@ def test_no_test_with_too_little_charge(capfd: pytest.CaptureFixture[str]) -> No
         ({"test": "quick", "timeout": 0}, "timeout is 0"),
     ],
 )
-def test_options_that_do_not_fit(capfd: pytest.CaptureFixture[str], options: dict[str, Any], words: str) -> None:
+def test_contradictory_options_fail_module(
+    capfd: pytest.CaptureFixture[str], options: dict[str, Any], words: str
+) -> None:
     with serving() as asked:
         result = run(capfd, asked, **options)
     assert result["failed"] is True
@@ -293,14 +299,16 @@ def test_options_that_do_not_fit(capfd: pytest.CaptureFixture[str], options: dic
         ("LIST CMD ups", "ERR DRIVER-NOT-CONNECTED\n", "the driver of this UPS does not run"),
     ],
 )
-def test_what_goes_wrong_is_said(capfd: pytest.CaptureFixture[str], request_line: str, answer: str, words: str) -> None:
+def test_error_of_upsd_is_explained(
+    capfd: pytest.CaptureFixture[str], request_line: str, answer: str, words: str
+) -> None:
     with serving(**{request_line: answer}) as asked:
         result = run(capfd, asked, command="beeper.mute")
     assert result["failed"] is True
     assert words in result["msg"]
 
 
-def test_no_server(capfd: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_server_fails_module(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         asked = Asked()
         asked.port = listener.getsockname()[1]
@@ -308,7 +316,7 @@ def test_no_server(capfd: pytest.CaptureFixture[str]) -> None:
     assert f"upsd at 127.0.0.1:{asked.port} cannot be reached: connection refused" in result["msg"]
 
 
-def test_the_wait_that_is_documented() -> None:
+def test_default_waits_are_documented() -> None:
     assert (
         "10 for a command and for each variable, 120 for a quick test, and 14400 for a deep"
         in ups_command.DOCUMENTATION

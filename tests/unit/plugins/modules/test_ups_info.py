@@ -82,7 +82,7 @@ def run(capfd: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) -> None:
+def test_result_describes_upsd_and_upses(capfd: pytest.CaptureFixture[str], check_mode: bool) -> None:
     with serving() as port:
         result = run(
             capfd,
@@ -120,7 +120,7 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) ->
     }
 
 
-def test_a_stale_ups_does_not_fail(capfd: pytest.CaptureFixture[str]) -> None:
+def test_stale_ups_does_not_fail_module(capfd: pytest.CaptureFixture[str]) -> None:
     with serving(**{"LIST VAR ups": "ERR DATA-STALE\n"}) as port:
         result = run(capfd, host="127.0.0.1", port=port, ups=["ups"])
     assert result["ok"] is False
@@ -128,7 +128,7 @@ def test_a_stale_ups_does_not_fail(capfd: pytest.CaptureFixture[str]) -> None:
     assert result["upses"][0]["error"] == "DATA-STALE"
 
 
-def test_an_unknown_ups_fails(capfd: pytest.CaptureFixture[str]) -> None:
+def test_unknown_ups_fails_module(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as port:
         result = run(capfd, host="127.0.0.1", port=port, ups=["nix"])
     assert result["failed"] is True
@@ -136,7 +136,7 @@ def test_an_unknown_ups_fails(capfd: pytest.CaptureFixture[str]) -> None:
     assert "it serves ups" in result["msg"]
 
 
-def test_no_server_fails(capfd: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_server_fails_module(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     result = run(capfd, host="127.0.0.1", port=port)
@@ -144,7 +144,7 @@ def test_no_server_fails(capfd: pytest.CaptureFixture[str]) -> None:
     assert f"upsd at 127.0.0.1:{port} cannot be reached: connection refused" in result["msg"]
 
 
-def test_all_there_is(capfd: pytest.CaptureFixture[str]) -> None:
+def test_gather_everything(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as port:
         result = run(capfd, host="127.0.0.1", port=port, gather=["commands", "writable"])
     (ups,) = result["upses"]
@@ -171,7 +171,7 @@ def test_all_there_is(capfd: pytest.CaptureFixture[str]) -> None:
     assert "ansible_facts" not in result
 
 
-def test_who_is_expected_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+def test_expected_clients_imply_gathering_clients(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as port:
         result = run(capfd, host="127.0.0.1", port=port, gather=[], expect=["192.0.2.9"])
     assert set(result["upses"][0]) == {
@@ -180,7 +180,7 @@ def test_who_is_expected_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     assert (result["missing_clients"], result["unexpected_clients"]) == (["192.0.2.9"], ["127.0.0.1"])
 
 
-def test_facts(capfd: pytest.CaptureFixture[str]) -> None:
+def test_facts_contain_upses_by_name(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as port:
         result = run(capfd, host="127.0.0.1", port=port, facts=True)
     assert set(result["ansible_facts"]) == {"nut"}
@@ -202,21 +202,23 @@ def test_facts(capfd: pytest.CaptureFixture[str]) -> None:
         ({"gather": ["all"]}, "gather"),
     ],
 )
-def test_options_that_do_not_fit(capfd: pytest.CaptureFixture[str], options: dict[str, Any], words: str) -> None:
+def test_contradictory_options_fail_module(
+    capfd: pytest.CaptureFixture[str], options: dict[str, Any], words: str
+) -> None:
     result = run(capfd, host="127.0.0.1", port=1, **options)
     assert result["failed"] is True
     assert words in result["msg"]
 
 
 @pytest.mark.parametrize("options", [{"tls": True}, {"ca": "x"}, {"server_name": "pve"}, {"ca_path": __file__}])
-def test_it_never_goes_on_without_tls(capfd: pytest.CaptureFixture[str], options: dict[str, Any]) -> None:
+def test_failed_tls_fails_module(capfd: pytest.CaptureFixture[str], options: dict[str, Any]) -> None:
     with serving(STARTTLS="ERR FEATURE-NOT-CONFIGURED\n") as port:
         result = run(capfd, host="127.0.0.1", port=port, **options)
     assert result["failed"] is True
     assert "answered FEATURE-NOT-CONFIGURED to STARTTLS" in result["msg"]
 
 
-def test_encrypted(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_tls_connection_is_described(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     now = datetime.now(timezone.utc)
     ca = certificates.make_ca("ours", now)
     pair = certificates.issue_certificate(ca, "pve", ["pve.home.lan"], now)

@@ -11,43 +11,43 @@ import pytest
 from ansible_collections.homelab.nut.plugins.plugin_utils import kept
 
 
-def mode(path: Path) -> int:
+def read_mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
 @pytest.mark.parametrize("before", [0o777, 0o755, 0o750, 0o711, 0o2775])
-def test_an_open_folder_is_closed(tmp_path: Path, before: int) -> None:
+def test_open_folder_is_closed(tmp_path: Path, before: int) -> None:
     home = tmp_path / ".homelab-nut"
     home.mkdir()
     home.chmod(before)
     with kept.hold_folder(home / "tls"):
-        assert (mode(home), mode(home / "tls"), mode(home / "tls/.lock")) == (0o700, 0o700, 0o600)
-    assert mode(tmp_path) == 0o700
+        assert (read_mode(home), read_mode(home / "tls"), read_mode(home / "tls/.lock")) == (0o700, 0o700, 0o600)
+    assert read_mode(tmp_path) == 0o700
 
 
 @pytest.mark.parametrize("before", [0o700, 0o500])
-def test_a_closed_one_stays_as_it_is(tmp_path: Path, before: int) -> None:
+def test_closed_folder_keeps_its_mode(tmp_path: Path, before: int) -> None:
     home = tmp_path / ".homelab-nut"
     home.mkdir()
     home.chmod(before)
     kept.make_folder(home)
-    assert mode(home) == before
+    assert read_mode(home) == before
 
 
-def test_what_stands_above_is_not_touched(tmp_path: Path) -> None:
+def test_parent_folder_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     kept.make_folder(tmp_path / ".homelab-nut")
-    assert mode(tmp_path) == 0o755
+    assert read_mode(tmp_path) == 0o755
 
 
-def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+def test_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / ".homelab-nut").touch()
     with pytest.raises(OSError, match="homelab-nut"):
         kept.make_folder(tmp_path / ".homelab-nut" / "passwords")
 
 
-def test_a_line_is_made_once(tmp_path: Path) -> None:
+def test_line_is_made_once(tmp_path: Path) -> None:
     path = kept.file_in(tmp_path, "nas")
     assert kept.make_once(path, lambda: "first") == "first"
     assert kept.make_once(path, lambda: "second") == "first"
-    assert (path.read_text(), mode(path)) == ("first\n", 0o600)
+    assert (path.read_text(), read_mode(path)) == ("first\n", 0o600)

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""One file, because several tests use the same table of faults."""
+
 from __future__ import annotations
 
 import json
@@ -63,15 +65,15 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
 DOCUMENTED = Path(__file__).parents[6] / "docs" / "doctor.md"
 
 
-def test_a_primary_that_is_well_has_nothing_but_ok_and_notes() -> None:
+def test_healthy_primary_has_no_problems() -> None:
     assert find_problems() == []
 
 
-def test_a_secondary_that_is_well_has_nothing_but_ok_and_notes() -> None:
+def test_healthy_secondary_has_no_problems() -> None:
     assert find_problems(CLIENT, CLIENT_EXPECTED) == []
 
 
-def test_each_check_says_that_it_is_ok() -> None:
+def test_each_check_reports_ok_on_healthy_primary() -> None:
     """A check without a finding looks like a forgotten check."""
     names = {
         finding.check
@@ -85,7 +87,7 @@ def test_each_check_says_that_it_is_ok() -> None:
     }  # fmt: skip
 
 
-def test_the_checks_of_a_secondary() -> None:
+def test_secondary_has_its_own_checks() -> None:
     names = {finding.check for finding in examine_host(CLIENT, CLIENT_EXPECTED)}
     assert names >= {
         "installed",
@@ -102,7 +104,7 @@ def test_the_checks_of_a_secondary() -> None:
     assert not names & {"usb", "driver", "listening", "killpower", "gate", "plan", "upsd", "tls", "firewall"}
 
 
-def test_a_login_of_a_secondary_has_its_own_name() -> None:
+def test_login_finding_names_the_secondary() -> None:
     assert [finding.host for finding in examine_host(SEEN, EXPECTED) if finding.check == "login"] == ["nas", "pve"]
 
 
@@ -315,7 +317,7 @@ BROKEN: dict[str, tuple[Observation, str, str, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_named(name: str) -> None:
+def test_fault_on_primary_is_reported(name: str) -> None:
     seen, check, verdict, words = BROKEN[name]
     found = [finding for finding in find_problems(seen) if finding.check == check]
     assert [(finding.verdict, words in finding.seen) for finding in found if words in finding.seen] == [
@@ -325,7 +327,7 @@ def test_what_is_broken_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_one_thing_that_is_broken_does_not_break_everything(name: str) -> None:
+def test_fault_affects_only_few_checks(name: str) -> None:
     """Findings about other things would hide the real one."""
     seen, check, _verdict, _words = BROKEN[name]
     others = {finding.check for finding in find_problems(seen)} - {check}
@@ -397,7 +399,7 @@ CLIENT_BROKEN: dict[str, tuple[Observation, str, str, str]] = {
 
 
 @pytest.mark.parametrize("name", CLIENT_BROKEN)
-def test_what_is_broken_on_a_secondary_is_named(name: str) -> None:
+def test_fault_on_secondary_is_reported(name: str) -> None:
     seen, check, verdict, words = CLIENT_BROKEN[name]
     found = [finding for finding in find_problems(seen, CLIENT_EXPECTED) if finding.check == check]
     assert [(finding.host, finding.verdict) for finding in found if words in finding.seen] == [("media", verdict)], (
@@ -406,7 +408,7 @@ def test_what_is_broken_on_a_secondary_is_named(name: str) -> None:
     assert all(finding.todo for finding in found)
 
 
-def test_a_check_that_fails_itself_says_so_by_its_name_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crashed_check_becomes_finding_and_does_not_stop_others(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(_exam: exam.Exam) -> exam.Findings:
         raise ZeroDivisionError("oh")
 
@@ -416,7 +418,7 @@ def test_a_check_that_fails_itself_says_so_by_its_name_and_the_others_go_on(monk
     assert len(examine_host(SEEN, EXPECTED)) > 30
 
 
-def test_the_checks_are_those_that_the_documentation_lists() -> None:
+def test_documentation_lists_all_checks() -> None:
     rows = [line.split("|") for line in DOCUMENTED.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     documented = {name: row[2].strip() for row in rows for name in re.findall("`([^`]+)`", row[1])}
     registered = {name: check for check in checks.CHECKS for name in check.names}
@@ -426,16 +428,16 @@ def test_the_checks_are_those_that_the_documentation_lists() -> None:
 
 
 @pytest.mark.parametrize(("seen", "expected"), [(SEEN, EXPECTED), (CLIENT, CLIENT_EXPECTED)])
-def test_a_check_finds_under_the_names_that_it_registered(seen: Observation, expected: exam.Expected) -> None:
+def test_findings_have_the_names_registered_for_their_check(seen: Observation, expected: exam.Expected) -> None:
     for check in checks.CHECKS:
         assert {finding.check for finding in check.examine(exam.Exam(seen, expected))} <= set(check.names)
 
 
-def test_an_empty_host_says_only_that_nothing_is_installed() -> None:
+def test_empty_host_reports_only_that_nut_is_not_installed() -> None:
     assert [finding.check for finding in examine_host(Observation(now=NOW), EXPECTED)] == ["installed"]
 
 
-def test_no_secret_is_ever_told() -> None:
+def test_findings_contain_no_passwords() -> None:
     seen = with_text(
         "upsd.users",
         lambda text: text.replace("two", "hunter2"),
@@ -446,7 +448,7 @@ def test_no_secret_is_ever_told() -> None:
     assert '"two"' not in said
 
 
-def test_all_verdicts_are_known() -> None:
+def test_findings_have_only_known_verdicts() -> None:
     assert {finding.verdict for seen, *_rest in BROKEN.values() for finding in examine_host(seen, EXPECTED)} <= set(
         VERDICTS
     )

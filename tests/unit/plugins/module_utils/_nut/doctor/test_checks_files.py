@@ -27,7 +27,7 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
 )
 
 
-def test_what_nut_hotplug_adds_to_ups_conf_is_no_difference() -> None:
+def test_sections_added_by_nut_hotplug_are_not_reported() -> None:
     seen = with_text(
         "ups.conf",
         lambda text: text + '  serial = "123"\n[found]\n  driver = usbhid-ups\n  port = auto\n  vendorid = "0463"\n',
@@ -40,7 +40,7 @@ def test_what_nut_hotplug_adds_to_ups_conf_is_no_difference() -> None:
     assert find_problems(seen) == []
 
 
-def test_an_auto_driver_is_compared_by_what_was_wanted() -> None:
+def test_auto_driver_is_compared_with_wanted_file() -> None:
     wanted = {**FILES, "ups.conf": "[ups]\n  driver = auto\n  port = auto\n"}
     seen = replace(SEEN, files={**SEEN.files, "ups.conf.wanted": make_file(wanted["ups.conf"])})
     assert find_problems(seen, replace(EXPECTED, files=wanted)) == []
@@ -52,7 +52,7 @@ def test_an_auto_driver_is_compared_by_what_was_wanted() -> None:
     assert [finding.check for finding in find_problems(other, replace(EXPECTED, files=wanted))] == ["files"]
 
 
-def test_a_comment_is_no_difference_and_no_reason_to_restart() -> None:
+def test_changed_comment_is_not_reported() -> None:
     changed = make_file("# another\n" + FILES["upsmon.conf"], changed=NOW - 10)
     found = examine_host(replace(SEEN, files={**SEEN.files, "upsmon.conf": changed}), EXPECTED)
     assert [(finding.check, finding.verdict) for finding in found if finding.check in ("files", "restarted")] == [
@@ -61,7 +61,7 @@ def test_a_comment_is_no_difference_and_no_reason_to_restart() -> None:
     ]
 
 
-def test_what_this_release_does_not_know_was_left_out() -> None:
+def test_directives_unknown_to_release_are_not_expected() -> None:
     wanted = {**FILES, "upsmon.conf": FILES["upsmon.conf"] + "OBLBDURATION 5\n"}
     assert find_problems(SEEN, replace(EXPECTED, files=wanted)) == []
     assert [
@@ -69,7 +69,7 @@ def test_what_this_release_does_not_know_was_left_out() -> None:
     ] == ["files"]
 
 
-def test_what_a_release_is_bad_at_is_a_note() -> None:
+def test_known_problem_of_release_is_a_note() -> None:
     found = [finding for finding in examine_host(SEEN, EXPECTED) if finding.check == "release"]
     assert found
     assert {finding.verdict for finding in found} == {NOTE}

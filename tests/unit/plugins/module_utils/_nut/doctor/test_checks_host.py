@@ -21,12 +21,12 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe im
 from ansible_collections.homelab.nut.tests.unit.support.doctor_host import EXPECTED, NOW, SEEN
 
 
-def test_the_clock_that_nothing_keeps_is_a_note() -> None:
+def test_unsynchronized_clock_is_a_note() -> None:
     found = examine_host(replace(SEEN, synchronized=False), EXPECTED)
     assert [finding.verdict for finding in found if finding.check == "clock"] == [NOTE]
 
 
-def test_troubles_of_the_last_day_are_notes() -> None:
+def test_journal_problems_are_notes() -> None:
     seen = replace(
         SEEN,
         journal=tuple(
@@ -47,7 +47,7 @@ def test_troubles_of_the_last_day_are_notes() -> None:
         (TlsResult("", 0.0, "upsd answered FEATURE-NOT-CONFIGURED"), FAILURE),
     ],
 )
-def test_the_certificate(seen: TlsResult, verdict: str) -> None:
+def test_certificate_is_judged_by_trust_and_expiry(seen: TlsResult, verdict: str) -> None:
     found = [
         finding
         for finding in examine_host(replace(SEEN, tls=seen), replace(EXPECTED, tls=True))

@@ -43,25 +43,25 @@ def logins(seen: Observation, expected: Expected = EXPECTED) -> list[tuple[str, 
     return [(finding.host, finding.verdict) for finding in find_problems(seen, expected) if finding.check == "login"]
 
 
-def test_a_secondary_that_is_not_logged_in_is_a_failure_of_its_own() -> None:
+def test_missing_login_is_a_failure_of_the_secondary() -> None:
     assert logins(with_ups(clients=("127.0.0.1",))) == [("nas", FAILURE)]
 
 
-def test_a_secondary_that_watches_another_ups_is_not_logged_in() -> None:
+def test_login_to_another_ups_does_not_count() -> None:
     assert logins(SEEN, replace(EXPECTED, clients=(ExpectedClient("nas", "192.0.2.20", "other"),))) == [
         ("nas", FAILURE)
     ]
 
 
-def test_a_secondary_without_an_address_is_unknown() -> None:
+def test_secondary_without_address_is_unknown() -> None:
     assert logins(replace(SEEN, addresses={"nas": "no address"})) == [("nas", UNKNOWN)]
 
 
-def test_nobody_is_logged_in_to_an_upsd_that_does_not_answer() -> None:
+def test_silent_upsd_fails_logins_of_all_secondaries() -> None:
     assert logins(replace(SEEN, served="no", watched={})) == [("nas", FAILURE)]
 
 
-def test_any_address_of_a_secondary_counts_and_any_spelling() -> None:
+def test_login_from_any_address_of_secondary_counts() -> None:
     seen = replace(
         with_ups(clients=("127.0.0.1", "::ffff:192.0.2.21")), addresses={"nas": ("192.0.2.20", "192.0.2.21")}
     )
@@ -71,7 +71,7 @@ def test_any_address_of_a_secondary_counts_and_any_spelling() -> None:
     ]
 
 
-def test_who_is_not_in_the_inventory_is_noted() -> None:
+def test_client_missing_from_inventory_is_a_note() -> None:
     found = [
         finding
         for finding in examine_host(with_ups(clients=("127.0.0.1", "192.0.2.20", "192.0.2.99")), EXPECTED)
@@ -93,7 +93,7 @@ def test_who_is_not_in_the_inventory_is_noted() -> None:
         ([("127.0.0.1", 3493)], "LISTEN *\n", FAILURE),
     ],
 )
-def test_where_upsd_listens(places: list[tuple[str, int]], wanted: str, verdict: str) -> None:
+def test_listening_addresses_are_compared(places: list[tuple[str, int]], wanted: str, verdict: str) -> None:
     files = {**FILES, "upsd.conf": wanted}
     seen = replace(
         with_text("upsd.conf", lambda _text: wanted), sockets=tuple(Socket(*place, "upsd") for place in places)
@@ -105,7 +105,7 @@ def test_where_upsd_listens(places: list[tuple[str, int]], wanted: str, verdict:
     ] == [verdict]
 
 
-def test_sockets_whose_owner_can_not_be_told_count_as_upsd_s() -> None:
+def test_sockets_of_unknown_owner_count_as_upsds() -> None:
     seen = replace(SEEN, sockets=(Socket("0.0.0.0", 22, ""), Socket("0.0.0.0", 3493, "")))
     found = [finding for finding in examine_host(seen, EXPECTED) if finding.check == "listening"]
     assert [(finding.verdict, finding.seen) for finding in found] == [(OK, "upsd listens on 0.0.0.0:3493")]
@@ -121,13 +121,13 @@ def access_findings(seen: Observation, expected: Expected = EXPECTED) -> list[tu
     return [(finding.verdict, finding.host, finding.seen) for finding in found]
 
 
-def test_a_table_that_is_not_loaded() -> None:
+def test_table_not_loaded_is_a_failure() -> None:
     ((verdict, host, words),) = access_findings(replace(SEEN, access=None))
     assert (verdict, host) == (FAILURE, "pve")
     assert "the table inet homelab_nut is not loaded" in words
 
 
-def test_a_table_that_lets_in_others() -> None:
+def test_table_with_other_networks_is_a_failure() -> None:
     loaded = replace(LOADED, allowed=access.collapse_networks(["192.0.2.0/24"]))
     ((verdict, _host, words),) = access_findings(replace(SEEN, access=loaded))
     assert verdict == FAILURE
@@ -135,7 +135,7 @@ def test_a_table_that_lets_in_others() -> None:
 
 
 @pytest.mark.parametrize("kept", ["192.0.2.20", ""])
-def test_a_secondary_with_another_address(kept: str) -> None:
+def test_secondary_with_refused_address_is_reported(kept: str) -> None:
     """Wholly another: it is not told of a power cut. One more: it may come from there."""
     those = ("192.0.2.21", *([kept] if kept else []))
     ((verdict, host, words),) = access_findings(replace(SEEN, addresses={"nas": those}))
@@ -143,32 +143,32 @@ def test_a_secondary_with_another_address(kept: str) -> None:
     assert "nas has the address 192.0.2.21, which /etc/nut/access.nft does not allow" in words
 
 
-def test_another_port() -> None:
+def test_port_missing_from_table_is_a_failure() -> None:
     seen = with_text("upsd.conf", lambda text: text + "LISTEN 0.0.0.0 4000\n")
     ((verdict, _host, words),) = access_findings(seen)
     assert verdict == FAILURE
     assert "upsd listens on port 4000, which /etc/nut/access.nft does not cover" in words
 
 
-def test_the_port_that_upsd_had_before_may_be_covered_until_the_next_run() -> None:
+def test_previous_port_may_remain_in_table() -> None:
     table = access.render_table([3493, 4000], access.parse_sources(TABLE))
     seen = with_own_file(TABLE_PATH, lambda file: replace(file, text=table))
     assert access_findings(replace(seen, access=replace(LOADED, ports=frozenset({3493, 4000})))) == []
 
 
-def test_nothing_of_it_is_installed() -> None:
+def test_missing_nut_access_is_a_failure() -> None:
     ((verdict, _host, words),) = access_findings(replace(without_kit(deploy_kits.ACCESS), access=None))
     assert verdict == FAILURE
     assert "nut-access is not installed" in words
 
 
-def test_its_timer_does_not_run() -> None:
+def test_stopped_timer_of_nut_access_is_a_failure() -> None:
     ((verdict, _host, words),) = access_findings(with_unit("nut-access-refresh.timer", make_unit("inactive", "static")))
     assert verdict == FAILURE
     assert "nut-access-refresh.timer is not running" in words
 
 
-def test_upsd_that_everybody_can_reach() -> None:
+def test_unlimited_access_is_a_note() -> None:
     """As the inventory wants it: a note. With loopback alone nobody can."""
     kits = {name: texts for name, texts in EXPECTED.kits.items() if name != "nut-access"}
     open_to_all = replace(without_kit(deploy_kits.ACCESS), access=None)
@@ -179,7 +179,7 @@ def test_upsd_that_everybody_can_reach() -> None:
     assert access_findings(at_home, replace(EXPECTED, kits=kits)) == []
 
 
-def test_who_was_refused_is_named_where_a_secondary_is_missing() -> None:
+def test_missing_login_lists_refused_addresses() -> None:
     seen = replace(with_ups(clients=("127.0.0.1",)), access=replace(LOADED, refused_from=("192.0.2.99",)))
     ((verdict, _host, words),) = access_findings(seen)
     assert verdict == NOTE
@@ -190,6 +190,6 @@ def test_who_was_refused_is_named_where_a_secondary_is_missing() -> None:
     assert "Addresses refused in the last day: 192.0.2.99" in login.seen
 
 
-def test_a_table_that_can_not_be_looked_at() -> None:
+def test_unreadable_table_is_unknown() -> None:
     ((verdict, _host, _words),) = access_findings(replace(SEEN, troubles={"access": "OSError: no"}))
     assert verdict == UNKNOWN

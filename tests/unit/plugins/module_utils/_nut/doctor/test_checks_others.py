@@ -26,14 +26,14 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings i
     ("ahead", "unsure", "verdict"),
     [(0.2, 1, OK), (5.9, 1, OK), (-7, 1, NOTE), (62, 1, WARNING), (-70, 1, WARNING), (70, 30, NOTE)],
 )
-def test_the_clock_of_the_controller(ahead: float, unsure: float, verdict: str) -> None:
+def test_skew_is_judged_beyond_measuring_error(ahead: float, unsure: float, verdict: str) -> None:
     found = judge_skew("pve", ahead, unsure)
     assert (found.check, found.host, found.verdict) == ("skew", "pve", verdict)
     if verdict != OK:
         assert ("behind" in found.seen) == (ahead < 0)
 
 
-def test_truenas_as_it_should_be() -> None:
+def test_truenas_matching_inventory_is_ok() -> None:
     found = judge_truenas("nas", {"actions": [], "version": "25.10.1"})
     assert [(finding.check, finding.verdict) for finding in found] == [("settings", OK), ("service", OK)]
     assert "25.10.1" in found[0].seen
@@ -56,7 +56,7 @@ def test_truenas_as_it_should_be() -> None:
         ({"skipped": True}, [("settings", UNKNOWN, "not queried")]),
     ],
 )
-def test_what_is_wrong_with_truenas(result: dict[str, Any], expected: list[tuple[str, str, str]]) -> None:
+def test_truenas_differences_are_reported(result: dict[str, Any], expected: list[tuple[str, str, str]]) -> None:
     found = judge_truenas("nas", result)
     assert [(finding.check, finding.verdict) for finding in found] == [
         (check, verdict) for check, verdict, _words in expected
@@ -73,7 +73,7 @@ def test_what_is_wrong_with_truenas(result: dict[str, Any], expected: list[tuple
         ({"unreachable": True}, UNKNOWN),
     ],
 )
-def test_a_login_as_its_primary_told_it(result: dict[str, Any], verdict: str) -> None:
+def test_login_is_judged_by_result_of_primary(result: dict[str, Any], verdict: str) -> None:
     found = judge_login("pve", "nas", result)
     assert [(finding.check, finding.host, finding.verdict) for finding in found] == [("login", "nas", verdict)]
 
@@ -95,7 +95,7 @@ def test_a_login_as_its_primary_told_it(result: dict[str, Any], verdict: str) ->
         ),
     ],
 )
-def test_a_host_that_could_not_be_looked_at(result: dict[str, Any] | None, check: str, words: str) -> None:
+def test_unexamined_host_is_a_failure_with_reason(result: dict[str, Any] | None, check: str, words: str) -> None:
     found = judge_unexamined("pve", result)
     assert (found.check, found.verdict) == (check, FAILURE)
     assert words in found.seen

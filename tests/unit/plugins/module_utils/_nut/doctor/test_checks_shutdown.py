@@ -32,7 +32,7 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
 )
 
 
-def test_a_host_without_the_gate_is_not_judged_by_it() -> None:
+def test_checks_of_gate_are_skipped_without_gate() -> None:
     command = "/sbin/shutdown -h +0"
     direct = replace(EXPECTED, files={**FILES, "upsmon.conf": FILES["upsmon.conf"].replace(GATE_COMMAND, command)})
     seen = with_text("upsmon.conf", lambda text: text.replace(GATE_COMMAND, command))
@@ -46,7 +46,7 @@ def test_a_host_without_the_gate_is_not_judged_by_it() -> None:
     assert {finding.check for finding in find_problems(broken, direct)} == {"login", "policy"}
 
 
-def test_a_sandbox_that_the_host_refused_is_a_note_with_the_reason() -> None:
+def test_refused_sandbox_is_a_note_with_reason() -> None:
     wanted = replace(
         EXPECTED,
         kits={**EXPECTED.kits, "nut-shutdown": {**GATE_FILES, "nut-server-hardening.conf": "[Service]\n"}},
@@ -62,25 +62,25 @@ def test_a_sandbox_that_the_host_refused_is_a_note_with_the_reason() -> None:
     assert "nut_server_hardening=false" in note.todo
 
 
-def test_a_flag_while_the_shutdown_runs_is_as_it_should_be() -> None:
+def test_flag_during_shutdown_is_a_note() -> None:
     seen = replace(
         with_unit("nut-shutdown.service", make_unit("activating", "static")), flags={"/run/nut-killpower": NOW}
     )
     assert [finding.verdict for finding in examine_host(seen, EXPECTED) if finding.check == "killpower"] == [NOTE]
 
 
-def test_a_wait_that_was_cut_short_is_a_note() -> None:
+def test_interrupted_wait_is_a_note() -> None:
     found = examine_host(replace(SEEN, gate_state=gate.new_state("boot", "systemd", NOW)), EXPECTED)
     assert [finding.verdict for finding in found if finding.check == "last-shutdown"] == [NOTE, OK]
 
 
 @pytest.mark.parametrize("rule", [gate.DOWN, gate.ASSUMED])
-def test_a_shutdown_that_ended_well(rule: str) -> None:
+def test_last_shutdown_with_all_machines_down_is_ok(rule: str) -> None:
     found = examine_host(replace(SEEN, last_gate=last_report(rule)), EXPECTED)
     assert [finding.verdict for finding in found if finding.check == "last-shutdown"] == [OK]
 
 
-def test_a_report_that_is_none_is_a_note() -> None:
+def test_unreadable_report_is_a_note() -> None:
     found = examine_host(replace(SEEN, last_gate="its report can't be understood"), EXPECTED)
     assert [finding.verdict for finding in found if finding.check == "last-shutdown"] == [NOTE]
 
@@ -89,7 +89,7 @@ def test_a_report_that_is_none_is_a_note() -> None:
     ("holds", "feasible", "verdict"),
     [(True, True, OK), (False, True, NOTE), (False, False, FAILURE), (False, None, FAILURE), (None, None, UNKNOWN)],
 )
-def test_the_plan(holds: bool | None, feasible: bool | None, verdict: str) -> None:
+def test_plan_verdict_depends_on_feasibility(holds: bool | None, feasible: bool | None, verdict: str) -> None:
     constraints = [{"holds": False, "remedy": "set nut_server_runtime_low to 400"}, {"holds": True, "remedy": "no"}]
     planned = {"holds": holds, "feasible": feasible, "plan": {"verdict": "as it is", "constraints": constraints}}
     found = [finding for finding in examine_host(SEEN, replace(EXPECTED, plan=planned)) if finding.check == "plan"]
@@ -99,7 +99,7 @@ def test_the_plan(holds: bool | None, feasible: bool | None, verdict: str) -> No
         assert "no" not in found[0].todo.split("; ")
 
 
-def test_a_plan_that_lacks_a_ups_without_data_is_no_trouble_of_its_own() -> None:
+def test_undecided_plan_is_a_note_if_ups_has_no_data() -> None:
     planned = {"holds": None, "plan": {"verdict": "too little is known", "constraints": []}}
     seen = with_ups(fresh=False, error="DATA-STALE", variables={})
     assert [
@@ -107,7 +107,7 @@ def test_a_plan_that_lacks_a_ups_without_data_is_no_trouble_of_its_own() -> None
     ] == [NOTE]
 
 
-def test_a_plan_that_could_not_be_made() -> None:
+def test_failed_plan_is_unknown() -> None:
     found = find_problems(SEEN, replace(EXPECTED, plan={"holds": None, "plan": None, "msg": "machines: no"}))
     assert [(finding.check, finding.verdict) for finding in found] == [("plan", UNKNOWN)]
     assert "machines: no" in found[0].seen

@@ -28,7 +28,7 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
 )
 
 
-def test_a_stand_in_for_an_absent_ups_is_a_ups_that_is_not_there() -> None:
+def test_placeholder_counts_as_missing_ups() -> None:
     seen = with_text(
         "ups.conf", lambda _text: "maxretry = 3\n[ups]\n  driver = dummy-ups\n  port = nut-hotplug-absent.dev\n"
     )
@@ -37,7 +37,7 @@ def test_a_stand_in_for_an_absent_ups_is_a_ups_that_is_not_there() -> None:
     assert [(finding.check, finding.verdict) for finding in find_problems(seen)] == [("usb", FAILURE)]
 
 
-def test_a_ups_without_keys_is_there_if_it_is_served() -> None:
+def test_section_without_keys_is_present_if_served() -> None:
     plain = {**FILES, "ups.conf": "maxretry = 3\n[ups]\n  driver = usbhid-ups\n  port = auto\n"}
     seen = with_text("ups.conf", lambda _text: plain["ups.conf"])
     unclear = replace(DEVICE, hid_power=None)
@@ -50,7 +50,7 @@ def test_a_ups_without_keys_is_there_if_it_is_served() -> None:
     assert [finding.check for finding in find_problems(gone, replace(EXPECTED, files=plain))] == ["usb", "driver"]
 
 
-def test_a_driver_that_is_none_for_usb_has_nothing_on_the_bus() -> None:
+def test_driver_without_usb_needs_no_device() -> None:
     snmp = {**FILES, "ups.conf": "maxretry = 3\n[ups]\n  driver = snmp-ups\n  port = 192.0.2.9\n"}
     seen = replace(with_text("ups.conf", lambda _text: snmp["ups.conf"]), devices=())
     assert find_problems(seen, replace(EXPECTED, files=snmp)) == []
@@ -59,7 +59,7 @@ def test_a_driver_that_is_none_for_usb_has_nothing_on_the_bus() -> None:
 @pytest.mark.parametrize(
     ("date", "verdict"), [("2024/01/01", OK), ("2023/01/01", NOTE), ("06/01/20", WARNING), ("not set", OK)]
 )
-def test_the_battery_ages(date: str, verdict: str) -> None:
+def test_battery_verdict_depends_on_age(date: str, verdict: str) -> None:
     assert [
         finding.verdict
         for finding in examine_host(with_variables(battery_date=date), EXPECTED)
@@ -67,7 +67,7 @@ def test_the_battery_ages(date: str, verdict: str) -> None:
     ] == [verdict]
 
 
-def test_a_battery_that_does_not_say_its_age_is_told_as_such() -> None:
+def test_battery_of_unknown_age_is_ok() -> None:
     seen = with_ups(variables={key: value for key, value in VARIABLES.items() if key != "battery.date"})
     assert "does not report its battery's age" in next(
         finding.seen for finding in examine_host(seen, EXPECTED) if finding.check == "battery"

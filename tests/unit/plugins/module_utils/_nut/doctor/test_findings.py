@@ -37,14 +37,14 @@ def make_finding(
         ([WARNING, FAILURE, OK], FAILURE, 2),
     ],
 )
-def test_the_exit_code_is_that_of_the_worst(verdicts: list[str], worst: str, code: int) -> None:
+def test_exit_code_follows_worst_verdict(verdicts: list[str], worst: str, code: int) -> None:
     report = findings.merge_findings(
         ["pve"], [make_finding(str(number), verdict=verdict) for number, verdict in enumerate(verdicts)]
     )
     assert (report.worst_verdict, report.exit_code) == (worst, code)
 
 
-def test_hosts_come_in_the_order_of_the_inventory_and_of_each_the_worst_first() -> None:
+def test_findings_are_sorted_by_host_and_severity() -> None:
     report = findings.merge_findings(
         ["b", "a"],
         [
@@ -58,7 +58,7 @@ def test_hosts_come_in_the_order_of_the_inventory_and_of_each_the_worst_first() 
     assert [finding.check for finding in report.findings] == ["4", "3", "2", "1", "5"]
 
 
-def test_what_is_ok_gives_way_to_what_is_not_of_the_same_check() -> None:
+def test_ok_finding_is_dropped_beside_problem_of_same_check() -> None:
     found = [
         make_finding("units", verdict=OK),
         make_finding("units", seen="a"),
@@ -68,7 +68,7 @@ def test_what_is_ok_gives_way_to_what_is_not_of_the_same_check() -> None:
     assert [finding.seen for finding in findings.merge_findings(["pve"], found).findings] == ["a", "b"]
 
 
-def test_a_login_that_two_have_looked_at_stands_there_once_by_its_worse_verdict() -> None:
+def test_login_checked_by_two_hosts_keeps_worse_verdict() -> None:
     found = [
         make_finding("login", verdict=OK),
         make_finding("login", seen="out"),
@@ -79,7 +79,7 @@ def test_a_login_that_two_have_looked_at_stands_there_once_by_its_worse_verdict(
     ]
 
 
-def test_the_summary_counts() -> None:
+def test_summary_counts_findings_by_verdict() -> None:
     report = findings.merge_findings(
         ["a", "b"],
         [
@@ -95,7 +95,7 @@ def test_the_summary_counts() -> None:
     assert findings.merge_findings(["a"], [make_finding("1", "a", NOTE)]).summary == "1 host, 1 checks: 1 note, 0 ok"
 
 
-def test_it_goes_through_json_and_back() -> None:
+def test_report_survives_json() -> None:
     report = findings.merge_findings(["pve"], [make_finding(todo="do it"), make_finding("x", verdict=OK)])
     data = json.loads(json.dumps(report.to_json()))
     assert (data["format"], data["verdict"], data["code"]) == (1, "failure", 2)
@@ -113,7 +113,7 @@ def test_it_goes_through_json_and_back() -> None:
 @pytest.mark.parametrize(
     "data", [{}, {"findings": [{}]}, {"findings": 1}, {"findings": [{**make_finding().__dict__, "verdict": "bad"}]}]
 )
-def test_what_is_no_report_is_refused(data: dict[str, Any]) -> None:
+def test_malformed_report_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         findings.from_json(data)
 
@@ -121,7 +121,7 @@ def test_what_is_no_report_is_refused(data: dict[str, Any]) -> None:
 LONG = "its driver runs, and hears nothing from it (DATA-STALE); " * 4
 
 
-def test_the_table_fits_and_loses_nothing() -> None:
+def test_table_fits_width_and_keeps_all_text() -> None:
     report = findings.merge_findings(
         ["a-host-with-a-very-long-name.example"],
         [make_finding(host="a-host-with-a-very-long-name.example", seen=LONG, todo=LONG)],
@@ -133,7 +133,7 @@ def test_the_table_fits_and_loses_nothing() -> None:
         assert shown.splitlines()[-1] == report.summary
 
 
-def test_a_failure_is_seen_at_once() -> None:
+def test_table_shows_failures_in_capitals() -> None:
     lines = findings.format_table(
         findings.merge_findings(
             ["pve"], [make_finding(todo="look"), make_finding("status", verdict=WARNING, seen="on battery")]
@@ -144,7 +144,7 @@ def test_a_failure_is_seen_at_once() -> None:
     assert lines[3].split() == ["status", "warning", "on", "battery"]
 
 
-def test_notes_stand_below_and_once_for_several_hosts() -> None:
+def test_same_note_of_several_hosts_is_listed_once() -> None:
     report = findings.merge_findings(
         ["a", "b"],
         [
@@ -162,7 +162,7 @@ def test_notes_stand_below_and_once_for_several_hosts() -> None:
     ]
 
 
-def test_everything_has_a_row_if_asked_for() -> None:
+def test_table_of_everything_has_a_row_for_each_finding() -> None:
     report = findings.merge_findings(
         ["a"], [make_finding("clock", "a", NOTE), make_finding("users", "a", OK, "2 users")]
     )
@@ -172,7 +172,7 @@ def test_everything_has_a_row_if_asked_for() -> None:
     assert "ok, a" not in shown
 
 
-def test_a_text_of_somebody_elses_does_no_harm_to_a_terminal() -> None:
+def test_foreign_text_in_finding_is_escaped() -> None:
     shown = findings.format_table(
         findings.merge_findings(
             ["a"], [make_finding(host="a", seen="\x1b[31mred\n"), make_finding("n", "a", NOTE, "\x1b]0;x\x07")]

@@ -51,7 +51,7 @@ MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driv
         ("upsmon.conf line 3: invalid directive SHUTDOWNCND", "upsmon ignores line 3 of upsmon.conf", True),
     ],
 )
-def test_what_daemons_say_in_plain_words(said: str, words: str, bad: bool) -> None:
+def test_log_line_of_daemon_is_explained(said: str, words: str, bad: bool) -> None:
     assert journal.explain_line(MONITOR, said) == (words, bad)
 
 
@@ -64,13 +64,13 @@ def test_what_daemons_say_in_plain_words(said: str, words: str, bad: bool) -> No
         "Fatal error: 'x' is not a valid variable name for this driver.",
     ],
 )
-def test_what_a_driver_says_names_its_unit(said: str) -> None:
+def test_log_line_of_driver_names_its_unit(said: str) -> None:
     words, bad = journal.explain_line(DRIVER, said) or ("", False)
     assert bad
     assert words.endswith(" (nut-driver@ups)")
 
 
-def test_systemd_is_told_from_the_daemons() -> None:
+def test_lines_of_systemd_are_recognized() -> None:
     assert journal.is_from_systemd(
         "Started nut-monitor.service - Network UPS Tools - power device monitor and shutdown controller."
     )
@@ -92,7 +92,7 @@ def test_systemd_is_told_from_the_daemons() -> None:
     )
 
 
-def test_our_own_programs_are_plain_already() -> None:
+def test_lines_of_own_programs_are_kept() -> None:
     assert journal.explain_line("nut-shutdown.service", "waiting for nas") == ("nut-shutdown: waiting for nas", False)
     assert journal.explain_line("nut-hotplug.service", "nut-hotplug.service: Deactivated successfully.") is None
     assert journal.explain_line(MONITOR, "some chatter") is None
@@ -102,7 +102,7 @@ def entries(*said: str) -> list[JournalEntry]:
     return [JournalEntry(float(at), MONITOR, words) for at, words in enumerate(said)]
 
 
-def test_the_last_events_come_last_and_equal_ones_are_one() -> None:
+def test_events_are_sorted_and_repeats_merged() -> None:
     lost, back = "Communications with UPS ups@pve lost", "Communications with UPS ups@pve established"
     told = journal.list_events(entries(back, lost, lost, lost, "chatter", back), 2)
     assert told == [(3.0, "lost contact with ups (3 times)"), (5.0, "contact with ups restored")]
@@ -113,7 +113,7 @@ def test_the_last_events_come_last_and_equal_ones_are_one() -> None:
     assert journal.list_events(entries(lost, back, lost), 9)[-1] == (2.0, "lost contact with ups")
 
 
-def test_troubles_are_counted_and_the_last_comes_first() -> None:
+def test_troubles_are_counted_most_recent_first() -> None:
     lost = "Communications with UPS ups@pve lost"
     stale = "Data for UPS [ups] is stale - check driver"
     assert journal.list_troubles(entries(lost, "UPS ups@pve on battery", stale, stale)) == [

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""One file, because all tests share the fake host and the fake upsd."""
+
 from __future__ import annotations
 
 import contextlib
@@ -138,7 +140,7 @@ def host(root: Path, runner: Runner | None = None, *, primary: bool = True, **ch
     return HostObserver(**{**given, **changes})
 
 
-def test_what_a_primary_shows(root: Path, server: Upsd) -> None:
+def test_primary_is_observed(root: Path, server: Upsd) -> None:
     seen = host(root, clients={"nas": "nas.lan"}, kits=[kits.SHUTDOWN]).observe_host()
     assert seen.installed == ("upsmon", "upsd")
     assert seen.release == (2, 8, 1)
@@ -157,7 +159,7 @@ def test_what_a_primary_shows(root: Path, server: Upsd) -> None:
     )
 
 
-def test_nobody_logs_in(root: Path, server: Upsd) -> None:
+def test_observer_does_not_log_in(root: Path, server: Upsd) -> None:
     """It would count as one more machine. No password goes out, either."""
     host(root, clients={"nas": "nas.lan"}, ca="none", server="localhost").observe_host()
     verbs = {line.split()[0] for line in server.asked}
@@ -165,7 +167,7 @@ def test_nobody_logs_in(root: Path, server: Upsd) -> None:
     assert not any("secret" in line for line in server.asked)
 
 
-def test_nothing_is_written_and_no_unit_is_touched(root: Path) -> None:
+def test_observer_writes_no_file_and_changes_no_unit(root: Path) -> None:
     def state() -> dict[str, tuple[int, float]]:
         return {str(path): (path.stat().st_mode, path.stat().st_mtime_ns) for path in sorted(root.rglob("*"))}
 
@@ -185,7 +187,7 @@ def test_nothing_is_written_and_no_unit_is_touched(root: Path) -> None:
     assert [tuple(command) for command in runner.commands if command[0] == "nft"] == [access.LIST]
 
 
-def test_a_file_as_it_is(root: Path) -> None:
+def test_file_is_observed_with_mode_owner_and_digest(root: Path) -> None:
     path = root / "etc/nut/upsd.users"
     path.chmod(0o640)
     os.utime(path, (1000, 2000))
@@ -195,7 +197,7 @@ def test_a_file_as_it_is(root: Path) -> None:
     assert (seen.text, seen.digest) == (path.read_text(), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def test_a_secondary_has_fewer_files_and_no_upsd(root: Path, server: Upsd) -> None:
+def test_secondary_is_observed_without_upsd(root: Path, server: Upsd) -> None:
     seen = host(root, primary=False).observe_host()
     assert set(seen.files) == {"nut.conf", "upsmon.conf", "upssched.conf"}
     assert seen.served is None
@@ -205,7 +207,7 @@ def test_a_secondary_has_fewer_files_and_no_upsd(root: Path, server: Upsd) -> No
 
 
 @pytest.mark.parametrize("data", [b"\xffPK", bytes(observe.TEXT_BYTES) + b"end"])
-def test_our_programs_are_told_by_the_digest_of_all_of_it(root: Path, data: bytes) -> None:
+def test_program_is_observed_by_full_digest(root: Path, data: bytes) -> None:
     program = root / kits.SHUTDOWN.program
     program.parent.mkdir(parents=True)
     program.write_bytes(data)
@@ -218,7 +220,7 @@ def test_our_programs_are_told_by_the_digest_of_all_of_it(root: Path, data: byte
     assert len(own) == 2
 
 
-def test_units(root: Path) -> None:
+def test_units_are_observed(root: Path) -> None:
     runner = Runner()
     runner.units["nut-driver@ups.service"] = (
         "Id=nut-driver@ups.service\nLoadState=loaded\nActiveState=failed\nSubState=failed\nUnitFileState=enabled\nMainPID=0\n"
@@ -239,7 +241,7 @@ def test_units(root: Path) -> None:
     assert units["nut-server.service"].since == 0
 
 
-def test_the_journal(root: Path) -> None:
+def test_journal_is_read_without_duplicates(root: Path) -> None:
     runner = Runner()
     line = {
         "__REALTIME_TIMESTAMP": "1790000000500000",
@@ -269,7 +271,7 @@ def test_the_journal(root: Path) -> None:
     assert command[-1] != "+"
 
 
-def test_what_can_not_be_looked_at_is_noted_and_the_rest_is_seen(root: Path) -> None:
+def test_failed_part_is_noted_and_others_are_observed(root: Path) -> None:
     runner = Runner()
     runner.code = 1
     seen = host(root, runner, ask_clock=lambda: 1 / 0).observe_host()
@@ -279,20 +281,20 @@ def test_what_can_not_be_looked_at_is_noted_and_the_rest_is_seen(root: Path) -> 
     assert seen.synchronized is None
 
 
-def test_an_upsd_that_is_not_there(root: Path, server: Upsd) -> None:
+def test_unreachable_upsd_is_observed_as_error(root: Path, server: Upsd) -> None:
     server.stop()
     seen = host(root).observe_host()
     assert "cannot be reached" in str(seen.served)
     assert all("cannot be reached" in str(answer) for answer in seen.watched.values())
 
 
-def test_a_ups_that_upsd_does_not_know(root: Path) -> None:
+def test_unknown_ups_is_observed_as_error(root: Path) -> None:
     path = root / "etc/nut/upsmon.conf"
     path.write_text(path.read_text().replace("MONITOR ups@", "MONITOR other@"))
     assert ["UNKNOWN-UPS" in str(answer) for answer in host(root).observe_host().watched.values()] == [True]
 
 
-def test_a_name_without_an_address(root: Path) -> None:
+def test_unresolvable_name_is_observed_as_error(root: Path) -> None:
     def resolve(name: str, seconds: float) -> Sequence[str]:
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -304,7 +306,7 @@ def test_a_name_without_an_address(root: Path) -> None:
     }
 
 
-def test_an_address_that_was_known_before(root: Path) -> None:
+def test_cached_address_is_used(root: Path) -> None:
     """The name of a machine that is off may be gone with it."""
 
     def resolve(name: str, seconds: float) -> Sequence[str]:
@@ -316,13 +318,13 @@ def test_an_address_that_was_known_before(root: Path) -> None:
     assert seen.addresses == {"nas": ("192.0.2.20",)}
 
 
-def test_tls_that_upsd_does_not_offer(root: Path) -> None:
+def test_missing_tls_is_observed_as_trouble(root: Path) -> None:
     tls = host(root, ca="-----BEGIN", server="localhost").observe_host().tls
     assert tls
     assert "FEATURE-NOT-CONFIGURED" in tls.trouble
 
 
-def test_tls_as_it_is(root: Path) -> None:
+def test_tls_version_and_expiry_are_observed(root: Path) -> None:
     class Encrypted(client.UpsdClient):
         tls_version = "TLSv1.3"
 
@@ -343,7 +345,7 @@ def test_tls_as_it_is(root: Path) -> None:
     assert tls == observe.TlsResult("TLSv1.3", NOW + 60)
 
 
-def test_flags_that_are_there(root: Path) -> None:
+def test_existing_flags_are_observed(root: Path) -> None:
     for path in ("run/nut-killpower", "run/nut/killpower", "etc/killpower"):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text("x")
@@ -358,7 +360,7 @@ def test_flags_that_are_there(root: Path) -> None:
     assert list(host(root).observe_host().flags) == ["/run/nut-killpower"]
 
 
-def test_what_it_takes_to_tell_the_ups_to_cut(root: Path) -> None:
+def test_spare_and_space_of_flag_are_observed(root: Path) -> None:
     seen = host(root).observe_host().cut
     assert seen is not None
     assert (seen.path, seen.spare) == ("/run/nut-killpower", "missing")
@@ -374,7 +376,7 @@ def test_what_it_takes_to_tell_the_ups_to_cut(root: Path) -> None:
     assert set(host(root).observe_host().untrusted) == {"/etc/nut", "/run", "/run/nut-shutdown"}
 
 
-def test_a_stage_s_program_that_others_can_write(root: Path) -> None:
+def test_writable_program_of_stage_is_observed_as_untrusted(root: Path) -> None:
     script = root / "srv/tell"
     script.parent.mkdir()
     script.touch()
@@ -393,7 +395,7 @@ def test_a_stage_s_program_that_others_can_write(root: Path) -> None:
         assert host(root).observe_host().untrusted == {}
 
 
-def test_what_sandboxes_a_host_refused(root: Path) -> None:
+def test_refused_sandboxes_are_observed(root: Path) -> None:
     assert host(root).observe_host().refused_sandboxes == {}
     record = root / sandbox.REFUSED
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -401,7 +403,7 @@ def test_what_sandboxes_a_host_refused(root: Path) -> None:
     assert host(root).observe_host().refused_sandboxes == {"nut-server-hardening.conf": "why"}
 
 
-def test_the_gate_s_own_notes(root: Path) -> None:
+def test_state_and_report_of_gate_are_observed(root: Path) -> None:
     assert (host(root).observe_host().gate_state, host(root).observe_host().last_gate) == (None, None)
     state = gate.new_state("boot", "systemd", 10.0)
     for path, text in ((paths.GATE_STATE, gate.dump_state(state)), (paths.GATE_REPORT, "[1]")):
@@ -409,12 +411,12 @@ def test_the_gate_s_own_notes(root: Path) -> None:
         (root / path).write_text(text)
     seen = host(root).observe_host()
     assert seen.gate_state == state
-    assert seen.last_gate == "its report can't be understood"
+    assert seen.last_gate == "the report can't be read"
     (root / paths.GATE_STATE).write_text("{")
     assert host(root).observe_host().gate_state is None
 
 
-def test_the_usb_bus_where_the_policy_has_it(root: Path) -> None:
+def test_usb_bus_is_scanned_where_policy_says(root: Path) -> None:
     tree = sysfs_tree.SysfsTree(root / "elsewhere")
     tree.plug()
     policy = {"version": 1, "sysfs": "/elsewhere/sys", "dev": "/elsewhere/dev"}
@@ -449,7 +451,7 @@ def network(root: Path) -> None:
         (folder / "fd/4").symlink_to("/dev/null")
 
 
-def test_who_listens_where(root: Path) -> None:
+def test_listening_sockets_are_observed(root: Path) -> None:
     network(root)
     seen = host(root).observe_host()
     assert seen.sockets == (
@@ -460,7 +462,7 @@ def test_who_listens_where(root: Path) -> None:
     assert [(process.name, process.pid) for process in seen.processes] == [("upsd", 12), ("upsmon", 13)]
 
 
-def test_a_kernel_without_ipv6(root: Path) -> None:
+def test_sockets_are_observed_without_ipv6(root: Path) -> None:
     network(root)
     (root / "proc/net/tcp6").unlink()
     assert len(host(root).observe_host().sockets) == 2
@@ -475,7 +477,7 @@ def pve(root: Path, cluster: str) -> None:
     (root / "etc/pve/firewall/cluster.fw").write_text(cluster)
 
 
-def test_a_firewall_that_lets_nobody_in(root: Path) -> None:
+def test_closed_firewall_is_observed_with_hints(root: Path) -> None:
     pve(root, "[OPTIONS]\nenable: 1\n")
     told = host(root, clients={"nas": "nas.lan"}).observe_host().firewall
     assert told
@@ -483,7 +485,7 @@ def test_a_firewall_that_lets_nobody_in(root: Path) -> None:
     assert any("IN ACCEPT -source 192.0.2.20" in line for line in told)
 
 
-def test_a_firewall_that_is_off(root: Path) -> None:
+def test_disabled_firewall_is_observed_without_hints(root: Path) -> None:
     pve(root, "")
     assert host(root, clients={"nas": "nas.lan"}).observe_host().firewall == ()
     assert host(root, clients={"nas": "nas.lan"}, check_firewall=False).observe_host().firewall is None
@@ -502,15 +504,15 @@ class Libc:
 
 
 @pytest.mark.parametrize(("state", "kept"), [(0, True), (1, True), (5, False), (-1, None)])
-def test_whether_the_clock_is_ask_clock(state: int, kept: bool | None) -> None:
+def test_clock_synchronization_is_read_from_kernel(state: int, kept: bool | None) -> None:
     assert observe.is_synchronized(Libc(state)) is kept
 
 
-def test_the_kernel_says_something() -> None:
+def test_kernel_answers_clock_query() -> None:
     assert observe.is_synchronized() in (True, False, None)
 
 
-def test_a_host_without_anything(tmp_path: Path) -> None:
+def test_empty_host_is_observed(tmp_path: Path) -> None:
     seen = host(tmp_path, finder=lambda name: None).observe_host()
     assert isinstance(seen, Observation)
     assert (seen.installed, seen.files, seen.served, seen.watched) == ((), {}, None, {})

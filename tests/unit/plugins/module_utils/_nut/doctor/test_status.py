@@ -35,14 +35,14 @@ MONITOR, SERVER, DRIVER = "nut-monitor.service", "nut-server.service", "nut-driv
         ("CPS", None),
     ],
 )
-def test_dates_of_batteries(text: str, expected: tuple[int, int, int] | None) -> None:
+def test_battery_dates_are_parsed(text: str, expected: tuple[int, int, int] | None) -> None:
     assert status.parse_date(text) == (None if expected is None else calendar.timegm((*expected, 0, 0, 0)))
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0, "0 s"), (119.4, "119 s"), (120, "2 min"), (2400, "40 min"), (7500, "2 h 5 min")]
 )
-def test_how_long_it_lasts(seconds: float, words: str) -> None:
+def test_duration_is_formatted(seconds: float, words: str) -> None:
     assert status.format_duration(seconds) == words
 
 
@@ -88,7 +88,7 @@ def facts(*states: snapshot.UpsState, **changes: Any) -> dict[str, Any]:
     return made
 
 
-def test_one_screen() -> None:
+def test_status_shows_upses_machines_and_events() -> None:
     shown = status.format_status({"pve": facts(state())}, CLIENTS)
     lines = shown.splitlines()
     assert lines[:4] == [
@@ -104,12 +104,12 @@ def test_one_screen() -> None:
     ]
 
 
-def test_a_ups_without_data() -> None:
+def test_status_shows_ups_without_data() -> None:
     shown = status.format_status({"pve": facts(state(fresh=False, error="DATA-STALE", variables={}, clients=()))}, [])
     assert "  ups: no data (DATA-STALE)\n    machines: this host (NOT logged in)" in shown
 
 
-def test_an_upsd_and_a_host_that_say_nothing() -> None:
+def test_status_shows_silent_upsd_and_unreachable_host() -> None:
     shown = status.format_status(
         {"pve": facts(served="upsd at localhost:3493 cannot be reached", journal=()), "pve2": "can't be asked: off"},
         CLIENTS,
@@ -123,7 +123,7 @@ def test_an_upsd_and_a_host_that_say_nothing() -> None:
     ]
 
 
-def test_it_fits_the_screen() -> None:
+def test_status_fits_width() -> None:
     many = [
         {"name": f"machine-{number}", "primary": "pve", "ups": "ups", "shutdown_time": 60, "shutdown_limit": 90}
         for number in range(20)
@@ -133,7 +133,7 @@ def test_it_fits_the_screen() -> None:
     assert "machine-19" in shown
 
 
-def test_facts_are_plain_data() -> None:
+def test_facts_survive_json() -> None:
     made = facts(state())
     assert made["upses"][0]["charge"] == 98
     assert made["upses"][0]["battery_date"] == "2023/05/31"

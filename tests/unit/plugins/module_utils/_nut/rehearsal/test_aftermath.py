@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def report(began: float, elapsed: float, reason: str | None) -> str:
-    """Return the text of a report of the gate."""
+    """Return the text of a gate report."""
     return records.dump_record(
         gate_report.GateReport("gate", began, elapsed, "down", reason, (), (), ()), gate_report.VERSION
     )
@@ -39,29 +39,29 @@ def ask(root: Path, journal: Journal, seen: Notes = SEEN) -> Aftermath:
     return find_aftermath(seen, make_host(root, journal, clock=clock), root / "var/last.json")
 
 
-def test_it_has_not_been_off_yet(root: Path) -> None:
+def test_aftermath_is_empty_until_the_host_restarts(root: Path) -> None:
     (root / "run/nut-shutdown/live").write_text("t0\n")
     journal = Journal()
     assert ask(root, journal) == Aftermath(False)
     assert journal.asked == []
 
 
-def test_the_last_line_of_the_journal_and_the_guests(root: Path) -> None:
+def test_aftermath_has_last_journal_entry_and_time_of_guests(root: Path) -> None:
     (root / "var/last.json").write_text(report(began=1040.0, elapsed=39.5, reason="all are down"))
-    # a token of another record is of another boot
+    # the token of another recorder, so of another boot
     (root / "run/nut-shutdown/live").write_text("t1\n")
     journal = Journal((1090.0, ""), (1120.25, ""), (1081.0, STOPPING), (1111.5, STOPPED))
-    one = dataclasses.replace(SEEN, boot="b0-0f")
-    assert ask(root, journal, one) == Aftermath(True, 1120.25, 30.5, "all are down", 1079.5)
+    seen = dataclasses.replace(SEEN, boot="b0-0f")
+    assert ask(root, journal, seen) == Aftermath(True, 1120.25, 30.5, "all are down", 1079.5)
     assert all("--boot=b00f" in command for command in journal.asked)
     assert all("--merge" not in command for command in journal.asked)
     assert "--since=@1080" in journal.asked[1]
 
 
-def test_a_container_knows_its_boots_by_its_first_process(root: Path) -> None:
+def test_boot_of_a_container_starts_with_its_first_process(root: Path) -> None:
     journal = Journal((1120.25, ""))
     assert ask(root, journal, dataclasses.replace(SEEN, boot="b1")).end == 1120.25
-    # 3000 - 800 is when the kernel was started, 100 s later that process
+    # the kernel started at 3000 - 800, the first process 100 s later
     assert [word for word in journal.asked[0] if word.startswith(("--until", "--merge"))] == [
         "--merge",
         "--until=@2300.000",
@@ -71,10 +71,10 @@ def test_a_container_knows_its_boots_by_its_first_process(root: Path) -> None:
     assert "--until=@2200.000" in journal.asked[-1]
 
 
-def test_a_journal_that_does_not_tell(root: Path) -> None:
+def test_useless_journal_leaves_aftermath_empty(root: Path) -> None:
     assert ask(root, Journal()) == Aftermath(True)
     assert ask(root, Journal((1120.0, ""), code=1)) == Aftermath(True)
-    # what stands there is older than the shutdown: it was not kept
+    # only entries from before the shutdown: its own were lost
     assert ask(root, Journal((1079.0, ""))) == Aftermath(True)
     assert ask(root, Journal((1120.0, ""), (1081.0, STOPPING))).guests is None
 
@@ -85,10 +85,10 @@ def test_a_journal_that_does_not_tell(root: Path) -> None:
         "",
         "[]",
         "{}",
-        report(began=1.0, elapsed=2.0, reason="of another shutdown"),
+        report(began=1.0, elapsed=2.0, reason="another shutdown"),
         report(began=1040.0, elapsed=3.0, reason=None),
     ],
 )
-def test_a_report_of_the_gate_that_says_nothing(root: Path, text: str) -> None:
+def test_useless_gate_report_leaves_aftermath_empty(root: Path, text: str) -> None:
     (root / "var/last.json").write_text(text)
     assert ask(root, Journal(), dataclasses.replace(SEEN, ended=None)) == Aftermath(True)

@@ -52,8 +52,8 @@ def state(
     return snapshot.UpsState("ups", "", status, bool(status), None, known, tuple(clients), 3)
 
 
-def found(one: snapshot.UpsState | str | None = None, **changes: Any) -> fitness.FitnessFacts:
-    upses = {"ups@localhost": state() if one is None else one}
+def found(answer: snapshot.UpsState | str | None = None, **changes: Any) -> fitness.FitnessFacts:
+    upses = {"ups@localhost": state() if answer is None else answer}
     where = fitness.find_addresses(make_house(), resolve)
     whole = fitness.FitnessFacts(
         {str(shutdown_policy.UpsAddress("ups")): upses["ups@localhost"]},
@@ -66,7 +66,7 @@ def found(one: snapshot.UpsState | str | None = None, **changes: Any) -> fitness
     return dataclasses.replace(whole, **changes)
 
 
-def test_all_is_fit() -> None:
+def test_sound_site_is_ready() -> None:
     assert fitness.judge_fitness(make_house(), found(), 900.0) == fitness.Fitness((), ())
     assert fitness.judge_fitness(make_house(), found()) == fitness.Fitness((), ())
 
@@ -74,63 +74,65 @@ def test_all_is_fit() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (found("upsd is away"), "nobody can tell whether it is on mains: upsd is away"),
+        (found("upsd is away"), "cannot tell whether it is on mains: upsd is away"),
         (found(upses={}), "upsd was not asked"),
-        (found(state(ups_status="")), "nobody can tell whether it is on mains: it has no status yet"),
-        (found(state(ups_status="OB")), "ups says OB, and must be plainly on mains"),
-        (found(state(ups_status="OL FSD")), "ups says OL FSD"),
-        (found(state(ups_status="OL CAL")), "ups says OL CAL"),
-        (found(state(ups_status="CHRG")), "ups says CHRG"),
-        (found(state(battery_runtime="899")), "ups lasts 899 s, and the plan wants 900 s"),
-        (found(state(battery_charge="20")), "ups is charged to 20 %, and counts as low at 20 %"),
+        (found(state(ups_status="")), "cannot tell whether it is on mains: it has no status yet"),
+        (found(state(ups_status="OB")), "ups reports OB, not just OL. Wait until it is on mains"),
+        (found(state(ups_status="OL FSD")), "ups reports OL FSD"),
+        (found(state(ups_status="OL CAL")), "ups reports OL CAL"),
+        (found(state(ups_status="CHRG")), "ups reports CHRG"),
+        (found(state(battery_runtime="899")), "ups would last 899 s if the mains failed now; the plan needs 900 s"),
+        (found(state(battery_charge="20")), "ups has a charge of 20 %; 20 % counts as low"),
         (found(state(["127.0.0.1", "192.0.2.30"])), "nas is not logged in to upsd"),
-        (found(state([])), "Logged in are none"),
-        (found(addresses={"nas": frozenset(), "media": frozenset({"192.0.2.30"})}), "nas has no address here"),
-        (found(seen={"nas": False, "media": True}), "nas is logged in, but does not answer"),
-        (found(seen={"media": True}), "nas is logged in, but nobody can tell whether it is up"),
+        (found(state([])), "Logged in: none"),
+        (
+            found(addresses={"nas": frozenset(), "media": frozenset({"192.0.2.30"})}),
+            "nas: its name does not resolve on this host",
+        ),
+        (found(seen={"nas": False, "media": True}), "nas is logged in but does not answer"),
+        (found(seen={"media": True}), "nas is logged in but it is unknown whether it is up"),
         (found(gate=systemd.ABSENT), "nut-shutdown.service is not installed"),
         (found(gate=systemd.Unit("inactive", "masked", 0)), "nut-shutdown.service is masked"),
-        (found(gate=systemd.Unit("activating", "static", 3)), "nut-shutdown.service runs already"),
-        (found(upsmon=STATIC), "nut-monitor.service does not run"),
+        (found(gate=systemd.Unit("activating", "static", 3)), "nut-shutdown.service is running"),
+        (found(upsmon=STATIC), "nut-monitor.service is not running"),
         (found(conf=None), "/etc/nut/upsmon.conf can't be read"),
         (found(conf='SHUTDOWNCMD "/sbin/shutdown -h +0"\nPOWERDOWNFLAG /x\n'), "does not start nut-shutdown.service"),
         (found(conf="POWERDOWNFLAG /x\n"), "does not start nut-shutdown.service"),
     ],
 )
-def test_what_stands_against_it(given: fitness.FitnessFacts, words: str) -> None:
+def test_each_problem_prevents_the_shutdown(given: fitness.FitnessFacts, words: str) -> None:
     problems = fitness.judge_fitness(make_house(), given, 900.0).problems
-    assert any(words in one for one in problems), problems
-    # and it is but that
-    others = [one for one in problems if words not in one and "is not logged in" not in one]
+    assert any(words in problem for problem in problems), problems
+    others = [problem for problem in problems if words not in problem and "is not logged in" not in problem]
     assert others == []
 
 
-def test_without_a_ups_there_is_nothing_to_begin() -> None:
+def test_policy_without_ups_is_a_problem() -> None:
     assert "names no UPS" in fitness.judge_fitness(make_house(upses=[]), found()).problems[0]
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (found(state(ups_delay_start="")), "does not say when it gives power again"),
-        (found(state(ups_delay_start="-1")), "does not say when it gives power again"),
-        (found(state(battery_runtime="")), "does not say how long it lasts"),
+        (found(state(ups_delay_start="")), "does not report when it restores power"),
+        (found(state(ups_delay_start="-1")), "does not report when it restores power"),
+        (found(state(battery_runtime="")), "reports no runtime"),
         (found(conf=CONF.replace("POWERDOWNFLAG", "# ")), "upsmon.conf has no POWERDOWNFLAG"),
     ],
 )
-def test_what_one_has_to_know(given: fitness.FitnessFacts, words: str) -> None:
+def test_each_remark_leaves_the_site_ready(given: fitness.FitnessFacts, words: str) -> None:
     fit = fitness.judge_fitness(make_house(), given, 900.0)
     assert fit.problems == ()
-    assert [words in one for one in fit.remarks] == [True]
+    assert [words in remark for remark in fit.remarks] == [True]
 
 
-def test_a_charge_without_a_limit_is_fit() -> None:
-    one = state(**{"battery_charge": "0.5"})
-    variables = {name: value for name, value in one.variables.items() if name != "battery.charge.low"}
-    assert fitness.judge_fitness(make_house(), found(dataclasses.replace(one, variables=variables))).problems == ()
+def test_charge_without_a_low_limit_is_no_problem() -> None:
+    whole = state(**{"battery_charge": "0.5"})
+    variables = {name: value for name, value in whole.variables.items() if name != "battery.charge.low"}
+    assert fitness.judge_fitness(make_house(), found(dataclasses.replace(whole, variables=variables))).problems == ()
 
 
-def test_all_is_found(tmp_path: Path) -> None:
+def test_observe_host_reads_upsd_units_and_configuration(tmp_path: Path) -> None:
     host = make_host(tmp_path)
     with serving(ANSWERS) as server:
         house = make_house(NEAR, upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])
@@ -144,6 +146,6 @@ def test_all_is_found(tmp_path: Path) -> None:
     assert isinstance(gone.upses[str(house.upses[0])], str)
 
 
-def test_addresses() -> None:
-    one = make_house({**NAS, "addresses": ["::ffff:192.0.2.20", "nowhere"]}, {**MEDIA, "addresses": ["nowhere"]})
-    assert fitness.find_addresses(one, resolve) == {"nas": frozenset({"192.0.2.20"}), "media": frozenset()}
+def test_machine_addresses_are_normalized() -> None:
+    house = make_house({**NAS, "addresses": ["::ffff:192.0.2.20", "nowhere"]}, {**MEDIA, "addresses": ["nowhere"]})
+    assert fitness.find_addresses(house, resolve) == {"nas": frozenset({"192.0.2.20"}), "media": frozenset()}

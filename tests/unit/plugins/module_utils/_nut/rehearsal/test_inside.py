@@ -28,10 +28,10 @@ from ansible_collections.homelab.nut.tests.unit.support.fake_nut import Nut
 from ansible_collections.homelab.nut.tests.unit.support.rehearsal import make_drill_job, make_policy
 
 
-def test_these_tests_themselves_run_where_harm_could_be_done() -> None:
+def test_drill_refuses_to_start_outside_the_sandbox() -> None:
     assert sandbox.find_holes() != []
     out: list[str] = []
-    with pytest.raises(job.RehearsalRefused, match="only where it can do no harm"):
+    with pytest.raises(job.RehearsalRefused, match="the sandbox of the drill has holes"):
         inside.hold_drill(-1, out.append, out.append, as_json=False)
     assert out == []
 
@@ -57,7 +57,7 @@ def quick(*hosts: Any, **changes: Any) -> job.Job:
 
 
 class Pipe:
-    """What the inner half reads: its job, and then nothing, until it is closed."""
+    """The input of the inner half: its job, then nothing until it is closed."""
 
     def __init__(self, line: str) -> None:
         self.source, self.writer = os.pipe()
@@ -83,7 +83,7 @@ def hold(nut: Nut, drill: job.Job, said: list[str], *, as_json: bool = True) -> 
         pipe.close()
 
 
-def test_a_drill(nut: Nut) -> None:
+def test_drill_reports_measured_times_and_leaves_nothing_behind(nut: Nut) -> None:
     said: list[str] = []
     assert hold(nut, quick(), said) is True
     data = json.loads(said.pop())
@@ -98,8 +98,8 @@ def test_a_drill(nut: Nut) -> None:
     text = "\n".join(said)
     assert all(re.match(r"\d\d:\d\d:\d\d  ", line) for line in said)
     for words in (
-        "2 more for the others", "the UPS: on battery, 900 s left", "the UPS: the battery is low", "nas: upsmon runs its SHUTDOWNCMD",
-        "nas: is down", "web: is down", "pve: upsmon runs its SHUTDOWNCMD", "pve: +0.0 s  the gate begins", "drill is on battery",
+        "2 more for the other machines", "UPS: on battery, 900 s left", "UPS: battery is low", "nas: upsmon runs its SHUTDOWNCMD",
+        "nas: down", "web: down", "pve: upsmon runs its SHUTDOWNCMD", "pve: +0.0 s  the gate begins", "drill is on battery",
         "the gate ends (down): all are down", "pve: would power off now",
     ):  # fmt: skip
         assert words in text
@@ -108,7 +108,7 @@ def test_a_drill(nut: Nut) -> None:
     assert nut.folders() == []
 
 
-def test_a_drill_as_text_and_a_machine_that_does_not_go_down(nut: Nut) -> None:
+def test_drill_names_machine_that_never_goes_down(nut: Nut) -> None:
     # its SHUTDOWNCMD never runs
     nut.mode("drill-0")
     said: list[str] = []
@@ -120,27 +120,27 @@ def test_a_drill_as_text_and_a_machine_that_does_not_go_down(nut: Nut) -> None:
     assert nut.folders() == []
 
 
-def test_a_program_that_ends_by_itself(nut: Nut) -> None:
+def test_drill_fails_if_a_program_exits_unexpectedly(nut: Nut) -> None:
     nut.mode("upsd-dies")
-    with pytest.raises(job.RehearsalError, match="upsd ended by itself: no mood for it"):
+    with pytest.raises(job.RehearsalError, match="upsd exited unexpectedly: no mood for it"):
         hold(nut, quick(), [])
     assert nut.running() == []
     nut.mode("drill-1-dies")
-    with pytest.raises(job.RehearsalError, match="upsmon of web ended by itself: no mood for it"):
+    with pytest.raises(job.RehearsalError, match="web's upsmon exited unexpectedly: no mood for it"):
         hold(nut, quick(), [])
     assert nut.running() == []
     assert nut.folders() == []
 
 
-def test_nut_is_not_there(nut: Nut) -> None:
+def test_drill_fails_if_nut_is_not_installed(nut: Nut) -> None:
     (nut.folder / "upsmon").unlink()
-    with pytest.raises(job.RehearsalError, match="NUT's upsmon is not installed"):
+    with pytest.raises(job.RehearsalError, match=r"upsmon \(NUT\) not found on this host"):
         hold(nut, quick(), [])
     assert nut.pids() == []
     assert nut.folders() == []
 
 
-def test_programs_that_do_not_want_to_end(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_kills_programs_that_ignore_sigterm(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulation.Programs.stop_all, "__defaults__", (0.3,))
     nut.mode("deaf")
     assert hold(nut, quick(), []) is True
@@ -148,18 +148,18 @@ def test_programs_that_do_not_want_to_end(nut: Nut, monkeypatch: pytest.MonkeyPa
     assert nut.running() == []
 
 
-def test_it_does_not_last_for_ever(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_stops_at_its_time_limit(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job.Job, "time_limit", property(lambda _job: 3.0))
-    with pytest.raises(job.RehearsalError, match="not over after 3 s"):
+    with pytest.raises(job.RehearsalError, match="exceeded its time limit of 3 s"):
         hold(nut, quick(outage=100.0), [])
     assert nut.running() == []
     assert nut.folders() == []
 
 
-def test_upsmon_that_does_not_come_to_its_shutdown(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_fails_if_primary_never_runs_its_shutdowncmd(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job.Job, "time_limit", property(lambda _job: 12.0))
     nut.mode("drill-primary")
-    with pytest.raises(job.RehearsalError, match="did not come to its SHUTDOWNCMD"):
+    with pytest.raises(job.RehearsalError, match="did not run its SHUTDOWNCMD in time"):
         hold(nut, quick(), [])
     assert nut.running() == []
 
@@ -194,13 +194,13 @@ def _interrupted(nut: Nut, how: Callable[[subprocess.Popen[str]], None]) -> tupl
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_it_in_order(nut: Nut, number: int) -> None:
+def test_signal_stops_drill_in_order(nut: Nut, number: int) -> None:
     assert _interrupted(nut, lambda process: process.send_signal(number)) == (7, "the drill was stopped\n")
     assert nut.running() == []
     assert nut.folders() == []
 
 
-def test_it_ends_when_nobody_wants_it_any_more(nut: Nut) -> None:
+def test_drill_stops_when_its_input_is_closed(nut: Nut) -> None:
     def close(process: subprocess.Popen[str]) -> None:
         assert process.stdin
         process.stdin.close()
@@ -210,24 +210,24 @@ def test_it_ends_when_nobody_wants_it_any_more(nut: Nut) -> None:
     assert nut.folders() == []
 
 
-def test_the_battery_counts_down_and_each_word_has_a_time_of_its_own(tmp_path: Path) -> None:
+def test_simulated_runtime_counts_down_and_each_update_has_a_new_mtime(tmp_path: Path) -> None:
     now = [100.0]
-    one = inside.Drill(
+    drill = inside.Drill(
         make_drill_job(), tmp_path, print, threading.Event(), clock=Clock(lambda: now[0], lambda: 5000.7)
     )
-    one.write_supply()
+    drill.write_supply()
     path = tmp_path / "drill.dev"
     assert path.read_text() == simulation.ups_data("OL", 900)
     assert path.stat().st_mtime == 5000
-    one.since = 100.0
+    drill.since = 100.0
     now[0] = 130.0
-    one.set_status("OB")
+    drill.set_status("OB")
     assert path.read_text() == simulation.ups_data("OB", 870)
     assert path.stat().st_mtime == 5001
-    # two seconds later it says so by itself
+    # updated every two seconds
     now[0] = 131.9
-    one.check_progress()
+    drill.check_progress()
     assert path.stat().st_mtime == 5001
     now[0] = 132.0
-    one.check_progress()
+    drill.check_progress()
     assert path.read_text() == simulation.ups_data("OB", 868)

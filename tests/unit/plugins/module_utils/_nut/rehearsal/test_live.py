@@ -27,7 +27,7 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import (
 
 
 def ask(tmp_path: Path, run: Any = None, answers: dict[str, str] | None = None, **wanted: Any) -> tuple[bool, str]:
-    """Return what `nut-shutdown record` says on a host below TMP_PATH."""
+    """Return the result and the output of `nut-shutdown record` on a host below TMP_PATH."""
     said: list[str] = []
     with serving(answers or ANSWERS) as server:
         house = make_house(NEAR, upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])
@@ -36,35 +36,35 @@ def ask(tmp_path: Path, run: Any = None, answers: dict[str, str] | None = None, 
     return done, "\n".join(said)
 
 
-def test_the_check(tmp_path: Path) -> None:
-    assert ask(tmp_path, check=True, need=900) == (True, "all is fit for a real shutdown")
+def test_record_check_says_whether_the_site_is_ready(tmp_path: Path) -> None:
+    assert ask(tmp_path, check=True, need=900) == (True, "ready for a real shutdown")
     done, text = ask(tmp_path, check=True, as_json=True, need=901)
     assert done is False
-    assert re.search("the plan wants 901 s", json.loads(text)["problems"][0])
-    with pytest.raises(job.RehearsalRefused, match="the plan wants 901 s"):
+    assert re.search("the plan needs 901 s", json.loads(text)["problems"][0])
+    with pytest.raises(job.RehearsalRefused, match="the plan needs 901 s"):
         ask(tmp_path, check=True, need=901)
     unsure = {**ANSWERS, "LIST VAR ups": ANSWERS["LIST VAR ups"].replace("ups.delay.start", "ups.delay.other")}
-    assert "does not say when it gives power again" in ask(tmp_path, answers=unsure, check=True)[1]
+    assert "does not report when it restores power" in ask(tmp_path, answers=unsure, check=True)[1]
 
 
-def test_the_start(tmp_path: Path) -> None:
+def test_record_starts_recorder_and_prints_remarks(tmp_path: Path) -> None:
     unsure = {**ANSWERS, "LIST VAR ups": ANSWERS["LIST VAR ups"].replace("ups.delay.start", "ups.delay.other")}
     run = Systemd()
     done, text = ask(tmp_path, run, unsure, need=5)
     assert done
     remark, last = text.splitlines()
-    assert "does not say when it gives power again" in remark
-    assert last == "nut-shutdown-record.service records from now on, until this host goes down"
+    assert "does not report when it restores power" in remark
+    assert last == "nut-shutdown-record.service is recording until this host goes down"
     assert "--unit=nut-shutdown-record" in run.ran[-1]
 
 
-def test_what_is_shown(tmp_path: Path) -> None:
+def test_record_show_prints_steps_table_and_offers(tmp_path: Path) -> None:
     with pytest.raises(job.RehearsalError, match="no real shutdown was recorded"):
         ask(tmp_path, Journal(), show=True)
     (tmp_path / "live.json").write_text(SEEN.to_json())
     done, text = ask(tmp_path, Journal((1120.0, "")), show=True, own=100)
     assert done
-    assert text.splitlines()[0] == "    +0.0 s  pve: upsmon has set FSD"
+    assert text.splitlines()[0] == "    +0.0 s  pve: upsmon set FSD"
     assert "The order held" in text
     assert "For the inventory:" in text
     assert "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 48  # measured 40.0 s" in text

@@ -37,7 +37,7 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import ANSWERS
         ("OFF", False),
     ],
 )
-def test_whether_all_three_go_ahead(tmp_path: Path, status: str, *, goes: bool) -> None:
+def test_drill_live_drill_and_deployment_agree_on_each_status(tmp_path: Path, status: str, *, goes: bool) -> None:
     answers = {
         **ANSWERS,
         "LIST VAR ups": ANSWERS["LIST VAR ups"].replace('"OL"', f'"{status}"'),
@@ -48,12 +48,14 @@ def test_whether_all_three_go_ahead(tmp_path: Path, status: str, *, goes: bool) 
         if goes:
             assert outside.ask_real_upsd(house) == 900
         else:
-            with pytest.raises(RehearsalRefused, match=f"ups says {status}, and must be plainly on mains"):
+            with pytest.raises(
+                RehearsalRefused, match=f"ups reports {status}, not just OL: a real shutdown may be imminent"
+            ):
                 outside.ask_real_upsd(house)
         problems = fitness.judge_fitness(house, fitness.observe_host(house, make_host(tmp_path))).problems
         with UpsdClient("127.0.0.1", server.port, 5.0) as client:
-            # what a deployment goes by
+            # what a deployment checks
             busy = snapshot.list_not_on_mains(snapshot.take_snapshot(client, ["ups"]))
-    assert [f"ups says {status}, and must be plainly on mains (OL). Wait until it is"] == list(problems) or goes
+    assert [f"ups reports {status}, not just OL. Wait until it is on mains"] == list(problems) or goes
     assert (not problems) is goes
     assert busy == ([] if goes else [f"ups ({status})"])

@@ -24,8 +24,8 @@ def look(
     )
 
 
-def test_what_is_noted_of_a_shutdown() -> None:
-    one = make_notes()
+def test_notes_follow_a_shutdown_from_fsd_to_silence() -> None:
+    noted = make_notes()
     for seen in (
         look(1001),
         look(1002, fsd=True),
@@ -38,51 +38,51 @@ def test_what_is_noted_of_a_shutdown() -> None:
         look(1012, None, nas=True, media=False),
         look(1020, None, nas=False, media=False),
     ):
-        one = notes.add_look(one, seen)
-    assert one.fsd == 1002
-    assert one.last == 1020
-    assert one.machines["media"] == notes.MachineNotes(True, 1007, 1009)
-    # the last silence counts
-    assert one.machines["nas"] == notes.MachineNotes(True, 1010, 1020)
-    assert one.steps == (
-        (1002, "pve: upsmon has set FSD"),
-        (1007, "media has logged out: it begins to go down"),
-        (1009, "media is silent"),
-        (1010, "nas has logged out: it begins to go down"),
-        (1011, "nas is silent"),
+        noted = notes.add_look(noted, seen)
+    assert noted.fsd == 1002
+    assert noted.last == 1020
+    assert noted.machines["media"] == notes.MachineNotes(True, 1007, 1009)
+    # the latest silence counts
+    assert noted.machines["nas"] == notes.MachineNotes(True, 1010, 1020)
+    assert noted.steps == (
+        (1002, "pve: upsmon set FSD"),
+        (1007, "media logged out: it is going down"),
+        (1009, "media stopped answering"),
+        (1010, "nas logged out: it is going down"),
+        (1011, "nas stopped answering"),
         (1012, "nas answers again"),
-        (1020, "nas is silent"),
+        (1020, "nas stopped answering"),
     )
 
 
-def test_one_that_was_never_logged_in_has_not_left() -> None:
-    one = notes.add_look(
+def test_machine_that_never_logged_in_has_not_logged_out() -> None:
+    noted = notes.add_look(
         make_notes(machines={"nas": notes.MachineNotes()}), notes.RecorderLook(1, False, frozenset(), {"nas": True})
     )
-    assert one.machines["nas"] == notes.MachineNotes()
-    one = notes.add_look(one, notes.RecorderLook(2, False, frozenset({"nas"}), {}))
-    one = notes.add_look(one, notes.RecorderLook(3, False, frozenset(), {}))
-    assert one.machines["nas"].left == 3
-    # a lost connection is none
-    assert notes.add_look(one, notes.RecorderLook(4, False, frozenset({"nas"}), {})).machines["nas"].left is None
+    assert noted.machines["nas"] == notes.MachineNotes()
+    noted = notes.add_look(noted, notes.RecorderLook(2, False, frozenset({"nas"}), {}))
+    noted = notes.add_look(noted, notes.RecorderLook(3, False, frozenset(), {}))
+    assert noted.machines["nas"].left == 3
+    # a lost connection is not a logout
+    assert notes.add_look(noted, notes.RecorderLook(4, False, frozenset({"nas"}), {})).machines["nas"].left is None
 
 
-def test_where_nobody_can_tell_there_is_no_silence() -> None:
-    one = notes.add_look(make_notes(), look(1001, nas=None))
-    one = notes.add_look(one, notes.RecorderLook(1002, False, None, {}))
-    assert one.machines["nas"] == notes.MachineNotes(True)
-    one = notes.add_look(notes.add_look(one, look(1003, nas=False)), look(1004, nas=None))
-    assert one.machines["nas"].silent == 1003
+def test_unknown_state_does_not_count_as_silence() -> None:
+    noted = notes.add_look(make_notes(), look(1001, nas=None))
+    noted = notes.add_look(noted, notes.RecorderLook(1002, False, None, {}))
+    assert noted.machines["nas"] == notes.MachineNotes(True)
+    noted = notes.add_look(notes.add_look(noted, look(1003, nas=False)), look(1004, nas=None))
+    assert noted.machines["nas"].silent == 1003
 
 
-def test_notes_travel(tmp_path: Path) -> None:
-    one = notes.add_look(make_notes(fsd=1001.5, ended=1030.25), look(1007, ["nas"]))
+def test_notes_survive_json_and_nonsense_is_refused(tmp_path: Path) -> None:
+    noted = notes.add_look(make_notes(fsd=1001.5, ended=1030.25), look(1007, ["nas"]))
     path = tmp_path / "live.json"
-    path.write_text(one.to_json())
-    assert notes.read_notes(path) == one
+    path.write_text(noted.to_json())
+    assert notes.read_notes(path) == noted
     with pytest.raises(job.RehearsalError, match="no real shutdown was recorded"):
         notes.read_notes(tmp_path / "none")
-    whole = json.loads(one.to_json())
+    whole = json.loads(noted.to_json())
     for nonsense in (
         "",
         "[]",
@@ -92,5 +92,5 @@ def test_notes_travel(tmp_path: Path) -> None:
         json.dumps({**whole, "machines": []}),
     ):
         path.write_text(nonsense)
-        with pytest.raises(job.RehearsalError, match="can't be understood"):
+        with pytest.raises(job.RehearsalError, match="can't be read"):
             notes.read_notes(path)

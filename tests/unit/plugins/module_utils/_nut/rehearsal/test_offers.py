@@ -17,25 +17,25 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import MEDIA, 
 @pytest.mark.parametrize(
     ("seconds", "better"), [(43.2, 52), (10.0, 12), (10.1, 13), (0.0, 5), (4.1, 5), (4.2, 6), (100.0, 120), (12.5, 15)]
 )
-def test_the_time_to_write_down(seconds: float, better: int) -> None:
+def test_offered_time_is_rounded_up_with_margin(seconds: float, better: int) -> None:
     assert offers.round_up(seconds) == better
 
 
-def test_what_is_offered() -> None:
+def test_offer_names_file_and_line() -> None:
     offered = offers.find_offers(make_house(), {"nas": 43.2, "media": 2.5, "pve": 12.0}, "pve", 30)
-    assert [one.inventory_line for one in offered] == [
-        "host_vars/nas.yml: nut_client_shutdown_time: 52  # measured 43.2 s, rounded up with 20 % margin",
-        "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 15  # measured 12.0 s, rounded up with 20 % margin",
+    assert [offer.inventory_line for offer in offered] == [
+        "host_vars/nas.yml: nut_client_shutdown_time: 52  # measured 43.2 s plus 20 %, rounded up",
+        "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 15  # measured 12.0 s plus 20 %, rounded up",
     ]
-    assert [(one.name, one.now, one.shutdown_time) for one in offered] == [("nas", 60.0, 52), ("pve", 30, 15)]
+    assert [(offer.name, offer.now, offer.shutdown_time) for offer in offered] == [("nas", 60.0, 52), ("pve", 30, 15)]
 
 
-def test_offers_that_a_host_has_sent() -> None:
-    """They come as JSON; the primary may call itself by its own name."""
+def test_sent_offers_get_the_inventory_names() -> None:
+    """Offers come as JSON; the primary may use another name for itself."""
     offered = offers.find_offers(make_house(), {"nas": 43.2, "pve": 12.0}, "pve", 30)
-    sent = json.loads(json.dumps([dataclasses.asdict(one) for one in offered]))
+    sent = json.loads(json.dumps([dataclasses.asdict(offer) for offer in offered]))
     assert offers.read_offers(sent, "pve", ["nas"]) == offered
-    assert [one.name for one in offers.read_offers(sent, "proxmox", ["nas"])] == ["nas", "proxmox"]
+    assert [offer.name for offer in offers.read_offers(sent, "proxmox", ["nas"])] == ["nas", "proxmox"]
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_offers_that_a_host_has_sent() -> None:
         (56.0, 61, True),
     ],
 )
-def test_only_where_it_differs(measured: float, now: float, *, offered: bool) -> None:
-    one = make_house({**NAS, "shutdown_time": now})
-    assert bool(offers.find_offers(one, {"nas": measured}, "pve", None)) is offered
+def test_small_difference_is_not_offered(measured: float, now: float, *, offered: bool) -> None:
+    house = make_house({**NAS, "shutdown_time": now})
+    assert bool(offers.find_offers(house, {"nas": measured}, "pve", None)) is offered
 
 
-def test_nothing_is_offered_of_what_was_not_measured() -> None:
+def test_unmeasured_time_is_not_offered() -> None:
     assert offers.find_offers(make_house(), {"nas": None}, "pve", 30) == []
-    # less than it takes is never near enough
+    # a time that is too short is always corrected
     assert (
         offers.find_offers(make_house({**MEDIA, "shutdown_time": 4}), {"media": 4.1}, "pve", None)[0].shutdown_time == 5
     )
@@ -67,4 +67,4 @@ def test_nothing_is_offered_of_what_was_not_measured() -> None:
     )
     assert offers.find_offers(make_house({**MEDIA, "shutdown_time": 20}), {"media": 2.0}, "pve", None)[
         0
-    ].inventory_line.endswith("margin, at least 5")
+    ].inventory_line.endswith("rounded up, minimum 5")

@@ -29,7 +29,7 @@ def upsd_says(status: str, runtime: str | None = "240") -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("runtime", "left"), [("240", 240.0), (None, None), ("soon", None), ("0", None)])
-def test_the_real_ups_is_asked(runtime: str | None, left: float | None) -> None:
+def test_runtime_is_read_from_the_real_ups(runtime: str | None, left: float | None) -> None:
     with serving(upsd_says("OL CHRG", runtime)) as server:
         assert (
             outside.ask_real_upsd(make_policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}]))
@@ -40,27 +40,27 @@ def test_the_real_ups_is_asked(runtime: str | None, left: float | None) -> None:
 @pytest.mark.parametrize(
     "status", ["OB DISCHRG", "OB LB", "FSD OL", "OL LB", "OL OB", "OL BYPASS", "BYPASS", "OL CAL", "OL OFF", ""]
 )
-def test_no_drill_while_a_shutdown_may_be_near(status: str) -> None:
+def test_drill_is_refused_unless_ups_is_on_mains(status: str) -> None:
     with (
         serving(upsd_says(status)) as server,
-        pytest.raises(job.RehearsalRefused, match=f"ups says {status or 'nothing'}, and must be plainly on mains"),
+        pytest.raises(job.RehearsalRefused, match=f"ups reports {status or 'no status'}, not just OL"),
     ):
         outside.ask_real_upsd(make_policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}]))
 
 
-def test_no_drill_if_nobody_can_tell() -> None:
+def test_drill_is_refused_if_upsd_does_not_answer() -> None:
     upses = [{"name": "ups", "host": "127.0.0.1", "port": simulation.free_port()}]
-    with pytest.raises(job.RehearsalRefused, match="nobody can tell whether a real shutdown is near"):
+    with pytest.raises(job.RehearsalRefused, match="cannot tell whether a real shutdown is imminent"):
         outside.ask_real_upsd(make_policy(upses=upses))
 
 
-def test_the_emptiest_counts() -> None:
+def test_shortest_runtime_counts() -> None:
     with serving(upsd_says("OL", "240")) as one, serving(upsd_says("OL", "120")) as other:
         upses = [{"name": "ups", "host": "127.0.0.1", "port": each.port} for each in (one, other)]
         assert outside.ask_real_upsd(make_policy(upses=upses)) == 120
 
 
-def test_the_job_is_made_of_the_real_files(tmp_path: Path) -> None:
+def test_job_comes_from_policy_and_upsmon_conf(tmp_path: Path) -> None:
     host = make_host(tmp_path, conf=None)
     with pytest.raises(job.RehearsalRefused, match=f"{host.conf_path} can't be read"):
         outside.make_job(make_policy(NAS), 10, host)
@@ -76,7 +76,7 @@ def test_the_job_is_made_of_the_real_files(tmp_path: Path) -> None:
 
 
 class Outer:
-    """The outer half, with something else in the place of systemd-run."""
+    """The outer half, with a script in place of systemd-run."""
 
     def __init__(self, folder: Path, script: str, upses: Any = ()) -> None:
         self.said: list[str] = []
@@ -93,7 +93,7 @@ class Outer:
 
 
 @pytest.mark.parametrize(("code", "gives"), [(0, 0), (1, 1), (2, 2), (247, 1)])
-def test_the_outer_half(tmp_path: Path, code: int, gives: int) -> None:
+def test_outer_half_passes_job_and_exit_code(tmp_path: Path, code: int, gives: int) -> None:
     outer = Outer(tmp_path, f"head -n 1 >job; exit {code}")
     assert outer() == gives
     made = job.read_job((tmp_path / "job").read_text())
@@ -101,19 +101,19 @@ def test_the_outer_half(tmp_path: Path, code: int, gives: int) -> None:
     words = (tmp_path / "words").read_text().split()
     assert f"--property=RuntimeMaxSec={made.time_limit + 30:.0f}" in words
     assert words[-5:] == ["python", "me", "drill", "--inside", "--json"]
-    assert outer.said == ([f"the drill was ended from outside ({code})"] if gives != code else [])
+    assert outer.said == ([f"the drill was killed (exit code {code})"] if gives != code else [])
     assert outer.run.ran == []
 
 
-def test_only_root_may_begin_one(tmp_path: Path) -> None:
-    with pytest.raises(job.RehearsalRefused, match="run it as root"):
+def test_drill_needs_root(tmp_path: Path) -> None:
+    with pytest.raises(job.RehearsalRefused, match="must run as root"):
         Outer(tmp_path, "")(user=1000)
     assert not (tmp_path / "words").exists()
 
 
-def test_the_end_of_the_mains_is_the_end_of_the_drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_power_failure_stops_drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Asker:
-        """Says that the mains are there until the drill has begun, then that nobody can tell, then that they are gone."""
+        """Reports on mains until the drill has begun, then unknown, then on battery."""
 
         def __init__(self, upses: Any, clock: Any) -> None:
             self.asked: list[bool | None] = []
@@ -132,12 +132,12 @@ def test_the_end_of_the_mains_is_the_end_of_the_drill(tmp_path: Path, monkeypatc
     monkeypatch.setattr(observe, "UpsObserver", Asker)
     outer = Outer(tmp_path, "read job; touch begun; timeout 30 cat && exit 1; exit 2")
     assert outer() == 1
-    assert outer.said == ["ups is on battery, in earnest: the drill ends"]
+    assert outer.said == ["real power failure: ups is on battery. Stopping the drill"]
     assert made[0].asked[-1] is True
     assert made[0].closed
 
 
-def test_one_that_does_not_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_that_does_not_stop_is_stopped_by_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outside, "ENDING", 0.1)
     outer = Outer(tmp_path, "touch begun; trap '' TERM; sleep 2; exit 1")
 

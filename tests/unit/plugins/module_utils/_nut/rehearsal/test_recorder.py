@@ -35,7 +35,7 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import (
 
 
 class World:
-    """A house to look at: who is up, what upsd says, and what happens at which look."""
+    """A simulated site: which machines are up, what upsd answers, and what happens at which look."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 5000.0
@@ -52,7 +52,7 @@ class World:
         monkeypatch.setattr(self.recorder, "stopped", self)
         self.set_ = False
 
-    # in the place of an Event: time passes where it is waited for
+    # replaces threading.Event: waiting moves the clock
 
     def set(self) -> None:
         self.set_ = True
@@ -79,7 +79,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(tmp_path, monkeypatch)
 
 
-def test_the_recorder(world: World) -> None:
+def test_recorder_notes_each_step_as_it_happens(world: World) -> None:
     kept: list[notes.Notes] = []
 
     def fsd() -> None:
@@ -98,7 +98,7 @@ def test_the_recorder(world: World) -> None:
         world.recorder.stop()
         world.now += 7
         world.recorder.stop()
-        # what the end of the network shows is nobody's silence
+        # ignored: the network is going down as well
         world.up = {"nas": True, "media": True}
 
     world.events = {3: fsd, 7: leave, 21: fall, 31: end}
@@ -107,23 +107,23 @@ def test_the_recorder(world: World) -> None:
     assert ready == [f"{world.recorder.notes.token}\n"]
     last = world.kept()
     assert last.token == ready[0].strip()
-    # each look is half a second after the one before; what a look sees is as old as its begin
+    # a look every half second; its time is that of its start
     assert (last.began, last.fsd, last.ended) == (1000.0, 1001.0, 1014.5)
     assert {name: (one.left, one.silent) for name, one in last.machines.items()} == {
         "nas": (1003.0, 1009.5),
         "media": (1003.0, 1009.5),
     }
-    # written down as it happened
+    # each step was written at once
     assert [one.fsd for one in kept] == [1001.0, 1001.0, 1001.0]
     assert [one.machines["nas"].left for one in kept] == [None, 1003.0, 1003.0]
     assert [one.machines["nas"].silent for one in kept] == [None, None, 1009.5]
     assert [one.ended for one in kept] == [None, None, None]
-    assert world.said[-1] == "this host goes down; the record ends"
-    assert "nas has logged out: it begins to go down" in world.said
+    assert world.said[-1] == "this host is going down; stopping"
+    assert "nas logged out: it is going down" in world.said
     assert world.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_sign_of_life_is_written_now_and_then(world: World) -> None:
+def test_recorder_writes_a_heartbeat(world: World) -> None:
     seen: list[float] = []
     world.events = {number: lambda: seen.append(world.kept().last) for number in range(5, 60)}
     world.events[60] = world.recorder.stop
@@ -132,20 +132,20 @@ def test_a_sign_of_life_is_written_now_and_then(world: World) -> None:
     assert 4 <= len(set(seen)) <= 7
 
 
-def test_nobody_wants_it(world: World) -> None:
+def test_recorder_stops_without_fsd(world: World) -> None:
     assert world.recorder.run(lambda: None) is False
     assert world.now - 5000 == pytest.approx(recorder.PATIENCE, abs=1)
-    assert world.said[-1] == "no FSD within 120 s: nobody wants a record"
+    assert world.said[-1] == "no FSD within 120 s; stopping"
 
 
-def test_the_host_does_not_go_down(world: World) -> None:
+def test_recorder_stops_if_host_stays_up(world: World) -> None:
     world.told = (True, None)
     assert world.recorder.run(lambda: None) is False
-    # FSD, HOSTSYNC, FINALDELAY, the gate, and ten minutes
+    # patience, HOSTSYNC, FINALDELAY, the gate, and ten minutes
     assert world.now - 5000 == pytest.approx(recorder.PATIENCE + 15 + 5 + 150 + 600, abs=1)
 
 
-def test_a_disk_that_is_full_stops_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_does_not_stop_recorder(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def full() -> None:
         def replace(*_args: Any) -> None:
             raise recorder.files.WriteError("no space")
@@ -163,14 +163,14 @@ def make_recorder(server: Any, tmp_path: Path) -> recorder.Recorder:
     return recorder.Recorder(house, make_host(tmp_path), tmp_path / "live.json", print, prober=dict)
 
 
-def test_upsd_is_asked(tmp_path: Path) -> None:
+def test_fsd_and_logins_are_read_over_all_upses(tmp_path: Path) -> None:
     inside = {**ANSWERS, "LIST CLIENT ups": ANSWERS["LIST CLIENT ups"].replace("127.0.0.2", "::ffff:192.0.2.20")}
     with serving(inside) as server:
         one = make_recorder(server, tmp_path)
         assert one.ask_upsd() == (False, frozenset({"nas"}))
     with serving({**inside, "GET VAR ups ups.status": 'VAR ups ups.status "FSD OL"\n'}) as server:
         assert make_recorder(server, tmp_path).ask_upsd() == (True, frozenset({"nas"}))
-        # one of two has it
+        # one of two UPSes is enough
         two = make_recorder(server, tmp_path)
         two.policy = dataclasses.replace(two.policy, upses=(two.policy.upses[1], two.policy.upses[0]))
         assert two.ask_upsd() == (True, frozenset({"nas"}))
@@ -188,7 +188,7 @@ def test_upsd_is_asked(tmp_path: Path) -> None:
     assert one.ask_upsd() == (False, None)
 
 
-def test_systemd_is_told(tmp_path: Path) -> None:
+def test_systemd_is_notified(tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
         one.bind(path)
@@ -211,10 +211,10 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_record_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal, as systemd sends it when the host goes down, is its end."""
+def test_recorder_runs_until_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd sends SIGTERM when the host goes down."""
     ready = threading.Event()
-    monkeypatch.setattr(recorder, "tell_systemd", lambda words: words == "READY=1" and ready.set())
+    monkeypatch.setattr(recorder, "tell_systemd", lambda state: state == "READY=1" and ready.set())
     main = threading.main_thread().ident
 
     def shut_down() -> None:
@@ -234,7 +234,7 @@ def test_a_record_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert host.token_path.read_text().strip() == kept.token
 
 
-# How it is started
+# Starting the recorder
 
 
 def begin(run: Systemd, tmp_path: Path, *, answers: dict[str, str] | None = None, user: int = 0) -> fitness.Fitness:
@@ -243,27 +243,27 @@ def begin(run: Systemd, tmp_path: Path, *, answers: dict[str, str] | None = None
         return recorder.start_recorder(house, make_host(tmp_path, run, user=lambda: user), 900)
 
 
-def test_it_is_started(tmp_path: Path) -> None:
+def test_recorder_starts_in_its_own_unit(tmp_path: Path) -> None:
     run = Systemd()
     assert begin(run, tmp_path) == fitness.Fitness((), ())
     stop, start = run.ran[-2:]
     assert stop == ["systemctl", "stop", "--", "nut-shutdown-record.service"]
     assert start[0] == str(tmp_path / "bin/systemd-run")
     assert start[-5:] == ["--", "python", "me", "record", "--inside"]
-    # it comes back when the record has begun, not before
+    # systemd-run returns once the recorder is ready
     assert "--property=Type=notify" in start
     assert "--unit=nut-shutdown-record" in start
     assert not {"--no-block", "--scope"} & set(start)
 
 
-def test_it_is_not_started(tmp_path: Path) -> None:
+def test_recorder_is_not_started_unless_ready(tmp_path: Path) -> None:
     run = Systemd()
-    with pytest.raises(job.RehearsalRefused, match="the plan wants 900 s"):
+    with pytest.raises(job.RehearsalRefused, match="the plan needs 900 s"):
         begin(run, tmp_path, answers={**ANSWERS, "LIST VAR ups": ANSWERS["LIST VAR ups"].replace("900", "899")})
-    with pytest.raises(job.RehearsalRefused, match="run it as root"):
+    with pytest.raises(job.RehearsalRefused, match="must run as root"):
         begin(run, tmp_path, user=1000)
     assert [command for command in run.ran if command[:2] != ["systemctl", "show"]] == []
     with pytest.raises(
-        job.RehearsalError, match=r"could not be started: Job failed\.\. See journalctl -u nut-shutdown-record"
+        job.RehearsalError, match=r"can't start the recorder: Job failed\.\. See journalctl -u nut-shutdown-record"
     ):
         begin(Systemd(1), tmp_path)

@@ -31,11 +31,11 @@ def seen(rule: str = gate.DOWN, **machines: Any) -> report.DrillResult:
     return report.DrillResult(machines or {"nas": (10.0, 70.0), "vm": (8.0, 18.0)}, 1e9, 73.5, rule, "words")
 
 
-def test_whether_the_order_held() -> None:
+def test_verdict_of_a_drill() -> None:
     assert seen().list_problems() == []
-    assert seen().format_verdict() == "The order held: nas was the last to be down, 3.5 s before this host"
+    assert seen().format_verdict() == "The order held: the last machine down was nas, 3.5 s before this host"
     assert seen(gate.ASSUMED).list_problems() == []
-    assert dataclasses.replace(seen(), machines={}).format_verdict() == "The order held: there is nobody to wait for"
+    assert dataclasses.replace(seen(), machines={}).format_verdict() == "The order held: no machines to wait for"
     late = "nas was not down when this host would have powered off"
     assert seen(nas=(10.0, None)).list_problems() == [late]
     assert seen(nas=(10.0, 73.6)).list_problems() == [late]
@@ -47,8 +47,8 @@ def test_whether_the_order_held() -> None:
         assert seen(rule).list_problems() == ["the wait ended because words"]
 
 
-def test_what_was_planned() -> None:
-    # half a poll, half a poll and FINALDELAY, and its own time
+def test_planned_times_add_up_polls_and_shutdown_time() -> None:
+    # half a poll, half a poll and FINALDELAY, and each shutdown_time
     given = make_drill_job()
     plan = report.plan_shutdown(given.policy, given.timing, given.primary)
     assert report.planned_times(plan, given.policy, given.primary) == {
@@ -58,7 +58,7 @@ def test_what_was_planned() -> None:
     }
 
 
-def test_the_data_and_the_table() -> None:
+def test_drill_data_and_table() -> None:
     data = seen(nas=(10.123, 70.456), vm=(None, None)).to_data(make_drill_job())
     assert json.loads(json.dumps(data)) == data
     assert data["machines"] == {"nas": [10.12, 70.46], "vm": [None, None]}
@@ -73,32 +73,32 @@ def test_the_data_and_the_table() -> None:
         ["is", "down", "+20.0", "-"],
         ["pve", "would", "power", "off", "+74.0", "+73.5"],
     ]
-    assert lines[0].split()[-2:] == ["planned", "seen"]
+    assert lines[0].split()[-2:] == ["planned", "measured"]
     assert len({len(line) for line in lines[:6]}) == 1
     assert lines[-1] == data["verdict"]
 
 
-def test_the_result() -> None:
+def test_record_counts_from_fsd() -> None:
     data = report.record_report(SEEN, make_house(), CONF, AFTER, 40)
     assert data["machines"] == {"nas": [6.0, 66.5], "media": [5.5, 8.0], "pve": [78.0, 118.0]}
     assert data["took"] == {"nas": 60.5, "media": 2.5, "pve": 10.0}
     assert data["guests"] == 30.0
-    # the plan counts from the low battery on, and here FSD is the beginning
+    # the plan counts from the low battery, the record from FSD
     made = report.plan_shutdown(make_house(), job.read_timing(CONF), "pve")
-    poll = made.at("FSD") or 0.0
+    poll = made.time_of("FSD") or 0.0
     assert poll > 0
     whole = report.planned_times(made, make_house(), "pve")
     assert data["planned"]["nas"] == [round((one or 0) - poll, 2) for one in whole["nas"]]
     assert data["planned"]["pve"] == [round((whole["pve"][0] or 0) - poll, 2), None]
     assert data["seen"]["nas"] == [6.0 + poll, 66.5 + poll]
     assert data["held"] is True
-    assert data["verdict"] == "The order held: all were down before this host began to power off"
-    assert data["steps"] == [[0.0, "pve: upsmon has set FSD"]]
+    assert data["verdict"] == "The order held: all machines were down before this host powered off"
+    assert data["steps"] == [[0.0, "pve: upsmon set FSD"]]
     assert (data["again"], data["primary"], data["reason"], data["fsd"]) == (True, "pve", "all are down", 1002.0)
     assert json.loads(json.dumps(data)) == data
 
 
-def test_the_timing_of_upsmon_counts_in_the_plan() -> None:
+def test_plan_uses_timing_of_upsmon_conf() -> None:
     slow = report.record_report(SEEN, make_house(), CONF + "POLLFREQ 20\nPOLLFREQALERT 20\n", AFTER)
     quick = report.record_report(SEEN, make_house(), CONF, AFTER)
     assert slow["seen"]["nas"][0] > quick["seen"]["nas"][0]
@@ -109,11 +109,11 @@ def test_the_timing_of_upsmon_counts_in_the_plan() -> None:
     [
         ({"nas": notes.MachineNotes(True, 1008.0, 1081.0)}, {}, "nas was not down when pve powered off"),
         ({"nas": notes.MachineNotes(True, 1008.0, None)}, {}, "nas was not down when pve powered off"),
-        ({"nas": notes.MachineNotes(True, None, 1050.0)}, {}, "nas fell silent without having logged out"),
+        ({"nas": notes.MachineNotes(True, None, 1050.0)}, {}, "nas stopped answering without logging out"),
         ({}, {"fsd": None}, "no FSD was seen"),
     ],
 )
-def test_an_order_that_did_not_hold(machines: dict[str, notes.MachineNotes], changes: Any, words: str) -> None:
+def test_record_names_what_broke_the_order(machines: dict[str, notes.MachineNotes], changes: Any, words: str) -> None:
     one = dataclasses.replace(SEEN, machines={**SEEN.machines, **machines}, **changes)
     data = report.record_report(one, make_house(), CONF, AFTER)
     assert data["held"] is False
@@ -121,31 +121,31 @@ def test_an_order_that_did_not_hold(machines: dict[str, notes.MachineNotes], cha
     assert data["table"].endswith(words)
 
 
-def test_while_it_is_under_way_and_where_the_recorder_was_killed() -> None:
+def test_unfinished_record_says_what_is_unknown() -> None:
     one = dataclasses.replace(SEEN, ended=None)
     assert report.record_report(one, make_house(), CONF, aftermath.Aftermath(False))["verdict"].endswith(
-        "pve still waits"
+        "pve is still waiting"
     )
     assert report.record_report(one, make_house(), CONF, aftermath.Aftermath(True))["verdict"].endswith(
-        "nobody saw when pve powered off"
+        "it is unknown when pve powered off"
     )
-    # the gate knows it, too
+    # the gate's report has the time as well
     assert report.record_report(one, make_house(), CONF, AFTER)["machines"]["pve"] == [77.5, 118.0]
     assert (
         report.record_report(make_notes(machines={}, fsd=1, ended=2), make_house(), CONF, AFTER)["verdict"]
-        == "The order held: there was nobody to wait for"
+        == "The order held: no machines to wait for"
     )
 
 
-def test_the_table() -> None:
+def test_record_table_has_guests_apart() -> None:
     lines = report.record_table(report.record_report(SEEN, make_house(), CONF, AFTER)).splitlines()
-    assert re.split(r"  +", lines[0]) == ["s from FSD on", "planned", "seen", "took"]
+    assert re.split(r"  +", lines[0]) == ["s since FSD", "planned", "measured", "duration"]
     assert re.split(r"  +", lines[1])[:2] == ["nas", "begins to go down"]
     assert lines[1].endswith("+6.0")
-    assert lines[2].endswith("+66.5  60.5")
+    assert lines[2].split()[-2:] == ["+66.5", "60.5"]
     assert re.split(r"  +", lines[5])[:2] == ["pve", "powers off"]
     assert lines[6].split() == ["is", "off", "-", "+118.0", "10.0"]
-    assert "Its guests took 30.0 s of that" in lines[8]
+    assert "pve includes 30.0 s for its guests" in lines[8]
     without = report.record_table(report.record_report(SEEN, make_house(), CONF, aftermath.Aftermath(False)))
     assert "guests" not in without
     assert without.splitlines()[6].split() == ["is", "off", "-", "-", "-"]

@@ -16,7 +16,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import 
 from ansible_collections.homelab.nut.tests.unit.support.rehearsal import make_drill_job
 
 
-def test_a_note(tmp_path: Path) -> None:
+def test_note_tells_when_the_shutdown_began(tmp_path: Path) -> None:
     note = tmp_path / "nas"
     subprocess.run(["/bin/sh", "-c", simulation.note_command(note)], check=True)
     now = base_clock.read_boottime()
@@ -32,13 +32,13 @@ def test_a_note(tmp_path: Path) -> None:
         assert simulation.parse_note(nonsense, "110.75 8.00", 5000.0) is None
 
 
-def test_what_the_simulated_ups_says() -> None:
+def test_simulated_ups_reports_status_and_runtime() -> None:
     assert simulation.ups_data("OB LB", 120.4).splitlines()[-2:] == ["ups.status: OB LB", "battery.runtime: 120"]
     assert "battery.runtime: 0\n" in simulation.ups_data("OB LB", -3)
     assert "runtime" not in simulation.ups_data("OL", None)
 
 
-def test_the_files(tmp_path: Path) -> None:
+def test_nut_files_only_write_notes(tmp_path: Path) -> None:
     made = simulation.nut_files(tmp_path, make_drill_job(), 40000, "secret")
     assert sorted(made) == ["0.conf", "1.conf", "primary.conf", "ups.conf", "upsd.conf", "upsd.users"]
     assert upsd.read_listen_lines(made["upsd.conf"]) == [("127.0.0.1", 40000)]
@@ -50,7 +50,7 @@ def test_the_files(tmp_path: Path) -> None:
     for name, user in (("primary", "primary"), ("0", "secondary"), ("1", "secondary")):
         text = made[f"{name}.conf"]
         assert upsmon.read_monitors(text) == (upsmon.Monitor("drill@127.0.0.1:40000", 1, user, "secret", user),)
-        # nothing else is run, and nothing else is written
+        # no other command is run, and no other file written
         assert grammar.find_directive(text, "SHUTDOWNCMD") == simulation.note_command(tmp_path / "notes" / name)
         assert grammar.find_directive(text, "NOTIFYCMD") is None
         flag = grammar.find_directive(text, "POWERDOWNFLAG")

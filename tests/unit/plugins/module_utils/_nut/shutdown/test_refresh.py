@@ -17,7 +17,7 @@ from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import IDL
 
 def test_check(program: Program) -> None:
     assert program("check") == 0
-    assert program.out == [f"{program.folder}/shutdown.json is right: 1 to wait for, 100 s at most"]
+    assert program.out == [f"{program.folder}/shutdown.json is valid; machines to wait for: 1, at most 100 s"]
     program.policy(stages=[{"name": "first", "surprise": 1}])
     assert program("check") == 2
     assert program.err[0].startswith(f"{program.folder}/shutdown.json: $.stages[0]")
@@ -132,7 +132,7 @@ def test_refresh_where_proxmox_hangs(program: Program, monkeypatch: pytest.Monke
     monkeypatch.setattr(refresh, "FIND_SECONDS", 0.05)
     program.policy(stages=STAGES)
     assert program("refresh") == 0
-    assert program.err == ["Proxmox's files (/etc/pve) can't be read within 0.05 s. Is pve-cluster.service running?"]
+    assert program.err == ["timed out after 0.05 s reading Proxmox's files (/etc/pve). Is pve-cluster.service running?"]
     assert program("guests") == 1
     # let the two threads go
     path.write_text("")
