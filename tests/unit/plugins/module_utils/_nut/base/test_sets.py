@@ -353,7 +353,11 @@ class Recorder:
     def play(self, end: int, chance: random.Random) -> None:
         """Repeat the steps before END, except for a random part of those that were not synced."""
         for number, (what, path, more) in enumerate(self.steps[:end]):
-            if what == "sync" or not path.parent.is_dir() or not (self.is_durable(number, end) or chance.random() < 0.5):
+            if (
+                what == "sync"
+                or not path.parent.is_dir()
+                or not (self.is_durable(number, end) or chance.random() < 0.5)
+            ):
                 continue
             if what == "create":
                 data, mode = self.text(number, end)
