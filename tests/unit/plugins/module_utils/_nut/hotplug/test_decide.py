@@ -250,7 +250,7 @@ def play(name: str, host: Host | None = None) -> tuple[Host, HotplugPlan]:
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_the_smallest_list_of_actions(name: str) -> None:
+def test_plan_has_fewest_actions(name: str) -> None:
     _host, made = play(name)
     assert told(made) == SCENES[name][3]
     assert bool(made) is bool(SCENES[name][3])
@@ -258,7 +258,7 @@ def test_the_smallest_list_of_actions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEFERRED)
-def test_what_is_not_done_is_said(name: str) -> None:
+def test_postponed_work_is_reported(name: str) -> None:
     _host, made = play(name)
     if name in WAITS:
         assert made.waits["ups"] > NOW
@@ -268,12 +268,12 @@ def test_what_is_not_done_is_said(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", QUIET)
-def test_what_needs_nothing_is_not_mentioned(name: str) -> None:
+def test_healthy_ups_causes_no_message(name: str) -> None:
     _host, made = play(name)
     assert (made.deferred, dict(made.tries)) == ((), {})
 
 
-def test_reasons_name_the_ups_and_its_place() -> None:
+def test_reasons_name_ups_and_port() -> None:
     _host, made = play("swap, other driver")
     place = POWERCOM.device.place
     assert made.before[0].reason == f"[ups] is 0d9f:00a2 at {place}, which takes over from 051d:0002 5B1234T56789"
@@ -287,7 +287,7 @@ def test_reasons_name_the_ups_and_its_place() -> None:
 # Time
 
 
-def test_a_driver_is_watched_after_its_ups_came_anew() -> None:
+def test_driver_is_rechecked_after_replug() -> None:
     host = Host()
     host.settle(APC)
     made = host.plan(APC, ups={"is_new_device": True, "plugged_since": NOW - 3})
@@ -298,7 +298,7 @@ def test_a_driver_is_watched_after_its_ups_came_anew() -> None:
     assert not host.plan(APC, ups={"plugged_since": NOW - 3}).waits
 
 
-def test_backoff_doubles_and_is_forgotten_after_a_while() -> None:
+def test_backoff_doubles_and_resets_after_success() -> None:
     host = Host()
     host.settle(APC)
     host.plan(APC, ups={**MUTE, "silent_since": NOW - HUNG})
@@ -327,7 +327,7 @@ def test_backoff_doubles_and_is_forgotten_after_a_while() -> None:
     assert not host.tries
 
 
-def test_flapping_is_no_storm() -> None:
+def test_flapping_ups_causes_few_restarts() -> None:
     host = Host()
     host.settle(APC)
     done: list[tuple[float, str]] = []
@@ -346,7 +346,7 @@ def test_flapping_is_no_storm() -> None:
     assert all(gap >= 15 * 2**number for number, gap in enumerate(gaps))
 
 
-def test_a_start_that_had_to_wait_is_not_forgotten() -> None:
+def test_postponed_start_is_done_later() -> None:
     host = Host()
     host.settle(APC)
     host.tries = {"ups": Tries(2, NOW - 5)}
@@ -356,7 +356,7 @@ def test_a_start_that_had_to_wait_is_not_forgotten() -> None:
     assert told(host.plan(APC, ups={"is_new_device": False})) == ["start ups"]
 
 
-def test_counts_from_before_a_reboot_hold_nothing_up() -> None:
+def test_attempts_before_reboot_delay_nothing() -> None:
     host = Host()
     host.settle(APC)
     host.tries = {"ups": Tries(9, NOW + 50_000, NOW + 60_000)}
@@ -364,7 +364,7 @@ def test_counts_from_before_a_reboot_hold_nothing_up() -> None:
     assert host.tries["ups"] == Tries(1, NOW)
 
 
-def test_another_ups_starts_anew() -> None:
+def test_attempts_are_reset_for_another_ups() -> None:
     host = Host()
     host.settle(APC)
     host.tries = {"ups": Tries(7, NOW - 5)}
@@ -372,7 +372,7 @@ def test_another_ups_starts_anew() -> None:
     assert host.tries["ups"] == Tries(1, NOW)
 
 
-def test_a_section_is_not_rewritten_again_and_again() -> None:
+def test_section_is_not_rewritten_repeatedly() -> None:
     host = Host()
     host.settle(CPS)
     host.tries = {"ups": Tries(3, NOW - 5)}
@@ -383,7 +383,7 @@ def test_a_section_is_not_rewritten_again_and_again() -> None:
     assert told(host.plan(CPS)) == ["stop ups", "write", ENUMERATE, "start ups", RELOAD]
 
 
-def test_upsd_is_restarted_with_backoff() -> None:
+def test_failed_upsd_is_restarted_with_backoff() -> None:
     host = Host()
     host.settle(APC)
     failed = Unit("failed", "enabled", 0)
@@ -400,7 +400,7 @@ def test_upsd_is_restarted_with_backoff() -> None:
     assert not host.tries
 
 
-def test_counts_of_sections_that_are_gone_go() -> None:
+def test_attempts_of_removed_sections_are_dropped() -> None:
     host = Host()
     host.settle(APC)
     host.tries = {"gone": Tries(3, NOW)}
@@ -419,7 +419,7 @@ def with_twin() -> Host:
     return host
 
 
-def test_a_twin_that_appears_disturbs_nobody() -> None:
+def test_new_twin_does_not_disturb_working_driver() -> None:
     host = with_twin()
     assert "busport" in keys(host.known.conf.sections["ups2"])
     assert "busport" not in keys(host.known.conf.sections["ups"])
@@ -432,7 +432,7 @@ def test_a_twin_that_appears_disturbs_nobody() -> None:
     assert told(host.plan(CPS, CPS_TWIN, ups2={"unit": RUNS, "status": ("OL",), "error": ""})) == []
 
 
-def test_a_twin_whose_driver_gets_nothing_has_both_pinned() -> None:
+def test_failing_driver_of_twin_pins_both() -> None:
     host = with_twin()
     host.now += BACKOFF
     made = host.plan(CPS, CPS_TWIN, ups2={"unit": RUNS})
@@ -441,14 +441,14 @@ def test_a_twin_whose_driver_gets_nothing_has_both_pinned() -> None:
     assert "busport" in keys(made.conf.sections["ups"])
 
 
-def test_pins_are_set_when_the_driver_stands_still() -> None:
+def test_pins_are_set_when_driver_stops() -> None:
     host = with_twin()
     host.now += BACKOFF
     made = host.plan(CPS, CPS_TWIN, ups={**MUTE, "unit": FAILED}, ups2={"unit": RUNS, "status": ("OL",), "error": ""})
     assert told(made) == ["write", ENUMERATE, "start ups"]
 
 
-def test_more_than_pins_by_place_does_not_wait() -> None:
+def test_other_changes_than_pins_do_not_wait() -> None:
     host = with_twin()
     host.now += BACKOFF
     host.known = replace(host.known, wanted=conf(AUTO.replace('"5"', '"9"')))
@@ -478,14 +478,14 @@ def by_itself(*upses: UsbUps) -> Host:
     return host
 
 
-def test_a_driver_that_found_its_ups_first_is_not_restarted() -> None:
+def test_driver_that_found_ups_first_is_not_restarted() -> None:
     host = by_itself(APC)
     assert "vendorid" not in keys(host.known.conf.sections["ups"])
     host.now += 10_000
     assert told(host.plan(APC, ups={"is_new_device": False})) == []
 
 
-def test_it_is_told_which_one_it_is_when_it_stands_still() -> None:
+def test_stopped_driver_gets_pinned_section() -> None:
     host = by_itself(APC)
     made = host.plan(APC, ups={**MUTE, "unit": FAILED})
     assert told(made)[0] == "write"
@@ -493,7 +493,7 @@ def test_it_is_told_which_one_it_is_when_it_stands_still() -> None:
     assert keys(made.conf.sections["ups"])["vendorid"] == "051d"
 
 
-def test_it_may_have_found_another_ones() -> None:
+def test_driver_may_have_found_the_twin() -> None:
     """Two were plugged in at once: who has which shows when the other driver gets nothing."""
     host = by_itself(APC, CPS)
     assert "ups2" in host.known.conf.sections
@@ -503,7 +503,7 @@ def test_it_may_have_found_another_ones() -> None:
     assert told(host.plan(APC, CPS))[:2] == ["stop ups", "write"]
 
 
-def test_what_it_has_is_not_what_was_swapped_for_it() -> None:
+def test_swapped_ups_is_not_the_one_driver_has() -> None:
     host = by_itself(APC)
     host.now += 100
     swapped = {"plugged_since": host.now, "is_new_device": True}
@@ -511,7 +511,7 @@ def test_what_it_has_is_not_what_was_swapped_for_it() -> None:
     assert told(host.plan(CPS, ups=swapped))[:2] == ["stop ups", "write"]
 
 
-def test_a_driver_that_ends_again_and_again_is_tried_ever_more_rarely() -> None:
+def test_crashing_driver_is_restarted_less_and_less_often() -> None:
     host = Host()
     host.settle(APC)
     ended = {**MUTE, "unit": ENDED, "silent_since": host.now}
@@ -526,7 +526,7 @@ def test_a_driver_that_ends_again_and_again_is_tried_ever_more_rarely() -> None:
 # Found first, declared later
 
 
-def test_an_absent_section_is_not_parked_for_a_moment() -> None:
+def test_short_absence_does_not_change_section() -> None:
     host = Host(TWO, release=R80)
     host.settle(CPS, CPS_TWIN)
     made = host.plan(CPS, spare={**GONE, "silent_since": NOW - 5})
@@ -559,7 +559,7 @@ def is_dummy(made: HotplugPlan, name: str = "ups") -> bool:
         ((), False),
     ],
 )
-def test_a_stand_in_only_after_mains(last: tuple[str, ...], expected: bool) -> None:
+def test_stand_in_requires_last_status_on_mains(last: tuple[str, ...], expected: bool) -> None:
     host = Host(policy=DUMMIES)
     host.settle(APC)
     made = host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "last_status": last})
@@ -568,7 +568,7 @@ def test_a_stand_in_only_after_mains(last: tuple[str, ...], expected: bool) -> N
     assert bool(made.deferred) is not expected
 
 
-def test_a_stand_in_waits_first() -> None:
+def test_stand_in_appears_after_delay() -> None:
     host = Host(policy=DUMMIES)
     host.settle(APC)
     made = host.plan(ups=GONE)
@@ -577,7 +577,7 @@ def test_a_stand_in_waits_first() -> None:
     assert told(host.plan(ups={"plugged_since": None, "status": ("OL",), "error": "", "silent_since": NOW - 99})) == []
 
 
-def test_a_stand_in_for_a_ups_that_was_never_there() -> None:
+def test_stand_in_for_ups_never_plugged_in() -> None:
     host = Host(policy=DUMMIES)
     host.settle()
     made = host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "unit": WAITING, "last_status": ()})
@@ -591,7 +591,7 @@ def test_a_stand_in_for_a_ups_that_was_never_there() -> None:
     assert not host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "last_status": ()})
 
 
-def test_no_stand_in_for_one_without_pins_that_said_nothing() -> None:
+def test_no_stand_in_for_unpinned_ups_without_status() -> None:
     host = Host(policy=DUMMIES)
     host.settle(replace(POWERCOM, driver="richcomm_usb"))
     assert "vendorid" not in keys(host.known.conf.sections["ups"])
@@ -599,7 +599,7 @@ def test_no_stand_in_for_one_without_pins_that_said_nothing() -> None:
     assert (told(made), bool(made.deferred)) == ([], True)
 
 
-def test_no_stand_in_where_power_is_in_doubt_or_the_section_is_fixed() -> None:
+def test_no_stand_in_for_fixed_section_or_unknown_power() -> None:
     host = Host(policy=DUMMIES)
     host.settle(APC)
     gone = {**GONE, "silent_since": NOW - DUMMY_AFTER}
@@ -620,7 +620,7 @@ def stood_in(*upses: UsbUps, policy: UsbPolicy = DUMMIES) -> Host:
     return host
 
 
-def test_a_stand_in_stays_until_its_ups_is_there() -> None:
+def test_stand_in_stays_until_ups_is_plugged_in() -> None:
     host = stood_in(APC)
     assert (host.resolve().absent, told(host.plan())) == (("ups",), [])
     made = host.plan(APC, ups={"plugged_since": NOW, "is_new_device": True})
@@ -630,11 +630,11 @@ def test_a_stand_in_stays_until_its_ups_is_there() -> None:
     assert told(host.plan(APC, power=["x (OB)"])) == []
 
 
-def test_a_stand_in_can_be_taken_over() -> None:
+def test_stand_in_can_be_taken_over() -> None:
     assert list(stood_in(APC).resolve(CPS).plugged) == ["ups"]
 
 
-def test_without_the_wish_the_truth_comes_back() -> None:
+def test_stand_in_goes_if_policy_changes() -> None:
     host = stood_in(APC, policy=DEFAULT)
     section = host.resolve().conf.sections["ups"]
     assert section.keys[:2] == (("driver", "usbhid-ups"), ("port", "auto"))
@@ -645,14 +645,14 @@ def test_without_the_wish_the_truth_comes_back() -> None:
 # Settings, marks, order
 
 
-def test_a_driver_that_needs_no_rights_gets_none() -> None:
+def test_accessible_node_gets_no_permit() -> None:
     host = Host()
     host.settle(LOCKED)
     host.known = replace(host.known, wanted=conf(AUTO.replace("Rack", "Cellar")))
     assert told(host.plan(LOCKED)) == ["stop ups", "write", ENUMERATE, "start ups", RELOAD]
 
 
-def test_a_mark_alone_disturbs_nobody() -> None:
+def test_changed_mark_alone_restarts_nothing() -> None:
     host = Host(None)
     host.settle(APC)
     found = host.known.conf.sections["ups"]
@@ -665,7 +665,7 @@ def test_a_mark_alone_disturbs_nobody() -> None:
     assert (made.conf, made.found) == (None, {"ups"})
 
 
-def test_a_section_that_goes_is_the_enumerators() -> None:
+def test_removed_section_runs_enumerator() -> None:
     host = Host(None)
     host.settle(APC)
     host.known = replace(host.known, wanted=conf(AUTO.replace("ups", "UPS")))
@@ -705,7 +705,7 @@ TRIES = st.builds(Tries, st.integers(0, 9), TIMES, st.one_of(st.none(), TIMES))
     st.lists(st.tuples(SEENS, TRIES), min_size=9, max_size=9),
     st.tuples(st.sampled_from([(), ("ups (OB)",), None]), st.sampled_from([SERVER, Unit("failed", "enabled", 0)])),
 )
-def test_properties_of_a_plan(  # noqa: PLR0917 - one for each strategy
+def test_plan_properties(  # noqa: PLR0917 - one for each strategy
     was: KnownUpses,
     upses: tuple[UsbUps, ...],
     policy: UsbPolicy,
@@ -747,7 +747,7 @@ def test_properties_of_a_plan(  # noqa: PLR0917 - one for each strategy
 
 
 @given(knowns(), BUSES, POLICIES, RELEASES)
-def test_a_plan_that_was_carried_out_leaves_nothing_to_do(
+def test_applied_plan_leaves_nothing_to_do(
     was: KnownUpses, upses: tuple[UsbUps, ...], policy: UsbPolicy, release: Any
 ) -> None:
     for _unused in range(3):
