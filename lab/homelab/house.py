@@ -166,7 +166,7 @@ class House:
             "busy": round(seen.load, 1),
             "delay": measure_delay(seen.events, [fall.began for fall in seen.stops]),
             "rule": seen.gate["rule"] if seen.gate else None,
-            "falls": [asdict(fall) for fall in seen.stops],
+            "stops": [asdict(stop) for stop in seen.stops],
             "took": round(time.time() - self.start, 1),
             "journals": self.collect_journals() if problems else {},
         }

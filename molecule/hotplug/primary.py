@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from homelab import Lab
-from support import until
+from support import wait_until
 from testinfra.host import Host
 from usb.profiles import PROFILES
 
@@ -131,9 +131,9 @@ class Primary:
     def await_service(self, ups: str = "ups", **variables: str) -> None:
         """Wait until upsd serves a UPS."""
         try:
-            until(lambda: self.serves(ups, **variables), SECONDS, f"{self.name} serves {ups} {variables or ''}")
+            wait_until(lambda: self.serves(ups, **variables), SECONDS, f"{self.name} serves {ups} {variables or ''}")
             # a driver serves before systemd knows which of its processes stays
-            until(
+            wait_until(
                 lambda: f"nut-driver@{ups}.service" in self.processes(), SECONDS, f"{self.name} has the driver of {ups}"
             )
         except AssertionError as error:
