@@ -22,7 +22,7 @@ RELEASES = {
     "25.10": ({}, ""),
     "26": ({}, ""),
     # a key is given, and there is no API that would take it
-    "24.10": ({}, "Going on with midclt"),
+    "24.10": ({}, "Continuing with midclt"),
     "13.0": ({"nut_client_truenas_api_key": ""}, ""),
     "26 by midclt": ({"nut_client_truenas_transport": "midclt"}, ""),
 }
