@@ -55,7 +55,7 @@ _PATTERNS = (
     _Pattern(r"not listening on (.*)", "upsd could not listen on {0}", bad=True),
     _Pattern(r"Can't bind TCP socket: (.*)", "upsd could not listen: {0}", bad=True),
     _Pattern(r"insufficient permissions on everything", "driver has no permission to use its USB device", bad=True),
-    _Pattern(r"No matching (?:USB/)?HID UPS found|No matching USB device found|No supported devices found", "driver found no UPS", bad=True),
+    _Pattern(r"No matching (?:USB/)?HID UPS found|No matching USB device found|No supported devices found", "driver found no UPS", True),
     _Pattern(r"[Cc]an't claim USB device (.*)", "driver can't claim the USB device {0}", bad=True),
     _Pattern(r"Fatal error: (.*)", "driver rejects its section of ups.conf: {0}", bad=True),
     _Pattern(r"upsmon.conf line (\d+): invalid directive (.*)", "upsmon ignores line {0} of upsmon.conf", bad=True),

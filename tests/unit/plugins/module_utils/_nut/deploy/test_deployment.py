@@ -327,7 +327,7 @@ def test_a_diff_shows_no_secret_and_no_comment(place: Place) -> None:
 
 
 def test_files_that_do_not_fit_are_refused(place: Place) -> None:
-    with pytest.raises(DeployError, match=r"the old one was kept.*\n.*the password is not the one of .monitor."):
+    with pytest.raises(DeployError, match=r"the old one was kept.*\n.*the password differs from that of .monitor."):
         place.deployment(with_text("upsd.users", "secret1", "secret9")).check_files()
 
 
