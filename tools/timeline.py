@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Draw docs/timeline.svg, the README's picture of a shutdown: the plan of the example's homelab, as `make plan` draws it."""
+"""Draw docs/timeline.svg, the README's picture of a shutdown: the plan of the example homelab, as `make plan` draws it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ MACHINES = (
     model.PlanMachine("media", model.SECONDARY, "linux", shutdown_time=30, shutdown_limit=60),
 )
 SUPPLY = model.Supply(runtime=1800, runtime_low=480, charge=100, offdelay=20, ondelay=30, ignorelb=True)
-TIMING = model.Timing(finaldelay=2, guests_time=120, reserve=190, least=40, poweroff_wait=90)
+TIMING = model.Timing(finaldelay=2, guests_time=120, reserve=190, reserve_minimum=40, poweroff_wait=90)
 
 
 def render_page() -> str:
-    """Return the picture, with the colours of the plan's page and a background of its own."""
+    """Return the picture, with the colours of the plan's page and a background."""
     plan = planner.make_plan(MACHINES, [SUPPLY], TIMING)
     style = re.search(r"<style>(.*?)</style>", picture.draw_page(plan), re.DOTALL)
     drawn = re.search(r'(<svg) (viewBox="0 0 (\d+) (\d+)".*?>)(.*)', drawing.draw_timeline(plan), re.DOTALL)
     if style is None or drawn is None:
-        raise SystemExit("the plan's page has another form by now: see plan/picture.py")
+        raise SystemExit("the plan's page has changed its form: adapt tools/timeline.py to plan/picture.py")
     start, attributes, width, height, inner = drawn.groups()
     colours = re.sub(r"(?m)^(?!:root|  --|@media|svg).*\n", "", style[1])
     back = f'<rect width="{width}" height="{height}" fill="var(--card)"/>'

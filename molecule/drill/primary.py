@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from homelab import Lab
-from homelab.podman import podman
-from support import status, unit, until
+from homelab.podman import run_podman
+from support import read_status, show_unit, wait_until
 from testinfra.host import Host
 
 INVENTORY = Path(__file__).resolve().parent / "inventory"
@@ -35,23 +35,25 @@ class Primary:
     def stand(self) -> dict[str, str]:
         """Return what a shutdown, a crash or an FSD would change: when machines and NUT's daemons were started, and NUT's state."""
         found = {
-            name: podman(
-                "inspect", "--format", "{{.State.Status}} {{.State.StartedAt}}", self.lab.container(name)
+            name: run_podman(
+                "inspect", "--format", "{{.State.Status}} {{.State.StartedAt}}", self.lab.container_name(name)
             ).stdout
             for name in (self.name, *self.secondaries)
         }
-        found.update({one: unit(self.host, one) for one in UNITS})
-        found["gate"] = unit(self.host, "nut-shutdown.service", "ActiveState")
+        found.update({one: show_unit(self.host, one) for one in UNITS})
+        found["gate"] = show_unit(self.host, "nut-shutdown.service", "ActiveState")
         found["killpower"] = str(self.host.file("/run/nut-killpower").exists)
-        ups = json.loads(self.lab.ups(self.name, "status", "--json"))["upses"][0]
+        ups = json.loads(self.lab.control_ups(self.name, "status", "--json"))["upses"][0]
         found["the UPS"] = f"outlets {ups['outlets']}, to be cut in {ups['shutdown_in']}"
         return found
 
     def still_stands(self) -> None:
         """See that nothing has changed, that nobody has gone, and that nothing of a drill is left."""
-        until(lambda: unit(self.host, UNIT, "ActiveState") in ("inactive", ""), 30, "the drill's unit is gone")
+        wait_until(
+            lambda: show_unit(self.host, UNIT, "ActiveState") in ("inactive", ""), 30, "the drill's unit is gone"
+        )
         assert self.stand() == self.before
-        assert status(self.host)[:1] == ["OL"]
+        assert read_status(self.host)[:1] == ["OL"]
         assert len(self.clients()) == 1 + len(self.secondaries)
         assert self.host.run("pgrep -f 'drill --insid[e]|^drill[-]|dummy[-]ups'").stdout == ""
         assert not self.host.file(f"/run/{UNIT}").exists

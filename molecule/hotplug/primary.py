@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from homelab import Lab
-from support import until
+from support import wait_until
 from testinfra.host import Host
 from usb.profiles import PROFILES
 
@@ -69,7 +69,7 @@ class Primary:
 
     def ups(self, *words: str) -> str:
         """Do what lab/ups does."""
-        return self.lab.ups(self.name, *words)
+        return self.lab.control_ups(self.name, *words)
 
     def bus(self) -> dict[str, Any]:
         """Return what the hardware says of itself."""
@@ -131,9 +131,9 @@ class Primary:
     def await_service(self, ups: str = "ups", **variables: str) -> None:
         """Wait until upsd serves a UPS."""
         try:
-            until(lambda: self.serves(ups, **variables), SECONDS, f"{self.name} serves {ups} {variables or ''}")
+            wait_until(lambda: self.serves(ups, **variables), SECONDS, f"{self.name} serves {ups} {variables or ''}")
             # a driver serves before systemd knows which of its processes stays
-            until(
+            wait_until(
                 lambda: f"nut-driver@{ups}.service" in self.processes(), SECONDS, f"{self.name} has the driver of {ups}"
             )
         except AssertionError as error:
@@ -239,5 +239,5 @@ class Primary:
 
 def still_up(lab: Lab, hosts: Sequence[str]) -> bool:
     """Say whether hosts run, and have not begun to shut down."""
-    states = {host.name: state for host, state in lab.status().items()}
+    states = {host.name: state for host, state in lab.read_states().items()}
     return all(states[name].condition == "running" and states[name].began is None for name in hosts)

@@ -44,8 +44,10 @@ options:
     description: How many seconds of battery runtime the primary needs for its own shutdown.
     type: float
     required: true
-  least:
-    description: How many seconds of battery runtime the primary keeps at least. Applies while no machine exceeds its C(shutdown_time).
+  reserve_minimum:
+    description:
+      - How many seconds of battery runtime the primary keeps while no machine exceeds its C(shutdown_time).
+      - Defaults to O(reserve).
     type: float
   flag:
     description: The path of C(upsmon)'s POWERDOWNFLAG, which C(nut-shutdown) restores if it is lost while waiting.
@@ -54,7 +56,7 @@ options:
     description: What to do before the battery is low, as in the variable C(nut_server_stages).
     type: list
     elements: dict
-  longest:
+  timeout:
     description: After how many seconds the primary stops waiting. The default is 30 seconds more than the longest C(shutdown_limit).
     type: float
 """
@@ -79,8 +81,8 @@ def shutdown_policy(
     *,
     settle: Any,
     reserve: Any,
-    least: Any = None,
-    longest: Any = None,
+    reserve_minimum: Any = None,
+    timeout: Any = None,
     flag: str = "",
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
@@ -98,8 +100,8 @@ def shutdown_policy(
             int(port),
             settle=float(settle),
             reserve=float(reserve),
-            least=None if least in (None, "") else float(least),
-            longest=None if longest in (None, "") else float(longest),
+            least=None if reserve_minimum in (None, "") else float(reserve_minimum),
+            longest=None if timeout in (None, "") else float(timeout),
             flag=flag or "",
             stages=stages,
         )

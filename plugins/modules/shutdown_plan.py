@@ -9,17 +9,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: shutdown_plan
-short_description: Plan a shutdown, and say whether the battery lasts
+short_description: Plan a shutdown and check that the battery lasts
 version_added: 0.1.0
 author: The homelab.nut contributors (@homelab-nut)
 description:
-  - Works out who goes down when after the battery is low, as a rule and at worst, and when the UPS cuts the power.
-  - Says what must be so for that, such as that a secondary begins to go down within C(HOSTSYNC), and that the battery lasts until all are
-    off; by how many seconds it is so; and what to change where it is not.
-  - Shows it as a table. The filter P(homelab.nut.shutdown_picture#filter) draws it as a page with a timeline.
-  - On Proxmox VE it finds the guests by itself, whose storage each uses, which stage stops it, and what high availability does (O(guests)).
-  - Two questions are answered. A plan is feasible (RV(feasible)) if all are off before a charged battery is empty when nothing takes
-    longer than usual. It holds (RV(holds)) if that is so at the limits, too, with all else that must be so.
+  - Computes when each machine goes down after the battery is low, usually and in the worst case, and when the UPS cuts the power.
+  - Checks the conditions for that, for example that a secondary begins to go down within C(HOSTSYNC), and that the battery lasts until all
+    machines are off. Each condition is returned with its slack in seconds and, if it fails, with what to change.
+  - Returns the plan as data and as a table. The filter P(homelab.nut.shutdown_picture#filter) draws it as a page with a timeline.
+  - On Proxmox VE it also reads the guests, whose storage they use, which stage stops them, and what high availability does (O(guests)).
+  - A plan is feasible (RV(feasible)) if all machines are off before a charged battery is empty, provided that each takes its usual time. It
+    holds (RV(holds)) if all conditions are met even when each machine takes as long as it may.
   - All times are in seconds.
 extends_documentation_fragment:
   - homelab.nut.attributes
@@ -30,108 +30,114 @@ attributes:
     support: full
 options:
   machines:
-    description: All that hangs on the UPS, and the guests of the primary that matter. One of them is the primary.
+    description: All machines that the UPS powers, and the guests of the primary that matter. Exactly one of them is the primary.
     type: list
     elements: dict
     required: true
     suboptions:
       name:
-        description: Its name.
+        description: Name of the machine.
         type: str
         required: true
       role:
-        description: Whether it has the UPS, hears of it over the network, or is a guest of the primary that the primary stops.
+        description:
+          - V(primary) is the machine to which the UPS is connected.
+          - V(secondary) is a machine that is told over the network.
+          - V(guest) is a guest that the primary stops.
         type: str
         choices: [primary, secondary, guest]
         required: true
       kind:
         description:
-          - What it is. A primary is V(pve) or V(linux), a secondary V(truenas), V(linux) or V(pve).
+          - Kind of machine. A primary is V(pve) or V(linux), a secondary V(truenas), V(linux) or V(pve).
           - A guest is a virtual machine, V(qm), or a container, V(pct).
         type: str
         choices: [pve, linux, truenas, qm, pct]
         required: true
       begin_time:
-        description: How long it takes a secondary at most from FSD until it begins to go down. That is its poll and its C(FINALDELAY).
+        description: Longest time from FSD until a secondary begins to go down, which is its poll and its C(FINALDELAY).
         type: float
         default: 10
       shutdown_time:
-        description: How long it takes from there until it is down, as a rule. Not used of the primary, whose times are in O(timing).
+        description: Usual time from there until the machine is down. Ignored for the primary, whose times are in O(timing).
         type: float
         default: 60
       shutdown_limit:
         description:
-          - How long it is waited for at most.
-          - If not given, half as long again as O(machines[].shutdown_time), and 30 s more at least.
+          - The primary waits no longer than this for the machine.
+          - Defaults to one and a half times O(machines[].shutdown_time), and at least 30 s more than that.
         type: float
       needs:
-        description: The names of the machines whose storage it uses, so that it must be down before they begin to go down.
+        description: Names of the machines whose storage it uses. It must be down before they begin to go down.
         type: list
         elements: str
         default: []
       guest_id:
         description:
-          - Its number, if it is a guest of the primary. A secondary may be one, too.
-          - A guest that is found (O(guests)) with this number has the name and the times that are given here.
+          - Number of the machine on Proxmox VE, if it runs on the primary. A secondary may run there, too.
+          - A guest with this number that O(guests) finds keeps the name and the times of this entry.
         type: int
       address:
-        description: Names or addresses of a secondary, as the primary sees it. The guests on storage from there are found by them.
+        description: Names and addresses of a secondary, as the primary sees it. They identify the guests that use its storage.
         type: list
         elements: str
         default: []
   supplies:
-    description: The UPSes. Each by itself must last.
+    description: The UPSes. The battery of each must last.
     type: list
     elements: dict
     required: true
     suboptions:
       name:
-        description: Its name, as in C(ups.conf).
+        description: Name of the UPS, as in C(ups.conf).
         type: str
         default: ups
       runtime:
         description: How long the battery lasts now, with all machines on (C(battery.runtime)).
         type: float
       runtime_low:
-        description: How much of that is left when the battery is low (C(battery.runtime.low)).
+        description: The battery is low when this much time is left (C(battery.runtime.low)).
         type: float
       charge:
-        description: The charge in percent to which O(supplies[].runtime) belongs (C(battery.charge)). V(100) if not known.
+        description: The charge in percent to which O(supplies[].runtime) belongs (C(battery.charge)). Taken as 100 if not known.
         type: float
       charge_low:
-        description: The charge in percent at which the battery is low (C(battery.charge.low)).
+        description: The battery is low at this charge in percent (C(battery.charge.low)).
         type: float
       offdelay:
-        description: Seconds from the order to cut the power to the cut (C(ups.delay.shutdown)). The driver's default if not known.
+        description: Seconds from the order to cut the power until it is off (C(ups.delay.shutdown)). Defaults to the driver's own default.
         type: float
       ondelay:
-        description: Seconds from that order until there is power again (C(ups.delay.start)). The driver's default if not known.
+        description: Seconds from that order until the power is on again (C(ups.delay.start)). Defaults to the driver's own default.
         type: float
       mfr:
-        description: Its maker. A CyberPower counts delays in whole minutes.
+        description: Manufacturer of the UPS. A CyberPower counts its delays in whole minutes.
         type: str
       vendorid:
-        description: The id of its maker on the USB bus, by which a CyberPower is known as well.
+        description: USB vendor ID. It also identifies a CyberPower.
         type: str
       driver:
-        description: Its driver. V(auto), and none, count as C(usbhid-ups).
+        description: Driver of the UPS. V(auto) counts as C(usbhid-ups), and so does no driver.
         type: str
       ignorelb:
-        description: Whether NUT, not the UPS, decides when the battery is low, by O(supplies[].runtime_low) and O(supplies[].charge_low).
+        description:
+          - Whether NUT instead of the UPS decides when the battery is low, by O(supplies[].runtime_low) and O(supplies[].charge_low).
         type: bool
       pollfreq:
-        description: Seconds between two readings of the time that is left. If not known, 30, or 12 of a CyberPower from NUT 2.8.3 on.
+        description:
+          - Seconds between two readings of the time left.
+          - Defaults to 30, or to 12 for a CyberPower with NUT 2.8.3 or later.
         type: float
       pollinterval:
-        description: Seconds between two readings of the status. If not known, 2.
+        description: Seconds between two readings of the status. Defaults to 2.
         type: float
-      says_runtime:
+      reports_runtime:
         description:
-          - Whether the UPS says C(battery.runtime) by itself. C(upsd) tells, if it is asked.
-          - Without it NUT can't decide by the time that is left when the battery is low; so what to change is another thing.
+          - Whether the UPS itself reports C(battery.runtime). C(upsd) tells if O(ask=true).
+          - Without it, NUT can't decide by the time left when the battery is low, and the plan recommends other changes.
         type: bool
   timing:
-    description: What stands in NUT's files on the primary, and how long the primary takes.
+    description: The times in NUT's files on the primary, and how long the primary itself takes.
     type: dict
     default: {}
     suboptions:
@@ -160,124 +166,124 @@ options:
         type: float
         default: 15
       settle:
-        description: How long a host must be silent to count as down.
+        description: A host must be silent for this long to count as down.
         type: float
         default: 3
       own_shutdown:
-        description: How long the primary takes at most to go down, without its guests.
+        description: Longest time that the primary itself takes to shut down, without its guests.
         type: float
         default: 30
       guests_time:
         description:
-          - How long it takes at most to stop all guests that no stage stops.
-          - If not given, it is worked out from the guests (O(guests)), as Proxmox VE stops them. V(0) if there are none.
-          - V(180), Proxmox VE's own limit for one virtual machine, if they are not asked for or can't be read.
+          - Longest time to stop all guests that no stage stops.
+          - Defaults to what Proxmox VE needs for its guests (O(guests)), which is 0 if there are none.
+          - Defaults to 180, Proxmox VE's own limit for one virtual machine, if the guests are not read or can't be read.
         type: float
       killpower:
-        description: How long it takes at most to tell the UPS to cut, until the system is off.
+        description: Longest time from the order to cut the power until the primary is off.
         type: float
         default: 10
       poweroff_wait:
-        description: C(POWEROFF_WAIT). Not set if not given.
+        description: C(POWEROFF_WAIT). Not checked if not given.
         type: float
       margin:
-        description: What is kept back of the battery.
+        description: Battery time that is kept back as a safety margin.
         type: float
         default: 30
       release:
-        description: The release of NUT. If not given, that of C(upsd) if it is asked, else V(2.8.1).
+        description: Release of NUT. Defaults to that of C(upsd) if O(ask=true), else to 2.8.1.
         type: str
       reserve:
         description:
-          - What C(nut-shutdown) leaves of the battery to the primary, once the expected times are over.
-          - Not looked at if not given.
+          - Battery time that C(nut-shutdown) keeps for the primary once the usual times have passed.
+          - Not checked if not given.
         type: float
-      least:
-        description: What it leaves at any time. Not looked at if not given.
+      reserve_minimum:
+        description: Battery time that it keeps for the primary at any time. Not checked if not given.
         type: float
   stages:
-    description: What is done before the battery is low, in this order. Each starts with whichever of its triggers comes first.
+    description: What to do before the battery is low, in this order. A stage starts when the first of its triggers is reached.
     type: list
     elements: dict
     default: []
     suboptions:
       name:
-        description: Its name.
+        description: Name of the stage.
         type: str
         required: true
       on_battery:
-        description: Starts after so many seconds on battery.
+        description: Trigger. Seconds since the mains failed.
         type: float
       charge:
-        description: Starts at so many percent of charge.
+        description: Trigger. Charge in percent.
         type: float
       runtime:
-        description: Starts when the battery lasts only so many seconds.
+        description: Trigger. Seconds that the battery still lasts.
         type: float
       guests:
         description:
-          - The names of the guests in O(machines) that it stops.
-          - Or numbers of guests; or dictionaries with C(id) and C(seconds), which is how long this one has.
+          - The guests to stop. Each is a name in O(machines), the number of a guest, or a dictionary with C(id) and C(seconds), the time
+            that this guest has.
         type: list
         elements: raw
         default: []
       tags:
-        description: It stops the guests that have one of these tags, if O(guests) are asked for.
+        description: Stops the guests that have one of these tags. Needs O(guests=true).
         type: list
         elements: str
         default: []
       storage_of:
         description:
-          - It stops the guests that use storage of these machines, if O(guests) are asked for.
-          - Names in O(machines), whose O(machines[].address) count; or names and addresses.
+          - Stops the guests that use storage of these machines. Needs O(guests=true).
+          - Names in O(machines), which stand for their O(machines[].address); or other names and addresses.
         type: list
         elements: str
         default: []
       fsd:
-        description: Whether it then begins the shutdown.
+        description: Whether FSD follows, which begins the shutdown of all machines.
         type: bool
         default: false
       seconds:
         description:
-          - How long each guest has that was found and has no time of its own. As long as Proxmox VE gives it, if not given.
-          - And the least time that is counted for all guests of this stage. The longest limit of one of them counts if it is longer.
+          - Time for each guest that the stage finds and that has no time of its own. Defaults to the time that Proxmox VE gives it.
+          - The plan allows at least this much for the whole stage, or the longest limit of its guests if that is longer.
         type: float
   guests:
     description:
-      - Whether Proxmox VE on this host is asked for its guests. Those that run, that start at boot, or that a stage names by number, become
+      - Whether to read the guests of Proxmox VE on this host. Those that run, start at boot or are listed by number in a stage become
         machines of the plan.
-      - One that is a secondary in O(machines), by its O(machines[].guest_id), is none of them; it goes down by itself, and is waited for.
-      - Guests of high availability are stopped by that, after the others, with its own times.
+      - A secondary in O(machines) with a O(machines[].guest_id) is not one of them. It goes down by itself, and the primary waits for it.
+      - Guests of high availability are stopped by HA, after the others and with HA's own times.
     type: bool
     default: false
   ask:
-    description: Whether C(upsd) is asked for what is not given in O(supplies).
+    description: Whether to ask C(upsd) for values that are not given in O(supplies).
     type: bool
     default: false
   host:
-    description: Where C(upsd) listens, as seen from the host on which this module runs.
+    description: Address of C(upsd), as seen from the host on which this module runs.
     type: str
     default: localhost
   port:
-    description: The port on which C(upsd) listens.
+    description: Port of C(upsd).
     type: int
     default: 3493
   timeout:
-    description: How many seconds it may take to ask.
+    description: Seconds to wait for answers of C(upsd).
     type: int
     default: 5
   must_answer:
     description:
-      - Whether it is a failure that C(upsd) can't be asked, does not serve a UPS, or that the guests can't be read.
-      - If V(false), the plan is made of what is known, as before a first deployment. RV(asked) tells.
+      - Whether to fail if C(upsd) can't be reached or does not serve a UPS, or if the guests can't be read.
+      - With V(false) the plan is made from what is known, as before a first deployment. RV(asked) tells whether C(upsd) answered.
     type: bool
     default: true
   enforce:
     description:
-      - When the task fails. What can't be told is no failure.
-      - V(none) does not fail because of the plan.
-      - V(expected) fails if the plan is not feasible. A guest that is not stopped before the machine whose storage it uses is no reason for
-        that; it does not hold then.
+      - When the task fails. A plan that can't be judged because too little is known never fails.
+      - V(none) never fails because of the plan.
+      - V(expected) fails if the plan is not feasible, that is if the battery would be empty too early even if every machine takes its
+        usual time. A guest that outlives the machine whose storage it uses does not make a plan infeasible.
       - V(limits) fails if the plan does not hold.
     type: str
     choices: [none, expected, limits]
@@ -285,7 +291,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: See whether the battery lasts until TrueNAS and Proxmox are down
+- name: Check that the battery lasts until TrueNAS and Proxmox are down
   homelab.nut.shutdown_plan:
     machines:
       - {name: pve, role: primary, kind: pve}
@@ -299,7 +305,7 @@ EXAMPLES = r"""
     enforce: limits
   register: plan
 
-- name: See before a deployment that it can work, with the guests of Proxmox VE as they are
+- name: Check before a deployment that the plan is feasible, with the guests that Proxmox VE has
   homelab.nut.shutdown_plan:
     machines:
       - {name: pve, role: primary, kind: pve}
@@ -319,7 +325,7 @@ EXAMPLES = r"""
     must_answer: false
     enforce: expected
 
-- name: Draw it
+- name: Draw the plan
   ansible.builtin.copy:
     content: "{{ plan.plan | homelab.nut.shutdown_picture }}"
     dest: plan.html
@@ -329,27 +335,27 @@ EXAMPLES = r"""
 
 RETURN = r"""
 holds:
-  description: Whether all that must be so is so, even if each machine takes as long as it may. None if too little is known.
+  description: Whether all conditions are met even if each machine takes as long as it may. None if too little is known.
   returned: always
   type: bool
 feasible:
   description:
-    - Whether all are off before a charged battery is empty, each machine is waited for as long as it usually takes, and high availability
-      moves no guests away, if all goes as expected. None if too little is known.
+    - Whether all machines are off before a charged battery is empty if each takes its usual time, the primary waits long enough for that,
+      and high availability does not move guests to another node. None if too little is known.
   returned: always
   type: bool
 asked:
-  description: Whether C(upsd) was asked, and knows all UPSes of the plan.
+  description: Whether C(upsd) was asked and serves all UPSes of the plan.
   returned: always
   type: bool
 ha:
-  description: What a person should know of Proxmox VE's high availability. Empty if it works no guest, or was not asked for.
+  description: Remarks about Proxmox VE's high availability. Empty if it manages no guest, or if guests were not read.
   returned: always
   type: list
   elements: str
   sample: [HA works 1 guest (104)]
 guests:
-  description: The guests of the primary that are in the plan. Those that a stage stops come first.
+  description: The guests of the primary. Those that a stage stops come first.
   returned: always
   type: list
   elements: dict
@@ -365,32 +371,32 @@ guests:
       ha: false
   contains:
     id:
-      description: Its number. None if it was given without one.
+      description: Number of the guest. None if it was given without one.
       type: int
     kind:
       description: V(qm) or V(pct).
       type: str
     name:
-      description: Its name on Proxmox VE, or empty.
+      description: Name on Proxmox VE, or empty.
       type: str
     machine:
-      description: Its name in the plan.
+      description: Name in the plan.
       type: str
     stage:
-      description: The stage that stops it. Empty if the primary does, when it goes down.
+      description: The stage that stops it. Empty if the primary stops it when it goes down.
       type: str
     seconds:
-      description: How long it has for its shutdown.
+      description: Time that it has for its shutdown.
       type: float
     why:
-      description: Why that stage stops it, or whose storage it uses, in words.
+      description: Why that stage stops it, or whose storage it uses.
       type: str
     needs:
       description: The machines whose storage it uses.
       type: list
       elements: str
     ha:
-      description: Whether high availability works it.
+      description: Whether high availability manages it.
       type: bool
 plan:
   description: The plan.
@@ -398,62 +404,62 @@ plan:
   type: dict
   contains:
     verdict:
-      description: Whether it holds, and what is tight, in one line.
+      description: Whether the plan holds, and what fails or is tightest, in one line.
       type: str
-      sample: The plan holds. Tightest is order (truenas), with 27 s to spare
+      sample: The plan holds. Tightest is shutdown limit (truenas), with 27 s to spare
     events:
-      description: Who does what from when until when, in seconds from the trigger, as a rule.
+      description: What each machine does, and when, in seconds from the trigger, if each takes its usual time.
       type: list
       elements: dict
       sample:
         - {at: 10, machine: truenas, until: 70, what: goes down, worst: false}
     worst:
-      description: The same at worst.
+      description: The same if each takes as long as it may.
       type: list
       elements: dict
     constraints:
-      description: What must be so. What is not so comes first, then what can't be told, then the tightest.
+      description: The conditions. Failing ones come first, then those about which too little is known, then the tightest.
       type: list
       elements: dict
       contains:
         name:
-          description: What it is.
+          description: Name of the condition.
           type: str
           sample: HOSTSYNC
         about:
-          description: The machine, UPS or stage, or empty.
+          description: The machine, UPS or stage that it is about, or empty.
           type: str
           sample: truenas
         holds:
-          description: Whether it is so. None if that can't be told.
+          description: Whether it is met. None if too little is known.
           type: bool
         have:
-          description: What there is.
+          description: The value that there is.
           type: float
           sample: 30
         need:
-          description: What there must be.
+          description: The value that is needed.
           type: float
           sample: 10
         slack:
-          description: The difference. Less than 0 if it is not so.
+          description: The difference of the two. Negative if the condition fails.
           type: float
           sample: 20
-        words:
-          description: How that comes.
+        reason:
+          description: The arithmetic, in words.
           type: str
           sample: truenas begins to go down up to 10 s after FSD; HOSTSYNC gives 30 s
         remedy:
-          description: What to change or to find out, or empty.
+          description: What to change or to measure, or empty.
           type: str
           sample: set nut_server_runtime_low to 382
     needed:
       description:
-        - What the settings must be.
-        - C(reserve) is what the primary wants of the battery from its own poweroff on. C(least) is that without guests, and without
-          anything kept back.
+        - The settings that the plan needs.
+        - C(reserve) is the battery time that the primary needs from its own poweroff on. C(reserve_minimum) is the same without guests and
+          without margin. C(gate_timeout) is the longest time that the gate may have to wait.
       type: dict
-      sample: {deadtime: 15, finaldelay: 2, hostsync: 30, least: 40, longest: 92, reserve: 220, runtime_low: 382}
+      sample: {deadtime: 15, finaldelay: 2, gate_timeout: 92, hostsync: 30, reserve: 220, reserve_minimum: 40, runtime_low: 382}
     holds:
       description: As RV(holds).
       type: bool
@@ -469,15 +475,15 @@ plan:
       type: list
       elements: str
     machines:
-      description: The machines, as planned for, with the guests that were found.
+      description: The machines of the plan, with the guests that were found.
       type: list
       elements: dict
     supplies:
-      description: The UPSes, with what C(upsd) said of them.
+      description: The UPSes, with C(upsd)'s values.
       type: list
       elements: dict
     stages:
-      description: The stages, as planned for.
+      description: The stages of the plan.
       type: list
       elements: dict
 msg:
@@ -499,13 +505,13 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests im
 from ansible_collections.homelab.nut.plugins.module_utils._options import suboptions_of
 
 
-def spec() -> dict[str, Any]:
-    """Return what Ansible checks the options by."""
+def build_spec() -> dict[str, Any]:
+    """Return the argument spec."""
     kinds = list(dict.fromkeys(kind for kinds in model.KINDS.values() for kind in kinds))
     machine = suboptions_of(model.PlanMachine, without_default=["shutdown_limit"])
     machine["role"]["choices"], machine["kind"]["choices"] = list(model.KINDS), kinds
-    # upsd may know what is not given
-    asked = [field.name for field in fields(model.Supply) if field.name != "name"]
+    # None means "not given": upsd may know the value
+    from_upsd = [field.name for field in fields(model.Supply) if field.name != "name"]
     names = {"type": "list", "elements": "str", "default": []}
     stage = {
         **suboptions_of(model.StagePlan),
@@ -514,7 +520,7 @@ def spec() -> dict[str, Any]:
         "storage_of": names,
     }
     timing = suboptions_of(model.Timing, without_default=["release"])
-    supply = suboptions_of(model.Supply, without_default=asked)
+    supply = suboptions_of(model.Supply, without_default=from_upsd)
     return {
         "machines": {"type": "list", "elements": "dict", "required": True, "options": machine},
         "supplies": {"type": "list", "elements": "dict", "required": True, "options": supply},
@@ -531,14 +537,14 @@ def spec() -> dict[str, Any]:
 
 
 def main() -> None:
-    module = Module(argument_spec=spec(), supports_check_mode=True)
+    module = Module(argument_spec=build_spec(), supports_check_mode=True)
     try:
-        plan, asked = observe.plan_for_host(module.params, make_runner(module))
+        plan, is_asked = observe.plan_for_host(module.params, make_runner(module))
     except (model.PlanError, UpsdFailure, GuestsError) as error:
         module.fail_json(msg=str(error))
     kept = data.plan_to_dict(plan)
     result = {name: kept[name] for name in ("holds", "feasible", "guests", "ha")}
-    result.update(asked=asked, plan=kept, msg=draw_table(plan))
+    result.update(asked=is_asked, plan=kept, msg=draw_table(plan))
     if {"none": True, "expected": plan.feasible, "limits": plan.holds}[module.params["enforce"]] is False:
         module.fail_json(**result)
     module.exit_json(changed=False, **result)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 from drill.primary import INVENTORY, SITES, Primary
 from homelab import CHECKOUT, Lab
-from support import status, until
+from support import read_status, wait_until
 from testinfra.host import Host
 
 
@@ -22,7 +22,7 @@ def primaries(lab: Lab, on: Callable[[str], Host]) -> dict[str, Primary]:
     """Return the primaries by name, as they stand after the deployment."""
     found = {name: Primary(lab, on(name), name, secondaries) for name, secondaries in SITES.items()}
     for one in found.values():
-        until(lambda one=one: status(one.host)[:1] == ["OL"], 60, f"{one.name} serves its UPS")
+        wait_until(lambda one=one: read_status(one.host)[:1] == ["OL"], 60, f"{one.name} serves its UPS")
         one.before = one.stand()
     return found
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import sandbox
 from drill.primary import INVENTORY, UNIT
-from support import ended, until
+from support import wait_for_end, wait_until
 
 WATCH = "for _ in $(seq 3000); do upsc ups@localhost ups.status 2>/dev/null; sleep 0.2; done"
 
@@ -23,7 +23,7 @@ def rehearsed(primaries, drill):
     """Run a drill on both primaries; return the playbook's output, and each status that the real upsd reported."""
     watches = {name: one.ssh(WATCH) for name, one in primaries.items()}
     try:
-        done = ended(drill())
+        done = wait_for_end(drill())
     finally:
         for one in watches.values():
             one.terminate()
@@ -91,20 +91,22 @@ def test_broken_drill_fails_soon_and_changes_nothing(primaries, fault):
         if FAULTS[fault]:
             assert one.host.run(FAULTS[fault]).rc == 0
         else:
-            one.lab.ups(one.name, "mains", "off")
+            one.lab.control_ups(one.name, "mains", "off")
         begun = time.monotonic()
         try:
             rest = process.communicate(timeout=60)[0]
         finally:
             if not FAULTS[fault]:
-                one.lab.ups(one.name, "mains", "on")
+                one.lab.control_ups(one.name, "mains", "on")
         # less than the outage of 60 s, so the drill did not simply finish
         assert time.monotonic() - begun < 45
         assert process.returncode not in (0, None), said
         assert "would power off" not in rest
         if not FAULTS[fault]:
             assert "is on battery. Stopping the drill" in rest
-            until(lambda: one.host.run("upsc ups@localhost ups.status 2>/dev/null").stdout.startswith("OL"), 60, "OL")
+            wait_until(
+                lambda: one.host.run("upsc ups@localhost ups.status 2>/dev/null").stdout.startswith("OL"), 60, "OL"
+            )
         one.still_stands()
 
     with ThreadPoolExecutor() as pool:
@@ -120,7 +122,7 @@ def test_drill_is_refused_without_upsd(primaries):
         assert done.rc == 2
         assert "cannot tell whether a real shutdown is imminent" in done.stderr
         one.before["nut-server"] = one.stand()["nut-server"]
-        until(lambda: len(one.clients()) > len(one.secondaries), 90, "all are back")
+        wait_until(lambda: len(one.clients()) > len(one.secondaries), 90, "all are back")
         one.still_stands()
 
     with ThreadPoolExecutor() as pool:

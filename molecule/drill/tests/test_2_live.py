@@ -12,13 +12,13 @@ import threading
 
 import pytest
 from drill.primary import INVENTORY
-from support import ended, extra, status, until
+from support import extra_vars, read_status, wait_for_end, wait_until
 
 SECONDS = 12  # what TrueNAS takes
 
 
 def live(**more):
-    return (*extra(**more), "--limit", "pve8")
+    return (*extra_vars(**more), "--limit", "pve8")
 
 
 def test_nothing_happens_without_the_confirmation(primaries, drill_live):
@@ -26,12 +26,12 @@ def test_nothing_happens_without_the_confirmation(primaries, drill_live):
     runs = {
         "Nothing was done. To start a real shutdown, type the name of the primary": live(),
         "type the name of the primary, pve8": live(nut_server_live_confirm="pve9"),
-        "A live drill shuts down one primary at a time": extra(nut_server_live_confirm="pve8"),
+        "A live drill shuts down one primary at a time": extra_vars(nut_server_live_confirm="pve8"),
         "Ready for a real shutdown. Check mode ends here.": (*live(nut_server_live_confirm="pve8"), "--check"),
     }
     running = {words: drill_live(*arguments) for words, arguments in runs.items()}
     for words, one in running.items():
-        done = ended(one)
+        done = wait_for_end(one)
         assert words in re.sub(r"\s+", " ", done.stdout), done.stdout
         assert (done.returncode == 0) == ("Check mode" in words)
     for one in primaries.values():
@@ -44,14 +44,14 @@ def test_it_refuses(primaries, on, drill_live):
     one = primaries["pve8"]
     on("truenas").check_output("systemctl stop nut-monitor")
     try:
-        until(lambda: len(one.clients()) == 2, 30, "it has logged out")
-        done = ended(drill_live(*live(nut_server_live_confirm="pve8")))
+        wait_until(lambda: len(one.clients()) == 2, 30, "it has logged out")
+        done = wait_for_end(drill_live(*live(nut_server_live_confirm="pve8")))
     finally:
         on("truenas").check_output("systemctl start nut-monitor")
     assert done.returncode != 0
     assert "truenas is not logged in to upsd" in done.stdout
     assert "Nothing was done" in done.stdout
-    until(lambda: len(one.clients()) == 3, 60, "it has logged in")
+    wait_until(lambda: len(one.clients()) == 3, 60, "it has logged in")
     one.still_stands()
 
 
@@ -66,13 +66,17 @@ def lived(primaries, lab, on, drill_live):
     reader.start()
 
     def states():
-        return {host.name: state for host, state in lab.status().items() if host.name in ("pve8", "truenas", "media")}
+        return {
+            host.name: state for host, state in lab.read_states().items() if host.name in ("pve8", "truenas", "media")
+        }
 
     try:
-        until(lambda: process.poll() is not None or all(one.down for one in states().values()), 180, "all are down")
+        wait_until(
+            lambda: process.poll() is not None or all(one.down for one in states().values()), 180, "all are down"
+        )
         assert process.poll() is None, "".join(said)
         seen = states()
-        lab.up(["pve8"])
+        lab.start_sites(["pve8"])
         assert process.wait(240) == 0, "".join(said)
     finally:
         process.kill()
@@ -117,8 +121,8 @@ def test_all_is_as_before(lived, on):
     """The UPS is served, all are logged in, and nothing is left that would make the next shutdown another one."""
     assert lived
     host = on("pve8")
-    until(lambda: status(host)[:1] == ["OL"], 60, "the UPS is served")
-    until(lambda: len(host.run("upsc -c ups@localhost 2>/dev/null").stdout.split()) == 3, 60, "all are logged in")
+    wait_until(lambda: read_status(host)[:1] == ["OL"], 60, "the UPS is served")
+    wait_until(lambda: len(host.run("upsc -c ups@localhost 2>/dev/null").stdout.split()) == 3, 60, "all are logged in")
     assert not host.file("/run/nut-killpower").exists
     assert not host.file("/run/nut-shutdown/live").exists
     assert host.run("systemctl is-active nut-shutdown-record").stdout.strip() == "inactive"

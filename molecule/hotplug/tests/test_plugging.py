@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from hotplug.primary import CONF, Primary, driver
-from support import until
+from support import wait_until
 
 UNIT = driver("ups")
 
@@ -47,7 +47,7 @@ def test_a_second_ups(both):
 
         one.ups("unplug", "--port", "2")
         one.go()
-        until(lambda: not one.serves("ups2"), 20, "upsd has no data of what is not there")
+        wait_until(lambda: not one.serves("ups2"), 20, "upsd has no data of what is not there")
         one.run()
         assert set(one.sections()) == {"ups", "ups2"}
         assert [absent["name"] for absent in one.status()["absent"]] == ["ups2"]
@@ -91,7 +91,7 @@ def test_pulled_out_and_back_much_later(both):
         for _look in range(3):
             one.run()
             one.later(120)
-        until(lambda: not one.serves(), 20, "upsd has no data of what is not there")
+        wait_until(lambda: not one.serves(), 20, "upsd has no data of what is not there")
         assert one.text(CONF) == one.files[CONF]
         one.untouched(before)
         one.ups("replug", "--port", "1")
@@ -113,7 +113,7 @@ def test_a_driver_that_does_not_find_its_ups_again(both):
         before, told = one.processes(), one.restarts()
         one.ups("replug", "--port", "1")
         one.go()
-        until(lambda: one.restarts() > told, 25, "it is restarted")
+        wait_until(lambda: one.restarts() > told, 25, "it is restarted")
         one.await_service()
         after = one.processes()
         assert after[UNIT] != before[UNIT]
@@ -206,7 +206,7 @@ def test_two_alike_that_have_none(both):
         else:
             # the second one's driver tries in vain, and the service with it
             one.go()
-            until(lambda: "can't be told from" in one.told(), 20, "it says so")
+            wait_until(lambda: "can't be told from" in one.told(), 20, "it says so")
             assert "use NUT 2.8.1" in one.told()
         one.await_service("ups2", battery_charge="100")
         one.untouched(before)

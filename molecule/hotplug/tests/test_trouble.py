@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import shlex
 
-from homelab.podman import podman
+from homelab.podman import run_podman
 from hotplug.primary import CONF, LOCK, SERVICE, STATE, TIMER, Primary, driver
-from support import status, until
+from support import read_status, wait_until
 
 UNIT = driver("ups")
 
@@ -27,7 +27,7 @@ def test_a_driver_that_died(both):
     def case(one: Primary) -> None:
         before = one.processes()
         one.sh(f"kill -9 {before[UNIT]}")
-        until(lambda: one.processes().get(UNIT) != before[UNIT], 5, "systemd notices")
+        wait_until(lambda: one.processes().get(UNIT) != before[UNIT], 5, "systemd notices")
         one.go()
         one.await_service()
         assert others(one.processes()) == others(before)
@@ -41,7 +41,7 @@ def test_a_driver_that_hangs(both):
     def case(one: Primary) -> None:
         before = one.processes()
         one.sh(f"kill -STOP {before[UNIT]}")
-        until(lambda: not one.serves(), 30, "its data are stale")
+        wait_until(lambda: not one.serves(), 30, "its data are stale")
         one.run()
         one.untouched(before)
         one.later(70)
@@ -63,14 +63,14 @@ def test_a_ups_that_hangs(both):
         one.ups("hang", "nak")
         before = one.processes()
         if one.name == "pve8":
-            until(lambda: not one.serves(), 40, "its data are stale")
+            wait_until(lambda: not one.serves(), 40, "its data are stale")
         # the driver of 2.8.1 takes no answer for no news, and so nothing is known to be wrong
         one.run()
         one.untouched(before)
         one.later(70)
         one.go()
         if one.name == "pve8":
-            until(lambda: one.processes().get(UNIT) != before[UNIT], 20, "it is restarted")
+            wait_until(lambda: one.processes().get(UNIT) != before[UNIT], 20, "it is restarted")
         one.ups("unhang")
         one.await_service()
         one.run()
@@ -86,12 +86,12 @@ def test_on_battery(both):
     def case(one: Primary) -> None:
         before = one.processes()
         one.ups("mains", "off")
-        until(lambda: "OB" in status(one.host), 30, "on battery")
+        wait_until(lambda: "OB" in read_status(one.host), 30, "on battery")
         one.ups("plug", "eaton", "--port", "2")
         for _run in range(2):
             one.run()
         one.untouched(before)
-        assert "OB" in status(one.host)
+        assert "OB" in read_status(one.host)
         assert [words.split()[0] for words in one.status()["power"]] == ["ups"]
         if "ups2" not in one.sections():
             assert one.status()["deferred"]
@@ -114,17 +114,17 @@ def test_a_dummy_stands_in(both):
         before = one.processes()
         one.ups("unplug", "--port", "1")
         one.run()
-        until(lambda: not one.serves(), 20, "its data are stale")
+        wait_until(lambda: not one.serves(), 20, "its data are stale")
         one.run()
         assert one.sections()["ups"]["driver"] == "usbhid-ups", "not at once: it may come back"
         one.later(40)
         one.run()
-        until(lambda: one.sections()["ups"]["driver"] == "dummy-ups", 20, "the dummy is in ups.conf")
-        until(lambda: status(one.host) != [], 20, "the dummy is served")
-        assert {"OB", "LB", "FSD"}.isdisjoint(status(one.host))
+        wait_until(lambda: one.sections()["ups"]["driver"] == "dummy-ups", 20, "the dummy is in ups.conf")
+        wait_until(lambda: read_status(one.host) != [], 20, "the dummy is served")
+        assert {"OB", "LB", "FSD"}.isdisjoint(read_status(one.host))
         assert one.sh("upsc -l localhost 2>/dev/null").split() == ["ups"]
         # upsmon asks every five seconds, here and on the secondaries
-        until(lambda: one.clients() == {*one.secondaries}, 20, "the secondaries are logged in")
+        wait_until(lambda: one.clients() == {*one.secondaries}, 20, "the secondaries are logged in")
         assert others(one.processes()) == others(before)
         one.run()
         one.ups("replug", "--port", "1")
@@ -230,7 +230,7 @@ def test_killed_while_it_works(both):
         one.swap(one.model)
         watch = f"was=$(stat -c %i {CONF}); for i in $(seq 500); do [ $(stat -c %i {CONF}) = $was ] || exit 0; sleep 0.01; done; exit 1"
         one.sh(f"systemctl start --no-block {SERVICE}; {watch}; systemctl kill -s KILL {SERVICE}")
-        until(
+        wait_until(
             lambda: "activ" not in one.host.run(f"systemctl is-active {SERVICE}").stdout.replace("inactive", ""),
             30,
             "killed",
@@ -251,7 +251,7 @@ def test_memory_that_is_lost_or_broken(both):
         for broken in ("{", '{"version": 1, "identities": {"ups": 5}, "tries": []}', None):
             one.sh(f"rm -f {STATE}" if broken is None else f"printf %b {shlex.quote(broken)} >{STATE}")
             one.go()
-            until(lambda: one.host.run(f"grep -c '\"serial\"' {STATE}").rc == 0, 10, "it remembers again")
+            wait_until(lambda: one.host.run(f"grep -c '\"serial\"' {STATE}").rc == 0, 10, "it remembers again")
             one.sh(f"systemctl stop {SERVICE}")
             assert json.loads(one.text(STATE))["identities"]["ups"]
         one.await_service()
@@ -269,7 +269,7 @@ def test_somebody_else_is_at_work(both):
         one.sh(f"flock {LOCK} sleep 3 >/dev/null 2>&1 & sleep 0.3; systemctl start --no-block {SERVICE}")
         assert one.text(CONF) == one.files[CONF]
         assert one.restarts() == 0
-        until(lambda: one.text(CONF) != one.files[CONF], 15, "it is done after that")
+        wait_until(lambda: one.text(CONF) != one.files[CONF], 15, "it is done after that")
         one.run()
         one.await_service()
 
@@ -281,19 +281,19 @@ def test_not_there_at_boot(both):
 
     def case(one: Primary) -> None:
         one.ups("unplug", "--port", "1")
-        container = one.lab.container(one.name)
-        podman("kill", container)
-        podman("start", container)
+        container = one.lab.container_name(one.name)
+        run_podman("kill", container)
+        run_podman("start", container)
         up = ("exec", container, "systemctl", "is-system-running")
-        until(lambda: podman(*up, check=False).stdout.strip() in ("running", "degraded"), 60, "it boots")
-        until(lambda: one.host.run("true").rc == 0, 20, "it answers")
+        wait_until(lambda: run_podman(*up, check=False).stdout.strip() in ("running", "degraded"), 60, "it boots")
+        wait_until(lambda: one.host.run("true").rc == 0, 20, "it answers")
         assert one.text(CONF) == one.files[CONF]
-        until(lambda: "nut-server.service" in one.processes(), 10, "upsd runs")
+        wait_until(lambda: "nut-server.service" in one.processes(), 10, "upsd runs")
         server = one.processes()["nut-server.service"]
         one.ups("replug", "--port", "1")
         one.await_service()
         assert one.processes()["nut-server.service"] == server
         one.sh(f"systemctl is-active {TIMER}; systemctl stop {TIMER}")
-        until(lambda: one.clients() == {*one.secondaries}, 30, "the secondaries are logged in")
+        wait_until(lambda: one.clients() == {*one.secondaries}, 30, "the secondaries are logged in")
 
     both(case)

@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from homelab import Lab
-from support import ended, extra, kill_upsd_when_replaced, nut_processes, passwords, status, until
+from support import (
+    extra_vars,
+    kill_upsd_when_replaced,
+    nut_processes,
+    read_passwords,
+    read_status,
+    wait_for_end,
+    wait_until,
+)
 from testinfra.host import Host
 
 BEFORE = Path(__file__).resolve().parents[1] / "files"
@@ -24,7 +32,7 @@ COPIES = tuple(f"{name}.before-homelab-nut" for name in FILES)
 UNITS = ("nut-server.service", "nut-monitor.service", "nut-driver.target", "nut-driver-enumerator.path", "nut.target")
 # in the files that were there before
 OLD_SECRETS = ("adm1n", "local#pass", "remote-pass")
-ABSENT = ("--limit", "pve8", *extra(nut_server_state="absent"))
+ABSENT = ("--limit", "pve8", *extra_vars(nut_server_state="absent"))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +134,7 @@ def test_a_flag_that_was_left_was_reported(pve, said):
 def test_the_take_over_gave_nothing_away(said):
     """The differences that it showed are those of files with passwords, old ones and new ones."""
     assert "+++" in said
-    assert not [secret for secret in (*OLD_SECRETS, *passwords()) if secret in said]
+    assert not [secret for secret in (*OLD_SECRETS, *read_passwords()) if secret in said]
 
 
 def test_a_second_play_changes_nothing(pve, play):
@@ -142,15 +150,15 @@ def test_a_second_play_changes_nothing(pve, play):
 def test_upsd_is_killed_during_a_play(pve, lab, start):
     """NUT of Debian 12 does not start a daemon again that dies."""
     killer = kill_upsd_when_replaced(lab, "pve8", "/etc/nut/upsd.conf")
-    again = ("--limit", "pve8", *extra(nut_server_upsd_conf={"MAXAGE": 19}))
-    done = ended(start(*again))
-    assert ended(killer, 60).returncode == 0
+    again = ("--limit", "pve8", *extra_vars(nut_server_upsd_conf={"MAXAGE": 19}))
+    done = wait_for_end(start(*again))
+    assert wait_for_end(killer, 60).returncode == 0
     assert "Traceback" not in done.stdout + done.stderr
     if done.returncode:
         # then it says what is dead, and that much is done by the next one
         assert "nut-server" in done.stdout + done.stderr, done.stdout
-        assert ended(start(*again)).returncode == 0
-    until(lambda: status(pve)[:1] == ["OL"], 30, "upsd serves again")
+        assert wait_for_end(start(*again)).returncode == 0
+    wait_until(lambda: read_status(pve)[:1] == ["OL"], 30, "upsd serves again")
     assert "\nMAXAGE 19\n" in pve.file("/etc/nut/upsd.conf").content_string
 
 
@@ -183,7 +191,7 @@ def test_no_secret_of_ours_is_left(pve):
     for name in listed:
         if name not in COPIES and pve.file(f"/etc/nut/{name}").is_file:
             text = pve.file(f"/etc/nut/{name}").content_string
-            assert not [secret for secret in (*passwords(), *OLD_SECRETS) if secret in text], name
+            assert not [secret for secret in (*read_passwords(), *OLD_SECRETS) if secret in text], name
     assert set(COPIES) <= set(listed)
     assert all(who_may(pve, name) == ("root", "nut", "0o640") for name in COPIES)
 
@@ -193,10 +201,10 @@ def test_the_end_of_a_shutdown_leaves_the_ups_alone(pve: Host, lab: Lab):
     """With MODE=none and a section in ups.conf, Debian's NUT would cut the power at every reboot; so would a flag that is left."""
     assert not ups_conf.parse_ups_conf(pve.file("/etc/nut/ups.conf").content_string).sections
     assert pve.file("/etc/killpower").exists
-    told = json.loads(lab.ups("pve8", "status", "--json"))["upses"][0]["events"]
+    told = json.loads(lab.control_ups("pve8", "status", "--json"))["upses"][0]["events"]
     pve.run("/sbin/upsdrvctl shutdown")
     pve.check_output("/lib/systemd/system-shutdown/nutshutdown poweroff; true")
-    (ups,) = json.loads(lab.ups("pve8", "status", "--json"))["upses"]
+    (ups,) = json.loads(lab.control_ups("pve8", "status", "--json"))["upses"]
     assert ups["events"] == told
     assert ups["outlets"]
     assert ups["shutdown_in"] < 0
@@ -215,7 +223,7 @@ def test_and_back_again(pve, play):
     """As if it were a new host; the copies are still those of the first time."""
     done = play()
     assert done.returncode == 0, done.stdout
-    until(lambda: status(pve)[:1] == ["OL"], 30, "it serves")
+    wait_until(lambda: read_status(pve)[:1] == ["OL"], 30, "it serves")
     assert instances(pve) == {"nut-driver@ups.service"}
     assert pve.file("/etc/nut/ups.conf.before-homelab-nut").content_string == (BEFORE / "ups.conf").read_text()
     again = play()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a look has decided on, done to the host, told and remembered."""
+"""Apply the plan of an observation to the host, log it, and save the state for the next run."""
 
 from __future__ import annotations
 
@@ -29,28 +29,25 @@ MODE = 0o640
 
 @dataclass(frozen=True)
 class HotplugOutcome:
-    """What a run did: lines, one for each decision; failed are those that could not be done.
+    """What a run did."""
 
-    look: the last one of the run. written: whether ups.conf was replaced.
-    """
-
-    look: Observation
-    done: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
-    written: bool = False
+    look: Observation  # the last one of the run
+    done: tuple[str, ...] = ()  # one line per action
+    failed: tuple[str, ...] = ()  # one line per action that failed
+    written: bool = False  # whether ups.conf was replaced
 
     @property
     def changed(self) -> bool:
-        """Return whether anything was done to the host."""
+        """Return whether anything on the host was changed."""
         return bool(self.done or self.written)
 
 
 @dataclass
 class Actor(Observer):
-    """One host, on which something is done."""
+    """Observes one host and applies plans to it."""
 
     def note_written(self, text: str, resolution: NameResolution) -> None:
-        """Note what a play has written, if this host has a memory: nobody has edited that by hand."""
+        """Record the sections that a play wrote, if this host has a state file, so that they do not count as edited by hand."""
         if self.local.hotplug_state.exists():
             written = self._our_sections(text, resolution)
             self._save_state(
@@ -58,7 +55,7 @@ class Actor(Observer):
             )
 
     def note_intent(self, text: str, resolution: NameResolution) -> None:
-        """Note what a play is about to write, as begin() does: one that is killed then must not look like somebody's edit."""
+        """Record the sections that a play is about to write. If it is killed, they do not count as edited by hand either."""
         if self.local.hotplug_state.exists():
             self._save_state(replace(self._load_state(), intended=self._our_sections(text, resolution)))
 
@@ -72,7 +69,7 @@ class Actor(Observer):
         }
 
     def apply_plan(self, look: Observation) -> HotplugOutcome:
-        """Do what a look has decided on. The caller holds the lock. Never raises for what could not be done."""
+        """Apply the plan of an observation. The caller holds the lock. Failed actions are in the outcome; they raise nothing."""
         work = _Execution(self, look, self._report_news(look), owed=[*look.owed])
         for node, reason in look.plan.permits:
             work.permit_node(node, reason)
@@ -90,7 +87,7 @@ class Actor(Observer):
         return work.build_outcome()
 
     def _report_news(self, look: Observation) -> HotplugState:
-        """Tell what has not been told, and what waits. Returns the memory with that."""
+        """Log new remarks and new or finished deferrals. Returns the state that includes them."""
         memory = look.state
         for line in look.remarks:
             if line not in memory.remarks_made:
@@ -120,7 +117,7 @@ class Actor(Observer):
             self.say(printable(line, 500))
 
     def _save_state(self, new: HotplugState) -> None:
-        """Save the memory. A disk that is full, or read-only, is no reason to stop: it is only memory."""
+        """Save the state. Failure is only logged, because the state is not essential."""
         self._state = new
         try:
             self.local.hotplug_state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -129,9 +126,9 @@ class Actor(Observer):
             self._say_once(f"can't save the state between runs: {error}")
 
     def _check_sections(self, look: Observation) -> dict[str, str]:
-        """Let NUT's own drivers read the sections that change, in a scratch directory.
+        """Let NUT's own drivers read the changed sections, in a scratch directory.
 
-        Returns what is wrong, in words, by the name of the section; "" is all of them.
+        Returns name of a section -> what is wrong with it; "" stands for all sections.
         """
         conf = look.plan.conf
         if conf is None or look.new_text is None:
@@ -150,7 +147,7 @@ class Actor(Observer):
 
 @dataclass
 class _Execution:
-    """What one act() does, step by step."""
+    """Applies one plan, step by step."""
 
     host: Actor
     look: Observation
@@ -168,7 +165,7 @@ class _Execution:
         self.history.append(HistoryEntry(self.host.wall(), name, what, reason))
 
     def record_failure(self, name: str, what: str, reason: str) -> None:
-        """Note what could not be done. It is said once, and not at each run."""
+        """Record a failed action. It is logged once, not at each run."""
         line = printable(f"{what}: {reason}", 500)
         self.failed.append(line)
         self.state = replace(self.state, remarks_made=(*self.state.remarks_made, line))
@@ -177,7 +174,7 @@ class _Execution:
             self.history.append(HistoryEntry(self.host.wall(), name, what, reason))
 
     def record_refusal(self, name: str, reason: str) -> None:
-        """Note that a section, or ("") all of ups.conf, can't become what it should, so that the next look does without."""
+        """Record that a section, or all of ups.conf (""), was refused, so that the next observation leaves it unchanged."""
         conf = self.look.plan.conf
         section = conf.sections.get(name) if conf else None
         what = f"[{name}] in {self.look.path} is not changed" if section else f"{self.look.path} is not changed"
@@ -198,15 +195,15 @@ class _Execution:
         self.record_done(node, f"permit {node}", reason)
 
     def run_later_action(self, action: UnitAction) -> None:
-        """Take one step of those behind the file."""
+        """Run one of the actions that follow the file."""
         if action.unit == base_systemd.ENUMERATOR:
             self.spare_drivers()
         self.run_action(action)
 
     def note_intent(self) -> None:
-        """Note what is about to be done, so that a run that is cut short is finished by the next one."""
+        """Record what is about to be done, so that the next run completes it if this one is interrupted."""
         look, host = self.look, self.host
-        # Whether a driver then runs with its old section nobody knows: so it is restarted.
+        # After an interruption, a driver may be running with its old section, so it is restarted.
         noted = [
             replace(action, verb="restart")
             if action.verb == "start" and base_systemd.is_driver(action.unit)
@@ -220,18 +217,18 @@ class _Execution:
             host.debug(str(error))
         if look.new_text is not None and look.plan.conf is not None:
             fixed = look.resolution.fixed
-            # what was edited by hand has not become ours by being written along
+            # a section edited by hand still counts as edited although this writes it again
             ours = {name: text for name, text in look.known.written.items() if name in fixed}
             sections = look.plan.conf.sections
             ours |= {
                 name: ups_conf.render_sections([section]) for name, section in sections.items() if name not in fixed
             }
             self.state = replace(self.state, written=dict(look.known.written), intended=ours)
-        # with the tries, before they are made: who is killed while a driver hangs must not begin anew for ever
+        # Save the attempts before they are made: a run that is killed while a driver hangs must not start counting again.
         host._save_state(self.state)
 
     def write_files(self) -> bool:
-        """Write what is to be written. If it can't be, what was stopped for it is started again by the next look."""
+        """Write the files. Returns False if that fails; the next observation then restarts what was stopped for it."""
         look, host = self.look, self.host
         texts = {host.local.conf_dir / name: DUMMY for name in look.missing_files}
         if look.new_text is not None:
@@ -258,23 +255,23 @@ class _Execution:
             else action.unit
         )
         try:
-            # a driver whose UPS hangs takes a minute or more to stop, or to start, and nobody shall wait for it
+            # do not wait: a driver whose UPS hangs takes a minute or more to stop or start
             action = host.local.run_action(action, wait=False)
         except base_systemd.UnitError as error:
             if not base_systemd.is_driver(action.unit):
                 self.record_failure(name, f"{action.verb} {action.unit}", str(error))
                 return
-            # What that means is seen at the next look. It is counted in tries.
+            # The next observation shows the effect. The attempt is counted.
             host.debug(str(error))
             self.record_done(name, f"{action.verb} {action.unit}", f"{action.reason}. It did not start")
             return
         self.record_done(name, f"{action.verb} {action.unit}", action.reason)
 
     def spare_drivers(self) -> None:
-        """Keep the enumerator from restarting drivers whose sections we leave alone.
+        """Update the enumerator's checksums of unchanged sections, so that it does not restart their drivers.
 
-        One that somebody has edited, and taken up by hand, is another one to it than the last that it has seen; and 2.8.1
-        forgets what it had a driver reload.
+        They differ if somebody edited a section and restarted the driver by hand, and because 2.8.1 does not record a section that a
+        driver reloaded.
         """
         host, text = self.host, self.look.new_text or self.look.old_text
         conf, was = ups_conf.parse_ups_conf(text), self.look.known.conf
@@ -300,10 +297,10 @@ class _Execution:
 
 
 def permit_node(dev: Path, node: str, group: str | int) -> None:
-    """Let a group read and write a device's node, without following any link below DEV.
+    """Give a group read and write access to a device node, without following links below DEV.
 
-    node: as the kernel names it, /dev/bus/usb/001/004. Raises OSError; ValueError if there is something else than a
-    device; KeyError if there is no such group.
+    node: the kernel's path, such as /dev/bus/usb/001/004. Raises OSError, ValueError if it is not a device, and KeyError if there is
+    no such group.
     """
     number = grp.getgrnam(group).gr_gid if isinstance(group, str) else group
     parts = Path(node).parts[2:]
@@ -316,7 +313,7 @@ def permit_node(dev: Path, node: str, group: str | int) -> None:
             os.close(handle)
             handle = inner
         mode = os.fstat(handle).st_mode
-        # on a bus that is made for a test the nodes are FIFOs
+        # in tests the nodes are FIFOs
         if not stat.S_ISCHR(mode) and not (stat.S_ISFIFO(mode) and dev != Path("/dev")):
             raise ValueError("not a device")
         itself = Path(f"/proc/self/fd/{handle}")

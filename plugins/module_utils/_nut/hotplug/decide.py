@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""From names and sections, and how each driver stands, to the smallest list of actions. Nothing is touched here.
+"""Decide what nut-hotplug does now, as the smallest list of actions. Changes nothing.
 
-usb/names.py says which UPS has which name, and what its section must be; plan() says what of that is done now, and what else a
-driver needs, given what upsd says of each.
+usb/names.py resolves which UPS has which name and what its section should be. make_plan() decides which of these changes are made
+now and which are postponed, and which drivers need a restart, from the state of each driver and what upsd reports.
 """
 
 from __future__ import annotations
@@ -24,67 +24,59 @@ from ..usb.resolution import KnownUpses, NameResolution, are_others_served, only
 from ..usb.sections import DUMMY, describe_device, get_value, is_dummy, make_dummy
 from .memory import Tries
 
-# Seconds, of CLOCK_BOOTTIME.
-# How long a driver is given to find its UPS again by itself: it looks each pollinterval, 2 s
+# All times are seconds of CLOCK_BOOTTIME.
+# How long a driver may take to reconnect to its UPS by itself. It tries once per pollinterval, 2 s.
 GRACE = 10.0
-# without data for so long, with its UPS there, a driver hangs; one whose firmware hangs goes stale after 14 s
+# A driver without data for this long, although its UPS is plugged in, counts as hung. With hung firmware, data go stale after 14 s.
 HUNG = 60.0
-# gone for so long, a UPS is not about to come back by itself
+# A UPS that has been unplugged for this long is not expected to come back soon.
 DUMMY_AFTER = 30.0
-# with data for so long, a driver's restarts are forgotten
+# A driver that has had data for this long starts again with no failed attempts.
 SETTLED = 300.0
-# a driver whose UPS was on battery when it was heard last is left alone for so long; few batteries last longer
+# A driver is left alone for this long if the last status of its UPS was on battery. Few batteries last longer.
 OUTAGE = 1800.0
 
 
 @dataclass(frozen=True)
 class DriverState:
-    """How a section's driver stands.
-
-    status: what upsd says; empty: no data. error: upsd's code, "" if there are data. since: when it was first seen without
-    data; now if it has. plugged: when this incarnation of its UPS was first seen; None: not there. new: the last run did not
-    see this incarnation. last: the last status that it had.
-    """
+    """The state of the driver of one section."""
 
     unit: systemd.Unit
-    status: tuple[str, ...] = ()
-    error: str = ""
-    silent_since: float = 0.0
-    plugged_since: float | None = None
-    is_new_device: bool = False
-    last_status: tuple[str, ...] = ()
+    status: tuple[str, ...] = ()  # the flags of ups.status; () without data
+    error: str = ""  # upsd's error code; "" if it has data
+    silent_since: float = 0.0  # when it was first seen without data; the current time if it has data
+    plugged_since: float | None = (
+        None  # when its UPS was first seen since it was plugged in; None if it is not plugged in
+    )
+    is_new_device: bool = False  # the UPS was plugged in after the last run
+    last_status: tuple[str, ...] = ()  # the last status that upsd reported
 
     @property
     def is_fresh(self) -> bool:
-        """Say whether upsd serves its data."""
+        """Return whether upsd has fresh data from this driver."""
         return bool(self.status) and not self.error
 
 
 @dataclass(frozen=True)
 class HotplugPlan:
-    """What is to be done now, in this order: permits, before, the file, after.
+    """What to do now, in this order: permits, before, write ups.conf, after."""
 
-    conf: the new ups.conf; None: the file stays. found: names of its found sections. permits: device nodes that NUT's group
-    must be given, with the reason. waits: name -> until when a driver is given time, or has to wait ("" is upsd). deferred:
-    what is not done now, with the reason. tries: to be kept for the next run.
-    """
-
-    conf: UpsConf | None
-    found: frozenset[str]
+    conf: UpsConf | None  # the new ups.conf; None if the file stays
+    found: frozenset[str]  # the names of its sections that nut-hotplug added
     before: tuple[UnitAction, ...]
     after: tuple[UnitAction, ...]
-    permits: tuple[tuple[str, str], ...]
-    waits: Mapping[str, float]
-    deferred: tuple[str, ...]
-    tries: Mapping[str, Tries]
+    permits: tuple[tuple[str, str], ...]  # (device node to give to NUT's group, reason)
+    waits: Mapping[str, float]  # name -> when to look at its driver again; the name "" is upsd
+    deferred: tuple[str, ...]  # what is postponed, each with the reason
+    tries: Mapping[str, Tries]  # to be kept for the next run
 
     def __bool__(self) -> bool:
-        """Say whether there is anything to do now."""
+        """Return whether there is anything to do now."""
         return self.conf is not None or bool(self.before or self.after or self.permits)
 
 
 def make_plan(  # noqa: PLR0917 - all that a decision depends on
-    res: NameResolution,
+    resolution: NameResolution,
     known: KnownUpses,
     seen: Mapping[str, DriverState],
     server: systemd.Unit,
@@ -93,17 +85,17 @@ def make_plan(  # noqa: PLR0917 - all that a decision depends on
     now: float,
     policy: UsbPolicy,
 ) -> HotplugPlan:
-    """Decide what is done now.
+    """Decide what to do now.
 
-    res: resolve()'s, of the same known. seen: how the driver of each section stands. server: the unit of upsd. power: UPSes
-    that are not plainly on mains, in words; None if upsd can't be asked. tries: the last plan's. now: of CLOCK_BOOTTIME.
+    resolution: from resolve_names(known). seen: name of a section -> the state of its driver. server: the unit of upsd. power: UPSes
+    that are not plainly on mains, as text; None if upsd can't be asked. tries: from the last plan. now: seconds of CLOCK_BOOTTIME.
     """
-    return _Planner(res, known, seen, server, power, tries, now, policy).build_plan()
+    return _Planner(resolution, known, seen, server, power, tries, now, policy).build_plan()
 
 
 @dataclass
 class _Planner:
-    """One plan(), while it goes on."""
+    """Builds one HotplugPlan."""
 
     resolution: NameResolution
     known: KnownUpses
@@ -113,10 +105,10 @@ class _Planner:
     counts: Mapping[str, Tries]  # the last plan's tries
     now: float
     policy: UsbPolicy
-    target: dict[str, Section] = field(default_factory=dict)  # name -> its section from now on
+    target: dict[str, Section] = field(default_factory=dict)  # the sections of ups.conf after this plan
     before: list[UnitAction] = field(default_factory=list)
     drivers: list[UnitAction] = field(default_factory=list)
-    enumerate: list[str] = field(default_factory=list)  # why the enumerator is called, besides the new sections
+    enumerate: list[str] = field(default_factory=list)  # reasons to run the enumerator, apart from changed sections
     permits: dict[str, str] = field(default_factory=dict)
     waits: dict[str, float] = field(default_factory=dict)
     deferred: list[str] = field(default_factory=list)
@@ -128,9 +120,9 @@ class _Planner:
         self.tries = self._carry_over_tries()
 
     def _carry_over_tries(self) -> dict[str, Tries]:
-        """Carry on the counts: a driver that had data for long enough starts anew, and so does another UPS."""
+        """Return the counts of attempts, without those of drivers that have had data long enough or have another UPS now."""
         kept = {}
-        for name, one in self.counts.items():
+        for name, tries in self.counts.items():
             if name == "":
                 fresh = self.server.active == "active"
             elif name in self.resolution.conf.sections:
@@ -140,11 +132,11 @@ class _Planner:
             was, is_ = self.known.memory.get(name), self.resolution.memory.get(name)
             if was and is_ and name in self.resolution.plugged and not fingerprint.compare_fingerprints(was, is_):
                 continue
-            good = (
-                (self.now if one.good_since is None or one.good_since > self.now else one.good_since) if fresh else None
-            )
-            if one.count and not (good is not None and self.now - good >= SETTLED):
-                kept[name] = replace(one, good_since=good)
+            # after a reboot, which restarts the clock, the old time may be in the future
+            begin = self.now if tries.good_since is None or tries.good_since > self.now else tries.good_since
+            good = begin if fresh else None
+            if tries.count and not (good is not None and self.now - good >= SETTLED):
+                kept[name] = replace(tries, good_since=good)
         return kept
 
     def _driver_state(self, name: str) -> DriverState:
@@ -154,7 +146,7 @@ class _Planner:
         return self.resolution.plugged[name].device
 
     def _reason_to_wait(self, name: str) -> str:
-        """Say why nothing may be done to a driver that runs; "" if it may."""
+        """Return why a running driver must not be restarted now; "" if it may be."""
         if self.busy:
             return f"{self.busy}; waiting until the mains are back"
         if self._driver_state(name).unit.runs and self.blind:
@@ -172,7 +164,7 @@ class _Planner:
                 self._mend_driver(name)
         for name in self.old:
             if name not in self.target and self._driver_state(name).unit.runs:
-                # or the enumerator starts the driver that takes its place first, and that finds the UPS taken
+                # otherwise the enumerator starts the new driver first, which then finds the UPS in use
                 self.before.append(UnitAction("stop", systemd.driver_unit(name), f"[{name}] was removed"))
         after = [*self._enumerator_actions(changed), *self.drivers, *self._server_actions(changed)]
         conf = UpsConf(self.resolution.conf.settings, self.target)
@@ -187,7 +179,7 @@ class _Planner:
             self.known.found & self.old.keys(),
         )
         if self.busy and not same:
-            # the mark of a section whose driver was declared meanwhile
+            # do not write the file only to change the mark of a section that has since been declared
             same, found = True, self.known.found
         return HotplugPlan(
             conf=None if same else conf,
@@ -203,7 +195,7 @@ class _Planner:
     # The file
 
     def _choose_section(self, name: str) -> None:
-        """Decide whether a section becomes what it should be now, or stays for a while."""
+        """Decide whether a section changes now or stays for a while."""
         was, will = self.old.get(name), self._wanted_section(name)
         if was == will:
             stays = ""
@@ -218,7 +210,7 @@ class _Planner:
             self.target[name] = chosen
 
     def _wanted_section(self, name: str) -> Section | None:
-        """Return the section that should be, or its stand-in."""
+        """Return the section that the resolution asks for, or its stand-in (dummy-ups)."""
         section = self.resolution.conf.sections.get(name)
         if (
             section is None
@@ -231,7 +223,7 @@ class _Planner:
         return section if self._forbids_stand_in(name) else make_dummy(name, section)
 
     def _forbids_stand_in(self, name: str) -> bool:
-        """Say whether a UPS that is not there must not have a stand-in, or not yet."""
+        """Return whether a UPS that is not plugged in must not have a stand-in, or not yet."""
         state = self._driver_state(name)
         if state.last_status:
             if "OL" not in state.last_status or may_be_outage(state.last_status):
@@ -240,8 +232,8 @@ class _Planner:
         elif name in self.known.memory or fingerprint.identifying_pairs(
             self.old[name].keys if name in self.old else ()
         ):
-            # It may have been on battery. A stand-in says that the mains are on, and would hide an outage. Of a UPS that was
-            # never there nobody expects the truth.
+            # The UPS may have been on battery, and a stand-in would hide the outage. A UPS that was never plugged in has no such
+            # history.
             self.deferred.append(f"[{name}] gets no stand-in: the last status of its UPS is unknown")
             return True
         if state.is_fresh:
@@ -252,7 +244,7 @@ class _Planner:
         return False
 
     def _reason_to_keep(self, name: str, was: Section, will: Section) -> str:
-        """Say why a section of ups.conf that should change does not, now; "" if it does."""
+        """Return why a section of ups.conf is not changed yet; "" if it is changed now."""
         state = self._driver_state(name)
         if name not in self.resolution.plugged:
             if name in self.resolution.fixed or is_dummy(was) or is_dummy(will):
@@ -270,7 +262,7 @@ class _Planner:
         return ""
 
     def _only_adds_detail(self, name: str) -> bool:
-        # what has not had the time to show that it does not work counts as if it did
+        # a driver that has not had time to fail counts as working
         work = {
             other for other in self.resolution.plugged if self._driver_state(other).is_fresh or self._is_young(other)
         }
@@ -285,7 +277,7 @@ class _Planner:
         return self.now < max(state.plugged_since, state.silent_since) + GRACE
 
     def _replace_section(self, name: str) -> None:
-        """Have a driver started with the section that it has now."""
+        """Restart a driver with its new section."""
         state, unit = self._driver_state(name), systemd.driver_unit(name)
         why = self._explain_change(name)
         self._permit_node(name)
@@ -301,7 +293,7 @@ class _Planner:
             self.drivers.append(UnitAction("start", unit, why))
 
     def _explain_change(self, name: str) -> str:
-        """Say why a section is new or another."""
+        """Return why a section is added or changed."""
         was, will = self.old.get(name), self.target[name]
         if is_dummy(will):
             return f"[{name}]: its UPS is not plugged in; {DUMMY} stands in"
@@ -337,21 +329,21 @@ class _Planner:
             )
 
     def _is_owed(self, name: str) -> bool:
-        """Say whether this plugging in has not been answered yet: a start of it may have had to wait."""
+        """Return whether the driver has not been started since its UPS was plugged in. The start may have been postponed."""
         state, tries = self._driver_state(name), self.tries.get(name)
         return state.is_new_device or (
             tries is not None and state.plugged_since is not None and state.plugged_since > tries.last_try
         )
 
     def _mend_driver(self, name: str) -> None:
-        """Look after a driver whose section stays, and whose UPS is there."""
+        """Restart or start a driver if it needs that: its section stays and its UPS is plugged in."""
         state = self._driver_state(name)
         if state.is_fresh:
             self._recheck_soon(name, state)
             return
         self._permit_node(name)
         if self.target[name] != self.resolution.conf.sections.get(name) and not state.unit.runs:
-            return  # it would look for another UPS; that it waits was said
+            return  # with its old section it would look for another UPS; already reported as deferred
         if state.unit.enabled == "masked":
             self.deferred.append(f"[{name}]: its unit is masked, so its driver is left stopped")
         elif state.unit.active in ("active", "reloading"):
@@ -375,7 +367,7 @@ class _Planner:
         return f"{describe_device(self._plugged_device(name))} is plugged in as [{name}]"
 
     def _recheck_soon(self, name: str, state: DriverState) -> None:
-        """Look again soon: what upsd still has may be from before the UPS was plugged in anew."""
+        """Check again soon, because upsd's data may be from before the UPS was replugged."""
         tries = self.tries.get(name)
         until = (state.plugged_since if state.plugged_since is not None else self.now - GRACE) + GRACE
         if (
@@ -386,25 +378,29 @@ class _Planner:
             self.waits[name] = until
 
     def _revive_driver(self, name: str, state: DriverState) -> None:
-        """A driver runs, its UPS is there, and there are no data."""
+        """Restart a running driver that has no data although its UPS is plugged in, once it has had time to reconnect."""
         plugged = state.plugged_since if state.plugged_since is not None else self.now
-        anew = state.silent_since <= plugged + GRACE
-        until = max(plugged, state.silent_since) + GRACE if anew else state.silent_since + HUNG
+        is_replugged = state.silent_since <= plugged + GRACE
+        until = max(plugged, state.silent_since) + GRACE if is_replugged else state.silent_since + HUNG
         if self.now < until:
             self.waits[name] = until
             return
-        # one that came back after that says something new; and no outage that still matters is as old as this
+        # the last status is outdated if the UPS was replugged after it, or if it is older than any outage can last
         stale = state.silent_since < plugged or self.now >= state.silent_since + OUTAGE
         if may_be_outage(state.last_status) and not stale:
             self.deferred.append(
                 f"[{name}]: its last status was {' '.join(state.last_status)}, so its driver is not restarted for now"
             )
             return
-        what = "has not reconnected by itself" if anew else f"has had no data for {self.now - state.silent_since:.0f} s"
+        what = (
+            "has not reconnected by itself"
+            if is_replugged
+            else f"has had no data for {self.now - state.silent_since:.0f} s"
+        )
         self._try_action(name, "restart", f"{self._describe_presence(name)}, but its driver {what}")
 
     def _hasten_start(self, name: str, state: DriverState) -> None:
-        """A driver is about to start, or waits for its next try."""
+        """Restart a driver that is starting, or is waiting for systemd to retry, if that takes too long."""
         tries = self.tries.get(name, Tries())
         if self._is_owed(name):
             self._try_action(
@@ -461,5 +457,5 @@ class _Planner:
 
 
 def _upsd_fields(section: Section) -> tuple[str, str]:
-    """Return what upsd itself reads of a section."""
+    """Return the values of a section that upsd itself uses: driver and desc."""
     return get_value(section, "driver"), get_value(section, "desc")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What there is on a host at one moment, and what follows from it; as data, and in words."""
+"""One observation of a host and the plan made from it, as data and as text."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from .memory import HotplugState
 
 
 def describe_device(device: UsbDevice) -> str:
-    """Return a device in a line: its ids, what it calls itself, its serial, its place."""
+    """Return one line that describes a device: ids, manufacturer, product, serial number, port."""
     names = " ".join(part for part in (device.manufacturer, device.product) if part)
     parts = [device.ids, printable(names, 80), f"serial {printable(device.serial, 60)}" if device.serial else ""]
     return " ".join(part for part in [*parts, f"at {printable(device.place or device.name, 80)}"] if part)
 
 
 def diff_ups_conf(before: str, after: str, path: str = "/etc/nut/ups.conf") -> str:
-    """Show what changes in ups.conf, as a unified diff without secrets."""
+    """Return a unified diff of ups.conf without secrets."""
     return render_lines(FileChange("ups.conf", Path(path), before, after, partial(redact, "ups.conf")).diff_lines())
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What there is on a host at one moment, and what follows from it."""
+    """One observation of a host, and the plan made from it."""
 
-    glance: str  # of the bus, from before anything else was read
-    files: Mapping[str, str]  # path -> quiet.identity, from before the files were read
+    glance: str  # quiet.describe_bus() before anything else was read
+    files: Mapping[str, str]  # path -> quiet.identify_file() before the files were read
     time: float  # CLOCK_BOOTTIME
     release: Release | None
     devices: tuple[UsbDevice, ...]
@@ -51,24 +51,24 @@ class Observation:
     drivers: Mapping[str, decide.DriverState]
     server: systemd.Unit
     plan: decide.HotplugPlan
-    owed: tuple[UnitAction, ...]  # what an earlier run did not live to do, and can't be done now either
+    owed: tuple[UnitAction, ...]  # left undone by an interrupted run, and can't be done now either
     not_on_mains: tuple[str, ...]  # the UPSes that are not plainly on mains
-    state: HotplugState  # the memory, with what this look adds to it
+    state: HotplugState  # to be saved for the next run
     path: Path  # of ups.conf
     old_text: str  # the ups.conf that is there
     new_text: str | None  # the new one; None if it stays
-    missing_files: tuple[str, ...]  # further files that NUT needs and that are not there
-    remarks: tuple[str, ...]  # what a person should know
-    is_incomplete: bool  # something could not be found out, and should be tried again
+    missing_files: tuple[str, ...]  # other files that NUT needs and that do not exist
+    remarks: tuple[str, ...]  # notes for the user
+    is_incomplete: bool  # something could not be observed and should be tried again
 
     @property
     def has_changes(self) -> bool:
-        """Return whether act() would do anything to the host."""
+        """Return whether the plan would change anything on the host."""
         return self.new_text is not None or bool(self.plan or self.missing_files)
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """Return what act() would do, one line a step."""
+        """Return the steps of the plan, one line each."""
         permits = [f"permit {printable(node)}: {reason}" for node, reason in self.plan.permits]
         written = (
             [f"write {self.path}: {why}" for why in self.changed_sections().values()]
@@ -79,19 +79,19 @@ class Observation:
         return tuple(printable(line, 500) for line in lines)
 
     def render_diff(self) -> str:
-        """Show what changes in ups.conf, as a unified diff without secrets. Empty if it stays."""
+        """Return a unified diff of ups.conf without secrets; "" if it stays."""
         if self.new_text is None:
             return ""
         return diff_ups_conf(self.old_text, self.new_text, str(self.path))
 
     @property
     def deferred(self) -> dict[str, float]:
-        """Return what waits, in words, and since when (seconds since 1970); 0.0 if it was not noted before."""
+        """Return what is postponed -> since when, in seconds since 1970; 0.0 if since this observation."""
         since = {strip_numbers(line): moment for line, moment in self.state.deferred.items()}
         return {line: since.get(strip_numbers(line), 0.0) for line in self.plan.deferred}
 
     def changed_sections(self) -> dict[str, str]:
-        """Return the sections that the plan adds, changes or takes away, each with what it is now. "" is the global part."""
+        """Return name -> description, for each section that the plan adds, changes or removes. "" stands for the global settings."""
         conf, was = self.plan.conf, self.known.conf
         if conf is None:
             return {}
@@ -112,5 +112,5 @@ class Observation:
 
 
 def strip_numbers(line: str) -> str:
-    """Return what stays the same of a line about something that waits: not the charge, nor the seconds."""
+    """Return the part of a "deferred" line that does not change between runs: without the reason and without numbers."""
     return re.sub("[0-9]+", "#", line.partition(": ")[0])

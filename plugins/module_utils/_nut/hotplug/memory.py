@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the agent remembers from run to run. Nothing in it is needed: a file that is lost or broken costs one scan."""
+"""The state of nut-hotplug between runs. It is not essential: a lost or damaged file costs one scan of the bus."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..base import files, records
 from ..usb.fingerprint import Fingerprint
 
 VERSION = 2
-HISTORY = 50  # decisions
+HISTORY = 50  # entries kept
 MODE = 0o600
-# seconds between two restarts of a driver in a row; it doubles
+# seconds before the second attempt to restart a driver; doubled for each further one
 BACKOFF = 15.0
 BACKOFF_MOST = 3600.0
 
 
 @dataclass(frozen=True)
 class Plugging:
-    """One plugging in of a device."""
+    """A plugged-in device."""
 
     bus: int
     device: int  # its number on the bus
@@ -32,54 +32,56 @@ class Plugging:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """What was done, when (seconds since 1970), to what, and why."""
+    """One action of the past."""
 
-    time: float
-    name: str
+    time: float  # in seconds since 1970
+    name: str  # of the UPS or unit
     what: str
     reason: str
 
 
 @dataclass(frozen=True)
 class Tries:
-    """How often a driver was restarted in a row, and when last."""
+    """Consecutive attempts to restart a driver."""
 
     count: int = 0
     last_try: float = 0.0
-    good_since: float | None = None  # since when it has data
+    good_since: float | None = None  # since when it has had data; None if it has none
 
     def next_try(self, now: float) -> float:
-        """Return when it may be restarted again: at once the first time, and after a reboot, which starts the clock anew."""
+        """Return the time of the next attempt: now for the first one, and after a reboot, which restarts the clock."""
         if not self.count or self.last_try > now:
             return now
         return self.last_try + min(BACKOFF * 2.0 ** min(self.count - 1, 16), BACKOFF_MOST)
 
     def add_try(self, now: float) -> Tries:
-        """Return the count with one more."""
+        """Return the attempts with one more."""
         return Tries(self.count + 1 if self.last_try <= now else 1, now)
 
 
 @dataclass(frozen=True)
 class HotplugState:
-    """The memory. The maps go from the names of UPSes; times are seconds of CLOCK_BOOTTIME, unless another clock is named."""
+    """The state. Mappings are keyed by the names of UPSes. Times are seconds of CLOCK_BOOTTIME unless stated otherwise."""
 
-    boot: str = ""
-    identities: Mapping[str, Fingerprint] = field(default_factory=dict)  # which UPS had the name last
-    written: Mapping[str, str] = field(default_factory=dict)  # each section as we wrote it last
-    # as we were about to write it, so that a run that was cut short does not take its own work for somebody's
+    boot: str = ""  # the boot id
+    identities: Mapping[str, Fingerprint] = field(default_factory=dict)  # the UPS that had the name last
+    written: Mapping[str, str] = field(default_factory=dict)  # the text of each section as nut-hotplug wrote it last
+    # the text that it was about to write, so that after an interruption it does not count as edited by hand
     intended: Mapping[str, str] = field(default_factory=dict)
-    plugged: Mapping[str, Plugging] = field(default_factory=dict)  # what was there
+    plugged: Mapping[str, Plugging] = field(default_factory=dict)  # the UPSes that are plugged in
     silent_since: Mapping[str, float] = field(default_factory=dict)  # since when upsd has had no data
     tries: Mapping[str, Tries] = field(default_factory=dict)
     last_status: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the last ups.status
-    deferred: Mapping[str, float] = field(default_factory=dict)  # what waits for the mains, in words -> since 1970
-    remarks_made: tuple[str, ...] = ()  # the remarks that were made, which are not made again
-    scanned: tuple[str, ...] = ()  # the devices of which nut-scanner knew nothing ("ids bus device")
-    bus: str = ""  # a digest of the bus
+    deferred: Mapping[str, float] = field(
+        default_factory=dict
+    )  # what is postponed -> since when, in seconds since 1970
+    remarks_made: tuple[str, ...] = ()  # remarks already logged, which are not repeated
+    scanned: tuple[str, ...] = ()  # devices that nut-scanner does not know ("ids bus device")
+    bus: str = ""  # a checksum of quiet.describe_bus()
     history: tuple[HistoryEntry, ...] = ()
 
     def for_boot(self, boot: str) -> HotplugState:
-        """Return the state as it counts for this boot: of another one the times, and what was plugged in, say nothing."""
+        """Return the state as far as it is valid in this boot: times and plugged-in devices of another boot are dropped."""
         if boot == self.boot:
             return self
         return replace(
@@ -87,15 +89,15 @@ class HotplugState:
         )
 
     def with_history(self, *decisions: HistoryEntry) -> HotplugState:
-        """Return the state with decisions added; the oldest go."""
+        """Return the state with entries added and the oldest dropped."""
         return replace(self, history=(*self.history, *decisions)[-HISTORY:])
 
 
 def load_state(path: Path) -> HotplugState:
-    """Return what the file holds; an empty state if it is not there, or is not one of ours. Never raises."""
+    """Return the state in a file; an empty one if the file is missing or invalid. Never raises."""
     return records.recall_record(HotplugState, path, VERSION) or HotplugState()
 
 
 def save_state(path: Path, state: HotplugState) -> None:
-    """Replace the file: whenever the power goes, the old or the new one is there. Raises files.WriteError."""
+    """Replace the file atomically. Raises files.WriteError."""
     files.replace_files({path: records.dump_record(state, VERSION)}, MODE)

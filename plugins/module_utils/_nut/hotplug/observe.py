@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""All that nut-hotplug looks at on a host, and what decide.py makes of it. Nothing is changed here."""
+"""Observe the host for nut-hotplug (USB bus, NUT's files, units, upsd) and have decide.py plan. Changes nothing."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from .look import Observation, describe_device
 from .memory import HotplugState, Plugging, load_state
 
 UPSD_SECONDS = 5.0
-# seen.error if upsd itself could not be asked; not one of upsd's own codes
+# DriverState.error if upsd could not be asked; not one of upsd's own codes
 UNREACHABLE = "UNREACHABLE"
 
-# What upsd serves in the place of a UPS that is not there. ups.status is no flag of NUT's, so that no client takes it for
-# mains or battery: upsmon of 2.8.0 and 2.8.1 does nothing about it.
+# The data that dummy-ups serves for a UPS that is not plugged in. ups.status is not one of NUT's flags, so that no client takes it for
+# mains or battery; upsmon of 2.8.0 and 2.8.1 ignores it.
 DUMMY = f"""\
 # Written by nut-hotplug: what upsd serves under the name of a UPS that is not plugged in.
 device.mfr: none
@@ -54,23 +54,22 @@ ups.status: {ABSENT}
 
 
 class ReconcileError(Exception):
-    """The host can't be looked at, or nothing can be done there; the message says where, why, and what to do."""
+    """The host can't be observed or changed; the message says where, why, and what to do."""
 
 
 @dataclass(frozen=True)
 class _UpsdAnswers:
-    """What upsd says: the status of each UPS that has data, why the others have none, and which are not plainly on mains.
+    """What upsd answered."""
 
-    power is None if it could not be asked.
-    """
-
-    status: Mapping[str, tuple[str, ...]]
-    errors: Mapping[str, str]
-    not_on_mains: tuple[str, ...] | None
+    status: Mapping[str, tuple[str, ...]]  # name -> flags, of the UPSes that have data
+    errors: Mapping[str, str]  # name -> error code, of the others
+    not_on_mains: (
+        tuple[str, ...] | None
+    )  # UPSes that are not plainly on mains, with status; None if upsd could not be asked
 
 
 def _keep_sections(resolution: NameResolution, known: KnownUpses, names: Iterable[str]) -> NameResolution:
-    """Return a resolution in which these sections are as they were; one that was not is not."""
+    """Return a resolution that leaves these sections as they are in ups.conf, and adds none of them."""
     kept = dict(resolution.conf.sections)
     for name in [name for name in names if name in kept]:
         if name in known.conf.sections:
@@ -87,32 +86,34 @@ def _keep_sections(resolution: NameResolution, known: KnownUpses, names: Iterabl
 
 
 def _ignore_line(line: str) -> None:
-    """Do nothing."""
+    """Ignore a line."""
 
 
 @dataclass
 class Observer:
-    """One host, looked at."""
+    """Observes one host."""
 
     policy: UsbPolicy
     local: LocalNut
-    release: Release | None = None  # of the host's NUT, which is asked if it is None
-    say: Callable[[str], None] = _ignore_line  # takes one line for each decision
-    debug: Callable[[str], None] = _ignore_line  # what led to it
+    release: Release | None = None  # of the host's NUT; None: ask it
+    say: Callable[[str], None] = _ignore_line  # logs one line per decision
+    debug: Callable[[str], None] = _ignore_line  # logs what led to it
     watched_files: Sequence[
         Path
-    ] = ()  # further ones which, if they change, end the quiet: the policy's, the program's own
-    udev_tables: Sequence[Path] = ()  # where udev's rules are; () is where Debian has them
+    ] = ()  # a change of these (policy, program) causes a full run, as a change of NUT's files does
+    udev_tables: Sequence[Path] = ()  # directories of udev's rules; (): Debian's
     clock: Callable[[], float] = read_boottime
     wall: Callable[[], float] = time.time
     pause: Callable[[float], None] = time.sleep
     boot: Callable[[], str] = read_boot_id
     _said_lines: set[str] = field(default_factory=set, init=False)
-    _refused: dict[str, str] = field(default_factory=dict, init=False)  # text of a section, or of ups.conf -> why not
+    _refused: dict[str, str] = field(
+        default_factory=dict, init=False
+    )  # text of a section, or of ups.conf -> why NUT refused it
     _state: HotplugState | None = field(default=None, init=False)
 
     def observe_host(self) -> Observation:
-        """Read all, and decide. Changes nothing. Raises ReconcileError."""
+        """Observe the host and plan what to do. Changes nothing. Raises ReconcileError."""
         seen_bus = quiet.describe_bus(self.policy.sysfs)
         now = self.clock()
         files = self._file_identities()
@@ -125,7 +126,7 @@ class Observer:
         resolution = usb_names.resolve_names(known, upses, self._cautious_policy(known, whole), release)
         resolution = self._keep_refused(resolution, known, remarks)
         if known.conf.sections and (release is None or not whole):
-            # NUT is being installed anew, or only lsusb could be asked: too little is known to change what there is
+            # NUT is being reinstalled, or only lsusb worked: too little is known to change existing sections
             resolution = _keep_sections(resolution, known, known.conf.sections)
             troubled = True
         names = list(dict.fromkeys([*resolution.conf.sections, *known.conf.sections]))
@@ -173,14 +174,14 @@ class Observer:
         )
 
     def complete_ups_conf(self, wanted: str) -> tuple[str, NameResolution]:
-        """Return the ups.conf that follows from WANTED (the text of ups.conf.wanted) and from what is plugged in now.
+        """Return the text of ups.conf for WANTED (the text of ups.conf.wanted) and the UPSes that are plugged in, and their names.
 
         For the module config, which writes both files itself. Raises ReconcileError.
         """
         memory = self._load_state()
         known, old = self._read_known(memory, wanted)
         if known.wanted is not None:
-            # a play overrules what was edited by hand, and takes away what nobody declared
+            # a play overrides edits by hand and removes sections that are neither declared nor added by nut-hotplug
             kept = {
                 name: section
                 for name, section in known.conf.sections.items()
@@ -198,7 +199,7 @@ class Observer:
         ), resolution
 
     def _working_sections(self, known: KnownUpses, resolution: NameResolution) -> list[str]:
-        """Return the sections that would only say more of a UPS that is served, and whose driver is not restarted for that."""
+        """Return the sections that would only gain keys although their UPS is served. Their drivers are not restarted for that."""
         names = [name for name in resolution.plugged if only_adds_keys(name, known, resolution)]
         if not names:
             return []
@@ -212,7 +213,7 @@ class Observer:
 
     def _file_identities(self) -> dict[str, str]:
         names = ("ups.conf", "ups.conf.wanted", "upsd.conf")
-        # the directory, the manifest: a run that was killed while it wrote there has left something to finish, or to remove
+        # the directory and the manifest: a run that was killed while it wrote there left something to complete or remove
         paths = [
             self.local.conf_dir,
             *(self.local.conf_dir / name for name in names),
@@ -233,13 +234,13 @@ class Observer:
         old = self._read_file("ups.conf") or ""
         wanted = self._read_file("ups.conf.wanted") if wanted is None else wanted
         conf, found = ups_conf.parse_ups_conf(old), ups_conf_text.found_sections(old)
-        # A run that was cut short has written ups.conf or not: what stands there tells which.
+        # An interrupted run may or may not have written ups.conf. Its text shows which.
         written = dict(memory.written)
         for name, section in conf.sections.items():
             if name in memory.intended and memory.intended[name] == ups_conf.render_sections([section]):
                 written[name] = memory.intended[name]
         parsed = ups_conf.parse_ups_conf(wanted or "")
-        # emptied by the module config when nothing is left to the host any more
+        # the module config empties ups.conf.wanted when no section has driver auto any more
         return KnownUpses(parsed if parsed.sections else None, conf, found, memory.identities, written), old
 
     def _find_release(self) -> Release | None:
@@ -248,7 +249,7 @@ class Observer:
         return self.release
 
     def _scan_devices(self, remarks: list[str]) -> tuple[tuple[UsbDevice, ...], bool]:
-        """Return what is on the bus, and whether all is known of it: lsusb tells neither serials nor places."""
+        """Return the devices on the bus, and whether they are fully described: lsusb shows neither serial numbers nor ports."""
         try:
             return bus.scan_bus(Path(self.policy.sysfs), Path(self.policy.dev)), True
         except bus.UsbError as error:
@@ -259,14 +260,14 @@ class Observer:
             raise ReconcileError(f"can't read the USB bus: {error}. Nothing was changed") from None
 
     def _cautious_policy(self, known: KnownUpses, whole: bool) -> UsbPolicy:
-        """Return the policy, without new names where too little is known of the UPSes to tell that they have none."""
+        """Return the policy, without a default name if too little is known of the UPSes to tell whether they already have names."""
         is_named = known.conf.sections or known.wanted
         return replace(self.policy, default_name="") if is_named and not whole else self.policy
 
     def _find_upses(
         self, devices: tuple[UsbDevice, ...], known: KnownUpses, memory: HotplugState, remarks: list[str]
     ) -> tuple[tuple[UsbUps, ...], tuple[str, ...], bool]:
-        """Return the UPSes among the devices, those that nut-scanner has been asked about, and whether it failed."""
+        """Return the UPSes among the devices, the devices that nut-scanner does not know, and whether nut-scanner failed."""
         sections = [*known.conf.sections.values(), *(known.wanted.sections.values() if known.wanted else ())]
         telling = [
             section
@@ -320,7 +321,7 @@ class Observer:
         return local_upsd(self._read_file("upsd.conf") or "")[0]
 
     def _ask_upsd(self, names: Sequence[str]) -> _UpsdAnswers:
-        """Ask upsd for the UPSes of these names. One that hangs is waited for UPSD_SECONDS."""
+        """Ask upsd for the UPSes of these names, for at most UPSD_SECONDS."""
         try:
             with UpsdClient(*self._upsd_address(), timeout=UPSD_SECONDS) as client:
                 states = snapshot.take_snapshot(client)
@@ -348,12 +349,12 @@ class Observer:
         memory: HotplugState,
         now: float,
     ) -> decide.DriverState:
-        """Put together how a driver stands."""
+        """Return the state of a driver."""
         ups = resolution.plugged.get(name)
         stands_in = ABSENT in said.status.get(name, ())
         before = memory.plugged.get(name)
         same = ups is not None and before is not None and ups.device.incarnation == (before.bus, before.device)
-        # a memory that was lost makes nothing new of what is served
+        # if the state was lost, a UPS that is served is not new
         lost = not memory.identities and name in said.status
         return decide.DriverState(
             unit=found[base_systemd.driver_unit(name)],
@@ -366,14 +367,14 @@ class Observer:
             if same and before
             else now - (decide.GRACE if lost else 0),
             is_new_device=ups is not None and not same and not lost,
-            # a stand-in has no say in what its UPS said last
+            # the status of a stand-in is not that of its UPS
             last_status=memory.last_status.get(name, ())
             if stands_in
             else said.status.get(name, memory.last_status.get(name, ())),
         )
 
     def _keep_refused(self, resolution: NameResolution, known: KnownUpses, remarks: list[str]) -> NameResolution:
-        """Leave the sections as they are that NUT has refused in this run; the others need not wait for them."""
+        """Return the resolution without the sections that NUT refused in this run, so that the others do not wait for them."""
         refused = {
             name: words
             for name, section in resolution.conf.sections.items()
@@ -396,7 +397,7 @@ class Observer:
             for name, ups in resolution.plugged.items()
             if name in seen
         }
-        # what a play has written is not an edit by hand
+        # sections that a play wrote are not edits by hand
         agreed = {
             name: ups_conf.render_sections([section])
             for name, section in known.conf.sections.items()
@@ -432,4 +433,5 @@ class Observer:
 
 
 def digest_text(text: str) -> str:
+    """Return a short checksum of a text."""
     return f"{binascii.crc32(text.encode('utf-8', 'surrogateescape')):08x}"

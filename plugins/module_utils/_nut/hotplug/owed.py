@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an earlier run, or a play, has noted and not lived to do: what of it still has a meaning, and what waits for the mains."""
+"""Actions that an interrupted run or play left undone: which of them still apply, and which must wait for the mains."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..base import systemd
 from ..deploy.change import UnitAction, rank_action
 from .decide import HotplugPlan
 
-# the units that a note may name, besides the drivers'
+# the units that a note may contain, besides those of drivers
 _OWN = (systemd.SERVER, systemd.MONITOR, systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL)
-_RUNS = systemd.Unit("active", "", 0)  # of which nothing is known
+_RUNS = systemd.Unit("active", "", 0)  # assumed for a unit whose state is unknown
 
 
 def add_owed(
@@ -25,9 +25,10 @@ def add_owed(
     power: Sequence[str] | None,
     found: Mapping[str, systemd.Unit],
 ) -> tuple[HotplugPlan, tuple[UnitAction, ...]]:
-    """Return a plan with what is owed, and what of that must wait for the mains.
+    """Return the plan with the owed actions added, and the owed actions that must wait for the mains.
 
-    drivers: the units of ups.conf's sections. power: UPSes that are not plainly on mains; None if upsd does not say.
+    noted: the owed actions. drivers: the units of the sections in ups.conf. power: UPSes that are not plainly on mains; None if upsd
+    can't be asked. found: unit name -> its state.
     """
     planned = {action.unit: action.verb for action in (*plan.before, *plan.after)}
     left = [
@@ -35,7 +36,7 @@ def add_owed(
         for action in _still_owed(noted, drivers)
         if action.verb == "enable"
         or action.unit not in planned
-        # a reload does not do what a restart was noted for
+        # a reload does not replace an owed restart
         or (action.verb == "restart" and planned[action.unit] == "reload")
     ]
     later: tuple[UnitAction, ...] = ()
@@ -54,12 +55,12 @@ def add_owed(
 
 
 def _still_owed(noted: Sequence[UnitAction], drivers: Sequence[str]) -> list[UnitAction]:
-    """Return what of a note still has a meaning with these drivers. One that was to be stopped and started is restarted."""
+    """Return the noted actions that still apply to these drivers. A stop and a start of one unit become a restart."""
     stopped = {action.unit for action in noted if action.verb == "stop"}
     owed: dict[tuple[str, str], UnitAction] = {}
     for action in noted:
         if action.verb == "disable --now":
-            # what a play takes away, it takes away itself; but for a driver whose section has gone
+            # only the play itself disables units, except for a driver whose section was removed
             if systemd.is_driver(action.unit) and action.unit not in drivers:
                 owed.setdefault((action.verb, action.unit), action)
         elif action.unit in drivers:
@@ -73,7 +74,7 @@ def _still_owed(noted: Sequence[UnitAction], drivers: Sequence[str]) -> list[Uni
 def _split_restarts(
     left: Sequence[UnitAction], found: Mapping[str, systemd.Unit]
 ) -> tuple[list[UnitAction], list[UnitAction]]:
-    """Turn restarts of drivers that run into stops and starts, so that the enumerator of 2.8.1 does not have them reload."""
+    """Split restarts of running drivers into stop and start, so that the enumerator of 2.8.1 does not reload them in between."""
     running = [
         action
         for action in left
@@ -84,8 +85,8 @@ def _split_restarts(
 
 
 def _must_wait(action: UnitAction, found: Mapping[str, systemd.Unit]) -> bool:
-    """Return whether a step must wait for the mains. What does not run can be started at any time, what runs stays as it is."""
+    """Return whether an action must wait for the mains: a stopped unit can be started at any time, a running one is left alone."""
     if action.verb == "enable" or (action.verb == "start" and systemd.is_driver(action.unit)):
         return False
-    # the enumerator ends drivers whose section has gone
+    # the enumerator stops drivers whose section was removed
     return found.get(systemd.SERVER if action.unit == systemd.ENUMERATOR else action.unit, _RUNS).runs

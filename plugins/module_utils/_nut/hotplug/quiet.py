@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Find out at next to no cost whether everything is as the last run left it: nearly each run of the agent ends here.
+"""Check at almost no cost whether anything has changed since the last run. Almost every run of nut-hotplug ends here.
 
-The last run leaves a note of how the bus, the files and upsd's answers look while all is well (see quiet_note.py). This file
-compares. start.sh runs it by itself, before Python knows of the archive: it is compiled at each run and no other file is read,
-so it is short, and imports nothing of ours and nothing that Python has not built in.
+A run that leaves everything in order writes a note of the bus, the files and upsd's answers (see quiet_note.py). This file compares
+that note with the present. start.sh runs it on its own, before Python opens the archive. It is compiled at each run and no other file
+is read, so it is short and imports only modules that are built into Python.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import _socket
 import os
 import time
 
-TYPE_CHECKING = False  # importing it from typing would take as long as all the rest
+TYPE_CHECKING = False  # importing it from typing would take as long as everything else
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FIRST = "nut-hotplug: all is well 1"
 LAST = "end"
-SECONDS = 2.0  # for all of upsd's answers; they take a millisecond
+SECONDS = 2.0  # time limit for all of upsd's answers; they usually take a millisecond
 LIMIT = 4 << 20
-_UEVENT_BYTES = 4096  # a uevent file has some 200
-# flags of ups.status that say where the power comes from, or that the UPS is busy
+_UEVENT_BYTES = 4096  # a uevent file has about 200
+# flags of ups.status about the source of power, or a UPS that is busy
 _POWER = ("OL", "OB", "LB", "FSD", "CAL", "BYPASS", "OFF", "WAIT")
 
 
 def describe_bus(sysfs: str = "/sys") -> str:
-    """Return a sorted line for each USB device and hub: its name in sysfs, a blank, its uevent file on one line.
+    """Return sorted lines, one per USB device and hub: its name in sysfs, a blank, its uevent file on one line.
 
-    Interfaces and devices that vanish while they are read are left out; "" without a bus. uevent holds bus and device number,
-    so the text changes whenever a device comes, goes or is replugged. Raises OSError if the directory can't be read.
+    Interfaces, and devices that vanish while they are read, are left out; "" without a bus. uevent contains bus and device number,
+    so the text changes whenever a device is added, removed or replugged. Raises OSError if the directory can't be read.
     """
     folder = f"{sysfs}/bus/usb/devices"
     try:
@@ -43,7 +43,7 @@ def describe_bus(sysfs: str = "/sys") -> str:
     lines = []
     for name in names:
         try:
-            # O_NONBLOCK: a FIFO in its place must not stop us
+            # O_NONBLOCK: a FIFO in its place must not block
             file = os.open(f"{folder}/{name}/uevent", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             continue
@@ -60,14 +60,14 @@ def describe_bus(sysfs: str = "/sys") -> str:
 def identify_file(path: str) -> str:
     """Return a text that changes whenever the file at PATH is written or replaced. "-" if there is none."""
     try:
-        status = os.stat(path)  # noqa: PTH116 - pathlib is dear
+        status = os.stat(path)  # noqa: PTH116 - pathlib is slow to import
     except FileNotFoundError:
         return "-"
     return f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
 
 
 def classify_answer(answer: str) -> str:
-    """Return the flags about power in an answer to GET VAR NAME ups.status, or the error. Charging is left out."""
+    """Return the power flags in an answer to GET VAR NAME ups.status, or the error. Other flags, such as CHRG, are left out."""
     parts = answer.split('"')
     if answer.startswith("ERR "):
         return answer
@@ -78,7 +78,7 @@ def classify_answer(answer: str) -> str:
 
 
 def ask_upsd(address: str, port: int, names: Sequence[str], seconds: float = SECONDS) -> list[str]:
-    """Ask upsd at a numeric address for the status of UPSes, all at once, and return the answers, classified.
+    """Ask upsd at a numeric address for the status of all UPSes at once. Returns the classified answers.
 
     Raises OSError if upsd can't be reached or hangs up, and TimeoutError after SECONDS.
     """
@@ -104,7 +104,7 @@ def ask_upsd(address: str, port: int, names: Sequence[str], seconds: float = SEC
 
 
 def is_quiet(path: str, now: float | None = None) -> bool:
-    """Return whether everything is as the note at PATH says. False for anything odd. Never raises.
+    """Return whether everything matches the note at PATH. False if anything goes wrong. Never raises.
 
     now: seconds of CLOCK_BOOTTIME; the kernel's by default.
     """
@@ -117,12 +117,12 @@ def is_quiet(path: str, now: float | None = None) -> bool:
         return _agrees_with_note(
             note.decode("utf-8", "surrogateescape"), time.clock_gettime(time.CLOCK_BOOTTIME) if now is None else now
         )
-    except Exception:  # the full run finds out what it is, and reports it
+    except Exception:  # the full run will find and report the problem
         return False
 
 
 def _agrees_with_note(note: str, now: float) -> bool:
-    """Compare. The lines of a note are those that quiet_note.compose() writes."""
+    """Return whether the host matches a note that quiet_note.compose_note() wrote."""
     head, marker, bus = note.partition("\nbus ")
     lines = head.split("\n")
     if not marker or lines[0] != FIRST:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Write the note by which the next run finds out at next to no cost that all is well. quiet.py reads it."""
+"""Compose the note that lets the next run end early if nothing has changed. quiet.py reads it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def compose_note(
 ) -> str:
     """Return the text of a note for quiet.is_quiet().
 
-    bus: quiet.describe_bus(sysfs). files: path -> quiet.identify_file(path). place: where upsd is asked, a numeric address and
-    a port. answers: name of a UPS -> its answer, classified. until: seconds of CLOCK_BOOTTIME after which a full run is due.
-    Raises ValueError for a name or path that would break a line.
+    bus: quiet.describe_bus(sysfs). files: path -> quiet.identify_file(path). place: upsd's numeric address and port. answers: name of
+    a UPS -> its classified answer. until: the time of the next full run, in seconds of CLOCK_BOOTTIME. Raises ValueError for a name or
+    path that does not fit on one line.
     """
     identities = {path: identity.replace(" ", ",") for path, identity in files.items()}
     fields = [
@@ -38,5 +38,5 @@ def compose_note(
     strange = [text for text in [*fields, *answers] if not text.isprintable()]
     strange += [name for name in answers if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii()]
     if strange:
-        raise ValueError(f"{strange[0]!r} can't stand in a line of the note")
+        raise ValueError(f"{strange[0]!r} can't be part of a line of the note")
     return "\n".join([*fields, bus, LAST, ""])

@@ -2,11 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host's USB bus and its NUT, brought together.
+"""A run of nut-hotplug: observe, decide and act until there is nothing left to do.
 
-observe.py looks, decide.py decides, act.py does; here all of that is done until nothing is left to do.
-
-The agent, the module hotplug and (for the drivers that are `auto`) the module config all come through this file.
+observe.py observes, decide.py decides, act.py acts. The program nut-hotplug and the module hotplug start here.
 """
 
 from __future__ import annotations
@@ -26,27 +24,27 @@ from .observe import UPSD_SECONDS, ReconcileError, digest_text
 
 LOCK_SECONDS = 60.0
 QUIET = "nut-hotplug.quiet"
-# A bus on which something is being plugged in is looked at when it has not changed for SETTLE seconds
+# After a change, wait until the bus has not changed for SETTLE seconds, but at most SETTLE_MOST
 SETTLE = 0.2
 SETTLE_MOST = 3.0
-# How often upsd is asked while a driver is given time to find its UPS
+# Seconds between questions to upsd while waiting for a driver to reconnect
 POLL = 0.25
-# All looks of a run together; a plan that is never satisfied must not keep the host busy
+# Limits of a run, so that a plan that never succeeds does not keep the host busy
 RUN_SECONDS = 60.0
 LOOKS = 40
-# What a driver is given more time for than this is left to a later run
+# Anything that is due later than this is left to a later run
 PATIENCE = 15.0
-# After this long all is looked at, however quiet it is
+# A full run is due after this time even if nothing has changed
 QUIET_SECONDS = 3600.0
 
 
 @dataclass
 class HotplugHost(Actor):
-    """One host. Only this class touches it."""
+    """One host with its USB bus and its NUT."""
 
     @contextlib.contextmanager
     def hold_lock(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-        """Keep other runs out, the module config's too, and put right what killed ones have left.
+        """Hold the lock against other runs and the module config, and recover from interrupted runs.
 
         Raises files.Busy after SECONDS, and ReconcileError.
         """
@@ -59,15 +57,15 @@ class HotplugHost(Actor):
             raise ReconcileError(str(error)) from None
 
     def run(self, seconds: float = RUN_SECONDS) -> HotplugOutcome:
-        """Look and act until nothing is left to do, for SECONDS at most; then leave a note for the runs that find nothing.
+        """Observe and act until there is nothing left to do, for at most SECONDS. Then write the note that lets the next run end early.
 
-        Takes the lock. Raises writing.Busy and ReconcileError.
+        Takes the lock. Raises files.Busy and ReconcileError.
         """
         with self.hold_lock():
             lacks = nut_conf.find_lack(self.local.conf_dir)
             if lacks:
                 raise ReconcileError(lacks)
-            self._state = None  # another run may have saved its own, while this one waited
+            self._state = None  # another run may have saved a newer one while this one waited for the lock
             (self.local.run_dir / QUIET).unlink(missing_ok=True)
             end = self.clock() + seconds
             self._wait_for_bus()
@@ -86,13 +84,13 @@ class HotplugHost(Actor):
                     continue
                 if not outcome.changed and not outcome.failed:
                     self._leave_quiet(look)
-                # as late as can be: an event that comes while this service runs starts no other run
+                # Check as late as possible, because udev starts no second run while this service is active.
                 if late or quiet.describe_bus(self.policy.sysfs) == look.glance:
                     break
             return HotplugOutcome(look, tuple(done), tuple(dict.fromkeys(failed)), written)
 
     def _wait_for_bus(self) -> None:
-        """Wait until a bus that has changed since the last run changes no more: a hub brings its devices one by one."""
+        """If the bus has changed since the last run, wait until it settles: the devices of a hub appear one by one."""
         seen = quiet.describe_bus(self.policy.sysfs)
         if digest_text(seen) == self._load_state().bus:
             return
@@ -105,8 +103,9 @@ class HotplugHost(Actor):
         self.debug("devices on the USB bus keep changing")
 
     def _wait_for_drivers(self, look: Observation, end: float) -> bool:
-        """Give drivers time to find their UPS by themselves, until one's standing changes, or its time is over, or the bus
-        changes. False if there is nothing to wait for now: what takes long is left to a later run.
+        """Wait until a driver connects or disconnects, a wait of the plan is over, or the bus changes.
+
+        Returns False if there is nothing to wait for; long waits are left to a later run.
         """
         soon = {name: until for name, until in look.plan.waits.items() if until <= look.time + PATIENCE}
         if not soon:
@@ -121,7 +120,7 @@ class HotplugHost(Actor):
                 return True
 
     def _leave_quiet(self, look: Observation) -> None:
-        """Write down how all looks now, if there is nothing to do before something changes. See quiet_note.py."""
+        """Write the note that lets the next run end early, if there is nothing to do until something changes."""
         if look.has_changes or look.owed or look.is_incomplete:
             return
         wanted = {}
@@ -139,7 +138,7 @@ class HotplugHost(Actor):
             self.debug(f"can't write the note that lets the next run finish early: {error}")
 
     def _find_upsd(self, wanted: Mapping[str, str]) -> tuple[str, int]:
-        """Return the address at which upsd gives these answers. Raises OSError if there is none."""
+        """Return the address and port at which upsd gives these answers. Raises OSError if there is none."""
         host, port = self._upsd_address()
         for address in hostnames.resolve_name(host, UPSD_SECONDS):
             with contextlib.suppress(OSError):

@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What must be so for a plan to hold. Each rule stands in one place: its name, its weight, the arithmetic, the words, the remedy.
+"""The conditions that must hold for a plan to hold. Each rule is one function: its name, its arithmetic, its words and its remedy.
 
-A rule is a function that yields a constraint if there is anything to judge. To add one, write it: it is judged, told and drawn.
+A rule yields a constraint if there is anything to check. A new rule is complete once its function is written: the plan checks it, and the
+table and the page show it.
 """
 
 from __future__ import annotations
@@ -18,61 +19,63 @@ from ..conf.upsd import IDLE_SECONDS
 from . import remedies
 from .model import GUEST, PRIMARY, SECONDARY, Constraint, PlanMachine, StagePlan, Supply
 from .needed import (
-    LOOKS,
+    POLLS,
     REBOOT_MARGIN,
-    polls_of,
+    poll_intervals,
     sum_terms,
-    terms_as_expected,
-    terms_at_limits,
-    waits_as_expected,
-    waits_at_limits,
+    usual_terms,
+    usual_waits,
+    worst_terms,
+    worst_waits,
 )
 from .remedies import set_directive, set_variable, spell_number, spell_sum
 from .supplies import is_cyberpower, low_marks, notice_time, real_delays, when_charged
 from .timeline import PlanInputs, compute_milestones, stage_room, stage_trigger_points
 
 Needed = Mapping[str, Any]
-Judge = Callable[..., Iterator[Constraint]]
+RuleCheck = Callable[..., Iterator[Constraint]]
 
 
 @dataclass(frozen=True)
 class ConstraintRule:
     """A kind of constraint."""
 
-    judge: Judge  # takes Inputs, what is needed, and one of what it is judged of
-    of: str  # what it is judged of: each of the "supplies" or "stages", or "" for all at once
-    is_vital: bool  # without it the plan is not feasible: it can't work even if all goes as expected
-    is_setting: bool  # it does not depend on how long anything takes, so that little to spare means little
+    check: RuleCheck  # takes PlanInputs, the needed settings, and one subject if there are subjects
+    subjects: str  # "supplies" or "stages": it is checked for each of them; "": once for the whole plan
+    is_vital: bool  # if it fails, the plan is not feasible: it can't work even in the usual run
+    is_setting: bool  # it does not depend on how long anything takes, so little slack is no reason to worry
 
 
 RULES: dict[str, ConstraintRule] = {}
 
 
-def constraint_rule(name: str, of: str = "", *, vital: bool = False, setting: bool = False) -> Callable[[Judge], Judge]:
-    """Make a function the rule of this name."""
+def constraint_rule(
+    name: str, subjects: str = "", *, vital: bool = False, setting: bool = False
+) -> Callable[[RuleCheck], RuleCheck]:
+    """Register the decorated function as the rule of this name."""
 
-    def keep(judge: Judge) -> Judge:
-        RULES[name] = ConstraintRule(judge, of, vital, setting)
-        return judge
+    def register_rule(check: RuleCheck) -> RuleCheck:
+        RULES[name] = ConstraintRule(check, subjects, vital, setting)
+        return check
 
-    return keep
+    return register_rule
 
 
-def check_constraints(given: PlanInputs, needed: Needed) -> list[Constraint]:
-    """Return all that must be so: what fails first, then what can't be told, then the tightest."""
-    found: list[Constraint] = []
-    for name, each in RULES.items():
-        for subject in getattr(given, each.of) if each.of else (None,):
-            about, more = ("", ()) if subject is None else (subject.name, (subject,))
-            found += [
+def check_constraints(inputs: PlanInputs, needed: Needed) -> list[Constraint]:
+    """Return all constraints: failing ones first, then the undecided, then by slack."""
+    constraints: list[Constraint] = []
+    for name, rule in RULES.items():
+        for subject in getattr(inputs, rule.subjects) if rule.subjects else (None,):
+            about, arguments = ("", ()) if subject is None else (subject.name, (subject,))
+            constraints += [
                 replace(constraint, name=name, about=about or constraint.about)
-                for constraint in each.judge(given, needed, *more)
+                for constraint in rule.check(inputs, needed, *arguments)
             ]
-    return sorted([*found, *given.proxmox.remarks], key=_sort_key)
+    return sorted([*constraints, *inputs.proxmox.remarks], key=_sort_key)
 
 
 def is_vital(constraint: Constraint) -> bool:
-    """Return whether the plan is not feasible without this."""
+    """Return whether the plan is infeasible if this fails."""
     return constraint.name in RULES and RULES[constraint.name].is_vital
 
 
@@ -86,31 +89,31 @@ def _sort_key(constraint: Constraint) -> tuple[int, bool, float]:
     return rank, constraint.holds is False and not is_vital(constraint), constraint.slack or 0
 
 
-def _compared(have: float, need: float, words: str, remedy: str, about: str = "") -> Constraint:
+def _compare(have: float, need: float, reason: str, remedy: str, about: str = "") -> Constraint:
     holds = have >= need
-    return Constraint("", about, holds, have - need, have, need, words, "" if holds else remedy)
+    return Constraint("", about, holds, have - need, have, need, reason, "" if holds else remedy)
 
 
-def _undecided(need: float | None, words: str, remedy: str, about: str = "") -> Constraint:
-    return Constraint("", about, None, None, None, need, words, remedy)
+def _leave_open(need: float | None, reason: str, remedy: str, about: str = "") -> Constraint:
+    return Constraint("", about, None, None, None, need, reason, remedy)
 
 
-# What NUT's own files must say
+# The settings in NUT's files
 
 
 @constraint_rule("HOSTSYNC")
-def _check_hostsync(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
-    if given.secondaries:
-        slowest = max(given.secondaries, key=lambda secondary: secondary.begin_time)
-        have, need = given.timing.hostsync, slowest.begin_time
-        words = f"{slowest.name} begins to go down up to {spell_number(need)} s after FSD; HOSTSYNC gives {spell_number(have)} s"
-        yield _compared(have, need, words, set_directive("HOSTSYNC", needed["hostsync"]))
+def _check_hostsync(inputs: PlanInputs, needed: Needed) -> Iterator[Constraint]:
+    if inputs.secondaries:
+        slowest = max(inputs.secondaries, key=lambda secondary: secondary.begin_time)
+        have, need = inputs.timing.hostsync, slowest.begin_time
+        reason = f"{slowest.name} begins to go down up to {spell_number(need)} s after FSD; HOSTSYNC gives {spell_number(have)} s"
+        yield _compare(have, need, reason, set_directive("HOSTSYNC", needed["hostsync"]))
 
 
-def _check_poll(given: PlanInputs, needed: Needed, name: str) -> Iterator[Constraint]:
-    value = polls_of(given.timing)[name]
-    words = f"upsd drops a client that is silent for {IDLE_SECONDS} s; upsmon is for {spell_number(value)} s"
-    yield _compared(IDLE_SECONDS - 1, value, words, f"{set_directive(name.upper(), needed[name])} or less")
+def _check_poll(inputs: PlanInputs, needed: Needed, name: str) -> Iterator[Constraint]:
+    value = poll_intervals(inputs.timing)[name]
+    reason = f"upsd drops a client that is silent for {IDLE_SECONDS} s; upsmon is silent for {spell_number(value)} s"
+    yield _compare(IDLE_SECONDS - 1, value, reason, f"{set_directive(name.upper(), needed[name])} or less")
 
 
 for _name in ("pollfreq", "pollfreqalert"):
@@ -118,111 +121,116 @@ for _name in ("pollfreq", "pollfreqalert"):
 
 
 @constraint_rule("DEADTIME", setting=True)
-def _check_deadtime(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
-    have, poll = given.timing.deadtime, given.timing.poll
-    need = LOOKS * poll
-    words = f"{LOOKS} looks, {spell_number(poll)} s apart, are {spell_number(need)} s; DEADTIME gives {spell_number(have)} s"
-    yield _compared(have, need, words, set_directive("DEADTIME", needed["deadtime"]))
+def _check_deadtime(inputs: PlanInputs, needed: Needed) -> Iterator[Constraint]:
+    have, interval = inputs.timing.deadtime, inputs.timing.poll_interval
+    need = POLLS * interval
+    reason = f"{POLLS} polls, {spell_number(interval)} s apart, take {spell_number(need)} s; DEADTIME is {spell_number(have)} s"
+    yield _compare(have, need, reason, set_directive("DEADTIME", needed["deadtime"]))
 
 
 @constraint_rule("MAXAGE", setting=True)
-def _check_maxage(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
-    have, interval = given.timing.maxage, max(supply.pollinterval for supply in given.supplies)
-    need = LOOKS * interval
-    words = f"{LOOKS} looks at the UPS, {spell_number(interval)} s apart, are {spell_number(need)} s; MAXAGE gives {spell_number(have)} s"
-    yield _compared(have, need, words, set_directive("MAXAGE", needed["maxage"], "upsd.conf"))
+def _check_maxage(inputs: PlanInputs, needed: Needed) -> Iterator[Constraint]:
+    have, interval = inputs.timing.maxage, max(supply.pollinterval for supply in inputs.supplies)
+    need = POLLS * interval
+    reason = (
+        f"{POLLS} readings of the UPS, {spell_number(interval)} s apart, take {spell_number(need)} s; "
+        f"MAXAGE is {spell_number(have)} s"
+    )
+    yield _compare(have, need, reason, set_directive("MAXAGE", needed["maxage"], "upsd.conf"))
 
 
 @constraint_rule("POWEROFF_WAIT", setting=True)
-def _check_poweroff_wait(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
-    timing = given.timing
+def _check_poweroff_wait(inputs: PlanInputs, needed: Needed) -> Iterator[Constraint]:
+    timing = inputs.timing
     if timing.poweroff_wait is not None:
-        off = max(real_delays(supply, timing.release)[0] or 0 for supply in given.supplies)
+        off = max(real_delays(supply, timing.release)[0] or 0 for supply in inputs.supplies)
         terms = [(timing.killpower, "killpower"), (off, "offdelay"), (REBOOT_MARGIN, "margin")]
-        words = f"{spell_sum(terms)}; after POWEROFF_WAIT, {spell_number(timing.poweroff_wait)} s, the host is rebooted"
+        reason = f"{spell_sum(terms)}; the primary reboots after POWEROFF_WAIT, {spell_number(timing.poweroff_wait)} s"
         remedy = set_directive("POWEROFF_WAIT", needed["poweroff_wait"], "nut.conf", unit="s")
-        yield _compared(timing.poweroff_wait, sum_terms(terms), words, remedy)
+        yield _compare(timing.poweroff_wait, sum_terms(terms), reason, remedy)
 
 
-# Who must be down before whom
+# The order of the shutdown
 
 
-@constraint_rule("order", vital=True)
-def _check_order(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
-    for secondary in given.secondaries:
+@constraint_rule("shutdown limit", vital=True)
+def _check_limits(inputs: PlanInputs, needed: Needed) -> Iterator[Constraint]:
+    for secondary in inputs.secondaries:
         name, have = secondary.name, secondary.shutdown_limit
-        terms = [(secondary.shutdown_time, "its shutdown"), (given.timing.settle, "silence")]
-        words = f"{spell_sum(terms)}; the gate waits {spell_number(have)} s for {name} before {given.primary.name} goes"
+        terms = [(secondary.shutdown_time, "shutdown_time"), (inputs.timing.settle, "settle")]
+        reason = f"{spell_sum(terms)}; {inputs.primary.name} waits up to {spell_number(have)} s for {name}"
         remedy = f"set nut_client_shutdown_limit of {name} to {spell_number(needed['limits'][name])}"
-        yield _compared(have, sum_terms(terms), words, remedy, name)
+        yield _compare(have, sum_terms(terms), reason, remedy, name)
 
 
-@constraint_rule("guests")
-def _check_guests(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
-    """Whether guests_time is enough for the guests that no stage stops. What was worked out from them is."""
-    proxmox, is_given = given.proxmox, given.timing.guests_time is not None
+@constraint_rule("guests_time")
+def _check_guests_time(inputs: PlanInputs, needed: Needed) -> Iterator[Constraint]:
+    """Check that a guests_time that was set is enough for the guests that no stage stops. A computed one always is."""
+    proxmox, is_set = inputs.proxmox, inputs.timing.guests_time is not None
     remedy = set_variable("guests_time", needed["guests_time"])
     if proxmox.problem:
-        words = (
-            f"{proxmox.problem}; so {spell_number(given.guests_time)} s are counted for all guests, whatever they use"
+        reason = (
+            f"{proxmox.problem}; the plan allows {spell_number(inputs.guests_time)} s for all guests, and can't tell whose "
+            "storage they use"
         )
-        yield _undecided(None, words, "mend that" if is_given else "mend that, or set nut_server_guests_time")
+        yield _leave_open(None, reason, "fix that" if is_set else "fix that, or set nut_server_guests_time")
         return
-    if not is_given and proxmox.seconds is not None:
+    if not is_set and proxmox.stop_limit is not None:
         return
-    slowest, need = max(given.unstaged, key=lambda guest: guest.shutdown_limit, default=None), proxmox.seconds or 0
+    slowest = max(inputs.unstaged_guests, key=lambda guest: guest.shutdown_limit, default=None)
+    need = proxmox.stop_limit or 0
     if slowest is not None and slowest.shutdown_limit >= need:
-        words, need = f"{slowest.name} may take {spell_number(slowest.shutdown_limit)} s", slowest.shutdown_limit
+        reason, need = f"{slowest.name} may take {spell_number(slowest.shutdown_limit)} s", slowest.shutdown_limit
     elif need:
-        words = f"by their startup options the guests may take {spell_number(need)} s"
+        reason = f"with their startup options the guests may take {spell_number(need)} s"
         remedy += f", {remedies.SHORTER_STARTUP}"
     else:
         return
-    words += f"; guests_time gives {spell_number(given.guests_time)} s to all that Proxmox stops"
-    yield _compared(given.guests_time, need, words, remedy)
+    reason += f"; guests_time allows {spell_number(inputs.guests_time)} s for all guests that Proxmox stops"
+    yield _compare(inputs.guests_time, need, reason, remedy)
 
 
-@constraint_rule("needs")
-def _check_needs(given: PlanInputs, needed: Needed) -> Iterator[Constraint]:
-    """Whether a machine is down before the one begins whose storage it uses.
+@constraint_rule("storage")
+def _check_storage(inputs: PlanInputs, needed: Needed) -> Iterator[Constraint]:
+    """Check that a machine is down before the machine whose storage it uses begins to go down.
 
-    The primary goes last in any case. Whether a stage has the time for it is said where the stages are.
+    The primary goes down last in any case. Whether a stage has enough time is checked with the stages.
     """
-    named, staged = given.named, given.staged
-    for user in given.machines:
-        for owner in (named[name] for name in user.needs if named[name].role != PRIMARY):
+    machines, staged = inputs.machines_by_name, inputs.stage_positions
+    for user in inputs.machines:
+        for owner in (machines[name] for name in user.needs if machines[name].role != PRIMARY):
             if user.role == GUEST and owner.role == GUEST and user.name not in staged and owner.name not in staged:
-                words = (
-                    f"{user.name} uses the storage of {owner.name}, and Proxmox stops both: in which order, only its "
-                    "settings say"
+                reason = (
+                    f"{user.name} uses the storage of {owner.name}, and Proxmox stops both, in an order that only its settings "
+                    "determine"
                 )
                 remedy = (
-                    f"give {user.name} a higher startup order than {owner.name} in Proxmox, and take {owner.name} "
-                    "from its needs"
+                    f"give {user.name} a higher startup order than {owner.name} in Proxmox, and remove {owner.name} "
+                    f"from the needs of {user.name}"
                 )
-                yield _undecided(None, words, remedy, user.name)
-            elif problem := _find_wrong_order(given, needed, user, owner):
-                reason, remedy = problem
+                yield _leave_open(None, reason, remedy, user.name)
+            elif problem := _find_wrong_order(inputs, needed, user, owner):
+                fault, remedy = problem
                 limit = user.shutdown_limit
-                words = f"{user.name} uses the storage of {owner.name}, and {reason}; it takes up to {spell_number(limit)} s"
-                yield _compared(0, max(limit, 1), words, remedy, user.name)
+                reason = (
+                    f"{user.name} uses the storage of {owner.name}, but {fault}; it takes up to {spell_number(limit)} s"
+                )
+                yield _compare(0, max(limit, 1), reason, remedy, user.name)
 
 
 def _find_wrong_order(
-    given: PlanInputs, needed: Needed, user: PlanMachine, owner: PlanMachine
+    inputs: PlanInputs, needed: Needed, user: PlanMachine, owner: PlanMachine
 ) -> tuple[str, str] | None:
-    """Return why a machine is not down before the one whose storage it uses, and the remedy; None if it is."""
-    staged = given.staged
+    """Return why USER is not down before OWNER, whose storage it uses, and the remedy; None if it is."""
+    staged = inputs.stage_positions
     if user.role == SECONDARY:
-        remedy = (
-            f"make {user.name} a guest that a stage stops, or take {owner.name} from its needs if it can do without"
-        )
-        return "nothing makes it go first", remedy
+        remedy = f"make {user.name} a guest that a stage stops, or remove {owner.name} from its needs if it can do without it"
+        return "nothing stops it first", remedy
     if user.name not in staged:
-        return "is stopped only after that", remedies.add_to_stage(given, user, owner, needed)
-    if owner.role == GUEST and staged.get(owner.name, len(given.stages)) <= staged[user.name]:
-        words = f"stage {given.stages[staged[owner.name]].name} stops that too early"
-        return words, f"put {owner.name} into a later stage than {user.name}"
+        return "it is stopped only afterwards", remedies.add_to_stage(inputs, user, owner, needed)
+    if owner.role == GUEST and staged.get(owner.name, len(inputs.stages)) <= staged[user.name]:
+        fault = f"stage {inputs.stages[staged[owner.name]].name} stops {owner.name} too early"
+        return fault, f"move {owner.name} to a later stage than {user.name}"
     return None
 
 
@@ -231,186 +239,187 @@ def _find_wrong_order(
 
 @dataclass(frozen=True)
 class _ShutdownBegin:
-    """What begins the shutdown, as expected."""
+    """What begins the shutdown in the usual run."""
 
-    # what is left then; None if that is not known
-    left: float | None
-    # seconds until it is noticed
-    noticed: float
-    words: str
+    left: float | None  # seconds of battery left then; None: not known
+    noticed: float  # seconds until it is noticed
+    reason: str
 
 
-def _expected_begin(given: PlanInputs, supply: Supply) -> _ShutdownBegin:
-    """Return what begins the shutdown of a charged battery: it is low, or a stage asks for FSD before that."""
+def _usual_begin(inputs: PlanInputs, supply: Supply) -> _ShutdownBegin:
+    """Return what begins the shutdown if the battery was charged: low battery, or a stage that starts FSD earlier."""
     full, mark = when_charged(supply), low_marks(when_charged(supply))[0]
-    words = f"when {supply.name} says that its battery is low is not known"
+    reason = f"it is not known when {supply.name} reports low battery"
     if mark is not None:
-        words = f"{supply.name} says with {spell_number(mark)} s left that it is low"
-    found = _ShutdownBegin(mark, notice_time(supply, given.timing.release) / 2, words)
-    for stage in given.stages:
-        taken = given.stage_takes(stage, worst=False)
-        left = max((early - late / 2 - taken for early, late in stage_trigger_points(given, stage, full)), default=None)
-        if stage.fsd and left is not None and left > (found.left or 0) - found.noticed:
-            found = _ShutdownBegin(left, 0, f"stage {stage.name} asks for FSD with {spell_number(left)} s left")
-    return found
+        reason = f"{supply.name} reports low battery with {spell_number(mark)} s left"
+    begin = _ShutdownBegin(mark, notice_time(supply, inputs.timing.release) / 2, reason)
+    for stage in inputs.stages:
+        duration = inputs.stage_time_to_stop(stage, worst=False)
+        points = stage_trigger_points(inputs, stage, full)
+        left = max((at_trigger - delay / 2 - duration for at_trigger, delay in points), default=None)
+        if stage.fsd and left is not None and left > (begin.left or 0) - begin.noticed:
+            begin = _ShutdownBegin(left, 0, f"stage {stage.name} starts FSD with {spell_number(left)} s left")
+    return begin
 
 
-@constraint_rule("as expected", "supplies", vital=True)
-def _check_as_expected(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
-    """Whether the last machine is off before the battery is empty, if nothing takes longer than it usually does."""
-    name, full, begin = supply.name, when_charged(supply).runtime, _expected_begin(given, supply)
-    terms = terms_as_expected(given, begin.noticed)
+@constraint_rule("usual times", "supplies", vital=True)
+def _check_usual_times(inputs: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
+    """Check that the last machine is off before the battery is empty if no machine takes longer than usual."""
+    name, full, begin = supply.name, when_charged(supply).runtime, _usual_begin(inputs, supply)
+    terms = usual_terms(inputs, begin.noticed)
     need = sum_terms(terms)
-    lasts = f"how long {name} lasts is not known" if full is None else f"charged, {name} lasts {spell_number(full)} s"
-    words = f"{spell_sum(terms)} pass as expected until all are off; {begin.words}; {lasts}"
+    lasts = (
+        f"it is not known how long {name} lasts"
+        if full is None
+        else f"{name} lasts {spell_number(full)} s when charged"
+    )
+    reason = f"{spell_sum(terms)} until all machines are off; {begin.reason}; {lasts}"
     known = [value for value in (begin.left, full) if value is not None]
-    earlier = remedies.earlier_mark(given, supply, needed)
+    earlier = remedies.earlier_mark(inputs, supply, needed)
     if len(known) == 2 or (known and known[0] < need):
         remedy = remedies.larger_battery(need) if full is not None and full < need else earlier
-        yield _compared(min(known), need, words, remedy)
+        yield _compare(min(known), need, reason, remedy)
     else:
-        yield _undecided(need, words, earlier if begin.left is None else remedies.measure_runtime(name))
+        yield _leave_open(need, reason, earlier if begin.left is None else remedies.measure_runtime(name))
 
 
 @constraint_rule("low battery", "supplies")
-def _check_low_battery(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
+def _check_low_battery(inputs: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
     name, have = supply.name, low_marks(supply)[0]
-    terms = terms_at_limits(given, supply)
-    words, remedy = (
+    terms = worst_terms(inputs, supply)
+    reason, remedy = (
         f"{spell_sum(terms)} must be left when the battery is low;",
-        remedies.earlier_mark(given, supply, needed),
+        remedies.earlier_mark(inputs, supply, needed),
     )
     if have is None:
-        yield _undecided(sum_terms(terms), f"{words} when {name} says so is not known", remedy)
+        yield _leave_open(sum_terms(terms), f"{reason} it is not known when {name} reports that", remedy)
     else:
-        by = "NUT decides that" if supply.ignorelb else "it decides that itself"
-        words = f"{words} {name} says so with {spell_number(have)} s left ({by})"
-        yield _compared(have, sum_terms(terms), words, remedy)
+        decider = "NUT" if supply.ignorelb else "the UPS"
+        reason = f"{reason} {name} reports that with {spell_number(have)} s left ({decider} decides)"
+        yield _compare(have, sum_terms(terms), reason, remedy)
 
 
 @constraint_rule("battery", "supplies")
-def _check_battery(given: PlanInputs, _needed: Needed, supply: Supply) -> Iterator[Constraint]:
+def _check_battery(inputs: PlanInputs, _needed: Needed, supply: Supply) -> Iterator[Constraint]:
     name, have = supply.name, supply.runtime
-    need = sum_terms(terms_at_limits(given, supply))
-    words = f"{spell_number(need)} s are needed;"
+    need = sum_terms(worst_terms(inputs, supply))
+    reason = f"{spell_number(need)} s are needed;"
     if have is None:
-        words = f"{words} how long the battery of {name} lasts is not known"
-        yield _undecided(need, words, remedies.measure_runtime(name))
+        reason = f"{reason} it is not known how long the battery of {name} lasts"
+        yield _leave_open(need, reason, remedies.measure_runtime(name))
         return
-    partly = f", at {spell_number(supply.charge)} % charge" if supply.charge is not None and supply.charge < 100 else ""
-    remedy = f"{'when it is charged, plan again; else ' if partly else ''}{remedies.larger_battery(need)}"
-    yield _compared(have, need, f"{words} the battery of {name} lasts {spell_number(have)} s{partly}", remedy)
+    charge = f", at {spell_number(supply.charge)} % charge" if supply.charge is not None and supply.charge < 100 else ""
+    remedy = f"{'plan again when it is charged; if that fails, ' if charge else ''}{remedies.larger_battery(need)}"
+    yield _compare(have, need, f"{reason} the battery of {name} lasts {spell_number(have)} s{charge}", remedy)
 
 
-# Whether the gate waits as long as it should: it ends when a UPS has no more than `reserve` left and the usual times are over, or at
-# any time no more than `least`
+# Whether the gate waits as long as it should. It ends when a UPS has no more than `reserve` left and the usual times have passed, or
+# no more than `reserve_minimum` at any time.
 
 
 @constraint_rule("reserve", "supplies")
-def _check_reserve(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
-    reserve, have = given.timing.reserve, low_marks(supply)[0]
-    if not given.secondaries or reserve is None or have is None:
+def _check_reserve(inputs: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
+    reserve, have = inputs.timing.reserve, low_marks(supply)[0]
+    if not inputs.secondaries or reserve is None or have is None:
         return
     have = have if supply.runtime is None else min(have, supply.runtime)
-    waits = waits_at_limits(given, supply)
+    waits = worst_waits(inputs, supply)
     need = sum_terms(waits) + reserve
-    words = (
-        f"{spell_sum([*waits, (reserve, 'reserve')])} must be left when the battery is low, or at the limits the gate ends before the "
-        f"machines are down; {supply.name} says so with {spell_number(have)} s left"
+    reason = (
+        f"{spell_sum([*waits, (reserve, 'reserve')])} must be left when the battery is low, or in the worst case the gate ends "
+        f"before the machines are down; {supply.name} reports low battery with {spell_number(have)} s left"
     )
-    remedy = remedies.earlier_mark(given, supply, needed)
+    remedy = remedies.earlier_mark(inputs, supply, needed)
     if reserve > needed["reserve"]:
         is_enough = have >= need - reserve + needed["reserve"]
         remedy = set_variable("gate.reserve", needed["reserve"]) + ("" if is_enough else f", and {remedy}")
-    yield _compared(have, need, words, remedy)
+    yield _compare(have, need, reason, remedy)
 
 
-@constraint_rule("least", "supplies", vital=True)
-def _check_least(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
-    timing, begin, full = given.timing, _expected_begin(given, supply), when_charged(supply).runtime
-    kept = [value for value in (timing.reserve, timing.least) if value is not None]
-    if not given.secondaries or not kept or begin.left is None:
+@constraint_rule("minimum reserve", "supplies", vital=True)
+def _check_minimum_reserve(inputs: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
+    timing, begin, full = inputs.timing, _usual_begin(inputs, supply), when_charged(supply).runtime
+    reserves = [value for value in (timing.reserve, timing.reserve_minimum) if value is not None]
+    if not inputs.secondaries or not reserves or begin.left is None:
         return
-    least, name = min(kept), "least" if timing.least is not None else "reserve"
+    lowest, key = min(reserves), "reserve" if timing.reserve_minimum is None else "reserve_minimum"
     have = begin.left if full is None else min(begin.left, full)
-    terms = [*waits_as_expected(compute_milestones(given, worst=False), begin.noticed), (least, name)]
-    words = f"{spell_sum(terms)}, or the gate ends before the machines are down as expected; {begin.words}"
-    remedy = remedies.earlier_mark(given, supply, needed)
-    if least > needed["least"]:
-        key = "reserve" if name == "reserve" else "reserve_minimum"
-        remedy = f"{set_variable(f'gate.{key}', needed['least'])}, or {remedy}"
-    yield _compared(have, sum_terms(terms), words, remedy)
+    terms = [*usual_waits(compute_milestones(inputs, worst=False), begin.noticed), (lowest, key)]
+    reason = f"{spell_sum(terms)}, or the gate ends before the machines are usually down; {begin.reason}"
+    remedy = remedies.earlier_mark(inputs, supply, needed)
+    if lowest > needed["reserve_minimum"]:
+        remedy = f"{set_variable(f'gate.{key}', needed['reserve_minimum'])}, or {remedy}"
+    yield _compare(have, sum_terms(terms), reason, remedy)
 
 
-# When the UPS cuts the power, and when it gives it again
+# When the UPS cuts the power, and when it restores it
 
 
 @constraint_rule("offdelay", "supplies", setting=True)
-def _check_offdelay(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
-    name, killpower = supply.name, given.timing.killpower
-    off, on = real_delays(supply, given.timing.release)
+def _check_offdelay(inputs: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
+    name, killpower = supply.name, inputs.timing.killpower
+    off, on = real_delays(supply, inputs.timing.release)
     both = remedies.set_delays(supply, offdelay=needed["offdelay"][name], ondelay=needed["ondelay"][name])
     if off is None or on is None:
-        words = (
-            f"when {name} cuts the power and gives it again is not known: driver {supply.driver} has no known default"
-        )
-        yield _undecided(killpower, words, both)
+        reason = f"it is not known when {name} cuts the power and restores it: the defaults of driver {supply.driver} are not known"
+        yield _leave_open(killpower, reason, both)
         return
-    words = (
-        f"the host may need {spell_number(killpower)} s from the order to cut; {name} cuts after {spell_number(off)} s"
+    reason = (
+        f"the primary may need {spell_number(killpower)} s from the order to cut the power until it is off; "
+        f"{name} cuts the power after {spell_number(off)} s"
     )
     is_kept = needed["ondelay"][name] == on
     remedy = remedies.set_delays(supply, offdelay=needed["offdelay"][name]) if is_kept else both
-    yield _compared(off, killpower, words + _explain_rounding(supply, off), remedy)
+    yield _compare(off, killpower, reason + _explain_rounding(supply, off), remedy)
 
 
 @constraint_rule("ondelay", "supplies", setting=True)
-def _check_ondelay(given: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
-    off, on = real_delays(supply, given.timing.release)
+def _check_ondelay(inputs: PlanInputs, needed: Needed, supply: Supply) -> Iterator[Constraint]:
+    off, on = real_delays(supply, inputs.timing.release)
     if off is not None and on is not None:
-        words = (
+        reason = (
             f"{supply.name} cuts the power {spell_number(off)} s after the order and restores it after {spell_number(on)} s, "
             "which must be later"
         )
         remedy = remedies.set_delays(supply, ondelay=needed["ondelay"][supply.name])
-        yield _compared(on, off + 1, words + _explain_rounding(supply, off), remedy)
+        yield _compare(on, off + 1, reason + _explain_rounding(supply, off), remedy)
 
 
 def _explain_rounding(supply: Supply, off: float) -> str:
     if not is_cyberpower(supply):
         return ""
-    return f" (CyberPower counts whole minutes{', and so cuts at once' if not off else ''})"
+    return f" (CyberPower counts whole minutes{', so it cuts at once' if not off else ''})"
 
 
 # The stages, and high availability
 
 
 @constraint_rule("stage", "stages")
-def _check_stage(given: PlanInputs, needed: Needed, stage: StagePlan) -> Iterator[Constraint]:
-    """Whether the guests of a stage are down before the battery is low."""
-    rooms = [(stage_room(given, stage, supply), supply) for supply in given.supplies]
+def _check_stage(inputs: PlanInputs, needed: Needed, stage: StagePlan) -> Iterator[Constraint]:
+    """Check that the guests of a stage are down before the battery is low."""
+    rooms = [(stage_room(inputs, stage, supply), supply) for supply in inputs.supplies]
     known = [(room, supply) for room, supply in rooms if room is not None]
-    trigger, remedy = remedies.spell_trigger(stage), remedies.set_stage_runtime(given, stage, needed)
+    trigger, remedy = remedies.spell_trigger(stage), remedies.set_stage_runtime(inputs, stage, needed)
     if len(known) < len(rooms):
-        words = f"stage {stage.name} starts at {trigger}; how long before low battery that is, is not known"
-        yield _undecided(None, words, f"{remedy}, and find out what is not known below")
+        reason = f"stage {stage.name} starts at {trigger}; it is not known how long before low battery that is"
+        yield _leave_open(None, reason, f"{remedy}, and resolve what is unknown about the UPS")
         return
-    room, supply = min(known, key=lambda pair: pair[0].seconds)
+    room, supply = min(known, key=lambda pair: pair[0].available_time)
     terms = [
-        (room.low, f"low battery of {supply.name}"),
-        (room.late, "until it is noticed"),
-        (given.stage_takes(stage, worst=True), "its guests"),
+        (room.left_at_low, f"low battery of {supply.name}"),
+        (room.delay, "until the stage begins"),
+        (inputs.stage_time_to_stop(stage, worst=True), "its guests"),
     ]
-    words = f"{spell_sum(terms)}; the stage ({trigger}) starts with {spell_number(room.early)} s left"
+    reason = f"{spell_sum(terms)}; the stage starts at {trigger}, with {spell_number(room.left_at_trigger)} s left"
     if stage.guests:
-        words += f", and stops {', '.join(stage.guests)} before FSD"
-    yield _compared(room.early, sum_terms(terms), words, remedy)
+        reason += f", and stops {', '.join(stage.guests)} before FSD"
+    yield _compare(room.left_at_trigger, sum_terms(terms), reason, remedy)
 
 
 @constraint_rule("HA", vital=True)
-def _check_ha(given: PlanInputs, _needed: Needed) -> Iterator[Constraint]:
-    """Whether HA leaves its guests where they are."""
-    proxmox = given.proxmox
+def _check_ha(inputs: PlanInputs, _needed: Needed) -> Iterator[Constraint]:
+    """Check that HA does not move its guests to another node."""
+    proxmox = inputs.proxmox
     if proxmox.ha:
         remedy = remedies.FREEZE if proxmox.migrates else ""
         yield Constraint("", "", not proxmox.migrates, None, None, None, "; ".join(proxmox.ha), remedy)

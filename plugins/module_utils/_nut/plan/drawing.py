@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The timeline of a plan as a drawing (SVG): a row for each UPS and machine, and a line for each moment of all."""
+"""The timeline of a plan as a drawing (SVG): a row for each UPS and machine, and vertical lines for FSD, power off and the like."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from . import model
 from .model import PRIMARY, Plan, PlanEvent
 from .text import spell_verdict
 
-# machine -> when it began to go down, and when it was down, in s from the trigger; None: not seen
+# machine -> (began to go down, was down), measured, in seconds from the trigger; None: not observed
 ObservedTimes = Mapping[str, "tuple[float | None, float | None]"]
 Span = tuple[float, float]
 
-# The drawing's units are pixels at its full width.
+# In pixels at full width.
 WIDTH = 1160
 GUTTER = 216
 RIGHT = 24
@@ -30,26 +30,26 @@ ROW_SEEN = 62
 BAR = 18
 LANE = 17
 CHARACTER = 6.6
-# Seconds between two marks of the axis; the first that gives no more than MARKS is taken.
+# Seconds between two marks of the axis: the first that gives no more than MAX_MARKS.
 STEPS = (5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400)
-MARKS = 12
-# A stage may begin long before the trigger; no more than this share of the time after it is drawn.
-BEFORE = 0.6
-_NAME_MOST = 25
+MAX_MARKS = 12
+# A stage may begin long before the trigger: the time before it is cut to this share of the time after it.
+BEFORE_SHARE = 0.6
+_MAX_NAME = 25
 
 
 def escape_text(value: object) -> str:
-    """Escape what a page shows. What is not printable is spelled: also what turns the direction of writing round."""
+    """Escape a text for a page. Characters that are not printable, or that change the direction of text, are spelled out."""
     return html.escape(printable(str(value), TEXT_LIMIT))
 
 
 def shorten_name(name: str) -> str:
-    """Return a name that is not too long to be shown."""
-    return name if len(name) <= _NAME_MOST else name[: _NAME_MOST - 1] + "\u2026"
+    """Return a name that is short enough for its place."""
+    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "\u2026"
 
 
 def spell_clock(seconds: float) -> str:
-    """Write seconds as minutes and seconds: 1:14, or with hours 1:00:00; with a real minus."""
+    """Return seconds as 1:14, or with hours as 1:00:00; negative ones with a typographic minus."""
     whole = math.floor(abs(seconds) + 0.5)
     hours, minutes = divmod(whole // 60, 60)
     shown = f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
@@ -59,7 +59,7 @@ def spell_clock(seconds: float) -> str:
 def draw_timeline(plan: Plan, seen: ObservedTimes | None = None) -> str:
     """Return the timeline."""
     scale = choose_scale(plan, seen)
-    labels = choose_lanes(_list_moments(plan, scale), scale)
+    labels = choose_lanes(_list_drawn_moments(plan, scale), scale)
     top = LANE * (1 + max((lane for _moment, _x, lane in labels), default=0)) + 26
     known = {machine.name for machine in plan.machines}
     upses = [supply.name for supply in plan.supplies]
@@ -77,70 +77,72 @@ def draw_timeline(plan: Plan, seen: ObservedTimes | None = None) -> str:
             _draw_machine(row, plan, seen)
         parts += row.parts
     for moment, x, lane in labels:
-        parts += _draw_label(moment, x, LANE * lane + 14, scale.x(moment.at), bottom)
-    said = escape_text(spell_verdict(plan))
-    return f'<svg viewBox="0 0 {WIDTH} {bottom + 30}" role="img" aria-label="{said}">{"".join(parts)}</svg>'
+        parts += _draw_label(moment, x, LANE * lane + 14, scale.to_pixels(moment.at), bottom)
+    verdict = escape_text(spell_verdict(plan))
+    return f'<svg viewBox="0 0 {WIDTH} {bottom + 30}" role="img" aria-label="{verdict}">{"".join(parts)}</svg>'
 
 
 def _order_machines(plan: Plan) -> list[str]:
-    """Return the machines in the order in which they are down, the primary last."""
-    ends = {event.machine: event.until for event in plan.events if event.what == model.GOES}
+    """Return the machines in the order in which they go down, the primary last."""
+    ends = {event.machine: event.until for event in plan.events if event.what == model.GOES_DOWN}
     machines = sorted(plan.machines, key=lambda machine: (machine.role == PRIMARY, ends.get(machine.name, 0.0)))
     return [machine.name for machine in machines]
 
 
-# From seconds to places
+# From seconds to pixels
 
 
 @dataclass(frozen=True)
 class TimelineScale:
-    """From seconds to places."""
+    """The time that is drawn."""
 
-    first: float
+    first: float  # seconds from the trigger
     last: float
 
-    def x(self, seconds: float) -> float:
-        """Return the place of a moment; one outside is put on the edge."""
+    def to_pixels(self, seconds: float) -> float:
+        """Return the x of a moment; a moment outside the drawing is moved to its edge."""
         within = min(max(seconds, self.first), self.last)
         return round(GUTTER + (within - self.first) / (self.last - self.first) * (WIDTH - GUTTER - RIGHT), 2)
 
-    def marks(self) -> list[float]:
-        """Return the moments that the axis names."""
+    def list_marks(self) -> list[float]:
+        """Return the moments that the axis labels."""
         span = self.last - self.first
-        step = next((step for step in STEPS if span / step <= MARKS), STEPS[-1] * math.ceil(span / STEPS[-1] / MARKS))
+        step = next(
+            (step for step in STEPS if span / step <= MAX_MARKS), STEPS[-1] * math.ceil(span / STEPS[-1] / MAX_MARKS)
+        )
         return [count * step for count in range(math.ceil(self.first / step), math.floor(self.last / step) + 1)]
 
 
 def choose_scale(plan: Plan, seen: ObservedTimes | None = None) -> TimelineScale:
-    """Return the time that is drawn: until the power is cut at the latest, and what was seen."""
+    """Return a scale that reaches to the latest power cut, and to everything that was measured."""
     moments = [moment for pair in (seen or {}).values() for moment in pair if moment is not None]
     last = max([event.until for event in plan.worst if event.what == model.CUT] + moments + [10.0])
     empty = [event.at for event in plan.worst if event.what == model.EMPTY and event.at <= last * 1.25]
     last = max([last, *empty]) * 1.02
     first = min([0.0, *(event.at for event in (*plan.events, *plan.worst)), *moments])
-    return TimelineScale(max(first, -BEFORE * last) - last * 0.02, last)
+    return TimelineScale(max(first, -BEFORE_SHARE * last) - last * 0.02, last)
 
 
-# The moments of all, above the rows
+# The lines through all rows, and their labels above
 
 
 @dataclass(frozen=True)
 class DrawnMoment:
-    """A line through all rows, and its words."""
+    """A line through all rows, and its label."""
 
-    at: float
-    words: str
-    late: bool = False  # the same at the limits
+    at: float  # seconds from the trigger
+    label: str
+    late: bool = False  # whether this is the worst case
     colour: str = "var(--mark)"
 
     @property
-    def width(self) -> float:
-        return len(self.words) * CHARACTER
+    def label_width(self) -> float:
+        return len(self.label) * CHARACTER
 
 
-def _list_moments(plan: Plan, scale: TimelineScale) -> list[DrawnMoment]:
-    """Return the lines. Only the end is drawn at the limits, too."""
-    found: list[DrawnMoment] = []
+def _list_drawn_moments(plan: Plan, scale: TimelineScale) -> list[DrawnMoment]:
+    """Return the lines. Of the worst case only power off and the power cut are drawn."""
+    moments: list[DrawnMoment] = []
     for event in (*plan.events, *plan.worst):
         if event.what not in {model.TRIGGER, model.FSD, model.POWEROFF, model.CUT}:
             continue
@@ -149,18 +151,18 @@ def _list_moments(plan: Plan, scale: TimelineScale) -> list[DrawnMoment]:
         which = f" ({shorten_name(event.machine)})" if event.machine and len(plan.supplies) > 1 else ""
         name = "UPS cuts" if event.what == model.CUT else event.what
         colour = "var(--trigger)" if event.what in {model.TRIGGER, model.CUT} else "var(--mark)"
-        words = f"{'latest ' if event.worst else ''}{name}{which} {spell_clock(event.at)}"
-        found.append(DrawnMoment(event.at, words, event.worst, colour))
-    return [moment for moment in found if scale.first <= moment.at <= scale.last]
+        label = f"{'latest ' if event.worst else ''}{name}{which} {spell_clock(event.at)}"
+        moments.append(DrawnMoment(event.at, label, event.worst, colour))
+    return [moment for moment in moments if scale.first <= moment.at <= scale.last]
 
 
 def choose_lanes(moments: Iterable[DrawnMoment], scale: TimelineScale) -> list[tuple[DrawnMoment, float, int]]:
-    """Give each label a place and a lane, so that none covers another, and none leaves the drawing."""
+    """Return (moment, x, lane) so that no label covers another or leaves the drawing."""
     lanes: list[list[Span]] = []
-    found = []
+    placed = []
     for moment in sorted(moments, key=lambda moment: moment.at):
-        x = min(max(scale.x(moment.at), GUTTER), WIDTH - moment.width - 4)
-        end = x + moment.width
+        x = min(max(scale.to_pixels(moment.at), GUTTER), WIDTH - moment.label_width - 4)
+        end = x + moment.label_width
         free = (
             lane for lane, taken in enumerate(lanes) if all(x > right + 10 or end + 10 < left for left, right in taken)
         )
@@ -168,22 +170,22 @@ def choose_lanes(moments: Iterable[DrawnMoment], scale: TimelineScale) -> list[t
         if lane == len(lanes):
             lanes.append([])
         lanes[lane].append((x, end))
-        found.append((moment, round(x, 2), lane))
-    return found
+        placed.append((moment, round(x, 2), lane))
+    return placed
 
 
 def _draw_label(moment: DrawnMoment, x: float, y: float, line: float, bottom: float) -> list[str]:
     dashes = "3 4" if moment.late else None
     return [
         _draw_line((line, line), (y + 5, bottom), moment.colour, stroke_dasharray=dashes),
-        _draw_text(moment.words, x, y, "soft halo" if moment.late else "moment halo"),
+        _draw_text(moment.label, x, y, "soft halo" if moment.late else "moment halo"),
     ]
 
 
 def _draw_axis(scale: TimelineScale, top: float, bottom: float) -> list[str]:
     parts = []
-    for mark in scale.marks():
-        x = scale.x(mark)
+    for mark in scale.list_marks():
+        x = scale.to_pixels(mark)
         parts.append(_draw_line((x, x), (top, bottom), "var(--grid)"))
         parts.append(_draw_text(spell_clock(mark), x, bottom + 20, "soft", text_anchor="middle"))
     return parts
@@ -194,15 +196,15 @@ def _draw_axis(scale: TimelineScale, top: float, bottom: float) -> list[str]:
 
 @dataclass
 class _TimelineRow:
-    """A row while it is drawn."""
+    """A row that is being drawn."""
 
     name: str
     scale: TimelineScale
     y: float
     parts: list[str] = field(default_factory=list)
 
-    def label(self, below: str, seen: str = "") -> None:
-        """Write what the row is, before it."""
+    def draw_label(self, below: str, seen: str = "") -> None:
+        """Write the name of the row, and below it one or two lines."""
         title = _build_element("title", escape_text(self.name))
         self.parts.append(
             _build_element("text", title + escape_text(shorten_name(self.name)), class_="name", x=8, y=self.y + 20)
@@ -211,36 +213,38 @@ class _TimelineRow:
         if seen:
             self.parts.append(_draw_text(seen, 8, self.y + 52, style="fill:var(--seen)"))
 
-    def draw_bar(self, span: Span, colour: str, said: str) -> None:
-        """Draw what lasts for a time. said: is shown where the mouse is."""
-        self.parts.append(_draw_rect((self.scale.x(span[0]), self.scale.x(span[1])), self.y + 8, BAR, colour, said))
-
-    def limit(self, span: Span, said: str) -> None:
-        """Draw the frame of what may last for a time."""
-        left, right = self.scale.x(span[0]), self.scale.x(span[1])
-        sides, dashes = (left, max(right, left + 1)), "4 3"
+    def draw_bar(self, span: Span, colour: str, tooltip: str) -> None:
+        """Draw a bar."""
         self.parts.append(
-            _draw_rect(sides, self.y + 5, BAR + 6, "none", said, stroke="var(--limit)", stroke_dasharray=dashes)
+            _draw_rect((self.scale.to_pixels(span[0]), self.scale.to_pixels(span[1])), self.y + 8, BAR, colour, tooltip)
         )
 
-    def words(self, words: str, x: float, kind: str, **more: object) -> None:
+    def draw_limit(self, span: Span, tooltip: str) -> None:
+        """Draw a dashed frame."""
+        left, right = self.scale.to_pixels(span[0]), self.scale.to_pixels(span[1])
+        sides, dashes = (left, max(right, left + 1)), "4 3"
+        self.parts.append(
+            _draw_rect(sides, self.y + 5, BAR + 6, "none", tooltip, stroke="var(--limit)", stroke_dasharray=dashes)
+        )
+
+    def draw_text(self, text: str, x: float, kind: str, **more: object) -> None:
         """Write into a bar."""
-        self.parts.append(_draw_text(words, x, self.y + BAR + 3, kind, **more))
+        self.parts.append(_draw_text(text, x, self.y + BAR + 3, kind, **more))
 
 
 def _draw_ups(row: _TimelineRow, plan: Plan) -> None:
-    def when(what: str, events: Sequence[PlanEvent]) -> float | None:
+    def find_moment(what: str, events: Sequence[PlanEvent]) -> float | None:
         return next((event.at for event in events if (event.what, event.machine) == (what, row.name)), None)
 
     scale, name = row.scale, row.name
-    cut, latest = when(model.CUT, plan.events) or 0.0, when(model.CUT, plan.worst) or 0.0
-    empty = when(model.EMPTY, plan.worst)
-    row.label("empty at: not known" if empty is None else f"empty at {spell_clock(empty)}, at the earliest")
-    row.draw_bar((scale.first, cut), "var(--up)", f"{name} feeds all until {spell_clock(cut)}")
-    row.words("on battery", scale.x(scale.first) + 8, "on-up")
-    row.limit((cut, latest), f"{name} cuts at {spell_clock(latest)} at the latest")
+    cut, latest = find_moment(model.CUT, plan.events) or 0.0, find_moment(model.CUT, plan.worst) or 0.0
+    empty = find_moment(model.EMPTY, plan.worst)
+    row.draw_label("empty at an unknown time" if empty is None else f"empty at {spell_clock(empty)} at the earliest")
+    row.draw_bar((scale.first, cut), "var(--up)", f"{name} powers all machines until {spell_clock(cut)}")
+    row.draw_text("on battery", scale.to_pixels(scale.first) + 8, "on-up")
+    row.draw_limit((cut, latest), f"{name} cuts the power at {spell_clock(latest)} at the latest")
     if empty is not None and empty <= scale.last:
-        x = scale.x(empty)
+        x = scale.to_pixels(empty)
         row.parts.append(_draw_line((x, x), (row.y + 5, row.y + BAR + 11), "var(--end)", stroke_width=3))
         row.parts.append(_draw_text("battery empty", x - 6, row.y + BAR + 22, "soft halo", text_anchor="end"))
 
@@ -254,7 +258,7 @@ def _draw_machine(row: _TimelineRow, plan: Plan, seen: ObservedTimes | None) -> 
     below = "not in the plan"
     if own and worst:
         off, limit = (max(event.until for event in events) for events in (own, worst))
-        going = min((event.at for event in own if event.what in {model.GOES, model.GUESTS}), default=off)
+        going = min((event.at for event in own if event.what in {model.GOES_DOWN, model.STOPS_GUESTS}), default=off)
         below = (
             f"down at {spell_clock(off)}, latest {spell_clock(limit)}"
             if going >= 0
@@ -262,33 +266,35 @@ def _draw_machine(row: _TimelineRow, plan: Plan, seen: ObservedTimes | None) -> 
         )
         row.draw_bar((scale.first, going), "var(--up)", f"{name} runs until {spell_clock(going)}")
         cuts, middle = max(event.at for event in plan.worst if event.what == model.CUT), row.y + 8 + BAR / 2
-        row.parts.append(_draw_line((scale.x(off), scale.x(cuts)), (middle, middle), "var(--down)", stroke_width=3))
+        row.parts.append(
+            _draw_line((scale.to_pixels(off), scale.to_pixels(cuts)), (middle, middle), "var(--down)", stroke_width=3)
+        )
         for event in own:
             _draw_event(row, event)
-        # one that a stage stops is waited for, however long it takes: the trigger only comes after it
+        # A stage's guests are down before the trigger in either run, so there is no later end to show.
         if going >= 0:
-            row.limit((going, limit), f"{name} may take until {spell_clock(limit)}")
+            row.draw_limit((going, limit), f"{name} may take until {spell_clock(limit)}")
     if seen is not None:
         _draw_observed(row, *(seen.get(name) or (None, None)))
-    row.label(below, _spell_observed(seen, name))
+    row.draw_label(below, _spell_observed(seen, name))
 
 
 def _draw_event(row: _TimelineRow, event: PlanEvent) -> None:
-    """Draw what a machine does for a while, with words in it if it is long enough for them."""
+    """Draw a bar, with its text in it if that fits."""
     length = f"{event.until - event.at:.0f} s"
-    colour, words, kind = {
-        model.GOES: ("var(--go)", length, "on-go"),
-        model.GATE: ("var(--gate)", f"gate {length}", "on-up"),
-        model.GUESTS: ("var(--go)", f"guests {length}", "on-go"),
-        model.ITSELF: ("var(--go2)", f"itself {length}", "on-go"),
-        model.KILLS: ("var(--end)", length, "on-dark"),
+    colour, text, kind = {
+        model.GOES_DOWN: ("var(--go)", length, "on-go"),
+        model.WAITS_GATE: ("var(--gate)", f"gate {length}", "on-up"),
+        model.STOPS_GUESTS: ("var(--go)", f"guests {length}", "on-go"),
+        model.OWN_SHUTDOWN: ("var(--go2)", f"shutdown {length}", "on-go"),
+        model.KILLPOWER: ("var(--end)", length, "on-dark"),
     }.get(event.what, ("", "", ""))
     if colour:
         span = spell_clock(event.at), spell_clock(event.until)
         row.draw_bar((event.at, event.until), colour, f"{row.name} {event.what}: {' to '.join(span)}, {length}")
-        left, right = row.scale.x(event.at), row.scale.x(event.until)
-        if right - left >= len(words) * CHARACTER + 8:
-            row.words(words, round((left + right) / 2, 2), kind, text_anchor="middle")
+        left, right = row.scale.to_pixels(event.at), row.scale.to_pixels(event.until)
+        if right - left >= len(text) * CHARACTER + 8:
+            row.draw_text(text, round((left + right) / 2, 2), kind, text_anchor="middle")
 
 
 def _draw_observed(row: _TimelineRow, began: float | None, down: float | None) -> None:
@@ -296,14 +302,19 @@ def _draw_observed(row: _TimelineRow, began: float | None, down: float | None) -
     if start is None:
         return
     name, scale, y = row.name, row.scale, row.y + BAR + 14
-    sides, said = (scale.x(scale.first), scale.x(start)), f"{name}, seen to run until {spell_clock(start)}"
-    row.parts.append(_draw_rect(sides, y, 8, "var(--seen-up)", said))
+    sides, tooltip = (
+        (scale.to_pixels(scale.first), scale.to_pixels(start)),
+        f"{name} ran until {spell_clock(start)} (measured)",
+    )
+    row.parts.append(_draw_rect(sides, y, 8, "var(--seen-up)", tooltip))
     if began is not None:
-        # one that was not seen to be down goes on to the end, paler
+        # without an end: to the edge, paler
         end = scale.last if down is None else max(down, began)
-        said = f"{name}, not seen to be down" if down is None else f"{name}, seen to be down at {spell_clock(end)}"
-        sides = scale.x(began), max(scale.x(end), scale.x(began) + 2)
-        row.parts.append(_draw_rect(sides, y, 8, "var(--seen)", said, fill_opacity=".35" if down is None else None))
+        tooltip = (
+            f"{name} was never down (measured)" if down is None else f"{name} was down at {spell_clock(end)} (measured)"
+        )
+        sides = scale.to_pixels(began), max(scale.to_pixels(end), scale.to_pixels(began) + 2)
+        row.parts.append(_draw_rect(sides, y, 8, "var(--seen)", tooltip, fill_opacity=".35" if down is None else None))
 
 
 def _spell_observed(seen: ObservedTimes | None, name: str) -> str:
@@ -311,18 +322,18 @@ def _spell_observed(seen: ObservedTimes | None, name: str) -> str:
         return ""
     began, down = seen.get(name) or (None, None)
     if down is not None:
-        return f"seen down at {spell_clock(down)}"
-    return "not seen" if began is None else f"began at {spell_clock(began)}, not seen down"
+        return f"measured: down at {spell_clock(down)}"
+    return "not measured" if began is None else f"began {spell_clock(began)}, never down"
 
 
-# What is drawn
+# SVG elements
 
 
-def _draw_rect(sides: Span, y: float, height: float, colour: str, said: str, **more: object) -> str:
+def _draw_rect(sides: Span, y: float, height: float, colour: str, tooltip: str, **more: object) -> str:
     left, right = sides
     if right <= left:
         return ""
-    title, width = _build_element("title", escape_text(said)), round(right - left, 2)
+    title, width = _build_element("title", escape_text(tooltip)), round(right - left, 2)
     return _build_element("rect", title, x=left, y=y, width=width, height=height, rx=3, fill=colour, **more)
 
 
@@ -330,12 +341,14 @@ def _draw_line(x: Span, y: Span, colour: str, **more: object) -> str:
     return _build_element("line", x1=x[0], y1=y[0], x2=x[1], y2=y[1], stroke=colour, **more)
 
 
-def _draw_text(words: str, x: float, y: float, kind: str | None = None, **more: object) -> str:
-    return _build_element("text", escape_text(words), class_=kind, x=x, y=y, **more)
+def _draw_text(text: str, x: float, y: float, kind: str | None = None, **more: object) -> str:
+    return _build_element("text", escape_text(text), class_=kind, x=x, y=y, **more)
 
 
 def _build_element(kind: str, inner: str = "", /, **attributes: object) -> str:
-    """Return an element. INNER is escaped already. Attributes are escaped here; those that are None are left out."""
-    given = {name.strip("_").replace("_", "-"): value for name, value in attributes.items() if value is not None}
-    spelled = "".join(f' {name}="{escape_text(value)}"' for name, value in given.items())
+    """Return an element. INNER must be escaped. Attributes are escaped here; those that are None are left out."""
+    set_attributes = {
+        name.strip("_").replace("_", "-"): value for name, value in attributes.items() if value is not None
+    }
+    spelled = "".join(f' {name}="{escape_text(value)}"' for name, value in set_attributes.items())
     return f"<{kind}{spelled}>{inner}</{kind}>"

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a plan of a shutdown is made from, and what it is made of: who goes down when, and what must be so for that.
+"""The data of a plan: what it is computed from, and the result.
 
-All times are seconds. They count from the trigger, the moment at which upsd says OB LB, or at which a stage asks for FSD;
-what comes before it has a negative time. timeline.py works the runs out, needed.py what the settings must be, constraints.py what
-must be so, planner.py the plan of all that.
+All times are seconds, and count from the trigger: the moment at which upsd reports OB LB, or at which a stage starts FSD. Times before
+the trigger are negative. timeline.py computes the two runs, needed.py the settings that the plan needs, constraints.py the conditions
+that must hold, planner.py the whole plan.
 """
 
 from __future__ import annotations
@@ -24,47 +24,46 @@ KINDS = {
     GUEST: ("qm", "pct"),
 }
 
-# What an event is. A machine's own have its name; those of the whole run have none, the UPS's have the UPS's name.
-WAITS = "waits"
-GOES = "goes down"
+# The kinds of event. An event of a machine or of a UPS carries its name; an event of the whole run has no name.
+WAITS_TO_BEGIN = "waits to begin its shutdown"
+GOES_DOWN = "goes down"
 DOWN = "down"
-SYNCS = "waits for the others to begin"
-FLOOR = "FINALDELAY"
-GATE = "waits until they are down"
-GUESTS = "stops its guests"
-ITSELF = "goes down itself"
-KILLS = "tells the UPS to cut"
+WAITS_HOSTSYNC = "waits for the secondaries to log out"
+WAITS_FINALDELAY = "waits for FINALDELAY"
+WAITS_GATE = "waits until the secondaries are down"
+STOPS_GUESTS = "stops its guests"
+OWN_SHUTDOWN = "shuts down"
+KILLPOWER = "orders the UPS to cut the power"
 TRIGGER = "trigger"
 FSD = "FSD"
 POWEROFF = "power off"
-CUT = "the UPS cuts"
-EMPTY = "the battery is empty"
+CUT = "UPS cuts the power"
+EMPTY = "battery empty"
 
-# The least of HOSTSYNC. It costs nothing unless a secondary hangs.
-LEAST_HOSTSYNC = 30
+# A longer HOSTSYNC costs nothing unless a secondary hangs.
+MIN_HOSTSYNC = 30
 
 
 class PlanError(ValueError):
-    """What was asked for can't be a plan; the message names the machine or stage, what is wrong, and what to do."""
+    """No plan can be made of the input. The message names the machine or stage, what is wrong, and what to do."""
 
 
 @dataclass(frozen=True)
 class PlanMachine:
-    """A machine on the UPS, or a guest of the primary. Of the primary only the name counts: its times are in Timing."""
+    """A machine on the UPS, or a guest of the primary. Only the primary's name is used: its times are in Timing."""
 
     name: str
     role: str
     kind: str
     begin_time: float = BEGIN_SECONDS  # from FSD until it begins to go down, at most: its poll and its FINALDELAY
-    shutdown_time: float = TRUENAS.shutdown_time  # from there until it is down, as a rule
-    shutdown_limit: float = usual_limit(TRUENAS.shutdown_time)  # the longest that this is waited for
-    # names of the machines whose storage it uses, so that it must be down before they begin
-    needs: tuple[str, ...] = ()
-    guest_id: int | None = None  # its number, if it is a guest of the primary, as also a secondary may be
-    address: tuple[str, ...] = ()  # where it is seen; only to find the guests that use its storage (placement.py)
+    shutdown_time: float = TRUENAS.shutdown_time  # from there until it is down, usually
+    shutdown_limit: float = usual_limit(TRUENAS.shutdown_time)  # after this the primary no longer waits for it
+    needs: tuple[str, ...] = ()  # machines whose storage it uses: it must be down before they begin to go down
+    guest_id: int | None = None  # its number if it runs on the primary, as a guest or as a secondary
+    address: tuple[str, ...] = ()  # of a secondary: identifies the guests that use its storage (placement.py)
 
-    def takes(self, *, worst: bool) -> float:
-        """Return how long it takes to go down: at most, or as a rule. It is not waited for longer than its limit."""
+    def time_to_stop(self, *, worst: bool) -> float:
+        """Return how long it takes to go down: usually, or at most. Its limit caps both."""
         return self.shutdown_limit if worst else min(self.shutdown_time, self.shutdown_limit)
 
 
@@ -73,86 +72,84 @@ class Supply:
     """A UPS. None: not known."""
 
     name: str = "ups"
-    runtime: float | None = None  # seconds that are left now, with all machines on
-    runtime_low: float | None = None  # the seconds and the charge at which the battery is low
-    charge_low: float | None = None
-    charge: float | None = None  # the percentage to which runtime belongs
-    offdelay: float | None = None  # from the order to cut until the power is off, and on again
-    ondelay: float | None = None
-    mfr: str | None = None  # by these its quirks are known
+    runtime: float | None = None  # seconds left now, with all machines on
+    runtime_low: float | None = None  # the battery is low at this many seconds left
+    charge_low: float | None = None  # the battery is low at this charge, percent
+    charge: float | None = None  # the charge to which runtime belongs, percent
+    offdelay: float | None = None  # from the order to cut until the power is off, seconds
+    ondelay: float | None = None  # from the order to cut until the power is on again, seconds
+    mfr: str | None = None  # identifies the maker's quirks, with driver and vendorid
     driver: str | None = None
     vendorid: str | None = None
-    ignorelb: bool = False  # whether NUT decides when the battery is low, not the UPS
-    # seconds between two readings of the charge and the time left, and between two of the status
-    pollfreq: float | None = None
-    pollinterval: float = 2
-    says_runtime: bool | None = None  # whether it says battery.runtime by itself, so that NUT can decide by that
+    ignorelb: bool = False  # whether NUT, not the UPS, decides when the battery is low
+    pollfreq: float | None = None  # seconds between two readings of charge and runtime
+    pollinterval: float = 2  # seconds between two readings of the status
+    reports_runtime: bool | None = None  # whether the UPS reports battery.runtime, so that NUT can use it with ignorelb
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What stands in NUT's files on the primary, and how long the primary itself takes."""
+    """The times in NUT's files on the primary, and how long the primary itself takes. Seconds."""
 
     pollfreq: float = 5
     pollfreqalert: float = 5
-    hostsync: float = LEAST_HOSTSYNC
+    hostsync: float = MIN_HOSTSYNC
     finaldelay: float = 5
     deadtime: float = 15
     maxage: float = 15
-    settle: float = 3  # how long a machine must be silent to count as down
-    own_shutdown: float = 30  # the primary without its guests
-    # until Proxmox has stopped all guests; None: as Proxmox itself says, if it was asked, else its limit for one VM
-    guests_time: float | None = None
-    killpower: float = 10  # until the order to cut is given and the system is off
+    settle: float = 3  # a machine must be silent for this long to count as down
+    own_shutdown: float = 30  # the primary, without its guests
+    guests_time: float | None = None  # until Proxmox has stopped all guests; None: computed, see PlanInputs.guests_time
+    killpower: float = 10  # from the order to cut the power until the primary is off
     poweroff_wait: float | None = None  # POWEROFF_WAIT; None: not set
-    margin: float = 30  # what is kept back of the battery
+    margin: float = 30  # battery time kept back as a safety margin
     release: str = "2.8.1"  # of NUT
-    # with how much left of the battery the gate waits no longer: once the usual times are over, and at any time; None: not set
+    # The gate ends when this much battery is left: `reserve` once the usual times have passed, `reserve_minimum` at any time.
     reserve: float | None = None
-    least: float | None = None
+    reserve_minimum: float | None = None
 
     @property
-    def poll(self) -> float:
-        """Return how long upsmon may look away. A battery may be low at once, and then the look before was at POLLFREQ."""
+    def poll_interval(self) -> float:
+        """Return upsmon's longest poll. The battery may be low right after the mains fail, so POLLFREQ counts as well."""
         return max(self.pollfreq, self.pollfreqalert)
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What is done before the battery is low. Whichever of its triggers is reached first starts it."""
+    """Guests to stop before the battery is low. The first trigger that is reached starts the stage."""
 
     name: str
-    on_battery: float | None = None  # the triggers: seconds on battery, percent and seconds left
-    charge: float | None = None
-    runtime: float | None = None
+    on_battery: float | None = None  # trigger: seconds since the mains failed
+    charge: float | None = None  # trigger: percent
+    runtime: float | None = None  # trigger: seconds left
     guests: tuple[str, ...] = ()  # names of the machines that it stops
-    fsd: bool = False  # whether it then asks for FSD
-    seconds: float | None = None  # how long its guests may take; at least the longest limit of them
+    fsd: bool = False  # whether FSD follows
+    seconds: float | None = None  # time for its guests; the longest limit among them counts if it is longer
 
 
 @dataclass(frozen=True)
 class PlanEvent:
-    """What a machine does from ``at`` until ``until``."""
+    """What a machine does during a time, or what happens at a moment."""
 
-    at: float
+    at: float  # seconds from the trigger
     until: float
-    machine: str  # "" for what concerns all
-    what: str  # one of the words above
-    worst: bool = False  # whether this is at the limits; else as expected
+    machine: str  # "" for the whole run
+    what: str  # one of the constants above
+    worst: bool = False  # whether this belongs to the worst case
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """Something that must be so for the plan to hold."""
+    """A condition that must hold for the plan to hold."""
 
     name: str
-    about: str  # the machine, UPS or stage, or ""
-    holds: bool | None  # None if it can't be told
-    slack: float | None  # have - need
-    have: float | None  # what is compared: have must not be less than need
+    about: str  # the machine, UPS or stage; "" for the whole plan
+    holds: bool | None  # None: too little is known
+    slack: float | None  # have - need, seconds
+    have: float | None
     need: float | None
-    words: str  # the arithmetic
-    remedy: str = ""  # what to change, or to measure; "" if nothing
+    reason: str  # the arithmetic, in words
+    remedy: str = ""  # what to change or to measure; "" if nothing
 
 
 @dataclass(frozen=True)
@@ -162,52 +159,52 @@ class PlannedGuest:
     machine: str  # its name in the plan
     id: int | None
     kind: str
-    name: str  # its own name, or ""
-    stage: str  # the stage that stops it, or "": the primary does when it goes down
-    seconds: float  # how long it has for that
-    why: str = ""  # why that stage stops it, or whose storage it uses, in words
-    needs: tuple[str, ...] = ()  # as Machine has it
-    ha: bool = False  # whether Proxmox's HA manages it
+    name: str  # its name on Proxmox VE; "" if unknown
+    stage: str  # the stage that stops it; "": the primary stops it when it goes down
+    seconds: float  # the time it has for its shutdown
+    why: str = ""  # why that stage stops it, or whose storage it uses
+    needs: tuple[str, ...] = ()  # as in PlanMachine
+    ha: bool = False  # whether Proxmox VE's HA manages it
 
 
 @dataclass(frozen=True)
 class ProxmoxGuests:
-    """What Proxmox VE on the primary says of its guests; placement.py finds it out."""
+    """What Proxmox VE on the primary knows about its guests; see placement.py."""
 
-    seconds: float | None = None  # how long it takes to stop those that no stage stops: at most, and as a rule
-    usual: float | None = None
-    problem: str = ""  # why its guests can't be read; "" if they could
+    stop_limit: float | None = None  # seconds to stop the guests that no stage stops: at most
+    stop_time: float | None = None  # and usually
+    problem: str = ""  # why the guests can't be read; "" if they can
     guests: tuple[PlannedGuest, ...] = ()
-    # machine -> how long after the primary's poweroff it is stopped, as a rule and at most
+    # guest -> seconds from the primary's poweroff until Proxmox begins to stop it: (usually, at most)
     turns: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     migrates: bool = False  # whether HA moves its guests to another node when the host powers off
-    ha: tuple[str, ...] = ()  # what a person should know of HA; () if it manages no guest
-    remarks: tuple[Constraint, ...] = ()  # what is wrong with what the stages choose
+    ha: tuple[str, ...] = ()  # remarks about HA; () if it manages no guest
+    remarks: tuple[Constraint, ...] = ()  # mistakes in what the stages select
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan. planner.py makes it, and tells when one holds and when it is feasible."""
+    """A plan, made by planner.py, which also defines "holds" and "feasible"."""
 
-    events: tuple[PlanEvent, ...]  # as expected, and at the limits; in the order of time
-    worst: tuple[PlanEvent, ...]
-    needed: Mapping[str, float | Mapping[str, float]]  # what the settings must be at least, or at most; see needed.py
-    # those that fail first, and of these the ones for which it is not feasible; then what can't be told, then the tightest
+    events: tuple[PlanEvent, ...]  # of the usual run, in order of time
+    worst: tuple[PlanEvent, ...]  # of the worst case
+    needed: Mapping[str, float | Mapping[str, float]]  # limits for the settings, see needed.py
+    # Failing ones first (those that make the plan infeasible before the others), then the undecided, then by slack.
     constraints: tuple[Constraint, ...]
-    holds: bool | None  # at the limits; None if that can't be told
+    holds: bool | None  # in the worst case; None: too little is known
     machines: tuple[PlanMachine, ...] = ()
     supplies: tuple[Supply, ...] = ()
     stages: tuple[StagePlan, ...] = ()
-    feasible: bool | None = None  # as expected; None if that can't be told
-    guests: tuple[PlannedGuest, ...] = ()  # of the primary, those that a stage stops first
-    ha: tuple[str, ...] = ()  # as Proxmox has it
+    feasible: bool | None = None  # in the usual run; None: too little is known
+    guests: tuple[PlannedGuest, ...] = ()  # of the primary; those that a stage stops come first
+    ha: tuple[str, ...] = ()  # as in ProxmoxGuests
 
     @property
     def primary(self) -> PlanMachine:
-        """Return the one machine that has the UPS."""
+        """Return the machine to which the UPS is connected."""
         return next(machine for machine in self.machines if machine.role == PRIMARY)
 
-    def at(self, what: str, machine: str = "", *, worst: bool = False) -> float | None:
-        """Return when something ends that lasts, or happens; None if it is not part of this plan."""
+    def time_of(self, what: str, machine: str = "", *, worst: bool = False) -> float | None:
+        """Return when an event happens or ends, in seconds from the trigger; None if it is not part of this plan."""
         events = self.worst if worst else self.events
         return next((event.until for event in events if (event.what, event.machine) == (what, machine)), None)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the settings must be so that a plan holds, all together, and the sums behind that."""
+"""The settings that make a plan hold, all together, and the sums behind them."""
 
 from __future__ import annotations
 
@@ -12,157 +12,169 @@ from dataclasses import replace
 from typing import Any
 
 from ..conf.upsd import IDLE_SECONDS
-from .model import GUEST, LEAST_HOSTSYNC, PlanMachine, Supply, Timing
-from .supplies import CPS_STEP, DELAYS, is_cyberpower, low_marks, notice_time, reading_age, real_delays
-from .timeline import LOOK, Milestones, PlanInputs, compute_milestones, stage_delays
+from .model import GUEST, MIN_HOSTSYNC, PlanMachine, Supply, Timing
+from .supplies import CPS_STEP, DEFAULT_DELAYS, is_cyberpower, low_marks, notice_time, reading_age, real_delays
+from .timeline import GATE_ROUND, Milestones, PlanInputs, compute_milestones, stage_delays
 
-# FINALDELAY is a floor under the gate.
-LEAST_FINALDELAY = 2
+# FINALDELAY passes before the gate begins, even if all machines are down.
+MIN_FINALDELAY = 2
 SYNC_MARGIN = 5
-# between the moment that the UPS should have cut and the reboot that is done instead
+# from the moment at which the UPS should have cut the power until the host reboots instead
 REBOOT_MARGIN = 60
-# a look that fails is no reason yet: so many of them must
-LOOKS = 3
-# The least that the gate leaves to the primary: as the role's default
-LEAST_LEFT = 30
+# One failed poll proves nothing; this many in a row do.
+POLLS = 3
+# The least that the gate leaves for the primary; the role's default is the same.
+MIN_RESERVE = 30
 
-# A sum: its parts, each with what it is
+# A sum: (seconds, what they are for)
 Terms = list[tuple[float, str]]
 
 
 def sum_terms(terms: Iterable[tuple[float, str]]) -> float:
-    """Add up a sum."""
+    """Return the total of a sum."""
     return sum(value for value, _what in terms)
 
 
-def compute_needed(given: PlanInputs) -> dict[str, Any]:
-    """Return what the settings must be: at least, or at most; longer and shorter ones will do as well."""
-    timing = given.timing
-    begin = max((secondary.begin_time for secondary in given.secondaries), default=0)
-    hostsync = max(LEAST_HOSTSYNC, math.ceil(begin + SYNC_MARGIN))
-    limits = {secondary.name: _limit_needed(secondary, timing) for secondary in given.secondaries}
-    guests = max([given.guests_time, given.proxmox.seconds or 0, *(guest.shutdown_limit for guest in given.unstaged)])
-    polls = {name: min(value, IDLE_SECONDS - 1) for name, value in polls_of(timing).items()}
-    mended = replace(
-        given,
+def compute_needed(inputs: PlanInputs) -> dict[str, Any]:
+    """Return the settings that the plan needs. Each is a minimum or a maximum."""
+    timing = inputs.timing
+    begin = max((secondary.begin_time for secondary in inputs.secondaries), default=0)
+    hostsync = max(MIN_HOSTSYNC, math.ceil(begin + SYNC_MARGIN))
+    limits = {secondary.name: _needed_limit(secondary, timing) for secondary in inputs.secondaries}
+    guests = max(
+        [
+            inputs.guests_time,
+            inputs.proxmox.stop_limit or 0,
+            *(guest.shutdown_limit for guest in inputs.unstaged_guests),
+        ]
+    )
+    polls = {name: min(value, IDLE_SECONDS - 1) for name, value in poll_intervals(timing).items()}
+    corrected = replace(
+        inputs,
         machines=tuple(
-            replace(each, shutdown_limit=limits.get(each.name, each.shutdown_limit)) for each in given.machines
+            replace(machine, shutdown_limit=limits.get(machine.name, machine.shutdown_limit))
+            for machine in inputs.machines
         ),
-        supplies=tuple(replace(supply, ignorelb=True) for supply in given.supplies),
+        supplies=tuple(replace(supply, ignorelb=True) for supply in inputs.supplies),
         timing=replace(
             timing,
             hostsync=max(hostsync, timing.hostsync),
-            finaldelay=max(LEAST_FINALDELAY, timing.finaldelay),
+            finaldelay=max(MIN_FINALDELAY, timing.finaldelay),
             guests_time=guests,
         ),
     )
-    lowest = [sum_terms(terms_at_limits(mended, supply)) for supply in mended.supplies]
-    delays = {supply.name: _delays_needed(supply, timing) for supply in given.supplies}
+    lowest = [sum_terms(worst_terms(corrected, supply)) for supply in corrected.supplies]
+    delays = {supply.name: _needed_delays(supply, timing) for supply in inputs.supplies}
     off, on = ({name: pair[place] for name, pair in delays.items()} for place in (0, 1))
     return {
         "hostsync": hostsync,
-        "finaldelay": LEAST_FINALDELAY,
-        "deadtime": math.ceil(max(15, LOOKS * max(polls.values()))),
+        "finaldelay": MIN_FINALDELAY,
+        "deadtime": math.ceil(max(15, POLLS * max(polls.values()))),
         **polls,
-        "maxage": math.ceil(max(15, LOOKS * max(supply.pollinterval for supply in given.supplies))),
+        "maxage": math.ceil(max(15, POLLS * max(supply.pollinterval for supply in inputs.supplies))),
         "guests_time": guests,
         "runtime_low": math.ceil(max(lowest)),
-        "longest": math.ceil(mended.slowest_limit + LOOK),
-        # what the primary wants from its own poweroff on; and that without guests, and without anything kept back
-        "reserve": math.ceil(sum_terms(_reserve_terms(mended))),
-        "least": math.ceil(max(LEAST_LEFT, timing.own_shutdown + timing.killpower)),
+        "gate_timeout": math.ceil(corrected.slowest_limit + GATE_ROUND),
+        # what the primary needs from its own poweroff on; and that without guests, and without the margin
+        "reserve": math.ceil(sum_terms(_reserve_terms(corrected))),
+        "reserve_minimum": math.ceil(max(MIN_RESERVE, timing.own_shutdown + timing.killpower)),
         "poweroff_wait": math.ceil(timing.killpower + max(off.values()) + REBOOT_MARGIN),
-        # these by machine
+        # by machine
         "limits": limits,
-        "guest_timeouts": {machine.name: machine.shutdown_limit for machine in given.machines if machine.role == GUEST},
-        # and these by UPS
+        "guest_timeouts": {
+            machine.name: machine.shutdown_limit for machine in inputs.machines if machine.role == GUEST
+        },
+        # by UPS
         "offdelay": off,
         "ondelay": on,
     }
 
 
-def polls_of(timing: Timing) -> dict[str, float]:
-    """Return the two intervals of upsmon by their names."""
+def poll_intervals(timing: Timing) -> dict[str, float]:
+    """Return upsmon's two poll intervals by name."""
     return {"pollfreq": timing.pollfreq, "pollfreqalert": timing.pollfreqalert}
 
 
-def _limit_needed(secondary: PlanMachine, timing: Timing) -> float:
+def _needed_limit(secondary: PlanMachine, timing: Timing) -> float:
     return max(secondary.shutdown_limit, math.ceil(secondary.shutdown_time + timing.settle))
 
 
-def _delays_needed(supply: Supply, timing: Timing) -> tuple[float, float]:
-    """Return an offdelay and an ondelay that will do: those that are, if they do."""
+def _needed_delays(supply: Supply, timing: Timing) -> tuple[float, float]:
+    """Return an offdelay and an ondelay that are sufficient: today's where they are."""
     off, on = real_delays(supply, timing.release)
     step = CPS_STEP if is_cyberpower(supply) or supply.driver == "nutdrv_qx" else 10
     if off is None or off < timing.killpower:
-        off = max(DELAYS["usbhid-ups"][0], math.ceil(timing.killpower / step) * step)
+        off = max(DEFAULT_DELAYS["usbhid-ups"][0], math.ceil(timing.killpower / step) * step)
         off = math.ceil(off / step) * step
     if on is None or on <= off:
         on = off // step * step + step
     return off, on
 
 
-def needed_stage_runtime(given: PlanInputs, seconds: float, runtime_low: float) -> int:
-    """Return with how much left a stage must begin whose guests take so long."""
-    marks = [runtime_low, *(low_marks(supply)[1] or 0 for supply in given.supplies)]
-    late = max(stage_delays(given.timing, supply)[1] for supply in given.supplies)
-    return math.ceil(max(marks) + late + seconds)
+def needed_stage_runtime(inputs: PlanInputs, seconds: float, runtime_low: float) -> int:
+    """Return how much battery must be left when a stage begins whose guests take SECONDS."""
+    marks = [runtime_low, *(low_marks(supply)[1] or 0 for supply in inputs.supplies)]
+    delay = max(stage_delays(inputs.timing, supply)[1] for supply in inputs.supplies)
+    return math.ceil(max(marks) + delay + seconds)
 
 
-# At the limits
+# The worst case
 
 
-def terms_at_limits(given: PlanInputs, supply: Supply) -> Terms:
-    """Return what the battery must last from its low mark on."""
-    return [*waits_at_limits(given, supply), *_reserve_terms(given)]
+def worst_terms(inputs: PlanInputs, supply: Supply) -> Terms:
+    """Return how long the battery must last once it is low, in the worst case."""
+    return [*worst_waits(inputs, supply), *_reserve_terms(inputs)]
 
 
-def waits_at_limits(given: PlanInputs, supply: Supply) -> Terms:
-    """Return what passes at most from the low mark until the gate is over."""
-    timing = given.timing
+def worst_waits(inputs: PlanInputs, supply: Supply) -> Terms:
+    """Return how long it takes from low battery until the gate ends, in the worst case."""
+    timing = inputs.timing
     return [
-        (notice_time(supply, timing.release), "until upsd says so"),
-        (timing.poll, "poll"),
-        (timing.hostsync if given.secondaries else 0, "HOSTSYNC"),
+        (notice_time(supply, timing.release), "until upsd reports low battery"),
+        (timing.poll_interval, "upsmon's poll"),
+        (timing.hostsync if inputs.secondaries else 0, "HOSTSYNC"),
         (timing.finaldelay, "FINALDELAY"),
-        (given.slowest_limit, "limit of the slowest"),
-        (LOOK, "look"),
+        (inputs.slowest_limit, "limit of the slowest secondary"),
+        (GATE_ROUND, "the gate's poll"),
     ]
 
 
-def _reserve_terms(given: PlanInputs) -> Terms:
-    """Return what the primary needs from its poweroff on. The time left that the gate sees may be old."""
-    timing = given.timing
+def _reserve_terms(inputs: PlanInputs) -> Terms:
+    """Return what the primary needs from its poweroff on. The runtime that the gate reads may be old."""
+    timing = inputs.timing
     return [
-        (given.guests_time, "guests"),
-        (timing.own_shutdown, "the primary itself"),
+        (inputs.guests_time, "guests"),
+        (timing.own_shutdown, "the primary's own shutdown"),
         (timing.killpower, "killpower"),
-        (max(reading_age(supply, timing.release) for supply in given.supplies), "age of the reading"),
+        (max(reading_age(supply, timing.release) for supply in inputs.supplies), "age of the battery reading"),
         (timing.margin, "margin"),
     ]
 
 
-# As expected
+# The usual run
 
 
-def terms_as_expected(given: PlanInputs, noticed: float) -> Terms:
-    """Return what passes as expected from the low mark until all are off; NOTICED seconds until upsd says so."""
-    clock = compute_milestones(given, worst=False)
+def usual_terms(inputs: PlanInputs, noticed: float) -> Terms:
+    """Return how long it usually takes from low battery until all machines are off.
+
+    noticed: seconds until upsd reports low battery.
+    """
+    clock = compute_milestones(inputs, worst=False)
     return [
-        *waits_as_expected(clock, noticed),
+        *usual_waits(clock, noticed),
         (clock.stopped - clock.poweroff, "guests"),
-        (clock.killing - clock.stopped, "the primary itself"),
+        (clock.killing - clock.stopped, "the primary's own shutdown"),
         (clock.off - clock.killing, "killpower"),
-        (max([0, *(end - clock.off for end in clock.down.values())]), "until the others are down"),
+        (max([0, *(end - clock.off for end in clock.down.values())]), "until the last secondary is down"),
     ]
 
 
-def waits_as_expected(clock: Milestones, noticed: float) -> Terms:
-    """Return what passes as expected from the low mark until the gate is over."""
+def usual_waits(clock: Milestones, noticed: float) -> Terms:
+    """Return how long it usually takes from low battery until the gate ends."""
     return [
-        (noticed, "until upsd says so"),
-        (clock.fsd, "poll"),
-        (clock.synced - clock.fsd, "until the others begin"),
+        (noticed, "until upsd reports low battery"),
+        (clock.fsd, "upsmon's poll"),
+        (clock.synced - clock.fsd, "until the secondaries begin"),
         (clock.gate - clock.synced, "FINALDELAY"),
-        (clock.poweroff - clock.gate, "until they are down"),
+        (clock.poweroff - clock.gate, "until the secondaries are down"),
     ]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a plan is made from, as this host has it: what was asked for, what upsd says of the UPSes, and Proxmox VE's guests."""
+"""Collect what a plan is made from on this host: the module's options, upsd's values of the UPSes, and Proxmox VE's guests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .model import GUEST, Plan, PlanError, PlanMachine, ProxmoxGuests, StagePlan
 from .placement import GuestPlacement
 from .planner import make_plan
 
-# which member of a Supply upsd says where
+# Members of a Supply, and the variables of upsd that hold them
 READINGS = ("runtime", "runtime_low", "charge", "charge_low")
 NUMBERS = {
     "offdelay": "ups.delay.shutdown",
@@ -37,19 +37,19 @@ TEXTS = {
     "vendorid": ("ups.vendorid", "driver.parameter.vendorid"),
 }
 FLAG = "driver.flag.ignorelb"
-# the members of a stage that are a plan's; by the others its guests are chosen
-STAGE = tuple(member.name for member in fields(StagePlan) if member.name != "guests")
+# Members of a stage that a StagePlan has; the others select its guests
+STAGE_MEMBERS = tuple(member.name for member in fields(StagePlan) if member.name != "guests")
 
 
 def plan_for_host(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> tuple[Plan, bool]:
-    """Make a plan from the options of the module shutdown_plan, and return it with whether upsd knows all its UPSes.
+    """Return a plan made from the options of the module shutdown_plan, and whether upsd serves all its UPSes.
 
-    Raises PlanError; and UpsdFailure and GuestsError, if upsd and Proxmox must answer.
+    Raises PlanError; with must_answer also UpsdFailure and GuestsError.
     """
     supplies, timing, is_asked = options["supplies"], _without_unset(options["timing"]), False
     if options["ask"]:
-        is_asked, release, said = _ask_upsd(options, [supply["name"] for supply in supplies])
-        supplies = [fill_supply(supply, said.get(supply["name"].lower(), {})) for supply in supplies]
+        is_asked, release, served = _query_upsd(options, [supply["name"] for supply in supplies])
+        supplies = [fill_supply(supply, served.get(supply["name"].lower(), {})) for supply in supplies]
         if release is not None:
             timing.setdefault("release", release)
     machines = tuple(_read_machine(machine) for machine in options["machines"])
@@ -69,7 +69,7 @@ def plan_for_host(options: Mapping[str, Any], run: Run, root: Path = Path("/")) 
 
 
 def _without_unset(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what was not given, so that the default counts."""
+    """Return the options that are set, so that defaults apply to the others."""
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items() if value is not None
     }
@@ -80,7 +80,7 @@ def _read_machine(options: Mapping[str, Any]) -> PlanMachine:
 
 
 def read_stage(options: Mapping[str, Any], machines: Sequence[PlanMachine]) -> tuple[StagePlan, Selector]:
-    """Return a stage, and by what it chooses guests. One that is a machine with its number needs no choice. Raises PlanError."""
+    """Return a stage, and the selector of its guests. Guests that MACHINES lists need no selector. Raises PlanError."""
     names = {machine.name for machine in machines}
     listed = [
         guest for guest in options["guests"] if isinstance(guest, str) and (guest in names or not guest.isdigit())
@@ -88,67 +88,67 @@ def read_stage(options: Mapping[str, Any], machines: Sequence[PlanMachine]) -> t
     ids = [read_guest(guest, options["name"]) for guest in options["guests"] if guest not in listed]
     numbers = {number for number, _seconds in ids}
     listed += [machine.name for machine in machines if machine.role == GUEST and machine.guest_id in numbers]
-    members = {name: options[name] for name in STAGE if options.get(name) is not None}
+    members = {name: options[name] for name in STAGE_MEMBERS if options.get(name) is not None}
     selector = Selector(tuple(ids), tuple(options["tags"]), tuple(options["storage_of"]), options["seconds"])
     return StagePlan(**{**members, "guests": tuple(dict.fromkeys(listed))}), selector
 
 
-def read_guest(given: Any, stage: str) -> tuple[int, float | None]:
-    """Return the number of a guest, and its seconds if it has some of its own. Raises PlanError."""
-    entry = given if isinstance(given, Mapping) else {"id": given}
+def read_guest(item: Any, stage: str) -> tuple[int, float | None]:
+    """Return the number of a guest, and its own seconds if it has any. Raises PlanError."""
+    entry = item if isinstance(item, Mapping) else {"id": item}
     number, seconds = str(entry.get("id")), entry.get("seconds")
     length = None if seconds is None else readings.parse_quantity(str(seconds))
     is_number = number.isascii() and number.isdigit() and int(number[:10]) in IDS
     if not is_number or not set(entry) <= {"id", "kind", "seconds"} or (length is None and seconds is not None):
-        raise PlanError(f"stage {stage}: {given!r} is no guest's number, as 101 or {{id: 101, seconds: 60}} are")
+        raise PlanError(f"stage {stage}: {item!r} is not a guest; write 101 or {{id: 101, seconds: 60}}")
     return int(number), length
 
 
-def _ask_upsd(
+def _query_upsd(
     options: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[bool, str | None, dict[str, Mapping[str, str]]]:
-    """Return whether upsd knows all these UPSes, its release, and what it says of each; nothing of one without data.
+    """Return whether upsd serves all these UPSes, its release, and UPS -> variables (empty for a UPS without data).
 
-    Raises UpsdFailure, unless it need not answer.
+    Raises UpsdFailure if upsd must answer.
     """
     try:
         with UpsdClient(options["host"], options["port"], timeout=options["timeout"]) as client:
             release = client.get_version()
-            found = snapshot.take_snapshot(client, names if options["must_answer"] else None)
+            upses = snapshot.take_snapshot(client, names if options["must_answer"] else None)
     except UpsdFailure:
         if options["must_answer"]:
             raise
         return False, None, {}
-    served = {ups.name.lower(): ups.variables for ups in found}
+    served = {ups.name.lower(): ups.variables for ups in upses}
     return all(name.lower() in served for name in names), release, served
 
 
-def fill_supply(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return a supply with what upsd says of it where nothing was given."""
-    supply, reading = dict(given), readings.read_variables(variables)
-    said = {name: getattr(reading, name) for name in READINGS}
-    said |= {name: readings.parse_quantity(variables.get(variable)) for name, variable in NUMBERS.items()}
-    supply.update({name: number for name, number in said.items() if supply.get(name) is None})
+def fill_supply(options: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
+    """Return a supply, with upsd's values where no option is set."""
+    supply, reading = dict(options), readings.read_variables(variables)
+    numbers = {name: getattr(reading, name) for name in READINGS}
+    numbers |= {name: readings.parse_quantity(variables.get(variable)) for name, variable in NUMBERS.items()}
+    supply.update({name: number for name, number in numbers.items() if supply.get(name) is None})
     for name, candidates in TEXTS.items():
         if supply.get(name) in {None, "", "auto"}:
-            supply[name] = next((variables[each] for each in candidates if variables.get(each)), supply.get(name))
+            supply[name] = next((variables[key] for key in candidates if variables.get(key)), supply.get(name))
     if supply.get("ignorelb") is None:
         supply["ignorelb"] = variables.get(FLAG) in {"enabled", "1"}
-    if supply.get("says_runtime") is None and variables:
-        supply["says_runtime"] = reading.runtime is not None
+    if supply.get("reports_runtime") is None and variables:
+        supply["reports_runtime"] = reading.runtime is not None
     return supply
 
 
 def _place_guests(
-    given: GuestPlacement, selectors: Mapping[str, Selector], run: Run, root: Path, must_answer: bool
+    placed: GuestPlacement, selectors: Mapping[str, Selector], run: Run, root: Path, must_answer: bool
 ) -> GuestPlacement:
-    """Return the machines and stages with the guests of this host. Raises PlanError, and GuestsError if they must be read."""
-    selectors = {name: placement.with_addresses(selector, given.machines) for name, selector in selectors.items()}
+    """Return the machines and stages with the guests of this host. Raises PlanError; with must_answer also GuestsError."""
+    selectors = {name: placement.with_addresses(selector, placed.machines) for name, selector in selectors.items()}
     try:
         host = placement.observe_host(run, root)
     except GuestsError as error:
         if must_answer:
             raise
-        return GuestPlacement(given.machines, given.stages, ProxmoxGuests(problem=str(error)))
-    resolve = placement.look_up_names(given.machines, selectors.values(), host)
-    return placement.place_guests(given.machines, given.stages, selectors, host, resolve)
+        return GuestPlacement(placed.machines, placed.stages, ProxmoxGuests(problem=str(error)))
+    resolve = placement.look_up_names(placed.machines, selectors.values(), host)
+    return placement.place_guests(placed.machines, placed.stages, selectors, host, resolve)

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A plan of the shutdown as one HTML page: a timeline, and below it what must be so.
+"""A plan of the shutdown as one HTML page: the timeline, the conditions, the guests, and the settings that the plan needs.
 
-It is drawn where a person looks at it, from data: a host that could send a page could send a script with it. The page needs nothing
-but itself: no script, no font, no address. It is light or dark as the reader's system is. All that comes from the plan is escaped: a
-machine's name may be anything.
+The page is made on the controller, from data: a host that could send a page could send a script with it. It is self-contained (no
+script, no font, no link), follows the reader's light or dark theme, and escapes everything from the plan: a machine's name may be
+anything.
 """
 
 from __future__ import annotations
@@ -18,9 +18,18 @@ from ..base import records
 from . import model
 from .drawing import ObservedTimes, draw_timeline, escape_text, shorten_name, spell_clock
 from .model import SECONDARY, Constraint, Plan, PlanError
-from .text import spell_needs, spell_reason, spell_stopper, spell_title, spell_verdict
+from .text import (
+    NEEDED_SETTINGS,
+    SLACK_NOTE,
+    TRIGGER_NOTE,
+    spell_needs,
+    spell_reason,
+    spell_stopper,
+    spell_title,
+    spell_verdict,
+)
 
-# What a browser may load and run for this page: its own style, and nothing else. All is escaped; this is the second wall.
+# The browser may use the page's own style, and may load and run nothing. Everything is escaped; this is the second line of defence.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
 :root { color-scheme: light dark;
@@ -71,6 +80,7 @@ td.pill { width: 1%; } .pill span { border-radius: 99px; padding: 2px 10px; font
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(235px, 1fr)); gap: 10px 24px; margin: 8px 0 0; }
 dl div { border-top: 1px solid var(--line); padding-top: 8px; } dt { font-size: 13px; color: var(--soft); }
 dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
+dd.meaning { color: var(--soft); font-size: 13px; font-weight: 400; }
 @media (max-width: 700px) { td.sums { width: auto; } section { padding: 14px; } .meter { width: 70px; } }
 @media print { body { background: none; } section { break-inside: avoid; } }
 """
@@ -80,40 +90,26 @@ _VERDICTS: dict[bool | None, tuple[str, str, str]] = {
     False: ("no", "\u2717", "fails"),
     None: ("open", "?", "unknown"),
 }
-_NEEDED_LABELS = {
-    "hostsync": "HOSTSYNC",
-    "finaldelay": "FINALDELAY",
-    "deadtime": "DEADTIME, at least",
-    "pollfreq": "POLLFREQ, at most",
-    "pollfreqalert": "POLLFREQALERT, at most",
-    "maxage": "MAXAGE, at least",
-    "guests_time": "for Proxmox to stop its guests",
-    "runtime_low": "left when the battery is low",
-    "longest": "the gate waits, at most",
-    "reserve": "kept for the primary itself",
-    "least": "kept for it at any time",
-    "poweroff_wait": "POWEROFF_WAIT",
-    "limits": "limit of each host",
-    "guest_timeouts": "timeout of each guest",
-    "offdelay": "offdelay",
-    "ondelay": "ondelay",
-}
 _KINDS = {"qm": "virtual machine", "pct": "container"}
 _LEGEND = (
     ("background:var(--up)", "runs, or waits"),
-    ("background:var(--gate)", "the gate waits until the others are down"),
-    ("background:var(--go)", "goes down"),
-    ("background:var(--end)", "killpower: the UPS is told to cut"),
+    ("background:var(--gate)", "the gate waits until the secondaries are down"),
+    ("background:var(--go)", "shuts down"),
+    ("background:var(--end)", "killpower: orders the UPS to cut the power"),
     ("background:linear-gradient(var(--down),var(--down)) center/100% 3px no-repeat", "down"),
-    ("border:1.5px dashed var(--limit)", "may take until here"),
+    ("border:1.5px dashed var(--limit)", "may take until here (worst case)"),
 )
-_LEGEND_OBSERVED = (("background:var(--seen-up)", "seen: ran"), ("background:var(--seen)", "seen: went down"))
+_LEGEND_OBSERVED = (
+    ("background:var(--seen-up)", "running (measured)"),
+    ("background:var(--seen)", "shutting down (measured)"),
+)
 
 
 def draw_page(plan: Plan, seen: ObservedTimes | None = None) -> str:
-    """Return the page. seen: machine -> when it began to go down, and when it was down, in s from the trigger; None: not seen."""
+    """Return the page. seen: what to draw beside the plan; {} if nothing was seen, None for the plan alone."""
     kind, sign, _unused = _VERDICTS[plan.holds]
-    subject = "The shutdown, planned and seen" if seen is not None else "The shutdown, as planned"
+    primary = escape_text(plan.primary.name)
+    subject = f"Shutdown of {primary}: planned and measured" if seen is not None else f"Shutdown plan of {primary}"
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -124,16 +120,17 @@ def draw_page(plan: Plan, seen: ObservedTimes | None = None) -> str:
             f"<h1>{subject}</h1>",
             f'<div class="verdict {kind}"><b aria-hidden="true">{sign}</b><span>{escape_text(spell_verdict(plan))}</span></div>',
             _draw_tiles(plan),
-            "<section><h2>Who goes down when</h2>",
-            "<p>Minutes and seconds from the trigger: the moment at which the battery is low, or a stage asks for the shutdown.</p>",
+            "<section><h2>Timeline</h2>",
+            f"<p>Minutes and seconds from {TRIGGER_NOTE}. Bars: each machine takes its usual time (shutdown_time).",
+            "Dashed frames: each takes as long as it may (shutdown_limit).</p>",
             f'<div class="wide">{draw_timeline(plan, seen)}</div>',
             _draw_legend([*_LEGEND, *(_LEGEND_OBSERVED if seen is not None else ())]),
             "</section>",
-            "<section><h2>What must be so</h2><p>The tightest first. To spare is what is left of each before it fails.</p>",
+            f"<section><h2>Conditions</h2><p>{SLACK_NOTE}</p>",
             _draw_constraints(plan.constraints),
             "</section>",
             *_draw_guests(plan),
-            "<section><h2>What the settings must be</h2><p>Seconds.</p>",
+            "<section><h2>Settings that the plan needs</h2><p>In seconds. Where a condition fails, its remedy says what to set.</p>",
             _draw_needed(plan),
             "</section></main></body></html>",
             "",
@@ -142,9 +139,9 @@ def draw_page(plan: Plan, seen: ObservedTimes | None = None) -> str:
 
 
 def read_observed(data: object) -> dict[str, tuple[float | None, float | None]]:
-    """Return the observed times of a shutdown, as draw_page() takes them, from what a host has sent. Raises PlanError."""
+    """Return the observed times that a host has sent, as draw_page() takes them. Raises PlanError."""
     try:
-        return dict(records.build_record(_ObservedRecord, {"seen": data}, "what was seen").seen)
+        return dict(records.build_record(_ObservedRecord, {"seen": data}, "observed times").seen)
     except records.RecordError as error:
         raise PlanError(str(error)) from None
 
@@ -154,33 +151,33 @@ class _ObservedRecord:
     seen: Mapping[str, tuple[float | None, float | None]]
 
 
-# --- the figures above the timeline
+# --- the tiles above the timeline
 
 
 def _draw_tiles(plan: Plan) -> str:
-    def tile(name: str, value: str, below: str) -> str:
+    def draw_tile(name: str, value: str, below: str) -> str:
         return f"<div><span>{escape_text(name)}</span><strong>{escape_text(value)}</strong><span>{escape_text(below)}</span></div>"
 
-    def moment(name: str, what: str, machine: str = "") -> str:
-        at, latest = (plan.at(what, machine, worst=worst) or 0 for worst in (False, True))
-        return tile(name, spell_clock(at), f"at the latest {spell_clock(latest)}")
+    def draw_moment(name: str, what: str, machine: str = "") -> str:
+        at, latest = (plan.time_of(what, machine, worst=worst) or 0 for worst in (False, True))
+        return draw_tile(name, spell_clock(at), f"at the latest {spell_clock(latest)}")
 
     secondaries = [machine.name for machine in plan.machines if machine.role == SECONDARY]
-    ends = [(event.until, event.machine) for event in plan.events if event.what == model.GOES]
+    ends = [(event.until, event.machine) for event in plan.events if event.what == model.GOES_DOWN]
     last = max((end for end in ends if end[1] in secondaries), default=None)
     primary = plan.primary.name
-    tiles = [] if last is None else [moment(f"{shorten_name(last[1])} is down", model.GOES, last[1])]
-    tiles.append(moment(f"{shorten_name(primary)} powers off", model.POWEROFF))
-    tiles.append(moment(f"{shorten_name(primary)} is off", model.KILLS, primary))
+    tiles = [] if last is None else [draw_moment(f"{shorten_name(last[1])} is down", model.GOES_DOWN, last[1])]
+    tiles.append(draw_moment(f"{shorten_name(primary)} powers off", model.POWEROFF))
+    tiles.append(draw_moment(f"{shorten_name(primary)} is off", model.KILLPOWER, primary))
     cut, latest = (max(event.at for event in events if event.what == model.CUT) for events in (plan.events, plan.worst))
-    tiles.append(tile("the UPS cuts the power", spell_clock(cut), f"at the latest {spell_clock(latest)}"))
+    tiles.append(draw_tile("the UPS cuts the power", spell_clock(cut), f"at the latest {spell_clock(latest)}"))
     empty = min((event.at for event in plan.worst if event.what == model.EMPTY), default=None)
     if empty is None:
-        tiles.append(tile("the battery lasts", "?", "not known: see below"))
+        tiles.append(draw_tile("the battery lasts until", "?", "not known, see Conditions"))
     else:
-        spare = empty - (plan.at(model.KILLS, primary, worst=True) or 0)
-        said = f"{spell_clock(abs(spare))} {'to spare' if spare >= 0 else 'too short'}, at worst"
-        tiles.append(tile("the battery lasts", spell_clock(empty), said))
+        spare = empty - (plan.time_of(model.KILLPOWER, primary, worst=True) or 0)
+        margin = f"worst case: {spell_clock(abs(spare))} {'to spare' if spare >= 0 else 'too short'}"
+        tiles.append(draw_tile("the battery lasts until", spell_clock(empty), margin))
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
@@ -190,7 +187,7 @@ def _draw_tiles(plan: Plan) -> str:
 def _draw_legend(entries: Iterable[tuple[str, str]]) -> str:
     return (
         '<div class="key">'
-        + "".join(f'<span><i style="{look}"></i>{escape_text(said)}</span>' for look, said in entries)
+        + "".join(f'<span><i style="{look}"></i>{escape_text(text)}</span>' for look, text in entries)
         + "</div>"
     )
 
@@ -198,21 +195,21 @@ def _draw_legend(entries: Iterable[tuple[str, str]]) -> str:
 def _draw_constraints(constraints: Iterable[Constraint]) -> str:
     rows = []
     for constraint in constraints:
-        kind, _sign, said = _VERDICTS[constraint.holds]
+        kind, _sign, verdict = _VERDICTS[constraint.holds]
         remedy = escape_text(constraint.remedy[:1].upper() + constraint.remedy[1:])
         remedy = f'<div class="remedy {kind}">{remedy}</div>' if remedy else ""
         rows.append(
-            f'<tr><td class="pill"><span class="{kind}">{said}</span></td><td class="what">{escape_text(spell_title(constraint))}</td>'
-            f'<td class="spare">{_draw_slack(constraint)}</td><td class="sums">{escape_text(constraint.words)}{remedy}</td></tr>'
+            f'<tr><td class="pill"><span class="{kind}">{verdict}</span></td><td class="what">{escape_text(spell_title(constraint))}</td>'
+            f'<td class="spare">{_draw_slack(constraint)}</td><td class="sums">{escape_text(constraint.reason)}{remedy}</td></tr>'
         )
-    head = '<tr><th></th><th></th><th style="text-align:right;padding-right:20px">to spare</th><th>how that comes</th></tr>'
+    head = '<tr><th></th><th>condition</th><th style="text-align:right;padding-right:20px">slack</th><th>why</th></tr>'
     return f'<div class="wide"><table>{head}{"".join(rows)}</table></div>'
 
 
 def _draw_slack(constraint: Constraint) -> str:
-    """Show what is to spare, and how much of what there is that leaves free."""
+    """Return the slack, with a meter of its share of the whole."""
     if constraint.slack is None:
-        # some things are so, or not, and no number says by how much
+        # Some conditions have no number.
         return "?" if constraint.holds is None else ""
     whole = max(constraint.have or 0, constraint.need or 0)
     share = 100 * abs(constraint.slack) / whole if whole else 0
@@ -222,7 +219,7 @@ def _draw_slack(constraint: Constraint) -> str:
 
 
 def _draw_guests(plan: Plan) -> list[str]:
-    """Show who stops each guest of the primary; nothing if there is none."""
+    """Return the section about the guests; nothing if there is none."""
     if not plan.guests:
         return []
     rows = []
@@ -232,12 +229,12 @@ def _draw_guests(plan: Plan) -> list[str]:
             f'<tr><td class="what">{escape_text(guest.machine)}{number}</td><td class="by">{escape_text(spell_stopper(plan, guest))}</td>'
             f'<td class="spare">{guest.seconds:.0f} s</td><td class="sums">{escape_text(spell_reason(guest))}</td></tr>'
         )
-    head = '<tr><th></th><th>stopped by</th><th style="text-align:right;padding-right:20px">has</th><th>why</th></tr>'
-    said = (
-        f"A stage stops its guests before the battery is low; {plan.primary.name} stops the others when it goes down."
+    head = '<tr><th>guest</th><th>stopped by</th><th style="text-align:right;padding-right:20px">within</th><th>why</th></tr>'
+    note = (
+        f"Stages stop their guests before the battery is low. {plan.primary.name} stops the others when it goes down."
     )
     return [
-        f"<section><h2>Who stops which guest</h2><p>{escape_text(said)}</p>",
+        f"<section><h2>Guests</h2><p>{escape_text(note)}</p>",
         f'<div class="wide"><table>{head}{"".join(rows)}</table></div>',
         "</section>",
     ]
@@ -245,8 +242,9 @@ def _draw_guests(plan: Plan) -> list[str]:
 
 def _draw_needed(plan: Plan) -> str:
     rows = [
-        f"<div><dt>{escape_text(_NEEDED_LABELS.get(name, name))}</dt><dd>{escape_text(spell_needs(value))}</dd></div>"
-        for name, value in plan.needed.items()
-        if value != {}
+        f"<div><dt>{escape_text(setting)}</dt><dd>{escape_text(spell_needs(plan.needed[key]))}</dd>"
+        f'<dd class="meaning">{escape_text(meaning)}</dd></div>'
+        for key, (setting, meaning) in NEEDED_SETTINGS.items()
+        if plan.needed.get(key, {}) != {}
     ]
     return f"<dl>{''.join(rows)}</dl>"

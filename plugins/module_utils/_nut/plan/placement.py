@@ -4,7 +4,7 @@
 
 """The guests of a Proxmox VE host as machines of a plan: which stage stops each, whose storage it uses, how long the rest takes.
 
-observe_host() reads the host. place_guests() is a pure function of what was read.
+observe_host() reads the host; place_guests() is a pure function of what was read.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from ..proxmox.selection import LocalGuests, Selector
 from ..proxmox.turns import longest_stop, read_workers, take_turns
 from .model import GUEST, SECONDARY, Constraint, PlanError, PlanMachine, PlannedGuest, ProxmoxGuests, StagePlan
 
-# How long a guest takes as a rule, if nobody has measured it: as a Linux machine does that nobody has measured
+# The usual time of a guest that was not measured: that of a Linux machine that was not measured.
 USUAL_SECONDS = LINUX.shutdown_time
-# What HA gives each guest, whatever its `down` says, and how many it stops at a time if datacenter.cfg does not say: pve-ha-manager,
-# PVE/HA/Resources/PVEVM.pm (shutdown) and PVE/HA/Env/PVE2.pm (get_max_workers)
+# The time that HA gives each guest, regardless of its `down`, and how many it stops at a time by default: pve-ha-manager,
+# PVE/HA/Resources/PVEVM.pm (shutdown) and PVE/HA/Env/PVE2.pm (get_max_workers).
 HA_STOP_SECONDS = 60
 HA_WORKERS = 4
-# Proxmox's cluster file system answers at once, or not at all
-LOOK_SECONDS = 20.0
-# all names together
+# Proxmox's cluster file system answers at once or not at all.
+READ_SECONDS = 20.0
+# for all names together
 NAME_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
 class ProxmoxHost:
-    """What a Proxmox VE host has; all empty if it is none."""
+    """The state of a Proxmox VE host; empty if the host is not one."""
 
     here: LocalGuests = field(default_factory=LocalGuests)
-    running: frozenset[int] | None = frozenset()  # numbers of the guests that run; None: not known
+    running: frozenset[int] | None = frozenset()  # numbers of running guests; None: not known
     ha: guests.HaSetup = field(default_factory=guests.HaSetup)
     workers: int = 1  # how many guests Proxmox stops at a time
-    ha_workers: int = HA_WORKERS  # how many its HA does
+    ha_workers: int = HA_WORKERS  # how many HA stops at a time
 
 
 @dataclass(frozen=True)
 class GuestPlacement:
-    """What place_guests() returns and make_plan() takes."""
+    """What place_guests() returns and make_plan() uses."""
 
     machines: tuple[PlanMachine, ...]
     stages: tuple[StagePlan, ...]
@@ -57,15 +57,15 @@ class GuestPlacement:
 
 
 def observe_host(
-    run: Run, root: Path = Path("/"), *, cpus: int | None = None, patience: float = LOOK_SECONDS
+    run: Run, root: Path = Path("/"), *, cpus: int | None = None, patience: float = READ_SECONDS
 ) -> ProxmoxHost:
-    """Ask a host for its guests. cpus: of the host. patience: s. Raises guests.GuestsError, also if its files give no answer."""
+    """Read the guests of a host. patience: seconds. Raises guests.GuestsError, also if reading its files takes longer."""
     try:
         host = run_within(patience, lambda: _read_host(root, cpus or os.cpu_count() or 1))
     except TimeoutError:
         raise guests.GuestsError(
-            f"{root / 'etc/pve'} has not answered for {patience:g} s: see to Proxmox's cluster file system (systemctl status "
-            "pve-cluster)"
+            f"{root / 'etc/pve'} did not answer within {patience:g} s: check Proxmox's cluster file system "
+            "(systemctl status pve-cluster)"
         ) from None
     return replace(host, running=control.list_running(run)) if host.here.guests else host
 
@@ -86,16 +86,16 @@ def look_up_names(
     host: ProxmoxHost,
     resolve: hostnames.Resolve = hostnames.resolve_name,
 ) -> guests.Resolve:
-    """Look up all names that place_guests() needs, at once, within NAME_SECONDS."""
-    asked = Selector(storage_of=tuple(address for machine in machines for address in machine.address))
-    return selection.prepare_resolver(selection.list_names([asked, *selectors], host.here), resolve, NAME_SECONDS)
+    """Look up all names that place_guests() needs, in parallel, within NAME_SECONDS."""
+    addresses = Selector(storage_of=tuple(address for machine in machines for address in machine.address))
+    return selection.prepare_resolver(selection.list_names([addresses, *selectors], host.here), resolve, NAME_SECONDS)
 
 
 def with_addresses(selector: Selector, machines: Iterable[PlanMachine]) -> Selector:
-    """Put the addresses of machines in place of their names. What names none of them is an address itself, or a name to look up."""
+    """Replace names of machines by their addresses. Any other name stays: it is an address, or a name to look up."""
     known = {machine.name: machine.address for machine in machines}
-    found = [address for name in selector.storage_of for address in known.get(name) or (name,)]
-    return replace(selector, storage_of=tuple(dict.fromkeys(found)))
+    addresses = [address for name in selector.storage_of for address in known.get(name) or (name,)]
+    return replace(selector, storage_of=tuple(dict.fromkeys(addresses)))
 
 
 def place_guests(
@@ -105,32 +105,34 @@ def place_guests(
     host: ProxmoxHost,
     resolve: guests.Resolve,
 ) -> GuestPlacement:
-    """Make machines of the guests, and let the stages choose among them.
+    """Add the guests to the machines, and to the stages that select them. Raises PlanError.
 
-    selectors: by the stage's name, with addresses (see with_addresses()). The guests that count are those that run, start at boot, or are
-    named by their number. One that is among the machines already keeps its name and times there. A secondary that is a guest of this
-    host is none here: it goes down by itself at FSD, and the gate waits for it. Raises PlanError.
+    selectors: stage's name -> its selector, with addresses (see with_addresses()).
+
+    Guests that run, that start at boot, or that are listed by number become machines of the plan. A guest that MACHINES already lists
+    keeps its name and times. A secondary that runs on this host as a guest is left out: it goes down by itself at FSD, and the gate
+    waits for it.
     """
     machines, stages = tuple(machines), tuple(stages)
-    given = _by_number(machines)
-    named = {number for selector in selectors.values() for number, _seconds in selector.ids}
-    counting = [guest for guest in host.here.guests if _is_planned(guest, host, given, named)]
-    chosen, remarks = _choose_guests(stages, selectors, host, resolve, given)
-    names = _name_guests(counting, given, {machine.name for machine in machines})
-    needs = _find_needs(machines, counting, host.here, resolve)
+    known = _by_number(machines)
+    listed = {number for selector in selectors.values() for number, _seconds in selector.ids}
+    planned = [guest for guest in host.here.guests if _is_planned(guest, host, known, listed)]
+    chosen, remarks = _choose_guests(stages, selectors, host, resolve, known)
+    names = _name_guests(planned, known, {machine.name for machine in machines})
+    needs = _find_needs(machines, planned, host.here, resolve)
     made: dict[int, PlanMachine] = {}
     rows: list[PlannedGuest] = []
-    for guest in counting:
-        choice = chosen.get(guest.id) or _StopChoice("", _given_by_proxmox(guest, host), "")
-        machine = given.get(guest.id) or _as_machine(guest, names[guest.id], choice.seconds)
+    for guest in planned:
+        choice = chosen.get(guest.id) or _StopChoice("", _proxmox_seconds(guest, host), "")
+        machine = known.get(guest.id) or _as_machine(guest, names[guest.id], choice.seconds)
         uses = needs.get(guest.id, {})
         made[guest.id] = machine = replace(machine, needs=tuple(dict.fromkeys((*machine.needs, *uses))))
-        if guest.id in given:
+        if guest.id in known:
             choice = replace(choice, seconds=machine.shutdown_limit)
         rows.append(_planned_guest(guest, machine, choice, uses, host))
     stages = tuple(_with_chosen(stage, chosen, names) for stage in stages)
     staged = {name for stage in stages for name in stage.guests}
-    rest = [guest for guest in counting if names[guest.id] not in staged]
+    rest = [guest for guest in planned if names[guest.id] not in staged]
     proxmox = _as_proxmox(rest, made, host)
     kept = [machine if machine.guest_id is None else made.pop(machine.guest_id, machine) for machine in machines]
     return GuestPlacement((*kept, *made.values()), stages, replace(proxmox, guests=tuple(rows), remarks=tuple(remarks)))
@@ -140,13 +142,13 @@ def place_guests(
 class _StopChoice:
     """What stops a guest."""
 
-    stage: str  # the first that chooses it, or "": Proxmox stops it
-    seconds: float  # how long it has for that
+    stage: str  # the first stage that selects it; "": Proxmox stops it
+    seconds: float  # time for its shutdown
     why: str
 
 
 def _as_machine(guest: Guest, name: str, seconds: float) -> PlanMachine:
-    """Return a guest as a machine that nobody has measured."""
+    """Return a guest as a machine with default times."""
     limit = longest_stop(seconds)
     return PlanMachine(name, GUEST, guest.kind, 0, min(USUAL_SECONDS, limit), limit, (), guest.id)
 
@@ -168,18 +170,22 @@ def _planned_guest(
 
 
 def _with_chosen(stage: StagePlan, chosen: Mapping[int, _StopChoice], names: Mapping[int, str]) -> StagePlan:
-    """Return a stage with the guests that it is the first to choose."""
-    found = [names[number] for number, choice in chosen.items() if choice.stage == stage.name]
-    return replace(stage, guests=tuple(dict.fromkeys((*stage.guests, *found))))
+    """Return a stage with the guests that it is the first to select."""
+    selected = [names[number] for number, choice in chosen.items() if choice.stage == stage.name]
+    return replace(stage, guests=tuple(dict.fromkeys((*stage.guests, *selected))))
 
 
 def _as_proxmox(rest: Sequence[Guest], made: Mapping[int, PlanMachine], host: ProxmoxHost) -> ProxmoxGuests:
-    """Return how Proxmox and its HA stop those that no stage stops."""
-    seconds, latest = _stop_times(rest, {number: machine.takes(worst=True) for number, machine in made.items()}, host)
-    usual, turns = _stop_times(rest, {number: machine.takes(worst=False) for number, machine in made.items()}, host)
+    """Return how Proxmox and its HA stop the guests that no stage stops."""
+    limit, latest = _stop_times(
+        rest, {number: machine.time_to_stop(worst=True) for number, machine in made.items()}, host
+    )
+    usual, turns = _stop_times(
+        rest, {number: machine.time_to_stop(worst=False) for number, machine in made.items()}, host
+    )
     return ProxmoxGuests(
-        seconds=seconds,
-        usual=usual,
+        stop_limit=limit,
+        stop_time=usual,
         turns={made[guest.id].name: (turns[guest.id], latest[guest.id]) for guest in rest},
         migrates=bool(host.ha.managed) and host.ha.policy == "migrate",
         ha=host.ha.remarks,
@@ -187,33 +193,34 @@ def _as_proxmox(rest: Sequence[Guest], made: Mapping[int, PlanMachine], host: Pr
 
 
 def _by_number(machines: Iterable[PlanMachine]) -> dict[int, PlanMachine]:
-    """Return the machines that are guests of this host, secondaries too, by their number. Raises PlanError."""
-    found: dict[int, PlanMachine] = {}
+    """Return number -> machine, for guests and secondaries that run on this host. Raises PlanError."""
+    by_number: dict[int, PlanMachine] = {}
     for machine in machines:
-        if machine.guest_id is not None and found.setdefault(machine.guest_id, machine) is not machine:
+        if machine.guest_id is not None and by_number.setdefault(machine.guest_id, machine) is not machine:
             raise PlanError(
-                f"{machine.name}: guest_id {machine.guest_id} is that of {found[machine.guest_id].name}, too; each has its own"
+                f"{machine.name}: guest_id {machine.guest_id} is also that of {by_number[machine.guest_id].name}; "
+                "each machine needs its own"
             )
-    return found
+    return by_number
 
 
-def _is_planned(guest: Guest, host: ProxmoxHost, given: Mapping[int, PlanMachine], named: Collection[int]) -> bool:
-    """Return whether a guest is one of those that must be stopped, and no secondary, which goes by itself."""
-    if guest.template or (guest.id in given and given[guest.id].role != GUEST):
+def _is_planned(guest: Guest, host: ProxmoxHost, known: Mapping[int, PlanMachine], listed: Collection[int]) -> bool:
+    """Return whether somebody must stop this guest. A secondary goes down by itself."""
+    if guest.template or (guest.id in known and known[guest.id].role != GUEST):
         return False
-    return guest.onboot or host.running is None or guest.id in {*host.running, *named, *given}
+    return guest.onboot or host.running is None or guest.id in {*host.running, *listed, *known}
 
 
-def _name_guests(counting: Sequence[Guest], given: Mapping[int, PlanMachine], taken: set[str]) -> dict[int, str]:
-    """Name each guest so that a person knows it, and no two machines have one name."""
-    found: dict[int, str] = {}
-    for guest in counting:
+def _name_guests(planned: Sequence[Guest], known: Mapping[int, PlanMachine], taken: set[str]) -> dict[int, str]:
+    """Return number -> a name that people recognize and no other machine has."""
+    names: dict[int, str] = {}
+    for guest in planned:
         name = f"{guest.id} {guest.name}" if guest.name else str(guest)
         while name in taken:
             name = f"{name} ({guest.kind})"
-        found[guest.id] = given[guest.id].name if guest.id in given else name
-        taken.add(found[guest.id])
-    return found
+        names[guest.id] = known[guest.id].name if guest.id in known else name
+        taken.add(names[guest.id])
+    return names
 
 
 def _choose_guests(
@@ -221,53 +228,54 @@ def _choose_guests(
     selectors: Mapping[str, Selector],
     host: ProxmoxHost,
     resolve: guests.Resolve,
-    given: Mapping[int, PlanMachine],
+    known: Mapping[int, PlanMachine],
 ) -> tuple[dict[int, _StopChoice], list[Constraint]]:
-    """Return what stops each guest that a stage chooses, by its number; and what is wrong with the choice."""
-    found: dict[int, _StopChoice] = {}
+    """Return number -> what stops this guest, for each guest that a stage selects; and the mistakes in the selections."""
+    choices: dict[int, _StopChoice] = {}
     remarks: list[Constraint] = []
     for stage in stages:
         selector = selectors.get(stage.name, selection.NOBODY)
         for choice in selection.choose_guests(selector, host.here, resolve):
-            guest, other = choice.guest, given.get(choice.guest.id)
+            guest, other = choice.guest, known.get(choice.guest.id)
             if other is not None and other.role != GUEST:
-                words = f"stage {stage.name} stops {guest}, which is {other.name}, before FSD: {choice.why}"
-                remedy = f"let it not choose {guest.id}: {other.name} goes down by itself at FSD"
-                remarks.append(Constraint(f"stage {stage.name}", other.name, False, None, None, None, words, remedy))
-            elif _is_planned(guest, host, given, {number for number, _seconds in selector.ids}):
-                found.setdefault(guest.id, _StopChoice(stage.name, choice.seconds, choice.why))
+                reason = f"stage {stage.name} would stop {guest} before FSD ({choice.why}), but this is the secondary {other.name}"
+                remedy = f"exclude {guest.id} from stage {stage.name}: {other.name} goes down by itself at FSD"
+                remarks.append(Constraint(f"stage {stage.name}", other.name, False, None, None, None, reason, remedy))
+            elif _is_planned(guest, host, known, {number for number, _seconds in selector.ids}):
+                choices.setdefault(guest.id, _StopChoice(stage.name, choice.seconds, choice.why))
         for number in selection.list_missing_ids(selector, host.here):
-            words = f"stage {stage.name} names guest {number}, and there is none of this number on this host"
-            remedy = f"take {number} from it, or see on which host it is"
-            remarks.append(Constraint(f"stage {stage.name}", str(number), None, None, None, None, words, remedy))
-    return found, remarks
+            reason = f"stage {stage.name} lists guest {number}, but this host has no guest with this number"
+            remedy = f"remove {number} from stage {stage.name}, or find the host that it is on"
+            remarks.append(Constraint(f"stage {stage.name}", str(number), None, None, None, None, reason, remedy))
+    return choices, remarks
 
 
 def _find_needs(
-    machines: Iterable[PlanMachine], counting: Sequence[Guest], here: LocalGuests, resolve: guests.Resolve
+    machines: Iterable[PlanMachine], planned: Sequence[Guest], here: LocalGuests, resolve: guests.Resolve
 ) -> dict[int, dict[str, str]]:
-    """Return number -> name of the secondary whose storage it uses -> why that is so."""
-    found: dict[int, dict[str, str]] = {}
+    """Return guest's number -> secondary whose storage the guest uses -> the reason."""
+    needs: dict[int, dict[str, str]] = {}
     for machine in machines:
         if machine.role == SECONDARY and machine.address:
-            for guest, words in guests.find_storage_users(
-                counting, here.storages, machine.address, here.mounts, resolve
+            for guest, reason in guests.find_storage_users(
+                planned, here.storages, machine.address, here.mounts, resolve
             ).items():
-                found.setdefault(guest.id, {})[machine.name] = words
-    return found
+                needs.setdefault(guest.id, {})[machine.name] = reason
+    return needs
 
 
-def _given_by_proxmox(guest: Guest, host: ProxmoxHost) -> float:
-    """Return how long a guest has that no stage stops."""
+def _proxmox_seconds(guest: Guest, host: ProxmoxHost) -> float:
+    """Return how many seconds Proxmox or its HA gives a guest that no stage stops."""
     if guest.id in host.ha.managed:
         return HA_STOP_SECONDS
     return guests.DOWN_SECONDS if guest.down is None else guest.down
 
 
 def _stop_times(rest: Sequence[Guest], takes: Mapping[int, float], host: ProxmoxHost) -> tuple[float, dict[int, float]]:
-    """Return how long it takes until these are stopped, if each takes so long; and after how many seconds each has its turn.
+    """Return how many seconds it takes to stop all these guests; and number -> seconds until Proxmox begins to stop this one.
 
-    Those of HA come after the others, because HA's service ends after Proxmox's own. It knows no order.
+    takes: number -> seconds that the guest takes. HA stops its guests after the others, because its service ends after Proxmox's own,
+    and in no particular order.
     """
     managed = [replace(guest, order=None) for guest in rest if guest.id in host.ha.managed]
     turns = take_turns((guest for guest in rest if guest.id not in host.ha.managed), takes, host.workers)

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Make a plan: who goes down when, how long that takes, and whether the battery lasts. Nothing is touched here.
+"""Make a plan: which machine goes down when, and whether the battery lasts. A pure function of its input.
 
-A plan *holds* if all is well even in the worst run. It is *feasible* if the expected run ends before a charged battery does: a plan
-that is not can't work on any day. A guest that is not stopped before the NAS whose disks it uses is reported, but does not make the plan
-infeasible: the guest hangs, yet the battery lasts.
+A plan *holds* if every condition is met even in the worst case. It is *feasible* if the usual run ends before a charged battery is empty;
+a plan that is not feasible can never work. A guest that is not stopped before the NAS whose disks it uses is reported but does
+not make the plan infeasible: the guest hangs, yet the battery lasts.
 """
 
 from __future__ import annotations
@@ -43,102 +43,102 @@ def make_plan(
     stages: Iterable[StagePlan] = (),
     proxmox: ProxmoxGuests | None = None,
 ) -> Plan:
-    """Work out both runs, what the settings must be for it, and whether they are. Raises PlanError.
+    """Compute both runs and the settings that they need, and check all conditions. Raises PlanError.
 
-    proxmox: None if nobody asked; the machines then say which guests there are.
+    proxmox: None if Proxmox VE was not asked; MACHINES then lists the guests.
     """
-    given = PlanInputs(tuple(machines), tuple(supplies), timing, tuple(stages), proxmox or ProxmoxGuests())
-    _check_inputs(given)
-    needed = compute_needed(given)
-    judged = constraints.check_constraints(given, needed)
+    inputs = PlanInputs(tuple(machines), tuple(supplies), timing, tuple(stages), proxmox or ProxmoxGuests())
+    _check_inputs(inputs)
+    needed = compute_needed(inputs)
+    checked = constraints.check_constraints(inputs, needed)
     return Plan(
-        compute_events(given, worst=False),
-        compute_events(given, worst=True),
+        compute_events(inputs, worst=False),
+        compute_events(inputs, worst=True),
         needed,
-        tuple(judged),
-        holds=_all_hold(judged),
-        machines=given.machines,
-        supplies=given.supplies,
-        stages=given.stages,
-        feasible=_all_hold(filter(constraints.is_vital, judged)),
-        guests=tuple(_list_guests(given)),
-        ha=given.proxmox.ha,
+        tuple(checked),
+        holds=_all_hold(checked),
+        machines=inputs.machines,
+        supplies=inputs.supplies,
+        stages=inputs.stages,
+        feasible=_all_hold(filter(constraints.is_vital, checked)),
+        guests=tuple(_list_guests(inputs)),
+        ha=inputs.proxmox.ha,
     )
 
 
-def _all_hold(judged: Iterable[Constraint]) -> bool | None:
-    verdicts = {constraint.holds for constraint in judged}
+def _all_hold(checked: Iterable[Constraint]) -> bool | None:
+    verdicts = {constraint.holds for constraint in checked}
     return False if False in verdicts else None if None in verdicts else True
 
 
-def _list_guests(given: PlanInputs) -> Iterator[PlannedGuest]:
-    """List the guests: by stage, then those that the primary stops, each as Proxmox says it, or else as given."""
-    found, staged = {guest.machine: guest for guest in given.proxmox.guests}, given.staged
-    machines = [machine for machine in given.machines if machine.role == GUEST]
+def _list_guests(inputs: PlanInputs) -> Iterator[PlannedGuest]:
+    """Yield the guests in the order of the stages, then those that the primary stops."""
+    from_proxmox, staged = {guest.machine: guest for guest in inputs.proxmox.guests}, inputs.stage_positions
+    machines = [machine for machine in inputs.machines if machine.role == GUEST]
     for guest in sorted(
-        machines, key=lambda guest: (staged.get(guest.name, len(given.stages)), guest.guest_id or 0, guest.name)
+        machines, key=lambda guest: (staged.get(guest.name, len(inputs.stages)), guest.guest_id or 0, guest.name)
     ):
-        stage = given.stages[staged[guest.name]].name if guest.name in staged else ""
-        row = found.get(guest.name) or PlannedGuest(
+        stage = inputs.stages[staged[guest.name]].name if guest.name in staged else ""
+        row = from_proxmox.get(guest.name) or PlannedGuest(
             guest.name, guest.guest_id, guest.kind, "", stage, guest.shutdown_limit
         )
         yield replace(row, stage=stage, needs=guest.needs)
 
 
-# What can't be a plan
+# Input of which no plan can be made
 
 
-def _check_inputs(given: PlanInputs) -> None:
-    """Raise PlanError if no plan can be made of this."""
-    for what, named in (("machine", given.machines), ("UPS", given.supplies), ("stage", given.stages)):
-        called = [each.name for each in named]
-        for name in called:
-            if not name or called.count(name) > 1:
-                raise PlanError(f"{what} {name!r}: each {what} has a name of its own")
-    primaries = [machine.name for machine in given.machines if machine.role == PRIMARY]
+def _check_inputs(inputs: PlanInputs) -> None:
+    """Raise PlanError if no plan can be made of the input."""
+    for what, items in (("machine", inputs.machines), ("UPS", inputs.supplies), ("stage", inputs.stages)):
+        names = [item.name for item in items]
+        for name in names:
+            if not name or names.count(name) > 1:
+                raise PlanError(f"{what} {name!r}: each {what} needs a name that no other {what} has")
+    primaries = [machine.name for machine in inputs.machines if machine.role == PRIMARY]
     if len(primaries) != 1:
         raise PlanError(
-            f"a plan is for one primary, and there are {len(primaries)} ({', '.join(primaries) or 'none'}):"
+            f"a plan is for exactly one primary, but there are {len(primaries)} ({', '.join(primaries) or 'none'}):"
             f" give one machine the role {PRIMARY}"
         )
-    if not given.supplies:
-        raise PlanError("there is no UPS: name at least one in supplies")
-    names = {machine.name for machine in given.machines}
-    for machine in given.machines:
-        _check_machine(machine, names)
-    for stage in given.stages:
-        _check_stage(stage, given)
-    for supply in given.supplies:
+    if not inputs.supplies:
+        raise PlanError("there is no UPS: list at least one in supplies")
+    machines = {machine.name for machine in inputs.machines}
+    for machine in inputs.machines:
+        _check_machine(machine, machines)
+    for stage in inputs.stages:
+        _check_stage(stage, inputs)
+    for supply in inputs.supplies:
         _check_numbers(f"UPS {supply.name}", supply)
-    _check_numbers("timing", given.timing)
-    parse_release(given.timing.release)
+    _check_numbers("timing", inputs.timing)
+    parse_release(inputs.timing.release)
 
 
-def _check_machine(machine: PlanMachine, names: set[str]) -> None:
+def _check_machine(machine: PlanMachine, machines: set[str]) -> None:
     name, role = machine.name, machine.role
     if role not in KINDS:
-        raise PlanError(f"{name}: role {role!r} is none of {', '.join(KINDS)}")
+        raise PlanError(f"{name}: role {role!r} does not exist; use one of {', '.join(KINDS)}")
     if machine.kind not in KINDS[role]:
-        raise PlanError(f"{name}: kind {machine.kind!r} is none of a {role}'s: {', '.join(KINDS[role])}")
+        raise PlanError(
+            f"{name}: kind {machine.kind!r} is not possible for a {role}; use one of {', '.join(KINDS[role])}"
+        )
     for other in machine.needs:
-        if other not in names or other == name:
-            raise PlanError(f"{name}: needs names {other}, which is no other machine of this plan")
+        if other not in machines or other == name:
+            raise PlanError(f"{name}: needs lists {other}, which is not another machine of this plan")
     _check_numbers(name, machine)
 
 
-def _check_stage(stage: StagePlan, given: PlanInputs) -> None:
-    guests = {machine.name for machine in given.machines if machine.role == GUEST}
+def _check_stage(stage: StagePlan, inputs: PlanInputs) -> None:
+    guests = {machine.name for machine in inputs.machines if machine.role == GUEST}
     for name in stage.guests:
         if name not in guests:
-            raise PlanError(
-                f"stage {stage.name}: {name} is no guest: only guests of the primary are stopped by a stage"
-            )
+            raise PlanError(f"stage {stage.name}: {name} is not a guest; a stage can only stop guests of the primary")
     if stage.on_battery is stage.charge is stage.runtime is None:
-        raise PlanError(f"stage {stage.name}: nothing starts it: set on_battery, charge or runtime")
+        raise PlanError(f"stage {stage.name} has no trigger: set on_battery, charge or runtime")
     _check_numbers(f"stage {stage.name}", stage)
 
 
 def _check_numbers(about: str, checked: Any) -> None:
     for name, value in asdict(checked).items():
         if isinstance(value, (int, float)) and not 0 <= value < math.inf:
-            raise PlanError(f"{about}: {name} is {value}; it can't be less than 0, and must be a number")
+            raise PlanError(f"{about}: {name} is {value}; it must be a number of at least 0")

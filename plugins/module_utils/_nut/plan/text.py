@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A plan in words: the verdict, what happens when, and all of it as a table."""
+"""A plan as text: the verdict, the timeline and the whole table."""
 
 from __future__ import annotations
 
@@ -16,75 +16,118 @@ from .constraints import is_setting
 from .model import Constraint, Plan, PlannedGuest
 from .remedies import spell_number
 
-_ENDS = {
-    model.GOES: "is down",
-    model.SYNCS: "the others have begun, or HOSTSYNC is over",
-    model.FLOOR: "FINALDELAY is over: the gate waits until they are down",
-    model.GUESTS: "its guests are stopped",
-    model.ITSELF: "is down itself, and tells the UPS to cut",
-    model.KILLS: "is off",
+TRIGGER_NOTE = "the trigger: the moment at which the battery is low, or at which a stage starts FSD"
+RUNS_NOTE = "Usual: each machine takes its shutdown_time. Worst case: each takes its shutdown_limit, and one secondary never logs out."
+SLACK_NOTE = (
+    "The plan holds if all of these hold in the worst case. Slack: seconds to spare before a condition fails. A setting in NUT's files, "
+    "such as DEADTIME, needs none."
+)
+
+# key of Plan.needed -> (setting, what it is)
+NEEDED_SETTINGS = {
+    "hostsync": ("HOSTSYNC, at least", "the primary waits this long for secondaries to log out"),
+    "finaldelay": ("FINALDELAY, at least", "pause before the gate begins to wait"),
+    "deadtime": ("DEADTIME, at least", "a UPS counts as dead after this silence"),
+    "pollfreq": ("POLLFREQ, at most", "upsmon polls upsd this often on mains"),
+    "pollfreqalert": ("POLLFREQALERT, at most", "upsmon polls upsd this often on battery"),
+    "maxage": ("MAXAGE, at least", "a reading counts as stale after this time"),
+    "guests_time": ("nut_server_guests_time, at least", "for Proxmox VE to stop the guests that no stage stops"),
+    "runtime_low": ("nut_server_runtime_low, at least", "battery time left when the battery counts as low"),
+    "gate_timeout": ("nut_server_gate.timeout, at least", "the gate ends after this time in any case"),
+    "reserve": ("nut_server_gate.reserve", "battery time that ends the gate once the usual times have passed"),
+    "reserve_minimum": ("nut_server_gate.reserve_minimum", "battery time that ends the gate at any time"),
+    "poweroff_wait": ("POWEROFF_WAIT, at least", "the primary reboots if the power was not cut by then"),
+    "limits": ("nut_client_shutdown_limit, at least", "the gate gives up on a secondary after this time"),
+    "guest_timeouts": ("timeout of each guest", "a guest is down after this time, by force if necessary"),
+    "offdelay": ("offdelay, at least", "from the order until the UPS cuts the power"),
+    "ondelay": ("ondelay, at least", "from the order until the UPS restores the power"),
 }
-_WIDTH = 88
-# of many that fail, so many are named in the verdict
-_NAMED = 6
+
+_ENDS = {
+    model.GOES_DOWN: "is down",
+    model.WAITS_HOSTSYNC: "all secondaries have logged out, or HOSTSYNC is over",
+    model.WAITS_FINALDELAY: "FINALDELAY is over; the gate waits until the secondaries are down",
+    model.STOPS_GUESTS: "its guests are stopped",
+    model.OWN_SHUTDOWN: "has shut down, and orders the UPS to cut the power",
+    model.KILLPOWER: "is off",
+}
+_WIDTH = 88  # of the longest column
+_FULL_WIDTH = _WIDTH + 30
+# The verdict names this many failing constraints.
+_MAX_NAMED = 6
 
 
 def spell_verdict(plan: Plan) -> str:
-    """Return in a line whether the plan holds, and what is tight."""
+    """Return in one line whether the plan holds, and what fails or is tightest."""
     failing = [constraint for constraint in plan.constraints if constraint.holds is False]
     unknown = [constraint for constraint in plan.constraints if constraint.holds is None]
     if failing:
-        lacks = [
+        faults = [
             spell_title(constraint)
-            + (f" lacks {spell_number(-constraint.slack)} s" if constraint.slack is not None else "")
+            + (f" fails by {spell_number(-constraint.slack)} s" if constraint.slack is not None else " fails")
             for constraint in failing
         ]
-        lasts = ". If all goes as expected, the battery lasts" if plan.feasible else ""
-        return f"The plan does not hold: {_join_some(lacks)}{lasts}"
+        lasts = ". The battery does last if every machine takes its usual time" if plan.feasible else ""
+        return f"The plan does not hold: {_join_some(faults)}{lasts}"
     if unknown:
-        return f"The plan can't be judged: too little is known about {_join_some(list(dict.fromkeys(map(spell_title, unknown))))}"
+        titles = list(dict.fromkeys(map(spell_title, unknown)))
+        return f"The plan can't be judged: too little is known about {_join_some(titles)}"
     for constraint in plan.constraints:
         if constraint.slack is not None and not is_setting(constraint):
             return f"The plan holds. Tightest is {spell_title(constraint)}, with {spell_number(constraint.slack)} s to spare"
     return "The plan holds"
 
 
-def _join_some(words: Sequence[str]) -> str:
-    """List words, but not too many: the rest stands below."""
-    more = len(words) - _NAMED
-    return ", ".join(words if more <= 1 else [*words[:_NAMED], f"and {more} more"])
+def _join_some(items: Sequence[str]) -> str:
+    """Join the first items, and count the rest."""
+    rest = len(items) - _MAX_NAMED
+    return ", ".join(items if rest <= 1 else [*items[:_MAX_NAMED], f"and {rest} more"])
 
 
 def spell_title(constraint: Constraint) -> str:
-    """Name a constraint, with what it is about."""
+    """Return the name of a constraint, with its subject."""
     return f"{constraint.name} ({constraint.about})" if constraint.about else constraint.name
 
 
 def list_moments(plan: Plan) -> list[tuple[float, float, str, str]]:
-    """List what happens, by its expected time: that, the time at the limits, who ("" for all), what in words."""
+    """Return (usual time, worst-case time, machine or "", what happens), by usual time."""
     latest = {(event.machine, event.what): event for event in plan.worst}
-    found = []
+    moments = []
     for event in plan.events:
         last = latest[event.machine, event.what]
         if event.what in {model.TRIGGER, model.FSD, model.POWEROFF, model.CUT, model.EMPTY}:
-            found.append((event.at, last.at, event.machine, event.what))
-        elif event.what == model.WAITS and event.machine != plan.primary.name:
-            found.append((event.until, last.until, event.machine, "begins to go down"))
+            moments.append((event.at, last.at, event.machine, event.what))
+        elif event.what == model.WAITS_TO_BEGIN and event.machine != plan.primary.name:
+            moments.append((event.until, last.until, event.machine, "begins to go down"))
         elif event.what in _ENDS:
-            found.append((event.until, last.until, event.machine, _ENDS[event.what]))
-    return sorted(found, key=lambda row: row[0])
+            moments.append((event.until, last.until, event.machine, _ENDS[event.what]))
+    return sorted(moments, key=lambda moment: moment[0])
 
 
 def draw_table(plan: Plan) -> str:
-    """Return a plan as text of fixed width: the verdict, the two runs, what must be so, and what is needed."""
-    times = [(f"{at:+.1f}", f"{last:+.1f}", who, what) for at, last, who, what in list_moments(plan)]
-    lines = [*textwrap.wrap(spell_verdict(plan), _WIDTH + 30), ""]
-    lines += [*format_grid((("expected", "at most", "", "s from the trigger on"), *times), "rrll"), ""]
-    lines += [*format_grid((("", "slack", "", "what must be so"), *_constraint_rows(plan)), "lrll"), ""]
+    """Return a plan as text of fixed width: verdict, timeline, conditions, guests, and the settings that it needs."""
+    moments = [(f"{at:+.1f}", f"{last:+.1f}", machine, what) for at, last, machine, what in list_moments(plan)]
+    needs = [
+        (setting, spell_needs(plan.needed[key]), meaning)
+        for key, (setting, meaning) in NEEDED_SETTINGS.items()
+        if plan.needed.get(key, {}) != {}
+    ]
+    sections = [
+        textwrap.wrap(spell_verdict(plan), _FULL_WIDTH),
+        [
+            f"Timeline, in seconds from {TRIGGER_NOTE}.",
+            *textwrap.wrap(RUNS_NOTE, _FULL_WIDTH),
+            *format_grid((("usual", "worst case", "", ""), *moments), "rrll"),
+        ],
+        [
+            *textwrap.wrap(SLACK_NOTE, _FULL_WIDTH),
+            *format_grid((("", "slack", "condition", "why"), *_constraint_rows(plan)), "lrll"),
+        ],
+    ]
     if plan.guests:
-        lines += [*format_grid((("guest", "stopped by", "s", "why"), *_guest_rows(plan)), "llrl"), ""]
-    needs = [(name, spell_needs(value)) for name, value in plan.needed.items() if value != {}]
-    return "\n".join([*lines, *format_grid((("needed", ""), *needs))]) + "\n"
+        sections.append(format_grid((("guest", "stopped by", "s", "why"), *_guest_rows(plan)), "llrl"))
+    sections.append(format_grid((("setting that the plan needs", "s", ""), *needs)))
+    return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 
 def _constraint_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
@@ -92,7 +135,7 @@ def _constraint_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
     for constraint in plan.constraints:
         slack = "" if constraint.slack is None else f"{constraint.slack:+.1f}".removesuffix(".0")
         remedy = f"-> {constraint.remedy}" if constraint.remedy else ""
-        lines = [*textwrap.wrap(constraint.words, _WIDTH), *textwrap.wrap(remedy, _WIDTH)]
+        lines = [*textwrap.wrap(constraint.reason, _WIDTH), *textwrap.wrap(remedy, _WIDTH)]
         yield from _indent_rows((marks[constraint.holds], slack, spell_title(constraint)), lines)
 
 
@@ -103,28 +146,28 @@ def _guest_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
 
 
 def _indent_rows(start: tuple[str, ...], lines: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Yield rows with START before the first line only."""
+    """Yield one row for each line, with START before the first line only."""
     for line in lines:
         yield (*start, line)
         start = ("",) * len(start)
 
 
 def spell_stopper(plan: Plan, guest: PlannedGuest) -> str:
-    """Return who stops a guest."""
+    """Return what stops a guest."""
     if guest.stage:
         return f"stage {guest.stage}"
     return "HA" if guest.ha else plan.primary.name
 
 
 def spell_reason(guest: PlannedGuest) -> str:
-    """Return why a guest is stopped when it is."""
+    """Return why a guest is stopped at its time; "" if there is no special reason."""
     if guest.why or not guest.needs:
         return guest.why
     return f"it uses the storage of {', '.join(guest.needs)}"
 
 
 def spell_needs(value: Any) -> str:
-    """Write what is needed: a number, or one by name."""
+    """Return a needed value as text: a number, or name and number for each machine or UPS."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {spell_number(number)}" for name, number in value.items())
     return spell_number(value)

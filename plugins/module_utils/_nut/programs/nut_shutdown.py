@@ -323,7 +323,7 @@ def _check_policy(call: Call, *, keep: bool = False) -> int:
         call.out(line)
     for line in outcome.missing:
         call.err(line)
-    return OK if outcome.is_right else FAILED
+    return OK if outcome.is_valid else FAILED
 
 
 def _refresh_memory(call: Call) -> int:

@@ -44,8 +44,8 @@ def planned_times(plan: model.Plan, policy: ShutdownPolicy, primary: str) -> dic
     """Return the planned Times of each machine, and of the primary's poweroff; s since the low battery."""
     names = [machine.name for machine in policy.machines]
     return {
-        **{name: (plan.at(model.WAITS, name), plan.at(model.GOES, name)) for name in names},
-        primary: (plan.at(model.POWEROFF), None),
+        **{name: (plan.time_of(model.WAITS_TO_BEGIN, name), plan.time_of(model.GOES_DOWN, name)) for name in names},
+        primary: (plan.time_of(model.POWEROFF), None),
     }
 
 
@@ -152,7 +152,7 @@ def record_report(
     before FSD.
     """
     plan = plan_shutdown(policy, read_timing(conf), notes.primary)
-    poll = plan.at(model.FSD) or 0.0
+    poll = plan.time_of(model.FSD) or 0.0
     zero = notes.fsd if notes.fsd is not None else notes.began
     poweroff = notes.ended if notes.ended is not None else after.poweroff
     moments: dict[str, Times] = {name: (noted.left, noted.silent) for name, noted in notes.machines.items()}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The shutdown's policy of a primary, composed from its secondaries in the inventory; controller only."""
+"""Composes the shutdown policy of a primary from its secondaries in the inventory. Runs on the controller only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from ..inventory import KINDS, UNSET_VALUES, InventoryError
 from .policy import AwaitedMachine, GuestId, ShutdownPolicy, UpsAddress
 
-SPARE_SECONDS = 30
+SPARE_SECONDS = 30  # added to the longest shutdown_limit
 
 
 def compose_policy(
@@ -25,10 +25,10 @@ def compose_policy(
     stages: Sequence[Mapping[str, Any]] = (),
     **timings: Any,
 ) -> ShutdownPolicy:
-    """Return the policy for secondaries as inventory.list_secondaries() lists them. Raises InventoryError.
+    """Return the policy for secondaries as inventory.list_secondaries() lists them. Raise InventoryError.
 
-    The gate begins when the last of them has begun to shut down, or has had its time for that. longest: by default half a minute
-    after the last shutdown_limit. stages: as nut_server_stages. timings: more members of the policy.
+    longest: seconds; by default SPARE_SECONDS more than the longest shutdown_limit. stages: as in nut_server_stages. timings:
+    further members of the policy.
     """
     machines = tuple(_compose_machine(secondary) for secondary in secondaries)
     if longest is None:
@@ -55,17 +55,17 @@ def _compose_machine(secondary: Mapping[str, Any]) -> AwaitedMachine:
 
 
 def _compose_stage(given: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
-    """Give a stage the addresses of the machines whose storage it is about; drop what is not set."""
+    """Return a stage with the addresses of the machines in storage_of added, and without unset members."""
     stage = {key: value for key, value in given.items() if value not in UNSET_VALUES}
     if "storage_of" in stage:
         unknown = [name for name in stage["storage_of"] if name not in addresses and not re.search("[.:]", str(name))]
         if unknown:
             known = ", ".join(addresses) or "none"
             raise InventoryError(
-                f"nut_server_stages: stage {given.get('name')}: storage_of names {unknown[0]}, which is no secondary of this primary "
-                f"({known}), nor an address"
+                f"nut_server_stages: stage {given.get('name')}: storage_of names {unknown[0]}, which is neither an address nor a "
+                f"secondary of this primary ({known})"
             )
-        # a storage may have the machine's name where the inventory has its address, and the other way round
-        words = [word for name in stage["storage_of"] for word in (addresses.get(name, name), name)]
-        stage["storage_of"] = list(dict.fromkeys(words))
+        # Proxmox's storage.cfg may name a machine that the inventory gives by address, and the other way round
+        servers = [server for name in stage["storage_of"] for server in (addresses.get(name, name), name)]
+        stage["storage_of"] = list(dict.fromkeys(servers))
     return stage

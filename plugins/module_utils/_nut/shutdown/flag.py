@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""POWERDOWNFLAG: the file by which upsmon tells the very end of a shutdown to have the UPS cut the power, and a spare of it.
+"""POWERDOWNFLAG, the file with which upsmon makes the host tell the UPS to cut the power at the end of a shutdown, and its spare.
 
-What counts is its text, not that it is there: where its file system is full, upsmon leaves an empty one, and then `upsmon -K`,
-which Debian's nutshutdown asks, says that no flag is set (2.8.0 and 2.8.1). Machines that are down would stay off when the mains
-return. So a spare with the right text is made while there is space, at boot and at each deployment, and takes the flag's place when
-there is none.
+The flag counts as set only if it holds the right text. On a full file system upsmon leaves an empty file, and `upsmon -K`, which
+Debian's nutshutdown runs, reports that no flag is set (2.8.0 and 2.8.1): the UPS would not cut the power, and machines that are
+down would stay off when the mains return. So a spare file with the right text is made at boot and at each deployment, while there
+is space; it is renamed to the flag when a new one can't be written.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import stat
 from pathlib import Path
 
 TEXT = b"upsmon-shutdown-file"
-"""What upsmon writes, and what `upsmon -K` looks for at the beginning of the file."""
+"""The text that upsmon writes, and that `upsmon -K` expects at the beginning of the file."""
 
 SPARE = ".spare"
-"""What the spare's path has behind the flag's."""
+"""Suffix of the spare's path."""
 
-# How a flag stands. Spoiled: root has begun to write it, and there was no space. Foreign: it is somebody else's, or no such flag.
-SET, SPOILED, FOREIGN, MISSING = "set", "spoiled", "foreign", "missing"
+SET = "set"
+SPOILED = "spoiled"  # root's file, but empty or cut short: there was no space
+FOREIGN = "foreign"  # not root's regular file, or with another text
+MISSING = "missing"
 
 
 def spare_path(path: str) -> str:
@@ -33,7 +35,7 @@ def spare_path(path: str) -> str:
 
 
 def read_flag(path: str) -> str:
-    """Return how a flag stands: SET, SPOILED, FOREIGN or MISSING. No link is followed, and only root's own file counts."""
+    """Return SET, SPOILED, FOREIGN or MISSING. Links are not followed."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -53,9 +55,9 @@ def read_flag(path: str) -> str:
 
 
 def write_flag(path: str) -> None:
-    """Put a flag in place, whatever stands there; the spare, where there is no space for a new one. Raises OSError.
+    """Replace the flag by a new file, or by the spare if there is no space for one. Raise OSError.
 
-    A file takes the place of what was there at once, so nothing is written through a link.
+    The rename replaces a link instead of following it.
     """
     try:
         new = _make_flag_file(f"{path}.new")
@@ -65,7 +67,7 @@ def write_flag(path: str) -> None:
             raise OSError(error.errno, error.strerror) from None
     Path(new).replace(path)
     if read_flag(path) != SET:
-        raise OSError(errno.EIO, "it does not hold what was written")
+        raise OSError(errno.EIO, "the file does not hold the text that was written")
 
 
 def _make_flag_file(path: str) -> str:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""This host's guests, and what becomes of them in an outage."""
+"""The output of `nut-shutdown guests`: this host's guests, and when each is stopped in an outage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..proxmox.selection import SelectionResult
 
 
 class GuestListing:
-    """This host's guests, and what becomes of them in an outage."""
+    """This host's guests, without templates, and when each is stopped in an outage."""
 
     def __init__(self, found: SelectionResult, root: Path, run: Run) -> None:
         self.found, self.down = found, guests.DOWN_SECONDS
@@ -29,7 +29,7 @@ class GuestListing:
             self.ha = guests.HaSetup(remarks=(str(error),))
 
     def to_data(self) -> dict[str, Any]:
-        """Return it as data. stage: the first that stops the guest, None if none does; then Proxmox stops it, with the host."""
+        """Return the listing for --json. stage: the first that stops the guest; None: Proxmox VE stops it with the host."""
         return {
             "guests": [self._describe_guest(guest) for guest in self.guests],
             "ha": list(self.ha.remarks),
@@ -57,18 +57,18 @@ class GuestListing:
         }
 
     def to_text(self) -> str:
-        """Return it as text."""
+        """Return the listing for people, without a newline at the end."""
+        labels = {True: "running", False: "stopped", None: "unknown"}
         rows = []
         for guest in self.guests:
-            about = self._describe_guest(guest)
-            words = {True: "runs", False: "stopped", None: "can't tell"}
-            when = (
-                f"stopped by stage {', '.join(about['stages'])}: {about['why']}"
-                if about["stages"]
-                else "stopped by Proxmox VE, with the host"
+            data = self._describe_guest(guest)
+            stop = (
+                f"stops in stage {', '.join(data['stages'])} ({data['why']})"
+                if data["stages"]
+                else "stops with the host"
             )
-            managed = "; HA works it" if about["ha"] else ""
-            rows.append((str(guest), words[about["running"]], f"has {about['seconds']:g} s, {when}{managed}"))
-        lines = format_grid(rows) or ["this host has no guests of Proxmox VE"]
+            managed = "; managed by HA" if data["ha"] else ""
+            rows.append((str(guest), labels[data["running"]], f"{stop}, within {data['seconds']:g} s{managed}"))
+        lines = format_grid(rows) or ["this host has no guests"]
         notes = [*self.ha.remarks, *self.found.unmatched]
         return "\n".join([*lines, *(["", *notes] if notes else [])])

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The addresses of names, remembered: when it matters, the name server may be down already."""
+"""Addresses of host names, cached in a file: during a shutdown the name server may already be down."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class KnownAddresses:
-    """The addresses that names had last."""
+    """The contents of the cache file."""
 
-    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name -> last known addresses
 
     def __post_init__(self) -> None:
-        """Refuse what is no address."""
-        for found in self.addresses.values():
-            for address in found:
+        """Raise ValueError if a value is not an IP address."""
+        for addresses in self.addresses.values():
+            for address in addresses:
                 if not hostnames.is_address(address):
-                    raise ValueError(f"{address!r} is no address")
+                    raise ValueError(f"{address!r} is not an IP address")
 
 
 class AddressCache:
-    """Finds the addresses of names, by the file where the system does not know them. keep: whether it writes that file."""
+    """Resolves names, and falls back to the cache file. keep: whether new addresses are written to that file."""
 
     def __init__(self, path: Path, resolve: hostnames.Resolve = hostnames.resolve_name, *, keep: bool = True) -> None:
         self.path, self.resolve, self.keep = path, resolve, keep
@@ -41,25 +41,25 @@ class AddressCache:
         self.known = dict((records.recall_record(KnownAddresses, path, VERSION) or KnownAddresses()).addresses)
 
     def __call__(self, name: str, seconds: float) -> tuple[str, ...]:
-        """Return the addresses as the system has them now, else those that it had before. Raises OSError if there are none."""
-        # who waits for this gives up after SECONDS, and a dead name server must not take all of it
-        patience = seconds / 2 if self.known.get(name) else seconds
+        """Return a name's current addresses, or the cached ones if it can't be resolved. Raise OSError if there are none."""
+        # the caller gives up after SECONDS: leave time to return the cached addresses if the name server is dead
+        limit = seconds / 2 if self.known.get(name) else seconds
         try:
-            found = tuple(self.resolve(name, patience))
+            addresses = tuple(self.resolve(name, limit))
         except OSError:
             if not self.known.get(name):
                 raise
             return self.known[name]
         with self.lock:
-            if self.known.get(name) != found and not hostnames.is_address(name):
-                self.known[name] = found
+            if self.known.get(name) != addresses and not hostnames.is_address(name):
+                self.known[name] = addresses
                 if self.keep:
-                    # no reason to wait less well: this time they are known
+                    # a failed write does no harm now: the addresses are known this time
                     with contextlib.suppress(OSError, files.WriteError):
                         files.replace_private_file(self.path, records.dump_record(KnownAddresses(self.known), VERSION))
-        return found
+        return addresses
 
     def resolve_policy_names(self, policy: ShutdownPolicy, seconds: float) -> list[str]:
-        """Look all names of a policy up. Return those that have no address, neither now nor before."""
+        """Resolve and cache all names of a policy. Return the names that have no address, not even a cached one."""
         names = sorted({address for host in policy.machines if not host.guest for address in host.addresses})
         return list(hostnames.resolve_names(names, seconds, self)[1])

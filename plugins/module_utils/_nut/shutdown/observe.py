@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the gate looks at: each machine, by the network or by Proxmox VE, and what upsd says of each UPS.
+"""What the gate observes: whether each machine is up, by the network or Proxmox VE, and what upsd reports for each UPS.
 
-Whatever may hang is asked in a thread of its own, beside the gate.
+Everything that may hang runs in a thread of its own, so the gate never waits for it.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ from .gate import GateReading, make_reading
 from .policy import AwaitedMachine, ShutdownPolicy, UpsAddress
 
 ASK_INTERVAL = 2.0
-"""Seconds from one question to upsd, or to Proxmox VE, to the next; and how long upsd has for its answer."""
+"""Seconds between two polls of upsd, and the time limit for one. Guests are polled twice as often."""
 
-GUEST_OLD = 10.0
-"""Seconds after which nobody can tell any more whether a guest runs, if Proxmox VE says nothing new."""
+GUEST_STALE_SECONDS = 10.0
+"""An answer of Proxmox VE about a guest is valid for so long."""
 
 _T = TypeVar("_T")
 
 
 class BackgroundPoll(threading.Thread):
-    """Something that may hang, done again and again beside the gate."""
+    """A thread that calls a function which may hang, again and again."""
 
-    def __init__(self, work: Callable[[], _T], every: float, clock: Callable[[], float]) -> None:
+    def __init__(self, work: Callable[[], _T], interval: float, clock: Callable[[], float]) -> None:
         super().__init__(daemon=True)
-        self.work, self.every, self.clock = work, every, clock
-        self.latest: tuple[Any, float] | None = None  # what it gave last, and when it was asked
-        self.halt = threading.Event()
-        self.tried = threading.Event()
+        self.work, self.interval, self.clock = work, interval, clock
+        self.latest: tuple[Any, float] | None = None  # the last result, and when that call began
+        self.stop_event = threading.Event()
+        self.first_call_done = threading.Event()
 
     def run(self) -> None:
-        """Work until stopped."""
-        while not self.halt.is_set():
+        """Call the function until stop_polling()."""
+        while not self.stop_event.is_set():
             asked = self.clock()
-            # whatever goes wrong: it must be asked again, and what it said last goes out of date
+            # after a failure the next call may succeed, and meanwhile the last result goes stale
             with contextlib.suppress(Exception):
                 self.latest = (self.work(), asked)
-            self.tried.set()
-            self.halt.wait(self.every)
+            self.first_call_done.set()
+            self.stop_event.wait(self.interval)
 
     def stop_polling(self) -> None:
-        """Let it end when it can."""
-        self.halt.set()
+        """End the thread after its current call."""
+        self.stop_event.set()
 
 
 class MachineObserver:
-    """Tells of each machine whether it is up: by the network, or by Proxmox VE for guests of this host.
+    """Observes whether each machine is up: over the network, or by asking Proxmox VE about guests of this host.
 
-    Names are resolved once, here: later there may be no name server.
+    Names are resolved once, at the start: later the name server may be down.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class MachineObserver:
         run: Run,
         clock: Callable[[], float],
         *,
-        edge: probe.ProbeIO = probe.SYSTEM_IO,
+        io: probe.ProbeIO = probe.SYSTEM_IO,
         seconds: float = ASK_INTERVAL,
         resolve: hostnames.Resolve = hostnames.resolve_name,
     ) -> None:
-        self.clock, self.edge = clock, edge
-        self.patience = seconds  # with the first answers about guests; qm takes a second
+        self.clock, self.io = clock, io
+        self.first_wait = seconds  # how long the first call waits for the answers about guests; qm takes a second
         self.guests = {
             machine.name: BackgroundPoll(
                 partial(probe.is_guest_running, run, machine.guest.kind, machine.guest.id), ASK_INTERVAL / 2, clock
@@ -88,44 +88,44 @@ class MachineObserver:
             for machine in machines
             if machine.guest
         }
-        for worker in self.guests.values():
-            worker.start()
+        for poll in self.guests.values():
+            poll.start()
         self.targets = _probe_targets(machines, seconds, resolve)
 
     def __call__(self) -> dict[str, bool | None]:
-        """Look once; at most probe.SECONDS, but the first time. Where None stands nobody can tell."""
-        seen = probe.probe_machines(self.targets, probe.PROBE_SECONDS, self.edge) if self.targets else {}
-        deadline = time.monotonic() + self.patience
-        self.patience = 0.0
-        for name, worker in self.guests.items():
-            worker.tried.wait(max(deadline - time.monotonic(), 0.0))
-            latest = worker.latest
-            seen[name] = latest[0] if latest and self.clock() - latest[1] <= GUEST_OLD else None
+        """Return whether each machine is up (None: unknown), within probe.PROBE_SECONDS; the first call may take longer."""
+        seen = probe.probe_machines(self.targets, probe.PROBE_SECONDS, self.io) if self.targets else {}
+        deadline = time.monotonic() + self.first_wait
+        self.first_wait = 0.0
+        for name, poll in self.guests.items():
+            poll.first_call_done.wait(max(deadline - time.monotonic(), 0.0))
+            latest = poll.latest
+            seen[name] = latest[0] if latest and self.clock() - latest[1] <= GUEST_STALE_SECONDS else None
         return seen
 
     def stop_polling(self) -> None:
-        """Let the threads end."""
-        for worker in self.guests.values():
-            worker.stop_polling()
+        """End the threads after their current call."""
+        for poll in self.guests.values():
+            poll.stop_polling()
 
 
 def _probe_targets(
     machines: Sequence[AwaitedMachine], seconds: float, resolve: hostnames.Resolve
 ) -> list[probe.ProbeTarget]:
-    """Return what is looked at by the network: the machines that are no guests of this host."""
-    far = [machine for machine in machines if not machine.guest]
-    names = sorted({name for machine in far for name in machine.addresses})
+    """Return the machines to probe over the network, with their names resolved: all but this host's guests."""
+    remote = [machine for machine in machines if not machine.guest]
+    names = sorted({name for machine in remote for name in machine.addresses})
     addresses, _unused = hostnames.resolve_names(names, seconds, resolve)
     return [
         probe.ProbeTarget(
-            machine.name, tuple(found for name in machine.addresses for found in addresses[name]), machine.ports
+            machine.name, tuple(address for name in machine.addresses for address in addresses[name]), machine.ports
         )
-        for machine in far
+        for machine in remote
     ]
 
 
 class UpsObserver:
-    """Tells what upsd said last about each UPS. Each is asked beside the gate: no upsd can hold it up."""
+    """Polls upsd about each UPS, in a thread each, so that a hung upsd can't delay the gate."""
 
     def __init__(
         self,
@@ -134,51 +134,51 @@ class UpsObserver:
         seconds: float = ASK_INTERVAL,
         remind_fsd: FsdReminder | None = None,
     ) -> None:
-        self.asked = {
+        self.polls = {
             str(ups): BackgroundPoll(partial(read_ups, ups, clock, seconds, remind_fsd), ASK_INTERVAL, clock)
             for ups in upses
         }
-        for worker in self.asked.values():
-            worker.start()
+        for poll in self.polls.values():
+            poll.start()
 
     def __call__(self) -> dict[str, GateReading]:
-        """Return the last answers; a UPS that never answered is not among them."""
-        return {name: worker.latest[0] for name, worker in self.asked.items() if worker.latest}
+        """Return str(UpsAddress) -> the last reading, without the UPSes that have given none yet."""
+        return {name: poll.latest[0] for name, poll in self.polls.items() if poll.latest}
 
     def stop_polling(self) -> None:
-        """Let the threads end."""
-        for worker in self.asked.values():
-            worker.stop_polling()
+        """End the threads after their current call."""
+        for poll in self.polls.values():
+            poll.stop_polling()
 
 
 class FsdReminder:
-    """Sets FSD again where upsd has forgotten it, because it was restarted: else secondaries would never hear of it.
+    """Sets FSD again if upsd has lost it by a restart; otherwise the secondaries would never shut down.
 
-    upsmon sets it once, and ends. logins: UPS (as str(Ups) names it) -> its user and password. say: takes what was done, once.
+    upsmon sets FSD only once. logins: str(UpsAddress) -> user and password. log: takes each message once.
     """
 
-    def __init__(self, logins: Mapping[str, tuple[str, str]], say: PrintText) -> None:
-        self.logins, self.say = logins, say
-        self.told: set[str] = set()
+    def __init__(self, logins: Mapping[str, tuple[str, str]], log: PrintText) -> None:
+        self.logins, self.log = logins, log
+        self.logged_once: set[str] = set()
 
     def __call__(self, client: UpsdClient, ups: UpsAddress, status: str) -> None:
-        """Give the order, if this status lacks it. Never raises UpsdFailure: what upsd says else is still worth hearing."""
+        """Set FSD if the status lacks it. A failure is only logged: the caller still needs the other answers of upsd."""
         login = self.logins.get(str(ups))
         if login is None or "FSD" in vocabulary.split_status(status):
             return
-        words = f"upsd did not report FSD for {ups.name}: set it again, so that all machines shut down"
+        message = f"upsd did not report FSD for {ups.name}: set it again, so that all machines shut down"
         try:
             client.authenticate(*login)
             client.fsd(ups.name)
         except (UpsdFailure, grammar.Unencodable) as error:
-            words = f"upsd does not report FSD for {ups.name}, and setting it again failed: {error}"
-        if words not in self.told:
-            self.told.add(words)
-            self.say(words)
+            message = f"upsd does not report FSD for {ups.name}, and setting it again failed: {error}"
+        if message not in self.logged_once:
+            self.logged_once.add(message)
+            self.log(message)
 
 
 def read_primary_logins(upsmon_conf: Path, upses: Sequence[UpsAddress]) -> dict[str, tuple[str, str]]:
-    """Return by which user and password upsmon is the primary of each UPS. {} if its file can't be read."""
+    """Return str(UpsAddress) -> the user and password of upsmon's MONITOR line as primary; {} if the file can't be read."""
     try:
         text = upsmon_conf.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -195,7 +195,7 @@ def read_primary_logins(upsmon_conf: Path, upses: Sequence[UpsAddress]) -> dict[
 def read_ups(
     ups: UpsAddress, clock: Callable[[], float], seconds: float = ASK_INTERVAL, remind_fsd: FsdReminder | None = None
 ) -> GateReading:
-    """Ask upsd once about a UPS. Raises UpsdFailure, also if its data are stale, and grammar.Unencodable."""
+    """Return upsd's current reading of a UPS. Raise UpsdFailure, also if its data are stale, or grammar.Unencodable."""
     asked = clock()
     with UpsdClient(ups.host, ups.port, seconds) as client:
         status = client.get_var(ups.name, "ups.status")
@@ -211,7 +211,7 @@ def read_ups(
 def observe_once(
     policy: ShutdownPolicy, run: Run, resolve: hostnames.Resolve = hostnames.resolve_name
 ) -> tuple[dict[str, bool | None], dict[str, GateReading | str]]:
-    """Look once at all machines and UPSes, for `status`. A UPS that can't be asked has the reason in place of a reading."""
+    """Return name -> whether the machine is up, and str(UpsAddress) -> its reading, or why upsd gave none."""
     seen = probe.probe_machines(_probe_targets(policy.machines, ASK_INTERVAL, resolve))
     for machine in policy.machines:
         if machine.guest:

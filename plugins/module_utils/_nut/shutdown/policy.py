@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The shutdown's policy: which machines to wait for, for how long, and what must be left of the battery."""
+"""The shutdown policy: which machines the gate waits for, for how long, and how much of the battery is for this host."""
 
 from __future__ import annotations
 
@@ -22,103 +22,103 @@ from ..proxmox.selection import NOBODY, Selector
 
 VERSION = 1
 DAY = 86400
-OWN_FILE_LIMIT = 1 << 20  # characters of a file of ours, at most
+OWN_FILE_LIMIT = 1 << 20  # bytes that are read of a file of ours
 
 
 class ShutdownPolicyError(ValueError):
-    """A policy can't be used; the message lists all that is wrong with it, a line each, with its JSON path."""
+    """A policy is invalid. The message has one line per problem, each with its JSON path."""
 
     def with_path(self, path: Path) -> ShutdownPolicyError:
-        """Return the error that names the file, too."""
+        """Return the error with the file's path before each line."""
         return ShutdownPolicyError("\n".join(f"{path}: {line}" for line in str(self).splitlines()))
 
 
 @dataclass(frozen=True)
 class UpsAddress:
-    """A UPS that this primary watches, and the upsd that serves it."""
+    """A UPS and the upsd that serves it."""
 
     name: str
     host: str = "localhost"
     port: int = PORT
 
     def __str__(self) -> str:
-        """Name it as upsmon does."""
+        """Return it as in upsmon.conf, with the port only if it is not the default."""
         return f"{self.name}@{hostnames.join_host(self.host, self.port)}"
 
 
 @dataclass(frozen=True)
 class GuestId:
-    """A guest on this host."""
+    """A guest of this host."""
 
-    kind: str  # "qm" (virtual machine) or "pct" (container): the program that knows it
+    kind: str  # "qm" (virtual machine) or "pct" (container): the program that manages it
     id: int
 
 
 @dataclass(frozen=True)
 class AwaitedMachine:
-    """A machine to wait for."""
+    """A machine that the gate waits for. Times: seconds from the start of the gate."""
 
     name: str
-    addresses: tuple[str, ...]
-    ports: tuple[int, ...]
-    guest: GuestId | None
-    shutdown_time: float  # seconds from the gate's beginning until it should be down
-    shutdown_limit: float  # seconds after which it is waited for no longer
+    addresses: tuple[str, ...]  # IP addresses or host names
+    ports: tuple[int, ...]  # TCP ports to try if it does not answer pings
+    guest: GuestId | None  # None: it is not a guest of this host, and is probed over the network
+    shutdown_time: float  # when it is usually down
+    shutdown_limit: float  # when the gate gives up on it
 
 
 @dataclass(frozen=True)
 class StageGuest:
-    """A guest that a stage stops."""
+    """A guest that a stage shuts down."""
 
-    kind: str
+    kind: str  # "qm" or "pct"
     id: int
-    seconds: float = DOWN_SECONDS  # that it gets for its shutdown
-    name: str = ""  # for people
+    seconds: float = DOWN_SECONDS  # time for a clean shutdown, before it is stopped by force
+    name: str = ""  # for messages
 
     @property
     def key(self) -> str:
-        """Return its name in the state."""
+        """The guest's key in StagesState."""
         return f"{self.kind}/{self.id}"
 
     @property
     def guest(self) -> guests.Guest:
-        """Return what qm and pct need to know of it."""
+        """The guest as proxmox.control takes it."""
         return guests.Guest(self.id, self.kind, self.name)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage. It begins when any of its three triggers is reached."""
+    """A stage of an outage. It begins when any of its three triggers is reached."""
 
     name: str
-    on_battery: float | None = None  # seconds on battery
-    charge: float | None = None  # percent, at or below
-    runtime: float | None = None  # seconds, at or below
-    # the guests that it stops and that are known: until they have been found, those whose kind the policy gives
+    on_battery: float | None = None  # trigger: seconds on battery
+    charge: float | None = None  # trigger: percent or less
+    runtime: float | None = None  # trigger: seconds or less
+    # the guests to shut down, as far as known: those with a `kind` in the policy, until Proxmox has been asked for the others
     guests: tuple[StageGuest, ...] = ()
     notify: tuple[str, ...] = ()  # a program and its arguments
-    message: str = ""  # the program's last argument
-    fsd: bool = False  # whether upsmon is told to set FSD when the guests are down
-    select: Selector = NOBODY  # which guests it stops
+    message: str = ""  # last argument of the program
+    fsd: bool = False  # tell upsmon to set FSD when the guests are down
+    select: Selector = NOBODY  # selects the guests to shut down
 
 
 @dataclass(frozen=True)
 class ShutdownPolicy:
-    """What nut-shutdown on a primary goes by: compose.py makes it from the inventory, and shutdown.json keeps it."""
+    """The policy of nut-shutdown on a primary. compose.py makes it from the inventory; shutdown.json holds it."""
 
     upses: tuple[UpsAddress, ...]
     machines: tuple[AwaitedMachine, ...]
-    settle: float  # seconds that a machine must be silent to count as down
-    reserve: float  # seconds of the battery that this host needs for itself
-    longest: float  # seconds after which the gate ends, whatever it sees
-    # as they stand in the file: read_stages() reads them, for the gate must not fail with a mistake in them
+    settle: float  # a machine that has been silent for so many seconds is down
+    reserve: float  # seconds of battery runtime that are kept for this host
+    longest: float  # the gate ends after so many seconds in any case
+    # unparsed, because a mistake in a stage must not keep the gate from running; read_stages() parses them
     stages: tuple[Mapping[str, Any], ...] = ()
-    # seconds of the battery that this host needs in any case; so many alone count while no machine takes longer than its shutdown_time
+    # seconds kept for this host instead of `reserve` while every machine is within its shutdown_time; None: always `reserve`
     least: float | None = None
-    flag: str = ""  # the path of upsmon's POWERDOWNFLAG, if it has one
+    flag: str = ""  # path of upsmon's POWERDOWNFLAG; "" without one
 
     def own_seconds(self, waiting: Sequence[AwaitedMachine], elapsed: float) -> float:
-        """Return how many seconds of the battery are for this host alone, while these are waited for."""
+        """Return how many seconds of the battery are kept for this host while the gate waits for these machines."""
         if self.least is None or any(elapsed >= machine.shutdown_time + self.settle for machine in waiting):
             return self.reserve
         return min(self.least, self.reserve)
@@ -130,29 +130,29 @@ _PATH = re.compile(r"(/.{0,4000})?")
 
 
 def load_policy(path: Path) -> ShutdownPolicy:
-    """Read the policy file of a host. Raises PolicyError, which names the file."""
+    """Return the policy from its file. Raise ShutdownPolicyError, with the file's path."""
     try:
         return read_policy(path.read_bytes())
     except OSError as error:
         raise ShutdownPolicyError(
-            f"{path}: it can't be read: {error.strerror}. The role nut_server writes it"
+            f"{path}: can't be read: {error.strerror}. The role nut_server writes this file"
         ) from None
     except ShutdownPolicyError as error:
         raise error.with_path(path) from None
 
 
 def read_policy(text: str | bytes) -> ShutdownPolicy:
-    """Read the policy from the text of its file (shutdown.json). Raises PolicyError."""
+    """Return the policy from the text of its file. Raise ShutdownPolicyError."""
     return check_policy(read_json(text, ShutdownPolicyError))
 
 
 def to_data(policy: ShutdownPolicy) -> dict[str, Any]:
-    """Return a policy as its file has it."""
+    """Return a policy as the data of its file."""
     return {"version": VERSION, **_to_plain(policy)}
 
 
 def _to_plain(value: Any) -> Any:
-    # not asdict(): what Ansible's templates give a stage can't be copied by its type
+    # not asdict(): it copies mappings by calling their type, which fails for those from Ansible's templates
     if isinstance(value, Mapping):
         return {name: _to_plain(member) for name, member in value.items()}
     if isinstance(value, (list, tuple)):
@@ -163,7 +163,7 @@ def _to_plain(value: Any) -> Any:
 
 
 def check_policy(data: object) -> ShutdownPolicy:
-    """Turn what JSON or YAML gave into a policy. Raises PolicyError with all that is wrong."""
+    """Return the policy from data of JSON or YAML. Raise ShutdownPolicyError with all problems."""
     check = Checker()
     policy = _parse_policy(check, data)
     check.raise_problems(ShutdownPolicyError)
@@ -186,14 +186,14 @@ def _parse_policy(check: Checker, data: object) -> ShutdownPolicy:
         longest=check.number(*given.at("longest"), 1, DAY),
         stages=tuple(dict(check.members(*entry, ())) for entry in check.entries(*given.at("stages"))),
         least=None if given.get("least") is None else check.number(*given.at("least"), 0, DAY),
-        flag=check.text(*given.at("flag"), _PATH, "the path of a file, from / on"),
+        flag=check.text(*given.at("flag"), _PATH, "an absolute path"),
     )
 
 
 def _parse_ups(check: Checker, path: str, data: object) -> UpsAddress:
     given = check.members(path, data, ("name", "host", "port"), needed=("name",))
     return UpsAddress(
-        check.text(*given.at("name"), _UPS, "a UPS's name, as in ups.conf"),
+        check.text(*given.at("name"), _UPS, "the name of a UPS, as in ups.conf"),
         _parse_address(check, *given.at("host"), default="localhost"),
         check.whole(*given.at("port"), 1, 65535, "a TCP port", default=PORT),
     )
@@ -207,58 +207,58 @@ def _parse_address(check: Checker, path: str, value: object, default: str = "") 
             pass
         else:
             return value
-    return check.text(path, value, _NAME, "an IP address, without brackets, or a host's name", default=default)
+    return check.text(path, value, _NAME, "an IP address without brackets, or a host name", default=default)
 
 
 def _parse_machine(check: Checker, path: str, data: object) -> AwaitedMachine:
     known = [field.name for field in fields(AwaitedMachine)]
     given = check.members(path, data, known, needed=("name", "shutdown_time", "shutdown_limit"))
-    made = AwaitedMachine(
-        name=check.text(*given.at("name"), _NAME, "a host's name"),
+    machine = AwaitedMachine(
+        name=check.text(*given.at("name"), _NAME, "a host name"),
         addresses=tuple(_parse_address(check, *entry) for entry in check.entries(*given.at("addresses"))),
         ports=tuple(check.whole(*entry, 1, 65535, "a TCP port") for entry in check.entries(*given.at("ports"))),
         guest=None if given.get("guest") is None else _parse_guest(check, *given.at("guest")),
         shutdown_time=check.number(*given.at("shutdown_time"), 0, DAY),
         shutdown_limit=check.number(*given.at("shutdown_limit"), 0, DAY, default=DAY),
     )
-    if made.guest is None and not made.addresses:
+    if machine.guest is None and not machine.addresses:
         check.add(
             path,
             "needs addresses, or guest if it is a guest of this host: otherwise nut-shutdown can't tell when it is down",
         )
-    if made.shutdown_time > made.shutdown_limit:
-        words = f"is less than shutdown_time ({made.shutdown_time:g} s). Set it to shutdown_time or more"
-        check.add(f"{path}.shutdown_limit", words)
-    return made
+    if machine.shutdown_time > machine.shutdown_limit:
+        problem = f"is less than shutdown_time ({machine.shutdown_time:g} s). Set it to shutdown_time or more"
+        check.add(f"{path}.shutdown_limit", problem)
+    return machine
 
 
 def _parse_guest(check: Checker, path: str, data: object) -> GuestId:
     given = check.members(path, data, ("kind", "id"), needed=("kind", "id"))
     return GuestId(
         check.choice(*given.at("kind"), KINDS, "qm (virtual machine) or pct (container)"),
-        check.whole(*given.at("id"), 1, IDS[-1], "the guest's number"),
+        check.whole(*given.at("id"), 1, IDS[-1], "the number of a guest"),
     )
 
 
-# Its stages
+# The stages
 
 _TRIGGERS = {"on_battery": "a number of seconds", "charge": "a percentage", "runtime": "a number of seconds"}
 MEMBERS = ("name", *_TRIGGERS, "guests", "tags", "storage_of", "seconds", "notify", "message", "fsd")
 """The members of a stage in the policy."""
-_SECONDS = 1e6  # nothing takes longer
+_SECONDS = 1e6  # upper limit of all times in a stage
 _STAGE = re.compile(r".{1,64}")
-# what separates tags in Proxmox's files, and what no name or address of a machine has
+# without the separators of Proxmox's files
 _TAG = re.compile(r"[^\s,;]{1,128}")
 _MACHINE = re.compile(r"[^\s/@\[\],;]{1,255}")
 
 
 def read_stages(data: object) -> tuple[Stage, ...]:
-    """Return the stages of the policy, from its member `stages`. Raises PolicyError with all that is wrong."""
+    """Return the stages from the policy's member `stages`. Raise ShutdownPolicyError with all problems."""
     check = Checker()
-    found = tuple(_parse_stage(check, *entry) for entry in check.entries("$.stages", data))
-    check.differ("$.stages", [stage.name for stage in found])
+    stages = tuple(_parse_stage(check, *entry) for entry in check.entries("$.stages", data))
+    check.differ("$.stages", [stage.name for stage in stages])
     check.raise_problems(ShutdownPolicyError)
-    return found
+    return stages
 
 
 def _parse_stage(check: Checker, path: str, data: object) -> Stage:
@@ -271,7 +271,7 @@ def _parse_stage(check: Checker, path: str, data: object) -> Stage:
         check.add(path, "never begins. Set on_battery, charge or runtime")
     select, known = _parse_selection(check, given)
     stage = Stage(
-        check.text(*given.at("name"), _STAGE, "a text of 1 to 64 characters"),
+        check.text(*given.at("name"), _STAGE, "a string of 1 to 64 characters"),
         guests=known,
         notify=_parse_command(check, *given.at("notify")),
         message=_parse_argument(check, *given.at("message")),
@@ -280,7 +280,7 @@ def _parse_stage(check: Checker, path: str, data: object) -> Stage:
         **triggers,
     )
     if given and not (stage.select or stage.notify or stage.fsd):
-        check.add(path, "does nothing. Give it guests, tags, storage_of, notify or fsd")
+        check.add(path, "does nothing. Set guests, tags, storage_of, notify or fsd")
     return stage
 
 
@@ -291,26 +291,26 @@ def _parse_number(
 
 
 def _parse_command(check: Checker, path: str, data: object) -> tuple[str, ...]:
-    words = tuple(_parse_argument(check, *entry) for entry in check.entries(path, data))
-    if words and not words[0].startswith("/"):
-        check.add(f"{path}[0]", "must be a program with its path, from / on")
-    return words
+    command = tuple(_parse_argument(check, *entry) for entry in check.entries(path, data))
+    if command and not command[0].startswith("/"):
+        check.add(f"{path}[0]", "must be the absolute path of a program")
+    return command
 
 
 def _parse_argument(check: Checker, path: str, value: object) -> str:
     if value is not None and (not isinstance(value, str) or "\0" in value):
-        check.add(path, "must be a text")
+        check.add(path, "must be a string without NUL characters")
         return ""
     return value or ""
 
 
 def _parse_selection(check: Checker, given: Members) -> tuple[Selector, tuple[StageGuest, ...]]:
-    """Return which guests a stage chooses, and those of them that are known without a look at Proxmox."""
+    """Return the selector of a stage's guests, and the guests that are known without asking Proxmox."""
     seconds = _parse_number(check, *given.at("seconds"))
     ids: list[tuple[int, float | None]] = []
     known = []
     for path, entry in check.entries(*given.at("guests")):
-        # a guest is given by its number, or as an object
+        # an entry is a guest's number, or an object
         whole = isinstance(entry, Mapping)
         guest = check.members(path, entry if whole else {"id": entry}, ("id", "seconds", "kind"), needed=("id",))
         number = check.whole(
@@ -319,11 +319,11 @@ def _parse_selection(check: Checker, given: Members) -> tuple[Selector, tuple[St
         own = _parse_number(check, *guest.at("seconds"))
         ids.append((number, own))
         if guest.get("kind") is not None:
-            kind = check.choice(*guest.at("kind"), KINDS, "qm (a VM) or pct (a container)")
+            kind = check.choice(*guest.at("kind"), KINDS, "qm (virtual machine) or pct (container)")
             known.append(StageGuest(kind, number, next((x for x in (own, seconds) if x is not None), DOWN_SECONDS)))
     check.differ(given.at("guests")[0], [number for number, _own in ids])
-    tags = check.texts(*given.at("tags"), _TAG, "a tag, without spaces, commas and semicolons")
+    tags = check.texts(*given.at("tags"), _TAG, "a tag without spaces, commas or semicolons")
     storage_of = check.texts(
-        *given.at("storage_of"), _MACHINE, "a machine's name or address, without port and brackets"
+        *given.at("storage_of"), _MACHINE, "the name or address of a machine, without port or brackets"
     )
     return Selector(tuple(ids), tags, storage_of, seconds), tuple(known)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether all that a policy names can be found on this host: addresses of names, guests of stages, programs of stages."""
+"""Check that everything a policy names can be found: addresses of machines, guests and programs of stages."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .names import AddressCache
 from .policy import ShutdownPolicy, Stage
 
 FIND_SECONDS = 10.0
-"""What Proxmox's files have for being read. They are no files of a disk, and may hang."""
+"""Time limit for reading Proxmox's files: /etc/pve is a FUSE file system, which may hang."""
 
 NAME_SECONDS = 5.0
-"""What the system has for finding an address, where nothing is in a hurry."""
+"""Time limit for resolving names while there is no outage."""
 
 
 @dataclass(frozen=True)
 class RefreshResult:
-    """What was found."""
+    """The outcome of a check. found, missing: lines for people."""
 
-    is_right: bool  # what can't be found now may be later, and makes no policy wrong
+    is_valid: bool  # False only for mistakes in the policy: what is missing now may turn up later
     found: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -36,9 +36,9 @@ class RefreshResult:
 def refresh_known(
     policy: ShutdownPolicy, stages: Sequence[Stage], names: AddressCache, finder: GuestFinder, *, keep: bool
 ) -> RefreshResult:
-    """Look for all that the policy names. keep: remember which guests were found; which addresses, names decides."""
+    """Look for everything that the policy names. keep: save the guests that were found; `names` saves the addresses."""
     missing = [
-        f"{name} has no address here: nut-shutdown can't see when that machine is down, and will wait for its whole shutdown_time"
+        f"{name} can't be resolved: nut-shutdown can't see when that machine is down, and will wait for its whole shutdown_time"
         for name in names.resolve_policy_names(policy, NAME_SECONDS)
     ]
     untrusted = find_untrusted(stages)
@@ -62,22 +62,25 @@ def refresh_known(
 
 
 def find_untrusted(stages: Sequence[Stage]) -> list[str]:
-    """Return which programs of stages others than root can change, and what to do: root runs them."""
-    found = [(stage, trust.find_untrusted(Path(stage.notify[0]))) for stage in stages if stage.notify]
+    """Return messages about the programs of stages that users other than root can change."""
+    problems = [(stage, trust.find_untrusted(Path(stage.notify[0]))) for stage in stages if stage.notify]
     return [
-        f"stage {stage.name}: notify {stage.notify[0]}: {why}. root runs it, so only root may be able to write there. Put it where "
-        "root alone can write, such as /usr/local/sbin, or run chown root and chmod go-w for what is named here"
-        for stage, why in found
-        if why
+        f"stage {stage.name}: notify {stage.notify[0]}: {problem}. root runs this program, so only root may be able to change it. "
+        "Move it to a directory that only root can write to, such as /usr/local/sbin, or run chown root and chmod go-w on the path "
+        "named here"
+        for stage, problem in problems
+        if problem
     ]
 
 
 def find_guests(finder: GuestFinder) -> SelectionResult:
-    """Have the guests of this host found, within FIND_SECONDS. Raises guests.GuestsError."""
+    """Return the guests that the stages select, within FIND_SECONDS. Raise GuestsError."""
     try:
         return run_within(FIND_SECONDS, finder.select_guests)
     except TimeoutError:
-        words = f"Proxmox's files (/etc/pve) can't be read within {FIND_SECONDS:g} s. Is pve-cluster.service running?"
+        problem = (
+            f"timed out after {FIND_SECONDS:g} s reading Proxmox's files (/etc/pve). Is pve-cluster.service running?"
+        )
     except Exception as error:
-        words = f"the guests of this host can't be found: {error}"
-    raise GuestsError(words)
+        problem = f"can't find the guests of this host: {error}"
+    raise GuestsError(problem)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How things stand: who would be waited for, what the UPSes say, and how the last shutdown went."""
+"""The output of `nut-shutdown status`: what the gate would wait for, what the UPSes report, how the last shutdown went."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .policy import AwaitedMachine, ShutdownPolicy, UpsAddress
 
 @dataclass(frozen=True)
 class ShutdownStatus:
-    """How all stands that a policy names."""
+    """The status of everything that a policy names."""
 
     path: Path  # of the policy
     policy: ShutdownPolicy
-    seen: Mapping[str, bool | None]  # is a machine up? None: nobody can tell
-    power: Mapping[str, GateReading | str]  # what upsd says of each UPS, or why it says nothing
-    gate: GateState | None  # of the last gate of this boot
-    last: report.GateReport | str | None  # of the last gate; None if there was none; or why it can't be used
-    events: tuple[watch.WatchEvent, ...]  # what nut-watch did for upsd
+    seen: Mapping[str, bool | None]  # name -> whether the machine is up; None: unknown
+    power: Mapping[str, GateReading | str]  # str(UpsAddress) -> its reading, or why upsd gave none
+    gate: GateState | None  # of the last gate since boot
+    last: report.GateReport | str | None  # of the last gate; None: there was none; a string: why it can't be read
+    events: tuple[watch.WatchEvent, ...]  # of nut-watch
 
     def to_data(self) -> dict[str, Any]:
-        """Return it as data."""
+        """Return the status for --json."""
         return {
             "policy": str(self.path),
             "settle": self.policy.settle,
@@ -43,13 +43,13 @@ class ShutdownStatus:
             "longest": self.policy.longest,
             "hosts": [
                 {
-                    "name": host.name,
-                    "up": self.seen.get(host.name),
-                    "how": _describe_check(host),
-                    "shutdown_time": host.shutdown_time,
-                    "shutdown_limit": host.shutdown_limit,
+                    "name": machine.name,
+                    "up": self.seen.get(machine.name),
+                    "how": _describe_check(machine),
+                    "shutdown_time": machine.shutdown_time,
+                    "shutdown_limit": machine.shutdown_limit,
                 }
-                for host in self.policy.machines
+                for machine in self.policy.machines
             ],
             "upses": [self._ups_data(ups) for ups in self.policy.upses],
             "gate": asdict(self.gate) if self.gate else None,
@@ -58,31 +58,35 @@ class ShutdownStatus:
         }
 
     def _ups_data(self, ups: UpsAddress) -> dict[str, Any]:
-        said = self.power[str(ups)]
-        if isinstance(said, str):
-            return {"name": str(ups), "on_battery": None, "runtime": None, "error": said}
-        return {"name": str(ups), "on_battery": said.on_battery, "runtime": said.runtime, "error": None}
+        reading = self.power[str(ups)]
+        if isinstance(reading, str):
+            return {"name": str(ups), "on_battery": None, "runtime": None, "error": reading}
+        return {"name": str(ups), "on_battery": reading.on_battery, "runtime": reading.runtime, "error": None}
 
     def to_text(self) -> str:
-        """Return it as text."""
-        lines = [f"would wait at most {self.policy.longest:g} s for:"]
-        words = {True: "up", False: "down", None: "can't tell"}
+        """Return the status for people, without a newline at the end."""
+        lines = [f"the gate would wait at most {self.policy.longest:g} s for:"]
+        labels = {True: "up", False: "down", None: "unknown"}
         rows = []
-        for host in self.policy.machines:
-            times = f"shutdown_time {host.shutdown_time:g} s, shutdown_limit {host.shutdown_limit:g} s"
-            rows.append((host.name, words[self.seen.get(host.name)], f"{times}, by {_describe_check(host)}"))
+        for machine in self.policy.machines:
+            times = f"shutdown_time {machine.shutdown_time:g} s, shutdown_limit {machine.shutdown_limit:g} s"
+            label = labels[self.seen.get(machine.name)]
+            rows.append((machine.name, label, f"{times}, checked by {_describe_check(machine)}"))
         lines += format_grid(rows, indent="  ")
         lines += [] if self.policy.machines else ["  no machines"]
         lines.append(f"or until a UPS has only {self._describe_reserve()}:")
         power = {str(ups): self.power[str(ups)] for ups in self.policy.upses}
         lines += format_grid(
-            [(name, said if isinstance(said, str) else _describe_power(said)) for name, said in power.items()],
+            [
+                (name, reading if isinstance(reading, str) else _describe_power(reading))
+                for name, reading in power.items()
+            ],
             indent="  ",
         )
         lines += [] if self.policy.upses else ["  no UPSes"]
         lines += ["", *self._format_last_gate()]
         if self.events:
-            lines += ["nut-watch, last events:", *(f"  {event}" for event in self.events[-5:])]
+            lines += ["last events of nut-watch:", *(f"  {event}" for event in self.events[-5:])]
         return "\n".join(lines)
 
     def _describe_reserve(self) -> str:
@@ -93,10 +97,10 @@ class ShutdownStatus:
 
     def _format_last_gate(self) -> list[str]:
         if not isinstance(self.last, report.GateReport):
-            return [f"last: {self.last or 'nothing'}"]
-        how = f"it ended ({self.last.rule}): {self.last.reason}" if self.last.rule else "it has not ended"
-        steps = [f"  +{at:.1f} s  {words}" for at, words in self.last.steps]
-        return [f"last: {self.last.mode}, began {format_time(self.last.began)}; {how}", *steps]
+            return [f"last shutdown: {self.last or 'none'}"]
+        end = f"ended ({self.last.rule}): {self.last.reason}" if self.last.rule else "has not ended"
+        steps = [f"  +{at:.1f} s  {line}" for at, line in self.last.steps]
+        return [f"last shutdown: {self.last.mode} began {format_time(self.last.began)}, {end}", *steps]
 
 
 def observe_status(
@@ -109,7 +113,7 @@ def observe_status(
     report_path: Path,
     watch_path: Path,
 ) -> ShutdownStatus:
-    """Look once at all that a policy names. run: runs qm and pct."""
+    """Observe everything that a policy names, once. run: runs qm and pct."""
     seen, power = observe.observe_once(policy, run, names)
     return ShutdownStatus(
         policy_path,
@@ -122,10 +126,11 @@ def observe_status(
     )
 
 
-def _describe_check(host: AwaitedMachine) -> str:
-    return f"{host.guest.kind} status {host.guest.id}" if host.guest else ", ".join(host.addresses)
+def _describe_check(machine: AwaitedMachine) -> str:
+    guest = machine.guest
+    return f"{guest.kind} status {guest.id}" if guest else f"probing {', '.join(machine.addresses)}"
 
 
-def _describe_power(said: GateReading) -> str:
-    left = f", {said.runtime:.0f} s left" if said.runtime is not None else ", does not say how long it lasts"
-    return POWER_TEXT[said.on_battery] + left
+def _describe_power(reading: GateReading) -> str:
+    left = f"{reading.runtime:.0f} s left" if reading.runtime is not None else "runtime unknown"
+    return f"{POWER_TEXT[reading.on_battery]}, {left}"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The end of a program that hangs: systemd starts it again, and it goes on where it was."""
+"""A watchdog that ends a program that hangs. systemd restarts it, and it resumes from its state file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Callable
 
 
 def no_watchdog() -> None:
-    """Do nothing, where no watchdog watches."""
+    """Do nothing: the default where no watchdog is armed."""
 
 
 @contextlib.contextmanager
 def arm_watchdog(seconds: float) -> Iterator[Callable[[], None]]:
-    """Yield a function that must be called at least that often: else the whole process ends at once, with exit code 1.
+    """Yield a function that must be called at least once in so many seconds; otherwise the process exits at once with code 1.
 
-    A thread without Python in it looks at the clock, so it works even if nothing of Python does any more.
+    faulthandler's timer is a C thread, so it works even if the interpreter hangs.
     """
 
     def reset_timer() -> None:
-        # without a standard error there is nowhere to say where it hung
+        # fails if standard error is closed: there is nowhere to write the traceback
         with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):
             faulthandler.dump_traceback_later(seconds, exit=True)
 

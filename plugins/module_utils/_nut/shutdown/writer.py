@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Writing to disks in a thread, for a loop that must not wait for them."""
+"""Writing files in a thread, for loops that must not wait for a slow disk."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from ..base.log import append_line
 
 
 class BackgroundWriter(threading.Thread):
-    """Writes to disks, which may be slow or stuck, in a thread. What can't be written is told once, and left."""
+    """Writes files in a thread, because a disk may be slow or hang. Reports the first failure of each file, and goes on."""
 
-    def __init__(self, say: PrintText) -> None:
+    def __init__(self, log: PrintText) -> None:
         super().__init__(daemon=True)
-        self.say = say
+        self.log = log
         self.jobs: queue.SimpleQueue[tuple[Path, Callable[[], None]] | None] = queue.SimpleQueue()
-        self.broken: set[Path] = set()
-        self._texts: dict[Path, str] = {}  # that wait to replace a file: of each file the newest
+        self.failed_paths: set[Path] = set()
+        self._pending_texts: dict[Path, str] = {}  # file -> the newest text that is to replace it
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        """Do one after another."""
+        """Work through the queue until finish_writing()."""
         while (job := self.jobs.get()) is not None:
             path, work = job
             try:
                 work()
             except (OSError, files.WriteError) as error:
-                if path not in self.broken:
-                    self.broken.add(path)
-                    self.say(f"{path} can't be written: {getattr(error, 'strerror', None) or error}")
+                if path not in self.failed_paths:
+                    self.failed_paths.add(path)
+                    self.log(f"can't write {path}: {getattr(error, 'strerror', None) or error}")
 
     def queue_line(self, path: Path, line: str) -> None:
-        """Add a line to a file, so that it lasts over a power cut."""
+        """Append a line to a file, and sync it so that it survives a power cut."""
         self.jobs.put((path, lambda: append_line(path, line)))
 
     def queue_text(self, path: Path, text: str) -> None:
-        """Replace a file: whenever the power goes, the old or the new one is there. A text that still waits for that is dropped."""
+        """Replace a file atomically: a power cut leaves the old or the new text. A text still queued for it is dropped."""
         with self._lock:
-            waits = path in self._texts
-            self._texts[path] = text
-        if not waits:
+            is_queued = path in self._pending_texts
+            self._pending_texts[path] = text
+        if not is_queued:
             self.jobs.put((path, lambda: self._replace_file(path)))
 
     def finish_writing(self, seconds: float) -> None:
-        """Wait until all is written, but not longer than this."""
+        """Wait until the queue is written, at most so many seconds."""
         self.jobs.put(None)
         self.join(seconds)
 
     def _replace_file(self, path: Path) -> None:
         with self._lock:
-            text = self._texts.pop(path)
+            text = self._pending_texts.pop(path)
         files.replace_private_file(path, text)

@@ -14,19 +14,19 @@ policy = shutdown_policy.FilterModule().filters()["shutdown_policy"]
 NAS = secondaries({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {"ansible_host": "192.0.2.10"}, "nas": {}})
 
 
-def test_a_policy() -> None:
+def test_policy_has_default_timeout_unless_one_is_set() -> None:
     made = policy(NAS, ["ups"], "3493", settle="3", reserve=60)
     assert (made["settle"], made["reserve"], made["longest"]) == (3, 60, 120)
-    assert [one["name"] for one in made["machines"]] == ["nas"]
-    # what a variable that is not set looks like
-    assert policy(NAS, ["ups"], 3493, settle=3, reserve=60, longest="") == made
-    assert policy(NAS, ["ups"], 3493, settle=3, reserve=60, longest="200")["longest"] == 200
+    assert [machine["name"] for machine in made["machines"]] == ["nas"]
+    # an unset variable of the role is an empty string
+    assert policy(NAS, ["ups"], 3493, settle=3, reserve=60, timeout="") == made
+    assert policy(NAS, ["ups"], 3493, settle=3, reserve=60, timeout="200")["longest"] == 200
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"settle": 0}, {"settle": "soon"}, {"reserve": -1}, {"longest": 0}, {"reserve": None}, {"reserve": 10**400}],
+    [{"settle": 0}, {"settle": "soon"}, {"reserve": -1}, {"timeout": 0}, {"reserve": None}, {"reserve": 10**400}],
 )
-def test_a_policy_that_is_none(wrong: dict[str, object]) -> None:
+def test_invalid_gate_setting_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(AnsibleFilterError, match="nut_server_gate"):
         policy(NAS, ["ups"], 3493, **{"settle": 3, "reserve": 60, **wrong})

@@ -17,7 +17,7 @@ EXECUTE = {"notifytype": "ONLINE", "command": "EXECUTE", "name": "back"}
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("rule", "words"),
     [
         (EXECUTE, ["ONLINE", "*", "EXECUTE", "back"]),
         ({**EXECUTE, "ups": "*"}, ["ONLINE", "*", "EXECUTE", "back"]),
@@ -29,15 +29,15 @@ EXECUTE = {"notifytype": "ONLINE", "command": "EXECUTE", "name": "back"}
         ({**EXECUTE, "command": "CANCEL-TIMER", "then": "late"}, ["ONLINE", "*", "CANCEL-TIMER", "back", "late"]),
     ],
 )
-def test_a_line(line: dict[str, Any], words: list[Any]) -> None:
-    assert upssched([line], SYSTEMS) == {"at": [words], "notifyflag": {"ONLINE": "SYSLOG+WALL+EXEC"}}
+def test_rule_becomes_an_at_line(rule: dict[str, Any], words: list[Any]) -> None:
+    assert upssched([rule], SYSTEMS) == {"at": [words], "notifyflag": {"ONLINE": "SYSLOG+WALL+EXEC"}}
 
 
-def test_no_lines_and_no_flags() -> None:
+def test_no_rules_give_no_flags() -> None:
     assert upssched([], SYSTEMS) == {"at": [], "notifyflag": {}}
 
 
-def test_flags_that_are_given_stay() -> None:
+def test_flags_of_the_user_are_kept() -> None:
     given = {"ONLINE": ["EXEC"], "FSD": "SYSLOG+WALL", "CAL": ["IGNORE"]}
     assert upssched([EXECUTE, {**EXECUTE, "notifytype": "ONBATT"}], SYSTEMS, given)["notifyflag"] == {
         "ONLINE": "EXEC",
@@ -49,7 +49,7 @@ def test_flags_that_are_given_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "flags", "said"),
+    ("rule", "flags", "message"),
     [
         (
             {**EXECUTE, "ups": "middle"},
@@ -80,6 +80,6 @@ def test_flags_that_are_given_stay() -> None:
         ({**EXECUTE, "then": "x"}, {}, "only CANCEL-TIMER can have then"),
     ],
 )
-def test_a_line_that_could_do_nothing(line: dict[str, Any], flags: dict[str, Any], said: str) -> None:
-    with pytest.raises(AnsibleFilterError, match=said):
-        upssched([line], SYSTEMS, flags)
+def test_rule_without_effect_is_refused(rule: dict[str, Any], flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=message):
+        upssched([rule], SYSTEMS, flags)

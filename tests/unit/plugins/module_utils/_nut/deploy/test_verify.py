@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.files import NutFiles
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import verify
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.verify import Trouble, Verifier, VerifyResult
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers, serving
@@ -66,7 +67,9 @@ class Host:
         return 0, ""
 
     def verify(self, files: Mapping[str, str], seconds: float, patient: bool = False) -> VerifyResult:
-        return Verifier(files, self.runner, None, self.clock, self.pause).wait_until_serving(seconds, patient)
+        return Verifier(NutFiles.of(files), self.runner, None, self.clock, self.pause).wait_until_serving(
+            seconds, patient
+        )
 
 
 @pytest.fixture

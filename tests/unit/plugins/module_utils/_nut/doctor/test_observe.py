@@ -411,7 +411,7 @@ def test_state_and_report_of_gate_are_observed(root: Path) -> None:
         (root / path).write_text(text)
     seen = host(root).observe_host()
     assert seen.gate_state == state
-    assert seen.last_gate == "its report can't be understood"
+    assert seen.last_gate == "the report can't be read"
     (root / paths.GATE_STATE).write_text("{")
     assert host(root).observe_host().gate_state is None
 

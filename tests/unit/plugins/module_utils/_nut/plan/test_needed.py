@@ -9,7 +9,7 @@ from dataclasses import replace
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
     StagePlan,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import LOOK
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import GATE_ROUND
 from ansible_collections.homelab.nut.tests.unit.support.plans import (
     SITE,
     Site,
@@ -18,7 +18,7 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
 from hypothesis import given
 
 
-def test_needed_settings() -> None:
+def test_needed_settings_of_example() -> None:
     assert SITE.plan().needed == {
         "hostsync": 30,
         "finaldelay": 2,
@@ -28,9 +28,9 @@ def test_needed_settings() -> None:
         "maxage": 15,
         "guests_time": 120,
         "runtime_low": 382,
-        "longest": 92,
+        "gate_timeout": 92,
         "reserve": 220,
-        "least": 40,
+        "reserve_minimum": 40,
         "poweroff_wait": 100,
         "limits": {"truenas": 90},
         "guest_timeouts": {"media": 90, "router": 90},
@@ -44,14 +44,14 @@ def test_needed_settings_grow_with_slow_machines() -> None:
     needed = site.plan().needed
     assert needed["hostsync"] == 46
     assert needed["limits"] == {"truenas": 68}
-    assert needed["longest"] == 68 + LOOK
+    assert needed["gate_timeout"] == 68 + GATE_ROUND
     assert needed["pollfreq"] == 59
     assert needed["deadtime"] == 177
     assert needed["maxage"] == 18
 
 
 @given(sites())
-def test_needed_settings_together_are_enough(site: Site) -> None:
+def test_plan_holds_with_needed_settings(site: Site) -> None:
     """Whatever is wrong with the settings: with those that are needed, a long battery, and stages in time, it holds."""
     needed = site.plan().needed
     names = (
@@ -64,15 +64,17 @@ def test_needed_settings_together_are_enough(site: Site) -> None:
         "guests_time",
         "poweroff_wait",
     )
-    site = site.time(**{name: needed[name] for name in names}, reserve=needed["reserve"], least=needed["least"])
+    site = site.time(
+        **{name: needed[name] for name in names}, reserve=needed["reserve"], reserve_minimum=needed["reserve_minimum"]
+    )
     site = site.ups(
         runtime=90_000, ignorelb=True, runtime_low=needed["runtime_low"], charge_low=None,
         offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"],
     )  # fmt: skip
     for name, limit in needed["limits"].items():
         site = site.machine(name, shutdown_limit=limit)
-    users = tuple(one.name for one in site.machines if one.needs)
+    users = tuple(machine.name for machine in site.machines if machine.needs)
     if users:
         site = replace(site, stages=(StagePlan("stage", charge=60, guests=users),))
     made = site.plan()
-    assert [one for one in made.constraints if one.holds is not True] == []
+    assert [constraint for constraint in made.constraints if constraint.holds is not True] == []

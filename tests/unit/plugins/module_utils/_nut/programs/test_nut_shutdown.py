@@ -344,7 +344,7 @@ def test_killed_the_program_goes_on(archive: Path, tmp_path: Path) -> None:
         began = json.loads((tmp_path / "state").read_text())["began"]
         first.send_signal(signal.SIGKILL)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "the gate was restarted, and continues" in done.stdout
+    assert "the gate was restarted and continues" in done.stdout
     assert "the gate ends (longest)" in done.stdout
     assert json.loads((tmp_path / "state").read_text())["began"] == began
 

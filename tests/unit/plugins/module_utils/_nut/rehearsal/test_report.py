@@ -85,7 +85,7 @@ def test_record_counts_from_fsd() -> None:
     assert data["guests"] == 30.0
     # the plan counts from the low battery, the record from FSD
     made = report.plan_shutdown(make_house(), job.read_timing(CONF), "pve")
-    poll = made.at("FSD") or 0.0
+    poll = made.time_of("FSD") or 0.0
     assert poll > 0
     whole = report.planned_times(made, make_house(), "pve")
     assert data["planned"]["nas"] == [round((one or 0) - poll, 2) for one in whole["nas"]]

@@ -66,7 +66,8 @@ def test_stages_know_the_addresses_of_secondaries() -> None:
     policy = compose_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[stage])
     assert policy.stages == ({"name": "a", "on_battery": 60, "storage_of": ["2001:db8::20", "nas", "192.0.2.9"]},)
     with pytest.raises(
-        inventory.InventoryError, match="stage a: storage_of names other, which is no secondary of this primary"
+        inventory.InventoryError,
+        match="stage a: storage_of names other, which is neither an address nor a secondary of this",
     ):
         compose_policy(found, ["ups"], 3493, settle=3, reserve=60, stages=[{**stage, "storage_of": ["other"]}])
 
@@ -94,5 +95,5 @@ def test_a_stage_has_the_same_members_everywhere() -> None:
     chooses, tells = {"guests", "tags", "storage_of", "seconds"}, {"notify", "message"}
     assert set(specs["nut_server_stages"]["options"]) == set(MEMBERS)
     assert {field.name for field in fields(Stage)} == {*MEMBERS, "select"} - chooses | {"guests"}
-    assert set(shutdown_plan.spec()["stages"]["options"]) == {*MEMBERS} - tells
+    assert set(shutdown_plan.build_spec()["stages"]["options"]) == {*MEMBERS} - tells
     assert {field.name for field in fields(StagePlan)} == {*MEMBERS} - tells - {"tags", "storage_of"}

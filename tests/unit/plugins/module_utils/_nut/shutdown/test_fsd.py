@@ -92,9 +92,9 @@ def test_an_upsmon_that_runs_as_root_is_told_too(host: Host) -> None:
     ("main", "code", "words"),
     [
         ("0", 0, "nut-monitor.service is not running"),
-        ("", 1, "systemd does not name the main process of nut-monitor.service"),
-        ("what?", 0, "systemd does not name the main process of nut-monitor.service: what?"),
-        ("4194304", 0, "nut-monitor.service has no process of upsmon that sets FSD"),
+        ("", 1, "systemd does not report the main process of nut-monitor.service"),
+        ("what?", 0, "systemd does not report the main process of nut-monitor.service: what?"),
+        ("4194304", 0, "nut-monitor.service has no upsmon process that sets FSD"),
     ],
 )
 def test_who_can_not_be_told(host: Host, main: str, code: int, words: str) -> None:
@@ -108,6 +108,6 @@ def test_who_can_not_be_told(host: Host, main: str, code: int, words: str) -> No
 def test_another_process_that_has_its_number_is_left_alone(host: Host) -> None:
     """systemd said a number, and the process behind it is another one by now."""
     host.main = str(host.start("sshd", NUT))
-    with pytest.raises(fsd.FsdError, match="has no process of upsmon"):
+    with pytest.raises(fsd.FsdError, match="has no upsmon process"):
         host.request()
     assert host.signalled() == []

@@ -220,7 +220,7 @@ def test_runtime_is_not_known_and_only_the_longest_time_counts() -> None:
     assert course.at(600) == GateDecision(
         True,
         "longest",
-        "the gate's limit of 600 s is over; still waiting for nas",
+        "the gate's limit of 600 s has passed; still waiting for nas",
         ("nas",),
     )
 
@@ -241,11 +241,11 @@ def test_where_nobody_can_tell_the_expected_time_is_waited() -> None:
     course.at(1, None)
     assert not course.at(59.9, None).go
     assert course.at(60, None) == GateDecision(
-        True, "assumed", "cannot tell whether nas is down, but the usual time is over; nothing else to wait for", ()
+        True, "assumed", "cannot tell whether nas is down, but the usual time has passed; nothing else to wait for", ()
     )
     assert course.words == [
         "+1 cannot tell whether nas is up; waiting at least 60 s",
-        "+60 nas is assumed down (cannot tell, but its shutdown_time of 60 s is over)",
+        "+60 nas is assumed down (cannot tell, but its shutdown_time of 60 s has passed)",
     ]
 
 

@@ -21,10 +21,10 @@ def test_guests(program: Program) -> None:
     program.lists = {"qm": QM, "pct": PCT}
     assert program("guests") == 0
     assert program.out[0].splitlines()[:6] == [
-        "VM 101 (mail)          runs     has 90 s, stopped by stage nas, late: its number is listed",
-        "container 102 (films)  runs     has 70 s, stopped by Proxmox VE, with the host; HA works it",
-        "VM 103 (onnas)         stopped  has 40 s, stopped by stage late: its disk is on storage nas, on 192.0.2.20",
-        "VM 104 (other)         stopped  has 180 s, stopped by Proxmox VE, with the host",
+        "VM 101 (mail)          running  stops in stage nas, late (its number is listed), within 90 s",
+        "container 102 (films)  running  stops with the host, within 70 s; managed by HA",
+        "VM 103 (onnas)         stopped  stops in stage late (its disk is on storage nas, on 192.0.2.20), within 40 s",
+        "VM 104 (other)         stopped  stops with the host, within 180 s",
         "",
         "HA works 1 guest (102)",
     ]
@@ -64,14 +64,14 @@ def test_guests_that_nobody_can_tell_of(program: Program, monkeypatch: pytest.Mo
     proxmox(program.folder)
     monkeypatch.setattr(Program, "qm", lambda self, command: (127, "no such program"))
     assert program("guests") == 0
-    assert "VM 101 (mail)          can't tell  has 180 s, stopped by Proxmox VE" in program.out[0]
+    assert "VM 101 (mail)          unknown  stops with the host, within 180 s" in program.out[0]
     program("guests", "--json")
     assert {one["running"] for one in json.loads(program.out[1])["guests"]} == {None}
 
 
 def test_guests_where_there_are_none(program: Program) -> None:
     assert program("guests") == 0
-    assert program.out == ["this host has no guests of Proxmox VE"]
+    assert program.out == ["this host has no guests"]
     assert program.ran == []
 
 

@@ -62,7 +62,7 @@ def test_what_proxmox_said_long_ago_does_not_count() -> None:
         assert looker() == {"vm": True}
         looker.stop_polling()
         looker.guests["vm"].join(10)
-        now[0] += observe.GUEST_OLD
+        now[0] += observe.GUEST_STALE_SECONDS
         assert looker() == {"vm": True}
         now[0] += 0.1
         assert looker() == {"vm": None}

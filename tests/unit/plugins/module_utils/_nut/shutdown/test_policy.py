@@ -96,7 +96,7 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
         (["machines"], [{}] * 101, "$.machines: has 101 entries"),
         (["machines", 0], 7, "$.machines[0]: must be an object"),
         (["machines", 0, "name"], ..., "$.machines[0]: lacks name"),
-        (["machines", 0, "name"], "a b", "$.machines[0].name: must be a host's name"),
+        (["machines", 0, "name"], "a b", "$.machines[0].name: must be a host name"),
         (["machines", 0, "name"], "vm", "$.machines: vm stands there twice"),
         (["machines", 0, "shutdown_time"], ..., "$.machines[0]: lacks shutdown_time"),
         (["machines", 0, "shutdown_limit"], ..., "$.machines[0]: lacks shutdown_limit"),
@@ -117,9 +117,9 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
         (["machines", 0, "ports"], [True], "$.machines[0].ports[0]: must be a TCP port"),
         (["machines", 0, "ports"], ["22"], "$.machines[0].ports[0]: must be a TCP port"),
         (["machines", 1, "guest", "kind"], "lxc", "$.machines[1].guest.kind: must be qm"),
-        (["machines", 1, "guest", "id"], 0, "$.machines[1].guest.id: must be the guest's number"),
+        (["machines", 1, "guest", "id"], 0, "$.machines[1].guest.id: must be the number of a guest"),
         (["machines", 1, "guest", "id"], ..., "$.machines[1].guest: lacks id"),
-        (["upses", 0, "name"], "a@b", "$.upses[0].name: must be a UPS's name"),
+        (["upses", 0, "name"], "a@b", "$.upses[0].name: must be the name of a UPS"),
         (["upses", 0, "name"], ..., "$.upses[0]: lacks name"),
         (["upses", 0, "port"], 0, "$.upses[0].port: must be a TCP port"),
         (["upses", 0, "host"], "", "$.upses[0].host: must be an IP address"),
@@ -127,9 +127,9 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
         (["settle"], 0, "$.settle: must be a number of seconds from 0.5 to 60"),
         (["reserve"], "60", "$.reserve: must be a number of seconds"),
         (["least"], -1, "$.least: must be a number of seconds"),
-        (["flag"], "killpower", "$.flag: must be the path of a file"),
-        (["flag"], 1, "$.flag: must be the path of a file"),
-        (["flag"], "/run/\n", "$.flag: must be the path of a file"),
+        (["flag"], "killpower", "$.flag: must be an absolute path"),
+        (["flag"], 1, "$.flag: must be an absolute path"),
+        (["flag"], "/run/\n", "$.flag: must be an absolute path"),
         (["longest"], 0, "$.longest: must be a number of seconds from 1 to 86400"),
         (["longest"], 10**400, "$.longest: must be a number of seconds"),
         (["stages"], [7], "$.stages[0]: must be an object"),
@@ -171,7 +171,7 @@ def test_what_is_no_policy(text: str | bytes, words: str) -> None:
 
 
 def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ShutdownPolicyError, match=r"shutdown\.json: it can't be read: No such file.*nut_server"):
+    with pytest.raises(ShutdownPolicyError, match=r"shutdown\.json: can't be read: No such file.*nut_server"):
         policy.load_policy(tmp_path / "shutdown.json")
 
 
@@ -251,8 +251,8 @@ def test_guests_of_a_stage_are_read() -> None:
         ({}, r"^\$\.stages: must be a list"),
         ([3], r"^\$\.stages\[0\]: must be an object"),
         ([{"charge": 3}], r"^\$\.stages\[0\]: lacks name"),
-        ([{**FSD, "name": ""}], r"^\$\.stages\[0\]\.name: must be a text"),
-        ([{**FSD, "name": "a\nb"}], r"^\$\.stages\[0\]\.name: must be a text"),
+        ([{**FSD, "name": ""}], r"^\$\.stages\[0\]\.name: must be a string"),
+        ([{**FSD, "name": "a\nb"}], r"^\$\.stages\[0\]\.name: must be a string"),
         ([FSD, EARLY, FSD], r"^\$\.stages: the-end stands there twice"),
         ([{**FSD, "extra": 1}], r"^\$\.stages\[0\]\.extra: is not known. Known are name, on_battery"),
         ([{**FSD, "charge": None}], r"^\$\.stages\[0\]: never begins"),
@@ -277,17 +277,20 @@ def test_guests_of_a_stage_are_read() -> None:
         ([{**FSD, "tags": ["nas", "a b"]}], r"^\$\.stages\[0\]\.tags\[1\]: must be a tag"),
         ([{**FSD, "tags": [""]}], r"^\$\.stages\[0\]\.tags\[0\]: must be a tag"),
         ([{**FSD, "tags": ["\x1b"]}], r"^\$\.stages\[0\]\.tags\[0\]: must be a tag"),
-        ([{**FSD, "storage_of": [3]}], r"^\$\.stages\[0\]\.storage_of\[0\]: must be a machine's name or address"),
-        ([{**FSD, "storage_of": ["[2001:db8::1]:3260"]}], r"^\$\.stages\[0\]\.storage_of\[0\]: must be a machine's"),
+        ([{**FSD, "storage_of": [3]}], r"^\$\.stages\[0\]\.storage_of\[0\]: must be the name or address of a machine"),
+        (
+            [{**FSD, "storage_of": ["[2001:db8::1]:3260"]}],
+            r"^\$\.stages\[0\]\.storage_of\[0\]: must be the name or address of a machine",
+        ),
         ([{**FSD, "seconds": -1}], r"^\$\.stages\[0\]\.seconds: must be a number"),
         (
             [{"name": "x", "charge": 3, "guests": [], "tags": [], "storage_of": []}],
-            r"^\$\.stages\[0\]: does nothing. Give it",
+            r"^\$\.stages\[0\]: does nothing. Set",
         ),
         ([{**FSD, "notify": "/bin/x"}], r"^\$\.stages\[0\]\.notify: must be a list"),
-        ([{**FSD, "notify": ["mail"]}], r"^\$\.stages\[0\]\.notify\[0\]: must be a program with its path"),
-        ([{**FSD, "notify": ["/bin/x", 3]}], r"^\$\.stages\[0\]\.notify\[1\]: must be a text"),
-        ([{**FSD, "message": 3}], r"^\$\.stages\[0\]\.message: must be a text"),
+        ([{**FSD, "notify": ["mail"]}], r"^\$\.stages\[0\]\.notify\[0\]: must be the absolute path of a program"),
+        ([{**FSD, "notify": ["/bin/x", 3]}], r"^\$\.stages\[0\]\.notify\[1\]: must be a string"),
+        ([{**FSD, "message": 3}], r"^\$\.stages\[0\]\.message: must be a string"),
         ([{**FSD, "fsd": 1}], r"^\$\.stages\[0\]\.fsd: must be true or false"),
         ([{"name": "x", "charge": 3}], r"^\$\.stages\[0\]: does nothing"),
     ],

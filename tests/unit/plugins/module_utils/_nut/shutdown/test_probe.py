@@ -102,13 +102,13 @@ def test_each_machine_has_its_own_answer(silent: int, refused: int) -> None:
 
 def test_it_does_not_wait_when_all_have_answered(refused: int, listener: socket.socket) -> None:
     clock = iter(float(one) for one in range(1000))
-    edge = ProbeIO(no_ping, lambda: next(clock), NO_CARDS)
+    io = ProbeIO(no_ping, lambda: next(clock), NO_CARDS)
     targets = [
         ProbeTarget("a", ("127.0.0.1",), (refused,)),
         ProbeTarget("b", ("127.0.0.1",), (listener.getsockname()[1],)),
     ]
     # hours, on its clock
-    assert probe.probe_machines(targets, 3600, edge) == {"a": True, "b": True}
+    assert probe.probe_machines(targets, 3600, io) == {"a": True, "b": True}
     assert next(clock) < 10
 
 
@@ -319,8 +319,8 @@ def test_answers_find_their_machines_among_others() -> None:
 
 def test_who_answers_an_echo_is_not_connected_to() -> None:
     # _pinging() lets nobody connect
-    edge = _pinging(lambda packet, to: [(IP + reply(packet), to)])
-    assert probe.probe_machine(["192.0.2.1"], [22], 5, edge) is True
+    io = _pinging(lambda packet, to: [(IP + reply(packet), to)])
+    assert probe.probe_machine(["192.0.2.1"], [22], 5, io) is True
 
 
 @pytest.mark.parametrize(
@@ -367,8 +367,8 @@ def test_silence_without_a_link_says_nothing(tmp_path: Path, silent: int) -> Non
     assert probe.probe_machine(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], cards=down)) is None
     assert probe.probe_machine(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], cards=up)) is False
     # what is heard is heard
-    edge = _pinging(lambda packet, to: [(IP + reply(packet), to)], cards=down)
-    assert probe.probe_machine(["192.0.2.1"], [], SHORT, edge) is True
+    io = _pinging(lambda packet, to: [(IP + reply(packet), to)], cards=down)
+    assert probe.probe_machine(["192.0.2.1"], [], SHORT, io) is True
     # no card is needed to this host itself
     assert probe.probe_machine(["127.0.0.1"], [silent], SHORT, ProbeIO(no_ping, interfaces=down)) is False
 

@@ -132,7 +132,7 @@ def test_refresh_where_proxmox_hangs(program: Program, monkeypatch: pytest.Monke
     monkeypatch.setattr(refresh, "FIND_SECONDS", 0.05)
     program.policy(stages=STAGES)
     assert program("refresh") == 0
-    assert program.err == ["Proxmox's files (/etc/pve) can't be read within 0.05 s. Is pve-cluster.service running?"]
+    assert program.err == ["timed out after 0.05 s reading Proxmox's files (/etc/pve). Is pve-cluster.service running?"]
     assert program("guests") == 1
     # let the two threads go
     path.write_text("")

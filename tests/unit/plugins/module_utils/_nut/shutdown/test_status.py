@@ -26,11 +26,15 @@ def test_status(program: Program) -> None:
         text = program.out.pop()
         assert program("status", "--json") == 0
         data = json.loads(program.out.pop())
-    assert re.search(r"^  vm +up +shutdown_time 10 s, shutdown_limit 60 s, by qm status 100$", text, re.MULTILINE)
     assert re.search(
-        r"^  nas +can't tell +shutdown_time 60 s, shutdown_limit 120 s, by nas.invalid$", text, re.MULTILINE
+        r"^  vm +up +shutdown_time 10 s, shutdown_limit 60 s, checked by qm status 100$", text, re.MULTILINE
     )
-    assert "would wait at most 100 s for:" in text
+    assert re.search(
+        r"^  nas +unknown +shutdown_time 60 s, shutdown_limit 120 s, checked by probing nas.invalid$",
+        text,
+        re.MULTILINE,
+    )
+    assert "the gate would wait at most 100 s for:" in text
     assert "or until a UPS has only 30 s left:" in text
     program.policy(machines=[GUEST], least=20)
     assert program("status") == 0
@@ -39,7 +43,7 @@ def test_status(program: Program) -> None:
     )
     assert "on battery, 240 s left" in text
     assert "DATA-STALE" in text
-    assert text.endswith("last: nothing")
+    assert text.endswith("last shutdown: none")
     assert [(one["name"], one["up"]) for one in data["hosts"]] == [("vm", True), ("nas", None)]
     assert (data["upses"][0]["runtime"], data["upses"][0]["error"]) == (240.0, None)
     assert "DATA-STALE" in data["upses"][1]["error"]
@@ -51,8 +55,8 @@ def test_status_tells_how_the_last_one_went(program: Program) -> None:
     program("gate")
     program.out.clear()
     program("status")
-    assert "last: gate, began " in program.out[0]
-    assert "it ended (down): all are down" in program.out[0]
+    assert "last shutdown: gate began " in program.out[0]
+    assert ", ended (down): all are down" in program.out[0]
     assert re.search(r"^  \+0\.\d s  vm is down", program.out[0], re.MULTILINE)
     program("status", "--json")
     assert {"version": 1, **json.loads(program.out[1])["last"]} == program.json("last.json")
@@ -64,7 +68,7 @@ def test_status_tells_how_the_last_one_went(program: Program) -> None:
     ):
         (program.folder / "last.json").write_text(nonsense)
         program("status")
-        assert program.out[-1].endswith("last: its report can't be understood")
+        assert program.out[-1].endswith("last shutdown: the report can't be read")
 
 
 def test_status_where_there_is_nobody(program: Program) -> None:
