@@ -206,7 +206,7 @@ def test_two_alike_that_have_none(both):
         else:
             # the second one's driver tries in vain, and the service with it
             one.go()
-            wait_until(lambda: "can't be told from" in one.told(), 20, "it says so")
+            wait_until(lambda: "can't be distinguished from" in one.told(), 20, "it says so")
             assert "use NUT 2.8.1" in one.told()
         one.await_service("ups2", battery_charge="100")
         one.untouched(before)
