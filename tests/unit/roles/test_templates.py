@@ -281,7 +281,7 @@ BAD = {
     "slash": "slash: 'a/b' can't be a user: the user name contains a slash",
     "broken": "broken: the password of a in nut_server_users can't be used: it contains a '#'",
     "unseen": "nut_server_upssched_rules: ONBATT EXECUTE x: this host monitors no UPS called usp",
-    "unheard": "nut_server_upssched_rules: ONBATT EXECUTE x: NOTIFYFLAG of ONBATT is SYSLOG, and without EXEC upsmon does not call upssched",
+    "unheard": "nut_server_upssched_rules: ONBATT EXECUTE x: NOTIFYFLAG of ONBATT is SYSLOG, and without EXEC upsmon does not call",
     "truth": "nut_server_upsmon_conf: NOTIFYMSG: a type of event is not a string. Put OFF in quotes",
     "typo": "nut_server_upsmon_conf: OFDURATION is not a directive of upsmon.conf. Did you mean OFFDURATION?"
     " nut_server_upsmon_conf: OFFDURATION is 'soon', must be a whole number",
